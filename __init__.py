@@ -1,0 +1,5 @@
+from .nodes import comfy_entrypoint
+
+WEB_DIRECTORY = "./js"
+
+__all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

@@ -1,0 +1,31 @@
+"""Chain-of-Zoom, the algorithm: extreme super-resolution by zooming in steps.
+
+Kim, Jeong, Kim, Ye: "Chain-of-Zoom: Extreme Super-Resolution via Scale Autoregression and
+Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain torch; nothing here knows ComfyUI.
+"""
+
+from .chain import ZoomChain, step_seed
+from .color import adain_align, wavelet_align
+from .geometry import Target, Window, carry_target, first_frame, plan_steps, zoom_window
+from .prompt import join_texts, step_texts
+from .resample import crop, resize
+from .view import strip, zoom_frames
+
+__all__ = [
+    "Target",
+    "Window",
+    "ZoomChain",
+    "adain_align",
+    "carry_target",
+    "crop",
+    "first_frame",
+    "join_texts",
+    "plan_steps",
+    "resize",
+    "step_seed",
+    "step_texts",
+    "strip",
+    "wavelet_align",
+    "zoom_frames",
+    "zoom_window",
+]

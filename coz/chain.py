@@ -1,0 +1,140 @@
+"""The record of a chain: every frame, where it was cut from, what it was told."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .geometry import Window
+
+VERSION = 1
+"""Of the JSON form. A reader refuses a newer one."""
+
+CHAIN_KEYS = ("scale", "frames", "windows", "prompts", "seeds")
+
+SEED_BITS = 53
+"""A seed survives JSON and JavaScript exactly."""
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of step ``step`` (1, 2, ...): the same whatever the number of steps."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> (64 - SEED_BITS)
+
+
+@dataclass(frozen=True, eq=False)
+class ZoomChain:
+    """A chain of zooms from the whole source picture down to the deepest frame.
+
+    Layer 0 is the source, layer 1 the first frame x_0, layer i + 1 the frame x_i.
+    """
+
+    scale: float
+    """Factor asked of each step. The true ones come from the windows: see ``magnification``."""
+    frames: tuple[Tensor, ...]
+    """One a layer: (1, 3, H, W) float32 in [0, 1]. All but the source have the same size."""
+    windows: tuple[Window, ...]
+    """``windows[k]`` is layer k + 1 in the pixels of layer k."""
+    prompts: tuple[str, ...]
+    """What step i was told; "" is an empty prompt."""
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        steps = len(self.frames) - 2
+        if steps < 0:
+            raise ValueError("a chain holds at least its source and its first frame")
+        for name, length, expected in (
+            ("windows", len(self.windows), steps + 1),
+            ("prompts", len(self.prompts), steps),
+            ("seeds", len(self.seeds), steps),
+        ):
+            if length != expected:
+                raise ValueError(f"a chain of {steps} steps has {expected} {name}, got {length}")
+
+    @property
+    def steps(self) -> int:
+        """Number of zooms: the frames after x_0."""
+        return len(self.frames) - 2
+
+    def window_in(self, layer: int, ancestor: int) -> Window:
+        """The region that ``layer`` shows, in the pixels of a layer at or above it.
+
+        Raises:
+            ValueError: If ``ancestor`` lies below ``layer`` or either does not exist.
+        """
+        if not 0 <= ancestor <= layer < len(self.frames):
+            raise ValueError(
+                f"ancestor must be 0 to layer and layer at most {len(self.frames) - 1}, "
+                f"got ancestor {ancestor} and layer {layer}"
+            )
+        height, width = self.frames[layer].shape[-2:]
+        region = Window(0.0, 0.0, float(width), float(height))
+        for k in range(layer - 1, ancestor - 1, -1):
+            height, width = self.frames[k + 1].shape[-2:]
+            window = self.windows[k]
+            fx, fy = window.width / width, window.height / height
+            region = Window(
+                window.x + region.x * fx,
+                window.y + region.y * fy,
+                region.width * fx,
+                region.height * fy,
+            )
+        return region
+
+    def magnification(self, layer: int) -> tuple[float, float]:
+        """(horizontal, vertical) factor by which a layer enlarges the first frame."""
+        x, y = self._density(layer)
+        first_x, first_y = self._density(1)
+        return x / first_x, y / first_y
+
+    def _density(self, layer: int) -> tuple[float, float]:
+        """Pixels of the layer to one pixel of the source, along x and y."""
+        window = self.window_in(layer, 0)
+        height, width = self.frames[layer].shape[-2:]
+        return width / window.width, height / window.height
+
+    def to_json(self) -> str:
+        """Everything but the pixels. Frames appear as [width, height], windows as [x, y, w, h]."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "scale": self.scale,
+                "steps": self.steps,
+                "frames": [[f.shape[-1], f.shape[-2]] for f in self.frames],
+                "windows": [[float(v) for v in window] for window in self.windows],
+                "prompts": list(self.prompts),
+                "seeds": list(self.seeds),
+            },
+            ensure_ascii=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str, frames: tuple[Tensor, ...]) -> "ZoomChain":
+        """The chain that ``to_json`` described, given its frames again.
+
+        Raises:
+            ValueError: If the text is no chain, is of a newer version, or the frames are of other
+                sizes than it states.
+        """
+        record: dict[str, Any] = json.loads(text)
+        missing = {"version", *CHAIN_KEYS} - record.keys()
+        if missing:
+            raise ValueError(f"this is no chain record: {', '.join(sorted(missing))} missing")
+        version = record["version"]
+        if not isinstance(version, int) or not 1 <= version <= VERSION:
+            raise ValueError(
+                f"this is a chain record of version {version}; this pack reads up to {VERSION}: "
+                "update the pack"
+            )
+        sizes = [[f.shape[-1], f.shape[-2]] for f in frames]
+        if sizes != record["frames"]:
+            raise ValueError(f"the record is of frames {record['frames']}, got {sizes}")
+        return cls(
+            scale=record["scale"],
+            frames=frames,
+            windows=tuple(Window(*window) for window in record["windows"]),
+            prompts=tuple(record["prompts"]),
+            seeds=tuple(record["seeds"]),
+        )

@@ -1,0 +1,147 @@
+"""Where a chain looks: windows of a picture, the first frame, the target carried along.
+
+Everything here is arithmetic on sizes; no pixel is touched. Coordinates are continuous: pixel k
+of a row covers [k, k + 1), so a fraction c of a frame W pixels wide is the point c * W.
+"""
+
+from math import floor
+from typing import Literal, NamedTuple
+
+FrameMode = Literal["native pixels", "whole picture square", "whole picture"]
+
+SIDE_TOLERANCE = 1e-6
+"""Added before a side is floored: 512 / 3.2 is 159.999... in floats and 160 in truth."""
+
+
+class Window(NamedTuple):
+    """A region of an image in its own pixels; integers where it is cropped, floats elsewhere."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Target(NamedTuple):
+    """The point a chain zooms into, as fractions (0..1) of the image it is given with."""
+
+    x: float
+    y: float
+
+
+class FirstFrame(NamedTuple):
+    """How x_0 is cut from the source: resize it to ``resized``, then crop ``crop``."""
+
+    resized: tuple[int, int]
+    """(height, width) of the source after resizing; the source's own where nothing is resized."""
+    crop: Window
+    """Integer window of x_0 in the resized source."""
+    window: Window
+    """The same region in the source's own pixels."""
+    target: Target
+    """The target's place in x_0."""
+
+
+class ZoomStep(NamedTuple):
+    """One step of a plan: the window cut from the frame, and where in it the target lies."""
+
+    window: Window
+    aim: Target
+    """The target as a fraction of the frame the window is cut from."""
+
+
+def zoom_window(height: int, width: int, scale: float, target: Target) -> Window:
+    """The window that fills a (height, width) frame when enlarged ``scale`` times.
+
+    Centred on the target and clamped inside the frame. A side is floor(side / scale), and never
+    less than one pixel: the true factor of an axis is ``width / window.width``.
+
+    Raises:
+        ValueError: If a side is below 1 pixel, the scale below 1, or the target outside 0..1.
+
+    Source: Chain-of-Zoom inference_coz.py, crop of each recursion (w // rscale).
+    Deviation: any target (upstream: the centre); sides are exact for scales such as 3.2.
+    """
+    if scale < 1:
+        raise ValueError(f"scale must be at least 1, got {scale}")
+    x, w = _span(width, scale, target.x, "center_x")
+    y, h = _span(height, scale, target.y, "center_y")
+    return Window(x, y, w, h)
+
+
+def carry_target(height: int, width: int, window: Window, target: Target) -> Target:
+    """The target's place in the frame that ``window`` of a (height, width) frame becomes."""
+    return Target(
+        (target.x * width - window.x) / window.width,
+        (target.y * height - window.y) / window.height,
+    )
+
+
+def plan_steps(height: int, width: int, scale: float, steps: int, target: Target) -> list[ZoomStep]:
+    """Windows of ``steps`` zooms; each is in pixels of the frame before it.
+
+    Every frame has the same (height, width). Where clamping moved a window, the next one aims at
+    the target's true place in the new frame, not at its middle.
+    """
+    plan: list[ZoomStep] = []
+    for _ in range(steps):
+        window = zoom_window(height, width, scale, target)
+        plan.append(ZoomStep(window, target))
+        target = carry_target(height, width, window, target)
+    return plan
+
+
+def first_frame(height: int, width: int, size: int, frame: FrameMode, target: Target) -> FirstFrame:
+    """Where x_0 lies in a (height, width) source.
+
+    Args:
+        height: of the source, in pixels.
+        width: of the source, in pixels.
+        size: side of x_0 in pixels ("whole picture": its short side).
+        frame: "native pixels" crops without resizing, so every pixel of x_0 is the source's, and
+            takes the whole side where the source is smaller than ``size``. "whole picture square"
+            resizes the short side to ``size`` and crops a square. "whole picture" resizes and
+            keeps the shape.
+        target: as fractions of the source.
+
+    Raises:
+        ValueError: If the source is empty, ``size`` below 1, or the target outside 0..1.
+
+    Source: Chain-of-Zoom utils, resize_and_center_crop ("whole picture square").
+    Deviation: the short side is exactly ``size`` (upstream's int() may lose a pixel and pads a
+        black edge then); the crop follows the target (upstream: the centre).
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, got {size}")
+    if min(height, width) < 1:
+        raise ValueError(f"the image must hold at least one pixel, got {width} x {height}")
+    if frame == "native pixels":
+        h, w = height, width
+    else:
+        short = min(height, width)
+        h = max(size, height * size // short)
+        w = max(size, width * size // short)
+    crop_h, crop_w = (h, w) if frame == "whole picture" else (min(size, h), min(size, w))
+    x, _ = _span(w, w / crop_w, target.x, "center_x")
+    y, _ = _span(h, h / crop_h, target.y, "center_y")
+    crop = Window(x, y, crop_w, crop_h)
+    return FirstFrame(
+        (h, w), crop, rescale(crop, width / w, height / h), carry_target(h, w, crop, target)
+    )
+
+
+def rescale(window: Window, factor_x: float, factor_y: float) -> Window:
+    """The window in pixels of the same image enlarged by the two factors."""
+    return Window(
+        window.x * factor_x, window.y * factor_y, window.width * factor_x, window.height * factor_y
+    )
+
+
+def _span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:
+    if side < 1:
+        raise ValueError(f"the image must hold at least one pixel, got a side of {side}")
+    if not 0 <= center <= 1:
+        raise ValueError(f"{name} must be a fraction of the image, 0 to 1, got {center}")
+    length = max(1, floor(side / scale + SIDE_TOLERANCE))
+    start = floor(center * side - length / 2 + SIDE_TOLERANCE)
+    return min(max(start, 0), side - length), length

@@ -1,0 +1,30 @@
+"""What each step of a chain is told: one line of text a step."""
+
+EMPTY = "-"
+"""Stands for an empty prompt, where a blank line means "no text of my own for this step"."""
+
+
+def one_line(text: str) -> str:
+    """The text with every line break of any kind turned into a space, trimmed at its ends."""
+    return " ".join(text.splitlines()).strip()
+
+
+def step_lines(step_prompts: str, steps: int) -> list[str]:
+    """Line i is the user's own text for step i, "" where there is none.
+
+    Lines are split at \\n only, so that a text holding another kind of line break stays one line.
+    Lines beyond ``steps`` wait for a longer chain.
+    """
+    lines = [one_line(line) for line in step_prompts.split("\n")[:steps]]
+    return lines + [""] * (steps - len(lines))
+
+
+def step_texts(prompt: str, step_prompts: str, steps: int) -> list[str]:
+    """The text of each step: its own line where there is one, else ``prompt``; "-" is empty."""
+    texts = [line or one_line(prompt) for line in step_lines(step_prompts, steps)]
+    return ["" if text == EMPTY else text for text in texts]
+
+
+def join_texts(texts: list[str]) -> str:
+    """One line a step; given back as ``step_prompts`` it yields the same texts."""
+    return "\n".join(one_line(text) or EMPTY for text in texts)

@@ -1,0 +1,88 @@
+import json
+
+import comfy.utils
+import torch
+from comfy_api.latest import io, ui
+
+from ..coz.chain import ZoomChain, step_seed
+from ..coz.geometry import Window
+from ..coz.prompt import join_texts, step_lines
+from .host import to_bchw
+
+MAX_STEPS = 16
+
+Chain = io.Custom("COZ_CHAIN")
+
+
+class CoZChainInput(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZChainInput",
+            display_name="CoZ Chain Input",
+            category="Chain-of-Zoom/step",
+            description="Internal: the picture that one chain of a Chain Loop works on.",
+            is_dev_only=True,
+            is_input_list=True,
+            inputs=[io.Image.Input("image"), io.Int.Input("index")],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, index) -> io.NodeOutput:
+        # The host repeats the last item of a list that is shorter than the others.
+        return io.NodeOutput(image[min(index[0], len(image) - 1)])
+
+
+class CoZChainCollect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        frames = [
+            io.Image.Input(f"frame_{i}", optional=True, lazy=True) for i in range(MAX_STEPS + 1)
+        ]
+        return io.Schema(
+            node_id="CoZChainCollect",
+            display_name="CoZ Chain Collect",
+            category="Chain-of-Zoom/step",
+            description="Internal: gathers the frames of a chain, asking for one more at a time.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.Float.Input("scale"),
+                io.Int.Input("steps"),
+                io.String.Input("windows"),
+                io.String.Input("prompts"),
+                io.Int.Input("seed"),
+                *frames,
+            ],
+            outputs=[
+                io.Image.Output("image"),
+                io.Image.Output("scales"),
+                io.String.Output("prompts"),
+                Chain.Output("chain"),
+            ],
+        )
+
+    @classmethod
+    def check_lazy_status(cls, steps, **frames):
+        # One frame at a time: only so can a chain end before its last step.
+        for i in range(steps + 1):
+            if frames.get(f"frame_{i}") is None:
+                comfy.utils.ProgressBar(steps + 1).update_absolute(i)
+                return [f"frame_{i}"]
+        return []
+
+    @classmethod
+    def execute(cls, image, scale, steps, windows, prompts, seed, **frames) -> io.NodeOutput:
+        images = [frames[f"frame_{i}"] for i in range(steps + 1)]
+        texts = step_lines(prompts, steps)
+        chain = ZoomChain(
+            scale=scale,
+            frames=tuple(to_bchw(frame) for frame in (image, *images)),
+            windows=tuple(Window(*window) for window in json.loads(windows)),
+            prompts=tuple("" if text == "-" else text for text in texts),
+            seeds=tuple(step_seed(seed, i + 1) for i in range(steps)),
+        )
+        scales = torch.cat(images)
+        shown = ui.PreviewImage(scales, cls=cls).as_dict() | {"coz_chain": [chain.to_json()]}
+        return io.NodeOutput(images[-1], scales, join_texts(list(chain.prompts)), chain, ui=shown)

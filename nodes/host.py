@@ -1,0 +1,69 @@
+"""The adapter: the host's images, masks and folders in the form that coz/ works with."""
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from torch import Tensor
+
+from ..coz.geometry import Target, Window
+
+PACK = Path(__file__).parent.parent
+
+SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
+
+
+def register_builtin_models() -> None:
+    """Let the host's Load Upscale Model list the models that ship with the pack."""
+    folder_paths.add_model_folder_path("upscale_models", str(PACK / "models"))
+
+
+def to_bchw(image: Tensor, name: str = "image") -> Tensor:
+    """An IMAGE (B, H, W, C) of any float dtype as (B, 3, H, W) float32 in [0, 1].
+
+    Grey is repeated, alpha dropped, values outside [0, 1] are clamped, as the host's own nodes do.
+    """
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(
+            f"{name} must be an image batch (batch, height, width, channels) with at least one "
+            f"pixel, got shape {tuple(image.shape)}"
+        )
+    channels = image.shape[-1]
+    image = image[..., :3] if channels >= 3 else image[..., :1].expand(-1, -1, -1, 3)
+    image = image.movedim(-1, 1).float()
+    low, high = torch.aminmax(image)
+    if not (low.isfinite() and high.isfinite()):
+        bad = int((~image.isfinite()).sum())
+        raise ValueError(
+            f"{name} holds {bad} values that are NaN or infinite. The node before it made them, "
+            "often a VAE or model running in half precision: try it in float32 or bfloat16"
+        )
+    return image.clamp(0, 1) if low < 0 or high > 1 else image
+
+
+def to_image(image: Tensor) -> Tensor:
+    """(B, C, H, W) as an IMAGE: (B, H, W, C) float32 in [0, 1]."""
+    return image.movedim(1, -1).clamp(0, 1).contiguous()
+
+
+def target_of(center_x: float, center_y: float, mask: Tensor | None) -> Target:
+    """The zoom target: the centroid of the mask where there is one, else the two fractions."""
+    if mask is None:
+        return Target(center_x, center_y)
+    mask = mask.reshape(-1, *mask.shape[-2:]).float().sum(0).clamp(min=0)
+    total = mask.sum()
+    if not total > 0:
+        raise ValueError(
+            "mask is empty, so it marks no target. Paint the spot to zoom into, or disconnect the "
+            "mask and set center_x and center_y (Load Image gives an empty mask for a picture "
+            "without transparency)"
+        )
+    height, width = mask.shape
+    x = (mask.sum(0) * (torch.arange(width).to(mask) + 0.5)).sum() / total / width
+    y = (mask.sum(1) * (torch.arange(height).to(mask) + 0.5)).sum() / total / height
+    return Target(float(x), float(y))
+
+
+def to_bounding_box(window: Window) -> dict[str, int]:
+    x, y, width, height = (round(v) for v in window)
+    return {"x": x, "y": y, "width": width, "height": height}

@@ -1,0 +1,201 @@
+import json
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+from comfy_execution.utils import get_executing_context
+
+from ..coz.geometry import first_frame, plan_steps
+from ..coz.prompt import join_texts, step_texts
+from .cache import CHILD_PREFIX
+from .collect import MAX_STEPS, Chain
+from .color import METHODS, WAVELET_LEVELS
+from .host import SEARCH_ALIASES, target_of, to_bchw
+from .upscale import resampling_input
+from .zoom import center_inputs, frame_inputs, mask_input
+
+
+class CoZChainLoop(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZChainLoop",
+            display_name="Chain Loop",
+            category="Chain-of-Zoom",
+            description="Zooms into a spot of a picture in steps, each enlarged and sharpened from the one before: "
+            "four steps of 4x show it at 256x. Detail beyond the picture's own pixels is invented.",
+            search_aliases=[*SEARCH_ALIASES, "chain of zoom", "CoZ", "extreme super resolution"],
+            enable_expand=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to zoom into, one at a time."),
+                io.DynamicCombo.Input(
+                    "backbone",
+                    options=[
+                        io.DynamicCombo.Option(
+                            "upscale model",
+                            [
+                                io.UpscaleModel.Input(
+                                    "upscale_model",
+                                    raw_link=True,
+                                    lazy=True,
+                                    tooltip="Any model of Load Upscale Model, coz_lite_x4 among them.",
+                                ),
+                                resampling_input(),
+                            ],
+                        )
+                    ],
+                    tooltip="What sharpens each step.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=MAX_STEPS,
+                    tooltip="Number of zooms. More steps later run only the new ones.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=4.0,
+                    min=1.5,
+                    max=8.0,
+                    step=0.01,
+                    tooltip="Factor of each step: 4 steps of 4 make 256x.",
+                ),
+                *center_inputs(),
+                io.DynamicCombo.Input(
+                    "prompting",
+                    options=[io.DynamicCombo.Option("text", [])],
+                    tooltip="Where the text of each step comes from. Upscale models do not read it.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="What the picture shows: the text of every step.",
+                ),
+                io.String.Input(
+                    "step_prompts",
+                    default="",
+                    multiline=True,
+                    placeholder="a line a step; blank = as above; - = empty",
+                    tooltip="Line 1 is the whole text of step 1 and so on. A blank line leaves the step its text, "
+                    "- makes it empty. The prompts output has this form.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Each step draws its own seed from this one. Upscale models use none.",
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=METHODS,
+                    default="wavelet",
+                    tooltip="Keeps each step's colours those of the view it enlarges.",
+                ),
+                *frame_inputs(advanced_size=True),
+                mask_input(),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The deepest frame."),
+                io.Image.Output("scales", tooltip="All frames, from the first to the deepest."),
+                io.String.Output("prompts", tooltip="The text of each step, a line a step."),
+                Chain.Output("chain", tooltip="The record: frames, windows, prompts and seeds."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        backbone,
+        steps,
+        scale,
+        center_x,
+        center_y,
+        prompting,
+        prompt,
+        step_prompts,
+        seed,
+        color_fix,
+        frame,
+        size,
+        mask=None,
+    ) -> io.NodeOutput:
+        if image.shape[0] != 1:
+            raise ValueError(
+                f"image is a batch of {image.shape[0]} pictures, and a chain zooms into one. Put "
+                "Rebatch Images (batch_size 1) before Chain Loop: it then runs once for each"
+            )
+        target = target_of(center_x, center_y, mask)
+        first = first_frame(*to_bchw(image).shape[-2:], size, frame, target)
+        plan = plan_steps(int(first.crop.height), int(first.crop.width), scale, steps, first.target)
+
+        # Children get links and constants, never tensors or the number of steps: only then does
+        # the host recognise a step that it has already run.
+        graph = GraphBuilder()
+        link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
+
+        def node(class_type: str, name: str, **inputs):
+            child = graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
+            # Else each child's own short progress would show on the loop instead of the chain's.
+            if class_type not in {"PreviewImage", "CoZChainCollect"}:
+                child.set_override_display_id(f"{cls.hidden.unique_id}.steps")
+            return child
+
+        source = node(
+            "CoZChainInput", "input", image=link, index=get_executing_context().list_index or 0
+        ).out(0)
+        current = node(
+            "CoZFitImage",
+            "first",
+            image=source,
+            frame=frame,
+            size=size,
+            center_x=target.x,
+            center_y=target.y,
+        ).out(0)
+        frames = {"frame_0": current}
+        for i, step in enumerate(plan, 1):
+            zoom = node(
+                "CoZCropCenterZoom",
+                f"zoom_{i}",
+                image=current,
+                scale=scale,
+                center_x=step.aim.x,
+                center_y=step.aim.y,
+                resampling="bicubic",
+            )
+            current = node(
+                "CoZUpscaleStep",
+                f"sr_{i}",
+                upscale_model=backbone["upscale_model"],
+                crop=zoom.out(1),
+                zoomed=zoom.out(0),
+                resampling=backbone["resampling"],
+            ).out(0)
+            if color_fix != "none":
+                current = node(
+                    "CoZColorFix",
+                    f"fix_{i}",
+                    image=current,
+                    reference=zoom.out(0),
+                    method=color_fix,
+                    levels=WAVELET_LEVELS,
+                ).out(0)
+            node("PreviewImage", f"preview_{i}", images=current)
+            frames[f"frame_{i}"] = current
+        collect = node(
+            "CoZChainCollect",
+            "collect",
+            image=source,
+            scale=scale,
+            steps=steps,
+            windows=json.dumps([first.window, *(step.window for step in plan)]),
+            prompts=join_texts(step_texts(prompt, step_prompts, steps)),
+            seed=seed,
+            **frames,
+        )
+        return io.NodeOutput(*(collect.out(k) for k in range(4)), expand=graph.finalize())

@@ -1,0 +1,35 @@
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image
+
+from .host import PACK, SEARCH_ALIASES
+
+PICTURES = PACK / "pictures"
+
+
+class CoZSamplePicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        names = sorted(path.name for path in PICTURES.glob("*.jpg"))
+        return io.Schema(
+            node_id="CoZSamplePicture",
+            display_name="CoZ Sample Picture",
+            category="Chain-of-Zoom/load",
+            description="A photograph that ships with the pack, in the public domain or CC0, to try a zoom with.",
+            search_aliases=[*SEARCH_ALIASES, "example image", "load image"],
+            inputs=[
+                io.Combo.Input(
+                    "picture",
+                    options=names,
+                    tooltip="Sources and licences are in the pack's pictures folder.",
+                )
+            ],
+            outputs=[io.Image.Output("IMAGE", display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, picture) -> io.NodeOutput:
+        with Image.open(PICTURES / picture) as file:
+            pixels = np.array(file.convert("RGB"))
+        return io.NodeOutput(torch.from_numpy(pixels)[None].float() / 255)

@@ -1,0 +1,85 @@
+"""Runs prompts on a ComfyUI server and tells what happened."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+Event = dict[str, Any]
+
+
+class PromptError(RuntimeError):
+    """The server refused the prompt, or a node of it raised an error."""
+
+
+@dataclass
+class Run:
+    """What one prompt did."""
+
+    prompt_id: str
+    events: list[Event] = field(default_factory=list)
+    """The server's messages about it, in order: {"type": ..., "data": {...}}."""
+    outputs: dict[str, Event] = field(default_factory=dict)
+    """Node id -> its ui output, as the server's history keeps it."""
+
+    @property
+    def executed(self) -> list[str]:
+        """Ids of the nodes that ran, in order; what came from the cache is not among them."""
+        nodes = [event["data"]["node"] for event in self.events if event["type"] == "executing"]
+        return list(dict.fromkeys(node for node in nodes if node is not None))
+
+
+def run_prompt(
+    url: str, prompt: dict[str, Any], on_event: Callable[[Event], None] = lambda event: None
+) -> Run:
+    """Submit a prompt in the API format, wait until it is done and return what happened.
+
+    Raises:
+        PromptError: With the server's own words, if it is refused, fails or is interrupted.
+    """
+    return asyncio.run(_run(url, prompt, on_event))
+
+
+async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], None]) -> Run:
+    client_id = uuid.uuid4().hex
+    async with (
+        aiohttp.ClientSession(url) as session,
+        session.ws_connect(f"/ws?clientId={client_id}", max_msg_size=0) as socket,
+    ):
+        body = {"prompt": prompt, "client_id": client_id}
+        async with session.post("/prompt", json=body) as response:
+            answer = await response.json()
+            if response.status != 200 or answer["node_errors"]:
+                raise PromptError(json.dumps(answer, ensure_ascii=False))
+        run = Run(answer["prompt_id"])
+        async for message in socket:
+            if message.type != aiohttp.WSMsgType.TEXT:
+                continue
+            event = json.loads(message.data)
+            if event["data"].get("prompt_id") != run.prompt_id:
+                continue
+            run.events.append(event)
+            on_event(event)
+            if event["type"] in {"execution_error", "execution_interrupted"}:
+                raise PromptError(event["data"].get("exception_message", event["type"]).strip())
+            if event["type"] == "execution_success":
+                break
+        else:
+            raise PromptError("the server closed the connection")
+        run.outputs = await _outputs(session, run.prompt_id)
+    return run
+
+
+async def _outputs(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Event]:
+    # The history is written just after the success message.
+    for _ in range(200):
+        async with session.get(f"/history/{prompt_id}") as response:
+            history = await response.json()
+        if prompt_id in history:
+            return history[prompt_id]["outputs"]
+        await asyncio.sleep(0.02)
+    raise PromptError(f"the server's history does not hold prompt {prompt_id}")
