@@ -4,7 +4,7 @@ Everything here is arithmetic on sizes; no pixel is touched. Coordinates are con
 of a row covers [k, k + 1), so a fraction c of a frame W pixels wide is the point c * W.
 """
 
-from math import floor
+from math import ceil, floor
 from typing import Literal, NamedTuple
 
 FrameMode = Literal["native pixels", "whole picture square", "whole picture"]
@@ -143,5 +143,7 @@ def _span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:
     if not 0 <= center <= 1:
         raise ValueError(f"{name} must be a fraction of the image, 0 to 1, got {center}")
     length = max(1, floor(side / scale + SIDE_TOLERANCE))
-    start = floor(center * side - length / 2 + SIDE_TOLERANCE)
+    # The nearest place, and the left of two: upstream's floor for a centred window, and a window
+    # of one pixel still holds its target.
+    start = ceil(center * side - length / 2 - 0.5 - SIDE_TOLERANCE)
     return min(max(start, 0), side - length), length

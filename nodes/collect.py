@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..coz.chain import ZoomChain, step_seed
 from ..coz.geometry import Window
-from ..coz.prompt import join_texts, step_lines
+from ..coz.prompt import join_texts, step_texts
 from .host import to_bchw
 
 MAX_STEPS = 16
@@ -75,14 +75,14 @@ class CoZChainCollect(io.ComfyNode):
     @classmethod
     def execute(cls, image, scale, steps, windows, prompts, seed, **frames) -> io.NodeOutput:
         images = [frames[f"frame_{i}"] for i in range(steps + 1)]
-        texts = step_lines(prompts, steps)
+        texts = step_texts("", prompts, steps)
         chain = ZoomChain(
             scale=scale,
             frames=tuple(to_bchw(frame) for frame in (image, *images)),
             windows=tuple(Window(*window) for window in json.loads(windows)),
-            prompts=tuple("" if text == "-" else text for text in texts),
+            prompts=tuple(texts),
             seeds=tuple(step_seed(seed, i + 1) for i in range(steps)),
         )
         scales = torch.cat(images)
         shown = ui.PreviewImage(scales, cls=cls).as_dict() | {"coz_chain": [chain.to_json()]}
-        return io.NodeOutput(images[-1], scales, join_texts(list(chain.prompts)), chain, ui=shown)
+        return io.NodeOutput(images[-1], scales, join_texts(texts), chain, ui=shown)

@@ -11,7 +11,7 @@ PICTURES = PACK / "pictures"
 class CoZSamplePicture(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        names = sorted(path.name for path in PICTURES.glob("*.jpg"))
+        names = sorted(p.name for p in PICTURES.iterdir() if p.suffix in {".jpg", ".png"})
         return io.Schema(
             node_id="CoZSamplePicture",
             display_name="CoZ Sample Picture",

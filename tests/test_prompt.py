@@ -1,0 +1,27 @@
+import pytest
+
+from coz.prompt import join_texts, one_line, step_texts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "step_prompts", "expected"),
+    [
+        pytest.param("a cat", "", ["a cat"] * 3, id="prompt for every step"),
+        pytest.param("a", "x\n\nz", ["x", "a", "z"], id="a blank line keeps the prompt"),
+        pytest.param("a", "-\n - \n", ["", "", "a"], id="- is empty"),
+        pytest.param("-", "", ["", "", ""], id="- as the prompt"),
+        pytest.param("", "x", ["x", "", ""], id="no prompt"),
+        pytest.param("a", "1\n2\n3\n4", ["1", "2", "3"], id="lines beyond the steps wait"),
+        pytest.param("a\r\nb\u2028c", "", ["a b c"] * 3, id="a prompt is one line"),
+        pytest.param("a", "x\u2028y\r\nz", ["x y", "z", "a"], id="lines end at \\n only"),
+    ],
+)
+def test_step_texts(prompt, step_prompts, expected):
+    assert step_texts(prompt, step_prompts, 3) == expected
+
+
+@pytest.mark.parametrize("texts", [["a", "", "c, d"], ["", "", ""], ["-", "x\ny", " z "]])
+def test_joined_texts_given_back_make_the_same_texts(texts):
+    steps = step_texts("not used", join_texts(texts), len(texts))
+    assert steps == ["" if one_line(t) == "-" else one_line(t) for t in texts]
+    assert join_texts(steps) == join_texts(texts)
