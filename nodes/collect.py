@@ -46,6 +46,7 @@ class CoZChainCollect(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Internal: gathers the frames of a chain, asking for one more at a time.",
             is_dev_only=True,
+            is_output_node=True,  # else the previews' steps all run before its turn comes
             inputs=[
                 io.Image.Input("image"),
                 io.Float.Input("scale"),

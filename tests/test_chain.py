@@ -1,27 +1,12 @@
 import json
 
 import pytest
-import torch
 
 from coz.chain import ZoomChain, step_seed
-from coz.geometry import Target, Window, first_frame, plan_steps
+from coz.geometry import Window
 
 
-def make_chain(height=300, width=400, size=64, scale=4.0, steps=3, target=Target(0.9, 0.1)):  # noqa: B008
-    first = first_frame(height, width, size, "native pixels", target)
-    plan = plan_steps(size, size, scale, steps, first.target)
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(height, width), *[(size, size)] * (steps + 1)]
-    return ZoomChain(
-        scale=scale,
-        frames=tuple(torch.rand(1, 3, *shape, generator=generator) for shape in shapes),
-        windows=(first.window, *(step.window for step in plan)),
-        prompts=tuple(f"text {i}" for i in range(steps)),
-        seeds=tuple(step_seed(7, i + 1) for i in range(steps)),
-    )
-
-
-def test_windows_in_ancestors_compose():
+def test_windows_in_ancestors_compose(make_chain):
     chain = make_chain()
     assert chain.window_in(1, 0) == chain.windows[0]
     assert chain.window_in(2, 2) == Window(0, 0, 64, 64)
@@ -31,22 +16,22 @@ def test_windows_in_ancestors_compose():
     )
 
 
-def test_every_layer_holds_the_target():
-    chain = make_chain(target=Target(0.9, 0.1))
+def test_every_layer_holds_the_target(make_chain):
+    chain = make_chain(center=(0.9, 0.1))
     for layer in range(1, 5):
         x, y, width, height = chain.window_in(layer, 0)
         assert x <= 0.9 * 400 <= x + width
         assert y <= 0.1 * 300 <= y + height
 
 
-def test_magnification_comes_from_the_windows():
+def test_magnification_comes_from_the_windows(make_chain):
     chain = make_chain(scale=3.0)  # 64 / 3 is 21 whole pixels
     assert chain.magnification(0) == (1, 1)
     assert chain.magnification(1) == (1, 1)
     assert chain.magnification(3) == pytest.approx(((64 / 21) ** 2,) * 2)
 
 
-def test_json_round_trip():
+def test_json_round_trip(make_chain):
     chain = make_chain()
     again = ZoomChain.from_json(chain.to_json(), chain.frames)
     assert again.to_json() == chain.to_json()
@@ -57,8 +42,8 @@ def test_json_round_trip():
     )
 
 
-def test_json_form_is_frozen():
-    record = json.loads(make_chain(64, 64, steps=1, target=Target(0.5, 0.5)).to_json())
+def test_json_form_is_frozen(make_chain):
+    record = json.loads(make_chain(64, 64, steps=1, center=(0.5, 0.5)).to_json())
     assert record == {
         "version": 1,
         "scale": 4.0,
@@ -87,13 +72,13 @@ def test_step_seeds_are_frozen_distinct_and_survive_json():
         (lambda r: r | {"prompts": []}, "a chain of 3 steps has 3 prompts, got 0"),
     ],
 )  # fmt: skip
-def test_a_bad_record_is_refused(change, message):
+def test_a_bad_record_is_refused(make_chain, change, message):
     chain = make_chain()
     with pytest.raises(ValueError, match=message):
         ZoomChain.from_json(json.dumps(change(json.loads(chain.to_json()))), chain.frames)
 
 
-def test_errors_name_the_value():
+def test_errors_name_the_value(make_chain):
     chain = make_chain()
     with pytest.raises(ValueError, match="got ancestor 3 and layer 2"):
         chain.window_in(2, 3)

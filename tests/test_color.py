@@ -1,12 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from coz.color import adain_align, wavelet_align
-from conftest import DATA
 
-GOLDEN = load_file(DATA / "color_fix.safetensors")
+GOLDEN = load_file(Path(__file__).parent / "data" / "color_fix.safetensors")
 
 
 def dense_wavelet(sr: torch.Tensor, reference: torch.Tensor, levels: int) -> torch.Tensor:

@@ -1,7 +1,8 @@
 import subprocess
 import sys
+from pathlib import Path
 
-from conftest import ROOT
+ROOT = Path(__file__).parents[1]
 
 BLOCK_HOST = """
 import sys

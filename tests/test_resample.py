@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,8 +8,8 @@ from safetensors.torch import load_file
 
 from coz.geometry import Target, Window, first_frame, zoom_window
 from coz.resample import crop, resize
-from conftest import DATA
 
+DATA = Path(__file__).parent / "data"
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 
 

@@ -5,7 +5,6 @@ from coz.chain import ZoomChain
 from coz.geometry import Target, Window, plan_steps
 from coz.resample import crop, resize
 from coz.view import factor_label, strip, zoom_frames
-from test_chain import make_chain
 
 
 def smooth_chain(scale=4.0, steps=2, target=Target(0.3, 0.8)):  # noqa: B008
@@ -21,7 +20,7 @@ def smooth_chain(scale=4.0, steps=2, target=Target(0.3, 0.8)):  # noqa: B008
     return ZoomChain(scale, tuple(frames), tuple(windows), ("",) * steps, (0,) * steps)
 
 
-def test_strip_shows_every_scale_side_by_side():
+def test_strip_shows_every_scale_side_by_side(make_chain):
     chain = make_chain(steps=3)
     before = [frame.clone() for frame in chain.frames]
     picture = strip(chain, gap=8)
@@ -33,16 +32,21 @@ def test_strip_shows_every_scale_side_by_side():
     assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
 
 
-def test_labels_come_from_the_windows():
-    assert [factor_label(make_chain(), layer) for layer in range(1, 5)] == ["1x", "4x", "16x", "64x"]
+def test_labels_come_from_the_windows(make_chain):
+    assert [factor_label(make_chain(), layer) for layer in range(1, 5)] == [
+        "1x",
+        "4x",
+        "16x",
+        "64x",
+    ]
     assert factor_label(make_chain(scale=3.0), 2) == "3.05x"
     wide = smooth_chain()
-    other = wide.windows[:1] + (Window(0, 0, 16, 20),) + wide.windows[2:]
+    other = (*wide.windows[:1], Window(0, 0, 16, 20), *wide.windows[2:])
     chain = ZoomChain(4.0, wide.frames, other, wide.prompts, wide.seeds)
     assert factor_label(chain, 2) == "4x3.2x"
 
 
-def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame():
+def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_chain):
     chain = make_chain(height=300, width=400, steps=2)
     frames = list(zoom_frames(chain, 5))
     assert len(frames) == 3 * 5 + 1
@@ -67,6 +71,6 @@ def test_zoom_is_steady_and_has_no_jump_between_layers():
     )
 
 
-def test_zoom_refuses_no_frames():
+def test_zoom_refuses_no_frames(make_chain):
     with pytest.raises(ValueError, match="frames_per_step must be at least 1, got 0"):
         next(zoom_frames(make_chain(), 0))

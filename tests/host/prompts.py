@@ -1,0 +1,40 @@
+"""Prompts in the API format, as the tests submit them."""
+
+
+def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
+    """A Chain Loop with its defaults, on the built-in model, its scales previewed."""
+    loop = {
+        "image": list(image),
+        "backbone": "upscale model",
+        "backbone.upscale_model": list(model),
+        "backbone.resampling": "bicubic",
+        "steps": 4,
+        "scale": 4.0,
+        "center_x": 0.3,
+        "center_y": 0.7,
+        "prompting": "text",
+        "prompt": "",
+        "step_prompts": "",
+        "seed": 0,
+        "color_fix": "wavelet",
+        "frame": "native pixels",
+        "size": 64,
+    }
+    return {
+        "source": {
+            "class_type": "CoZSamplePicture",
+            "inputs": {"picture": "astronaut.png"},
+        },
+        "model": {
+            "class_type": "UpscaleModelLoader",
+            "inputs": {"model_name": "coz_lite_x4.safetensors"},
+        },
+        "loop": {"class_type": "CoZChainLoop", "inputs": loop | inputs},
+        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["loop", 1]}},
+    }
+
+
+def steps_run(executed, kind="sr"):
+    """Numbers of the steps whose child of that kind is among the executed nodes."""
+    names = [node.rpartition(".")[2] for node in executed]
+    return [int(name.rpartition("_")[2]) for name in names if name.startswith(f"coz_{kind}_")]

@@ -1,0 +1,255 @@
+"""Chain Loop in the host's real executor, in this process, with each of its caches."""
+
+import json
+
+import pytest
+import torch
+
+from .prompts import chain_prompt, steps_run
+
+CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
+
+
+class Server:
+    """The executor's own view of a server: it records what would be sent."""
+
+    client_id = "test"
+    last_node_id = last_prompt_id = None
+    sockets_metadata: dict = {}  # noqa: RUF012
+
+    def __init__(self):
+        self.sent = []
+
+    def send_sync(self, event, data, sid=None):
+        self.sent.append((event, data))
+
+
+class Executor:
+    def __init__(self, cache):
+        import execution
+
+        self.server = Server()
+        self.executor = execution.PromptExecutor(
+            self.server,
+            cache_type=execution.CacheType[cache],
+            cache_args={"lru": 1000, "ram": 0.1, "ram_inactive": 0.1},
+        )
+        self.count = 0
+
+    def run(self, prompt, output="scales"):
+        """Ids of the nodes that ran."""
+        self.count += 1
+        self.server.sent.clear()
+        self.executor.execute(prompt, f"p{self.count}", {"client_id": "test"}, [output])
+        errors = [data for event, data in self.server.sent if event == "execution_error"]
+        if errors:
+            raise RuntimeError(errors[0]["exception_message"])
+        return [
+            data["node"] for event, data in self.server.sent if event == "executing" and data["node"]
+        ]
+
+    def ui(self, node):
+        return next(
+            data["output"]
+            for event, data in self.server.sent
+            if event == "executed" and data["node"].endswith(node)
+        )
+
+
+@pytest.fixture
+def executor(pack):
+    from comfy_execution.cache_provider import _get_cache_providers
+
+    for provider in _get_cache_providers():  # what an earlier test kept
+        provider.values.clear()
+        provider.size = 0
+    return Executor
+
+
+@pytest.fixture
+def keep(pack):
+    """Registers a node that keeps what reaches it, for the test to read."""
+    import nodes
+
+    kept = []
+
+    class Keep:
+        RETURN_TYPES = ()
+        FUNCTION = "keep"
+        OUTPUT_NODE = True
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            inputs = {
+                "image": ("IMAGE",),
+                "scales": ("IMAGE",),
+                "prompts": ("STRING",),
+                "chain": ("COZ_CHAIN",),
+            }
+            return {"required": inputs}
+
+        def keep(self, **values):
+            kept.append(values)
+            return ()
+
+    nodes.NODE_CLASS_MAPPINGS["TestKeep"] = Keep
+    yield kept
+    del nodes.NODE_CLASS_MAPPINGS["TestKeep"]
+
+
+def kept_prompt(**inputs):
+    prompt = chain_prompt(**inputs)
+    links = dict(zip(("image", "scales", "prompts", "chain"), ([["loop", k] for k in range(4)]), strict=True))
+    prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+    return prompt
+
+
+@pytest.mark.parametrize("cache", CACHES[:3])
+def test_a_longer_chain_runs_only_its_new_step(executor, cache):
+    host = executor(cache)
+    assert steps_run(host.run(chain_prompt(steps=4))) == [1, 2, 3, 4]
+    assert steps_run(host.run(chain_prompt(steps=5))) == [5]
+    assert steps_run(host.run(chain_prompt(steps=3))) == []
+    assert host.run(chain_prompt(steps=3)) == []
+
+
+@pytest.mark.parametrize("cache", CACHES[:3])
+def test_texts_and_seeds_that_no_step_reads_run_no_step(executor, cache):
+    host = executor(cache)
+    host.run(chain_prompt())
+    assert steps_run(host.run(chain_prompt(prompt="hair", step_prompts="\nskin", seed=5))) == []
+    assert steps_run(host.run(chain_prompt(center_x=0.31))) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_outputs(executor, keep, cache):
+    executor(cache).run(kept_prompt(step_prompts="a\n-", prompt="b", steps=3))
+    (values,) = keep
+    scales, chain = values["scales"], values["chain"]
+    assert scales.shape == (4, 64, 64, 3)
+    assert torch.equal(values["image"], scales[-1:])
+    assert values["prompts"] == "a\n-\nb"
+    assert chain.prompts == ("a", "", "b")
+    assert [tuple(f.shape) for f in chain.frames] == [(1, 3, 512, 512), *[(1, 3, 64, 64)] * 4]
+    for i in range(4):
+        assert torch.equal(chain.frames[i + 1], scales[i : i + 1].movedim(-1, 1))
+    x, y, width, height = (int(v) for v in chain.windows[0])
+    assert (width, height) == (64, 64)
+    assert torch.equal(chain.frames[1], chain.frames[0][..., y : y + 64, x : x + 64])
+
+
+@pytest.mark.parametrize("color_fix", ["wavelet", "adain", "none"])
+def test_equals_the_same_nodes_wired_by_hand(executor, keep, node, color_fix):
+    host = executor("CLASSIC")
+    host.run(kept_prompt(steps=3, scale=3.2, center_x=0.02, center_y=0.5, color_fix=color_fix))
+    image = node("CoZSamplePicture").execute("astronaut.png")[0]
+    model = node("UpscaleModelLoader").execute("coz_lite_x4.safetensors")[0]
+    frame, _, x, y = node("CoZFitImage").execute(image, "native pixels", 64, 0.02, 0.5).args
+    frames = [frame]
+    with torch.inference_mode():
+        for _ in range(3):
+            zoomed, crop, _, x, y = node("CoZCropCenterZoom").execute(frames[-1], 3.2, x, y).args
+            sr = node("CoZUpscaleStep").execute(model, crop, zoomed)[0]
+            frames.append(node("CoZColorFix").execute(sr, zoomed, color_fix)[0])
+    assert torch.equal(keep[0]["scales"], torch.cat(frames))
+
+
+def test_a_mask_is_the_target(executor, keep, node):
+    prompt = kept_prompt(steps=2, mask=["mask", 0])
+    prompt["mask"] = {
+        "class_type": "SolidMask",
+        "inputs": {"value": 1.0, "width": 100, "height": 50},
+    }
+    host = executor("CLASSIC")
+    host.run(prompt)
+    host.run(kept_prompt(steps=2, center_x=0.5, center_y=0.5))
+    assert torch.equal(keep[0]["scales"], keep[1]["scales"])
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_list_of_images_gives_each_its_own_chain(executor, keep, cache):
+    def listed(*colors):
+        prompt = kept_prompt(steps=2, image=("list", 0))
+        for i, color in enumerate(colors):
+            prompt[f"color{i}"] = {
+                "class_type": "EmptyImage",
+                "inputs": {"width": 80, "height": 70, "batch_size": 1, "color": color},
+            }
+        prompt["batch"] = {
+            "class_type": "BatchImagesNode",
+            "inputs": {f"images.image{i}": [f"color{i}", 0] for i in range(len(colors))},
+        }
+        prompt["list"] = {
+            "class_type": "RebatchImages",
+            "inputs": {"images": ["batch", 0], "batch_size": 1},
+        }
+        return prompt
+
+    executor(cache).run(listed(0x204060, 0xC08040, 0x10F010))
+    assert len(keep) == 3
+    for values, color in zip(keep, (0x204060, 0xC08040, 0x10F010), strict=True):
+        rgb = torch.tensor([color >> 16, color >> 8 & 255, color & 255]) / 255
+        assert torch.equal(values["chain"].frames[0][0, :, 0, 0], rgb)
+        # 0.02: a step may shift a flat colour slightly at its edges.
+        assert (values["image"] - rgb).abs().max() < 0.02
+
+
+def test_a_batch_names_the_way_out(executor):
+    prompt = chain_prompt()
+    prompt["source"] = {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 64, "height": 64, "batch_size": 3, "color": 0},
+    }
+    with pytest.raises(RuntimeError, match=r"batch of 3 pictures.*Rebatch Images \(batch_size 1\)"):
+        executor("CLASSIC").run(prompt)
+
+
+def test_every_finished_step_and_the_collector_show_on_the_loop(executor):
+    host = executor("CLASSIC")
+    host.run(chain_prompt(steps=3))
+    shown = [
+        (data["node"].rpartition(".")[2], len(data["output"]["images"]))
+        for event, data in host.server.sent
+        if event == "executed" and data["display_node"] == "loop"
+    ]
+    assert shown == [
+        ("coz_preview_1", 1),
+        ("coz_preview_2", 1),
+        ("coz_preview_3", 1),
+        ("coz_collect", 4),
+    ]
+    record = json.loads(host.ui("coz_collect")["coz_chain"][0])
+    assert record["steps"] == 3
+
+
+def test_steps_show_in_order_while_the_chain_runs(executor):
+    host = executor("CLASSIC")
+    order = [name.rpartition(".")[2] for name in host.run(chain_prompt(steps=2))]
+    assert order.index("coz_preview_1") < order.index("coz_sr_2")
+
+
+def test_provider_keeps_only_what_fits(pack):
+    import asyncio
+
+    from comfy_api.latest import Caching
+
+    cache_module = __import__("sys").modules[f"{pack.__name__}.nodes.cache"]
+    cache = cache_module.ChainCache()
+    one_third = torch.empty(cache_module.LIMIT // 3, dtype=torch.uint8)
+
+    def context(key):
+        return Caching.CacheContext(f"5.0.0.coz_{key}", "CoZColorFix", key)
+
+    async def scenario():
+        for key in "abc":
+            await cache.on_store(context(key), Caching.CacheValue([[one_third]]))
+        assert (await cache.on_lookup(context("a"))).outputs == [[one_third]]
+        await cache.on_store(context("d"), Caching.CacheValue([[one_third]]))
+        await cache.on_store(context("d"), Caching.CacheValue([[one_third]]))
+        return [key for key in "abcd" if await cache.on_lookup(context(key))]
+
+    assert asyncio.run(scenario()) == ["a", "c", "d"]
+    assert cache.size == 3 * one_third.nbytes
+    assert cache.should_cache(context("sr_1"))
+    assert not cache.should_cache(Caching.CacheContext("5", "CoZColorFix", "x"))

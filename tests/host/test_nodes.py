@@ -1,0 +1,161 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def noise(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_native_first_frame_is_the_sources_own_pixels(node):
+    image = noise(1, 3000, 4000, 3)
+    x_0, window, x, y = node("CoZFitImage").execute(image, "native pixels", 512, 0.25, 1.0).args
+    assert window == {"x": 744, "y": 2488, "width": 512, "height": 512}
+    assert torch.equal(x_0, image[:, 2488:3000, 744:1256])
+    assert (x, y) == (0.5, 1.0)
+
+
+def test_whole_picture_square_is_resized_and_cropped(node):
+    x_0, window, _, _ = (
+        node("CoZFitImage").execute(noise(1, 96, 192, 3), "whole picture square", 48, 0.5, 0.5).args
+    )
+    assert x_0.shape == (1, 48, 48, 3)
+    assert window == {"x": 48, "y": 0, "width": 96, "height": 96}
+
+
+def test_crop_center_zoom(node):
+    image = noise(2, 40, 64, 3)
+    before = image.clone()
+    zoomed, crop, window, x, y = (
+        node("CoZCropCenterZoom").execute(image, 4.0, 0.0, 0.5, "nearest").args
+    )
+    assert window == {"x": 0, "y": 15, "width": 16, "height": 10}
+    assert torch.equal(crop, image[:, 15:25, 0:16])
+    assert torch.equal(zoomed, crop.repeat_interleave(4, 1).repeat_interleave(4, 2))
+    assert (x, y) == (0.0, 0.5)
+    assert torch.equal(image, before)
+
+
+def test_a_mask_is_the_target(node):
+    mask = torch.zeros(1, 20, 40)
+    mask[0, 4, 30] = 1
+    _, _, _, x, y = (
+        node("CoZCropCenterZoom").execute(noise(1, 200, 400, 3), 4.0, 0.5, 0.5, mask=mask).args
+    )
+    _, _, _, x2, y2 = (
+        node("CoZCropCenterZoom").execute(noise(1, 200, 400, 3), 4.0, 30.5 / 40, 4.5 / 20).args
+    )
+    assert (x, y) == pytest.approx((x2, y2), abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 1, 7, 3), (3, 5, 2, 3)])
+def test_tiny_images_pass_through_every_node(node, upscale_model, shape):
+    image = noise(*shape)
+    x_0 = node("CoZFitImage").execute(image, "native pixels", 512, 0.5, 0.5)[0]
+    assert torch.equal(x_0, image)
+    zoomed, crop, *_ = node("CoZCropCenterZoom").execute(x_0, 4.0, 0.5, 0.5).args
+    sr = node("CoZUpscaleStep").execute(upscale_model(4), crop, zoomed)[0]
+    fixed = node("CoZColorFix").execute(sr, zoomed, "wavelet")[0]
+    assert fixed.shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        pytest.param(1, [0, 0, 0], id="grey is repeated"),
+        pytest.param(2, [0, 0, 0], id="alpha of grey is dropped"),
+        pytest.param(4, [0, 1, 2], id="alpha is dropped"),
+    ],
+)
+def test_other_channels(node, channels, expected):
+    image = noise(1, 8, 8, channels)
+    x_0 = node("CoZFitImage").execute(image, "native pixels", 16, 0.5, 0.5)[0]
+    assert torch.equal(x_0, image[..., expected])
+
+
+def test_half_precision_comes_out_as_float32(node):
+    image = noise(1, 8, 8, 3).half()
+    x_0 = node("CoZFitImage").execute(image, "native pixels", 16, 0.5, 0.5)[0]
+    assert x_0.dtype == torch.float32
+    assert torch.equal(x_0, image.float())
+
+
+def test_values_outside_the_range_are_clamped_in_a_copy(node):
+    image = noise(1, 8, 8, 3) * 3 - 1
+    before = image.clone()
+    x_0 = node("CoZFitImage").execute(image, "native pixels", 16, 0.5, 0.5)[0]
+    assert torch.equal(x_0, before.clamp(0, 1))
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_counted(node, bad):
+    image = noise(1, 8, 8, 3)
+    image[0, 0, :2, 0] = bad
+    with pytest.raises(ValueError, match="image holds 2 values that are NaN or infinite"):
+        node("CoZFitImage").execute(image, "native pixels", 16, 0.5, 0.5)
+    with pytest.raises(ValueError, match="reference holds 2 values"):
+        node("CoZColorFix").execute(noise(1, 8, 8, 3), image, "adain")
+
+
+@pytest.mark.parametrize(
+    ("model_factor", "scale"), [(4, 4.0), (2, 4.0), (4, 2.0), (1, 8.0), (4, 3.2)]
+)
+@pytest.mark.parametrize("resampling", ["bicubic", "lanczos"])
+def test_upscale_step_fits_any_models_factor_to_the_frame(
+    node, upscale_model, model_factor, scale, resampling
+):
+    zoomed, crop, *_ = node("CoZCropCenterZoom").execute(noise(1, 64, 96, 3), scale, 0.5, 0.5).args
+    model = upscale_model(model_factor)
+    sr = node("CoZUpscaleStep").execute(model, crop, zoomed, resampling)[0]
+    assert sr.shape == (1, 64, 96, 3)
+    raw = node("ImageUpscaleWithModel").execute(model, crop)[0]
+    if raw.shape == sr.shape:
+        assert torch.equal(sr, raw)
+
+
+def test_color_fix(node):
+    image, reference = noise(2, 32, 32, 3), noise(1, 16, 16, 3) * 0.5
+    assert torch.equal(node("CoZColorFix").execute(image, reference, "none")[0], image)
+    for method in ("wavelet", "adain"):
+        fixed = node("CoZColorFix").execute(image, reference, method)[0]
+        assert fixed.shape == image.shape
+        # 0.05: what clamping to [0, 1] takes away.
+        difference = fixed.mean((1, 2)) - reference.mean((1, 2))
+        assert difference.abs().max() < 0.05
+
+
+def test_color_fix_wants_one_reference_or_as_many_as_images(node):
+    with pytest.raises(ValueError, match="reference holds 2 images and image 3"):
+        node("CoZColorFix").execute(noise(3, 8, 8, 3), noise(2, 8, 8, 3), "wavelet")
+
+
+def test_an_empty_mask_says_what_to_do(node):
+    with pytest.raises(ValueError, match=r"mask is empty.*disconnect the mask"):
+        node("CoZFitImage").execute(
+            noise(1, 8, 8, 3), "native pixels", 16, 0.5, 0.5, torch.zeros(1, 64, 64)
+        )
+
+
+def test_sample_pictures_are_the_files(node):
+    names = node("CoZSamplePicture").GET_SCHEMA().inputs[0].options
+    assert names
+    for name in names:
+        picture = node("CoZSamplePicture").execute(name)[0]
+        pixels = np.array(Image.open(ROOT / "pictures" / name).convert("RGB"))
+        assert torch.equal((picture[0] * 255).round().byte(), torch.from_numpy(pixels))
+
+
+def test_builtin_models_are_listed_by_the_host(pack):
+    import folder_paths
+
+    listed = folder_paths.get_filename_list("upscale_models")
+    shipped = sorted(path.name for path in (ROOT / "models").glob("*.safetensors"))
+    assert shipped
+    assert set(shipped) <= set(listed)
+    assert not [name for name in listed if name.endswith((".md", ".jpg"))]

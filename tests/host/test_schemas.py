@@ -1,0 +1,100 @@
+import inspect
+
+import pytest
+
+# Ids, inputs and their order are promises: saved workflows and API prompts hold them.
+FROZEN = {
+    "CoZChainLoop": (
+        "image backbone steps scale center_x center_y prompting prompt step_prompts seed color_fix "
+        "frame size mask",
+        "IMAGE scales prompts chain",
+    ),
+    "CoZFitImage": (
+        "image frame size center_x center_y mask",
+        "IMAGE window center_x center_y",
+    ),
+    "CoZCropCenterZoom": (
+        "image scale center_x center_y resampling mask",
+        "zoomed crop window center_x center_y",
+    ),
+    "CoZUpscaleStep": ("upscale_model crop zoomed resampling", "IMAGE"),
+    "CoZColorFix": ("image reference method levels", "IMAGE"),
+    "CoZSamplePicture": ("picture", "IMAGE"),
+}
+FROZEN_OPTIONS = {
+    ("CoZChainLoop", "backbone"): {"upscale model": "upscale_model resampling"},
+    ("CoZChainLoop", "prompting"): {"text": ""},
+}
+FROZEN_DEFAULTS = {
+    "CoZChainLoop": {
+        "steps": 4, "scale": 4.0, "center_x": 0.5, "center_y": 0.5, "prompt": "",
+        "step_prompts": "", "seed": 0, "color_fix": "wavelet", "frame": "native pixels",
+        "size": 512,
+    },
+    "CoZFitImage": {"frame": "native pixels", "size": 512, "center_x": 0.5, "center_y": 0.5},
+    "CoZCropCenterZoom": {
+        "scale": 4.0, "center_x": 0.5, "center_y": 0.5, "resampling": "bicubic",
+    },
+    "CoZUpscaleStep": {"resampling": "bicubic"},
+    "CoZColorFix": {"method": "wavelet", "levels": 5},
+    "CoZSamplePicture": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def schemas(pack):
+    import nodes
+
+    ours = [c for c in nodes.NODE_CLASS_MAPPINGS.values() if c.__module__.startswith(f"{pack.__name__}.")]
+    return {schema.node_id: (schema, cls) for cls in ours for schema in [cls.GET_SCHEMA()]}
+
+
+def test_public_nodes_are_the_frozen_ones(schemas):
+    public = {node_id for node_id, (schema, _) in schemas.items() if not schema.is_dev_only}
+    assert public == FROZEN.keys()
+    assert schemas.keys() - public == {"CoZChainInput", "CoZChainCollect"}
+
+
+@pytest.mark.parametrize("node_id", FROZEN)
+def test_inputs_outputs_and_defaults_are_frozen(schemas, node_id):
+    schema, _ = schemas[node_id]
+    inputs, outputs = FROZEN[node_id]
+    assert [i.id for i in schema.inputs] == inputs.split()
+    assert [o.id for o in schema.outputs] == outputs.split()
+    defaults = {i.id: i.default for i in schema.inputs if getattr(i, "default", None) is not None}
+    assert defaults == FROZEN_DEFAULTS[node_id]
+
+
+@pytest.mark.parametrize(("node_id", "input_id"), FROZEN_OPTIONS)
+def test_options_of_dynamic_combos_are_frozen(schemas, node_id, input_id):
+    schema, _ = schemas[node_id]
+    (combo,) = (i for i in schema.inputs if i.id == input_id)
+    options = {option.key: " ".join(i.id for i in option.inputs) for option in combo.options}
+    assert options == FROZEN_OPTIONS[node_id, input_id]
+
+
+def test_execute_takes_what_the_schema_offers(schemas):
+    for schema, cls in schemas.values():
+        parameters = inspect.signature(cls.execute).parameters.values()
+        named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        offered = [i.id for i in schema.inputs]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            assert offered[: len(named)] == named
+        else:
+            assert offered == named
+        optional = {i.id for i in schema.inputs if i.optional}
+        assert {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD} >= optional - {
+            f"frame_{k}" for k in range(17)
+        }
+
+
+def test_public_nodes_are_in_their_categories(schemas):
+    categories = {node_id: schemas[node_id][0].category for node_id in FROZEN}
+    assert categories == {
+        "CoZChainLoop": "Chain-of-Zoom",
+        "CoZCropCenterZoom": "Chain-of-Zoom",
+        "CoZColorFix": "Chain-of-Zoom",
+        "CoZFitImage": "Chain-of-Zoom/step",
+        "CoZUpscaleStep": "Chain-of-Zoom/step",
+        "CoZSamplePicture": "Chain-of-Zoom/load",
+    }

@@ -1,0 +1,119 @@
+"""Chain Loop through the real HTTP server with default flags."""
+
+import urllib.request
+
+import pytest
+
+from tools.client import PromptError, run_prompt
+
+from .prompts import chain_prompt, steps_run
+
+
+def with_preview_on_the_input(**inputs):
+    # Enough to make the host's default cache forget the loop's children.
+    prompt = chain_prompt(**inputs)
+    prompt["input"] = {"class_type": "PreviewImage", "inputs": {"images": ["source", 0]}}
+    return prompt
+
+
+def test_a_longer_chain_runs_only_its_new_step(server):
+    first = run_prompt(server, with_preview_on_the_input(center_x=0.41, steps=4))
+    assert steps_run(first.executed) == [1, 2, 3, 4]
+    longer = run_prompt(server, with_preview_on_the_input(center_x=0.41, steps=5))
+    assert steps_run(longer.executed) == [5]
+    again = run_prompt(server, with_preview_on_the_input(center_x=0.41, steps=5))
+    assert again.executed == []
+    shorter = run_prompt(server, with_preview_on_the_input(center_x=0.41, steps=2))
+    assert steps_run(shorter.executed) == []
+
+
+def test_an_interrupted_chain_goes_on_where_it_stopped(server):
+    def stop_after_step_two(event):
+        if event["type"] == "executed" and event["data"]["node"].endswith("coz_preview_2"):
+            urllib.request.urlopen(urllib.request.Request(f"{server}/interrupt", method="POST"))
+
+    prompt = with_preview_on_the_input(center_x=0.42, steps=8)
+    with pytest.raises(PromptError, match="execution_interrupted"):
+        run_prompt(server, prompt, stop_after_step_two)
+    resumed = run_prompt(server, prompt)
+    assert steps_run(resumed.executed)[-1] == 8
+    assert steps_run(resumed.executed)[0] > 2
+
+
+def test_overall_progress_and_finished_scales_show_on_the_loop(server):
+    run = run_prompt(server, chain_prompt(center_x=0.43, steps=3))
+    progress = [
+        (event["data"]["value"], event["data"]["max"])
+        for event in run.events
+        if event["type"] == "progress" and event["data"]["node"].endswith("coz_collect")
+    ]
+    assert progress == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    # What the frontend draws on the loop is merged from the children that display there.
+    drawn = {
+        state["node_id"].rpartition(".")[2]
+        for event in run.events
+        if event["type"] == "progress_state"
+        for state in event["data"]["nodes"].values()
+        if state["display_node_id"] == "loop" and state["node_id"] != "loop"
+    }
+    assert drawn == {"coz_collect", "coz_preview_1", "coz_preview_2", "coz_preview_3"}
+    (collected,) = (out for node, out in run.outputs.items() if node.endswith("coz_collect"))
+    assert len(collected["images"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"center_x": 1.5}, "Value 1.5 bigger than max of 1.0"),
+        ({"center_y": -0.1}, "Value -0.1 smaller than min of 0.0"),
+        ({"scale": 9.0}, "Value 9.0 bigger than max of 8.0"),
+        ({"steps": 17}, "Value 17 bigger than max of 16"),
+        ({"size": 8}, "Value 8 smaller than min of 16"),
+        ({"frame": "half"}, "Value not in list"),
+        ({"backbone": "other"}, "backbone"),
+    ],
+)
+def test_limits_are_reported_before_anything_runs(server, inputs, message):
+    with pytest.raises(PromptError, match=message):
+        run_prompt(server, chain_prompt(**inputs))
+
+
+def test_an_open_backbone_socket_is_named(server):
+    prompt = chain_prompt()
+    del prompt["loop"]["inputs"]["backbone.upscale_model"]
+    with pytest.raises(PromptError, match="Required input is missing.*upscale_model"):
+        run_prompt(server, prompt)
+
+
+def test_a_target_out_of_range_that_comes_through_a_link_is_an_error(server):
+    prompt = chain_prompt(center_x=["number", 0])
+    prompt["number"] = {"class_type": "PrimitiveFloat", "inputs": {"value": 1.25}}
+    with pytest.raises(PromptError, match=r"center_x must be a fraction .* got 1.25"):
+        run_prompt(server, prompt)
+
+
+def test_an_empty_mask_is_an_error(server):
+    prompt = chain_prompt(mask=["mask", 0])
+    prompt["mask"] = {
+        "class_type": "SolidMask",
+        "inputs": {"value": 0.0, "width": 64, "height": 64},
+    }
+    with pytest.raises(PromptError, match="mask is empty"):
+        run_prompt(server, prompt)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 200), (300, 40)])
+def test_sizes_down_to_one_pixel(server, width, height):
+    prompt = chain_prompt(steps=2)
+    prompt["source"] = {
+        "class_type": "EmptyImage",
+        "inputs": {"width": width, "height": height, "batch_size": 1, "color": 0x808080},
+    }
+    run = run_prompt(server, prompt)
+    assert len(run.outputs["scales"]["images"]) == 3
+
+
+def test_help_pages_and_texts_are_served(server):
+    for path in ("extensions/chain-of-zoom/docs/CoZChainLoop.md", "i18n"):
+        with urllib.request.urlopen(f"{server}/{path}") as response:
+            assert b"CoZChainLoop" in response.read() or path.endswith(".md")
