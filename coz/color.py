@@ -1,7 +1,6 @@
 """Colour alignment: what super-resolution invents keeps the colours of what it was given."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 WAVELET_LEVELS = 5
@@ -35,8 +34,10 @@ def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
     low = reference.float() - sr.float()
+    rows = torch.empty_like(low)
     for level in range(levels):
-        low = _blur(_blur(low, 2**level, -1), 2**level, -2)
+        _blur(low, 2**level, -1, out=rows)
+        _blur(rows, 2**level, -2, out=low)
     return low.add_(sr)
 
 
@@ -62,13 +63,15 @@ def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
     return (sr.float() - sr_mean) / sr_std * std + mean
 
 
-def _blur(image: Tensor, radius: int, dim: int) -> Tensor:
+def _blur(image: Tensor, radius: int, dim: int, out: Tensor) -> None:
     """[1, 2, 1] / 4 with taps ``radius`` apart along ``dim``, edges repeated."""
     length = image.shape[dim]
-    padding = (radius, radius, 0, 0) if dim == -1 else (0, 0, radius, radius)
-    padded = F.pad(image, padding, mode="replicate")
-    taps = padded.narrow(dim, 0, length) + padded.narrow(dim, 2 * radius, length)
-    return taps.mul_(0.25).add_(image, alpha=0.5)
+    inside, edge = max(length - radius, 0), min(radius, length)
+    torch.mul(image, 0.5, out=out)
+    out.narrow(dim, edge, inside).add_(image.narrow(dim, 0, inside), alpha=0.25)
+    out.narrow(dim, 0, inside).add_(image.narrow(dim, length - inside, inside), alpha=0.25)
+    out.narrow(dim, 0, edge).add_(image.narrow(dim, 0, 1), alpha=0.25)
+    out.narrow(dim, length - edge, edge).add_(image.narrow(dim, length - 1, 1), alpha=0.25)
 
 
 def _mean_std(image: Tensor) -> tuple[Tensor, Tensor]:

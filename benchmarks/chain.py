@@ -1,0 +1,91 @@
+"""What the host adds to each step of a chain.
+
+Eight steps at 512 pixels through the real server with default flags, against a bare loop with the
+same crop, resize, network and colour fix. Bar: at most 60 ms more a step.
+"""
+
+import statistics
+import time
+
+import numpy as np
+import spandrel
+import torch
+from PIL import Image
+
+from coz import Target, crop, plan_steps, resize, wavelet_align
+from tools.client import run_prompt
+from tools.host import ROOT
+from tools.server import serve
+
+STEPS = 8
+RUNS = 5
+PICTURE = "astronaut.png"
+MODEL = "coz_lite_x4.safetensors"
+BAR = 0.060
+
+
+def prompt(center: float) -> dict:
+    loop = {
+        "image": ["picture", 0],
+        "backbone": "upscale model",
+        "backbone.upscale_model": ["model", 0],
+        "backbone.resampling": "bicubic",
+        "steps": STEPS,
+        "scale": 4.0,
+        "center_x": center,
+        "center_y": center,
+        "prompting": "text",
+        "prompt": "",
+        "step_prompts": "",
+        "seed": 0,
+        "color_fix": "wavelet",
+        "frame": "native pixels",
+        "size": 512,
+    }
+    return {
+        "picture": {"class_type": "CoZSamplePicture", "inputs": {"picture": PICTURE}},
+        "model": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": MODEL}},
+        "loop": {"class_type": "CoZChainLoop", "inputs": loop},
+        "preview": {"class_type": "PreviewImage", "inputs": {"images": ["loop", 0]}},
+    }
+
+
+def bare(model: spandrel.ImageModelDescriptor, frame: torch.Tensor, center: float) -> None:
+    height, width = frame.shape[-2:]
+    for step in plan_steps(height, width, 4.0, STEPS, Target(center, center)):
+        lq = crop(frame, step.window)
+        zoomed = resize(lq, height, width).clamp(0, 1)
+        frame = wavelet_align(model(lq), zoomed).clamp(0, 1)
+
+
+def main() -> None:
+    model = spandrel.ModelLoader("cpu").load_from_file(ROOT / "models" / MODEL).eval()
+    pixels = np.array(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
+    frame = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    host, alone = [], []
+    with serve() as url, torch.inference_mode():
+        run_prompt(url, prompt(0.5))
+        bare(model, frame, 0.5)
+        for i in range(RUNS):
+            center = 0.4 + 0.02 * i
+            start = time.perf_counter()
+            bare(model, frame, center)
+            alone.append((time.perf_counter() - start) / STEPS)
+            times = {
+                event["type"]: event["data"]["timestamp"]
+                for event in run_prompt(url, prompt(center)).events
+                if event["type"] in {"execution_start", "execution_success"}
+            }
+            host.append((times["execution_success"] - times["execution_start"]) / 1000 / STEPS)
+    one_host, one_alone = statistics.median(host), statistics.median(alone)
+    more = one_host - one_alone
+    print(
+        f"chain: {1000 * one_host:.0f} ms a step in the host, {1000 * one_alone:.0f} ms bare: "
+        f"{one_host / one_alone:.2f}x, {1000 * more:.0f} ms more (bar: {1000 * BAR:.0f})"
+    )
+    if more > BAR:
+        raise SystemExit("chain: over the bar")
+
+
+if __name__ == "__main__":
+    main()
