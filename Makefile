@@ -1,0 +1,40 @@
+# Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
+PYTHON ?= python3
+
+.PHONY: help host demo serve test lint bench pack chromium
+
+help:
+	@echo "make demo    zoom a photograph 256x in a real ComfyUI, into demo/"
+	@echo "make serve   start that ComfyUI on http://127.0.0.1:8188"
+	@echo "make test    run all tests"
+	@echo "make lint    check style and types"
+	@echo "make bench   print the benchmarks"
+	@echo "make pack    list what a user downloads"
+	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
+
+host:
+	@$(PYTHON) tools/host.py
+
+demo: host
+	@.venv/bin/python -m tools.demo
+
+serve: host
+	@.venv/bin/python -m tools.server
+
+test: chromium
+	@$(PYTHON) tools/host.py --version 0.24.0 --version 0.27.0 --frontend
+	.venv/bin/pytest tests
+
+lint: host
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+bench: host
+	@for file in benchmarks/*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+pack:
+	@$(PYTHON) tools/pack.py
+
+chromium:
+	@$(PYTHON) tools/chromium.py

@@ -1,0 +1,34 @@
+"""Run a command until it ends or until standard input closes; then remove a folder.
+
+    python watch.py FOLDER COMMAND...        FOLDER may be empty: nothing is removed
+
+The other end of standard input is a pipe that the parent holds. The system closes it when the
+parent ends, however it ends, so the command cannot be left behind.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+
+def main() -> None:
+    folder, *command = sys.argv[1:]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    closed = threading.Event()
+
+    def end_with_parent() -> None:
+        os.read(0, 1)
+        closed.set()
+        child.kill()
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    code = child.wait()
+    if folder and closed.is_set():
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
