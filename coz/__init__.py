@@ -1,7 +1,8 @@
 """Chain-of-Zoom, the algorithm: extreme super-resolution by zooming in steps.
 
-Kim, Jeong, Kim, Ye: "Chain-of-Zoom: Extreme Super-Resolution via Scale Autoregression and
-Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain torch; nothing here knows ComfyUI.
+Bryan Sangwoo Kim, Jeongsol Kim, Jong Chul Ye: "Chain-of-Zoom: Extreme Super-Resolution via Scale
+Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain torch; nothing
+here knows ComfyUI.
 """
 
 from .chain import ZoomChain, step_seed

@@ -71,7 +71,7 @@ def resize(
         columns = _nearest(in_width, width, box.x, box.width, image.device)
         return image[..., rows, :][..., columns]
     image = _along_height(image, height, box.y, box.height, resampling)
-    return _along_height(image.mT, width, box.x, box.width, resampling).mT.contiguous()
+    return _along_height(image.mT, width, box.x, box.width, resampling).mT
 
 
 def _along_height(

@@ -40,7 +40,9 @@ class CoZColorFix(io.ComfyNode):
                     "in pixels.",
                 ),
             ],
-            outputs=[io.Image.Output("IMAGE", display_name="image")],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The corrected image.")
+            ],
         )
 
     @classmethod

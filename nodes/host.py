@@ -43,7 +43,11 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
 
 def to_image(image: Tensor) -> Tensor:
     """(B, C, H, W) as an IMAGE: (B, H, W, C) float32 in [0, 1]."""
-    return image.movedim(1, -1).clamp(0, 1).contiguous()
+    image = image.movedim(1, -1)
+    low, high = torch.aminmax(image)
+    if low >= 0 and high <= 1:
+        return image
+    return torch.clamp(image, 0, 1, out=torch.empty(image.shape, device=image.device))
 
 
 def target_of(center_x: float, center_y: float, mask: Tensor | None) -> Target:

@@ -22,12 +22,15 @@ class CoZChainLoop(io.ComfyNode):
             display_name="Chain Loop",
             category="Chain-of-Zoom",
             description="Zooms into a spot of a picture in steps, each enlarged and sharpened from the one before: "
-            "four steps of 4x show it at 256x. Detail beyond the picture's own pixels is invented.",
+            "four steps of 4x show it at 256x. Detail beyond the picture's own pixels is invented. Connect an output to "
+            "Preview Image or Save Image to run it.",
             search_aliases=[*SEARCH_ALIASES, "chain of zoom", "CoZ", "extreme super resolution"],
             enable_expand=True,
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
-                io.Image.Input("image", tooltip="The picture to zoom into, one at a time."),
+                io.Image.Input(
+                    "image", tooltip="The picture to zoom into: one picture, not a batch."
+                ),
                 io.DynamicCombo.Input(
                     "backbone",
                     options=[
@@ -38,7 +41,8 @@ class CoZChainLoop(io.ComfyNode):
                                     "upscale_model",
                                     raw_link=True,
                                     lazy=True,
-                                    tooltip="Any model of Load Upscale Model, coz_lite_x4 among them.",
+                                    tooltip="Any model of Load Upscale Model; coz_lite_x4 and coz_lite_x4_texture come with "
+                                    "the pack.",
                                 ),
                                 resampling_input(),
                             ],
@@ -51,7 +55,7 @@ class CoZChainLoop(io.ComfyNode):
                     default=4,
                     min=1,
                     max=MAX_STEPS,
-                    tooltip="Number of zooms. More steps later run only the new ones.",
+                    tooltip="Number of zooms. Raising it later runs only the new steps.",
                 ),
                 io.Float.Input(
                     "scale",
@@ -71,15 +75,15 @@ class CoZChainLoop(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What the picture shows: the text of every step.",
+                    tooltip="What the picture shows: the text of every step. Upscale models do not read it.",
                 ),
                 io.String.Input(
                     "step_prompts",
                     default="",
                     multiline=True,
-                    placeholder="a line a step; blank = as above; - = empty",
-                    tooltip="Line 1 is the whole text of step 1 and so on. A blank line leaves the step its text, "
-                    "- makes it empty. The prompts output has this form.",
+                    placeholder="one line a step; blank = prompt; - = no text",
+                    tooltip="Line 1 is the whole text of step 1 and so on. A blank line: the step uses prompt. A single - : "
+                    "no text. The prompts output has this form.",
                 ),
                 io.Int.Input(
                     "seed",

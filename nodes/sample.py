@@ -25,7 +25,11 @@ class CoZSamplePicture(io.ComfyNode):
                     tooltip="Sources and licences are in the pack's pictures folder.",
                 )
             ],
-            outputs=[io.Image.Output("IMAGE", display_name="image")],
+            outputs=[
+                io.Image.Output(
+                    "IMAGE", display_name="image", tooltip="The photograph in its own size."
+                )
+            ],
         )
 
     @classmethod

@@ -33,7 +33,8 @@ def mask_input() -> io.Input:
     return io.Mask.Input(
         "mask",
         optional=True,
-        tooltip="Optional. Its centre of gravity is the target, instead of center_x and center_y.",
+        tooltip="Optional. Its centre of gravity is the target, instead of center_x and center_y. An empty mask, as "
+        "Load Image gives for a picture without transparency, is an error.",
     )
 
 
@@ -54,22 +55,20 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
             max=4096,
             step=16,
             advanced=advanced_size or None,
-            tooltip="Side of the first frame in pixels (whole picture: its short side). All frames have this size.",
+            tooltip="Side of the first frame in pixels (whole picture: its short side). All later frames have the "
+            "first one's size.",
         ),
     ]
 
 
 def target_outputs() -> list[io.Output]:
+    place = "The target's place in this node's image: connect it to the next Crop-Center-Zoom."
     return [
         io.BoundingBox.Output(
             "window", tooltip="The region that was taken, in pixels of the connected image."
         ),
-        io.Float.Output(
-            "center_x", tooltip="The target's place in the new frame: connect it to the next step."
-        ),
-        io.Float.Output(
-            "center_y", tooltip="The target's place in the new frame: connect it to the next step."
-        ),
+        io.Float.Output("center_x", tooltip=place),
+        io.Float.Output("center_y", tooltip=place),
     ]
 
 
@@ -99,7 +98,8 @@ class CoZFitImage(io.ComfyNode):
         image = to_bchw(image)
         target = target_of(center_x, center_y, mask)
         first = first_frame(*image.shape[-2:], size, frame, target)
-        x_0 = crop(resize(image, *first.resized, "lanczos"), first.crop)
+        # A copy: a view would keep the whole picture in memory for as long as its window.
+        x_0 = crop(resize(image, *first.resized, "lanczos"), first.crop).clone()
         window = to_bounding_box(first.window)
         return io.NodeOutput(to_image(x_0), window, first.target.x, first.target.y)
 
@@ -149,7 +149,7 @@ class CoZCropCenterZoom(io.ComfyNode):
         height, width = image.shape[-2:]
         target = target_of(center_x, center_y, mask)
         window = zoom_window(height, width, scale, target)
-        cropped = crop(image, window)
+        cropped = crop(image, window).clone()
         zoomed = resize(cropped, height, width, resampling)
         carried = carry_target(height, width, window, target)
         return io.NodeOutput(
