@@ -16,6 +16,7 @@ from coz import Target, crop, plan_steps, resize, wavelet_align
 from tools.client import run_prompt
 from tools.host import ROOT
 from tools.server import serve
+from tools.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
 STEPS = 8
 RUNS = 5
@@ -24,30 +25,14 @@ MODEL = "coz_lite_x4.safetensors"
 BAR = 0.060
 
 
-def prompt(center: float) -> dict:
-    loop = {
-        "image": ["picture", 0],
-        "backbone": "upscale model",
-        "backbone.upscale_model": ["model", 0],
-        "backbone.resampling": "bicubic",
-        "steps": STEPS,
-        "scale": 4.0,
-        "center_x": center,
-        "center_y": center,
-        "prompting": "text",
-        "prompt": "",
-        "step_prompts": "",
-        "seed": 0,
-        "color_fix": "wavelet",
-        "frame": "native pixels",
-        "size": 512,
-    }
-    return {
-        "picture": {"class_type": "CoZSamplePicture", "inputs": {"picture": PICTURE}},
-        "model": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": MODEL}},
-        "loop": {"class_type": "CoZChainLoop", "inputs": loop},
-        "preview": {"class_type": "PreviewImage", "inputs": {"images": ["loop", 0]}},
-    }
+def prompt(center: float) -> Prompt:
+    """The bundled workflow with as many steps."""
+    workflow = read_prompt(TEMPLATE)
+    inputs = {"steps": STEPS, "center_x": center, "center_y": center, "size": 512}
+    workflow[find_node(workflow, "CoZChainLoop")]["inputs"] |= inputs
+    workflow[find_node(workflow, "CoZSamplePicture")]["inputs"]["picture"] = PICTURE
+    workflow[find_node(workflow, "UpscaleModelLoader")]["inputs"]["model_name"] = MODEL
+    return workflow
 
 
 def bare(model: spandrel.ImageModelDescriptor, frame: torch.Tensor, center: float) -> None:
@@ -63,7 +48,8 @@ def main() -> None:
     pixels = np.array(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
     frame = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     host, alone = [], []
-    with serve() as url, torch.inference_mode():
+    # Both on the CPU, also where there is a GPU.
+    with serve(arguments=["--cpu"]) as url, torch.inference_mode():
         run_prompt(url, prompt(0.5))
         bare(model, frame, 0.5)
         for i in range(RUNS):

@@ -19,16 +19,16 @@ BAR = 2.0
 TOLERANCE = 1e-5
 
 
-def dense(sr: Tensor, reference: Tensor) -> Tensor:
+def dense(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
     """Chain-of-Zoom utils/wavelet_color_fix.py: both images decomposed with a dense 3x3 kernel."""
     row = torch.tensor([1.0, 2.0, 1.0]) / 4
-    kernel = torch.outer(row, row)[None, None].repeat(3, 1, 1, 1)
+    kernel = torch.outer(row, row)[None, None].repeat(sr.shape[1], 1, 1, 1)
 
     def decompose(image: Tensor) -> tuple[Tensor, Tensor]:
         high = torch.zeros_like(image)
-        for level in range(WAVELET_LEVELS):
+        for level in range(levels):
             padded = F.pad(image, (2**level,) * 4, mode="replicate")
-            low = F.conv2d(padded, kernel, groups=3, dilation=2**level)
+            low = F.conv2d(padded, kernel, groups=sr.shape[1], dilation=2**level)
             high += image - low
             image = low
         return high, image

@@ -13,6 +13,7 @@ import psutil
 
 from tools.client import run_prompt
 from tools.server import serve
+from tools.workflow import Prompt, find_node
 
 from .chain import prompt
 
@@ -24,10 +25,10 @@ FLAT = 20 * 10**6
 """What the allocator may keep after the first run."""
 
 
-def chain(steps: int) -> dict:
-    long = prompt(0.5)
-    long["loop"]["inputs"]["steps"] = steps
-    return long
+def chain(steps: int) -> Prompt:
+    workflow = prompt(0.5)
+    workflow[find_node(workflow, "CoZChainLoop")]["inputs"]["steps"] = steps
+    return workflow
 
 
 def peak(process: psutil.Process) -> int:

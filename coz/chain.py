@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -42,6 +42,7 @@ class ZoomChain:
     seeds: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        """Refuse a record whose parts do not fit together."""
         steps = len(self.frames) - 2
         if steps < 0:
             raise ValueError("a chain holds at least its source and its first frame")
@@ -118,7 +119,10 @@ class ZoomChain:
             ValueError: If the text is no chain, is of a newer version, or the frames are of other
                 sizes than it states.
         """
-        record: dict[str, Any] = json.loads(text)
+        record: Any = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError(f"this is no chain record: it starts with {text[:20]!r}")
+        record = cast("dict[str, Any]", record)
         missing = {"version", *CHAIN_KEYS} - record.keys()
         if missing:
             raise ValueError(f"this is no chain record: {', '.join(sorted(missing))} missing")

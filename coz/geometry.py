@@ -30,14 +30,12 @@ class Target(NamedTuple):
 
 
 class FirstFrame(NamedTuple):
-    """How x_0 is cut from the source: resize it to ``resized``, then crop ``crop``."""
+    """How x_0 is taken from the source: ``window``, resized to (height, width)."""
 
-    resized: tuple[int, int]
-    """(height, width) of the source after resizing; the source's own where nothing is resized."""
-    crop: Window
-    """Integer window of x_0 in the resized source."""
+    height: int
+    width: int
     window: Window
-    """The same region in the source's own pixels."""
+    """In the source's own pixels; integers, and of the same size, for "native pixels"."""
     target: Target
     """The target's place in x_0."""
 
@@ -62,7 +60,7 @@ def zoom_window(height: int, width: int, scale: float, target: Target) -> Window
     Source: Chain-of-Zoom inference_coz.py, crop of each recursion (w // rscale).
     Deviation: any target (upstream: the centre); sides are exact for scales such as 3.2.
     """
-    if scale < 1:
+    if not scale >= 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
     x, w = _span(width, scale, target.x, "center_x")
     y, h = _span(height, scale, target.y, "center_y")
@@ -71,10 +69,10 @@ def zoom_window(height: int, width: int, scale: float, target: Target) -> Window
 
 def carry_target(height: int, width: int, window: Window, target: Target) -> Target:
     """The target's place in the frame that ``window`` of a (height, width) frame becomes."""
-    return Target(
-        (target.x * width - window.x) / window.width,
-        (target.y * height - window.y) / window.height,
-    )
+    x = (target.x * width - window.x) / window.width
+    y = (target.y * height - window.y) / window.height
+    # A target on the very edge of a window may be rounded to the far side of it.
+    return Target(min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0))
 
 
 def plan_steps(height: int, width: int, scale: float, steps: int, target: Target) -> list[ZoomStep]:
@@ -124,17 +122,8 @@ def first_frame(height: int, width: int, size: int, frame: FrameMode, target: Ta
     crop_h, crop_w = (h, w) if frame == "whole picture" else (min(size, h), min(size, w))
     x, _ = _span(w, w / crop_w, target.x, "center_x")
     y, _ = _span(h, h / crop_h, target.y, "center_y")
-    crop = Window(x, y, crop_w, crop_h)
-    return FirstFrame(
-        (h, w), crop, rescale(crop, width / w, height / h), carry_target(h, w, crop, target)
-    )
-
-
-def rescale(window: Window, factor_x: float, factor_y: float) -> Window:
-    """The window in pixels of the same image enlarged by the two factors."""
-    return Window(
-        window.x * factor_x, window.y * factor_y, window.width * factor_x, window.height * factor_y
-    )
+    window = Window(x * width / w, y * height / h, crop_w * width / w, crop_h * height / h)
+    return FirstFrame(crop_h, crop_w, window, carry_target(height, width, window, target))
 
 
 def _span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ def one_line(text: str) -> str:
 def step_lines(step_prompts: str, steps: int) -> list[str]:
     """Line i is the user's own text for step i, "" where there is none.
 
-    Lines are split at \\n only, so that a text holding another kind of line break stays one line.
+    Lines end at a line feed only, so that a text holding another kind of line break stays one line.
     Lines beyond ``steps`` wait for a longer chain.
     """
     lines = [one_line(line) for line in step_prompts.split("\n")[:steps]]

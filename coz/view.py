@@ -1,7 +1,7 @@
 """Pictures made from a chain: the strip of its scales and the frames of a continuous zoom."""
 
 from collections.abc import Iterator
-from math import ceil, floor
+from math import ceil, floor, isclose
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ FEATHER = 0.12
 
 
 def factor_label(chain: ZoomChain, layer: int) -> str:
-    """ "16x", or "15.9x16.2x" (across, down) where whole pixels made the axes differ."""
+    """How far a layer is enlarged: 16x, or 15.9x16.2x (across, down) where the axes differ."""
     across, down = (f"{factor:.3g}x" for factor in chain.magnification(layer))
     return across if across == down else across + down
 
@@ -63,7 +63,7 @@ def zoom_frames(chain: ZoomChain, frames_per_step: int = 24) -> Iterator[Tensor]
         raise ValueError(f"frames_per_step must be at least 1, got {frames_per_step}")
     for layer in range(len(chain.frames) - 1):
         start, end = _whole_view(chain, layer), chain.windows[layer]
-        if start == end:
+        if all(isclose(a, b, abs_tol=1e-6) for a, b in zip(start, end, strict=True)):
             continue
         for k in range(frames_per_step):
             yield _render(
@@ -120,7 +120,7 @@ def _render(chain: ZoomChain, layer: int, view: Window, t: float) -> Tensor:
     feather = FEATHER * (1 - t)
     fade = min(1.0, 3 * t)
     alpha = fade * _ramp(y1 - y0, feather)[:, None] * _ramp(x1 - x0, feather)
-    image[..., y0:y1, x0:x1].lerp_(detail, alpha)
+    image[..., y0:y1, x0:x1].lerp_(detail, alpha.to(image))
     return image
 
 

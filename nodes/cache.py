@@ -6,6 +6,9 @@ from comfy_api.latest import Caching
 CHILD_PREFIX = "coz_"
 """Of the node ids that Chain Loop gives its children."""
 
+CHEAP = {"CoZChainInput", "CoZChainCollect"}
+"""They hold no picture of their own: sooner run again than kept."""
+
 LIMIT = 512 * 2**20
 """Bytes of pictures kept: a chain of 16 steps at 512 pixels takes 150 MB."""
 
@@ -22,7 +25,15 @@ class ChainCache(Caching.CacheProvider):
         self.size = 0
 
     def should_cache(self, context, value=None):
-        return context.node_id.rpartition(".")[2].startswith(CHILD_PREFIX)
+        parent, _, name = context.node_id.rpartition(".")
+        if not parent or not name.startswith(CHILD_PREFIX) or context.class_type in CHEAP:
+            return False
+        if value is None:
+            return True
+        # Kept at once: the host runs on_store only after the prompt, and until then the waiting
+        # calls would hold every picture of the chain, whatever the limit.
+        self.keep(context.cache_key_hash, value)
+        return False
 
     async def on_lookup(self, context):
         if context.cache_key_hash in self.values:
@@ -30,10 +41,13 @@ class ChainCache(Caching.CacheProvider):
         return self.values.get(context.cache_key_hash)
 
     async def on_store(self, context, value):
-        replaced = self.values.pop(context.cache_key_hash, None)
+        self.keep(context.cache_key_hash, value)
+
+    def keep(self, key: str, value: Caching.CacheValue) -> None:
+        replaced = self.values.pop(key, None)
         if replaced is not None:
             self.size -= _picture_bytes(replaced)
-        self.values[context.cache_key_hash] = value
+        self.values[key] = value
         self.size += _picture_bytes(value)
         while self.size > LIMIT:
             _, dropped = self.values.popitem(last=False)

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ..coz.chain import ZoomChain, step_seed
 from ..coz.geometry import Window
 from ..coz.prompt import join_texts, step_texts
-from .host import to_bchw
+from .host import to_bchw, to_image
 
 MAX_STEPS = 16
 
@@ -30,8 +30,9 @@ class CoZChainInput(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, index) -> io.NodeOutput:
-        # The host repeats the last item of a list that is shorter than the others.
-        return io.NodeOutput(image[min(index[0], len(image) - 1)])
+        # The host repeats the last item of a list that is shorter than the others. Converted here,
+        # so that all chains of a picture share one copy where it has to be one.
+        return io.NodeOutput(to_image(to_bchw(image[min(index[0], len(image) - 1)])))
 
 
 class CoZChainCollect(io.ComfyNode):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import comfy.model_management
 import folder_paths
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     """An IMAGE (B, H, W, C) of any float dtype as (B, 3, H, W) float32 in [0, 1].
 
     Grey is repeated, alpha dropped, values outside [0, 1] are clamped, as the host's own nodes do.
+    The result may share the image's memory: never write into it.
     """
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(
@@ -30,7 +32,8 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
         )
     channels = image.shape[-1]
     image = image[..., :3] if channels >= 3 else image[..., :1].expand(-1, -1, -1, 3)
-    image = image.movedim(-1, 1).float()
+    # Where the host's own loaders put images: --gpu-only moves it, and all must meet there.
+    image = image.movedim(-1, 1).to(comfy.model_management.intermediate_device(), torch.float32)
     low, high = torch.aminmax(image)
     if not (low.isfinite() and high.isfinite()):
         bad = int((~image.isfinite()).sum())
@@ -42,7 +45,7 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
 
 
 def to_image(image: Tensor) -> Tensor:
-    """(B, C, H, W) as an IMAGE: (B, H, W, C) float32 in [0, 1]."""
+    """(B, C, H, W) as an IMAGE: (B, H, W, C) float32 in [0, 1], a view where nothing is clamped."""
     image = image.movedim(1, -1)
     low, high = torch.aminmax(image)
     if low >= 0 and high <= 1:

@@ -128,14 +128,17 @@ class CoZChainLoop(io.ComfyNode):
         size,
         mask=None,
     ) -> io.NodeOutput:
+        source_size = to_bchw(image).shape[-2:]
         if image.shape[0] != 1:
             raise ValueError(
                 f"image is a batch of {image.shape[0]} pictures, and a chain zooms into one. Put "
                 "Rebatch Images (batch_size 1) before Chain Loop: it then runs once for each"
             )
+        if not 1 <= steps <= MAX_STEPS:  # the schema's limits do not hold for a linked value
+            raise ValueError(f"steps must be 1 to {MAX_STEPS}, got {steps}")
         target = target_of(center_x, center_y, mask)
-        first = first_frame(*to_bchw(image).shape[-2:], size, frame, target)
-        plan = plan_steps(int(first.crop.height), int(first.crop.width), scale, steps, first.target)
+        first = first_frame(*source_size, size, frame, target)
+        plan = plan_steps(first.height, first.width, scale, steps, first.target)
 
         # Children get links and constants, never tensors or the number of steps: only then does
         # the host recognise a step that it has already run.

@@ -98,8 +98,11 @@ class CoZFitImage(io.ComfyNode):
         image = to_bchw(image)
         target = target_of(center_x, center_y, mask)
         first = first_frame(*image.shape[-2:], size, frame, target)
-        # A copy: a view would keep the whole picture in memory for as long as its window.
-        x_0 = crop(resize(image, *first.resized, "lanczos"), first.crop).clone()
+        if frame == "native pixels":
+            # A copy: a view would keep the whole picture in memory for as long as its window.
+            x_0 = crop(image, first.window).clone()
+        else:
+            x_0 = resize(image, first.height, first.width, "lanczos", first.window)
         window = to_bounding_box(first.window)
         return io.NodeOutput(to_image(x_0), window, first.target.x, first.target.y)
 

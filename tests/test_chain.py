@@ -65,6 +65,7 @@ def test_step_seeds_are_frozen_distinct_and_survive_json():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda r: [r], "this is no chain record: it starts with"),
         (lambda r: r | {"version": 2}, "version 2; this pack reads up to 1: update the pack"),
         (lambda r: r | {"version": "x"}, "version x"),
         (lambda r: {k: v for k, v in r.items() if k != "windows"}, "no chain record: windows missing"),

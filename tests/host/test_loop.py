@@ -1,6 +1,8 @@
 """Chain Loop in the host's real executor, in this process, with each of its caches."""
 
+import asyncio
 import json
+import sys
 
 import pytest
 import torch
@@ -45,7 +47,9 @@ class Executor:
         if errors:
             raise RuntimeError(errors[0]["exception_message"])
         return [
-            data["node"] for event, data in self.server.sent if event == "executing" and data["node"]
+            data["node"]
+            for event, data in self.server.sent
+            if event == "executing" and data["node"]
         ]
 
     def ui(self, node):
@@ -98,9 +102,34 @@ def keep(pack):
     del nodes.NODE_CLASS_MAPPINGS["TestKeep"]
 
 
+@pytest.fixture
+def make_source(node):
+    """Registers TestSource: the sample picture, changed as the test says."""
+    import nodes
+
+    def make(change):
+        class Source:
+            RETURN_TYPES = ("IMAGE",)
+            FUNCTION = "load"
+            CATEGORY = "test"
+
+            @classmethod
+            def INPUT_TYPES(cls):  # noqa: N802
+                return {"required": {}}
+
+            def load(self):
+                return (change(node("CoZSamplePicture").execute("astronaut.png")[0]),)
+
+        nodes.NODE_CLASS_MAPPINGS["TestSource"] = Source
+
+    yield make
+    nodes.NODE_CLASS_MAPPINGS.pop("TestSource", None)
+
+
 def kept_prompt(**inputs):
     prompt = chain_prompt(**inputs)
-    links = dict(zip(("image", "scales", "prompts", "chain"), ([["loop", k] for k in range(4)]), strict=True))
+    names = ("image", "scales", "prompts", "chain")
+    links = {name: ["loop", k] for k, name in enumerate(names)}
     prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
     return prompt
 
@@ -230,11 +259,9 @@ def test_steps_show_in_order_while_the_chain_runs(executor):
 
 
 def test_provider_keeps_only_what_fits(pack):
-    import asyncio
-
     from comfy_api.latest import Caching
 
-    cache_module = __import__("sys").modules[f"{pack.__name__}.nodes.cache"]
+    cache_module = sys.modules[f"{pack.__name__}.nodes.cache"]
     cache = cache_module.ChainCache()
     one_third = torch.empty(cache_module.LIMIT // 3, dtype=torch.uint8)
 
@@ -253,3 +280,67 @@ def test_provider_keeps_only_what_fits(pack):
     assert cache.size == 3 * one_third.nbytes
     assert cache.should_cache(context("sr_1"))
     assert not cache.should_cache(Caching.CacheContext("5", "CoZColorFix", "x"))
+    assert not cache.should_cache(Caching.CacheContext("coz_mine", "UpscaleModelLoader", "x"))
+    assert not cache.should_cache(Caching.CacheContext("5.0.0.coz_collect", "CoZChainCollect", "x"))
+
+
+def test_provider_stays_within_its_limit_while_a_chain_runs(executor, pack, monkeypatch):
+    from comfy_execution.cache_provider import _get_cache_providers
+
+    (cache,) = (p for p in _get_cache_providers() if type(p).__name__ == "ChainCache")
+    one_frame = 64 * 64 * 3 * 4
+    monkeypatch.setattr(sys.modules[f"{pack.__name__}.nodes.cache"], "LIMIT", 5 * one_frame)
+    host = executor("RAM_PRESSURE")
+    sizes = []
+    send = host.server.send_sync
+    host.server.send_sync = lambda *event: (sizes.append(cache.size), send(*event))
+    host.run(chain_prompt(steps=6))
+    assert 3 * one_frame < max(sizes) <= 5 * one_frame
+
+
+def sourced(prompt):
+    """The prompt with TestSource for its picture."""
+    prompt["source"] = {"class_type": "TestSource", "inputs": {}}
+    return prompt
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        pytest.param(
+            lambda i: i * float("nan"), "image holds 786432 values that are NaN", id="NaN"
+        ),
+        pytest.param(lambda i: i / 0, "image holds .* values that are NaN or infinite", id="Inf"),
+        pytest.param(lambda i: i[:0], "at least one pixel, got shape", id="empty"),
+    ],
+)
+def test_bad_pictures_are_refused_before_a_step_runs(executor, make_source, bad, message):
+    make_source(bad)
+    host = executor("CLASSIC")
+    with pytest.raises(RuntimeError, match=message):
+        host.run(sourced(chain_prompt()))
+    assert not steps_run([data["node"] for event, data in host.server.sent if event == "executing"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda i: torch.cat([i, i[..., :1] * 0.5], -1), id="RGBA"),
+        pytest.param(lambda i: i.double(), id="float64"),
+        pytest.param(lambda i: torch.where(i == 1, 1.5, torch.where(i == 0, -2, i)), id="range"),
+    ],
+)
+def test_other_pictures_give_the_chain_of_their_colours(executor, keep, make_source, change):
+    make_source(change)
+    host = executor("CLASSIC")
+    host.run(kept_prompt(steps=1))
+    host.run(sourced(kept_prompt(steps=1)))
+    assert torch.equal(keep[1]["scales"], keep[0]["scales"])
+
+
+@pytest.mark.parametrize("steps", [0, 17])
+def test_linked_steps_are_checked_too(executor, steps):
+    prompt = chain_prompt(steps=["number", 0])
+    prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": steps}}
+    with pytest.raises(RuntimeError, match=f"steps must be 1 to 16, got {steps}"):
+        executor("CLASSIC").run(prompt)

@@ -45,7 +45,11 @@ FROZEN_DEFAULTS = {
 def schemas(pack):
     import nodes
 
-    ours = [c for c in nodes.NODE_CLASS_MAPPINGS.values() if c.__module__.startswith(f"{pack.__name__}.")]
+    ours = [
+        c
+        for c in nodes.NODE_CLASS_MAPPINGS.values()
+        if c.__module__.startswith(f"{pack.__name__}.")
+    ]
     return {schema.node_id: (schema, cls) for cls in ours for schema in [cls.GET_SCHEMA()]}
 
 

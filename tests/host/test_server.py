@@ -1,5 +1,6 @@
 """Chain Loop through the real HTTP server with default flags."""
 
+import json
 import urllib.request
 
 import pytest
@@ -81,7 +82,7 @@ def test_limits_are_reported_before_anything_runs(server, inputs, message):
 def test_an_open_backbone_socket_is_named(server):
     prompt = chain_prompt()
     del prompt["loop"]["inputs"]["backbone.upscale_model"]
-    with pytest.raises(PromptError, match="Required input is missing.*upscale_model"):
+    with pytest.raises(PromptError, match=r"Required input is missing.*upscale_model"):
         run_prompt(server, prompt)
 
 
@@ -113,7 +114,15 @@ def test_sizes_down_to_one_pixel(server, width, height):
     assert len(run.outputs["scales"]["images"]) == 3
 
 
-def test_help_pages_and_texts_are_served(server):
-    for path in ("extensions/chain-of-zoom/docs/CoZChainLoop.md", "i18n"):
-        with urllib.request.urlopen(f"{server}/{path}") as response:
-            assert b"CoZChainLoop" in response.read() or path.endswith(".md")
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("extensions/chain-of-zoom/docs/CoZChainLoop.md", "Rebatch Images"),
+        ("extensions/chain-of-zoom/docs/CoZChainLoop/zh.md", "对准图片中的一点"),
+        ("i18n", "链式放大循环"),
+    ],
+)
+def test_help_pages_and_texts_are_served(server, path, text):
+    with urllib.request.urlopen(f"{server}/{path}") as response:
+        body = response.read().decode()
+    assert text in (json.dumps(json.loads(body), ensure_ascii=False) if path == "i18n" else body)
