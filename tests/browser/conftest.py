@@ -1,0 +1,114 @@
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tools import host
+from tools.chromium import chromium_path
+from tools.server import serve
+
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+READY = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
+OURS = re.compile("chain-of-zoom|coz", re.IGNORECASE)
+# The frontend asks for the reader's language first, then for the page without one.
+HELP_PROBE = re.compile(r"/docs/\w+/\w+\.md$")
+TIMEOUT = 60_000  # the machine may be busy
+
+
+class Editor:
+    """The frontend in a browser, with what it complained about."""
+
+    def __init__(self, page, url: str):
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        page.on("console", self._listen)
+        page.set_default_timeout(TIMEOUT)
+        page.goto(url)
+        page.wait_for_function(READY)
+        page.get_by_text("Unsaved Workflow").first.wait_for()  # the workflow it starts with
+        page.wait_for_load_state("networkidle")
+
+    def _listen(self, message) -> None:
+        text, source = message.text, message.location.get("url", "")
+        if message.type == "error" and OURS.search(text + source) and not HELP_PROBE.search(source):
+            self.complaints.append(f"{text} ({source})")
+
+    def run(self, script: str, argument=None):
+        return self.page.evaluate(script, argument)
+
+    def use_renderer(self, name: str) -> None:
+        self.run(
+            "vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", name == "vue"
+        )
+
+    def show_nodes(self, types: list[str]) -> None:
+        """A new graph of these nodes, all of them in view."""
+        self.run(
+            """async types => {
+                await app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [],
+                    last_node_id: 0, last_link_id: 0, config: {}, extra: {}})
+                types.forEach((type, i) => {
+                    const node = LiteGraph.createNode(type)
+                    if (!node) throw new Error(`no node ${type}`)
+                    app.graph.add(node)
+                    node.pos = [(i % 4) * 500, Math.floor(i / 4) * 800]
+                })
+                app.canvas.ds.scale = types.length > 1 ? 0.4 : 1
+                app.canvas.ds.offset = [200, 200]
+                app.canvas.setDirty(true, true)
+            }""",
+            types,
+        )
+
+    def widget(self, name: str):
+        """The value of a widget of the first node."""
+        return self.run("name => app.graph.nodes[0].widgets.find(w => w.name === name).value", name)
+
+    def prompt(self) -> dict:
+        """The graph as the frontend would submit it, without the titles."""
+        output = self.run("async () => (await app.graphToPrompt()).output")
+        return {
+            node_id: {"class_type": node["class_type"], "inputs": node["inputs"]}
+            for node_id, node in output.items()
+        }
+
+
+@pytest.fixture(scope="module", params=["pinned", "newest"])
+def frontend(request) -> Path | None:
+    """Folder of the frontend; None is the one that the host pins."""
+    if request.param == "pinned":
+        return None
+    path = host.frontend_path()
+    assert path.exists(), "run python3 tools/host.py --frontend"
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(frontend):
+    with serve(frontend=frontend) as url:
+        # Else the template browser opens by itself, a moment after the first visit.
+        setting = f"{url}/settings/Comfy.TutorialCompleted"
+        urllib.request.urlopen(urllib.request.Request(setting, b"true", method="POST")).close()
+        yield url
+
+
+# Of module scope: while Playwright is open, no other test of the process can run an event loop.
+@pytest.fixture(scope="module")
+def editor(url):
+    path = chromium_path()
+    assert path, "the browser tests need Chromium: make chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield Editor(browser.new_page(viewport={"width": 1600, "height": 900}), url)
+        browser.close()
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(editor):
+    editor.complaints.clear()
+    yield
+    assert not editor.complaints

@@ -1,0 +1,204 @@
+import json
+import urllib.request
+
+import pytest
+from playwright.sync_api import expect
+
+from tools.workflow import TEMPLATE, find_node, read_prompt
+
+STEPS = 4
+CONTROLS = {"fixed", "control_after_generate"}  # the frontends name the seed's control differently
+
+WATCH = """() => {
+    const seen = window.seen = {progress: [], shown: [], end: null}
+    const add = (list, value) => { if (list.at(-1) !== value) list.push(value) }
+    for (const end of ['execution_success', 'execution_error', 'execution_interrupted'])
+        app.api.addEventListener(end, () => { seen.end = end }, {once: true})
+    const look = () => {
+        const loop = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
+        if (loop.progress) add(seen.progress, loop.progress)
+        if (loop.imgs?.length) add(seen.shown, loop.imgs.map(image => image.src).join())
+        if (!seen.end) requestAnimationFrame(look)
+    }
+    look()
+}"""
+
+
+def our_nodes(editor):
+    with urllib.request.urlopen(f"{editor.url}/object_info") as answer:
+        info = json.load(answer)
+    return {name: node for name, node in info.items() if "chain-of-zoom" in node["python_module"]}
+
+
+def public_nodes(editor):
+    return sorted(name for name, node in our_nodes(editor).items() if not node.get("dev_only"))
+
+
+def open_template(editor):
+    page = editor.page
+    page.get_by_role("button", name="Templates").click()
+    page.get_by_role("dialog").get_by_text("chain-of-zoom", exact=True).click()
+    page.get_by_test_id(f"template-workflow-{TEMPLATE.stem}").click()
+    page.get_by_role("dialog").wait_for(state="hidden")
+    page.wait_for_function("app.graph.nodes.some(node => node.type === 'CoZChainLoop')")
+
+
+def press_run(editor):
+    editor.run(WATCH)
+    editor.page.get_by_test_id("queue-button").click()
+    editor.page.wait_for_function("window.seen.end")
+    return editor.run("window.seen")
+
+
+def pictures_of(editor, node_type):
+    """[width, height] of each picture that the node shows."""
+    editor.page.wait_for_function(
+        """type => {
+            const node = app.graph.nodes.find(node => node.type === type)
+            return node.imgs?.length && node.imgs.every(image => image.naturalWidth)
+        }""",
+        arg=node_type,
+    )
+    return editor.run(
+        """type => app.graph.nodes.find(node => node.type === type).imgs
+            .map(image => [image.naturalWidth, image.naturalHeight])""",
+        node_type,
+    )
+
+
+def test_template_runs_as_it_is(editor):
+    open_template(editor)
+    page = editor.page
+    page.wait_for_timeout(1000)  # dialogs about missing files come a moment later
+    assert page.get_by_role("dialog").count() == 0
+    assert page.get_by_test_id("error-overlay").count() == 0
+
+    seen = press_run(editor)
+
+    assert seen["end"] == "execution_success"
+    assert pictures_of(editor, "CoZChainLoop") == [[512, 512]] * (STEPS + 1)
+    assert pictures_of(editor, "PreviewImage") == [[512, 512]] * (STEPS + 1)
+    assert pictures_of(editor, "SaveImage") == [[512, 512]]
+    assert page.get_by_test_id("error-overlay").count() == 0
+    # Each finished scale appears at once, and the bar of the loop never goes back.
+    live = [sources for sources in seen["shown"] if "," not in sources]
+    assert len(set(live)) >= STEPS - 1
+    assert seen["progress"] == sorted(seen["progress"])
+    assert {round(value, 3) for value in seen["progress"]} <= {0.2, 0.4, 0.6, 0.8, 1}
+    assert len(seen["progress"]) >= STEPS - 1
+
+
+def test_template_means_the_same_to_the_demo(editor):
+    open_template(editor)
+    assert editor.prompt() == read_prompt(TEMPLATE)
+
+
+def test_template_shows_its_result_in_vue_nodes(editor):
+    editor.use_renderer("vue")
+    open_template(editor)
+    loop = find_node(read_prompt(TEMPLATE), "CoZChainLoop")
+    node = editor.page.locator(f'[data-node-id="{loop}"]')
+    editor.run(
+        "id => { app.graph.getNodeById(id).widgets.find(w => w.name === 'steps').value = 2 }", loop
+    )
+    assert press_run(editor)["end"] == "execution_success"
+    editor.page.wait_for_function(
+        """id => [...document.querySelectorAll(`[data-node-id="${id}"] img`)]
+            .filter(image => image.src.includes('/view') && image.naturalWidth).length >= 3""",
+        arg=loop,
+    )
+    assert node.get_by_role("alert").count() == 0
+
+
+@pytest.mark.parametrize("renderer", ["classic", "vue"])
+def test_every_node_is_saved_and_loaded(editor, renderer):
+    editor.use_renderer(renderer)
+    types = sorted(our_nodes(editor))
+    editor.show_nodes(types)
+    before = editor.run(
+        """() => app.graph.nodes.map(node => (node.widgets ?? []).map(widget => {
+            const {values, max, step2} = widget.options
+            if (values) widget.value = [...values].at(-1)
+            else if (typeof widget.value === 'number')
+                widget.value = Math.min(widget.value + step2, max)
+            else widget.value = `${widget.name}\\nof ${node.type}`
+            return [widget.name, widget.value]
+        }))"""
+    )
+    after = editor.run(
+        """async () => {
+            await app.loadGraphData(JSON.parse(JSON.stringify(app.graph.serialize())))
+            return app.graph.nodes.map(node =>
+                (node.widgets ?? []).map(widget => [widget.name, widget.value]))
+        }"""
+    )
+    if renderer == "vue":
+        editor.page.wait_for_function(
+            "count => document.querySelectorAll('[data-node-id]').length === count", arg=len(types)
+        )
+    assert after == before
+    prompt = list(editor.prompt().values())
+    assert [node["class_type"] for node in prompt] == types
+    for node, widgets in zip(prompt, after, strict=True):
+        assert node["inputs"] == {name: v for name, v in widgets if name not in CONTROLS}
+
+
+def test_typed_fraction_stays_in_classic_nodes(editor):
+    editor.use_renderer("classic")
+    editor.show_nodes(["CoZChainLoop"])
+    editor.page.wait_for_function("app.graph.nodes[0].widgets.every(w => w.last_y !== undefined)")
+    x, y = editor.run(
+        """() => {
+            const node = app.graph.nodes[0], {scale, offset} = app.canvas.ds
+            const {left, top} = app.canvas.canvas.getBoundingClientRect()
+            const widget = node.widgets.find(widget => widget.name === 'center_x')
+            return [left + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
+                top + (node.pos[1] + widget.last_y + 10 + offset[1]) * scale]
+        }"""
+    )
+    editor.page.mouse.dblclick(x, y)
+    field = editor.page.locator(".graphdialog input")
+    field.fill("0.1234")
+    field.press("Enter")
+    field.wait_for(state="hidden")
+    assert editor.widget("center_x") == 0.1234
+    assert editor.prompt()["1"]["inputs"]["center_x"] == 0.1234
+
+
+def test_typed_fraction_stays_in_vue_nodes(editor):
+    editor.use_renderer("vue")
+    editor.show_nodes(["CoZChainLoop"])
+    field = editor.page.get_by_label("center_x", exact=True).get_by_role("spinbutton")
+    box = field.bounding_box()  # something to drag the value with lies on top of the field
+    editor.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(field).to_be_focused()
+    editor.page.keyboard.press("Control+A")
+    editor.page.keyboard.type("0.1234")
+    editor.page.keyboard.press("Enter")
+    expect(field).to_have_value("0.1234")
+    assert editor.widget("center_x") == 0.1234
+    assert editor.prompt()["1"]["inputs"]["center_x"] == 0.1234
+
+
+def test_help_of_every_node_is_served(editor):
+    for name in public_nodes(editor):
+        with urllib.request.urlopen(
+            f"{editor.url}/extensions/chain-of-zoom/docs/{name}.md"
+        ) as answer:
+            assert len(answer.read()) > 200, name
+
+
+def test_help_opens(editor):
+    editor.use_renderer("classic")
+    editor.show_nodes(["CoZChainLoop"])
+    page = editor.page
+    x, y = editor.run(
+        """() => {
+            const {left, top} = app.canvas.canvas.getBoundingClientRect()
+            const {pos} = app.graph.nodes[0], {offset} = app.canvas.ds
+            return [left + pos[0] + offset[0] + 60, top + pos[1] + offset[1] - 12]
+        }"""
+    )
+    page.mouse.click(x, y)
+    page.get_by_test_id("info-button").click()
+    page.locator(".node-help-content").get_by_text("Detail beyond the picture").wait_for()

@@ -1,0 +1,106 @@
+import json
+
+import pytest
+from PIL import Image
+
+from tools.workflow import ROOT, find_node, read_prompt, to_prompt
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+
+def node(node_id, node_type, widgets=(), values=(), links=(), mode=0):
+    inputs = [{"name": name, "link": link} for name, link in links]
+    inputs += [{"name": name, "link": None, "widget": {"name": name}} for name in widgets]
+    return {
+        "id": node_id,
+        "type": node_type,
+        "mode": mode,
+        "inputs": inputs,
+        "widgets_values": list(values),
+    }
+
+
+def test_widgets_and_links():
+    workflow = {
+        "nodes": [
+            node(1, "Source", ["path"], ["a.png"]),
+            node(7, "Step", ["steps", "text"], [4, "fixed"], [("image", 3)]),
+        ],
+        "links": [[3, 1, 2, 7, 0, "IMAGE"]],
+    }
+    assert to_prompt(workflow) == {
+        "1": {"class_type": "Source", "inputs": {"path": "a.png"}},
+        "7": {"class_type": "Step", "inputs": {"image": ["1", 2], "steps": 4, "text": "fixed"}},
+    }
+
+
+def test_the_seeds_control_is_no_input():
+    step = node(1, "Step", ["seed", "method"], [5, "randomize", "wavelet"])
+    prompt = to_prompt({"nodes": [step], "links": []})
+    assert prompt["1"]["inputs"] == {"seed": 5, "method": "wavelet"}
+
+
+def test_a_link_into_a_widget_replaces_its_value():
+    step = node(2, "Step", ["steps", "size"], [4, 512])
+    step["inputs"][0]["link"] = 1
+    workflow = {"nodes": [node(1, "Number"), step], "links": [[1, 1, 0, 2, 0, "INT"]]}
+    assert to_prompt(workflow)["2"]["inputs"] == {"steps": ["1", 0], "size": 512}
+
+
+@pytest.mark.parametrize(
+    ("node_type", "mode"), [("Source", 2), ("Source", 4), ("Note", 0), ("MarkdownNote", 0)]
+)
+def test_what_does_not_run_is_left_out(node_type, mode):
+    idle = node(1, node_type, ["path"], ["a.png"], mode=mode)
+    workflow = {
+        "nodes": [idle, node(2, "Step", links=[("image", 1)])],
+        "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+    }
+    assert to_prompt(workflow) == {"2": {"class_type": "Step", "inputs": {}}}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_bundled_workflow(path):
+    workflow = json.loads(path.read_text("utf-8"))
+    ids = {entry["id"] for entry in workflow["nodes"]}
+    for link, source, slot, target, entry, kind in workflow["links"]:
+        ends = {
+            key: next(n for n in workflow["nodes"] if n["id"] == key) for key in (source, target)
+        }
+        assert link in ends[source]["outputs"][slot]["links"]
+        assert ends[target]["inputs"][entry]["link"] == link
+        assert ends[source]["outputs"][slot]["type"] == kind
+    assert workflow["version"] == 0.4
+    assert workflow["last_node_id"] >= max(ids)
+    for entry in workflow["nodes"]:
+        if entry["type"] != "MarkdownNote":
+            ours = entry["type"].startswith("CoZ")
+            assert entry["properties"]["Node name for S&R"] == entry["type"]
+            assert entry["properties"]["cnr_id"] == ("chain-of-zoom" if ours else "comfy-core")
+            assert entry["properties"]["ver"]
+    # The template browser shows it, cut to a square, beside the file's name.
+    thumbnail = path.with_suffix(".jpg")
+    with Image.open(thumbnail) as picture:
+        assert picture.width == picture.height
+    assert thumbnail.stat().st_size <= 150_000
+
+
+def test_nothing_overlaps_in_a_bundled_workflow():
+    title = 30
+    for path in WORKFLOWS:
+        workflow = json.loads(path.read_text("utf-8"))
+        boxes = [
+            (x, y - title, x + width, y + height)
+            for (x, y), (width, height) in ((n["pos"], n["size"]) for n in workflow["nodes"])
+        ]
+        for i, (left, top, right, bottom) in enumerate(boxes):
+            for x0, y0, x1, y1 in boxes[:i]:
+                assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
+
+
+def test_template_needs_nothing_that_is_not_in_the_pack():
+    prompt = read_prompt(ROOT / "workflows" / "1 Zoom 256x (no downloads).json")
+    sample = prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"]
+    model = prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]["model_name"]
+    assert (ROOT / "pictures" / sample).exists()
+    assert (ROOT / "models" / model).exists()

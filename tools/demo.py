@@ -1,0 +1,247 @@
+"""Zoom into a photograph in a real ComfyUI: ``make demo``, or with a picture of your own
+
+    .venv/bin/python -m tools.demo IMAGE --center 0.3,0.6 --steps 5 --out DIR
+
+It starts a server, runs the bundled workflow on it and ends it. DIR (demo/) gets the frames as
+scale_0.png, scale_1.png, ..., all of them side by side as strip.png, the whole zoom as zoom.webp,
+and chain.json, the record of where every frame was cut from.
+"""
+
+import argparse
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+try:
+    import numpy as np
+    import requests
+    import torch
+    from PIL import Image, ImageOps
+    from torch import Tensor
+    from tqdm import tqdm
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.demo")
+
+from coz.chain import ZoomChain
+from coz.view import strip, zoom_frames
+
+from .client import Event, PromptError, run_prompt
+from .host import HostError
+from .server import serve
+from .workflow import ROOT, TEMPLATE, Prompt, find_node, read_prompt
+
+MAX_STEPS = 16
+STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/loop.py
+NODES_PER_STEP = 3
+FRAMES_PER_STEP = 24
+FRAME_MS = 40
+FIRST_MS, LAST_MS = 500, 1200  # the film rests at both ends
+WEBP_QUALITY = 85
+MAX_UPLOAD_MB = 2000  # ComfyUI's default is 100, which a PNG of a camera's picture may exceed
+
+
+class DemoError(Exception):
+    """What is wrong with the arguments, in one line."""
+
+
+class StepBars:
+    """A progress bar for each step, filled by the server's messages."""
+
+    def __init__(self, factors: list[str]):
+        self.factors = factors
+        self.bars: list[Any] = []
+
+    def __call__(self, event: Event) -> None:
+        if event["type"] == "execution_success":
+            self._reach(len(self.factors), 1.0)
+        elif event["type"] == "progress_state":
+            done: dict[int, float] = {}
+            for node, state in event["data"]["nodes"].items():
+                match = STEP_NODE.fullmatch(node.rpartition(".")[2])
+                if match:
+                    step = int(match[2])
+                    share = state["value"] / state["max"] / NODES_PER_STEP
+                    done[step] = done.get(step, 0.0) + share
+            for step in sorted(done):
+                self._reach(step, done[step])
+
+    def close(self) -> None:
+        if self.bars:
+            self.bars[-1].close()
+
+    def _reach(self, step: int, done: float) -> None:
+        while len(self.bars) < step:
+            self._fill(1.0)
+            self.close()
+            self.bars.append(
+                tqdm(
+                    total=1.0,
+                    desc=f"{self.factors[len(self.bars)]:>8}",
+                    bar_format="{desc} |{bar:40}| {percentage:3.0f}% {elapsed}",
+                )
+            )
+        if step == len(self.bars):
+            self._fill(done)
+
+    def _fill(self, done: float) -> None:
+        if self.bars and done > self.bars[-1].n:
+            self.bars[-1].update(min(done, 1.0) - self.bars[-1].n)
+            self.bars[-1].refresh()
+
+
+class Host:
+    """What the demo asks of the server besides running a prompt."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.session = requests.Session()
+        self.session.trust_env = False  # no proxy for this machine
+
+    def upload(self, picture: Image.Image) -> str:
+        """Put the picture into the server's input folder; its name there."""
+        file = io.BytesIO()
+        picture.save(file, "PNG", compress_level=1)
+        files = {"image": ("picture.png", file.getvalue(), "image/png")}
+        answer = self.session.post(f"{self.url}/upload/image", files=files)
+        answer.raise_for_status()
+        return answer.json()["name"]
+
+    def download(self, image: dict[str, str]) -> bytes:
+        """The file that a node's ui output names."""
+        answer = self.session.get(f"{self.url}/view", params=image)
+        answer.raise_for_status()
+        return answer.content
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture, upright, as 8-bit RGB.
+
+    Raises:
+        DemoError: If there is no such file, or it holds no picture.
+    """
+    if not path.exists():
+        raise DemoError(f"there is no file {path}")
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+            if picture.mode.startswith("I"):  # 16 bits; Pillow would clip them
+                picture = picture.point(lambda value: value / 256).convert("L")
+            return picture.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DemoError(f"{path} is not a picture that can be read: {error}") from error
+
+
+def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int | None, out: Path):
+    """Run the bundled workflow, on ``image`` if one is given, and fill the folder ``out``."""
+    prompt = read_prompt(TEMPLATE)
+    sample, loop = find_node(prompt, "CoZSamplePicture"), find_node(prompt, "CoZChainLoop")
+    picture = open_picture(image or ROOT / "pictures" / prompt[sample]["inputs"]["picture"])
+    settings = prompt[loop]["inputs"]
+    if image and not center:
+        center = 0.5, 0.5
+    if center:
+        settings["center_x"], settings["center_y"] = center
+    settings["steps"] = steps or settings["steps"]
+    out.mkdir(parents=True, exist_ok=True)
+    print("Starting ComfyUI", flush=True)
+    with serve(arguments=["--max-upload-size", str(MAX_UPLOAD_MB)]) as url:
+        host = Host(url)
+        if image:
+            prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": host.upload(picture)}}
+        record, files = run(host, prompt, loop)
+    print("Making the film", flush=True)
+    chain = ZoomChain.from_json(record, tuple(map(to_frame, [picture, *map(open_png, files)])))
+    write(chain, record, files, out)
+
+
+def run(host: Host, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
+    """The chain's record and the PNG files of x_0..x_n."""
+    settings = prompt[loop]["inputs"]
+    factors = [f"{settings['scale'] ** i:g}x" for i in range(1, settings["steps"] + 1)]
+    bars = StepBars(factors)
+    try:
+        result = run_prompt(host.url, prompt, bars)
+    finally:
+        bars.close()
+    shown = result.outputs[f"{loop}.0.0.coz_collect"]
+    return shown["coz_chain"][0], [host.download(image) for image in shown["images"]]
+
+
+def write(chain: ZoomChain, record: str, files: list[bytes], out: Path) -> None:
+    for left in out.glob("scale_*.png"):  # a longer chain may have been here
+        left.unlink()
+    for i, file in enumerate(files):
+        (out / f"scale_{i}.png").write_bytes(file)
+    to_picture(strip(chain)).save(out / "strip.png")
+    text = json.dumps(json.loads(record), indent=2, ensure_ascii=False)
+    (out / "chain.json").write_text(text + "\n", "utf-8")
+    torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
+    film = [to_picture(frame) for frame in zoom_frames(chain, FRAMES_PER_STEP)]
+    durations = [FRAME_MS] * len(film)
+    durations[0], durations[-1] = FIRST_MS, LAST_MS
+    film[0].save(
+        out / "zoom.webp",
+        save_all=True,
+        append_images=film[1:],
+        duration=durations,
+        loop=0,
+        quality=WEBP_QUALITY,
+        method=2,
+    )
+
+
+def open_png(file: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(file)).convert("RGB")
+
+
+def to_frame(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).movedim(-1, 0)[None].float() / 255
+
+
+def to_picture(frame: Tensor) -> Image.Image:
+    return Image.fromarray((frame[0].movedim(0, -1) * 255).round().byte().numpy())
+
+
+def center_of(text: str) -> tuple[float, float]:
+    match = re.fullmatch(r"([\d.]+),([\d.]+)", text.replace(" ", ""))
+    try:
+        x, y = map(float, match.groups() if match else ())
+    except ValueError:
+        x = y = -1.0
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise argparse.ArgumentTypeError(f"two fractions 0..1 such as 0.3,0.6, not {text!r}")
+    return x, y
+
+
+def steps_of(text: str) -> int:
+    if not re.fullmatch(r"\d{1,2}", text) or not 1 <= int(text) <= MAX_STEPS:
+        raise argparse.ArgumentTypeError(f"a whole number 1..{MAX_STEPS}, not {text!r}")
+    return int(text)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.exit(f"error: {message}")
+
+
+def main() -> None:
+    parser = OneLineParser(description="Zoom into a photograph in a real ComfyUI.")
+    parser.add_argument("image", type=Path, nargs="?", help="your own picture, of any kind")
+    parser.add_argument("--center", type=center_of, metavar="X,Y", help="where to: 0,0 is top left")
+    parser.add_argument("--steps", type=steps_of, help="how deep: 4 is 256x, the default")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo", help="the folder to fill")
+    options = parser.parse_args()
+    try:
+        make_demo(options.image, options.center, options.steps, options.out)
+    except (DemoError, HostError, PromptError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    print(f"Done: see {options.out / 'strip.png'} and {options.out / 'zoom.webp'}")
+
+
+if __name__ == "__main__":
+    main()
