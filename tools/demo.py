@@ -50,13 +50,13 @@ class DemoError(Exception):
 class StepBars:
     """A progress bar for each step, filled by the server's messages."""
 
-    def __init__(self, factors: list[str]):
-        self.factors = factors
+    def __init__(self, steps: int):
+        self.steps = steps
         self.bars: list[Any] = []
 
     def __call__(self, event: Event) -> None:
         if event["type"] == "execution_success":
-            self._reach(len(self.factors), 1.0)
+            self._reach(self.steps, 1.0)
         elif event["type"] == "progress_state":
             done: dict[int, float] = {}
             for node, state in event["data"]["nodes"].items():
@@ -79,7 +79,7 @@ class StepBars:
             self.bars.append(
                 tqdm(
                     total=1.0,
-                    desc=f"{self.factors[len(self.bars)]:>8}",
+                    desc=f"step {len(self.bars) + 1:>2} of {self.steps}",
                     bar_format="{desc} |{bar:40}| {percentage:3.0f}% {elapsed}",
                 )
             )
@@ -159,9 +159,7 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
 
 def run(host: Host, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     """The chain's record and the PNG files of x_0..x_n."""
-    settings = prompt[loop]["inputs"]
-    factors = [f"{settings['scale'] ** i:g}x" for i in range(1, settings["steps"] + 1)]
-    bars = StepBars(factors)
+    bars = StepBars(prompt[loop]["inputs"]["steps"])
     try:
         result = run_prompt(host.url, prompt, bars)
     finally:
