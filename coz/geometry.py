@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 FrameMode = Literal["native pixels", "whole picture square", "whole picture"]
 
 SIDE_TOLERANCE = 1e-6
-"""Added before a side is floored: 512 / 3.2 is 159.999... in floats and 160 in truth."""
+"""Added before a side is floored: 805 / 1.61 is 499.999... in floats and 500 in truth."""
 
 
 class Window(NamedTuple):

@@ -16,6 +16,9 @@ CENTER = Target(0.5, 0.5)
         pytest.param(512, 512, 3.2, CENTER, (176, 176, 160, 160), id="3.2 is exact"),
         pytest.param(512, 512, 5.12, CENTER, (206, 206, 100, 100), id="5.12 is exact"),
         pytest.param(512, 512, 6.4, CENTER, (216, 216, 80, 80), id="6.4 is exact"),
+        pytest.param(
+            805, 805, 1.61, CENTER, (152, 152, 500, 500), id="805 / 1.61 is 499.99... in floats"
+        ),
         pytest.param(427, 640, 4.0, CENTER, (240, 160, 160, 106), id="odd height: floor"),
         pytest.param(512, 512, 4.0, Target(0, 0), (0, 0, 128, 128), id="upper left corner"),
         pytest.param(512, 512, 4.0, Target(1, 1), (384, 384, 128, 128), id="lower right corner"),

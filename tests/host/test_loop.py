@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+from coz.chain import step_seed
+
 from .prompts import chain_prompt, steps_run
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
@@ -159,13 +161,14 @@ def test_texts_and_seeds_that_no_step_reads_run_no_step(executor, cache):
 
 @pytest.mark.parametrize("cache", CACHES)
 def test_outputs(executor, keep, cache):
-    executor(cache).run(kept_prompt(step_prompts="a\n-", prompt="b", steps=3))
+    executor(cache).run(kept_prompt(step_prompts="a\n-", prompt="b", steps=3, seed=9))
     (values,) = keep
     scales, chain = values["scales"], values["chain"]
     assert scales.shape == (4, 64, 64, 3)
     assert torch.equal(values["image"], scales[-1:])
     assert values["prompts"] == "a\n-\nb"
     assert chain.prompts == ("a", "", "b")
+    assert chain.seeds == tuple(step_seed(9, i) for i in (1, 2, 3))
     assert [tuple(f.shape) for f in chain.frames] == [(1, 3, 512, 512), *[(1, 3, 64, 64)] * 4]
     for i in range(4):
         assert torch.equal(chain.frames[i + 1], scales[i : i + 1].movedim(-1, 1))

@@ -93,6 +93,14 @@ def test_values_outside_the_range_are_clamped_in_a_copy(node):
     assert torch.equal(image, before)
 
 
+def test_values_are_clamped_before_they_are_resized(node):
+    image = noise(1, 32, 32, 3) * 3 - 1
+    zoomed = node("CoZCropCenterZoom").execute(image, 4.0, 0.5, 0.5)[0]
+    assert torch.equal(
+        zoomed, node("CoZCropCenterZoom").execute(image.clamp(0, 1), 4.0, 0.5, 0.5)[0]
+    )
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_nan_and_infinity_are_counted(node, bad):
     image = noise(1, 8, 8, 3)
