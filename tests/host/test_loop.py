@@ -9,57 +9,10 @@ import torch
 
 from coz.chain import step_seed
 
+from .executor import Executor
 from .prompts import chain_prompt, steps_run
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
-
-
-class Server:
-    """The executor's own view of a server: it records what would be sent."""
-
-    client_id = "test"
-    last_node_id = last_prompt_id = None
-    sockets_metadata: dict = {}  # noqa: RUF012
-
-    def __init__(self):
-        self.sent = []
-
-    def send_sync(self, event, data, sid=None):
-        self.sent.append((event, data))
-
-
-class Executor:
-    def __init__(self, cache):
-        import execution
-
-        self.server = Server()
-        self.executor = execution.PromptExecutor(
-            self.server,
-            cache_type=execution.CacheType[cache],
-            cache_args={"lru": 1000, "ram": 0.1, "ram_inactive": 0.1},
-        )
-        self.count = 0
-
-    def run(self, prompt, output="scales"):
-        """Ids of the nodes that ran."""
-        self.count += 1
-        self.server.sent.clear()
-        self.executor.execute(prompt, f"p{self.count}", {"client_id": "test"}, [output])
-        errors = [data for event, data in self.server.sent if event == "execution_error"]
-        if errors:
-            raise RuntimeError(errors[0]["exception_message"])
-        return [
-            data["node"]
-            for event, data in self.server.sent
-            if event == "executing" and data["node"]
-        ]
-
-    def ui(self, node):
-        return next(
-            data["output"]
-            for event, data in self.server.sent
-            if event == "executed" and data["node"].endswith(node)
-        )
 
 
 @pytest.fixture
