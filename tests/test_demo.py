@@ -57,7 +57,7 @@ def test_it_writes_what_it_promises(result):
 
 def test_every_step_has_its_bar(result):
     _, run = result
-    for step in ("4x", "16x"):
+    for step in ("step  1 of 2", "step  2 of 2"):
         assert f"{step} |{'█' * 40}| 100%" in run.stderr
 
 

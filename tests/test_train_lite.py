@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("skimage")
+pytest.importorskip("spandrel")
+
+from tools import lite_data, lite_eval, lite_faithful, lite_losses
+from tools.lite_net import CompactNet
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+FILES = ["coz_lite_x4.safetensors", "coz_lite_x4_texture.safetensors"]
+
+
+def test_held_out_pictures_are_not_trained_on():
+    assert not set(lite_data.PHOTOGRAPHS) & set(lite_data.HELD_OUT)
+
+
+def failed(scores):
+    return [score for score in scores if not score.passed]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_at_most_four_mebibytes(name):
+    assert (MODELS / name).stat().st_size <= 4 * lite_eval.MEGABYTE
+
+
+def test_faithful_model_holds_its_bars():
+    assert failed(lite_eval.fidelity_scores(lite_eval.load(MODELS / FILES[0]))) == []
+
+
+def test_texture_model_holds_its_bars_on_every_chain():
+    assert failed(lite_eval.chain_scores(lite_eval.load(MODELS / FILES[1]))) == []
+
+
+def test_network_gives_what_spandrel_gives(tmp_path):
+    net = CompactNet()
+    path = tmp_path / "net.safetensors"
+    lite_faithful.save(net, path)
+    lq = torch.rand(1, 3, 12, 20)
+    assert torch.allclose(lite_eval.load(path)(lq), net(lq).clamp(0, 1), atol=1e-5)
+
+
+def test_laplacian_statistics_of_gaussian_noise_and_of_a_point():
+    noise = 0.5 + 0.02 * torch.randn(1, 1, 512, 512).expand(1, 3, -1, -1)
+    variance, kurtosis = lite_eval.laplacian_statistics(noise)
+    assert variance == pytest.approx(20 * (0.02 * 255) ** 2, rel=0.05)  # 4**2 + 4 * 1**2 = 20
+    assert kurtosis == pytest.approx(3, abs=0.1)
+    point = torch.zeros(1, 3, 32, 32)
+    point[..., 16, 16] = 1
+    assert lite_eval.laplacian_statistics(point)[1] > 100
+
+
+def test_bicubic_scores_as_the_issue_states():
+    psnrs = []
+    for name in lite_data.HELD_OUT:
+        hr = lite_data.crop_to_multiple(lite_data.picture(name))
+        bicubic = lite_data.reduced(hr).resize(hr.size, Image.Resampling.BICUBIC)
+        psnrs.append(lite_eval.psnr(bicubic, hr, lite_eval.BORDER))
+    # the +1.48 dB network: 27.16, 27.79, 29.55, 38.87 dB
+    assert np.mean(psnrs) == pytest.approx(np.mean([27.16, 27.79, 29.55, 38.87]) - 1.48, abs=0.05)
+
+
+def test_grid_loss_sees_blocks_and_not_slopes():
+    slope = torch.linspace(0, 1, 64).expand(1, 3, 64, 64).contiguous()
+    blocks = slope[..., ::4].repeat_interleave(4, -1)
+    assert lite_losses.grid_loss(slope) < 0.1 < 1 < lite_losses.grid_loss(blocks)

