@@ -5,9 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("skimage")
-pytest.importorskip("spandrel")
-
 from tools import lite_data, lite_eval, lite_faithful, lite_losses
 from tools.lite_net import CompactNet
 
