@@ -7,7 +7,6 @@ same crop, resize, network and colour fix. Bar: at most 60 ms more a step.
 import statistics
 import time
 
-import numpy as np
 import spandrel
 import torch
 from PIL import Image
@@ -15,6 +14,7 @@ from PIL import Image
 from coz import Target, crop, plan_steps, resize, wavelet_align
 from tools.client import run_prompt
 from tools.host import ROOT
+from tools.picture import to_frame
 from tools.server import serve
 from tools.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
@@ -46,8 +46,7 @@ def bare(model: spandrel.ImageModelDescriptor, frame: torch.Tensor, center: floa
 
 def main() -> None:
     model = spandrel.ModelLoader("cpu").load_from_file(ROOT / "models" / MODEL).eval()
-    pixels = np.array(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
-    frame = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    frame = to_frame(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
     host, alone = [], []
     # Both on the CPU, also where there is a GPU.
     with serve(arguments=["--cpu"]) as url, torch.inference_mode():

@@ -7,7 +7,7 @@ CHILD_PREFIX = "coz_"
 """Of the node ids that Chain Loop gives its children."""
 
 CHEAP = {"CoZChainInput", "CoZChainCollect"}
-"""They hold no picture of their own: sooner run again than kept."""
+"""Sooner run again than kept: they hold pictures that other nodes hold too, and the record's."""
 
 LIMIT = 512 * 2**20
 """Bytes of pictures kept: a chain of 16 steps at 512 pixels takes 150 MB."""

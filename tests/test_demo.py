@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tools.demo import main
-from tools.workflow import ROOT
+from tools.host import ROOT
 
 COMMAND = [sys.executable, "-m", "tools.demo"]
 LIMIT = 300  # seconds; the machine may be busy

@@ -3,7 +3,8 @@ import json
 import pytest
 from PIL import Image
 
-from tools.workflow import ROOT, find_node, read_prompt, to_prompt
+from tools.host import ROOT
+from tools.workflow import find_node, read_prompt, to_prompt
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 try:
-    import numpy as np
     import requests
     import torch
     from PIL import Image, ImageOps
-    from torch import Tensor
     from tqdm import tqdm
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.demo")
@@ -29,9 +27,10 @@ from coz.chain import ZoomChain
 from coz.view import strip, zoom_frames
 
 from .client import Event, PromptError, run_prompt
-from .host import HostError
+from .host import ROOT, HostError
+from .picture import to_frame, to_picture
 from .server import serve
-from .workflow import ROOT, TEMPLATE, Prompt, find_node, read_prompt
+from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
 MAX_STEPS = 16
 STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/loop.py
@@ -193,14 +192,6 @@ def write(chain: ZoomChain, record: str, files: list[bytes], out: Path) -> None:
 
 def open_png(file: bytes) -> Image.Image:
     return Image.open(io.BytesIO(file)).convert("RGB")
-
-
-def to_frame(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).movedim(-1, 0)[None].float() / 255
-
-
-def to_picture(frame: Tensor) -> Image.Image:
-    return Image.fromarray((frame[0].movedim(0, -1) * 255).round().byte().numpy())
 
 
 def center_of(text: str) -> tuple[float, float]:

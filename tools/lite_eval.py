@@ -17,6 +17,7 @@ from coz.geometry import Target, first_frame, plan_steps
 from coz.resample import crop, resize
 
 from . import lite_data as data
+from .picture import to_frame, to_picture
 
 MEGABYTE = 1 << 20
 BORDER = 4
@@ -78,15 +79,6 @@ def load(path: Path) -> Upscale:
     return upscale
 
 
-def to_unit(image: Image.Image) -> Tensor:
-    return data.to_tensor(image)[None].float() / 255
-
-
-def to_image(frame: Tensor) -> Image.Image:
-    pixels = (frame[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(pixels.numpy())
-
-
 def psnr(first: Image.Image, second: Image.Image, border: int = 0) -> float:
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     height, width = difference.shape[:2]
@@ -100,7 +92,7 @@ def fidelity(upscale: Upscale) -> Iterator[tuple[str, float, float]]:
         hr = data.crop_to_multiple(data.picture(name))
         lr = data.reduced(hr)
         bicubic = lr.resize(hr.size, Image.Resampling.BICUBIC)
-        sr = to_image(upscale(to_unit(lr)))
+        sr = to_picture(upscale(to_frame(lr)))
         yield name, psnr(bicubic, hr, BORDER), psnr(sr, hr, BORDER)
 
 
@@ -129,7 +121,7 @@ def seconds(upscale: Upscale, repeats: int = 5) -> float:
 
 def laplacian_statistics(frame: Tensor) -> tuple[float, float]:
     """Variance and kurtosis (3 for gaussian noise) of the 4-neighbour Laplacian, 8-bit luma."""
-    luma = np.asarray(to_image(frame).convert("L"), np.float64)
+    luma = np.asarray(to_picture(frame).convert("L"), np.float64)
     inner = luma[1:-1, 1:-1]
     neighbours = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
     laplacian = neighbours - 4 * inner
@@ -149,15 +141,15 @@ def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor,
         sr = resize(upscale(lq), height, width)
         frame = wavelet_align(sr, resize(lq, height, width).clamp(0, 1)).clamp(0, 1)
         moved = moved + (frame.mean((0, 2, 3)) - lq.mean((0, 2, 3))) * 255
-        small = to_image(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
-        agreement, drift = psnr(small, to_image(lq)), float(moved.abs().max())
+        small = to_picture(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
+        agreement, drift = psnr(small, to_picture(lq)), float(moved.abs().max())
         steps.append(ChainStep(frame, *laplacian_statistics(frame), agreement, drift))
     return x0, steps
 
 
 def all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:
     return {
-        name: run_chain(upscale, to_unit(data.picture(picture)), target)
+        name: run_chain(upscale, to_frame(data.picture(picture)), target)
         for name, (picture, target) in TARGETS.items()
     }
 
@@ -202,7 +194,9 @@ def contact_sheet(models: dict[str, Path], side: int = 256) -> Image.Image:
     for target in TARGETS:
         for model, chain in chains.items():
             x0, steps = chain[target]
-            rows.append((f"{target}, {model}", [to_image(x0), *(to_image(s.frame) for s in steps)]))
+            rows.append(
+                (f"{target}, {model}", [to_picture(x0), *(to_picture(s.frame) for s in steps)])
+            )
     sheet = Image.new("RGB", ((side + 4) * (STEPS + 1), (side + 24) * len(rows)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for row, (label, frames) in enumerate(rows):

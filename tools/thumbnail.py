@@ -5,7 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from .workflow import ROOT, TEMPLATE
+from .host import ROOT
+from .workflow import TEMPLATE
 
 PANELS = 4
 GAP = 8

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from . import lite_eval, lite_faithful, lite_texture
+from .host import ROOT
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
+MODELS = ROOT / "models"
 FAITHFUL = MODELS / "coz_lite_x4.safetensors"
 TEXTURE = MODELS / "coz_lite_x4_texture.safetensors"
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from .host import ROOT
+
 TEMPLATE = ROOT / "workflows" / "1 Zoom 256x (no downloads).json"
 
 Prompt = dict[str, dict[str, Any]]
