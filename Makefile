@@ -13,7 +13,7 @@ help:
 	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
 
 host:
-	@$(PYTHON) tools/host.py
+	@$(PYTHON) -m tools.host
 
 demo: host
 	@.venv/bin/python -m tools.demo
@@ -22,7 +22,7 @@ serve: host
 	@.venv/bin/python -m tools.server
 
 test: chromium
-	@$(PYTHON) tools/host.py --version 0.24.0 --version 0.27.0 --frontend
+	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
 	.venv/bin/pytest tests
 
 lint: host

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import host, pack, server
+from tools import environment, host, pack, server
 
 ROOT = Path(host.__file__).resolve().parent.parent
 
@@ -19,9 +19,10 @@ ROOT = Path(host.__file__).resolve().parent.parent
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A repository of its own with an empty .host, in place of this one."""
-    monkeypatch.setattr(host, "ROOT", tmp_path)
-    monkeypatch.setattr(host, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(host, "HOST", tmp_path / ".host")
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    for module in (environment, host):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+        monkeypatch.setattr(module, "HOST", tmp_path / ".host")
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     (tmp_path / ".host").mkdir()
     return tmp_path
@@ -84,7 +85,7 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
     ids=["pip disk", "uv disk", "pip network", "pip empty", "uv network", "venv", "python", "other"],
 )  # fmt: skip
 def test_failures_are_explained_in_one_line(output, line):
-    explanation = host.explain(f"Collecting uv\n{output}")
+    explanation = environment.explain(f"Collecting uv\n{output}")
     assert explanation.startswith(line)
     assert "\n" not in explanation
 
@@ -102,13 +103,14 @@ def test_full_disk_while_unpacking_is_one_line(home, monkeypatch, capsys):
 
 def test_old_python_is_named():
     code = "import sys, runpy; sys.version_info = (3, 9, 0); sys.version = '3.9.0 (main)'; "
-    result = run_tool("-c", code + "runpy.run_path('tools/host.py', run_name='__main__')")
+    result = run_tool("-c", code + "runpy.run_module('tools.host', run_name='__main__')")
     message = "error: Python 3.10 or newer is needed, this is 3.9.0\n"
     assert (result.returncode, result.stderr) == (1, message)
 
 
 def test_comfyui_path_without_comfyui_is_an_error(tmp_path):
-    result = run_tool("tools/host.py", COMFYUI_PATH=str(tmp_path))
+    # -S as in a Python without packages, which is what make host runs on.
+    result = run_tool("-S", "-m", "tools.host", COMFYUI_PATH=str(tmp_path))
     message = f"error: COMFYUI_PATH is {tmp_path}, but there is no main.py in it\n"
     assert (result.returncode, result.stderr) == (1, message)
     assert list(tmp_path.iterdir()) == []
@@ -163,21 +165,21 @@ def test_link_to_a_folder_that_is_gone_is_renewed(home):
     [
         (None, "", True),
         ("here", "0123abcd", True),
-        ("here", host.EMPTY, True),
-        ("here", host.UNFINISHED, False),
+        ("here", environment.EMPTY, True),
+        ("here", environment.UNFINISHED, False),
         ("elsewhere", "0123abcd", False),
     ],
     ids=["made by hand", "whole", "without packages", "cut short", "moved"],
 )
 def test_venv_is_made_anew_only_when_broken(home, monkeypatch, place, state, kept):
-    monkeypatch.setattr(host, "_venv_version", lambda: "3.12")
-    monkeypatch.setattr(host, "_run", lambda _: None)
+    monkeypatch.setattr(environment, "_venv_version", lambda: "3.12")
+    monkeypatch.setattr(environment, "run", lambda _: None)
     (home / ".venv").mkdir()
     (home / ".venv/mine").touch()
     if place:
         path = home / ".venv" if place == "here" else "/elsewhere/.venv"
         (home / ".venv/host-stamp").write_text(f"{path} 3.12\n{state}\n")
-    host._make_venv()
+    environment.make_venv()
     assert (home / ".venv/mine").exists() == kept
     assert list((home / ".host").iterdir()) == []
 
@@ -187,15 +189,15 @@ def test_packages_that_cannot_be_found_leave_venv_whole(home, monkeypatch):
         assert "pip" in command
         raise host.HostError("the package index cannot be reached")
 
-    monkeypatch.setattr(host, "_venv_version", lambda: "3.12")
-    monkeypatch.setattr(host, "_run", fail)
+    monkeypatch.setattr(environment, "_venv_version", lambda: "3.12")
+    monkeypatch.setattr(environment, "run", fail)
     (home / ".venv").mkdir()
     (home / "pyproject.toml").write_text("changed")
     (home / "requirements.txt").write_text("")
-    host._write_stamp("0123abcd")
+    environment._write_stamp("0123abcd")
     with pytest.raises(host.HostError):
-        host._install_packages(home / "requirements.txt")
-    assert host._read_stamp() == (f"{home / '.venv'} 3.12", "0123abcd")
+        environment.install_packages(home / "requirements.txt")
+    assert environment._read_stamp() == (f"{home / '.venv'} 3.12", "0123abcd")
 
 
 def test_another_version_in_its_place_is_left_alone(home):
@@ -230,7 +232,7 @@ def test_nothing_is_unpacked_outside(home, monkeypatch):
 
 
 def test_server_names_what_is_missing(home):
-    with pytest.raises(host.HostError, match=r"run python3 tools/host\.py --version 0\.24\.0$"):
+    with pytest.raises(host.HostError, match=r"run python3 -m tools\.host --version 0\.24\.0$"):
         server.command("0.24.0", port=1)
 
 

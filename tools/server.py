@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import host
+from .environment import python_path
 
 LOG_TAIL = 25  # lines shown when the server dies
 
@@ -29,11 +30,11 @@ def command(version: str | None = None, *, port: int, frontend: Path | None = No
         HostError: If that ComfyUI or .venv is not here yet.
     """
     main = host.host_path(version) / "main.py"
-    for needed in (main, host.python_path()):
+    for needed in (main, python_path()):
         if not needed.exists():
             wanted = f" --version {version}" if version else ""
-            raise host.HostError(f"{needed} is missing: run python3 tools/host.py{wanted}")
-    line = [str(host.python_path()), str(main), "--port", str(port)]
+            raise host.HostError(f"{needed} is missing: run python3 -m tools.host{wanted}")
+    line = [str(python_path()), str(main), "--port", str(port)]
     line += ["--disable-auto-launch", "--disable-api-nodes"]
     if not _has_cuda():
         line.append("--cpu")
@@ -138,7 +139,7 @@ def _has_cuda() -> bool:
     if not shutil.which("nvidia-smi"):
         return False  # importing torch takes seconds
     question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([host.python_path(), "-c", question], env=_environment()).returncode == 0
+    return subprocess.run([python_path(), "-c", question], env=_environment()).returncode == 0
 
 
 def _environment() -> dict[str, str]:

@@ -83,7 +83,7 @@ def frontend(request) -> Path | None:
     if request.param == "pinned":
         return None
     path = host.frontend_path()
-    assert path.exists(), "run python3 tools/host.py --frontend"
+    assert path.exists(), "run python3 -m tools.host --frontend"
     return path
 
 
