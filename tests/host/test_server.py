@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,31 @@ def with_preview_on_the_input(**inputs):
     return prompt
 
 
+def interrupt_after_step_two(server):
+    def on_event(event):
+        if event["type"] == "executed" and event["data"]["node"].endswith("coz_preview_2"):
+            urllib.request.urlopen(urllib.request.Request(f"{server}/interrupt", method="POST"))
+
+    return on_event
+
+
+def saved_chain(**inputs):
+    prompt = chain_prompt(**inputs)
+    prompt["save"] = {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["loop", 1], "filename_prefix": "zoom"},
+    }
+    return prompt
+
+
+def output_files(server):
+    """Path -> content of all that lies in the server's output folder."""
+    with urllib.request.urlopen(f"{server}/system_stats") as response:
+        argv = json.load(response)["system"]["argv"]
+    folder = Path(argv[argv.index("--output-directory") + 1])
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_longer_chain_runs_only_its_new_step(server):
     first = run_prompt(server, with_preview_on_the_input(center_x=0.41, steps=4))
     assert steps_run(first.executed) == [1, 2, 3, 4]
@@ -29,13 +55,9 @@ def test_a_longer_chain_runs_only_its_new_step(server):
 
 
 def test_an_interrupted_chain_goes_on_where_it_stopped(server):
-    def stop_after_step_two(event):
-        if event["type"] == "executed" and event["data"]["node"].endswith("coz_preview_2"):
-            urllib.request.urlopen(urllib.request.Request(f"{server}/interrupt", method="POST"))
-
     prompt = with_preview_on_the_input(center_x=0.42, steps=8)
     with pytest.raises(PromptError, match="execution_interrupted"):
-        run_prompt(server, prompt, stop_after_step_two)
+        run_prompt(server, prompt, interrupt_after_step_two(server))
     resumed = run_prompt(server, prompt)
     assert steps_run(resumed.executed)[-1] == 8
     assert steps_run(resumed.executed)[0] > 2
@@ -101,6 +123,30 @@ def test_an_empty_mask_is_an_error(server):
     }
     with pytest.raises(PromptError, match="mask is empty"):
         run_prompt(server, prompt)
+
+
+@pytest.mark.parametrize(
+    ("center_x", "batch", "message"),
+    [(0.45, 2, "image is a batch of 2 pictures"), (0.46, 1, "execution_interrupted")],
+    ids=["a batch", "interrupted in the middle"],
+)
+def test_a_failed_run_writes_no_output_and_loses_none(server, center_x, batch, message):
+    run_prompt(server, saved_chain(steps=1, center_x=0.44))
+    before = output_files(server)
+    assert before
+    prompt = saved_chain(steps=8, center_x=center_x)
+    prompt["source"] = {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 300, "height": 200, "batch_size": batch, "color": 0x808080},
+    }
+    with pytest.raises(PromptError, match=message):
+        run_prompt(server, prompt, interrupt_after_step_two(server))
+    assert output_files(server) == before
+    prompt["source"]["inputs"]["batch_size"] = 1
+    run_prompt(server, prompt)
+    after = output_files(server)
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 9
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 200), (300, 40)])
