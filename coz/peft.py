@@ -1,0 +1,153 @@
+"""LoRA files of PEFT and diffusers -> standard keyed weights."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .lora import KeyedWeights, few, lora_pairs, uniform
+
+PEFT_PREFIX = "base_model.model."
+PEFT_CONFIG = "adapter_config.json"
+
+PROMPT_LORA = "text_encoders.transformer."
+"""ComfyUI comfy/lora.py, model_lora_keys_clip: a language model in any text encoder."""
+
+LANGUAGE_LAYERS = (
+    r"\.self_attn\.([qkvo]|out)_proj\b|\.mlp\.(gate|up|down)_proj\b|\b(embed_tokens|lm_head)\b"
+)
+UNET_LAYERS = r"(?:(?:down|up)_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding)\b"
+
+ANY_LORA = r"lora_|[._]lora\.|\.lokr_|\.hada_|\.oft_|\.diff(_b)?$|\.set_weight$"
+"""What ComfyUI's LoRA loader takes: comfy/lora.py and comfy/weight_adapter."""
+
+PLAIN_LORA: dict[str, list[Any]] = {
+    "peft_type": ["LORA"],
+    "bias": ["none"],
+    "fan_in_fan_out": [False],
+    "init_lora_weights": [True, False, "gaussian", "orthogonal", "eva"],
+    "layer_replication": [],
+    "lora_bias": [False],
+    "use_dora": [False],
+}
+"""What a PEFT config may say where W + scale * B @ A is all; other initialisations change W."""
+
+NUMBERS = ["r", "lora_alpha", "rank_pattern", "alpha_pattern"]
+
+
+class Scaling(NamedTuple):
+    """How much each layer of a PEFT adapter counts, by its config."""
+
+    rank: float
+    alpha: float
+    rank_pattern: dict[re.Pattern[str], float]
+    alpha_pattern: dict[re.Pattern[str], float]
+    is_rank_stabilized: bool
+
+    def alpha_of(self, layer: str, rank: int) -> float:
+        """The alpha for which alpha / rank is the layer's scale.
+
+        Raises:
+            ValueError: If the layer's rank is not what the config says.
+        """
+        expected = next((r for p, r in self.rank_pattern.items() if p.match(layer)), self.rank)
+        if rank != expected:
+            raise ValueError(
+                f"expected {layer} to have rank {expected:g}, as its config says, but found {rank}; "
+                f"take the {PEFT_CONFIG} that was saved with it"
+            )
+        alpha = next((a for p, a in self.alpha_pattern.items() if p.match(layer)), self.alpha)
+        return alpha * math.sqrt(rank) if self.is_rank_stabilized else alpha
+
+
+def keyed_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> KeyedWeights:
+    """A PEFT adapter under the names of ComfyUI's loader, with an alpha for each layer.
+
+    Raises:
+        ValueError: If it holds anything but plain LoRA, or not of the ranks in its config.
+
+    Source: peft tuners/lora/model.py, rank and alpha patterns; layer.py, use_rslora.
+    """
+    scaling = _scaling(config)
+    pairs, rest = lora_pairs(tensors)
+    if rest or not pairs:
+        raise ValueError(
+            f"expected a PEFT adapter of LoRA layers, but found {len(pairs)} and {few(rest)} "
+            "besides; save it without bias, DoRA and modules_to_save"
+        )
+    keyed: dict[str, Tensor] = {}
+    alphas: list[float] = []
+    for layer, (down, up) in pairs.items():
+        name = layer.removeprefix(PEFT_PREFIX)
+        alphas.append(scaling.alpha_of(name, down.shape[0]))
+        if re.search(LANGUAGE_LAYERS, name):
+            key = PROMPT_LORA + name
+        elif re.match(UNET_LAYERS, name.removeprefix("unet.")):
+            key = f"lora_unet_{name.removeprefix('unet.').replace('.', '_')}"
+        else:
+            key = f"transformer.{name.removeprefix('transformer.')}"
+        keyed[f"{key}.lora_A.weight"], keyed[f"{key}.lora_B.weight"] = down, up
+        keyed[f"{key}.alpha"] = torch.tensor(alphas[-1])
+    rank = uniform(down.shape[0] for down, _ in pairs.values())
+    return KeyedWeights("peft lora", keyed, rank, uniform(alphas))
+
+
+def keyed_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> KeyedWeights:
+    """An ordinary LoRA under its own keys, with the alphas that its metadata states.
+
+    Args:
+        tensors: As in the file.
+        adapters: diffusers' `lora_adapter_metadata`: PEFT configs, each entry behind the name of a
+            part (`transformer.lora_alpha`); {} where there is none (alpha = r then).
+
+    Raises:
+        ValueError: If there is no LoRA in it, or not of the ranks in its metadata.
+    """
+    if not any(re.search(ANY_LORA, name) for name in tensors):
+        raise ValueError(
+            f"expected LoRA weights, but found {few(tensors)}; a whole model belongs into Load "
+            "Checkpoint, Load Diffusion Model or Load VAE"
+        )
+    keyed = dict(tensors)
+    for part in sorted({name.partition(".")[0] + "." for name in adapters}):
+        config = {n.removeprefix(part): v for n, v in adapters.items() if n.startswith(part)}
+        scaling = _scaling(config)
+        pairs, _ = lora_pairs({n: t for n, t in tensors.items() if n.startswith(part)})
+        for layer, (down, _) in pairs.items():
+            alpha = scaling.alpha_of(layer.removeprefix(part), down.shape[0])
+            keyed.setdefault(f"{layer}.alpha", torch.tensor(alpha))
+    downs = (t for name, t in keyed.items() if re.search(r"lora(_A|_down|\.down)\b", name))
+    rank = uniform(down.shape[0] for down in downs)
+    alphas = [t for name, t in keyed.items() if name.endswith(".alpha") and t.numel() == 1]
+    alpha = uniform(map(float, alphas)) if alphas or rank is None else float(rank)
+    return KeyedWeights("lora", keyed, rank, alpha)
+
+
+def _scaling(config: Mapping[str, Any]) -> Scaling:
+    for name, plain in PLAIN_LORA.items():
+        if config.get(name) is not None and config[name] not in plain:
+            raise ValueError(
+                f"expected a plain LoRA, but found {name}={config[name]} in its config; merge it "
+                "with PEFT into the model it was trained on"
+            )
+    try:
+        return Scaling(
+            rank=float(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            rank_pattern=_by_layer(config.get("rank_pattern")),
+            alpha_pattern=_by_layer(config.get("alpha_pattern")),
+            is_rank_stabilized=bool(config.get("use_rslora")),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
+        raise ValueError(
+            f"expected {', '.join(NUMBERS)} of its config to be numbers, the patterns by layer, but "
+            f"found {[config.get(name) for name in NUMBERS]}; take the {PEFT_CONFIG} saved with it"
+        ) from error
+
+
+def _by_layer(patterns: dict[str, Any] | None) -> dict[re.Pattern[str], float]:
+    """Source: peft utils/other.py, get_pattern_key: a pattern names the end of a layer's name."""
+    return {re.compile(rf"(.*\.)?({p})$"): float(v) for p, v in (patterns or {}).items()}

@@ -1,0 +1,231 @@
+"""Read weight files: the upstream ones, PEFT's and diffusers', and our converted ones.
+
+Nothing in a file runs: pickles are read with `weights_only=True`, and what that refuses is an error.
+"""
+
+import json
+import pickle
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .lora import (
+    KeyedWeights,
+    Kind,
+    SRWeights,
+    few,
+    is_state_dict,
+    keyed_coz_lora,
+    keyed_coz_vae_encoder,
+    keyed_osediff,
+    lora_pairs,
+    sr_weights,
+)
+from .peft import LANGUAGE_LAYERS, PEFT_CONFIG, PEFT_PREFIX, PROMPT_LORA, keyed_lora, keyed_peft
+
+FORMAT = "chain-of-zoom/1"
+"""The `format` of our converted files, in their metadata."""
+
+SAFETENSORS = {".safetensors", ".sft"}
+PICKLES = {".pkl", ".pt", ".pth", ".bin", ".ckpt"}
+
+AGAIN = "it is damaged or cut short; download it again"
+
+
+def read_weights(path: Path) -> SRWeights:
+    """Read what a file changes in a diffusion model and its VAE.
+
+    Args:
+        path: Chain-of-Zoom's SR LoRA (.pkl) or VAE encoder (.pt), osediff.pkl, a PEFT adapter with
+            its adapter_config.json beside it, an ordinary LoRA, or a file of tools/convert.py.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is none of these, or damaged; or if it is a LoRA for the prompt
+            extractor. One sentence: the file, what was expected, what was found, the way out.
+    """
+    content, metadata = _read(path)
+    with _naming(path):
+        if is_state_dict(content) and any(map(_is_for_prompts, content)):
+            raise ValueError(
+                "expected a LoRA for super-resolution, but found one for a language model; choose "
+                "it in CoZ Load Prompt Extractor"
+            )
+        return sr_weights(_keyed(content, metadata, path))
+
+
+def read_keyed(path: Path) -> KeyedWeights:
+    """Read any of `read_weights`'s files, or a prompt LoRA, under the keys of a converted file.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_weights`.
+    """
+    content, metadata = _read(path)
+    with _naming(path):
+        return _keyed(content, metadata, path)
+
+
+def read_vae(path: Path) -> dict[str, Tensor]:
+    """Read the VAE out of a safetensors file: one of its own, or a whole checkpoint.
+
+    Returns:
+        The weights in the naming of the file, less `first_stage_model.` or `vae.`.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_weights`.
+    """
+    content, _ = _read(path)
+    with _naming(path):
+        names: list[str] = list(content) if is_state_dict(content) else []
+        for prefix in ["first_stage_model.", "vae.", ""]:
+            if f"{prefix}decoder.conv_in.weight" in names:
+                parts = tuple(prefix + part for part in ("encoder.", "decoder.", "quant_", "post_"))
+                inside = (name for name in names if name.startswith(parts))
+                return {name.removeprefix(prefix): content[name] for name in inside}
+        raise ValueError(
+            f"expected a VAE with its decoder, but found {few(names)}; take the VAE or the "
+            "checkpoint of the base model"
+        )
+
+
+def _keyed(content: Any, metadata: Mapping[str, str], path: Path) -> KeyedWeights:
+    if isinstance(content, list):
+        return keyed_coz_lora(cast("list[Any]", content))
+    if isinstance(content, dict) and "state_dict_unet" in content:
+        return keyed_osediff(cast("dict[str, Any]", content))
+    if not is_state_dict(content):
+        raise ValueError(
+            "expected named tensors, or the list of matrices of Chain-of-Zoom's SR LoRA, but found "
+            "something else; take model_20001.pkl, vae_encoder_20001.pt, osediff.pkl or a LoRA"
+        )
+    content = {name: tensor.detach() for name, tensor in content.items()}
+    if metadata.get("format") == FORMAT:
+        return _converted(content, metadata)
+    if any(".base_layer." in name for name in content):
+        return keyed_coz_vae_encoder(content)
+    if any(name.startswith(PEFT_PREFIX) for name in content):
+        return keyed_peft(content, _peft_config(path.with_name(PEFT_CONFIG)))
+    return keyed_lora(content, _json_object(metadata.get("lora_adapter_metadata", "{}")))
+
+
+def _converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> KeyedWeights:
+    kind, rank, alpha = (metadata.get(name) for name in ("kind", "rank", "alpha"))
+    layers = {} if kind == "lora" else lora_pairs(tensors)[0]
+    lacking = [layer for layer in layers if f"{layer}.alpha" not in tensors]
+    if kind not in get_args(Kind) or lacking:
+        raise ValueError(
+            f"expected a file of tools/convert.py, but found kind {kind} and {few(lacking)} without "
+            "alpha; convert the original again, with this version"
+        )
+    return KeyedWeights(
+        cast("Kind", kind),
+        tensors,
+        None if rank is None else int(rank),
+        None if alpha is None else float(alpha),
+    )
+
+
+def _peft_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(
+            f"expected {path.name} beside it, which says how strong the LoRA is, but found none; "
+            f"put the one that it was saved with into {path.parent}"
+        )
+    return _json_object(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"expected a JSON object as the LoRA's config, but found {text[:40]!r}; download it again"
+        )
+    return cast("dict[str, Any]", value)
+
+
+def _is_for_prompts(name: str) -> bool:
+    return name.startswith((PEFT_PREFIX, PROMPT_LORA)) and bool(re.search(LANGUAGE_LAYERS, name))
+
+
+def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
+    """What a file holds, not looked into; and a safetensors file's metadata."""
+    is_safetensors = _require_weights(path)
+    with _naming(path):
+        return _from_safetensors(path) if is_safetensors else (_unpickled(path), {})
+
+
+def _require_weights(path: Path) -> bool:
+    """Whether it is a safetensors file; an error if it is not a weight file at all."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.name}: expected a weight file, but found none at {path}; check name and folder"
+        )
+    with _naming(path):
+        if path.is_dir():
+            raise ValueError("expected a weight file, but found a folder; name the file in it")
+        with path.open("rb") as file:
+            head = file.read(512)
+        text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+        suffix, found = path.suffix.lower(), ""
+        if not head:
+            found = "an empty file; download it again"
+        elif text.startswith(b"version https://git-lfs"):
+            found = "a git-lfs pointer; run git lfs pull, or download the file itself"
+        elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+            found = "a web page; download the file itself, by the page's download button"
+        elif head[8:9] == b"{":
+            if suffix not in PICKLES:
+                return True
+            found = "safetensors; rename it to end in .safetensors"
+        elif head.startswith(b"PK\x03\x04") or head[0] == pickle.PROTO[0]:
+            if suffix not in SAFETENSORS:
+                return False
+            found = "a PyTorch file; rename it to end in .pt"
+        expected = "safetensors" if suffix in SAFETENSORS else "a PyTorch or safetensors file"
+        raise ValueError(
+            f"expected {expected}, but found {found or f'a file that begins with {head[:8]!r}'}"
+            f"{'' if found else '; download it again'}"
+        )
+
+
+def _from_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with cast("Any", safe_open)(path, framework="pt") as file:
+            names: list[str] = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"expected safetensors, but found that {AGAIN} ({error})") from error
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    # What a damaged or hostile pickle raises is up to its opcodes: 13 kinds were seen.
+    except Exception as error:
+        with path.open("rb") as file:
+            is_archive = file.read(2) == b"PK"
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            found = f"a call of {code[1]}, which does not run here; take the file of its authors"
+        elif is_archive:
+            found = "another zip archive, or a damaged file; unpack it, or download it again"
+        else:
+            found = f"that {AGAIN}"
+        raise ValueError(f"expected a PyTorch file of weights alone, but found {found}") from error
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Put the file's name before what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error

@@ -1,0 +1,334 @@
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from peft import LoraConfig
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from coz.lora import lora_pairs
+from coz.vae import host_vae
+from coz.weights import read_keyed, read_weights
+from tools import convert as tool
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data"
+SR_LORA = DATA / "sr_lora_2block.pkl"
+VAE_ENCODER = DATA / "sr_vae_encoder_small.pt"
+VAE_LAYERS = r"encoder\..*\b(conv|conv1|conv2|conv_in|conv_shortcut|conv_out|to_[kqv]|to_out\.0)"
+
+
+def metadata(path):
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
+def equal(found, expected):
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[n], expected[n]) for n in found
+    )
+
+
+@pytest.fixture(scope="module")
+def osediff_file(tmp_path_factory):
+    """The smallest file of OSEDiff's form."""
+    torch.manual_seed(0)
+    layer = {
+        "lora_A.default_others.weight": torch.randn(4, 8),
+        "lora_B.default_others.weight": torch.randn(8, 4),
+    }
+    conv = {"lora_A.default_encoder.weight": torch.randn(4, 3, 3, 3)}
+    conv["lora_B.default_encoder.weight"] = torch.randn(32, 4, 1, 1)
+    unet = {f"mid_block.attentions.0.proj_in.{end}": w for end, w in layer.items()}
+    unet |= {"conv_in.weight": torch.randn(8, 4, 3, 3), "conv_in.bias": torch.randn(8)}
+    vae = {f"encoder.conv_in.{end}": w for end, w in conv.items()}
+    path = tmp_path_factory.mktemp("osediff") / "osediff.pkl"
+    torch.save({"rank_unet": 4, "state_dict_unet": unet, "state_dict_vae": vae}, path)
+    return path
+
+
+def save_vae(folder, widths):
+    """A random VAE of SD3's kind and its encoder with a LoRA, both in half precision.
+
+    Returns:
+        Its network, which has the LoRA in it, and the path of the encoder.
+    """
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            block_out_channels=widths,
+            layers_per_block=2,
+            latent_channels=16,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+    vae = vae.to_empty(device="cpu").requires_grad_(False)
+    for name, parameter in vae.named_parameters():
+        if parameter.ndim > 1:
+            parameter.uniform_().sub_(0.5).mul_(2 / parameter[0].numel() ** 0.5)
+        else:
+            parameter.fill_("norm" in name and name.endswith("weight"))
+    save_file({n: w.half() for n, w in vae.state_dict().items()}, folder / "diffusers.safetensors")
+    layers = [name for name, _ in vae.named_modules() if re.fullmatch(VAE_LAYERS, name)]
+    vae.add_adapter(LoraConfig(r=4, target_modules=layers), "default_encoder")
+    for name, parameter in vae.named_parameters():
+        if "lora_B" in name:
+            parameter.data.uniform_(-0.02, 0.02)
+    encoder = folder / "vae_encoder_20001.pt"
+    torch.save(vae.half().encoder.state_dict(), encoder)
+    return vae.float(), encoder
+
+
+@pytest.fixture(scope="module")
+def sd3_model(pack, tmp_path_factory):
+    """The recorded LoRA's transformer, 2 blocks of width 128, in the host."""
+    import comfy.sd
+
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=64,
+        caption_projection_dim=128,
+        joint_attention_dim=4096,
+        pooled_projection_dim=2048,
+        pos_embed_max_size=192,
+    )
+    path = tmp_path_factory.mktemp("sd3") / "transformer.safetensors"
+    save_file(transformer.state_dict(), path)
+    return comfy.sd.load_diffusion_model(str(path))
+
+
+def patched(model):
+    """The weights of a host's model that has patches, with them."""
+    import comfy.lora
+
+    state = model.model.state_dict()
+    return {
+        key: comfy.lora.calculate_weight(patches, state[key].clone(), key)
+        for key, patches in model.patches.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["coz lora", "coz vae encoder", "osediff"])
+def test_converted_files_are_read_as_the_original(tmp_path, osediff_file, kind):
+    files = {"coz lora": SR_LORA, "coz vae encoder": VAE_ENCODER, "osediff": osediff_file}
+    source, out = files[kind], tmp_path / "out.safetensors"
+    tool.convert(source, out, None, None)
+    original, converted = read_weights(source), read_weights(out)
+    for part in ["lora", "replaced", "vae", "vae_diff"]:
+        assert equal(getattr(converted, part), getattr(original, part)), part
+    assert (converted.kind, *converted[5:]) == (original.kind, *original[5:])
+    assert original.kind == kind
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_metadata_names_the_source(tmp_path):
+    tool.convert(SR_LORA, tmp_path / "out.safetensors", None, None)
+    assert metadata(tmp_path / "out.safetensors") == {
+        "format": "chain-of-zoom/1",
+        "kind": "coz lora",
+        "source_sha256": hashlib.sha256(SR_LORA.read_bytes()).hexdigest(),
+        "rank": "4",
+        "alpha": "4.0",
+        "latent_shift": "reference",
+    }
+    tool.convert(VAE_ENCODER, tmp_path / "vae.safetensors", None, None)
+    assert metadata(tmp_path / "vae.safetensors").items() >= {("alpha", "8.0"), ("rank", "4")}
+    assert "latent_shift" not in metadata(tmp_path / "vae.safetensors")
+
+
+def test_the_hosts_own_lora_loader_gives_the_same_weights(tmp_path, sd3_model, caplog):
+    import comfy.lora
+    import comfy.sd
+    import comfy.utils
+
+    out = tmp_path / "out.safetensors"
+    tool.convert(SR_LORA, out, None, None)
+    stock, _ = comfy.sd.load_lora_for_models(
+        sd3_model, None, comfy.utils.load_torch_file(str(out)), 0.75, 0
+    )
+    places = comfy.lora.model_lora_keys_unet(sd3_model.model, {})
+    own = sd3_model.clone()
+    own.add_patches(comfy.lora.load_lora(read_weights(SR_LORA).lora, places), 0.75)
+    assert equal(patched(stock), patched(own))
+    assert not caplog.records, "the host reports keys that it does not load"
+    lora = read_weights(SR_LORA).lora
+    pairs, _ = lora_pairs(lora)
+    assert patched(own).keys() == {places[layer] for layer in pairs}
+    state = sd3_model.model.state_dict()
+    for layer, (down, up) in pairs.items():
+        key = places[layer]
+        torch.testing.assert_close(
+            patched(own)[key], state[key] + 0.75 * up @ down, atol=1e-6, rtol=0
+        )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    # A factor's largest error, relative: half of the last bit of a mantissa of 8 or 4 bits.
+    [("bf16", 2**-8), ("fp8_e4m3fn", 2**-4)],
+)
+def test_dtype_casts_weights_and_keeps_what_they_add(tmp_path, dtype, limit):
+    """The factors of this LoRA are a thousandth of its original's: below float8's own numbers."""
+    small = [1e-3 * tensor for tensor in torch.load(SR_LORA, weights_only=True)]
+    torch.save(small, tmp_path / "small.pkl")
+    original = read_weights(tmp_path / "small.pkl").lora
+    out = tmp_path / "out.safetensors"
+    use = tool.convert(tmp_path / "small.pkl", out, None, tool.DTYPES[dtype])
+    weights = read_weights(out)
+    for name, tensor in weights.lora.items():
+        is_alpha = name.endswith(".alpha")
+        assert tensor.dtype == (torch.float32 if is_alpha else tool.DTYPES[dtype])
+    pairs, alphas = lora_pairs(weights.lora)
+    for layer, (down, up) in lora_pairs(original)[0].items():
+        found = (
+            float(alphas[f"{layer}.alpha"]) / 4 * pairs[layer][1].float() @ pairs[layer][0].float()
+        )
+        assert (found - up @ down).norm() <= 2 * limit * (up @ down).norm()
+    assert (weights.rank, weights.alpha) == (4, 4.0)
+    cost = float(re.search(r"differ by ([\d.]+)%", use)[1]) / 100
+    assert 0 < cost < limit
+
+
+def test_a_weight_that_float8_cannot_hold_is_refused(tmp_path):
+    encoder = torch.load(VAE_ENCODER, weights_only=True)
+    encoder["conv_in.base_layer.weight"][0, 0, 0, 0] = 500
+    torch.save(encoder, tmp_path / "large.pt")
+    with pytest.raises(ValueError, match=r"encoder\.conv_in\.weight holds (499|500).*take another"):
+        tool.convert(tmp_path / "large.pt", tmp_path / "o.safetensors", None, torch.float8_e4m3fn)
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_whole_vae_in_the_hosts_own_loader(pack, tmp_path):
+    """Of SD3's full width: the host takes no other."""
+    import comfy.sd
+    import comfy.utils
+
+    network, encoder = save_vae(tmp_path, [128, 256, 512, 512])
+    out = tmp_path / "out.safetensors"
+    use = tool.convert(encoder, out, tmp_path / "diffusers.safetensors", None)
+    assert use == "Load VAE takes it."
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(out)), dtype=torch.float32)
+    vae.throw_exception_if_invalid()
+    image = torch.rand(1, 32, 32, 3)
+    latent = vae.encode(image)
+    with torch.no_grad():
+        expected = network.encode(image.movedim(-1, 1) * 2 - 1).latent_dist.mode()
+        pixels = network.decode(expected).sample.movedim(1, -1) / 2 + 0.5
+    # 1e-4: float32 through 20 layers, sums in another order (LoRA merged or beside).
+    torch.testing.assert_close(latent, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+    torch.testing.assert_close(vae.decode(expected), pixels.clamp(0, 1), rtol=0, atol=1e-4)
+
+
+def test_whole_vae_is_the_same_from_any_base(tmp_path):
+    _, source = save_vae(tmp_path, [32, 32, 64, 64])
+    plain = load_file(tmp_path / "diffusers.safetensors")
+    host = {name: weight.contiguous() for name, weight in host_vae(plain).items()}
+    save_file(host, tmp_path / "host.safetensors")
+    checkpoint = {f"first_stage_model.{name}": weight for name, weight in host.items()}
+    others = ["model.diffusion_model.x", "first_stage_model.loss", "encoder.conv_in.weight"]
+    checkpoint |= {name: torch.zeros(1) for name in others}
+    save_file(checkpoint, tmp_path / "checkpoint.safetensors")
+    encoder = read_weights(source).vae
+    for base in ["diffusers", "host", "checkpoint"]:
+        out = tmp_path / "out.safetensors"
+        tool.convert(source, out, tmp_path / f"{base}.safetensors", None)
+        assert equal(load_file(out), {**host, **encoder}), base
+        assert equal(read_weights(out).vae, {**host, **encoder}), base
+    assert not equal({**host, **encoder}, host)
+
+
+def test_osediffs_vae_part_is_added_to_the_base(tmp_path, osediff_file):
+    base = {
+        "encoder.conv_in.weight": torch.randn(32, 3, 3, 3),
+        "decoder.conv_in.weight": torch.ones(1),
+    }
+    save_file(base, tmp_path / "base.safetensors")
+    tool.convert(osediff_file, tmp_path / "out.safetensors", tmp_path / "base.safetensors", None)
+    whole = load_file(tmp_path / "out.safetensors")
+    diff = read_weights(osediff_file).vae_diff["encoder.conv_in.weight"]
+    assert whole.keys() == base.keys()
+    assert torch.equal(whole["encoder.conv_in.weight"], base["encoder.conv_in.weight"] + diff)
+
+
+@pytest.mark.parametrize(
+    ("source", "base", "out", "message"),
+    [
+        (SR_LORA, None, "out.pkl", r"out\.pkl: expected a name that ends in \.safetensors"),
+        (SR_LORA, "base", "out.safetensors", "expected VAE weights, but found none; take"),
+        (VAE_ENCODER, "base", "out.safetensors", r"of the base VAE to be .*, but found none; take"),
+        (
+            VAE_ENCODER,
+            "base",
+            "base.safetensors",
+            r"base\.safetensors: expected a new file, but it",
+        ),
+        (
+            VAE_ENCODER,
+            "no",
+            "out.safetensors",
+            r"no\.safetensors: expected a weight file, but found",
+        ),
+    ],
+)
+def test_what_cannot_be_converted_is_refused(tmp_path, source, base, out, message):
+    save_file({"decoder.conv_in.weight": torch.ones(1)}, tmp_path / "base.safetensors")
+    base = base and tmp_path / f"{base}.safetensors"
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        tool.convert(source, tmp_path / out, base, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"base.safetensors"}
+
+
+def test_a_prompt_lora_loads_in_the_hosts_text_encoder(pack, tmp_path):
+    import comfy.lora
+
+    layer = "model.layers.0.self_attn.q_proj"
+    tensors = {
+        f"base_model.model.{layer}.lora_A.weight": torch.randn(8, 16),
+        f"base_model.model.{layer}.lora_B.weight": torch.randn(16, 8),
+    }
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"r": 8, "lora_alpha": 32}')
+    out = tmp_path / "out.safetensors"
+    tool.convert(tmp_path / "adapter_model.safetensors", out, None, None)
+    key = f"qwen25_3b.transformer.{layer}.weight"
+    encoder = SimpleNamespace(state_dict=lambda: {key: torch.zeros(16, 16)})
+    places = comfy.lora.model_lora_keys_clip(encoder, {})
+    (patch,) = comfy.lora.load_lora(load_file(out), places).items()
+    assert patch[0] == key
+    weight = comfy.lora.calculate_weight(
+        [(1.0, patch[1], 1.0, None, None)], torch.zeros(16, 16), key
+    )
+    down, up = tensors.values()
+    torch.testing.assert_close(weight, 4 * up @ down)
+    with pytest.raises(ValueError, match="CoZ Load Prompt Extractor"):
+        read_weights(out)
+    assert read_keyed(out).alpha == 32
+
+
+@pytest.mark.parametrize("isolated", [[], ["-I"]], ids=["by path", "by path, isolated"])
+def test_runs_by_path_from_anywhere(tmp_path, isolated):
+    line = [sys.executable, *isolated, ROOT / "tools" / "convert.py", VAE_ENCODER, "o.safetensors"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "only CoZ Load SR LoRA takes it, Load VAE does not" in done.stdout
+    assert "--vae" in done.stdout
+    assert read_weights(tmp_path / "o.safetensors").kind == "coz vae encoder"
+
+
+def test_an_error_is_one_line(tmp_path):
+    page = tmp_path / "page.pkl"
+    page.write_text("<!DOCTYPE html>")
+    line = [sys.executable, "-m", "tools.convert", page, tmp_path / "out.safetensors"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: page\.pkl: expected .*, but found a web page; .*\n", done.stderr)

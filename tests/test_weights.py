@@ -1,0 +1,378 @@
+import json
+import os
+import pickle
+import re
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from coz.lora import lora_pairs
+from coz.weights import read_keyed, read_vae, read_weights
+
+DATA = Path(__file__).parent / "data"
+LANGUAGE_LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+class Gadget:
+    """What a hostile file holds: unpickled by pickle itself, it makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"echo ran > {self.marker}",)
+
+
+def factors(layer, rank=4):
+    return {
+        f"{layer}.lora_A.weight": torch.randn(rank, 8),
+        f"{layer}.lora_B.weight": torch.randn(8, rank),
+    }
+
+
+def save_adapter(folder, tensors, **config):
+    path = folder / "adapter_model.safetensors"
+    save_file(tensors, path)
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8, **config}))
+    return path
+
+
+def sd3_transformer():
+    torch.manual_seed(0)
+    return SD3Transformer2DModel(
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        caption_projection_dim=32,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        pos_embed_max_size=8,
+    )
+
+
+def unet():
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=8,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sr_lora_2block.pkl", "coz lora"), ("sr_vae_encoder_small.pt", "coz vae encoder")],
+)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_upstream_files_are_read_in_both_formats_of_torch(tmp_path, name, kind, is_zip):
+    content = torch.load(DATA / name, weights_only=True)
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=is_zip)
+    weights, golden = read_weights(tmp_path / name), read_weights(DATA / name)
+    assert weights.kind == kind
+    for part in ["lora", "vae"]:
+        found, expected = getattr(weights, part), getattr(golden, part)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in found)
+
+
+@pytest.mark.parametrize("name", ["sr_lora_2block.pkl", "sr_vae_encoder_small.pt"])
+def test_tensors_of_training_leave_their_gradients_behind(tmp_path, name):
+    content = torch.load(DATA / name, weights_only=True)
+    for tensor in content if isinstance(content, list) else content.values():
+        tensor.requires_grad_()
+    torch.save(content, tmp_path / name)
+    weights = read_weights(tmp_path / name)
+    assert not any(tensor.requires_grad for tensor in {**weights.lora, **weights.vae}.values())
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "x.pt"])
+@pytest.mark.parametrize("form", ["pickle", "torch", "old torch", "in a list", "as a config"])
+def test_nothing_in_a_hostile_file_runs(tmp_path, monkeypatch, name, form):
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    marker, path = tmp_path / "ran", tmp_path / name
+    gadget = Gadget(marker)
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(gadget))
+    elif form == "torch":
+        torch.save(gadget, path)
+    elif form == "old torch":
+        torch.save({"state_dict_unet": gadget}, path, _use_new_zipfile_serialization=False)
+    elif form == "in a list":
+        torch.save([*torch.load(DATA / "sr_lora_2block.pkl", weights_only=True), gadget], path)
+    else:
+        (tmp_path / "adapter_config.json").write_bytes(pickle.dumps(gadget))
+        torch.save(factors("base_model.model.transformer_blocks.0.attn.to_q"), path)
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, but found .*; "):
+        read_weights(path)
+    assert not marker.exists()
+    if form == "pickle":
+        pickle.loads(path.read_bytes())
+        assert marker.exists(), "the gadget itself does not work"
+
+
+def test_a_hostile_files_call_is_named(tmp_path):
+    torch.save(Gadget(tmp_path / "ran"), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"found a call of (posix|nt)\.system, which does not run"):
+        read_weights(tmp_path / "x.pt")
+
+
+def safetensors(header, body=b"", length=None):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def entry(shape, start, end):
+    return {"a.lora_A.weight": {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pkl", b"", "found an empty file; download it again"),
+        ("a.safetensors", b"", "found an empty file; download"),
+        ("a.pkl", b"\n\n<!DOCTYPE html><html>", "found a web page; download the file itself"),
+        ("a.safetensors", b"\xef\xbb\xbf<html>", "found a web page"),
+        (
+            "a.pt",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 68\n",
+            "found a git-lfs pointer; run git lfs pull, or download the file itself",
+        ),
+        ("a.pt", b"hello", r"found a file that begins with b'hello'; download it again"),
+        ("a.safetensors", b"hello", r"found a file that begins with b'hello'"),
+        ("a.safetensors", b"PK\x03\x04", "found a PyTorch file; rename it to end in .pt"),
+        ("a.safetensors", pickle.dumps([1]), "found a PyTorch file; rename it"),
+        ("a.pt", safetensors({}), "found safetensors; rename it to end in .safetensors"),
+        ("a.safetensors", safetensors({}, length=1 << 40), "damaged or cut short; download"),
+        ("a.safetensors", safetensors({}, length=1), "damaged or cut short"),
+        ("a.safetensors", safetensors(entry([9, 9], 0, 324), b"1234"), "damaged or cut short"),
+        ("a.safetensors", safetensors(entry([9, 9], 0, 4), b"1234"), "damaged or cut short"),
+        ("a.safetensors", safetensors(entry([1], 2, 6), b"123456"), "damaged or cut short"),
+        ("a.safetensors", safetensors({"x": 1}), "damaged or cut short"),
+        ("a.pkl", pickle.dumps(["a"]), "damaged or cut short"),
+    ],
+)
+def test_what_is_no_weight_file_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*{message}"):
+        read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_is_cut_short_is_refused(tmp_path, is_zip, part):
+    content = torch.load(DATA / "sr_lora_2block.pkl", weights_only=True)
+    path = tmp_path / "a.pkl"
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(ValueError, match=r"^a\.pkl: expected a PyTorch .*download it again$"):
+        read_weights(path)
+
+
+def test_another_zip_archive_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pkl", "w") as archive:
+        archive.writestr("a/model_20001.pkl", b"")
+    with pytest.raises(ValueError, match=r"another zip archive, .*; unpack it"):
+        read_weights(tmp_path / "a.pkl")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^a\.pkl: expected a weight file, but found none"):
+        read_weights(tmp_path / "a.pkl")
+    with pytest.raises(ValueError, match=f"^{tmp_path.name}: .* found a folder; name the file in"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("content", [3, "text", {"a": 3}, {3: torch.zeros(1)}, torch.zeros(3), ()])
+def test_a_pickle_of_something_else_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="expected named tensors"):
+        read_weights(tmp_path / "a.pt")
+
+
+def test_a_model_is_no_lora(tmp_path):
+    save_file({"joint_blocks.0.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(
+        ValueError, match=r"found joint_blocks\.0\.weight; a whole model belongs into"
+    ):
+        read_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("make", [sd3_transformer, unet])
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_peft_adapters_count_as_in_peft(tmp_path, make, use_rslora):
+    config = LoraConfig(
+        r=4,
+        lora_alpha=6,
+        use_rslora=use_rslora,
+        target_modules=["to_q", "to_out.0", "add_q_proj", "linear", "conv1", "conv_in"],
+        rank_pattern={"to_q": 2, r"attn\d?.to_out.0": 3},
+        alpha_pattern={"to_out.0": 5, "transformer_blocks.1.norm1.linear": 7, "conv1": 9},
+        init_lora_weights=False,
+    )
+    model = get_peft_model(make(), config)
+    model.save_pretrained(tmp_path)
+    weights = read_weights(tmp_path / "adapter_model.safetensors")
+    pairs, alphas = lora_pairs(weights.lora)
+    expected = {
+        name.removeprefix("base_model.model."): layer.get_delta_weight("default")
+        for name, layer in model.named_modules()
+        if hasattr(layer, "get_delta_weight")
+    }
+    if make is unet:
+        expected = {f"lora_unet_{n.replace('.', '_')}": delta for n, delta in expected.items()}
+    else:
+        expected = {f"transformer.{name}": delta for name, delta in expected.items()}
+    assert pairs.keys() == expected.keys()
+    for layer, (down, up) in pairs.items():
+        product = (up.flatten(1) @ down.flatten(1)).reshape(expected[layer].shape)
+        scale = float(alphas[f"{layer}.alpha"]) / down.shape[0]
+        torch.testing.assert_close(scale * product, expected[layer], rtol=1e-5, atol=1e-6)
+    assert weights.kind == "peft lora"
+    assert (weights.rank, weights.alpha, weights.latent_shift) == (None, None, None)
+
+
+def test_a_uniform_peft_adapter_states_its_rank_and_alpha(tmp_path):
+    path = save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+    weights = read_weights(path)
+    assert (weights.rank, weights.alpha) == (4, 8.0)
+    assert weights.lora["transformer.transformer_blocks.0.attn.to_q.alpha"] == 8
+
+
+def test_a_peft_adapter_without_its_config_is_refused(tmp_path):
+    path = save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+    (tmp_path / "adapter_config.json").unlink()
+    message = (
+        "adapter_model.safetensors: expected adapter_config.json beside it, which says how strong "
+        f"the LoRA is, but found none; put the one that it was saved with into {tmp_path}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"use_dora": True}, "found use_dora=True in its config"),
+        ({"bias": "all"}, "found bias=all"),
+        ({"fan_in_fan_out": True}, "found fan_in_fan_out=True"),
+        ({"peft_type": "LOHA"}, "found peft_type=LOHA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "found init_lora_weights=pissa_niter_4"),
+        (
+            {"lora_alpha": None},
+            r"numbers, .* found \[4, None, None, None\]; take the adapter_config.json",
+        ),
+        ({"r": 8}, r"attn\.to_q to have rank 8, as its config says, but found 4"),
+        ({"rank_pattern": {"to_q": 2}}, "to have rank 2, as its config says, but found 4"),
+        ({"rank_pattern": {"(": 2}}, "of its config to be numbers"),
+        ({"rank_pattern": [1]}, "of its config to be numbers"),
+        ({"alpha_pattern": {"to_q": "x"}}, "of its config to be numbers"),
+    ],
+)
+def test_a_peft_config_that_cannot_be_honoured_is_refused(tmp_path, config, message):
+    layer = factors("base_model.model.transformer_blocks.0.attn.to_q")
+    with pytest.raises(ValueError, match=message):
+        read_weights(save_adapter(tmp_path, layer, **config))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\x00", "[" * 100_000])
+def test_a_config_that_is_no_json_is_refused(tmp_path, text):
+    path = save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(ValueError, match="expected a JSON object as the LoRA's config, but found"):
+        read_weights(path)
+
+
+def test_more_than_lora_in_a_peft_adapter_is_refused(tmp_path):
+    layer = "base_model.model.transformer_blocks.0.attn.to_q"
+    extra = {f"{layer}.lora_magnitude_vector": torch.zeros(8)}
+    with pytest.raises(ValueError, match=r"found 1 and .*lora_magnitude_vector besides"):
+        read_weights(save_adapter(tmp_path, {**factors(layer), **extra}))
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_prompt_lora_is_sent_to_its_own_node(tmp_path, has_config):
+    path = save_adapter(tmp_path, factors(LANGUAGE_LAYER))
+    if not has_config:
+        (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ValueError, match="language model; choose it in CoZ Load Prompt Extractor"):
+        read_weights(path)
+
+
+def test_a_prompt_lora_is_named_as_the_hosts_text_encoders(tmp_path):
+    keyed = read_keyed(save_adapter(tmp_path, factors(LANGUAGE_LAYER, 8), r=8, lora_alpha=32))
+    layer = "text_encoders.transformer.model.layers.0.self_attn.q_proj"
+    assert keyed.tensors.keys() == {
+        f"{layer}.{end}" for end in ["lora_A.weight", "lora_B.weight", "alpha"]
+    }
+    assert (keyed.kind, keyed.rank, keyed.alpha) == ("peft lora", 8, 32.0)
+
+
+def test_an_ordinary_lora_passes_through(tmp_path):
+    tensors = {
+        "lora_unet_a.lora_down.weight": torch.zeros(4, 8),
+        "lora_unet_a.lora_up.weight": torch.zeros(8, 4),
+        "lora_unet_a.alpha": torch.tensor(2.0),
+        "lora_te_b_self_attn_q_proj.lora_up.weight": torch.zeros(8, 4),
+        "text_encoder.c.self_attn.q_proj.lora_A.weight": torch.zeros(4, 8),
+        "vae.d": torch.zeros(1),
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    torch.save(tensors, tmp_path / "a.pt")
+    for name in ["a.safetensors", "a.pt"]:
+        weights = read_weights(tmp_path / name)
+        assert weights.lora.keys() == tensors.keys()
+        assert weights.kind == "lora"
+        assert weights[2:] == ({}, {}, {}, 4, 2.0, None)
+
+
+def test_a_diffusers_lora_without_metadata_counts_once(tmp_path):
+    save_file(factors("transformer.transformer_blocks.0.attn.to_q"), tmp_path / "a.safetensors")
+    weights = read_weights(tmp_path / "a.safetensors")
+    assert (weights.rank, weights.alpha) == (4, 4.0)
+    assert len(weights.lora) == 2
+
+
+def test_a_diffusers_lora_counts_as_its_metadata_says(tmp_path):
+    model = sd3_transformer()
+    config = LoraConfig(
+        r=4, lora_alpha=6, target_modules=["to_q"], alpha_pattern={"1.attn.to_q": 3}
+    )
+    model.add_adapter(config)
+    model.save_lora_adapter(tmp_path, weight_name="a.safetensors")
+    plain = load_file(tmp_path / "a.safetensors")
+    named = {f"transformer.{name}": tensor for name, tensor in plain.items()}
+    adapter = {f"transformer.{name}": value for name, value in config.to_dict().items()}
+    metadata = {"lora_adapter_metadata": json.dumps(adapter, default=list)}
+    save_file(named, tmp_path / "b.safetensors", {**metadata, "format": "pt"})
+    lora = read_weights(tmp_path / "b.safetensors").lora
+    assert lora.keys() - named.keys() == {
+        f"transformer.transformer_blocks.{i}.attn.to_q.alpha" for i in range(2)
+    }
+    assert lora["transformer.transformer_blocks.0.attn.to_q.alpha"] == 6
+    assert lora["transformer.transformer_blocks.1.attn.to_q.alpha"] == 3
+
+
+def test_a_vae_without_decoder_is_no_base(tmp_path):
+    save_file({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(
+        ValueError, match=r"expected a VAE with its decoder, but found encoder\.conv_in"
+    ):
+        read_vae(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("metadata", [{"kind": "new kind"}, {}, {"kind": "coz lora"}])
+def test_a_converted_file_of_another_version_is_refused(tmp_path, metadata):
+    metadata = {"format": "chain-of-zoom/1", **metadata}
+    save_file(factors("transformer.a"), tmp_path / "a.safetensors", metadata)
+    with pytest.raises(ValueError, match=r"tools/convert\.py, .*; convert the original again"):
+        read_weights(tmp_path / "a.safetensors")

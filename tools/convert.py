@@ -1,0 +1,161 @@
+"""Turn a weight file of Chain-of-Zoom, OSEDiff or PEFT into safetensors for ComfyUI's own loaders.
+
+    python -m tools.convert model_20001.pkl coz_sr_lora.safetensors
+    python -m tools.convert vae_encoder_20001.pt coz_vae.safetensors --vae sd3_medium.safetensors
+    python -m tools.convert adapter_model.safetensors coz_prompt_lora.safetensors --dtype bf16
+
+Runs by path as well, with the Python that ComfyUI runs on; in the folder of the Windows portable:
+
+    python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\convert.py IN OUT
+"""
+
+import argparse
+import hashlib
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# An embedded Python has neither the working directory nor the script's folder in its path.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+try:
+    import torch
+    from safetensors.torch import save
+    from torch import Tensor
+
+    from coz.lora import LORA_FACTOR, KeyedWeights, SRWeights, sr_weights
+    from coz.vae import host_vae
+    from coz.weights import FORMAT, read_keyed, read_vae
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
+
+DTYPES = {"bf16": torch.bfloat16, "fp8_e4m3fn": torch.float8_e4m3fn}
+DTYPE_HELP = """dtype of the weights (default: the source's, and float32 for what was merged). bf16:
+half of float32's size, each weight off by up to 0.4 percent; fp8_e4m3fn: a quarter, off by up to 6
+percent, and more in a VAE, whose small weights it cannot scale. What it cost is printed."""
+
+USES = {
+    "coz lora": "Load LoRA takes it, and CoZ Load SR LoRA.",
+    "coz vae encoder": "It is an encoder alone: only CoZ Load SR LoRA takes it, Load VAE does not. "
+    "For Load VAE, convert with --vae BASE.",
+    "osediff": "Load LoRA takes its UNet part; only CoZ Load SR LoRA takes its VAE part. "
+    "For Load VAE, convert once more with --vae BASE.",
+    "peft lora": "Load LoRA takes it; Load LoRA (Model and CLIP) if it is for a text encoder.",
+    "lora": "Load LoRA takes it.",
+}
+
+
+def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | None) -> str:
+    """Write the file; returns what it is for."""
+    if out.suffix.lower() != ".safetensors":
+        raise ValueError(f"{out.name}: expected a name that ends in .safetensors")
+    if out.resolve() in (source.resolve(), base and base.resolve()):
+        raise ValueError(f"{out.name}: expected a new file, but it is one that is read")
+    keyed = read_keyed(source)
+    tensors, use = keyed.tensors, USES[keyed.kind]
+    metadata = describe(keyed, source)
+    if base:
+        tensors, use = whole_vae(read_vae(base), sr_weights(keyed)), "Load VAE takes it."
+    if dtype:
+        tensors, cost = cast_weights(tensors, dtype)
+        use += f" Its weights differ by {cost:.2%} (root mean square)."
+    part = out.with_name(f"{out.name}.part")
+    part.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, metadata))
+    os.replace(part, out)
+    return use
+
+
+def describe(keyed: KeyedWeights, source: Path) -> dict[str, str]:
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    entries = {
+        "format": FORMAT,
+        "kind": keyed.kind,
+        "source_sha256": digest.hexdigest(),
+        "rank": keyed.rank,
+        "alpha": keyed.alpha,
+        "latent_shift": keyed.latent_shift,
+    }
+    return {name: str(value) for name, value in entries.items() if value is not None}
+
+
+def whole_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tensor]:
+    """The base VAE with the VAE weights of a file in it, in ComfyUI's naming."""
+    if not weights.vae and not weights.vae_diff:
+        raise ValueError(
+            "expected VAE weights, but found none; take Chain-of-Zoom's VAE encoder or OSEDiff's "
+            "file, or leave --vae out"
+        )
+    whole = host_vae(base)
+    for name, tensor in {**weights.vae, **weights.vae_diff}.items():
+        found = tuple(whole[name].shape) if name in whole else "none"
+        if found != tuple(tensor.shape):
+            raise ValueError(
+                f"expected {name} of the base VAE to be {tuple(tensor.shape)}, but found {found}; "
+                "take the VAE of the base model that the weights are for"
+            )
+    summed = {name: whole[name].float() + diff for name, diff in weights.vae_diff.items()}
+    return {**whole, **weights.vae, **summed}
+
+
+def cast_weights(
+    tensors: Mapping[str, Tensor], dtype: torch.dtype
+) -> tuple[dict[str, Tensor], float]:
+    """The weights in another dtype, and by how much they differ (relative, root mean square).
+
+    Alphas, biases and norms, a thousandth of a file, keep theirs. float8 has no scale, and most of
+    a LoRA is below its smallest number: there each factor is multiplied by the power of two that
+    fills float8's range, and its layer's alpha is divided by it.
+    """
+    cast = dict(tensors)
+    change = total = 0.0
+    limit = torch.finfo(dtype).max
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2:
+            continue
+        weight = tensor.float()
+        peak = weight.abs().max().item()
+        factor = LORA_FACTOR.fullmatch(name)
+        if factor and peak and dtype is torch.float8_e4m3fn:
+            scale = 2.0 ** math.floor(math.log2(limit / peak))
+            weight, peak = weight * scale, peak * scale
+            rank = tensor.shape[0 if factor[2] in ("A", "down") else 1]
+            alpha = f"{factor[1]}.alpha"
+            cast[alpha] = cast.get(alpha, torch.tensor(float(rank))).float() / scale
+        if not peak <= limit:
+            raise ValueError(f"{name} holds {peak}, which {dtype} cannot; take another --dtype")
+        cast[name] = weight.to(dtype)
+        size = weight.square().mean().item() or 1.0
+        change += (cast[name].float() - weight).square().sum().item() / size
+        total += weight.numel()
+    return cast, math.sqrt(change / max(total, 1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="IN", type=Path, help="the file as it was published")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
+    parser.add_argument(
+        "--vae",
+        metavar="BASE",
+        type=Path,
+        help="write a whole VAE: this one (a VAE or a whole checkpoint, .safetensors) with the "
+        "weights of IN in it. Without it, what IN holds for a VAE is for CoZ Load SR LoRA only",
+    )
+    parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
+    options = parser.parse_args()
+    try:
+        use = convert(options.source, options.out, options.vae, DTYPES.get(options.dtype))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"Wrote {options.out}. {use}")
+
+
+if __name__ == "__main__":
+    main()
