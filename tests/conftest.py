@@ -1,4 +1,3 @@
-import asyncio
 import sys
 from pathlib import Path
 
@@ -38,19 +37,6 @@ def make_chain():
 @pytest.fixture(scope="session")
 def pack():
     """The pack's root module, loaded into this process by the host's own loader."""
-    from tools.host import host_path
+    from tools.in_process import load_pack
 
-    sys.path.insert(0, str(host_path()))
-    import torch
-    from comfy.cli_args import args
-
-    args.cpu = not torch.cuda.is_available()
-    import nodes
-
-    async def load():
-        await nodes.init_builtin_extra_nodes()
-        assert await nodes.load_custom_node(str(ROOT)), "the host could not load the pack"
-
-    asyncio.run(load())
-    loop = nodes.NODE_CLASS_MAPPINGS["CoZChainLoop"]
-    return sys.modules[loop.__module__.removesuffix(".nodes.loop")]
+    return load_pack()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from typing import Any
 import aiohttp
 
 Event = dict[str, Any]
+
+TEXT_MESSAGE = 3
+"""ComfyUI protocol.py, BinaryEventTypes.TEXT."""
 
 
 class PromptError(RuntimeError):
@@ -25,6 +29,8 @@ class Run:
     """The server's messages about it, in order: {"type": ..., "data": {...}}."""
     outputs: dict[str, Event] = field(default_factory=dict)
     """Node id -> its ui output, as the server's history keeps it."""
+    notices: list[tuple[str, str]] = field(default_factory=list)
+    """(node id, text) of the lines that nodes showed on themselves."""
 
     @property
     def executed(self) -> list[str]:
@@ -57,6 +63,9 @@ async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], Non
                 raise PromptError(json.dumps(answer, ensure_ascii=False))
         run = Run(answer["prompt_id"])
         async for message in socket:
+            if message.type == aiohttp.WSMsgType.BINARY:
+                run.notices += _notices(message.data)
+                continue
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue
             event = json.loads(message.data)
@@ -72,6 +81,13 @@ async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], Non
             raise PromptError("the server closed the connection")
         run.outputs = await _outputs(session, run.prompt_id)
     return run
+
+
+def _notices(message: bytes) -> list[tuple[str, str]]:
+    # The kind, the length of the node's id, the id, the text; previews are of other kinds.
+    kind, length = struct.unpack_from(">II", message)
+    node, text = message[8 : 8 + length], message[8 + length :]
+    return [(node.decode(), text.decode())] if kind == TEXT_MESSAGE else []
 
 
 async def _outputs(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Event]:

@@ -1,0 +1,28 @@
+"""ComfyUI and the pack in this process, without a server: for tests of nodes and for benchmarks."""
+
+import asyncio
+import sys
+from types import ModuleType
+
+from .host import ROOT, host_path
+
+
+def load_pack(on_cpu: bool = False) -> ModuleType:
+    """The pack's root module, loaded by the host's own loader. On the CPU where there is no GPU.
+
+    From then on the host's modules (comfy, nodes, ...) can be imported.
+    """
+    sys.path.insert(0, str(host_path()))
+    import torch
+    from comfy.cli_args import args
+
+    args.cpu = on_cpu or not torch.cuda.is_available()
+    import nodes
+
+    async def load() -> None:
+        await nodes.init_builtin_extra_nodes()
+        assert await nodes.load_custom_node(str(ROOT)), "the host could not load the pack"
+
+    asyncio.run(load())
+    loop = nodes.NODE_CLASS_MAPPINGS["CoZChainLoop"]
+    return sys.modules[loop.__module__.removesuffix(".nodes.loop")]
