@@ -8,6 +8,7 @@ here knows ComfyUI.
 from .chain import ZoomChain, step_seed
 from .color import adain_align, wavelet_align
 from .geometry import Target, Window, carry_target, first_frame, plan_steps, zoom_window
+from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
 from .prompt import join_texts, step_texts
 from .resample import crop, resize
 from .view import strip, zoom_frames
@@ -21,11 +22,15 @@ __all__ = [
     "crop",
     "first_frame",
     "join_texts",
+    "one_step_noise",
+    "pad_to_multiple",
     "plan_steps",
     "resize",
     "step_seed",
     "step_texts",
     "strip",
+    "to_model",
+    "to_vae",
     "wavelet_align",
     "zoom_frames",
     "zoom_window",

@@ -3,8 +3,11 @@ from comfy_api.latest import Caching, ComfyExtension, io
 from .cache import ChainCache
 from .collect import CoZChainCollect, CoZChainInput
 from .color import CoZColorFix
+from .diffusion import CoZRefineStep, CoZSRStep
+from .encode import CoZEncodePrompt
 from .host import register_builtin_models
 from .loop import CoZChainLoop
+from .lora import CoZLoadSRLoRA
 from .sample import CoZSamplePicture
 from .upscale import CoZUpscaleStep
 from .zoom import CoZCropCenterZoom, CoZFitImage
@@ -19,9 +22,13 @@ class ChainOfZoomExtension(ComfyExtension):
         return [
             CoZChainLoop,
             CoZCropCenterZoom,
+            CoZSRStep,
             CoZColorFix,
             CoZFitImage,
             CoZUpscaleStep,
+            CoZRefineStep,
+            CoZEncodePrompt,
+            CoZLoadSRLoRA,
             CoZSamplePicture,
             CoZChainInput,
             CoZChainCollect,

@@ -1,10 +1,13 @@
 """The adapter: the host's images, masks and folders in the form that coz/ works with."""
 
+import logging
 from pathlib import Path
 
 import comfy.model_management
 import folder_paths
 import torch
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
 from torch import Tensor
 
 from ..coz.geometry import Target, Window
@@ -17,6 +20,13 @@ SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
 def register_builtin_models() -> None:
     """Let the host's Load Upscale Model list the models that ship with the pack."""
     folder_paths.add_model_folder_path("upscale_models", str(PACK / "models"))
+
+
+def notice(text: str) -> None:
+    """Show a line on the node that runs; for a child of Chain Loop, on the loop."""
+    logging.getLogger("chain_of_zoom").warning(text)
+    if context := get_executing_context():  # none where another node calls execute
+        PromptServer.instance.send_progress_text(text, context.node_id.split(".")[0])
 
 
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:

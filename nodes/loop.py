@@ -6,11 +6,11 @@ from comfy_execution.utils import get_executing_context
 
 from ..coz.geometry import first_frame, plan_steps
 from ..coz.prompt import join_texts, step_texts
+from .backbone import ONE_STEP, Backbone, backbone_input
 from .cache import CHILD_PREFIX
 from .collect import MAX_STEPS, Chain
 from .color import METHODS, WAVELET_LEVELS
-from .host import SEARCH_ALIASES, target_of, to_bchw
-from .upscale import resampling_input
+from .host import SEARCH_ALIASES, notice, target_of, to_bchw
 from .zoom import center_inputs, frame_inputs, mask_input
 
 
@@ -31,25 +31,7 @@ class CoZChainLoop(io.ComfyNode):
                 io.Image.Input(
                     "image", tooltip="The picture to zoom into: one picture, not a batch."
                 ),
-                io.DynamicCombo.Input(
-                    "backbone",
-                    options=[
-                        io.DynamicCombo.Option(
-                            "upscale model",
-                            [
-                                io.UpscaleModel.Input(
-                                    "upscale_model",
-                                    raw_link=True,
-                                    lazy=True,
-                                    tooltip="Any model of Load Upscale Model; coz_lite_x4 and coz_lite_x4_texture come with "
-                                    "the pack.",
-                                ),
-                                resampling_input(),
-                            ],
-                        )
-                    ],
-                    tooltip="What sharpens each step.",
-                ),
+                backbone_input(),
                 io.Int.Input(
                     "steps",
                     default=4,
@@ -69,7 +51,7 @@ class CoZChainLoop(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "prompting",
                     options=[io.DynamicCombo.Option("text", [])],
-                    tooltip="Where the text of each step comes from. Upscale models do not read it.",
+                    tooltip="Where the text of each step comes from.",
                 ),
                 io.String.Input(
                     "prompt",
@@ -91,7 +73,7 @@ class CoZChainLoop(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Each step draws its own seed from this one. Upscale models use none.",
+                    tooltip="Each step draws its own seed from this one. Used by any checkpoint only: the others draw nothing.",
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -136,6 +118,8 @@ class CoZChainLoop(io.ComfyNode):
             )
         if not 1 <= steps <= MAX_STEPS:  # the schema's limits do not hold for a linked value
             raise ValueError(f"steps must be 1 to {MAX_STEPS}, got {steps}")
+        if backbone["backbone"] == ONE_STEP and scale != 4:
+            notice(f"scale is {scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x")
         target = target_of(center_x, center_y, mask)
         first = first_frame(*source_size, size, frame, target)
         plan = plan_steps(first.height, first.width, scale, steps, first.target)
@@ -165,6 +149,8 @@ class CoZChainLoop(io.ComfyNode):
             center_y=target.y,
         ).out(0)
         frames = {"frame_0": current}
+        texts = step_texts(prompt, step_prompts, steps)
+        sharpener = Backbone(backbone, node, seed)
         for i, step in enumerate(plan, 1):
             zoom = node(
                 "CoZCropCenterZoom",
@@ -175,14 +161,7 @@ class CoZChainLoop(io.ComfyNode):
                 center_y=step.aim.y,
                 resampling="bicubic",
             )
-            current = node(
-                "CoZUpscaleStep",
-                f"sr_{i}",
-                upscale_model=backbone["upscale_model"],
-                crop=zoom.out(1),
-                zoomed=zoom.out(0),
-                resampling=backbone["resampling"],
-            ).out(0)
+            current = sharpener.step(i, zoom, texts[i - 1])
             if color_fix != "none":
                 current = node(
                     "CoZColorFix",
@@ -201,7 +180,7 @@ class CoZChainLoop(io.ComfyNode):
             scale=scale,
             steps=steps,
             windows=json.dumps([first.window, *(step.window for step in plan)]),
-            prompts=join_texts(step_texts(prompt, step_prompts, steps)),
+            prompts=join_texts(texts),
             seed=seed,
             **frames,
         )

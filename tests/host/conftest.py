@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import NamedTuple
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -37,3 +40,126 @@ def server():
     """URL of a real server with default flags."""
     with serve() as url:
         yield url
+
+
+@pytest.fixture
+def step(node):
+    def run(*args, **kwargs):
+        with torch.inference_mode():
+            return node("CoZSRStep").execute(*args, **kwargs)[0]
+
+    return run
+
+
+class Backbone(NamedTuple):
+    """A diffusion model in the host, and the same networks in diffusers."""
+
+    model: object
+    vae: object
+    transformer: object
+    autoencoder: object
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def sd3_networks(pack, tmp_path_factory):
+    """A tiny SD3 with random weights, as diffusers' networks and as files."""
+    from tools.random_sd3 import autoencoder, sd3_transformer
+
+    folder = tmp_path_factory.mktemp("sd3")
+    networks = sd3_transformer(2), autoencoder()
+    for network, name in zip(networks, ("transformer", "vae"), strict=True):
+        save_file(network.state_dict(), folder / f"{name}.safetensors")
+    return *networks, folder
+
+
+@pytest.fixture(scope="session")
+def load_sd3(sd3_networks):
+    """The tiny SD3 as the host's own loaders make it: (model, vae)."""
+    import comfy.sd
+    import comfy.utils
+
+    folder = sd3_networks[-1]
+
+    def load(dtype=torch.float32):
+        model = comfy.sd.load_diffusion_model(
+            str(folder / "transformer.safetensors"), model_options={"dtype": dtype}
+        )
+        weights = comfy.utils.load_torch_file(str(folder / "vae.safetensors"))
+        return model, comfy.sd.VAE(sd=weights, dtype=dtype)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def sd3(sd3_networks, load_sd3):
+    return Backbone(*load_sd3(), *sd3_networks)
+
+
+@pytest.fixture(scope="session")
+def vae_4(pack):
+    """A VAE with 4 channels, as of SD1.5."""
+    import comfy.sd
+
+    from tools.random_sd3 import autoencoder
+
+    network = autoencoder(latent_channels=4)
+    vae = comfy.sd.VAE(sd=network.state_dict(), dtype=torch.float32)
+    return Backbone(None, vae, None, network, Path())
+
+
+@pytest.fixture(scope="session")
+def tiny_unet(pack):
+    """The host's SD1.5 at a tenth of its width, eps or v-prediction."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    def load(parametrisation):
+        config = comfy.supported_models.SD15(
+            {
+                "image_size": 32,
+                "in_channels": 4,
+                "out_channels": 4,
+                "model_channels": 32,
+                "num_res_blocks": [1, 1],
+                "channel_mult": [1, 2],
+                "transformer_depth": [1, 1],
+                "transformer_depth_output": [1, 1, 1, 1],
+                "transformer_depth_middle": 1,
+                "num_heads": 4,
+                "context_dim": 768,
+                "use_spatial_transformer": True,
+                "use_linear_in_transformer": False,
+                "adm_in_channels": None,
+                "legacy": False,
+                "use_temporal_attention": False,
+            }
+        )
+        config.set_inference_dtype(torch.float32, None)
+        torch.manual_seed(0)
+        kind = comfy.model_base.ModelType[parametrisation]
+        network = comfy.model_base.BaseModel(config, model_type=kind, device="cpu")
+        for weight in network.diffusion_model.parameters():
+            torch.nn.init.normal_(weight, std=0.05)
+        device = torch.device("cpu")
+        return comfy.model_patcher.ModelPatcher(network, device, device)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def coz_files(sd3_networks, tmp_path_factory):
+    """Files as Chain-of-Zoom's in models/loras and models/vae, and networks with them merged."""
+    import folder_paths
+
+    from tools.random_sd3 import coz_lora, with_coz_encoder, with_coz_lora
+
+    transformer, autoencoder, _ = sd3_networks
+    folder = tmp_path_factory.mktemp("coz")
+    lora, adapted = coz_lora(2), with_coz_encoder(autoencoder)
+    torch.save(lora, folder / "model_20001.pkl")
+    torch.save(adapted.encoder.state_dict(), folder / "vae_encoder_20001.pt")
+    for kind in ("loras", "vae"):
+        folder_paths.add_model_folder_path(kind, str(folder))
+    return Backbone(None, None, with_coz_lora(transformer, lora), adapted, folder)

@@ -18,11 +18,22 @@ FROZEN = {
         "zoomed crop window center_x center_y",
     ),
     "CoZUpscaleStep": ("upscale_model crop zoomed resampling", "IMAGE"),
+    "CoZSRStep": ("model vae positive image latent_shift", "IMAGE"),
+    "CoZRefineStep": (
+        "model vae positive negative image steps cfg sampler_name scheduler denoise seed",
+        "IMAGE",
+    ),
+    "CoZEncodePrompt": ("clip prompt t5_tokens", "CONDITIONING"),
+    "CoZLoadSRLoRA": ("model vae lora_name vae_encoder_name strength", "MODEL VAE"),
     "CoZColorFix": ("image reference method levels", "IMAGE"),
     "CoZSamplePicture": ("picture", "IMAGE"),
 }
 FROZEN_OPTIONS = {
-    ("CoZChainLoop", "backbone"): {"upscale model": "upscale_model resampling"},
+    ("CoZChainLoop", "backbone"): {
+        "upscale model": "upscale_model resampling",
+        "one-step diffusion": "model vae clip latent_shift",
+        "any checkpoint": "model vae clip negative sampling_steps cfg sampler_name scheduler denoise",
+    },
     ("CoZChainLoop", "prompting"): {"text": ""},
 }
 FROZEN_DEFAULTS = {
@@ -36,6 +47,13 @@ FROZEN_DEFAULTS = {
         "scale": 4.0, "center_x": 0.5, "center_y": 0.5, "resampling": "bicubic",
     },
     "CoZUpscaleStep": {"resampling": "bicubic"},
+    "CoZSRStep": {"latent_shift": "auto"},
+    "CoZRefineStep": {
+        "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.35,
+        "seed": 0,
+    },
+    "CoZEncodePrompt": {"prompt": "", "t5_tokens": 512},
+    "CoZLoadSRLoRA": {"vae_encoder_name": "none", "strength": 1.0},
     "CoZColorFix": {"method": "wavelet", "levels": 5},
     "CoZSamplePicture": {},
 }  # fmt: skip
@@ -100,5 +118,9 @@ def test_public_nodes_are_in_their_categories(schemas):
         "CoZColorFix": "Chain-of-Zoom",
         "CoZFitImage": "Chain-of-Zoom/step",
         "CoZUpscaleStep": "Chain-of-Zoom/step",
+        "CoZSRStep": "Chain-of-Zoom",
+        "CoZRefineStep": "Chain-of-Zoom/step",
+        "CoZEncodePrompt": "Chain-of-Zoom/step",
+        "CoZLoadSRLoRA": "Chain-of-Zoom/load",
         "CoZSamplePicture": "Chain-of-Zoom/load",
     }

@@ -1,0 +1,120 @@
+"""One-step prediction on a diffusion model: its latent conventions, and sizes it can take."""
+
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LatentShift = Literal["reference", "symmetric", "none"]
+
+MULTIPLE_OF = 16
+"""Pixels a side: the VAE reduces by 8, the transformer patches by 2."""
+
+
+class LatentFormat(Protocol):
+    """The affine map between a VAE's latents and its model's, as ComfyUI's formats have it."""
+
+    def process_in(self, latent: Tensor) -> Tensor:
+        """From the VAE's scale to the model's."""
+        ...
+
+    def process_out(self, latent: Tensor) -> Tensor:
+        """From the model's scale to the VAE's."""
+        ...
+
+
+class ModelSampling(Protocol):
+    """The model's parametrisation, as ComfyUI's `model_sampling` objects have it."""
+
+    @property
+    def sigma_max(self) -> Tensor:
+        """The largest noise level."""
+        ...
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """What the network gets for a noised latent."""
+        ...
+
+    def noise_scaling(
+        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False
+    ) -> Tensor:
+        """The noised latent that sampling starts from."""
+        ...
+
+
+def to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
+    """A VAE's latent in the scale of the model.
+
+    Args:
+        latent: (B, C, h, w), as the VAE encodes it.
+        latent_format: The model's.
+        shift: Only "symmetric" subtracts the format's shift; the others only scale.
+
+    Returns:
+        Same shape.
+
+    Source: "reference" is Chain-of-Zoom osediff_sd3.py, OSEDiff_SD3_TEST.forward (no shift on
+    encode, shift on decode); "symmetric" its training code, OSEDiff_SD3_GEN.forward; "none" TSD-SR
+    and the reference's whole-picture mode.
+    """
+    scaled = latent_format.process_in(latent)
+    if shift == "symmetric":
+        return scaled
+    # Not every format has a shift_factor; all have a value that zero maps to.
+    return scaled - latent_format.process_in(torch.zeros_like(latent))
+
+
+def to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
+    """A result of the model that went through `process_out`, as the VAE is to decode it.
+
+    Args:
+        latent: (B, C, h, w), in the VAE's scale with the format's shift added.
+        latent_format: The model's.
+        shift: "none" takes the format's shift away again.
+
+    Returns:
+        Same shape.
+    """
+    if shift == "none":
+        return latent - latent_format.process_out(torch.zeros_like(latent))
+    return latent
+
+
+def one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
+    """What to hand a sampler as noise, so that the network's input at sigma_max is ``latent``.
+
+    The model's x0 prediction from there is the one-step result: z - v for a flow model (sigma 1),
+    (z - sqrt(1 - a) eps) / sqrt(a) for an eps model, sqrt(a) z - sqrt(1 - a) v for v-prediction.
+
+    Args:
+        latent: (B, C, h, w) in the model's scale.
+        sampling: The model's; both of its scalings are linear, so their gain is seen on a one.
+
+    Returns:
+        Same shape.
+    """
+    sigma = sampling.sigma_max.reshape(1).to(latent)
+    one = torch.ones(1, *[1] * (latent.ndim - 1)).to(latent)
+    noised = sampling.noise_scaling(sigma, one, torch.zeros_like(one), max_denoise=True)
+    return latent / sampling.calculate_input(sigma, noised)
+
+
+def pad_to_multiple(image: Tensor, multiple: int = MULTIPLE_OF) -> Tensor:
+    """Extend an image to the right and down to sides that are multiples of ``multiple``.
+
+    Args:
+        image: (B, C, H, W).
+        multiple: In pixels.
+
+    Returns:
+        (B, C, H', W'): mirrored where the side is longer than what is added, else the edge pixels
+        repeated. ``image`` itself where nothing is to add.
+    """
+    for axis in (0, 1):
+        side = image.shape[-1 - axis]
+        added = -side % multiple
+        if added:
+            padding = [0, added, 0, 0] if axis == 0 else [0, 0, 0, added]
+            image = F.pad(image, padding, mode="reflect" if side > added else "replicate")
+    return image

@@ -1,0 +1,168 @@
+"""The bundled workflows of the diffusion backbones, on tiny weights, through the real server."""
+
+import io
+import json
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tools.client import PromptError, run_prompt
+from tools.host import ROOT
+from tools.server import serve
+from tools.workflow import find_node, read_prompt
+
+from .prompts import steps_run
+
+SD3 = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
+OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
+
+
+@pytest.fixture(scope="module")
+def server(load_sd3, coz_files, tmp_path_factory):
+    """A server that has files by all names that the workflows ask for."""
+    import comfy.sd
+    from safetensors.torch import save_file
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    clip_l = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072,
+        num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).half()  # fmt: skip
+    weights = {f"text_model.{name}": weight for name, weight in clip_l.state_dict().items()}
+    save_file(weights, folder / "clip_l.safetensors")
+    clip = comfy.sd.load_clip([str(folder / "clip_l.safetensors")], clip_type=comfy.sd.CLIPType.SD3)
+    checkpoint = folder / "checkpoints" / "sd3_medium_incl_clips_t5xxlfp8.safetensors"
+    model, vae = load_sd3(torch.float16)
+    comfy.sd.save_checkpoint(str(checkpoint), model, clip, vae)
+    (folder / "checkpoints" / "sd_xl_base_1.0.safetensors").symlink_to(checkpoint)
+    paths = {"base_path": str(folder), "checkpoints": "checkpoints"}
+    paths |= dict.fromkeys(("loras", "vae"), str(coz_files.folder))
+    config = folder / "paths.yaml"
+    config.write_text(json.dumps({"tests": paths}), "utf-8")
+    with serve(arguments=["--extra-model-paths-config", str(config)]) as url:
+        yield url
+
+
+def prompt_of(workflow, **inputs):
+    """The workflow on small frames, with some of the loop's inputs changed."""
+    prompt = read_prompt(workflow)
+    loop = find_node(prompt, "CoZChainLoop")
+    prompt[loop]["inputs"] |= {"size": 64, "steps": 3} | inputs
+    return prompt
+
+
+def pictures(server, run, prompt):
+    (preview,) = (key for key, node in prompt.items() if node["class_type"] == "PreviewImage")
+    shown = []
+    for image in run.outputs[preview]["images"]:
+        query = "&".join(f"{key}={value}" for key, value in image.items())
+        with urllib.request.urlopen(f"{server}/view?{query}") as answer:
+            shown.append(np.asarray(Image.open(io.BytesIO(answer.read()))))
+    return shown
+
+
+def test_sd3_workflow_runs_and_goes_on(server):
+    prompt = prompt_of(SD3)
+    first = run_prompt(server, prompt)
+    assert steps_run(first.executed) == [1, 2, 3]
+    assert len(steps_run(first.executed, "text")) == 1  # one text, encoded once
+    frames = pictures(server, first, prompt)
+    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 4
+    assert all(frame.std() > 1 for frame in frames)
+    longer = run_prompt(server, prompt_of(SD3, steps=4))
+    assert steps_run(longer.executed) == [4]
+    assert steps_run(longer.executed, "text") == []
+    assert steps_run(run_prompt(server, prompt_of(SD3, steps=4)).executed) == []
+
+
+def test_editing_a_step_s_text_runs_it_and_what_follows(server):
+    run_prompt(server, prompt_of(SD3, center_x=0.4))
+    edited = run_prompt(server, prompt_of(SD3, center_x=0.4, step_prompts="\na mountain"))
+    assert steps_run(edited.executed) == [2, 3]
+
+
+def test_prompts_output_gives_the_same_chain_again(server):
+    prompt = prompt_of(SD3, center_x=0.39, prompt="fur", step_prompts="\n-\nan eye (green:1.3)")
+    loop = find_node(prompt, "CoZChainLoop")
+    prompt["shown"] = {"class_type": "PreviewAny", "inputs": {"source": [loop, 2]}}
+    first = run_prompt(server, prompt)
+    (text,) = first.outputs["shown"]["text"]
+    assert text == "fur\n-\nan eye (green:1.3)"
+    again = run_prompt(server, prompt_of(SD3, center_x=0.39, prompt="else", step_prompts=text))
+    assert steps_run(again.executed) == []
+
+
+def test_the_seed_does_not_reach_a_step_that_draws_nothing(server):
+    run_prompt(server, prompt_of(SD3, center_x=0.38))
+    assert steps_run(run_prompt(server, prompt_of(SD3, center_x=0.38, seed=9)).executed) == []
+
+
+def test_chain_is_its_nodes_wired_by_hand(server):
+    steps = 2
+    prompt = prompt_of(SD3, steps=steps, center_x=0.37)
+    by_loop = pictures(server, run_prompt(server, prompt), prompt)
+    loop_id = find_node(prompt, "CoZChainLoop")
+    loop = prompt.pop(loop_id)["inputs"]
+    prompt = {key: node for key, node in prompt.items() if "Image" not in node["class_type"]}
+
+    def add(name, class_type, **inputs):
+        prompt[name] = {"class_type": class_type, "inputs": inputs}
+        return lambda slot=0: [name, slot]
+
+    center = {"center_x": loop["center_x"], "center_y": loop["center_y"]}
+    text = add("text", "CoZEncodePrompt", clip=loop["backbone.clip"], prompt=loop["prompt"],
+        t5_tokens=512)  # fmt: skip
+    first = add("first", "CoZFitImage", image=loop["image"], frame=loop["frame"], size=64, **center)
+    image, target = first(), {"center_x": first(2), "center_y": first(3)}
+    images = [image]
+    for i in range(steps):
+        zoom = add(f"zoom{i}", "CoZCropCenterZoom", image=image, scale=4.0, resampling="bicubic",
+            **target)  # fmt: skip
+        sharp = add(f"sr{i}", "CoZSRStep", model=loop["backbone.model"], vae=loop["backbone.vae"],
+            positive=text(), image=zoom(), latent_shift="auto")  # fmt: skip
+        fixed = add(f"fix{i}", "CoZColorFix", image=sharp(), reference=zoom(), method="wavelet",
+            levels=5)  # fmt: skip
+        image, target = fixed(), {"center_x": zoom(3), "center_y": zoom(4)}
+        images.append(image)
+    batch = {f"images.image{i}": link for i, link in enumerate(images)}
+    add("batch", "BatchImagesNode", **batch)
+    add("preview", "PreviewImage", images=["batch", 0])
+    by_hand = pictures(server, run_prompt(server, prompt), prompt)
+    assert len(by_hand) == steps + 1
+    assert all(np.array_equal(a, b) for a, b in zip(by_loop, by_hand, strict=True))
+
+
+def test_own_checkpoint_workflow_runs_and_goes_on(server):
+    sampling = {"backbone.sampling_steps": 2}
+    first = run_prompt(server, prompt_of(OWN, **sampling))
+    assert steps_run(first.executed) == [1, 2, 3]
+    assert (find_node(prompt_of(OWN), "CoZChainLoop"),
+        "SD3 draws best at 1024 pixels, and this frame has 64 x 64: raise size") in first.notices  # fmt: skip
+    longer = run_prompt(server, prompt_of(OWN, steps=4, **sampling))
+    assert steps_run(longer.executed) == [4]
+    reseeded = run_prompt(server, prompt_of(OWN, steps=4, seed=3, **sampling))
+    assert steps_run(reseeded.executed) == [1, 2, 3, 4]
+
+
+def test_another_scale_is_noticed(server):
+    prompt = prompt_of(SD3, scale=2.0, steps=1)
+    notice = "scale is 2: the Chain-of-Zoom LoRA and its like are trained for 4x"
+    assert (find_node(prompt, "CoZChainLoop"), notice) in run_prompt(server, prompt).notices
+
+
+def test_missing_file_is_refused_with_link_and_folder(server):
+    prompt = prompt_of(SD3)
+    prompt[find_node(prompt, "CoZLoadSRLoRA")]["inputs"]["lora_name"] = "absent.pkl"
+    with pytest.raises(PromptError, match=r"absent.pkl is not in models/loras.*model_20001\.pkl"):
+        run_prompt(server, prompt)
+
+
+def test_open_socket_is_named(server):
+    prompt = prompt_of(SD3)
+    del prompt[find_node(prompt, "CoZChainLoop")]["inputs"]["backbone.clip"]
+    with pytest.raises(PromptError, match=r"backbone\.clip"):
+        run_prompt(server, prompt)

@@ -1,0 +1,171 @@
+"""CoZ SR Step and CoZ Refine Step in the host, with diffusers and closed forms as oracles."""
+
+import numpy as np
+import pytest
+import torch
+
+SCALE, SHIFT = 1.5305, 0.0609  # of SD3's VAE, diffusers' vae/config.json
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+def conditioning(batch=1, width=4096, pooled=2048, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(batch, 77, width, generator=generator) * 0.3
+    return [[context, {"pooled_output": torch.randn(batch, pooled, generator=generator) * 0.3}]]
+
+
+def reference_step(sd3, image, positive, latent_shift):
+    """Chain-of-Zoom's step in diffusers, on an image whose sides are multiples of 16.
+
+    Deviation: the posterior's mode, as the host takes it, where the original draws a sample.
+    """
+    lq = image.movedim(-1, 1) * 2 - 1
+    latent = sd3.autoencoder.encode(lq).latent_dist.mode()
+    z = (latent - SHIFT * (latent_shift == "symmetric")) * SCALE
+    context, pooled = positive[0][0], positive[0][1]["pooled_output"]
+    velocity = sd3.transformer(
+        hidden_states=z,
+        timestep=torch.full((len(z),), 1000.0),
+        encoder_hidden_states=context.expand(len(z), -1, -1),
+        pooled_projections=pooled.expand(len(z), -1),
+        return_dict=False,
+    )[0]
+    latent = (z - velocity) / SCALE + SHIFT * (latent_shift != "none")
+    return (sd3.autoencoder.decode(latent).sample.clamp(-1, 1) / 2 + 0.5).movedim(1, -1)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("latent_shift", ["reference", "symmetric", "none"])
+def test_step_is_the_reference(step, sd3, latent_shift, batch):
+    image, positive = torch.rand(batch, 48, 80, 3), conditioning()
+    expected = reference_step(sd3, image, positive, latent_shift)
+    found = step(sd3.model, sd3.vae, positive, image, latent_shift)
+    assert relative(found, expected) < 1e-4
+
+
+def test_shift_modes_differ(step, sd3):
+    image, positive = torch.rand(1, 32, 32, 3), conditioning()
+    results = [
+        step(sd3.model, sd3.vae, positive, image, mode)
+        for mode in ("auto", "reference", "symmetric", "none")
+    ]
+    assert torch.equal(results[0], results[1])  # auto without a LoRA
+    assert all(relative(results[i], results[j]) > 1e-2 for i, j in ((1, 2), (1, 3), (2, 3)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 53), (5, 7), (1, 1), (16, 31)])
+def test_odd_sizes_are_padded_and_cropped_back(step, sd3, height, width):
+    image, positive = torch.rand(1, height, width, 3), conditioning()
+    padded = image.numpy()
+    for axis, side in ((2, width), (1, height)):
+        added = [(0, -side % 16 if i == axis else 0) for i in range(4)]
+        padded = np.pad(padded, added, mode="reflect" if side > -side % 16 else "edge")
+    expected = reference_step(sd3, torch.from_numpy(padded), positive, "reference")
+    found = step(sd3.model, sd3.vae, positive, image)
+    assert found.shape == image.shape
+    assert relative(found, expected[:, :height, :width]) < 1e-4
+
+
+def test_half_precision_input_and_repeat(step, sd3):
+    image, positive = torch.rand(1, 32, 32, 3).half(), conditioning()
+    before = image.clone()
+    first = step(sd3.model, sd3.vae, positive, image)
+    assert first.dtype == torch.float32
+    assert torch.equal(first, step(sd3.model, sd3.vae, positive, image.float()))
+    assert torch.equal(image, before)
+
+
+def test_bfloat16_stays_close(step, sd3, load_sd3):
+    # 2e-2: bfloat16 keeps 8 bits; the error of about forty layers in a row
+    image, positive = torch.rand(1, 64, 64, 3), conditioning()
+    model, vae = load_sd3(torch.bfloat16)
+    expected = reference_step(sd3, image, positive, "reference")
+    assert relative(step(model, vae, positive, image), expected) < 2e-2
+
+
+@pytest.mark.parametrize("parametrisation", ["EPS", "V_PREDICTION"])
+def test_x0_of_discrete_models(step, tiny_unet, vae_4, parametrisation):
+    model = tiny_unet(parametrisation)
+    image, positive = torch.rand(1, 32, 32, 3), conditioning(width=768)
+    found = step(model, vae_4.vae, positive, image)
+
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    alpha = torch.cumprod(1 - betas, 0)[-1]
+    latent = vae_4.autoencoder.encode(image.movedim(-1, 1) * 2 - 1).latent_dist.mode()
+    z = latent * 0.18215
+    with torch.inference_mode():
+        output = model.model.diffusion_model(
+            z, timesteps=torch.tensor([999.0]), context=positive[0][0]
+        )
+    z, output = z.double(), output.double()
+    if parametrisation == "EPS":
+        x0 = (z - (1 - alpha).sqrt() * output) / alpha.sqrt()
+    else:
+        x0 = alpha.sqrt() * z - (1 - alpha).sqrt() * output
+    expected = vae_4.autoencoder.decode((x0 / 0.18215).float()).sample
+    assert relative(found, (expected.clamp(-1, 1) / 2 + 0.5).movedim(1, -1)) < 1e-4
+
+
+def test_other_family_s_vae_is_named(step, sd3, vae_4):
+    with pytest.raises(ValueError, match="vae makes latents of 4 channels and model takes 16"):
+        step(sd3.model, vae_4.vae, conditioning(), torch.rand(1, 32, 32, 3))
+
+
+def test_other_family_s_text_is_named(step, sd3):
+    with pytest.raises(ValueError, match="positive has 768 values a token and model takes 4096"):
+        step(sd3.model, sd3.vae, conditioning(width=768), torch.rand(1, 32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("encode", "VAE's encoder made .* NaN .*--fp32-vae"),
+        ("network", "diffusion model made .* NaN .*--bf16-unet"),
+        ("decode", "VAE's decoder made .* NaN .*--fp32-vae"),
+    ],
+)
+def test_overflow_is_named(step, sd3, monkeypatch, part, message):
+    network = sd3.vae.first_stage_model if part != "network" else sd3.model.model.diffusion_model
+    name = part if part != "network" else "forward"
+    original = getattr(network, name)
+
+    def overflowing(*args, **kwargs):
+        result = original(*args, **kwargs)
+        result[..., 0] = float("nan")
+        return result
+
+    monkeypatch.setattr(network, name, overflowing)
+    with pytest.raises(ValueError, match=message):
+        step(sd3.model, sd3.vae, conditioning(), torch.rand(1, 32, 32, 3))
+
+
+@pytest.mark.parametrize("part", ["encode", "decode"])
+def test_vae_out_of_memory_falls_back_to_tiles(step, sd3, monkeypatch, part):
+    image, positive = torch.rand(1, 64, 64, 3), conditioning()
+    whole = step(sd3.model, sd3.vae, positive, image)
+    network = sd3.vae.first_stage_model
+    original = getattr(network, part)
+    failures = [torch.OutOfMemoryError("injected")]
+
+    def short_of_memory(*args, **kwargs):
+        if failures:
+            raise failures.pop()
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(network, part, short_of_memory)
+    # One tile holds the whole picture, so only the blending's rounding differs.
+    assert relative(step(sd3.model, sd3.vae, positive, image), whole) < 1e-3
+    assert not failures
+
+
+def test_refine_without_denoise_is_the_vae_alone(node, sd3):
+    image, positive = torch.rand(1, 32, 48, 3), conditioning()
+    with torch.inference_mode():
+        found = node("CoZRefineStep").execute(
+            sd3.model, sd3.vae, positive, positive, image, 4, 1.0, "euler", "simple", 0.0, 0
+        )[0]
+        expected = sd3.vae.decode(sd3.vae.encode(image))
+    assert torch.equal(found, expected)

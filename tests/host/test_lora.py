@@ -1,0 +1,201 @@
+"""CoZ Load SR LoRA in the host, with diffusers and peft as oracles."""
+
+import itertools
+
+import pytest
+import torch
+
+from tools.random_sd3 import coz_lora, with_coz_lora
+
+from .test_diffusion import conditioning, reference_step, relative
+
+FILES = ("model_20001.pkl", "vae_encoder_20001.pt")
+
+
+@pytest.fixture
+def load(node):
+    def run(*args):
+        with torch.inference_mode():
+            return node("CoZLoadSRLoRA").execute(*args)
+
+    return run
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 80, 3), (2, 64, 32, 3)])
+@pytest.mark.parametrize("latent_shift", ["reference", "symmetric", "none"])
+def test_published_files_give_the_reference(step, load, sd3, coz_files, latent_shift, shape):
+    image, positive = torch.rand(shape), conditioning()
+    model, vae = load(sd3.model, sd3.vae, *FILES)
+    expected = reference_step(coz_files, image, positive, latent_shift)
+    assert relative(step(model, vae, positive, image, latent_shift), expected) < 1e-4
+
+
+def test_each_file_changes_the_result(step, load, sd3, coz_files):
+    image, positive = torch.rand(1, 32, 32, 3), conditioning()
+    plain = step(sd3.model, sd3.vae, positive, image)
+    model, vae = load(sd3.model, sd3.vae, *FILES)
+    results = [
+        plain,
+        *(step(m, v, positive, image) for m, v in ((model, sd3.vae), (sd3.model, vae))),
+    ]
+    assert all(relative(a, b) > 1e-2 for a, b in itertools.pairwise(results))
+    # The connected model and vae stay as they were.
+    assert torch.equal(step(sd3.model, sd3.vae, positive, image), plain)
+
+
+def test_bfloat16_stays_close(step, load, load_sd3, coz_files):
+    # 2e-2: bfloat16 keeps 8 bits; the error of about forty layers in a row
+    image, positive = torch.rand(1, 64, 64, 3), conditioning()
+    model, vae = load(*load_sd3(torch.bfloat16), *FILES)
+    expected = reference_step(coz_files, image, positive, "reference")
+    assert relative(step(model, vae, positive, image), expected) < 2e-2
+
+
+def test_strength_is_a_share_of_the_change(step, load, sd3, sd3_networks, coz_files):
+    image, positive = torch.rand(1, 32, 32, 3), conditioning()
+    half = [tensor * 0.5**0.5 for tensor in coz_lora(2)]
+    expected = reference_step(
+        sd3._replace(transformer=with_coz_lora(sd3.transformer, half)), image, positive, "reference"
+    )
+    model, vae = load(sd3.model, sd3.vae, FILES[0], "none", 0.5)
+    assert vae is sd3.vae
+    assert relative(step(model, vae, positive, image), expected) < 1e-4
+
+
+def test_strength_0_changes_nothing(load, sd3, coz_files):
+    result = load(sd3.model, sd3.vae, *FILES, 0.0)
+    assert result[0] is sd3.model
+    assert result[1] is sd3.vae
+
+
+def test_auto_takes_the_latent_shift_of_the_file(load, sd3, coz_files):
+    model, _ = load(sd3.model, sd3.vae, *FILES)
+    assert model.clone().get_attachment("coz_latent_shift") == "reference"
+    assert sd3.model.get_attachment("coz_latent_shift") is None
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (coz_lora(3), "model_3.pkl does not fit model .SD3.: .* another depth.*SD3-medium"),
+        (coz_lora(1), "model_1.pkl does not fit model .SD3.: .* another depth.*SD3-medium"),
+    ],
+    ids=["deeper", "shallower"],
+)
+def test_lora_of_another_depth(load, sd3, coz_files, tensors, message):
+    name = f"model_{len(tensors) // 4 + 1}.pkl"
+    torch.save(tensors, coz_files.folder / name)
+    with pytest.raises(ValueError, match=message):
+        load(sd3.model, sd3.vae, name)
+
+
+def test_lora_of_another_width(load, sd3, coz_files):
+    from safetensors.torch import save_file
+
+    name = "transformer.transformer_blocks.0.norm1.linear"
+    weights = {
+        f"{name}.lora_A.weight": torch.rand(4, 256),
+        f"{name}.lora_B.weight": torch.rand(1536, 4),
+    }
+    save_file(weights, coz_files.folder / "wide.safetensors")
+    with pytest.raises(ValueError, match=r"wide.safetensors .* 1536 x 256, the model's 768 x 128"):
+        load(sd3.model, sd3.vae, "wide.safetensors")
+
+
+def test_sd15_lora_on_sd3(load, sd3, coz_files):
+    from safetensors.torch import save_file
+
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    weights = {
+        f"{name}.lora_down.weight": torch.rand(4, 320),
+        f"{name}.lora_up.weight": torch.rand(320, 4),
+    }
+    save_file(weights, coz_files.folder / "sd15.safetensors")
+    with pytest.raises(ValueError, match=r"sd15.safetensors does not fit model \(SD3\)"):
+        load(sd3.model, sd3.vae, "sd15.safetensors")
+
+
+def test_files_in_each_others_place(load, sd3, coz_files):
+    with pytest.raises(
+        ValueError, match=r"vae_encoder_20001\.pt holds no LoRA but: coz vae encoder"
+    ):
+        load(sd3.model, sd3.vae, FILES[1])
+    with pytest.raises(ValueError, match=r"model_20001\.pkl holds no VAE encoder but: coz lora"):
+        load(sd3.model, sd3.vae, FILES[0], FILES[0])
+
+
+def test_encoder_on_another_vae(load, sd3, vae_4, coz_files):
+    with pytest.raises(
+        ValueError, match=r"vae_encoder_20001.pt does not fit vae: its encoder.conv_out"
+    ):
+        load(sd3.model, vae_4.vae, *FILES)
+
+
+def test_converted_lora_in_the_stock_loader(node, step, load, sd3, coz_files):
+    from tools.convert import convert
+
+    convert(coz_files.folder / FILES[0], coz_files.folder / "converted.safetensors", None, None)
+    image, positive = torch.rand(1, 32, 32, 3), conditioning()
+    model, _ = load(sd3.model, sd3.vae, FILES[0])
+    stock = node("LoraLoaderModelOnly")().load_lora_model_only(
+        sd3.model, "converted.safetensors", 1.0
+    )[0]
+    ours, _ = load(sd3.model, sd3.vae, "converted.safetensors")
+    expected = step(model, sd3.vae, positive, image)
+    assert torch.equal(step(stock, sd3.vae, positive, image), expected)
+    assert torch.equal(step(ours, sd3.vae, positive, image), expected)
+
+
+def test_behind_the_hosts_select_device_nodes(node, step, load, sd3, coz_files):
+    image, positive = torch.rand(1, 32, 32, 3), conditioning()
+    model, vae = load(sd3.model, sd3.vae, *FILES)
+    expected = step(model, vae, positive, image)
+    model = node("SelectModelDevice").execute(model, "default")[0]
+    vae = node("SelectVAEDevice").execute(vae, "default")[0]
+    assert torch.equal(step(model, vae, positive, image), expected)
+
+
+def test_osediff_changes_unet_first_layer_and_vae(load, tiny_unet, vae_4, coz_files):
+    generator = torch.Generator().manual_seed(5)
+    rand = lambda *shape: torch.randn(shape, generator=generator) * 0.1  # noqa: E731
+    factors = {"A": rand(4, 32, 3, 3), "B": rand(32, 4, 1, 1)}
+    first = {"weight": rand(32, 4, 3, 3), "bias": rand(32)}
+    unet = {f"conv_in.base_layer.{name}": weight for name, weight in first.items()}
+    layer = "down_blocks.0.resnets.0.conv1"
+    unet |= {f"{layer}.lora_{k}.default_encoder.weight": v for k, v in factors.items()}
+    vae_factors = {"A": rand(4, 3, 3, 3), "B": rand(128, 4, 1, 1)}
+    vae = {f"encoder.conv_in.lora_{k}.default_encoder.weight": v for k, v in vae_factors.items()}
+    file = {"rank_unet": 4, "rank_vae": 4, "state_dict_unet": unet, "state_dict_vae": vae}
+    torch.save(file, coz_files.folder / "osediff.pkl")
+
+    plain = tiny_unet("EPS")
+    before = {key: weight.clone() for key, weight in plain.model.state_dict().items()}
+    vae_before = vae_4.vae.first_stage_model.state_dict()["encoder.conv_in.weight"].clone()
+    model, vae = load(plain, vae_4.vae, "osediff.pkl", "none", 0.5)
+
+    def patched(patcher, key):
+        patcher.patch_model()
+        weight = patcher.model.state_dict()[key].clone()
+        patcher.unpatch_model()
+        return weight
+
+    def delta(parts):  # scaling 2.0: alpha 8, rank 4
+        return 2.0 * (parts["B"].flatten(1) @ parts["A"].flatten(1)).view(-1, *parts["A"].shape[1:])
+
+    host = "diffusion_model.input_blocks"
+    for name, weight in first.items():
+        expected = 0.5 * before[f"{host}.0.0.{name}"] + 0.5 * weight
+        torch.testing.assert_close(patched(model, f"{host}.0.0.{name}"), expected)
+    key = f"{host}.1.0.in_layers.2.weight"
+    torch.testing.assert_close(patched(model, key), before[key] + 0.5 * delta(factors))
+    expected = vae_before + 0.5 * delta(vae_factors)
+    torch.testing.assert_close(patched(vae.patcher, "encoder.conv_in.weight"), expected)
+
+
+def test_missing_file_is_named_with_link_and_folder(node):
+    answer = node("CoZLoadSRLoRA").validate_inputs("absent.pkl", "none")
+    assert answer.startswith("absent.pkl is not in models/loras. Put the file there")
+    assert answer.endswith("/ckpt/SR_LoRA/model_20001.pkl")
+    answer = node("CoZLoadSRLoRA").validate_inputs(None, "absent.pt")
+    assert answer.startswith("absent.pt is not in models/vae or models/loras.")
+    assert answer.endswith("/ckpt/SR_VAE/vae_encoder_20001.pt")
