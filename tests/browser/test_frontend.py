@@ -4,8 +4,10 @@ import urllib.request
 import pytest
 from playwright.sync_api import expect
 
+from tools.host import ROOT
 from tools.workflow import TEMPLATE, find_node, read_prompt
 
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 STEPS = 4
 CONTROLS = {"fixed", "control_after_generate"}  # the frontends name the seed's control differently
 
@@ -34,13 +36,15 @@ def public_nodes(editor):
     return sorted(name for name, node in our_nodes(editor).items() if not node.get("dev_only"))
 
 
-def open_template(editor):
+def open_template(editor, path=TEMPLATE):
     page = editor.page
     page.get_by_role("button", name="Templates").click()
     page.get_by_role("dialog").get_by_text("chain-of-zoom", exact=True).click()
-    page.get_by_test_id(f"template-workflow-{TEMPLATE.stem}").click()
+    page.get_by_test_id(f"template-workflow-{path.stem}").click()
     page.get_by_role("dialog").wait_for(state="hidden")
-    page.wait_for_function("app.graph.nodes.some(node => node.type === 'CoZChainLoop')")
+    page.wait_for_function(
+        "id => app.graph.id === id", arg=json.loads(path.read_text("utf-8"))["id"]
+    )
 
 
 def press_run(editor):
@@ -88,9 +92,27 @@ def test_template_runs_as_it_is(editor):
     assert len(seen["progress"]) >= STEPS - 1
 
 
-def test_template_means_the_same_to_the_demo(editor):
-    open_template(editor)
-    assert editor.prompt() == read_prompt(TEMPLATE)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("renderer", ["classic", "vue"])
+def test_template_means_the_same_to_the_frontend(editor, path, renderer):
+    editor.use_renderer(renderer)
+    open_template(editor, path)
+    assert editor.prompt() == read_prompt(path)
+
+
+def test_missing_models_are_named_with_what_to_do(editor):
+    editor.use_renderer("classic")
+    open_template(editor, next(path for path in WORKFLOWS if path.stem.startswith("2 ")))
+    overlay = editor.page.get_by_test_id("error-overlay")
+    overlay.wait_for()
+    missing = editor.run(
+        """() => app.graph.nodes.flatMap(node => node.properties.models ?? [])
+            .map(({name, directory}) => `${directory}/${name}`)"""
+    )
+    assert missing == [
+        "checkpoints/sd3_medium_incl_clips_t5xxlfp8.safetensors",
+        "vae/vae_encoder_20001.pt",
+    ]
 
 
 def test_template_shows_its_result_in_vue_nodes(editor):
@@ -110,20 +132,27 @@ def test_template_shows_its_result_in_vue_nodes(editor):
     assert node.get_by_role("alert").count() == 0
 
 
+@pytest.mark.parametrize("option", [0, 1, 2])
 @pytest.mark.parametrize("renderer", ["classic", "vue"])
-def test_every_node_is_saved_and_loaded(editor, renderer):
+def test_every_node_is_saved_and_loaded(editor, renderer, option):
     editor.use_renderer(renderer)
     types = sorted(our_nodes(editor))
     editor.show_nodes(types)
+    # An option of a combo may bring widgets of its own, so the combos are set first.
     before = editor.run(
-        """() => app.graph.nodes.map(node => (node.widgets ?? []).map(widget => {
-            const {values, max, step2} = widget.options
-            if (values) widget.value = [...values].at(-1)
-            else if (typeof widget.value === 'number')
-                widget.value = Math.min(widget.value + step2, max)
-            else widget.value = `${widget.name}\\nof ${node.type}`
-            return [widget.name, widget.value]
-        }))"""
+        """option => app.graph.nodes.map(node => {
+            for (const combos of [true, false])
+                for (const widget of [...node.widgets ?? []]) {
+                    const {values, max, step2} = widget.options
+                    if (!values === combos) continue
+                    if (values) widget.value = values[option] ?? [...values].at(-1)
+                    else if (typeof widget.value === 'number')
+                        widget.value = Math.min(widget.value + step2, max)
+                    else widget.value = `${widget.name}\\nof ${node.type}`
+                }
+            return (node.widgets ?? []).map(widget => [widget.name, widget.value])
+        })""",
+        option,
     )
     after = editor.run(
         """async () => {
