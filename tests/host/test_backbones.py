@@ -21,8 +21,8 @@ OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
 
 
 @pytest.fixture(scope="module")
-def server(load_sd3, coz_files, tmp_path_factory):
-    """A server that has files by all names that the workflows ask for."""
+def models(load_sd3, coz_files, tmp_path_factory):
+    """Options for a server that has files by all names that the workflows ask for."""
     import comfy.sd
     from safetensors.torch import save_file
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -43,7 +43,12 @@ def server(load_sd3, coz_files, tmp_path_factory):
     paths |= dict.fromkeys(("loras", "vae"), str(coz_files.folder))
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"tests": paths}), "utf-8")
-    with serve(arguments=["--extra-model-paths-config", str(config)]) as url:
+    return ["--extra-model-paths-config", str(config)]
+
+
+@pytest.fixture(scope="module")
+def server(models):
+    with serve(arguments=models) as url:
         yield url
 
 
@@ -77,6 +82,15 @@ def test_sd3_workflow_runs_and_goes_on(server):
     assert steps_run(longer.executed) == [4]
     assert steps_run(longer.executed, "text") == []
     assert steps_run(run_prompt(server, prompt_of(SD3, steps=4)).executed) == []
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
+def test_workflows_run_on_older_hosts(models, version):
+    with serve(version, arguments=models) as url:
+        assert steps_run(run_prompt(url, prompt_of(SD3, steps=2)).executed) == [1, 2]
+        assert steps_run(run_prompt(url, prompt_of(SD3, steps=3)).executed) == [3]
+        sampling = {"backbone.sampling_steps": 1}
+        assert steps_run(run_prompt(url, prompt_of(OWN, steps=1, **sampling)).executed) == [1]
 
 
 def test_editing_a_step_s_text_runs_it_and_what_follows(server):
