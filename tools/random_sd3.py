@@ -6,6 +6,7 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from peft import LoraConfig
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 RANK = 4
 
@@ -93,3 +94,50 @@ def with_coz_encoder(autoencoder: AutoencoderKL, seed: int = 4) -> AutoencoderKL
         if "lora_" in name:
             weight.data = torch.randn(weight.shape, generator=generator) * 0.03
     return adapted.eval().requires_grad_(False)
+
+
+def sd3_medium(device: torch.device) -> SD3Transformer2DModel:
+    """SD3-medium's transformer at its real size, 2 billion values, made on the device."""
+    width = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
+    config = {**sd3_transformer(1).config, **width}
+    with device:
+        return SD3Transformer2DModel.from_config(config).eval().requires_grad_(False)
+
+
+def clip_text(large: bool, device: torch.device) -> CLIPTextModelWithProjection:
+    """CLIP-L in float16 or, if ``large``, CLIP-G: the host knows them by their full size only."""
+    width, layers, activation = (1280, 32, "gelu") if large else (768, 12, "quick_gelu")
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        projection_dim=width,
+        hidden_act=activation,
+    )
+    with device:
+        network = CLIPTextModelWithProjection(config)
+    if not large:
+        nn.init.eye_(network.text_projection.weight)  # as diffusers makes it for SD3
+    return network.half().eval().requires_grad_(False)
+
+
+def t5_xxl(device: torch.device) -> T5EncoderModel:
+    """T5-XXL's encoder in float16, 4.8 billion values."""
+    config = T5Config(
+        vocab_size=32128,
+        d_model=4096,
+        d_ff=10240,
+        d_kv=64,
+        num_layers=24,
+        num_heads=64,
+        feed_forward_proj="gated-gelu",
+    )
+    # Made in float16: the float32 before it would not fit a GPU of 24 GB.
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float16)
+    try:
+        with device:
+            return T5EncoderModel(config).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(usual)

@@ -1,0 +1,300 @@
+"""Four steps on random weights of SD3-medium's size: our nodes against the reference's procedure.
+
+Goals at 512 pixels: at least five times as fast as the reference; at most 17 GiB with all weights
+in 16 bits, and 12 GiB with T5 in fp8 or where --reserve-vram leaves the host 12 GiB. Needs a GPU of
+24 GB and 20 GB of disk (TMPDIR says where). Floor: the time that the arithmetic of one step, or
+reading its weights once, takes at the rates measured here.
+
+python -m benchmarks.gpu_chain [--toy]     --toy: two blocks at 64 pixels, on the CPU
+"""
+
+import argparse
+import datetime
+import gc
+import itertools
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from tools.client import Run, run_prompt
+from tools.host import ROOT
+from tools.server import serve
+from tools.workflow import Prompt, find_node, read_prompt
+
+from .reference_chain import SR_PARTS, Reference, build
+
+STEPS = 4
+PICTURE = "astronaut.png"
+WORKFLOW = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
+GIB = 2**30
+FASTER, ALL_16_BIT, SMALL = 5.0, 17.0, 12.0
+"""Goals: times the reference's speed, GiB, GiB."""
+
+CLOSE = 2.0
+"""Of 255 levels, by which the first step may differ in the mean on the CPU: the reference rounds more."""
+
+
+@dataclass
+class Variant:
+    name: str
+    t5: str = ""
+    weight_dtype: str = "default"
+    left: float | None = None
+    """GiB that --reserve-vram leaves to the host."""
+
+
+@dataclass
+class Row:
+    name: str
+    seconds: dict[str, float]
+    peak: float = 0.0
+    weights: int = 0
+    floor: float = 0.0
+
+    @property
+    def step(self) -> float:
+        return sum(self.seconds.values())
+
+
+VARIANTS = [
+    Variant("bf16, T5 fp16", "t5_fp16"),
+    Variant("bf16, T5 fp8", "t5_fp8"),
+    Variant("fp8, T5 fp8", "t5_fp8", "fp8_e4m3fn"),
+    Variant("bf16, T5 fp8, 12 GiB left", "t5_fp8", left=SMALL),
+]
+TOY = [Variant("fp32, no T5")]
+
+
+def used() -> int:
+    if not torch.cuda.is_available():
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
+@contextmanager
+def peak_above(before: int) -> Iterator[list[float]]:
+    """A list that in the end holds the most memory, in GiB, that the GPU gave all processes."""
+    most, peak, done = before, [], threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.005):
+            most = max(most, used())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+        peak.append((most - before) / GIB)
+
+
+def rates(device: torch.device) -> tuple[float, float]:
+    """bf16 FLOPs and bytes (read and written) a second."""
+    cuda = device.type == "cuda"
+    side, size, runs = (8192, GIB, 30) if cuda else (256, GIB // 32, 3)
+    a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
+    source, target = torch.empty(2, size, device=device, dtype=torch.uint8)
+
+    def seconds(function, *arguments) -> float:
+        for _ in range(2):  # the first to warm up
+            start = time.perf_counter()
+            for _ in range(runs):
+                function(*arguments)
+            if cuda:
+                torch.cuda.synchronize()
+        return (time.perf_counter() - start) / runs
+
+    return 2 * side**3 / seconds(torch.mm, a, b), 2 * size / seconds(target.copy_, source)
+
+
+def texts(run: int) -> list[str]:
+    return [f"an astronaut in an orange suit, step {i} of chain {run}" for i in range(STEPS)]
+
+
+def medians(times: list[dict[str, float]]) -> dict[str, float]:
+    return {part: statistics.median(one[part] for one in times) for part in times[0]}
+
+
+def run_reference(toy: bool, device: torch.device, folder: Path, runs: int) -> tuple[Row, str, int]:
+    """Its row, a line of more about it, and the FLOPs of a step."""
+    size, before = (64 if toy else 512), used()
+    reference = Reference(build(toy, device, folder))
+    if not toy:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    picture, frames = ROOT / "pictures" / PICTURE, folder / "reference"
+    with peak_above(before) as peak:
+        with FlopCounterMode(display=False) as counter:
+            reference.chain(picture, size, frames, texts(0)[:1], sample=False)
+        times = [
+            reference.chain(picture, size, folder / "timed", texts(run))
+            for run in range(1, runs + 1)
+        ]
+    seconds = medians(times)
+    sr = " + ".join(f"{part} {seconds[part]:.3f}" for part in SR_PARTS)
+    counts = {name: sum(kinds.values()) for name, kinds in counter.get_flop_counts().items()}
+    named = ("CLIPTextModelWithProjection", "T5EncoderModel")
+    text, total = sum(counts.get(name, 0) for name in named), counts["Global"]
+    line = f"reference's sr: {sr}; one step: {total / 1e12:.3g} TFLOP, {text / 1e12:.3g} of text"
+    if not toy:
+        line += f"; allocated at most {torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
+    short = {"text": seconds["text"], "rest": seconds["files"]}
+    short["sr"] = sum(seconds[part] for part in SR_PARTS)
+    return Row("reference, fp32, text fp16", short, peak[0]), line, total
+
+
+def workflow(variant: Variant, size: int, center: float, lines: list[str], fix: str) -> Prompt:
+    """The bundled workflow on the files, without its Save Image."""
+    prompt = read_prompt(WORKFLOW)
+    for kind in ("CheckpointLoaderSimple", "SaveImage"):
+        del prompt[find_node(prompt, kind)]
+    if variant.t5:
+        files = [f"{name}.safetensors" for name in ("clip_l", "clip_g", variant.t5)]
+        clip = "TripleCLIPLoader", {f"clip_name{i}": file for i, file in enumerate(files, 1)}
+    else:
+        clip = "CLIPLoader", {"clip_name": "clip_l.safetensors", "type": "sd3"}
+    unet = {"unet_name": "transformer.safetensors", "weight_dtype": variant.weight_dtype}
+    vae = {"vae_name": "vae.safetensors"}
+    loaders = {"unet": ("UNETLoader", unet), "vae": ("VAELoader", vae), "clip": clip}
+    for name, (kind, inputs) in loaders.items():
+        prompt[name] = {"class_type": kind, "inputs": inputs}
+    changed = {
+        "CoZSamplePicture": {"picture": PICTURE},
+        "CoZLoadSRLoRA": {"model": ["unet", 0], "vae": ["vae", 0]},
+        "CoZChainLoop": {
+            "backbone.clip": ["clip", 0],
+            "steps": STEPS,
+            "center_x": center,
+            "center_y": 0.5,
+            "step_prompts": "\n".join(lines),
+            "color_fix": fix,
+            "size": size,
+        },
+    }
+    for kind, inputs in changed.items():
+        prompt[find_node(prompt, kind)]["inputs"] |= inputs
+    return prompt
+
+
+def timed(url: str, prompt: Prompt) -> tuple[Run, dict[str, float]]:
+    """The run, and its seconds a step by part: from one node's start to the next one's."""
+    marks: list[tuple[float, str]] = []
+
+    def mark(event) -> None:
+        if event["type"] in {"execution_start", "executing", "execution_success"}:
+            name = str(event["data"].get("node")).rpartition(".")[2]
+            marks.append((time.perf_counter(), name))
+
+    run = run_prompt(url, prompt, mark)
+    seconds = {"text": 0.0, "sr": 0.0, "rest": 0.0}
+    for (start, name), (end, _) in itertools.pairwise(marks):
+        kind = next((kind for kind in ("text", "sr") if name.startswith(f"coz_{kind}_")), "rest")
+        seconds[kind] += (end - start) / STEPS
+    for kind in ("text", "sr"):
+        ran = {name for _, name in marks if name.startswith(f"coz_{kind}_")}
+        if len(ran) != STEPS:
+            raise SystemExit(f"gpu_chain: {len(ran)} {kind} nodes ran in place of {STEPS}: no time")
+    return run, seconds
+
+
+def run_ours(variant: Variant, toy: bool, folder: Path, runs: int) -> tuple[Row, float]:
+    """Its row, and by how much of 255 levels its first step differs from the reference's, mean."""
+    paths = dict.fromkeys(("diffusion_models", "text_encoders", "vae", "loras"), ".")
+    config = folder / "paths.yaml"
+    config.write_text(json.dumps({"benchmark": {"base_path": str(folder), **paths}}), "utf-8")
+    arguments = ["--extra-model-paths-config", str(config), *(["--cpu"] if toy else [])]
+    before, size = used(), 64 if toy else 512
+    if variant.left is not None:
+        free = torch.cuda.mem_get_info()[0] / GIB
+        arguments += ["--reserve-vram", f"{max(free - variant.left, 0):.2f}"]
+    home = folder / "host"
+    with peak_above(before) as peak, serve(arguments=arguments, folder=home) as url:
+        prompt = workflow(variant, size, 0.5, texts(0), "none")
+        outputs = timed(url, prompt)[0].outputs
+        shown = outputs[find_node(prompt, "PreviewImage")]["images"][1]["filename"]
+        frames = [home / "temp" / shown, folder / "reference" / "1.png"]
+        ours, theirs = (np.asarray(Image.open(path).convert("RGB"), np.float32) for path in frames)
+        times = [
+            timed(url, workflow(variant, size, 0.5 + 0.02 * i, texts(i), "wavelet"))[1]
+            for i in range(1, runs + 1)
+        ]
+    names = ["transformer", "vae", "clip_l", *(["clip_g", variant.t5] if variant.t5 else [])]
+    weights = [(folder / f"{name}.safetensors").stat().st_size for name in names]
+    if "fp8" in variant.weight_dtype:
+        weights[0] //= 2
+    row = Row(variant.name, medians(times), peak[0], sum(weights))
+    return row, float(np.abs(ours - theirs).mean())
+
+
+def show(row: Row, theirs: Row) -> None:
+    times = (row.step, *(row.seconds[part] for part in ("text", "sr", "rest")))
+    floor = f"{row.floor:.4f}" if row.floor else "-"
+    peak = f"{row.peak:.1f} GiB" if row.peak else "-"
+    shown = f"{row.name:26}" + "".join(f" {time:7.3f}" for time in times)
+    print(f"{shown} {theirs.step / row.step:5.1f}x {floor:>7} {peak:>9}", flush=True)
+
+
+def missed_goals(theirs: Row, rows: list[Row]) -> list[str]:
+    all_16_bit, fp8_t5, *_, reserved = rows
+    ratio, small = theirs.step / all_16_bit.step, min(fp8_t5.peak, reserved.peak)
+    missed = [f"{ratio:.1f} times as fast, not {FASTER:.0f}"] if ratio < FASTER else []
+    for peak, goal in ((all_16_bit.peak, ALL_16_BIT), (small, SMALL)):
+        missed += [f"{peak:.1f} GiB, not {goal:.0f}"] if peak > goal else []
+    return missed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--toy", action="store_true")
+    toy = parser.parse_args().toy
+    if not toy and not torch.cuda.is_available():
+        print("gpu_chain: no GPU here, so nothing is measured (--toy runs it small, on the CPU)")
+        return
+    device = torch.device("cpu" if toy else "cuda")
+    machine = "CPU" if toy else torch.cuda.get_device_name()
+    today = datetime.datetime.now().astimezone().date()
+    runs, size = (1, 64) if toy else (3, 512)
+    print(f"gpu_chain: {STEPS} steps at {size} px, {machine}, torch {torch.__version__}, {today}")
+    flops, bandwidth = rates(device)
+    with tempfile.TemporaryDirectory(prefix="coz-") as name:
+        folder = Path(name)
+        theirs, line, needed = run_reference(toy, device, folder, runs)
+        gc.collect()
+        if not toy:
+            torch.cuda.empty_cache()
+        print(f"{line}\n{flops / 1e12:.3g} TFLOP/s in bf16, {bandwidth / 1e9:.3g} GB/s", flush=True)
+        print(f"{'s a step':26}     all    text      sr    rest  ratio   floor      peak")
+        show(theirs, theirs)
+        rows, differences = [], []
+        for variant in TOY if toy else VARIANTS:
+            row, difference = run_ours(variant, toy, folder, runs)
+            row.floor = max(needed / flops, row.weights / bandwidth)
+            show(row, theirs)
+            rows.append(row)
+            differences.append(difference)
+    means = ", ".join(f"{difference:.2f}" for difference in differences)
+    print(f"first step differs from the reference's by {means} of 255 levels in the mean")
+    if toy and differences[0] > CLOSE:
+        raise SystemExit(f"gpu_chain: it may differ by {CLOSE:.0f}")
+    if not toy and (missed := missed_goals(theirs, rows)):
+        raise SystemExit(f"gpu_chain: over the goal: {'; '.join(missed)}")
+    print("gpu_chain: PASS" + (", without goals: they are a GPU's" if toy else ""))
+
+
+if __name__ == "__main__":
+    main()
