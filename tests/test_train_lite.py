@@ -65,3 +65,21 @@ def test_grid_loss_sees_blocks_and_not_slopes():
     slope = torch.linspace(0, 1, 64).expand(1, 3, 64, 64).contiguous()
     blocks = slope[..., ::4].repeat_interleave(4, -1)
     assert lite_losses.grid_loss(slope) < 0.1 < 1 < lite_losses.grid_loss(blocks)
+
+
+def test_lattice_sees_dots_of_either_sign_and_no_photograph():
+    photograph = lite_data.to_tensor(lite_data.picture("gravel"))[None].float() / 255
+    dots = torch.zeros_like(photograph)
+    dots[..., ::4, ::4] = 0.2
+    dots[..., :256] *= -1  # no mean over the picture
+    plain, dotted = lite_losses.repetition(photograph), lite_losses.repetition(photograph + dots)
+    assert plain[0] < 0.02 < 0.2 < dotted[0]
+    assert 2 * plain[1] < dotted[1]
+
+
+def test_local_tails_tell_pinholes_from_grain():
+    grain = (0.5 + 0.02 * torch.randn(4, 1, 128, 128)).expand(-1, 3, -1, -1)
+    strength = torch.tensor([0.1, 0.5, 1, 1.8]).repeat_interleave(32).view(1, 1, 1, 128)
+    uneven = 0.5 + (grain - 0.5) * strength
+    pinholes = 0.5 - 0.3 * (torch.rand(4, 1, 128, 128) < 0.01).float().expand(-1, 3, -1, -1)
+    assert lite_losses.texture_loss(uneven) < 0.5 * lite_losses.texture_loss(pinholes)

@@ -107,13 +107,18 @@ def gradient(side: int, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((first + (second - first) * ramp[..., None]).round().astype(np.uint8))
 
 
-def noise_texture(side: int, rng: np.random.Generator) -> Image.Image:
-    """Noise of spectrum 1/f^a: clouds, stone, skin."""
+def fractal(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise of spectrum 1/f^a, of unit strength."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     frequency[0, 0] = 1
     exponent = rng.uniform(0.8, 2.2)
     grain = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency**exponent)
-    grain = grain / grain.std()
+    return grain / grain.std()
+
+
+def noise_texture(side: int, rng: np.random.Generator) -> Image.Image:
+    """Clouds, stone, skin."""
+    grain = fractal(side, rng)
     if rng.random() < 0.4:
         grain = np.abs(grain) * 2 - 1.5  # creases, as in marble and cloth folds
     tint = rng.normal(1, 0.15, 3)

@@ -48,9 +48,9 @@ def training_pairs(
     return [data.make_pair(image) for image in photographs + synthetic], weights
 
 
-def rate_at(step: int, steps: int) -> float:
+def rate_at(step: int, steps: int, decay: float = DECAY) -> float:
     """Warm-up, plateau, straight line to 0."""
-    return min(1, (step + 1) / WARM_UP, (1 - step / steps) / DECAY)
+    return min(1, (step + 1) / WARM_UP, (1 - step / steps) / decay)
 
 
 @torch.no_grad()
