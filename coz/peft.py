@@ -19,6 +19,7 @@ PROMPT_LORA = "text_encoders.transformer."
 LANGUAGE_LAYERS = (
     r"\.self_attn\.([qkvo]|out)_proj\b|\.mlp\.(gate|up|down)_proj\b|\b(embed_tokens|lm_head)\b"
 )
+VISUAL_LAYERS = r"^(model\.)?visual\."
 UNET_LAYERS = r"(?:(?:down|up)_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding)\b"
 
 ANY_LORA = r"lora_|[._]lora\.|\.lokr_|\.hada_|\.oft_|\.diff(_b)?$|\.set_weight$"
@@ -83,8 +84,8 @@ def keyed_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Keye
     for layer, (down, up) in pairs.items():
         name = layer.removeprefix(PEFT_PREFIX)
         alphas.append(scaling.alpha_of(name, down.shape[0]))
-        if re.search(LANGUAGE_LAYERS, name):
-            key = PROMPT_LORA + name
+        if re.search(LANGUAGE_LAYERS, name) or re.match(VISUAL_LAYERS, name):
+            key = PROMPT_LORA + _in_host(name)
         elif re.match(UNET_LAYERS, name.removeprefix("unet.")):
             key = f"lora_unet_{name.removeprefix('unet.').replace('.', '_')}"
         else:
@@ -93,6 +94,16 @@ def keyed_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Keye
         keyed[f"{key}.alpha"] = torch.tensor(alphas[-1])
     rank = uniform(down.shape[0] for down, _ in pairs.values())
     return KeyedWeights("peft lora", keyed, rank, uniform(alphas))
+
+
+def _in_host(name: str) -> str:
+    """A layer of Qwen2.5-VL as ComfyUI's classes name it.
+
+    transformers has had `model.layers`, `model.language_model.layers` and, without the output
+    layer, `layers`; `visual.blocks` and `model.visual.blocks`.
+    """
+    name = re.sub(r"^(model\.)?(language_model\.)?(model\.)?layers\.", "model.layers.", name)
+    return re.sub(VISUAL_LAYERS, "visual.", name)
 
 
 def keyed_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> KeyedWeights:

@@ -71,6 +71,45 @@ def read_keyed(path: Path) -> KeyedWeights:
         return _keyed(content, metadata, path)
 
 
+def read_prompt_lora(path: Path) -> dict[str, Tensor]:
+    """Read a LoRA for the prompt extractor's language model.
+
+    Args:
+        path: A PEFT adapter with its adapter_config.json beside it, or tools/convert.py's of one.
+
+    Returns:
+        `text_encoders.transformer.` + the layer's name in ComfyUI's Qwen classes, which begins
+        with `model.layers.` or `visual.`: `.lora_A.weight`, `.lora_B.weight` and `.alpha`.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_weights`.
+    """
+    content, metadata = _read(path)
+    with _naming(path):
+        tensors = _keyed(content, metadata, path).tensors
+        if rest := [name for name in tensors if not name.startswith(PROMPT_LORA)]:
+            raise ValueError(
+                f"expected a LoRA for the prompt extractor, but found {few(rest)}; a LoRA for "
+                "super-resolution belongs into CoZ Load SR LoRA. Take adapter_model.safetensors, "
+                f"with its {PEFT_CONFIG}"
+            )
+        return tensors
+
+
+def require_safetensors(path: Path) -> None:
+    """Look at a file that another reader will read: its beginning and its size.
+
+    Raises:
+        FileNotFoundError, ValueError: If it is no safetensors file, or not the whole of one.
+    """
+    is_safetensors = _require_weights(path)
+    with _naming(path):
+        if not is_safetensors:
+            raise ValueError("expected safetensors, but found a PyTorch file; take the other one")
+        with _opened(path):
+            pass
+
+
 def read_vae(path: Path) -> dict[str, Tensor]:
     """Read the VAE out of a safetensors file: one of its own, or a whole checkpoint.
 
@@ -198,10 +237,16 @@ def _require_weights(path: Path) -> bool:
 
 
 def _from_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        names: list[str] = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Any]:
     try:
         with cast("Any", safe_open)(path, framework="pt") as file:
-            names: list[str] = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            yield file
     except SafetensorError as error:
         raise ValueError(f"expected safetensors, but found that {AGAIN} ({error})") from error
 

@@ -13,7 +13,14 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from coz.lora import lora_pairs
-from coz.weights import read_keyed, read_vae, read_weights
+from coz.weights import (
+    read_keyed,
+    read_prompt_lora,
+    read_vae,
+    read_weights,
+    require_safetensors,
+)
+from tools.convert import convert
 
 DATA = Path(__file__).parent / "data"
 LANGUAGE_LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -315,6 +322,70 @@ def test_a_prompt_lora_is_named_as_the_hosts_text_encoders(tmp_path):
         f"{layer}.{end}" for end in ["lora_A.weight", "lora_B.weight", "alpha"]
     }
     assert (keyed.kind, keyed.rank, keyed.alpha) == ("peft lora", 8, 32.0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj"),
+        ("model.language_model.layers.1.mlp.up_proj", "model.layers.1.mlp.up_proj"),
+        ("language_model.layers.2.self_attn.o_proj", "model.layers.2.self_attn.o_proj"),
+        ("layers.35.mlp.down_proj", "model.layers.35.mlp.down_proj"),
+        ("model.visual.blocks.0.attn.qkv", "visual.blocks.0.attn.qkv"),
+        ("visual.blocks.31.mlp.gate_proj", "visual.blocks.31.mlp.gate_proj"),
+    ],
+)
+def test_a_prompt_lora_is_read_in_every_naming(tmp_path, layer, expected):
+    tensors = factors(f"base_model.model.{layer}", 8)
+    path = save_adapter(tmp_path, tensors, r=8, lora_alpha=32)
+    down, up = tensors.values()
+    keys = [f"text_encoders.transformer.{expected}.{e}" for e in ("lora_A.weight", "lora_B.weight")]
+    read = read_prompt_lora(path)
+    assert torch.equal(read.pop(keys[0]), down)
+    assert torch.equal(read.pop(keys[1]), up)
+    assert {key: float(alpha) for key, alpha in read.items()} == {
+        f"text_encoders.transformer.{expected}.alpha": 32
+    }
+    convert(path, tmp_path / "converted.safetensors", None, None)
+    assert read_prompt_lora(tmp_path / "converted.safetensors").keys() == {*keys, *read}
+
+
+def test_a_prompt_lora_without_its_config_is_refused(tmp_path):
+    path = save_adapter(tmp_path, factors(LANGUAGE_LAYER))
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ValueError, match=r"^adapter_model\.safetensors: expected adapter_config"):
+        read_prompt_lora(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["model_20001.pkl", "adapter_model.safetensors", "ordinary.safetensors"]
+)
+def test_a_lora_for_super_resolution_is_no_prompt_lora(tmp_path, name):
+    path = tmp_path / name
+    if name == "adapter_model.safetensors":
+        save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+    elif name == "ordinary.safetensors":
+        save_file(factors("transformer.transformer_blocks.0.attn.to_q"), path)
+    else:
+        torch.save([torch.randn(384, 4), torch.randn(4, 64)], path)
+    with pytest.raises(
+        ValueError, match=f"^{name}: expected a LoRA for the prompt extractor.*SR L"
+    ):
+        read_prompt_lora(path)
+
+
+def test_safetensors_are_looked_at_without_being_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(100)}, path)
+    require_safetensors(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"^a\.safetensors: .* damaged or cut short"):
+        require_safetensors(path)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"^a\.pt: expected safetensors, but found a PyTorch file"):
+        require_safetensors(tmp_path / "a.pt")
+    with pytest.raises(FileNotFoundError, match=r"^absent\.safetensors: "):
+        require_safetensors(tmp_path / "absent.safetensors")
 
 
 def test_an_ordinary_lora_passes_through(tmp_path):

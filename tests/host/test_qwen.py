@@ -1,0 +1,613 @@
+"""CoZ Load Prompt Extractor in the host, with transformers and peft as oracles."""
+
+import copy
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+from tools.host import ROOT, host_path
+from tools.random_qwen import qwen25vl, with_prompt_lora
+
+PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+SIZES = [(112, 140), (196, 84)]
+MODEL, ADAPTER, CONFIG = (
+    "qwen2.5-vl.safetensors",
+    "adapter_model.safetensors",
+    "adapter_config.json",
+)
+ANSWER = 8
+
+
+def chat(pictures: int) -> str:
+    return (
+        "<|im_start|>system\nSay what you see.<|im_end|>\n<|im_start|>user\n"
+        f"{PICTURE * pictures}<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def images(count: int) -> list[np.ndarray]:
+    return [picture(*size, seed) for seed, size in enumerate(SIZES[:count])]
+
+
+def as_image(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array).float()[None] / 255
+
+
+@pytest.fixture(scope="module")
+def nodes_of(pack):
+    """A module of the pack's nodes."""
+    return lambda name: importlib.import_module(f"{pack.__name__}.nodes.{name}")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return qwen25vl()
+
+
+@pytest.fixture(scope="module")
+def adapted(network):
+    return with_prompt_lora(copy.deepcopy(network))
+
+
+@pytest.fixture(scope="module")
+def folder(pack, network, adapted, tmp_path_factory):
+    """A folder of the host's text encoders and LoRAs, with the network and its adapter."""
+    import folder_paths
+
+    folder = tmp_path_factory.mktemp("qwen")
+    for kind in ("text_encoders", "loras"):
+        folder_paths.add_model_folder_path(kind, str(folder))
+    network.save_pretrained(folder / "hf", max_shard_size="100MB")
+    save_file(weights_of(network), folder / MODEL)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+def weights_of(network) -> dict[str, torch.Tensor]:
+    """As transformers name them in memory: `model.language_model`, `model.visual`; not lm_head."""
+    return {k: v for k, v in network.state_dict().items() if k != "lm_head.weight"}
+
+
+@pytest.fixture(scope="module")
+def load(folder, nodes_of):
+    def run(*args):
+        with torch.inference_mode():
+            return nodes_of("extractor_loader").CoZLoadPromptExtractor.execute(*args)[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def vlm(load):
+    return load(MODEL)
+
+
+@pytest.fixture(scope="module")
+def processor(vlm):
+    return Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessorPil(), vlm.tokenizer.qwen25vl.tokenizer, Qwen2VLVideoProcessor()
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(processor):
+    """The tokens that transformers generate, and the logits of each."""
+
+    def run(network, pictures, penalty=1.0, length=ANSWER, text=None):
+        text = text or chat(len(pictures))
+        batch = [Image.fromarray(p) for p in pictures] or None
+        inputs = processor(text=[text], images=batch, return_tensors="pt")
+        out = network.generate(
+            **inputs,
+            max_new_tokens=length,
+            do_sample=False,
+            repetition_penalty=penalty,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return out.sequences[0, inputs["input_ids"].shape[1] :].tolist(), torch.cat(out.logits)
+
+    return run
+
+
+def generate(vlm, tokens, penalty=1.0, **options):
+    """The host's terms for transformers' do_sample=False."""
+    greedy = {"top_k": 1, "temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "seed": 0}
+    with torch.inference_mode():
+        return vlm.generate(
+            tokens,
+            **{"do_sample": True, "max_length": ANSWER, **greedy, **options},
+            repetition_penalty=penalty,
+        )
+
+
+def answer(vlm, pictures, penalty=1.0, length=ANSWER):
+    """The tokens that the host generates, and the logits of each."""
+    network, seen = vlm.cond_stage_model.qwen25vl.transformer, []
+
+    def sample_token(logits, *args, **kwargs):
+        seen.append(logits.clone())
+        return type(network).sample_token(network, logits, *args, **kwargs)
+
+    network.sample_token = sample_token
+    try:
+        tokens = vlm.tokenize(chat(len(pictures)), images=[as_image(p) for p in pictures])
+        return generate(vlm, tokens, penalty, max_length=length), torch.cat(seen)
+    finally:
+        del network.sample_token
+
+
+def assert_same(result, expected, bar=1e-4):
+    (tokens, logits), (expected_tokens, expected_logits) = result, expected
+    assert tokens == expected_tokens
+    worst = (logits - expected_logits).abs().max() / expected_logits.abs().max()
+    assert worst < bar
+
+
+@pytest.mark.parametrize(
+    ("pictures", "penalty"), [(0, 1.05), (1, 1.0), (1, 1.05), (2, 1.0), (2, 1.05), (2, 0.3)]
+)
+def test_tokens_and_logits_are_those_of_transformers(vlm, network, expected, pictures, penalty):
+    result = answer(vlm, images(pictures), penalty)
+    assert_same(result, expected(network, images(pictures), penalty))
+    if penalty == 1:
+        assert len(set(result[0])) > ANSWER // 2
+    else:
+        assert penalty == 1.05 or result[0] != answer(vlm, images(pictures))[0]
+
+
+def test_each_picture_and_its_place_count(vlm):
+    first, second = images(2)
+    turned = np.ascontiguousarray(first[::-1])
+    answers = [
+        answer(vlm, pair)[0] for pair in ([first, second], [second, first], [turned, second])
+    ]
+    assert len(set(map(tuple, answers))) == 3
+
+
+def test_a_prompt_lora_counts_as_in_peft(vlm, load, adapted, network, expected):
+    with_lora = load(MODEL, ADAPTER)
+    assert_same(answer(with_lora, images(2), 1.05), expected(adapted, images(2), 1.05))
+    # Neither changes the other model, whatever was loaded last.
+    assert_same(answer(vlm, images(2), 1.05), expected(network, images(2), 1.05))
+
+
+def test_strength_is_a_share_of_the_change(load, network, expected):
+    half = with_prompt_lora(copy.deepcopy(network), alpha=16)
+    assert_same(answer(load(MODEL, ADAPTER, 0.5), images(1)), expected(half, images(1)))
+    assert_same(answer(load(MODEL, ADAPTER, 0.0), images(1)), expected(network, images(1)))
+
+
+def test_the_vlm_stays_as_it_was_below_a_lora(vlm, folder, nodes_of):
+    before = answer(vlm, images(1))[0]
+    changed = nodes_of("extractor_loader").with_lora(vlm, folder / ADAPTER, 1.0)
+    assert answer(changed, images(1))[0] != before
+    assert not vlm.patcher.patches
+    assert answer(vlm, images(1))[0] == before
+
+
+def test_a_converted_prompt_lora_here_and_in_the_stock_loader(node, vlm, load, folder):
+    from tools.convert import convert
+
+    convert(folder / ADAPTER, folder / "converted.safetensors", None, None)
+    expected, _ = answer(load(MODEL, ADAPTER), images(1))
+    assert answer(load(MODEL, "converted.safetensors"), images(1))[0] == expected
+    _, stock = node("LoraLoader")().load_lora(None, vlm, "converted.safetensors", 0, 1.0)
+    assert answer(stock, images(1))[0] == expected
+
+
+def test_hugging_face_shards(vlm, load, folder):
+    names = sorted(path.name for path in (folder / "hf").glob("*.safetensors"))
+    assert len(names) == 2
+    for name in names:
+        assert_same(answer(load(f"hf/{name}"), images(2)), answer(vlm, images(2)))
+
+
+def test_shards_without_their_index(nodes_of, tmp_path):
+    names = [f"qwen-{i:05}-of-00003.safetensors" for i in (1, 2, 3)]
+    for name in names[::2]:
+        (tmp_path / name).touch()
+    shards = nodes_of("extractor_loader").shards
+    with pytest.raises(ValueError, match=f"expected 3 files .* found no {names[1]} in "):
+        shards(tmp_path / names[0])
+    (tmp_path / names[1]).touch()
+    assert [path.name for path in shards(tmp_path / names[0])] == names
+
+
+def test_an_index_names_the_shards_that_are_missing(nodes_of, folder, tmp_path):
+    shards = nodes_of("extractor_loader").shards
+    first, second = sorted((folder / "hf").glob("*.safetensors"))
+    index = shutil.copy(folder / "hf" / "model.safetensors.index.json", tmp_path)
+    shutil.copy(first, tmp_path)
+    with pytest.raises(ValueError, match=f"{first.name}: .* found no {second.name} in .*Qwen/"):
+        shards(tmp_path / first.name)
+    # Another model in the same folder has nothing to do with it.
+    (tmp_path / "other.safetensors").touch()
+    assert shards(tmp_path / "other.safetensors") == [tmp_path / "other.safetensors"]
+    Path(index).write_text("[]")
+    with pytest.raises(ValueError, match=r"index.json: .* download it again"):
+        shards(tmp_path / first.name)
+
+
+@pytest.mark.parametrize("is_older", [True, False])
+def test_usual_namings_and_a_stored_output_layer(vlm, load, network, folder, is_older):
+    renamed = {}
+    for key, weight in weights_of(network).items():
+        name = key.replace("model.language_model.", "model.")
+        renamed[name.replace("model.visual.", "visual.") if is_older else key] = weight.half()
+    renamed["lm_head.weight"] = torch.zeros(1)
+    save_file(renamed, folder / "half.safetensors")
+    loaded = load("half.safetensors")
+    weights = loaded.cond_stage_model.state_dict()
+    assert {weights[key].dtype for key in weights if ".layers." in key} == {torch.float16}
+    # 2e-2: half precision keeps 11 bits of each weight; the pictures pass through 11 layers
+    logits, plain = (answer(model, images(1), 1.0, 1)[1] for model in (loaded, vlm))
+    assert (logits - plain).abs().max() / plain.abs().max() < 2e-2
+
+
+def quantised(network, kind):
+    """The file as ComfyUI's tools write it, and the weights that it stands for."""
+    stored, meant = {}, {}
+    for key, weight in weights_of(network).items():
+        if kind == "plain fp8":
+            stored[key] = weight.to(torch.float8_e4m3fn)
+            meant[key] = stored[key].float()
+        elif weight.ndim == 2 and ".layers." in key:
+            layer, dtype, top = key.removesuffix(".weight"), torch.float8_e4m3fn, 448
+            if kind == "int8_tensorwise":
+                dtype, top = torch.int8, 127
+            scale = weight.abs().max() / top
+            stored[key] = (weight / scale).round() if top == 127 else weight / scale
+            stored[key] = stored[key].to(dtype)
+            stored[f"{layer}.weight_scale"] = scale
+            text = json.dumps({"format": kind}).encode()
+            stored[f"{layer}.comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
+            meant[key] = stored[key].float() * scale
+        else:
+            stored[key] = meant[key] = weight
+    return stored, meant
+
+
+# The host multiplies int8 by activations that it rounds to int8 as well.
+@pytest.mark.parametrize(
+    ("kind", "bar"), [("plain fp8", 1e-4), ("float8_e4m3fn", 1e-4), ("int8_tensorwise", 0.1)]
+)
+def test_quantised_weights(load, network, expected, folder, kind, bar):
+    stored, meant = quantised(network, kind)
+    save_file(stored, folder / "small.safetensors")
+    oracle = copy.deepcopy(network)
+    oracle.load_state_dict(meant, strict=False)
+    loaded = load("small.safetensors")
+    assert_same(answer(loaded, images(2), 1.05, 3), expected(oracle, images(2), 1.05, 3), bar)
+
+    plain = expected(oracle, images(2), 1.0, 1)[1]
+    adapted = expected(with_prompt_lora(oracle), images(2), 1.0, 1)[1]
+    _, result = answer(load("small.safetensors", ADAPTER), images(2), 1.0, 1)
+    # Rounded to 8 bits once more, by the host's patcher.
+    assert (result - adapted).norm() < 0.5 * (plain - adapted).norm()
+
+
+def test_pixels_are_those_of_transformers(nodes_of):
+    array = picture(112, 168)
+    theirs = Qwen2VLImageProcessorPil()(images=[Image.fromarray(array)], return_tensors="pt")
+    process = nodes_of("qwen").qwen_vl.process_qwen2vl_images
+    pixels, grid = process(as_image(array))
+    assert torch.equal(grid, theirs["image_grid_thw"])
+    torch.testing.assert_close(pixels, theirs["pixel_values"])
+
+
+def test_the_stock_node_answers(node, vlm, network, expected):
+    pictures = [picture(84, 112, seed) for seed in (3, 4)]
+    batch = torch.cat([as_image(p) for p in pictures])
+    with torch.inference_mode():
+        run = node("TextGenerate").execute
+        text = run(vlm, "What?", ANSWER, {"sampling_mode": "off"}, image=batch)[0]
+    template = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        f"{PICTURE * 2}What?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    tokens, _ = expected(network, pictures, text=template)
+    assert text == vlm.decode(tokens)
+    sampling = {"sampling_mode": "on", "temperature": 0.7, "top_k": 64, "top_p": 0.95}
+    sampling |= {"min_p": 0.05, "repetition_penalty": 1.05, "seed": 3, "presence_penalty": 0.5}
+    with torch.inference_mode():
+        once, again = (run(vlm, "What?", ANSWER, sampling, image=batch)[0] for _ in range(2))
+    assert once == again != text
+
+
+def test_tokens_are_made_as_by_the_hosts_own_tokenizers(vlm, nodes_of):
+    from comfy.text_encoders.qwen3vl import tokenizer
+
+    theirs = tokenizer("qwen3vl_4b")()
+    pair = torch.rand(2, 28, 56, 3)
+    for text, options in [
+        ("plain (a:1.2) text", {"llama_template": "<|im_start|>user\n{}", "image": None}),
+        (chat(0), {"min_length": 1, "thinking": False, "video": None, "audio": None}),
+        (chat(2), {"image": pair}),
+        (chat(2), {"images": list(pair.split(1))}),
+        (chat(1), {"image": pair}),
+        (f"{PICTURE}no template", {"skip_template": True, "image": pair[:1]}),
+    ]:
+        (ours,), (other,) = (
+            next(iter(t.tokenize_with_weights(text, **options).values()))
+            for t in (vlm.tokenizer, theirs)
+        )
+        if "llama_template" in options:  # Qwen3's convention alone: an empty thought
+            other = other[: len(ours)]
+        assert len(ours) == len(other)
+        for (token, weight), (expected, expected_weight) in zip(ours, other, strict=True):
+            assert weight == expected_weight
+            if isinstance(expected, dict):
+                assert torch.equal(token["data"], expected["data"])
+                token, expected = ({**t, "data": 0} for t in (token, expected))
+            assert token == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(a:1.2) \\( \\\\)", "an embedding:easynegative, two", "{} {0} {x}", "zoom 放大 \n\t x"],
+)
+def test_text_is_taken_literally(vlm, processor, text):
+    for whole in (text, f"<|im_start|>user\n{text}"):
+        (row,) = vlm.tokenize(whole)["qwen25vl"]
+        template = (
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+            f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+        )
+        expected = processor.tokenizer(template if whole == text else whole)["input_ids"]
+        assert [token for token, _ in row] == expected
+
+
+def test_placed_pictures_of_any_float_type_and_channels(vlm):
+    first, second = (as_image(p) for p in images(2))
+    tokens = vlm.tokenize(chat(2))
+    places = iter([first.double(), torch.cat([second, second[..., :1]], -1)])
+    row = [
+        ({"type": "image", "data": next(places), "original_type": "image"}, w)
+        if t == 151655
+        else (t, w)
+        for t, w in tokens["qwen25vl"][0]
+    ]
+    assert generate(vlm, {"qwen25vl": [row]}) == answer(vlm, images(2))[0]
+
+
+def test_video_and_audio_are_refused(vlm):
+    for name in ("video", "audio"):
+        with pytest.raises(ValueError, match="connect image, no video or audio"):
+            vlm.tokenize("What?", **{name: torch.rand(1, 28, 28, 3)})
+
+
+def test_presence_penalty_is_about_the_answer_alone(vlm, network):
+    tokens = vlm.tokenize(chat(1), images=[as_image(images(1)[0])])
+    seen = []
+    transformer = vlm.cond_stage_model.qwen25vl.transformer
+    transformer.sample_token = lambda logits, *args, **kwargs: (
+        seen.append(args[5]) or type(transformer).sample_token(transformer, logits, *args, **kwargs)
+    )
+    try:
+        generate(vlm, tokens, max_length=2, presence_penalty=1.0)
+        generate(vlm, tokens, 1.05, max_length=1)
+    finally:
+        del transformer.sample_token
+    prompt = [151655 if isinstance(t, dict) else t for t, _ in tokens["qwen25vl"][0]]
+    assert [len(history) for history in seen] == [0, 1, len(prompt)]
+    assert seen[-1] == prompt
+
+
+def test_an_interrupted_answer_leaves_a_usable_vlm(vlm, monkeypatch):
+    import comfy.model_management as mm
+    import comfy.utils
+
+    before = answer(vlm, images(1))[0]
+    tokens = vlm.tokenize(chat(1), images=[as_image(images(1)[0])])
+    progress = []
+    comfy.utils.set_progress_bar_global_hook(lambda *args, **_: progress.append(args[:2]))
+    network = vlm.cond_stage_model.qwen25vl.transformer
+    steps = []
+
+    def sample_token(*args, **kwargs):
+        steps.append(len(steps))
+        mm.interrupt_current_processing(len(steps) == 3)
+        return type(network).sample_token(network, *args, **kwargs)
+
+    try:
+        generate(vlm, tokens)
+        assert (progress[0], progress[-1]) == ((1, ANSWER), (ANSWER, ANSWER))
+        with monkeypatch.context() as patch:
+            patch.setattr(network, "sample_token", sample_token)
+            with pytest.raises(mm.InterruptProcessingException):
+                generate(vlm, tokens)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        mm.interrupt_current_processing(False)
+    assert len(steps) == 3
+    assert answer(vlm, images(1))[0] == before
+
+
+def test_the_hosts_device_and_delegate_factory(vlm, node, load):
+    expected = answer(vlm, images(1))[0]
+    moved = node("SelectCLIPDevice").execute(vlm, "cpu")[0]
+    assert answer(moved, images(1))[0] == expected
+    factory, arguments = vlm.patcher.cached_patcher_init
+    other = factory(*arguments, disable_dynamic=True)
+    assert other.model is not vlm.patcher.model
+    assert other.model.state_dict().keys() == vlm.patcher.model.state_dict().keys()
+
+
+def without_vision(weights):
+    return {key: w for key, w in weights.items() if ".visual." not in key}
+
+
+def of_another_width(weights):
+    return {**weights, "model.language_model.embed_tokens.weight": torch.zeros(1, 3584)}
+
+
+def incomplete(weights):
+    return {
+        k: w for k, w in weights.items() if k != "model.language_model.layers.1.mlp.up_proj.weight"
+    }
+
+
+def of_another_shape(weights):
+    return {**weights, "model.visual.merger.ln_q.weight": torch.zeros(3)}
+
+
+def scaled_elsewhere(weights):
+    return {**weights, "model.language_model.layers.0.mlp.up_proj.weight_scale": torch.ones(1)}
+
+
+def qwen3(weights):
+    return {**weights, "model.visual.deepstack_merger_list.0.norm.weight": torch.zeros(1)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_vision, r"visual weights .* language model alone.*Qwen/Qwen2\.5-VL-3B-Instruct"),
+        (of_another_width, r"found the 7B model \(3584 wide\)"),
+        (incomplete, r"none named model\.layers\.1\.mlp\.up_proj\.weight: it is incomplete"),
+        (of_another_shape, r"visual\.merger\.ln_q\.weight to be \(160,\), but found \(3,\)"),
+        (scaled_elsewhere, r"quantised for ComfyUI, but found .*up_proj\.weight_scale of another"),
+        (qwen3, "found Qwen3-VL; load it with ComfyUI's own Load CLIP"),
+        (lambda _: {"a": torch.zeros(1)}, "expected Qwen2.5-VL-3B, but found a; take the files of"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_other_models_are_refused(load, network, folder, change, message):
+    save_file(change(weights_of(network)), folder / "other.safetensors")
+    with pytest.raises(ValueError, match=f"^other.safetensors: .*{message}"):
+        load("other.safetensors")
+
+
+def test_damaged_files_are_refused(load, folder):
+    whole = (folder / MODEL).read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut\.safetensors: .* damaged or cut short"):
+        load("cut.safetensors")
+    (folder / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"pointer\.safetensors: .*git-lfs pointer"):
+        load("pointer.safetensors")
+    torch.save({"a": torch.zeros(1)}, folder / "qwen_vl.pt")
+    with pytest.raises(ValueError, match=r"qwen_vl\.pt: expected safetensors, but found a PyTorch"):
+        load("qwen_vl.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 3}, r"7 of its 21 layers have no place there.* of 3 blocks, vlm has 2"),
+        ({"layers": 1}, r"0 of its 7 layers have no place there.* of 1 blocks, vlm has 2"),
+        ({"heads": 1}, r"layers\.0\.\S+ is \d+ x \d+, the model's \d+ x \d+"),
+    ],
+    ids=["deeper", "shallower", "narrower"],
+)
+def test_a_lora_of_another_model(vlm, nodes_of, tmp_path, change, message):
+    with_prompt_lora(qwen25vl(**{"vision_layers": 1, **change})).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"^{ADAPTER} does not fit vlm: .*{message}"):
+        nodes_of("extractor_loader").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+
+
+def test_a_lora_of_some_layers_fits(vlm, nodes_of, folder, tmp_path):
+    weights = {k: w for k, w in load_file(folder / ADAPTER).items() if ".layers.1." in k}
+    save_file(weights, tmp_path / ADAPTER)
+    shutil.copy(folder / CONFIG, tmp_path)
+    changed = nodes_of("extractor_loader").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+    assert len(changed.patcher.patches) == 7
+
+
+def test_missing_files_are_named_with_link_and_folder(nodes_of, folder):
+    validate = nodes_of("extractor_loader").CoZLoadPromptExtractor.validate_inputs
+    assert validate(MODEL, ADAPTER) is True
+    assert validate(None, None) is True
+    answer = validate("absent.safetensors", "none")
+    assert answer.startswith("absent.safetensors is not in models/text_encoders. Put the file")
+    assert answer.endswith("https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct")
+    answer = validate(MODEL, "absent.safetensors")
+    assert answer.startswith("absent.safetensors is not in models/loras. Put the file there")
+    assert "adapter_config.json" in answer
+
+
+def test_likely_files_come_first(nodes_of, folder):
+    schema = nodes_of("extractor_loader").CoZLoadPromptExtractor.define_schema()
+    vlm_name, lora_name, _ = schema.inputs
+    (folder / "a.safetensors").touch()
+    names = nodes_of("extractor_loader").models()
+    (folder / "a.safetensors").unlink()
+    assert names.index(MODEL) < names.index("a.safetensors")
+    assert MODEL in vlm_name.options
+    assert lora_name.options[0] == "none"
+    assert "adapter" in lora_name.options[1] or "coz" in lora_name.options[1].lower()
+
+
+def test_a_host_whose_classes_moved(nodes_of, folder, monkeypatch):
+    loader, qwen = nodes_of("extractor_loader"), nodes_of("qwen")
+    message = r"has changed its Qwen classes.*pack \d+\.\d+\.\d+, ComfyUI \d+\.\d+\.\d+: "
+    with monkeypatch.context() as patch:
+        patch.delattr(qwen.qwen_vl, "qwen2vl_mrope_position_ids")
+        with pytest.raises(RuntimeError, match=message):
+            loader.load([folder / MODEL])
+    with monkeypatch.context() as patch:
+        patch.setitem(qwen.USED, qwen.llama.BaseGenerate.generate, {"position_ids", "gone"})
+        with pytest.raises(RuntimeError, match=message + ".*generate no longer takes gone"):
+            loader.load([folder / MODEL])
+
+
+CONTRACT = """
+import asyncio, importlib, json, os, sys, torch
+from pathlib import Path
+folder, pack, text, host = sys.argv[1:]
+sys.path.insert(0, host)
+sys.path.append(pack)
+import utils.install_util  # as main.py does, before nodes.py puts the folder comfy in front
+from comfy.cli_args import args
+args.cpu = True
+import nodes, folder_paths
+assert asyncio.run(nodes.load_custom_node(pack))
+for kind in ("text_encoders", "loras"):
+    folder_paths.add_model_folder_path(kind, folder)
+name = nodes.NODE_CLASS_MAPPINGS["CoZChainLoop"].__module__.replace(".loop", ".extractor_loader")
+load = importlib.import_module(name).CoZLoadPromptExtractor
+try:
+    with torch.inference_mode():
+        vlm = load.execute("qwen2.5-vl.safetensors", "adapter_model.safetensors")[0]
+        tokens = vlm.tokenize(text, image=torch.load(Path(folder) / "image.pt"))
+        options = dict(max_length=8, top_k=1, top_p=1.0, repetition_penalty=1.05, seed=0)
+        result = vlm.generate(tokens, **options)
+except RuntimeError as error:
+    result = str(error)
+print("RESULT " + json.dumps(result), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif("COMFYUI_PATH" in os.environ, reason="runs with the pinned host's packages")
+@pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
+def test_older_hosts(load, folder, version):
+    torch.save(as_image(images(1)[0]), folder / "image.pt")
+    arguments = [str(folder), str(ROOT), chat(1), str(host_path(version))]
+    line = [sys.executable, "-c", CONTRACT, *arguments]
+    done = subprocess.run(line, capture_output=True, text=True)
+    results = [text for text in done.stdout.splitlines() if text.startswith("RESULT ")]
+    assert results, done.stderr
+    result = json.loads(results[0].removeprefix("RESULT "))
+    if version == "0.24.0":
+        assert result.startswith("The prompt extractor needs ComfyUI 0.27 or newer; this is 0.24.0")
+    else:
+        assert result == answer(load(MODEL, ADAPTER), images(1), 1.05)[0]
