@@ -22,11 +22,16 @@ def register_builtin_models() -> None:
     folder_paths.add_model_folder_path("upscale_models", str(PACK / "models"))
 
 
-def notice(text: str) -> None:
+def show(text: str) -> None:
     """Show a line on the node that runs; for a child of Chain Loop, on the loop."""
-    logging.getLogger("chain_of_zoom").warning(text)
     if context := get_executing_context():  # none where another node calls execute
         PromptServer.instance.send_progress_text(text, context.node_id.split(".")[0])
+
+
+def notice(text: str) -> None:
+    """Show a line as ``show`` does, and warn in the log."""
+    logging.getLogger("chain_of_zoom").warning(text)
+    show(text)
 
 
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:

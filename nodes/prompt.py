@@ -1,0 +1,266 @@
+from comfy.sd1_clip import SDClipModel
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..coz.prompt import (
+    FAMILIES,
+    MULTISCALE_INSTRUCTION,
+    REPETITION_PENALTY,
+    SINGLE_INSTRUCTION,
+    Family,
+    chat_text,
+    clean_answer,
+    image_size,
+    join_prompt,
+)
+from ..coz.resample import resize
+from .encode import literal
+from .host import SEARCH_ALIASES, notice, show, to_bchw, to_image
+
+QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
+
+LIKELIEST = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
+"""Not the host's do_sample=False: that looks for the likeliest token before the penalty is applied."""
+
+
+def network_of(clip):
+    """The network in a CLIP that reads images and writes text, None where there is none."""
+    for model in clip.cond_stage_model.modules():
+        if isinstance(model, SDClipModel):
+            network = model.transformer
+            config = getattr(getattr(network, "model", None), "config", None)
+            can_write = hasattr(network, "generate") and hasattr(config, "stop_tokens")
+            if can_write and hasattr(network, "preprocess_embed"):
+                return network
+    return None
+
+
+def family_of(network) -> Family | None:
+    kind = network.model.config.transformer_type
+    if kind in FAMILIES:
+        return FAMILIES[kind]
+    if not hasattr(network, "visual"):
+        return None
+    return QWEN_BY_GRID.get(network.visual.patch_size * network.visual.spatial_merge_size)
+
+
+def refusal(clip) -> ValueError:
+    found = type(clip.cond_stage_model).__name__.rstrip("_")
+    return ValueError(
+        f"vlm is a text encoder ({found}) that cannot look at images and answer. Connect CoZ Load Prompt "
+        "Extractor with Qwen2.5-VL-3B, or Load CLIP with Qwen3-VL (4B or 8B), Qwen3.5, Gemma 3 (4B with "
+        "vision, or 12B) or Gemma 4 and its type left at stable_diffusion. The Qwen2.5-VL of Qwen-Image "
+        "and OmniGen2 cannot, nor can Qwen3-VL loaded with the type flux2"
+    )
+
+
+def one_picture(image: Tensor, name: str) -> Tensor:
+    image = to_bchw(image, name)
+    if len(image) != 1:
+        raise ValueError(
+            f"{name} is a batch of {len(image)} pictures, and a prompt tells of one. Put Rebatch Images "
+            "(batch_size 1) before VLM Prompt Extractor: it then runs once for each"
+        )
+    return image
+
+
+def fit(image: Tensor, family: Family) -> Tensor:
+    """As an IMAGE of a size that the model takes as it is: the host would shrink it unfiltered."""
+    return to_image(resize(image, *image_size(family, *image.shape[-2:])))
+
+
+def row_of(tokens: dict | list) -> list:
+    """The one row of tokens: the host's tokenizers give it with the encoder's name or without."""
+    (row,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+    return row
+
+
+def tokenize(clip, family: Family, text: str, images: list[Tensor]) -> dict | list:
+    """The conversation with each image, of a size of its own, in its place."""
+    is_gemma3 = family is FAMILIES["gemma3"]
+    if is_gemma3 and clip.tokenize("<end_of_turn>") == clip.tokenize(""):
+        # The host takes a marker at the start for the token that its tokenizer puts there.
+        text = "<end_of_turn>" + text
+    tokens = clip.tokenize(text)
+    row = row_of(tokens)
+    # Given an image, or a batch of one size, the host's tokenizers fill the first places.
+    entries = []
+    for image in images:
+        filled = row_of(clip.tokenize(text, image=image))
+        first = next((i for i, (token, *_) in enumerate(filled) if isinstance(token, dict)), None)
+        if first is None:
+            raise refusal(clip)
+        entries.append(filled[first])
+        placeholder = row[first][0]
+    places = [i for i, (token, *_) in enumerate(row) if token == placeholder]
+    for i, entry in zip(places, entries, strict=True):
+        row[i] = entry
+    if is_gemma3:
+        while row[0][0] == 0:  # padding, which the host's 12B would read
+            del row[0]
+    return tokens
+
+
+def generate(clip, network, tokens, max_tokens: int, sampling: dict) -> str:
+    """The model's answer, cleaned."""
+    ids = clip.generate(
+        tokens,
+        do_sample=True,
+        max_length=max_tokens,
+        min_p=0.0,
+        repetition_penalty=REPETITION_PENALTY,
+        **sampling,
+    )
+    stop_tokens = network.model.config.stop_tokens
+    ended = [i for i, token in enumerate(ids) if token in stop_tokens]
+    cut = not ended and len(ids) >= max_tokens
+    return clean_answer(clip.decode(ids[: ended[0]] if ended else ids), cut)
+
+
+class CoZPromptExtractor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZPromptExtractor",
+            display_name="VLM Prompt Extractor",
+            category="Chain-of-Zoom",
+            description="Lets a vision-language model look at an enlarged view, and at the wider view that it comes "
+            "from, and write what it shows: the prompt for the next step of a zoom. Shows its words on the node.",
+            search_aliases=[
+                *SEARCH_ALIASES,
+                "VLM",
+                "caption",
+                "describe image",
+                "image to text",
+                "interrogate",
+                "Qwen",
+                "Gemma",
+            ],
+            inputs=[
+                io.Clip.Input(
+                    "vlm",
+                    tooltip="A model that reads images and writes: from CoZ Load Prompt Extractor, or Load CLIP with "
+                    "Qwen3-VL, Qwen3.5, Gemma 3 (with vision) or Gemma 4.",
+                ),
+                io.Image.Input(
+                    "image",
+                    tooltip="The view to tell of, zoomed of Crop-Center-Zoom: one picture of any size.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="Your own words, added at the end. The model does not read them.",
+                ),
+                io.String.Input(
+                    "instruction",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    placeholder="blank = the paper's",
+                    advanced=True,
+                    tooltip="What the model is asked. Blank: the paper's question, which asks for a set of words.",
+                ),
+                io.Int.Input(
+                    "max_tokens",
+                    default=32,
+                    min=1,
+                    max=512,
+                    advanced=True,
+                    tooltip="Longest answer in tokens, about three quarters of a word each. An answer cut there loses "
+                    "its last word.",
+                ),
+                io.DynamicCombo.Input(
+                    "sampling_mode",
+                    options=[
+                        io.DynamicCombo.Option("off", []),
+                        io.DynamicCombo.Option(
+                            "on",
+                            [
+                                io.Float.Input(
+                                    "temperature",
+                                    default=0.7,
+                                    min=0.01,
+                                    max=2.0,
+                                    step=0.01,
+                                    advanced=True,
+                                    tooltip="How far the words stray from the likeliest ones.",
+                                ),
+                                io.Float.Input(
+                                    "top_p",
+                                    default=0.95,
+                                    min=0.0,
+                                    max=1.0,
+                                    step=0.01,
+                                    advanced=True,
+                                    tooltip="Words are drawn from the likeliest that make up this share. 1: from all.",
+                                ),
+                                io.Int.Input(
+                                    "seed",
+                                    default=0,
+                                    min=0,
+                                    max=0xFFFFFFFFFFFFFFFF,
+                                    advanced=True,
+                                    tooltip="Of the draw: the same seed gives the same words.",
+                                ),
+                            ],
+                        ),
+                    ],
+                    extra_dict={"advanced": True},
+                    tooltip="off: the likeliest words, always the same, as in the paper. on: words are drawn by chance.",
+                ),
+                io.Image.Input(
+                    "previous_image",
+                    optional=True,
+                    tooltip="The wider view that image is a zoom of: one picture of any size. The paper shows both to "
+                    "the model.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    "STRING",
+                    display_name="prompt",
+                    tooltip="The model's words and prompt, on one line: connect it to CoZ Encode Prompt.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        vlm,
+        image,
+        prompt,
+        instruction="",
+        max_tokens=32,
+        sampling_mode=None,
+        previous_image=None,
+    ) -> io.NodeOutput:
+        if vlm is None:
+            raise ValueError(
+                "vlm is empty: the checkpoint holds no text encoder. Connect CoZ Load Prompt Extractor, or "
+                "Load CLIP with Qwen3-VL, Qwen3.5, Gemma 3 or Gemma 4"
+            )
+        images = [one_picture(image, "image")]
+        if previous_image is not None:
+            images.insert(0, one_picture(previous_image, "previous_image"))
+        network = network_of(vlm)
+        family = None if network is None else family_of(network)
+        if family is None:
+            raise refusal(vlm)
+        if instruction.strip():
+            instruction = literal(vlm, instruction)
+        else:
+            instruction = SINGLE_INSTRUCTION if previous_image is None else MULTISCALE_INSTRUCTION
+        text = chat_text(family, instruction, len(images))
+        tokens = tokenize(vlm, family, text, [fit(image, family) for image in images])
+        sampling = LIKELIEST
+        if sampling_mode and sampling_mode["sampling_mode"] == "on":
+            sampling = {key: sampling_mode[key] for key in ("temperature", "top_p", "seed")}
+            sampling["top_k"] = 0
+        extracted = generate(vlm, network, tokens, max_tokens, sampling)
+        if extracted:
+            show(extracted)
+        else:
+            notice("The model wrote nothing that can be used: the text is prompt alone")
+        return io.NodeOutput(join_prompt(extracted, prompt))

@@ -1,0 +1,852 @@
+"""VLM Prompt Extractor on the host's own tokenizers and on its own networks, made tiny."""
+
+import importlib
+import inspect
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from coz.prompt import (
+    FAMILIES,
+    MULTISCALE_INSTRUCTION,
+    QWEN_IMAGE,
+    SINGLE_INSTRUCTION,
+    chat_text,
+    image_size,
+    smart_resize,
+)
+
+WORDS = "orange fur, a cat's eye"
+
+HOST_CLASSES = {
+    "CLIP-L": ("sd1_clip.SD1ClipModel", None),
+    "SD3": ("text_encoders.sd3_clip.sd3_clip", {"dtype_t5": torch.float16}),
+    "T5": ("text_encoders.wan.te", {}),
+    "Gemma 2": ("text_encoders.lumina2.te", {}),
+    "Gemma 3 without vision": ("text_encoders.lumina2.te", {"model_type": "gemma3_4b"}),
+    "Qwen3": ("text_encoders.z_image.te", {}),
+    "Qwen3-VL as flux2": ("text_encoders.flux.klein_te", {}),
+    "Ministral 3": ("text_encoders.ernie.te", {}),
+    "Qwen2.5-VL of Qwen-Image": ("text_encoders.qwen_image.te", {}),
+    "Qwen2.5-VL of OmniGen2": ("text_encoders.omnigen2.te", {}),
+    "Qwen3-VL 4B": ("text_encoders.qwen3vl.te", {"model_type": "qwen3vl_4b"}),
+    "Qwen3-VL 8B": ("text_encoders.qwen3vl.te", {}),
+    "Qwen3-VL 4B as krea2": ("text_encoders.krea2.te", {}),
+    "Qwen3.5 4B": ("text_encoders.qwen35.te", {"model_type": "qwen35_4b"}),
+    "Gemma 3 4B": ("text_encoders.lumina2.te", {"model_type": "gemma3_4b_vision"}),
+    "Gemma 3 12B": ("text_encoders.lt.gemma3_te", {}),
+    "Gemma 3 12B of LTX-2": ("text_encoders.lt.ltxav_te", {}),
+    "Gemma 4 E4B": ("text_encoders.gemma4.gemma4_te", {"model_class": "Gemma4_E4B"}),
+    "Gemma 4 12B": ("text_encoders.gemma4.gemma4_te", {"model_class": "Gemma4_12B"}),
+    "Qwen3-VL 32B of MiniMax": ("text_encoders.minimax.te", {}),
+}
+"""Text encoders of the host, and what they are made with."""
+
+READERS = {
+    "Qwen3-VL 4B": "qwen3",
+    "Qwen3-VL 8B": "qwen3",
+    "Qwen3-VL 4B as krea2": "qwen3",
+    "Qwen3.5 4B": "qwen3",
+    "Gemma 3 4B": "gemma3",
+    "Gemma 3 12B": "gemma3",
+    "Gemma 3 12B of LTX-2": "gemma3",
+    "Gemma 4 E4B": "gemma4",
+    "Gemma 4 12B": "gemma4",
+}
+
+REFUSED = [name for name in HOST_CLASSES if name not in READERS]
+
+GEMMA3_WORDS = ["<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"]
+
+
+@pytest.fixture(scope="module")
+def extractor(pack):
+    return importlib.import_module(f"{pack.__name__}.nodes.prompt")
+
+
+@pytest.fixture
+def shown(extractor, monkeypatch):
+    """What appears on the node, with the function that shows it."""
+    lines = []
+    for name in ("show", "notice"):
+        monkeypatch.setattr(extractor, name, lambda text, name=name: lines.append((name, text)))
+    return lines
+
+
+@pytest.fixture
+def extract(extractor, shown):
+    def run(vlm, image, *args, **kwargs):
+        with torch.inference_mode():
+            if not args:
+                kwargs.setdefault("prompt", "")
+            return extractor.CoZPromptExtractor.execute(vlm, image, *args, **kwargs)[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def host_class(pack):
+    """A text encoder of the host at its full size, without memory."""
+
+    def make(name):
+        path, options = HOST_CLASSES[name]
+        module, _, made_by = path.rpartition(".")
+        module = importlib.import_module(f"comfy.{module}")
+        made_by = getattr(module, made_by)
+        if options is not None:
+            options = dict(options)
+            if "model_class" in options:
+                options["model_class"] = getattr(module, options["model_class"])
+            made_by = made_by(**options)
+        return SimpleNamespace(cond_stage_model=made_by(device="meta", dtype=torch.float16))
+
+    return make
+
+
+def picture(height, width, seed=0):
+    return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def gemma3_vocabulary(tmp_path_factory):
+    """A small SentencePiece model with Gemma 3's markers; the end of a turn has its number, 106."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("gemma3")
+    (folder / "text.txt").write_text(f"{MULTISCALE_INSTRUCTION}\nuser\nmodel\n" * 50)
+    fillers = [f"<unused{i}>" for i in range(100)]
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"),
+        model_prefix=str(folder / "gemma3"),
+        vocab_size=400,
+        user_defined_symbols=["\n", *fillers, *GEMMA3_WORDS],
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        byte_fallback=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    model = (folder / "gemma3.model").read_bytes()
+    return {"spiece_model": torch.frombuffer(bytearray(model), dtype=torch.uint8)}
+
+
+@pytest.fixture(scope="module")
+def gemma4_vocabulary():
+    """Gemma 4's markers at their numbers, and a number for each word."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+
+    markers = {
+        "<pad>": 0,
+        "<eos>": 1,
+        "<bos>": 2,
+        "<unk>": 3,
+        "<|turn>": 105,
+        "<turn|>": 106,
+        "<|channel>": 100,
+        "<channel|>": 101,
+        "<|image>": 255999,
+        "<|image|>": 258880,
+        "<image|>": 258882,
+    }
+    words = ["system", "user", "model", "thought", "What", "is", "in", "this", "image", "\n"]
+    vocabulary = (
+        markers | {word: 1000 + i for i, word in enumerate(words)} | {" ": 999, "\n\n": 998}
+    )
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Split(Regex(r"\n+|\w+|[^\w]"), "isolated")
+    tokenizer.add_special_tokens(list(markers))
+    return {"tokenizer_json": tokenizer.to_str().encode()}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(pack, gemma3_vocabulary, gemma4_vocabulary):
+    """The host's tokenizer of that model."""
+
+    def encoders(module):
+        return importlib.import_module(f"comfy.text_encoders.{module}")
+
+    gemma3, gemma4 = {"tokenizer_data": gemma3_vocabulary}, {"tokenizer_data": gemma4_vocabulary}
+    make = {
+        "Qwen3-VL 4B": lambda: encoders("qwen3vl").tokenizer("qwen3vl_4b")(),
+        "Qwen3-VL 8B": lambda: encoders("qwen3vl").tokenizer("qwen3vl_8b")(),
+        "Qwen3-VL 4B as krea2": lambda: encoders("krea2").Krea2Tokenizer(),
+        "Qwen3-VL 32B of MiniMax": lambda: encoders("minimax").MiniMaxH3Tokenizer(),
+        "Qwen3.5 4B": lambda: encoders("qwen35").tokenizer("qwen35_4b")(),
+        "Gemma 3 4B": lambda: encoders("lumina2").NTokenizer(**gemma3),
+        "Gemma 3 12B": lambda: encoders("lt").Gemma3_12BTokenizer(**gemma3),
+        "Gemma 3 12B of LTX-2": lambda: encoders("lt").LTXAVGemmaTokenizer(**gemma3),
+        "Gemma 4 E4B": lambda: encoders("gemma4").Gemma4_E4B.tokenizer(**gemma4),
+        "Gemma 4 12B": lambda: encoders("gemma4").Gemma4_12B.tokenizer(**gemma4),
+    }
+    return cache(lambda name: make[name]())
+
+
+@pytest.fixture
+def recorder(host_class, tokenizer):
+    """A CLIP with the host's classes and tokenizers that records what it is to answer, and says WORDS."""
+
+    def make(name, answer=WORDS, ids=(5, 6, 106, 151645, 248046)):
+        clip = host_class(name)
+        clip.asked = []
+
+        def generate(tokens, **options):
+            clip.asked.append((tokens, options))
+            return list(ids)
+
+        def decode(token_ids, skip_special_tokens=True):
+            clip.decoded = token_ids
+            return answer
+
+        clip.tokenize = tokenizer(name).tokenize_with_weights
+        clip.generate, clip.decode = generate, decode
+        return clip
+
+    return make
+
+
+def asked_row(clip):
+    tokens = clip.asked[-1][0]
+    (row,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+    return [token for token, *_ in row]
+
+
+GREEDY = {
+    "do_sample": True,
+    "top_k": 1,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.05,
+    "seed": 0,
+    "max_length": 32,
+}
+
+
+@pytest.mark.parametrize("name", HOST_CLASSES)
+def test_which_models_of_the_host_can(extractor, host_class, name):
+    network = extractor.network_of(host_class(name))
+    if name in READERS:
+        assert extractor.family_of(network) == FAMILIES[READERS[name]]
+    elif "MiniMax" not in name:  # it can, but its tokenizer leaves images out
+        assert network is None
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if "MiniMax" not in name])
+def test_another_text_encoder_is_refused(extract, host_class, name):
+    named = "Qwen2.5-VL-3B.*Qwen3-VL.*Qwen3.5.*Gemma 3.*Gemma 4"
+    with pytest.raises(ValueError, match=f"text encoder .* cannot look at images.*{named}"):
+        extract(host_class(name), picture(8, 8))
+
+
+def test_a_tokenizer_that_leaves_images_out_is_refused(extract, recorder):
+    clip = recorder("Qwen3-VL 32B of MiniMax")
+    with pytest.raises(ValueError, match="cannot look at images"):
+        extract(clip, picture(8, 8))
+    assert clip.asked == []
+
+
+def test_no_text_encoder(extract):
+    with pytest.raises(ValueError, match=r"vlm is empty.*Load Prompt Extractor"):
+        extract(None, picture(8, 8))
+
+
+@pytest.fixture(scope="module")
+def reference_tokenizer(pack):
+    """transformers' own, with the chat template that comes with the files."""
+    import comfy.text_encoders.llama as host
+    from transformers import Qwen2Tokenizer
+
+    folder = Path(host.__file__).parent
+    return cache(lambda name: Qwen2Tokenizer.from_pretrained(folder / f"{name}_tokenizer"))
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("instruction", [SINGLE_INSTRUCTION, MULTISCALE_INSTRUCTION, "a {b}\nc"])
+def test_conversation_is_that_of_the_chat_template(reference_tokenizer, images, instruction):
+    def reference(name, user, **options):
+        messages = [
+            {"role": "system", "content": instruction},
+            {"role": "user", "content": user},
+        ]
+        return reference_tokenizer(name).apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **options
+        )
+
+    text = chat_text(FAMILIES["qwen2.5"], instruction, images)
+    assert text == reference("qwen25", QWEN_IMAGE * images)
+    text = chat_text(FAMILIES["qwen3"], instruction, images)
+    user = [{"type": "image"}] * images
+    assert text == reference("qwen35", user, enable_thinking=False)
+
+
+def ids_of(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "place"),
+    [
+        ("Qwen3-VL 4B", "qwen25", 151655),
+        ("Qwen3-VL 8B", "qwen25", 151655),
+        ("Qwen3-VL 4B as krea2", "qwen25", 151655),
+        ("Qwen3.5 4B", "qwen35", 248056),
+    ],
+)
+@pytest.mark.parametrize("instruction", ["", "a (b:1.2) [c] \\(d\\) \\ {e} 猫, :)"])
+def test_tokens_of_qwen(
+    extract, recorder, reference_tokenizer, name, reference, place, instruction
+):
+    clip = recorder(name)
+    extract(clip, picture(64, 80), "typed by hand", instruction, previous_image=picture(30, 100))
+    row = asked_row(clip)
+    assert sum(isinstance(token, dict) for token in row) == 2
+    text = chat_text(FAMILIES["qwen3"], instruction or MULTISCALE_INSTRUCTION, 2)
+    assert [place if isinstance(token, dict) else token for token in row] == ids_of(
+        reference_tokenizer(reference), text
+    )
+
+
+@pytest.mark.parametrize("name", ["Gemma 3 4B", "Gemma 3 12B", "Gemma 3 12B of LTX-2"])
+def test_tokens_of_gemma_3(extract, recorder, gemma3_vocabulary, name):
+    import sentencepiece
+
+    proto = bytes(gemma3_vocabulary["spiece_model"].tolist())
+    model = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    clip = recorder(name)
+    extract(clip, picture(64, 80))
+    row = asked_row(clip)
+    before, after = chat_text(FAMILIES["gemma3"], SINGLE_INSTRUCTION, 1).split("<image_soft_token>")
+    image = row.index(next(token for token in row if isinstance(token, dict)))
+    assert row[:image] == [model.bos_id(), *model.encode(before)]
+    assert row[image + 1 :] == model.encode(after)
+    assert model.encode("<end_of_turn>") == [106]
+    assert row[1] == model.piece_to_id("<start_of_turn>")
+    assert [row[image - 1], row[image + 1]] == [
+        model.piece_to_id(word) for word in GEMMA3_WORDS[2:]
+    ]
+
+
+@pytest.mark.parametrize("name", ["Gemma 4 E4B", "Gemma 4 12B"])
+def test_tokens_of_gemma_4(extract, recorder, gemma4_vocabulary, name):
+    from tokenizers import Tokenizer
+
+    clip = recorder(name)
+    extract(clip, picture(64, 80), previous_image=picture(30, 100))
+    text = chat_text(FAMILIES["gemma4"], MULTISCALE_INSTRUCTION, 2)
+    expected = Tokenizer.from_str(gemma4_vocabulary["tokenizer_json"].decode()).encode(text).ids
+    row = asked_row(clip)
+    assert [258880 if isinstance(token, dict) else token for token in row] == [2, *expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("Qwen3-VL 4B", [(160, 480), (256, 288)]),
+        ("Qwen3.5 4B", [(160, 480), (256, 288)]),
+        ("Gemma 3 4B", [(896, 896), (896, 896)]),
+        ("Gemma 4 E4B", [(432, 1440), (672, 864)]),
+    ],
+)
+def test_the_wider_view_comes_first(extract, recorder, name, sizes):
+    clip = recorder(name)
+    dark, light = torch.zeros(1, 30, 100, 3), torch.ones(1, 64, 80, 3)
+    extract(clip, light, previous_image=dark)
+    images = [token["data"] for token in asked_row(clip) if isinstance(token, dict)]
+    assert [tuple(image.shape[1:3]) for image in images] == sizes
+    assert [float(image.mean()) for image in images] == [0, 1]
+
+
+def test_one_image_alone(extract, recorder, reference_tokenizer):
+    clip = recorder("Qwen3-VL 4B")
+    extract(clip, picture(64, 80))
+    images = [token for token in asked_row(clip) if isinstance(token, dict)]
+    asked = ids_of(reference_tokenizer("qwen25"), SINGLE_INSTRUCTION)
+    assert len(images) == 1
+    assert asked_row(clip)[3 : 3 + len(asked)] == asked
+
+
+MARKERS = "<|im_end|><|im_start|>user <|image_pad|><end_of_turn><start_of_turn><image_soft_token><turn|><|turn><|image|><think></think>"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_markers_in_the_instruction_are_broken(extract, recorder, name):
+    clip = recorder(name)
+    extract(clip, picture(64, 80), MARKERS, "What is it?")
+    plain = asked_row(clip)
+    extract(clip, picture(64, 80), MARKERS, f"What {MARKERS} is it?")
+    row = asked_row(clip)
+    numbers = {105, 106, 255999, 258880, 258882, *range(151643, 151669), *range(248044, 248070)}
+
+    def markers(row):
+        return [token for token in row if isinstance(token, dict) or token in numbers]
+
+    assert [type(token) for token in markers(row)] == [type(token) for token in markers(plain)]
+    assert [t for t in markers(row) if isinstance(t, int)] == [
+        t for t in markers(plain) if isinstance(t, int)
+    ]
+
+
+def test_an_embedding_in_the_instruction_is_text(extract, recorder, tokenizer, tmp_path):
+    clip = recorder("Qwen3-VL 4B")
+    save_file({"qwen3vl_4b": torch.ones(2, 2560)}, tmp_path / "foo.safetensors")
+    inner = tokenizer("Qwen3-VL 4B").qwen3vl_4b
+    inner.embedding_directory = [str(tmp_path)]
+    try:
+        raw = clip.tokenize("<|im_start|> embedding:foo")["qwen3vl_4b"][0]
+        assert any(torch.is_tensor(token) for token, _ in raw)
+        extract(clip, picture(64, 80), "", "embedding:foo and embedding:foo")
+    finally:
+        inner.embedding_directory = None
+    assert all(isinstance(token, (int, dict)) for token in asked_row(clip))
+
+
+SIDES = [1, 2, 13, 14, 20, 27, 28, 29, 63, 224, 511, 512, 513, 1001, 1333, 4096, 8000]
+
+
+@pytest.mark.parametrize("multiple_of", [28, 32])
+def test_sizes_are_those_of_transformers(pack, multiple_of):
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize as reference
+
+    for height in SIDES:
+        for width in SIDES:
+            for least in (56 * 56, 256 * 256):
+                size = smart_resize(height, width, multiple_of, least)
+                if max(height, width) <= 200 * min(height, width):
+                    assert size == reference(height, width, multiple_of, least)
+                assert all(side % multiple_of == 0 and side > 0 for side in size)
+                assert size[0] * size[1] >= least
+    assert smart_resize(512, 512, 28, 56 * 56) == (504, 504)
+    assert smart_resize(20, 8000, 28, 56 * 56) == (28, 8008)
+
+
+@pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
+def test_the_host_does_not_resize_again(extractor, family):
+    from comfy.text_encoders.qwen_vl import process_qwen2vl_images
+
+    family = FAMILIES[family]
+    patch = family.multiple_of // 2
+    for height, width in [(1, 1), (20, 8000), (8000, 20), (511, 333), (2000, 3000)]:
+        fitted = extractor.fit(torch.zeros(1, 3, 1, 1).expand(1, 3, height, width), family)
+        _, grid = process_qwen2vl_images(fitted, patch_size=patch)
+        assert grid.tolist() == [[1, fitted.shape[1] // patch, fitted.shape[2] // patch]]
+        assert fitted.shape[1:3] == image_size(family, height, width)
+
+
+@pytest.mark.parametrize("size", [(256, 320), (100, 700), (900, 650)])
+def test_pixels_are_those_of_transformers(extractor, size):
+    from comfy.text_encoders.qwen_vl import process_qwen2vl_images
+    from transformers import Qwen2VLImageProcessor
+
+    # Mild enough that nothing overshoots: transformers clips between its two passes.
+    image = (picture(*size) * 100 + 80).round()
+    processor = Qwen2VLImageProcessor(
+        size={"shortest_edge": 56 * 56, "longest_edge": 12845056}, patch_size=14
+    )
+    expected = processor(Image.fromarray(image[0].byte().numpy()), return_tensors="pt")
+    fitted = extractor.fit((image / 255).movedim(-1, 1), FAMILIES["qwen2.5"])
+    patches, grid = process_qwen2vl_images(fitted)
+    assert torch.equal(grid, expected["image_grid_thw"])
+    # transformers rounds to 8 bits, here between two passes as well; 0.26 is its smallest deviation.
+    assert (patches - expected["pixel_values"]).abs().max() < 1.5 / 255 / 0.26
+
+
+@pytest.mark.parametrize("name", ["Qwen3-VL 4B", "Gemma 3 4B", "Gemma 4 E4B", "Gemma 4 12B"])
+@pytest.mark.parametrize("size", [(1, 1), (20, 8000), (8000, 20)])
+def test_extreme_images(extract, recorder, name, size):
+    clip = recorder(name)
+    assert extract(clip, picture(*size)) == WORDS
+    (image,) = [token["data"] for token in asked_row(clip) if isinstance(token, dict)]
+    assert min(image.shape[1:3]) >= 28
+    assert image.shape[1] * image.shape[2] < 2_000_000
+
+
+def test_grey_alpha_and_half_precision(extract, recorder):
+    clip = recorder("Qwen3-VL 4B")
+    for image in (picture(8, 8)[..., :1], torch.rand(1, 8, 8, 4), picture(8, 8).half()):
+        extract(clip, image)
+        (shown,) = [token["data"] for token in asked_row(clip) if isinstance(token, dict)]
+        assert (shown.shape[-1], shown.dtype) == (3, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["image", "previous_image"])
+def test_a_batch_or_nan_is_refused(extract, recorder, name):
+    clip = recorder("Qwen3-VL 4B")
+    images = {"image": picture(8, 8), "previous_image": picture(8, 8)}
+    for wrong, why in [
+        (torch.rand(3, 8, 8, 3), f"^{name} is a batch of 3 pictures.*Rebatch Images"),
+        (torch.full((1, 8, 8, 3), torch.nan), f"^{name} holds 192 values that are NaN"),
+    ]:
+        with pytest.raises(ValueError, match=why):
+            extract(clip, **(images | {name: wrong}), prompt="")
+    assert clip.asked == []
+
+
+def test_inputs_stay_as_they_are(extract, recorder):
+    image, wider = picture(64, 80), picture(30, 100)
+    copies = image.clone(), wider.clone()
+    extract(recorder("Gemma 4 E4B"), image, previous_image=wider)
+    assert torch.equal(image, copies[0])
+    assert torch.equal(wider, copies[1])
+
+
+def test_greedy_keeps_the_penalty(extract, recorder):
+    clip = recorder("Qwen3-VL 4B")
+    extract(clip, picture(8, 8))
+    assert clip.asked[0][1] == GREEDY
+    extract(clip, picture(8, 8), "", "", 7, {"sampling_mode": "off"})
+    assert clip.asked[1][1] == GREEDY | {"max_length": 7}
+
+
+def test_sampling_is_passed_on(extract, recorder):
+    clip = recorder("Qwen3-VL 4B")
+    chosen = {"temperature": 0.7, "top_p": 0.9, "seed": 2**64 - 1}
+    extract(clip, picture(8, 8), "", "", 32, {"sampling_mode": "on", **chosen})
+    assert clip.asked[0][1] == GREEDY | chosen | {"top_k": 0}
+
+
+@pytest.mark.parametrize(
+    ("ids", "decoded", "text"),
+    [
+        pytest.param([5, 6, 151645], [5, 6], "red fur, whisk", id="ended"),
+        pytest.param([5, 6, 7], [5, 6, 7], "red fur", id="cut by the limit"),
+        pytest.param([5, 6], [5, 6], "red fur, whisk", id="shorter than the limit"),
+        pytest.param([5, 151643, 9], [5], "red fur, whisk", id="ended before the limit"),
+    ],
+)
+def test_a_cut_answer_loses_its_last_word(extract, recorder, ids, decoded, text):
+    clip = recorder("Qwen3-VL 4B", "red fur, whisk", ids)
+    assert extract(clip, picture(8, 8), "", "", 3) == text
+    assert clip.decoded == decoded
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt", "text", "shown_lines"),
+    [
+        ("a cat", "", "a cat", [("show", "a cat")]),
+        (" a cat\n", "best\nquality", "a cat, best quality", [("show", "a cat")]),
+        ("A cat.", "sharp", "A cat, sharp", [("show", "A cat.")]),
+        ("", "sharp (b:1.2)", "sharp (b:1.2)", "notice"),
+        ("The second image is a zoom-in.", "", "", "notice"),
+    ],
+)
+def test_what_comes_out_and_is_shown(extract, recorder, shown, answer, prompt, text, shown_lines):
+    assert extract(recorder("Qwen3-VL 4B", answer), picture(8, 8), prompt) == text
+    if shown_lines == "notice":
+        ((kind, line),) = shown
+        assert kind == "notice"
+        assert "nothing that can be used" in line
+    else:
+        assert shown == shown_lines
+
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+SMALL_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "depth": 3}
+
+
+def make_clip(te, tokenizer, weights=(), **options):
+    """A CLIP as the host's loader makes it; random where there are no weights."""
+    import comfy.sd
+
+    target = SimpleNamespace(params={}, clip=te, tokenizer=lambda **kwargs: tokenizer)
+    options = {"dtype": torch.float32, **options}
+    clip = comfy.sd.CLIP(target, state_dict=weights, model_options=options)
+    if not weights:
+        torch.manual_seed(0)
+        for name, weight in clip.cond_stage_model.state_dict().items():
+            if name.endswith("layer_scalar"):
+                weight.fill_(1)
+        for weight in clip.cond_stage_model.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
+    return clip
+
+
+@pytest.fixture
+def recorded(extract):
+    """The ids that a real CLIP answers with, beside the text."""
+
+    def run(clip, *args, **kwargs):
+        answers = []
+        decode = type(clip).decode.__get__(clip)
+        clip.decode = lambda ids: (answers.append(ids), decode(ids))[1]
+        try:
+            text = extract(clip, *args, **kwargs)
+        finally:
+            del clip.decode
+        return answers[0], text
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def qwen3vl_reference(pack):
+    """A tiny Qwen3-VL of transformers."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    config = Qwen3VLConfig(
+        text_config={
+            **SMALL,
+            "num_hidden_layers": 2,
+            "head_dim": 128,
+            "vocab_size": 151936,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5000000.0,
+                "mrope_section": [24, 20, 20],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            **SMALL_VISION,
+            "out_hidden_size": 64,
+            "patch_size": 16,
+            "deepstack_visual_indexes": [0, 1],
+            "num_position_embeddings": 64,
+        },
+        tie_word_embeddings=True,
+        image_token_id=151655,
+        vision_start_token_id=151652,
+        vision_end_token_id=151653,
+    )
+    return randomly(Qwen3VLForConditionalGeneration(config))
+
+
+def randomly(model):
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.6)
+    return model.eval()
+
+
+def host_weights(model):
+    names = {"model.language_model.": "model.", "model.visual.": "visual."}
+    weights = {}
+    for key, weight in model.state_dict().items():
+        for theirs, ours in names.items():
+            if key.startswith(theirs):
+                weights[ours + key.removeprefix(theirs)] = weight
+    return weights
+
+
+@pytest.fixture(scope="module")
+def qwen3vl(qwen3vl_reference, tokenizer):
+    from comfy.text_encoders import qwen3vl
+
+    vision = {
+        **SMALL_VISION,
+        "deepstack_visual_indexes": [0, 1],
+        "num_position_embeddings": 64,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(qwen3vl.QWEN3VL_VISION, "qwen3vl_4b", vision)
+        return make_clip(
+            qwen3vl.te(model_type="qwen3vl_4b"),
+            tokenizer("Qwen3-VL 4B"),
+            [host_weights(qwen3vl_reference)],
+            qwen3vl_4b_model_config={**SMALL, "num_hidden_layers": 2},
+        )
+
+
+def reference_inputs(tokenizer, family, images, **options):
+    """As transformers' processor: a placeholder for each token of an image, and its pixels."""
+    from transformers import Qwen2VLImageProcessor
+
+    pictures = [Image.fromarray((image[0] * 255).round().byte().numpy()) for image in images]
+    pixels = Qwen2VLImageProcessor(**options)(pictures, return_tensors="pt")
+    text = chat_text(FAMILIES[family], MULTISCALE_INSTRUCTION, len(images))
+    for grid in pixels["image_grid_thw"]:
+        text = text.replace("<|image_pad|>", "<place>" * int(grid.prod() // 4), 1)
+    ids = torch.tensor([ids_of(tokenizer, text.replace("<place>", "<|image_pad|>"))])
+    return ids, pixels
+
+
+def eight_bit(height, width, seed):
+    """A picture of a size that is not resized, as transformers see it."""
+    return (picture(height, width, seed) * 255).round() / 255
+
+
+def test_qwen3vl_writes_what_transformers_write(
+    recorded, qwen3vl, qwen3vl_reference, reference_tokenizer
+):
+    wider, zoomed = eight_bit(256, 320, 1), eight_bit(288, 256, 2)
+    answer, _ = recorded(qwen3vl, zoomed, "", "", 8, previous_image=wider)
+    ids, pixels = reference_inputs(
+        reference_tokenizer("qwen25"),
+        "qwen3",
+        [wider, zoomed],
+        size={"shortest_edge": 256 * 256, "longest_edge": 4096 * 4096},
+        patch_size=16,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    expected = []
+    with torch.inference_mode():
+        for _ in answer:
+            logits = qwen3vl_reference(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                mm_token_type_ids=(ids == 151655).int(),
+                **pixels,
+            ).logits[0, -1]
+            # Of the answer alone: the host's penalty leaves the question out.
+            for token in set(expected):
+                logits[token] *= 1.05 if logits[token] < 0 else 1 / 1.05
+            expected.append(int(logits.argmax()))
+            ids = torch.cat([ids, torch.tensor([expected[-1:]])], 1)
+    assert answer == expected
+    assert recorded(qwen3vl, wider, "", "", 8, previous_image=zoomed)[0] != answer
+
+
+def test_qwen25vl_writes_what_transformers_write(pack, recorded, reference_tokenizer, tmp_path):
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **SMALL,
+            "hidden_size": 256,
+            "num_hidden_layers": 2,
+            "vocab_size": 151936,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1000000.0,
+                "mrope_section": [16, 24, 24],
+            },
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 160,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 256,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+        tie_word_embeddings=True,
+        image_token_id=151655,
+        vision_start_token_id=151652,
+        vision_end_token_id=151653,
+    )
+    reference = randomly(Qwen2_5_VLForConditionalGeneration(config))
+    path = tmp_path / "tiny.safetensors"
+    save_file(host_weights(reference), path)
+    clip = importlib.import_module(f"{pack.__name__}.nodes.qwen").load([path])
+    wider, zoomed = eight_bit(224, 280, 1), eight_bit(252, 140, 2)
+    answer, _ = recorded(clip, zoomed, "", "", 8, previous_image=wider)
+    ids, pixels = reference_inputs(
+        reference_tokenizer("qwen25"),
+        "qwen2.5",
+        [wider, zoomed],
+        size={"shortest_edge": 56 * 56, "longest_edge": 12845056},
+    )
+    with torch.inference_mode():
+        expected = reference.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == 151655).int(),
+            **pixels,
+            max_new_tokens=8,
+            do_sample=False,
+            repetition_penalty=1.05,
+        )
+    assert answer == expected[0, ids.shape[1] :].tolist()
+
+
+@pytest.fixture(params=["Qwen3.5 4B", "Gemma 3 4B", "Gemma 4 31B"])
+def tiny(request, tokenizer):
+    """Random models, of the families that have no oracle here."""
+    from comfy.text_encoders import gemma4, llama, lumina2, qwen35
+
+    siglip = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "head_dim": 16,
+    }
+    name = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "Qwen3.5 4B":
+            sizes = {**SMALL, "num_hidden_layers": 4, "vision": {**SMALL_VISION, "depth": 1}}
+            patch.setitem(qwen35.QWEN35_MODELS, "qwen35_4b", sizes)
+            return make_clip(qwen35.te(model_type="qwen35_4b"), tokenizer(name))
+        if name == "Gemma 3 4B":
+            vision = {**llama.GEMMA3_VISION_CONFIG, **siglip}
+            patch.setattr(llama.Gemma3_4B_Vision_Config, "vision_config", vision)
+            return make_clip(
+                lumina2.te(model_type="gemma3_4b_vision"),
+                tokenizer(name),
+                gemma3_4b_vision_model_config={**SMALL, "num_hidden_layers": 3, "vocab_size": 400},
+            )
+        vision = {**gemma4.GEMMA4_VISION_31B_CONFIG, **siglip}
+        patch.setattr(gemma4.Gemma4_31B_Config, "vision_config", vision)
+        return make_clip(
+            gemma4.gemma4_te(model_class=gemma4.Gemma4_31B),
+            tokenizer("Gemma 4 E4B"),
+            gemma4_model_config={**SMALL, "num_hidden_layers": 6},
+        )
+
+
+def test_other_models_of_the_host_run(recorded, tiny):
+    sampling = {"sampling_mode": "on", "temperature": 1.0, "top_p": 1.0, "seed": 0}
+    two = {"previous_image": picture(30, 300, 1)}
+    answer, _ = recorded(tiny, picture(64, 80), "", "", 4, sampling, **two)
+    assert recorded(tiny, picture(64, 80), "", "", 4, sampling, **two)[0] == answer
+    assert 1 <= len(answer) <= 4
+
+
+def test_a_seed_decides_what_is_drawn(extract, qwen3vl):
+    def drawn(seed):
+        sampling = {"sampling_mode": "on", "temperature": 1.0, "top_p": 1.0, "seed": seed}
+        return extract(qwen3vl, picture(64, 80), "", "", 12, sampling)
+
+    assert drawn(1) == drawn(1)
+    assert len({drawn(seed) for seed in (1, 2, 2**64 - 1)}) == 3
+
+
+def test_nothing_is_random_without_sampling(extract, qwen3vl):
+    first = extract(qwen3vl, picture(64, 80), "", "", 12)
+    torch.manual_seed(1)
+    assert extract(qwen3vl, picture(64, 80), "", "", 12) == first
+
+
+def test_an_interrupted_model_stays_usable(extract, qwen3vl, monkeypatch):
+    import comfy.utils
+    from comfy.model_management import InterruptProcessingException
+
+    expected = extract(qwen3vl, picture(64, 80), "", "", 12)
+
+    def interrupt(*args, **kwargs):
+        raise InterruptProcessingException
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", interrupt)
+    with pytest.raises(InterruptProcessingException):
+        extract(qwen3vl, picture(64, 80), "", "", 12)
+    monkeypatch.undo()
+    assert extract(qwen3vl, picture(64, 80), "", "", 12) == expected
+
+
+def test_schema_and_execute_agree(extractor):
+    node = extractor.CoZPromptExtractor
+    inputs = [item.id for item in node.define_schema().inputs]
+    assert inputs == list(inspect.signature(node.execute).parameters)
+    assert inputs == [
+        *("vlm", "image", "prompt", "instruction", "max_tokens", "sampling_mode"),
+        "previous_image",
+    ]
