@@ -5,9 +5,11 @@ from .collect import CoZChainCollect, CoZChainInput
 from .color import CoZColorFix
 from .diffusion import CoZRefineStep, CoZSRStep
 from .encode import CoZEncodePrompt
+from .extractor_loader import CoZLoadPromptExtractor
 from .host import register_builtin_models
 from .loop import CoZChainLoop
 from .lora import CoZLoadSRLoRA
+from .prompt import CoZPromptExtractor
 from .sample import CoZSamplePicture
 from .upscale import CoZUpscaleStep
 from .zoom import CoZCropCenterZoom, CoZFitImage
@@ -22,6 +24,7 @@ class ChainOfZoomExtension(ComfyExtension):
         return [
             CoZChainLoop,
             CoZCropCenterZoom,
+            CoZPromptExtractor,
             CoZSRStep,
             CoZColorFix,
             CoZFitImage,
@@ -29,6 +32,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZRefineStep,
             CoZEncodePrompt,
             CoZLoadSRLoRA,
+            CoZLoadPromptExtractor,
             CoZSamplePicture,
             CoZChainInput,
             CoZChainCollect,

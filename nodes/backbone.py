@@ -84,7 +84,7 @@ class Backbone:
         self.seed = seed
         self.texts: dict[str, list] = {}
 
-    def step(self, i: int, zoom, text: str) -> list:
+    def step(self, i: int, zoom, text: str | list) -> list:
         """The link to step i's sharpened view."""
         chosen = self.chosen
         if chosen["backbone"] == UPSCALE_MODEL:
@@ -116,12 +116,13 @@ class Backbone:
             seed=step_seed(self.seed, i),
         ).out(0)
 
-    def encoded(self, text: str, name: int | str) -> list:
-        if text not in self.texts:
+    def encoded(self, text: str | list, name: int | str) -> list:
+        key = repr(text)  # a link is a list; quoted, no text looks like one
+        if key not in self.texts:
             if self.chosen["backbone"] == ONE_STEP:
                 encoder, inputs = "CoZEncodePrompt", {"prompt": text, "t5_tokens": T5_TOKENS}
             else:
                 encoder, inputs = "CLIPTextEncode", {"text": text}
             child = self.node(encoder, f"text_{name}", clip=self.chosen["clip"], **inputs)
-            self.texts[text] = child.out(0)
-        return self.texts[text]
+            self.texts[key] = child.out(0)
+        return self.texts[key]

@@ -12,6 +12,9 @@ CHEAP = {"CoZChainInput", "CoZChainCollect"}
 LIMIT = 512 * 2**20
 """Bytes of pictures and encoded texts kept: 16 steps at 512 pixels take 150 MB, a text 10 MB."""
 
+ENTRY = 4096
+"""Bytes counted for what is no tensor, so that texts cannot gather without end."""
+
 
 class ChainCache(Caching.CacheProvider):
     """Keeps the steps of recent chains, so that a longer or edited chain runs only what is new.
@@ -46,12 +49,16 @@ class ChainCache(Caching.CacheProvider):
     def keep(self, key: str, value: Caching.CacheValue) -> None:
         replaced = self.values.pop(key, None)
         if replaced is not None:
-            self.size -= _bytes(replaced.outputs)
+            self.size -= _size(replaced)
         self.values[key] = value
-        self.size += _bytes(value.outputs)
+        self.size += _size(value)
         while self.size > LIMIT:
             _, dropped = self.values.popitem(last=False)
-            self.size -= _bytes(dropped.outputs)
+            self.size -= _size(dropped)
+
+
+def _size(value: Caching.CacheValue) -> int:
+    return ENTRY + _bytes(value.outputs)
 
 
 def _bytes(value) -> int:

@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..coz.chain import ZoomChain, step_seed
 from ..coz.geometry import Window
-from ..coz.prompt import join_texts, step_texts
+from ..coz.prompt import join_texts
 from .host import to_bchw, to_image
 
 MAX_STEPS = 16
@@ -38,9 +38,9 @@ class CoZChainInput(io.ComfyNode):
 class CoZChainCollect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        frames = [
-            io.Image.Input(f"frame_{i}", optional=True, lazy=True) for i in range(MAX_STEPS + 1)
-        ]
+        numbers = range(1, MAX_STEPS + 1)
+        frames = [io.Image.Input(f"frame_{i}", optional=True, lazy=True) for i in (0, *numbers)]
+        texts = [io.String.Input(f"text_{i}", optional=True, lazy=True) for i in numbers]
         return io.Schema(
             node_id="CoZChainCollect",
             display_name="CoZ Chain Collect",
@@ -53,9 +53,9 @@ class CoZChainCollect(io.ComfyNode):
                 io.Float.Input("scale"),
                 io.Int.Input("steps"),
                 io.String.Input("windows"),
-                io.String.Input("prompts"),
                 io.Int.Input("seed"),
                 *frames,
+                *texts,
             ],
             outputs=[
                 io.Image.Output("image"),
@@ -66,18 +66,20 @@ class CoZChainCollect(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, steps, **frames):
-        # One frame at a time: only so can a chain end before its last step.
+    def check_lazy_status(cls, steps, **parts):
+        # One frame at a time, its text before it: only so can a chain end before its last step.
         for i in range(steps + 1):
-            if frames.get(f"frame_{i}") is None:
-                comfy.utils.ProgressBar(steps + 1).update_absolute(i)
-                return [f"frame_{i}"]
+            wanted = [f"text_{i}", f"frame_{i}"] if i else ["frame_0"]
+            for name in wanted:
+                if parts.get(name) is None:
+                    comfy.utils.ProgressBar(steps + 1).update_absolute(i)
+                    return [name]
         return []
 
     @classmethod
-    def execute(cls, image, scale, steps, windows, prompts, seed, **frames) -> io.NodeOutput:
-        images = [frames[f"frame_{i}"] for i in range(steps + 1)]
-        texts = step_texts("", prompts, steps)
+    def execute(cls, image, scale, steps, windows, seed, **parts) -> io.NodeOutput:
+        images = [parts[f"frame_{i}"] for i in range(steps + 1)]
+        texts = [parts[f"text_{i + 1}"] for i in range(steps)]
         chain = ZoomChain(
             scale=scale,
             frames=tuple(to_bchw(frame) for frame in (image, *images)),

@@ -5,12 +5,12 @@ from comfy_execution.graph_utils import GraphBuilder
 from comfy_execution.utils import get_executing_context
 
 from ..coz.geometry import first_frame, plan_steps
-from ..coz.prompt import join_texts, step_texts
 from .backbone import ONE_STEP, Backbone, backbone_input
 from .cache import CHILD_PREFIX
 from .collect import MAX_STEPS, Chain
 from .color import METHODS, WAVELET_LEVELS
 from .host import SEARCH_ALIASES, notice, target_of, to_bchw
+from .prompting import Prompting, prompting_input
 from .zoom import center_inputs, frame_inputs, mask_input
 
 
@@ -48,23 +48,20 @@ class CoZChainLoop(io.ComfyNode):
                     tooltip="Factor of each step: 4 steps of 4 make 256x.",
                 ),
                 *center_inputs(),
-                io.DynamicCombo.Input(
-                    "prompting",
-                    options=[io.DynamicCombo.Option("text", [])],
-                    tooltip="Where the text of each step comes from.",
-                ),
+                prompting_input(),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What the picture shows: the text of every step. Upscale models do not read it.",
+                    tooltip="What the picture shows: the text of every step, or added to what a vision-language model writes. Upscale "
+                    "models do not read it.",
                 ),
                 io.String.Input(
                     "step_prompts",
                     default="",
                     multiline=True,
                     placeholder="one line a step; blank = prompt; - = no text",
-                    tooltip="Line 1 is the whole text of step 1 and so on. A blank line: the step uses prompt. A single - : "
+                    tooltip="Line 1 is the whole text of step 1 and so on. A blank line: the step uses prompt, or asks the model. A single - : "
                     "no text. The prompts output has this form.",
                 ),
                 io.Int.Input(
@@ -73,7 +70,7 @@ class CoZChainLoop(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Each step draws its own seed from this one. Used by any checkpoint only: the others draw nothing.",
+                    tooltip="Each step draws its own seed from this one. Used by any checkpoint, and by the model's temperature.",
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -149,7 +146,8 @@ class CoZChainLoop(io.ComfyNode):
             center_y=target.y,
         ).out(0)
         frames = {"frame_0": current}
-        texts = step_texts(prompt, step_prompts, steps)
+        texts = {}
+        writer = Prompting(prompting, node, prompt, step_prompts, seed)
         sharpener = Backbone(backbone, node, seed)
         for i, step in enumerate(plan, 1):
             zoom = node(
@@ -161,7 +159,8 @@ class CoZChainLoop(io.ComfyNode):
                 center_y=step.aim.y,
                 resampling="bicubic",
             )
-            current = sharpener.step(i, zoom, texts[i - 1])
+            text = writer.text(i, zoom.out(0), list(frames.values()))
+            current = sharpener.step(i, zoom, text)
             if color_fix != "none":
                 current = node(
                     "CoZColorFix",
@@ -173,6 +172,7 @@ class CoZChainLoop(io.ComfyNode):
                 ).out(0)
             node("PreviewImage", f"preview_{i}", images=current)
             frames[f"frame_{i}"] = current
+            texts[f"text_{i}"] = text
         collect = node(
             "CoZChainCollect",
             "collect",
@@ -180,8 +180,8 @@ class CoZChainLoop(io.ComfyNode):
             scale=scale,
             steps=steps,
             windows=json.dumps([first.window, *(step.window for step in plan)]),
-            prompts=join_texts(texts),
             seed=seed,
             **frames,
+            **texts,
         )
         return io.NodeOutput(*(collect.out(k) for k in range(4)), expand=graph.finalize())

@@ -23,9 +23,13 @@ def likely_first(folders: list[str]) -> list[str]:
     return sorted(names, key=lambda name: not ("coz" in name.lower() or "20001" in name))
 
 
+def found_in(name: str, folders: list[str]) -> list[str]:
+    """Paths, also where the name has the slashes of another system: workflows travel."""
+    return [path for folder in folders if (path := folder_paths.get_full_path(folder, name))]
+
+
 def path_of(name: str, folders: list[str]) -> Path:
-    found = [path for folder in folders if (path := folder_paths.get_full_path(folder, name))]
-    if not found:
+    if not (found := found_in(name, folders)):
         raise ValueError(missing(name, folders))
     return Path(found[0])
 
@@ -139,7 +143,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
     def validate_inputs(cls, lora_name, vae_encoder_name):
         """In place of the host's "value not in list", which does not say where to get the file."""
         for name, folders in ((lora_name, LORA_FOLDERS), (vae_encoder_name, ENCODER_FOLDERS)):
-            if name not in {None, "none", *likely_first(folders)}:
+            if name not in {None, "none"} and not found_in(name, folders):
                 return missing(name, folders)
         return True
 

@@ -36,7 +36,12 @@ def thumbnail(strip: Image.Image) -> Image.Image:
 def windows(path: Path) -> Image.Image:
     """The first frame of a workflow, with the windows of its steps."""
     prompt = read_prompt(path)
-    loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    zooms = [n["inputs"] for n in prompt.values() if n["class_type"] == "CoZCropCenterZoom"]
+    if zooms:  # wired by hand
+        loop = prompt[find_node(prompt, "CoZFitImage")]["inputs"]
+        loop |= {"scale": zooms[0]["scale"], "steps": len(zooms)}
+    else:
+        loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
     name = prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"]
     picture = Image.open(ROOT / "pictures" / name).convert("RGB")
     side = 2 * SIDE + GAP

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,3 +164,36 @@ def coz_files(sd3_networks, tmp_path_factory):
     for kind in ("loras", "vae"):
         folder_paths.add_model_folder_path(kind, str(folder))
     return Backbone(None, None, with_coz_lora(transformer, lora), adapted, folder)
+
+
+@pytest.fixture(scope="session")
+def models(load_sd3, coz_files, tmp_path_factory):
+    """Options for a server that has files by all names that the workflows ask for."""
+    import comfy.sd
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from tools.random_qwen import qwen25vl, with_prompt_lora
+
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    clip_l = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072,
+        num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).half()  # fmt: skip
+    weights = {f"text_model.{name}": weight for name, weight in clip_l.state_dict().items()}
+    save_file(weights, folder / "clip_l.safetensors")
+    clip = comfy.sd.load_clip([str(folder / "clip_l.safetensors")], clip_type=comfy.sd.CLIPType.SD3)
+    checkpoint = folder / "checkpoints" / "sd3_medium_incl_clips_t5xxlfp8.safetensors"
+    model, vae = load_sd3(torch.float16)
+    comfy.sd.save_checkpoint(str(checkpoint), model, clip, vae)
+    (folder / "checkpoints" / "sd_xl_base_1.0.safetensors").symlink_to(checkpoint)
+    network = qwen25vl()
+    vlm = folder / "text_encoders" / "Qwen2.5-VL-3B-Instruct"
+    network.save_pretrained(vlm, max_shard_size="100MB")
+    assert (vlm / "model-00001-of-00002.safetensors").exists()
+    with_prompt_lora(network).save_pretrained(coz_files.folder / "coz_prompt_lora")
+    paths = {"base_path": str(folder), "checkpoints": "checkpoints"}
+    paths["text_encoders"] = "text_encoders"
+    paths |= dict.fromkeys(("loras", "vae"), str(coz_files.folder))
+    config = folder / "paths.yaml"
+    config.write_text(json.dumps({"tests": paths}), "utf-8")
+    return ["--extra-model-paths-config", str(config)]

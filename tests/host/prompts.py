@@ -1,4 +1,10 @@
-"""Prompts in the API format, as the tests submit them."""
+"""Prompts in the API format, as the tests submit them, and what their runs show."""
+
+import io
+import urllib.request
+
+import numpy as np
+from PIL import Image
 
 
 def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
@@ -38,3 +44,16 @@ def steps_run(executed, kind="sr"):
     """Numbers of the steps whose child of that kind is among the executed nodes."""
     names = [node.rpartition(".")[2] for node in executed]
     return [int(name.rpartition("_")[2]) for name in names if name.startswith(f"coz_{kind}_")]
+
+
+def pictures(server, run, prompt):
+    """What the prompt's Preview Images show, in the order of their ids."""
+    previews = sorted(
+        (key for key, node in prompt.items() if node["class_type"] == "PreviewImage"), key=int
+    )
+    shown = []
+    for image in [image for preview in previews for image in run.outputs[preview]["images"]]:
+        query = "&".join(f"{key}={value}" for key, value in image.items())
+        with urllib.request.urlopen(f"{server}/view?{query}") as answer:
+            shown.append(np.asarray(Image.open(io.BytesIO(answer.read()))))
+    return shown

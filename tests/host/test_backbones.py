@@ -1,49 +1,17 @@
 """The bundled workflows of the diffusion backbones, on tiny weights, through the real server."""
 
-import io
-import json
-import urllib.request
-
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from tools.client import PromptError, run_prompt
 from tools.host import ROOT
 from tools.server import serve
 from tools.workflow import find_node, read_prompt
 
-from .prompts import steps_run
+from .prompts import pictures, steps_run
 
 SD3 = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
-
-
-@pytest.fixture(scope="module")
-def models(load_sd3, coz_files, tmp_path_factory):
-    """Options for a server that has files by all names that the workflows ask for."""
-    import comfy.sd
-    from safetensors.torch import save_file
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    folder = tmp_path_factory.mktemp("models")
-    (folder / "checkpoints").mkdir()
-    torch.manual_seed(0)
-    clip_l = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072,
-        num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).half()  # fmt: skip
-    weights = {f"text_model.{name}": weight for name, weight in clip_l.state_dict().items()}
-    save_file(weights, folder / "clip_l.safetensors")
-    clip = comfy.sd.load_clip([str(folder / "clip_l.safetensors")], clip_type=comfy.sd.CLIPType.SD3)
-    checkpoint = folder / "checkpoints" / "sd3_medium_incl_clips_t5xxlfp8.safetensors"
-    model, vae = load_sd3(torch.float16)
-    comfy.sd.save_checkpoint(str(checkpoint), model, clip, vae)
-    (folder / "checkpoints" / "sd_xl_base_1.0.safetensors").symlink_to(checkpoint)
-    paths = {"base_path": str(folder), "checkpoints": "checkpoints"}
-    paths |= dict.fromkeys(("loras", "vae"), str(coz_files.folder))
-    config = folder / "paths.yaml"
-    config.write_text(json.dumps({"tests": paths}), "utf-8")
-    return ["--extra-model-paths-config", str(config)]
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +26,6 @@ def prompt_of(workflow, **inputs):
     loop = find_node(prompt, "CoZChainLoop")
     prompt[loop]["inputs"] |= {"size": 64, "steps": 3} | inputs
     return prompt
-
-
-def pictures(server, run, prompt):
-    (preview,) = (key for key, node in prompt.items() if node["class_type"] == "PreviewImage")
-    shown = []
-    for image in run.outputs[preview]["images"]:
-        query = "&".join(f"{key}={value}" for key, value in image.items())
-        with urllib.request.urlopen(f"{server}/view?{query}") as answer:
-            shown.append(np.asarray(Image.open(io.BytesIO(answer.read()))))
-    return shown
 
 
 def test_sd3_workflow_runs_and_goes_on(server):
@@ -144,7 +102,7 @@ def test_chain_is_its_nodes_wired_by_hand(server):
         images.append(image)
     batch = {f"images.image{i}": link for i, link in enumerate(images)}
     add("batch", "BatchImagesNode", **batch)
-    add("preview", "PreviewImage", images=["batch", 0])
+    add("99", "PreviewImage", images=["batch", 0])
     by_hand = pictures(server, run_prompt(server, prompt), prompt)
     assert len(by_hand) == steps + 1
     assert all(np.array_equal(a, b) for a, b in zip(by_loop, by_hand, strict=True))

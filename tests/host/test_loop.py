@@ -221,21 +221,24 @@ def test_provider_keeps_only_what_fits(pack):
 
     cache_module = sys.modules[f"{pack.__name__}.nodes.cache"]
     cache = cache_module.ChainCache()
-    one_third = torch.empty(cache_module.LIMIT // 3, dtype=torch.uint8)
+    one_third = torch.empty(cache_module.LIMIT // 3 - cache_module.ENTRY, dtype=torch.uint8)
+    half = len(one_third) // 2
+    conditioning = [[[one_third[:half], {"pooled_output": one_third[half:]}]]]
 
     def context(key):
         return Caching.CacheContext(f"5.0.0.coz_{key}", "CoZColorFix", key)
 
     async def scenario():
-        for key in "abc":
+        for key in "ab":
             await cache.on_store(context(key), Caching.CacheValue([[one_third]]))
+        await cache.on_store(context("c"), Caching.CacheValue([conditioning]))
         assert (await cache.on_lookup(context("a"))).outputs == [[one_third]]
         await cache.on_store(context("d"), Caching.CacheValue([[one_third]]))
         await cache.on_store(context("d"), Caching.CacheValue([[one_third]]))
         return [key for key in "abcd" if await cache.on_lookup(context(key))]
 
     assert asyncio.run(scenario()) == ["a", "c", "d"]
-    assert cache.size == 3 * one_third.nbytes
+    assert cache.size == 3 * (one_third.nbytes + cache_module.ENTRY)
     assert cache.should_cache(context("sr_1"))
     assert not cache.should_cache(Caching.CacheContext("5", "CoZColorFix", "x"))
     assert not cache.should_cache(Caching.CacheContext("coz_mine", "UpscaleModelLoader", "x"))

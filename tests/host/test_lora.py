@@ -156,6 +156,8 @@ def test_behind_the_hosts_select_device_nodes(node, step, load, sd3, coz_files):
 
 
 def test_osediff_changes_unet_first_layer_and_vae(load, tiny_unet, vae_4, coz_files):
+    from comfy.model_management import load_models_gpu
+
     generator = torch.Generator().manual_seed(5)
     rand = lambda *shape: torch.randn(shape, generator=generator) * 0.1  # noqa: E731
     factors = {"A": rand(4, 32, 3, 3), "B": rand(32, 4, 1, 1)}
@@ -170,14 +172,12 @@ def test_osediff_changes_unet_first_layer_and_vae(load, tiny_unet, vae_4, coz_fi
 
     plain = tiny_unet("EPS")
     before = {key: weight.clone() for key, weight in plain.model.state_dict().items()}
-    vae_before = vae_4.vae.first_stage_model.state_dict()["encoder.conv_in.weight"].clone()
+    vae_before = vae_4.autoencoder.state_dict()["encoder.conv_in.weight"]
     model, vae = load(plain, vae_4.vae, "osediff.pkl", "none", 0.5)
 
     def patched(patcher, key):
-        patcher.patch_model()
-        weight = patcher.model.state_dict()[key].clone()
-        patcher.unpatch_model()
-        return weight
+        load_models_gpu([patcher])  # takes off what another clone put on
+        return patcher.model.state_dict()[key].clone()
 
     def delta(parts):  # scaling 2.0: alpha 8, rank 4
         return 2.0 * (parts["B"].flatten(1) @ parts["A"].flatten(1)).view(-1, *parts["A"].shape[1:])

@@ -24,6 +24,11 @@ FROZEN = {
         "IMAGE",
     ),
     "CoZEncodePrompt": ("clip prompt t5_tokens", "CONDITIONING"),
+    "CoZPromptExtractor": (
+        "vlm image prompt instruction max_tokens sampling_mode previous_image",
+        "STRING",
+    ),
+    "CoZLoadPromptExtractor": ("vlm_name lora_name lora_strength", "CLIP"),
     "CoZLoadSRLoRA": ("model vae lora_name vae_encoder_name strength", "MODEL VAE"),
     "CoZColorFix": ("image reference method levels", "IMAGE"),
     "CoZSamplePicture": ("picture", "IMAGE"),
@@ -34,7 +39,11 @@ FROZEN_OPTIONS = {
         "one-step diffusion": "model vae clip latent_shift",
         "any checkpoint": "model vae clip negative sampling_steps cfg sampler_name scheduler denoise",
     },
-    ("CoZChainLoop", "prompting"): {"text": ""},
+    ("CoZChainLoop", "prompting"): {
+        "text": "",
+        "vision-language model": "vlm context max_tokens instruction temperature",
+    },
+    ("CoZPromptExtractor", "sampling_mode"): {"off": "", "on": "temperature top_p seed"},
 }
 FROZEN_DEFAULTS = {
     "CoZChainLoop": {
@@ -53,6 +62,8 @@ FROZEN_DEFAULTS = {
         "seed": 0,
     },
     "CoZEncodePrompt": {"prompt": "", "t5_tokens": 512},
+    "CoZPromptExtractor": {"prompt": "", "instruction": "", "max_tokens": 32},
+    "CoZLoadPromptExtractor": {"lora_name": "none", "lora_strength": 1.0},
     "CoZLoadSRLoRA": {"vae_encoder_name": "none", "strength": 1.0},
     "CoZColorFix": {"method": "wavelet", "levels": 5},
     "CoZSamplePicture": {},
@@ -106,7 +117,7 @@ def test_execute_takes_what_the_schema_offers(schemas):
             assert offered == named
         optional = {i.id for i in schema.inputs if i.optional}
         assert {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD} >= optional - {
-            f"frame_{k}" for k in range(17)
+            f"{part}_{k}" for part in ("frame", "text") for k in range(17)
         }
 
 
@@ -119,6 +130,8 @@ def test_public_nodes_are_in_their_categories(schemas):
         "CoZFitImage": "Chain-of-Zoom/step",
         "CoZUpscaleStep": "Chain-of-Zoom/step",
         "CoZSRStep": "Chain-of-Zoom",
+        "CoZPromptExtractor": "Chain-of-Zoom",
+        "CoZLoadPromptExtractor": "Chain-of-Zoom/load",
         "CoZRefineStep": "Chain-of-Zoom/step",
         "CoZEncodePrompt": "Chain-of-Zoom/step",
         "CoZLoadSRLoRA": "Chain-of-Zoom/load",

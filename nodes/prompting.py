@@ -1,0 +1,105 @@
+"""The sources of Chain Loop's texts: its own fields, or a vision-language model."""
+
+from collections.abc import Callable
+
+from comfy_api.latest import io
+
+from ..coz.chain import step_seed
+from ..coz.prompt import EMPTY, step_lines, step_texts
+
+TEXT, VLM = "text", "vision-language model"
+PREVIOUS, ORIGINAL, NONE = "previous scale", "original image", "none"
+
+
+def prompting_input() -> io.Input:
+    return io.DynamicCombo.Input(
+        "prompting",
+        options=[
+            io.DynamicCombo.Option(TEXT, []),
+            io.DynamicCombo.Option(
+                VLM,
+                [
+                    io.Clip.Input(
+                        "vlm",
+                        raw_link=True,
+                        lazy=True,
+                        tooltip="A model that reads images and writes: from CoZ Load Prompt Extractor, or Load CLIP with "
+                        "Qwen3-VL, Gemma 3 or Gemma 4.",
+                    ),
+                    io.Combo.Input(
+                        "context",
+                        options=[PREVIOUS, ORIGINAL, NONE],
+                        default=PREVIOUS,
+                        tooltip="What the model sees beside the view: the frame before it, as in the paper; the first frame; "
+                        "or nothing.",
+                    ),
+                    io.Int.Input(
+                        "max_tokens",
+                        default=32,
+                        min=1,
+                        max=512,
+                        advanced=True,
+                        tooltip="Length of each answer in tokens, about three quarters of a word each.",
+                    ),
+                    io.String.Input(
+                        "instruction",
+                        default="",
+                        multiline=True,
+                        placeholder="blank = the paper's",
+                        advanced=True,
+                        tooltip="What the model is asked. Blank: the paper's question.",
+                    ),
+                    io.Float.Input(
+                        "temperature",
+                        default=0.0,
+                        min=0.0,
+                        max=2.0,
+                        step=0.01,
+                        advanced=True,
+                        tooltip="0: the most likely words, always the same. Higher: drawn by chance, with the seed of each "
+                        "step.",
+                    ),
+                ],
+            ),
+        ],
+        tooltip="Where the text of each step comes from. text: from the two fields below. vision-language model: it looks "
+        "at each view and writes its text, to which prompt is added.",
+    )
+
+
+class Prompting:
+    """The text of each step: a constant, or the link to what a model wrote."""
+
+    def __init__(self, chosen: dict, node: Callable, prompt: str, step_prompts: str, seed: int):
+        self.chosen = chosen
+        self.node = node
+        self.prompt = prompt
+        self.step_prompts = step_prompts
+        self.seed = seed
+
+    def text(self, i: int, zoomed: list, frames: list) -> str | list:
+        """Of step i, from its enlarged view and the frames x_0 .. x_{i-1}."""
+        if self.chosen["prompting"] == TEXT or step_lines(self.step_prompts, i)[-1]:
+            return step_texts(self.prompt, self.step_prompts, i)[-1]
+        chosen = self.chosen
+        sampling = {"sampling_mode": "off"}
+        if chosen["temperature"] > 0:
+            sampling = {
+                "sampling_mode": "on",
+                "sampling_mode.temperature": chosen["temperature"],
+                "sampling_mode.top_p": 1.0,
+                "sampling_mode.seed": step_seed(self.seed, i),
+            }
+        context = {PREVIOUS: frames[-1], ORIGINAL: frames[0], NONE: None}[chosen["context"]]
+        if context is not None:
+            sampling["previous_image"] = context
+        return self.node(
+            "CoZPromptExtractor",
+            f"prompt_{i}",
+            vlm=chosen["vlm"],
+            image=zoomed,
+            prompt="" if self.prompt.strip() == EMPTY else self.prompt,
+            instruction=chosen["instruction"],
+            max_tokens=chosen["max_tokens"],
+            **sampling,
+        ).out(0)

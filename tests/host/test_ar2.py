@@ -1,0 +1,126 @@
+"""Chain Loop with a vision-language model, on tiny weights, through the real server."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tools.client import run_prompt
+from tools.host import ROOT
+from tools.server import serve
+from tools.workflow import find_node, read_prompt
+
+from .prompts import pictures, steps_run
+
+PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
+BY_HAND = ROOT / "workflows" / "5 AR-2 step by step.json"
+
+
+@pytest.fixture(scope="module")
+def server(models):
+    with serve(arguments=models) as url:
+        yield url
+
+
+def prompt_of(**inputs):
+    """The paper's workflow on small frames, with some of the loop's inputs changed."""
+    prompt = read_prompt(PAPER)
+    loop = find_node(prompt, "CoZChainLoop")
+    small = {"size": 64, "steps": 2, "prompting.max_tokens": 6}
+    prompt[loop]["inputs"] |= small | inputs
+    return prompt
+
+
+def asked(run):
+    return steps_run(run.executed, "prompt")
+
+
+def texts(run, prompt):
+    (text,) = run.outputs[find_node(prompt, "PreviewAny")]["text"]
+    return text
+
+
+def record(run):
+    (record,) = (ui["coz_chain"] for ui in run.outputs.values() if "coz_chain" in ui)
+    chain = record[0]
+    return json.loads(chain) if isinstance(chain, str) else chain
+
+
+def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
+    by_loop = prompt_of(steps=4, **{"prompting.max_tokens": 8})
+    first = run_prompt(server, by_loop)
+    assert asked(first) == steps_run(first.executed) == [1, 2, 3, 4]
+    by_hand = read_prompt(BY_HAND)
+    for node in by_hand.values():
+        node["inputs"] |= {
+            "CoZFitImage": {"size": 64},
+            "CoZPromptExtractor": {"max_tokens": 8},
+        }.get(node["class_type"], {})
+    second = run_prompt(server, by_hand)
+    frames = pictures(server, first, by_loop)[1:]
+    assert len(frames) == 4
+    assert all(
+        np.array_equal(a, b) for a, b in zip(frames, pictures(server, second, by_hand), strict=True)
+    )
+    # Each text shows on the loop, and is in the outputs and in the record.
+    loop = find_node(by_loop, "CoZChainLoop")
+    written = texts(first, by_loop).split("\n")
+    assert [text for node, text in first.notices if node == loop] == written
+    assert record(first)["prompts"] == written
+
+
+def test_pasting_the_prompts_back_gives_the_same_bytes(server):
+    prompt = prompt_of(center_x=0.4, prompt="fur (soft:1.2)")
+    first = run_prompt(server, prompt)
+    written = texts(first, prompt)
+    assert all(line.endswith("fur (soft:1.2)") for line in written.split("\n"))
+    pasted = prompt_of(center_x=0.4, prompt="else", step_prompts=written)
+    again = run_prompt(server, pasted)
+    assert asked(again) == []
+    assert texts(again, pasted) == written
+    before, after = pictures(server, first, prompt), pictures(server, again, pasted)
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_repeated_and_longer_runs_ask_only_what_is_new(server):
+    assert asked(run_prompt(server, prompt_of(center_x=0.39))) == [1, 2]
+    assert asked(run_prompt(server, prompt_of(center_x=0.39))) == []
+    longer = run_prompt(server, prompt_of(center_x=0.39, steps=3))
+    assert asked(longer) == steps_run(longer.executed) == [3]
+
+
+def test_editing_a_line_runs_its_step_and_what_follows(server):
+    prompt = prompt_of(center_x=0.38, steps=3)
+    written = texts(run_prompt(server, prompt), prompt).split("\n")
+    run_prompt(server, prompt_of(center_x=0.38, steps=3, step_prompts="\n".join(written)))
+    written[1] = "a mountain"
+    edited = prompt_of(center_x=0.38, steps=3, step_prompts="\n".join(written))
+    assert steps_run(run_prompt(server, edited).executed) == [2, 3]
+
+
+def test_a_line_of_one_s_own_is_not_asked_for(server):
+    prompt = prompt_of(center_x=0.37, step_prompts="-\n", prompt="fur")
+    run = run_prompt(server, prompt)
+    assert asked(run) == [2]
+    assert texts(run, prompt).split("\n")[0] == "-"
+
+
+def test_another_seed_writes_other_words_only_with_temperature(server):
+    def written(**inputs):
+        prompt = prompt_of(center_x=0.36, steps=1, **inputs)
+        run = run_prompt(server, prompt)
+        return texts(run, prompt), asked(run)
+
+    calm, _ = written(seed=1)
+    assert written(seed=2) == (calm, [])
+    warm, asked_again = written(seed=1, **{"prompting.temperature": 1.5})
+    assert asked_again == [1]
+    assert written(seed=2, **{"prompting.temperature": 1.5})[0] != warm
+
+
+@pytest.mark.parametrize("context", ["original image", "none"])
+def test_context_changes_what_is_asked(server, context):
+    run_prompt(server, prompt_of(center_x=0.35))
+    run = run_prompt(server, prompt_of(center_x=0.35, **{"prompting.context": context}))
+    # The frame before the first step is the original image.
+    assert asked(run) == ([2] if context == "original image" else [1, 2])
