@@ -206,10 +206,12 @@ def test_the_vlm_stays_as_it_was_below_a_lora(vlm, folder, nodes_of):
 def test_a_converted_prompt_lora_here_and_in_the_stock_loader(node, vlm, load, folder):
     from tools.convert import convert
 
-    convert(folder / ADAPTER, folder / "converted.safetensors", None, None)
+    convert(folder / ADAPTER, folder / "converted_prompt_lora.safetensors", None, None)
     expected, _ = answer(load(MODEL, ADAPTER), images(1))
-    assert answer(load(MODEL, "converted.safetensors"), images(1))[0] == expected
-    _, stock = node("LoraLoader")().load_lora(None, vlm, "converted.safetensors", 0, 1.0)
+    assert answer(load(MODEL, "converted_prompt_lora.safetensors"), images(1))[0] == expected
+    _, stock = node("LoraLoader")().load_lora(
+        None, vlm, "converted_prompt_lora.safetensors", 0, 1.0
+    )
     assert answer(stock, images(1))[0] == expected
 
 
