@@ -2,17 +2,17 @@ from comfy.sd1_clip import SDClipModel
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..coz.prompt import (
+from ..coz.answer import clean_answer
+from ..coz.conversation import (
     FAMILIES,
     MULTISCALE_INSTRUCTION,
     REPETITION_PENALTY,
     SINGLE_INSTRUCTION,
     Family,
     chat_text,
-    clean_answer,
     image_size,
-    join_prompt,
 )
+from ..coz.prompt import join_prompt
 from ..coz.resample import resize
 from .encode import literal
 from .host import SEARCH_ALIASES, notice, show, to_bchw, to_image

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from coz.prompt import (
+from coz.conversation import (
     FAMILIES,
     MULTISCALE_INSTRUCTION,
     QWEN_IMAGE,

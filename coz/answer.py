@@ -1,0 +1,123 @@
+"""What a vision-language model wrote, made fit for a text encoder."""
+
+import re
+from collections.abc import Iterator
+from unicodedata import category
+
+MARKER = re.compile(r"<[|/]?\w+[|/]?>")
+
+LIST_MARK = re.compile(r"^(?:[-*+•·–]|#{1,6}|\d{1,2}[.)])\s+")
+
+CLAUSE = re.compile(r"(.*?)([,;:.!?]+(?:\s+|$)|[，、。；：！？]\s*|$)")
+
+NOUN = r"(?:images?|pictures?|photos?|photographs?|views?|versions?|portions?|parts?|sections?)"
+VERB = (
+    r"(?:is|are|was|were|shows?|showing|depicts?|depicting|contains?|containing|features?|"
+    r"featuring|displays?|displaying|focuses|focusing|appears? to (?:be|show)|seems? to (?:be|show))"
+)
+PHRASE = re.compile(
+    r"(?:\b(?:in|of|from|within|on|by|as|for|with|to)\s+)?(?:\b(?:the|this|that|a|an|both)\s+)?"
+    rf"\b(?:(?:first|second|1st|2nd)\s+{NOUN}|zoom(?:s|ed|ing)?[-\u2010\u2011\s]?in(?:\s+{NOUN})?)\b"
+    r"(?:\s+(?:of|on|on to|into)\b)?",
+    re.IGNORECASE,
+)
+"""What tells of the two images instead of what they show. The paper's phrase reward punishes
+"first image", "second image" and the like; its full list is not public."""
+
+LEFT_OVER = re.compile(
+    rf"^(?:(?:and|but|which|that|it|this|{VERB})\b\s*)+(?:of\b\s*|on\b\s*)?", re.IGNORECASE
+)
+
+EMPTY_CLAUSE = re.compile(
+    rf"(?:\s|\b(?:a|an|the|of|in|on|as|and|it|that|which|{VERB})\b)*", re.IGNORECASE
+)
+
+REPEATED_WORDS = re.compile(r"\b(\w+(?:\W+\w+){0,7}?)(?:\W+\1\b){2,}", re.IGNORECASE)
+
+REPEATED_CHARACTERS = re.compile(r"([^\s\d]{1,16}?)\1{5,}")
+
+LETTER = (
+    r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+    r"\U00020000-\U0003ffff]"
+)
+"""Of a script that puts spaces between its words: not Thai, Lao, Burmese, Khmer, Chinese, Japanese."""
+
+LAST_WORD = re.compile(rf"(?:{LETTER}+[-'’])*{LETTER}*$")
+
+
+def clean_answer(answer: str, cut: bool = False) -> str:
+    """What a vision-language model wrote, as one line for a text encoder; "" if nothing is left.
+
+    Removed are thoughts, markers, list marks, control characters, phrases that tell of the two
+    images, and what is said again. An answer without any of these stays as it is.
+
+    Args:
+        answer: as the tokenizer decodes it.
+        cut: The token limit ended it, so its last word may be half a word.
+    """
+    text = answer.rpartition("</think>")[2].partition("<think>")[0]
+    text = MARKER.sub(" ", text)
+    if cut:
+        text = _without_half_word(text)
+    text = "".join(c for c in text if c.isspace() or _is_text(c)).replace("**", "")
+    lines = (LIST_MARK.sub("", " ".join(line.split())) for line in text.splitlines())
+    text = "\n".join(line for line in lines if line)
+    text = re.sub(r"(?<=[^,;:.!?，、。；：！？])\n", ", ", text).replace("\n", " ")
+    text = _without_repeats(_without_phrases(text))
+    text = re.sub(r"(?:\s*,)+", ",", text)
+    text = " ".join(text.split()).strip(" ,;，、；")
+    return text if re.search(r"\w", text) else ""
+
+
+def _is_text(character: str) -> bool:
+    # Cf: marks of direction and the like, but joiners belong to the spelling of some scripts.
+    kind = category(character)
+    return character in "\u200c\u200d" or (
+        kind not in {"Cc", "Cf", "Co", "Cs"} and character != "\ufffd"
+    )
+
+
+def _without_half_word(text: str) -> str:
+    """A text of one word keeps it: it may be whole, and there is nothing else."""
+    text = text.rstrip("\ufffd")
+    shorter = LAST_WORD.sub("", text)
+    return shorter if re.search(r"\w", shorter) else text
+
+
+def _clauses(text: str) -> Iterator[tuple[str, str]]:
+    """The parts between marks of punctuation, each with the mark behind it."""
+    for match in CLAUSE.finditer(text):
+        if match[0]:
+            yield match[1], match[2]
+
+
+def _without_phrases(text: str) -> str:
+    if not PHRASE.search(text):
+        return text
+    kept = ""
+    dropped = False
+    for clause, end in _clauses(text):
+        rest, removed = PHRASE.subn(" ", clause)
+        if removed or dropped:
+            rest = LEFT_OVER.sub("", rest.strip())
+        dropped = bool((removed or dropped) and EMPTY_CLAUSE.fullmatch(rest))
+        if not dropped:
+            kept += rest + end
+    return kept
+
+
+def _without_repeats(text: str) -> str:
+    for pattern in (REPEATED_CHARACTERS, REPEATED_WORDS):
+        for match in list(pattern.finditer(text))[-1:]:
+            rest = text[match.end() :].strip(" ,;.!?").casefold()
+            if rest and match[1].casefold().startswith(rest):
+                text = text[: match.end()]  # the loop was cut short there
+        text = pattern.sub(r"\1", text)
+    clauses = list(_clauses(text))
+    said: dict[str, str] = {}
+    for clause, end in clauses:
+        said.setdefault(clause.strip().casefold(), clause + end)
+    *earlier, last = said or [""]
+    if len(said) < len(clauses) and any(key.startswith(last) for key in earlier):
+        del said[last]
+    return "".join(said.values())
