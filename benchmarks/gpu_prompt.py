@@ -1,0 +1,173 @@
+"""One prompt of VLM Prompt Extractor from two pictures, on random weights of Qwen2.5-VL-3B's size.
+
+Goal: at most twice the SR step that gpu_chain shows. Floor of a token of the answer: reading the
+language model's weights once, at the rate measured here. Needs a GPU of 12 GB and 8 GB of disk
+(TMPDIR says where).
+
+python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
+"""
+
+import argparse
+import datetime
+import functools
+import gc
+import statistics
+import tempfile
+import time
+from unittest import mock
+
+import torch
+
+from tools.in_process import load_pack
+from tools.random_qwen import qwen25vl
+
+from .gpu_chain import GIB, medians, rates
+
+RUNS = 3
+NAME = "model.safetensors"
+SIZE_3B = {
+    "layers": 36,
+    "heads": 16,
+    "intermediate": 11008,
+    "vision_layers": 32,
+    "vision_heads": 16,
+    "vision_intermediate": 3420,
+}
+
+
+def write(toy: bool, device: torch.device, folder: str) -> None:
+    """Random weights, made where and as they are used: fp32 on the CPU takes 15 GB and minutes."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32 if toy else torch.bfloat16)
+    # A generator is of the CPU whatever the default device is, and draws for that alone.
+    generator = functools.partial(torch.Generator, device=device)
+    try:
+        with device, mock.patch.object(torch, "Generator", generator):
+            network = qwen25vl(**({} if toy else SIZE_3B))
+    finally:
+        torch.set_default_dtype(usual)
+    network.save_pretrained(folder)
+
+
+def load(folder: str):
+    import folder_paths
+
+    import nodes
+
+    folder_paths.add_model_folder_path("text_encoders", folder)
+    return nodes.NODE_CLASS_MAPPINGS["CoZLoadPromptExtractor"].execute(NAME)[0]
+
+
+class Clock:
+    """When the parts of an answer start and end; of the network only its methods are touched."""
+
+    def __init__(self, network, device: torch.device):
+        self.device = device
+        self.prompt = 0
+        self.spans: dict[str, list[tuple[float, float]]] = {}
+        self.wrap(network.visual, "forward", "vision")
+        self.wrap(network.model, "forward", "tokens")
+        self.wrap(network, "generate", "answer")
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def wrap(self, owner, method: str, name: str) -> None:
+        inner = getattr(owner, method)
+
+        def timed(*args, **kwargs):
+            if name == "answer":
+                self.prompt = args[0].shape[1]
+            start = self.now()
+            result = inner(*args, **kwargs)
+            self.spans.setdefault(name, []).append((start, self.now()))
+            return result
+
+        setattr(owner, method, timed)
+
+    def seconds(self, function) -> dict[str, float]:
+        self.spans.clear()
+        start = self.now()
+        function()
+        total = self.now() - start
+        starts = [begin for begin, _ in self.spans["tokens"]]
+        ((_, end),) = self.spans["answer"]
+        # From forward to forward: the output layer and the choice of a token are part of each.
+        first, second = starts[:2]
+        return {
+            "total": total,
+            "vision": sum(end - start for start, end in self.spans["vision"]),
+            "prefill": second - first,
+            "decode": end - second,
+            "network": statistics.mean(end - start for start, end in self.spans["tokens"][1:]),
+            "tokens": len(starts),
+        }
+
+
+@torch.inference_mode()
+def measure(clip, side: int, tokens: int, device: torch.device) -> tuple[dict[str, float], int, int]:
+    """Medians, the tokens of the prompt, and the bytes that a token of the answer has to read."""
+    import nodes
+
+    network = clip.cond_stage_model.qwen25vl.transformer
+    # So that the answer is as long as it may be, whatever random weights say.
+    network.model.config.stop_tokens = []
+    clock = Clock(network, device)
+    wide, view = torch.rand(2, 1, side, side, 3, generator=torch.Generator().manual_seed(0))
+
+    def ask() -> None:
+        node = nodes.NODE_CLASS_MAPPINGS["CoZPromptExtractor"]
+        node.execute(clip, view, "", max_tokens=tokens, previous_image=wide)
+
+    ask()  # to warm up, and to load the weights
+    times = medians([clock.seconds(ask) for _ in range(RUNS)])
+    weights = sum(weight.numel() * weight.element_size() for weight in network.model.parameters())
+    return times, clock.prompt, weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--toy", action="store_true")
+    toy = parser.parse_args().toy
+    if not toy and not torch.cuda.is_available():
+        print("gpu_prompt: no GPU here, so nothing is measured (--toy runs it small, on the CPU)")
+        return
+    device = torch.device("cpu" if toy else "cuda")
+    machine = "CPU" if toy else torch.cuda.get_device_name()
+    today = datetime.datetime.now().astimezone().date()
+    side, tokens = (112, 8) if toy else (512, 32)
+    print(
+        f"gpu_prompt: {tokens} tokens from two pictures at {side} px, {machine}, "
+        f"torch {torch.__version__}, {today}",
+        flush=True,
+    )
+    _, bandwidth = rates(device)
+    load_pack(on_cpu=toy)
+    with tempfile.TemporaryDirectory(prefix="coz-") as folder:
+        write(toy, device, folder)
+        gc.collect()
+        if not toy:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        times, prompt, weights = measure(load(folder), side, tokens, device)
+    peak = "-" if toy else f"{torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
+    made = int(times["tokens"])
+    a_token, floor = times["decode"] / (made - 1), weights / bandwidth
+    rest = times["total"] - sum(times[part] for part in ("vision", "prefill", "decode"))
+    print(f"{made} tokens made after {prompt} of prompt; medians of {RUNS}, in seconds")
+    for part in ("total", "vision", "prefill", "decode"):
+        print(f"{part:24} {times[part]:8.4f}")
+    print(f"{'rest':24} {rest:8.4f}")
+    print(f"{'decode, a token':24} {a_token:8.4f}, {times['network']:.4f} of it in the layers")
+    print(
+        f"{'floor of a token':24} {floor:8.4f}, {weights / GIB:.2f} GiB at {bandwidth / 1e9:.3g} GB/s"
+    )
+    print(f"{'ratio to the floor':24} {a_token / floor:8.2f}")
+    print(f"{'peak memory':24} {peak:>8}")
+    print("gpu_prompt: PASS" if made == tokens else f"gpu_prompt: {made} tokens, not {tokens}")
+
+
+if __name__ == "__main__":
+    main()
