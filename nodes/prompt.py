@@ -117,6 +117,30 @@ def generate(clip, network, tokens, max_tokens: int, sampling: dict) -> str:
     return clean_answer(clip.decode(ids[: ended[0]] if ended else ids), cut)
 
 
+def instruction_input() -> io.Input:
+    return io.String.Input(
+        "instruction",
+        default="",
+        multiline=True,
+        dynamic_prompts=False,
+        placeholder="blank = the paper's",
+        advanced=True,
+        tooltip="What the model is asked. Blank: the paper's question, which asks for a set of words.",
+    )
+
+
+def max_tokens_input() -> io.Input:
+    return io.Int.Input(
+        "max_tokens",
+        default=32,
+        min=1,
+        max=512,
+        advanced=True,
+        tooltip="Longest answer in tokens, about three quarters of a word each. An answer cut there loses "
+        "its last word.",
+    )
+
+
 class CoZPromptExtractor(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -152,24 +176,8 @@ class CoZPromptExtractor(io.ComfyNode):
                     multiline=True,
                     tooltip="Your own words, added at the end. The model does not read them.",
                 ),
-                io.String.Input(
-                    "instruction",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    placeholder="blank = the paper's",
-                    advanced=True,
-                    tooltip="What the model is asked. Blank: the paper's question, which asks for a set of words.",
-                ),
-                io.Int.Input(
-                    "max_tokens",
-                    default=32,
-                    min=1,
-                    max=512,
-                    advanced=True,
-                    tooltip="Longest answer in tokens, about three quarters of a word each. An answer cut there loses "
-                    "its last word.",
-                ),
+                instruction_input(),
+                max_tokens_input(),
                 io.DynamicCombo.Input(
                     "sampling_mode",
                     options=[

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..coz.chain import step_seed
 from ..coz.prompt import EMPTY, step_lines, step_texts
+from .prompt import instruction_input, max_tokens_input
 
 TEXT, VLM = "text", "vision-language model"
 PREVIOUS, ORIGINAL, NONE = "previous scale", "original image", "none"
@@ -33,22 +34,8 @@ def prompting_input() -> io.Input:
                         tooltip="What the model sees beside the view: the frame before it, as in the paper; the first frame; "
                         "or nothing.",
                     ),
-                    io.Int.Input(
-                        "max_tokens",
-                        default=32,
-                        min=1,
-                        max=512,
-                        advanced=True,
-                        tooltip="Length of each answer in tokens, about three quarters of a word each.",
-                    ),
-                    io.String.Input(
-                        "instruction",
-                        default="",
-                        multiline=True,
-                        placeholder="blank = the paper's",
-                        advanced=True,
-                        tooltip="What the model is asked. Blank: the paper's question.",
-                    ),
+                    max_tokens_input(),
+                    instruction_input(),
                     io.Float.Input(
                         "temperature",
                         default=0.0,
