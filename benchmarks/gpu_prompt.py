@@ -9,12 +9,10 @@ python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on th
 
 import argparse
 import datetime
-import functools
 import gc
 import statistics
 import tempfile
 import time
-from unittest import mock
 
 import torch
 
@@ -39,10 +37,8 @@ def write(toy: bool, device: torch.device, folder: str) -> None:
     """Random weights, made where and as they are used: fp32 on the CPU takes 15 GB and minutes."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if toy else torch.bfloat16)
-    # A generator is of the CPU whatever the default device is, and draws for that alone.
-    generator = functools.partial(torch.Generator, device=device)
     try:
-        with device, mock.patch.object(torch, "Generator", generator):
+        with device:
             network = qwen25vl(**({} if toy else SIZE_3B))
     finally:
         torch.set_default_dtype(usual)
@@ -107,7 +103,7 @@ class Clock:
 
 
 @torch.inference_mode()
-def measure(clip, side: int, tokens: int, device: torch.device) -> tuple[dict[str, float], int, int]:
+def measure(clip, side: int, tokens: int, device: torch.device):
     """Medians, the tokens of the prompt, and the bytes that a token of the answer has to read."""
     import nodes
 
@@ -166,7 +162,11 @@ def main() -> None:
     )
     print(f"{'ratio to the floor':24} {a_token / floor:8.2f}")
     print(f"{'peak memory':24} {peak:>8}")
-    print("gpu_prompt: PASS" if made == tokens else f"gpu_prompt: {made} tokens, not {tokens}")
+    if made != tokens:
+        raise SystemExit(
+            f"gpu_prompt: {made} tokens in place of {tokens}: not the time of a prompt"
+        )
+    print("gpu_prompt: PASS, without a goal: that is twice gpu_chain's sr")
 
 
 if __name__ == "__main__":

@@ -68,12 +68,12 @@ def qwen25vl(
 
 
 def _randomised(network: nn.Module, seed: int) -> nn.Module:
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
     for name, weight in network.named_parameters():
         scale = 0.02 if weight.ndim == 1 else 0.7 * weight[0].numel() ** -0.5
         if weight.ndim == 2 and ("q_proj" in name or "k_proj" in name):
             scale *= SHARPNESS
-        noise = torch.randn(weight.shape, generator=generator) * scale
+        noise = torch.randn(weight.shape, generator=generator, device=weight.device) * scale
         # Around 1 where it multiplies, else deep stacks of norms end in nothing.
         is_norm = weight.ndim == 1 and ("norm" in name or "ln_q" in name)
         weight.data = noise + is_norm

@@ -30,7 +30,7 @@ def test_toy_runs_to_the_end():
         rf"^floor of a token{NUMBER},{NUMBER} GiB at \S+ GB/s$",
         rf"^ratio to the floor{NUMBER}$",
         r"^peak memory\s+-$",
-        r"^gpu_prompt: PASS$",
+        r"^gpu_prompt: PASS",
     ):
         assert re.search(row, done.stdout, re.MULTILINE), (row, done.stdout)
 
