@@ -138,7 +138,12 @@ def error_of(arguments, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_leaves_no_server(tmp_path):
     with subprocess.Popen(
-        [*COMMAND, "--out", tmp_path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, "--out", tmp_path],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell lets what it runs in the background ignore Ctrl-C, these tests among it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as run:
         deadline = time.monotonic() + LIMIT
         while not (started := servers_of(run.pid)):
