@@ -357,6 +357,14 @@ def test_plain_short_text_is_encoded_as_by_the_host(encode, node, sd3_clip):
     assert torch.equal(our_extra["pooled_output"], their_extra["pooled_output"])
 
 
+def test_behind_the_hosts_select_device_node(encode, node, sd3_clip):
+    clip = sd3_clip("l", "g")
+    ((expected, _),) = encode(clip, "a cat", 512)
+    selected = node("SelectCLIPDevice").execute(clip, "default")[0]
+    ((found, _),) = encode(selected, "a cat", 512)
+    assert torch.equal(found, expected)
+
+
 def test_a_checkpoint_without_text_encoder_says_what_to_load(encode):
     with pytest.raises(ValueError, match=r"clip is empty.*Load CLIP"):
         encode(None, "a cat", 512)
