@@ -5,7 +5,7 @@ Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain 
 here knows ComfyUI.
 """
 
-from .chain import ZoomChain, step_seed
+from .chain import ZoomChain, __version__, step_seed
 from .color import adain_align, wavelet_align
 from .geometry import Target, Window, carry_target, first_frame, plan_steps, zoom_window
 from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
@@ -17,6 +17,7 @@ __all__ = [
     "Target",
     "Window",
     "ZoomChain",
+    "__version__",
     "adain_align",
     "carry_target",
     "crop",

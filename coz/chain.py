@@ -2,12 +2,15 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import Tensor
 
-from .geometry import Window
+from .geometry import Target, Window
+
+__version__ = "0.1.0"
+"""Of the pack."""
 
 VERSION = 1
 """Of the JSON form. A reader refuses a newer one."""
@@ -40,6 +43,10 @@ class ZoomChain:
     prompts: tuple[str, ...]
     """What step i was told; "" is an empty prompt."""
     seeds: tuple[int, ...]
+    target: Target
+    """The point that every step aims at, as fractions of the source."""
+    models: tuple[str, ...] = ()
+    """File names of the models that made it."""
 
     def __post_init__(self) -> None:
         """Refuse a record whose parts do not fit together."""
@@ -84,6 +91,12 @@ class ZoomChain:
             )
         return region
 
+    def middle(self) -> Target:
+        """Of the deepest frame, as fractions of the source."""
+        x, y, w, h = self.window_in(len(self.frames) - 1, 0)
+        height, width = self.frames[0].shape[-2:]
+        return Target((x + w / 2) / width, (y + h / 2) / height)
+
     def magnification(self, layer: int) -> tuple[float, float]:
         """(horizontal, vertical) factor by which a layer enlarges the first frame."""
         x, y = self._density(layer)
@@ -107,6 +120,9 @@ class ZoomChain:
                 "windows": [[float(v) for v in window] for window in self.windows],
                 "prompts": list(self.prompts),
                 "seeds": list(self.seeds),
+                "target": list(self.target),
+                "models": list(self.models),
+                "pack": __version__,
             },
             ensure_ascii=False,
         )
@@ -135,10 +151,14 @@ class ZoomChain:
         sizes = [[f.shape[-1], f.shape[-2]] for f in frames]
         if sizes != record["frames"]:
             raise ValueError(f"the record is of frames {record['frames']}, got {sizes}")
-        return cls(
+        chain = cls(
             scale=record["scale"],
             frames=frames,
             windows=tuple(Window(*window) for window in record["windows"]),
             prompts=tuple(record["prompts"]),
             seeds=tuple(record["seeds"]),
+            target=Target(*record.get("target", (0.5, 0.5))),
+            models=tuple(record.get("models", ())),
         )
+        # The first records named no target; the middle of the deepest window is near it.
+        return chain if "target" in record else replace(chain, target=chain.middle())

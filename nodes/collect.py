@@ -5,9 +5,9 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..coz.chain import ZoomChain, step_seed
-from ..coz.geometry import Window
+from ..coz.geometry import Target, Window
 from ..coz.prompt import join_texts
-from .host import to_bchw, to_image
+from .host import preview_of, to_bchw, to_image
 
 MAX_STEPS = 16
 
@@ -54,6 +54,8 @@ class CoZChainCollect(io.ComfyNode):
                 io.Int.Input("steps"),
                 io.String.Input("windows"),
                 io.Int.Input("seed"),
+                io.String.Input("target"),
+                io.String.Input("models"),
                 *frames,
                 *texts,
             ],
@@ -77,7 +79,7 @@ class CoZChainCollect(io.ComfyNode):
         return []
 
     @classmethod
-    def execute(cls, image, scale, steps, windows, seed, **parts) -> io.NodeOutput:
+    def execute(cls, image, scale, steps, windows, seed, target, models, **parts) -> io.NodeOutput:
         images = [parts[f"frame_{i}"] for i in range(steps + 1)]
         texts = [parts[f"text_{i + 1}"] for i in range(steps)]
         chain = ZoomChain(
@@ -86,7 +88,12 @@ class CoZChainCollect(io.ComfyNode):
             windows=tuple(Window(*window) for window in json.loads(windows)),
             prompts=tuple(texts),
             seeds=tuple(step_seed(seed, i + 1) for i in range(steps)),
+            target=Target(*json.loads(target)),
+            models=tuple(json.loads(models)),
         )
         scales = torch.cat(images)
-        shown = ui.PreviewImage(scales, cls=cls).as_dict() | {"coz_chain": [chain.to_json()]}
+        shown = ui.PreviewImage(scales, cls=cls).as_dict() | {
+            "coz_chain": [chain.to_json()],
+            "coz_source": preview_of(chain.frames[0]),
+        }
         return io.NodeOutput(images[-1], scales, join_texts(texts), chain, ui=shown)

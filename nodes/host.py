@@ -6,13 +6,18 @@ from pathlib import Path
 import comfy.model_management
 import folder_paths
 import torch
+from comfy_api.latest import ui
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 from torch import Tensor
 
 from ..coz.geometry import Target, Window
+from ..coz.resample import resize
 
 PACK = Path(__file__).parent.parent
+
+PREVIEW_SIDE = 768
+"""Pixels of the longer side of the picture that a target is picked on."""
 
 SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
 
@@ -32,6 +37,13 @@ def notice(text: str) -> None:
     """Show a line as ``show`` does, and warn in the log."""
     logging.getLogger("chain_of_zoom").warning(text)
     show(text)
+
+
+def preview_of(image: Tensor) -> list[dict]:
+    """A small copy of a (1, 3, H, W) picture in the host's temporary folder, as the page finds it."""
+    shrink = min(1, PREVIEW_SIDE / max(image.shape[-2:]))
+    height, width = (max(1, round(side * shrink)) for side in image.shape[-2:])
+    return ui.PreviewImage(to_image(resize(image, height, width))).as_dict()["images"]
 
 
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:

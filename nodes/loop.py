@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
+import folder_paths
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
+from comfy_execution.graph_utils import GraphBuilder, is_link
 from comfy_execution.utils import get_executing_context
 
 from ..coz.geometry import first_frame, plan_steps
@@ -12,6 +14,25 @@ from .color import METHODS, WAVELET_LEVELS
 from .host import SEARCH_ALIASES, notice, target_of, to_bchw
 from .prompting import Prompting, prompting_input
 from .zoom import center_inputs, frame_inputs, mask_input
+
+
+def used_models(dynprompt, node_id: str) -> list[str]:
+    """File names of the models that a node's links lead to, in the order of its inputs."""
+    names, seen, waiting = [], set(), [node_id]
+    while waiting:
+        current = waiting.pop(0)
+        if current in seen:
+            continue
+        seen.add(current)
+        for value in dynprompt.get_node(current)["inputs"].values():
+            if is_link(value):
+                waiting.append(value[0])
+            elif (
+                isinstance(value, str)
+                and Path(value).suffix in folder_paths.supported_pt_extensions
+            ):
+                names.append(value)
+    return list(dict.fromkeys(names))
 
 
 class CoZChainLoop(io.ComfyNode):
@@ -181,6 +202,8 @@ class CoZChainLoop(io.ComfyNode):
             steps=steps,
             windows=json.dumps([first.window, *(step.window for step in plan)]),
             seed=seed,
+            target=json.dumps(target),
+            models=json.dumps(used_models(cls.hidden.dynprompt, cls.hidden.unique_id)),
             **frames,
             **texts,
         )

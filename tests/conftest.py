@@ -29,6 +29,7 @@ def make_chain():
             windows=(first.window, *(step.window for step in plan)),
             prompts=tuple(f"text {i}" for i in range(steps)),
             seeds=tuple(step_seed(7, i + 1) for i in range(steps)),
+            target=Target(*center),
         )
 
     return make

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from coz.chain import ZoomChain, step_seed
+from coz.chain import ZoomChain, __version__, step_seed
 from coz.geometry import Window
 
 
@@ -52,6 +52,9 @@ def test_json_form_is_frozen(make_chain):
         "windows": [[0, 0, 64, 64], [24, 24, 16, 16]],
         "prompts": ["text 0"],
         "seeds": [step_seed(7, 1)],
+        "target": [0.5, 0.5],
+        "models": [],
+        "pack": __version__,
     }
 
 
@@ -86,4 +89,13 @@ def test_errors_name_the_value(make_chain):
     with pytest.raises(ValueError, match="layer at most 4, got ancestor 0 and layer 5"):
         chain.window_in(5, 0)
     with pytest.raises(ValueError, match="at least its source and its first frame"):
-        ZoomChain(4.0, chain.frames[:1], (), (), ())
+        ZoomChain(4.0, chain.frames[:1], (), (), (), chain.target)
+
+
+def test_record_without_a_target_aims_at_the_middle_of_the_deepest_frame(make_chain):
+    chain = make_chain(center=(0.6, 0.4))  # far from every edge: windows are centred on it
+    record = json.loads(chain.to_json())
+    del record["target"], record["models"], record["pack"]  # as the first records were
+    again = ZoomChain.from_json(json.dumps(record), chain.frames)
+    assert again.target == pytest.approx(chain.target, abs=1 / 400)
+    assert again.models == ()

@@ -17,7 +17,7 @@ def smooth_chain(scale=4.0, steps=2, target=Target(0.3, 0.8)):  # noqa: B008
     for step in plan_steps(64, 64, scale, steps, target):
         frames.append(resize(crop(frames[-1], step.window), 64, 64))
         windows.append(step.window)
-    return ZoomChain(scale, tuple(frames), tuple(windows), ("",) * steps, (0,) * steps)
+    return ZoomChain(scale, tuple(frames), tuple(windows), ("",) * steps, (0,) * steps, target)
 
 
 def test_strip_shows_every_scale_side_by_side(make_chain):
@@ -42,7 +42,7 @@ def test_labels_come_from_the_windows(make_chain):
     assert factor_label(make_chain(scale=3.0), 2) == "3.05x"
     wide = smooth_chain()
     other = (*wide.windows[:1], Window(0, 0, 16, 20), *wide.windows[2:])
-    chain = ZoomChain(4.0, wide.frames, other, wide.prompts, wide.seeds)
+    chain = ZoomChain(4.0, wide.frames, other, wide.prompts, wide.seeds, wide.target)
     assert factor_label(chain, 2) == "4x3.2x"
 
 

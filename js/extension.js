@@ -1,0 +1,12 @@
+// @ts-check
+import { app } from "../../scripts/app.js"
+import { attachPicker } from "./picker.js"
+import { attachViewer } from "./viewer.js"
+
+app.registerExtension({
+  name: "chain-of-zoom",
+  nodeCreated(node) {
+    attachPicker(node)
+    attachViewer(node)
+  },
+})

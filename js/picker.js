@@ -1,0 +1,4 @@
+// @ts-check
+
+/** @param {any} node */
+export function attachPicker(node) {}
