@@ -5,14 +5,15 @@ from pathlib import Path
 
 import comfy.lora
 import comfy.utils
-import folder_paths
-from comfy.weight_adapter import LoRAAdapter
 from comfy_api.latest import io
 from comfyui_version import __version__ as comfyui_version
 
+from ..coz import __version__
 from ..coz.peft import PROMPT_LORA
 from ..coz.weights import read_prompt_lora
-from .host import PACK, SEARCH_ALIASES
+from .files import found_in, likely_first, missing, path_of
+from .host import SEARCH_ALIASES
+from .lora import misfit
 
 MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
 LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
@@ -21,34 +22,9 @@ OLDEST = (0, 27)
 
 SHARD = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.safetensors)")
 INDEX = "model.safetensors.index.json"
-
-
-def likely_first(folder: str, *patterns: str) -> list[str]:
-    likely = re.compile("|".join(patterns), re.IGNORECASE)
-    names = folder_paths.get_filename_list(folder)
-    return sorted(names, key=lambda name: not likely.search(name))
-
-
-def models() -> list[str]:
-    return likely_first("text_encoders", "qwen.*vl")
-
-
-def loras() -> list[str]:
-    return ["none", *likely_first("loras", "coz", "adapter")]
-
-
-def path_of(folder: str, name: str) -> Path:
-    path = folder_paths.get_full_path(folder, name)
-    if path is None:
-        raise ValueError(missing(folder, name))
-    return Path(path)
-
-
-def missing(folder: str, name: str) -> str:
-    own = f"both .safetensors files and {INDEX} of {MODEL_LINK}"
-    if folder == "loras":
-        own = f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}"
-    return f"{name} is not in models/{folder}. Put the file there and press R. Chain-of-Zoom's own: {own}"
+VLM = (f"both .safetensors files and {INDEX} of {MODEL_LINK}", "text_encoders")
+LORA = (f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}", "loras")
+"""Chain-of-Zoom's own files, and the folder that such files are in."""
 
 
 def shards(path: Path) -> list[Path]:
@@ -88,11 +64,9 @@ def load(paths: list[Path]):
     try:
         return importlib.import_module(".qwen", __package__).load(paths)
     except (ImportError, AttributeError, TypeError) as error:
-        pyproject = (PACK / "pyproject.toml").read_text(encoding="utf-8")
-        (pack,) = re.findall(r'^version = "(.+)"', pyproject, re.MULTILINE)
         raise RuntimeError(
             "This version of ComfyUI has changed its Qwen classes, which CoZ Load Prompt Extractor is built "
-            f"from; update Chain-of-Zoom (pack {pack}, ComfyUI {comfyui_version}: {error})"
+            f"from; update Chain-of-Zoom (pack {__version__}, ComfyUI {comfyui_version}: {error})"
         ) from error
 
 
@@ -112,16 +86,12 @@ def with_lora(clip, path: Path, strength: float):
             "Qwen2.5-VL-3B-Instruct"
         )
     patches = comfy.lora.load_lora(lora, places, log_missing=False)
-    for target, patch in patches.items():
-        expected = tuple(comfy.utils.get_attr(network, target).shape)
-        if isinstance(patch, LoRAAdapter):
-            up, down, *_ = patch.weights
-            found = (up.shape[0], down.shape[1])
-            if found != expected:
-                raise ValueError(
-                    f"{path.name} does not fit vlm: its layer for {target} is {found[0]} x {found[1]}, the "
-                    f"model's {expected[0]} x {expected[1]}. Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
-                )
+    if wrong := misfit(patches, network.state_dict()):
+        target, found, expected = wrong
+        raise ValueError(
+            f"{path.name} does not fit vlm: its layer for {target} is {found}, the model's {expected}. "
+            "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
+        )
     clip = clip.clone()
     clip.add_patches(patches, strength)
     return clip
@@ -149,14 +119,14 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vlm_name",
-                    options=models(),
+                    options=likely_first("qwen.*vl", *VLM[1:]),
                     tooltip="A file of models/text_encoders with all of Qwen2.5-VL-3B-Instruct, its visual weights too; or "
                     "the first of its files as downloaded from Hugging Face (model-00001-of-00002.safetensors), "
                     "the others beside it.",
                 ),
                 io.Combo.Input(
                     "lora_name",
-                    options=loras(),
+                    options=["none", *likely_first("coz|adapter", *LORA[1:])],
                     default="none",
                     tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, its "
                     "adapter_config.json beside it) or converted. none: the model as it is.",
@@ -183,15 +153,15 @@ class CoZLoadPromptExtractor(io.ComfyNode):
     def validate_inputs(cls, vlm_name, lora_name):
         """In place of the host's "value not in list", which does not say where to get the file."""
         # Found by the host, not in its list: workflows travel, and Windows lists other slashes.
-        for folder, name in (("text_encoders", vlm_name), ("loras", lora_name)):
-            if name not in {None, "none"} and not folder_paths.get_full_path(folder, name):
-                return missing(folder, name)
+        for name, (own, folder) in ((vlm_name, VLM), (lora_name, LORA)):
+            if name not in {None, "none"} and not found_in(name, folder):
+                return missing(name, own, folder)
         return True
 
     @classmethod
     def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:
         require_host()
-        clip = load(shards(path_of("text_encoders", vlm_name)))
+        clip = load(shards(path_of(vlm_name, *VLM)))
         if lora_name != "none" and lora_strength != 0:
-            clip = with_lora(clip, path_of("loras", lora_name), lora_strength)
+            clip = with_lora(clip, path_of(lora_name, *LORA), lora_strength)
         return io.NodeOutput(clip)

@@ -1,45 +1,22 @@
 import copy
 import math
-from pathlib import Path
 
 import comfy.lora
 import comfy.lora_convert
-import folder_paths
 from comfy.weight_adapter import LoRAAdapter
 from comfy_api.latest import io
 
 from ..coz.lora import SRWeights
 from ..coz.weights import read_weights
 from .diffusion import LATENT_SHIFT
+from .files import found_in, likely_first, missing, path_of
 from .host import SEARCH_ALIASES
 
 UPSTREAM = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
-LORA_FOLDERS = ["loras"]
-ENCODER_FOLDERS = ["vae", "loras"]
-
-
-def likely_first(folders: list[str]) -> list[str]:
-    names = dict.fromkeys(n for folder in folders for n in folder_paths.get_filename_list(folder))
-    return sorted(names, key=lambda name: not ("coz" in name.lower() or "20001" in name))
-
-
-def found_in(name: str, folders: list[str]) -> list[str]:
-    """Paths, also where the name has the slashes of another system: workflows travel."""
-    return [path for folder in folders if (path := folder_paths.get_full_path(folder, name))]
-
-
-def path_of(name: str, folders: list[str]) -> Path:
-    if not (found := found_in(name, folders)):
-        raise ValueError(missing(name, folders))
-    return Path(found[0])
-
-
-def missing(name: str, folders: list[str]) -> str:
-    file = "SR_LoRA/model_20001.pkl" if folders == LORA_FOLDERS else "SR_VAE/vae_encoder_20001.pt"
-    return (
-        f"{name} is not in models/{' or models/'.join(folders)}. Put the file there and press R. "
-        f"Chain-of-Zoom's own: {UPSTREAM}{file}"
-    )
+LORA = (UPSTREAM + "SR_LoRA/model_20001.pkl", "loras")
+ENCODER = (UPSTREAM + "SR_VAE/vae_encoder_20001.pt", "vae", "loras")
+"""Chain-of-Zoom's own file, and the folders that such files are in."""
+LIKELY = "coz|20001"
 
 
 def shape_in(state: dict, target) -> tuple[int, int]:
@@ -48,6 +25,17 @@ def shape_in(state: dict, target) -> tuple[int, int]:
     shape = list(state[name].shape)
     shape[axis] = length or shape[axis]
     return shape[0], math.prod(shape[1:])
+
+
+def misfit(patches: dict, state: dict) -> tuple[str, str, str] | None:
+    """(layer, its size, the model's) of the first LoRA layer that is not of the model's shape."""
+    for target, patch in patches.items():
+        if isinstance(patch, LoRAAdapter):
+            up, down, *_, reshape = patch.weights
+            found, expected = (up.shape[0], down[0].numel()), shape_in(state, target)
+            if reshape is None and found != expected:
+                return target, "{} x {}".format(*found), "{} x {}".format(*expected)
+    return None
 
 
 def model_patches(model, weights: SRWeights, name: str) -> dict:
@@ -67,17 +55,12 @@ def model_patches(model, weights: SRWeights, name: str) -> dict:
             f"{len(lost)} have none. It is made for another base model or another depth. The "
             "Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
         )
-    state = model.model.state_dict()
-    for target, patch in patches.items():
-        if isinstance(patch, LoRAAdapter):
-            up, down, *_, reshape = patch.weights
-            found, expected = (up.shape[0], down[0].numel()), shape_in(state, target)
-            if reshape is None and found != expected:
-                raise ValueError(
-                    f"{name} does not fit model ({family}): its layer for {target} is {found[0]} x "
-                    f"{found[1]}, the model's {expected[0]} x {expected[1]}. It is made for a base model "
-                    "of another width"
-                )
+    if wrong := misfit(patches, model.model.state_dict()):
+        target, found, expected = wrong
+        raise ValueError(
+            f"{name} does not fit model ({family}): its layer for {target} is {found}, the model's "
+            f"{expected}. It is made for a base model of another width"
+        )
     return patches
 
 
@@ -114,12 +97,12 @@ class CoZLoadSRLoRA(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The base model's VAE."),
                 io.Combo.Input(
                     "lora_name",
-                    options=likely_first(LORA_FOLDERS),
+                    options=likely_first(LIKELY, *LORA[1:]),
                     tooltip="A file of models/loras: model_20001.pkl of Chain-of-Zoom, osediff.pkl, or a safetensors file.",
                 ),
                 io.Combo.Input(
                     "vae_encoder_name",
-                    options=["none", *likely_first(ENCODER_FOLDERS)],
+                    options=["none", *likely_first(LIKELY, *ENCODER[1:])],
                     default="none",
                     tooltip="A file of models/vae or models/loras: vae_encoder_20001.pt of Chain-of-Zoom. none: the VAE keeps "
                     "its own encoder, or gets the one inside the LoRA file (OSEDiff).",
@@ -142,16 +125,16 @@ class CoZLoadSRLoRA(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, lora_name, vae_encoder_name):
         """In place of the host's "value not in list", which does not say where to get the file."""
-        for name, folders in ((lora_name, LORA_FOLDERS), (vae_encoder_name, ENCODER_FOLDERS)):
-            if name not in {None, "none"} and not found_in(name, folders):
-                return missing(name, folders)
+        for name, (own, *folders) in ((lora_name, LORA), (vae_encoder_name, ENCODER)):
+            if name not in {None, "none"} and not found_in(name, *folders):
+                return missing(name, own, *folders)
         return True
 
     @classmethod
     def execute(cls, model, vae, lora_name, vae_encoder_name="none", strength=1.0) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model, vae)
-        weights = read_weights(path_of(lora_name, LORA_FOLDERS))
+        weights = read_weights(path_of(lora_name, *LORA))
         if not weights.lora:
             raise ValueError(
                 f"{lora_name} holds no LoRA but: {weights.kind}. Choose it as vae_encoder_name, and "
@@ -167,7 +150,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
         if weights.vae_diff:
             vae = with_vae_weights(vae, weights, lora_name, strength)
         if vae_encoder_name != "none":
-            encoder = read_weights(path_of(vae_encoder_name, ENCODER_FOLDERS))
+            encoder = read_weights(path_of(vae_encoder_name, *ENCODER))
             if not encoder.vae:
                 raise ValueError(
                     f"{vae_encoder_name} holds no VAE encoder but: {encoder.kind}. Choose "

@@ -547,13 +547,11 @@ def test_missing_files_are_named_with_link_and_folder(nodes_of, folder):
 
 
 def test_likely_files_come_first(nodes_of, folder):
-    schema = nodes_of("extractor_loader").CoZLoadPromptExtractor.define_schema()
-    vlm_name, lora_name, _ = schema.inputs
     (folder / "a.safetensors").touch()
-    names = nodes_of("extractor_loader").models()
+    schema = nodes_of("extractor_loader").CoZLoadPromptExtractor.define_schema()
     (folder / "a.safetensors").unlink()
-    assert names.index(MODEL) < names.index("a.safetensors")
-    assert MODEL in vlm_name.options
+    vlm_name, lora_name, _ = schema.inputs
+    assert vlm_name.options.index(MODEL) < vlm_name.options.index("a.safetensors")
     assert lora_name.options[0] == "none"
     assert "adapter" in lora_name.options[1] or "coz" in lora_name.options[1].lower()
 
