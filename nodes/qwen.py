@@ -112,8 +112,9 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
         return self.see([embed["data"]], device)[0]
 
     def logits(self, x):
-        # As transformers: in half precision the penalty would round tokens into a tie.
-        return super().logits(x).float()
+        # As transformers: of the last place alone, which is all that is read; and in half precision
+        # the penalty would round tokens into a tie.
+        return super().logits(x[:, -1:]).float()
 
 
 class ClipModel(sd1_clip.SDClipModel):
