@@ -11,11 +11,13 @@ from .geometry import Target, Window, carry_target, first_frame, plan_steps, zoo
 from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
 from .prompt import join_texts, step_texts
 from .resample import crop, resize
-from .view import strip, zoom_frames
+from .strip import strip
+from .view import Zoom, zoom_times
 
 __all__ = [
     "Target",
     "Window",
+    "Zoom",
     "ZoomChain",
     "__version__",
     "adain_align",
@@ -33,6 +35,6 @@ __all__ = [
     "to_model",
     "to_vae",
     "wavelet_align",
-    "zoom_frames",
+    "zoom_times",
     "zoom_window",
 ]

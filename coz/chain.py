@@ -3,22 +3,14 @@
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 from torch import Tensor
 
 from .geometry import Target, Window
+from .record import SEED_BITS, VERSION, read_record
 
 __version__ = "0.1.0"
 """Of the pack."""
-
-VERSION = 1
-"""Of the JSON form. A reader refuses a newer one."""
-
-CHAIN_KEYS = ("scale", "frames", "windows", "prompts", "seeds")
-
-SEED_BITS = 53
-"""A seed survives JSON and JavaScript exactly."""
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -132,33 +124,21 @@ class ZoomChain:
         """The chain that ``to_json`` described, given its frames again.
 
         Raises:
-            ValueError: If the text is no chain, is of a newer version, or the frames are of other
-                sizes than it states.
+            ValueError: If the text is no chain, is of a newer version, holds a value that cannot be,
+                or the frames are of other sizes than it states.
         """
-        record: Any = json.loads(text)
-        if not isinstance(record, dict):
-            raise ValueError(f"this is no chain record: it starts with {text[:20]!r}")
-        record = cast("dict[str, Any]", record)
-        missing = {"version", *CHAIN_KEYS} - record.keys()
-        if missing:
-            raise ValueError(f"this is no chain record: {', '.join(sorted(missing))} missing")
-        version = record["version"]
-        if not isinstance(version, int) or not 1 <= version <= VERSION:
-            raise ValueError(
-                f"this is a chain record of version {version}; this pack reads up to {VERSION}: "
-                "update the pack"
-            )
-        sizes = [[f.shape[-1], f.shape[-2]] for f in frames]
-        if sizes != record["frames"]:
-            raise ValueError(f"the record is of frames {record['frames']}, got {sizes}")
+        record = read_record(text)
+        sizes = tuple((f.shape[-1], f.shape[-2]) for f in frames)
+        if sizes != record.sizes:
+            raise ValueError(f"the record is of frames {record.sizes}, got {sizes}")
         chain = cls(
-            scale=record["scale"],
+            scale=record.scale,
             frames=frames,
-            windows=tuple(Window(*window) for window in record["windows"]),
-            prompts=tuple(record["prompts"]),
-            seeds=tuple(record["seeds"]),
-            target=Target(*record.get("target", (0.5, 0.5))),
-            models=tuple(record.get("models", ())),
+            windows=record.windows,
+            prompts=record.prompts,
+            seeds=record.seeds,
+            target=record.target or Target(0.5, 0.5),
+            models=record.models,
         )
         # The first records named no target; the middle of the deepest window is near it.
-        return chain if "target" in record else replace(chain, target=chain.middle())
+        return chain if record.target else replace(chain, target=chain.middle())

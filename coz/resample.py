@@ -4,7 +4,7 @@ Separable: a few weighted taps an axis. Pillow's own float mode ("F") is the ora
 which the reference uses, rounds and clips between the two passes.
 """
 
-from math import pi
+from math import ceil, floor, pi
 from typing import Literal
 
 import torch
@@ -70,8 +70,12 @@ def resize(
         rows = _nearest(in_height, height, box.y, box.height, image.device)
         columns = _nearest(in_width, width, box.x, box.width, image.device)
         return image[..., rows, :][..., columns]
+    # Only the columns that weigh in: the box may be a small part of a large picture.
+    reach = SUPPORT[resampling] * max(box.width / width, 1.0)
+    first = max(floor(box.x - reach), 0)
+    image = image[..., first : ceil(box.x + box.width + reach)]
     image = _along_height(image, height, box.y, box.height, resampling)
-    return _along_height(image.mT, width, box.x, box.width, resampling).mT
+    return _along_height(image.mT, width, box.x - first, box.width, resampling).mT
 
 
 def _along_height(

@@ -1,149 +1,287 @@
-"""Pictures made from a chain: the strip of its scales and the frames of a continuous zoom."""
+"""The frames of a continuous zoom through a chain, from the whole source into the deepest frame."""
 
-from collections.abc import Iterator
-from math import ceil, floor, isclose
+from collections.abc import Iterable, Iterator, Sequence
+from math import ceil, exp, floor, log
+from typing import Literal, TypeVar
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+import torch.nn.functional as F
 from torch import Tensor
 
 from .chain import ZoomChain
 from .geometry import Window
 from .resample import resize
 
-LABEL_HEIGHT = 1 / 12
-"""Of a label's letters, as a fraction of the strip's height."""
+Easing = Literal["none", "smooth"]
+Value = TypeVar("Value", float, Tensor)
 
-FEATHER = 0.12
-"""Width of the soft edge of an inset layer, as a fraction of its side, when it first appears."""
+FADE = 1 / 3
+"""A layer fades in during this part of the zoom from the layer around it."""
+
+FEATHER = 0.15
+"""Most that a layer's soft edge takes of its side."""
+
+GAP = 3
+"""Source pixels to one of a film, along a side, that halving the source first leaves at least.
+
+Pillow Image.resize, reducing_gap: from 3 on it can hardly be told from the full computation.
+"""
+
+MARGIN = 3
+"""Pixels around a region that weigh in when it is enlarged; more of them when it is shrunk."""
+
+SNAP = 1e-6
+"""Pixels by which rounding may part a view from a layer's edge."""
 
 
-def factor_label(chain: ZoomChain, layer: int) -> str:
-    """How far a layer is enlarged: 16x, or 15.9x16.2x (across, down) where the axes differ."""
-    across, down = (f"{factor:.3g}x" for factor in chain.magnification(layer))
-    return across if across == down else across + down
-
-
-def strip(chain: ZoomChain, gap: int = 8) -> Tensor:
-    """The scales x_0..x_n side by side, each labelled, the next window outlined.
+def zoom_times(seconds: float, hold: float, fps: float, easing: Easing = "none") -> list[float]:
+    """The place in the zoom, 0 to 1, of each frame of a film.
 
     Args:
-        chain: frames in [0, 1].
-        gap: White space between two frames, in pixels.
+        seconds: that the motion takes.
+        hold: Seconds of rest before and after it.
+        fps: Frames a second.
+        easing: "smooth" starts and ends at rest (3t^2 - 2t^3), "none" moves steadily.
 
     Returns:
-        (1, 3, H, W') float32 in [0, 1]; H is the frames' height.
-    """
-    panels: list[Tensor] = []
-    for layer in range(1, chain.steps + 2):
-        next_window = chain.windows[layer] if layer <= chain.steps else None
-        panel = _annotate(chain.frames[layer], factor_label(chain, layer), next_window)
-        panels += [panel, panel.new_ones(1, 3, panel.shape[-2], gap)]
-    return torch.cat(panels[:-1], dim=-1)
-
-
-def zoom_frames(chain: ZoomChain, frames_per_step: int = 24) -> Iterator[Tensor]:
-    """A steady zoom from the whole source into the deepest frame.
-
-    The view shrinks by the same factor from each frame to the next, towards a point that does not
-    move on the screen. Deeper layers fade in where the view comes close to them.
-
-    Args:
-        chain: frames in [0, 1].
-        frames_per_step: Number of frames from one layer to the next.
-
-    Yields:
-        (1, 3, H, W) float32 in [0, 1], of the size of x_0. The last is the deepest frame itself.
+        round((seconds + 2 * hold) * fps) places, two at least; the first is 0, the last 1.
 
     Raises:
-        ValueError: If ``frames_per_step`` is below 1.
+        ValueError: If a duration is below 0, or ``fps`` not above it.
     """
-    if frames_per_step < 1:
-        raise ValueError(f"frames_per_step must be at least 1, got {frames_per_step}")
-    for layer in range(len(chain.frames) - 1):
-        start, end = _whole_view(chain, layer), chain.windows[layer]
-        if all(isclose(a, b, abs_tol=1e-6) for a, b in zip(start, end, strict=True)):
-            continue
-        for k in range(frames_per_step):
-            yield _render(
-                chain, layer, _between(start, end, k / frames_per_step), k / frames_per_step
+    if not (seconds >= 0 and hold >= 0 and fps > 0):
+        raise ValueError(
+            "the zoom and its rests must be at least 0 seconds and fps above 0, got "
+            f"{seconds:g} s, {hold:g} s and {fps:g}"
+        )
+    length = seconds + 2 * hold
+    count = max(2, round(length * fps))
+    clocks = (length * k / (count - 1) - hold for k in range(count))
+    places = [min(max(clock / seconds, 0.0), 1.0) if seconds else 1.0 for clock in clocks]
+    places[0], places[-1] = 0.0, 1.0
+    return [_smooth(t) for t in places] if easing == "smooth" else places
+
+
+class _Axis:
+    """One axis of the motion: spans (start, length) of the view, in the pixels of any layer.
+
+    The view shrinks by the same factor in equal times, towards a point that does not move on the
+    screen. All is reckoned from the deepest layer upwards: 16 steps below it a window is too small
+    for the source's own coordinates, but there its errors only shrink.
+    """
+
+    def __init__(
+        self,
+        sides: Sequence[int],
+        windows: Sequence[tuple[float, float]],
+        start: tuple[float, float],
+        end: tuple[float, float],
+    ):
+        """From the span ``start`` of the outermost layer to the span ``end`` of the deepest."""
+        self.enlarged = [1.0]
+        begin = start[0]
+        for side, (x, length) in zip(sides[1:], windows, strict=True):
+            self.enlarged.append(self.enlarged[-1] * side / length)
+            begin = (begin - x) * side / length
+        self.length = start[1]
+        length = start[1] * self.enlarged[-1]
+        self.shrink = max(0.0, log(length / end[1]))
+        # The fixed point: its place on the screen, then in every layer.
+        self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SNAP else 0.0
+        self.points = [end[0] + self.anchor * end[1]]
+        for side, (x, length) in zip(reversed(sides[1:]), reversed(windows), strict=True):
+            self.points.insert(0, x + self.points[0] * length / side)
+
+    def span(self, layer: int, t: float) -> tuple[float, float]:
+        length = self.length * self.enlarged[layer] * exp(-self.shrink * t)
+        return self.points[layer] - self.anchor * length, length
+
+
+class Zoom:
+    """A chain as one steady zoom: how long it is, and what is seen at any place of it.
+
+    It starts with the largest part of the source, and ends with the largest part of the deepest
+    frame, that have the film's shape; both hold the target.
+    """
+
+    steps: float
+    """Length of the zoom, in steps of the chain's scale; the way from the source to x_0 counts."""
+
+    def __init__(self, chain: ZoomChain, height: int, width: int):
+        """Plan the zoom; no pixel is touched.
+
+        Args:
+            chain: frames in [0, 1].
+            height: of a film's frame, in pixels.
+            width: of a film's frame, in pixels.
+
+        Raises:
+            ValueError: If a side is below 1.
+        """
+        if height < 1 or width < 1:
+            raise ValueError(f"a frame must hold at least one pixel, got {width} x {height}")
+        self.chain, self.height, self.width = chain, height, width
+        self.start, self.end = _ends(chain, height, width)
+        self.x, self.y = (
+            _Axis(
+                [frame.shape[side] for frame in chain.frames],
+                [(window[k], window[k + 2]) for window in chain.windows],
+                (self.start[k], self.start[k + 2]),
+                (self.end[k], self.end[k + 2]),
             )
-    yield chain.frames[-1].clone()
+            for k, side in ((0, -1), (1, -2))
+        )
+        self.steps = (self.x.shrink + self.y.shrink) / 2 / log(chain.scale)
+        self.halves = [chain.frames[0]]
 
+    def view(self, layer: int, t: float) -> Window:
+        """What is seen at place ``t`` (0 to 1), in the pixels of a layer; it may reach beyond it."""
+        (x, width), (y, height) = self.x.span(layer, t), self.y.span(layer, t)
+        return Window(x, y, width, height)
 
-def _whole_view(chain: ZoomChain, layer: int) -> Window:
-    """All of a layer; of the source, the largest part of x_0's shape around x_0's window."""
-    height, width = chain.frames[layer].shape[-2:]
-    window = chain.windows[layer]
-    if layer > 0:
-        return Window(0, 0, width, height)
-    enlarge = min(width / window.width, height / window.height)
-    w, h = window.width * enlarge, window.height * enlarge
-    x = min(max(window.x + window.width / 2 - w / 2, 0), width - w)
-    y = min(max(window.y + window.height / 2 - h / 2, 0), height - h)
-    return Window(x, y, w, h)
+    def frames(self, times: Iterable[float]) -> Iterator[Tensor]:
+        """The frames at these places, one at a time; see ``frame``. A rest repeats one tensor."""
+        shown, frame = -1.0, torch.empty(0)
+        for t in times:
+            if t != shown:
+                shown, frame = t, self.frame(t)
+            yield frame
 
+    def frame(self, t: float) -> Tensor:
+        """The view at place ``t`` (0 to 1) of the zoom.
 
-def _between(start: Window, end: Window, t: float) -> Window:
-    """The view at time ``t`` (0..1) of a zoom of constant speed from ``start`` into ``end``."""
-    x, width = _between_spans(start.x, start.width, end.x, end.width, t)
-    y, height = _between_spans(start.y, start.height, end.y, end.height, t)
-    return Window(x, y, width, height)
+        It is taken from the deepest layer that covers it. The next ones lie in it: each fades in
+        while it is small, and its soft edge vanishes where it reaches the edge of the view.
 
-
-def _between_spans(
-    start: float, start_length: float, end: float, end_length: float, t: float
-) -> tuple[float, float]:
-    length = start_length * (end_length / start_length) ** t
-    shrunk = start_length - end_length
-    done = (start_length - length) / shrunk if shrunk else t
-    return start + (end - start) * done, length
-
-
-def _render(chain: ZoomChain, layer: int, view: Window, t: float) -> Tensor:
-    """The view of a layer with the next layer set into it."""
-    height, width = chain.frames[1].shape[-2:]
-    image = resize(chain.frames[layer], height, width, box=view).clamp_(0, 1)
-    window, inset = chain.windows[layer], chain.frames[layer + 1]
-    # The inset's place on the screen, then the whole pixels that lie inside it.
-    fx, fy = width / view.width, height / view.height
-    left, top = (window.x - view.x) * fx, (window.y - view.y) * fy
-    right, bottom = left + window.width * fx, top + window.height * fy
-    x0, x1 = max(ceil(left - 1e-6), 0), min(floor(right + 1e-6), width)
-    y0, y1 = max(ceil(top - 1e-6), 0), min(floor(bottom + 1e-6), height)
-    if x1 <= x0 or y1 <= y0:
+        Returns:
+            (1, 3, height, width) float32 in [0, 1].
+        """
+        views = [self.view(layer, t) for layer in range(len(self.chain.frames))]
+        base = max(
+            layer for layer, view in enumerate(views) if layer == 0 or self._covers(layer, view)
+        )
+        image = self._resample(base, views[base], self.height, self.width).clamp(0, 1)
+        for layer in range(base + 1, len(views)):
+            weight = self._weight(layer, views[layer])
+            if weight == 0:
+                break
+            self._lay(image, layer, views[layer], weight)
         return image
-    gx, gy = inset.shape[-1] / (right - left), inset.shape[-2] / (bottom - top)
-    box = Window(max((x0 - left) * gx, 0), max((y0 - top) * gy, 0), (x1 - x0) * gx, (y1 - y0) * gy)
-    detail = resize(inset, y1 - y0, x1 - x0, box=box).clamp_(0, 1)
-    feather = FEATHER * (1 - t)
-    fade = min(1.0, 3 * t)
-    alpha = fade * _ramp(y1 - y0, feather)[:, None] * _ramp(x1 - x0, feather)
-    image[..., y0:y1, x0:x1].lerp_(detail, alpha.to(image))
-    return image
+
+    def _covers(self, layer: int, view: Window) -> bool:
+        height, width = self.chain.frames[layer].shape[-2:]
+        return (
+            min(view.x, view.y) > -SNAP
+            and view.x + view.width < width + SNAP
+            and view.y + view.height < height + SNAP
+        )
+
+    def _weight(self, layer: int, view: Window) -> float:
+        """Of a layer that the view reaches beyond: 0 while the layer above it has not filled the view."""
+        x, y = self.x.enlarged, self.y.enlarged
+        above = layer - 1
+        factor = x[layer] * y[layer] / (x[above] * y[above])
+        if above == 0:
+            # From the start of the zoom on, whatever part of the source it shows.
+            factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
+        beyond = view.width * view.height / (self.end.width * self.end.height)
+        if factor < 1 + SNAP:
+            return 1.0
+        return _smooth(min(max((1 - log(beyond) / log(factor)) / FADE, 0.0), 1.0))
+
+    def _lay(self, image: Tensor, layer: int, view: Window, weight: float) -> None:
+        """Lay a layer into the picture of the view, with soft edges where they are seen."""
+        height, width = self.chain.frames[layer].shape[-2:]
+        x = _Place(view.x, view.width, width, self.width)
+        y = _Place(view.y, view.height, height, self.height)
+        if x.last <= x.first or y.last <= y.first:
+            return
+        fx, fy = view.width / self.width, view.height / self.height
+        tall, wide = y.last - y.first, x.last - x.first
+        box = Window(view.x + x.first * fx, view.y + y.first * fy, wide * fx, tall * fy)
+        detail = self._resample(layer, box, tall, wide).clamp(0, 1)
+        alpha = (weight * y.weights[:, None] * x.weights).to(image)
+        image[..., y.first : y.last, x.first : x.last].lerp_(detail, alpha)
+
+    def _resample(self, layer: int, view: Window, height: int, width: int) -> Tensor:
+        image = self.chain.frames[layer]
+        if layer == 0:
+            level = 0
+            while 2 ** (level + 1) * GAP <= min(view.width / width, view.height / height):
+                level += 1
+            while len(self.halves) <= level:
+                self.halves.append(F.avg_pool2d(self.halves[-1], 2, ceil_mode=True))
+            image = self.halves[level]
+            view = Window(*(value / 2**level for value in view))
+        rows = _Region(view.y, view.height, image.shape[-2], height)
+        columns = _Region(view.x, view.width, image.shape[-1], width)
+        image = image[..., rows.pixels, columns.pixels]
+        if any((*rows.beyond, *columns.beyond)):
+            image = F.pad(image, (*columns.beyond, *rows.beyond), "replicate")
+        box = Window(columns.start, rows.start, columns.length, rows.length)
+        return resize(image, height, width, box=box)
 
 
-def _ramp(size: int, feather: float) -> Tensor:
-    """Weights of one axis: 1 inside, falling towards 0 over ``feather * size`` at both ends."""
-    edge = (torch.arange(size) + 0.5).minimum(size - 0.5 - torch.arange(size))
-    return (edge / max(feather * size, 0.5)).clamp(max=1)
+def _ends(chain: ZoomChain, height: int, width: int) -> tuple[Window, Window]:
+    """The first view in the source's pixels, and the last in the deepest frame's."""
+    deepest = len(chain.frames) - 1
+    rows, columns = chain.frames[deepest].shape[-2:]
+    region, target = chain.window_in(deepest, 0), chain.target
+    source_height, source_width = chain.frames[0].shape[-2:]
+    x = (target.x * source_width - region.x) / region.width * columns
+    y = (target.y * source_height - region.y) / region.height * rows
+    end = _largest(columns, rows, width, height, x, y)
+    # A frame's pixels may be a little wider or taller than the source's.
+    first = chain.windows[0]
+    wide, tall = width * first.width / columns, height * first.height / rows
+    x = region.x + (end.x + end.width / 2) * region.width / columns
+    y = region.y + (end.y + end.height / 2) * region.height / rows
+    return _largest(source_width, source_height, wide, tall, x, y), end
 
 
-def _annotate(frame: Tensor, label: str, next_window: Window | None) -> Tensor:
-    pixels = (frame[0].permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-    picture = Image.fromarray(pixels)
-    draw = ImageDraw.Draw(picture, "RGBA")
-    height = picture.height
-    if next_window is not None:
-        x, y, w, h = next_window
-        line = max(1, height // 256)
-        outline = (x - line, y - line, x + w + line - 1, y + h + line - 1)
-        draw.rectangle(outline, outline=(255, 255, 255, 230), width=line)
-    font = ImageFont.load_default(max(8, round(height * LABEL_HEIGHT)))
-    margin = height // 32
-    box = draw.textbbox((2 * margin, height - 2 * margin), label, font=font, anchor="lb")
-    plate = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
-    draw.rounded_rectangle(plate, radius=margin, fill=(0, 0, 0, 150))
-    draw.text((2 * margin, height - 2 * margin), label, font=font, anchor="lb", fill="white")
-    return torch.tensor(np.array(picture)).permute(2, 0, 1)[None].to(frame) / 255
+def _largest(width: int, height: int, across: float, down: float, x: float, y: float) -> Window:
+    """The largest window of a picture with sides as ``across`` to ``down``, around a point."""
+    unit = min(width / across, height / down)
+    across, down = across * unit, down * unit
+    left = min(max(x - across / 2, 0.0), width - across)
+    top = min(max(y - down / 2, 0.0), height - down)
+    return Window(left, top, across, down)
+
+
+class _Region:
+    """The pixels of an axis that a resampled span is made of, and where it lies among them."""
+
+    def __init__(self, start: float, length: float, side: int, size: int):
+        """Of a span (start, length) of ``side`` pixels that becomes ``size`` of them."""
+        end = start + length
+        start = 0.0 if abs(start) < SNAP else start
+        end = float(side) if abs(side - end) < SNAP else end
+        margin = ceil(MARGIN * max(1.0, (end - start) / size)) if (start, end) != (0, side) else 0
+        # A pixel of the view that lies in a layer in part needs a little more than there is.
+        self.beyond = max(0, ceil(-start)), max(0, ceil(end - side))
+        first, last = max(floor(start) - margin, 0), min(ceil(end) + margin, side)
+        self.pixels = slice(first, last)
+        self.start = start - first + self.beyond[0]
+        self.length = end - start
+
+
+class _Place:
+    """Where a layer's axis lies on the screen, in its pixels."""
+
+    def __init__(self, start: float, length: float, side: int, size: int):
+        """Of a layer of ``side`` pixels, in a view (start, length) of it ``size`` pixels large."""
+        unit = size / length
+        left, right = -start * unit, (side - start) * unit
+        self.first = max(floor(left + SNAP), 0)
+        self.last = min(ceil(right - SNAP), size)
+        # An edge is as soft as it is far from the view's edge, so nothing jumps when it gets there.
+        most = FEATHER * (right - left)
+        pixel = torch.arange(self.first, self.last, dtype=torch.float64)
+        begin = (pixel + 1 - left) / max(min(most, left), 1.0)
+        end = (right - pixel) / max(min(most, size - right), 1.0)
+        self.weights = _smooth(torch.minimum(begin, end).clamp(0, 1))
+
+
+def _smooth(t: Value) -> Value:
+    """From 0 to 1, level at both ends."""
+    return t * t * (3 - 2 * t)

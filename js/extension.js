@@ -1,12 +1,15 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { attachPicker } from "./picker.js"
-import { attachViewer } from "./viewer.js"
+import { attachViewer, outputsReturned } from "./viewer.js"
 
 app.registerExtension({
   name: "chain-of-zoom",
   nodeCreated(node) {
     attachPicker(node)
     attachViewer(node)
+  },
+  onNodeOutputsUpdated() {
+    outputsReturned()
   },
 })

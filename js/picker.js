@@ -1,4 +1,282 @@
 // @ts-check
+// The target picker: the connected picture on the node, with the windows that will be cut from it.
+import { app } from "../../scripts/app.js"
+import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
+import { drawOverlay } from "./picker/overlay.js"
+import { forgetRun, isLinked, pictureOf, widgetOf } from "./picker/picture.js"
+
+/** @typedef {import("./picker/geometry.js").Target} Target */
+/** @typedef {import("./picker/geometry.js").Window} Window */
+
+/** What the windows of a node depend on, besides the picture and the target. */
+const WIDGETS = {
+  CoZChainLoop: ["size", "frame", "scale", "steps"],
+  CoZFitImage: ["size", "frame"],
+  CoZCropCenterZoom: ["scale"],
+}
+const NAME = "target"
+const MARGIN = 10
+/** Pixels that the picture asks for; with more room it grows. Less where nothing can be picked. */
+const HEIGHT = { pick: 320, look: 160, text: 28 }
+/** Milliseconds between looks at the widgets and at the source, which no event reports in all frontends. */
+const PERIOD = 100
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+
+const TEXTS = {
+  en: {
+    connect: "connect an image to pick the target on it",
+    run: "run once to see the picture",
+    center_x: "a link sets the target",
+    center_y: "a link sets the target",
+    mask: "the mask sets the target",
+    chain: "the chain sets the target",
+    help: "Click or drag: set the target. Arrow keys: move it by one pixel of the picture, with Shift by ten.",
+  },
+  zh: {
+    connect: "连接图像后即可在其上选取目标",
+    run: "运行一次后显示图片",
+    center_x: "目标由连线决定",
+    center_y: "目标由连线决定",
+    mask: "目标由遮罩决定",
+    chain: "目标由放大链决定",
+    help: "单击或拖动：设置目标。方向键：移动一个原图像素；按住 Shift：移动十个。",
+  },
+}
+
+/** @param {keyof TEXTS["en"]} key */
+function text(key) {
+  const language = app.extensionManager.setting.get("Comfy.Locale")
+  return (language?.startsWith("zh") ? TEXTS.zh : TEXTS.en)[key]
+}
+
+/** @param {number} value */
+const clamp = (value) => Math.min(Math.max(value, 0), 1)
+
+/**
+ * @param {any} node
+ * @param {{width: number, height: number}} size of the picture
+ * @param {Target} target
+ */
+function windowsOf(node, { width, height }, target) {
+  const type = node.constructor.comfyClass
+  const [size, frame, scale, steps] = WIDGETS.CoZChainLoop.map((name) => widgetOf(node, name)?.value)
+  let regions, whole
+  if (type === "CoZCropCenterZoom") {
+    whole = { x: 0, y: 0, width, height }
+    regions = [zoomWindow(height, width, scale, target)]
+  } else {
+    const first = firstFrame(height, width, size, frame, target)
+    regions = inSource(first, planWindows(first, scale ?? 1, steps ?? 0))
+    whole = regions[0]
+  }
+  return regions.map((region) => ({
+    region: {
+      x: region.x / width,
+      y: region.y / height,
+      width: region.width / width,
+      height: region.height / height,
+    },
+    label: factorLabel(whole, region),
+  }))
+}
 
 /** @param {any} node */
-export function attachPicker(node) {}
+export function attachPicker(node) {
+  const type = /** @type {keyof WIDGETS} */ (node.constructor.comfyClass)
+  if (!(type in WIDGETS)) return
+
+  const root = document.createElement("div")
+  root.className = "coz-picker"
+  root.tabIndex = 0
+  root.role = "application" // the arrow keys are its own
+  root.style.cssText =
+    "position: relative; isolation: isolate; overflow: hidden; outline-offset: -2px; touch-action: none; user-select: none"
+  root.innerHTML = `
+    <img alt="" draggable="false" style="position: absolute; z-index: -1; width: 100%; height: 100%; object-fit: contain">
+    <svg style="position: absolute; z-index: -1; width: 100%; height: 100%"></svg>
+    <div style="position: absolute; bottom: 0; width: 100%; text-align: center; font-size: 12px; line-height: 20px"></div>`
+  const [image, svg, note] = /** @type {[HTMLImageElement, SVGSVGElement, HTMLDivElement]} */ (
+    /** @type {unknown} */ ([...root.children])
+  )
+
+  /**
+   * The picture's true size in pixels; null while none is shown.
+   *
+   * @type {{width: number, height: number} | null}
+   */
+  let size = null
+  /** @type {ReturnType<typeof pictureOf>} */
+  let picture = null
+  let broken = ""
+  let drawn = ""
+
+  /** The input that sets the target in place of the picker. */
+  const blocker = () =>
+    ["mask", "chain"].find((name) => isLinked(node, name)) ??
+    ["center_x", "center_y"].find((name) => !widgetOf(node, name))
+
+  /** @param {number} width */
+  function heightAt(width) {
+    if (!size) return HEIGHT.text
+    const fit = (width * size.height) / size.width
+    return Math.max(Math.min(fit, blocker() ? HEIGHT.look : HEIGHT.pick), HEIGHT.text)
+  }
+
+  /** Where the picture lies in the widget, in the widget's own pixels. */
+  function pictureBox() {
+    const { clientWidth, clientHeight } = root
+    const { width, height } = size ?? { width: 1, height: 1 }
+    const scale = Math.min(clientWidth / width, clientHeight / height)
+    return {
+      x: (clientWidth - width * scale) / 2,
+      y: (clientHeight - height * scale) / 2,
+      width: width * scale,
+      height: height * scale,
+    }
+  }
+
+  /** @returns {Target | null} */
+  function target() {
+    if (!blocker()) return { x: widgetOf(node, "center_x").value, y: widgetOf(node, "center_y").value }
+    const last = picture?.saved?.target
+    return last ? { x: last[0], y: last[1] } : null
+  }
+
+  /** @param {number} x @param {number} y */
+  function setTarget(x, y) {
+    for (const [name, value] of Object.entries({ center_x: clamp(x), center_y: clamp(y) })) {
+      const widget = widgetOf(node, name)
+      widget.callback?.(value, app.canvas, node) // rounds to the widget's step
+      widget.value = value
+    }
+    app.canvas.setDirty(true, true)
+    refresh()
+  }
+
+  /** Before and after a pick, so that Ctrl+Z takes back the pick and nothing else. */
+  function remember() {
+    app.canvas.emitBeforeChange()
+    app.canvas.emitAfterChange()
+  }
+
+  function layout() {
+    const height = `${heightAt(root.clientWidth)}px`
+    if (root.style.minHeight === height) return
+    root.style.minHeight = height
+    app.canvas?.setDirty(true, true)
+  }
+
+  function refresh() {
+    if (!node.graph || !root.isConnected) return
+    picture = pictureOf(node)
+    if (picture?.url === broken) picture = null
+    if (picture && image.getAttribute("src") !== picture.url) image.src = picture.url
+    if (!picture) {
+      image.removeAttribute("src")
+      size = null
+    }
+    const blocked = blocker()
+    const state = JSON.stringify([
+      picture,
+      size,
+      blocked,
+      target(),
+      WIDGETS[type].map((name) => widgetOf(node, name)?.value),
+      [root.clientWidth, root.clientHeight],
+    ])
+    if (state === drawn) return
+    drawn = state
+    draw(blocked)
+  }
+
+  /** @param {string | undefined} blocked */
+  function draw(blocked) {
+    layout()
+    image.hidden = !size
+    root.style.cursor = size && !blocked ? "crosshair" : "default"
+    root.title = size && !blocked ? text("help") : ""
+    root.ariaLabel = root.title
+    const key = size ? blocked : isLinked(node, "image") ? "run" : "connect"
+    note.textContent = key ? text(/** @type {keyof TEXTS["en"]} */ (key)) : ""
+    note.style.background = size ? "rgba(0, 0, 0, 0.6)" : "none"
+    note.style.color = size ? "white" : "inherit"
+    note.style.opacity = size ? "1" : "0.7"
+    const point = size && target()
+    const known = point && blocked !== "chain" && WIDGETS[type].every((name) => widgetOf(node, name))
+    drawOverlay(svg, pictureBox(), size && known ? windowsOf(node, size, point) : [], point)
+  }
+
+  image.addEventListener("load", () => {
+    const { naturalWidth: width, naturalHeight: height } = image
+    size = picture?.saved ? { width: picture.saved.width, height: picture.saved.height } : { width, height }
+    refresh()
+  })
+  image.addEventListener("error", () => {
+    if (picture?.saved) forgetRun(node)
+    else if (picture) broken = picture.url
+    refresh()
+  })
+  new ResizeObserver(() => {
+    layout()
+    refresh()
+  }).observe(root)
+
+  /** @param {PointerEvent} event */
+  function pick(event) {
+    const rect = root.getBoundingClientRect()
+    const box = pictureBox()
+    const zoom = root.clientWidth / rect.width
+    setTarget(
+      ((event.clientX - rect.left) * zoom - box.x) / box.width,
+      ((event.clientY - rect.top) * zoom - box.y) / box.height,
+    )
+  }
+  root.addEventListener("pointerdown", (event) => {
+    if (event.button === 1) app.canvas.processMouseDown(event)
+    if (event.button !== 0 || !size || blocker()) return
+    event.stopPropagation()
+    root.setPointerCapture(event.pointerId)
+    remember()
+    pick(event)
+  })
+  root.addEventListener("pointermove", (event) => {
+    if (event.buttons & 4) app.canvas.processMouseMove(event)
+    if (root.hasPointerCapture(event.pointerId)) pick(event)
+  })
+  root.addEventListener("pointerup", (event) => {
+    if (event.button === 1) app.canvas.processMouseUp(event)
+    if (root.hasPointerCapture(event.pointerId)) remember()
+  })
+  root.addEventListener("wheel", (event) => {
+    // Nodes 2.0 hand the wheel to the canvas themselves.
+    if (!globalThis.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event)
+  })
+  root.addEventListener("keydown", (event) => {
+    const direction = KEYS[/** @type {keyof KEYS} */ (event.key)]
+    const at = target()
+    if (!direction || !size || !at || blocker() || event.ctrlKey || event.metaKey || event.altKey) return
+    event.preventDefault()
+    event.stopPropagation()
+    if (!event.repeat) remember()
+    const pixels = event.shiftKey ? 10 : 1
+    setTarget(at.x + (direction[0] * pixels) / size.width, at.y + (direction[1] * pixels) / size.height)
+  })
+  root.addEventListener("keyup", (event) => {
+    if (event.key in KEYS && size && !blocker()) remember()
+  })
+
+  const widget = node.addDOMWidget(NAME, "COZ_TARGET", root, {
+    serialize: false,
+    hideOnZoom: false,
+    margin: MARGIN,
+    getMinHeight: () => heightAt(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
+  })
+  widget.serialize = false // options.serialize keeps it out of the prompt, this out of the workflow
+
+  const timer = setInterval(refresh, PERIOD)
+  const { onRemoved } = node
+  node.onRemoved = function () {
+    clearInterval(timer)
+    onRemoved?.apply(this, arguments)
+  }
+}

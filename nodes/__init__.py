@@ -1,7 +1,7 @@
 from comfy_api.latest import Caching, ComfyExtension, io
 
 from .cache import ChainCache
-from .collect import CoZChainCollect, CoZChainInput
+from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
 from .color import CoZColorFix
 from .diffusion import CoZRefineStep, CoZSRStep
 from .encode import CoZEncodePrompt
@@ -9,15 +9,22 @@ from .extractor_loader import CoZLoadPromptExtractor
 from .host import register_builtin_models
 from .loop import CoZChainLoop
 from .lora import CoZLoadSRLoRA
+from .preferences import register_route
 from .prompt import CoZPromptExtractor
-from .sample import CoZSamplePicture
+from .sample import CoZSamplePicture, serve_pictures
+from .saved import CoZLoadChain, CoZSaveChain
+from .strip import CoZZoomStrip
 from .upscale import CoZUpscaleStep
+from .video import CoZZoomVideo
+from .viewer import CoZZoomViewer
 from .zoom import CoZCropCenterZoom, CoZFitImage
 
 
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
+        serve_pictures()
+        register_route()
         await Caching().register_provider(ChainCache())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -34,7 +41,13 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZLoadSRLoRA,
             CoZLoadPromptExtractor,
             CoZSamplePicture,
+            CoZSaveChain,
+            CoZLoadChain,
+            CoZZoomViewer,
+            CoZZoomVideo,
+            CoZZoomStrip,
             CoZChainInput,
+            CoZChainFrames,
             CoZChainCollect,
         ]
 

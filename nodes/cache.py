@@ -6,7 +6,7 @@ from comfy_api.latest import Caching
 CHILD_PREFIX = "coz_"
 """Of the node ids that Chain Loop gives its children."""
 
-CHEAP = {"CoZChainInput", "CoZChainCollect"}
+CHEAP = {"CoZChainInput", "CoZChainFrames", "CoZChainCollect"}
 """Sooner run again than kept: they hold pictures that other nodes hold too, and the record's."""
 
 LIMIT = 512 * 2**20

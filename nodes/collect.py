@@ -4,12 +4,12 @@ import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 
-from ..coz.chain import ZoomChain, step_seed
+from ..coz.chain import ZoomChain
 from ..coz.geometry import Target, Window
 from ..coz.prompt import join_texts
-from .host import preview_of, to_bchw, to_image
-
-MAX_STEPS = 16
+from ..coz.record import MAX_STEPS
+from ..coz.strip import factor_label
+from .host import preview_of, show, to_bchw, to_image
 
 Chain = io.Custom("COZ_CHAIN")
 
@@ -35,6 +35,28 @@ class CoZChainInput(io.ComfyNode):
         return io.NodeOutput(to_image(to_bchw(image[min(index[0], len(image) - 1)])))
 
 
+class CoZChainFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        names = ["source", *(f"frame_{i}" for i in range(MAX_STEPS + 1))]
+        return io.Schema(
+            node_id="CoZChainFrames",
+            display_name="CoZ Chain Frames",
+            category="Chain-of-Zoom/step",
+            description="Internal: the pictures of the chain that a Chain Loop goes on with.",
+            is_dev_only=True,
+            is_input_list=True,
+            inputs=[Chain.Input("chain"), io.Int.Input("index")],
+            outputs=[io.Image.Output(name) for name in names],
+        )
+
+    @classmethod
+    def execute(cls, chain, index) -> io.NodeOutput:
+        frames = chain[min(index[0], len(chain) - 1)].frames
+        missing = MAX_STEPS + 2 - len(frames)
+        return io.NodeOutput(*map(to_image, frames), *[None] * missing)
+
+
 class CoZChainCollect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -53,9 +75,10 @@ class CoZChainCollect(io.ComfyNode):
                 io.Float.Input("scale"),
                 io.Int.Input("steps"),
                 io.String.Input("windows"),
-                io.Int.Input("seed"),
+                io.String.Input("seeds"),
                 io.String.Input("target"),
                 io.String.Input("models"),
+                io.String.Input("notes"),
                 *frames,
                 *texts,
             ],
@@ -68,18 +91,26 @@ class CoZChainCollect(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, steps, **parts):
+    def check_lazy_status(cls, steps, notes="", **parts):
         # One frame at a time, its text before it: only so can a chain end before its last step.
         for i in range(steps + 1):
-            wanted = [f"text_{i}", f"frame_{i}"] if i else ["frame_0"]
-            for name in wanted:
-                if parts.get(name) is None:
-                    comfy.utils.ProgressBar(steps + 1).update_absolute(i)
-                    return [name]
+            text = parts.get(f"text_{i}")
+            if i and text is None:
+                wanted, doing = f"text_{i}", "asking the vision-language model"
+            elif parts.get(f"frame_{i}") is None:
+                wanted, doing = f"frame_{i}", "super-resolving"
+            else:
+                continue
+            comfy.utils.ProgressBar(steps + 1).update_absolute(i)
+            if i:
+                show("\n".join(filter(None, [f"step {i} of {steps}: {doing}", text, notes])))
+            return [wanted]
         return []
 
     @classmethod
-    def execute(cls, image, scale, steps, windows, seed, target, models, **parts) -> io.NodeOutput:
+    def execute(
+        cls, image, scale, steps, windows, seeds, target, models, notes, **parts
+    ) -> io.NodeOutput:
         images = [parts[f"frame_{i}"] for i in range(steps + 1)]
         texts = [parts[f"text_{i + 1}"] for i in range(steps)]
         chain = ZoomChain(
@@ -87,13 +118,16 @@ class CoZChainCollect(io.ComfyNode):
             frames=tuple(to_bchw(frame) for frame in (image, *images)),
             windows=tuple(Window(*window) for window in json.loads(windows)),
             prompts=tuple(texts),
-            seeds=tuple(step_seed(seed, i + 1) for i in range(steps)),
+            seeds=tuple(json.loads(seeds)),
             target=Target(*json.loads(target)),
             models=tuple(json.loads(models)),
         )
+        told = join_texts(texts) if any(texts) else ""
+        depth = factor_label(chain, len(images))
+        show("\n".join(filter(None, [f"{steps} steps, {depth}", told, notes])))
         scales = torch.cat(images)
         shown = ui.PreviewImage(scales, cls=cls).as_dict() | {
             "coz_chain": [chain.to_json()],
-            "coz_source": preview_of(chain.frames[0]),
+            "coz_source": preview_of(chain.frames[0], chain.target),
         }
         return io.NodeOutput(images[-1], scales, join_texts(texts), chain, ui=shown)

@@ -39,11 +39,27 @@ def notice(text: str) -> None:
     show(text)
 
 
-def preview_of(image: Tensor) -> list[dict]:
-    """A small copy of a (1, 3, H, W) picture in the host's temporary folder, as the page finds it."""
+def preview_of(image: Tensor, target: Target) -> list[dict]:
+    """A small copy of a (1, 3, H, W) picture in the host's temporary folder, as the page finds it.
+
+    With the picture's own size in pixels, and the target that it was given with.
+    """
     shrink = min(1, PREVIEW_SIDE / max(image.shape[-2:]))
     height, width = (max(1, round(side * shrink)) for side in image.shape[-2:])
-    return ui.PreviewImage(to_image(resize(image, height, width))).as_dict()["images"]
+    (saved,) = ui.PreviewImage(to_image(resize(image, height, width))).as_dict()["images"]
+    return [{**saved, "height": image.shape[-2], "width": image.shape[-1], "target": [*target]}]
+
+
+def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:
+    """What the target picker of the node that runs shows: the first picture of the batch.
+
+    Only for nodes of the graph on the screen: not for the steps of Chain Loop, each of which would
+    write a file, nor where another node calls execute.
+    """
+    context = get_executing_context()
+    if context is None or "." in context.node_id:
+        return None
+    return {"coz_source": preview_of(image[:1], target)}
 
 
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:

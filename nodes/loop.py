@@ -6,13 +6,16 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder, is_link
 from comfy_execution.utils import get_executing_context
 
-from ..coz.geometry import first_frame, plan_steps
+from ..coz.chain import step_seed
+from ..coz.geometry import plan_steps
+from ..coz.record import MAX_STEPS
 from .backbone import ONE_STEP, Backbone, backbone_input
 from .cache import CHILD_PREFIX
-from .collect import MAX_STEPS, Chain
+from .collect import Chain
 from .color import METHODS, WAVELET_LEVELS
-from .host import SEARCH_ALIASES, notice, target_of, to_bchw
+from .host import SEARCH_ALIASES, notice, show, target_of, to_bchw
 from .prompting import Prompting, prompting_input
+from .start import ignored, start_at_chain, start_at_picture
 from .zoom import center_inputs, frame_inputs, mask_input
 
 
@@ -101,6 +104,21 @@ class CoZChainLoop(io.ComfyNode):
                 ),
                 *frame_inputs(advanced_size=True),
                 mask_input(),
+                Chain.Input(
+                    "chain",
+                    optional=True,
+                    tooltip="Optional. A chain to go on with, of CoZ Load Chain or another loop. Its frames, scale and target hold; "
+                    "image takes its picture.",
+                ),
+                io.Int.Input(
+                    "from_step",
+                    default=MAX_STEPS,
+                    min=0,
+                    max=MAX_STEPS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="With a chain: the last of its steps that is kept; the later ones are made anew. 16 keeps all.",
+                ),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The deepest frame."),
@@ -127,8 +145,10 @@ class CoZChainLoop(io.ComfyNode):
         frame,
         size,
         mask=None,
+        chain=None,
+        from_step=MAX_STEPS,
     ) -> io.NodeOutput:
-        source_size = to_bchw(image).shape[-2:]
+        picture = to_bchw(image)
         if image.shape[0] != 1:
             raise ValueError(
                 f"image is a batch of {image.shape[0]} pictures, and a chain zooms into one. Put "
@@ -136,16 +156,16 @@ class CoZChainLoop(io.ComfyNode):
             )
         if not 1 <= steps <= MAX_STEPS:  # the schema's limits do not hold for a linked value
             raise ValueError(f"steps must be 1 to {MAX_STEPS}, got {steps}")
-        if backbone["backbone"] == ONE_STEP and scale != 4:
-            notice(f"scale is {scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x")
-        target = target_of(center_x, center_y, mask)
-        first = first_frame(*source_size, size, frame, target)
-        plan = plan_steps(first.height, first.width, scale, steps, first.target)
+        if not 0 <= from_step <= MAX_STEPS:
+            raise ValueError(f"from_step must be 0 to {MAX_STEPS}, got {from_step}")
+        show("reading the picture")
+        notes = []
 
         # Children get links and constants, never tensors or the number of steps: only then does
         # the host recognise a step that it has already run.
         graph = GraphBuilder()
-        link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
+        links = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
+        index = get_executing_context().list_index or 0
 
         def node(class_type: str, name: str, **inputs):
             child = graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
@@ -154,28 +174,34 @@ class CoZChainLoop(io.ComfyNode):
                 child.set_override_display_id(f"{cls.hidden.unique_id}.steps")
             return child
 
-        source = node(
-            "CoZChainInput", "input", image=link, index=get_executing_context().list_index or 0
-        ).out(0)
-        current = node(
-            "CoZFitImage",
-            "first",
-            image=source,
-            frame=frame,
-            size=size,
-            center_x=target.x,
-            center_y=target.y,
-        ).out(0)
-        frames = {"frame_0": current}
-        texts = {}
+        target = target_of(center_x, center_y, mask)
+        if chain is None:
+            start = start_at_picture(
+                node, links["image"], index, picture.shape[-2:], scale, target, frame, size
+            )
+        else:
+            notes += ignored(chain, picture, scale, target, frame, size)
+            kept = min(from_step, chain.steps, steps)
+            start = start_at_chain(node, links["chain"], index, chain, kept)
+        if backbone["backbone"] == ONE_STEP and start.scale != 4:
+            notes.append(
+                f"scale is {start.scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x"
+            )
+        for note in notes:
+            notice(note)
+        done = len(start.prompts)
+        plan = plan_steps(start.height, start.width, start.scale, steps - done, start.aim)
+        frames = {f"frame_{i}": link for i, link in enumerate(start.frames)}
+        texts = {f"text_{i}": text for i, text in enumerate(start.prompts, 1)}
+        current = start.frames[-1]
         writer = Prompting(prompting, node, prompt, step_prompts, seed)
         sharpener = Backbone(backbone, node, seed)
-        for i, step in enumerate(plan, 1):
+        for i, step in enumerate(plan, done + 1):
             zoom = node(
                 "CoZCropCenterZoom",
                 f"zoom_{i}",
                 image=current,
-                scale=scale,
+                scale=start.scale,
                 center_x=step.aim.x,
                 center_y=step.aim.y,
                 resampling="bicubic",
@@ -194,16 +220,18 @@ class CoZChainLoop(io.ComfyNode):
             node("PreviewImage", f"preview_{i}", images=current)
             frames[f"frame_{i}"] = current
             texts[f"text_{i}"] = text
+        models = [*start.models, *used_models(cls.hidden.dynprompt, cls.hidden.unique_id)]
         collect = node(
             "CoZChainCollect",
             "collect",
-            image=source,
-            scale=scale,
+            image=start.source,
+            scale=start.scale,
             steps=steps,
-            windows=json.dumps([first.window, *(step.window for step in plan)]),
-            seed=seed,
-            target=json.dumps(target),
-            models=json.dumps(used_models(cls.hidden.dynprompt, cls.hidden.unique_id)),
+            windows=json.dumps([*start.windows, *(step.window for step in plan)]),
+            seeds=json.dumps([*start.seeds, *(step_seed(seed, i + 1) for i in range(done, steps))]),
+            target=json.dumps(start.target),
+            models=json.dumps(list(dict.fromkeys(models))),
+            notes="\n".join(notes),
             **frames,
             **texts,
         )

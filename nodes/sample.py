@@ -1,17 +1,35 @@
 import numpy as np
 import torch
+from aiohttp import web
 from comfy_api.latest import io
 from PIL import Image
+from server import PromptServer
 
 from .host import PACK, SEARCH_ALIASES
 
 PICTURES = PACK / "pictures"
 
 
+def picture_names() -> list[str]:
+    return sorted(p.name for p in PICTURES.iterdir() if p.suffix in {".jpg", ".png"})
+
+
+def serve_pictures() -> None:
+    """Let the page show a sample picture before anything has run."""
+    if not hasattr(PromptServer, "instance"):
+        return  # loaded without a server, as some tests and scripts do
+
+    @PromptServer.instance.routes.get("/chain_of_zoom/pictures/{name}")
+    async def picture(request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name not in picture_names():
+            raise web.HTTPNotFound
+        return web.FileResponse(PICTURES / name)
+
+
 class CoZSamplePicture(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        names = sorted(p.name for p in PICTURES.iterdir() if p.suffix in {".jpg", ".png"})
         return io.Schema(
             node_id="CoZSamplePicture",
             display_name="CoZ Sample Picture",
@@ -21,7 +39,7 @@ class CoZSamplePicture(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "picture",
-                    options=names,
+                    options=picture_names(),
                     tooltip="Sources and licences are in the pack's pictures folder.",
                 )
             ],

@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ..coz.geometry import carry_target, first_frame, zoom_window
 from ..coz.resample import crop, resize
-from .host import SEARCH_ALIASES, target_of, to_bchw, to_bounding_box, to_image
+from .host import SEARCH_ALIASES, picked_on, target_of, to_bchw, to_bounding_box, to_image
 
 FRAMES = ["native pixels", "whole picture square", "whole picture"]
 
@@ -81,6 +81,7 @@ class CoZFitImage(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Cuts the first frame of a zoom chain out of a picture, around the target.",
             search_aliases=[*SEARCH_ALIASES, "first frame", "crop", "square"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("image", tooltip="The picture to zoom into."),
                 *frame_inputs(advanced_size=False),
@@ -104,7 +105,9 @@ class CoZFitImage(io.ComfyNode):
         else:
             x_0 = resize(image, first.height, first.width, "lanczos", first.window)
         window = to_bounding_box(first.window)
-        return io.NodeOutput(to_image(x_0), window, first.target.x, first.target.y)
+        return io.NodeOutput(
+            to_image(x_0), window, first.target.x, first.target.y, ui=picked_on(image, target)
+        )
 
 
 class CoZCropCenterZoom(io.ComfyNode):
@@ -117,6 +120,7 @@ class CoZCropCenterZoom(io.ComfyNode):
             description="Crops a window around the target and enlarges it to the image's own size: the view that "
             "a super-resolution step then sharpens.",
             search_aliases=[*SEARCH_ALIASES, "crop", "center", "magnify"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("image", tooltip="The frame to zoom into."),
                 io.Float.Input(
@@ -156,5 +160,10 @@ class CoZCropCenterZoom(io.ComfyNode):
         zoomed = resize(cropped, height, width, resampling)
         carried = carry_target(height, width, window, target)
         return io.NodeOutput(
-            to_image(zoomed), to_image(cropped), to_bounding_box(window), carried.x, carried.y
+            to_image(zoomed),
+            to_image(cropped),
+            to_bounding_box(window),
+            carried.x,
+            carried.y,
+            ui=picked_on(image, target),
         )

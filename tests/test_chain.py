@@ -1,9 +1,10 @@
 import json
 
 import pytest
+import torch
 
 from coz.chain import ZoomChain, __version__, step_seed
-from coz.geometry import Window
+from coz.geometry import Target, Window, first_frame, plan_steps
 
 
 def test_windows_in_ancestors_compose(make_chain):
@@ -65,21 +66,124 @@ def test_step_seeds_are_frozen_distinct_and_survive_json():
     assert max(seeds) < 2**53
 
 
+def edited(chain, **fields):
+    """The chain's record with other values; None takes a field out."""
+    record = json.loads(chain.to_json()) | fields
+    return json.dumps({key: value for key, value in record.items() if value is not None})
+
+
+NAN, HUGE = float("nan"), 10**400
+W = [0, 0, 16, 16]  # a window that fits into each of the frames below the source
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("fields", "message"),
     [
-        (lambda r: [r], "this is no chain record: it starts with"),
-        (lambda r: r | {"version": 2}, "version 2; this pack reads up to 1: update the pack"),
-        (lambda r: r | {"version": "x"}, "version x"),
-        (lambda r: {k: v for k, v in r.items() if k != "windows"}, "no chain record: windows missing"),
-        (lambda r: r | {"frames": [[1, 1]]}, r"record is of frames \[\[1, 1\]\]"),
-        (lambda r: r | {"prompts": []}, "a chain of 3 steps has 3 prompts, got 0"),
+        ({"version": 2, "windows": None}, "version 2; this pack reads up to 1: update the pack"),
+        ({"version": "x"}, "version is 'x', expected a whole number up to 1. Undo the edit"),
+        ({"version": True}, "version is True"),
+        ({"version": 0}, "version is 0"),
+        ({"windows": None, "seeds": None}, "this is no chain record: windows, seeds missing"),
+        ({"steps": 4}, "steps is 4, expected 3, for frames holds 5 pictures"),
+        ({"scale": "4"}, "scale is '4', expected a number from 1 to 100"),
+        ({"scale": NAN}, "scale is nan"),
+        ({"scale": float("inf")}, "scale is inf"),
+        ({"scale": HUGE}, "scale is 1000"),
+        ({"scale": 0.5}, "scale is 0.5"),
+        ({"scale": True}, "scale is True"),
+        ({"frames": 5}, r"frames is 5, expected the \[width, height\] of the source and of 1 to 17"),
+        ({"frames": [[64, 64]]}, r"frames is \[\[64, 64\]\]"),
+        ({"frames": [[64, 64]] * 19, "steps": None}, "of 1 to 17 scales"),
+        ({"frames": [[400, 300], 64, *[[64, 64]] * 3]}, r"frames\[1\] is 64, expected \[width, h"),
+        ({"frames": [[400, 300.0], *[[64, 64]] * 4]}, r"frames\[0\] is 300.0, expected a whole num"),
+        ({"frames": [[400, 0], *[[64, 64]] * 4]}, r"frames\[0\] is 0, expected a whole number from 1"),
+        ({"frames": [[400, 300], *[[64, 64]] * 3, [64, 65]]}, r"frames\[4\] is \[64, 65\], expected the size of the first scale, \[64, 64\]"),
+        ({"frames": [[100_000, 100_000], *[[64, 64]] * 4]}, "10,000,016,384 pixels together; a saved chain may have 250,000,000"),
+        ({"frames": [[HUGE, 1], *[[64, 64]] * 4]}, r"frames\[0\] is 1000"),
+        ({"windows": [W] * 3}, "a chain of 3 steps has 4 windows, got 3"),
+        ({"windows": "here"}, "a chain of 3 steps has 4 windows, got 'here'"),
+        ({"windows": [W, W, [0, 0, 16], W]}, r"windows\[2\] is \[0, 0, 16\], expected \[x, y, width, h"),
+        ({"windows": [W, W, {"x": 0}, W]}, r"windows\[2\] is \{'x': 0\}"),
+        ({"windows": [W, W, [0, 0, 16, "16"], W]}, r"windows\[2\] is \[0, 0, 16, '16'\]"),
+        ({"windows": [W, W, [0, 0, 16, NAN], W]}, r"windows\[2\] is \[0, 0, 16, nan\]"),
+        ({"windows": [W, W, [HUGE, 0, 1.5, 16], W]}, r"windows\[2\] is \[1000"),
+        ({"windows": [W, W, [0, 0, 0, 16], W]}, "at least one pixel each way"),
+        ({"windows": [W, W, [0, 0, 16, 0.5], W]}, "at least one pixel each way"),
+        ({"windows": [W, W, [-1, 0, 16, 16], W]}, "inside a frame of 64 x 64 pixels"),
+        ({"windows": [W, W, W, [48.1, 0, 16, 16]]}, r"windows\[3\] is \[48.1, 0, 16, 16\]"),
+        ({"windows": [[336, 237, 64, 64], W, W, W]}, "inside a frame of 400 x 300 pixels"),
+        ({"prompts": []}, "a chain of 3 steps has 3 prompts, got 0"),
+        ({"prompts": ["a", None, "c"]}, r"prompts\[1\] is None, expected a text in quotes"),
+        ({"prompts": ["a", "b", ["c"] * 999]}, r"prompts\[2\] is \['c', 'c', 'c', 'c', 'c', 'c', ...\],"),
+        ({"seeds": [1, 2, 3, 4]}, "a chain of 3 steps has 3 seeds, got 4"),
+        ({"seeds": [1, 2, 3.5]}, r"seeds\[2\] is 3.5, expected a whole number from 0 to 9007199254740991"),
+        ({"seeds": [1, 2, -1]}, r"seeds\[2\] is -1"),
+        ({"seeds": [1, 2, 2**53]}, r"seeds\[2\] is 9007199254740992"),
+        ({"target": 0.5}, r"target is 0.5, expected two fractions of the source"),
+        ({"target": [0.5, 1.5]}, r"target\[1\] is 1.5, expected a number from 0 to 1"),
+        ({"models": "m.safetensors"}, "models is 'm.safetensors', expected a list of names"),
+        ({"models": [7]}, r"models\[0\] is 7, expected a text"),
+        ({"sha256": ["0" * 64]}, "a chain of 3 steps has 5 sha256, got 1"),
+        ({"sha256": ["0" * 63] * 5}, r"sha256\[0\] is '0000.*, expected 64 digits 0-9 a-f"),
     ],
 )  # fmt: skip
-def test_a_bad_record_is_refused(make_chain, change, message):
+def test_an_edited_record_is_refused(make_chain, fields, message):
     chain = make_chain()
     with pytest.raises(ValueError, match=message):
-        ZoomChain.from_json(json.dumps(change(json.loads(chain.to_json()))), chain.frames)
+        ZoomChain.from_json(edited(chain, **fields), chain.frames)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "this is no chain record, for it is not JSON: Expecting value"),
+        ("{'version': 1}", "not JSON: Expecting property name enclosed in double quotes: line 1"),
+        ("[1]", r"this is no chain record: it starts with '\[1\]'"),
+        ("null", "it starts with 'null'"),
+        ("[" * 100_000, "its brackets are nested too deep"),
+        ('{"a":' * 100_000, "its brackets are nested too deep"),
+        ('{"version": 1' + "0" * 9999 + "}", "this is no chain record"),
+    ],
+    ids=["nothing", "Python", "a list", "null", "deep lists", "deep objects", "a long number"],
+)
+def test_a_text_that_is_no_record_is_refused(make_chain, text, message):
+    with pytest.raises(ValueError, match=message):
+        ZoomChain.from_json(text, make_chain().frames)
+
+
+def test_frames_of_other_sizes_than_the_record_are_refused(make_chain):
+    chain = make_chain()
+    with pytest.raises(
+        ValueError, match=r"record is of frames \(\(400, 300\), .* got \(\(400, 300"
+    ):
+        ZoomChain.from_json(chain.to_json(), chain.frames[:-1])
+
+
+def test_what_may_be_edited(make_chain):
+    chain = make_chain()
+    prompts = ["<script>alert(1)</script>", "", "深い \ud800"]
+    fields = {"prompts": prompts, "scale": 2, "note": {"mine": NAN}, "models": None}
+    again = ZoomChain.from_json(edited(chain, **fields), chain.frames)
+    assert (again.prompts, again.scale, again.models) == (tuple(prompts), 2.0, ())
+
+
+@pytest.mark.parametrize("frame", ["native pixels", "whole picture square", "whole picture"])
+@pytest.mark.parametrize("scale", [1.5, 3.2, 8.0])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 3), (33, 1000), (3001, 17)])
+def test_a_record_of_any_real_chain_is_read(height, width, scale, frame):
+    target = Target(1.0, 0.3)
+    first = first_frame(height, width, 48, frame, target)
+    plan = plan_steps(first.height, first.width, scale, 16, first.target)
+    shapes = [(height, width), *[(first.height, first.width)] * 17]
+    chain = ZoomChain(
+        scale=scale,
+        frames=tuple(torch.zeros(1).expand(1, 3, *shape) for shape in shapes),
+        windows=(first.window, *(step.window for step in plan)),
+        prompts=("",) * 16,
+        seeds=tuple(step_seed(2**64 - 1, i) for i in range(16)),
+        target=target,
+    )
+    assert ZoomChain.from_json(chain.to_json(), chain.frames).to_json() == chain.to_json()
 
 
 def test_errors_name_the_value(make_chain):

@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from math import log
 
+import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from coz.folder import read_chain
 from tools.demo import main
 from tools.host import ROOT
 
@@ -51,8 +54,8 @@ def result(own_picture, tmp_path_factory):
 
 def test_it_writes_what_it_promises(result):
     out, _ = result
-    names = ["chain.json", "scale_0.png", "scale_1.png", "scale_2.png", "strip.png", "zoom.webp"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    names = "chain.json scale_0.png scale_1.png scale_2.png source.png strip.png zoom.webp"
+    assert sorted(path.name for path in out.iterdir()) == names.split()
 
 
 def test_every_step_has_its_bar(result):
@@ -80,6 +83,16 @@ def test_the_record(result):
     assert record["windows"][:2] == [[44, 88, 512, 512], [192, 328, 128, 128]]
 
 
+def test_it_can_be_loaded_as_a_saved_chain(result, own_picture):
+    out, _ = result
+    chain = read_chain(out)
+    with Image.open(own_picture) as file:
+        upright = np.array(ImageOps.exif_transpose(file))
+    assert np.array_equal(chain.frames[0][0].permute(1, 2, 0).numpy() * 255, upright)
+    assert chain.steps == 2
+    assert chain.models == ("coz_lite_x4_texture.safetensors",)
+
+
 def test_the_strip(result):
     out, _ = result
     gap = 8
@@ -94,7 +107,8 @@ def test_the_film(result):
     out, _ = result
     with Image.open(out / "zoom.webp") as film:
         assert film.size == (512, 512)
-        assert film.n_frames == 3 * 24 + 1  # from the whole picture to x_0, x_1 and x_2
+        steps = 2 + log(600 / 512) / log(4)  # from the whole picture's square to x_0, x_1 and x_2
+        assert film.n_frames == round(steps * 24)
 
 
 @pytest.mark.parametrize(

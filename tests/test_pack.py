@@ -1,6 +1,9 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from coz import __version__
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,3 +22,8 @@ assert set(coz.__all__) <= set(dir(coz))
 
 def test_coz_imports_without_comfyui():
     subprocess.run([sys.executable, "-c", BLOCK_HOST], cwd=ROOT, check=True)
+
+
+def test_version_is_stated_alike():
+    stated = re.search('^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)[1]
+    assert stated == __version__

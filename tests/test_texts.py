@@ -108,3 +108,12 @@ def test_help_tables_name_every_input_and_output_in_order(schemas, page):
         inputs = dict(inputs_of(schema.inputs)).values()
         names = [item.display_name or item.id for item in [*inputs, *schema.outputs]]
         assert re.findall(r"^\|[^|`]*`([^`]+)`", text, re.MULTILINE) == names, schema.node_id
+
+
+@pytest.mark.parametrize("page", ["{}.md", "{}/zh.md"])
+def test_help_pages_show_their_node(schemas, page):
+    pictures = {f"{schema.node_id}.jpg" for schema in schemas}
+    assert {path.name for path in HELP.glob("*.jpg")} == pictures
+    for schema in schemas:
+        text = (HELP / page.format(schema.node_id)).read_text(encoding="utf-8")
+        assert re.findall(r"!\[.+\]\((.+)\)", text) == [f"{schema.node_id}.jpg"]

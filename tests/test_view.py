@@ -1,76 +1,236 @@
+from itertools import pairwise
+from math import log
+
 import pytest
 import torch
 
 from coz.chain import ZoomChain
-from coz.geometry import Target, Window, plan_steps
-from coz.resample import crop, resize
-from coz.view import factor_label, strip, zoom_frames
+from coz.geometry import Target, Window, first_frame, plan_steps
+from coz.resample import resize
+from coz.view import Zoom, zoom_times
 
 
-def smooth_chain(scale=4.0, steps=2, target=Target(0.3, 0.8)):  # noqa: B008
-    """A chain whose deeper frames show just what the first one does."""
-    ramp = torch.linspace(0, 1, 64)
-    source = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.expand(64, 64)])[
-        None
-    ]
-    frames, windows = [source, source], [Window(0, 0, 64, 64)]
-    for step in plan_steps(64, 64, scale, steps, target):
-        frames.append(resize(crop(frames[-1], step.window), 64, 64))
-        windows.append(step.window)
-    return ZoomChain(scale, tuple(frames), tuple(windows), ("",) * steps, (0,) * steps, target)
+def smooth_chain(height=64, width=64, size=64, scale=4.0, steps=2, target=(0.3, 0.8)):
+    """A chain whose deeper frames show just what the source does: a slope in each direction."""
+    target = Target(*target)
+    first = first_frame(height, width, size, "native pixels", target)
+    plan = plan_steps(first.height, first.width, scale, steps, first.target)
+    windows = (first.window, *(step.window for step in plan))
+
+    def slope(begin, length, side, full):
+        return (begin + (torch.arange(side, dtype=torch.float64) + 0.5) * length / side) / full
+
+    x, y, wide, tall = 0.0, 0.0, float(width), float(height)
+    frames = []
+    for layer in range(steps + 2):
+        h, w = (height, width) if layer == 0 else (first.height, first.width)
+        if layer:
+            window = windows[layer - 1]
+            above_h, above_w = frames[-1].shape[-2:]
+            x, y = x + window.x * wide / above_w, y + window.y * tall / above_h
+            wide, tall = wide * window.width / above_w, tall * window.height / above_h
+        across = slope(x, wide, w, width).expand(h, w)
+        down = slope(y, tall, h, height)[:, None].expand(h, w)
+        frames.append(torch.stack([across, down, across * 0 + 0.5])[None].float())
+    return ZoomChain(scale, tuple(frames), windows, ("",) * steps, (0,) * steps, target)
 
 
-def test_strip_shows_every_scale_side_by_side(make_chain):
-    chain = make_chain(steps=3)
-    before = [frame.clone() for frame in chain.frames]
-    picture = strip(chain, gap=8)
-    assert picture.shape == (1, 3, 64, 4 * 64 + 3 * 8)
-    assert (picture[..., 64:72] == 1).all()
-    # The deepest frame has no next window: above its label it is the frame, rounded to 8 bits.
-    shown = picture[..., :40, 3 * 72 :]
-    assert (shown - chain.frames[4][..., :40, :]).abs().max() <= 0.5 / 255 + 1e-6
-    assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
+def seen(zoom, t):
+    """What a smooth chain shows at place ``t``, in closed form."""
+    view, source = zoom.view(0, t), zoom.chain.frames[0]
+    height, width = source.shape[-2:]
+    x = view.x + (torch.arange(zoom.width) + 0.5) * view.width / zoom.width
+    y = view.y + (torch.arange(zoom.height) + 0.5) * view.height / zoom.height
+    return (x / width).float(), (y / height).float()
 
 
-def test_labels_come_from_the_windows(make_chain):
-    assert [factor_label(make_chain(), layer) for layer in range(1, 5)] == [
-        "1x",
-        "4x",
-        "16x",
-        "64x",
-    ]
-    assert factor_label(make_chain(scale=3.0), 2) == "3.05x"
-    wide = smooth_chain()
-    other = (*wide.windows[:1], Window(0, 0, 16, 20), *wide.windows[2:])
-    chain = ZoomChain(4.0, wide.frames, other, wide.prompts, wide.seeds, wide.target)
-    assert factor_label(chain, 2) == "4x3.2x"
+def differences(zoom, times):
+    frames = list(zoom.frames(times))
+    return torch.stack([(b - a).abs().mean() for a, b in pairwise(frames)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count", "resting"),
+    [
+        ((8, 0.5, 24), 216, 12),
+        ((2, 0, 24), 48, 1),
+        ((1.3, 0.25, 29.97), 54, 8),
+        ((0.01, 0, 1), 2, 1),
+    ],
+)
+def test_times_rest_at_both_ends_and_move_steadily_between(arguments, count, resting):
+    times = zoom_times(*arguments)
+    assert len(times) == count
+    assert (times.count(0.0), times.count(1.0)) == (resting, resting)
+    seconds, hold, _ = arguments
+    steps = torch.tensor(times[resting : count - resting], dtype=torch.float64).diff()
+    speed = (1 + 2 * hold / seconds) / (count - 1)
+    torch.testing.assert_close(steps, torch.full_like(steps, speed))
+
+
+def test_smooth_times_start_and_stop_gently():
+    steady, smooth = zoom_times(2, 0.5, 24), zoom_times(2, 0.5, 24, "smooth")
+    assert smooth == [t * t * (3 - 2 * t) for t in steady]
+    assert smooth[-1] == 1.0
+
+
+@pytest.mark.parametrize("arguments", [(-1, 0, 24), (1, -1, 24), (1, 0, 0)])
+def test_times_refuse_what_is_no_film(arguments):
+    with pytest.raises(ValueError, match=r"must be at least 0 seconds and fps above 0, got"):
+        zoom_times(*arguments)
 
 
 def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_chain):
     chain = make_chain(height=300, width=400, steps=2)
-    frames = list(zoom_frames(chain, 5))
-    assert len(frames) == 3 * 5 + 1
-    assert all(frame.shape == (1, 3, 64, 64) for frame in frames)
+    before = [frame.clone() for frame in chain.frames]
+    zoom = Zoom(chain, 64, 64)
     square = Window(100, 0, 300, 300)  # the right of the picture: the target lies at 0.9
-    assert torch.equal(frames[0], resize(chain.frames[0], 64, 64, box=square).clamp(0, 1))
-    assert torch.equal(frames[5], chain.frames[1])
-    assert torch.equal(frames[-1], chain.frames[-1])
+    assert zoom.start == square
+    assert torch.equal(zoom.frame(0), resize(chain.frames[0], 64, 64, box=square).clamp(0, 1))
+    assert torch.equal(zoom.frame(1), chain.frames[-1])
+    zoom.frame(1).zero_()  # a frame is a copy
+    assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
 
 
-def test_a_source_that_is_the_first_frame_is_not_shown_twice():
-    assert len(list(zoom_frames(smooth_chain(steps=2), 6))) == 2 * 6 + 1
+def test_a_source_of_the_films_shape_is_whole_at_first():
+    chain = smooth_chain(height=48, width=96, size=32)
+    assert torch.equal(Zoom(chain, 32, 64).frame(0), resize(chain.frames[0], 32, 64))
 
 
-def test_zoom_is_steady_and_has_no_jump_between_layers():
-    frames = torch.cat(list(zoom_frames(smooth_chain(), 12)))
-    # On a linear ramp each frame's spread is the view's width: it shrinks by 4 in 12 frames.
-    middle = frames[:, 0, 32, 16:48]
-    spread = middle[:, -1] - middle[:, 0]
-    torch.testing.assert_close(
-        spread[1:] / spread[:-1], torch.full((24,), 4 ** (-1 / 12)), rtol=0.02, atol=0
+def test_the_way_to_the_first_frame_takes_its_share(make_chain):
+    assert Zoom(make_chain(height=300, width=400, steps=2), 64, 64).steps == pytest.approx(
+        2 + log(300 / 64) / log(4)
     )
+    assert Zoom(smooth_chain(steps=3), 64, 64).steps == pytest.approx(3)
 
 
-def test_zoom_refuses_no_frames(make_chain):
-    with pytest.raises(ValueError, match="frames_per_step must be at least 1, got 0"):
-        next(zoom_frames(make_chain(), 0))
+@pytest.mark.parametrize("size", [(64, 64), (36, 64), (100, 50)], ids=["frame", "wide", "tall"])
+def test_the_view_shrinks_steadily_towards_a_point_fixed_on_the_screen(size, make_chain):
+    zoom = Zoom(make_chain(steps=3, scale=3.2), *size)
+    views = [zoom.view(0, k / 20) for k in range(21)]
+    point = (
+        views[7].x + zoom.x.anchor * views[7].width,
+        views[7].y + zoom.y.anchor * views[7].height,
+    )
+    shrink = views[1].width / views[0].width, views[1].height / views[0].height
+    for k, (x, y, width, height) in enumerate(views):
+        assert width == pytest.approx(views[0].width * shrink[0] ** k)
+        assert height == pytest.approx(views[0].height * shrink[1] ** k)
+        assert x + zoom.x.anchor * width == pytest.approx(point[0], abs=1e-9)
+        assert y + zoom.y.anchor * height == pytest.approx(point[1], abs=1e-9)
+    assert tuple(views[0]) == pytest.approx(tuple(zoom.start))
+    assert tuple(zoom.view(4, 1.0)) == pytest.approx(tuple(zoom.end), abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [4.0, 8.0])
+def test_sixteen_steps_down_the_views_are_still_exact(scale):
+    """Far below what float32, and at 8^16 float64, tells apart in the source's coordinates."""
+    chain = smooth_chain(steps=16, scale=scale, target=(0.317, 0.743))
+    zoom = Zoom(chain, 64, 64)
+    for layer in range(17):
+        window = chain.windows[layer]
+        for k in range(201):
+            inner = zoom.view(layer + 1, k / 200)
+            if inner.width > 64 * scale**2:  # far out it is not looked at
+                continue
+            outer = zoom.view(layer, k / 200)
+            assert outer.x == pytest.approx(window.x + inner.x * window.width / 64, abs=1e-9)
+            assert outer.width == pytest.approx(inner.width * window.width / 64, rel=1e-12)
+    assert torch.equal(zoom.frame(1), chain.frames[-1])
+    assert all(frame.isfinite().all() for frame in zoom.frames([k / 50 for k in range(51)]))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        {"target": (0.5, 0.5)},
+        {"target": (0.02, 0.97)},
+        {"scale": 1.5, "steps": 5},
+        {"scale": 8.0, "steps": 1},
+        {"height": 200, "width": 300},
+    ],
+    ids=["centre", "corner", "1.5x", "8x", "larger source"],
+)
+def test_layers_that_agree_look_like_one_picture(chain):
+    zoom = Zoom(smooth_chain(**chain), 64, 64)
+    for k in range(60):
+        across, down = seen(zoom, k / 59)
+        frame = zoom.frame(k / 59)
+        # A layer's outermost pixels have no neighbours to be enlarged with.
+        view = zoom.view(0, k / 59)
+        height, width = zoom.chain.frames[0].shape[-2:]
+        assert (frame[0, 0] - across).abs().max() < 0.03 * view.width / width
+        assert (frame[0, 1] - down[:, None]).abs().max() < 0.03 * view.height / height
+        assert (frame[0, 2] - 0.5).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("target", [(0.5, 0.5), (0.9, 0.2)], ids=["centre", "corner"])
+def test_no_jump_at_a_layer_change(target):
+    """Neighbours differ, over the size of the view, at most 5 % more there than in mid-step."""
+    zoom = Zoom(smooth_chain(steps=3, target=target), 64, 64)
+    times = [k / 144 for k in range(145)]  # 48 a step; layers change at 0, 48, 96, 144
+    sizes = torch.tensor([zoom.view(0, t).width for t in times[:-1]])
+    changes = differences(zoom, times) / sizes
+    middle = torch.cat([changes[start + 12 : start + 36] for start in (0, 48, 96)])
+    assert changes.max() < 1.05 * middle.max()
+    assert changes.min() > 0.95 * middle.min()
+
+
+@pytest.mark.parametrize("center", [(0.5, 0.5), (0.9, 0.1)], ids=["centre", "corner"])
+def test_layers_that_do_not_agree_change_softly(center, make_chain):
+    """On noise, the worst case, no frame differs from the last much more than its neighbours do."""
+    zoom = Zoom(make_chain(height=64, width=64, size=32, steps=3, center=center), 32, 32)
+    changes = differences(zoom, [k / 800 for k in range(801)])
+    spikes = changes[1:-1] / torch.maximum(changes[:-2], changes[2:])
+    assert spikes.max() < 1.1
+
+
+def test_a_large_source_is_halved_first_and_looks_the_same(make_chain):
+    chain = make_chain(height=900, width=1200, size=64, steps=1)
+    zoom = Zoom(chain, 64, 64)
+    for t in (0.0, 0.1, 0.2):
+        view = Window(*(max(value, 0) for value in zoom.view(0, t)))
+        whole = resize(chain.frames[0], 64, 64, box=view).clamp(0, 1)
+        # Of noise, the worst case, shrinking leaves little; halving changes a quarter of that.
+        assert (zoom.frame(t) - whole).std() < 0.27 * whole.std()
+        assert len(zoom.halves) == 3
+    changes = differences(zoom, [k / 200 for k in range(100)])
+    assert (changes[1:] / changes[:-1]).max() < 1.2
+
+
+@pytest.mark.parametrize("steps", [1, 16])
+@pytest.mark.parametrize("side", [16, 17])
+def test_small_frames(side, steps):
+    chain = smooth_chain(side, side, 16, steps=steps)
+    frames = list(Zoom(chain, 16, 16).frames(zoom_times(1, 0.1, 12)))
+    assert all(frame.shape == (1, 3, 16, 16) for frame in frames)
+    assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
+
+
+def test_another_shape_is_cut_around_the_target():
+    chain = smooth_chain(height=90, width=160, size=64, target=(0.5, 0.5))
+    zoom = Zoom(chain, 18, 32)
+    assert tuple(zoom.start) == (0, 0, 160, 90)
+    assert tuple(zoom.end) == (0, 14, 64, 36)
+    last = zoom.frame(1)
+    torch.testing.assert_close(last, resize(chain.frames[-1], 18, 32, box=zoom.end))
+    # Larger than the frames: the same, enlarged.
+    assert Zoom(chain, 180, 320).end == zoom.end
+
+
+def test_a_target_at_the_edge_stays_in_the_cut():
+    zoom = Zoom(smooth_chain(height=160, width=90, size=64, target=(0.5, 0.0)), 18, 32)
+    assert zoom.start.y == 0
+    assert zoom.end.y == 0
+
+
+def test_a_rest_is_rendered_once():
+    frames = list(Zoom(smooth_chain(), 64, 64).frames([0.0, 0.0, 0.5, 1.0, 1.0]))
+    assert frames[0] is frames[1]
+    assert frames[3] is frames[4]
+    assert len({id(frame) for frame in frames}) == 3
+
+
+def test_zoom_refuses_an_empty_frame(make_chain):
+    with pytest.raises(ValueError, match="a frame must hold at least one pixel, got 64 x 0"):
+        Zoom(make_chain(), 0, 64)

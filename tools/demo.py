@@ -2,14 +2,13 @@
 
     .venv/bin/python -m tools.demo IMAGE --center 0.3,0.6 --steps 5 --out DIR
 
-It starts a server, runs the bundled workflow on it and ends it. DIR (demo/) gets the frames as
-scale_0.png, scale_1.png, ..., all of them side by side as strip.png, the whole zoom as zoom.webp,
-and chain.json, the record of where every frame was cut from.
+It starts a server, runs the bundled workflow on it and ends it. DIR (demo/) becomes a saved chain:
+source.png, scale_0.png, scale_1.png, ... and chain.json, the record of where every frame was cut
+from. All scales side by side are in strip.png, the whole zoom in zoom.webp.
 """
 
 import argparse
 import io
-import json
 import re
 import sys
 from pathlib import Path
@@ -24,7 +23,10 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.demo")
 
 from coz.chain import ZoomChain
-from coz.view import strip, zoom_frames
+from coz.folder import write_files
+from coz.record import MAX_STEPS
+from coz.strip import strip
+from coz.view import Zoom, zoom_times
 
 from .client import Event, PromptError, run_prompt
 from .host import ROOT, HostError
@@ -32,7 +34,6 @@ from .picture import to_frame, to_picture
 from .server import serve
 from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
-MAX_STEPS = 16
 STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/loop.py
 NODES_PER_STEP = 3
 FRAMES_PER_STEP = 24
@@ -153,7 +154,7 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
         record, files = run(host, prompt, loop)
     print("Making the film", flush=True)
     chain = ZoomChain.from_json(record, tuple(map(to_frame, [picture, *map(open_png, files)])))
-    write(chain, record, files, out)
+    write(chain, out)
 
 
 def run(host: Host, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
@@ -167,16 +168,15 @@ def run(host: Host, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     return shown["coz_chain"][0], [host.download(image) for image in shown["images"]]
 
 
-def write(chain: ZoomChain, record: str, files: list[bytes], out: Path) -> None:
+def write(chain: ZoomChain, out: Path) -> None:
     for left in out.glob("scale_*.png"):  # a longer chain may have been here
         left.unlink()
-    for i, file in enumerate(files):
-        (out / f"scale_{i}.png").write_bytes(file)
+    write_files(chain, out)
     to_picture(strip(chain)).save(out / "strip.png")
-    text = json.dumps(json.loads(record), indent=2, ensure_ascii=False)
-    (out / "chain.json").write_text(text + "\n", "utf-8")
     torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
-    film = [to_picture(frame) for frame in zoom_frames(chain, FRAMES_PER_STEP)]
+    zoom = Zoom(chain, *chain.frames[1].shape[-2:])
+    times = zoom_times(zoom.steps, 0, FRAMES_PER_STEP)
+    film = [to_picture(frame) for frame in zoom.frames(times)]
     durations = [FRAME_MS] * len(film)
     durations[0], durations[-1] = FIRST_MS, LAST_MS
     film[0].save(

@@ -6,10 +6,9 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tools import host
-from tools.chromium import chromium_path
+from tools.chromium import BROWSER_ARGUMENTS, chromium_path
 from tools.server import serve
 
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 READY = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
 OURS = re.compile("chain-of-zoom|coz", re.IGNORECASE)
 # The frontend asks for the reader's language first, then for the page without one.
@@ -21,9 +20,10 @@ TIMEOUT = 60_000  # the machine may be busy
 class Editor:
     """The frontend in a browser, with what it complained about."""
 
-    def __init__(self, page, url: str):
+    def __init__(self, page, url: str, frontend: str):
         self.page = page
         self.url = url
+        self.frontend = frontend
         self.complaints: list[str] = []
         page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
         page.on("console", self._listen)
@@ -42,6 +42,16 @@ class Editor:
 
     def run(self, script: str, argument=None):
         return self.page.evaluate(script, argument)
+
+    def reload(self) -> None:
+        """Load the page again; the frontend opens the same workflow."""
+        self.page.reload()
+        self.page.wait_for_function(READY)
+        self.page.wait_for_load_state("networkidle")
+
+    def screenshot(self, name: str) -> None:
+        """Keep what is on the screen as screenshots/<frontend>-<name>.png, to be looked at."""
+        self.page.screenshot(path=host.ROOT / "screenshots" / f"{self.frontend}-{name}.png")
 
     def use_renderer(self, name: str) -> None:
         self.run(
@@ -101,12 +111,13 @@ def url(frontend):
 
 # Of module scope: while Playwright is open, no other test of the process can run an event loop.
 @pytest.fixture(scope="module")
-def editor(url):
+def editor(url, frontend):
     path = chromium_path()
     assert path, "the browser tests need Chromium: make chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield Editor(browser.new_page(viewport={"width": 1600, "height": 900}), url)
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        yield Editor(page, url, "newest" if frontend else "pinned")
         browser.close()
 
 

@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 
 from tools.server import serve
 
+from .executor import Executor
+
 
 @pytest.fixture(scope="session")
 def node(pack):
@@ -34,6 +36,48 @@ def upscale_model(pack, tmp_path_factory):
         return UpscaleModelLoader.execute(f"tiny_x{factor}.safetensors")[0]
 
     return load
+
+
+@pytest.fixture
+def executor(pack):
+    from comfy_execution.cache_provider import _get_cache_providers
+
+    for provider in _get_cache_providers():  # what an earlier test kept
+        provider.values.clear()
+        provider.size = 0
+    return Executor
+
+
+@pytest.fixture
+def keep(pack):
+    """Registers a node that keeps what reaches it, for the test to read."""
+    import nodes
+
+    kept = []
+
+    class Keep:
+        RETURN_TYPES = ()
+        FUNCTION = "keep"
+        OUTPUT_NODE = True
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            inputs = {
+                "image": ("IMAGE",),
+                "scales": ("IMAGE",),
+                "prompts": ("STRING",),
+                "chain": ("COZ_CHAIN",),
+            }
+            return {"required": inputs}
+
+        def keep(self, **values):
+            kept.append(values)
+            return ()
+
+    nodes.NODE_CLASS_MAPPINGS["TestKeep"] = Keep
+    yield kept
+    del nodes.NODE_CLASS_MAPPINGS["TestKeep"]
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,16 @@ class Server:
     def send_sync(self, event, data, sid=None):
         self.sent.append((event, data))
 
+    def send_progress_text(self, text, node_id, sid=None):
+        self.sent.append(("progress_text", (node_id, text)))
+
 
 class Executor:
     def __init__(self, cache):
         import execution
+        from server import PromptServer
 
-        self.server = Server()
+        self.server = PromptServer.instance = Server()
         self.executor = execution.PromptExecutor(
             self.server,
             cache_type=execution.CacheType[cache],

@@ -40,6 +40,14 @@ def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
     }
 
 
+def kept_prompt(**inputs):
+    prompt = chain_prompt(**inputs)
+    names = ("image", "scales", "prompts", "chain")
+    links = {name: ["loop", k] for k, name in enumerate(names)}
+    prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+    return prompt
+
+
 def steps_run(executed, kind="sr"):
     """Numbers of the steps whose child of that kind is among the executed nodes."""
     names = [node.rpartition(".")[2] for node in executed]

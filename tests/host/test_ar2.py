@@ -65,7 +65,19 @@ def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
     # Each text shows on the loop, and is in the outputs and in the record.
     loop = find_node(by_loop, "CoZChainLoop")
     written = texts(first, by_loop).split("\n")
-    assert [text for node, text in first.notices if node == loop] == written
+    assert [text for node, text in first.notices if node == loop] == [
+        "reading the picture",
+        *(
+            line
+            for i, text in enumerate(written, 1)
+            for line in (
+                f"step {i} of 4: asking the vision-language model",
+                text,
+                f"step {i} of 4: super-resolving\n{text}",
+            )
+        ),
+        "\n".join(["4 steps, 256x", *written]),
+    ]
     assert record(first)["prompts"] == written
 
 

@@ -9,52 +9,9 @@ import torch
 
 from coz.chain import step_seed
 
-from .executor import Executor
-from .prompts import chain_prompt, steps_run
+from .prompts import chain_prompt, kept_prompt, steps_run
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
-
-
-@pytest.fixture
-def executor(pack):
-    from comfy_execution.cache_provider import _get_cache_providers
-
-    for provider in _get_cache_providers():  # what an earlier test kept
-        provider.values.clear()
-        provider.size = 0
-    return Executor
-
-
-@pytest.fixture
-def keep(pack):
-    """Registers a node that keeps what reaches it, for the test to read."""
-    import nodes
-
-    kept = []
-
-    class Keep:
-        RETURN_TYPES = ()
-        FUNCTION = "keep"
-        OUTPUT_NODE = True
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            inputs = {
-                "image": ("IMAGE",),
-                "scales": ("IMAGE",),
-                "prompts": ("STRING",),
-                "chain": ("COZ_CHAIN",),
-            }
-            return {"required": inputs}
-
-        def keep(self, **values):
-            kept.append(values)
-            return ()
-
-    nodes.NODE_CLASS_MAPPINGS["TestKeep"] = Keep
-    yield kept
-    del nodes.NODE_CLASS_MAPPINGS["TestKeep"]
 
 
 @pytest.fixture
@@ -87,14 +44,6 @@ def sourced(prompt):
     return prompt
 
 
-def kept_prompt(**inputs):
-    prompt = chain_prompt(**inputs)
-    names = ("image", "scales", "prompts", "chain")
-    links = {name: ["loop", k] for k, name in enumerate(names)}
-    prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
-    return prompt
-
-
 @pytest.mark.parametrize("cache", CACHES[:3])
 def test_a_longer_chain_runs_only_its_new_step(executor, cache):
     host = executor(cache)
@@ -121,6 +70,7 @@ def test_outputs(executor, keep, cache):
     assert torch.equal(values["image"], scales[-1:])
     assert values["prompts"] == "a\n-\nb"
     assert chain.prompts == ("a", "", "b")
+    assert chain.models == ("coz_lite_x4.safetensors",)
     assert chain.seeds == tuple(step_seed(9, i) for i in (1, 2, 3))
     assert [tuple(f.shape) for f in chain.frames] == [(1, 3, 512, 512), *[(1, 3, 64, 64)] * 4]
     for i in range(4):
@@ -205,6 +155,11 @@ def test_every_finished_step_and_the_collector_show_on_the_loop(executor):
         ("coz_preview_2", 1),
         ("coz_preview_3", 1),
         ("coz_collect", 4),
+    ]
+    assert [data for event, data in host.server.sent if event == "progress_text"] == [
+        ("loop", "reading the picture"),
+        *(("loop", f"step {i} of 3: super-resolving") for i in (1, 2, 3)),
+        ("loop", "3 steps, 64x"),
     ]
     record = json.loads(host.ui("coz_collect")["coz_chain"][0])
     assert record["steps"] == 3

@@ -6,7 +6,7 @@ import pytest
 FROZEN = {
     "CoZChainLoop": (
         "image backbone steps scale center_x center_y prompting prompt step_prompts seed color_fix "
-        "frame size mask",
+        "frame size mask chain from_step",
         "IMAGE scales prompts chain",
     ),
     "CoZFitImage": (
@@ -32,6 +32,14 @@ FROZEN = {
     "CoZLoadSRLoRA": ("model vae lora_name vae_encoder_name strength", "MODEL VAE"),
     "CoZColorFix": ("image reference method levels", "IMAGE"),
     "CoZSamplePicture": ("picture", "IMAGE"),
+    "CoZSaveChain": ("chain filename_prefix", ""),
+    "CoZLoadChain": ("folder", "chain IMAGE scales prompts"),
+    "CoZZoomViewer": ("chain", ""),
+    "CoZZoomVideo": (
+        "chain seconds_per_step fps easing hold reverse width height",
+        "video frames",
+    ),
+    "CoZZoomStrip": ("chain layout labels", "IMAGE"),
 }
 FROZEN_OPTIONS = {
     ("CoZChainLoop", "backbone"): {
@@ -49,7 +57,7 @@ FROZEN_DEFAULTS = {
     "CoZChainLoop": {
         "steps": 4, "scale": 4.0, "center_x": 0.5, "center_y": 0.5, "prompt": "",
         "step_prompts": "", "seed": 0, "color_fix": "wavelet", "frame": "native pixels",
-        "size": 512,
+        "size": 512, "from_step": 16,
     },
     "CoZFitImage": {"frame": "native pixels", "size": 512, "center_x": 0.5, "center_y": 0.5},
     "CoZCropCenterZoom": {
@@ -67,6 +75,14 @@ FROZEN_DEFAULTS = {
     "CoZLoadSRLoRA": {"vae_encoder_name": "none", "strength": 1.0},
     "CoZColorFix": {"method": "wavelet", "levels": 5},
     "CoZSamplePicture": {},
+    "CoZSaveChain": {"filename_prefix": "chain-of-zoom/chain"},
+    "CoZLoadChain": {},
+    "CoZZoomViewer": {},
+    "CoZZoomVideo": {
+        "seconds_per_step": 2.0, "fps": 24.0, "easing": "none", "hold": 0.5, "reverse": False,
+        "width": 0, "height": 0,
+    },
+    "CoZZoomStrip": {"layout": "row", "labels": True},
 }  # fmt: skip
 
 
@@ -85,7 +101,7 @@ def schemas(pack):
 def test_public_nodes_are_the_frozen_ones(schemas):
     public = {node_id for node_id, (schema, _) in schemas.items() if not schema.is_dev_only}
     assert public == FROZEN.keys()
-    assert schemas.keys() - public == {"CoZChainInput", "CoZChainCollect"}
+    assert schemas.keys() - public == {"CoZChainInput", "CoZChainFrames", "CoZChainCollect"}
 
 
 @pytest.mark.parametrize("node_id", FROZEN)
@@ -136,4 +152,9 @@ def test_public_nodes_are_in_their_categories(schemas):
         "CoZEncodePrompt": "Chain-of-Zoom/step",
         "CoZLoadSRLoRA": "Chain-of-Zoom/load",
         "CoZSamplePicture": "Chain-of-Zoom/load",
+        "CoZSaveChain": "Chain-of-Zoom/view",
+        "CoZLoadChain": "Chain-of-Zoom/load",
+        "CoZZoomViewer": "Chain-of-Zoom/view",
+        "CoZZoomVideo": "Chain-of-Zoom/view",
+        "CoZZoomStrip": "Chain-of-Zoom/view",
     }

@@ -18,9 +18,15 @@ def test_template_runs(version):
     prompt = read_prompt(TEMPLATE)
     loop = find_node(prompt, "CoZChainLoop")
     prompt[loop]["inputs"] |= {"size": 128, "steps": 2}
+    saved = {"chain": [loop, 3], "filename_prefix": "chain"}
+    prompt["save"] = {"class_type": "CoZSaveChain", "inputs": saved}
     with serve(version) as url:
         run = run_prompt(url, prompt)
         assert len(run.outputs[f"{loop}.0.0.coz_collect"]["images"]) == 3
         prompt[loop]["inputs"] |= {"steps": 3}
         longer = run_prompt(url, prompt).executed
+        load = {"class_type": "CoZLoadChain", "inputs": {"folder": "chain_00002_"}}
+        show = {"class_type": "PreviewImage", "inputs": {"images": ["load", 2]}}
+        shown = run_prompt(url, {"load": load, "show": show}).outputs["show"]["images"]
+    assert len(shown) == 4
     assert [node for node in longer if ".coz_sr_" in node] == [f"{loop}.0.0.coz_sr_3"]

@@ -1,0 +1,98 @@
+"""Frames as 16-bit PNG files, and back.
+
+Through PyAV, which ComfyUI brings: Pillow knows no more than 8 bits of an RGB picture.
+"""
+
+import io
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.error import FFmpegError
+from PIL.PngImagePlugin import PngInfo, putchunk
+from torch import Tensor
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+HEADER_END = 33
+"""Signature and IHDR, which the specification puts first."""
+
+PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+
+COMPRESSION = "1"
+"""zlib's, 0 to 9. A picture of 12 megapixels took 1.8 s, at 6 it took 3.5 s for a file 1 % smaller."""
+
+
+def encode_png(image: Tensor, texts: Mapping[str, str] | None = None) -> bytes:
+    """A 16-bit RGB PNG file: value v becomes round(65535 v).
+
+    Args:
+        image: (1, 3, H, W) float32 in [0, 1].
+        texts: Text chunks, by keyword.
+    """
+    pixels = image[0].permute(1, 2, 0).cpu().numpy()
+    values = np.multiply(pixels, 65535, order="C")
+    np.rint(values, out=values)
+    height, width, _ = values.shape
+    codec: Any = av.CodecContext.create("png", "w")  # its types are not complete
+    codec.width, codec.height, codec.pix_fmt = width, height, "rgb48be"
+    codec.time_base = Fraction(1)
+    codec.options = {"compression_level": COMPRESSION}
+    frame = av.VideoFrame.from_ndarray(values.astype(np.uint16), format="rgb48le")
+    packets = [*codec.encode(frame.reformat(format="rgb48be")), *codec.encode(None)]
+    file = b"".join(bytes(packet) for packet in packets)
+    info = PngInfo()
+    for key, text in (texts or {}).items():
+        info.add_text(key, text)
+    chunks = io.BytesIO()
+    for kind, text, *_ in info.chunks:
+        putchunk(chunks, kind, text)
+    return file[:HEADER_END] + chunks.getvalue() + file[HEADER_END:]
+
+
+def decode_png(file: bytes, height: int, width: int) -> Tensor:
+    """The pixels of a PNG file of any kind; grey is repeated, alpha dropped.
+
+    Args:
+        file: All of it.
+        height: That it must have, in pixels. No memory is taken for any other.
+        width: Likewise.
+
+    Returns:
+        (1, 3, H, W) float32: k / 65535, or k / 255 of a file with 8 bits or fewer.
+
+    Raises:
+        ValueError: If it is no PNG, is cut short or damaged, or has another size.
+    """
+    if not file.startswith(SIGNATURE) or file[12:16] != b"IHDR":
+        raise ValueError("this is no PNG picture")
+    stated = int.from_bytes(file[16:20], "big"), int.from_bytes(file[20:24], "big")
+    if stated != (width, height):
+        raise ValueError(f"it is {stated[0]} x {stated[1]} pixels, expected {width} x {height}")
+    deep = file[24] == 16
+    codec: Any = av.CodecContext.create("png", "r")
+    try:
+        frames = [*codec.decode(av.Packet(_pixel_chunks(file))), *codec.decode(None)]
+    except FFmpegError as error:
+        raise ValueError(f"the picture is damaged ({error.strerror})") from error
+    # Other pairs of formats are not exact in FFmpeg.
+    values = frames[0].to_ndarray(format="rgb48le" if deep else "rgb24")
+    pixels = np.divide(values, np.float32(65535 if deep else 255), dtype=np.float32)
+    return torch.as_tensor(pixels).permute(2, 0, 1)[None]
+
+
+def _pixel_chunks(file: bytes) -> bytes:
+    """The file without texts and profiles, which may unpack to any size."""
+    kept, start = [SIGNATURE], len(SIGNATURE)
+    while start + 12 <= len(file):
+        end = start + 12 + int.from_bytes(file[start : start + 4], "big")
+        kind = file[start + 4 : start + 8]
+        if kind in PIXEL_CHUNKS:
+            kept.append(file[start:end])
+        if kind == b"IEND":
+            return b"".join(kept)
+        start = end
+    raise ValueError("the file ends in the middle of the picture")

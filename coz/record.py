@@ -1,0 +1,208 @@
+"""A chain's record in JSON, checked value by value: anyone may have edited the file."""
+
+import json
+import re
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from .geometry import Target, Window
+
+T = TypeVar("T")
+
+VERSION = 1
+"""Of the JSON form. A reader refuses a newer one."""
+
+MAX_STEPS = 16
+
+MAX_SCALE = 100
+"""Of one step. Chain Loop offers 1.5 to 8."""
+
+MAX_PIXELS = 250_000_000
+"""Of a chain's frames together: 3 GB as float32. A small file can state any size."""
+
+SEED_BITS = 53
+"""A seed survives JSON and JavaScript exactly."""
+
+TOLERANCE = 1e-6
+"""Of a window's place, as a fraction of the frame it lies in: windows are rounded floats."""
+
+REQUIRED = ("version", "scale", "frames", "windows", "prompts", "seeds")
+
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What ``ZoomChain.to_json`` wrote, and the hashes that a folder adds."""
+
+    scale: float
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) of each frame, the source first."""
+    windows: tuple[Window, ...]
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    target: Target | None
+    """None in the oldest records."""
+    models: tuple[str, ...]
+    sha256: tuple[str, ...] | None
+    """Of the frames' files, the source's first. None where nothing is to be compared."""
+
+
+def read_record(text: str) -> Record:
+    """The record that a text holds; keys that it does not know are left out.
+
+    Raises:
+        ValueError: If the text is no record, is of a newer version, or a value is not possible:
+            the field, the value and what was expected.
+    """
+    try:
+        parsed: object = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("this is no chain record: its brackets are nested too deep") from error
+    except ValueError as error:
+        raise ValueError(f"this is no chain record, for it is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"this is no chain record: it starts with {text[:20]!r}")
+    record = cast("dict[str, Any]", parsed)
+    version = record.get("version")
+    if type(version) is int and version > VERSION:
+        raise ValueError(
+            f"this is a chain record of version {version}; this pack reads up to {VERSION}: "
+            "update the pack"
+        )
+    missing = [key for key in REQUIRED if key not in record]
+    if missing:
+        raise ValueError(f"this is no chain record: {', '.join(missing)} missing")
+    if type(version) is not int or version < 1:
+        raise _unlike("version", version, f"a whole number up to {VERSION}")
+    sizes = _sizes(record["frames"])
+    steps = len(sizes) - 2
+    if record.get("steps", steps) != steps:
+        raise _unlike("steps", record["steps"], f"{steps}, for frames holds {len(sizes)} pictures")
+    models, target, hashes = (record.get(key) for key in ("models", "target", "sha256"))
+    return Record(
+        scale=_number("scale", record["scale"], 1, MAX_SCALE),
+        sizes=sizes,
+        windows=tuple(
+            _window(f"windows[{k}]", window, *sizes[k])
+            for k, window in enumerate(_counted("windows", record["windows"], steps, steps + 1))
+        ),
+        prompts=_each("prompts", record["prompts"], steps, steps, _text),
+        seeds=_each("seeds", record["seeds"], steps, steps, _seed),
+        target=None if target is None else _target(target),
+        models=() if models is None else _models(models),
+        sha256=None if hashes is None else _each("sha256", hashes, steps, steps + 2, _hash),
+    )
+
+
+def _unlike(field: str, value: object, expected: str) -> ValueError:
+    return ValueError(
+        f"{field} is {reprlib.repr(value)}, expected {expected}. Undo the edit, or save the chain "
+        "again"
+    )
+
+
+def _number(field: str, value: object, low: float, high: float) -> float:
+    # NaN fails the comparison, and a bool is no number here.
+    if type(value) not in (int, float) or not low <= cast("float", value) <= high:
+        raise _unlike(field, value, f"a number from {low} to {high}")
+    return float(cast("float", value))
+
+
+def _seed(field: str, value: object) -> int:
+    return _whole(field, value, 0, 2**SEED_BITS - 1)
+
+
+def _whole(field: str, value: object, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise _unlike(field, value, f"a whole number from {low} to {high}")
+    return value
+
+
+def _items(value: object) -> list[Any]:
+    """Empty where it is no list: what counts them then says so."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def _counted(field: str, value: object, steps: int, length: int) -> list[Any]:
+    if len(items := _items(value)) != length:
+        found = len(items) if isinstance(value, list) else reprlib.repr(value)
+        raise ValueError(f"a chain of {steps} steps has {length} {field}, got {found}")
+    return items
+
+
+def _each(
+    field: str, value: object, steps: int, length: int, check: Callable[[str, object], T]
+) -> tuple[T, ...]:
+    items = _counted(field, value, steps, length)
+    return tuple(check(f"{field}[{i}]", item) for i, item in enumerate(items))
+
+
+def _text(field: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _unlike(field, value, "a text in quotes")
+    return value
+
+
+def _sizes(value: object) -> tuple[tuple[int, int], ...]:
+    if not 2 <= len(frames := _items(value)) <= MAX_STEPS + 2:
+        expected = f"the [width, height] of the source and of 1 to {MAX_STEPS + 1} scales"
+        raise _unlike("frames", value, expected)
+    sizes: list[tuple[int, int]] = []
+    for k, size in enumerate(frames):
+        if len(sides := _items(size)) != 2:
+            raise _unlike(f"frames[{k}]", size, "[width, height]")
+        width, height = (_whole(f"frames[{k}]", side, 1, MAX_PIXELS) for side in sides)
+        sizes.append((width, height))
+        if k > 1 and sizes[k] != sizes[1]:
+            raise _unlike(f"frames[{k}]", size, f"the size of the first scale, {frames[1]}")
+    if (pixels := sum(width * height for width, height in sizes)) > MAX_PIXELS:
+        raise ValueError(
+            f"its frames have {pixels:,} pixels together; a saved chain may have {MAX_PIXELS:,}. "
+            "Make it from a smaller picture"
+        )
+    return tuple(sizes)
+
+
+def _window(field: str, value: object, width: int, height: int) -> Window:
+    numbers = _items(value)
+    possible = len(numbers) == 4 and all(type(number) in (int, float) for number in numbers)
+    if possible:
+        # Alone before together: a sum of huge numbers is an error of its own. NaN fails each.
+        possible = all(
+            -slack <= start <= side
+            and 1 - slack <= length <= side + slack
+            and start + length <= side + slack
+            for start, length, side in zip(numbers[:2], numbers[2:], (width, height), strict=True)
+            for slack in (TOLERANCE * side,)
+        )
+    if not possible:
+        raise _unlike(
+            field,
+            value,
+            "[x, y, width, height] of at least one pixel each way, inside a frame of "
+            f"{width} x {height} pixels",
+        )
+    return Window(*map(float, numbers))
+
+
+def _target(value: object) -> Target:
+    if len(numbers := _items(value)) != 2:
+        raise _unlike("target", value, "two fractions of the source, [x, y]")
+    return Target(*(_number(f"target[{k}]", number, 0, 1) for k, number in enumerate(numbers)))
+
+
+def _models(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _unlike("models", value, "a list of names")
+    return tuple(
+        _text(f"models[{i}]", name) for i, name in enumerate(_items(cast("object", value)))
+    )
+
+
+def _hash(field: str, value: object) -> str:
+    if not SHA256.fullmatch(text := _text(field, value)):
+        raise _unlike(field, value, "64 digits 0-9 a-f (or no sha256 at all)")
+    return text

@@ -1,0 +1,202 @@
+"""A chain as one picture: its scales side by side, or each step before and after."""
+
+from bisect import bisect_right
+from math import ceil, log
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .chain import ZoomChain
+from .geometry import Window
+from .resample import crop, resize
+
+Layout = Literal["row", "grid", "steps"]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+SMALLEST = 256
+"""Pixels of a panel's short side, below which a label cannot be read: frames are then enlarged."""
+
+GAP = 1 / 64
+"""White space between two panels. This and all below: as a fraction of a panel's short side."""
+
+LABEL_HEIGHT = 1 / 12
+CAPTION_HEIGHT = 1 / 22
+MARGIN = 1 / 32
+
+CAPTION_LINES = 3
+
+ELLIPSIS = "..."
+
+
+class Panel(NamedTuple):
+    """One picture of the strip and what is drawn into it."""
+
+    frame: Tensor
+    label: str
+    window: Window | None = None
+    """The region that is enlarged next, in the frame's pixels."""
+
+
+class Row(NamedTuple):
+    """Panels side by side, and below them a text for each, or one for all."""
+
+    panels: list[Panel]
+    captions: list[str]
+
+
+def factor_label(chain: ZoomChain, layer: int) -> str:
+    """How far a layer is enlarged: 16x, or 15.9x16.2x (across, down) where the axes differ."""
+    across, down = (
+        f"{factor:.3g}x" if factor < 1000 else f"{factor:.0f}x"
+        for factor in chain.magnification(layer)
+    )
+    return across if across == down else across + down
+
+
+def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tensor:
+    """The scales x_0..x_n in one picture.
+
+    Args:
+        chain: frames in [0, 1].
+        layout: "row" puts the scales side by side, "grid" into as square a sheet as they give.
+            "steps" gives each step a row: the frame it starts from, its window enlarged with
+            bicubic, and the result.
+        labels: Draw in each factor and the frame of the next window, and write the prompts below;
+            small frames are enlarged a whole number of times, so that they can be read. Without,
+            the picture holds the frames' pixels and nothing else.
+
+    Returns:
+        (1, 3, H, W) float32 in [0, 1].
+    """
+    rows = _steps(chain) if layout == "steps" and chain.steps else _scales(chain, layout)
+    side = min(chain.frames[1].shape[-2:])
+    times = ceil(SMALLEST / side) if labels and side < SMALLEST else 1
+    pictures = [_draw_row(row, side * times, times, labels) for row in rows]
+    gap = round(side * times * GAP)
+    height = sum(picture.height + gap for picture in pictures) - gap
+    sheet = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height + gap
+    pixels = torch.from_numpy(np.array(sheet))  # pyright: ignore[reportUnknownMemberType]
+    return pixels.movedim(-1, 0)[None].to(chain.frames[1]) / 255
+
+
+def _scales(chain: ZoomChain, layout: Layout) -> list[Row]:
+    panels = [
+        Panel(chain.frames[layer], factor_label(chain, layer), window)
+        for layer, window in enumerate((*chain.windows[1:], None), 1)
+    ]
+    captions = ["", *chain.prompts]
+    height, width = chain.frames[1].shape[-2:]
+    columns = len(panels)
+    if layout == "grid":
+        columns = _columns(len(panels), width / height)
+    return [
+        Row(panels[start : start + columns], captions[start : start + columns])
+        for start in range(0, len(panels), columns)
+    ]
+
+
+def _columns(count: int, shape: float) -> int:
+    """Of the sheet that is nearest to a square; of two, the wider one."""
+
+    def off_square(columns: int) -> float:
+        return round(abs(log(columns * shape / ceil(count / columns))), 6)
+
+    return min(range(count, 0, -1), key=off_square)
+
+
+def _steps(chain: ZoomChain) -> list[Row]:
+    rows: list[Row] = []
+    height, width = chain.frames[1].shape[-2:]
+    for step, prompt in enumerate(chain.prompts, 1):
+        before, window, after = chain.frames[step], chain.windows[step], chain.frames[step + 1]
+        enlarged = resize(crop(before, window), height, width).clamp(0, 1)
+        label = factor_label(chain, step + 1)
+        panels = [
+            Panel(before, factor_label(chain, step), window),
+            Panel(enlarged, f"{label} bicubic"),
+            Panel(after, label),
+        ]
+        rows.append(Row(panels, [prompt]))
+    return rows
+
+
+def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
+    """The panels of a row, each pixel shown ``times`` times across and down."""
+    gap, margin = round(side * GAP), round(side * MARGIN)
+    pictures = [_draw_panel(panel, side, times, labels) for panel in row.panels]
+    width, height = pictures[0].size
+    whole = len(pictures) * (width + gap) - gap
+    column = whole if len(row.captions) == 1 else width
+    font = ImageFont.load_default(side * CAPTION_HEIGHT)
+    captions = [_wrap(text, font, column - margin) for text in row.captions] if labels else []
+    lines = max(map(len, captions), default=0)
+    line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else side // 20
+    band = lines * line_height + margin if lines else 0
+    sheet = Image.new("RGB", (whole, height + band), "white")
+    for k, picture in enumerate(pictures):
+        sheet.paste(picture, (k * (width + gap), 0))
+    pen = ImageDraw.Draw(sheet)
+    for k, caption in enumerate(captions):
+        for line, text in enumerate(caption):
+            place = (k * (width + gap) + margin // 2, height + margin // 2 + line * line_height)
+            pen.text(place, text, "black", font)
+    return sheet
+
+
+def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Image:
+    pixels = (panel.frame[0].movedim(0, -1) * 255).round().byte().cpu().numpy()
+    picture = Image.fromarray(pixels)
+    if not labels:
+        return picture
+    width, height = picture.width * times, picture.height * times
+    picture = picture.resize((width, height), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(picture, "RGBA")
+    margin = side // 32
+    if panel.window is not None:
+        x, y, w, h = (value * times for value in panel.window)
+        line = max(1, side // 256)
+        for colour, out in (((0, 0, 0, 110), 2 * line), ((255, 255, 255, 230), line)):
+            left, top = max(x - out, 0), max(y - out, 0)
+            right, bottom = min(x + w + out, width) - 1, min(y + h + out, height) - 1
+            pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+    size = side * LABEL_HEIGHT
+    length = pen.textlength(panel.label, ImageFont.load_default(size))
+    font = ImageFont.load_default(size * min(1, (width - 4 * margin) / length))
+    place = (2 * margin, height - 2 * margin)
+    box = pen.textbbox(place, panel.label, font, "lb")
+    plate = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
+    pen.rounded_rectangle(plate, radius=margin, fill=(0, 0, 0, 150))
+    pen.text(place, panel.label, "white", font, "lb")
+    return picture
+
+
+def _wrap(text: str, font: Font, width: float) -> list[str]:
+    """The text in lines of at most ``width`` pixels; what is too long for them is cut off."""
+    # A record edited by hand may hold half of a character.
+    rest = " ".join(text.encode("utf-8", "replace").decode().split())
+    lines: list[str] = []
+    while rest and len(lines) < CAPTION_LINES:
+        if font.getlength(rest) <= width:
+            return [*lines, rest]
+        length = _fitting(rest, font, width)
+        space = rest.rfind(" ", 0, length + 1)
+        length = space if space > 0 else length
+        lines.append(rest[:length])
+        rest = rest[length:].lstrip()
+    if rest:
+        length = _fitting(lines[-1], font, width - font.getlength(ELLIPSIS))
+        lines[-1] = lines[-1][:length].rstrip() + ELLIPSIS
+    return lines
+
+
+def _fitting(text: str, font: Font, width: float) -> int:
+    """How many of the letters fit; one at least."""
+    lengths = range(1, len(text) + 1)
+    return max(1, bisect_right(lengths, width, key=lambda n: font.getlength(text[:n])))

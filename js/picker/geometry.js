@@ -1,0 +1,130 @@
+// @ts-check
+// The arithmetic of coz/geometry.py, operation for operation: what is drawn is what will be cut.
+
+/** @typedef {{x: number, y: number, width: number, height: number}} Window */
+/** @typedef {{x: number, y: number}} Target Fractions of the picture it is given with. */
+/** @typedef {"native pixels" | "whole picture square" | "whole picture"} FrameMode */
+/** @typedef {{height: number, width: number, window: Window, target: Target}} FirstFrame */
+
+const SIDE_TOLERANCE = 1e-6
+
+/**
+ * @param {number} side
+ * @param {number} scale
+ * @param {number} center
+ */
+function span(side, scale, center) {
+  const length = Math.max(1, Math.floor(side / scale + SIDE_TOLERANCE))
+  const start = Math.ceil(center * side - length / 2 - 0.5 - SIDE_TOLERANCE)
+  return { start: Math.min(Math.max(start, 0), side - length), length }
+}
+
+/**
+ * @param {number} height
+ * @param {number} width
+ * @param {number} scale
+ * @param {Target} target
+ * @returns {Window}
+ */
+export function zoomWindow(height, width, scale, target) {
+  const x = span(width, scale, target.x)
+  const y = span(height, scale, target.y)
+  return { x: x.start, y: y.start, width: x.length, height: y.length }
+}
+
+/**
+ * @param {number} height
+ * @param {number} width
+ * @param {Window} window
+ * @param {Target} target
+ * @returns {Target}
+ */
+function carryTarget(height, width, window, target) {
+  const x = (target.x * width - window.x) / window.width
+  const y = (target.y * height - window.y) / window.height
+  return { x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) }
+}
+
+/**
+ * @param {number} height
+ * @param {number} width
+ * @param {number} size
+ * @param {FrameMode} frame
+ * @param {Target} target
+ * @returns {FirstFrame}
+ */
+export function firstFrame(height, width, size, frame, target) {
+  const short = Math.min(height, width)
+  const native = frame === "native pixels"
+  const h = native ? height : Math.max(size, Math.floor((height * size) / short))
+  const w = native ? width : Math.max(size, Math.floor((width * size) / short))
+  const whole = frame === "whole picture"
+  const cropHeight = whole ? h : Math.min(size, h)
+  const cropWidth = whole ? w : Math.min(size, w)
+  const window = {
+    x: (span(w, w / cropWidth, target.x).start * width) / w,
+    y: (span(h, h / cropHeight, target.y).start * height) / h,
+    width: (cropWidth * width) / w,
+    height: (cropHeight * height) / h,
+  }
+  const carried = carryTarget(height, width, window, target)
+  return { height: cropHeight, width: cropWidth, window, target: carried }
+}
+
+/**
+ * The windows of a chain, each in the pixels of the frame before it, the first in the source's.
+ *
+ * @param {FirstFrame} first
+ * @param {number} scale
+ * @param {number} steps
+ * @returns {Window[]}
+ */
+export function planWindows(first, scale, steps) {
+  const { height, width } = first
+  const windows = [first.window]
+  let target = first.target
+  for (let i = 0; i < steps; i++) {
+    const window = zoomWindow(height, width, scale, target)
+    windows.push(window)
+    target = carryTarget(height, width, window, target)
+  }
+  return windows
+}
+
+/**
+ * The same windows, all in the source's pixels.
+ *
+ * @param {FirstFrame} first
+ * @param {Window[]} windows
+ * @returns {Window[]}
+ */
+export function inSource({ height, width }, windows) {
+  return windows.map((_, layer) => {
+    let region = { x: 0, y: 0, width, height }
+    for (const window of windows.slice(0, layer + 1).reverse()) {
+      const fx = window.width / width
+      const fy = window.height / height
+      region = {
+        x: window.x + region.x * fx,
+        y: window.y + region.y * fy,
+        width: region.width * fx,
+        height: region.height * fy,
+      }
+    }
+    return region
+  })
+}
+
+/**
+ * How far a region enlarges another, as the strip says it: 16x, or 15.9x16.2x (across, down).
+ *
+ * @param {Window} from
+ * @param {Window} to
+ */
+export function factorLabel(from, to) {
+  const label = (/** @type {number} */ factor) =>
+    `${factor < 1000 ? Number(factor.toPrecision(3)) : Math.round(factor)}x`
+  const across = label(from.width / to.width)
+  const down = label(from.height / to.height)
+  return across === down ? across : across + down
+}

@@ -1,0 +1,171 @@
+"""People's marks on prompts, good or bad, kept where the training of the prompt LoRA finds them.
+
+A run that the viewer shows is known by the file name of its first layer in the temporary folder.
+Its record lies beside it; prompt and pictures of a mark come from there, never from the browser.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from datetime import datetime, timezone
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+
+import folder_paths
+import numpy as np
+import torch
+from aiohttp import web
+from PIL import Image
+from server import PromptServer
+
+from ..coz.chain import ZoomChain
+from ..coz.geometry import Window
+from ..coz.resample import crop, resize
+
+ROUTE = "/chain_of_zoom/preference"
+
+FOLDER = "chain-of-zoom"
+"""In ComfyUI's output folder."""
+
+FILE_NAME = re.compile(r"[A-Za-z0-9_-]+\.png")
+
+GONE = "The pictures of this run are no longer in ComfyUI's temporary folder. Run again."
+
+_writing = Lock()
+
+
+def keep_record(chain: ZoomChain, layers: list[str]) -> None:
+    """Write what a mark needs beside the layers, which lie in the temporary folder."""
+    record = {
+        "chain": json.loads(chain.to_json()),
+        "factors": [chain.magnification(layer) for layer in range(len(layers))],
+        "layers": layers,
+    }
+    _record_path(layers[0]).write_text(json.dumps(record), "utf-8")
+
+
+def mark(run: str, step: int, good: bool) -> bool:
+    """Append a verdict on the prompt of a step; False where it already is the last one on it.
+
+    Raises:
+        ValueError: If there is no such run or step, or nothing to judge.
+        FileNotFoundError: If the run's files are gone.
+        OSError: If the output folder cannot be written.
+    """
+    if not FILE_NAME.fullmatch(run):
+        raise ValueError(f"run must be the file name of a viewer's first layer, got {run!r}")
+    record = json.loads(_record_path(run).read_text("utf-8"))
+    chain = record["chain"]
+    if not 1 <= step <= chain["steps"]:
+        raise ValueError(f"step must be 1 to {chain['steps']}, got {step}")
+    prompt = chain["prompts"][step - 1]
+    if not prompt:
+        raise ValueError(f"step {step} has no prompt to judge")
+    previous = Path(folder_paths.get_temp_directory(), record["layers"][step]).read_bytes()
+    zoomed = _zoomed(previous, Window(*chain["windows"][step]))
+    with _writing:
+        folder = Path(folder_paths.get_output_directory(), FOLDER)
+        judged = {
+            "prompt": prompt,
+            "previous": _keep_picture(folder, previous),
+            "zoomed": _keep_picture(folder, zoomed),
+        }
+        lines = folder / "preferences.jsonl"
+        if _last_verdict(lines, judged) is good:
+            return False
+        entry = judged | {
+            "good": good,
+            "step": step,
+            "factor": record["factors"][step + 1],
+            "scale": chain["scale"],
+            "models": chain["models"],
+            "pack": chain["pack"],
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        _append(lines, json.dumps(entry, ensure_ascii=False))
+    return True
+
+
+def register_route() -> None:
+    # Where only the nodes are loaded, as in tests and benchmarks, there is no server.
+    if hasattr(PromptServer, "instance"):
+        PromptServer.instance.routes.post(ROUTE)(_answer)
+
+
+async def _answer(request: web.Request) -> web.Response:
+    try:
+        wish = await request.json()
+    except ValueError:
+        wish = None
+    if not (
+        isinstance(wish, dict)
+        and isinstance(wish.get("run"), str)
+        and type(wish.get("step")) is int
+        and type(wish.get("good")) is bool
+    ):
+        return _refuse(400, 'expected JSON as {"run": "name.png", "step": 1, "good": true}')
+    try:
+        added = await asyncio.to_thread(mark, wish["run"], wish["step"], wish["good"])
+    except ValueError as error:
+        return _refuse(400, str(error))
+    except FileNotFoundError:
+        return _refuse(404, GONE)
+    except OSError as error:
+        return _refuse(507, f"The mark could not be written: {error}")
+    return web.json_response({"added": added})
+
+
+def _refuse(status: int, reason: str) -> web.Response:
+    return web.json_response({"error": reason}, status=status)
+
+
+def _record_path(run: str) -> Path:
+    return Path(folder_paths.get_temp_directory(), run).with_suffix(".json")
+
+
+def _zoomed(previous: bytes, window: Window) -> bytes:
+    """The view that the step enlarged, as a PNG file."""
+    with Image.open(BytesIO(previous)) as file:
+        pixels = np.array(file.convert("RGB"))
+    frame = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+    view = resize(crop(frame, window), *frame.shape[-2:]).clamp(0, 1)
+    file = BytesIO()
+    Image.fromarray((view[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(file, "png")
+    return file.getvalue()
+
+
+def _keep_picture(folder: Path, content: bytes) -> str:
+    """Name of the file with that content, seen from the folder; written where it is new."""
+    name = f"preferences/{hashlib.blake2b(content, digest_size=12).hexdigest()}.png"
+    path = folder / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")  # a full disk must not leave half a picture
+        part.write_bytes(content)
+        os.replace(part, path)
+    return name
+
+
+def _last_verdict(lines: Path, judged: dict) -> bool | None:
+    if not lines.exists():
+        return None
+    for line in reversed(lines.read_text("utf-8", "replace").split("\n")):
+        try:
+            entry = json.loads(line)
+        except ValueError:  # somebody's own line, or half of one
+            continue
+        if isinstance(entry, dict) and judged.items() <= entry.items():
+            return entry.get("good")
+    return None
+
+
+def _append(lines: Path, line: str) -> None:
+    with lines.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # half a line, from a full disk: it must not swallow this one
+                line = "\n" + line
+        file.write(f"{line}\n".encode())

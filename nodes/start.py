@@ -1,0 +1,93 @@
+"""Where Chain Loop starts: at a picture's first frame, or at a frame of an earlier chain."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..coz.chain import ZoomChain
+from ..coz.geometry import Target, Window, carry_target, first_frame
+
+SAME = 1 / 65535
+"""Greatest difference of a picture from itself after it was saved with 16 bits."""
+
+
+class Start(NamedTuple):
+    """What is there before the first step that is to run, frames as links."""
+
+    source: list
+    frames: list[list]
+    height: int
+    width: int
+    scale: float
+    target: Target
+    """As fractions of the source."""
+    aim: Target
+    """As fractions of the last frame."""
+    windows: list[Window]
+    prompts: list[str]
+    seeds: list[int]
+    models: list[str]
+
+
+def start_at_picture(
+    node: Callable,
+    link: list,
+    index: int,
+    size: tuple[int, int],
+    scale: float,
+    target: Target,
+    frame: str,
+    frame_size: int,
+) -> Start:
+    source = node("CoZChainInput", "input", image=link, index=index).out(0)
+    place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
+    x_0 = node("CoZFitImage", "first", image=source, **place).out(0)
+    first = first_frame(*size, frame_size, frame, target)
+    side = first.height, first.width
+    return Start(source, [x_0], *side, scale, target, first.target, [first.window], [], [], [])
+
+
+def start_at_chain(node: Callable, link: list, index: int, chain: ZoomChain, kept: int) -> Start:
+    """After step ``kept`` of the chain."""
+    pictures = node("CoZChainFrames", "frames", chain=link, index=index)
+    aim = chain.target
+    for frame, window in zip(chain.frames, chain.windows[: kept + 1], strict=False):
+        aim = carry_target(*frame.shape[-2:], window, aim)
+    return Start(
+        pictures.out(0),
+        [pictures.out(i + 1) for i in range(kept + 1)],
+        *chain.frames[1].shape[-2:],
+        chain.scale,
+        chain.target,
+        aim,
+        list(chain.windows[: kept + 1]),
+        list(chain.prompts[:kept]),
+        list(chain.seeds[:kept]),
+        list(chain.models),
+    )
+
+
+def ignored(
+    chain: ZoomChain, image: Tensor, scale: float, target: Target, frame: str, frame_size: int
+) -> list[str]:
+    """A line that names the inputs which say something else than the chain, whose values hold."""
+    source, x_0 = chain.frames[:2]
+    height, width = x_0.shape[-2:]
+    first = first_frame(*source.shape[-2:], frame_size, frame, chain.target)
+    same = {
+        "image": image.shape == source.shape and torch.allclose(image, source, rtol=0, atol=SAME),
+        "scale": scale == chain.scale,
+        "center_x": target.x == chain.target.x,
+        "center_y": target.y == chain.target.y,
+        "frame, size": first[:3] == (height, width, chain.windows[0]),
+    }
+    names = ", ".join(name for name in same if not same[name])
+    x, y = chain.target
+    if not names:
+        return []
+    return [
+        f"Not used, the chain has its own: {names}. It zooms by {chain.scale:g} into {x:.4f}, {y:.4f} "
+        f"of its picture, with frames of {width} x {height}"
+    ]

@@ -1,0 +1,56 @@
+from concurrent.futures import ThreadPoolExecutor
+
+from comfy_api.latest import io, ui
+
+from ..coz.resample import resize
+from .collect import Chain
+from .host import SEARCH_ALIASES, to_image
+from .preferences import keep_record
+
+WRITERS = 4
+"""Pictures written at once: a PNG of 12 megapixels takes a second. Each holds two copies of its own."""
+
+
+class CoZZoomViewer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZZoomViewer",
+            display_name="CoZ Zoom Viewer",
+            category="Chain-of-Zoom/view",
+            description="Shows a whole chain as one picture to fly into: from the source down to the deepest frame, with "
+            "what each step was told. Compares it with plain enlargement, and starts a new chain where one looks.",
+            search_aliases=[*SEARCH_ALIASES, "viewer", "preview", "deep zoom", "compare"],
+            is_output_node=True,
+            inputs=[
+                Chain.Input(
+                    "chain", tooltip="The record of a chain, from Chain Loop or CoZ Load Chain."
+                )
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, chain) -> io.NodeOutput:
+        height, width = chain.frames[1].shape[-2:]
+
+        def save(image) -> ui.SavedResult:
+            # One by one: a batch would hold the whole chain in memory once more.
+            (saved,) = ui.PreviewImage(to_image(image)).as_dict()["images"]
+            return saved
+
+        def save_bicubic(layer: int) -> ui.SavedResult:
+            """What the picture itself holds of an invented frame."""
+            box = chain.window_in(layer, 0)
+            return save(resize(chain.frames[0], height, width, box=box))
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            layers = pool.map(save, chain.frames)
+            bicubic = pool.map(save_bicubic, range(2, len(chain.frames)))
+        shown = {
+            "coz_layers": list(layers),
+            "coz_bicubic": list(bicubic),
+            "coz_chain": [chain.to_json()],
+        }
+        keep_record(chain, [layer["filename"] for layer in shown["coz_layers"]])
+        return io.NodeOutput(ui=shown)

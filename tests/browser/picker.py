@@ -1,0 +1,163 @@
+"""A graph with the target picker in it, and what the picker shows."""
+
+import io
+import json
+import urllib.request
+
+from PIL import Image
+
+LOOP = "CoZChainLoop"
+PICKER = ".coz-picker"
+
+# A graph of nodes by name: {type, values, links: {input: [name, slot]}}, side by side, in view.
+BUILD = """async nodes => {
+    await app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0,
+        last_link_id: 0, config: {}, extra: {}})
+    const made = {}
+    for (const [i, [name, {type, values = {}, links = {}}]] of Object.entries(nodes).entries()) {
+        const node = made[name] = LiteGraph.createNode(type)
+        app.graph.add(node)
+        node.pos = [i * 450, 0]
+        for (const [key, value] of Object.entries(values))
+            node.widgets.find(widget => widget.name === key).value = value
+        for (const [input, [source, slot]] of Object.entries(links))
+            made[source].connect(slot, node, node.findInputSlot(input))
+    }
+    app.canvas.ds.scale = 0.85
+    app.canvas.ds.offset = [80, 130]
+    app.canvas.setDirty(true, true)
+}"""
+
+
+def chain(picture="hubble_deep_field.jpg", between=None, **values):
+    """A short chain on the built-in model, small enough to run in a test."""
+    values = {"steps": 2, "size": 64, "scale": 2, **values}
+    nodes = {
+        "source": {"type": "CoZSamplePicture", "values": {"picture": picture}},
+        "model": {
+            "type": "UpscaleModelLoader",
+            "values": {"model_name": "coz_lite_x4.safetensors"},
+        },
+        "loop": {
+            "type": LOOP,
+            "values": values,
+            "links": {"image": ["source", 0], "backbone.upscale_model": ["model", 0]},
+        },
+        "shown": {"type": "PreviewImage", "links": {"images": ["loop", 0]}},
+    }
+    if between:
+        middle = {"type": between, "links": {"image": ["source", 0]}}
+        nodes = {"source": nodes.pop("source"), "between": middle, **nodes}
+        nodes["loop"]["links"]["image"] = ["between", 0]
+    return nodes
+
+
+def build(editor, renderer, nodes):
+    editor.use_renderer(renderer)
+    editor.run(BUILD, nodes)
+
+
+def wait_for_picture(editor, width, height):
+    """Until the picker shows a picture of that shape; the box it fills on the screen."""
+    editor.page.wait_for_function(
+        """([width, height]) => {
+            const image = document.querySelector('.coz-picker img')
+            return image?.src && !image.hidden && image.naturalWidth &&
+                Math.abs(image.naturalWidth / image.naturalHeight - width / height) < 0.01
+        }""",
+        arg=[width, height],
+    )
+    editor.page.wait_for_timeout(300)  # the node grows
+    box = editor.page.locator(PICKER).bounding_box()
+    scale = min(box["width"] / width, box["height"] / height)
+    return (
+        box["x"] + (box["width"] - width * scale) / 2,
+        box["y"] + (box["height"] - height * scale) / 2,
+        width * scale,
+        height * scale,
+    )
+
+
+def point(box, x, y):
+    return box[0] + x * box[2], box[1] + y * box[3]
+
+
+def target(editor, node_type=LOOP):
+    return editor.run(
+        """type => ['center_x', 'center_y'].map(name => app.graph.nodes
+            .find(node => node.type === type).widgets.find(w => w.name === name).value)""",
+        node_type,
+    )
+
+
+def crosshair(editor):
+    """Middle of the crosshair on the screen."""
+    box = editor.page.locator(f"{PICKER} path[stroke='#ffc53d']").bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def labels(editor):
+    return editor.page.locator(f"{PICKER} text").all_text_contents()
+
+
+def note(editor):
+    return editor.page.locator(f"{PICKER} div")
+
+
+def run_it(editor):
+    """The outputs of a run, as the server's history has them."""
+    editor.run(
+        """() => {
+            window.ended = null
+            for (const end of ['execution_success', 'execution_error'])
+                app.api.addEventListener(end, ({detail}) => { window.ended = [end, detail.prompt_id] },
+                    {once: true})
+        }"""
+    )
+    editor.page.get_by_test_id("queue-button").click()
+    editor.page.wait_for_function("window.ended")
+    end, prompt_id = editor.run("window.ended")
+    assert end == "execution_success"
+    with urllib.request.urlopen(f"{editor.url}/history/{prompt_id}") as answer:
+        return json.load(answer)[prompt_id]["outputs"]
+
+
+def type_number(editor, renderer, name, text):
+    page = editor.page
+    if renderer == "vue":
+        field = page.get_by_label(name, exact=True).get_by_role("spinbutton")
+        field.fill(text)
+        field.press("Enter")
+        return
+    x, y = editor.run(
+        """name => {
+            const node = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
+            const {scale, offset} = app.canvas.ds
+            const {left, top} = app.canvas.canvas.getBoundingClientRect()
+            const widget = node.widgets.find(widget => widget.name === name)
+            return [left + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
+                top + (node.pos[1] + widget.last_y + 10 + offset[1]) * scale]
+        }""",
+        name,
+    )
+    page.mouse.dblclick(x, y)
+    field = page.locator(".graphdialog input")
+    field.fill(text)
+    field.press("Enter")
+    field.wait_for(state="hidden")
+
+
+def upload(editor, name, size, orientation=None):
+    picture = Image.new("RGB", size, "teal")
+    exif = picture.getexif()
+    if orientation:
+        exif[0x0112] = orientation
+    data = io.BytesIO()
+    picture.save(data, "JPEG", exif=exif)
+    editor.page.request.post(
+        f"{editor.url}/upload/image",
+        multipart={
+            "image": {"name": name, "mimeType": "image/jpeg", "buffer": data.getvalue()},
+            "subfolder": "my pictures",
+        },
+    )

@@ -1,0 +1,269 @@
+"""The target picker: the picture on the node, the windows drawn on it, what a pick writes."""
+
+import json
+import random
+
+import pytest
+from playwright.sync_api import expect
+
+from coz.geometry import Target, first_frame, plan_steps, zoom_window
+
+from .picker import (
+    LOOP,
+    PICKER,
+    build,
+    chain,
+    crosshair,
+    labels,
+    note,
+    point,
+    run_it,
+    target,
+    type_number,
+    upload,
+    wait_for_picture,
+)
+
+RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
+
+
+def test_drawn_windows_are_those_that_are_cut(editor):
+    rng = random.Random(0)
+    cases = []
+    for _ in range(400):
+        side = rng.choice([1, 7, 64, 300, 1000, 4000])
+        height, width = rng.randint(1, side), rng.randint(1, side)
+        scale = rng.choice([1.5, 1.6, 2, 2.56, 3.2, 4, 5.12, 6.4, 8, rng.uniform(1.5, 8)])
+        frame = rng.choice(["native pixels", "whole picture square", "whole picture"])
+        size, steps = 16 * rng.randint(1, 64), rng.randint(1, 6)
+        center = rng.choice([(0.0, 1.0), (0.5, 0.5), (rng.random(), rng.random())])
+        cases.append([height, width, size, frame, scale, steps, *center])
+    drawn = editor.run(
+        """async cases => {
+            const {firstFrame, planWindows, zoomWindow} =
+                await import('/extensions/chain-of-zoom/picker/geometry.js')
+            const flat = ({x, y, width, height}) => [x, y, width, height]
+            return cases.map(([height, width, size, frame, scale, steps, x, y]) => {
+                const first = firstFrame(height, width, size, frame, {x, y})
+                return [[first.height, first.width, first.target.x, first.target.y],
+                    flat(zoomWindow(height, width, scale, {x, y})),
+                    ...planWindows(first, scale, steps).map(flat)]
+            })
+        }""",
+        cases,
+    )
+    for (height, width, size, frame, scale, steps, *center), got in zip(cases, drawn, strict=True):
+        first = first_frame(height, width, size, frame, Target(*center))
+        plan = plan_steps(first.height, first.width, scale, steps, first.target)
+        windows = [first.window, *(step.window for step in plan)]
+        assert got == [
+            [first.height, first.width, *first.target],
+            list(zoom_window(height, width, scale, Target(*center))),
+            *map(list, windows),
+        ]
+
+
+def test_drawn_windows_lie_in_the_source_where_the_chain_has_them(editor, make_chain):
+    record = make_chain(size=64, scale=2.7, steps=5, center=(0.93, 0.4))
+    height, width = record.frames[0].shape[-2:]
+    drawn, names = editor.run(
+        """async ([height, width, x, y]) => {
+            const {factorLabel, firstFrame, inSource, planWindows} =
+                await import('/extensions/chain-of-zoom/picker/geometry.js')
+            const first = firstFrame(height, width, 64, 'native pixels', {x, y})
+            const regions = inSource(first, planWindows(first, 2.7, 5))
+            return [regions.map(({x, y, width, height}) => [x, y, width, height]),
+                regions.map(region => factorLabel(regions[0], region))]
+        }""",
+        [height, width, *record.target],
+    )
+    layers = range(1, record.steps + 2)
+    assert drawn == [list(record.window_in(layer, 0)) for layer in layers]
+    assert names == [f"{record.magnification(layer)[0]:.3g}x" for layer in layers]
+
+
+@RENDERERS
+def test_a_picked_target_is_what_runs(editor, renderer):
+    page = editor.page
+    build(editor, renderer, chain())
+    box = wait_for_picture(editor, 1000, 872)  # before anything has run
+    before = editor.run("[...app.graph.nodes.find(n => n.type === 'CoZChainLoop').pos]")
+
+    page.mouse.click(*point(box, 0.25, 0.75))
+    x, y = target(editor)
+    assert (x, y) == pytest.approx((0.25, 0.75), abs=1e-3)
+    assert (x, y) != (round(x, 4), round(y, 4))
+    assert crosshair(editor) == pytest.approx(point(box, x, y), abs=1.5)
+
+    page.mouse.move(*point(box, 0.25, 0.75))
+    page.mouse.down()
+    page.mouse.move(*point(box, 0.4, 0.6))
+    page.mouse.move(*point(box, 0.6, -0.5))  # beyond the upper edge
+    page.mouse.up()
+    x, y = target(editor)
+    assert (x, y) == (pytest.approx(0.6, abs=1e-3), 0)
+    assert editor.run("[...app.graph.nodes.find(n => n.type === 'CoZChainLoop').pos]") == before
+
+    page.mouse.click(*point(box, 0.3, 0.6))
+    x, y = target(editor)
+    for key in ("ArrowRight", "ArrowRight", "Shift+ArrowDown", "ArrowUp"):
+        page.keyboard.press(key)
+    moved = target(editor)
+    assert moved == [x + 1 / 1000 + 1 / 1000, y + 10 / 872 - 1 / 872]
+    assert labels(editor) == ["1x", "2x", "4x"]
+    editor.screenshot(f"picker-{renderer}")
+
+    outputs = run_it(editor)
+    (record,) = (out["coz_chain"][0] for out in outputs.values() if "coz_chain" in out)
+    assert json.loads(record)["target"] == moved
+    first = first_frame(872, 1000, 64, "native pixels", Target(*moved))
+    assert json.loads(record)["windows"][0] == list(first.window)
+    assert wait_for_picture(editor, 1000, 872)
+
+    scale = editor.run("app.canvas.ds.scale")
+    page.mouse.move(*point(wait_for_picture(editor, 1000, 872), 0.5, 0.5))
+    page.mouse.wheel(0, -100)
+    page.wait_for_function("scale => app.canvas.ds.scale > scale", arg=scale)
+
+
+@RENDERERS
+def test_the_mark_follows_typed_values_and_undo(editor, renderer):
+    page = editor.page
+    build(editor, renderer, chain())
+    box = wait_for_picture(editor, 1000, 872)
+    type_number(editor, renderer, "center_x", "0.123")
+    assert target(editor)[0] == 0.123
+    page.wait_for_timeout(300)
+    assert crosshair(editor) == pytest.approx(point(box, 0.123, 0.5), abs=1.5)
+
+    page.mouse.click(*point(box, 0.8, 0.2))
+    assert target(editor)[0] > 0.7
+    page.keyboard.press("ArrowLeft")
+    picked = target(editor)
+    page.keyboard.press("Control+z")
+    page.wait_for_function(
+        """x => app.graph.nodes.find(n => n.type === 'CoZChainLoop')
+            ?.widgets.find(w => w.name === 'center_x').value > x""",
+        arg=picked[0],
+    )
+    page.wait_for_timeout(500)  # the frontend is still loading the graph
+    page.keyboard.press("Control+z")
+    page.wait_for_function(
+        """() => app.graph.nodes.find(n => n.type === 'CoZChainLoop')
+            ?.widgets.find(w => w.name === 'center_x').value === 0.123"""
+    )
+    assert wait_for_picture(editor, 1000, 872)
+
+
+def test_what_comes_through_another_node_is_shown_after_a_run_and_a_reload(editor):
+    build(editor, "classic", chain("rocket.jpg", between="ImageInvert"))
+    expect(note(editor)).to_have_text("run once to see the picture")
+    assert labels(editor) == []
+    editor.screenshot("picker-before-classic")
+    run_it(editor)
+    wait_for_picture(editor, 640, 427)
+    editor.page.wait_for_timeout(1500)  # the frontend keeps the workflow for the next visit
+    editor.reload()
+    for renderer, place in (("classic", 0.25), ("vue", 0.2)):
+        editor.use_renderer(renderer)
+        editor.page.wait_for_timeout(500)  # the node is drawn anew
+        box = wait_for_picture(editor, 640, 427)
+        editor.page.mouse.click(*point(box, place, place))
+        assert target(editor) == pytest.approx([place, place], abs=3e-3)
+
+
+@RENDERERS
+def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
+    upload(editor, "a wide [one].jpg", (60, 40))
+    upload(editor, "turned.jpg", (60, 40), orientation=6)
+    nodes = chain()
+    nodes["source"] = {
+        "type": "LoadImage",
+        "values": {"image": "my pictures/a wide [one].jpg"},
+    }
+    build(editor, renderer, nodes)
+    wait_for_picture(editor, 60, 40)
+    outputs = run_it(editor)
+    (source,) = (out["coz_source"][0] for out in outputs.values() if "coz_source" in out)
+    assert (source["width"], source["height"]) == (60, 40)
+    editor.run(
+        """() => app.graph.nodes.find(node => node.type === 'LoadImage').widgets
+            .find(w => w.name === 'image').value = 'my pictures/turned.jpg'"""
+    )
+    wait_for_picture(editor, 40, 60)
+    outputs = run_it(editor)
+    (source,) = (out["coz_source"][0] for out in outputs.values() if "coz_source" in out)
+    assert (source["width"], source["height"]) == (40, 60)
+
+
+@RENDERERS
+def test_a_linked_target_is_shown_and_never_written(editor, renderer):
+    nodes = {
+        "source": {"type": "CoZSamplePicture", "values": {"picture": "coffee.png"}},
+        "number": {"type": "PrimitiveFloat", "values": {"value": 0.25}},
+        "crop": {
+            "type": "CoZCropCenterZoom",
+            "links": {"image": ["source", 0], "center_x": ["number", 0]},
+        },
+        "shown": {"type": "PreviewImage", "links": {"images": ["crop", 0]}},
+    }
+    build(editor, renderer, nodes)
+    box = wait_for_picture(editor, 600, 400)
+    expect(note(editor)).to_have_text("a link sets the target")
+    before = target(editor, "CoZCropCenterZoom")
+    editor.page.mouse.click(*point(box, 0.9, 0.9))
+    editor.page.keyboard.press("ArrowLeft")
+    assert target(editor, "CoZCropCenterZoom") == before
+    assert labels(editor) == []
+    run_it(editor)
+    editor.page.locator(f"{PICKER} path").first.wait_for(state="attached")
+    box = wait_for_picture(editor, 600, 400)
+    assert crosshair(editor) == pytest.approx(point(box, 0.25, 0.5), abs=1.5)
+    assert labels(editor) == ["4x"]
+    editor.screenshot(f"picker-linked-{renderer}")
+    editor.run(
+        """() => {
+            const mask = LiteGraph.createNode('SolidMask')
+            app.graph.add(mask)
+            const crop = app.graph.nodes.find(node => node.type === 'CoZCropCenterZoom')
+            mask.connect(0, crop, crop.findInputSlot('mask'))
+        }"""
+    )
+    expect(note(editor)).to_have_text("the mask sets the target")
+
+
+def test_in_a_subgraph_it_writes_the_widgets_of_the_node_outside(editor):
+    build(editor, "classic", chain("rocket.jpg"))
+    editor.run(
+        """() => {
+            const loop = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
+            const {subgraph, node} = app.graph.convertToSubgraph(new Set([loop]))
+            const [inner] = subgraph.nodes
+            for (const name of ['center_x', 'center_y'])
+                subgraph.addInput(name, 'FLOAT').connect(inner.inputs[inner.findInputSlot(name)], inner)
+            app.canvas.openSubgraph(subgraph, node)
+        }"""
+    )
+    box = wait_for_picture(editor, 640, 427)
+    editor.page.mouse.click(*point(box, 0.7, 0.3))
+    outer = editor.run(
+        """() => app.rootGraph.nodes.find(node => node.isSubgraphNode()).widgets
+            .filter(widget => widget.name.startsWith('center_')).map(widget => widget.value)"""
+    )
+    assert outer == pytest.approx([0.7, 0.3], abs=3e-3)
+    (loop,) = (node for node in editor.prompt().values() if node["class_type"] == LOOP)
+    assert [loop["inputs"]["center_x"], loop["inputs"]["center_y"]] == outer
+
+
+@RENDERERS
+def test_workflows_and_prompts_hold_nothing_of_the_picker(editor, renderer):
+    editor.use_renderer(renderer)
+    editor.show_nodes(["CoZCropCenterZoom", "CoZFitImage", LOOP])
+    editor.page.locator(PICKER).nth(2).wait_for()
+    saved = editor.run("() => app.graph.serialize().nodes.map(node => node.widgets_values)")
+    assert saved[0] == [4, 0.5, 0.5, "bicubic"]
+    assert saved[1] == ["native pixels", 512, 0.5, 0.5]
+    names = editor.run("() => app.graph.nodes[2].widgets.map(widget => widget.name)")
+    assert names[-1] == "target"
+    assert len(saved[2]) == len(names) - 1
+    assert all("target" not in node["inputs"] for node in editor.prompt().values())

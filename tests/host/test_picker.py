@@ -1,0 +1,77 @@
+"""What the page gets for the target picker."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools.client import run_prompt
+from tools.host import ROOT
+
+from .prompts import chain_prompt
+
+
+def pictures(server, name):
+    return urllib.request.urlopen(
+        f"{server}/chain_of_zoom/pictures/{urllib.parse.quote(name, safe='')}"
+    )
+
+
+def test_only_the_bundled_pictures_are_served(server):
+    with pictures(server, "coffee.png") as answer:
+        assert answer.read() == (ROOT / "pictures" / "coffee.png").read_bytes()
+    for name in ("README.md", "../README.md", "../pictures/coffee.png", "..", ".", ""):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            pictures(server, name)
+
+
+def test_source_is_shown_with_its_size_and_target(server):
+    prompt = chain_prompt(steps=1, center_x=0.45)
+    prompt["first"] = {
+        "class_type": "CoZFitImage",
+        "inputs": {
+            "image": ["wide", 0], "frame": "native pixels", "size": 64,
+            "center_x": 0.2, "center_y": 0.6,
+        },
+    }  # fmt: skip
+    prompt["wide"] = {
+        "class_type": "ImageScale",
+        "inputs": {
+            "image": ["source", 0], "upscale_method": "bilinear", "width": 2000, "height": 500,
+            "crop": "disabled",
+        },
+    }  # fmt: skip
+    prompt["zoom"] = {
+        "class_type": "CoZCropCenterZoom",
+        "inputs": {
+            "image": ["first", 0], "scale": 4, "center_x": ["first", 2], "center_y": ["first", 3],
+            "resampling": "bicubic",
+        },
+    }  # fmt: skip
+    prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}}
+    outputs = run_prompt(server, prompt).outputs
+    sources = {node: ui["coz_source"][0] for node, ui in outputs.items() if "coz_source" in ui}
+
+    # The loop's own first frame and zooms write no picture each.
+    assert sources.keys() == {"loop.0.0.coz_collect", "first", "zoom"}
+    known = {
+        node: (source["width"], source["height"], source["target"])
+        for node, source in sources.items()
+    }
+    assert known == {
+        "loop.0.0.coz_collect": (512, 512, [0.45, 0.7]),
+        "first": (2000, 500, [0.2, 0.6]),
+        "zoom": (64, 64, [0.5, 0.5]),
+    }
+    file = {key: sources["first"][key] for key in ("filename", "subfolder", "type")}
+    with urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(file)}") as answer:
+        assert np.asarray(Image.open(answer)).shape == (192, 768, 3)
+
+    # What comes from the cache shows its picture too: a reloaded page has nothing else.
+    again = run_prompt(server, prompt)
+    assert again.executed == []
+    assert json.dumps(again.outputs["first"]["coz_source"]) == json.dumps([sources["first"]])

@@ -1,0 +1,105 @@
+"""Chain Loop going on with a chain: of another loop, in the host's real executor."""
+
+import pytest
+import torch
+
+from .prompts import kept_prompt, steps_run
+
+PLACE = {"center_x": 0.02, "center_y": 0.6, "scale": 3.2, "step_prompts": "a\nb\nc", "seed": 9}
+
+
+def resumed(first, **inputs):
+    """The prompt of a loop that takes its chain from a loop with the inputs ``first``."""
+    prompt = kept_prompt(**PLACE | {"steps": 4, "chain": ["first", 3]} | inputs)
+    prompt["first"] = kept_prompt(**PLACE | first)["loop"]
+    return prompt
+
+
+def ran(executed, loop="loop"):
+    return steps_run([name for name in executed if name.startswith(f"{loop}.")])
+
+
+def told(host):
+    return [data[1] for event, data in host.server.sent if event == "progress_text"]
+
+
+@pytest.mark.parametrize("cache", ["CLASSIC", "RAM_PRESSURE", "NONE"])
+def test_going_on_equals_one_run_to_the_last_bit(executor, keep, cache):
+    host = executor(cache)
+    executed = host.run(resumed({"steps": 2}))
+    # Where the host keeps nothing, it runs what feeds a loop a second time for its children.
+    assert ran(executed, "first") == [1, 2] * (2 if cache == "NONE" else 1)
+    assert ran(executed) == [3, 4]
+    if cache != "NONE":
+        assert steps_run(host.run(resumed({"steps": 2}))) == []
+        assert steps_run(host.run(resumed({"steps": 2}, steps=5))) == [5]
+    host.run(kept_prompt(**PLACE, steps=4))
+    again, whole = keep[0], keep[-1]
+    assert torch.equal(again["scales"], whole["scales"])
+    assert torch.equal(again["image"], whole["image"])
+    assert again["prompts"] == whole["prompts"]
+    assert again["chain"].to_json() == whole["chain"].to_json()
+    assert "Not used" not in "".join(told(host))
+
+
+def test_a_branch_keeps_what_is_before_it(executor, keep):
+    host = executor("CLASSIC")
+    branch = {"steps": 3, "from_step": 1, "color_fix": "none", "step_prompts": "x\ny\nz", "seed": 1}
+    executed = host.run(resumed({"steps": 4}, **branch))
+    assert ran(executed) == [2, 3]
+    host.run(kept_prompt(**PLACE, steps=4))
+    host.run(kept_prompt(**PLACE | branch | {"chain": ["loop_2", 3]}) | {"loop_2": {
+        "class_type": "CoZChainLoop", "inputs": kept_prompt(**PLACE, steps=4)["loop"]["inputs"]}})  # fmt: skip
+    branched, whole, linked = keep
+    assert torch.equal(branched["scales"][:2], whole["scales"][:2])
+    assert not torch.equal(branched["scales"][2], whole["scales"][2])
+    assert branched["prompts"] == "a\ny\nz"
+    seeds = branched["chain"].seeds
+    assert seeds[0] == whole["chain"].seeds[0]
+    assert seeds[1] != whole["chain"].seeds[1]
+    assert branched["chain"].windows == whole["chain"].windows[:4]
+    assert linked["chain"].to_json() == branched["chain"].to_json()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "steps"),
+    [({"steps": 2}, 2), ({"steps": 4, "from_step": 0}, 4), ({"steps": 4, "from_step": 9}, 4)],
+)
+def test_steps_that_are_there_are_not_run(executor, keep, inputs, steps):
+    host = executor("CLASSIC")
+    executed = host.run(resumed({"steps": 3}, **inputs))
+    kept = min(3, inputs.get("from_step", 16), steps)
+    assert ran(executed) == list(range(kept + 1, steps + 1))
+    assert keep[0]["chain"].steps == steps
+    assert len(keep[0]["scales"]) == steps + 1
+
+
+def test_widgets_that_say_something_else_are_named(executor, keep):
+    host = executor("CLASSIC")
+    host.run(kept_prompt(**PLACE, steps=3))
+    other = {"scale": 4.0, "center_x": 0.5, "size": 32, "frame": "whole picture", "steps": 3}
+    host.run(resumed({"steps": 2}, **other))
+    assert torch.equal(keep[0]["scales"], keep[1]["scales"])
+    line = (
+        "Not used, the chain has its own: scale, center_x, frame, size. It zooms by 3.2 into "
+        "0.0200, 0.6000 of its picture, with frames of 64 x 64"
+    )
+    assert line in told(host)
+    assert told(host)[-1] == f"3 steps, 32.8x\na\nb\nc\n{line}"  # 64 // 3.2 is 20: 3.2x each
+
+
+def test_another_picture_is_named(executor, keep):
+    host = executor("CLASSIC")
+    prompt = resumed({"steps": 1, "image": ["other", 0]}, steps=2)
+    prompt["other"] = {"class_type": "CoZSamplePicture", "inputs": {"picture": "rocket.jpg"}}
+    host.run(prompt)
+    assert keep[0]["chain"].frames[0].shape[-2:] == (427, 640)
+    assert "Not used, the chain has its own: image." in told(host)[-1]
+
+
+@pytest.mark.parametrize("step", [-1, 17])
+def test_linked_from_step_is_checked_too(executor, keep, step):
+    prompt = resumed({"steps": 2}, from_step=["number", 0])
+    prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": step}}
+    with pytest.raises(RuntimeError, match=f"from_step must be 0 to 16, got {step}"):
+        executor("CLASSIC").run(prompt)

@@ -1,0 +1,299 @@
+"""Save Chain and Load Chain in the host's real executor, and through the real server."""
+
+import asyncio
+import io
+import json
+import sys
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coz.folder import read_chain
+from tools.client import PromptError, run_prompt
+
+from .executor import Executor
+from .prompts import chain_prompt
+
+HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding
+
+
+@pytest.fixture
+def output(pack, tmp_path):
+    """An output folder that is a link, as people have it on another disk."""
+    import folder_paths
+
+    (tmp_path / "disk").mkdir()
+    folder = tmp_path / "output"
+    if sys.platform == "win32":
+        folder.mkdir()
+    else:
+        folder.symlink_to(tmp_path / "disk")
+    before = folder_paths.get_output_directory()
+    folder_paths.set_output_directory(str(folder))
+    yield folder
+    folder_paths.set_output_directory(before)
+
+
+@pytest.fixture
+def chain(pack, make_chain):
+    """Noise, as the pack's own ZoomChain."""
+    own = sys.modules[f"{pack.__name__}.coz.chain"].ZoomChain
+    chain = make_chain()
+    return own.from_json(chain.to_json(), chain.frames)
+
+
+@pytest.fixture
+def executor(chain):
+    """With TestChain, which gives the chain, and TestKeep, which keeps what it is given."""
+    import nodes
+
+    class Give:
+        RETURN_TYPES = ("COZ_CHAIN",)
+        FUNCTION = "give"
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"required": {}}
+
+        def give(self):
+            return (chain,)
+
+    class Keep:
+        RETURN_TYPES = ()
+        OUTPUT_NODE = True
+        FUNCTION = "keep"
+        CATEGORY = "test"
+        kept: list = []  # noqa: RUF012
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            types = {"chain": "COZ_CHAIN", "image": "IMAGE", "scales": "IMAGE", "prompts": "STRING"}
+            return {"required": {name: (kind,) for name, kind in types.items()}}
+
+        def keep(self, **values):
+            self.kept.append(values)
+            return {}
+
+    nodes.NODE_CLASS_MAPPINGS |= {"TestChain": Give, "TestKeepSaved": Keep}
+    executor = Executor("CLASSIC")
+    executor.kept = Keep.kept = []
+    yield executor
+    del nodes.NODE_CLASS_MAPPINGS["TestChain"], nodes.NODE_CLASS_MAPPINGS["TestKeepSaved"]
+
+
+def save_prompt(prefix="chain-of-zoom/chain"):
+    inputs = {"chain": ["chain", 0], "filename_prefix": prefix}
+    return {
+        "chain": {"class_type": "TestChain", "inputs": {}},
+        "save": {"class_type": "CoZSaveChain", "inputs": inputs},
+    }
+
+
+def load_prompt(folder):
+    names = ("chain", "image", "scales", "prompts")
+    inputs = {name: ["load", k] for k, name in enumerate(names)}
+    return {
+        "load": {"class_type": "CoZLoadChain", "inputs": {"folder": folder}},
+        "keep": {"class_type": "TestKeepSaved", "inputs": inputs},
+    }
+
+
+def validate(prompt):
+    """The host's own check before a prompt is queued: what it says of the loader."""
+    import execution
+
+    _, _, _, errors = asyncio.run(execution.validate_prompt("p", prompt, None))
+    return [error["details"] for error in errors["load"]["errors"]] if errors else []
+
+
+def folders(node):
+    schema = node("CoZLoadChain").GET_SCHEMA()
+    return schema.inputs[0].options
+
+
+def test_a_saved_chain_is_loaded_as_it_was(output, executor, chain, node):
+    executor.run(save_prompt(), "save")
+    place = "chain-of-zoom/chain_00001_"
+    images = [
+        {"filename": f"scale_{i}.png", "subfolder": place, "type": "output"} for i in range(4)
+    ]
+    assert executor.ui("save") == {"images": images}
+    assert folders(node) == [place]
+    executor.run(load_prompt(place), "keep")
+    (kept,) = executor.kept
+    assert kept["chain"].to_json() == chain.to_json()
+    assert kept["prompts"] == "text 0\ntext 1\ntext 2"
+    shown = [kept["image"], *kept["scales"].split(1)]
+    for frame, loaded, image in zip(chain.frames, kept["chain"].frames, shown, strict=True):
+        assert (loaded - frame).abs().max() <= HALF_A_UNIT
+        assert torch.equal(loaded.movedim(1, -1), image)
+        assert image.dtype == torch.float32
+
+
+def test_each_save_is_a_new_folder_and_the_newest_is_listed_first(output, executor, node):
+    import os
+
+    for age, prefix in enumerate(["a 链/x", "a 链/x", "a 链/x y", "b", "a 链/x"]):
+        executor.executor.reset()  # the host would not save the same chain again
+        executor.run(save_prompt(prefix), "save")
+        place = executor.ui("save")["images"][0]["subfolder"]
+        os.utime(output / place / "chain.json", (10**9 + age, 10**9 + age))
+    assert folders(node) == ["a 链/x_00003_", "b_00001_", "a 链/x y_00001_", "a 链/x_00002_", "a 链/x_00001_"]  # fmt: skip
+
+
+def test_a_chain_is_loaded_again_only_after_a_change(output, executor):
+    executor.run(save_prompt("chain"), "save")
+    path = output / "chain_00001_" / "chain.json"
+    assert executor.run(load_prompt("chain_00001_"), "keep") == ["load", "keep"]
+    assert executor.run(load_prompt("chain_00001_"), "keep") == []
+    path.write_text(path.read_text("utf-8").replace("text 1", "my own words"), "utf-8")
+    assert executor.run(load_prompt("chain_00001_"), "keep") == ["load", "keep"]
+    assert executor.kept[-1]["prompts"] == "text 0\nmy own words\ntext 2"
+
+
+WORKFLOW = {"nodes": [{"title": "放大 🔭"}]}
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_the_scales_hold_the_workflow_as_the_hosts_own_pictures(output, executor, disabled):
+    from comfy.cli_args import args
+
+    prompt = save_prompt("chain")
+    prompt["image"] = {"class_type": "CoZSamplePicture", "inputs": {"picture": "astronaut.png"}}
+    own = {"images": ["image", 0], "filename_prefix": "own"}
+    prompt["own"] = {"class_type": "SaveImage", "inputs": own}
+    extra = {"client_id": "test", "extra_pnginfo": {"workflow": WORKFLOW}}
+    args.disable_metadata = disabled
+    try:
+        executor.executor.execute(prompt, "p", extra, ["save", "own"])
+    finally:
+        args.disable_metadata = False
+    texts = {}
+    for name in ("own_00001_.png", "chain_00001_/scale_0.png", "chain_00001_/source.png"):
+        with Image.open(output / name) as picture:
+            texts[name] = picture.text
+    own, scale, source = texts.values()
+    assert scale == own
+    assert source == {}
+    assert scale == {} if disabled else json.loads(scale["workflow"]) == WORKFLOW
+
+
+def test_a_chain_newer_than_the_page_is_accepted(output, executor):
+    executor.run(save_prompt("chain"), "save")
+    (output / "chain_00001_").rename(output / "moved here")
+    assert validate(load_prompt("moved here")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "no chain is chosen. Save one with CoZ Save Chain, then press R"),
+        ("gone_00001_", "there is no saved chain 'gone_00001_' in"),
+        ("../secret", "'../secret' is not below the output folder"),
+        ("linked", "'linked' is not below the output folder"),
+        ("{}", "secret' is not below the output folder"),
+        ("a\0b", "is not below the output folder"),
+        ("x" * 5000, "there is no saved chain"),
+        (7, "there is no saved chain 7 in"),
+    ],
+)
+def test_a_folder_that_is_none_of_ours_is_refused(output, executor, name, message):
+    secret = output.resolve().parent / "secret"
+    executor.run(save_prompt("chain"), "save")
+    (output / "chain_00001_").rename(secret)
+    if name == "linked":
+        if sys.platform == "win32":
+            pytest.skip("links need a privilege on Windows")
+        (output / "linked").symlink_to(secret)
+    name = str(secret) if name == "{}" else name
+    (said,) = validate(load_prompt(name))
+    assert message in said
+    with pytest.raises(RuntimeError, match="chain"):  # where it comes over a link
+        executor.run(load_prompt(name), "keep")
+
+
+def test_without_any_chain_the_node_is_there(output, node):
+    assert folders(node) == []
+    assert node("CoZLoadChain").INPUT_TYPES()["required"]["folder"][1]["options"] == []
+
+
+@pytest.mark.parametrize("prefix", ["..", "a/../../b", "/tmp/x", "CON/x", "a./b", "", "linked/x"])
+def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path, prefix):
+    if prefix == "linked/x":
+        if sys.platform == "win32":
+            pytest.skip("links need a privilege on Windows")
+        (tmp_path / "elsewhere").mkdir()
+        (output / "linked").symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RuntimeError, match=r"filename_prefix is .*(cannot name|link out of)"):
+        executor.run(save_prompt(prefix), "save")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_is_a_clear_error(output, executor):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # bytes of any one file
+    try:
+        with pytest.raises(
+            RuntimeError, match=r"not be saved as .*a.chain: File too large. Nothing"
+        ):
+            executor.run(save_prompt("a/chain"), "save")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((output / "a").iterdir()) == []
+    executor.run(save_prompt("a/chain"), "save")
+    assert read_chain(output / "a" / "chain_00001_").steps == 3
+
+
+def test_a_file_in_the_way_is_a_clear_error(output, executor):
+    (output / "taken").touch()
+    with pytest.raises(RuntimeError, match=r"could not be saved as .*taken.chain: "):
+        executor.run(save_prompt("taken/chain"), "save")
+
+
+def fetch(server, path, **query):
+    with urllib.request.urlopen(f"{server}/{path}?{urllib.parse.urlencode(query)}") as answer:
+        return answer.read()
+
+
+def picture(server, file):
+    """A picture that a node shows, as 8 bits."""
+    return np.array(Image.open(io.BytesIO(fetch(server, "view", **file)))).astype(int)
+
+
+def difference(one, other):
+    return np.abs(one - other).max()
+
+
+def test_through_the_server(server):
+    prompt = chain_prompt(steps=2, center_x=0.47)
+    inputs = {"chain": ["loop", 3], "filename_prefix": "深い zoom/my chain"}
+    prompt["save"] = {"class_type": "CoZSaveChain", "inputs": inputs}
+    run = run_prompt(server, prompt)
+    place = "深い zoom/my chain_00001_"
+    images = run.outputs["save"]["images"]
+    assert [image["subfolder"] for image in images] == [place] * 3
+    for image, preview in zip(images, run.outputs["scales"]["images"], strict=True):
+        shown = Image.open(io.BytesIO(fetch(server, "view", **image, preview="webp;90")))
+        assert (shown.format, shown.size) == ("WEBP", (64, 64))
+        assert difference(*(picture(server, file) for file in (image, preview))) <= 1
+    info = json.loads(fetch(server, "object_info/CoZLoadChain"))
+    assert place in info["CoZLoadChain"]["input"]["required"]["folder"][1]["options"]
+    load = {
+        "load": {"class_type": "CoZLoadChain", "inputs": {"folder": place}},
+        "prompts": {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}},
+        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["load", 2]}},
+    }
+    again = run_prompt(server, load)
+    assert again.outputs["prompts"]["text"] == ["-\n-"]
+    for image, preview in zip(again.outputs["scales"]["images"], images, strict=True):
+        assert difference(*(picture(server, file) for file in (image, preview))) <= 1
+    load["load"]["inputs"]["folder"] = "../user"
+    with pytest.raises(PromptError, match="is not below the output folder"):
+        run_prompt(server, load)

@@ -1,0 +1,256 @@
+"""CoZ Zoom Viewer: what it writes and tells the page, and the marks that come back."""
+
+import hashlib
+import json
+import sys
+import urllib.error
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coz.chain import ZoomChain
+from coz.resample import crop, resize
+from tools.client import run_prompt
+
+from .prompts import chain_prompt
+
+STEPS = 2
+PROMPTS = ["a face", '<img src=x onerror="hack()">']
+
+
+@pytest.fixture(scope="module")
+def folders(server):
+    """The server's (temp, output) folders."""
+    with urllib.request.urlopen(f"{server}/system_stats") as response:
+        argv = json.load(response)["system"]["argv"]
+    output = Path(argv[argv.index("--output-directory") + 1])
+    return output.parent / "temp", output
+
+
+@pytest.fixture(scope="module")
+def run(server):
+    return run_prompt(server, viewer_prompt())
+
+
+@pytest.fixture(scope="module")
+def shown(run):
+    return run.outputs["viewer"]
+
+
+def viewer_prompt(**inputs):
+    prompt = chain_prompt(steps=STEPS, step_prompts="\n".join(PROMPTS), center_x=0.61, **inputs)
+    del prompt["scales"]
+    prompt["viewer"] = {"class_type": "CoZZoomViewer", "inputs": {"chain": ["loop", 3]}}
+    return prompt
+
+
+def picture(server, saved):
+    query = "&".join(f"{key}={value}" for key, value in saved.items())
+    with urllib.request.urlopen(f"{server}/view?{query}") as answer:
+        return answer.read()
+
+
+def pixels(content):
+    with Image.open(BytesIO(content)) as file:
+        return np.array(file)
+
+
+def to_frame(array):
+    return torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255
+
+
+def to_bytes(frame):
+    """As the host's savers do."""
+    return (frame.clamp(0, 1)[0].permute(1, 2, 0) * 255).byte().numpy()
+
+
+def post(server, body):
+    """(status, answer) of a mark."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server}/chain_of_zoom/preference", data)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def lines_of(folders):
+    path = folders[1] / "chain-of-zoom" / "preferences.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_it_shows_every_layer_and_the_record(server, shown):
+    record = json.loads(shown["coz_chain"][0])
+    assert record["prompts"] == PROMPTS
+    layers = [pixels(picture(server, saved)) for saved in shown["coz_layers"]]
+    assert [[a.shape[1], a.shape[0]] for a in layers] == record["frames"]
+    assert record["frames"] == [[512, 512], *[[64, 64]] * (STEPS + 1)]
+    # x_0 is the source's own pixels, so both are written without a loss.
+    x, y, width, height = (int(v) for v in record["windows"][0])
+    assert np.array_equal(layers[1], layers[0][y : y + height, x : x + width])
+
+
+def test_bicubic_is_the_sources_own(server, shown):
+    source, *frames = (to_frame(pixels(picture(server, s))) for s in shown["coz_layers"])
+    chain = ZoomChain.from_json(shown["coz_chain"][0], (source, *frames))
+    assert len(shown["coz_bicubic"]) == STEPS
+    for layer, saved in enumerate(shown["coz_bicubic"], 2):
+        expected = to_bytes(resize(source, 64, 64, box=chain.window_in(layer, 0)))
+        actual = pixels(picture(server, saved))
+        assert np.abs(actual.astype(int) - expected).max() <= 1
+        assert (actual == expected).mean() > 0.99
+
+
+def test_it_writes_nothing_when_nothing_changed(server, run, shown, folders):
+    before = sorted(folders[0].iterdir())
+    again = run_prompt(server, viewer_prompt())
+    assert "viewer" not in again.executed
+    assert again.outputs["viewer"] == shown
+    assert sorted(folders[0].iterdir()) == before
+
+
+def test_a_list_of_pictures_gives_a_chain_each(node, make_chain):
+    chains = [make_chain(steps=1), make_chain(steps=2)]
+    sent = [node("CoZZoomViewer").execute(chain).ui for chain in chains]
+    assert [len(ui["coz_layers"]) for ui in sent] == [3, 4]
+    assert [len(ui["coz_bicubic"]) for ui in sent] == [1, 2]
+    assert [json.loads(*ui["coz_chain"])["steps"] for ui in sent] == [1, 2]
+
+
+def test_a_mark_keeps_prompt_and_pictures(server, shown, folders):
+    run = shown["coz_layers"][0]["filename"]
+    for good, added in [(True, True), (True, False), (False, True), (True, True)]:
+        assert post(server, {"run": run, "step": 2, "good": good}) == (200, {"added": added})
+    entries = lines_of(folders)
+    assert [entry["good"] for entry in entries] == [True, False, True]
+    entry = entries[0]
+    assert entry["time"].endswith("+00:00")
+    record = json.loads(shown["coz_chain"][0])
+    assert {key: entry[key] for key in ("prompt", "step", "factor", "scale", "models", "pack")} == {
+        "prompt": PROMPTS[1],
+        "step": 2,
+        "factor": [16.0, 16.0],
+        "scale": 4.0,
+        "models": ["coz_lite_x4.safetensors"],
+        "pack": record["pack"],
+    }
+    folder = folders[1] / "chain-of-zoom"
+    previous = picture(server, shown["coz_layers"][2])
+    assert (folder / entry["previous"]).read_bytes() == previous
+    frame = to_frame(pixels(previous))
+    x, y, width, height = record["windows"][2]
+    view = resize(crop(frame, (x, y, width, height)), 64, 64).clamp(0, 1)
+    expected = (view[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    assert np.array_equal(pixels((folder / entry["zoomed"]).read_bytes()), expected)
+    assert len(list((folder / "preferences").iterdir())) == 2
+
+
+def test_a_line_cut_short_swallows_no_mark(server, shown, folders):
+    path = folders[1] / "chain-of-zoom" / "preferences.jsonl"
+    run = shown["coz_layers"][0]["filename"]
+    post(server, {"run": run, "step": 1, "good": True})
+    before = path.read_bytes()
+    path.write_bytes(before + b'{"prompt": "cut sh')
+    assert post(server, {"run": run, "step": 1, "good": False}) == (200, {"added": True})
+    lines = path.read_text("utf-8").splitlines()
+    assert lines[-2] == '{"prompt": "cut sh'
+    assert json.loads(lines[-1])["good"] is False
+    path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "message"),
+    [
+        ({"step": 0}, 400, "step must be 1 to 2, got 0"),
+        ({"step": 3}, 400, "step must be 1 to 2, got 3"),
+        ({"step": True}, 400, "expected JSON"),
+        ({"step": "1"}, 400, "expected JSON"),
+        ({"good": 1}, 400, "expected JSON"),
+        ({"good": None}, 400, "expected JSON"),
+        ({"run": 7}, 400, "expected JSON"),
+        ({"run": "../output/zoom_00001_.png"}, 400, "run must be the file name"),
+        ({"run": "..\\zoom.png"}, 400, "run must be the file name"),
+        ({"run": "/etc/passwd"}, 400, "run must be the file name"),
+        ({"run": "a.png\n"}, 400, "run must be the file name"),
+        ({"run": ""}, 400, "run must be the file name"),
+        ({"run": "ComfyUI_temp_qqqqq_00001_.png"}, 404, "Run again"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_bad_mark_is_refused(server, shown, folders, change, status, message):
+    body = {"run": shown["coz_layers"][0]["filename"], "step": 1, "good": True} | change
+    before = lines_of(folders)
+    code, answer = post(server, body)
+    assert (code, list(answer)) == (status, ["error"])
+    assert message in answer["error"]
+    assert lines_of(folders) == before
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_what_is_no_json_is_refused(server, body):
+    code, answer = post(server, body)
+    assert code == 400
+    assert "expected JSON" in answer["error"]
+
+
+def test_a_step_without_a_prompt_cannot_be_judged(server):
+    prompt = viewer_prompt()
+    prompt["loop"]["inputs"]["step_prompts"] = "-\na face"
+    shown = run_prompt(server, prompt).outputs["viewer"]
+    run = shown["coz_layers"][0]["filename"]
+    assert post(server, {"run": run, "step": 1, "good": True}) == (
+        400,
+        {"error": "step 1 has no prompt to judge"},
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_and_loses_nothing(server, shown, folders):
+    folder, aside = folders[1] / "chain-of-zoom", folders[1] / "aside"
+    folder.rename(aside)
+    folder.write_bytes(b"in the way")
+    run = shown["coz_layers"][0]["filename"]
+    code, answer = post(server, {"run": run, "step": 2, "good": False})
+    folder.unlink()
+    aside.rename(folder)
+    assert code == 507
+    assert answer["error"].startswith("The mark could not be written: ")
+
+
+def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path, monkeypatch):
+    import folder_paths
+
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    viewer = node("CoZZoomViewer")
+    mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
+    layers = [saved["filename"] for saved in viewer.execute(make_chain(steps=1)).ui["coz_layers"]]
+    previous = Path(folder_paths.get_temp_directory(), layers[1]).read_bytes()
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    pictures = tmp_path / "chain-of-zoom" / "preferences"
+    pictures.mkdir(parents=True)
+    name = hashlib.blake2b(previous, digest_size=12).hexdigest()
+    (pictures / f"{name}.part").symlink_to(full)
+    with pytest.raises(OSError, match="No space left"):
+        mark(layers[0], 1, True)
+    assert not (pictures / f"{name}.png").exists()
+    (pictures / f"{name}.part").unlink()
+    assert mark(layers[0], 1, True)
+    assert (pictures / f"{name}.png").read_bytes() == previous
+
+
+# The last one: it throws the run's pictures away.
+def test_gone_pictures_say_run_again(server, shown, folders):
+    run = shown["coz_layers"][0]["filename"]
+    (folders[0] / shown["coz_layers"][1]["filename"]).unlink()
+    assert post(server, {"run": run, "step": 1, "good": True})[0] == 404
+    (folders[0] / run).with_suffix(".json").unlink()
+    code, answer = post(server, {"run": run, "step": 2, "good": True})
+    assert code == 404
+    assert "Run again" in answer["error"]

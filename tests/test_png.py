@@ -1,0 +1,73 @@
+import io
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coz.png import decode_png, encode_png
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))  # fmt: skip
+
+
+def png(width, height, *chunks):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *chunks, chunk(b"IEND", b"")])
+
+
+NOTHING = chunk(b"IDAT", zlib.compress(b""))
+
+
+def test_every_value_of_8_and_16_bits_is_exact():
+    values = torch.arange(65536).reshape(1, 1, 256, 256).repeat(1, 3, 1, 1)
+    frame = values / 65535
+    assert torch.equal(decode_png(encode_png(frame), 256, 256), frame)
+    of_8_bits = torch.arange(256).reshape(1, 1, 16, 16).repeat(1, 3, 1, 1) / 255
+    assert torch.equal(decode_png(encode_png(of_8_bits), 16, 16), of_8_bits)
+
+
+def test_png_of_16_bits_of_another_program():
+    grey = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    expected = torch.from_numpy(grey.astype(np.float32) / np.float32(65535)).expand(1, 3, 256, 256)
+    assert torch.equal(decode_png(file.getvalue(), 256, 256), expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"", "this is no PNG picture"),
+        (b"GIF89a" + bytes(99), "this is no PNG picture"),
+        (encode_png(torch.zeros(1, 3, 9, 9))[:-1], "the file ends in the middle of the picture"),
+        (encode_png(torch.zeros(1, 3, 9, 9))[:40], "the file ends in the middle of the picture"),
+        (png(9, 9, chunk(b"IDAT", b"nonsense")), "the picture is damaged"),
+        (png(9, 9), "the picture is damaged"),
+        (png(9, 8, NOTHING), "it is 9 x 8 pixels, expected 9 x 9"),
+        (png(60_000, 60_000, NOTHING), "it is 60000 x 60000 pixels, expected 9 x 9"),
+    ],
+    ids=["empty", "GIF", "without its end", "cut", "nonsense", "no pixels", "8 rows", "a bomb"],
+)
+def test_a_damaged_file_is_refused(file, message):
+    with pytest.raises(ValueError, match=message):
+        decode_png(file, 9, 9)
+
+
+def test_texts_that_unpack_to_gigabytes_are_not_unpacked():
+    file = encode_png(torch.rand(1, 3, 8, 8))
+    bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**27), 9))  # 128 MB in 130 kB
+    bombs = file[:33] + bomb * 40 + file[33:]
+    before = peak_memory()
+    assert torch.equal(decode_png(bombs, 8, 8), decode_png(file, 8, 8))
+    assert peak_memory() - before < 64 * 2**20
+
+
+def peak_memory():
+    resource = pytest.importorskip("resource")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image, ImageFont
+
+from coz.chain import ZoomChain
+from coz.geometry import Target, Window
+from coz.resample import crop, resize
+from coz.strip import factor_label, strip
+
+
+@pytest.fixture(scope="module")
+def chain(make_chain):
+    """Noise at 256 pixels, the smallest frames that are shown as they are."""
+    chain = make_chain(height=300, width=400, size=256, steps=3)
+    return replace(chain, prompts=("", "", ""))
+
+
+def rounded(frame):
+    return (frame[0] * 255).round() / 255
+
+
+def flat_chain(height, width, steps, value=0.5):
+    windows = (Window(0, 0, width, height), *[Window(1, 1, width // 4, height // 4)] * steps)
+    frames = (torch.full((1, 3, height, width), value),) * (steps + 2)
+    return ZoomChain(4.0, frames, windows, ("",) * steps, (0,) * steps, Target(0.5, 0.5))
+
+
+def test_a_row_shows_every_scale_side_by_side(chain):
+    before = [frame.clone() for frame in chain.frames]
+    picture = strip(chain)
+    assert picture.shape == (1, 3, 256, 4 * 256 + 3 * 4)
+    assert picture.dtype == torch.float32
+    assert (picture[..., 256:260] == 1).all()
+    # The deepest frame has no next window: above its label it is the frame, rounded to 8 bits.
+    shown = picture[0, :, :200, 3 * 260 :]
+    torch.testing.assert_close(shown, rounded(chain.frames[4])[:, :200])
+    assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
+
+
+def test_the_next_window_is_framed(make_chain):
+    chain = make_chain(height=256, width=256, size=256, steps=1, center=(0.5, 1.0))
+    picture = strip(chain)[0, :, :, :256]
+    assert chain.windows[1] == (96, 192, 64, 64)
+    # Its own pixels are as they were, except at the edge of the picture.
+    inside = picture[:, 192:255, 96:160]
+    torch.testing.assert_close(inside, rounded(chain.frames[1])[:, 192:255, 96:160])
+    for line in (picture[:, 191, 95:161], picture[:, 255, 95:161], picture[:, 191:, 95]):
+        assert (line > 0.89).all()
+    assert (picture[:, 191:, 160] > 0.89).all()
+
+
+@pytest.mark.parametrize(
+    ("steps", "shape", "columns"),
+    [(1, (64, 64), 2), (3, (64, 64), 2), (4, (64, 64), 3), (16, (64, 64), 5), (3, (64, 256), 1)],
+)
+def test_a_grid_is_near_square(steps, shape, columns):
+    height, width = shape
+    picture = strip(flat_chain(height, width, steps), "grid", labels=False)
+    rows = -(-(steps + 1) // columns)
+    assert picture.shape == (1, 3, rows * (height + 1) - 1, columns * (width + 1) - 1)
+    if (steps + 1) % columns:  # empty places are white
+        assert (picture[..., -height:, -width:] == 1).all()
+
+
+def test_each_step_is_shown_before_and_after(chain):
+    picture = strip(chain, "steps", labels=False)[0]
+    assert picture.shape == (3, 3 * 256 + 2 * 4, 3 * 256 + 2 * 4)
+    for step in range(3):
+        row = picture[:, step * 260 : step * 260 + 256]
+        before, window = chain.frames[step + 1], chain.windows[step + 1]
+        enlarged = resize(crop(before, window), 256, 256).clamp(0, 1)
+        for k, frame in enumerate((before, enlarged, chain.frames[step + 2])):
+            torch.testing.assert_close(row[:, :, k * 260 : k * 260 + 256], rounded(frame))
+
+
+def test_without_labels_nothing_is_drawn(chain):
+    prompted = replace(chain, prompts=("a", "b", "c"))
+    picture = strip(prompted, labels=False)[0]
+    assert picture.shape == (3, 256, 4 * 260 - 4)
+    for k in range(4):
+        shown = picture[:, :, k * 260 : k * 260 + 256]
+        torch.testing.assert_close(shown, rounded(chain.frames[k + 1]))
+
+
+@pytest.mark.parametrize("layout", ["row", "grid", "steps"])
+def test_prompts_are_written_below_their_frames(chain, layout):
+    plain, prompted = (
+        strip(replace(chain, prompts=prompts), layout) for prompts in (("",) * 3, ("", "hair", ""))
+    )
+    band = prompted.shape[-2] - plain.shape[-2]
+    assert 256 / 22 < band < 2 * 256 / 22 + 256 / 32
+    if layout == "row":
+        assert torch.equal(prompted[..., :256, :], plain)
+        written = (prompted[..., 256:, :] < 0.5).any(1).any(1)[0]
+        assert written[2 * 260 : 3 * 260].any()
+        assert not written[: 2 * 260].any()
+        assert not written[3 * 260 :].any()
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["word " * 200, "x" * 2000, "这是一张特写照片" * 100, "half \ud800 a letter", "a\nb\r\tc", " "],
+    ids=["long", "one word", "Chinese", "surrogate", "line breaks", "blank"],
+)
+@pytest.mark.parametrize("layout", ["row", "steps"])
+def test_any_prompt_fits_below_its_frame(chain, prompt, layout):
+    picture = strip(replace(chain, prompts=(prompt, prompt, prompt)), layout)
+    plain = strip(chain, layout)
+    assert picture.shape[-1] == plain.shape[-1]
+    rows = 3 if layout == "steps" else 1
+    assert picture.shape[-2] <= plain.shape[-2] + rows * 256 / 4
+    # Nothing runs over the edge, or into the next frame's text.
+    band = picture[..., 256 : 256 + (picture.shape[-2] - plain.shape[-2]) // rows, :]
+    assert (band[..., -3:] == 1).all()
+    if layout == "row":
+        assert (band[..., 256:262] == 1).all()
+
+
+def test_long_prompts_end_in_an_ellipsis():
+    from coz.strip import ELLIPSIS, _wrap  # what is written can hardly be read back from pixels
+
+    font = ImageFont.load_default(20)
+    assert _wrap("one two three", font, 1000) == ["one two three"]
+    assert _wrap("one two three", font, font.getlength("one two")) == ["one two", "three"]
+    lines = _wrap("word " * 50, font, 200)
+    assert len(lines) == 3
+    assert lines[0] == "word word word word"
+    assert lines[2].endswith(ELLIPSIS)
+    assert all(font.getlength(line) <= 200 for line in lines)
+
+
+@pytest.mark.parametrize(("side", "times"), [(16, 16), (17, 16), (64, 4), (255, 2), (256, 1)])
+def test_small_frames_are_enlarged_a_whole_number_of_times(side, times, make_chain):
+    chain = replace(make_chain(side, side, side, steps=1), prompts=("",))
+    picture = strip(chain)[0]
+    size = side * times
+    assert picture.shape[-2] == size
+    last = (rounded(chain.frames[2]) * 255).byte().movedim(0, -1).numpy()
+    shown = Image.fromarray(last).resize((size, size), Image.Resampling.NEAREST)
+    expected = torch.frombuffer(bytearray(shown.tobytes()), dtype=torch.uint8).view(size, size, 3)
+    top = size * 3 // 4  # above the label
+    assert torch.equal(
+        (picture[:, :top, -size:] * 255).round().byte(), expected.movedim(-1, 0)[:, :top]
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 16])
+@pytest.mark.parametrize("layout", ["row", "grid", "steps"])
+@pytest.mark.parametrize("shape", [(16, 16), (16, 100), (300, 40)], ids=str)
+def test_any_frame_and_number_of_steps(layout, steps, shape):
+    picture = strip(flat_chain(*shape, steps), layout)
+    assert picture.min() < 0.5 < picture.max()  # the labels are there
+
+
+def test_large_frames_have_large_labels():
+    picture = strip(flat_chain(2048, 2048, 1))
+    assert picture.shape == (1, 3, 2048, 2 * 2048 + 32)
+    letters = (picture[0, :, :, -2048:] > 0.95).all(0).any(1).nonzero()
+    height = letters.max() - letters.min()
+    assert 2048 / 24 < height < 2048 / 8
+
+
+def test_labels_come_from_the_windows(make_chain):
+    chain = make_chain()
+    assert [factor_label(chain, layer) for layer in range(1, 5)] == ["1x", "4x", "16x", "64x"]
+    assert factor_label(make_chain(scale=3.0), 2) == "3.05x"
+    assert factor_label(make_chain(steps=5), 6) == "1024x"
+    uneven = (chain.windows[0], Window(0, 0, 16, 20), *chain.windows[2:])
+    assert factor_label(replace(chain, windows=uneven), 2) == "4x3.2x"
+
+
+def test_a_long_label_fits_its_frame():
+    chain = flat_chain(1024, 256, 16, value=0.0)
+    picture = strip(chain)[0]
+    # White letters: none touch the edge of their frame.
+    for k in range(17):
+        assert (picture[:, 900:, k * 260 : k * 260 + 4] < 0.95).all()
+        assert (picture[:, 900:, k * 260 + 252 : k * 260 + 256] < 0.95).all()
