@@ -26,9 +26,10 @@ BAR = 0.060
 
 
 def prompt(center: float) -> Prompt:
-    """The bundled workflow with as many steps, without its Save Image."""
+    """The bundled workflow with as many steps, without the nodes that look at its result."""
     workflow = read_prompt(TEMPLATE)
-    del workflow[find_node(workflow, "SaveImage")]
+    for node in ("SaveImage", "CoZZoomViewer"):
+        del workflow[find_node(workflow, node)]
     inputs = {"steps": STEPS, "center_x": center, "center_y": center, "size": 512}
     workflow[find_node(workflow, "CoZChainLoop")]["inputs"] |= inputs
     workflow[find_node(workflow, "CoZSamplePicture")]["inputs"]["picture"] = PICTURE

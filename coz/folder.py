@@ -204,7 +204,9 @@ def _read(path: Path, most: int) -> bytes:
         raise ValueError(f"{path} is a link out of its folder: put the file itself there")
     try:
         if (size := path.stat().st_size) > most:
-            raise ValueError(f"{path} has {size:,} bytes; it can have at most {most:,}")
+            raise ValueError(
+                f"{path} has {size:,} bytes; it can have at most {most:,}: put the saved file back"
+            )
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(

@@ -16,8 +16,8 @@ VERSION = 1
 
 MAX_STEPS = 16
 
-MAX_SCALE = 100
-"""Of one step. Chain Loop offers 1.5 to 8."""
+MIN_SCALE, MAX_SCALE = 1.01, 100
+"""Of one step. Chain Loop offers 1.5 to 8; with 1 nothing is zoomed, and no film has a length."""
 
 MAX_PIXELS = 250_000_000
 """Of a chain's frames together: 3 GB as float32. A small file can state any size."""
@@ -83,7 +83,7 @@ def read_record(text: str) -> Record:
         raise _unlike("steps", record["steps"], f"{steps}, for frames holds {len(sizes)} pictures")
     models, target, hashes = (record.get(key) for key in ("models", "target", "sha256"))
     return Record(
-        scale=_number("scale", record["scale"], 1, MAX_SCALE),
+        scale=_number("scale", record["scale"], MIN_SCALE, MAX_SCALE),
         sizes=sizes,
         windows=tuple(
             _window(f"windows[{k}]", window, *sizes[k])

@@ -1,10 +1,11 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { attachPicker } from "./picker.js"
-import { attachViewer, outputsReturned } from "./viewer.js"
+import { attachViewer, listenToServer, outputsReturned } from "./viewer.js"
 
 app.registerExtension({
   name: "chain-of-zoom",
+  setup: listenToServer,
   nodeCreated(node) {
     attachPicker(node)
     attachViewer(node)

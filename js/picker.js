@@ -1,9 +1,11 @@
 // @ts-check
 // The target picker: the connected picture on the node, with the windows that will be cut from it.
 import { app } from "../../scripts/app.js"
+import { isLinked, setTarget, targetInput, widgetOf } from "./graph.js"
+import { texts } from "./language.js"
 import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
 import { drawOverlay } from "./picker/overlay.js"
-import { forgetRun, isLinked, pictureOf, widgetOf } from "./picker/picture.js"
+import { forgetRun, pictureOf } from "./picker/picture.js"
 
 /** @typedef {import("./picker/geometry.js").Target} Target */
 /** @typedef {import("./picker/geometry.js").Window} Window */
@@ -22,8 +24,8 @@ const HEIGHT = { pick: 320, look: 160, text: 28 }
 const PERIOD = 100
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
-const TEXTS = {
-  en: {
+const text = texts(
+  {
     connect: "connect an image to pick the target on it",
     run: "run once to see the picture",
     center_x: "a link sets the target",
@@ -32,7 +34,7 @@ const TEXTS = {
     chain: "the chain sets the target",
     help: "Click or drag: set the target. Arrow keys: move it by one pixel of the picture, with Shift by ten.",
   },
-  zh: {
+  {
     connect: "连接图像后即可在其上选取目标",
     run: "运行一次后显示图片",
     center_x: "目标由连线决定",
@@ -41,16 +43,7 @@ const TEXTS = {
     chain: "目标由放大链决定",
     help: "单击或拖动：设置目标。方向键：移动一个原图像素；按住 Shift：移动十个。",
   },
-}
-
-/** @param {keyof TEXTS["en"]} key */
-function text(key) {
-  const language = app.extensionManager.setting.get("Comfy.Locale")
-  return (language?.startsWith("zh") ? TEXTS.zh : TEXTS.en)[key]
-}
-
-/** @param {number} value */
-const clamp = (value) => Math.min(Math.max(value, 0), 1)
+)
 
 /**
  * @param {any} node
@@ -110,10 +103,7 @@ export function attachPicker(node) {
   let broken = ""
   let drawn = ""
 
-  /** The input that sets the target in place of the picker. */
-  const blocker = () =>
-    ["mask", "chain"].find((name) => isLinked(node, name)) ??
-    ["center_x", "center_y"].find((name) => !widgetOf(node, name))
+  const blocker = () => targetInput(node)
 
   /** @param {number} width */
   function heightAt(width) {
@@ -143,13 +133,8 @@ export function attachPicker(node) {
   }
 
   /** @param {number} x @param {number} y */
-  function setTarget(x, y) {
-    for (const [name, value] of Object.entries({ center_x: clamp(x), center_y: clamp(y) })) {
-      const widget = widgetOf(node, name)
-      widget.callback?.(value, app.canvas, node) // rounds to the widget's step
-      widget.value = value
-    }
-    app.canvas.setDirty(true, true)
+  function aim(x, y) {
+    setTarget(node, x, y)
     refresh()
   }
 
@@ -197,7 +182,7 @@ export function attachPicker(node) {
     root.title = size && !blocked ? text("help") : ""
     root.ariaLabel = root.title
     const key = size ? blocked : isLinked(node, "image") ? "run" : "connect"
-    note.textContent = key ? text(/** @type {keyof TEXTS["en"]} */ (key)) : ""
+    note.textContent = key ? text(/** @type {Parameters<typeof text>[0]} */ (key)) : ""
     note.style.background = size ? "rgba(0, 0, 0, 0.6)" : "none"
     note.style.color = size ? "white" : "inherit"
     note.style.opacity = size ? "1" : "0.7"
@@ -212,7 +197,7 @@ export function attachPicker(node) {
     refresh()
   })
   image.addEventListener("error", () => {
-    if (picture?.saved) forgetRun(node)
+    if (picture?.saved) forgetRun(picture.saved)
     else if (picture) broken = picture.url
     refresh()
   })
@@ -226,7 +211,7 @@ export function attachPicker(node) {
     const rect = root.getBoundingClientRect()
     const box = pictureBox()
     const zoom = root.clientWidth / rect.width
-    setTarget(
+    aim(
       ((event.clientX - rect.left) * zoom - box.x) / box.width,
       ((event.clientY - rect.top) * zoom - box.y) / box.height,
     )
@@ -235,6 +220,7 @@ export function attachPicker(node) {
     if (event.button === 1) app.canvas.processMouseDown(event)
     if (event.button !== 0 || !size || blocker()) return
     event.stopPropagation()
+    root.focus({ preventScroll: true })
     root.setPointerCapture(event.pointerId)
     remember()
     pick(event)
@@ -259,7 +245,7 @@ export function attachPicker(node) {
     event.stopPropagation()
     if (!event.repeat) remember()
     const pixels = event.shiftKey ? 10 : 1
-    setTarget(at.x + (direction[0] * pixels) / size.width, at.y + (direction[1] * pixels) / size.height)
+    aim(at.x + (direction[0] * pixels) / size.width, at.y + (direction[1] * pixels) / size.height)
   })
   root.addEventListener("keyup", (event) => {
     if (event.key in KEYS && size && !blocker()) remember()
@@ -273,10 +259,12 @@ export function attachPicker(node) {
   })
   widget.serialize = false // options.serialize keeps it out of the prompt, this out of the workflow
 
-  const timer = setInterval(refresh, PERIOD)
-  const { onRemoved } = node
-  node.onRemoved = function () {
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  let timer
+  new IntersectionObserver((entries) => {
     clearInterval(timer)
-    onRemoved?.apply(this, arguments)
-  }
+    if (!entries.at(-1)?.isIntersecting) return // out of sight, or its node is gone
+    refresh()
+    timer = setInterval(refresh, PERIOD)
+  }).observe(root)
 }

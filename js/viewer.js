@@ -1,7 +1,9 @@
 // @ts-check
 // CoZ Zoom Viewer: a chain as one picture to fly into.
+import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
-import { keptOutput, pastOutput } from "./viewer/record.js"
+import { allGraphs } from "./graph.js"
+import { keptOutput, pastOutput } from "./outputs.js"
 import { Viewer } from "./viewer/viewer.js"
 
 const TYPE = "CoZZoomViewer"
@@ -36,8 +38,13 @@ export function attachViewer(node) {
   // A workflow was loaded: a moment later its node knows its id.
   chained("onConfigure", () => {
     setTimeout(async () => {
+      if (!node.graph) return // removed since
       viewer.receive(keptOutput(node))
-      if (!viewer.chains.length) viewer.receive(await pastOutput(node))
+      if (viewer.chains.length) return
+      const output = await pastOutput(node, "coz_layers")
+      if (!node.graph) return
+      viewer.receive(output)
+      viewer.recall()
     })
   })
 }
@@ -45,6 +52,16 @@ export function attachViewer(node) {
 /** The frontend has put outputs back: another workflow's tab, or a run from the history. */
 export function outputsReturned() {
   if (!app.isGraphReady) return
-  for (const graph of [app.rootGraph, ...app.rootGraph.subgraphs.values()])
-    for (const node of graph.nodes) viewers.get(node)?.receive(keptOutput(node))
+  eachViewer((viewer, node) => viewer.receive(keptOutput(node)))
+}
+
+/** The server answers again, perhaps after a restart. */
+export function listenToServer() {
+  api.addEventListener("reconnected", () => eachViewer((viewer) => viewer.retry()))
+}
+
+/** @param {(viewer: Viewer, node: any) => void} act */
+function eachViewer(act) {
+  for (const { nodes } of allGraphs())
+    for (const node of nodes) if (viewers.has(node)) act(viewers.get(node), node)
 }

@@ -124,7 +124,8 @@ class CoZChainCollect(io.ComfyNode):
         )
         told = join_texts(texts) if any(texts) else ""
         depth = factor_label(chain, len(images))
-        show("\n".join(filter(None, [f"{steps} steps, {depth}", told, notes])))
+        count = "1 step" if steps == 1 else f"{steps} steps"
+        show("\n".join(filter(None, [f"{count}, {depth}", told, notes])))
         scales = torch.cat(images)
         shown = ui.PreviewImage(scales, cls=cls).as_dict() | {
             "coz_chain": [chain.to_json()],

@@ -30,6 +30,9 @@ def register_builtin_models() -> None:
 def show(text: str) -> None:
     """Show a line on the node that runs; for a child of Chain Loop, on the loop."""
     if context := get_executing_context():  # none where another node calls execute
+        # Frontends before 1.58 take the text for HTML, in which "<" is itself before no letter only.
+        # And half of a character, which an edited record may hold, cannot be sent.
+        text = text.replace("<", "<\u200b").encode("utf-8", "replace").decode()
         PromptServer.instance.send_progress_text(text, context.node_id.split(".")[0])
 
 

@@ -7,7 +7,7 @@ from comfy_execution.graph_utils import GraphBuilder, is_link
 from comfy_execution.utils import get_executing_context
 
 from ..coz.chain import step_seed
-from ..coz.geometry import plan_steps
+from ..coz.geometry import Target, plan_steps
 from ..coz.record import MAX_STEPS
 from .backbone import ONE_STEP, Backbone, backbone_input
 from .cache import CHILD_PREFIX
@@ -18,16 +18,20 @@ from .prompting import Prompting, prompting_input
 from .start import ignored, start_at_chain, start_at_picture
 from .zoom import center_inputs, frame_inputs, mask_input
 
+LEAST_SCALE, MOST_SCALE = 1.5, 8.0
+
 
 def used_models(dynprompt, node_id: str) -> list[str]:
-    """File names of the models that a node's links lead to, in the order of its inputs."""
+    """File names of the models that a loop's links lead to; those of its chain are in its record."""
     names, seen, waiting = [], set(), [node_id]
     while waiting:
         current = waiting.pop(0)
         if current in seen:
             continue
         seen.add(current)
-        for value in dynprompt.get_node(current)["inputs"].values():
+        for key, value in dynprompt.get_node(current)["inputs"].items():
+            if (current, key) == (node_id, "chain"):
+                continue
             if is_link(value):
                 waiting.append(value[0])
             elif (
@@ -66,8 +70,8 @@ class CoZChainLoop(io.ComfyNode):
                 io.Float.Input(
                     "scale",
                     default=4.0,
-                    min=1.5,
-                    max=8.0,
+                    min=LEAST_SCALE,
+                    max=MOST_SCALE,
                     step=0.01,
                     tooltip="Factor of each step: 4 steps of 4 make 256x.",
                 ),
@@ -107,7 +111,7 @@ class CoZChainLoop(io.ComfyNode):
                 Chain.Input(
                     "chain",
                     optional=True,
-                    tooltip="Optional. A chain to go on with, of CoZ Load Chain or another loop. Its frames, scale and target hold; "
+                    tooltip="Optional. A chain to go on with, from CoZ Load Chain or another loop. Its frames, scale and target hold; "
                     "image takes its picture.",
                 ),
                 io.Int.Input(
@@ -156,6 +160,8 @@ class CoZChainLoop(io.ComfyNode):
             )
         if not 1 <= steps <= MAX_STEPS:  # the schema's limits do not hold for a linked value
             raise ValueError(f"steps must be 1 to {MAX_STEPS}, got {steps}")
+        if not LEAST_SCALE <= scale <= MOST_SCALE:
+            raise ValueError(f"scale must be {LEAST_SCALE:g} to {MOST_SCALE:g}, got {scale:g}")
         if not 0 <= from_step <= MAX_STEPS:
             raise ValueError(f"from_step must be 0 to {MAX_STEPS}, got {from_step}")
         show("reading the picture")
@@ -174,14 +180,15 @@ class CoZChainLoop(io.ComfyNode):
                 child.set_override_display_id(f"{cls.hidden.unique_id}.steps")
             return child
 
-        target = target_of(center_x, center_y, mask)
         if chain is None:
+            target = target_of(center_x, center_y, mask)
             start = start_at_picture(
                 node, links["image"], index, picture.shape[-2:], scale, target, frame, size
             )
         else:
-            notes += ignored(chain, picture, scale, target, frame, size)
             kept = min(from_step, chain.steps, steps)
+            center = None if mask is not None else Target(center_x, center_y)
+            notes += ignored(chain, kept, picture, scale, center, step_prompts, frame, size)
             start = start_at_chain(node, links["chain"], index, chain, kept)
         if backbone["backbone"] == ONE_STEP and start.scale != 4:
             notes.append(
@@ -220,7 +227,9 @@ class CoZChainLoop(io.ComfyNode):
             node("PreviewImage", f"preview_{i}", images=current)
             frames[f"frame_{i}"] = current
             texts[f"text_{i}"] = text
-        models = [*start.models, *used_models(cls.hidden.dynprompt, cls.hidden.unique_id)]
+        models = start.models
+        if plan:
+            models = [*models, *used_models(cls.hidden.dynprompt, cls.hidden.unique_id)]
         collect = node(
             "CoZChainCollect",
             "collect",

@@ -168,4 +168,5 @@ def _append(lines: Path, line: str) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # half a line, from a full disk: it must not swallow this one
                 line = "\n" + line
-        file.write(f"{line}\n".encode())
+        # Half of a character, which an edited record may hold, is no UTF-8, but its escape is JSON.
+        file.write(f"{line}\n".encode("utf-8", "backslashreplace"))

@@ -54,7 +54,7 @@ class CoZSaveChain(io.ComfyNode):
             search_aliases=[*SEARCH_ALIASES, "save image", "export", "16-bit PNG", "resume"],
             is_output_node=True,
             inputs=[
-                Chain.Input("chain", tooltip="Of Chain Loop or CoZ Load Chain."),
+                Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
                 io.String.Input(
                     "filename_prefix",
                     default="chain-of-zoom/chain",

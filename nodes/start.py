@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..coz.chain import ZoomChain
 from ..coz.geometry import Target, Window, carry_target, first_frame
+from ..coz.prompt import join_texts, step_lines
 
 SAME = 1 / 65535
 """Greatest difference of a picture from itself after it was saved with 16 bits."""
@@ -65,29 +66,44 @@ def start_at_chain(node: Callable, link: list, index: int, chain: ZoomChain, kep
         list(chain.windows[: kept + 1]),
         list(chain.prompts[:kept]),
         list(chain.seeds[:kept]),
-        list(chain.models),
+        list(chain.models) if kept else [],
     )
 
 
 def ignored(
-    chain: ZoomChain, image: Tensor, scale: float, target: Target, frame: str, frame_size: int
+    chain: ZoomChain,
+    kept: int,
+    image: Tensor,
+    scale: float,
+    center: Target | None,
+    step_prompts: str,
+    frame: str,
+    frame_size: int,
 ) -> list[str]:
-    """A line that names the inputs which say something else than the chain, whose values hold."""
+    """A line that names the inputs which say something else than the chain, whose values hold.
+
+    ``center`` is None where a mask stands for it: with a chain no mask is used.
+    """
     source, x_0 = chain.frames[:2]
     height, width = x_0.shape[-2:]
     first = first_frame(*source.shape[-2:], frame_size, frame, chain.target)
     same = {
         "image": image.shape == source.shape and torch.allclose(image, source, rtol=0, atol=SAME),
         "scale": scale == chain.scale,
-        "center_x": target.x == chain.target.x,
-        "center_y": target.y == chain.target.y,
+        "center_x": center is None or center.x == chain.target.x,
+        "center_y": center is None or center.y == chain.target.y,
         "frame, size": first[:3] == (height, width, chain.windows[0]),
+        "mask": center is not None,
     }
-    names = ", ".join(name for name in same if not same[name])
-    x, y = chain.target
+    names = [name for name in same if not same[name]]
+    own, told = step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")
+    for i, (line, text) in enumerate(zip(own, told, strict=False), 1):
+        if line not in ("", text):
+            names.append(f"line {i} of step_prompts")
     if not names:
         return []
+    x, y = chain.target
     return [
-        f"Not used, the chain has its own: {names}. It zooms by {chain.scale:g} into {x:.4f}, {y:.4f} "
-        f"of its picture, with frames of {width} x {height}"
+        f"Not used, the chain has its own: {', '.join(names)}. It zooms by {chain.scale:g} into "
+        f"{x:.4f}, {y:.4f} of its picture, with frames of {width} x {height}"
     ]

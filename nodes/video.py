@@ -22,6 +22,9 @@ FRAMES_OUTPUT = 1
 MOST_FRAMES = 8 * 10**9
 """Bytes of the frames output: more than this hardly anyone wants in memory at once."""
 
+MOST_SIDE = 16384
+"""Pixels along a side: more x264 does not take."""
+
 QUALITY = {"crf": "16", "preset": "veryfast"}
 """Of x264: from 18 on down a loss can hardly be seen. Slower presets do not pay for a zoom: measured
 on a photograph 42 dB and 1.1 MB a 9-second film with each, and up to twice the time with "medium".
@@ -49,7 +52,13 @@ def film_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
         height = round(width * rows / columns) if width else rows
     if not width:
         width = round(height * columns / rows)
-    return tuple(max(2, side // 2 * 2) for side in (height, width))
+    height, width = (max(2, side // 2 * 2) for side in (height, width))
+    if max(height, width) > MOST_SIDE:
+        raise ValueError(
+            f"the video would have {width} x {height} pixels, and H.264 has at most {MOST_SIDE} along a "
+            f"side. The chain's frames are {columns} x {rows}: give width and height both"
+        )
+    return height, width
 
 
 @contextmanager

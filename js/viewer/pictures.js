@@ -38,7 +38,7 @@ export class Pictures {
   }
 
   async load(address) {
-    if (this.waiting.has(address) || this.error || this.closed) return
+    if (this.waiting.has(address) || this.decoded.has(address) || this.error || this.closed) return
     this.waiting.add(address)
     try {
       const answer = await this.get(address)

@@ -1,6 +1,6 @@
 // @ts-check
-// The viewer's words. {name} is filled in.
-import { app } from "../../../scripts/app.js"
+// The viewer's words.
+import { texts } from "../language.js"
 
 const EN = {
   viewer: "Zoom viewer",
@@ -76,9 +76,4 @@ const ZH = {
   notMarked: "未能标记：{reason}",
 }
 
-/** @param {keyof typeof EN} key */
-export function text(key, values = {}) {
-  const language = app.extensionManager.setting.get("Comfy.Locale")
-  const words = (language?.startsWith("zh") ? ZH : EN)[key]
-  return words.replace(/\{(\w+)\}/g, (_, name) => values[name])
-}
+export const text = texts(EN, ZH)

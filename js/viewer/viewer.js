@@ -1,14 +1,17 @@
 // @ts-check
 import { api } from "../../../scripts/api.js"
+import { feederOf, setTarget, targetInput } from "../graph.js"
+import { fileAddress } from "../outputs.js"
 import { describe } from "./caption.js"
 import { drawView, layersIn } from "./draw.js"
 import { listen } from "./gestures.js"
-import { aimLoop } from "./loop.js"
 import { factorText, fillBar, makePanel, write } from "./panel.js"
 import { Pictures } from "./pictures.js"
 import * as places from "./places.js"
-import { addressOf, chainsOf, keepView, keptView } from "./record.js"
+import { chainsOf, keepView, keptView } from "./record.js"
 import { text } from "./texts.js"
+
+const LOOP = "CoZChainLoop"
 
 const KEY_ZOOM = 1.25
 const KEY_MOVE = 0.1 // of the view's shorter side
@@ -63,7 +66,7 @@ export class Viewer {
       deepest: () => this.flyTo(this.layers.length - 1),
       bicubic: () => this.toggle(),
       chain: () => this.open((this.index + 1) % this.chains.length),
-      target: () => this.say(aimLoop(this.node, places.targetOf(this.layers, this.view))),
+      target: () => this.aimLoop(),
       save: () => this.save(),
       full: () => this.fill(),
       good: () => this.mark(true),
@@ -89,6 +92,11 @@ export class Viewer {
     this.open(Math.min(this.index, chains.length - 1))
   }
 
+  /** Nothing is left of the run that was looked at. */
+  recall() {
+    if (!this.chains.length && keptView(this.node)) this.say(text("again"), true)
+  }
+
   open(index) {
     this.index = index
     const chain = this.chains[index]
@@ -98,7 +106,7 @@ export class Viewer {
     const view = saved?.shape === shape ? { x: saved.x, y: saved.y, span: saved.span } : null
     if (view) this.bicubic = saved.bicubic
     const layers = places.layersOf(chain.record)
-    const addresses = [...chain.layers, ...chain.bicubic].map(addressOf)
+    const addresses = [...chain.layers, ...chain.bicubic].map(fileAddress)
     const get = (address) => api.fetchApi(address)
     this.coming?.pictures.close()
     const first = view && this.size.width ? layersIn(layers, view, this.size) : [0]
@@ -126,6 +134,17 @@ export class Viewer {
       this.measure()
     }
     source.pictures.prepare()
+    this.request()
+  }
+
+  /** Asks anew for what did not come while the server was away. */
+  retry() {
+    for (const source of [this.shown, this.coming]) {
+      if (!source?.pictures.error) continue
+      source.pictures.error = ""
+      this.say("")
+      source.first.forEach((address) => source.pictures.load(address))
+    }
     this.request()
   }
 
@@ -248,6 +267,17 @@ export class Viewer {
   remember(view = this.view) {
     if (!this.shown) return
     keepView(this.node, { ...view, bicubic: this.bicubic, shape: this.shown.shape })
+  }
+
+  /** Sets the target of the loop that feeds this node to the middle of the view. */
+  aimLoop() {
+    const loop = feederOf(this.node, "chain")
+    if (loop?.type !== LOOP) return this.say(text("noLoop"))
+    const input = targetInput(loop)
+    if (input) return this.say(text("taken", { input }))
+    const [x, y] = places.targetOf(this.layers, this.view)
+    setTarget(loop, x, y)
+    this.say(text("aimed", { x: x.toFixed(4), y: y.toFixed(4) }))
   }
 
   save() {

@@ -17,6 +17,10 @@ POLICY = "Content Security Policy"
 TIMEOUT = 60_000  # the machine may be busy
 
 
+def post(url: str, body: bytes) -> None:
+    urllib.request.urlopen(urllib.request.Request(url, body, method="POST")).close()
+
+
 class Editor:
     """The frontend in a browser, with what it complained about."""
 
@@ -58,6 +62,11 @@ class Editor:
             "vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", name == "vue"
         )
 
+    def show_all(self) -> None:
+        self.page.get_by_role("dialog").wait_for(state="hidden")
+        self.run("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(800)  # the view flies there, pictures are fetched
+
     def show_nodes(self, types: list[str]) -> None:
         """A new graph of these nodes, all of them in view."""
         self.run(
@@ -90,7 +99,8 @@ class Editor:
         }
 
 
-@pytest.fixture(scope="module", params=["pinned", "newest"])
+# Of package scope: while Playwright is open, no other test of the process can run an event loop.
+@pytest.fixture(scope="package", params=["pinned", "newest"])
 def frontend(request) -> Path | None:
     """Folder of the frontend; None is the one that the host pins."""
     if request.param == "pinned":
@@ -100,25 +110,37 @@ def frontend(request) -> Path | None:
     return path
 
 
-@pytest.fixture(scope="module")
-def url(frontend):
-    with serve(frontend=frontend) as url:
-        # Else the template browser opens by itself, a moment after the first visit.
-        setting = f"{url}/settings/Comfy.TutorialCompleted"
-        urllib.request.urlopen(urllib.request.Request(setting, b"true", method="POST")).close()
+@pytest.fixture(scope="package")
+def folder(frontend, tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="package")
+def url(frontend, folder):
+    with serve(frontend=frontend, folder=folder) as url:
         yield url
 
 
-# Of module scope: while Playwright is open, no other test of the process can run an event loop.
-@pytest.fixture(scope="module")
-def editor(url, frontend):
+@pytest.fixture(scope="package")
+def browser(frontend):
     path = chromium_path()
     assert path, "the browser tests need Chromium: make chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1600, "height": 900})
-        yield Editor(page, url, "newest" if frontend else "pinned")
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def editor(browser, url, frontend, folder):
+    # What another module ran, and how it left the page.
+    post(f"{url}/history", b'{"clear": true}')
+    (folder / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)
+    # Else the template browser opens by itself, a moment after the first visit.
+    post(f"{url}/settings/Comfy.TutorialCompleted", b"true")
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    yield Editor(page, url, "newest" if frontend else "pinned")
+    page.close()
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,17 @@ BUILD = """async nodes => {
     app.canvas.setDirty(true, true)
 }"""
 
+# Until the picker has kept its place for a third of a second: the node grows with its picture.
+SETTLED = """async () => {
+    const place = () => JSON.stringify(document.querySelector('.coz-picker').getBoundingClientRect())
+    for (let last, same = 0; same < 20;) {
+        await new Promise(requestAnimationFrame)
+        const now = place()
+        same = now === last ? same + 1 : 0
+        last = now
+    }
+}"""
+
 
 def chain(picture="hubble_deep_field.jpg", between=None, **values):
     """A short chain on the built-in model, small enough to run in a test."""
@@ -67,7 +78,7 @@ def wait_for_picture(editor, width, height):
         }""",
         arg=[width, height],
     )
-    editor.page.wait_for_timeout(300)  # the node grows
+    editor.run(SETTLED)
     box = editor.page.locator(PICKER).bounding_box()
     scale = min(box["width"] / width, box["height"] / height)
     return (

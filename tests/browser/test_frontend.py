@@ -26,9 +26,13 @@ WATCH = """() => {
 }"""
 
 
+def get(url):
+    with urllib.request.urlopen(url) as answer:
+        return json.load(answer)
+
+
 def our_nodes(editor):
-    with urllib.request.urlopen(f"{editor.url}/object_info") as answer:
-        info = json.load(answer)
+    info = get(f"{editor.url}/object_info")
     return {name: node for name, node in info.items() if "chain-of-zoom" in node["python_module"]}
 
 
@@ -98,6 +102,8 @@ def test_template_means_the_same_to_the_frontend(editor, path, renderer):
     editor.use_renderer(renderer)
     open_template(editor, path)
     assert editor.prompt() == read_prompt(path)
+    editor.show_all()
+    editor.screenshot(f"workflow-{path.stem[0]}-{renderer}")
 
 
 def test_a_workflow_of_before_means_the_same(editor):
@@ -243,3 +249,36 @@ def test_help_opens(editor):
     page.mouse.click(x, y)
     page.get_by_test_id("info-button").click()
     page.locator(".node-help-content").get_by_text("Detail beyond the picture").wait_for()
+
+
+def test_blueprint_is_listed_and_runs(editor):
+    listed = get(f"{editor.url}/global_subgraphs")
+    (key,) = (key for key, entry in listed.items() if entry["name"] == "Chain-of-Zoom")
+    blueprint = get(f"{editor.url}/global_subgraphs/{key}")["data"]
+    editor.use_renderer("classic")
+    end = editor.run(
+        """async ([blueprint, steps]) => {
+            await app.loadGraphData(JSON.parse(blueprint))
+            const [zoom] = app.graph.nodes
+            zoom.widgets.find(widget => widget.name === 'steps').value = steps
+            const add = type => {
+                const node = LiteGraph.createNode(type)
+                app.graph.add(node)
+                return node
+            }
+            add('CoZSamplePicture').connect(0, zoom, 0)
+            zoom.connect(0, add('PreviewImage'), 0)
+            const end = new Promise(resolve => {
+                for (const name of ['execution_success', 'execution_error'])
+                    app.api.addEventListener(name, ({detail}) => resolve([name, detail]), {once: true})
+            })
+            await app.queuePrompt(0)
+            return end
+        }""",
+        [blueprint, 2],
+    )
+    assert end[0] == "execution_success", end
+    history = get(f"{editor.url}/history/{end[1]['prompt_id']}")
+    outputs = history[end[1]["prompt_id"]]["outputs"]
+    (record,) = (ui["coz_chain"][0] for ui in outputs.values() if "coz_chain" in ui)
+    assert json.loads(record)["steps"] == 2

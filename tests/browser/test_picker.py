@@ -267,3 +267,46 @@ def test_workflows_and_prompts_hold_nothing_of_the_picker(editor, renderer):
     assert names[-1] == "target"
     assert len(saved[2]) == len(names) - 1
     assert all("target" not in node["inputs"] for node in editor.prompt().values())
+
+
+def test_it_looks_at_the_graph_only_while_it_is_seen(editor):
+    """A copied node is a clone that never comes into a graph, and so is never removed from one."""
+    editor.run(
+        """() => {
+            const {setInterval, clearInterval} = window
+            window.timers = new Set()
+            window.setInterval = (...values) => {
+                const timer = setInterval(...values)
+                if (new Error().stack.includes('/picker.js')) window.timers.add(timer)
+                return timer
+            }
+            window.clearInterval = timer => { clearInterval(timer); window.timers.delete(timer) }
+        }"""
+    )
+    count = "count => window.timers.size === count"
+    build(editor, "classic", chain())
+    editor.page.wait_for_function(count, arg=1)
+    editor.run("() => { app.canvas.copyToClipboard(app.graph.nodes) }")
+    editor.page.wait_for_timeout(300)
+    assert editor.run("window.timers.size") == 1
+    editor.run("() => { app.canvas.ds.offset = [-9000, 0]; app.canvas.setDirty(true, true) }")
+    editor.page.wait_for_function(count, arg=0)
+    editor.run("() => { app.canvas.ds.offset = [80, 130]; app.canvas.setDirty(true, true) }")
+    editor.page.wait_for_function(count, arg=1)
+    editor.run("() => app.graph.clear()")
+    editor.page.wait_for_function(count, arg=0)
+
+
+def test_a_viewer_in_a_subgraph_aims_the_loop_outside(editor):
+    nodes = chain()
+    nodes["shown"] = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
+    build(editor, "classic", nodes)
+    editor.run(
+        """async () => {
+            const {feederOf, setTarget} = await import('/extensions/chain-of-zoom/graph.js')
+            const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
+            const {subgraph} = app.graph.convertToSubgraph(new Set([viewer]))
+            setTarget(feederOf(subgraph.nodes[0], 'chain'), 0.25, 1.5)
+        }"""
+    )
+    assert target(editor) == [0.25, 1]

@@ -18,20 +18,19 @@ from playwright.sync_api import expect
 from coz.geometry import Window
 from tools.workflow import TEMPLATE
 
+from .conftest import post
+
 RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
 VIEWER = ".coz-viewer"
 HOSTILE = "<img src=x onerror=window.hacked=1>"
 PROMPTS = f"a rocket on its pad\n{HOSTILE}\n-\nrust & rivets"
 
-# The template with a viewer on the loop's chain, the viewer alone in view.
+# The template, its viewer alone in view.
 BUILD = """async ([workflow, prompts]) => {
     await app.loadGraphData(workflow)
     const loop = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
     loop.widgets.find(widget => widget.name === 'step_prompts').value = prompts
-    const viewer = LiteGraph.createNode('CoZZoomViewer')
-    app.graph.add(viewer)
-    viewer.pos = [3000, 0]
-    loop.connect(3, viewer, 0)
+    app.graph.nodes.find(node => node.type === 'CoZZoomViewer').pos = [3000, 0]
     app.canvas.ds.scale = 1
     app.canvas.ds.offset = [-2700, 100]
     app.canvas.setDirty(true, true)
@@ -217,6 +216,7 @@ def test_the_wheel_zooms_to_256x_at_the_pointer(editor, show, renderer):
         editor.page.mouse.wheel(0, -delta)
         editor.page.wait_for_timeout(40)
         seen.append(viewer.locator(".label").text_content())
+        assert len(seen) < 100, seen[-3:]
     label = viewer.locator(".label")
     expect(label).to_have_text("256x · step 4 of 4")
     scales = [text.partition(" · ")[2] for text in seen]
@@ -554,3 +554,8 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, show):
         "These pictures are no longer on the server. Run again."
     )
     editor.screenshot("viewer-gone")
+    post(f"{editor.url}/history", b'{"clear": true}')  # as a restart of the server does
+    editor.reload()
+    expect(viewer.locator(".message")).to_have_text(
+        "These pictures are no longer on the server. Run again."
+    )

@@ -15,6 +15,7 @@ class Server:
         self.sent.append((event, data))
 
     def send_progress_text(self, text, node_id, sid=None):
+        text.encode()  # which the real one sends
         self.sent.append(("progress_text", (node_id, text)))
 
 

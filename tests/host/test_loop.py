@@ -254,3 +254,19 @@ def test_linked_steps_are_checked_too(executor, steps):
     prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": steps}}
     with pytest.raises(RuntimeError, match=f"steps must be 1 to 16, got {steps}"):
         executor("CLASSIC").run(prompt)
+
+
+@pytest.mark.parametrize("scale", [1.0, 8.5])
+def test_linked_scale_is_checked_too(executor, scale):
+    prompt = chain_prompt(scale=["number", 0])
+    prompt["number"] = {"class_type": "PrimitiveFloat", "inputs": {"value": scale}}
+    with pytest.raises(RuntimeError, match=f"scale must be 1.5 to 8, got {scale:g}"):
+        executor("CLASSIC").run(prompt)
+
+
+def test_status_is_text_and_never_html(executor):
+    """Its receiver parses it as HTML: there "<" is itself where no letter follows."""
+    host = executor("CLASSIC")
+    host.run(chain_prompt(steps=1, step_prompts="<img src=x onerror=alert(1)> & half a \ud83d"))
+    _, text = [data for event, data in host.server.sent if event == "progress_text"][-1]
+    assert text == "1 step, 4x\n<\u200bimg src=x onerror=alert(1)> & half a ?"

@@ -97,6 +97,38 @@ def test_another_picture_is_named(executor, keep):
     assert "Not used, the chain has its own: image." in told(host)[-1]
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0], ids=["empty mask", "mask"])
+def test_a_mask_is_not_used_with_a_chain(executor, keep, value):
+    host = executor("CLASSIC")
+    prompt = resumed({"steps": 1}, steps=1, mask=["mask", 0], center_x=0.9)
+    size = {"width": 64, "height": 64}
+    prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": value} | size}
+    host.run(prompt)
+    assert "Not used, the chain has its own: mask. It zooms" in told(host)[-1]
+    assert keep[0]["chain"].target == (0.02, 0.6)
+
+
+def test_texts_of_kept_steps_that_are_others_are_named(executor, keep):
+    host = executor("CLASSIC")
+    host.run(resumed({"steps": 3, "step_prompts": "a\n-\nc"}, steps=4, step_prompts="\nb\nx\nd"))
+    names = "line 2 of step_prompts, line 3 of step_prompts"
+    assert f"Not used, the chain has its own: {names}. It zooms" in told(host)[-1]
+    assert keep[0]["prompts"] == "a\n-\nc\nd"
+
+
+@pytest.mark.parametrize(
+    ("kept", "steps", "models"),
+    [(0, 1, ["other"]), (1, 2, ["first", "other"]), (2, 2, ["first"])],
+    ids=["none kept", "one kept", "all kept"],
+)
+def test_the_record_names_the_models_that_were_used(executor, keep, kept, steps, models):
+    files = {"first": "coz_lite_x4.safetensors", "other": "coz_lite_x4_texture.safetensors"}
+    prompt = resumed({"steps": 2}, steps=steps, from_step=kept, model=("other", 0))
+    prompt["other"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": files["other"]}}
+    executor("CLASSIC").run(prompt)
+    assert keep[0]["chain"].models == tuple(files[name] for name in models)
+
+
 @pytest.mark.parametrize("step", [-1, 17])
 def test_linked_from_step_is_checked_too(executor, keep, step):
     prompt = resumed({"steps": 2}, from_step=["number", 0])

@@ -115,7 +115,7 @@ def test_it_writes_nothing_when_nothing_changed(server, run, shown, folders):
     assert sorted(folders[0].iterdir()) == before
 
 
-def test_a_list_of_pictures_gives_a_chain_each(node, make_chain):
+def test_each_chain_is_shown_with_its_own_layers(node, make_chain):
     chains = [make_chain(steps=1), make_chain(steps=2)]
     sent = [node("CoZZoomViewer").execute(chain).ui for chain in chains]
     assert [len(ui["coz_layers"]) for ui in sent] == [3, 4]
@@ -220,6 +220,20 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_loses_nothing(server, s
     aside.rename(folder)
     assert code == 507
     assert answer["error"].startswith("The mark could not be written: ")
+
+
+def test_half_a_character_in_a_prompt_can_be_marked(node, make_chain, tmp_path, monkeypatch):
+    import folder_paths
+
+    chain = make_chain(steps=1)
+    chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d 好"), chain.frames)
+    viewer = node("CoZZoomViewer")
+    mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
+    run = viewer.execute(chain).ui["coz_layers"][0]["filename"]
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    assert [mark(run, 1, good) for good in (True, True, False)] == [True, False, True]
+    lines = (tmp_path / "chain-of-zoom" / "preferences.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["\ud83d 好"] * 2
 
 
 def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path, monkeypatch):
