@@ -23,7 +23,7 @@ serve: host
 
 test: chromium
 	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
-	.venv/bin/pytest tests -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 2 --dist loadfile
 
 lint: host
 	.venv/bin/ruff check .

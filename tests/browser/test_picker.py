@@ -140,6 +140,7 @@ def test_the_mark_follows_typed_values_and_undo(editor, renderer):
     assert target(editor)[0] > 0.7
     page.keyboard.press("ArrowLeft")
     picked = target(editor)
+    page.wait_for_timeout(500)  # the frontend is still keeping the state to go back to
     page.keyboard.press("Control+z")
     page.wait_for_function(
         """x => app.graph.nodes.find(n => n.type === 'CoZChainLoop')
