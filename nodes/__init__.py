@@ -1,4 +1,5 @@
 from comfy_api.latest import Caching, ComfyExtension, io
+from server import PromptServer
 
 from .cache import ChainCache
 from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
@@ -9,7 +10,7 @@ from .extractor_loader import CoZLoadPromptExtractor
 from .host import register_builtin_models
 from .loop import CoZChainLoop
 from .lora import CoZLoadSRLoRA
-from .preferences import register_route
+from .preferences import take_marks
 from .prompt import CoZPromptExtractor
 from .sample import CoZSamplePicture, serve_pictures
 from .saved import CoZLoadChain, CoZSaveChain
@@ -23,8 +24,10 @@ from .zoom import CoZCropCenterZoom, CoZFitImage
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
-        serve_pictures()
-        register_route()
+        if hasattr(PromptServer, "instance"):  # tests and benchmarks load the nodes alone
+            routes = PromptServer.instance.routes
+            serve_pictures(routes)
+            take_marks(routes)
         await Caching().register_provider(ChainCache())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from aiohttp import web
 from PIL import Image
-from server import PromptServer
 
 from ..coz.chain import ZoomChain
 from ..coz.geometry import Window
@@ -89,10 +88,9 @@ def mark(run: str, step: int, good: bool) -> bool:
     return True
 
 
-def register_route() -> None:
-    # Where only the nodes are loaded, as in tests and benchmarks, there is no server.
-    if hasattr(PromptServer, "instance"):
-        PromptServer.instance.routes.post(ROUTE)(_answer)
+def take_marks(routes: web.RouteTableDef) -> None:
+    """Let the viewer mark prompts."""
+    routes.post(ROUTE)(_answer)
 
 
 async def _answer(request: web.Request) -> web.Response:

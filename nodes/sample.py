@@ -3,7 +3,6 @@ import torch
 from aiohttp import web
 from comfy_api.latest import io
 from PIL import Image
-from server import PromptServer
 
 from .host import PACK, SEARCH_ALIASES
 
@@ -14,12 +13,10 @@ def picture_names() -> list[str]:
     return sorted(p.name for p in PICTURES.iterdir() if p.suffix in {".jpg", ".png"})
 
 
-def serve_pictures() -> None:
+def serve_pictures(routes: web.RouteTableDef) -> None:
     """Let the page show a sample picture before anything has run."""
-    if not hasattr(PromptServer, "instance"):
-        return  # loaded without a server, as some tests and scripts do
 
-    @PromptServer.instance.routes.get("/chain_of_zoom/pictures/{name}")
+    @routes.get("/chain_of_zoom/pictures/{name}")
     async def picture(request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
         if name not in picture_names():
