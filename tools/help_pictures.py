@@ -8,13 +8,13 @@ import io
 import json
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from .chromium import BROWSER_ARGUMENTS, chromium_path
+from .frontend import post, wait_until_ready
 from .host import ROOT
 from .server import serve
 
@@ -253,17 +253,13 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         for key, value in SETTINGS.items():
-            body = json.dumps(value).encode()
-            urllib.request.urlopen(
-                urllib.request.Request(f"{url}/settings/{key}", body, method="POST")
-            ).close()
+            post(f"{url}/settings/{key}", value)
         browser = playwright.chromium.launch(
             executable_path=chromium_path(), args=BROWSER_ARGUMENTS
         )
         page = browser.new_page(viewport={"width": 1900, "height": 1300})
         page.goto(url)
-        page.wait_for_function("!!(window.LiteGraph?.registered_node_types.CoZChainLoop)")
-        page.wait_for_load_state("networkidle")
+        wait_until_ready(page)
         for name in names:
             save(run_scene(page, name) if name in SCENES else show_wired(page, name), name)
         browser.close()

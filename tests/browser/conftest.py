@@ -1,5 +1,4 @@
 import re
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -7,18 +6,14 @@ from playwright.sync_api import sync_playwright
 
 from tools import host
 from tools.chromium import BROWSER_ARGUMENTS, chromium_path
+from tools.frontend import post, wait_until_ready
 from tools.server import serve
 
-READY = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
 OURS = re.compile("chain-of-zoom|coz", re.IGNORECASE)
 # The frontend asks for the reader's language first, then for the page without one.
 HELP_PROBE = re.compile(r"/docs/\w+/\w+\.md$")
 POLICY = "Content Security Policy"
 TIMEOUT = 60_000  # the machine may be busy
-
-
-def post(url: str, body: bytes) -> None:
-    urllib.request.urlopen(urllib.request.Request(url, body, method="POST")).close()
 
 
 class Editor:
@@ -33,9 +28,8 @@ class Editor:
         page.on("console", self._listen)
         page.set_default_timeout(TIMEOUT)
         page.goto(url)
-        page.wait_for_function(READY)
         page.get_by_text("Unsaved Workflow").first.wait_for()  # the workflow it starts with
-        page.wait_for_load_state("networkidle")
+        wait_until_ready(page)
 
     def _listen(self, message) -> None:
         text, source = message.text, message.location.get("url", "")
@@ -50,8 +44,7 @@ class Editor:
     def reload(self) -> None:
         """Load the page again; the frontend opens the same workflow."""
         self.page.reload()
-        self.page.wait_for_function(READY)
-        self.page.wait_for_load_state("networkidle")
+        wait_until_ready(self.page)
 
     def screenshot(self, name: str) -> None:
         """Keep what is on the screen as screenshots/<frontend>-<name>.png, to be looked at."""
@@ -134,10 +127,10 @@ def browser(frontend):
 @pytest.fixture(scope="module")
 def editor(browser, url, frontend, folder):
     # What another module ran, and how it left the page.
-    post(f"{url}/history", b'{"clear": true}')
+    post(f"{url}/history", {"clear": True})
     (folder / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)
     # Else the template browser opens by itself, a moment after the first visit.
-    post(f"{url}/settings/Comfy.TutorialCompleted", b"true")
+    post(f"{url}/settings/Comfy.TutorialCompleted", True)
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     yield Editor(page, url, "newest" if frontend else "pinned")
     page.close()

@@ -16,9 +16,8 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from coz.geometry import Window
+from tools.frontend import post
 from tools.workflow import TEMPLATE
-
-from .conftest import post
 
 RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
 VIEWER = ".coz-viewer"
@@ -554,7 +553,7 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, show):
         "These pictures are no longer on the server. Run again."
     )
     editor.screenshot("viewer-gone")
-    post(f"{editor.url}/history", b'{"clear": true}')  # as a restart of the server does
+    post(f"{editor.url}/history", {"clear": True})  # as a restart of the server does
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(
         "These pictures are no longer on the server. Run again."
