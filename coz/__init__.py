@@ -5,9 +5,26 @@ Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain 
 here knows ComfyUI.
 """
 
+from .blend import TileBlend
 from .chain import ZoomChain, __version__, step_seed
-from .color import adain_align, wavelet_align
-from .geometry import Target, Window, carry_target, first_frame, plan_steps, zoom_window
+from .color import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
+from .color_method import best_align, color_align, hybrid_align
+from .complexity import complexity_map
+from .consistency import agreement, back_project
+from .detail import disagreement, invented, invented_map, octaves
+from .ensemble import self_ensemble
+from .geometry import (
+    Target,
+    TileLayout,
+    TileRow,
+    Window,
+    adaptive_layout,
+    carry_target,
+    first_frame,
+    plan_steps,
+    tile_layout,
+    zoom_window,
+)
 from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
 from .prompt import join_texts, step_texts
 from .resample import crop, resize
@@ -16,25 +33,44 @@ from .view import Zoom, zoom_times
 
 __all__ = [
     "Target",
+    "TileBlend",
+    "TileLayout",
+    "TileRow",
     "Window",
     "Zoom",
     "ZoomChain",
     "__version__",
     "adain_align",
+    "adaptive_layout",
+    "agreement",
+    "back_project",
+    "best_align",
     "carry_target",
+    "color_align",
+    "complexity_map",
     "crop",
+    "disagreement",
     "first_frame",
+    "histogram_align",
+    "hybrid_align",
+    "invented",
+    "invented_map",
     "join_texts",
+    "low_distance",
+    "octaves",
     "one_step_noise",
     "pad_to_multiple",
     "plan_steps",
     "resize",
+    "self_ensemble",
     "step_seed",
     "step_texts",
     "strip",
+    "tile_layout",
     "to_model",
     "to_vae",
     "wavelet_align",
+    "ycbcr_align",
     "zoom_times",
     "zoom_window",
 ]

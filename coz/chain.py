@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -39,6 +40,11 @@ class ZoomChain:
     """The point that every step aims at, as fractions of the source."""
     models: tuple[str, ...] = ()
     """File names of the models that made it."""
+    agreements: tuple[float, ...] = ()
+    """How well step i repeats the window that it enlarged: PSNR in dB, ``MOST_DECIBELS`` also where
+    they are equal. NaN where it was not measured; none at all in older records."""
+    invented: tuple[float, ...] = ()
+    """The share of step i's energy, 0..1, that is not in that window enlarged; as ``agreements``."""
 
     def __post_init__(self) -> None:
         """Refuse a record whose parts do not fit together."""
@@ -52,6 +58,11 @@ class ZoomChain:
         ):
             if length != expected:
                 raise ValueError(f"a chain of {steps} steps has {expected} {name}, got {length}")
+        for name, figures in (("agreements", self.agreements), ("invented", self.invented)):
+            if len(figures) not in {0, steps}:
+                raise ValueError(
+                    f"a chain of {steps} steps has {steps} {name} or none, got {len(figures)}"
+                )
 
     @property
     def steps(self) -> int:
@@ -112,6 +123,8 @@ class ZoomChain:
                 "windows": [[float(v) for v in window] for window in self.windows],
                 "prompts": list(self.prompts),
                 "seeds": list(self.seeds),
+                "agreements": _figures(self.agreements),
+                "invented": _figures(self.invented),
                 "target": list(self.target),
                 "models": list(self.models),
                 "pack": __version__,
@@ -139,6 +152,13 @@ class ZoomChain:
             seeds=record.seeds,
             target=record.target or Target(0.5, 0.5),
             models=record.models,
+            agreements=record.agreements,
+            invented=record.invented,
         )
         # The first records named no target; the middle of the deepest window is near it.
         return chain if record.target else replace(chain, target=chain.middle())
+
+
+def _figures(figures: tuple[float, ...]) -> list[float | None]:
+    """JSON has no NaN."""
+    return [None if math.isnan(figure) else figure for figure in figures]

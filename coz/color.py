@@ -1,5 +1,7 @@
 """Colour alignment: what super-resolution invents keeps the colours of what it was given."""
 
+from itertools import product
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,9 @@ WAVELET_LEVELS = 5
 
 ADAIN_EPS = 1e-5
 """Chain-of-Zoom utils/wavelet_color_fix.py, calc_mean_std(eps=1e-5)."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Share of red, green and blue in the luma: ITU-R BT.601."""
 
 
 def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
@@ -30,15 +35,7 @@ def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -
     Source: StableSR color fix, as used by Chain-of-Zoom utils/wavelet_color_fix.py.
     Deviation: any number of levels and channels (upstream fixes 5 and 3).
     """
-    _require_same_shape(sr, reference)
-    if levels < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")
-    low = reference.float() - sr.float()
-    rows = torch.empty_like(low)
-    for level in range(levels):
-        _blur(low, 2**level, -1, out=rows)
-        _blur(rows, 2**level, -2, out=low)
-    return low.add_(sr)
+    return _low_difference(sr, reference, levels).add_(sr)
 
 
 def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
@@ -61,6 +58,117 @@ def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
     sr_mean, sr_std = _mean_std(sr.float())
     mean, std = _mean_std(reference.float())
     return (sr.float() - sr_mean) / sr_std * std + mean
+
+
+def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
+    """Give ``sr`` the two chroma channels of ``reference``; keep its luma.
+
+    In full-range YCbCr each of red, green and blue is the luma plus a part that is the chroma's
+    alone, so the exchange is one addition: the reference plus the difference of the lumas.
+
+    Args:
+        sr: (B, 3, H, W), red, green, blue, any float dtype, values in [0, 1].
+        reference: same shape as ``sr``.
+
+    Returns:
+        (B, 3, H, W) float32, not clamped.
+
+    Raises:
+        ValueError: If the two shapes differ or there are not 3 channels.
+    """
+    _require_same_shape(sr, reference)
+    if sr.shape[1] != 3:
+        raise ValueError(f"ycbcr needs 3 channels (red, green, blue), got {sr.shape[1]}")
+    red, green, blue = (reference.float() - sr.float()).unbind(1)
+    luma = red.mul_(LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    return reference.float() - luma.unsqueeze(1)
+
+
+def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
+    """Give each channel of ``sr`` the distribution of values of ``reference``.
+
+    A value of ``sr`` becomes the value of ``reference`` that as many pixels do not exceed,
+    interpolated where the reference repeats a value. Equal values stay equal and their order is
+    kept. Images and channels are matched one by one, so the working memory is that of one plane.
+
+    Args:
+        sr: (B, C, H, W), any float dtype, values in [0, 1].
+        reference: same shape as ``sr``.
+
+    Returns:
+        (B, C, H, W) float32, within the range of ``reference``.
+
+    Raises:
+        ValueError: If the two shapes differ.
+
+    Source: skimage.exposure.match_histograms, with the same result.
+    """
+    _require_same_shape(sr, reference)
+    matched = torch.empty(sr.shape, device=sr.device)
+    for at in product(range(sr.shape[0]), range(sr.shape[1])):
+        _match_plane(
+            sr[at].float().flatten(), reference[at].float().flatten(), matched[at].view(-1)
+        )
+    return matched
+
+
+def low_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
+    """How far the low frequencies of each image of ``sr`` are from those of ``reference``.
+
+    Args:
+        sr: (B, C, H, W), any float dtype, values in [0, 1].
+        reference: same shape as ``sr``.
+        levels: The low frequencies are those that ``wavelet_align`` takes with so many blurs.
+
+    Returns:
+        (B,) float32: root of the mean squared difference over channels and pixels.
+
+    Raises:
+        ValueError: If the two shapes differ or ``levels`` is below 1.
+    """
+    return _low_difference(sr, reference, levels).square_().mean((1, 2, 3)).sqrt_()
+
+
+def _low_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
+    _require_same_shape(sr, reference)
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    low = reference.float() - sr.float()
+    rows = torch.empty_like(low)
+    for level in range(levels):
+        _blur(low, 2**level, -1, out=rows)
+        _blur(rows, 2**level, -2, out=low)
+    return low
+
+
+def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
+    ordered, places = _sort(plane)
+    wanted, _ = _sort(reference)
+    count, upto = _not_above(ordered), _not_above(wanted)
+    values, repeats = wanted[upto - 1], _steps(upto)
+    upper = torch.searchsorted(upto, count)
+    lower = (upper - 1).clamp_(min=0)  # nothing lies below the lowest value
+    share = 1 - (upto[upper] - count) / repeats[upper]
+    matched = torch.lerp(values[lower], values[upper], share)
+    out[places] = matched.repeat_interleave(_steps(count))
+
+
+def _not_above(ordered: Tensor) -> Tensor:
+    """For each distinct value, in order: the number of values that do not exceed it."""
+    ends = torch.nonzero(ordered[1:] > ordered[:-1]).flatten() + 1
+    return torch.cat((ends, ends.new_tensor([len(ordered)])))
+
+
+def _steps(counts: Tensor) -> Tensor:
+    return counts.diff(prepend=counts.new_zeros(1))
+
+
+def _sort(plane: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``plane.sort()`` of float32, by its bits: whole numbers are sorted three times as fast."""
+    bits = plane.view(torch.int32)
+    # Below zero the bits fall where the value rises.
+    bits, places = (bits ^ (bits >> 31 & 0x7FFFFFFF)).sort()
+    return (bits ^ (bits >> 31 & 0x7FFFFFFF)).view(torch.float32), places
 
 
 def _blur(image: Tensor, radius: int, dim: int, out: Tensor) -> None:

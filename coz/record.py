@@ -1,6 +1,7 @@
 """A chain's record in JSON, checked value by value: anyone may have edited the file."""
 
 import json
+import math
 import re
 import reprlib
 from collections.abc import Callable
@@ -28,6 +29,9 @@ SEED_BITS = 53
 TOLERANCE = 1e-6
 """Of a window's place, as a fraction of the frame it lies in: windows are rounded floats."""
 
+DECIBELS = (-10, 1000)
+"""An agreement lies in it: few are below 0, where the shrunk picture overshoots, or above 99."""
+
 REQUIRED = ("version", "scale", "frames", "windows", "prompts", "seeds")
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -48,6 +52,10 @@ class Record:
     models: tuple[str, ...]
     sha256: tuple[str, ...] | None
     """Of the frames' files, the source's first. None where nothing is to be compared."""
+    agreements: tuple[float, ...]
+    """In dB, NaN where not measured; empty in older records."""
+    invented: tuple[float, ...]
+    """0..1, NaN where not measured; empty in older records."""
 
 
 def read_record(text: str) -> Record:
@@ -94,6 +102,8 @@ def read_record(text: str) -> Record:
         target=None if target is None else _target(target),
         models=() if models is None else _models(models),
         sha256=None if hashes is None else _each("sha256", hashes, steps, steps + 2, _hash),
+        agreements=_figures("agreements", record.get("agreements"), steps, DECIBELS),
+        invented=_figures("invented", record.get("invented"), steps, (0, 1)),
     )
 
 
@@ -109,6 +119,18 @@ def _number(field: str, value: object, low: float, high: float) -> float:
     if type(value) not in (int, float) or not low <= cast("float", value) <= high:
         raise _unlike(field, value, f"a number from {low} to {high}")
     return float(cast("float", value))
+
+
+def _figures(
+    field: str, value: object, steps: int, limits: tuple[float, float]
+) -> tuple[float, ...]:
+    if value is None or value == []:
+        return ()
+
+    def figure(field: str, value: object) -> float:
+        return math.nan if value is None else _number(field, value, *limits)
+
+    return _each(field, value, steps, steps, figure)
 
 
 def _seed(field: str, value: object) -> int:

@@ -84,7 +84,7 @@ def _along_height(
     in_size = image.shape[-2]
     if size == in_size and start == 0 and length == in_size:
         return image
-    index, weight = _taps(in_size, size, start, length, resampling)
+    index, weight = taps(in_size, size, start, length, resampling)
     index, weight = index.to(image.device), weight.to(image)
     image = image.contiguous()
     out = image.new_zeros((*image.shape[:-2], size, image.shape[-1]))
@@ -93,7 +93,7 @@ def _along_height(
     return out
 
 
-def _taps(
+def taps(
     in_size: int, size: int, start: float, length: float, resampling: Resampling
 ) -> tuple[Tensor, Tensor]:
     """(taps, size) indices of the input pixels that make each output pixel, and their weights."""

@@ -2,11 +2,17 @@ from comfy_api.latest import Caching, ComfyExtension, io
 from server import PromptServer
 
 from .cache import ChainCache
+from .check import CoZChainCheck
 from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
 from .color import CoZColorFix
+from .consistency import CoZConsistency
+from .detail import CoZDetailMap
 from .diffusion import CoZRefineStep, CoZSRStep
 from .encode import CoZEncodePrompt
+from .ensemble import CoZSelfEnsemble
 from .extractor_loader import CoZLoadPromptExtractor
+from .full_image import CoZFullImage
+from .gate import CoZChainGate
 from .host import register_builtin_models
 from .loop import CoZChainLoop
 from .lora import CoZLoadSRLoRA
@@ -15,6 +21,8 @@ from .prompt import CoZPromptExtractor
 from .sample import CoZSamplePicture, serve_pictures
 from .saved import CoZLoadChain, CoZSaveChain
 from .strip import CoZZoomStrip
+from .tile_prompts import CoZTilePrompts
+from .tiles import CoZTiles
 from .upscale import CoZUpscaleStep
 from .video import CoZZoomVideo
 from .viewer import CoZZoomViewer
@@ -38,10 +46,12 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZSRStep,
             CoZColorFix,
             CoZFitImage,
+            CoZFullImage,
             CoZUpscaleStep,
             CoZRefineStep,
             CoZEncodePrompt,
             CoZLoadSRLoRA,
+            CoZSelfEnsemble,
             CoZLoadPromptExtractor,
             CoZSamplePicture,
             CoZSaveChain,
@@ -49,9 +59,15 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZZoomViewer,
             CoZZoomVideo,
             CoZZoomStrip,
+            CoZConsistency,
+            CoZDetailMap,
             CoZChainInput,
             CoZChainFrames,
+            CoZChainCheck,
+            CoZChainGate,
             CoZChainCollect,
+            CoZTilePrompts,
+            CoZTiles,
         ]
 
 

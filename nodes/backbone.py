@@ -9,23 +9,26 @@ from .diffusion import denoise_inputs, latent_shift_input
 from .encode import T5_TOKENS
 from .upscale import resampling_input
 
+AS_LINKS = {"raw_link": True, "lazy": True}
+"""For a node that expands: it hands its models on to its children and need not load them."""
+
 UPSCALE_MODEL, ONE_STEP, ANY_CHECKPOINT = "upscale model", "one-step diffusion", "any checkpoint"
 
 
-def checkpoint_inputs() -> list[io.Input]:
+def checkpoint_inputs(**handed) -> list[io.Input]:
     return [
         io.Model.Input(
             "model",
-            raw_link=True,
-            lazy=True,
+            **handed,
             tooltip="one-step diffusion: an SR model, from CoZ Load SR LoRA or merged. any checkpoint: any image model.",
         ),
-        io.Vae.Input("vae", raw_link=True, lazy=True, tooltip="The VAE of model."),
-        io.Clip.Input("clip", raw_link=True, lazy=True, tooltip="The text encoders of model."),
+        io.Vae.Input("vae", **handed, tooltip="The VAE of model."),
+        io.Clip.Input("clip", **handed, tooltip="The text encoders of model."),
     ]
 
 
-def backbone_input() -> io.Input:
+def backbone_input(**handed) -> io.Input:
+    """``handed``: how its models arrive, AS_LINKS or as themselves."""
     return io.DynamicCombo.Input(
         "backbone",
         options=[
@@ -34,8 +37,7 @@ def backbone_input() -> io.Input:
                 [
                     io.UpscaleModel.Input(
                         "upscale_model",
-                        raw_link=True,
-                        lazy=True,
+                        **handed,
                         tooltip="Any model of Load Upscale Model; coz_lite_x4 and coz_lite_x4_texture come with "
                         "the pack.",
                     ),
@@ -45,14 +47,14 @@ def backbone_input() -> io.Input:
             io.DynamicCombo.Option(
                 ONE_STEP,
                 [
-                    *checkpoint_inputs(),
+                    *checkpoint_inputs(**handed),
                     latent_shift_input(),
                 ],
             ),
             io.DynamicCombo.Option(
                 ANY_CHECKPOINT,
                 [
-                    *checkpoint_inputs(),
+                    *checkpoint_inputs(**handed),
                     io.String.Input(
                         "negative",
                         default="",

@@ -50,6 +50,8 @@ class ChainCache(Caching.CacheProvider):
         replaced = self.values.pop(key, None)
         if replaced is not None:
             self.size -= _size(replaced)
+        if _size(value) > LIMIT:  # it would push out all the others, and itself
+            return
         self.values[key] = value
         self.size += _size(value)
         while self.size > LIMIT:

@@ -1,17 +1,35 @@
 import json
+from math import isnan, nan
 
 import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 
 from ..coz.chain import ZoomChain
+from ..coz.consistency import decibels
+from ..coz.detail import percent
 from ..coz.geometry import Target, Window
 from ..coz.prompt import join_texts
 from ..coz.record import MAX_STEPS
 from ..coz.strip import factor_label
+from .check import Shown
+from .gate import is_below, judged
 from .host import preview_of, show, to_bchw, to_image
 
 Chain = io.Custom("COZ_CHAIN")
+
+OF_A_STEP = ("frame", "shown", "agreement", "invented")
+SHARE_DECIMALS = 4
+
+
+def figures(agreements: list[float], invented: list[float]) -> str:
+    """Of some steps, "?" where one was not measured; "" where none was."""
+    if all(map(isnan, agreements)):
+        return ""
+    true = ", ".join("?" if isnan(db) else decibels(db) for db in agreements)
+    new = ", ".join("?" if isnan(share) else percent(share) for share in invented)
+    joint = "; " if len(agreements) > 1 else ", "
+    return f"agrees with its input to {true}{joint}invented {new}"
 
 
 class CoZChainInput(io.ComfyNode):
@@ -63,6 +81,12 @@ class CoZChainCollect(io.ComfyNode):
         numbers = range(1, MAX_STEPS + 1)
         frames = [io.Image.Input(f"frame_{i}", optional=True, lazy=True) for i in (0, *numbers)]
         texts = [io.String.Input(f"text_{i}", optional=True, lazy=True) for i in numbers]
+        shown = [Shown.Input(f"shown_{i}", optional=True, lazy=True) for i in numbers]
+        measured = [
+            io.Float.Input(f"{name}_{i}", optional=True, lazy=True)
+            for name in ("agreement", "invented")
+            for i in numbers
+        ]
         return io.Schema(
             node_id="CoZChainCollect",
             display_name="CoZ Chain Collect",
@@ -79,8 +103,12 @@ class CoZChainCollect(io.ComfyNode):
                 io.String.Input("target"),
                 io.String.Input("models"),
                 io.String.Input("notes"),
+                io.Int.Input("kept"),
+                io.Float.Input("stop_below"),
                 *frames,
                 *texts,
+                *shown,
+                *measured,
             ],
             outputs=[
                 io.Image.Output("image"),
@@ -91,44 +119,107 @@ class CoZChainCollect(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, steps, notes="", **parts):
-        # One frame at a time, its text before it: only so can a chain end before its last step.
-        for i in range(steps + 1):
+    def fingerprint_inputs(cls, **parts) -> float:
+        # Never kept: its key holds the whole chain, and the host would look it up at every request,
+        # which takes longer than to gather the frames again.
+        return nan
+
+    @classmethod
+    def last_step(cls, steps, kept, stop_below, parts) -> int:
+        """The step that the chain ends with, as far as it is known."""
+        for i in range(max(kept, 1), steps):
+            agreement = parts.get(f"agreement_{i}")
+            if agreement is not None and is_below(agreement, stop_below):
+                return i
+        return steps
+
+    @classmethod
+    def figures(cls, i, parts) -> tuple[float, float]:
+        """How well step i agrees with its input, in dB, and the share of it that is invented."""
+        agreement = parts.get(f"agreement_{i}")
+        invented = parts.get(f"invented_{i}")
+        return (
+            nan if agreement is None else judged(agreement),
+            nan if invented is None else round(invented, SHARE_DECIMALS),
+        )
+
+    @classmethod
+    def check_lazy_status(cls, steps, kept, stop_below, notes="", **parts):
+        # One step at a time, its text before it: only so can a chain end before its last step.
+        for i in range(cls.last_step(steps, kept, stop_below, parts) + 1):
             text = parts.get(f"text_{i}")
             if i and text is None:
-                wanted, doing = f"text_{i}", "asking the vision-language model"
+                wanted, doing = [f"text_{i}"], "asking the vision-language model"
             elif parts.get(f"frame_{i}") is None:
-                wanted, doing = f"frame_{i}", "super-resolving"
+                names = OF_A_STEP if i > kept else OF_A_STEP[:1]
+                wanted, doing = [f"{name}_{i}" for name in names], "super-resolving"
             else:
                 continue
             comfy.utils.ProgressBar(steps + 1).update_absolute(i)
             if i:
-                show("\n".join(filter(None, [f"step {i} of {steps}: {doing}", text, notes])))
-            return [wanted]
+                db, share = cls.figures(i - 1, parts)
+                before = "" if isnan(db) else f"step {i - 1} {figures([db], [share])}"
+                lines = [f"step {i} of {steps}: {doing}", text, before, notes]
+                show("\n".join(filter(None, lines)))
+            return wanted
         return []
 
     @classmethod
     def execute(
-        cls, image, scale, steps, windows, seeds, target, models, notes, **parts
+        cls,
+        image,
+        scale,
+        steps,
+        windows,
+        seeds,
+        target,
+        models,
+        notes,
+        kept,
+        stop_below,
+        **parts,
     ) -> io.NodeOutput:
-        images = [parts[f"frame_{i}"] for i in range(steps + 1)]
-        texts = [parts[f"text_{i + 1}"] for i in range(steps)]
+        last = cls.last_step(steps, kept, stop_below, parts)
+        images = [parts[f"frame_{i}"] for i in range(last + 1)]
+        texts = [parts[f"text_{i + 1}"] for i in range(last)]
+        measured = [cls.figures(i + 1, parts) for i in range(last)]
+        agreements, invented = zip(*measured, strict=True) if measured else ((), ())
+        if all(map(isnan, agreements)):
+            agreements = invented = ()
         chain = ZoomChain(
             scale=scale,
             frames=tuple(to_bchw(frame) for frame in (image, *images)),
-            windows=tuple(Window(*window) for window in json.loads(windows)),
+            windows=tuple(Window(*window) for window in json.loads(windows)[: last + 1]),
             prompts=tuple(texts),
-            seeds=tuple(json.loads(seeds)),
+            seeds=tuple(json.loads(seeds)[:last]),
             target=Target(*json.loads(target)),
             models=tuple(json.loads(models)),
+            agreements=agreements,
+            invented=invented,
         )
         told = join_texts(texts) if any(texts) else ""
         depth = factor_label(chain, len(images))
-        count = "1 step" if steps == 1 else f"{steps} steps"
-        show("\n".join(filter(None, [f"{count}, {depth}", told, notes])))
-        scales = torch.cat(images)
-        shown = ui.PreviewImage(scales, cls=cls).as_dict() | {
+        count = "1 step" if last == 1 else f"{last} steps"
+        stopped = ""
+        if last < steps:
+            stopped = (
+                f"stopped after step {last} of {steps}: it agrees with its input to "
+                f"{decibels(agreements[-1])}, below {stop_below:g}"
+            )
+        measured = figures(agreements, invented)
+        show("\n".join(filter(None, [f"{count}, {depth}", stopped, told, measured, notes])))
+        shown = {
+            "images": [
+                file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)
+            ],
+            "animated": (False,),
             "coz_chain": [chain.to_json()],
             "coz_source": preview_of(chain.frames[0], chain.target),
         }
+        scales = torch.cat(images)
         return io.NodeOutput(images[-1], scales, join_texts(texts), chain, ui=shown)
+
+    @classmethod
+    def shown(cls, i, frame, parts) -> list:
+        """The file that its step was shown with, or a new one."""
+        return parts.get(f"shown_{i}") or ui.PreviewImage(frame, cls=cls).values

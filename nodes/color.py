@@ -1,10 +1,9 @@
 from comfy_api.latest import io
 
-from ..coz.color import WAVELET_LEVELS, adain_align, wavelet_align
+from ..coz.color import WAVELET_LEVELS
+from ..coz.color_method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ..coz.resample import resize
-from .host import SEARCH_ALIASES, to_bchw, to_image
-
-METHODS = ["wavelet", "adain", "none"]
+from .host import SEARCH_ALIASES, show, to_bchw, to_image
 
 
 class CoZColorFix(io.ComfyNode):
@@ -15,7 +14,16 @@ class CoZColorFix(io.ComfyNode):
             display_name="Color Fix (Wavelet/AdaIN)",
             category="Chain-of-Zoom",
             description="Gives an image the colours of a reference and keeps its detail.",
-            search_aliases=[*SEARCH_ALIASES, "color", "colour", "color match", "wavelet", "adain"],
+            search_aliases=[
+                *SEARCH_ALIASES,
+                "color",
+                "colour",
+                "color match",
+                "wavelet",
+                "adain",
+                "ycbcr",
+                "histogram",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The image to correct."),
                 io.Image.Input(
@@ -28,7 +36,10 @@ class CoZColorFix(io.ComfyNode):
                     options=METHODS,
                     default="wavelet",
                     tooltip="wavelet: takes the reference's low frequencies, so also its shading. adain: takes its mean "
-                    "and spread in each channel. none: leaves the image as it is.",
+                    "and spread in each channel. none: leaves the image as it is. ycbcr: takes its colour and keeps the "
+                    "image's brightness. histogram: takes its distribution of values in each channel. hybrid: a mean of "
+                    "wavelet and adain. best: tries all on each image and takes the one nearest the reference in what is "
+                    "coarser than about 32 pixels (root mean square).",
                 ),
                 io.Int.Input(
                     "levels",
@@ -36,8 +47,18 @@ class CoZColorFix(io.ComfyNode):
                     min=1,
                     max=10,
                     advanced=True,
-                    tooltip="wavelet only: the frequencies taken are those coarser than about 2 to the power of this, "
-                    "in pixels.",
+                    tooltip="wavelet, hybrid and best: the frequencies that wavelet takes are those coarser than about 2 "
+                    "to the power of this, in pixels.",
+                ),
+                io.Float.Input(
+                    "weight",
+                    default=HYBRID_WEIGHT,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="hybrid and best: the share of adain in hybrid. 0 is wavelet alone, 1 is adain alone.",
                 ),
             ],
             outputs=[
@@ -46,7 +67,9 @@ class CoZColorFix(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, reference, method, levels=WAVELET_LEVELS) -> io.NodeOutput:
+    def execute(
+        cls, image, reference, method, levels=WAVELET_LEVELS, weight=HYBRID_WEIGHT
+    ) -> io.NodeOutput:
         image = to_bchw(image)
         if method == "none":
             return io.NodeOutput(to_image(image))
@@ -57,6 +80,9 @@ class CoZColorFix(io.ComfyNode):
                 "one reference for all, or one for each"
             )
         reference = reference.expand_as(image)
-        if method == "adain":
-            return io.NodeOutput(to_image(adain_align(image, reference)))
-        return io.NodeOutput(to_image(wavelet_align(image, reference, levels)))
+        if method == "best":
+            fixed, chosen = best_align(image, reference, levels, weight)
+            show(f"best: {', '.join(chosen)}")
+        else:
+            fixed = color_align(method, image, reference, levels, weight)
+        return io.NodeOutput(to_image(fixed))

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import folder_paths
+from comfy_execution.graph_utils import is_link
 
 
 def likely_first(pattern: str, *folders: str) -> list[str]:
@@ -29,3 +30,24 @@ def path_of(name: str, own: str, *folders: str) -> Path:
     if not (found := found_in(name, *folders)):
         raise ValueError(missing(name, own, *folders))
     return found[0]
+
+
+def used_models(dynprompt, node_id: str) -> list[str]:
+    """File names of the models that a loop's links lead to; those of its chain are in its record."""
+    names, seen, waiting = [], set(), [node_id]
+    while waiting:
+        current = waiting.pop(0)
+        if current in seen:
+            continue
+        seen.add(current)
+        for key, value in dynprompt.get_node(current)["inputs"].items():
+            if (current, key) == (node_id, "chain"):
+                continue
+            if is_link(value):
+                waiting.append(value[0])
+            elif (
+                isinstance(value, str)
+                and Path(value).suffix in folder_paths.supported_pt_extensions
+            ):
+                names.append(value)
+    return list(dict.fromkeys(names))

@@ -1,13 +1,15 @@
 """The adapter: the host's images, masks and folders in the form that coz/ works with."""
 
 import logging
+import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import comfy.model_management
 import folder_paths
 import torch
 from comfy_api.latest import ui
-from comfy_execution.utils import get_executing_context
+from comfy_execution.utils import CurrentNodeContext, get_executing_context
 from server import PromptServer
 from torch import Tensor
 
@@ -40,6 +42,24 @@ def notice(text: str) -> None:
     """Show a line as ``show`` does, and warn in the log."""
     logging.getLogger("chain_of_zoom").warning(text)
     show(text)
+
+
+def apart() -> AbstractContextManager:
+    """For a node that calls others: inside, their own short progress does not show in its place."""
+    context = get_executing_context()
+    if context is None:
+        return nullcontext()
+    return CurrentNodeContext(context.prompt_id, f"{context.node_id}.part", context.list_index)
+
+
+def time_left(started: float, done: int, count: int) -> str:
+    """Of ``count`` like pieces of work begun at ``started``: ", about 3 min left", or nothing."""
+    seconds = (time.monotonic() - started) / done * (count - done)
+    if seconds < 5:
+        return ""
+    return (
+        f", about {seconds:.0f} s left" if seconds < 90 else f", about {seconds / 60:.0f} min left"
+    )
 
 
 def preview_of(image: Tensor, target: Target) -> list[dict]:

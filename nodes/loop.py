@@ -1,45 +1,26 @@
 import json
-from pathlib import Path
 
-import folder_paths
+from comfy.cli_args import args
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder, is_link
+from comfy_execution.graph_utils import GraphBuilder
 from comfy_execution.utils import get_executing_context
 
 from ..coz.chain import step_seed
 from ..coz.geometry import Target, plan_steps
 from ..coz.record import MAX_STEPS
-from .backbone import ONE_STEP, Backbone, backbone_input
+from .backbone import AS_LINKS, ONE_STEP, Backbone, backbone_input
 from .cache import CHILD_PREFIX
 from .collect import Chain
 from .color import METHODS, WAVELET_LEVELS
+from .files import used_models
+from .gate import is_below
 from .host import SEARCH_ALIASES, notice, show, target_of, to_bchw
 from .prompting import Prompting, prompting_input
 from .start import ignored, start_at_chain, start_at_picture
 from .zoom import center_inputs, frame_inputs, mask_input
 
 LEAST_SCALE, MOST_SCALE = 1.5, 8.0
-
-
-def used_models(dynprompt, node_id: str) -> list[str]:
-    """File names of the models that a loop's links lead to; those of its chain are in its record."""
-    names, seen, waiting = [], set(), [node_id]
-    while waiting:
-        current = waiting.pop(0)
-        if current in seen:
-            continue
-        seen.add(current)
-        for key, value in dynprompt.get_node(current)["inputs"].items():
-            if (current, key) == (node_id, "chain"):
-                continue
-            if is_link(value):
-                waiting.append(value[0])
-            elif (
-                isinstance(value, str)
-                and Path(value).suffix in folder_paths.supported_pt_extensions
-            ):
-                names.append(value)
-    return list(dict.fromkeys(names))
+MOST_DECIBELS = 100.0
 
 
 class CoZChainLoop(io.ComfyNode):
@@ -59,7 +40,7 @@ class CoZChainLoop(io.ComfyNode):
                 io.Image.Input(
                     "image", tooltip="The picture to zoom into: one picture, not a batch."
                 ),
-                backbone_input(),
+                backbone_input(**AS_LINKS),
                 io.Int.Input(
                     "steps",
                     default=4,
@@ -76,7 +57,7 @@ class CoZChainLoop(io.ComfyNode):
                     tooltip="Factor of each step: 4 steps of 4 make 256x.",
                 ),
                 *center_inputs(),
-                prompting_input(),
+                prompting_input(**AS_LINKS),
                 io.String.Input(
                     "prompt",
                     default="",
@@ -104,7 +85,7 @@ class CoZChainLoop(io.ComfyNode):
                     "color_fix",
                     options=METHODS,
                     default="wavelet",
-                    tooltip="Keeps each step's colours those of the view it enlarges.",
+                    tooltip="How each step keeps the colours of the view it enlarges: the methods of Color Fix, hybrid in equal parts.",
                 ),
                 *frame_inputs(advanced_size=True),
                 mask_input(),
@@ -122,6 +103,28 @@ class CoZChainLoop(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="With a chain: the last of its steps that is kept; the later ones are made anew. 16 keeps all.",
+                ),
+                io.Float.Input(
+                    "consistency",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How far each step is corrected to agree with the view it enlarges. 0: only measured. 1: made small "
+                    "again, it is that view.",
+                ),
+                io.Float.Input(
+                    "stop_below",
+                    default=0.0,
+                    min=0.0,
+                    max=MOST_DECIBELS,
+                    step=0.5,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Ends the chain after a step that agrees with the view it enlarges to less than this, in dB: more is "
+                    "truer. 0: never.",
                 ),
             ],
             outputs=[
@@ -151,6 +154,8 @@ class CoZChainLoop(io.ComfyNode):
         mask=None,
         chain=None,
         from_step=MAX_STEPS,
+        consistency=0.0,
+        stop_below=0.0,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         if image.shape[0] != 1:
@@ -164,6 +169,12 @@ class CoZChainLoop(io.ComfyNode):
             raise ValueError(f"scale must be {LEAST_SCALE:g} to {MOST_SCALE:g}, got {scale:g}")
         if not 0 <= from_step <= MAX_STEPS:
             raise ValueError(f"from_step must be 0 to {MAX_STEPS}, got {from_step}")
+        if not 0 <= consistency <= 1:
+            raise ValueError(f"consistency must be 0 to 1, got {consistency:g}")
+        if not 0 <= stop_below <= MOST_DECIBELS:
+            raise ValueError(
+                f"stop_below must be 0 (off) to {MOST_DECIBELS:g} dB, got {stop_below:g}"
+            )
         show("reading the picture")
         notes = []
 
@@ -176,7 +187,7 @@ class CoZChainLoop(io.ComfyNode):
         def node(class_type: str, name: str, **inputs):
             child = graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
             # Else each child's own short progress would show on the loop instead of the chain's.
-            if class_type not in {"PreviewImage", "CoZChainCollect"}:
+            if class_type not in {"CoZChainCheck", "CoZChainCollect"}:
                 child.set_override_display_id(f"{cls.hidden.unique_id}.steps")
             return child
 
@@ -198,9 +209,12 @@ class CoZChainLoop(io.ComfyNode):
             notice(note)
         done = len(start.prompts)
         plan = plan_steps(start.height, start.width, start.scale, steps - done, start.aim)
-        frames = {f"frame_{i}": link for i, link in enumerate(start.frames)}
-        texts = {f"text_{i}": text for i, text in enumerate(start.prompts, 1)}
-        current = start.frames[-1]
+        if start.agreements and is_below(start.agreements[-1], stop_below):
+            plan = []
+        frames = list(start.frames)
+        parts = start.figures() | {f"frame_{i}": link for i, link in enumerate(frames)}
+        parts |= {f"text_{i}": text for i, text in enumerate(start.prompts, 1)}
+        current = frames[-1]
         writer = Prompting(prompting, node, prompt, step_prompts, seed)
         sharpener = Backbone(backbone, node, seed)
         for i, step in enumerate(plan, done + 1):
@@ -213,7 +227,7 @@ class CoZChainLoop(io.ComfyNode):
                 center_y=step.aim.y,
                 resampling="bicubic",
             )
-            text = writer.text(i, zoom.out(0), list(frames.values()))
+            text = writer.text(i, zoom.out(0), frames)
             current = sharpener.step(i, zoom, text)
             if color_fix != "none":
                 current = node(
@@ -224,9 +238,32 @@ class CoZChainLoop(io.ComfyNode):
                     method=color_fix,
                     levels=WAVELET_LEVELS,
                 ).out(0)
-            node("PreviewImage", f"preview_{i}", images=current)
-            frames[f"frame_{i}"] = current
-            texts[f"text_{i}"] = text
+            check = node(
+                "CoZChainCheck",
+                f"check_{i}",
+                image=current,
+                crop=zoom.out(1),
+                zoomed=zoom.out(0),
+                strength=consistency,
+            )
+            if consistency > 0:
+                current = check.out(0)
+            parts |= {
+                f"frame_{i}": current,
+                f"text_{i}": text,
+                f"shown_{i}": check.out(1),
+                f"agreement_{i}": check.out(2),
+                f"invented_{i}": check.out(3),
+            }
+            frames.append(current)
+            if args.cache_none:
+                current = node(
+                    "CoZChainGate",
+                    f"gate_{i}",
+                    image=current,
+                    agreement=check.out(2),
+                    stop_below=stop_below,
+                ).out(0)
         models = start.models
         if plan:
             models = [*models, *used_models(cls.hidden.dynprompt, cls.hidden.unique_id)]
@@ -241,7 +278,8 @@ class CoZChainLoop(io.ComfyNode):
             target=json.dumps(start.target),
             models=json.dumps(list(dict.fromkeys(models))),
             notes="\n".join(notes),
-            **frames,
-            **texts,
+            kept=done,
+            stop_below=stop_below,
+            **parts,
         )
         return io.NodeOutput(*(collect.out(k) for k in range(4)), expand=graph.finalize())

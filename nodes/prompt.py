@@ -23,6 +23,10 @@ LIKELIEST = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
 """Not the host's do_sample=False: that looks for the likeliest token before the penalty is applied."""
 
 
+MAX_TOKENS = 32
+"""Chain-of-Zoom's recursive inference, max_new_tokens."""
+
+
 def network_of(clip):
     """The network in a CLIP that reads images and writes text, None where there is none."""
     for model in clip.cond_stage_model.modules():
@@ -129,10 +133,10 @@ def instruction_input() -> io.Input:
     )
 
 
-def max_tokens_input() -> io.Input:
+def max_tokens_input(default: int = MAX_TOKENS) -> io.Input:
     return io.Int.Input(
         "max_tokens",
-        default=32,
+        default=default,
         min=1,
         max=512,
         advanced=True,
@@ -240,7 +244,7 @@ class CoZPromptExtractor(io.ComfyNode):
         image,
         prompt,
         instruction="",
-        max_tokens=32,
+        max_tokens=MAX_TOKENS,
         sampling_mode=None,
         previous_image=None,
     ) -> io.NodeOutput:

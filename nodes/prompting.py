@@ -6,13 +6,13 @@ from comfy_api.latest import io
 
 from ..coz.chain import step_seed
 from ..coz.prompt import EMPTY, step_lines, step_texts
-from .prompt import instruction_input, max_tokens_input
+from .prompt import MAX_TOKENS, instruction_input, max_tokens_input
 
 TEXT, VLM = "text", "vision-language model"
 PREVIOUS, ORIGINAL, NONE = "previous scale", "original image", "none"
 
 
-def prompting_input() -> io.Input:
+def prompting_input(context: str = PREVIOUS, max_tokens: int = MAX_TOKENS, **handed) -> io.Input:
     return io.DynamicCombo.Input(
         "prompting",
         options=[
@@ -22,19 +22,18 @@ def prompting_input() -> io.Input:
                 [
                     io.Clip.Input(
                         "vlm",
-                        raw_link=True,
-                        lazy=True,
+                        **handed,
                         tooltip="A model that reads images and writes: from CoZ Load Prompt Extractor, or Load CLIP with "
                         "Qwen3-VL, Gemma 3 or Gemma 4.",
                     ),
                     io.Combo.Input(
                         "context",
                         options=[PREVIOUS, ORIGINAL, NONE],
-                        default=PREVIOUS,
+                        default=context,
                         tooltip="What the model sees beside the view: the frame before it, as in the paper; the first frame; "
                         "or nothing.",
                     ),
-                    max_tokens_input(),
+                    max_tokens_input(max_tokens),
                     instruction_input(),
                     io.Float.Input(
                         "temperature",

@@ -1,6 +1,7 @@
 """Where Chain Loop starts: at a picture's first frame, or at a frame of an earlier chain."""
 
 from collections.abc import Callable
+from math import isnan
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,19 @@ class Start(NamedTuple):
     prompts: list[str]
     seeds: list[int]
     models: list[str]
+    agreements: list[float]
+    """As of ``ZoomChain``: none, or one for each step."""
+    invented: list[float]
+
+    def figures(self) -> dict[str, float]:
+        """What was measured of the steps that are there, as the collector's inputs."""
+        figures = {
+            f"{name}_{i}": value
+            for name, values in (("agreement", self.agreements), ("invented", self.invented))
+            for i, value in enumerate(values, 1)
+        }
+        # A NaN would make the collector another one in each run.
+        return {name: value for name, value in figures.items() if not isnan(value)}
 
 
 def start_at_picture(
@@ -47,7 +61,9 @@ def start_at_picture(
     x_0 = node("CoZFitImage", "first", image=source, **place).out(0)
     first = first_frame(*size, frame_size, frame, target)
     side = first.height, first.width
-    return Start(source, [x_0], *side, scale, target, first.target, [first.window], [], [], [])
+    return Start(
+        source, [x_0], *side, scale, target, first.target, [first.window], [], [], [], [], []
+    )
 
 
 def start_at_chain(node: Callable, link: list, index: int, chain: ZoomChain, kept: int) -> Start:
@@ -67,6 +83,8 @@ def start_at_chain(node: Callable, link: list, index: int, chain: ZoomChain, kep
         list(chain.prompts[:kept]),
         list(chain.seeds[:kept]),
         list(chain.models) if kept else [],
+        list(chain.agreements[:kept]),
+        list(chain.invented[:kept]),
     )
 
 

@@ -1,4 +1,6 @@
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,10 +55,34 @@ def test_json_form_is_frozen(make_chain):
         "windows": [[0, 0, 64, 64], [24, 24, 16, 16]],
         "prompts": ["text 0"],
         "seeds": [step_seed(7, 1)],
+        "agreements": [],
+        "invented": [],
         "target": [0.5, 0.5],
         "models": [],
         "pack": __version__,
     }
+
+
+def test_figures_survive_json(make_chain):
+    chain = replace(make_chain(), agreements=(math.nan, 99, 31.25), invented=(math.nan, 0, 0.125))
+    text = chain.to_json()
+    assert '"agreements": [null, 99, 31.25]' in text
+    again = ZoomChain.from_json(text, chain.frames)
+    assert again.agreements == pytest.approx(chain.agreements, nan_ok=True)
+    assert again.invented == pytest.approx(chain.invented, nan_ok=True)
+    assert again.to_json() == ZoomChain.from_json(again.to_json(), chain.frames).to_json()
+
+
+def test_a_record_without_figures_is_read(make_chain):
+    chain = make_chain()
+    again = ZoomChain.from_json(edited(chain, agreements=None, invented=None), chain.frames)
+    assert again.agreements == again.invented == ()
+
+
+@pytest.mark.parametrize("name", ["agreements", "invented"])
+def test_figures_are_of_all_steps_or_of_none(make_chain, name):
+    with pytest.raises(ValueError, match=f"a chain of 3 steps has 3 {name} or none, got 2"):
+        replace(make_chain(), **{name: (0.5, 0.5)})
 
 
 def test_step_seeds_are_frozen_distinct_and_survive_json():
@@ -123,6 +149,13 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"target": [0.5, 1.5]}, r"target\[1\] is 1.5, expected a number from 0 to 1"),
         ({"models": "m.safetensors"}, "models is 'm.safetensors', expected a list of names"),
         ({"models": [7]}, r"models\[0\] is 7, expected a text"),
+        ({"agreements": [30.5]}, "a chain of 3 steps has 3 agreements, got 1"),
+        ({"agreements": "30"}, "a chain of 3 steps has 3 agreements, got '30'"),
+        ({"agreements": [30.5, "31", 32]}, r"agreements\[1\] is '31', expected a number from -10 to 1000"),
+        ({"agreements": [30.5, 31, NAN]}, r"agreements\[2\] is nan"),
+        ({"agreements": [30.5, 31, HUGE]}, r"agreements\[2\] is 1000"),
+        ({"invented": [0.1, True, 0.3]}, r"invented\[1\] is True, expected a number from 0 to 1"),
+        ({"invented": [0.1, 0.2, 12]}, r"invented\[2\] is 12"),
         ({"sha256": ["0" * 64]}, "a chain of 3 steps has 5 sha256, got 1"),
         ({"sha256": ["0" * 63] * 5}, r"sha256\[0\] is '0000.*, expected 64 digits 0-9 a-f"),
     ],

@@ -1,12 +1,17 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from skimage.exposure import match_histograms
 
 from benchmarks.color import dense
-from coz.color import adain_align, wavelet_align
+from coz.color import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
+from coz.color_method import METHODS, best_align, color_align, hybrid_align
 
+ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]
 GOLDEN = load_file(Path(__file__).parent / "data" / "color_fix.safetensors")
 
 
@@ -35,7 +40,7 @@ def test_any_levels_and_channels_equal_the_dense_form(shape, levels):
     )
 
 
-@pytest.mark.parametrize("align", [wavelet_align, adain_align])
+@pytest.mark.parametrize("align", ALIGNS)
 def test_an_image_is_its_own_reference(align):
     image = torch.rand(2, 3, 24, 31)
     torch.testing.assert_close(align(image, image), image, atol=1e-6, rtol=0)
@@ -56,14 +61,164 @@ def test_adain_of_one_pixel_is_the_references_colour():
     torch.testing.assert_close(adain_align(torch.rand(1, 3, 1, 1), reference), reference)
 
 
-@pytest.mark.parametrize("align", [wavelet_align, adain_align])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32_and_inputs_are_unchanged(align, dtype):
-    sr, reference = torch.rand(2, 1, 3, 16, 16).to(dtype)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_any_dtype_is_computed_in_float32_and_inputs_are_unchanged(method, dtype):
+    sr, reference = torch.rand(2, 2, 3, 16, 16).mul(1.4).sub(0.2).to(dtype)
     before = sr.clone(), reference.clone()
-    assert torch.equal(align(sr, reference), align(sr.float(), reference.float()))
+    fixed = color_align(method, sr, reference)
+    assert fixed.dtype == torch.float32
+    assert torch.equal(fixed, color_align(method, sr.float(), reference.float()))
     assert torch.equal(sr, before[0])
     assert torch.equal(reference, before[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_images_of_a_batch_do_not_touch_each_other(method):
+    generator = torch.Generator().manual_seed(0)
+    sr, reference = torch.rand(2, 3, 3, 40, 56, generator=generator)
+    sr[1] = reference[1] * 0.5 + 0.2
+    batch = color_align(method, sr.movedim(1, -1).contiguous().movedim(-1, 1), reference)
+    for i in range(3):
+        alone = color_align(method, sr[i : i + 1], reference[i : i + 1])
+        torch.testing.assert_close(batch[i : i + 1], alone, atol=1e-6, rtol=0)
+
+
+def test_ycbcr_is_the_exchange_of_chroma_in_full_range_bt601():
+    generator = torch.Generator().manual_seed(0)
+    sr, reference = torch.rand(2, 2, 3, 33, 47, generator=generator)
+    to_ycbcr = torch.tensor(  # ITU-T T.871, as in JPEG files
+        [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+    )
+    luma, chroma = (torch.einsum("ij,bjhw->bihw", to_ycbcr, image) for image in (sr, reference))
+    mixed = torch.cat((luma[:, :1], chroma[:, 1:]), 1)
+    expected = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycbcr), mixed)
+    # 1e-5: the standard rounds the chroma rows to six decimals.
+    torch.testing.assert_close(ycbcr_align(sr, reference), expected, atol=1e-5, rtol=0)
+
+
+def test_ycbcr_agrees_with_pillow():
+    generator = torch.Generator().manual_seed(0)
+    # Between 0.3 and 0.7, so that no mixture leaves the range.
+    pixels = (torch.rand(2, 24, 24, 3, generator=generator) * 100 + 78).byte().numpy()
+    sr, reference = (Image.fromarray(each).convert("YCbCr").split() for each in pixels)
+    mixed = np.asarray(Image.merge("YCbCr", (sr[0], *reference[1:])).convert("RGB"))
+    frames = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
+    fixed = ycbcr_align(frames[:1], frames[1:])[0].movedim(0, -1).numpy() * 255
+    # Pillow cuts each of the three to 8 bits, twice; 1.772 of the blue chroma goes into the blue.
+    assert np.abs(fixed - mixed).max() < 4
+    assert np.abs(fixed - mixed).mean() < 2
+
+
+@pytest.mark.parametrize("levels", [(0, 0), (255, 0), (0, 255), (8, 8), (1, 3), (8, 200)])
+def test_histogram_equals_scikit_image(levels):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 2, 3, 57, 41, generator=generator)
+    # Steps give repeated values; beyond [0, 1] too, and zero with both signs.
+    sr, reference = (
+        (image * n).round() / n * 1.6 - 0.4 if n else image
+        for image, n in zip(images, levels, strict=True)
+    )
+    reference = reference**3
+    reference[0, :, :20] = -0.0
+    expected = [
+        match_histograms(one.numpy(), other.numpy(), channel_axis=0)
+        for one, other in zip(sr, reference, strict=True)
+    ]
+    fixed = histogram_align(sr, reference)
+    torch.testing.assert_close(fixed.numpy(), np.stack(expected), atol=1e-6, rtol=0)
+
+
+def test_histogram_gives_the_distribution_of_the_reference():
+    generator = torch.Generator().manual_seed(0)
+    planes = [torch.randperm(4096, generator=generator) / 4096 for _ in range(6)]
+    sr, reference = torch.stack(planes).reshape(2, 1, 3, 64, 64)
+    fixed = histogram_align(sr, reference**2).flatten(2)
+    assert torch.equal(fixed.sort().values, (reference**2).flatten(2).sort().values)
+    assert torch.equal(fixed.argsort(), sr.flatten(2).argsort())
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 1, 1, 7), (1, 4, 5, 1)])
+def test_histogram_of_the_smallest_images(shape):
+    sr, reference = torch.rand(2, *shape)
+    assert torch.equal(histogram_align(sr, torch.full(shape, 0.3)), torch.full(shape, 0.3))
+    fixed = histogram_align(torch.full(shape, 0.3), reference)
+    assert torch.equal(fixed, reference.amax((-2, -1), keepdim=True).expand(shape))
+    assert torch.equal(
+        histogram_align(sr, reference).flatten(2).sort().values, reference.flatten(2).sort().values
+    )
+
+
+def test_hybrid_is_the_weighted_mean_and_its_ends_are_exact():
+    sr, reference = torch.rand(2, 2, 3, 40, 40)
+    wavelet, adain = wavelet_align(sr, reference, 3), adain_align(sr, reference)
+    assert torch.equal(hybrid_align(sr, reference, 3, 0), wavelet)
+    assert torch.equal(hybrid_align(sr, reference, 3, 1), adain)
+    torch.testing.assert_close(
+        hybrid_align(sr, reference, 3, 0.25), 0.75 * wavelet + 0.25 * adain, atol=1e-6, rtol=0
+    )
+
+
+def test_low_distance_is_that_of_the_blurred_images():
+    sr, reference = torch.rand(2, 2, 3, 50, 70)
+    low = [wavelet_align(torch.zeros_like(sr), image, 3) for image in (sr, reference)]
+    expected = (low[0] - low[1]).square().mean((1, 2, 3)).sqrt()
+    torch.testing.assert_close(low_distance(sr, reference, 3), expected)
+
+
+def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(6, 3, 6, 6, generator=generator)
+    reference = torch.nn.functional.interpolate(coarse, size=(192, 192), mode="bicubic")
+    reference = reference.clamp(0, 1) * 0.8 + 0.1
+    reference[5] = reference[5] * 0.1
+    grain = torch.randn(3, 192, 192, generator=generator) * 0.02
+    sr = torch.stack(
+        (
+            reference[0],
+            reference[1] + grain,  # only its detail is other
+            (reference[2] ** 1.5) * 0.9,  # a curve of tone
+            reference[3].flip(-1),  # shading from another picture
+            reference[4] + grain.mean(0) * 4,  # grey noise
+            (reference[5] + grain * 20).clamp(0, 1),  # wavelet would leave the range
+        )
+    )
+    fixed, chosen = best_align(sr, reference)
+    for i, method in enumerate(chosen):
+        candidates = {
+            name: color_align(name, sr[i : i + 1], reference[i : i + 1]) for name in METHODS[:-1]
+        }
+        distances = {
+            name: float(low_distance(image.clamp(0, 1), reference[i : i + 1]))
+            for name, image in candidates.items()
+        }
+        assert method == min(distances, key=distances.get)
+        torch.testing.assert_close(fixed[i : i + 1], candidates[method], atol=1e-6, rtol=0)
+    assert chosen[0] == "wavelet"  # as near as "none", but earlier in the list
+    assert chosen[2] == "histogram"
+    assert chosen[3] == "wavelet"
+    assert chosen[5] != "wavelet"
+
+
+def test_the_order_of_the_methods_is_a_promise():
+    assert METHODS == ["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best"]
+
+
+def test_methods_by_name():
+    sr, reference = torch.rand(2, 1, 3, 20, 24)
+    assert torch.equal(color_align("none", sr, reference), sr)
+    assert torch.equal(
+        color_align("wavelet", sr, reference, 2), wavelet_align(sr, reference, levels=2)
+    )
+    assert torch.equal(color_align("adain", sr, reference), adain_align(sr, reference))
+    assert torch.equal(color_align("ycbcr", sr, reference), ycbcr_align(sr, reference))
+    assert torch.equal(color_align("histogram", sr, reference), histogram_align(sr, reference))
+    assert torch.equal(
+        color_align("hybrid", sr, reference, 2, 0.3), hybrid_align(sr, reference, 2, 0.3)
+    )
+    assert torch.equal(
+        color_align("best", sr, reference, 2, 0.3), best_align(sr, reference, 2, 0.3)[0]
+    )
 
 
 def test_errors_name_the_value():
@@ -71,5 +226,15 @@ def test_errors_name_the_value():
         wavelet_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 5))
     with pytest.raises(ValueError, match="same shape"):
         adain_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 5, 4))
+    for method in METHODS:
+        if method != "none":
+            with pytest.raises(ValueError, match="same shape"):
+                color_align(method, torch.rand(1, 3, 4, 4), torch.rand(1, 3, 5, 4))
+    with pytest.raises(ValueError, match=r"ycbcr needs 3 channels .*, got 4"):
+        ycbcr_align(torch.rand(1, 4, 4, 4), torch.rand(1, 4, 4, 4))
+    with pytest.raises(ValueError, match=r"weight must be 0 to 1, got 1\.5"):
+        hybrid_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), weight=1.5)
+    with pytest.raises(ValueError, match=r"method must be one of wavelet, .*, best, got lab"):
+        color_align("lab", torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4))
     with pytest.raises(ValueError, match="levels must be at least 1, got 0"):
         wavelet_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), 0)

@@ -99,8 +99,11 @@ def test_nothing_overlaps_in_a_bundled_workflow():
                 assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
 
 
-def test_template_needs_nothing_that_is_not_in_the_pack():
-    prompt = read_prompt(ROOT / "workflows" / "1 Zoom 256x (no downloads).json")
+@pytest.mark.parametrize(
+    "path", [path for path in WORKFLOWS if "no downloads" in path.stem], ids=lambda path: path.stem
+)
+def test_template_needs_nothing_that_is_not_in_the_pack(path):
+    prompt = read_prompt(path)
     sample = prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"]
     model = prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]["model_name"]
     assert (ROOT / "pictures" / sample).exists()

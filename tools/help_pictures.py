@@ -33,7 +33,17 @@ SAMPLE = {"sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"})}
 MODEL = {
     "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4_texture.safetensors"})
 }
+FAITHFUL = {"model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"})}
 FRAME = SAMPLE | {"frame": ("CoZFitImage", (0, 140), {"size": 256} | SPOT)}
+ENLARGED = FRAME | {
+    "model": (MODEL["model"][0], (420, 0), MODEL["model"][2]),
+    "large": ("ImageUpscaleWithModel", (420, 140), {}),
+}
+TO_ENLARGED = [
+    ("sample", 0, "frame", "image"),
+    ("model", 0, "large", "upscale_model"),
+    ("frame", 0, "large", "image"),
+]
 CHAIN = SAMPLE | MODEL | {"loop": ("CoZChainLoop", (0, 280), {"size": 256} | SPOT)}
 TO_CHAIN = [("sample", 0, "loop", "image"), ("model", 0, "loop", "backbone.upscale_model")]
 
@@ -82,6 +92,62 @@ SCENES = {
             ("it", 0, "after", "images"),
         ],
         ["model", "it", "before", "after"],
+    ),
+    "CoZFullImage": (
+        SAMPLE
+        | FAITHFUL
+        | {"it": ("CoZFullImage", (420, 0), {}, (400, 450)), "view": preview(860, 0, (440, 490))},
+        [
+            ("sample", 0, "it", "image"),
+            ("model", 0, "it", "backbone.upscale_model"),
+            ("it", 0, "view", "images"),
+        ],
+        ["it", "view"],
+    ),
+    "CoZConsistency": (
+        ENLARGED
+        | {
+            "it": ("CoZConsistency", (840, 0), {}, (320, 270)),
+            "view": preview(1190, 0, (440, 460)),
+        },
+        [
+            *TO_ENLARGED,
+            ("large", 0, "it", "image"),
+            ("frame", 0, "it", "source"),
+            ("it", 0, "view", "images"),
+        ],
+        ["it", "view"],
+    ),
+    "CoZDetailMap": (
+        ENLARGED
+        | {
+            "it": ("CoZDetailMap", (840, 0), {}, (360, 320)),
+            "view": preview(1230, 0, (440, 460)),
+        },
+        [
+            *TO_ENLARGED,
+            ("large", 0, "it", "image"),
+            ("frame", 0, "it", "source"),
+            ("it", 0, "view", "images"),
+        ],
+        ["it", "view"],
+    ),
+    "CoZSelfEnsemble": (
+        FRAME
+        | {
+            "model": (FAITHFUL["model"][0], (0, 600), FAITHFUL["model"][2], (320, 60)),
+            "it": ("CoZSelfEnsemble", (0, 740), {}, (320, 60)),
+            "large": ("ImageUpscaleWithModel", (0, 880), {}, (320, 60)),
+            "view": preview(380, 600, (320, 350)),
+        },
+        [
+            ("sample", 0, "frame", "image"),
+            ("model", 0, "it", "upscale_model"),
+            ("it", 0, "large", "upscale_model"),
+            ("frame", 0, "large", "image"),
+            ("large", 0, "view", "images"),
+        ],
+        ["model", "it", "large", "view"],
     ),
     "CoZColorFix": (
         SAMPLE

@@ -8,12 +8,13 @@ import { text } from "./texts.js"
 export function describe(viewer) {
   const { panel, layers, view, size, current, bicubic } = viewer
   const { record } = viewer.shown.chain
-  const { label, prompt, told, buttons } = panel
+  const { label, measured, prompt, told, buttons } = panel
   const step = current - 1
   const factor = places.magnification(layers, view, size)
   const steps = layers.length - 2
   const name = step > 0 ? text("step", { step, steps }) : text(current ? "first" : "allLabel")
   write(label, `${factorText(factor)} · ${name}`)
+  write(measured, step > 0 && !bicubic ? figures(record, step) : "")
   const written = step > 0 && !bicubic ? record.prompts[step - 1] : ""
   const note = ["shownWhole", "shownFirst"][current] ?? (bicubic ? "shownBicubic" : "noPrompt")
   write(prompt, written || text(note))
@@ -28,6 +29,17 @@ export function describe(viewer) {
   buttons.chain.hidden = viewer.chains.length < 2
   viewer.bar.move(factor, current)
   outlineNext(viewer, current + 1)
+}
+
+/** How true the step is; empty where it was not measured. */
+function figures({ agreements, invented }, step) {
+  const agreement = agreements?.[step - 1]
+  if (agreement == null) return ""
+  const percent = 100 * (invented?.[step - 1] ?? 0)
+  return text(agreement < 99 ? "measured" : "measuredEqual", {
+    agreement: agreement.toFixed(1),
+    invented: percent.toFixed(percent < 9.95 ? 1 : 0),
+  })
 }
 
 /** A frame around the next scale, while it is too small to show. */

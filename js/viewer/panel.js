@@ -52,6 +52,7 @@ export function makePanel() {
   const canvas = element(stage, "canvas", "")
   const outline = element(stage, "div", "outline")
   const label = element(stage, "div", "label")
+  const measured = element(stage, "div", "measured")
   element(stage, "div", "hint", text("hint"))
   const message = element(stage, "div", "message")
   message.setAttribute("role", "status")
@@ -77,7 +78,7 @@ export function makePanel() {
     bad,
   }
   buttons.bicubic.setAttribute("aria-pressed", "false")
-  return { root, stage, canvas, outline, label, message, bar, told, prompt, buttons }
+  return { root, stage, canvas, outline, label, measured, message, bar, told, prompt, buttons }
 }
 
 /** 16x, 65536x, 4.3e9x. */

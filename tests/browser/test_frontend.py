@@ -106,13 +106,19 @@ def test_template_means_the_same_to_the_frontend(editor, path, renderer):
     editor.screenshot(f"workflow-{path.stem[0]}-{renderer}")
 
 
-def test_a_workflow_of_before_means_the_same(editor):
-    """Saved before Chain Loop had `chain` and `from_step`: they come with their defaults."""
-    path = ROOT / "tests" / "data" / "workflows" / "before_from_step.json"
+@pytest.mark.parametrize("name", ["before_from_step", "before_consistency", "before_weight"])
+def test_a_workflow_of_before_means_the_same(editor, name):
+    """Saved before nodes had the inputs that it is named for: they come with their defaults."""
+    path = ROOT / "tests" / "data" / "workflows" / f"{name}.json"
     editor.use_renderer("classic")
     editor.run("workflow => app.loadGraphData(workflow)", json.loads(path.read_text("utf-8")))
     expected = read_prompt(path)
-    expected[find_node(expected, "CoZChainLoop")]["inputs"]["from_step"] = 16
+    defaults = {
+        "CoZChainLoop": {"from_step": 16, "consistency": 0, "stop_below": 0},
+        "CoZColorFix": {"weight": 0.5},
+    }
+    for node in expected.values():
+        node["inputs"] |= defaults.get(node["class_type"], {})
     assert editor.prompt() == expected
 
 

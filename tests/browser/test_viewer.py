@@ -257,6 +257,25 @@ def test_prompts_are_text(editor, show):
     expect(viewer.locator(".prompt")).to_have_text("rust & rivets")
 
 
+def test_each_step_says_how_true_it_is(editor, show):
+    viewer = show("classic")
+    record = json.loads(editor.run("window.output.coz_chain[0]"))
+    measured = viewer.locator(".measured")
+    for step, scale in enumerate(["4x", "16x", "64x", "256x"]):
+        fly(viewer, scale)
+        agreement, percent = record["agreements"][step], 100 * record["invented"][step]
+        new = f"{percent:.1f}" if percent < 9.95 else f"{percent:.0f}"
+        expect(measured).to_have_text(
+            f"agrees with its input to {agreement:.1f} dB, invented {new} %"
+        )
+    press(viewer, "b")
+    expect(measured).to_be_hidden()
+    press(viewer, "b")
+    expect(measured).to_be_visible()
+    fly(viewer, "1x")
+    expect(measured).to_be_hidden()
+
+
 @RENDERERS
 def test_drag_keys_and_double_click(editor, show, renderer):
     viewer = show(renderer)

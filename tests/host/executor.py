@@ -22,8 +22,10 @@ class Server:
 class Executor:
     def __init__(self, cache):
         import execution
+        from comfy.cli_args import args
         from server import PromptServer
 
+        args.cache_none = cache == "NONE"  # as the command line that chose it says
         self.server = PromptServer.instance = Server()
         self.executor = execution.PromptExecutor(
             self.server,

@@ -5,6 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from coz import color_align, crop, resize
+
+from .prompts import kept_prompt
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -130,7 +134,7 @@ def test_upscale_step_fits_any_models_factor_to_the_frame(
 def test_color_fix(node):
     image, reference = noise(2, 32, 32, 3), noise(1, 16, 16, 3) * 0.5
     assert torch.equal(node("CoZColorFix").execute(image, reference, "none")[0], image)
-    for method in ("wavelet", "adain"):
+    for method in ("wavelet", "adain", "histogram", "hybrid", "best"):
         fixed = node("CoZColorFix").execute(image, reference, method)[0]
         assert fixed.shape == image.shape
         # 0.05: what clamping to [0, 1] takes away.
@@ -138,9 +142,68 @@ def test_color_fix(node):
         assert difference.abs().max() < 0.05
 
 
+def test_color_fix_by_ycbcr_keeps_the_brightness(node):
+    image = noise(2, 32, 32, 3) * 0.4 + 0.3
+    reference = image.flip(-1) * 0.5 + 0.25
+    fixed = node("CoZColorFix").execute(image, reference, "ycbcr")[0]
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    torch.testing.assert_close(fixed @ luma, image @ luma, atol=1e-6, rtol=0)
+    assert not torch.allclose(fixed, image, atol=0.05)
+
+
+def test_color_fix_by_hybrid_weighs_wavelet_and_adain(node):
+    image, reference = noise(1, 32, 32, 3) * 0.5, noise(1, 32, 32, 3).flip(1) * 0.5 + 0.1
+
+    def fixed(method, **inputs):
+        return node("CoZColorFix").execute(image, reference, method, **inputs)[0]
+
+    assert torch.equal(fixed("hybrid", weight=0.0), fixed("wavelet"))
+    assert torch.equal(fixed("hybrid", weight=1.0), fixed("adain"))
+    assert torch.equal(fixed("hybrid"), fixed("hybrid", weight=0.5))
+    with pytest.raises(ValueError, match="weight must be 0 to 1, got 2"):
+        fixed("hybrid", weight=2.0)
+
+
+def test_color_methods_are_the_same_everywhere_and_in_their_promised_order(node):
+    promised = ["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best"]
+    for node_id, input_id in (("CoZColorFix", "method"), ("CoZChainLoop", "color_fix")):
+        (combo,) = (i for i in node(node_id).GET_SCHEMA().inputs if i.id == input_id)
+        assert combo.options == promised
+
+
+def test_chain_loop_takes_every_color_method(executor, keep):
+    host = executor("CLASSIC")
+    for method in ("none", "ycbcr", "histogram", "hybrid", "best"):
+        host.run(kept_prompt(steps=1, color_fix=method))
+    frames = {}
+    for method, values in zip(("none", "ycbcr", "histogram", "hybrid", "best"), keep, strict=True):
+        frames[method] = values["chain"].frames[2]
+    zoomed = resize(crop(values["chain"].frames[1], values["chain"].windows[1]), 64, 64).clamp(0, 1)
+    for method, frame in frames.items():
+        torch.testing.assert_close(
+            frame, color_align(method, frames["none"], zoomed).clamp(0, 1), atol=1e-6, rtol=0
+        )
+
+
+def test_color_fix_shows_which_method_is_best(executor, pack):
+    def prompt(method):
+        fix = {"image": ["source", 0], "reference": ["source", 0], "method": method, "levels": 5}
+        return {
+            "source": {"class_type": "CoZSamplePicture", "inputs": {"picture": "chelsea.png"}},
+            "fix": {"class_type": "CoZColorFix", "inputs": fix},
+            "show": {"class_type": "PreviewImage", "inputs": {"images": ["fix", 0]}},
+        }
+
+    run = executor("CLASSIC")
+    run.run(prompt("best"), "show")
+    texts = [data for event, data in run.server.sent if event == "progress_text"]
+    assert texts == [("fix", "best: wavelet")]
+
+
 def test_color_fix_wants_one_reference_or_as_many_as_images(node):
-    with pytest.raises(ValueError, match="reference holds 2 images and image 3"):
-        node("CoZColorFix").execute(noise(3, 8, 8, 3), noise(2, 8, 8, 3), "wavelet")
+    for method in ("wavelet", "best"):
+        with pytest.raises(ValueError, match="reference holds 2 images and image 3"):
+            node("CoZColorFix").execute(noise(3, 8, 8, 3), noise(2, 8, 8, 3), method)
 
 
 def test_an_empty_mask_says_what_to_do(node):

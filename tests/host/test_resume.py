@@ -1,5 +1,8 @@
 """Chain Loop going on with a chain: of another loop, in the host's real executor."""
 
+from dataclasses import replace
+from math import isnan
+
 import pytest
 import torch
 
@@ -85,7 +88,10 @@ def test_widgets_that_say_something_else_are_named(executor, keep):
         "0.0200, 0.6000 of its picture, with frames of 64 x 64"
     )
     assert line in told(host)
-    assert told(host)[-1] == f"3 steps, 32.8x\na\nb\nc\n{line}"  # 64 // 3.2 is 20: 3.2x each
+    shown = told(host)[-1].split("\n")
+    assert shown[:4] == ["3 steps, 32.8x", "a", "b", "c"]  # 64 // 3.2 is 20: 3.2x each
+    assert shown[4].startswith("agrees with its input to ")
+    assert shown[5:] == [line]
 
 
 def test_another_picture_is_named(executor, keep):
@@ -135,3 +141,66 @@ def test_linked_from_step_is_checked_too(executor, keep, step):
     prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": step}}
     with pytest.raises(RuntimeError, match=f"from_step must be 0 to 16, got {step}"):
         executor("CLASSIC").run(prompt)
+
+
+def test_figures_of_kept_steps_are_carried_on(executor, keep):
+    host = executor("CLASSIC")
+    host.run(resumed({"steps": 3}, steps=4, from_step=2, color_fix="none"))
+    host.run(kept_prompt(**PLACE, steps=3))
+    branched, first = (values["chain"] for values in keep)
+    assert len(branched.agreements) == len(branched.invented) == 4
+    assert branched.agreements[:2] == first.agreements[:2]
+    assert branched.invented[:2] == first.invented[:2]
+    assert branched.agreements[2] != first.agreements[2]
+
+
+@pytest.fixture
+def unmeasured(pack):
+    """Registers TestForget: the chain as an older record has it."""
+    import nodes
+
+    class Forget:
+        RETURN_TYPES = ("COZ_CHAIN",)
+        FUNCTION = "forget"
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"required": {"chain": ("COZ_CHAIN",)}}
+
+        def forget(self, chain):
+            return (replace(chain, agreements=(), invented=()),)
+
+    def prompt(first, **inputs):
+        made = resumed(first, **inputs)
+        made["forget"] = {"class_type": "TestForget", "inputs": {"chain": ["first", 3]}}
+        made["loop"]["inputs"]["chain"] = ["forget", 0]
+        return made
+
+    nodes.NODE_CLASS_MAPPINGS["TestForget"] = Forget
+    yield prompt
+    del nodes.NODE_CLASS_MAPPINGS["TestForget"]
+
+
+def test_an_older_chain_has_figures_for_its_new_steps_only(executor, keep, unmeasured):
+    host = executor("CLASSIC")
+    prompt = unmeasured({"steps": 2}, steps=3, stop_below=100.0)
+    host.run(prompt)
+    assert "agrees with its input to ?, ?, " in told(host)[-1]
+    assert host.run(prompt) == []
+    chain = keep[0]["chain"]
+    assert [isnan(db) for db in chain.agreements] == [True, True, False]
+    host.run(unmeasured({"steps": 2}, steps=2))
+    assert keep[-1]["chain"].agreements == keep[-1]["chain"].invented == ()
+    assert "agrees" not in told(host)[-1]
+
+
+@pytest.mark.parametrize("cache", ["CLASSIC", "NONE"])
+def test_a_kept_step_that_agrees_too_little_is_the_last(executor, keep, cache):
+    host = executor(cache)
+    executed = host.run(resumed({"steps": 2}, steps=4, stop_below=100.0))
+    assert ran(executed) == []
+    assert keep[0]["chain"].steps == 2
+    assert "stopped after step 2 of 4: it agrees with its input to " in told(host)[-1]
+    executed = host.run(resumed({"steps": 2}, steps=2, stop_below=100.0))
+    assert "stopped" not in told(host)[-1]

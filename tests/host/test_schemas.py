@@ -6,7 +6,7 @@ import pytest
 FROZEN = {
     "CoZChainLoop": (
         "image backbone steps scale center_x center_y prompting prompt step_prompts seed color_fix "
-        "frame size mask chain from_step",
+        "frame size mask chain from_step consistency stop_below",
         "IMAGE scales prompts chain",
     ),
     "CoZFitImage": (
@@ -16,6 +16,11 @@ FROZEN = {
     "CoZCropCenterZoom": (
         "image scale center_x center_y resampling mask",
         "zoomed crop window center_x center_y",
+    ),
+    "CoZFullImage": (
+        "image backbone scale passes tile overlap adaptive_overlap prompting prompt tile_prompts "
+        "seed color_fix consistency",
+        "IMAGE prompts",
     ),
     "CoZUpscaleStep": ("upscale_model crop zoomed resampling", "IMAGE"),
     "CoZSRStep": ("model vae positive image latent_shift", "IMAGE"),
@@ -30,7 +35,8 @@ FROZEN = {
     ),
     "CoZLoadPromptExtractor": ("vlm_name lora_name lora_strength", "CLIP"),
     "CoZLoadSRLoRA": ("model vae lora_name vae_encoder_name strength", "MODEL VAE"),
-    "CoZColorFix": ("image reference method levels", "IMAGE"),
+    "CoZSelfEnsemble": ("upscale_model", "UPSCALE_MODEL"),
+    "CoZColorFix": ("image reference method levels weight", "IMAGE"),
     "CoZSamplePicture": ("picture", "IMAGE"),
     "CoZSaveChain": ("chain filename_prefix", ""),
     "CoZLoadChain": ("folder", "chain IMAGE scales prompts"),
@@ -40,6 +46,11 @@ FROZEN = {
         "video frames",
     ),
     "CoZZoomStrip": ("chain layout labels", "IMAGE"),
+    "CoZConsistency": (
+        "image source strength iterations kernel",
+        "IMAGE agreement invented report",
+    ),
+    "CoZDetailMap": ("image source chain", "map disagreement figures"),
 }
 FROZEN_OPTIONS = {
     ("CoZChainLoop", "backbone"): {
@@ -51,17 +62,30 @@ FROZEN_OPTIONS = {
         "text": "",
         "vision-language model": "vlm context max_tokens instruction temperature",
     },
+    ("CoZFullImage", "backbone"): {
+        "upscale model": "upscale_model resampling",
+        "one-step diffusion": "model vae clip latent_shift",
+        "any checkpoint": "model vae clip negative sampling_steps cfg sampler_name scheduler denoise",
+    },
+    ("CoZFullImage", "prompting"): {
+        "text": "",
+        "vision-language model": "vlm context max_tokens instruction temperature",
+    },
     ("CoZPromptExtractor", "sampling_mode"): {"off": "", "on": "temperature top_p seed"},
 }
 FROZEN_DEFAULTS = {
     "CoZChainLoop": {
         "steps": 4, "scale": 4.0, "center_x": 0.5, "center_y": 0.5, "prompt": "",
         "step_prompts": "", "seed": 0, "color_fix": "wavelet", "frame": "native pixels",
-        "size": 512, "from_step": 16,
+        "size": 512, "from_step": 16, "consistency": 0.0, "stop_below": 0.0,
     },
     "CoZFitImage": {"frame": "native pixels", "size": 512, "center_x": 0.5, "center_y": 0.5},
     "CoZCropCenterZoom": {
         "scale": 4.0, "center_x": 0.5, "center_y": 0.5, "resampling": "bicubic",
+    },
+    "CoZFullImage": {
+        "scale": 4.0, "passes": 1, "tile": 512, "overlap": 128, "adaptive_overlap": False,
+        "prompt": "", "tile_prompts": "", "seed": 0, "color_fix": "wavelet", "consistency": 0.0,
     },
     "CoZUpscaleStep": {"resampling": "bicubic"},
     "CoZSRStep": {"latent_shift": "auto"},
@@ -73,7 +97,8 @@ FROZEN_DEFAULTS = {
     "CoZPromptExtractor": {"prompt": "", "instruction": "", "max_tokens": 32},
     "CoZLoadPromptExtractor": {"lora_name": "none", "lora_strength": 1.0},
     "CoZLoadSRLoRA": {"vae_encoder_name": "none", "strength": 1.0},
-    "CoZColorFix": {"method": "wavelet", "levels": 5},
+    "CoZSelfEnsemble": {},
+    "CoZColorFix": {"method": "wavelet", "levels": 5, "weight": 0.5},
     "CoZSamplePicture": {},
     "CoZSaveChain": {"filename_prefix": "chain-of-zoom/chain"},
     "CoZLoadChain": {},
@@ -83,6 +108,8 @@ FROZEN_DEFAULTS = {
         "width": 0, "height": 0,
     },
     "CoZZoomStrip": {"layout": "row", "labels": True},
+    "CoZConsistency": {"strength": 1.0, "iterations": 10, "kernel": "bicubic"},
+    "CoZDetailMap": {},
 }  # fmt: skip
 
 
@@ -101,7 +128,15 @@ def schemas(pack):
 def test_public_nodes_are_the_frozen_ones(schemas):
     public = {node_id for node_id, (schema, _) in schemas.items() if not schema.is_dev_only}
     assert public == FROZEN.keys()
-    assert schemas.keys() - public == {"CoZChainInput", "CoZChainFrames", "CoZChainCollect"}
+    assert schemas.keys() - public == {
+        "CoZChainInput",
+        "CoZChainFrames",
+        "CoZChainCheck",
+        "CoZChainGate",
+        "CoZChainCollect",
+        "CoZTilePrompts",
+        "CoZTiles",
+    }
 
 
 @pytest.mark.parametrize("node_id", FROZEN)
@@ -133,7 +168,9 @@ def test_execute_takes_what_the_schema_offers(schemas):
             assert offered == named
         optional = {i.id for i in schema.inputs if i.optional}
         assert {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD} >= optional - {
-            f"{part}_{k}" for part in ("frame", "text") for k in range(17)
+            f"{part}_{k}"
+            for part in ("frame", "text", "shown", "agreement", "invented")
+            for k in range(17)
         }
 
 
@@ -144,6 +181,7 @@ def test_public_nodes_are_in_their_categories(schemas):
         "CoZCropCenterZoom": "Chain-of-Zoom",
         "CoZColorFix": "Chain-of-Zoom",
         "CoZFitImage": "Chain-of-Zoom/step",
+        "CoZFullImage": "Chain-of-Zoom/step",
         "CoZUpscaleStep": "Chain-of-Zoom/step",
         "CoZSRStep": "Chain-of-Zoom",
         "CoZPromptExtractor": "Chain-of-Zoom",
@@ -151,10 +189,13 @@ def test_public_nodes_are_in_their_categories(schemas):
         "CoZRefineStep": "Chain-of-Zoom/step",
         "CoZEncodePrompt": "Chain-of-Zoom/step",
         "CoZLoadSRLoRA": "Chain-of-Zoom/load",
+        "CoZSelfEnsemble": "Chain-of-Zoom/load",
         "CoZSamplePicture": "Chain-of-Zoom/load",
         "CoZSaveChain": "Chain-of-Zoom/view",
         "CoZLoadChain": "Chain-of-Zoom/load",
         "CoZZoomViewer": "Chain-of-Zoom/view",
         "CoZZoomVideo": "Chain-of-Zoom/view",
         "CoZZoomStrip": "Chain-of-Zoom/view",
+        "CoZConsistency": "Chain-of-Zoom/check",
+        "CoZDetailMap": "Chain-of-Zoom/check",
     }

@@ -20,7 +20,7 @@ def with_preview_on_the_input(**inputs):
 
 def interrupt_after_step_two(server):
     def on_event(event):
-        if event["type"] == "executed" and event["data"]["node"].endswith("coz_preview_2"):
+        if event["type"] == "executed" and event["data"]["node"].endswith("coz_check_2"):
             urllib.request.urlopen(urllib.request.Request(f"{server}/interrupt", method="POST"))
 
     return on_event
@@ -79,7 +79,7 @@ def test_overall_progress_and_finished_scales_show_on_the_loop(server):
         for state in event["data"]["nodes"].values()
         if state["display_node_id"] == "loop" and state["node_id"] != "loop"
     }
-    assert drawn == {"coz_collect", "coz_preview_1", "coz_preview_2", "coz_preview_3"}
+    assert drawn == {"coz_collect", "coz_check_1", "coz_check_2", "coz_check_3"}
     (collected,) = (out for node, out in run.outputs.items() if node.endswith("coz_collect"))
     assert len(collected["images"]) == 4
 

@@ -1,0 +1,58 @@
+"""CoZ Self-Ensemble on the bundled photographs, reduced to a quarter and enlarged again.
+
+Bar: the faithful model gains at least 0.1 dB in the mean.
+"""
+
+import statistics
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from coz import self_ensemble
+from tools.lite_data import crop_to_multiple, reduced
+from tools.lite_eval import BORDER, Upscale, load, psnr
+from tools.picture import to_frame, to_picture
+
+ROOT = Path(__file__).parent.parent
+FAITHFUL = "coz_lite_x4"
+BAR = 0.1
+
+
+def ensembled(upscale: Upscale) -> Upscale:
+    return lambda lq: self_ensemble(upscale, lq)
+
+
+def enlarged(upscale: Upscale, picture: Image.Image) -> tuple[float, float]:
+    """(PSNR in dB, seconds)."""
+    lq = to_frame(reduced(picture))
+    start = time.perf_counter()
+    sr = upscale(lq)
+    return psnr(to_picture(sr), picture, BORDER), time.perf_counter() - start
+
+
+def main() -> None:
+    photographs = [
+        crop_to_multiple(Image.open(path).convert("RGB"))
+        for path in sorted((ROOT / "pictures").glob("*.*g"))
+    ]
+    gain = {}
+    for path in sorted((ROOT / "models").glob("*.safetensors")):
+        alone = load(path)
+        enlarged(alone, photographs[0])  # the first call is slower
+        rows = [(*enlarged(alone, each), *enlarged(ensembled(alone), each)) for each in photographs]
+        before, _, after, _ = (statistics.mean(column) for column in zip(*rows, strict=True))
+        gains = [row[2] - row[0] for row in rows]
+        times = statistics.median(row[3] / row[1] for row in rows)
+        print(
+            f"ensemble: {path.stem} {before:.2f} dB, ensemble {after:.2f} dB: "
+            f"{after - before:+.2f} dB ({min(gains):+.2f} to {max(gains):+.2f}), "
+            f"{times:.1f} times the time"
+        )
+        gain[path.stem] = after - before
+    if gain[FAITHFUL] < BAR:
+        raise SystemExit("ensemble: under the bar")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Resizing as two banded matrices, one an axis: fast, and with its adjoint."""
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .resample import taps
+
+Kernel = Literal["bicubic", "area"]
+
+BLOCK = 32
+"""Rows of a banded matrix that are multiplied at once."""
+
+
+def resized(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
+    """As ``resample.resize`` of a whole picture, several times as fast.
+
+    Args:
+        image: (B, C, H, W), any float dtype, any value range.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        kernel: "bicubic" is Pillow's, antialiased; "area" the mean of what a pixel covers.
+
+    Returns:
+        (B, C, height, width) float32, not clamped.
+    """
+    rows, columns = axes(image, height, width, kernel)
+    return both(rows.down, columns.down, image.float())
+
+
+def axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
+    """What makes ``image`` (B, C, H, W) that size: along its height and along its width."""
+    return _axis(image.shape[-2], height, kernel), _axis(image.shape[-1], width, kernel)
+
+
+class Block(NamedTuple):
+    """Some rows of a banded matrix: its values from one column to another."""
+
+    rows: slice
+    columns: slice
+    values: Tensor
+
+
+class Axis(NamedTuple):
+    """What resizes one axis, D, its adjoint D', and D D', each in blocks of rows."""
+
+    down: list[Block]
+    back: list[Block]
+    gram: list[Block]
+
+
+@lru_cache(maxsize=32)
+def _axis(big: int, small: int, kernel: Kernel) -> Axis:
+    if big == small:
+        column, value = torch.arange(big)[None], torch.ones(1, big, dtype=torch.float64)
+    elif kernel == "bicubic":
+        column, value = taps(big, small, 0, big, "bicubic")
+    else:
+        column, value = _area(big, small)
+    used = value != 0
+    row, column, value = torch.arange(small).expand_as(value)[used], column[used], value[used]
+    down = [_block(row, column, value, rows) for rows in _parts(small)]
+    back = [_block(column, row, value, rows) for rows in _parts(big)]
+    # All rows of D that meet those of a block: as the columns of D' in which the block's lie.
+    met = [_block(column, row, value, block.columns) for block in down]
+    gram = [Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, met, strict=True)]
+    return Axis(*([b._replace(values=b.values.float()) for b in x] for x in (down, back, gram)))
+
+
+def _parts(size: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
+
+def _block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Block:
+    inside = (row >= rows.start) & (row < rows.stop)
+    first, last = (int(v) for v in column[inside].aminmax())
+    values = torch.zeros(rows.stop - rows.start, last + 1 - first, dtype=torch.float64)
+    values[row[inside] - rows.start, column[inside] - first] = value[inside]
+    return Block(rows, slice(first, last + 1), values)
+
+
+def _area(big: int, small: int) -> tuple[Tensor, Tensor]:
+    """As ``taps``: the pixels that each output pixel covers, by how much of it they fill."""
+    edge = torch.arange(small + 1, dtype=torch.float64) * big / small
+    first = edge[:-1].floor()
+    tap = first + torch.arange(int((edge[1:].ceil() - first).max()))[:, None]
+    weight = (torch.minimum(edge[1:], tap + 1) - torch.maximum(edge[:-1], tap)).clamp(min=0)
+    return tap.clamp(max=big - 1).long(), weight / weight.sum(0)
+
+
+def both(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
+    """Two matrices along the height and the width of (B, C, H, W)."""
+    planes = image.flatten(0, 1)
+    high = planes.new_empty(len(planes), rows[-1].rows.stop, planes.shape[-1])
+    for block in rows:
+        values = block.values.to(planes).expand(len(planes), -1, -1)
+        torch.bmm(values, planes[:, block.columns], out=high[:, block.rows])
+    wide = planes.new_empty(*high.shape[:2], columns[-1].rows.stop)
+    for block in columns:
+        values = block.values.to(planes).mT.expand(len(planes), -1, -1)
+        torch.bmm(high[..., block.columns], values, out=wide[..., block.rows])
+    return wide.reshape(*image.shape[:2], *wide.shape[1:])

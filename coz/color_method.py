@@ -1,0 +1,124 @@
+"""The colour alignments by their names, mixed, and the one that suits each image."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .color import (
+    WAVELET_LEVELS,
+    adain_align,
+    histogram_align,
+    low_distance,
+    wavelet_align,
+    ycbcr_align,
+)
+
+Method = Literal["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best"]
+
+METHODS: list[Method] = list(get_args(Method))
+
+HYBRID_WEIGHT = 0.5
+"""Share of adain in hybrid."""
+
+
+def hybrid_align(
+    sr: Tensor,
+    reference: Tensor,
+    levels: int = WAVELET_LEVELS,
+    weight: float = HYBRID_WEIGHT,
+) -> Tensor:
+    """The weighted mean of ``wavelet_align`` and ``adain_align``.
+
+    Args:
+        sr: (B, C, H, W), any float dtype, values in [0, 1].
+        reference: same shape as ``sr``.
+        levels: As in ``wavelet_align``.
+        weight: Share of adain, 0 to 1: 0 is wavelet alone, 1 is adain alone.
+
+    Returns:
+        (B, C, H, W) float32, not clamped.
+
+    Raises:
+        ValueError: If the two shapes differ, ``levels`` is below 1 or ``weight`` not in [0, 1].
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight must be 0 to 1, got {weight}")
+    return torch.lerp(wavelet_align(sr, reference, levels), adain_align(sr, reference), weight)
+
+
+def best_align(
+    sr: Tensor,
+    reference: Tensor,
+    levels: int = WAVELET_LEVELS,
+    weight: float = HYBRID_WEIGHT,
+) -> tuple[Tensor, list[Method]]:
+    """For each image the result of that method whose low frequencies are nearest the reference's.
+
+    Every other method is tried, "none" too. Its result is clamped to [0, 1] and compared by
+    ``low_distance`` with ``WAVELET_LEVELS``, whatever ``levels`` is: what is finer than about 32
+    pixels does not count. Where two are equally near, the one earlier in ``METHODS`` is taken.
+
+    Args:
+        sr: (B, 3, H, W), any float dtype, values in [0, 1].
+        reference: same shape as ``sr``.
+        levels: As in ``wavelet_align``.
+        weight: As in ``hybrid_align``.
+
+    Returns:
+        (B, 3, H, W) float32, not clamped, and the method of each image.
+
+    Raises:
+        ValueError: As the methods do.
+    """
+    best = torch.empty(sr.shape, device=sr.device)
+    least = [float("inf")] * len(sr)
+    chosen: list[Method] = ["none"] * len(sr)
+    for method in METHODS[:-1]:
+        fixed = color_align(method, sr, reference, levels, weight)
+        distances = low_distance(fixed.clamp(0, 1), reference)
+        for i, distance in enumerate(map(float, distances)):
+            if distance < least[i]:
+                least[i], chosen[i], best[i] = distance, method, fixed[i]
+    return best, chosen
+
+
+def color_align(
+    method: Method,
+    sr: Tensor,
+    reference: Tensor,
+    levels: int = WAVELET_LEVELS,
+    weight: float = HYBRID_WEIGHT,
+) -> Tensor:
+    """Give ``sr`` the colours of ``reference`` by the named method.
+
+    Args:
+        method: One of ``METHODS``; "none" changes nothing.
+        sr: (B, C, H, W), any float dtype, values in [0, 1]; C is 3 for "ycbcr" and "best".
+        reference: same shape as ``sr``.
+        levels: For "wavelet", "hybrid" and "best": as in ``wavelet_align``.
+        weight: For "hybrid" and "best": as in ``hybrid_align``.
+
+    Returns:
+        (B, C, H, W) float32, not clamped; for "none" it may share the memory of ``sr``.
+
+    Raises:
+        ValueError: If ``method`` is unknown, and as the methods do.
+    """
+    match method:
+        case "wavelet":
+            return wavelet_align(sr, reference, levels)
+        case "adain":
+            return adain_align(sr, reference)
+        case "none":
+            return sr.float()
+        case "ycbcr":
+            return ycbcr_align(sr, reference)
+        case "histogram":
+            return histogram_align(sr, reference)
+        case "hybrid":
+            return hybrid_align(sr, reference, levels, weight)
+        case "best":
+            return best_align(sr, reference, levels, weight)[0]
+        case _:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method}")

@@ -1,0 +1,80 @@
+"""Tiles of an enlarged picture, and what each is a view of; the whole is never enlarged at once."""
+
+from fractions import Fraction
+
+from torch import Tensor
+
+from .complexity import complexity_map
+from .geometry import Target, TileLayout, Window, adaptive_layout, first_frame, tile_layout
+from .resample import crop, resize
+
+MOST_DENOMINATOR = 25
+"""Of a factor for which tiles can begin on pixels of the picture: 2.56 is 64 / 25, 1.61 is none."""
+
+OVERVIEW_SIDE = 512
+"""Chain-of-Zoom inference_coz_full.py: the short side of the whole picture that a VLM is shown."""
+
+
+def enlarged(side: int, scale: float) -> int:
+    """A side in pixels after one pass."""
+    return max(1, round(side * scale))
+
+
+def plan_tiles(
+    image: Tensor, scale: float, tile: int, overlap: int, adaptive: bool = False
+) -> TileLayout:
+    """Where the tiles of the enlarged picture lie.
+
+    They begin and end on pixels of ``image`` where the factor allows it: a tile whose source had to
+    be cut through pixels could be compared with an interpolated source only.
+
+    Args:
+        image: (1, C, H, W) in [0, 1], the picture before it is enlarged.
+        scale: Factor of an axis; the enlarged sides are rounded.
+        tile: Side of a tile in pixels of the enlarged picture; a little less where that needs it.
+        overlap: In the same pixels. Not used when ``adaptive``.
+        adaptive: Overlaps of 25 to 50 % of the tile, by how complex the picture is there.
+
+    Raises:
+        ValueError: If ``tile`` or ``overlap`` is not possible.
+
+    Source: Chain-of-Zoom inference_coz_full.py: tiles of 512 pixels that share 128.
+    """
+    height, width = (enlarged(side, scale) for side in image.shape[-2:])
+    multiple = Fraction(scale).limit_denominator(MOST_DENOMINATOR).numerator
+    if multiple <= tile // 8:
+        tile -= tile % multiple
+    else:
+        multiple = 1
+    if adaptive:
+        return adaptive_layout(height, width, tile, complexity_map(image), multiple)
+    return tile_layout(height, width, tile, overlap, multiple)
+
+
+def tile_source(image: Tensor, layout: TileLayout, window: Window) -> Window:
+    """The region of ``image`` that a window of the enlarged picture shows, in pixels of ``image``."""
+    height, width = image.shape[-2:]
+    fx, fy = width / layout.width, height / layout.height
+    return Window(window.x * fx, window.y * fy, window.width * fx, window.height * fy)
+
+
+def tile_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
+    """A window of the enlarged picture: (1, C, h, w) float32, as if the whole had been enlarged."""
+    box = tile_source(image, layout, window)
+    return resize(image, int(window.height), int(window.width), box=box)
+
+
+def wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
+    """The picture around what a tile shows, with as many pixels as the tile: the tile's x_{i-1}."""
+    height, width = image.shape[-2:]
+    x, y, w, h = tile_source(image, layout, window)
+    middle = Target((x + w / 2) / width, (y + h / 2) / height)
+    side = int(max(window.height, window.width))
+    return crop(image, first_frame(height, width, side, "native pixels", middle).window)
+
+
+def overview(image: Tensor) -> Tensor:
+    """The whole picture with a short side of 512 pixels: (1, C, h, w) float32, not clamped."""
+    height, width = image.shape[-2:]
+    whole = first_frame(height, width, OVERVIEW_SIDE, "whole picture", Target(0.5, 0.5))
+    return resize(image, whole.height, whole.width, "lanczos")

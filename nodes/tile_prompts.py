@@ -1,0 +1,128 @@
+import time
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..coz.chain import step_seed
+from ..coz.geometry import TileLayout, Window
+from ..coz.prompt import EMPTY, join_texts, step_lines, step_texts
+from ..coz.tile import overview, plan_tiles, tile_view, wider_view
+from .host import apart, show, time_left, to_bchw, to_image
+from .prompt import CoZPromptExtractor
+from .prompting import NONE, ORIGINAL, TEXT, prompting_input
+
+
+def counted(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def pass_title(number: int, count: int) -> str:
+    return f"pass {number}: {counted(count, 'tile')}"
+
+
+class CoZTilePrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZTilePrompts",
+            display_name="CoZ Tile Prompts",
+            category="Chain-of-Zoom/step",
+            description="Internal: the tiles of a pass of Full-Image SR, and the text of each.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.Image.Input("original"),
+                io.Int.Input("number"),
+                io.Float.Input("scale"),
+                io.Int.Input("tile"),
+                io.Int.Input("overlap"),
+                io.Boolean.Input("adaptive_overlap"),
+                prompting_input(),
+                io.String.Input("prompt"),
+                io.String.Input("tile_prompts"),
+                io.Int.Input("seed"),
+                io.String.Input("before"),
+            ],
+            outputs=[
+                io.String.Output("prompts"),
+                io.String.Output("all_prompts"),
+                io.String.Output("rest"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        original,
+        number,
+        scale,
+        tile,
+        overlap,
+        adaptive_overlap,
+        prompting,
+        prompt,
+        tile_prompts,
+        seed,
+        before,
+    ) -> io.NodeOutput:
+        picture = to_bchw(image)
+        layout = plan_tiles(picture, scale, tile, overlap, adaptive_overlap)
+        windows = layout.windows()
+        texts = step_texts(prompt, tile_prompts, len(windows))
+        own = step_lines(tile_prompts, len(windows))
+        asked = [i for i, line in enumerate(own) if prompting["prompting"] != TEXT and not line]
+        if asked:
+            title = pass_title(number, len(windows))
+            show(f"{title}, {counted(len(asked), 'prompt')}")
+            ask = Interview(prompting, picture, original, prompt, step_seed(seed, number))
+            bar = comfy.utils.ProgressBar(len(asked))
+            started = time.monotonic()
+            for done, i in enumerate(asked, 1):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                texts[i] = ask(layout, windows[i], i)
+                left = time_left(started, done, len(asked))
+                show(f"{title}; prompt {done} of {len(asked)}{left}\n{texts[i]}")
+                bar.update_absolute(done)
+        prompts = join_texts(texts)
+        rest = "\n".join(tile_prompts.split("\n")[len(windows) :])
+        return io.NodeOutput(prompts, "\n".join(filter(None, [before, prompts])), rest)
+
+
+class Interview:
+    """Asks the vision-language model of a pass what its tiles show."""
+
+    def __init__(self, chosen: dict, picture: Tensor, original: Tensor, prompt: str, seed: int):
+        self.chosen = chosen
+        self.picture = picture
+        self.prompt = "" if prompt.strip() == EMPTY else prompt
+        self.seed = seed
+        self.whole = None
+        if chosen["context"] == ORIGINAL:
+            self.whole = to_image(overview(to_bchw(original)))
+
+    def __call__(self, layout: TileLayout, window: Window, index: int) -> str:
+        chosen = self.chosen
+        sampling = {"sampling_mode": "off"}
+        if chosen["temperature"] > 0:
+            sampling = {
+                "sampling_mode": "on",
+                "temperature": chosen["temperature"],
+                "top_p": 1.0,
+                "seed": step_seed(self.seed, index + 1),
+            }
+        context = self.whole
+        if context is None and chosen["context"] != NONE:
+            context = to_image(wider_view(self.picture, layout, window))
+        with apart():
+            return CoZPromptExtractor.execute(
+                chosen["vlm"],
+                to_image(tile_view(self.picture, layout, window)),
+                self.prompt,
+                chosen["instruction"],
+                chosen["max_tokens"],
+                sampling,
+                context,
+            )[0]

@@ -1,0 +1,190 @@
+import time
+from math import ceil, floor, inf, log10
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
+from torch import Tensor
+
+from nodes import CLIPTextEncode
+
+from ..coz.blend import TileBlend
+from ..coz.chain import step_seed
+from ..coz.consistency import agreement, back_project, decibels
+from ..coz.geometry import TileLayout, Window, tile_layout
+from ..coz.prompt import step_texts
+from ..coz.resample import crop, resize
+from ..coz.tile import plan_tiles, tile_source, tile_view
+from .backbone import ONE_STEP, UPSCALE_MODEL, backbone_input
+from .color import CoZColorFix
+from .diffusion import CoZRefineStep, CoZSRStep
+from .encode import CoZEncodePrompt
+from .host import apart, notice, show, time_left, to_bchw, to_image
+from .tile_prompts import pass_title
+
+LEAST_TILE = 128
+"""Pixels of the result below which no tile is halved: smaller ones show a model too little."""
+
+
+class CoZTiles(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZTiles",
+            display_name="CoZ Tiles",
+            category="Chain-of-Zoom/step",
+            description="Internal: one pass of Full-Image SR, tile by tile.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.String.Input("prompts"),
+                io.Int.Input("number"),
+                io.Float.Input("scale"),
+                io.Int.Input("tile"),
+                io.Int.Input("overlap"),
+                io.Boolean.Input("adaptive_overlap"),
+                backbone_input(),
+                io.Int.Input("seed"),
+                io.String.Input("color_fix"),
+                io.Float.Input("consistency"),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        prompts,
+        number,
+        scale,
+        tile,
+        overlap,
+        adaptive_overlap,
+        backbone,
+        seed,
+        color_fix,
+        consistency,
+    ) -> io.NodeOutput:
+        picture = to_bchw(image)
+        layout = plan_tiles(picture, scale, tile, overlap, adaptive_overlap)
+        windows = layout.windows()
+        texts = step_texts("", prompts, len(windows))
+        title = pass_title(number, len(windows))
+        show(title)
+        sharpener = Sharpener(picture, layout, backbone, color_fix, consistency)
+        sharpener.encode(texts)
+        result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
+        blend = TileBlend(layout, result)
+        bar = comfy.utils.ProgressBar(len(windows))
+        started = time.monotonic()
+        for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            tile_seed = step_seed(step_seed(seed, number), i + 1)
+            blend.add(i, sharpener.sharpen(window, text, tile_seed))
+            show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
+            bar.update_absolute(i + 1)
+        show("\n".join([f"{title}; {sharpener.agrees()}", *sharpener.notes]))
+        # In place: the whole result may be half of the machine's memory.
+        return io.NodeOutput(result.clamp_(0, 1))
+
+
+class Sharpener:
+    """Enlarges a picture window by window, with smaller tiles from where memory ran out."""
+
+    def __init__(
+        self, picture: Tensor, layout: TileLayout, chosen: dict, color_fix: str, consistency: float
+    ):
+        self.picture = picture
+        self.layout = layout
+        self.chosen = chosen
+        self.color_fix = color_fix
+        self.consistency = consistency
+        self.limit = inf
+        """Side of the largest tile that may fit into memory."""
+        self.encoded: dict[str, list] = {}
+        self.squares: list[float] = []
+        self.notes: list[str] = []
+
+    def encode(self, texts: list[str]) -> None:
+        """All texts before the first tile, so that the text encoder is loaded once."""
+        if self.chosen["backbone"] == UPSCALE_MODEL:
+            return
+        if self.chosen["backbone"] != ONE_STEP:
+            texts = [*texts, self.chosen["negative"]]
+        for text in dict.fromkeys(texts):
+            self.encoded[text] = self._encode(text)
+
+    def _encode(self, text: str) -> list:
+        if self.chosen["backbone"] == ONE_STEP:
+            return CoZEncodePrompt.execute(self.chosen["clip"], text)[0]
+        return CLIPTextEncode().encode(self.chosen["clip"], text)[0]
+
+    def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
+        """The enlarged, sharpened window, (1, 3, h, w)."""
+        if max(window.height, window.width) <= self.limit:
+            try:
+                return self._sharpen(window, text, seed)
+            except Exception as error:
+                comfy.model_management.raise_non_oom(error)
+                smaller = int(max(window.height, window.width)) // 2
+                if smaller < LEAST_TILE:
+                    raise
+            self.limit = smaller
+            self.notes.append(f"Out of memory: from here on with tiles of {smaller} pixels")
+            notice(self.notes[-1])
+            comfy.model_management.soft_empty_cache()
+        height, width = int(window.height), int(window.width)
+        inner = tile_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
+        out = torch.zeros(1, height, width, 3, device=self.picture.device)
+        blend = TileBlend(inner, out)
+        for i, part in enumerate(inner.windows()):
+            moved = part._replace(x=part.x + window.x, y=part.y + window.y)
+            blend.add(i, self.sharpen(moved, text, seed))
+        return out.movedim(-1, 1)
+
+    def _sharpen(self, window: Window, text: str, seed: int) -> Tensor:
+        zoomed = tile_view(self.picture, self.layout, window)
+        with apart():
+            image = self._step(to_image(zoomed), window, text, seed)
+            image = CoZColorFix.execute(image, to_image(zoomed), self.color_fix)[0]
+        sr = to_bchw(image).contiguous()
+        box = tile_source(self.picture, self.layout, window)
+        lq = resize(self.picture, max(1, round(box.height)), max(1, round(box.width)), box=box)
+        if self.consistency:
+            sr = back_project(sr, lq, self.consistency).clamp(0, 1)
+        self.squares.append(10 ** (-agreement(sr, lq) / 10))
+        return sr
+
+    def _step(self, zoomed: Tensor, window: Window, text: str, seed: int) -> Tensor:
+        chosen = self.chosen
+        if chosen["backbone"] == UPSCALE_MODEL:
+            return self._upscale(window)
+        view = chosen["model"], chosen["vae"], self.encoded[text]
+        if chosen["backbone"] == ONE_STEP:
+            return CoZSRStep.execute(*view, zoomed, chosen["latent_shift"])[0]
+        return CoZRefineStep.execute(
+            *view,
+            self.encoded[chosen["negative"]],
+            zoomed,
+            chosen["sampling_steps"],
+            *(chosen[key] for key in ("cfg", "sampler_name", "scheduler", "denoise")),
+            seed,
+        )[0]
+
+    def _upscale(self, window: Window) -> Tensor:
+        x, y, width, height = tile_source(self.picture, self.layout, window)
+        left, top = floor(x), floor(y)
+        pixels = Window(left, top, ceil(x + width) - left, ceil(y + height) - top)
+        lq = to_image(crop(self.picture, pixels))
+        sr = to_bchw(ImageUpscaleWithModel.execute(self.chosen["upscale_model"], lq)[0])
+        fx, fy = sr.shape[-1] / pixels.width, sr.shape[-2] / pixels.height
+        box = Window((x - left) * fx, (y - top) * fy, width * fx, height * fy)
+        side = int(window.height), int(window.width)
+        return to_image(resize(sr, *side, self.chosen["resampling"], box))
+
+    def agrees(self) -> str:
+        mean = sum(self.squares) / len(self.squares)
+        return f"agrees with its input to {decibels(-10 * log10(mean) if mean else inf)}"

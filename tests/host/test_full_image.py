@@ -1,0 +1,379 @@
+"""Full-Image SR in the host's real executor: whole pictures in tiles, a text for each."""
+
+import math
+
+import pytest
+import torch
+
+from coz.geometry import tile_layout
+from coz.resample import resize
+from coz.tile import overview, plan_tiles, tile_view, wider_view
+from tools.host import ROOT
+from tools.workflow import find_node, read_prompt
+
+from .prompts import chain_prompt
+
+PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
+
+TILED = {
+    "scale": 4.0,
+    "passes": 1,
+    "tile": 512,
+    "overlap": 128,
+    "adaptive_overlap": False,
+    "tile_prompts": "",
+    "consistency": 0.0,
+}
+
+
+def as_full(graph, **inputs):
+    """A prompt of Chain Loop with Full-Image SR in its place; what it gives is kept."""
+    loop = graph[find_node(graph, "CoZChainLoop")]["inputs"] | {"image": ["source", 0]}
+    shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+    full = {k: v for k, v in loop.items() if k.split(".")[0] in shared}
+    kept = {"image": ["full", 0], "prompts": ["full", 1]}
+    return {k: node for k, node in graph.items() if "Load" in node["class_type"]} | {
+        "source": {"class_type": "TestPicture", "inputs": {}},
+        "full": {"class_type": "CoZFullImage", "inputs": full | TILED | inputs},
+        "kept": {"class_type": "TestKeep", "inputs": kept},
+    }
+
+
+@pytest.fixture
+def picture(keep):
+    """Sets what the prompts' source gives."""
+    import nodes
+
+    class Source:
+        RETURN_TYPES = ("IMAGE",)
+        FUNCTION = "give"
+        CATEGORY = "test"
+        image = None
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"required": {}}
+
+        @classmethod
+        def IS_CHANGED(cls):  # noqa: N802
+            return f"{cls.image.shape} {cls.image.sum()}"
+
+        def give(self):
+            return (Source.image,)
+
+    nodes.NODE_CLASS_MAPPINGS["TestPicture"] = Source
+
+    def give(image):
+        Source.image = image
+        return image
+
+    yield give
+    del nodes.NODE_CLASS_MAPPINGS["TestPicture"]
+
+
+@pytest.fixture
+def enlarge(executor, keep, picture):
+    """The picture and the texts that one run gives, and what it told."""
+    host = executor("CLASSIC")
+
+    def run(image, graph=None, **inputs):
+        picture(image)
+        run.executed = host.run(graph or as_full(chain_prompt(), **inputs), "kept")
+        run.told = [data[1] for event, data in host.server.sent if event == "progress_text"]
+        kept = keep[-1]
+        assert kept["image"].dtype == torch.float32
+        assert 0 <= kept["image"].min() <= kept["image"].max() <= 1
+        return kept["image"], kept["prompts"]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(models):
+    """The files of the paper's workflow, of tiny weights, in the host's folders."""
+    from utils.extra_config import load_extra_path_config
+
+    load_extra_path_config(models[1])
+
+
+def photograph(node, height, width):
+    """A part of a bundled photograph, (1, height, width, 3)."""
+    image = node("CoZSamplePicture").execute("astronaut.png")[0]
+    return image[:, 60 : 60 + height, 150 : 150 + width].contiguous()
+
+
+def untiled(node, image):
+    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
+
+    model = UpscaleModelLoader.execute("coz_lite_x4.safetensors")[0]
+    with torch.inference_mode():
+        return ImageUpscaleWithModel.execute(model, image)[0]
+
+
+def gradient(image, columns):
+    """Mean step across each column's left edge."""
+    return float((image[:, :, columns] - image[:, :, [c - 1 for c in columns]]).abs().mean())
+
+
+def test_tiles_show_no_seams(enlarge, node):
+    image = photograph(node, 100, 300)
+    tiled, texts = enlarge(image, color_fix="none", tile=256)
+    whole = untiled(node, image)
+    assert tiled.shape == whole.shape == (1, 400, 1200, 3)
+    layout = tile_layout(400, 1200, 256, 128)
+    xs = layout.rows[0].xs
+    assert texts.split("\n") == ["-"] * len(layout.rows) * len(xs)
+    borders = sorted({x for start in xs for x in (start, start + 256)} - {0, 1200})
+    others = [x for x in range(1, 1200) if x not in borders]
+    difference = (tiled - whole).abs()
+    # A tile's edge lacks the network's surroundings, but weighs nothing there.
+    assert difference[:, :, borders].max() <= difference[:, :, others].max() < 0.01
+    metric = [gradient(picture, borders) / gradient(picture, others) for picture in (tiled, whole)]
+    assert metric[0] == pytest.approx(metric[1], rel=0.02)
+
+
+@pytest.mark.parametrize("scale", [4.0, 2.56, 1.5, 8.0])
+def test_any_scale_is_in_register_with_the_picture(enlarge, node, scale):
+    image = photograph(node, 90, 130)
+    sr, _ = enlarge(image, scale=scale, tile=256, overlap=64)
+    assert sr.shape[1:3] == (round(90 * scale), round(130 * scale))
+    small = resize(sr.movedim(-1, 1), 90, 130).movedim(1, -1)
+    error = {
+        shift: (small[:, 10:-10, 10:-10] - image.roll(shift, 2)[:, 10:-10, 10:-10]).square().mean()
+        for shift in (-1, 0, 1)
+    }
+    assert error[0] < 0.3 * min(error[-1], error[1])
+    assert -10 * math.log10(error[0]) > 28
+
+
+def test_two_passes_are_one_after_the_other(enlarge, node):
+    image = photograph(node, 40, 60)
+    once, _ = enlarge(image, tile=128, overlap=32, prompt="a")
+    twice, texts = enlarge(image, tile=128, overlap=32, prompt="a", passes=2)
+    assert enlarge.executed.count("full.0.0.coz_tiles_1") == 0  # the first pass is kept
+    again, second = enlarge(once, tile=128, overlap=32, prompt="a")
+    assert torch.equal(twice, again)
+    assert texts.split("\n") == ["a"] * (2 * 3) + second.split("\n")
+
+
+def test_an_edited_text_runs_no_upscale_model_again(enlarge, node):
+    image = photograph(node, 40, 40)
+    first, _ = enlarge(image, prompt="a", seed=1)
+    second, texts = enlarge(image, prompt="b", seed=2, tile_prompts="-")
+    assert [name for name in enlarge.executed if "tiles" in name] == []
+    assert torch.equal(first, second)
+    assert texts == "-"
+
+
+@pytest.mark.parametrize("method", ["adain", "none"])
+def test_colour_fix_is_that_of_the_node(enlarge, node, method):
+    image = photograph(node, 60, 50)
+    found, _ = enlarge(image, color_fix=method)
+    view = resize(image.movedim(-1, 1), 240, 200).movedim(1, -1).clamp(0, 1)
+    expected = node("CoZColorFix").execute(untiled(node, image), view, method)[0]
+    assert torch.allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_consistency_makes_it_true_to_its_source(enlarge, node):
+    image = photograph(node, 100, 100)
+    enlarge(image, tile=256)
+    free = enlarge.told[-1]
+    sr, _ = enlarge(image, tile=256, consistency=1.0)
+    small = resize(sr.movedim(-1, 1), 100, 100).movedim(1, -1)
+    error = -10 * math.log10((small - image).square().mean())
+    assert error > 45
+    told = float(enlarge.told[-1].split(" dB")[0].split()[-1])
+    assert told == pytest.approx(error, abs=3)  # of tiles, which reach beyond what is blended
+    assert told > float(free.split(" dB")[0].split()[-1]) + 5
+
+
+def test_adaptive_overlap_takes_fewer_tiles_where_it_is_calm(enlarge, node):
+    image = photograph(node, 128, 128)
+    image[:, :, 64:] = 0.5
+    _, dense = enlarge(image, tile=128, overlap=64)
+    sr, texts = enlarge(image, tile=128, adaptive_overlap=True)
+    assert len(texts.split("\n")) < len(dense.split("\n"))
+    assert (sr[:, :, 300:] - 0.5).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile"),
+    [(1, 1, 512), (1, 40, 64), (3, 700, 512), (20, 20, 1000), (30, 20, 70)],
+)
+def test_any_size_works(enlarge, height, width, tile):
+    torch.manual_seed(0)
+    sr, _ = enlarge(torch.rand(1, height, width, 3), tile=tile, overlap=32)
+    assert sr.shape == (1, 4 * height, 4 * width, 3)
+    assert sr.isfinite().all()
+
+
+def test_alpha_is_dropped_and_grey_repeated(enlarge, node):
+    image = photograph(node, 20, 20)
+    alpha = torch.cat([image, torch.rand(1, 20, 20, 1)], dim=-1)
+    assert torch.equal(enlarge(alpha)[0], enlarge(image)[0])
+    grey, _ = enlarge(image[..., :1])
+    assert torch.equal(grey, enlarge(image[..., :1].expand(-1, -1, -1, 3))[0])
+
+
+@pytest.mark.parametrize(
+    ("image", "inputs", "message"),
+    [
+        (torch.full((1, 8, 8, 3), math.nan), {}, "image holds 192 values that are NaN"),
+        (torch.zeros(2, 8, 8, 3), {}, "batch of 2 pictures.*Rebatch Images"),
+        (torch.zeros(1, 8, 8, 3), {"tile": 64, "overlap": 64}, "overlap must be smaller than tile"),
+        (torch.zeros(1, 3000, 4000, 3), {"passes": 4, "scale": 8.0}, "GB of memory are free"),
+    ],
+)
+def test_bad_input_is_refused(enlarge, image, inputs, message):
+    with pytest.raises(RuntimeError, match=message):
+        enlarge(image, **inputs)
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on(enlarge, node, monkeypatch):
+    from comfy_extras import nodes_upscale_model
+
+    image = photograph(node, 100, 150)
+    expected, _ = enlarge(image, tile=400, seed=1)
+    original = nodes_upscale_model.ImageUpscaleWithModel.execute.__func__
+
+    def short_of_memory(cls, upscale_model, image):
+        if image.shape[1] > 60:
+            raise torch.OutOfMemoryError("injected")
+        return original(cls, upscale_model, image)
+
+    monkeypatch.setattr(
+        nodes_upscale_model.ImageUpscaleWithModel, "execute", classmethod(short_of_memory)
+    )
+    found, _ = enlarge(image, tile=400, color_fix="none")
+    warning = "Out of memory: from here on with tiles of 200 pixels"
+    assert enlarge.told.count(warning) == 1
+    assert enlarge.told[-1].endswith(warning)
+    monkeypatch.undo()
+    whole, _ = enlarge(image, tile=400, color_fix="none", prompt="x")
+    assert (found - whole).abs().max() < 0.02
+    assert (expected - found).abs().mean() < 0.02
+
+
+def test_out_of_memory_with_the_smallest_tile_is_an_error(enlarge, monkeypatch):
+    from comfy_extras import nodes_upscale_model
+
+    def out_of_memory(cls, upscale_model, image):
+        raise torch.OutOfMemoryError("injected")
+
+    monkeypatch.setattr(
+        nodes_upscale_model.ImageUpscaleWithModel, "execute", classmethod(out_of_memory)
+    )
+    with pytest.raises(RuntimeError, match="injected"):
+        enlarge(torch.rand(1, 64, 64, 3))
+
+
+def paper(**inputs):
+    small = {"tile": 64, "overlap": 16, "prompting.max_tokens": 4}
+    return as_full(read_prompt(PAPER), **small | inputs)
+
+
+def test_every_model_is_loaded_once_a_pass(enlarge, node, tiny, caplog):
+    from comfy.model_management import unload_all_models
+
+    caplog.set_level("INFO")
+    enlarge(photograph(node, 8, 8), paper())  # for the loaders, which load what they find
+    unload_all_models()
+    caplog.clear()
+    sr, texts = enlarge(photograph(node, 16, 40), paper())
+    assert sr.shape == (1, 64, 160, 3)
+    assert len(texts.split("\n")) == 3
+    loads = [line for line in caplog.messages if line.startswith("Requested to load")]
+    # The VLM, the text encoders, the VAE and SD3.
+    assert len(set(loads)) == len(loads) == 4, loads
+    # An edit of a later phase asks nothing again.
+    again, same = enlarge(photograph(node, 16, 40), paper(color_fix="adain"))
+    assert [name for name in enlarge.executed if "prompts" in name] == []
+    assert same == texts
+    assert not torch.equal(again, sr)
+    # Given back, the texts give the same picture, and nothing is asked.
+    pasted, same = enlarge(photograph(node, 16, 40), paper(tile_prompts=texts, prompt="else"))
+    assert torch.equal(pasted, sr)
+    assert same == texts
+
+
+def test_one_tile_is_the_step_itself(enlarge, node, tiny):
+    image = photograph(node, 16, 24)
+    prompt = paper(tile=128, prompt="an eye", color_fix="none")
+    full = prompt["full"]["inputs"]
+    for name in [name for name in full if name.startswith("prompting.")]:
+        del full[name]
+    full["prompting"] = "text"
+    found, texts = enlarge(image, prompt)
+    assert texts == "an eye"
+    by_hand = {
+        "CoZEncodePrompt": {"clip": full["backbone.clip"], "prompt": "an eye", "t5_tokens": 512},
+        "CoZSRStep": {
+            "model": full["backbone.model"],
+            "vae": full["backbone.vae"],
+            "positive": ["CoZEncodePrompt", 0],
+            "image": ["source", 0],
+            "latent_shift": "auto",
+        },
+    }
+    prompt |= {name: {"class_type": name, "inputs": inputs} for name, inputs in by_hand.items()}
+    prompt["kept"]["inputs"] = {"image": ["CoZSRStep", 0], "prompts": ""}
+    prompt["source"].pop("is_changed")  # which the host writes there
+    enlarged = resize(image.movedim(-1, 1), 64, 96).movedim(1, -1).clamp(0, 1)
+    assert torch.equal(found, enlarge(enlarged, prompt)[0])
+
+
+def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatch):
+    seen = []
+    extractor = node("CoZPromptExtractor")
+    original = extractor.execute.__func__
+
+    def look(cls, vlm, image, *args):
+        seen.append((image, args[-1]))
+        return original(cls, vlm, image, *args)
+
+    monkeypatch.setattr(extractor, "execute", classmethod(look))
+    image = photograph(node, 16, 28)
+    source = image.movedim(-1, 1)
+    layout = plan_tiles(source, 4, 64, 16)
+    windows = layout.windows()
+    assert len(windows) == 2
+    expected = {
+        "previous scale": [wider_view(source, layout, window) for window in windows],
+        "original image": [overview(source).clamp(0, 1)] * 2,
+        "none": [None] * 2,
+    }
+    for context, views in expected.items():
+        seen.clear()
+        graph = paper(**{"prompting.context": context})
+        graph["kept"]["inputs"]["image"] = ["source", 0]
+        enlarge(image, graph)
+        for window, view, (zoomed, wider) in zip(windows, views, seen, strict=True):
+            tile = tile_view(source, layout, window).movedim(1, -1).clamp(0, 1)
+            assert torch.equal(zoomed, tile)
+            assert wider is None if view is None else torch.equal(wider, view.movedim(1, -1))
+
+
+def test_an_interrupt_ends_it_between_tiles(enlarge, executor, keep, picture, node, monkeypatch):
+    import comfy.model_management as mm
+    from comfy_extras import nodes_upscale_model
+
+    host = executor("CLASSIC")
+    picture(photograph(node, 100, 100))
+    original = nodes_upscale_model.ImageUpscaleWithModel.execute.__func__
+    calls = []
+
+    def interrupted(cls, upscale_model, image):
+        calls.append(1)
+        mm.interrupt_current_processing(len(calls) == 2)
+        return original(cls, upscale_model, image)
+
+    monkeypatch.setattr(
+        nodes_upscale_model.ImageUpscaleWithModel, "execute", classmethod(interrupted)
+    )
+    host.run(as_full(chain_prompt(), tile=128, overlap=32), "kept")
+    assert "execution_interrupted" in [event for event, _ in host.server.sent]
+    assert len(calls) == 2
+    assert keep == []
+    monkeypatch.undo()
+    host.run(as_full(chain_prompt(), tile=128, overlap=32), "kept")
+    assert keep[0]["image"].shape == (1, 400, 400, 3)

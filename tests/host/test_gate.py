@@ -1,0 +1,216 @@
+"""What Chain Loop measures after each step, and the end of a chain by it."""
+
+import json
+
+import pytest
+import torch
+
+from coz.consistency import agreement
+from coz.detail import invented
+from coz.resample import crop, resize
+from tools.client import run_prompt
+from tools.server import serve
+
+from .prompts import chain_prompt, kept_prompt, steps_run
+
+CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
+MEASURED = [30.30, 29.46, 30.15, 30.11]  # dB, of the prompt below
+LIMIT = 29.9
+
+
+@pytest.fixture
+def weak_prompt(upscale_model):
+    """Four steps by a network that was never trained: the second is the worst."""
+    upscale_model(4)
+
+    def prompt(**inputs):
+        made = kept_prompt(step_prompts="a\nb\nc\nd", **inputs)
+        made["model"]["inputs"]["model_name"] = "tiny_x4.safetensors"
+        return made
+
+    return prompt
+
+
+@pytest.fixture
+def upscaled(node, monkeypatch):
+    """Grows by each step that really runs: the host announces those too that it then blocks."""
+    step = node("CoZUpscaleStep")
+    execute, ran = step.execute.__func__, []
+
+    def counted(cls, *args, **kwargs):
+        ran.append(1)
+        return execute(cls, *args, **kwargs)
+
+    monkeypatch.setattr(step, "execute", classmethod(counted))
+    return ran
+
+
+def told(host):
+    return [data[1] for event, data in host.server.sent if event == "progress_text"]
+
+
+def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
+    host = executor("CLASSIC")
+    host.run(weak_prompt())
+    chain = keep[0]["chain"]
+    for i in range(4):
+        window = crop(chain.frames[i + 1], chain.windows[i + 1])
+        view = resize(window, 64, 64).clamp(0, 1)
+        assert chain.agreements[i] == round(agreement(chain.frames[i + 2], window), 2)
+        assert chain.invented[i] == round(invented(chain.frames[i + 2], view), 4)
+    assert chain.agreements == pytest.approx(MEASURED, abs=0.05)
+    record = json.loads(host.ui("coz_collect")["coz_chain"][0])
+    assert record["agreements"] == list(chain.agreements)
+    assert record["invented"] == list(chain.invented)
+    lines = told(host)
+    assert "step 2 of 4: super-resolving\nb\nstep 1 agrees with its input to 30.3 dB, invented 21 %" in lines  # fmt: skip
+    true = ", ".join(f"{db:.1f} dB" for db in chain.agreements)
+    new = "21 %, 17 %, 37 %, 44 %"
+    assert lines[-1].split("\n")[-1] == f"agrees with its input to {true}; invented {new}"
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_chain_ends_after_a_step_that_agrees_too_little(
+    executor, keep, weak_prompt, upscaled, cache
+):
+    host = executor(cache)
+    again = cache == "NONE"  # it keeps nothing between runs
+    expected = 2
+    host.run(weak_prompt(stop_below=LIMIT))
+    assert len(upscaled) == expected
+    assert told(host)[-1] == (
+        "2 steps, 16x\nstopped after step 2 of 4: it agrees with its input to 29.5 dB, below 29.9\n"
+        "a\nb\nagrees with its input to 30.3 dB, 29.5 dB; invented 21 %, 17 %"
+    )
+    assert len(host.ui("coz_collect")["images"]) == 3
+    shown = [d["node"] for event, d in host.server.sent if event == "executed"]
+    assert not [name for name in shown if name.endswith(("_3", "_4"))]
+
+    host.run(weak_prompt(stop_below=29.0))
+    expected += 4 if again else 2
+    assert len(upscaled) == expected
+    assert "stopped" not in told(host)[-1]
+    for limit in (LIMIT, 20.0, LIMIT, 0.0):
+        executed = host.run(weak_prompt(stop_below=limit))
+        if again:
+            expected += 2 if limit == LIMIT else 4
+        else:
+            assert {name.rpartition(".")[2] for name in executed} <= {"loop", "coz_collect", "scales"}  # fmt: skip
+        assert len(upscaled) == expected
+    host.run(weak_prompt(stop_below=LIMIT, steps=5))
+    assert len(upscaled) == expected + (2 if again else 0)
+
+    stopped, whole = keep[0], keep[1]
+    assert stopped["scales"].shape[0] == 3
+    assert torch.equal(stopped["scales"], whole["scales"][:3])
+    assert torch.equal(stopped["image"], whole["scales"][2:3])
+    assert stopped["prompts"] == "a\nb"
+    ended, chain = stopped["chain"], whole["chain"]
+    assert ended.windows == chain.windows[:3]
+    assert ended.seeds == chain.seeds[:2]
+    assert ended.agreements == chain.agreements[:2]
+    assert ended.to_json() == keep[-1]["chain"].to_json()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "steps"),
+    [
+        pytest.param({"stop_below": 100.0}, 1, id="after the first step"),
+        pytest.param({"stop_below": 100.0, "steps": 1}, 1, id="one step is never too many"),
+        pytest.param({"stop_below": LIMIT, "steps": 2}, 2, id="the last step"),
+        pytest.param({"stop_below": 31.2, "mask": ["mask", 0]}, 3, id="a mask"),
+    ],
+)
+@pytest.mark.parametrize("cache", ["CLASSIC", "NONE"])
+def test_where_a_chain_ends(executor, keep, weak_prompt, upscaled, cache, inputs, steps):
+    prompt = weak_prompt(**inputs)
+    size = {"value": 1.0, "width": 64, "height": 64}
+    prompt["mask"] = {"class_type": "SolidMask", "inputs": size}
+    host = executor(cache)
+    host.run(prompt)
+    assert len(upscaled) == keep[0]["chain"].steps == steps
+    assert ("stopped after" in told(host)[-1]) == (steps < inputs.get("steps", 4))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_each_chain_of_a_list_ends_by_itself(executor, keep, weak_prompt, upscaled, cache):
+    prompt = weak_prompt(stop_below=LIMIT, image=("list", 0), steps=3)
+    black = {"width": 96, "height": 96, "batch_size": 1, "color": 0}
+    prompt["black"] = {"class_type": "EmptyImage", "inputs": black}
+    both = {"images.image0": ["source", 0], "images.image1": ["black", 0]}
+    prompt["both"] = {"class_type": "BatchImagesNode", "inputs": both}
+    prompt["list"] = {
+        "class_type": "RebatchImages",
+        "inputs": {"images": ["both", 0], "batch_size": 1},
+    }
+    executor(cache).run(prompt)
+    assert [values["chain"].steps for values in keep] == [2, 3]
+    assert len(upscaled) == 5
+
+
+def test_consistency_is_the_node_between_two_steps(executor, keep, node, weak_prompt, upscaled):
+    host = executor("CLASSIC")
+    host.run(weak_prompt(steps=2))
+    host.run(weak_prompt(steps=2, consistency=0.5))
+    assert len(upscaled) == 3  # the first is the same, and only corrected
+    assert steps_run(host.run(weak_prompt(steps=3, consistency=0.5))) == [3]
+    image = node("CoZSamplePicture").execute("astronaut.png")[0]
+    model = node("UpscaleModelLoader").execute("tiny_x4.safetensors")[0]
+    frame, _, x, y = node("CoZFitImage").execute(image, "native pixels", 64, 0.3, 0.7).args
+    frames = [frame]
+    with torch.inference_mode():
+        for _ in range(2):
+            zoomed, view, _, x, y = node("CoZCropCenterZoom").execute(frames[-1], 4.0, x, y).args
+            sr = node("CoZUpscaleStep").execute(model, view, zoomed)[0]
+            fixed = node("CoZColorFix").execute(sr, zoomed, "wavelet")[0]
+            frames.append(node("CoZConsistency").execute(fixed, view, 0.5, 10)[0])
+    assert torch.equal(keep[1]["scales"], torch.cat(frames))
+    before, after = keep[0]["chain"], keep[1]["chain"]
+    assert after.agreements[0] > before.agreements[0] + 5
+
+
+def test_full_consistency_ends_no_chain(executor, keep, weak_prompt):
+    executor("CLASSIC").run(weak_prompt(consistency=1.0, stop_below=45.0, color_fix="none"))
+    assert keep[0]["chain"].steps == 4
+
+
+@pytest.mark.parametrize("name", ["consistency", "stop_below"])
+@pytest.mark.parametrize("value", [-0.5, 100.5, float("nan")])
+def test_linked_values_are_checked_too(executor, name, value):
+    prompt = chain_prompt(**{name: ["number", 0]})
+    prompt["number"] = {"class_type": "PrimitiveFloat", "inputs": {"value": value}}
+    with pytest.raises(RuntimeError, match=f"{name} must be 0 .*, got {value:g}"):
+        executor("CLASSIC").run(prompt)
+
+
+def server_prompt(**inputs):
+    """With a Preview Image that makes the host's default cache forget the loop's children."""
+    prompt = chain_prompt(center_x=0.47, **inputs)
+    prompt["input"] = {"class_type": "PreviewImage", "inputs": {"images": ["source", 0]}}
+    return prompt
+
+
+def test_a_real_server_runs_only_what_is_new(server):
+    def run(**inputs):
+        done = run_prompt(server, server_prompt(**inputs))
+        (shown,) = (out for node, out in done.outputs.items() if node.endswith("coz_collect"))
+        return steps_run(done.executed), len(shown["images"])
+
+    assert run(steps=3, stop_below=100.0) == ([1], 2)
+    assert run(steps=4, stop_below=100.0) == ([], 2)
+    assert run(steps=3, stop_below=10.0) == ([2, 3], 4)
+    assert run(steps=3, stop_below=100.0) == ([], 2)
+    assert run(steps=4) == ([4], 5)
+    assert run(steps=2, consistency=1.0)[0] == [2]  # step 1 is corrected, not run again
+
+
+def test_a_server_that_keeps_nothing_runs_each_step_once():
+    prompt = chain_prompt(steps=4)
+    with serve(arguments=["--cache-none"]) as url:
+        whole = run_prompt(url, prompt)
+        prompt["loop"]["inputs"]["stop_below"] = 100.0
+        stopped = run_prompt(url, prompt)
+    assert steps_run(whole.executed) == [1, 2, 3, 4]
+    shown = {name.rpartition(".")[2] for name in stopped.outputs}
+    assert shown == {"coz_check_1", "coz_collect", "scales"}
+    assert len(stopped.outputs["loop.0.0.coz_collect"]["images"]) == 2

@@ -1,0 +1,171 @@
+"""The bundled workflows of whole pictures, through the real server."""
+
+import io
+import urllib.request
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coz.geometry import tile_layout
+from tools.client import run_prompt
+from tools.host import ROOT
+from tools.server import serve
+from tools.workflow import find_node, read_prompt
+
+BUILT_IN = ROOT / "workflows" / "7 Whole picture 4x (no downloads).json"
+SD3 = ROOT / "workflows" / "8 Whole picture 16x SD3.json"
+PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
+
+
+def photograph(name, box=None):
+    return Image.open(ROOT / "pictures" / name).convert("RGB").crop(box)
+
+
+def shown(url, run, prompt, class_type):
+    """The pictures that the prompt's only node of that class shows or saves."""
+    files = run.outputs[find_node(prompt, class_type)]["images"]
+    return [
+        Image.open(io.BytesIO(urllib.request.urlopen(f"{url}/view?{urlencode(file)}").read()))
+        for file in files
+    ]
+
+
+def difference(a, b):
+    """Root mean square, of 255."""
+    return np.sqrt(np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2))
+
+
+def small(picture, size):
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def told(run, prompt):
+    full = find_node(prompt, "CoZFullImage")
+    return [text for node, text in run.notices if node == full]
+
+
+def passes_run(run, kind):
+    """Numbers of the passes whose prompts or tiles ran."""
+    names = [node.rpartition(".")[2] for node in run.executed]
+    return [int(name[-1]) for name in names if name.startswith(f"coz_{kind}_")]
+
+
+def edit(prompt, class_type, **inputs):
+    prompt[find_node(prompt, class_type)]["inputs"] |= inputs
+
+
+def reader_of(prompt, class_type, **inputs):
+    """Another node in the place of the sample picture."""
+    prompt[find_node(prompt, "CoZSamplePicture")] = {"class_type": class_type, "inputs": inputs}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def server(models, home):
+    with serve(arguments=models, folder=home) as url:
+        yield url
+
+
+def test_the_sd3_note_says_how_much_work_it_is():
+    prompt = read_prompt(SD3)
+    full = prompt[find_node(prompt, "CoZFullImage")]["inputs"]
+    picture = photograph(prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"])
+    sides = [[round(side * full["scale"] ** k) for side in picture.size] for k in (1, 2)]
+    first, second = (
+        len(tile_layout(height, width, full["tile"], full["overlap"]).windows())
+        for width, height in sides
+    )
+    assert full["passes"] == 2
+    text = SD3.read_text("utf-8")
+    assert f"{first + second} prompts and {first + second} tiles" in text
+    for (width, height), count in zip(sides, (f"in {first} tiles", f"in {second}:"), strict=True):
+        assert f"{width} x {height} {count}" in text
+        assert f"{width * height * 12 / 1e6:.0f} MB" in text
+
+
+def test_built_in_workflow_runs_as_it_is(server):
+    prompt = read_prompt(BUILT_IN)
+    run = run_prompt(server, prompt)
+    assert told(run, prompt)[-1].startswith("pass 1: 25 tiles; agrees with its input to ")
+    (result,) = shown(server, run, prompt, "SaveImage")
+    assert result.size == (2048, 2048)
+    source = photograph("astronaut.png")
+    assert difference(small(result, (512, 512)), source) < 2
+    # The spot beside the source: what a node of the user's choice cuts out of both.
+    after, before = shown(server, run, prompt, "PreviewImage")
+    x, y = round(0.4375 * 2048) - 256, round(0.195 * 2048) - 256
+    assert difference(after, result.crop((x, y, x + 512, y + 512))) == 0
+    box = (x / 4, y / 4, x / 4 + 128, y / 4 + 128)
+    blurred = source.resize((512, 512), Image.Resampling.BICUBIC, box)
+    assert difference(before, blurred) < 3 < difference(after, blurred)
+    edit(prompt, "CoZFitImage", center_x=0.8)
+    elsewhere = run_prompt(server, prompt)
+    assert passes_run(elsewhere, "tiles") == []
+    assert len(shown(server, elsewhere, prompt, "PreviewImage")) == 2
+
+
+def test_a_folder_in_gives_a_folder_out(server, home):
+    """As the workflow's note says."""
+    pictures = {
+        "a cat.png": photograph("chelsea.png", (100, 60, 160, 100)),
+        "b.JPG": photograph("rocket.jpg", (300, 200, 330, 264)),
+        "c.webp": photograph("coffee.png", (200, 100, 248, 148)),
+    }
+    folder = home / "input" / "my pictures"
+    folder.mkdir()
+    for name, picture in pictures.items():
+        kind = {"lossless": True} if name.endswith("webp") else {"quality": 95}
+        picture.save(folder / name, **kind)
+    (folder / "readme.txt").write_text("no picture", "utf-8")
+    prompt = read_prompt(BUILT_IN)
+    reader_of(prompt, "LoadImageDataSetFromFolder", folder="my pictures")
+    run = run_prompt(server, prompt)
+    results = shown(server, run, prompt, "SaveImage")
+    # The host lists the folder in no certain order.
+    for picture in pictures.values():
+        width, height = picture.size
+        matches = [r for r in results if r.size == (4 * width, 4 * height)]
+        assert len(matches) == 1
+        assert difference(small(matches[0], picture.size), picture) < 8
+    saved = run.executed.index(find_node(prompt, "SaveImage"))
+    tiles = [i for i, node in enumerate(run.executed) if node.endswith("coz_tiles_1")]
+    assert len(tiles) == len(results) == 3
+    assert saved > max(tiles)  # until then all results are in memory: the note says so
+
+
+def sd3_prompt(**inputs):
+    """The workflow on a small picture, its VLM the tiny one of the other workflows."""
+    prompt = read_prompt(SD3)
+    paper = read_prompt(PAPER)
+    prompt[find_node(prompt, "CLIPLoader")] = paper[find_node(paper, "CoZLoadPromptExtractor")]
+    reader_of(prompt, "LoadImage", image="cat.png")
+    edit(prompt, "CoZFullImage", **{"tile": 64, "overlap": 16, "prompting.max_tokens": 4} | inputs)
+    return prompt
+
+
+def test_sd3_workflow_runs_and_takes_its_texts_back(server, home):
+    cat = photograph("chelsea.png", (200, 100, 206, 104))
+    cat.save(home / "input" / "cat.png")
+    prompt = sd3_prompt()
+    first = run_prompt(server, prompt)
+    assert passes_run(first, "prompts") == passes_run(first, "tiles") == [1, 2]
+    (result,) = shown(server, first, prompt, "SaveImage")
+    assert result.size == (6 * 16, 4 * 16)
+    lines = told(first, prompt)
+    assert [line for line in lines if line.endswith(("prompt", "prompts"))] == [
+        "pass 1: 1 tile, 1 prompt",
+        "pass 2: 2 tiles, 2 prompts",
+    ]
+    (texts,) = first.outputs[find_node(prompt, "PreviewAny")]["text"]
+    assert len(texts.split("\n")) == 1 + 2
+    pasted = sd3_prompt(tile_prompts=texts, **{"prompting.temperature": 1.0})
+    again = run_prompt(server, pasted)
+    assert not [line for line in told(again, pasted) if "prompt" in line]
+    assert np.array_equal(result, shown(server, again, pasted, "SaveImage")[0])
+    assert again.outputs[find_node(pasted, "PreviewAny")]["text"] == [texts]

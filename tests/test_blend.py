@@ -1,0 +1,149 @@
+from math import cos, pi
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+from coz.blend import TileBlend, axis_weights
+from coz.geometry import adaptive_layout, tile_layout
+from coz.resample import crop
+
+LAYOUTS = {
+    "one tile": tile_layout(40, 30, 64, 16),
+    "one pixel": tile_layout(1, 1, 64, 16),
+    "no overlap": tile_layout(40, 33, 8, 0),
+    "a quarter": tile_layout(101, 67, 32, 8),
+    "a half": tile_layout(101, 67, 32, 16),
+    "the last one almost on the one before": tile_layout(25, 33, 16, 8),
+    "all but a pixel": tile_layout(20, 23, 9, 8),
+    "flat": tile_layout(3, 200, 32, 24),
+    "adaptive": adaptive_layout(211, 173, 32, [[0, 0.2, 0.1], [0.3, 1, 0.9], [1, 0, 0.5]]),
+}
+
+
+@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+def layout(request):
+    return request.param
+
+
+def noise(layout, seed=0):
+    size = 1, 3, layout.height, layout.width
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+
+
+def canvas(layout):
+    return torch.zeros(1, layout.height, layout.width, 3)
+
+
+def blend(layout, image, order=None):
+    windows = layout.windows()
+    target = TileBlend(layout, canvas(layout))
+    for index in order or range(len(windows)):
+        target.add(index, crop(image, windows[index]))
+    return target.out.movedim(-1, 1)
+
+
+def test_tiles_of_a_picture_give_that_picture_back(layout):
+    image = noise(layout)
+    torch.testing.assert_close(blend(layout, image), image, atol=1e-6, rtol=0)
+
+
+def test_a_constant_picture_stays_constant(layout):
+    for value in (0.0, 0.3, 1.0):
+        image = torch.full((1, 3, layout.height, layout.width), value)
+        torch.testing.assert_close(blend(layout, image), image, atol=1e-6, rtol=0)
+
+
+def test_weights_are_positive_and_sum_to_one(layout):
+    rows = [row.y for row in layout.rows], layout.tile_height, layout.height
+    columns = [(row.xs, layout.tile_width, layout.width) for row in layout.rows]
+    for starts, length, side in (rows, *columns):
+        total = torch.zeros(side)
+        for start, weights in zip(starts, axis_weights(tuple(starts), length), strict=True):
+            assert weights.shape == (length,)
+            assert weights.dtype == torch.float32
+            assert 0 <= weights.min() <= weights.max() <= 1
+            total[start : start + length] += weights
+        torch.testing.assert_close(total, torch.ones(side), atol=2e-7, rtol=0)
+
+
+def test_order_does_not_matter(layout):
+    image = noise(layout)
+    backwards = list(reversed(range(len(layout.windows()))))
+    torch.testing.assert_close(
+        blend(layout, image, backwards), blend(layout, image), atol=1e-6, rtol=0
+    )
+
+
+def test_neighbours_cross_along_a_raised_cosine():
+    first, second = axis_weights((0, 3), 7)
+    rise = [0.5 - 0.5 * cos(pi * (k + 0.5) / 4) for k in range(4)]
+    torch.testing.assert_close(second, torch.tensor([*rise, 1, 1, 1]))
+    torch.testing.assert_close(first, torch.tensor([1, 1, 1, *reversed(rise)]))
+
+
+def test_a_tile_that_differs_leaves_no_step_at_its_edge():
+    layout = tile_layout(1, 160, 64, 16)
+    target = TileBlend(layout, canvas(layout))
+    for index in range(len(layout.windows())):
+        target.add(index, torch.full((1, 3, 1, 64), float(index % 2)))
+    # The steepest pixel of a raised cosine of 16 pixels; a hard seam would be 1.
+    assert target.out.diff(dim=2).abs().max() < pi / 2 / 16
+
+
+def test_blends_into_a_part_of_a_larger_picture():
+    layout = tile_layout(20, 30, 16, 4)
+    picture = torch.full((1, 40, 50, 3), 0.5)
+    part = picture[:, 7:27, 11:41]
+    part.zero_()
+    image = noise(layout)
+    target = TileBlend(layout, part)
+    for index, window in enumerate(layout.windows()):
+        target.add(index, crop(image, window))
+    torch.testing.assert_close(part.movedim(-1, 1), image, atol=1e-6, rtol=0)
+    part.fill_(0.5)
+    assert (picture == 0.5).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_takes_any_float_dtype_and_leaves_the_tile_as_it_is(dtype):
+    layout = tile_layout(20, 30, 16, 4)
+    image = noise(layout).to(dtype)
+    before = image.clone()
+    torch.testing.assert_close(blend(layout, image), before.float(), atol=1e-6, rtol=0)
+    assert torch.equal(image, before)
+
+
+class Allocated(TorchFunctionMode):
+    """Counts the bytes of every new storage."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        if torch.is_tensor(result):
+            given = {a.data_ptr() for a in arguments if torch.is_tensor(a)}
+            if result._base is None and result.data_ptr() not in given:
+                self.bytes += result.nbytes
+        return result
+
+
+def test_adding_allocates_less_than_a_tile():
+    layout = tile_layout(512, 512, 64, 16)
+    target = TileBlend(layout, canvas(layout))
+    tile = torch.rand(1, 3, 64, 64)
+    with Allocated() as allocated:
+        target.add(5, tile)
+    # The weights of the tile: one channel beside its three.
+    assert allocated.bytes == tile.nbytes / 3
+
+
+def test_refuses_sizes_that_do_not_fit():
+    layout = tile_layout(20, 30, 16, 4)
+    with pytest.raises(ValueError, match=r"out must have the shape \(1, 20, 30, 3\)"):
+        TileBlend(layout, torch.zeros(1, 30, 20, 3))
+    target = TileBlend(layout, canvas(layout))
+    with pytest.raises(ValueError, match=r"tile 1 must have the shape \(1, 3, 16, 16\)"):
+        target.add(1, torch.zeros(1, 3, 1, 1))

@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from coz.complexity import complexity_map
+from tools.picture import to_frame
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+
+
+def picture(name):
+    with Image.open(PICTURES / name) as file:
+        return to_frame(file.convert("RGB"))
+
+
+def grid(image, **options):
+    return torch.tensor(complexity_map(image, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "low", "high"),
+    [
+        pytest.param("rocket.jpg", (0, 100, 208, 288), 0, 0.01, id="evening sky"),
+        pytest.param("rocket.jpg", (200, 368, 0, 64), 0.5, 1, id="lattice tower"),
+        pytest.param("astronaut.png", (304, 336, 416, 496), 0, 0.01, id="black table"),
+        pytest.param("astronaut.png", (0, 80, 96, 144), 0, 0.2, id="painted backdrop"),
+        pytest.param("astronaut.png", (32, 96, 176, 256), 0.9, 1, id="hair"),
+        pytest.param("chelsea.png", (0, 64, 192, 288), 0.95, 1, id="fur"),
+    ],
+)
+def test_photographs(name, region, low, high):
+    top, bottom, left, right = region
+    rated = grid(picture(name)[..., top:bottom, left:right])
+    assert low <= rated.mean() <= high
+
+
+def test_a_cell_does_not_depend_on_the_rest_of_the_picture():
+    image = picture("astronaut.png")
+    alone = grid(image[..., 64:128, 128:256])
+    # The last column looks across its bound for the gradient.
+    assert torch.equal(grid(image)[4:8, 8:15], alone[:, :-1])
+
+
+def test_constant_is_zero_whatever_its_value():
+    for value in (0.0, 0.123, 0.5, 1.0):
+        assert grid(torch.full((1, 3, 50, 70), value)).count_nonzero() == 0
+
+
+def test_noise_is_one():
+    image = torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
+    assert grid(image).eq(1).all()
+
+
+@pytest.mark.parametrize("slope", [0.0005, 0.001])
+def test_a_slow_shade_is_calm_also_where_it_crosses_a_level(slope):
+    shade = (torch.arange(160) * slope + 0.3).expand(1, 3, 64, 160)
+    assert grid(shade).max() < 0.01
+
+
+def test_measures_are_weighed_as_documented():
+    # Half black, half grey 0.055: deviation 0.0275, one step of 0.055 in 256 pixel pairs each way,
+    # 1 bit: (0.35 + 0 + 0) / 3.
+    image = torch.zeros(1, 3, 16, 16)
+    image[..., 8:] = 0.055
+    assert complexity_map(image) == [[pytest.approx((0.0275 - 0.01) / 0.05 / 3, abs=1e-5)]]
+    # Checkerboard of 0 and 0.06: deviation 0.03; every difference inside is 0.06.
+    board = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 0.06
+    gradient = 2 * 15 * 16 * 0.06 / 2 / 256
+    expected = ((0.03 - 0.01) / 0.05 + min(1, (gradient - 0.003) / 0.027) + 0) / 3
+    assert complexity_map(board.expand(1, 3, 16, 16)) == [[pytest.approx(expected, abs=1e-5)]]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"),
+    [
+        (1, 1, 1, 1),
+        (1, 500, 1, 31),
+        (500, 1, 31, 1),
+        (15, 23, 1, 1),
+        (30, 41, 2, 3),
+        (427, 640, 27, 40),
+        (50, 10000, 3, 625),
+    ],
+)
+def test_any_size_gives_a_grid_of_numbers_in_range(height, width, rows, columns):
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    rated = grid(image)
+    assert rated.shape == (rows, columns)
+    assert rated.min() >= 0
+    assert rated.max() <= 1
+
+
+def test_cells_lie_where_the_grid_says():
+    image = torch.full((1, 3, 90, 110), 0.5)
+    image[..., 45:, 66:88] = torch.rand(45, 22, generator=torch.Generator().manual_seed(2))
+    # Cells of 22.5 x 22 pixels: rows 2 and 3, column 3.
+    rated = grid(image, cell=22)
+    assert rated.shape == (4, 5)
+    assert rated[2:, 3].eq(1).all()
+    assert rated[:1].count_nonzero() == 0
+    assert rated[:, [0, 1, 4]].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_takes_half_floats_and_leaves_the_picture_as_it_is(dtype):
+    image = picture("chelsea.png").to(dtype)
+    before = image.clone()
+    assert (grid(image) - grid(image.float())).abs().max() == 0
+    assert torch.equal(image, before)
+
+
+def test_refuses_what_is_no_picture():
+    with pytest.raises(ValueError, match="one picture"):
+        complexity_map(torch.zeros(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="one picture"):
+        complexity_map(torch.zeros(1, 3, 0, 8))
+    with pytest.raises(ValueError, match="cell must be at least 1"):
+        complexity_map(torch.zeros(1, 3, 8, 8), cell=0)

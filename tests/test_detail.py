@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+from skimage.color import rgb2lab
+
+from coz.detail import LEAST_CELL, disagreement, invented, invented_map, octaves, percent
+from coz.heat import DIM, lay_over, ramp
+from coz.resample import resize
+
+
+def noise(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def waves(period, side=64):
+    """Light and dark bars of the given period, and their like at a right angle."""
+    x = torch.sin(torch.arange(side) * (2 * torch.pi / period) + torch.pi / 4)
+    return x.expand(1, 3, side, side), x[:, None].expand(1, 3, side, side)
+
+
+def test_the_source_itself_holds_everything():
+    image = noise(1, 3, 40, 50)
+    assert invented(image, image) == 0
+    assert [band.invented for band in octaves(image, image)] == [0] * 4
+    assert invented_map(image, image).max() == 0
+
+
+def test_flat_pictures_invent_nothing():
+    flat = torch.full((1, 3, 40, 50), 0.3)
+    assert invented(flat, noise(1, 3, 40, 50)) == 0
+    assert invented(flat, flat + 0.2) == 0
+    assert [band.invented for band in octaves(flat, flat + 0.2)] == [0] * 4
+    assert invented_map(flat, flat + 0.2).max() < 0.01
+
+
+@pytest.mark.parametrize(("coarse", "fine"), [(0.2, 0.1), (0.1, 0.3), (0.3, 0.01)])
+def test_independent_detail_counts_by_its_variance(coarse, fine):
+    across, down = waves(16)
+    sr, reference = 0.5 + coarse * across + fine * down, 0.5 + coarse * across
+    share = fine**2 / (coarse**2 + fine**2)
+    assert invented(sr, reference) == pytest.approx(share, rel=1e-3)
+    # Neither colour nor contrast is invented.
+    assert invented(sr, reference * 0.5 + 0.1) == pytest.approx(share, rel=1e-3)
+
+
+def test_is_one_less_the_square_of_the_correlation():
+    sr, reference = noise(1, 1, 100, 70), noise(1, 1, 100, 70, seed=1)
+    reference = 0.4 * sr + 0.6 * reference
+    r = np.corrcoef(sr.flatten().numpy(), reference.flatten().numpy())[0, 1]
+    assert invented(sr, reference) == pytest.approx(1 - r**2, rel=1e-4)
+    assert invented(sr.half(), reference.half()) == pytest.approx(1 - r**2, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        pytest.param(1 - noise(1, 3, 64, 64), id="the opposite"),
+        pytest.param(torch.full((1, 3, 64, 64), 0.5), id="a flat source"),
+        pytest.param(noise(1, 3, 64, 64, seed=1), id="another picture"),
+    ],
+)
+def test_all_is_invented(reference):
+    assert 0.99 < invented(noise(1, 3, 64, 64), reference) <= 1
+
+
+@pytest.mark.parametrize(("period", "size"), [(2, 1), (4, 2), (8, 4), (16, 8)])
+def test_a_structure_is_in_its_octave(period, size):
+    across, down = waves(period, 128)
+    slow = waves(64, 128)[0]
+    reference = 0.5 + 0.2 * slow
+    bands = octaves(reference + 0.1 * across * down, reference)
+    assert [band.size for band in bands] == [1, 2, 4, 8, 16, 32]
+    strongest = max(bands, key=lambda band: band.invented * band.energy)
+    assert strongest.size in {size, size // 2}
+    assert strongest.invented > 0.95
+    assert bands[-1].invented < 0.1
+    assert all(0 <= value <= 1 for band in bands for value in band[1:])
+
+
+def test_an_enlarged_source_holds_the_large_structures_alone():
+    truth = resize(noise(1, 3, 64, 64), 256, 256)
+    truth = (truth + 0.2 * (noise(1, 3, 256, 256, seed=1) - 0.5)).clamp(0, 1)
+    reference = resize(resize(truth, 64, 64), 256, 256)
+    shares = [band.invented for band in octaves(truth, reference)]
+    assert shares[0] > 0.8
+    assert max(shares[3:]) < 0.02
+
+
+def test_the_map_shows_the_place():
+    x = torch.linspace(0, 1, 256).expand(1, 3, 256, 256)
+    sr = x.clone()
+    sr[..., 128:] += 0.2 * (noise(1, 3, 256, 128) - 0.5)
+    heat = invented_map(sr, x)
+    assert heat.shape == (1, 1, 256, 256)
+    assert heat[..., :112].max() < 0.02
+    assert heat[..., 144:].min() > 0.8
+    assert heat.min() >= 0
+    assert heat.max() <= 1
+
+
+def test_what_cannot_be_seen_is_no_heat():
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    assert invented_map(flat + (noise(1, 3, 64, 64) - 0.5) / 255, flat).max() < 0.1
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 3, 1, 9), (1, 3, LEAST_CELL, 100)])
+def test_tiny_pictures(shape):
+    a, b = noise(*shape), noise(*shape, seed=1)
+    assert 0 <= invented(a, b) <= 1
+    assert len(octaves(a, b)) == (shape[2] == LEAST_CELL)
+    assert invented_map(a, b).shape == (shape[0], 1, *shape[2:])
+
+
+def test_disagreement_is_the_standard_deviation():
+    results = noise(5, 2, 3, 12, 17)
+    expected = results.var(0, correction=0).mean(1, keepdim=True).sqrt()
+    torch.testing.assert_close(disagreement(list(results)), expected, atol=1e-6, rtol=0)
+    assert disagreement([results[0]]).max() == 0
+    black, white = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
+    assert torch.equal(disagreement([black, white]), torch.full((1, 1, 4, 4), 0.5))
+
+
+def test_inputs_are_unchanged():
+    a, b = noise(1, 3, 64, 64), noise(1, 3, 64, 64, seed=1)
+    before = a.clone(), b.clone()
+    invented(a, b), octaves(a, b), invented_map(a, b), disagreement([a, b]), lay_over(a, b[:, :1])
+    assert torch.equal(a, before[0])
+    assert torch.equal(b, before[1])
+
+
+def test_the_ramp_gets_lighter_steadily():
+    colors = ramp(torch.linspace(0, 1, 101).reshape(1, 1, 1, -1))[0, :, 0].T.numpy()
+    lightness = rgb2lab(colors)[:, 0]
+    assert (np.diff(lightness) > 0).all()
+    # In CIELAB, a step of the ramp is as large as any other but for a half.
+    assert np.diff(lightness).max() < 1.5 * np.diff(lightness).mean()
+
+
+def test_cold_places_are_the_picture_in_dim_grey():
+    picture = noise(1, 3, 8, 8)
+    grey = torch.einsum("bchw,c->bhw", picture, torch.tensor([0.2126, 0.7152, 0.0722]))[:, None]
+    cold = lay_over(picture, torch.zeros(1, 1, 8, 8))
+    torch.testing.assert_close(cold, (DIM * grey).expand(1, 3, 8, 8))
+    hot = lay_over(picture, torch.ones(1, 1, 8, 8))
+    assert (hot[:, 0] > 0.7).all()
+    assert hot.max() <= 1
+
+
+def test_percent_is_for_a_person():
+    assert [percent(share) for share in (0, 0.014, 0.0994, 0.0996, 0.125, 1)] == [
+        "0.0 %", "1.4 %", "9.9 %", "10 %", "12 %", "100 %",
+    ]  # fmt: skip
+
+
+def test_errors_name_the_sizes():
+    a, b = noise(1, 3, 8, 8), noise(1, 3, 8, 9)
+    for measure in (invented, octaves, invented_map):
+        with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 8, 8\) and \(1, 3, 8, 9\)"):
+            measure(a, b)
+    with pytest.raises(ValueError, match="the same size, got 8 x 8, 9 x 8"):
+        disagreement([a, b])
+    with pytest.raises(ValueError, match="the same size, got none"):
+        disagreement([])

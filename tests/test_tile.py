@@ -1,0 +1,72 @@
+"""Tiles as views of an enlarged picture that is never made."""
+
+import pytest
+import torch
+
+from coz.geometry import Window
+from coz.resample import resize
+from coz.tile import (
+    OVERVIEW_SIDE,
+    enlarged,
+    overview,
+    plan_tiles,
+    tile_source,
+    tile_view,
+    wider_view,
+)
+
+
+@pytest.mark.parametrize("scale", [1.5, 2.56, 4, 7.3])
+def test_a_tile_s_view_is_cut_from_the_enlarged_picture(scale):
+    image = torch.rand(1, 3, 61, 83)
+    whole = resize(image, enlarged(61, scale), enlarged(83, scale))
+    layout = plan_tiles(image, scale, 64, 16)
+    assert (layout.height, layout.width) == whole.shape[-2:]
+    for window in layout.windows():
+        x, y, width, height = (int(v) for v in window)
+        expected = whole[..., y : y + height, x : x + width]
+        # Places of taps are computed from the tile's edge, not from the picture's.
+        assert torch.allclose(tile_view(image, layout, window), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "tile"), [(4, 128), (2.5, 125), (3.2, 128), (1.5, 126), (8, 128)]
+)
+def test_tiles_begin_and_end_on_pixels_of_the_picture(scale, tile, adaptive):
+    image = torch.rand(1, 3, 80, 160)
+    layout = plan_tiles(image, scale, 128, 30, adaptive)
+    assert (layout.tile_height, layout.tile_width) == (min(tile, layout.height), tile)
+    assert len(layout.windows()) > 1
+    for window in layout.windows():
+        for value in tile_source(image, layout, window):
+            assert value == pytest.approx(round(value), abs=1e-9)
+
+
+def test_a_factor_without_common_pixels_keeps_its_tiles():
+    assert plan_tiles(torch.rand(1, 3, 200, 200), 1.61, 128, 32).tile_width == 128
+
+
+def test_the_wider_view_has_a_tile_s_pixels_and_the_tile_in_its_middle():
+    image = torch.rand(1, 3, 300, 400)
+    layout = plan_tiles(image, 4, 64, 16)
+    window = Window(768, 576, 64, 64)  # the source's pixels 192..208, 144..160
+    assert torch.equal(wider_view(image, layout, window), image[..., 120:184, 168:232])
+    # At the edge it stays inside the picture.
+    corner = Window(1536, 1136, 64, 64)
+    assert torch.equal(wider_view(image, layout, corner), image[..., 236:300, 336:400])
+    # A picture smaller than a tile is seen whole.
+    small = image[..., :20, :30]
+    (window,) = plan_tiles(small, 2, 512, 128).windows()
+    assert torch.equal(wider_view(small, plan_tiles(small, 2, 512, 128), window), small)
+
+
+def test_the_overview_is_the_whole_picture_with_a_fixed_short_side():
+    image = torch.rand(1, 3, 300, 400)
+    expected = resize(image, OVERVIEW_SIDE, 400 * OVERVIEW_SIDE // 300, "lanczos")
+    assert torch.equal(overview(image), expected)
+
+
+def test_sides_are_rounded_and_never_vanish():
+    assert [enlarged(side, 1.5) for side in (1, 3, 5)] == [2, 4, 8]
+    assert enlarged(1, 0.1) == 1

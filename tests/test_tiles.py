@@ -1,0 +1,189 @@
+import random
+from itertools import pairwise
+from math import ceil
+
+import pytest
+
+from coz.geometry import TileRow, Window, adaptive_layout, tile_layout
+
+EXTREME = [(1, 1), (10000, 50), (50, 10000), (1, 5000), (5000, 1), (511, 512), (512, 513)]
+
+
+def sizes(count, seed):
+    numbers = random.Random(seed)
+    random_ones = [(numbers.randint(1, 5000), numbers.randint(1, 5000)) for _ in range(count)]
+    return [(*size, numbers) for size in EXTREME + random_ones]
+
+
+def grid(numbers):
+    rows, columns = numbers.randint(1, 9), numbers.randint(1, 9)
+    return [[numbers.random() for _ in range(columns)] for _ in range(rows)]
+
+
+def overlaps(starts, tile):
+    return [before + tile - start for before, start in pairwise(starts)]
+
+
+def require_cover(starts, tile, side):
+    """One axis: from edge to edge, no gap, nothing outside."""
+    assert starts[0] == 0
+    assert starts[-1] + tile == side
+    assert all(before < start <= before + tile for before, start in pairwise(starts))
+
+
+def axes(layout):
+    yield [row.y for row in layout.rows], layout.tile_height, layout.height
+    for row in layout.rows:
+        yield row.xs, layout.tile_width, layout.width
+
+
+@pytest.mark.parametrize(
+    ("side", "tile", "overlap", "starts"),
+    [
+        pytest.param(1, 512, 128, (0,), id="one pixel"),
+        pytest.param(512, 512, 128, (0,), id="exactly a tile"),
+        pytest.param(513, 512, 128, (0, 1), id="a pixel more"),
+        pytest.param(896, 512, 128, (0, 384), id="exactly two tiles"),
+        pytest.param(1000, 512, 128, (0, 384, 488), id="the last one is shifted inward"),
+        pytest.param(1024, 512, 0, (0, 512), id="no overlap"),
+        pytest.param(5, 3, 2, (0, 1, 2), id="all but a pixel"),
+        pytest.param(3, 1, 0, (0, 1, 2), id="tiles of a pixel"),
+    ],
+)
+def test_starts_of_one_axis(side, tile, overlap, starts):
+    layout = tile_layout(side, 1, tile, overlap)
+    assert layout.rows == tuple(TileRow(y, (0,)) for y in starts)
+    assert (layout.tile_height, layout.tile_width) == (min(tile, side), 1)
+    assert tile_layout(1, side, tile, overlap).rows == (TileRow(0, starts),)
+
+
+def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
+    assert tile_layout(50, 1000, 512, 128).windows() == [
+        Window(0, 0, 512, 50),
+        Window(384, 0, 512, 50),
+        Window(488, 0, 512, 50),
+    ]
+    assert [window[:2] for window in tile_layout(4, 4, 3, 1).windows()] == [
+        (0, 0),
+        (1, 0),
+        (0, 1),
+        (1, 1),
+    ]
+
+
+def test_a_picture_of_4096_pixels_takes_121_tiles():
+    windows = tile_layout(4096, 4096, 512, 128).windows()
+    assert len(windows) == 121
+    assert all(type(value) is int for window in windows for value in window)
+
+
+def test_fixed_tiles_cover_any_picture_and_are_the_fewest():
+    for height, width, numbers in sizes(2000, seed=0):
+        tile = numbers.randint(1, 1000) if max(height, width) < 1000 else numbers.randint(64, 1000)
+        overlap = numbers.randint(0, tile * 3 // 4)
+        layout = tile_layout(height, width, tile, overlap)
+        for starts, length, side in axes(layout):
+            require_cover(starts, length, side)
+            shared = overlaps(starts, length)
+            assert all(pixels == overlap for pixels in shared[:-1])
+            assert not shared or shared[-1] >= overlap
+            one_less = len(starts) - 1
+            assert one_less * tile - (one_less - 1) * overlap < side or one_less == 0
+
+
+def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half():
+    for height, width, numbers in sizes(2000, seed=1):
+        tile = numbers.randint(128, 1000)
+        layout = adaptive_layout(height, width, tile, grid(numbers))
+        for starts, length, side in axes(layout):
+            require_cover(starts, length, side)
+            shared = overlaps(starts, length)
+            assert all(tile / 4 <= pixels <= tile / 2 for pixels in shared[:-1])
+            assert not shared or shared[-1] >= tile / 4
+        most = len(tile_layout(height, width, tile, tile // 2).windows())
+        assert len(layout.windows()) <= most
+
+
+@pytest.mark.parametrize("tile", range(1, 10))
+def test_adaptive_tiles_may_be_tiny(tile):
+    for side in range(1, 40):
+        for starts, length, end in axes(adaptive_layout(side, 7, tile, [[0.4, 0.6], [1, 0]])):
+            require_cover(starts, length, end)
+
+
+def test_adaptive_is_a_quarter_where_all_is_calm_and_a_half_where_all_is_complex():
+    for height, width, numbers in sizes(300, seed=2):
+        tile = numbers.randint(128, 1000)
+        for value, overlap in ((0, ceil(tile / 4)), (1, tile // 2)):
+            calm_or_complex = [[value] * 5] * 3
+            assert adaptive_layout(height, width, tile, calm_or_complex) == tile_layout(
+                height, width, tile, overlap
+            )
+
+
+def test_tiles_begin_on_multiples():
+    # Enlarged four times: on pixels of the source.
+    for height, width, numbers in sizes(300, seed=3):
+        tile = numbers.randint(128, 1000)
+        overlap = numbers.randint(0, tile // 2)
+        fixed = tile_layout(height, width, tile, overlap, multiple_of=4)
+        adaptive = adaptive_layout(height, width, tile, grid(numbers), multiple_of=4)
+        for layout, least, most in (
+            (fixed, overlap, overlap + 3),
+            (adaptive, tile / 4, tile / 2),
+        ):
+            for starts, length, side in axes(layout):
+                require_cover(starts, length, side)
+                assert all(start % 4 == 0 for start in starts[:-1])
+                shared = overlaps(starts, length)
+                assert all(least <= pixels <= most for pixels in shared[:-1])
+                assert not shared or shared[-1] >= least
+
+
+def test_neighbours_nearer_than_a_multiple_stay_where_they_are():
+    assert tile_layout(1, 20, 8, 6, multiple_of=4) == tile_layout(1, 20, 8, 6)
+    assert adaptive_layout(1, 20, 8, [[1]], multiple_of=16) == tile_layout(1, 20, 8, 4)
+
+
+def test_adaptive_is_dense_only_where_the_picture_is_complex():
+    upper_half_calm = adaptive_layout(4096, 4096, 512, [[0, 0], [1, 1]])
+    every_256 = [*range(1920, 3584, 256), 3584]
+    assert [row.y for row in upper_half_calm.rows] == [*range(0, 1920, 384), *every_256]
+    assert [len(row.xs) for row in upper_half_calm.rows] == [11] * 5 + [13] + [15] * 7
+    # One column of it is enough to bring the rows near.
+    right_half_calm = adaptive_layout(4096, 4096, 512, [[1, 0]])
+    columns = (*range(0, 1792, 256), *range(1792, 3584, 384), 3584)
+    assert right_half_calm.rows == tuple(TileRow(y, columns) for y in range(0, 3585, 256))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 10, 4, 1), "at least one pixel, got 10 x 0"),
+        ((10, -1, 4, 1), "at least one pixel, got -1 x 10"),
+        ((10, 10, 0, 0), "tile must be at least 1 pixel, got 0"),
+        ((10, 10, 4, -1), "overlap must be 0 pixels or more, got -1"),
+        ((10, 10, 4, 4), "overlap of 4 px on tiles of 4 px: choose .* at most half a tile, 2 px"),
+        ((1, 1, 512, 600), "overlap of 600 px on tiles of 512 px"),
+    ],
+)
+def test_refuses_what_no_layout_can_be(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tile_layout(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("complexity", "message"),
+    [
+        ([], "must be a grid"),
+        ([[]], "must be a grid"),
+        ([[0, 1], [0]], "rows of equal length"),
+        ([[0, 1.5]], "from 0 .* to 1"),
+        ([[float("nan")]], "from 0 .* to 1"),
+    ],
+)
+def test_refuses_a_grid_that_is_none(complexity, message):
+    with pytest.raises(ValueError, match=message):
+        adaptive_layout(10, 10, 4, complexity)
+    with pytest.raises(ValueError, match="at least one pixel"):
+        adaptive_layout(0, 10, 4, [[0]])
