@@ -1,7 +1,12 @@
-"""Resizing as two banded matrices, one an axis: fast, and with its adjoint."""
+"""Resizing as two banded matrices, one an axis: fast, and with its adjoint.
+
+Beside ``resample.resize``, which sums one tap after the other: it takes any part of a picture and
+needs no matrices made, which are kept here for each pair of sizes, but for each frame of a film
+would take as long as they save. Nor does it depend on how a device multiplies (TF32).
+"""
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -9,6 +14,8 @@ from torch import Tensor
 from .resample import taps
 
 Kernel = Literal["bicubic", "area"]
+
+KERNELS: list[Kernel] = list(get_args(Kernel))
 
 BLOCK = 32
 """Rows of a banded matrix that are multiplied at once."""
@@ -25,13 +32,22 @@ def resized(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") 
 
     Returns:
         (B, C, height, width) float32, not clamped.
+
+    Raises:
+        ValueError: If ``kernel`` is unknown.
     """
     rows, columns = axes(image, height, width, kernel)
     return both(rows.down, columns.down, image.float())
 
 
 def axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
-    """What makes ``image`` (B, C, H, W) that size: along its height and along its width."""
+    """What makes ``image`` (B, C, H, W) that size: along its height and along its width.
+
+    Raises:
+        ValueError: If ``kernel`` is unknown.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel}")
     return _axis(image.shape[-2], height, kernel), _axis(image.shape[-1], width, kernel)
 
 

@@ -41,8 +41,8 @@ class ZoomChain:
     models: tuple[str, ...] = ()
     """File names of the models that made it."""
     agreements: tuple[float, ...] = ()
-    """How well step i repeats the window that it enlarged: PSNR in dB, ``MOST_DECIBELS`` also where
-    they are equal. NaN where it was not measured; none at all in older records."""
+    """How well step i repeats the window that it enlarged: PSNR in dB, at most 99, also where they
+    are equal. NaN where it was not measured; none at all in older records."""
     invented: tuple[float, ...] = ()
     """The share of step i's energy, 0..1, that is not in that window enlarged; as ``agreements``."""
 

@@ -33,17 +33,17 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
 
     Returns:
         -10 log10 of the mean squared error over all pixels, against a peak of 1; infinite where
-        the two are equal.
+        the two are equal, NaN where a value is.
 
     Raises:
-        ValueError: If ``lq`` is larger than ``sr`` along an axis, or the counts of channels or of
-            pictures do not match.
+        ValueError: If ``lq`` is larger than ``sr`` along an axis, the counts of channels or of
+            pictures do not match, or ``kernel`` is unknown.
     """
     _check(sr, lq)
     height, width = lq.shape[-2:]
     error = resized(sr, height, width, kernel) - lq.float()
     mean = float(error.square().mean())
-    return -10 * log10(mean) if mean > 0 else inf
+    return inf if mean == 0 else -10 * log10(mean)
 
 
 def decibels(agreement: float) -> str:

@@ -24,6 +24,10 @@ VISIBLE = 4 / 255
 FLAT = 1e-10
 """Variance that is float32's rounding."""
 
+ROUNDING = 1 / 255**2 / 12
+"""Variance that eight bits add to a picture: most of what an enlarged photograph has of its finest
+structures."""
+
 LEAST_BAND = 4
 """Pixels of the short side below which a picture has no further octave."""
 
@@ -66,7 +70,7 @@ def octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
     """``invented`` for each size of structure by itself, from the finest on.
 
     Both pictures are taken apart alike: a band is what is lost when the picture is halved (bicubic)
-    and doubled again.
+    and doubled again. What eight bits round away is not invented (``ROUNDING``).
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
@@ -89,7 +93,7 @@ def octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
         ]
         energy, known, shared = _moments(*details)
         part = energy / total if total >= FLAT else 0.0
-        bands.append(Octave(size, _share(energy, known, shared), min(part, 1.0)))
+        bands.append(Octave(size, _share(energy - ROUNDING, known, shared), min(part, 1.0)))
         sr, reference = halves
         size *= 2
     return bands

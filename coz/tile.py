@@ -1,10 +1,10 @@
 """Tiles of an enlarged picture, and what each is a view of; the whole is never enlarged at once."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from torch import Tensor
 
-from .complexity import complexity_map
 from .geometry import Target, TileLayout, Window, adaptive_layout, first_frame, tile_layout
 from .resample import crop, resize
 
@@ -14,6 +14,9 @@ MOST_DENOMINATOR = 25
 OVERVIEW_SIDE = 512
 """Chain-of-Zoom inference_coz_full.py: the short side of the whole picture that a VLM is shown."""
 
+MOST_OVERVIEW = 2048
+"""Of its long side: 10000 x 50 pixels would become 102400 x 512."""
+
 
 def enlarged(side: int, scale: float) -> int:
     """A side in pixels after one pass."""
@@ -21,33 +24,39 @@ def enlarged(side: int, scale: float) -> int:
 
 
 def plan_tiles(
-    image: Tensor, scale: float, tile: int, overlap: int, adaptive: bool = False
+    height: int,
+    width: int,
+    scale: float,
+    tile: int,
+    overlap: int,
+    complexity: Sequence[Sequence[float]] | None = None,
 ) -> TileLayout:
     """Where the tiles of the enlarged picture lie.
 
-    They begin and end on pixels of ``image`` where the factor allows it: a tile whose source had to
-    be cut through pixels could be compared with an interpolated source only.
+    They begin and end on pixels of the picture where the factor allows it: a tile whose source had
+    to be cut through pixels could be compared with an interpolated source only.
 
     Args:
-        image: (1, C, H, W) in [0, 1], the picture before it is enlarged.
+        height: of the picture before it is enlarged, in pixels.
+        width: of the same, in pixels.
         scale: Factor of an axis; the enlarged sides are rounded.
         tile: Side of a tile in pixels of the enlarged picture; a little less where that needs it.
-        overlap: In the same pixels. Not used when ``adaptive``.
-        adaptive: Overlaps of 25 to 50 % of the tile, by how complex the picture is there.
+        overlap: In the same pixels. Not used with ``complexity``.
+        complexity: Of the picture (``complexity_map``): overlaps of 25 to 50 % of the tile by it.
 
     Raises:
         ValueError: If ``tile`` or ``overlap`` is not possible.
 
     Source: Chain-of-Zoom inference_coz_full.py: tiles of 512 pixels that share 128.
     """
-    height, width = (enlarged(side, scale) for side in image.shape[-2:])
+    height, width = enlarged(height, scale), enlarged(width, scale)
     multiple = Fraction(scale).limit_denominator(MOST_DENOMINATOR).numerator
     if multiple <= tile // 8:
         tile -= tile % multiple
     else:
         multiple = 1
-    if adaptive:
-        return adaptive_layout(height, width, tile, complexity_map(image), multiple)
+    if complexity is not None:
+        return adaptive_layout(height, width, tile, complexity, multiple)
     return tile_layout(height, width, tile, overlap, multiple)
 
 
@@ -74,7 +83,12 @@ def wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
 
 
 def overview(image: Tensor) -> Tensor:
-    """The whole picture with a short side of 512 pixels: (1, C, h, w) float32, not clamped."""
+    """The whole picture with a short side of 512 pixels: (1, C, h, w) float32, not clamped.
+
+    Deviation: of a strip the long side has 2048 and the short side less.
+    """
     height, width = image.shape[-2:]
-    whole = first_frame(height, width, OVERVIEW_SIDE, "whole picture", Target(0.5, 0.5))
+    short, long = sorted((height, width))
+    side = max(1, min(OVERVIEW_SIDE, MOST_OVERVIEW * short // long))
+    whole = first_frame(height, width, side, "whole picture", Target(0.5, 0.5))
     return resize(image, whole.height, whole.width, "lanczos")

@@ -66,13 +66,13 @@ def backbone_input(**handed) -> io.Input:
                         default=20,
                         min=1,
                         max=10000,
-                        tooltip="Sampling steps of each zoom.",
+                        tooltip="Sampling steps for each view.",
                     ),
                     *denoise_inputs(),
                 ],
             ),
         ],
-        tooltip="What sharpens each step. upscale model: ESRGAN and the like, reads no text. one-step diffusion: "
+        tooltip="What sharpens each view. upscale model: ESRGAN and the like, reads no text. one-step diffusion: "
         "SD3-medium with the Chain-of-Zoom LoRA. any checkpoint: SD1.5, SDXL and others, by img2img.",
     )
 

@@ -134,7 +134,7 @@ class CoZChainCollect(io.ComfyNode):
         return steps
 
     @classmethod
-    def figures(cls, i, parts) -> tuple[float, float]:
+    def measured(cls, i, parts) -> tuple[float, float]:
         """How well step i agrees with its input, in dB, and the share of it that is invented."""
         agreement = parts.get(f"agreement_{i}")
         invented = parts.get(f"invented_{i}")
@@ -157,7 +157,7 @@ class CoZChainCollect(io.ComfyNode):
                 continue
             comfy.utils.ProgressBar(steps + 1).update_absolute(i)
             if i:
-                db, share = cls.figures(i - 1, parts)
+                db, share = cls.measured(i - 1, parts)
                 before = "" if isnan(db) else f"step {i - 1} {figures([db], [share])}"
                 lines = [f"step {i} of {steps}: {doing}", text, before, notes]
                 show("\n".join(filter(None, lines)))
@@ -182,7 +182,7 @@ class CoZChainCollect(io.ComfyNode):
         last = cls.last_step(steps, kept, stop_below, parts)
         images = [parts[f"frame_{i}"] for i in range(last + 1)]
         texts = [parts[f"text_{i + 1}"] for i in range(last)]
-        measured = [cls.figures(i + 1, parts) for i in range(last)]
+        measured = [cls.measured(i + 1, parts) for i in range(last)]
         agreements, invented = zip(*measured, strict=True) if measured else ((), ())
         if all(map(isnan, agreements)):
             agreements = invented = ()
@@ -206,8 +206,8 @@ class CoZChainCollect(io.ComfyNode):
                 f"stopped after step {last} of {steps}: it agrees with its input to "
                 f"{decibels(agreements[-1])}, below {stop_below:g}"
             )
-        measured = figures(agreements, invented)
-        show("\n".join(filter(None, [f"{count}, {depth}", stopped, told, measured, notes])))
+        how_true = figures(agreements, invented)
+        show("\n".join(filter(None, [f"{count}, {depth}", stopped, told, how_true, notes])))
         shown = {
             "images": [
                 file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)

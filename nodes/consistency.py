@@ -1,11 +1,21 @@
+import comfy.utils
+import torch
 from comfy_api.latest import io
 
-from ..coz.banded import resized
+from ..coz.banded import KERNELS, resized
 from ..coz.consistency import agreement, back_project, decibels
 from ..coz.detail import invented, percent
 from .host import SEARCH_ALIASES, show, to_bchw, to_image
 
-KERNELS = ["bicubic", "area"]
+
+def one_for_each(sources, count: int) -> list:
+    """As many sources as there are pictures: their own, or one for all."""
+    if len(sources) not in {1, count}:
+        raise ValueError(
+            f"source holds {len(sources)} pictures and image {count}: connect one source for "
+            "all, or one for each"
+        )
+    return [*sources] * (count // len(sources))
 
 
 class CoZConsistency(io.ComfyNode):
@@ -74,25 +84,30 @@ class CoZConsistency(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, source, strength, iterations, kernel="bicubic") -> io.NodeOutput:
-        image, lq = to_bchw(image), to_bchw(source, "source").contiguous()
-        sr = image.contiguous()  # planes: all below is much faster
-        result = back_project(sr, lq, strength, iterations, kernel)
-        if strength:
-            image = result = result.clamp(0, 1)
+        image = to_bchw(image)
+        sources = one_for_each(to_bchw(source, "source").split(1), len(image))
+        corrected = torch.empty(image.shape, device=image.device) if strength else image
+        progress = comfy.utils.ProgressBar(len(image))
         measured, lines = [], []
-        for before, after, small in zip(sr, result, lq.expand(len(sr), -1, -1, -1), strict=True):
-            before, after, small = before[None], after[None], small[None]
-            db = agreement(after, small, kernel)
-            share = invented(after, resized(small, *after.shape[-2:]).clamp(0, 1))
+        # One after the other: the correction takes several times the memory of what it is given.
+        for k, (picture, lq) in enumerate(zip(image.split(1), sources, strict=True)):
+            before, lq = picture.contiguous(), lq.contiguous()  # planes: all below is much faster
+            after, was = before, ""
+            if strength:
+                after = back_project(before, lq, strength, iterations, kernel).clamp(0, 1)
+                corrected[k] = after[0]
+                was = f" ({decibels(agreement(before, lq, kernel))} before)"
+            db = agreement(after, lq, kernel)
+            share = invented(after, resized(lq, *after.shape[-2:]).clamp(0, 1))
             measured.append((db, share))
-            was = f" ({decibels(agreement(before, small, kernel))} before)" if strength else ""
             lines.append(
                 f"agrees with its source to {decibels(db)}{was}, invented {percent(share)}"
             )
+            progress.update(1)
         report = "\n".join(lines)
         show(report)
         return io.NodeOutput(
-            to_image(image),
+            to_image(corrected),
             min(db for db, _ in measured),
             100 * max(share for _, share in measured),
             report,

@@ -8,6 +8,7 @@ from ..coz.heat import lay_over
 from ..coz.resample import crop, resize
 from ..coz.strip import factor_label
 from .collect import Chain
+from .consistency import one_for_each
 from .host import SEARCH_ALIASES, show, to_bchw, to_image
 
 WIDEST = 0.05
@@ -15,10 +16,6 @@ WIDEST = 0.05
 
 TOLD = 0.005
 """Share from which on a size of structure is listed."""
-
-
-def source_of(sources, k):
-    return sources[k if len(sources) > 1 else 0]
 
 
 def compared(results) -> str:
@@ -34,14 +31,11 @@ def read_pictures(images, sources):
     """The results and their enlarged sources, each (1, 3, H, W), and the figures."""
     results = [x for image in images for x in to_bchw(image).split(1)]
     sources = [x for source in sources for x in to_bchw(source, "source").split(1)]
-    if len(sources) not in {1, len(results)}:
-        raise ValueError(
-            f"source holds {len(sources)} pictures and image {len(results)}: connect one source for "
-            "all, or one for each"
-        )
+    comparable = len(sources) == 1
     lines, references = [], []
-    for k, result in enumerate(results):
-        source = source_of(sources, k)
+    for k, (result, source) in enumerate(
+        zip(results, one_for_each(sources, len(results)), strict=True)
+    ):
         references.append(resized(source, *result.shape[-2:]).clamp(0, 1))
         sizes = [
             f"{percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
@@ -55,11 +49,11 @@ def read_pictures(images, sources):
         )
         if sizes:
             lines.append("of its structures: " + ", ".join(sizes))
-    if len(results) > 1 and len(sources) == 1:
+    if len(results) > 1 and comparable:
         lines.append(compared(results))
     elif len(results) > 1:
         lines.append("each result has a source of its own, so they are not compared")
-    return results, references, lines, len(sources) == 1
+    return results, references, lines, comparable
 
 
 def read_chains(chains):
@@ -175,9 +169,11 @@ class CoZDetailMap(io.ComfyNode):
             lay_over(result, invented_map(result, reference))
             for result, reference in zip(results, references, strict=True)
         ]
-        middle = torch.stack(results).mean(0)
-        if not comparable:
-            spread = torch.zeros_like(spread)
+        under = torch.cat(results)
+        if comparable:
+            under = under.mean(0, keepdim=True)
+        else:
+            spread = torch.zeros_like(under[:, :1])
         return io.NodeOutput(
-            to_image(torch.cat(maps)), to_image(lay_over(middle, spread.clamp(0, 1))), figures
+            to_image(torch.cat(maps)), to_image(lay_over(under, spread.clamp(0, 1))), figures
         )

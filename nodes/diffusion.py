@@ -114,6 +114,29 @@ def require_width(model, positive) -> None:
         )
 
 
+def size_note(model, height: int, width: int, frame: str, size: str) -> str:
+    """What to tell of a frame smaller than those that the model was trained with, else nothing."""
+    family = type(model.model.model_config).__name__
+    native = NATIVE_SIDES.get(family, 0)
+    if min(height, width) >= native:
+        return ""
+    return (
+        f"{family} draws best at {native} pixels, and {frame} has {width} x {height}: raise {size}"
+    )
+
+
+def refined(
+    model, vae, positive, negative, image, steps, cfg, sampler_name, scheduler, denoise, seed
+) -> io.NodeOutput:
+    """CoZ Refine Step of (B, 3, H, W)."""
+    require_width(model, positive)
+    latent = {"samples": encode(vae, image, model)}
+    denoised = common_ksampler(
+        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise
+    )[0]["samples"]
+    return decode(vae, denoised, *image.shape[-2:])
+
+
 class CoZSRStep(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -221,16 +244,7 @@ class CoZRefineStep(io.ComfyNode):
         seed=0,
     ) -> io.NodeOutput:
         image = to_bchw(image)
-        height, width = image.shape[-2:]
-        require_width(model, positive)
-        family = type(model.model.model_config).__name__
-        native = NATIVE_SIDES.get(family, 0)
-        if min(height, width) < native:
-            notice(
-                f"{family} draws best at {native} pixels, and this frame has {width} x {height}: raise size"
-            )
-        latent = {"samples": encode(vae, image, model)}
-        denoised = common_ksampler(
-            model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise
-        )[0]["samples"]
-        return decode(vae, denoised, height, width)
+        if note := size_note(model, *image.shape[-2:], "this frame", "size"):
+            notice(note)
+        sampling = steps, cfg, sampler_name, scheduler, denoise
+        return refined(model, vae, positive, negative, image, *sampling, seed)

@@ -1,22 +1,32 @@
+import json
+from itertools import islice
+
 import comfy.model_management
 import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 from comfy_execution.utils import get_executing_context
+from torch import Tensor
 
-from ..coz.geometry import tile_layout
-from ..coz.tile import enlarged
+from ..coz.complexity import complexity_map
+from ..coz.geometry import TileLayout
+from ..coz.prompt import join_texts, step_lines, step_texts
+from ..coz.tile import enlarged, plan_tiles
 from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .cache import CHILD_PREFIX
 from .color import METHODS
 from .host import SEARCH_ALIASES, notice, show, to_bchw
 from .loop import LEAST_SCALE, MOST_SCALE
 from .prompting import ORIGINAL, TEXT, prompting_input
+from .tile_prompts import counted
 
 TILE_TOKENS = 16
 """Chain-of-Zoom inference_coz_full.py: words of a tile, fewer than of a zoom."""
 
 MOST_PASSES = 4
+
+LEAST_TILE, MOST_TILE = 64, 4096
+"""Pixels of its side."""
 
 
 class CoZFullImage(io.ComfyNode):
@@ -113,7 +123,7 @@ class CoZFullImage(io.ComfyNode):
         color_fix,
         consistency,
     ) -> io.NodeOutput:
-        height, width = to_bchw(image).shape[-2:]
+        picture = to_bchw(image)
         if image.shape[0] != 1:
             raise ValueError(
                 f"image is a batch of {image.shape[0]} pictures. Put Rebatch Images (batch_size 1) before "
@@ -124,12 +134,22 @@ class CoZFullImage(io.ComfyNode):
             raise ValueError(f"scale must be {LEAST_SCALE:g} to {MOST_SCALE:g}, got {scale:g}")
         if not 1 <= passes <= MOST_PASSES:
             raise ValueError(f"passes must be 1 to {MOST_PASSES}, got {passes}")
-        require_memory(height, width, scale, passes)
+        if not 0 <= consistency <= 1:
+            raise ValueError(f"consistency must be 0 to 1, got {consistency:g}")
+        if not LEAST_TILE <= tile <= MOST_TILE:
+            raise ValueError(f"tile must be {LEAST_TILE} to {MOST_TILE} pixels, got {tile}")
+        require_memory(*picture.shape[-2:], scale, passes)
+        layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
+        lines = lines_of(layouts, prompting, prompt, tile_prompts)
+        of_scale = ""
         if backbone["backbone"] == ONE_STEP and scale != 4:
-            notice(
+            of_scale = (
                 f"scale is {scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x a pass"
             )
-        show(coming(height, width, scale, passes, tile, overlap, adaptive_overlap))
+        notes = [*filter(None, [of_scale, unused(tile_prompts, sum(map(len, lines)))])]
+        for note in notes:
+            notice(note)
+        show("\n".join([coming(lines), *notes]))
         graph = GraphBuilder()
         link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
         index = get_executing_context().list_index or 0
@@ -138,39 +158,38 @@ class CoZFullImage(io.ComfyNode):
             return graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
 
         source = node("CoZChainInput", "input", image=link, index=index).out(0)
-        asks_by_chance = prompting["prompting"] != TEXT and prompting["temperature"] > 0
-        # Children get no number of passes: else one more pass would run the first anew.
-        tiles = {"scale": scale, "tile": tile, "overlap": overlap}
-        tiles["adaptive_overlap"] = adaptive_overlap
-        current, lines, texts = source, tile_prompts, ""
-        for i in range(1, passes + 1):
-            asked = node(
+        current, texts = source, ""
+        # Of what a child does not read it gets nothing, nor the number of passes: else an edit of it
+        # would run the child anew.
+        for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
+            asks = "" in own
+            written = node(
                 "CoZTilePrompts",
                 f"prompts_{i}",
                 image=current,
                 original=source,
                 number=i,
-                **tiles,
-                **nested("prompting", prompting),
-                prompt=prompt,
-                tile_prompts=lines,
-                seed=seed if asks_by_chance else 0,
+                layout=json.dumps(layout),
+                **nested("prompting", prompting if asks else {"prompting": TEXT}),
+                prompt=prompt if asks else "",
+                tile_prompts="\n".join(own),
+                seed=seed if asks and prompting["temperature"] > 0 else 0,
                 before=texts,
             )
-            # What a backbone does not read must not reach it: else an edit of it runs all tiles.
             current = node(
                 "CoZTiles",
                 f"tiles_{i}",
                 image=current,
-                prompts="" if backbone["backbone"] == UPSCALE_MODEL else asked.out(0),
+                prompts="" if backbone["backbone"] == UPSCALE_MODEL else written.out(0),
                 number=i,
-                **tiles,
+                layout=json.dumps(layout),
                 **nested("backbone", backbone),
                 seed=seed if backbone["backbone"] == ANY_CHECKPOINT else 0,
                 color_fix=color_fix,
                 consistency=consistency,
+                note=of_scale,
             ).out(0)
-            texts, lines = asked.out(1), asked.out(2)
+            texts = written.out(1)
         return io.NodeOutput(current, texts, expand=graph.finalize())
 
 
@@ -179,8 +198,8 @@ def tile_inputs() -> list[io.Input]:
         io.Int.Input(
             "tile",
             default=512,
-            min=64,
-            max=4096,
+            min=LEAST_TILE,
+            max=MOST_TILE,
             step=16,
             tooltip="Side of a tile in pixels of the result. Larger shows the model more at once and takes more memory.",
         ),
@@ -219,13 +238,50 @@ def nested(name: str, chosen: dict) -> dict:
     return {name: chosen[name], **inside}
 
 
-def coming(height, width, scale, passes, tile, overlap, adaptive_overlap) -> str:
-    """What a run will take, where that is known before it looks at the picture."""
-    counts = []
-    for _ in range(0 if adaptive_overlap else passes):
-        height, width = enlarged(height, scale), enlarged(width, scale)
-        counts.append(str(len(tile_layout(height, width, tile, overlap).windows())))
-    return f"{' + '.join(counts)} tiles" if counts else "reading the picture"
+def plan_passes(
+    picture: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
+) -> list[TileLayout]:
+    """The tiles of every pass, before the first is made."""
+    height, width = picture.shape[-2:]
+    complexity = complexity_map(picture) if adaptive else None
+    layouts = []
+    for _ in range(passes):
+        layouts.append(plan_tiles(height, width, scale, tile, overlap, complexity))
+        height, width = layouts[-1].height, layouts[-1].width
+    return layouts
+
+
+def lines_of(
+    layouts: list[TileLayout], prompting: dict, prompt: str, tile_prompts: str
+) -> list[list[str]]:
+    """The text of each tile of each pass, "-" where it is empty and "" where a model is asked."""
+    counts = [len(layout.windows()) for layout in layouts]
+    if prompting["prompting"] == TEXT:
+        tile_prompts = join_texts(step_texts(prompt, tile_prompts, sum(counts)))
+    lines = iter(step_lines(tile_prompts, sum(counts)))
+    return [list(islice(lines, count)) for count in counts]
+
+
+def unused(tile_prompts: str, count: int) -> str:
+    """What to tell of more lines than tiles, else nothing."""
+    given = tile_prompts.rstrip().count("\n") + 1
+    if given <= count:
+        return ""
+    return f"tile_prompts has {given} lines for {counted(count, 'tile')}: the last are not used"
+
+
+def coming(lines: list[list[str]]) -> str:
+    """What a run will take: "15 + 247 tiles, 15 + 247 prompts"."""
+    asked = [own.count("") for own in lines]
+    tiles = added_up([len(own) for own in lines], "tile")
+    return f"{tiles}, {added_up(asked, 'prompt')}" if any(asked) else tiles
+
+
+def added_up(counts: list[int], noun: str) -> str:
+    """Of one pass "1 tile", of more "1 + 4 tiles"."""
+    if len(counts) == 1:
+        return counted(counts[0], noun)
+    return f"{' + '.join(map(str, counts))} {noun}s"
 
 
 def require_memory(height: int, width: int, scale: float, passes: int) -> None:

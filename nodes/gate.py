@@ -3,8 +3,9 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..coz.consistency import MOST_DECIBELS
 
-DECIMALS = 2
-"""Of an agreement in dB, as it is recorded and judged: a saved chain goes on as it would have."""
+DECIMALS = 1
+"""Of an agreement in dB, as it is shown, recorded and judged: what a person reads is what decides, and
+a saved chain goes on as it would have."""
 
 
 def judged(agreement: float) -> float:

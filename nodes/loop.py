@@ -20,7 +20,7 @@ from .start import ignored, start_at_chain, start_at_picture
 from .zoom import center_inputs, frame_inputs, mask_input
 
 LEAST_SCALE, MOST_SCALE = 1.5, 8.0
-MOST_DECIBELS = 100.0
+MOST_STOP_BELOW = 100.0
 
 
 class CoZChainLoop(io.ComfyNode):
@@ -119,7 +119,7 @@ class CoZChainLoop(io.ComfyNode):
                     "stop_below",
                     default=0.0,
                     min=0.0,
-                    max=MOST_DECIBELS,
+                    max=MOST_STOP_BELOW,
                     step=0.5,
                     optional=True,
                     advanced=True,
@@ -171,9 +171,9 @@ class CoZChainLoop(io.ComfyNode):
             raise ValueError(f"from_step must be 0 to {MAX_STEPS}, got {from_step}")
         if not 0 <= consistency <= 1:
             raise ValueError(f"consistency must be 0 to 1, got {consistency:g}")
-        if not 0 <= stop_below <= MOST_DECIBELS:
+        if not 0 <= stop_below <= MOST_STOP_BELOW:
             raise ValueError(
-                f"stop_below must be 0 (off) to {MOST_DECIBELS:g} dB, got {stop_below:g}"
+                f"stop_below must be 0 (off) to {MOST_STOP_BELOW:g} dB, got {stop_below:g}"
             )
         show("reading the picture")
         notes = []

@@ -30,8 +30,8 @@ def prompting_input(context: str = PREVIOUS, max_tokens: int = MAX_TOKENS, **han
                         "context",
                         options=[PREVIOUS, ORIGINAL, NONE],
                         default=context,
-                        tooltip="What the model sees beside the view: the frame before it, as in the paper; the first frame; "
-                        "or nothing.",
+                        tooltip="What the model sees beside the view. previous scale: the frame before, as in the paper, or "
+                        "what lies around a tile. original image: the first frame, or the whole picture. none: nothing.",
                     ),
                     max_tokens_input(max_tokens),
                     instruction_input(),
@@ -43,12 +43,12 @@ def prompting_input(context: str = PREVIOUS, max_tokens: int = MAX_TOKENS, **han
                         step=0.01,
                         advanced=True,
                         tooltip="0: the most likely words, always the same. Higher: drawn by chance, with the seed of each "
-                        "step.",
+                        "view.",
                     ),
                 ],
             ),
         ],
-        tooltip="Where the text of each step comes from. text: from the two fields below. vision-language model: it looks "
+        tooltip="Where the text of each view comes from. text: from the two fields below. vision-language model: it looks "
         "at each view and writes its text, to which prompt is added.",
     )
 

@@ -1,3 +1,4 @@
+import json
 import time
 
 import comfy.model_management
@@ -6,12 +7,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..coz.chain import step_seed
-from ..coz.geometry import TileLayout, Window
-from ..coz.prompt import EMPTY, join_texts, step_lines, step_texts
-from ..coz.tile import overview, plan_tiles, tile_view, wider_view
+from ..coz.geometry import TileLayout, TileRow, Window
+from ..coz.prompt import EMPTY, join_texts, step_lines
+from ..coz.tile import overview, tile_view, wider_view
 from .host import apart, show, time_left, to_bchw, to_image
 from .prompt import CoZPromptExtractor
-from .prompting import NONE, ORIGINAL, TEXT, prompting_input
+from .prompting import NONE, ORIGINAL, prompting_input
 
 
 def counted(count: int, noun: str) -> str:
@@ -22,6 +23,12 @@ def pass_title(number: int, count: int) -> str:
     return f"pass {number}: {counted(count, 'tile')}"
 
 
+def read_layout(text: str) -> TileLayout:
+    """From JSON, in which a layout reaches a child of Full-Image SR."""
+    *sides, rows = json.loads(text)
+    return TileLayout(*sides, tuple(TileRow(y, tuple(xs)) for y, xs in rows))
+
+
 class CoZTilePrompts(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -29,16 +36,13 @@ class CoZTilePrompts(io.ComfyNode):
             node_id="CoZTilePrompts",
             display_name="CoZ Tile Prompts",
             category="Chain-of-Zoom/step",
-            description="Internal: the tiles of a pass of Full-Image SR, and the text of each.",
+            description="Internal: the text of each tile of a pass of Full-Image SR.",
             is_dev_only=True,
             inputs=[
                 io.Image.Input("image"),
                 io.Image.Input("original"),
                 io.Int.Input("number"),
-                io.Float.Input("scale"),
-                io.Int.Input("tile"),
-                io.Int.Input("overlap"),
-                io.Boolean.Input("adaptive_overlap"),
+                io.String.Input("layout"),
                 prompting_input(),
                 io.String.Input("prompt"),
                 io.String.Input("tile_prompts"),
@@ -48,7 +52,6 @@ class CoZTilePrompts(io.ComfyNode):
             outputs=[
                 io.String.Output("prompts"),
                 io.String.Output("all_prompts"),
-                io.String.Output("rest"),
             ],
         )
 
@@ -58,10 +61,7 @@ class CoZTilePrompts(io.ComfyNode):
         image,
         original,
         number,
-        scale,
-        tile,
-        overlap,
-        adaptive_overlap,
+        layout,
         prompting,
         prompt,
         tile_prompts,
@@ -69,11 +69,10 @@ class CoZTilePrompts(io.ComfyNode):
         before,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
-        layout = plan_tiles(picture, scale, tile, overlap, adaptive_overlap)
+        layout = read_layout(layout)
         windows = layout.windows()
-        texts = step_texts(prompt, tile_prompts, len(windows))
-        own = step_lines(tile_prompts, len(windows))
-        asked = [i for i, line in enumerate(own) if prompting["prompting"] != TEXT and not line]
+        texts = step_lines(tile_prompts, len(windows))
+        asked = [i for i, text in enumerate(texts) if not text]
         if asked:
             title = pass_title(number, len(windows))
             show(f"{title}, {counted(len(asked), 'prompt')}")
@@ -87,8 +86,7 @@ class CoZTilePrompts(io.ComfyNode):
                 show(f"{title}; prompt {done} of {len(asked)}{left}\n{texts[i]}")
                 bar.update_absolute(done)
         prompts = join_texts(texts)
-        rest = "\n".join(tile_prompts.split("\n")[len(windows) :])
-        return io.NodeOutput(prompts, "\n".join(filter(None, [before, prompts])), rest)
+        return io.NodeOutput(prompts, "\n".join(filter(None, [before, prompts])))
 
 
 class Interview:

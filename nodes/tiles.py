@@ -16,13 +16,13 @@ from ..coz.consistency import agreement, back_project, decibels
 from ..coz.geometry import TileLayout, Window, tile_layout
 from ..coz.prompt import step_texts
 from ..coz.resample import crop, resize
-from ..coz.tile import plan_tiles, tile_source, tile_view
-from .backbone import ONE_STEP, UPSCALE_MODEL, backbone_input
+from ..coz.tile import tile_source, tile_view
+from .backbone import ANY_CHECKPOINT, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .color import CoZColorFix
-from .diffusion import CoZRefineStep, CoZSRStep
+from .diffusion import CoZSRStep, refined, size_note
 from .encode import CoZEncodePrompt
 from .host import apart, notice, show, time_left, to_bchw, to_image
-from .tile_prompts import pass_title
+from .tile_prompts import pass_title, read_layout
 
 LEAST_TILE = 128
 """Pixels of the result below which no tile is halved: smaller ones show a model too little."""
@@ -41,14 +41,12 @@ class CoZTiles(io.ComfyNode):
                 io.Image.Input("image"),
                 io.String.Input("prompts"),
                 io.Int.Input("number"),
-                io.Float.Input("scale"),
-                io.Int.Input("tile"),
-                io.Int.Input("overlap"),
-                io.Boolean.Input("adaptive_overlap"),
+                io.String.Input("layout"),
                 backbone_input(),
                 io.Int.Input("seed"),
                 io.String.Input("color_fix"),
                 io.Float.Input("consistency"),
+                io.String.Input("note"),
             ],
             outputs=[io.Image.Output()],
         )
@@ -59,22 +57,23 @@ class CoZTiles(io.ComfyNode):
         image,
         prompts,
         number,
-        scale,
-        tile,
-        overlap,
-        adaptive_overlap,
+        layout,
         backbone,
         seed,
         color_fix,
         consistency,
+        note,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
-        layout = plan_tiles(picture, scale, tile, overlap, adaptive_overlap)
+        layout = read_layout(layout)
         windows = layout.windows()
         texts = step_texts("", prompts, len(windows))
         title = pass_title(number, len(windows))
         show(title)
         sharpener = Sharpener(picture, layout, backbone, color_fix, consistency)
+        sharpener.notes += filter(None, [note])
+        if backbone["backbone"] == ANY_CHECKPOINT:
+            sharpener.tell_size()
         sharpener.encode(texts)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
         blend = TileBlend(layout, result)
@@ -112,7 +111,7 @@ class Sharpener:
         """All texts before the first tile, so that the text encoder is loaded once."""
         if self.chosen["backbone"] == UPSCALE_MODEL:
             return
-        if self.chosen["backbone"] != ONE_STEP:
+        if self.chosen["backbone"] == ANY_CHECKPOINT:
             texts = [*texts, self.chosen["negative"]]
         for text in dict.fromkeys(texts):
             self.encoded[text] = self._encode(text)
@@ -133,10 +132,10 @@ class Sharpener:
                 if smaller < LEAST_TILE:
                     raise
             self.limit = smaller
-            self.notes.append(f"Out of memory: from here on with tiles of {smaller} pixels")
-            notice(self.notes[-1])
+            self._note(f"Out of memory: from here on with tiles of {smaller} pixels")
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
+        # At the usual 4x, multiples of 4 are pixels of the picture: see plan_tiles.
         inner = tile_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
         out = torch.zeros(1, height, width, 3, device=self.picture.device)
         blend = TileBlend(inner, out)
@@ -146,10 +145,10 @@ class Sharpener:
         return out.movedim(-1, 1)
 
     def _sharpen(self, window: Window, text: str, seed: int) -> Tensor:
-        zoomed = tile_view(self.picture, self.layout, window)
+        zoomed = to_image(tile_view(self.picture, self.layout, window))
         with apart():
-            image = self._step(to_image(zoomed), window, text, seed)
-            image = CoZColorFix.execute(image, to_image(zoomed), self.color_fix)[0]
+            image = self._step(zoomed, window, text, seed)
+            image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]
         sr = to_bchw(image).contiguous()
         box = tile_source(self.picture, self.layout, window)
         lq = resize(self.picture, max(1, round(box.height)), max(1, round(box.width)), box=box)
@@ -165,10 +164,10 @@ class Sharpener:
         view = chosen["model"], chosen["vae"], self.encoded[text]
         if chosen["backbone"] == ONE_STEP:
             return CoZSRStep.execute(*view, zoomed, chosen["latent_shift"])[0]
-        return CoZRefineStep.execute(
+        return refined(
             *view,
             self.encoded[chosen["negative"]],
-            zoomed,
+            to_bchw(zoomed),
             chosen["sampling_steps"],
             *(chosen[key] for key in ("cfg", "sampler_name", "scheduler", "denoise")),
             seed,
@@ -177,13 +176,26 @@ class Sharpener:
     def _upscale(self, window: Window) -> Tensor:
         x, y, width, height = tile_source(self.picture, self.layout, window)
         left, top = floor(x), floor(y)
-        pixels = Window(left, top, ceil(x + width) - left, ceil(y + height) - top)
+        # Rounding may put an edge of the picture behind it.
+        right = min(ceil(x + width), self.picture.shape[-1])
+        bottom = min(ceil(y + height), self.picture.shape[-2])
+        pixels = Window(left, top, right - left, bottom - top)
         lq = to_image(crop(self.picture, pixels))
         sr = to_bchw(ImageUpscaleWithModel.execute(self.chosen["upscale_model"], lq)[0])
         fx, fy = sr.shape[-1] / pixels.width, sr.shape[-2] / pixels.height
         box = Window((x - left) * fx, (y - top) * fy, width * fx, height * fy)
         side = int(window.height), int(window.width)
         return to_image(resize(sr, *side, self.chosen["resampling"], box))
+
+    def tell_size(self) -> None:
+        """Say so where the tiles are too small for the checkpoint: once, not for each."""
+        sides = self.layout.tile_height, self.layout.tile_width
+        if note := size_note(self.chosen["model"], *sides, "a tile", "tile"):
+            self._note(note)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        notice(text)
 
     def agrees(self) -> str:
         mean = sum(self.squares) / len(self.squares)

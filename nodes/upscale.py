@@ -11,7 +11,7 @@ def resampling_input() -> io.Input:
         options=["bicubic", "lanczos"],
         default="bicubic",
         advanced=True,
-        tooltip="Used where the model's own factor is not the zoom's: its result is resized to the frame.",
+        tooltip="Used where the model's own factor is not the one asked for: its result is resized.",
     )
 
 

@@ -1,4 +1,4 @@
-from math import inf, log10
+from math import inf, isnan, log10, nan
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,14 @@ def test_agreement_is_the_psnr(kernel):
     assert agreement(flat, flat[..., :16, :20], kernel) > 120
     assert agreement(flat + 0.1, flat[..., :16, :20], kernel) == pytest.approx(20, abs=1e-4)
     assert agreement(sr.half(), lq, kernel) == pytest.approx(agreement(sr, lq, kernel), abs=0.01)
+
+
+def test_nan_is_no_agreement():
+    image = noise(1, 3, 9, 7)
+    broken = image.clone()
+    broken[0, 0, 0, 0] = nan
+    assert isnan(agreement(broken, image))
+    assert isnan(agreement(image, broken))
 
 
 def test_equal_pictures_agree_without_end():
@@ -215,6 +223,7 @@ def test_photographs_ring_no_more_than_before(picture, network):
         ((noise(3, 3, 8, 8), noise(2, 3, 4, 4)), "2 pictures of 3 channels and the image 3 of 3"),
         ((noise(1, 3, 8, 8), noise(1, 3, 4, 4), 1.5), "strength must be 0 to 1, got 1.5"),
         ((noise(1, 3, 8, 8), noise(1, 3, 4, 4), 1, 0), "iterations must be at least 1, got 0"),
+        ((noise(1, 3, 8, 8), noise(1, 3, 4, 4), 1, 1, "lanczos"), "one of bicubic, area, got lanczos"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_connect(arguments, message):

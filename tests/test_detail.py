@@ -86,6 +86,14 @@ def test_an_enlarged_source_holds_the_large_structures_alone():
     assert max(shares[3:]) < 0.02
 
 
+@pytest.mark.parametrize("factor", [2, 4, 8, 16])
+def test_rounding_to_eight_bits_invents_nothing(factor):
+    source = resize(noise(1, 3, 16, 16), 256 // factor, 256 // factor).clamp(0, 1)
+    reference = resize(source, 256, 256).clamp(0, 1)
+    saved = (reference * 255).round() / 255
+    assert max(band.invented for band in octaves(saved, reference)) < 0.01
+
+
 def test_the_map_shows_the_place():
     x = torch.linspace(0, 1, 256).expand(1, 3, 256, 256)
     sr = x.clone()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from coz.complexity import complexity_map
 from coz.geometry import Window
 from coz.resample import resize
 from coz.tile import (
@@ -20,7 +21,7 @@ from coz.tile import (
 def test_a_tile_s_view_is_cut_from_the_enlarged_picture(scale):
     image = torch.rand(1, 3, 61, 83)
     whole = resize(image, enlarged(61, scale), enlarged(83, scale))
-    layout = plan_tiles(image, scale, 64, 16)
+    layout = plan_tiles(61, 83, scale, 64, 16)
     assert (layout.height, layout.width) == whole.shape[-2:]
     for window in layout.windows():
         x, y, width, height = (int(v) for v in window)
@@ -35,7 +36,7 @@ def test_a_tile_s_view_is_cut_from_the_enlarged_picture(scale):
 )
 def test_tiles_begin_and_end_on_pixels_of_the_picture(scale, tile, adaptive):
     image = torch.rand(1, 3, 80, 160)
-    layout = plan_tiles(image, scale, 128, 30, adaptive)
+    layout = plan_tiles(80, 160, scale, 128, 30, complexity_map(image) if adaptive else None)
     assert (layout.tile_height, layout.tile_width) == (min(tile, layout.height), tile)
     assert len(layout.windows()) > 1
     for window in layout.windows():
@@ -44,12 +45,12 @@ def test_tiles_begin_and_end_on_pixels_of_the_picture(scale, tile, adaptive):
 
 
 def test_a_factor_without_common_pixels_keeps_its_tiles():
-    assert plan_tiles(torch.rand(1, 3, 200, 200), 1.61, 128, 32).tile_width == 128
+    assert plan_tiles(200, 200, 1.61, 128, 32).tile_width == 128
 
 
 def test_the_wider_view_has_a_tile_s_pixels_and_the_tile_in_its_middle():
     image = torch.rand(1, 3, 300, 400)
-    layout = plan_tiles(image, 4, 64, 16)
+    layout = plan_tiles(300, 400, 4, 64, 16)
     window = Window(768, 576, 64, 64)  # the source's pixels 192..208, 144..160
     assert torch.equal(wider_view(image, layout, window), image[..., 120:184, 168:232])
     # At the edge it stays inside the picture.
@@ -57,14 +58,22 @@ def test_the_wider_view_has_a_tile_s_pixels_and_the_tile_in_its_middle():
     assert torch.equal(wider_view(image, layout, corner), image[..., 236:300, 336:400])
     # A picture smaller than a tile is seen whole.
     small = image[..., :20, :30]
-    (window,) = plan_tiles(small, 2, 512, 128).windows()
-    assert torch.equal(wider_view(small, plan_tiles(small, 2, 512, 128), window), small)
+    layout = plan_tiles(20, 30, 2, 512, 128)
+    assert torch.equal(wider_view(small, layout, *layout.windows()), small)
 
 
 def test_the_overview_is_the_whole_picture_with_a_fixed_short_side():
     image = torch.rand(1, 3, 300, 400)
     expected = resize(image, OVERVIEW_SIDE, 400 * OVERVIEW_SIDE // 300, "lanczos")
     assert torch.equal(overview(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "sides"),
+    [(50, 10000, (10, 2000)), (10000, 50, (2000, 10)), (1, 5000, (1, 5000)), (1, 1, (512, 512))],
+)
+def test_the_overview_of_a_strip_is_not_larger_than_others(height, width, sides):
+    assert overview(torch.rand(1, 3, height, width)).shape == (1, 3, *sides)
 
 
 def test_sides_are_rounded_and_never_vanish():

@@ -35,10 +35,10 @@ export function describe(viewer) {
 function figures({ agreements, invented }, step) {
   const agreement = agreements?.[step - 1]
   if (agreement == null) return ""
-  const percent = 100 * (invented?.[step - 1] ?? 0)
+  const share = invented?.[step - 1]
   return text(agreement < 99 ? "measured" : "measuredEqual", {
     agreement: agreement.toFixed(1),
-    invented: percent.toFixed(percent < 9.95 ? 1 : 0),
+    invented: share == null ? "?" : (100 * share).toFixed(share < 0.0995 ? 1 : 0),
   })
 }
 

@@ -276,6 +276,32 @@ def test_each_step_says_how_true_it_is(editor, show):
     expect(measured).to_be_hidden()
 
 
+def test_what_was_not_measured_is_not_told(editor, show):
+    viewer = show("classic")
+    editor.run(
+        f"""() => {{
+            window.original = window.output
+            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const record = JSON.parse(coz_chain[0])
+            record.agreements = [null, 99, 31.25, 30]
+            record.invented = [null, null, 0, 0.1]
+            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+                coz_chain: [JSON.stringify(record)]}})
+        }}"""
+    )
+    measured = viewer.locator(".measured")
+    fly(viewer, "4x")
+    expect(measured).to_be_hidden()
+    for scale, told in (
+        ("16x", "over 99 dB, invented ? %"),
+        ("64x", "31.3 dB, invented 0.0 %"),
+        ("256x", "30.0 dB, invented 10 %"),
+    ):
+        fly(viewer, scale)
+        expect(measured).to_have_text(f"agrees with its input to {told}")
+    editor.run(f"{NODE}.onExecuted(window.original)")
+
+
 @RENDERERS
 def test_drag_keys_and_double_click(editor, show, renderer):
     viewer = show(renderer)

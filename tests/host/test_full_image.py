@@ -14,6 +14,7 @@ from tools.workflow import find_node, read_prompt
 from .prompts import chain_prompt
 
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
+OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
 
 TILED = {
     "scale": 4.0,
@@ -146,6 +147,16 @@ def test_any_scale_is_in_register_with_the_picture(enlarge, node, scale):
     assert -10 * math.log10(error[0]) > 28
 
 
+@pytest.mark.parametrize(("width", "scale"), [(59, 1.61), (99, 1.5), (51, 3.2)])
+def test_rounding_moves_no_pixel_of_the_last_tile(enlarge, node, width, scale):
+    """The right edge of these, in pixels of the picture, is a little more than its width."""
+    image = photograph(node, 30, width)
+    found, _ = enlarge(image, scale=scale, color_fix="none")
+    sides = round(30 * scale), round(width * scale)
+    expected = resize(untiled(node, image).movedim(-1, 1), *sides).movedim(1, -1)
+    assert (found - expected.clamp(0, 1)).abs().max() < 1e-5
+
+
 def test_two_passes_are_one_after_the_other(enlarge, node):
     image = photograph(node, 40, 60)
     once, _ = enlarge(image, tile=128, overlap=32, prompt="a")
@@ -196,6 +207,20 @@ def test_adaptive_overlap_takes_fewer_tiles_where_it_is_calm(enlarge, node):
     assert (sr[:, :, 300:] - 0.5).abs().max() < 0.01
 
 
+def test_it_says_what_is_coming(enlarge, node):
+    image = photograph(node, 40, 60)
+    image[:, :, 30:] = 0.5
+    _, texts = enlarge(image, tile=64, adaptive_overlap=True, passes=2, scale=2.0)
+    first, second = enlarge.told[0].removesuffix(" tiles").split(" + ")
+    assert int(first) + int(second) == len(texts.split("\n"))
+    assert f"pass 2: {second} tiles" in enlarge.told
+    # Half of it is calm, in the second pass too.
+    assert int(second) < len(tile_layout(160, 240, 64, 32).windows())
+    enlarge(image, tile_prompts="a\nb\n\n")
+    assert enlarge.told[0] == "tile_prompts has 2 lines for 1 tile: the last are not used"
+    assert enlarge.told[1] == f"1 tile\n{enlarge.told[0]}"
+
+
 @pytest.mark.parametrize(
     ("height", "width", "tile"),
     [(1, 1, 512), (1, 40, 64), (3, 700, 512), (20, 20, 1000), (30, 20, 70)],
@@ -221,6 +246,10 @@ def test_alpha_is_dropped_and_grey_repeated(enlarge, node):
         (torch.full((1, 8, 8, 3), math.nan), {}, "image holds 192 values that are NaN"),
         (torch.zeros(2, 8, 8, 3), {}, "batch of 2 pictures.*Rebatch Images"),
         (torch.zeros(1, 8, 8, 3), {"tile": 64, "overlap": 64}, "overlap must be smaller than tile"),
+        (torch.zeros(1, 8, 8, 3), {"tile": 48}, "tile must be 64 to 4096 pixels, got 48"),
+        (torch.zeros(1, 8, 8, 3), {"scale": 1.0}, r"scale must be 1\.5 to 8, got 1"),
+        (torch.zeros(1, 8, 8, 3), {"passes": 5}, "passes must be 1 to 4, got 5"),
+        (torch.zeros(1, 8, 8, 3), {"consistency": 1.5}, r"consistency must be 0 to 1, got 1\.5"),
         (torch.zeros(1, 3000, 4000, 3), {"passes": 4, "scale": 8.0}, "GB of memory are free"),
     ],
 )
@@ -296,6 +325,43 @@ def test_every_model_is_loaded_once_a_pass(enlarge, node, tiny, caplog):
     assert same == texts
 
 
+def test_a_line_runs_its_pass_and_the_later_ones(enlarge, node, tiny):
+    def run(*lines, **inputs):
+        graph = paper(passes=2, scale=2.0, tile_prompts="\n".join(lines), **inputs)
+        _, texts = enlarge(photograph(node, 16, 24), graph)
+        names = [name.rpartition(".")[2].removeprefix("coz_") for name in enlarge.executed]
+        ran = {name for name in names if name.startswith(("prompts_", "tiles_"))}
+        return ran, texts.split("\n")
+
+    ran, texts = run("a", "b", "-", prompt="unread")
+    assert ran == {"prompts_1", "tiles_1", "prompts_2", "tiles_2"}
+    assert texts == ["a", "b", "-"]
+    assert enlarge.told[-1].endswith("are trained for 4x a pass")
+    assert run("a", "b", "-", prompt="else", seed=1, **{"prompting.max_tokens": 3})[0] == set()
+    assert run("a", "b", "c") == ({"prompts_2", "tiles_2"}, ["a", "b", "c"])
+    ran, texts = run("a", "", "c", prompt="fur")
+    assert ran == {"prompts_2", "tiles_2"}
+    assert texts[::2] == ["a", "c"]
+    assert texts[1].endswith("fur")
+    assert run("a", "", "c", prompt="fur", seed=1)[0] == set()  # at temperature 0
+
+
+def test_any_checkpoint_draws_each_tile_s_seed(enlarge, node, tiny, caplog):
+    def run(**inputs):
+        graph = as_full(read_prompt(OWN), tile=64, overlap=16, **inputs)
+        graph["full"]["inputs"] |= {"backbone.sampling_steps": 1, "prompt": "an eye"}
+        return enlarge(torch.full((1, 16, 32, 3), 0.5), graph)[0]
+
+    first = run()
+    note = "SD3 draws best at 1024 pixels, and a tile has 64 x 64: raise tile"
+    assert caplog.messages.count(note) == 1
+    assert enlarge.told[-1].endswith(note)
+    # Of a plain picture and one text, only the seeds of the tiles are not the same.
+    assert not torch.equal(first[:, :, :48], first[:, :, -48:])
+    assert not torch.equal(run(seed=1), first)
+    assert [name for name in enlarge.executed if "prompts" in name] == []
+
+
 def test_one_tile_is_the_step_itself(enlarge, node, tiny):
     image = photograph(node, 16, 24)
     prompt = paper(tile=128, prompt="an eye", color_fix="none")
@@ -334,7 +400,7 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatc
     monkeypatch.setattr(extractor, "execute", classmethod(look))
     image = photograph(node, 16, 28)
     source = image.movedim(-1, 1)
-    layout = plan_tiles(source, 4, 64, 16)
+    layout = plan_tiles(16, 28, 4, 64, 16)
     windows = layout.windows()
     assert len(windows) == 2
     expected = {

@@ -1,6 +1,7 @@
 """What Chain Loop measures after each step, and the end of a chain by it."""
 
 import json
+from math import inf
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tools.server import serve
 from .prompts import chain_prompt, kept_prompt, steps_run
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
-MEASURED = [30.30, 29.46, 30.15, 30.11]  # dB, of the prompt below
+MEASURED = [30.3, 29.5, 30.1, 30.1]  # dB, of the prompt below
 LIMIT = 29.9
 
 
@@ -56,7 +57,7 @@ def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
     for i in range(4):
         window = crop(chain.frames[i + 1], chain.windows[i + 1])
         view = resize(window, 64, 64).clamp(0, 1)
-        assert chain.agreements[i] == round(agreement(chain.frames[i + 2], window), 2)
+        assert chain.agreements[i] == round(agreement(chain.frames[i + 2], window), 1)
         assert chain.invented[i] == round(invented(chain.frames[i + 2], view), 4)
     assert chain.agreements == pytest.approx(MEASURED, abs=0.05)
     record = json.loads(host.ui("coz_collect")["coz_chain"][0])
@@ -172,6 +173,22 @@ def test_consistency_is_the_node_between_two_steps(executor, keep, node, weak_pr
 def test_full_consistency_ends_no_chain(executor, keep, weak_prompt):
     executor("CLASSIC").run(weak_prompt(consistency=1.0, stop_below=45.0, color_fix="none"))
     assert keep[0]["chain"].steps == 4
+
+
+@pytest.mark.parametrize(
+    ("agreement", "stop_below", "ends"),
+    [
+        (29.94, 30.0, True),
+        pytest.param(29.96, 30.0, False, id="it is told as 30.0 dB"),
+        (98.9, 100.0, True),
+        pytest.param(inf, 100.0, False, id="more than over 99 dB cannot be asked for"),
+        (5.0, 0.0, False),
+        (-1.0, 0.0, False),
+    ],
+)
+def test_what_is_told_decides(node, agreement, stop_below, ends):
+    (image,) = node("CoZChainGate").execute("image", agreement, stop_below).args
+    assert (image != "image") == ends
 
 
 @pytest.mark.parametrize("name", ["consistency", "stop_below"])

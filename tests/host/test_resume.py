@@ -145,7 +145,7 @@ def test_linked_from_step_is_checked_too(executor, keep, step):
 
 def test_figures_of_kept_steps_are_carried_on(executor, keep):
     host = executor("CLASSIC")
-    host.run(resumed({"steps": 3}, steps=4, from_step=2, color_fix="none"))
+    host.run(resumed({"steps": 3}, steps=4, from_step=2, consistency=1.0))
     host.run(kept_prompt(**PLACE, steps=3))
     branched, first = (values["chain"] for values in keep)
     assert len(branched.agreements) == len(branched.invented) == 4

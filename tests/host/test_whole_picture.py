@@ -159,6 +159,7 @@ def test_sd3_workflow_runs_and_takes_its_texts_back(server, home):
     assert result.size == (6 * 16, 4 * 16)
     lines = told(first, prompt)
     assert [line for line in lines if line.endswith(("prompt", "prompts"))] == [
+        "1 + 2 tiles, 1 + 2 prompts",
         "pass 1: 1 tile, 1 prompt",
         "pass 2: 2 tiles, 2 prompts",
     ]
