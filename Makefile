@@ -1,7 +1,7 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test lint bench pack chromium
+.PHONY: help host demo serve test lint bench pack chromium train-env test-train
 
 help:
 	@echo "make demo    zoom a photograph 256x in a real ComfyUI, into demo/"
@@ -10,6 +10,8 @@ help:
 	@echo "make lint    check style and types"
 	@echo "make bench   print the benchmarks"
 	@echo "make pack    list what a user downloads"
+	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
+	@echo "make test-train  train tiny random models and check them in ComfyUI"
 	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
 
 host:
@@ -38,3 +40,9 @@ pack:
 
 chromium:
 	@$(PYTHON) tools/chromium.py
+
+train-env:
+	@$(PYTHON) -m tools.train_env
+
+test-train: host train-env
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests/train

@@ -1,0 +1,31 @@
+import subprocess
+import sys
+
+from tools.host import ROOT
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_what_is_there_is_left_alone():
+    result = run("-m", "tools.train_env")
+    assert result.returncode == 0
+    assert result.stdout == f"The packages for training are ready in {ROOT / '.venv-train'}\n"
+
+
+def test_an_old_python_is_named():
+    code = "import sys; sys.version_info = (3, 10, 4); import runpy; "
+    result = run("-c", code + "runpy.run_module('tools.train_env', run_name='__main__')")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: TRL needs Python 3.11 or newer, this is 3.10.4: make train-env PYTHON=python3.11\n"
+    )
+
+
+def test_another_python_is_sent_to_the_right_one():
+    result = run("-m", "tools.train_grpo", "prepare", "pictures", "/tmp/nothing")
+    assert result.stderr == (
+        "error: this Python has no datasets: make train-env, then .venv-train/bin/python -m "
+        "tools.train_grpo\n"
+    )
