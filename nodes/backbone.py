@@ -10,7 +10,8 @@ from .encode import T5_TOKENS
 from .upscale import resampling_input
 
 AS_LINKS = {"raw_link": True, "lazy": True}
-"""For a node that expands: it hands its models on to its children and need not load them."""
+"""For a node that expands: it hands its models on to its children. (Inside a dynamic combo the host
+ignores ``lazy``: their loaders run.)"""
 
 UPSCALE_MODEL, ONE_STEP, ANY_CHECKPOINT = "upscale model", "one-step diffusion", "any checkpoint"
 

@@ -30,6 +30,17 @@ def latent_shift_input() -> io.Input:
     )
 
 
+def seed_input(tooltip: str) -> io.Input:
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=io.ControlAfterGenerate.fixed,
+        tooltip=tooltip,
+    )
+
+
 def denoise_inputs() -> list[io.Input]:
     return [
         io.Float.Input(
@@ -216,14 +227,7 @@ class CoZRefineStep(io.ComfyNode):
                     tooltip="Sampling steps; all run, on the part of the schedule that denoise leaves.",
                 ),
                 *denoise_inputs(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of the noise.",
-                ),
+                seed_input("Of the noise."),
             ],
             outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The refined view.")],
         )

@@ -15,9 +15,10 @@ from ..coz.tile import enlarged, plan_tiles
 from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .cache import CHILD_PREFIX
 from .color import METHODS
+from .diffusion import seed_input
 from .host import SEARCH_ALIASES, notice, show, to_bchw
 from .loop import LEAST_SCALE, MOST_SCALE
-from .prompting import ORIGINAL, TEXT, prompting_input
+from .prompting import ORIGINAL, TEXT, nested, prompting_input
 from .tile_prompts import counted
 
 TILE_TOKENS = 16
@@ -84,13 +85,8 @@ class CoZFullImage(io.ComfyNode):
                     tooltip="Line 1 is the whole text of the first tile and so on, row by row, the passes after each other. A blank "
                     "line: the tile uses prompt, or asks the model. A single - : no text. The prompts output has this form.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Each tile draws its own seed from this one. Used by any checkpoint, and by the model's temperature.",
+                seed_input(
+                    "Each tile draws its own seed from this one. Used by any checkpoint, and by the model's temperature."
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -230,12 +226,6 @@ def consistency_input() -> io.Input:
         tooltip="How far each result is bent back to what it was made from, so that it gives that again when it is made "
         "small. 0: not at all. 1: fully.",
     )
-
-
-def nested(name: str, chosen: dict) -> dict:
-    """The inputs of a dynamic combo as a prompt writes them."""
-    inside = {f"{name}.{key}": value for key, value in chosen.items() if key != name}
-    return {name: chosen[name], **inside}
 
 
 def plan_passes(

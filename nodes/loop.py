@@ -12,6 +12,7 @@ from .backbone import AS_LINKS, ONE_STEP, Backbone, backbone_input
 from .cache import CHILD_PREFIX
 from .collect import Chain
 from .color import METHODS, WAVELET_LEVELS
+from .diffusion import seed_input
 from .files import used_models
 from .gate import is_below
 from .host import SEARCH_ALIASES, notice, show, target_of, to_bchw
@@ -73,13 +74,8 @@ class CoZChainLoop(io.ComfyNode):
                     tooltip="Line 1 is the whole text of step 1 and so on. A blank line: the step uses prompt, or asks the model. A single - : "
                     "no text. The prompts output has this form.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Each step draws its own seed from this one. Used by any checkpoint, and by the model's temperature.",
+                seed_input(
+                    "Each step draws its own seed from this one. Used by any checkpoint, and by the model's temperature."
                 ),
                 io.Combo.Input(
                     "color_fix",

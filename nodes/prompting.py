@@ -53,6 +53,29 @@ def prompting_input(context: str = PREVIOUS, max_tokens: int = MAX_TOKENS, **han
     )
 
 
+def nested(name: str, chosen: dict) -> dict:
+    """The inputs of a dynamic combo as a prompt writes them."""
+    inside = {f"{name}.{key}": value for key, value in chosen.items() if key != name}
+    return {name: chosen[name], **inside}
+
+
+def sampling_of(chosen: dict, seed: int, number: int) -> dict:
+    """How VLM Prompt Extractor is to draw the words of one view."""
+    if not chosen["temperature"] > 0:
+        return {"sampling_mode": "off"}
+    return {
+        "sampling_mode": "on",
+        "temperature": chosen["temperature"],
+        "top_p": 1.0,
+        "seed": step_seed(seed, number),
+    }
+
+
+def added(prompt: str) -> str:
+    """What is added to an extracted text: "-" is no text of its own."""
+    return "" if prompt.strip() == EMPTY else prompt
+
+
 class Prompting:
     """The text of each step: a constant, or the link to what a model wrote."""
 
@@ -68,24 +91,17 @@ class Prompting:
         if self.chosen["prompting"] == TEXT or step_lines(self.step_prompts, i)[-1]:
             return step_texts(self.prompt, self.step_prompts, i)[-1]
         chosen = self.chosen
-        sampling = {"sampling_mode": "off"}
-        if chosen["temperature"] > 0:
-            sampling = {
-                "sampling_mode": "on",
-                "sampling_mode.temperature": chosen["temperature"],
-                "sampling_mode.top_p": 1.0,
-                "sampling_mode.seed": step_seed(self.seed, i),
-            }
+        inputs = nested("sampling_mode", sampling_of(chosen, self.seed, i))
         context = {PREVIOUS: frames[-1], ORIGINAL: frames[0], NONE: None}[chosen["context"]]
         if context is not None:
-            sampling["previous_image"] = context
+            inputs["previous_image"] = context
         return self.node(
             "CoZPromptExtractor",
             f"prompt_{i}",
             vlm=chosen["vlm"],
             image=zoomed,
-            prompt="" if self.prompt.strip() == EMPTY else self.prompt,
+            prompt=added(self.prompt),
             instruction=chosen["instruction"],
             max_tokens=chosen["max_tokens"],
-            **sampling,
+            **inputs,
         ).out(0)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..coz.chain import step_seed
 from ..coz.geometry import TileLayout, TileRow, Window
-from ..coz.prompt import EMPTY, join_texts, step_lines
+from ..coz.prompt import join_texts, step_lines
 from ..coz.tile import overview, tile_view, wider_view
 from .host import apart, show, time_left, to_bchw, to_image
 from .prompt import CoZPromptExtractor
-from .prompting import NONE, ORIGINAL, prompting_input
+from .prompting import NONE, ORIGINAL, added, prompting_input, sampling_of
 
 
 def counted(count: int, noun: str) -> str:
@@ -95,7 +95,7 @@ class Interview:
     def __init__(self, chosen: dict, picture: Tensor, original: Tensor, prompt: str, seed: int):
         self.chosen = chosen
         self.picture = picture
-        self.prompt = "" if prompt.strip() == EMPTY else prompt
+        self.prompt = added(prompt)
         self.seed = seed
         self.whole = None
         if chosen["context"] == ORIGINAL:
@@ -103,14 +103,6 @@ class Interview:
 
     def __call__(self, layout: TileLayout, window: Window, index: int) -> str:
         chosen = self.chosen
-        sampling = {"sampling_mode": "off"}
-        if chosen["temperature"] > 0:
-            sampling = {
-                "sampling_mode": "on",
-                "temperature": chosen["temperature"],
-                "top_p": 1.0,
-                "seed": step_seed(self.seed, index + 1),
-            }
         context = self.whole
         if context is None and chosen["context"] != NONE:
             context = to_image(wider_view(self.picture, layout, window))
@@ -121,6 +113,6 @@ class Interview:
                 self.prompt,
                 chosen["instruction"],
                 chosen["max_tokens"],
-                sampling,
+                sampling_of(chosen, self.seed, index + 1),
                 context,
             )[0]
