@@ -66,7 +66,7 @@ def make_venv() -> None:
 
 
 def install_packages(requirements: Path) -> None:
-    """Install what ComfyUI and the tests need into .venv, unless the stamp says it is there."""
+    """Install what ComfyUI, the tests and the evaluation need into .venv, unless the stamp says it is there."""
     project = ROOT / "pyproject.toml"
     wanted = (UV, TORCH, requirements.read_text("utf-8"), project.read_text("utf-8"))
     digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
@@ -75,7 +75,9 @@ def install_packages(requirements: Path) -> None:
     print("Packages: installing (several minutes on the first run)", flush=True)
     python = python_path()
     uv = [python, "-m", "uv", "pip", "install", "--python", python]
-    packages = [*TORCH, "-r", requirements, "-r", project, "--extra", "test"]
+    packages = [*TORCH, "-r", requirements, "-r", project]
+    for extra in ("test", "eval", "scale"):
+        packages += ["--extra", extra]
     before = _read_stamp()[1]
     _write_stamp(UNFINISHED)
     try:
