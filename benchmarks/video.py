@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.client import run_prompt
-from tools.demo import Host
+from tools.client import Files, run_prompt
+from tools.picture import to_png
 from tools.workflow import Prompt, find_node
 
 from .chain import prompt
@@ -63,7 +63,7 @@ def main() -> None:
         raise SystemExit("video: reads /proc, so it runs on Linux only")
     noise = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
     with host("--cpu") as (url, process):
-        workflow = chain(Host(url).upload(Image.fromarray(noise)))
+        workflow = chain(Files(url).upload(to_png(Image.fromarray(noise))))
         run_prompt(url, workflow)
         # What the first encoding loads stays, and is no cost of a video.
         run_prompt(url, film(workflow, 0.1))

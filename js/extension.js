@@ -1,6 +1,7 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { attachPicker } from "./picker.js"
+import { attachReport, reportsReturned } from "./report.js"
 import { attachViewer, listenToServer, outputsReturned } from "./viewer.js"
 
 app.registerExtension({
@@ -9,8 +10,10 @@ app.registerExtension({
   nodeCreated(node) {
     attachPicker(node)
     attachViewer(node)
+    attachReport(node)
   },
   onNodeOutputsUpdated() {
     outputsReturned()
+    reportsReturned()
   },
 })

@@ -16,6 +16,7 @@ from .gate import CoZChainGate
 from .host import register_builtin_models
 from .loop import CoZChainLoop
 from .lora import CoZLoadSRLoRA
+from .measure import CoZMeasure
 from .preferences import take_marks
 from .prompt import CoZPromptExtractor
 from .sample import CoZSamplePicture, serve_pictures
@@ -61,6 +62,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZZoomStrip,
             CoZConsistency,
             CoZDetailMap,
+            CoZMeasure,
             CoZChainInput,
             CoZChainFrames,
             CoZChainCheck,

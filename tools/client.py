@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import requests
 
 Event = dict[str, Any]
 
@@ -48,6 +49,28 @@ def run_prompt(
         PromptError: With the server's own words, if it is refused, fails or is interrupted.
     """
     return asyncio.run(_run(url, prompt, on_event))
+
+
+class Files:
+    """A server's input folder, and the pictures that its nodes show."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.session = requests.Session()
+        self.session.trust_env = False  # no proxy for this machine
+
+    def upload(self, picture: bytes, name: str = "picture.png") -> str:
+        """Put a PNG file into the server's input folder; its name there."""
+        files = {"image": (name, picture, "image/png")}
+        answer = self.session.post(f"{self.url}/upload/image", files=files)
+        answer.raise_for_status()
+        return answer.json()["name"]
+
+    def download(self, image: dict[str, str]) -> bytes:
+        """The file that a node's ui output names."""
+        answer = self.session.get(f"{self.url}/view", params=image)
+        answer.raise_for_status()
+        return answer.content
 
 
 async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], None]) -> Run:

@@ -12,12 +12,11 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 try:
-    import requests
     import torch
-    from PIL import Image, ImageOps
+    from PIL import Image
     from tqdm import tqdm
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.demo")
@@ -28,9 +27,10 @@ from coz.record import MAX_STEPS
 from coz.strip import strip
 from coz.view import Zoom, zoom_times
 
-from .client import Event, PromptError, run_prompt
+from .arguments import OneLineParser
+from .client import Event, Files, PromptError, run_prompt
 from .host import ROOT, HostError
-from .picture import to_frame, to_picture
+from .picture import PictureError, open_picture, to_frame, to_picture, to_png
 from .server import serve
 from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
@@ -41,10 +41,6 @@ FRAME_MS = 40
 FIRST_MS, LAST_MS = 500, 1200  # the film rests at both ends
 WEBP_QUALITY = 85
 MAX_UPLOAD_MB = 2000  # ComfyUI's default is 100, which a PNG of a camera's picture may exceed
-
-
-class DemoError(Exception):
-    """What is wrong with the arguments, in one line."""
 
 
 class StepBars:
@@ -92,48 +88,6 @@ class StepBars:
             self.bars[-1].refresh()
 
 
-class Host:
-    """What the demo asks of the server besides running a prompt."""
-
-    def __init__(self, url: str):
-        self.url = url
-        self.session = requests.Session()
-        self.session.trust_env = False  # no proxy for this machine
-
-    def upload(self, picture: Image.Image) -> str:
-        """Put the picture into the server's input folder; its name there."""
-        file = io.BytesIO()
-        picture.save(file, "PNG", compress_level=1)
-        files = {"image": ("picture.png", file.getvalue(), "image/png")}
-        answer = self.session.post(f"{self.url}/upload/image", files=files)
-        answer.raise_for_status()
-        return answer.json()["name"]
-
-    def download(self, image: dict[str, str]) -> bytes:
-        """The file that a node's ui output names."""
-        answer = self.session.get(f"{self.url}/view", params=image)
-        answer.raise_for_status()
-        return answer.content
-
-
-def open_picture(path: Path) -> Image.Image:
-    """The picture, upright, as 8-bit RGB.
-
-    Raises:
-        DemoError: If there is no such file, or it holds no picture.
-    """
-    if not path.exists():
-        raise DemoError(f"there is no file {path}")
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits; Pillow would clip them
-                picture = picture.point(lambda value: value / 256).convert("L")
-            return picture.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DemoError(f"{path} is not a picture that can be read: {error}") from error
-
-
 def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int | None, out: Path):
     """Run the bundled workflow, on ``image`` if one is given, and fill the folder ``out``."""
     prompt = read_prompt(TEMPLATE)
@@ -148,16 +102,17 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
     out.mkdir(parents=True, exist_ok=True)
     print("Starting ComfyUI", flush=True)
     with serve(arguments=["--max-upload-size", str(MAX_UPLOAD_MB)]) as url:
-        host = Host(url)
+        host = Files(url)
         if image:
-            prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": host.upload(picture)}}
+            name = host.upload(to_png(picture))
+            prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": name}}
         record, files = run(host, prompt, loop)
     print("Making the film", flush=True)
     chain = ZoomChain.from_json(record, tuple(map(to_frame, [picture, *map(open_png, files)])))
     write(chain, out)
 
 
-def run(host: Host, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
+def run(host: Files, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     """The chain's record and the PNG files of x_0..x_n."""
     bars = StepBars(prompt[loop]["inputs"]["steps"])
     try:
@@ -211,11 +166,6 @@ def steps_of(text: str) -> int:
     return int(text)
 
 
-class OneLineParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.exit(f"error: {message}")
-
-
 def main() -> None:
     parser = OneLineParser(description="Zoom into a photograph in a real ComfyUI.")
     parser.add_argument("image", type=Path, nargs="?", help="your own picture, of any kind")
@@ -225,7 +175,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         make_demo(options.image, options.center, options.steps, options.out)
-    except (DemoError, HostError, PromptError, OSError) as error:
+    except (PictureError, HostError, PromptError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")

@@ -132,6 +132,21 @@ SCENES = {
         ],
         ["it", "view"],
     ),
+    "CoZMeasure": (
+        CHAIN
+        | {
+            "small": ("ImageScaleBy", (-400, 0), {"upscale_method": "area", "scale_by": 0.25}),
+            "it": ("CoZMeasure", (520, 280), {}),
+        },
+        [
+            ("sample", 0, "small", "image"),
+            ("small", 0, "loop", "image"),
+            TO_CHAIN[1],
+            ("loop", 3, "it", "chain"),
+            ("sample", 0, "it", "ground_truth"),
+        ],
+        ["it"],
+    ),
     "CoZSelfEnsemble": (
         FRAME
         | {

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coz.color import wavelet_align
 from coz.geometry import Target, first_frame, plan_steps
+from coz.metrics import color_shift, laplacian, sharpness
 from coz.resample import crop, resize
 
 from . import lite_data as data
@@ -126,14 +127,11 @@ def seconds(upscale: Upscale, repeats: int = 5) -> float:
 
 
 def laplacian_statistics(frame: Tensor) -> tuple[float, float]:
-    """Variance and kurtosis (3 for gaussian noise) of the 4-neighbour Laplacian, 8-bit luma."""
-    luma = np.asarray(to_picture(frame).convert("L"), np.float64)
-    inner = luma[1:-1, 1:-1]
-    neighbours = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
-    laplacian = neighbours - 4 * inner
-    centred = laplacian - laplacian.mean()
-    variance = np.mean(centred**2)
-    return float(variance), float(np.mean(centred**4) / max(variance, 1e-12) ** 2)
+    """Variance and kurtosis (3 for gaussian noise) of the Laplacian of the luma."""
+    edges = laplacian(frame).double()
+    centred = edges - edges.mean()
+    variance = sharpness(frame)
+    return variance, float(centred.pow(4).mean() / max(variance, 1e-12) ** 2)
 
 
 def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor, list[ChainStep]]:
@@ -146,7 +144,7 @@ def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor,
         lq = crop(frame, step.window)
         sr = resize(upscale(lq), height, width)
         frame = wavelet_align(sr, resize(lq, height, width).clamp(0, 1)).clamp(0, 1)
-        moved = moved + (frame.mean((0, 2, 3)) - lq.mean((0, 2, 3))) * 255
+        moved = moved + color_shift(frame, lq)
         small = to_picture(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
         agreement, drift = psnr(small, to_picture(lq)), float(moved.abs().max())
         statistics = laplacian_statistics(frame)

@@ -14,6 +14,9 @@ import threading
 
 
 def main() -> None:
+    if hasattr(os, "fork") and (watcher := os.fork()):
+        # A Ray worker that ends kills its children, but not theirs: the one that watches is theirs.
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(watcher, 0)[1]))
     folder, *command = sys.argv[1:]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     closed = threading.Event()

@@ -17,8 +17,12 @@ CONTROLS = {"fixed", "increment", "decrement", "randomize"}
 
 
 def read_prompt(path: Path) -> Prompt:
-    """The workflow in ``path``, ready to be submitted: see ``to_prompt``."""
-    return to_prompt(json.loads(path.read_text("utf-8")))
+    """The workflow in ``path``, ready to be submitted: see ``to_prompt``.
+
+    As the frontend saves it, or as it exports it in the API format.
+    """
+    workflow = json.loads(path.read_text("utf-8"))
+    return to_prompt(workflow) if "nodes" in workflow else workflow
 
 
 def to_prompt(workflow: dict[str, Any]) -> Prompt:

@@ -51,6 +51,10 @@ FROZEN = {
         "IMAGE agreement invented report",
     ),
     "CoZDetailMap": ("image source chain", "map disagreement figures"),
+    "CoZMeasure": (
+        "chain ground_truth",
+        "table agreement psnr ssim sharpness color_drift",
+    ),
 }
 FROZEN_OPTIONS = {
     ("CoZChainLoop", "backbone"): {
@@ -110,6 +114,7 @@ FROZEN_DEFAULTS = {
     "CoZZoomStrip": {"layout": "row", "labels": True},
     "CoZConsistency": {"strength": 1.0, "iterations": 10, "kernel": "bicubic"},
     "CoZDetailMap": {},
+    "CoZMeasure": {},
 }  # fmt: skip
 
 
@@ -198,4 +203,5 @@ def test_public_nodes_are_in_their_categories(schemas):
         "CoZZoomStrip": "Chain-of-Zoom/view",
         "CoZConsistency": "Chain-of-Zoom/check",
         "CoZDetailMap": "Chain-of-Zoom/check",
+        "CoZMeasure": "Chain-of-Zoom/check",
     }

@@ -1,0 +1,63 @@
+"""The evaluation's table of the built-in models on scikit-image's photographs.
+
+First with a ground truth: every picture made 4 times smaller, then enlarged 4 times. Then by the
+paper's protocol, four steps of 4x from 512 pixels. It prints the lines of RESULTS.md.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import skimage.data
+
+from tools.host import ROOT
+from tools.workflow import TEMPLATE, find_node, read_prompt
+
+PICTURES = (
+    "astronaut.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+MODELS = {"lite": "coz_lite_x4.safetensors", "texture": "coz_lite_x4_texture.safetensors"}
+METRICS = "consistency,source_psnr,sharpness,color_drift,seam"
+PROTOCOLS = {
+    "4x smaller first": ["--scale-down", "4", "--metrics", f"psnr,ssim,gmsd,fsim,{METRICS}"],
+    "the paper's protocol": ["--metrics", METRICS],
+}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "pictures").mkdir()
+        for picture in PICTURES:
+            content = (Path(skimage.data.__file__).parent / picture).read_bytes()
+            (place / "pictures" / picture).write_bytes(content)
+        arms = ["nearest", "bicubic"]
+        for arm, model in MODELS.items():
+            prompt = read_prompt(TEMPLATE)
+            prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]["model_name"] = model
+            file = place / f"{arm}.json"
+            file.write_text(json.dumps(prompt), "utf-8")
+            arms.append(f"{arm}={file}")
+        for number, (title, options) in enumerate(PROTOCOLS.items()):
+            out = place / str(number)
+            line = [sys.executable, "-m", "tools.evaluate", place / "pictures", "--out", out]
+            line += ["--arms", ",".join(arms), *options]
+            if subprocess.run(line, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+                raise SystemExit(f"evaluate: {title}: failed")
+            table = (out / "table.md").read_text("utf-8")
+            print(f"evaluate: {title}\n\n{re.sub('^#', '###', table, flags=re.MULTILINE)}")
+
+
+if __name__ == "__main__":
+    main()

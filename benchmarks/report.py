@@ -1,0 +1,65 @@
+"""The evaluation's report from saved scores: 100 pictures, 5 arms, 4 scales, every metric, 512 px.
+
+Bars: 60 s of one core for report.html, table.md and scores.csv together, and 25 MB of report.html.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from coz.png import encode_png
+from tools.eval_metrics import METRICS
+from tools.eval_report import write_report
+from tools.eval_store import frame_path
+from tools.picture import to_frame
+from tools.random_scores import ARMS, FACTORS, random_picture, random_result, write_store
+
+PICTURES, SIDE = 100, 512
+SECONDS_BAR = 60
+MEGABYTES_BAR = 25
+DISTINCT = 8
+"""Frames that differ; the others are links to them, since only some are ever read."""
+
+
+def fill(out: Path) -> None:
+    chance = np.random.default_rng(0)
+    results = [
+        random_result(
+            f"{i:03}.png",
+            arm,
+            [{name: float(chance.normal(20, 4)) for name in METRICS} for _ in FACTORS],
+            prompt="brick wall, red, mortar, weathered",
+        )
+        for i in range(PICTURES)
+        for arm in ARMS
+    ]
+    write_store(out, results, side=SIDE)
+    for i in range(DISTINCT):
+        frame = to_frame(random_picture(chance, SIDE))
+        (out / f"{i}.png").write_bytes(encode_png(frame))
+    for result in results:
+        for k in range(1, len(FACTORS) + 1):
+            frame_path(out, result, k).hardlink_to(out / f"{chance.integers(DISTINCT)}.png")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        fill(out)
+        started, used = time.perf_counter(), time.process_time()
+        write_report(out)
+        seconds, used = time.perf_counter() - started, time.process_time() - used
+        megabytes = (out / "report.html").stat().st_size / 1e6
+    print(
+        f"report: {PICTURES} pictures x {len(ARMS)} arms x {len(FACTORS)} scales, {len(METRICS)} "
+        f"metrics: {used:.1f} s of one core, {seconds:.1f} s passed (bar: {SECONDS_BAR} s); "
+        f"report.html {megabytes:.1f} MB (bar: {MEGABYTES_BAR} MB)"
+    )
+    if used > SECONDS_BAR or megabytes > MEGABYTES_BAR:
+        raise SystemExit("report: over the bar")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""CoZ Chain Report in the real frontend: its table on the node, run and after a reload."""
+
+import pytest
+
+from tools.help_pictures import BUILD, FOCUS, RUN
+
+NODES = {
+    "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),
+    "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"}),
+    "loop": ("CoZChainLoop", (0, 280), {"size": 64, "steps": 2}),
+    "report": ("CoZMeasure", (450, 0), {}),
+}
+LINKS = [
+    ("sample", 0, "loop", "image"),
+    ("model", 0, "loop", "backbone.upscale_model"),
+    ("loop", 3, "report", "chain"),
+    ("sample", 0, "report", "ground_truth"),
+]
+TABLE = """() => {
+    const node = app.graph.nodes.find(({type}) => type === 'CoZMeasure')
+    const root = node?.widgets.find(({name}) => name === 'report').element
+    if (!root) return {cells: []}
+    const rows = [...root.shadowRoot.querySelectorAll('tr')]
+    return {
+        heads: root.shadowRoot.querySelectorAll('th').length,
+        cells: rows.map(row => [...row.cells].map(cell => cell.textContent)),
+        notes: [...root.shadowRoot.querySelectorAll('p')].map(note => note.textContent),
+    }
+}"""
+NAMES = ["zoom", "input dB", "source dB", "PSNR dB", "SSIM", "sharpness", "drift"]
+
+
+@pytest.fixture
+def graph(editor):
+    yield lambda nodes, links: editor.run(BUILD, [nodes, links])
+    editor.use_renderer("canvas")
+
+
+def test_the_table_stands_on_the_node(editor, graph):
+    graph(NODES, LINKS)
+    assert editor.run(TABLE)["cells"] == []
+    assert editor.run(RUN)[0] == "execution_success"
+    shown = editor.run(TABLE)
+    assert shown["cells"][0] == NAMES
+    assert [row[0] for row in shown["cells"][1:]] == ["1x", "4x", "16x"]
+    assert shown["cells"][1][3:5] == [">99", "1.000"]  # the source itself
+    assert shown["notes"] == [
+        "The ground truth reaches 1x: beyond it PSNR and SSIM cannot be measured."
+    ]
+    editor.use_renderer("vue")
+    editor.show_all()
+    editor.screenshot("report")
+    assert editor.run(TABLE) == shown
+    editor.use_renderer("canvas")
+    editor.page.wait_for_timeout(1000)  # the frontend keeps the workflow a moment later
+    editor.reload()
+    editor.page.wait_for_function(f"({TABLE})().cells.length === 4")
+    assert editor.run(TABLE)["cells"] == shown["cells"]
+
+
+def test_each_of_several_chains_has_its_table(editor, graph):
+    several = {
+        "other": ("ImageInvert", (-450, 0), {}),
+        "both": ("ImageBatch", (-450, 100), {}),
+        "list": ("RebatchImages", (-450, 200), {"batch_size": 1}),
+    }
+    links = [
+        ("sample", 0, "other", "image"),
+        ("sample", 0, "both", "image1"),
+        ("other", 0, "both", "image2"),
+        ("both", 0, "list", "images"),
+        ("list", 0, "loop", "image"),
+    ]
+    ids = graph(NODES | several, [*links, *LINKS[1:]])
+    assert editor.run(RUN)[0] == "execution_success"
+    shown = editor.run(TABLE)
+    firsts = [row[0] for row in shown["cells"]]
+    assert firsts == ["zoom", "1x", "4x", "16x"] * 2
+    assert shown["heads"] == 2 * len(NAMES)
+    assert len(shown["notes"]) == 2
+    editor.run(FOCUS, [[str(ids["report"])], 100])
+    editor.page.wait_for_timeout(800)
+    editor.screenshot("report-list")

@@ -1,0 +1,227 @@
+"""CoZ Chain Report in the host's real executor: built, loaded and older chains, and what it refuses."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from coz.chain import ZoomChain
+from coz.folder import write_chain
+from coz.geometry import Window
+from coz.report import measure, report
+
+from .prompts import chain_prompt
+
+OUTPUTS = ("table", "agreement", "psnr", "ssim", "sharpness", "color_drift")
+
+
+@pytest.fixture
+def measured(pack):
+    """Registers a node that keeps what the report puts out."""
+    import nodes
+
+    kept = []
+
+    class Keep:
+        RETURN_TYPES = ()
+        FUNCTION = "keep"
+        OUTPUT_NODE = True
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            kinds = {"chain": "COZ_CHAIN", "source": "IMAGE", "table": "STRING"}
+            names = {name: kinds.get(name, "FLOAT") for name in ("chain", "source", *OUTPUTS)}
+            return {"required": {name: (kind,) for name, kind in names.items()}}
+
+        def keep(self, **values):
+            kept.append(values)
+            return ()
+
+    nodes.NODE_CLASS_MAPPINGS["TestMeasured"] = Keep
+    yield kept
+    del nodes.NODE_CLASS_MAPPINGS["TestMeasured"]
+
+
+def report_prompt(truth=None, **inputs):
+    """A chain of the photograph made four times smaller, its report, and what it puts out."""
+    prompt = chain_prompt(**{"image": ("small", 0), "steps": 3, "scale": 2.0} | inputs)
+    del prompt["scales"]
+    prompt["small"] = scaled(128, 128)
+    prompt["report"] = {"class_type": "CoZMeasure", "inputs": {"chain": ["loop", 3]}}
+    if truth:
+        prompt["report"]["inputs"]["ground_truth"] = list(truth)
+    links = {name: ["report", k] for k, name in enumerate(OUTPUTS)}
+    links |= {"chain": ["loop", 3], "source": ["source", 0]}
+    prompt["keep"] = {"class_type": "TestMeasured", "inputs": links}
+    return prompt
+
+
+def scaled(width, height):
+    inputs = {"image": ["source", 0], "upscale_method": "area", "width": width, "height": height}
+    return {"class_type": "ImageScale", "inputs": inputs | {"crop": "disabled"}}
+
+
+def own(chain):
+    """The pack's chain, as that of the tests' own ``coz``."""
+    return ZoomChain.from_json(chain.to_json(), chain.frames)
+
+
+def test_outputs_and_table_are_cozs(executor, measured):
+    host = executor("CLASSIC")
+    host.run(report_prompt(truth=("source", 0)), "keep")
+    (kept,) = measured
+    chain, truth = own(kept["chain"]), kept["source"].movedim(-1, 1)
+    figures = list(measure(chain, truth))
+    first, *steps = figures
+    assert kept["table"] == report(chain, figures, truth)
+    assert kept["agreement"] == min(f.input for f in steps)
+    assert [math.isnan(f.psnr) for f in figures] == [False, False, False, True]  # 4x of 8x
+    assert kept["psnr"] == steps[1].psnr != first.psnr
+    assert kept["ssim"] == steps[1].ssim
+    assert kept["sharpness"] == steps[2].sharpness
+    assert kept["color_drift"] == max(f.drift for f in steps)
+    assert 15 < kept["psnr"] < 45
+    assert "The ground truth reaches 4x: beyond it" in kept["table"]
+    assert host.ui("report") == {"text": [kept["table"]]}
+    assert [round(a, 1) for a in kept["chain"].agreements] == [round(f.input, 1) for f in steps]
+
+
+def test_without_a_ground_truth_and_with_nothing_connected(executor, measured):
+    host = executor("CLASSIC")
+    host.run(report_prompt(), "keep")
+    (kept,) = measured
+    assert math.isnan(kept["psnr"])
+    assert math.isnan(kept["ssim"])
+    assert math.isfinite(kept["agreement"])
+    assert "No ground truth is connected" in kept["table"]
+    alone = report_prompt()
+    del alone["keep"]
+    assert host.run(alone, "report") == []  # kept since
+    for cache in ("LRU", "RAM_PRESSURE", "NONE"):
+        host = executor(cache)
+        assert "report" in host.run(alone, "report")
+        assert host.ui("report") == {"text": [kept["table"]]}
+
+
+def test_each_chain_of_a_list_has_its_own_table(executor, measured):
+    prompt = report_prompt(truth=("source", 0), steps=1, image=("list", 0))
+    prompt["other"] = {"class_type": "ImageInvert", "inputs": {"image": ["small", 0]}}
+    both = {"image1": ["small", 0], "image2": ["other", 0]}
+    prompt["both"] = {"class_type": "ImageBatch", "inputs": both}
+    prompt["list"] = {
+        "class_type": "RebatchImages",
+        "inputs": {"images": ["both", 0], "batch_size": 1},
+    }
+    host = executor("CLASSIC")
+    host.run(prompt, "keep")
+    true, inverted = measured
+    assert host.ui("report") == {"text": [true["table"], inverted["table"]]}
+    assert true["psnr"] > 20 > 10 > inverted["psnr"]
+
+
+def test_a_ground_truth_that_reaches_no_step(executor, measured):
+    prompt = report_prompt(truth=("truth", 0))
+    prompt["truth"] = scaled(160, 160)
+    executor("CLASSIC").run(prompt, "keep")
+    (kept,) = measured
+    assert math.isnan(kept["psnr"])
+    assert math.isnan(kept["ssim"])
+    assert "The ground truth reaches 1.25x: beyond it" in kept["table"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (512, 400)])
+def test_a_picture_that_is_not_the_sources_is_refused(executor, width, height):
+    prompt = report_prompt(truth=("truth", 0), steps=1)
+    prompt["truth"] = scaled(width, height)
+    del prompt["keep"]
+    message = (
+        rf"is {width} x {height} pixels and the chain's source 128 x 128: .* Connect the picture"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        executor("CLASSIC").run(prompt, "report")
+
+
+def test_several_pictures_are_refused(node, make_chain):
+    pictures = torch.rand(2, 300, 400, 3)
+    with pytest.raises(ValueError, match=r"ground_truth holds 2 pictures .*Get Image from Batch"):
+        node("CoZMeasure").execute(make_chain(), pictures)
+
+
+def test_a_picture_with_holes_is_refused(node, make_chain):
+    truth = torch.rand(1, 600, 800, 3)
+    truth[0, 5, 5, 1] = math.nan
+    with pytest.raises(ValueError, match="ground_truth holds 1 values that are NaN"):
+        node("CoZMeasure").execute(make_chain(), truth)
+
+
+def test_half_precision_and_transparency_are_taken(node, make_chain):
+    chain = make_chain()
+    truth = torch.rand(1, 300, 400, 4)
+    expected = node("CoZMeasure").execute(chain, truth[..., :3].half().float())
+    assert node("CoZMeasure").execute(chain, truth.half())[0] == expected[0]
+
+
+def test_a_chain_of_no_steps_has_its_first_frame(node, make_chain):
+    chain = make_chain(steps=0)
+    table, *figures, sharpness, drift = node("CoZMeasure").execute(chain).result
+    assert [line.split()[1] for line in table.split("\n")[:3]] == ["zoom", "---:", "1x"]
+    assert all(map(math.isnan, [*figures, drift]))
+    assert sharpness > 0
+
+
+def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, tmp_path):
+    """The first ones held no agreement, no share and no target."""
+    import folder_paths
+
+    chain = make_chain(height=128, width=128)
+    folder = write_chain(chain, tmp_path, "old", 1, {})
+    record = folder / "chain.json"
+    parts = json.loads(record.read_text("utf-8"))
+    for name in ("agreements", "invented", "target"):
+        del parts[name]
+    record.write_text(json.dumps(parts), "utf-8")
+    before = folder_paths.get_output_directory()
+    folder_paths.set_output_directory(str(tmp_path))
+    loaded = node("CoZLoadChain").execute(folder.name)[0]
+    folder_paths.set_output_directory(before)
+    assert loaded.agreements == ()
+    table, agreement, *_ = node("CoZMeasure").execute(loaded).result
+    own_loaded = own(loaded)
+    assert table == report(own_loaded, list(measure(own_loaded)))
+    assert agreement == pytest.approx(min(f.input for f in list(measure(chain))[1:]), abs=1e-2)
+
+
+def test_windows_between_pixels_and_small_frames_are_measured(node, make_chain):
+    chain = make_chain(height=20, width=30, size=8, scale=2.0)
+    moved = Window(3.25, 4.5, *chain.windows[0][2:])
+    chain = ZoomChain(**{**vars(chain), "windows": (moved, *chain.windows[1:])})
+    result = node("CoZMeasure").execute(chain, torch.rand(1, 160, 240, 3)).result
+    assert math.isnan(result[3])  # no window of 11 pixels
+    assert math.isfinite(result[2])
+
+
+def test_it_tells_its_progress_and_can_be_interrupted(node, make_chain):
+    import comfy.model_management
+    import comfy.utils
+
+    told, interrupted = [], False
+
+    def hook(done, count, *_, **__):
+        told.append((done, count))
+        comfy.model_management.interrupt_current_processing(interrupted)
+
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        node("CoZMeasure").execute(make_chain())
+        assert told[0] == (1, 4)
+        assert told[-1] == (4, 4)
+        told.clear()
+        interrupted = True
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            node("CoZMeasure").execute(make_chain())
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        comfy.model_management.interrupt_current_processing(False)
+    assert told == [(1, 4)]

@@ -1,0 +1,207 @@
+"""PSNR, SSIM, sharpness and colour drift: closed forms, and two libraries beside them."""
+
+import math
+import time
+
+import piq
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from coz.metrics import ROWS, color_drift, color_shift, laplacian, psnr, sharpness, ssim
+from tools.host import ROOT
+from tools.picture import to_frame
+
+
+def noise(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return to_frame(Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB"))
+
+
+def spoilt(image, spread=0.1):
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    return (image + spread * noise).clamp(0, 1)
+
+
+def blurred(image, sigma):
+    x = torch.arange(-12, 13).float()
+    weights = (-((x / sigma) ** 2) / 2).exp()
+    kernel = (weights[:, None] * weights).div(weights.sum() ** 2).expand(3, 1, -1, -1)
+    return F.conv2d(F.pad(image, (12, 12, 12, 12), "reflect"), kernel, groups=3)
+
+
+PAIRS = {
+    "noise": (noise(1, 3, 200, 150), noise(1, 3, 200, 150, seed=1)),
+    "one window": (noise(1, 3, 11, 11), noise(1, 3, 11, 11, seed=1)),
+    "one row of windows": (noise(1, 3, 11, 300), noise(1, 3, 11, 300, seed=1)),
+    "a band and a row": (noise(1, 3, ROWS + 11, 20), noise(1, 3, ROWS + 11, 20, seed=1)),
+    "a batch": (noise(3, 3, 70, 80), spoilt(noise(3, 3, 70, 80))),
+    "grey": (noise(1, 1, 90, 60), spoilt(noise(1, 1, 90, 60))),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_psnr_and_ssim_are_those_of_piq_and_torchmetrics(name):
+    a, b = PAIRS[name]
+    hold_to_libraries(a, b)
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.05, 0.3])
+def test_so_they_are_of_a_photograph(photo, spread):
+    face = photo[..., 40:190, 160:300]
+    hold_to_libraries(face, spoilt(face, spread))
+    hold_to_libraries(face, blurred(face, 0.5 + 10 * spread))
+
+
+def hold_to_libraries(a, b):
+    exact = a.double(), b.double()  # in float32 the two differ by 1e-5
+    assert ssim(a, b) == pytest.approx(float(piq.ssim(*exact, downsample=False)), abs=2e-6)
+    # torchmetrics' own mean takes in windows of mirrored pixels at the edges.
+    settings = {"data_range": 1.0, "return_full_image": True}
+    _, places = structural_similarity_index_measure(*exact, **settings)
+    assert ssim(a, b) == pytest.approx(float(places[..., 5:-5, 5:-5].mean()), abs=2e-6)
+    of_all = float(peak_signal_noise_ratio(*exact, data_range=1.0))
+    assert psnr(a, b) == pytest.approx(of_all, abs=1e-4)
+    if len(a) == 1:  # else piq's is the mean of each picture's own; it adds 1e-8 to the error
+        assert psnr(a, b) == pytest.approx(float(piq.psnr(*exact)), abs=5e-3)
+
+
+@pytest.mark.parametrize("offset", [1 / 255, 0.1, 0.5])
+def test_psnr_of_a_constant_offset(offset):
+    a = noise(1, 3, 100, 30) * 0.5
+    assert psnr(a, a + offset) == pytest.approx(-20 * math.log10(offset), abs=1e-3)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.2, 0.6), (0.0, 1.0), (0.5, 0.5)])
+def test_ssim_of_flat_pictures_is_its_brightness_term(x, y):
+    a, b = torch.full((1, 3, 90, 40), x), torch.full((1, 3, 90, 40), y)
+    assert ssim(a, b) == pytest.approx((2 * x * y + 1e-4) / (x * x + y * y + 1e-4), abs=2e-4)
+
+
+def test_equal_pictures(photo):
+    assert psnr(photo, photo) == math.inf
+    assert ssim(photo, photo) == pytest.approx(1, abs=1e-7)
+    assert color_drift(photo, photo) == 0
+
+
+def test_a_nan_is_not_hidden():
+    a = noise(1, 3, 70, 20)
+    b = a.clone()
+    b[0, 1, 60, 3] = math.nan
+    assert all(math.isnan(figure) for figure in (psnr(a, b), ssim(a, b), sharpness(b)))
+    assert math.isnan(color_drift(a, b))
+
+
+@pytest.mark.parametrize("worse", [blurred, spoilt])
+def test_the_worse_the_lower(photo, worse):
+    levels = [0.5, 1, 2, 4] if worse is blurred else [0.01, 0.03, 0.1, 0.3]
+    pictures = [worse(photo, level) for level in levels]
+    for measured in (
+        [psnr(photo, picture) for picture in pictures],
+        [ssim(photo, picture) for picture in pictures],
+        [sharpness(picture) * (1 if worse is blurred else -1) for picture in [photo, *pictures]],
+    ):
+        assert measured == sorted(measured, reverse=True)
+        assert len(set(measured)) == len(measured)
+
+
+def test_sharpness_of_noise_and_of_a_point():
+    grey = 0.5 + 0.02 * torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0))
+    # 4**2 + 4 * 1**2 = 20
+    assert sharpness(grey.expand(1, 3, -1, -1)) == pytest.approx(20 * (0.02 * 255) ** 2, rel=0.02)
+    point = torch.zeros(1, 3, 102, 102)
+    point[..., 1, 64, 50] = 1  # only green, on the border of two bands
+    assert sharpness(point) == pytest.approx(20 * (0.587 * 255) ** 2 / 100**2, rel=1e-5)
+
+
+@pytest.mark.parametrize("height", [3, ROWS, ROWS + 1, ROWS + 2, 2 * ROWS + 3])
+def test_sharpness_is_the_variance_of_the_laplacian(height):
+    image = noise(1, 3, height, 40)
+    expected = float(laplacian(image).var(correction=0))
+    assert sharpness(image) == pytest.approx(expected, rel=1e-5)
+    assert sharpness(torch.cat((image, torch.zeros_like(image)))) == pytest.approx(expected / 2)
+
+
+def test_sharpness_does_not_see_a_flat_or_even_slope():
+    slope = torch.linspace(0, 1, 200).expand(1, 3, 90, 200)
+    assert sharpness(slope) < 1e-6
+    assert sharpness(torch.full((1, 3, 9, 9), 0.3)) == 0
+
+
+def test_color_drift_is_that_of_the_channel_that_moved_most():
+    lq = noise(1, 3, 16, 16) * 0.5
+    sr = F.interpolate(lq, scale_factor=4) + torch.tensor([0.01, -0.04, 0.02]).view(1, 3, 1, 1)
+    assert color_shift(sr, lq).tolist() == pytest.approx([2.55, -10.2, 5.1], abs=1e-3)
+    assert color_drift(sr, lq) == pytest.approx(10.2, abs=1e-3)
+
+
+def test_half_precision_is_measured_in_full():
+    a, b = noise(1, 3, 80, 60).half(), noise(1, 3, 80, 60, seed=1).half()
+    for figure in (psnr, ssim, color_drift):
+        assert figure(a, b) == pytest.approx(figure(a.float(), b.float()), rel=1e-6)
+    assert sharpness(a) == pytest.approx(sharpness(a.float()), rel=1e-6)
+
+
+def test_the_pictures_stay_as_they_are():
+    a, b = noise(1, 3, 80, 60), noise(1, 3, 80, 60, seed=1)
+    before = a.clone(), b.clone()
+    psnr(a, b), ssim(a, b), sharpness(a), color_drift(a, b)
+    assert torch.equal(a, before[0])
+    assert torch.equal(b, before[1])
+
+
+def test_a_view_of_an_image_is_measured_alike():
+    a, b = noise(1, 80, 60, 4), noise(1, 80, 60, 4, seed=1)
+    a, b = (x[..., :3].movedim(-1, 1) for x in (a, b))
+    assert ssim(a, b) == ssim(a.contiguous(), b.contiguous())
+    assert sharpness(a) == sharpness(a.contiguous())
+
+
+def test_pictures_of_two_sizes_are_refused():
+    a, b = noise(1, 3, 20, 30), noise(1, 3, 20, 31)
+    for figure in (psnr, ssim):
+        with pytest.raises(
+            ValueError, match=r"same shape, got \(1, 3, 20, 30\) and \(1, 3, 20, 31\)"
+        ):
+            figure(a, b)
+
+
+def test_pictures_too_small_to_measure_are_refused():
+    small = noise(1, 3, 40, 10)
+    with pytest.raises(
+        ValueError, match="windows of 11 x 11 pixels, and the pictures have 10 x 40"
+    ):
+        ssim(small, small)
+    with pytest.raises(ValueError, match="3 x 3 pixels or more, got 3 channels of 2 x 40"):
+        sharpness(small[..., :2])
+    with pytest.raises(ValueError, match="and of 3 x 3 pixels or more, got 1 channels"):
+        sharpness(small[:, :1])
+
+
+def test_a_large_picture_takes_no_memory_of_its_size():
+    a, b = noise(1, 3, 4096, 128), noise(1, 3, 4096, 128, seed=1)
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profiled:
+        psnr(a, b), ssim(a, b), sharpness(a), color_drift(a, b)
+    largest = max(event.self_cpu_memory_usage for event in profiled.events())
+    assert 0 < largest < a.nbytes / 5  # SSIM: five planes of a band
+
+
+def test_all_four_are_quick(photo):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    other, seconds = spoilt(photo), []
+    for _ in range(5):
+        start = time.process_time()  # whatever else the machine does
+        psnr(photo, other), ssim(photo, other), sharpness(photo), color_drift(photo, other)
+        seconds.append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    assert min(seconds) < 0.1
