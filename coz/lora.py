@@ -282,7 +282,9 @@ def uniform(values: Iterable[T]) -> T | None:
 def few(names: Iterable[str]) -> str:
     """The first names, for an error message."""
     listed = list(names)
-    return " and ".join(listed[:2] + ["more"] * (len(listed) > 2)) or "nothing"
+    # From a file of anybody: any length, and what a terminal obeys.
+    shown = [n if len(n) < 150 and n.isprintable() else f"{ascii(n)[1:100]}..." for n in listed[:2]]
+    return " and ".join(shown + ["more"] * (len(listed) > 2)) or "nothing"
 
 
 def _merged(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tensor) -> Tensor:

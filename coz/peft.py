@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -38,6 +39,12 @@ PLAIN_LORA: dict[str, list[Any]] = {
 
 NUMBERS = ["r", "lora_alpha", "rank_pattern", "alpha_pattern"]
 
+SLOW_PATTERN = re.compile(r"\)[*+{]|([*+?{)].*){5}", re.DOTALL)
+"""What could keep Python, and with it all of ComfyUI, busy for hours with one name."""
+
+MAX_NAME = 128
+"""Characters of a layer's name; real ones have half of that. A pattern may have twice as many."""
+
 
 class Scaling(NamedTuple):
     """How much each layer of a PEFT adapter counts, by its config."""
@@ -54,6 +61,8 @@ class Scaling(NamedTuple):
         Raises:
             ValueError: If the layer's rank is not what the config says.
         """
+        if len(layer) > MAX_NAME:
+            raise ValueError(f"expected the names of layers, but found {few([layer])}")
         expected = next((r for p, r in self.rank_pattern.items() if p.match(layer)), self.rank)
         if rank != expected:
             raise ValueError(
@@ -154,11 +163,13 @@ def _scaling(config: Mapping[str, Any]) -> Scaling:
         )
     except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise ValueError(
-            f"expected {', '.join(NUMBERS)} of its config to be numbers, the patterns by layer, but "
-            f"found {[config.get(name) for name in NUMBERS]}; take the {PEFT_CONFIG} saved with it"
+            f"expected {', '.join(NUMBERS)} of its config to be numbers, the patterns by layer and "
+            f"simple, but found {reprlib.repr([config.get(name) for name in NUMBERS])}; take the {PEFT_CONFIG} saved with it"
         ) from error
 
 
 def _by_layer(patterns: dict[str, Any] | None) -> dict[re.Pattern[str], float]:
     """Source: peft utils/other.py, get_pattern_key: a pattern names the end of a layer's name."""
+    if any(len(p) > 2 * MAX_NAME or SLOW_PATTERN.search(p) for p in patterns or {}):
+        raise ValueError("matching would take too long")
     return {re.compile(rf"(.*\.)?({p})$"): float(v) for p, v in (patterns or {}).items()}

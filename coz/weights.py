@@ -143,7 +143,6 @@ def _keyed(content: Any, metadata: Mapping[str, str], path: Path) -> KeyedWeight
             "expected named tensors, or the list of matrices of Chain-of-Zoom's SR LoRA, but found "
             "something else; take model_20001.pkl, vae_encoder_20001.pt, osediff.pkl or a LoRA"
         )
-    content = {name: tensor.detach() for name, tensor in content.items()}
     if metadata.get("format") == FORMAT:
         return _converted(content, metadata)
     if any(".base_layer." in name for name in content):
@@ -248,23 +247,37 @@ def _opened(path: Path) -> Generator[Any]:
         with cast("Any", safe_open)(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"expected safetensors, but found that {AGAIN} ({error})") from error
+        raise ValueError(
+            f"expected safetensors, but found that {AGAIN} ({error!s:.150})"
+        ) from error
 
 
 def _unpickled(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _plain(torch.load(path, map_location="cpu", weights_only=True))
     # What a damaged or hostile pickle raises is up to its opcodes: 13 kinds were seen.
     except Exception as error:
         with path.open("rb") as file:
             is_archive = file.read(2) == b"PK"
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
+        if code := re.search(r"GLOBAL ([\w.]{1,99})", str(error)):
             found = f"a call of {code[1]}, which does not run here; take the file of its authors"
         elif is_archive:
             found = "another zip archive, or a damaged file; unpack it, or download it again"
         else:
             found = f"that {AGAIN}"
         raise ValueError(f"expected a PyTorch file of weights alone, but found {found}") from error
+
+
+def _plain(content: Any, depth: int = 2) -> Any:
+    """What a pickle holds, without the attributes that it may have put in place of methods."""
+    if isinstance(content, Tensor):
+        return Tensor.detach(content)
+    if depth and isinstance(content, dict):
+        items = dict[Any, Any].items(cast("dict[Any, Any]", content))
+        return {name: _plain(value, depth - 1) for name, value in items}
+    if depth and isinstance(content, list):
+        return [_plain(value, depth - 1) for value in cast("list[Any]", content)]
+    return content
 
 
 @contextmanager

@@ -18,6 +18,7 @@ const WIDGETS = {
 }
 const NAME = "target"
 const MARGIN = 10
+const LAYER = "position: absolute; z-index: -1; width: 100%; height: 100%"
 /** Pixels that the picture asks for; with more room it grows. Less where nothing can be picked. */
 const HEIGHT = { pick: 320, look: 160, text: 28 }
 /** Milliseconds between looks at the widgets and at the source, which no event reports in all frontends. */
@@ -84,13 +85,16 @@ export function attachPicker(node) {
   root.role = "application" // the arrow keys are its own
   root.style.cssText =
     "position: relative; isolation: isolate; overflow: hidden; outline-offset: -2px; touch-action: none; user-select: none"
-  root.innerHTML = `
-    <img alt="" draggable="false" style="position: absolute; z-index: -1; width: 100%; height: 100%; object-fit: contain">
-    <svg style="position: absolute; z-index: -1; width: 100%; height: 100%"></svg>
-    <div style="position: absolute; bottom: 0; width: 100%; text-align: center; font-size: 12px; line-height: 20px"></div>`
-  const [image, svg, note] = /** @type {[HTMLImageElement, SVGSVGElement, HTMLDivElement]} */ (
-    /** @type {unknown} */ ([...root.children])
-  )
+  const image = document.createElement("img")
+  image.alt = ""
+  image.draggable = false
+  image.style.cssText = `${LAYER}; object-fit: contain`
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg")
+  svg.style.cssText = LAYER
+  const note = document.createElement("div")
+  note.style.cssText =
+    "position: absolute; bottom: 0; width: 100%; text-align: center; font-size: 12px; line-height: 20px"
+  root.append(image, svg, note)
 
   /**
    * The picture's true size in pixels; null while none is shown.

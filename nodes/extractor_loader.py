@@ -1,5 +1,6 @@
 import importlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from comfy_api.latest import io
 from comfyui_version import __version__ as comfyui_version
 
 from ..coz import __version__
+from ..coz.lora import few
 from ..coz.peft import PROMPT_LORA
 from ..coz.weights import read_prompt_lora
 from .files import found_in, likely_first, missing, path_of
@@ -34,7 +36,9 @@ def shards(path: Path) -> list[Path]:
     if index.is_file():
         try:
             indexed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if not all(name and Path(name).name == name for name in indexed):
+                raise ValueError("it leads out of the folder")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{INDEX}: expected the list of the files of {path.name}, but found something else; download it again"
             ) from error
@@ -43,10 +47,10 @@ def shards(path: Path) -> list[Path]:
         head, tail, last = numbered.groups()
         names = {f"{head}{i:05}{tail}" for i in range(1, int(last) + 1)}
     paths = [path.with_name(name) for name in sorted(names)]
-    if absent := [other.name for other in paths if not other.is_file()]:
+    if absent := [other.name for other in paths if not os.path.isfile(other)]:
         raise ValueError(
             f"{path.name}: expected {len(paths)} files of one model beside each other, but found no "
-            f"{', '.join(absent)} in {path.parent}; take the files of {MODEL_LINK}"
+            f"{few(absent)} in {path.parent}; take the files of {MODEL_LINK}"
         )
     return paths
 

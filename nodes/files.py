@@ -27,7 +27,7 @@ def missing(name: str, own: str, *folders: str) -> str:
 
 
 def path_of(name: str, own: str, *folders: str) -> Path:
-    if not (found := found_in(name, *folders)):
+    if not name or not (found := found_in(name, *folders)):
         raise ValueError(missing(name, own, *folders))
     return found[0]
 

@@ -15,13 +15,17 @@ from pathlib import Path
 from threading import Lock
 
 import folder_paths
-import numpy as np
 import torch
 from aiohttp import web
 from PIL import Image
+from torch import Tensor
 
+from ..coz import __version__
 from ..coz.chain import ZoomChain
+from ..coz.folder import MAX_RECORD, UNSAFE
 from ..coz.geometry import Window
+from ..coz.png import decode_png
+from ..coz.record import read_record
 from ..coz.resample import crop, resize
 
 ROUTE = "/chain_of_zoom/preference"
@@ -29,7 +33,10 @@ ROUTE = "/chain_of_zoom/preference"
 FOLDER = "chain-of-zoom"
 """In ComfyUI's output folder."""
 
-FILE_NAME = re.compile(r"[A-Za-z0-9_-]+\.png")
+FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}\.png")
+
+MOST = 2**16
+"""Bytes of a request; real ones have a hundred."""
 
 GONE = "The pictures of this run are no longer in ComfyUI's temporary folder. Run again."
 
@@ -38,11 +45,7 @@ _writing = Lock()
 
 def keep_record(chain: ZoomChain, layers: list[str]) -> None:
     """Write what a mark needs beside the layers, which lie in the temporary folder."""
-    record = {
-        "chain": json.loads(chain.to_json()),
-        "factors": [chain.magnification(layer) for layer in range(len(layers))],
-        "layers": layers,
-    }
+    record = {"chain": chain.to_json(), "layers": layers}
     _record_path(layers[0]).write_text(json.dumps(record), "utf-8")
 
 
@@ -54,17 +57,17 @@ def mark(run: str, step: int, good: bool) -> bool:
         FileNotFoundError: If the run's files are gone.
         OSError: If the output folder cannot be written.
     """
-    if not FILE_NAME.fullmatch(run):
+    if not _is_file_name(run):
         raise ValueError(f"run must be the file name of a viewer's first layer, got {run!r}")
-    record = json.loads(_record_path(run).read_text("utf-8"))
-    chain = record["chain"]
-    if not 1 <= step <= chain["steps"]:
-        raise ValueError(f"step must be 1 to {chain['steps']}, got {step}")
-    prompt = chain["prompts"][step - 1]
+    chain, layers = _kept_record(run)
+    if not 1 <= step <= chain.steps:
+        raise ValueError(f"step must be 1 to {chain.steps}, got {step}")
+    prompt = chain.prompts[step - 1]
     if not prompt:
         raise ValueError(f"step {step} has no prompt to judge")
-    previous = Path(folder_paths.get_temp_directory(), record["layers"][step]).read_bytes()
-    zoomed = _zoomed(previous, Window(*chain["windows"][step]))
+    previous = Path(folder_paths.get_temp_directory(), layers[step]).read_bytes()
+    frame = decode_png(previous, *chain.frames[step].shape[-2:])
+    zoomed = _zoomed(frame, chain.windows[step])
     with _writing:
         folder = Path(folder_paths.get_output_directory(), FOLDER)
         judged = {
@@ -78,10 +81,10 @@ def mark(run: str, step: int, good: bool) -> bool:
         entry = judged | {
             "good": good,
             "step": step,
-            "factor": record["factors"][step + 1],
-            "scale": chain["scale"],
-            "models": chain["models"],
-            "pack": chain["pack"],
+            "factor": chain.magnification(step + 1),
+            "scale": chain.scale,
+            "models": chain.models,
+            "pack": __version__,
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         _append(lines, json.dumps(entry, ensure_ascii=False))
@@ -95,9 +98,13 @@ def take_marks(routes: web.RouteTableDef) -> None:
 
 async def _answer(request: web.Request) -> web.Response:
     try:
-        wish = await request.json()
-    except ValueError:
-        wish = None
+        await request.content.readexactly(MOST)
+        wish = None  # too long for a mark
+    except asyncio.IncompleteReadError as body:
+        try:
+            wish = json.loads(body.partial)
+        except (ValueError, RecursionError):
+            wish = None
     if not (
         isinstance(wish, dict)
         and isinstance(wish.get("run"), str)
@@ -120,15 +127,38 @@ def _refuse(status: int, reason: str) -> web.Response:
     return web.json_response({"error": reason}, status=status)
 
 
+def _is_file_name(name: str) -> bool:
+    """Also on Windows, where opening nul.png or con.png reads a device."""
+    return bool(FILE_NAME.fullmatch(name)) and not UNSAFE.search(name)
+
+
 def _record_path(run: str) -> Path:
     return Path(folder_paths.get_temp_directory(), run).with_suffix(".json")
 
 
-def _zoomed(previous: bytes, window: Window) -> bytes:
+def _kept_record(run: str) -> tuple[ZoomChain, list[str]]:
+    """The chain of a run, its frames without their pixels, and the files that have these.
+
+    Checked, as the host lets anyone upload a file of any name into the temporary folder.
+    """
+    path = _record_path(run)
+    try:
+        if path.stat().st_size > MAX_RECORD:
+            raise ValueError("it is too large")
+        kept = json.loads(path.read_text("utf-8"))
+        chain, layers = kept["chain"], kept["layers"]
+        sizes = read_record(chain).sizes
+        if len(layers) != len(sizes) or not all(map(_is_file_name, layers)):
+            raise ValueError("its layers are no pictures of the viewer")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no record of the viewer: {error}. Run again") from error
+    # Without memory: only their sizes are asked for.
+    frames = tuple(torch.zeros(1).expand(1, 3, height, width) for width, height in sizes)
+    return ZoomChain.from_json(chain, frames), layers
+
+
+def _zoomed(frame: Tensor, window: Window) -> bytes:
     """The view that the step enlarged, as a PNG file."""
-    with Image.open(BytesIO(previous)) as file:
-        pixels = np.array(file.convert("RGB"))
-    frame = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
     view = resize(crop(frame, window), *frame.shape[-2:]).clamp(0, 1)
     file = BytesIO()
     Image.fromarray((view[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(file, "png")

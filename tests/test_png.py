@@ -2,6 +2,7 @@ import io
 import struct
 import sys
 import zlib
+from time import process_time
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 
 from coz.png import decode_png, encode_png
+from tools.lying_files import ihdr, lying_pngs, rows, stuffed_pngs
+from tools.lying_files import png as whole_png
 
 
 def chunk(kind, content):
@@ -47,7 +50,7 @@ def test_png_of_16_bits_of_another_program():
         (encode_png(torch.zeros(1, 3, 9, 9))[:-1], "the file ends in the middle of the picture"),
         (encode_png(torch.zeros(1, 3, 9, 9))[:40], "the file ends in the middle of the picture"),
         (png(9, 9, chunk(b"IDAT", b"nonsense")), "the picture is damaged"),
-        (png(9, 9), "the picture is damaged"),
+        (png(9, 9), "the file ends in the middle of the picture"),
         (png(9, 8, NOTHING), "it is 9 x 8 pixels, expected 9 x 9"),
         (png(60_000, 60_000, NOTHING), "it is 60000 x 60000 pixels, expected 9 x 9"),
     ],
@@ -56,6 +59,59 @@ def test_png_of_16_bits_of_another_program():
 def test_a_damaged_file_is_refused(file, message):
     with pytest.raises(ValueError, match=message):
         decode_png(file, 9, 9)
+
+
+def test_a_picture_that_lies_is_refused():
+    files = lying_pngs(9, 9)
+    assert len(files) == 23
+    # All but one of its rows; the checksums are right. FFmpeg would leave the last one black.
+    files["a row is missing"] = whole_png(ihdr(9, 9), rows(9, 8))
+    for file in files.values():
+        with pytest.raises(ValueError, match=r"picture|expected 9 x 9"):
+            decode_png(file, 9, 9)
+
+
+def test_of_a_stuffed_picture_only_the_pixels_are_read():
+    files = stuffed_pngs(9, 9)
+    before = peak_memory()
+    with pytest.raises(ValueError, match="it holds far more than its pixels"):
+        decode_png(files.pop("pixels"), 9, 9)
+    for file in files.values():
+        assert torch.equal(decode_png(file, 9, 9), torch.full((1, 3, 9, 9), 64 / 255))
+    assert peak_memory() - before < 64 * 2**20
+
+
+def test_what_lies_behind_the_pixels_takes_no_time():
+    more = [chunk(b"IDAT", bytes(1000))] * 20_000
+    before = process_time()
+    decode_png(whole_png(ihdr(9, 9), rows(9, 9), *more), 9, 9)
+    assert process_time() - before < 2
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (9, 1), (37, 23)])
+def test_small_and_interlaced_pictures_are_whole(interlace, width, height):
+    small = Image.effect_noise((width, height), 90).convert("RGB")
+    if interlace:
+        file = whole_png(ihdr(width, height, interlace=1), adam7(np.asarray(small)))
+    else:
+        packed = io.BytesIO()
+        small.save(packed, "PNG")
+        file = packed.getvalue()
+    read = (decode_png(file, height, width)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    assert np.array_equal(read, np.asarray(small))
+
+
+def adam7(pixels):
+    """The seven passes of an interlaced picture: PNG specification, 8.2."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]  # fmt: skip
+    lines = [
+        b"\0" + line.tobytes()
+        for top, left, down, right in passes
+        for line in pixels[top::down, left::right]
+        if line.size
+    ]
+    return chunk(b"IDAT", zlib.compress(b"".join(lines)))
 
 
 def test_texts_that_unpack_to_gigabytes_are_not_unpacked():

@@ -2,8 +2,10 @@ import json
 import os
 import pickle
 import re
-import struct
+import subprocess
+import sys
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ from coz.weights import (
     require_safetensors,
 )
 from tools.convert import convert
+from tools.gadgets import hostile_pickles
+from tools.lying_files import lying_safetensors, safetensors
 
 DATA = Path(__file__).parent / "data"
 LANGUAGE_LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -132,9 +136,136 @@ def test_a_hostile_files_call_is_named(tmp_path):
         read_weights(tmp_path / "x.pt")
 
 
-def safetensors(header, body=b"", length=None):
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + body
+READERS = [read_weights, read_prompt_lora, read_vae]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the gadgets are a Unix shell's")
+def test_no_gadget_of_any_family_runs(tmp_path):
+    marker = tmp_path / "ran"
+    files = hostile_pickles(marker)
+    assert len(files) == 85
+    for name, content in files.items():
+        for suffix in (".pkl", ".pt", ".safetensors"):
+            path = tmp_path / f"x{suffix}"
+            path.write_bytes(content)
+            for read in READERS:
+                with pytest.raises(ValueError, match=rf"^x\{suffix}: expected .*, but found"):
+                    read(path)
+                assert not marker.exists(), (name, suffix)
+
+
+TRY = """
+import pickle, sys, warnings
+warnings.simplefilter("ignore")
+pickle.load(open(sys.argv[1], "rb"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the gadgets are a Unix shell's")
+@pytest.mark.parametrize(
+    "name", ["os.system", "eval", "pathlib.touch", "numpy objects", "torch.fx"]
+)
+def test_gadgets_do_run_in_a_pickle_that_is_trusted(tmp_path, name):
+    marker = tmp_path / "ran"
+    (tmp_path / "x").write_bytes(hostile_pickles(marker)[name])
+    subprocess.run([sys.executable, "-c", TRY, tmp_path / "x"], capture_output=True)
+    assert marker.exists()
+
+
+class Dressed:
+    """A dict of the given items whose pickle gives it attributes of its own."""
+
+    def __init__(self, content, **attributes):
+        self.content, self.attributes = content, attributes
+
+    def __reduce__(self):
+        return OrderedDict, (), self.attributes, None, iter(self.content.items())
+
+
+def test_what_a_pickle_puts_in_place_of_methods_is_not_called(tmp_path):
+    path = tmp_path / "x.pt"
+    weights = factors("transformer.transformer_blocks.0.attn.to_q")
+    for weight in weights.values():
+        weight.numel = weight.float = weight.detach = weight.flatten = 7
+    for content in (weights, Dressed(weights, items=7, keys=7, values=7)):
+        torch.save(content, path)
+        assert read_weights(path).lora.keys() == weights.keys()
+    torch.save(dict.fromkeys(("state_dict_unet", "state_dict_vae"), Dressed({}, items=7)), path)
+    with pytest.raises(ValueError, match=r"^x\.pt: expected OSEDiff's UNet to hold LoRA layers"):
+        read_weights(path)
+
+
+class Rebuilt:
+    """A tensor of four values that says to be of another shape."""
+
+    def __init__(self, *place):
+        self.place = place
+
+    def __reduce__(self):
+        storage = torch.zeros(4)._typed_storage()
+        return torch._utils._rebuild_tensor_v2, (storage, *self.place, False, OrderedDict())
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (0, (10**13,), (1,)), (0, (2**62, 4), (1, 1)), (0, (5,), (1,)), (10**6, (4,), (1,)),
+        (-1, (4,), (1,)), (0, (2, 2), (-1, 1)), (0, (4,), (10**15,)), (0, (-1,), (1,)),
+        (0, (10**6, 10**6), (0, 0)),
+    ],
+)  # fmt: skip
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path, place):
+    path = tmp_path / "x.pt"
+    torch.save({"a.lora_A.weight": Rebuilt(*place)}, path)
+    for read in READERS:
+        with pytest.raises(ValueError, match=r"^x\.pt: expected "):
+            read(path)
+
+
+def test_headers_that_lie_are_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    lying = lying_safetensors()
+    assert len(lying) == 42
+    for name, content in lying.items():
+        path.write_bytes(content)
+        for read in READERS:
+            with pytest.raises(ValueError, match=r"^x\.safetensors: expected ") as error:
+                read(path)
+            assert len(str(error.value)) < 600, name
+
+
+def test_names_from_a_file_are_shown_short_and_as_text(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"\x1b[2J" + "a" * 10_000: torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"found \\x1b\[2Jaaa") as error:
+        read_weights(path)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+", "(a|a)*", "(a|a)" * 50, "a?" * 30 + "a" * 30, ".*" * 5 + "x", "[a.]{9}" * 9 + "x", "a" * 300],
+)  # fmt: skip
+def test_a_config_that_would_take_hours_is_refused(tmp_path, pattern):
+    layer = factors("base_model.model." + "a." * 60 + "to_q")
+    with pytest.raises(
+        ValueError, match="of its config to be numbers, the patterns by layer and simple"
+    ):
+        read_weights(save_adapter(tmp_path, layer, rank_pattern={pattern: 4}))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["attn.to_q", r".*\.[0-9]+\..*(to_q|to_k)", rf"transformer_blocks\.({'|'.join(map(str, range(38)))})\..*",
+    r"^(transformer_blocks).*\.(to_q|to_k|to_v|to_out|proj_in|proj_out|linear|conv_in|conv1|conv2)$"],
+)  # fmt: skip
+def test_patterns_that_people_write_are_read(tmp_path, pattern):
+    layer = factors("base_model.model.transformer_blocks.12.attn.to_q")
+    read_weights(save_adapter(tmp_path, layer, r=2, rank_pattern={pattern: 4}))
+
+
+def test_a_layer_with_an_endless_name_is_refused(tmp_path):
+    path = save_adapter(tmp_path, factors("base_model.model." + "a." * 10_000 + "to_q"))
+    with pytest.raises(ValueError, match=r"expected the names of layers, but found a\.a\.a"):
+        read_weights(path)
 
 
 def entry(shape, start, end):

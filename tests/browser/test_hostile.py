@@ -1,0 +1,118 @@
+"""HTML and script in prompts and file names, in the real frontend: they are shown as text."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from coz import ZoomChain
+from coz.folder import write_chain
+
+from .picker import PICKER, build, chain, run_it, wait_for_picture
+
+HTML = "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
+NAME = "<img src=x onerror=window.hacked=3>"
+"""A file's name has no slash."""
+
+# Elements that came out of a text, in shadow trees too, and whether anything of them ran.
+INJECTED = """() => {
+    const found = []
+    const look = root => {
+        for (const element of root.querySelectorAll('*')) {
+            const own = element.getAttribute('src') === 'x' || element.hasAttribute('onerror')
+            const script = element.tagName === 'SCRIPT' && element.textContent.includes('hacked')
+            if (own || script) found.push(element.outerHTML)
+            if (element.shadowRoot) look(element.shadowRoot)
+        }
+    }
+    look(document)
+    return [window.hacked ?? null, found]
+}"""
+
+
+@pytest.fixture
+def nothing_runs(editor):
+    dialogs = []
+    listen = lambda dialog: (dialogs.append(dialog.message), dialog.dismiss())  # noqa: E731
+    editor.page.on("dialog", listen)
+    yield lambda: editor.run(INJECTED) == [None, []]
+    assert editor.run(INJECTED) == [None, []]
+    assert dialogs == []
+    editor.page.remove_listener("dialog", listen)
+
+
+@pytest.fixture(scope="module")
+def files(folder, make_chain):
+    """A picture and a chain whose names are HTML."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "input" / f"{NAME}.png")
+    saved = make_chain(steps=2)
+    saved = ZoomChain.from_json(
+        saved.to_json().replace("text 0", json.dumps(HTML)[1:-1]).replace("text 1", "\\u202etxt"),
+        saved.frames,
+    )
+    made = write_chain(saved, folder / "output", "chain", 1)
+    made.rename(folder / "output" / NAME)
+    yield
+    (folder / "input" / f"{NAME}.png").unlink()
+    shutil.rmtree(folder / "output" / NAME)
+
+
+@pytest.mark.parametrize("renderer", ["classic", "vue"])
+def test_names_and_prompts_are_text_everywhere(editor, files, nothing_runs, renderer):
+    editor.run("async () => { await app.refreshComboInNodes() }")
+    nodes = chain(size=64, steps=2, prompt=HTML, step_prompts=f"{HTML}\n{NAME}")
+    nodes["source"] = {"type": "LoadImage", "values": {"image": f"{NAME}.png"}}
+    nodes["load"] = {"type": "CoZLoadChain", "values": {"folder": NAME}}
+    nodes["viewer"] = {"type": "CoZZoomViewer", "links": {"chain": ["load", 0]}}
+    nodes["strip"] = {"type": "CoZZoomStrip", "links": {"chain": ["load", 0]}}
+    nodes["picture"] = {"type": "PreviewImage", "links": {"images": ["strip", 0]}}
+    nodes["texts"] = {"type": "PreviewAny", "links": {"source": ["load", 3]}}
+    build(editor, renderer, nodes)
+    wait_for_picture(editor, 64, 48)
+    assert nothing_runs()
+    outputs = run_it(editor)
+    editor.page.wait_for_timeout(500)
+    assert nothing_runs()
+    (text,) = [shown["text"][0] for shown in outputs.values() if "text" in shown]
+    assert text.split("\n")[0] == HTML
+    editor.show_all()
+    viewer = editor.page.locator(".coz-viewer")
+    viewer.get_by_role("button", name="Fly to 4x", exact=True).click()
+    expect(viewer.locator(".prompt")).to_have_text(HTML)
+    assert editor.page.locator(PICKER).first.is_visible()
+    assert nothing_runs()
+    editor.screenshot(f"hostile-{renderer}")
+
+
+def test_an_error_that_names_them_is_text(editor, files, nothing_runs):
+    nodes = {
+        "load": {"type": "CoZLoadChain", "values": {"folder": NAME}},
+        "save": {
+            "type": "CoZSaveChain",
+            "values": {"filename_prefix": HTML},
+            "links": {"chain": ["load", 0]},
+        },
+    }
+    build(editor, "classic", nodes)
+    editor.run(
+        """() => {
+            window.failed = null
+            app.api.addEventListener('execution_error', ({detail}) => {
+                window.failed = detail.exception_message }, {once: true})
+        }"""
+    )
+    editor.page.get_by_test_id("queue-button").click()
+    editor.page.wait_for_function("window.failed")
+    assert "cannot name a folder" in editor.run("window.failed")
+    editor.page.wait_for_timeout(1000)
+    details = editor.page.get_by_role("button", name="View details")
+    if details.count():
+        details.first.click()
+        editor.page.wait_for_timeout(1000)
+    editor.screenshot("hostile-error")
+    assert nothing_runs()
+    editor.page.keyboard.press("Escape")

@@ -1,0 +1,454 @@
+"""Hostile files, prompts and requests at a real server: nothing runs, nothing is written outside
+ComfyUI's own folders, no network is reached, and a good prompt works after each.
+
+The fixture ``site`` looks at the end at what all the tests left.
+"""
+
+import json
+import math
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tools.gadgets import hostile_pickles
+from tools.host import ROOT
+from tools.lying_files import lying_pngs, lying_safetensors, stuffed_pngs
+from tools.workflow import read_prompt
+
+from .site import SOURCES, watched
+
+SCRIPT = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+SMALL = {
+    "size": 16, "steps": 1, "tile": 64, "overlap": 8, "passes": 1, "iterations": 1, "fps": 1,
+    "seconds_per_step": 0.1, "hold": 0, "sampling_steps": 1, "max_tokens": 1, "scale": 2,
+}  # fmt: skip
+CHOSEN = {"CoZLoadChain": {"folder": "good_00001_"}, "CoZLoadSRLoRA": {"lora_name": "good.pkl"}}
+SOCKETS = {
+    "IMAGE": ["picture", 0], "MODEL": ["model", 0], "VAE": ["vae", 0], "CLIP": ["clip", 0],
+    "CONDITIONING": ["text", 0], "UPSCALE_MODEL": ["upscaler", 0], "COZ_CHAIN": ["chain", 3],
+    "MASK": ["mask", 0],
+}  # fmt: skip
+SHOWS_ITSELF = {"CoZSaveChain", "CoZZoomViewer"}
+REFUSES = {
+    "CoZPromptExtractor": "cannot look at images",  # a text encoder in place of a model that sees
+    "CoZLoadPromptExtractor": "expected Qwen2.5-VL-3B",
+    "CoZSRStep": "vae makes latents of 3 channels",  # the VAE of pixels in place of 84 million weights
+    "CoZRefineStep": "vae makes latents of 3 channels",
+    "CoZDetailMap": "connect image and source",
+}
+WRONG = [None, [1, 2], {}, {"__value__": [1]}, "../../x", True, 10**30, math.nan, -math.inf]
+OWN_WORKFLOWS = sorted((ROOT / "workflows").glob("* (no downloads).json"))
+NOWHERE = [["nowhere", 0], ["picture", 99], [["picture"], 0]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    if sys.platform != "linux":
+        pytest.skip("its watch reads /proc")
+    with watched(tmp_path_factory.mktemp("hostile")) as site:
+        works(site, "good")
+        before, done = site.outside(), site.acts()
+        yield site
+        works(site)
+        assert site.acts() - done == set()
+        assert site.reached() == set()
+        assert site.outside() == before
+        assert not list((site.home / "around").iterdir())
+
+
+def works(site, name="works"):
+    saved = {"chain": ["chain", 3], "filename_prefix": name}
+    assert site.run(save=("CoZSaveChain", saved)) is None
+
+
+def widgets(inputs, prefix=""):
+    """Each input of a node's description: its name, kind and the value of a good prompt."""
+    for part in ("required", "optional"):
+        for name, (kind, *rest) in inputs.get(part, {}).items():
+            options = rest[0] if rest else {}
+            if kind == "COMFY_DYNAMICCOMBO_V3":
+                first = options["options"][0]
+                yield prefix + name, kind, first["key"]
+                yield from widgets(first["inputs"], f"{prefix}{name}.")
+            elif kind == "COMBO":
+                choices = [*options.get("options", []), None]
+                yield prefix + name, kind, options.get("default", choices[0])
+            elif kind in {"INT", "FLOAT", "STRING", "BOOLEAN"}:
+                yield prefix + name, kind, options["default"]
+            elif part == "required":
+                yield prefix + name, "SOCKET", SOCKETS[kind]
+
+
+@pytest.fixture(scope="module")
+def public(site):
+    """Node id -> its inputs: name -> (kind, value of a good prompt)."""
+    _, info = site.fetch("/object_info")
+    public = {}
+    for node, about in info.items():
+        if node.startswith("CoZ") and not about.get("dev_only"):
+            chosen = SMALL | CHOSEN.get(node, {})
+            public[node] = {
+                name: (kind, chosen.get(name, value))
+                for name, kind, value in widgets(about["input"])
+            }
+    return public
+
+
+def submit(site, node, inputs, **changed):
+    values = {name: value for name, (_, value) in inputs.items()} | changed
+    show = {} if node in SHOWS_ITSELF else {"show": ("PreviewAny", {"source": ["node", 0]})}
+    return site.submit(node=(node, values), **show)
+
+
+def test_every_node_runs(site, public):
+    assert len(public) >= 21
+    answers = {node: submit(site, node, inputs) for node, inputs in public.items()}
+    assert {node: answer for node, (status, answer) in answers.items() if status != 200} == {}
+    errors = site.results([answer["prompt_id"] for _, answer in answers.values()])
+    for node, error in zip(public, errors, strict=True):
+        assert REFUSES[node] in error if node in REFUSES else error is None, (node, error)
+
+
+@pytest.mark.parametrize("path", OWN_WORKFLOWS, ids=lambda path: path.stem)
+def test_the_workflows_reach_no_network(site, path):
+    nodes = {}
+    for key, node in read_prompt(path).items():
+        inputs = node["inputs"]
+        inputs |= {name: value for name, value in SMALL.items() if name in inputs}
+        nodes[key] = node["class_type"], inputs
+        if node["class_type"] == "CoZSamplePicture":
+            nodes[key] = SOURCES["picture"]
+    assert site.run(**nodes) is None
+
+
+# Of all cases, every seventh: there are 9 or 12 of each input.
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_a_value_of_the_wrong_type_is_refused_or_told_in_words(site, public, every):
+    cases = [
+        (node, name, value)
+        for node, inputs in public.items()
+        for name, (kind, _) in inputs.items()
+        # What its first entry is linked to, ComfyUI 0.30 does not check: not one of any node.
+        for value in (WRONG if kind == "COMFY_DYNAMICCOMBO_V3" else [*WRONG, *NOWHERE])
+    ]
+    assert len(cases) > 1200
+    accepted = []
+    for case in cases[::every]:
+        node, name, value = case
+        status, answer = submit(site, node, public[node], **{name: value})
+        if status == 200:
+            accepted.append((case, answer["prompt_id"]))
+            continue
+        assert status == 400, (case, answer)
+        errors = [e for n in answer["node_errors"].values() for e in n["errors"]]
+        assert errors or answer["error"]["message"], (case, answer)
+    errors = site.results([prompt_id for _, prompt_id in accepted])
+    wordless = [case for (case, _), e in zip(accepted, errors, strict=True) if e is not None and not e.strip()]  # fmt: skip
+    assert wordless == []
+    works(site)
+
+
+@pytest.mark.parametrize("inputs", [{"steps": 10**30}, {"kept": -(10**9)}, {"steps": 0}])
+def test_the_collector_refuses_steps_that_never_end(site, inputs):
+    parts = {"image": ["picture", 0], "scale": 4.0, "steps": 1, "windows": "[]", "seeds": "[]",
+        "target": "[]", "models": "[]", "notes": "", "kept": 0, "stop_below": 1.0}  # fmt: skip
+    status, answer = site.submit(node=("CoZChainCollect", parts | inputs))
+    assert (status, "than m" in json.dumps(answer)) == (400, True)
+
+
+def run_each(site, node, inputs, name, files):
+    """The error of a run with each file as that input; each is there under its number."""
+    answers = []
+    for i in range(len(files)):
+        status, answer = site.submit(
+            node=(node, inputs | {name: f"{name}_{i}{files[i][0]}"}),
+            show=("PreviewAny", {"source": ["node", 0]}),
+        )
+        assert status == 200, answer
+        answers.append(answer["prompt_id"])
+    return site.results(answers)
+
+
+@pytest.fixture(scope="module")
+def pickles(site):
+    return hostile_pickles(site.home / "around" / "ran")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "suffix"),
+    [
+        ("lora_name", "loras", ".pkl"),
+        pytest.param("vae_encoder_name", "vae", ".pt", marks=pytest.mark.long),
+        pytest.param("lora_name", "loras", ".safetensors", marks=pytest.mark.long),
+    ],
+)
+def test_no_pickle_runs(site, pickles, name, folder, suffix):
+    loader = {"model": ["model", 0], "vae": ["vae", 0], "lora_name": "good.pkl", "strength": 1.0}
+    files = [(suffix, content) for content in pickles.values()]
+    for i, (_, content) in enumerate(files):
+        (site.models / folder / f"{name}_{i}{suffix}").write_bytes(content)
+    errors = run_each(site, "CoZLoadSRLoRA", {"vae_encoder_name": "none"} | loader, name, files)
+    for family, error in zip(pickles, errors, strict=True):
+        assert error, family
+        assert "expected" in error, (family, error)
+    assert not (site.home / "around" / "ran").exists()
+    for i in range(len(files)):
+        (site.models / folder / f"{name}_{i}{suffix}").unlink()
+    works(site)
+
+
+def test_headers_that_lie_are_refused(site):
+    lying = {name: file for name, file in lying_safetensors().items() if len(file) < 2**20}
+    loader = {"model": ["model", 0], "vae": ["vae", 0], "vae_encoder_name": "none", "strength": 1.0}
+    files = [(".safetensors", content) for content in lying.values()]
+    for i, (_, content) in enumerate(files):
+        (site.models / "loras" / f"lora_name_{i}.safetensors").write_bytes(content)
+    errors = run_each(site, "CoZLoadSRLoRA", loader, "lora_name", files)
+    for i in range(len(files)):
+        (site.models / "loras" / f"lora_name_{i}.safetensors").unlink()
+    assert {name: e for name, e in zip(lying, errors, strict=True) if not e or len(e) > 600} == {}
+    works(site)
+
+
+def test_an_index_that_leads_out_of_its_folder_is_refused(site):
+    folder = site.models / "text_encoders" / "sharded"
+    folder.mkdir()
+    save_file({"a": torch.zeros(1)}, folder / "model-00001-of-00002.safetensors")
+    bad = ["../clip_l.safetensors", "/etc/passwd", "..", "", 7, None, ["a"], "a\0b", "x" * 5000]
+    texts = [
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": b}}) for b in bad
+    ]
+    for text in [*texts, "[" * 100_000, "{}", "[]", "null"]:
+        (folder / "model.safetensors.index.json").write_text(text)
+        error = site.run(
+            node=("CoZLoadPromptExtractor", {"vlm_name": "sharded/model-00001-of-00002.safetensors", "lora_name": "none", "lora_strength": 1.0}),
+            show=("PreviewAny", {"source": ["node", 0]}),
+        )  # fmt: skip
+        assert "model" in error, text[-80:]
+        assert "expected" in error, (text[-80:], error)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def load(site):
+    """Runs Load Chain on a copy of the good chain that was tampered with."""
+
+    def load(tamper):
+        folder = site.output / "bad"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(site.output / "good_00001_", folder)
+        tamper(folder)
+        return site.run(
+            node=("CoZLoadChain", {"folder": "bad"}), show=("PreviewAny", {"source": ["node", 3]})
+        )
+
+    return load
+
+
+def without_hashes(folder):
+    path = folder / "chain.json"
+    record = json.loads(path.read_text("utf-8"))
+    del record["sha256"]
+    path.write_text(json.dumps(record), "utf-8")
+
+
+def test_a_picture_that_lies_is_refused_and_a_stuffed_one_is_only_its_pixels(site, load):
+    def plant(content):
+        def tamper(folder):
+            without_hashes(folder)
+            (folder / "scale_1.png").write_bytes(content)
+
+        return tamper
+
+    for name, content in lying_pngs(16, 16).items():
+        error = load(plant(content))
+        assert error, name
+        assert "scale_1.png" in error, (name, error)
+    errors = {name: load(plant(content)) for name, content in stuffed_pngs(16, 16).items()}
+    assert errors.pop("pixels").count("far more than its pixels") == 1
+    assert set(errors.values()) == {None}
+
+
+RECORDS = {
+    "deep": '{"version":' + "[" * 5_000_000 + "]" * 5_000_000 + "}",
+    "a number of 10 MB": '{"version": ' + "9" * 10_000_000 + "}",
+    "NaN": {"scale": math.nan},
+    "infinity": {"scale": math.inf},
+    "huge window": {"windows": [[0, 0, 1e308, 1e308], [0, 0, 1e308, 1e308]]},
+    "NaN in a window": {"windows": [[0, 0, math.nan, 1], [0, 0, 1, 1]]},
+    "huge frames": {"frames": [[2**31, 2**31], [16, 16], [16, 16]]},
+    "frames below zero": {"frames": [[-48, 32], [16, 16], [16, 16]]},
+    "100,000 frames": {"frames": [[16, 16]] * 100_000},
+    "a path as a frame": {"frames": ["../../etc/passwd", [16, 16], [16, 16]]},
+    "a path as a hash": {"sha256": ["/etc/passwd", "../x", "x"]},
+    "numbers as prompts": {"prompts": [7]},
+    "a newer version": {"version": 10**30},
+    "not a record": "[]",
+    "no JSON": "\x00",
+}
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_a_record_that_lies_is_refused(load, record):
+    def tamper(folder):
+        path = folder / "chain.json"
+        text = record
+        if isinstance(record, dict):
+            text = json.dumps(json.loads(path.read_text("utf-8")) | record)
+        path.write_text(text, "utf-8")
+
+    error = load(tamper)
+    assert "chain.json" in error
+    assert len(error) < 2000
+
+
+def test_paths_in_a_record_lead_nowhere(site, load):
+    """The files' names follow from their number: a record's own are not even read."""
+
+    def tamper(folder):
+        path = folder / "chain.json"
+        record = json.loads(path.read_text("utf-8"))
+        record |= {
+            "files": ["/etc/passwd", "../../x"],
+            "models": ["../../x", "/etc/passwd", SCRIPT],
+        }
+        path.write_text(json.dumps(record | {"path": "/etc/passwd"}), "utf-8")
+
+    assert load(tamper) is None
+
+
+@pytest.mark.parametrize("name", ["chain.json", "scale_1.png"])
+def test_links_out_of_a_chain_are_not_followed(site, load, name):
+    def tamper(folder):
+        shutil.copy(folder / name, site.models / name)
+        (folder / name).unlink()
+        (folder / name).symlink_to(site.models / name)
+
+    assert "is a link out of its folder" in load(tamper)
+    (site.models / name).unlink()
+
+
+@pytest.mark.parametrize(
+    "folder", ["../user", "/etc", "good_00001_/../..", "\0", "\ud800", SCRIPT, "a" * 10**6]
+)
+def test_a_chain_outside_the_output_folder_is_refused(site, folder):
+    status, answer = site.submit(
+        node=("CoZLoadChain", {"folder": folder}), show=("PreviewAny", {"source": ["node", 3]})
+    )
+    assert status == 400, answer
+
+
+LARGE = {"10 MB": "a photograph of " * 650_000, "10 MB without a blank": "a" * 10_000_000}
+TEXTS = {
+    "100,000 lines": "line\n" * 100_000,
+    "NUL": "a\0b",
+    "half a character": "a \ud83d b",
+    "right to left": "\u202eevil\u202c \u200f\u2066x\u2069",
+    "script": SCRIPT,
+    "control": "\x1b[2J\x1b]0;x\x07\x7f\x85\u2028",
+    "percent": "%s%n%x {0.__class__} ${x} %date:yyyy%",
+}
+
+
+def run_text(site, **texts):
+    kind, inputs = SOURCES["chain"]
+    save = {"chain": ["chain", 3], "filename_prefix": "texts"}
+    view = {"chain": ["chain", 3]}
+    return site.run(
+        chain=(kind, inputs | texts), save=("CoZSaveChain", save), view=("CoZZoomViewer", view)
+    )
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("name", ["prompt", "step_prompts"])
+def test_any_text_runs_through_the_loop(site, name, text):
+    assert run_text(site, **{name: text}) is None
+
+
+def test_texts_of_10_mb_run_through_the_loop(site):
+    words, letters = LARGE.values()
+    assert run_text(site, prompt=words, step_prompts=letters) is None
+
+
+@pytest.mark.parametrize("text", [*TEXTS.values(), *LARGE.values()], ids=[*TEXTS, *LARGE])
+def test_any_text_is_encoded(site, text):
+    # The host's tokenizer takes seconds for a million characters.
+    encode = ("CoZEncodePrompt", {"clip": ["clip", 0], "prompt": text[: 10**5], "t5_tokens": 77})
+    assert site.run(node=encode, show=("PreviewAny", {"source": ["node", 0]})) is None
+
+
+@pytest.mark.parametrize(
+    "prefix", [SCRIPT, "../x", "/etc/x", "a/../../x", "~/x", "a\0", "x" * 5000, "\ud800"]
+)
+def test_a_name_for_a_chain_stays_below_the_output_folder(site, prefix):
+    save = {"chain": ["chain", 3], "filename_prefix": prefix}
+    error = site.run(save=("CoZSaveChain", save))
+    assert error is None if prefix == "~/x" else error
+
+
+ROUTE = "/chain_of_zoom/preference"
+MARK = {"run": "x.png", "step": 1, "good": True}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 60_000, b"[" * 1_000_000, b" " * 50_000_000, b'{"step": ' + b"9" * 60_000 + b"}", b"\xff\xfe",
+     json.dumps(MARK | {"step": 1e300}).encode(), json.dumps(MARK | {"run": ["x.png"]}).encode(),
+     json.dumps(MARK | {"run": "x" * 5000 + ".png"}).encode(), json.dumps(MARK | {"run": "../x.png"}).encode(),
+     json.dumps(MARK | {"run": "\ud800.png"}).encode(), b'{"run": NaN, "step": NaN, "good": NaN}'],
+    ids=range(11),
+)  # fmt: skip
+def test_a_mark_that_is_none_is_refused(site, body):
+    status, answer = site.fetch(ROUTE, body, **{"Content-Type": "application/json; charset=none"})
+    assert (status, list(answer)) == (400, ["error"])
+
+
+def plant_record(site, **changed):
+    """As the host's own upload lets anyone: a record of a run beside a picture."""
+    shown = site.output / "good_00001_"
+    record = json.loads((shown / "chain.json").read_text("utf-8")) | {"prompts": ["words"]}
+    kept = {"chain": json.dumps(record), "layers": ["y.png"] * 3} | changed
+    (site.temp / "x.json").write_text(json.dumps(kept), "utf-8")
+    shutil.copy(shown / "scale_0.png", site.temp / "y.png")
+
+
+def test_a_record_in_the_temporary_folder_reads_no_file_elsewhere(site):
+    site.temp.mkdir(exist_ok=True)
+    plant_record(site)
+    assert site.fetch(ROUTE, json.dumps(MARK).encode()) == (200, {"added": True})
+    secret = site.home / "around" / "secret.png"
+    shutil.copy(site.output / "good_00001_" / "scale_0.png", secret)
+    for changed in (
+        {"layers": [str(secret)] * 3}, {"layers": ["../../around/secret.png"] * 3},
+        {"layers": "y.png"}, {"layers": [7] * 3}, {"layers": []}, {"chain": "{}"}, {"chain": 7},
+        {"chain": "[" * 100_000}, {"layers": None},
+    ):  # fmt: skip
+        plant_record(site, **changed)
+        status, answer = site.fetch(ROUTE, json.dumps(MARK).encode())
+        assert (status, "no record of the viewer" in answer["error"]) == (400, True), answer
+    for content in (*lying_pngs(16, 16).values(), stuffed_pngs(16, 16)["pixels"]):
+        plant_record(site)
+        (site.temp / "y.png").write_bytes(content)
+        status, answer = site.fetch(ROUTE, json.dumps(MARK).encode())
+        assert (status, list(answer)) == (400, ["error"]), answer
+    (site.temp / "x.json").write_bytes(b"7" * 2**25)
+    assert site.fetch(ROUTE, json.dumps(MARK).encode())[0] == 400
+    secret.unlink()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Origin": "http://evil.example"}, 403), ({"Sec-Fetch-Site": "cross-site"}, 403), ({}, 400)],
+)
+def test_another_sites_page_cannot_mark(site, headers, status):
+    assert site.fetch(ROUTE, b"{}", **headers)[0] == status
+
+
+@pytest.mark.parametrize(
+    "name", ["..%2f..%2fnodes%2fhost.py", "%2fetc%2fpasswd", "..", "%00", "README.md", "coffee.png%00.jpg", "x" * 5000, "%ff"],
+)  # fmt: skip
+def test_only_the_pictures_are_served(site, name):
+    assert site.fetch(f"/chain_of_zoom/pictures/{name}")[0] in {400, 404}

@@ -1,0 +1,211 @@
+"""What the code may not do, read from the code itself."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.licences import ASKS_MORE, FILE, REASONS, extras
+
+ROOT = Path(__file__).parent.parent
+PYTHON = sorted(
+    [ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *(ROOT / "nodes").glob("*.py")]
+)
+SCRIPTS = sorted((ROOT / "js").rglob("*.js"))
+
+RUNS_CODE = {"eval", "exec", "compile", "__import__", "breakpoint"}
+"""As a name; the method re.compile is another thing."""
+
+MODULES = {
+    *("subprocess", "os.system", "pty", "ctypes", "multiprocessing", "runpy", "code", "pdb"),
+    *("pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"),
+    *("socket", "ssl", "http", "urllib", "requests", "httpx", "ftplib", "smtplib", "webbrowser"),
+    *("huggingface_hub", "transformers", "pip", "importlib", "torch.hub"),
+}
+"""Whose purpose is to run code, to unpickle it or to reach the network."""
+
+ALLOWED = {
+    ("coz/weights.py", "pickle.PROTO"),  # the first byte of a pickle
+    ("nodes/extractor_loader.py", "importlib.import_module"),  # of the pack's own nodes/qwen.py
+}
+
+CALLS = {
+    *("system", "popen", "spawnv", "execv", "fork", "posix_spawn", "startfile", "save_pickle"),
+    *("create_subprocess_exec", "create_subprocess_shell", "urlopen", "urlretrieve"),
+    *("ClientSession", "open_connection", "create_connection"),
+}
+
+LOAD = "torch.load"
+
+
+def dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def forbidden(source: str, name: str = "") -> set[str]:
+    """What a file does that none may: each as it is written."""
+    tree, found = ast.parse(source), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in RUNS_CODE:
+            found.add(node.id)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = {name.name for name in node.names}
+            roots = {node.module.partition(".")[0], node.module}
+            roots |= {f"{node.module}.{name}" for name in names}
+            if roots & MODULES or names & CALLS:
+                found.add(f"from {node.module}")
+        elif isinstance(node, ast.Import):  # under its own name each use of it is seen
+            found |= {n.name for n in node.names if n.asname and n.name in MODULES}
+        elif isinstance(node, ast.Attribute) and (name, dotted(node)) not in ALLOWED:
+            if dotted(node.value) in MODULES or node.attr in CALLS:
+                found.add(dotted(node))
+        elif isinstance(node, ast.Call) and dotted(node.func) == LOAD:
+            safe = [k for k in node.keywords if k.arg == "weights_only"]
+            if not (
+                safe and isinstance(safe[0].value, ast.Constant) and safe[0].value.value is True
+            ):
+                found.add(LOAD)
+    return found
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_code_is_run_no_pickle_read_and_no_network_reached(path):
+    name = path.relative_to(ROOT).as_posix()
+    assert forbidden(path.read_text("utf-8"), name) == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval('1')", "exec(x)", "compile(x, '', 'exec')", "__import__('os')", "f = eval",
+        "import os\nos.system('x')", "import os as o\no.system('x')", "import os\nos.popen('x')",
+        "import subprocess\nsubprocess.run([])", "from subprocess import run",
+        "import pickle\npickle.load(f)", "import pickle\npickle.loads(f)",
+        "import importlib\nimportlib.import_module(x)", "import torch\ntorch.load(f)",
+        "import torch\ntorch.load(f, weights_only=False)", "import torch\ntorch.load(f, weights_only=x)",
+        "import urllib.request\nurllib.request.urlopen(x)", "from urllib.request import urlopen",
+        "import requests\nrequests.get(x)", "import socket\nsocket.socket()",
+        "from huggingface_hub import hf_hub_download", "from transformers import AutoModel",
+        "import subprocess as s\ns.run([])", "from os import system", "from torch import hub",
+        "import aiohttp\naiohttp.ClientSession()", "import asyncio\nasyncio.create_subprocess_exec('x')",
+    ],
+)  # fmt: skip
+def test_each_of_these_would_be_seen(source):
+    assert forbidden(source)
+
+
+HTML = re.compile(
+    r"\b(eval|Function|innerHTML|outerHTML|insertAdjacentHTML|srcdoc|DOMParser|document\.write(ln)?|"
+    r"createContextualFragment|setHTMLUnsafe|XMLHttpRequest|WebSocket|sendBeacon|fetch\(|javascript:|"
+    r"__proto__)|\b(setTimeout|setInterval)\(\s*['\"`]|\.on\w+\s*=\s*['\"`]|['\"`]on[a-z]+['\"`],|"
+    r"https?://(?!www\.w3\.org/)|['\"`]//"
+)
+"""What runs a text as code, takes a text for HTML, or reaches another server than the page's own."""
+
+
+def without_comments(script: str) -> str:
+    return re.sub(r"/\*.*?\*/|(?<![:'\"`])//[^\n]*", "", script, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_text_becomes_html_or_code(path):
+    assert not HTML.search(without_comments(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "eval(x)", "new Function(x)", "x.innerHTML = y", "x.insertAdjacentHTML(y)", "document.writeln(x)",
+        "setTimeout('x')", 'x.onclick = "y"', "x.setAttribute('onclick', y)", 'x.src = "https://example.org"',
+        'x.src = "//example.org"', "window.fetch(x)", "new WebSocket(x)", "a = `javascript:${x}`",
+    ],
+)  # fmt: skip
+def test_each_of_these_would_be_seen_in_a_script(script):
+    assert HTML.search(without_comments(script))
+
+
+def test_scripts_import_only_the_own_and_the_hosts():
+    for path in SCRIPTS:
+        script = without_comments(path.read_text("utf-8"))
+        for source in re.findall(r"\bfrom\s+\"(.+?)\"|\bimport\(\"?(.+?)\"?\)", script):
+            (target,) = filter(None, source)
+            assert re.fullmatch(r"(\.\./)+scripts/(app|api)\.js|\.{1,2}/[\w/]+\.js", target), path
+
+
+def test_pyright_checks_all_of_coz_and_ignores_one_line():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    pyright = project.split("[tool.pyright]")[1]
+    assert 'include = ["coz"]\n' in pyright
+    assert 'typeCheckingMode = "strict"\n' in pyright
+    assert not re.search(r"exclude|ignore|report\w+", pyright)
+    comments = [
+        line.strip()
+        for path in (ROOT / "coz").glob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(r"type: ignore|pyright:|# noqa", line)
+    ]
+    # numpy states no type for what Pillow's pictures give it.
+    assert [line.partition("#")[2].strip() for line in comments] == [
+        "pyright: ignore[reportUnknownMemberType]"
+    ]
+
+
+def test_the_nodes_pass_ruffs_security_rules_without_exception():
+    """And those of `comfy node validate`, which runs ruff with S102, S307 and E702."""
+    rules = ["--isolated", "--ignore-noqa", "--select", "S,E702", "--output-format", "concise"]
+    paths = ["coz", "nodes", "__init__.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", *rules, *paths],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "All checks passed!"), done.stderr
+
+
+def test_nothing_is_needed_beside_the_host():
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert "\ndependencies = []\n" in project
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == []
+
+
+def listed() -> dict[str, dict[str, str]]:
+    """Heading -> package -> what LICENSES.md says of it."""
+    sections = FILE.read_text("utf-8").split("\n## ")[1:]
+    return {
+        section.split("\n")[0]: dict(
+            re.findall(r"^\| ([\w.-]+) \| (\S.*) \|$", section, re.MULTILINE)
+        )
+        for section in sections
+    }
+
+
+def test_the_licence_of_every_dependency_is_listed():
+    sections = listed()
+    for extra, names in extras().items():
+        assert sorted(names) == [n for n in sections[f"Extra `{extra}`"] if n != "Package"], (
+            "python -m tools.licences"
+        )
+    assert len(sections) == len(extras()) + 1
+    for package, licence in [pair for names in sections.values() for pair in names.items()]:
+        if package == "Package":
+            continue
+        identifier, _, reason = licence.partition(": ")
+        assert re.fullmatch(r"[A-Za-z0-9.-]+( (AND|OR) [A-Za-z0-9.-]+)*", identifier), package
+        assert bool(reason) == bool(ASKS_MORE.search(identifier)), package
+        assert not reason or REASONS[package] == reason
+    assert (ROOT / "LICENSE").read_text("utf-8").lstrip().startswith("Apache License")
+
+
+def test_what_ships_states_its_licence():
+    for folder, pattern in (("models", "*.safetensors"), ("pictures", "*.[jp][pn]g")):
+        notes = (ROOT / folder / "README.md").read_text("utf-8")
+        for path in (ROOT / folder).glob(pattern):
+            assert f"`{path.name}`" in notes
+        assert "CC0" in notes
