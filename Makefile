@@ -1,12 +1,15 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test lint bench pack chromium train-env test-train
+.PHONY: help host demo serve test test-long reliability matrix lint bench pack chromium train-env test-train
 
 help:
 	@echo "make demo    zoom a photograph 256x in a real ComfyUI, into demo/"
 	@echo "make serve   start that ComfyUI on http://127.0.0.1:8188"
 	@echo "make test    run all tests"
+	@echo "make test-long   try every node on thousands of random inputs, and the slow tests"
+	@echo "make reliability try to break the pack, and write benchmarks/RELIABILITY.md"
+	@echo "make matrix  run the tests on every ComfyUI and Python, into benchmarks/MATRIX.md"
 	@echo "make lint    check style and types"
 	@echo "make bench   print the benchmarks"
 	@echo "make pack    list what a user downloads"
@@ -26,6 +29,18 @@ serve: host
 test: chromium
 	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 2 --dist loadfile
+
+test-long: host
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests/host/property --hypothesis-profile=long -n 2
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m long -n 2 --dist loadfile
+
+reliability: chromium
+	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
+	.venv/bin/python -m tools.reliability
+
+matrix: chromium
+	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
+	.venv/bin/python -m tools.matrix
 
 lint: host
 	.venv/bin/ruff check .

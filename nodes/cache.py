@@ -15,6 +15,10 @@ LIMIT = 512 * 2**20
 ENTRY = 4096
 """Bytes counted for what is no tensor, so that texts cannot gather without end."""
 
+RECENT = 8
+"""Prompts whose steps are kept, of those that ran any: small pictures kept between large ones for long
+hold several times their own size, as the allocator cannot give back what lies around them."""
+
 
 class ChainCache(Caching.CacheProvider):
     """Keeps the steps of recent chains, so that a longer or edited chain runs only what is new.
@@ -26,6 +30,13 @@ class ChainCache(Caching.CacheProvider):
     def __init__(self):
         self.values: OrderedDict[str, Caching.CacheValue] = OrderedDict()
         self.size = 0
+        self.last_used: dict[str, int] = {}
+        self.runs = 0
+        """Prompts so far that kept a step."""
+        self.is_new_run = False
+
+    def on_prompt_start(self, prompt_id):
+        self.is_new_run = True
 
     def should_cache(self, context, value=None):
         parent, _, name = context.node_id.rpartition(".")
@@ -39,24 +50,34 @@ class ChainCache(Caching.CacheProvider):
         return False
 
     async def on_lookup(self, context):
-        if context.cache_key_hash in self.values:
-            self.values.move_to_end(context.cache_key_hash)
-        return self.values.get(context.cache_key_hash)
+        key = context.cache_key_hash
+        if key in self.values:
+            self.values.move_to_end(key)
+            self.last_used[key] = self.runs
+        return self.values.get(key)
 
     async def on_store(self, context, value):
         self.keep(context.cache_key_hash, value)
 
     def keep(self, key: str, value: Caching.CacheValue) -> None:
-        replaced = self.values.pop(key, None)
-        if replaced is not None:
-            self.size -= _size(replaced)
+        if self.is_new_run:
+            self.is_new_run = False
+            self.runs += 1
+            while self.values and self.runs - self.last_used[next(iter(self.values))] >= RECENT:
+                self.drop(next(iter(self.values)))
+        self.drop(key)
         if _size(value) > LIMIT:  # it would push out all the others, and itself
             return
         self.values[key] = value
+        self.last_used[key] = self.runs
         self.size += _size(value)
         while self.size > LIMIT:
-            _, dropped = self.values.popitem(last=False)
-            self.size -= _size(dropped)
+            self.drop(next(iter(self.values)))
+
+    def drop(self, key: str) -> None:
+        if key in self.values:
+            self.size -= _size(self.values.pop(key))
+            del self.last_used[key]
 
 
 def _size(value: Caching.CacheValue) -> int:

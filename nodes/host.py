@@ -14,6 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..coz.geometry import Target, Window
+from ..coz.prompt import whole_characters
 from ..coz.resample import resize
 
 PACK = Path(__file__).parent.parent
@@ -34,8 +35,11 @@ def show(text: str) -> None:
     if context := get_executing_context():  # none where another node calls execute
         # Frontends before 1.58 take the text for HTML, in which "<" is itself before no letter only.
         # And half of a character, which an edited record may hold, cannot be sent.
-        text = text.replace("<", "<\u200b").encode("utf-8", "replace").decode()
-        PromptServer.instance.send_progress_text(text, context.node_id.split(".")[0])
+        text = whole_characters(text.replace("<", "<\u200b"))
+        server = PromptServer.instance
+        # To whom it belongs: without its name it would show on every page, on the node of that id.
+        if server.client_id is not None:
+            server.send_progress_text(text, context.node_id.split(".")[0], server.client_id)
 
 
 def notice(text: str) -> None:
@@ -123,13 +127,21 @@ def target_of(center_x: float, center_y: float, mask: Tensor | None) -> Target:
     """The zoom target: the centroid of the mask where there is one, else the two fractions."""
     if mask is None:
         return Target(center_x, center_y)
-    mask = mask.reshape(-1, *mask.shape[-2:]).float().sum(0).clamp(min=0)
+    if mask.ndim < 2 or 0 in mask.shape:
+        raise ValueError(
+            "mask must be a mask batch (batch, height, width) with at least one pixel, got shape "
+            f"{tuple(mask.shape)}"
+        )
+    mask = mask.reshape(-1, *mask.shape[-2:]).float()
+    if bad := int((~mask.isfinite()).sum()):
+        raise ValueError(f"mask holds {bad} values that are NaN or infinite: paint it anew")
+    mask = mask.clamp(0, 1).sum(0)
     total = mask.sum()
     if not total > 0:
         raise ValueError(
-            "mask is empty, so it marks no target. Paint the spot to zoom into, or disconnect the "
-            "mask and set center_x and center_y (Load Image gives an empty mask for a picture "
-            "without transparency)"
+            "mask is empty (none of its values is above 0), so it marks no target. Paint the spot to "
+            "zoom into, or disconnect the mask and set center_x and center_y (Load Image gives an "
+            "empty mask for a picture without transparency)"
         )
     height, width = mask.shape
     x = (mask.sum(0) * (torch.arange(width).to(mask) + 0.5)).sum() / total / width

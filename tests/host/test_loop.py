@@ -200,6 +200,33 @@ def test_provider_keeps_only_what_fits(pack):
     assert not cache.should_cache(Caching.CacheContext("5.0.0.coz_collect", "CoZChainCollect", "x"))
 
 
+def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
+    from comfy_api.latest import Caching
+
+    cache_module = sys.modules[f"{pack.__name__}.nodes.cache"]
+    cache = cache_module.ChainCache()
+
+    def context(key):
+        return Caching.CacheContext(f"5.0.0.coz_{key}", "CoZColorFix", str(key))
+
+    async def scenario():
+        for prompt in range(cache_module.RECENT + 4):
+            cache.on_prompt_start("p")
+            cache.on_prompt_start("one that runs no step")
+            await cache.on_lookup(context(2))  # which is used again and again
+            for part in ("a", "b"):
+                await cache.on_store(context(f"{prompt}{part}"), Caching.CacheValue([[part]]))
+            if prompt == 2:
+                await cache.on_store(context(2), Caching.CacheValue([["used"]]))
+
+    asyncio.run(scenario())
+    kept = range(4, cache_module.RECENT + 4)
+    own = [f"{prompt}{part}" for prompt in kept for part in ("a", "b")]
+    assert sorted(cache.values) == sorted(["2", *own])
+    assert cache.last_used.keys() == cache.values.keys()
+    assert cache.size == len(cache.values) * cache_module.ENTRY
+
+
 def test_provider_stays_within_its_limit_while_a_chain_runs(executor, pack, monkeypatch):
     from comfy_execution.cache_provider import _get_cache_providers
 
@@ -271,3 +298,12 @@ def test_status_is_text_and_never_html(executor):
     _, text = [data for event, data in host.server.sent if event == "progress_text"][-1]
     start, _, _ = text.rpartition("\n")  # what was measured
     assert start == "1 step, 4x\n<\u200bimg src=x onerror=alert(1)> & half a ?"
+
+
+def test_status_goes_to_the_page_that_queued_the_prompt(executor):
+    host = executor("CLASSIC")
+    to = []
+    host.server.send_progress_text = lambda text, node, sid=None: to.append(sid)
+    for place, extra in ((0.31, {"client_id": "mine"}), (0.32, {})):
+        host.executor.execute(chain_prompt(steps=1, center_x=place), "p", extra, ["scales"])
+    assert set(to) == {"mine"}

@@ -1,0 +1,77 @@
+"""Every bundled workflow in two servers, one after the other: the same bytes.
+
+In small, on random weights under the names of the templates' files. The templates that load Qwen3-VL
+get the random Qwen2.5-VL: the host knows the other by a width that no test can afford.
+"""
+
+import urllib.request
+from urllib.parse import urlencode
+
+import pytest
+from PIL import Image
+
+from tools.client import run_prompt
+from tools.host import ROOT
+from tools.server import serve
+from tools.workflow import find_node, read_prompt
+
+pytestmark = [pytest.mark.long, pytest.mark.since("0.27")]
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+PAPER = next(path for path in WORKFLOWS if "AR-2)" in path.stem)
+SMALL = {
+    "CoZChainLoop": {"size": 64, "steps": 3},
+    "CoZFitImage": {"size": 64},
+    "CoZFullImage": {"tile": 64, "overlap": 16},
+    "CoZPromptExtractor": {"max_tokens": 6},
+}
+FEWER = {"prompting.max_tokens": 6, "backbone.sampling_steps": 2}
+
+
+def small(path):
+    prompt = read_prompt(path)
+    for node in prompt.values():
+        node["inputs"] |= SMALL.get(node["class_type"], {})
+        node["inputs"] |= {key: FEWER[key] for key in FEWER if key in node["inputs"]}
+        if node["class_type"] == "CLIPLoader":
+            paper = read_prompt(PAPER)
+            node |= paper[find_node(paper, "CoZLoadPromptExtractor")]
+        if node["class_type"] == "CoZSamplePicture" and "Whole" in path.stem:
+            node |= {"class_type": "LoadImage", "inputs": {"image": "small.png"}}
+    return prompt
+
+
+def outputs(url, prompt):
+    """All that a run shows and saves: texts and records as they are, pictures as their bytes."""
+    shown = {}
+    for node, ui in run_prompt(url, prompt).outputs.items():
+        for key, values in ui.items():
+            for k, value in enumerate(values):
+                if isinstance(value, dict) and "filename" in value:
+                    names = ("filename", "subfolder", "type")
+                    query = urlencode({name: value[name] for name in names})
+                    with urllib.request.urlopen(f"{url}/view?{query}") as answer:
+                        value = answer.read()
+                shown[node, key, k] = value
+    return shown
+
+
+@pytest.fixture(scope="module")
+def both(models, tmp_path_factory):
+    """Workflow -> what each of two servers made of it."""
+    made = {path: [] for path in WORKFLOWS}
+    for name in ("first", "second"):
+        folder = tmp_path_factory.mktemp(name)
+        with serve(arguments=models, folder=folder) as url:
+            picture = Image.open(ROOT / "pictures" / "chelsea.png").crop((200, 100, 212, 108))
+            picture.save(folder / "input" / "small.png")
+            for path in WORKFLOWS:
+                made[path].append(outputs(url, small(path)))
+    return made
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_same_workflow_same_seed_same_bytes(both, path):
+    first, second = both[path]
+    assert any(isinstance(value, bytes) for value in first.values())
+    assert first == second

@@ -1,0 +1,100 @@
+"""The workflows that need no downloads, through a real server in each mode of the host: the same pictures."""
+
+import json
+import urllib.request
+
+import pytest
+import torch
+from PIL import Image
+
+from coz.folder import read_chain
+from coz.png import decode_png
+from tools.client import run_prompt
+from tools.host import ROOT
+from tools.server import serve
+from tools.workflow import TEMPLATE, find_node, read_prompt
+
+WHOLE = TEMPLATE.with_name("7 Whole picture 4x (no downloads).json")
+FP16 = [0, 0, 1, 4, 0, 0, 1, 4, 16, 8.1]
+"""Of float16's precision below 1, 2**-11: how far each of the pictures may be off with --fp16-intermediates.
+There the host's upscale model hands its result on in float16. A step sharpens, so what the step before it
+has rounded comes back up to 4 times as large. The last picture was saved with 8 bits: a level is 8.03."""
+
+
+def runs(url, folder):
+    """What the two workflows give: the frames of a chain, first of 2 steps and then of 3, and a picture."""
+    Image.open(ROOT / "pictures" / "astronaut.png").crop((200, 80, 260, 120)).save(
+        folder / "input" / "small.png"
+    )
+    prompt = read_prompt(TEMPLATE)
+    loop = find_node(prompt, "CoZChainLoop")
+    prompt["save"] = {
+        "class_type": "CoZSaveChain",
+        "inputs": {"chain": [loop, 3], "filename_prefix": "chain"},
+    }
+    frames = []
+    for steps in (2, 3):
+        prompt[loop]["inputs"] |= {"size": 64, "steps": steps}
+        run_prompt(url, prompt)
+        frames += read_chain(folder / "output" / f"chain_{steps - 1:05}_").frames
+    prompt = read_prompt(WHOLE)
+    source = {"class_type": "LoadImage", "inputs": {"image": "small.png"}}
+    prompt[find_node(prompt, "CoZSamplePicture")] = source
+    prompt[find_node(prompt, "CoZFullImage")]["inputs"] |= {"tile": 128, "overlap": 32}
+    prompt[find_node(prompt, "SaveImage")]["inputs"]["filename_prefix"] = "whole"
+    run_prompt(url, prompt)
+    picture = (folder / "output" / "whole_00001_.png").read_bytes()
+    return [*frames, decode_png(picture, 160, 240)]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("usual")
+    with serve(folder=folder) as url:
+        return runs(url, folder)
+
+
+LONG = pytest.mark.long
+ON_THE_CPU = [
+    pytest.param("--cache-none"),
+    pytest.param("--fp16-intermediates"),
+    pytest.param("--cache-classic", marks=LONG),
+    pytest.param("--cache-lru 10", marks=LONG),
+    pytest.param("--cache-ram 1000", marks=LONG),  # never so much is free: it drops what it can
+    pytest.param("--high-ram", marks=LONG),
+    pytest.param("--disable-dynamic-vram", marks=LONG),
+    pytest.param("--disable-smart-memory", marks=LONG),
+    pytest.param("--disable-mmap", marks=LONG),
+    pytest.param("--disable-metadata", marks=LONG),
+    pytest.param("--deterministic", marks=LONG),
+]
+IN_PLACE_OF_CPU = [
+    pytest.param(mode, marks=LONG) for mode in ("--lowvram", "--novram", "--highvram", "--gpu-only")
+]
+
+
+def check(mode, folder, expected):
+    with serve(folder=folder, arguments=mode.split()) as url:
+        with urllib.request.urlopen(f"{url}/system_stats") as answer:
+            assert mode.split()[0] in json.load(answer)["system"]["argv"]
+        found = runs(url, folder)
+    assert len(found) == len(expected)
+    differences = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)]
+    if mode == "--fp16-intermediates":
+        bars = [times * 2**-11 for times in FP16]
+        assert all(d <= bar for d, bar in zip(differences, bars, strict=True)), differences
+        assert max(differences) > 0
+    else:
+        assert max(differences) == 0, differences
+
+
+@pytest.mark.parametrize("mode", ON_THE_CPU)
+def test_every_mode_gives_the_same_pictures(tmp_path, expected, mode):
+    check(mode, tmp_path, expected)
+
+
+@pytest.mark.parametrize("mode", IN_PLACE_OF_CPU)
+def test_every_mode_of_a_gpu_gives_the_same_pictures(tmp_path, expected, mode):
+    if not torch.cuda.is_available():
+        pytest.skip(f"ComfyUI takes {mode} in place of --cpu only: it needs a GPU")
+    check(mode, tmp_path, expected)
