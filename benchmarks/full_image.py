@@ -76,7 +76,7 @@ def main() -> None:
         with host() as (url, process):
             run_prompt(url, prompt(upload(url, 256)))  # loads the model
             graph = prompt(upload(url, side))
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # resets the peak
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5", "utf-8")  # resets the peak
             before = sum(process.cpu_times()[:2])  # of the CPU: the machine may do other work
             run_prompt(url, graph)
             used = sum(process.cpu_times()[:2]) - before

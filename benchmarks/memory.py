@@ -33,7 +33,7 @@ def chain(steps: int) -> Prompt:
 
 
 def peak(process: psutil.Process) -> int:
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if "VmHWM" in line)
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         raise SystemExit("memory: reads /proc, so it runs on Linux only")
     with host() as (url, process):
         run_prompt(url, chain(1))
-        Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # resets the peak
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5", "utf-8")  # resets the peak
         before = process.memory_info().rss
         run_prompt(url, chain(STEPS))
         grown = peak(process) - before

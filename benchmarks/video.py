@@ -69,7 +69,7 @@ def main() -> None:
         run_prompt(url, film(workflow, 0.1))
         seconds, grown = [], []
         for times in (1, LONGER):
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # resets the peak
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5", "utf-8")  # resets the peak
             before = process.memory_info().rss
             start = time.perf_counter()
             run_prompt(url, film(workflow, SECONDS_PER_STEP * times))

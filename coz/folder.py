@@ -38,9 +38,11 @@ MAX_TEXTS = 64 * 2**20
 """Bytes of a picture's file that are not its pixels: workflow, colour profile."""
 
 UNSAFE = re.compile(
-    r'[<>:"|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|^$', re.IGNORECASE
+    r'[<>:"|?*\x00-\x1f\ud800-\udfff]|[. ]$|^$|'
+    r"^(con|conin\$|conout\$|prn|aux|nul|(com|lpt)[\d¹²³]) *(\.|$)",
+    re.IGNORECASE,
 )
-"""What Windows cannot hold as a folder's name, and ``.`` and ``..``."""
+"""What Windows cannot hold as a folder's name, ``.`` and ``..``, and half of a character."""
 
 
 def require_prefix(prefix: str) -> None:

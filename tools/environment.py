@@ -38,8 +38,16 @@ class HostError(Exception):
 
 
 def python_path() -> Path:
-    """The Python that has the packages of ComfyUI and of the tests."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    """The Python that has the packages of ComfyUI and of the tests.
+
+    That of .venv, or of the environment in .host/ that ``tools.matrix`` runs this one in.
+    """
+    own = Path(sys.prefix)
+    return python_in(own if HOST in own.parents else VENV)
+
+
+def python_in(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def make_venv() -> None:
@@ -74,10 +82,7 @@ def install_packages(requirements: Path) -> None:
         return
     print("Packages: installing (several minutes on the first run)", flush=True)
     python = python_path()
-    uv = [python, "-m", "uv", "pip", "install", "--python", python]
-    packages = [*TORCH, "-r", requirements, "-r", project]
-    for extra in ("test", "eval", "scale"):
-        packages += ["--extra", extra]
+    uv, packages = _uv_install(python), _packages(requirements)
     before = _read_stamp()[1]
     _write_stamp(UNFINISHED)
     try:
@@ -88,6 +93,20 @@ def install_packages(requirements: Path) -> None:
         raise
     run([*uv, *packages])
     _write_stamp(digest)
+
+
+def install_into(venv: Path, requirements: Path, pins: list[str]) -> None:
+    """Install the same into another environment, some packages in the version that is pinned."""
+    run([*_uv_install(python_in(venv)), *_packages(requirements), *pins])
+
+
+def _uv_install(python: Path) -> list[object]:
+    return [python_path(), "-m", "uv", "pip", "install", "--python", python]
+
+
+def _packages(requirements: Path) -> list[object]:
+    extras = (part for extra in ("test", "eval", "scale") for part in ("--extra", extra))
+    return [*TORCH, "-r", requirements, "-r", ROOT / "pyproject.toml", *extras]
 
 
 def explain(output: str) -> str:
@@ -155,7 +174,7 @@ def _venv_version() -> str:
         return subprocess.check_output(
             [python_path(), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
             stderr=subprocess.DEVNULL,
-            text=True,
+            encoding="utf-8",
         ).strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

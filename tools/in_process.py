@@ -14,6 +14,9 @@ def load_pack(on_cpu: bool = False) -> ModuleType:
     """
     sys.path.insert(0, str(host_path()))
     import torch
+
+    # As main.py does: the nodes.py of 0.24 puts comfy/, which has a utils.py, in front of it.
+    import utils.install_util  # noqa: F401
     from comfy.cli_args import args
 
     args.cpu = on_cpu or not torch.cuda.is_available()

@@ -39,11 +39,9 @@ def qwen25vl(
             "num_key_value_heads": max(1, heads // 8),
             "max_position_embeddings": 128000,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1000000.0,
-                "mrope_section": [16, 24, 24],
-            },
+            # As before transformers 5, which still reads it.
+            "rope_theta": 1000000.0,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]},
             "tie_word_embeddings": True,
             "bos_token_id": None,
             "eos_token_id": [151645, 151643],

@@ -6,9 +6,28 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tools.host import comfyui_version, host_path
 from tools.server import serve
 
 from .executor import Executor
+
+
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers("since"):
+        require_host(*marker.args)
+
+
+def require_host(version: str) -> None:
+    """Skip the test on a ComfyUI older than this."""
+    running = comfyui_version(host_path())
+    if [*map(int, running.split("."))] < [*map(int, version.split("."))]:
+        pytest.skip(f"needs ComfyUI {version}, this is {running}")
+
+
+@pytest.fixture(scope="session")
+def since():
+    """Skips the test on a ComfyUI older than a version; for what only the test itself knows."""
+    return require_host
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +242,10 @@ def models(load_sd3, coz_files, tmp_path_factory):
     torch.manual_seed(0)
     clip_l = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072,
         num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).half()  # fmt: skip
-    weights = {f"text_model.{name}": weight for name, weight in clip_l.state_dict().items()}
+    weights = {  # transformers before 5 name them so themselves
+        f"text_model.{name.removeprefix('text_model.')}": weight
+        for name, weight in clip_l.state_dict().items()
+    }
     save_file(weights, folder / "clip_l.safetensors")
     clip = comfy.sd.load_clip([str(folder / "clip_l.safetensors")], clip_type=comfy.sd.CLIPType.SD3)
     checkpoint = folder / "checkpoints" / "sd3_medium_incl_clips_t5xxlfp8.safetensors"

@@ -12,6 +12,8 @@ from tools.workflow import find_node, read_prompt
 
 from .prompts import pictures, steps_run
 
+pytestmark = pytest.mark.since("0.27")
+
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 BY_HAND = ROOT / "workflows" / "5 AR-2 step by step.json"
 

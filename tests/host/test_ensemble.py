@@ -96,6 +96,7 @@ def test_the_hosts_upscale_node_gives_the_mean_of_eight(upscale_nodes, upscale_m
     assert shape == (1, 1, 1, 3) or not torch.allclose(result, alone, atol=1e-4)
 
 
+@pytest.mark.since("0.30")  # from then on the host gives an upscale model a patcher
 def test_the_weights_are_loaded_once_and_managed_by_the_host(model, ensemble, node):
     import comfy.model_management
 

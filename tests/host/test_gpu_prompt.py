@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from benchmarks import gpu_prompt
@@ -13,6 +14,7 @@ from tools.host import ROOT
 NUMBER = r"\s+\d+\.\d+"
 
 
+@pytest.mark.since("0.27")
 def test_toy_runs_to_the_end():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu_prompt", "--toy"],

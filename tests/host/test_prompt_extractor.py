@@ -47,6 +47,15 @@ HOST_CLASSES = {
 }
 """Text encoders of the host, and what they are made with."""
 
+SINCE = {
+    "Qwen3-VL 4B": "0.27",
+    "Qwen3-VL 8B": "0.27",
+    "Qwen3-VL 4B as krea2": "0.27",
+    "Gemma 4 12B": "0.30",
+    "Qwen3-VL 32B of MiniMax": "0.30",
+}
+"""The first of the supported hosts that has it, where it is not the oldest."""
+
 READERS = {
     "Qwen3-VL 4B": "qwen3",
     "Qwen3-VL 8B": "qwen3",
@@ -90,10 +99,11 @@ def extract(extractor, shown):
 
 
 @pytest.fixture(scope="module")
-def host_class(pack):
+def host_class(pack, since):
     """A text encoder of the host at its full size, without memory."""
 
     def make(name):
+        since(SINCE.get(name, "0"))
         path, options = HOST_CLASSES[name]
         module, _, made_by = path.rpartition(".")
         module = importlib.import_module(f"comfy.{module}")
@@ -171,7 +181,7 @@ def gemma4_vocabulary():
 
 
 @pytest.fixture(scope="module")
-def tokenizer(pack, gemma3_vocabulary, gemma4_vocabulary):
+def tokenizer(pack, since, gemma3_vocabulary, gemma4_vocabulary):
     """The host's tokenizer of that model."""
 
     def encoders(module):
@@ -190,7 +200,13 @@ def tokenizer(pack, gemma3_vocabulary, gemma4_vocabulary):
         "Gemma 4 E4B": lambda: encoders("gemma4").Gemma4_E4B.tokenizer(**gemma4),
         "Gemma 4 12B": lambda: encoders("gemma4").Gemma4_12B.tokenizer(**gemma4),
     }
-    return cache(lambda name: make[name]())
+
+    @cache
+    def made(name):
+        since(SINCE.get(name, "0"))
+        return make[name]()
+
+    return made
 
 
 @pytest.fixture
@@ -606,9 +622,10 @@ def qwen3vl_reference(pack):
             "head_dim": 128,
             "vocab_size": 151936,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {
+            "tie_word_embeddings": True,  # where transformers before 5 look
+            "rope_theta": 5000000.0,
+            "rope_scaling": {
                 "rope_type": "default",
-                "rope_theta": 5000000.0,
                 "mrope_section": [24, 20, 20],
                 "mrope_interleaved": True,
             },
@@ -646,7 +663,8 @@ def host_weights(model):
 
 
 @pytest.fixture(scope="module")
-def qwen3vl(qwen3vl_reference, tokenizer):
+def qwen3vl(qwen3vl_reference, tokenizer, since):
+    since(SINCE["Qwen3-VL 4B"])
     from comfy.text_encoders import qwen3vl
 
     vision = {
@@ -677,6 +695,14 @@ def reference_inputs(tokenizer, family, images, **options):
     return ids, pixels
 
 
+def kinds_of(ids):
+    """Where pictures are, which transformers ask for from 5 on."""
+    import transformers
+
+    is_older = transformers.__version__.startswith("4.")
+    return {} if is_older else {"mm_token_type_ids": (ids == 151655).int()}
+
+
 def eight_bit(height, width, seed):
     """A picture of a size that is not resized, as transformers see it."""
     return (picture(height, width, seed) * 255).round() / 255
@@ -702,7 +728,7 @@ def test_qwen3vl_writes_what_transformers_write(
             logits = qwen3vl_reference(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                mm_token_type_ids=(ids == 151655).int(),
+                **kinds_of(ids),
                 **pixels,
             ).logits[0, -1]
             # Of the answer alone: the host's penalty leaves the question out.
@@ -714,6 +740,7 @@ def test_qwen3vl_writes_what_transformers_write(
     assert recorded(qwen3vl, wider, "", "", 8, previous_image=zoomed)[0] != answer
 
 
+@pytest.mark.since("0.27")
 def test_qwen25vl_writes_what_transformers_write(pack, recorded, reference_tokenizer, tmp_path):
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -724,11 +751,9 @@ def test_qwen25vl_writes_what_transformers_write(pack, recorded, reference_token
             "num_hidden_layers": 2,
             "vocab_size": 151936,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1000000.0,
-                "mrope_section": [16, 24, 24],
-            },
+            "tie_word_embeddings": True,  # where transformers before 5 look
+            "rope_theta": 1000000.0,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]},
         },
         vision_config={
             "depth": 2,
@@ -759,7 +784,7 @@ def test_qwen25vl_writes_what_transformers_write(pack, recorded, reference_token
         expected = reference.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=(ids == 151655).int(),
+            **kinds_of(ids),
             **pixels,
             max_new_tokens=8,
             do_sample=False,

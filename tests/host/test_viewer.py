@@ -82,6 +82,8 @@ def post(server, body):
 
 def lines_of(folders):
     path = folders[1] / "chain-of-zoom" / "preferences.jsonl"
+    if not path.exists():
+        return []
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
@@ -179,6 +181,7 @@ def test_a_line_cut_short_swallows_no_mark(server, shown, folders):
         ({"run": "/etc/passwd"}, 400, "run must be the file name"),
         ({"run": "a.png\n"}, 400, "run must be the file name"),
         ({"run": ""}, 400, "run must be the file name"),
+        ({"run": "Con.png"}, 400, "run must be the file name"),
         ({"run": "ComfyUI_temp_qqqqq_00001_.png"}, 404, "Run again"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

@@ -1,0 +1,265 @@
+"""Windows' rules, kept by code that is tested on Linux: names, paths, texts and files."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from coz.folder import UNSAFE, read_chain, require_prefix, write_chain
+from coz.record import MAX_STEPS
+
+ROOT = Path(__file__).parent.parent
+AT_RUN_TIME = sorted([ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *ROOT.glob("nodes/*.py")])
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+
+DEVICES = [
+    *("con", "prn", "aux", "nul", "conin$", "conout$"),
+    *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"),
+]
+"""Microsoft's list, "Naming Files, Paths, and Namespaces"."""
+
+MAX_PATH = 260
+"""Characters of a whole path, where long paths are not switched on."""
+
+INSTALLED = r"C:\Users\a name of twenty ch\Documents\ComfyUI_windows_portable\ComfyUI\custom_nodes\chain-of-zoom"
+
+POSIX = {
+    *("os.fork", "os.kill", "os.killpg", "os.setsid", "os.uname", "os.getuid", "os.geteuid"),
+    *("os.chown", "os.mkfifo", "os.sysconf", "os.O_NOFOLLOW", "os.symlink", "os.link"),
+    *("signal.SIGKILL", "signal.SIGALRM", "signal.alarm", "time.tzset"),
+    *("symlink_to", "hardlink_to", "link_to", "readlink", "lchmod", "chmod"),
+}
+POSIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "posix"}
+
+
+def names_of(paths):
+    return [path.relative_to(ROOT).as_posix() for path in paths]
+
+
+def dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.txt", "{}.tar.gz", "a/{}/b", "a\\{}", "{} .txt"])
+def test_no_folder_has_the_name_of_a_device(form):
+    for name in [*DEVICES, *(name.upper() for name in DEVICES)]:
+        with pytest.raises(ValueError, match="cannot name a folder on every system"):
+            require_prefix(form.format(name))
+
+
+@pytest.mark.parametrize(
+    "name", ["console", "com", "com10", "lpt0x", "auxiliary", "nullable", "a.con", "conin"]
+)
+def test_names_that_only_look_like_a_device_s(name):
+    require_prefix(name)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *(
+            "C:x",
+            "C:/x",
+            "c:\\x",
+            "a:stream",
+            "\\\\server\\share",
+            "//server/share",
+            "\\\\?\\C:\\x",
+        ),
+        *("\\x", "a\\", "a. ", "a .", "a/. /b", "tab\t", "line\n", 'quo"te', "a|b", "a*", "<a>"),
+    ],
+)
+def test_a_name_is_below_the_output_folder_and_can_be_made(prefix):
+    with pytest.raises(ValueError, match="cannot name a folder on every system"):
+        require_prefix(prefix)
+
+
+def test_a_chain_s_folder_has_a_name_for_every_system(make_chain, tmp_path):
+    folder = write_chain(make_chain(steps=MAX_STEPS, size=16), tmp_path, "con", 1)
+    names = [folder.name, *(path.name for path in folder.iterdir())]
+    assert not any(map(UNSAFE.search, names))
+    assert len({name.lower() for name in names}) == len(names) == MAX_STEPS + 4
+
+
+def test_a_name_that_is_too_long_leaves_nothing(make_chain, tmp_path):
+    with pytest.raises(OSError, match=r"."):
+        write_chain(make_chain(), tmp_path, "x" * MAX_PATH, 1)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_chain_with_the_line_ends_of_windows_is_read(make_chain, tmp_path):
+    folder = write_chain(make_chain(), tmp_path, "chain", 1)
+    record = (folder / "chain.json").read_bytes()
+    assert b"\r" not in record
+    (folder / "chain.json").write_bytes(record.replace(b"\n", b"\r\n"))
+    assert (
+        read_chain(folder).prompts == read_chain(folder).prompts == ("text 0", "text 1", "text 2")
+    )
+
+
+def shipped() -> list[PurePosixPath]:
+    line = [sys.executable, "tools/pack.py"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
+    found = re.findall(r"^ +[\d.]+ [kM]?B  (.+)$", done.stdout, re.MULTILINE)
+    return [PurePosixPath(name) for name in found if " files; the limit" not in name]
+
+
+def test_every_file_of_the_pack_can_lie_on_windows():
+    paths = shipped()
+    assert PurePosixPath("nodes/host.py") in paths
+    for path in paths:
+        assert not any(map(UNSAFE.search, path.parts)), path
+        assert len(f"{INSTALLED}\\{path}") < MAX_PATH, path
+        assert not (ROOT / path).is_symlink(), path
+    folded = Counter(str(path).lower() for path in paths)
+    assert [name for name, count in folded.items() if count > 1] == []
+
+
+def posix_only(source: str) -> set[str]:
+    """What a file uses that Windows does not have, or for which it asks for a privilege."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & POSIX_MODULES
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} & POSIX_MODULES
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & POSIX
+        elif isinstance(node, ast.Attribute):
+            found |= {dotted(node), node.attr} & POSIX
+    return found
+
+
+@pytest.mark.parametrize("path", AT_RUN_TIME, ids=names_of(AT_RUN_TIME))
+def test_nothing_is_used_that_windows_does_not_have(path):
+    assert posix_only(path.read_text("utf-8")) == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("import os\nos.symlink(a, b)", "from os import fork", "path.symlink_to(other)"),
+        *("import fcntl", "from resource import getrlimit", "os.kill(1, signal.SIGKILL)"),
+    ],
+)
+def test_each_of_these_would_be_seen(source):
+    assert posix_only(source)
+
+
+NO_TEXT = {"Image.open", "av.open", "tarfile.open"}
+
+
+def without_encoding(source: str) -> list[str]:
+    """Texts read or written in the system's own encoding, which on Windows is not UTF-8."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {keyword.arg for keyword in node.keywords}
+        name = dotted(node.func).rpartition(".")[2] or getattr(node.func, "attr", "")
+        is_method = isinstance(node.func, ast.Attribute)
+        places = {"read_text": 1, "write_text": 2}.get(name)
+        if name == "open" and dotted(node.func) not in NO_TEXT:
+            mode = [*node.args, None, None][0 if is_method else 1]
+            mode = mode or next((k.value for k in node.keywords if k.arg == "mode"), None)
+            value = mode.value if isinstance(mode, ast.Constant) else None
+            is_text = mode is None if not (is_method and node.args) else False
+            is_text |= isinstance(value, str) and bool(re.fullmatch(r"[rwax][+t]*", value))
+        elif places:
+            is_text = len(node.args) < places
+        else:
+            is_text = any(
+                keyword.arg in {"text", "universal_newlines"}
+                and isinstance(keyword.value, ast.Constant)
+                and keyword.value.value is True
+                for keyword in node.keywords
+            )
+        if is_text and "encoding" not in keywords:
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", AT_RUN_TIME + TOOLS, ids=names_of(AT_RUN_TIME + TOOLS))
+def test_every_text_names_its_encoding(path):
+    assert without_encoding(path.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        *(("open(p)", 1), ("open(p, 'w')", 1), ("open(p, mode='r')", 1), ("p.open()", 1)),
+        *(("p.open('a+')", 1), ("(p / 'x').open('w')", 1), ("p.read_text()", 1)),
+        *(("p.write_text('x')", 1), ("run(line, text=True)", 1), ("open(p, 'rb')", 0)),
+        *(("p.open('wb')", 0), ("open(p, 'w', encoding='utf-8')", 0), ("p.read_text('utf-8')", 0)),
+        *(
+            ("p.write_text('x', 'utf-8')", 0),
+            ("Image.open(p)", 0),
+            ("tarfile.open(p, mode='w')", 0),
+            ("f(text='x')", 0),
+        ),
+        *(
+            ("run(line, encoding='utf-8')", 0),
+            ("p.read_bytes()", 0),
+            ("p.read_text(encoding=x)", 0),
+        ),
+    ],
+)
+def test_what_counts_as_a_text(source, count):
+    assert len(without_encoding(source)) == count
+
+
+RENAMES = {"os.replace", "os.rename", "shutil.move"}
+
+
+def renamed_while_open(source: str) -> list[str]:
+    """Renames within a block that holds a file open: on Windows the file could not be moved."""
+    found = []
+    for block in ast.walk(ast.parse(source)):
+        if isinstance(block, ast.With) and any(
+            isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] == "open"
+            for item in block.items
+            for node in ast.walk(item.context_expr)
+        ):
+            found += [
+                ast.unparse(node)
+                for line in block.body
+                for node in ast.walk(line)
+                if isinstance(node, ast.Call)
+                and (
+                    dotted(node.func) in RENAMES
+                    or dotted(node.func).endswith((".rename", ".unlink"))
+                )
+            ]
+    return found
+
+
+@pytest.mark.parametrize("path", AT_RUN_TIME + TOOLS, ids=names_of(AT_RUN_TIME + TOOLS))
+def test_no_file_is_renamed_or_removed_while_it_is_open(path):
+    assert renamed_while_open(path.read_text("utf-8")) == []
+
+
+def test_a_rename_within_an_open_file_would_be_seen():
+    source = "with p.open('wb') as f:\n    f.write(x)\n    os.replace(p, q)\n"
+    assert renamed_while_open(source) == ["os.replace(p, q)"]
+    assert renamed_while_open(source.replace("    os", "os")) == []
+
+
+def test_os_replace_takes_the_place_of_a_file_that_is_there(tmp_path):
+    """By which the pack writes files whole: everywhere the same, where ``os.rename`` is not."""
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "old").write_bytes(b"old")
+    os.replace(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == b"new"
+    calls = {
+        dotted(node.func)
+        for path in AT_RUN_TIME
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and dotted(node.func) in RENAMES
+    }
+    assert calls == {"os.replace"}
