@@ -138,7 +138,7 @@ def disagreement(results: Sequence[Tensor]) -> Tensor:
     """
     if not results or any(x.shape != results[0].shape for x in results):
         sizes = ", ".join(f"{x.shape[-1]} x {x.shape[-2]}" for x in results)
-        raise ValueError(f"the pictures to compare must have the same size, got {sizes or 'none'}")
+        raise ValueError(f"the images to compare must have the same size, got {sizes or 'none'}")
     mean = torch.zeros_like(results[0], dtype=torch.float32)
     for x in results:
         mean += x.float() / len(results)

@@ -4,9 +4,14 @@ EMPTY = "-"
 """Stands for an empty prompt, where a blank line means "no text of my own for this step"."""
 
 
+def whole_characters(text: str) -> str:
+    """The text with "?" for each half of a character, which JSON can hold and no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def one_line(text: str) -> str:
     """The text with every line break of any kind turned into a space, trimmed at its ends."""
-    return " ".join(text.splitlines()).strip()
+    return " ".join(whole_characters(text).splitlines()).strip()
 
 
 def step_lines(step_prompts: str, steps: int) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .chain import ZoomChain
 from .geometry import Window
+from .prompt import whole_characters
 from .resample import crop, resize
 
 Layout = Literal["row", "grid", "steps"]
@@ -134,7 +135,8 @@ def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
     width, height = pictures[0].size
     whole = len(pictures) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
-    font = ImageFont.load_default(side * CAPTION_HEIGHT)
+    # Never below a pixel, which there is no font for: a frame without labels may be that small.
+    font = ImageFont.load_default(max(1.0, side * CAPTION_HEIGHT))
     captions = [_wrap(text, font, column - margin) for text in row.captions] if labels else []
     lines = max(map(len, captions), default=0)
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else side // 20
@@ -180,7 +182,7 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
 def _wrap(text: str, font: Font, width: float) -> list[str]:
     """The text in lines of at most ``width`` pixels; what is too long for them is cut off."""
     # A record edited by hand may hold half of a character.
-    rest = " ".join(text.encode("utf-8", "replace").decode().split())
+    rest = " ".join(whole_characters(text).split())
     lines: list[str] = []
     while rest and len(lines) < CAPTION_LINES:
         if font.getlength(rest) <= width:

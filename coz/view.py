@@ -1,7 +1,7 @@
 """The frames of a continuous zoom through a chain, from the whole source into the deepest frame."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import ceil, exp, floor, log
+from math import ceil, exp, floor, inf, log
 from typing import Literal, TypeVar
 
 import torch
@@ -47,12 +47,12 @@ def zoom_times(seconds: float, hold: float, fps: float, easing: Easing = "none")
         round((seconds + 2 * hold) * fps) places, two at least; the first is 0, the last 1.
 
     Raises:
-        ValueError: If a duration is below 0, or ``fps`` not above it.
+        ValueError: If a duration is below 0, ``fps`` not above it, or one of them infinite or NaN.
     """
-    if not (seconds >= 0 and hold >= 0 and fps > 0):
+    if not (0 <= seconds < inf and 0 <= hold < inf and 0 < fps < inf):
         raise ValueError(
-            "the zoom and its rests must be at least 0 seconds and fps above 0, got "
-            f"{seconds:g} s, {hold:g} s and {fps:g}"
+            "the zoom (seconds_per_step) and its rests (hold) must be at least 0 seconds and fps "
+            f"above 0, and none without end, got {seconds:g} s, {hold:g} s and {fps:g}"
         )
     length = seconds + 2 * hold
     count = max(2, round(length * fps))

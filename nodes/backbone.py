@@ -5,6 +5,7 @@ from collections.abc import Callable
 from comfy_api.latest import io
 
 from ..coz.chain import step_seed
+from ..coz.prompt import whole_characters
 from .diffusion import denoise_inputs, latent_shift_input
 from .encode import T5_TOKENS
 from .upscale import resampling_input
@@ -125,6 +126,8 @@ class Backbone:
             if self.chosen["backbone"] == ONE_STEP:
                 encoder, inputs = "CoZEncodePrompt", {"prompt": text, "t5_tokens": T5_TOKENS}
             else:
+                # The host's own takes no half of a character; a link's text has none.
+                text = whole_characters(text) if isinstance(text, str) else text
                 encoder, inputs = "CLIPTextEncode", {"text": text}
             child = self.node(encoder, f"text_{name}", clip=self.chosen["clip"], **inputs)
             self.texts[key] = child.out(0)

@@ -97,13 +97,13 @@ class CoZChainCollect(io.ComfyNode):
             inputs=[
                 io.Image.Input("image"),
                 io.Float.Input("scale"),
-                io.Int.Input("steps"),
+                io.Int.Input("steps", min=1, max=MAX_STEPS),
                 io.String.Input("windows"),
                 io.String.Input("seeds"),
                 io.String.Input("target"),
                 io.String.Input("models"),
                 io.String.Input("notes"),
-                io.Int.Input("kept"),
+                io.Int.Input("kept", min=0, max=MAX_STEPS),
                 io.Float.Input("stop_below"),
                 *frames,
                 *texts,
@@ -120,8 +120,8 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **parts) -> float:
-        # Never kept: its key holds the whole chain, and the host would look it up at every request,
-        # which takes longer than to gather the frames again.
+        # Not offered to cache providers: the key holds the whole chain, and the host would hash it at
+        # every request, which takes longer than to gather the frames again.
         return nan
 
     @classmethod

@@ -60,14 +60,14 @@ def read_chains(chains):
     """As ``read_pictures``, of the deepest frame that all chains have."""
     depth = min(len(chain.frames) for chain in chains) - 1
     first = chains[0]
-    for chain in chains[1:]:
+    for number, chain in enumerate(chains[1:], 2):
         same = [f.shape for f in chain.frames[: depth + 1]] == [
             f.shape for f in first.frames[: depth + 1]
         ]
         if not same or chain.windows[:depth] != first.windows[:depth]:
             raise ValueError(
-                "the chains look at different places or have frames of different sizes, so they "
-                "cannot be compared. Connect chains of one picture, target, scale and size, which "
+                f"chain {number} and chain 1 look at different places or have frames of different sizes, "
+                "so they cannot be compared. Connect chains of one picture, target, scale and size, which "
                 "differ in their seed, prompts or model"
             )
     lines = []
@@ -159,8 +159,11 @@ class CoZDetailMap(io.ComfyNode):
         elif image and source and not chain:
             results, references, lines, comparable = read_pictures(image, source)
         else:
+            inputs = {"image": image, "source": source, "chain": chain}
+            given = [name for name, values in inputs.items() if values]
             raise ValueError(
-                "connect image and source together, or chain alone: a chain holds its own source"
+                "connect image and source together, or chain alone: a chain holds its own source. Of "
+                f"the three {len(given)} are connected: {', '.join(given) or 'none'}"
             )
         figures = "\n".join(lines)
         show(figures)

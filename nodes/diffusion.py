@@ -1,3 +1,6 @@
+from contextlib import contextmanager
+from math import isclose
+
 import comfy.sample
 import comfy.samplers
 import latent_preview
@@ -14,6 +17,14 @@ LATENT_SHIFT = "coz_latent_shift"
 """Attached to a MODEL by CoZ Load SR LoRA: what its LoRA was made for."""
 
 LATENT_SHIFTS = ["auto", "reference", "symmetric", "none"]
+
+MOST_SEED = 2**64 - 1
+
+LIMITS = {"steps": (1, 10000), "cfg": (0, 100), "denoise": (0, 1)}
+"""Of the host's sampling."""
+
+MOST_SCHEDULED = 10**6
+"""The host makes a schedule of steps / denoise: this many with all of its steps and 0.01."""
 
 NATIVE_SIDES = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
 
@@ -35,7 +46,7 @@ def seed_input(tooltip: str) -> io.Input:
         "seed",
         default=0,
         min=0,
-        max=0xFFFFFFFFFFFFFFFF,
+        max=MOST_SEED,
         control_after_generate=io.ControlAfterGenerate.fixed,
         tooltip=tooltip,
     )
@@ -111,18 +122,41 @@ def decode(vae, latent: Tensor, height: int, width: int) -> io.NodeOutput:
     return io.NodeOutput(to_image(cropped.contiguous(memory_format=torch.channels_last)))
 
 
-def require_width(model, positive) -> None:
+def require_limits(**sampling: float) -> None:
+    """Refuse what the schema would, were it no linked value."""
+    for name, value in sampling.items():
+        least, most = LIMITS[name]
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be {least} to {most}, got {value:g}")
+
+
+def require_width(model, name: str, text) -> None:
     """Refuse the text of another model family before a matrix product does."""
     config = model.model.model_config.unet_config
     expected = config.get("context_dim") or config.get("context_embedder_config", {}).get(
         "params", {}
     ).get("in_features")
-    found = positive[0][0].shape[-1]
+    found = text[0][0].shape[-1]
     if isinstance(expected, int) and found != expected:
         raise ValueError(
-            f"positive has {found} values a token and model takes {expected}: encode the text with "
+            f"{name} has {found} values a token and model takes {expected}: encode the text with "
             "the clip of the same checkpoint, or of the same family as model"
         )
+
+
+@contextmanager
+def naming_bare(**texts):
+    """Name the text without pooled values where the host's model asks for them."""
+    try:
+        yield
+    except KeyError as error:
+        bare = [name for name, text in texts.items() if "pooled_output" not in text[0][1]]
+        if error.args != ("pooled_output",) or not bare:
+            raise
+        raise ValueError(
+            f"{bare[0]} has 0 pooled values (pooled_output) and model needs them: encode the text with "
+            "the clip of the same checkpoint, or of the same family as model"
+        ) from error
 
 
 def size_note(model, height: int, width: int, frame: str, size: str) -> str:
@@ -140,11 +174,21 @@ def refined(
     model, vae, positive, negative, image, steps, cfg, sampler_name, scheduler, denoise, seed
 ) -> io.NodeOutput:
     """CoZ Refine Step of (B, 3, H, W)."""
-    require_width(model, positive)
+    require_limits(steps=steps, cfg=cfg, denoise=denoise)
+    if steps > denoise * MOST_SCHEDULED > 0:
+        raise ValueError(
+            f"denoise must be 0 or at least {steps / MOST_SCHEDULED:g} for {steps} steps, got {denoise:g}"
+        )
+    require_width(model, "positive", positive)
+    if not isclose(cfg, 1):  # else the host leaves it out
+        require_width(model, "negative", negative)
+    # Some of the host's samplers add one to it, and more than 64 bits torch does not take.
+    seed = min(seed, MOST_SEED - 1)
     latent = {"samples": encode(vae, image, model)}
-    denoised = common_ksampler(
-        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise
-    )[0]["samples"]
+    with naming_bare(positive=positive, negative=negative):
+        denoised = common_ksampler(
+            model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise
+        )[0]["samples"]
     return decode(vae, denoised, *image.shape[-2:])
 
 
@@ -177,26 +221,27 @@ class CoZSRStep(io.ComfyNode):
     @classmethod
     def execute(cls, model, vae, positive, image, latent_shift="auto") -> io.NodeOutput:
         image = to_bchw(image)
-        require_width(model, positive)
+        require_width(model, "positive", positive)
         if latent_shift == "auto":
             latent_shift = model.get_attachment(LATENT_SHIFT) or "reference"
         latent_format = model.get_model_object("latent_format")
         sampling = model.get_model_object("model_sampling")
         latent = to_model(encode(vae, image, model), latent_format, latent_shift)
         # lcm's last step is the x0 prediction itself; euler's loses digits where sigma is large.
-        denoised = comfy.sample.sample_custom(
-            model,
-            noise=one_step_noise(latent, sampling),
-            cfg=1.0,
-            sampler=comfy.samplers.sampler_object("lcm"),
-            sigmas=torch.tensor([float(sampling.sigma_max), 0.0]),
-            positive=positive,
-            negative=positive,
-            latent_image=torch.zeros_like(latent),
-            callback=latent_preview.prepare_callback(model, 1),
-            disable_pbar=True,
-            seed=0,
-        )
+        with naming_bare(positive=positive):
+            denoised = comfy.sample.sample_custom(
+                model,
+                noise=one_step_noise(latent, sampling),
+                cfg=1.0,
+                sampler=comfy.samplers.sampler_object("lcm"),
+                sigmas=torch.tensor([float(sampling.sigma_max), 0.0]),
+                positive=positive,
+                negative=positive,
+                latent_image=torch.zeros_like(latent),
+                callback=latent_preview.prepare_callback(model, 1),
+                disable_pbar=True,
+                seed=0,
+            )
         return decode(vae, to_vae(denoised, latent_format, latent_shift), *image.shape[-2:])
 
 

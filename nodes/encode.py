@@ -2,6 +2,7 @@ import re
 
 from comfy_api.latest import io
 
+from ..coz.prompt import whole_characters
 from .host import SEARCH_ALIASES
 
 T5_TOKENS = 512
@@ -10,6 +11,7 @@ T5_TOKENS = 512
 
 def literal(clip, prompt: str) -> str:
     """The prompt as the host must get it to take every character of it as written."""
+    prompt = whole_characters(prompt)
     # An escaped bracket is a bracket, with any option and in all tokenizers but those of LongCat,
     # Lens and MiniMax: they read no weights, and the backslash would stay.
     if clip.tokenize(r"\(") == clip.tokenize("("):

@@ -14,7 +14,7 @@ from ..coz.blend import TileBlend
 from ..coz.chain import step_seed
 from ..coz.consistency import agreement, back_project, decibels
 from ..coz.geometry import TileLayout, Window, tile_layout
-from ..coz.prompt import step_texts
+from ..coz.prompt import step_texts, whole_characters
 from ..coz.resample import crop, resize
 from ..coz.tile import tile_source, tile_view
 from .backbone import ANY_CHECKPOINT, ONE_STEP, UPSCALE_MODEL, backbone_input
@@ -119,7 +119,7 @@ class Sharpener:
     def _encode(self, text: str) -> list:
         if self.chosen["backbone"] == ONE_STEP:
             return CoZEncodePrompt.execute(self.chosen["clip"], text)[0]
-        return CLIPTextEncode().encode(self.chosen["clip"], text)[0]
+        return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
 
     def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
         """The enlarged, sharpened window, (1, 3, h, w)."""

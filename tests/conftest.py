@@ -1,13 +1,53 @@
+import random
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 
 # Behind everything else: in front, the pack's own nodes/ would hide the host's nodes module.
 sys.path.append(str(ROOT))
+
+# To explain a failing case, Hypothesis would trace every line of the host, for hours.
+PHASES = [Phase.explicit, Phase.generate, Phase.shrink]
+COMMON = {"deadline": None, "database": None, "print_blob": True, "phases": PHASES}
+settings.register_profile("quick", max_examples=20, derandomize=True, **COMMON)
+settings.register_profile("long", max_examples=370, **COMMON)
+settings.load_profile("quick")
+
+COUNTED = ("valid", "refused")
+
+
+class Cases:
+    """Tells how many cases the property tests tried, whichever processes ran them."""
+
+    def __init__(self, seed):
+        self.seed = seed
+        self.counts = []
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call":
+            self.counts += [value for name, value in report.user_properties if name == "cases"]
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.counts:
+            valid, refused = (sum(count[key] for count in self.counts) for key in COUNTED)
+            terminalreporter.write_line(
+                f"properties: {valid + refused:,} cases of {len(self.counts)} nodes: {valid:,} valid "
+                f"results, {refused:,} refused with a sentence"
+                + (f"; --hypothesis-seed={self.seed}" if self.seed else "")
+            )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    option = config.option
+    if option.hypothesis_profile == "long" and not option.hypothesis_seed:
+        option.hypothesis_seed = str(random.getrandbits(32))  # the other processes get it too
+    config.pluginmanager.register(Cases(option.hypothesis_seed))
 
 
 @pytest.fixture(scope="session")

@@ -326,7 +326,7 @@ def test_names_below_the_output_folder(prefix):
     [
         ("", "''"), ("a/", "''"), ("/etc/x", "''"), ("a//b", "''"), ("..", "'..'"), ("a/../b", "'..'"),
         ("a\\..\\..\\b", "'..'"), (".", "'.'"), ("C:\\x", "'C:'"), ("CON", "'CON'"), ("nul.txt/a", "'nul.txt'"),
-        ("Com1", "'Com1'"), ("a./b", "'a.'"), ("a /b", "'a '"), ("a?", r"'a\?'"), ("a\0b", r"'a\\x00b'"),
+        ("a\ud800", r"'a\\ud800'"), ("Com1", "'Com1'"), ("a./b", "'a.'"), ("a /b", "'a '"), ("a?", r"'a\?'"), ("a\0b", r"'a\\x00b'"),
         ("%date:yyyy-MM-dd%/a", "'%date:yyyy-MM-dd%'"),
     ],
 )  # fmt: skip

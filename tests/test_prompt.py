@@ -13,6 +13,7 @@ from coz.prompt import join_prompt, join_texts, one_line, step_texts
         pytest.param("", "x", ["x", "", ""], id="no prompt"),
         pytest.param("a", "1\n2\n3\n4", ["1", "2", "3"], id="lines beyond the steps wait"),
         pytest.param("a\r\nb\u2028c", "", ["a b c"] * 3, id="a prompt is one line"),
+        pytest.param("\ud800 a", "x\udfff", ["x?", "? a", "? a"], id="half of a character"),
         pytest.param("a", "x\u2028y\r\nz", ["x y", "z", "a"], id="lines end at \\n only"),
     ],
 )

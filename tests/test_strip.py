@@ -154,6 +154,13 @@ def test_any_frame_and_number_of_steps(layout, steps, shape):
     assert picture.min() < 0.5 < picture.max()  # the labels are there
 
 
+@pytest.mark.parametrize("layout", ["row", "grid", "steps"])
+def test_the_smallest_frames_without_labels(layout, make_chain):
+    chain = make_chain(height=4, width=4, size=1, steps=2)
+    picture = strip(chain, layout, labels=False)
+    assert torch.equal(picture[0, :, :1, :1], rounded(chain.frames[1]))
+
+
 def test_large_frames_have_large_labels():
     picture = strip(flat_chain(2048, 2048, 1))
     assert picture.shape == (1, 3, 2048, 2 * 2048 + 32)

@@ -114,6 +114,32 @@ def test_other_family_s_vae_is_named(step, sd3, vae_4):
         step(sd3.model, vae_4.vae, conditioning(), torch.rand(1, 32, 32, 3))
 
 
+def test_a_text_without_pooled_values_is_named(node, step, sd3):
+    image, positive = torch.rand(1, 16, 16, 3), conditioning()
+    bare = [[positive[0][0], {}]]
+    with pytest.raises(ValueError, match="positive has 0 pooled values"):
+        step(sd3.model, sd3.vae, bare, image)
+    with torch.inference_mode(), pytest.raises(ValueError, match="negative has 0 pooled values"):
+        node("CoZRefineStep").execute(
+            sd3.model, sd3.vae, positive, bare, image, 1, 2.0, "euler", "simple", 0.5, 0
+        )
+
+
+def test_other_family_s_negative_is_named_where_it_is_used(node, sd3):
+    image, positive, negative = torch.rand(1, 16, 16, 3), conditioning(), conditioning(width=768)
+
+    def refine(cfg):
+        inputs = sd3.model, sd3.vae, positive, negative, image
+        return node("CoZRefineStep").execute(*inputs, 1, cfg, "euler", "simple", 0.5, 0)
+
+    with torch.inference_mode():
+        assert refine(1.0)[0].shape == image.shape
+        with pytest.raises(
+            ValueError, match="negative has 768 values a token and model takes 4096"
+        ):
+            refine(2.0)
+
+
 def test_other_family_s_text_is_named(step, sd3):
     with pytest.raises(ValueError, match="positive has 768 values a token and model takes 4096"):
         step(sd3.model, sd3.vae, conditioning(width=768), torch.rand(1, 32, 32, 3))
@@ -169,3 +195,32 @@ def test_refine_without_denoise_is_the_vae_alone(node, sd3):
         )[0]
         expected = sd3.vae.decode(sd3.vae.encode(image))
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("sampler", ["lcm", "euler_ancestral"])
+def test_refine_takes_every_seed_of_its_schema(node, sd3, sampler):
+    # These samplers draw with a seed of one more.
+    image, positive = torch.rand(1, 16, 16, 3), conditioning()
+    sampling = 2, 1.0, sampler, "simple", 1.0
+    with torch.inference_mode():
+        found = node("CoZRefineStep").execute(
+            sd3.model, sd3.vae, positive, positive, image, *sampling, 2**64 - 1
+        )[0]
+    assert found.shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("steps", "cfg", "denoise", "told"),
+    [
+        (0, 1.0, 1.0, "steps must be 1 to 10000, got 0"),
+        (1, float("inf"), 1.0, "cfg must be 0 to 100, got inf"),
+        (1, 1.0, float("nan"), "denoise must be 0 to 1, got nan"),
+        (2, 1.0, 5e-324, "denoise must be 0 or at least 2e-06 for 2 steps, got 4.94066e-324"),
+    ],
+)
+def test_refine_names_a_linked_value_beyond_its_limits(node, sd3, steps, cfg, denoise, told):
+    image, positive = torch.rand(1, 16, 16, 3), conditioning()
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        node("CoZRefineStep").execute(
+            sd3.model, sd3.vae, positive, positive, image, steps, cfg, "euler", "simple", denoise, 0
+        )

@@ -116,6 +116,11 @@ def test_clip_ids_are_those_of_transformers(
         assert ids(tokens[encoder]) == [reference_tokens(encoder, prompt)]
 
 
+def test_half_of_a_character_is_a_question_mark(encode, tokenizer_clip):
+    clip = tokenizer_clip("text_encoders.sd3_clip.SD3Tokenizer")
+    assert encode(clip, "a \ud800", 512) == encode(clip, "a ?", 512)
+
+
 @pytest.mark.parametrize("t5_tokens", [77, 200, 512])
 @pytest.mark.parametrize("prompt", LITERAL.values(), ids=LITERAL)
 @pytest.mark.parametrize("family", ["sd3_clip.SD3", "flux.Flux"])

@@ -6,6 +6,7 @@ import socket
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -32,6 +33,8 @@ def cluster():
     folder = tempfile.TemporaryDirectory(prefix="coz-", ignore_cleanup_errors=True)
     with folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", folder.name)
+        (Path(folder.name) / "ray").mkdir()  # the cluster writes its address there
         from ray.cluster_utils import Cluster
 
         machine = {"num_cpus": 1, "object_store_memory": 80 << 20}

@@ -213,6 +213,21 @@ def test_an_empty_mask_says_what_to_do(node):
         )
 
 
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (torch.full((1, 4, 4), torch.nan), "holds 16 values that are NaN or infinite"),
+        (torch.full((1, 4, 4), torch.inf), "holds 16 values that are NaN or infinite"),
+        (torch.rand(5), r"at least one pixel, got shape \(5,\)"),
+        (torch.rand(1, 0, 4), r"at least one pixel, got shape \(1, 0, 4\)"),
+    ],
+    ids=["NaN", "infinite", "a row", "no pixel"],
+)
+def test_what_is_no_mask_is_named(node, mask, told):
+    with pytest.raises(ValueError, match=f"^mask .*{told}"):
+        node("CoZCropCenterZoom").execute(noise(1, 8, 8, 3), 4.0, 0.5, 0.5, "bicubic", mask)
+
+
 def test_sample_pictures_are_the_files(node):
     names = node("CoZSamplePicture").GET_SCHEMA().inputs[0].options
     assert names

@@ -1,0 +1,285 @@
+"""The host's real executor with one node under test, and small models for it to take."""
+
+import itertools
+import sys
+import warnings
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis.internal.conjecture import providers
+from safetensors.torch import save_file
+
+from .inputs import Conditioning, Model
+from .results import frame_of
+from .values import Chain, Picture
+
+MOST = 32
+"""Inputs or outputs of a node."""
+
+
+@pytest.fixture(autouse=True)
+def same_cases_whatever_was_imported(monkeypatch):
+    """Hypothesis also draws numbers and words out of all code that is loaded, the host's too."""
+    none = providers.Constants()
+    monkeypatch.setattr(providers, "_get_local_constants", lambda: none, raising=False)
+
+
+@pytest.fixture
+def folders(pack, tmp_path):
+    """Folders of the host's own for what a node writes, with some saved chains to load."""
+    import folder_paths
+
+    before = folder_paths.get_output_directory(), folder_paths.get_temp_directory()
+    folder_paths.set_output_directory(str(tmp_path / "output"))
+    folder_paths.set_temp_directory(str(tmp_path / "temp"))
+    (tmp_path / "temp").mkdir()
+    yield tmp_path / "output"
+    folder_paths.set_output_directory(before[0])
+    folder_paths.set_temp_directory(before[1])
+
+
+@pytest.fixture
+def saved_chains(folders, pack, make_chain):
+    """Some saved chains: whole, cut short, edited, without its pictures."""
+    from coz.folder import write_chain
+
+    folders.mkdir()
+    whole, cut, edited, bare = (
+        write_chain(make_chain(40, 30, 16, steps=k), folders, "chain", k) for k in range(4)
+    )
+    record = (cut / "chain.json").read_bytes()
+    (cut / "chain.json").write_bytes(record[: len(record) // 2])
+    record = (edited / "chain.json").read_text("utf-8")
+    (edited / "chain.json").write_text(record.replace('"scale": 4.0', '"scale": 1e999'), "utf-8")
+    (bare / "scale_0.png").unlink()
+    return whole
+
+
+@pytest.fixture(scope="session")
+def weights(pack, tmp_path_factory):
+    """Files as the loaders list them: Chain-of-Zoom's LoRA, and what is none."""
+    import folder_paths
+
+    from tools.random_sd3 import coz_lora
+
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save(coz_lora(2), folder / "model_20001.pkl")
+    torch.save(coz_lora(3), folder / "of another depth 20001.pkl")
+    save_file({"any.lora_A.weight": torch.rand(4, 8)}, folder / "alien.safetensors")
+    (folder / "no weights.safetensors").write_bytes(b"<html>404</html>")
+    (folder / "empty.pt").write_bytes(b"")
+    for kind in ("loras", "vae"):
+        folder_paths.add_model_folder_path(kind, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vlm_folder(pack, since, tmp_path_factory):
+    since("0.27")
+    import folder_paths
+
+    from tools.random_qwen import qwen25vl
+
+    folder = tmp_path_factory.mktemp("vlm")
+    qwen25vl().save_pretrained(folder)
+    (folder / "model.safetensors").rename(folder / "qwen2.5-vl.safetensors")
+    (folder / "no model.safetensors").write_bytes(b"<html>404</html>")
+    folder_paths.add_model_folder_path("text_encoders", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def only_these_files(weights, vlm_folder, monkeypatch):
+    """Whatever files the tests before these have left in the host's lists."""
+    import folder_paths
+
+    listed = folder_paths.folder_names_and_paths
+    for kind, folder in (("loras", weights), ("vae", weights), ("text_encoders", vlm_folder)):
+        monkeypatch.setitem(listed, kind, ([str(folder)], listed[kind][1]))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+
+
+@pytest.fixture(scope="session")
+def vlm(vlm_folder):
+    import nodes
+
+    load = nodes.NODE_CLASS_MAPPINGS["CoZLoadPromptExtractor"].execute
+    return load("qwen2.5-vl.safetensors")[0]
+
+
+@pytest.fixture(scope="session")
+def sd3_clip(pack):
+    """SD3's text encoders as a checkpoint without T5 has them, three layers deep."""
+    import comfy.sd
+    from comfy.text_encoders.sd3_clip import SD3Tokenizer
+    from comfy.text_encoders.sd3_clip import sd3_clip as make
+
+    shape = {"hidden_size": 768, "intermediate_size": 768, "num_hidden_layers": 3}
+    config = shape | {"num_attention_heads": 12}
+    options = {"dtype": torch.float32, "clip_l_model_config": config}
+    encoders = make(clip_l=True, clip_g=False, t5=False)
+    target = SimpleNamespace(params={}, clip=encoders, tokenizer=SD3Tokenizer)
+    return randomised(comfy.sd.CLIP(target, parameters=1, model_options=options), "clip")
+
+
+@pytest.fixture(scope="session")
+def models(pack, vlm, sd3_clip, weights, upscale_model):
+    """The host's objects by kind and name."""
+    import comfy.sd
+
+    import nodes
+    from tools.random_sd3 import sd3_transformer
+
+    def diffusion_model(dtype):
+        state = sd3_transformer(2).state_dict()
+        return comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": dtype})
+
+    def vae(channels):
+        from comfy.taesd.taesd import TAESD
+
+        state = TAESD(latent_channels=channels).state_dict()
+        return randomised(comfy.sd.VAE(sd=state, dtype=torch.float32), "vae")
+
+    builtin = nodes.NODE_CLASS_MAPPINGS["UpscaleModelLoader"].load_model
+    return {
+        "MODEL": {
+            "SD3": diffusion_model(torch.float32),
+            "SD3 in bfloat16": diffusion_model(torch.bfloat16),
+        },
+        "VAE": {"of SD3": vae(16), "of SD1.5": vae(4)},
+        "CLIP": {"of SD3": sd3_clip, "Qwen2.5-VL": vlm},
+        "UPSCALE_MODEL": {
+            "built-in": builtin("coz_lite_x4.safetensors")[0],
+            "2x": upscale_model(2),
+        },
+    }
+
+
+def randomised(holder, kind: str):
+    """The host leaves what it is to load as it was in memory."""
+    network = holder.cond_stage_model if kind == "clip" else holder.first_stage_model
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in network.named_parameters():
+        if weight.ndim == 0:  # TAESD's own scale and shift
+            continue
+        scale = 0.7 * weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.0
+        noise = torch.randn(weight.shape, generator=generator) * scale
+        norm = weight.ndim == 1 and "norm" in name and name.endswith("weight")
+        weight.data = (noise + norm).to(weight.dtype)
+    return holder
+
+
+class Answer(NamedTuple):
+    given: dict
+    values: list
+    """What each output gave, in a list, as the host has it."""
+    error: str
+    """The type of an exception, "" where there was none."""
+    message: str
+    traceback: str
+
+
+@pytest.fixture
+def run(executor, folders, models, pack):
+    """Runs a node on a case in the host's executor."""
+    import nodes
+
+    class Give:
+        RETURN_TYPES = ("*",) * MOST
+        OUTPUT_IS_LIST = (True,) * MOST
+        FUNCTION = "give"
+        CATEGORY = "test"
+        values: tuple = ()
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"required": {"number": ("INT",)}}
+
+        def give(self, number):
+            return (*Give.values, *[[None]] * (MOST - len(Give.values)))
+
+    class Keep:
+        RETURN_TYPES = ()
+        INPUT_IS_LIST = True
+        OUTPUT_NODE = True
+        FUNCTION = "keep"
+        CATEGORY = "test"
+        kept: tuple = ()
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"optional": {f"value_{k}": ("*",) for k in range(MOST)}}
+
+        @classmethod
+        def IS_CHANGED(cls, **values):  # noqa: N802
+            return float("nan")  # another each time: the host finds the same one again
+
+        def keep(self, **values):
+            Keep.kept = list(values.values())
+            return ()
+
+    nodes.NODE_CLASS_MAPPINGS |= {"TestGiveAll": Give, "TestKeepAll": Keep}
+    host = executor("CLASSIC")
+    numbers = itertools.count()
+    make_chain = sys.modules[f"{pack.__name__}.coz.chain"].ZoomChain
+
+    def made(value):
+        if isinstance(value, list):
+            return [made(one) for one in value]
+        if isinstance(value, Model):
+            return value.name and models[value.kind][value.name]
+        if isinstance(value, Chain):
+            return chain_of(value, make_chain)
+        return value.make() if isinstance(value, Picture | Conditioning) else value
+
+    def of(schema, case) -> Answer:
+        given = {name: made(value) for name, value in case.items()}
+        inputs, sockets = {}, []
+        for name, value in case.items():
+            if isinstance(value, Picture | Chain | Model | Conditioning | list):
+                inputs[name] = ["give", len(sockets)]
+                sockets.append(given[name] if isinstance(value, list) else [given[name]])
+            else:
+                inputs[name] = value
+        Give.values, Keep.kept = sockets, []
+        number = next(numbers)
+        prompt = {
+            "give": {"class_type": "TestGiveAll", "inputs": {"number": number}},
+            "node": {"class_type": schema.node_id, "inputs": inputs},
+            "keep": {
+                "class_type": "TestKeepAll",
+                "inputs": {f"value_{k}": ["node", k] for k in range(len(schema.outputs))},
+            },
+        }
+        last = "keep" if schema.outputs else "node"
+        host.server.sent.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # such as a NaN cast to a whole number
+            host.executor.execute(prompt, f"case {number}", {"client_id": "test"}, [last])
+        for event, data in host.server.sent:
+            if event == "execution_error":
+                trace = "".join(data["traceback"])
+                return Answer(
+                    given, [], data["exception_type"], data["exception_message"].strip(), trace
+                )
+        return Answer(given, Keep.kept, "", "", "")
+
+    yield of
+    del nodes.NODE_CLASS_MAPPINGS["TestGiveAll"], nodes.NODE_CLASS_MAPPINGS["TestKeepAll"]
+
+
+def chain_of(spec: Chain, make):
+    from coz.geometry import Target, Window
+
+    return make(
+        scale=spec.scale,
+        frames=tuple(frame_of(spec, k) for k in range(len(spec.windows) + 1)),
+        windows=tuple(Window(*window) for window in spec.windows),
+        prompts=spec.prompts,
+        seeds=tuple(range(len(spec.prompts))),
+        target=Target(*spec.target),
+        agreements=spec.agreements,
+        invented=tuple(value / 100 for value in spec.agreements),
+    )

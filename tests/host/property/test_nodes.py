@@ -1,0 +1,80 @@
+"""Every node, on whatever its schema lets through: a valid result, or a sentence that says why not."""
+
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tools.host import ROOT
+
+from .inputs import cases
+from .results import is_unchanged, is_valid, names_input_and_value
+
+NODES = sorted(
+    node_id
+    for path in (ROOT / "nodes").glob("*.py")
+    for node_id in re.findall(r'node_id="(\w+)"', path.read_text("utf-8"))
+)
+
+INSIDE = {
+    "CoZChainInput": "CoZChainLoop",
+    "CoZChainFrames": "CoZChainLoop",
+    "CoZChainCheck": "CoZChainLoop",
+    "CoZChainGate": "CoZChainLoop",
+    "CoZChainCollect": "CoZChainLoop",
+    "CoZTilePrompts": "CoZFullImage",
+    "CoZTiles": "CoZFullImage",
+}
+"""Nodes that nobody can place: what reaches them is what those that make them hand on."""
+
+SHARE = {
+    "CoZChainLoop": 0.65,
+    "CoZFullImage": 0.65,
+    "CoZLoadPromptExtractor": 0.1,
+    "CoZPromptExtractor": 0.65,
+    "CoZRefineStep": 0.65,
+    "CoZUpscaleStep": 0.65,
+}
+"""Of a profile's cases: slow nodes get less than others."""
+
+
+def test_every_node_is_tried(pack):
+    import nodes
+
+    ours = {
+        node_id: cls.GET_SCHEMA().is_dev_only
+        for node_id, cls in nodes.NODE_CLASS_MAPPINGS.items()
+        if cls.__module__.startswith(f"{pack.__name__}.")
+    }
+    assert ours.keys() == set(NODES)
+    assert INSIDE.keys() == {node_id for node_id, internal in ours.items() if internal}
+
+
+@pytest.mark.parametrize("node_id", [node_id for node_id in NODES if node_id not in INSIDE])
+def test_a_valid_result_or_a_sentence(node_id, run, models, saved_chains, record_property):
+    import nodes
+
+    schema = nodes.NODE_CLASS_MAPPINGS[node_id].GET_SCHEMA()
+    known = {kind: list(names) for kind, names in models.items()}
+    counts = dict.fromkeys(("valid", "refused"), 0)
+
+    @settings(
+        max_examples=round(settings.default.max_examples * SHARE.get(node_id, 1)),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases(schema, known))
+    def judge(case):
+        answer = run(schema, case)
+        if answer.error:
+            assert answer.error == "ValueError", f"{answer.message}\n{answer.traceback}"
+            assert names_input_and_value(schema, case, answer.message), answer.message
+        else:
+            is_valid(schema, case, answer.values)
+        for name, value in answer.given.items():
+            is_unchanged(value, case[name])
+        counts["refused" if answer.error else "valid"] += 1
+
+    try:
+        judge()
+    finally:
+        record_property("cases", counts)
