@@ -179,6 +179,11 @@ def refined(
         raise ValueError(
             f"denoise must be 0 or at least {steps / MOST_SCHEDULED:g} for {steps} steps, got {denoise:g}"
         )
+    # The host divides by what is one less than the steps of the schedule.
+    if scheduler == "kl_optimal" and int(steps / max(denoise, 0.5)) == 1:
+        raise ValueError(
+            "scheduler kl_optimal makes no schedule of one step: set steps to 2, got 1, or choose another scheduler"
+        )
     require_width(model, "positive", positive)
     if not isclose(cfg, 1):  # else the host leaves it out
         require_width(model, "negative", negative)

@@ -22,6 +22,8 @@ QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5
 LIKELIEST = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
 """Not the host's do_sample=False: that looks for the likeliest token before the penalty is applied."""
 
+COLDEST = 0.01
+"""Temperature. The host divides by it, and from much smaller ones come numbers that are none."""
 
 MAX_TOKENS = 32
 """Chain-of-Zoom's recursive inference, max_new_tokens."""
@@ -192,7 +194,7 @@ class CoZPromptExtractor(io.ComfyNode):
                                 io.Float.Input(
                                     "temperature",
                                     default=0.7,
-                                    min=0.01,
+                                    min=COLDEST,
                                     max=2.0,
                                     step=0.01,
                                     advanced=True,
@@ -269,7 +271,7 @@ class CoZPromptExtractor(io.ComfyNode):
         sampling = LIKELIEST
         if sampling_mode and sampling_mode["sampling_mode"] == "on":
             sampling = {key: sampling_mode[key] for key in ("temperature", "top_p", "seed")}
-            sampling["top_k"] = 0
+            sampling |= {"top_k": 0, "temperature": max(sampling["temperature"], COLDEST)}
         extracted = generate(vlm, network, tokens, max_tokens, sampling)
         if extracted:
             show(extracted)

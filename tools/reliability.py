@@ -81,12 +81,12 @@ def run(folder: Path) -> None:
     parts = [part for part in PARTS if (ROOT / part).exists()]
     everything = ["-m", "long or not long"]
     for name, arguments in {
-        "parts": [*parts, *everything],
+        "parts": [*parts, *everything, "--dist", "loadfile"],
         "properties": [PROPERTIES, *everything, "--hypothesis-profile=long"],
     }.items():
         line = [sys.executable, "-m", "pytest", *arguments, f"--junitxml={folder / name}.xml"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run([*line, "-n", "2", "--dist", "loadfile"], cwd=ROOT, env=environment)
+        subprocess.run([*line, "-n", "2"], cwd=ROOT, env=environment)
 
 
 def cases(folder: Path) -> Iterator[Case]:

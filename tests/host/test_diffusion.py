@@ -1,5 +1,7 @@
 """CoZ SR Step and CoZ Refine Step in the host, with diffusers and closed forms as oracles."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -224,3 +226,14 @@ def test_refine_names_a_linked_value_beyond_its_limits(node, sd3, steps, cfg, de
         node("CoZRefineStep").execute(
             sd3.model, sd3.vae, positive, positive, image, steps, cfg, "euler", "simple", denoise, 0
         )
+
+
+@pytest.mark.parametrize(
+    ("steps", "denoise", "fails"), [(1, 1.0, True), (1, 0.5, False), (2, 1.0, False)]
+)
+def test_refine_names_a_scheduler_that_has_no_single_step(node, sd3, steps, denoise, fails):
+    image, positive = torch.rand(1, 16, 16, 3), conditioning()
+    inputs = sd3.model, sd3.vae, positive, positive, image, steps, 1.0, "dpmpp_sde", "kl_optimal"
+    expected = pytest.raises(ValueError, match="scheduler kl_optimal") if fails else nullcontext()
+    with expected:
+        assert node("CoZRefineStep").execute(*inputs, denoise, 0)[0].isfinite().all()

@@ -532,6 +532,14 @@ def test_sampling_is_passed_on(extract, recorder):
     assert clip.asked[0][1] == GREEDY | chosen | {"top_k": 0}
 
 
+@pytest.mark.parametrize("temperature", [0.009, 2e-309])
+def test_no_temperature_is_lower_than_the_least(extract, recorder, temperature):
+    clip = recorder("Qwen3-VL 4B")
+    chosen = {"temperature": temperature, "top_p": 0.9, "seed": 0}
+    extract(clip, picture(8, 8), "", "", 32, {"sampling_mode": "on", **chosen})
+    assert clip.asked[0][1]["temperature"] == 0.01
+
+
 @pytest.mark.parametrize(
     ("ids", "decoded", "text"),
     [
