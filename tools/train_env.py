@@ -5,7 +5,6 @@ It may be killed at any point and run again. Other packages in it, such as vllm,
 """
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ OLDEST = (3, 11)
 
 
 def python_path() -> Path:
-    return TRAIN_VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return environment.python_in(TRAIN_VENV)
 
 
 def install() -> None:
