@@ -68,35 +68,37 @@ def executor(pack):
 
 
 @pytest.fixture
-def keep(pack):
+def keeper(pack, monkeypatch):
     """Registers a node that keeps what reaches it, for the test to read."""
     import nodes
 
-    kept = []
+    def register(node_id, kinds, need="required"):
+        kept = []
 
-    class Keep:
-        RETURN_TYPES = ()
-        FUNCTION = "keep"
-        OUTPUT_NODE = True
-        CATEGORY = "test"
+        class Keep:
+            RETURN_TYPES = ()
+            FUNCTION = "keep"
+            OUTPUT_NODE = True
+            CATEGORY = "test"
 
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            inputs = {
-                "image": ("IMAGE",),
-                "scales": ("IMAGE",),
-                "prompts": ("STRING",),
-                "chain": ("COZ_CHAIN",),
-            }
-            return {"required": inputs}
+            @classmethod
+            def INPUT_TYPES(cls):  # noqa: N802
+                return {need: {name: (kind,) for name, kind in kinds.items()}}
 
-        def keep(self, **values):
-            kept.append(values)
-            return ()
+            def keep(self, **values):
+                kept.append(values)
+                return ()
 
-    nodes.NODE_CLASS_MAPPINGS["TestKeep"] = Keep
-    yield kept
-    del nodes.NODE_CLASS_MAPPINGS["TestKeep"]
+        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, Keep)
+        return kept
+
+    return register
+
+
+@pytest.fixture
+def keep(keeper):
+    kinds = {"image": "IMAGE", "scales": "IMAGE", "prompts": "STRING", "chain": "COZ_CHAIN"}
+    return keeper("TestKeep", kinds)
 
 
 @pytest.fixture(scope="session")

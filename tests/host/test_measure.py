@@ -17,31 +17,10 @@ OUTPUTS = ("table", "agreement", "psnr", "ssim", "sharpness", "color_drift")
 
 
 @pytest.fixture
-def measured(pack):
-    """Registers a node that keeps what the report puts out."""
-    import nodes
-
-    kept = []
-
-    class Keep:
-        RETURN_TYPES = ()
-        FUNCTION = "keep"
-        OUTPUT_NODE = True
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            kinds = {"chain": "COZ_CHAIN", "source": "IMAGE", "table": "STRING"}
-            names = {name: kinds.get(name, "FLOAT") for name in ("chain", "source", *OUTPUTS)}
-            return {"required": {name: (kind,) for name, kind in names.items()}}
-
-        def keep(self, **values):
-            kept.append(values)
-            return ()
-
-    nodes.NODE_CLASS_MAPPINGS["TestMeasured"] = Keep
-    yield kept
-    del nodes.NODE_CLASS_MAPPINGS["TestMeasured"]
+def measured(keeper):
+    """What the report puts out, with the chain and its source."""
+    kinds = {"chain": "COZ_CHAIN", "source": "IMAGE", "table": "STRING"}
+    return keeper("TestMeasured", kinds | dict.fromkeys(OUTPUTS[1:], "FLOAT"))
 
 
 def report_prompt(truth=None, **inputs):

@@ -44,13 +44,11 @@ def soft_chain(make_chain):
 
 
 @pytest.fixture
-def kept(soft_chain):
+def kept(soft_chain, keeper):
     """What reached the test's output node; registers that and a node with the chain."""
     from comfy_execution.graph_utils import GraphBuilder
 
     import nodes
-
-    values = []
 
     class Source:
         RETURN_TYPES = ("COZ_CHAIN",)
@@ -63,20 +61,6 @@ def kept(soft_chain):
 
         def make(self):
             return (soft_chain,)
-
-    class Keep:
-        RETURN_TYPES = ()
-        FUNCTION = "keep"
-        OUTPUT_NODE = True
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"optional": {"video": ("VIDEO",), "frames": ("IMAGE",)}}
-
-        def keep(self, **inputs):
-            values.append(inputs)
-            return ()
 
     class Within:
         """A node of another pack that makes the film in its expansion."""
@@ -94,9 +78,9 @@ def kept(soft_chain):
             film = graph.node("CoZZoomVideo", **film_prompt()["film"]["inputs"] | {"chain": chain})
             return {"result": (film.out(1),), "expand": graph.finalize()}
 
-    ours = {"TestChain": Source, "TestFilm": Keep, "TestWithin": Within}
+    ours = {"TestChain": Source, "TestWithin": Within}
     nodes.NODE_CLASS_MAPPINGS.update(ours)
-    yield values
+    yield keeper("TestFilm", {"video": "VIDEO", "frames": "IMAGE"}, "optional")
     for name in ours:
         del nodes.NODE_CLASS_MAPPINGS[name]
 
