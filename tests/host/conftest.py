@@ -68,7 +68,7 @@ def executor(pack):
 
 
 @pytest.fixture
-def keeper(pack, monkeypatch):
+def keeper(pack):
     """Registers a node that keeps what reaches it, for the test to read."""
     import nodes
 
@@ -89,10 +89,11 @@ def keeper(pack, monkeypatch):
                 kept.append(values)
                 return ()
 
-        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, Keep)
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, Keep)
         return kept
 
-    return register
+    with pytest.MonkeyPatch.context() as patch:  # a test may undo its own
+        yield register
 
 
 @pytest.fixture
