@@ -268,7 +268,6 @@ def _pictures(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict
             sr,
             {
                 "lq": lq,
-                "before": resize(lq, height, width).clamp(0, 1),
                 "source": crop(x_0, zoom_window(height, width, factor, MIDDLE)).contiguous(),
                 "ground_truth": None if truth is None else view_of(truth, factor, width),
             },

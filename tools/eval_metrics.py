@@ -172,7 +172,6 @@ class Meter:
         self,
         sr: Tensor,
         *,
-        before: Tensor,
         lq: Tensor,
         source: Tensor,
         ground_truth: Tensor | None,
@@ -181,8 +180,7 @@ class Meter:
 
         Args:
             sr: the frame.
-            before: its window in the frame before, at the frame's size.
-            lq: the same as it was cut out, small.
+            lq: its window in the frame before, small.
             source: the source's window of this view, small.
             ground_truth: the true view at the frame's size, or None.
 
@@ -191,7 +189,7 @@ class Meter:
         Raises:
             ValueError: If one has another form, values or size.
         """
-        _check(sr, before, lq, source, ground_truth)
+        _check(sr, lq, source, ground_truth)
         # A resized picture lies in memory by columns, where the libraries take half as long again.
         views = Views(
             *(None if x is None else x.contiguous() for x in (sr, lq, source, ground_truth))
@@ -239,8 +237,8 @@ def _last(image: Tensor) -> Tensor:
     return image.contiguous(memory_format=torch.channels_last)
 
 
-def _check(sr: Tensor, before: Tensor, lq: Tensor, source: Tensor, truth: Tensor | None) -> None:
-    named = {"frame": sr, "frame before": before, "window": lq, "source": source}
+def _check(sr: Tensor, lq: Tensor, source: Tensor, truth: Tensor | None) -> None:
+    named = {"frame": sr, "window": lq, "source": source}
     if truth is not None:
         named["ground truth"] = truth
     for name, image in named.items():
@@ -251,8 +249,8 @@ def _check(sr: Tensor, before: Tensor, lq: Tensor, source: Tensor, truth: Tensor
         low, high = float(image.min()), float(image.max())
         if not (low >= 0 and high <= 1):
             raise ValueError(f"the {name} must lie in [0, 1], got {low:g} to {high:g}")
-        if name in {"frame before", "ground truth"} and image.shape != sr.shape:
-            raise ValueError(
-                f"the {name} has {image.shape[-1]} x {image.shape[-2]} pixels and the frame "
-                f"{sr.shape[-1]} x {sr.shape[-2]}: they must be equal"
-            )
+    if truth is not None and truth.shape != sr.shape:
+        raise ValueError(
+            f"the ground truth has {truth.shape[-1]} x {truth.shape[-2]} pixels and the frame "
+            f"{sr.shape[-1]} x {sr.shape[-2]}: they must be equal"
+        )

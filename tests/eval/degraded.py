@@ -18,7 +18,7 @@ def photo():
 def measured(meter, sr, truth, lq=None, source=None):
     lq = resize(sr, sr.shape[-2] // 4, sr.shape[-1] // 4).clamp(0, 1) if lq is None else lq
     source = lq if source is None else source
-    scores, _ = meter.measure(sr, before=sr, lq=lq, source=source, ground_truth=truth)
+    scores, _ = meter.measure(sr, lq=lq, source=source, ground_truth=truth)
     return scores
 
 

@@ -144,11 +144,11 @@ def test_lines_that_are_smoother_than_the_rest_are_no_seam():
 def test_a_small_frame_is_told_what_it_lacks():
     frame, dot = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 2, 2)
     meter = Meter(DEFAULT)
-    scores, reasons = meter.measure(frame, before=frame, lq=dot, source=dot, ground_truth=frame)
+    scores, reasons = meter.measure(frame, lq=dot, source=dot, ground_truth=frame)
     assert reasons == {"ms_ssim": "MS-SSIM needs 161 px, the frame has 128"}
     assert scores.keys() == PLAIN.keys() - {"ms_ssim"}
     tiny = frame[..., :2, :2].contiguous()
-    scores, reasons = meter.measure(tiny, before=tiny, lq=dot, source=dot, ground_truth=tiny)
+    scores, reasons = meter.measure(tiny, lq=dot, source=dot, ground_truth=tiny)
     assert reasons.keys() == {"ssim", "ms_ssim", "fsim", "sharpness", "seam"}
     assert scores.keys() == PLAIN.keys() - reasons.keys()
 
@@ -162,14 +162,14 @@ def test_each_metric_works_at_its_least_size():
 
 def test_without_a_ground_truth_fidelity_is_told_not_measured(photo):
     meter = Meter(["psnr", "seam"])
-    scores, reasons = meter.measure(photo, before=photo, lq=photo, source=photo, ground_truth=None)
+    scores, reasons = meter.measure(photo, lq=photo, source=photo, ground_truth=None)
     assert scores.keys() == {"seam"}
     assert reasons == {"psnr": "PSNR (dB) needs a ground truth, this frame has none"}
 
 
 def test_inputs_stay_and_a_second_measure_is_equal(photo):
     sr = noisy(photo, 0.1)
-    images = {"before": photo.clone(), "lq": photo[..., :48, :48], "source": photo[..., :2, :2]}
+    images = {"lq": photo[..., :48, :48], "source": photo[..., :2, :2]}
     before = [image.clone() for image in (sr, *images.values())]
     meter = Meter(DEFAULT)
     first = meter.measure(sr, **images, ground_truth=photo)
@@ -190,13 +190,12 @@ def test_inputs_stay_and_a_second_measure_is_equal(photo):
         ("lq", torch.full((1, 3, 16, 16), -0.1), "the window must lie in .* got -0.1 to -0.1"),
         ("sr", torch.full((1, 3, 64, 64), torch.nan), "the frame must lie in .* got nan to nan"),
         ("ground_truth", torch.rand(1, 3, 64, 32), "has 32 x 64 pixels and the frame 64 x 64"),
-        ("before", torch.rand(1, 3, 32, 32), "the frame before has 32 x 32 pixels"),
         ("lq", torch.rand(1, 3, 65, 65), "the source is 65 x 65 pixels and the picture 64 x 64"),
     ],
 )  # fmt: skip
 def test_wrong_pictures_are_told(name, value, message):
     frame = torch.rand(1, 3, 64, 64)
-    images = {"sr": frame, "before": frame, "lq": frame, "source": frame, "ground_truth": frame}
+    images = {"sr": frame, "lq": frame, "source": frame, "ground_truth": frame}
     images[name] = value
     with pytest.raises(ValueError, match=message):
         Meter(list(PLAIN)).measure(images.pop("sr"), **images)
