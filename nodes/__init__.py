@@ -7,7 +7,7 @@ from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
 from .color import CoZColorFix
 from .consistency import CoZConsistency
 from .detail import CoZDetailMap
-from .diffusion import CoZRefineStep, CoZSRStep
+from .diffusion import CoZSRStep
 from .encode import CoZEncodePrompt
 from .ensemble import CoZSelfEnsemble
 from .extractor_loader import CoZLoadPromptExtractor
@@ -19,6 +19,7 @@ from .lora import CoZLoadSRLoRA
 from .measure import CoZMeasure
 from .preferences import take_marks
 from .prompt import CoZPromptExtractor
+from .refine import CoZRefineStep
 from .sample import CoZSamplePicture, serve_pictures
 from .saved import CoZLoadChain, CoZSaveChain
 from .strip import CoZZoomStrip

@@ -6,8 +6,9 @@ from comfy_api.latest import io
 
 from ..coz.chain import step_seed
 from ..coz.prompt import whole_characters
-from .diffusion import denoise_inputs, latent_shift_input
+from .diffusion import latent_shift_input
 from .encode import T5_TOKENS
+from .refine import denoise_inputs
 from .upscale import resampling_input
 
 AS_LINKS = {"raw_link": True, "lazy": True}

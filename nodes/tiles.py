@@ -19,9 +19,10 @@ from ..coz.resample import crop, resize
 from ..coz.tile import tile_source, tile_view
 from .backbone import ANY_CHECKPOINT, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .color import CoZColorFix
-from .diffusion import CoZSRStep, refined, size_note
+from .diffusion import CoZSRStep
 from .encode import CoZEncodePrompt
 from .host import apart, notice, show, time_left, to_bchw, to_image
+from .refine import refined, size_note
 from .tile_prompts import pass_title, read_layout
 
 LEAST_TILE = 128

@@ -52,8 +52,8 @@ USED = {
     "comfy.sample.sample_custom": [
         "diffusion.py(_, noise, cfg, sampler, sigmas, positive, negative, latent_image, callback, disable_pbar, seed)"
     ],
-    "comfy.samplers.KSampler.SAMPLERS": ["diffusion.py"],
-    "comfy.samplers.KSampler.SCHEDULERS": ["diffusion.py"],
+    "comfy.samplers.KSampler.SAMPLERS": ["refine.py"],
+    "comfy.samplers.KSampler.SCHEDULERS": ["refine.py"],
     "comfy.samplers.sampler_object": ["diffusion.py(_)"],
     "comfy.sd.CLIP": [
         "qwen.py",
@@ -112,7 +112,7 @@ USED = {
     "folder_paths.supported_pt_extensions": ["files.py"],
     "latent_preview.prepare_callback": ["diffusion.py(_, _)"],
     "nodes.CLIPTextEncode": ["tiles.py()"],
-    "nodes.common_ksampler": ["diffusion.py(_, _, _, _, _, _, _, _, _, _)"],
+    "nodes.common_ksampler": ["refine.py(_, _, _, _, _, _, _, _, _, _)"],
     "server.PromptServer": ["__init__.py"],
     "server.PromptServer.instance": ["host.py"],
     "server.PromptServer.instance.routes": ["__init__.py"],
