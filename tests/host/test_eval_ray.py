@@ -20,7 +20,7 @@ from tools.eval_job import Job, failed, run_job
 from tools.eval_prompts import prompts_of
 from tools.eval_ray import run_on_ray, shares
 from tools.eval_store import read_results
-from tools.host import HostError
+from tools.host import HostError, host_path
 from tools.picture import to_png
 
 SIDE, STEPS = 64, 2
@@ -87,12 +87,9 @@ def hosts(worker):
     """The worker's ComfyUI, if it has one."""
     with contextlib.suppress(psutil.Error):
         lines = {process: process.cmdline() for process in worker.children(recursive=True)}
-        return {process for process, line in lines.items() if line[1:2] and is_host(line[1])}
+        script = str(host_path() / "main.py")
+        return {process for process, line in lines.items() if line[1:2] == [script]}
     return set()
-
-
-def is_host(script):
-    return script.endswith("ComfyUI/main.py")
 
 
 class Killer(threading.Thread):

@@ -6,6 +6,7 @@ The fixture ``site`` looks at the end at what all the tests left.
 
 import json
 import math
+import re
 import shutil
 import sys
 
@@ -34,7 +35,7 @@ SOCKETS = {
 SHOWS_ITSELF = {"CoZSaveChain", "CoZZoomViewer"}
 REFUSES = {
     "CoZPromptExtractor": "cannot look at images",  # a text encoder in place of a model that sees
-    "CoZLoadPromptExtractor": "expected Qwen2.5-VL-3B",
+    "CoZLoadPromptExtractor": "expected Qwen2.5-VL-3B|needs ComfyUI 0.27 or newer; this is 0.2[0-6]",
     "CoZSRStep": "vae makes latents of 3 channels",  # the VAE of pixels in place of 84 million weights
     "CoZRefineStep": "vae makes latents of 3 channels",
     "CoZDetailMap": "connect image and source",
@@ -109,7 +110,7 @@ def test_every_node_runs(site, public):
     assert {node: answer for node, (status, answer) in answers.items() if status != 200} == {}
     errors = site.results([answer["prompt_id"] for _, answer in answers.values()])
     for node, error in zip(public, errors, strict=True):
-        assert REFUSES[node] in error if node in REFUSES else error is None, (node, error)
+        assert re.search(REFUSES[node], error) if node in REFUSES else error is None, (node, error)
 
 
 @pytest.mark.parametrize("path", OWN_WORKFLOWS, ids=lambda path: path.stem)
@@ -213,6 +214,7 @@ def test_headers_that_lie_are_refused(site):
     works(site)
 
 
+@pytest.mark.since("0.27")
 def test_an_index_that_leads_out_of_its_folder_is_refused(site):
     folder = site.models / "text_encoders" / "sharded"
     folder.mkdir()
