@@ -27,7 +27,9 @@ PROPERTIES = "tests/host/property"
 PARTS = [
     "tests/host/test_faults.py",
     "tests/host/test_hostile.py",
+    "tests/host/test_hostile_files.py",
     "tests/browser/test_hostile.py",
+    "tests/browser/test_two_pages.py",
     "tests/test_static.py",
     "tests/host/test_modes.py",
     "tests/host/test_determinism.py",

@@ -23,6 +23,8 @@ KINDS = ("diffusion_models", "loras", "vae", "text_encoders", "custom_nodes")
 
 NETWORK = ("socket.", "urllib.", "http.", "ftplib.", "webbrowser.")
 
+SCRIPT = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+
 # A node of each type of socket, by the names under which the prompts below know them.
 SOURCES = {
     "picture": ("EmptyImage", {"width": 48, "height": 32, "batch_size": 1, "color": 0x808080}),
@@ -117,6 +119,11 @@ class Site:
             for path in files
             if path.is_file() or path.is_symlink()
         }
+
+
+def works(site, name="works"):
+    saved = {"chain": ["chain", 3], "filename_prefix": name}
+    assert site.run(save=("CoZSaveChain", saved)) is None
 
 
 def make_models(folder: Path) -> None:
