@@ -1,0 +1,36 @@
+"""A job of the evaluation, and pictures of noise."""
+
+import numpy as np
+from PIL import Image
+
+from tools.eval_arms import read_arms
+from tools.eval_job import Job
+from tools.eval_prompts import prompts_of
+from tools.host import ROOT
+from tools.picture import to_png
+
+WORKFLOWS = ROOT / "workflows"
+SD3_VLM = WORKFLOWS / "3 Chain-of-Zoom SD3 + VLM.json"
+
+
+def noise(width, height, mode="RGB", seed=0):
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+    return Image.fromarray(pixels if channels > 1 else pixels[..., 0])
+
+
+def job(arm="nearest", image="a.png", **changes):
+    fields = {
+        "image": image,
+        "arm": arm,
+        "picture": to_png(noise(64, 64)),
+        "ground_truth": None,
+        "prompts": prompts_of(*read_arms(arm, SD3_VLM), 64, 2, 0),
+        "steps": 2,
+        "scale": 4.0,
+        "seed": 0,
+        "metrics": ("psnr",),
+        "key": "k" * 64,
+        "made": "m",
+    }
+    return Job(**fields | changes)

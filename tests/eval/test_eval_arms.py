@@ -1,0 +1,102 @@
+"""What the arms run."""
+
+import json
+
+import pytest
+
+from tools.eval_arms import Arm, ArmError, read_arms, read_workflow
+from tools.eval_job import FRAMES, PICTURE
+from tools.eval_prompts import prompts_of
+from tools.workflow import find_node, read_prompt
+
+from .jobs import SD3_VLM, WORKFLOWS
+
+SD3 = WORKFLOWS / "2 Chain-of-Zoom SD3.json"
+OWN = WORKFLOWS / "6 Your own checkpoint.json"
+
+
+def classes(prompt):
+    return sorted(node["class_type"] for node in prompt.values())
+
+
+def test_chain_arms_run_the_loop_by_the_protocol():
+    for arm in read_arms("chain-null,chain-vlm", SD3_VLM):
+        (prompt,) = prompts_of(arm, 512, 4, 7)
+        inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+        assert {key: inputs[key] for key in ("steps", "scale", "frame", "size", "seed")} == {
+            "steps": 4,
+            "scale": 4.0,
+            "frame": "whole picture square",
+            "size": 512,
+            "seed": 7,
+        }
+        assert (inputs["center_x"], inputs["center_y"], inputs["prompt"]) == (0.5, 0.5, "")
+        assert prompt[inputs["image"][0]]["inputs"]["image"] == PICTURE
+        common = ["CheckpointLoaderSimple", "CoZChainLoop", "CoZLoadSRLoRA", "LoadImage",
+            "SaveImageAdvanced"]  # fmt: skip
+        if arm.name == "chain-null":
+            assert inputs["prompting"] == "text"
+            assert not [key for key in inputs if key.startswith("prompting.")]
+            assert classes(prompt) == common
+        else:
+            assert inputs["prompting"] == "vision-language model"
+            assert inputs["prompting.vlm"] == ["5", 0]
+            assert classes(prompt) == ["CLIPLoader", *common]
+
+
+def test_an_arm_of_your_own_keeps_its_texts():
+    shared, own = read_arms(f"chain-null,mine={OWN}", OWN)
+    null, mine = (prompts_of(arm, 512, 4, 0)[0] for arm in (shared, own))
+    texts = [p[find_node(p, "CoZChainLoop")]["inputs"]["prompt"] for p in (null, mine)]
+    assert texts == ["", "macro photograph of a cup of coffee, foam, bubbles, sharp focus"]
+
+
+@pytest.mark.parametrize(
+    ("workflow", "step", "encoders"),
+    [
+        (None, "CoZUpscaleStep", []),
+        (SD3, "CoZSRStep", ["CoZEncodePrompt"]),
+        (OWN, "CoZRefineStep", ["CLIPTextEncode", "CLIPTextEncode"]),
+    ],
+)
+def test_one_step_runs_the_nodes_of_the_loop(workflow, step, encoders):
+    (arm,) = read_arms("onestep", workflow)
+    (prompt,) = prompts_of(arm, 512, 4, 0)
+    used = classes(prompt)
+    assert used.count(step) == used.count("CoZCropCenterZoom") == used.count("CoZColorFix") == 4
+    assert [name for name in used if "Encode" in name] == encoders
+    assert "CoZChainLoop" not in used
+    assert len([name for name in prompt if name.startswith(FRAMES)]) == 4
+
+
+@pytest.mark.parametrize("inputs", [{}, {"backbone": "upscale model"}])
+def test_one_step_of_a_loop_without_its_inputs(inputs):
+    workflow = {"1": {"class_type": "CoZChainLoop", "inputs": inputs}}
+    with pytest.raises(ArmError, match=r"the workflow's Chain Loop has no '.*': save it anew"):
+        prompts_of(Arm("onestep", workflow), 512, 4, 0)
+
+
+def test_a_workflow_in_the_api_format_is_the_same(tmp_path):
+    path = tmp_path / "api.json"
+    path.write_text(json.dumps(read_prompt(SD3_VLM)), "utf-8")
+    assert read_workflow(path) == read_workflow(SD3_VLM)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "w.json is not a workflow of ComfyUI"),
+        ("no json", "w.json is not a workflow of ComfyUI"),
+        ('{"a": 1}', "w.json is not a workflow of ComfyUI"),
+        ('{"1": {"class_type": "LoadImage", "inputs": {}}}', "has no Chain Loop outside its sub"),
+        ('{"nodes": [], "links": []}', "has no Chain Loop outside its subgraphs"),
+        (
+            json.dumps({key: {"class_type": "CoZChainLoop", "inputs": {}} for key in "ab"}),
+            "has 2 Chain Loops: keep the one to evaluate",
+        ),
+    ],
+)
+def test_a_workflow_that_cannot_be_used(content, message, tmp_path):
+    (tmp_path / "w.json").write_text(content, "utf-8")
+    with pytest.raises(ArmError, match=message):
+        read_workflow(tmp_path / "w.json")
