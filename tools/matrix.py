@@ -131,7 +131,7 @@ def prepare(row: Row) -> Path | None:
         return None
     if not python_in(row.venv).exists():
         print(f"{row.name}: making {row.venv.relative_to(ROOT)}", flush=True)
-        run([python_path(), "-m", "uv", "venv", "--python", base, row.venv])
+        run([python_path(), "-m", "uv", "venv", "--seed", "--python", base, row.venv])
     pins = [f"transformers=={row.transformers}.*"] if row.transformers else []
     install_into(row.venv, host.host_path(host.DEFAULT_VERSION) / "requirements.txt", pins)
     return python_in(row.venv)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tools.client import PromptError, run_prompt
+from tools.client import run_prompt
 from tools.host import ROOT
 from tools.server import serve
 from tools.workflow import find_node, read_prompt
@@ -140,21 +140,3 @@ def test_context_changes_what_is_asked(server, context):
     run = run_prompt(server, prompt_of(center_x=0.35, **{"prompting.context": context}))
     # The frame before the first step is the original image.
     assert asked(run) == ([2] if context == "original image" else [1, 2])
-
-
-def test_0_27_runs_it(models):
-    with serve("0.27.0", arguments=models) as url:
-        run = run_prompt(url, prompt_of())
-        assert asked(run) == steps_run(run.executed) == [1, 2]
-        assert asked(run_prompt(url, prompt_of(steps=3))) == [3]
-
-
-def test_0_24_says_what_it_needs(models):
-    with serve("0.24.0", arguments=models) as url:
-        with pytest.raises(PromptError, match=r"needs ComfyUI 0\.27 or newer; this is 0\.24"):
-            run_prompt(url, prompt_of())
-        prompt = prompt_of(prompting="text")
-        inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
-        for name in [name for name in inputs if name.startswith("prompting.")]:
-            del inputs[name]
-        assert steps_run(run_prompt(url, prompt).executed) == [1, 2]

@@ -44,15 +44,6 @@ def test_sd3_workflow_runs_and_goes_on(server):
     assert steps_run(run_prompt(server, prompt_of(SD3, steps=4)).executed) == []
 
 
-@pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
-def test_workflows_run_on_older_hosts(models, version):
-    with serve(version, arguments=models) as url:
-        assert steps_run(run_prompt(url, prompt_of(SD3, steps=2)).executed) == [1, 2]
-        assert steps_run(run_prompt(url, prompt_of(SD3, steps=3)).executed) == [3]
-        sampling = {"backbone.sampling_steps": 1}
-        assert steps_run(run_prompt(url, prompt_of(OWN, steps=1, **sampling)).executed) == [1]
-
-
 def test_editing_a_step_s_text_runs_it_and_what_follows(server):
     run_prompt(server, prompt_of(SD3, center_x=0.4))
     edited = run_prompt(server, prompt_of(SD3, center_x=0.4, step_prompts="\na mountain"))

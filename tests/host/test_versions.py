@@ -1,15 +1,56 @@
-"""The bundled workflow on the older hosts that the pack supports."""
+"""The bundled workflows on the older hosts that the pack supports, on tiny weights."""
 
 import os
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from PIL import Image
 
-from tools.client import run_prompt
+from tools.client import PromptError, run_prompt
 from tools.server import serve
 from tools.workflow import TEMPLATE, find_node, read_prompt
 
-WHOLE = TEMPLATE.with_name("7 Whole picture 4x (no downloads).json")
+from .prompts import steps_run
+
+SD3, AR_2, OWN, WHOLE = (
+    TEMPLATE.with_name(f"{name}.json")
+    for name in (
+        "2 Chain-of-Zoom SD3",
+        "4 Chain-of-Zoom as in the paper (AR-2)",
+        "6 Your own checkpoint",
+        "7 Whole picture 4x (no downloads)",
+    )
+)
+
+pytestmark = pytest.mark.skipif(
+    "COMFYUI_PATH" in os.environ,
+    reason="the older hosts run with the pinned host's packages, COMFYUI_PATH brings others",
+)
+
+
+class Older(NamedTuple):
+    version: str
+    folder: Path
+    url: str
+
+
+@pytest.fixture(scope="module", params=["0.24.0", "0.27.0"])
+def older(request, models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("older")
+    pictures = folder / "input" / "pictures"
+    pictures.mkdir(parents=True)
+    for name, size in (("a", (30, 20)), ("b", (20, 30))):
+        Image.new("RGB", size, "orange").save(pictures / f"{name}.png")
+    with serve(request.param, folder=folder, arguments=models) as url:
+        yield Older(request.param, folder, url)
+
+
+def prompt_of(workflow, **inputs):
+    """The workflow on small frames, with some of the loop's inputs changed."""
+    prompt = read_prompt(workflow)
+    prompt[find_node(prompt, "CoZChainLoop")]["inputs"] |= {"size": 64} | inputs
+    return prompt
 
 
 def folder_prompt():
@@ -19,31 +60,51 @@ def folder_prompt():
     return prompt | {find_node(prompt, "CoZSamplePicture"): folder}
 
 
-@pytest.mark.skipif(
-    "COMFYUI_PATH" in os.environ,
-    reason="the older hosts run with the pinned host's packages, COMFYUI_PATH brings others",
-)
-@pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
-def test_templates_run(version, tmp_path):
-    pictures = tmp_path / "input" / "pictures"
-    pictures.mkdir(parents=True)
-    for name, size in (("a", (30, 20)), ("b", (20, 30))):
-        Image.new("RGB", size, "orange").save(pictures / f"{name}.png")
-    prompt = read_prompt(TEMPLATE)
+def test_workflows_without_downloads_run(older):
+    prompt = prompt_of(TEMPLATE, size=128, steps=2)
     loop = find_node(prompt, "CoZChainLoop")
-    prompt[loop]["inputs"] |= {"size": 128, "steps": 2}
     saved = {"chain": [loop, 3], "filename_prefix": "chain"}
     prompt["save"] = {"class_type": "CoZSaveChain", "inputs": saved}
-    with serve(version, folder=tmp_path) as url:
-        run = run_prompt(url, prompt)
-        assert len(run.outputs[f"{loop}.0.0.coz_collect"]["images"]) == 3
-        prompt[loop]["inputs"] |= {"steps": 3}
-        longer = run_prompt(url, prompt).executed
-        load = {"class_type": "CoZLoadChain", "inputs": {"folder": "chain_00002_"}}
-        show = {"class_type": "PreviewImage", "inputs": {"images": ["load", 2]}}
-        shown = run_prompt(url, {"load": load, "show": show}).outputs["show"]["images"]
-        run_prompt(url, folder_prompt())
-    results = [Image.open(path).size for path in (tmp_path / "output").glob("chain_of_zoom_*.png")]
-    assert sorted(results) == [(80, 120), (120, 80), (128, 128), (128, 128)]
+    run = run_prompt(older.url, prompt)
+    assert len(run.outputs[f"{loop}.0.0.coz_collect"]["images"]) == 3
+    prompt[loop]["inputs"] |= {"steps": 3}
+    longer = run_prompt(older.url, prompt).executed
+    load = {"class_type": "CoZLoadChain", "inputs": {"folder": "chain_00002_"}}
+    show = {"class_type": "PreviewImage", "inputs": {"images": ["load", 2]}}
+    shown = run_prompt(older.url, {"load": load, "show": show}).outputs["show"]["images"]
+    run_prompt(older.url, folder_prompt())
+    files = (older.folder / "output").glob("chain_of_zoom_*.png")
+    assert sorted(Image.open(path).size for path in files) == [
+        (80, 120),
+        (120, 80),
+        (128, 128),
+        (128, 128),
+    ]
     assert len(shown) == 4
     assert [node for node in longer if ".coz_sr_" in node] == [f"{loop}.0.0.coz_sr_3"]
+
+
+def test_diffusion_backbones_run_and_go_on(older):
+    def steps_of(*prompt, **inputs):
+        return steps_run(run_prompt(older.url, prompt_of(*prompt, **inputs)).executed)
+
+    assert steps_of(SD3, steps=2) == [1, 2]
+    assert steps_of(SD3, steps=3) == [3]
+    assert steps_of(OWN, steps=1, **{"backbone.sampling_steps": 1}) == [1]
+
+
+def test_a_vision_language_model_is_asked_or_its_host_named(older):
+    prompt = prompt_of(AR_2, steps=2, **{"prompting.max_tokens": 6})
+    inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    if older.version == "0.24.0":
+        with pytest.raises(PromptError, match=r"needs ComfyUI 0\.27 or newer; this is 0\.24"):
+            run_prompt(older.url, prompt)
+        inputs["prompting"] = "text"
+        for name in [name for name in inputs if name.startswith("prompting.")]:
+            del inputs[name]
+        assert steps_run(run_prompt(older.url, prompt).executed) == [1, 2]
+        return
+    run = run_prompt(older.url, prompt)
+    assert steps_run(run.executed, "prompt") == steps_run(run.executed) == [1, 2]
+    inputs["steps"] = 3
+    assert steps_run(run_prompt(older.url, prompt).executed, "prompt") == [3]
