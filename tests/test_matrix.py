@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import matrix
+from tools import host, matrix
 from tools.matrix import Result, Row, cells, find_python, measure, merged, notes, read_report
 
 OWN = "{}.{}".format(*sys.version_info)
@@ -88,6 +88,14 @@ def test_a_single_row_leaves_the_others():
         f"{matrix.HEAD}| one | 0.30.0 | 1 |\n| two | 0.27.0 | 2 |\n| three | 0.24.0 | 4 |\n"
         f"{matrix.NOTES}### one\n\n- 2 skipped: a | b\n\n### two\n\n- FAILED y\n"
     )
+
+
+def test_readme_shows_the_table():
+    (shown,) = matrix.SHOWN.findall(matrix.README.read_text("utf-8"))
+    assert shown == matrix.table_of(matrix.REPORT.read_text("utf-8"))
+    hosts, pythons = zip(*(line.split(" | ")[1:3] for line in shown.splitlines()[2:]), strict=True)
+    assert {*hosts} == {*host.COMFYUI}
+    assert {python.rpartition(".")[0] for python in pythons} == {*matrix.PYTHONS}
 
 
 def test_every_supported_host_and_python_has_a_row():

@@ -1,6 +1,7 @@
 """Run the tests on every ComfyUI, Python and transformers that the pack supports.
 
-python -m tools.matrix                     all rows, an hour or more, into benchmarks/MATRIX.md
+python -m tools.matrix                     all rows, an hour or more, into benchmarks/MATRIX.md;
+                                           README shows the table
 python -m tools.matrix --select 0.24.0     those whose name holds this; the other rows stay
 python -m tools.matrix --list              the names
 
@@ -25,6 +26,9 @@ from . import host
 from .environment import HOST, ROOT, HostError, install_into, python_in, python_path, run
 
 REPORT = ROOT / "benchmarks" / "MATRIX.md"
+README = ROOT / "README.md"
+SHOWN = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- /matrix -->)", re.DOTALL)
+"""Where README shows the table."""
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 OLDER_TRANSFORMERS = "4.57"
@@ -215,6 +219,18 @@ def merged(text: str, names: list[str], new: dict[str, tuple[str, str]]) -> str:
     return f"{HEAD}{table}\n{NOTES}" + "\n\n".join(kept) + "\n"
 
 
+def table_of(report: str) -> str:
+    return report.partition(NOTES)[0][report.index("| ") :]
+
+
+def write(names: list[str], new: dict[str, tuple[str, str]]) -> None:
+    """Into the report, and its table into README."""
+    report = merged(REPORT.read_text("utf-8") if REPORT.exists() else "", names, new)
+    REPORT.write_text(report, "utf-8")
+    readme = SHOWN.sub(lambda _: table_of(report), README.read_text("utf-8"))
+    README.write_text(readme, "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--select", action="append", default=[], help="part of a row's name")
@@ -239,10 +255,8 @@ def main() -> None:
         except HostError as error:
             sys.exit(f"error: {row.name}: {error}")
         failed |= bool(python) and (result is None or bool(result.failed))
-        before = REPORT.read_text("utf-8") if REPORT.exists() else ""
-        new = {row.name: (line, notes(row, result))}
-        REPORT.write_text(merged(before, names, new), "utf-8")
-    print(REPORT.read_text("utf-8").partition(NOTES)[0])
+        write(names, {row.name: (line, notes(row, result))})
+    print(table_of(REPORT.read_text("utf-8")))
     sys.exit(failed)
 
 

@@ -122,7 +122,7 @@ def escaped(text: str) -> str:
 
 
 def few(parameters: list[str]) -> str:
-    return textwrap.shorten(escaped("; ".join(parameters)), 800, placeholder=" ...")
+    return textwrap.shorten(escaped("; ".join(parameters)), 300, placeholder=" ...")
 
 
 def table(head: list[str], rows: list[str]) -> list[str]:
