@@ -1,3 +1,5 @@
+import contextlib
+import functools
 import re
 from pathlib import Path
 
@@ -92,8 +94,7 @@ class Editor:
         }
 
 
-# Of package scope: while Playwright is open, no other test of the process can run an event loop.
-@pytest.fixture(scope="package", params=["pinned", "newest"])
+@pytest.fixture(scope="module", params=["pinned", "newest"])
 def frontend(request) -> Path | None:
     """Folder of the frontend; None is the one that the host pins."""
     if request.param == "pinned":
@@ -104,18 +105,31 @@ def frontend(request) -> Path | None:
 
 
 @pytest.fixture(scope="package")
-def folder(frontend, tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("server")
+def servers(tmp_path_factory):
+    """(URL, folder) of the server of a frontend, started at its first use."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def server(frontend: Path | None) -> tuple[str, Path]:
+            folder = tmp_path_factory.mktemp("server")
+            return stack.enter_context(serve(frontend=frontend, folder=folder)), folder
+
+        yield server
 
 
+@pytest.fixture(scope="module")
+def url(frontend, servers) -> str:
+    return servers(frontend)[0]
+
+
+@pytest.fixture(scope="module")
+def folder(frontend, servers) -> Path:
+    return servers(frontend)[1]
+
+
+# Of package scope: while Playwright is open, no other test of the process can run an event loop.
 @pytest.fixture(scope="package")
-def url(frontend, folder):
-    with serve(frontend=frontend, folder=folder) as url:
-        yield url
-
-
-@pytest.fixture(scope="package")
-def browser(frontend):
+def browser():
     path = chromium_path()
     assert path, "the browser tests need Chromium: make chromium"
     with sync_playwright() as playwright:

@@ -8,16 +8,13 @@ from tools.eval_blind import PAGE, write_blind
 from tools.eval_report import KEY, write_report
 from tools.random_scores import random_png, random_result, write_store
 
-# The pages are files: no server, and no frontend to try them with.
-pytestmark = pytest.mark.parametrize("frontend", ["pinned"], indirect=True, scope="package")
-
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
 PAIRS = 9
 
 
 @pytest.fixture(autouse=True)
 def no_complaints():
-    """In place of that of the package, which opens the frontend."""
+    """In place of that of the package, which opens the frontend: the pages are files."""
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """The host's real executor in this process, with any of its caches."""
 
+import pytest
+
 
 class Server:
     """The executor's own view of a server: it records what would be sent."""
@@ -22,11 +24,9 @@ class Server:
 class Executor:
     def __init__(self, cache):
         import execution
-        from comfy.cli_args import args
-        from server import PromptServer
 
-        args.cache_none = cache == "NONE"  # as the command line that chose it says
-        self.server = PromptServer.instance = Server()
+        self.cache = cache
+        self.server = Server()
         self.executor = execution.PromptExecutor(
             self.server,
             cache_type=execution.CacheType[cache],
@@ -36,9 +36,15 @@ class Executor:
 
     def run(self, prompt, output="scales"):
         """Ids of the nodes that ran."""
+        from comfy.cli_args import args
+        from server import PromptServer
+
         self.count += 1
         self.server.sent.clear()
-        self.executor.execute(prompt, f"p{self.count}", {"client_id": "test"}, [output])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(args, "cache_none", self.cache == "NONE")  # as the command line says
+            patch.setattr(PromptServer, "instance", self.server, raising=False)
+            self.executor.execute(prompt, f"p{self.count}", {"client_id": "test"}, [output])
         errors = [data for event, data in self.server.sent if event == "execution_error"]
         if errors:
             raise RuntimeError(errors[0]["exception_message"])
