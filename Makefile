@@ -6,7 +6,7 @@ PYTHON ?= python3
 help:
 	@echo "make demo    zoom a photograph 256x in a real ComfyUI, into demo/"
 	@echo "make serve   start that ComfyUI on http://127.0.0.1:8188"
-	@echo "make test    run all tests"
+	@echo "make test    run the tests"
 	@echo "make test-long   try every node on thousands of random inputs, and the slow tests"
 	@echo "make reliability try to break the pack, and write benchmarks/RELIABILITY.md"
 	@echo "make matrix  run the tests on every ComfyUI and Python, into README.md"

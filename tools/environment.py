@@ -112,7 +112,7 @@ def _packages(requirements: Path) -> list[object]:
 def explain(output: str) -> str:
     """One line for the failure of pip, uv or venv that printed ``output``."""
     if re.search("No space left|os error 28|os error 112|not enough space", output):
-        return "the disk is full: .venv and the package cache need about 6 GB"
+        return "the disk is full: .venv and the package cache need about 7 GB"
     if re.search("DO NOT MATCH THE HASHES|hash mismatch", output, re.IGNORECASE):
         package = re.search(r"^\s+(\S+)( from .*)?:\n\s+Expected", output, re.MULTILINE)
         name = package[1] if package else "a package"
