@@ -1,7 +1,7 @@
 from comfy_api.latest import Caching, ComfyExtension, io
 from server import PromptServer
 
-from .cache import ChainCache
+from .cache import ChainCache, cleared_with_the_hosts
 from .check import CoZChainCheck
 from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
 from .color import CoZColorFix
@@ -34,11 +34,14 @@ from .zoom import CoZCropCenterZoom, CoZFitImage
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
+        cache = ChainCache()
         if hasattr(PromptServer, "instance"):  # tests and benchmarks load the nodes alone
+            app = PromptServer.instance.app
+            app.middlewares.append(cleared_with_the_hosts(cache))
             routes = PromptServer.instance.routes
             serve_pictures(routes)
             take_marks(routes)
-        await Caching().register_provider(ChainCache())
+        await Caching().register_provider(cache)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -1,6 +1,8 @@
 from collections import OrderedDict
+from threading import Lock
 
 import torch
+from aiohttp import web
 from comfy_api.latest import Caching
 
 CHILD_PREFIX = "coz_"
@@ -34,6 +36,7 @@ class ChainCache(Caching.CacheProvider):
         self.runs = 0
         """Prompts so far that kept a step."""
         self.is_new_run = False
+        self.lock = Lock()
 
     def on_prompt_start(self, prompt_id):
         self.is_new_run = True
@@ -51,33 +54,55 @@ class ChainCache(Caching.CacheProvider):
 
     async def on_lookup(self, context):
         key = context.cache_key_hash
-        if key in self.values:
-            self.values.move_to_end(key)
-            self.last_used[key] = self.runs
-        return self.values.get(key)
+        with self.lock:
+            if key in self.values:
+                self.values.move_to_end(key)
+                self.last_used[key] = self.runs
+            return self.values.get(key)
 
     async def on_store(self, context, value):
         self.keep(context.cache_key_hash, value)
 
     def keep(self, key: str, value: Caching.CacheValue) -> None:
-        if self.is_new_run:
-            self.is_new_run = False
-            self.runs += 1
-            while self.values and self.runs - self.last_used[next(iter(self.values))] >= RECENT:
+        with self.lock:
+            if self.is_new_run:
+                self.is_new_run = False
+                self.runs += 1
+                while self.values and self.runs - self.last_used[next(iter(self.values))] >= RECENT:
+                    self.drop(next(iter(self.values)))
+            self.drop(key)
+            if _size(value) > LIMIT:  # it would push out all the others, and itself
+                return
+            self.values[key] = value
+            self.last_used[key] = self.runs
+            self.size += _size(value)
+            while self.size > LIMIT:
                 self.drop(next(iter(self.values)))
-        self.drop(key)
-        if _size(value) > LIMIT:  # it would push out all the others, and itself
-            return
-        self.values[key] = value
-        self.last_used[key] = self.runs
-        self.size += _size(value)
-        while self.size > LIMIT:
-            self.drop(next(iter(self.values)))
+
+    def clear(self) -> None:
+        with self.lock:
+            while self.values:
+                self.drop(next(iter(self.values)))
 
     def drop(self, key: str) -> None:
         if key in self.values:
             self.size -= _size(self.values.pop(key))
             del self.last_used[key]
+
+
+def cleared_with_the_hosts(cache: ChainCache):
+    """The host empties its own caches when it is asked to, and does not tell those beside them."""
+
+    @web.middleware
+    async def clear(request: web.Request, handler):
+        answer = await handler(request)
+        if request.method == "POST" and request.path in {"/free", "/api/free"}:
+            asked = await request.json()
+            if asked.get("free_memory"):
+                cache.clear()
+        return answer
+
+    return clear
 
 
 def _size(value: Caching.CacheValue) -> int:

@@ -1,4 +1,5 @@
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 
 from ..coz.banded import resized
@@ -36,6 +37,7 @@ def read_pictures(images, sources):
     for k, (result, source) in enumerate(
         zip(results, one_for_each(sources, len(results)), strict=True)
     ):
+        throw_exception_if_processing_interrupted()
         references.append(resized(source, *result.shape[-2:]).clamp(0, 1))
         sizes = [
             f"{percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
@@ -73,6 +75,7 @@ def read_chains(chains):
     lines = []
     for layer in range(2, depth + 1):
         for k, chain in enumerate(chains):
+            throw_exception_if_processing_interrupted()
             frame, view = chain.frames[layer], chain.frames[layer - 1]
             lq = crop(view, chain.windows[layer - 1])
             name = f"chain {k + 1}, " if len(chains) > 1 else ""

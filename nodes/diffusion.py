@@ -54,8 +54,12 @@ def require_finite(values: Tensor, maker: str, way_out: str) -> Tensor:
 def encode(vae, image: Tensor, model) -> Tensor:
     """The view as the VAE's latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
-    padded = pad_to_multiple(image, max(MULTIPLE_OF, 2 * vae.spacial_compression_encode()))
-    latent = vae.encode(to_image(padded)).float()
+    padded = to_image(
+        pad_to_multiple(image, max(MULTIPLE_OF, 2 * vae.spacial_compression_encode()))
+    )
+    # A VAE of videos takes a batch for the frames of one.
+    parts = padded.split(1) if vae.latent_dim == 3 else [padded]
+    latent = torch.cat([vae.encode(part) for part in parts]).float()
     expected = model.get_model_object("latent_format").latent_channels
     if latent.shape[1] != expected:
         raise ValueError(

@@ -90,7 +90,7 @@ def with_lora(clip, path: Path, strength: float):
             "Qwen2.5-VL-3B-Instruct"
         )
     patches = comfy.lora.load_lora(lora, places, log_missing=False)
-    if wrong := misfit(patches, network.state_dict()):
+    if wrong := misfit(patches, network):
         target, found, expected = wrong
         raise ValueError(
             f"{path.name} does not fit vlm: its layer for {target} is {found}, the model's {expected}. "

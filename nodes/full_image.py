@@ -2,7 +2,6 @@ import json
 from itertools import islice
 
 import comfy.model_management
-import torch
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder
 from comfy_execution.utils import get_executing_context
@@ -280,7 +279,7 @@ def require_memory(height: int, width: int, scale: float, passes: int) -> None:
     for _ in range(passes):
         height, width = enlarged(height, scale), enlarged(width, scale)
         needed += height * width * 3 * 4
-    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
     if needed > free:
         raise ValueError(
             f"the result would have {width} x {height} pixels, {needed / 1e9:.1f} GB with what leads to it, and "

@@ -3,6 +3,7 @@ import math
 
 import comfy.lora
 import comfy.lora_convert
+import comfy.utils
 from comfy.weight_adapter import LoRAAdapter
 from comfy_api.latest import io
 
@@ -19,21 +20,23 @@ ENCODER = (UPSTREAM + "SR_VAE/vae_encoder_20001.pt", "vae", "loras")
 LIKELY = "coz|20001"
 
 
-def shape_in(state: dict, target) -> tuple[int, int]:
+def shape_in(network, target) -> tuple[int, int]:
     """Rows and columns of the weight that a patch is for, or of the slice of it."""
-    name, (axis, _, length) = (target, (0, 0, 0)) if isinstance(target, str) else target[:2]
-    shape = list(state[name].shape)
+    name, place = (target, None) if isinstance(target, str) else target[:2]
+    axis, _, length = place or (0, 0, 0)  # none where the host only reorders the weight's rows
+    # Not the state dict's: of packed weights, as of GGUF and nvfp4, it has the bytes.
+    shape = list(comfy.utils.get_attr(network, name).shape)
     shape[axis] = length or shape[axis]
     return shape[0], math.prod(shape[1:])
 
 
-def misfit(patches: dict, state: dict) -> tuple[str, str, str] | None:
+def misfit(patches: dict, network) -> tuple[str, str, str] | None:
     """(layer, its size, the model's) of the first LoRA layer that is not of the model's shape."""
     for target, patch in patches.items():
         if isinstance(patch, LoRAAdapter):
-            up, down, *_, reshape = patch.weights
-            found, expected = (up.shape[0], down[0].numel()), shape_in(state, target)
-            if reshape is None and found != expected:
+            up, down, _, mid, _, reshape = patch.weights
+            found, expected = (up.shape[0], down[0].numel()), shape_in(network, target)
+            if mid is None and reshape is None and found != expected:
                 return target, "{} x {}".format(*found), "{} x {}".format(*expected)
     return None
 
@@ -55,7 +58,7 @@ def model_patches(model, weights: SRWeights, name: str) -> dict:
             f"{len(lost)} have none. It is made for another base model or another depth. The "
             "Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
         )
-    if wrong := misfit(patches, model.model.state_dict()):
+    if wrong := misfit(patches, model.model):
         target, found, expected = wrong
         raise ValueError(
             f"{name} does not fit model ({family}): its layer for {target} is {found}, the model's "

@@ -1,3 +1,4 @@
+import comfy.model_management
 import numpy as np
 import torch
 from aiohttp import web
@@ -51,4 +52,5 @@ class CoZSamplePicture(io.ComfyNode):
     def execute(cls, picture) -> io.NodeOutput:
         with Image.open(PICTURES / picture) as file:
             pixels = np.array(file.convert("RGB"))
-        return io.NodeOutput(torch.from_numpy(pixels)[None].float() / 255)
+        image = torch.from_numpy(pixels)[None].to(comfy.model_management.intermediate_device())
+        return io.NodeOutput(image.float() / 255)

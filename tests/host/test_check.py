@@ -143,6 +143,16 @@ def test_results_of_other_sizes_are_refused(node):
         )
 
 
+def test_it_can_be_stopped_between_pictures_and_frames(node, make_chain):
+    import comfy.model_management
+
+    pictures = {"image": [noise(2, 8, 8, 3)], "source": [noise(1, 4, 4, 3)]}
+    for inputs in (pictures, {"chain": [make_chain()]}):
+        comfy.model_management.interrupt_current_processing()
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            node("CoZDetailMap").execute(**inputs)
+
+
 def test_a_chain_alone_or_two_pictures(node, make_chain):
     image = [noise(1, 8, 8, 3)]
     for inputs in ({}, {"image": image}, {"source": image}, {"image": image, "chain": [1]}):

@@ -38,10 +38,16 @@ USED = {
     "comfy.lora.model_lora_keys_unet": ["lora.py(_, _)"],
     "comfy.lora_convert.convert_lora": ["lora.py(_)"],
     "comfy.model_management.get_free_memory": ["full_image.py(_)"],
-    "comfy.model_management.intermediate_device": ["host.py()", "saved.py()"],
+    "comfy.model_management.intermediate_device": [
+        "full_image.py()",
+        "host.py()",
+        "sample.py()",
+        "saved.py()",
+    ],
     "comfy.model_management.raise_non_oom": ["tiles.py(_)"],
     "comfy.model_management.soft_empty_cache": ["tiles.py()"],
     "comfy.model_management.throw_exception_if_processing_interrupted": [
+        "detail.py()",
         "ensemble.py()",
         "measure.py()",
         "tile_prompts.py()",
@@ -87,6 +93,7 @@ USED = {
         "tiles.py(_)",
         "video.py(_)",
     ],
+    "comfy.utils.get_attr": ["lora.py(_, _)"],
     "comfy.utils.calculate_parameters": ["qwen.py(_)"],
     "comfy.utils.convert_old_quants": ["qwen.py", "qwen.py(_, metadata)"],
     "comfy.utils.load_torch_file": ["qwen.py", "qwen.py(_, safe_load, return_metadata)"],
@@ -115,6 +122,7 @@ USED = {
     "nodes.common_ksampler": ["refine.py(_, _, _, _, _, _, _, _, _, _)"],
     "server.PromptServer": ["__init__.py"],
     "server.PromptServer.instance": ["host.py"],
+    "server.PromptServer.instance.app": ["__init__.py"],
     "server.PromptServer.instance.routes": ["__init__.py"],
 }
 """Name in the host -> the files of nodes/ that take it by their imports, each with what it calls it
@@ -142,6 +150,7 @@ OF_OBJECTS = {
     ],
     "comfy.sd.VAE.decode": ["diffusion.py(_)"],
     "comfy.sd.VAE.encode": ["diffusion.py(_)"],
+    "comfy.sd.VAE.latent_dim": ["diffusion.py"],
     "comfy.sd.VAE.first_stage_model": ["lora.py"],
     "comfy.sd.VAE.patcher": ["lora.py"],
     "comfy.sd.VAE.spacial_compression_encode": ["diffusion.py()"],

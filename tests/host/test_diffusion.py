@@ -1,5 +1,6 @@
 """CoZ SR Step and CoZ Refine Step in the host, with diffusers and closed forms as oracles."""
 
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -237,3 +238,24 @@ def test_refine_names_a_scheduler_that_has_no_single_step(node, sd3, steps, deno
     expected = pytest.raises(ValueError, match="scheduler kl_optimal") if fails else nullcontext()
     with expected:
         assert node("CoZRefineStep").execute(*inputs, denoise, 0)[0].isfinite().all()
+
+
+def test_a_vae_of_videos_takes_a_batch_for_pictures(node, sd3):
+    """Of Wan's and Qwen-Image's structure; the host takes a batch for the frames of one video."""
+    import comfy.sd
+    from comfy.ldm.wan.vae import WanVAE
+
+    torch.manual_seed(0)
+    network = WanVAE(16, 16, temperal_downsample=[False, True, True])
+    weights = {  # the host's layers begin with none
+        name: torch.randn_like(weight) / 10 for name, weight in network.state_dict().items()
+    }
+    vae = comfy.sd.VAE(sd=weights)
+    diffusion = sys.modules[node("CoZSRStep").__module__]
+    images = torch.rand(3, 3, 32, 48)
+    with torch.inference_mode():
+        latents = diffusion.encode(vae, images, sd3.model)
+        alone = [diffusion.encode(vae, image, sd3.model) for image in images.split(1)]
+        assert latents.shape == (3, 16, 1, 4, 6)
+        assert torch.equal(latents, torch.cat(alone))
+        assert diffusion.decode(vae, latents, 30, 40)[0].shape == (3, 30, 40, 3)

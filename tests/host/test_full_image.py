@@ -1,6 +1,7 @@
 """Full-Image SR in the host's real executor: whole pictures in tiles, a text for each."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -256,6 +257,19 @@ def test_alpha_is_dropped_and_grey_repeated(enlarge, node):
 def test_bad_input_is_refused(enlarge, image, inputs, message):
     with pytest.raises(RuntimeError, match=message):
         enlarge(image, **inputs)
+
+
+def test_memory_is_counted_where_the_result_lies(node, monkeypatch):
+    import comfy.model_management
+
+    monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(
+        comfy.model_management,
+        "get_free_memory",
+        lambda device: 0 if device.type == "meta" else 1e12,
+    )
+    with pytest.raises(ValueError, match=r"0\.0 GB of memory are free"):
+        sys.modules[node("CoZFullImage").__module__].require_memory(8, 8, 4.0, 1)
 
 
 def test_out_of_memory_halves_the_tile_and_goes_on(enlarge, node, monkeypatch):

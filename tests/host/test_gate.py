@@ -1,6 +1,7 @@
 """What Chain Loop measures after each step, and the end of a chain by it."""
 
 import json
+import time
 from math import inf
 
 import pytest
@@ -10,6 +11,7 @@ from coz.consistency import agreement
 from coz.detail import invented
 from coz.resample import crop, resize
 from tools.client import run_prompt
+from tools.frontend import post
 from tools.server import serve
 
 from .prompts import chain_prompt, kept_prompt, steps_run
@@ -219,6 +221,16 @@ def test_a_real_server_runs_only_what_is_new(server):
     assert run(steps=3, stop_below=100.0) == ([], 2)
     assert run(steps=4) == ([4], 5)
     assert run(steps=2, consistency=1.0)[0] == [2]  # step 1 is corrected, not run again
+
+
+def test_a_cache_that_the_host_empties_is_empty(server):
+    prompt = server_prompt(center_y=0.2)
+    assert steps_run(run_prompt(server, prompt).executed) == [1, 2, 3, 4]
+    post(f"{server}/free", {"unload_models": True})
+    assert steps_run(run_prompt(server, prompt).executed) == []
+    post(f"{server}/free", {"free_memory": True})
+    time.sleep(1)  # the host's own thread empties its caches when it wakes
+    assert steps_run(run_prompt(server, prompt).executed) == [1, 2, 3, 4]
 
 
 def test_a_server_that_keeps_nothing_runs_each_step_once():

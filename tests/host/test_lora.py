@@ -102,6 +102,32 @@ def test_lora_of_another_width(load, sd3, coz_files):
         load(sd3.model, sd3.vae, "wide.safetensors")
 
 
+def test_layers_whose_rows_the_host_reorders(load, sd3, coz_files, step):
+    """As TSD-SR's file has them."""
+    from safetensors.torch import save_file
+
+    weights = {}
+    for name, rows in (
+        ("norm_out.linear", 128),
+        ("transformer_blocks.1.norm1_context.linear", 128),
+    ):
+        weights[f"transformer.{name}.lora_A.weight"] = torch.rand(4, 128) / 10
+        weights[f"transformer.{name}.lora_B.weight"] = torch.rand(2 * rows, 4) / 10
+    save_file(weights, coz_files.folder / "norm_out.safetensors")
+    model, _ = load(sd3.model, sd3.vae, "norm_out.safetensors")
+    image, positive = torch.rand(1, 32, 32, 3), conditioning()
+    plain, changed = (step(each, sd3.vae, positive, image) for each in (sd3.model, model))
+    assert relative(changed, plain) > 1e-3
+
+
+def test_packed_weights_have_the_shape_that_they_stand_for(load, sd3, coz_files, monkeypatch):
+    """GGUF's state dict has the bytes: 34 for 32 values."""
+    packed = {name: weight.repeat(1, 2) if weight.ndim == 2 else weight
+        for name, weight in sd3.model.model.state_dict().items()}  # fmt: skip
+    monkeypatch.setattr(sd3.model.model, "state_dict", lambda: packed)
+    load(sd3.model, sd3.vae, FILES[0])
+
+
 def test_sd15_lora_on_sd3(load, sd3, coz_files):
     from safetensors.torch import save_file
 

@@ -7,6 +7,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tools.client import run_prompt
@@ -27,6 +28,14 @@ def test_only_the_bundled_pictures_are_served(server):
     for name in ("README.md", "../README.md", "../pictures/coffee.png", "..", ".", ""):
         with pytest.raises(urllib.error.HTTPError, match="404"):
             pictures(server, name)
+
+
+def test_a_sample_lies_where_the_hosts_pictures_do(node, monkeypatch):
+    import comfy.model_management
+
+    # With --gpu-only that is the card; meta stands for any device that is not the CPU.
+    monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
+    assert node("CoZSamplePicture").execute("coffee.png")[0].device.type == "meta"
 
 
 def test_source_is_shown_with_its_size_and_target(server):
