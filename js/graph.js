@@ -16,9 +16,6 @@ const linkInto = (node, name) => slotLink(node, node.findInputSlot(name))
 /** @param {any} node @param {number} slot */
 const slotLink = (node, slot) => node.graph?.getLink(node.inputs[slot]?.link)
 
-/** @param {any} node @param {string} name */
-export const isLinked = (node, name) => Boolean(linkInto(node, name))
-
 /** The node that stands for a subgraph in the graph around it. @param {any} graph */
 function nodeAround(graph) {
   const nodes = allGraphs().flatMap(({ nodes }) => nodes)
@@ -42,34 +39,59 @@ export function widgetOf(node, name) {
 }
 
 /**
- * The node that feeds an input, beyond reroutes and the borders of subgraphs.
+ * The node that feeds an input of a run, beyond reroutes, bypassed nodes and the borders of
+ * subgraphs; null where nothing comes.
  *
  * @param {any} node
- * @param {string} input
+ * @param {string} name of an input
  */
-export const feederOf = (node, input) => startOf(node.graph, linkInto(node, input))
+export const feederOf = (node, name) =>
+  startOf(node.graph, linkInto(node, name), node.inputs[node.findInputSlot(name)]?.type)
+
+const MUTED = 2
+const BYPASSED = 4
 
 /**
  * @param {any} graph
  * @param {any} link
+ * @param {string} type that the fed input takes
  * @returns {any}
  */
-function startOf(graph, link) {
+function startOf(graph, link, type) {
   if (!link) return null
   const node = graph.getNodeById(link.origin_id)
   if (!node) {
     const outer = nodeAround(graph)
-    return outer ? startOf(outer.graph, slotLink(outer, link.origin_slot)) : null
+    return outer ? startOf(outer.graph, slotLink(outer, link.origin_slot), type) : null
   }
-  if (node.isSubgraphNode())
-    return startOf(node.subgraph, node.subgraph.outputNode.slots[link.origin_slot].getLinks()[0])
-  if (node.type === "Reroute") return startOf(graph, slotLink(node, 0))
+  if (node.mode === MUTED) return null
+  if (node.mode === BYPASSED) return startOf(graph, passedLink(node, link.origin_slot, type), type)
+  if (node.isSubgraphNode()) {
+    const output = node.subgraph.outputNode.slots[link.origin_slot]
+    return startOf(node.subgraph, output.getLinks()[0], type)
+  }
+  if (node.type === "Reroute") return startOf(graph, slotLink(node, 0), type)
   return node
+}
+
+/**
+ * The link that a bypassed node passes on, chosen as the frontend's ExecutableNodeDTO does.
+ *
+ * @param {any} node
+ * @param {number} output
+ * @param {string} type
+ */
+function passedLink({ graph, inputs }, output, type) {
+  const same = inputs.filter((/** @type {any} */ input) => input.type === type)
+  const passed = [inputs[output], ...same, ...inputs].find(
+    (input) => input && globalThis.LiteGraph.isValidConnection(input.type, type),
+  )
+  return graph.getLink(passed?.link)
 }
 
 /** The input that sets a node's target in place of its two numbers. @param {any} node */
 export const targetInput = (node) =>
-  ["mask", "chain"].find((name) => isLinked(node, name)) ??
+  ["mask", "chain"].find((name) => feederOf(node, name)) ??
   ["center_x", "center_y"].find((name) => !widgetOf(node, name))
 
 /** @param {any} node @param {number} x @param {number} y */

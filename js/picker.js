@@ -1,7 +1,7 @@
 // @ts-check
 // The target picker: the connected picture on the node, with the windows that will be cut from it.
 import { app } from "../../scripts/app.js"
-import { isLinked, setTarget, targetInput, widgetOf } from "./graph.js"
+import { feederOf, setTarget, targetInput, widgetOf } from "./graph.js"
 import { texts } from "./language.js"
 import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
 import { drawOverlay } from "./picker/overlay.js"
@@ -170,6 +170,7 @@ export function attachPicker(node) {
       size,
       blocked,
       target(),
+      Boolean(feederOf(node, "image")),
       WIDGETS[type].map((name) => widgetOf(node, name)?.value),
       [root.clientWidth, root.clientHeight],
     ])
@@ -185,7 +186,7 @@ export function attachPicker(node) {
     root.style.cursor = size && !blocked ? "crosshair" : "default"
     root.title = size && !blocked ? text("help") : ""
     root.ariaLabel = root.title
-    const key = size ? blocked : isLinked(node, "image") ? "run" : "connect"
+    const key = size ? blocked : feederOf(node, "image") ? "run" : "connect"
     note.textContent = key ? text(/** @type {Parameters<typeof text>[0]} */ (key)) : ""
     note.style.background = size ? "rgba(0, 0, 0, 0.6)" : "none"
     note.style.color = size ? "white" : "inherit"

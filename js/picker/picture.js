@@ -33,7 +33,7 @@ const viewUrl = (file) => api.apiURL(fileAddress(file))
 function urlOf(node) {
   const isSample = node.type === "CoZSamplePicture"
   const name = widgetOf(node, isSample ? "picture" : "image")?.value
-  if (node.mode !== 0 || typeof name !== "string") return null
+  if (typeof name !== "string") return null
   if (isSample) return api.apiURL(`/chain_of_zoom/pictures/${encodeURIComponent(name)}`)
   if (node.type !== "LoadImage" && node.type !== "LoadImageOutput") return null
   const [, path, type = "input"] = /** @type {string[]} */ (/^(.*?)(?: \[(\w+)\])?$/s.exec(name))

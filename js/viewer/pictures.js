@@ -1,6 +1,9 @@
 // @ts-check
 
-/** Pixels kept decoded, four bytes each. Two frames of 2048 x 2048 with their reductions are 11 M. */
+/**
+ * Pixels kept decoded beside the source, four bytes each. Two frames of 2048 x 2048 with their
+ * reductions are 11 M.
+ */
 const LIMIT = 80e6
 
 const SMALLEST = 64
@@ -61,6 +64,8 @@ export class Pictures {
     this.decoded.set(address, sizes)
     let pixels = 0
     for (const [name, pictures] of [...this.decoded].reverse()) {
+      // A source may be over the limit alone: it and the frames in it would drop each other.
+      if (name === this.addresses[0]) continue
       pixels += pictures.reduce((sum, { width, height }) => sum + width * height, 0)
       if (pixels <= LIMIT || name === address) continue
       pictures.forEach((picture) => picture.close())

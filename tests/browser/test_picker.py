@@ -243,6 +243,12 @@ def test_a_linked_target_is_shown_and_never_written(editor, renderer):
     expect(note(editor)).to_have_text("the mask sets the target")
 
 
+def loop_inputs(editor):
+    """What the prompt gives the one Chain Loop."""
+    (loop,) = (node for node in editor.prompt().values() if node["class_type"] == LOOP)
+    return loop["inputs"]
+
+
 def test_in_a_subgraph_it_writes_the_widgets_of_the_node_outside(editor):
     build(editor, "classic", chain("rocket.jpg"))
     editor.run(
@@ -252,6 +258,7 @@ def test_in_a_subgraph_it_writes_the_widgets_of_the_node_outside(editor):
             const [inner] = subgraph.nodes
             for (const name of ['center_x', 'center_y'])
                 subgraph.addInput(name, 'FLOAT').connect(inner.inputs[inner.findInputSlot(name)], inner)
+            subgraph.addInput('mask', 'MASK').connect(inner.inputs[inner.findInputSlot('mask')], inner)
             app.canvas.openSubgraph(subgraph, node)
         }"""
     )
@@ -262,8 +269,60 @@ def test_in_a_subgraph_it_writes_the_widgets_of_the_node_outside(editor):
             .filter(widget => widget.name.startsWith('center_')).map(widget => widget.value)"""
     )
     assert outer == pytest.approx([0.7, 0.3], abs=3e-3)
-    (loop,) = (node for node in editor.prompt().values() if node["class_type"] == LOOP)
-    assert [loop["inputs"]["center_x"], loop["inputs"]["center_y"]] == outer
+    inputs = loop_inputs(editor)
+    assert [inputs["center_x"], inputs["center_y"]] == outer
+    assert "mask" not in inputs
+    editor.run(
+        """() => {
+            const mask = LiteGraph.createNode('SolidMask')
+            app.rootGraph.add(mask)
+            const outer = app.rootGraph.nodes.find(node => node.isSubgraphNode())
+            mask.connect(0, outer, outer.findInputSlot('mask'))
+        }"""
+    )
+    expect(note(editor)).to_have_text("the mask sets the target")
+    assert "mask" in loop_inputs(editor)
+
+
+def test_a_mask_that_does_not_come_leaves_the_target_free(editor):
+    build(editor, "classic", chain("rocket.jpg"))
+    editor.run(
+        """() => {
+            const [mask, invert] = ['SolidMask', 'InvertMask'].map(type => {
+                const node = LiteGraph.createNode(type)
+                app.graph.add(node)
+                node.pos = [0, 600]
+                return node
+            })
+            const loop = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
+            mask.connect(0, invert, 0)
+            invert.connect(0, loop, loop.findInputSlot('mask'))
+        }"""
+    )
+    always, muted, bypassed = 0, 2, 4
+    for i, (mask, invert, comes) in enumerate(
+        [
+            (always, always, True),
+            (always, muted, False),
+            (always, bypassed, True),
+            (muted, bypassed, False),
+            (bypassed, bypassed, False),
+        ]
+    ):
+        editor.run(
+            """modes => {
+                for (const [type, mode] of Object.entries(modes))
+                    app.graph.nodes.find(node => node.type === type).mode = mode
+            }""",
+            {"SolidMask": mask, "InvertMask": invert},
+        )
+        expect(note(editor)).to_have_text("the mask sets the target" if comes else "")
+        before = target(editor)
+        place = 0.3 + i / 10
+        editor.page.mouse.click(*point(wait_for_picture(editor, 640, 427), place, place))
+        picked = pytest.approx([place, place], abs=3e-3)
+        assert target(editor) == (before if comes else picked)
+        assert ("mask" in loop_inputs(editor)) == comes
 
 
 @RENDERERS

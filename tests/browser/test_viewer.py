@@ -442,6 +442,44 @@ def test_a_frame_is_drawn_within_a_sixtieth_of_a_second(editor, show, renderer):
     assert median < 50  # the aim is 16 ms; the machine may be busy
 
 
+def test_a_source_of_60_megapixels_is_kept(editor, viewer):
+    """With its reductions it is more than all that is kept else; the rest still makes room."""
+    fetched, dropped, left, closed = editor.run(
+        """async () => {
+            const {Pictures} = await import('/extensions/chain-of-zoom/viewer/pictures.js')
+            const fetched = [], closed = new Set(), decode = window.createImageBitmap
+            const picture = (name, width, height) =>
+                ({name, width, height, close: () => closed.add(name)})
+            window.createImageBitmap = async (from, options) => {
+                if (options) return picture(from.name, options.resizeWidth, options.resizeHeight)
+                const name = await from.text()
+                return name === 'source' ? picture(name, 9504, 6336) : picture(name, 2048, 2048)
+            }
+            const names = ['source', ...Array(16).keys()].map(String)
+            const get = async name => { fetched.push(name); return new Response(name) }
+            const pictures = new Pictures(names, get, () => {})
+            const show = async shown => {
+                shown.forEach(name => pictures.look(name, 1))
+                while (pictures.waiting.size) await new Promise(done => setTimeout(done))
+            }
+            try {
+                for (let i = 0; i < 4; i++) await show(['source', '0', '1'])
+                for (const name of names.slice(3)) await show([name])
+            } finally {
+                window.createImageBitmap = decode
+            }
+            const dropped = [...closed]
+            const left = pictures.look('source', 1)?.width
+            pictures.close()
+            return [fetched, dropped, left, closed.size]
+        }"""
+    )
+    assert fetched == ["source", *map(str, range(16))]
+    assert dropped == ["0", "1"]  # 14 pictures of 2048 x 2048 are kept
+    assert left == 9504
+    assert closed == len(fetched)
+
+
 def test_new_chain_here_aims_the_loop(editor, show):
     viewer = show("classic")
     fly(viewer, "4x")
