@@ -34,17 +34,20 @@ class Executor:
         )
         self.count = 0
 
-    def run(self, prompt, output="scales"):
-        """Ids of the nodes that ran."""
+    def execute(self, prompt, prompt_id, extra, outputs):
         from comfy.cli_args import args
         from server import PromptServer
 
-        self.count += 1
-        self.server.sent.clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(args, "cache_none", self.cache == "NONE")  # as the command line says
             patch.setattr(PromptServer, "instance", self.server, raising=False)
-            self.executor.execute(prompt, f"p{self.count}", {"client_id": "test"}, [output])
+            self.executor.execute(prompt, prompt_id, extra, outputs)
+
+    def run(self, prompt, output="scales"):
+        """Ids of the nodes that ran."""
+        self.count += 1
+        self.server.sent.clear()
+        self.execute(prompt, f"p{self.count}", {"client_id": "test"}, [output])
         errors = [data for event, data in self.server.sent if event == "execution_error"]
         if errors:
             raise RuntimeError(errors[0]["exception_message"])

@@ -305,5 +305,5 @@ def test_status_goes_to_the_page_that_queued_the_prompt(executor):
     to = []
     host.server.send_progress_text = lambda text, node, sid=None: to.append(sid)
     for place, extra in ((0.31, {"client_id": "mine"}), (0.32, {})):
-        host.executor.execute(chain_prompt(steps=1, center_x=place), "p", extra, ["scales"])
+        host.execute(chain_prompt(steps=1, center_x=place), "p", extra, ["scales"])
     assert set(to) == {"mine"}

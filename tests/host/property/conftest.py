@@ -257,7 +257,7 @@ def run(executor, folders, models, pack):
         host.server.sent.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # such as a NaN cast to a whole number
-            host.executor.execute(prompt, f"case {number}", {"client_id": "test"}, [last])
+            host.execute(prompt, f"case {number}", {"client_id": "test"}, [last])
         for event, data in host.server.sent:
             if event == "execution_error":
                 trace = "".join(data["traceback"])
