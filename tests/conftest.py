@@ -1,5 +1,6 @@
 import random
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,23 @@ def pytest_configure(config):
     if option.hypothesis_profile == "long" and not option.hypothesis_seed:
         option.hypothesis_seed = str(random.getrandbits(32))  # the other processes get it too
     config.pluginmanager.register(Cases(option.hypothesis_seed))
+
+
+@pytest.fixture
+def small_files():
+    """While it lasts, no file of this process may grow beyond so many bytes: a real error of write."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on files")
+
+    @contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(scope="session")

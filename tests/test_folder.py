@@ -219,19 +219,9 @@ def test_a_chain_too_large_to_load_is_not_saved(chain, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def small_disk():
-    """No file of this process may have more than 30 kB: a real error from the system's write."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_failed_save_leaves_nothing_and_loses_nothing(chain, saved, small_disk):
+def test_a_failed_save_leaves_nothing_and_loses_nothing(chain, saved, small_files):
     before = state_of(saved)
-    with pytest.raises(OSError, match="File too large"):
+    with small_files(30_000), pytest.raises(OSError, match="File too large"):
         write_chain(chain, saved.parent, "chain", 1)
     assert list(saved.parent.iterdir()) == [saved]
     assert state_of(saved) == before

@@ -99,7 +99,9 @@ def test_pictures_that_cannot_be_used_are_listed(folder, tmp_path, monkeypatch, 
 
 def test_a_full_disk_is_one_clear_line(folder, small_files, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    assert error_of([folder, "--metrics", "psnr", "--out", out], monkeypatch) == (
+    with small_files(100_000):
+        told = error_of([folder, "--metrics", "psnr", "--out", out], monkeypatch)
+    assert told == (
         f"error: the disk of {out} is full. Make room and run it again: what is done stays"
     )
     assert not [path for path in out.rglob("*") if path.is_file()]

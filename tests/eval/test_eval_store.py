@@ -58,7 +58,7 @@ def test_a_damaged_record_is_no_result(content, tmp_path):
 
 def test_a_full_disk_leaves_no_half_result(small_files, tmp_path):
     write_result(tmp_path, result())
-    with pytest.raises(OSError, match="too large"):
+    with small_files(100_000), pytest.raises(OSError, match="too large"):
         write_result(tmp_path, result(frames=(b"x" * 1000, b"x" * 300_000), key="new"))
     place = result_folder(tmp_path, "nearest", "a.png")
     assert [path.name for path in place.iterdir()] == ["x_1.png"]

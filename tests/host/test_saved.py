@@ -236,17 +236,10 @@ def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_full_disk_is_a_clear_error(output, executor):
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # bytes of any one file
-    try:
-        with pytest.raises(
-            RuntimeError, match=r"not be saved as .*a.chain: File too large. Nothing"
-        ):
-            executor.run(save_prompt("a/chain"), "save")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def test_a_full_disk_is_a_clear_error(output, executor, small_files):
+    error = pytest.raises(RuntimeError, match=r"not be saved as .*a.chain: File too large. Nothing")
+    with small_files(30_000), error:
+        executor.run(save_prompt("a/chain"), "save")
     assert list((output / "a").iterdir()) == []
     executor.run(save_prompt("a/chain"), "save")
     assert read_chain(output / "a" / "chain_00001_").steps == 3
