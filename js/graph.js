@@ -94,13 +94,26 @@ export const targetInput = (node) =>
   ["mask", "chain"].find((name) => feederOf(node, name)) ??
   ["center_x", "center_y"].find((name) => !widgetOf(node, name))
 
-/** @param {any} node @param {number} x @param {number} y */
-export function setTarget(node, x, y) {
-  for (const [name, value] of Object.entries({ center_x: x, center_y: y })) {
+/** So that Ctrl+Z goes back to here. */
+function remember() {
+  app.canvas.emitBeforeChange()
+  app.canvas.emitAfterChange()
+}
+
+/**
+ * Sets a node's target, at once and between two states to go back to: newer frontends count what
+ * changes soon after a state as a part of it.
+ *
+ * @param {any} node
+ * @param {{x: number, y: number}} target
+ */
+export function setTarget(node, target) {
+  remember()
+  for (const [name, value] of [["center_x", target.x], ["center_y", target.y]]) {
     const widget = widgetOf(node, name)
-    const inside = Math.min(Math.max(value, 0), 1)
-    widget.callback?.(inside, app.canvas, node) // rounds to the widget's step
-    widget.value = inside
+    widget.callback?.(value, app.canvas, node) // rounds to the widget's step
+    widget.value = value
   }
+  remember()
   app.canvas.setDirty(true, true)
 }

@@ -104,6 +104,12 @@ export function attachPicker(node) {
   let size = null
   /** @type {ReturnType<typeof pictureOf>} */
   let picture = null
+  /**
+   * What the pointer or a key holds. Written when it is let go, so that one Ctrl+Z takes it back.
+   *
+   * @type {Target | null}
+   */
+  let held = null
   let broken = ""
   let drawn = ""
 
@@ -131,21 +137,22 @@ export function attachPicker(node) {
 
   /** @returns {Target | null} */
   function target() {
+    if (held) return held
     if (!blocker()) return { x: widgetOf(node, "center_x").value, y: widgetOf(node, "center_y").value }
     const last = picture?.saved?.target
     return last ? { x: last[0], y: last[1] } : null
   }
 
   /** @param {number} x @param {number} y */
-  function aim(x, y) {
-    setTarget(node, x, y)
+  function hold(x, y) {
+    held = { x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) }
     refresh()
   }
 
-  /** Before and after a pick, so that Ctrl+Z takes back the pick and nothing else. */
-  function remember() {
-    app.canvas.emitBeforeChange()
-    app.canvas.emitAfterChange()
+  function letGo() {
+    if (held) setTarget(node, held)
+    held = null
+    refresh()
   }
 
   function layout() {
@@ -216,7 +223,7 @@ export function attachPicker(node) {
     const rect = root.getBoundingClientRect()
     const box = pictureBox()
     const zoom = root.clientWidth / rect.width
-    aim(
+    hold(
       ((event.clientX - rect.left) * zoom - box.x) / box.width,
       ((event.clientY - rect.top) * zoom - box.y) / box.height,
     )
@@ -227,7 +234,6 @@ export function attachPicker(node) {
     event.stopPropagation()
     root.focus({ preventScroll: true })
     root.setPointerCapture(event.pointerId)
-    remember()
     pick(event)
   })
   root.addEventListener("pointermove", (event) => {
@@ -236,8 +242,8 @@ export function attachPicker(node) {
   })
   root.addEventListener("pointerup", (event) => {
     if (event.button === 1) app.canvas.processMouseUp(event)
-    if (root.hasPointerCapture(event.pointerId)) remember()
   })
+  root.addEventListener("lostpointercapture", letGo)
   root.addEventListener("wheel", (event) => {
     // Nodes 2.0 hand the wheel to the canvas themselves.
     if (!globalThis.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event)
@@ -248,13 +254,10 @@ export function attachPicker(node) {
     if (!direction || !size || !at || blocker() || event.ctrlKey || event.metaKey || event.altKey) return
     event.preventDefault()
     event.stopPropagation()
-    if (!event.repeat) remember()
     const pixels = event.shiftKey ? 10 : 1
-    aim(at.x + (direction[0] * pixels) / size.width, at.y + (direction[1] * pixels) / size.height)
+    hold(at.x + (direction[0] * pixels) / size.width, at.y + (direction[1] * pixels) / size.height)
   })
-  root.addEventListener("keyup", (event) => {
-    if (event.key in KEYS && size && !blocker()) remember()
-  })
+  for (const end of ["keyup", "blur"]) root.addEventListener(end, letGo)
 
   const widget = node.addDOMWidget(NAME, "COZ_TARGET", root, {
     serialize: false,

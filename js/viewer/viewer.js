@@ -276,7 +276,7 @@ export class Viewer {
     const input = targetInput(loop)
     if (input) return this.say(text("taken", { input }))
     const [x, y] = places.targetOf(this.layers, this.view)
-    setTarget(loop, x, y)
+    setTarget(loop, { x, y })
     this.say(text("aimed", { x: x.toFixed(4), y: y.toFixed(4) }))
   }
 
