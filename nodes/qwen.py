@@ -5,7 +5,6 @@ pack, and looks at them first.
 """
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,9 @@ from comfy.text_encoders import llama, qwen_vl
 from comfy.text_encoders.omnigen2 import Qwen25_3BTokenizer
 from torch import Tensor
 
-from ..coz.lora import few
-from ..coz.weights import require_safetensors
-from .extractor_loader import MODEL_LINK
+from .qwen_weights import check_weights, read, sizes
 
 NAME = "qwen25vl"
-
-OTHERS = {3584: "7B", 5120: "32B", 8192: "72B"}
-"""Widths of the models whose output layer is another than their input layer, which it is not here."""
 
 PAD = 151643
 IMAGE_PAD = 151655
@@ -37,10 +31,6 @@ TEMPLATE = (
     "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 )
 """Qwen2.5-VL-3B-Instruct chat_template.json, a user's message alone."""
-
-HEAD = 128
-VISION_HEAD = 80
-"""Channels of an attention head, in a Qwen2.5-VL of any size."""
 
 USED: dict[Callable, set[str]] = {
     comfy.sd.CLIP: {"parameters", "state_dict", "model_options", "disable_dynamic"},
@@ -57,7 +47,7 @@ USED: dict[Callable, set[str]] = {
     comfy.utils.load_torch_file: {"safe_load", "return_metadata"},
     comfy.utils.convert_old_quants: {"metadata"},
 }
-"""What is called here of the host -> the parameters that it needs to have."""
+"""What is called of the host, here and by qwen_weights -> the parameters that it needs to have."""
 
 
 def check_host() -> None:
@@ -226,7 +216,8 @@ def load(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
     state = read(paths)
     name = paths[0].name
     config = sizes(state, name)
-    check_weights(state, config, name)
+    network = Network(config, torch.float32, "meta", comfy.ops.manual_cast)
+    check_weights(state, network.state_dict(), name)
     detected = comfy.sd.llama_detect([state])
     options = {"dtype": detected.get("dtype_llama"), f"{NAME}_model_config": config}
     if quantization := detected.get("llama_quantization_metadata"):
@@ -245,96 +236,3 @@ def load(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
 
 def load_patcher(paths: list[Path], disable_dynamic: bool = False):
     return load(paths, disable_dynamic).patcher
-
-
-def read(paths: list[Path]) -> dict[str, Tensor]:
-    """All weights under the names of the host's classes; they stay on disk until they are used."""
-    state = {}
-    for path in paths:
-        require_safetensors(path)
-        part, metadata = comfy.utils.load_torch_file(
-            str(path), safe_load=True, return_metadata=True
-        )
-        state |= comfy.utils.convert_old_quants(part, metadata=metadata)[0]
-    renamed = {"model.language_model.": "model.", "model.visual.": "visual."}
-    state = comfy.utils.state_dict_prefix_replace(state, renamed)
-    # The same as the input layer, and no layer of the host's class.
-    return {key: weight for key, weight in state.items() if not key.startswith("lm_head.")}
-
-
-def sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]:
-    """The model's measures, from weights that no quantisation packs."""
-    if any("visual.deepstack_merger_list." in key for key in state):
-        raise ValueError(
-            f"{name}: expected Qwen2.5-VL-3B, but found Qwen3-VL; load it with ComfyUI's own Load CLIP, "
-            "and connect that to the prompt extractor"
-        )
-    layer, block = "model.layers.0", "visual.blocks.0"
-    if not {"model.embed_tokens.weight", f"{layer}.self_attn.q_proj.bias"} <= state.keys():
-        raise ValueError(
-            f"{name}: expected Qwen2.5-VL-3B, but found {few(state)}; take the files of {MODEL_LINK}"
-        )
-    if not any(key.startswith("visual.") for key in state):
-        raise ValueError(
-            f"{name}: expected Qwen2.5-VL-3B with its visual weights (visual.*), but found the language "
-            f"model alone, which sees no pictures; take the files of {MODEL_LINK}, or a single file made "
-            "of all of them (7.5 GB in 16 bits), such as qwen_2.5_vl_fp16.safetensors of OmniGen2"
-        )
-    vocabulary, width = state["model.embed_tokens.weight"].shape
-    if width in OTHERS:
-        raise ValueError(
-            f"{name}: expected Qwen2.5-VL-3B (2048 wide), but found the {OTHERS[width]} model ({width} wide); "
-            f"take the files of {MODEL_LINK}"
-        )
-    try:
-        vision_width = len(state[f"{block}.norm1.weight"])
-        return {
-            "text": {
-                "vocab_size": vocabulary,
-                "hidden_size": width,
-                "intermediate_size": len(state[f"{layer}.mlp.gate_proj.weight"]),
-                "num_hidden_layers": count(state, r"model\.layers\.(\d+)\."),
-                "num_attention_heads": len(state[f"{layer}.self_attn.q_proj.bias"]) // HEAD,
-                "num_key_value_heads": len(state[f"{layer}.self_attn.k_proj.bias"]) // HEAD,
-            },
-            "vision": {
-                "hidden_size": vision_width,
-                "intermediate_size": len(state[f"{block}.mlp.gate_proj.bias"]),
-                "num_heads": vision_width // VISION_HEAD,
-                "num_layers": count(state, r"visual\.blocks\.(\d+)\."),
-            },
-        }
-    except KeyError as error:
-        raise ValueError(incomplete(name, [str(error.args[0])])) from error
-
-
-def count(state: dict[str, Tensor], pattern: str) -> int:
-    return 1 + max(int(found[1]) for key in state if (found := re.match(pattern, key)))
-
-
-def check_weights(state: dict[str, Tensor], config: dict, name: str) -> None:
-    """Every weight is there and of its shape: of what is missing the host only logs the names."""
-    expected = Network(config, torch.float32, "meta", comfy.ops.manual_cast).state_dict()
-    if lacking := [key for key in expected if key not in state]:
-        raise ValueError(incomplete(name, lacking))
-    layers = {key.rpartition(".")[0] for key in state if key.endswith(".comfy_quant")}
-    for key, weight in expected.items():
-        is_packed = key.endswith(".weight") and key.rpartition(".")[0] in layers
-        if not is_packed and state[key].shape != weight.shape:
-            raise ValueError(
-                f"{name}: expected its {key} to be {tuple(weight.shape)}, but found {tuple(state[key].shape)}; "
-                f"take the files of {MODEL_LINK}"
-            )
-    scaled = [key for key in state if re.search(r"\.weight_scale(_inv)?$", key)]
-    if foreign := [key for key in scaled if key.rpartition(".")[0] not in layers]:
-        raise ValueError(
-            f"{name}: expected weights as they are, or quantised for ComfyUI, but found {few(foreign)} "
-            f"of another program; take the files of {MODEL_LINK}"
-        )
-
-
-def incomplete(name: str, lacking: list[str]) -> str:
-    return (
-        f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named {few(lacking)}: it is incomplete, "
-        f"or quantised for another program; take the files of {MODEL_LINK}"
-    )

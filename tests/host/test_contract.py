@@ -95,9 +95,9 @@ USED = {
     ],
     "comfy.utils.get_attr": ["lora.py(_, _)"],
     "comfy.utils.calculate_parameters": ["qwen.py(_)"],
-    "comfy.utils.convert_old_quants": ["qwen.py", "qwen.py(_, metadata)"],
-    "comfy.utils.load_torch_file": ["qwen.py", "qwen.py(_, safe_load, return_metadata)"],
-    "comfy.utils.state_dict_prefix_replace": ["qwen.py(_, _)"],
+    "comfy.utils.convert_old_quants": ["qwen.py", "qwen_weights.py(_, metadata)"],
+    "comfy.utils.load_torch_file": ["qwen.py", "qwen_weights.py(_, safe_load, return_metadata)"],
+    "comfy.utils.state_dict_prefix_replace": ["qwen_weights.py(_, _)"],
     "comfy.weight_adapter.LoRAAdapter": ["lora.py"],
     "comfy_execution.graph_utils.ExecutionBlocker": ["gate.py(_)"],
     "comfy_execution.graph_utils.GraphBuilder": ["full_image.py()", "loop.py()"],
@@ -284,8 +284,8 @@ def moved(use: Use) -> str:
 
 
 def listed(table: dict[str, list[str]]) -> list:
-    """The uses as parameters; nodes/qwen.py is imported by a host that runs the VLM alone."""
-    marks = {"qwen.py": pytest.mark.since("0.27")}
+    """The uses as parameters; a host that runs no VLM does not import nodes/qwen.py."""
+    marks = dict.fromkeys(["qwen.py", "qwen_weights.py"], pytest.mark.since("0.27"))
     all_uses = [Use.read(name, text) for name, texts in table.items() for text in texts]
     return [pytest.param(use, marks=marks.get(use.file, ()), id=str(use)) for use in all_uses]
 

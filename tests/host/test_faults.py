@@ -405,4 +405,6 @@ def test_memory_stands_still_over_many_prompts(host, count, record_property):
         assert steps_run(run_prompt(host.url, prompt).executed) == [1, 2]
         resident.append(process.memory_info().rss)
     record_property("memory", [round(size / 1e6) for size in resident])
-    assert max(resident[SETTLED:]) <= 1.05 * resident[SETTLED - 1]
+    # The pictures differ in size, so memory goes up and down within a round of them.
+    last_round = resident[SETTLED - len(PICTURES) : SETTLED]
+    assert max(resident[SETTLED:]) <= 1.05 * max(last_round)
