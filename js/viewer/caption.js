@@ -20,7 +20,7 @@ export function describe(viewer) {
   write(prompt, written || text(note))
   prompt.classList.toggle("note", !written)
   told.title = written
-  const verdict = viewer.verdicts.get(viewer.verdictKey(step))
+  const verdict = viewer.verdicts.of(viewer.shown.chain, step)
   for (const [button, good] of [[buttons.good, true], [buttons.bad, false]]) {
     button.disabled = !written
     button.setAttribute("aria-pressed", String(verdict === good))

@@ -92,10 +92,30 @@ export function write(element, words) {
   if (element.textContent !== words) element.textContent = words
 }
 
+/** A source that is shown smaller than this beside the first frame has a place on the bar. */
+const WHOLE = 0.95
+
+/** @typedef {{name: string, factor: number, layer: number}} Scale */
+
+/**
+ * The scales that have a place on the bar.
+ *
+ * @param {number} whole factor at which the whole source is seen
+ * @returns {Scale[]}
+ */
+export function scalesOf(layers, whole) {
+  const scales = layers.map(({ factors: [x, y] }, layer) => {
+    const [across, down] = [factorText(x), factorText(y)]
+    return { layer, factor: x, name: across === down ? across : across + down }
+  })
+  const [, ...steps] = scales
+  return whole < WHOLE ? [{ layer: 0, factor: whole, name: text("all") }, ...steps] : steps
+}
+
 /**
  * Fills the scale bar: a button for each scale, at its place between the first and the last.
  *
- * @param {{name: string, factor: number, layer: number}[]} scales
+ * @param {Scale[]} scales
  * @param {(layer: number) => void} fly
  * @returns {{move: (factor: number, current: number) => void}}
  */

@@ -4,25 +4,20 @@ import { feederOf, setTarget, targetInput } from "../graph.js"
 import { fileAddress } from "../outputs.js"
 import { describe } from "./caption.js"
 import { drawView, layersIn } from "./draw.js"
+import { Flight } from "./flight.js"
 import { listen } from "./gestures.js"
-import { factorText, fillBar, makePanel, write } from "./panel.js"
+import { factorText, fillBar, makePanel, scalesOf, write } from "./panel.js"
 import { Pictures } from "./pictures.js"
 import * as places from "./places.js"
 import { chainsOf, keepView, keptView } from "./record.js"
 import { text } from "./texts.js"
-
-const LOOP = "CoZChainLoop"
+import { Verdicts } from "./verdicts.js"
 
 const KEY_ZOOM = 1.25
 const KEY_MOVE = 0.1 // of the view's shorter side
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
 
-/** A source that is shown smaller than this beside the first frame has a place on the bar. */
-const WHOLE = 0.95
-
-/** Milliseconds: a flight over a step of 4x, the longest flight, how long a message stays. */
-const FLIGHT = 450
-const LONGEST = 2500
+/** Milliseconds that a message stays. */
 const MESSAGE = 6000
 
 export class Viewer {
@@ -38,7 +33,7 @@ export class Viewer {
     this.view = null
     this.flight = null
     this.bicubic = false
-    this.verdicts = new Map()
+    this.verdicts = new Verdicts()
     this.bar = null
     this.listen()
     new ResizeObserver(() => this.resize()).observe(this.panel.stage)
@@ -163,13 +158,7 @@ export class Viewer {
     if (!this.shown || !this.size.width) return
     const { layers, size } = this
     const whole = places.magnification(layers, places.wholeOf(layers[0], size), size)
-    const scales = layers.map(({ factors: [x, y] }, layer) => {
-      const [across, down] = [factorText(x), factorText(y)]
-      return { layer, factor: x, name: across === down ? across : across + down }
-    })
-    if (whole < WHOLE) scales[0] = { layer: 0, factor: whole, name: text("all") }
-    else scales.shift()
-    this.bar = fillBar(this.panel.bar, scales, (layer) => this.flyTo(layer))
+    this.bar = fillBar(this.panel.bar, scalesOf(layers, whole), (layer) => this.flyTo(layer))
   }
 
   request() {
@@ -183,7 +172,11 @@ export class Viewer {
     if (!this.shown || !this.size.width) return
     if (!this.bar) this.measure()
     const { layers, size } = this
-    if (this.flight) this.advance()
+    if (this.flight) {
+      this.view = this.flight.view
+      if (this.view === this.flight.to) this.flight = null
+      else this.request()
+    }
     this.view = places.limited(layers, this.view ?? places.wholeOf(layers[0], size), size)
     const { pictures, chain, addresses } = this.shown
     drawView(this.context, this.sheet, layers, this.view, (layer, scale) => {
@@ -222,18 +215,8 @@ export class Viewer {
       this.go(to)
       return
     }
-    const steps = Math.abs(Math.log(this.view.span / to.span)) / Math.log(4)
-    const duration = Math.min(FLIGHT * Math.max(steps, 0.5), LONGEST)
-    this.flight = { from: this.view, to, start: performance.now(), duration }
+    this.flight = new Flight(this.view, to)
     this.request()
-  }
-
-  advance() {
-    const { from, to, start, duration } = this.flight
-    const t = Math.min(Math.max((performance.now() - start) / duration, 0), 1)
-    this.view = t < 1 ? places.between(from, to, t * t * (3 - 2 * t)) : to
-    if (t < 1) this.request()
-    else this.flight = null
   }
 
   key(key) {
@@ -272,7 +255,7 @@ export class Viewer {
   /** Sets the target of the loop that feeds this node to the middle of the view. */
   aimLoop() {
     const loop = feederOf(this.node, "chain")
-    if (loop?.type !== LOOP) return this.say(text("noLoop"))
+    if (loop?.type !== "CoZChainLoop") return this.say(text("noLoop"))
     const input = targetInput(loop)
     if (input) return this.say(text("taken", { input }))
     const [x, y] = places.targetOf(this.layers, this.view)
@@ -298,23 +281,10 @@ export class Viewer {
     else root.requestFullscreen().then(() => root.focus(), (error) => this.say(error.message))
   }
 
-  verdictKey(step) {
-    return `${this.shown.chain.layers[0].filename}/${step}`
-  }
-
   async mark(good) {
     const step = this.current - 1
-    const key = this.verdictKey(step)
-    const run = this.shown.chain.layers[0].filename
     try {
-      const answer = await api.fetchApi("/chain_of_zoom/preference", {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ run, step, good }),
-      })
-      const { added, error } = await answer.json()
-      if (error) throw new Error(error)
-      this.verdicts.set(key, good)
+      const added = await this.verdicts.give(this.shown.chain, step, good)
       this.say(text(added ? (good ? "markedGood" : "markedBad") : "markedBefore", { step }))
     } catch (error) {
       this.say(text("notMarked", { reason: error.message }), true)

@@ -1,0 +1,23 @@
+// @ts-check
+import { between } from "./places.js"
+
+/** Milliseconds: over a step of 4x, and the longest. */
+const STEP = 450
+const LONGEST = 2500
+
+/** The way from one view to another, from now on. */
+export class Flight {
+  constructor(from, to) {
+    this.from = from
+    this.to = to
+    this.start = performance.now()
+    const steps = Math.abs(Math.log(from.span / to.span)) / Math.log(4)
+    this.duration = Math.min(STEP * Math.max(steps, 0.5), LONGEST)
+  }
+
+  /** The view by now; `to` itself at the end. */
+  get view() {
+    const t = Math.max((performance.now() - this.start) / this.duration, 0)
+    return t < 1 ? between(this.from, this.to, t * t * (3 - 2 * t)) : this.to
+  }
+}
