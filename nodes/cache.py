@@ -38,6 +38,10 @@ class ChainCache(Caching.CacheProvider):
         self.is_new_run = False
         self.lock = Lock()
 
+    @property
+    def oldest(self) -> str:
+        return next(iter(self.values))
+
     def on_prompt_start(self, prompt_id):
         self.is_new_run = True
 
@@ -68,8 +72,8 @@ class ChainCache(Caching.CacheProvider):
             if self.is_new_run:
                 self.is_new_run = False
                 self.runs += 1
-                while self.values and self.runs - self.last_used[next(iter(self.values))] >= RECENT:
-                    self.drop(next(iter(self.values)))
+                while self.values and self.runs - self.last_used[self.oldest] >= RECENT:
+                    self.drop(self.oldest)
             self.drop(key)
             if _size(value) > LIMIT:  # it would push out all the others, and itself
                 return
@@ -77,12 +81,12 @@ class ChainCache(Caching.CacheProvider):
             self.last_used[key] = self.runs
             self.size += _size(value)
             while self.size > LIMIT:
-                self.drop(next(iter(self.values)))
+                self.drop(self.oldest)
 
     def clear(self) -> None:
         with self.lock:
             while self.values:
-                self.drop(next(iter(self.values)))
+                self.drop(self.oldest)
 
     def drop(self, key: str) -> None:
         if key in self.values:
