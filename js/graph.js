@@ -31,9 +31,11 @@ function nodeAround(graph) {
  * @returns {any}
  */
 export function widgetOf(node, name) {
+  const own = node.widgets?.find((/** @type {any} */ widget) => widget.name === name)
   const link = linkInto(node, name)
-  if (!link) return node.widgets?.find((/** @type {any} */ widget) => widget.name === name)
-  const outer = node.graph.getNodeById(link.origin_id) ? null : nodeAround(node.graph)
+  if (!link) return own
+  if (node.graph.getNodeById(link.origin_id)) return feederOf(node, name) ? null : own
+  const outer = nodeAround(node.graph)
   const input = outer?.inputs[link.origin_slot]
   return input ? widgetOf(outer, input.widget?.name ?? input.name) : null
 }

@@ -5,7 +5,7 @@ import { feederOf, setTarget, targetInput, widgetOf } from "./graph.js"
 import { texts } from "./language.js"
 import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
 import { drawOverlay } from "./picker/overlay.js"
-import { forgetRun, pictureOf } from "./picker/picture.js"
+import { forget, pictureOf } from "./picker/picture.js"
 
 /** @typedef {import("./picker/geometry.js").Target} Target */
 /** @typedef {import("./picker/geometry.js").Window} Window */
@@ -110,7 +110,7 @@ export function attachPicker(node) {
    * @type {Target | null}
    */
   let held = null
-  let broken = ""
+  let pointer = 0
   let drawn = ""
 
   const blocker = () => targetInput(node)
@@ -139,7 +139,7 @@ export function attachPicker(node) {
   function target() {
     if (held) return held
     if (!blocker()) return { x: widgetOf(node, "center_x").value, y: widgetOf(node, "center_y").value }
-    const last = picture?.saved?.target
+    const last = picture?.target
     return last ? { x: last[0], y: last[1] } : null
   }
 
@@ -150,8 +150,9 @@ export function attachPicker(node) {
   }
 
   function letGo() {
-    if (held) setTarget(node, held)
+    const target = held
     held = null
+    if (target && !blocker()) setTarget(node, target)
     refresh()
   }
 
@@ -165,7 +166,6 @@ export function attachPicker(node) {
   function refresh() {
     if (!node.graph || !root.isConnected) return
     picture = pictureOf(node)
-    if (picture?.url === broken) picture = null
     if (picture && image.getAttribute("src") !== picture.url) image.src = picture.url
     if (!picture) {
       image.removeAttribute("src")
@@ -209,8 +209,7 @@ export function attachPicker(node) {
     refresh()
   })
   image.addEventListener("error", () => {
-    if (picture?.saved) forgetRun(picture.saved)
-    else if (picture) broken = picture.url
+    if (picture) forget(picture)
     refresh()
   })
   new ResizeObserver(() => {
@@ -230,10 +229,15 @@ export function attachPicker(node) {
   }
   root.addEventListener("pointerdown", (event) => {
     if (event.button === 1) app.canvas.processMouseDown(event)
-    if (event.button !== 0 || !size || blocker()) return
+    if (!event.isPrimary && root.hasPointerCapture(pointer)) {
+      held = null // a pinch: the graph's
+      root.releasePointerCapture(pointer)
+    }
+    if (!event.isPrimary || event.button !== 0 || !size || blocker()) return
     event.stopPropagation()
     root.focus({ preventScroll: true })
-    root.setPointerCapture(event.pointerId)
+    pointer = event.pointerId
+    root.setPointerCapture(pointer)
     pick(event)
   })
   root.addEventListener("pointermove", (event) => {
@@ -250,6 +254,7 @@ export function attachPicker(node) {
   })
   root.addEventListener("keydown", (event) => {
     const direction = KEYS[/** @type {keyof KEYS} */ (event.key)]
+    if (!direction) letGo() // it may be the key that runs the workflow
     const at = target()
     if (!direction || !size || !at || blocker() || event.ctrlKey || event.metaKey || event.altKey) return
     event.preventDefault()

@@ -43,7 +43,7 @@ export function attachViewer(node) {
       if (viewer.chains.length) return
       const output = await pastOutput(node, "coz_layers")
       if (!node.graph) return
-      viewer.receive(output)
+      viewer.receive(keptOutput(node) ?? output) // run again meanwhile
       viewer.recall()
     })
   })

@@ -17,8 +17,11 @@ import { fileAddress, keptOutput, locator, pastOutput } from "../outputs.js"
  * @type {Map<string, {saved: Saved, key: string}>}
  */
 const runs = new Map()
-/** Nodes whose history has been asked for. @type {Set<string>} */
-const asked = new Set()
+/** Nodes whose history has been asked for; another visit of a workflow's tab makes new ones. */
+const asked = new WeakSet()
+/** Files that the browser could not show: TIFF, for one. @type {Set<string>} */
+const broken = new Set()
+api.addEventListener("reconnected", () => broken.clear())
 
 /** @param {any} node */
 const keyOf = (node) => `${app.rootGraph.id}/${locator(node)}`
@@ -55,10 +58,10 @@ function originOf(node) {
 }
 
 /**
- * What there is to show of a node's picture, newest knowledge first.
+ * What there is to show of a node's picture: the file that is connected, else what the last run got.
  *
  * @param {any} node
- * @returns {{url: string, saved?: Saved} | null}
+ * @returns {{url: string, file?: string, saved?: Saved, target?: Saved["target"]} | null}
  */
 export function pictureOf(node) {
   const origin = originOf(node)
@@ -68,10 +71,16 @@ export function pictureOf(node) {
   if (saved && saved.filename !== runs.get(id)?.saved.filename)
     runs.set(id, { saved, key: origin.key })
   const run = runs.get(id)
-  if (run?.key === origin.key) return { url: viewUrl(run.saved), saved: run.saved }
-  if (origin.url) return { url: origin.url }
-  if (!run && !asked.has(id)) {
-    asked.add(id)
+  const last = run?.key === origin.key ? run.saved : undefined
+  const file = origin.url
+  if (file && !broken.has(file)) {
+    // Fetched anew after each run: another picture may lie there under the same name.
+    const mark = last ? `${file.includes("?") ? "&" : "?"}after=${encodeURIComponent(last.filename)}` : ""
+    return { url: file + mark, file, target: last?.target }
+  }
+  if (last) return { url: viewUrl(last), saved: last, target: last.target }
+  if (!run && !asked.has(node)) {
+    asked.add(node)
     pastOutput(node, "coz_source").then((output) => {
       if (output && !runs.has(id)) runs.set(id, { saved: output.coz_source[0], key: origin.key })
     })
@@ -79,7 +88,8 @@ export function pictureOf(node) {
   return null
 }
 
-/** Forget a run's picture that the server no longer has. @param {Saved} saved */
-export function forgetRun(saved) {
+/** Not to be shown again: the browser cannot, or the server no longer has it. */
+export function forget({ file, saved }) {
+  if (file) broken.add(file)
   for (const run of runs.values()) if (run.saved === saved) run.key = ""
 }

@@ -61,6 +61,7 @@ export function listen(root, canvas, on) {
 
   const wheel = (event) => {
     if (!isOurs(event)) return
+    if (event.composedPath().some(isScrolled)) return event.stopPropagation()
     event.preventDefault()
     event.stopPropagation()
     const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE : 1
@@ -69,6 +70,8 @@ export function listen(root, canvas, on) {
     on.end()
   }
   const touch = (event) => isOurs(event) && event.stopPropagation()
+  const isScrolled = ({ className, scrollHeight, clientHeight }) =>
+    className === "prompt" && scrollHeight > clientHeight
   const isOurs = (event) => event.composedPath().includes(root)
 
   // In front of everything else, as the graph would zoom with our pinches; and only with focus, so

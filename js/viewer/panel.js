@@ -87,6 +87,17 @@ export function factorText(factor) {
   return `${factor >= 100 ? Math.round(factor) : Number(factor.toPrecision(3))}x`
 }
 
+/** @param {HTMLCanvasElement} canvas @param {string} name */
+export function download(canvas, name) {
+  canvas.toBlob((blob) => {
+    const link = document.createElement("a")
+    link.href = URL.createObjectURL(blob)
+    link.download = name
+    link.click()
+    URL.revokeObjectURL(link.href)
+  })
+}
+
 /** @param {Element} element */
 export function write(element, words) {
   if (element.textContent !== words) element.textContent = words

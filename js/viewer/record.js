@@ -20,13 +20,10 @@ export function chainsOf(output) {
 
 const placeOf = (node) => `coz_view/${node.graph.id}/${node.id}`
 
-/** Keeps where one looks: with the workflow, and for a reload before the frontend has saved that. */
-export function keepView(node, view) {
-  node.properties.coz_view = view
-  sessionStorage.setItem(placeOf(node), JSON.stringify(view))
-}
+/**
+ * Keeps where one looks, for a reload and for another visit of the workflow's tab. Not in the node's
+ * properties: to the frontend each look would be an edit, to be undone and saved.
+ */
+export const keepView = (node, view) => sessionStorage.setItem(placeOf(node), JSON.stringify(view))
 
-export function keptView(node) {
-  const latest = sessionStorage.getItem(placeOf(node))
-  return latest ? JSON.parse(latest) : node.properties.coz_view
-}
+export const keptView = (node) => JSON.parse(sessionStorage.getItem(placeOf(node)) ?? "null")

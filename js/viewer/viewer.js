@@ -6,7 +6,7 @@ import { describe } from "./caption.js"
 import { drawView, layersIn } from "./draw.js"
 import { Flight } from "./flight.js"
 import { listen } from "./gestures.js"
-import { factorText, fillBar, makePanel, scalesOf, write } from "./panel.js"
+import { download, factorText, fillBar, makePanel, scalesOf, write } from "./panel.js"
 import { Pictures } from "./pictures.js"
 import * as places from "./places.js"
 import { chainsOf, keepView, keptView } from "./record.js"
@@ -36,7 +36,8 @@ export class Viewer {
     this.verdicts = new Verdicts()
     this.bar = null
     this.listen()
-    new ResizeObserver(() => this.resize()).observe(this.panel.stage)
+    new ResizeObserver(this.resize).observe(this.panel.stage)
+    window.addEventListener("resize", this.resize) // the browser's zoom leaves the stage its size
     this.say(text("run"), true)
   }
 
@@ -143,7 +144,7 @@ export class Viewer {
     this.request()
   }
 
-  resize() {
+  resize = () => {
     const { stage, canvas } = this.panel
     canvas.width = Math.round(stage.clientWidth * devicePixelRatio)
     canvas.height = Math.round(stage.clientHeight * devicePixelRatio)
@@ -209,6 +210,7 @@ export class Viewer {
   }
 
   flyTo(layer) {
+    this.retry()
     const to = places.wholeOf(this.layers[layer], this.size)
     this.remember(to)
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
@@ -266,13 +268,7 @@ export class Viewer {
   save() {
     this.draw()
     const factor = factorText(places.magnification(this.layers, this.view, this.size))
-    this.panel.canvas.toBlob((blob) => {
-      const link = document.createElement("a")
-      link.href = URL.createObjectURL(blob)
-      link.download = `zoom-${factor}.png`
-      link.click()
-      URL.revokeObjectURL(link.href)
-    })
+    download(this.panel.canvas, `zoom-${factor}.png`)
   }
 
   fill() {
@@ -293,6 +289,7 @@ export class Viewer {
   }
 
   close() {
+    window.removeEventListener("resize", this.resize)
     this.shown?.pictures.close()
     this.coming?.pictures.close()
     cancelAnimationFrame(this.frame)

@@ -3,6 +3,7 @@
 import io
 import json
 import urllib.request
+from pathlib import Path
 
 from PIL import Image
 
@@ -115,17 +116,20 @@ def note(editor):
     return editor.page.locator(f"{PICKER} div")
 
 
-def run_it(editor):
-    """The outputs of a run, as the server's history has them."""
+def run_it(editor, then="() => {}"):
+    """The outputs of a run, as the server's history has them; ``then`` runs once it is queued."""
     editor.run(
         """() => {
-            window.ended = null
+            window.ended = window.queued = null
+            app.api.addEventListener('promptQueued', () => { window.queued = true }, {once: true})
             for (const end of ['execution_success', 'execution_error'])
                 app.api.addEventListener(end, ({detail}) => { window.ended = [end, detail.prompt_id] },
                     {once: true})
         }"""
     )
     editor.page.get_by_test_id("queue-button").click()
+    editor.page.wait_for_function("window.queued")
+    editor.run(then)
     editor.page.wait_for_function("window.ended")
     end, prompt_id = editor.run("window.ended")
     assert end == "execution_success"
@@ -164,11 +168,12 @@ def upload(editor, name, size, orientation=None):
     if orientation:
         exif[0x0112] = orientation
     data = io.BytesIO()
-    picture.save(data, "JPEG", exif=exif)
+    picture.save(data, Image.registered_extensions()[Path(name).suffix], exif=exif)
     editor.page.request.post(
         f"{editor.url}/upload/image",
         multipart={
-            "image": {"name": name, "mimeType": "image/jpeg", "buffer": data.getvalue()},
+            "image": {"name": name, "mimeType": "image/*", "buffer": data.getvalue()},
             "subfolder": "my pictures",
+            "overwrite": "true",
         },
     )

@@ -209,6 +209,47 @@ def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
     (source,) = (out["coz_source"][0] for out in outputs.values() if "coz_source" in out)
     assert (source["width"], source["height"]) == (40, 60)
 
+    upload(editor, "turned.jpg", (50, 40))  # another picture of that name
+    run_it(editor)
+    wait_for_picture(editor, 50, 40)
+
+    run_it(
+        editor,
+        then="""() => {
+        app.graph.nodes.find(node => node.type === 'LoadImage').widgets
+            .find(w => w.name === 'image').value = 'my pictures/a wide [one].jpg'
+    }""",
+    )
+    wait_for_picture(editor, 60, 40)  # not what that run got
+
+
+def test_a_picture_that_the_browser_cannot_show_is_shown_after_a_run(editor):
+    upload(editor, "a.tif", (60, 40))
+    nodes = chain()
+    nodes["source"] = {"type": "LoadImage", "values": {"image": "my pictures/a.tif"}}
+    build(editor, "classic", nodes)
+    expect(note(editor)).to_have_text("run once to see the picture")
+    run_it(editor)
+    wait_for_picture(editor, 60, 40)
+
+
+def test_a_run_that_ended_while_its_tab_was_away_is_shown(editor):
+    """The frontend keeps what it sent under the id of the loop's child, not of the loop."""
+    build(editor, "classic", chain("rocket.jpg", between="ImageInvert"))
+    expect(note(editor)).to_have_text("run once to see the picture")
+    editor.run(
+        """async () => {
+            const {output, workflow} = await app.graphToPrompt()
+            const queued = await app.api.fetchApi('/prompt', {method: 'POST', body: JSON.stringify(
+                {prompt: output, client_id: 'away', extra_data: {extra_pnginfo: {workflow}}})})
+            const {prompt_id} = await queued.json()
+            for (let ended; !ended; await new Promise(done => setTimeout(done, 100)))
+                ended = (await (await app.api.fetchApi(`/history/${prompt_id}`)).json())[prompt_id]
+            await app.loadGraphData(workflow)  // as the tab does
+        }"""
+    )
+    wait_for_picture(editor, 640, 427)
+
 
 @RENDERERS
 def test_a_linked_target_is_shown_and_never_written(editor, renderer):
@@ -326,6 +367,67 @@ def test_a_mask_that_does_not_come_leaves_the_target_free(editor):
         picked = pytest.approx([place, place], abs=3e-3)
         assert target(editor) == (before if comes else picked)
         assert ("mask" in loop_inputs(editor)) == comes
+
+
+def test_a_number_that_does_not_come_leaves_the_target_free(editor):
+    number = {"type": "PrimitiveFloat", "values": {"value": 0.25}}
+    nodes = {"number": number, **chain("rocket.jpg")}
+    nodes["loop"]["links"]["center_x"] = ["number", 0]
+    build(editor, "classic", nodes)
+    expect(note(editor)).to_have_text("a link sets the target")
+    editor.run("() => { app.graph.nodes.find(n => n.type === 'PrimitiveFloat').mode = 2 }")
+    expect(note(editor)).to_have_text("")
+    editor.page.mouse.click(*point(wait_for_picture(editor, 640, 427), 0.3, 0.6))
+    assert target(editor) == pytest.approx([0.3, 0.6], abs=3e-3)
+    inputs = loop_inputs(editor)
+    assert [inputs["center_x"], inputs["center_y"]] == target(editor)
+
+
+def test_what_is_held_is_written_before_another_key_or_not_at_all(editor):
+    build(editor, "classic", chain("rocket.jpg"))
+    editor.page.mouse.click(*point(wait_for_picture(editor, 640, 427), 0.5, 0.5))
+    x, y = target(editor)
+    editor.page.keyboard.down("ArrowLeft")
+    assert target(editor) == [x, y]
+    editor.page.keyboard.down("Control")  # and Enter, which runs
+    assert target(editor) == [x - 1 / 640, y]
+    editor.page.keyboard.up("Control")
+    editor.page.keyboard.up("ArrowLeft")
+    editor.page.keyboard.down("ArrowUp")
+    editor.run(
+        """() => {
+            const number = LiteGraph.createNode('PrimitiveFloat')
+            app.graph.add(number)
+            const loop = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
+            number.connect(0, loop, loop.findInputSlot('center_x'))
+        }"""
+    )
+    editor.page.keyboard.up("ArrowUp")
+    assert target(editor) == [x - 1 / 640, y]
+    expect(note(editor)).to_have_text("a link sets the target")
+
+
+@RENDERERS
+def test_a_pinch_moves_no_target(editor, renderer):
+    build(editor, renderer, chain("rocket.jpg"))
+    box = wait_for_picture(editor, 640, 427)
+    session = editor.page.context.new_cdp_session(editor.page)
+
+    def touch(kind, *places):
+        points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    first, second = point(box, 0.3, 0.3), point(box, 0.7, 0.7)
+    before = target(editor)
+    touch("touchStart", first)
+    touch("touchStart", first, second)
+    touch("touchMove", point(box, 0.25, 0.25), point(box, 0.75, 0.75))
+    touch("touchEnd", point(box, 0.25, 0.25))
+    touch("touchEnd")
+    assert target(editor) == before
+    touch("touchStart", point(wait_for_picture(editor, 640, 427), 0.3, 0.3))  # the graph is larger
+    touch("touchEnd")
+    assert target(editor) == pytest.approx([0.3, 0.3], abs=3e-3)
 
 
 @RENDERERS

@@ -35,6 +35,10 @@ BUILD = """async ([workflow, prompts]) => {
     app.canvas.setDirty(true, true)
 }"""
 NODE = "app.graph.nodes.find(node => node.type === 'CoZZoomViewer')"
+VIEW = f"""async () => {{
+    const {{keptView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
+    return keptView({NODE})
+}}"""
 RUN = """async () => {
     const seen = window.seen = {end: null, paint: null}
     const canvas = document.querySelector('.coz-viewer').shadowRoot.querySelector('canvas')
@@ -55,19 +59,18 @@ RUN = """async () => {
     }
 }"""
 # Where the pointer must be for a zoom that ends with all of the deepest frame in view.
-AIM = """async () => {
+AIM = f"""async () => {{
     const places = await import('/extensions/chain-of-zoom/viewer/places.js')
-    const node = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
     const layers = places.layersOf(JSON.parse(window.output.coz_chain[0]))
     const canvas = document.querySelector('.coz-viewer').shadowRoot.querySelector('canvas')
-    const {width, height} = canvas, box = canvas.getBoundingClientRect()
-    const view = node.properties.coz_view, end = places.wholeOf(layers.at(-1), canvas)
+    const {{width, height}} = canvas, box = canvas.getBoundingClientRect()
+    const view = await ({VIEW})(), end = places.wholeOf(layers.at(-1), canvas)
     const left = end.span / view.span
     const at = axis => (end[axis] - left * view[axis]) / (1 - left) - view[axis]
     const unit = places.unitOf(view, canvas)
-    return {left: 1 / left, x: box.left + (width / 2 + at('x') / unit) * box.width / width,
-        y: box.top + (height / 2 + at('y') / unit) * box.height / height}
-}"""
+    return {{left: 1 / left, x: box.left + (width / 2 + at('x') / unit) * box.width / width,
+        y: box.top + (height / 2 + at('y') / unit) * box.height / height}}
+}}"""
 FRAMES = f"""async count => {{
     const canvas = document.querySelector('.coz-viewer').shadowRoot.querySelector('canvas')
     const times = []
@@ -306,7 +309,7 @@ def test_what_was_not_measured_is_not_told(editor, show):
 def test_drag_keys_and_double_click(editor, show, renderer):
     viewer = show(renderer)
     fly(viewer, "16x")
-    before = editor.run(f"{NODE}.properties.coz_view")
+    before = editor.run(VIEW)
     place = editor.run(f"[...{NODE}.pos]")
     box = viewer.locator("canvas").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -314,7 +317,7 @@ def test_drag_keys_and_double_click(editor, show, renderer):
     editor.page.mouse.down()
     editor.page.mouse.move(x + 40, y + 10, steps=4)
     editor.page.mouse.up()
-    after = editor.run(f"{NODE}.properties.coz_view")
+    after = editor.run(VIEW)
     unit = before["span"] / min(box["width"], box["height"])
     assert before["x"] - after["x"] == pytest.approx(40 * unit, rel=0.03)
     assert before["y"] - after["y"] == pytest.approx(10 * unit, rel=0.12)
@@ -322,7 +325,7 @@ def test_drag_keys_and_double_click(editor, show, renderer):
     assert editor.run(f"[...{NODE}.pos]") == place
     press(viewer, "ArrowRight")
     press(viewer, "ArrowDown")
-    moved = editor.run(f"{NODE}.properties.coz_view")
+    moved = editor.run(VIEW)
     assert moved["x"] - after["x"] == pytest.approx(0.1 * before["span"])
     assert moved["y"] - after["y"] == pytest.approx(0.1 * before["span"])
     editor.page.mouse.dblclick(x, y)
@@ -333,6 +336,62 @@ def test_drag_keys_and_double_click(editor, show, renderer):
     expect(viewer.locator(".label")).to_contain_text(re.compile("^205x "))
     press(viewer, "0")
     expect(viewer.locator(".label")).to_contain_text(re.compile("^1x "))
+
+
+@RENDERERS
+def test_a_look_is_no_edit(editor, show, renderer):
+    viewer = show(renderer)
+    fly(viewer, "4x")
+    box = viewer.locator("canvas").bounding_box()
+    drag = [(box["x"] + box["width"] / 2 + i, box["y"] + box["height"] / 2) for i in (0, 40)]
+
+    def look(scale):
+        fly(viewer, scale)
+        editor.page.mouse.move(*drag[0])
+        editor.page.mouse.down()
+        editor.page.mouse.move(*drag[1])
+        editor.page.mouse.up()
+        return editor.run("""() => JSON.stringify(
+            [app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length,
+            app.rootGraph.serialize().nodes.map(({properties}) => properties)])""")
+
+    assert look("16x") == look("64x")
+
+
+def test_a_wheel_over_a_long_prompt_scrolls_it(editor, show):
+    viewer = show("classic")
+    fly(viewer, "16x")
+    view = editor.run(VIEW)
+    prompt = viewer.locator(".prompt")
+    prompt.evaluate("(prompt, text) => { prompt.textContent = text }", "a long text " * 99)
+    viewer.focus()
+    prompt.hover()
+    editor.page.mouse.wheel(0, 40)
+    editor.page.wait_for_function(
+        f"document.querySelector('{VIEWER}').shadowRoot.querySelector('.prompt').scrollTop > 0"
+    )
+    assert editor.run(VIEW) == view
+
+
+def test_the_browsers_zoom_keeps_it_sharp(editor, show):
+    viewer = show("classic")
+    fly(viewer, "4x")
+    width = drawn(viewer).shape[1]
+    session = editor.page.context.new_cdp_session(editor.page)
+    metrics = {"width": 800, "height": 450, "deviceScaleFactor": 2, "mobile": False}
+    session.send("Emulation.setDeviceMetricsOverride", metrics)
+    editor.page.wait_for_function(
+        f"""width => document.querySelector('{VIEWER}').shadowRoot.querySelector('canvas').width
+            === 2 * width""",
+        arg=width,
+    )
+    session.send("Emulation.clearDeviceMetricsOverride")
+    editor.page.set_viewport_size({"width": 1600, "height": 900})
+    editor.page.wait_for_function(
+        f"""width => document.querySelector('{VIEWER}').shadowRoot.querySelector('canvas').width
+            === width""",
+        arg=width,
+    )
 
 
 @RENDERERS
@@ -485,7 +544,7 @@ def test_new_chain_here_aims_the_loop(editor, show):
     fly(viewer, "4x")
     press(viewer, "ArrowLeft")
     viewer.locator(".target").click()
-    view = editor.run(f"{NODE}.properties.coz_view")
+    view = editor.run(VIEW)
     record = json.loads(editor.run("window.output.coz_chain[0]"))
     # From the deepest layer's pixels up to the source's, by the record's windows.
     x, y = view["x"], view["y"]
@@ -618,6 +677,24 @@ def test_it_is_found_again_after_a_reload(editor, show):
     editor.page.wait_for_timeout(500)
     assert np.abs(drawn(viewer) - pixels).mean() < 1
     fly(viewer, "256x")
+    assert difference(viewer, editor, saved(editor, "coz_layers", -1)) < 6
+
+
+def test_what_did_not_come_is_asked_for_again(editor, show):
+    viewer = show("classic")
+    fly(viewer, "1x")
+    output = editor.run("window.output")
+    deepest = output["coz_layers"][-1]["filename"]
+    editor.page.wait_for_timeout(1500)
+    editor.page.route(f"**/view?*{deepest}*", lambda route: route.fulfill(status=502))
+    editor.reload()
+    editor.run("output => { window.output = output }", output)
+    message = viewer.locator(".message")
+    expect(message).to_have_text("The pictures could not be shown: the server answered 502.")
+    editor.page.unroute(f"**/view?*{deepest}*")
+    fly(viewer, "256x")
+    expect(message).to_have_text("")
+    editor.page.wait_for_timeout(500)
     assert difference(viewer, editor, saved(editor, "coz_layers", -1)) < 6
 
 
