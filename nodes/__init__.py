@@ -1,7 +1,7 @@
-from comfy_api.latest import Caching, ComfyExtension, io
+from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
-from .cache import ChainCache, cleared_with_the_hosts
+from .cache import cleared_with_the_hosts
 from .check import CoZChainCheck
 from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
 from .color import CoZColorFix
@@ -34,14 +34,12 @@ from .zoom import CoZCropCenterZoom, CoZFitImage
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
-        cache = ChainCache()
         if hasattr(PromptServer, "instance"):  # tests and benchmarks load the nodes alone
             app = PromptServer.instance.app
-            app.middlewares.append(cleared_with_the_hosts(cache))
+            app.middlewares.append(cleared_with_the_hosts)
             routes = PromptServer.instance.routes
             serve_pictures(routes)
             take_marks(routes)
-        await Caching().register_provider(cache)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

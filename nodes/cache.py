@@ -4,6 +4,7 @@ from threading import Lock
 import torch
 from aiohttp import web
 from comfy_api.latest import Caching
+from comfy_execution.cache_provider import register_cache_provider, unregister_cache_provider
 
 CHILD_PREFIX = "coz_"
 """Of the node ids that Chain Loop gives its children."""
@@ -27,6 +28,9 @@ class ChainCache(Caching.CacheProvider):
 
     The host's default cache forgets a loop's children as soon as another output node of the
     workflow finishes before the loop expands: a Preview Image on its input is enough.
+
+    The host knows of it only while a loop runs. For a provider it works out a key of every node, from
+    all that stands before it: 24 seconds for 200 nodes in a line.
     """
 
     def __init__(self):
@@ -36,14 +40,22 @@ class ChainCache(Caching.CacheProvider):
         self.runs = 0
         """Prompts so far that kept a step."""
         self.is_new_run = False
+        self.is_known = False
         self.lock = Lock()
 
     @property
     def oldest(self) -> str:
         return next(iter(self.values))
 
-    def on_prompt_start(self, prompt_id):
-        self.is_new_run = True
+    def join(self) -> None:
+        """Be asked for the steps of a loop that starts now, until its prompt ends."""
+        if not self.is_known:
+            self.is_known = self.is_new_run = True
+            register_cache_provider(self)
+
+    def on_prompt_end(self, prompt_id):
+        self.is_known = False
+        unregister_cache_provider(self)
 
     def should_cache(self, context, value=None):
         parent, _, name = context.node_id.rpartition(".")
@@ -94,19 +106,18 @@ class ChainCache(Caching.CacheProvider):
             del self.last_used[key]
 
 
-def cleared_with_the_hosts(cache: ChainCache):
+CACHE = ChainCache()
+
+
+@web.middleware
+async def cleared_with_the_hosts(request: web.Request, handler):
     """The host empties its own caches when it is asked to, and does not tell those beside them."""
-
-    @web.middleware
-    async def clear(request: web.Request, handler):
-        answer = await handler(request)
-        if request.method == "POST" and request.path in {"/free", "/api/free"}:
-            asked = await request.json()
-            if asked.get("free_memory"):
-                cache.clear()
-        return answer
-
-    return clear
+    answer = await handler(request)
+    if request.method == "POST" and request.path in {"/free", "/api/free"}:
+        asked = await request.json()
+        if asked.get("free_memory"):
+            CACHE.clear()
+    return answer
 
 
 def _size(value: Caching.CacheValue) -> int:

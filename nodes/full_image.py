@@ -12,7 +12,7 @@ from ..coz.geometry import TileLayout
 from ..coz.prompt import join_texts, step_lines, step_texts
 from ..coz.tile import enlarged, plan_tiles
 from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbone_input
-from .cache import CHILD_PREFIX
+from .cache import CACHE, CHILD_PREFIX
 from .color import METHODS
 from .diffusion import seed_input
 from .host import SEARCH_ALIASES, notice, show, to_bchw
@@ -145,6 +145,7 @@ class CoZFullImage(io.ComfyNode):
         for note in notes:
             notice(note)
         show("\n".join([coming(lines), *notes]))
+        CACHE.join()
         graph = GraphBuilder()
         link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
         index = get_executing_context().list_index or 0

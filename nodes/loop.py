@@ -9,7 +9,7 @@ from ..coz.chain import step_seed
 from ..coz.geometry import Target, plan_steps
 from ..coz.record import MAX_STEPS
 from .backbone import AS_LINKS, ONE_STEP, Backbone, backbone_input
-from .cache import CHILD_PREFIX
+from .cache import CACHE, CHILD_PREFIX
 from .collect import Chain
 from .color import METHODS, WAVELET_LEVELS
 from .diffusion import seed_input
@@ -173,6 +173,7 @@ class CoZChainLoop(io.ComfyNode):
             )
         show("reading the picture")
         notes = []
+        CACHE.join()
 
         # Children get links and constants, never tensors or the number of steps: only then does
         # the host recognise a step that it has already run.

@@ -1,3 +1,4 @@
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -58,13 +59,15 @@ def upscale_model(pack, tmp_path_factory):
     return load
 
 
-@pytest.fixture
-def executor(pack):
-    from comfy_execution.cache_provider import _get_cache_providers
+@pytest.fixture(scope="session")
+def nodes_of(pack):
+    """A module of the pack's nodes."""
+    return lambda name: importlib.import_module(f"{pack.__name__}.nodes.{name}")
 
-    for provider in _get_cache_providers():  # what an earlier test kept
-        provider.values.clear()
-        provider.size = 0
+
+@pytest.fixture
+def executor(nodes_of):
+    nodes_of("cache").CACHE.clear()  # what an earlier test kept
     return Executor
 
 

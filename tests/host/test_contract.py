@@ -99,6 +99,8 @@ USED = {
     "comfy.utils.load_torch_file": ["qwen.py", "qwen_weights.py(_, safe_load, return_metadata)"],
     "comfy.utils.state_dict_prefix_replace": ["qwen_weights.py(_, _)"],
     "comfy.weight_adapter.LoRAAdapter": ["lora.py"],
+    "comfy_execution.cache_provider.register_cache_provider": ["cache.py(_)"],
+    "comfy_execution.cache_provider.unregister_cache_provider": ["cache.py(_)"],
     "comfy_execution.graph_utils.ExecutionBlocker": ["gate.py(_)"],
     "comfy_execution.graph_utils.GraphBuilder": ["full_image.py()", "loop.py()"],
     "comfy_execution.graph_utils.is_link": ["files.py(_)", "video.py(_)"],

@@ -211,13 +211,14 @@ def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
 
     async def scenario():
         for prompt in range(cache_module.RECENT + 4):
-            cache.on_prompt_start("p")
-            cache.on_prompt_start("one that runs no step")
+            cache.join()
+            cache.join()  # another loop of the prompt
             await cache.on_lookup(context(2))  # which is used again and again
             for part in ("a", "b"):
                 await cache.on_store(context(f"{prompt}{part}"), Caching.CacheValue([[part]]))
             if prompt == 2:
                 await cache.on_store(context(2), Caching.CacheValue([["used"]]))
+            cache.on_prompt_end("p")
 
     asyncio.run(scenario())
     kept = range(4, cache_module.RECENT + 4)
@@ -227,18 +228,44 @@ def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
     assert cache.size == len(cache.values) * cache_module.ENTRY
 
 
-def test_provider_stays_within_its_limit_while_a_chain_runs(executor, pack, monkeypatch):
-    from comfy_execution.cache_provider import _get_cache_providers
-
-    (cache,) = (p for p in _get_cache_providers() if type(p).__name__ == "ChainCache")
+def test_provider_stays_within_its_limit_while_a_chain_runs(executor, nodes_of, monkeypatch):
     one_frame = 64 * 64 * 3 * 4
-    monkeypatch.setattr(sys.modules[f"{pack.__name__}.nodes.cache"], "LIMIT", 5 * one_frame)
+    cache = nodes_of("cache").CACHE
+    monkeypatch.setattr(nodes_of("cache"), "LIMIT", 5 * one_frame)
     host = executor("RAM_PRESSURE")
     sizes = []
     send = host.server.send_sync
     host.server.send_sync = lambda *event: (sizes.append(cache.size), send(*event))
     host.run(chain_prompt(steps=6))
     assert 3 * one_frame < max(sizes) <= 5 * one_frame
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_host_knows_of_the_provider_only_while_a_loop_runs(executor, stopped):
+    """For any provider the host works out a key of every node, from all that stands before it."""
+    from comfy.model_management import interrupt_current_processing
+    from comfy_execution.cache_provider import _get_cache_providers
+
+    def names():
+        return [type(provider).__name__ for provider in _get_cache_providers()]
+
+    host = executor("RAM_PRESSURE")
+    known = {}
+    send = host.server.send_sync
+
+    def record(event, data, *rest):
+        if event == "executing" and data["node"]:
+            known[data["node"].rpartition(".")[2]] = names()
+            if stopped and data["node"].endswith("coz_sr_2"):
+                interrupt_current_processing()
+        send(event, data, *rest)
+
+    host.server.send_sync = record
+    host.run(chain_prompt(steps=3))
+    assert known["source"] == known["loop"] == []
+    assert known["coz_sr_2"] == ["ChainCache"]
+    assert ("coz_sr_3" in known) == (not stopped)
+    assert names() == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """CoZ Load Prompt Extractor in the host, with transformers and peft as oracles."""
 
 import copy
-import importlib
 import json
 import os
 import shutil
@@ -54,12 +53,6 @@ def images(count: int) -> list[np.ndarray]:
 
 def as_image(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array).float()[None] / 255
-
-
-@pytest.fixture(scope="module")
-def nodes_of(pack):
-    """A module of the pack's nodes."""
-    return lambda name: importlib.import_module(f"{pack.__name__}.nodes.{name}")
 
 
 @pytest.fixture(scope="module")
