@@ -54,9 +54,9 @@ def require_finite(values: Tensor, maker: str, way_out: str) -> Tensor:
 def encode(vae, image: Tensor, model) -> Tensor:
     """The view as the VAE's latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
-    padded = to_image(
-        pad_to_multiple(image, max(MULTIPLE_OF, 2 * vae.spacial_compression_encode()))
-    )
+    compression = vae.spacial_compression_encode()
+    require_side(model, image, compression)
+    padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression)))
     # A VAE of videos takes a batch for the frames of one.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     latent = torch.cat([vae.encode(part) for part in parts]).float()
@@ -93,6 +93,18 @@ def require_width(model, name: str, text) -> None:
         raise ValueError(
             f"{name} has {found} values a token and model takes {expected}: encode the text with "
             "the clip of the same checkpoint, or of the same family as model"
+        )
+
+
+def require_side(model, image: Tensor, compression: int) -> None:
+    """Refuse a picture that the model has no places for: SD3-medium has 192 patches a side."""
+    network = model.get_model_object("diffusion_model")
+    places = getattr(network, "pos_embed_max_size", None)
+    height, width = image.shape[-2:]
+    if places and max(height, width) > (most := places * network.patch_size * compression):
+        raise ValueError(
+            f"the view is {width} x {height} pixels and model takes {most} a side: lower size or tile, "
+            "or choose another frame, as with whole picture the long side counts too"
         )
 
 

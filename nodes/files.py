@@ -1,20 +1,25 @@
 """Weight files in the host's model folders."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import folder_paths
 from comfy_execution.graph_utils import is_link
 
 
 def likely_first(pattern: str, *folders: str) -> list[str]:
-    """The names in these folders, those that match the pattern at the top."""
-    names = dict.fromkeys(n for folder in folders for n in folder_paths.get_filename_list(folder))
+    """The names in these folders, those that match the pattern at the top.
+
+    With slashes on Windows too: to the page the names in a workflow from elsewhere would be missing.
+    """
+    listed = [name for folder in folders for name in folder_paths.get_filename_list(folder)]
+    names = dict.fromkeys(PurePath(name).as_posix() for name in listed)
     return sorted(names, key=lambda name: not re.search(pattern, name, re.IGNORECASE))
 
 
 def found_in(name: str, *folders: str) -> list[Path]:
     """Paths, also where the name has the slashes of another system: workflows travel."""
+    name = name.replace("\\", "/")
     return [Path(path) for folder in folders if (path := folder_paths.get_full_path(folder, name))]
 
 

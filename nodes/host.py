@@ -103,21 +103,21 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     channels = image.shape[-1]
     image = image[..., :3] if channels >= 3 else image[..., :1].expand(-1, -1, -1, 3)
     # Where the host's own loaders put images: --gpu-only moves it, and all must meet there.
-    image = image.movedim(-1, 1).to(comfy.model_management.intermediate_device(), torch.float32)
-    low, high = torch.aminmax(image)
+    image = image.to(comfy.model_management.intermediate_device(), torch.float32)
+    low, high = torch.aminmax(image)  # before its axes move: of a view torch makes a copy
     if not (low.isfinite() and high.isfinite()):
         bad = int((~image.isfinite()).sum())
         raise ValueError(
             f"{name} holds {bad} values that are NaN or infinite. The node before it made them, "
             "often a VAE or model running in half precision: try it in float32 or bfloat16"
         )
-    return image.clamp(0, 1) if low < 0 or high > 1 else image
+    return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
 
 
 def to_image(image: Tensor) -> Tensor:
     """(B, C, H, W) as an IMAGE: (B, H, W, C) float32 in [0, 1], a view where nothing is clamped."""
+    low, high = torch.aminmax(image if image.is_contiguous() else image.movedim(1, -1))
     image = image.movedim(1, -1)
-    low, high = torch.aminmax(image)
     if low >= 0 and high <= 1:
         return image
     return torch.clamp(image, 0, 1, out=torch.empty(image.shape, device=image.device))

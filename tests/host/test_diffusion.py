@@ -148,6 +148,18 @@ def test_other_family_s_text_is_named(step, sd3):
         step(sd3.model, sd3.vae, conditioning(width=768), torch.rand(1, 32, 32, 3))
 
 
+def test_a_view_beyond_the_models_places_is_refused(node, step, sd3, monkeypatch):
+    """The host ends with an AssertionError of two numbers."""
+    monkeypatch.setattr(sd3.model.model.diffusion_model, "pos_embed_max_size", 4)  # of 16 pixels
+    positive = conditioning()
+    refine = [positive, torch.rand(1, 16, 80, 3), 1, 1.0, "euler", "simple", 0.5, 0]
+    message = "the view is 80 x 16 pixels and model takes 64 a side: lower size or tile"
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        node("CoZRefineStep").execute(sd3.model, sd3.vae, positive, *refine)
+    with pytest.raises(ValueError, match=message):
+        step(sd3.model, sd3.vae, positive, refine[1])
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

@@ -1,6 +1,7 @@
 """CoZ Load SR LoRA in the host, with diffusers and peft as oracles."""
 
 import itertools
+from pathlib import PureWindowsPath
 
 import pytest
 import torch
@@ -225,3 +226,20 @@ def test_missing_file_is_named_with_link_and_folder(node):
     answer = node("CoZLoadSRLoRA").validate_inputs(None, "absent.pt")
     assert answer.startswith("absent.pt is not in models/vae or models/loras.")
     assert answer.endswith("/ckpt/SR_VAE/vae_encoder_20001.pt")
+
+
+def test_files_in_subfolders_have_slashes_on_every_system(nodes_of, monkeypatch):
+    """To the page a workflow's "a/b" would be missing where "a\\b" is listed."""
+    files = nodes_of("files")
+    names = ["z.safetensors", "sub\\coz.safetensors"]
+    monkeypatch.setattr(files, "PurePath", PureWindowsPath)
+    monkeypatch.setattr(files.folder_paths, "get_filename_list", lambda folder: names)
+    assert files.likely_first("coz", "loras") == ["sub/coz.safetensors", "z.safetensors"]
+
+
+def test_a_workflow_saved_on_windows_finds_its_files(nodes_of, coz_files):
+    (coz_files.folder / "sub").mkdir()
+    (coz_files.folder / "sub" / "a.safetensors").touch()
+    for name in ("sub/a.safetensors", "sub\\a.safetensors"):
+        found = nodes_of("files").found_in(name, "loras")
+        assert found == [coz_files.folder / "sub" / "a.safetensors"]

@@ -103,6 +103,16 @@ def test_another_picture_is_named(executor, keep):
     assert "Not used, the chain has its own: image." in told(host)[-1]
 
 
+def test_a_picture_is_compared_to_its_last_row(nodes_of):
+    start = nodes_of("start")
+    image = torch.rand(1, 3, 2 * start.BAND + 1, 8)
+    other = image.clone()
+    other[..., -1, 5] += 1 / 60000
+    assert start.is_same(image, image.clone())
+    assert not start.is_same(image, other)
+    assert not start.is_same(image, image[..., : start.BAND, :])
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0], ids=["empty mask", "mask"])
 def test_a_mask_is_not_used_with_a_chain(executor, keep, value):
     host = executor("CLASSIC")
