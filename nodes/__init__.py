@@ -23,7 +23,7 @@ from .refine import CoZRefineStep
 from .sample import CoZSamplePicture, serve_pictures
 from .saved import CoZLoadChain, CoZSaveChain
 from .strip import CoZZoomStrip
-from .tile_prompts import CoZTilePrompts
+from .tile_prompts import CoZTilePrompts, CoZTileTexts
 from .tiles import CoZTiles
 from .upscale import CoZUpscaleStep
 from .video import CoZZoomVideo
@@ -71,6 +71,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZChainGate,
             CoZChainCollect,
             CoZTilePrompts,
+            CoZTileTexts,
             CoZTiles,
         ]
 

@@ -159,7 +159,7 @@ class CoZFullImage(io.ComfyNode):
         # would run the child anew.
         for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
             asks = "" in own
-            written = node(
+            extracted = node(
                 "CoZTilePrompts",
                 f"prompts_{i}",
                 image=current,
@@ -167,9 +167,15 @@ class CoZFullImage(io.ComfyNode):
                 number=i,
                 layout=json.dumps(layout),
                 **nested("prompting", prompting if asks else {"prompting": TEXT}),
-                prompt=prompt if asks else "",
                 tile_prompts="\n".join(own),
                 seed=seed if asks and prompting["temperature"] > 0 else 0,
+            ).out(0)
+            written = node(
+                "CoZTileTexts",
+                f"texts_{i}",
+                extracted=extracted,
+                tile_prompts="\n".join(own),
+                prompt=prompt if asks else "",
                 before=texts,
             )
             current = node(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..coz.chain import step_seed
 from ..coz.geometry import TileLayout, TileRow, Window
-from ..coz.prompt import join_texts, step_lines
+from ..coz.prompt import join_prompt, join_texts, step_lines, step_texts
 from ..coz.tile import overview, tile_view, wider_view
 from .host import apart, show, time_left, to_bchw, to_image
 from .prompt import CoZPromptExtractor
@@ -36,7 +36,7 @@ class CoZTilePrompts(io.ComfyNode):
             node_id="CoZTilePrompts",
             display_name="CoZ Tile Prompts",
             category="Chain-of-Zoom/step",
-            description="Internal: the text of each tile of a pass of Full-Image SR.",
+            description="Internal: what a model says of each tile of a pass of Full-Image SR.",
             is_dev_only=True,
             inputs=[
                 io.Image.Input("image"),
@@ -44,15 +44,10 @@ class CoZTilePrompts(io.ComfyNode):
                 io.Int.Input("number"),
                 io.String.Input("layout"),
                 prompting_input(),
-                io.String.Input("prompt"),
                 io.String.Input("tile_prompts"),
                 io.Int.Input("seed"),
-                io.String.Input("before"),
             ],
-            outputs=[
-                io.String.Output("prompts"),
-                io.String.Output("all_prompts"),
-            ],
+            outputs=[io.String.Output("prompts")],
         )
 
     @classmethod
@@ -63,10 +58,8 @@ class CoZTilePrompts(io.ComfyNode):
         number,
         layout,
         prompting,
-        prompt,
         tile_prompts,
         seed,
-        before,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
@@ -76,7 +69,7 @@ class CoZTilePrompts(io.ComfyNode):
         if asked:
             title = pass_title(number, len(windows))
             show(f"{title}, {counted(len(asked), 'prompt')}")
-            ask = Interview(prompting, picture, original, prompt, step_seed(seed, number))
+            ask = Interview(prompting, picture, original, step_seed(seed, number))
             bar = comfy.utils.ProgressBar(len(asked))
             started = time.monotonic()
             for done, i in enumerate(asked, 1):
@@ -85,6 +78,40 @@ class CoZTilePrompts(io.ComfyNode):
                 left = time_left(started, done, len(asked))
                 show(f"{title}; prompt {done} of {len(asked)}{left}\n{texts[i]}")
                 bar.update_absolute(done)
+        return io.NodeOutput(join_texts(texts))
+
+
+class CoZTileTexts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZTileTexts",
+            display_name="CoZ Tile Texts",
+            category="Chain-of-Zoom/step",
+            description="Internal: adds prompt to what a model said of the tiles of a pass, so that another prompt "
+            "asks nothing again.",
+            is_dev_only=True,
+            inputs=[
+                io.String.Input("extracted"),
+                io.String.Input("tile_prompts"),
+                io.String.Input("prompt"),
+                io.String.Input("before"),
+            ],
+            outputs=[
+                io.String.Output("prompts"),
+                io.String.Output("all_prompts"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, extracted, tile_prompts, prompt, before) -> io.NodeOutput:
+        count = extracted.count("\n") + 1
+        texts = [
+            text if own else join_prompt(text, added(prompt))
+            for text, own in zip(
+                step_texts("", extracted, count), step_lines(tile_prompts, count), strict=True
+            )
+        ]
         prompts = join_texts(texts)
         return io.NodeOutput(prompts, "\n".join(filter(None, [before, prompts])))
 
@@ -92,10 +119,9 @@ class CoZTilePrompts(io.ComfyNode):
 class Interview:
     """Asks the vision-language model of a pass what its tiles show."""
 
-    def __init__(self, chosen: dict, picture: Tensor, original: Tensor, prompt: str, seed: int):
+    def __init__(self, chosen: dict, picture: Tensor, original: Tensor, seed: int):
         self.chosen = chosen
         self.picture = picture
-        self.prompt = added(prompt)
         self.seed = seed
         self.whole = None
         if chosen["context"] == ORIGINAL:
@@ -110,7 +136,7 @@ class Interview:
             return CoZPromptExtractor.execute(
                 chosen["vlm"],
                 to_image(tile_view(self.picture, layout, window)),
-                self.prompt,
+                "",
                 chosen["instruction"],
                 chosen["max_tokens"],
                 sampling_of(chosen, self.seed, index + 1),

@@ -360,6 +360,10 @@ def test_a_line_runs_its_pass_and_the_later_ones(enlarge, node, tiny):
     assert texts[::2] == ["a", "c"]
     assert texts[1].endswith("fur")
     assert run("a", "", "c", prompt="fur", seed=1)[0] == set()  # at temperature 0
+    # Another text beside the model's asks nothing again.
+    ran, other = run("a", "", "c", prompt="wool")
+    assert ran == {"tiles_2"}
+    assert other == ["a", texts[1].removesuffix("fur") + "wool", "c"]
 
 
 def test_any_checkpoint_draws_each_tile_s_seed(enlarge, node, tiny, caplog):

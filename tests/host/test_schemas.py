@@ -140,6 +140,7 @@ def test_public_nodes_are_the_frozen_ones(schemas):
         "CoZChainGate",
         "CoZChainCollect",
         "CoZTilePrompts",
+        "CoZTileTexts",
         "CoZTiles",
     }
 

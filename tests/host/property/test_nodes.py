@@ -23,6 +23,7 @@ INSIDE = {
     "CoZChainGate": "CoZChainLoop",
     "CoZChainCollect": "CoZChainLoop",
     "CoZTilePrompts": "CoZFullImage",
+    "CoZTileTexts": "CoZFullImage",
     "CoZTiles": "CoZFullImage",
 }
 """Nodes that nobody can place: what reaches them is what those that make them hand on."""
