@@ -41,13 +41,16 @@ def public_nodes(editor):
 
 
 def open_template(editor, path=TEMPLATE):
+    """As a workflow with an id of its own: by it the viewer and the picker find its runs."""
     page = editor.page
+    before = editor.run("app.graph.id")
     page.get_by_role("button", name="Templates").click()
     page.get_by_role("dialog").get_by_text("chain-of-zoom", exact=True).click()
     page.get_by_test_id(f"template-workflow-{path.stem}").click()
     page.get_by_role("dialog").wait_for(state="hidden")
     page.wait_for_function(
-        "id => app.graph.id === id", arg=json.loads(path.read_text("utf-8"))["id"]
+        "([before, count]) => app.graph.id !== before && app.graph.nodes.length === count",
+        arg=[before, len(json.loads(path.read_text("utf-8"))["nodes"])],
     )
 
 
@@ -94,6 +97,15 @@ def test_template_runs_as_it_is(editor):
     assert seen["progress"] == sorted(seen["progress"])
     assert {round(value, 3) for value in seen["progress"]} <= {0.2, 0.4, 0.6, 0.8, 1}
     assert len(seen["progress"]) >= STEPS - 1
+
+    found = """async () => {
+        const {pastOutput} = await import('/extensions/chain-of-zoom/outputs.js')
+        const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
+        return Boolean(await pastOutput(viewer, 'coz_layers'))
+    }"""
+    assert editor.run(found)
+    open_template(editor)  # another workflow: what this one made is not its own
+    assert not editor.run(found)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
