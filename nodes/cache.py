@@ -30,7 +30,7 @@ class ChainCache(Caching.CacheProvider):
     workflow finishes before the loop expands: a Preview Image on its input is enough.
 
     The host knows of it only while a loop runs. For a provider it works out a key of every node, from
-    all that stands before it: 24 seconds for 200 nodes in a line.
+    all that stands before it: with 100 nodes in a line a prompt takes 3.6 seconds instead of 0.2.
     """
 
     def __init__(self):
