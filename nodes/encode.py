@@ -32,6 +32,14 @@ def tokenize(clip, prompt: str, t5_tokens: int) -> dict[str, list]:
     return tokens
 
 
+def require_clip(clip) -> None:
+    if clip is None:
+        raise ValueError(
+            "clip is empty: the checkpoint holds no text encoder. Load the text encoders of the "
+            "model with Load CLIP (for SD3 its Dual or Triple form) and connect it"
+        )
+
+
 class CoZEncodePrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -76,10 +84,6 @@ class CoZEncodePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, prompt, t5_tokens=T5_TOKENS) -> io.NodeOutput:
-        if clip is None:
-            raise ValueError(
-                "clip is empty: the checkpoint holds no text encoder. Load the text encoders of the "
-                "model with Load CLIP (for SD3 its Dual or Triple form) and connect it"
-            )
+        require_clip(clip)
         tokens = tokenize(clip, prompt, t5_tokens)
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens))

@@ -8,7 +8,7 @@ from nodes import common_ksampler
 from .diffusion import MOST_SEED, decode, encode, naming_bare, require_width, seed_input
 from .host import SEARCH_ALIASES, notice, to_bchw
 
-LIMITS = {"steps": (1, 10000), "cfg": (0, 100), "denoise": (0, 1)}
+LIMITS = {"steps": (1, 10000), "cfg": (0, 100), "denoise": (0, 1), "seed": (0, MOST_SEED)}
 """Of the host's sampling."""
 
 MOST_SCHEDULED = 10**6
@@ -55,6 +55,7 @@ def require_limits(**sampling: float) -> None:
     for name, value in sampling.items():
         least, most = LIMITS[name]
         if not least <= value <= most:
+            name = {"steps": "steps (sampling_steps)"}.get(name, name)  # as the loops name them
             raise ValueError(f"{name} must be {least} to {most}, got {value:g}")
 
 
@@ -73,7 +74,7 @@ def refined(
     model, vae, positive, negative, image, steps, cfg, sampler_name, scheduler, denoise, seed
 ) -> io.NodeOutput:
     """CoZ Refine Step of (B, 3, H, W)."""
-    require_limits(steps=steps, cfg=cfg, denoise=denoise)
+    require_limits(steps=steps, cfg=cfg, denoise=denoise, seed=seed)
     if steps > denoise * MOST_SCHEDULED > 0:
         raise ValueError(
             f"denoise must be 0 or at least {steps / MOST_SCHEDULED:g} for {steps} steps, got {denoise:g}"

@@ -20,7 +20,7 @@ from ..coz.tile import tile_source, tile_view
 from .backbone import ANY_CHECKPOINT, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .color import CoZColorFix
 from .diffusion import CoZSRStep
-from .encode import CoZEncodePrompt
+from .encode import CoZEncodePrompt, require_clip
 from .host import apart, notice, show, time_left, to_bchw, to_image
 from .refine import refined, size_note
 from .tile_prompts import pass_title, read_layout
@@ -120,6 +120,7 @@ class Sharpener:
     def _encode(self, text: str) -> list:
         if self.chosen["backbone"] == ONE_STEP:
             return CoZEncodePrompt.execute(self.chosen["clip"], text)[0]
+        require_clip(self.chosen["clip"])
         return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
 
     def sharpen(self, window: Window, text: str, seed: int) -> Tensor:

@@ -227,7 +227,7 @@ def test_refine_takes_every_seed_of_its_schema(node, sd3, sampler):
 @pytest.mark.parametrize(
     ("steps", "cfg", "denoise", "told"),
     [
-        (0, 1.0, 1.0, "steps must be 1 to 10000, got 0"),
+        (0, 1.0, 1.0, r"steps \(sampling_steps\) must be 1 to 10000, got 0"),
         (1, float("inf"), 1.0, "cfg must be 0 to 100, got inf"),
         (1, 1.0, float("nan"), "denoise must be 0 to 1, got nan"),
         (2, 1.0, 5e-324, "denoise must be 0 or at least 2e-06 for 2 steps, got 4.94066e-324"),
@@ -239,6 +239,14 @@ def test_refine_names_a_linked_value_beyond_its_limits(node, sd3, steps, cfg, de
         node("CoZRefineStep").execute(
             sd3.model, sd3.vae, positive, positive, image, steps, cfg, "euler", "simple", denoise, 0
         )
+
+
+def test_refine_names_a_linked_seed_below_0(node, sd3):
+    """torchsde, which some samplers draw with, takes none."""
+    image, positive = torch.rand(1, 16, 16, 3), conditioning()
+    inputs = sd3.model, sd3.vae, positive, positive, image, 1, 1.0, "dpmpp_sde", "simple", 1.0
+    with pytest.raises(ValueError, match=r"^seed must be 0 to 18446744073709551615, got -1$"):
+        node("CoZRefineStep").execute(*inputs, -1)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def names_input_and_value(schema, case: dict, message: str) -> bool:
     files = [PurePath(text).name for text in texts]
     chosen = any(len(text) > 2 and text in message for text in texts + files)
     named = any(re.search(rf"\b{name}s?\b", message, re.IGNORECASE) for name in names)
-    number = re.search(r"\d|\bnan\b|\binf", message)
+    number = re.search(r"\d|\bnan\b|\binf|shape \(\)", message)
     absent = any(isinstance(value, Model) and value.name is None for value in case.values())
     told = number or chosen or any(repr(text) in message for text in texts)
     return HOST_SAYS in message or (
