@@ -7,12 +7,19 @@ from torch import Tensor
 
 from .geometry import TileLayout
 
+RIM = 32
+"""Pixels along a tile's inner edges that weigh nothing: there a network sees least around it."""
+
+NARROW_OVERLAP = 96
+"""Pixels of overlap below which the rim is a third of it, so that a third is left to fade in."""
+
 
 class TileBlend:
     """Adds tiles to a picture, each with smooth weights; at every pixel they sum to one.
 
-    Each tile fades in over those before it along a raised cosine that spans the whole overlap, so
-    at its own edges, where a network sees least, it weighs nearly nothing. The weights sum to one
+    Each tile fades in over those before it along a raised cosine in the middle of the overlap. The
+    outermost 32 pixels of either tile, where a network sees least, weigh nothing; in an overlap
+    below 96 pixels, a third of it. The weights sum to one
     by themselves, however many tiles overlap: there is nothing to divide by, so neither a second
     buffer nor a last pass. In float32 they do so to 1e-6.
 
@@ -75,7 +82,11 @@ def axis_weights(starts: tuple[int, ...], length: int) -> list[Tensor]:
         start = starts[index]
         overlap = starts[index - 1] + length - start
         fade = torch.ones(length, dtype=torch.float64)
-        fade[:overlap] = 0.5 - 0.5 * torch.cos(pi * (torch.arange(overlap) + 0.5) / overlap)
+        rim = RIM if overlap >= NARROW_OVERLAP else overlap // 3
+        length_of_fade = overlap - 2 * rim
+        place = (torch.arange(length_of_fade) + 0.5) / max(1, length_of_fade)
+        fade[:rim] = 0
+        fade[rim : overlap - rim] = 0.5 - 0.5 * torch.cos(pi * place)
         for earlier in range(index - 1, -1, -1):
             shared = starts[earlier] + length - start
             if shared < 1:
