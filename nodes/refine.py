@@ -1,9 +1,12 @@
+from collections.abc import Callable
 from math import isclose
 
+import comfy.sample
 import comfy.samplers
+import comfy.utils
+import latent_preview
 from comfy_api.latest import io
-
-from nodes import common_ksampler
+from torch import Tensor
 
 from .diffusion import MOST_SEED, decode, encode, naming_bare, require_width, seed_input
 from .host import SEARCH_ALIASES, notice, to_bchw
@@ -71,9 +74,23 @@ def size_note(model, height: int, width: int, frame: str, size: str) -> str:
 
 
 def refined(
-    model, vae, positive, negative, image, steps, cfg, sampler_name, scheduler, denoise, seed
+    model,
+    vae,
+    positive,
+    negative,
+    image,
+    steps,
+    cfg,
+    sampler_name,
+    scheduler,
+    denoise,
+    seed,
+    draw_noise: Callable[[Tensor], Tensor] | None = None,
 ) -> io.NodeOutput:
-    """CoZ Refine Step of (B, 3, H, W)."""
+    """CoZ Refine Step of (B, 3, H, W), as the host's KSampler does it.
+
+    ``draw_noise`` makes the noise to start from, given the latent; else it is drawn from ``seed``.
+    """
     require_limits(steps=steps, cfg=cfg, denoise=denoise, seed=seed)
     if steps > denoise * MOST_SCHEDULED > 0:
         raise ValueError(
@@ -89,11 +106,24 @@ def refined(
         require_width(model, "negative", negative)
     # Some of the host's samplers add one to it, and more than 64 bits torch does not take.
     seed = min(seed, MOST_SEED - 1)
-    latent = {"samples": encode(vae, image, model)}
+    latent = comfy.sample.fix_empty_latent_channels(model, encode(vae, image, model))
+    noise = draw_noise(latent) if draw_noise else comfy.sample.prepare_noise(latent, seed)
     with naming_bare(positive=positive, negative=negative):
-        denoised = common_ksampler(
-            model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise
-        )[0]["samples"]
+        denoised = comfy.sample.sample(
+            model,
+            noise,
+            steps,
+            cfg,
+            sampler_name,
+            scheduler,
+            positive,
+            negative,
+            latent,
+            denoise=denoise,
+            callback=latent_preview.prepare_callback(model, steps),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
     return decode(vae, denoised, *image.shape[-2:])
 
 
