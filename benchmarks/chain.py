@@ -11,7 +11,8 @@ import spandrel
 import torch
 from PIL import Image
 
-from coz import Target, crop, plan_steps, resize, wavelet_align
+from coz import Target, Window, crop, plan_steps, resize, wavelet_align
+from coz.resample import crop_mirrored
 from tools.client import run_prompt
 from tools.host import ROOT
 from tools.picture import to_frame
@@ -23,6 +24,8 @@ RUNS = 9
 PICTURE = "astronaut.png"
 MODEL = "coz_lite_x4.safetensors"
 BAR = 0.060
+MARGIN = 16
+"""Source pixels around a window that the built-in models look at."""
 
 
 def prompt(center: float) -> Prompt:
@@ -42,7 +45,11 @@ def bare(model: spandrel.ImageModelDescriptor, frame: torch.Tensor, center: floa
     for step in plan_steps(height, width, 4.0, STEPS, Target(center, center)):
         lq = crop(frame, step.window)
         zoomed = resize(lq, height, width).clamp(0, 1)
-        frame = wavelet_align(model(lq), zoomed).clamp(0, 1)
+        x, y, w, h = step.window
+        seen = Window(x - MARGIN, y - MARGIN, w + 2 * MARGIN, h + 2 * MARGIN)
+        cut = 4 * MARGIN
+        sr = model(crop_mirrored(frame, seen))[..., cut:-cut, cut:-cut]
+        frame = wavelet_align(sr, zoomed).clamp(0, 1)
 
 
 def main() -> None:

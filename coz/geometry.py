@@ -5,6 +5,7 @@ of a row covers [k, k + 1), so a fraction c of a frame W pixels wide is the poin
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import ceil, floor
 from typing import Literal, NamedTuple
 
@@ -183,6 +184,28 @@ def tile_layout(
     xs = _starts(width, tile, lambda x: stride)
     rows = tuple(TileRow(y, xs) for y in _starts(height, tile, lambda y: stride))
     return TileLayout(height, width, min(tile, height), min(tile, width), rows)
+
+
+def split_side(side: int, longest: int, multiple_of: int = 1) -> list[tuple[int, int]]:
+    """Divide a side into the fewest parts of nearly equal length that abut.
+
+    Args:
+        side: in pixels, at least 1.
+        longest: length that no part exceeds, in pixels.
+        multiple_of: where all parts but the first begin, in pixels. Ignored if ``longest`` is
+            shorter than that.
+
+    Returns:
+        (start, end) of each part, in order.
+    """
+    if side <= longest:
+        return [(0, side)]
+    if multiple_of > longest:
+        multiple_of = 1
+    units = ceil(side / multiple_of)
+    count = ceil(units / (longest // multiple_of))
+    bounds = [units * i // count * multiple_of for i in range(count)]
+    return [*pairwise([*bounds, side])]
 
 
 def adaptive_layout(

@@ -30,6 +30,29 @@ def crop(image: Tensor, window: Window) -> Tensor:
     return image[..., y : y + height, x : x + width]
 
 
+def crop_mirrored(image: Tensor, window: Window) -> Tensor:
+    """The pixels of an integer window that may reach beyond the image, which is mirrored there.
+
+    Args:
+        image: (B, C, H, W), any dtype.
+        window: in pixels of the image, of any size and anywhere.
+
+    Returns:
+        (B, C, h, w): a view where the window lies inside the image. Outside, the image goes on
+        mirrored at its edge pixels, which are not repeated, as often as it takes.
+    """
+    x, y, width, height = (int(v) for v in window)
+    for axis, start, length in ((-2, y, height), (-1, x, width)):
+        side = image.shape[axis]
+        if start >= 0 and start + length <= side:
+            image = image.narrow(axis, start, length)
+            continue
+        period = max(1, 2 * (side - 1))
+        place = torch.arange(start, start + length, device=image.device).remainder_(period)
+        image = image.index_select(axis, torch.minimum(place, period - place))
+    return image
+
+
 def resize(
     image: Tensor,
     height: int,

@@ -2,11 +2,20 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import ceil, floor
 
 from torch import Tensor
 
-from .geometry import Target, TileLayout, Window, adaptive_layout, first_frame, tile_layout
-from .resample import crop, resize
+from .geometry import (
+    Target,
+    TileLayout,
+    Window,
+    adaptive_layout,
+    first_frame,
+    split_side,
+    tile_layout,
+)
+from .resample import BOX_TOLERANCE, crop, crop_mirrored, resize
 
 MOST_DENOMINATOR = 25
 """Of a factor for which tiles can begin on pixels of the picture: 2.56 is 64 / 25, 1.61 is none."""
@@ -16,6 +25,9 @@ OVERVIEW_SIDE = 512
 
 MOST_OVERVIEW = 2048
 """Of its long side: 10000 x 50 pixels would become 102400 x 512."""
+
+RESIZE_SUPPORT = 3
+"""Source pixels beside a box that resizing it reads, at any factor: those of lanczos."""
 
 
 def enlarged(side: int, scale: float) -> int:
@@ -50,14 +62,38 @@ def plan_tiles(
     Source: Chain-of-Zoom inference_coz_full.py: tiles of 512 pixels that share 128.
     """
     height, width = enlarged(height, scale), enlarged(width, scale)
-    multiple = Fraction(scale).limit_denominator(MOST_DENOMINATOR).numerator
-    if multiple <= tile // 8:
-        tile -= tile % multiple
-    else:
-        multiple = 1
+    multiple = grid_multiple(Fraction(scale), tile)
+    tile -= tile % multiple
     if complexity is not None:
         return adaptive_layout(height, width, tile, complexity, multiple)
     return tile_layout(height, width, tile, overlap, multiple)
+
+
+def grid_multiple(scale: Fraction, tile: int) -> int:
+    """Result pixels a multiple of which is a whole number of source pixels; 1 if too many for a tile."""
+    multiple = scale.limit_denominator(MOST_DENOMINATOR).numerator
+    return multiple if multiple <= tile // 8 else 1
+
+
+def abutting_tiles(height: int, width: int, layout: TileLayout) -> list[Window]:
+    """Tiles no larger than those of a layout that cover its picture without any overlap.
+
+    Args:
+        height: of the picture before it is enlarged, in pixels.
+        width: of the same, in pixels.
+        layout: of the enlarged picture.
+
+    Returns:
+        Windows of the enlarged picture, row by row, nearly equal in size. They begin on pixels of
+        the picture where the factor allows it.
+    """
+
+    def parts(side: int, source: int, tile: int) -> list[tuple[int, int]]:
+        return split_side(side, tile, grid_multiple(Fraction(side, source), tile))
+
+    rows = parts(layout.height, height, layout.tile_height)
+    columns = parts(layout.width, width, layout.tile_width)
+    return [Window(x, y, right - x, bottom - y) for y, bottom in rows for x, right in columns]
 
 
 def tile_source(image: Tensor, layout: TileLayout, window: Window) -> Window:
@@ -68,9 +104,25 @@ def tile_source(image: Tensor, layout: TileLayout, window: Window) -> Window:
 
 
 def tile_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
-    """A window of the enlarged picture: (1, C, h, w) float32, as if the whole had been enlarged."""
+    """A window of the enlarged picture: (1, C, h, w) float32, as if the whole had been enlarged.
+
+    A window may reach beyond the picture, which is mirrored there.
+    """
     box = tile_source(image, layout, window)
-    return resize(image, int(window.height), int(window.width), box=box)
+    return resize_mirrored(image, int(window.height), int(window.width), box)
+
+
+def resize_mirrored(image: Tensor, height: int, width: int, box: Window) -> Tensor:
+    """``resize`` by bicubic of a box that may reach beyond the image, which is mirrored there."""
+    x, y, w, h = box
+    in_height, in_width = image.shape[-2:]
+    beyond = max(x + w - in_width, y + h - in_height, -x, -y)
+    if beyond > BOX_TOLERANCE:
+        left, top = floor(x) - RESIZE_SUPPORT, floor(y) - RESIZE_SUPPORT
+        right, bottom = ceil(x + w) + RESIZE_SUPPORT, ceil(y + h) + RESIZE_SUPPORT
+        image = crop_mirrored(image, Window(left, top, right - left, bottom - top))
+        box = Window(x - left, y - top, w, h)
+    return resize(image, height, width, box=box)
 
 
 def wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:

@@ -89,8 +89,8 @@ class Backbone:
         self.seed = seed
         self.texts: dict[str, list] = {}
 
-    def step(self, i: int, zoom, text: str | list) -> list:
-        """The link to step i's sharpened view."""
+    def step(self, i: int, frame: list, zoom, text: str | list) -> list:
+        """The link to step i's sharpened view of ``frame``."""
         chosen = self.chosen
         if chosen["backbone"] == UPSCALE_MODEL:
             return self.node(
@@ -100,6 +100,8 @@ class Backbone:
                 crop=zoom.out(1),
                 zoomed=zoom.out(0),
                 resampling=chosen["resampling"],
+                image=frame,
+                window=zoom.out(2),
             ).out(0)
         view = {"model": chosen["model"], "vae": chosen["vae"], "image": zoom.out(0)}
         if chosen["backbone"] == ONE_STEP:

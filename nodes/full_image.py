@@ -19,6 +19,7 @@ from .host import SEARCH_ALIASES, notice, show, to_bchw
 from .loop import LEAST_SCALE, MOST_SCALE
 from .prompting import ORIGINAL, TEXT, nested, prompting_input
 from .tile_prompts import counted
+from .tiles import network_tiles
 
 TILE_TOKENS = 16
 """Chain-of-Zoom inference_coz_full.py: words of a tile, fewer than of a zoom."""
@@ -37,7 +38,7 @@ class CoZFullImage(io.ComfyNode):
             display_name="Full-Image SR (CoZ)",
             category="Chain-of-Zoom/step",
             description="Enlarges a whole picture in tiles, each sharpened with a text of its own where a "
-            "vision-language model is connected, and blended without seams. A second pass enlarges the result again.",
+            "vision-language model is connected, and joined without seams. A second pass enlarges the result again.",
             search_aliases=[
                 *SEARCH_ALIASES,
                 "tile",
@@ -85,7 +86,8 @@ class CoZFullImage(io.ComfyNode):
                     "line: the tile uses prompt, or asks the model. A single - : no text. The prompts output has this form.",
                 ),
                 seed_input(
-                    "Each tile draws its own seed from this one. Used by any checkpoint, and by the model's temperature."
+                    "Any checkpoint: seed of the noise that all tiles of a pass share. Each tile draws a seed of its own "
+                    "from it for the model's temperature and for samplers that add noise."
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -144,7 +146,11 @@ class CoZFullImage(io.ComfyNode):
         notes = [*filter(None, [of_scale, unused(tile_prompts, sum(map(len, lines)))])]
         for note in notes:
             notice(note)
-        show("\n".join([coming(lines), *notes]))
+        tiles, size = [], picture.shape[-2:]
+        for layout in layouts:
+            tiles.append(len(network_tiles(*size, layout, backbone["backbone"], color_fix)))
+            size = layout.height, layout.width
+        show("\n".join([coming(tiles, lines), *notes]))
         CACHE.join()
         graph = GraphBuilder()
         link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
@@ -211,7 +217,8 @@ def tile_inputs() -> list[io.Input]:
             min=0,
             max=2048,
             step=8,
-            tooltip="Pixels that neighbours share at least; they are blended there.",
+            tooltip="Pixels that neighbours share at least; they are blended there. Tiles of upscale models see their "
+            "surroundings and need none, except with color_fix adain, histogram, hybrid or best.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",
@@ -266,10 +273,10 @@ def unused(tile_prompts: str, count: int) -> str:
     return f"tile_prompts has {given} lines for {counted(count, 'tile')}: the last are not used"
 
 
-def coming(lines: list[list[str]]) -> str:
+def coming(counts: list[int], lines: list[list[str]]) -> str:
     """What a run will take: "15 + 247 tiles, 15 + 247 prompts"."""
     asked = [own.count("") for own in lines]
-    tiles = added_up([len(own) for own in lines], "tile")
+    tiles = added_up(counts, "tile")
     return f"{tiles}, {added_up(asked, 'prompt')}" if any(asked) else tiles
 
 

@@ -225,7 +225,7 @@ class CoZChainLoop(io.ComfyNode):
                 resampling="bicubic",
             )
             text = writer.text(i, zoom.out(0), frames)
-            current = sharpener.step(i, zoom, text)
+            current = sharpener.step(i, current, zoom, text)
             if color_fix != "none":
                 current = node(
                     "CoZColorFix",

@@ -1,11 +1,11 @@
 import time
+from fractions import Fraction
 from math import ceil, floor, inf, log10
 
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import io
-from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
 from nodes import CLIPTextEncode
@@ -14,19 +14,43 @@ from ..coz.blend import TileBlend
 from ..coz.chain import step_seed
 from ..coz.consistency import agreement, back_project, decibels
 from ..coz.geometry import TileLayout, Window, tile_layout
+from ..coz.noise import NoiseField
 from ..coz.prompt import step_texts, whole_characters
 from ..coz.resample import crop, resize
-from ..coz.tile import tile_source, tile_view
+from ..coz.tile import (
+    RESIZE_SUPPORT,
+    abutting_tiles,
+    grid_multiple,
+    resize_mirrored,
+    tile_source,
+    tile_view,
+)
 from .backbone import ANY_CHECKPOINT, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .color import CoZColorFix
 from .diffusion import CoZSRStep
 from .encode import CoZEncodePrompt, require_clip
 from .host import apart, notice, show, time_left, to_bchw, to_image
 from .refine import refined, size_note
+from .surroundings import LEAST_TILE, Upscaler, reach_of
 from .tile_prompts import pass_title, read_layout
 
-LEAST_TILE = 128
-"""Pixels of the result below which no tile is halved: smaller ones show a model too little."""
+LOCAL_COLOR = {"none", "wavelet", "ycbcr"}
+"""Colour methods that read a pixel's neighbourhood; the others take statistics of a whole tile."""
+
+COLOR_RING = 32
+"""Result pixels around a tile that wavelet (31 at its five levels) and back-projection read."""
+
+
+def network_tiles(
+    height: int, width: int, layout: TileLayout, backbone: str, color_fix: str
+) -> list[Window]:
+    """The tiles that the network enlarges one by one, for a picture of (height, width).
+
+    Upscale models see the surroundings of a tile, so theirs abut; other tiles overlap to be blended.
+    """
+    if backbone == UPSCALE_MODEL and color_fix in LOCAL_COLOR:
+        return abutting_tiles(height, width, layout)
+    return layout.windows()
 
 
 class CoZTiles(io.ComfyNode):
@@ -67,23 +91,29 @@ class CoZTiles(io.ComfyNode):
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
-        windows = layout.windows()
+        method = backbone["backbone"]
+        windows = network_tiles(*picture.shape[-2:], layout, method, color_fix)
         texts = step_texts("", prompts, len(windows))
         title = pass_title(number, len(windows))
         show(title)
-        sharpener = Sharpener(picture, layout, backbone, color_fix, consistency)
+        noise = NoiseField(layout.height, layout.width, step_seed(seed, number))
+        sharpener = Sharpener(picture, layout, backbone, color_fix, consistency, noise)
         sharpener.notes += filter(None, [note])
-        if backbone["backbone"] == ANY_CHECKPOINT:
+        if method == ANY_CHECKPOINT:
             sharpener.tell_size()
         sharpener.encode(texts)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
-        blend = TileBlend(layout, result)
+        add = TileBlend(layout, result).add if windows == layout.windows() else None
         bar = comfy.utils.ProgressBar(len(windows))
         started = time.monotonic()
         for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             tile_seed = step_seed(step_seed(seed, number), i + 1)
-            blend.add(i, sharpener.sharpen(window, text, tile_seed))
+            sr = sharpener.sharpen(window, text, tile_seed)
+            if add:
+                add(i, sr)
+            else:
+                crop(result.movedim(-1, 1), window).copy_(sr)
             show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
             bar.update_absolute(i + 1)
         show("\n".join([f"{title}; {sharpener.agrees()}", *sharpener.notes]))
@@ -95,18 +125,43 @@ class Sharpener:
     """Enlarges a picture window by window, with smaller tiles from where memory ran out."""
 
     def __init__(
-        self, picture: Tensor, layout: TileLayout, chosen: dict, color_fix: str, consistency: float
+        self,
+        picture: Tensor,
+        layout: TileLayout,
+        chosen: dict,
+        color_fix: str,
+        consistency: float,
+        noise: NoiseField,
     ):
         self.picture = picture
         self.layout = layout
         self.chosen = chosen
         self.color_fix = color_fix
         self.consistency = consistency
+        self.noise = noise
         self.limit = inf
         """Side of the largest tile that may fit into memory."""
         self.encoded: dict[str, list] = {}
         self.squares: list[float] = []
         self.notes: list[str] = []
+        self.ring = 0
+        """Result pixels around a tile that are computed with it and cut away at the end."""
+        if chosen["backbone"] == UPSCALE_MODEL:
+            self.upscaler = self._make_upscaler()
+
+    def _make_upscaler(self) -> Upscaler:
+        factor = Fraction(self.layout.width, self.picture.shape[-1])
+        tile = max(self.layout.tile_height, self.layout.tile_width)
+        upscale_model = self.chosen["upscale_model"]
+        margin, is_periodic = reach_of(upscale_model)
+        if len(self.layout.windows()) > 1:
+            margin = min(margin, floor(tile / factor / 4))
+        corrects = self.color_fix == "wavelet" or self.consistency > 0
+        if corrects and self.color_fix in LOCAL_COLOR:
+            multiple = grid_multiple(factor, tile)
+            self.ring = ceil(COLOR_RING / multiple) * multiple
+            margin = max(margin, ceil(self.ring / factor))
+        return Upscaler(upscale_model, margin, is_periodic, self.notes)
 
     def encode(self, texts: list[str]) -> None:
         """All texts before the first tile, so that the text encoder is loaded once."""
@@ -125,6 +180,10 @@ class Sharpener:
 
     def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
         """The enlarged, sharpened window, (1, 3, h, w)."""
+        if self.chosen["backbone"] == UPSCALE_MODEL:
+            return self._sharpen(
+                window, text, seed
+            )  # smaller parts after a lack of memory are its own
         if max(window.height, window.width) <= self.limit:
             try:
                 return self._sharpen(window, text, seed)
@@ -147,17 +206,25 @@ class Sharpener:
         return out.movedim(-1, 1)
 
     def _sharpen(self, window: Window, text: str, seed: int) -> Tensor:
-        zoomed = to_image(tile_view(self.picture, self.layout, window))
+        ring = self.ring
+        x, y, width, height = window
+        view = Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
+        zoomed = to_image(tile_view(self.picture, self.layout, view))
         with apart():
-            image = self._step(zoomed, window, text, seed)
+            image = self._step(zoomed, view, text, seed)
             image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]
         sr = to_bchw(image).contiguous()
-        box = tile_source(self.picture, self.layout, window)
-        lq = resize(self.picture, max(1, round(box.height)), max(1, round(box.width)), box=box)
         if self.consistency:
-            sr = back_project(sr, lq, self.consistency).clamp(0, 1)
-        self.squares.append(10 ** (-agreement(sr, lq) / 10))
+            sr = back_project(sr, self._source(view), self.consistency).clamp(0, 1)
+        sr = crop(sr, Window(ring, ring, width, height))
+        self.squares.append(10 ** (-agreement(sr, self._source(window)) / 10))
         return sr
+
+    def _source(self, window: Window) -> Tensor:
+        """What a window of the result was made from, in the picture's own pixels."""
+        box = tile_source(self.picture, self.layout, window)
+        sides = max(1, round(box.height)), max(1, round(box.width))
+        return resize_mirrored(self.picture, *sides, box)
 
     def _step(self, zoomed: Tensor, window: Window, text: str, seed: int) -> Tensor:
         chosen = self.chosen
@@ -173,17 +240,26 @@ class Sharpener:
             chosen["sampling_steps"],
             *(chosen[key] for key in ("cfg", "sampler_name", "scheduler", "denoise")),
             seed,
+            lambda latent: self.noise.window(
+                latent, window.x, window.y, chosen["vae"].spacial_compression_encode()
+            ),
         )[0]
 
     def _upscale(self, window: Window) -> Tensor:
         x, y, width, height = tile_source(self.picture, self.layout, window)
-        left, top = floor(x), floor(y)
-        # Rounding may put an edge of the picture behind it.
-        right = min(ceil(x + width), self.picture.shape[-1])
-        bottom = min(ceil(y + height), self.picture.shape[-2])
+        left, top, right, bottom = floor(x), floor(y), ceil(x + width), ceil(y + height)
+        ring = ceil(self.ring * self.picture.shape[-1] / self.layout.width)
+        scale = self.chosen["upscale_model"].scale
+        if (width * scale, height * scale) != (window.width, window.height) or (left, top) != (
+            x,
+            y,
+        ):
+            # The model's result is resized, which reads a little beyond the window.
+            left, top = left - RESIZE_SUPPORT, top - RESIZE_SUPPORT
+            right, bottom = right + RESIZE_SUPPORT, bottom + RESIZE_SUPPORT
+            ring += RESIZE_SUPPORT
         pixels = Window(left, top, right - left, bottom - top)
-        lq = to_image(crop(self.picture, pixels))
-        sr = to_bchw(ImageUpscaleWithModel.execute(self.chosen["upscale_model"], lq)[0])
+        sr = self.upscaler(self.picture, pixels, ring)
         fx, fy = sr.shape[-1] / pixels.width, sr.shape[-2] / pixels.height
         box = Window((x - left) * fx, (y - top) * fy, width * fx, height * fy)
         side = int(window.height), int(window.width)

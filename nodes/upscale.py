@@ -1,8 +1,13 @@
 from comfy_api.latest import io
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 
+from ..coz.geometry import Window
 from ..coz.resample import resize
 from .host import SEARCH_ALIASES, to_bchw, to_image
+from .surroundings import Upscaler, reach_of
+
+MAX_MARGIN = 16
+"""Source pixels around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
 
 
 def resampling_input() -> io.Input:
@@ -32,6 +37,18 @@ class CoZUpscaleStep(io.ComfyNode):
                     "zoomed", tooltip="The same window enlarged: it gives the result its size."
                 ),
                 resampling_input(),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The frame that crop was cut from, as connected to Crop-Center-Zoom. With window, the model "
+                    "sees the pixels around the crop and draws no lines at its edges.",
+                ),
+                io.BoundingBox.Input(
+                    "window",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Where in image the crop lies: window of the same Crop-Center-Zoom.",
+                ),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The sharpened frame.")
@@ -39,7 +56,38 @@ class CoZUpscaleStep(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, upscale_model, crop, zoomed, resampling="bicubic") -> io.NodeOutput:
-        lq = to_image(to_bchw(crop, "crop"))
-        sr = to_bchw(ImageUpscaleWithModel.execute(upscale_model, lq)[0], "the model's result")
+    def execute(
+        cls, upscale_model, crop, zoomed, resampling="bicubic", image=None, window=None
+    ) -> io.NodeOutput:
+        lq = to_bchw(crop, "crop")
+        if image is None and window is None:
+            sr = ImageUpscaleWithModel.execute(upscale_model, to_image(lq))[0]
+            sr = to_bchw(sr, "the model's result")
+        else:
+            frame, place = surroundings(lq, image, window)
+            margin = min(reach_of(upscale_model).pixels, MAX_MARGIN)
+            sr = Upscaler(upscale_model, margin)(frame, place)
         return io.NodeOutput(to_image(resize(sr, *zoomed.shape[1:3], resampling)))
+
+
+def surroundings(lq, image, window):
+    """The frame (B, 3, H, W), and the place in it that ``lq`` was cut from."""
+    if image is None or window is None:
+        given, missing = ("window", "image") if image is None else ("image", "window")
+        raise ValueError(
+            f"{given} is connected and {missing} is not: connect both, the image that goes into "
+            "Crop-Center-Zoom and its window, or neither"
+        )
+    frame = to_bchw(image)
+    height, width = frame.shape[-2:]
+    place = Window(*(window[key] for key in ("x", "y", "width", "height")))
+    is_inside = min(place.x, place.y) >= 0 and (
+        place.x + place.width <= width and place.y + place.height <= height
+    )
+    if not is_inside or (place.height, place.width) != lq.shape[-2:] or len(frame) != len(lq):
+        raise ValueError(
+            f"crop is {len(lq)} x ({lq.shape[-1]} x {lq.shape[-2]}) pixels, window is {place.width} x "
+            f"{place.height} at ({place.x}, {place.y}) and image is {len(frame)} x ({width} x {height}): "
+            "connect crop and window of the same Crop-Center-Zoom, and the image that goes into it"
+        )
+    return frame, place

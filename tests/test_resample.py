@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from coz.geometry import Target, Window, first_frame, zoom_window
-from coz.resample import crop, resize
+from coz.resample import crop, crop_mirrored, resize
 
 DATA = Path(__file__).parent / "data"
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
@@ -101,3 +101,26 @@ def test_any_float_dtype_comes_out_as_float32_and_input_is_unchanged(dtype):
 def test_errors_name_the_value(arguments, message):
     with pytest.raises(ValueError, match=message):
         resize(torch.rand(1, 1, 8, 8), *arguments)
+
+
+@pytest.mark.parametrize("window", [(-3, -2, 9, 8), (2, 1, 8, 6), (-4, 0, 13, 5), (1, 1, 3, 2)])
+def test_a_crop_beyond_the_image_is_mirrored_at_its_edges(window):
+    image = torch.rand(2, 3, 5, 6, generator=torch.Generator().manual_seed(2))
+    padded = torch.nn.functional.pad(image, (4, 4, 4, 4), mode="reflect")
+    x, y, width, height = window
+    expected = padded[..., y + 4 : y + 4 + height, x + 4 : x + 4 + width]
+    assert torch.equal(crop_mirrored(image, Window(*window)), expected)
+
+
+def test_a_small_image_is_mirrored_as_often_as_it_takes():
+    row = torch.tensor([0.0, 1.0, 2.0]).view(1, 1, 1, 3)
+    found = crop_mirrored(row, Window(-5, -2, 12, 4))
+    assert found.shape == (1, 1, 4, 12)
+    assert found[0, 0, 3].tolist() == [1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]
+    pixel = torch.full((1, 3, 1, 1), 0.3)
+    assert torch.equal(crop_mirrored(pixel, Window(-7, -9, 20, 21)), pixel.expand(1, 3, 21, 20))
+
+
+def test_a_crop_inside_the_image_is_a_view():
+    image = torch.rand(1, 3, 5, 6)
+    assert crop_mirrored(image, Window(1, 0, 5, 5)).data_ptr() == image[..., 1:].data_ptr()

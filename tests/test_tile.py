@@ -8,6 +8,7 @@ from coz.geometry import Window
 from coz.resample import resize
 from coz.tile import (
     OVERVIEW_SIDE,
+    abutting_tiles,
     enlarged,
     overview,
     plan_tiles,
@@ -28,6 +29,36 @@ def test_a_tile_s_view_is_cut_from_the_enlarged_picture(scale):
         expected = whole[..., y : y + height, x : x + width]
         # Places of taps are computed from the tile's edge, not from the picture's.
         assert torch.allclose(tile_view(image, layout, window), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.5, 4, 7.3])
+def test_beyond_the_picture_a_view_is_its_mirror_image(scale):
+    image = torch.rand(1, 3, 61, 83)
+    layout = plan_tiles(61, 83, scale, 64, 16)
+    fx, fy = layout.width / 83, layout.height / 61
+    mirrored = torch.nn.functional.pad(image, (20, 20, 20, 20), mode="reflect")
+    for x, y in ((-9, -5), (layout.width - 40, -5), (-9, layout.height - 30), (30, 30)):
+        found = tile_view(image, layout, Window(x, y, 50, 40))
+        box = Window(x / fx + 20, y / fy + 20, 50 / fx, 40 / fy)
+        expected = resize(mirrored, 40, 50, box=box)
+        # Places of taps are computed from another corner.
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.5, 1.61, 2.56, 4, 8])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 300), (203, 150)])
+def test_abutting_tiles_cover_every_pixel_once(scale, height, width):
+    layout = plan_tiles(height, width, scale, 128, 30)
+    times = torch.zeros(layout.height, layout.width)
+    tiles = abutting_tiles(height, width, layout)
+    for x, y, w, h in tiles:
+        assert w <= layout.tile_width
+        assert h <= layout.tile_height
+        times[y : y + h, x : x + w] += 1
+    assert (times == 1).all()
+    assert len(tiles) <= len(layout.windows())
+    if scale in {4, 8}:
+        assert all(x % scale == y % scale == 0 for x, y, *_ in tiles)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

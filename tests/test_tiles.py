@@ -4,7 +4,7 @@ from math import ceil
 
 import pytest
 
-from coz.geometry import TileRow, Window, adaptive_layout, tile_layout
+from coz.geometry import TileRow, Window, adaptive_layout, split_side, tile_layout
 
 EXTREME = [(1, 1), (10000, 50), (50, 10000), (1, 5000), (5000, 1), (511, 512), (512, 513)]
 
@@ -187,3 +187,32 @@ def test_refuses_a_grid_that_is_none(complexity, message):
         adaptive_layout(10, 10, 4, complexity)
     with pytest.raises(ValueError, match="at least one pixel"):
         adaptive_layout(0, 10, 4, [[0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        pytest.param((1, 512), [(0, 1)], id="one pixel"),
+        pytest.param((403, 403, 4), [(0, 403)], id="one part begins nowhere else"),
+        pytest.param((513, 512), [(0, 256), (256, 513)], id="a pixel more makes two halves"),
+        pytest.param((8192, 1904, 4), [(0, 1636), (1636, 3276), (3276, 4912), (4912, 6552), (6552, 8192)], id="4x"),
+        pytest.param((10, 4, 8), [(0, 3), (3, 6), (6, 10)], id="a multiple beyond the longest part"),
+    ],
+)  # fmt: skip
+def test_a_side_is_split_into_nearly_equal_parts(arguments, parts):
+    assert split_side(*arguments) == parts
+
+
+def test_parts_of_any_side_abut_and_are_the_fewest():
+    numbers = random.Random(4)
+    for _ in range(3000):
+        side, longest = numbers.randint(1, 9000), numbers.randint(1, 3000)
+        multiple = numbers.choice([1, 1, 2, 4, 8, 64])
+        parts = split_side(side, longest, multiple)
+        bounds = [0, *(end for _, end in parts)]
+        assert parts == [*pairwise(bounds)]
+        assert bounds[-1] == side
+        assert all(0 < end - start <= longest for start, end in parts)
+        if side > longest >= multiple:
+            assert all(start % multiple == 0 for start, _ in parts)
+            assert len(parts) == ceil(ceil(side / multiple) / (longest // multiple))

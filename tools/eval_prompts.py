@@ -131,6 +131,8 @@ def step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]
             "crop": [f"coz_zoom_{k}", 1],
             "zoomed": zoomed,
             "resampling": chosen["resampling"],
+            "image": ["coz_picture", 0],
+            "window": [f"coz_zoom_{k}", 2],
         }
     view = {"model": chosen["model"], "vae": chosen["vae"], "image": zoomed}
     view["positive"] = ["coz_text", 0]

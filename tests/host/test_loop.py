@@ -90,8 +90,10 @@ def test_equals_the_same_nodes_wired_by_hand(executor, keep, node, color_fix):
     frames = [frame]
     with torch.inference_mode():
         for _ in range(3):
-            zoomed, crop, _, x, y = node("CoZCropCenterZoom").execute(frames[-1], 3.2, x, y).args
-            sr = node("CoZUpscaleStep").execute(model, crop, zoomed)[0]
+            views = node("CoZCropCenterZoom").execute(frames[-1], 3.2, x, y).args
+            zoomed, crop, window, x, y = views
+            step = node("CoZUpscaleStep")
+            sr = step.execute(model, crop, zoomed, image=frames[-1], window=window)[0]
             frames.append(node("CoZColorFix").execute(sr, zoomed, color_fix)[0])
     assert torch.equal(keep[0]["scales"], torch.cat(frames))
 

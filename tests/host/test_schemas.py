@@ -22,7 +22,7 @@ FROZEN = {
         "seed color_fix consistency",
         "IMAGE prompts",
     ),
-    "CoZUpscaleStep": ("upscale_model crop zoomed resampling", "IMAGE"),
+    "CoZUpscaleStep": ("upscale_model crop zoomed resampling image window", "IMAGE"),
     "CoZSRStep": ("model vae positive image latent_shift", "IMAGE"),
     "CoZRefineStep": (
         "model vae positive negative image steps cfg sampler_name scheduler denoise seed",
@@ -91,7 +91,10 @@ FROZEN_DEFAULTS = {
         "scale": 4.0, "passes": 1, "tile": 512, "overlap": 128, "adaptive_overlap": False,
         "prompt": "", "tile_prompts": "", "seed": 0, "color_fix": "wavelet", "consistency": 0.0,
     },
-    "CoZUpscaleStep": {"resampling": "bicubic"},
+    "CoZUpscaleStep": {
+        "resampling": "bicubic",
+        "window": {"x": 0, "y": 0, "width": 512, "height": 512},  # never used: a socket without a widget
+    },
     "CoZSRStep": {"latent_shift": "auto"},
     "CoZRefineStep": {
         "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.35,

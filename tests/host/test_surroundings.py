@@ -1,0 +1,334 @@
+"""Upscale models and the pixels around what they enlarge, in the host's own node."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from coz.geometry import Window
+from coz.reach import Reach
+from coz.resample import resize
+
+
+def noise(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def surroundings(nodes_of):
+    return nodes_of("surroundings")
+
+
+@pytest.fixture(scope="module")
+def texture(node):
+    return node("UpscaleModelLoader").execute("coz_lite_x4_texture.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def random_model(pack, tmp_path_factory):
+    """A small network of an architecture that reads ``weights``, loaded by the host."""
+    import folder_paths
+    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
+
+    folder = tmp_path_factory.mktemp("random_models")
+    folder_paths.add_model_folder_path("upscale_models", str(folder))
+
+    def load(name, network):
+        weights = {key: value.clone() for key, value in network.state_dict().items()}
+        save_file(weights, folder / f"{name}.safetensors")
+        return UpscaleModelLoader.execute(f"{name}.safetensors")[0]
+
+    return load
+
+
+@pytest.fixture
+def swinir(random_model):
+    from spandrel.architectures.SwinIR import SwinIR
+
+    torch.manual_seed(0)
+    sizes = {"depths": [2, 2], "num_heads": [2, 2], "embed_dim": 16, "img_size": 32}
+    return random_model(
+        "swinir", SwinIR(window_size=8, upscale=4, upsampler="pixelshuffle", **sizes)
+    )
+
+
+def mirrored_result(node, model, image, margin):
+    """(B, H * s, W * s, 3) of the host's node on the image, mirrored at its edges."""
+    padded = F.pad(image.movedim(-1, 1), [margin] * 4, mode="reflect").movedim(1, -1)
+    with torch.inference_mode():
+        sr = node("ImageUpscaleWithModel").execute(model, padded)[0]
+    cut = margin * model.scale
+    return sr[:, cut:-cut, cut:-cut]
+
+
+def step(node, model, frame, scale, center, **inputs):
+    """The step of Chain Loop on its views: (the result, the window)."""
+    zoomed, crop, window, *_ = node("CoZCropCenterZoom").execute(frame, scale, *center).args
+    with torch.inference_mode():
+        sr = node("CoZUpscaleStep").execute(
+            model, crop, zoomed, **{"image": frame, "window": window} | inputs
+        )[0]
+    return sr, window
+
+
+@pytest.mark.parametrize(("name", "reach"), [("coz_lite_x4", 16), ("coz_lite_x4_texture", 16)])
+def test_built_in_models_look_16_pixels_far(node, surroundings, name, reach):
+    model = node("UpscaleModelLoader").execute(f"{name}.safetensors")[0]
+    assert surroundings.reach_of(model) == Reach(reach, False)
+
+
+def test_attention_in_windows_is_noticed(surroundings, swinir):
+    assert surroundings.reach_of(swinir).is_periodic
+
+
+def test_it_is_measured_once_for_a_model_and_not_longer_kept(
+    node, surroundings, upscale_model, monkeypatch
+):
+    model = upscale_model(4)
+    monkeypatch.setattr(surroundings, "_reaches", weakref.WeakKeyDictionary())
+    calls = []
+    handle = model.model.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape))
+    assert surroundings.reach_of(model) == surroundings.reach_of(model) == Reach(8, False)
+    ensemble = node("CoZSelfEnsemble").execute(model)[0]
+    assert surroundings.reach_of(ensemble) == Reach(8, False)
+    # Flat and textured, whole and cut.
+    assert calls == [(1, 3, 32, 160)] * 2 + [(1, 3, 32, 147)] * 2
+    handle.remove()
+    kept = weakref.ref(model)
+    del model, ensemble, handle
+    gc.collect()
+    assert kept() is None
+    assert len(surroundings._reaches) == 0
+
+
+@pytest.mark.parametrize("fault", ["error", "nan"])
+def test_a_model_that_cannot_be_measured_gets_a_default(surroundings, upscale_model, caplog, fault):
+    model = upscale_model(2)
+
+    def fail(_module, _args, output):
+        if fault == "error":
+            raise RuntimeError("a strip of 32 pixels is too small")
+        return output * float("nan")
+
+    handle = model.model.register_forward_hook(fail)
+    try:
+        assert surroundings.reach_of(model) == Reach(16, False)
+        assert surroundings.reach_of(model) == Reach(16, False)
+    finally:
+        handle.remove()
+    (told,) = caplog.messages
+    assert "could not be measured" in told
+    assert "it is shown 16 pixels around what it enlarges" in told
+
+
+def test_an_interrupt_of_the_measurement_is_none_of_its_failures(surroundings, upscale_model):
+    import comfy.model_management as mm
+
+    model = upscale_model(1)
+
+    def interrupt(*_):
+        raise mm.InterruptProcessingException
+
+    handle = model.model.register_forward_pre_hook(interrupt)
+    try:
+        with pytest.raises(mm.InterruptProcessingException):
+            surroundings.reach_of(model)
+    finally:
+        handle.remove()
+    assert surroundings.reach_of(model) == Reach(8, False)
+
+
+@pytest.mark.parametrize("center", [(0.5, 0.5), (0, 0), (1, 0), (0, 1), (1, 1), (0.02, 0.6)])
+def test_a_step_is_cut_out_of_the_enlarged_frame(node, texture, center):
+    frame = node("CoZSamplePicture").execute("chelsea.png")[0][:, 60:188, 100:244].contiguous()
+    sr, window = step(node, texture, frame, 4.0, center)
+    whole = mirrored_result(node, texture, frame, 16)
+    x, y, width, height = (4 * window[key] for key in ("x", "y", "width", "height"))
+    expected = whole[:, y : y + height, x : x + width]
+    assert sr.shape == frame.shape == expected.shape
+    # 16 pixels around it are all that the texture model looks at.
+    assert (sr - expected).abs().max() < 0.5 / 255
+
+
+@pytest.mark.parametrize("center", [(0.5, 0.5), (0, 0), (1, 0.5), (1, 1)])
+@pytest.mark.parametrize("color", [(0.5, 0.5, 0.5), (0.35, 0.55, 0.78)])
+def test_a_flat_colour_gets_no_lines_at_its_edges(node, texture, center, color):
+    frame = torch.tensor(color).expand(1, 512, 512, 3).contiguous()
+    for _ in range(2):
+        frame, _ = step(node, texture, frame, 4.0, center)
+        error = (frame - torch.tensor(color)).abs().amax(-1)[0]
+        inside = error[100:-100, 100:-100].max()
+        error[100:-100, 100:-100] = 0
+        assert error.max() <= 1.2 * inside + 1 / 255
+
+
+@pytest.mark.parametrize("model_factor", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("scale", [1.5, 3.2, 4.0, 8.0])
+def test_any_factor_is_resized_from_the_window(node, upscale_model, model_factor, scale):
+    model, frame = upscale_model(model_factor), noise(1, 48, 64, 3)
+    sr, window = step(node, model, frame, scale, (0.1, 0.7), resampling="lanczos")
+    whole = mirrored_result(node, model, frame, 16)
+    x, y, width, height = (model_factor * window[key] for key in ("x", "y", "width", "height"))
+    part = whole[:, y : y + height, x : x + width].movedim(-1, 1)
+    expected = resize(part, 48, 64, "lanczos").movedim(1, -1).clamp(0, 1)
+    # A margin of 8 pixels, of a network that looks 4 pixels far.
+    torch.testing.assert_close(sr, expected, rtol=0, atol=1e-5)
+
+
+def test_batches_and_single_pixels(node, upscale_model):
+    model = upscale_model(4)
+    frames = noise(3, 40, 30, 3)
+    together, _ = step(node, model, frames, 4.0, (0.4, 0.4))
+    for i in range(3):
+        alone, _ = step(node, model, frames[i : i + 1], 4.0, (0.4, 0.4))
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+    pixel, _ = step(node, model, noise(1, 1, 1, 3), 4.0, (0.5, 0.5))
+    assert pixel.shape == (1, 1, 1, 3)
+
+
+def test_without_frame_and_window_the_bytes_are_those_of_the_crop_alone(node, texture):
+    frame = noise(1, 64, 64, 3)
+    sr, _ = step(node, texture, frame, 4.0, (0.3, 0.3), image=None, window=None)
+    crop = node("CoZCropCenterZoom").execute(frame, 4.0, 0.3, 0.3)[1]
+    with torch.inference_mode():
+        assert torch.equal(sr, node("ImageUpscaleWithModel").execute(texture, crop)[0])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"image": None}, "^window is connected and image is not: connect both"),
+        ({"window": None}, "^image is connected and window is not: connect both"),
+        ({"image": noise(1, 32, 32, 3)}, r"at \(24, 24\) and image is 1 x \(32 x 32\)"),
+        ({"image": noise(2, 64, 64, 3)}, r"crop is 1 x \(16 x 16\) .* image is 2 x \(64 x 64\)"),
+        ({"window": {"x": -1, "y": 0, "width": 16, "height": 16}}, r"16 x 16 at \(-1, 0\)"),
+        ({"window": {"x": 0, "y": 0, "width": 8, "height": 16}}, "window is 8 x 16 at"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(node, upscale_model, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        step(node, upscale_model(4), noise(1, 64, 64, 3), 4.0, (0.5, 0.5), **inputs)
+
+
+@pytest.fixture
+def regions(pack, monkeypatch):
+    """Sides of the images that reach the host's node."""
+    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel as upscale  # noqa: N813
+
+    original, seen = upscale.execute.__func__, []
+
+    def execute(cls, upscale_model, image):
+        seen.append(tuple(image.shape[1:3]))
+        return original(cls, upscale_model, image)
+
+    monkeypatch.setattr(upscale, "execute", classmethod(execute))
+    return seen
+
+
+@pytest.mark.parametrize("margin", [0, 8, 64])
+def test_no_region_is_larger_than_the_hosts_tiles(surroundings, upscale_model, regions, margin):
+    model, image = upscale_model(2), noise(1, 3, 700, 1100)
+    window = Window(3, 5, 1090, 690)
+    with torch.inference_mode():
+        sr = surroundings.Upscaler(model, margin)(image, window)
+    assert max(max(region) for region in regions) <= 512
+    assert len(regions) == 2 * 3
+    with torch.inference_mode():
+        whole = model(image).clamp(0, 1)
+    difference = (sr - whole[..., 10:1390, 6:2186]).abs()[..., 16:-16, 16:-16].amax()
+    assert (difference > 0.01) if margin == 0 else (difference < 0.25 / 255)
+
+
+def test_regions_of_attention_begin_on_multiples_of_32(surroundings, swinir, monkeypatch):
+    image = noise(1, 3, 200, 260)
+    seen = []
+    crop = surroundings.crop_mirrored
+
+    def note_region(image, window):
+        seen.append(window)
+        return crop(image, window)
+
+    monkeypatch.setattr(surroundings, "crop_mirrored", note_region)
+    whole = surroundings.Upscaler(swinir, 16, is_periodic=True)
+    parts = surroundings.Upscaler(swinir, 16, is_periodic=True)
+    parts.max_region = 150
+    window = Window(0, 0, 260, 200)
+    with torch.inference_mode():
+        expected, found = whole(image, window), parts(image, window)
+    assert len(seen) == 1 + 3 * 3
+    assert all(region.x % 32 == region.y % 32 == 0 for region in seen)
+    assert max(max(region[2:]) for region in seen[1:]) <= 150
+    # What reaches beyond the margin is less than one value in 255.
+    assert (found - expected).abs().max() < 1 / 255
+
+
+@pytest.mark.parametrize("name", ["model", "ensemble"])
+def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
+    node, surroundings, upscale_model, name
+):
+    import comfy.model_management as mm
+
+    plain = upscale_model(4)
+    model = plain if name == "model" else node("CoZSelfEnsemble").execute(plain)[0]
+    image, window, seen = noise(1, 3, 240, 200), Window(0, 0, 200, 240), []
+
+    def short_of_memory(_, args):
+        seen.append(tuple(args[0].shape[-2:]))
+        if max(seen[-1]) > 140:
+            raise mm.OOM_EXCEPTION("injected")
+
+    with torch.inference_mode():
+        expected = surroundings.Upscaler(model, 8)(image, window)
+        handle = plain.model.register_forward_pre_hook(short_of_memory)
+        try:
+            upscaler = surroundings.Upscaler(model, 8)
+            found = upscaler(image, window)
+            first = len(seen)
+            assert torch.equal(upscaler(image, window), found)
+        finally:
+            handle.remove()
+    # Once too large; the second window is enlarged in small parts from the start.
+    assert [max(region) > 140 for region in seen].count(True) == 1
+    assert len(seen) - first == first - 1
+    assert upscaler.notes == ["Out of memory: from here on with tiles of 448 pixels"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model):
+    import comfy.model_management as mm
+
+    model, image = upscale_model(4), noise(1, 3, 30, 30)
+    failures = [mm.OOM_EXCEPTION("injected")]
+
+    def fail_once(*_):
+        if failures:
+            raise failures.pop()
+
+    with torch.inference_mode():
+        expected = surroundings.Upscaler(model, 8)(image, Window(8, 8, 16, 16))
+        handle = model.model.register_forward_pre_hook(fail_once)
+        try:
+            upscaler = surroundings.Upscaler(model, 8)
+            assert torch.equal(upscaler(image, Window(8, 8, 16, 16)), expected)
+        finally:
+            handle.remove()
+    assert upscaler.notes == []
+
+
+def test_memory_that_never_suffices_ends_with_its_own_error(surroundings, upscale_model):
+    import comfy.model_management as mm
+
+    model = upscale_model(4)
+
+    def fail(*_):
+        raise mm.OOM_EXCEPTION("injected")
+
+    handle = model.model.register_forward_pre_hook(fail)
+    try:
+        with pytest.raises(mm.OOM_EXCEPTION, match="injected"), torch.inference_mode():
+            surroundings.Upscaler(model, 32)(noise(1, 3, 300, 300), Window(0, 0, 300, 300))
+    finally:
+        handle.remove()
