@@ -15,7 +15,7 @@ from .color import METHODS, WAVELET_LEVELS
 from .diffusion import seed_input
 from .files import used_models
 from .gate import is_below
-from .host import SEARCH_ALIASES, notice, show, target_of, to_bchw
+from .host import SEARCH_ALIASES, is_blank, notice, show, target_of, to_bchw
 from .prompting import Prompting, prompting_input
 from .start import ignored, start_at_chain, start_at_picture
 from .zoom import center_inputs, frame_inputs, mask_input
@@ -189,13 +189,14 @@ class CoZChainLoop(io.ComfyNode):
             return child
 
         if chain is None:
-            target = target_of(center_x, center_y, mask)
+            target = target_of(center_x, center_y, mask, notes.append)
             start = start_at_picture(
                 node, links["image"], index, picture.shape[-2:], scale, target, frame, size
             )
         else:
             kept = min(from_step, chain.steps, steps)
-            center = None if mask is not None else Target(center_x, center_y)
+            uses_mask = mask is not None and not is_blank(mask)
+            center = None if uses_mask else Target(center_x, center_y)
             notes += ignored(chain, kept, picture, scale, center, step_prompts, frame, size)
             start = start_at_chain(node, links["chain"], index, chain, kept)
         if backbone["backbone"] == ONE_STEP and start.scale != 4:

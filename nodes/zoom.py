@@ -34,7 +34,7 @@ def mask_input() -> io.Input:
         "mask",
         optional=True,
         tooltip="Optional. Its centre of gravity is the target, instead of center_x and center_y. An empty mask, as "
-        "Load Image gives for a picture without transparency, is an error.",
+        "Load Image gives for a picture without transparency, is not used.",
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from coz.chain import step_seed
 
 from .prompts import chain_prompt, kept_prompt, steps_run
 
+ROOT = Path(__file__).parents[2]
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 
 
@@ -108,6 +110,27 @@ def test_a_mask_is_the_target(executor, keep, node):
     host.run(prompt)
     host.run(kept_prompt(steps=2, center_x=0.5, center_y=0.5))
     assert torch.equal(keep[0]["scales"], keep[1]["scales"])
+
+
+@pytest.mark.parametrize("cache", CACHES[:3])
+def test_the_mask_of_an_opaque_picture_is_none(executor, keep, monkeypatch, cache):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(ROOT / "tests" / "data"))
+    place = {"steps": 2, "size": 16, "center_x": 0.1, "center_y": 0.1, "scale": 2.0}
+    prompt = kept_prompt(**place)
+    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": "opaque.gif"}}
+    host = executor(cache)
+    host.run(prompt)
+    prompt["loop"]["inputs"]["mask"] = ["source", 1]
+    assert set(host.run(prompt)) == {"loop", "loop.0.0.coz_collect", "scales"}
+    typed, masked = keep
+    assert torch.equal(masked["scales"], typed["scales"])
+    assert masked["chain"].to_json() == typed["chain"].to_json()
+    assert masked["chain"].target == (0.1, 0.1)
+    told = [data for event, data in host.server.sent if event == "progress_text"]
+    assert told[-1][0] == "loop"
+    assert told[-1][1].split("\n")[-1].startswith("mask is empty")
 
 
 @pytest.mark.parametrize("cache", CACHES)

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -206,11 +207,121 @@ def test_color_fix_wants_one_reference_or_as_many_as_images(node):
             node("CoZColorFix").execute(noise(3, 8, 8, 3), noise(2, 8, 8, 3), method)
 
 
-def test_an_empty_mask_says_what_to_do(node):
-    with pytest.raises(ValueError, match=r"mask is empty.*disconnect the mask"):
-        node("CoZFitImage").execute(
-            noise(1, 8, 8, 3), "native pixels", 16, 0.5, 0.5, torch.zeros(1, 64, 64)
+def soft_dot(peak, background=0.0):
+    """A mask (1, 40, 60) with its greatest value at x 45.5, y 10.5, falling off around it."""
+    y, x = torch.meshgrid(torch.arange(40), torch.arange(60), indexing="ij")
+    distance = ((x - 45) ** 2 + (y - 10) ** 2).sqrt()
+    return background + (peak - background) * (1 - distance / 6).clamp(min=0)[None]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.zeros(1, 64, 64),
+        torch.full((1, 64, 64), -1.0),
+        torch.zeros(64, 64, dtype=torch.bool),
+        torch.full((1, 64, 64), 0.00005),
+        torch.full((1, 64, 64), 1 / 65, dtype=torch.float16),
+        0.004 + noise(1, 64, 64) / 513,
+        torch.tensor([0.0, 0.00005, 0.0039, 1 / 65])[:, None, None].expand(4, 64, 64),
+    ],
+    ids=["zeros", "negative", "bool", "opaque GIF", "near 1/64", "rounding", "a batch"],
+)
+def test_a_mask_that_is_low_and_the_same_everywhere_is_none(nodes_of, node, caplog, mask):
+    assert nodes_of("host").is_blank(mask)
+    image = noise(1, 80, 120, 3)
+    for node_id, inputs in (
+        ("CoZFitImage", {"frame": "native pixels", "size": 16}),
+        ("CoZCropCenterZoom", {"scale": 4.0}),
+    ):
+        caplog.clear()
+        typed = node(node_id).execute(image=image, center_x=0.1, center_y=0.3, **inputs).args
+        assert not caplog.messages
+        masked = (
+            node(node_id).execute(image=image, center_x=0.1, center_y=0.3, mask=mask, **inputs).args
         )
+        assert torch.equal(masked[0], typed[0])
+        assert masked[-3:] == typed[-3:]
+        (line,) = caplog.messages
+        assert "mask is empty" in line
+        assert "center_x and center_y are the target" in line
+
+
+@pytest.mark.parametrize(
+    ("mask", "target"),
+    [
+        (torch.full((1, 64, 64), 1 / 63), (0.5, 0.5)),
+        (torch.ones(1, 64, 64), (0.5, 0.5)),
+        (soft_dot(0.012), (45.5 / 60, 10.5 / 40)),
+        (soft_dot(1 / 255), (45.5 / 60, 10.5 / 40)),
+        (soft_dot(1.0, background=0.0039), (45.5 / 60, 10.5 / 40)),
+        (
+            torch.cat((torch.full((1, 40, 60), 0.00005), soft_dot(1.0, background=0.0039))),
+            (45.5 / 60, 10.5 / 40),
+        ),
+    ],
+    ids=["1/63", "ones", "soft dot", "one step of 8 bits", "dot on 0.0039", "batch"],
+)
+def test_the_target_is_the_centre_of_what_a_mask_marks(nodes_of, caplog, mask, target):
+    host = nodes_of("host")
+    assert not host.is_blank(mask)
+    assert host.target_of(0.1, 0.1, mask) == pytest.approx(target, abs=1e-5)
+    assert not caplog.messages
+
+
+def test_a_mask_without_a_background_is_taken_as_it_is(nodes_of):
+    mask = noise(2, 20, 40)
+    mask[:, 3, 5] = 0
+    assert torch.equal(nodes_of("host").subtract_background(mask), mask)
+
+
+@pytest.fixture
+def loaded_target(executor, keeper, monkeypatch, tmp_path):
+    """The target of First Frame for a picture file and its mask, both from the host's Load Image."""
+    import folder_paths
+
+    kept = keeper("TestKeepTarget", {"x": "FLOAT", "y": "FLOAT"})
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+
+    def load(name, frame="whole picture"):
+        first = {"image": ["load", 0], "mask": ["load", 1], "frame": frame, "size": 64}
+        host = executor("CLASSIC")
+        host.run(
+            {
+                "load": {"class_type": "LoadImage", "inputs": {"image": name}},
+                "first": {
+                    "class_type": "CoZFitImage",
+                    "inputs": first | {"center_x": 0.1, "center_y": 0.1},
+                },
+                "keep": {
+                    "class_type": "TestKeepTarget",
+                    "inputs": {"x": ["first", 2], "y": ["first", 3]},
+                },
+            },
+            "keep",
+        )
+        told = [data[1] for event, data in host.server.sent if event == "progress_text"]
+        return (kept[-1]["x"], kept[-1]["y"]), told
+
+    return load
+
+
+def test_the_mask_of_an_opaque_gif_is_none(loaded_target, tmp_path):
+    shutil.copy(ROOT / "tests" / "data" / "opaque.gif", tmp_path)
+    target, told = loaded_target("opaque.gif")
+    assert target == pytest.approx((0.1, 0.1), abs=1e-9)
+    assert len(told) == 1
+    assert told[0].startswith("mask is empty")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "tga", "png"])
+def test_a_transparent_spot_of_a_picture_is_the_target(loaded_target, tmp_path, suffix):
+    picture = Image.new("RGBA", (400, 300), (200, 30, 30, 255))
+    picture.paste((0, 0, 0, 0), (300, 30, 312, 42))
+    picture.save(tmp_path / f"spot.{suffix}")
+    target, told = loaded_target(f"spot.{suffix}")
+    assert target == pytest.approx((306 / 400, 36 / 300), abs=1e-3)
+    assert told == []
 
 
 @pytest.mark.parametrize(

@@ -113,14 +113,18 @@ def test_a_picture_is_compared_to_its_last_row(nodes_of):
     assert not start.is_same(image, image[..., : start.BAND, :])
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0], ids=["empty mask", "mask"])
-def test_a_mask_is_not_used_with_a_chain(executor, keep, value):
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(1.0, "mask"), (1 / 63, "mask"), (1 / 65, "center_x"), (0.0, "center_x")],
+)
+def test_a_mask_is_not_used_with_a_chain(executor, keep, value, named):
     host = executor("CLASSIC")
     prompt = resumed({"steps": 1}, steps=1, mask=["mask", 0], center_x=0.9)
     size = {"width": 64, "height": 64}
     prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": value} | size}
     host.run(prompt)
-    assert "Not used, the chain has its own: mask. It zooms" in told(host)[-1]
+    assert f"Not used, the chain has its own: {named}. It zooms" in told(host)[-1]
+    assert "mask is empty" not in "".join(told(host))
     assert keep[0]["chain"].target == (0.02, 0.6)
 
 

@@ -115,16 +115,6 @@ def test_a_target_out_of_range_that_comes_through_a_link_is_an_error(server):
         run_prompt(server, prompt)
 
 
-def test_an_empty_mask_is_an_error(server):
-    prompt = chain_prompt(mask=["mask", 0])
-    prompt["mask"] = {
-        "class_type": "SolidMask",
-        "inputs": {"value": 0.0, "width": 64, "height": 64},
-    }
-    with pytest.raises(PromptError, match="mask is empty"):
-        run_prompt(server, prompt)
-
-
 @pytest.mark.parametrize(
     ("center_x", "batch", "message"),
     [(0.45, 2, "image is a batch of 2 pictures"), (0.46, 1, "execution_interrupted")],
