@@ -56,14 +56,15 @@ def invented(sr: Tensor, reference: Tensor) -> float:
         reference: the source enlarged to the same shape.
 
     Returns:
-        0 (nothing; a flat picture too) to 1 (all of it).
+        0 (nothing; also of a picture whose variance is below ``ROUNDING``) to 1 (all of it).
 
     Raises:
         ValueError: If the shapes differ.
     """
     _check(sr, reference)
     energy, known, shared = _moments(sr.float(), reference.float())
-    return _share(energy, known, shared)
+    # Of a flat picture a network leaves hundredths of a level of 255, which no one can see.
+    return 0.0 if energy < ROUNDING else _share(energy, known, shared)
 
 
 def octaves(sr: Tensor, reference: Tensor) -> list[Octave]:

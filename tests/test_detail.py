@@ -33,6 +33,13 @@ def test_flat_pictures_invent_nothing():
     assert invented_map(flat, flat + 0.2).max() < 0.01
 
 
+def test_what_eight_bits_round_away_is_not_invented():
+    flat = torch.full((1, 3, 40, 50), 128 / 255)
+    ripple = noise(1, 3, 40, 50) - 0.5  # standard deviation 0.29
+    assert invented(flat + 0.9 * ripple / 255, flat) == 0
+    assert invented(flat + 1.1 * ripple / 255, flat) == 1
+
+
 @pytest.mark.parametrize(("coarse", "fine"), [(0.2, 0.1), (0.1, 0.3), (0.3, 0.01)])
 def test_independent_detail_counts_by_its_variance(coarse, fine):
     across, down = waves(16)

@@ -47,6 +47,18 @@ def test_the_result_is_truer_than_what_came(node, photograph, kernel):
     assert torch.equal(source, before[1])
 
 
+def test_of_a_flat_picture_nothing_is_invented(node):
+    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
+
+    source = torch.tensor([90, 140, 200]).expand(1, 32, 48, 3) / 255
+    model = UpscaleModelLoader.execute("coz_lite_x4.safetensors")[0]
+    with torch.inference_mode():
+        sr = ImageUpscaleWithModel.execute(model, source)[0]
+    assert not torch.equal(sr, sr[:, :1, :1].expand_as(sr))
+    report = node("CoZConsistency").execute(sr, source, 0.0, 10)[3]
+    assert report.endswith(" dB, invented 0.0 %")
+
+
 def test_strength_0_only_measures(node, photograph):
     _, source, sr = photograph
     image, db, _, report = node("CoZConsistency").execute(sr, source, 0.0, 10).args
