@@ -85,9 +85,7 @@ def resize(
     if box is None and (height, width) == (in_height, in_width):
         return image
     box = box or Window(0, 0, in_width, in_height)
-    rows_fit = box.y >= 0 and box.height > 0 and box.y + box.height <= in_height + BOX_TOLERANCE
-    columns_fit = box.x >= 0 and box.width > 0 and box.x + box.width <= in_width + BOX_TOLERANCE
-    if not rows_fit or not columns_fit:
+    if not _fits(box.y, box.height, in_height) or not _fits(box.x, box.width, in_width):
         raise ValueError(f"{box} does not lie inside an image of {in_width} x {in_height}")
     if resampling == "nearest":
         rows = _nearest(in_height, height, box.y, box.height, image.device)
@@ -99,6 +97,10 @@ def resize(
     image = image[..., first : ceil(box.x + box.width + reach)]
     image = _along_height(image, height, box.y, box.height, resampling)
     return _along_height(image.mT, width, box.x - first, box.width, resampling).mT
+
+
+def _fits(start: float, length: float, side: int) -> bool:
+    return start >= -BOX_TOLERANCE and length > 0 and start + length <= side + BOX_TOLERANCE
 
 
 def _along_height(

@@ -89,6 +89,15 @@ def test_any_float_dtype_comes_out_as_float32_and_input_is_unchanged(dtype):
     assert torch.equal(image, before)
 
 
+@pytest.mark.parametrize("resampling", ["bicubic", "lanczos", "nearest"])
+def test_a_box_that_rounding_pushed_over_an_edge_is_taken(resampling):
+    image = torch.rand(1, 3, 8, 9)
+    exact = resize(image, 8, 10, resampling, Window(0, 4, 5, 4))
+    for beyond in (-1e-9, 1e-9):
+        pushed = resize(image, 8, 10, resampling, Window(-1e-9, 4 + beyond, 5, 4))
+        torch.testing.assert_close(pushed, exact)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
