@@ -105,7 +105,9 @@ def sharpness(image: Tensor) -> float:
         total += edges.sum((-2, -1))
         square += edges.square().sum((-2, -1))
     places = (height - 2) * (width - 2)
-    return float((square / places - (total / places).square()).mean())
+    variance = square / places - (total / places).square()
+    # Of a smooth picture rounding leaves less than 0, which a table would show as -0.
+    return float(variance.clamp(min=0).mean())
 
 
 def laplacian(image: Tensor) -> Tensor:

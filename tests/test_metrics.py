@@ -123,6 +123,13 @@ def test_sharpness_of_noise_and_of_a_point():
     assert sharpness(point) == pytest.approx(20 * (0.587 * 255) ** 2 / 100**2, rel=1e-5)
 
 
+def test_sharpness_of_a_smooth_picture_is_not_below_0():
+    y, x = torch.meshgrid(torch.arange(40), torch.arange(50), indexing="ij")
+    bowls = [((x * x + y * y) / k).expand(1, 3, -1, -1) for k in range(5000, 5500, 10)]
+    assert min(map(sharpness, bowls)) >= 0
+    assert max(map(sharpness, bowls)) < 1e-6
+
+
 @pytest.mark.parametrize("height", [3, ROWS, ROWS + 1, ROWS + 2, 2 * ROWS + 3])
 def test_sharpness_is_the_variance_of_the_laplacian(height):
     image = noise(1, 3, height, 40)
