@@ -53,11 +53,11 @@ class ChainCache(Caching.CacheProvider):
             self.is_known = self.is_new_run = True
             register_cache_provider(self)
 
-    def on_prompt_end(self, prompt_id):
+    def on_prompt_end(self, prompt_id, **kwargs):
         self.is_known = False
         unregister_cache_provider(self)
 
-    def should_cache(self, context, value=None):
+    def should_cache(self, context, value=None, **kwargs):
         parent, _, name = context.node_id.rpartition(".")
         if not parent or not name.startswith(CHILD_PREFIX) or context.class_type in CHEAP:
             return False
@@ -68,7 +68,7 @@ class ChainCache(Caching.CacheProvider):
         self.keep(context.cache_key_hash, value)
         return False
 
-    async def on_lookup(self, context):
+    async def on_lookup(self, context, **kwargs):
         key = context.cache_key_hash
         with self.lock:
             if key in self.values:
@@ -76,7 +76,7 @@ class ChainCache(Caching.CacheProvider):
                 self.last_used[key] = self.runs
             return self.values.get(key)
 
-    async def on_store(self, context, value):
+    async def on_store(self, context, value, **kwargs):
         self.keep(context.cache_key_hash, value)
 
     def keep(self, key: str, value: Caching.CacheValue) -> None:

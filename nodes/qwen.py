@@ -1,7 +1,8 @@
 """Qwen2.5-VL, with its eyes, as a CLIP: all that is glued to the host's own Qwen classes.
 
 Those classes are the host's to change. So this is imported when a model is loaded, not with the
-pack, and looks at them first.
+pack, and looks at them first. What the host calls accepts keywords that it does not know, and does
+not pass them on: ComfyUI 0.37 added ``mtp`` to every call of ``generate``.
 """
 
 import inspect
@@ -26,11 +27,10 @@ NAME = "qwen25vl"
 PAD = 151643
 IMAGE_PAD = 151655
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-TEMPLATE = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-)
-"""Qwen2.5-VL-3B-Instruct chat_template.json, a user's message alone."""
+SYSTEM_TURN = "<|im_start|>system\n{}<|im_end|>\n"
+USER_TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+SYSTEM_PROMPT = "You are a helpful assistant."
+"""Qwen2.5-VL-3B-Instruct chat_template.json, for one message of a user."""
 
 USED: dict[Callable, set[str]] = {
     comfy.sd.CLIP: {"parameters", "state_dict", "model_options", "disable_dynamic"},
@@ -70,7 +70,7 @@ class Config(llama.Qwen25_3BConfig):
 
 
 class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Module):
-    def __init__(self, config_dict, dtype, device, operations):
+    def __init__(self, config_dict, dtype, device, operations, **kwargs):
         super().__init__()
         config = Config(**config_dict["text"])
         self.num_layers = config.num_hidden_layers
@@ -94,21 +94,21 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
         lengths = (grids.prod(-1) // self.visual.spatial_merge_size**2).tolist()
         return [*zip(tokens.split(lengths), grids.split(1), strict=True)]
 
-    def preprocess_embed(self, embed, device):
+    def preprocess_embed(self, embed, device, **kwargs):
         if embed["type"] != "image":
             return None, None
         if "seen" in embed:
             return embed["seen"]
         return self.see([embed["data"]], device)[0]
 
-    def logits(self, x):
+    def logits(self, x, **kwargs):
         # As transformers: of the last place alone, which is all that is read; and in half precision
         # the penalty would round tokens into a tie.
         return super().logits(x[:, -1:]).float()
 
 
 class ClipModel(sd1_clip.SDClipModel):
-    def __init__(self, device="cpu", dtype=None, model_options=None):
+    def __init__(self, device="cpu", dtype=None, model_options=None, **kwargs):
         super().__init__(
             device=device,
             dtype=dtype,
@@ -133,6 +133,7 @@ class ClipModel(sd1_clip.SDClipModel):
         repetition_penalty,
         seed,
         presence_penalty=0.0,
+        **kwargs,
     ):
         """As the base class, but with image positions, and the prompt penalised as transformers do."""
         (pairs,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
@@ -162,7 +163,7 @@ class ClipModel(sd1_clip.SDClipModel):
 
 
 class TextEncoder(sd1_clip.SD1ClipModel):
-    def __init__(self, device="cpu", dtype=None, model_options=None):
+    def __init__(self, device="cpu", dtype=None, model_options=None, **kwargs):
         super().__init__(
             device=device,
             dtype=dtype,
@@ -175,7 +176,7 @@ class TextEncoder(sd1_clip.SD1ClipModel):
 class Tokenizer(sd1_clip.SD1Tokenizer):
     """Takes what the host's tokenizers of Qwen3-VL and Qwen-Image take."""
 
-    def __init__(self, embedding_directory=None, tokenizer_data=None):
+    def __init__(self, embedding_directory=None, tokenizer_data=None, **kwargs):
         super().__init__(
             embedding_directory, tokenizer_data or {}, name=NAME, tokenizer=Qwen25_3BTokenizer
         )
@@ -190,15 +191,20 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
         skip_template=False,
         video=None,
         audio=None,
+        system_prompt="",
         **kwargs,
     ):
         if video is not None or audio is not None:
             raise ValueError("Qwen2.5-VL is loaded for pictures: connect image, no video or audio")
-        if image is not None and not len(images):
-            images = image.split(1)
+        # Generate Text of ComfyUI 0.37 hands images=None where none is connected.
+        if images is None or not len(images):
+            images = () if image is None else image.split(1)
         if not skip_template and not text.startswith("<|im_start|>"):
-            template = llama_template or TEMPLATE.replace("{}", IMAGE * len(images) + "{}")
-            text = template.replace("{}", text, 1)
+            if llama_template:
+                text = llama_template.replace("{}", text, 1)
+            else:
+                system = SYSTEM_TURN.replace("{}", system_prompt or SYSTEM_PROMPT)
+                text = system + USER_TURN.replace("{}", IMAGE * len(images) + text)
         # The host's own method would read brackets, backslashes and embedding names.
         ids = getattr(self, NAME).tokenizer(text)["input_ids"] or [PAD]
         pictures = iter(images)
@@ -234,5 +240,5 @@ def load(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
     return clip
 
 
-def load_patcher(paths: list[Path], disable_dynamic: bool = False):
+def load_patcher(paths: list[Path], disable_dynamic: bool = False, **kwargs):
     return load(paths, disable_dynamic).patcher

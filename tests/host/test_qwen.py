@@ -386,6 +386,54 @@ def test_text_is_taken_literally(vlm, processor, text):
         assert [token for token, _ in row] == expected
 
 
+@pytest.mark.parametrize(
+    "options", [{"images": None}, {"images": {}}, {"image": None, "mtp": 3, "later": 1}]
+)
+def test_what_newer_hosts_hand_to_the_tokenizer_without_an_image(vlm, options):
+    assert vlm.tokenize("What?", **options) == vlm.tokenize("What?")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "system"),
+    [("You are {a} pirate {}", "You are {a} pirate {}"), ("", None), (None, None)],
+)
+def test_a_system_prompt_is_the_system_turn(vlm, processor, prompt, system):
+    system = system or "You are a helpful assistant."
+    text = (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{PICTURE}What {{}}?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    image = as_image(picture(28, 28))
+    (row,) = vlm.tokenize("What {}?", image=image, system_prompt=prompt)["qwen25vl"]
+    found = [151655 if isinstance(token, dict) else token for token, _ in row]
+    assert found == processor.tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (chat(0), {}),
+        ("What?", {"skip_template": True}),
+        ("What?", {"llama_template": "<|im_start|>user\n{}"}),
+    ],
+)
+def test_a_conversation_of_ones_own_keeps_its_system_turn(vlm, text, options):
+    assert vlm.tokenize(text, system_prompt="Pirate", **options) == vlm.tokenize(text, **options)
+
+
+def test_keywords_of_newer_hosts_are_accepted_and_not_passed_on(vlm, monkeypatch):
+    from comfy.sd1_clip import SD1ClipModel
+
+    tokens = vlm.tokenize(chat(1), images=[as_image(images(1)[0])])
+    expected = generate(vlm, tokens, 1.05)
+
+    def generate_of_0_37(encoder, tokens, **options):
+        return getattr(encoder, encoder.clip).generate(tokens, **options, mtp=True, later=None)
+
+    monkeypatch.setattr(SD1ClipModel, "generate", generate_of_0_37)
+    assert generate(vlm, tokens, 1.05) == expected
+
+
 def test_placed_pictures_of_any_float_type_and_channels(vlm):
     first, second = (as_image(p) for p in images(2))
     tokens = vlm.tokenize(chat(2))
@@ -457,7 +505,7 @@ def test_the_hosts_device_and_delegate_factory(vlm, node, load):
     moved = node("SelectCLIPDevice").execute(vlm, "cpu")[0]
     assert answer(moved, images(1))[0] == expected
     factory, arguments = vlm.patcher.cached_patcher_init
-    other = factory(*arguments, disable_dynamic=True)
+    other = factory(*arguments, disable_dynamic=True, later=None)
     assert other.model is not vlm.patcher.model
     assert other.model.state_dict().keys() == vlm.patcher.model.state_dict().keys()
 

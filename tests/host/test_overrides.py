@@ -1,0 +1,137 @@
+"""The methods of ours that the host calls, and which of them accept what newer hosts may hand over.
+
+Methods of objects accept keywords that they do not know. Methods of a node's schema do not: with
+``**kwargs`` in ``validate_inputs`` the host would check no limit and no list of the node's inputs.
+"""
+
+import asyncio
+import inspect
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+from .test_contract import HOST
+
+NODES = Path(__file__).parents[2] / "nodes"
+SCHEMA_METHODS = {
+    "define_schema",
+    "execute",
+    "validate_inputs",
+    "fingerprint_inputs",
+    "check_lazy_status",
+}
+CALLED_WITHOUT_A_BASE = {
+    ("qwen", "Network", "__init__"),
+    ("qwen", "Network", "preprocess_embed"),
+}
+"""Methods that the host calls although no base class of its own has them."""
+CALLBACKS = {("qwen", "load_patcher")}
+
+MODULES = [
+    pytest.param(name, marks=[pytest.mark.since("0.27")] if name.startswith("qwen") else [])
+    for name in sorted(path.stem for path in NODES.glob("*.py") if path.stem != "__init__")
+]
+
+
+def is_hosts(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in HOST
+
+
+def classes_below_the_hosts(module) -> list[type]:
+    return [
+        cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if cls.__module__ == module.__name__ and any(map(is_hosts, cls.__mro__))
+    ]
+
+
+def overrides(cls: type) -> dict[str, inspect.Signature]:
+    """Methods that the class itself defines in place of one of the host's that takes arguments."""
+    found = {}
+    for name in vars(cls):
+        base = next((base for base in cls.__mro__[1:] if name in vars(base)), object)
+        theirs = getattr(base, name, None)
+        if not is_hosts(base) or not inspect.isroutine(theirs):
+            continue
+        if len(inspect.signature(theirs).parameters) > 1:
+            found[name] = inspect.signature(getattr(cls, name))
+    return found
+
+
+def accepts_any_keyword(signature: inspect.Signature) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+
+
+@pytest.fixture(scope="module")
+def our_nodes(pack):
+    import nodes
+
+    ours = nodes.NODE_CLASS_MAPPINGS.values()
+    return [cls for cls in ours if cls.__module__.startswith(f"{pack.__name__}.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_the_host_calls_accepts_keywords_it_does_not_know(nodes_of, name):
+    module = nodes_of(name)
+    closed = [
+        f"{cls.__name__}.{method}"
+        for cls in classes_below_the_hosts(module)
+        if not is_dataclass(cls)
+        for method, signature in overrides(cls).items()
+        if method not in SCHEMA_METHODS and not accepts_any_keyword(signature)
+    ]
+    called = [getattr(module, function) for home, function in CALLBACKS if home == name]
+    called += [
+        getattr(getattr(module, c), m) for home, c, m in CALLED_WITHOUT_A_BASE if home == name
+    ]
+    closed += [f.__qualname__ for f in called if not accepts_any_keyword(inspect.signature(f))]
+    assert closed == []
+
+
+@pytest.mark.since("0.27")
+def test_the_walk_finds_what_the_host_calls(nodes_of):
+    found = {
+        f"{cls.__name__}.{method}"
+        for name in ("cache", "qwen")
+        for cls in classes_below_the_hosts(nodes_of(name))
+        if not is_dataclass(cls)
+        for method in overrides(cls)
+    }
+    assert found == {
+        *("ChainCache.should_cache", "ChainCache.on_lookup", "ChainCache.on_store"),
+        *("ChainCache.on_prompt_end", "Network.logits"),
+        *("ClipModel.__init__", "ClipModel.generate", "TextEncoder.__init__"),
+        *("Tokenizer.__init__", "Tokenizer.tokenize_with_weights"),
+    }
+
+
+def test_schema_methods_name_inputs_of_the_schema_alone(our_nodes):
+    for cls in our_nodes:
+        offered = {i.id for i in cls.GET_SCHEMA().inputs}
+        for name in SCHEMA_METHODS & vars(cls).keys():
+            parameters = inspect.signature(getattr(cls, name)).parameters.values()
+            named = {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD}
+            assert named <= offered, f"{cls.__name__}.{name}"
+
+
+def test_no_validate_inputs_takes_all_keywords(our_nodes):
+    validated = [cls for cls in our_nodes if "validate_inputs" in vars(cls)]
+    assert {cls.__name__ for cls in validated} >= {"CoZLoadSRLoRA", "CoZLoadChain"}
+    for cls in validated:
+        assert not accepts_any_keyword(inspect.signature(cls.validate_inputs)), cls.__name__
+
+
+def test_the_host_still_checks_the_limits_of_a_node_that_validates(pack):
+    import execution
+
+    inputs = {"vlm_name": None, "lora_name": "none", "lora_strength": 3.0}
+    prompt = {
+        "load": {"class_type": "CoZLoadPromptExtractor", "inputs": inputs},
+        "show": {"class_type": "PreviewAny", "inputs": {"source": ["load", 0]}},
+    }
+    valid, _, _, errors = asyncio.run(execution.validate_prompt("p", prompt, None))
+    assert not valid
+    (error,) = errors["load"]["errors"]
+    assert error["details"].startswith("lora_strength")
+    assert error["message"] == "Value 3.0 bigger than max of 2.0"
