@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..coz.latent import MULTIPLE_OF, one_step_noise, pad_to_multiple, to_model, to_vae
-from .host import SEARCH_ALIASES, to_bchw, to_image
+from .host import SEARCH_ALIASES, to_bchw, to_image, to_rgb
 
 LATENT_SHIFT = "coz_latent_shift"
 """Attached to a MODEL by CoZ Load SR LoRA: what its LoRA was made for."""
@@ -75,7 +75,8 @@ def decode(vae, latent: Tensor, height: int, width: int) -> io.NodeOutput:
         "The diffusion model",
         "Load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet",
     )
-    image = vae.decode(latent)
+    # Of an RGBA VAE (Qwen-Image 2.1) without its alpha: no view that it was given had any.
+    image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
     require_finite(image, "The VAE's decoder", "Start ComfyUI with --fp32-vae")
     cropped = image[:, :height, :width].movedim(-1, 1).float()

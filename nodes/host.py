@@ -98,6 +98,11 @@ def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:
     return {"coz_source": preview_of(image[:1], target)}
 
 
+def to_rgb(image: Tensor) -> Tensor:
+    """(..., C) as (..., 3): grey is repeated, alpha dropped."""
+    return image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
+
+
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     """An IMAGE (B, H, W, C) of any float dtype as (B, 3, H, W) float32 in [0, 1].
 
@@ -109,10 +114,8 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             f"{name} must be an image batch (batch, height, width, channels) with at least one "
             f"pixel, got shape {tuple(image.shape)}"
         )
-    channels = image.shape[-1]
-    image = image[..., :3] if channels >= 3 else image[..., :1].expand(-1, -1, -1, 3)
     # Where the host's own loaders put images: --gpu-only moves it, and all must meet there.
-    image = image.to(comfy.model_management.intermediate_device(), torch.float32)
+    image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
     low, high = torch.aminmax(image)  # before its axes move: of a view torch makes a copy
     if not (low.isfinite() and high.isfinite()):
         bad = int((~image.isfinite()).sum())

@@ -279,3 +279,44 @@ def test_a_vae_of_videos_takes_a_batch_for_pictures(node, sd3):
         assert latents.shape == (3, 16, 1, 4, 6)
         assert torch.equal(latents, torch.cat(alone))
         assert diffusion.decode(vae, latents, 30, 40)[0].shape == (3, 30, 40, 3)
+
+
+@pytest.fixture(scope="module")
+def vae_with_outputs(sd3):
+    """The host's AutoencoderKL with so many output channels; those that two share are the same."""
+    import comfy.sd
+
+    sides = {"z_channels": 16, "in_channels": 3, "ch": 32, "ch_mult": [1, 1, 1, 1]}
+    layers = {"num_res_blocks": 1, "attn_resolutions": [], "double_z": True, "resolution": 256}
+
+    def make(channels):
+        structure = {**sides, **layers, "dropout": 0.0, "out_ch": channels}
+        config = {"params": {"ddconfig": structure, "embed_dim": 16}}
+        vae = comfy.sd.VAE(sd={}, config=config, dtype=torch.float32)
+        generator = torch.Generator().manual_seed(0)
+        for name, weight in vae.first_stage_model.state_dict().items():
+            if name.startswith("decoder.conv_out"):
+                weight.copy_(torch.randn(4, *weight.shape[1:], generator=generator)[:channels] / 9)
+            else:
+                weight.copy_(torch.randn(weight.shape, generator=generator) / 9)
+        return vae
+
+    return make
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(4, [0, 1, 2]), (1, [0, 0, 0]), (2, [0] * 3)])
+def test_results_have_three_channels_whatever_the_vae_decodes(
+    node, step, sd3, vae_with_outputs, channels, expected
+):
+    image, positive = torch.rand(1, 30, 40, 3), conditioning()
+    rgb = step(sd3.model, vae_with_outputs(3), positive, image)
+    assert rgb.shape == (1, 30, 40, 3)
+    assert rgb.std() > 0.05
+    assert not torch.equal(rgb[..., 0], rgb[..., 1])
+    vae = vae_with_outputs(channels)
+    found = step(sd3.model, vae, positive, image)
+    assert torch.equal(found, rgb[..., expected])
+    inputs = positive, positive, image, 1, 1.0, "euler", "simple", 0.5, 0
+    with torch.inference_mode():
+        refined = node("CoZRefineStep").execute(sd3.model, vae, *inputs)[0]
+    assert refined.shape == (1, 30, 40, 3)
