@@ -112,6 +112,13 @@ class ZoomChain:
         height, width = self.frames[layer].shape[-2:]
         return width / window.width, height / window.height
 
+    def _comfy_cache_tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that ComfyUI's RAM-pressure cache (about 0.34 and newer) counts for a chain.
+
+        Without it a chain of gigabytes counts as nearly nothing and is freed last.
+        """
+        return self.frames
+
     def to_json(self) -> str:
         """Everything but the pixels. Frames appear as [width, height], windows as [x, y, w, h]."""
         return json.dumps(

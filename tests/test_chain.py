@@ -34,6 +34,13 @@ def test_magnification_comes_from_the_windows(make_chain):
     assert chain.magnification(3) == pytest.approx(((64 / 21) ** 2,) * 2)
 
 
+def test_a_cache_is_told_every_frame(make_chain):
+    chain = make_chain(height=300, width=400, size=64, steps=3)
+    counted = chain._comfy_cache_tensors()
+    assert all(a is b for a, b in zip(counted, chain.frames, strict=True))
+    assert sum(tensor.nbytes for tensor in counted) == 3 * 4 * (300 * 400 + 4 * 64 * 64)
+
+
 def test_json_round_trip(make_chain):
     chain = make_chain()
     again = ZoomChain.from_json(chain.to_json(), chain.frames)
