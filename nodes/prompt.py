@@ -29,34 +29,47 @@ MAX_TOKENS = 32
 """Chain-of-Zoom's recursive inference, max_new_tokens."""
 
 
+def generates_text(network) -> bool:
+    config = getattr(getattr(network, "model", None), "config", None)
+    # Networks that only encode have no tokens that end an answer, or say so (ComfyUI 0.37).
+    can_end = hasattr(config, "stop_tokens") and getattr(config, "can_generate", True)
+    return can_end and hasattr(network, "generate")
+
+
 def network_of(clip):
-    """The network in a CLIP that reads images and writes text, None where there is none."""
-    for model in clip.cond_stage_model.modules():
-        if isinstance(model, SDClipModel):
-            network = model.transformer
-            config = getattr(getattr(network, "model", None), "config", None)
-            can_write = hasattr(network, "generate") and hasattr(config, "stop_tokens")
-            if can_write and hasattr(network, "preprocess_embed"):
-                return network
-    return None
+    """The network in a CLIP that takes images and generates text.
+
+    Raises:
+        ValueError: If there is none: what it lacks, and what to connect.
+    """
+    models = clip.cond_stage_model.modules()
+    networks = [model.transformer for model in models if isinstance(model, SDClipModel)]
+    writers = [network for network in networks if generates_text(network)]
+    if not writers:
+        raise refusal(clip, "generates no text")
+    readers = [network for network in writers if hasattr(network, "preprocess_embed")]
+    if not readers:
+        raise refusal(clip, "takes no images")
+    return readers[0]
 
 
-def family_of(network) -> Family | None:
+def family_of(clip, network) -> Family:
     kind = network.model.config.transformer_type
-    if kind in FAMILIES:
-        return FAMILIES[kind]
-    if not hasattr(network, "visual"):
-        return None
-    return QWEN_BY_GRID.get(network.visual.patch_size * network.visual.spatial_merge_size)
+    grid = 0
+    if hasattr(network, "visual"):
+        grid = network.visual.patch_size * network.visual.spatial_merge_size
+    family = FAMILIES.get(kind) or QWEN_BY_GRID.get(grid)
+    if family is None:
+        raise refusal(clip, "has a chat format that this pack does not know")
+    return family
 
 
-def refusal(clip) -> ValueError:
+def refusal(clip, lack: str) -> ValueError:
     found = type(clip.cond_stage_model).__name__.rstrip("_")
     return ValueError(
-        f"vlm is a text encoder ({found}) that cannot look at images and answer. Connect CoZ Load Prompt "
-        "Extractor with Qwen2.5-VL-3B, or Load CLIP with Qwen3-VL (4B or 8B), Qwen3.5, Gemma 3 (4B with "
-        "vision, or 12B) or Gemma 4 and its type left at stable_diffusion. The Qwen2.5-VL of Qwen-Image "
-        "and OmniGen2 cannot, nor can Qwen3-VL loaded with the type flux2"
+        f"vlm ({found}) {lack}, so it cannot write what a view shows. Connect CoZ Load Prompt Extractor, "
+        "or Load CLIP with a model that takes images and generates text, such as Qwen3-VL, Qwen3.5, "
+        "Gemma 3 with vision or Gemma 4, and leave its type at stable_diffusion"
     )
 
 
@@ -95,7 +108,7 @@ def tokenize(clip, family: Family, text: str, images: list[Tensor]) -> dict | li
         filled = row_of(clip.tokenize(text, image=image))
         first = next((i for i, (token, *_) in enumerate(filled) if isinstance(token, dict)), None)
         if first is None:
-            raise refusal(clip)
+            raise refusal(clip, "has a tokenizer that leaves images out")
         entries.append(filled[first])
         placeholder = row[first][0]
     places = [i for i, (token, *_) in enumerate(row) if token == placeholder]
@@ -253,15 +266,13 @@ class CoZPromptExtractor(io.ComfyNode):
         if vlm is None:
             raise ValueError(
                 "vlm is empty: the checkpoint holds no text encoder. Connect CoZ Load Prompt Extractor, or "
-                "Load CLIP with Qwen3-VL, Qwen3.5, Gemma 3 or Gemma 4"
+                "Load CLIP with a model that takes images and generates text, such as Qwen3-VL or Gemma 4"
             )
         images = [one_picture(image, "image")]
         if previous_image is not None:
             images.insert(0, one_picture(previous_image, "previous_image"))
         network = network_of(vlm)
-        family = None if network is None else family_of(network)
-        if family is None:
-            raise refusal(vlm)
+        family = family_of(vlm, network)
         if instruction.strip():
             instruction = literal(vlm, instruction)
         else:

@@ -29,7 +29,7 @@ SOCKETS = {
 }  # fmt: skip
 SHOWS_ITSELF = {"CoZSaveChain", "CoZZoomViewer"}
 REFUSES = {
-    "CoZPromptExtractor": "cannot look at images",  # a text encoder in place of a model that sees
+    "CoZPromptExtractor": "generates no text",  # a text encoder in place of a model that sees
     "CoZLoadPromptExtractor": "expected Qwen2.5-VL-3B|needs ComfyUI 0.27 or newer; this is 0.2[0-6]",
     "CoZSRStep": "vae makes latents of 3 channels",  # the VAE of pixels in place of 84 million weights
     "CoZRefineStep": "vae makes latents of 3 channels",
