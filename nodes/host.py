@@ -40,14 +40,17 @@ def register_builtin_models() -> None:
 
 
 def show(text: str) -> None:
-    """Show a line on the node that runs; for a child of Chain Loop, on the loop."""
+    """Show a line on the node that runs; for a child of Chain Loop, on the loop.
+
+    Does nothing where ComfyUI is used as a library: there is no server then, and no page.
+    """
     if context := get_executing_context():  # none where another node calls execute
         # Frontends before 1.58 take the text for HTML, in which "<" is itself before no letter only.
         # And half of a character, which an edited record may hold, cannot be sent.
         text = whole_characters(text.replace("<", "<\u200b"))
-        server = PromptServer.instance
+        server = getattr(PromptServer, "instance", None)
         # To whom it belongs: without its name it would show on every page, on the node of that id.
-        if server.client_id is not None:
+        if server is not None and server.client_id is not None:
             server.send_progress_text(text, context.node_id.split(".")[0], server.client_id)
 
 

@@ -22,10 +22,12 @@ class Server:
 
 
 class Executor:
-    def __init__(self, cache):
+    def __init__(self, cache, is_library=False):
+        """``is_library``: without ``PromptServer.instance``, as where ComfyUI is used as a library."""
         import execution
 
         self.cache = cache
+        self.is_library = is_library
         self.server = Server()
         self.executor = execution.PromptExecutor(
             self.server,
@@ -40,7 +42,8 @@ class Executor:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(args, "cache_none", self.cache == "NONE")  # as the command line says
-            patch.setattr(PromptServer, "instance", self.server, raising=False)
+            if not self.is_library:
+                patch.setattr(PromptServer, "instance", self.server, raising=False)
             self.executor.execute(prompt, prompt_id, extra, outputs)
 
     def run(self, prompt, output="scales"):

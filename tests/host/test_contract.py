@@ -122,8 +122,7 @@ USED = {
     "latent_preview.prepare_callback": ["diffusion.py(_, _)"],
     "nodes.CLIPTextEncode": ["tiles.py()"],
     "nodes.common_ksampler": ["refine.py(_, _, _, _, _, _, _, _, _, _)"],
-    "server.PromptServer": ["__init__.py"],
-    "server.PromptServer.instance": ["host.py"],
+    "server.PromptServer": ["__init__.py", "host.py"],
     "server.PromptServer.instance.app": ["__init__.py"],
     "server.PromptServer.instance.routes": ["__init__.py"],
 }

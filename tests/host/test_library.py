@@ -1,0 +1,64 @@
+"""The nodes where ComfyUI is used as a library: the host's executor without PromptServer.instance."""
+
+import pytest
+import torch
+
+from .prompts import kept_prompt
+
+
+@pytest.fixture
+def library(executor):
+    from server import PromptServer
+
+    assert not hasattr(PromptServer, "instance")
+    return executor("CLASSIC", is_library=True)
+
+
+def test_chain_loop_and_all_that_shows_a_chain_run_without_a_server(
+    library, executor, keep, monkeypatch, tmp_path
+):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    prompt = kept_prompt(scale=3.0, steps=2, step_prompts="a\nb")
+    loop = ["loop", 3]
+    video = {"seconds_per_step": 0.1, "fps": 24.0, "easing": "none", "hold": 0.0, "reverse": False}
+    shows = {
+        "CoZZoomViewer": {"chain": loop},
+        "CoZMeasure": {"chain": loop},
+        "CoZDetailMap": {"chain": loop},
+        "CoZZoomStrip": {"chain": loop, "layout": "row", "labels": True},
+        "CoZZoomVideo": {"chain": loop, "width": 64, "height": 64, **video},
+        "CoZSaveChain": {"chain": loop, "filename_prefix": "chain"},
+    }
+    prompt |= {name: {"class_type": name, "inputs": inputs} for name, inputs in shows.items()}
+    ends = [name for name in shows if name not in {"CoZZoomViewer", "CoZSaveChain"}]
+    for name in ends:
+        prompt[f"end {name}"] = {"class_type": "PreviewAny", "inputs": {"source": [name, 0]}}
+    for output in ("scales", "CoZZoomViewer", "CoZSaveChain", *(f"end {name}" for name in ends)):
+        assert output in library.run(prompt, output)
+    assert (tmp_path / "chain_00001_" / "chain.json").is_file()
+    (without,) = keep
+    executor("CLASSIC").run(kept_prompt(scale=3.0, steps=2, step_prompts="a\nb"))
+    assert torch.equal(without["scales"], keep[1]["scales"])
+    assert without["chain"].to_json() == keep[1]["chain"].to_json()
+
+
+def test_full_image_sr_runs_without_a_server(library, keep, caplog):
+    prompt = kept_prompt()
+    prompt["fit"] = {
+        "class_type": "CoZFitImage",
+        "inputs": {"image": ["source", 0], "frame": "native pixels", "size": 64}
+        | {"center_x": 0.5, "center_y": 0.5},
+    }
+    backbone = {key: value for key, value in prompt["loop"]["inputs"].items() if "backbone" in key}
+    prompt["loop"] = {
+        "class_type": "CoZFullImage",
+        "inputs": {"image": ["fit", 0], **backbone, "scale": 2.0, "passes": 1, "tile": 64}
+        | {"overlap": 16, "adaptive_overlap": False, "prompting": "text", "prompt": ""}
+        | {"tile_prompts": "a\nb\n" * 20, "seed": 0, "color_fix": "wavelet", "consistency": 0.0},
+    }
+    prompt["scales"]["inputs"] = {"image": ["loop", 0]}
+    library.run(prompt)
+    assert keep[0]["image"].shape == (1, 128, 128, 3)
+    assert "the last are not used" in caplog.text  # what is told still goes to the log
