@@ -1,15 +1,15 @@
-"""What the pack uses of the host beyond comfy_api.latest, and whether this host has it.
+"""What the pack uses of the host beyond comfy_api.latest, and whether this host and newer ones have it.
 
 On a new release of ComfyUI the failing tests name what moved and the file of ours that it concerns.
-What CoZ Load Prompt Extractor needs of the Qwen classes it looks at itself: ``check_host`` in
-nodes/qwen.py, test_qwen.py.
+What newer versions were read to have stands in tests/data/host_signatures.json; nothing of it was run.
 """
 
 import ast
 import importlib
 import inspect
+import json
 import re
-from collections import defaultdict
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
@@ -20,6 +20,8 @@ import pytest
 from tools.host import comfyui_version, host_path
 
 ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
+RECORDED = "0.30.0"
 VERSION = comfyui_version(host_path())
 
 HOST = {path.stem for path in host_path().glob("*.py")} | {
@@ -27,159 +29,15 @@ HOST = {path.stem for path in host_path().glob("*.py")} | {
 }
 DOCUMENTED = "comfy_api.latest"
 
-USED = {
-    "comfy.cli_args.args.cache_none": ["loop.py"],
-    "comfy.cli_args.args.disable_metadata": ["saved.py"],
-    "comfy.lora.load_lora": [
-        "extractor_loader.py(_, _, log_missing)",
-        "lora.py(_, _, log_missing)",
-    ],
-    "comfy.lora.model_lora_keys_clip": ["extractor_loader.py(_, _)"],
-    "comfy.lora.model_lora_keys_unet": ["lora.py(_, _)"],
-    "comfy.lora_convert.convert_lora": ["lora.py(_)"],
-    "comfy.model_management.get_free_memory": ["full_image.py(_)"],
-    "comfy.model_management.intermediate_device": [
-        "full_image.py()",
-        "host.py()",
-        "sample.py()",
-        "saved.py()",
-    ],
-    "comfy.model_management.raise_non_oom": ["tiles.py(_)"],
-    "comfy.model_management.soft_empty_cache": ["tiles.py()"],
-    "comfy.model_management.throw_exception_if_processing_interrupted": [
-        "detail.py()",
-        "ensemble.py()",
-        "measure.py()",
-        "tile_prompts.py()",
-        "tiles.py()",
-        "video.py()",
-    ],
-    "comfy.ops.manual_cast": ["qwen.py"],
-    "comfy.sample.sample_custom": [
-        "diffusion.py(_, noise, cfg, sampler, sigmas, positive, negative, latent_image, callback, disable_pbar, seed)"
-    ],
-    "comfy.samplers.KSampler.SAMPLERS": ["refine.py"],
-    "comfy.samplers.KSampler.SCHEDULERS": ["refine.py"],
-    "comfy.samplers.sampler_object": ["diffusion.py(_)"],
-    "comfy.sd.CLIP": [
-        "qwen.py",
-        "qwen.py(_, parameters, state_dict, model_options, disable_dynamic)",
-    ],
-    "comfy.sd.llama_detect": ["qwen.py(_)"],
-    "comfy.sd1_clip.SD1ClipModel": ["qwen.py"],
-    "comfy.sd1_clip.SD1Tokenizer": ["qwen.py"],
-    "comfy.sd1_clip.SDClipModel": ["prompt.py", "qwen.py"],
-    "comfy.sd1_clip.SDClipModel.process_tokens": ["qwen.py"],
-    "comfy.text_encoders.llama.BaseGenerate": ["qwen.py"],
-    "comfy.text_encoders.llama.BaseGenerate.generate": ["qwen.py"],
-    "comfy.text_encoders.llama.BaseLlama": ["qwen.py"],
-    "comfy.text_encoders.llama.BaseQwen3": ["qwen.py"],
-    "comfy.text_encoders.llama.Llama2_": ["qwen.py", "qwen.py(_, device, dtype, ops)"],
-    "comfy.text_encoders.llama.Qwen25_3BConfig": ["qwen.py"],
-    "comfy.text_encoders.omnigen2.Qwen25_3BTokenizer": ["qwen.py"],
-    "comfy.text_encoders.qwen_vl": ["qwen.py"],
-    "comfy.text_encoders.qwen_vl.Qwen2VLVisionTransformer": [
-        "qwen.py",
-        "qwen.py(**, output_hidden_size, device, dtype, ops)",
-    ],
-    "comfy.text_encoders.qwen_vl.process_qwen2vl_images": ["qwen.py(_)"],
-    "comfy.text_encoders.qwen_vl.qwen2vl_mrope_position_ids": ["qwen.py(_, _, _)"],
-    "comfy.utils.ProgressBar": [
-        "collect.py(_)",
-        "consistency.py(_)",
-        "measure.py(_)",
-        "saved.py(_)",
-        "tile_prompts.py(_)",
-        "tiles.py(_)",
-        "video.py(_)",
-    ],
-    "comfy.utils.get_attr": ["lora.py(_, _)"],
-    "comfy.utils.calculate_parameters": ["qwen.py(_)"],
-    "comfy.utils.convert_old_quants": ["qwen.py", "qwen_weights.py(_, metadata)"],
-    "comfy.utils.load_torch_file": ["qwen.py", "qwen_weights.py(_, safe_load, return_metadata)"],
-    "comfy.utils.state_dict_prefix_replace": ["qwen_weights.py(_, _)"],
-    "comfy.weight_adapter.LoRAAdapter": ["lora.py"],
-    "comfy_execution.cache_provider.register_cache_provider": ["cache.py(_)"],
-    "comfy_execution.cache_provider.unregister_cache_provider": ["cache.py(_)"],
-    "comfy_execution.graph_utils.ExecutionBlocker": ["gate.py(_)"],
-    "comfy_execution.graph_utils.GraphBuilder": ["full_image.py()", "loop.py()"],
-    "comfy_execution.graph_utils.is_link": ["files.py(_)", "video.py(_)"],
-    "comfy_execution.progress.get_progress_state": ["video.py()"],
-    "comfy_execution.utils.CurrentNodeContext": ["host.py(_, _, _)"],
-    "comfy_execution.utils.get_executing_context": ["full_image.py()", "host.py()", "loop.py()"],
-    "comfy_extras.nodes_upscale_model.ImageUpscaleWithModel.execute": [
-        "tiles.py(_, _)",
-        "upscale.py(_, _)",
-    ],
-    "comfyui_version.__version__": ["extractor_loader.py"],
-    "folder_paths.add_model_folder_path": ["host.py(_, _)"],
-    "folder_paths.get_filename_list": ["files.py(_)"],
-    "folder_paths.get_full_path": ["files.py(_, _)"],
-    "folder_paths.get_output_directory": ["preferences.py()", "saved.py()"],
-    "folder_paths.get_save_image_path": ["saved.py(_, _, _, _)"],
-    "folder_paths.get_temp_directory": ["preferences.py()", "video.py()"],
-    "folder_paths.supported_pt_extensions": ["files.py"],
-    "latent_preview.prepare_callback": ["diffusion.py(_, _)"],
-    "nodes.CLIPTextEncode": ["tiles.py()"],
-    "nodes.common_ksampler": ["refine.py(_, _, _, _, _, _, _, _, _, _)"],
-    "server.PromptServer": ["__init__.py", "host.py"],
-    "server.PromptServer.instance.app": ["__init__.py"],
-    "server.PromptServer.instance.routes": ["__init__.py"],
-}
-"""Name in the host -> the files of nodes/ that take it by their imports, each with what it calls it
-with: _ is a value that goes by its place."""
+SIGNATURES = json.loads((DATA / "host_signatures.json").read_text("utf-8"))
+CALLS: dict[str, dict] = SIGNATURES["calls"]
+"""Name in the host -> its parameters in ComfyUI 0.30, and what was read of newer versions.
 
-OF_OBJECTS = {
-    "comfy.model_base.BaseModel.model_config": ["diffusion.py", "lora.py"],
-    "comfy.model_patcher.ModelPatcher.add_patches": ["lora.py(_, _)", "lora.py(_, _, _)"],
-    "comfy.model_patcher.ModelPatcher.clone": ["lora.py()"],
-    "comfy.model_patcher.ModelPatcher.get_attachment": ["diffusion.py(_)"],
-    "comfy.model_patcher.ModelPatcher.get_model_object": ["diffusion.py(_)"],
-    "comfy.model_patcher.ModelPatcher.model": ["diffusion.py", "lora.py"],
-    "comfy.model_patcher.ModelPatcher.set_attachments": ["lora.py(_, _)"],
-    "comfy.sd.CLIP.add_patches": ["extractor_loader.py(_, _)"],
-    "comfy.sd.CLIP.clone": ["extractor_loader.py()"],
-    "comfy.sd.CLIP.cond_stage_model": ["extractor_loader.py", "prompt.py"],
-    "comfy.sd.CLIP.decode": ["prompt.py(_)"],
-    "comfy.sd.CLIP.encode_from_tokens_scheduled": ["encode.py(_)"],
-    "comfy.sd.CLIP.generate": [
-        "prompt.py(_, do_sample, max_length, min_p, repetition_penalty, **)"
-    ],
-    "comfy.sd.CLIP.patcher": ["qwen.py"],
-    "comfy.sd.CLIP.tokenize": [
-        *("encode.py(_)", "encode.py(_, tokenizer_options)", "prompt.py(_)", "prompt.py(_, image)")
-    ],
-    "comfy.sd.VAE.decode": ["diffusion.py(_)"],
-    "comfy.sd.VAE.encode": ["diffusion.py(_)"],
-    "comfy.sd.VAE.latent_dim": ["diffusion.py"],
-    "comfy.sd.VAE.first_stage_model": ["lora.py"],
-    "comfy.sd.VAE.patcher": ["lora.py"],
-    "comfy.sd.VAE.spacial_compression_encode": ["diffusion.py()"],
-    "comfy.sd.VAE.throw_exception_if_invalid": ["diffusion.py()"],
-    "comfy.utils.ProgressBar.update_absolute": ["collect.py(_)", "saved.py", "video.py(_)"],
-    "comfy_execution.graph.DynamicPrompt.all_node_ids": ["video.py()"],
-    "comfy_execution.graph.DynamicPrompt.get_node": [
-        "files.py(_)",
-        "full_image.py(_)",
-        "loop.py(_)",
-    ],
-    "comfy_execution.graph.DynamicPrompt.get_parent_node_id": ["video.py(_)"],
-    "comfy_execution.graph_utils.GraphBuilder.finalize": ["full_image.py()", "loop.py()"],
-    "comfy_execution.graph_utils.GraphBuilder.node": [
-        "full_image.py(_, id, **)",
-        "loop.py(_, id, **)",
-    ],
-    "comfy_execution.graph_utils.Node.out": ["full_image.py(_)", "loop.py(_)"],
-    "comfy_execution.graph_utils.Node.set_override_display_id": ["loop.py(_)"],
-    "comfy_execution.progress.ProgressRegistry.dynprompt": ["video.py"],
-    "comfy_execution.utils.ExecutionContext.list_index": ["full_image.py", "host.py", "loop.py"],
-    "comfy_execution.utils.ExecutionContext.node_id": ["host.py"],
-    "comfy_execution.utils.ExecutionContext.prompt_id": ["host.py"],
-    "nodes.CLIPTextEncode.encode": ["tiles.py(_, _)"],
-    "server.PromptServer.client_id": ["host.py"],
-    "server.PromptServer.send_progress_text": ["host.py(_, _, _)"],
-}
-"""The same of the objects that the host hands over, which no import shows."""
+Names that no import shows are asked of objects that the host hands over: with them stand the files
+of nodes/ that do so.
+"""
+CALLED: list[dict] = SIGNATURES["called"]
+"""Our methods that the host calls, from where and how."""
 
 
 class Use(NamedTuple):
@@ -187,11 +45,6 @@ class Use(NamedTuple):
     file: str
     call: str
     """Such as "(_, seed)"; empty where it is not called."""
-
-    @classmethod
-    def read(cls, name: str, text: str) -> "Use":
-        file, bracket, rest = text.partition("(")
-        return cls(name, file, bracket + rest)
 
     def __str__(self) -> str:
         return f"{self.name}{self.call} of nodes/{self.file}"
@@ -213,6 +66,9 @@ def uses(source: str, file: str) -> set[Use]:
     def name_of(node: ast.AST) -> str:
         if isinstance(node, ast.Attribute):
             owner = name_of(node.value)
+            if isinstance(node.value, ast.Call):  # of an object, where a class is called
+                owner = name_of(node.value.func)
+                owner = owner if owner.rpartition(".")[2][:1].isupper() else ""
             return f"{owner}.{node.attr}" if owner else ""
         name = bound.get(node.id, "") if isinstance(node, ast.Name) else ""
         is_hosts = name.partition(".")[0] in HOST and not f"{name}.".startswith(f"{DOCUMENTED}.")
@@ -234,18 +90,35 @@ def form(call: ast.Call) -> str:
     return f"({', '.join(given)})"
 
 
-def of_pack() -> dict[str, list[str]]:
-    found = defaultdict(list)
-    for path in sorted((ROOT / "nodes").glob("*.py")):
-        for use in sorted(uses(path.read_text("utf-8"), path.name)):
-            found[use.name].append(use.file + use.call)
-    return dict(sorted(found.items()))
+def of_pack() -> list[Use]:
+    """What the files of nodes/ take of the host by their imports."""
+    files = sorted((ROOT / "nodes").glob("*.py"))
+    found = {use for path in files for use in uses(path.read_text("utf-8"), path.name)}
+    return sorted(found)
 
 
-def find(name: str) -> tuple[object, bool]:
-    """What the running host has under a dotted name, and whether it is called with ``self`` first."""
+def of_objects() -> list[Use]:
+    """What they ask of the objects that the host hands over."""
+    found = set()
+    for name, known in CALLS.items():
+        for file in known.get("files", ()):
+            tree = ast.parse((ROOT / "nodes" / file).read_text("utf-8"))
+            calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and node.attr == name.rpartition(".")[2]:
+                    call = calls.get(id(node))
+                    found.add(Use(name, file, form(call) if call else ""))
+    return sorted(found)
+
+
+def find(name: str) -> tuple[object, bool, bool]:
+    """What the running host has under a dotted name.
+
+    And whether it is called with ``self`` first; and whether it is an attribute that a class sets
+    on its objects: then the class itself is found.
+    """
     first, *rest = name.split(".")
-    found, is_method, path = importlib.import_module(first), False, first
+    found, is_method, is_set, path = importlib.import_module(first), False, False, first
     for part in rest:
         if inspect.ismodule(found) and not hasattr(found, part):
             with suppress(ModuleNotFoundError):
@@ -255,10 +128,12 @@ def find(name: str) -> tuple[object, bool]:
                 inspect.getattr_static(found, part), FunctionType
             ) and inspect.isclass(found)
             found = getattr(found, part)
-        elif not is_set_by(found, part):
+        elif is_set_by(found, part):
+            is_set = True
+        else:
             raise AttributeError(f"{path} has no {part}")
         path += f".{part}"
-    return found, is_method
+    return found, is_method, is_set
 
 
 def is_set_by(owner, name: str) -> bool:
@@ -268,49 +143,137 @@ def is_set_by(owner, name: str) -> bool:
     )
 
 
+KINDS = {"*": inspect.Parameter.VAR_POSITIONAL, "**": inspect.Parameter.VAR_KEYWORD}
+
+
+def render(found, is_method: bool) -> str:
+    """Parameters without ``self``, types and defaults: "lora, to_load, log_missing="."""
+    stars = {kind: text for text, kind in KINDS.items()}
+    return ", ".join(
+        stars.get(p.kind, "") + p.name + ("" if p.default is p.empty else "=")
+        for p in [*inspect.signature(found).parameters.values()][is_method:]
+    )
+
+
+def read(parameters: str) -> inspect.Signature:
+    """The signature that ``render`` wrote."""
+    return inspect.Signature(
+        inspect.Parameter(
+            text.strip("*="),
+            KINDS.get(re.match(r"\**", text)[0], inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            default=None if text.endswith("=") else inspect.Parameter.empty,
+        )
+        for text in filter(None, parameters.split(", "))
+    )
+
+
+def bind(signature: inspect.Signature, call: str, is_method: bool = False) -> None:
+    """Raise TypeError where a call of that form does not fit."""
+    given = re.findall(r"\*{1,2}|\w+", call)
+    places = [None] * (is_method + given.count("_"))
+    names = {each: None for each in given if each.isidentifier() and each != "_"}
+    (signature.bind_partial if "*" in call else signature.bind)(*places, **names)
+
+
 def moved(use: Use) -> str:
     """What is wrong with it on this host; empty where nothing is."""
     try:
-        found, is_method = find(use.name)
+        found, is_method, _ = find(use.name)
         if use.call:
-            given = re.findall(r"\*{1,2}|\w+", use.call)
-            places = [None] * (is_method + given.count("_"))
-            names = {each: None for each in given if each.isidentifier() and each != "_"}
-            signature = inspect.signature(found)
-            bind = signature.bind_partial if "*" in use.call else signature.bind
-            bind(*places, **names)
+            bind(inspect.signature(found), use.call, is_method)
     except (AttributeError, ImportError, TypeError) as error:
         return f"ComfyUI {VERSION} has another {use}: {error}"
     return ""
 
 
-def listed(table: dict[str, list[str]]) -> list:
+def listed(uses: list[Use]) -> list:
     """The uses as parameters; a host that runs no VLM does not import nodes/qwen.py."""
     marks = dict.fromkeys(["qwen.py", "qwen_weights.py"], pytest.mark.since("0.27"))
-    all_uses = [Use.read(name, text) for name, texts in table.items() for text in texts]
-    return [pytest.param(use, marks=marks.get(use.file, ()), id=str(use)) for use in all_uses]
+    return [pytest.param(use, marks=marks.get(use.file, ()), id=str(use)) for use in uses]
 
 
-def test_the_list_is_what_the_code_imports():
-    assert of_pack() == USED
+def test_every_import_of_the_host_is_in_the_list():
+    imported = {use.name for use in of_pack()}
+    assert {name for name, known in CALLS.items() if "files" not in known} <= imported
+    assert imported <= CALLS.keys(), "add it to tests/data/host_signatures.json"
 
 
 def test_the_root_module_takes_nothing_of_the_host():
     assert uses((ROOT / "__init__.py").read_text("utf-8"), "__init__.py") == set()
 
 
-@pytest.mark.parametrize("use", listed(OF_OBJECTS))
-def test_what_is_asked_of_objects_is_what_the_code_asks(use):
-    tree = ast.parse((ROOT / "nodes" / use.file).read_text("utf-8"))
-    calls = {id(node.func): form(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    asked = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    name = use.name.rpartition(".")[2]
-    assert use.call in {calls.get(id(node), "") for node in asked if node.attr == name}
+def test_every_file_of_the_list_asks_what_stands_there():
+    asked = {(use.name, use.file) for use in of_objects()}
+    assert asked == {
+        (name, file) for name, known in CALLS.items() for file in known.get("files", ())
+    }
 
 
-@pytest.mark.parametrize("use", listed(USED | OF_OBJECTS))
+@pytest.mark.parametrize("use", listed(of_pack() + of_objects()))
 def test_this_host_has(pack, use):
     assert not moved(use)
+
+
+@pytest.mark.skipif(VERSION != RECORDED, reason=f"the list is of ComfyUI {RECORDED}")
+@pytest.mark.parametrize("name", CALLS)
+def test_the_list_has_this_hosts_parameters(pack, name):
+    found, is_method, is_set = find(name)
+    is_called = callable(found) and not inspect.ismodule(found) and not is_set
+    assert CALLS[name]["parameters"] == (render(found, is_method) if is_called else None)
+
+
+@pytest.mark.parametrize("use", of_pack() + of_objects(), ids=str)
+def test_newer_hosts_were_read_to_have(use):
+    known = CALLS[use.name]
+    for newer in known["read"]:
+        parameters = newer["parameters"]
+        if use.call:
+            bind(read(known["parameters"] if parameters == "same" else parameters), use.call)
+
+
+@pytest.mark.since("0.27")
+def test_what_the_extractor_looks_for_was_read_in_newer_hosts(nodes_of):
+    for function, needed in nodes_of("qwen").USED.items():
+        known = CALLS[f"{function.__module__}.{function.__qualname__}"]
+        for parameters in (known["parameters"], *(newer["parameters"] for newer in known["read"])):
+            if parameters != "same":
+                assert needed <= read(parameters).parameters.keys()
+
+
+def listed_called() -> list:
+    return [
+        pytest.param(
+            known,
+            marks=pytest.mark.since("0.27") if known["ours"].startswith("qwen.") else (),
+            id=f"{known['ours']} by {known['caller']}",
+        )
+        for known in CALLED
+    ]
+
+
+@pytest.mark.skipif(VERSION != RECORDED, reason=f"the list is of ComfyUI {RECORDED}")
+@pytest.mark.parametrize("known", listed_called())
+def test_this_host_calls_ours_as_listed(pack, known):
+    tree = ast.parse(textwrap.dedent(inspect.getsource(find(known["caller"])[0])))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    forms = {form(call) for call in calls if ast.unparse(call.func).endswith(known["as"])}
+    assert forms == ({known["call"]} if known["call"] else set())
+
+
+@pytest.mark.parametrize("known", listed_called())
+def test_ours_take_what_this_and_newer_hosts_hand(pack, nodes_of, known):
+    module, _, path = known["ours"].partition(".")
+    ours = (
+        importlib.import_module(f"{pack.__name__}.coz.chain")
+        if module == "chain"
+        else nodes_of(module)
+    )
+    for part in path.split("."):
+        ours = getattr(ours, part)
+    is_method = "." in path
+    for call in (known["call"], *(newer["call"] for newer in known["read"])):
+        if call not in {None, "same"}:
+            bind(inspect.signature(ours), call, is_method)
 
 
 @pytest.mark.parametrize(
