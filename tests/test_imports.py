@@ -1,0 +1,118 @@
+"""Each package that a command imports is declared where the command runs; what others bring does not count."""
+
+import ast
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tools import environment, train_env
+from tools.host import ROOT, host_path
+from tools.licences import extras
+
+PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+"""Module -> the package that holds it, where their names differ."""
+
+INSTALLED_BY_HAND = {"pyiqa"}
+"""Its licence forbids commercial use. The tools name it where it is missing."""
+
+TOOLS = [path for path in ROOT.glob("tools/*.py") if "grpo" not in path.name]
+
+
+def names(lines) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def extra(*chosen: str) -> set[str]:
+    return {name for key in chosen for name in extras()[key]}
+
+
+def host() -> set[str]:
+    """What ComfyUI brings: its own modules, and the packages that it asks for."""
+    folder = host_path()
+    lines = (folder / "requirements.txt").read_text("utf-8").splitlines()
+    own = {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"}
+    return own | names(line for line in lines if line and not line.startswith("#"))
+
+
+WHERE = {
+    "plain Python": (
+        set,
+        [ROOT / "tools" / f"{name}.py" for name in ("host", "train_env", "chromium", "pack")],
+    ),
+    "ComfyUI": (
+        host,
+        [
+            *(ROOT / name for name in ("__init__.py", "tools/convert.py")),
+            *(path for folder in ("nodes", "coz") for path in ROOT.glob(f"{folder}/*.py")),
+        ],
+    ),
+    "evaluate": (lambda: host() | extra("eval"), [ROOT / "tools/evaluate.py"]),
+    "train_grpo": (
+        lambda: names(train_env.TORCH) | extra("train"),
+        [ROOT / "tools/train_grpo.py", ROOT / "tests/train/measure.py"],
+    ),
+    "all of .venv": (
+        lambda: host() | names(environment.TORCH) | extra("test", "eval", "scale"),
+        [*TOOLS, *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")],
+    ),
+}
+"""Where code runs -> what is declared there, and the files that the commands start from."""
+
+
+def imports(path: Path) -> Iterator[tuple[Path, str]]:
+    """Each import anywhere in a file: the folder that it starts from, and its dotted name."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((ROOT, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            folder = path.parents[node.level - 1] if node.level else ROOT
+            module = f"{node.module}." if node.module else ""
+            yield from ((folder, f"{module}{alias.name}") for alias in node.names)
+
+
+def own_files(folder: Path, name: str) -> list[Path]:
+    """Our files that an import runs."""
+    parts = name.split(".")
+    paths = [folder.joinpath(*parts[: i + 1]) for i in range(len(parts))]
+    files = [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py")]
+    return [file for file in files if file.is_file()]
+
+
+def find_undeclared(files: list[Path], declared: set[str]) -> dict[str, set[str]]:
+    """Package -> the files that import it, over all files that ``files`` lead to."""
+    found = defaultdict(set)
+    seen, waiting = set(), list(files)
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for folder, name in imports(path):
+            top = name.partition(".")[0]
+            package = canonicalize_name(PACKAGES.get(top, top))
+            if files := own_files(folder, name):
+                waiting += files
+            elif top not in sys.stdlib_module_names and not {top, package} & declared:
+                found[package].add(path.name)
+    return dict(found)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_each_import_is_declared(where):
+    declare, files = WHERE[where]
+    optional = INSTALLED_BY_HAND | ({"ray"} if where == "evaluate" else set())  # --ray: extra scale
+    assert find_undeclared(files, declare() | optional) == {}
+
+
+def test_an_import_is_found_wherever_it_stands(tmp_path):
+    (tmp_path / "one.py").write_text("from . import two\nimport numpy.linalg, ast", "utf-8")
+    (tmp_path / "two.py").write_text(
+        "def f():\n    from PIL import Image\n    import yaml", "utf-8"
+    )
+    found = find_undeclared([tmp_path / "one.py"], {"pyyaml"})
+    assert found == {"numpy": {"one.py"}, "pillow": {"two.py"}}
