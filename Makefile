@@ -1,7 +1,7 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test test-long reliability matrix lint bench pack chromium train-env test-train
+.PHONY: help host demo serve test test-long reliability matrix lint bench pack chromium train-env test-train locks
 
 help:
 	@echo "make demo    zoom a photograph 256x in a real ComfyUI, into demo/"
@@ -16,6 +16,7 @@ help:
 	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
 	@echo "make test-train  train tiny random models and check them in ComfyUI"
 	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
+	@echo "make locks   write the newest versions of all packages into locks/"
 
 host:
 	@$(PYTHON) -m tools.host
@@ -61,3 +62,7 @@ train-env:
 
 test-train: host train-env
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests/train
+
+locks: export COMFYUI_PATH = # the lock file is for the pinned ComfyUI
+locks: host
+	@.venv/bin/python -m tools.locks

@@ -194,10 +194,37 @@ def test_packages_that_cannot_be_found_leave_venv_whole(home, monkeypatch):
     (home / ".venv").mkdir()
     (home / "pyproject.toml").write_text("changed")
     (home / "requirements.txt").write_text("")
+    (home / "locks").mkdir()
+    (home / environment.LOCK).write_text("")
     environment._write_stamp("0123abcd")
     with pytest.raises(host.HostError):
         environment.install_packages(home / "requirements.txt")
     assert environment._read_stamp() == (f"{home / '.venv'} 3.12", "0123abcd")
+
+
+def test_a_renewed_lock_is_installed_and_one_that_is_installed_is_not(home, monkeypatch):
+    monkeypatch.setattr(environment, "_venv_version", lambda: "3.12")
+    ran = []
+    monkeypatch.setattr(environment, "run", ran.append)
+    monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
+    (home / ".venv").mkdir()
+    (home / "locks").mkdir()
+    for name in ("pyproject.toml", "requirements.txt", environment.LOCK):
+        (home / name).write_text("")
+
+    def installs():
+        ran.clear()
+        environment.install_packages(home / "requirements.txt")
+        return [line[-1] for line in ran if "--dry-run" not in line and "uv" in line]
+
+    lock = home / environment.LOCK
+    assert (installs(), installs()) == ([lock], [])
+    lock.write_text("a==2")
+    assert (installs(), installs()) == ([lock], [])
+    monkeypatch.setenv("NEWEST_PACKAGES", "1")  # newer ones may have come out since the last time
+    assert (installs(), installs()) == (["--upgrade"], ["--upgrade"])
+    monkeypatch.delenv("NEWEST_PACKAGES")
+    assert (installs(), installs()) == ([lock], [])
 
 
 def test_another_version_in_its_place_is_left_alone(home):
@@ -268,7 +295,8 @@ def test_pack_holds_what_a_user_needs(tmp_path):
     ]  # fmt: skip
     unwanted = [
         ".ci/run", ".comfyignore", ".github/workflows/test.yml", ".gitignore", "Makefile",
-        "benchmarks/chain.py", "tests/data/a.npz", "tests/test_chain.py", "tools/host.py",
+        "benchmarks/chain.py", "locks/host.txt", "tests/data/a.npz", "tests/test_chain.py",
+        "tools/host.py",
     ]  # fmt: skip
     for name in [*wanted, *unwanted, "untracked.bin"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

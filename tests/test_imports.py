@@ -54,10 +54,10 @@ WHERE = {
     "evaluate": (lambda: host() | extra("eval"), [ROOT / "tools/evaluate.py"]),
     "train_grpo": (
         lambda: names(train_env.TORCH) | extra("train"),
-        [ROOT / "tools/train_grpo.py", ROOT / "tests/train/measure.py"],
+        [ROOT / "tools/train_grpo.py", ROOT / "tools/locks.py", ROOT / "tests/train/measure.py"],
     ),
     "all of .venv": (
-        lambda: host() | names(environment.TORCH) | extra("test", "eval", "scale"),
+        lambda: host() | names(environment.TORCH) | extra(*environment.EXTRAS),
         [*TOOLS, *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")],
     ),
 }

@@ -23,6 +23,9 @@ HOST = ROOT / ".host"
 UV = "uv==0.13.8"
 # ComfyUI leaves torch open; these three belong together (torchaudio's newest is 2.11).
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+EXTRAS = ("test", "eval", "scale")
+# Under ROOT: the tested versions of everything else. `make locks` renews it.
+LOCK = "locks/host.txt"
 # What the stamp in .venv says until it holds the digest of what is installed.
 UNFINISHED = "unfinished"
 EMPTY = "empty"
@@ -35,6 +38,10 @@ NO_NETWORK = (
 
 class HostError(Exception):
     """What went wrong and the way out, in one line."""
+
+
+class ContradictionError(HostError):
+    """No version of some package fits everything that is asked for."""
 
 
 def python_path() -> Path:
@@ -75,10 +82,11 @@ def make_venv() -> None:
 
 def install_packages(requirements: Path) -> None:
     """Install what ComfyUI, the tests and the evaluation need into .venv, unless the stamp says it is there."""
-    project = ROOT / "pyproject.toml"
-    wanted = (UV, TORCH, requirements.read_text("utf-8"), project.read_text("utf-8"))
+    lock = ROOT / LOCK
+    texts = [path.read_text("utf-8") for path in (requirements, ROOT / "pyproject.toml", lock)]
+    wanted = (UV, TORCH, *texts, wants_newest())
     digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
-    if _read_stamp()[1] == digest:
+    if _read_stamp()[1] == digest and not wants_newest():
         return
     print("Packages: installing (several minutes on the first run)", flush=True)
     python = python_path()
@@ -87,17 +95,43 @@ def install_packages(requirements: Path) -> None:
     _write_stamp(UNFINISHED)
     try:
         run([python, "-m", "pip", "install", "--quiet", UV])
-        run([*uv, "--dry-run", *packages])
+        versions = choose_versions(uv, packages, lock)
     except HostError:
         _write_stamp(before)  # offline, say: what was whole still is
         raise
-    run([*uv, *packages])
+    run([*uv, *packages, *versions])
     _write_stamp(digest)
 
 
 def install_into(venv: Path, requirements: Path, pins: list[str]) -> None:
-    """Install the same into another environment, some packages in the version that is pinned."""
-    run([*_uv_install(python_in(venv)), *_packages(requirements), *pins])
+    """Install the same into another environment; with pins, the newest versions that fit them."""
+    versions = pins or ["--constraints", ROOT / LOCK]
+    run([*_uv_install(python_in(venv)), *_packages(requirements), *versions])
+
+
+def wants_newest() -> bool:
+    """NEWEST_PACKAGES is set: the newest packages are tried in place of the locked ones."""
+    return bool(os.environ.get("NEWEST_PACKAGES"))
+
+
+def choose_versions(uv: list[object], packages: list[object], lock: Path) -> list[object]:
+    """Options that make ``uv`` install the locked versions or, where these do not fit, the newest.
+
+    They do not fit where COMFYUI_PATH names a ComfyUI that pins others. Nothing is installed yet.
+    """
+    if not wants_newest():
+        locked: list[object] = ["--constraints", lock]
+        try:
+            run([*uv, "--dry-run", *packages, *locked])
+        except ContradictionError:
+            pass
+        else:
+            return locked
+    newest: list[object] = ["--upgrade"]
+    run([*uv, "--dry-run", *packages, *newest])
+    if not wants_newest():
+        print(f"locks/{lock.name} does not fit these packages: installing the newest", flush=True)
+    return newest
 
 
 def _uv_install(python: Path) -> list[object]:
@@ -105,7 +139,7 @@ def _uv_install(python: Path) -> list[object]:
 
 
 def _packages(requirements: Path) -> list[object]:
-    extras = (part for extra in ("test", "eval", "scale") for part in ("--extra", extra))
+    extras = (part for extra in EXTRAS for part in ("--extra", extra))
     return [*TORCH, "-r", requirements, "-r", ROOT / "pyproject.toml", *extras]
 
 
@@ -158,7 +192,8 @@ def run(command: list[object]) -> None:
     if result.returncode:
         log = HOST / "log.txt"
         log.write_text(result.stdout, encoding="utf-8")
-        raise HostError(f"{explain(result.stdout)} (all output: {log.relative_to(HOST.parent)})")
+        error = ContradictionError if "No solution found" in result.stdout else HostError
+        raise error(f"{explain(result.stdout)} (all output: {log.relative_to(HOST.parent)})")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
     python3 -m tools.host --version 0.24.0    an older one as well, in .host/ComfyUI-0.24.0
     python3 -m tools.host --frontend          the newest frontend as well, in .host/frontend-*
     COMFYUI_PATH=DIR python3 -m tools.host    your own checkout in place of 0.30.0
+    NEWEST_PACKAGES=1 python3 -m tools.host   the newest packages in place of those of locks/host.txt
 
 Run in the root of this repository, it needs nothing but Python 3.10 and a package index.
 Everything lands in .venv/ and .host/; only a link to the pack is put into a checkout named by

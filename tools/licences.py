@@ -78,14 +78,19 @@ def licence_of(package: Distribution) -> str:
     return "unknown"
 
 
-def extras() -> dict[str, list[str]]:
-    """Each extra of pyproject.toml and the packages that it names."""
+def requirements() -> dict[str, list[str]]:
+    """Each extra of pyproject.toml and what it asks for."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     table = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
     lists = re.findall(r"^(\w+) = \[(.*?)\]$", table, re.MULTILINE | re.DOTALL)
+    return {extra: re.findall(r'"(.+?)"', texts) for extra, texts in lists}
+
+
+def extras() -> dict[str, list[str]]:
+    """Each extra and the packages that it names."""
     return {
-        extra: [canonicalize_name(Requirement(n).name) for n in re.findall(r'"(.+?)"', names)]
-        for extra, names in lists
+        extra: [canonicalize_name(Requirement(line).name) for line in lines]
+        for extra, lines in requirements().items()
     }
 
 

@@ -1,6 +1,7 @@
 """Make .venv-train, the Python environment that prompts are trained in: python3 -m tools.train_env
 
-It holds the packages of the `train` extra, and nothing of ComfyUI's. Python 3.11 is needed, for TRL.
+It holds the packages of the `train` extra in the versions of locks/train.txt, and nothing of ComfyUI's.
+NEWEST_PACKAGES=1 takes the newest instead. Python 3.11 is needed, for TRL.
 It may be killed at any point and run again. Other packages in it, such as vllm, stay.
 """
 
@@ -10,11 +11,12 @@ import sys
 from pathlib import Path
 
 from . import environment
-from .environment import HostError, run
+from .environment import HostError, choose_versions, run, wants_newest
 
 TRAIN_VENV = environment.ROOT / ".venv-train"
 STAMP = "train-stamp"
 TORCH = environment.TORCH[:2]
+LOCK = "locks/train.txt"
 OLDEST = (3, 11)
 
 
@@ -30,11 +32,12 @@ def install() -> None:
             f"TRL needs Python 3.11 or newer, this is {version}: make train-env PYTHON=python3.11"
         )
     environment.HOST.mkdir(exist_ok=True)
-    project = environment.ROOT / "pyproject.toml"
-    wanted = (environment.UV, TORCH, str(TRAIN_VENV), project.read_text("utf-8"))
+    project, lock = environment.ROOT / "pyproject.toml", environment.ROOT / LOCK
+    texts = project.read_text("utf-8"), lock.read_text("utf-8")
+    wanted = (environment.UV, TORCH, str(TRAIN_VENV), *texts, wants_newest())
     digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
     stamp = TRAIN_VENV / STAMP
-    if runs() and stamp.is_file() and stamp.read_text("utf-8") == digest:
+    if runs() and stamp.is_file() and stamp.read_text("utf-8") == digest and not wants_newest():
         return
     if not runs():
         print("Python environment: making .venv-train", flush=True)
@@ -44,7 +47,8 @@ def install() -> None:
     python = python_path()
     run([python, "-m", "pip", "install", "--quiet", environment.UV])
     uv = [python, "-m", "uv", "pip", "install", "--python", python]
-    run([*uv, *TORCH, "-r", project, "--extra", "train"])
+    packages = [*TORCH, "-r", project, "--extra", "train"]
+    run([*uv, *packages, *choose_versions(uv, packages, lock)])
     stamp.write_text(digest, "utf-8")
 
 
