@@ -153,14 +153,19 @@ class Sharpener:
         factor = Fraction(self.layout.width, self.picture.shape[-1])
         tile = max(self.layout.tile_height, self.layout.tile_width)
         upscale_model = self.chosen["upscale_model"]
-        margin, is_periodic = reach_of(upscale_model)
-        if len(self.layout.windows()) > 1:
-            margin = min(margin, floor(tile / factor / 4))
+        reach, is_periodic = reach_of(upscale_model)
+        is_tiled = len(self.layout.windows()) > 1
+        margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         corrects = self.color_fix == "wavelet" or self.consistency > 0
         if corrects and self.color_fix in LOCAL_COLOR:
             multiple = grid_multiple(factor, tile)
             self.ring = ceil(COLOR_RING / multiple) * multiple
             margin = max(margin, ceil(self.ring / factor))
+        if margin < reach:
+            self._note(
+                f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
+                f"it {margin}: faint lines may show. Raise tile to {ceil(4 * reach * factor)}"
+            )
         return Upscaler(upscale_model, margin, is_periodic, self.notes)
 
     def encode(self, texts: list[str]) -> None:
