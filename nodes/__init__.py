@@ -34,7 +34,7 @@ from .zoom import CoZCropCenterZoom, CoZFitImage
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
-        if hasattr(PromptServer, "instance"):  # none where ComfyUI is used as a library
+        if hasattr(PromptServer, "instance"):  # it has none where ComfyUI is a library
             app = PromptServer.instance.app
             app.middlewares.append(cleared_with_the_hosts)
             routes = PromptServer.instance.routes

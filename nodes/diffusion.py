@@ -75,7 +75,7 @@ def decode(vae, latent: Tensor, height: int, width: int) -> io.NodeOutput:
         "The diffusion model",
         "Load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet",
     )
-    # Of an RGBA VAE (Qwen-Image 2.1) without its alpha: no view that it was given had any.
+    # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Every view that it encoded was opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
     require_finite(image, "The VAE's decoder", "Start ComfyUI with --fp32-vae")

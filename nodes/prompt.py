@@ -31,7 +31,7 @@ MAX_TOKENS = 32
 
 def generates_text(network) -> bool:
     config = getattr(getattr(network, "model", None), "config", None)
-    # Networks that only encode have no tokens that end an answer, or say so (ComfyUI 0.37).
+    # Networks that only encode have no tokens that end an answer. Newer hosts set can_generate too.
     can_end = hasattr(config, "stop_tokens") and getattr(config, "can_generate", True)
     return can_end and hasattr(network, "generate")
 
