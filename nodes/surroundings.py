@@ -62,9 +62,9 @@ class WholeRegion:
     def __getattr__(self, name):
         return getattr(self.upscale_model, name)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, *args, **kwargs) -> Tensor:
         try:
-            return self.upscale_model(image)
+            return self.upscale_model(*args, **kwargs)
         except Exception as error:
             comfy.model_management.raise_non_oom(error)
             raise RegionOutOfMemoryError from error
