@@ -185,6 +185,6 @@ class Upscaler:
 
 def _run(upscale_model, lq: Tensor) -> Tensor:
     """(B, 3, h, w) through the host's Upscale Image (using Model)."""
-    return to_bchw(
-        ImageUpscaleWithModel.execute(upscale_model, to_image(lq))[0], "the model's result"
-    )
+    # As an image lies in memory, convolutions on the CPU take three quarters of the time.
+    image = to_image(lq).contiguous()
+    return to_bchw(ImageUpscaleWithModel.execute(upscale_model, image)[0], "the model's result")

@@ -214,10 +214,13 @@ class Sharpener:
         ring = self.ring
         x, y, width, height = window
         view = Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
-        zoomed = to_image(tile_view(self.picture, self.layout, view))
+        zoomed = None
+        if self.color_fix != "none" or self.chosen["backbone"] != UPSCALE_MODEL:
+            zoomed = to_image(tile_view(self.picture, self.layout, view))
         with apart():
             image = self._step(zoomed, view, text, seed)
-            image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]
+            if self.color_fix != "none":
+                image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]
         sr = to_bchw(image).contiguous()
         if self.consistency:
             sr = back_project(sr, self._source(view), self.consistency).clamp(0, 1)
@@ -231,7 +234,7 @@ class Sharpener:
         sides = max(1, round(box.height)), max(1, round(box.width))
         return resize_mirrored(self.picture, *sides, box)
 
-    def _step(self, zoomed: Tensor, window: Window, text: str, seed: int) -> Tensor:
+    def _step(self, zoomed: Tensor | None, window: Window, text: str, seed: int) -> Tensor:
         chosen = self.chosen
         if chosen["backbone"] == UPSCALE_MODEL:
             return self._upscale(window)

@@ -152,6 +152,7 @@ def test_the_newest_are_chosen_where_the_lock_does_not_fit(uv, lock, monkeypatch
 
 def test_what_no_version_fits_is_an_error(uv, lock, monkeypatch, capsys):
     monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
     with pytest.raises(environment.ContradictionError, match="you require coz-tested>2"):
         environment.choose_versions(uv, ["coz-tested>2"], lock)
     assert capsys.readouterr().out == ""

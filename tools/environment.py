@@ -178,7 +178,9 @@ def run(command: list[object]) -> None:
     next call waits for it.
     """
     with scratch_folder() as scratch:
-        folder = str(scratch)
+        temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
+        # uv breaks its messages into lines of that width, of which ``explain`` shows the last.
+        unbroken = {"COLUMNS": "10000"}
         result = subprocess.run(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -187,7 +189,7 @@ def run(command: list[object]) -> None:
             encoding="utf-8",
             errors="replace",
             close_fds=False,
-            env={**os.environ, "TMPDIR": folder, "TEMP": folder, "TMP": folder},
+            env={**os.environ, **temporary, **unbroken},
         )
     if result.returncode:
         log = HOST / "log.txt"

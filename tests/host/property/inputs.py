@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from hypothesis import strategies as st
 
-from .values import CHANNELS, chains, fractions, masks, often, pictures, texts
+from .values import CHANNELS, boxes, chains, fractions, masks, often, pictures, texts
 
 SIDES = {
     "CoZChainLoop": 200,
@@ -81,6 +81,8 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "")
         return pictures(SIDES.get(node_id, 700))
     if kind == "MASK":
         return masks(SIDES.get(node_id, 700))
+    if kind == "BOUNDING_BOX":
+        return often(boxes(0, 24), boxes(-9, 999))
     if kind == "COZ_CHAIN":
         return chains(SIDES.get(node_id, 700))
     if kind == "STRING":
@@ -135,6 +137,8 @@ def cases(draw, schema, models):
 
 def related(draw, case: dict) -> dict:
     """Half of the pictures of a case are to have to do with each other, as they mostly have."""
+    if "window" in case:
+        return with_surroundings(draw, case)
     found = [key for key in ("image", "crop") if key in case]
     other = [key for key in ("source", "reference", "zoomed", "previous_image") if key in case]
     if not found or not other or isinstance(case[found[0]], list) or draw(st.booleans()):
@@ -147,3 +151,19 @@ def related(draw, case: dict) -> dict:
         h, w = (max(1, side // draw(st.integers(1, 8))) for side in (h, w))
     shape = (b, h, w, draw(st.sampled_from(CHANNELS)))
     return case | {other[0]: case[other[0]]._replace(shape=shape)}
+
+
+def with_surroundings(draw, case: dict) -> dict:
+    """Mostly the window lies in the image, and the crop is what it shows."""
+    image, crop = case.get("image"), case["crop"]
+    if image is None or len(image.shape) != 4 or not draw(st.integers(0, 3)):
+        return case
+    b, height, width, _ = image.shape
+    spans = []
+    for side in (height, width):
+        length = draw(st.integers(min(1, side), side))
+        spans.append((draw(st.integers(0, side - length)), length))
+    (y, h), (x, w) = spans
+    window = {"x": x, "y": y, "width": w, "height": h}
+    shape = (b, h, w, draw(st.sampled_from(CHANNELS)))
+    return case | {"crop": crop._replace(shape=shape), "window": window}

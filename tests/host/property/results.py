@@ -121,7 +121,10 @@ def names_input_and_value(schema, case: dict, message: str) -> bool:
     named = any(re.search(rf"\b{name}s?\b", message, re.IGNORECASE) for name in names)
     number = re.search(r"\d|\bnan\b|\binf|shape \(\)", message)
     absent = any(isinstance(value, Model) and value.name is None for value in case.values())
-    told = number or chosen or any(repr(text) in message for text in texts)
+    unconnected = any(
+        item.id not in case and f"{item.id} is not" in message for item in schema.inputs
+    )
+    told = number or chosen or unconnected or any(repr(text) in message for text in texts)
     return HOST_SAYS in message or (
         (named or chosen) and bool(told or (absent and "empty" in message))
     )

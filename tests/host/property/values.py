@@ -107,6 +107,12 @@ def pictures(most: int = 700, batch: int = 3):
     )
 
 
+def boxes(least: int, most: int):
+    """A window as the host's nodes hand it on."""
+    value = st.integers(least, most)
+    return st.fixed_dictionaries(dict.fromkeys(("x", "y", "width", "height"), value))
+
+
 def masks(most: int = 700):
     side = sides(most)
     usual = st.tuples(st.integers(1, 2), side, side)
