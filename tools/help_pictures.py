@@ -88,6 +88,8 @@ SCENES = {
             ("model", 0, "it", "upscale_model"),
             ("zoom", 1, "it", "crop"),
             ("zoom", 0, "it", "zoomed"),
+            ("frame", 0, "it", "image"),
+            ("zoom", 2, "it", "window"),
             ("zoom", 0, "before", "images"),
             ("it", 0, "after", "images"),
         ],
