@@ -1,6 +1,7 @@
 """Upscale models and the pixels around what they enlarge, in the host's own node."""
 
 import gc
+import json
 import weakref
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from coz.geometry import Window
 from coz.reach import Reach
 from coz.resample import resize
+from coz.tile import plan_tiles
 
 
 def noise(*shape, seed=0):
@@ -211,6 +213,69 @@ def test_without_frame_and_window_the_bytes_are_those_of_the_crop_alone(node, te
 def test_what_does_not_belong_together_is_refused(node, upscale_model, inputs, message):
     with pytest.raises(ValueError, match=message):
         step(node, upscale_model(4), noise(1, 64, 64, 3), 4.0, (0.5, 0.5), **inputs)
+
+
+def in_tiles(node, model, image, tile, color_fix="none", consistency=0.0):
+    """One pass of Full-Image SR at 4x."""
+    layout = plan_tiles(*image.shape[1:3], 4.0, tile, tile // 4)
+    chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
+    inputs = image, "", 1, json.dumps(layout), chosen, 0, color_fix, consistency, ""
+    with torch.inference_mode():
+        return node("CoZTiles").execute(*inputs)[0]
+
+
+def scene(node, name):
+    if name == "photograph":
+        return node("CoZSamplePicture").execute("chelsea.png")[0][:, 60:156, 100:212].contiguous()
+    ramp = torch.linspace(0.1, 0.9, 112).expand(96, 112)
+    return torch.stack((ramp, ramp.flip(1), ramp / 2), -1)[None]
+
+
+@pytest.mark.parametrize("picture", ["gradient", "photograph"])
+@pytest.mark.parametrize(
+    ("color_fix", "consistency", "levels"),
+    # What back-projection changes reaches a little beyond the 32 pixels that it is computed with.
+    [("none", 0.0, 0.5), ("wavelet", 0.0, 0.5), ("ycbcr", 0.5, 1.0)],
+)
+def test_tiles_are_those_of_the_whole_picture(
+    node, texture, picture, color_fix, consistency, levels
+):
+    image = scene(node, picture)
+    whole = in_tiles(node, texture, image, 4096, color_fix, consistency)
+    tiles = in_tiles(node, texture, image, 256, color_fix, consistency)
+    assert whole.shape == (1, 384, 448, 3)
+    assert (tiles - whole).abs().max() < levels / 255
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+def test_tiles_of_other_factors_are_those_of_the_whole_picture(node, upscale_model, factor):
+    image = scene(node, "photograph")
+    model = node("CoZSelfEnsemble").execute(upscale_model(factor))[0]
+    whole, tiles = (in_tiles(node, model, image, tile, "wavelet") for tile in (4096, 256))
+    assert (tiles - whole).abs().max() < 0.5 / 255
+
+
+def test_tiles_of_windowed_attention_step_as_the_whole_picture_does(node, swinir):
+    image = scene(node, "photograph")
+    whole, tiles = (in_tiles(node, swinir, image, tile) for tile in (4096, 256))
+    # Two tiles a side begin at 192 of 384 rows and at 224 of 448 columns.
+    for axis, border in ((1, 192), (2, 224)):
+        step = [
+            float((sr.select(axis, border) - sr.select(axis, border - 1)).abs().mean())
+            for sr in (tiles, whole)
+        ]
+        assert step[0] == pytest.approx(step[1], rel=0.02)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 30), (5, 4), (3, 200)])
+def test_pictures_smaller_than_the_margin(node, texture, shape):
+    image = noise(1, *shape, 3)
+    for tile in (64, 512):
+        sr = in_tiles(node, texture, image, tile, "wavelet", 1.0)
+        assert sr.shape == (1, 4 * shape[0], 4 * shape[1], 3)
+        small = resize(sr.movedim(-1, 1), *shape).movedim(1, -1)
+        # What consistency promises, up to what the clamp at 0 and 1 takes away.
+        assert (small - image).abs().mean() < 0.05
 
 
 @pytest.fixture
