@@ -22,6 +22,8 @@ SEAM_BAR = 0.5
 """Of 255, from tiles of 256 pixels on: smaller ones are shown less than the models look at."""
 HALF_SKY = "rocket.jpg"
 FEWER_BAR = 0.20
+WORK_BAR = 1.15
+"""Network pixels at tile 1904, beside the host's own node."""
 LARGE = 2048
 """Side of the picture for which the pixels that the network computes are counted."""
 
@@ -103,6 +105,8 @@ def main() -> None:
             f"tiles: {LARGE} x {LARGE} at tile {tile}, 16 pixels around it: the network computes "
             f"{ours / host_pixels:.3f} times the pixels of the host's own node"
         )
+        if tile == 1904 and ours > WORK_BAR * host_pixels:
+            missed.append("network pixels")
     image = sample.execute(HALF_SKY)[0]
     layouts = [
         plan_tiles(*image.shape[1:3], SCALE, 512, overlap, complexity)

@@ -17,9 +17,9 @@ NARROW_OVERLAP = 96
 class TileBlend:
     """Adds tiles to a picture, each with smooth weights; at every pixel they sum to one.
 
-    Each tile fades in over those before it along a raised cosine in the middle of the overlap. The
-    outermost 32 pixels of either tile, where a network sees least, weigh nothing; in an overlap
-    below 96 pixels, a third of it. The weights sum to one
+    Each tile fades in over those before it along a raised cosine in the middle of the overlap. On
+    either side of it the outermost 32 pixels of a tile, where a network sees least, weigh nothing;
+    in an overlap below 96 pixels, a third of the overlap on each side. The weights sum to one
     by themselves, however many tiles overlap: there is nothing to divide by, so neither a second
     buffer nor a last pass. In float32 they do so to 1e-6.
 

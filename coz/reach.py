@@ -14,7 +14,7 @@ REACH_STEP = 8
 """Source pixels to a multiple of which a reach is rounded up."""
 
 VISIBLE = 0.25 / 255
-"""Change of a value, in parts of white, that no 8-bit image shows."""
+"""Change of a value, in parts of white: a quarter of a level of 8 bits."""
 
 STRIP_HEIGHT, STRIP_WIDTH = 32, 160
 """Source pixels: an edge at one end, and MAX_REACH pixels with room to spare on its inner side."""
@@ -49,7 +49,7 @@ def measure_reach(upscale: Callable[[Tensor], Tensor]) -> Reach:
 
     Returns:
         The distance beyond which no value moves by more than 0.25 / 255, rounded up to a multiple
-        of 8 pixels, 8 to 64.
+        of 8 pixels and limited to 8 to 64; and whether it matters where a region begins.
 
     Raises:
         ValueError: If a result holds NaN or infinite values.

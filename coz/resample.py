@@ -42,11 +42,14 @@ def crop_mirrored(image: Tensor, window: Window) -> Tensor:
         mirrored at its edge pixels, which are not repeated, as often as it takes.
     """
     x, y, width, height = (int(v) for v in window)
+    beyond: list[tuple[int, int, int, int]] = []
     for axis, start, length in ((-2, y, height), (-1, x, width)):
         side = image.shape[axis]
         if start >= 0 and start + length <= side:
             image = image.narrow(axis, start, length)
-            continue
+        else:
+            beyond.append((axis, start, length, side))
+    for axis, start, length, side in beyond:
         period = max(1, 2 * (side - 1))
         place = torch.arange(start, start + length, device=image.device).remainder_(period)
         image = image.index_select(axis, torch.minimum(place, period - place))

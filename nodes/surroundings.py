@@ -23,8 +23,8 @@ PERIOD = 32
 DEFAULT_REACH = Reach(16, False)
 """Of a model that cannot be measured."""
 
-LEAST_TILE = 128
-"""Result pixels: smaller tiles show a model too little."""
+MIN_PART_RESULT_PIXELS = 128
+"""Result pixels of a side below which nothing is divided: smaller parts show a model too little."""
 
 _reaches: WeakKeyDictionary[object, Reach] = WeakKeyDictionary()
 
@@ -36,14 +36,25 @@ def reach_of(upscale_model) -> Reach:
     if upscale_model not in _reaches:
         try:
             with apart():
-                _reaches[upscale_model] = measure_reach(lambda lq: _run(upscale_model, lq))
-        except (RuntimeError, ValueError, AssertionError) as error:
+                whole = WholeRegion(upscale_model)
+                _reaches[upscale_model] = measure_reach(lambda lq: _run(whole, lq))
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except RegionOutOfMemoryError:
+            comfy.model_management.soft_empty_cache()
+            warn_of_default("out of memory")
+            return DEFAULT_REACH  # for this run: the next one may have the memory
+        except Exception as error:  # networks of any author raise anything
+            warn_of_default(error)
             _reaches[upscale_model] = DEFAULT_REACH
-            logging.getLogger("chain_of_zoom").warning(
-                f"How far the upscale model looks could not be measured ({error}): it is shown "
-                f"{DEFAULT_REACH.pixels} pixels around what it enlarges"
-            )
     return _reaches[upscale_model]
+
+
+def warn_of_default(reason: object) -> None:
+    logging.getLogger("chain_of_zoom").warning(
+        f"How far the upscale model looks could not be measured ({reason}): it is shown "
+        f"{DEFAULT_REACH.pixels} pixels around what it enlarges"
+    )
 
 
 class RegionOutOfMemoryError(Exception):
@@ -67,7 +78,8 @@ class WholeRegion:
             return self.upscale_model(*args, **kwargs)
         except Exception as error:
             comfy.model_management.raise_non_oom(error)
-            raise RegionOutOfMemoryError from error
+            # Its traceback would keep what the failed attempt holds in memory.
+            raise RegionOutOfMemoryError from error.with_traceback(None)
 
 
 class Upscaler:
@@ -99,14 +111,14 @@ class Upscaler:
         while True:
             try:
                 return self._enlarge(image, window, ring)
-            except RegionOutOfMemoryError as error:
-                out_of_memory = error.__cause__
             except Exception as error:
+                if isinstance(error, RegionOutOfMemoryError):
+                    error = error.__cause__
                 comfy.model_management.raise_non_oom(error)
-                out_of_memory = error
+                if not self._shrink(window, ring):
+                    raise error
+            # Only here the error is gone, and with it what the failed attempt held in memory.
             comfy.model_management.soft_empty_cache()
-            if not self._shrink(window, ring):
-                raise out_of_memory
 
     def _enlarge(self, image: Tensor, window: Window, ring: int) -> Tensor:
         rows = self._parts(window.y, window.height, ring)
@@ -141,7 +153,8 @@ class Upscaler:
                     start + begin,
                     start + end,
                     max(first, start + begin - self.margin) // self.period * self.period,
-                    min(last, start + end + self.margin),
+                    # Self-Ensemble turns regions round: its windows begin at their ends as well.
+                    -(-min(last, start + end + self.margin) // self.period) * self.period,
                 )
                 for begin, end in split_side(length, ceil(length / count))
             ]
@@ -156,24 +169,23 @@ class Upscaler:
             for start, length in ((window.y, window.height), (window.x, window.width))
             for *_, before, after in self._parts(start, length, ring)
         ]
-        least_part = ceil(LEAST_TILE / self.upscale_model.scale)
-        least = least_part + 2 * self.margin + self.period - 1
+        least_part = ceil(MIN_PART_RESULT_PIXELS / self.upscale_model.scale)
+        least = least_part + 2 * (self.margin + self.period - 1)
         if self.max_region > least:
             self.max_region = max(least, min(self.max_region, max(sides)) // 2)
             if max(sides) > self.max_region:
-                part = self.max_region - 2 * self.margin - (self.period - 1)
                 self._note(
-                    "Out of memory: from here on with tiles of "
-                    f"{part * self.upscale_model.scale} pixels"
+                    "Out of memory: from here on the model enlarges at most "
+                    f"{self.max_region} x {self.max_region} pixels at once"
                 )
             return True
         if self.margin > MIN_REACH:
             self.margin = max(MIN_REACH, self.margin // 2)
-            self.max_region = least_part + 2 * self.margin + self.period - 1
+            self.max_region = least_part + 2 * (self.margin + self.period - 1)
             self._note(
                 f"Out of memory: from here on the model sees {self.margin} pixels around a tile, less "
-                "than it needs, and may draw faint lines there. Lower tile or size, or choose a "
-                "smaller model"
+                "than it needs, and may draw lines there. Close what else uses the memory, or choose "
+                "a smaller model"
             )
             return True
         return False

@@ -31,26 +31,29 @@ from .diffusion import CoZSRStep
 from .encode import CoZEncodePrompt, require_clip
 from .host import apart, notice, show, time_left, to_bchw, to_image
 from .refine import refined, size_note
-from .surroundings import LEAST_TILE, Upscaler, reach_of
+from .surroundings import MIN_PART_RESULT_PIXELS, Upscaler, reach_of
 from .tile_prompts import pass_title, read_layout
 
 LOCAL_COLOR = {"none", "wavelet", "ycbcr"}
 """Colour methods that read a pixel's neighbourhood; the others take statistics of a whole tile."""
 
 COLOR_RING = 32
-"""Result pixels around a tile that wavelet (31 at its five levels) and back-projection read."""
+"""Result pixels around a tile. wavelet reads 31 at its five levels; what back-projection would read
+beyond them changes a pixel by a few levels of 255 at most."""
+
+
+def are_blended(backbone: str, color_fix: str) -> bool:
+    """Whether tiles overlap: upscale models see the surroundings of a tile, so theirs need not."""
+    return backbone != UPSCALE_MODEL or color_fix not in LOCAL_COLOR
 
 
 def network_tiles(
     height: int, width: int, layout: TileLayout, backbone: str, color_fix: str
 ) -> list[Window]:
-    """The tiles that the network enlarges one by one, for a picture of (height, width).
-
-    Upscale models see the surroundings of a tile, so theirs abut; other tiles overlap to be blended.
-    """
-    if backbone == UPSCALE_MODEL and color_fix in LOCAL_COLOR:
-        return abutting_tiles(height, width, layout)
-    return layout.windows()
+    """The tiles that the network enlarges one by one, for a picture of (height, width)."""
+    if are_blended(backbone, color_fix):
+        return layout.windows()
+    return abutting_tiles(height, width, layout)
 
 
 class CoZTiles(io.ComfyNode):
@@ -103,7 +106,7 @@ class CoZTiles(io.ComfyNode):
             sharpener.tell_size()
         sharpener.encode(texts)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
-        add = TileBlend(layout, result).add if windows == layout.windows() else None
+        add = TileBlend(layout, result).add if are_blended(method, color_fix) else None
         bar = comfy.utils.ProgressBar(len(windows))
         started = time.monotonic()
         for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
@@ -122,7 +125,7 @@ class CoZTiles(io.ComfyNode):
 
 
 class Sharpener:
-    """Enlarges a picture window by window, with smaller tiles from where memory ran out."""
+    """Upscales one tile at a time; after an out-of-memory error it halves the tile size."""
 
     def __init__(
         self,
@@ -162,9 +165,11 @@ class Sharpener:
             self.ring = ceil(COLOR_RING / multiple) * multiple
             margin = max(margin, ceil(self.ring / factor))
         if margin < reach:
+            # plan_tiles lowers a tile to such a multiple; the widget has steps of 16.
+            enough = ceil(4 * reach * factor) + grid_multiple(factor, tile)
             self._note(
                 f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
-                f"it {margin}: faint lines may show. Raise tile to {ceil(4 * reach * factor)}"
+                f"it {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
             )
         return Upscaler(upscale_model, margin, is_periodic, self.notes)
 
@@ -186,16 +191,15 @@ class Sharpener:
     def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
         """The enlarged, sharpened window, (1, 3, h, w)."""
         if self.chosen["backbone"] == UPSCALE_MODEL:
-            return self._sharpen(
-                window, text, seed
-            )  # smaller parts after a lack of memory are its own
+            # Its Upscaler makes smaller parts by itself after an out-of-memory error.
+            return self._sharpen(window, text, seed)
         if max(window.height, window.width) <= self.limit:
             try:
                 return self._sharpen(window, text, seed)
             except Exception as error:
                 comfy.model_management.raise_non_oom(error)
                 smaller = int(max(window.height, window.width)) // 2
-                if smaller < LEAST_TILE:
+                if smaller < MIN_PART_RESULT_PIXELS:
                     raise
             self.limit = smaller
             self._note(f"Out of memory: from here on with tiles of {smaller} pixels")

@@ -6,6 +6,8 @@ from ..coz.resample import resize
 from .host import SEARCH_ALIASES, to_bchw, to_image
 from .surroundings import Upscaler, reach_of
 
+SIDES = ("x", "y", "width", "height")
+
 MAX_MARGIN = 16
 """Source pixels around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
 
@@ -64,13 +66,13 @@ class CoZUpscaleStep(io.ComfyNode):
             sr = ImageUpscaleWithModel.execute(upscale_model, to_image(lq))[0]
             sr = to_bchw(sr, "the model's result")
         else:
-            frame, place = surroundings(lq, image, window)
+            frame, place = require_frame(lq, image, window)
             margin = min(reach_of(upscale_model).pixels, MAX_MARGIN)
             sr = Upscaler(upscale_model, margin)(frame, place)
         return io.NodeOutput(to_image(resize(sr, *zoomed.shape[1:3], resampling)))
 
 
-def surroundings(lq, image, window):
+def require_frame(lq, image, window):
     """The frame (B, 3, H, W), and the place in it that ``lq`` was cut from."""
     if image is None or window is None:
         given, missing = ("window", "image") if image is None else ("image", "window")
@@ -80,7 +82,13 @@ def surroundings(lq, image, window):
         )
     frame = to_bchw(image)
     height, width = frame.shape[-2:]
-    place = Window(*(window[key] for key in ("x", "y", "width", "height")))
+    sides = [window.get(key) for key in SIDES] if isinstance(window, dict) else []
+    if not sides or not all(isinstance(side, int) for side in sides):
+        raise ValueError(
+            f"window must be one box of whole pixels, with {', '.join(SIDES)}, got {window}: connect "
+            "window of Crop-Center-Zoom"
+        )
+    place = Window(*sides)
     is_inside = min(place.x, place.y) >= 0 and (
         place.x + place.width <= width and place.y + place.height <= height
     )

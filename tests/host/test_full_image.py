@@ -121,7 +121,7 @@ def untiled(node, image, sides=None):
 
 
 SEAM = 0.5 / 255
-"""Rounds to no other 8-bit value of a plain picture."""
+"""Half a level of 8 bits."""
 
 
 def gradient(image, columns):
@@ -290,7 +290,7 @@ def test_memory_is_counted_where_the_result_lies(node, monkeypatch):
 @pytest.mark.parametrize(
     ("longest", "warning", "error"),
     [
-        (70, "Out of memory: from here on with tiles of 136 pixels", SEAM),
+        (70, "Out of memory: from here on the model enlarges at most 66 x 66 pixels at once", SEAM),
         # 8 pixels of surroundings: not as untiled, and not far from it.
         (50, "Out of memory: from here on the model sees 8 pixels around a tile, less than", 0.02),
     ],
@@ -427,7 +427,7 @@ def test_tiles_that_overlap_start_from_the_same_noise(enlarge, node, tiny, monke
         return original(model, noise, *args, **kwargs)
 
     monkeypatch.setattr(comfy.sample, "sample", sample)
-    monkeypatch.setattr(sys.modules[node("CoZTiles").__module__], "LEAST_TILE", 64)
+    monkeypatch.setattr(sys.modules[node("CoZTiles").__module__], "MIN_PART_RESULT_PIXELS", 64)
     graph = as_full(read_prompt(OWN), tile=128 if limit else 64, overlap=16)
     graph["full"]["inputs"] |= {"backbone.sampling_steps": 1, "prompt": f"an eye {limit}"}
     enlarge(photograph(node, 16, 32), graph)

@@ -52,9 +52,12 @@ def swinir(random_model):
 
     torch.manual_seed(0)
     sizes = {"depths": [2, 2], "num_heads": [2, 2], "embed_dim": 16, "img_size": 32}
-    return random_model(
-        "swinir", SwinIR(window_size=8, upscale=4, upsampler="pixelshuffle", **sizes)
-    )
+    network = SwinIR(window_size=8, upscale=4, upsampler="pixelshuffle", **sizes)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if "attn" in name and weight.ndim > 1:
+                weight.mul_(12)  # random weights hardly attend to anything
+    return random_model("swinir", network)
 
 
 def mirrored_result(node, model, image, margin):
@@ -106,13 +109,30 @@ def test_it_is_measured_once_for_a_model_and_not_longer_kept(
     assert len(surroundings._reaches) == 0
 
 
+def test_a_lack_of_memory_while_measuring_is_not_kept(surroundings, upscale_model):
+    import comfy.model_management as mm
+
+    model, failures = upscale_model(8), [mm.OOM_EXCEPTION("injected")]
+
+    def fail_once(*_):
+        if failures:
+            raise failures.pop()
+
+    handle = model.model.register_forward_pre_hook(fail_once)
+    try:
+        assert surroundings.reach_of(model) == Reach(16, False)
+        assert surroundings.reach_of(model) == Reach(8, False)
+    finally:
+        handle.remove()
+
+
 @pytest.mark.parametrize("fault", ["error", "nan"])
 def test_a_model_that_cannot_be_measured_gets_a_default(surroundings, upscale_model, caplog, fault):
     model = upscale_model(2)
 
     def fail(_module, _args, output):
         if fault == "error":
-            raise RuntimeError("a strip of 32 pixels is too small")
+            raise IndexError("a strip of 32 pixels is too small")
         return output * float("nan")
 
     handle = model.model.register_forward_hook(fail)
@@ -208,6 +228,9 @@ def test_without_frame_and_window_the_bytes_are_those_of_the_crop_alone(node, te
         ({"image": noise(2, 64, 64, 3)}, r"crop is 1 x \(16 x 16\) .* image is 2 x \(64 x 64\)"),
         ({"window": {"x": -1, "y": 0, "width": 16, "height": 16}}, r"16 x 16 at \(-1, 0\)"),
         ({"window": {"x": 0, "y": 0, "width": 8, "height": 16}}, "window is 8 x 16 at"),
+        ({"window": {"x": 24.6, "y": 0, "width": 16, "height": 16}}, "box of whole pixels"),
+        ({"window": {"x": 24}}, r"window must be one box .* got \{'x': 24\}"),
+        ({"window": [{"x": 24}]}, "window must be one box"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(node, upscale_model, inputs, message):
@@ -255,16 +278,34 @@ def test_tiles_of_other_factors_are_those_of_the_whole_picture(node, upscale_mod
     assert (tiles - whole).abs().max() < 0.5 / 255
 
 
-def test_tiles_of_windowed_attention_step_as_the_whole_picture_does(node, swinir):
-    image = scene(node, "photograph")
-    whole, tiles = (in_tiles(node, swinir, image, tile) for tile in (4096, 256))
-    # Two tiles a side begin at 192 of 384 rows and at 224 of 448 columns.
-    for axis, border in ((1, 192), (2, 224)):
+@pytest.mark.parametrize("name", ["model", "ensemble"])
+def test_tiles_of_windowed_attention_are_those_of_the_whole_picture(node, swinir, name):
+    image = node("CoZSamplePicture").execute("chelsea.png")[0][:, 60:160, 100:216].contiguous()
+    model = swinir if name == "model" else node("CoZSelfEnsemble").execute(swinir)[0]
+    whole, tiles = (in_tiles(node, model, image, tile) for tile in (4096, 256))
+    assert (tiles - whole).abs().max() < 0.5 / 255
+    # Two tiles a side begin at 200 of 400 rows and at 232 of 464 columns.
+    for axis, border in ((1, 200), (2, 232)):
         step = [
             float((sr.select(axis, border) - sr.select(axis, border - 1)).abs().mean())
             for sr in (tiles, whole)
         ]
         assert step[0] == pytest.approx(step[1], rel=0.02)
+
+
+@pytest.mark.parametrize("scale", [1.52, 1.61, 2.56, 3.2, 4.0, 7.96])
+def test_the_tile_that_a_notice_names_is_large_enough(nodes_of, texture, scale):
+    def notes(tile):
+        layout = plan_tiles(700, 900, scale, tile, tile // 4)
+        chosen = {"backbone": "upscale model", "upscale_model": texture}
+        picture = torch.zeros(1, 3, 700, 900)
+        return nodes_of("tiles").Sharpener(picture, layout, chosen, "none", 0.0, None).notes
+
+    (note,) = notes(64)
+    assert note.startswith("The upscale model looks at 16 pixels around a tile, and tiles of 6")
+    named = int(note.split("Raise tile to ")[1])
+    assert named % 16 == 0
+    assert notes(named) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (5, 4), (3, 200)])
@@ -323,8 +364,8 @@ def test_regions_of_attention_begin_on_multiples_of_32(surroundings, swinir, mon
     window = Window(0, 0, 260, 200)
     with torch.inference_mode():
         expected, found = whole(image, window), parts(image, window)
-    assert len(seen) == 1 + 3 * 3
-    assert all(region.x % 32 == region.y % 32 == 0 for region in seen)
+    assert len(seen) == 1 + 4 * 3
+    assert all(side % 32 == 0 for region in seen for side in region)
     assert max(max(region[2:]) for region in seen[1:]) <= 150
     # What reaches beyond the margin is less than one value in 255.
     assert (found - expected).abs().max() < 1 / 255
@@ -358,7 +399,9 @@ def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
     # Once too large; the second window is enlarged in small parts from the start.
     assert [max(region) > 140 for region in seen].count(True) == 1
     assert len(seen) - first == first - 1
-    assert upscaler.notes == ["Out of memory: from here on with tiles of 448 pixels"]
+    assert upscaler.notes == [
+        "Out of memory: from here on the model enlarges at most 128 x 128 pixels at once"
+    ]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -381,6 +424,31 @@ def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model):
         finally:
             handle.remove()
     assert upscaler.notes == []
+
+
+def test_a_failed_attempt_is_gone_before_the_next(surroundings, upscale_model):
+    import comfy.model_management as mm
+
+    model, attempts = upscale_model(4), []
+
+    class Activation:
+        """What a network holds while it runs."""
+
+    def fail_twice(*_):
+        held = Activation()
+        alive = [attempt for attempt in attempts if attempt() is not None]
+        attempts.append(weakref.ref(held))
+        assert alive == []
+        if len(attempts) < 3:
+            raise mm.OOM_EXCEPTION("injected")
+
+    handle = model.model.register_forward_pre_hook(fail_twice)
+    try:
+        with torch.inference_mode():
+            surroundings.Upscaler(model, 8)(noise(1, 3, 300, 300), Window(0, 0, 300, 300))
+    finally:
+        handle.remove()
+    assert len(attempts) >= 3
 
 
 def test_memory_that_never_suffices_ends_with_its_own_error(surroundings, upscale_model):
