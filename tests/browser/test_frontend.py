@@ -1,4 +1,5 @@
 import json
+import time
 import urllib.request
 
 import pytest
@@ -296,7 +297,10 @@ def test_blueprint_is_listed_and_runs(editor):
         [blueprint, 2],
     )
     assert end[0] == "execution_success", end
-    history = get(f"{editor.url}/history/{end[1]['prompt_id']}")
+    deadline = time.monotonic() + 10  # the host writes it after it has announced the end
+    while not (history := get(f"{editor.url}/history/{end[1]['prompt_id']}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     outputs = history[end[1]["prompt_id"]]["outputs"]
     (record,) = (ui["coz_chain"][0] for ui in outputs.values() if "coz_chain" in ui)
     assert json.loads(record)["steps"] == 2
