@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from coz import Window, complexity_map
-from coz.tile import plan_tiles
+from coz import complexity_map
+from coz.tile import abutting_tiles, plan_tiles
 from tools.in_process import load_pack
 
 SCALE = 4
@@ -123,12 +123,10 @@ def main() -> None:
 
 def our_pixels(side: int, tile: int, margin: int) -> int:
     """Network pixels of Full-Image SR for a square picture, no colour fix."""
-    from coz.tile import abutting_tiles
-
     layout = plan_tiles(side, side, SCALE, tile, tile // 4)
-    windows: list[Window] = abutting_tiles(side, side, layout)
     return sum(
-        int((w.width / SCALE + 2 * margin) * (w.height / SCALE + 2 * margin)) for w in windows
+        int((w.width / SCALE + 2 * margin) * (w.height / SCALE + 2 * margin))
+        for w in abutting_tiles(side, side, layout)
     )
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 from PIL import Image
 
@@ -18,6 +19,8 @@ from coz.tile import plan_tiles
 from tools.host import ROOT
 from tools.in_process import load_pack
 from tools.picture import to_frame
+
+from .memory import peak
 
 SIDE, SCALE = 2048, 4
 PAIRS = {1904: 5, 1024: 1, 512: 1}
@@ -28,16 +31,12 @@ MODEL = "coz_lite_x4.safetensors"
 
 def measure(run: Callable[[], object]) -> tuple[float, int]:
     """(CPU seconds, peak bytes beyond those before)."""
-    before = read_status("VmRSS")
+    process = psutil.Process()
+    before = process.memory_info().rss
     Path("/proc/self/clear_refs").write_text("5", "utf-8")  # resets the peak
     start = time.process_time()
     run()
-    return time.process_time() - start, read_status("VmHWM") - before
-
-
-def read_status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    return time.process_time() - start, peak(process) - before
 
 
 def main() -> None:

@@ -155,18 +155,18 @@ class Sharpener:
     def _make_upscaler(self) -> Upscaler:
         factor = Fraction(self.layout.width, self.picture.shape[-1])
         tile = max(self.layout.tile_height, self.layout.tile_width)
+        multiple = grid_multiple(factor, tile)
         upscale_model = self.chosen["upscale_model"]
         reach, is_periodic = reach_of(upscale_model)
         is_tiled = len(self.layout.windows()) > 1
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         corrects = self.color_fix == "wavelet" or self.consistency > 0
         if corrects and self.color_fix in LOCAL_COLOR:
-            multiple = grid_multiple(factor, tile)
             self.ring = ceil(COLOR_RING / multiple) * multiple
             margin = max(margin, ceil(self.ring / factor))
         if margin < reach:
             # plan_tiles lowers a tile to such a multiple; the widget has steps of 16.
-            enough = ceil(4 * reach * factor) + grid_multiple(factor, tile)
+            enough = ceil(4 * reach * factor) + multiple
             self._note(
                 f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
                 f"it {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
@@ -262,10 +262,8 @@ class Sharpener:
         left, top, right, bottom = floor(x), floor(y), ceil(x + width), ceil(y + height)
         ring = ceil(self.ring * self.picture.shape[-1] / self.layout.width)
         scale = self.chosen["upscale_model"].scale
-        if (width * scale, height * scale) != (window.width, window.height) or (left, top) != (
-            x,
-            y,
-        ):
+        is_exact = (left, top) == (x, y) and (width * scale, height * scale) == window[2:]
+        if not is_exact:
             # The model's result is resized, which reads a little beyond the window.
             left, top = left - RESIZE_SUPPORT, top - RESIZE_SUPPORT
             right, bottom = right + RESIZE_SUPPORT, bottom + RESIZE_SUPPORT
