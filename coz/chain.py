@@ -120,7 +120,11 @@ class ZoomChain:
         return self.frames
 
     def to_json(self) -> str:
-        """Everything but the pixels. Frames appear as [width, height], windows as [x, y, w, h]."""
+        """Everything but the pixels. Frames appear as [width, height], windows as [x, y, w, h].
+
+        ``real_pixels`` is the [width, height] of each frame's view in pixels of the source, from
+        the first frame on. It is for the reader: ``from_json`` counts it anew from the windows.
+        """
         return json.dumps(
             {
                 "version": VERSION,
@@ -130,6 +134,9 @@ class ZoomChain:
                 "windows": [[float(v) for v in window] for window in self.windows],
                 "prompts": list(self.prompts),
                 "seeds": list(self.seeds),
+                "real_pixels": [
+                    list(self.window_in(layer, 0)[2:]) for layer in range(1, len(self.frames))
+                ],
                 "agreements": _figures(self.agreements),
                 "invented": _figures(self.invented),
                 "target": list(self.target),

@@ -18,6 +18,14 @@ are enough; the nearer to 1x, the more it takes."""
 ENOUGH = 1e-6
 """Error (RMS) at which they end: float32's own is near."""
 
+AGREEMENT_WORDS = (
+    (40, "repeats its input"),
+    (30, "is close to its input"),
+    (20, "departs from its input"),
+)
+"""From how many dB on what is said of a step. 40 dB is an error of 2.6 levels of 255 (RMS), which can
+hardly be seen, 30 dB one of 8, seen beside the input, 20 dB one of 26, seen at once."""
+
 MOST_DECIBELS = 99
 """An error of 1e-5: float32's own rounding is near, and eight bits are far."""
 
@@ -49,6 +57,12 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
 def decibels(agreement: float) -> str:
     """For a person; what float32 and eight bits cannot tell from equality is told as such."""
     return f"{agreement:.1f} dB" if agreement < MOST_DECIBELS else f"over {MOST_DECIBELS} dB"
+
+
+def describe_agreement(agreement: float) -> str:
+    """Say in words how well a step repeats its input, with the dB in brackets."""
+    words = next((w for least, w in AGREEMENT_WORDS if agreement >= least), "contradicts its input")
+    return f"{words} ({decibels(agreement)})"
 
 
 def back_project(

@@ -62,6 +62,7 @@ def test_json_form_is_frozen(make_chain):
         "windows": [[0, 0, 64, 64], [24, 24, 16, 16]],
         "prompts": ["text 0"],
         "seeds": [step_seed(7, 1)],
+        "real_pixels": [[64, 64], [16, 16]],
         "agreements": [],
         "invented": [],
         "target": [0.5, 0.5],

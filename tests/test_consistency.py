@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from coz.banded import axes, both, resized
-from coz.consistency import agreement, back_project, decibels
+from coz.consistency import agreement, back_project, decibels, describe_agreement
 from coz.resample import resize
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +97,23 @@ def test_equal_pictures_agree_without_end():
     assert agreement(image, image) == inf
     assert decibels(inf) == "over 99 dB"
     assert decibels(48.249) == "48.2 dB"
+
+
+@pytest.mark.parametrize(
+    ("db", "words"),
+    [
+        (inf, "repeats its input (over 99 dB)"),
+        (40, "repeats its input (40.0 dB)"),
+        (39.9, "is close to its input (39.9 dB)"),
+        (30, "is close to its input (30.0 dB)"),
+        (29.9, "departs from its input (29.9 dB)"),
+        (20, "departs from its input (20.0 dB)"),
+        (19.9, "contradicts its input (19.9 dB)"),
+        (-1, "contradicts its input (-1.0 dB)"),
+    ],
+)
+def test_agreement_is_said_in_words_first(db, words):
+    assert describe_agreement(db) == words
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 10])

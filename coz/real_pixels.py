@@ -1,0 +1,81 @@
+"""How many pixels of the photograph a view holds. Everything finer than them is invented."""
+
+from math import log
+from typing import NamedTuple
+
+from .chain import ZoomChain
+
+MIN_COMPARED_SIDE_PIXELS = 8
+"""A frame is compared with the photograph only if it shows at least this many of its pixels each way:
+from fewer, a figure says more about the few colours than about the detail."""
+
+COLOR_STOPS = ((63, 185, 80), (165, 201, 58), (227, 179, 65), (240, 136, 62), (248, 81, 73))
+"""Red, green, blue of 255, from green (all real) to red. Each stop stands for 4x less than the one
+before: 1x, 4x, 16x, 64x, and 256x or more. ``js/viewer/real_pixels.js`` has the same."""
+
+
+class RealPixels(NamedTuple):
+    """The part of the photograph that a view shows, in pixels of the photograph."""
+
+    width: float
+    height: float
+    share: float
+    """Pixels of the photograph for each pixel of the frame: 1 or more where nothing is invented."""
+
+
+def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
+    """Count the pixels of the chain's source that a layer shows, exactly, from the windows.
+
+    Args:
+        chain: Any chain; its pixel values are not read.
+        layer: 0 is the source, 1 the first frame x_0, i + 1 the frame x_i.
+
+    Raises:
+        ValueError: If the layer does not exist.
+    """
+    height, width = chain.frames[layer].shape[-2:]
+    window = chain.window_in(layer, 0)
+    share = window.width * window.height / (width * height)
+    return RealPixels(window.width, window.height, share)
+
+
+def describe_real_pixels(real: RealPixels) -> str:
+    """Say the count in words: "all real", "8 x 8 real pixels", "less than one real pixel"."""
+    if real.share >= 1:
+        return "all real"
+    count = real.width * real.height
+    if count < 1:
+        return "less than one real pixel"
+    noun = "real pixel" if count == 1 else "real pixels"
+    return f"{_round_side(real.width)} x {_round_side(real.height)} {noun}"
+
+
+def is_comparable(real: RealPixels) -> bool:
+    """Whether the view shows enough of the photograph for figures against the photograph."""
+    return min(real.width, real.height) >= MIN_COMPARED_SIDE_PIXELS
+
+
+def pick_real_pixels_color(share: float) -> tuple[int, int, int]:
+    """Red, green and blue of 255 for a share of real pixels: green for 1 or more, red near 0.
+
+    Args:
+        share: Above 0, as in ``RealPixels``.
+
+    Raises:
+        ValueError: If ``share`` is not above 0.
+    """
+    if not share > 0:
+        raise ValueError(f"share must be above 0, got {share:g}")
+    last = len(COLOR_STOPS) - 1
+    place = min(max(-log(share, 16), 0.0), float(last))  # 16 times fewer pixels are 4x
+    below = min(int(place), last - 1)
+    part = place - below
+    red, green, blue = (
+        round(a + (b - a) * part)
+        for a, b in zip(COLOR_STOPS[below], COLOR_STOPS[below + 1], strict=True)
+    )
+    return red, green, blue
+
+
+def _round_side(pixels: float) -> str:
+    return f"{pixels:.3g}" if pixels < 999.5 else f"{pixels:.0f}"

@@ -1,0 +1,72 @@
+import pytest
+
+from coz.real_pixels import (
+    COLOR_STOPS,
+    RealPixels,
+    count_real_pixels,
+    describe_real_pixels,
+    is_comparable,
+    pick_real_pixels_color,
+)
+
+
+def test_a_chain_of_4x_holds_a_sixteenth_of_the_pixels_a_step(make_chain):
+    chain = make_chain(1024, 1024, size=512, steps=5, center=(0.3, 0.6))
+    counted = [count_real_pixels(chain, layer) for layer in range(7)]
+    assert [(real.width, real.height) for real in counted] == [
+        (1024, 1024),
+        (512, 512),
+        (128, 128),
+        (32, 32),
+        (8, 8),
+        (2, 2),
+        (0.5, 0.5),
+    ]
+    assert [real.share for real in counted] == [1, 1, *(16.0**-i for i in range(1, 6))]
+    assert list(map(describe_real_pixels, counted)) == [
+        "all real",
+        "all real",
+        "128 x 128 real pixels",
+        "32 x 32 real pixels",
+        "8 x 8 real pixels",
+        "2 x 2 real pixels",
+        "less than one real pixel",
+    ]
+    assert [is_comparable(real) for real in counted] == [True] * 5 + [False] * 2
+
+
+def test_sixteen_steps_end_far_below_a_pixel(make_chain):
+    chain = make_chain(64, 64, size=64, steps=16, scale=8.0)
+    deepest = count_real_pixels(chain, 17)
+    assert deepest.width == deepest.height == 64 / 8.0**16
+    assert describe_real_pixels(deepest) == "less than one real pixel"
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "share", "words"),
+    [
+        (3000, 2000, 22.9, "all real"),  # a first frame that was downscaled
+        (100, 80, 0.03, "100 x 80 real pixels"),  # one that was upscaled
+        (170.5, 56.39, 0.04, "170 x 56.4 real pixels"),
+        (1234.5, 999.6, 0.9, "1234 x 1000 real pixels"),
+        (1, 1, 1e-4, "1 x 1 real pixel"),
+        (5, 0.4, 1e-4, "5 x 0.4 real pixels"),
+        (0.99, 1, 1e-4, "less than one real pixel"),
+    ],
+)
+def test_words(width, height, share, words):
+    assert describe_real_pixels(RealPixels(width, height, share)) == words
+
+
+def test_one_thin_side_is_not_comparable():
+    assert not is_comparable(RealPixels(100, 7.9, 0.1))
+    assert is_comparable(RealPixels(8, 8, 0.1))
+
+
+def test_colors_are_the_stops_at_powers_of_4x_and_lie_between_them():
+    assert tuple(pick_real_pixels_color(16.0**-i) for i in range(5)) == COLOR_STOPS
+    assert pick_real_pixels_color(4.0) == COLOR_STOPS[0]
+    assert pick_real_pixels_color(1e-30) == COLOR_STOPS[-1]
+    assert pick_real_pixels_color(16.0**-1.5) == (196, 190, 62)
+    with pytest.raises(ValueError, match="share must be above 0, got 0"):
+        pick_real_pixels_color(0)
