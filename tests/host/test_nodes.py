@@ -255,13 +255,20 @@ def test_a_mask_that_is_low_and_the_same_everywhere_is_none(nodes_of, node, capl
         (soft_dot(0.012), (45.5 / 60, 10.5 / 40)),
         (soft_dot(1 / 255), (45.5 / 60, 10.5 / 40)),
         (soft_dot(1.0, background=0.0039), (45.5 / 60, 10.5 / 40)),
+        (soft_dot(1.0)[0], (45.5 / 60, 10.5 / 40)),
+        (soft_dot(1.0)[None], (45.5 / 60, 10.5 / 40)),
+        (soft_dot(1.0).half(), (45.5 / 60, 10.5 / 40)),
+        (soft_dot(255.0), (45.5 / 60, 10.5 / 40)),
+        (torch.ones(1, 1, 1), (0.5, 0.5)),
+        (torch.eye(10)[:1].repeat_interleave(100, 1)[None], (0.05, 0.5)),
         (
             torch.cat((torch.full((1, 40, 60), 0.00005), soft_dot(1.0, background=0.0039))),
             (45.5 / 60, 10.5 / 40),
         ),
     ],
-    ids=["1/63", "ones", "soft dot", "one step of 8 bits", "dot on 0.0039", "batch"],
-)
+    ids=["1/63", "ones", "soft dot", "one step of 8 bits", "dot on 0.0039",
+         "2 axes", "4 axes", "half precision", "0 to 255", "one pixel", "one row", "batch"],
+)  # fmt: skip
 def test_the_target_is_the_centre_of_what_a_mask_marks(nodes_of, caplog, mask, target):
     host = nodes_of("host")
     assert not host.is_blank(mask)
@@ -304,6 +311,22 @@ def loaded_target(executor, keeper, monkeypatch, tmp_path):
         return (kept[-1]["x"], kept[-1]["y"]), told
 
     return load
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "P of bytes"])
+def test_a_transparent_colour_of_a_png_is_the_target(loaded_target, tmp_path, mode):
+    picture = Image.new("RGB", (400, 300), (200, 30, 30))
+    picture.paste((0, 0, 255), (300, 30, 312, 42))
+    transparent = (0, 0, 255)
+    if mode != "RGB":
+        picture = picture.quantize(2, dither=Image.Dither.NONE)
+        transparent = picture.getpixel((305, 35))
+        if mode == "P of bytes":
+            transparent = bytes(0 if k == transparent else 255 for k in range(2))
+    picture.save(tmp_path / "spot.png", transparency=transparent)
+    target, told = loaded_target("spot.png")
+    assert target == pytest.approx((306 / 400, 36 / 300), abs=1e-3)
+    assert told == []
 
 
 def test_the_mask_of_an_opaque_gif_is_none(loaded_target, tmp_path):

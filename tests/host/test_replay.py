@@ -1,0 +1,283 @@
+"""Public reports about upscaling, replayed on the nodes: each was right when it was tried, and stays so.
+
+The network has zero weights: it repeats each pixel, so that every result is known exactly.
+"""
+
+import av
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from coz.view import Zoom
+
+from .prompts import chain_prompt, kept_prompt
+
+TILED = {
+    "scale": 4.0,
+    "passes": 1,
+    "tile": 512,
+    "overlap": 128,
+    "adaptive_overlap": False,
+    "tile_prompts": "",
+    "consistency": 0.0,
+}
+
+
+def noise(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def repeat(image, times):
+    return image.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nearest(pack, tmp_path_factory):
+    """Files of networks that repeat each pixel 1, 2, 3, 4 or 8 times."""
+    import folder_paths
+    from spandrel.architectures.Compact import Compact
+
+    folder = tmp_path_factory.mktemp("nearest")
+    for factor in (1, 2, 3, 4, 8):
+        network = Compact(num_feat=4, num_conv=1, upscale=factor)
+        weights = {key: torch.zeros_like(value) for key, value in network.state_dict().items()}
+        save_file(weights, folder / f"nearest_x{factor}.safetensors")
+    folder_paths.add_model_folder_path("upscale_models", str(folder))
+
+
+@pytest.fixture
+def run(executor, keeper, monkeypatch):
+    """What Chain Loop and Full-Image SR make of an image with such a network."""
+    import nodes
+
+    kept = keeper("TestKeep", {"image": "IMAGE", "chain": "COZ_CHAIN"}, "optional")
+
+    class Source:
+        RETURN_TYPES = ("IMAGE",)
+        FUNCTION = "give"
+        CATEGORY = "test"
+        image = None
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"required": {}}
+
+        @classmethod
+        def IS_CHANGED(cls):  # noqa: N802
+            return float("nan")
+
+        def give(self):
+            return (Source.image,)
+
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestSource", Source)
+
+    def run_node(image, node_id, factor=4, **inputs):
+        Source.image = image
+        prompt = chain_prompt(color_fix="none", prompt="", **inputs)
+        shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+        if node_id == "CoZFullImage":
+            loop = prompt["loop"]["inputs"]
+            ours = {key: loop[key] for key in loop if key.split(".")[0] in shared}
+            prompt["loop"] = {"class_type": node_id, "inputs": ours | TILED | inputs}
+        prompt["source"] = {"class_type": "TestSource", "inputs": {}}
+        prompt["model"]["inputs"]["model_name"] = f"nearest_x{factor}.safetensors"
+        links = {"image": ["loop", 0]}
+        if node_id == "CoZChainLoop":
+            links["chain"] = ["loop", 3]
+        prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+        executor("CLASSIC").run(prompt)
+        return kept[-1]["chain" if node_id == "CoZChainLoop" else "image"]
+
+    return run_node
+
+
+@pytest.mark.parametrize("overlap", [0, 8, 32, 127])
+@pytest.mark.parametrize(("height", "width"), [(65, 64), (127, 257), (129, 200), (160, 120)])
+def test_odd_sizes_lose_no_pixel_and_get_no_bar_at_a_side(run, height, width, overlap):
+    image = noise(1, height, width, 3)
+    sr = run(image, "CoZFullImage", tile=128, overlap=overlap)
+    assert torch.equal(sr, repeat(image, 4))
+
+
+def test_a_photograph_of_odd_size_in_large_tiles(run):
+    image = noise(1, 769, 1025, 3)
+    assert torch.equal(run(image, "CoZFullImage", 2, scale=2.0), repeat(image, 2))
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(1280, 1400, 2.0), (1900, 1900, 1.5)])
+def test_nothing_turns_black_beyond_a_large_side(run, height, width, scale):
+    grey = torch.full((1, height, width, 3), 0.5)
+    sr = run(grey, "CoZFullImage", 2, scale=scale, tile=1024)
+    assert sr.shape == (1, round(height * scale), round(width * scale), 3)
+    assert (sr - 0.5).abs().max() < 1e-6  # resampling weights sum to 1 up to rounding
+
+
+@pytest.mark.parametrize(("width", "passes"), [(5, 2), (1, 4)])
+def test_thin_strips_in_several_passes(run, width, passes):
+    image = noise(1, 40, width, 3)
+    sr = run(image, "CoZFullImage", 2, scale=2.0, passes=passes)
+    assert torch.equal(sr, repeat(image, 2**passes))
+
+
+@pytest.mark.parametrize("center", [(0.5, 0.5), (0, 0), (1, 0), (0, 1), (1, 1)], ids=str)
+@pytest.mark.parametrize("scale", [4.0, 8.0])
+def test_sixteen_steps_end_in_the_pixel_that_was_aimed_at(run, scale, center):
+    image = noise(1, 70, 90, 3)
+    chain = run(
+        image, "CoZChainLoop", int(scale), scale=scale, steps=16,
+        center_x=center[0], center_y=center[1],
+    )  # fmt: skip
+    x, y, width, height = chain.window_in(17, 0)
+    assert (width, height) == (64 / scale**16, 64 / scale**16)
+    assert x <= center[0] * 90 <= x + width
+    assert y <= center[1] * 70 <= y + height
+    assert chain.magnification(17) == (scale**16, scale**16)
+    for layer in range(2, 18):
+        left, top, *sides = map(int, chain.windows[layer - 1])
+        crop = chain.frames[layer - 1][..., top : top + sides[1], left : left + sides[0]]
+        assert torch.equal(
+            chain.frames[layer], repeat(crop.movedim(1, -1), int(scale)).movedim(-1, 1)
+        )
+    column = min(int(center[0] * 90), 89)
+    row = min(int(center[1] * 70), 69)
+    assert torch.equal(chain.frames[17][0, :, 32, 32], image[0, row, column])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+@pytest.mark.parametrize("scale", [1.5, 1.61, 7.99])
+def test_any_factor_and_scale_hold_the_target(run, factor, scale):
+    chain = run(
+        noise(1, 70, 90, 3), "CoZChainLoop", factor, scale=scale, steps=3, center_x=1, center_y=0.3
+    )
+    for layer in range(1, 5):
+        x, y, width, height = chain.window_in(layer, 0)
+        assert x <= 90 <= x + width + 1e-9
+        assert y <= 0.3 * 70 <= y + height
+        assert chain.frames[layer].shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda i: i.movedim(1, 2).contiguous().movedim(1, 2), id="not contiguous"),
+        pytest.param(lambda i: i.clone().requires_grad_(), id="requires grad"),
+        pytest.param(lambda i: torch.cat([i, i[..., :2]], -1), id="5 channels"),
+    ],
+)
+def test_unusual_tensors_are_images_too(run, change):
+    image = noise(1, 70, 90, 3)
+    plain = run(image, "CoZChainLoop", steps=1)
+    other = run(change(image), "CoZChainLoop", steps=1)
+    assert torch.equal(plain.frames[-1], other.frames[-1])
+
+
+def test_sixteen_bits_are_kept(run):
+    image = (torch.arange(64 * 64 * 3).reshape(1, 64, 64, 3) * 5 + 3) / 65535
+    chain = run(image, "CoZChainLoop", steps=1)
+    assert torch.equal(chain.frames[0], image.movedim(-1, 1))
+    assert torch.equal(run(image, "CoZFullImage"), repeat(image, 4))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["{a|b} (c:1.2) embedding:d <lora:e:1>", "f" * 5000, "مرحبا שלום 你好 👍🏽"],
+    ids=["syntax of other nodes", "5,000 characters", "scripts"],
+)
+def test_a_prompt_is_kept_as_it_is_written(executor, keep, prompt):
+    executor("CLASSIC").run(kept_prompt(steps=1, prompt=prompt))
+    assert keep[-1]["prompts"] == prompt
+
+
+def test_one_chain_goes_on_with_another_of_the_same_graph(executor, keep):
+    prompt = kept_prompt(steps=3)
+    executor("CLASSIC").run(prompt)
+    prompt["first"] = {
+        "class_type": "CoZChainLoop",
+        "inputs": prompt["loop"]["inputs"] | {"steps": 1},
+    }
+    prompt["loop"]["inputs"] |= {"chain": ["first", 3], "from_step": 16}
+    executor("CLASSIC").run(prompt)
+    assert torch.equal(keep[1]["scales"], keep[0]["scales"])
+    assert keep[1]["chain"].to_json() == keep[0]["chain"].to_json()
+
+
+def test_each_picture_of_a_list_gets_its_own_strip_report_and_viewer(executor, keeper):
+    kept = keeper("TestKeep", {"image": "IMAGE"})
+    prompt = chain_prompt(steps=1, image=("list", 0))
+    prompt["batch"] = {
+        "class_type": "RepeatImageBatch",
+        "inputs": {"image": ["source", 0], "amount": 3},
+    }
+    prompt["list"] = {
+        "class_type": "RebatchImages",
+        "inputs": {"images": ["batch", 0], "batch_size": 1},
+    }
+    chain = {"chain": ["loop", 3]}
+    strip = chain | {"layout": "row", "labels": True}
+    prompt["strip"] = {"class_type": "CoZZoomStrip", "inputs": strip}
+    prompt["keep"] = {"class_type": "TestKeep", "inputs": {"image": ["strip", 0]}}
+    prompt["report"] = {"class_type": "CoZMeasure", "inputs": chain}
+    prompt["viewer"] = {"class_type": "CoZZoomViewer", "inputs": chain}
+    host = executor("CLASSIC")
+    host.run(prompt, "keep")
+    assert len(kept) == 3
+    host.run(prompt, "report")
+    assert len(host.ui("report")["text"]) == 3
+    host.run(prompt, "viewer")
+    assert len(host.ui("viewer")["coz_chain"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "film"),
+    [
+        (1, 1, (2, 2)),
+        (700, 5, (512, 4)),
+        (101, 1, (100, 2)),
+        (511, 511, (510, 510)),
+        (63, 65, (62, 64)),
+    ],
+)
+@pytest.mark.parametrize("fps", [1, 23.976, 59.94, 120])
+def test_a_video_of_any_shape_and_rate(
+    run, nodes_of, monkeypatch, tmp_path, height, width, film, fps
+):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    video = nodes_of("video")
+    chain = run(noise(1, height, width, 3), "CoZChainLoop", steps=1, size=512)
+    sides = video.film_size(chain.frames[-1], 0, 0)
+    assert sides == film
+    zoom = Zoom(chain, *sides)
+    with torch.inference_mode():
+        path = video.encode(zoom.frames([0.0, 0.5, 1.0]), *sides, fps)
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        assert (stream.frames, stream.height, stream.width) == (3, *sides)
+        assert float(stream.average_rate) == pytest.approx(fps, rel=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_an_animation_is_refused_with_the_way_out(executor, monkeypatch, tmp_path, suffix):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    frames = [Image.new("RGB", (80, 70), (shade, 0, 0)) for shade in (0, 100, 200)]
+    frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
+    prompt = chain_prompt()
+    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": f"moving.{suffix}"}}
+    with pytest.raises(RuntimeError, match=r"batch of 3 pictures.*Rebatch Images \(batch_size 1\)"):
+        executor("CLASSIC").run(prompt)
+
+
+@pytest.mark.parametrize("name", ["图片 & 100%.png", "a#b?c.png", "ümlaut [input].png"])
+def test_any_file_name_is_loaded(executor, keep, monkeypatch, tmp_path, name):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    Image.new("RGB", (80, 70), (10, 20, 30)).save(tmp_path / name)
+    prompt = kept_prompt(steps=1)
+    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": name}}
+    executor("CLASSIC").run(prompt)
+    assert keep[-1]["chain"].frames[0].shape == (1, 3, 70, 80)
