@@ -1,19 +1,25 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
+import { attachClosing, giveWayToProgress } from "./closing.js"
+import { giveReturnedOutputs } from "./outputs.js"
 import { attachPicker } from "./picker.js"
-import { attachReport, reportsReturned } from "./report.js"
+import { attachReport } from "./report.js"
 import { attachViewer, listenToServer, outputsReturned } from "./viewer.js"
 
 app.registerExtension({
   name: "chain-of-zoom",
-  setup: listenToServer,
+  setup() {
+    listenToServer()
+    giveWayToProgress()
+  },
   nodeCreated(node) {
     attachPicker(node)
     attachViewer(node)
     attachReport(node)
+    attachClosing(node)
   },
   onNodeOutputsUpdated() {
     outputsReturned()
-    reportsReturned()
+    giveReturnedOutputs()
   },
 })

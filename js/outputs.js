@@ -2,9 +2,12 @@
 // What a node last sent in a run, and where its files are.
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { allGraphs } from "./graph.js"
 
 /** The newest runs among which one of this workflow is looked for. */
 const NEWEST = 32
+/** Milliseconds in which the nodes of a workflow that is loaded ask for the runs. */
+const SAME_LOAD = 500
 
 /** @typedef {{filename: string, subfolder: string, type: string}} File */
 
@@ -26,17 +29,75 @@ export const keptOutput = (node) => app.nodeOutputs?.[locator(node)]
  * @param {string} key that the output has
  */
 export async function pastOutput(node, key) {
-  const answer = await api.fetchApi(`/history?max_items=${NEWEST}`)
-  const runs = answer.ok ? Object.values(await answer.json()).reverse() : []
-  for (const { prompt, outputs, meta } of runs) {
+  for (const { prompt, outputs, meta } of await pastRuns()) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== app.rootGraph.id) continue
-    for (const [id, output] of Object.entries(outputs)) {
+    // A loop that ran once for each picture of a list has several: the last one, as on the page.
+    for (const [id, output] of Object.entries(outputs).reverse()) {
       // In a subgraph the ids of the nodes around it stand before, in either form.
       const shownOn = (meta?.[id]?.display_node ?? id).split(":").at(-1)
       if (output[key] && shownOn === String(node.id)) return output
     }
   }
   return null
+}
+
+/** @type {Promise<any[]> | null} */
+let asked = null
+
+/** The newest runs first. Asked once for all nodes of a workflow that is loaded. */
+function pastRuns() {
+  asked ??= askForRuns().finally(() => setTimeout(() => (asked = null), SAME_LOAD))
+  return asked
+}
+
+async function askForRuns() {
+  const answer = await api.fetchApi(`/history?max_items=${NEWEST}`)
+  return answer.ok ? Object.values(await answer.json()).reverse() : []
+}
+
+/** Of nodes that draw what their runs send: how. */
+const receivers = new WeakMap()
+
+/**
+ * Gives what the runs of a node send: when it comes, when the frontend puts it back (another
+ * workflow's tab, a run of the queue) and from the history.
+ *
+ * @param {any} node
+ * @param {string} key that the output has
+ * @param {(output: any) => void} receive
+ */
+export function receiveOutputs(node, key, receive) {
+  receivers.set(node, [...(receivers.get(node) ?? []), receive])
+  chain(node, "onExecuted", receive)
+  // A workflow was loaded: a moment later its node knows its id.
+  chain(node, "onConfigure", () => {
+    setTimeout(async () => {
+      if (!node.graph) return // removed since
+      const output = keptOutput(node) ?? (await pastOutput(node, key))
+      receive(keptOutput(node) ?? output) // run again meanwhile
+    })
+  })
+}
+
+/** The frontend has put outputs back: another workflow's tab, or a run from the history. */
+export function giveReturnedOutputs() {
+  if (!app.isGraphReady) return
+  for (const { nodes } of allGraphs())
+    for (const node of nodes)
+      for (const receive of receivers.get(node) ?? []) receive(keptOutput(node))
+}
+
+/**
+ * @param {any} node
+ * @param {string} name of a method that the frontend calls
+ * @param {(...values: any[]) => void} act after it
+ */
+function chain(node, name, act) {
+  const before = node[name]
+  node[name] = function (...values) {
+    before?.apply(this, values)
+    act(...values)
+  }
 }
 
 /** @param {File} file */

@@ -1,8 +1,6 @@
 // @ts-check
 // CoZ Chain Report: its table, on the node.
-import { app } from "../../scripts/app.js"
-import { allGraphs } from "./graph.js"
-import { keptOutput, pastOutput } from "./outputs.js"
+import { receiveOutputs } from "./outputs.js"
 
 const TYPE = "CoZMeasure"
 const NODE_SIZE = [480, 340]
@@ -18,8 +16,6 @@ const STYLE = `
   tr + tr { border-top: 1px solid var(--border-color); }
   p { margin: 6px; color: var(--descrip-text); }`
 
-const reports = new WeakMap()
-
 /** @param {any} node */
 export function attachReport(node) {
   if (node.comfyClass !== TYPE) return
@@ -30,39 +26,15 @@ export function attachReport(node) {
   root.attachShadow({ mode: "open" }).append(style, content)
   const widget = node.addDOMWidget("report", "COZ_REPORT", root, {
     serialize: false,
+    hideInPanel: true,
     getMinHeight: () => MIN_HEIGHT,
   })
   widget.serialize = false
   node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
-  /** @param {any} output of the node's run */
-  const receive = (output) => {
+  receiveOutputs(node, "text", (output) => {
     if (output?.text) content.replaceChildren(...output.text.flatMap(elements))
-  }
-  reports.set(node, receive)
-  const chained = (name, act) => {
-    const before = node[name]
-    node[name] = function (...values) {
-      before?.apply(this, values)
-      act(...values)
-    }
-  }
-  chained("onExecuted", receive)
-  // A workflow was loaded: a moment later its node knows its id.
-  chained("onConfigure", () => {
-    setTimeout(async () => {
-      if (!node.graph) return // removed since
-      const output = keptOutput(node) ?? (await pastOutput(node, "text"))
-      receive(keptOutput(node) ?? output) // run again meanwhile
-    })
   })
-}
-
-/** The frontend has put outputs back: another workflow's tab, or a run from the history. */
-export function reportsReturned() {
-  if (!app.isGraphReady) return
-  for (const { nodes } of allGraphs())
-    for (const node of nodes) reports.get(node)?.(keptOutput(node))
 }
 
 /** Of one chain: a Markdown table and lines of text. @param {string} text */

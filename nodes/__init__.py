@@ -11,7 +11,7 @@ from .diffusion import CoZSRStep
 from .encode import CoZEncodePrompt
 from .ensemble import CoZSelfEnsemble
 from .extractor_loader import CoZLoadPromptExtractor
-from .full_image import CoZFullImage
+from .full_image import CoZFullImage, CoZFullImageCollect
 from .gate import CoZChainGate
 from .host import register_builtin_models
 from .loop import CoZChainLoop
@@ -73,6 +73,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZTilePrompts,
             CoZTileTexts,
             CoZTiles,
+            CoZFullImageCollect,
         ]
 
 

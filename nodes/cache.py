@@ -9,7 +9,7 @@ from comfy_execution.cache_provider import register_cache_provider, unregister_c
 CHILD_PREFIX = "coz_"
 """Of the node ids that Chain Loop gives its children."""
 
-CHEAP = {"CoZChainInput", "CoZChainFrames", "CoZChainCollect"}
+CHEAP = {"CoZChainInput", "CoZChainFrames", "CoZChainCollect", "CoZFullImageCollect"}
 """Sooner run again than kept: they hold pictures that other nodes hold too, and the record's."""
 
 LIMIT = 512 * 2**20

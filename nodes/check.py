@@ -2,7 +2,7 @@ from comfy_api.latest import io, ui
 
 from ..coz.consistency import agreement, back_project
 from ..coz.detail import invented
-from .host import to_bchw, to_image
+from .host import take_notices, to_bchw, to_image
 
 Shown = io.Custom("COZ_SHOWN")
 
@@ -28,6 +28,7 @@ class CoZChainCheck(io.ComfyNode):
                 Shown.Output("shown"),
                 io.Float.Output("agreement"),
                 io.Float.Output("invented"),
+                io.String.Output("notices"),
             ],
         )
 
@@ -43,4 +44,6 @@ class CoZChainCheck(io.ComfyNode):
         shown = ui.PreviewImage(image, cls=cls)
         share = invented(sr, to_bchw(zoomed, "zoomed").contiguous())
         # Without a correction no image: the cache would count the step's own a second time.
-        return io.NodeOutput(result, shown.values, agreement(sr, lq), share, ui=shown)
+        # The notices of the whole step, as an output: so they come from the cache with the step.
+        notices = "\n".join(take_notices())
+        return io.NodeOutput(result, shown.values, agreement(sr, lq), share, notices, ui=shown)

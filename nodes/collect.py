@@ -14,11 +14,19 @@ from ..coz.record import MAX_STEPS
 from ..coz.strip import factor_label
 from .check import Shown
 from .gate import is_below, judged
-from .host import preview_of, show, to_bchw, to_image
+from .host import (
+    closing_of_expansion,
+    join_lines,
+    preview_of,
+    show,
+    take_notices,
+    to_bchw,
+    to_image,
+)
 
 Chain = io.Custom("COZ_CHAIN")
 
-OF_A_STEP = ("frame", "shown", "agreement", "invented")
+OF_A_STEP = ("frame", "shown", "agreement", "invented", "notices")
 SHARE_DECIMALS = 4
 
 
@@ -87,6 +95,7 @@ class CoZChainCollect(io.ComfyNode):
             for name in ("agreement", "invented")
             for i in numbers
         ]
+        notices = [io.String.Input(f"notices_{i}", optional=True, lazy=True) for i in numbers]
         return io.Schema(
             node_id="CoZChainCollect",
             display_name="CoZ Chain Collect",
@@ -109,6 +118,7 @@ class CoZChainCollect(io.ComfyNode):
                 *texts,
                 *shown,
                 *measured,
+                *notices,
             ],
             outputs=[
                 io.Image.Output("image"),
@@ -207,7 +217,9 @@ class CoZChainCollect(io.ComfyNode):
                 f"{decibels(agreements[-1])}, below {stop_below:g}"
             )
         how_true = figures(agreements, invented)
-        show("\n".join(filter(None, [f"{count}, {depth}", stopped, told, how_true, notes])))
+        said = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))
+        notices = dict.fromkeys([*said.split("\n"), *take_notices()])
+        text = join_lines(f"{count}, {depth}", stopped, told, how_true, *notices)
         shown = {
             "images": [
                 file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)
@@ -215,6 +227,7 @@ class CoZChainCollect(io.ComfyNode):
             "animated": (False,),
             "coz_chain": [chain.to_json()],
             "coz_source": preview_of(chain.frames[0], chain.target),
+            **closing_of_expansion(text),
         }
         scales = torch.cat(images)
         return io.NodeOutput(images[-1], scales, join_texts(texts), chain, ui=shown)

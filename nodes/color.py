@@ -3,7 +3,7 @@ from comfy_api.latest import io
 from ..coz.color import WAVELET_LEVELS
 from ..coz.color_method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ..coz.resample import resize
-from .host import SEARCH_ALIASES, show, to_bchw, to_image
+from .host import SEARCH_ALIASES, closing, to_bchw, to_image
 
 
 class CoZColorFix(io.ComfyNode):
@@ -72,7 +72,7 @@ class CoZColorFix(io.ComfyNode):
     ) -> io.NodeOutput:
         image = to_bchw(image)
         if method == "none":
-            return io.NodeOutput(to_image(image))
+            return io.NodeOutput(to_image(image), ui=closing())
         reference = resize(to_bchw(reference, "reference"), *image.shape[-2:])
         if reference.shape[0] not in {1, image.shape[0]}:
             raise ValueError(
@@ -80,9 +80,10 @@ class CoZColorFix(io.ComfyNode):
                 "one reference for all, or one for each"
             )
         reference = reference.expand_as(image)
+        said = ""
         if method == "best":
             fixed, chosen = best_align(image, reference, levels, weight)
-            show(f"best: {', '.join(chosen)}")
+            said = f"best: {', '.join(chosen)}"
         else:
             fixed = color_align(method, image, reference, levels, weight)
-        return io.NodeOutput(to_image(fixed))
+        return io.NodeOutput(to_image(fixed), ui=closing(said))

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..coz.banded import KERNELS, resized
 from ..coz.consistency import agreement, back_project, decibels
 from ..coz.detail import invented, percent
-from .host import SEARCH_ALIASES, show, to_bchw, to_image
+from .host import SEARCH_ALIASES, closing, to_bchw, to_image
 
 
 def one_for_each(sources, count: int) -> list:
@@ -105,10 +105,10 @@ class CoZConsistency(io.ComfyNode):
             )
             progress.update(1)
         report = "\n".join(lines)
-        show(report)
         return io.NodeOutput(
             to_image(corrected),
             min(db for db, _ in measured),
             100 * max(share for _, share in measured),
             report,
+            ui=closing(report),
         )

@@ -10,7 +10,7 @@ from ..coz.resample import crop, resize
 from ..coz.strip import factor_label
 from .collect import Chain
 from .consistency import one_for_each
-from .host import SEARCH_ALIASES, show, to_bchw, to_image
+from .host import SEARCH_ALIASES, closing, to_bchw, to_image
 
 WIDEST = 0.05
 """Disagreement (standard deviation) that is shown as the hottest."""
@@ -169,7 +169,6 @@ class CoZDetailMap(io.ComfyNode):
                 f"the three {len(given)} are connected: {', '.join(given) or 'none'}"
             )
         figures = "\n".join(lines)
-        show(figures)
         spread = disagreement(results) / WIDEST
         maps = [
             lay_over(result, invented_map(result, reference))
@@ -181,5 +180,8 @@ class CoZDetailMap(io.ComfyNode):
         else:
             spread = torch.zeros_like(under[:, :1])
         return io.NodeOutput(
-            to_image(torch.cat(maps)), to_image(lay_over(under, spread.clamp(0, 1))), figures
+            to_image(torch.cat(maps)),
+            to_image(lay_over(under, spread.clamp(0, 1))),
+            figures,
+            ui=closing(figures),
         )

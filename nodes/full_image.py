@@ -15,7 +15,7 @@ from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbon
 from .cache import CACHE, CHILD_PREFIX
 from .color import METHODS
 from .diffusion import seed_input
-from .host import SEARCH_ALIASES, notice, show, to_bchw
+from .host import SEARCH_ALIASES, closing_of_expansion, join_lines, notice, show, to_bchw
 from .loop import LEAST_SCALE, MOST_SCALE
 from .prompting import ORIGINAL, TEXT, nested, prompting_input
 from .tile_prompts import counted
@@ -146,11 +146,11 @@ class CoZFullImage(io.ComfyNode):
         notes = [*filter(None, [of_scale, unused(tile_prompts, sum(map(len, lines)))])]
         for note in notes:
             notice(note)
-        tiles, size = [], picture.shape[-2:]
+        counts, size = [], picture.shape[-2:]
         for layout in layouts:
-            tiles.append(len(network_tiles(*size, layout, backbone["backbone"], color_fix)))
+            counts.append(len(network_tiles(*size, layout, backbone["backbone"], color_fix)))
             size = layout.height, layout.width
-        show("\n".join([coming(tiles, lines), *notes]))
+        show("\n".join([coming(counts, lines), *notes]))
         CACHE.join()
         graph = GraphBuilder()
         link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
@@ -160,7 +160,7 @@ class CoZFullImage(io.ComfyNode):
             return graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
 
         source = node("CoZChainInput", "input", image=link, index=index).out(0)
-        current, texts = source, ""
+        current, texts, said = source, "", {}
         # Of what a child does not read it gets nothing, nor the number of passes: else an edit of it
         # would run the child anew.
         for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
@@ -184,7 +184,7 @@ class CoZFullImage(io.ComfyNode):
                 prompt=prompt if asks else "",
                 before=texts,
             )
-            current = node(
+            tiles = node(
                 "CoZTiles",
                 f"tiles_{i}",
                 image=current,
@@ -195,10 +195,37 @@ class CoZFullImage(io.ComfyNode):
                 seed=seed if backbone["backbone"] == ANY_CHECKPOINT else 0,
                 color_fix=color_fix,
                 consistency=consistency,
-                note=of_scale,
-            ).out(0)
-            texts = written.out(1)
-        return io.NodeOutput(current, texts, expand=graph.finalize())
+            )
+            current, texts, said[f"said_{i}"] = tiles.out(0), written.out(1), tiles.out(1)
+        collect = node(
+            "CoZFullImageCollect", "collect", image=current, notes="\n".join(notes), **said
+        )
+        return io.NodeOutput(collect.out(0), texts, expand=graph.finalize())
+
+
+class CoZFullImageCollect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        numbers = range(1, MOST_PASSES + 1)
+        return io.Schema(
+            node_id="CoZFullImageCollect",
+            display_name="CoZ Full Image Collect",
+            category="Chain-of-Zoom/step",
+            description="Internal: keeps on Full-Image SR what its passes have said.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.String.Input("notes"),
+                *(io.String.Input(f"said_{i}", optional=True) for i in numbers),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
+        said = join_lines(said_1, said_2, said_3, said_4, notes)
+        lines = dict.fromkeys(said.split("\n"))  # each pass may say the same
+        return io.NodeOutput(image, ui=closing_of_expansion("\n".join(lines)))
 
 
 def tile_inputs() -> list[io.Input]:

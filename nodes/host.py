@@ -2,8 +2,11 @@
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import comfy.model_management
@@ -17,6 +20,7 @@ from torch import Tensor
 from ..coz.geometry import Target, Window
 from ..coz.prompt import whole_characters
 from ..coz.resample import resize
+from .cache import CHILD_PREFIX
 
 PACK = Path(__file__).parent.parent
 
@@ -30,6 +34,12 @@ pixels 0.00005 (an opaque GIF, BMP or TGA) or 0.004 (a GIF, WebP, BMP or TGA wit
 
 MIN_MASK_RANGE = 1 / 512
 """Half a step of 8 bits: a mask whose values differ by less is the same everywhere."""
+
+CLOSING_KEY = "coz_text"
+"""Key of the ui output that js/closing.js draws."""
+
+PART = ".part"
+"""Ends the node id of nodes that another node calls."""
 
 SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
 
@@ -54,10 +64,92 @@ def show(text: str) -> None:
             server.send_progress_text(text, context.node_id.split(".")[0], server.client_id)
 
 
+@dataclass
+class Said:
+    """What the nodes of one prompt have said so far."""
+
+    notices: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """By node; the children of one expansion share a list."""
+    texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    """By the node that the page shows, the closing text of each of its expansions."""
+
+
+@lru_cache(maxsize=1)  # prompts run one after the other
+def said_in(prompt_id: str) -> Said:
+    return Said()
+
+
+def running() -> tuple[Said, str, str] | None:
+    """What the prompt has said, the id of the node that runs, and its key in ``Said.notices``.
+
+    None where no prompt runs: a script calls execute.
+    """
+    context = get_executing_context()
+    if context is None:
+        return None
+    key = context.node_id.split(PART)[0]
+    expansion, _, name = key.rpartition(".")
+    if name.startswith(CHILD_PREFIX):
+        key = expansion
+    return said_in(context.prompt_id), context.node_id, key
+
+
 def notice(text: str) -> None:
-    """Show a line as ``show`` does, and warn in the log."""
+    """Show a line as ``show`` does, warn in the log, and keep it for ``closing``."""
     logging.getLogger("chain_of_zoom").warning(text)
     show(text)
+    if found := running():
+        said, _, key = found
+        said.notices[key].append(text)
+
+
+def take_notices() -> list[str]:
+    """The notices since the last call, each once, of the node or expansion that runs."""
+    if found := running():
+        said, _, key = found
+        return list(dict.fromkeys(said.notices.pop(key, [])))
+    return []
+
+
+def closing(text: str = "") -> dict[str, list[str]]:
+    """Show the last lines of the node that runs; return the ui output that keeps them on the page.
+
+    The notices of the run follow them. A child of an expanding node, or what a node calls, keeps
+    nothing: the node that collects the expansion takes its notices and calls
+    ``closing_of_expansion``.
+    """
+    if text:
+        show(text)
+    found = running()
+    if found is None:
+        return {}
+    _, node_id, key = found
+    if node_id != key:
+        return {}
+    # An empty list too: else the page would still show what an earlier run has said.
+    return {CLOSING_KEY: [*filter(None, [whole_characters(join_lines(text, *take_notices()))])]}
+
+
+def closing_of_expansion(text: str) -> dict[str, list[str]]:
+    """As ``closing``, for the child that collects an expansion: its notices are in ``text``.
+
+    An expanding node expands once for each picture of a list, and the frontend keeps the newest
+    output only: so each text comes with the others of the same prompt.
+    """
+    show(text)
+    found = running()
+    if found is None:
+        return {}
+    said, node_id, _ = found
+    texts = said.texts[node_id.split(".")[0]]
+    texts[node_id] = whole_characters(text)
+    in_order = sorted(texts, key=lambda child: (len(child), child))
+    return {CLOSING_KEY: [texts[child] for child in in_order]}
+
+
+def join_lines(*texts: str | None) -> str:
+    """The texts that are not empty, one below the other."""
+    return "\n".join(filter(None, texts))
 
 
 def apart() -> AbstractContextManager:
@@ -65,7 +157,7 @@ def apart() -> AbstractContextManager:
     context = get_executing_context()
     if context is None:
         return nullcontext()
-    return CurrentNodeContext(context.prompt_id, f"{context.node_id}.part", context.list_index)
+    return CurrentNodeContext(context.prompt_id, context.node_id + PART, context.list_index)
 
 
 def time_left(started: float, done: int, count: int) -> str:
@@ -98,7 +190,7 @@ def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:
     context = get_executing_context()
     if context is None or "." in context.node_id:
         return None
-    return {"coz_source": preview_of(image[:1], target)}
+    return {"coz_source": preview_of(image[:1], target)} | closing()
 
 
 def to_rgb(image: Tensor) -> Tensor:

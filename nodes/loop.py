@@ -252,6 +252,7 @@ class CoZChainLoop(io.ComfyNode):
                 f"shown_{i}": check.out(1),
                 f"agreement_{i}": check.out(2),
                 f"invented_{i}": check.out(3),
+                f"notices_{i}": check.out(4),
             }
             frames.append(current)
             if args.cache_none:

@@ -15,7 +15,7 @@ from ..coz.conversation import (
 from ..coz.prompt import join_prompt
 from ..coz.resample import resize
 from .encode import literal
-from .host import SEARCH_ALIASES, notice, show, to_bchw, to_image
+from .host import SEARCH_ALIASES, closing, notice, to_bchw, to_image
 
 QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
 
@@ -284,8 +284,6 @@ class CoZPromptExtractor(io.ComfyNode):
             sampling = {key: sampling_mode[key] for key in ("temperature", "top_p", "seed")}
             sampling |= {"top_k": 0, "temperature": max(sampling["temperature"], COLDEST)}
         extracted = generate(vlm, network, tokens, max_tokens, sampling)
-        if extracted:
-            show(extracted)
-        else:
+        if not extracted:
             notice("The model wrote nothing that can be used: the text is prompt alone")
-        return io.NodeOutput(join_prompt(extracted, prompt))
+        return io.NodeOutput(join_prompt(extracted, prompt), ui=closing(extracted))

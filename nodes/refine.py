@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .diffusion import MOST_SEED, decode, encode, naming_bare, require_width, seed_input
-from .host import SEARCH_ALIASES, notice, to_bchw
+from .host import SEARCH_ALIASES, closing, notice, to_bchw
 
 LIMITS = {"steps": (1, 10000), "cfg": (0, 100), "denoise": (0, 1), "seed": (0, MOST_SEED)}
 """Of the host's sampling."""
@@ -178,4 +178,5 @@ class CoZRefineStep(io.ComfyNode):
         if note := size_note(model, *image.shape[-2:], "this frame", "size"):
             notice(note)
         sampling = steps, cfg, sampler_name, scheduler, denoise
-        return refined(model, vae, positive, negative, image, *sampling, seed)
+        refined_view = refined(model, vae, positive, negative, image, *sampling, seed)[0]
+        return io.NodeOutput(refined_view, ui=closing())

@@ -85,14 +85,7 @@ class WholeRegion:
 class Upscaler:
     """Enlarges windows of images with their surroundings, in smaller parts once memory ran out."""
 
-    def __init__(
-        self,
-        upscale_model,
-        margin: int,
-        is_periodic: bool = False,
-        notes: list[str] | None = None,
-    ):
-        """Append to ``notes`` what a person should be told."""
+    def __init__(self, upscale_model, margin: int, is_periodic: bool = False):
         self.upscale_model = WholeRegion(upscale_model)
         self.margin = margin
         """Source pixels around each part."""
@@ -100,7 +93,6 @@ class Upscaler:
         """Source pixels of which the place where a region begins is a multiple."""
         self.max_region = MAX_REGION
         """Source pixels of a region's side, margins included."""
-        self.notes = [] if notes is None else notes
 
     def __call__(self, image: Tensor, window: Window, ring: int = 0) -> Tensor:
         """The enlarged window, (B, 3, h * s, w * s) for the model's own factor s.
@@ -174,7 +166,7 @@ class Upscaler:
         if self.max_region > least:
             self.max_region = max(least, min(self.max_region, max(sides)) // 2)
             if max(sides) > self.max_region:
-                self._note(
+                notice(
                     "Out of memory: from here on the model enlarges at most "
                     f"{self.max_region} x {self.max_region} pixels at once"
                 )
@@ -182,17 +174,13 @@ class Upscaler:
         if self.margin > MIN_REACH:
             self.margin = max(MIN_REACH, self.margin // 2)
             self.max_region = least_part + 2 * (self.margin + self.period - 1)
-            self._note(
+            notice(
                 f"Out of memory: from here on the model sees {self.margin} pixels around a tile, less "
                 "than it needs, and may draw lines there. Close what else uses the memory, or choose "
                 "a smaller model"
             )
             return True
         return False
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        notice(text)
 
 
 def _run(upscale_model, lq: Tensor) -> Tensor:

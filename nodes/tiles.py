@@ -29,7 +29,7 @@ from .backbone import ANY_CHECKPOINT, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .color import CoZColorFix
 from .diffusion import CoZSRStep
 from .encode import CoZEncodePrompt, require_clip
-from .host import apart, notice, show, time_left, to_bchw, to_image
+from .host import apart, join_lines, notice, show, take_notices, time_left, to_bchw, to_image
 from .refine import refined, size_note
 from .surroundings import MIN_PART_RESULT_PIXELS, Upscaler, reach_of
 from .tile_prompts import pass_title, read_layout
@@ -74,9 +74,8 @@ class CoZTiles(io.ComfyNode):
                 io.Int.Input("seed"),
                 io.String.Input("color_fix"),
                 io.Float.Input("consistency"),
-                io.String.Input("note"),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(), io.String.Output("said")],
         )
 
     @classmethod
@@ -90,7 +89,6 @@ class CoZTiles(io.ComfyNode):
         seed,
         color_fix,
         consistency,
-        note,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
@@ -101,7 +99,6 @@ class CoZTiles(io.ComfyNode):
         show(title)
         noise = NoiseField(layout.height, layout.width, step_seed(seed, number))
         sharpener = Sharpener(picture, layout, backbone, color_fix, consistency, noise)
-        sharpener.notes += filter(None, [note])
         if method == ANY_CHECKPOINT:
             sharpener.tell_size()
         sharpener.encode(texts)
@@ -119,9 +116,9 @@ class CoZTiles(io.ComfyNode):
                 crop(result.movedim(-1, 1), window).copy_(sr)
             show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
             bar.update_absolute(i + 1)
-        show("\n".join([f"{title}; {sharpener.agrees()}", *sharpener.notes]))
+        said = join_lines(f"{title}; {sharpener.agrees()}", *take_notices())
         # In place: the whole result may be half of the machine's memory.
-        return io.NodeOutput(result.clamp_(0, 1))
+        return io.NodeOutput(result.clamp_(0, 1), said)
 
 
 class Sharpener:
@@ -146,7 +143,6 @@ class Sharpener:
         """Side of the largest tile that may fit into memory."""
         self.encoded: dict[str, list] = {}
         self.squares: list[float] = []
-        self.notes: list[str] = []
         self.ring = 0
         """Result pixels around a tile that are computed with it and cut away at the end."""
         if chosen["backbone"] == UPSCALE_MODEL:
@@ -167,11 +163,11 @@ class Sharpener:
         if margin < reach:
             # plan_tiles lowers a tile to such a multiple; the widget has steps of 16.
             enough = ceil(4 * reach * factor) + multiple
-            self._note(
+            notice(
                 f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
                 f"it {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
             )
-        return Upscaler(upscale_model, margin, is_periodic, self.notes)
+        return Upscaler(upscale_model, margin, is_periodic)
 
     def encode(self, texts: list[str]) -> None:
         """All texts before the first tile, so that the text encoder is loaded once."""
@@ -202,7 +198,7 @@ class Sharpener:
                 if smaller < MIN_PART_RESULT_PIXELS:
                     raise
             self.limit = smaller
-            self._note(f"Out of memory: from here on with tiles of {smaller} pixels")
+            notice(f"Out of memory: from here on with tiles of {smaller} pixels")
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
         # At the usual 4x, multiples of 4 are pixels of the picture: see plan_tiles.
@@ -279,11 +275,7 @@ class Sharpener:
         """Say so where the tiles are too small for the checkpoint: once, not for each."""
         sides = self.layout.tile_height, self.layout.tile_width
         if note := size_note(self.chosen["model"], *sides, "a tile", "tile"):
-            self._note(note)
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        notice(text)
+            notice(note)
 
     def agrees(self) -> str:
         mean = sum(self.squares) / len(self.squares)

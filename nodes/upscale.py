@@ -3,7 +3,7 @@ from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 
 from ..coz.geometry import Window
 from ..coz.resample import resize
-from .host import SEARCH_ALIASES, to_bchw, to_image
+from .host import SEARCH_ALIASES, closing, to_bchw, to_image
 from .surroundings import Upscaler, reach_of
 
 SIDES = ("x", "y", "width", "height")
@@ -69,7 +69,8 @@ class CoZUpscaleStep(io.ComfyNode):
             frame, place = require_frame(lq, image, window)
             margin = min(reach_of(upscale_model).pixels, MAX_MARGIN)
             sr = Upscaler(upscale_model, margin)(frame, place)
-        return io.NodeOutput(to_image(resize(sr, *zoomed.shape[1:3], resampling)))
+        image = to_image(resize(sr, *zoomed.shape[1:3], resampling))
+        return io.NodeOutput(image, ui=closing())
 
 
 def require_frame(lq, image, window):

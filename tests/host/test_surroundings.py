@@ -242,7 +242,7 @@ def in_tiles(node, model, image, tile, color_fix="none", consistency=0.0):
     """One pass of Full-Image SR at 4x."""
     layout = plan_tiles(*image.shape[1:3], 4.0, tile, tile // 4)
     chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
-    inputs = image, "", 1, json.dumps(layout), chosen, 0, color_fix, consistency, ""
+    inputs = image, "", 1, json.dumps(layout), chosen, 0, color_fix, consistency
     with torch.inference_mode():
         return node("CoZTiles").execute(*inputs)[0]
 
@@ -294,12 +294,14 @@ def test_tiles_of_windowed_attention_are_those_of_the_whole_picture(node, swinir
 
 
 @pytest.mark.parametrize("scale", [1.52, 1.61, 2.56, 3.2, 4.0, 7.96])
-def test_the_tile_that_a_notice_names_is_large_enough(nodes_of, texture, scale):
+def test_the_tile_that_a_notice_names_is_large_enough(nodes_of, texture, scale, caplog):
     def notes(tile):
         layout = plan_tiles(700, 900, scale, tile, tile // 4)
         chosen = {"backbone": "upscale model", "upscale_model": texture}
         picture = torch.zeros(1, 3, 700, 900)
-        return nodes_of("tiles").Sharpener(picture, layout, chosen, "none", 0.0, None).notes
+        caplog.clear()
+        nodes_of("tiles").Sharpener(picture, layout, chosen, "none", 0.0, None)
+        return caplog.messages
 
     (note,) = notes(64)
     assert note.startswith("The upscale model looks at 16 pixels around a tile, and tiles of 6")
@@ -373,7 +375,7 @@ def test_regions_of_attention_begin_on_multiples_of_32(surroundings, swinir, mon
 
 @pytest.mark.parametrize("name", ["model", "ensemble"])
 def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
-    node, surroundings, upscale_model, name
+    node, surroundings, upscale_model, name, caplog
 ):
     import comfy.model_management as mm
 
@@ -399,13 +401,13 @@ def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
     # Once too large; the second window is enlarged in small parts from the start.
     assert [max(region) > 140 for region in seen].count(True) == 1
     assert len(seen) - first == first - 1
-    assert upscaler.notes == [
+    assert caplog.messages == [
         "Out of memory: from here on the model enlarges at most 128 x 128 pixels at once"
     ]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model):
+def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model, caplog):
     import comfy.model_management as mm
 
     model, image = upscale_model(4), noise(1, 3, 30, 30)
@@ -423,7 +425,7 @@ def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model):
             assert torch.equal(upscaler(image, Window(8, 8, 16, 16)), expected)
         finally:
             handle.remove()
-    assert upscaler.notes == []
+    assert caplog.messages == []
 
 
 def test_a_failed_attempt_is_gone_before_the_next(surroundings, upscale_model):

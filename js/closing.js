@@ -1,0 +1,89 @@
+// @ts-check
+// The last lines of a node's run, on the node. Frontends from 1.58 on drop the host's own progress
+// text when the run ends.
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { receiveOutputs } from "./outputs.js"
+
+const KEY = "coz_text"
+/** The widget of the host's progress text. */
+const PROGRESS = "$$node-text-preview"
+/** Pixels. A longer text is scrolled. */
+const MAX_HEIGHT = 180
+const MARGIN = 10
+
+const STYLE = `
+  :host { overflow: auto; box-sizing: border-box; max-height: ${MAX_HEIGHT}px; border-radius: 6px;
+    background: var(--comfy-input-bg); color: var(--input-text); font: 12px/1.45 system-ui, sans-serif; }
+  div { padding: 6px 10px; overflow-wrap: anywhere; user-select: text; cursor: text; }
+  span { display: block; white-space: pre-wrap; }
+  span + span { margin-top: 3px; }
+  div + div { border-top: 1px solid var(--border-color); }`
+
+/** @param {any} node */
+export function attachClosing(node) {
+  if (!node.comfyClass?.startsWith("CoZ")) return
+  receiveOutputs(node, KEY, (output) => {
+    if (output) draw(node, output[KEY] ?? []) // a node from the cache may come with none
+  })
+}
+
+/** The text of an earlier run gives way to what a node says while it runs again. */
+export function giveWayToProgress() {
+  api.addEventListener("progress_text", ({ detail }) => {
+    const node = nodeOf(String(detail.nodeId))
+    if (node) remove(node, KEY)
+  })
+}
+
+/** @param {string} path such as "12:5": node 5 in the subgraph of node 12 */
+function nodeOf(path) {
+  const ids = path.split(":")
+  const id = ids.pop()
+  const graph = ids.reduce((around, outer) => around?.getNodeById(outer)?.subgraph, app.rootGraph)
+  return graph?.getNodeById(id)
+}
+
+/** @param {any} node @param {string} name of its widget */
+function remove(node, name) {
+  const widget = node.widgets?.find((/** @type {any} */ widget) => widget.name === name)
+  if (!widget) return
+  node.removeWidget(widget)
+  app.canvas.setDirty(true, true)
+}
+
+/** @param {any} node @param {string[]} texts one for each run of the node: for each item of a list */
+function draw(node, texts) {
+  remove(node, KEY)
+  if (!texts.length) return
+  remove(node, PROGRESS)
+  const root = document.createElement("div")
+  const style = document.createElement("style")
+  style.textContent = STYLE
+  const parts = texts.map((text) => {
+    const part = document.createElement("div")
+    for (const line of text.split("\n")) part.appendChild(document.createElement("span")).textContent = line
+    return part
+  })
+  root.attachShadow({ mode: "open" }).append(style, ...parts)
+
+  const height = () => {
+    const needed = parts.reduce((sum, part) => sum + part.offsetHeight, 0)
+    return Math.min(needed, MAX_HEIGHT) + 2 * MARGIN
+  }
+  const widget = node.addDOMWidget(KEY, "COZ_TEXT", root, {
+    serialize: false,
+    hideInPanel: true,
+    hideOnZoom: false,
+    margin: MARGIN,
+    getMinHeight: height,
+    getMaxHeight: height,
+  })
+  widget.serialize = false
+  new ResizeObserver(() => app.canvas.setDirty(true, true)).observe(root)
+  root.addEventListener("wheel", (event) => {
+    const scrolls = root.scrollHeight > root.clientHeight && !event.ctrlKey
+    // Nodes 2.0 hand the wheel to the canvas themselves.
+    if (!scrolls && !globalThis.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event)
+  })
+}

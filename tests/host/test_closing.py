@@ -1,0 +1,182 @@
+"""The last lines of a run, in the ui output of the node that ran: the page shows them after it."""
+
+import pytest
+import torch
+
+from .prompts import chain_prompt
+
+UNUSED = "tile_prompts has 3 lines for 2 tiles: the last are not used"
+EMPTY = "mask is empty"
+MEMORY = "Out of memory: from here on the model enlarges at most"
+
+
+def closing(host, node):
+    """What the page gets last for a node, from the run or from the cache."""
+    outputs = [
+        data["output"]
+        for event, data in host.server.sent
+        if event == "executed" and data["display_node"] == node and data["output"]
+    ]
+    return outputs[-1]["coz_text"]
+
+
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """From its call on the network takes 90 pixels a side at most."""
+    from comfy_extras import nodes_upscale_model
+
+    original = nodes_upscale_model.ImageUpscaleWithModel.execute.__func__
+
+    def execute(cls, upscale_model, image):
+        if max(image.shape[1:3]) > 90:
+            raise torch.OutOfMemoryError("injected")
+        return original(cls, upscale_model, image)
+
+    def start():
+        monkeypatch.setattr(
+            nodes_upscale_model.ImageUpscaleWithModel, "execute", classmethod(execute)
+        )
+
+    return start
+
+
+@pytest.mark.parametrize("is_library", [False, True])
+def test_a_chain_keeps_why_it_stopped(executor, is_library):
+    host = executor("CLASSIC", is_library)
+    host.run(chain_prompt(stop_below=99.0))
+    (text,) = closing(host, "loop")
+    first, second, *_ = text.split("\n")
+    assert first == "1 step, 4x"
+    assert second.startswith("stopped after step 1 of 4: it agrees with its input to ")
+    ran = host.run(chain_prompt(stop_below=98.0))
+    assert set(ran) == {"loop", "loop.0.0.coz_collect", "scales"}
+    assert closing(host, "loop") == [text.replace("below 99", "below 98")]
+
+
+def test_a_chain_keeps_the_notices_of_its_steps(executor, short_of_memory):
+    host = executor("CLASSIC")
+    host.run(chain_prompt(steps=1, size=256))
+    assert MEMORY not in closing(host, "loop")[0]
+    short_of_memory()
+    prompt = chain_prompt(steps=2, size=256, scale=2.0)
+    host.run(prompt)
+    (text,) = closing(host, "loop")
+    notice = text.split("\n")[-1]
+    assert notice.startswith(MEMORY)
+    assert text.count(MEMORY) == 1  # both steps said it
+    prompt["loop"]["inputs"]["steps"] = 1
+    assert "loop.0.0.coz_sr_1" not in host.run(prompt)  # the step comes from the cache
+    assert closing(host, "loop")[0].split("\n")[-1] == notice
+
+
+def test_a_list_of_images_keeps_a_text_for_each(executor):
+    prompt = chain_prompt(steps=1, image=("list", 0))
+    prompt |= {
+        "other": {"class_type": "ImageInvert", "inputs": {"image": ["source", 0]}},
+        "both": {
+            "class_type": "ImageBatch",
+            "inputs": {"image1": ["source", 0], "image2": ["other", 0]},
+        },
+        "list": {
+            "class_type": "RebatchImages",
+            "inputs": {"images": ["both", 0], "batch_size": 1},
+        },
+    }
+    host = executor("CLASSIC")
+    host.run(prompt)
+    together = closing(host, "loop")
+    alone = []
+    for image in ("source", "other"):
+        prompt["loop"]["inputs"]["image"] = [image, 0]
+        host.run(prompt)
+        alone += closing(host, "loop")
+    assert together == alone
+
+
+def test_full_image_keeps_each_pass_and_its_notices(executor):
+    prompt = chain_prompt()
+    prompt["frame"] = {
+        "class_type": "CoZFitImage",
+        "inputs": {
+            "image": ["source", 0],
+            "frame": "native pixels",
+            "size": 32,
+            "center_x": 0.5,
+            "center_y": 0.5,
+        },
+    }
+    inputs = {
+        "image": ["frame", 0],
+        "backbone": "upscale model",
+        "backbone.upscale_model": ["model", 0],
+        "backbone.resampling": "bicubic",
+        "scale": 2.0,
+        "passes": 2,
+        "tile": 512,
+        "overlap": 128,
+        "adaptive_overlap": False,
+        "prompting": "text",
+        "prompt": "",
+        "tile_prompts": "a\nb\nc",
+        "seed": 0,
+        "color_fix": "none",
+        "consistency": 0.0,
+    }
+    prompt["full"] = {"class_type": "CoZFullImage", "inputs": inputs}
+    prompt["scales"]["inputs"]["images"] = ["full", 0]
+    host = executor("CLASSIC")
+    host.run(prompt)
+    (text,) = closing(host, "full")
+    first, second, notice = text.split("\n")
+    assert first.startswith("pass 1: 1 tile; agrees with its input to ")
+    assert second.startswith("pass 2: 1 tile; agrees with its input to ")
+    assert notice == UNUSED
+    inputs["tile_prompts"] = "a\nb"
+    assert "full.0.0.coz_tiles_1" not in host.run(prompt)
+    assert closing(host, "full") == [f"{first}\n{second}"]
+
+
+def test_a_notice_goes_with_its_cause(executor):
+    prompt = {
+        "source": {"class_type": "CoZSamplePicture", "inputs": {"picture": "chelsea.png"}},
+        "mask": {"class_type": "SolidMask", "inputs": {"value": 0, "width": 8, "height": 8}},
+        "zoom": {
+            "class_type": "CoZCropCenterZoom",
+            "inputs": {
+                "image": ["source", 0],
+                "scale": 4.0,
+                "center_x": 0.5,
+                "center_y": 0.5,
+                "resampling": "bicubic",
+                "mask": ["mask", 0],
+            },
+        },
+        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}},
+    }
+    host = executor("CLASSIC")
+    host.run(prompt)
+    (text,) = closing(host, "zoom")
+    assert text.startswith(EMPTY)
+    del prompt["zoom"]["inputs"]["mask"]
+    host.run(prompt)
+    assert closing(host, "zoom") == []
+
+
+def test_each_item_of_a_list_is_told_once(executor):
+    fix = {"image": ["list", 0], "reference": ["source", 0], "method": "best", "levels": 5}
+    prompt = {
+        "source": {"class_type": "CoZSamplePicture", "inputs": {"picture": "chelsea.png"}},
+        "both": {
+            "class_type": "ImageBatch",
+            "inputs": {"image1": ["source", 0], "image2": ["source", 0]},
+        },
+        "list": {
+            "class_type": "RebatchImages",
+            "inputs": {"images": ["both", 0], "batch_size": 1},
+        },
+        "fix": {"class_type": "CoZColorFix", "inputs": fix},
+        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["fix", 0]}},
+    }
+    host = executor("CLASSIC")
+    host.run(prompt)
+    assert closing(host, "fix") == ["best: wavelet"] * 2
