@@ -4,14 +4,29 @@ EMPTY = "-"
 """Stands for an empty prompt, where a blank line means "no text of my own for this step"."""
 
 
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+    "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u2800\u3164\ufeff\uffa0"
+)
+"""Byte order mark, zero-width characters, direction marks, fillers: at the ends of a text they mean
+nothing. Variation selectors and tags are not among them, as they end emoji."""
+
+_BLANKS = INVISIBLE + "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
+
+
 def whole_characters(text: str) -> str:
     """The text with "?" for each half of a character, which JSON can hold and no tokenizer takes."""
     return text.encode("utf-8", "replace").decode()
 
 
+def trim(text: str) -> str:
+    """Remove white space and invisible characters from both ends of the text."""
+    return text.strip(_BLANKS)
+
+
 def one_line(text: str) -> str:
     """The text with every line break of any kind turned into a space, trimmed at its ends."""
-    return " ".join(whole_characters(text).splitlines()).strip()
+    return trim(" ".join(whole_characters(text).splitlines()))
 
 
 def step_lines(step_prompts: str, steps: int) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..coz.complexity import complexity_map
 from ..coz.geometry import TileLayout
-from ..coz.prompt import join_texts, step_lines, step_texts
+from ..coz.prompt import join_texts, step_lines, step_texts, trim
 from ..coz.tile import enlarged, plan_tiles
 from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .cache import CACHE, CHILD_PREFIX
@@ -294,7 +294,8 @@ def lines_of(
 
 def unused(tile_prompts: str, count: int) -> str:
     """What to tell of more lines than tiles, else nothing."""
-    given = tile_prompts.rstrip().count("\n") + 1
+    lines = tile_prompts.split("\n")
+    given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)
     if given <= count:
         return ""
     return f"tile_prompts has {given} lines for {counted(count, 'tile')}: the last are not used"

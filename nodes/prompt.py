@@ -12,7 +12,7 @@ from ..coz.conversation import (
     chat_text,
     image_size,
 )
-from ..coz.prompt import join_prompt
+from ..coz.prompt import join_prompt, trim
 from ..coz.resample import resize
 from .encode import literal
 from .host import SEARCH_ALIASES, closing, notice, to_bchw, to_image
@@ -273,7 +273,7 @@ class CoZPromptExtractor(io.ComfyNode):
             images.insert(0, one_picture(previous_image, "previous_image"))
         network = network_of(vlm)
         family = family_of(vlm, network)
-        if instruction.strip():
+        if trim(instruction):
             instruction = literal(vlm, instruction)
         else:
             instruction = SINGLE_INSTRUCTION if previous_image is None else MULTISCALE_INSTRUCTION

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from comfy_api.latest import io
 
 from ..coz.chain import step_seed
-from ..coz.prompt import EMPTY, step_lines, step_texts
+from ..coz.prompt import EMPTY, step_lines, step_texts, trim
 from .prompt import MAX_TOKENS, instruction_input, max_tokens_input
 
 TEXT, VLM = "text", "vision-language model"
@@ -73,7 +73,7 @@ def sampling_of(chosen: dict, seed: int, number: int) -> dict:
 
 def added(prompt: str) -> str:
     """What is added to an extracted text: "-" is no text of its own."""
-    return "" if prompt.strip() == EMPTY else prompt
+    return "" if trim(prompt) == EMPTY else prompt
 
 
 class Prompting:

@@ -14,6 +14,14 @@ from coz.prompt import join_prompt, join_texts, one_line, step_texts
         pytest.param("a", "1\n2\n3\n4", ["1", "2", "3"], id="lines beyond the steps wait"),
         pytest.param("a\r\nb\u2028c", "", ["a b c"] * 3, id="a prompt is one line"),
         pytest.param("\ud800 a", "x\udfff", ["x?", "? a", "? a"], id="half of a character"),
+        pytest.param("a", "\ufeff-\n\u200b\nz\u2060 ", ["", "a", "z"], id="invisible characters"),
+        pytest.param("\ufeff \u200b", "", ["", "", ""], id="an invisible prompt"),
+        pytest.param(
+            "\u2764\ufe0f",
+            "\U0001f468\u200d\U0001f4bb",
+            ["\U0001f468\u200d\U0001f4bb", "\u2764\ufe0f", "\u2764\ufe0f"],
+            id="emoji stay whole",
+        ),
         pytest.param("a", "x\u2028y\r\nz", ["x y", "z", "a"], id="lines end at \\n only"),
     ],
 )

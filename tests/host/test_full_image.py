@@ -232,7 +232,7 @@ def test_it_says_what_is_coming(enlarge, node):
     assert f"pass 2: {second} tiles" in enlarge.told
     # Half of it is calm, in the second pass too.
     assert int(second) < len(tile_layout(160, 240, 64, 32).windows())
-    enlarge(image, tile_prompts="a\nb\n\n")
+    enlarge(image, tile_prompts="a\nb\n\u200b\n")
     assert enlarge.told[0] == "tile_prompts has 2 lines for 1 tile: the last are not used"
     assert enlarge.told[1] == f"1 tile\n{enlarge.told[0]}"
 

@@ -82,6 +82,12 @@ def test_outputs(executor, keep, cache):
     assert torch.equal(chain.frames[1], chain.frames[0][..., y : y + 64, x : x + 64])
 
 
+def test_invisible_characters_are_no_text(executor, keep):
+    inputs = {"step_prompts": "\ufeff-\n\u200b\nx\u2060", "prompt": "\u200bb", "steps": 3}
+    executor("CLASSIC").run(kept_prompt(**inputs))
+    assert keep[0]["chain"].prompts == ("", "b", "x")
+
+
 @pytest.mark.parametrize("color_fix", ["wavelet", "adain", "none"])
 def test_equals_the_same_nodes_wired_by_hand(executor, keep, node, color_fix):
     host = executor("CLASSIC")

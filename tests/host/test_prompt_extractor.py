@@ -20,6 +20,7 @@ from coz.conversation import (
     image_size,
     smart_resize,
 )
+from coz.prompt import trim
 
 WORDS = "orange fur, a cat's eye"
 
@@ -354,7 +355,9 @@ def ids_of(tokenizer, text):
         ("Qwen3.5 4B", "qwen35", 248056),
     ],
 )
-@pytest.mark.parametrize("instruction", ["", "a (b:1.2) [c] \\(d\\) \\ {e} 猫, :)"])
+@pytest.mark.parametrize(
+    "instruction", ["", "\ufeff\u200b\n", "a (b:1.2) [c] \\(d\\) \\ {e} 猫, :)"]
+)
 def test_tokens_of_qwen(
     extract, recorder, reference_tokenizer, name, reference, place, instruction
 ):
@@ -362,7 +365,7 @@ def test_tokens_of_qwen(
     extract(clip, picture(64, 80), "typed by hand", instruction, previous_image=picture(30, 100))
     row = asked_row(clip)
     assert sum(isinstance(token, dict) for token in row) == 2
-    text = chat_text(FAMILIES["qwen3"], instruction or MULTISCALE_INSTRUCTION, 2)
+    text = chat_text(FAMILIES["qwen3"], trim(instruction) or MULTISCALE_INSTRUCTION, 2)
     assert [place if isinstance(token, dict) else token for token in row] == ids_of(
         reference_tokenizer(reference), text
     )
