@@ -13,6 +13,7 @@ import comfy.model_management
 import folder_paths
 import torch
 from comfy_api.latest import ui
+from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import CurrentNodeContext, get_executing_context
 from server import PromptServer
 from torch import Tensor
@@ -38,15 +39,21 @@ MIN_MASK_RANGE = 1 / 512
 CLOSING_KEY = "coz_text"
 """Key of the ui output that js/closing.js draws."""
 
-PART = ".part"
-"""Ends the node id of nodes that another node calls."""
-
 SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
+
+
+CALLED = ".called"
+"""Suffix of the id that a node has while another one calls it: see ``apart``."""
 
 
 def register_builtin_models() -> None:
     """Let the host's Load Upscale Model list the models that ship with the pack."""
     folder_paths.add_model_folder_path("upscale_models", str(PACK / "models"))
+
+
+def node_of_graph(node_id: str) -> str:
+    """Return the id of the node in the submitted prompt that runs, or that made the one that runs."""
+    return get_progress_state().dynprompt.get_real_node_id(node_id.removesuffix(CALLED))
 
 
 def show(text: str) -> None:
@@ -61,7 +68,7 @@ def show(text: str) -> None:
         server = getattr(PromptServer, "instance", None)
         # To whom it belongs: without its name it would show on every page, on the node of that id.
         if server is not None and server.client_id is not None:
-            server.send_progress_text(text, context.node_id.split(".")[0], server.client_id)
+            server.send_progress_text(text, node_of_graph(context.node_id), server.client_id)
 
 
 @dataclass
@@ -87,7 +94,7 @@ def running() -> tuple[Said, str, str] | None:
     context = get_executing_context()
     if context is None:
         return None
-    key = context.node_id.split(PART)[0]
+    key = context.node_id.removesuffix(CALLED)
     expansion, _, name = key.rpartition(".")
     if name.startswith(CHILD_PREFIX):
         key = expansion
@@ -141,7 +148,7 @@ def closing_of_expansion(text: str) -> dict[str, list[str]]:
     if found is None:
         return {}
     said, node_id, _ = found
-    texts = said.texts[node_id.split(".")[0]]
+    texts = said.texts[node_of_graph(node_id)]
     texts[node_id] = whole_characters(text)
     in_order = sorted(texts, key=lambda child: (len(child), child))
     return {CLOSING_KEY: [texts[child] for child in in_order]}
@@ -157,7 +164,8 @@ def apart() -> AbstractContextManager:
     context = get_executing_context()
     if context is None:
         return nullcontext()
-    return CurrentNodeContext(context.prompt_id, context.node_id + PART, context.list_index)
+    node_id = context.node_id.removesuffix(CALLED) + CALLED
+    return CurrentNodeContext(context.prompt_id, node_id, context.list_index)
 
 
 def time_left(started: float, done: int, count: int) -> str:
@@ -188,7 +196,7 @@ def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:
     write a file, nor where another node calls execute.
     """
     context = get_executing_context()
-    if context is None or "." in context.node_id:
+    if context is None or context.node_id != node_of_graph(context.node_id):
         return None
     return {"coz_source": preview_of(image[:1], target)} | closing()
 
