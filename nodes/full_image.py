@@ -15,7 +15,16 @@ from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbon
 from .cache import CACHE, CHILD_PREFIX
 from .color import METHODS
 from .diffusion import seed_input
-from .host import SEARCH_ALIASES, closing_of_expansion, join_lines, notice, show, to_bchw
+from .host import (
+    SEARCH_ALIASES,
+    closing_of_expansion,
+    join_lines,
+    notice,
+    require_options,
+    show,
+    to_bchw,
+    validate_options,
+)
 from .loop import LEAST_SCALE, MOST_SCALE
 from .prompting import ORIGINAL, TEXT, nested, prompting_input
 from .tile_prompts import counted
@@ -104,6 +113,11 @@ class CoZFullImage(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, image=None, backbone=None, prompting=None):
+        # ``image`` is named because the host calls this only where a named input is given.
+        return validate_options(cls, backbone=backbone, prompting=prompting)
+
+    @classmethod
     def execute(
         cls,
         image,
@@ -120,6 +134,7 @@ class CoZFullImage(io.ComfyNode):
         color_fix,
         consistency,
     ) -> io.NodeOutput:
+        require_options(cls, backbone=backbone, prompting=prompting)
         picture = to_bchw(image)
         if image.shape[0] != 1:
             raise ValueError(

@@ -12,7 +12,7 @@ from pathlib import Path
 import comfy.model_management
 import folder_paths
 import torch
-from comfy_api.latest import ui
+from comfy_api.latest import io, ui
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import CurrentNodeContext, get_executing_context
 from server import PromptServer
@@ -199,6 +199,34 @@ def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:
     if context is None or context.node_id != node_of_graph(context.node_id):
         return None
     return {"coz_source": preview_of(image[:1], target)} | closing()
+
+
+def require_options(node: type[io.ComfyNode], **chosen: dict | None) -> None:
+    """Refuse a value of a dynamic combo that is none of its options.
+
+    The host leaves such an input out, together with those nested in it.
+    """
+    for combo in node.define_schema().inputs:
+        if combo.id not in chosen:
+            continue
+        options = [option.key for option in combo.options]
+        value = chosen[combo.id]
+        if not isinstance(value, dict) or value.get(combo.id) not in options:
+            listed = ", ".join(f'"{option}"' for option in options[:-1])
+            raise ValueError(
+                f'{combo.id} must be {listed} or "{options[-1]}", and it is missing, linked or something '
+                f"else. Choose one on the node; in an API prompt give it as {combo.id}, and what belongs "
+                f"to it as {combo.id}.NAME"
+            )
+
+
+def validate_options(node: type[io.ComfyNode], **chosen: dict | None) -> bool | str:
+    """Call ``require_options`` for a node's ``validate_inputs``."""
+    try:
+        require_options(node, **chosen)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def to_rgb(image: Tensor) -> Tensor:

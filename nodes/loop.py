@@ -15,7 +15,16 @@ from .color import METHODS, WAVELET_LEVELS
 from .diffusion import seed_input
 from .files import used_models
 from .gate import is_below
-from .host import SEARCH_ALIASES, is_blank, notice, show, target_of, to_bchw
+from .host import (
+    SEARCH_ALIASES,
+    is_blank,
+    notice,
+    require_options,
+    show,
+    target_of,
+    to_bchw,
+    validate_options,
+)
 from .prompting import Prompting, prompting_input
 from .start import ignored, start_at_chain, start_at_picture
 from .zoom import center_inputs, frame_inputs, mask_input
@@ -132,6 +141,11 @@ class CoZChainLoop(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, image=None, backbone=None, prompting=None):
+        # ``image`` is named because the host calls this only where a named input is given.
+        return validate_options(cls, backbone=backbone, prompting=prompting)
+
+    @classmethod
     def execute(
         cls,
         image,
@@ -153,6 +167,7 @@ class CoZChainLoop(io.ComfyNode):
         consistency=0.0,
         stop_below=0.0,
     ) -> io.NodeOutput:
+        require_options(cls, backbone=backbone, prompting=prompting)
         picture = to_bchw(image)
         if image.shape[0] != 1:
             raise ValueError(

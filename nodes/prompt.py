@@ -15,7 +15,15 @@ from ..coz.conversation import (
 from ..coz.prompt import join_prompt, trim
 from ..coz.resample import resize
 from .encode import literal
-from .host import SEARCH_ALIASES, closing, notice, to_bchw, to_image
+from .host import (
+    SEARCH_ALIASES,
+    closing,
+    notice,
+    require_options,
+    to_bchw,
+    to_image,
+    validate_options,
+)
 
 QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
 
@@ -253,6 +261,11 @@ class CoZPromptExtractor(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, image=None, sampling_mode=None):
+        # ``image`` is named because the host calls this only where a named input is given.
+        return validate_options(cls, sampling_mode=sampling_mode)
+
+    @classmethod
     def execute(
         cls,
         vlm,
@@ -263,6 +276,8 @@ class CoZPromptExtractor(io.ComfyNode):
         sampling_mode=None,
         previous_image=None,
     ) -> io.NodeOutput:
+        sampling_mode = sampling_mode or {"sampling_mode": "off"}
+        require_options(cls, sampling_mode=sampling_mode)
         if vlm is None:
             raise ValueError(
                 "vlm is empty: the checkpoint holds no text encoder. Connect CoZ Load Prompt Extractor, or "
@@ -280,7 +295,7 @@ class CoZPromptExtractor(io.ComfyNode):
         text = chat_text(family, instruction, len(images))
         tokens = tokenize(vlm, family, text, [fit(image, family) for image in images])
         sampling = LIKELIEST
-        if sampling_mode and sampling_mode["sampling_mode"] == "on":
+        if sampling_mode["sampling_mode"] == "on":
             sampling = {key: sampling_mode[key] for key in ("temperature", "top_p", "seed")}
             sampling |= {"top_k": 0, "temperature": max(sampling["temperature"], COLDEST)}
         extracted = generate(vlm, network, tokens, max_tokens, sampling)

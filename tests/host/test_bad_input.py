@@ -1,5 +1,13 @@
 """What cannot run, in the real host: the sentence that a person reads, and that it comes in time."""
 
+import json
+import os
+
+import pytest
+
+from tools.client import PromptError, run_prompt
+from tools.server import serve
+
 from .prompts import chain_prompt
 
 
@@ -39,3 +47,89 @@ def test_a_node_id_with_a_dot_gets_its_picture(executor):
     prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}}
     host.run(renamed(prompt, {"zoom": "a.b"}), "shown")
     assert host.ui("a.b")["coz_source"][0]["width"] == 512
+
+
+HOSTS = [
+    None,
+    *(
+        pytest.param(
+            version,
+            marks=pytest.mark.skipif(
+                "COMFYUI_PATH" in os.environ,
+                reason="the older hosts run with the pinned host's packages",
+            ),
+        )
+        for version in ("0.24.0", "0.27.0")
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=str)
+def each_server(request):
+    with serve(request.param) as url:
+        yield url
+
+
+OPTIONS = {
+    "backbone": '"upscale model", "one-step diffusion" or "any checkpoint"',
+    "prompting": '"text" or "vision-language model"',
+    "sampling_mode": '"off" or "on"',
+}
+
+
+def full_prompt():
+    """A Full-Image SR on the built-in model."""
+    prompt = chain_prompt()
+    loop = prompt["loop"]["inputs"]
+    kept = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+    inputs = {key: value for key, value in loop.items() if key.partition(".")[0] in kept}
+    inputs |= {"scale": 4.0, "passes": 1, "tile": 64, "overlap": 8, "adaptive_overlap": False}
+    inputs |= {"tile_prompts": "", "consistency": 0.0}
+    prompt["loop"] = {"class_type": "CoZFullImage", "inputs": inputs}
+    prompt["scales"]["inputs"] = {"images": ["loop", 0]}
+    return prompt
+
+
+def extractor_prompt():
+    """A VLM Prompt Extractor whose model is never loaded."""
+    clip = {"clip_name1": "a", "clip_name2": "b", "type": "sd3"}
+    inputs = {"vlm": ["clip", 0], "image": ["source", 0], "prompt": "", "sampling_mode": "off"}
+    return {
+        "source": chain_prompt()["source"],
+        "clip": {"class_type": "DualCLIPLoader", "inputs": clip},
+        "loop": {
+            "class_type": "CoZPromptExtractor",
+            "inputs": inputs | {"instruction": "", "max_tokens": 32},
+        },
+        "show": {"class_type": "PreviewAny", "inputs": {"source": ["loop", 0]}},
+    }
+
+
+@pytest.mark.parametrize("value", [None, "banana", ["source", 0]], ids=str)
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        (chain_prompt, "backbone"),
+        (chain_prompt, "prompting"),
+        (full_prompt, "backbone"),
+        (full_prompt, "prompting"),
+        (extractor_prompt, "sampling_mode"),
+    ],
+)
+def test_an_unknown_option_is_refused_before_the_work(each_server, prompt, name, value):
+    prompt = prompt()
+    prompt["loop"]["inputs"].pop(name)
+    if value is not None:
+        prompt["loop"]["inputs"][name] = value
+    with pytest.raises(PromptError) as error:
+        run_prompt(each_server, prompt)
+    said = json.loads(str(error.value))["node_errors"]["loop"]["errors"]
+    sentence = f"{name} must be {OPTIONS[name]}, and it is missing, linked or something else."
+    assert {each["type"] for each in said} == {"custom_validation_failed"}
+    assert all(sentence in each["details"] for each in said)
+
+
+def test_limits_still_hold_beside_it(each_server):
+    with pytest.raises(PromptError, match="smaller than min") as error:
+        run_prompt(each_server, chain_prompt(steps=0))
+    assert "must be" not in str(error.value)
