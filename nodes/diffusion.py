@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..coz.latent import MULTIPLE_OF, one_step_noise, pad_to_multiple, to_model, to_vae
-from .host import SEARCH_ALIASES, to_bchw, to_image, to_rgb
+from .host import SEARCH_ALIASES, require_finite, to_bchw, to_image, to_rgb
 
 LATENT_SHIFT = "coz_latent_shift"
 """Attached to a MODEL by CoZ Load SR LoRA: what its LoRA was made for."""
@@ -16,6 +16,8 @@ LATENT_SHIFT = "coz_latent_shift"
 LATENT_SHIFTS = ["auto", "reference", "symmetric", "none"]
 
 MOST_SEED = 2**64 - 1
+
+FP32_VAE = "It overflows in half precision: start ComfyUI with --fp32-vae"
 
 
 def latent_shift_input() -> io.Input:
@@ -41,16 +43,6 @@ def seed_input(tooltip: str) -> io.Input:
     )
 
 
-def require_finite(values: Tensor, maker: str, way_out: str) -> Tensor:
-    bad = int((~values.isfinite()).sum())
-    if bad:
-        raise ValueError(
-            f"{maker} made {bad} values that are NaN or infinite, which would give a black image: it "
-            f"overflows in half precision. {way_out}"
-        )
-    return values
-
-
 def encode(vae, image: Tensor, model) -> Tensor:
     """The view as the VAE's latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
@@ -66,19 +58,19 @@ def encode(vae, image: Tensor, model) -> Tensor:
             f"vae makes latents of {latent.shape[1]} channels and model takes {expected}: connect the "
             "vae of the same checkpoint, or of the same family as model"
         )
-    return require_finite(latent, "The VAE's encoder", "Start ComfyUI with --fp32-vae")
+    return require_finite(latent, "The VAE's encoder", FP32_VAE)
 
 
 def decode(vae, latent: Tensor, height: int, width: int) -> io.NodeOutput:
     require_finite(
         latent,
         "The diffusion model",
-        "Load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet",
+        "It overflows in half precision: load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet",
     )
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Every view that it encoded was opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
-    require_finite(image, "The VAE's decoder", "Start ComfyUI with --fp32-vae")
+    require_finite(image, "The VAE's decoder", FP32_VAE)
     cropped = image[:, :height, :width].movedim(-1, 1).float()
     return io.NodeOutput(to_image(cropped.contiguous(memory_format=torch.channels_last)))
 

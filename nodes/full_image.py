@@ -22,6 +22,7 @@ from .host import (
     notice,
     require_options,
     show,
+    take_notices,
     to_bchw,
     validate_options,
 )
@@ -161,6 +162,7 @@ class CoZFullImage(io.ComfyNode):
         notes = [*filter(None, [of_scale, unused(tile_prompts, sum(map(len, lines)))])]
         for note in notes:
             notice(note)
+        notes = list(dict.fromkeys([*take_notices(), *notes]))
         counts, size = [], picture.shape[-2:]
         for layout in layouts:
             counts.append(len(network_tiles(*size, layout, backbone["backbone"], color_fix)))

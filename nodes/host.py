@@ -1,13 +1,14 @@
 """The adapter: the host's images, masks and folders in the form that coz/ works with."""
 
 import logging
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import folder_paths
@@ -39,11 +40,21 @@ MIN_MASK_RANGE = 1 / 512
 CLOSING_KEY = "coz_text"
 """Key of the ui output that js/closing.js draws."""
 
-SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
+MAX_OVERSHOOT = 1 / 8
+"""How far below 0 or above 1 values are cut without a notice. Bicubic scaling, as the host does it,
+overshoots an edge by up to 0.094 (3/32); what is lost of an HDR picture lies far above."""
 
+SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
 
 CALLED = ".called"
 """Suffix of the id that a node has while another one calls it: see ``apart``."""
+
+STEP_ID = re.compile(rf"\.coz_sr_(\d+)({re.escape(CALLED)})?$")
+"""The id of the node that sharpens one step of Chain Loop."""
+
+
+class NotFiniteError(ValueError):
+    """Something made NaN or infinite values."""
 
 
 def register_builtin_models() -> None:
@@ -79,11 +90,12 @@ class Said:
     """By node; the children of one expansion share a list."""
     texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     """By the node that the page shows, the closing text of each of its expansions."""
+    given: set[tuple[str, str]] = field(default_factory=set)
+    """The node that the page shows, and a line that ``notice_once`` has given it."""
 
 
-@lru_cache(maxsize=1)  # prompts run one after the other
-def said_in(prompt_id: str) -> Said:
-    return Said()
+_said: WeakKeyDictionary[object, Said] = WeakKeyDictionary()
+"""By the host's progress of a prompt."""
 
 
 def running() -> tuple[Said, str, str] | None:
@@ -98,7 +110,7 @@ def running() -> tuple[Said, str, str] | None:
     expansion, _, name = key.rpartition(".")
     if name.startswith(CHILD_PREFIX):
         key = expansion
-    return said_in(context.prompt_id), context.node_id, key
+    return _said.setdefault(get_progress_state(), Said()), context.node_id, key
 
 
 def notice(text: str) -> None:
@@ -157,6 +169,17 @@ def closing_of_expansion(text: str) -> dict[str, list[str]]:
 def join_lines(*texts: str | None) -> str:
     """The texts that are not empty, one below the other."""
     return "\n".join(filter(None, texts))
+
+
+def notice_once(text: str) -> None:
+    """Show a line as ``notice`` does, once on a node in a prompt; a loop's children count as the loop."""
+    if found := running():
+        said, node_id, _ = found
+        given = node_of_graph(node_id), text
+        if given in said.given:
+            return
+        said.given.add(given)
+    notice(text)
 
 
 def apart() -> AbstractContextManager:
@@ -237,7 +260,8 @@ def to_rgb(image: Tensor) -> Tensor:
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     """An IMAGE (B, H, W, C) of any float dtype as (B, 3, H, W) float32 in [0, 1].
 
-    Grey is repeated, alpha dropped, values outside [0, 1] are clamped, as the host's own nodes do.
+    Grey is repeated, alpha dropped, values outside [0, 1] are clamped, as the host's own nodes do;
+    a notice says so where they lie far outside.
     The result may share the image's memory: never write into it.
     """
     if image.ndim != 4 or 0 in image.shape:
@@ -254,7 +278,25 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             f"{name} holds {bad} values that are NaN or infinite. The node before it made them, "
             "often a VAE or model running in half precision: try it in float32 or bfloat16"
         )
+    if low < -MAX_OVERSHOOT or high > 1 + MAX_OVERSHOOT:
+        notice_once(
+            f"{name} holds values below 0 or above 1, as an HDR picture does: they are cut off. To keep "
+            "them, map the picture's tones to 0 to 1 before this node"
+        )
     return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
+
+
+def require_finite(values: Tensor, maker: str, way_out: str) -> Tensor:
+    """Return the values, or refuse what ``maker`` made, naming the step of a loop that it belongs to."""
+    bad = int((~values.isfinite()).sum())
+    if bad:
+        context = get_executing_context()
+        step = STEP_ID.search(context.node_id) if context else None
+        maker = f"In step {step[1]}, {maker[0].lower()}{maker[1:]}" if step else maker
+        raise NotFiniteError(
+            f"{maker} made {bad} values that are NaN or infinite, which would give a black image. {way_out}"
+        )
+    return values
 
 
 def to_image(image: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from .host import (
     notice,
     require_options,
     show,
+    take_notices,
     target_of,
     to_bchw,
     validate_options,
@@ -220,6 +221,7 @@ class CoZChainLoop(io.ComfyNode):
             )
         for note in notes:
             notice(note)
+        notes = list(dict.fromkeys([*take_notices(), *notes]))
         done = len(start.prompts)
         plan = plan_steps(start.height, start.width, start.scale, steps - done, start.aim)
         if start.agreements and is_below(start.agreements[-1], stop_below):

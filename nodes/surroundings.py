@@ -11,8 +11,8 @@ from torch import Tensor
 from ..coz.geometry import Window, split_side
 from ..coz.reach import MIN_REACH, Reach, measure_reach
 from ..coz.resample import crop_mirrored
-from .ensemble import SelfEnsembled
-from .host import apart, notice, to_bchw, to_image
+from .ensemble import LumaModel, SelfEnsembled, name_model
+from .host import apart, notice, require_finite, to_bchw, to_image
 
 MAX_REGION = 512
 """Source pixels a side: of a larger image the host makes tiles of its own, without margins."""
@@ -33,11 +33,13 @@ def reach_of(upscale_model) -> Reach:
     """Measured once for each model; a self-ensemble reaches as far as its single model."""
     if isinstance(upscale_model, SelfEnsembled):
         upscale_model = upscale_model.single
-    if upscale_model not in _reaches:
+    # A grey model is wrapped anew for each run.
+    loaded = upscale_model.single if isinstance(upscale_model, LumaModel) else upscale_model
+    if loaded not in _reaches:
         try:
             with apart():
                 whole = WholeRegion(upscale_model)
-                _reaches[upscale_model] = measure_reach(lambda lq: _run(whole, lq))
+                _reaches[loaded] = measure_reach(lambda lq: _run(whole, lq))
         except comfy.model_management.InterruptProcessingException:
             raise
         except RegionOutOfMemoryError:
@@ -46,8 +48,8 @@ def reach_of(upscale_model) -> Reach:
             return DEFAULT_REACH  # for this run: the next one may have the memory
         except Exception as error:  # networks of any author raise anything
             warn_of_default(error)
-            _reaches[upscale_model] = DEFAULT_REACH
-    return _reaches[upscale_model]
+            _reaches[loaded] = DEFAULT_REACH
+    return _reaches[loaded]
 
 
 def warn_of_default(reason: object) -> None:
@@ -187,4 +189,13 @@ def _run(upscale_model, lq: Tensor) -> Tensor:
     """(B, 3, h, w) through the host's Upscale Image (using Model)."""
     # As an image lies in memory, convolutions on the CPU take three quarters of the time.
     image = to_image(lq).contiguous()
-    return to_bchw(ImageUpscaleWithModel.execute(upscale_model, image)[0], "the model's result")
+    return enlarge(upscale_model, image)
+
+
+def enlarge(upscale_model, image: Tensor) -> Tensor:
+    """An IMAGE as (B, 3, h, w) through the host's Upscale Image (using Model)."""
+    sr = ImageUpscaleWithModel.execute(upscale_model, image)[0]
+    require_finite(
+        sr, name_model(upscale_model), "Choose another model, or download its file again"
+    )
+    return to_bchw(sr, "the model's result")

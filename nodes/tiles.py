@@ -29,7 +29,18 @@ from .backbone import ANY_CHECKPOINT, ONE_STEP, UPSCALE_MODEL, backbone_input
 from .color import CoZColorFix
 from .diffusion import CoZSRStep
 from .encode import CoZEncodePrompt, require_clip
-from .host import apart, join_lines, notice, show, take_notices, time_left, to_bchw, to_image
+from .ensemble import take_colour
+from .host import (
+    NotFiniteError,
+    apart,
+    join_lines,
+    notice,
+    show,
+    take_notices,
+    time_left,
+    to_bchw,
+    to_image,
+)
 from .refine import refined, size_note
 from .surroundings import MIN_PART_RESULT_PIXELS, Upscaler, reach_of
 from .tile_prompts import pass_title, read_layout
@@ -109,7 +120,11 @@ class CoZTiles(io.ComfyNode):
         for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             tile_seed = step_seed(step_seed(seed, number), i + 1)
-            sr = sharpener.sharpen(window, text, tile_seed)
+            try:
+                sr = sharpener.sharpen(window, text, tile_seed)
+            except NotFiniteError as error:
+                place = f"pass {number}, tile {i + 1} of {len(windows)}"
+                raise NotFiniteError(f"{error} (It was in {place}.)") from error
             if add:
                 add(i, sr)
             else:
@@ -152,7 +167,7 @@ class Sharpener:
         factor = Fraction(self.layout.width, self.picture.shape[-1])
         tile = max(self.layout.tile_height, self.layout.tile_width)
         multiple = grid_multiple(factor, tile)
-        upscale_model = self.chosen["upscale_model"]
+        upscale_model = take_colour(self.chosen["upscale_model"])
         reach, is_periodic = reach_of(upscale_model)
         is_tiled = len(self.layout.windows()) > 1
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach

@@ -1,10 +1,10 @@
 from comfy_api.latest import io
-from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 
 from ..coz.geometry import Window
 from ..coz.resample import resize
+from .ensemble import take_colour
 from .host import SEARCH_ALIASES, closing, to_bchw, to_image
-from .surroundings import Upscaler, reach_of
+from .surroundings import Upscaler, enlarge, reach_of
 
 SIDES = ("x", "y", "width", "height")
 
@@ -62,9 +62,9 @@ class CoZUpscaleStep(io.ComfyNode):
         cls, upscale_model, crop, zoomed, resampling="bicubic", image=None, window=None
     ) -> io.NodeOutput:
         lq = to_bchw(crop, "crop")
+        upscale_model = take_colour(upscale_model)
         if image is None and window is None:
-            sr = ImageUpscaleWithModel.execute(upscale_model, to_image(lq))[0]
-            sr = to_bchw(sr, "the model's result")
+            sr = enlarge(upscale_model, to_image(lq))
         else:
             frame, place = require_frame(lq, image, window)
             margin = min(reach_of(upscale_model).pixels, MAX_MARGIN)

@@ -1,0 +1,265 @@
+"""Upscale models and pictures that are not three channels of 0 to 1, in the host's real executor."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from coz.color import LUMA
+from coz.resample import resize
+
+from .prompts import chain_prompt, kept_prompt
+
+HDR = (
+    "image holds values below 0 or above 1, as an HDR picture does: they are cut off. To keep them, "
+    "map the picture's tones to 0 to 1 before this node"
+)
+GREY = (
+    "The upscale model grey.safetensors (ESRGAN) is a grey model: it enlarges the brightness, and "
+    "colours are enlarged with bicubic"
+)
+PICTURE = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+
+
+@pytest.fixture(scope="module")
+def esrgan(pack, tmp_path_factory):
+    """Loads a small ESRGAN of random weights with so many channels in and out, by its file's name."""
+    import folder_paths
+    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
+    from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
+
+    folder = tmp_path_factory.mktemp("channels")
+    folder_paths.add_model_folder_path("upscale_models", str(folder))
+
+    def load(name, channels_in, channels_out):
+        torch.manual_seed(0)
+        network = RRDBNet(
+            in_nc=channels_in, out_nc=channels_out, num_filters=8, num_blocks=1, scale=4
+        )
+        weights = network.state_dict()
+        *_, weight, bias = weights.values()
+        weight.mul_(0.1)
+        bias.fill_(0.5)  # else the results are cut at 0
+        save_file(weights, folder / f"{name}.safetensors")
+        return UpscaleModelLoader.execute(f"{name}.safetensors")[0]
+
+    return load
+
+
+@pytest.fixture
+def picture(keeper):
+    """Registers TestPicture, the node of a given picture."""
+    import nodes
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def make(image):
+            class Picture:
+                RETURN_TYPES = ("IMAGE",)
+                FUNCTION = "load"
+                CATEGORY = "test"
+
+                @classmethod
+                def INPUT_TYPES(cls):  # noqa: N802
+                    return {"required": {}}
+
+                def load(self):
+                    return (image,)
+
+            patch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestPicture", Picture)
+
+        yield make
+
+
+def pictured(prompt, model="coz_lite_x4.safetensors"):
+    """The prompt with TestPicture and with a model."""
+    prompt["source"] = {"class_type": "TestPicture", "inputs": {}}
+    prompt["model"]["inputs"]["model_name"] = model
+    return prompt
+
+
+def full(prompt):
+    """The loop as a Full-Image SR of small tiles."""
+    loop = prompt["loop"]["inputs"]
+    kept = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+    inputs = {key: value for key, value in loop.items() if key.partition(".")[0] in kept}
+    inputs |= {"scale": 4.0, "passes": 1, "tile": 64, "overlap": 8, "adaptive_overlap": False}
+    prompt["loop"] = {
+        "class_type": "CoZFullImage",
+        "inputs": inputs | {"tile_prompts": "", "consistency": 0.0},
+    }
+    prompt["scales"] = {"class_type": "TestImage", "inputs": {"image": ["loop", 0]}}
+    return prompt
+
+
+def step_prompt():
+    """CoZ Upscale-Model Step on the whole picture."""
+    prompt = chain_prompt()
+    prompt["big"] = {
+        "class_type": "ImageScaleBy",
+        "inputs": {"image": ["source", 0], "upscale_method": "bicubic", "scale_by": 4.0},
+    }
+    links = {"upscale_model": ["model", 0], "crop": ["source", 0], "zoomed": ["big", 0]}
+    prompt["loop"] = {"class_type": "CoZUpscaleStep", "inputs": links | {"resampling": "bicubic"}}
+    prompt["scales"] = {"class_type": "TestImage", "inputs": {"image": ["loop", 0]}}
+    return prompt
+
+
+def ensembled(prompt):
+    """The prompt with a CoZ Self-Ensemble behind its model."""
+    prompt["ensemble"] = {
+        "class_type": "CoZSelfEnsemble",
+        "inputs": {"upscale_model": ["model", 0]},
+    }
+    inputs = prompt["loop"]["inputs"]
+    name = next(key for key in inputs if key.endswith("upscale_model"))
+    inputs[name] = ["ensemble", 0]
+    return prompt
+
+
+@pytest.fixture
+def kept_images(keeper):
+    return keeper("TestImage", {"image": "IMAGE"})
+
+
+def lines_of(host, text):
+    """The lines on the loop that hold the text, and the last line on it."""
+    sent = [data for event, data in host.server.sent if event == "progress_text"]
+    on_loop = [shown for node, shown in sent if node == "loop"]
+    return [shown for shown in on_loop if text in shown], on_loop[-1] if on_loop else ""
+
+
+def luma(image):
+    return (image * torch.tensor(LUMA)).sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("is_ensemble", [False, True], ids=["alone", "self-ensemble"])
+@pytest.mark.parametrize("prompt", [step_prompt, lambda: full(chain_prompt(color_fix="none"))])
+def test_a_grey_model_enlarges_the_luma(
+    executor, kept_images, picture, esrgan, prompt, is_ensemble
+):
+    model = esrgan("grey", 1, 1)
+    picture(PICTURE)
+    host = executor("CLASSIC")
+    prompt = pictured(prompt(), "grey.safetensors")
+    host.run(ensembled(prompt) if is_ensemble else prompt)
+    sr = kept_images[-1]["image"]
+    plain = resize(PICTURE.movedim(-1, 1), 64, 96).movedim(1, -1)
+    inside = (
+        slice(None),
+        slice(8, -8),
+        slice(8, -8),
+    )  # the step's model sees zeros around the crop
+    if prompt["loop"]["class_type"] == "CoZUpscaleStep" and not is_ensemble:
+        with torch.inference_mode():
+            grey = model(luma(PICTURE).movedim(-1, 1)).movedim(1, -1)
+        expected = (plain + grey - luma(plain)).clamp(0, 1)
+        torch.testing.assert_close(sr, expected, rtol=0, atol=1e-5)
+    uncut = ((sr > 0) & (sr < 1)).all(-1, keepdim=True)[inside]
+    chroma, expected = (sr - luma(sr))[inside], (plain - luma(plain))[inside]
+    assert uncut.float().mean() > 0.2
+    torch.testing.assert_close(chroma * uncut, expected * uncut, rtol=0, atol=1e-5)
+    node = "ensemble" if is_ensemble else "loop"
+    sent = [data for event, data in host.server.sent if event == "progress_text"]
+    assert GREY in [
+        line for shown_on, text in sent if shown_on == node for line in text.split("\n")
+    ]
+
+
+def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(executor, keep, picture, esrgan, caplog):
+    esrgan("grey", 1, 1)
+    picture(PICTURE)
+    host = executor("CLASSIC")
+    host.run(pictured(kept_prompt(steps=3, size=16), "grey.safetensors"))
+    assert [record.message for record in caplog.records].count(GREY) == 1
+    assert lines_of(host, GREY)[1].split("\n")[-1] == GREY
+
+
+@pytest.mark.parametrize(("channels_in", "channels_out"), [(4, 4), (1, 3), (3, 1)])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        step_prompt,
+        lambda: full(chain_prompt()),
+        lambda: ensembled(step_prompt()),
+        lambda: kept_prompt(size=16),
+    ],
+)
+def test_other_channels_are_refused_by_name(
+    executor, keep, kept_images, picture, esrgan, prompt, channels_in, channels_out
+):
+    esrgan("odd", channels_in, channels_out)
+    picture(PICTURE)
+    sentence = (
+        rf"The upscale model odd\.safetensors \(ESRGAN\) takes pictures of {channels_in} channels and "
+        rf"gives {channels_out}, and pictures here have 3"
+    )
+    with pytest.raises(RuntimeError, match=sentence):
+        executor("CLASSIC").run(pictured(prompt(), "odd.safetensors"))
+
+
+@pytest.fixture
+def make_nan(monkeypatch):
+    """Makes the upscale model's n-th call from now on give a NaN."""
+    import spandrel
+
+    whole = spandrel.ImageModelDescriptor.__call__
+
+    def make(call):
+        calls = []
+
+        def spoiled(self, image):
+            calls.append(image)
+            sr = whole(self, image)
+            if len(calls) == call:
+                sr[:] = float("nan")
+            return sr
+
+        monkeypatch.setattr(spandrel.ImageModelDescriptor, "__call__", spoiled)
+
+    return make
+
+
+def test_nan_of_a_tile_names_model_tile_and_pass(executor, kept_images, picture, make_nan):
+    picture(PICTURE)
+    host = executor("CLASSIC")
+    host.run(pictured(full(chain_prompt())))  # 2 tiles; measures the model
+    sentence = (
+        r"The upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values that are NaN or infinite, "
+        r"which would give a black image\. .*\(It was in pass 1, tile 2 of 2\.\)"
+    )
+    make_nan(2)
+    with pytest.raises(RuntimeError, match=sentence):
+        host.run(pictured(full(chain_prompt(color_fix="none"))))
+
+
+def test_nan_of_a_chain_names_step_and_model(executor, keep, picture, make_nan):
+    picture(PICTURE)
+    host = executor("CLASSIC")
+    host.run(pictured(kept_prompt(steps=1, size=16)))
+    sentence = r"In step 2, the upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values"
+    make_nan(1)
+    with pytest.raises(RuntimeError, match=sentence):
+        host.run(pictured(kept_prompt(steps=3, size=16)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_told"),
+    [
+        pytest.param(0, 4, True, id="HDR"),
+        pytest.param(-0.2, 1, True, id="negative"),
+        pytest.param(0, 1.0000002, False, id="rounding"),
+        pytest.param(-3 / 32, 1 + 3 / 32, False, id="bicubic overshoot"),
+    ],
+)
+def test_values_that_are_cut_are_told_once(
+    executor, keep, kept_images, picture, caplog, low, high, is_told
+):
+    image = PICTURE.clone()
+    image[:, 0, 0], image[:, 0, 1] = low, high
+    picture(image)
+    for prompt in (kept_prompt(steps=2, size=16), full(chain_prompt())):
+        host = executor("CLASSIC")
+        caplog.clear()
+        host.run(pictured(prompt))
+        assert [record.message for record in caplog.records].count(HDR) == is_told
+        assert (HDR in lines_of(host, HDR)[1].split("\n")) == is_told
