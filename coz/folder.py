@@ -45,19 +45,42 @@ UNSAFE = re.compile(
 """What Windows cannot hold as a folder's name, ``.`` and ``..``, and half of a character."""
 
 
-def require_prefix(prefix: str) -> None:
+MAX_NAME_BYTES = 240
+"""Of one folder's name: file systems take 255, and a number is added."""
+
+UNFILLED = re.compile(r"%(?:[^%]*\.[^%]*|date:[^%]*)%")
+"""What the page fills in before it submits a prompt: ``%Node.widget%`` and ``%date:yyyy%``."""
+
+
+def require_prefix(prefix: str) -> str:
     """Refuse what cannot name a folder below another on every system, ``%year%`` filled in or not.
+
+    Returns:
+        The prefix with slashes in place of backslashes: both begin a subfolder.
 
     Raises:
         ValueError: Naming the part of ``prefix`` that cannot be.
     """
-    for part in re.split(r"[/\\]", prefix):
+    if unfilled := UNFILLED.search(prefix):
+        raise ValueError(
+            f"filename_prefix is {prefix!r}, and {unfilled[0]} was not filled in: ComfyUI's page does "
+            "that where it finds that node and widget, and nobody does it in an API prompt. Write the "
+            "value itself, or use %year%, %month%, %day%, %hour%, %minute%, %second%"
+        )
+    parts = re.split(r"[/\\]", prefix)
+    for part in parts:
         if UNSAFE.search(part):
             raise ValueError(
                 f"filename_prefix is {prefix!r}, but {part!r} cannot name a folder on every "
                 "system. Give a name below the output folder such as chain-of-zoom/chain, or "
                 "chain-of-zoom/%year%-%month%-%day%"
             )
+        if (size := len(part.encode())) > MAX_NAME_BYTES:
+            raise ValueError(
+                f"filename_prefix has a name of {size} bytes, {part[:20]!r}..., and a folder's name has at "
+                f"most {MAX_NAME_BYTES}: shorten it"
+            )
+    return "/".join(parts)
 
 
 def write_chain(

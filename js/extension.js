@@ -3,6 +3,7 @@ import { app } from "../../scripts/app.js"
 import { attachClosing, giveWayToProgress } from "./closing.js"
 import { giveReturnedOutputs } from "./outputs.js"
 import { attachPicker } from "./picker.js"
+import { attachPrefix } from "./prefix.js"
 import { attachReport } from "./report.js"
 import { attachViewer, listenToServer, outputsReturned } from "./viewer.js"
 
@@ -16,6 +17,7 @@ app.registerExtension({
     attachPicker(node)
     attachViewer(node)
     attachReport(node)
+    attachPrefix(node)
     attachClosing(node)
   },
   onNodeOutputsUpdated() {

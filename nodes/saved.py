@@ -26,6 +26,16 @@ def is_below_output(path: Path) -> bool:
     return path.resolve().is_relative_to(output_folder().resolve())
 
 
+def read_prefix(filename_prefix: str) -> str:
+    """Return the path below the output folder that a chain's folder begins with."""
+    prefix = require_prefix(filename_prefix)
+    if not is_below_output(output_folder() / prefix):
+        raise ValueError(
+            f"filename_prefix is {filename_prefix!r}, which is a link out of the output folder"
+        )
+    return prefix
+
+
 def chain_folder(name: str | None) -> Path:
     """The folder of a saved chain, by its path below the output folder."""
     if not name:
@@ -60,18 +70,21 @@ class CoZSaveChain(io.ComfyNode):
                     default="chain-of-zoom/chain",
                     tooltip="Name of the folder below the output folder; a number is added, so that nothing is replaced. "
                     "As in Save Image, a slash makes subfolders, and year, month, day, hour, minute and second "
-                    "between percent signs are filled in.",
+                    "between percent signs are filled in, also a node and its widget, joined by a point.",
                 ),
             ],
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix=None):  # None where it is linked: execute refuses it
+        try:
+            return filename_prefix is None or bool(read_prefix(filename_prefix))
+        except ValueError as error:
+            return str(error)
+
+    @classmethod
     def execute(cls, chain, filename_prefix) -> io.NodeOutput:
-        require_prefix(filename_prefix)
-        if not is_below_output(output_folder() / filename_prefix):
-            raise ValueError(
-                f"filename_prefix is {filename_prefix!r}, which is a link out of the output folder"
-            )
+        filename_prefix = read_prefix(filename_prefix)
         height, width = chain.frames[-1].shape[-2:]
         bar = comfy.utils.ProgressBar(len(chain.frames))
         try:

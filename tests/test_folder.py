@@ -302,13 +302,31 @@ def test_the_state_changes_with_any_file(saved):
         "my chain",
         "链/ズーム",
         ".hidden",
-        "a\\b",
         "%year%-%month%/x",
         "con_1",
+        "5% to 9%",
     ],
 )
 def test_names_below_the_output_folder(prefix):
-    require_prefix(prefix)
+    assert require_prefix(prefix) == prefix
+
+
+def test_a_backslash_begins_a_subfolder():
+    assert require_prefix("a\\b/c") == "a/b/c"
+
+
+@pytest.mark.parametrize("unfilled", ["%Chain Loop.seed%", "%a/b.c%", "%date:yyyy-MM-dd%"])
+def test_what_the_page_fills_in_is_not_a_name(unfilled):
+    with pytest.raises(ValueError, match=f"{unfilled} was not filled in: ComfyUI's page does that"):
+        require_prefix(f"x/{unfilled}/y")
+
+
+def test_a_name_too_long_for_a_file_system():
+    assert require_prefix("x" * 240 + "/y")
+    with pytest.raises(
+        ValueError, match=r"a name of 243 bytes, '链{20}'\.\.\., and .* at most 240"
+    ):
+        require_prefix("a/" + "链" * 81)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +335,6 @@ def test_names_below_the_output_folder(prefix):
         ("", "''"), ("a/", "''"), ("/etc/x", "''"), ("a//b", "''"), ("..", "'..'"), ("a/../b", "'..'"),
         ("a\\..\\..\\b", "'..'"), (".", "'.'"), ("C:\\x", "'C:'"), ("CON", "'CON'"), ("nul.txt/a", "'nul.txt'"),
         ("a\ud800", r"'a\\ud800'"), ("Com1", "'Com1'"), ("a./b", "'a.'"), ("a /b", "'a '"), ("a?", r"'a\?'"), ("a\0b", r"'a\\x00b'"),
-        ("%date:yyyy-MM-dd%/a", "'%date:yyyy-MM-dd%'"),
     ],
 )  # fmt: skip
 def test_names_that_lead_out_or_that_windows_cannot_hold(prefix, part):

@@ -105,11 +105,11 @@ def load_prompt(folder):
 
 
 def validate(prompt):
-    """The host's own check before a prompt is queued: what it says of the loader."""
+    """The host's own check before a prompt is queued: what it says of the nodes."""
     import execution
 
     _, _, _, errors = asyncio.run(execution.validate_prompt("p", prompt, None))
-    return [error["details"] for error in errors["load"]["errors"]] if errors else []
+    return [error["details"] for node in errors.values() for error in node["errors"]]
 
 
 def folders(node):
@@ -234,6 +234,33 @@ def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path
     with pytest.raises(RuntimeError, match=r"filename_prefix is .*(cannot name|link out of)"):
         executor.run(save_prompt(prefix), "save")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("prefix", "refusal"),
+    [
+        ("a:b", "'a:b' cannot name a folder"),
+        ("x/%Chain Loop.seed%", "%Chain Loop.seed% was not filled in"),
+        ("x" * 256, "a name of 256 bytes"),
+        ("linked/x", "a link out of the output folder"),
+    ],
+)
+def test_a_bad_prefix_is_refused_before_the_work(output, executor, tmp_path, prefix, refusal):
+    if prefix == "linked/x":
+        if sys.platform == "win32":
+            pytest.skip("links need a privilege on Windows")
+        (tmp_path / "elsewhere").mkdir()
+        (output / "linked").symlink_to(tmp_path / "elsewhere")
+    (said,) = validate(save_prompt(prefix))
+    assert said.startswith("filename_prefix - filename_prefix ")
+    assert refusal in said
+    assert validate(save_prompt("a/b")) == []
+
+
+def test_a_backslash_begins_a_subfolder(output, executor):
+    executor.run(save_prompt("a\\b"), "save")
+    assert read_chain(output / "a" / "b_00001_").steps == 3
+    assert executor.ui("save")["images"][0]["subfolder"] == "a/b_00001_"
 
 
 def test_a_full_disk_is_a_clear_error(output, executor, small_files):
