@@ -20,6 +20,12 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 SMALLEST = 256
 """Pixels of a panel's short side, below which a label cannot be read: frames are then enlarged."""
 
+MAX_STRIP_SIDE = 32_768
+"""Pixels. Five frames of 4096 fit side by side; many programs open no larger side."""
+
+MAX_STRIP_PIXELS = 100_000_000
+"""1.2 GB as float32, and about as much again while it is drawn."""
+
 GAP = 1 / 64
 """White space between two panels. This and all below: as a fraction of a panel's short side."""
 
@@ -71,10 +77,14 @@ def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tens
 
     Returns:
         (1, 3, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: If the picture would be too large: see MAX_STRIP_SIDE and MAX_STRIP_PIXELS.
     """
-    rows = _steps(chain) if layout == "steps" and chain.steps else _scales(chain, layout)
     side = min(chain.frames[1].shape[-2:])
     times = ceil(SMALLEST / side) if labels and side < SMALLEST else 1
+    _require_size(chain, layout, times)
+    rows = _steps(chain) if layout == "steps" and chain.steps else _scales(chain, layout)
     pictures = [_draw_row(row, side * times, times, labels) for row in rows]
     gap = round(side * times * GAP)
     height = sum(picture.height + gap for picture in pictures) - gap
@@ -85,6 +95,28 @@ def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tens
         top += picture.height + gap
     pixels = torch.from_numpy(np.array(sheet))  # pyright: ignore[reportUnknownMemberType]
     return pixels.movedim(-1, 0)[None].to(chain.frames[1]) / 255
+
+
+def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
+    """Refuse a strip that is too large, captions not counted, before anything of it is made."""
+    height, width = (length * times for length in chain.frames[1].shape[-2:])
+    count = chain.steps + 1
+    columns, rows = count, 1
+    if layout == "grid":
+        columns = _columns(count, width / height)
+        rows = ceil(count / columns)
+    elif layout == "steps" and chain.steps:
+        columns, rows = 3, chain.steps
+    gap = round(min(height, width) * GAP)
+    across, down = columns * (width + gap) - gap, rows * (height + gap) - gap
+    if max(across, down) > MAX_STRIP_SIDE or across * down > MAX_STRIP_PIXELS:
+        enlarged = f", enlarged {times} times for their labels" if times > 1 else ""
+        raise ValueError(
+            f"the strip would have {across:,} x {down:,} pixels: {count} frames of {width // times} x "
+            f"{height // times}{enlarged}. At most {MAX_STRIP_SIDE:,} along a side and "
+            f"{MAX_STRIP_PIXELS // 10**6} megapixels are made. Choose another layout, turn labels off, or "
+            "make the chain with frame whole picture square, a smaller size or fewer steps"
+        )
 
 
 def _scales(chain: ZoomChain, layout: Layout) -> list[Row]:

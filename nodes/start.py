@@ -10,6 +10,7 @@ from torch import Tensor
 from ..coz.chain import ZoomChain
 from ..coz.geometry import Target, Window, carry_target, first_frame
 from ..coz.prompt import join_texts, step_lines
+from .zoom import plan_first_frame
 
 SAME = 1 / 65535
 """Greatest difference of a picture from itself after it was saved with 16 bits."""
@@ -62,7 +63,7 @@ def start_at_picture(
     source = node("CoZChainInput", "input", image=link, index=index).out(0)
     place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
     x_0 = node("CoZFitImage", "first", image=source, **place).out(0)
-    first = first_frame(*size, frame_size, frame, target)
+    first = plan_first_frame(*size, frame_size, frame, target)
     side = first.height, first.width
     return Start(
         source, [x_0], *side, scale, target, first.target, [first.window], [], [], [], [], []

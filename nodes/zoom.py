@@ -1,8 +1,11 @@
 from comfy_api.latest import io
 
-from ..coz.geometry import carry_target, first_frame, zoom_window
+from ..coz.geometry import FirstFrame, Target, carry_target, first_frame, zoom_window
 from ..coz.resample import crop, resize
 from .host import SEARCH_ALIASES, picked_on, target_of, to_bchw, to_bounding_box, to_image
+
+MAX_FRAME_SIDE = 16_384
+"""Pixels: four times the largest size. H.264 takes no more along a side either."""
 
 FRAMES = ["native pixels", "whole picture square", "whole picture"]
 
@@ -61,6 +64,18 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
     ]
 
 
+def plan_first_frame(height: int, width: int, size: int, frame: str, target: Target) -> FirstFrame:
+    """Return where the first frame lies, or refuse one that is too long."""
+    first = first_frame(height, width, size, frame, target)
+    if max(first.height, first.width) > MAX_FRAME_SIDE:
+        raise ValueError(
+            f"the first frame would have {first.width:,} x {first.height:,} pixels: frame is {frame}, whose "
+            f"short side becomes {size}, and image has {width} x {height}. At most {MAX_FRAME_SIDE:,} "
+            "pixels along a side are made. Choose native pixels or whole picture square, or lower size"
+        )
+    return first
+
+
 def target_outputs() -> list[io.Output]:
     place = "The target's place in this node's image: connect it to the next Crop-Center-Zoom."
     return [
@@ -98,7 +113,7 @@ class CoZFitImage(io.ComfyNode):
     def execute(cls, image, frame, size, center_x, center_y, mask=None) -> io.NodeOutput:
         image = to_bchw(image)
         target = target_of(center_x, center_y, mask)
-        first = first_frame(*image.shape[-2:], size, frame, target)
+        first = plan_first_frame(*image.shape[-2:], size, frame, target)
         if frame == "native pixels":
             # A copy: a view would keep the whole picture in memory for as long as its window.
             x_0 = crop(image, first.window).clone()

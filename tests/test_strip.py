@@ -27,6 +27,36 @@ def flat_chain(height, width, steps, value=0.5):
     return ZoomChain(4.0, frames, windows, ("",) * steps, (0,) * steps, Target(0.5, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "steps", "layout", "labels", "size"),
+    [
+        (512, 5, 4, "steps", True, "788 x 106,508"),
+        (512, 5, 3, "steps", True, "788 x 79,880"),
+        (5, 512, 16, "row", False, "8,704 x 5"),
+        (512, 5, 16, "row", True, "4,484 x 26,624"),
+        (4096, 4096, 8, "row", False, "37,376 x 4,096"),
+    ],
+)
+def test_a_strip_has_a_largest_size(height, width, steps, layout, labels, size):
+    chain = flat_chain(1, 1, 0)  # of frames without memory
+    frame = torch.zeros(1, 1, 1, 1).expand(1, 3, height, width)
+    windows = (Window(0, 0, width, height),) * (steps + 1)
+    chain = replace(
+        chain,
+        frames=(frame,) * (steps + 2),
+        windows=windows,
+        prompts=("",) * steps,
+        seeds=(0,) * steps,
+    )
+    if size == "8,704 x 5":
+        assert strip(chain, layout, labels).shape[-2:] == (5, 8704)
+        return
+    with pytest.raises(
+        ValueError, match=f"the strip would have {size} pixels: {steps + 1} frames of"
+    ):
+        strip(chain, layout, labels)
+
+
 def test_a_row_shows_every_scale_side_by_side(chain):
     before = [frame.clone() for frame in chain.frames]
     picture = strip(chain)

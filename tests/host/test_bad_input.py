@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+import torch
 
 from tools.client import PromptError, run_prompt
 from tools.server import serve
@@ -47,6 +48,84 @@ def test_a_node_id_with_a_dot_gets_its_picture(executor):
     prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}}
     host.run(renamed(prompt, {"zoom": "a.b"}), "shown")
     assert host.ui("a.b")["coz_source"][0]["width"] == 512
+
+
+def test_a_first_frame_has_a_longest_side(executor):
+    prompt = chain_prompt(frame="whole picture", size=512)
+    prompt["source"] = {
+        "class_type": "EmptyImage",
+        "inputs": {"width": 5, "height": 700, "batch_size": 1, "color": 0},
+    }
+    sentence = (
+        "the first frame would have 512 x 71,680 pixels: frame is whole picture, .* has 5 x 700"
+    )
+    with pytest.raises(RuntimeError, match=sentence):
+        executor("CLASSIC").run(prompt)
+    place = {"image": ["source", 0], "frame": "whole picture", "size": 512}
+    prompt["loop"] = {
+        "class_type": "CoZFitImage",
+        "inputs": place | {"center_x": 0.5, "center_y": 0.5},
+    }
+    prompt["scales"]["inputs"]["images"] = ["loop", 0]
+    with pytest.raises(RuntimeError, match=sentence):
+        executor("CLASSIC").run(prompt)
+
+
+@pytest.fixture
+def thin(nodes_of):
+    """16 steps in frames of 5 x 512 pixels, each window 1 x 128: the last far below a source pixel."""
+    chain = nodes_of("collect").ZoomChain
+    window = nodes_of("collect").Window
+    generator = torch.Generator().manual_seed(0)
+    return chain(
+        scale=4.0,
+        frames=tuple(torch.rand(1, 3, 512, 5, generator=generator) for _ in range(18)),
+        windows=(window(0, 0, 5, 512), *[window(2, 200, 1, 128)] * 16),
+        prompts=("",) * 16,
+        seeds=(0,) * 16,
+        target=nodes_of("collect").Target(0.5, 0.5),
+    )
+
+
+def test_thin_frames_of_16_steps_in_every_node_of_a_chain(executor, thin, monkeypatch, tmp_path):
+    import folder_paths
+
+    import nodes
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+
+    class Thin:
+        RETURN_TYPES = ("COZ_CHAIN",)
+        FUNCTION = "give"
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"required": {}}
+
+        def give(self):
+            return (thin,)
+
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestThin", Thin)
+    video = {"seconds_per_step": 0.1, "fps": 2.0, "easing": "none", "hold": 0.0, "reverse": False}
+    inputs = {
+        "CoZZoomViewer": {},
+        "CoZDetailMap": {},
+        "CoZMeasure": {},
+        "CoZZoomVideo": video | {"width": 0, "height": 0},
+        "CoZSaveChain": {"filename_prefix": "thin"},
+        "CoZZoomStrip": {"layout": "grid", "labels": False},
+    }
+    host = executor("CLASSIC")
+    for class_type, values in inputs.items():
+        prompt = {
+            "chain": {"class_type": "TestThin", "inputs": {}},
+            "node": {"class_type": class_type, "inputs": {"chain": ["chain", 0]} | values},
+        }
+        assert "node" in host.run(prompt, "node"), class_type
+    prompt["node"]["inputs"] |= {"labels": True, "layout": "steps"}
+    with pytest.raises(RuntimeError, match="the strip would have 788 x 426,044 pixels: 17 frames"):
+        host.run(prompt, "node")
 
 
 HOSTS = [
