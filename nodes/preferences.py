@@ -2,6 +2,9 @@
 
 A run that the viewer shows is known by the file name of its first layer in the temporary folder.
 Its record lies beside it; prompt and pictures of a mark come from there, never from the browser.
+
+The marks lie in the output folder; where the host has several users (--multi-user), in the folder
+of the user who made them.
 """
 
 import asyncio
@@ -17,7 +20,9 @@ from threading import Lock
 import folder_paths
 import torch
 from aiohttp import web
+from comfy.cli_args import args
 from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
 from ..coz import __version__
@@ -31,7 +36,7 @@ from ..coz.resample import crop, resize
 ROUTE = "/chain_of_zoom/preference"
 
 FOLDER = "chain-of-zoom"
-"""In ComfyUI's output folder."""
+"""In ComfyUI's output folder, or in a user's."""
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}\.png")
 
@@ -49,8 +54,15 @@ def keep_record(chain: ZoomChain, layers: list[str]) -> None:
     _record_path(layers[0]).write_text(json.dumps(record), "utf-8")
 
 
-def mark(run: str, step: int, good: bool) -> bool:
+def mark(folder: Path, run: str, step: int, good: bool, user: str | None = None) -> bool:
     """Append a verdict on the prompt of a step; False where it already is the last one on it.
+
+    Args:
+        folder: of the marks.
+        run: File name of the first layer that the viewer shows.
+        step: 1 for the first.
+        good: The verdict.
+        user: The host's id of who gave it, where it has several users.
 
     Raises:
         ValueError: If there is no such run or step, or nothing to judge.
@@ -69,7 +81,6 @@ def mark(run: str, step: int, good: bool) -> bool:
     frame = decode_png(previous, *chain.frames[step].shape[-2:])
     zoomed = _zoomed(frame, chain.windows[step])
     with _writing:
-        folder = Path(folder_paths.get_output_directory(), FOLDER)
         judged = {
             "prompt": prompt,
             "previous": _keep_picture(folder, previous),
@@ -78,7 +89,8 @@ def mark(run: str, step: int, good: bool) -> bool:
         lines = folder / "preferences.jsonl"
         if _last_verdict(lines, judged) is good:
             return False
-        entry = judged | {
+        entry = judged | ({} if user is None else {"user": user})
+        entry |= {
             "good": good,
             "step": step,
             "factor": chain.magnification(step + 1),
@@ -98,6 +110,13 @@ def take_marks(routes: web.RouteTableDef) -> None:
 
 async def _answer(request: web.Request) -> web.Response:
     try:
+        folder, user = _place(request)
+    except KeyError:
+        name = request.headers.get("comfy-user", "")
+        return _refuse(
+            401, f"ComfyUI knows no user {name!r}: reload the page and choose one of its users"
+        )
+    try:
         await request.content.readexactly(MOST)
         wish = None  # too long for a mark
     except asyncio.IncompleteReadError as body:
@@ -113,7 +132,7 @@ async def _answer(request: web.Request) -> web.Response:
     ):
         return _refuse(400, 'expected JSON as {"run": "name.png", "step": 1, "good": true}')
     try:
-        added = await asyncio.to_thread(mark, wish["run"], wish["step"], wish["good"])
+        added = await asyncio.to_thread(mark, folder, wish["run"], wish["step"], wish["good"], user)
     except ValueError as error:
         return _refuse(400, str(error))
     except FileNotFoundError:
@@ -121,6 +140,22 @@ async def _answer(request: web.Request) -> web.Response:
     except OSError as error:
         return _refuse(507, f"The mark could not be written: {error}")
     return web.json_response({"added": added})
+
+
+def _place(request: web.Request) -> tuple[Path, str | None]:
+    """Folder of the marks that come with a request, and the user where the host has several.
+
+    Raises:
+        KeyError: If the host does not know the user.
+    """
+    if not args.multi_user:
+        return Path(folder_paths.get_output_directory(), FOLDER), None
+    users = PromptServer.instance.user_manager
+    user = users.get_request_user_id(request)
+    folder = users.get_request_user_filepath(request, FOLDER, create_dir=False)
+    if folder is None:  # a link, or an edited users.json, that leads out of the host's user folder
+        raise KeyError(user)
+    return Path(folder), user
 
 
 def _refuse(status: int, reason: str) -> web.Response:

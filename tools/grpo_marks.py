@@ -1,6 +1,7 @@
 """What people marked good or bad in the viewer, as rows of the data set."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,67 +17,83 @@ class Mark(NamedTuple):
     prompt: str
     good: bool
     factor: float
+    user: str
+    """Empty where ComfyUI has one user only."""
 
 
 def read_marks(path: Path) -> tuple[list[Mark], dict[str, str]]:
     """The marks of a preferences.jsonl, and the lines that are none with the reason.
 
+    Of a folder: the marks of every preferences.jsonl below it, such as those of all users.
+
     Raises:
-        ValueError: If the file cannot be read.
+        ValueError: If a file cannot be read, or the folder holds none.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    files = sorted(path.rglob("preferences.jsonl")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path} holds no preferences.jsonl")
     marks, skipped = [], {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for file in files:
         try:
-            marks.append(_mark(json.loads(line), path.parent))
-        except (ValueError, KeyError, TypeError) as error:
-            skipped[f"{path.name}:{number}"] = f"no mark: {error or type(error).__name__}"
+            lines = file.read_bytes().split(b"\n")
+        except OSError as error:
+            raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                marks.append(_mark(json.loads(line), file.parent))
+            except (ValueError, KeyError, TypeError) as error:
+                skipped[f"{name}:{number}"] = f"no mark: {error or type(error).__name__}"
     return marks, skipped
 
 
 def _mark(entry: dict, folder: Path) -> Mark:
     if not isinstance(entry["prompt"], str) or not isinstance(entry["good"], bool):
         raise ValueError("prompt must be a text and good true or false")
+    user = entry.get("user", "")
+    if not isinstance(user, str):
+        raise ValueError("user must be a text")
     # Half of a character, which JSON may hold and no data set, is a ValueError.
     json.dumps(entry, ensure_ascii=False).encode()
     factor = entry["factor"]
     paths = [folder / entry[name] for name in ("previous", "zoomed")]
     if any(folder.resolve() not in path.resolve().parents for path in paths):
         raise ValueError("its pictures must lie beside the list")
-    return Mark(*paths, entry["prompt"], entry["good"], max(map(float, factor)))
+    return Mark(*paths, entry["prompt"], entry["good"], max(map(float, factor)), user)
 
 
 def mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
-    """Name -> the row of each view that was judged, and the views whose pictures are gone.
+    """Name -> the row of each view that was judged, and what was left out with the reason.
 
-    The last verdict on a prompt counts.
+    A user's last verdict on a prompt counts. Where users disagree, the verdict of most of them does.
     """
-    verdicts: dict[tuple[Path, Path], dict[str, bool]] = {}
-    factors = {}
+    views: dict[str, Mark] = {}
+    verdicts: dict[str, dict[str, dict[str, bool]]] = {}
     for mark in marks:
-        verdicts.setdefault((mark.previous, mark.zoomed), {})[mark.prompt] = mark.good
-        factors[mark.previous, mark.zoomed] = mark.factor
+        # Named by their content: the same pictures lie in the folder of each user who judged them.
+        name = f"marks/{mark.previous.stem}-{mark.zoomed.stem}"
+        views[name] = mark
+        verdicts.setdefault(name, {}).setdefault(mark.prompt, {})[mark.user] = mark.good
     rows, skipped = {}, {}
-    for views, prompts in verdicts.items():
-        name = f"marks/{views[0].stem}-{views[1].stem}"
+    for name, mark in views.items():
+        good, bad = [], []
+        for prompt, of_users in verdicts[name].items():
+            count = Counter(of_users.values())
+            if count[True] == count[False]:
+                skipped[f"{name}: {prompt!r}"] = "as many users marked it good as bad"
+            else:
+                (good if count[True] > count[False] else bad).append(prompt)
+        if not good and not bad:
+            continue
         try:
-            files = [encoded(read_photo(path)) for path in views]
+            files = [encoded(read_photo(path)) for path in (mark.previous, mark.zoomed)]
         except UnusableError as error:
             skipped[name] = str(error)
             continue
-        rows[name] = row(
-            name,
-            *files,
-            factors[views],
-            {"file": name, "backbone": "marks"},
-            good=[prompt for prompt, good in prompts.items() if good],
-            bad=[prompt for prompt, good in prompts.items() if not good],
-        )
+        source = {"file": name, "backbone": "marks"}
+        rows[name] = row(name, *files, mark.factor, source, good=good, bad=bad)
     return rows, skipped
 
 

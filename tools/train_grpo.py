@@ -42,7 +42,12 @@ def arguments() -> argparse.Namespace:
         help="where a chain starts, as in Chain Loop (default: whole picture square)",
     )
     data.add_argument("--seed", type=int, default=0)
-    data.add_argument("--preferences", type=Path, metavar="FILE", help="preferences.jsonl")
+    data.add_argument(
+        "--preferences",
+        type=Path,
+        metavar="PATH",
+        help="a preferences.jsonl, or a folder: then of every user below it",
+    )
     data.add_argument("--held-out", type=float, default=0.05, help="share of the photographs")
     data.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
     run = commands.add_parser("run", help="train, and score on the held-out views")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from PIL import Image
 from coz.chain import ZoomChain
 from coz.resample import crop, resize
 from tools.client import run_prompt
+from tools.server import serve
 
 from .prompts import chain_prompt
 
@@ -69,10 +71,10 @@ def to_bytes(frame):
     return (frame.clamp(0, 1)[0].permute(1, 2, 0) * 255).byte().numpy()
 
 
-def post(server, body):
+def post(server, body, headers=None, path="/chain_of_zoom/preference"):
     """(status, answer) of a mark."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{server}/chain_of_zoom/preference", data)
+    request = urllib.request.Request(f"{server}{path}", data, headers or {})
     try:
         with urllib.request.urlopen(request) as answer:
             return answer.status, json.load(answer)
@@ -81,10 +83,22 @@ def post(server, body):
 
 
 def lines_of(folders):
-    path = folders[1] / "chain-of-zoom" / "preferences.jsonl"
+    return read_lines(folders[1] / "chain-of-zoom" / "preferences.jsonl")
+
+
+def read_lines(path):
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(params=["0.24.0", "0.27.0", None], ids=lambda version: version or "default")
+def multi_user(request, tmp_path):
+    """(URL, folder) of a server for several users."""
+    if request.param and "COMFYUI_PATH" in os.environ:
+        pytest.skip("the older hosts run with the pinned host's packages")
+    with serve(request.param, folder=tmp_path, arguments=["--multi-user"]) as url:
+        yield url, tmp_path
 
 
 def test_it_shows_every_layer_and_the_record(server, shown):
@@ -195,6 +209,44 @@ def test_a_bad_mark_is_refused(server, shown, folders, change, status, message):
     assert lines_of(folders) == before
 
 
+def test_each_user_has_marks_of_their_own(multi_user):
+    server, home = multi_user
+    ann, ben = (post(server, {"username": name}, path="/users")[1] for name in ("ann", "ben"))
+    shown = run_prompt(server, viewer_prompt()).outputs["viewer"]
+    run = shown["coz_layers"][0]["filename"]
+
+    def give(user, good):
+        headers = {} if user is None else {"Comfy-User": user}
+        return post(server, {"run": run, "step": 2, "good": good}, headers)
+
+    assert give(ann, True) == (200, {"added": True})
+    assert give(ben, True) == (200, {"added": True})  # not answered by ann's
+    assert give(ben, True) == (200, {"added": False})
+    assert give(ben, False) == (200, {"added": True})
+    assert give(ann, True) == (200, {"added": False})
+    for stranger in (None, "nobody", "default", "__system", "../ann", ""):
+        code, answer = give(stranger, True)
+        assert code == 401
+        assert answer["error"].startswith(f"ComfyUI knows no user {stranger or ''!r}: ")
+    for user, verdicts in ((ann, [True]), (ben, [True, False])):
+        folder = home / "user" / user / "chain-of-zoom"
+        entries = read_lines(folder / "preferences.jsonl")
+        assert [(entry["user"], entry["good"]) for entry in entries] == [
+            (user, good) for good in verdicts
+        ]
+        assert (folder / entries[0]["previous"]).read_bytes() == picture(
+            server, shown["coz_layers"][2]
+        )
+    assert not (home / "output" / "chain-of-zoom").exists()
+
+
+def test_a_single_user_host_names_no_user(server, shown, folders):
+    run = shown["coz_layers"][0]["filename"]
+    body = {"run": run, "step": 1, "good": True}
+    assert post(server, body, {"Comfy-User": "ann"})[0] == 200  # ignored, as by the host
+    assert not any("user" in entry for entry in lines_of(folders))
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff"])
 def test_what_is_no_json_is_refused(server, body):
     code, answer = post(server, body)
@@ -225,21 +277,18 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_loses_nothing(server, s
     assert answer["error"].startswith("The mark could not be written: ")
 
 
-def test_half_a_character_in_a_prompt_can_be_marked(node, make_chain, tmp_path, monkeypatch):
-    import folder_paths
-
+def test_half_a_character_in_a_prompt_can_be_marked(node, make_chain, tmp_path):
     chain = make_chain(steps=1)
     chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d 好"), chain.frames)
     viewer = node("CoZZoomViewer")
     mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
     run = viewer.execute(chain).ui["coz_layers"][0]["filename"]
-    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    assert [mark(run, 1, good) for good in (True, True, False)] == [True, False, True]
-    lines = (tmp_path / "chain-of-zoom" / "preferences.jsonl").read_text("utf-8").splitlines()
+    assert [mark(tmp_path, run, 1, good) for good in (True, True, False)] == [True, False, True]
+    lines = (tmp_path / "preferences.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == ["\ud83d 好"] * 2
 
 
-def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path):
     import folder_paths
 
     full = Path("/dev/full")
@@ -249,16 +298,15 @@ def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path, monkeypa
     mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
     layers = [saved["filename"] for saved in viewer.execute(make_chain(steps=1)).ui["coz_layers"]]
     previous = Path(folder_paths.get_temp_directory(), layers[1]).read_bytes()
-    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    pictures = tmp_path / "chain-of-zoom" / "preferences"
-    pictures.mkdir(parents=True)
+    pictures = tmp_path / "preferences"
+    pictures.mkdir()
     name = hashlib.blake2b(previous, digest_size=12).hexdigest()
     (pictures / f"{name}.part").symlink_to(full)
     with pytest.raises(OSError, match="No space left"):
-        mark(layers[0], 1, True)
+        mark(tmp_path, layers[0], 1, True)
     assert not (pictures / f"{name}.png").exists()
     (pictures / f"{name}.part").unlink()
-    assert mark(layers[0], 1, True)
+    assert mark(tmp_path, layers[0], 1, True)
     assert (pictures / f"{name}.png").read_bytes() == previous
 
 

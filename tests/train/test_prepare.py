@@ -234,6 +234,41 @@ def test_what_people_marked_comes_in(tool, photographs, rows_of, tmp_path):
     assert "preferences.jsonl:8: no mark" in result.stdout
 
 
+def test_marks_of_one_user_or_of_all_come_in(tool, photographs, rows_of, tmp_path):
+    entry = {"previous": "preferences/a.png", "zoomed": "preferences/b.png", "factor": [4.0, 4.0]}
+    verdicts = {
+        "ann": [("moss", False), ("moss", True), ("rust", True), ("sand", True), ("clay", False)],
+        "ben": [("moss", True), ("rust", True), ("sand", False), ("mud", False)],
+        "cem": [("rust", False)],
+    }
+    for user, prompts in verdicts.items():
+        folder = tmp_path / "user" / user / "chain-of-zoom"
+        (folder / "preferences").mkdir(parents=True)
+        for seed, name in enumerate(("previous", "zoomed")):
+            picture = Image.effect_noise((64, 64), 50 + seed).convert("RGB")
+            picture.save(folder / entry[name])
+        lines = [entry | {"prompt": p, "good": good, "user": user} for p, good in prompts]
+        (folder / "preferences.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with (tmp_path / "user" / "cem" / "chain-of-zoom" / "preferences.jsonl").open("a") as file:
+        file.write("\n" + json.dumps(entry | {"prompt": "who", "good": True, "user": 7}))
+
+    def marked(path, out):
+        arguments = ("--backbone", "crops", "--size", 64, "--preferences", tmp_path / path)
+        result = tool("prepare", photographs, tmp_path / out, *arguments, "--workers", 1)
+        assert result.returncode == 0, result.stderr
+        found = everything(rows_of(tmp_path / out))
+        (row,) = (row for name, row in found.items() if name.startswith("marks/"))
+        return sorted(row["good"]), sorted(row["bad"]), result.stdout
+
+    good, bad, told = marked("user", "all")
+    assert (good, bad) == (["moss", "rust"], ["clay", "mud"])
+    assert "marks/a-b: 'sand': as many users marked it good as bad" in told
+    assert "cem/chain-of-zoom/preferences.jsonl:2: no mark: user must be a text" in told
+    one = (["moss", "rust", "sand"], ["clay"])
+    assert marked("user/ann", "folder")[:2] == one
+    assert marked("user/ann/chain-of-zoom/preferences.jsonl", "file")[:2] == one
+
+
 def test_saved_chains_are_pairs_of_any_backbone(tool, make_chain, rows_of, tmp_path):
     folder = tmp_path / "in" / "chains"
     folder.mkdir(parents=True)
@@ -264,6 +299,7 @@ def test_saved_chains_are_pairs_of_any_backbone(tool, make_chain, rows_of, tmp_p
         ("bad", ("--steps", "0"), "--steps must be 1 to 16, got 0"),
         ("bad", ("--held-out", "1"), "--held-out must be a share from 0 to below 1, got 1.0"),
         ("bad", ("--preferences", "none.jsonl"), "none.jsonl cannot be read: No such file"),
+        ("bad", ("--preferences", "workflows"), "workflows holds no preferences.jsonl"),
     ],
 )
 def test_mistakes_are_told_in_a_line(tool, tmp_path, images, options, error):
