@@ -59,7 +59,7 @@ def zoom_times(seconds: float, hold: float, fps: float, easing: Easing = "none")
     clocks = (length * k / (count - 1) - hold for k in range(count))
     places = [min(max(clock / seconds, 0.0), 1.0) if seconds else 1.0 for clock in clocks]
     places[0], places[-1] = 0.0, 1.0
-    return [_smooth(t) for t in places] if easing == "smooth" else places
+    return [smooth(t) for t in places] if easing == "smooth" else places
 
 
 class _Axis:
@@ -162,7 +162,7 @@ class Zoom:
         )
         image = self._resample(base, views[base], self.height, self.width).clamp(0, 1)
         for layer in range(base + 1, len(views)):
-            weight = self._weight(layer, views[layer])
+            weight = self.weight(layer, views[layer])
             if weight == 0:
                 break
             self._lay(image, layer, views[layer], weight)
@@ -176,8 +176,15 @@ class Zoom:
             and view.y + view.height < height + SNAP
         )
 
-    def _weight(self, layer: int, view: Window) -> float:
-        """Of a layer that the view reaches beyond: 0 while the layer above it has not filled the view."""
+    def weight(self, layer: int, view: Window) -> float:
+        """Opacity of a layer that the view reaches beyond, before its soft edges.
+
+        It is 0 until the layer above fills the view. js/viewer/places.js has the same rule.
+
+        Args:
+            layer: 1 or more.
+            view: What is seen, in the layer's own pixels.
+        """
         x, y = self.x.enlarged, self.y.enlarged
         above = layer - 1
         factor = x[layer] * y[layer] / (x[above] * y[above])
@@ -187,7 +194,7 @@ class Zoom:
         beyond = view.width * view.height / (self.end.width * self.end.height)
         if factor < 1 + SNAP:
             return 1.0
-        return _smooth(min(max((1 - log(beyond) / log(factor)) / FADE, 0.0), 1.0))
+        return smooth(min(max((1 - log(beyond) / log(factor)) / FADE, 0.0), 1.0))
 
     def _lay(self, image: Tensor, layer: int, view: Window, weight: float) -> None:
         """Lay a layer into the picture of the view, with soft edges where they are seen."""
@@ -279,9 +286,9 @@ class _Place:
         pixel = torch.arange(self.first, self.last, dtype=torch.float64)
         begin = (pixel + 1 - left) / max(min(most, left), 1.0)
         end = (right - pixel) / max(min(most, size - right), 1.0)
-        self.weights = _smooth(torch.minimum(begin, end).clamp(0, 1))
+        self.weights = smooth(torch.minimum(begin, end).clamp(0, 1))
 
 
-def _smooth(t: Value) -> Value:
+def smooth(t: Value) -> Value:
     """From 0 to 1, level at both ends."""
     return t * t * (3 - 2 * t)

@@ -1,11 +1,14 @@
 // @ts-check
-import { isSeen, opacity, placeOf, progress } from "./places.js"
+import { isSeen, opacity, placeOf, progress, smooth } from "./places.js"
 
 /** Width of an inset's soft edge, of its side, when it first appears: coz/view.py. */
-const FEATHER = 0.12
+export const FEATHER = 0.15
 
 /** The same where an edge stays in view while the layer itself is the current one. */
 const SEAM = 0.02
+
+/** Straight pieces that the curve of a soft edge is made of. */
+const STOPS = 12
 
 /** Pixels around the visible part that weigh in at its edges. */
 const MARGIN = 2
@@ -108,8 +111,8 @@ function drawInset(context, sheet, { picture, place, alpha, soft }) {
 function fadeOut(sheet, x, y, dx, dy, [left, top, width, height]) {
   if (!dx && !dy) return
   const gradient = sheet.createLinearGradient(x, y, x + dx, y + dy)
-  gradient.addColorStop(0, "#000f")
-  gradient.addColorStop(1, "#0000")
+  for (let i = 0; i <= STOPS; i++)
+    gradient.addColorStop(i / STOPS, `rgb(0 0 0 / ${1 - smooth(i / STOPS)})`)
   sheet.fillStyle = gradient
   sheet.fillRect(left, top, width, height)
 }

@@ -1,5 +1,5 @@
 // @ts-check
-import { between } from "./places.js"
+import { between, smooth } from "./places.js"
 
 /** Milliseconds: over a step of 4x, and the longest. */
 const STEP = 450
@@ -18,6 +18,6 @@ export class Flight {
   /** The view by now; `to` itself at the end. */
   get view() {
     const t = Math.max((performance.now() - this.start) / this.duration, 0)
-    return t < 1 ? between(this.from, this.to, t * t * (3 - 2 * t)) : this.to
+    return t < 1 ? between(this.from, this.to, smooth(t)) : this.to
   }
 }

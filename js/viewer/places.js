@@ -16,7 +16,10 @@
 const LARGEST_PIXEL = 24
 
 /** Of the way from a layer to the next one, when that has wholly faded in: coz/view.py. */
-const FADED_IN = 1 / 3
+export const FADED_IN = 1 / 3
+
+/** From 0 to 1, level at both ends: coz/view.py. */
+export const smooth = (t) => t * t * (3 - 2 * t)
 
 /** Two layers nearer in size than this are one. */
 const SAME = 1.001
@@ -74,7 +77,7 @@ export function opacity(layers, layer, view, size) {
   if (!layer) return 1
   // A first frame that was reduced: the source itself is the finer picture of the same.
   if (layer === 1 && layers[1].kx > layers[0].kx * SAME) return 0
-  return Math.min(Math.max(progress(layers, layer, view, size) / FADED_IN, 0), 1)
+  return smooth(Math.min(Math.max(progress(layers, layer, view, size) / FADED_IN, 0), 1))
 }
 
 /** Edges of a layer on a screen of that size. */
@@ -143,7 +146,7 @@ export function movedBy(layers, view, size, dx, dy) {
   return limited(layers, { ...view, x: view.x - dx * unit, y: view.y - dy * unit }, size)
 }
 
-/** The view at time t (0..1) of a flight at constant speed: coz/view.py, _between. */
+/** The view at time t (0..1) of a flight at constant speed: coz/view.py, _Axis. */
 export function between(start, end, t) {
   const span = start.span ** (1 - t) * end.span ** t
   const same = Math.abs(start.span / end.span - 1) < 1e-6

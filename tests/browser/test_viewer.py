@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from coz.geometry import Window
+from coz.view import FADE, FEATHER, Zoom, smooth
 from tools.frontend import post
 from tools.workflow import TEMPLATE
 
@@ -663,6 +664,34 @@ def test_places_are_the_chains(editor, viewer, make_chain, shape):
         assert place == pytest.approx(window, rel=1e-9, abs=1e-9)
         assert factors == pytest.approx(chain.magnification(layer), rel=1e-9)
         assert again == pytest.approx(0, abs=1e-6)  # pixels of a 600 x 400 screen
+
+def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
+    times = [k / 60 for k in range(61)]
+    chain = make_chain(steps=3, scale=3.2, size=64, height=300, width=300, center=(0.3, 0.9))
+    zoom = Zoom(chain, 400, 400)
+    deepest = len(chain.frames) - 1
+    ends = [zoom.view(deepest, t) for t in times]
+    views = [
+        {"x": view.x + view.width / 2, "y": view.y + view.height / 2, "span": view.width}
+        for view in ends
+    ]
+    constants, eased, faded = editor.run(
+        """async ([record, views, times]) => {
+            const {FEATHER} = await import('/extensions/chain-of-zoom/viewer/draw.js')
+            const {FADED_IN, layersOf, opacity, smooth} =
+                await import('/extensions/chain-of-zoom/viewer/places.js')
+            const layers = layersOf(record), size = {width: 400, height: 400}
+            return [[FEATHER, FADED_IN], times.map(smooth), views.map(view =>
+                layers.slice(1).map((_, i) => opacity(layers, i + 1, view, size)))]
+        }""",
+        [json.loads(chain.to_json()), views, times],
+    )
+    assert constants == [FEATHER, FADE]
+    assert eased == pytest.approx([smooth(t) for t in times])
+    for t, opacities in zip(times, faded, strict=True):
+        weights = [zoom.weight(layer, zoom.view(layer, t)) for layer in range(1, deepest + 1)]
+        assert opacities == pytest.approx(weights, abs=1e-6)
+
 
 
 def test_it_is_found_again_after_a_reload(editor, show):
