@@ -5,6 +5,7 @@ import { giveReturnedOutputs } from "./outputs.js"
 import { attachPicker } from "./picker.js"
 import { attachPrefix } from "./prefix.js"
 import { attachReport } from "./report.js"
+import { watchSaves } from "./saved.js"
 import { attachViewer, listenToServer, outputsReturned } from "./viewer.js"
 
 app.registerExtension({
@@ -18,6 +19,7 @@ app.registerExtension({
     attachViewer(node)
     attachReport(node)
     attachPrefix(node)
+    watchSaves(node)
     attachClosing(node)
   },
   onNodeOutputsUpdated() {

@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { allGraphs } from "./graph.js"
+import { after } from "./hook.js"
 
 /** The newest runs among which one of this workflow is looked for. */
 const NEWEST = 32
@@ -68,9 +69,9 @@ const receivers = new WeakMap()
  */
 export function receiveOutputs(node, key, receive) {
   receivers.set(node, [...(receivers.get(node) ?? []), receive])
-  chain(node, "onExecuted", receive)
+  after(node, "onExecuted", receive)
   // A workflow was loaded: a moment later its node knows its id.
-  chain(node, "onConfigure", () => {
+  after(node, "onConfigure", () => {
     setTimeout(async () => {
       if (!node.graph) return // removed since
       const output = keptOutput(node) ?? (await pastOutput(node, key))
@@ -85,19 +86,6 @@ export function giveReturnedOutputs() {
   for (const { nodes } of allGraphs())
     for (const node of nodes)
       for (const receive of receivers.get(node) ?? []) receive(keptOutput(node))
-}
-
-/**
- * @param {any} node
- * @param {string} name of a method that the frontend calls
- * @param {(...values: any[]) => void} act after it
- */
-function chain(node, name, act) {
-  const before = node[name]
-  node[name] = function (...values) {
-    before?.apply(this, values)
-    act(...values)
-  }
 }
 
 /** @param {File} file */

@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { allGraphs } from "./graph.js"
+import { after } from "./hook.js"
 import { keptOutput, pastOutput } from "./outputs.js"
 import { Viewer } from "./viewer/viewer.js"
 
@@ -26,17 +27,10 @@ export function attachViewer(node) {
   widget.serialize = false
   node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
-  const chained = (name, act) => {
-    const before = node[name]
-    node[name] = function (...values) {
-      before?.apply(this, values)
-      act(...values)
-    }
-  }
-  chained("onExecuted", (output) => viewer.receive(output))
-  chained("onRemoved", () => viewer.close())
+  after(node, "onExecuted", (output) => viewer.receive(output))
+  after(node, "onRemoved", () => viewer.close())
   // A workflow was loaded: a moment later its node knows its id.
-  chained("onConfigure", () => {
+  after(node, "onConfigure", () => {
     setTimeout(async () => {
       if (!node.graph) return // removed since
       viewer.receive(keptOutput(node))

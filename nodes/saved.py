@@ -40,7 +40,8 @@ def chain_folder(name: str | None) -> Path:
     """The folder of a saved chain, by its path below the output folder."""
     if not name:
         raise ValueError(
-            "no chain is chosen. Save one with CoZ Save Chain, then press R and choose it"
+            "no chain is chosen: folder is not set. Run CoZ Save Chain once, then choose its chain "
+            "there; press R to find those that came in another way"
         )
     folder = output_folder() / str(name)
     if "\0" in str(name) or not is_below_output(folder):
@@ -126,7 +127,9 @@ class CoZLoadChain(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=saved_chains(output_folder()),
-                    tooltip="A folder below the output folder with a chain.json, the newest first. R looks for new ones.",
+                    tooltip="A folder below the output folder with a chain.json, the newest first. "
+                    "CoZ Save Chain adds to the list at once, R looks for others.",
+                    optional=True,  # so that the words of an empty list are ours
                 )
             ],
             outputs=[
@@ -148,11 +151,11 @@ class CoZLoadChain(io.ComfyNode):
             return str(error)
 
     @classmethod
-    def fingerprint_inputs(cls, folder):
+    def fingerprint_inputs(cls, folder=None):
         return folder and state_of(chain_folder(folder))
 
     @classmethod
-    def execute(cls, folder) -> io.NodeOutput:
+    def execute(cls, folder=None) -> io.NodeOutput:
         chain = read_chain(chain_folder(folder))
         device = comfy.model_management.intermediate_device()
         chain = replace(chain, frames=tuple(frame.to(device) for frame in chain.frames))

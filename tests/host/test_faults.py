@@ -242,7 +242,7 @@ def test_a_killed_server_leaves_what_was_saved(host, chains, expected, place, ca
     queue = host.get("queue")
     assert queue == {"queue_running": [], "queue_pending": []}
     info = host.get("object_info/CoZLoadChain")
-    listed = info["CoZLoadChain"]["input"]["required"]["folder"][1]["options"]
+    listed = info["CoZLoadChain"]["input"]["optional"]["folder"][1]["options"]
     assert sorted(listed) == sorted(path.parent.name for path in before if path.suffix == ".json")
     for name in listed:
         read_chain(host.folder / "output" / name)

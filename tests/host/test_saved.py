@@ -193,7 +193,7 @@ def test_a_chain_newer_than_the_page_is_accepted(output, executor):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "no chain is chosen. Save one with CoZ Save Chain, then press R"),
+        ("", "no chain is chosen: folder is not set. Run CoZ Save Chain once, then choose"),
         ("gone_00001_", "there is no saved chain 'gone_00001_' in"),
         ("../secret", "'../secret' is not below the output folder"),
         ("linked", "'linked' is not below the output folder"),
@@ -220,7 +220,7 @@ def test_a_folder_that_is_none_of_ours_is_refused(output, executor, name, messag
 
 def test_without_any_chain_the_node_is_there(output, node):
     assert folders(node) == []
-    assert node("CoZLoadChain").INPUT_TYPES()["required"]["folder"][1]["options"] == []
+    assert node("CoZLoadChain").INPUT_TYPES()["optional"]["folder"][1]["options"] == []
 
 
 @pytest.mark.parametrize("prefix", ["..", "a/../../b", "/tmp/x", "CON/x", "a./b", "", "linked/x"])
@@ -305,7 +305,7 @@ def test_through_the_server(server):
         assert (shown.format, shown.size) == ("WEBP", (64, 64))
         assert difference(*(picture(server, file) for file in (image, preview))) <= 1
     info = json.loads(fetch(server, "object_info/CoZLoadChain"))
-    assert place in info["CoZLoadChain"]["input"]["required"]["folder"][1]["options"]
+    assert place in info["CoZLoadChain"]["input"]["optional"]["folder"][1]["options"]
     load = {
         "load": {"class_type": "CoZLoadChain", "inputs": {"folder": place}},
         "prompts": {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}},
@@ -317,4 +317,7 @@ def test_through_the_server(server):
         assert difference(*(picture(server, file) for file in (image, preview))) <= 1
     load["load"]["inputs"]["folder"] = "../user"
     with pytest.raises(PromptError, match="is not below the output folder"):
+        run_prompt(server, load)
+    del load["load"]["inputs"]["folder"]  # what the page sends where its list is empty
+    with pytest.raises(PromptError, match=r"no chain is chosen: folder is not set\. Run CoZ Save"):
         run_prompt(server, load)

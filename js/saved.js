@@ -1,0 +1,31 @@
+// @ts-check
+// CoZ Load Chain: its list has what CoZ Save Chain saves, at once.
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { allGraphs } from "./graph.js"
+import { after } from "./hook.js"
+
+const TYPE = "CoZLoadChain"
+
+/** @param {any} node */
+export function watchSaves(node) {
+  if (node.comfyClass === "CoZSaveChain") after(node, "onExecuted", refresh)
+}
+
+/** What the frontend does with all nodes when R is pressed. */
+async function refresh() {
+  const answer = await api.fetchApi(`/object_info/${TYPE}`)
+  if (!answer.ok) return
+  const { [TYPE]: definition } = await answer.json()
+  await app.registerNodeDef(TYPE, definition)
+  const [type, options] = definition.input.optional.folder
+  const names = Array.isArray(type) ? type : options.options
+  for (const { nodes } of allGraphs())
+    for (const node of nodes) {
+      if (node.comfyClass !== TYPE) continue
+      const widget = node.widgets.find((/** @type {any} */ { name }) => name === "folder")
+      widget.options.values = names
+      widget.value ||= names[0] // the list was empty
+    }
+  app.canvas.setDirty(true, true)
+}
