@@ -1,6 +1,7 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { attachClosing, giveWayToProgress } from "./closing.js"
+import { keepHeight } from "./height.js"
 import { giveReturnedOutputs } from "./outputs.js"
 import { attachPicker } from "./picker.js"
 import { attachPrefix } from "./prefix.js"
@@ -20,6 +21,7 @@ app.registerExtension({
     attachReport(node)
     attachPrefix(node)
     watchSaves(node)
+    keepHeight(node)
     attachClosing(node)
   },
   onNodeOutputsUpdated() {

@@ -1,0 +1,55 @@
+"""The height of a node after undo."""
+
+import json
+
+from tools.workflow import TEMPLATE
+
+from .picker import LOOP, run_it, wait_for_picture
+
+
+def node(node_type):
+    return f"app.graph.nodes.find(({{type}}) => type === '{node_type}')"
+
+
+def test_the_frames_stay_inside_the_node_after_undo(editor):
+    editor.use_renderer("classic")
+    workflow = json.loads(TEMPLATE.read_text("utf-8"))
+    editor.run("workflow => app.loadGraphData(workflow)", workflow)
+    editor.run(
+        f"""() => {{
+            const loop = {node(LOOP)}
+            for (const [name, value] of [['size', 64], ['steps', 2]])
+                loop.widgets.find(widget => widget.name === name).value = value
+            app.canvas.ds.scale = 0.6
+            app.canvas.ds.offset = [-loop.pos[0] + 300, -loop.pos[1] + 150]
+            app.canvas.setDirty(true, true)
+        }}"""
+    )
+    box = wait_for_picture(editor, 512, 512)
+    run_it(editor)
+    editor.page.wait_for_function(f"{node(LOOP)}.imgs?.length === 3")
+    editor.page.wait_for_timeout(500)
+    editor.page.mouse.click(box[0] + 0.7 * box[2], box[1] + 0.5 * box[3])
+    editor.page.wait_for_timeout(500)
+    # Each time that the loop is drawn: its height then, and where its frames end.
+    editor.run(
+        """() => {
+            const seen = window.drawnLoops = [], draw = app.canvas.drawNode
+            app.canvas.drawNode = function (node, context) {
+                const height = node.size[1]
+                draw.call(this, node, context)
+                if (node.type === 'CoZChainLoop' && node.imageRects?.length)
+                    seen.push([height, Math.max(...node.imageRects.map(([, y, , h]) => y + h))])
+            }
+        }"""
+    )
+    editor.page.keyboard.press("Control+z")
+    editor.page.wait_for_function(
+        f"{node(LOOP)}.imgs?.length === 3 && window.drawnLoops.length && {node(LOOP)}.widgets"
+        ".find(({name}) => name === 'center_x').value < 0.5"
+    )
+    editor.page.wait_for_timeout(500)
+    seen = editor.run("window.drawnLoops")
+    editor.screenshot("loop-after-undo")
+    editor.run("() => { delete app.canvas.drawNode }")
+    assert all(end <= height for height, end in seen), seen
