@@ -23,6 +23,10 @@ export const locator = (node) =>
 /** What the frontend has kept of a node's last run. @param {any} node */
 export const keptOutput = (node) => app.nodeOutputs?.[locator(node)]
 
+/** Whether the workflow has a node of that type and id. @param {string} id @param {string} type */
+const isInUse = (id, type) =>
+  allGraphs().some(({ nodes }) => nodes.some((node) => node.type === type && String(node.id) === id))
+
 /**
  * What the server's history has of it: after the page was loaded anew.
  *
@@ -32,12 +36,20 @@ export const keptOutput = (node) => app.nodeOutputs?.[locator(node)]
 export async function pastOutput(node, key) {
   for (const { prompt, outputs, meta } of await pastRuns()) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== app.rootGraph.id) continue
+    const left = new Map()
     // A loop that ran once for each picture of a list has several: the last one, as on the page.
     for (const [id, output] of Object.entries(outputs).reverse()) {
+      if (!output[key]) continue
+      const whole = meta?.[id]?.display_node ?? id
       // In a subgraph the ids of the nodes around it stand before, in either form.
-      const shownOn = (meta?.[id]?.display_node ?? id).split(":").at(-1)
-      if (output[key] && shownOn === String(node.id)) return output
+      const shownOn = whole.split(":").at(-1)
+      if (shownOn === String(node.id)) return output
+      const isLeft = prompt[2][whole]?.class_type === node.type && !isInUse(shownOn, node.type)
+      if (isLeft && !left.has(whole)) left.set(whole, output)
     }
+    // Its id is new where it was taken out of a subgraph, or put into one.
+    const isNew = !Object.keys(prompt[2]).some((id) => id.split(":").at(-1) === String(node.id))
+    if (isNew && left.size === 1) return left.values().next().value
   }
   return null
 }
