@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -97,6 +98,28 @@ def test_nothing_overlaps_in_a_bundled_workflow():
         for i, (left, top, right, bottom) in enumerate(boxes):
             for x0, y0, x1, y1 in boxes[:i]:
                 assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
+
+
+LISTED = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx", ".gguf")
+"""What the frontends 1.47 and 1.58 list as missing."""
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_each_file_of_the_sr_lora_has_its_address(path):
+    nodes = json.loads(path.read_text("utf-8"))["nodes"]
+    notes = "".join(n["widgets_values"][0] for n in nodes if n["type"] == "MarkdownNote")
+    for node in nodes:
+        if node["type"] != "CoZLoadSRLoRA":
+            continue
+        models = {model["name"]: model for model in node["properties"]["models"]}
+        assert [*models] == node["widgets_values"][:2]
+        for name, model in models.items():
+            assert model["url"].endswith(f"/{name}")
+            if name.endswith(LISTED) or "step by step" in path.stem:  # which refers to template 4
+                continue
+            assert f"[{name}]({model['url']})" in notes
+            assert f"{name} is not among ComfyUI's missing models" in notes
+            assert f"{Path(name).stem}.safetensors" in notes
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,7 @@ def test_missing_models_are_named_with_what_to_do(editor):
     )
     assert missing == [
         "checkpoints/sd3_medium_incl_clips_t5xxlfp8.safetensors",
+        "loras/model_20001.pkl",
         "vae/vae_encoder_20001.pt",
     ]
 
