@@ -3,6 +3,7 @@
 // text when the run ends.
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { leaveToGraph, scrolls } from "./canvas.js"
 import { receiveOutputs } from "./outputs.js"
 
 const KEY = "coz_text"
@@ -81,9 +82,5 @@ function draw(node, texts) {
   })
   widget.serialize = false
   new ResizeObserver(() => app.canvas.setDirty(true, true)).observe(root)
-  root.addEventListener("wheel", (event) => {
-    const scrolls = root.scrollHeight > root.clientHeight && !event.ctrlKey
-    // Nodes 2.0 hand the wheel to the canvas themselves.
-    if (!scrolls && !globalThis.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event)
-  })
+  leaveToGraph(root, scrolls)
 }

@@ -1,6 +1,7 @@
 // @ts-check
 // The target picker: the connected picture on the node, with the windows that will be cut from it.
 import { app } from "../../scripts/app.js"
+import { leaveToGraph } from "./canvas.js"
 import { feederOf, setTarget, targetInput, widgetOf } from "./graph.js"
 import { texts } from "./language.js"
 import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
@@ -227,8 +228,8 @@ export function attachPicker(node) {
       ((event.clientY - rect.top) * zoom - box.y) / box.height,
     )
   }
+  leaveToGraph(root)
   root.addEventListener("pointerdown", (event) => {
-    if (event.button === 1) app.canvas.processMouseDown(event)
     if (!event.isPrimary && root.hasPointerCapture(pointer)) {
       held = null // a pinch: the graph's
       root.releasePointerCapture(pointer)
@@ -241,17 +242,9 @@ export function attachPicker(node) {
     pick(event)
   })
   root.addEventListener("pointermove", (event) => {
-    if (event.buttons & 4) app.canvas.processMouseMove(event)
     if (root.hasPointerCapture(event.pointerId)) pick(event)
   })
-  root.addEventListener("pointerup", (event) => {
-    if (event.button === 1) app.canvas.processMouseUp(event)
-  })
   root.addEventListener("lostpointercapture", letGo)
-  root.addEventListener("wheel", (event) => {
-    // Nodes 2.0 hand the wheel to the canvas themselves.
-    if (!globalThis.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event)
-  })
   root.addEventListener("keydown", (event) => {
     const direction = KEYS[/** @type {keyof KEYS} */ (event.key)]
     if (!direction) letGo() // it may be the key that runs the workflow

@@ -1,5 +1,6 @@
 // @ts-check
 // CoZ Chain Report: its table, on the node.
+import { leaveToGraph, scrolls } from "./canvas.js"
 import { receiveOutputs } from "./outputs.js"
 
 const TYPE = "CoZMeasure"
@@ -24,6 +25,7 @@ export function attachReport(node) {
   const style = document.createElement("style")
   style.textContent = STYLE
   root.attachShadow({ mode: "open" }).append(style, content)
+  leaveToGraph(root, scrolls)
   const widget = node.addDOMWidget("report", "COZ_REPORT", root, {
     serialize: false,
     hideInPanel: true,

@@ -1,4 +1,5 @@
 // @ts-check
+import { leaveToGraph } from "../canvas.js"
 
 /** Zoom of one notch of a mouse wheel (100 units), and of a pinch on a trackpad, per unit. */
 const WHEEL = 0.0025
@@ -61,7 +62,7 @@ export function listen(root, canvas, on) {
 
   const wheel = (event) => {
     if (!isOurs(event)) return
-    if (event.composedPath().some(isScrolled)) return event.stopPropagation()
+    if (isOverText(event)) return event.stopPropagation()
     event.preventDefault()
     event.stopPropagation()
     const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE : 1
@@ -70,8 +71,10 @@ export function listen(root, canvas, on) {
     on.end()
   }
   const touch = (event) => isOurs(event) && event.stopPropagation()
-  const isScrolled = ({ className, scrollHeight, clientHeight }) =>
-    className === "prompt" && scrollHeight > clientHeight
+  const isOverText = (event) => {
+    const prompt = event.composedPath().find(({ className }) => className === "prompt")
+    return prompt?.scrollHeight > prompt?.clientHeight
+  }
   const isOurs = (event) => event.composedPath().includes(root)
 
   // In front of everything else, as the graph would zoom with our pinches; and only with focus, so
@@ -82,6 +85,7 @@ export function listen(root, canvas, on) {
     root.addEventListener("focusin", () => window.addEventListener(type, act, first))
     root.addEventListener("focusout", () => window.removeEventListener(type, act, first))
   }
+  leaveToGraph(root, isOverText)
 
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !on.key(event.key)) return

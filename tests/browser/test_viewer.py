@@ -483,8 +483,7 @@ def test_a_wheel_without_focus_is_the_graphs(editor, show, renderer):
     editor.page.mouse.wheel(0, -100)
     editor.page.wait_for_timeout(200)
     expect(viewer.locator(".label")).to_contain_text(re.compile("^4x "))
-    if renderer == "vue":  # in the classic renderer the host does nothing with it
-        assert editor.run("app.canvas.ds.scale") != scale
+    assert editor.run("app.canvas.ds.scale") != scale
     editor.run(
         "scale => { app.canvas.ds.scale = scale; app.canvas.ds.offset = [-2700, 100] }", scale
     )
@@ -665,6 +664,7 @@ def test_places_are_the_chains(editor, viewer, make_chain, shape):
         assert factors == pytest.approx(chain.magnification(layer), rel=1e-9)
         assert again == pytest.approx(0, abs=1e-6)  # pixels of a 600 x 400 screen
 
+
 def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
     times = [k / 60 for k in range(61)]
     chain = make_chain(steps=3, scale=3.2, size=64, height=300, width=300, center=(0.3, 0.9))
@@ -691,7 +691,6 @@ def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
     for t, opacities in zip(times, faded, strict=True):
         weights = [zoom.weight(layer, zoom.view(layer, t)) for layer in range(1, deepest + 1)]
         assert opacities == pytest.approx(weights, abs=1e-6)
-
 
 
 def test_it_is_found_again_after_a_reload(editor, show):

@@ -1,0 +1,31 @@
+// @ts-check
+// What a widget of ours leaves to the graph under it.
+import { app } from "../../scripts/app.js"
+
+/**
+ * Hands the graph the wheel and a drag with the middle button. In the classic renderer the widget
+ * hides the graph from both; Nodes 2.0 hand on the wheel themselves.
+ *
+ * @param {HTMLElement} root
+ * @param {(event: WheelEvent) => boolean} [keeps]  Whether a wheel stays the widget's.
+ */
+export function leaveToGraph(root, keeps = () => false) {
+  root.addEventListener("pointerdown", (event) => {
+    if (event.button === 1) app.canvas.processMouseDown(event)
+  })
+  root.addEventListener("pointermove", (event) => {
+    if (event.buttons & 4) app.canvas.processMouseMove(event)
+  })
+  root.addEventListener("pointerup", (event) => {
+    if (event.button === 1) app.canvas.processMouseUp(event)
+  })
+  root.addEventListener("wheel", (event) => {
+    if (!globalThis.LiteGraph.vueNodesMode && !keeps(event)) app.canvas.processMouseWheel(event)
+  })
+}
+
+/** Whether a wheel scrolls the element that it is over. @param {WheelEvent} event */
+export function scrolls({ currentTarget, deltaY }) {
+  const { scrollHeight, clientHeight, scrollTop } = /** @type {Element} */ (currentTarget)
+  return deltaY < 0 ? scrollTop > 0 : Math.ceil(scrollTop) < scrollHeight - clientHeight
+}
