@@ -28,6 +28,8 @@ export function attachViewer(node) {
   node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
   after(node, "onExecuted", (output) => viewer.receive(output))
+  // Not before: the frontend also makes nodes that never get into a graph, to copy from.
+  after(node, "onAdded", () => viewer.begin())
   after(node, "onRemoved", () => viewer.close())
   // A workflow was loaded: a moment later its node knows its id.
   after(node, "onConfigure", () => {

@@ -16,6 +16,7 @@ const STEADY = 4
  * @param {{zoom: (factor: number, x: number, y: number) => void,
  *   move: (dx: number, dy: number) => void, end: () => void, next: () => void,
  *   key: (key: string) => boolean}} on  Points in pixels of the canvas; ``key``: whether it is ours.
+ * @returns {() => void}  Gives the wheel and the touches back, as when the focus goes.
  */
 export function listen(root, canvas, on) {
   const pointers = new Map()
@@ -32,6 +33,7 @@ export function listen(root, canvas, on) {
     if (event.button) return
     root.focus({ preventScroll: true })
     canvas.setPointerCapture(event.pointerId)
+    if (event.isPrimary) pointers.clear() // no other one is down, whatever was missed
     pointers.set(event.pointerId, pointOf(event))
   })
   canvas.addEventListener("pointermove", (event) => {
@@ -47,7 +49,7 @@ export function listen(root, canvas, on) {
     if (apart(before) && apart(now))
       on.zoom(apart(now) / apart(before), (now.x + other.x) / 2, (now.y + other.y) / 2)
   })
-  for (const type of ["pointerup", "pointercancel"])
+  for (const type of ["pointerup", "pointercancel", "lostpointercapture"])
     canvas.addEventListener(type, (event) => {
       if (pointers.delete(event.pointerId)) on.end()
     })
@@ -81,10 +83,11 @@ export function listen(root, canvas, on) {
   // that a wheel which crosses the node on its way over the graph stays the graph's.
   const first = { capture: true, passive: false }
   const early = { wheel, touchstart: touch, touchmove: touch, touchend: touch }
-  for (const [type, act] of Object.entries(early)) {
-    root.addEventListener("focusin", () => window.addEventListener(type, act, first))
-    root.addEventListener("focusout", () => window.removeEventListener(type, act, first))
-  }
+  const each = Object.entries(early)
+  const take = () => each.forEach(([type, act]) => window.addEventListener(type, act, first))
+  const letGo = () => each.forEach(([type, act]) => window.removeEventListener(type, act, first))
+  root.addEventListener("focusin", take)
+  root.addEventListener("focusout", letGo)
   leaveToGraph(root, isOverText)
 
   root.addEventListener("keydown", (event) => {
@@ -97,4 +100,5 @@ export function listen(root, canvas, on) {
     root.addEventListener(type, (event) => {
       if (!(/** @type {MouseEvent} */ (event).button > 0)) event.stopPropagation()
     })
+  return letGo
 }

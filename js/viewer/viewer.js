@@ -35,10 +35,15 @@ export class Viewer {
     this.bicubic = false
     this.verdicts = new Verdicts()
     this.bar = null
+    this.observer = new ResizeObserver(this.resize)
     this.listen()
-    new ResizeObserver(this.resize).observe(this.panel.stage)
-    window.addEventListener("resize", this.resize) // the browser's zoom leaves the stage its size
     this.say(text("run"), true)
+  }
+
+  /** The node is in a graph now; until ``close``. */
+  begin() {
+    this.observer.observe(this.panel.stage)
+    window.addEventListener("resize", this.resize) // the browser's zoom leaves the stage its size
   }
 
   get size() {
@@ -48,7 +53,7 @@ export class Viewer {
 
   listen() {
     const { root, canvas, buttons } = this.panel
-    listen(root, canvas, {
+    this.letGo = listen(root, canvas, {
       zoom: (factor, x, y) => this.zoom(factor, x, y),
       move: (dx, dy) => this.move(dx, dy),
       end: () => this.remember(),
@@ -289,7 +294,10 @@ export class Viewer {
   }
 
   close() {
+    this.observer.disconnect()
     window.removeEventListener("resize", this.resize)
+    this.letGo()
+    clearTimeout(this.saying)
     this.shown?.pictures.close()
     this.coming?.pictures.close()
     cancelAnimationFrame(this.frame)

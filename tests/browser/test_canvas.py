@@ -3,12 +3,45 @@
 import json
 
 import pytest
+from playwright.sync_api import expect
 
-from .picker import build, chain
+from .picker import build, chain, run_it
 
 RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
+VIEWER = ".coz-viewer"
 SHOWN = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
 REPORT = {"type": "CoZMeasure", "links": {"chain": ["loop", 3]}}
+
+# What is listened to on the window, and the observers at work, by their owners in the pack.
+COUNT = """() => {
+    const held = window.held = {listeners: new Map(), observers: new Set()}
+    const keyOf = (type, act, options) => [type, Boolean(options?.capture ?? options), act]
+    const isOurs = () => new Error().stack.includes('/extensions/chain-of-zoom/')
+    const {addEventListener: add, removeEventListener: remove} = window
+    window.addEventListener = function (type, act, options) {
+        if (isOurs()) held.listeners.set(act, (held.listeners.get(act) ?? new Set()).add(type))
+        return add.call(window, type, act, options)
+    }
+    window.removeEventListener = function (type, act, options) {
+        held.listeners.get(act)?.delete(type)
+        return remove.call(window, type, act, options)
+    }
+    const {ResizeObserver: Real} = window
+    window.ResizeObserver = class extends Real {
+        observe(...values) {
+            if (isOurs()) held.observers.add(this)
+            super.observe(...values)
+        }
+        disconnect() {
+            held.observers.delete(this)
+            super.disconnect()
+        }
+    }
+    window.countHeld = () => ({
+        listeners: [...held.listeners.values()].flatMap(types => [...types]).sort(),
+        observers: held.observers.size,
+    })
+}"""
 
 
 def node(node_type):
@@ -80,3 +113,71 @@ def test_a_wheel_over_a_long_report_scrolls_it_first(editor):
     editor.run(f"() => {{ {widget}.scrollTop = 0 }}")
     editor.page.mouse.wheel(0, -90)
     editor.page.wait_for_function("before => app.canvas.ds.scale > before", arg=before)
+
+
+@RENDERERS
+def test_a_deleted_viewer_listens_no_more(editor, renderer):
+    build(editor, renderer, chain())
+    editor.run(COUNT)
+    try:
+        editor.run(
+            """() => {
+                const viewer = LiteGraph.createNode('CoZZoomViewer')
+                viewer.pos = [900, 0]
+                app.graph.add(viewer)
+                app.canvas.ds.offset = [-800, 130]
+                app.canvas.setDirty(true, true)
+            }"""
+        )
+        viewer = editor.page.locator(VIEWER)
+        expect(viewer).to_be_visible()
+        viewer.focus()
+        assert editor.run("countHeld()") == {
+            "listeners": ["resize", "touchend", "touchmove", "touchstart", "wheel"],
+            "observers": 1,
+        }
+        editor.run(f"() => app.graph.remove({node('CoZZoomViewer')})")
+        expect(viewer).to_have_count(0)
+        assert editor.run("countHeld()") == {"listeners": [], "observers": 0}
+        # Nor one that never got into a graph: the frontend makes such nodes to copy from.
+        editor.run("() => { LiteGraph.createNode('CoZZoomViewer') }")
+        assert editor.run("countHeld()") == {"listeners": [], "observers": 0}
+    finally:
+        editor.reload()  # the window's own methods come back
+
+
+@RENDERERS
+def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
+    build(editor, renderer, chain() | {"viewer": SHOWN})
+    place(editor, "CoZZoomViewer")
+    run_it(editor)
+    viewer = editor.page.locator(VIEWER)
+    label = viewer.locator(".label")
+    expect(label).not_to_be_empty()
+    viewer.get_by_role("button", name="Fly to 2x", exact=True).click()
+    editor.page.wait_for_timeout(1500)
+    before = label.text_content()
+    x, y = middle(viewer.locator("canvas").bounding_box())
+    session = editor.page.context.new_cdp_session(editor.page)
+
+    def touch(kind, *offsets):
+        points = [{"x": x + dx, "y": y, "id": 0} for dx in offsets]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    # Another element takes the finger over, and gets its end.
+    viewer.evaluate(
+        """root => root.addEventListener('pointermove', event => {
+            document.body.setPointerCapture(event.pointerId)
+        }, {capture: true, once: true})"""
+    )
+    touch("touchStart", -40)
+    for dx in (-30, -20, -10):
+        touch("touchMove", dx)
+    touch("touchEnd")
+    touch("touchStart", 0)
+    for dx in (20, 40, 60, 80):
+        touch("touchMove", dx)
+    touch("touchEnd")
+    session.detach()
+    editor.page.wait_for_timeout(200)
+    assert label.text_content() == before
