@@ -260,6 +260,7 @@ export function attachPicker(node) {
   const widget = node.addDOMWidget(NAME, "COZ_TARGET", root, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // the frontend's side panel could only name it
     margin: MARGIN,
     getMinHeight: () => heightAt(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
   })

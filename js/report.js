@@ -28,7 +28,7 @@ export function attachReport(node) {
   leaveToGraph(root, scrolls)
   const widget = node.addDOMWidget("report", "COZ_REPORT", root, {
     serialize: false,
-    hideInPanel: true,
+    hideInPanel: true, // the frontend's side panel could only name it
     getMinHeight: () => MIN_HEIGHT,
   })
   widget.serialize = false

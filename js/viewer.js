@@ -22,6 +22,7 @@ export function attachViewer(node) {
   const widget = node.addDOMWidget("zoom", "COZ_VIEWER", root, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // the frontend's side panel could only name it
     getMinHeight: () => MIN_HEIGHT,
   })
   widget.serialize = false

@@ -48,6 +48,10 @@ def node(node_type):
     return f"app.graph.nodes.find(({{type}}) => type === '{node_type}')"
 
 
+def select(editor, node_type):
+    editor.run(f"() => {{ app.canvas.deselectAll(); app.canvas.selectItems([{node(node_type)}]) }}")
+
+
 def scale(editor):
     return editor.run("app.canvas.ds.scale")
 
@@ -181,3 +185,25 @@ def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
     session.detach()
     editor.page.wait_for_timeout(200)
     assert label.text_content() == before
+
+
+@RENDERERS
+@pytest.mark.parametrize("kind", ["CoZZoomViewer", "CoZMeasure", "CoZFitImage"])
+def test_the_side_panel_lists_no_empty_input(editor, renderer, kind):
+    build(
+        editor,
+        renderer,
+        chain() | {"viewer": SHOWN, "report": REPORT, "fit": {"type": "CoZFitImage"}},
+    )
+    panel = editor.page.get_by_test_id("properties-panel")
+    if not panel.count():
+        editor.page.get_by_label("Toggle properties panel").click()
+    select(editor, kind)
+    editor.page.wait_for_timeout(500)
+    editor.screenshot(f"side-panel-{kind}-{renderer}")
+    title = {"CoZZoomViewer": "CoZ Zoom Viewer", "CoZMeasure": "CoZ Chain Report"}
+    expect(panel).to_contain_text(title.get(kind, "CoZ First Frame"))
+    words = panel.inner_text().splitlines()
+    editor.page.get_by_label("Toggle properties panel").click()
+    assert not {"zoom", "report", "target"} & set(words), words
+    assert ("frame" in words) == (kind == "CoZFitImage")
