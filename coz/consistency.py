@@ -59,10 +59,10 @@ def decibels(agreement: float) -> str:
     return f"{agreement:.1f} dB" if agreement < MOST_DECIBELS else f"over {MOST_DECIBELS} dB"
 
 
-def describe_agreement(agreement: float) -> str:
-    """Say in words how well a step repeats its input, with the dB in brackets."""
+def describe_agreement(agreement: float, compared: str = "its input") -> str:
+    """Say in words how well a step repeats its input, or what else it is compared with, and the dB."""
     words = next((w for least, w in AGREEMENT_WORDS if agreement >= least), "contradicts its input")
-    return f"{words} ({decibels(agreement)})"
+    return f"{words.replace('its input', compared)} ({decibels(agreement)})"
 
 
 def back_project(

@@ -7,14 +7,34 @@ from math import ceil, floor, isnan, nan
 from torch import Tensor
 
 from .chain import ZoomChain
-from .consistency import MOST_DECIBELS, agreement
+from .consistency import AGREEMENT_WORDS, MOST_DECIBELS, agreement, describe_agreement
 from .geometry import Window
 from .metrics import SIDE, color_drift, psnr, sharpness, ssim
+from .real_pixels import (
+    MIN_COMPARED_SIDE_PIXELS,
+    count_real_pixels,
+    describe_real_pixels,
+    is_comparable,
+)
 from .resample import SUPPORT, crop, resize
 from .strip import factor_label
 
-LEAST = 2
-"""Whole pixels of the source along a side, in a frame that is held to them."""
+REAL_SHARE_WORDS = (
+    (1, "nothing in it had to be invented"),
+    (1 / 10**2, "its shapes are real, its fine detail is invented"),
+    (1 / 40**2, "only its coarsest shapes are real, all detail is invented"),
+    (0, "all but a blur of colours is invented"),
+)
+"""From which share of real pixels on what is said of a frame: up to 1x, about 10x, 40x, and beyond."""
+
+REPEATS_DECIBELS, CLOSE_DECIBELS = AGREEMENT_WORDS[0][0], AGREEMENT_WORDS[1][0]
+
+COLOR_DRIFT_WORDS = ((2, "colours stay true"), (6, "colours move a little"))
+"""Up to how many levels of 255 what is said of the colours. A middle grey that moves by 6 levels has
+moved by 2.3 in lightness (CIELAB), the least that most people notice side by side."""
+
+BLURRED_SHARPNESS_SHARE = 1 / 50
+"""A frame is called blurred if its sharpness is below this share of the first frame's."""
 
 SNAP = 1e-6
 """Pixels by which rounding may move a window's edge."""
@@ -74,8 +94,10 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
     """How well a frame, made small again, repeats the source's pixels that lie in its view: in dB.
 
     Only whole pixels count, so that the source need not be resampled; where it is finer than the
-    frame, it is made small instead. NaN where fewer than two by two lie in the view.
+    frame, it is made small instead. NaN where too few lie in the view (``is_comparable``).
     """
+    if not is_comparable(count_real_pixels(chain, layer)):
+        return nan
     source, frame = chain.frames[0], chain.frames[layer]
     height, width = frame.shape[-2:]
     x, y, across, down = chain.window_in(layer, 0)
@@ -83,8 +105,6 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
         return psnr(_view(source, Window(x, y, across, down), height, width), frame)
     left, top = ceil(x - SNAP), ceil(y - SNAP)
     right, bottom = floor(x + across + SNAP), floor(y + down + SNAP)
-    if right - left < LEAST or bottom - top < LEAST:
-        return nan
     fx, fy = width / across, height / down
     box = Window((left - x) * fx, (top - y) * fy, (right - left) * fx, (bottom - top) * fy)
     small = _view(frame, box, bottom - top, right - left)
@@ -125,19 +145,86 @@ def reach(chain: ZoomChain, ground_truth: Tensor) -> float:
     return min(full_width / columns * across / width, full_height / rows * down / height)
 
 
+def describe_frame(chain: ZoomChain, layer: int) -> str:
+    """Say in a sentence how much of the photograph a frame shows, and what of it is invented."""
+    real = count_real_pixels(chain, layer)
+    count = describe_real_pixels(real)
+    if real.share >= 1 or is_comparable(real):
+        words = next(words for least, words in REAL_SHARE_WORDS if real.share >= least)
+    elif real.width * real.height < 1:
+        words = "everything in it is invented"
+    else:
+        words = "nearly everything in it is invented"
+    verb = "is" if real.share >= 1 else "shows"
+    return f"The deepest frame ({factor_label(chain, layer)}) {verb} {count}: {words}."
+
+
+def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
+    """Say in two to four short sentences what is good and what is bad of a chain.
+
+    Args:
+        chain: any chain.
+        figures: as ``measure`` gives them, of x_0 and each step.
+    """
+    first, deepest = figures[0], figures[-1]
+    sentences = [describe_frame(chain, deepest.layer)]
+    steps = [f for f in figures[1:] if not isnan(f.input)]
+    if not steps:
+        return " ".join([*sentences, "There is no step to judge."])
+    worst = min(steps, key=lambda f: f.input)
+    if worst.input >= REPEATS_DECIBELS:
+        judged = "Every step repeats its input"
+    else:
+        label = factor_label(chain, worst.layer)
+        judged = f"The weakest step, to {label}, {describe_agreement(worst.input)}"
+    drift = max(f.drift for f in steps)
+    colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colours change visibly")
+    sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 a step).")
+    compared = [f for f in steps if not isnan(f.source)]
+    if compared and compared[-1].source < CLOSE_DECIBELS:
+        label = factor_label(chain, compared[-1].layer)
+        words = describe_agreement(compared[-1].source, "the photograph")
+        sentences.append(f"At {label} the chain {words}.")
+    if deepest.sharpness < first.sharpness * BLURRED_SHARPNESS_SHARE:
+        sentences.append(
+            f"The deepest frame is blurred: sharpness falls from {first.sharpness:.0f} to "
+            f"{deepest.sharpness:.0f}."
+        )
+    return " ".join(sentences)
+
+
 def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | None = None) -> str:
-    """The figures as a Markdown table whose columns are aligned in plain text too, and notes."""
+    """What is good and bad, the figures as a Markdown table, and what each column means.
+
+    The table's columns are aligned in plain text too.
+    """
     columns = [
         ("zoom", [factor_label(chain, f.layer) for f in figures]),
-        ("input dB", [_decibels(f.input, 1) for f in figures]),
-        ("source dB", [_decibels(f.source, 1) for f in figures]),
+        ("real pixels", [describe_real_pixels(count_real_pixels(chain, f.layer)) for f in figures]),
+        ("its input", [_agreement(f.input) for f in figures]),
+        ("the photograph", [_photograph(chain, f) for f in figures]),
         ("PSNR dB", [_decibels(f.psnr, 2) for f in figures]),
         ("SSIM", [_number(f.ssim, 3) for f in figures]),
         ("sharpness", [_number(f.sharpness, 0) for f in figures]),
-        ("drift", [_number(f.drift, 2) for f in figures]),
+        ("colour drift", [_number(f.drift, 2) for f in figures]),
+    ]
+    legend = [
+        "real pixels: how many pixels of the photograph the frame shows. What is finer is invented.",
+        "its input: the step, made small again, beside what it enlarged. "
+        f'"repeats it" ({REPEATS_DECIBELS} dB and more) is good, below {CLOSE_DECIBELS} dB shapes or '
+        "colours have changed. Deeper steps enlarge what is already invented.",
+        "the photograph: the same beside the photograph's own pixels, where at least "
+        f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. It judges nothing finer "
+        "than them.",
+        "PSNR and SSIM: the frame beside the ground truth. Higher is nearer; over "
+        f"{MOST_DECIBELS} dB and 1 are equal to it.",
+        "sharpness: fine light and dark, be it real, invented or noise. Near 0 is blur. Compare it "
+        "along the chain.",
+        "colour drift: how far the step moved the mean colour, in levels of 255. Up to "
+        f"{COLOR_DRIFT_WORDS[0][0]} is not seen, above {COLOR_DRIFT_WORDS[1][0]} is.",
     ]
     if ground_truth is None:
-        del columns[3:5]
+        del columns[4:6], legend[3]
         note = "No ground truth is connected: PSNR and SSIM are not measured."
     else:
         note = f"The ground truth reaches {reach(chain, ground_truth):.3g}x"
@@ -149,7 +236,17 @@ def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | 
     table = [
         "| " + " | ".join(map(str.rjust, line, widths)) + " |" for line in lines
     ]  # the colons of the second line align the columns to the right in Markdown
-    return "\n".join([*table, "", note])
+    return "\n\n".join([describe_chain(chain, figures), "\n".join(table), *legend, note])
+
+
+def _agreement(value: float) -> str:
+    return "-" if isnan(value) else describe_agreement(value, "it")
+
+
+def _photograph(chain: ZoomChain, figures: Figures) -> str:
+    if figures.layer > 1 and not is_comparable(count_real_pixels(chain, figures.layer)):
+        return "too few real pixels"
+    return _agreement(figures.source)
 
 
 def _decibels(value: float, digits: int) -> str:

@@ -4,7 +4,7 @@ import { leaveToGraph, scrolls } from "./canvas.js"
 import { receiveOutputs } from "./outputs.js"
 
 const TYPE = "CoZMeasure"
-const NODE_SIZE = [480, 340]
+const NODE_SIZE = [740, 540]
 const MIN_HEIGHT = 110
 
 const STYLE = `
@@ -13,9 +13,12 @@ const STYLE = `
   table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
   th, td { padding: 2px 5px; text-align: right; white-space: nowrap; }
   th { font-weight: 600; }
-  p + table { margin-top: 12px; }
+  :is(th, td):nth-child(2) { text-align: left; }
   tr + tr { border-top: 1px solid var(--border-color); }
-  p { margin: 6px; color: var(--descrip-text); }`
+  i { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 6px; }
+  p { margin: 6px; color: var(--descrip-text); }
+  p:has(+ table) { font-size: 13px; color: var(--input-text); }
+  p + p:has(+ table) { margin-top: 24px; }`
 
 /** @param {any} node */
 export function attachReport(node) {
@@ -35,23 +38,37 @@ export function attachReport(node) {
   node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
   receiveOutputs(node, "text", (output) => {
-    if (output?.text) content.replaceChildren(...output.text.flatMap(elements))
+    if (!output?.text) return
+    const reports = output.text.flatMap((text, i) => elements(text, output.coz_colors?.[i]))
+    content.replaceChildren(...reports)
   })
 }
 
-/** Of one chain: a Markdown table and lines of text. @param {string} text */
-function elements(text) {
+/**
+ * Of one chain: a Markdown table and lines of text.
+ *
+ * @param {string} text
+ * @param {string[]} [colors] of each frame's real pixels
+ */
+function elements(text, colors) {
   const table = document.createElement("table")
-  const notes = []
+  const shown = []
   for (const line of text.split("\n").filter(Boolean)) {
-    if (!line.startsWith("|")) notes.push(element("p", line))
+    if (!line.startsWith("|")) shown.push(element("p", line))
     else if (!line.startsWith("| -")) {
+      if (!table.rows.length) shown.push(table)
       const row = table.insertRow()
       const cells = line.split("|").slice(1, -1)
       row.append(...cells.map((cell) => element(row.rowIndex ? "td" : "th", cell.trim())))
+      const color = colors?.[row.rowIndex - 1]
+      if (color) {
+        const dot = document.createElement("i")
+        dot.style.background = color
+        row.cells[1].prepend(dot)
+      }
     }
   }
-  return [table, ...notes]
+  return shown
 }
 
 /** @param {string} tag @param {string} text */

@@ -2,8 +2,9 @@ from math import isnan, nan
 
 import comfy.utils
 from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
+from ..coz.real_pixels import count_real_pixels, pick_real_pixels_color
 from ..coz.report import measure, report
 from .collect import Chain
 from .host import SEARCH_ALIASES, to_bchw
@@ -16,8 +17,9 @@ class CoZMeasure(io.ComfyNode):
             node_id="CoZMeasure",
             display_name="CoZ Chain Report",
             category="Chain-of-Zoom/check",
-            description="Measures a chain step by step: how true each step is to what it was made from and to the source, how "
-            "sharp it is, and how far its colours have moved. With the true picture also PSNR and SSIM.",
+            description="Says what is good and bad of a chain, and measures it step by step: how many real pixels each frame "
+            "shows, how true it is to what it was made from and to the source, how sharp it is, and how far its colours have "
+            "moved. With the true picture also PSNR and SSIM.",
             search_aliases=[
                 *SEARCH_ALIASES,
                 "PSNR",
@@ -44,7 +46,8 @@ class CoZMeasure(io.ComfyNode):
             ],
             outputs=[
                 io.String.Output(
-                    "table", tooltip="All figures, a line for each step. The node shows it too."
+                    "table",
+                    tooltip="What is good and bad, all figures, a line for each step, and what they mean. The node shows it too.",
                 ),
                 io.Float.Output(
                     "agreement",
@@ -89,8 +92,17 @@ class CoZMeasure(io.ComfyNode):
             held[-1].ssim if held else nan,
             figures[-1].sharpness,
             max((f.drift for f in steps), default=nan),
-            ui=ui.PreviewText(table),
+            ui={
+                "text": [table],
+                "coz_colors": [[color_of_real_pixels(chain, f.layer) for f in figures]],
+            },
         )
+
+
+def color_of_real_pixels(chain, layer):
+    """In the form of CSS, for the page."""
+    red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
+    return f"rgb({red}, {green}, {blue})"
 
 
 def true_picture(image):

@@ -11,7 +11,16 @@ from coz.chain import ZoomChain
 from coz.consistency import agreement
 from coz.geometry import Target, Window, first_frame, plan_steps
 from coz.metrics import color_drift, psnr, sharpness, ssim
-from coz.report import measure, reach, report, source_agreement, true_view
+from coz.report import (
+    Figures,
+    describe_chain,
+    describe_frame,
+    measure,
+    reach,
+    report,
+    source_agreement,
+    true_view,
+)
 from coz.resample import crop, resize
 from tools.host import ROOT
 from tools.picture import to_frame
@@ -88,13 +97,16 @@ def test_only_whole_pixels_of_the_source_count(photo):
     assert source_agreement(shown(50, 60), 3) < true - 5
 
 
-def test_a_source_with_no_two_pixels_left_is_not_compared(photo):
-    chain = bicubic_chain(photo, size=32, scale=4.0, steps=4)
-    *_, third, last = measure(chain)
-    assert chain.window_in(4, 0).width == 0.5
-    assert math.isnan(third.source)
-    assert math.isnan(last.source)
-    assert math.isfinite(last.input)
+def test_a_view_of_fewer_than_8_x_8_pixels_is_not_compared_with_the_source(photo):
+    chain = bicubic_chain(photo, size=128, scale=4.0, steps=4)
+    assert [chain.window_in(layer, 0).width for layer in (2, 3, 4, 5)] == [32, 8, 2, 0.5]
+    first, *steps = measure(chain)
+    assert [math.isfinite(f.source) for f in steps] == [True, True, False, False]
+    assert all(math.isfinite(f.input) for f in steps)
+    # Whole pixels in it: seven by seven, where it begins in the middle of one.
+    moved = replace(chain, windows=(Window(190.5, 100.5, 128, 128), *chain.windows[1:]))
+    assert math.isfinite(source_agreement(moved, 3))
+    assert report(chain, [first, *steps]).count("too few real pixels |") == 2
 
 
 def test_a_finer_source_is_made_small_instead(photo):
@@ -173,6 +185,29 @@ def test_the_chain_and_the_ground_truth_stay_as_they_are(photo, make_chain):
     assert all(map(torch.equal, (*chain.frames, photo), before))
 
 
+REAL = "real pixels: how many pixels of the photograph the frame shows. What is finer is invented."
+INPUT = (
+    'its input: the step, made small again, beside what it enlarged. "repeats it" (40 dB and more) is '
+    "good, below 30 dB shapes or colours have changed. Deeper steps enlarge what is already invented."
+)
+PHOTOGRAPH = (
+    "the photograph: the same beside the photograph's own pixels, where at least 8 x 8 of them are in "
+    "view. It judges nothing finer than them."
+)
+TRUTH = (
+    "PSNR and SSIM: the frame beside the ground truth. Higher is nearer; over 99 dB and 1 are equal "
+    "to it."
+)
+SHARPNESS = (
+    "sharpness: fine light and dark, be it real, invented or noise. Near 0 is blur. Compare it along "
+    "the chain."
+)
+DRIFT = (
+    "colour drift: how far the step moved the mean colour, in levels of 255. Up to 2 is not seen, "
+    "above 6 is."
+)
+
+
 def test_the_table_without_a_ground_truth(photo):
     chain = bicubic_chain(photo, size=64, scale=4.0, steps=2)
     figures = list(measure(chain))
@@ -182,12 +217,16 @@ def test_the_table_without_a_ground_truth(photo):
         replace(figures[2], input=9.0, source=math.nan, sharpness=0.4, drift=12.0),
     ]
     assert report(chain, made_up).split("\n") == [
-        "| zoom | input dB | source dB | sharpness | drift |",
-        "| ---: | -------: | --------: | --------: | ----: |",
-        "|   1x |        - |         - |      3174 |     - |",
-        "|   4x |     36.9 |       >99 |       710 |  0.14 |",
-        "|  16x |      9.0 |         - |         0 | 12.00 |",
+        "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. The "
+        "weakest step, to 16x, contradicts its input (9.0 dB); colours change visibly (at most 12.0 "
+        "of 255 a step). The deepest frame is blurred: sharpness falls from 3174 to 0.",
         "",
+        "| zoom |         real pixels |                its input |          the photograph | sharpness | colour drift |",
+        "| ---: | ------------------: | -----------------------: | ----------------------: | --------: | -----------: |",
+        "|   1x |            all real |                        - |                       - |      3174 |            - |",
+        "|   4x | 16 x 16 real pixels | is close to it (36.9 dB) | repeats it (over 99 dB) |       710 |         0.14 |",
+        "|  16x |   4 x 4 real pixels |  contradicts it (9.0 dB) |     too few real pixels |         0 |        12.00 |",
+        *["", REAL, "", INPUT, "", PHOTOGRAPH, "", SHARPNESS, "", DRIFT, ""],
         "No ground truth is connected: PSNR and SSIM are not measured.",
     ]
 
@@ -197,17 +236,87 @@ def test_the_table_with_a_ground_truth(photo):
     figures = list(measure(chain, photo))
     made_up = [
         replace(figures[0], psnr=math.inf, ssim=1.0, sharpness=3174),
-        replace(figures[1], input=36.94, source=36.9, psnr=24.728, ssim=0.7414, sharpness=710, drift=0),
-        replace(figures[2], input=9.0, source=8, sharpness=2, drift=0),
+        replace(figures[1], input=46.94, source=24.9, psnr=24.728, ssim=0.7414, sharpness=710, drift=0),
+        replace(figures[2], input=49.0, source=math.nan, sharpness=700, drift=2.5),
     ]  # fmt: skip
     assert report(chain, made_up, photo).split("\n") == [
-        "| zoom | input dB | source dB | PSNR dB |  SSIM | sharpness | drift |",
-        "| ---: | -------: | --------: | ------: | ----: | --------: | ----: |",
-        "|   1x |        - |         - |     >99 | 1.000 |      3174 |     - |",
-        "|   4x |     36.9 |      36.9 |   24.73 | 0.741 |       710 |  0.00 |",
-        "|  16x |      9.0 |       8.0 |       - |     - |         2 |  0.00 |",
+        "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Every "
+        "step repeats its input; colours move a little (at most 2.5 of 255 a step). At 4x the chain "
+        "departs from the photograph (24.9 dB).",
         "",
+        "| zoom |         real pixels |            its input |            the photograph | PSNR dB |  SSIM | sharpness | colour drift |",
+        "| ---: | ------------------: | -------------------: | ------------------------: | ------: | ----: | --------: | -----------: |",
+        "|   1x |            all real |                    - |                         - |     >99 | 1.000 |      3174 |            - |",
+        "|   4x | 16 x 16 real pixels | repeats it (46.9 dB) | departs from it (24.9 dB) |   24.73 | 0.741 |       710 |         0.00 |",
+        "|  16x |   4 x 4 real pixels | repeats it (49.0 dB) |       too few real pixels |       - |     - |       700 |         2.50 |",
+        *["", REAL, "", INPUT, "", PHOTOGRAPH, "", TRUTH, "", SHARPNESS, "", DRIFT, ""],
         "The ground truth reaches 4x: beyond it PSNR and SSIM cannot be measured.",
     ]
     whole = report(chain, made_up[:2], photo)
     assert whole.endswith("\nThe ground truth reaches 4x.")
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "layer", "words"),
+    [
+        (512, 4, 1, "(1x) is all real: nothing in it had to be invented."),
+        (512, 4, 2, "(4x) shows 128 x 128 real pixels: its shapes are real, its fine detail is invented."),
+        (512, 8, 2, "(8x) shows 64 x 64 real pixels: its shapes are real, its fine detail is invented."),
+        (512, 4, 3, "(16x) shows 32 x 32 real pixels: only its coarsest shapes are real, all detail is invented."),
+        (512, 4, 4, "(64x) shows 8 x 8 real pixels: all but a blur of colours is invented."),
+        (512, 4, 5, "(256x) shows 2 x 2 real pixels: nearly everything in it is invented."),
+        (512, 4, 6, "(1024x) shows less than one real pixel: everything in it is invented."),
+        (16, 4, 2, "(4x) shows 4 x 4 real pixels: nearly everything in it is invented."),
+    ],
+)  # fmt: skip
+def test_a_sentence_about_the_deepest_frame(make_chain, size, scale, layer, words):
+    chain = make_chain(1024, 1024, size=size, scale=scale, steps=5, center=(0.5, 0.5))
+    assert describe_frame(chain, layer) == f"The deepest frame {words}"
+
+
+def test_the_sentence_of_a_chain(make_chain):
+    chain = make_chain(1024, 1024, size=512, steps=2)
+    nothing = dict.fromkeys(("input", "source", "psnr", "ssim", "drift"), math.nan)
+    first = Figures(layer=1, sharpness=500, **nothing)
+    steps = [replace(first, layer=k, input=46, source=46, drift=0.4) for k in (2, 3)]
+    deepest = "The deepest frame (16x) shows 32 x 32 real pixels: only its coarsest shapes are real, all detail is invented."
+    kept = "colours stay true (at most 0.4 of 255 a step)."
+    assert describe_chain(chain, [first, *steps]) == (
+        f"{deepest} Every step repeats its input; {kept}"
+    )
+    close = replace(steps[0], input=39.9, source=29.9)
+    assert describe_chain(chain, [first, close, steps[1]]) == (
+        f"{deepest} The weakest step, to 4x, is close to its input (39.9 dB); {kept}"
+    )  # the deepest that can be compared repeats the photograph
+    blurred = replace(steps[1], sharpness=9.9, source=12)
+    assert describe_chain(chain, [first, steps[0], blurred]) == (
+        f"{deepest} Every step repeats its input; {kept} At 16x the chain contradicts the photograph "
+        "(12.0 dB). The deepest frame is blurred: sharpness falls from 500 to 10."
+    )
+    # Nothing known of the steps, no steps, no sharpness.
+    none = "There is no step to judge."
+    assert describe_chain(chain, [first, replace(first, layer=3)]) == f"{deepest} {none}"
+    alone = "The deepest frame (1x) is all real: nothing in it had to be invented."
+    for sharpness_of_x_0 in (500, math.nan):
+        figures = [replace(first, sharpness=sharpness_of_x_0)]
+        assert describe_chain(chain, figures) == f"{alone} {none}"
+
+
+def test_sixteen_steps_far_below_a_pixel(make_chain):
+    chain = make_chain(64, 64, size=16, steps=16, scale=8.0)
+    text = report(chain, list(measure(chain)))
+    assert "shows less than one real pixel: everything in it is invented." in text
+    rows = [line for line in text.split("\n") if line.startswith("|")][2:]
+    assert [row.split("|")[2].strip() for row in rows] == [
+        "all real", "2 x 2 real pixels", *["less than one real pixel"] * 15
+    ]  # fmt: skip
+    assert [row.split("|")[4].strip() for row in rows] == ["-", *["too few real pixels"] * 16]
+
+
+def test_thin_and_tiny_pictures_are_reported(photo):
+    for height, width in ((1, 1), (1, 512), (512, 3)):
+        source = photo[..., :height, :width]
+        chain = bicubic_chain(source, size=64, steps=1)
+        text = report(chain, list(measure(chain)))
+        assert text.count("too few real pixels") == 1
+        assert "nan" not in text

@@ -2,6 +2,7 @@
 
 import pytest
 
+from coz.real_pixels import pick_real_pixels_color
 from tools.help_pictures import BUILD, FOCUS, RUN
 
 NODES = {
@@ -25,9 +26,15 @@ TABLE = """() => {
         heads: root.shadowRoot.querySelectorAll('th').length,
         cells: rows.map(row => [...row.cells].map(cell => cell.textContent)),
         notes: [...root.shadowRoot.querySelectorAll('p')].map(note => note.textContent),
+        parts: [...root.shadowRoot.querySelectorAll('p, table')].map(part => part.tagName).join(' '),
+        dots: rows.map(row => row.cells[1].firstElementChild?.style.background),
     }
 }"""
-NAMES = ["zoom", "input dB", "source dB", "PSNR dB", "SSIM", "sharpness", "drift"]
+NAMES = [
+    "zoom", "real pixels", "its input", "the photograph", "PSNR dB", "SSIM", "sharpness",
+    "colour drift",
+]  # fmt: skip
+COLORS = [f"rgb{pick_real_pixels_color(16.0**-k)}" for k in range(3)]
 
 
 @pytest.fixture
@@ -43,10 +50,18 @@ def test_the_table_stands_on_the_node(editor, graph):
     shown = editor.run(TABLE)
     assert shown["cells"][0] == NAMES
     assert [row[0] for row in shown["cells"][1:]] == ["1x", "4x", "16x"]
-    assert shown["cells"][1][3:5] == [">99", "1.000"]  # the source itself
-    assert shown["notes"] == [
-        "The ground truth reaches 1x: beyond it PSNR and SSIM cannot be measured."
-    ]
+    assert [row[1] for row in shown["cells"][1:]] == [
+        "all real", "16 x 16 real pixels", "4 x 4 real pixels"
+    ]  # fmt: skip
+    assert shown["dots"] == [None, *COLORS]
+    assert shown["cells"][1][4:6] == [">99", "1.000"]  # the source itself
+    assert shown["cells"][3][3] == "too few real pixels"
+    assert shown["parts"] == "P TABLE" + 7 * " P"
+    assert shown["notes"][0].startswith("The deepest frame (16x) shows 4 x 4 real pixels: ")
+    assert [note.split(":")[0] for note in shown["notes"][1:]] == [
+        "real pixels", "its input", "the photograph", "PSNR and SSIM", "sharpness", "colour drift",
+        "The ground truth reaches 1x",
+    ]  # fmt: skip
     editor.use_renderer("vue")
     editor.show_all()
     editor.screenshot("report")
@@ -55,7 +70,7 @@ def test_the_table_stands_on_the_node(editor, graph):
     editor.page.wait_for_timeout(1000)  # the frontend keeps the workflow a moment later
     editor.reload()
     editor.page.wait_for_function(f"({TABLE})().cells.length === 4")
-    assert editor.run(TABLE)["cells"] == shown["cells"]
+    assert editor.run(TABLE) == shown
 
 
 def test_each_of_several_chains_has_its_table(editor, graph):
@@ -77,7 +92,8 @@ def test_each_of_several_chains_has_its_table(editor, graph):
     firsts = [row[0] for row in shown["cells"]]
     assert firsts == ["zoom", "1x", "4x", "16x"] * 2
     assert shown["heads"] == 2 * len(NAMES)
-    assert len(shown["notes"]) == 2
+    assert shown["dots"] == [None, *COLORS] * 2
+    assert shown["parts"] == " ".join(["P TABLE" + 7 * " P"] * 2)
     editor.run(FOCUS, [[str(ids["report"])], 100])
     editor.page.wait_for_timeout(800)
     editor.screenshot("report-list")

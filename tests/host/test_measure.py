@@ -9,6 +9,7 @@ import torch
 from coz.chain import ZoomChain
 from coz.folder import write_chain
 from coz.geometry import Window
+from coz.real_pixels import pick_real_pixels_color
 from coz.report import measure, report
 
 from .prompts import chain_prompt
@@ -63,7 +64,9 @@ def test_outputs_and_table_are_cozs(executor, measured):
     assert kept["color_drift"] == max(f.drift for f in steps)
     assert 15 < kept["psnr"] < 45
     assert "The ground truth reaches 4x: beyond it" in kept["table"]
-    assert host.ui("report") == {"text": [kept["table"]]}
+    shares = [1, 1 / 4, 1 / 16, 1 / 64]
+    colors = [f"rgb{pick_real_pixels_color(share)}" for share in shares]
+    assert host.ui("report") == {"text": [kept["table"]], "coz_colors": [colors]}
     assert [round(a, 1) for a in kept["chain"].agreements] == [round(f.input, 1) for f in steps]
 
 
@@ -81,7 +84,7 @@ def test_without_a_ground_truth_and_with_nothing_connected(executor, measured):
     for cache in ("LRU", "RAM_PRESSURE", "NONE"):
         host = executor(cache)
         assert "report" in host.run(alone, "report")
-        assert host.ui("report") == {"text": [kept["table"]]}
+        assert host.ui("report")["text"] == [kept["table"]]
 
 
 def test_each_chain_of_a_list_has_its_own_table(executor, measured):
@@ -96,7 +99,8 @@ def test_each_chain_of_a_list_has_its_own_table(executor, measured):
     host = executor("CLASSIC")
     host.run(prompt, "keep")
     true, inverted = measured
-    assert host.ui("report") == {"text": [true["table"], inverted["table"]]}
+    assert host.ui("report")["text"] == [true["table"], inverted["table"]]
+    assert list(map(len, host.ui("report")["coz_colors"])) == [2, 2]
     assert true["psnr"] > 20 > 10 > inverted["psnr"]
 
 
@@ -145,7 +149,8 @@ def test_half_precision_and_transparency_are_taken(node, make_chain):
 def test_a_chain_of_no_steps_has_its_first_frame(node, make_chain):
     chain = make_chain(steps=0)
     table, *figures, sharpness, drift = node("CoZMeasure").execute(chain).result
-    assert [line.split()[1] for line in table.split("\n")[:3]] == ["zoom", "---:", "1x"]
+    assert [line.split()[1] for line in table.split("\n")[2:5]] == ["zoom", "---:", "1x"]
+    assert table.split("\n")[0].endswith(" There is no step to judge.")
     assert all(map(math.isnan, [*figures, drift]))
     assert sharpness > 0
 
