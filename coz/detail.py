@@ -28,6 +28,13 @@ ROUNDING = 1 / 255**2 / 12
 """Variance that eight bits add to a picture: most of what an enlarged photograph has of its finest
 structures."""
 
+INVENTED_HEAT = 0.5**0.5
+"""Value of ``invented_map`` from which a place counts as invented: there the new structure is as strong
+as what the source holds."""
+
+INVENTED_WORDS = ((0.9, "nearly all"), (0.5, "most"), (0.1, "part"), (0.01, "little"))
+"""From which share on what is said of it."""
+
 LEAST_BAND = 4
 """Pixels of the short side below which a picture has no further octave."""
 
@@ -153,6 +160,17 @@ def percent(share: float) -> str:
     """For a person: 12 %, and one decimal below ten."""
     value = 100 * share
     return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %"
+
+
+def measure_invented_area(heat: Tensor) -> float:
+    """Return the share of an ``invented_map``'s area that counts as invented (``INVENTED_HEAT``)."""
+    return float((heat >= INVENTED_HEAT).float().mean())
+
+
+def describe_invented(share: float, whole: str = "it", kind: str = "invented") -> str:
+    """Say in words how much of a picture is invented, with the percent in brackets."""
+    part = next((words for least, words in INVENTED_WORDS if share >= least), "almost nothing")
+    return f"{part} of {whole} is {kind} ({percent(share)})"
 
 
 def _check(sr: Tensor, reference: Tensor) -> None:

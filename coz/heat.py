@@ -1,6 +1,10 @@
 """A map laid over a picture as heat."""
 
+import textwrap
+
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 RAMP = (
@@ -19,6 +23,15 @@ DIM = 0.6
 
 OPAQUE = 0.75
 """Most that the heat hides of the picture."""
+
+PANEL_SIDE_PIXELS = 512
+"""Long side of a picture in ``explain_map``: larger ones are shrunk, small ones enlarged."""
+
+TITLE_CHARACTERS = 40
+"""Of a line of text as wide as the panel; decides the size of the letters."""
+
+BAR_GREY = 0.7
+"""Of the legend's colour bar, under the heat."""
 
 LUMA = (0.2126, 0.7152, 0.0722)
 """Of Rec. 709."""
@@ -47,3 +60,60 @@ def lay_over(picture: Tensor, heat: Tensor) -> Tensor:
     grey = (picture.float() * weights).sum(1, keepdim=True) * DIM
     # Light and dark of the picture stay to be seen in the hottest place.
     return torch.lerp(grey.expand_as(picture), ramp(heat), OPAQUE * heat.clamp(0, 1))
+
+
+def explain_map(
+    title: str, frame: Tensor, heat: Tensor | None = None, ends: tuple[str, str] = ("", "")
+) -> Tensor:
+    """A heat map below a title and the meaning of its colours, and the picture itself below it.
+
+    Args:
+        title: a short sentence.
+        frame: (1, 3, H, W) in [0, 1].
+        heat: (1, 1, H, W) in [0, 1]. None shows the title and the picture alone.
+        ends: what the coldest and the hottest colour mean.
+
+    Returns:
+        (1, 3, h, w) float32 in [0, 1], at least ``PANEL_SIDE_PIXELS`` wide.
+    """
+    margin, size = PANEL_SIDE_PIXELS // 48, PANEL_SIDE_PIXELS * 1.8 / TITLE_CHARACTERS
+    font = ImageFont.load_default(size)
+    text = textwrap.fill(title, TITLE_CHARACTERS)
+    panels = [frame] if heat is None else [lay_over(frame, heat), frame]
+    pictures = [_fit_panel(panel) for panel in panels]
+    line = round(size * 1.3)
+    top = line * (text.count("\n") + 1) + margin
+    legend = 0 if heat is None else line + margin
+    height = top + legend + sum(picture.height + margin for picture in pictures)
+    sheet = Image.new("RGB", (PANEL_SIDE_PIXELS + 2 * margin, height))
+    pen = ImageDraw.Draw(sheet)
+    pen.multiline_text((margin, margin // 2), text, "white", font, spacing=line - size)
+    if heat is not None:
+        cold, hot = (pen.textlength(end, font) for end in ends)
+        left, right = round(cold) + 2 * margin, sheet.width - round(hot) - 2 * margin
+        pen.text((margin, top), ends[0], "white", font)
+        pen.text((right + margin, top), ends[1], "white", font)
+        values = torch.linspace(0, 1, max(right - left, 2)).expand(1, 1, line, -1)
+        grey = torch.full((1, 3, *values.shape[-2:]), BAR_GREY)
+        sheet.paste(_to_picture(lay_over(grey, values)), (left, top))
+    top += legend
+    for picture in pictures:
+        sheet.paste(picture, ((sheet.width - picture.width) // 2, top))
+        top += picture.height + margin
+    pixels = torch.from_numpy(np.array(sheet))  # pyright: ignore[reportUnknownMemberType]
+    return pixels.movedim(-1, 0)[None] / 255
+
+
+def _fit_panel(image: Tensor) -> Image.Image:
+    picture = _to_picture(image)
+    times = PANEL_SIDE_PIXELS // max(picture.size)
+    if times:
+        return picture.resize(
+            (picture.width * times, picture.height * times), Image.Resampling.NEAREST
+        )
+    picture.thumbnail((PANEL_SIDE_PIXELS, PANEL_SIDE_PIXELS), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _to_picture(image: Tensor) -> Image.Image:
+    return Image.fromarray((image[0].movedim(0, -1) * 255).round().byte().cpu().numpy())

@@ -1,10 +1,10 @@
 // @ts-check
-// CoZ Chain Report: its table, on the node.
+// CoZ Chain Report: its table, on the node. And the room that it and CoZ What Was Invented need.
 import { leaveToGraph, scrolls } from "./canvas.js"
 import { receiveOutputs } from "./outputs.js"
 
 const TYPE = "CoZMeasure"
-const NODE_SIZE = [740, 540]
+const NODE_SIZES = { [TYPE]: [740, 540], CoZDetailMap: [380, 900] }
 const MIN_HEIGHT = 110
 
 const STYLE = `
@@ -22,6 +22,8 @@ const STYLE = `
 
 /** @param {any} node */
 export function attachReport(node) {
+  const least = NODE_SIZES[node.comfyClass]
+  if (least) node.setSize(node.size.map((side, i) => Math.max(side, least[i])))
   if (node.comfyClass !== TYPE) return
   const root = document.createElement("div")
   const content = document.createElement("div")
@@ -35,7 +37,6 @@ export function attachReport(node) {
     getMinHeight: () => MIN_HEIGHT,
   })
   widget.serialize = false
-  node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
   receiveOutputs(node, "text", (output) => {
     if (!output?.text) return

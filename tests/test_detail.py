@@ -3,8 +3,17 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from coz.detail import LEAST_CELL, disagreement, invented, invented_map, octaves, percent
-from coz.heat import DIM, lay_over, ramp
+from coz.detail import (
+    LEAST_CELL,
+    describe_invented,
+    disagreement,
+    invented,
+    invented_map,
+    measure_invented_area,
+    octaves,
+    percent,
+)
+from coz.heat import BAR_GREY, DIM, PANEL_SIDE_PIXELS, explain_map, lay_over, ramp
 from coz.resample import resize
 
 
@@ -165,6 +174,99 @@ def test_percent_is_for_a_person():
     assert [percent(share) for share in (0, 0.014, 0.0994, 0.0996, 0.125, 1)] == [
         "0.0 %", "1.4 %", "9.9 %", "10 %", "12 %", "100 %",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0, "almost nothing of it is invented (0.0 %)"),
+        (0.0099, "almost nothing of it is invented (1.0 %)"),
+        (0.01, "little of it is invented (1.0 %)"),
+        (0.1, "part of it is invented (10 %)"),
+        (0.5, "most of it is invented (50 %)"),
+        (0.9, "nearly all of it is invented (90 %)"),
+        (1, "nearly all of it is invented (100 %)"),
+    ],
+)
+def test_what_is_invented_is_said_in_words_first(share, words):
+    assert describe_invented(share) == words
+    new = words.replace("of it is invented", "of its area is new")
+    assert describe_invented(share, "its area", "new") == new
+
+
+def test_a_place_is_invented_where_the_new_is_as_strong_as_the_known():
+    known, new = waves(8, 256)
+    heats = [
+        invented_map(0.5 + 0.2 * known + strength * new, 0.5 + 0.2 * known)
+        for strength in (0.19, 0.22)
+    ]
+    areas = [measure_invented_area(heat[..., 32:-32, 32:-32]) for heat in heats]
+    assert areas == [0, 1]
+    half = torch.cat((torch.full((1, 1, 4, 6), 0.7), torch.full((1, 1, 4, 2), 0.71)), 3)
+    assert measure_invented_area(half) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((512, 512), (512, 512)),
+        ((64, 48), (512, 384)),
+        ((300, 200), (300, 200)),
+        ((2048, 1024), (512, 256)),
+        ((1, 1), (512, 512)),
+        ((3, 1200), (1, 512)),
+        ((1200, 3), (512, 1)),
+    ],
+)
+def test_a_map_is_shown_with_a_legend_above_and_the_picture_below(size, shown):
+    frame, heat = noise(1, 3, *size), noise(1, 1, *size, seed=1)
+    sheet = explain_map("4x: 128 x 128 real pixels", frame, heat, ("real", "invented"))
+    height, width = shown
+    margin = PANEL_SIDE_PIXELS // 48
+    assert sheet.shape[-1] == PANEL_SIDE_PIXELS + 2 * margin
+    left = (sheet.shape[-1] - width) // 2
+
+    def panel(number):
+        bottom = sheet.shape[-2] - margin - (1 - number) * (height + margin)
+        return sheet[..., bottom - height : bottom, left : left + width]
+
+    if max(size) <= PANEL_SIDE_PIXELS:
+        times = height // size[0]
+        for number, picture in enumerate((lay_over(frame, heat), frame)):
+            expected = picture.repeat_interleave(times, -2).repeat_interleave(times, -1)
+            torch.testing.assert_close(panel(number), expected, atol=ONE_BYTE, rtol=0)
+    assert (panel(0).mean() - lay_over(frame, heat).mean()).abs() < 0.1
+    assert (panel(1).mean() - frame.mean()).abs() < 0.1
+    # The bar holds the colours of the map, cold on the left and hot on the right.
+    legend = sheet[0, :, : sheet.shape[-2] - 2 * (height + margin)]
+    hot = (legend - bar(2)[:, :1, -1:]).abs().amax(0) < ONE_BYTE
+    row, end = hot.nonzero()[0]
+    starts = [
+        start
+        for start in range(end)
+        if torch.allclose(legend[:, row, start : end + 1], bar(end + 1 - start)[:, 0], 0, ONE_BYTE)
+    ]
+    assert len(starts) == 1
+    assert end - starts[0] > 256
+
+
+ONE_BYTE = 0.51 / 255
+
+
+def bar(length):
+    heat = torch.linspace(0, 1, length).reshape(1, 1, 1, -1)
+    return lay_over(torch.full((1, 3, 1, length), BAR_GREY), heat)[0]
+
+
+def test_too_little_to_compare_is_a_title_and_the_picture():
+    frame = noise(1, 3, 512, 512)
+    title = "Chain 12, 1024x: less than one real pixel, too few to compare"
+    sheet = explain_map(title, frame)
+    plain = explain_map("4x", frame)
+    assert sheet.shape[-2] - plain.shape[-2] == pytest.approx(30, abs=3)  # a second line of text
+    assert sheet[..., :-1, :].shape[-1] == plain.shape[-1]
+    torch.testing.assert_close(sheet[..., -522:-10, 10:522], frame, atol=ONE_BYTE, rtol=0)
+    assert sheet[..., :-522, -4:].max() == 0  # no letter is cut off
 
 
 def test_errors_name_the_sizes():

@@ -120,20 +120,7 @@ SCENES = {
         ],
         ["it", "view"],
     ),
-    "CoZDetailMap": (
-        ENLARGED
-        | {
-            "it": ("CoZDetailMap", (840, 0), {}, (360, 320)),
-            "view": preview(1230, 0, (440, 460)),
-        },
-        [
-            *TO_ENLARGED,
-            ("large", 0, "it", "image"),
-            ("frame", 0, "it", "source"),
-            ("it", 0, "view", "images"),
-        ],
-        ["it", "view"],
-    ),
+    "CoZDetailMap": of_chain("CoZDetailMap", size=(380, 900)),
     "CoZMeasure": (
         CHAIN
         | {

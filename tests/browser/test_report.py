@@ -1,4 +1,5 @@
-"""CoZ Chain Report in the real frontend: its table on the node, run and after a reload."""
+"""CoZ Chain Report in the real frontend: its table on the node, run and after a reload. And the
+picture on CoZ What Was Invented."""
 
 import pytest
 
@@ -97,3 +98,23 @@ def test_each_of_several_chains_has_its_table(editor, graph):
     editor.run(FOCUS, [[str(ids["report"])], 100])
     editor.page.wait_for_timeout(800)
     editor.screenshot("report-list")
+
+
+@pytest.mark.parametrize("renderer", ["classic", "vue"])
+def test_what_was_invented_shows_its_map_large_enough_to_read(editor, graph, renderer):
+    editor.use_renderer(renderer)
+    nodes = NODES | {"map": ("CoZDetailMap", (450, 0), {})}
+    del nodes["report"]
+    ids = graph(nodes, [*LINKS[:2], ("loop", 3, "map", "chain")])
+    assert editor.run(RUN)[0] == "execution_success"
+    shown = editor.run("id => app.nodeOutputs[id]", ids["map"])
+    assert len(shown["images"]) == 1
+    assert shown["coz_text"][0].startswith("The deepest frame (16x) shows 4 x 4 real pixels: ")
+    node = "app.graph.getNodeById(id)"
+    editor.page.wait_for_function(f"id => {node}.imgs?.[0]?.naturalWidth === 532", arg=ids["map"])
+    width, height = editor.run(f"id => [...{node}.size]", ids["map"])
+    assert width >= 380
+    assert height >= 800
+    editor.run(FOCUS, [[str(ids["map"])], 100])
+    editor.page.wait_for_timeout(800)
+    editor.screenshot(f"map-{renderer}")

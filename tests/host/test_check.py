@@ -1,11 +1,17 @@
 """What is true to the source and what is invented: the nodes, on real pictures and chains."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from coz.consistency import agreement
+from coz.detail import invented_map
+from coz.geometry import Window
+from coz.heat import explain_map, lay_over
 from coz.resample import resize
 
 from .prompts import chain_prompt
@@ -117,8 +123,12 @@ def test_the_finest_structures_of_an_enlargement_are_invented(node, photograph):
     _, source, sr = photograph
     heat, disagreement, figures = node("CoZDetailMap").execute([sr], [source]).args
     first, second = figures.splitlines()
-    assert first.startswith("agrees with its source to 4")
-    assert second.startswith("of its structures: 9")
+    assert first.startswith(
+        "Structures of 4 pixels and more come from the source, finer ones are mostly invented. The "
+        "picture repeats its source (4"
+    )
+    assert "; almost nothing of its area is invented (0." in first
+    assert second.startswith("Invented of its structures: 9")
     assert "of those of 1 to 2 pixels" in second
     assert "of those of 8 to 16 pixels" not in second
     assert heat.shape == disagreement.shape == sr.shape
@@ -140,10 +150,10 @@ def test_results_of_one_view_are_compared_as_batch_or_list(node):
     grey = disagreement[..., 0] == disagreement[..., 2]
     assert grey[:, :, :16].all()
     assert grey[:, :, 16:].float().mean() < 0.1
-    assert "result 2: agrees" in figures
-    assert "the 2 results differ by" in figures
+    assert figures.splitlines()[2].startswith("Result 2: ")
+    assert "The 2 results disagree, so that at most one is right: they differ by" in figures
     own = node("CoZDetailMap").execute([sr, other], [source, source]).args
-    assert "each result has a source of its own" in own[2]
+    assert "Each result has a source of its own" in own[2]
     assert (own[1][..., 0] == own[1][..., 2]).all()
     assert own[1].shape == (2, 32, 32, 3)  # each in grey: a mean of different views shows nothing
 
@@ -184,18 +194,119 @@ def test_chains_are_compared_in_the_scales_that_all_have(node, make_chain):
     long, short = make_chain(steps=3), make_chain(steps=2)
     other = (*short.frames[:-1], noise(1, 3, 64, 64, seed=9))
     maps, _, figures = node("CoZDetailMap").execute(chain=[long, replace(short, frames=other)]).args
-    lines = figures.splitlines()
+    sentence, *lines = figures.splitlines()
+    assert sentence == (
+        "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Already "
+        "at 4x most of the area shows invented structure. Longer chains are judged down to it."
+    )
     assert [line.partition(":")[0] for line in lines] == [
         "chain 1, 4x", "chain 2, 4x", "4x", "chain 1, 16x", "chain 2, 16x", "16x",
     ]  # fmt: skip
-    assert lines[2].endswith("differ by 0.0 % of the range of brightness, at most 0.0 %")
-    assert not lines[5].endswith("at most 0.0 %")
+    assert lines[2] == (
+        "4x: The 2 results agree: they differ by 0.0 % of the range of brightness, at most 0.0 %."
+    )
+    assert "disagree, so that at most one is right" in lines[5]
     assert maps.shape == (2, 64, 64, 3)
 
 
 def test_a_chain_without_a_zoom_has_nothing_to_judge(node, make_chain):
-    chain = make_chain(steps=0)
-    assert node("CoZDetailMap").execute(chain=[chain])[2].startswith("no zoom to judge")
+    figures = node("CoZDetailMap").execute(chain=[make_chain(steps=0)])[2]
+    assert figures == (
+        "The deepest frame (1x) is all real: nothing in it had to be invented. There is no step to "
+        "judge."
+    )
+
+
+def test_frames_of_too_few_real_pixels_are_not_compared_with_the_photograph(node, make_chain):
+    sentence, *lines = node("CoZDetailMap").execute(chain=[make_chain(size=128)])[2].splitlines()
+    assert sentence == (
+        "The deepest frame (64x) shows 2 x 2 real pixels: nearly everything in it is invented. Already "
+        "at 4x most of the area shows invented structure."
+    )
+    for line, count in zip(lines, ("32 x 32", "8 x 8"), strict=False):
+        assert (
+            f": {count} real pixels. Against the photograph nearly all of its area is invented ("
+            in line
+        )
+        assert ". The step contradicts its input (" in line
+    start = "64x: 2 x 2 real pixels, too few to compare with the photograph. The step contradicts "
+    assert lines[2].startswith(start)
+    assert lines[2].count("%") == 1  # against its input
+
+
+def test_how_far_down_the_photograph_explains_the_frames(node, make_chain):
+    chain = make_chain(size=512, height=600, width=600)
+    frames = [chain.frames[0]]
+    for layer in range(1, 5):  # plain enlargements
+        view = resize(frames[0], 512, 512, box=chain.window_in(layer, 0)).clamp(0, 1)
+        frames.append(view if layer < 4 else chain.frames[layer])
+    chain = replace(chain, frames=tuple(frames))
+    sentence, *lines = node("CoZDetailMap").execute(chain=[chain])[2].splitlines()
+    assert sentence.endswith(
+        "a blur of colours is invented. Down to 16x less than half of the area shows invented structure."
+    )
+    assert "Against the photograph almost nothing of its area is invented (0.0 %)." in lines[1]
+
+
+def test_sixteen_steps_and_tiny_sources_are_judged(node, make_chain):
+    deep = make_chain(64, 64, size=16, steps=16, scale=8.0)
+    sentence, *lines = node("CoZDetailMap").execute(chain=[deep])[2].splitlines()
+    assert "shows less than one real pixel: everything in it is invented." in sentence
+    assert len(lines) == 16
+    assert all("too few to compare with the photograph" in line for line in lines)
+    figures = node("CoZDetailMap").execute([noise(1, 32, 32, 3)], [noise(1, 7, 9, 3)])[2]
+    assert figures.startswith(
+        "The picture shows 9 x 7 pixels of its source, too few to compare. It "
+    )
+    assert len(figures.splitlines()) == 1
+    assert "%" not in figures
+
+
+def shown_on(node, **inputs):
+    """The pictures on the node, as arrays, and its lines."""
+    import folder_paths
+
+    output = node("CoZDetailMap").execute(**inputs)
+    folder = Path(folder_paths.get_temp_directory())
+    pictures = [np.array(Image.open(folder / file["filename"])) for file in output.ui["images"]]
+    assert output.ui["coz_text"] == output[2].splitlines()
+    return pictures, output
+
+
+def test_the_node_shows_the_map_of_the_deepest_frame_that_can_be_compared(node, make_chain):
+    chain = make_chain(size=128)
+    ((picture,), output) = shown_on(node, chain=[chain])
+    frame = chain.frames[3]  # 8 x 8; the output map is that of the deepest frame
+    heat = invented_map(frame, photograph_of(chain, 3))
+    title = "16x: 8 x 8 real pixels. 64x has too few to compare"
+    expected = explain_map(title, frame, heat, ("in the photograph", "invented"))
+    assert np.array_equal(picture, as_bytes(expected))
+    deepest = invented_map(chain.frames[4], photograph_of(chain, 4))
+    assert torch.equal(output[0].movedim(-1, 1), lay_over(chain.frames[4], deepest))
+    tiny = make_chain(7, 7, size=16, steps=1)
+    tiny = replace(tiny, windows=(Window(0, 0, 7, 7), tiny.windows[1]))
+    ((picture,), _) = shown_on(node, chain=[tiny])
+    title = "4x: 1.75 x 1.75 real pixels, too few to compare"
+    assert np.array_equal(picture, as_bytes(explain_map(title, tiny.frames[2])))
+
+
+def test_the_node_shows_each_result_and_where_they_disagree(node):
+    source, results = noise(1, 8, 8, 3), [noise(1, 32, 32, 3, seed=k) for k in (1, 2)]
+    pictures, output = shown_on(node, image=results, source=[source])
+    assert len(pictures) == 3
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert output[1].shape == (1, 32, 32, 3)
+    pictures, _ = shown_on(node, image=results, source=[source, source])
+    assert len(pictures) == 2  # not compared
+
+
+def photograph_of(chain, layer):
+    size = chain.frames[layer].shape[-2:]
+    return resize(chain.frames[0], *size, box=chain.window_in(layer, 0)).clamp(0, 1)
+
+
+def as_bytes(picture):
+    return (picture[0].movedim(0, -1) * 255).round().byte().numpy()
 
 
 def test_in_the_host(executor, pack):
@@ -234,7 +345,12 @@ def test_in_the_host(executor, pack):
     assert ran.count("compare") == 1
     # The last text on each node.
     shown = dict(data for event, data in host.server.sent if event == "progress_text")
-    assert [line.partition(":")[0] for line in shown["judge"].splitlines()] == ["4x", "16x"]
-    assert "against the source photograph" in shown["judge"]
     assert len(shown["true"].splitlines()) == 3
-    assert "the 3 results differ by" in shown["compare"]
+    judged, compared = host.ui("judge"), host.ui("compare")
+    assert [line.partition(":")[0] for line in judged["coz_text"][1:]] == ["4x", "16x"]
+    assert " Against the photograph " in judged["coz_text"][1]
+    assert len(judged["images"]) == 1
+    assert "The 3 results disagree" in compared["coz_text"][-1]
+    assert len(compared["images"]) == 4
+    alone = {name: prompt[name] for name in ("source", "model", "loop", "judge")}
+    assert host.run(alone, "judge") == []  # an output node, kept since
