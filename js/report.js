@@ -4,7 +4,7 @@ import { leaveToGraph, scrolls } from "./canvas.js"
 import { receiveOutputs } from "./outputs.js"
 
 const TYPE = "CoZMeasure"
-const NODE_SIZES = { [TYPE]: [740, 540], CoZDetailMap: [380, 900] }
+const NODE_SIZES = { [TYPE]: [840, 540], CoZDetailMap: [380, 900] }
 const MIN_HEIGHT = 110
 
 const STYLE = `
