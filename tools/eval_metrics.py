@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coz.consistency import agreement
 from coz.metrics import color_drift, psnr, sharpness, ssim
+from coz.real_pixels import MIN_COMPARED_SIDE_PIXELS
 
 from .eval_iqa import IDS, load_score
 from .eval_perceptual import load_dists, load_lpips, projected
@@ -70,7 +71,8 @@ METRICS = {
         ),
         Metric(
             "source_psnr", "Source PSNR (dB)", "higher", "consistency", "coz",
-            "PSNR of the frame made small again against its view of the source",
+            "PSNR of the frame made small again against its view of the source, where that has at "
+            "least 8 x 8 pixels", MIN_COMPARED_SIDE_PIXELS,
         ),
         Metric(
             "p_lpips", "P-LPIPS", "lower", "consistency", "torchmetrics",
@@ -194,7 +196,7 @@ class Meter:
         views = Views(
             *(None if x is None else x.contiguous() for x in (sr, lq, source, ground_truth))
         )
-        side = min(sr.shape[-2:])
+        side, real = min(sr.shape[-2:]), min(source.shape[-2:])
         scores: dict[str, float] = {}
         reasons: dict[str, str] = {}
         with torch.inference_mode():
@@ -204,6 +206,11 @@ class Meter:
                     reasons[name] = f"{metric.title} needs a ground truth, this frame has none"
                 elif side < metric.least:
                     reasons[name] = f"{metric.title} needs {metric.least} px, the frame has {side}"
+                elif name == "source_psnr" and real < MIN_COMPARED_SIDE_PIXELS:
+                    reasons[name] = (
+                        f"{metric.title} needs {MIN_COMPARED_SIDE_PIXELS} real pixels a side, the "
+                        f"frame shows {real}"
+                    )
                 elif isnan(value := measure(views)):
                     reasons[name] = f"{metric.title} is not a number for this frame"
                 else:

@@ -145,11 +145,17 @@ def test_a_small_frame_is_told_what_it_lacks():
     frame, dot = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 2, 2)
     meter = Meter(DEFAULT)
     scores, reasons = meter.measure(frame, lq=dot, source=dot, ground_truth=frame)
-    assert reasons == {"ms_ssim": "MS-SSIM needs 161 px, the frame has 128"}
-    assert scores.keys() == PLAIN.keys() - {"ms_ssim"}
+    assert reasons == {
+        "ms_ssim": "MS-SSIM needs 161 px, the frame has 128",
+        "source_psnr": "Source PSNR (dB) needs 8 real pixels a side, the frame shows 2",
+    }
+    assert scores.keys() == PLAIN.keys() - reasons.keys()
+    eight = resize(frame, 8, 8).clamp(0, 1)
+    scores, _ = meter.measure(frame, lq=eight, source=eight, ground_truth=frame)
+    assert scores["source_psnr"] == scores["consistency"]
     tiny = frame[..., :2, :2].contiguous()
     scores, reasons = meter.measure(tiny, lq=dot, source=dot, ground_truth=tiny)
-    assert reasons.keys() == {"ssim", "ms_ssim", "fsim", "sharpness", "seam"}
+    assert reasons.keys() == {"ssim", "ms_ssim", "fsim", "source_psnr", "sharpness", "seam"}
     assert scores.keys() == PLAIN.keys() - reasons.keys()
 
 
