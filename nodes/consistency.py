@@ -3,8 +3,8 @@ import torch
 from comfy_api.latest import io
 
 from ..coz.banded import KERNELS, resized
-from ..coz.consistency import agreement, back_project, decibels
-from ..coz.detail import invented, percent
+from ..coz.consistency import agreement, back_project, decibels, describe_agreement
+from ..coz.detail import describe_invented, invented
 from .host import SEARCH_ALIASES, closing, to_bchw, to_image
 
 
@@ -96,13 +96,11 @@ class CoZConsistency(io.ComfyNode):
             if strength:
                 after = back_project(before, lq, strength, iterations, kernel).clamp(0, 1)
                 corrected[k] = after[0]
-                was = f" ({decibels(agreement(before, lq, kernel))} before)"
+                was = f", {decibels(agreement(before, lq, kernel))} before"
             db = agreement(after, lq, kernel)
             share = invented(after, resized(lq, *after.shape[-2:]).clamp(0, 1))
             measured.append((db, share))
-            lines.append(
-                f"agrees with its source to {decibels(db)}{was}, invented {percent(share)}"
-            )
+            lines.append(f"{describe_agreement(db, 'its source')}{was}; {describe_invented(share)}")
             progress.update(1)
         report = "\n".join(lines)
         return io.NodeOutput(

@@ -12,7 +12,7 @@ from nodes import CLIPTextEncode
 
 from ..coz.blend import TileBlend
 from ..coz.chain import step_seed
-from ..coz.consistency import agreement, back_project, decibels
+from ..coz.consistency import agreement, back_project, describe_agreement
 from ..coz.geometry import TileLayout, Window, tile_layout
 from ..coz.noise import NoiseField
 from ..coz.prompt import step_texts, whole_characters
@@ -294,4 +294,4 @@ class Sharpener:
 
     def agrees(self) -> str:
         mean = sum(self.squares) / len(self.squares)
-        return f"agrees with its input to {decibels(-10 * log10(mean) if mean else inf)}"
+        return describe_agreement(-10 * log10(mean) if mean else inf)

@@ -42,7 +42,7 @@ def test_the_result_is_truer_than_what_came(node, photograph, kernel):
     assert db == agreement(image.movedim(-1, 1), source.movedim(-1, 1), kernel)
     assert db > 60 > was
     assert report == (
-        f"agrees with its source to {db:.1f} dB ({was:.1f} dB before), invented {share:.1f} %"
+        f"repeats its source ({db:.1f} dB), {was:.1f} dB before; little of it is invented ({share:.1f} %)"
     )
     assert 0 < share < 10
     assert image.min() >= 0
@@ -62,14 +62,14 @@ def test_of_a_flat_picture_nothing_is_invented(node):
         sr = ImageUpscaleWithModel.execute(model, source)[0]
     assert not torch.equal(sr, sr[:, :1, :1].expand_as(sr))
     report = node("CoZConsistency").execute(sr, source, 0.0, 10)[3]
-    assert report.endswith(" dB, invented 0.0 %")
+    assert report.endswith(" dB); almost nothing of it is invented (0.0 %)")
 
 
 def test_strength_0_only_measures(node, photograph):
     _, source, sr = photograph
     image, db, _, report = node("CoZConsistency").execute(sr, source, 0.0, 10).args
     assert torch.equal(image, sr.clamp(0, 1))
-    assert report.startswith(f"agrees with its source to {db:.1f} dB, invented ")
+    assert report.startswith(f"repeats its source ({db:.1f} dB); little of it is invented (")
 
 
 def test_a_batch_is_measured_picture_by_picture(node):
