@@ -45,6 +45,9 @@ class ZoomChain:
     are equal. NaN where it was not measured; none at all in older records."""
     invented: tuple[float, ...] = ()
     """The share of step i's energy, 0..1, that is not in that window enlarged; as ``agreements``."""
+    color_profile: str = ""
+    """Name of the colour profile in the source's file, which was not applied; "" where it is sRGB or
+    not known."""
 
     def __post_init__(self) -> None:
         """Refuse a record whose parts do not fit together."""
@@ -142,7 +145,8 @@ class ZoomChain:
                 "target": list(self.target),
                 "models": list(self.models),
                 "pack": __version__,
-            },
+            }
+            | ({"color_profile": self.color_profile} if self.color_profile else {}),
             ensure_ascii=False,
         )
 
@@ -168,6 +172,7 @@ class ZoomChain:
             models=record.models,
             agreements=record.agreements,
             invented=record.invented,
+            color_profile=record.color_profile,
         )
         # The first records named no target; the middle of the deepest window is near it.
         return chain if record.target else replace(chain, target=chain.middle())

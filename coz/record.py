@@ -56,6 +56,8 @@ class Record:
     """In dB, NaN where not measured; empty in older records."""
     invented: tuple[float, ...]
     """0..1, NaN where not measured; empty in older records."""
+    color_profile: str
+    """Not applied; "" in older records and where there is none but sRGB."""
 
 
 def read_record(text: str) -> Record:
@@ -89,7 +91,9 @@ def read_record(text: str) -> Record:
     steps = len(sizes) - 2
     if record.get("steps", steps) != steps:
         raise _unlike("steps", record["steps"], f"{steps}, for frames holds {len(sizes)} pictures")
-    models, target, hashes = (record.get(key) for key in ("models", "target", "sha256"))
+    models, target, hashes, profile = (
+        record.get(key) for key in ("models", "target", "sha256", "color_profile")
+    )
     return Record(
         scale=_number("scale", record["scale"], MIN_SCALE, MAX_SCALE),
         sizes=sizes,
@@ -104,6 +108,7 @@ def read_record(text: str) -> Record:
         sha256=None if hashes is None else _each("sha256", hashes, steps, steps + 2, _hash),
         agreements=_figures("agreements", record.get("agreements"), steps, DECIBELS),
         invented=_figures("invented", record.get("invented"), steps, (0, 1)),
+        color_profile="" if profile is None else _text("color_profile", profile),
     )
 
 

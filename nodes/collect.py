@@ -114,6 +114,7 @@ class CoZChainCollect(io.ComfyNode):
                 io.String.Input("notes"),
                 io.Int.Input("kept", min=0, max=MAX_STEPS),
                 io.Float.Input("stop_below"),
+                io.String.Input("color_profile", optional=True),
                 *frames,
                 *texts,
                 *shown,
@@ -187,6 +188,7 @@ class CoZChainCollect(io.ComfyNode):
         notes,
         kept,
         stop_below,
+        color_profile="",
         **parts,
     ) -> io.NodeOutput:
         last = cls.last_step(steps, kept, stop_below, parts)
@@ -206,6 +208,7 @@ class CoZChainCollect(io.ComfyNode):
             models=tuple(json.loads(models)),
             agreements=agreements,
             invented=invented,
+            color_profile=color_profile,
         )
         told = join_texts(texts) if any(texts) else ""
         depth = factor_label(chain, len(images))

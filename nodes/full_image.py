@@ -15,6 +15,7 @@ from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbon
 from .cache import CACHE, CHILD_PREFIX
 from .color import METHODS
 from .diffusion import seed_input
+from .files import color_profile, profile_note
 from .host import (
     SEARCH_ALIASES,
     closing_of_expansion,
@@ -159,7 +160,10 @@ class CoZFullImage(io.ComfyNode):
             of_scale = (
                 f"scale is {scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x a pass"
             )
-        notes = [*filter(None, [of_scale, unused(tile_prompts, sum(map(len, lines)))])]
+        profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
+        of_profile = profile_note(profile) if profile else ""
+        of_lines = unused(tile_prompts, sum(map(len, lines)))
+        notes = [*filter(None, [of_profile, of_scale, of_lines])]
         for note in notes:
             notice(note)
         notes = list(dict.fromkeys([*take_notices(), *notes]))

@@ -13,7 +13,7 @@ from .cache import CACHE, CHILD_PREFIX
 from .collect import Chain
 from .color import METHODS, WAVELET_LEVELS
 from .diffusion import seed_input
-from .files import used_models
+from .files import color_profile, profile_note, used_models
 from .gate import is_below
 from .host import (
     SEARCH_ALIASES,
@@ -206,8 +206,9 @@ class CoZChainLoop(io.ComfyNode):
 
         if chain is None:
             target = target_of(center_x, center_y, mask, notes.append)
+            profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
             start = start_at_picture(
-                node, links["image"], index, picture.shape[-2:], scale, target, frame, size
+                node, links["image"], index, picture.shape[-2:], scale, target, frame, size, profile
             )
         else:
             kept = min(from_step, chain.steps, steps)
@@ -215,6 +216,8 @@ class CoZChainLoop(io.ComfyNode):
             center = None if uses_mask else Target(center_x, center_y)
             notes += ignored(chain, kept, picture, scale, center, step_prompts, frame, size)
             start = start_at_chain(node, links["chain"], index, chain, kept)
+        if start.color_profile:
+            notes.append(profile_note(start.color_profile))
         if backbone["backbone"] == ONE_STEP and start.scale != 4:
             notes.append(
                 f"scale is {start.scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x"
@@ -296,6 +299,7 @@ class CoZChainLoop(io.ComfyNode):
             notes="\n".join(notes),
             kept=done,
             stop_below=stop_below,
+            color_profile=start.color_profile,
             **parts,
         )
         return io.NodeOutput(*(collect.out(k) for k in range(4)), expand=graph.finalize())

@@ -38,6 +38,8 @@ class Start(NamedTuple):
     agreements: list[float]
     """As of ``ZoomChain``: none, or one for each step."""
     invented: list[float]
+    color_profile: str
+    """As of ``ZoomChain``."""
 
     def figures(self) -> dict[str, float]:
         """What was measured of the steps that are there, as the collector's inputs."""
@@ -59,6 +61,7 @@ def start_at_picture(
     target: Target,
     frame: str,
     frame_size: int,
+    color_profile: str,
 ) -> Start:
     source = node("CoZChainInput", "input", image=link, index=index).out(0)
     place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
@@ -66,7 +69,19 @@ def start_at_picture(
     first = plan_first_frame(*size, frame_size, frame, target)
     side = first.height, first.width
     return Start(
-        source, [x_0], *side, scale, target, first.target, [first.window], [], [], [], [], []
+        source,
+        [x_0],
+        *side,
+        scale,
+        target,
+        first.target,
+        [first.window],
+        [],
+        [],
+        [],
+        [],
+        [],
+        color_profile,
     )
 
 
@@ -89,6 +104,7 @@ def start_at_chain(node: Callable, link: list, index: int, chain: ZoomChain, kep
         list(chain.models) if kept else [],
         list(chain.agreements[:kept]),
         list(chain.invented[:kept]),
+        chain.color_profile,
     )
 
 

@@ -87,6 +87,15 @@ def test_a_record_without_figures_is_read(make_chain):
     assert again.agreements == again.invented == ()
 
 
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_record_without_a_colour_profile_is_read(make_chain, value):
+    chain = make_chain()
+    assert "color_profile" not in json.loads(chain.to_json())
+    again = ZoomChain.from_json(edited(chain, color_profile=value), chain.frames)
+    assert again.color_profile == ""
+    assert again.to_json() == chain.to_json()
+
+
 @pytest.mark.parametrize("name", ["agreements", "invented"])
 def test_figures_are_of_all_steps_or_of_none(make_chain, name):
     with pytest.raises(ValueError, match=f"a chain of 3 steps has 3 {name} or none, got 2"):
@@ -157,6 +166,8 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"target": [0.5, 1.5]}, r"target\[1\] is 1.5, expected a number from 0 to 1"),
         ({"models": "m.safetensors"}, "models is 'm.safetensors', expected a list of names"),
         ({"models": [7]}, r"models\[0\] is 7, expected a text"),
+        ({"color_profile": 7}, "color_profile is 7, expected a text in quotes"),
+        ({"color_profile": []}, r"color_profile is \[\], expected a text in quotes"),
         ({"agreements": [30.5]}, "a chain of 3 steps has 3 agreements, got 1"),
         ({"agreements": "30"}, "a chain of 3 steps has 3 agreements, got '30'"),
         ({"agreements": [30.5, "31", 32]}, r"agreements\[1\] is '31', expected a number from -10 to 1000"),

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from coz.color_profile import to_srgb
+
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp"}
 LEAST_SIDE = 64
 """Pixels of the short side. Below, a zoom by four shows a dozen pixels."""
@@ -25,7 +27,7 @@ def photo_files(folder: Path) -> list[Path]:
 
 
 def read_photo(path: Path) -> Image.Image:
-    """The picture upright, as RGB; transparency is dropped.
+    """The picture upright, as sRGB, a profile applied; transparency is dropped.
 
     Raises:
         UnusableError: If the file is broken, tiny, animated, CMYK, or of more than 8 bits a channel.
@@ -33,7 +35,7 @@ def read_photo(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             _require_plain(file, path)
-            return ImageOps.exif_transpose(file).convert("RGB")
+            return to_srgb(ImageOps.exif_transpose(file))
     except UnusableError:
         raise
     except MemoryError as error:

@@ -9,6 +9,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from coz.color_profile import to_srgb
+
 DAMAGED = (
     *(OSError, SyntaxError, ValueError, RuntimeError, AttributeError, EOFError, struct.error),
     Image.DecompressionBombError,
@@ -21,7 +23,7 @@ class PictureError(Exception):
 
 
 def open_picture(path: Path) -> Image.Image:
-    """The picture, upright, as 8-bit RGB.
+    """The picture, upright, as 8-bit sRGB: a colour profile in the file is applied.
 
     Raises:
         PictureError: If there is no such file, or it holds no picture.
@@ -32,8 +34,10 @@ def open_picture(path: Path) -> Image.Image:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
             if picture.mode.startswith("I"):  # 16 bits; Pillow would clip them
+                profile = picture.info.get("icc_profile")
                 picture = picture.point(lambda value: value / 256).convert("L")
-            return picture.convert("RGB")
+                picture.info["icc_profile"] = profile
+            return to_srgb(picture)
     except UnidentifiedImageError as error:  # its words are the path again
         raise PictureError(f"{path} is not a picture that can be read") from error
     except DAMAGED as error:

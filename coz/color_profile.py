@@ -1,0 +1,82 @@
+"""Colour profiles (ICC) that picture files carry, compared with sRGB and converted to it."""
+
+from io import BytesIO
+from itertools import product
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from .prompt import one_line
+
+MAX_SRGB_DIFFERENCE = 3
+"""Levels of 255. Other makers' sRGB profiles differ from Pillow's by one or two; Display P3 by 100."""
+
+MAX_NAME = 80
+"""Characters that are kept of a profile's name."""
+
+PATCH_LEVELS = (0, 32, 64, 128, 192, 255)
+
+
+def foreign_profile(picture: Image.Image) -> str:
+    """Return the name of a picture's profile, "" where it has none, sRGB by any name, or no readable one.
+
+    Args:
+        picture: As ``Image.open`` gives it; no pixel is read.
+    """
+    profile = _profile_of(picture)
+    if profile is None:
+        return ""
+    patches = _patches(_profiled_mode(picture.mode))
+    plain = np.asarray(patches.convert("RGB"), np.int16)
+    try:
+        converted = np.asarray(_convert(patches, profile), np.int16)
+    except ImageCms.PyCMSError:
+        return ""  # of another kind of picture than it is in
+    if np.abs(converted - plain).max() <= MAX_SRGB_DIFFERENCE:
+        return ""
+    return one_line(ImageCms.getProfileDescription(profile))[:MAX_NAME] or "without a name"
+
+
+def to_srgb(picture: Image.Image) -> Image.Image:
+    """Convert a picture by its profile to 8-bit sRGB; transparency is dropped.
+
+    A picture without a profile, or with a damaged one, is taken as sRGB.
+    """
+    profile = _profile_of(picture)
+    if profile is not None:
+        try:
+            return _convert(picture.convert(_profiled_mode(picture.mode)), profile)
+        except ImageCms.PyCMSError:  # of another kind of picture than it is in
+            pass
+    return picture.convert("RGB")
+
+
+def _profile_of(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    content = picture.info.get("icc_profile")
+    if not isinstance(content, bytes):
+        return None
+    try:
+        return ImageCms.ImageCmsProfile(BytesIO(content))
+    except OSError:
+        return None
+
+
+def _profiled_mode(mode: str) -> str:
+    """The mode in which a picture's values are those that its profile describes."""
+    return mode if mode in {"CMYK", "LAB"} else "L" if mode in {"1", "L", "LA"} else "RGB"
+
+
+def _convert(picture: Image.Image, profile: Any) -> Image.Image:
+    cms: Any = ImageCms  # its types are not complete
+    if picture.mode == "L" and profile.profile.xcolor_space.strip() == "RGB":
+        picture = picture.convert("RGB")
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    return cms.profileToProfile(picture, profile, cms.createProfile("sRGB"), intent, "RGB")
+
+
+def _patches(mode: str) -> Image.Image:
+    """A picture of one row with some colours of a mode."""
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    colours = [bytes(colour) for colour in product(PATCH_LEVELS, repeat=channels)]
+    return Image.frombytes(mode, (len(colours), 1), b"".join(colours))

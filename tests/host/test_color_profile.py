@@ -1,0 +1,104 @@
+"""The colour profile of a picture's file, which the host does not apply, in the real executor."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from coz.chain import ZoomChain
+
+from .prompts import chain_prompt, kept_prompt, steps_run
+
+DATA = Path(__file__).parents[1] / "data"
+NOTE = (
+    "the picture has the colour profile Display P3 like, which ComfyUI does not apply: colours are read "
+    "as sRGB. Convert it to sRGB first"
+)
+
+
+@pytest.fixture
+def input_folder(pack, tmp_path, monkeypatch):
+    import folder_paths
+
+    for name in ("p3.png", "p3_true.png"):
+        shutil.copyfile(DATA / name, tmp_path / name)
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    return tmp_path
+
+
+def loaded(prompt, name, *between):
+    """The prompt with a Load Image, and nodes of one link between it and the loop."""
+    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": name}}
+    for k, (class_type, inputs) in enumerate(between):
+        before = f"between{k - 1}" if k else "source"
+        prompt[f"between{k}"] = {
+            "class_type": class_type,
+            "inputs": {"image": [before, 0]} | inputs,
+        }
+        prompt["loop"]["inputs"]["image"] = [f"between{k}", 0]
+    return prompt
+
+
+def closing(host):
+    sent = [data for event, data in host.server.sent if event == "progress_text"]
+    return [text for node, text in sent if node == "loop"][-1].split("\n")
+
+
+SMALLER = ("ImageScaleBy", {"upscale_method": "area", "scale_by": 0.5})
+CROP = ("ImageCrop", {"width": 60, "height": 40, "x": 0, "y": 0})
+
+
+@pytest.mark.parametrize("between", [(), (SMALLER, CROP)], ids=["direct", "two nodes between"])
+def test_a_chain_tells_and_records_it(executor, keep, input_folder, between):
+    host = executor("CLASSIC")
+    host.run(loaded(kept_prompt(steps=2, size=32), "p3.png", *between))
+    assert closing(host).count(NOTE) == 1
+    chain = keep[-1]["chain"]
+    assert chain.color_profile == "Display P3 like"
+    assert json.loads(chain.to_json())["color_profile"] == "Display P3 like"
+    assert ZoomChain.from_json(chain.to_json(), chain.frames).color_profile == "Display P3 like"
+    assert steps_run(host.run(loaded(kept_prompt(steps=3, size=32), "p3.png", *between))) == [3]
+
+
+def test_nothing_is_said_of_srgb_or_of_what_is_no_file(executor, keep, input_folder):
+    host = executor("CLASSIC")
+    for prompt in (
+        loaded(kept_prompt(steps=1, size=32), "p3_true.png"),
+        kept_prompt(steps=1, size=32),
+    ):
+        host.run(prompt)
+        assert "colour profile" not in "\n".join(closing(host))
+        chain = keep[-1]["chain"]
+        assert chain.color_profile == ""
+        assert "color_profile" not in json.loads(chain.to_json())
+
+
+def test_a_way_that_forks_or_ends_is_not_followed(executor, keep, input_folder):
+    host = executor("CLASSIC")
+    prompt = loaded(kept_prompt(steps=1, size=32), "p3.png")
+    prompt["both"] = {
+        "class_type": "ImageBlend",
+        "inputs": {
+            "image1": ["source", 0], "image2": ["source", 0], "blend_factor": 0.5, "blend_mode": "normal",
+        },
+    }  # fmt: skip
+    prompt["loop"]["inputs"]["image"] = ["both", 0]
+    host.run(prompt)
+    assert keep[-1]["chain"].color_profile == ""
+
+
+def test_full_image_tells_it_to_the_end(executor, input_folder):
+    prompt = loaded(chain_prompt(), "p3.png", CROP)
+    loop = prompt["loop"]["inputs"]
+    kept = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+    inputs = {key: value for key, value in loop.items() if key.partition(".")[0] in kept}
+    inputs |= {"scale": 2.0, "passes": 1, "tile": 64, "overlap": 8, "adaptive_overlap": False}
+    prompt["loop"] = {
+        "class_type": "CoZFullImage",
+        "inputs": inputs | {"tile_prompts": "", "consistency": 0.0},
+    }
+    prompt["scales"]["inputs"]["images"] = ["loop", 0]
+    host = executor("CLASSIC")
+    host.run(prompt)
+    assert closing(host).count(NOTE) == 1
