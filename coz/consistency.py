@@ -18,13 +18,10 @@ are enough; the nearer to 1x, the more it takes."""
 ENOUGH = 1e-6
 """Error (RMS) at which they end: float32's own is near."""
 
-AGREEMENT_WORDS = (
-    (40, "repeats its input"),
-    (30, "is close to its input"),
-    (20, "departs from its input"),
-)
+AGREEMENT_WORDS = ((40, "repeats"), (30, "is close to"), (20, "departs from"))
 """From how many dB on what is said of a step. 40 dB is an error of 2.6 levels of 255 (RMS), which can
-hardly be seen, 30 dB one of 8, seen beside the input, 20 dB one of 26, seen at once."""
+hardly be seen, 30 dB one of 8, seen beside the input, 20 dB one of 26, seen at once.
+``js/viewer/caption.js`` has the same."""
 
 MOST_DECIBELS = 99
 """An error of 1e-5: float32's own rounding is near, and eight bits are far."""
@@ -59,10 +56,10 @@ def decibels(agreement: float) -> str:
     return f"{agreement:.1f} dB" if agreement < MOST_DECIBELS else f"over {MOST_DECIBELS} dB"
 
 
-def describe_agreement(agreement: float, compared: str = "its input") -> str:
-    """Say in words how well a step repeats its input, or what else it is compared with, and the dB."""
-    words = next((w for least, w in AGREEMENT_WORDS if agreement >= least), "contradicts its input")
-    return f"{words.replace('its input', compared)} ({decibels(agreement)})"
+def describe_agreement(agreement: float, source: str = "its input") -> str:
+    """Say in words how well a picture repeats its source, with the dB in brackets."""
+    verb = next((verb for least, verb in AGREEMENT_WORDS if agreement >= least), "contradicts")
+    return f"{verb} {source} ({decibels(agreement)})"
 
 
 def back_project(

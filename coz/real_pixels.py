@@ -1,5 +1,6 @@
 """How many pixels of the photograph a view holds. Everything finer than them is invented."""
 
+from decimal import ROUND_HALF_UP, Context
 from math import log
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ class RealPixels(NamedTuple):
 def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
     """Count the pixels of the chain's source that a layer shows, exactly, from the windows.
 
+    The steps see only the first frame. Where that was downscaled, its own pixels count in their
+    frames, each of them the mean of several of the source's.
+
     Args:
         chain: Any chain; its pixel values are not read.
         layer: 0 is the source, 1 the first frame x_0, i + 1 the frame x_i.
@@ -35,6 +39,8 @@ def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
     """
     height, width = chain.frames[layer].shape[-2:]
     window = chain.window_in(layer, 0)
+    if layer > 1:
+        window = min(window, chain.window_in(layer, 1), key=lambda w: w.width * w.height)
     share = window.width * window.height / (width * height)
     return RealPixels(window.width, window.height, share)
 
@@ -43,11 +49,11 @@ def describe_real_pixels(real: RealPixels) -> str:
     """Say the count in words: "all real", "8 x 8 real pixels", "less than one real pixel"."""
     if real.share >= 1:
         return "all real"
-    count = real.width * real.height
-    if count < 1:
+    width, height = _round_side(real.width), _round_side(real.height)
+    if width * height < 1:
         return "less than one real pixel"
-    noun = "real pixel" if count == 1 else "real pixels"
-    return f"{_round_side(real.width)} x {_round_side(real.height)} {noun}"
+    noun = "real pixel" if width * height == 1 else "real pixels"
+    return f"{width:.10g} x {height:.10g} {noun}"
 
 
 def is_comparable(real: RealPixels) -> bool:
@@ -71,11 +77,13 @@ def pick_real_pixels_color(share: float) -> tuple[int, int, int]:
     below = min(int(place), last - 1)
     part = place - below
     red, green, blue = (
-        round(a + (b - a) * part)
+        int(a + (b - a) * part + 0.5)  # a half goes up, as JavaScript's Math.round does
         for a, b in zip(COLOR_STOPS[below], COLOR_STOPS[below + 1], strict=True)
     )
     return red, green, blue
 
 
-def _round_side(pixels: float) -> str:
-    return f"{pixels:.3g}" if pixels < 999.5 else f"{pixels:.0f}"
+def _round_side(pixels: float) -> float:
+    """To three digits, or to a whole number; a half goes up, as JavaScript's toPrecision does."""
+    digits = max(3, len(str(int(pixels))))
+    return float(Context(digits, ROUND_HALF_UP).create_decimal_from_float(pixels))

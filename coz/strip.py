@@ -1,7 +1,7 @@
 """A chain as one picture: its scales side by side, or each step before and after."""
 
 from bisect import bisect_right
-from math import ceil, log
+from math import ceil, log, sqrt
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +12,12 @@ from torch import Tensor
 from .chain import ZoomChain
 from .geometry import Window
 from .prompt import whole_characters
+from .real_pixels import (
+    RealPixels,
+    count_real_pixels,
+    describe_real_pixels,
+    pick_real_pixels_color,
+)
 from .resample import crop, resize
 
 Layout = Literal["row", "grid", "steps"]
@@ -25,11 +31,14 @@ MAX_STRIP_SIDE = 32_768
 
 MAX_STRIP_PIXELS = 100_000_000
 """1.2 GB as float32, and about as much again while it is drawn."""
+LINE_SPACING = 1.2
+"""Height of a label's line, of its font's size."""
 
 GAP = 1 / 64
 """White space between two panels. This and all below: as a fraction of a panel's short side."""
 
 LABEL_HEIGHT = 1 / 12
+REAL_PIXELS_HEIGHT = 1 / 18
 CAPTION_HEIGHT = 1 / 22
 MARGIN = 1 / 32
 
@@ -37,14 +46,19 @@ CAPTION_LINES = 3
 
 ELLIPSIS = "..."
 
+MAX_AXES_RATIO = 1.05
+"""From here on both factors of a layer are named. ``js/factors.js`` has the same."""
+
 
 class Panel(NamedTuple):
     """One picture of the strip and what is drawn into it."""
 
     frame: Tensor
     label: str
+    real: RealPixels
     window: Window | None = None
     """The region that is enlarged next, in the frame's pixels."""
+    note: str = ""
 
 
 class Row(NamedTuple):
@@ -55,12 +69,15 @@ class Row(NamedTuple):
 
 
 def factor_label(chain: ZoomChain, layer: int) -> str:
-    """How far a layer is enlarged: 16x, or 15.9x16.2x (across, down) where the axes differ."""
-    across, down = (
-        f"{factor:.3g}x" if factor < 1000 else f"{factor:.0f}x"
-        for factor in chain.magnification(layer)
-    )
-    return across if across == down else across + down
+    """Say how far a layer is enlarged: 16x, or 4x3.2x (across, down) where the axes differ much.
+
+    Where they differ by less than ``MAX_AXES_RATIO``, the one factor is their geometric mean: its
+    square is the number of pixels that stand for one.
+    """
+    across, down = chain.magnification(layer)
+    differ = max(across, down) / min(across, down) >= MAX_AXES_RATIO
+    factors = (across, down) if differ else (sqrt(across * down),)
+    return "".join(f"{factor:.3g}x" if factor < 1000 else f"{factor:.0f}x" for factor in factors)
 
 
 def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tensor:
@@ -121,7 +138,12 @@ def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
 
 def _scales(chain: ZoomChain, layout: Layout) -> list[Row]:
     panels = [
-        Panel(chain.frames[layer], factor_label(chain, layer), window)
+        Panel(
+            chain.frames[layer],
+            factor_label(chain, layer),
+            count_real_pixels(chain, layer),
+            window,
+        )
         for layer, window in enumerate((*chain.windows[1:], None), 1)
     ]
     captions = ["", *chain.prompts]
@@ -151,10 +173,11 @@ def _steps(chain: ZoomChain) -> list[Row]:
         before, window, after = chain.frames[step], chain.windows[step], chain.frames[step + 1]
         enlarged = resize(crop(before, window), height, width).clamp(0, 1)
         label = factor_label(chain, step + 1)
+        real = count_real_pixels(chain, step + 1)
         panels = [
-            Panel(before, factor_label(chain, step), window),
-            Panel(enlarged, f"{label} bicubic"),
-            Panel(after, label),
+            Panel(before, factor_label(chain, step), count_real_pixels(chain, step), window),
+            Panel(enlarged, f"{label} bicubic", real, note="nothing invented"),
+            Panel(after, label, real, note="the rest is invented"),
         ]
         rows.append(Row(panels, [prompt]))
     return rows
@@ -167,8 +190,7 @@ def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
     width, height = pictures[0].size
     whole = len(pictures) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
-    # Never below a pixel, which there is no font for: a frame without labels may be that small.
-    font = ImageFont.load_default(max(1.0, side * CAPTION_HEIGHT))
+    font = _font(side * CAPTION_HEIGHT)
     captions = [_wrap(text, font, column - margin) for text in row.captions] if labels else []
     lines = max(map(len, captions), default=0)
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else side // 20
@@ -192,7 +214,6 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
     width, height = picture.width * times, picture.height * times
     picture = picture.resize((width, height), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture, "RGBA")
-    margin = side // 32
     if panel.window is not None:
         x, y, w, h = (value * times for value in panel.window)
         line = max(1, side // 256)
@@ -200,15 +221,39 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
             left, top = max(x - out, 0), max(y - out, 0)
             right, bottom = min(x + w + out, width) - 1, min(y + h + out, height) - 1
             pen.rectangle((left, top, right, bottom), outline=colour, width=line)
-    size = side * LABEL_HEIGHT
-    length = pen.textlength(panel.label, ImageFont.load_default(size))
-    font = ImageFont.load_default(size * min(1, (width - 4 * margin) / length))
-    place = (2 * margin, height - 2 * margin)
-    box = pen.textbbox(place, panel.label, font, "lb")
-    plate = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
-    pen.rounded_rectangle(plate, radius=margin, fill=(0, 0, 0, 150))
-    pen.text(place, panel.label, "white", font, "lb")
+    _draw_label(pen, panel, side, picture.size)
     return picture
+
+
+def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[int, int]) -> None:
+    """The factor, below it the real pixels with a dot in their colour, and the note."""
+    width, height = frame
+    margin = side // 32
+    small, dot = side * REAL_PIXELS_HEIGHT, side * REAL_PIXELS_HEIGHT * 0.7
+    words = describe_real_pixels(panel.real)
+    lines = [(panel.label, side * LABEL_HEIGHT, 0.0), (words, small, dot * 1.5)]
+    if panel.note:
+        lines.append((panel.note, small, dot * 1.5))
+    full = max(indent + pen.textlength(text, _font(size)) for text, size, indent in lines)
+    shrink = min(1, (width - 4 * margin) / full)
+    spacing = LINE_SPACING * shrink
+    left, bottom = 2 * margin, height - 2 * margin
+    top = bottom - spacing * sum(size for _, size, _ in lines)
+    plate = (left - margin, top - margin / 2, left + full * shrink + margin, bottom + margin / 2)
+    pen.rounded_rectangle(plate, radius=margin, fill=(0, 0, 0, 170))
+    for text, size, indent in lines:
+        middle = top + spacing * size / 2
+        pen.text((left + indent * shrink, middle), text, "white", _font(size * shrink), "lm")
+        if text == words:
+            radius = dot * shrink / 2
+            circle = (left, middle - radius, left + 2 * radius, middle + radius)
+            pen.ellipse(circle, fill=pick_real_pixels_color(panel.real.share))
+        top += spacing * size
+
+
+def _font(size: float) -> Font:
+    # Never below a pixel, which there is no font for: a frame without labels may be that small.
+    return ImageFont.load_default(max(1.0, size))
 
 
 def _wrap(text: str, font: Font, width: float) -> list[str]:

@@ -6,10 +6,10 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..coz.chain import ZoomChain
-from ..coz.consistency import decibels
-from ..coz.detail import percent
+from ..coz.consistency import decibels, describe_agreement
 from ..coz.geometry import Target, Window
 from ..coz.prompt import join_texts
+from ..coz.real_pixels import count_real_pixels, describe_real_pixels
 from ..coz.record import MAX_STEPS
 from ..coz.strip import factor_label
 from .check import Shown
@@ -30,14 +30,22 @@ OF_A_STEP = ("frame", "shown", "agreement", "invented", "notices")
 SHARE_DECIMALS = 4
 
 
-def figures(agreements: list[float], invented: list[float]) -> str:
-    """Of some steps, "?" where one was not measured; "" where none was."""
-    if all(map(isnan, agreements)):
-        return ""
-    true = ", ".join("?" if isnan(db) else decibels(db) for db in agreements)
-    new = ", ".join("?" if isnan(share) else percent(share) for share in invented)
-    joint = "; " if len(agreements) > 1 else ", "
-    return f"agrees with its input to {true}{joint}invented {new}"
+def describe_step(chain: ZoomChain, step: int) -> str:
+    """Say how many real pixels a step shows, and how well it repeats its input where measured."""
+    layer = step + 1
+    words = describe_real_pixels(count_real_pixels(chain, layer))
+    line = f"{factor_label(chain, layer)}: {words}"
+    agreement = chain.agreements[step - 1] if chain.agreements else nan
+    return line if isnan(agreement) else f"{line}, {describe_agreement(agreement)}"
+
+
+def describe_depth(chain: ZoomChain) -> str:
+    """Say how deep a chain goes and what of its deepest frame is real."""
+    count = "1 step" if chain.steps == 1 else f"{chain.steps} steps"
+    words = describe_real_pixels(count_real_pixels(chain, chain.steps + 1))
+    verb = "fills" if words.endswith("pixel") else "fill"
+    depth = factor_label(chain, chain.steps + 1)
+    return f"{count}, {depth}: {words} {verb} the deepest frame, the rest is invented"
 
 
 class CoZChainInput(io.ComfyNode):
@@ -168,12 +176,39 @@ class CoZChainCollect(io.ComfyNode):
                 continue
             comfy.utils.ProgressBar(steps + 1).update_absolute(i)
             if i:
-                db, share = cls.measured(i - 1, parts)
-                before = "" if isnan(db) else f"step {i - 1} {figures([db], [share])}"
+                before = ""
+                if i > 1:
+                    images = [parts["image"], *(parts[f"frame_{k}"] for k in range(i))]
+                    # Their sizes are what is read: to_bchw would look at every pixel again.
+                    chain = cls.gather([image.movedim(-1, 1) for image in images], **parts)
+                    before = describe_step(chain, i - 1)
                 lines = [f"step {i} of {steps}: {doing}", text, before, notes]
                 show("\n".join(filter(None, lines)))
             return wanted
         return []
+
+    @classmethod
+    def gather(
+        cls, frames, scale, windows, seeds, target, models, color_profile="", **parts
+    ) -> ZoomChain:
+        """The chain of these frames, the source first."""
+        last = len(frames) - 2
+        measured = [cls.measured(i + 1, parts) for i in range(last)]
+        agreements, invented = zip(*measured, strict=True) if measured else ((), ())
+        if all(map(isnan, agreements)):
+            agreements = invented = ()
+        return ZoomChain(
+            scale=scale,
+            frames=tuple(frames),
+            windows=tuple(Window(*window) for window in json.loads(windows)[: last + 1]),
+            prompts=tuple(parts[f"text_{i + 1}"] for i in range(last)),
+            seeds=tuple(json.loads(seeds)[:last]),
+            target=Target(*json.loads(target)),
+            models=tuple(json.loads(models)),
+            agreements=agreements,
+            invented=invented,
+            color_profile=color_profile,
+        )
 
     @classmethod
     def execute(
@@ -193,36 +228,21 @@ class CoZChainCollect(io.ComfyNode):
     ) -> io.NodeOutput:
         last = cls.last_step(steps, kept, stop_below, parts)
         images = [parts[f"frame_{i}"] for i in range(last + 1)]
-        texts = [parts[f"text_{i + 1}"] for i in range(last)]
-        measured = [cls.measured(i + 1, parts) for i in range(last)]
-        agreements, invented = zip(*measured, strict=True) if measured else ((), ())
-        if all(map(isnan, agreements)):
-            agreements = invented = ()
-        chain = ZoomChain(
-            scale=scale,
-            frames=tuple(to_bchw(frame) for frame in (image, *images)),
-            windows=tuple(Window(*window) for window in json.loads(windows)[: last + 1]),
-            prompts=tuple(texts),
-            seeds=tuple(json.loads(seeds)[:last]),
-            target=Target(*json.loads(target)),
-            models=tuple(json.loads(models)),
-            agreements=agreements,
-            invented=invented,
-            color_profile=color_profile,
+        frames = [to_bchw(frame) for frame in (image, *images)]
+        chain = cls.gather(
+            frames, scale, windows, seeds, target, models, color_profile, **parts
         )
-        told = join_texts(texts) if any(texts) else ""
-        depth = factor_label(chain, len(images))
-        count = "1 step" if last == 1 else f"{last} steps"
+        told = join_texts(chain.prompts) if any(chain.prompts) else ""
         stopped = ""
         if last < steps:
             stopped = (
                 f"stopped after step {last} of {steps}: it agrees with its input to "
-                f"{decibels(agreements[-1])}, below {stop_below:g}"
+                f"{decibels(chain.agreements[-1])}, below {stop_below:g}"
             )
-        how_true = figures(agreements, invented)
+        each = [describe_step(chain, step) for step in range(1, last + 1)]
         said = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))
         notices = dict.fromkeys([*said.split("\n"), *take_notices()])
-        text = join_lines(f"{count}, {depth}", stopped, told, how_true, *notices)
+        text = join_lines(describe_depth(chain), stopped, *each, told, *notices)
         shown = {
             "images": [
                 file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)
@@ -233,7 +253,7 @@ class CoZChainCollect(io.ComfyNode):
             **closing_of_expansion(text),
         }
         scales = torch.cat(images)
-        return io.NodeOutput(images[-1], scales, join_texts(texts), chain, ui=shown)
+        return io.NodeOutput(images[-1], scales, join_texts(chain.prompts), chain, ui=shown)
 
     @classmethod
     def shown(cls, i, frame, parts) -> list:

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..coz.banded import KERNELS, resized
 from ..coz.consistency import agreement, back_project, decibels, describe_agreement
-from ..coz.detail import describe_invented, invented
+from ..coz.detail import invented, percent
 from .host import SEARCH_ALIASES, closing, to_bchw, to_image
 
 
@@ -78,7 +78,11 @@ class CoZConsistency(io.ComfyNode):
                     tooltip="Percent of the result's energy that the enlarged source does not hold. Of several pictures, the "
                     "highest.",
                 ),
-                io.String.Output("report", tooltip="Both as text, a line for each picture."),
+                io.String.Output(
+                    "report",
+                    tooltip="A line for each picture: the source's pixels, how well the result repeats them, and how much of "
+                    "its energy is not in the source.",
+                ),
             ],
         )
 
@@ -96,11 +100,15 @@ class CoZConsistency(io.ComfyNode):
             if strength:
                 after = back_project(before, lq, strength, iterations, kernel).clamp(0, 1)
                 corrected[k] = after[0]
-                was = f", {decibels(agreement(before, lq, kernel))} before"
+                was = f", before {decibels(agreement(before, lq, kernel))}"
             db = agreement(after, lq, kernel)
             share = invented(after, resized(lq, *after.shape[-2:]).clamp(0, 1))
             measured.append((db, share))
-            lines.append(f"{describe_agreement(db, 'its source')}{was}; {describe_invented(share)}")
+            sides = (f"{p.shape[-1]} x {p.shape[-2]}" for p in (lq, after))
+            lines.append(
+                f"{' real pixels in '.join(sides)}, {describe_agreement(db, 'its source')}{was}; "
+                f"{percent(share)} of its energy is not in the source"
+            )
             progress.update(1)
         report = "\n".join(lines)
         return io.NodeOutput(

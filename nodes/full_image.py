@@ -216,6 +216,7 @@ class CoZFullImage(io.ComfyNode):
                 seed=seed if backbone["backbone"] == ANY_CHECKPOINT else 0,
                 color_fix=color_fix,
                 consistency=consistency,
+                original=source,
             )
             current, texts, said[f"said_{i}"] = tiles.out(0), written.out(1), tiles.out(1)
         collect = node(

@@ -129,8 +129,8 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     advanced=True,
-                    tooltip="Ends the chain after a step that agrees with the view it enlarges to less than this, in dB: more is "
-                    "truer. 0: never.",
+                    tooltip="Ends the chain after a step that agrees with the view it enlarges to less than this, in dB: from 40 "
+                    "on a step repeats that view, below 20 it contradicts it. 0: never.",
                 ),
             ],
             outputs=[

@@ -12,7 +12,7 @@ class CoZZoomStrip(io.ComfyNode):
             node_id="CoZZoomStrip",
             display_name="CoZ Zoom Strip",
             category="Chain-of-Zoom/view",
-            description="Puts the scales of a chain into one picture, with their factors, prompts and windows.",
+            description="Puts the scales of a chain into one picture, with their factors, real pixels, prompts and windows.",
             search_aliases=[*SEARCH_ALIASES, "contact sheet", "grid", "compare", "before after"],
             inputs=[
                 Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
@@ -26,8 +26,8 @@ class CoZZoomStrip(io.ComfyNode):
                 io.Boolean.Input(
                     "labels",
                     default=True,
-                    tooltip="Draws in each factor and the frame of the next window, and writes the prompts below. Frames "
-                    "smaller than 256 pixels are enlarged for it. Off: the pictures alone, untouched.",
+                    tooltip="Draws in each factor, how many real pixels a frame shows and the frame of the next window, and writes "
+                    "the prompts below. Frames smaller than 256 pixels are enlarged for it. Off: the pictures alone, untouched.",
                 ),
             ],
             outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The strip.")],

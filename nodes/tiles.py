@@ -85,6 +85,7 @@ class CoZTiles(io.ComfyNode):
                 io.Int.Input("seed"),
                 io.String.Input("color_fix"),
                 io.Float.Input("consistency"),
+                io.Image.Input("original"),
             ],
             outputs=[io.Image.Output(), io.String.Output("said")],
         )
@@ -100,6 +101,7 @@ class CoZTiles(io.ComfyNode):
         seed,
         color_fix,
         consistency,
+        original,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
@@ -131,7 +133,10 @@ class CoZTiles(io.ComfyNode):
                 crop(result.movedim(-1, 1), window).copy_(sr)
             show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
             bar.update_absolute(i + 1)
-        said = join_lines(f"{title}; {sharpener.agrees()}", *take_notices())
+        real = f"{original.shape[2]} x {original.shape[1]} real pixels"
+        size = f"{layout.width} x {layout.height}"
+        true = f"{real} in {size}, {sharpener.describe_agreement()}"
+        said = join_lines(f"{title}; {true}", *take_notices())
         # In place: the whole result may be half of the machine's memory.
         return io.NodeOutput(result.clamp_(0, 1), said)
 
@@ -292,6 +297,6 @@ class Sharpener:
         if note := size_note(self.chosen["model"], *sides, "a tile", "tile"):
             notice(note)
 
-    def agrees(self) -> str:
+    def describe_agreement(self) -> str:
         mean = sum(self.squares) / len(self.squares)
         return describe_agreement(-10 * log10(mean) if mean else inf)

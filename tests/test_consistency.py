@@ -114,7 +114,7 @@ def test_equal_pictures_agree_without_end():
 )
 def test_agreement_is_said_in_words_first(db, words):
     assert describe_agreement(db) == words
-    assert describe_agreement(db, "it") == words.replace("its input", "it")
+    assert describe_agreement(db, "its source") == words.replace("its input", "its source")
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 10])

@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from coz.geometry import Window
 from coz.real_pixels import (
     COLOR_STOPS,
     RealPixels,
@@ -42,14 +45,37 @@ def test_sixteen_steps_end_far_below_a_pixel(make_chain):
     assert describe_real_pixels(deepest) == "less than one real pixel"
 
 
+def test_steps_from_a_downscaled_first_frame_hold_the_pixels_of_that(make_chain):
+    """They never saw the photograph's own, so that none of them is all real."""
+    chain = make_chain(300, 400, size=64, steps=2)
+    chain = replace(chain, windows=(Window(0, 0, 400, 300), *chain.windows[1:]))
+    counted = [count_real_pixels(chain, layer) for layer in range(1, 4)]
+    assert [(real.width, real.height) for real in counted] == [(400, 300), (16, 16), (4, 4)]
+    assert [real.share for real in counted] == [400 * 300 / 64**2, 1 / 16, 1 / 256]
+    assert describe_real_pixels(counted[0]) == "all real"
+    assert describe_real_pixels(counted[1]) == "16 x 16 real pixels"
+
+
+def test_an_upscaled_first_frame_is_not_all_real(make_chain):
+    chain = make_chain(64, 64, size=64, steps=1)
+    chain = replace(chain, windows=(Window(8, 8, 16, 12), *chain.windows[1:]))
+    first, step = (count_real_pixels(chain, layer) for layer in (1, 2))
+    assert first == (16, 12, 16 * 12 / 64**2)
+    assert step == (4, 3, 4 * 3 / 64**2)
+    assert describe_real_pixels(first) == "16 x 12 real pixels"
+
+
 @pytest.mark.parametrize(
     ("width", "height", "share", "words"),
     [
         (3000, 2000, 22.9, "all real"),  # a first frame that was downscaled
         (100, 80, 0.03, "100 x 80 real pixels"),  # one that was upscaled
-        (170.5, 56.39, 0.04, "170 x 56.4 real pixels"),
-        (1234.5, 999.6, 0.9, "1234 x 1000 real pixels"),
+        (170.5, 56.39, 0.04, "171 x 56.4 real pixels"),
+        (3.125, 12.25, 0.01, "3.13 x 12.3 real pixels"),
+        (1234.5, 999.6, 0.9, "1235 x 1000 real pixels"),
+        (12_345_678, 2, 0.9, "12345678 x 2 real pixels"),
         (1, 1, 1e-4, "1 x 1 real pixel"),
+        (1 - 1e-12, 1 + 1e-12, 1e-4, "1 x 1 real pixel"),  # what rounding makes of one
         (5, 0.4, 1e-4, "5 x 0.4 real pixels"),
         (0.99, 1, 1e-4, "less than one real pixel"),
     ],

@@ -1,11 +1,13 @@
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from coz.chain import ZoomChain
 from coz.geometry import Target, Window
+from coz.real_pixels import COLOR_STOPS
 from coz.resample import crop, resize
 from coz.strip import factor_label, strip
 
@@ -64,8 +66,8 @@ def test_a_row_shows_every_scale_side_by_side(chain):
     assert picture.dtype == torch.float32
     assert (picture[..., 256:260] == 1).all()
     # The deepest frame has no next window: above its label it is the frame, rounded to 8 bits.
-    shown = picture[0, :, :200, 3 * 260 :]
-    torch.testing.assert_close(shown, rounded(chain.frames[4])[:, :200])
+    shown = picture[0, :, :180, 3 * 260 :]
+    torch.testing.assert_close(shown, rounded(chain.frames[4])[:, :180])
     assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
 
 
@@ -170,7 +172,7 @@ def test_small_frames_are_enlarged_a_whole_number_of_times(side, times, make_cha
     last = (rounded(chain.frames[2]) * 255).byte().movedim(0, -1).numpy()
     shown = Image.fromarray(last).resize((size, size), Image.Resampling.NEAREST)
     expected = torch.frombuffer(bytearray(shown.tobytes()), dtype=torch.uint8).view(size, size, 3)
-    top = size * 3 // 4  # above the label
+    top = size * 2 // 3  # above the label
     assert torch.equal(
         (picture[:, :top, -size:] * 255).round().byte(), expected.movedim(-1, 0)[:, :top]
     )
@@ -196,7 +198,7 @@ def test_large_frames_have_large_labels():
     assert picture.shape == (1, 3, 2048, 2 * 2048 + 32)
     letters = (picture[0, :, :, -2048:] > 0.95).all(0).any(1).nonzero()
     height = letters.max() - letters.min()
-    assert 2048 / 24 < height < 2048 / 8
+    assert 2048 / 10 < height < 2048 / 5  # two lines
 
 
 def test_labels_come_from_the_windows(make_chain):
@@ -204,8 +206,77 @@ def test_labels_come_from_the_windows(make_chain):
     assert [factor_label(chain, layer) for layer in range(1, 5)] == ["1x", "4x", "16x", "64x"]
     assert factor_label(make_chain(scale=3.0), 2) == "3.05x"
     assert factor_label(make_chain(steps=5), 6) == "1024x"
-    uneven = (chain.windows[0], Window(0, 0, 16, 20), *chain.windows[2:])
-    assert factor_label(replace(chain, windows=uneven), 2) == "4x3.2x"
+
+
+@pytest.mark.parametrize(
+    ("window", "label"),
+    [
+        ((16, 20), "4x3.2x"),
+        ((20, 16), "3.2x4x"),
+        ((16, 16.8), "4x3.81x"),  # 5 % apart
+        ((16, 16.7), "3.92x"),
+        ((15.875, 16), "4.02x"),
+    ],
+)
+def test_two_factors_are_named_only_where_they_differ_by_5_percent(make_chain, window, label):
+    chain = make_chain()
+    windows = (chain.windows[0], Window(0, 0, *window), *chain.windows[2:])
+    assert factor_label(replace(chain, windows=windows), 2) == label
+
+
+def drawn_colors(picture):
+    """(red, green, blue) of every pixel that is neither grey nor white."""
+    pixels = (picture[0] * 255).round().byte().flatten(1).T
+    return {
+        tuple(map(int, pixel)) for pixel in pixels.unique(dim=0) if len(set(pixel.tolist())) > 1
+    }
+
+
+@pytest.mark.parametrize("layout", ["row", "grid", "steps"])
+def test_a_dot_has_the_color_of_the_real_pixels(layout):
+    chain = flat_chain(256, 256, 4)
+    colors = drawn_colors(strip(chain, layout))
+    # All but the blends at the dots' edges: 256, 64, 16, 4 and 1 pixels each way.
+    assert colors >= set(COLOR_STOPS)
+    assert not drawn_colors(strip(chain, layout, labels=False))
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        (
+            "row",
+            [["1x: all real", "4x: 64 x 64 real pixels", "16x: 16 x 16 real pixels"]],
+        ),
+        (
+            "steps",
+            [
+                [
+                    "1x: all real",
+                    "4x bicubic: 64 x 64 real pixels, nothing invented",
+                    "4x: 64 x 64 real pixels, the rest is invented",
+                ],
+                [
+                    "4x: 64 x 64 real pixels",
+                    "16x bicubic: 16 x 16 real pixels, nothing invented",
+                    "16x: 16 x 16 real pixels, the rest is invented",
+                ],
+            ],
+        ),
+    ],
+)
+def test_each_panel_says_how_many_pixels_are_real(layout, expected, monkeypatch):
+    """What is drawn can hardly be read back from pixels: what is given to the pen."""
+    drawn = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda pen, place, words, *rest: (drawn.append(words), text(pen, place, words, *rest)),
+    )
+    strip(flat_chain(256, 256, 2), layout)
+    lines = [line for row in expected for panel in row for line in re.split(": |, ", panel)]
+    assert drawn == lines
 
 
 def test_a_long_label_fits_its_frame():

@@ -1,5 +1,6 @@
 // @ts-check
 // The arithmetic of coz/geometry.py, operation for operation: what is drawn is what will be cut.
+import { factorsText } from "../factors.js"
 
 /** @typedef {{x: number, y: number, width: number, height: number}} Window */
 /** @typedef {{x: number, y: number}} Target Fractions of the picture it is given with. */
@@ -116,7 +117,7 @@ export function inSource({ height, width }, windows) {
 }
 
 /**
- * How far a region enlarges another, as the strip says it: 16x, or 15.9x16.2x (across, down).
+ * How far a region enlarges another, as the strip says it: 16x, or 4x3.2x (across, down).
  *
  * @param {Window} from
  * @param {Window} to
@@ -124,7 +125,5 @@ export function inSource({ height, width }, windows) {
 export function factorLabel(from, to) {
   const label = (/** @type {number} */ factor) =>
     `${factor < 1000 ? Number(factor.toPrecision(3)) : Math.round(factor)}x`
-  const across = label(from.width / to.width)
-  const down = label(from.height / to.height)
-  return across === down ? across : across + down
+  return factorsText([from.width / to.width, from.height / to.height], label)
 }

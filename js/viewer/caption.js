@@ -1,8 +1,28 @@
 // @ts-check
 // Everything around the picture that depends on the view.
+import { factorsText, meanOf } from "../factors.js"
 import { factorText, write } from "./panel.js"
 import * as places from "./places.js"
+import {
+  countRealPixels,
+  countRealPixelsInView,
+  describeRealPixels,
+  pickRealPixelsColor,
+} from "./real_pixels.js"
 import { text } from "./texts.js"
+
+/** From how many dB on what is said of a step: coz/consistency.py. */
+export const AGREEMENT_WORDS = [
+  [40, "repeats"],
+  [30, "close"],
+  [20, "departs"],
+]
+
+/** What is said to be over it: coz/consistency.py. */
+export const MOST_DECIBELS = 99
+
+/** Below 1x, where the picture is shown smaller than it is, a factor says nothing. */
+export const isFactor = (factor) => factor >= 0.9995
 
 /** @param {import("./viewer.js").Viewer} viewer */
 export function describe(viewer) {
@@ -10,11 +30,13 @@ export function describe(viewer) {
   const { record } = viewer.shown.chain
   const { label, measured, prompt, told, buttons } = panel
   const step = current - 1
-  const factor = places.magnification(layers, view, size)
-  const steps = layers.length - 2
-  const name = step > 0 ? text("step", { step, steps }) : text(current ? "first" : "allLabel")
-  write(label, `${factorText(factor)} · ${name}`)
-  write(measured, step > 0 && !bicubic ? figures(record, step) : "")
+  const factors = places.factorsIn(layers, view, size)
+  const factor = meanOf(factors)
+  const name = nameOf(viewer)
+  write(label, isFactor(factor) ? `${factorsText(factors, factorText)} · ${name}` : name)
+  describeTruth(viewer)
+  const agreement = step > 0 && !bicubic ? record.agreements?.[step - 1] : null
+  write(measured, agreement == null ? "" : describeAgreement(step, agreement))
   const written = step > 0 && !bicubic ? record.prompts[step - 1] : ""
   const note = ["shownWhole", "shownFirst"][current] ?? (bicubic ? "shownBicubic" : "noPrompt")
   write(prompt, written || text(note))
@@ -31,15 +53,30 @@ export function describe(viewer) {
   outlineNext(viewer, current + 1)
 }
 
-/** How true the step is; empty where it was not measured. */
-function figures({ agreements, invented }, step) {
-  const agreement = agreements?.[step - 1]
-  if (agreement == null) return ""
-  const share = invented?.[step - 1]
-  return text(agreement < 99 ? "measured" : "measuredEqual", {
-    agreement: agreement.toFixed(1),
-    invented: share == null ? "?" : (100 * share).toFixed(share < 0.0995 ? 1 : 0),
-  })
+function nameOf({ layers, view, size, current }) {
+  if (current > 1) return text("step", { step: current - 1, steps: layers.length - 2 })
+  if (current) return text("first")
+  return text(places.zoomOn(layers[0], view, size) < 1.001 ? "allLabel" : "partLabel")
+}
+
+/** How much of the view is of the photograph. */
+function describeTruth({ panel, layers, view, size, current, bicubic, shown }) {
+  const { record } = shown.chain
+  const zoom = places.zoomOn(layers[current], view, size)
+  const real = countRealPixelsInView(record, current, zoom)
+  write(panel.real, describeRealPixels(real))
+  const isInvented = current > 1 && !bicubic
+  const isAll = countRealPixels(record, current).share >= 1
+  write(panel.rest, text(isInvented ? "restInvented" : isAll ? "restNothing" : "restPlain"))
+  panel.dot.style.background = `rgb(${pickRealPixelsColor(real.share).join(" ")})`
+}
+
+/** @param {number} agreement in dB */
+function describeAgreement(step, agreement) {
+  const [, words] = AGREEMENT_WORDS.find(([least]) => agreement >= least) ?? [0, "contradicts"]
+  const decibels =
+    agreement < MOST_DECIBELS ? `${agreement.toFixed(1)} dB` : text("over", { most: MOST_DECIBELS })
+  return text(words, { step, decibels })
 }
 
 /** A frame around the next scale, while it is too small to show. */

@@ -1,5 +1,6 @@
 // @ts-check
 // The viewer's elements. Texts that come from outside are set as text, never as HTML.
+import { factorsText, meanOf } from "../factors.js"
 import { text } from "./texts.js"
 
 const ICONS = {
@@ -51,8 +52,13 @@ export function makePanel() {
   const stage = element(shadow, "div", "stage")
   const canvas = element(stage, "canvas", "")
   const outline = element(stage, "div", "outline")
-  const label = element(stage, "div", "label")
-  const measured = element(stage, "div", "measured")
+  const facts = element(stage, "div", "facts")
+  const badge = element(facts, "div", "badge")
+  const dot = element(badge, "span", "dot")
+  const real = element(badge, "span", "real")
+  const rest = element(badge, "span", "rest")
+  const label = element(facts, "div", "label")
+  const measured = element(facts, "div", "measured")
   element(stage, "div", "hint", text("hint"))
   const message = element(stage, "div", "message")
   message.setAttribute("role", "status")
@@ -78,7 +84,22 @@ export function makePanel() {
     bad,
   }
   buttons.bicubic.setAttribute("aria-pressed", "false")
-  return { root, stage, canvas, outline, label, measured, message, bar, told, prompt, buttons }
+  return {
+    root,
+    stage,
+    canvas,
+    outline,
+    dot,
+    real,
+    rest,
+    label,
+    measured,
+    message,
+    bar,
+    told,
+    prompt,
+    buttons,
+  }
 }
 
 /** 16x, 65536x, 4.3e9x. */
@@ -115,10 +136,11 @@ const WHOLE = 0.95
  * @returns {Scale[]}
  */
 export function scalesOf(layers, whole) {
-  const scales = layers.map(({ factors: [x, y] }, layer) => {
-    const [across, down] = [factorText(x), factorText(y)]
-    return { layer, factor: x, name: across === down ? across : across + down }
-  })
+  const scales = layers.map(({ factors }, layer) => ({
+    layer,
+    factor: meanOf(factors),
+    name: factorsText(factors, factorText),
+  }))
   const [, ...steps] = scales
   return whole < WHOLE ? [{ layer: 0, factor: whole, name: text("all") }, ...steps] : steps
 }

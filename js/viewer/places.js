@@ -3,6 +3,7 @@
 //
 // Everything is measured in pixels of the deepest layer. A number's error grows with the distance
 // from there, and so does the size of what can be looked at: sixteen steps of 8x stay exact.
+import { meanOf } from "../factors.js"
 
 /**
  * @typedef {{x: number, y: number, kx: number, ky: number, width: number, height: number,
@@ -104,11 +105,17 @@ export function currentLayer(layers, view, size) {
   return 0
 }
 
-/** Counted from the first frame as it fills the view. */
-export function magnification(layers, view, size) {
+/** How much closer a view is than the one that shows all of a layer. */
+export const zoomOn = (layer, view, size) => fitUnit(layer, size) / unitOf(view, size)
+
+/** Factors across and down, counted from the first frame as it fills the view. */
+export function factorsIn(layers, view, size) {
   const layer = layers[Math.max(currentLayer(layers, view, size), 1)]
-  return (layer.factors[0] * fitUnit(layer, size)) / unitOf(view, size)
+  return layer.factors.map((factor) => factor * zoomOn(layer, view, size))
 }
+
+/** The same in one number: its square is how many pixels stand for one. */
+export const magnification = (layers, view, size) => meanOf(factorsIn(layers, view, size))
 
 /** The nearest allowed view: inside the source, no pixel larger than LARGEST_PIXEL. */
 export function limited(layers, view, size) {

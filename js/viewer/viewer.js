@@ -2,7 +2,7 @@
 import { api } from "../../../scripts/api.js"
 import { feederOf, setTarget, targetInput } from "../graph.js"
 import { fileAddress } from "../outputs.js"
-import { describe } from "./caption.js"
+import { describe, isFactor } from "./caption.js"
 import { drawView, layersIn } from "./draw.js"
 import { Flight } from "./flight.js"
 import { listen } from "./gestures.js"
@@ -272,8 +272,8 @@ export class Viewer {
 
   save() {
     this.draw()
-    const factor = factorText(places.magnification(this.layers, this.view, this.size))
-    download(this.panel.canvas, `zoom-${factor}.png`)
+    const factor = places.magnification(this.layers, this.view, this.size)
+    download(this.panel.canvas, `zoom-${isFactor(factor) ? factorText(factor) : "picture"}.png`)
   }
 
   fill() {

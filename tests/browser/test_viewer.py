@@ -7,6 +7,7 @@ import re
 import statistics
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,16 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from coz.consistency import AGREEMENT_WORDS, MOST_DECIBELS, describe_agreement
 from coz.geometry import Window
+from coz.real_pixels import (
+    COLOR_STOPS,
+    RealPixels,
+    count_real_pixels,
+    describe_real_pixels,
+    pick_real_pixels_color,
+)
+from coz.strip import MAX_AXES_RATIO, factor_label
 from coz.view import FADE, FEATHER, Zoom, smooth
 from tools.frontend import post
 from tools.workflow import TEMPLATE
@@ -261,23 +271,166 @@ def test_prompts_are_text(editor, show):
     expect(viewer.locator(".prompt")).to_have_text("rust & rivets")
 
 
-def test_each_step_says_how_true_it_is(editor, show):
-    viewer = show("classic")
+REAL = {"1x": "all real"} | {
+    f"{4**i}x": f"{512 // 4**i} x {512 // 4**i} real pixels" for i in range(1, 5)
+}
+
+
+@RENDERERS
+@pytest.mark.parametrize(("width", "height"), [(540, 640), (900, 500)], ids=["tall", "wide"])
+def test_each_scale_says_how_many_pixels_are_real(editor, show, renderer, width, height):
+    """The canvas is larger than the frame one way or the other; the frame's own pixels count."""
+    viewer = show(renderer, width, height)
     record = json.loads(editor.run("window.output.coz_chain[0]"))
-    measured = viewer.locator(".measured")
-    for step, scale in enumerate(["4x", "16x", "64x", "256x"]):
+    for i, (scale, words) in enumerate(REAL.items()):
         fly(viewer, scale)
-        agreement, percent = record["agreements"][step], 100 * record["invented"][step]
-        new = f"{percent:.1f}" if percent < 9.95 else f"{percent:.0f}"
-        expect(measured).to_have_text(
-            f"agrees with its input to {agreement:.1f} dB, invented {new} %"
+        expect(viewer.locator(".real")).to_have_text(words)
+        color = "rgb({}, {}, {})".format(*COLOR_STOPS[i])
+        expect(viewer.locator(".dot")).to_have_css("background-color", color)
+        expect(viewer.locator(".rest")).to_have_text(
+            "in this view, the rest is invented" if i else "nothing is invented"
         )
+        measured = viewer.locator(".measured")
+        if i:
+            words = describe_agreement(record["agreements"][i - 1])
+            expect(measured).to_have_text(f"step {i} {words}")
+        else:
+            expect(measured).to_be_hidden()
+        assert "invented 1" not in viewer.locator(".facts").text_content()
+    editor.screenshot(f"viewer-{renderer}-real-{width}")
     press(viewer, "b")
-    expect(measured).to_be_hidden()
+    expect(viewer.locator(".real")).to_have_text(REAL["256x"])
+    expect(viewer.locator(".rest")).to_have_text(
+        "in this view, plainly enlarged: nothing is invented"
+    )
+    expect(viewer.locator(".measured")).to_be_hidden()
     press(viewer, "b")
-    expect(measured).to_be_visible()
-    fly(viewer, "1x")
-    expect(measured).to_be_hidden()
+    badge, label = (viewer.locator(name).bounding_box() for name in (".real", ".label"))
+    assert badge["height"] > 1.3 * label["height"] * 12 / 16
+    assert badge["y"] < label["y"]
+
+
+def sides_in(text):
+    """Of "8 x 8 real pixels"."""
+    return [float(side) for side in re.fullmatch(r"(\S+) x (\S+) real pixels?", text).groups()]
+
+
+@RENDERERS
+def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
+    viewer = show(renderer)
+    fly(viewer, "4x")
+    viewer.focus()
+    seen = []
+    for i in range(30):
+        viewer.press("+")
+        factor = 4 * 1.25 ** (i + 1)
+        if factor > 512:
+            break
+        expect(viewer.locator(".label")).to_contain_text(
+            re.compile(rf"^{factor_text(factor)}x · step ")
+        )
+        real = viewer.locator(".real").text_content()
+        side = 512 / factor
+        if side < 0.9995:
+            assert real == "less than one real pixel"
+        else:
+            assert sides_in(real) == pytest.approx([side, side], rel=6e-3)
+        seen.append(real)
+    assert len(set(seen)) == len(seen) - seen.count("less than one real pixel") + (
+        "less than one real pixel" in seen
+    )
+    press(viewer, "0")
+    expect(viewer.locator(".real")).to_have_text("all real")
+
+
+def factor_text(factor):
+    return f"{factor:.0f}" if factor >= 100 else f"{factor:.3g}"
+
+
+RECORDS = [
+    {"height": 1024, "width": 1024, "size": 512, "steps": 6, "center": (0.3, 0.6)},
+    {"height": 64, "width": 64, "size": 64, "steps": 16, "scale": 8.0},
+    {"height": 37, "width": 90, "size": 61, "steps": 5, "scale": 3.2, "center": (0.999, 0.0)},
+]
+
+
+@pytest.mark.parametrize("frame", ["native", "upscaled", "downscaled", "wide"])
+@pytest.mark.parametrize("shape", RECORDS, ids=["4x", "sixteen steps", "odd"])
+def test_page_and_server_count_say_and_color_alike(editor, viewer, make_chain, shape, frame):
+    chain = make_chain(**shape)
+    height, width = chain.frames[0].shape[-2:]
+    first = {
+        "native": chain.windows[0],
+        "upscaled": Window(3, 3, 20, 20),
+        "downscaled": Window(0, 0, width, height),
+        "wide": Window(0, 1, width, 3.125),
+    }[frame]
+    chain = replace(chain, windows=(first, *chain.windows[1:]))
+    record = json.loads(chain.to_json())
+    del record["real_pixels"], record["agreements"], record["invented"]  # an older record
+    found = editor.run(
+        """async record => {
+            const real = await import('/extensions/chain-of-zoom/viewer/real_pixels.js')
+            const counted = record.frames.map((_, layer) => real.countRealPixels(record, layer))
+            return counted.map(count => [count, real.describeRealPixels(count),
+                real.pickRealPixelsColor(count.share)])
+        }""",
+        record,
+    )
+    for layer, (count, words, color) in enumerate(found):
+        real = count_real_pixels(chain, layer)
+        assert count == pytest.approx(real._asdict(), rel=1e-12)
+        assert words == describe_real_pixels(real)
+        assert tuple(color) == pick_real_pixels_color(real.share)
+
+
+def test_page_and_server_have_the_same_stops_thresholds_and_words(editor, viewer):
+    stops, words, most, ratio = editor.run(
+        """async () => {
+            const from = name => import(`/extensions/chain-of-zoom/viewer/${name}.js`)
+            const caption = await from('caption'), {text} = await from('texts')
+            const values = {step: 3, decibels: '9.9 dB'}
+            const words = [...caption.AGREEMENT_WORDS, [-Infinity, 'contradicts']]
+            return [(await from('real_pixels')).COLOR_STOPS,
+                words.map(([least, key]) => [Math.max(least, -99), text(key, values)]),
+                caption.MOST_DECIBELS, (await from('../factors')).MAX_AXES_RATIO]
+        }"""
+    )
+    assert tuple(map(tuple, stops)) == COLOR_STOPS
+    verbs = [*AGREEMENT_WORDS, (-99, "contradicts")]
+    assert words == [[least, f"step 3 {verb} its input (9.9 dB)"] for least, verb in verbs]
+    assert (most, ratio) == (MOST_DECIBELS, MAX_AXES_RATIO)
+    sides = [[3.125, 12.25], [170.5, 999.5], [1234.5, 2.5], [1, 1], [0.99999999, 1], [0.9, 1.1]]
+    said = editor.run(
+        """async sides => {
+            const real = await import('/extensions/chain-of-zoom/viewer/real_pixels.js')
+            return sides.map(([width, height]) =>
+                real.describeRealPixels({width, height, share: 0.1}))
+        }""",
+        sides,
+    )
+    assert said == [describe_real_pixels(RealPixels(*pair, 0.1)) for pair in sides]
+
+
+@pytest.mark.parametrize(
+    ("window", "label"), [((16, 20), "4x3.2x"), ((16, 16.7), "3.92x"), ((15.875, 16), "4.02x")]
+)
+def test_page_and_server_name_factors_alike(editor, viewer, make_chain, window, label):
+    chain = make_chain()
+    windows = (chain.windows[0], Window(0, 0, *window), *chain.windows[2:])
+    chain = replace(chain, windows=windows)
+    found = editor.run(
+        """async record => {
+            const places = await import('/extensions/chain-of-zoom/viewer/places.js')
+            const {scalesOf} = await import('/extensions/chain-of-zoom/viewer/panel.js')
+            const {factorLabel} = await import('/extensions/chain-of-zoom/picker/geometry.js')
+            const [[, , ...from], [, , ...to]] = [[0, 0, 64, 64], record.windows[1]]
+            return [scalesOf(places.layersOf(record), 1)[1].name,
+                factorLabel({width: from[0], height: from[1]}, {width: to[0], height: to[1]})]
+        }""",
+        json.loads(chain.to_json()),
+    )
+    assert found == [factor_label(chain, 2)] * 2 == [label] * 2
 
 
 def test_what_was_not_measured_is_not_told(editor, show):
@@ -287,7 +440,7 @@ def test_what_was_not_measured_is_not_told(editor, show):
             window.original = window.output
             const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
             const record = JSON.parse(coz_chain[0])
-            record.agreements = [null, 99, 31.25, 30]
+            record.agreements = [null, 99, 31.25, 12]
             record.invented = [null, null, 0, 0.1]
             {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
                 coz_chain: [JSON.stringify(record)]}})
@@ -297,12 +450,95 @@ def test_what_was_not_measured_is_not_told(editor, show):
     fly(viewer, "4x")
     expect(measured).to_be_hidden()
     for scale, told in (
-        ("16x", "over 99 dB, invented ? %"),
-        ("64x", "31.3 dB, invented 0.0 %"),
-        ("256x", "30.0 dB, invented 10 %"),
+        ("16x", "step 2 repeats its input (over 99 dB)"),
+        ("64x", "step 3 is close to its input (31.3 dB)"),
+        ("256x", "step 4 contradicts its input (12.0 dB)"),
     ):
         fly(viewer, scale)
-        expect(measured).to_have_text(f"agrees with its input to {told}")
+        expect(measured).to_have_text(told)
+    editor.run(f"{NODE}.onExecuted(window.original)")
+
+
+def test_an_older_record_has_its_real_pixels_too(editor, show):
+    viewer = show("classic")
+    editor.run(
+        f"""() => {{
+            window.original = window.output
+            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const {{agreements, invented, real_pixels, ...record}} = JSON.parse(coz_chain[0])
+            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+                coz_chain: [JSON.stringify(record)]}})
+        }}"""
+    )
+    for scale, words in REAL.items():
+        fly(viewer, scale)
+        expect(viewer.locator(".real")).to_have_text(words)
+        expect(viewer.locator(".measured")).to_be_hidden()
+    editor.run(f"{NODE}.onExecuted(window.original)")
+
+
+@RENDERERS
+def test_a_whole_picture_has_no_factor_below_1(editor, show, renderer):
+    """A first frame of 512 pixels in a picture of 3000: the run's, as a record of such a one."""
+    viewer = show(renderer)
+    editor.run(
+        f"""() => {{
+            window.original = window.output
+            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const record = JSON.parse(coz_chain[0])
+            record.frames[0] = [4000, 3000]
+            record.windows[0] = [1000, 1000, 512, 512]
+            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+                coz_chain: [JSON.stringify(record)]}})
+        }}"""
+    )
+    label = viewer.locator(".label")
+    viewer.get_by_role("button", name="Fly to whole", exact=True).click()
+    expect(label).to_have_text("whole picture")
+    expect(viewer.locator(".real")).to_have_text("all real")
+    seen = []
+    viewer.focus()
+    while not (seen and seen[-1].startswith("1")):
+        viewer.press("+")
+        viewer.page.wait_for_timeout(60)
+        seen.append(label.text_content())
+        assert len(seen) < 20, seen
+    assert set(seen[:-1]) <= {"part of the picture", "first frame"}
+    assert "part of the picture" in seen
+    with editor.page.expect_download() as download:
+        press(viewer, "0")
+        expect(label).to_have_text("whole picture")
+        viewer.locator(".save").click()
+    assert download.value.suggested_filename == "zoom-picture.png"
+    editor.run(f"{NODE}.onExecuted(window.original)")
+    expect(viewer.get_by_role("button", name="Fly to whole", exact=True)).to_have_count(0)
+
+
+def test_a_first_frame_that_was_upscaled_says_its_count(editor, show):
+    viewer = show("classic")
+    editor.run(
+        f"""() => {{
+            window.original = window.output
+            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const record = JSON.parse(coz_chain[0])
+            record.frames[0] = [128, 96]
+            record.windows[0] = [16, 0, 96, 96]
+            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+                coz_chain: [JSON.stringify(record)]}})
+        }}"""
+    )
+    real, rest = viewer.locator(".real"), viewer.locator(".rest")
+    plain = "in this view, plainly enlarged: nothing is invented"
+    for scale, words, more in (
+        ("1x", "96 x 96 real pixels", plain),
+        ("4x", "24 x 24 real pixels", "in this view, the rest is invented"),
+    ):
+        fly(viewer, scale)
+        expect(real).to_have_text(words)
+        expect(rest).to_have_text(more)
+    press(viewer, "0")
+    expect(real).to_have_text("all real")
+    expect(rest).to_have_text("nothing is invented")
     editor.run(f"{NODE}.onExecuted(window.original)")
 
 

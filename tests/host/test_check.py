@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.consistency import agreement
+from coz.consistency import agreement, describe_agreement
 from coz.detail import invented_map
 from coz.geometry import Window
 from coz.heat import explain_map, lay_over
@@ -42,7 +42,8 @@ def test_the_result_is_truer_than_what_came(node, photograph, kernel):
     assert db == agreement(image.movedim(-1, 1), source.movedim(-1, 1), kernel)
     assert db > 60 > was
     assert report == (
-        f"repeats its source ({db:.1f} dB), {was:.1f} dB before; little of it is invented ({share:.1f} %)"
+        f"64 x 64 real pixels in 256 x 256, repeats its source ({db:.1f} dB), before {was:.1f} dB; "
+        f"{share:.1f} % of its energy is not in the source"
     )
     assert 0 < share < 10
     assert image.min() >= 0
@@ -62,14 +63,16 @@ def test_of_a_flat_picture_nothing_is_invented(node):
         sr = ImageUpscaleWithModel.execute(model, source)[0]
     assert not torch.equal(sr, sr[:, :1, :1].expand_as(sr))
     report = node("CoZConsistency").execute(sr, source, 0.0, 10)[3]
-    assert report.endswith(" dB); almost nothing of it is invented (0.0 %)")
+    assert report.endswith(" dB); 0.0 % of its energy is not in the source")
 
 
 def test_strength_0_only_measures(node, photograph):
     _, source, sr = photograph
     image, db, _, report = node("CoZConsistency").execute(sr, source, 0.0, 10).args
     assert torch.equal(image, sr.clamp(0, 1))
-    assert report.startswith(f"repeats its source ({db:.1f} dB); little of it is invented (")
+    assert report.startswith(
+        f"64 x 64 real pixels in 256 x 256, {describe_agreement(db, 'its source')}; "
+    )
 
 
 def test_a_batch_is_measured_picture_by_picture(node):

@@ -66,10 +66,21 @@ def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
     assert record["agreements"] == list(chain.agreements)
     assert record["invented"] == list(chain.invented)
     lines = told(host)
-    assert "step 2 of 4: super-resolving\nb\nstep 1 agrees with its input to 30.3 dB, invented 22 %" in lines  # fmt: skip
-    true = ", ".join(f"{db:.1f} dB" for db in chain.agreements)
-    new = "22 %, 17 %, 37 %, 44 %"
-    assert lines[-1].split("\n")[-1] == f"agrees with its input to {true}; invented {new}"
+    each = [
+        "4x: 16 x 16 real pixels, is close to its input (30.3 dB)",
+        "16x: 4 x 4 real pixels, departs from its input (29.4 dB)",
+        "64x: 1 x 1 real pixel, is close to its input (30.1 dB)",
+        "256x: less than one real pixel, is close to its input (30.1 dB)",
+    ]
+    assert [line for line in lines if line.startswith("step ")] == [
+        "step 1 of 4: super-resolving\na",
+        *(
+            f"step {i} of 4: super-resolving\n{text}\n{before}"
+            for i, text, before in zip((2, 3, 4), "bcd", each, strict=False)
+        ),
+    ]
+    depth = "4 steps, 256x: less than one real pixel fills the deepest frame, the rest is invented"
+    assert lines[-1].split("\n") == [depth, *each, *"abcd"]
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -82,8 +93,11 @@ def test_a_chain_ends_after_a_step_that_agrees_too_little(
     host.run(weak_prompt(stop_below=LIMIT))
     assert len(upscaled) == expected
     assert told(host)[-1] == (
-        "2 steps, 16x\nstopped after step 2 of 4: it agrees with its input to 29.4 dB, below 29.9\n"
-        "a\nb\nagrees with its input to 30.3 dB, 29.4 dB; invented 22 %, 17 %"
+        "2 steps, 16x: 4 x 4 real pixels fill the deepest frame, the rest is invented\n"
+        "stopped after step 2 of 4: it agrees with its input to 29.4 dB, below 29.9\n"
+        "4x: 16 x 16 real pixels, is close to its input (30.3 dB)\n"
+        "16x: 4 x 4 real pixels, departs from its input (29.4 dB)\n"
+        "a\nb"
     )
     assert len(host.ui("coz_collect")["images"]) == 3
     shown = [d["node"] for event, d in host.server.sent if event == "executed"]

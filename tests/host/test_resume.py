@@ -1,5 +1,6 @@
 """Chain Loop going on with a chain: of another loop, in the host's real executor."""
 
+import re
 from dataclasses import replace
 from math import isnan
 
@@ -89,9 +90,16 @@ def test_widgets_that_say_something_else_are_named(executor, keep):
     )
     assert line in told(host)
     shown = told(host)[-1].split("\n")
-    assert shown[:4] == ["3 steps, 32.8x", "a", "b", "c"]  # 64 // 3.2 is 20: 3.2x each
-    assert shown[4].startswith("agrees with its input to ")
-    assert shown[5:] == [line]
+    # 64 // 3.2 is 20: 3.2x each
+    assert shown[0] == (
+        "3 steps, 32.8x: 1.95 x 1.95 real pixels fill the deepest frame, the rest is invented"
+    )
+    assert [text.split(",")[0] for text in shown[1:4]] == [
+        "3.2x: 20 x 20 real pixels",
+        "10.2x: 6.25 x 6.25 real pixels",
+        "32.8x: 1.95 x 1.95 real pixels",
+    ]
+    assert shown[4:] == ["a", "b", "c", line]
 
 
 def test_another_picture_is_named(executor, keep):
@@ -200,13 +208,18 @@ def test_an_older_chain_has_figures_for_its_new_steps_only(executor, keep, unmea
     host = executor("CLASSIC")
     prompt = unmeasured({"steps": 2}, steps=3, stop_below=100.0)
     host.run(prompt)
-    assert "agrees with its input to ?, ?, " in told(host)[-1]
+    shown = told(host)[-1].split("\n")
+    # What an older record did not measure is not told; the real pixels are in every record.
+    assert shown[1:3] == ["3.2x: 20 x 20 real pixels", "10.2x: 6.25 x 6.25 real pixels"]
+    assert re.fullmatch(
+        r"32.8x: 1.95 x 1.95 real pixels, [a-z ]+ its input \([\d.]+ dB\)", shown[3]
+    )
     assert host.run(prompt) == []
     chain = keep[0]["chain"]
     assert [isnan(db) for db in chain.agreements] == [True, True, False]
     host.run(unmeasured({"steps": 2}, steps=2))
     assert keep[-1]["chain"].agreements == keep[-1]["chain"].invented == ()
-    assert "agrees" not in told(host)[-1]
+    assert "its input" not in told(host)[-1]
 
 
 @pytest.mark.parametrize("cache", ["CLASSIC", "NONE"])

@@ -242,7 +242,7 @@ def in_tiles(node, model, image, tile, color_fix="none", consistency=0.0):
     """One pass of Full-Image SR at 4x."""
     layout = plan_tiles(*image.shape[1:3], 4.0, tile, tile // 4)
     chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
-    inputs = image, "", 1, json.dumps(layout), chosen, 0, color_fix, consistency
+    inputs = image, "", 1, json.dumps(layout), chosen, 0, color_fix, consistency, image
     with torch.inference_mode():
         return node("CoZTiles").execute(*inputs)[0]
 
