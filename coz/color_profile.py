@@ -41,15 +41,12 @@ def foreign_profile(picture: Image.Image) -> str:
 def to_srgb(picture: Image.Image) -> Image.Image:
     """Convert a picture by its profile to 8-bit sRGB; transparency is dropped.
 
-    A picture without a profile, or with a damaged one, is taken as sRGB.
+    Nothing is converted where ``foreign_profile`` is "": sRGB stays as it is, to the last level.
     """
-    profile = _profile_of(picture)
-    if profile is not None:
-        try:
-            return _convert(picture.convert(_profiled_mode(picture.mode)), profile)
-        except ImageCms.PyCMSError:  # of another kind of picture than it is in
-            pass
-    return picture.convert("RGB")
+    profile = _profile_of(picture) if foreign_profile(picture) else None
+    if profile is None:
+        return picture.convert("RGB")
+    return _convert(picture.convert(_profiled_mode(picture.mode)), profile)
 
 
 def _profile_of(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:

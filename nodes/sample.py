@@ -5,6 +5,7 @@ from aiohttp import web
 from comfy_api.latest import io
 from PIL import Image
 
+from ..coz.color_profile import to_srgb
 from .host import PACK, SEARCH_ALIASES
 
 PICTURES = PACK / "pictures"
@@ -51,6 +52,6 @@ class CoZSamplePicture(io.ComfyNode):
     @classmethod
     def execute(cls, picture) -> io.NodeOutput:
         with Image.open(PICTURES / picture) as file:
-            pixels = np.array(file.convert("RGB"))
+            pixels = np.array(to_srgb(file))
         image = torch.from_numpy(pixels)[None].to(comfy.model_management.intermediate_device())
         return io.NodeOutput(image.float() / 255)

@@ -86,6 +86,12 @@ def test_grey_and_deep_pictures_are_converted(tmp_path):
     assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (188, 188, 188)
 
 
+def test_srgb_by_another_name_stays_as_it_is():
+    astronaut = Image.open(DATA.parents[1] / "pictures" / "astronaut.png")
+    assert astronaut.info["icc_profile"] != SRGB
+    assert difference(to_srgb(astronaut), astronaut) == 0
+
+
 def test_transparency_is_dropped_not_converted():
     opaque = to_srgb(picture("RGB", P3, (10, 200, 30)))
     assert difference(to_srgb(picture("RGBA", P3, (10, 200, 30, 0))), opaque) == 0

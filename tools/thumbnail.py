@@ -17,6 +17,7 @@ from coz.geometry import Target, first_frame, plan_steps, tile_layout
 
 from .client import run_prompt
 from .host import ROOT
+from .picture import open_picture
 from .server import serve
 from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
@@ -41,7 +42,7 @@ def thumbnail(strip: Image.Image) -> Image.Image:
 
 def sample(prompt: Prompt) -> Image.Image:
     name = prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"]
-    return Image.open(ROOT / "pictures" / name).convert("RGB")
+    return open_picture(ROOT / "pictures" / name)
 
 
 def windows(prompt: Prompt) -> Image.Image:

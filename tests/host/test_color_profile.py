@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from coz.chain import ZoomChain
+from tools.picture import open_picture, to_frame
 
 from .prompts import chain_prompt, kept_prompt, steps_run
 
-DATA = Path(__file__).parents[1] / "data"
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data"
 NOTE = (
     "the picture has the colour profile Display P3 like, which ComfyUI does not apply: colours are read "
     "as sRGB. Convert it to sRGB first"
@@ -102,3 +105,10 @@ def test_full_image_tells_it_to_the_end(executor, input_folder):
     host = executor("CLASSIC")
     host.run(prompt)
     assert closing(host).count(NOTE) == 1
+
+
+def test_the_sample_pictures_are_srgb(node):
+    for name in node("CoZSamplePicture").INPUT_TYPES()["required"]["picture"][1]["options"]:
+        expected = to_frame(open_picture(ROOT / "pictures" / name))
+        shown = node("CoZSamplePicture").execute(name)[0].movedim(-1, 1)
+        assert torch.equal(shown, expected), name
