@@ -97,6 +97,20 @@ class ZoomChain:
             )
         return region
 
+    def real_window(self, layer: int) -> Window:
+        """The region that ``layer`` shows, in real pixels: those of the source.
+
+        The steps see only the first frame. Where that was downscaled, its own pixels are the real
+        ones of the frames below it, each of them the mean of several of the source's.
+
+        Raises:
+            ValueError: If the layer does not exist.
+        """
+        window = self.window_in(layer, 0)
+        if layer <= 1:
+            return window
+        return min(window, self.window_in(layer, 1), key=lambda w: w.width * w.height)
+
     def middle(self) -> Target:
         """Of the deepest frame, as fractions of the source."""
         x, y, w, h = self.window_in(len(self.frames) - 1, 0)
@@ -125,8 +139,8 @@ class ZoomChain:
     def to_json(self) -> str:
         """Everything but the pixels. Frames appear as [width, height], windows as [x, y, w, h].
 
-        ``real_pixels`` is the [width, height] of each frame's view in pixels of the source, from
-        the first frame on. It is for the reader: ``from_json`` counts it anew from the windows.
+        ``real_pixels`` is the [width, height] of each frame's ``real_window``, from the first frame
+        on. It is for the reader: ``from_json`` counts it anew from the windows.
         """
         return json.dumps(
             {
@@ -138,7 +152,7 @@ class ZoomChain:
                 "prompts": list(self.prompts),
                 "seeds": list(self.seeds),
                 "real_pixels": [
-                    list(self.window_in(layer, 0)[2:]) for layer in range(1, len(self.frames))
+                    list(self.real_window(layer)[2:]) for layer in range(1, len(self.frames))
                 ],
                 "agreements": _figures(self.agreements),
                 "invented": _figures(self.invented),

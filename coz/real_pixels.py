@@ -25,10 +25,7 @@ class RealPixels(NamedTuple):
 
 
 def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
-    """Count the pixels of the chain's source that a layer shows, exactly, from the windows.
-
-    The steps see only the first frame. Where that was downscaled, its own pixels count in their
-    frames, each of them the mean of several of the source's.
+    """Count the real pixels that a layer shows, exactly, from the windows: ``chain.real_window``.
 
     Args:
         chain: Any chain; its pixel values are not read.
@@ -38,9 +35,7 @@ def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
         ValueError: If the layer does not exist.
     """
     height, width = chain.frames[layer].shape[-2:]
-    window = chain.window_in(layer, 0)
-    if layer > 1:
-        window = min(window, chain.window_in(layer, 1), key=lambda w: w.width * w.height)
+    window = chain.real_window(layer)
     share = window.width * window.height / (width * height)
     return RealPixels(window.width, window.height, share)
 

@@ -229,9 +229,7 @@ class CoZChainCollect(io.ComfyNode):
         last = cls.last_step(steps, kept, stop_below, parts)
         images = [parts[f"frame_{i}"] for i in range(last + 1)]
         frames = [to_bchw(frame) for frame in (image, *images)]
-        chain = cls.gather(
-            frames, scale, windows, seeds, target, models, color_profile, **parts
-        )
+        chain = cls.gather(frames, scale, windows, seeds, target, models, color_profile, **parts)
         told = join_texts(chain.prompts) if any(chain.prompts) else ""
         stopped = ""
         if last < steps:

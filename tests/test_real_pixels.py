@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,7 @@ def test_steps_from_a_downscaled_first_frame_hold_the_pixels_of_that(make_chain)
     assert [real.share for real in counted] == [400 * 300 / 64**2, 1 / 16, 1 / 256]
     assert describe_real_pixels(counted[0]) == "all real"
     assert describe_real_pixels(counted[1]) == "16 x 16 real pixels"
+    assert json.loads(chain.to_json())["real_pixels"] == [[400, 300], [16, 16], [4, 4]]
 
 
 def test_an_upscaled_first_frame_is_not_all_real(make_chain):
