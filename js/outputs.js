@@ -10,6 +10,9 @@ const NEWEST = 32
 /** Milliseconds in which the nodes of a workflow that is loaded ask for the runs. */
 const SAME_LOAD = 500
 
+/** Milliseconds until the server is asked again: at first, and after many failures. */
+const RETRY = { first: 1000, longest: 60_000 }
+
 /** @typedef {{filename: string, subfolder: string, type: string}} File */
 
 /**
@@ -28,24 +31,31 @@ const isInUse = (id, type) =>
   allGraphs().some(({ nodes }) => nodes.some((node) => node.type === type && String(node.id) === id))
 
 /**
- * What the server's history has of it: after the page was loaded anew.
+ * The newest run in the server's history that gave a node an output.
+ *
+ * Where the server does not answer, it is asked again as long as the node exists.
  *
  * @param {any} node
  * @param {string} key that the output has
+ * @returns {Promise<{output: any, id: string, prompt: Record<string, any>, start: number} | null>}
+ *   `prompt` is what ran, in which the node is `id`; `start` is in milliseconds since 1970
  */
-export async function pastOutput(node, key) {
-  for (const { prompt, outputs, meta } of await pastRuns()) {
+export async function pastRun(node, key) {
+  for (const { prompt, outputs, meta, status } of await newestRuns(node)) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== app.rootGraph.id) continue
+    const events = Object.fromEntries(status?.messages ?? [])
+    const start = events.execution_start?.timestamp ?? 0
     const left = new Map()
     // A loop that ran once for each picture of a list has several: the last one, as on the page.
-    for (const [id, output] of Object.entries(outputs).reverse()) {
+    for (const [source, output] of Object.entries(outputs).reverse()) {
       if (!output[key]) continue
-      const whole = meta?.[id]?.display_node ?? id
+      const id = meta?.[source]?.display_node ?? source
+      const run = { output, id, prompt: prompt[2], start }
       // In a subgraph the ids of the nodes around it stand before, in either form.
-      const shownOn = whole.split(":").at(-1)
-      if (shownOn === String(node.id)) return output
-      const isLeft = prompt[2][whole]?.class_type === node.type && !isInUse(shownOn, node.type)
-      if (isLeft && !left.has(whole)) left.set(whole, output)
+      const shownOn = id.split(":").at(-1)
+      if (shownOn === String(node.id)) return run
+      const isLeft = prompt[2][id]?.class_type === node.type && !isInUse(shownOn, node.type)
+      if (isLeft && !left.has(id)) left.set(id, run)
     }
     // Its id is new where it was taken out of a subgraph, or put into one.
     const isNew = !Object.keys(prompt[2]).some((id) => id.split(":").at(-1) === String(node.id))
@@ -54,7 +64,25 @@ export async function pastOutput(node, key) {
   return null
 }
 
-/** @type {Promise<any[]> | null} */
+/**
+ * What the server's history has of a node's last run: after the page was loaded anew.
+ *
+ * @param {any} node
+ * @param {string} key that the output has
+ */
+export const pastOutput = async (node, key) => (await pastRun(node, key))?.output ?? null
+
+/** @param {any} node @returns {Promise<any[]>} */
+async function newestRuns(node) {
+  for (let pause = RETRY.first; node.graph; pause = Math.min(2 * pause, RETRY.longest)) {
+    const runs = await pastRuns()
+    if (runs) return runs
+    await new Promise((done) => setTimeout(done, pause))
+  }
+  return []
+}
+
+/** @type {Promise<any[] | null> | null} */
 let asked = null
 
 /** The newest runs first. Asked once for all nodes of a workflow that is loaded. */
@@ -63,9 +91,14 @@ function pastRuns() {
   return asked
 }
 
+/** Null where the server does not answer. */
 async function askForRuns() {
-  const answer = await api.fetchApi(`/history?max_items=${NEWEST}`)
-  return answer.ok ? Object.values(await answer.json()).reverse() : []
+  try {
+    const answer = await api.fetchApi(`/history?max_items=${NEWEST}`)
+    return answer.ok ? Object.values(await answer.json()).reverse() : null
+  } catch {
+    return null
+  }
 }
 
 /** Of nodes that draw what their runs send: how. */

@@ -6,7 +6,8 @@ import { feederOf, setTarget, targetInput, widgetOf } from "./graph.js"
 import { texts } from "./language.js"
 import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
 import { drawOverlay } from "./picker/overlay.js"
-import { forget, pictureOf } from "./picker/picture.js"
+import { checkFiles, forget, pictureOf } from "./picker/picture.js"
+import { unwatch, watch } from "./picker/watch.js"
 
 /** @typedef {import("./picker/geometry.js").Target} Target */
 /** @typedef {import("./picker/geometry.js").Window} Window */
@@ -22,14 +23,16 @@ const MARGIN = 10
 const LAYER = "position: absolute; z-index: -1; width: 100%; height: 100%"
 /** Pixels that the picture asks for; with more room it grows. Less where nothing can be picked. */
 const HEIGHT = { pick: 320, look: 160, text: 28 }
-/** Milliseconds between looks at the widgets and at the source, which no event reports in all frontends. */
-const PERIOD = 100
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
 const text = texts(
   {
     connect: "connect an image to pick the target on it",
     run: "run once to see the picture",
+    loading: "loading the picture",
+    gone: "the picture's file is gone: choose another",
+    large: "too large to show before a run: run once to see it",
+    unreadable: "cannot be shown before a run: run once to see it",
     center_x: "a link sets the target",
     center_y: "a link sets the target",
     mask: "the mask sets the target, unless it is empty",
@@ -39,6 +42,10 @@ const text = texts(
   {
     connect: "连接图像后即可在其上选取目标",
     run: "运行一次后显示图片",
+    loading: "正在加载图片",
+    gone: "图片文件已不存在：请另选一张",
+    large: "图片过大，运行前无法显示：运行一次后显示",
+    unreadable: "运行前无法显示此图片：运行一次后显示",
     center_x: "目标由连线决定",
     center_y: "目标由连线决定",
     mask: "目标由遮罩决定，空遮罩除外",
@@ -103,8 +110,16 @@ export function attachPicker(node) {
    * @type {{width: number, height: number} | null}
    */
   let size = null
-  /** @type {ReturnType<typeof pictureOf>} */
+  /** @type {import("./picker/picture.js").Picture | null} */
   let picture = null
+  /**
+   * Why there is no picture; null where none is connected.
+   *
+   * @type {import("./picker/picture.js").Problem | null}
+   */
+  let problem = null
+  /** Key of the picture that the element shows or loads. */
+  let loading = ""
   /**
    * What the pointer or a key holds. Written when it is let go, so that one Ctrl+Z takes it back.
    *
@@ -166,19 +181,25 @@ export function attachPicker(node) {
 
   function refresh() {
     if (!node.graph || !root.isConnected) return
-    picture = pictureOf(node)
-    if (picture && image.getAttribute("src") !== picture.url) image.src = picture.url
-    if (!picture) {
+    const found = pictureOf(node)
+    if (found && typeof found === "object") {
+      picture = found
+      problem = null
+      if (loading !== picture.key) image.src = picture.url
+      loading = picture.key
+    } else {
+      picture = size = null
+      problem = found
+      loading = ""
       image.removeAttribute("src")
-      size = null
     }
     const blocked = blocker()
     const state = JSON.stringify([
-      picture,
+      loading,
+      problem,
       size,
       blocked,
       target(),
-      Boolean(feederOf(node, "image")),
       WIDGETS[type].map((name) => widgetOf(node, name)?.value),
       [root.clientWidth, root.clientHeight],
     ])
@@ -194,7 +215,7 @@ export function attachPicker(node) {
     root.style.cursor = size && !blocked ? "crosshair" : "default"
     root.title = size && !blocked ? text("help") : ""
     root.ariaLabel = root.title
-    const key = size ? blocked : feederOf(node, "image") ? "run" : "connect"
+    const key = size ? blocked : picture ? undefined : (problem ?? "connect")
     note.textContent = key ? text(/** @type {Parameters<typeof text>[0]} */ (key)) : ""
     note.style.background = size ? "rgba(0, 0, 0, 0.6)" : "none"
     note.style.color = size ? "white" : "inherit"
@@ -205,18 +226,13 @@ export function attachPicker(node) {
   }
 
   image.addEventListener("load", () => {
-    const { naturalWidth: width, naturalHeight: height } = image
-    size = picture?.saved ? { width: picture.saved.width, height: picture.saved.height } : { width, height }
+    if (picture) size = { width: picture.width, height: picture.height }
     refresh()
   })
   image.addEventListener("error", () => {
-    if (picture) forget(picture)
+    if (picture?.saved) forget(picture)
     refresh()
   })
-  new ResizeObserver(() => {
-    layout()
-    refresh()
-  }).observe(root)
 
   /** @param {PointerEvent} event */
   function pick(event) {
@@ -229,6 +245,7 @@ export function attachPicker(node) {
     )
   }
   leaveToGraph(root)
+  root.addEventListener("pointerenter", checkFiles)
   root.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary && root.hasPointerCapture(pointer)) {
       held = null // a pinch: the graph's
@@ -266,12 +283,29 @@ export function attachPicker(node) {
   })
   widget.serialize = false // options.serialize keeps it out of the prompt, this out of the workflow
 
-  /** @type {ReturnType<typeof setInterval> | undefined} */
-  let timer
-  new IntersectionObserver((entries) => {
-    clearInterval(timer)
-    if (!entries.at(-1)?.isIntersecting) return // out of sight, or its node is gone
+  const resized = new ResizeObserver(() => {
+    layout()
     refresh()
-    timer = setInterval(refresh, PERIOD)
-  }).observe(root)
+  })
+  const seen = new IntersectionObserver((entries) => {
+    if (entries.at(-1)?.isIntersecting) watch(refresh)
+    else unwatch(refresh)
+  })
+  function observe() {
+    resized.observe(root)
+    seen.observe(root)
+  }
+  function disconnect() {
+    resized.disconnect()
+    seen.disconnect()
+    unwatch(refresh)
+  }
+  for (const [name, act] of Object.entries({ onAdded: observe, onRemoved: disconnect })) {
+    const before = node[name]
+    node[name] = function (/** @type {any[]} */ ...values) {
+      before?.apply(this, values)
+      act()
+    }
+  }
+  if (node.graph) observe()
 }

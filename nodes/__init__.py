@@ -20,8 +20,9 @@ from .measure import CoZMeasure
 from .preferences import take_marks
 from .prompt import CoZPromptExtractor
 from .refine import CoZRefineStep
-from .sample import CoZSamplePicture, serve_pictures
+from .sample import CoZSamplePicture
 from .saved import CoZLoadChain, CoZSaveChain
+from .source import serve_sources
 from .strip import CoZZoomStrip
 from .tile_prompts import CoZTilePrompts, CoZTileTexts
 from .tiles import CoZTiles
@@ -38,7 +39,7 @@ class ChainOfZoomExtension(ComfyExtension):
             app = PromptServer.instance.app
             app.middlewares.append(cleared_with_the_hosts)
             routes = PromptServer.instance.routes
-            serve_pictures(routes)
+            serve_sources(routes)
             take_marks(routes)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

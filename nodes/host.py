@@ -201,14 +201,19 @@ def time_left(started: float, done: int, count: int) -> str:
     )
 
 
+def downscale_to_preview(image: Tensor) -> Tensor:
+    """A (1, 3, H, W) picture as an IMAGE whose longer side is PREVIEW_SIDE pixels at most."""
+    shrink = min(1, PREVIEW_SIDE / max(image.shape[-2:]))
+    height, width = (max(1, round(side * shrink)) for side in image.shape[-2:])
+    return to_image(resize(image, height, width))
+
+
 def preview_of(image: Tensor, target: Target) -> list[dict]:
     """A small copy of a (1, 3, H, W) picture in the host's temporary folder, as the page finds it.
 
     With the picture's own size in pixels, and the target that it was given with.
     """
-    shrink = min(1, PREVIEW_SIDE / max(image.shape[-2:]))
-    height, width = (max(1, round(side * shrink)) for side in image.shape[-2:])
-    (saved,) = ui.PreviewImage(to_image(resize(image, height, width))).as_dict()["images"]
+    (saved,) = ui.PreviewImage(downscale_to_preview(image)).as_dict()["images"]
     return [{**saved, "height": image.shape[-2], "width": image.shape[-1], "target": [*target]}]
 
 

@@ -1,7 +1,6 @@
 import comfy.model_management
 import numpy as np
 import torch
-from aiohttp import web
 from comfy_api.latest import io
 from PIL import Image
 
@@ -13,17 +12,6 @@ PICTURES = PACK / "pictures"
 
 def picture_names() -> list[str]:
     return sorted(p.name for p in PICTURES.iterdir() if p.suffix in {".jpg", ".png"})
-
-
-def serve_pictures(routes: web.RouteTableDef) -> None:
-    """Let the page show a sample picture before anything has run."""
-
-    @routes.get("/chain_of_zoom/pictures/{name}")
-    async def picture(request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"]
-        if name not in picture_names():
-            raise web.HTTPNotFound
-        return web.FileResponse(PICTURES / name)
 
 
 class CoZSamplePicture(io.ComfyNode):

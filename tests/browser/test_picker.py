@@ -225,13 +225,11 @@ def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
     wait_for_picture(editor, 60, 40)  # not what that run got
 
 
-def test_a_picture_that_the_browser_cannot_show_is_shown_after_a_run(editor):
+def test_a_picture_that_the_browser_cannot_show_is_shown(editor):
     upload(editor, "a.tif", (60, 40))
     nodes = chain()
     nodes["source"] = {"type": "LoadImage", "values": {"image": "my pictures/a.tif"}}
     build(editor, "classic", nodes)
-    expect(note(editor)).to_have_text("run once to see the picture")
-    run_it(editor)
     wait_for_picture(editor, 60, 40)
 
 
@@ -446,23 +444,28 @@ def test_workflows_and_prompts_hold_nothing_of_the_picker(editor, renderer):
     assert all("target" not in node["inputs"] for node in editor.prompt().values())
 
 
-def test_it_looks_at_the_graph_only_while_it_is_seen(editor):
+def test_it_looks_at_the_graph_only_while_it_is_seen_and_then_seldom(editor):
     """A copied node is a clone that never comes into a graph, and so is never removed from one."""
+    editor.reload()  # the timer of one module serves all pickers
     editor.run(
         """() => {
             const {setInterval, clearInterval} = window
-            window.timers = new Set()
-            window.setInterval = (...values) => {
-                const timer = setInterval(...values)
-                if (new Error().stack.includes('/picker.js')) window.timers.add(timer)
+            window.timers = new Map()
+            window.setInterval = (act, period, ...values) => {
+                const timer = setInterval(act, period, ...values)
+                if (new Error().stack.includes('/picker/watch.js')) window.timers.set(timer, period)
                 return timer
             }
             window.clearInterval = timer => { clearInterval(timer); window.timers.delete(timer) }
         }"""
     )
     count = "count => window.timers.size === count"
-    build(editor, "classic", chain())
+    nodes = chain()
+    nodes["second"] = {"type": "CoZFitImage", "links": {"image": ["source", 0]}}
+    build(editor, "classic", nodes)
+    editor.page.locator(PICKER).nth(1).wait_for()
     editor.page.wait_for_function(count, arg=1)
+    assert editor.run("[...window.timers.values()]") == [1000]
     editor.run("() => { app.canvas.copyToClipboard(app.graph.nodes) }")
     editor.page.wait_for_timeout(300)
     assert editor.run("window.timers.size") == 1

@@ -241,8 +241,10 @@ def test_another_sites_page_cannot_mark(site, headers, status):
     assert site.fetch(ROUTE, b"{}", **headers)[0] == status
 
 
+@pytest.mark.parametrize("node", ["LoadImage", "LoadImageOutput", "CoZSamplePicture", "SaveImage"])
 @pytest.mark.parametrize(
     "name", ["..%2f..%2fnodes%2fhost.py", "%2fetc%2fpasswd", "..", "%00", "README.md", "coffee.png%00.jpg", "x" * 5000, "%ff"],
 )  # fmt: skip
-def test_only_the_pictures_are_served(site, name):
-    assert site.fetch(f"/chain_of_zoom/pictures/{name}")[0] in {400, 404}
+def test_only_pictures_of_the_hosts_folders_are_served(site, node, name):
+    status, _ = site.fetch(f"/chain_of_zoom/source?node={node}&image={name}")
+    assert status in {400, 403, 404}

@@ -1,33 +1,16 @@
 """What the page gets for the target picker."""
 
 import json
-import urllib.error
 import urllib.parse
 import urllib.request
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from tools.client import run_prompt
-from tools.host import ROOT
 
 from .prompts import chain_prompt
-
-
-def pictures(server, name):
-    return urllib.request.urlopen(
-        f"{server}/chain_of_zoom/pictures/{urllib.parse.quote(name, safe='')}"
-    )
-
-
-def test_only_the_bundled_pictures_are_served(server):
-    with pictures(server, "coffee.png") as answer:
-        assert answer.read() == (ROOT / "pictures" / "coffee.png").read_bytes()
-    for name in ("README.md", "../README.md", "../pictures/coffee.png", "..", ".", ""):
-        with pytest.raises(urllib.error.HTTPError, match="404"):
-            pictures(server, name)
 
 
 def test_a_sample_lies_where_the_hosts_pictures_do(node, monkeypatch):

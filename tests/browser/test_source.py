@@ -1,0 +1,333 @@
+"""The picker shows the picture that runs, before and after a run, and a click on it lands there."""
+
+import base64
+import io
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tools.camera_files import DISPLAY_P3, oriented, quarters
+from tools.lying_files import ihdr, png, rows
+
+from .conftest import TIMEOUT
+from .picker import PICKER, build, chain, note, point, run_it, target, wait_for_picture
+
+RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
+RED = (220, 20, 20)
+ROTATED = [f"{orientation}.webp" for orientation in (3, 5, 6, 7, 8)]
+MIRRORED = [f"{orientation}.{suffix}" for suffix in ("jpg", "png") for orientation in (2, 4, 5, 7)]
+LARGE = "too large to show before a run: run once to see it"
+SIZE = (1000, 600)
+"""Larger than the copy that the picker gets: a click counts in the picture's own pixels."""
+
+# The pixels that the picker shows, without alpha.
+PIXELS = """async () => {
+    const image = document.querySelector('.coz-picker img')
+    await image.decode()
+    const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight)
+    const context = canvas.getContext('2d')
+    context.drawImage(image, 0, 0)
+    const {data, width, height} = context.getImageData(0, 0, canvas.width, canvas.height)
+    const bytes = Array.from(data, byte => String.fromCharCode(byte)).join('')
+    return [width, height, btoa(bytes), image.src.slice(0, 5)]
+}"""
+
+
+def shown(editor):
+    """The pixels that the picker shows, and whether they came from a run."""
+    width, height, data, start = editor.run(PIXELS)
+    pixels = np.frombuffer(base64.b64decode(data), np.uint8).reshape(height, width, 4)
+    assert (pixels[..., 3] == 255).all()
+    return pixels[..., :3], start != "data:"
+
+
+def fit(name, node="LoadImage"):
+    """A first frame of 16 pixels, which runs in no time."""
+    return {
+        "source": {"type": node, "values": {"image": name}},
+        "first": {
+            "type": "CoZFitImage",
+            "values": {"size": 16},
+            "links": {"image": ["source", 0]},
+        },
+        "shown": {"type": "PreviewImage", "links": {"images": ["first", 0]}},
+    }
+
+
+def fetch(editor, file):
+    names = ("filename", "subfolder", "type")
+    query = urllib.parse.urlencode({name: file[name] for name in names})
+    with urllib.request.urlopen(f"{editor.url}/view?{query}") as answer:
+        return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"))
+
+
+def source_of(outputs):
+    (source,) = (out["coz_source"][0] for out in outputs.values() if "coz_source" in out)
+    return source
+
+
+def frame_of(editor, outputs):
+    (frame,) = (out["images"][0] for out in outputs.values() if "images" in out)
+    return fetch(editor, frame)
+
+
+def wait_for_run(editor):
+    """Until the picker shows what a run got."""
+    editor.page.wait_for_function(
+        "document.querySelector('.coz-picker img')?.src.includes('type=temp')"
+    )
+
+
+def red_of(pixels):
+    """The middle of the red quarter as fractions."""
+    is_red = (np.abs(pixels.astype(int) - RED) < 60).all(-1)
+    y, x = np.nonzero(is_red)
+    return (x.mean() + 0.5) / pixels.shape[1], (y.mean() + 0.5) / pixels.shape[0]
+
+
+CHOOSE = """name => app.graph.nodes.find(node => node.type === 'LoadImage').widgets
+    .find(w => w.name === 'image').value = name"""
+
+
+@RENDERERS
+@pytest.mark.parametrize("names", [ROTATED, MIRRORED], ids=["rotated WebP", "mirrored"])
+def test_a_click_on_red_zooms_into_red(editor, folder, renderer, names):
+    for name in names:
+        oriented(folder / "input" / name, int(name[0]), SIZE)
+    build(editor, renderer, fit(names[0]))
+    turned = set()
+    for name in names:
+        editor.run(CHOOSE, name)
+        editor.page.wait_for_function(
+            "document.querySelector('.coz-picker img')?.src.startsWith('data:')"
+        )
+        before, is_run = shown(editor)
+        height, width = before.shape[:2]
+        size = SIZE if width > height else SIZE[::-1]
+        turned.add(size)
+        assert (max(before.shape), is_run) == (768, False), name
+        red = pytest.approx(red_of(before), abs=5e-3)
+        place = point(wait_for_picture(editor, *size), *red_of(before))
+        editor.page.mouse.click(*place)
+        assert target(editor, "CoZFitImage") == red, name
+        outputs = run_it(editor)
+        source = source_of(outputs)
+        assert (source["width"], source["height"]) == size
+        assert (np.abs(frame_of(editor, outputs).astype(int) - RED) < 30).all(), name
+        assert np.array_equal(before, fetch(editor, source)), name
+        wait_for_run(editor)
+        assert np.array_equal(shown(editor)[0], before)
+        editor.page.mouse.click(place[0] - 20, place[1])
+        assert target(editor, "CoZFitImage") != red
+        editor.page.mouse.click(*place)
+        assert target(editor, "CoZFitImage") == red, name
+    editor.screenshot(f"picker-source-{names[-1].rpartition('.')[2]}-{renderer}")
+    assert turned == {SIZE, SIZE[::-1]}
+
+
+@RENDERERS
+def test_colours_are_those_that_run(editor, folder, renderer):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    noise[:, :30, 3] = 0
+    Image.fromarray(noise[..., :3]).save(folder / "input" / "p3.png", icc_profile=DISPLAY_P3)
+    Image.fromarray(noise).save(folder / "input" / "hidden.png")
+    for name in ("p3.png", "hidden.png"):
+        build(editor, renderer, fit(name))
+        wait_for_picture(editor, 60, 40)
+        assert np.array_equal(shown(editor)[0], noise[..., :3])
+        run_it(editor)
+        wait_for_run(editor)
+        assert np.array_equal(shown(editor)[0], noise[..., :3])
+    editor.screenshot(f"picker-hidden-{renderer}")
+
+
+@RENDERERS
+def test_other_loaders_and_folders(editor, folder, renderer):
+    (folder / "input" / "clipspace").mkdir(exist_ok=True)
+    painted = quarters().convert("RGBA")
+    painted.putalpha(
+        Image.new("L", painted.size)
+    )  # the mask editor makes what is painted transparent
+    painted.save(folder / "input" / "clipspace" / "painted-masked-1.png")
+    oriented(folder / "output" / "6.webp", 6)
+    for name, node, size in (
+        ("clipspace/painted-masked-1.png [input]", "LoadImage", (60, 40)),
+        ("6.webp [output]", "LoadImage", (40, 60)),
+        ("6.webp [output]", "LoadImageOutput", (40, 60)),
+    ):
+        build(editor, renderer, fit(name, node))
+        wait_for_picture(editor, *size)
+        before, _ = shown(editor)
+        source = source_of(run_it(editor))
+        assert (source["width"], source["height"]) == size
+        assert np.array_equal(before, fetch(editor, source))
+    nodes = chain("rocket.jpg")  # its profile is Adobe RGB, which CoZ Sample Picture does not read
+    nodes = {"source": nodes["source"], **{k: v for k, v in fit("").items() if k != "source"}}
+    build(editor, renderer, nodes)
+    wait_for_picture(editor, 640, 427)
+    before, _ = shown(editor)
+    assert np.array_equal(before, fetch(editor, source_of(run_it(editor))))
+
+
+def test_a_file_that_is_replaced_is_shown_when_somebody_looks(editor, folder):
+    path = folder / "input" / "edited.png"
+    Image.new("RGB", (60, 40), "teal").save(path)
+    build(editor, "classic", fit("edited.png"))
+    wait_for_picture(editor, 60, 40)
+    run_it(editor)
+    wait_for_run(editor)
+    Image.new("RGB", (50, 40), "maroon").save(path)
+    editor.run("() => { dispatchEvent(new Event('focus')) }")  # back from another program
+    wait_for_picture(editor, 50, 40)
+    pixels, is_run = shown(editor)
+    assert (pixels[0, 0].tolist(), is_run) == ([128, 0, 0], False)
+    source = source_of(run_it(editor))
+    assert (source["width"], source["height"]) == (50, 40)
+    wait_for_run(editor)
+
+    Image.new("RGB", (40, 40), "navy").save(path)
+    editor.page.mouse.move(5, 5)
+    editor.page.mouse.move(*point(wait_for_picture(editor, 50, 40), 0.5, 0.5))
+    wait_for_picture(editor, 40, 40)
+
+    path.unlink()
+    editor.run("() => { dispatchEvent(new Event('focus')) }")
+    expect(note(editor)).to_have_text("the picture's file is gone: choose another")
+    editor.screenshot("picker-gone")
+    Image.new("RGB", (60, 40), "teal").save(path)
+    editor.run("() => { dispatchEvent(new Event('focus')) }")
+    wait_for_picture(editor, 60, 40)
+
+
+def test_a_file_that_was_replaced_while_the_page_was_away_is_shown(editor, folder):
+    path = folder / "input" / "away.png"
+    Image.new("RGB", (60, 40), "teal").save(path)
+    build(editor, "classic", fit("away.png"))
+    wait_for_picture(editor, 60, 40)
+    run_it(editor)
+    wait_for_run(editor)
+    editor.page.wait_for_timeout(1500)  # the frontend keeps the workflow for the next visit
+    editor.reload()
+    wait_for_run(editor)
+    Image.new("RGB", (50, 40), "maroon").save(path)
+    editor.reload()
+    wait_for_picture(editor, 50, 40)
+    assert not shown(editor)[1]
+
+
+def test_a_run_counts_for_the_file_that_it_had(editor, folder):
+    """Also where no other picture can be shown: then it is the wrong one or none."""
+    oriented(folder / "input" / "other.png", 1)
+    nodes = fit("huge.png")
+    (folder / "input" / "huge.png").write_bytes(png(ihdr(8_400, 8_000), rows(1, 1)))
+    build(editor, "classic", nodes)
+    expect(note(editor)).to_have_text(LARGE, timeout=TIMEOUT)
+    editor.screenshot("picker-large")
+    editor.run(CHOOSE, "other.png")
+    wait_for_picture(editor, 60, 40)
+    run_it(editor, then=f"() => {{ ({CHOOSE})('huge.png') }}")
+    editor.page.wait_for_timeout(2500)  # time to show what that run got
+    expect(note(editor)).to_have_text(LARGE, timeout=TIMEOUT)
+    editor.run(CHOOSE, "other.png")
+    wait_for_run(editor)
+
+
+def test_what_the_server_cannot_show_is_shown_after_a_run(editor, folder):
+    # A header that Pillow does not know, and which ffmpeg reads all the same.
+    (folder / "input" / "a.dpx").write_bytes(dpx(60, 40))
+    build(editor, "classic", fit("a.dpx"))
+    expect(note(editor)).to_have_text("cannot be shown before a run: run once to see it")
+    run_it(editor)
+    wait_for_picture(editor, 60, 40)
+    wait_for_run(editor)
+    for name, content in (("text.png", b"text"), ("half.png", png(ihdr(60, 40))[:30])):
+        (folder / "input" / name).write_bytes(content)
+        build(editor, "classic", fit(name))
+        expect(note(editor)).to_have_text("cannot be shown before a run: run once to see it")
+
+
+def dpx(width, height):
+    import av
+
+    with io.BytesIO() as file:
+        with av.open(file, "w", format="image2pipe") as output:
+            stream = output.add_stream("dpx", rate=1)
+            stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
+            pixels = np.asarray(quarters(width, height))
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            output.mux(stream.encode())
+        return file.getvalue()
+
+
+@pytest.mark.parametrize("fails", ["cut", "refused"])
+def test_a_failed_request_loses_no_picture(editor, fails):
+    # A loop that comes from the cache as a whole sends nothing.
+    place = {"cut": 0.25, "refused": 0.75}[fails]
+    build(editor, "classic", chain("rocket.jpg", between="ImageInvert", center_x=place))
+    run_it(editor)
+    wait_for_picture(editor, 640, 427)
+    editor.page.wait_for_timeout(1500)  # the frontend keeps the workflow for the next visit
+    failed = []
+
+    def fail(route):
+        if len(failed) < 2:
+            failed.append(route.request.url)
+            return route.abort() if fails == "cut" else route.fulfill(status=502, body="<html>")
+        return route.continue_()
+
+    editor.page.route("**/history?max_items=32", fail)
+    editor.reload()
+    wait_for_picture(editor, 640, 427)
+    editor.page.unroute("**/history?max_items=32")
+    assert len(failed) == 2
+
+
+@pytest.mark.parametrize("fails", ["cut", "refused"])
+def test_a_failed_request_for_the_source_is_repeated(editor, folder, fails):
+    oriented(folder / "input" / "6.webp", 6)
+    failed = []
+
+    def fail(route):
+        if not failed:
+            failed.append(route.request.url)
+            return route.abort() if fails == "cut" else route.fulfill(status=502, body="<html>")
+        return route.continue_()
+
+    pattern = "**/chain_of_zoom/source?*"
+    editor.page.route(pattern, fail)
+    build(editor, "classic", fit("6.webp"))
+    expect(note(editor)).to_have_text("loading the picture")
+    wait_for_picture(editor, 40, 60)
+    editor.page.unroute(pattern)
+    assert len(failed) == 1
+    editor.complaints.clear()  # the browser's own words about the failed request
+
+
+def test_a_removed_node_is_observed_no_longer(editor):
+    editor.run(
+        """() => {
+            window.observed = new Set()
+            for (const name of ['ResizeObserver', 'IntersectionObserver']) {
+                const {observe, disconnect} = window[name].prototype
+                window[name].prototype.observe = function (element, ...values) {
+                    if (element.classList?.contains('coz-picker')) window.observed.add(this)
+                    return observe.call(this, element, ...values)
+                }
+                window[name].prototype.disconnect = function () {
+                    window.observed.delete(this)
+                    return disconnect.call(this)
+                }
+            }
+        }"""
+    )
+    build(editor, "classic", chain())
+    editor.page.locator(PICKER).wait_for()
+    assert editor.run("window.observed.size") == 2
+    editor.run("() => { app.canvas.copyToClipboard(app.graph.nodes) }")
+    assert editor.run("window.observed.size") == 2
+    editor.run("() => app.graph.remove(app.graph.nodes.find(n => n.type === 'CoZChainLoop'))")
+    assert editor.run("window.observed.size") == 0

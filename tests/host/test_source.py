@@ -1,0 +1,336 @@
+"""The picture that the target picker shows before a run: what Load Image would give, exactly."""
+
+import base64
+import io
+import json
+import os
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coz.resample import resize
+from tools.camera_files import DISPLAY_P3, oriented, quarters
+from tools.client import run_prompt
+from tools.host import ROOT
+from tools.lying_files import ihdr, png, rows
+from tools.server import serve
+
+ROUTE = "/chain_of_zoom/source"
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="uses links, pipes or /proc")
+PREVIEW_SIDE = 768
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    with serve(folder=folder) as url:
+        yield url, folder
+
+
+def ask(url, image, node="LoadImage", **headers):
+    """(status, headers, JSON) of the route's answer."""
+    query = urllib.parse.urlencode({"node": node, "image": image})
+    request = urllib.request.Request(f"{url}{ROUTE}?{query}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, answer.headers, json.load(answer)
+    except urllib.error.HTTPError as error:
+        text = error.read()
+        return error.code, error.headers, json.loads(text) if text else None
+
+
+def shown(reply):
+    with Image.open(io.BytesIO(base64.b64decode(reply["png"]))) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "RGB")
+        assert "icc_profile" not in picture.info
+        return np.asarray(picture)
+
+
+def make_files(folder):
+    """Files that browsers decode differently, by name."""
+    names = []
+    for suffix in ("webp", "jpg", "png"):
+        for orientation in range(1, 9):
+            names.append(f"{orientation}.{suffix}")
+            # Of other widths, ComfyUI 0.24 and 0.27 decode WebP a little differently each time.
+            oriented(folder / "input" / names[-1], orientation, (64, 32))
+    noise = np.random.default_rng(0).integers(0, 256, (30, 64, 4), dtype=np.uint8)
+    folder = folder / "input"
+    Image.fromarray(noise[..., :3]).save(folder / "p3.png", icc_profile=DISPLAY_P3)
+    noise[:, :25, 3] = 0
+    Image.fromarray(noise).save(folder / "hidden.png")
+    Image.fromarray(noise).save(folder / "hidden.webp", lossless=True, exact=True)
+    Image.fromarray(noise[..., 0]).save(folder / "grey.png")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(folder / "grey16.png")
+    Image.fromarray(noise[..., :3]).save(folder / "a.tif")
+    large = np.random.default_rng(1).integers(0, 256, (900, 1600, 3), dtype=np.uint8)
+    Image.fromarray(large).save(folder / "large.png")
+    frames = [Image.fromarray(noise[..., :3]), Image.fromarray(255 - noise[..., :3])]
+    for name in ("two.webp", "two.png", "two.gif"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+    others = ["p3.png", "hidden.png", "hidden.webp", "grey.png", "grey16.png", "a.tif", "large.png"]
+    return names + others + ["two.webp", "two.png", "two.gif"]
+
+
+def downscaled(image):
+    """An IMAGE as the picker shows it, in 8 bits rounded down as the host saves pictures."""
+    image = image[:1, ..., :3].movedim(-1, 1)
+    height, width = image.shape[-2:]
+    shrink = min(1, PREVIEW_SIDE / max(height, width))
+    small = resize(image, round(height * shrink), round(width * shrink)).clamp(0, 1)
+    return (small[0].movedim(0, -1) * 255).byte().numpy()
+
+
+def test_it_is_what_load_image_gives(site, node, monkeypatch):
+    import folder_paths
+
+    url, folder = site
+    names = make_files(folder)
+    monkeypatch.setattr(folder_paths, "input_directory", str(folder / "input"))
+    for name in names:
+        (image, *_) = node("LoadImage")().load_image(name)
+        status, headers, reply = ask(url, name)
+        assert (status, headers["Cache-Control"]) == (200, "no-cache"), (name, reply)
+        assert [reply["height"], reply["width"]] == list(image.shape[1:3]), name
+        assert np.array_equal(shown(reply), downscaled(image)), name
+    # Else the pictures prove nothing: the host turns, and keeps what profile and alpha hide.
+    assert ask(url, "6.webp")[2]["width"] == 32
+    assert len(np.unique(shown(ask(url, "hidden.png")[2])[:, :25])) > 200
+    assert shown(ask(url, "large.png")[2]).shape == (432, 768, 3)
+
+
+@pytest.mark.parametrize("name", ["large.png", "6.webp", "5.jpg", "p3.png", "hidden.png"])
+def test_a_run_shows_the_same(site, name):
+    url, folder = site
+    make_files(folder)
+    prompt = {
+        "source": {"class_type": "LoadImage", "inputs": {"image": name}},
+        "first": {
+            "class_type": "CoZFitImage",
+            "inputs": {"image": ["source", 0], "frame": "native pixels", "size": 16,
+                "center_x": 0.5, "center_y": 0.5},
+        },
+        "shown": {"class_type": "PreviewImage", "inputs": {"images": ["first", 0]}},
+    }  # fmt: skip
+    (source,) = run_prompt(url, prompt).outputs["first"]["coz_source"]
+    reply = ask(url, name)[2]
+    assert (source["width"], source["height"]) == (reply["width"], reply["height"])
+    with Image.open(folder / source["type"] / source["subfolder"] / source["filename"]) as picture:
+        assert np.array_equal(np.asarray(picture), shown(reply))
+
+
+def test_a_sample_is_what_its_node_gives(site, node):
+    url, _ = site
+    for name in ("coffee.png", "rocket.jpg"):  # the rocket's profile is Adobe RGB
+        reply = ask(url, name, "CoZSamplePicture")[2]
+        image = node("CoZSamplePicture").execute(name)[0]
+        assert [reply["height"], reply["width"]] == list(image.shape[1:3])
+        assert np.array_equal(shown(reply), downscaled(image))
+    for name in ("README.md", "../README.md", "../pictures/coffee.png", "..", "."):
+        assert ask(url, name, "CoZSamplePicture")[0] == 403
+    assert ask(url, "", "CoZSamplePicture")[0] == 400
+
+
+def test_folders_of_the_host_are_served(site):
+    url, folder = site
+    (folder / "input" / "a b").mkdir(exist_ok=True)
+    (folder / "temp").mkdir(exist_ok=True)
+    for place, size in (("input/a b/x #1.png", 10), ("output/x.png", 11), ("temp/x.png", 12)):
+        Image.new("RGB", (size, 9)).save(folder / place)
+    for name, width in {
+        "a b/x #1.png": 10, "a b/x #1.png [input]": 10, "x.png [output]": 11, "x.png [temp]": 12,
+    }.items():  # fmt: skip
+        for node in ("LoadImage", "LoadImageOutput"):
+            assert ask(url, name, node)[2]["width"] == width
+
+
+@ON_LINUX
+def test_nothing_else_is_served(site, tmp_path):
+    url, folder = site
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (5, 5)).save(secret)
+    Image.new("RGB", (5, 5)).save(folder / "beside.png")
+    Image.new("RGB", (5, 5)).save(folder / "output" / "made.png")
+    (folder / "input" / "link.png").symlink_to(secret)
+    (folder / "input" / "linked").symlink_to(tmp_path, target_is_directory=True)
+    os.mkfifo(folder / "input" / "pipe.png")
+    for name in (
+        str(secret), "../beside.png", "../output/made.png", "x/../../beside.png", "link.png",
+        "linked/secret.png", f"{secret} [output]", "../beside.png [temp]", "/etc/passwd",
+        "../../../../../../../etc/passwd", "../input-other/x.png",
+    ):  # fmt: skip
+        status, _, reply = ask(url, name)
+        assert (status, "not in ComfyUI's input" in reply["error"]) == (403, True), name
+    missing = (
+        "made.png [models]",
+        "nowhere.png",
+        "pipe.png",
+        "a\0b.png",
+        "x" * 5000,
+        ".",
+        "\ud800",
+    )
+    for name in missing:
+        name = name.encode("utf-8", "surrogatepass")
+        assert ask(url, name)[0] == 404, name
+    for node in ("SaveImage", "CoZChainLoop", "", "__class__"):
+        assert ask(url, "6.webp", node)[0] == 400
+    for query in ("", "?image=6.webp", "?node=LoadImage", "?node=LoadImage&image="):
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(url + ROUTE + query)
+
+
+def peak_memory(url):
+    """Most memory that the server's process has used, in bytes."""
+    port = url.rpartition(":")[2]
+    for process in os.listdir("/proc"):
+        if process.isdigit():
+            try:
+                with open(f"/proc/{process}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+            except OSError:
+                continue
+            if port.encode() in words and any(word.endswith(b"main.py") for word in words[:2]):
+                with open(f"/proc/{process}/status") as file:
+                    (line,) = (line for line in file if line.startswith("VmHWM"))
+                return int(line.split()[1]) * 1024
+    raise AssertionError("no such server")
+
+
+@ON_LINUX
+def test_pictures_of_20000_pixels(site):
+    url, folder = site
+    noise = np.random.default_rng(0).integers(0, 256, (3, 20_000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "input" / "thin.png")
+    reply = ask(url, "thin.png")[2]
+    assert (reply["width"], reply["height"]) == (20_000, 3)
+    assert shown(reply).shape == (1, 768, 3)
+    for size in ((20_000, 20_000), (12_000, 12_000), (10_000, 7_000), (2**31 - 1, 2**31 - 1)):
+        (folder / "input" / "huge.png").write_bytes(png(ihdr(*size), rows(1, 1)))
+        before = peak_memory(url)
+        status, _, reply = ask(url, "huge.png")
+        assert (status, reply["state"] != "") == (413, True), size
+        assert "has more than 67108864 pixels" in reply["error"]
+        assert peak_memory(url) - before < 50e6
+    frames = [Image.new("P", (1000, 1000), i) for i in range(68)]
+    frames[0].save(folder / "input" / "long.gif", save_all=True, append_images=frames[1:])
+    assert ask(url, "long.gif")[0] == 413
+
+
+def test_a_tiny_frame_counts_for_more(nodes_of, tmp_path, monkeypatch):
+    import folder_paths
+
+    source = nodes_of("source")
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    monkeypatch.setattr(source, "MAX_SOURCE_PIXELS", 3 * source.MIN_FRAME_PIXELS)
+    for count, status in ((3, 200), (4, 413)):
+        frames = [Image.new("P", (1, 1), i) for i in range(count)]
+        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+        assert source._answer({"node": "LoadImage", "image": "a.gif"}, ()).status == status
+
+
+def test_what_is_no_picture_is_refused(site):
+    url, folder = site
+    folder = folder / "input"
+    (folder / "text.png").write_text("not a picture")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "lying.png").write_bytes(png(ihdr(4000, 4000), rows(1, 1)))
+    whole = io.BytesIO()
+    quarters(600, 400).save(whole, "webp", lossless=True)
+    (folder / "half.webp").write_bytes(whole.getvalue()[:100])
+    (folder / "page.html").write_text("<script>alert(1)</script>")
+    for name in ("text.png", "empty.png", "half.webp", "page.html"):
+        status, headers, reply = ask(url, name)
+        assert (status, headers.get_content_type()) == (415, "application/json"), name
+        assert "cannot be shown before a run" in reply["error"]
+    # The host decides what becomes of a file that is cut off.
+    assert ask(url, "lying.png")[0] in {200, 415}
+    assert ask(url, "coffee.png", "CoZSamplePicture")[0] == 200
+
+
+def test_a_video_is_not_decoded(site):
+    import av
+
+    url, folder = site
+    with av.open(str(folder / "input" / "film.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(3):
+            film.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        film.mux(stream.encode())
+    assert ask(url, "film.mp4")[0] == 415
+
+
+def test_a_changed_file_is_told_and_an_unchanged_one_not_sent_again(site):
+    url, folder = site
+    path = folder / "input" / "edited.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    _, headers, first = ask(url, "edited.png")
+    assert headers["ETag"] == f'"{first["state"]}"'
+    for tag in (headers["ETag"], f"W/{headers['ETag']}"):
+        status, again, nothing = ask(url, "edited.png", **{"If-None-Match": tag})
+        assert (status, again["ETag"], nothing) == (304, headers["ETag"], None)
+    stamp = path.stat()
+    assert first["changed"] == pytest.approx(max(stamp.st_mtime, stamp.st_ctime) * 1000, abs=1)
+    Image.new("RGB", (8, 8), "blue").save(path)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as a copy that keeps its time
+    status, _, second = ask(url, "edited.png", **{"If-None-Match": headers["ETag"]})
+    assert (status, second["changed"] > first["changed"]) == (200, True)
+    assert shown(second)[0, 0].tolist() == [0, 0, 255]
+    path.unlink()
+    assert ask(url, "edited.png", **{"If-None-Match": headers["ETag"]})[0] == 404
+
+
+def test_few_pictures_are_kept(nodes_of, node, tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    source = nodes_of("source")
+    source._load.cache_clear()
+    loads = []
+    load = node("LoadImage").load_image
+
+    def counted(self, image):
+        loads.append(image)
+        return load(self, image)
+
+    monkeypatch.setattr(node("LoadImage"), "load_image", counted)
+    names = [f"{i}.png" for i in range(10)]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    for name in [*names, *names[2:], names[0]]:
+        assert source._answer({"node": "LoadImage", "image": name}, ()).status == 200
+    assert loads == [*names, names[0]]
+    assert source._load.cache_info().currsize == 8
+
+
+def test_the_graphics_card_is_not_touched(nodes_of, tmp_path, monkeypatch):
+    import comfy.model_management
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    # With --gpu-only Load Image puts pictures there; meta stands for any device that is not the CPU.
+    monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
+    answer = nodes_of("source")._answer({"node": "LoadImage", "image": "a.png"}, ())
+    assert (answer.status, "--gpu-only" in answer.text) == (501, True)
+
+
+def test_with_several_users_and_the_prefixed_path(tmp_path):
+    with serve(folder=tmp_path, arguments=["--multi-user"]) as url:
+        Image.new("RGB", (7, 5)).save(tmp_path / "input" / "a.png")
+        for base in (url, f"{url}/api"):
+            assert ask(base, "a.png", **{"Comfy-User": "ann_1"})[2]["width"] == 7
+
+
+def test_the_bundled_pictures_need_nothing_of_a_file_that_is_dropped():
+    for path in (ROOT / "pictures").glob("*.[pj]*g"):
+        with Image.open(path) as picture:
+            assert picture.mode == "RGB"
+            assert picture.getexif().get(0x0112, 1) == 1
