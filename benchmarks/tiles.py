@@ -53,7 +53,7 @@ def main() -> None:
     def upscale(image: Tensor, model: object, tile: int, color_fix: str) -> Tensor:
         layout = plan_tiles(*image.shape[1:3], SCALE, tile, tile // 4)
         chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
-        tiles = image, "", 1, json.dumps(layout), chosen, 0, color_fix, 0.0, "", image
+        tiles = image, "", 1, json.dumps(layout), chosen, 0, color_fix, 0.0, image
         return node["CoZTiles"].execute(*tiles)[0]
 
     def count(cls: type, upscale_model: object, image: Tensor) -> object:

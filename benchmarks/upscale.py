@@ -56,7 +56,7 @@ def main() -> None:
 
     def ours(tile: int) -> None:
         layout = json.dumps(plan_tiles(SIDE, SIDE, SCALE, tile, tile // 4))
-        tiles = image, "", 1, layout, chosen, 0, "none", 0.0, "", image
+        tiles = image, "", 1, layout, chosen, 0, "none", 0.0, image
         nodes.NODE_CLASS_MAPPINGS["CoZTiles"].execute(*tiles)
 
     is_over = False

@@ -167,10 +167,10 @@ def measure_invented_area(heat: Tensor) -> float:
     return float((heat >= INVENTED_HEAT).float().mean())
 
 
-def describe_invented(share: float, whole: str = "it", kind: str = "invented") -> str:
-    """Say in words how much of a picture is invented, with the percent in brackets."""
+def describe_invented(share: float) -> str:
+    """Say in words how much of a picture's area is invented, with the percent in brackets."""
     part = next((words for least, words in INVENTED_WORDS if share >= least), "almost nothing")
-    return f"{part} of {whole} is {kind} ({percent(share)})"
+    return f"{part} of its area is invented ({percent(share)})"
 
 
 def _check(sr: Tensor, reference: Tensor) -> None:

@@ -44,12 +44,14 @@ UNSAFE = re.compile(
 )
 """What Windows cannot hold as a folder's name, ``.`` and ``..``, and half of a character."""
 
-
 MAX_NAME_BYTES = 240
 """Of one folder's name: file systems take 255, and a number is added."""
 
-UNFILLED = re.compile(r"%(?:[^%]*\.[^%]*|date:[^%]*)%")
-"""What the page fills in before it submits a prompt: ``%Node.widget%`` and ``%date:yyyy%``."""
+PLACEHOLDER = re.compile("%([^%]+)%")
+
+FILLED_BY_PAGE = re.compile(r"[^.]+\.[^.]+|date:.*")
+"""The placeholders that the page fills in before it submits a prompt: ``%Node.widget%`` and
+``%date:yyyy%``, as the frontend tells them."""
 
 
 def require_prefix(prefix: str) -> str:
@@ -61,12 +63,13 @@ def require_prefix(prefix: str) -> str:
     Raises:
         ValueError: Naming the part of ``prefix`` that cannot be.
     """
-    if unfilled := UNFILLED.search(prefix):
-        raise ValueError(
-            f"filename_prefix is {prefix!r}, and {unfilled[0]} was not filled in: ComfyUI's page does "
-            "that where it finds that node and widget, and nobody does it in an API prompt. Write the "
-            "value itself, or use %year%, %month%, %day%, %hour%, %minute%, %second%"
-        )
+    for name in PLACEHOLDER.findall(prefix):
+        if FILLED_BY_PAGE.fullmatch(name):
+            raise ValueError(
+                f"filename_prefix is {prefix!r}, and %{name}% was not filled in: ComfyUI's page does that "
+                "where it finds that node and widget, and nobody does it in an API prompt. Write the "
+                "value itself, or use %year%, %month%, %day%, %hour%, %minute%, %second%"
+            )
     parts = re.split(r"[/\\]", prefix)
     for part in parts:
         if UNSAFE.search(part):

@@ -3,7 +3,6 @@
 EMPTY = "-"
 """Stands for an empty prompt, where a blank line means "no text of my own for this step"."""
 
-
 INVISIBLE = (
     "\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
     "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u2800\u3164\ufeff\uffa0"

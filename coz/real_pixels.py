@@ -10,6 +10,9 @@ MIN_COMPARED_SIDE_PIXELS = 8
 """A frame is compared with the photograph only if it shows at least this many of its pixels each way:
 from fewer, a figure says more about the few colours than about the detail."""
 
+TOO_FEW = "too few real pixels to compare"
+"""Said of a frame that is not comparable."""
+
 COLOR_STOPS = ((63, 185, 80), (165, 201, 58), (227, 179, 65), (240, 136, 62), (248, 81, 73))
 """Red, green, blue of 255, from green (all real) to red. Each stop stands for 4x less than the one
 before: 1x, 4x, 16x, 64x, and 256x or more. ``js/viewer/real_pixels.js`` has the same."""

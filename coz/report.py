@@ -12,6 +12,7 @@ from .geometry import Window
 from .metrics import SIDE, color_drift, psnr, sharpness, ssim
 from .real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
+    TOO_FEW,
     count_real_pixels,
     describe_real_pixels,
     is_comparable,
@@ -210,7 +211,7 @@ def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | 
     ]
     legend = [
         "real pixels: how many pixels of the photograph the frame shows. What is finer is invented.",
-        "its input: the step, made small again, beside what it enlarged. "
+        "its input: the step, downscaled, beside what it enlarged. "
         f'"repeats it" ({REPEATS_DECIBELS} dB and more) is good, below {CLOSE_DECIBELS} dB shapes or '
         "colours have changed. Deeper steps enlarge what is already invented.",
         "the photograph: the same beside the photograph's own pixels, where at least "
@@ -245,7 +246,7 @@ def _agreement(value: float) -> str:
 
 def _photograph(chain: ZoomChain, figures: Figures) -> str:
     if figures.layer > 1 and not is_comparable(count_real_pixels(chain, figures.layer)):
-        return "too few real pixels"
+        return TOO_FEW
     return _agreement(figures.source)
 
 

@@ -31,6 +31,7 @@ MAX_STRIP_SIDE = 32_768
 
 MAX_STRIP_PIXELS = 100_000_000
 """1.2 GB as float32, and about as much again while it is drawn."""
+
 LINE_SPACING = 1.2
 """Height of a label's line, of its font's size."""
 

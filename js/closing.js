@@ -19,13 +19,16 @@ const STYLE = `
   div { padding: 6px 10px; overflow-wrap: anywhere; user-select: text; cursor: text; }
   span { display: block; white-space: pre-wrap; }
   span + span { margin-top: 3px; }
+  .dotted { padding-left: 15px; text-indent: -15px; }
+  .dotted::before { content: ""; display: inline-block; width: 9px; height: 9px; margin-right: 6px;
+    border-radius: 50%; background: var(--dot); }
   div + div { border-top: 1px solid var(--border-color); }`
 
 /** @param {any} node */
 export function attachClosing(node) {
   if (!node.comfyClass?.startsWith("CoZ")) return
   receiveOutputs(node, KEY, (output) => {
-    if (output) draw(node, output[KEY] ?? []) // a node from the cache may come with none
+    if (output) draw(node, output[KEY] ?? [], new Map(output.coz_dots)) // the cache may have none
   })
 }
 
@@ -53,8 +56,12 @@ function remove(node, name) {
   app.canvas.setDirty(true, true)
 }
 
-/** @param {any} node @param {string[]} texts one for each run of the node: for each item of a list */
-function draw(node, texts) {
+/**
+ * @param {any} node
+ * @param {string[]} texts one for each run of the node: for each item of a list
+ * @param {Map<string, string>} dots by line, the colour of the dot before it
+ */
+function draw(node, texts, dots) {
   remove(node, KEY)
   if (!texts.length) return
   remove(node, PROGRESS)
@@ -63,7 +70,14 @@ function draw(node, texts) {
   style.textContent = STYLE
   const parts = texts.map((text) => {
     const part = document.createElement("div")
-    for (const line of text.split("\n")) part.appendChild(document.createElement("span")).textContent = line
+    for (const line of text.split("\n")) {
+      const shown = part.appendChild(document.createElement("span"))
+      shown.textContent = line
+      if (dots.has(line)) {
+        shown.className = "dotted"
+        shown.style.setProperty("--dot", dots.get(line) ?? "")
+      }
+    }
     return part
   })
   root.attachShadow({ mode: "open" }).append(style, ...parts)

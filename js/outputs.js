@@ -7,8 +7,6 @@ import { after } from "./hook.js"
 
 /** The newest runs among which one of this workflow is looked for. */
 const NEWEST = 32
-/** Milliseconds in which the nodes of a workflow that is loaded ask for the runs. */
-const SAME_LOAD = 500
 
 /** Milliseconds until the server is asked again: at first, and after many failures. */
 const RETRY = { first: 1000, longest: 60_000 }
@@ -54,8 +52,9 @@ export async function pastRun(node, key) {
       // In a subgraph the ids of the nodes around it stand before, in either form.
       const shownOn = id.split(":").at(-1)
       if (shownOn === String(node.id)) return run
+      const isMoved = id.includes(":") === (node.graph === app.rootGraph)
       const isLeft = prompt[2][id]?.class_type === node.type && !isInUse(shownOn, node.type)
-      if (isLeft && !left.has(id)) left.set(id, run)
+      if (isMoved && isLeft && !left.has(id)) left.set(id, run)
     }
     // Its id is new where it was taken out of a subgraph, or put into one.
     const isNew = !Object.keys(prompt[2]).some((id) => id.split(":").at(-1) === String(node.id))
@@ -85,9 +84,9 @@ async function newestRuns(node) {
 /** @type {Promise<any[] | null> | null} */
 let asked = null
 
-/** The newest runs first. Asked once for all nodes of a workflow that is loaded. */
+/** The newest runs first. The nodes of a workflow that is loaded share one request. */
 function pastRuns() {
-  asked ??= askForRuns().finally(() => setTimeout(() => (asked = null), SAME_LOAD))
+  asked ??= askForRuns().finally(() => (asked = null))
   return asked
 }
 

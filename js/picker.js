@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js"
 import { leaveToGraph } from "./canvas.js"
 import { feederOf, setTarget, targetInput, widgetOf } from "./graph.js"
+import { after } from "./hook.js"
 import { texts } from "./language.js"
 import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
 import { drawOverlay } from "./picker/overlay.js"
@@ -300,12 +301,7 @@ export function attachPicker(node) {
     seen.disconnect()
     unwatch(refresh)
   }
-  for (const [name, act] of Object.entries({ onAdded: observe, onRemoved: disconnect })) {
-    const before = node[name]
-    node[name] = function (/** @type {any[]} */ ...values) {
-      before?.apply(this, values)
-      act()
-    }
-  }
+  after(node, "onAdded", observe)
+  after(node, "onRemoved", disconnect)
   if (node.graph) observe()
 }

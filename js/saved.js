@@ -12,11 +12,16 @@ export function watchSaves(node) {
   if (node.comfyClass === "CoZSaveChain") after(node, "onExecuted", refresh)
 }
 
+/** How often the list was asked for. */
+let asked = 0
+
 /** What the frontend does with all nodes when R is pressed. */
 async function refresh() {
-  const answer = await api.fetchApi(`/object_info/${TYPE}`)
-  if (!answer.ok) return
+  const number = ++asked
+  const answer = await api.fetchApi(`/object_info/${TYPE}`).catch(() => null)
+  if (!answer?.ok) return
   const { [TYPE]: definition } = await answer.json()
+  if (number < asked) return // a newer list is on its way
   await app.registerNodeDef(TYPE, definition)
   const [type, options] = definition.input.optional.folder
   const names = Array.isArray(type) ? type : options.options

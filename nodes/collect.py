@@ -9,7 +9,7 @@ from ..coz.chain import ZoomChain
 from ..coz.consistency import decibels, describe_agreement
 from ..coz.geometry import Target, Window
 from ..coz.prompt import join_texts
-from ..coz.real_pixels import count_real_pixels, describe_real_pixels
+from ..coz.real_pixels import count_real_pixels, describe_real_pixels, pick_real_pixels_color
 from ..coz.record import MAX_STEPS
 from ..coz.strip import factor_label
 from .check import Shown
@@ -30,22 +30,32 @@ OF_A_STEP = ("frame", "shown", "agreement", "invented", "notices")
 SHARE_DECIMALS = 4
 
 
+def color_of_real_pixels(chain: ZoomChain, layer: int) -> str:
+    """In the form of CSS, for the page."""
+    red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
+    return f"rgb({red}, {green}, {blue})"
+
+
 def describe_step(chain: ZoomChain, step: int) -> str:
     """Say how many real pixels a step shows, and how well it repeats its input where measured."""
     layer = step + 1
     words = describe_real_pixels(count_real_pixels(chain, layer))
     line = f"{factor_label(chain, layer)}: {words}"
     agreement = chain.agreements[step - 1] if chain.agreements else nan
-    return line if isnan(agreement) else f"{line}, {describe_agreement(agreement)}"
+    if isnan(agreement):
+        return line
+    source = "its input" if step == 1 else "its invented input"
+    return f"{line}, {describe_agreement(agreement, source)}"
 
 
 def describe_depth(chain: ZoomChain) -> str:
     """Say how deep a chain goes and what of its deepest frame is real."""
     count = "1 step" if chain.steps == 1 else f"{chain.steps} steps"
-    words = describe_real_pixels(count_real_pixels(chain, chain.steps + 1))
-    verb = "fills" if words.endswith("pixel") else "fill"
-    depth = factor_label(chain, chain.steps + 1)
-    return f"{count}, {depth}: {words} {verb} the deepest frame, the rest is invented"
+    real = count_real_pixels(chain, chain.steps + 1)
+    words = describe_real_pixels(real)
+    if real.share < 1:
+        words = f"the deepest frame holds {words}, the rest is invented"
+    return f"{count}, {factor_label(chain, chain.steps + 1)}: {words}"
 
 
 class CoZChainInput(io.ComfyNode):
@@ -234,13 +244,16 @@ class CoZChainCollect(io.ComfyNode):
         stopped = ""
         if last < steps:
             stopped = (
-                f"stopped after step {last} of {steps}: it agrees with its input to "
-                f"{decibels(chain.agreements[-1])}, below {stop_below:g}"
+                f"stopped after step {last} of {steps}: its agreement with its input, "
+                f"{decibels(chain.agreements[-1])}, is below stop_below, {stop_below:g} dB"
             )
         each = [describe_step(chain, step) for step in range(1, last + 1)]
         said = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))
         notices = dict.fromkeys([*said.split("\n"), *take_notices()])
-        text = join_lines(describe_depth(chain), stopped, *each, told, *notices)
+        depth = describe_depth(chain)
+        text = join_lines(depth, stopped, *each, told, *notices)
+        dots = {line: color_of_real_pixels(chain, layer) for layer, line in enumerate(each, 2)}
+        dots[depth] = color_of_real_pixels(chain, last + 1)
         shown = {
             "images": [
                 file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)
@@ -248,7 +261,7 @@ class CoZChainCollect(io.ComfyNode):
             "animated": (False,),
             "coz_chain": [chain.to_json()],
             "coz_source": preview_of(chain.frames[0], chain.target),
-            **closing_of_expansion(text),
+            **closing_of_expansion(text, dots),
         }
         scales = torch.cat(images)
         return io.NodeOutput(images[-1], scales, join_texts(chain.prompts), chain, ui=shown)

@@ -106,7 +106,7 @@ class CoZConsistency(io.ComfyNode):
             measured.append((db, share))
             sides = (f"{p.shape[-1]} x {p.shape[-2]}" for p in (lq, after))
             lines.append(
-                f"{' real pixels in '.join(sides)}, {describe_agreement(db, 'its source')}{was}; "
+                f"{' pixels of its source in '.join(sides)}, {describe_agreement(db, 'its source')}{was}; "
                 f"{percent(share)} of its energy is not in the source"
             )
             progress.update(1)

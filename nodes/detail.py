@@ -7,7 +7,6 @@ from ..coz.consistency import agreement, describe_agreement
 from ..coz.detail import (
     describe_invented,
     disagreement,
-    invented,
     invented_map,
     measure_invented_area,
     octaves,
@@ -16,6 +15,7 @@ from ..coz.detail import (
 from ..coz.heat import explain_map, lay_over
 from ..coz.real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
+    TOO_FEW,
     count_real_pixels,
     describe_real_pixels,
     is_comparable,
@@ -88,13 +88,13 @@ def read_pictures(images, sources):
         count = f"{width} x {height} pixels of its source"
         said = describe_agreement(agreement(result, source), "its source")
         if min(height, width) < MIN_COMPARED_SIDE_PIXELS:
-            lines.append(f"{name}The picture shows {count}, too few to compare. It {said}.")
-            shown.append(explain_map(f"{name}{count}, too few to compare", result))
+            lines.append(f"{name}The picture shows {count}, {TOO_FEW}. It {said}.")
+            shown.append(explain_map(f"{name}{count}, {TOO_FEW}", result))
             continue
         bands, heat = octaves(result, reference), invented_map(result, reference)
         lines.append(
             f"{name}{describe_sizes(bands)} The picture {said}; "
-            f"{describe_invented(measure_invented_area(heat), 'its area')}."
+            f"{describe_invented(measure_invented_area(heat))}."
         )
         sizes = [
             f"{percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
@@ -137,13 +137,13 @@ def read_chains(chains):
             if is_comparable(real):
                 area = measure_invented_area(invented_map(frame, photograph(chain, layer)))
                 areas[label] = max(area, areas.get(label, 0))
-                against = f". Against the photograph {describe_invented(area, 'its area')}."
+                against = f". Against the photograph {describe_invented(area)}."
             else:
-                against = ", too few to compare with the photograph."
-            new = invented(frame, resized(lq, *frame.shape[-2:]).clamp(0, 1))
+                against = f", {TOO_FEW}."
+            source = "its input" if layer == 2 else "its invented input"
             lines.append(
                 f"{name}{label}: {describe_real_pixels(real)}{against} The step "
-                f"{describe_agreement(agreement(frame, lq))}; {describe_invented(new, kind='new')}."
+                f"{describe_agreement(agreement(frame, lq), source)}."
             )
         if len(chains) > 1:
             lines.append(f"{label}: {compared([chain.frames[layer] for chain in chains])}")
@@ -172,7 +172,7 @@ def explain_chains(chains, depth):
     layer = layers[-1] if layers else depth
     title = f"{factor_label(first, layer)}: {describe_real_pixels(count_real_pixels(first, layer))}"
     if layer < depth:
-        title += f". {factor_label(first, depth)} has too few to compare"
+        title += f". Deeper: {TOO_FEW}"
     for k, chain in enumerate(chains, 1):
         name = f"Chain {k}, " if len(chains) > 1 else ""
         frame = chain.frames[layer]
@@ -180,7 +180,7 @@ def explain_chains(chains, depth):
             heat = invented_map(frame, photograph(chain, layer))
             yield explain_map(f"{name}{title}", frame, heat, IN_CHAIN)
         else:
-            yield explain_map(f"{name}{title}, too few to compare", frame)
+            yield explain_map(f"{name}{title}, {TOO_FEW}", frame)
 
 
 def photograph(chain, layer):

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..coz.latent import MULTIPLE_OF, one_step_noise, pad_to_multiple, to_model, to_vae
-from .host import SEARCH_ALIASES, require_finite, to_bchw, to_image, to_rgb
+from .host import SEARCH_ALIASES, closing, require_finite, to_bchw, to_image, to_rgb
 
 LATENT_SHIFT = "coz_latent_shift"
 """Attached to a MODEL by CoZ Load SR LoRA: what its LoRA was made for."""
@@ -58,19 +58,19 @@ def encode(vae, image: Tensor, model) -> Tensor:
             f"vae makes latents of {latent.shape[1]} channels and model takes {expected}: connect the "
             "vae of the same checkpoint, or of the same family as model"
         )
-    return require_finite(latent, "The VAE's encoder", FP32_VAE)
+    return require_finite(latent, lambda: "The VAE's encoder", FP32_VAE)
 
 
 def decode(vae, latent: Tensor, height: int, width: int) -> io.NodeOutput:
     require_finite(
         latent,
-        "The diffusion model",
+        lambda: "The diffusion model",
         "It overflows in half precision: load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet",
     )
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Every view that it encoded was opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
-    require_finite(image, "The VAE's decoder", FP32_VAE)
+    require_finite(image, lambda: "The VAE's decoder", FP32_VAE)
     cropped = image[:, :height, :width].movedim(-1, 1).float()
     return io.NodeOutput(to_image(cropped.contiguous(memory_format=torch.channels_last)))
 
@@ -166,4 +166,5 @@ class CoZSRStep(io.ComfyNode):
                 disable_pbar=True,
                 seed=0,
             )
-        return decode(vae, to_vae(denoised, latent_format, latent_shift), *image.shape[-2:])
+        decoded = decode(vae, to_vae(denoised, latent_format, latent_shift), *image.shape[-2:])
+        return io.NodeOutput(*decoded.args, ui=closing())

@@ -5,10 +5,6 @@ from pathlib import Path, PurePath
 
 import folder_paths
 from comfy_execution.graph_utils import is_link
-from PIL import Image
-
-from ..coz.color_profile import MAX_NAME, foreign_profile
-from ..coz.prompt import one_line
 
 
 def likely_first(pattern: str, *folders: str) -> list[str]:
@@ -60,45 +56,3 @@ def used_models(dynprompt, node_id: str) -> list[str]:
             ):
                 names.append(value)
     return list(dict.fromkeys(names))
-
-
-PICTURE_LOADERS = {"LoadImage", "LoadImageOutput"}
-"""The host's nodes whose first output is the file that their input ``image`` names."""
-
-
-def picture_file(dynprompt, node_id: str) -> Path | None:
-    """Return the file that a node's input ``image`` comes from.
-
-    Followed are nodes that take one link and no other, such as Upscale Image or a crop: they leave
-    the colours as they are. None where the way ends or forks.
-    """
-    link, seen = dynprompt.get_node(node_id)["inputs"].get("image"), set()
-    while is_link(link) and link[0] not in seen and dynprompt.has_node(link[0]):
-        seen.add(link[0])
-        node = dynprompt.get_node(link[0])
-        name = node["inputs"].get("image")
-        if node["class_type"] in PICTURE_LOADERS:
-            is_picture = link[1] == 0 and isinstance(name, str)
-            return Path(folder_paths.get_annotated_filepath(name)) if is_picture else None
-        links = [value for value in node["inputs"].values() if is_link(value)]
-        link = links[0] if len(links) == 1 else None
-    return None
-
-
-def color_profile(dynprompt, node_id: str) -> str:
-    """Return the name of the colour profile of a node's ``image``; "" for sRGB, none or not known."""
-    try:
-        path = picture_file(dynprompt, node_id)
-        if path is None:
-            return ""
-        with Image.open(path) as picture:
-            return foreign_profile(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return ""  # Load Image reads other files than Pillow does
-
-
-def profile_note(name: str) -> str:
-    return (
-        f"the picture has the colour profile {one_line(name)[:MAX_NAME]}, which ComfyUI does not apply: colours are read as "
-        "sRGB. Convert it to sRGB first"
-    )

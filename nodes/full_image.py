@@ -15,7 +15,6 @@ from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbon
 from .cache import CACHE, CHILD_PREFIX
 from .color import METHODS
 from .diffusion import seed_input
-from .files import color_profile, profile_note
 from .host import (
     SEARCH_ALIASES,
     closing_of_expansion,
@@ -28,6 +27,7 @@ from .host import (
     validate_options,
 )
 from .loop import LEAST_SCALE, MOST_SCALE
+from .profile import color_profile, profile_note
 from .prompting import ORIGINAL, TEXT, nested, prompting_input
 from .tile_prompts import counted
 from .tiles import network_tiles

@@ -40,6 +40,9 @@ MIN_MASK_RANGE = 1 / 512
 CLOSING_KEY = "coz_text"
 """Key of the ui output that js/closing.js draws."""
 
+DOTS_KEY = "coz_dots"
+"""Key of the (line, colour in CSS) of its lines that have a dot."""
+
 MAX_OVERSHOOT = 1 / 8
 """How far below 0 or above 1 values are cut without a notice. Bicubic scaling, as the host does it,
 overshoots an edge by up to 0.094 (3/32); what is lost of an HDR picture lies far above."""
@@ -90,8 +93,10 @@ class Said:
     """By node; the children of one expansion share a list."""
     texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     """By the node that the page shows, the closing text of each of its expansions."""
-    given: set[tuple[str, str]] = field(default_factory=set)
-    """The node that the page shows, and a line that ``notice_once`` has given it."""
+    dots: dict[str, str] = field(default_factory=dict)
+    """By line of these texts, the colour of its dot."""
+    given: set[tuple[str, int | None, str]] = field(default_factory=set)
+    """By key and list index, the lines of ``notice_once``."""
 
 
 _said: WeakKeyDictionary[object, Said] = WeakKeyDictionary()
@@ -149,11 +154,12 @@ def closing(text: str = "") -> dict[str, list[str]]:
     return {CLOSING_KEY: [*filter(None, [whole_characters(join_lines(text, *take_notices()))])]}
 
 
-def closing_of_expansion(text: str) -> dict[str, list[str]]:
+def closing_of_expansion(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
     """As ``closing``, for the child that collects an expansion: its notices are in ``text``.
 
     An expanding node expands once for each picture of a list, and the frontend keeps the newest
-    output only: so each text comes with the others of the same prompt.
+    output only: so each text comes with the others of the same prompt. ``dots`` are the colours in
+    CSS of the dots that the page draws before some lines.
     """
     show(text)
     found = running()
@@ -163,7 +169,8 @@ def closing_of_expansion(text: str) -> dict[str, list[str]]:
     texts = said.texts[node_of_graph(node_id)]
     texts[node_id] = whole_characters(text)
     in_order = sorted(texts, key=lambda child: (len(child), child))
-    return {CLOSING_KEY: [texts[child] for child in in_order]}
+    said.dots |= dots or {}
+    return {CLOSING_KEY: [texts[child] for child in in_order], DOTS_KEY: [*said.dots.items()]}
 
 
 def join_lines(*texts: str | None) -> str:
@@ -172,10 +179,10 @@ def join_lines(*texts: str | None) -> str:
 
 
 def notice_once(text: str) -> None:
-    """Show a line as ``notice`` does, once on a node in a prompt; a loop's children count as the loop."""
+    """Show a line as ``notice`` does, once for each item of a list that a node or an expansion runs."""
     if found := running():
-        said, node_id, _ = found
-        given = node_of_graph(node_id), text
+        said, _, key = found
+        given = key, get_executing_context().list_index, text
         if given in said.given:
             return
         said.given.add(given)
@@ -242,8 +249,8 @@ def require_options(node: type[io.ComfyNode], **chosen: dict | None) -> None:
         if not isinstance(value, dict) or value.get(combo.id) not in options:
             listed = ", ".join(f'"{option}"' for option in options[:-1])
             raise ValueError(
-                f'{combo.id} must be {listed} or "{options[-1]}", and it is missing, linked or something '
-                f"else. Choose one on the node; in an API prompt give it as {combo.id}, and what belongs "
+                f'{combo.id} must be {listed} or "{options[-1]}", and it is missing, linked or unknown. '
+                f"Choose one on the node; in an API prompt give it as {combo.id}, and what belongs "
                 f"to it as {combo.id}.NAME"
             )
 
@@ -291,10 +298,11 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
 
 
-def require_finite(values: Tensor, maker: str, way_out: str) -> Tensor:
-    """Return the values, or refuse what ``maker`` made, naming the step of a loop that it belongs to."""
+def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) -> Tensor:
+    """Return the values, or refuse what their maker made, naming the step of a loop that it is."""
     bad = int((~values.isfinite()).sum())
     if bad:
+        maker = name_maker()
         context = get_executing_context()
         step = STEP_ID.search(context.node_id) if context else None
         maker = f"In step {step[1]}, {maker[0].lower()}{maker[1:]}" if step else maker

@@ -13,7 +13,7 @@ from .cache import CACHE, CHILD_PREFIX
 from .collect import Chain
 from .color import METHODS, WAVELET_LEVELS
 from .diffusion import seed_input
-from .files import color_profile, profile_note, used_models
+from .files import used_models
 from .gate import is_below
 from .host import (
     SEARCH_ALIASES,
@@ -26,6 +26,7 @@ from .host import (
     to_bchw,
     validate_options,
 )
+from .profile import color_profile, profile_note
 from .prompting import Prompting, prompting_input
 from .start import ignored, start_at_chain, start_at_picture
 from .zoom import center_inputs, frame_inputs, mask_input

@@ -4,10 +4,9 @@ import comfy.utils
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 
-from ..coz.real_pixels import count_real_pixels, pick_real_pixels_color
 from ..coz.report import measure, report
-from .collect import Chain
-from .host import SEARCH_ALIASES, to_bchw
+from .collect import Chain, color_of_real_pixels
+from .host import SEARCH_ALIASES, closing, to_bchw
 
 
 class CoZMeasure(io.ComfyNode):
@@ -92,17 +91,12 @@ class CoZMeasure(io.ComfyNode):
             held[-1].ssim if held else nan,
             figures[-1].sharpness,
             max((f.drift for f in steps), default=nan),
-            ui={
+            ui=closing()
+            | {
                 "text": [table],
                 "coz_colors": [[color_of_real_pixels(chain, f.layer) for f in figures]],
             },
         )
-
-
-def color_of_real_pixels(chain, layer):
-    """In the form of CSS, for the page."""
-    red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
-    return f"rgb({red}, {green}, {blue})"
 
 
 def true_picture(image):

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import comfy.model_management
 import folder_paths
@@ -85,7 +85,7 @@ def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
             return _refuse(413, reason, version)
         except Exception as error:  # the content of the file decides what a decoder raises
             logging.getLogger("chain_of_zoom").info("The picker cannot show %r: %s", name, error)
-            return _refuse(415, f"{name!r} cannot be shown before a run: {error}", version)
+            return _refuse(415, f"{name!r} cannot be shown before a run", version)
     response.etag = state
     response.headers["Cache-Control"] = "no-cache"  # kept by the browser, asked for each time
     return response
@@ -100,6 +100,8 @@ def _path_of(node: str, name: str) -> Path | None:
     if node == "CoZSamplePicture":
         return PICTURES / name if name in picture_names() else None
     name, folder = folder_paths.annotated_filepath(name)
+    if PureWindowsPath(name).root:  # \\host\share: looking at it would ask that host
+        return None
     folder = os.path.realpath(folder or folder_paths.get_input_directory())
     path = Path(os.path.realpath(os.path.join(folder, name)))
     return path if path.is_relative_to(folder) else None

@@ -196,6 +196,6 @@ def enlarge(upscale_model, image: Tensor) -> Tensor:
     """An IMAGE as (B, 3, h, w) through the host's Upscale Image (using Model)."""
     sr = ImageUpscaleWithModel.execute(upscale_model, image)[0]
     require_finite(
-        sr, name_model(upscale_model), "Choose another model, or download its file again"
+        sr, lambda: name_model(upscale_model), "Choose another model, or download its file again"
     )
     return to_bchw(sr, "the model's result")

@@ -133,7 +133,7 @@ class CoZTiles(io.ComfyNode):
                 crop(result.movedim(-1, 1), window).copy_(sr)
             show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
             bar.update_absolute(i + 1)
-        real = f"{original.shape[2]} x {original.shape[1]} real pixels"
+        real = f"{original.shape[2]} x {original.shape[1]} pixels of the picture"
         size = f"{layout.width} x {layout.height}"
         true = f"{real} in {size}, {sharpener.describe_agreement()}"
         said = join_lines(f"{title}; {true}", *take_notices())

@@ -305,6 +305,9 @@ def test_the_state_changes_with_any_file(saved):
         "%year%-%month%/x",
         "con_1",
         "5% to 9%",
+        "%year%.%month%.%day%/chain",
+        "a%year%-v1.5-%month%",
+        "50%.a-100%",
     ],
 )
 def test_names_below_the_output_folder(prefix):

@@ -106,7 +106,7 @@ def test_a_view_of_fewer_than_8_x_8_pixels_is_not_compared_with_the_source(photo
     # Whole pixels in it: seven by seven, where it begins in the middle of one.
     moved = replace(chain, windows=(Window(190.5, 100.5, 128, 128), *chain.windows[1:]))
     assert math.isfinite(source_agreement(moved, 3))
-    assert report(chain, [first, *steps]).count("too few real pixels |") == 2
+    assert report(chain, [first, *steps]).count("too few real pixels to compare |") == 2
 
 
 def test_a_finer_source_is_made_small_instead(photo):
@@ -187,7 +187,7 @@ def test_the_chain_and_the_ground_truth_stay_as_they_are(photo, make_chain):
 
 REAL = "real pixels: how many pixels of the photograph the frame shows. What is finer is invented."
 INPUT = (
-    'its input: the step, made small again, beside what it enlarged. "repeats it" (40 dB and more) is '
+    'its input: the step, downscaled, beside what it enlarged. "repeats it" (40 dB and more) is '
     "good, below 30 dB shapes or colours have changed. Deeper steps enlarge what is already invented."
 )
 PHOTOGRAPH = (
@@ -221,11 +221,11 @@ def test_the_table_without_a_ground_truth(photo):
         "weakest step, to 16x, contradicts its input (9.0 dB); colours change visibly (at most 12.0 "
         "of 255 a step). The deepest frame is blurred: sharpness falls from 3174 to 0.",
         "",
-        "| zoom |         real pixels |                its input |          the photograph | sharpness | colour drift |",
-        "| ---: | ------------------: | -----------------------: | ----------------------: | --------: | -----------: |",
-        "|   1x |            all real |                        - |                       - |      3174 |            - |",
-        "|   4x | 16 x 16 real pixels | is close to it (36.9 dB) | repeats it (over 99 dB) |       710 |         0.14 |",
-        "|  16x |   4 x 4 real pixels |  contradicts it (9.0 dB) |     too few real pixels |         0 |        12.00 |",
+        "| zoom |         real pixels |                its input |                 the photograph | sharpness | colour drift |",
+        "| ---: | ------------------: | -----------------------: | -----------------------------: | --------: | -----------: |",
+        "|   1x |            all real |                        - |                              - |      3174 |            - |",
+        "|   4x | 16 x 16 real pixels | is close to it (36.9 dB) |        repeats it (over 99 dB) |       710 |         0.14 |",
+        "|  16x |   4 x 4 real pixels |  contradicts it (9.0 dB) | too few real pixels to compare |         0 |        12.00 |",
         *["", REAL, "", INPUT, "", PHOTOGRAPH, "", SHARPNESS, "", DRIFT, ""],
         "No ground truth is connected: PSNR and SSIM are not measured.",
     ]
@@ -244,11 +244,11 @@ def test_the_table_with_a_ground_truth(photo):
         "step repeats its input; colours move a little (at most 2.5 of 255 a step). At 4x the chain "
         "departs from the photograph (24.9 dB).",
         "",
-        "| zoom |         real pixels |            its input |            the photograph | PSNR dB |  SSIM | sharpness | colour drift |",
-        "| ---: | ------------------: | -------------------: | ------------------------: | ------: | ----: | --------: | -----------: |",
-        "|   1x |            all real |                    - |                         - |     >99 | 1.000 |      3174 |            - |",
-        "|   4x | 16 x 16 real pixels | repeats it (46.9 dB) | departs from it (24.9 dB) |   24.73 | 0.741 |       710 |         0.00 |",
-        "|  16x |   4 x 4 real pixels | repeats it (49.0 dB) |       too few real pixels |       - |     - |       700 |         2.50 |",
+        "| zoom |         real pixels |            its input |                 the photograph | PSNR dB |  SSIM | sharpness | colour drift |",
+        "| ---: | ------------------: | -------------------: | -----------------------------: | ------: | ----: | --------: | -----------: |",
+        "|   1x |            all real |                    - |                              - |     >99 | 1.000 |      3174 |            - |",
+        "|   4x | 16 x 16 real pixels | repeats it (46.9 dB) |      departs from it (24.9 dB) |   24.73 | 0.741 |       710 |         0.00 |",
+        "|  16x |   4 x 4 real pixels | repeats it (49.0 dB) | too few real pixels to compare |       - |     - |       700 |         2.50 |",
         *["", REAL, "", INPUT, "", PHOTOGRAPH, "", TRUTH, "", SHARPNESS, "", DRIFT, ""],
         "The ground truth reaches 4x: beyond it PSNR and SSIM cannot be measured.",
     ]
@@ -310,7 +310,10 @@ def test_sixteen_steps_far_below_a_pixel(make_chain):
     assert [row.split("|")[2].strip() for row in rows] == [
         "all real", "2 x 2 real pixels", *["less than one real pixel"] * 15
     ]  # fmt: skip
-    assert [row.split("|")[4].strip() for row in rows] == ["-", *["too few real pixels"] * 16]
+    assert [row.split("|")[4].strip() for row in rows] == [
+        "-",
+        *["too few real pixels to compare"] * 16,
+    ]
 
 
 def test_thin_and_tiny_pictures_are_reported(photo):
@@ -318,5 +321,5 @@ def test_thin_and_tiny_pictures_are_reported(photo):
         source = photo[..., :height, :width]
         chain = bicubic_chain(source, size=64, steps=1)
         text = report(chain, list(measure(chain)))
-        assert text.count("too few real pixels") == 1
+        assert text.count("too few real pixels to compare") == 1
         assert "nan" not in text

@@ -4,7 +4,6 @@ import { factorsText, meanOf } from "../factors.js"
 import { factorText, write } from "./panel.js"
 import * as places from "./places.js"
 import {
-  countRealPixels,
   countRealPixelsInView,
   describeRealPixels,
   pickRealPixelsColor,
@@ -63,11 +62,12 @@ function nameOf({ layers, view, size, current }) {
 function describeTruth({ panel, layers, view, size, current, bicubic, shown }) {
   const { record } = shown.chain
   const zoom = places.zoomOn(layers[current], view, size)
-  const real = countRealPixelsInView(record, current, zoom)
+  const { sx, sy } = places.placeOf(layers[current], view, size)
+  const real = countRealPixelsInView(record, current, zoom, Math.max(sx, sy))
   write(panel.real, describeRealPixels(real))
   const isInvented = current > 1 && !bicubic
-  const isAll = countRealPixels(record, current).share >= 1
-  write(panel.rest, text(isInvented ? "restInvented" : isAll ? "restNothing" : "restPlain"))
+  const rest = isInvented ? "restInvented" : real.share >= 1 ? "restNothing" : "restPlain"
+  write(panel.rest, text(rest))
   panel.dot.style.background = `rgb(${pickRealPixelsColor(real.share).join(" ")})`
 }
 
@@ -76,7 +76,7 @@ function describeAgreement(step, agreement) {
   const [, words] = AGREEMENT_WORDS.find(([least]) => agreement >= least) ?? [0, "contradicts"]
   const decibels =
     agreement < MOST_DECIBELS ? `${agreement.toFixed(1)} dB` : text("over", { most: MOST_DECIBELS })
-  return text(words, { step, decibels })
+  return text(words, { step, input: text(step > 1 ? "inventedInput" : "input"), decibels })
 }
 
 /** A frame around the next scale, while it is too small to show. */

@@ -11,6 +11,9 @@ export const COLOR_STOPS = [
   [248, 81, 73],
 ]
 
+/** A view that is nearer than this does not show the whole frame. */
+const WHOLE = 1.001
+
 /** @typedef {{width: number, height: number, share: number}} RealPixels */
 
 /**
@@ -39,11 +42,13 @@ export function countRealPixels({ frames, windows }, layer) {
  * The same for the part of a view that has the frame's shape: all of the frame, where it fits.
  *
  * @param {number} zoom how much closer than that the view is
+ * @param {number} scale pixels of the screen for one of the frame
  * @returns {RealPixels}
  */
-export function countRealPixelsInView(record, layer, zoom) {
+export function countRealPixelsInView(record, layer, zoom, scale) {
   const real = countRealPixels(record, layer)
-  if (real.share >= 1) return real // nothing is invented, however near one looks
+  // Nearer than the whole frame, and larger than its own pixels: it is only enlarged.
+  if (real.share >= 1 && (zoom < WHOLE || scale <= 1)) return real
   const [source] = record.frames
   const width = Math.min(real.width / zoom, source[0])
   const height = Math.min(real.height / zoom, source[1])

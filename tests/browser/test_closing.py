@@ -32,6 +32,12 @@ TEXTS = """id => {
                 part => [...part.children].map(line => line.textContent).join('\\n'))
             : [`progress: ${value}`])
 }"""
+# Of each line, the colour of its dot.
+DOTS = """id => {
+    const {element} = app.graph.getNodeById(id).widgets.find(({name}) => name === 'coz_text')
+    return [...element.shadowRoot.querySelectorAll('span')].map(span =>
+        span.className === 'dotted' ? getComputedStyle(span, '::before').backgroundColor : null)
+}"""
 # Of the text's box: whether it is seen, and how much of it is cut off.
 BOX = """id => {
     const node = app.graph.getNodeById(id)
@@ -83,6 +89,8 @@ def test_what_was_said_stays(editor, graph, renderer, nodes, links, sentence):
     editor.run(SHOW_END, node)
     editor.page.wait_for_timeout(800)
     editor.screenshot(f"closing-{type_}-{renderer}")
+    if type_ == "CoZChainLoop":  # all lines but the one that says why it stopped
+        assert editor.run(DOTS, node) == ["rgb(165, 201, 58)", None, "rgb(165, 201, 58)"]
     box = editor.run(BOX, node)
     assert box["seen"]
     assert box["hidden"] <= 1

@@ -91,10 +91,11 @@ def test_names_and_prompts_are_text_everywhere(editor, files, nothing_runs, rend
 def test_an_error_that_names_them_is_text(editor, files, nothing_runs):
     nodes = {
         "load": {"type": "CoZLoadChain", "values": {"folder": NAME}},
+        # A linked name is refused when the node runs, a typed one before.
+        "name": {"type": "PrimitiveString", "values": {"value": HTML}},
         "save": {
             "type": "CoZSaveChain",
-            "values": {"filename_prefix": HTML},
-            "links": {"chain": ["load", 0]},
+            "links": {"chain": ["load", 0], "filename_prefix": ["name", 0]},
         },
     }
     build(editor, "classic", nodes)

@@ -56,7 +56,7 @@ def test_the_table_stands_on_the_node(editor, graph):
     ]  # fmt: skip
     assert shown["dots"] == [None, *COLORS]
     assert shown["cells"][1][4:6] == [">99", "1.000"]  # the source itself
-    assert shown["cells"][3][3] == "too few real pixels"
+    assert shown["cells"][3][3] == "too few real pixels to compare"
     assert shown["parts"] == "P TABLE" + 7 * " P"
     assert shown["notes"][0].startswith("The deepest frame (16x) shows 4 x 4 real pixels: ")
     assert [note.split(":")[0] for note in shown["notes"][1:]] == [

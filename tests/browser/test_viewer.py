@@ -292,7 +292,8 @@ def test_each_scale_says_how_many_pixels_are_real(editor, show, renderer, width,
         )
         measured = viewer.locator(".measured")
         if i:
-            words = describe_agreement(record["agreements"][i - 1])
+            source = "its input" if i == 1 else "its invented input"
+            words = describe_agreement(record["agreements"][i - 1], source)
             expect(measured).to_have_text(f"step {i} {words}")
         else:
             expect(measured).to_be_hidden()
@@ -341,6 +342,15 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
     )
     press(viewer, "0")
     expect(viewer.locator(".real")).to_have_text("all real")
+    expect(viewer.locator(".rest")).to_have_text("nothing is invented")
+    # Where nothing was zoomed, a near view is only an enlargement of the pixels in it.
+    for key, times in (("+", 4), ("ArrowLeft", 6), ("+", 10)):  # 1.25 ** 14 is 23
+        for _ in range(times):
+            viewer.press(key)
+    expect(viewer.locator(".rest")).to_have_text(
+        "in this view, plainly enlarged: nothing is invented"
+    )
+    assert sides_in(viewer.locator(".real").text_content())[0] < 50
 
 
 def factor_text(factor):
@@ -389,7 +399,7 @@ def test_page_and_server_have_the_same_stops_thresholds_and_words(editor, viewer
         """async () => {
             const from = name => import(`/extensions/chain-of-zoom/viewer/${name}.js`)
             const caption = await from('caption'), {text} = await from('texts')
-            const values = {step: 3, decibels: '9.9 dB'}
+            const values = {step: 3, input: 'its input', decibels: '9.9 dB'}
             const words = [...caption.AGREEMENT_WORDS, [-Infinity, 'contradicts']]
             return [(await from('real_pixels')).COLOR_STOPS,
                 words.map(([least, key]) => [Math.max(least, -99), text(key, values)]),
@@ -450,9 +460,9 @@ def test_what_was_not_measured_is_not_told(editor, show):
     fly(viewer, "4x")
     expect(measured).to_be_hidden()
     for scale, told in (
-        ("16x", "step 2 repeats its input (over 99 dB)"),
-        ("64x", "step 3 is close to its input (31.3 dB)"),
-        ("256x", "step 4 contradicts its input (12.0 dB)"),
+        ("16x", "step 2 repeats its invented input (over 99 dB)"),
+        ("64x", "step 3 is close to its invented input (31.3 dB)"),
+        ("256x", "step 4 contradicts its invented input (12.0 dB)"),
     ):
         fly(viewer, scale)
         expect(measured).to_have_text(told)

@@ -68,7 +68,7 @@ def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
     loop = find_node(by_loop, "CoZChainLoop")
     written = texts(first, by_loop).split("\n")
     shown = (text.split("\n") for node, text in first.notices if node == loop)
-    told = [[line for line in lines if "its input (" not in line] for lines in shown]
+    told = [[line for line in lines if "input (" not in line] for lines in shown]
     assert ["\n".join(lines) for lines in told] == [
         "reading the picture",
         *(
@@ -82,7 +82,7 @@ def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
         ),
         "\n".join(
             [
-                "4 steps, 256x: less than one real pixel fills the deepest frame, the rest is invented",
+                "4 steps, 256x: the deepest frame holds less than one real pixel, the rest is invented",
                 *written,
             ]
         ),

@@ -10,14 +10,14 @@ EMPTY = "mask is empty"
 MEMORY = "Out of memory: from here on the model enlarges at most"
 
 
-def closing(host, node):
+def closing(host, node, key="coz_text"):
     """What the page gets last for a node, from the run or from the cache."""
     outputs = [
         data["output"]
         for event, data in host.server.sent
         if event == "executed" and data["display_node"] == node and data["output"]
     ]
-    return outputs[-1]["coz_text"]
+    return outputs[-1][key]
 
 
 @pytest.fixture
@@ -45,12 +45,16 @@ def test_a_chain_keeps_why_it_stopped(executor, is_library):
     host = executor("CLASSIC", is_library)
     host.run(chain_prompt(stop_below=99.0))
     (text,) = closing(host, "loop")
-    first, second, *_ = text.split("\n")
-    assert first == "1 step, 4x"
-    assert second.startswith("stopped after step 1 of 4: it agrees with its input to ")
+    first, second, third = text.split("\n")
+    assert closing(host, "loop", "coz_dots") == [
+        (third, "rgb(165, 201, 58)"),
+        (first, "rgb(165, 201, 58)"),
+    ]
+    assert first == "1 step, 4x: the deepest frame holds 16 x 16 real pixels, the rest is invented"
+    assert second.startswith("stopped after step 1 of 4: its agreement with its input, ")
     ran = host.run(chain_prompt(stop_below=98.0))
     assert set(ran) == {"loop", "loop.0.0.coz_collect", "scales"}
-    assert closing(host, "loop") == [text.replace("below 99", "below 98")]
+    assert closing(host, "loop") == [text.replace("below, 99 dB", "below, 98 dB")]
 
 
 def test_a_chain_keeps_the_notices_of_its_steps(executor, short_of_memory):
@@ -128,8 +132,8 @@ def test_full_image_keeps_each_pass_and_its_notices(executor):
     host.run(prompt)
     (text,) = closing(host, "full")
     first, second, notice = text.split("\n")
-    assert first.startswith("pass 1: 1 tile; agrees with its input to ")
-    assert second.startswith("pass 2: 1 tile; agrees with its input to ")
+    assert first.startswith("pass 1: 1 tile; 32 x 32 pixels of the picture in 64 x 64, ")
+    assert second.startswith("pass 2: 1 tile; 32 x 32 pixels of the picture in 128 x 128, ")
     assert notice == UNUSED
     inputs["tile_prompts"] = "a\nb"
     assert "full.0.0.coz_tiles_1" not in host.run(prompt)

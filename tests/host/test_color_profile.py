@@ -91,6 +91,14 @@ def test_a_way_that_forks_or_ends_is_not_followed(executor, keep, input_folder):
     assert keep[-1]["chain"].color_profile == ""
 
 
+def test_a_node_that_may_change_colours_ends_the_way(executor, keep, input_folder):
+    prompt = loaded(kept_prompt(steps=1, size=32), "p3.png")
+    prompt["inverted"] = {"class_type": "ImageInvert", "inputs": {"image": ["source", 0]}}
+    prompt["loop"]["inputs"]["image"] = ["inverted", 0]
+    executor("CLASSIC").run(prompt)
+    assert keep[-1]["chain"].color_profile == ""
+
+
 def test_full_image_tells_it_to_the_end(executor, input_folder):
     prompt = loaded(chain_prompt(), "p3.png", CROP)
     loop = prompt["loop"]["inputs"]

@@ -173,7 +173,9 @@ def test_two_passes_are_one_after_the_other(enlarge, node):
     twice, texts = enlarge(image, tile=128, overlap=32, prompt="a", passes=2)
     assert enlarge.executed.count("full.0.0.coz_tiles_1") == 0  # the first pass is kept
     # Its input is invented itself: what is real is still the picture that was given.
-    assert re.match("pass 2: .* tiles; 60 x 40 real pixels in 960 x 640, ", enlarge.told[-1])
+    assert re.match(
+        "pass 2: .* tiles; 60 x 40 pixels of the picture in 960 x 640, ", enlarge.told[-1]
+    )
     again, second = enlarge(once, tile=128, overlap=32, prompt="a")
     assert torch.equal(twice, again)
     assert texts.split("\n") == ["a"] * (2 * 3) + second.split("\n")
@@ -206,7 +208,7 @@ def test_consistency_makes_it_true_to_its_source(enlarge, node):
     error = -10 * math.log10((small - image).square().mean())
     assert error > 45
     assert enlarge.told[-1].startswith(
-        "pass 1: 4 tiles; 100 x 100 real pixels in 400 x 400, repeats its input ("
+        "pass 1: 4 tiles; 100 x 100 pixels of the picture in 400 x 400, repeats its input ("
     )
     told = float(enlarge.told[-1].split(" dB")[0].rpartition("(")[2])
     # Of single tiles, at whose edges the neighbour's pixels are missing: a little too low.

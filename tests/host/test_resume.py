@@ -92,7 +92,7 @@ def test_widgets_that_say_something_else_are_named(executor, keep):
     shown = told(host)[-1].split("\n")
     # 64 // 3.2 is 20: 3.2x each
     assert shown[0] == (
-        "3 steps, 32.8x: 1.95 x 1.95 real pixels fill the deepest frame, the rest is invented"
+        "3 steps, 32.8x: the deepest frame holds 1.95 x 1.95 real pixels, the rest is invented"
     )
     assert [text.split(",")[0] for text in shown[1:4]] == [
         "3.2x: 20 x 20 real pixels",
@@ -212,14 +212,14 @@ def test_an_older_chain_has_figures_for_its_new_steps_only(executor, keep, unmea
     # What an older record did not measure is not told; the real pixels are in every record.
     assert shown[1:3] == ["3.2x: 20 x 20 real pixels", "10.2x: 6.25 x 6.25 real pixels"]
     assert re.fullmatch(
-        r"32.8x: 1.95 x 1.95 real pixels, [a-z ]+ its input \([\d.]+ dB\)", shown[3]
+        r"32.8x: 1.95 x 1.95 real pixels, [a-z ]+ its invented input \([\d.]+ dB\)", shown[3]
     )
     assert host.run(prompt) == []
     chain = keep[0]["chain"]
     assert [isnan(db) for db in chain.agreements] == [True, True, False]
     host.run(unmeasured({"steps": 2}, steps=2))
     assert keep[-1]["chain"].agreements == keep[-1]["chain"].invented == ()
-    assert "its input" not in told(host)[-1]
+    assert "input" not in told(host)[-1]
 
 
 @pytest.mark.parametrize("cache", ["CLASSIC", "NONE"])
@@ -228,6 +228,6 @@ def test_a_kept_step_that_agrees_too_little_is_the_last(executor, keep, cache):
     executed = host.run(resumed({"steps": 2}, steps=4, stop_below=100.0))
     assert ran(executed) == []
     assert keep[0]["chain"].steps == 2
-    assert "stopped after step 2 of 4: it agrees with its input to " in told(host)[-1]
+    assert "stopped after step 2 of 4: its agreement with its input, " in told(host)[-1]
     executed = host.run(resumed({"steps": 2}, steps=2, stop_below=100.0))
     assert "stopped" not in told(host)[-1]

@@ -230,9 +230,16 @@ def test_a_tiny_frame_counts_for_more(nodes_of, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     monkeypatch.setattr(source, "MAX_SOURCE_PIXELS", 3 * source.MIN_FRAME_PIXELS)
     for count, status in ((3, 200), (4, 413)):
-        frames = [Image.new("P", (1, 1), i) for i in range(count)]
+        frames = [Image.new("RGB", (16, 16), (60 * i, 0, 0)) for i in range(count)]
         frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
         assert source._answer({"node": "LoadImage", "image": "a.gif"}, ()).status == status
+
+
+@pytest.mark.parametrize("name", ["//host/share/a.png", r"\\host\share\a.png", "/etc/passwd"])
+def test_a_name_of_another_computer_is_refused_unseen(nodes_of, monkeypatch, name):
+    source = nodes_of("source")
+    monkeypatch.setattr(source.os.path, "realpath", None)  # asks the computer, on Windows
+    assert source._answer({"node": "LoadImage", "image": name}, ()).status == 403
 
 
 def test_what_is_no_picture_is_refused(site):
@@ -248,9 +255,10 @@ def test_what_is_no_picture_is_refused(site):
     for name in ("text.png", "empty.png", "half.webp", "page.html"):
         status, headers, reply = ask(url, name)
         assert (status, headers.get_content_type()) == (415, "application/json"), name
-        assert "cannot be shown before a run" in reply["error"]
-    # The host decides what becomes of a file that is cut off.
-    assert ask(url, "lying.png")[0] in {200, 415}
+        # Without the reason: it would tell where the file lies on the server.
+        assert reply["error"] == f"{name!r} cannot be shown before a run"
+    # The host decides what becomes of a file that is cut off; the server lives on.
+    ask(url, "lying.png")
     assert ask(url, "coffee.png", "CoZSamplePicture")[0] == 200
 
 
