@@ -52,9 +52,8 @@ export async function pastRun(node, key) {
       // In a subgraph the ids of the nodes around it stand before, in either form.
       const shownOn = id.split(":").at(-1)
       if (shownOn === String(node.id)) return run
-      const isMoved = id.includes(":") === (node.graph === app.rootGraph)
       const isLeft = prompt[2][id]?.class_type === node.type && !isInUse(shownOn, node.type)
-      if (isMoved && isLeft && !left.has(id)) left.set(id, run)
+      if (isLeft && !left.has(id)) left.set(id, run)
     }
     // Its id is new where it was taken out of a subgraph, or put into one.
     const isNew = !Object.keys(prompt[2]).some((id) => id.split(":").at(-1) === String(node.id))
@@ -119,7 +118,7 @@ export function receiveOutputs(node, key, receive) {
     setTimeout(async () => {
       if (!node.graph) return // removed since
       const output = keptOutput(node) ?? (await pastOutput(node, key))
-      receive(keptOutput(node) ?? output) // run again meanwhile
+      if (node.graph) receive(keptOutput(node) ?? output) // run again meanwhile
     })
   })
 }
