@@ -95,8 +95,8 @@ class Said:
     """By the node that the page shows, the closing text of each of its expansions."""
     dots: dict[str, str] = field(default_factory=dict)
     """By line of these texts, the colour of its dot."""
-    given: set[tuple[str, int | None, str]] = field(default_factory=set)
-    """By key and list index, the lines of ``notice_once``."""
+    given: set[tuple[str, str]] = field(default_factory=set)
+    """The node that the page shows, and a line that ``notice_once`` has given it."""
 
 
 _said: WeakKeyDictionary[object, Said] = WeakKeyDictionary()
@@ -179,11 +179,13 @@ def join_lines(*texts: str | None) -> str:
 
 
 def notice_once(text: str) -> None:
-    """Show a line as ``notice`` does, once for each item of a list that a node or an expansion runs."""
+    """Show a line as ``notice`` does, once on a node in a prompt; a loop's children count as the loop."""
     if found := running():
-        said, _, key = found
-        given = key, get_executing_context().list_index, text
+        said, node_id, key = found
+        given = node_of_graph(node_id), text
         if given in said.given:
+            if text not in said.notices[key]:  # of another picture of a list: its text has it too
+                said.notices[key].append(text)
             return
         said.given.add(given)
     notice(text)

@@ -203,7 +203,7 @@ def test_an_unknown_option_is_refused_before_the_work(each_server, prompt, name,
     with pytest.raises(PromptError) as error:
         run_prompt(each_server, prompt)
     said = json.loads(str(error.value))["node_errors"]["loop"]["errors"]
-    sentence = f"{name} must be {OPTIONS[name]}, and it is missing, linked or something else."
+    sentence = f"{name} must be {OPTIONS[name]}, and it is missing, linked or unknown."
     assert {each["type"] for each in said} == {"custom_validation_failed"}
     assert all(sentence in each["details"] for each in said)
 

@@ -66,7 +66,8 @@ def test_outputs_and_table_are_cozs(executor, measured):
     assert "The ground truth reaches 4x: beyond it" in kept["table"]
     shares = [1, 1 / 4, 1 / 16, 1 / 64]
     colors = [f"rgb{pick_real_pixels_color(share)}" for share in shares]
-    assert host.ui("report") == {"text": [kept["table"]], "coz_colors": [colors]}
+    said = {"text": [kept["table"]], "coz_colors": [colors], "coz_text": []}
+    assert host.ui("report") == said
     assert [round(a, 1) for a in kept["chain"].agreements] == [round(f.input, 1) for f in steps]
 
 

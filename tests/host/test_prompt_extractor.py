@@ -95,8 +95,16 @@ def extractor(pack):
 def shown(extractor, monkeypatch):
     """What appears on the node, with the function that shows it."""
     lines = []
-    for name in ("show", "notice"):
-        monkeypatch.setattr(extractor, name, lambda text, name=name: lines.append((name, text)))
+
+    def record(name):
+        def append(text):
+            if text:
+                lines.append((name, text))
+
+        return append
+
+    for name in ("closing", "notice"):
+        monkeypatch.setattr(extractor, name, record(name))
     return lines
 
 
@@ -595,9 +603,9 @@ def test_a_cut_answer_loses_its_last_word(extract, recorder, ids, decoded, text)
 @pytest.mark.parametrize(
     ("answer", "prompt", "text", "shown_lines"),
     [
-        ("a cat", "", "a cat", [("show", "a cat")]),
-        (" a cat\n", "best\nquality", "a cat, best quality", [("show", "a cat")]),
-        ("A cat.", "sharp", "A cat, sharp", [("show", "A cat.")]),
+        ("a cat", "", "a cat", [("closing", "a cat")]),
+        (" a cat\n", "best\nquality", "a cat, best quality", [("closing", "a cat")]),
+        ("A cat.", "sharp", "A cat, sharp", [("closing", "A cat.")]),
         ("", "sharp (b:1.2)", "sharp (b:1.2)", "notice"),
         ("The second image is a zoom-in.", "", "", "notice"),
     ],
