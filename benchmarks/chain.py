@@ -11,8 +11,9 @@ import spandrel
 import torch
 from PIL import Image
 
-from coz import Target, Window, crop, plan_steps, resize, wavelet_align
+from coz import Target, Window, plan_zoom, wavelet_align
 from coz.resample import crop_mirrored
+from coz.zoom import View, zoom
 from tools.client import run_prompt
 from tools.host import ROOT
 from tools.picture import to_frame
@@ -40,16 +41,15 @@ def prompt(center: float) -> Prompt:
     return workflow
 
 
-def bare(model: spandrel.ImageModelDescriptor, frame: torch.Tensor, center: float) -> None:
-    height, width = frame.shape[-2:]
-    for step in plan_steps(height, width, 4.0, STEPS, Target(center, center)):
-        lq = crop(frame, step.window)
-        zoomed = resize(lq, height, width).clamp(0, 1)
-        x, y, w, h = step.window
+def bare(model: spandrel.ImageModelDescriptor, image: torch.Tensor, center: float) -> None:
+    def super_resolve(view: View, text: str) -> torch.Tensor:
+        x, y, w, h = view.window
         seen = Window(x - MARGIN, y - MARGIN, w + 2 * MARGIN, h + 2 * MARGIN)
         cut = 4 * MARGIN
-        sr = model(crop_mirrored(frame, seen))[..., cut:-cut, cut:-cut]
-        frame = wavelet_align(sr, zoomed).clamp(0, 1)
+        return model(crop_mirrored(view.frame, seen))[..., cut:-cut, cut:-cut]
+
+    plan = plan_zoom(*image.shape[-2:], STEPS, target=Target(center, center))
+    zoom(image, plan, super_resolve, align=lambda sr, view: wavelet_align(sr, view.zoomed))
 
 
 def main() -> None:

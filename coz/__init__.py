@@ -22,6 +22,7 @@ from .geometry import (
     carry_target,
     first_frame,
     plan_steps,
+    plan_zoom,
     tile_layout,
     zoom_window,
 )
@@ -30,12 +31,14 @@ from .prompt import join_texts, step_texts
 from .resample import crop, resize
 from .strip import strip
 from .view import Zoom, zoom_times
+from .zoom import View, zoom
 
 __all__ = [
     "Target",
     "TileBlend",
     "TileLayout",
     "TileRow",
+    "View",
     "Window",
     "Zoom",
     "ZoomChain",
@@ -61,6 +64,7 @@ __all__ = [
     "one_step_noise",
     "pad_to_multiple",
     "plan_steps",
+    "plan_zoom",
     "resize",
     "self_ensemble",
     "step_seed",
@@ -71,6 +75,7 @@ __all__ = [
     "to_vae",
     "wavelet_align",
     "ycbcr_align",
+    "zoom",
     "zoom_times",
     "zoom_window",
 ]

@@ -31,6 +31,9 @@ class Target(NamedTuple):
     y: float
 
 
+CENTER = Target(0.5, 0.5)
+
+
 class FirstFrame(NamedTuple):
     """How x_0 is taken from the source: ``window``, resized to (height, width)."""
 
@@ -48,6 +51,19 @@ class ZoomStep(NamedTuple):
     window: Window
     aim: Target
     """The target as a fraction of the frame the window is cut from."""
+
+
+class ZoomPlan(NamedTuple):
+    """Where a chain looks, from the source to its deepest frame."""
+
+    scale: float
+    """Factor asked of each step."""
+    target: Target
+    """As fractions of the source."""
+    first: FirstFrame
+    steps: list[ZoomStep]
+    seed: int = 0
+    """Each step draws its own from it."""
 
 
 class TileRow(NamedTuple):
@@ -149,6 +165,26 @@ def first_frame(height: int, width: int, size: int, frame: FrameMode, target: Ta
     y, _ = _span(h, h / crop_h, target.y, "center_y")
     window = Window(x * width / w, y * height / h, crop_w * width / w, crop_h * height / h)
     return FirstFrame(crop_h, crop_w, window, carry_target(height, width, window, target))
+
+
+def plan_zoom(
+    height: int,
+    width: int,
+    steps: int = 4,
+    scale: float = 4.0,
+    target: Target = CENTER,
+    frame: FrameMode = "native pixels",
+    size: int = 512,
+    seed: int = 0,
+) -> ZoomPlan:
+    """Plan a chain for a (height, width) source; the arguments are those of Chain Loop.
+
+    Raises:
+        ValueError: As ``first_frame`` and ``zoom_window``.
+    """
+    first = first_frame(height, width, size, frame, target)
+    plan = plan_steps(first.height, first.width, scale, steps, first.target)
+    return ZoomPlan(scale, target, first, plan, seed)
 
 
 def tile_layout(

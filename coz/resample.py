@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .geometry import Window
+from .geometry import FirstFrame, Window
 
 Resampling = Literal["bicubic", "lanczos", "nearest"]
 
@@ -54,6 +54,22 @@ def crop_mirrored(image: Tensor, window: Window) -> Tensor:
         place = torch.arange(start, start + length, device=image.device).remainder_(period)
         image = image.index_select(axis, torch.minimum(place, period - place))
     return image
+
+
+def cut_first_frame(image: Tensor, first: FirstFrame) -> Tensor:
+    """Cut x_0 out of an image.
+
+    Args:
+        image: (B, C, H, W), values in [0, 1].
+        first: From ``first_frame``, for an image of this size.
+
+    Returns:
+        (B, C, h, w) in [0, 1], a copy; the image's own pixels where nothing is resized.
+    """
+    if (first.window.width, first.window.height) == (first.width, first.height):
+        # Not a view: it would keep the whole image in memory.
+        return crop(image, first.window).clone()
+    return resize(image, first.height, first.width, "lanczos", first.window).clamp(0, 1)
 
 
 def resize(

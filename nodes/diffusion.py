@@ -48,7 +48,8 @@ def encode(vae, image: Tensor, model) -> Tensor:
     vae.throw_exception_if_invalid()
     compression = vae.spacial_compression_encode()
     require_side(model, image, compression)
-    padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression)))
+    # One memory layout, whichever node made the image: convolutions round differently in another.
+    padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression))).contiguous()
     # A VAE of videos takes a batch for the frames of one.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     latent = torch.cat([vae.encode(part) for part in parts]).float()

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ..coz.geometry import FirstFrame, Target, carry_target, first_frame, zoom_window
-from ..coz.resample import crop, resize
+from ..coz.resample import crop, cut_first_frame, resize
 from .host import SEARCH_ALIASES, picked_on, target_of, to_bchw, to_bounding_box, to_image
 
 MAX_FRAME_SIDE = 16_384
@@ -114,11 +114,7 @@ class CoZFitImage(io.ComfyNode):
         image = to_bchw(image)
         target = target_of(center_x, center_y, mask)
         first = plan_first_frame(*image.shape[-2:], size, frame, target)
-        if frame == "native pixels":
-            # A copy: a view would keep the whole picture in memory for as long as its window.
-            x_0 = crop(image, first.window).clone()
-        else:
-            x_0 = resize(image, first.height, first.width, "lanczos", first.window)
+        x_0 = cut_first_frame(image, first)
         window = to_bounding_box(first.window)
         return io.NodeOutput(
             to_image(x_0), window, first.target.x, first.target.y, ui=picked_on(image, target)

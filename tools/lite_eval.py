@@ -13,9 +13,10 @@ from spandrel import ModelLoader
 from torch import Tensor
 
 from coz.color import wavelet_align
-from coz.geometry import Target, first_frame, plan_steps
+from coz.geometry import Target, plan_zoom
 from coz.metrics import color_shift, laplacian, sharpness
 from coz.resample import crop, resize
+from coz.zoom import zoom
 
 from . import lite_data as data
 from .lite_losses import repetition
@@ -135,21 +136,25 @@ def laplacian_statistics(frame: Tensor) -> tuple[float, float]:
 
 
 def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor, list[ChainStep]]:
-    """x_0 and the steps after it, as Chain Loop makes them: crop, model, wavelet colour fix."""
-    start = first_frame(*source.shape[-2:], FRAME, "native pixels", target)
-    x0 = crop(source, start.window)
-    height, width = x0.shape[-2:]
-    frame, steps, moved = x0, [], torch.zeros(3)
-    for step in plan_steps(height, width, data.SCALE, STEPS, start.target):
-        lq = crop(frame, step.window)
-        sr = resize(upscale(lq), height, width)
-        frame = wavelet_align(sr, resize(lq, height, width).clamp(0, 1)).clamp(0, 1)
+    """x_0 and the steps after it, with the wavelet colour fix."""
+    plan = plan_zoom(*source.shape[-2:], STEPS, data.SCALE, target, size=FRAME)
+    chain = zoom(
+        source,
+        plan,
+        lambda view, text: resize(upscale(view.crop), *view.zoomed.shape[-2:]),
+        align=lambda sr, view: wavelet_align(sr, view.zoomed),
+    )
+    steps, moved = [], torch.zeros(3)
+    for before, window, frame in zip(
+        chain.frames[1:], chain.windows[1:], chain.frames[2:], strict=False
+    ):
+        lq = crop(before, window)
         moved = moved + color_shift(frame, lq)
         small = to_picture(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
         agreement, drift = psnr(small, to_picture(lq)), float(moved.abs().max())
         statistics = laplacian_statistics(frame)
         steps.append(ChainStep(frame, *statistics, agreement, drift, float(repetition(frame)[0])))
-    return x0, steps
+    return chain.frames[1], steps
 
 
 def all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:

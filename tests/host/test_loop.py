@@ -89,24 +89,6 @@ def test_invisible_characters_are_no_text(executor, keep):
     assert keep[0]["chain"].prompts == ("", "b", "x")
 
 
-@pytest.mark.parametrize("color_fix", ["wavelet", "adain", "none"])
-def test_equals_the_same_nodes_wired_by_hand(executor, keep, node, color_fix):
-    host = executor("CLASSIC")
-    host.run(kept_prompt(steps=3, scale=3.2, center_x=0.02, center_y=0.5, color_fix=color_fix))
-    image = node("CoZSamplePicture").execute("astronaut.png")[0]
-    model = node("UpscaleModelLoader").execute("coz_lite_x4.safetensors")[0]
-    frame, _, x, y = node("CoZFitImage").execute(image, "native pixels", 64, 0.02, 0.5).args
-    frames = [frame]
-    with torch.inference_mode():
-        for _ in range(3):
-            views = node("CoZCropCenterZoom").execute(frames[-1], 3.2, x, y).args
-            zoomed, crop, window, x, y = views
-            step = node("CoZUpscaleStep")
-            sr = step.execute(model, crop, zoomed, image=frames[-1], window=window)[0]
-            frames.append(node("CoZColorFix").execute(sr, zoomed, color_fix)[0])
-    assert torch.equal(keep[0]["scales"], torch.cat(frames))
-
-
 def test_a_mask_is_the_target(executor, keep, node):
     prompt = kept_prompt(steps=2, mask=["mask", 0])
     prompt["mask"] = {

@@ -1,0 +1,60 @@
+"""Chain-of-Zoom: zoom into an image in steps, each super-resolved from the one before."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .chain import ZoomChain, step_seed
+from .geometry import Window, ZoomPlan
+from .resample import crop, cut_first_frame, resize
+
+
+class View(NamedTuple):
+    """What a step super-resolves: a window of a frame (1, 3, H, W), enlarged to the frame's size."""
+
+    zoomed: Tensor
+    crop: Tensor
+    frame: Tensor
+    window: Window
+    seed: int
+
+
+def zoom(
+    image: Tensor,
+    plan: ZoomPlan,
+    super_resolve: Callable[[View, str], Tensor],
+    describe: Callable[[Tensor, Tensor], str] | None = None,
+    align: Callable[[Tensor, View], Tensor] | None = None,
+    on_step: Callable[[ZoomChain], bool | None] | None = None,
+) -> ZoomChain:
+    """Zoom into an image (Kim et al., arXiv 2505.18600). Images are float32 in [0, 1].
+
+    Args:
+        image: The source, (1, 3, H, W). It is not modified.
+        plan: From ``plan_zoom``, for an image of this size.
+        super_resolve: (view, text) to the next frame, of the shape of ``view.zoomed``.
+        describe: (frame before, zoomed view) to the text of the step; without it texts are empty.
+        align: (super-resolved frame, view) to the frame in the view's colours.
+        on_step: Called after each step with the chain so far; ends the chain if it returns False.
+    """
+    x = cut_first_frame(image, plan.first)  # x_0
+    chain = ZoomChain(plan.scale, (image, x), (plan.first.window,), (), (), plan.target)
+    for i, step in enumerate(plan.steps, 1):
+        window = crop(x, step.window)
+        zoomed = resize(window, plan.first.height, plan.first.width).clamp(0, 1)
+        view = View(zoomed, window, x, step.window, step_seed(plan.seed, i))
+        text = describe(x, zoomed) if describe else ""  # c_i ~ p(c_i | x_{i-1}, x_{i-2}), Eq. 2
+        x = super_resolve(view, text).clamp(0, 1)  # x_i = f(x_{i-1}, c_i), Eq. 7
+        x = align(x, view).clamp(0, 1) if align else x
+        chain = replace(  # p(x_0, ..., x_n) has one factor more, Eq. 3
+            chain,
+            frames=(*chain.frames, x),
+            windows=(*chain.windows, step.window),
+            prompts=(*chain.prompts, text),
+            seeds=(*chain.seeds, view.seed),
+        )
+        if on_step and on_step(chain) is False:
+            return chain
+    return chain
