@@ -1,0 +1,81 @@
+"""What people have on disk from before the code was put into rooms: it loads and runs."""
+
+import asyncio
+import json
+import shutil
+
+import pytest
+import torch
+
+from coz.chain import step_seed
+from coz.folder import read_chain, write_files
+from tools.grpo_marks import read_marks
+from tools.host import ROOT
+
+from .prompts import kept_prompt, steps_run
+
+BEFORE = ROOT / "tests" / "data" / "before_house"
+PROMPTS = json.loads((BEFORE / "prompts.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def output(pack, monkeypatch, tmp_path):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    return tmp_path
+
+
+def test_a_saved_chain_is_read_and_written_again_alike(tmp_path):
+    chain = read_chain(BEFORE / "chain")
+    assert (chain.scale, chain.target, chain.steps) == (4.0, (0.3, 0.6), 2)
+    assert chain.windows == ((0, 13, 32, 32), (10, 12, 8, 8), (14, 11, 8, 8))
+    assert chain.seeds == (step_seed(3, 1), step_seed(3, 2))
+    assert (chain.agreements, chain.invented) == ((50.1, 57.7), (0.0727, 0.0221))
+    write_files(chain, tmp_path)
+    for file in (BEFORE / "chain").glob("*.png"):
+        assert (tmp_path / file.name).read_bytes() == file.read_bytes()
+    old, new = (json.loads((f / "chain.json").read_text()) for f in (BEFORE / "chain", tmp_path))
+    assert {key: new[key] for key in old} == old
+
+
+def test_chain_loop_goes_on_with_a_saved_chain(executor, keep, output):
+    shutil.copytree(BEFORE / "chain", output / "before")
+    prompt = kept_prompt(steps=3, size=32, image=("load", 1), chain=["load", 0])
+    prompt["load"] = {"class_type": "CoZLoadChain", "inputs": {"folder": "before"}}
+    executed = executor("CLASSIC").run(prompt)
+    assert steps_run(executed) == [3]
+    chain = read_chain(BEFORE / "chain")
+    assert torch.equal(keep[0]["scales"][:3].movedim(-1, 1), torch.cat(chain.frames[1:]))
+    assert keep[0]["chain"].windows[:3] == chain.windows
+
+
+def test_marks_are_read():
+    marks, skipped = read_marks(BEFORE / "marks" / "preferences.jsonl")
+    assert skipped == {}
+    assert [mark[2:] for mark in marks] == [
+        ("hair", True, 4.0, ""),
+        ("hair", False, 16.0, ""),
+    ]
+    assert all(mark.previous.is_file() and mark.zoomed.is_file() for mark in marks)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_the_prompt_of_a_template_is_valid(models, name):
+    import execution
+    from utils.extra_config import load_extra_path_config
+
+    load_extra_path_config(models[1])
+    _, _, _, errors = asyncio.run(execution.validate_prompt("p", PROMPTS[name], None))
+    # A file that the tests have not, in a loader of the host, is all that may be wrong.
+    assert {error["class_type"] for error in errors.values()} <= {"CLIPLoader"}
+
+
+def test_the_first_template_s_prompt_runs(executor, output):
+    prompt = PROMPTS["1 Zoom 256x (no downloads)"]
+    (loop,) = (node for node in prompt.values() if node["class_type"] == "CoZChainLoop")
+    loop["inputs"] |= {"size": 32}
+    executed = executor("CLASSIC").run(
+        prompt, next(id for id, node in prompt.items() if node["class_type"] == "CoZZoomViewer")
+    )
+    assert steps_run(executed) == [1, 2, 3, 4]
