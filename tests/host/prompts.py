@@ -6,6 +6,17 @@ import urllib.request
 import numpy as np
 from PIL import Image
 
+TILED = {
+    "scale": 4.0,
+    "passes": 1,
+    "tile": 512,
+    "overlap": 128,
+    "adaptive_overlap": False,
+    "tile_prompts": "",
+    "consistency": 0.0,
+}
+"""The widgets of Full-Image SR that Chain Loop has not, with their defaults."""
+
 
 def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
     """A Chain Loop with its defaults, on the built-in model, its scales previewed."""

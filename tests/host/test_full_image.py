@@ -14,20 +14,10 @@ from coz.tile import overview, plan_tiles, tile_view, wider_view
 from tools.host import ROOT
 from tools.workflow import find_node, read_prompt
 
-from .prompts import chain_prompt
+from .prompts import TILED, chain_prompt
 
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
-
-TILED = {
-    "scale": 4.0,
-    "passes": 1,
-    "tile": 512,
-    "overlap": 128,
-    "adaptive_overlap": False,
-    "tile_prompts": "",
-    "consistency": 0.0,
-}
 
 
 def as_full(graph, **inputs):

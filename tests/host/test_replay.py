@@ -11,17 +11,7 @@ from safetensors.torch import save_file
 
 from coz.view import Zoom
 
-from .prompts import chain_prompt, kept_prompt
-
-TILED = {
-    "scale": 4.0,
-    "passes": 1,
-    "tile": 512,
-    "overlap": 128,
-    "adaptive_overlap": False,
-    "tile_prompts": "",
-    "consistency": 0.0,
-}
+from .prompts import TILED, chain_prompt, kept_prompt
 
 
 def noise(*shape):
