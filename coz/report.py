@@ -95,7 +95,7 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
     """How well a frame, made small again, repeats the source's pixels that lie in its view: in dB.
 
     Only whole pixels count, so that the source need not be resampled; where it is finer than the
-    frame, it is made small instead. NaN where too few lie in the view (``is_comparable``).
+    frame, it is downscaled instead. NaN where too few lie in the view (``is_comparable``).
     """
     if not is_comparable(count_real_pixels(chain, layer)):
         return nan

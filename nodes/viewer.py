@@ -19,7 +19,7 @@ class CoZZoomViewer(io.ComfyNode):
             display_name="CoZ Zoom Viewer",
             category="Chain-of-Zoom/view",
             description="Shows a whole chain as one picture to fly into: from the source down to the deepest frame, with "
-            "how many of its pixels are real and what each step was told. Compares it with plain enlargement, and starts a new chain where one looks.",
+            "how many of its pixels are real and the prompt of each step. Compares it with plain enlargement, and starts a new chain where one looks.",
             search_aliases=[*SEARCH_ALIASES, "viewer", "preview", "deep zoom", "compare"],
             is_output_node=True,
             inputs=[
