@@ -3,37 +3,34 @@ from itertools import islice
 
 import comfy.model_management
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
-from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ..coz.complexity import complexity_map
 from ..coz.geometry import TileLayout
 from ..coz.prompt import join_texts, step_lines, step_texts, trim
 from ..coz.tile import enlarged, plan_tiles
-from .backbone import ANY_CHECKPOINT, AS_LINKS, ONE_STEP, UPSCALE_MODEL, backbone_input
-from .cache import CACHE, CHILD_PREFIX
+from .backbones import backbone_input, make_backbone
+from .backbones.backbone import Backbone
 from .color import METHODS
 from .diffusion import seed_input
+from .expansion import AS_LINKS, Expansion, nest_inputs
 from .host import (
     SEARCH_ALIASES,
     closing_of_expansion,
+    give_notices,
     join_lines,
-    notice,
+    require_one_picture,
     require_options,
+    require_range,
     show,
-    take_notices,
-    to_bchw,
     validate_options,
 )
 from .loop import LEAST_SCALE, MOST_SCALE
 from .profile import color_profile, profile_note
-from .prompting import ORIGINAL, TEXT, nested, prompting_input
-from .tile_prompts import counted
+from .text_sources import TYPED, make_text_source, prompting_input
+from .text_sources.text_source import TextSource
+from .tile_prompts import describe_count
 from .tiles import network_tiles
-
-TILE_TOKENS = 16
-"""Chain-of-Zoom inference_coz_full.py: words of a tile, fewer than of a zoom."""
 
 MOST_PASSES = 4
 
@@ -80,7 +77,7 @@ class CoZFullImage(io.ComfyNode):
                     tooltip="Each pass enlarges the last one's result: 2 passes of 4 make 16x.",
                 ),
                 *tile_inputs(),
-                prompting_input(ORIGINAL, TILE_TOKENS, **AS_LINKS),
+                prompting_input(is_for_tiles=True, **AS_LINKS),
                 io.String.Input(
                     "prompt",
                     default="",
@@ -137,92 +134,47 @@ class CoZFullImage(io.ComfyNode):
         consistency,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
-        picture = to_bchw(image)
-        if image.shape[0] != 1:
-            raise ValueError(
-                f"image is a batch of {image.shape[0]} pictures. Put Rebatch Images (batch_size 1) before "
-                "Full-Image SR: it then runs once for each"
-            )
-        # The schema's limits do not hold for linked values.
-        if not LEAST_SCALE <= scale <= MOST_SCALE:
-            raise ValueError(f"scale must be {LEAST_SCALE:g} to {MOST_SCALE:g}, got {scale:g}")
-        if not 1 <= passes <= MOST_PASSES:
-            raise ValueError(f"passes must be 1 to {MOST_PASSES}, got {passes}")
-        if not 0 <= consistency <= 1:
-            raise ValueError(f"consistency must be 0 to 1, got {consistency:g}")
-        if not LEAST_TILE <= tile <= MOST_TILE:
-            raise ValueError(f"tile must be {LEAST_TILE} to {MOST_TILE} pixels, got {tile}")
+        picture = require_one_picture(image, "Full-Image SR")
+        require_range("scale", scale, LEAST_SCALE, MOST_SCALE)
+        require_range("passes", passes, 1, MOST_PASSES)
+        require_range("consistency", consistency, 0, 1)
+        require_range("tile", tile, LEAST_TILE, MOST_TILE, " pixels")
         require_memory(*picture.shape[-2:], scale, passes)
+        sharpener, source = make_backbone(backbone), make_text_source(prompting)
         layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
-        lines = lines_of(layouts, prompting, prompt, tile_prompts)
-        of_scale = ""
-        if backbone["backbone"] == ONE_STEP and scale != 4:
-            of_scale = (
-                f"scale is {scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x a pass"
-            )
+        lines = split_lines(layouts, source, prompt, tile_prompts)
         profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
-        of_profile = profile_note(profile) if profile else ""
-        of_lines = unused(tile_prompts, sum(map(len, lines)))
-        notes = [*filter(None, [of_profile, of_scale, of_lines])]
-        for note in notes:
-            notice(note)
-        notes = list(dict.fromkeys([*take_notices(), *notes]))
-        counts, size = [], picture.shape[-2:]
-        for layout in layouts:
-            counts.append(len(network_tiles(*size, layout, backbone["backbone"], color_fix)))
-            size = layout.height, layout.width
-        show("\n".join([coming(counts, lines), *notes]))
-        CACHE.join()
-        graph = GraphBuilder()
-        link = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]["image"]
-        index = get_executing_context().list_index or 0
-
-        def node(class_type: str, name: str, **inputs):
-            return graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
-
-        source = node("CoZChainInput", "input", image=link, index=index).out(0)
-        current, texts, said = source, "", {}
-        # Of what a child does not read it gets nothing, nor the number of passes: else an edit of it
-        # would run the child anew.
-        for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
-            asks = "" in own
-            extracted = node(
-                "CoZTilePrompts",
-                f"prompts_{i}",
-                image=current,
-                original=source,
-                number=i,
-                layout=json.dumps(layout),
-                **nested("prompting", prompting if asks else {"prompting": TEXT}),
-                tile_prompts="\n".join(own),
-                seed=seed if asks and prompting["temperature"] > 0 else 0,
-            ).out(0)
-            written = node(
-                "CoZTileTexts",
-                f"texts_{i}",
-                extracted=extracted,
-                tile_prompts="\n".join(own),
-                prompt=prompt if asks else "",
-                before=texts,
-            )
-            tiles = node(
-                "CoZTiles",
-                f"tiles_{i}",
-                image=current,
-                prompts="" if backbone["backbone"] == UPSCALE_MODEL else written.out(0),
-                number=i,
-                layout=json.dumps(layout),
-                **nested("backbone", backbone),
-                seed=seed if backbone["backbone"] == ANY_CHECKPOINT else 0,
-                color_fix=color_fix,
-                consistency=consistency,
-                original=source,
-            )
-            current, texts, said[f"said_{i}"] = tiles.out(0), written.out(1), tiles.out(1)
-        collect = node(
-            "CoZFullImageCollect", "collect", image=current, notes="\n".join(notes), **said
+        scale_line = sharpener.describe_scale(scale)
+        notes = give_notices(
+            profile_note(profile),
+            f"{scale_line} a pass" if scale_line else "",
+            describe_unused_lines(tile_prompts, sum(map(len, lines))),
         )
-        return io.NodeOutput(collect.out(0), texts, expand=graph.finalize())
+        counts = count_tiles(picture, layouts, sharpener, color_fix)
+        show("\n".join([describe_work(counts, lines), *notes]))
+        expansion = Expansion(cls)
+        passed = {
+            **nest_inputs("backbone", backbone),
+            "seed": seed if sharpener.reads_seed else 0,
+            "color_fix": color_fix,
+            "consistency": consistency,
+        }
+        link, index = expansion.links["image"], expansion.index
+        original = expansion.node("CoZChainInput", "input", image=link, index=index).out(0)
+        current, texts, said = original, "", {}
+        for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
+            place = {"image": current, "original": original, "number": i}
+            place["layout"] = json.dumps(layout)
+            asks = {"prompting": prompting, "source": source, "prompt": prompt, "seed": seed}
+            prompts, texts = add_texts(expansion, place, own, texts, **asks)
+            prompts = prompts if sharpener.reads_text else ""
+            tiles = expansion.node("CoZTiles", f"tiles_{i}", **place, prompts=prompts, **passed)
+            current, said[f"said_{i}"] = tiles.out(0), tiles.out(1)
+        notes = "\n".join(notes)
+        collect = expansion.node(
+            "CoZFullImageCollect", "collect", image=current, notes=notes, **said
+        )
+        return io.NodeOutput(collect.out(0), texts, expand=expansion.graph.finalize())
 
 
 class CoZFullImageCollect(io.ComfyNode):
@@ -290,6 +242,38 @@ def consistency_input() -> io.Input:
     )
 
 
+def add_texts(
+    expansion: Expansion,
+    place: dict,
+    lines: list[str],
+    before: str | list,
+    prompting: dict,
+    source: TextSource | None,
+    prompt: str,
+    seed: int,
+) -> tuple[list, list]:
+    """Add the nodes that write the texts of a pass: the links to them, and to those of all passes."""
+    asks = "" in lines
+    own = "\n".join(lines)
+    extracted = expansion.node(
+        "CoZTilePrompts",
+        f"prompts_{place['number']}",
+        **place,
+        **nest_inputs("prompting", prompting if asks else {"prompting": TYPED}),
+        tile_prompts=own,
+        seed=seed if asks and source.reads_seed else 0,
+    ).out(0)
+    written = expansion.node(
+        "CoZTileTexts",
+        f"texts_{place['number']}",
+        extracted=extracted,
+        tile_prompts=own,
+        prompt=prompt if asks else "",
+        before=before,
+    )
+    return written.out(0), written.out(1)
+
+
 def plan_passes(
     picture: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
 ) -> list[TileLayout]:
@@ -303,37 +287,50 @@ def plan_passes(
     return layouts
 
 
-def lines_of(
-    layouts: list[TileLayout], prompting: dict, prompt: str, tile_prompts: str
+def count_tiles(
+    picture: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
+) -> list[int]:
+    """How many tiles the network enlarges in each pass."""
+    counts, size = [], picture.shape[-2:]
+    for layout in layouts:
+        counts.append(len(network_tiles(*size, layout, backbone, color_fix)))
+        size = layout.height, layout.width
+    return counts
+
+
+def split_lines(
+    layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
 ) -> list[list[str]]:
     """The text of each tile of each pass, "-" where it is empty and "" where a model is asked."""
     counts = [len(layout.windows()) for layout in layouts]
-    if prompting["prompting"] == TEXT:
+    if source is None:
         tile_prompts = join_texts(step_texts(prompt, tile_prompts, sum(counts)))
     lines = iter(step_lines(tile_prompts, sum(counts)))
     return [list(islice(lines, count)) for count in counts]
 
 
-def unused(tile_prompts: str, count: int) -> str:
+def describe_unused_lines(tile_prompts: str, count: int) -> str:
     """What to tell of more lines than tiles, else nothing."""
     lines = tile_prompts.split("\n")
     given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)
     if given <= count:
         return ""
-    return f"tile_prompts has {given} lines for {counted(count, 'tile')}: the last are not used"
+    return (
+        f"tile_prompts has {given} lines for {describe_count(count, 'tile')}: the last are not used"
+    )
 
 
-def coming(counts: list[int], lines: list[list[str]]) -> str:
+def describe_work(counts: list[int], lines: list[list[str]]) -> str:
     """What a run will take: "15 + 247 tiles, 15 + 247 prompts"."""
     asked = [own.count("") for own in lines]
-    tiles = added_up(counts, "tile")
-    return f"{tiles}, {added_up(asked, 'prompt')}" if any(asked) else tiles
+    tiles = describe_counts(counts, "tile")
+    return f"{tiles}, {describe_counts(asked, 'prompt')}" if any(asked) else tiles
 
 
-def added_up(counts: list[int], noun: str) -> str:
+def describe_counts(counts: list[int], noun: str) -> str:
     """Of one pass "1 tile", of more "1 + 4 tiles"."""
     if len(counts) == 1:
-        return counted(counts[0], noun)
+        return describe_count(counts[0], noun)
     return f"{' + '.join(map(str, counts))} {noun}s"
 
 

@@ -127,6 +127,16 @@ def notice(text: str) -> None:
         said.notices[key].append(text)
 
 
+def give_notices(*texts: str) -> list[str]:
+    """Give each text that is not empty as a notice, and return all notices since ``take_notices``.
+
+    For a node that expands: the child that collects the expansion shows them again.
+    """
+    for text in filter(None, texts):
+        notice(text)
+    return list(dict.fromkeys([*take_notices(), *filter(None, texts)]))
+
+
 def take_notices() -> list[str]:
     """The notices since the last call, each once, of the node or expansion that runs."""
     if found := running():
@@ -266,6 +276,12 @@ def validate_options(node: type[io.ComfyNode], **chosen: dict | None) -> bool | 
     return True
 
 
+def require_range(name: str, value: float, least: float, most: float, unit: str = "") -> None:
+    """Refuse a linked value outside a widget's limits: the schema's hold for typed values only."""
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {least} to {most}{unit}, got {value:g}")
+
+
 def to_rgb(image: Tensor) -> Tensor:
     """(..., C) as (..., 3): grey is repeated, alpha dropped."""
     return image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
@@ -298,6 +314,17 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             "them, map the picture's tones to 0 to 1 before this node"
         )
     return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
+
+
+def require_one_picture(image: Tensor, node: str, name: str = "image") -> Tensor:
+    """As ``to_bchw``, but refuse a batch of several pictures for the node of this display name."""
+    picture = to_bchw(image, name)
+    if len(picture) != 1:
+        raise ValueError(
+            f"{name} is a batch of {len(picture)} pictures, and {node} takes one. Put Rebatch Images "
+            f"(batch_size 1) before {node}: it then runs once for each"
+        )
+    return picture
 
 
 def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) -> Tensor:

@@ -1,38 +1,34 @@
 import json
 
-from comfy.cli_args import args
 from comfy_api.latest import io
-from comfy_execution.graph_utils import GraphBuilder
-from comfy_execution.utils import get_executing_context
 
 from ..coz.chain import step_seed
-from ..coz.geometry import Target, plan_steps
+from ..coz.geometry import Target, ZoomStep, plan_steps
 from ..coz.record import MAX_STEPS
-from .backbone import AS_LINKS, ONE_STEP, Backbone, backbone_input
-from .cache import CACHE, CHILD_PREFIX
+from .backbones import backbone_input, make_backbone
 from .collect import Chain
-from .color import METHODS, WAVELET_LEVELS
+from .color import METHODS
 from .diffusion import seed_input
+from .expansion import AS_LINKS, Expansion
 from .files import used_models
 from .gate import is_below
 from .host import (
     SEARCH_ALIASES,
-    is_blank,
-    notice,
+    give_notices,
+    require_one_picture,
     require_options,
+    require_range,
     show,
-    take_notices,
-    target_of,
-    to_bchw,
     validate_options,
 )
 from .profile import color_profile, profile_note
-from .prompting import Prompting, prompting_input
-from .start import ignored, start_at_chain, start_at_picture
+from .start import Start, describe_unused_inputs, start_at_chain, start_at_picture
+from .steps import StepNodes, StepSettings
+from .text_sources import make_text_source, prompting_input
 from .zoom import center_inputs, frame_inputs, mask_input
 
-LEAST_SCALE, MOST_SCALE = 1.5, 8.0
-MOST_STOP_BELOW = 100.0
+LEAST_SCALE, MOST_SCALE = 1.5, 8
+MOST_STOP_BELOW = 100
 
 
 class CoZChainLoop(io.ComfyNode):
@@ -170,137 +166,78 @@ class CoZChainLoop(io.ComfyNode):
         stop_below=0.0,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
-        picture = to_bchw(image)
-        if image.shape[0] != 1:
-            raise ValueError(
-                f"image is a batch of {image.shape[0]} pictures, and a chain zooms into one. Put "
-                "Rebatch Images (batch_size 1) before Chain Loop: it then runs once for each"
-            )
-        if not 1 <= steps <= MAX_STEPS:  # the schema's limits do not hold for a linked value
-            raise ValueError(f"steps must be 1 to {MAX_STEPS}, got {steps}")
-        if not LEAST_SCALE <= scale <= MOST_SCALE:
-            raise ValueError(f"scale must be {LEAST_SCALE:g} to {MOST_SCALE:g}, got {scale:g}")
-        if not 0 <= from_step <= MAX_STEPS:
-            raise ValueError(f"from_step must be 0 to {MAX_STEPS}, got {from_step}")
-        if not 0 <= consistency <= 1:
-            raise ValueError(f"consistency must be 0 to 1, got {consistency:g}")
-        if not 0 <= stop_below <= MOST_STOP_BELOW:
-            raise ValueError(
-                f"stop_below must be 0 (off) to {MOST_STOP_BELOW:g} dB, got {stop_below:g}"
-            )
+        picture = require_one_picture(image, "Chain Loop")
+        require_range("steps", steps, 1, MAX_STEPS)
+        require_range("scale", scale, LEAST_SCALE, MOST_SCALE)
+        require_range("from_step", from_step, 0, MAX_STEPS)
+        require_range("consistency", consistency, 0, 1)
+        require_range("stop_below", stop_below, 0, MOST_STOP_BELOW, " dB")
         show("reading the picture")
-        notes = []
-        CACHE.join()
-
-        # Children get links and constants, never tensors or the number of steps: only then does
-        # the host recognise a step that it has already run.
-        graph = GraphBuilder()
-        links = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
-        index = get_executing_context().list_index or 0
-
-        def node(class_type: str, name: str, **inputs):
-            child = graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
-            # Else each child's own short progress would show on the loop instead of the chain's.
-            if class_type not in {"CoZChainCheck", "CoZChainCollect"}:
-                child.set_override_display_id(f"{cls.hidden.unique_id}.steps")
-            return child
-
+        expansion = Expansion(cls, reporters={"CoZChainCheck", "CoZChainCollect"})
+        center = Target(center_x, center_y)
         if chain is None:
-            target = target_of(center_x, center_y, mask, notes.append)
             profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
-            start = start_at_picture(
-                node, links["image"], index, picture.shape[-2:], scale, target, frame, size, profile
-            )
+            place = center, mask, frame, size
+            start = start_at_picture(expansion, picture, scale, *place, profile)
         else:
             kept = min(from_step, chain.steps, steps)
-            uses_mask = mask is not None and not is_blank(mask)
-            center = None if uses_mask else Target(center_x, center_y)
-            notes += ignored(chain, kept, picture, scale, center, step_prompts, frame, size)
-            start = start_at_chain(node, links["chain"], index, chain, kept)
-        if start.color_profile:
-            notes.append(profile_note(start.color_profile))
-        if backbone["backbone"] == ONE_STEP and start.scale != 4:
-            notes.append(
-                f"scale is {start.scale:g}: the Chain-of-Zoom LoRA and its like are trained for 4x"
-            )
-        for note in notes:
-            notice(note)
-        notes = list(dict.fromkeys([*take_notices(), *notes]))
-        done = len(start.prompts)
-        plan = plan_steps(start.height, start.width, start.scale, steps - done, start.aim)
-        if start.agreements and is_below(start.agreements[-1], stop_below):
-            plan = []
-        frames = list(start.frames)
-        parts = start.figures() | {f"frame_{i}": link for i, link in enumerate(frames)}
-        parts |= {f"text_{i}": text for i, text in enumerate(start.prompts, 1)}
-        current = frames[-1]
-        writer = Prompting(prompting, node, prompt, step_prompts, seed)
-        sharpener = Backbone(backbone, node, seed)
-        for i, step in enumerate(plan, done + 1):
-            zoom = node(
-                "CoZCropCenterZoom",
-                f"zoom_{i}",
-                image=current,
-                scale=start.scale,
-                center_x=step.aim.x,
-                center_y=step.aim.y,
-                resampling="bicubic",
-            )
-            text = writer.text(i, zoom.out(0), frames)
-            current = sharpener.step(i, current, zoom, text)
-            if color_fix != "none":
-                current = node(
-                    "CoZColorFix",
-                    f"fix_{i}",
-                    image=current,
-                    reference=zoom.out(0),
-                    method=color_fix,
-                    levels=WAVELET_LEVELS,
-                ).out(0)
-            check = node(
-                "CoZChainCheck",
-                f"check_{i}",
-                image=current,
-                crop=zoom.out(1),
-                zoomed=zoom.out(0),
-                strength=consistency,
-            )
-            if consistency > 0:
-                current = check.out(0)
-            parts |= {
-                f"frame_{i}": current,
-                f"text_{i}": text,
-                f"shown_{i}": check.out(1),
-                f"agreement_{i}": check.out(2),
-                f"invented_{i}": check.out(3),
-                f"notices_{i}": check.out(4),
-            }
-            frames.append(current)
-            if args.cache_none:
-                current = node(
-                    "CoZChainGate",
-                    f"gate_{i}",
-                    image=current,
-                    agreement=check.out(2),
-                    stop_below=stop_below,
-                ).out(0)
-        models = start.models
-        if plan:
-            models = [*models, *used_models(cls.hidden.dynprompt, cls.hidden.unique_id)]
-        collect = node(
-            "CoZChainCollect",
-            "collect",
-            image=start.source,
-            scale=start.scale,
-            steps=steps,
-            windows=json.dumps([*start.windows, *(step.window for step in plan)]),
-            seeds=json.dumps([*start.seeds, *(step_seed(seed, i + 1) for i in range(done, steps))]),
-            target=json.dumps(start.target),
-            models=json.dumps(list(dict.fromkeys(models))),
-            notes="\n".join(notes),
-            kept=done,
-            stop_below=stop_below,
-            color_profile=start.color_profile,
-            **parts,
+            place = center, mask, step_prompts, frame, size
+            notes = describe_unused_inputs(chain, kept, picture, scale, *place)
+            start = start_at_chain(expansion, chain, kept, notes)
+        sharpener = make_backbone(backbone)
+        notes = give_notices(
+            *start.notes, profile_note(start.color_profile), sharpener.describe_scale(start.scale)
         )
-        return io.NodeOutput(*(collect.out(k) for k in range(4)), expand=graph.finalize())
+        settings = start.scale, prompt, step_prompts, seed, color_fix, consistency, stop_below
+        step_nodes = StepNodes(
+            expansion.node,
+            sharpener,
+            make_text_source(prompting),
+            StepSettings(*settings),
+            start.frames,
+        )
+        plan = plan_after(start, steps, stop_below)
+        parts = start.parts()
+        for i, step in enumerate(plan, len(start.prompts) + 1):
+            parts |= step_nodes.add(i, step)
+        used = used_models(cls.hidden.dynprompt, cls.hidden.unique_id) if plan else []
+        return collect(expansion, start, plan, steps, seed, used, notes, stop_below, parts)
+
+
+def plan_after(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
+    """The steps that are missing: none where the last one that is there ends the chain."""
+    if start.agreements and is_below(start.agreements[-1], stop_below):
+        return []
+    missing = steps - len(start.prompts)
+    return plan_steps(start.height, start.width, start.scale, missing, start.aim)
+
+
+def collect(
+    expansion: Expansion,
+    start: Start,
+    plan: list[ZoomStep],
+    steps: int,
+    seed: int,
+    models: list[str],
+    notes: list[str],
+    stop_below: float,
+    parts: dict,
+) -> io.NodeOutput:
+    done = len(start.prompts)
+    child = expansion.node(
+        "CoZChainCollect",
+        "collect",
+        image=start.source,
+        scale=start.scale,
+        steps=steps,
+        windows=json.dumps([*start.windows, *(step.window for step in plan)]),
+        seeds=json.dumps([*start.seeds, *(step_seed(seed, i + 1) for i in range(done, steps))]),
+        target=json.dumps(start.target),
+        models=json.dumps(list(dict.fromkeys([*start.models, *models]))),
+        notes="\n".join(notes),
+        kept=done,
+        stop_below=stop_below,
+        color_profile=start.color_profile,
+        **parts,
+    )
+    return io.NodeOutput(*(child.out(k) for k in range(4)), expand=expansion.graph.finalize())

@@ -57,6 +57,9 @@ def color_profile(dynprompt, node_id: str) -> str:
 
 
 def profile_note(name: str) -> str:
+    """Warn about a colour profile of this name; "" for none."""
+    if not name:
+        return ""
     return (
         f"the picture has the colour profile {one_line(name)[:MAX_NAME]}, which ComfyUI does not apply: colours are read as "
         "sRGB. Convert it to sRGB first"

@@ -19,11 +19,13 @@ from .host import (
     SEARCH_ALIASES,
     closing,
     notice,
+    require_one_picture,
     require_options,
-    to_bchw,
     to_image,
     validate_options,
 )
+
+NAME = "VLM Prompt Extractor"
 
 QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
 
@@ -79,16 +81,6 @@ def refusal(clip, lack: str) -> ValueError:
         "or Load CLIP with a model that takes images and generates text, such as Qwen3-VL, Qwen3.5, "
         "Gemma 3 with vision or Gemma 4, and leave its type at stable_diffusion"
     )
-
-
-def one_picture(image: Tensor, name: str) -> Tensor:
-    image = to_bchw(image, name)
-    if len(image) != 1:
-        raise ValueError(
-            f"{name} is a batch of {len(image)} pictures, and a prompt tells of one. Put Rebatch Images "
-            "(batch_size 1) before VLM Prompt Extractor: it then runs once for each"
-        )
-    return image
 
 
 def fit(image: Tensor, family: Family) -> Tensor:
@@ -173,7 +165,7 @@ class CoZPromptExtractor(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CoZPromptExtractor",
-            display_name="VLM Prompt Extractor",
+            display_name=NAME,
             category="Chain-of-Zoom",
             description="Lets a vision-language model look at an enlarged view, and at the wider view that it comes "
             "from, and write what it shows: the prompt for the next step of a zoom. Shows its words on the node.",
@@ -283,9 +275,9 @@ class CoZPromptExtractor(io.ComfyNode):
                 "vlm is empty: the checkpoint holds no text encoder. Connect CoZ Load Prompt Extractor, or "
                 "Load CLIP with a model that takes images and generates text, such as Qwen3-VL or Gemma 4"
             )
-        images = [one_picture(image, "image")]
+        images = [require_one_picture(image, NAME)]
         if previous_image is not None:
-            images.insert(0, one_picture(previous_image, "previous_image"))
+            images.insert(0, require_one_picture(previous_image, NAME, "previous_image"))
         network = network_of(vlm)
         family = family_of(vlm, network)
         if trim(instruction):

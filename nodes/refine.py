@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .diffusion import MOST_SEED, decode, encode, naming_bare, require_width, seed_input
-from .host import SEARCH_ALIASES, closing, notice, to_bchw
+from .host import SEARCH_ALIASES, closing, notice, require_range, to_bchw
 
-LIMITS = {"steps": (1, 10000), "cfg": (0, 100), "denoise": (0, 1), "seed": (0, MOST_SEED)}
+MOST_STEPS, MOST_CFG = 10000, 100
 """Of the host's sampling."""
 
 MOST_SCHEDULED = 10**6
@@ -26,7 +26,7 @@ def denoise_inputs() -> list[io.Input]:
             "cfg",
             default=5.0,
             min=0.0,
-            max=100.0,
+            max=MOST_CFG,
             step=0.1,
             tooltip="How strictly the text is followed. 1 ignores the negative text and takes half the time.",
         ),
@@ -51,15 +51,6 @@ def denoise_inputs() -> list[io.Input]:
             tooltip="How much of the view is invented anew: low keeps it soft, high departs from it.",
         ),
     ]
-
-
-def require_limits(**sampling: float) -> None:
-    """Refuse what the schema would, were it no linked value."""
-    for name, value in sampling.items():
-        least, most = LIMITS[name]
-        if not least <= value <= most:
-            name = {"steps": "steps (sampling_steps)"}.get(name, name)  # as the loops name them
-            raise ValueError(f"{name} must be {least} to {most}, got {value:g}")
 
 
 def size_note(model, height: int, width: int, frame: str, size: str) -> str:
@@ -91,7 +82,10 @@ def refined(
 
     ``draw_noise`` makes the noise to start from, given the latent; else it is drawn from ``seed``.
     """
-    require_limits(steps=steps, cfg=cfg, denoise=denoise, seed=seed)
+    require_range("steps (sampling_steps)", steps, 1, MOST_STEPS)  # as the loops name them
+    require_range("cfg", cfg, 0, MOST_CFG)
+    require_range("denoise", denoise, 0, 1)
+    require_range("seed", seed, 0, MOST_SEED)
     if steps > denoise * MOST_SCHEDULED > 0:
         raise ValueError(
             f"denoise must be 0 or at least {steps / MOST_SCHEDULED:g} for {steps} steps, got {denoise:g}"
@@ -150,7 +144,7 @@ class CoZRefineStep(io.ComfyNode):
                     "steps",
                     default=20,
                     min=1,
-                    max=10000,
+                    max=MOST_STEPS,
                     tooltip="Sampling steps; all run, on the part of the schedule that denoise leaves.",
                 ),
                 *denoise_inputs(),

@@ -1,6 +1,5 @@
 """Where Chain Loop starts: at a picture's first frame, or at a frame of an earlier chain."""
 
-from collections.abc import Callable
 from math import isnan
 from typing import NamedTuple
 
@@ -10,6 +9,8 @@ from torch import Tensor
 from ..coz.chain import ZoomChain
 from ..coz.geometry import Target, Window, carry_target, first_frame
 from ..coz.prompt import join_texts, step_lines
+from .expansion import Expansion
+from .host import is_blank, target_of
 from .zoom import plan_first_frame
 
 SAME = 1 / 65535
@@ -40,6 +41,14 @@ class Start(NamedTuple):
     invented: list[float]
     color_profile: str
     """As of ``ZoomChain``."""
+    notes: list[str]
+    """What the user is told."""
+
+    def parts(self) -> dict[str, list | str | float]:
+        """The inputs of the collector for the steps that are there."""
+        frames = {f"frame_{i}": link for i, link in enumerate(self.frames)}
+        texts = {f"text_{i}": text for i, text in enumerate(self.prompts, 1)}
+        return {**self.figures(), **frames, **texts}
 
     def figures(self) -> dict[str, float]:
         """What was measured of the steps that are there, as the collector's inputs."""
@@ -53,58 +62,65 @@ class Start(NamedTuple):
 
 
 def start_at_picture(
-    node: Callable,
-    link: list,
-    index: int,
-    size: tuple[int, int],
+    expansion: Expansion,
+    picture: Tensor,
     scale: float,
-    target: Target,
+    center: Target,
+    mask: Tensor | None,
     frame: str,
     frame_size: int,
     color_profile: str,
 ) -> Start:
-    source = node("CoZChainInput", "input", image=link, index=index).out(0)
+    notes: list[str] = []
+    target = target_of(*center, mask, notes.append)
+    link, index = expansion.links["image"], expansion.index
+    source = expansion.node("CoZChainInput", "input", image=link, index=index).out(0)
     place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
-    x_0 = node("CoZFitImage", "first", image=source, **place).out(0)
-    first = plan_first_frame(*size, frame_size, frame, target)
-    side = first.height, first.width
+    x_0 = expansion.node("CoZFitImage", "first", image=source, **place).out(0)
+    first = plan_first_frame(*picture.shape[-2:], frame_size, frame, target)
     return Start(
-        source,
-        [x_0],
-        *side,
-        scale,
-        target,
-        first.target,
-        [first.window],
-        [],
-        [],
-        [],
-        [],
-        [],
-        color_profile,
+        source=source,
+        frames=[x_0],
+        height=first.height,
+        width=first.width,
+        scale=scale,
+        target=target,
+        aim=first.target,
+        windows=[first.window],
+        prompts=[],
+        seeds=[],
+        models=[],
+        agreements=[],
+        invented=[],
+        color_profile=color_profile,
+        notes=notes,
     )
 
 
-def start_at_chain(node: Callable, link: list, index: int, chain: ZoomChain, kept: int) -> Start:
+def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: list[str]) -> Start:
     """After step ``kept`` of the chain."""
-    pictures = node("CoZChainFrames", "frames", chain=link, index=index)
+    link, index = expansion.links["chain"], expansion.index
+    pictures = expansion.node("CoZChainFrames", "frames", chain=link, index=index)
     aim = chain.target
     for frame, window in zip(chain.frames, chain.windows[: kept + 1], strict=False):
         aim = carry_target(*frame.shape[-2:], window, aim)
+    height, width = chain.frames[1].shape[-2:]
     return Start(
-        pictures.out(0),
-        [pictures.out(i + 1) for i in range(kept + 1)],
-        *chain.frames[1].shape[-2:],
-        chain.scale,
-        chain.target,
-        aim,
-        list(chain.windows[: kept + 1]),
-        list(chain.prompts[:kept]),
-        list(chain.seeds[:kept]),
-        list(chain.models) if kept else [],
-        list(chain.agreements[:kept]),
-        list(chain.invented[:kept]),
-        chain.color_profile,
+        source=pictures.out(0),
+        frames=[pictures.out(i + 1) for i in range(kept + 1)],
+        height=height,
+        width=width,
+        scale=chain.scale,
+        target=chain.target,
+        aim=aim,
+        windows=list(chain.windows[: kept + 1]),
+        prompts=list(chain.prompts[:kept]),
+        seeds=list(chain.seeds[:kept]),
+        models=list(chain.models) if kept else [],
+        agreements=list(chain.agreements[:kept]),
+        invented=list(chain.invented[:kept]),
+        color_profile=chain.color_profile,
+        notes=notes,
     )
 
 
@@ -116,30 +132,29 @@ def is_same(image: Tensor, source: Tensor) -> bool:
     )
 
 
-def ignored(
+def describe_unused_inputs(
     chain: ZoomChain,
     kept: int,
     image: Tensor,
     scale: float,
-    center: Target | None,
+    center: Target,
+    mask: Tensor | None,
     step_prompts: str,
     frame: str,
     frame_size: int,
 ) -> list[str]:
-    """A line that names the inputs which say something else than the chain, whose values hold.
-
-    ``center`` is None where a mask stands for it: with a chain no mask is used.
-    """
+    """Warn about inputs that a connected chain overrides, in one line or none."""
+    has_mask = mask is not None and not is_blank(mask)
     source, x_0 = chain.frames[:2]
     height, width = x_0.shape[-2:]
     first = first_frame(*source.shape[-2:], frame_size, frame, chain.target)
     same = {
         "image": is_same(image, source),
         "scale": scale == chain.scale,
-        "center_x": center is None or center.x == chain.target.x,
-        "center_y": center is None or center.y == chain.target.y,
+        "center_x": has_mask or center.x == chain.target.x,
+        "center_y": has_mask or center.y == chain.target.y,
         "frame, size": first[:3] == (height, width, chain.windows[0]),
-        "mask": center is not None,
+        "mask": not has_mask,
     }
     names = [name for name in same if not same[name]]
     own, told = step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")

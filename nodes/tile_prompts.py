@@ -4,23 +4,20 @@ import time
 import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..coz.chain import step_seed
-from ..coz.geometry import TileLayout, TileRow, Window
+from ..coz.geometry import TileLayout, TileRow
 from ..coz.prompt import join_prompt, join_texts, step_lines, step_texts
-from ..coz.tile import overview, tile_view, wider_view
-from .host import apart, show, time_left, to_bchw, to_image
-from .prompt import CoZPromptExtractor
-from .prompting import NONE, ORIGINAL, added, prompting_input, sampling_of
+from .host import show, time_left, to_bchw
+from .text_sources import make_text_source, prompting_input
 
 
-def counted(count: int, noun: str) -> str:
+def describe_count(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def pass_title(number: int, count: int) -> str:
-    return f"pass {number}: {counted(count, 'tile')}"
+    return f"pass {number}: {describe_count(count, 'tile')}"
 
 
 def read_layout(text: str) -> TileLayout:
@@ -63,18 +60,18 @@ class CoZTilePrompts(io.ComfyNode):
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
-        windows = layout.windows()
-        texts = step_lines(tile_prompts, len(windows))
+        texts = step_lines(tile_prompts, len(layout.windows()))
         asked = [i for i, text in enumerate(texts) if not text]
         if asked:
-            title = pass_title(number, len(windows))
-            show(f"{title}, {counted(len(asked), 'prompt')}")
-            ask = Interview(prompting, picture, original, step_seed(seed, number))
+            title = pass_title(number, len(texts))
+            show(f"{title}, {describe_count(len(asked), 'prompt')}")
+            source = make_text_source(prompting)
+            source.start_pass(picture, original, layout, step_seed(seed, number))
             bar = comfy.utils.ProgressBar(len(asked))
             started = time.monotonic()
             for done, i in enumerate(asked, 1):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                texts[i] = ask(layout, windows[i], i)
+                texts[i] = source.run(i)
                 left = time_left(started, done, len(asked))
                 show(f"{title}; prompt {done} of {len(asked)}{left}\n{texts[i]}")
                 bar.update_absolute(done)
@@ -106,39 +103,12 @@ class CoZTileTexts(io.ComfyNode):
     @classmethod
     def execute(cls, extracted, tile_prompts, prompt, before) -> io.NodeOutput:
         count = extracted.count("\n") + 1
+        (prompt,) = step_texts(prompt, "", 1)
         texts = [
-            text if own else join_prompt(text, added(prompt))
+            text if own else join_prompt(text, prompt)
             for text, own in zip(
                 step_texts("", extracted, count), step_lines(tile_prompts, count), strict=True
             )
         ]
         prompts = join_texts(texts)
         return io.NodeOutput(prompts, "\n".join(filter(None, [before, prompts])))
-
-
-class Interview:
-    """Asks the vision-language model of a pass what its tiles show."""
-
-    def __init__(self, chosen: dict, picture: Tensor, original: Tensor, seed: int):
-        self.chosen = chosen
-        self.picture = picture
-        self.seed = seed
-        self.whole = None
-        if chosen["context"] == ORIGINAL:
-            self.whole = to_image(overview(to_bchw(original)))
-
-    def __call__(self, layout: TileLayout, window: Window, index: int) -> str:
-        chosen = self.chosen
-        context = self.whole
-        if context is None and chosen["context"] != NONE:
-            context = to_image(wider_view(self.picture, layout, window))
-        with apart():
-            return CoZPromptExtractor.execute(
-                chosen["vlm"],
-                to_image(tile_view(self.picture, layout, window)),
-                "",
-                chosen["instruction"],
-                chosen["max_tokens"],
-                sampling_of(chosen, self.seed, index + 1),
-                context,
-            )[0]

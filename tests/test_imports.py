@@ -48,7 +48,7 @@ WHERE = {
         host,
         [
             *(ROOT / name for name in ("__init__.py", "tools/convert.py")),
-            *(path for folder in ("nodes", "coz") for path in ROOT.glob(f"{folder}/*.py")),
+            *(path for folder in ("nodes", "coz") for path in ROOT.glob(f"{folder}/**/*.py")),
         ],
     ),
     "evaluate": (lambda: host() | extra("eval"), [ROOT / "tools/evaluate.py"]),

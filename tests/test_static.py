@@ -12,7 +12,7 @@ from tools.licences import ASKS_MORE, FILE, REASONS, extras
 
 ROOT = Path(__file__).parent.parent
 PYTHON = sorted(
-    [ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *(ROOT / "nodes").glob("*.py")]
+    [ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *(ROOT / "nodes").rglob("*.py")]
 )
 SCRIPTS = sorted((ROOT / "js").rglob("*.js"))
 
@@ -209,3 +209,30 @@ def test_what_ships_states_its_licence():
         for path in (ROOT / folder).glob(pattern):
             assert f"`{path.name}`" in notes
         assert "CC0" in notes
+
+
+def test_the_algorithm_is_one_page():
+    assert (ROOT / "coz" / "zoom.py").read_text("utf-8").count("\n") <= 60
+
+
+def test_no_function_of_a_node_is_longer_than_a_page():
+    lengths = {
+        f"{path.name}: {node.name}": node.end_lineno - node.lineno + 1
+        for path in (ROOT / "nodes").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name != "define_schema"
+    }
+    assert {name: length for name, length in lengths.items() if length > 60} == {}
+
+
+@pytest.mark.parametrize("combo", ["backbone", "prompting"])
+def test_no_node_asks_which_option_is_chosen(combo):
+    rooms = {"backbones", "text_sources"}
+    asked = [
+        f"{path.name}:{node.lineno}"
+        for path in (ROOT / "nodes").rglob("*.py")
+        if path.parent.name not in rooms
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Compare) and f"{combo}['{combo}']" in ast.unparse(node)
+    ]
+    assert asked == []

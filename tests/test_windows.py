@@ -14,7 +14,9 @@ from coz.folder import UNSAFE, read_chain, require_prefix, write_chain
 from coz.record import MAX_STEPS
 
 ROOT = Path(__file__).parent.parent
-AT_RUN_TIME = sorted([ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *ROOT.glob("nodes/*.py")])
+AT_RUN_TIME = sorted(
+    [ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *ROOT.glob("nodes/**/*.py")]
+)
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 DEVICES = [

@@ -21,6 +21,7 @@ from tools.host import comfyui_version, host_path
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
+NODES = ROOT / "nodes"
 RECORDED = "0.30.0"
 VERSION = comfyui_version(host_path())
 
@@ -92,8 +93,11 @@ def form(call: ast.Call) -> str:
 
 def of_pack() -> list[Use]:
     """What the files of nodes/ take of the host by their imports."""
-    files = sorted((ROOT / "nodes").glob("*.py"))
-    found = {use for path in files for use in uses(path.read_text("utf-8"), path.name)}
+    found = {
+        use
+        for path in NODES.rglob("*.py")
+        for use in uses(path.read_text("utf-8"), path.relative_to(NODES).as_posix())
+    }
     return sorted(found)
 
 
@@ -102,7 +106,7 @@ def of_objects() -> list[Use]:
     found = set()
     for name, known in CALLS.items():
         for file in known.get("files", ()):
-            tree = ast.parse((ROOT / "nodes" / file).read_text("utf-8"))
+            tree = ast.parse((NODES / file).read_text("utf-8"))
             calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
             for node in ast.walk(tree):
                 if isinstance(node, ast.Attribute) and node.attr == name.rpartition(".")[2]:

@@ -389,9 +389,9 @@ def test_a_line_runs_its_pass_and_the_later_ones(enlarge, node, tiny):
 @pytest.mark.parametrize("backbone", ["one-step diffusion", "any checkpoint"])
 def test_a_checkpoint_without_text_encoders_is_named(nodes_of, backbone):
     chosen = {"backbone": backbone, "clip": None, "negative": ""}
-    sharpener = nodes_of("tiles").Sharpener(None, None, chosen, "none", 0.0, None)
+    sharpener = nodes_of("backbones").make_backbone(chosen)
     with pytest.raises(ValueError, match=r"^clip is empty: the checkpoint holds no text encoder"):
-        sharpener.encode(["fur"])
+        sharpener.encode("fur")
 
 
 def test_any_checkpoint_draws_each_tile_s_seed(enlarge, node, tiny, caplog):

@@ -300,7 +300,10 @@ def test_the_tile_that_a_notice_names_is_large_enough(nodes_of, texture, scale, 
         chosen = {"backbone": "upscale model", "upscale_model": texture}
         picture = torch.zeros(1, 3, 700, 900)
         caplog.clear()
-        nodes_of("tiles").Sharpener(picture, layout, chosen, "none", 0.0, None)
+        sharpener = nodes_of("backbones").make_backbone(chosen)
+        sharpener.start_pass(
+            nodes_of("backbones.backbone").TilePass(picture, layout, [], ring=0, seed=0)
+        )
         return caplog.messages
 
     (note,) = notes(64)

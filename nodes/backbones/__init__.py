@@ -1,0 +1,30 @@
+"""The backbones: what sharpens each view in Chain Loop and in Full-Image SR.
+
+To add one, write its class in a file of its own and append it to BACKBONES.
+"""
+
+from comfy_api.latest import io
+
+from .any_checkpoint import AnyCheckpoint
+from .backbone import Backbone
+from .one_step import OneStepDiffusion
+from .upscale_model import UpscaleModel
+
+BACKBONES: list[type[Backbone]] = [UpscaleModel, OneStepDiffusion, AnyCheckpoint]
+"""In the order in which the node offers them. Later ones are appended."""
+
+
+def backbone_input(**handed) -> io.Input:
+    """``handed``: how its models arrive, AS_LINKS or as themselves."""
+    summaries = [f"{each.name}: {each.summary}" for each in BACKBONES]
+    return io.DynamicCombo.Input(
+        "backbone",
+        options=[io.DynamicCombo.Option(each.name, each.inputs(**handed)) for each in BACKBONES],
+        tooltip=" ".join(["What sharpens each view.", *summaries]),
+    )
+
+
+def make_backbone(chosen: dict) -> Backbone:
+    """Make the backbone that a node's ``backbone`` input chooses."""
+    (kind,) = [each for each in BACKBONES if each.name == chosen["backbone"]]
+    return kind(chosen)

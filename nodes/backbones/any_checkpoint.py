@@ -1,0 +1,85 @@
+from comfy_api.latest import io
+from torch import Tensor
+
+from nodes import CLIPTextEncode
+
+from ...coz.noise import NoiseField
+from ...coz.prompt import whole_characters
+from ..encode import require_clip
+from ..host import notice, to_bchw
+from ..refine import MOST_STEPS, denoise_inputs, refined, size_note
+from .backbone import Tile, TilePass
+from .diffusion import DiffusionBackbone
+
+SAMPLING = ("cfg", "sampler_name", "scheduler", "denoise")
+
+
+class AnyCheckpoint(DiffusionBackbone):
+    name = "any checkpoint"
+    summary = "SD1.5, SDXL and others, by img2img."
+    reads_seed = True
+
+    @classmethod
+    def inputs(cls, **handed) -> list[io.Input]:
+        return [
+            *super().inputs(**handed),
+            io.String.Input(
+                "negative",
+                default="",
+                multiline=True,
+                tooltip="What the picture must not show.",
+            ),
+            io.Int.Input(
+                "sampling_steps",
+                default=20,
+                min=1,
+                max=MOST_STEPS,
+                tooltip="Sampling steps for each view.",
+            ),
+            *denoise_inputs(),
+        ]
+
+    def encode(self, text: str) -> list:
+        require_clip(self.chosen["clip"])
+        return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
+
+    def encoder_node(self, text) -> tuple[str, dict]:
+        # The host's own node refuses lone surrogates. A link's text has none.
+        return "CLIPTextEncode", {"text": whole_characters(text) if isinstance(text, str) else text}
+
+    def as_nodes(self, node, i, view, text) -> list:
+        return node(
+            "CoZRefineStep",
+            f"sr_{i}",
+            model=self.chosen["model"],
+            vae=self.chosen["vae"],
+            positive=self.encode_as_node(node, i, text),
+            negative=self.encode_as_node(node, "negative", self.chosen["negative"]),
+            image=view.zoomed,
+            steps=self.chosen["sampling_steps"],
+            **{key: self.chosen[key] for key in SAMPLING},
+            seed=view.seed,
+        ).out(0)
+
+    def start_pass(self, tiles: TilePass) -> None:
+        layout = tiles.layout
+        sides = layout.tile_height, layout.tile_width
+        if note := size_note(self.chosen["model"], *sides, "a tile", "tile"):
+            notice(note)
+        self.noise = NoiseField(layout.height, layout.width, tiles.seed)
+        super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
+
+    def run(self, tile: Tile, text: str) -> Tensor:
+        chosen = self.chosen
+        compression = chosen["vae"].spacial_compression_encode()
+        return refined(
+            chosen["model"],
+            chosen["vae"],
+            self.encoded[text],
+            self.encoded[chosen["negative"]],
+            to_bchw(tile.zoomed),
+            chosen["sampling_steps"],
+            *(chosen[key] for key in SAMPLING),
+            tile.seed,
+            lambda latent: self.noise.window(latent, tile.window.x, tile.window.y, compression),
+        )[0]

@@ -1,0 +1,48 @@
+from abc import abstractmethod
+from collections.abc import Callable
+
+from comfy_api.latest import io
+
+from .backbone import Backbone, TilePass
+
+
+class DiffusionBackbone(Backbone):
+    """A backbone with a model, a VAE and text encoders, which encodes each distinct text once."""
+
+    def __init__(self, chosen: dict):
+        super().__init__(chosen)
+        self.encoded: dict[str, list] = {}
+        """Conditionings by text, or the links to them."""
+
+    @classmethod
+    def inputs(cls, **handed) -> list[io.Input]:
+        return [
+            io.Model.Input(
+                "model",
+                **handed,
+                tooltip="one-step diffusion: an SR model, from CoZ Load SR LoRA or merged. any checkpoint: any image model.",
+            ),
+            io.Vae.Input("vae", **handed, tooltip="The VAE of model."),
+            io.Clip.Input("clip", **handed, tooltip="The text encoders of model."),
+        ]
+
+    @abstractmethod
+    def encode(self, text: str) -> list:
+        """Return the conditioning of a text."""
+
+    @abstractmethod
+    def encoder_node(self, text: str | list) -> tuple[str, dict]:
+        """Return the class and the inputs, without clip, of the node that encodes a text."""
+
+    def encode_as_node(self, node: Callable, name: int | str, text: str | list) -> list:
+        key = repr(text)  # a link is a list; quoted, no text looks like one
+        if key not in self.encoded:
+            encoder, inputs = self.encoder_node(text)
+            child = node(encoder, f"text_{name}", clip=self.chosen["clip"], **inputs)
+            self.encoded[key] = child.out(0)
+        return self.encoded[key]
+
+    def start_pass(self, tiles: TilePass) -> None:
+        super().start_pass(tiles)
+        # All texts before the first tile, so that the text encoder is loaded once.
+        self.encoded = {text: self.encode(text) for text in dict.fromkeys(tiles.texts)}

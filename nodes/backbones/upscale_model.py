@@ -1,0 +1,83 @@
+from fractions import Fraction
+from math import ceil, floor
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...coz.geometry import Window
+from ...coz.resample import resize
+from ...coz.tile import RESIZE_SUPPORT, grid_multiple, tile_source
+from ..ensemble import take_colour
+from ..host import notice, to_image
+from ..surroundings import Upscaler, reach_of
+from ..upscale import resampling_input
+from .backbone import Backbone, Tile, TilePass
+
+
+class UpscaleModel(Backbone):
+    name = "upscale model"
+    summary = "ESRGAN and the like, reads no text."
+    reads_text = False
+    sees_surroundings = True
+
+    @classmethod
+    def inputs(cls, **handed) -> list[io.Input]:
+        return [
+            io.UpscaleModel.Input(
+                "upscale_model",
+                **handed,
+                tooltip="Any model of Load Upscale Model; coz_lite_x4 and coz_lite_x4_texture come with "
+                "the pack.",
+            ),
+            resampling_input(),
+        ]
+
+    def as_nodes(self, node, i, view, text) -> list:
+        return node(
+            "CoZUpscaleStep",
+            f"sr_{i}",
+            upscale_model=self.chosen["upscale_model"],
+            crop=view.crop,
+            zoomed=view.zoomed,
+            resampling=self.chosen["resampling"],
+            image=view.frame,
+            window=view.window,
+        ).out(0)
+
+    def start_pass(self, tiles: TilePass) -> None:
+        super().start_pass(tiles)
+        layout = tiles.layout
+        factor = Fraction(layout.width, tiles.picture.shape[-1])
+        tile = max(layout.tile_height, layout.tile_width)
+        upscale_model = take_colour(self.chosen["upscale_model"])
+        reach, is_periodic = reach_of(upscale_model)
+        is_tiled = len(layout.windows()) > 1
+        margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
+        margin = max(margin, ceil(tiles.ring / factor))
+        if margin < reach:
+            # plan_tiles lowers a tile to such a multiple; the widget has steps of 16.
+            enough = ceil(4 * reach * factor) + grid_multiple(factor, tile)
+            notice(
+                f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
+                f"it {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
+            )
+        self.upscaler = Upscaler(upscale_model, margin, is_periodic)
+
+    def run(self, tile: Tile, text: str) -> Tensor:
+        picture, layout = self.tiles.picture, self.tiles.layout
+        x, y, width, height = tile_source(picture, layout, tile.window)
+        left, top, right, bottom = floor(x), floor(y), ceil(x + width), ceil(y + height)
+        ring = ceil(self.tiles.ring * picture.shape[-1] / layout.width)
+        scale = self.chosen["upscale_model"].scale
+        is_exact = (left, top) == (x, y) and (width * scale, height * scale) == tile.window[2:]
+        if not is_exact:
+            # The model's result is resized, which reads a little beyond the window.
+            left, top = left - RESIZE_SUPPORT, top - RESIZE_SUPPORT
+            right, bottom = right + RESIZE_SUPPORT, bottom + RESIZE_SUPPORT
+            ring += RESIZE_SUPPORT
+        pixels = Window(left, top, right - left, bottom - top)
+        sr = self.upscaler(picture, pixels, ring)
+        fx, fy = sr.shape[-1] / pixels.width, sr.shape[-2] / pixels.height
+        box = Window((x - left) * fx, (y - top) * fy, width * fx, height * fy)
+        side = int(tile.window.height), int(tile.window.width)
+        return to_image(resize(sr, *side, self.chosen["resampling"], box))

@@ -1,0 +1,40 @@
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder
+from comfy_execution.utils import get_executing_context
+
+from .cache import CACHE, CHILD_PREFIX
+
+AS_LINKS = {"raw_link": True, "lazy": True}
+"""For a node that expands: it hands its models on to its children. (Inside a dynamic combo the host
+ignores ``lazy``: their loaders run.)"""
+
+
+class Expansion:
+    """The nodes that a node becomes when it runs.
+
+    They get links and constants, never tensors, and nothing that they do not read: only then does
+    the host recognise a child that it has already run.
+    """
+
+    def __init__(self, node: type[io.ComfyNode], reporters: set[str] | None = None):
+        """``reporters``: the classes of children that show their progress on the node; None: all."""
+        CACHE.join()
+        self.node_id = node.hidden.unique_id
+        self.reporters = reporters
+        self.graph = GraphBuilder()
+        self.links = node.hidden.dynprompt.get_node(self.node_id)["inputs"]
+        """The links and values of the node's inputs."""
+        self.index = get_executing_context().list_index or 0
+        """Which one of the images of a list the node runs for."""
+
+    def node(self, class_type: str, name: str, **inputs):
+        child = self.graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
+        if self.reporters is not None and class_type not in self.reporters:
+            child.set_override_display_id(f"{self.node_id}.steps")
+        return child
+
+
+def nest_inputs(name: str, chosen: dict) -> dict:
+    """Return the inputs of a dynamic combo as a prompt writes them."""
+    inside = {f"{name}.{key}": value for key, value in chosen.items() if key != name}
+    return {name: chosen[name], **inside}

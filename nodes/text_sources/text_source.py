@@ -1,0 +1,52 @@
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...coz.geometry import TileLayout
+
+
+class TextSource(ABC):
+    """What writes the texts that nobody typed: one option of the prompting input.
+
+    An instance serves one expansion of Chain Loop or one pass of Full-Image SR.
+    """
+
+    name: ClassVar[str]
+    """The option's name in workflows and on the node."""
+    summary: ClassVar[str]
+    """What the tooltip of the prompting input says of it."""
+
+    def __init__(self, chosen: dict):
+        """Keep the values of the inputs. Models are links while a node expands."""
+        self.chosen = chosen
+
+    @classmethod
+    @abstractmethod
+    def inputs(cls, is_for_tiles: bool, **handed) -> list[io.Input]:
+        """Make its sockets and widgets. ``handed`` goes to the sockets: AS_LINKS or nothing."""
+
+    @property
+    @abstractmethod
+    def reads_seed(self) -> bool:
+        """Whether the texts depend on the seed, with the values chosen."""
+
+    @abstractmethod
+    def as_nodes(
+        self, node: Callable, i: int, zoomed: list, frames: list[list], prompt: str, seed: int
+    ) -> list:
+        """Add the nodes that write the text of step i of Chain Loop and return the link to it.
+
+        ``node(class_type, name, **inputs)`` adds a node; the one that writes is named
+        ``prompt_{i}``. ``frames`` are the links to x_0 .. x_{i-1}, ``prompt`` is added to the text.
+        """
+
+    @abstractmethod
+    def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
+        """Prepare for a pass that enlarges ``picture`` (1, 3, H, W), made from the IMAGE ``original``."""
+
+    @abstractmethod
+    def run(self, index: int) -> str:
+        """Return the text of tile ``index`` of the pass, counted from 0."""

@@ -1,0 +1,105 @@
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...coz.chain import step_seed
+from ...coz.geometry import TileLayout
+from ...coz.prompt import step_texts
+from ...coz.tile import overview, tile_view, wider_view
+from ..expansion import nest_inputs
+from ..host import apart, to_bchw, to_image
+from ..prompt import MAX_TOKENS, CoZPromptExtractor, instruction_input, max_tokens_input
+from .text_source import TextSource
+
+PREVIOUS, ORIGINAL, NONE = "previous scale", "original image", "none"
+
+TILE_TOKENS = 16
+"""Chain-of-Zoom inference_coz_full.py: words of a tile, fewer than of a zoom."""
+
+
+class VisionLanguageModel(TextSource):
+    name = "vision-language model"
+    summary = "it looks at each view and writes its text, to which prompt is added."
+
+    @classmethod
+    def inputs(cls, is_for_tiles: bool, **handed) -> list[io.Input]:
+        return [
+            io.Clip.Input(
+                "vlm",
+                **handed,
+                tooltip="A model that reads images and writes: from CoZ Load Prompt Extractor, or Load CLIP with "
+                "Qwen3-VL, Gemma 3 or Gemma 4.",
+            ),
+            io.Combo.Input(
+                "context",
+                options=[PREVIOUS, ORIGINAL, NONE],
+                default=ORIGINAL if is_for_tiles else PREVIOUS,
+                tooltip="What the model sees beside the view. previous scale: the frame before, as in the paper, or "
+                "what lies around a tile. original image: the first frame, or the whole picture. none: nothing.",
+            ),
+            max_tokens_input(TILE_TOKENS if is_for_tiles else MAX_TOKENS),
+            instruction_input(),
+            io.Float.Input(
+                "temperature",
+                default=0.0,
+                min=0.0,
+                max=2.0,
+                step=0.01,
+                advanced=True,
+                tooltip="0: the most likely words, always the same. Higher: drawn by chance, with the seed of each "
+                "view.",
+            ),
+        ]
+
+    @property
+    def reads_seed(self) -> bool:
+        return self.chosen["temperature"] > 0
+
+    def sampling_mode(self, seed: int, number: int) -> dict:
+        """Choose how VLM Prompt Extractor draws the words of one view."""
+        if not self.reads_seed:
+            return {"sampling_mode": "off"}
+        return {
+            "sampling_mode": "on",
+            "temperature": self.chosen["temperature"],
+            "top_p": 1.0,
+            "seed": step_seed(seed, number),
+        }
+
+    def as_nodes(self, node, i, zoomed, frames, prompt, seed) -> list:
+        inputs = nest_inputs("sampling_mode", self.sampling_mode(seed, i))
+        context = {PREVIOUS: frames[-1], ORIGINAL: frames[0], NONE: None}[self.chosen["context"]]
+        if context is not None:
+            inputs["previous_image"] = context
+        return node(
+            "CoZPromptExtractor",
+            f"prompt_{i}",
+            vlm=self.chosen["vlm"],
+            image=zoomed,
+            prompt=step_texts(prompt, "", 1)[0],
+            instruction=self.chosen["instruction"],
+            max_tokens=self.chosen["max_tokens"],
+            **inputs,
+        ).out(0)
+
+    def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
+        self.picture, self.layout, self.seed = picture, layout, seed
+        self.windows = layout.windows()
+        self.whole = None
+        if self.chosen["context"] == ORIGINAL:
+            self.whole = to_image(overview(to_bchw(original)))
+
+    def run(self, index: int) -> str:
+        window = self.windows[index]
+        context = self.whole
+        if self.chosen["context"] == PREVIOUS:
+            context = to_image(wider_view(self.picture, self.layout, window))
+        with apart():
+            return CoZPromptExtractor.execute(
+                self.chosen["vlm"],
+                to_image(tile_view(self.picture, self.layout, window)),
+                "",
+                self.chosen["instruction"],
+                self.chosen["max_tokens"],
+                self.sampling_mode(self.seed, index + 1),
+                context,
+            )[0]
