@@ -188,7 +188,8 @@ class CoZChainLoop(io.ComfyNode):
         notes = give_notices(
             *start.notes, profile_note(start.color_profile), sharpener.describe_scale(start.scale)
         )
-        settings = start.scale, prompt, step_prompts, seed, color_fix, consistency, stop_below
+        place = start.scale, start.height, start.width
+        settings = *place, prompt, step_prompts, seed, color_fix, consistency, stop_below
         step_nodes = StepNodes(
             expansion.node,
             sharpener,

@@ -17,6 +17,9 @@ class StepSettings(NamedTuple):
     """The inputs of Chain Loop that hold for every step."""
 
     scale: float
+    height: int
+    """Of every frame, in pixels."""
+    width: int
     prompt: str
     step_prompts: str
     seed: int
@@ -55,8 +58,15 @@ class StepNodes:
             center_y=step.aim.y,
             resampling="bicubic",
         )
-        seed = step_seed(self.settings.seed, i)
-        view = ViewLinks(zoom.out(0), zoom.out(1), self.current, zoom.out(2), seed)
+        view = ViewLinks(
+            zoomed=zoom.out(0),
+            crop=zoom.out(1),
+            frame=self.current,
+            window=zoom.out(2),
+            height=self.settings.height,
+            width=self.settings.width,
+            seed=step_seed(self.settings.seed, i),
+        )
         text = self._describe(i, view)
         sr = self.backbone.as_nodes(self.node, i, view, text)
         frame, check = self._align(i, sr, view)

@@ -1,6 +1,7 @@
 """The backbones: what sharpens each view in Chain Loop and in Full-Image SR.
 
-To add one, write its class in a file of its own and append it to BACKBONES.
+To add one, write its class in a file of its own and append it to BACKBONES. What users read of it
+in Chinese is in locales/zh, and the options of every node are listed in js/docs.
 """
 
 from comfy_api.latest import io

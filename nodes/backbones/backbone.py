@@ -9,12 +9,19 @@ from ...coz.geometry import TileLayout, Window
 
 
 class ViewLinks(NamedTuple):
-    """What a step of Chain Loop sharpens, as links: the fields of ``coz.zoom.View``."""
+    """What a step of Chain Loop sharpens, as links to images of (1, h, w, 3)."""
 
     zoomed: list
+    """The window, enlarged by bicubic to the size of the frame: the result has this size."""
     crop: list
+    """The window as it is."""
     frame: list
+    """The frame before, which the window was cut from."""
     window: list
+    """Where in the frame: a BOUNDING_BOX."""
+    height: int
+    """Of ``zoomed`` and ``frame``, in pixels."""
+    width: int
     seed: int
 
 
@@ -36,7 +43,8 @@ class Tile(NamedTuple):
     zoomed: Tensor | None
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``sees_surroundings``."""
     window: Window
-    """In pixels of the result."""
+    """In whole pixels of the result. Where it lies in the picture of the pass, ``coz.tile.tile_source``
+    says. Only if ``sees_surroundings`` it may reach beyond the picture."""
     seed: int
 
 
@@ -53,8 +61,12 @@ class Backbone(ABC):
     reads_text: ClassVar[bool] = True
     reads_seed: ClassVar[bool] = False
     sees_surroundings: ClassVar[bool] = False
-    """Whether it enlarges a window of the picture itself, together with the pixels around it. Its
-    tiles then need no overlap, and it handles out-of-memory errors itself."""
+    """Whether ``run`` enlarges the picture of the pass itself, together with the pixels around a tile.
+
+    False: tiles overlap and are blended, ``run`` gets each enlarged view, and after an out-of-memory
+    error it is called with smaller tiles. True: tiles abut, the view may be missing, windows may
+    reach beyond the picture, and ``run`` handles out-of-memory errors itself.
+    """
 
     def __init__(self, chosen: dict):
         """Keep the values of the inputs. Models are links while a node expands."""
@@ -74,6 +86,8 @@ class Backbone(ABC):
         """Add the nodes that sharpen step i of Chain Loop and return the link to the image.
 
         ``node(class_type, name, **inputs)`` adds a node. The one that sharpens is named ``sr_{i}``.
+        Of the host's nodes, take only those that run without a server: ComfyUI is also used as a
+        library.
         """
 
     def start_pass(self, tiles: TilePass) -> None:

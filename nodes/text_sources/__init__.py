@@ -1,6 +1,7 @@
 """The text sources: where the text of each view comes from in Chain Loop and in Full-Image SR.
 
-To add one, write its class in a file of its own and append it to TEXT_SOURCES.
+To add one, write its class in a file of its own and append it to TEXT_SOURCES. What users read of
+it in Chinese is in locales/zh, and the options of every node are listed in js/docs.
 """
 
 from comfy_api.latest import io
