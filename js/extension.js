@@ -7,7 +7,7 @@ import { attachPicker } from "./picker.js"
 import { attachPrefix } from "./prefix.js"
 import { attachReport } from "./report.js"
 import { watchSaves } from "./saved.js"
-import { attachViewer, listenToServer, outputsReturned } from "./viewer.js"
+import { attachViewer, listenToServer } from "./viewer.js"
 
 app.registerExtension({
   name: "chain-of-zoom",
@@ -24,8 +24,5 @@ app.registerExtension({
     keepHeight(node)
     attachClosing(node)
   },
-  onNodeOutputsUpdated() {
-    outputsReturned()
-    giveReturnedOutputs()
-  },
+  onNodeOutputsUpdated: giveReturnedOutputs,
 })

@@ -109,16 +109,20 @@ const receivers = new WeakMap()
  * @param {any} node
  * @param {string} key that the output has
  * @param {(output: any) => void} receive
+ * @param {() => void} [lack] called after a workflow was loaded for whose node there is no output
  */
-export function receiveOutputs(node, key, receive) {
+export function receiveOutputs(node, key, receive, lack) {
   receivers.set(node, [...(receivers.get(node) ?? []), receive])
   after(node, "onExecuted", receive)
   // A workflow was loaded: a moment later its node knows its id.
   after(node, "onConfigure", () => {
     setTimeout(async () => {
       if (!node.graph) return // removed since
-      const output = keptOutput(node) ?? (await pastOutput(node, key))
-      if (node.graph) receive(keptOutput(node) ?? output) // run again meanwhile
+      const past = keptOutput(node) ?? (await pastOutput(node, key))
+      if (!node.graph) return
+      const output = keptOutput(node) ?? past // run again meanwhile
+      receive(output)
+      if (!output) lack?.()
     })
   })
 }

@@ -1,10 +1,9 @@
 // @ts-check
 // CoZ Zoom Viewer: a chain as one picture to fly into.
 import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
 import { allGraphs } from "./graph.js"
 import { after } from "./hook.js"
-import { keptOutput, pastOutput } from "./outputs.js"
+import { receiveOutputs } from "./outputs.js"
 import { Viewer } from "./viewer/viewer.js"
 
 const TYPE = "CoZZoomViewer"
@@ -28,37 +27,15 @@ export function attachViewer(node) {
   widget.serialize = false
   node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
-  after(node, "onExecuted", (output) => viewer.receive(output))
+  receiveOutputs(node, "coz_layers", (output) => viewer.receive(output), () => viewer.recall())
   // Not before: the frontend also makes nodes that never get into a graph, to copy from.
   after(node, "onAdded", () => viewer.begin())
   after(node, "onRemoved", () => viewer.close())
-  // A workflow was loaded: a moment later its node knows its id.
-  after(node, "onConfigure", () => {
-    setTimeout(async () => {
-      if (!node.graph) return // removed since
-      viewer.receive(keptOutput(node))
-      if (viewer.chains.length) return
-      const output = await pastOutput(node, "coz_layers")
-      if (!node.graph) return
-      viewer.receive(keptOutput(node) ?? output) // run again meanwhile
-      viewer.recall()
-    })
-  })
-}
-
-/** The frontend has put outputs back: another workflow's tab, or a run from the history. */
-export function outputsReturned() {
-  if (!app.isGraphReady) return
-  eachViewer((viewer, node) => viewer.receive(keptOutput(node)))
 }
 
 /** The server answers again, perhaps after a restart. */
 export function listenToServer() {
-  api.addEventListener("reconnected", () => eachViewer((viewer) => viewer.retry()))
-}
-
-/** @param {(viewer: Viewer, node: any) => void} act */
-function eachViewer(act) {
-  for (const { nodes } of allGraphs())
-    for (const node of nodes) if (viewers.has(node)) act(viewers.get(node), node)
+  api.addEventListener("reconnected", () => {
+    for (const { nodes } of allGraphs()) for (const node of nodes) viewers.get(node)?.retry()
+  })
 }
