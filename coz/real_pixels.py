@@ -47,7 +47,7 @@ def describe_real_pixels(real: RealPixels) -> str:
     """Say the count in words: "all real", "8 x 8 real pixels", "less than one real pixel"."""
     if real.share >= 1:
         return "all real"
-    width, height = _round_side(real.width), _round_side(real.height)
+    width, height = round_to_three_digits(real.width), round_to_three_digits(real.height)
     if width * height < 1:
         return "less than one real pixel"
     noun = "real pixel" if width * height == 1 else "real pixels"
@@ -81,7 +81,7 @@ def pick_real_pixels_color(share: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _round_side(pixels: float) -> float:
-    """To three digits, or to a whole number; a half goes up, as JavaScript's toPrecision does."""
-    digits = max(3, len(str(int(pixels))))
-    return float(Context(digits, ROUND_HALF_UP).create_decimal_from_float(pixels))
+def round_to_three_digits(value: float) -> float:
+    """Round to three digits, or to a whole number; a half goes up, as in ``js/factors.js``."""
+    digits = max(3, len(str(int(value))))
+    return float(Context(digits, ROUND_HALF_UP).create_decimal_from_float(value))

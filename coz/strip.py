@@ -1,6 +1,7 @@
 """A chain as one picture: its scales side by side, or each step before and after."""
 
 from bisect import bisect_right
+from decimal import ROUND_HALF_UP, Context
 from math import ceil, log, sqrt
 from typing import Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from .real_pixels import (
     count_real_pixels,
     describe_real_pixels,
     pick_real_pixels_color,
+    round_to_three_digits,
 )
 from .resample import crop, resize
 
@@ -78,7 +80,14 @@ def factor_label(chain: ZoomChain, layer: int) -> str:
     across, down = chain.magnification(layer)
     differ = max(across, down) / min(across, down) >= MAX_AXES_RATIO
     factors = (across, down) if differ else (sqrt(across * down),)
-    return "".join(f"{factor:.3g}x" if factor < 1000 else f"{factor:.0f}x" for factor in factors)
+    return "".join(map(factor_text, factors))
+
+
+def factor_text(factor: float) -> str:
+    """Write a factor as 16x, 65536x or 4.3e9x. ``js/factors.js`` has the same rule."""
+    if factor < 1e6:
+        return f"{round_to_three_digits(factor):.10g}x"
+    return f"{Context(2, ROUND_HALF_UP).create_decimal_from_float(factor):.1e}x".replace("+", "")
 
 
 def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tensor:

@@ -9,7 +9,7 @@ from coz.chain import ZoomChain
 from coz.geometry import Target, Window
 from coz.real_pixels import COLOR_STOPS
 from coz.resample import crop, resize
-from coz.strip import factor_label, strip
+from coz.strip import factor_label, factor_text, strip
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +206,12 @@ def test_labels_come_from_the_windows(make_chain):
     assert [factor_label(chain, layer) for layer in range(1, 5)] == ["1x", "4x", "16x", "64x"]
     assert factor_label(make_chain(scale=3.0), 2) == "3.05x"
     assert factor_label(make_chain(steps=5), 6) == "1024x"
+
+
+def test_large_factors_are_rounded_and_halves_go_up():
+    factors = (12.25, 999.96, 1000.5, 65536, 1e6, 4.0**16)
+    texts = ["12.3x", "1000x", "1001x", "65536x", "1.0e6x", "4.3e9x"]
+    assert list(map(factor_text, factors)) == texts
 
 
 @pytest.mark.parametrize(

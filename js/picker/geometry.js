@@ -116,14 +116,6 @@ export function inSource({ height, width }, windows) {
   })
 }
 
-/**
- * How far a region enlarges another, as the strip says it: 16x, or 4x3.2x (across, down).
- *
- * @param {Window} from
- * @param {Window} to
- */
-export function factorLabel(from, to) {
-  const label = (/** @type {number} */ factor) =>
-    `${factor < 1000 ? Number(factor.toPrecision(3)) : Math.round(factor)}x`
-  return factorsText([from.width / to.width, from.height / to.height], label)
-}
+/** How far a region enlarges another. @param {Window} from @param {Window} to */
+export const factorLabel = (from, to) =>
+  factorsText([from.width / to.width, from.height / to.height])

@@ -1,7 +1,7 @@
 // @ts-check
 // Everything around the picture that depends on the view.
 import { factorsText, meanOf } from "../factors.js"
-import { factorText, write } from "./panel.js"
+import { write } from "./panel.js"
 import * as places from "./places.js"
 import {
   countRealPixelsInView,
@@ -32,7 +32,7 @@ export function describe(viewer) {
   const factors = places.factorsIn(layers, view, size)
   const factor = meanOf(factors)
   const name = nameOf(viewer)
-  write(label, isFactor(factor) ? `${factorsText(factors, factorText)} · ${name}` : name)
+  write(label, isFactor(factor) ? `${factorsText(factors)} · ${name}` : name)
   describeTruth(viewer)
   const agreement = step > 0 && !bicubic ? record.agreements?.[step - 1] : null
   write(measured, agreement == null ? "" : describeAgreement(step, agreement))

@@ -102,12 +102,6 @@ export function makePanel() {
   }
 }
 
-/** 16x, 65536x, 4.3e9x. */
-export function factorText(factor) {
-  if (factor >= 1e6) return `${factor.toPrecision(2).replace("e+", "e")}x`
-  return `${factor >= 100 ? Math.round(factor) : Number(factor.toPrecision(3))}x`
-}
-
 /** @param {HTMLCanvasElement} canvas @param {string} name */
 export function download(canvas, name) {
   canvas.toBlob((blob) => {
@@ -139,7 +133,7 @@ export function scalesOf(layers, whole) {
   const scales = layers.map(({ factors }, layer) => ({
     layer,
     factor: meanOf(factors),
-    name: factorsText(factors, factorText),
+    name: factorsText(factors),
   }))
   const [, ...steps] = scales
   return whole < WHOLE ? [{ layer: 0, factor: whole, name: text("all") }, ...steps] : steps

@@ -1,5 +1,6 @@
 // @ts-check
 // How many pixels of the photograph a view holds: coz/real_pixels.py counts and says the same.
+import { roundToThreeDigits } from "../factors.js"
 import { text } from "./texts.js"
 
 /** From all real to 256x and more; each stands for 4x less than the one before. */
@@ -58,7 +59,7 @@ export function countRealPixelsInView(record, layer, zoom, scale) {
 /** @param {RealPixels} real */
 export function describeRealPixels(real) {
   if (real.share >= 1) return text("allReal")
-  const [width, height] = [roundSide(real.width), roundSide(real.height)]
+  const [width, height] = [real.width, real.height].map(roundToThreeDigits)
   if (width * height < 1) return text("belowOne")
   return text(width * height === 1 ? "realPixel" : "realPixels", { width, height })
 }
@@ -72,6 +73,3 @@ export function pickRealPixelsColor(share) {
     Math.round(from + (COLOR_STOPS[below + 1][i] - from) * (place - below)),
   )
 }
-
-const roundSide = (pixels) =>
-  Number(pixels.toPrecision(Math.max(3, String(Math.floor(pixels)).length)))

@@ -25,7 +25,7 @@ from coz.real_pixels import (
     describe_real_pixels,
     pick_real_pixels_color,
 )
-from coz.strip import MAX_AXES_RATIO, factor_label
+from coz.strip import MAX_AXES_RATIO, factor_label, factor_text
 from coz.view import FADE, FEATHER, Zoom, smooth
 from tools.frontend import post
 from tools.workflow import TEMPLATE
@@ -328,7 +328,7 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
         if factor > 512:
             break
         expect(viewer.locator(".label")).to_contain_text(
-            re.compile(rf"^{factor_text(factor)}x · step ")
+            re.compile(rf"^{re.escape(factor_text(factor))} · step ")
         )
         real = viewer.locator(".real").text_content()
         side = 512 / factor
@@ -351,10 +351,6 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
         "in this view, plainly enlarged: nothing is invented"
     )
     assert sides_in(viewer.locator(".real").text_content())[0] < 50
-
-
-def factor_text(factor):
-    return f"{factor:.0f}" if factor >= 100 else f"{factor:.3g}"
 
 
 RECORDS = [
@@ -441,6 +437,31 @@ def test_page_and_server_name_factors_alike(editor, viewer, make_chain, window, 
         json.loads(chain.to_json()),
     )
     assert found == [factor_label(chain, 2)] * 2 == [label] * 2
+
+
+def test_page_and_server_round_factors_alike(editor, viewer):
+    factors = [
+        1,
+        3.05,
+        12.25,
+        64.5,
+        999.96,
+        1000.5,
+        65536,
+        999_999.7,
+        1e6,
+        1.25e6,
+        4.0**16,
+        8.0**16,
+    ]
+    texts = editor.run(
+        """async factors => {
+            const {factorText} = await import('/extensions/chain-of-zoom/factors.js')
+            return factors.map(factorText)
+        }""",
+        factors,
+    )
+    assert texts == [factor_text(factor) for factor in factors]
 
 
 def test_what_was_not_measured_is_not_told(editor, show):
