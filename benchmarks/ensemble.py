@@ -11,7 +11,7 @@ from PIL import Image
 
 from coz import self_ensemble
 from tools.lite_data import crop_to_multiple, reduced
-from tools.lite_eval import BORDER, Upscale, load, psnr
+from tools.lite_eval import BORDER, Upscale, load, psnr_inside
 from tools.picture import to_frame, to_picture
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def enlarged(upscale: Upscale, picture: Image.Image) -> tuple[float, float]:
     lq = to_frame(reduced(picture))
     start = time.perf_counter()
     sr = upscale(lq)
-    return psnr(to_picture(sr), picture, BORDER), time.perf_counter() - start
+    return psnr_inside(to_picture(sr), picture, BORDER), time.perf_counter() - start
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """Hold a super-resolved picture to the picture it was made from."""
 
-from math import ceil, inf, log10
+from math import ceil
 
 import torch
 from torch import Tensor
 
 from .banded import Block, Kernel, axes, both, resized
+from .metrics import psnr
 from .resample import resize
 
 OVERSHOOT = 1.9
@@ -37,8 +38,7 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
             pixel covers.
 
     Returns:
-        -10 log10 of the mean squared error over all pixels, against a peak of 1; infinite where
-        the two are equal, NaN where a value is.
+        As ``metrics.psnr``: infinite where the two are equal, NaN where a value is.
 
     Raises:
         ValueError: If ``lq`` is larger than ``sr`` along an axis, the counts of channels or of
@@ -46,9 +46,7 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
     """
     _check(sr, lq)
     height, width = lq.shape[-2:]
-    error = resized(sr, height, width, kernel) - lq.float()
-    mean = float(error.square().mean())
-    return inf if mean == 0 else -10 * log10(mean)
+    return psnr(resized(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
 
 
 def decibels(agreement: float) -> str:

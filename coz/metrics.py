@@ -34,16 +34,20 @@ def psnr(a: Tensor, b: Tensor) -> float:
         b: the other, in the same shape.
 
     Returns:
-        -10 log10 of the mean squared error over all pixels, against a peak of 1; infinite where the
-        two are equal, NaN where a value is.
+        ``mse_to_decibels`` of the mean squared error over all pixels: infinite where the two are
+        equal, NaN where a value is.
 
     Raises:
         ValueError: If the shapes differ.
     """
     _check_same(a, b)
     total = sum(float((x - y).square().sum()) for x, y in zip(_bands(a), _bands(b), strict=True))
-    mean = total / a.numel()
-    return inf if mean == 0 else -10 * log10(mean)
+    return mse_to_decibels(total / a.numel())
+
+
+def mse_to_decibels(mean_squared_error: float) -> float:
+    """Convert a mean squared error to a PSNR in dB, against a peak of 1; infinite for 0."""
+    return inf if mean_squared_error == 0 else -10 * log10(mean_squared_error)
 
 
 def ssim(a: Tensor, b: Tensor) -> float:

@@ -56,7 +56,7 @@ def test_bicubic_scores_as_the_issue_states():
     for name in lite_data.HELD_OUT:
         hr = lite_data.crop_to_multiple(lite_data.picture(name))
         bicubic = lite_data.reduced(hr).resize(hr.size, Image.Resampling.BICUBIC)
-        psnrs.append(lite_eval.psnr(bicubic, hr, lite_eval.BORDER))
+        psnrs.append(lite_eval.psnr_inside(bicubic, hr, lite_eval.BORDER))
     # the +1.48 dB network: 27.16, 27.79, 29.55, 38.87 dB
     assert np.mean(psnrs) == pytest.approx(np.mean([27.16, 27.79, 29.55, 38.87]) - 1.48, abs=0.05)
 

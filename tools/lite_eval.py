@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from spandrel import ModelLoader
 from torch import Tensor
 
 from coz.color import wavelet_align
 from coz.geometry import Target, plan_zoom
-from coz.metrics import color_shift, laplacian, sharpness
+from coz.metrics import color_shift, laplacian, psnr, sharpness
 from coz.resample import crop, resize
 from coz.zoom import zoom
 
@@ -87,11 +87,10 @@ def load(path: Path) -> Upscale:
     return upscale
 
 
-def psnr(first: Image.Image, second: Image.Image, border: int = 0) -> float:
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    height, width = difference.shape[:2]
-    inner = difference[border : height - border, border : width - border]
-    return float(10 * np.log10(255**2 / max(np.mean(inner**2), 1e-12)))
+def psnr_inside(first: Image.Image, second: Image.Image, border: int) -> float:
+    """PSNR in dB of two RGB images, without ``border`` pixels at each edge."""
+    a, b = (to_frame(ImageOps.crop(image, border)) for image in (first, second))
+    return psnr(a, b)
 
 
 def fidelity(upscale: Upscale) -> Iterator[tuple[str, float, float]]:
@@ -101,7 +100,7 @@ def fidelity(upscale: Upscale) -> Iterator[tuple[str, float, float]]:
         lr = data.reduced(hr)
         bicubic = lr.resize(hr.size, Image.Resampling.BICUBIC)
         sr = to_picture(upscale(to_frame(lr)))
-        yield name, psnr(bicubic, hr, BORDER), psnr(sr, hr, BORDER)
+        yield name, psnr_inside(bicubic, hr, BORDER), psnr_inside(sr, hr, BORDER)
 
 
 def flat_error(upscale: Upscale) -> float:
@@ -151,7 +150,8 @@ def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor,
         lq = crop(before, window)
         moved = moved + color_shift(frame, lq)
         small = to_picture(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
-        agreement, drift = psnr(small, to_picture(lq)), float(moved.abs().max())
+        agreement = psnr(to_frame(small), to_frame(to_picture(lq)))
+        drift = float(moved.abs().max())
         statistics = laplacian_statistics(frame)
         steps.append(ChainStep(frame, *statistics, agreement, drift, float(repetition(frame)[0])))
     return chain.frames[1], steps
