@@ -5,6 +5,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .resample import require_same_shape
+
 WAVELET_LEVELS = 5
 """Chain-of-Zoom utils/wavelet_color_fix.py, wavelet_decomposition(levels=5)."""
 
@@ -54,7 +56,7 @@ def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
     Source: Huang and Belongie 2017, as used by Chain-of-Zoom utils/wavelet_color_fix.py.
     Deviation: a single pixel has no spread and takes the reference's colour (upstream: NaN).
     """
-    _require_same_shape(sr, reference)
+    require_same_shape(sr, reference, "image and reference")
     sr_mean, sr_std = _mean_std(sr.float())
     mean, std = _mean_std(reference.float())
     return (sr.float() - sr_mean) / sr_std * std + mean
@@ -76,7 +78,7 @@ def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
     Raises:
         ValueError: If the two shapes differ or there are not 3 channels.
     """
-    _require_same_shape(sr, reference)
+    require_same_shape(sr, reference, "image and reference")
     if sr.shape[1] != 3:
         raise ValueError(f"ycbcr needs 3 channels (red, green, blue), got {sr.shape[1]}")
     red, green, blue = (reference.float() - sr.float()).unbind(1)
@@ -103,7 +105,7 @@ def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
 
     Source: skimage.exposure.match_histograms, with the same result.
     """
-    _require_same_shape(sr, reference)
+    require_same_shape(sr, reference, "image and reference")
     matched = torch.empty(sr.shape, device=sr.device)
     for at in product(range(sr.shape[0]), range(sr.shape[1])):
         _match_plane(
@@ -130,7 +132,7 @@ def low_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) ->
 
 
 def _low_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
-    _require_same_shape(sr, reference)
+    require_same_shape(sr, reference, "image and reference")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
     low = reference.float() - sr.float()
@@ -186,11 +188,3 @@ def _mean_std(image: Tensor) -> tuple[Tensor, Tensor]:
     correction = min(1, image.shape[-1] * image.shape[-2] - 1)
     variance, mean = torch.var_mean(image, dim=(-2, -1), keepdim=True, correction=correction)
     return mean, (variance + ADAIN_EPS).sqrt()
-
-
-def _require_same_shape(sr: Tensor, reference: Tensor) -> None:
-    if sr.shape != reference.shape:
-        raise ValueError(
-            f"image and reference must have the same shape, got {tuple(sr.shape)} and "
-            f"{tuple(reference.shape)}"
-        )

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .banded import resized
-
-ROWS = 64
-"""Rows that are summed at once: what they need stays in the processor's cache."""
+from .metrics import split_rows
+from .resample import require_same_shape
 
 CELLS = 128
 """Places along a map's short side."""
@@ -68,7 +67,7 @@ def invented(sr: Tensor, reference: Tensor) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
-    _check(sr, reference)
+    require_same_shape(sr, reference, "the picture and its enlarged source")
     energy, known, shared = _moments(sr.float(), reference.float())
     # Of a flat picture a network leaves hundredths of a level of 255, which no one can see.
     return 0.0 if energy < ROUNDING else _share(energy, known, shared)
@@ -87,7 +86,7 @@ def octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
     Raises:
         ValueError: If the shapes differ.
     """
-    _check(sr, reference)
+    require_same_shape(sr, reference, "the picture and its enlarged source")
     sr, reference = sr.float(), reference.float()
     total = _moments(sr, sr)[0]
     bands: list[Octave] = []
@@ -124,7 +123,7 @@ def invented_map(sr: Tensor, reference: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes differ.
     """
-    _check(sr, reference)
+    require_same_shape(sr, reference, "the picture and its enlarged source")
     reference = reference.float()
     new, known = _variance(sr.float() - reference), _variance(reference)
     height, width = sr.shape[-2:]
@@ -173,20 +172,12 @@ def describe_invented(share: float) -> str:
     return f"{part} of its area is invented ({percent(share)})"
 
 
-def _check(sr: Tensor, reference: Tensor) -> None:
-    if sr.shape != reference.shape:
-        raise ValueError(
-            "the picture and its enlarged source must have the same shape, got "
-            f"{tuple(sr.shape)} and {tuple(reference.shape)}"
-        )
-
-
 def _moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     """Means of a a, b b and a b about each plane's mean."""
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
     sums = [0.0, 0.0, 0.0]
-    for top in range(0, a.shape[-2], ROWS):
-        x, y = a[..., top : top + ROWS, :] - mean_a, b[..., top : top + ROWS, :] - mean_b
+    for x, y in zip(split_rows(a), split_rows(b), strict=True):
+        x, y = x - mean_a, y - mean_b
         for k, product in enumerate((x * x, y * y, x * y)):
             sums[k] += float(product.sum()) / a.numel()
     return sums[0], sums[1], sums[2]
@@ -203,11 +194,11 @@ def _variance(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     cell = max(min(height, width) / CELLS, LEAST_CELL)
     size = max(round(height / cell), 1), max(round(width / cell), 1)
-    mean, square = (_blur(resized(x, *size, "area")) for x in (image, image.square()))
+    mean, square = (_blur_grid(resized(x, *size, "area")) for x in (image, image.square()))
     return (square - mean.square()).clamp(min=0).mean(1, keepdim=True)
 
 
-def _blur(grid: Tensor) -> Tensor:
+def _blur_grid(grid: Tensor) -> Tensor:
     """With (1, 2, 3, 2, 1) / 9 along both axes; what lies beyond an edge does not count."""
     for _ in range(2):
         grid = F.avg_pool2d(grid, 3, 1, 1, count_include_pad=False)

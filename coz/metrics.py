@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .color import LUMA
+from .resample import require_same_shape
 
 ROWS = 64
 """Rows that are measured at once: what they need stays in the processor's cache, and a large picture
@@ -40,8 +41,10 @@ def psnr(a: Tensor, b: Tensor) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
-    _check_same(a, b)
-    total = sum(float((x - y).square().sum()) for x, y in zip(_bands(a), _bands(b), strict=True))
+    require_same_shape(a, b, "the two pictures")
+    total = sum(
+        float((x - y).square().sum()) for x, y in zip(split_rows(a), split_rows(b), strict=True)
+    )
     return mse_to_decibels(total / a.numel())
 
 
@@ -68,7 +71,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Source: Wang et al. 2004, Image Quality Assessment: From Error Visibility to Structural
         Similarity, Eq. 13.
     """
-    _check_same(a, b)
+    require_same_shape(a, b, "the two pictures")
     height, width = a.shape[-2:]
     if min(height, width) < SIDE:
         raise ValueError(
@@ -76,8 +79,8 @@ def ssim(a: Tensor, b: Tensor) -> float:
             f"{height}: give larger ones"
         )
     total = 0.0
-    for x, y in zip(_bands(a, SIDE - 1), _bands(b, SIDE - 1), strict=True):
-        mean_x, mean_y, xx, yy, xy = _blur(torch.stack((x, y, x * x, y * y, x * y)))
+    for x, y in zip(split_rows(a, SIDE - 1), split_rows(b, SIDE - 1), strict=True):
+        mean_x, mean_y, xx, yy, xy = _average_windows(torch.stack((x, y, x * x, y * y, x * y)))
         both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
         alike = (2 * both + C1) / (squares + C1)
         alike *= (2 * (xy - both) + C2) / (xx + yy - squares + C2)
@@ -104,7 +107,7 @@ def sharpness(image: Tensor) -> float:
             f"{image.shape[1]} channels of {width} x {height}"
         )
     total, square = (image.new_zeros(len(image), dtype=torch.float32) for _ in range(2))
-    for band in _bands(image, 2):
+    for band in split_rows(image, 2):
         edges = laplacian(band)
         total += edges.sum((-2, -1))
         square += edges.square().sum((-2, -1))
@@ -148,14 +151,17 @@ def color_drift(sr: Tensor, lq: Tensor) -> float:
     return float(color_shift(sr, lq).abs().max())
 
 
-def _bands(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
-    """Its rows in turn, in planes, as float32; a band ends with ``shared`` rows of the next."""
+def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
+    """Yield bands of ``ROWS`` rows of an image (B, C, H, W), in planes, as float32.
+
+    A band ends with the first ``shared`` rows of the next one.
+    """
     height = image.shape[-2] - shared
     for top, bottom in pairwise([*range(0, height, ROWS), height]):
         yield image[..., top : bottom + shared, :].float().contiguous()
 
 
-def _blur(planes: Tensor) -> Tensor:
+def _average_windows(planes: Tensor) -> Tensor:
     """Means under the SSIM's window; one pixel after the other is faster than a convolution."""
     weights = [exp(-(((k - SIDE // 2) / SIGMA) ** 2) / 2) for k in range(SIDE)]
     for axis in (-2, -1):
@@ -165,11 +171,3 @@ def _blur(planes: Tensor) -> Tensor:
             mean.add_(planes.narrow(axis, k, places), alpha=weight / sum(weights))
         planes = mean
     return planes
-
-
-def _check_same(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise ValueError(
-            f"the two pictures must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}: "
-            "resize one of them"
-        )

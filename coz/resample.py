@@ -24,6 +24,15 @@ BOX_TOLERANCE = 1e-6
 """Pixels by which rounding may push a box over the image's edge."""
 
 
+def require_same_shape(first: Tensor, second: Tensor, names: str) -> None:
+    """Raise a ValueError that names two images whose shapes differ."""
+    if first.shape != second.shape:
+        raise ValueError(
+            f"{names} must have the same shape, got {tuple(first.shape)} and "
+            f"{tuple(second.shape)}: resize one of them"
+        )
+
+
 def crop(image: Tensor, window: Window) -> Tensor:
     """The pixels of an integer window: a view of ``image`` (B, C, H, W), nothing is copied."""
     x, y, width, height = (int(v) for v in window)
