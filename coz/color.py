@@ -14,7 +14,14 @@ ADAIN_EPS = 1e-5
 """Chain-of-Zoom utils/wavelet_color_fix.py, calc_mean_std(eps=1e-5)."""
 
 LUMA = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in the luma: ITU-R BT.601."""
+"""Share of red, green and blue in the luma: ITU-R BT.601. JPEG's and Pillow's grey, BasicSR's
+metrics and the YCbCr of super-resolution papers take the same shares."""
+
+
+def luma(image: Tensor) -> Tensor:
+    """Compute the luma of an image (B, 3, H, W), of any float dtype: (B, 1, H, W) float32."""
+    red, green, blue = image.float().unbind(1)
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
 
 
 def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
@@ -81,9 +88,7 @@ def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
     require_same_shape(sr, reference, "image and reference")
     if sr.shape[1] != 3:
         raise ValueError(f"ycbcr needs 3 channels (red, green, blue), got {sr.shape[1]}")
-    red, green, blue = (reference.float() - sr.float()).unbind(1)
-    luma = red.mul_(LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
-    return reference.float() - luma.unsqueeze(1)
+    return reference.float() - luma(reference.float() - sr.float())
 
 
 def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:

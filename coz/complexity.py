@@ -6,7 +6,7 @@ from math import ceil, log
 import torch
 from torch import Tensor
 
-from .color import LUMA
+from .color import luma
 
 CELL = 16
 """Side of a cell in pixels: small beside a tile, with enough pixels for a histogram."""
@@ -51,26 +51,21 @@ def complexity_map(image: Tensor, cell: int = CELL) -> list[list[float]]:
     bounds = [ceil(row * height / rows) for row in range(rows + 1)]
     grid: list[list[float]] = []
     for top, bottom in pairwise(bounds):
-        luma = _luma(image[0, :, top:bottom])
-        grid.append(_rate(luma, column, columns).cpu().numpy().tolist())
+        light = luma(image[..., top:bottom, :])[0, 0]
+        grid.append(_rate(light, column, columns).cpu().numpy().tolist())
     return grid
 
 
-def _luma(image: Tensor) -> Tensor:
-    red, green, blue = image.float()
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-
-
-def _rate(luma: Tensor, column: Tensor, columns: int) -> Tensor:
-    """Rate the cells of one row; ``column`` says to which of them each x belongs."""
-    slope = luma.diff(dim=0).abs().sum(0)
-    slope[:-1] += luma.diff(dim=1).abs().sum(0)
-    sums = torch.stack((luma.sum(0), luma.square().sum(0), slope / 2))
-    pixels = column.bincount(minlength=columns) * luma.shape[0]
+def _rate(light: Tensor, column: Tensor, columns: int) -> Tensor:
+    """Rate the luma of one row of cells; ``column`` says to which of them each x belongs."""
+    slope = light.diff(dim=0).abs().sum(0)
+    slope[:-1] += light.diff(dim=1).abs().sum(0)
+    sums = torch.stack((light.sum(0), light.square().sum(0), slope / 2))
+    pixels = column.bincount(minlength=columns) * light.shape[0]
     mean, square, gradient = sums.new_zeros(3, columns).index_add_(1, column, sums) / pixels
     deviation = (square - mean.square()).clamp_(min=0).sqrt()
 
-    level = (luma * LEVELS).long().clamp_(0, LEVELS - 1)
+    level = (light * LEVELS).long().clamp_(0, LEVELS - 1)
     counts = (level + column * LEVELS).flatten().bincount(minlength=columns * LEVELS)
     share = counts.view(columns, LEVELS) / pixels[:, None]
     entropy = -torch.xlogy(share, share).sum(1) / log(2)

@@ -7,6 +7,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .color import luma
+
 RAMP = (
     (0.08, 0.05, 0.25),
     (0.34, 0.06, 0.43),
@@ -33,9 +35,6 @@ TITLE_CHARACTERS = 40
 BAR_GREY = 0.7
 """Of the legend's colour bar, under the heat."""
 
-LUMA = (0.2126, 0.7152, 0.0722)
-"""Of Rec. 709."""
-
 
 def ramp(heat: Tensor) -> Tensor:
     """(B, 1, H, W) in [0, 1] as colours (B, 3, H, W): dark violet, red, orange, yellow."""
@@ -56,8 +55,7 @@ def lay_over(picture: Tensor, heat: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32 in [0, 1].
     """
-    weights = torch.tensor(LUMA).to(picture.device)[:, None, None]
-    grey = (picture.float() * weights).sum(1, keepdim=True) * DIM
+    grey = luma(picture) * DIM
     # Light and dark of the picture stay to be seen in the hottest place.
     return torch.lerp(grey.expand_as(picture), ramp(heat), OPAQUE * heat.clamp(0, 1))
 

@@ -7,7 +7,7 @@ from math import exp, inf, log10
 import torch
 from torch import Tensor
 
-from .color import LUMA
+from .color import luma
 from .resample import require_same_shape
 
 ROWS = 64
@@ -101,7 +101,7 @@ def sharpness(image: Tensor) -> float:
         ValueError: If it has not three channels, or a side is below 3 pixels.
     """
     height, width = image.shape[-2:]
-    if image.shape[1] != len(LUMA) or min(height, width) < 3:
+    if image.shape[1] != 3 or min(height, width) < 3:
         raise ValueError(
             "sharpness needs pictures of three channels and of 3 x 3 pixels or more, got "
             f"{image.shape[1]} channels of {width} x {height}"
@@ -126,10 +126,9 @@ def laplacian(image: Tensor) -> Tensor:
     Returns:
         (B, H - 2, W - 2) float32: the pixels at the edge have not four neighbours.
     """
-    red, green, blue = image.float().unbind(1)
-    luma = LEVELS * (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)
-    across = luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
-    return 4 * luma[:, 1:-1, 1:-1] - across - luma[:, :-2, 1:-1] - luma[:, 2:, 1:-1]
+    light = LEVELS * luma(image)[:, 0]
+    across = light[:, 1:-1, :-2] + light[:, 1:-1, 2:]
+    return 4 * light[:, 1:-1, 1:-1] - across - light[:, :-2, 1:-1] - light[:, 2:, 1:-1]
 
 
 def color_shift(sr: Tensor, lq: Tensor) -> Tensor:

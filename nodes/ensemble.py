@@ -1,4 +1,3 @@
-import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 from comfy_execution.graph_utils import is_link
@@ -7,7 +6,7 @@ from comfy_execution.utils import get_executing_context
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from ..coz.color import LUMA, ycbcr_align
+from ..coz.color import luma, ycbcr_align
 from ..coz.ensemble import self_ensemble
 from ..coz.resample import resize
 from .files import used_models
@@ -35,9 +34,7 @@ class LumaModel(WrappedModel):
         self.input_channels = self.output_channels = 3
 
     def __call__(self, image: Tensor) -> Tensor:
-        shares = torch.tensor(LUMA).to(image)
-        luma = (image * shares[:, None, None]).sum(1, keepdim=True)
-        sr = self.single(luma).expand(-1, 3, -1, -1)
+        sr = self.single(luma(image).to(image)).expand(-1, 3, -1, -1)
         return ycbcr_align(sr, resize(image, *sr.shape[-2:])).clamp(0, 1)
 
 

@@ -162,7 +162,7 @@ def test_the_ramp_gets_lighter_steadily():
 
 def test_cold_places_are_the_picture_in_dim_grey():
     picture = noise(1, 3, 8, 8)
-    grey = torch.einsum("bchw,c->bhw", picture, torch.tensor([0.2126, 0.7152, 0.0722]))[:, None]
+    grey = torch.einsum("bchw,c->bhw", picture, torch.tensor([0.299, 0.587, 0.114]))[:, None]
     cold = lay_over(picture, torch.zeros(1, 1, 8, 8))
     torch.testing.assert_close(cold, (DIM * grey).expand(1, 3, 8, 8))
     hot = lay_over(picture, torch.ones(1, 1, 8, 8))

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coz.color import luma
+
 BLOCK = 4
 TOLERATED = (2.5 / 255) ** 2
 """Squared difference between the input and the result reduced to it (40 dB) that costs little.
@@ -16,14 +18,12 @@ PLACE, LOCAL = 16, 4.5
 WINDOW = 32
 ROUNDING = WINDOW**2 * (3 / 8) ** 2 / 12
 """Power of 8-bit rounding at each frequency of a Hann window: less is nothing."""
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 NEIGHBOURS = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).view(1, 1, 3, 3)
 
 
 def laplacian(image: Tensor) -> Tensor:
     """Of the luma in grey levels, without the border."""
-    luma = (image * LUMA.to(image)).sum(1, keepdim=True) * 255
-    return F.conv2d(luma, NEIGHBOURS.to(image))
+    return F.conv2d(luma(image) * 255, NEIGHBOURS.to(image))
 
 
 def moments(laplacians: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,8 +81,7 @@ def repetition(image: Tensor) -> tuple[Tensor, Tensor]:
     That of the LR pixels, and the mean over all up to 8 pixels. Local, because a lattice is dark
     here and bright there and has no mean over a picture. Chance peaks of less than 1 do not count.
     """
-    luma = (image * LUMA.to(image)).sum(1, keepdim=True) * 255
-    windows = luma.unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
+    windows = (luma(image) * 255).unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
     windows = windows - windows.mean((-2, -1), keepdim=True)
     hann = torch.hann_window(WINDOW).to(image)
     spectra = torch.fft.fft2(windows * hann[:, None] * hann).abs().square() + ROUNDING
@@ -113,14 +112,14 @@ def high_pass(image: Tensor) -> Tensor:
 
     How strong the texture may be is `texture_loss`'s business: a sky is no gravel.
     """
-    luma = (image * LUMA.to(image)).sum(1, keepdim=True)
-    low = F.interpolate(F.avg_pool2d(luma, 16), scale_factor=16, mode="bilinear")
+    light = luma(image)
+    low = F.interpolate(F.avg_pool2d(light, 16), scale_factor=16, mode="bilinear")
     contrast = (moments(laplacian(image))[0] / 2).exp().view(-1, 1, 1, 1) / 255
-    return 2 * (luma - low) / contrast
+    return 2 * (light - low) / contrast
 
 
 def chroma(image: Tensor) -> Tensor:
-    return image - (image * LUMA.to(image)).sum(1, keepdim=True)
+    return image - luma(image)
 
 
 def chroma_loss(sr: Tensor, lq: Tensor) -> Tensor:
