@@ -1,7 +1,7 @@
 """What a vision-language model wrote, made fit for a text encoder."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from unicodedata import category
 
 MARKER = re.compile(r"<[|/]?\w+[|/]?>")
@@ -10,19 +10,38 @@ LIST_MARK = re.compile(r"^(?:[-*+•·–]|#{1,6}|\d{1,2}[.)])\s+")
 
 CLAUSE = re.compile(r"(.*?)([,;:.!?]+(?:\s+|$)|[，、。；：！？]\s*|$)")
 
-NOUN = r"(?:images?|pictures?|photos?|photographs?|views?|versions?|portions?|parts?|sections?)"
+NOUNS = ("image", "picture", "photo", "photograph", "view", "version", "portion", "part", "section")
+
+EXCLUDED_PHRASES = (
+    *(f"{place} {noun}" for place in ("first", "second", "1st", "2nd") for noun in NOUNS),
+    *("two images", "both images", "previous image"),
+    *("zoom-in", "zooms in", "zoomed-in", "zooming in"),
+)
+"""What tells of the two images instead of what they show: removed from an answer, and punished in
+training. The paper names "first image" and "second image" "and the like"; its full list is not public."""
+
+
+def match_phrases(phrases: Iterable[str]) -> str:
+    """Build a pattern for any of the phrases as whole words, also in the plural.
+
+    A space, a hyphen and several of them are alike. No phrase at all gives "".
+    """
+    space = r"[-\u2010\u2011\s]+"
+    parts = [re.split(space, phrase.strip()) for phrase in phrases]
+    written = "|".join(space.join(map(re.escape, words)) for words in parts if any(words))
+    return rf"(?<!\w)(?:{written})s?(?!\w)" if written else ""
+
+
 VERB = (
     r"(?:is|are|was|were|shows?|showing|depicts?|depicting|contains?|containing|features?|"
     r"featuring|displays?|displaying|focuses|focusing|appears? to (?:be|show)|seems? to (?:be|show))"
 )
 PHRASE = re.compile(
     r"(?:\b(?:in|of|from|within|on|by|as|for|with|to)\s+)?(?:\b(?:the|this|that|a|an|both)\s+)?"
-    rf"\b(?:(?:first|second|1st|2nd)\s+{NOUN}|zoom(?:s|ed|ing)?[-\u2010\u2011\s]?in(?:\s+{NOUN})?)\b"
-    r"(?:\s+(?:of|on|on to|into)\b)?",
+    rf"{match_phrases(EXCLUDED_PHRASES)}(?:\s+{match_phrases(NOUNS)})?(?:\s+(?:of|on|on to|into)\b)?",
     re.IGNORECASE,
 )
-"""What tells of the two images instead of what they show. The paper's phrase reward punishes
-"first image", "second image" and the like; its full list is not public."""
+"""One of the phrases, with the little words around it."""
 
 LEFT_OVER = re.compile(
     rf"^(?:(?:and|but|which|that|it|this|{VERB})\b\s*)+(?:of\b\s*|on\b\s*)?", re.IGNORECASE

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite, tanh
 
+from .answer import EXCLUDED_PHRASES, match_phrases
+
 WEIGHTS: Mapping[str, float] = {
     "critic": 1.0,
     "phrase_exclusion": 0.5,
@@ -20,21 +22,6 @@ WEIGHTS: Mapping[str, float] = {
 }
 """Of the sum. The first three: paper, Eq. 10. The others are ours: as strong as the critic where an
 answer is of no use, half of it for words that people marked."""
-
-EXCLUDED_PHRASES = (
-    "first image",
-    "second image",
-    "first picture",
-    "second picture",
-    "two images",
-    "both images",
-    "previous image",
-    "zoom-in",
-    "zoomed-in",
-    "zoomed in",
-)
-"""What tells of the two images instead of what they show. The paper names the first two "and the
-like"; its full list is not public."""
 
 NGRAM = 3
 """Words. Source: ms-swift v3.4.0, swift/plugin/orm.py, RepetitionPenalty, whose defaults the
@@ -81,10 +68,9 @@ def critic_score(answer: str) -> float | None:
 
 
 def phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> float:
-    """1.0 if no phrase is in the text as whole words, else 0.0.
+    """1.0 if no phrase is in the text (``match_phrases``, in any case), else 0.0.
 
-    Upper and lower case are alike, so are a space, a hyphen and several of them. Source: paper,
-    phrase-exclusion reward.
+    Source: paper, phrase-exclusion reward.
     """
     pattern = _any_of(tuple(phrases))
     return 0.0 if pattern and pattern.search(text) else 1.0
@@ -161,9 +147,8 @@ def image_feedback(
 
 @lru_cache(maxsize=16)
 def _any_of(phrases: tuple[str, ...]) -> re.Pattern[str] | None:
-    parts = [re.split(r"[-\u2010\u2011\s]+", phrase.strip()) for phrase in phrases]
-    written = [r"[-\u2010\u2011\s]+".join(map(re.escape, words)) for words in parts if any(words)]
-    return re.compile(rf"(?<!\w)(?:{'|'.join(written)})(?!\w)", re.IGNORECASE) if written else None
+    pattern = match_phrases(phrases)
+    return re.compile(pattern, re.IGNORECASE) if pattern else None
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from coz.rewards import EXCLUDED_PHRASES, FEEDBACK_SPREAD, LEAST_WORDS, NGRAM, WEIGHTS
+from coz.answer import EXCLUDED_PHRASES
+from coz.rewards import FEEDBACK_SPREAD, LEAST_WORDS, NGRAM, WEIGHTS
 
 CRITIC_INSTRUCTION = (
     "You see two images; the second is a zoom-in of the first. Somebody described the second image in "
