@@ -1,6 +1,6 @@
 import pytest
 
-from coz.answer import clean_answer
+from coz.answer import EXCLUDED_PHRASES, clean_answer
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,8 @@ def test_clean_answer(answer, expected):
         ("The second image, a zoomed-in view of the first image, shows a cat", "a cat"),
         ("The fur in the second image is soft", "The fur is soft"),
         ("Zoom‑in: moss, ZOOM IN", "moss"),
-        ("second image", ""),
+        ("Both images show moss", "moss"),
+        *((phrase, "") for phrase in EXCLUDED_PHRASES),
     ],
 )
 def test_phrases_about_the_two_images_are_removed(answer, expected):

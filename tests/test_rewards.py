@@ -3,6 +3,7 @@ import time
 import pytest
 
 from coz import rewards
+from coz.answer import EXCLUDED_PHRASES
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,8 @@ def test_critic_answers(answer, score):
         ("a zoom instrument", 1.0),
         ("second imagery", 1.0),
         ("twenty-second image", 0.0),
+        ("the 1st photographs", 0.0),
+        *((phrase, 0.0) for phrase in EXCLUDED_PHRASES),
     ],
 )
 def test_phrases_are_excluded(text, reward):
