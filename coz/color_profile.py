@@ -12,7 +12,7 @@ from .prompt import one_line
 MAX_SRGB_DIFFERENCE = 3
 """Levels of 255. Other makers' sRGB profiles differ from Pillow's by one or two; Display P3 by 100."""
 
-MAX_NAME = 80
+MAX_PROFILE_NAME = 80
 """Characters that are kept of a profile's name."""
 
 PATCH_LEVELS = (0, 32, 64, 128, 192, 255)
@@ -35,7 +35,7 @@ def foreign_profile(picture: Image.Image) -> str:
         return ""  # of another kind of picture than it is in
     if np.abs(converted - plain).max() <= MAX_SRGB_DIFFERENCE:
         return ""
-    return one_line(ImageCms.getProfileDescription(profile))[:MAX_NAME] or "without a name"
+    return one_line(ImageCms.getProfileDescription(profile))[:MAX_PROFILE_NAME] or "without a name"
 
 
 def to_srgb(picture: Image.Image) -> Image.Image:

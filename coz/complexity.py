@@ -11,7 +11,7 @@ from .color import luma
 CELL = 16
 """Side of a cell in pixels: small beside a tile, with enough pixels for a histogram."""
 
-LEVELS = 32
+HISTOGRAM_LEVELS = 32
 """Of the histogram. A finer one measures noise: a cell holds no more than 256 pixels."""
 
 CALM = (0.01, 0.003, 1.0)
@@ -65,9 +65,11 @@ def _rate(light: Tensor, column: Tensor, columns: int) -> Tensor:
     mean, square, gradient = sums.new_zeros(3, columns).index_add_(1, column, sums) / pixels
     deviation = (square - mean.square()).clamp_(min=0).sqrt()
 
-    level = (light * LEVELS).long().clamp_(0, LEVELS - 1)
-    counts = (level + column * LEVELS).flatten().bincount(minlength=columns * LEVELS)
-    share = counts.view(columns, LEVELS) / pixels[:, None]
+    level = (light * HISTOGRAM_LEVELS).long().clamp_(0, HISTOGRAM_LEVELS - 1)
+    counts = (
+        (level + column * HISTOGRAM_LEVELS).flatten().bincount(minlength=columns * HISTOGRAM_LEVELS)
+    )
+    share = counts.view(columns, HISTOGRAM_LEVELS) / pixels[:, None]
     entropy = -torch.xlogy(share, share).sum(1) / log(2)
 
     measures = torch.stack((deviation, gradient, entropy), dim=1)

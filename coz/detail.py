@@ -17,7 +17,7 @@ CELLS = 128
 LEAST_CELL = 4
 """Pixels of a place's side."""
 
-VISIBLE = 4 / 255
+VISIBLE_DEVIATION = 4 / 255
 """Standard deviation of an unsharp structure that is hard to see, and counts for little."""
 
 FLAT = 1e-10
@@ -111,7 +111,7 @@ def invented_map(sr: Tensor, reference: Tensor) -> Tensor:
 
     Around each place (a blur of about 1/40 of the picture), the root of a share of variance: that
     of ``sr`` less ``reference``, over it and that of ``reference`` together. Where the first is
-    hardly visible (``VISIBLE``) the share goes to 0.
+    hardly visible (``VISIBLE_DEVIATION``) the share goes to 0.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
@@ -127,7 +127,7 @@ def invented_map(sr: Tensor, reference: Tensor) -> Tensor:
     reference = reference.float()
     new, known = _variance(sr.float() - reference), _variance(reference)
     height, width = sr.shape[-2:]
-    return resized((new / (new + known + VISIBLE**2)).sqrt(), height, width).clamp(0, 1)
+    return resized((new / (new + known + VISIBLE_DEVIATION**2)).sqrt(), height, width).clamp(0, 1)
 
 
 def disagreement(results: Sequence[Tensor]) -> Tensor:

@@ -7,12 +7,14 @@ of a row covers [k, k + 1), so a fraction c of a frame W pixels wide is the poin
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import ceil, floor
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 FrameMode = Literal["native pixels", "whole picture square", "whole picture"]
 
-SIDE_TOLERANCE = 1e-6
-"""Added before a side is floored: 805 / 1.61 is 499.999... in floats and 500 in truth."""
+FRAME_MODES: list[FrameMode] = list(get_args(FrameMode))
+
+EDGE_TOLERANCE = 1e-6
+"""Pixels by which rounding may move an edge: 805 / 1.61 is 499.999... in floats and 500 in truth."""
 
 
 class Window(NamedTuple):
@@ -330,8 +332,8 @@ def _span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:
         raise ValueError(f"the image must hold at least one pixel, got a side of {side}")
     if not 0 <= center <= 1:
         raise ValueError(f"{name} must be a fraction of the image, 0 to 1, got {center}")
-    length = max(1, floor(side / scale + SIDE_TOLERANCE))
+    length = max(1, floor(side / scale + EDGE_TOLERANCE))
     # The nearest place, and the left of two: upstream's floor for a centred window, and a window
     # of one pixel still holds its target.
-    start = ceil(center * side - length / 2 - 0.5 - SIDE_TOLERANCE)
+    start = ceil(center * side - length / 2 - 0.5 - EDGE_TOLERANCE)
     return min(max(start, 0), side - length), length

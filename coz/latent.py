@@ -1,12 +1,14 @@
 """One-step prediction on a diffusion model: its latent conventions, and sizes it can take."""
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 LatentShift = Literal["reference", "symmetric", "none"]
+
+LATENT_SHIFTS: list[LatentShift] = list(get_args(LatentShift))
 
 MULTIPLE_OF = 16
 """Pixels a side: the VAE reduces by 8, the transformer patches by 2."""

@@ -23,8 +23,8 @@ SIGMA = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
 
-LEVELS = 255
-"""Of eight bits: sharpness and colours are told in these."""
+MAX_LEVEL = 255
+"""The highest of eight bits: sharpness and colours are given in these levels."""
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -126,7 +126,7 @@ def laplacian(image: Tensor) -> Tensor:
     Returns:
         (B, H - 2, W - 2) float32: the pixels at the edge have not four neighbours.
     """
-    light = LEVELS * luma(image)[:, 0]
+    light = MAX_LEVEL * luma(image)[:, 0]
     across = light[:, 1:-1, :-2] + light[:, 1:-1, 2:]
     return 4 * light[:, 1:-1, 1:-1] - across - light[:, :-2, 1:-1] - light[:, 2:, 1:-1]
 
@@ -142,7 +142,7 @@ def color_shift(sr: Tensor, lq: Tensor) -> Tensor:
         (C,) float32.
     """
     after, before = (x.mean((0, 2, 3), dtype=torch.float32) for x in (sr, lq))
-    return (after - before) * LEVELS
+    return (after - before) * MAX_LEVEL
 
 
 def color_drift(sr: Tensor, lq: Tensor) -> float:

@@ -42,7 +42,7 @@ NUMBERS = ["r", "lora_alpha", "rank_pattern", "alpha_pattern"]
 SLOW_PATTERN = re.compile(r"\)[*+{]|([*+?{)].*){5}", re.DOTALL)
 """What could keep Python, and with it all of ComfyUI, busy for hours with one name."""
 
-MAX_NAME = 128
+MAX_LAYER_NAME = 128
 """Characters of a layer's name; real ones have half of that. A pattern may have twice as many."""
 
 
@@ -61,7 +61,7 @@ class Scaling(NamedTuple):
         Raises:
             ValueError: If the layer's rank is not what the config says.
         """
-        if len(layer) > MAX_NAME:
+        if len(layer) > MAX_LAYER_NAME:
             raise ValueError(f"expected the names of layers, but found {few([layer])}")
         expected = next((r for p, r in self.rank_pattern.items() if p.match(layer)), self.rank)
         if rank != expected:
@@ -170,6 +170,6 @@ def _scaling(config: Mapping[str, Any]) -> Scaling:
 
 def _by_layer(patterns: dict[str, Any] | None) -> dict[re.Pattern[str], float]:
     """Source: peft utils/other.py, get_pattern_key: a pattern names the end of a layer's name."""
-    if any(len(p) > 2 * MAX_NAME or SLOW_PATTERN.search(p) for p in patterns or {}):
+    if any(len(p) > 2 * MAX_LAYER_NAME or SLOW_PATTERN.search(p) for p in patterns or {}):
         raise ValueError("matching would take too long")
     return {re.compile(rf"(.*\.)?({p})$"): float(v) for p, v in (patterns or {}).items()}

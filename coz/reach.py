@@ -13,7 +13,7 @@ MIN_REACH, MAX_REACH = 8, 64
 REACH_STEP = 8
 """Source pixels to a multiple of which a reach is rounded up."""
 
-VISIBLE = 0.25 / 255
+VISIBLE_CHANGE = 0.25 / 255
 """Change of a value, in parts of white: a quarter of a level of 8 bits."""
 
 STRIP_HEIGHT, STRIP_WIDTH = 32, 160
@@ -71,5 +71,5 @@ def measure_reach(upscale: Callable[[Tensor], Tensor]) -> Reach:
 def _visible_columns(whole: Tensor, cut: Tensor) -> int:
     """Source pixels from the left edge of ``cut`` to the last one that is not as in ``whole``."""
     difference = (whole[..., -cut.shape[-1] :] - cut).abs().amax((0, 1, 2))
-    seen = torch.nonzero(~(difference <= VISIBLE))
+    seen = torch.nonzero(~(difference <= VISIBLE_CHANGE))
     return ceil((int(seen[-1]) + 1) * STRIP_WIDTH / whole.shape[-1]) if len(seen) else 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .chain import ZoomChain
 from .consistency import AGREEMENT_WORDS, MOST_DECIBELS, agreement, describe_agreement
-from .geometry import Window
+from .geometry import EDGE_TOLERANCE, Window
 from .metrics import SIDE, color_drift, psnr, sharpness, ssim
 from .real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
@@ -36,9 +36,6 @@ moved by 2.3 in lightness (CIELAB), the least that most people notice side by si
 
 BLURRED_SHARPNESS_SHARE = 1 / 50
 """A frame is called blurred if its sharpness is below this share of the first frame's."""
-
-SNAP = 1e-6
-"""Pixels by which rounding may move a window's edge."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,8 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
     x, y, across, down = chain.window_in(layer, 0)
     if across >= width and down >= height:
         return psnr(_view(source, Window(x, y, across, down), height, width), frame)
-    left, top = ceil(x - SNAP), ceil(y - SNAP)
-    right, bottom = floor(x + across + SNAP), floor(y + down + SNAP)
+    left, top = ceil(x - EDGE_TOLERANCE), ceil(y - EDGE_TOLERANCE)
+    right, bottom = floor(x + across + EDGE_TOLERANCE), floor(y + down + EDGE_TOLERANCE)
     fx, fy = width / across, height / down
     box = Window((left - x) * fx, (top - y) * fy, (right - left) * fx, (bottom - top) * fy)
     small = _view(frame, box, bottom - top, right - left)
@@ -128,9 +125,9 @@ def true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | No
     source_height, source_width = chain.frames[0].shape[-2:]
     full_height, full_width = ground_truth.shape[-2:]
     # A source that is a rounded fraction of the ground truth may want a part of a pixel more.
-    if across * (full_width + 1) < width * source_width - SNAP:
+    if across * (full_width + 1) < width * source_width - EDGE_TOLERANCE:
         return None
-    if down * (full_height + 1) < height * source_height - SNAP:
+    if down * (full_height + 1) < height * source_height - EDGE_TOLERANCE:
         return None
     fx, fy = full_width / source_width, full_height / source_height
     return _view(ground_truth, Window(x * fx, y * fy, across * fx, down * fy), height, width)
@@ -273,7 +270,7 @@ def _check(chain: ZoomChain, ground_truth: Tensor) -> None:
     """A source is the ground truth made smaller by one factor, its sides rounded either way."""
     sides = list(zip(ground_truth.shape[-2:], chain.frames[0].shape[-2:], strict=True))
     least = max(1.0, *(full / (side + 1) for full, side in sides))
-    most = min(full / max(side - 1, SNAP) for full, side in sides)
+    most = min(full / max(side - 1, EDGE_TOLERANCE) for full, side in sides)
     if least >= most or any(full < side for full, side in sides):
         (full_height, height), (full_width, width) = sides
         raise ValueError(

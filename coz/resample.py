@@ -5,23 +5,22 @@ which the reference uses, rounds and clips between the two passes.
 """
 
 from math import ceil, floor, pi
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .geometry import FirstFrame, Window
+from .geometry import EDGE_TOLERANCE, FirstFrame, Window
 
 Resampling = Literal["bicubic", "lanczos", "nearest"]
+
+RESAMPLINGS: list[Resampling] = list(get_args(Resampling))
 
 BICUBIC_A = -0.5
 """Pillow src/libImaging/Resample.c, bicubic_filter (torch's own default is -0.75)."""
 
 SUPPORT = {"bicubic": 2.0, "lanczos": 3.0}
 """Filter radius in output pixels; Pillow src/libImaging/Resample.c, BICUBIC and LANCZOS."""
-
-BOX_TOLERANCE = 1e-6
-"""Pixels by which rounding may push a box over the image's edge."""
 
 
 def require_same_shape(first: Tensor, second: Tensor, names: str) -> None:
@@ -128,7 +127,7 @@ def resize(
 
 
 def _fits(start: float, length: float, side: int) -> bool:
-    return start >= -BOX_TOLERANCE and length > 0 and start + length <= side + BOX_TOLERANCE
+    return start >= -EDGE_TOLERANCE and length > 0 and start + length <= side + EDGE_TOLERANCE
 
 
 def _along_height(

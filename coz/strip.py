@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from decimal import ROUND_HALF_UP, Context
 from math import ceil, log, sqrt
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from .real_pixels import (
 from .resample import crop, resize
 
 Layout = Literal["row", "grid", "steps"]
+
+LAYOUTS: list[Layout] = list(get_args(Layout))
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 SMALLEST = 256

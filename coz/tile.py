@@ -7,6 +7,7 @@ from math import ceil, floor
 from torch import Tensor
 
 from .geometry import (
+    EDGE_TOLERANCE,
     Target,
     TileLayout,
     Window,
@@ -15,7 +16,7 @@ from .geometry import (
     split_side,
     tile_layout,
 )
-from .resample import BOX_TOLERANCE, crop, crop_mirrored, resize
+from .resample import crop, crop_mirrored, resize
 
 MOST_DENOMINATOR = 25
 """Of a factor for which tiles can begin on pixels of the picture: 2.56 is 64 / 25, 1.61 is none."""
@@ -117,7 +118,7 @@ def resize_mirrored(image: Tensor, height: int, width: int, box: Window) -> Tens
     x, y, w, h = box
     in_height, in_width = image.shape[-2:]
     beyond = max(x + w - in_width, y + h - in_height, -x, -y)
-    if beyond > BOX_TOLERANCE:
+    if beyond > EDGE_TOLERANCE:
         left, top = floor(x) - RESIZE_SUPPORT, floor(y) - RESIZE_SUPPORT
         right, bottom = ceil(x + w) + RESIZE_SUPPORT, ceil(y + h) + RESIZE_SUPPORT
         image = crop_mirrored(image, Window(left, top, right - left, bottom - top))

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, exp, floor, inf, log
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .chain import ZoomChain
-from .geometry import Window
+from .geometry import EDGE_TOLERANCE, Window
 from .resample import resize
 
 Easing = Literal["none", "smooth"]
+
+EASINGS: list[Easing] = list(get_args(Easing))
+
 Value = TypeVar("Value", float, Tensor)
 
 FADE = 1 / 3
@@ -21,17 +24,17 @@ FADE = 1 / 3
 FEATHER = 0.15
 """Most that a layer's soft edge takes of its side."""
 
-GAP = 3
+REDUCING_GAP = 3
 """Source pixels to one of a film, along a side, that halving the source first leaves at least.
 
 Pillow Image.resize, reducing_gap: from 3 on it can hardly be told from the full computation.
 """
 
-MARGIN = 3
+MARGIN_PIXELS = 3
 """Pixels around a region that weigh in when it is enlarged; more of them when it is shrunk."""
 
-SNAP = 1e-6
-"""Pixels by which rounding may part a view from a layer's edge."""
+SAME_SCALE = 1e-6
+"""Part by which the factor between two scales may differ from 1, and they are one."""
 
 
 def zoom_times(seconds: float, hold: float, fps: float, easing: Easing = "none") -> list[float]:
@@ -87,7 +90,7 @@ class _Axis:
         length = start[1] * self.enlarged[-1]
         self.shrink = max(0.0, log(length / end[1]))
         # The fixed point: its place on the screen, then in every layer.
-        self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SNAP else 0.0
+        self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SAME_SCALE else 0.0
         self.points = [end[0] + self.anchor * end[1]]
         for side, (x, length) in zip(reversed(sides[1:]), reversed(windows), strict=True):
             self.points.insert(0, x + self.points[0] * length / side)
@@ -171,9 +174,9 @@ class Zoom:
     def _covers(self, layer: int, view: Window) -> bool:
         height, width = self.chain.frames[layer].shape[-2:]
         return (
-            min(view.x, view.y) > -SNAP
-            and view.x + view.width < width + SNAP
-            and view.y + view.height < height + SNAP
+            min(view.x, view.y) > -EDGE_TOLERANCE
+            and view.x + view.width < width + EDGE_TOLERANCE
+            and view.y + view.height < height + EDGE_TOLERANCE
         )
 
     def weight(self, layer: int, view: Window) -> float:
@@ -192,7 +195,7 @@ class Zoom:
             # From the start of the zoom on, whatever part of the source it shows.
             factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
         beyond = view.width * view.height / (self.end.width * self.end.height)
-        if factor < 1 + SNAP:
+        if factor < 1 + SAME_SCALE:
             return 1.0
         return smooth(min(max((1 - log(beyond) / log(factor)) / FADE, 0.0), 1.0))
 
@@ -214,7 +217,7 @@ class Zoom:
         image = self.chain.frames[layer]
         if layer == 0:
             level = 0
-            while 2 ** (level + 1) * GAP <= min(view.width / width, view.height / height):
+            while 2 ** (level + 1) * REDUCING_GAP <= min(view.width / width, view.height / height):
                 level += 1
             while len(self.halves) <= level:
                 self.halves.append(F.avg_pool2d(self.halves[-1], 2, ceil_mode=True))
@@ -261,9 +264,11 @@ class _Region:
     def __init__(self, start: float, length: float, side: int, size: int):
         """Of a span (start, length) of ``side`` pixels that becomes ``size`` of them."""
         end = start + length
-        start = 0.0 if abs(start) < SNAP else start
-        end = float(side) if abs(side - end) < SNAP else end
-        margin = ceil(MARGIN * max(1.0, (end - start) / size)) if (start, end) != (0, side) else 0
+        start = 0.0 if abs(start) < EDGE_TOLERANCE else start
+        end = float(side) if abs(side - end) < EDGE_TOLERANCE else end
+        margin = (
+            ceil(MARGIN_PIXELS * max(1.0, (end - start) / size)) if (start, end) != (0, side) else 0
+        )
         # A pixel of the view that lies in a layer in part needs a little more than there is.
         self.beyond = max(0, ceil(-start)), max(0, ceil(end - side))
         first, last = max(floor(start) - margin, 0), min(ceil(end) + margin, side)
@@ -279,8 +284,8 @@ class _Place:
         """Of a layer of ``side`` pixels, in a view (start, length) of it ``size`` pixels large."""
         unit = size / length
         left, right = -start * unit, (side - start) * unit
-        self.first = max(floor(left + SNAP), 0)
-        self.last = min(ceil(right - SNAP), size)
+        self.first = max(floor(left + EDGE_TOLERANCE), 0)
+        self.last = min(ceil(right - EDGE_TOLERANCE), size)
         # An edge is as soft as it is far from the view's edge, so nothing jumps when it gets there.
         most = FEATHER * (right - left)
         pixel = torch.arange(self.first, self.last, dtype=torch.float64)

@@ -7,13 +7,18 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..coz.latent import MULTIPLE_OF, one_step_noise, pad_to_multiple, to_model, to_vae
+from ..coz.latent import (
+    LATENT_SHIFTS,
+    MULTIPLE_OF,
+    one_step_noise,
+    pad_to_multiple,
+    to_model,
+    to_vae,
+)
 from .host import SEARCH_ALIASES, closing, require_finite, to_bchw, to_image, to_rgb
 
 LATENT_SHIFT = "coz_latent_shift"
 """Attached to a MODEL by CoZ Load SR LoRA: what its LoRA was made for."""
-
-LATENT_SHIFTS = ["auto", "reference", "symmetric", "none"]
 
 MOST_SEED = 2**64 - 1
 
@@ -23,7 +28,7 @@ FP32_VAE = "It overflows in half precision: start ComfyUI with --fp32-vae"
 def latent_shift_input() -> io.Input:
     return io.Combo.Input(
         "latent_shift",
-        options=LATENT_SHIFTS,
+        options=["auto", *LATENT_SHIFTS],
         default="auto",
         advanced=True,
         tooltip="Where the shift of the latent scale is applied: reference = on decode only, as Chain-of-Zoom does it; "

@@ -6,7 +6,7 @@ import folder_paths
 from comfy_execution.graph_utils import is_link
 from PIL import Image
 
-from ..coz.color_profile import MAX_NAME, foreign_profile
+from ..coz.color_profile import MAX_PROFILE_NAME, foreign_profile
 from ..coz.prompt import one_line
 
 PICTURE_LOADERS = {"LoadImage", "LoadImageOutput"}
@@ -61,6 +61,6 @@ def profile_note(name: str) -> str:
     if not name:
         return ""
     return (
-        f"the picture has the colour profile {one_line(name)[:MAX_NAME]}, which ComfyUI does not apply: colours are read as "
+        f"the picture has the colour profile {one_line(name)[:MAX_PROFILE_NAME]}, which ComfyUI does not apply: colours are read as "
         "sRGB. Convert it to sRGB first"
     )

@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..coz.strip import strip
+from ..coz.strip import LAYOUTS, strip
 from .collect import Chain
 from .host import SEARCH_ALIASES, to_image
 
@@ -18,7 +18,7 @@ class CoZZoomStrip(io.ComfyNode):
                 Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
                 io.Combo.Input(
                     "layout",
-                    options=["row", "grid", "steps"],
+                    options=LAYOUTS,
                     default="row",
                     tooltip="row: the scales side by side. grid: the same in a sheet that is nearly square. steps: a row "
                     "for each step, with the frame before it, its window enlarged with bicubic, and the result.",

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ..coz.geometry import Window
-from ..coz.resample import resize
+from ..coz.resample import SUPPORT, resize
 from .ensemble import take_colour
 from .host import SEARCH_ALIASES, closing, to_bchw, to_image
 from .surroundings import Upscaler, enlarge, reach_of
@@ -15,7 +15,7 @@ MAX_MARGIN = 16
 def resampling_input() -> io.Input:
     return io.Combo.Input(
         "resampling",
-        options=["bicubic", "lanczos"],
+        options=[*SUPPORT],
         default="bicubic",
         advanced=True,
         tooltip="Used where the model's own factor is not the one asked for: its result is resized.",

@@ -13,7 +13,7 @@ from comfy_api.latest import InputImpl, io
 from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 
-from ..coz.view import Zoom, zoom_times
+from ..coz.view import EASINGS, Zoom, zoom_times
 from .collect import Chain
 from .host import SEARCH_ALIASES
 
@@ -125,7 +125,7 @@ class CoZZoomVideo(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "easing",
-                    options=["none", "smooth"],
+                    options=EASINGS,
                     default="none",
                     tooltip="none: the same speed all the way. smooth: starts and stops gently.",
                 ),

@@ -1,13 +1,18 @@
 from comfy_api.latest import io
 
-from ..coz.geometry import FirstFrame, Target, carry_target, first_frame, zoom_window
-from ..coz.resample import crop, cut_first_frame, resize
+from ..coz.geometry import (
+    FRAME_MODES,
+    FirstFrame,
+    Target,
+    carry_target,
+    first_frame,
+    zoom_window,
+)
+from ..coz.resample import RESAMPLINGS, crop, cut_first_frame, resize
 from .host import SEARCH_ALIASES, picked_on, target_of, to_bchw, to_bounding_box, to_image
 
 MAX_FRAME_SIDE = 16_384
 """Pixels: four times the largest size. H.264 takes no more along a side either."""
-
-FRAMES = ["native pixels", "whole picture square", "whole picture"]
 
 
 def center_inputs() -> list[io.Input]:
@@ -45,7 +50,7 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
     return [
         io.Combo.Input(
             "frame",
-            options=FRAMES,
+            options=FRAME_MODES,
             default="native pixels",
             tooltip="What the first frame shows. native pixels: a window around the target at the picture's own "
             "resolution, so nothing is lost and 1x is the camera's pixel. whole picture square: resized and cropped "
@@ -145,7 +150,7 @@ class CoZCropCenterZoom(io.ComfyNode):
                 *center_inputs(),
                 io.Combo.Input(
                     "resampling",
-                    options=["bicubic", "lanczos", "nearest"],
+                    options=RESAMPLINGS,
                     default="bicubic",
                     advanced=True,
                     tooltip="How the window is enlarged. bicubic is the paper's (Pillow's, on floats).",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from coz.color_profile import MAX_NAME, foreign_profile, to_srgb
+from coz.color_profile import MAX_PROFILE_NAME, foreign_profile, to_srgb
 from tools.grpo_photo import read_photo
 from tools.picture import open_picture
 
@@ -65,7 +65,9 @@ def test_a_profile_is_applied(read):
         pytest.param(picture("L", P3), "Display P3 like", id="grey of another gamma"),
         pytest.param(picture("RGB", SRGB), "", id="sRGB by another name"),
         pytest.param(picture("L", grey_profile(1.0)), "Some grey", id="grey"),
-        pytest.param(picture("L", grey_profile(1.0, b"x" * 200)), "x" * MAX_NAME, id="a long name"),
+        pytest.param(
+            picture("L", grey_profile(1.0, b"x" * 200)), "x" * MAX_PROFILE_NAME, id="a long name"
+        ),
         pytest.param(picture("RGB", grey_profile(1.0)), "", id="of another kind of picture"),
         pytest.param(picture("CMYK", P3, (1, 2, 3, 4)), "", id="CMYK with a profile of RGB"),
         pytest.param(picture("RGB", P3[:200]), "", id="cut short"),

@@ -40,7 +40,7 @@ def test_window_lies_inside_the_frame_and_holds_the_target(side, scale):
         window = zoom_window(side, side, scale, Target(center, center))
         assert window.x >= 0
         assert window.x + window.width <= side
-        # 1e-6: SIDE_TOLERANCE, by which a side is rounded up.
+        # 1e-6: EDGE_TOLERANCE, by which a side is rounded up.
         assert window.x <= center * side + 1e-6
         assert center * side <= window.x + window.width + 1e-6
 

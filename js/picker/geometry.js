@@ -7,7 +7,7 @@ import { factorsText } from "../factors.js"
 /** @typedef {"native pixels" | "whole picture square" | "whole picture"} FrameMode */
 /** @typedef {{height: number, width: number, window: Window, target: Target}} FirstFrame */
 
-const SIDE_TOLERANCE = 1e-6
+const EDGE_TOLERANCE = 1e-6
 
 /**
  * @param {number} side
@@ -15,8 +15,8 @@ const SIDE_TOLERANCE = 1e-6
  * @param {number} center
  */
 function span(side, scale, center) {
-  const length = Math.max(1, Math.floor(side / scale + SIDE_TOLERANCE))
-  const start = Math.ceil(center * side - length / 2 - 0.5 - SIDE_TOLERANCE)
+  const length = Math.max(1, Math.floor(side / scale + EDGE_TOLERANCE))
+  const start = Math.ceil(center * side - length / 2 - 0.5 - EDGE_TOLERANCE)
   return { start: Math.min(Math.max(start, 0), side - length), length }
 }
 
