@@ -10,17 +10,16 @@ import time
 
 import torch
 
+from coz.conversation import QWEN_IMAGE, REPETITION_PENALTY
 from tools.host import host_path
 from tools.in_process import load_pack
 from tools.random_qwen import IMAGE_PAD, qwen25vl
 
 SIDE = 252
 TOKENS = 32
-PENALTY = 1.05
 RUNS = 5
 BAR = 1.0
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
-PROMPT = f"<|im_start|>user\n{PICTURE * 2}What is in it?<|im_end|>\n<|im_start|>assistant\n"
+PROMPT = f"<|im_start|>user\n{QWEN_IMAGE * 2}What is in it?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def load_host() -> None:
@@ -83,12 +82,17 @@ def main() -> None:
 
     def ours() -> list[int]:
         return clip.generate(
-            tokens, max_length=TOKENS, top_k=1, top_p=1.0, repetition_penalty=PENALTY, seed=0
+            tokens,
+            max_length=TOKENS,
+            top_k=1,
+            top_p=1.0,
+            repetition_penalty=REPETITION_PENALTY,
+            seed=0,
         )
 
     def theirs() -> list[int]:
         ids = network.generate(
-            **inputs, max_new_tokens=TOKENS, do_sample=False, repetition_penalty=PENALTY
+            **inputs, max_new_tokens=TOKENS, do_sample=False, repetition_penalty=REPETITION_PENALTY
         )
         return ids[0, prompt:].tolist()
 

@@ -20,15 +20,13 @@ from comfy.text_encoders import llama, qwen_vl
 from comfy.text_encoders.omnigen2 import Qwen25_3BTokenizer
 from torch import Tensor
 
+from ..coz.conversation import QWEN_CHAT, QWEN_IMAGE
 from .qwen_weights import check_weights, read, sizes
 
 NAME = "qwen25vl"
 
 PAD = 151643
 IMAGE_PAD = 151655
-IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
-SYSTEM_TURN = "<|im_start|>system\n{}<|im_end|>\n"
-USER_TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 SYSTEM_PROMPT = "You are a helpful assistant."
 """Qwen2.5-VL-3B-Instruct chat_template.json, for one message of a user."""
 
@@ -203,8 +201,8 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
             if llama_template:
                 text = llama_template.replace("{}", text, 1)
             else:
-                system = SYSTEM_TURN.replace("{}", system_prompt or SYSTEM_PROMPT)
-                text = system + USER_TURN.replace("{}", IMAGE * len(images) + text)
+                system, shown = system_prompt or SYSTEM_PROMPT, QWEN_IMAGE * len(images)
+                text = QWEN_CHAT.format(instruction=system, images=shown + text)
         # The host's own method would read brackets, backslashes and embedding names.
         ids = getattr(self, NAME).tokenizer(text)["input_ids"] or [PAD]
         pictures = iter(images)

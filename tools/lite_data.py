@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from skimage import data as samples
 from torch import Tensor
 
-SCALE = 4
+from .lite_net import SCALE
+
 HELD_OUT = ("astronaut", "rocket", "text", "moon")
 
 # Photographs of the scikit-image wheel whose docstring states CC0 or public domain. The second

@@ -5,6 +5,8 @@ import struct
 import zlib
 from functools import cache
 
+from coz.png import SIGNATURE
+
 LAYER = "lora_unet_a.lora_up.weight"
 
 
@@ -72,9 +74,6 @@ def lying_safetensors() -> dict[str, bytes]:
         "half a value": one([2], 0, 8, "F64"),
         "four bits": one([3], 0, 2, "F4"),
     }
-
-
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def chunk(kind: bytes, content: bytes, crc: int | None = None) -> bytes:
