@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from coz import Target, Window, plan_zoom, wavelet_align
+from coz.pillow import from_pillow
 from coz.resample import crop_mirrored
 from coz.zoom import View, zoom
 from tools.client import run_prompt
 from tools.host import ROOT
-from tools.picture import to_frame
 from tools.server import serve
 from tools.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
@@ -54,7 +54,7 @@ def bare(model: spandrel.ImageModelDescriptor, image: torch.Tensor, center: floa
 
 def main() -> None:
     model = spandrel.ModelLoader("cpu").load_from_file(ROOT / "models" / MODEL).eval()
-    frame = to_frame(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
+    frame = from_pillow(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
     host, alone = [], []
     # Both on the CPU, also where there is a GPU.
     with serve(arguments=["--cpu"]) as url, torch.inference_mode():

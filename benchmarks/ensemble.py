@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from coz import self_ensemble
+from coz.pillow import from_pillow, to_pillow
 from tools.lite_data import crop_to_multiple, reduced
 from tools.lite_eval import BORDER, Upscale, load, psnr_inside
-from tools.picture import to_frame, to_picture
 
 ROOT = Path(__file__).parent.parent
 FAITHFUL = "coz_lite_x4"
@@ -25,10 +25,10 @@ def ensembled(upscale: Upscale) -> Upscale:
 
 def enlarged(upscale: Upscale, picture: Image.Image) -> tuple[float, float]:
     """(PSNR in dB, seconds)."""
-    lq = to_frame(reduced(picture))
+    lq = from_pillow(reduced(picture))
     start = time.perf_counter()
     sr = upscale(lq)
-    return psnr_inside(to_picture(sr), picture, BORDER), time.perf_counter() - start
+    return psnr_inside(to_pillow(sr), picture, BORDER), time.perf_counter() - start
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from coz.pillow import from_pillow
 from coz.png import encode_png
 from tools.eval_metrics import METRICS
 from tools.eval_report import write_report
 from tools.eval_store import frame_path
-from tools.picture import to_frame
 from tools.random_scores import ARMS, FACTORS, random_picture, random_result, write_store
 
 PICTURES, SIDE = 100, 512
@@ -37,7 +37,7 @@ def fill(out: Path) -> None:
     ]
     write_store(out, results, side=SIDE)
     for i in range(DISTINCT):
-        frame = to_frame(random_picture(chance, SIDE))
+        frame = from_pillow(random_picture(chance, SIDE))
         (out / f"{i}.png").write_bytes(encode_png(frame))
     for result in results:
         for k in range(1, len(FACTORS) + 1):

@@ -15,10 +15,10 @@ import psutil
 import torch
 from PIL import Image
 
+from coz.pillow import from_pillow
 from coz.tile import plan_tiles
 from tools.host import ROOT
 from tools.in_process import load_pack
-from tools.picture import to_frame
 
 from .memory import peak
 
@@ -50,7 +50,7 @@ def main() -> None:
 
     model = UpscaleModelLoader.execute(MODEL)[0]
     photograph = Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB")
-    frame = to_frame(photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    frame = from_pillow(photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     image = frame.movedim(1, -1).contiguous()
     chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
 

@@ -2,12 +2,12 @@
 
 import textwrap
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .color import luma
+from .pillow import from_pillow, to_pillow
 
 RAMP = (
     (0.08, 0.05, 0.25),
@@ -93,17 +93,16 @@ def explain_map(
         pen.text((right + margin, top), ends[1], "white", font)
         values = torch.linspace(0, 1, max(right - left, 2)).expand(1, 1, line, -1)
         grey = torch.full((1, 3, *values.shape[-2:]), BAR_GREY)
-        sheet.paste(_to_picture(lay_over(grey, values)), (left, top))
+        sheet.paste(to_pillow(lay_over(grey, values)), (left, top))
     top += legend
     for picture in pictures:
         sheet.paste(picture, ((sheet.width - picture.width) // 2, top))
         top += picture.height + margin
-    pixels = torch.from_numpy(np.array(sheet))  # pyright: ignore[reportUnknownMemberType]
-    return pixels.movedim(-1, 0)[None] / 255
+    return from_pillow(sheet)
 
 
 def _fit_panel(image: Tensor) -> Image.Image:
-    picture = _to_picture(image)
+    picture = to_pillow(image)
     times = PANEL_SIDE_PIXELS // max(picture.size)
     if times:
         return picture.resize(
@@ -111,7 +110,3 @@ def _fit_panel(image: Tensor) -> Image.Image:
         )
     picture.thumbnail((PANEL_SIDE_PIXELS, PANEL_SIDE_PIXELS), Image.Resampling.LANCZOS)
     return picture
-
-
-def _to_picture(image: Tensor) -> Image.Image:
-    return Image.fromarray((image[0].movedim(0, -1) * 255).round().byte().cpu().numpy())

@@ -5,13 +5,12 @@ from decimal import ROUND_HALF_UP, Context
 from math import ceil, log, sqrt
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .chain import ZoomChain
 from .geometry import Window
+from .pillow import from_pillow, to_pillow
 from .prompt import whole_characters
 from .real_pixels import (
     RealPixels,
@@ -123,8 +122,7 @@ def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tens
     for picture in pictures:
         sheet.paste(picture, (0, top))
         top += picture.height + gap
-    pixels = torch.from_numpy(np.array(sheet))  # pyright: ignore[reportUnknownMemberType]
-    return pixels.movedim(-1, 0)[None].to(chain.frames[1]) / 255
+    return from_pillow(sheet).to(chain.frames[1])
 
 
 def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
@@ -220,8 +218,7 @@ def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
 
 
 def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Image:
-    pixels = (panel.frame[0].movedim(0, -1) * 255).round().byte().cpu().numpy()
-    picture = Image.fromarray(pixels)
+    picture = to_pillow(panel.frame)
     if not labels:
         return picture
     width, height = picture.width * times, picture.height * times

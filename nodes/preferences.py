@@ -21,7 +21,6 @@ import folder_paths
 import torch
 from aiohttp import web
 from comfy.cli_args import args
-from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from ..coz import __version__
 from ..coz.chain import ZoomChain
 from ..coz.folder import MAX_RECORD, UNSAFE
 from ..coz.geometry import Window
+from ..coz.pillow import to_pillow
 from ..coz.png import decode_png
 from ..coz.record import read_record
 from ..coz.resample import crop, resize
@@ -194,9 +194,9 @@ def _kept_record(run: str) -> tuple[ZoomChain, list[str]]:
 
 def _zoomed(frame: Tensor, window: Window) -> bytes:
     """The view that the step enlarged, as a PNG file."""
-    view = resize(crop(frame, window), *frame.shape[-2:]).clamp(0, 1)
+    view = resize(crop(frame, window), *frame.shape[-2:])
     file = BytesIO()
-    Image.fromarray((view[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(file, "png")
+    to_pillow(view).save(file, "png")
     return file.getvalue()
 
 

@@ -5,14 +5,14 @@ import torch
 from PIL import Image
 
 from coz.complexity import complexity_map
-from tools.picture import to_frame
+from coz.pillow import from_pillow
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 
 
 def picture(name):
     with Image.open(PICTURES / name) as file:
-        return to_frame(file.convert("RGB"))
+        return from_pillow(file.convert("RGB"))
 
 
 def grid(image, **options):

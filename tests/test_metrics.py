@@ -14,8 +14,8 @@ from torchmetrics.functional.image import (
 )
 
 from coz.metrics import ROWS, color_drift, color_shift, laplacian, psnr, sharpness, ssim
+from coz.pillow import from_pillow
 from tools.host import ROOT
-from tools.picture import to_frame
 
 
 def noise(*shape, seed=0):
@@ -24,7 +24,7 @@ def noise(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def photo():
-    return to_frame(Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB"))
+    return from_pillow(Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB"))
 
 
 def spoilt(image, spread=0.1):

@@ -11,6 +11,7 @@ from coz.chain import ZoomChain
 from coz.consistency import agreement
 from coz.geometry import Target, Window, first_frame, plan_steps
 from coz.metrics import color_drift, psnr, sharpness, ssim
+from coz.pillow import from_pillow
 from coz.report import (
     Figures,
     describe_chain,
@@ -23,12 +24,11 @@ from coz.report import (
 )
 from coz.resample import crop, resize
 from tools.host import ROOT
-from tools.picture import to_frame
 
 
 @pytest.fixture(scope="module")
 def photo():
-    return to_frame(Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB"))
+    return from_pillow(Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB"))
 
 
 def bicubic_chain(source, size=32, scale=2.0, steps=3, center=(0.5, 0.3), frame="native pixels"):

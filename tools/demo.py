@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from coz.pillow import from_pillow, to_pillow
+
 try:
     import torch
     from PIL import Image
@@ -30,7 +32,7 @@ from coz.view import Zoom, zoom_times
 from .arguments import OneLineParser
 from .client import Event, Files, PromptError, run_prompt
 from .host import ROOT, HostError
-from .picture import PictureError, open_picture, to_frame, to_picture, to_png
+from .picture import PictureError, open_picture, to_png
 from .server import serve
 from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
@@ -108,7 +110,7 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
             prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": name}}
         record, files = run(host, prompt, loop)
     print("Making the film", flush=True)
-    chain = ZoomChain.from_json(record, tuple(map(to_frame, [picture, *map(open_png, files)])))
+    chain = ZoomChain.from_json(record, tuple(map(from_pillow, [picture, *map(open_png, files)])))
     write(chain, out)
 
 
@@ -127,11 +129,11 @@ def write(chain: ZoomChain, out: Path) -> None:
     for left in out.glob("scale_*.png"):  # a longer chain may have been here
         left.unlink()
     write_files(chain, out)
-    to_picture(strip(chain)).save(out / "strip.png")
+    to_pillow(strip(chain)).save(out / "strip.png")
     torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
     zoom = Zoom(chain, *chain.frames[1].shape[-2:])
     times = zoom_times(zoom.steps, 0, FRAMES_PER_STEP)
-    film = [to_picture(frame) for frame in zoom.frames(times)]
+    film = [to_pillow(frame) for frame in zoom.frames(times)]
     durations = [FRAME_MS] * len(film)
     durations[0], durations[-1] = FIRST_MS, LAST_MS
     film[0].save(

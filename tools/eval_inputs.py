@@ -8,10 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from coz.geometry import FrameMode, Window, first_frame
+from coz.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 
 from .eval_job import MIDDLE
-from .picture import PictureError, open_picture, to_frame, to_picture, to_png
+from .picture import PictureError, open_picture, to_png
 
 SIDE = 512
 """Of x_0: the paper's."""
@@ -107,12 +108,12 @@ def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, byt
     if min(width, height) < LEAST_SIDE:
         raise PictureError(f"it is {width} x {height}: {LEAST_SIDE} pixels a side are the least")
     if protocol.scale_down:
-        x_0, truth = made_small(to_frame(picture), protocol)
+        x_0, truth = made_small(from_pillow(picture), protocol)
     elif protocol.ground_truth:
         other = open_picture(find_truth(protocol.ground_truth, name))
-        x_0, truth = paired(to_frame(picture), to_frame(other), protocol)
+        x_0, truth = paired(from_pillow(picture), from_pillow(other), protocol)
     else:
-        return png_of(square(to_frame(picture), SIDE)), None
+        return png_of(square(from_pillow(picture), SIDE)), None
     return png_of(x_0), png_of(truth)
 
 
@@ -183,4 +184,4 @@ def square(picture: Tensor, side: int) -> Tensor:
 
 
 def png_of(frame: Tensor) -> bytes:
-    return to_png(to_picture(frame))
+    return to_png(to_pillow(frame))

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coz.folder import RECORD, UNFINISHED, read_chain
+from coz.pillow import to_pillow
 from coz.resample import crop, resize
 
 from .grpo_pairs import encoded, row
 from .grpo_photo import UnusableError
-from .picture import to_picture
 
 
 def chain_folders(folder: Path) -> list[Path]:
@@ -44,5 +44,5 @@ def chain_pairs(folder: Path, name: str) -> Iterator[dict]:
             "target": list(chain.target),
             "seed": chain.seeds[step - 1],
         }
-        views = (encoded(to_picture(view)) for view in (frame, zoomed))
+        views = (encoded(to_pillow(view)) for view in (frame, zoomed))
         yield row(f"{name}#{step}", *views, max(chain.magnification(step + 1)), origin)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from coz.conversation import MULTISCALE_INSTRUCTION
 from coz.geometry import FrameMode, Target, Window, first_frame, plan_steps
+from coz.pillow import from_pillow, to_pillow
 
 SCALE = 4.0
 """Of one step, as in the paper."""
@@ -135,7 +136,6 @@ def upscaler(backbone: str) -> Callable[[Image.Image], Image.Image]:
     Raises:
         ValueError: If the file is no upscale model of RGB pictures.
     """
-    import numpy as np
     import torch
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 
@@ -159,8 +159,6 @@ def upscaler(backbone: str) -> Callable[[Image.Image], Image.Image]:
 
     @torch.inference_mode()
     def enlarge(crop: Image.Image) -> Image.Image:
-        pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1)[None].to(device).float() / 255
-        sr = model(pixels)[0].clamp(0, 1).permute(1, 2, 0)
-        return Image.fromarray((sr * 255).round().byte().cpu().numpy())
+        return to_pillow(model(from_pillow(crop).to(device)))
 
     return enlarge

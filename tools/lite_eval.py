@@ -15,12 +15,12 @@ from torch import Tensor
 from coz.color import wavelet_align
 from coz.geometry import Target, plan_zoom
 from coz.metrics import color_shift, laplacian, psnr, sharpness
+from coz.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 from coz.zoom import zoom
 
 from . import lite_data as data
 from .lite_losses import repetition
-from .picture import to_frame, to_picture
 
 MEGABYTE = 1 << 20
 BORDER = 4
@@ -89,7 +89,7 @@ def load(path: Path) -> Upscale:
 
 def psnr_inside(first: Image.Image, second: Image.Image, border: int) -> float:
     """PSNR in dB of two RGB images, without ``border`` pixels at each edge."""
-    a, b = (to_frame(ImageOps.crop(image, border)) for image in (first, second))
+    a, b = (from_pillow(ImageOps.crop(image, border)) for image in (first, second))
     return psnr(a, b)
 
 
@@ -99,7 +99,7 @@ def fidelity(upscale: Upscale) -> Iterator[tuple[str, float, float]]:
         hr = data.crop_to_multiple(data.picture(name))
         lr = data.reduced(hr)
         bicubic = lr.resize(hr.size, Image.Resampling.BICUBIC)
-        sr = to_picture(upscale(to_frame(lr)))
+        sr = to_pillow(upscale(from_pillow(lr)))
         yield name, psnr_inside(bicubic, hr, BORDER), psnr_inside(sr, hr, BORDER)
 
 
@@ -149,8 +149,8 @@ def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor,
     ):
         lq = crop(before, window)
         moved = moved + color_shift(frame, lq)
-        small = to_picture(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
-        agreement = psnr(to_frame(small), to_frame(to_picture(lq)))
+        small = to_pillow(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
+        agreement = psnr(from_pillow(small), from_pillow(to_pillow(lq)))
         drift = float(moved.abs().max())
         statistics = laplacian_statistics(frame)
         steps.append(ChainStep(frame, *statistics, agreement, drift, float(repetition(frame)[0])))
@@ -159,7 +159,7 @@ def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor,
 
 def all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:
     return {
-        name: run_chain(upscale, to_frame(data.picture(picture)), target)
+        name: run_chain(upscale, from_pillow(data.picture(picture)), target)
         for name, (picture, target) in TARGETS.items()
     }
 
@@ -206,7 +206,7 @@ def contact_sheet(models: dict[str, Path], side: int = 256) -> Image.Image:
         for model, chain in chains.items():
             x0, steps = chain[target]
             rows.append(
-                (f"{target}, {model}", [to_picture(x0), *(to_picture(s.frame) for s in steps)])
+                (f"{target}, {model}", [to_pillow(x0), *(to_pillow(s.frame) for s in steps)])
             )
     sheet = Image.new("RGB", ((side + 4) * (STEPS + 1), (side + 24) * len(rows)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)

@@ -1,13 +1,10 @@
-"""Picture files, pictures of Pillow, and frames of coz."""
+"""Picture files, read and written with Pillow."""
 
 import io
 import struct
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from coz.color_profile import to_srgb
 
@@ -42,17 +39,6 @@ def open_picture(path: Path) -> Image.Image:
         raise PictureError(f"{path} is not a picture that can be read") from error
     except DAMAGED as error:
         raise PictureError(f"{path} is not a picture that can be read: {error}") from error
-
-
-def to_frame(picture: Image.Image) -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1] of an RGB picture."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].contiguous().float() / 255
-
-
-def to_picture(frame: Tensor) -> Image.Image:
-    """The frame, clamped and rounded to 8 bits."""
-    pixels = (frame[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
-    return Image.fromarray(pixels.numpy())
 
 
 def to_png(picture: Image.Image) -> bytes:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from coz.pillow import from_pillow
 from coz.resample import resize
 from tools.eval_inputs import Protocol, find_pictures, make_inputs
 from tools.eval_job import view_of
-from tools.picture import PictureError, open_picture, to_frame
+from tools.picture import PictureError, open_picture
 
 from .jobs import noise
 
@@ -93,8 +94,8 @@ def test_scaled_down_the_picture_is_its_own_ground_truth(folder):
     own = np.asarray(Image.open(folder / "a.png"))[12:588, 60:636]
     assert np.abs(opened(truth).astype(int)[:, 2:-2] - own[:, :-4]).min() == 0
     assert opened(truth).shape == (576, 576, 3)
-    small = resize(to_frame(Image.fromarray(opened(truth))), 144, 144)
-    assert (to_frame(Image.fromarray(opened(x_0))) - small.clamp(0, 1)).abs().max() < 0.51 / 255
+    small = resize(from_pillow(Image.fromarray(opened(truth))), 144, 144)
+    assert (from_pillow(Image.fromarray(opened(x_0))) - small.clamp(0, 1)).abs().max() < 0.51 / 255
 
 
 def test_a_ground_truth_is_cut_like_its_picture(folder, tmp_path):

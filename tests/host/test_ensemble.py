@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from spandrel import ImageModelDescriptor, SizeRequirements
 
+from coz.pillow import from_pillow
 from coz.resample import resize
 from tools.host import host_path
-from tools.picture import to_frame
 
 from .prompts import chain_prompt, steps_run
 
@@ -240,7 +240,7 @@ def test_photographs_come_out_more_faithful(ensemble, node, name, least):
 
     middles = []
     for path in sorted((ROOT / "pictures").glob("*.*g")):
-        picture = to_frame(Image.open(path).convert("RGB"))
+        picture = from_pillow(Image.open(path).convert("RGB"))
         top, left = (picture.shape[2] - 192) // 2, (picture.shape[3] - 192) // 2
         middles.append(picture[..., top : top + 192, left : left + 192])
     pictures = torch.cat(middles)
