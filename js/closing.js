@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { leaveToGraph, scrolls } from "./canvas.js"
 import { receiveOutputs } from "./outputs.js"
+import { showOnNode } from "./widget.js"
 
 const KEY = "coz_text"
 /** The widget of the host's progress text. */
@@ -86,15 +87,12 @@ function draw(node, texts, dots) {
     const needed = parts.reduce((sum, part) => sum + part.offsetHeight, 0)
     return Math.min(needed, MAX_HEIGHT) + 2 * MARGIN
   }
-  const widget = node.addDOMWidget(KEY, "COZ_TEXT", root, {
-    serialize: false,
-    hideInPanel: true,
+  showOnNode(node, KEY, "COZ_TEXT", root, {
     hideOnZoom: false,
     margin: MARGIN,
     getMinHeight: height,
     getMaxHeight: height,
   })
-  widget.serialize = false
   new ResizeObserver(() => app.canvas.setDirty(true, true)).observe(root)
   leaveToGraph(root, scrolls)
 }

@@ -9,6 +9,7 @@ import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./pi
 import { drawOverlay } from "./picker/overlay.js"
 import { checkFiles, forget, pictureOf } from "./picker/picture.js"
 import { unwatch, watch } from "./picker/watch.js"
+import { showOnNode } from "./widget.js"
 
 /** @typedef {import("./picker/geometry.js").Target} Target */
 /** @typedef {import("./picker/geometry.js").Window} Window */
@@ -275,14 +276,11 @@ export function attachPicker(node) {
   })
   for (const end of ["keyup", "blur"]) root.addEventListener(end, letGo)
 
-  const widget = node.addDOMWidget(NAME, "COZ_TARGET", root, {
-    serialize: false,
+  showOnNode(node, NAME, "COZ_TARGET", root, {
     hideOnZoom: false,
-    hideInPanel: true, // the frontend's side panel could only name it
     margin: MARGIN,
     getMinHeight: () => heightAt(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
   })
-  widget.serialize = false // options.serialize keeps it out of the prompt, this out of the workflow
 
   const resized = new ResizeObserver(() => {
     layout()

@@ -2,6 +2,7 @@
 // CoZ Chain Report: its table, on the node. And the room that it and CoZ What Was Invented need.
 import { leaveToGraph, scrolls } from "./canvas.js"
 import { receiveOutputs } from "./outputs.js"
+import { showOnNode } from "./widget.js"
 
 const TYPE = "CoZMeasure"
 const NODE_SIZES = { [TYPE]: [840, 540], CoZDetailMap: [380, 900] }
@@ -31,13 +32,7 @@ export function attachReport(node) {
   style.textContent = STYLE
   root.attachShadow({ mode: "open" }).append(style, content)
   leaveToGraph(root, scrolls)
-  const widget = node.addDOMWidget("report", "COZ_REPORT", root, {
-    serialize: false,
-    hideInPanel: true, // the frontend's side panel could only name it
-    getMinHeight: () => MIN_HEIGHT,
-  })
-  widget.serialize = false
-
+  showOnNode(node, "report", "COZ_REPORT", root, { getMinHeight: () => MIN_HEIGHT })
   receiveOutputs(node, "text", (output) => {
     if (!output?.text) return
     const reports = output.text.flatMap((text, i) => elements(text, output.coz_colors?.[i]))

@@ -5,6 +5,7 @@ import { allGraphs } from "./graph.js"
 import { after } from "./hook.js"
 import { receiveOutputs } from "./outputs.js"
 import { Viewer } from "./viewer/viewer.js"
+import { showOnNode } from "./widget.js"
 
 const TYPE = "CoZZoomViewer"
 const NODE_SIZE = [540, 640]
@@ -18,13 +19,8 @@ export function attachViewer(node) {
   const viewer = new Viewer(node)
   viewers.set(node, viewer)
   const { root } = viewer.panel
-  const widget = node.addDOMWidget("zoom", "COZ_VIEWER", root, {
-    serialize: false,
-    hideOnZoom: false,
-    hideInPanel: true, // the frontend's side panel could only name it
-    getMinHeight: () => MIN_HEIGHT,
-  })
-  widget.serialize = false
+  const options = { hideOnZoom: false, getMinHeight: () => MIN_HEIGHT }
+  showOnNode(node, "zoom", "COZ_VIEWER", root, options)
   node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
   receiveOutputs(node, "coz_layers", (output) => viewer.receive(output), () => viewer.recall())

@@ -1,0 +1,19 @@
+// @ts-check
+
+/**
+ * Puts an element on a node as a widget that only shows something.
+ *
+ * @param {any} node
+ * @param {string} name
+ * @param {string} type
+ * @param {HTMLElement} element
+ * @param {object} options as of the frontend's addDOMWidget
+ */
+export function showOnNode(node, name, type, element, options) {
+  const widget = node.addDOMWidget(name, type, element, {
+    serialize: false, // keeps it out of the prompt
+    hideInPanel: true, // the frontend's side panel could only name it
+    ...options,
+  })
+  widget.serialize = false // keeps it out of the workflow
+}
