@@ -3,6 +3,7 @@ import { app } from "../../scripts/app.js"
 import { attachClosing, giveWayToProgress } from "./closing.js"
 import { keepHeight } from "./height.js"
 import { giveReturnedOutputs } from "./outputs.js"
+import { attachOwnPicture } from "./own_picture.js"
 import { attachPicker } from "./picker.js"
 import { attachPrefix } from "./prefix.js"
 import { attachReport } from "./report.js"
@@ -17,6 +18,7 @@ app.registerExtension({
   },
   nodeCreated(node) {
     attachPicker(node)
+    attachOwnPicture(node)
     attachViewer(node)
     attachReport(node)
     attachPrefix(node)

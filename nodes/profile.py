@@ -8,10 +8,14 @@ from PIL import Image
 
 from ..coz.color_profile import MAX_PROFILE_NAME, foreign_profile
 from ..coz.prompt import one_line
+from .sample import NONE
 
-PICTURE_LOADERS = {"LoadImage", "LoadImageOutput"}
-"""The host's nodes whose first output is the file that their input ``image`` names."""
-
+PICTURE_LOADERS = {
+    "LoadImage": "image",
+    "LoadImageOutput": "image",
+    "CoZSamplePicture": "own_picture",
+}
+"""The nodes whose first output is a file, and the input of each that names it."""
 
 COLOR_KEEPERS = {
     "ImageCrop",
@@ -36,9 +40,9 @@ def picture_file(dynprompt, node_id: str) -> Path | None:
     while is_link(link) and link[0] not in seen and dynprompt.has_node(link[0]):
         seen.add(link[0])
         node = dynprompt.get_node(link[0])
-        name = node["inputs"].get("image")
+        name = node["inputs"].get(PICTURE_LOADERS.get(node["class_type"], "image"))
         if node["class_type"] in PICTURE_LOADERS:
-            is_picture = link[1] == 0 and isinstance(name, str)
+            is_picture = link[1] == 0 and isinstance(name, str) and name != NONE
             return Path(folder_paths.get_annotated_filepath(name)) if is_picture else None
         link = name if node["class_type"] in COLOR_KEEPERS else None
     return None

@@ -20,10 +20,8 @@ import folder_paths
 from aiohttp import ETag, web
 from PIL import Image
 
-from nodes import NODE_CLASS_MAPPINGS
-
 from .host import downscale_to_preview, to_bchw
-from .sample import PICTURES, picture_names
+from .sample import PICTURES, load_by_host, picture_names
 
 ROUTE = "/chain_of_zoom/source"
 
@@ -122,9 +120,7 @@ def _load(node: str, name: str, path: Path, state: str) -> dict:
         frame = max(file.width * file.height, MIN_FRAME_PIXELS)
         if frame * getattr(file, "n_frames", 1) > MAX_SOURCE_PIXELS:
             raise TooLargeError
-    loader = NODE_CLASS_MAPPINGS[node]
-    image = getattr(loader(), loader.FUNCTION)(**{WIDGETS[node]: name})[0]
-    image = to_bchw(image[:1])
+    image = to_bchw(load_by_host(node, **{WIDGETS[node]: name})[:1])
     small = downscale_to_preview(image)
     content = BytesIO()
     # Rounded down, as the host does where it saves what the picker shows after a run.

@@ -32,6 +32,8 @@ import { lookSoon } from "./watch.js"
 
 /** The inputs of loader nodes that name their file: nodes/source.py. @type {Record<string, string>} */
 const LOADERS = { LoadImage: "image", LoadImageOutput: "image", CoZSamplePicture: "picture" }
+/** What CoZ Sample Picture has in own_picture where it loads its sample: nodes/sample.py. */
+export const NO_OWN_PICTURE = "none"
 /** @type {Record<number, Problem>} */
 const PROBLEMS = { 404: "gone", 413: "large" }
 /** Runs that are remembered, of as many nodes. */
@@ -73,6 +75,8 @@ const keyOf = (node) => `${app.rootGraph.id}/${locator(node)}`
  * @param {(widget: string) => unknown} valueOf
  */
 function fileOf(type, valueOf) {
+  const own = type === "CoZSamplePicture" && valueOf("own_picture")
+  if (own && own !== NO_OWN_PICTURE) return fileOf("LoadImage", () => own)
   const name = Object.hasOwn(LOADERS, type) ? valueOf(LOADERS[type]) : null
   return typeof name === "string" ? String(new URLSearchParams({ node: type, image: name })) : null
 }
@@ -191,6 +195,20 @@ function isCurrent(run, source) {
   if (source.changed > run.start) return false
   run.state = source.state
   return true
+}
+
+/**
+ * What a loader node gives, or why that cannot be shown.
+ *
+ * @param {any} loader
+ * @returns {Picture | Problem}
+ */
+export function pictureIn(loader) {
+  const file = fileOf(loader.type, (widget) => widgetOf(loader, widget)?.value)
+  if (!file) return "run"
+  const source = sourceOf(loader, file)
+  if (source.picture) return { key: `${source.state} ${source.file}`, ...source.picture }
+  return source.problem ?? "loading"
 }
 
 /**

@@ -1,0 +1,172 @@
+// @ts-check
+// CoZ Sample Picture: shows its picture, names the samples by what they show, and takes a picture
+// of the user's that is dropped onto it or chosen from the disk.
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { widgetOf } from "./graph.js"
+import { after } from "./hook.js"
+import { texts } from "./language.js"
+import { checkFiles, NO_OWN_PICTURE, pictureIn } from "./picker/picture.js"
+import { unwatch, watch } from "./picker/watch.js"
+
+const TYPE = "CoZSamplePicture"
+/** Pixels of the picture's height on the node. */
+const HEIGHT = 170
+const MARGIN = 10
+
+const SUBJECTS = {
+  "astronaut.png": "astronaut",
+  "chelsea.png": "cat",
+  "coffee.png": "coffee",
+  "hubble_deep_field.jpg": "galaxies",
+  "rocket.jpg": "rocket",
+}
+const text = texts(
+  {
+    astronaut: "Astronaut",
+    cat: "Cat",
+    coffee: "Coffee",
+    galaxies: "Galaxies",
+    rocket: "Rocket",
+    none: "none: the sample",
+    choose: "choose or drop your own picture",
+    refused: "{name} is not a picture. Choose a PNG, JPEG or WebP file.",
+    failed: "{name} could not be sent to ComfyUI: {reason}",
+    loading: "loading the picture",
+    gone: "the picture's file is gone: choose another",
+    large: "too large to show here",
+    unreadable: "this file cannot be read as a picture: choose another",
+    run: "",
+  },
+  {
+    astronaut: "宇航员",
+    cat: "猫",
+    coffee: "咖啡",
+    galaxies: "星系",
+    rocket: "火箭",
+    none: "无：使用示例图片",
+    choose: "选择或拖入自己的图片",
+    refused: "{name} 不是图片。请选择 PNG、JPEG 或 WebP 文件。",
+    failed: "无法将 {name} 发送到 ComfyUI：{reason}",
+    loading: "正在加载图片",
+    gone: "图片文件已不存在：请另选一张",
+    large: "图片过大，无法在此显示",
+    unreadable: "此文件无法作为图片读取：请另选一张",
+    run: "",
+  },
+)
+
+/** @param {string} detail */
+const warn = (detail) =>
+  app.extensionManager.toast.add({ severity: "warn", summary: "Chain-of-Zoom", detail, life: 6000 })
+
+/** @param {any} node @param {File} file */
+async function useFile(node, file) {
+  if (!file.type.startsWith("image/")) return warn(text("refused", { name: file.name }))
+  const body = new FormData()
+  body.append("image", file)
+  try {
+    const answer = await api.fetchApi("/upload/image", { method: "POST", body })
+    if (!answer.ok) throw new Error(answer.statusText)
+    const { name, subfolder } = await answer.json()
+    choose(node, subfolder ? `${subfolder}/${name}` : name)
+  } catch (error) {
+    warn(text("failed", { name: file.name, reason: error instanceof Error ? error.message : "" }))
+  }
+}
+
+/** @param {any} node @param {string} name of a file in the input folder */
+function choose(node, name) {
+  const widget = widgetOf(node, "own_picture")
+  if (!widget) return
+  const { values } = widget.options
+  if (Array.isArray(values) && !values.includes(name)) values.push(name)
+  app.canvas.emitBeforeChange()
+  widget.value = name
+  widget.callback?.(name, app.canvas, node)
+  app.canvas.emitAfterChange()
+  checkFiles() // a file of the same name may have been replaced
+  app.canvas.setDirty(true, true)
+}
+
+/** @param {any} node */
+function askForFile(node) {
+  const input = document.createElement("input")
+  input.type = "file"
+  input.accept = "image/*"
+  input.addEventListener("change", () => input.files?.[0] && useFile(node, input.files[0]))
+  input.click()
+}
+
+/** @param {any} node */
+export function attachOwnPicture(node) {
+  if (node.comfyClass !== TYPE) return
+  const [sample, own] = ["picture", "own_picture"].map((name) => widgetOf(node, name))
+  sample.options.getOptionLabel = (/** @type {keyof SUBJECTS} */ name) =>
+    SUBJECTS[name] ? text(/** @type {any} */ (SUBJECTS[name])) : String(name)
+  own.options.getOptionLabel = (/** @type {string} */ name) =>
+    name === NO_OWN_PICTURE ? text("none") : String(name)
+
+  const button = node.addWidget("button", "choose", null, () => askForFile(node), { serialize: false })
+  button.label = text("choose")
+  button.serialize = false
+
+  const root = document.createElement("div")
+  root.className = "coz-sample"
+  root.style.cssText =
+    `position: relative; display: flex; align-items: center; justify-content: center; min-height: ${HEIGHT - 2 * MARGIN}px`
+  const image = document.createElement("img")
+  image.style.cssText = "position: absolute; width: 100%; height: 100%; object-fit: contain"
+  const note = document.createElement("span")
+  note.style.cssText = "font-size: 12px; opacity: 0.7; text-align: center"
+  root.append(image, note)
+  const widget = node.addDOMWidget("sample", "COZ_SAMPLE", root, {
+    serialize: false,
+    hideInPanel: true,
+    margin: MARGIN,
+    getMinHeight: () => HEIGHT,
+  })
+  widget.serialize = false
+
+  let shown = ""
+  function refresh() {
+    if (!node.graph || !root.isConnected) return
+    const found = pictureIn(node)
+    const isPicture = typeof found === "object"
+    const state = isPicture ? found.key : found
+    if (state === shown) return
+    shown = state
+    image.hidden = !isPicture
+    if (isPicture) image.src = found.url
+    image.alt = isPicture ? `${found.width} x ${found.height}` : ""
+    note.textContent = isPicture ? "" : text(found)
+  }
+
+  const holdsFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false
+  const drop = (/** @type {DragEvent} */ event) => {
+    const file = event.dataTransfer?.files[0]
+    if (file) useFile(node, file)
+    return Boolean(file)
+  }
+  node.onDragOver = holdsFiles
+  node.onDragDrop = drop
+  // In the classic renderer the picture lies above the canvas, which then does not see the file.
+  for (const type of ["dragover", "drop"])
+    root.addEventListener(type, (event) => {
+      if (!holdsFiles(/** @type {DragEvent} */ (event))) return
+      event.preventDefault()
+      event.stopPropagation()
+      if (type === "drop") drop(/** @type {DragEvent} */ (event))
+    })
+  const seen = new IntersectionObserver((entries) => {
+    if (entries.at(-1)?.isIntersecting) watch(refresh)
+    else unwatch(refresh)
+  })
+  const observe = () => seen.observe(root)
+  after(node, "onAdded", observe)
+  after(node, "onRemoved", () => {
+    seen.disconnect()
+    unwatch(refresh)
+  })
+  if (node.graph) observe()
+}

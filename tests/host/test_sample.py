@@ -1,0 +1,80 @@
+"""CoZ Sample Picture with a picture of the user's, which is read as Load Image reads it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from .prompts import kept_prompt
+
+
+@pytest.fixture
+def folder(pack, monkeypatch, tmp_path):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    return tmp_path
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    Image.fromarray(noise(20, 30, 3)).save(path, exif=exif, quality=95)
+
+
+FILES = {
+    "astronaut.png": lambda path: Image.fromarray(noise(20, 30, 3)).save(path),
+    "turned.jpg": turned,
+    "cmyk.jpg": lambda path: Image.fromarray(noise(20, 30, 4), "CMYK").save(path),
+    "deep.png": lambda path: Image.fromarray(noise(20, 30).astype("uint16") * 256).save(path),
+    "wide.png": lambda path: Image.fromarray(noise(10, 20000, 3)).save(path),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_own_picture_is_what_load_image_gives(folder, node, name):
+    FILES[name](folder / name)
+    (image,) = node("CoZSamplePicture").execute("astronaut.png", name).args
+    assert torch.equal(image, node("LoadImage")().load_image(name)[0])
+    if name == "astronaut.png":  # it does not take the place of the sample of that name
+        (sample,) = node("CoZSamplePicture").execute("astronaut.png").args
+        assert sample.shape == (1, 512, 512, 3)
+
+
+def test_what_is_no_picture_is_refused_by_name(folder, node):
+    (folder / "notes.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"^own_picture: notes\.png cannot be read as a picture"):
+        node("CoZSamplePicture").execute("astronaut.png", "notes.png")
+
+
+def test_a_missing_file_is_refused_and_a_new_one_is_not(folder, node):
+    check = node("CoZSamplePicture").validate_inputs
+    assert check(own_picture="new.png").startswith("own_picture: there is no file new.png")
+    (folder / "new.png").touch()
+    assert check(own_picture="new.png") is True
+    assert check(own_picture="none") is True
+
+
+def test_the_list_has_the_pictures_of_the_input_folder(folder, node):
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (folder / name).touch()
+    (own,) = (i for i in node("CoZSamplePicture").define_schema().inputs if i.id == "own_picture")
+    assert own.options == ["none", "a.jpg", "b.png"]
+
+
+def test_a_changed_file_runs_again(executor, keep, folder):
+    def run():
+        prompt = kept_prompt(steps=1, size=32, image=("sample", 0))
+        inputs = {"picture": "astronaut.png", "own_picture": "own.png"}
+        prompt["sample"] = {"class_type": "CoZSamplePicture", "inputs": inputs}
+        return "sample" in host.run(prompt)
+
+    host = executor("CLASSIC")
+    Image.fromarray(noise(40, 40, 3)).save(folder / "own.png")
+    assert [run(), run()] == [True, False]
+    Image.fromarray(255 - noise(40, 40, 3)).save(folder / "own.png")
+    assert run()
