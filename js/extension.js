@@ -8,6 +8,7 @@ import { attachPicker } from "./picker.js"
 import { attachPrefix } from "./prefix.js"
 import { attachReport } from "./report.js"
 import { watchSaves } from "./saved.js"
+import { hideUnread } from "./unread.js"
 import { attachViewer, listenToServer } from "./viewer.js"
 
 app.registerExtension({
@@ -23,6 +24,7 @@ app.registerExtension({
     attachReport(node)
     attachPrefix(node)
     watchSaves(node)
+    hideUnread(node)
     keepHeight(node)
     attachClosing(node)
   },

@@ -8,6 +8,7 @@ import { after } from "./hook.js"
 import { texts } from "./language.js"
 import { checkFiles, NO_OWN_PICTURE, pictureIn } from "./picker/picture.js"
 import { unwatch, watch } from "./picker/watch.js"
+import { showOnNode } from "./widget.js"
 
 const TYPE = "CoZSamplePicture"
 /** Pixels of the picture's height on the node. */
@@ -120,13 +121,7 @@ export function attachOwnPicture(node) {
   const note = document.createElement("span")
   note.style.cssText = "font-size: 12px; opacity: 0.7; text-align: center"
   root.append(image, note)
-  const widget = node.addDOMWidget("sample", "COZ_SAMPLE", root, {
-    serialize: false,
-    hideInPanel: true,
-    margin: MARGIN,
-    getMinHeight: () => HEIGHT,
-  })
-  widget.serialize = false
+  showOnNode(node, "sample", "COZ_SAMPLE", root, { margin: MARGIN, getMinHeight: () => HEIGHT })
 
   let shown = ""
   function refresh() {

@@ -24,13 +24,14 @@ const NAME = "target"
 const MARGIN = 10
 const LAYER = "position: absolute; z-index: -1; width: 100%; height: 100%"
 /** Pixels that the picture asks for; with more room it grows. Less where nothing can be picked. */
-const HEIGHT = { pick: 320, look: 160, text: 28 }
+const HEIGHT = { pick: 400, look: 160, text: 28 }
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
 const text = texts(
   {
     connect: "connect an image to pick the target on it",
     run: "run once to see the picture",
+    pick: "click where to zoom",
     loading: "loading the picture",
     gone: "the picture's file is gone: choose another",
     large: "too large to show before a run: run once to see it",
@@ -44,6 +45,7 @@ const text = texts(
   {
     connect: "连接图像后即可在其上选取目标",
     run: "运行一次后显示图片",
+    pick: "点击要放大的位置",
     loading: "正在加载图片",
     gone: "图片文件已不存在：请另选一张",
     large: "图片过大，运行前无法显示：运行一次后显示",
@@ -128,6 +130,8 @@ export function attachPicker(node) {
    * @type {Target | null}
    */
   let held = null
+  /** Whether this picker has set the target. */
+  let picked = false
   let pointer = 0
   let drawn = ""
 
@@ -161,6 +165,12 @@ export function attachPicker(node) {
     return last ? { x: last[0], y: last[1] } : null
   }
 
+  /** Whether somebody has chosen the target: it is not where a new node has it. */
+  function isPicked() {
+    const at = target()
+    return picked || held !== null || at?.x !== 0.5 || at.y !== 0.5
+  }
+
   /** @param {number} x @param {number} y */
   function hold(x, y) {
     held = { x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) }
@@ -170,7 +180,10 @@ export function attachPicker(node) {
   function letGo() {
     const target = held
     held = null
-    if (target && !blocker()) setTarget(node, target)
+    if (target && !blocker()) {
+      setTarget(node, target)
+      picked = true
+    }
     refresh()
   }
 
@@ -201,6 +214,7 @@ export function attachPicker(node) {
       problem,
       size,
       blocked,
+      picked,
       target(),
       WIDGETS[type].map((name) => widgetOf(node, name)?.value),
       [root.clientWidth, root.clientHeight],
@@ -217,7 +231,8 @@ export function attachPicker(node) {
     root.style.cursor = size && !blocked ? "crosshair" : "default"
     root.title = size && !blocked ? text("help") : ""
     root.ariaLabel = root.title
-    const key = size ? blocked : picture ? undefined : (problem ?? "connect")
+    const hint = blocked ?? (isPicked() ? undefined : "pick")
+    const key = size ? hint : picture ? undefined : (problem ?? "connect")
     note.textContent = key ? text(/** @type {Parameters<typeof text>[0]} */ (key)) : ""
     note.style.background = size ? "rgba(0, 0, 0, 0.6)" : "none"
     note.style.color = size ? "white" : "inherit"
@@ -276,11 +291,18 @@ export function attachPicker(node) {
   })
   for (const end of ["keyup", "blur"]) root.addEventListener(end, letGo)
 
-  showOnNode(node, NAME, "COZ_TARGET", root, {
+  const widget = showOnNode(node, NAME, "COZ_TARGET", root, {
     hideOnZoom: false,
     margin: MARGIN,
     getMinHeight: () => heightAt(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
   })
+  // First on the node, in the classic renderer. Values are saved in the order of node.widgets,
+  // where its place stays; Nodes 2.0 draw in that order too.
+  const { getLayoutWidgets } = node
+  node.getLayoutWidgets = function () {
+    const widgets = getLayoutWidgets.call(this)
+    return [...widgets].sort((one, other) => Number(other === widget) - Number(one === widget))
+  }
 
   const resized = new ResizeObserver(() => {
     layout()

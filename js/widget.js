@@ -16,4 +16,5 @@ export function showOnNode(node, name, type, element, options) {
     ...options,
   })
   widget.serialize = false // keeps it out of the workflow
+  return widget
 }

@@ -1,0 +1,112 @@
+"""Chain Loop and Full-Image SR show what the chosen backbone and prompting read, and lose nothing."""
+
+import json
+
+import pytest
+
+from tools.host import ROOT
+
+from .picker import LOOP, build
+
+TEXTS = ["prompting", "prompt", "step_prompts", "seed"]
+ALL = [*TEXTS, "steps", "color_fix"]
+
+# Which of some widgets of the first node are on the screen, as the renderer has it.
+SEEN = """names => {
+    const node = app.graph.nodes[0]
+    const {widgets} = node
+    const drawn = LiteGraph.vueNodesMode
+        ? document.querySelector(`[data-node-id="${node.id}"]`).innerText + [...document.querySelectorAll(
+            `[data-node-id="${node.id}"] textarea`)].map(each => each.placeholder + each.parentElement.innerText)
+        : node.getLayoutWidgets().map(({name}) => name).join()
+    return names.filter(name => new RegExp(`\\\\b${name}\\\\b`).test(drawn))
+}"""
+
+
+@pytest.fixture(params=["classic", "vue"])
+def loop(request, editor):
+    build(editor, request.param, {"loop": {"type": LOOP}})
+    return editor
+
+
+def wait_until_seen(editor, names):
+    editor.page.wait_for_function(
+        f"([all, names]) => String(({SEEN})(all)) === String(names)", arg=[ALL, names]
+    )
+
+
+def choose(editor, name, value):
+    editor.run(
+        """([name, value]) => {
+            const widget = app.graph.nodes[0].widgets.find(widget => widget.name === name)
+            widget.value = value
+            widget.callback?.(value)
+        }""",
+        [name, value],
+    )
+
+
+def test_only_what_is_read_is_seen(loop):
+    wait_until_seen(loop, ["steps", "color_fix"])
+    choose(loop, "backbone", "one-step diffusion")
+    wait_until_seen(loop, ["prompting", "prompt", "step_prompts", "steps", "color_fix"])
+    choose(loop, "backbone", "any checkpoint")
+    wait_until_seen(loop, ALL)
+    choose(loop, "backbone", "upscale model")
+    wait_until_seen(loop, ["steps", "color_fix"])
+    choose(loop, "prompting", "vision-language model")
+    wait_until_seen(loop, ALL)
+
+
+def test_values_and_prompt_stay_when_the_backbone_goes_and_returns(loop):
+    for name, value in (("prompt", "an eye"), ("step_prompts", "a\nb"), ("seed", 7)):
+        choose(loop, name, value)
+    wait_until_seen(loop, ["steps", "color_fix"])
+    before, saved = loop.prompt(), loop.run("() => app.graph.serialize().nodes[0].widgets_values")
+    choose(loop, "backbone", "any checkpoint")
+    wait_until_seen(loop, ALL)
+    choose(loop, "backbone", "upscale model")
+    wait_until_seen(loop, ["steps", "color_fix"])
+    assert loop.prompt() == before
+    assert loop.run("() => app.graph.serialize().nodes[0].widgets_values") == saved
+    assert {"an eye", "a\nb", 7} <= {value for value in saved if not isinstance(value, dict)}
+
+
+def test_a_linked_input_is_seen(loop):
+    wait_until_seen(loop, ["steps", "color_fix"])
+    loop.run(
+        """() => {
+            const text = LiteGraph.createNode('PrimitiveStringMultiline'), [node] = app.graph.nodes
+            app.graph.add(text)
+            text.connect(0, node, node.findInputSlot('prompt'))
+        }"""
+    )
+    wait_until_seen(loop, ["prompt", "steps", "color_fix"])
+
+
+@pytest.mark.parametrize("renderer", ["classic", "vue"])
+def test_a_saved_height_stays_whatever_is_hidden(editor, renderer):
+    build(editor, renderer, {"loop": {"type": LOOP, "values": {"backbone": "any checkpoint"}}})
+    wait_until_seen(editor, ALL)
+    editor.page.wait_for_timeout(500)  # the node takes its height
+    saved = editor.run("() => JSON.stringify(app.graph.serialize())")
+    for _ in range(2):
+        editor.run("workflow => app.loadGraphData(workflow)", json.loads(saved))
+        wait_until_seen(editor, ALL)
+        editor.page.wait_for_timeout(500)
+        height = editor.run("() => app.graph.nodes[0].size[1]")
+        assert height == pytest.approx(json.loads(saved)["nodes"][0]["size"][1], abs=30)
+
+
+def test_prompts_of_old_workflows_are_the_same(editor):
+    for path in sorted((ROOT / "tests" / "data" / "workflows").glob("*.json")):
+        workflow = json.loads(path.read_text("utf-8"))
+        editor.run("workflow => app.loadGraphData(workflow)", workflow)
+        saved = {str(node["id"]): node.get("widgets_values") for node in workflow["nodes"]}
+        now = editor.run(
+            """() => app.graph.serialize().nodes.map(node => [String(node.id), node.type,
+                node.widgets_values])"""
+        )
+        for node_id, node_type, values in now:
+            if node_type in (LOOP, "CoZFullImage"):
+                assert values[: len(saved[node_id])] == saved[node_id], path.name
