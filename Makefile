@@ -4,7 +4,7 @@ PYTHON ?= python3
 .PHONY: help host demo serve test test-long reliability matrix lint bench pack chromium train-env test-train locks
 
 help:
-	@echo "make demo    zoom a photograph 256x in a real ComfyUI, into demo/"
+	@echo "make demo    zoom into a photograph in a real ComfyUI, into demo/"
 	@echo "make serve   start that ComfyUI on http://127.0.0.1:8188"
 	@echo "make test    run the tests"
 	@echo "make test-long   try every node on thousands of random inputs, and the slow tests"

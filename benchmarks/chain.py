@@ -30,12 +30,13 @@ MARGIN = 16
 
 
 def prompt(center: float) -> Prompt:
-    """The bundled workflow with as many steps, without the nodes that look at its result."""
+    """The bundled workflow with as many steps of 4x, with a preview in place of the viewer."""
     workflow = read_prompt(TEMPLATE)
-    for node in ("SaveImage", "CoZZoomViewer"):
-        del workflow[find_node(workflow, node)]
-    inputs = {"steps": STEPS, "center_x": center, "center_y": center, "size": 512}
-    workflow[find_node(workflow, "CoZChainLoop")]["inputs"] |= inputs
+    loop = find_node(workflow, "CoZChainLoop")
+    preview = {"class_type": "PreviewImage", "inputs": {"images": [loop, 1]}}
+    workflow[find_node(workflow, "CoZZoomViewer")] = preview
+    inputs = {"steps": STEPS, "scale": 4, "center_x": center, "center_y": center, "size": 512}
+    workflow[loop]["inputs"] |= inputs
     workflow[find_node(workflow, "CoZSamplePicture")]["inputs"]["picture"] = PICTURE
     workflow[find_node(workflow, "UpscaleModelLoader")]["inputs"]["model_name"] = MODEL
     return workflow

@@ -159,10 +159,11 @@ def run_reference(toy: bool, device: torch.device, folder: Path, runs: int) -> t
 
 
 def workflow(variant: Variant, size: int, center: float, lines: list[str], fix: str) -> Prompt:
-    """The bundled workflow on the files, without its Save Image."""
+    """The bundled workflow on the files, with a preview of all frames."""
     prompt = read_prompt(WORKFLOW)
-    for kind in ("CheckpointLoaderSimple", "SaveImage"):
-        del prompt[find_node(prompt, kind)]
+    del prompt[find_node(prompt, "CheckpointLoaderSimple")]
+    frames = {"images": [find_node(prompt, "CoZChainLoop"), 1]}
+    prompt["frames"] = {"class_type": "PreviewImage", "inputs": frames}
     if variant.t5:
         files = [f"{name}.safetensors" for name in ("clip_l", "clip_g", variant.t5)]
         clip = "TripleCLIPLoader", {f"clip_name{i}": file for i, file in enumerate(files, 1)}
@@ -226,7 +227,7 @@ def run_ours(variant: Variant, toy: bool, folder: Path, runs: int) -> tuple[Row,
     with peak_above(before) as peak, serve(arguments=arguments, folder=home) as url:
         prompt = workflow(variant, size, 0.5, texts(0), "none")
         outputs = timed(url, prompt)[0].outputs
-        shown = outputs[find_node(prompt, "PreviewImage")]["images"][1]["filename"]
+        shown = outputs["frames"]["images"][1]["filename"]
         frames = [home / "temp" / shown, folder / "reference" / "1.png"]
         ours, theirs = (np.asarray(Image.open(path).convert("RGB"), np.float32) for path in frames)
         times = [

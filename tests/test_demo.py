@@ -77,10 +77,10 @@ def test_the_frames_show_the_target(result):
 def test_the_record(result):
     out, _ = result
     record = json.loads((out / "chain.json").read_text("utf-8"))
-    assert (record["scale"], record["steps"], record["prompts"]) == (4.0, 2, ["", ""])
+    assert (record["scale"], record["steps"], record["prompts"]) == (2.5, 2, ["", ""])
     # The picture is upright; the first frame is cut out of it around the target.
     assert record["frames"] == [[1200, 600], *[[512, 512]] * 3]
-    assert record["windows"][:2] == [[44, 88, 512, 512], [192, 328, 128, 128]]
+    assert record["windows"][:2] == [[44, 88, 512, 512], [154, 290, 204, 204]]
 
 
 def test_it_can_be_loaded_as_a_saved_chain(result, own_picture):
@@ -90,7 +90,7 @@ def test_it_can_be_loaded_as_a_saved_chain(result, own_picture):
         upright = np.array(ImageOps.exif_transpose(file))
     assert np.array_equal(chain.frames[0][0].permute(1, 2, 0).numpy() * 255, upright)
     assert chain.steps == 2
-    assert chain.models == ("coz_lite_x4_texture.safetensors",)
+    assert chain.models == ("coz_lite_x4.safetensors",)
 
 
 def test_the_strip(result):
@@ -107,7 +107,7 @@ def test_the_film(result):
     out, _ = result
     with Image.open(out / "zoom.webp") as film:
         assert film.size == (512, 512)
-        steps = 2 + log(600 / 512) / log(4)  # from the whole picture's square to x_0, x_1 and x_2
+        steps = 2 + log(600 / 512) / log(2.5)  # from the whole picture's square to x_0, x_1 and x_2
         assert film.n_frames == round(steps * 24)
 
 

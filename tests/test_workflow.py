@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from tools.host import ROOT
-from tools.workflow import find_node, read_prompt, to_prompt
+from tools.workflow import WORKFLOWS, find_node, read_prompt, to_prompt
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+LISTED = [path for path in WORKFLOWS if path.parent.name == "workflows"]
+"""What the template browser lists."""
 
 
 def node(node_id, node_type, widgets=(), values=(), links=(), mode=0):
@@ -34,6 +35,13 @@ def test_widgets_and_links():
         "1": {"class_type": "Source", "inputs": {"path": "a.png"}},
         "7": {"class_type": "Step", "inputs": {"image": ["1", 2], "steps": 4, "text": "fixed"}},
     }
+
+
+def test_image_compare_has_what_the_frontend_submits():
+    compare = node(1, "ImageCompare", ["compare_view"])
+    compare["inputs"][0]["type"] = "IMAGECOMPARE"
+    prompt = to_prompt({"nodes": [compare], "links": []})
+    assert prompt["1"]["inputs"] == {"compare_view": {"__value__": ["", ""]}}
 
 
 def test_the_seeds_control_is_no_input():
@@ -80,11 +88,29 @@ def test_bundled_workflow(path):
             assert entry["properties"]["Node name for S&R"] == entry["type"]
             assert entry["properties"]["cnr_id"] == ("chain-of-zoom" if ours else "comfy-core")
             assert entry["properties"]["ver"]
-    # The template browser shows it, cut to a square, beside the file's name.
+
+
+@pytest.mark.parametrize("path", LISTED, ids=lambda path: path.stem)
+def test_listed_workflow_has_a_thumbnail(path):
+    """The template browser shows it, cut to a square, beside the file's name."""
     thumbnail = path.with_suffix(".jpg")
     with Image.open(thumbnail) as picture:
         assert picture.width == picture.height
     assert thumbnail.stat().st_size <= 150_000
+
+
+def test_the_template_browser_lists_six():
+    assert [path.stem for path in LISTED] == [
+        "1 Start here - zoom into a picture (no downloads)",
+        "2 Chain-of-Zoom SD3",
+        "3 Chain-of-Zoom SD3 + VLM",
+        "4 Chain-of-Zoom as in the paper (AR-2)",
+        "5 Your own checkpoint",
+        "6 Whole picture 4x (no downloads)",
+    ]
+    assert {path.parent.name for path in WORKFLOWS} == {"workflows", "more"}
+    pictures = (ROOT / "workflows").rglob("*.jpg")
+    assert sorted(path.with_suffix(".json") for path in pictures) == LISTED
 
 
 def test_nothing_overlaps_in_a_bundled_workflow():
@@ -100,7 +126,7 @@ def test_nothing_overlaps_in_a_bundled_workflow():
                 assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
 
 
-LISTED = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx", ".gguf")
+MISSING_MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx", ".gguf")
 """What the frontends 1.47 and 1.58 list as missing."""
 
 
@@ -115,7 +141,9 @@ def test_each_file_of_the_sr_lora_has_its_address(path):
         assert [*models] == node["widgets_values"][:2]
         for name, model in models.items():
             assert model["url"].endswith(f"/{name}")
-            if name.endswith(LISTED) or "step by step" in path.stem:  # which refers to template 4
+            if (
+                name.endswith(MISSING_MODELS) or "step by step" in path.stem
+            ):  # which refers to template 4
                 continue
             assert f"[{name}]({model['url']})" in notes
             assert f"{name} is not among ComfyUI's missing models" in notes

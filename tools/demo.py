@@ -172,7 +172,9 @@ def main() -> None:
     parser = OneLineParser(description="Zoom into a photograph in a real ComfyUI.")
     parser.add_argument("image", type=Path, nargs="?", help="your own picture, of any kind")
     parser.add_argument("--center", type=center_of, metavar="X,Y", help="where to: 0,0 is top left")
-    parser.add_argument("--steps", type=steps_of, help="how deep: 4 is 256x, the default")
+    parser.add_argument(
+        "--steps", type=steps_of, help="number of zooms, by default that of the workflow"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="the folder to fill")
     options = parser.parse_args()
     try:

@@ -210,11 +210,11 @@ SCENES = {
 NOT_RUN = {"CoZRefineStep"}
 
 WIRED = {
-    "CoZLoadSRLoRA": ("5 ", ["CheckpointLoaderSimple", "CoZLoadSRLoRA"]),
-    "CoZEncodePrompt": ("5 ", ["CoZEncodePrompt"]),
-    "CoZSRStep": ("5 ", ["CoZEncodePrompt", "CoZSRStep"]),
-    "CoZPromptExtractor": ("5 ", ["CoZCropCenterZoom", "CoZPromptExtractor"]),
-    "CoZLoadPromptExtractor": ("5 ", ["CoZLoadPromptExtractor"]),
+    "CoZLoadSRLoRA": ("AR-2 step", ["CheckpointLoaderSimple", "CoZLoadSRLoRA"]),
+    "CoZEncodePrompt": ("AR-2 step", ["CoZEncodePrompt"]),
+    "CoZSRStep": ("AR-2 step", ["CoZEncodePrompt", "CoZSRStep"]),
+    "CoZPromptExtractor": ("AR-2 step", ["CoZCropCenterZoom", "CoZPromptExtractor"]),
+    "CoZLoadPromptExtractor": ("AR-2 step", ["CoZLoadPromptExtractor"]),
 }
 """node -> (start of a template's name, the first nodes of these types in it)."""
 
@@ -303,7 +303,7 @@ def run_scene(page: Page, name: str) -> Image.Image:
 
 def show_wired(page: Page, name: str) -> Image.Image:
     start, types = WIRED[name]
-    (path,) = (ROOT / "workflows").glob(f"{start}*.json")
+    (path,) = (ROOT / "workflows").rglob(f"{start}*.json")
     workflow = json.loads(path.read_text("utf-8"))
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
     firsts = {node["type"]: str(node["id"]) for node in reversed(workflow["nodes"])}

@@ -2,41 +2,42 @@
 
 The first template shows what ``make demo`` wrote into DIR (default: demo/), and the whole picture
 with a built-in model what a run of it gives. The others need weights that are not here: they show
-their picture, and where its workflow zooms or which tiles it makes.
+their picture, and where its workflow zooms.
 """
 
 import io
 import sys
-import urllib.request
 from pathlib import Path
-from urllib.parse import urlencode
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from coz.geometry import Target, first_frame, plan_steps, tile_layout
+from coz.folder import read_chain
+from coz.geometry import Target, first_frame, plan_steps
 
-from .client import run_prompt
+from .client import Files, run_prompt
 from .host import ROOT
-from .picture import open_picture
+from .picture import open_picture, to_picture
 from .server import serve
 from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
-PANELS = 4
 GAP = 8
-SIDE = 400  # of a panel; the template browser shows the square at 230 to 350 pixels
+SIDE = 400  # of half a picture; the template browser shows the square at 230 to 350 pixels
+INSET = 300
+SPOT = (0.3125, 0.07, 0.5625, 0.32)  # of the picture's width and height: a face
 QUALITY = 86
 SMALLEST = 12  # side of a window that can still be seen
 LABELLED = 40
 
 
-def thumbnail(strip: Image.Image) -> Image.Image:
-    """The first four scales of a strip, two by two."""
-    side = strip.height
-    sheet = Image.new("RGB", (2 * SIDE + GAP, 2 * SIDE + GAP), "white")
-    for i in range(PANELS):
-        left = i * (side + GAP)
-        panel = strip.crop((left, 0, left + side, side)).resize((SIDE, SIDE))
-        sheet.paste(panel, (i % 2 * (SIDE + GAP), i // 2 * (SIDE + GAP)))
+def deepest_and_source(demo: Path) -> Image.Image:
+    """The deepest frame of a saved chain, and in its corner the whole picture."""
+    chain = read_chain(demo)
+    source, deepest = to_picture(chain.frames[0]), to_picture(chain.frames[-1])
+    side = 2 * SIDE + GAP
+    sheet = ImageOps.fit(deepest, (side, side), Image.Resampling.LANCZOS)
+    small = ImageOps.contain(source, (INSET, INSET), Image.Resampling.LANCZOS)
+    framed = ImageOps.expand(small, GAP, "white")
+    sheet.paste(framed, (side - framed.width, side - framed.height))
     return sheet
 
 
@@ -47,12 +48,7 @@ def sample(prompt: Prompt) -> Image.Image:
 
 def windows(prompt: Prompt) -> Image.Image:
     """The first frame of a workflow, with the windows of its steps."""
-    zooms = [n["inputs"] for n in prompt.values() if n["class_type"] == "CoZCropCenterZoom"]
-    if zooms:  # wired by hand
-        loop = prompt[find_node(prompt, "CoZFitImage")]["inputs"]
-        loop |= {"scale": zooms[0]["scale"], "steps": len(zooms)}
-    else:
-        loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
     picture = sample(prompt)
     side = 2 * SIDE + GAP
     target = Target(loop["center_x"], loop["center_y"])
@@ -79,14 +75,24 @@ def windows(prompt: Prompt) -> Image.Image:
 
 
 def before_and_after(prompt: Prompt) -> Image.Image:
-    """The spot that a workflow looks at closely: left of a line the source, right of it the result."""
+    """A spot of a whole picture: left of a line the source, right of it the result."""
     with serve() as url:
-        shown = run_prompt(url, prompt).outputs[find_node(prompt, "PreviewImage")]["images"]
-        files = [urllib.request.urlopen(f"{url}/view?{urlencode(image)}").read() for image in shown]
+        (file,) = run_prompt(url, prompt).outputs[find_node(prompt, "SaveImage")]["images"]
+        result = Image.open(io.BytesIO(Files(url).download(file)))
     side = 2 * SIDE + GAP
     after, before = (
-        Image.open(io.BytesIO(file)).resize((side, side), Image.Resampling.LANCZOS)
-        for file in files
+        picture.resize(
+            (side, side),
+            Image.Resampling.LANCZOS,
+            (
+                left * picture.width,
+                top * picture.height,
+                right * picture.width,
+                bottom * picture.height,
+            ),
+        )
+        for picture in (result, sample(prompt))
+        for left, top, right, bottom in [SPOT]
     )
     after.paste(before.crop((0, 0, side // 2, side)), (0, 0))
     line = (side - GAP) // 2, 0, (side + GAP) // 2 - 1, side
@@ -94,43 +100,12 @@ def before_and_after(prompt: Prompt) -> Image.Image:
     return after
 
 
-def tiles(prompt: Prompt) -> Image.Image:
-    """The middle of a workflow's picture, with the tiles of its passes."""
-    full = prompt[find_node(prompt, "CoZFullImage")]["inputs"]
-    picture = sample(prompt)
-    shorter, side = min(picture.size), 2 * SIDE + GAP
-    left, top = ((length - shorter) / 2 for length in picture.size)
-    box = (left, top, left + shorter, top + shorter)
-    sheet = picture.resize((side, side), Image.Resampling.LANCZOS, box)
-    pen, unit = ImageDraw.Draw(sheet, "RGBA"), side / shorter
-    for number in range(full["passes"], 0, -1):
-        scale = full["scale"] ** number
-        height, width = (round(length * scale) for length in reversed(picture.size))
-        layout = tile_layout(height, width, full["tile"], full["overlap"])
-        for x, y, w, h in layout.windows():
-            corner = (x / scale - left) * unit, (y / scale - top) * unit
-            shown = (*corner, corner[0] + w / scale * unit, corner[1] + h / scale * unit)
-            if number == 1:
-                pen.rectangle(shown, outline="black", width=6)
-                pen.rectangle(
-                    [*(v + 2 for v in shown[:2]), *(v - 2 for v in shown[2:])],
-                    outline="white",
-                    width=3,
-                )
-            else:
-                pen.rectangle(shown, outline=(255, 255, 255, 90), width=1)
-    return sheet
-
-
 def picture_of(path: Path, demo: Path) -> Image.Image:
     if path == TEMPLATE:
-        with Image.open(demo / "strip.png") as strip:
-            return thumbnail(strip)
+        return deepest_and_source(demo)
     prompt = read_prompt(path)
     kinds = {node["class_type"] for node in prompt.values()}
-    if "CoZFullImage" not in kinds:
-        return windows(prompt)
-    return before_and_after(prompt) if "UpscaleModelLoader" in kinds else tiles(prompt)
+    return before_and_after(prompt) if "CoZFullImage" in kinds else windows(prompt)
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from .host import ROOT
 
-TEMPLATE = ROOT / "workflows" / "1 Zoom 256x (no downloads).json"
+TEMPLATE = ROOT / "workflows" / "1 Start here - zoom into a picture (no downloads).json"
+WORKFLOWS = sorted((ROOT / "workflows").rglob("*.json"))
 
 Prompt = dict[str, dict[str, Any]]
 """Node id -> {"class_type": ..., "inputs": {name: value or [node id, output index]}}."""
@@ -14,6 +15,9 @@ Prompt = dict[str, dict[str, Any]]
 RUNS = 0  # a node's mode; muted and bypassed ones have others
 NOTES = {"Note", "MarkdownNote"}
 CONTROLS = {"fixed", "increment", "decrement", "randomize"}
+COMPARE_TYPE = "IMAGECOMPARE"
+NO_PICTURES = {"__value__": ["", ""]}
+"""What the frontend submits for Image Compare's view, which it does not save, before a run."""
 
 
 def read_prompt(path: Path) -> Prompt:
@@ -58,6 +62,9 @@ def widget_values(node: dict[str, Any]) -> dict[str, Any]:
     values = iter(node.get("widgets_values", []))
     for entry in node["inputs"]:
         if "widget" not in entry:
+            continue
+        if entry.get("type") == COMPARE_TYPE:
+            named[entry["widget"]["name"]] = NO_PICTURES
             continue
         value = next(values)
         if named and value in CONTROLS and "seed" in list(named)[-1]:

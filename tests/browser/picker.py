@@ -7,6 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from tools.host import ROOT
+
+FOUR_STEPS = ROOT / "tests" / "data" / "workflows" / "before_start_here.json"
+"""A workflow of four steps of 4x, with a viewer."""
 LOOP = "CoZChainLoop"
 PICKER = ".coz-picker"
 

@@ -2,9 +2,7 @@
 
 import json
 
-from tools.workflow import TEMPLATE
-
-from .picker import LOOP, run_it, wait_for_picture
+from .picker import FOUR_STEPS, LOOP, run_it, wait_for_picture
 
 
 def node(node_type):
@@ -13,7 +11,7 @@ def node(node_type):
 
 def test_the_frames_stay_inside_the_node_after_undo(editor):
     editor.use_renderer("classic")
-    workflow = json.loads(TEMPLATE.read_text("utf-8"))
+    workflow = json.loads(FOUR_STEPS.read_text("utf-8"))
     editor.run("workflow => app.loadGraphData(workflow)", workflow)
     editor.run(
         f"""() => {{

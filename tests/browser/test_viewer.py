@@ -28,7 +28,8 @@ from coz.real_pixels import (
 from coz.strip import MAX_AXES_RATIO, factor_label, factor_text
 from coz.view import FADE, FEATHER, Zoom, smooth
 from tools.frontend import post
-from tools.workflow import TEMPLATE
+
+from .picker import FOUR_STEPS
 
 RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
 VIEWER = ".coz-viewer"
@@ -125,7 +126,7 @@ PLACES = """async record => {
 @pytest.fixture(scope="module")
 def viewer(editor):
     """The viewer after a run of the quickstart; the run's output is ``window.output``."""
-    workflow = json.loads(TEMPLATE.read_text("utf-8"))
+    workflow = json.loads(FOUR_STEPS.read_text("utf-8"))
     editor.page.emulate_media(reduced_motion="reduce")  # it jumps to where it would fly
     editor.use_renderer("classic")
     editor.run(BUILD, [workflow, PROMPTS])

@@ -12,7 +12,7 @@ from tools.workflow import find_node, read_prompt
 from .jobs import SD3_VLM, WORKFLOWS
 
 SD3 = WORKFLOWS / "2 Chain-of-Zoom SD3.json"
-OWN = WORKFLOWS / "6 Your own checkpoint.json"
+OWN = WORKFLOWS / "5 Your own checkpoint.json"
 
 
 def classes(prompt):

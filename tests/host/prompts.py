@@ -65,6 +65,11 @@ def steps_run(executed, kind="sr"):
     return [int(name.rpartition("_")[2]) for name in names if name.startswith(f"coz_{kind}_")]
 
 
+def preview_scales(prompt, loop):
+    """Adds a Preview Image of all frames of a Chain Loop."""
+    prompt["99"] = {"class_type": "PreviewImage", "inputs": {"images": [loop, 1]}}
+
+
 def pictures(server, run, prompt):
     """What the prompt's Preview Images show, in the order of their ids."""
     previews = sorted(

@@ -10,12 +10,12 @@ from tools.host import ROOT
 from tools.server import serve
 from tools.workflow import find_node, read_prompt
 
-from .prompts import pictures, steps_run
+from .prompts import pictures, preview_scales, steps_run
 
 pytestmark = pytest.mark.since("0.27")
 
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
-BY_HAND = ROOT / "workflows" / "5 AR-2 step by step.json"
+BY_HAND = ROOT / "workflows" / "more" / "AR-2 step by step.json"
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def prompt_of(**inputs):
     loop = find_node(prompt, "CoZChainLoop")
     small = {"size": 64, "steps": 2, "prompting.max_tokens": 6}
     prompt[loop]["inputs"] |= small | inputs
+    preview_scales(prompt, loop)
     return prompt
 
 

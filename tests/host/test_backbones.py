@@ -10,10 +10,10 @@ from tools.host import ROOT
 from tools.server import serve
 from tools.workflow import find_node, read_prompt
 
-from .prompts import pictures, steps_run
+from .prompts import pictures, preview_scales, steps_run
 
 SD3 = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
-OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
+OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def prompt_of(workflow, **inputs):
     prompt = read_prompt(workflow)
     loop = find_node(prompt, "CoZChainLoop")
     prompt[loop]["inputs"] |= {"size": 64, "steps": 3} | inputs
+    preview_scales(prompt, loop)
     return prompt
 
 

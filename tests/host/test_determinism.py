@@ -13,11 +13,10 @@ from PIL import Image
 from tools.client import run_prompt
 from tools.host import ROOT
 from tools.server import serve
-from tools.workflow import find_node, read_prompt
+from tools.workflow import WORKFLOWS, find_node, read_prompt
 
 pytestmark = [pytest.mark.long, pytest.mark.since("0.27")]
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 PAPER = next(path for path in WORKFLOWS if "AR-2)" in path.stem)
 SMALL = {
     "CoZChainLoop": {"size": 64, "steps": 3},

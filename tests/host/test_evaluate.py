@@ -26,7 +26,7 @@ from tools.picture import to_png
 from tools.server import serve
 
 AR_2 = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
-OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
+OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
 ARMS = ("nearest", "bicubic", "onestep", "chain-null")
 LIMIT = 300  # seconds; the machine may be busy
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_used_is_listed_and_the_others_are_reported(evaluated):
     assert {"report.html", "table.md", "scores.csv"} <= {path.name for path in out.iterdir()}
 
 
-def test_the_model_that_invents_texture_is_less_true_than_bicubic(evaluated):
+def test_the_faithful_model_is_truer_than_bicubic(evaluated):
     out, *_ = evaluated
     results = read_results(out)
     assert {(r.image, r.arm) for r in results} == {(i, a) for i in PICTURES for a in ARMS}
@@ -197,7 +197,7 @@ def test_the_model_that_invents_texture_is_less_true_than_bicubic(evaluated):
         arm: sum(r.rows[0].scores["psnr"] for r in results if r.arm == arm) / len(PICTURES)
         for arm in ARMS
     }
-    assert psnr["bicubic"] > psnr["chain-null"] == psnr["onestep"] > psnr["nearest"] > 20
+    assert psnr["chain-null"] == psnr["onestep"] > psnr["bicubic"] > psnr["nearest"] > 20
 
 
 def test_every_result_tells_what_made_it(evaluated):
@@ -208,7 +208,7 @@ def test_every_result_tells_what_made_it(evaluated):
         assert result.versions["ComfyUI"] == version
         assert result.missing == {"ms_ssim": f"MS-SSIM needs 161 px, the frame has {SHORT // 4}"}
         with_model = result.arm in {"onestep", "chain-null"}
-        assert result.models == (("coz_lite_x4_texture.safetensors",) if with_model else ())
+        assert result.models == (("coz_lite_x4.safetensors",) if with_model else ())
         with Image.open(frame_path(out, result, 1)) as frame:
             assert frame.size == (SHORT // 4,) * 2
     settings = json.loads((out / "settings.json").read_text("utf-8"))

@@ -17,7 +17,7 @@ from tools.workflow import find_node, read_prompt
 from .prompts import TILED, chain_prompt
 
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
-OWN = ROOT / "workflows" / "6 Your own checkpoint.json"
+OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
 
 
 def as_full(graph, **inputs):

@@ -14,7 +14,7 @@ from tools.host import ROOT
 from tools.server import serve
 from tools.workflow import TEMPLATE, find_node, read_prompt
 
-WHOLE = TEMPLATE.with_name("7 Whole picture 4x (no downloads).json")
+WHOLE = TEMPLATE.with_name("6 Whole picture 4x (no downloads).json")
 FP16 = [0, 0, 1, 4, 0, 0, 1, 4, 16, 8.1]
 """Of float16's precision below 1, 2**-11: how far each of the pictures may be off with --fp16-intermediates.
 There the host's upscale model hands its result on in float16. A step sharpens, so what the step before it

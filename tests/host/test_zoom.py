@@ -13,7 +13,7 @@ from .prompts import chain_prompt
 WORKFLOWS = {
     "one-step diffusion": "2 Chain-of-Zoom SD3",
     "vision-language model": "4 Chain-of-Zoom as in the paper (AR-2)",
-    "any checkpoint": "6 Your own checkpoint",
+    "any checkpoint": "5 Your own checkpoint",
 }
 
 
