@@ -130,14 +130,19 @@ def write(chain: ZoomChain, out: Path) -> None:
         left.unlink()
     write_files(chain, out)
     to_pillow(strip(chain)).save(out / "strip.png")
+    write_film(chain, out / "zoom.webp", *chain.frames[1].shape[-2:], FRAMES_PER_STEP)
+
+
+def write_film(chain: ZoomChain, path: Path, height: int, width: int, frames_per_step: int) -> None:
+    """Save the zoom through all frames of a chain as an animated WebP file."""
     torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
-    zoom = Zoom(chain, *chain.frames[1].shape[-2:])
-    times = zoom_times(zoom.steps, 0, FRAMES_PER_STEP)
+    zoom = Zoom(chain, height, width)
+    times = zoom_times(zoom.steps, 0, frames_per_step)
     film = [to_pillow(frame) for frame in zoom.frames(times)]
     durations = [FRAME_MS] * len(film)
     durations[0], durations[-1] = FIRST_MS, LAST_MS
     film[0].save(
-        out / "zoom.webp",
+        path,
         save_all=True,
         append_images=film[1:],
         duration=durations,

@@ -1,0 +1,88 @@
+"""Make the pictures at the top of the README: python -m tools.readme_pictures
+
+The first template runs in a real ComfyUI. assets/zoom.webp is the zoom that comes out, assets/editor.jpg
+what the page looks like then: the target picker with its picture, and the viewer at the deepest frame.
+"""
+
+import io
+import re
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from coz.folder import read_chain
+
+from .chromium import BROWSER_ARGUMENTS, chromium_path
+from .demo import make_demo, write_film
+from .frontend import post, wait_until_ready
+from .help_pictures import RUN, SETTINGS
+from .host import ROOT
+from .server import serve
+from .workflow import TEMPLATE
+
+FOLDER = ROOT / "assets"
+FILM_HEIGHT, FILM_WIDTH = 426, 640
+FRAMES_PER_STEP = 40
+EDITOR_WIDTH = 1600
+QUALITY = 86
+
+OPEN = """async workflow => {
+    await app.loadGraphData(JSON.parse(workflow), true, true, null, {openSource: 'template'})
+    app.canvas.setDirty(true, true)
+}"""
+# The part of the page from the first node's title to the lower edge of the picker, with a margin.
+AREA = """() => {
+    const {scale, offset} = app.canvas.ds, margin = 20
+    const {left, top} = app.canvas.canvas.getBoundingClientRect()
+    const nodes = app.graph.nodes
+    const right = Math.max(...nodes.map(({pos, size}) => pos[0] + size[0]))
+    const x = left + (Math.min(...nodes.map(({pos}) => pos[0])) - margin + offset[0]) * scale
+    const y = top + (Math.min(...nodes.map(({pos}) => pos[1])) - 50 - margin + offset[1]) * scale
+    const bottom = document.querySelector('.coz-picker').getBoundingClientRect().bottom
+    return {x, y, width: left + (right + margin + offset[0]) * scale - x, height: bottom - y + 10}
+}"""
+
+
+def photograph_editor(page: Page) -> Image.Image:
+    """The first template after a run, its viewer at the deepest frame."""
+    page.evaluate(OPEN, TEMPLATE.read_text("utf-8"))
+    page.wait_for_timeout(1500)  # the picture on the picker
+    end, message = page.evaluate(RUN)
+    if end != "execution_success":
+        raise SystemExit(f"error: {message}")
+    expect(page.locator(".coz-viewer .label")).to_be_visible()
+    page.get_by_role("button", name=re.compile("^Fly to")).last.click()
+    page.evaluate("""() => {
+        app.canvas.deselectAll()
+        return app.extensionManager.command.execute('Comfy.Canvas.FitView')
+    }""")
+    page.wait_for_timeout(3000)  # the flight, and messages that go
+    return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(AREA)))).convert("RGB")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        make_demo(None, None, None, Path(folder))
+        film = FOLDER / "zoom.webp"
+        write_film(read_chain(Path(folder)), film, FILM_HEIGHT, FILM_WIDTH, FRAMES_PER_STEP)
+    with serve() as url, sync_playwright() as playwright:
+        for key, value in SETTINGS.items():
+            post(f"{url}/settings/{key}", value)
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path(), args=BROWSER_ARGUMENTS
+        )
+        page = browser.new_page(viewport={"width": 2600, "height": 1900})
+        page.goto(url)
+        wait_until_ready(page)
+        picture = photograph_editor(page)
+        browser.close()
+    size = EDITOR_WIDTH, round(picture.height * EDITOR_WIDTH / picture.width)
+    picture.resize(size, Image.Resampling.LANCZOS).save(
+        FOLDER / "editor.jpg", quality=QUALITY, optimize=True
+    )
+
+
+if __name__ == "__main__":
+    main()
