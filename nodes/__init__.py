@@ -3,6 +3,7 @@ from server import PromptServer
 
 from .cache import cleared_with_the_hosts
 from .check import CoZChainCheck
+from .clip import make_clips
 from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
 from .color import CoZColorFix
 from .consistency import CoZConsistency
@@ -41,6 +42,7 @@ class ChainOfZoomExtension(ComfyExtension):
             routes = PromptServer.instance.routes
             serve_sources(routes)
             take_marks(routes)
+            make_clips(routes)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

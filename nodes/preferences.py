@@ -48,6 +48,14 @@ GONE = "The pictures of this run are no longer in ComfyUI's temporary folder. Ru
 _writing = Lock()
 
 
+class UnknownUserError(Exception):
+    def __init__(self, request: web.Request):
+        name = request.headers.get("comfy-user", "")
+        super().__init__(
+            f"ComfyUI knows no user {name!r}: reload the page and choose one of its users"
+        )
+
+
 def keep_record(chain: ZoomChain, layers: list[str]) -> None:
     """Write what a mark needs beside the layers, which lie in the temporary folder."""
     record = {"chain": chain.to_json(), "layers": layers}
@@ -69,9 +77,7 @@ def mark(folder: Path, run: str, step: int, good: bool, user: str | None = None)
         FileNotFoundError: If the run's files are gone.
         OSError: If the output folder cannot be written.
     """
-    if not _is_file_name(run):
-        raise ValueError(f"run must be the file name of a viewer's first layer, got {run!r}")
-    chain, layers = _kept_record(run)
+    chain, layers = read_kept_record(run)
     if not 1 <= step <= chain.steps:
         raise ValueError(f"step must be 1 to {chain.steps}, got {step}")
     prompt = chain.prompts[step - 1]
@@ -111,11 +117,8 @@ def take_marks(routes: web.RouteTableDef) -> None:
 async def _answer(request: web.Request) -> web.Response:
     try:
         folder, user = _place(request)
-    except KeyError:
-        name = request.headers.get("comfy-user", "")
-        return _refuse(
-            401, f"ComfyUI knows no user {name!r}: reload the page and choose one of its users"
-        )
+    except UnknownUserError as error:
+        return _refuse(401, str(error))
     try:
         await request.content.readexactly(MOST)
         wish = None  # too long for a mark
@@ -146,16 +149,31 @@ def _place(request: web.Request) -> tuple[Path, str | None]:
     """Folder of the marks that come with a request, and the user where the host has several.
 
     Raises:
-        KeyError: If the host does not know the user.
+        UnknownUserError: If the host does not know the user.
     """
-    if not args.multi_user:
+    user = require_user(request)
+    if user is None:
         return Path(folder_paths.get_output_directory(), FOLDER), None
     users = PromptServer.instance.user_manager
-    user = users.get_request_user_id(request)
     folder = users.get_request_user_filepath(request, FOLDER, create_dir=False)
     if folder is None:  # a link, or an edited users.json, that leads out of the host's user folder
-        raise KeyError(user)
+        raise UnknownUserError(request)
     return Path(folder), user
+
+
+def require_user(request: web.Request) -> str | None:
+    """The host's id of who asks; None where it has one user only.
+
+    Raises:
+        UnknownUserError: If the host does not know the user.
+    """
+    if not args.multi_user:
+        return None
+    users = PromptServer.instance.user_manager
+    try:
+        return users.get_request_user_id(request)
+    except KeyError as error:
+        raise UnknownUserError(request) from error
 
 
 def _refuse(status: int, reason: str) -> web.Response:
@@ -171,11 +189,20 @@ def _record_path(run: str) -> Path:
     return Path(folder_paths.get_temp_directory(), run).with_suffix(".json")
 
 
-def _kept_record(run: str) -> tuple[ZoomChain, list[str]]:
+def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
     """The chain of a run, its frames without their pixels, and the files that have these.
 
     Checked, as the host lets anyone upload a file of any name into the temporary folder.
+
+    Args:
+        run: File name of the first layer that the viewer shows.
+
+    Raises:
+        ValueError: If that is no run of a viewer.
+        FileNotFoundError: If its record is gone.
     """
+    if not _is_file_name(run):
+        raise ValueError(f"run must be the file name of a viewer's first layer, got {run!r}")
     path = _record_path(run)
     try:
         if path.stat().st_size > MAX_RECORD:
