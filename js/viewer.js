@@ -23,6 +23,7 @@ export function attachViewer(node) {
   showOnNode(node, "zoom", "COZ_VIEWER", root, options)
   node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
 
+  after(node, "onExecuted", () => viewer.announce())
   receiveOutputs(node, "coz_layers", (output) => viewer.receive(output), () => viewer.recall())
   // Not before: the frontend also makes nodes that never get into a graph, to copy from.
   after(node, "onAdded", () => viewer.begin())

@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from coz.folder import read_chain
 from coz.geometry import Target, first_frame, plan_steps
+from coz.pillow import to_pillow
 
 from .client import Files, run_prompt
 from .host import ROOT
-from .picture import open_picture, to_picture
+from .picture import open_picture
 from .server import serve
 from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
@@ -32,7 +33,7 @@ LABELLED = 40
 def deepest_and_source(demo: Path) -> Image.Image:
     """The deepest frame of a saved chain, and in its corner the whole picture."""
     chain = read_chain(demo)
-    source, deepest = to_picture(chain.frames[0]), to_picture(chain.frames[-1])
+    source, deepest = to_pillow(chain.frames[0]), to_pillow(chain.frames[-1])
     side = 2 * SIDE + GAP
     sheet = ImageOps.fit(deepest, (side, side), Image.Resampling.LANCZOS)
     small = ImageOps.contain(source, (INSET, INSET), Image.Resampling.LANCZOS)

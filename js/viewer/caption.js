@@ -1,8 +1,10 @@
 // @ts-check
 // Everything around the picture that depends on the view.
 import { factorsText, meanOf } from "../factors.js"
-import { write } from "./panel.js"
+import { isAstray } from "./back.js"
+import { setIcon, write } from "./panel.js"
 import * as places from "./places.js"
+import { Play } from "./play.js"
 import {
   countRealPixelsInView,
   describeRealPixels,
@@ -47,6 +49,12 @@ export function describe(viewer) {
     button.setAttribute("aria-pressed", String(verdict === good))
   }
   buttons.bicubic.setAttribute("aria-pressed", String(bicubic))
+  const isPlaying = viewer.flight instanceof Play
+  buttons.play.setAttribute("aria-pressed", String(isPlaying))
+  setIcon(buttons.play, isPlaying ? "stop" : "play")
+  panel.root.classList.toggle("bicubic", bicubic)
+  panel.astray.hidden = !isAstray(viewer)
+  write(panel.notice, panel.astray.hidden ? "" : text("astray"))
   buttons.chain.hidden = viewer.chains.length < 2
   viewer.bar.move(factor, current)
   outlineNext(viewer, current + 1)

@@ -16,8 +16,9 @@ export class Flight {
   }
 
   /** The view by now; `to` itself at the end. */
-  get view() {
+  now() {
     const t = Math.max((performance.now() - this.start) / this.duration, 0)
-    return t < 1 ? between(this.from, this.to, smooth(t)) : this.to
+    const isOver = t >= 1
+    return { view: isOver ? this.to : between(this.from, this.to, smooth(t)), isOver }
   }
 }

@@ -15,7 +15,8 @@ const STEADY = 4
  * @param {HTMLCanvasElement} canvas
  * @param {{zoom: (factor: number, x: number, y: number) => void,
  *   move: (dx: number, dy: number) => void, end: () => void, next: () => void,
- *   key: (key: string) => boolean}} on  Points in pixels of the canvas; ``key``: whether it is ours.
+ *   key: (event: KeyboardEvent) => boolean, release: (event: KeyboardEvent) => void}} on  Points in
+ *   pixels of the canvas; ``key``: whether it is ours.
  * @returns {() => void}  Gives the wheel and the touches back, as when the focus goes.
  */
 export function listen(root, canvas, on) {
@@ -78,6 +79,7 @@ export function listen(root, canvas, on) {
     return prompt?.scrollHeight > prompt?.clientHeight
   }
   const isOurs = (event) => event.composedPath().includes(root)
+  const isButton = (event) => event.composedPath()[0] instanceof HTMLButtonElement
 
   // In front of everything else, as the graph would zoom with our pinches; and only with focus, so
   // that a wheel which crosses the node on its way over the graph stays the graph's.
@@ -91,10 +93,13 @@ export function listen(root, canvas, on) {
   leaveToGraph(root, isOverText)
 
   root.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || !on.key(event.key)) return
+    if (event.ctrlKey || event.metaKey || event.altKey) return
+    if (event.key === " " && isButton(event)) return // Space presses it
+    if (!on.key(event)) return
     event.preventDefault()
     event.stopPropagation()
   })
+  root.addEventListener("keyup", on.release)
   // The classic renderer would drag the node, or the graph, under a finger on the viewer.
   for (const type of ["pointerdown", "pointermove", "pointerup", "mousedown", "dblclick"])
     root.addEventListener(type, (event) => {

@@ -4,12 +4,15 @@ import { factorsText, meanOf } from "../factors.js"
 import { text } from "./texts.js"
 
 const ICONS = {
+  play: "M7 5v14l12-7z",
+  stop: "M7 5v14h3V5zM14 5v14h3V5z",
   out: "M5 12h14",
   in: "M12 5v14M5 12h14",
   whole: "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5",
-  deepest: "M12 3v5M12 16v5M3 12h5M16 12h5M12 11v2M11 12h2",
+  split: "M12 3v18M9 8l-4 4l4 4M15 8l4 4l-4 4",
   bicubic: "M12 4a8 8 0 1 0 0 16zM12 4a8 8 0 0 1 0 16",
   save: "M12 4v11M7 10l5 5l5-5M5 20h14",
+  clip: "M4 5h16v14H4zM4 9.5h16M8 5v4.5M12 5v4.5M16 5v4.5M10.5 12v5l4-2.5z",
   target: "M10.5 4a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13M15.5 15.5l5 5M10.5 7.5v6M7.5 10.5h6",
   full: "M14 4h6v6M10 20H4v-6M20 4l-7 7M4 20l7-7",
   good: "M7 11v9H4v-9zM7 11l4-8a2 2 0 0 1 2 2v4h6l-1.8 10.2a1 1 0 0 1-1 .8H7",
@@ -27,14 +30,42 @@ function element(parent, tag, className, content = "") {
 function button(parent, icon, word = "") {
   const made = element(parent, "button", icon)
   made.type = "button"
-  made.title = text(icon)
-  made.setAttribute("aria-label", made.title)
   const picture = made.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "svg"))
   picture.setAttribute("viewBox", "0 0 24 24")
-  const path = picture.appendChild(document.createElementNS(picture.namespaceURI, "path"))
-  path.setAttribute("d", ICONS[icon])
+  picture.appendChild(document.createElementNS(picture.namespaceURI, "path"))
+  setIcon(made, icon)
   if (word) element(made, "span", "word", word)
   return made
+}
+
+/** Gives a button another icon, and what that stands for. */
+export function setIcon(button, icon) {
+  const title = text(icon)
+  if (button.title === title) return
+  button.title = title
+  button.setAttribute("aria-label", title)
+  button.querySelector("path").setAttribute("d", ICONS[icon])
+}
+
+function wordButton(parent, name) {
+  const made = element(parent, "button", name, text(name))
+  made.type = "button"
+  return made
+}
+
+/** The line to drag, with what is on its sides. */
+function makeSplit(stage) {
+  const split = element(stage, "div", "divider")
+  split.tabIndex = 0
+  split.setAttribute("role", "slider")
+  split.setAttribute("aria-label", text("split"))
+  split.setAttribute("aria-valuemin", "0")
+  split.setAttribute("aria-valuemax", "100")
+  split.title = text("splitHint")
+  element(split, "span", "grip")
+  element(split, "span", "side plain", text("plainSide"))
+  element(split, "span", "side zoomed", text("zoomedSide"))
+  return split
 }
 
 export function makePanel() {
@@ -51,6 +82,7 @@ export function makePanel() {
 
   const stage = element(shadow, "div", "stage")
   const canvas = element(stage, "canvas", "")
+  const split = makeSplit(stage)
   const outline = element(stage, "div", "outline")
   const facts = element(stage, "div", "facts")
   const badge = element(facts, "div", "badge")
@@ -60,6 +92,12 @@ export function makePanel() {
   const label = element(facts, "div", "label")
   const measured = element(facts, "div", "measured")
   element(stage, "div", "hint", text("hint"))
+  const astray = element(stage, "div", "astray")
+  astray.hidden = true
+  const notice = element(astray, "div", "notice")
+  notice.setAttribute("role", "status")
+  const back = wordButton(astray, "back")
+  const here = wordButton(astray, "here")
   const message = element(stage, "div", "message")
   message.setAttribute("role", "status")
 
@@ -70,24 +108,29 @@ export function makePanel() {
   const bad = button(told, "bad")
 
   const tools = element(shadow, "div", "tools")
+  const group = (...names) => {
+    const parent = element(tools, "div", "group")
+    const words = { bicubic: text("bicubicWord"), target: text("targetWord") }
+    return Object.fromEntries(names.map((name) => [name, button(parent, name, words[name])]))
+  }
   const buttons = {
-    out: button(tools, "out"),
-    in: button(tools, "in"),
-    whole: button(tools, "whole"),
-    deepest: button(tools, "deepest"),
-    bicubic: button(tools, "bicubic", text("bicubicWord")),
-    chain: button(tools, "chain"),
-    target: button(tools, "target", text("targetWord")),
-    save: button(tools, "save"),
-    full: button(tools, "full"),
+    ...group("play"),
+    ...group("out", "in", "whole"),
+    ...group("split", "bicubic", "chain"),
+    ...group("target"),
+    ...group("save", "clip", "full"),
     good,
     bad,
+    back,
+    here,
   }
+  element(buttons.clip, "span", "percent")
   buttons.bicubic.setAttribute("aria-pressed", "false")
   return {
     root,
     stage,
     canvas,
+    split,
     outline,
     dot,
     real,
@@ -95,6 +138,8 @@ export function makePanel() {
     label,
     measured,
     message,
+    astray,
+    notice,
     bar,
     told,
     prompt,
@@ -102,15 +147,13 @@ export function makePanel() {
   }
 }
 
-/** @param {HTMLCanvasElement} canvas @param {string} name */
-export function download(canvas, name) {
-  canvas.toBlob((blob) => {
-    const link = document.createElement("a")
-    link.href = URL.createObjectURL(blob)
-    link.download = name
-    link.click()
-    URL.revokeObjectURL(link.href)
-  })
+/** @param {Blob} blob @param {string} name */
+export function download(blob, name) {
+  const link = document.createElement("a")
+  link.href = URL.createObjectURL(blob)
+  link.download = name
+  link.click()
+  URL.revokeObjectURL(link.href)
 }
 
 /** @param {Element} element */

@@ -1,22 +1,20 @@
 // @ts-check
 import { api } from "../../../scripts/api.js"
 import { factorText } from "../factors.js"
-import { feederOf, setTarget, targetInput } from "../graph.js"
 import { fileAddress } from "../outputs.js"
 import { describe, isFactor } from "./caption.js"
+import { Clip } from "./clip.js"
+import { connect } from "./controls.js"
 import { drawView, layersIn } from "./draw.js"
 import { Flight } from "./flight.js"
-import { listen } from "./gestures.js"
 import { download, fillBar, makePanel, scalesOf, write } from "./panel.js"
 import { Pictures } from "./pictures.js"
 import * as places from "./places.js"
+import { canPlay, isFirstRun, isMotionReduced, Play, playOnce } from "./play.js"
 import { chainsOf, keepView, keptView } from "./record.js"
+import { Split } from "./split.js"
 import { text } from "./texts.js"
 import { Verdicts } from "./verdicts.js"
-
-const KEY_ZOOM = 1.25
-const KEY_MOVE = 0.1 // of the view's shorter side
-const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
 
 /** Milliseconds that a message stays. */
 const MESSAGE = 6000
@@ -37,7 +35,9 @@ export class Viewer {
     this.verdicts = new Verdicts()
     this.bar = null
     this.observer = new ResizeObserver(this.resize)
-    this.listen()
+    this.split = new Split(this)
+    this.clip = new Clip(this)
+    this.letGo = connect(this)
     this.say(text("run"), true)
   }
 
@@ -52,32 +52,6 @@ export class Viewer {
     return { width, height }
   }
 
-  listen() {
-    const { root, canvas, buttons } = this.panel
-    this.letGo = listen(root, canvas, {
-      zoom: (factor, x, y) => this.zoom(factor, x, y),
-      move: (dx, dy) => this.move(dx, dy),
-      end: () => this.remember(),
-      next: () => this.shown && this.flyTo((this.current + 1) % this.layers.length),
-      key: (key) => this.key(key),
-    })
-    const actions = {
-      out: () => this.key("-"),
-      in: () => this.key("+"),
-      whole: () => this.flyTo(0),
-      deepest: () => this.flyTo(this.layers.length - 1),
-      bicubic: () => this.toggle(),
-      chain: () => this.open((this.index + 1) % this.chains.length),
-      target: () => this.aimLoop(),
-      save: () => this.save(),
-      full: () => this.fill(),
-      good: () => this.mark(true),
-      bad: () => this.mark(false),
-    }
-    for (const [name, act] of Object.entries(actions))
-      buttons[name].addEventListener("click", () => (this.shown || name === "full") && act())
-  }
-
   get layers() {
     return this.shown.layers
   }
@@ -86,12 +60,19 @@ export class Viewer {
     return places.currentLayer(this.layers, this.view, this.size)
   }
 
+  /** A run of the node ended; what it sent follows. */
+  announce() {
+    this.isFirst = isFirstRun(this.node)
+  }
+
   /** Shows a run's output; the old view stays until the new one's pictures are there. */
   receive(output) {
+    const { isFirst } = this
+    this.isFirst = false
     const chains = chainsOf(output)
     if (!chains.length || chains[0].layers[0].filename === this.chains[0]?.layers[0].filename) return
     this.chains = chains
-    this.open(Math.min(this.index, chains.length - 1))
+    this.open(Math.min(this.index, chains.length - 1), isFirst)
   }
 
   /** Nothing is left of the run that was looked at. */
@@ -99,20 +80,24 @@ export class Viewer {
     if (!this.chains.length && keptView(this.node)) this.say(text("again"), true)
   }
 
-  open(index) {
+  open(index, isFirst = false) {
     this.index = index
     const chain = this.chains[index]
     const { frames, windows } = chain.record
     const shape = JSON.stringify([frames, windows])
     const saved = keptView(this.node)
     const view = saved?.shape === shape ? { x: saved.x, y: saved.y, span: saved.span } : null
-    if (view) this.bicubic = saved.bicubic
+    if (view) {
+      this.bicubic = saved.bicubic
+      this.split.place = saved.split ?? 0
+      this.split.show()
+    }
     const layers = places.layersOf(chain.record)
     const addresses = [...chain.layers, ...chain.bicubic].map(fileAddress)
     const get = (address) => api.fetchApi(address)
     this.coming?.pictures.close()
     const first = view && this.size.width ? layersIn(layers, view, this.size) : [0]
-    const coming = { chain, layers, shape, view, addresses, pictures: null }
+    const coming = { chain, layers, shape, view, addresses, isFirst, pictures: null }
     coming.first = first.map((layer) => addresses[layer])
     coming.pictures = new Pictures(addresses, get, () => this.arrived(coming))
     this.coming = coming
@@ -126,14 +111,17 @@ export class Viewer {
       this.say(reason, true)
     } else if (source === this.coming && source.first.every((address) => decoded.has(address))) {
       this.shown?.pictures.close()
-      if (this.shown?.shape !== source.shape) {
-        this.view = source.view
-        this.flight = null
-      }
+      const isSame = this.shown?.shape === source.shape
       this.shown = source
       this.coming = null
+      if (!isSame) {
+        const isPlaying = this.flight instanceof Play && canPlay(this)
+        this.view = source.view
+        this.flight = isPlaying ? new Play(this, this.flight) : null
+      }
       this.say("")
       this.measure()
+      if (source.isFirst) playOnce(this)
     }
     source.pictures.prepare()
     this.request()
@@ -180,17 +168,31 @@ export class Viewer {
     if (!this.bar) this.measure()
     const { layers, size } = this
     if (this.flight) {
-      this.view = this.flight.view
-      if (this.view === this.flight.to) this.flight = null
+      const { view, isOver } = this.flight.now()
+      this.view = view
+      if (isOver) this.flight = null
       else this.request()
     }
     this.view = places.limited(layers, this.view ?? places.wholeOf(layers[0], size), size)
+    this.paint(this.bicubic)
+    if (this.split.place && !this.bicubic) {
+      this.context.save()
+      this.context.beginPath()
+      this.context.rect(0, 0, Math.round(this.split.place * size.width), size.height)
+      this.context.clip()
+      this.paint(true)
+      this.context.restore()
+    }
+    describe(this)
+  }
+
+  /** Draws the view with the chain's frames, or with plain enlargement in their place. */
+  paint(isPlain) {
     const { pictures, chain, addresses } = this.shown
-    drawView(this.context, this.sheet, layers, this.view, (layer, scale) => {
-      const plain = this.bicubic && layer > 1 ? chain.layers.length - 2 : 0
+    drawView(this.context, this.sheet, this.layers, this.view, (layer, scale) => {
+      const plain = isPlain && layer > 1 ? chain.layers.length - 2 : 0
       return pictures.look(addresses[layer + plain], scale)
     })
-    describe(this)
   }
 
   say(words, stays = false) {
@@ -219,34 +221,12 @@ export class Viewer {
     this.retry()
     const to = places.wholeOf(this.layers[layer], this.size)
     this.remember(to)
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    if (isMotionReduced()) {
       this.go(to)
       return
     }
     this.flight = new Flight(this.view, to)
     this.request()
-  }
-
-  key(key) {
-    if (key === "f" || key === "F") this.fill()
-    else if (!this.shown) return false
-    else if (key === "+" || key === "=") this.zoomMiddle(KEY_ZOOM)
-    else if (key === "-" || key === "_") this.zoomMiddle(1 / KEY_ZOOM)
-    else if (key === "0" || key === "Home") this.flyTo(0)
-    else if (key === "End") this.flyTo(this.layers.length - 1)
-    else if (key === "b" || key === "B") this.toggle()
-    else if (key === "s" || key === "S") this.save()
-    else if (key in ARROWS) {
-      const length = KEY_MOVE * Math.min(this.size.width, this.size.height)
-      this.move(ARROWS[key][0] * length, ARROWS[key][1] * length)
-      this.remember()
-    } else return false
-    return true
-  }
-
-  zoomMiddle(factor) {
-    this.zoom(factor, this.size.width / 2, this.size.height / 2)
-    this.remember()
   }
 
   toggle() {
@@ -257,24 +237,15 @@ export class Viewer {
 
   remember(view = this.view) {
     if (!this.shown) return
-    keepView(this.node, { ...view, bicubic: this.bicubic, shape: this.shown.shape })
-  }
-
-  /** Sets the target of the loop that feeds this node to the middle of the view. */
-  aimLoop() {
-    const loop = feederOf(this.node, "chain")
-    if (loop?.type !== "CoZChainLoop") return this.say(text("noLoop"))
-    const input = targetInput(loop)
-    if (input) return this.say(text("taken", { input }))
-    const [x, y] = places.targetOf(this.layers, this.view)
-    setTarget(loop, { x, y })
-    this.say(text("aimed", { x: x.toFixed(4), y: y.toFixed(4) }))
+    const { bicubic, split, shown } = this
+    keepView(this.node, { ...view, bicubic, split: split.place, shape: shown.shape })
   }
 
   save() {
     this.draw()
     const factor = places.magnification(this.layers, this.view, this.size)
-    download(this.panel.canvas, `zoom-${isFactor(factor) ? factorText(factor) : "picture"}.png`)
+    const name = `zoom-${isFactor(factor) ? factorText(factor) : "picture"}.png`
+    this.panel.canvas.toBlob((blob) => download(blob, name))
   }
 
   fill() {
@@ -298,6 +269,7 @@ export class Viewer {
     this.observer.disconnect()
     window.removeEventListener("resize", this.resize)
     this.letGo()
+    this.clip.stop()
     clearTimeout(this.saying)
     this.shown?.pictures.close()
     this.coming?.pictures.close()

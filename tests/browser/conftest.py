@@ -138,6 +138,11 @@ def browser():
         browser.close()
 
 
+def new_page(browser):
+    """A page in which no viewer flies by itself."""
+    return browser.new_page(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+
+
 @pytest.fixture(scope="module")
 def editor(browser, url, frontend, folder):
     # What another module ran, and how it left the page.
@@ -145,7 +150,7 @@ def editor(browser, url, frontend, folder):
     (folder / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)
     # Else the template browser opens by itself, a moment after the first visit.
     post(f"{url}/settings/Comfy.TutorialCompleted", True)
-    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page = new_page(browser)
     yield Editor(page, url, "newest" if frontend else "pinned")
     page.close()
 

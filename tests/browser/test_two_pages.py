@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import Editor
+from .conftest import Editor, new_page
 from .picker import build, chain, target, wait_for_picture
 
 # What reaches a page, and how its run ends.
@@ -27,7 +27,7 @@ def prompts_of(steps):
 
 @pytest.fixture
 def other(browser, url, editor):
-    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page = new_page(browser)
     yield Editor(page, url, editor.frontend)
     page.close()
 

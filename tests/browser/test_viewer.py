@@ -345,9 +345,10 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
     expect(viewer.locator(".real")).to_have_text("all real")
     expect(viewer.locator(".rest")).to_have_text("nothing is invented")
     # Where nothing was zoomed, a near view is only an enlargement of the pixels in it.
-    for key, times in (("+", 4), ("ArrowLeft", 6), ("+", 10)):  # 1.25 ** 14 is 23
+    for key, times in (("+", 4), ("ArrowLeft", 6), ("+", 10)):
         for _ in range(times):
             viewer.press(key)
+    expect(viewer.locator(".label")).to_contain_text("22.7x")  # 1.25 ** 14
     expect(viewer.locator(".rest")).to_have_text(
         "in this view, plainly enlarged: nothing is invented"
     )
