@@ -273,6 +273,9 @@ export class Viewer {
     clearTimeout(this.saying)
     this.shown?.pictures.close()
     this.coming?.pictures.close()
+    this.shown = this.coming = this.flight = null // for what still comes, as an observer's call
+    this.chains = []
     cancelAnimationFrame(this.frame)
+    this.frame = null
   }
 }

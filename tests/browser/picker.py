@@ -137,8 +137,12 @@ def run_it(editor, then="() => {}"):
     editor.page.wait_for_function("window.ended")
     end, prompt_id = editor.run("window.ended")
     assert end == "execution_success"
-    with urllib.request.urlopen(f"{editor.url}/history/{prompt_id}") as answer:
-        return json.load(answer)[prompt_id]["outputs"]
+    while True:
+        with urllib.request.urlopen(f"{editor.url}/history/{prompt_id}") as answer:
+            history = json.load(answer)
+        if history:
+            return history[prompt_id]["outputs"]
+        editor.page.wait_for_timeout(50)  # the page hears of the end before the history has it
 
 
 def type_number(editor, renderer, name, text):

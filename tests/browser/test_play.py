@@ -128,6 +128,8 @@ def test_nothing_flies_by_itself(editor, show, renderer, reason):
     )
     editor.run(hidden, reason == "hidden tab")
     run_it(editor)
+    editor.page.wait_for_function(f"!{SHADOW}.host.classList.contains('empty')")
+    editor.run(SETTLE)
     if reason == "off screen":  # and does not make up for it later
         editor.run(LOOK, [True, 540, 640])
     expect(viewer.locator(".label")).to_have_text(WHOLE)
@@ -238,6 +240,19 @@ def test_a_chain_of_one_frame_says_that_there_is_no_way(editor, shown):
             "This chain has one frame only: there is no way to fly."
         )
         expect(viewer.locator(name)).not_to_have_attribute("aria-pressed", "true")
+
+
+def test_a_removed_viewer_does_not_fly(editor, shown):
+    shown("classic")
+    editor.run(
+        f"""() => {{
+            const play = window.play = {SHADOW}.querySelector('.play')
+            app.graph.remove({NODE})
+            play.click()
+        }}"""
+    )
+    editor.run(SETTLE)
+    assert editor.run("play.ariaPressed") == "false"
 
 
 @RENDERERS
