@@ -29,7 +29,7 @@ SETTINGS = {
 }
 SPOT = {"center_x": 0.4, "center_y": 0.29}
 
-SAMPLE = {"sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"})}
+SAMPLE = {"sample": ("CoZSamplePicture", (0, -310), {"picture": "astronaut.png"})}
 MODEL = {
     "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4_texture.safetensors"})
 }
@@ -44,7 +44,11 @@ TO_ENLARGED = [
     ("model", 0, "large", "upscale_model"),
     ("frame", 0, "large", "image"),
 ]
-CHAIN = SAMPLE | MODEL | {"loop": ("CoZChainLoop", (0, 280), {"size": 256} | SPOT)}
+CHAIN = {
+    "sample": ("CoZSamplePicture", (-360, 0), {"picture": "astronaut.png"}),
+    "model": (MODEL["model"][0], (-360, 320), MODEL["model"][2]),
+    "loop": ("CoZChainLoop", (0, 0), {"size": 256} | SPOT),
+}
 TO_CHAIN = [("sample", 0, "loop", "image"), ("model", 0, "loop", "backbone.upscale_model")]
 
 
@@ -60,7 +64,7 @@ def of_chain(node: str, widgets: dict | None = None, size=(420, 480), **more):
 
 
 SCENES = {
-    "CoZSamplePicture": (SAMPLE | {"view": preview(420)}, [("sample", 0, "view", "images")], None),
+    "CoZSamplePicture": (SAMPLE | {"view": preview(420, -310)}, [("sample", 0, "view", "images")], None),
     "CoZFitImage": (
         FRAME | {"view": preview(420)},
         [("sample", 0, "frame", "image"), ("frame", 0, "view", "images")],
@@ -124,8 +128,8 @@ SCENES = {
     "CoZMeasure": (
         CHAIN
         | {
-            "small": ("ImageScaleBy", (-400, 0), {"upscale_method": "area", "scale_by": 0.25}),
-            "it": ("CoZMeasure", (520, 280), {}),
+            "small": ("ImageScaleBy", (-720, 0), {"upscale_method": "area", "scale_by": 0.25}),
+            "it": ("CoZMeasure", (520, 0), {}),
         },
         [
             ("sample", 0, "small", "image"),
@@ -283,8 +287,10 @@ def named_weights(folder: Path) -> list[str]:
 
 def photograph(page: Page, ids: list[str]) -> Image.Image:
     """The nodes with these ids, as they are on the screen."""
-    box = page.evaluate(FOCUS, [ids, MARGIN])
+    page.evaluate(FOCUS, [ids, MARGIN])
     page.wait_for_timeout(1500)  # pictures on the nodes come a moment later
+    box = page.evaluate(FOCUS, [ids, MARGIN])  # and the nodes grow with them
+    page.wait_for_timeout(500)
     return Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
 
 
@@ -329,7 +335,7 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=chromium_path(), args=BROWSER_ARGUMENTS
         )
-        page = browser.new_page(viewport={"width": 1900, "height": 1300})
+        page = browser.new_page(viewport={"width": 1900, "height": 1500})
         page.goto(url)
         wait_until_ready(page)
         for name in names:
