@@ -65,7 +65,7 @@ class CoZFullImage(io.ComfyNode):
                     "scale",
                     default=4.0,
                     min=LEAST_SCALE,
-                    max=MOST_SCALE,
+                    max=float(MOST_SCALE),
                     step=0.01,
                     tooltip="Factor of each pass.",
                 ),

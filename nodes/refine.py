@@ -26,7 +26,7 @@ def denoise_inputs() -> list[io.Input]:
             "cfg",
             default=5.0,
             min=0.0,
-            max=MOST_CFG,
+            max=float(MOST_CFG),
             step=0.1,
             tooltip="How strictly the text is followed. 1 ignores the negative text and takes half the time.",
         ),
