@@ -1,12 +1,13 @@
 import os
 from math import nan
 
+import av
 import comfy.model_management
 import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import io
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nodes import NODE_CLASS_MAPPINGS
 
@@ -16,6 +17,15 @@ from .host import PACK, SEARCH_ALIASES
 PICTURES = PACK / "pictures"
 
 NONE = "none"
+
+DECODING_ERRORS = (
+    av.error.FFmpegError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+)
+"""What Load Image raises for a file that is no picture: it tries PyAV first, then Pillow."""
 
 
 def picture_names() -> list[str]:
@@ -91,7 +101,7 @@ class CoZSamplePicture(io.ComfyNode):
         if own_picture != NONE:
             try:
                 return io.NodeOutput(load_by_host("LoadImage", image=own_picture))
-            except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+            except DECODING_ERRORS as error:
                 raise ValueError(
                     f"own_picture: {own_picture} cannot be read as a picture ({error}). Choose another, or "
                     f"{NONE} for the sample"

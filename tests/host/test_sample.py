@@ -1,5 +1,8 @@
 """CoZ Sample Picture with a picture of the user's, which is read as Load Image reads it."""
 
+import io
+import wave
+
 import numpy as np
 import pytest
 import torch
@@ -45,8 +48,34 @@ def test_an_own_picture_is_what_load_image_gives(folder, node, name):
         assert sample.shape == (1, 512, 512, 3)
 
 
-def test_what_is_no_picture_is_refused_by_name(folder, node):
-    (folder / "notes.png").write_bytes(b"no picture")
+def damaged():
+    file = io.BytesIO()
+    Image.fromarray(noise(200, 300, 3)).save(file, "png")
+    return file.getvalue().replace(b"IDAT", b"\0DAT", 1)
+
+
+def sound():
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(8000)
+        writer.writeframes(bytes(16000))
+    return file.getvalue()
+
+
+NO_PICTURES = {
+    "text": b"no picture",
+    "empty": b"",
+    "damaged": damaged(),
+    "drawing": b"<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'/>",
+    "sound": sound(),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PICTURES)
+def test_what_is_no_picture_is_refused_by_name(folder, node, kind):
+    (folder / "notes.png").write_bytes(NO_PICTURES[kind])
     with pytest.raises(ValueError, match=r"^own_picture: notes\.png cannot be read as a picture"):
         node("CoZSamplePicture").execute("astronaut.png", "notes.png")
 
