@@ -1,6 +1,6 @@
 import time
 from fractions import Fraction
-from math import ceil, inf, log10
+from math import ceil, inf
 
 import comfy.model_management
 import comfy.utils
@@ -12,6 +12,7 @@ from ..coz.blend import TileBlend
 from ..coz.chain import step_seed
 from ..coz.consistency import agreement, back_project, describe_agreement
 from ..coz.geometry import TileLayout, Window, tile_layout
+from ..coz.metrics import mse_to_decibels
 from ..coz.prompt import step_texts
 from ..coz.resample import crop
 from ..coz.tile import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
@@ -205,4 +206,4 @@ class TileSharpener:
 
     def describe_agreement(self) -> str:
         mean = sum(self.squares) / len(self.squares)
-        return describe_agreement(-10 * log10(mean) if mean else inf)
+        return describe_agreement(mse_to_decibels(mean))
