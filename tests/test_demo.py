@@ -52,6 +52,17 @@ def result(own_picture, tmp_path_factory):
     return out, run
 
 
+@pytest.mark.parametrize("tool", ["demo", "evaluate"])
+def test_without_torch_it_says_what_to_do(tool):
+    without = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_module('tools.{tool}')"
+    run = subprocess.run(
+        [sys.executable, "-c", without], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
+    advice = f"run make host, then .venv/bin/python -m tools.{tool}"
+    assert run.stderr == f"error: torch is missing: {advice}\n"
+    assert run.returncode == 1
+
+
 def test_it_writes_what_it_promises(result):
     out, _ = result
     names = "chain.json scale_0.png scale_1.png scale_2.png source.png strip.png zoom.webp"

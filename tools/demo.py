@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from coz.pillow import from_pillow, to_pillow
-
 try:
     import torch
     from PIL import Image
@@ -25,6 +23,7 @@ except ModuleNotFoundError as error:
 
 from coz.chain import ZoomChain
 from coz.folder import write_files
+from coz.pillow import from_pillow, to_pillow
 from coz.record import MAX_STEPS
 from coz.strip import strip
 from coz.view import Zoom, zoom_times
@@ -36,7 +35,7 @@ from .picture import PictureError, open_picture, to_png
 from .server import serve
 from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
-STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/loop.py
+STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/steps.py
 NODES_PER_STEP = 3
 FRAMES_PER_STEP = 24
 FRAME_MS = 40
