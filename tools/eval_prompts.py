@@ -122,7 +122,7 @@ def texts(kind: str, chosen: dict[str, Any]) -> Prompt:
 
 
 def step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]:
-    """The node of one step, as nodes/backbone.py makes it."""
+    """The node of one step, as nodes/backbones makes it."""
     zoomed = [f"coz_zoom_{k}", 0]
     if kind == "upscale model":
         return {
