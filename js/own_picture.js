@@ -3,6 +3,7 @@
 // of the user's that is dropped onto it or chosen from the disk.
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { leaveToGraph } from "./canvas.js"
 import { widgetOf } from "./graph.js"
 import { after } from "./hook.js"
 import { texts } from "./language.js"
@@ -121,7 +122,9 @@ export function attachOwnPicture(node) {
   const note = document.createElement("span")
   note.style.cssText = "font-size: 12px; opacity: 0.7; text-align: center"
   root.append(image, note)
-  showOnNode(node, "sample", "COZ_SAMPLE", root, { margin: MARGIN, getMinHeight: () => HEIGHT })
+  const options = { hideOnZoom: false, margin: MARGIN, getMinHeight: () => HEIGHT }
+  showOnNode(node, "sample", "COZ_SAMPLE", root, options)
+  leaveToGraph(root)
 
   let shown = ""
   function refresh() {

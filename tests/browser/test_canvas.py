@@ -12,6 +12,14 @@ VIEWER = ".coz-viewer"
 SHOWN = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
 REPORT = {"type": "CoZMeasure", "links": {"chain": ["loop", 3]}}
 
+ELEMENTS = {
+    "CoZZoomViewer": "zoom",
+    "CoZMeasure": "report",
+    "CoZChainLoop": "target",
+    "CoZSamplePicture": "sample",
+}
+"""The widgets that show an element, by their nodes."""
+
 # What is listened to on the window, and the observers at work, by their owners in the pack.
 COUNT = """() => {
     const held = window.held = {listeners: new Map(), observers: new Set()}
@@ -75,13 +83,12 @@ def middle(box):
 
 
 @RENDERERS
-@pytest.mark.parametrize("kind", ["CoZZoomViewer", "CoZMeasure", "CoZChainLoop"])
+@pytest.mark.parametrize("kind", ELEMENTS)
 def test_a_wheel_over_a_node_moves_the_graph(editor, renderer, kind):
     build(editor, renderer, chain() | {"viewer": SHOWN, "report": REPORT})
     place(editor, kind)
-    names = {"CoZZoomViewer": "zoom", "CoZMeasure": "report", "CoZChainLoop": "target"}
     element = editor.page.evaluate_handle(
-        f"() => {node(kind)}.widgets.find(({{name}}) => name === '{names[kind]}').element"
+        f"() => {node(kind)}.widgets.find(({{name}}) => name === '{ELEMENTS[kind]}').element"
     ).as_element()
     editor.page.mouse.move(*middle(element.bounding_box()))
     before = scale(editor)

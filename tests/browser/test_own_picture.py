@@ -72,6 +72,14 @@ def test_what_is_no_picture_is_refused(graph):
     assert graph.run(f"() => {OWN}") == "none"
 
 
+def test_the_picture_stays_when_the_graph_is_small(graph):
+    graph.run("() => { app.canvas.ds.scale = 0.3; app.canvas.setDirty(true, true) }")
+    graph.page.wait_for_function("app.canvas.low_quality || LiteGraph.vueNodesMode")
+    graph.run("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert graph.page.locator(".coz-picker").is_visible()
+    assert graph.page.locator(".coz-sample").is_visible()
+
+
 def test_samples_are_named_by_what_they_show(graph):
     labels = graph.run(
         """() => {
