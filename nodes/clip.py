@@ -67,7 +67,7 @@ def make_clips(routes: web.RouteTableDef) -> None:
         except FileNotFoundError:
             return web.Response(status=404, text=GONE)
         if one_at_a_time.locked():
-            reason = "ComfyUI makes another clip already. Try again when that is done"
+            reason = "ComfyUI is already making another clip. Try again when it is done"
             return web.Response(status=409, text=reason)
         async with one_at_a_time:
             return await _stream(request, chain, layers)
@@ -88,7 +88,7 @@ def _find(run: str) -> tuple[ZoomChain, list[str]]:
             f"{MAX_CHAIN_PIXELS:,}. Use CoZ Zoom Video"
         )
     if Zoom(chain, *_size(chain)).steps == 0:
-        raise ValueError("This chain has one frame only: there is no way to fly")
+        raise ValueError("This chain has only one frame: there is nothing to play")
     return chain, layers
 
 

@@ -237,7 +237,7 @@ def test_a_chain_of_one_frame_says_that_there_is_no_way(editor, shown):
     for name in (".play", ".clip"):
         viewer.locator(name).click()
         expect(viewer.locator(".message")).to_have_text(
-            "This chain has one frame only: there is no way to fly."
+            "This chain has only one frame: there is nothing to play."
         )
         expect(viewer.locator(name)).not_to_have_attribute("aria-pressed", "true")
 

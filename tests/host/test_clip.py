@@ -183,7 +183,7 @@ def test_a_record_that_names_other_files_is_refused(server, plant, temp):
 def test_a_chain_of_one_frame_is_refused(server, plant):
     assert refusal(server, plant(photograph(0, 32))) == (
         400,
-        "This chain has one frame only: there is no way to fly",
+        "This chain has only one frame: there is nothing to play",
     )
 
 
@@ -226,7 +226,7 @@ def test_one_at_a_time_and_a_cancelled_one_leaves_nothing(server, plant, temp):
     assert json.loads(answer.readline()) == {"progress": 0}
     while not clips_in(temp) - before:  # the file begins with the first packet of the encoder
         assert json.loads(answer.readline())["progress"] < 1
-    busy = (409, "ComfyUI makes another clip already. Try again when that is done")
+    busy = (409, "ComfyUI is already making another clip. Try again when it is done")
     assert refusal(server, slow) == busy
     connection.close()
     answer.close()
