@@ -39,7 +39,7 @@ PROGRESS_SECONDS = 0.25
 """Between two lines of progress; as soon a reader who is gone is noticed."""
 
 
-class CancelledError(Exception):
+class ClipCancelledError(Exception):
     pass
 
 
@@ -134,8 +134,8 @@ def _render(chain: ZoomChain, layers: list[str], progress: Progress) -> dict:
         zoom = Zoom(replace(chain, frames=frames), height, width)
         seconds = min(zoom.steps * SECONDS_PER_STEP, MAX_SECONDS - 2 * HOLD_SECONDS)
         times = zoom_times(seconds, HOLD_SECONDS, FPS, "smooth")
-        path = encode(_count(zoom, times, progress), height, width, FPS)
-    except CancelledError:
+        path = encode(_render_frames(zoom, times, progress), height, width, FPS)
+    except ClipCancelledError:
         return {"error": "cancelled"}
     except FileNotFoundError:
         return {"error": GONE}
@@ -152,10 +152,10 @@ def _read(path: Path, height: int, width: int) -> torch.Tensor:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def _count(zoom: Zoom, times: list[float], progress: Progress) -> Iterator[torch.Tensor]:
+def _render_frames(zoom: Zoom, times: list[float], progress: Progress) -> Iterator[torch.Tensor]:
     """The frames one by one, as long as the clip is wanted."""
     for k, frame in enumerate(zoom.frames(times)):
         if progress.is_cancelled.is_set():
-            raise CancelledError
+            raise ClipCancelledError
         progress.done = k / len(times)
         yield frame

@@ -184,25 +184,26 @@ class CoZChainLoop(io.ComfyNode):
             place = center, mask, step_prompts, frame, size
             notes = describe_unused_inputs(chain, kept, picture, scale, *place)
             start = start_at_chain(expansion, chain, kept, notes)
-        sharpener = make_backbone(backbone)
+        sharpener, source = make_backbone(backbone), make_text_source(prompting)
         notes = give_notices(
             *start.notes, profile_note(start.color_profile), sharpener.describe_scale(start.scale)
         )
-        place = start.scale, start.height, start.width
-        settings = *place, prompt, step_prompts, seed, color_fix, consistency, stop_below
-        step_nodes = StepNodes(
-            expansion.node,
-            sharpener,
-            make_text_source(prompting),
-            StepSettings(*settings),
-            start.frames,
+        settings = StepSettings(
+            scale=start.scale,
+            prompt=prompt,
+            step_prompts=step_prompts,
+            seed=seed,
+            color_fix=color_fix,
+            consistency=consistency,
+            stop_below=stop_below,
         )
+        step_nodes = StepNodes(expansion.node, sharpener, source, settings, start.frames)
         plan = plan_after(start, steps, stop_below)
         parts = start.parts()
         for i, step in enumerate(plan, len(start.prompts) + 1):
             parts |= step_nodes.add(i, step)
         used = used_models(cls.hidden.dynprompt, cls.hidden.unique_id) if plan else []
-        return collect(expansion, start, plan, steps, seed, used, notes, stop_below, parts)
+        return collect(expansion, start, plan, steps, settings, used, notes, parts)
 
 
 def plan_after(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
@@ -218,13 +219,13 @@ def collect(
     start: Start,
     plan: list[ZoomStep],
     steps: int,
-    seed: int,
+    settings: StepSettings,
     models: list[str],
     notes: list[str],
-    stop_below: float,
     parts: dict,
 ) -> io.NodeOutput:
     done = len(start.prompts)
+    seeds = [step_seed(settings.seed, i) for i in range(done + 1, steps + 1)]
     child = expansion.node(
         "CoZChainCollect",
         "collect",
@@ -232,12 +233,12 @@ def collect(
         scale=start.scale,
         steps=steps,
         windows=json.dumps([*start.windows, *(step.window for step in plan)]),
-        seeds=json.dumps([*start.seeds, *(step_seed(seed, i + 1) for i in range(done, steps))]),
+        seeds=json.dumps([*start.seeds, *seeds]),
         target=json.dumps(start.target),
         models=json.dumps(list(dict.fromkeys([*start.models, *models]))),
         notes="\n".join(notes),
         kept=done,
-        stop_below=stop_below,
+        stop_below=settings.stop_below,
         color_profile=start.color_profile,
         **parts,
     )

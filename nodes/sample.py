@@ -79,7 +79,7 @@ class CoZSamplePicture(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, own_picture=NONE):
         # The host's own check has a list from before the last upload.
-        if own_picture in (None, NONE) or folder_paths.exists_annotated_filepath(own_picture):
+        if own_picture in (None, "", NONE) or folder_paths.exists_annotated_filepath(own_picture):
             return True
         return (
             f"own_picture: there is no file {own_picture} in ComfyUI's input folder. Choose another, "
@@ -88,7 +88,7 @@ class CoZSamplePicture(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, own_picture=NONE, **kwargs):
-        if own_picture in (None, NONE):
+        if own_picture in (None, "", NONE):
             return ""
         try:
             facts = os.stat(folder_paths.get_annotated_filepath(own_picture))
@@ -98,7 +98,7 @@ class CoZSamplePicture(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture, own_picture=NONE) -> io.NodeOutput:
-        if own_picture != NONE:
+        if own_picture not in ("", NONE):
             try:
                 return io.NodeOutput(load_by_host("LoadImage", image=own_picture))
             except DECODING_ERRORS as error:

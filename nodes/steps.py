@@ -17,9 +17,6 @@ class StepSettings(NamedTuple):
     """The inputs of Chain Loop that hold for every step."""
 
     scale: float
-    height: int
-    """Of every frame, in pixels."""
-    width: int
     prompt: str
     step_prompts: str
     seed: int
@@ -63,8 +60,6 @@ class StepNodes:
             crop=zoom.out(1),
             frame=self.current,
             window=zoom.out(2),
-            height=self.settings.height,
-            width=self.settings.width,
             seed=step_seed(self.settings.seed, i),
         )
         text = self._describe(i, view)

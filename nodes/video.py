@@ -61,18 +61,21 @@ def film_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
+TORCH_THREADS = torch.get_num_threads()
+"""Asked once: a thread that first used torch while a video was written has one."""
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Leave the other cores to x264: torch's threads and its own wait for each other without end.
 
     Measured on two cores: four times as long with torch's default.
     """
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(TORCH_THREADS)
 
 
 def encode(frames: Iterable[torch.Tensor], height: int, width: int, fps: float) -> Path:

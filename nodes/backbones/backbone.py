@@ -19,9 +19,6 @@ class ViewLinks(NamedTuple):
     """The frame before, which the window was cut from."""
     window: list
     """Where in the frame: a BOUNDING_BOX."""
-    height: int
-    """Of ``zoomed`` and ``frame``, in pixels."""
-    width: int
     seed: int
 
 
