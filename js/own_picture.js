@@ -13,7 +13,7 @@ import { showOnNode } from "./widget.js"
 
 const TYPE = "CoZSamplePicture"
 /** Pixels of the picture's height on the node. */
-const HEIGHT = 170
+const HEIGHT = 130
 const MARGIN = 10
 
 const SUBJECTS = {

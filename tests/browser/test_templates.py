@@ -54,7 +54,8 @@ WATCH = """() => {
 LEAST_HEIGHT = """type => {
     const node = app.graph.nodes.find(node => node.type === type)
     return node.widgets.reduce((height, widget) =>
-        height + (widget.computeLayoutSize?.(node)?.minHeight ?? 24), node.widgets[0].y)
+        height + (widget.computeLayoutSize?.(node)?.minHeight ?? 24),
+        Math.min(...node.widgets.map(widget => widget.y)))
 }"""
 
 
