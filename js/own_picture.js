@@ -109,6 +109,9 @@ export function attachOwnPicture(node) {
   own.options.getOptionLabel = (/** @type {string} */ name) =>
     name === NO_OWN_PICTURE ? text("none") : String(name)
 
+  // Prompts of workflows from before this input stay the same.
+  own.serializeValue = () => (own.value === NO_OWN_PICTURE ? undefined : own.value)
+
   const button = node.addWidget("button", "choose", null, () => askForFile(node), { serialize: false })
   button.label = text("choose")
   button.serialize = false

@@ -4,7 +4,6 @@
 import { app } from "../../scripts/app.js"
 import { allGraphs } from "./graph.js"
 import { after } from "./hook.js"
-import { unwatch, watch } from "./picker/watch.js"
 
 /** The value of prompting where no model writes texts: nodes/text_sources. */
 const TYPED = "text"
@@ -26,9 +25,9 @@ const isPromoted = (node, name) =>
 export function hideUnread(node) {
   /** By backbone, the inputs that it does not read: nodes/backbones/__init__.py. */
   const unread = node.constructor.nodeData?.input?.required?.backbone?.[1].coz_unread
-  if (!unread) return
   const widget = (/** @type {string} */ name) =>
-    node.widgets.find((/** @type {any} */ each) => each.name === name)
+    node.widgets?.find((/** @type {any} */ each) => each.name === name)
+  if (!unread || !widget("prompting")) return
   const isLinked = (/** @type {string} */ name) =>
     node.inputs.some((/** @type {any} */ input) => input.widget?.name === name && input.link != null)
 
@@ -58,7 +57,6 @@ export function hideUnread(node) {
   }
 
   function look() {
-    if (!node.graph) return unwatch(look)
     const before = node.computeSize()[1]
     if (!update()) return
     const height = node.size[1] + node.computeSize()[1] - before
@@ -69,7 +67,6 @@ export function hideUnread(node) {
   update()
   // Its saved height is that of the widgets that it showed when it was saved.
   after(node, "onConfigure", update)
-  after(node, "onAdded", () => watch(look))
-  after(node, "onRemoved", () => unwatch(look))
-  if (node.graph) watch(look)
+  after(node, "onConnectionsChange", look)
+  for (const name of ["backbone", "prompting"]) after(widget(name), "callback", look)
 }

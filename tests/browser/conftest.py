@@ -1,5 +1,6 @@
 import contextlib
 import functools
+import json
 import re
 from pathlib import Path
 
@@ -87,7 +88,9 @@ class Editor:
 
     def prompt(self) -> dict:
         """The graph as the frontend would submit it, without the titles."""
-        output = self.run("async () => (await app.graphToPrompt()).output")
+        output = json.loads(
+            self.run("async () => JSON.stringify((await app.graphToPrompt()).output)")
+        )
         return {
             node_id: {"class_type": node["class_type"], "inputs": node["inputs"]}
             for node_id, node in output.items()

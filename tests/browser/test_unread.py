@@ -86,7 +86,8 @@ def test_a_linked_input_is_seen(loop):
 
 @pytest.mark.parametrize("renderer", ["classic", "vue"])
 def test_a_saved_height_stays_whatever_is_hidden(editor, renderer):
-    build(editor, renderer, {"loop": {"type": LOOP, "values": {"backbone": "any checkpoint"}}})
+    build(editor, renderer, {"loop": {"type": LOOP}})
+    choose(editor, "backbone", "any checkpoint")
     wait_until_seen(editor, ALL)
     editor.page.wait_for_timeout(500)  # the node takes its height
     saved = editor.run("() => JSON.stringify(app.graph.serialize())")
