@@ -32,7 +32,7 @@ OPEN = """async workflow => {
     await app.loadGraphData(JSON.parse(workflow), true, true, null, {openSource: 'template'})
     app.canvas.setDirty(true, true)
 }"""
-# The part of the page from the first node's title to the lower edge of the picker, with a margin.
+# The part of the page from the first node's title to the lower edge of the viewer, with a margin.
 AREA = """() => {
     const {scale, offset} = app.canvas.ds, margin = 20
     const {left, top} = app.canvas.canvas.getBoundingClientRect()
@@ -40,7 +40,8 @@ AREA = """() => {
     const right = Math.max(...nodes.map(({pos, size}) => pos[0] + size[0]))
     const x = left + (Math.min(...nodes.map(({pos}) => pos[0])) - margin + offset[0]) * scale
     const y = top + (Math.min(...nodes.map(({pos}) => pos[1])) - 50 - margin + offset[1]) * scale
-    const bottom = document.querySelector('.coz-picker').getBoundingClientRect().bottom
+    const viewer = nodes.find(({type}) => type === 'CoZZoomViewer')
+    const bottom = top + (viewer.pos[1] + viewer.size[1] + offset[1]) * scale
     return {x, y, width: left + (right + margin + offset[0]) * scale - x, height: bottom - y + 10}
 }"""
 
