@@ -59,8 +59,10 @@ export function hideUnread(node) {
   function look() {
     const before = node.computeSize()[1]
     if (!update()) return
-    const height = node.size[1] + node.computeSize()[1] - before
-    node.setSize([node.size[0], Math.max(height, node.computeSize()[1])])
+    const needed = node.computeSize()[1]
+    // Never more than is needed: a node that is being loaded has its saved height already.
+    const height = node.size[1] + Math.min(needed - before, 0)
+    node.setSize([node.size[0], Math.max(height, needed)])
     app.canvas?.setDirty(true, true)
   }
 
