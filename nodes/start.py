@@ -42,7 +42,7 @@ class Start(NamedTuple):
     color_profile: str
     """As of ``ZoomChain``."""
     notes: list[str]
-    """What the user is told."""
+    """Warnings that the node shows."""
 
     def parts(self) -> dict[str, list | str | float]:
         """The inputs of the collector for the steps that are there."""

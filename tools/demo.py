@@ -129,10 +129,10 @@ def write(chain: ZoomChain, out: Path) -> None:
         left.unlink()
     write_files(chain, out)
     to_pillow(strip(chain)).save(out / "strip.png")
-    write_film(chain, out / "zoom.webp", *chain.frames[1].shape[-2:], FRAMES_PER_STEP)
+    write_zoom(chain, out / "zoom.webp", *chain.frames[1].shape[-2:], FRAMES_PER_STEP)
 
 
-def write_film(chain: ZoomChain, path: Path, height: int, width: int, frames_per_step: int) -> None:
+def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per_step: int) -> None:
     """Save the zoom through all frames of a chain as an animated WebP file."""
     torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
     zoom = Zoom(chain, height, width)

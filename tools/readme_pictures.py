@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from coz.folder import read_chain
 
 from .chromium import BROWSER_ARGUMENTS, chromium_path
-from .demo import make_demo, write_film
+from .demo import make_demo, write_zoom
 from .frontend import post, wait_until_ready
 from .help_pictures import RUN, SETTINGS
 from .host import ROOT
@@ -23,7 +23,7 @@ from .server import serve
 from .workflow import TEMPLATE
 
 FOLDER = ROOT / "assets"
-FILM_HEIGHT, FILM_WIDTH = 426, 640
+VIDEO_HEIGHT, VIDEO_WIDTH = 426, 640
 FRAMES_PER_STEP = 40
 EDITOR_WIDTH = 1600
 QUALITY = 86
@@ -66,8 +66,8 @@ def photograph_editor(page: Page) -> Image.Image:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_demo(None, None, None, Path(folder))
-        film = FOLDER / "zoom.webp"
-        write_film(read_chain(Path(folder)), film, FILM_HEIGHT, FILM_WIDTH, FRAMES_PER_STEP)
+        video = FOLDER / "zoom.webp"
+        write_zoom(read_chain(Path(folder)), video, VIDEO_HEIGHT, VIDEO_WIDTH, FRAMES_PER_STEP)
     with serve() as url, sync_playwright() as playwright:
         for key, value in SETTINGS.items():
             post(f"{url}/settings/{key}", value)

@@ -60,9 +60,15 @@ export function checkFiles() {
 }
 addEventListener("focus", checkFiles) // perhaps from the program that edited the file
 api.addEventListener("reconnected", checkFiles)
-api.addEventListener("status", () => {
-  for (const node of unconfirmed) asked.delete(node) // a run has ended: the history may have it
+/** A run has ended: the history may have it now, or a moment later. */
+function askAgain() {
+  for (const node of unconfirmed) asked.delete(node)
   unconfirmed.clear()
+  lookSoon()
+}
+api.addEventListener("status", () => {
+  askAgain()
+  setTimeout(askAgain, RETRY)
 })
 
 /** @param {any} node */
