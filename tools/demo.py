@@ -39,7 +39,7 @@ STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/
 NODES_PER_STEP = 3
 FRAMES_PER_STEP = 24
 FRAME_MS = 40
-FIRST_MS, LAST_MS = 500, 1200  # the film rests at both ends
+FIRST_MS, LAST_MS = 500, 1200  # the video rests at both ends
 WEBP_QUALITY = 85
 MAX_UPLOAD_MB = 2000  # ComfyUI's default is 100, which a PNG of a camera's picture may exceed
 
@@ -108,7 +108,7 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
             name = host.upload(to_png(picture))
             prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": name}}
         record, files = run(host, prompt, loop)
-    print("Making the film", flush=True)
+    print("Making the video", flush=True)
     chain = ZoomChain.from_json(record, tuple(map(from_pillow, [picture, *map(open_png, files)])))
     write(chain, out)
 
@@ -137,13 +137,13 @@ def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per
     torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
     zoom = Zoom(chain, height, width)
     times = zoom_times(zoom.steps, 0, frames_per_step)
-    film = [to_pillow(frame) for frame in zoom.frames(times)]
-    durations = [FRAME_MS] * len(film)
+    frames = [to_pillow(frame) for frame in zoom.frames(times)]
+    durations = [FRAME_MS] * len(frames)
     durations[0], durations[-1] = FIRST_MS, LAST_MS
-    film[0].save(
+    frames[0].save(
         path,
         save_all=True,
-        append_images=film[1:],
+        append_images=frames[1:],
         duration=durations,
         loop=0,
         quality=WEBP_QUALITY,

@@ -2,9 +2,13 @@
 
 import json
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, sync_playwright
+
+from .chromium import BROWSER_ARGUMENTS, chromium_path
 
 READY = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
 
@@ -18,3 +22,27 @@ def wait_until_ready(page: Page) -> None:
 def post(url: str, body: Any) -> None:
     request = urllib.request.Request(url, json.dumps(body).encode(), method="POST")
     urllib.request.urlopen(request).close()
+
+
+PICTURE_SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+}
+"""Of a page that is photographed: nothing lies over the graph."""
+
+
+@contextmanager
+def open_page(url: str, width: int, height: int) -> Iterator[Page]:
+    """Open the page of a server to take pictures of it."""
+    for key, value in PICTURE_SETTINGS.items():
+        post(f"{url}/settings/{key}", value)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path(), args=BROWSER_ARGUMENTS
+        )
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(url)
+        wait_until_ready(page)
+        yield page
+        browser.close()

@@ -11,10 +11,9 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
-from .chromium import BROWSER_ARGUMENTS, chromium_path
-from .frontend import post, wait_until_ready
+from .frontend import open_page
 from .host import ROOT
 from .server import serve
 
@@ -22,11 +21,6 @@ FOLDER = ROOT / "js" / "docs"
 WIDTH = 900  # pixels; a help panel is narrower, screens of double density are not
 QUALITY = 84
 MARGIN = 16
-SETTINGS = {
-    "Comfy.TutorialCompleted": True,
-    "Comfy.Minimap.Visible": False,
-    "Comfy.Graph.CanvasInfo": False,
-}
 SPOT = {"center_x": 0.4, "center_y": 0.29}
 
 SAMPLE = {"sample": ("CoZSamplePicture", (0, -310), {"picture": "astronaut.png"})}
@@ -328,19 +322,10 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(arguments=named_weights(Path(folder))) as url,
-        sync_playwright() as playwright,
+        open_page(url, 1900, 1500) as page,
     ):
-        for key, value in SETTINGS.items():
-            post(f"{url}/settings/{key}", value)
-        browser = playwright.chromium.launch(
-            executable_path=chromium_path(), args=BROWSER_ARGUMENTS
-        )
-        page = browser.new_page(viewport={"width": 1900, "height": 1500})
-        page.goto(url)
-        wait_until_ready(page)
         for name in names:
             save(run_scene(page, name) if name in SCENES else show_wired(page, name), name)
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from coz.folder import read_chain
 
-from .chromium import BROWSER_ARGUMENTS, chromium_path
 from .demo import make_demo, write_zoom
-from .frontend import post, wait_until_ready
-from .help_pictures import RUN, SETTINGS
+from .frontend import open_page
+from .help_pictures import RUN
 from .host import ROOT
 from .server import serve
 from .workflow import TEMPLATE
@@ -68,17 +67,8 @@ def main() -> None:
         make_demo(None, None, None, Path(folder))
         video = FOLDER / "zoom.webp"
         write_zoom(read_chain(Path(folder)), video, VIDEO_HEIGHT, VIDEO_WIDTH, FRAMES_PER_STEP)
-    with serve() as url, sync_playwright() as playwright:
-        for key, value in SETTINGS.items():
-            post(f"{url}/settings/{key}", value)
-        browser = playwright.chromium.launch(
-            executable_path=chromium_path(), args=BROWSER_ARGUMENTS
-        )
-        page = browser.new_page(viewport={"width": 2600, "height": 1900})
-        page.goto(url)
-        wait_until_ready(page)
+    with serve() as url, open_page(url, 2600, 1900) as page:
         picture = photograph_editor(page)
-        browser.close()
     size = EDITOR_WIDTH, round(picture.height * EDITOR_WIDTH / picture.width)
     picture.resize(size, Image.Resampling.LANCZOS).save(
         FOLDER / "editor.jpg", quality=QUALITY, optimize=True
