@@ -1,5 +1,6 @@
 """The adapter: the host's images, masks and folders in the form that coz/ works with."""
 
+import json
 import logging
 import re
 import time
@@ -227,13 +228,23 @@ def downscale_to_preview(image: Tensor) -> Tensor:
     return to_image(resize(image, height, width))
 
 
-def preview_of(image: Tensor, target: Target) -> list[dict]:
+def hide_files(files: list[ui.SavedResult] | dict) -> str:
+    """Files for the pack's own page code, in a form in which no app shows them.
+
+    An app of the frontend, the job history and the assets take every file of a ui output for a
+    result, whatever its key.
+    """
+    return json.dumps(files)
+
+
+def preview_of(image: Tensor, target: Target) -> list[str]:
     """A small copy of a (1, 3, H, W) picture in the host's temporary folder, as the page finds it.
 
     With the picture's own size in pixels, and the target that it was given with.
     """
     (saved,) = ui.PreviewImage(downscale_to_preview(image)).as_dict()["images"]
-    return [{**saved, "height": image.shape[-2], "width": image.shape[-1], "target": [*target]}]
+    height, width = image.shape[-2:]
+    return [hide_files({**saved, "height": height, "width": width, "target": [*target]})]
 
 
 def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:

@@ -3,12 +3,15 @@ from concurrent.futures import ThreadPoolExecutor
 from comfy_api.latest import io, ui
 
 from ..coz.resample import resize
-from .collect import Chain
-from .host import SEARCH_ALIASES, to_image
+from .collect import Chain, describe_depth
+from .host import SEARCH_ALIASES, hide_files, to_image
 from .preferences import keep_record
 
 WRITERS = 4
 """Pictures written at once: a PNG of 12 megapixels takes a second. Each holds two copies of its own."""
+
+RESULT_KEY = "coz_deepest"
+"""Key of the node's result in an app. Files under "images" the host would also draw below the viewer."""
 
 
 class CoZZoomViewer(io.ComfyNode):
@@ -47,10 +50,12 @@ class CoZZoomViewer(io.ComfyNode):
         with ThreadPoolExecutor(WRITERS) as pool:
             layers = pool.map(save, chain.frames)
             bicubic = pool.map(save_bicubic, range(2, len(chain.frames)))
+        layers, bicubic = list(layers), list(bicubic)
+        keep_record(chain, [layer["filename"] for layer in layers])
         shown = {
-            "coz_layers": list(layers),
-            "coz_bicubic": list(bicubic),
+            "coz_layers": [hide_files(layers)],
+            "coz_bicubic": [hide_files(bicubic)],
             "coz_chain": [chain.to_json()],
+            RESULT_KEY: [{**layers[-1], "display_name": describe_depth(chain)}],
         }
-        keep_record(chain, [layer["filename"] for layer in shown["coz_layers"]])
         return io.NodeOutput(ui=shown)

@@ -123,13 +123,19 @@ function keep(id, run) {
   checkFiles()
 }
 
+/** What a run saved of its picture, by its output. @param {any} output @returns {Saved | undefined} */
+function savedIn(output) {
+  const [text] = output?.coz_source ?? []
+  return text && JSON.parse(text)
+}
+
 /**
  * @param {any} node
  * @param {Origin} origin that it has now
  */
 function runOf(node, origin) {
   const id = keyOf(node)
-  const saved = keptOutput(node)?.coz_source?.[0]
+  const saved = savedIn(keptOutput(node))
   if (saved && saved.filename !== runs.get(id)?.saved.filename) keep(id, { saved, origin })
   const run = runs.get(id)
   const isAsked = asked.has(node) && asked.get(node) === run?.saved
@@ -150,7 +156,7 @@ async function confirm(node, id, saved) {
   const past = await pastRun(node, "coz_source")
   const run = runs.get(id)
   if (run?.saved !== saved) return // run again meanwhile
-  const found = past?.output.coz_source[0]
+  const found = savedIn(past?.output)
   if (past && (!saved || found.filename === saved.filename))
     keep(id, { saved: found, origin: pastOrigin(past.prompt, past.id), start: past.start })
   else if (run) unconfirmed.add(node)

@@ -6,16 +6,11 @@
 
 /** One for each chain: a list of pictures gives the loop, and so the viewer, several. */
 export function chainsOf(output) {
-  const layers = [...(output?.coz_layers ?? [])]
-  const bicubic = [...(output?.coz_bicubic ?? [])]
-  return (output?.coz_chain ?? []).map((json) => {
-    const record = JSON.parse(json)
-    return {
-      record,
-      layers: layers.splice(0, record.frames.length),
-      bicubic: bicubic.splice(0, record.frames.length - 2),
-    }
-  })
+  return (output?.coz_chain ?? []).map((record, i) => ({
+    record: JSON.parse(record),
+    layers: JSON.parse(output.coz_layers[i]),
+    bicubic: JSON.parse(output.coz_bicubic[i]),
+  }))
 }
 
 const placeOf = (node) => `coz_view/${node.graph.id}/${node.id}`

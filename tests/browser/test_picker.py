@@ -200,7 +200,9 @@ def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
     build(editor, renderer, nodes)
     wait_for_picture(editor, 60, 40)
     outputs = run_it(editor)
-    (source,) = (out["coz_source"][0] for out in outputs.values() if "coz_source" in out)
+    (source,) = (
+        json.loads(out["coz_source"][0]) for out in outputs.values() if "coz_source" in out
+    )
     assert (source["width"], source["height"]) == (60, 40)
     editor.run(
         """() => app.graph.nodes.find(node => node.type === 'LoadImage').widgets
@@ -208,7 +210,9 @@ def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
     )
     wait_for_picture(editor, 40, 60)
     outputs = run_it(editor)
-    (source,) = (out["coz_source"][0] for out in outputs.values() if "coz_source" in out)
+    (source,) = (
+        json.loads(out["coz_source"][0]) for out in outputs.values() if "coz_source" in out
+    )
     assert (source["width"], source["height"]) == (40, 60)
 
     upload(editor, "turned.jpg", (50, 40))  # another picture of that name

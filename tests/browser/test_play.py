@@ -1,5 +1,6 @@
 """CoZ Zoom Viewer in the real frontend: play, the split, the way back and the clip."""
 
+import json
 import re
 from pathlib import Path
 
@@ -221,11 +222,12 @@ def test_play_goes_on_when_a_run_replaces_the_chain(editor, shown, renderer):
 
 
 ONE_FRAME = f"""() => {{
-    const {{coz_layers: [source, first], coz_chain}} = app.nodeOutputs[{NODE}.id]
+    const {{coz_layers, coz_chain}} = app.nodeOutputs[{NODE}.id]
+    const [, first] = JSON.parse(coz_layers[0])
     const frames = Array(2).fill(JSON.parse(coz_chain[0]).frames[1])
     const record = {{...JSON.parse(coz_chain[0]), frames, steps: 0, prompts: [], seeds: [],
         windows: [[0, 0, ...frames[0]]], agreements: [], invented: [], real_pixels: []}}
-    {NODE}.onExecuted({{coz_layers: [first, first], coz_bicubic: [],
+    {NODE}.onExecuted({{coz_layers: [JSON.stringify([first, first])], coz_bicubic: ["[]"],
         coz_chain: [JSON.stringify(record)]}})
 }}"""
 
@@ -482,8 +484,8 @@ def test_a_clip_is_cancelled_and_refused(editor, folder, shown):
     clip.click()
     expect(message).to_have_text("The clip was cancelled.")
     expect(clip).to_have_attribute("aria-pressed", "false")
-    run = editor.run(f"app.nodeOutputs[{NODE}.id].coz_layers[0].filename")
-    (record,) = folder.rglob(Path(run).with_suffix(".json").name)
+    layers = json.loads(editor.run(f"app.nodeOutputs[{NODE}.id].coz_layers[0]"))
+    (record,) = folder.rglob(Path(layers[0]["filename"]).with_suffix(".json").name)
     record.unlink()
     clip.click()
     expect(message).to_have_text(

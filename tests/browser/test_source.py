@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import urllib.parse
 import urllib.request
 
@@ -66,7 +67,9 @@ def fetch(editor, file):
 
 
 def source_of(outputs):
-    (source,) = (out["coz_source"][0] for out in outputs.values() if "coz_source" in out)
+    (source,) = (
+        json.loads(out["coz_source"][0]) for out in outputs.values() if "coz_source" in out
+    )
     return source
 
 

@@ -182,7 +182,7 @@ def to_array(content):
 
 def saved(editor, name, index):
     """A picture that the node sent, from the server."""
-    query = urllib.parse.urlencode(editor.run(f"window.output.{name}.at({index})"))
+    query = urllib.parse.urlencode(editor.run(f"JSON.parse(window.output.{name}[0]).at({index})"))
     with urllib.request.urlopen(f"{editor.url}/view?{query}") as answer:
         return answer.read()
 
@@ -471,11 +471,12 @@ def test_what_was_not_measured_is_not_told(editor, show):
     editor.run(
         f"""() => {{
             window.original = window.output
-            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const {{coz_layers, coz_bicubic, coz_chain}} = window.output
+            const [, first, ...others] = JSON.parse(coz_layers[0])
             const record = JSON.parse(coz_chain[0])
             record.agreements = [null, 99, 31.25, 12]
             record.invented = [null, null, 0, 0.1]
-            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+            {NODE}.onExecuted({{coz_layers: [JSON.stringify([first, first, ...others])], coz_bicubic,
                 coz_chain: [JSON.stringify(record)]}})
         }}"""
     )
@@ -497,9 +498,10 @@ def test_an_older_record_has_its_real_pixels_too(editor, show):
     editor.run(
         f"""() => {{
             window.original = window.output
-            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const {{coz_layers, coz_bicubic, coz_chain}} = window.output
+            const [, first, ...others] = JSON.parse(coz_layers[0])
             const {{agreements, invented, real_pixels, ...record}} = JSON.parse(coz_chain[0])
-            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+            {NODE}.onExecuted({{coz_layers: [JSON.stringify([first, first, ...others])], coz_bicubic,
                 coz_chain: [JSON.stringify(record)]}})
         }}"""
     )
@@ -517,11 +519,12 @@ def test_a_whole_picture_has_no_factor_below_1(editor, show, renderer):
     editor.run(
         f"""() => {{
             window.original = window.output
-            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const {{coz_layers, coz_bicubic, coz_chain}} = window.output
+            const [, first, ...others] = JSON.parse(coz_layers[0])
             const record = JSON.parse(coz_chain[0])
             record.frames[0] = [4000, 3000]
             record.windows[0] = [1000, 1000, 512, 512]
-            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+            {NODE}.onExecuted({{coz_layers: [JSON.stringify([first, first, ...others])], coz_bicubic,
                 coz_chain: [JSON.stringify(record)]}})
         }}"""
     )
@@ -552,11 +555,12 @@ def test_a_first_frame_that_was_upscaled_says_its_count(editor, show):
     editor.run(
         f"""() => {{
             window.original = window.output
-            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
+            const {{coz_layers, coz_bicubic, coz_chain}} = window.output
+            const [, first, ...others] = JSON.parse(coz_layers[0])
             const record = JSON.parse(coz_chain[0])
             record.frames[0] = [128, 96]
             record.windows[0] = [16, 0, 96, 96]
-            {NODE}.onExecuted({{coz_layers: [first, first, ...others], coz_bicubic,
+            {NODE}.onExecuted({{coz_layers: [JSON.stringify([first, first, ...others])], coz_bicubic,
                 coz_chain: [JSON.stringify(record)]}})
         }}"""
     )
@@ -702,9 +706,10 @@ def test_a_new_run_keeps_the_view_and_a_list_shows_its_chains(editor, show):
     editor.run(
         f"""() => {{
             window.original = window.output
-            const {{coz_layers: [source, first, ...others], coz_bicubic, coz_chain}} = window.output
-            const again = [first, first, ...others]
-            {NODE}.onExecuted({{coz_layers: [...again, ...again],
+            const {{coz_layers, coz_bicubic, coz_chain}} = window.output
+            const [, first, ...others] = JSON.parse(coz_layers[0])
+            const again = JSON.stringify([first, first, ...others])
+            {NODE}.onExecuted({{coz_layers: [again, again],
                 coz_bicubic: [...coz_bicubic, ...coz_bicubic], coz_chain: [coz_chain[0],
                 coz_chain[0].replace('rust & rivets', 'a second chain')]}})
         }}"""
@@ -981,7 +986,7 @@ def test_what_did_not_come_is_asked_for_again(editor, show):
     viewer = show("classic")
     fly(viewer, "1x")
     output = editor.run("window.output")
-    deepest = output["coz_layers"][-1]["filename"]
+    deepest = json.loads(output["coz_layers"][0])[-1]["filename"]
     editor.page.wait_for_timeout(1500)
     editor.page.route(f"**/view?*{deepest}*", lambda route: route.fulfill(status=502))
     editor.reload()

@@ -48,7 +48,7 @@ def test_a_node_id_with_a_dot_gets_its_picture(executor):
     }
     prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}}
     host.run(renamed(prompt, {"zoom": "a.b"}), "shown")
-    assert host.ui("a.b")["coz_source"][0]["width"] == 512
+    assert json.loads(host.ui("a.b")["coz_source"][0])["width"] == 512
 
 
 def test_a_first_frame_has_a_longest_side(executor):

@@ -101,7 +101,7 @@ def test_a_run_of_the_viewer_becomes_a_clip(server):
     prompt = chain_prompt(steps=2, size=256)
     prompt["viewer"] = {"class_type": "CoZZoomViewer", "inputs": {"chain": ["loop", 3]}}
     shown = run_prompt(server, prompt).outputs["viewer"]
-    status, lines = make(server, shown["coz_layers"][0]["filename"])
+    status, lines = make(server, json.loads(*shown["coz_layers"])[0]["filename"])
     assert status == 200
     *progress, last = [line.get("progress", 1) for line in lines]
     assert progress == sorted(progress)

@@ -118,7 +118,7 @@ def test_a_run_shows_the_same(site, name):
         },
         "shown": {"class_type": "PreviewImage", "inputs": {"images": ["first", 0]}},
     }  # fmt: skip
-    (source,) = run_prompt(url, prompt).outputs["first"]["coz_source"]
+    source = json.loads(*run_prompt(url, prompt).outputs["first"]["coz_source"])
     reply = ask(url, name)[2]
     assert (source["width"], source["height"]) == (reply["width"], reply["height"])
     with Image.open(folder / source["type"] / source["subfolder"] / source["filename"]) as picture:

@@ -57,6 +57,15 @@ def picture(server, saved):
         return answer.read()
 
 
+def files_of(ui, key):
+    """The files that the viewer's own page code gets, which no app takes for results."""
+    return json.loads(*ui[key])
+
+
+def layers_of(ui):
+    return files_of(ui, "coz_layers")
+
+
 def pixels(content):
     with Image.open(BytesIO(content)) as file:
         return np.array(file)
@@ -104,7 +113,7 @@ def multi_user(request, tmp_path):
 def test_it_shows_every_layer_and_the_record(server, shown):
     record = json.loads(shown["coz_chain"][0])
     assert record["prompts"] == PROMPTS
-    layers = [pixels(picture(server, saved)) for saved in shown["coz_layers"]]
+    layers = [pixels(picture(server, saved)) for saved in layers_of(shown)]
     assert [[a.shape[1], a.shape[0]] for a in layers] == record["frames"]
     assert record["frames"] == [[512, 512], *[[64, 64]] * (STEPS + 1)]
     # x_0 is the source's own pixels, so both are written without a loss.
@@ -112,11 +121,18 @@ def test_it_shows_every_layer_and_the_record(server, shown):
     assert np.array_equal(layers[1], layers[0][y : y + height, x : x + width])
 
 
+def test_its_one_result_is_the_deepest_frame(shown):
+    """An app of the frontend takes every file of the output for a result."""
+    files = [item for items in shown.values() for item in items if isinstance(item, dict)]
+    words = "2 steps, 16x: the deepest frame holds 4 x 4 real pixels, the rest is invented"
+    assert files == [{**layers_of(shown)[-1], "display_name": words}]
+
+
 def test_bicubic_is_the_sources_own(server, shown):
-    source, *frames = (to_frame(pixels(picture(server, s))) for s in shown["coz_layers"])
+    source, *frames = (to_frame(pixels(picture(server, s))) for s in layers_of(shown))
     chain = ZoomChain.from_json(shown["coz_chain"][0], (source, *frames))
-    assert len(shown["coz_bicubic"]) == STEPS
-    for layer, saved in enumerate(shown["coz_bicubic"], 2):
+    assert len(files_of(shown, "coz_bicubic")) == STEPS
+    for layer, saved in enumerate(files_of(shown, "coz_bicubic"), 2):
         expected = to_bytes(resize(source, 64, 64, box=chain.window_in(layer, 0)))
         actual = pixels(picture(server, saved))
         assert np.abs(actual.astype(int) - expected).max() <= 1
@@ -134,13 +150,13 @@ def test_it_writes_nothing_when_nothing_changed(server, run, shown, folders):
 def test_each_chain_is_shown_with_its_own_layers(node, make_chain):
     chains = [make_chain(steps=1), make_chain(steps=2)]
     sent = [node("CoZZoomViewer").execute(chain).ui for chain in chains]
-    assert [len(ui["coz_layers"]) for ui in sent] == [3, 4]
-    assert [len(ui["coz_bicubic"]) for ui in sent] == [1, 2]
+    assert [len(layers_of(ui)) for ui in sent] == [3, 4]
+    assert [len(files_of(ui, "coz_bicubic")) for ui in sent] == [1, 2]
     assert [json.loads(*ui["coz_chain"])["steps"] for ui in sent] == [1, 2]
 
 
 def test_a_mark_keeps_prompt_and_pictures(server, shown, folders):
-    run = shown["coz_layers"][0]["filename"]
+    run = layers_of(shown)[0]["filename"]
     for good, added in [(True, True), (True, False), (False, True), (True, True)]:
         assert post(server, {"run": run, "step": 2, "good": good}) == (200, {"added": added})
     entries = lines_of(folders)
@@ -157,7 +173,7 @@ def test_a_mark_keeps_prompt_and_pictures(server, shown, folders):
         "pack": record["pack"],
     }
     folder = folders[1] / "chain-of-zoom"
-    previous = picture(server, shown["coz_layers"][2])
+    previous = picture(server, layers_of(shown)[2])
     assert (folder / entry["previous"]).read_bytes() == previous
     frame = to_frame(pixels(previous))
     x, y, width, height = record["windows"][2]
@@ -169,7 +185,7 @@ def test_a_mark_keeps_prompt_and_pictures(server, shown, folders):
 
 def test_a_line_cut_short_swallows_no_mark(server, shown, folders):
     path = folders[1] / "chain-of-zoom" / "preferences.jsonl"
-    run = shown["coz_layers"][0]["filename"]
+    run = layers_of(shown)[0]["filename"]
     post(server, {"run": run, "step": 1, "good": True})
     before = path.read_bytes()
     path.write_bytes(before + b'{"prompt": "cut sh')
@@ -201,7 +217,7 @@ def test_a_line_cut_short_swallows_no_mark(server, shown, folders):
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_bad_mark_is_refused(server, shown, folders, change, status, message):
-    body = {"run": shown["coz_layers"][0]["filename"], "step": 1, "good": True} | change
+    body = {"run": layers_of(shown)[0]["filename"], "step": 1, "good": True} | change
     before = lines_of(folders)
     code, answer = post(server, body)
     assert (code, list(answer)) == (status, ["error"])
@@ -213,7 +229,7 @@ def test_each_user_has_marks_of_their_own(multi_user):
     server, home = multi_user
     ann, ben = (post(server, {"username": name}, path="/users")[1] for name in ("ann", "ben"))
     shown = run_prompt(server, viewer_prompt()).outputs["viewer"]
-    run = shown["coz_layers"][0]["filename"]
+    run = layers_of(shown)[0]["filename"]
 
     def give(user, good):
         headers = {} if user is None else {"Comfy-User": user}
@@ -235,13 +251,13 @@ def test_each_user_has_marks_of_their_own(multi_user):
             (user, good) for good in verdicts
         ]
         assert (folder / entries[0]["previous"]).read_bytes() == picture(
-            server, shown["coz_layers"][2]
+            server, layers_of(shown)[2]
         )
     assert not (home / "output" / "chain-of-zoom").exists()
 
 
 def test_a_single_user_host_names_no_user(server, shown, folders):
-    run = shown["coz_layers"][0]["filename"]
+    run = layers_of(shown)[0]["filename"]
     body = {"run": run, "step": 1, "good": True}
     assert post(server, body, {"Comfy-User": "ann"})[0] == 200  # ignored, as by the host
     assert not any("user" in entry for entry in lines_of(folders))
@@ -258,7 +274,7 @@ def test_a_step_without_a_prompt_cannot_be_judged(server):
     prompt = viewer_prompt()
     prompt["loop"]["inputs"]["step_prompts"] = "-\na face"
     shown = run_prompt(server, prompt).outputs["viewer"]
-    run = shown["coz_layers"][0]["filename"]
+    run = layers_of(shown)[0]["filename"]
     assert post(server, {"run": run, "step": 1, "good": True}) == (
         400,
         {"error": "step 1 has no prompt to judge"},
@@ -269,7 +285,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_loses_nothing(server, s
     folder, aside = folders[1] / "chain-of-zoom", folders[1] / "aside"
     folder.rename(aside)
     folder.write_bytes(b"in the way")
-    run = shown["coz_layers"][0]["filename"]
+    run = layers_of(shown)[0]["filename"]
     code, answer = post(server, {"run": run, "step": 2, "good": False})
     folder.unlink()
     aside.rename(folder)
@@ -282,7 +298,7 @@ def test_half_a_character_in_a_prompt_can_be_marked(node, make_chain, tmp_path):
     chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d 好"), chain.frames)
     viewer = node("CoZZoomViewer")
     mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
-    run = viewer.execute(chain).ui["coz_layers"][0]["filename"]
+    run = layers_of(viewer.execute(chain).ui)[0]["filename"]
     assert [mark(tmp_path, run, 1, good) for good in (True, True, False)] == [True, False, True]
     lines = (tmp_path / "preferences.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == ["\ud83d 好"] * 2
@@ -296,7 +312,7 @@ def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path):
         pytest.skip("this system has no /dev/full")
     viewer = node("CoZZoomViewer")
     mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
-    layers = [saved["filename"] for saved in viewer.execute(make_chain(steps=1)).ui["coz_layers"]]
+    layers = [saved["filename"] for saved in layers_of(viewer.execute(make_chain(steps=1)).ui)]
     previous = Path(folder_paths.get_temp_directory(), layers[1]).read_bytes()
     pictures = tmp_path / "preferences"
     pictures.mkdir()
@@ -312,8 +328,8 @@ def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path):
 
 # The last one: it throws the run's pictures away.
 def test_gone_pictures_say_run_again(server, shown, folders):
-    run = shown["coz_layers"][0]["filename"]
-    (folders[0] / shown["coz_layers"][1]["filename"]).unlink()
+    run = layers_of(shown)[0]["filename"]
+    (folders[0] / layers_of(shown)[1]["filename"]).unlink()
     assert post(server, {"run": run, "step": 1, "good": True})[0] == 404
     (folders[0] / run).with_suffix(".json").unlink()
     code, answer = post(server, {"run": run, "step": 2, "good": True})
