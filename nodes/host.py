@@ -12,6 +12,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
+import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io, ui
@@ -21,6 +22,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..coz.geometry import Target, Window
+from ..coz.pillow import to_pillow
 from ..coz.prompt import whole_characters
 from ..coz.resample import resize
 from .cache import CHILD_PREFIX
@@ -245,6 +247,16 @@ def preview_of(image: Tensor, target: Target) -> list[str]:
     (saved,) = ui.PreviewImage(downscale_to_preview(image)).as_dict()["images"]
     height, width = image.shape[-2:]
     return [hide_files({**saved, "height": height, "width": width, "target": [*target]})]
+
+
+def show_frame(image: Tensor) -> None:
+    """Show a (1, 3, H, W) picture as the preview of the prompt that runs.
+
+    An app of the frontend shows it until there is a result. Of a child of Chain Loop it does not
+    show on the loop's node, which has its finished frames.
+    """
+    small = downscale_to_preview(image).movedim(-1, 1)
+    comfy.utils.ProgressBar(1).update_absolute(0, preview=("JPEG", to_pillow(small), None))
 
 
 def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:

@@ -14,17 +14,19 @@ from ..coz.consistency import agreement, back_project, describe_agreement
 from ..coz.geometry import TileLayout, Window, tile_layout
 from ..coz.metrics import mse_to_decibels
 from ..coz.prompt import step_texts
-from ..coz.resample import crop
+from ..coz.resample import crop, resize
 from ..coz.tile import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
 from .backbones import backbone_input, make_backbone
 from .backbones.backbone import Backbone, Tile, TilePass
 from .color import CoZColorFix
 from .host import (
+    PREVIEW_SIDE,
     NotFiniteError,
     apart,
     join_lines,
     notice,
     show,
+    show_frame,
     take_notices,
     time_left,
     to_bchw,
@@ -39,6 +41,10 @@ LOCAL_COLOR = {"none", "wavelet", "ycbcr"}
 COLOR_RING = 32
 """Result pixels around a tile. wavelet reads 31 at its five levels; what back-projection would read
 beyond them changes a pixel by a few levels of 255 at most."""
+
+
+PREVIEW_SECONDS = 0.5
+"""Between two previews of a pass, at least."""
 
 
 def are_blended(backbone: Backbone, color_fix: str) -> bool:
@@ -103,6 +109,7 @@ class CoZTiles(io.ComfyNode):
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
         add = TileBlend(layout, result).add if are_blended(sharpener, color_fix) else None
         bar = comfy.utils.ProgressBar(len(windows))
+        preview = TilePreview(picture, layout)
         started = time.monotonic()
         for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -116,6 +123,7 @@ class CoZTiles(io.ComfyNode):
             else:
                 crop(result.movedim(-1, 1), window).copy_(sr)
             show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
+            preview.add(window, sr)
             bar.update_absolute(i + 1)
         real = f"{original.shape[2]} x {original.shape[1]} pixels of the picture"
         size = f"{layout.width} x {layout.height}"
@@ -123,6 +131,28 @@ class CoZTiles(io.ComfyNode):
         said = join_lines(f"{title}; {true}", *take_notices())
         # In place: the whole result may be half of the machine's memory.
         return io.NodeOutput(result.clamp_(0, 1), said)
+
+
+class TilePreview:
+    """The picture that a pass enlarges, as a preview in which the finished tiles appear."""
+
+    def __init__(self, picture: Tensor, layout: TileLayout):
+        self.shrink = min(1, PREVIEW_SIDE / max(layout.height, layout.width))
+        height, width = (max(1, round(s * self.shrink)) for s in (layout.height, layout.width))
+        self.canvas = resize(picture, height, width).clone()
+        self.show()
+
+    def show(self) -> None:
+        self.shown = time.monotonic()
+        show_frame(self.canvas)
+
+    def add(self, window: Window, sr: Tensor) -> None:
+        edges = window.x, window.y, window.x + window.width, window.y + window.height
+        left, top, right, bottom = (round(edge * self.shrink) for edge in edges)
+        if left < right and top < bottom:
+            self.canvas[..., top:bottom, left:right] = resize(sr, bottom - top, right - left)
+        if time.monotonic() - self.shown > PREVIEW_SECONDS:
+            self.show()
 
 
 class TileSharpener:

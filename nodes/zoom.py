@@ -9,7 +9,15 @@ from ..coz.geometry import (
     zoom_window,
 )
 from ..coz.resample import RESAMPLINGS, crop, cut_first_frame, resize
-from .host import SEARCH_ALIASES, picked_on, target_of, to_bchw, to_bounding_box, to_image
+from .host import (
+    SEARCH_ALIASES,
+    picked_on,
+    show_frame,
+    target_of,
+    to_bchw,
+    to_bounding_box,
+    to_image,
+)
 
 MAX_FRAME_SIDE = 16_384
 """Pixels: four times the largest size. H.264 takes no more along a side either."""
@@ -175,11 +183,14 @@ class CoZCropCenterZoom(io.ComfyNode):
         cropped = crop(image, window).clone()
         zoomed = resize(cropped, height, width, resampling)
         carried = carry_target(height, width, window, target)
+        picked = picked_on(image, target)
+        if picked is None:  # a step of Chain Loop begins
+            show_frame(image[:1])
         return io.NodeOutput(
             to_image(zoomed),
             to_image(cropped),
             to_bounding_box(window),
             carried.x,
             carried.y,
-            ui=picked_on(image, target),
+            ui=picked,
         )

@@ -1,0 +1,88 @@
+"""What a run shows before it has a result: an app of the frontend has nothing else to show."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from coz.pillow import from_pillow
+from coz.resample import resize
+
+from .prompts import TILED, chain_prompt, kept_prompt
+
+
+@pytest.fixture
+def previews(pack, monkeypatch):
+    """(id of the node that the page shows it on, frame) of each preview."""
+    import comfy.utils
+    from comfy_execution.progress import get_progress_state
+    from comfy_execution.utils import get_executing_context
+
+    seen = []
+
+    def hook(value, total, preview, node_id=None):
+        if preview:
+            shown_on = get_progress_state().dynprompt.get_display_node_id(
+                get_executing_context().node_id
+            )
+            seen.append((shown_on, from_pillow(preview[1])))
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    return seen
+
+
+def error(frame, expected):
+    return float((frame - expected.clamp(0, 1)).abs().max())
+
+
+def test_each_step_shows_the_frame_that_it_enlarges(executor, keep, previews):
+    executor("CLASSIC").run(kept_prompt(steps=2))
+    shown_on, frames = zip(*previews, strict=True)
+    # Not on the loop itself, which shows its finished frames: an app would no longer take them.
+    assert shown_on == ("loop.steps",) * 2
+    scales = keep[-1]["scales"].movedim(-1, 1)
+    for frame, expected in zip(frames, scales[:2], strict=True):
+        assert error(frame, expected[None]) < 1 / 255
+
+
+def test_tiles_appear_in_the_picture(executor, keep, previews, node, monkeypatch):
+    tiles = sys.modules[node("CoZFullImage").__module__.replace(".full_image", ".tiles")]
+    monkeypatch.setattr(tiles, "PREVIEW_SECONDS", -1.0)
+    prompt = chain_prompt()
+    inputs = {
+        name: value
+        for name, value in prompt["loop"]["inputs"].items()
+        if name.split(".")[0] in ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+    }
+    prompt["full"] = {"class_type": "CoZFullImage", "inputs": inputs | TILED | {"tile": 1024}}
+    prompt["scales"] = {
+        "class_type": "TestKeep",
+        "inputs": {"image": ["full", 0], "prompts": ["full", 1]},
+    }
+    del prompt["loop"]
+    executor("CLASSIC").run(prompt)
+    result = keep[-1]["image"].movedim(-1, 1)
+    shown_on, frames = zip(*previews, strict=True)
+    assert shown_on == ("full",) * 5
+    assert {frame.shape for frame in frames} == {(1, 3, 768, 768)}
+    source = node("CoZSamplePicture").execute("astronaut.png")[0].movedim(-1, 1)
+    assert error(frames[0], resize(source, 768, 768)) < 1 / 255
+    # A quarter after the other becomes that of the result.
+    small = resize(result, 768, 768).clamp(0, 1)
+    changed = [
+        [
+            bool((part != before).any())
+            for part, before in zip(quarters(a), quarters(b), strict=True)
+        ]
+        for a, b in zip(frames[1:], frames, strict=False)
+    ]
+    assert np.array_equal(changed, np.eye(4))
+    inner = [part[..., 8:-8, 8:-8] for part in quarters(frames[-1] - small)]
+    assert max(float(part.abs().max()) for part in inner) < 2 / 255
+
+
+def quarters(frame: torch.Tensor) -> list[torch.Tensor]:
+    half = frame.shape[-1] // 2
+    sides = slice(0, half), slice(half, None)
+    return [frame[..., rows, columns] for rows in sides for columns in sides]
