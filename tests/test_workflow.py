@@ -90,6 +90,15 @@ def test_bundled_workflow(path):
             assert entry["properties"]["ver"]
 
 
+def test_the_blueprint_is_described_as_its_subgraph():
+    blueprint = json.loads((ROOT / "subgraphs" / "Chain-of-Zoom.json").read_text("utf-8"))
+    (subgraph,) = blueprint["definitions"]["subgraphs"]
+    assert blueprint["extra"]["BlueprintDescription"] == subgraph["description"]
+    assert blueprint["extra"]["BlueprintSearchAliases"]
+    promoted = {entry["name"] for entry in subgraph["inputs"]}
+    assert {"steps", "center_x", "center_y"} <= promoted
+
+
 @pytest.mark.parametrize("path", LISTED, ids=lambda path: path.stem)
 def test_listed_workflow_has_a_thumbnail(path):
     """The template browser shows it, cut to a square, beside the file's name."""
