@@ -1,5 +1,6 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
+import { nameAppInputs } from "./apps.js"
 import { attachClosing, giveWayToProgress } from "./closing.js"
 import { keepHeight } from "./height.js"
 import { giveReturnedOutputs } from "./outputs.js"
@@ -28,5 +29,6 @@ app.registerExtension({
     keepHeight(node)
     attachClosing(node)
   },
+  afterConfigureGraph: nameAppInputs,
   onNodeOutputsUpdated: giveReturnedOutputs,
 })

@@ -90,6 +90,32 @@ def test_bundled_workflow(path):
             assert entry["properties"]["ver"]
 
 
+PAGE_WIDGETS = {("CoZChainLoop", "target"), ("CoZSamplePicture", "choose")}
+"""Those that the page's code adds to a node."""
+RESULT_NODES = {"CoZZoomViewer", "SaveImage"}
+
+
+@pytest.mark.parametrize("path", [p for p in LISTED if p.stem[0] in "1256"], ids=lambda p: p.stem)
+def test_an_app_sets_what_is_there_and_shows_one_result(path):
+    workflow = json.loads(path.read_text("utf-8"))
+    nodes = {entry["id"]: entry for entry in workflow["nodes"]}
+    extra = workflow["extra"]
+    assert extra["linearMode"] is False  # it opens as a graph, and the app is one click away
+    assert "id" not in workflow  # else all who open it have one workflow's runs
+    for node_id, name in extra["linearData"]["inputs"]:
+        node = nodes[node_id]
+        widgets = {
+            entry["widget"]["name"]: entry["link"] for entry in node["inputs"] if "widget" in entry
+        }
+        # Files from before own_picture: the page adds it.
+        own = (node["type"], name) == ("CoZSamplePicture", "own_picture")
+        assert own or (node["type"], name) in PAGE_WIDGETS or widgets[name] is None
+        assert node["mode"] == 0
+    (output,) = extra["linearData"]["outputs"]
+    assert nodes[output]["type"] in RESULT_NODES
+    assert nodes[output]["mode"] == 0
+
+
 def test_the_blueprint_is_described_as_its_subgraph():
     blueprint = json.loads((ROOT / "subgraphs" / "Chain-of-Zoom.json").read_text("utf-8"))
     (subgraph,) = blueprint["definitions"]["subgraphs"]

@@ -1,0 +1,138 @@
+"""The templates as apps of the frontend: opened, set, run and looked at in app mode."""
+
+import json
+import re
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from tools.workflow import WORKFLOWS
+
+from .conftest import TIMEOUT
+from .picker import PICKER
+from .test_frontend import open_template
+from .test_templates import WATCH
+
+APPS = [path for path in WORKFLOWS if path.stem[0] in "1256" and path.parent.name == "workflows"]
+OUTPUTS = "window.outputs = {}; app.api.addEventListener('executed', ({detail}) => {" + (
+    " window.outputs[detail.display_node ?? detail.node] = detail.output })"
+)
+FIRST_VIEW = re.compile("first frame|whole picture")
+STORE = "[appModeStore]"  # how the frontend begins what it has to say of an app's entries
+
+# The templates with a checkpoint run with a built-in upscale model here, with a small step.
+WITHOUT_DOWNLOADS = """() => {
+    const loop = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
+    const set = (name, value) => {
+        const widget = loop.widgets.find(widget => widget.name === name)
+        widget.value = value
+        widget.callback?.(value)
+    }
+    const loader = LiteGraph.createNode('UpscaleModelLoader')
+    app.graph.add(loader)
+    loader.pos = [0, -200]
+    loader.widgets[0].value = 'coz_lite_x4.safetensors'
+    set('backbone', 'upscale model')
+    loader.connect(0, loop, loop.findInputSlot('backbone.upscale_model'))
+    set('size', 128)
+}"""
+
+# What the middle of the app shows while a run goes on: the first frame that has come.
+FRAME = """() => {
+    const image = document.querySelector('[data-testid=linear-center-panel] img.size-full')
+    return image?.src.startsWith('blob:') && image.naturalWidth && window.end === null
+        && [image.naturalWidth, image.naturalHeight]
+}"""
+
+
+@pytest.fixture
+def said(editor):
+    """What the frontend says of the app's entries in the console."""
+    said = []
+    listen = lambda message: STORE in message.text and said.append(message.text)  # noqa: E731
+    editor.page.on("console", listen)
+    yield said
+    editor.page.remove_listener("console", listen)
+
+
+def switch(editor, to):
+    """To "app" or back to "graph", as a person does."""
+    if editor.frontend == "newest":
+        name = {"app": "Enter app mode", "graph": "Enter node graph"}[to]
+        editor.page.get_by_test_id("view-mode-toggle").get_by_role("button", name=name).click()
+    else:
+        editor.run("app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    run_button = expect(editor.page.get_by_test_id("linear-run-button"))
+    run_button.to_be_visible() if to == "app" else run_button.to_have_count(0)
+
+
+def value_of(editor, node, name):
+    script = "([id, name]) => app.graph.getNodeById(id).widgets.find(w => w.name === name).value"
+    return editor.run(script, [node, name])
+
+
+@pytest.mark.parametrize("path", APPS, ids=lambda path: path.stem)
+def test_a_template_is_an_app(editor, said, path):
+    page = editor.page
+    editor.use_renderer("classic")  # what a new installation has
+    if editor.frontend == "newest":
+        seen = "app.extensionManager.setting.set('Comfy.OnboardingCoachmarks.Seen', ['appMode'])"
+        editor.run(seen)  # else its tour covers the app
+    open_template(editor, path)
+    expect(page.locator(".coz-sample")).to_be_visible()  # the graph
+    if "no downloads" not in path.stem:
+        editor.run(WITHOUT_DOWNLOADS)
+    extra = json.loads(path.read_text("utf-8"))["extra"]
+    switch(editor, "app")
+
+    items = page.get_by_test_id("app-mode-widget-item")
+    expect(items).to_have_count(len(extra["linearData"]["inputs"]))
+    keys = [unquote(item.get_attribute("data-widget-key")).split(":")[1:] for item in items.all()]
+    inputs = {name: int(node) for node, name in keys}
+    assert [[node, name] for name, node in inputs.items()] == extra["linearData"]["inputs"]
+
+    def item(name):
+        return items.nth(list(inputs).index(name))
+
+    if "target" in inputs:
+        picker = item("target").locator(PICKER)
+        expect(picker.locator("img")).to_be_visible()
+        box = picker.bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+        loop = inputs["target"]
+        assert value_of(editor, loop, "center_x") == pytest.approx(0.25, abs=0.01)
+        assert value_of(editor, loop, "center_y") == pytest.approx(0.5, abs=0.01)
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(200)
+        assert value_of(editor, loop, "center_x") > 0.2501
+        steps = item("steps").locator("input")
+        steps.fill("1")
+        steps.press("Enter")
+        assert value_of(editor, loop, "steps") == 1
+    editor.run(WATCH)
+    editor.run(OUTPUTS)
+    page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click()
+    assert page.wait_for_function(FRAME).json_value()
+    editor.screenshot(f"app-{path.stem[0]}-running")
+    page.wait_for_function("window.end", timeout=2 * TIMEOUT)
+    assert editor.run("window.end") == "execution_success"
+
+    results = page.get_by_test_id("linear-history-item")
+    expect(results).to_have_count(1)
+    expect(page.get_by_test_id("linear-in-progress-item")).to_have_count(0)
+    (output,) = extra["linearData"]["outputs"]
+    sent = editor.run("id => window.outputs[id]", output)
+    (file,) = sent.get("coz_deepest") or sent["images"]
+    shown = page.get_by_test_id("linear-center-panel").locator("img.size-full")
+    query = parse_qs(urlsplit(shown.get_attribute("src")).query)
+    assert query["filename"] == [file["filename"]]
+    panel = page.get_by_test_id("linear-center-panel")
+    expect(panel).to_contain_text(file.get("display_name", file["filename"]))
+    page.wait_for_timeout(500)
+    editor.screenshot(f"app-{path.stem[0]}")
+
+    switch(editor, "graph")
+    if "target" in inputs:
+        expect(page.locator(".coz-viewer .label")).to_have_text(FIRST_VIEW)
+    assert said == []
