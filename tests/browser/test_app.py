@@ -5,9 +5,10 @@ import re
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
-from tools.workflow import WORKFLOWS
+from tools.workflow import TEMPLATE, WORKFLOWS
 
 from .conftest import TIMEOUT
 from .picker import PICKER
@@ -72,15 +73,19 @@ def value_of(editor, node, name):
     return editor.run(script, [node, name])
 
 
-@pytest.mark.parametrize("path", APPS, ids=lambda path: path.stem)
-def test_a_template_is_an_app(editor, said, path):
-    page = editor.page
+def open_graph(editor, path):
     editor.use_renderer("classic")  # what a new installation has
     if editor.frontend == "newest":
         seen = "app.extensionManager.setting.set('Comfy.OnboardingCoachmarks.Seen', ['appMode'])"
         editor.run(seen)  # else its tour covers the app
     open_template(editor, path)
-    expect(page.locator(".coz-sample")).to_be_visible()  # the graph
+    expect(editor.page.locator(".coz-sample")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", APPS, ids=lambda path: path.stem)
+def test_a_template_is_an_app(editor, said, path):
+    page = editor.page
+    open_graph(editor, path)
     if "no downloads" not in path.stem:
         editor.run(WITHOUT_DOWNLOADS)
     extra = json.loads(path.read_text("utf-8"))["extra"]
@@ -136,3 +141,38 @@ def test_a_template_is_an_app(editor, said, path):
     if "target" in inputs:
         expect(page.locator(".coz-viewer .label")).to_have_text(FIRST_VIEW)
     assert said == []
+
+
+def test_an_own_picture_is_chosen_or_dropped_in_the_app(editor, tmp_path):
+    page = editor.page
+    open_graph(editor, TEMPLATE)
+    switch(editor, "app")
+    items = page.get_by_test_id("app-mode-widget-item")
+    shown = f"""size => {{
+        const image = document.querySelector('{PICKER} img')
+        return String([image?.naturalWidth, image?.naturalHeight]) === String(size)
+    }}"""
+
+    chosen = tmp_path / "chosen in an app.png"
+    Image.new("RGB", (90, 60), "teal").save(chosen)
+    button = items.get_by_role("button", name="choose or drop your own picture")
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(chosen)
+    page.wait_for_function(shown, arg=[90, 60])
+    assert value_of(editor, 1, "own_picture") == chosen.name
+
+    dropped = page.evaluate_handle(
+        """async () => {
+            const canvas = new OffscreenCanvas(50, 80)
+            canvas.getContext('2d')
+            const data = new DataTransfer()
+            data.items.add(new File([await canvas.convertToBlob()], 'dropped.png', {type: 'image/png'}))
+            return data
+        }"""
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        button.dispatch_event(event, {"dataTransfer": dropped})
+    page.wait_for_function(shown, arg=[50, 80])
+    editor.screenshot("app-own-picture")
+    switch(editor, "graph")
