@@ -3,7 +3,7 @@ from comfy_api.latest import io
 from ..coz.color import WAVELET_LEVELS
 from ..coz.color_method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ..coz.resample import resize
-from .host import SEARCH_ALIASES, closing, to_bchw, to_image
+from .host import closing, to_bchw, to_image
 
 
 class CoZColorFix(io.ComfyNode):
@@ -15,10 +15,8 @@ class CoZColorFix(io.ComfyNode):
             category="Chain-of-Zoom",
             description="Gives an image the colours of a reference and keeps its detail.",
             search_aliases=[
-                *SEARCH_ALIASES,
-                "color",
-                "colour",
                 "color match",
+                "colour match",
                 "wavelet",
                 "adain",
                 "ycbcr",

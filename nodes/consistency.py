@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..coz.banded import KERNELS, resized
 from ..coz.consistency import agreement, back_project, decibels, describe_agreement
 from ..coz.detail import invented, percent
-from .host import SEARCH_ALIASES, closing, to_bchw, to_image
+from .host import closing, to_bchw, to_image
 
 
 def one_for_each(sources, count: int) -> list:
@@ -27,14 +27,7 @@ class CoZConsistency(io.ComfyNode):
             category="Chain-of-Zoom/check",
             description="Makes an enlarged picture repeat its source: made small again, it equals the picture that it was "
             "made from. Changes as little as that takes, and measures how true the picture is.",
-            search_aliases=[
-                *SEARCH_ALIASES,
-                "back projection",
-                "consistency",
-                "fidelity",
-                "faithful",
-                "PSNR",
-            ],
+            search_aliases=["back projection", "consistency", "fidelity", "faithful", "PSNR"],
             inputs=[
                 io.Image.Input("image", tooltip="The enlarged picture, from any upscaler."),
                 io.Image.Input(

@@ -25,7 +25,7 @@ from ..coz.resample import crop, resize
 from ..coz.strip import factor_label
 from .collect import Chain
 from .consistency import one_for_each
-from .host import SEARCH_ALIASES, closing, to_bchw, to_image
+from .host import closing, to_bchw, to_image
 
 WIDEST = 0.05
 """Disagreement (standard deviation) that is shown as the hottest."""
@@ -201,7 +201,6 @@ class CoZDetailMap(io.ComfyNode):
             "above the picture, and in structures of which size. Several results of one view are compared: where they "
             "disagree, they are guesses.",
             search_aliases=[
-                *SEARCH_ALIASES,
                 "heat map",
                 "invented",
                 "hallucination",

@@ -15,7 +15,7 @@ from ..coz.latent import (
     to_model,
     to_vae,
 )
-from .host import SEARCH_ALIASES, closing, require_finite, to_bchw, to_image, to_rgb
+from .host import closing, require_finite, to_bchw, to_image, to_rgb
 
 LATENT_SHIFT = "coz_latent_shift"
 """Attached to a MODEL by CoZ Load SR LoRA: what its LoRA was made for."""
@@ -132,7 +132,13 @@ class CoZSRStep(io.ComfyNode):
             description="One super-resolution step with a one-step diffusion model: makes an enlarged, soft view sharp "
             "and invents the detail that the text names. The size stays. The model must be trained for it, as SD3-medium "
             "with the Chain-of-Zoom LoRA is; for any other checkpoint use CoZ Refine Step.",
-            search_aliases=[*SEARCH_ALIASES, "chain of zoom", "OSEDiff", "TSD-SR", "one step"],
+            search_aliases=[
+                "super resolution",
+                "one-step diffusion",
+                "diffusion upscale",
+                "OSEDiff",
+                "TSD-SR",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A one-step SR model: see CoZ Load SR LoRA."),
                 io.Vae.Input("vae", tooltip="Its VAE, with the LoRA's own encoder if it has one."),

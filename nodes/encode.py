@@ -3,7 +3,6 @@ import re
 from comfy_api.latest import io
 
 from ..coz.prompt import whole_characters
-from .host import SEARCH_ALIASES
 
 T5_TOKENS = 512
 """As in Chain-of-Zoom's code, which pads the text to this and gives T5 no mask."""
@@ -49,7 +48,7 @@ class CoZEncodePrompt(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Encodes a prompt as the Chain-of-Zoom paper's code does: every character counts as written, "
             "and what is longer than the text encoders' limits is cut off.",
-            search_aliases=[*SEARCH_ALIASES, "text encode", "text encoder", "CLIP", "T5", "prompt"],
+            search_aliases=["text encode", "text encoder", "prompt", "CLIP", "T5"],
             inputs=[
                 io.Clip.Input(
                     "clip",

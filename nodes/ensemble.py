@@ -10,7 +10,7 @@ from ..coz.color import luma, ycbcr_align
 from ..coz.ensemble import self_ensemble
 from ..coz.resample import resize
 from .files import used_models
-from .host import CALLED, SEARCH_ALIASES, notice_once
+from .host import CALLED, notice_once
 
 
 class WrappedModel(ImageModelDescriptor):
@@ -97,14 +97,7 @@ class CoZSelfEnsemble(io.ComfyNode):
             category="Chain-of-Zoom/load",
             description="Makes an upscale model more faithful, at eight times the time: it enlarges each picture in its "
             "eight flips and rotations and gives the mean.",
-            search_aliases=[
-                *SEARCH_ALIASES,
-                "self-ensemble",
-                "upscale model",
-                "ESRGAN",
-                "test-time augmentation",
-                "TTA",
-            ],
+            search_aliases=["self-ensemble", "test-time augmentation", "TTA", "flip and rotate"],
             inputs=[
                 io.UpscaleModel.Input(
                     "upscale_model",

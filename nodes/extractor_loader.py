@@ -14,7 +14,6 @@ from ..coz.lora import few
 from ..coz.peft import PROMPT_LORA
 from ..coz.weights import read_prompt_lora
 from .files import found_in, likely_first, missing, path_of
-from .host import SEARCH_ALIASES
 from .lora import misfit
 
 MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
@@ -116,10 +115,7 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             category="Chain-of-Zoom/load",
             description="Loads Qwen2.5-VL-3B-Instruct, the vision-language model of the Chain-of-Zoom paper, with or "
             "without the paper's LoRA. ComfyUI's own Generate Text takes it as well. Needs ComfyUI 0.27.",
-            search_aliases=[
-                *SEARCH_ALIASES,
-                *("chain of zoom", "VLM", "LLM", "Qwen", "caption", "image to text", "load clip"),
-            ],
+            search_aliases=["load clip", "load VLM", "VLM", "LLM", "caption", "image to text"],
             inputs=[
                 io.Combo.Input(
                     "vlm_name",

@@ -15,7 +15,6 @@ from .color import METHODS
 from .diffusion import seed_input
 from .expansion import AS_LINKS, Expansion, nest_inputs
 from .host import (
-    SEARCH_ALIASES,
     closing_of_expansion,
     give_notices,
     join_lines,
@@ -48,11 +47,14 @@ class CoZFullImage(io.ComfyNode):
             description="Enlarges a whole picture in tiles, each sharpened with a text of its own where a "
             "vision-language model is connected, and joined without seams. A second pass enlarges the result again.",
             search_aliases=[
-                *SEARCH_ALIASES,
                 "tile",
                 "tiled upscale",
-                "whole picture",
+                "whole picture 4x",
                 "full image",
+                "upscale",
+                "super resolution",
+                "enhance",
+                "detail",
             ],
             enable_expand=True,
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],

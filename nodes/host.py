@@ -50,8 +50,6 @@ MAX_OVERSHOOT = 1 / 8
 """How far below 0 or above 1 values are cut without a notice. Bicubic scaling, as the host does it,
 overshoots an edge by up to 0.094 (3/32); what is lost of an HDR picture lies far above."""
 
-SEARCH_ALIASES = ["upscale", "super resolution", "enhance", "zoom", "detail"]
-
 CALLED = ".called"
 """Suffix of the id that a node has while another one calls it: see ``apart``."""
 

@@ -13,7 +13,6 @@ from .expansion import AS_LINKS, Expansion
 from .files import used_models
 from .gate import is_below
 from .host import (
-    SEARCH_ALIASES,
     give_notices,
     require_one_picture,
     require_options,
@@ -41,7 +40,18 @@ class CoZChainLoop(io.ComfyNode):
             description="Zooms into a spot of a picture in steps, each enlarged and sharpened from the one before: "
             "four steps of 4x show it at 256x. Detail beyond the picture's own pixels is invented. Connect an output to "
             "Preview Image or Save Image to run it.",
-            search_aliases=[*SEARCH_ALIASES, "chain of zoom", "CoZ", "extreme super resolution"],
+            search_aliases=[
+                "chain of zoom",
+                "CoZ",
+                "zoom in",
+                "upscale",
+                "super resolution",
+                "extreme super resolution",
+                "magnify",
+                "enlarge",
+                "enhance",
+                "detail",
+            ],
             enable_expand=True,
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[

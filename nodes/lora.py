@@ -11,7 +11,6 @@ from ..coz.lora import SRWeights
 from ..coz.weights import read_weights
 from .diffusion import LATENT_SHIFT
 from .files import found_in, likely_first, missing, path_of
-from .host import SEARCH_ALIASES
 
 UPSTREAM = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
 LORA = (UPSTREAM + "SR_LoRA/model_20001.pkl", "loras")
@@ -94,7 +93,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
             category="Chain-of-Zoom/load",
             description="Makes a one-step super-resolution model of a base model: loads the Chain-of-Zoom LoRA and VAE "
             "encoder as published (.pkl, .pt), OSEDiff's file, or any LoRA made for the purpose.",
-            search_aliases=[*SEARCH_ALIASES, "chain of zoom", "OSEDiff", "TSD-SR", "load lora"],
+            search_aliases=["load lora", "super resolution LoRA", "OSEDiff", "TSD-SR"],
             inputs=[
                 io.Model.Input("model", tooltip="The base model; SD3-medium for Chain-of-Zoom."),
                 io.Vae.Input("vae", tooltip="The base model's VAE."),

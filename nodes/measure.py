@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..coz.report import measure, report
 from .collect import Chain, color_of_real_pixels
-from .host import SEARCH_ALIASES, closing, to_bchw
+from .host import closing, to_bchw
 
 
 class CoZMeasure(io.ComfyNode):
@@ -20,15 +20,13 @@ class CoZMeasure(io.ComfyNode):
             "shows, how true it is to what it was made from and to the source, how sharp it is, and how far its colours have "
             "moved. With the true picture also PSNR and SSIM.",
             search_aliases=[
-                *SEARCH_ALIASES,
+                "report",
+                "metrics",
                 "PSNR",
                 "SSIM",
-                "metrics",
                 "evaluate",
                 "measure",
                 "quality",
-                "fidelity",
-                "consistency",
                 "sharpness",
                 "ground truth",
                 "benchmark",

@@ -16,7 +16,6 @@ from ..coz.prompt import join_prompt, trim
 from ..coz.resample import resize
 from .encode import literal
 from .host import (
-    SEARCH_ALIASES,
     closing,
     notice,
     require_one_picture,
@@ -170,7 +169,6 @@ class CoZPromptExtractor(io.ComfyNode):
             description="Lets a vision-language model look at an enlarged view, and at the wider view that it comes "
             "from, and write what it shows: the prompt for the next step of a zoom. Shows its words on the node.",
             search_aliases=[
-                *SEARCH_ALIASES,
                 "VLM",
                 "caption",
                 "describe image",

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .diffusion import MOST_SEED, decode, encode, naming_bare, require_width, seed_input
-from .host import SEARCH_ALIASES, closing, notice, require_range, to_bchw
+from .host import closing, notice, require_range, to_bchw
 
 MOST_STEPS, MOST_CFG = 10000, 100
 """Of the host's sampling."""
@@ -131,7 +131,15 @@ class CoZRefineStep(io.ComfyNode):
             description="One zoom step with a checkpoint that was not trained for super-resolution (SD1.5, SDXL, SD3, "
             "...): noises the enlarged view a little and samples it again with the text. Slower and freer than CoZ SR "
             "Step.",
-            search_aliases=[*SEARCH_ALIASES, "img2img", "refine", "SD1.5", "SDXL"],
+            search_aliases=[
+                "refine",
+                "img2img",
+                "creative upscale",
+                "enhance",
+                "detail",
+                "SD1.5",
+                "SDXL",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="Any image model, with any LoRA."),
                 io.Vae.Input("vae", tooltip="Its VAE."),

@@ -12,7 +12,7 @@ from PIL import Image
 from nodes import NODE_CLASS_MAPPINGS
 
 from ..coz.color_profile import to_srgb
-from .host import PACK, SEARCH_ALIASES
+from .host import PACK
 
 PICTURES = PACK / "pictures"
 
@@ -54,7 +54,7 @@ class CoZSamplePicture(io.ComfyNode):
             category="Chain-of-Zoom/load",
             description="A photograph that ships with the pack, in the public domain or CC0, to try a zoom with. Or a "
             "picture of your own: drop it onto the node.",
-            search_aliases=[*SEARCH_ALIASES, "example image", "load image"],
+            search_aliases=["sample image", "example image", "test image", "load image"],
             inputs=[
                 io.Combo.Input(
                     "picture",

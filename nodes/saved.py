@@ -15,7 +15,7 @@ from comfy_api.latest import io, ui
 from ..coz.folder import RECORD, read_chain, require_prefix, saved_chains, state_of, write_chain
 from ..coz.prompt import join_texts
 from .collect import Chain
-from .host import SEARCH_ALIASES, to_image
+from .host import to_image
 
 
 def output_folder() -> Path:
@@ -62,7 +62,7 @@ class CoZSaveChain(io.ComfyNode):
             display_name="CoZ Save Chain",
             category="Chain-of-Zoom/view",
             description="Saves a chain as a folder of 16-bit PNG pictures and chain.json, to go on with it later.",
-            search_aliases=[*SEARCH_ALIASES, "save image", "export", "16-bit PNG", "resume"],
+            search_aliases=["save image", "export", "16-bit PNG", "resume"],
             is_output_node=True,
             inputs=[
                 Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
@@ -122,7 +122,7 @@ class CoZLoadChain(io.ComfyNode):
             display_name="CoZ Load Chain",
             category="Chain-of-Zoom/load",
             description="Loads a chain that CoZ Save Chain saved, to look at it or to go on with it in Chain Loop.",
-            search_aliases=[*SEARCH_ALIASES, "load image", "open", "continue", "resume"],
+            search_aliases=["load image", "open", "continue", "resume"],
             inputs=[
                 io.Combo.Input(
                     "folder",

@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ..coz.strip import LAYOUTS, strip
 from .collect import Chain
-from .host import SEARCH_ALIASES, to_image
+from .host import to_image
 
 
 class CoZZoomStrip(io.ComfyNode):
@@ -13,7 +13,7 @@ class CoZZoomStrip(io.ComfyNode):
             display_name="CoZ Zoom Strip",
             category="Chain-of-Zoom/view",
             description="Puts the scales of a chain into one picture, with their factors, real pixels, prompts and windows.",
-            search_aliases=[*SEARCH_ALIASES, "contact sheet", "grid", "compare", "before after"],
+            search_aliases=["contact sheet", "grid", "compare", "before after"],
             inputs=[
                 Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
                 io.Combo.Input(

@@ -3,7 +3,7 @@ from comfy_api.latest import io
 from ..coz.geometry import Window
 from ..coz.resample import SUPPORT, resize
 from .ensemble import take_colour
-from .host import SEARCH_ALIASES, closing, to_bchw, to_image
+from .host import closing, to_bchw, to_image
 from .surroundings import Upscaler, enlarge, reach_of
 
 SIDES = ("x", "y", "width", "height")
@@ -31,7 +31,13 @@ class CoZUpscaleStep(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="One zoom step with an upscale model (ESRGAN and the like): enlarges the crop with the model "
             "and fits the result to the frame.",
-            search_aliases=[*SEARCH_ALIASES, "ESRGAN", "upscale model"],
+            search_aliases=[
+                "ESRGAN",
+                "RealESRGAN",
+                "upscale model",
+                "upscale with model",
+                "super resolution",
+            ],
             inputs=[
                 io.UpscaleModel.Input("upscale_model", tooltip="Any model of Load Upscale Model."),
                 io.Image.Input("crop", tooltip="The window to enlarge, from Crop-Center-Zoom."),

@@ -15,7 +15,6 @@ from comfy_execution.progress import get_progress_state
 
 from ..coz.view import EASINGS, Zoom, zoom_times
 from .collect import Chain
-from .host import SEARCH_ALIASES
 
 FRAMES_OUTPUT = 1
 
@@ -110,7 +109,7 @@ class CoZZoomVideo(io.ComfyNode):
             display_name="CoZ Zoom Video",
             category="Chain-of-Zoom/view",
             description="Makes a video of a chain: one steady zoom from the whole picture into the deepest frame.",
-            search_aliases=[*SEARCH_ALIASES, "video", "animation", "film", "zoom in", "ken burns"],
+            search_aliases=["video", "animation", "film", "ken burns"],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),

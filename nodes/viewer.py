@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..coz.resample import resize
 from .collect import Chain, describe_depth
-from .host import SEARCH_ALIASES, hide_files, to_image
+from .host import hide_files, to_image
 from .preferences import keep_record
 
 WRITERS = 4
@@ -23,7 +23,7 @@ class CoZZoomViewer(io.ComfyNode):
             category="Chain-of-Zoom/view",
             description="Shows a whole chain as one picture to fly into: from the source down to the deepest frame, with "
             "how many of its pixels are real and the prompt of each step. Compares it with plain enlargement, and starts a new chain where one looks.",
-            search_aliases=[*SEARCH_ALIASES, "viewer", "preview", "deep zoom", "compare"],
+            search_aliases=["viewer", "preview", "deep zoom", "pan and zoom", "compare"],
             is_output_node=True,
             inputs=[
                 Chain.Input(

@@ -10,7 +10,6 @@ from ..coz.geometry import (
 )
 from ..coz.resample import RESAMPLINGS, crop, cut_first_frame, resize
 from .host import (
-    SEARCH_ALIASES,
     picked_on,
     show_frame,
     target_of,
@@ -108,7 +107,7 @@ class CoZFitImage(io.ComfyNode):
             display_name="CoZ First Frame",
             category="Chain-of-Zoom/step",
             description="Cuts the first frame of a zoom chain out of a picture, around the target.",
-            search_aliases=[*SEARCH_ALIASES, "first frame", "crop", "square"],
+            search_aliases=["first frame", "crop", "square"],
             has_intermediate_output=True,
             inputs=[
                 io.Image.Input("image", tooltip="The picture to zoom into."),
@@ -143,7 +142,7 @@ class CoZCropCenterZoom(io.ComfyNode):
             category="Chain-of-Zoom",
             description="Crops a window around the target and enlarges it to the image's own size: the view that "
             "a super-resolution step then sharpens.",
-            search_aliases=[*SEARCH_ALIASES, "crop", "center", "magnify"],
+            search_aliases=["crop", "center crop", "cut out", "crop and resize"],
             has_intermediate_output=True,
             inputs=[
                 io.Image.Input("image", tooltip="The frame to zoom into."),
