@@ -35,7 +35,7 @@ class CoZChainLoop(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CoZChainLoop",
-            display_name="Chain Loop",
+            display_name="Zoom In with Super Resolution (Chain Loop)",
             category="Chain-of-Zoom",
             description="Zooms into a spot of a picture in steps, each enlarged and sharpened from the one before: "
             "four steps of 4x show it at 256x. Detail beyond the picture's own pixels is invented. Connect an output to "

@@ -2,6 +2,11 @@
 
 from tools.help_pictures import BUILD
 
+# A node by its title and by its type.
+PREFIX = (
+    "%Zoom In with Super Resolution (Chain Loop).steps%/%CoZChainLoop.step_prompts%"
+    "_%year%_%Nothing.here%"
+)
 NODES = {
     "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),
     "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"}),
@@ -9,12 +14,12 @@ NODES = {
     "save": (
         "CoZSaveChain",
         (450, 0),
-        {"filename_prefix": "%Chain Loop.steps%/%CoZChainLoop.step_prompts%_%year%_%Nothing.here%"},
+        {"filename_prefix": PREFIX},
     ),
     "image": (
         "SaveImage",
         (450, 200),
-        {"filename_prefix": "%Chain Loop.steps%/%CoZChainLoop.step_prompts%_%year%_%Nothing.here%"},
+        {"filename_prefix": PREFIX},
     ),
 }
 LINKS = [
@@ -37,4 +42,4 @@ def test_nodes_and_widgets_are_filled_in_as_by_save_image(editor):
     kept = editor.run(
         "() => app.graph.nodes.find(({type}) => type === 'CoZSaveChain').widgets[0].value"
     )
-    assert kept == NODES["save"][2]["filename_prefix"]
+    assert kept == PREFIX

@@ -7,12 +7,12 @@ have it as an alias and are used often. Nor can "upscale": names of the host beg
 
 import pytest
 
-LOOP = "Chain Loop"
+LOOP = "Zoom In with Super Resolution (Chain Loop)"
 RANKS = {  # of Chain Loop
     "chain loop": 1,
-    "zoom": 7,
-    "zoom in": 3,
-    "super resolution": 4,
+    "zoom": 1,
+    "zoom in": 1,
+    "super resolution": 2,
     "magnify": 1,
     "enlarge": 5,
     "chain of zoom": 2,
