@@ -2,24 +2,18 @@
 // The target picker: the connected picture on the node, with the windows that will be cut from it.
 import { app } from "../../scripts/app.js"
 import { leaveToGraph } from "./canvas.js"
-import { feederOf, setTarget, targetInput, widgetOf } from "./graph.js"
+import { setTarget, targetInput, widgetOf } from "./graph.js"
 import { after } from "./hook.js"
-import { texts } from "./language.js"
-import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./picker/geometry.js"
+import { hideLoupe, showLoupe } from "./picker/loupe.js"
 import { drawOverlay } from "./picker/overlay.js"
 import { checkFiles, forget, pictureOf } from "./picker/picture.js"
+import { text } from "./picker/texts.js"
 import { unwatch, watch } from "./picker/watch.js"
+import { WIDGETS, windowsOf } from "./picker/windows.js"
 import { showOnNode } from "./widget.js"
 
 /** @typedef {import("./picker/geometry.js").Target} Target */
-/** @typedef {import("./picker/geometry.js").Window} Window */
 
-/** What the windows of a node depend on, besides the picture and the target. */
-const WIDGETS = {
-  CoZChainLoop: ["size", "frame", "scale", "steps"],
-  CoZFitImage: ["size", "frame"],
-  CoZCropCenterZoom: ["scale"],
-}
 const NAME = "target"
 const MARGIN = 10
 const LAYER = "position: absolute; z-index: -1; width: 100%; height: 100%"
@@ -27,64 +21,8 @@ const LAYER = "position: absolute; z-index: -1; width: 100%; height: 100%"
 const HEIGHT = { pick: 400, look: 160, text: 28 }
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
-const text = texts(
-  {
-    connect: "connect an image to pick the target on it",
-    run: "run once to see the picture",
-    pick: "click where to zoom",
-    loading: "loading the picture",
-    gone: "the picture's file is gone: choose another",
-    large: "too large to show before a run: run once to see it",
-    unreadable: "cannot be shown before a run: run once to see it",
-    center_x: "a link sets the target",
-    center_y: "a link sets the target",
-    mask: "the mask sets the target, unless it is empty",
-    chain: "the chain sets the target",
-    help: "Click or drag: set the target. Arrow keys: move it by one pixel of the picture, with Shift by ten.",
-  },
-  {
-    connect: "连接图像后即可在其上选取目标",
-    run: "运行一次后显示图片",
-    pick: "点击要放大的位置",
-    loading: "正在加载图片",
-    gone: "图片文件已不存在：请另选一张",
-    large: "图片过大，运行前无法显示：运行一次后显示",
-    unreadable: "运行前无法显示此图片：运行一次后显示",
-    center_x: "目标由连线决定",
-    center_y: "目标由连线决定",
-    mask: "目标由遮罩决定，空遮罩除外",
-    chain: "目标由放大链决定",
-    help: "单击或拖动：设置目标。方向键：移动一个原图像素；按住 Shift：移动十个。",
-  },
-)
-
-/**
- * @param {any} node
- * @param {{width: number, height: number}} size of the picture
- * @param {Target} target
- */
-function windowsOf(node, { width, height }, target) {
-  const type = node.constructor.comfyClass
-  const [size, frame, scale, steps] = WIDGETS.CoZChainLoop.map((name) => widgetOf(node, name)?.value)
-  let regions, whole
-  if (type === "CoZCropCenterZoom") {
-    whole = { x: 0, y: 0, width, height }
-    regions = [zoomWindow(height, width, scale, target)]
-  } else {
-    const first = firstFrame(height, width, size, frame, target)
-    regions = inSource(first, planWindows(first, scale ?? 1, steps ?? 0))
-    whole = regions[0]
-  }
-  return regions.map((region) => ({
-    region: {
-      x: region.x / width,
-      y: region.y / height,
-      width: region.width / width,
-      height: region.height / height,
-    },
-    label: factorLabel(whole, region),
-  }))
-}
+/** @param {number} x @param {number} y @returns {Target} */
+const within = (x, y) => ({ x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) })
 
 /** @param {any} node */
 export function attachPicker(node) {
@@ -171,10 +109,31 @@ export function attachPicker(node) {
     return picked || held !== null || at?.x !== 0.5 || at.y !== 0.5
   }
 
-  /** @param {number} x @param {number} y */
-  function hold(x, y) {
-    held = { x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) }
+  /** @param {Target} at */
+  function hold(at) {
+    held = at
     refresh()
+    magnify(at)
+  }
+
+  /** Where the picture lies on the screen. */
+  function boxOnScreen() {
+    const { left, top, width } = root.getBoundingClientRect()
+    const zoom = width / root.clientWidth
+    const box = pictureBox()
+    return {
+      x: left + box.x * zoom,
+      y: top + box.y * zoom,
+      width: box.width * zoom,
+      height: box.height * zoom,
+    }
+  }
+
+  /** @param {Target} at */
+  function magnify(at) {
+    if (!size || blocker()) return
+    const regions = windowsOf(node, size, at).map(({ region }) => region)
+    showLoupe(image, size.width, boxOnScreen(), at, regions)
   }
 
   function letGo() {
@@ -238,8 +197,8 @@ export function attachPicker(node) {
     note.style.color = size ? "white" : "inherit"
     note.style.opacity = size ? "1" : "0.7"
     const point = size && target()
-    const known = point && blocked !== "chain" && WIDGETS[type].every((name) => widgetOf(node, name))
-    drawOverlay(svg, pictureBox(), size && known ? windowsOf(node, size, point) : [], point)
+    const windows = size && point && blocked !== "chain" ? windowsOf(node, size, point) : []
+    drawOverlay(svg, pictureBox(), windows, point)
   }
 
   image.addEventListener("load", () => {
@@ -252,14 +211,9 @@ export function attachPicker(node) {
   })
 
   /** @param {PointerEvent} event */
-  function pick(event) {
-    const rect = root.getBoundingClientRect()
-    const box = pictureBox()
-    const zoom = root.clientWidth / rect.width
-    hold(
-      ((event.clientX - rect.left) * zoom - box.x) / box.width,
-      ((event.clientY - rect.top) * zoom - box.y) / box.height,
-    )
+  function placeOf({ clientX, clientY }) {
+    const { x, y, width, height } = boxOnScreen()
+    return within((clientX - x) / width, (clientY - y) / height)
   }
   leaveToGraph(root)
   root.addEventListener("pointerenter", checkFiles)
@@ -273,11 +227,13 @@ export function attachPicker(node) {
     root.focus({ preventScroll: true })
     pointer = event.pointerId
     root.setPointerCapture(pointer)
-    pick(event)
+    hold(placeOf(event))
   })
   root.addEventListener("pointermove", (event) => {
-    if (root.hasPointerCapture(event.pointerId)) pick(event)
+    if (root.hasPointerCapture(event.pointerId)) hold(placeOf(event))
+    else if (!event.buttons) magnify(placeOf(event))
   })
+  root.addEventListener("pointerleave", hideLoupe)
   root.addEventListener("lostpointercapture", letGo)
   root.addEventListener("keydown", (event) => {
     const direction = KEYS[/** @type {keyof KEYS} */ (event.key)]
@@ -287,8 +243,10 @@ export function attachPicker(node) {
     event.preventDefault()
     event.stopPropagation()
     const pixels = event.shiftKey ? 10 : 1
-    hold(at.x + (direction[0] * pixels) / size.width, at.y + (direction[1] * pixels) / size.height)
+    const [dx, dy] = direction
+    hold(within(at.x + (dx * pixels) / size.width, at.y + (dy * pixels) / size.height))
   })
+  root.addEventListener("blur", hideLoupe)
   for (const end of ["keyup", "blur"]) root.addEventListener(end, letGo)
 
   const widget = showOnNode(node, NAME, "COZ_TARGET", root, {
@@ -320,6 +278,7 @@ export function attachPicker(node) {
     resized.disconnect()
     seen.disconnect()
     unwatch(refresh)
+    hideLoupe()
   }
   after(node, "onAdded", observe)
   after(node, "onRemoved", disconnect)

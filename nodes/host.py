@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from math import sqrt
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -29,8 +30,10 @@ from .cache import CHILD_PREFIX
 
 PACK = Path(__file__).parent.parent
 
-PREVIEW_SIDE = 768
-"""Pixels of the longer side of the picture that a target is picked on."""
+MAX_PREVIEW_PIXELS = 768 * 768
+"""Of the picture that a target is picked on: a panorama keeps as much detail as a square picture."""
+
+MAX_PREVIEW_SIDE = 3072
 
 MAX_MASK_BACKGROUND = 1 / 64
 """The greatest value that a mask may hold everywhere and still mark nothing. Load Image gives opaque
@@ -221,11 +224,16 @@ def time_left(started: float, done: int, count: int) -> str:
     )
 
 
+def preview_size(height: int, width: int) -> tuple[int, int]:
+    """The size of a picture's preview: MAX_PREVIEW_PIXELS and MAX_PREVIEW_SIDE at most."""
+    pixels = height * width
+    shrink = min(1, sqrt(MAX_PREVIEW_PIXELS / pixels), MAX_PREVIEW_SIDE / max(height, width))
+    return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
 def downscale_to_preview(image: Tensor) -> Tensor:
-    """A (1, 3, H, W) picture as an IMAGE whose longer side is PREVIEW_SIDE pixels at most."""
-    shrink = min(1, PREVIEW_SIDE / max(image.shape[-2:]))
-    height, width = (max(1, round(side * shrink)) for side in image.shape[-2:])
-    return to_image(resize(image, height, width))
+    """A (1, 3, H, W) picture as an IMAGE of the size of its preview."""
+    return to_image(resize(image, *preview_size(*image.shape[-2:])))
 
 
 def hide_files(files: list[ui.SavedResult] | dict) -> str:

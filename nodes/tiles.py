@@ -20,11 +20,11 @@ from .backbones import backbone_input, make_backbone
 from .backbones.backbone import Backbone, Tile, TilePass
 from .color import CoZColorFix
 from .host import (
-    PREVIEW_SIDE,
     NotFiniteError,
     apart,
     join_lines,
     notice,
+    preview_size,
     show,
     show_frame,
     take_notices,
@@ -137,8 +137,8 @@ class TilePreview:
     """The picture that a pass enlarges, as a preview in which the finished tiles appear."""
 
     def __init__(self, picture: Tensor, layout: TileLayout):
-        self.shrink = min(1, PREVIEW_SIDE / max(layout.height, layout.width))
-        height, width = (max(1, round(s * self.shrink)) for s in (layout.height, layout.width))
+        height, width = preview_size(layout.height, layout.width)
+        self.shrink = height / layout.height, width / layout.width
         self.canvas = resize(picture, height, width).clone()
         self.show()
 
@@ -147,8 +147,9 @@ class TilePreview:
         show_frame(self.canvas)
 
     def add(self, window: Window, sr: Tensor) -> None:
-        edges = window.x, window.y, window.x + window.width, window.y + window.height
-        left, top, right, bottom = (round(edge * self.shrink) for edge in edges)
+        rows, columns = self.shrink
+        top, bottom = (round(y * rows) for y in (window.y, window.y + window.height))
+        left, right = (round(x * columns) for x in (window.x, window.x + window.width))
         if left < right and top < bottom:
             self.canvas[..., top:bottom, left:right] = resize(sr, bottom - top, right - left)
         if time.monotonic() - self.shown > PREVIEW_SECONDS:

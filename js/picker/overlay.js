@@ -9,6 +9,19 @@ const SMALLEST = 5
 const LETTER = 6.5
 const LINE = 13
 const CROSSHAIR = { gap: 3, length: 7 }
+export const COLORS = { window: "white", target: "#ffc53d", edge: "rgba(0, 0, 0, 0.65)" }
+
+/** Of an SVG path. @param {Window} window */
+export const rectanglePath = ({ x, y, width, height }) => `M${x} ${y}h${width}v${height}h${-width}z`
+
+/** Of an SVG path. @param {number} x @param {number} y */
+export function crosshairPath(x, y) {
+  const { gap, length } = CROSSHAIR
+  const arms = [-1, 1].map(
+    (side) => `M${x + side * gap} ${y}h${side * length}M${x} ${y + side * gap}v${side * length}`,
+  )
+  return arms.join("")
+}
 
 /**
  * @param {string} name
@@ -23,7 +36,7 @@ function shape(name, attributes) {
 /** @param {string} d @param {string} color */
 function outlined(d, color) {
   return [
-    shape("path", { d, fill: "none", stroke: "rgba(0, 0, 0, 0.65)", "stroke-width": 3 }),
+    shape("path", { d, fill: "none", stroke: COLORS.edge, "stroke-width": 3 }),
     shape("path", { d, fill: "none", stroke: color, "stroke-width": 1 }),
   ]
 }
@@ -85,19 +98,16 @@ export function drawOverlay(svg, picture, windows, target) {
     const width = Math.round(region.width * picture.width) - 1
     const height = Math.round(region.height * picture.height) - 1
     if (!(Math.min(width, height) >= SMALLEST)) continue
-    drawn.push({ label, box: { x: left, y: top, width, height } })
-    parts.push(...outlined(`M${left} ${top}h${width}v${height}h${-width}z`, "white"))
+    const box = { x: left, y: top, width, height }
+    drawn.push({ label, box })
+    parts.push(...outlined(rectanglePath(box), COLORS.window))
   }
   const taken = []
   if (target) {
     const x = Math.round(picture.x + target.x * picture.width - 0.5) + 0.5
     const y = Math.round(picture.y + target.y * picture.height - 0.5) + 0.5
-    const { gap, length } = CROSSHAIR
-    const arms = [-1, 1].map(
-      (side) => `M${x + side * gap} ${y}h${side * length}M${x} ${y + side * gap}v${side * length}`,
-    )
-    parts.push(...outlined(arms.join(""), "#ffc53d"))
-    const reach = gap + length
+    parts.push(...outlined(crosshairPath(x, y), COLORS.target))
+    const reach = CROSSHAIR.gap + CROSSHAIR.length
     taken.push({ x: x - reach, y: y - 1, width: 2 * reach, height: 2 })
     taken.push({ x: x - 1, y: y - reach, width: 2, height: 2 * reach })
   }

@@ -112,7 +112,7 @@ def test_a_click_on_red_zooms_into_red(editor, folder, renderer, names):
         height, width = before.shape[:2]
         size = SIZE if width > height else SIZE[::-1]
         turned.add(size)
-        assert (max(before.shape), is_run) == (768, False), name
+        assert (max(before.shape), is_run) == (991, False), name
         red = pytest.approx(red_of(before), abs=5e-3)
         place = point(wait_for_picture(editor, *size), *red_of(before))
         editor.page.mouse.click(*place)

@@ -68,7 +68,7 @@ def test_source_is_shown_with_its_size_and_target(server):
     }
     file = {key: sources["first"][key] for key in ("filename", "subfolder", "type")}
     with urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(file)}") as answer:
-        assert np.asarray(Image.open(answer)).shape == (192, 768, 3)
+        assert np.asarray(Image.open(answer)).shape == (384, 1536, 3)
 
     # What comes from the cache shows its picture too: a reloaded page has nothing else.
     again = run_prompt(server, prompt)

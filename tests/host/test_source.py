@@ -23,7 +23,7 @@ from tools.server import serve
 
 ROUTE = "/chain_of_zoom/source"
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="uses links, pipes or /proc")
-PREVIEW_SIDE = 768
+MAX_PREVIEW_PIXELS = 768**2
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def downscaled(image):
     """An IMAGE as the picker shows it, in 8 bits rounded down as the host saves pictures."""
     image = image[:1, ..., :3].movedim(-1, 1)
     height, width = image.shape[-2:]
-    shrink = min(1, PREVIEW_SIDE / max(height, width))
+    shrink = min(1, (MAX_PREVIEW_PIXELS / (height * width)) ** 0.5)
     small = resize(image, round(height * shrink), round(width * shrink)).clamp(0, 1)
     return (small[0].movedim(0, -1) * 255).byte().numpy()
 
@@ -102,7 +102,7 @@ def test_it_is_what_load_image_gives(site, node, monkeypatch):
     # Else the pictures prove nothing: the host turns, and keeps what profile and alpha hide.
     assert ask(url, "6.webp")[2]["width"] == 32
     assert len(np.unique(shown(ask(url, "hidden.png")[2])[:, :25])) > 200
-    assert shown(ask(url, "large.png")[2]).shape == (432, 768, 3)
+    assert shown(ask(url, "large.png")[2]).shape == (576, 1024, 3)
 
 
 @pytest.mark.parametrize("name", ["large.png", "6.webp", "5.jpg", "p3.png", "hidden.png"])
@@ -210,7 +210,7 @@ def test_pictures_of_20000_pixels(site):
     Image.fromarray(noise).save(folder / "input" / "thin.png")
     reply = ask(url, "thin.png")[2]
     assert (reply["width"], reply["height"]) == (20_000, 3)
-    assert shown(reply).shape == (1, 768, 3)
+    assert shown(reply).shape == (1, 3072, 3)
     for size in ((20_000, 20_000), (12_000, 12_000), (10_000, 7_000), (2**31 - 1, 2**31 - 1)):
         (folder / "input" / "huge.png").write_bytes(png(ihdr(*size), rows(1, 1)))
         before = peak_memory(url)
