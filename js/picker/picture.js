@@ -209,6 +209,12 @@ function isCurrent(run, source) {
   return true
 }
 
+/** @param {Source | null} source @param {Saved["target"]} [target] @returns {Picture | Problem} */
+function pictureFrom(source, target) {
+  if (source?.picture) return { key: `${source.state} ${source.file}`, ...source.picture, target }
+  return source ? (source.problem ?? "loading") : "run"
+}
+
 /**
  * What a loader node gives, or why that cannot be shown.
  *
@@ -217,10 +223,7 @@ function isCurrent(run, source) {
  */
 export function pictureIn(loader) {
   const file = fileOf(loader.type, (widget) => widgetOf(loader, widget)?.value)
-  if (!file) return "run"
-  const source = sourceOf(loader, file)
-  if (source.picture) return { key: `${source.state} ${source.file}`, ...source.picture }
-  return source.problem ?? "loading"
+  return pictureFrom(file ? sourceOf(loader, file) : null)
 }
 
 /**
@@ -242,8 +245,7 @@ export function pictureOf(node) {
     const { width, height } = saved
     return { key: saved.filename, url: api.apiURL(fileAddress(saved)), width, height, saved, target }
   }
-  if (source?.picture) return { key: `${source.state} ${source.file}`, ...source.picture, target }
-  return source ? (source.problem ?? "loading") : "run"
+  return pictureFrom(source, target)
 }
 
 /** The server no longer has what a run saved. @param {Picture} picture */
