@@ -91,5 +91,9 @@ export function connect(viewer) {
       if (viewer.shown && timeStamp - blinkStart >= HELD) viewer.toggle()
       blinkStart = 0
     },
+    leave: () => {
+      if (viewer.shown && blinkStart) viewer.toggle() // nobody hears the key being released
+      blinkStart = 0
+    },
   })
 }

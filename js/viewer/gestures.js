@@ -15,8 +15,8 @@ const STEADY = 4
  * @param {HTMLCanvasElement} canvas
  * @param {{zoom: (factor: number, x: number, y: number) => void,
  *   move: (dx: number, dy: number) => void, end: () => void, next: () => void,
- *   key: (event: KeyboardEvent) => boolean, release: (event: KeyboardEvent) => void}} on  Points in
- *   pixels of the canvas; ``key``: whether it is ours.
+ *   key: (event: KeyboardEvent) => boolean, release: (event: KeyboardEvent) => void,
+ *   leave: () => void}} on  Points in pixels of the canvas; ``key``: whether it is ours.
  * @returns {() => void}  Gives the wheel and the touches back, as when the focus goes.
  */
 export function listen(root, canvas, on) {
@@ -90,6 +90,7 @@ export function listen(root, canvas, on) {
   const letGo = () => each.forEach(([type, act]) => window.removeEventListener(type, act, first))
   root.addEventListener("focusin", take)
   root.addEventListener("focusout", letGo)
+  root.addEventListener("focusout", on.leave)
   leaveToGraph(root, isOverText)
 
   root.addEventListener("keydown", (event) => {

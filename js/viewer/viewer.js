@@ -35,6 +35,11 @@ export class Viewer {
     this.verdicts = new Verdicts()
     this.bar = null
     this.observer = new ResizeObserver(this.resize)
+    this.isOnScreen = true
+    this.seen = new IntersectionObserver((entries) => {
+      this.isOnScreen = entries.at(-1).isIntersecting
+      if (this.isOnScreen) this.request()
+    })
     this.split = new Split(this)
     this.clip = new Clip(this)
     this.letGo = connect(this)
@@ -44,6 +49,7 @@ export class Viewer {
   /** The node is in a graph now; until ``close``. */
   begin() {
     this.observer.observe(this.panel.stage)
+    this.seen.observe(this.panel.stage)
     window.addEventListener("resize", this.resize) // the browser's zoom leaves the stage its size
   }
 
@@ -171,7 +177,7 @@ export class Viewer {
       const { view, isOver } = this.flight.now()
       this.view = view
       if (isOver) this.flight = null
-      else this.request()
+      else if (this.isOnScreen) this.request()
     }
     this.view = places.limited(layers, this.view ?? places.wholeOf(layers[0], size), size)
     this.paint(this.bicubic)
@@ -267,6 +273,7 @@ export class Viewer {
 
   close() {
     this.observer.disconnect()
+    this.seen.disconnect()
     window.removeEventListener("resize", this.resize)
     this.letGo()
     this.clip.stop()

@@ -163,6 +163,36 @@ def test_space_plays_again_and_again_and_stops(editor, shown, renderer):
     assert editor.run("app.canvas.read_only") is False  # Space is the graph's key for panning
 
 
+# How often the viewer has painted a picture since.
+COUNT = f"""() => {{
+    window.painted = 0
+    const {{prototype}} = CanvasRenderingContext2D, {{drawImage}} = prototype
+    const canvas = {SHADOW}.querySelector('canvas')
+    prototype.drawImage = function (...args) {{
+        if (this.canvas === canvas) painted++
+        return drawImage.apply(this, args)
+    }}
+    window.stopCounting = () => {{ prototype.drawImage = drawImage }}
+}}"""
+
+
+@RENDERERS
+def test_a_flight_rests_while_nobody_sees_it(editor, shown, renderer):
+    viewer = shown(renderer)
+    viewer.locator(".play").click()
+    expect(viewer.locator(".label")).to_contain_text("step 1 of 2")
+    editor.run(LOOK, [False, 540, 640])
+    editor.run(COUNT)
+    editor.page.wait_for_function("() => { const now = painted; painted = 0; return !now }")
+    editor.run(SETTLE)
+    assert editor.run("painted") == 0
+    editor.run(LOOK, [True, 540, 640])
+    wait_for_label(editor, DEEPEST)
+    assert is_playing(viewer)
+    assert editor.run("painted") > 0
+    editor.run("stopCounting()")
+
+
 @RENDERERS
 def test_the_wheel_and_a_flight_to_a_scale_end_the_play(editor, shown, renderer):
     viewer = shown(renderer)
@@ -380,6 +410,20 @@ def test_b_switches_and_held_down_only_shows(editor, shown):
     assert pressed.get_attribute("aria-pressed") == "true"
     editor.page.keyboard.up("b")
     expect(pressed).to_have_attribute("aria-pressed", "false")
+
+
+def test_b_is_let_go_when_the_focus_goes(editor, shown):
+    viewer = shown("classic")
+    fly(viewer, "16x")
+    pressed = viewer.locator(".bicubic")
+    viewer.focus()
+    editor.page.keyboard.down("b")
+    expect(pressed).to_have_attribute("aria-pressed", "true")
+    editor.run("document.activeElement.blur()")
+    expect(pressed).to_have_attribute("aria-pressed", "false")
+    editor.page.keyboard.up("b")
+    viewer.press("b")  # and the next one switches
+    expect(pressed).to_have_attribute("aria-pressed", "true")
 
 
 def go_astray(editor, viewer):
