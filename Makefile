@@ -25,7 +25,7 @@ demo: host
 	@.venv/bin/python -m tools.demo
 
 serve: host
-	@.venv/bin/python -m tools.server
+	@.venv/bin/python -m tools.host.server
 
 test: chromium
 	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
@@ -37,11 +37,11 @@ test-long: host
 
 reliability: chromium
 	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
-	.venv/bin/python -m tools.reliability
+	.venv/bin/python -m tools.release.reliability
 
 matrix: chromium
 	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
-	.venv/bin/python -m tools.matrix
+	.venv/bin/python -m tools.release.matrix
 
 lint: host
 	.venv/bin/ruff check .
@@ -52,17 +52,17 @@ bench: host
 	@for file in benchmarks/*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 pack:
-	@$(PYTHON) tools/pack.py
+	@$(PYTHON) tools/release/pack.py
 
 chromium:
-	@$(PYTHON) tools/chromium.py
+	@$(PYTHON) -m tools.host.chromium
 
 train-env:
-	@$(PYTHON) -m tools.train_env
+	@$(PYTHON) -m tools.train_grpo.environment
 
 test-train: host train-env
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests/train
 
 locks: export COMFYUI_PATH = # the lock file is for the pinned ComfyUI
 locks: host
-	@.venv/bin/python -m tools.locks
+	@.venv/bin/python -m tools.release.locks

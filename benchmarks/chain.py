@@ -15,10 +15,10 @@ from coz import Target, Window, plan_zoom, wavelet_align
 from coz.pillow import from_pillow
 from coz.resample import crop_mirrored
 from coz.zoom import View, zoom
-from tools.client import run_prompt
 from tools.host import ROOT
-from tools.server import serve
-from tools.workflow import TEMPLATE, Prompt, find_node, read_prompt
+from tools.host.client import run_prompt
+from tools.host.server import serve
+from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
 STEPS = 8
 RUNS = 9

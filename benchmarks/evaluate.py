@@ -14,7 +14,7 @@ from pathlib import Path
 import skimage.data
 
 from tools.host import ROOT
-from tools.workflow import TEMPLATE, find_node, read_prompt
+from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
 PICTURES = (
     "astronaut.png",

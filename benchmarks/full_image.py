@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from tools.client import run_prompt
 from tools.host import ROOT
-from tools.workflow import Prompt
+from tools.host.client import run_prompt
+from tools.host.workflow import Prompt
 
 from .memory import host, peak
 

@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from tools.client import Run, run_prompt
 from tools.host import ROOT
-from tools.server import serve
-from tools.workflow import Prompt, find_node, read_prompt
+from tools.host.client import Run, run_prompt
+from tools.host.server import serve
+from tools.host.workflow import Prompt, find_node, read_prompt
 
 from .reference_chain import SR_PARTS, Reference, build
 

@@ -16,8 +16,8 @@ import time
 
 import torch
 
-from tools.in_process import load_pack
-from tools.random_qwen import qwen25vl
+from tests.support.random_qwen import qwen25vl
+from tools.host.in_process import load_pack
 
 from .gpu_chain import GIB, medians, rates
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from tools.client import run_prompt
-from tools.server import serve
-from tools.workflow import Prompt, find_node
+from tools.host.client import run_prompt
+from tools.host.server import serve
+from tools.host.workflow import Prompt, find_node
 
 from .chain import prompt
 

@@ -8,7 +8,7 @@ import time
 import torch
 
 from coz.resample import resize
-from tools.eval_metrics import PLAIN, Views
+from tools.evaluate.metrics import PLAIN, Views
 
 SIDE = 512
 RUNS = 9

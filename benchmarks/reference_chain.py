@@ -24,8 +24,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from tools.host import host_path
-from tools.random_sd3 import (
+from tests.support.random_sd3 import (
     autoencoder,
     clip_text,
     coz_lora,
@@ -34,6 +33,7 @@ from tools.random_sd3 import (
     t5_xxl,
     with_coz_encoder,
 )
+from tools.host import host_path
 
 SCALE, SHIFT = 1.5305, 0.0609
 """Of SD3's VAE; the reference applies the shift on decode only."""

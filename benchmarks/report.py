@@ -11,10 +11,10 @@ import numpy as np
 
 from coz.pillow import from_pillow
 from coz.png import encode_png
-from tools.eval_metrics import METRICS
-from tools.eval_report import write_report
-from tools.eval_store import frame_path
-from tools.random_scores import ARMS, FACTORS, random_picture, random_result, write_store
+from tests.support.random_scores import ARMS, FACTORS, random_picture, random_result, write_store
+from tools.evaluate.metrics import METRICS
+from tools.evaluate.report import write_report
+from tools.evaluate.store import frame_path
 
 PICTURES, SIDE = 100, 512
 SECONDS_BAR = 60

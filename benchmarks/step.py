@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tools.in_process import load_pack
-from tools.random_sd3 import autoencoder, sd3_transformer
+from tests.support.random_sd3 import autoencoder, sd3_transformer
+from tools.host.in_process import load_pack
 
 SIDE = 256
 BLOCKS = 8

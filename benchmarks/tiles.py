@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coz import complexity_map
 from coz.tile import abutting_tiles, plan_tiles
-from tools.in_process import load_pack
+from tools.host.in_process import load_pack
 
 SCALE = 4
 MODELS = ("coz_lite_x4", "coz_lite_x4_texture")

@@ -11,9 +11,9 @@ import time
 import torch
 
 from coz.conversation import QWEN_IMAGE, REPETITION_PENALTY
+from tests.support.random_qwen import IMAGE_PAD, qwen25vl
 from tools.host import host_path
-from tools.in_process import load_pack
-from tools.random_qwen import IMAGE_PAD, qwen25vl
+from tools.host.in_process import load_pack
 
 SIDE = 252
 TOKENS = 32

@@ -18,7 +18,7 @@ from PIL import Image
 from coz.pillow import from_pillow
 from coz.tile import plan_tiles
 from tools.host import ROOT
-from tools.in_process import load_pack
+from tools.host.in_process import load_pack
 
 from .memory import peak
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.client import Files, run_prompt
+from tools.host.client import Files, run_prompt
+from tools.host.workflow import Prompt, find_node
 from tools.picture import to_png
-from tools.workflow import Prompt, find_node
 
 from .chain import prompt
 from .memory import host, peak

@@ -1,3 +1,4 @@
+import importlib
 import random
 import sys
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ DATA = Path(__file__).parent / "data"
 
 # Behind everything else: in front, the pack's own nodes/ would hide the host's nodes module.
 sys.path.append(str(ROOT))
+importlib.import_module("tests")  # before ComfyUI's package of this name can be found
 
 # To explain a failing case, Hypothesis would trace every line of the host, for hours.
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]
@@ -96,6 +98,6 @@ def make_chain():
 @pytest.fixture(scope="session")
 def pack():
     """The pack's root module, loaded into this process by the host's own loader."""
-    from tools.in_process import load_pack
+    from tools.host.in_process import load_pack
 
     return load_pack()

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from tools.chromium import TESTED_MAJOR_VERSION
 from tools.host import ROOT
+from tools.host.chromium import TESTED_MAJOR_VERSION
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the browser tests run on Linux")
@@ -23,7 +23,7 @@ def test_another_major_version_of_chromium_is_reported(tmp_path, version, line):
     browser.write_text(f"#!/bin/sh\necho '{version}'\n", "utf-8")
     browser.chmod(0o755)
     result = subprocess.run(
-        [sys.executable, "tools/chromium.py"],
+        [sys.executable, "tools/host/chromium.py"],
         cwd=ROOT,
         env={**os.environ, "PATH": str(tmp_path)},
         capture_output=True,

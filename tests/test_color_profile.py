@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from coz.color_profile import MAX_PROFILE_NAME, foreign_profile, to_srgb
-from tools.grpo_photo import read_photo
 from tools.picture import open_picture
+from tools.train_grpo.photo import read_photo
 
 DATA = Path(__file__).parent / "data"
 ROUNDING = 2

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tools import environment, host, pack, server
+from tools import host
+from tools.host import __main__ as command
+from tools.host import environment, server
+from tools.release import pack
 
-ROOT = Path(host.__file__).resolve().parent.parent
+ROOT = Path(host.__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -94,10 +97,10 @@ def test_full_disk_while_unpacking_is_one_line(home, monkeypatch, capsys):
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(host, "install", fail)
+    monkeypatch.setattr(command, "install", fail)
     monkeypatch.setattr(sys, "argv", ["host.py"])
     with pytest.raises(SystemExit) as stop:
-        host.main()
+        command.main()
     assert stop.value.code.startswith("error: the disk is full")
 
 
@@ -272,7 +275,7 @@ def test_watched_command_ends_with_a_killed_parent(tmp_path):
         "-c",
         "import os, time; print(os.getpid(), flush=True); time.sleep(60)",
     ]
-    line = [sys.executable, str(ROOT / "tools/watch.py"), str(folder), *sleeper]
+    line = [sys.executable, str(ROOT / "tools/host/watch.py"), str(folder), *sleeper]
     code = f"import subprocess, time; subprocess.Popen({line!r}, stdin=subprocess.PIPE); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
@@ -296,7 +299,7 @@ def test_pack_holds_what_a_user_needs(tmp_path):
     unwanted = [
         ".ci/run", ".comfyignore", ".github/workflows/test.yml", ".gitignore", "Makefile",
         "benchmarks/chain.py", "locks/host.txt", "tests/data/a.npz", "tests/test_chain.py",
-        "tools/host.py",
+        "tools/host/__main__.py",
     ]  # fmt: skip
     for name in [*wanted, *unwanted, "untracked.bin"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,9 +10,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools import environment, train_env
-from tools.host import ROOT, host_path
-from tools.licences import extras
+from tools.host import ROOT, environment, host_path
+from tools.release.licences import extras
+from tools.train_grpo import environment as train_environment
 
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 """Module -> the package that holds it, where their names differ."""
@@ -20,7 +20,7 @@ PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 INSTALLED_BY_HAND = {"pyiqa"}
 """Its licence forbids commercial use. The tools name it where it is missing."""
 
-TOOLS = [path for path in ROOT.glob("tools/*.py") if "grpo" not in path.name]
+TOOLS = [path for path in ROOT.glob("tools/**/*.py") if path.parent.name != "train_grpo"]
 
 
 def names(lines) -> set[str]:
@@ -42,7 +42,10 @@ def host() -> set[str]:
 WHERE = {
     "plain Python": (
         set,
-        [ROOT / "tools" / f"{name}.py" for name in ("host", "train_env", "chromium", "pack")],
+        [
+            ROOT / "tools" / f"{name}.py"
+            for name in ("host/__main__", "host/chromium", "release/pack", "train_grpo/environment")
+        ],
     ),
     "ComfyUI": (
         host,
@@ -51,10 +54,13 @@ WHERE = {
             *(path for folder in ("nodes", "coz") for path in ROOT.glob(f"{folder}/**/*.py")),
         ],
     ),
-    "evaluate": (lambda: host() | extra("eval"), [ROOT / "tools/evaluate.py"]),
+    "evaluate": (lambda: host() | extra("eval"), [ROOT / "tools/evaluate/__main__.py"]),
     "train_grpo": (
-        lambda: names(train_env.TORCH) | extra("train"),
-        [ROOT / "tools/train_grpo.py", ROOT / "tools/locks.py", ROOT / "tests/train/measure.py"],
+        lambda: names(train_environment.TORCH) | extra("train"),
+        [
+            *(ROOT / "tools" / name for name in ("train_grpo/__main__.py", "release/locks.py")),
+            ROOT / "tests/train/measure.py",
+        ],
     ),
     "all of .venv": (
         lambda: host() | names(environment.TORCH) | extra(*environment.EXTRAS),
@@ -70,9 +76,11 @@ def imports(path: Path) -> Iterator[tuple[Path, str]]:
         if isinstance(node, ast.Import):
             yield from ((ROOT, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            folder = path.parents[node.level - 1] if node.level else ROOT
+            package = path.parents[node.level - 1]
+            start = f"{package.name}." if node.level else ""
             module = f"{node.module}." if node.module else ""
-            yield from ((folder, f"{module}{alias.name}") for alias in node.names)
+            folder = package.parent if node.level else ROOT
+            yield from ((folder, f"{start}{module}{alias.name}") for alias in node.names)
 
 
 def own_files(folder: Path, name: str) -> list[Path]:

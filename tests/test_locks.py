@@ -11,10 +11,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools import environment, locks, train_env
-from tools.environment import ROOT
-from tools.host import DEFAULT_VERSION, host_path
-from tools.licences import requirements
+from tools.host import DEFAULT_VERSION, environment, host_path
+from tools.host.environment import ROOT
+from tools.release import locks
+from tools.release.licences import requirements
+from tools.train_grpo import environment as train_environment
 
 HOST_PYTHONS, TRAIN_PYTHONS = ("3.10", "3.11", "3.12", "3.13"), ("3.11", "3.12", "3.13")
 SYSTEMS = [("linux", "x86_64"), ("linux", "aarch64"), ("win32", "AMD64"), ("darwin", "arm64")]
@@ -37,7 +38,7 @@ def pins(lock: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if not line.startswith("#")]
 
 
-@pytest.mark.parametrize("lock", [environment.LOCK, train_env.LOCK])
+@pytest.mark.parametrize("lock", [environment.LOCK, train_environment.LOCK])
 def test_a_lock_holds_versions_and_nothing_of_torch_or_of_a_machine(lock):
     head, *lines = (ROOT / lock).read_text("utf-8").splitlines(keepends=True)
     assert head == locks.HEAD
@@ -53,7 +54,7 @@ def test_a_lock_holds_versions_and_nothing_of_torch_or_of_a_machine(lock):
     ("lock", "python", "system"),
     [
         *product([environment.LOCK], HOST_PYTHONS, SYSTEMS),
-        *product([train_env.LOCK], TRAIN_PYTHONS, SYSTEMS),
+        *product([train_environment.LOCK], TRAIN_PYTHONS, SYSTEMS),
     ],
     ids=str,
 )
@@ -174,7 +175,7 @@ def test_what_is_installed_is_compared_with_the_lock_for_this_python(tmp_path):
     lock = tmp_path / "lock.txt"
     pinned = f"pytest==0.1\npluggy=={version('pluggy')}\nold==1 ; python_version < '3'\nabsent==1\n"
     lock.write_text(pinned, "utf-8")
-    line = [sys.executable, "-m", "tools.locks", "moved", str(lock)]
+    line = [sys.executable, "-m", "tools.release.locks", "moved", str(lock)]
     head, *moved = subprocess.check_output(line, cwd=ROOT, text=True).splitlines()
     assert head == f"{lock.as_posix()}: {len(moved)} packages moved"
     assert f"- pytest 0.1 -> {version('pytest')}" in moved

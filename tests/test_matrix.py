@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tools import host, matrix
-from tools.matrix import Result, Row, cells, find_python, measure, merged, notes, read_report
+from tools import host
+from tools.release import matrix
+from tools.release.matrix import (
+    Result,
+    Row,
+    cells,
+    find_python,
+    measure,
+    merged,
+    notes,
+    read_report,
+)
 
 OWN = "{}.{}".format(*sys.version_info)
 

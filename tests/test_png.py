@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from coz.png import decode_png, encode_png
-from tools.lying_files import ihdr, lying_pngs, rows, stuffed_pngs
-from tools.lying_files import png as whole_png
+from tests.support.lying_files import ihdr, lying_pngs, rows, stuffed_pngs
+from tests.support.lying_files import png as whole_png
 
 
 def chunk(kind, content):

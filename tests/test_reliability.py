@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tools import reliability
+from tools.release import reliability
 
 TESTS = '''"""Pots and pans: what they hold."""
 import pytest

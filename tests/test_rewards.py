@@ -2,8 +2,8 @@ import time
 
 import pytest
 
-from coz import rewards
 from coz.answer import EXCLUDED_PHRASES
+from tools.train_grpo import rewards
 
 
 @pytest.mark.parametrize(

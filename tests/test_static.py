@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.licences import ASKS_MORE, FILE, REASONS, extras
+from tools.release.licences import ASKS_MORE, FILE, REASONS, extras
 
 ROOT = Path(__file__).parent.parent
 PYTHON = sorted(
@@ -190,7 +190,7 @@ def test_the_licence_of_every_dependency_is_listed():
     sections = listed()
     for extra, names in extras().items():
         assert sorted(names) == [n for n in sections[f"Extra `{extra}`"] if n != "Package"], (
-            "python -m tools.licences"
+            "python -m tools.release.licences"
         )
     assert len(sections) == len(extras()) + 1
     for package, licence in [pair for names in sections.values() for pair in names.items()]:

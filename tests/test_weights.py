@@ -22,9 +22,9 @@ from coz.weights import (
     read_weights,
     require_safetensors,
 )
+from tests.support.gadgets import hostile_pickles
+from tests.support.lying_files import lying_safetensors, safetensors
 from tools.convert import convert
-from tools.gadgets import hostile_pickles
-from tools.lying_files import lying_safetensors, safetensors
 
 DATA = Path(__file__).parent / "data"
 LANGUAGE_LAYER = "base_model.model.model.layers.0.self_attn.q_proj"

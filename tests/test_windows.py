@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 AT_RUN_TIME = sorted(
     [ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *ROOT.glob("nodes/**/*.py")]
 )
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 
 DEVICES = [
     *("con", "prn", "aux", "nul", "conin$", "conout$"),
@@ -107,7 +107,7 @@ def test_a_chain_with_the_line_ends_of_windows_is_read(make_chain, tmp_path):
 
 
 def shipped() -> list[PurePosixPath]:
-    line = [sys.executable, "tools/pack.py"]
+    line = [sys.executable, "tools/release/pack.py"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     found = re.findall(r"^ +[\d.]+ [kM]?B  (.+)$", done.stdout, re.MULTILINE)
     return [PurePosixPath(name) for name in found if " files; the limit" not in name]

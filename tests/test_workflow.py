@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tools.host import ROOT
-from tools.workflow import WORKFLOWS, find_node, read_prompt, to_prompt
+from tools.host.workflow import WORKFLOWS, find_node, read_prompt, to_prompt
 
 LISTED = [path for path in WORKFLOWS if path.parent.name == "workflows"]
 """What the template browser lists."""

@@ -27,13 +27,13 @@ from coz.pillow import from_pillow, to_pillow
 from coz.record import MAX_STEPS
 from coz.strip import strip
 from coz.view import Zoom, zoom_times
+from tools.host.client import Event, Files, PromptError, run_prompt
+from tools.host.server import serve
+from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
 from .arguments import OneLineParser
-from .client import Event, Files, PromptError, run_prompt
 from .host import ROOT, HostError
 from .picture import PictureError, open_picture, to_png
-from .server import serve
-from .workflow import TEMPLATE, Prompt, find_node, read_prompt
 
 STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/steps.py
 NODES_PER_STEP = 3

@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tools import host
-from tools.chromium import BROWSER_ARGUMENTS, chromium_path
-from tools.frontend import post, wait_until_ready
-from tools.server import serve
+from tools.host.chromium import BROWSER_ARGUMENTS, chromium_path
+from tools.host.frontend import post, wait_until_ready
+from tools.host.server import serve
 
 OURS = re.compile("chain-of-zoom|coz", re.IGNORECASE)
 # The frontend asks for the reader's language first, then for the page without one.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.help_pictures import BUILD, RUN
+from tools.docs.help_pictures import BUILD, RUN
 
 NODES = {
     "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),

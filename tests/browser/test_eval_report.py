@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from tools.eval_answers import read_answers
-from tools.eval_blind import PAGE, write_blind
-from tools.eval_report import KEY, write_report
-from tools.random_scores import random_png, random_result, write_store
+from tests.support.random_scores import random_png, random_result, write_store
+from tools.evaluate.answers import read_answers
+from tools.evaluate.blind import PAGE, write_blind
+from tools.evaluate.report import KEY, write_report
 
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
 PAIRS = 9

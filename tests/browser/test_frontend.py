@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tools.host import ROOT
-from tools.workflow import TEMPLATE, WORKFLOWS, find_node, read_prompt
+from tools.host.workflow import TEMPLATE, WORKFLOWS, find_node, read_prompt
 
 STEPS = 2
 FRAME = [451, 300]

@@ -1,6 +1,6 @@
 """The name of a saved chain in the real frontend: what the page fills in, as for Save Image."""
 
-from tools.help_pictures import BUILD
+from tools.docs.help_pictures import BUILD
 
 # A node by its title and by its type.
 PREFIX = (

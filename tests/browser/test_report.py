@@ -4,7 +4,7 @@ picture on CoZ What Was Invented."""
 import pytest
 
 from coz.real_pixels import pick_real_pixels_color
-from tools.help_pictures import BUILD, FOCUS, RUN
+from tools.docs.help_pictures import BUILD, FOCUS, RUN
 
 NODES = {
     "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),

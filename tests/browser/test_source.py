@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tools.camera_files import DISPLAY_P3, oriented, quarters
-from tools.lying_files import ihdr, png, rows
+from tests.support.camera_files import DISPLAY_P3, oriented, quarters
+from tests.support.lying_files import ihdr, png, rows
 
 from .conftest import TIMEOUT
 from .picker import PICKER, build, chain, note, point, run_it, target, wait_for_picture

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tools.host import ROOT
-from tools.workflow import TEMPLATE, WORKFLOWS
+from tools.host.workflow import TEMPLATE, WORKFLOWS
 
 from .test_frontend import open_template, pictures_of
 

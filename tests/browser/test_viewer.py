@@ -27,7 +27,7 @@ from coz.real_pixels import (
 )
 from coz.strip import MAX_AXES_RATIO, factor_label, factor_text
 from coz.view import FADE, FEATHER, Zoom, smooth
-from tools.frontend import post
+from tools.host.frontend import post
 
 from .picker import FOUR_STEPS
 

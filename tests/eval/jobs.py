@@ -3,9 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from tools.eval_arms import read_arms
-from tools.eval_job import Job
-from tools.eval_prompts import prompts_of
+from tools.evaluate.arms import read_arms
+from tools.evaluate.job import Job
+from tools.evaluate.prompts import prompts_of
 from tools.host import ROOT
 from tools.picture import to_png
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tools.eval_arms import Arm, ArmError, read_arms, read_workflow
-from tools.eval_job import FRAMES, PICTURE
-from tools.eval_prompts import prompts_of
-from tools.workflow import find_node, read_prompt
+from tools.evaluate.arms import Arm, ArmError, read_arms, read_workflow
+from tools.evaluate.job import FRAMES, PICTURE
+from tools.evaluate.prompts import prompts_of
+from tools.host.workflow import find_node, read_prompt
 
 from .jobs import SD3_VLM, WORKFLOWS
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from tools.eval_answers import Answer, judge, read_answers
-from tools.eval_blind import PAGE, design, write_blind
-from tools.eval_bradley import strengths
-from tools.eval_report import KEY, write_report
-from tools.eval_scores import gather
-from tools.random_scores import random_png, random_result, write_store
+from tests.support.random_scores import random_png, random_result, write_store
+from tools.evaluate.answers import Answer, judge, read_answers
+from tools.evaluate.blind import PAGE, design, write_blind
+from tools.evaluate.bradley import strengths
+from tools.evaluate.report import KEY, write_report
+from tools.evaluate.scores import gather
 
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
 

@@ -10,8 +10,8 @@ import time
 import psutil
 import pytest
 
-from tools.eval_run import run_here
-from tools.evaluate import main
+from tools.evaluate.__main__ import main
+from tools.evaluate.run import run_here
 
 from .jobs import job, noise
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from coz.pillow import from_pillow
 from coz.resample import resize
-from tools.eval_inputs import Protocol, find_pictures, make_inputs
-from tools.eval_job import view_of
+from tools.evaluate.inputs import Protocol, find_pictures, make_inputs
+from tools.evaluate.job import view_of
 from tools.picture import PictureError, open_picture
 
 from .jobs import noise

@@ -8,8 +8,8 @@ import torchmetrics.functional.image as functional
 from coz.consistency import agreement
 from coz.metrics import ssim
 from coz.resample import resize
-from tools.eval_metrics import DEFAULT, METRICS, PLAIN, Meter
-from tools.eval_seam import ROUNDING, seam
+from tools.evaluate.metrics import DEFAULT, METRICS, PLAIN, Meter
+from tools.evaluate.seam import ROUNDING, seam
 
 from . import degraded
 from .degraded import blurred, measured, noisy

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.eval_blind import write_blind
-from tools.eval_metrics import METRICS
-from tools.eval_pictures import LARGEST, cases, inline, view_of
-from tools.eval_plots import curves, scatters
-from tools.eval_report import write_report
-from tools.eval_scores import gather
-from tools.eval_store import read_results
-from tools.eval_table import summarise
-from tools.random_scores import random_png, random_result, write_store
+from tests.support.random_scores import random_png, random_result, write_store
+from tools.evaluate.blind import write_blind
+from tools.evaluate.metrics import METRICS
+from tools.evaluate.pictures import LARGEST, cases, inline, view_of
+from tools.evaluate.plots import curves, scatters
+from tools.evaluate.report import write_report
+from tools.evaluate.scores import gather
+from tools.evaluate.store import read_results
+from tools.evaluate.table import summarise
 
 HOSTILE = "`*_&'.png" if os.name == "nt" else '<script>alert(1)</script>"|`*_&.png'
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")

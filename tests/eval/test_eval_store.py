@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tools.eval_job import Row, failed, measured
-from tools.eval_store import (
+from tools.evaluate.job import Row, failed, measured
+from tools.evaluate.store import (
     frame_path,
     read_result,
     read_results,

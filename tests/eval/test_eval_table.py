@@ -3,9 +3,9 @@ from math import inf
 import numpy as np
 import pytest
 
-from tools.eval_scores import gather
-from tools.eval_table import LEAST, decimals, markdown, plain, summarise, tables
-from tools.random_scores import random_result
+from tests.support.random_scores import random_result
+from tools.evaluate.scores import gather
+from tools.evaluate.table import LEAST, decimals, markdown, plain, summarise, tables
 
 
 def results_of(values, metric="psnr", arms=("one", "two")):

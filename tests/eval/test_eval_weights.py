@@ -9,9 +9,9 @@ import torchmetrics.functional.image as functional
 import torchvision
 
 from coz.resample import resize
-from tools.eval_metrics import DEFAULT, METRICS, PLAIN, Meter
-from tools.eval_perceptual import ALEXNET, VGG16
-from tools.eval_weights import offline
+from tools.evaluate.metrics import DEFAULT, METRICS, PLAIN, Meter
+from tools.evaluate.perceptual import ALEXNET, VGG16
+from tools.evaluate.weights import offline
 
 from . import degraded
 from .degraded import blurred, measured, noisy

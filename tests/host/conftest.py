@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tools.host import comfyui_version, host_path
-from tools.server import serve
+from tools.host.server import serve
 
 from .executor import Executor
 
@@ -135,7 +135,7 @@ class Backbone(NamedTuple):
 @pytest.fixture(scope="session")
 def sd3_networks(pack, tmp_path_factory):
     """A tiny SD3 with random weights, as diffusers' networks and as files."""
-    from tools.random_sd3 import autoencoder, sd3_transformer
+    from tests.support.random_sd3 import autoencoder, sd3_transformer
 
     folder = tmp_path_factory.mktemp("sd3")
     networks = sd3_transformer(2), autoencoder()
@@ -172,7 +172,7 @@ def vae_4(pack):
     """A VAE with 4 channels, as of SD1.5."""
     import comfy.sd
 
-    from tools.random_sd3 import autoencoder
+    from tests.support.random_sd3 import autoencoder
 
     network = autoencoder(latent_channels=4)
     vae = comfy.sd.VAE(sd=network.state_dict(), dtype=torch.float32)
@@ -224,7 +224,7 @@ def coz_files(sd3_networks, tmp_path_factory):
     """Files as Chain-of-Zoom's in models/loras and models/vae, and networks with them merged."""
     import folder_paths
 
-    from tools.random_sd3 import coz_lora, with_coz_encoder, with_coz_lora
+    from tests.support.random_sd3 import coz_lora, with_coz_encoder, with_coz_lora
 
     transformer, autoencoder, _ = sd3_networks
     folder = tmp_path_factory.mktemp("coz")
@@ -242,7 +242,7 @@ def models(load_sd3, coz_files, tmp_path_factory):
     import comfy.sd
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from tools.random_qwen import qwen25vl, with_prompt_lora
+    from tests.support.random_qwen import qwen25vl, with_prompt_lora
 
     folder = tmp_path_factory.mktemp("models")
     (folder / "checkpoints").mkdir()

@@ -7,7 +7,7 @@ import signal
 import urllib.request
 from pathlib import Path
 
-from tools.server import serve
+from tools.host.server import serve
 
 CUSTOM_NODES = Path(__file__).parent / "custom_nodes"
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from tests.support.random_sd3 import coz_lora, sd3_transformer
 from tools.host import ROOT, host_path
-from tools.random_sd3 import coz_lora, sd3_transformer
-from tools.server import serve
+from tools.host.server import serve
 
 KINDS = ("diffusion_models", "loras", "vae", "text_encoders", "custom_nodes")
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from tools.client import run_prompt
 from tools.host import ROOT
-from tools.server import serve
-from tools.workflow import find_node, read_prompt
+from tools.host.client import run_prompt
+from tools.host.server import serve
+from tools.host.workflow import find_node, read_prompt
 
 from .prompts import pictures, preview_scales, steps_run
 

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from tools.client import PromptError, run_prompt
-from tools.server import serve
+from tools.host.client import PromptError, run_prompt
+from tools.host.server import serve
 
 from .prompts import chain_prompt
 

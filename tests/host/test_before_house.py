@@ -9,8 +9,8 @@ import torch
 
 from coz.chain import step_seed
 from coz.folder import read_chain, write_files
-from tools.grpo_marks import read_marks
 from tools.host import ROOT
+from tools.train_grpo.marks import read_marks
 
 from .prompts import kept_prompt, steps_run
 

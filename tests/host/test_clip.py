@@ -18,8 +18,8 @@ from PIL import Image
 
 from coz.view import Zoom
 from tools import host
-from tools.client import run_prompt
-from tools.server import serve
+from tools.host.client import run_prompt
+from tools.host.server import serve
 
 from .prompts import chain_prompt
 

@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 import pytest
 from PIL import Image
 
-from tools.client import run_prompt
 from tools.host import ROOT
-from tools.server import serve
-from tools.workflow import WORKFLOWS, find_node, read_prompt
+from tools.host.client import run_prompt
+from tools.host.server import serve
+from tools.host.workflow import WORKFLOWS, find_node, read_prompt
 
 pytestmark = [pytest.mark.long, pytest.mark.since("0.27")]
 

@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from tools import eval_ray, evaluate
-from tools.eval_arms import read_arms
-from tools.eval_job import Job, failed, run_job
-from tools.eval_prompts import prompts_of
-from tools.eval_ray import run_on_ray, shares
-from tools.eval_store import read_results
+from tools.evaluate import __main__ as evaluate
+from tools.evaluate import ray as eval_ray
+from tools.evaluate.arms import read_arms
+from tools.evaluate.job import Job, failed, run_job
+from tools.evaluate.prompts import prompts_of
+from tools.evaluate.ray import run_on_ray, shares
+from tools.evaluate.store import read_results
 from tools.host import HostError, host_path
 from tools.picture import to_png
 

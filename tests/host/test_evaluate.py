@@ -16,14 +16,14 @@ from PIL import Image
 
 from coz.geometry import Target, zoom_window
 from coz.resample import crop, resize
-from tools import evaluate
-from tools.eval_arms import read_arms
-from tools.eval_job import Job, decoded, run_job
-from tools.eval_prompts import prompts_of
-from tools.eval_store import frame_path, read_results
+from tools.evaluate import __main__ as evaluate
+from tools.evaluate.arms import read_arms
+from tools.evaluate.job import Job, decoded, run_job
+from tools.evaluate.prompts import prompts_of
+from tools.evaluate.store import frame_path, read_results
 from tools.host import ROOT, comfyui_version, host_path
+from tools.host.server import serve
 from tools.picture import to_png
-from tools.server import serve
 
 AR_2 = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from coz.folder import UNFINISHED, read_chain
-from tools.client import PromptError, run_prompt
 from tools.host import ROOT
-from tools.workflow import find_node, read_prompt
+from tools.host.client import PromptError, run_prompt
+from tools.host.workflow import find_node, read_prompt
 
 from .faulty import FaultyServer
 from .prompts import chain_prompt, steps_run

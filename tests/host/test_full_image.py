@@ -12,7 +12,7 @@ from coz.geometry import Window, tile_layout
 from coz.resample import resize
 from coz.tile import overview, plan_tiles, tile_view, wider_view
 from tools.host import ROOT
-from tools.workflow import find_node, read_prompt
+from tools.host.workflow import find_node, read_prompt
 
 from .prompts import TILED, chain_prompt
 

@@ -10,9 +10,9 @@ import torch
 from coz.consistency import agreement
 from coz.detail import invented
 from coz.resample import crop, resize
-from tools.client import run_prompt
-from tools.frontend import post
-from tools.server import serve
+from tools.host.client import run_prompt
+from tools.host.frontend import post
+from tools.host.server import serve
 
 from .prompts import chain_prompt, kept_prompt, steps_run
 

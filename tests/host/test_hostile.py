@@ -11,9 +11,9 @@ import shutil
 
 import pytest
 
+from tests.support.lying_files import lying_pngs, stuffed_pngs
 from tools.host import ROOT
-from tools.lying_files import lying_pngs, stuffed_pngs
-from tools.workflow import read_prompt
+from tools.host.workflow import read_prompt
 
 from .site import SCRIPT, SOURCES, works
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tools.gadgets import hostile_pickles
-from tools.lying_files import lying_pngs, lying_safetensors, stuffed_pngs
+from tests.support.gadgets import hostile_pickles
+from tests.support.lying_files import lying_pngs, lying_safetensors, stuffed_pngs
 
 from .site import SCRIPT, works
 

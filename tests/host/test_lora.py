@@ -6,7 +6,7 @@ from pathlib import PureWindowsPath
 import pytest
 import torch
 
-from tools.random_sd3 import coz_lora, with_coz_lora
+from tests.support.random_sd3 import coz_lora, with_coz_lora
 
 from .test_diffusion import conditioning, reference_step, relative
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from coz.folder import read_chain
 from coz.png import decode_png
-from tools.client import run_prompt
 from tools.host import ROOT
-from tools.server import serve
-from tools.workflow import TEMPLATE, find_node, read_prompt
+from tools.host.client import run_prompt
+from tools.host.server import serve
+from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
 WHOLE = TEMPLATE.with_name("6 Whole picture 4x (no downloads).json")
 FP16 = [0, 0, 1, 4, 0, 0, 1, 4, 16, 8.1]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tools.client import run_prompt
+from tools.host.client import run_prompt
 
 from .prompts import chain_prompt
 

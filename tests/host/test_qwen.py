@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from tests.support.random_qwen import qwen25vl, with_prompt_lora
 from tools.host import ROOT, host_path
-from tools.random_qwen import qwen25vl, with_prompt_lora
 
 try:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil

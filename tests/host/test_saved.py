@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from coz.folder import read_chain
-from tools.client import PromptError, run_prompt
+from tools.host.client import PromptError, run_prompt
 
 from .executor import Executor
 from .prompts import chain_prompt

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.client import PromptError, run_prompt
+from tools.host.client import PromptError, run_prompt
 
 from .prompts import chain_prompt, steps_run
 

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from coz.resample import resize
-from tools.camera_files import DISPLAY_P3, oriented, quarters
-from tools.client import run_prompt
+from tests.support.camera_files import DISPLAY_P3, oriented, quarters
+from tests.support.lying_files import ihdr, png, rows
 from tools.host import ROOT
-from tools.lying_files import ihdr, png, rows
-from tools.server import serve
+from tools.host.client import run_prompt
+from tools.host.server import serve
 
 ROUTE = "/chain_of_zoom/source"
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="uses links, pipes or /proc")

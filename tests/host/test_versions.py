@@ -7,9 +7,9 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from tools.client import PromptError, run_prompt
-from tools.server import serve
-from tools.workflow import TEMPLATE, find_node, read_prompt
+from tools.host.client import PromptError, run_prompt
+from tools.host.server import serve
+from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
 from .prompts import steps_run
 

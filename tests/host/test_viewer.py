@@ -16,8 +16,8 @@ from PIL import Image
 
 from coz.chain import ZoomChain
 from coz.resample import crop, resize
-from tools.client import run_prompt
-from tools.server import serve
+from tools.host.client import run_prompt
+from tools.host.server import serve
 
 from .prompts import chain_prompt
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from coz.geometry import tile_layout
-from tools.client import run_prompt
 from tools.host import ROOT
-from tools.server import serve
-from tools.workflow import find_node, read_prompt
+from tools.host.client import run_prompt
+from tools.host.server import serve
+from tools.host.workflow import find_node, read_prompt
 
 BUILT_IN = ROOT / "workflows" / "6 Whole picture 4x (no downloads).json"
 SD3 = ROOT / "workflows" / "more" / "Whole picture 16x SD3.json"

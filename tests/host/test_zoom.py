@@ -6,7 +6,7 @@ import torch
 from coz.geometry import Target, plan_zoom
 from coz.zoom import zoom
 from tools.host import ROOT
-from tools.workflow import find_node, read_prompt
+from tools.host.workflow import find_node, read_prompt
 
 from .prompts import chain_prompt
 

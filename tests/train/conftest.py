@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data as samples
 
 from tools.host import ROOT
-from tools.train_env import python_path
+from tools.train_grpo.environment import python_path
 
 from .tiny_model import save_tiny_model, save_toy_model
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.grpo_config import Config, Critic, read_config
-from tools.grpo_critic import CriticError, Judge, Question, filled
+from tools.train_grpo.config import Config, Critic, read_config
+from tools.train_grpo.critic import CriticError, Judge, Question, filled
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def test_a_number_may_be_written_with_an_exponent(tmp_path):
 
 
 def test_example_states_the_defaults():
-    config = read_config(ROOT / "tools" / "grpo.yaml")
+    config = read_config(ROOT / "tools/train_grpo/config.yaml")
     default = Config(data=config.data, out=config.out)
     for name in (
         "model",

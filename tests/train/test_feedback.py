@@ -7,9 +7,9 @@ import urllib.request
 import pytest
 from PIL import Image
 
-from tools.grpo_config import Feedback as Settings
-from tools.grpo_feedback import Feedback
-from tools.server import serve
+from tools.host.server import serve
+from tools.train_grpo.config import Feedback as Settings
+from tools.train_grpo.feedback import Feedback
 
 # The words choose the second picture: without any it is grey.png.
 WORKFLOW = {

@@ -95,7 +95,7 @@ def test_built_in_model_enlarges(tool, photographs, in_training, tmp_path):
 import json, sys
 import numpy as np
 from datasets import load_from_disk
-from tools.grpo_pairs import upscaler
+from tools.train_grpo.pairs import upscaler
 rows = load_from_disk(sys.argv[1] + "/data")["train"]
 (x0, zoomed), (x1, _) = (row["images"] for row in rows)
 inner = [round(v * 128 / 400) for v in rows[0]["origin"]["window"]]
@@ -323,8 +323,8 @@ def test_plain_crops_are_twenty_pairs_a_second(photographs, in_training, tmp_pat
     code = """
 import json, sys, time
 from pathlib import Path
-from tools.grpo_data import Source, make_part
-from tools.grpo_pairs import CROPS, Views
+from tools.train_grpo.data import Source, make_part
+from tools.train_grpo.pairs import CROPS, Views
 photo = Path(sys.argv[1])
 start, count = time.process_time(), 6
 for i in range(count):

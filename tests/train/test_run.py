@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tools.train_env import python_path
+from tools.train_grpo.environment import python_path
 
 from .conftest import lines, read
 

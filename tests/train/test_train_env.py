@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from tools.environment import wants_newest
 from tools.host import ROOT
+from tools.host.environment import wants_newest
 
 
 def run(*arguments):
@@ -13,14 +13,16 @@ def run(*arguments):
 
 @pytest.mark.skipif(wants_newest(), reason="NEWEST_PACKAGES looks for newer ones each time")
 def test_what_is_there_is_left_alone():
-    result = run("-m", "tools.train_env")
+    result = run("-m", "tools.train_grpo.environment")
     assert result.returncode == 0
     assert result.stdout == f"The packages for training are ready in {ROOT / '.venv-train'}\n"
 
 
 def test_an_old_python_is_named():
     code = "import sys; sys.version_info = (3, 10, 4); import runpy; "
-    result = run("-c", code + "runpy.run_module('tools.train_env', run_name='__main__')")
+    result = run(
+        "-c", code + "runpy.run_module('tools.train_grpo.environment', run_name='__main__')"
+    )
     assert result.returncode == 1
     assert result.stderr == (
         "error: TRL needs Python 3.11 or newer, this is 3.10.4: make train-env PYTHON=python3.11\n"

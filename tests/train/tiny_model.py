@@ -14,8 +14,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from tests.support.random_qwen import qwen25vl
 from tools.host import host_path
-from tools.random_qwen import qwen25vl
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"

@@ -62,7 +62,7 @@ def weights(pack, tmp_path_factory):
     """Files as the loaders list them: Chain-of-Zoom's LoRA, and what is none."""
     import folder_paths
 
-    from tools.random_sd3 import coz_lora
+    from tests.support.random_sd3 import coz_lora
 
     folder = tmp_path_factory.mktemp("weights")
     torch.save(coz_lora(2), folder / "model_20001.pkl")
@@ -80,7 +80,7 @@ def vlm_folder(pack, since, tmp_path_factory):
     since("0.27")
     import folder_paths
 
-    from tools.random_qwen import qwen25vl
+    from tests.support.random_qwen import qwen25vl
 
     folder = tmp_path_factory.mktemp("vlm")
     qwen25vl().save_pretrained(folder)
@@ -130,7 +130,7 @@ def models(pack, vlm, sd3_clip, weights, upscale_model):
     import comfy.sd
 
     import nodes
-    from tools.random_sd3 import sd3_transformer
+    from tests.support.random_sd3 import sd3_transformer
 
     def diffusion_model(dtype):
         state = sd3_transformer(2).state_dict()

@@ -1,0 +1,79 @@
+"""Make the pictures at the top of the README: python -m tools.docs.readme_pictures
+
+The first template runs in a real ComfyUI. assets/zoom.webp is the zoom that comes out, assets/editor.jpg
+what the page looks like then: the target picker with its picture, and the viewer at the deepest frame.
+"""
+
+import io
+import re
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from coz.folder import read_chain
+from tools.demo import make_demo, write_zoom
+from tools.host import ROOT
+from tools.host.frontend import open_page
+from tools.host.server import serve
+from tools.host.workflow import TEMPLATE
+
+from .help_pictures import RUN
+
+FOLDER = ROOT / "assets"
+VIDEO_HEIGHT, VIDEO_WIDTH = 426, 640
+FRAMES_PER_STEP = 40
+EDITOR_WIDTH = 1600
+QUALITY = 86
+
+OPEN = """async workflow => {
+    await app.loadGraphData(JSON.parse(workflow), true, true, null, {openSource: 'template'})
+    app.canvas.setDirty(true, true)
+}"""
+# The part of the page from the first node's title to the lower edge of the viewer, with a margin.
+AREA = """() => {
+    const {scale, offset} = app.canvas.ds, margin = 20
+    const {left, top} = app.canvas.canvas.getBoundingClientRect()
+    const nodes = app.graph.nodes
+    const right = Math.max(...nodes.map(({pos, size}) => pos[0] + size[0]))
+    const x = left + (Math.min(...nodes.map(({pos}) => pos[0])) - margin + offset[0]) * scale
+    const y = top + (Math.min(...nodes.map(({pos}) => pos[1])) - 50 - margin + offset[1]) * scale
+    const viewer = nodes.find(({type}) => type === 'CoZZoomViewer')
+    const bottom = top + (viewer.pos[1] + viewer.size[1] + offset[1]) * scale
+    return {x, y, width: left + (right + margin + offset[0]) * scale - x, height: bottom - y + 10}
+}"""
+
+
+def photograph_editor(page: Page) -> Image.Image:
+    """The first template after a run, its viewer at the deepest frame."""
+    page.evaluate(OPEN, TEMPLATE.read_text("utf-8"))
+    page.wait_for_timeout(1500)  # the picture on the picker
+    end, message = page.evaluate(RUN)
+    if end != "execution_success":
+        raise SystemExit(f"error: {message}")
+    expect(page.locator(".coz-viewer .label")).to_be_visible()
+    page.get_by_role("button", name=re.compile("^Fly to")).last.click()
+    page.evaluate("""() => {
+        app.canvas.deselectAll()
+        return app.extensionManager.command.execute('Comfy.Canvas.FitView')
+    }""")
+    page.wait_for_timeout(3000)  # the flight, and messages that go
+    return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(AREA)))).convert("RGB")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        make_demo(None, None, None, Path(folder))
+        video = FOLDER / "zoom.webp"
+        write_zoom(read_chain(Path(folder)), video, VIDEO_HEIGHT, VIDEO_WIDTH, FRAMES_PER_STEP)
+    with serve() as url, open_page(url, 2600, 1900) as page:
+        picture = photograph_editor(page)
+    size = EDITOR_WIDTH, round(picture.height * EDITOR_WIDTH / picture.width)
+    picture.resize(size, Image.Resampling.LANCZOS).save(
+        FOLDER / "editor.jpg", quality=QUALITY, optimize=True
+    )
+
+
+if __name__ == "__main__":
+    main()

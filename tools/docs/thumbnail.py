@@ -1,0 +1,119 @@
+"""Make the templates' thumbnails: python -m tools.docs.thumbnail [DIR]
+
+The first template shows what ``make demo`` wrote into DIR (default: demo/), and the whole picture
+with a built-in model what a run of it gives. The others need weights that are not here: they show
+their picture, and where its workflow zooms.
+"""
+
+import io
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from coz.folder import read_chain
+from coz.geometry import Target, first_frame, plan_steps
+from coz.pillow import to_pillow
+from tools.host import ROOT
+from tools.host.client import Files, run_prompt
+from tools.host.server import serve
+from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
+from tools.picture import open_picture
+
+GAP = 8
+SIDE = 400  # of half a picture; the template browser shows the square at 230 to 350 pixels
+INSET = 300
+SPOT = (0.3125, 0.07, 0.5625, 0.32)  # of the picture's width and height: a face
+QUALITY = 86
+SMALLEST = 12  # side of a window that can still be seen
+LABELLED = 40
+
+
+def deepest_and_source(demo: Path) -> Image.Image:
+    """The deepest frame of a saved chain, and in its corner the whole picture."""
+    chain = read_chain(demo)
+    source, deepest = to_pillow(chain.frames[0]), to_pillow(chain.frames[-1])
+    side = 2 * SIDE + GAP
+    sheet = ImageOps.fit(deepest, (side, side), Image.Resampling.LANCZOS)
+    small = ImageOps.contain(source, (INSET, INSET), Image.Resampling.LANCZOS)
+    framed = ImageOps.expand(small, GAP, "white")
+    sheet.paste(framed, (side - framed.width, side - framed.height))
+    return sheet
+
+
+def sample(prompt: Prompt) -> Image.Image:
+    name = prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"]
+    return open_picture(ROOT / "pictures" / name)
+
+
+def windows(prompt: Prompt) -> Image.Image:
+    """The first frame of a workflow, with the windows of its steps."""
+    loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    picture = sample(prompt)
+    side = 2 * SIDE + GAP
+    target = Target(loop["center_x"], loop["center_y"])
+    first = first_frame(picture.height, picture.width, loop["size"], loop["frame"], target)
+    x, y, width, height = first.window
+    sheet = picture.resize((side, side), Image.Resampling.LANCZOS, (x, y, x + width, y + height))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(30)
+    left, top, unit = 0.0, 0.0, side / first.width
+    plan = plan_steps(first.height, first.width, loop["scale"], loop["steps"], first.target)
+    for i, step in enumerate(plan, 1):
+        left, top = left + step.window.x * unit, top + step.window.y * unit
+        shown = step.window.width * unit
+        if shown < SMALLEST:
+            break
+        for colour, thickness, grown in (("black", 6, 2), ("white", 3, 0)):
+            box = (left - grown, top - grown, left + shown + grown, top + shown + grown)
+            pen.rectangle(box, outline=colour, width=thickness)
+        if shown > LABELLED:
+            place = (left + 8, top + (4 if i == 1 else shown + 6))
+            label = f"{loop['scale'] ** i:g}x"
+            pen.text(place, label, "white", font, stroke_width=3, stroke_fill="black")
+        unit = shown / first.width
+    return sheet
+
+
+def before_and_after(prompt: Prompt) -> Image.Image:
+    """A spot of a whole picture: left of a line the source, right of it the result."""
+    with serve() as url:
+        (file,) = run_prompt(url, prompt).outputs[find_node(prompt, "SaveImage")]["images"]
+        result = Image.open(io.BytesIO(Files(url).download(file)))
+    side = 2 * SIDE + GAP
+    after, before = (
+        picture.resize(
+            (side, side),
+            Image.Resampling.LANCZOS,
+            (
+                left * picture.width,
+                top * picture.height,
+                right * picture.width,
+                bottom * picture.height,
+            ),
+        )
+        for picture in (result, sample(prompt))
+        for left, top, right, bottom in [SPOT]
+    )
+    after.paste(before.crop((0, 0, side // 2, side)), (0, 0))
+    line = (side - GAP) // 2, 0, (side + GAP) // 2 - 1, side
+    ImageDraw.Draw(after).rectangle(line, fill="white")
+    return after
+
+
+def picture_of(path: Path, demo: Path) -> Image.Image:
+    if path == TEMPLATE:
+        return deepest_and_source(demo)
+    prompt = read_prompt(path)
+    kinds = {node["class_type"] for node in prompt.values()}
+    return before_and_after(prompt) if "CoZFullImage" in kinds else windows(prompt)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "demo"
+    for path in (ROOT / "workflows").glob("*.json"):
+        sheet = picture_of(path, folder)
+        sheet.save(path.with_suffix(".jpg"), quality=QUALITY, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Evaluate chains by the paper's protocol in a real ComfyUI, and report fidelity beside prettiness
+
+    .venv/bin/python -m tools.evaluate IMAGES --arms nearest,bicubic,onestep,chain-null --out DIR
+
+IMAGES is a folder. Each picture is resized and cropped to 512 x 512 and shown at 4x, 16x, 64x and
+256x by every arm. DIR becomes report.html, table.md, scores.csv and a store of all frames. What is
+there is not made again: the same command goes on where it was stopped. Weights are known by their
+file's name: after another file of that name, take a new DIR.
+"""
+
+import argparse
+import errno
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+try:
+    from tqdm import tqdm
+
+    from tools.picture import PictureError
+
+    from .arms import DEFAULT, KNOWN, ArmError, read_arms
+    from .inputs import MOST_STEPS, Protocol, find_pictures
+    from .job import Job, Result
+    from .metrics import DEFAULT as ALL_METRICS
+    from .metrics import METRICS
+    from .plan import Plan
+    from .run import run_here
+    from .store import write_record, write_result
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.evaluate"
+    )
+
+from tools.arguments import OneLineParser
+from tools.host import HostError
+from tools.host.workflow import TEMPLATE
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+LISTED = 3  # of the files that are no pictures
+
+
+class Failures:
+    """What went wrong: told at once, and kept for the end."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, str] = {}
+
+    def add(self, what: str, why: str) -> None:
+        self.told[line(what)] = line(why)
+        tqdm.write(f"failed: {line(what)}: {line(why)}", file=sys.stderr)
+
+
+def line(text: str) -> str:
+    """One that can be written, whatever bytes a file's name has."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+
+
+def evaluate(options: argparse.Namespace, failures: Failures) -> None:
+    """Make every result that is asked for and not there yet."""
+    arms = read_arms(options.arms, options.workflow)
+    protocol = Protocol(steps_of(options), options.ground_truth, options.scale_down)
+    names, others = find_pictures(options.images, options.out)
+    if others:
+        more = ", ..." if len(others) > LISTED else ""
+        print(f"no pictures, left out: {len(others)}: {', '.join(others[:LISTED])}{more}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    plan = Plan(options.out, options.images, protocol, options.metrics, options.seed)
+    for name in tqdm(names, "reading the pictures", leave=False):
+        try:
+            plan.add(name)
+        except PictureError as error:
+            failures.add(name, str(error))
+    if not plan.images:
+        raise PictureError(f"none of the pictures can be used ({len(names)})")
+    command = {
+        "command": line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "workflow": line((options.workflow or TEMPLATE).name),
+        "left out": dict(failures.told),
+    }
+    waiting = plan.start(arms, command)
+    total = len(arms) * len(plan.images)
+    with tqdm(total=total, initial=total - len(waiting), unit="result") as bar:
+
+        def jobs() -> Iterator[Job]:
+            for arm, image in waiting:
+                bar.set_description(f"{image}, {arm.name}")
+                job = plan.job(arm, image)
+                if result := plan.measured_again(job):
+                    write_record(options.out, result)
+                    bar.update()
+                else:
+                    yield job
+
+        with closing(runner(options)(jobs())) as results:
+            for result in results:
+                write_result(options.out, result)
+                bar.update()
+                if result.error is not None:
+                    failures.add(f"{result.image}, {result.arm}", result.error)
+
+
+def runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iterator[Result]]:
+    if not options.ray:
+        return run_here
+    from .ray import run_on_ray
+
+    return lambda jobs: run_on_ray(jobs, options.ray, options.workers)
+
+
+def steps_of(options: argparse.Namespace) -> int:
+    """As deep as asked for; by default as deep as there is a ground truth."""
+    if options.steps:
+        return options.steps
+    if options.scale_down or options.ground_truth:
+        return 2 if options.scale_down == 16 else 1
+    return MOST_STEPS
+
+
+def report(options: argparse.Namespace) -> None:
+    """All that is made of the results."""
+    from .report import write_report
+
+    if options.answers:
+        from .answers import read_answers
+
+        for note in read_answers(options.out, options.answers).notes:
+            print(note)
+    if options.blind:
+        from .blind import write_blind
+
+        write_blind(options.out, options.blind, options.seed)
+        print(f"For the judges: {options.out / 'blind.html'}")
+    write_report(options.out)
+    print(f"Done: see {options.out / 'report.html'}")
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"a whole number {least}..{most}, not {text!r}")
+        return int(text)
+
+    return number
+
+
+def folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return Path(text)
+
+
+def metrics_of(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        known = ", ".join(METRICS)
+        raise argparse.ArgumentTypeError(
+            f"there is no metric {', '.join(unknown)!r}. Known: {known}"
+        )
+    return names
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = OneLineParser(
+        "python -m tools.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("images", type=Path, nargs="?", help="a folder of pictures, or one; none: report only")
+    add(
+        "--arms",
+        default=",".join(DEFAULT),
+        help=f"names between commas, of {', '.join(KNOWN)}, and NAME=FILE.json for a workflow of "
+        "your own with its own prompts. Default: %(default)s",
+    )
+    add(
+        "--workflow",
+        type=Path,
+        metavar="FILE",
+        help="a workflow with a Chain Loop: its backbone and vision-language model are evaluated. "
+        f"Default: {TEMPLATE.name}",
+    )
+    add(
+        "--steps",
+        type=whole(1, MOST_STEPS),
+        help="of 4x each. Default: 4; with a ground truth 1, with --scale-down 16 2",
+    )
+    add("--seed", type=whole(0, 2**64 - 1), default=0, help="of every chain. Default: 0")
+    truth = parser.add_mutually_exclusive_group()
+    truth.add_argument(
+        "--ground-truth",
+        type=folder,
+        metavar="DIR",
+        help="pictures of the same names, 4 times as large or more: what the arms should have seen",
+    )
+    truth.add_argument(
+        "--scale-down",
+        type=int,
+        choices=(4, 16),
+        default=0,
+        help="make each picture this much smaller first, and compare with the picture itself",
+    )
+    add(
+        "--metrics",
+        type=metrics_of,
+        default=ALL_METRICS,
+        metavar="NAMES",
+        help=f"between commas, of {', '.join(METRICS)}. Default: all",
+    )
+    add("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, local or HOST:PORT")
+    add("--workers", type=whole(1, 10_000), help="with --ray, how many")
+    add("--report-only", action="store_true", help="run nothing, make the report anew")
+    add("--blind", type=whole(1, 100_000), metavar="N", help="also a page with N pairs to judge")
+    add("--answers", type=Path, nargs="+", metavar="FILE", help="what judges have sent back")
+    add("--out", type=Path, required=True, metavar="DIR", help="the folder to fill")
+    options = parser.parse_args(arguments)
+    if options.images is None and not (options.report_only or options.blind or options.answers):
+        parser.error("give the folder with the pictures, or --report-only")
+    if options.workers and not options.ray:
+        parser.error("--workers needs --ray")
+    return options
+
+
+def main() -> None:
+    sys.stdout.reconfigure(errors="backslashreplace")  # whatever bytes a file's name has
+    options, failures = parse(), Failures()
+    try:
+        if options.images is not None and not options.report_only:
+            evaluate(options, failures)
+        report(options)
+    except (ArmError, PictureError, HostError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno in FULL:
+            sys.exit(
+                f"error: the disk of {options.out} is full. Make room and run it again: what is done stays"
+            )
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on from here")
+    if failures.told:
+        lines = [f"{what}: {why}" for what, why in failures.told.items()]
+        sys.exit("\n".join([f"{len(lines)} failed:", *lines]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""A page of pairs for people to judge: the same picture at the same scale by two hidden arms."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from itertools import combinations
+from math import lcm
+from pathlib import Path
+
+from PIL import Image
+
+from .pictures import exact, frame, inline, opened, view_of
+from .report import KEY, environment, stored
+from .scores import Scores
+from .store import input_path
+
+PAGE = "blind.html"
+BLIND_QUALITY = 95
+WITHOUT_LOSS = 150_000
+WHOLE_SIDE = 256
+"""Pixels of the photograph beside the pairs, for orientation."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question, and what only the key tells."""
+
+    id: str
+    image: str
+    factor: float
+    left: str
+    right: str
+
+
+def write_blind(out: Path, pairs: int, seed: int) -> None:
+    """Write blind.html for the judges, and blind_key.json which stays here.
+
+    Every two arms meet equally often, every scale is asked equally often, and every arm stands as
+    often on the left as on the right against each other, up to one.
+
+    Raises:
+        ValueError: If the store has too little for that many pairs.
+    """
+    results, _, scores = stored(out)
+    chosen = design(scores, pairs, seed)
+    made = {(result.image, result.arm): result for result in results}
+    told = json.dumps([[asdict(pair) for pair in chosen], sorted(r.key for r in results)])
+    run = sha256(told.encode()).hexdigest()[:16]
+    questions = []
+    for pair in chosen:
+        whole = opened(input_path(out, pair.image))
+        sides = {
+            side: inline(
+                frame(out, made[pair.image, arm], pair.factor), BLIND_QUALITY, WITHOUT_LOSS
+            )
+            for side, arm in (("left", pair.left), ("right", pair.right))
+        }
+        crop = exact(view_of(whole, pair.factor))
+        small = whole.resize((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.LANCZOS)
+        questions.append(
+            {"id": pair.id, "factor": pair.factor, "whole": inline(small), "crop": crop, **sides}
+        )
+    page = environment().get_template("blind.html.jinja")
+    key = {"run": run, "seed": seed, "arms": scores.arms, "pairs": [asdict(p) for p in chosen]}
+    (out / KEY).write_text(json.dumps(key, indent=1) + "\n", "utf-8")
+    (out / PAGE).write_text(page.render(run=run, questions=questions), "utf-8")
+
+
+def design(scores: Scores, pairs: int, seed: int) -> list[Pair]:
+    """The questions in the order in which they are asked.
+
+    Raises:
+        ValueError: If there are not two arms, or not that many different questions.
+    """
+    meetings = list(combinations(scores.arms, 2))
+    factors = list(scores.factors)
+    most = len(meetings) * len(factors) * len(scores.images)
+    if not most:
+        raise ValueError("--blind compares two arms or more on pictures that all of them have")
+    if not 1 <= pairs <= most:
+        raise ValueError(
+            f"--blind takes 1 to {most} pairs here ({len(meetings)} pairs of arms, {len(factors)} "
+            f"scales, {len(scores.images)} pictures), got {pairs}"
+        )
+    chance = random.Random(seed)  # noqa: S311 (no secret: the same pairs for the same seed)
+    for order in (meetings, factors):
+        chance.shuffle(order)
+    # Both lists are gone through side by side, shifted after each common round: all cells in turn.
+    shift = lcm(len(meetings), len(factors))
+    shown: Counter[str] = Counter()
+    asked: set[tuple[str, ...]] = set()
+    turns = {meeting: chance.random() < 0.5 for meeting in meetings}
+    chosen = []
+    for i in range(pairs):
+        meeting = meetings[i % len(meetings)]
+        factor = factors[(i + i // shift) % len(factors)]
+        cell = (*meeting, str(factor))
+        free = [image for image in scores.images if (*cell, image) not in asked]
+        image = _least(free, shown, chance)
+        shown[image] += 1
+        asked.add((*cell, image))
+        turns[meeting] = not turns[meeting]
+        left, right = meeting if turns[meeting] else meeting[::-1]
+        chosen.append(Pair(f"{chance.getrandbits(64):016x}", image, factor, left, right))
+    chance.shuffle(chosen)
+    return chosen
+
+
+def _least(images: Sequence[str], shown: Counter[str], chance: random.Random) -> str:
+    fewest = min(shown[image] for image in images)
+    return chance.choice([image for image in images if shown[image] == fewest])

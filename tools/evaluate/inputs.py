@@ -1,0 +1,187 @@
+"""The pictures of an evaluation: what is in a folder, and what of each the arms are given."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from coz.geometry import FrameMode, Window, first_frame
+from coz.pillow import from_pillow, to_pillow
+from coz.resample import crop, resize
+from tools.picture import PictureError, open_picture, to_png
+
+from .job import MIDDLE
+
+SIDE = 512
+"""Of x_0: the paper's."""
+
+LEAST_SIDE = 64
+MOST_STEPS = 4
+"""With x_0 of 512 pixels the fourth step shows two of its pixels; less could not be centred."""
+
+LEAST_FACTOR = 4
+"""Of a ground truth: that of the first scale."""
+
+SQUARE: FrameMode = "whole picture square"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What x_0 is made of."""
+
+    steps: int
+    ground_truth: Path | None = None
+    """A folder with pictures of the same names, each a whole multiple of the other's size."""
+    scale_down: int = 0
+    """By how much the picture is made small, to be the ground truth itself. 0: not at all."""
+
+    @property
+    def multiple(self) -> int:
+        """Of x_0's side: so every window of every scale is whole pixels around the middle."""
+        return max(16, 2 * 4**self.steps)
+
+    def told(self) -> str:
+        """In words, for the report."""
+        if self.scale_down:
+            return (
+                f"each picture's square made {self.scale_down}x smaller (bicubic) is x_0, itself "
+                "the ground truth"
+            )
+        told = "resized (Lanczos) and cropped around the middle to 512 x 512"
+        if self.ground_truth:
+            return f"{told}, smaller ones cropped alone; ground truth from {self.ground_truth.name}"
+        return told
+
+
+def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
+    """The names of the pictures below ``folder`` and of its other files, hidden ones apart.
+
+    Args:
+        folder: Or one picture.
+        besides: A folder not to look into.
+
+    Raises:
+        PictureError: If there is no such folder, or no picture in it.
+    """
+    if folder.resolve() == besides.resolve():
+        raise PictureError(f"--out needs another folder than that of the pictures, {folder}")
+    if folder.is_file():
+        return [folder.name], []
+    if not folder.is_dir():
+        raise PictureError(f"there is no folder {folder}")
+    endings = {
+        ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN
+    }
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and Path(place, name).resolve() != besides.resolve()
+        ]
+        found += [
+            Path(place, name).relative_to(folder).as_posix()
+            for name in files
+            if not name.startswith(".")
+        ]
+    pictures = sorted(name for name in found if Path(name).suffix.lower() in endings)
+    if not pictures:
+        inside = f"{len(found)} files, none of them a picture" if found else "nothing"
+        raise PictureError(f"there is no picture in {folder}: it holds {inside}")
+    return pictures, sorted(set(found) - set(pictures))
+
+
+def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, bytes | None]:
+    """PNG files of x_0 and of its ground truth, if the protocol has one.
+
+    Raises:
+        PictureError: If the picture or its ground truth cannot be used.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise PictureError("its name is not valid Unicode: rename it") from error
+    picture = open_picture(folder if folder.is_file() else folder / name)
+    width, height = picture.size
+    if min(width, height) < LEAST_SIDE:
+        raise PictureError(f"it is {width} x {height}: {LEAST_SIDE} pixels a side are the least")
+    if protocol.scale_down:
+        x_0, truth = made_small(from_pillow(picture), protocol)
+    elif protocol.ground_truth:
+        other = open_picture(find_truth(protocol.ground_truth, name))
+        x_0, truth = paired(from_pillow(picture), from_pillow(other), protocol)
+    else:
+        return png_of(square(from_pillow(picture), SIDE)), None
+    return png_of(x_0), png_of(truth)
+
+
+def find_truth(folder: Path, name: str) -> Path:
+    """The picture of that name in the folder, of that kind or another.
+
+    Raises:
+        PictureError: If there is none, or several.
+    """
+    path = folder / name
+    if path.is_file():
+        return path
+    same = [p for p in path.parent.glob("*") if p.stem == path.stem and p.is_file()]
+    if len(same) != 1:
+        found = f"but {', '.join(sorted(p.name for p in same))}" if same else "nor one of its stem"
+        raise PictureError(f"there is no ground truth {name} in {folder}, {found}")
+    return same[0]
+
+
+def made_small(picture: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    factor = protocol.scale_down
+    height, width = picture.shape[-2:]
+    side = whole_side(min(height, width) // factor, protocol)
+    if not side:
+        raise PictureError(
+            f"it is {width} x {height}: --scale-down {factor} with {protocol.steps} steps needs "
+            f"{factor * protocol.multiple} pixels a side"
+        )
+    truth = cut(picture, side, factor)
+    return resize(truth, side, side, "bicubic"), truth
+
+
+def paired(picture: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    (height, width), (full_height, full_width) = picture.shape[-2:], truth.shape[-2:]
+    factor = full_width // width
+    if factor < LEAST_FACTOR or (full_height, full_width) != (factor * height, factor * width):
+        raise PictureError(
+            f"its ground truth is {full_width} x {full_height} and the picture {width} x {height}: "
+            f"it must be 4, 5, 6, ... times as large both ways, such as {4 * width} x {4 * height}"
+        )
+    side = whole_side(min(height, width), protocol)
+    if not side:
+        raise PictureError(
+            f"it is {width} x {height}: with a ground truth, {protocol.steps} steps need "
+            f"{protocol.multiple} pixels a side"
+        )
+    return cut(picture, side, 1), cut(truth, side, factor)
+
+
+def whole_side(side: int, protocol: Protocol) -> int:
+    return min(side, SIDE) // protocol.multiple * protocol.multiple
+
+
+def cut(picture: Tensor, side: int, factor: int) -> Tensor:
+    """The middle square of (side * factor) pixels; of a larger picture all of it, resized."""
+    height, width = picture.shape[-2:]
+    if min(height, width) >= SIDE * factor:
+        return square(picture, side * factor)
+    length = side * factor
+    x, y = (width - length) // 2 // factor * factor, (height - length) // 2 // factor * factor
+    return crop(picture, Window(x, y, length, length))
+
+
+def square(picture: Tensor, side: int) -> Tensor:
+    """Resized with Lanczos and cropped around the middle, as the paper does it."""
+    first = first_frame(*picture.shape[-2:], side, SQUARE, MIDDLE)
+    return resize(picture, side, side, "lanczos", first.window)
+
+
+def png_of(frame: Tensor) -> bytes:
+    return to_png(to_pillow(frame))

@@ -1,0 +1,48 @@
+"""The paper's no-reference scores by pyiqa, where the user has installed it.
+
+pyiqa is for non-commercial use (PolyForm Noncommercial 1.0.0) and never comes with this project.
+Not run here, for the same reason: the calls and the files are those of its published sources, read
+in 2026. Other releases may have others, and give other scores.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from torch import Tensor
+
+from .weights import MissingWeightsError, WeightFile, load
+
+STORE = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
+CLIP = (
+    "https://openaipublic.azureedge.net/clip/models/"
+    "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt"
+)
+VIT = ", and run: hf download timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"
+"""pyiqa/archs/maniqa_arch.py takes it by timm, which looks in the Hugging Face cache."""
+
+IDS = {"niqe": "niqe", "musiq": "musiq", "maniqa": "maniqa-pipal", "clipiqa": "clipiqa"}
+"""Chain-of-Zoom's own: arXiv 2505.18600."""
+
+FILES = {
+    "niqe": WeightFile(STORE + "niqe_modelparameters.mat", "pyiqa"),
+    "musiq": WeightFile(STORE + "musiq_koniq_ckpt-e95806b9.pth", "pyiqa"),
+    "maniqa": WeightFile(STORE + "MANIQA_PIPAL-ae6d356b.pth", "pyiqa", VIT),
+    "clipiqa": WeightFile(CLIP, "clip"),
+}
+"""pyiqa/utils/download_util.py, DEFAULT_CACHE_DIR, and pyiqa/archs/clip_model.py, load."""
+
+
+def load_score(name: str, device: str) -> Callable[[Tensor], float]:
+    if find_spec("pyiqa") is None:
+        raise MissingWeightsError(
+            f"{name.upper()}: pyiqa is not installed; it is for non-commercial use: pip install pyiqa, "
+            f"then {FILES[name].fetch}"
+        )
+
+    def build():
+        from pyiqa import create_metric
+
+        return create_metric(IDS[name], device=device)
+
+    metric = load(name.upper(), [FILES[name]], build)
+    return lambda image: float(metric(image.to(device)))

@@ -1,0 +1,263 @@
+"""The numbers of the evaluation's table: what each is, and how it is measured."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Literal
+
+import piq
+import torch
+from torch import Tensor
+
+from coz.consistency import agreement
+from coz.metrics import color_drift, psnr, sharpness, ssim
+from coz.real_pixels import MIN_COMPARED_SIDE_PIXELS
+
+from .iqa import IDS, load_score
+from .perceptual import load_dists, load_lpips, projected
+from .seam import seam
+from .weights import MissingWeightsError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the table."""
+
+    name: str
+    title: str
+    better: Literal["higher", "lower", "neither"]
+    kind: Literal["fidelity", "consistency", "naturalness", "figure"]
+    library: str
+    note: str
+    """What it is, exactly; for a table's legend."""
+    least: int = 1
+    """Pixels that the shorter side of a frame must have."""
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "psnr", "PSNR (dB)", "higher", "fidelity", "coz",
+            "against the ground truth, over all pixels and channels",
+        ),
+        Metric(
+            "ssim", "SSIM", "higher", "fidelity", "coz",
+            "Gaussian window of 11 pixels, mean of the three channels, at full size", 11,
+        ),
+        Metric(
+            "ms_ssim", "MS-SSIM", "higher", "fidelity", "piq",
+            "SSIM over five sizes, each half of the last, mean of the three channels", 161,
+        ),
+        Metric(
+            "lpips", "LPIPS", "lower", "fidelity", "torchmetrics",
+            "version 0.1 with AlexNet: what pyiqa calls lpips",
+        ),
+        Metric(
+            "dists", "DISTS", "lower", "fidelity", "torchmetrics",
+            "at full size, with VGG16: what pyiqa calls dists",
+        ),
+        Metric(
+            "gmsd", "GMSD", "lower", "fidelity", "piq",
+            "deviation of the similarity of gradients, of the luma",
+        ),
+        Metric(
+            "fsim", "FSIMc", "higher", "fidelity", "piq",
+            "similarity of phase congruency, gradients and colours", 48,
+        ),
+        Metric(
+            "consistency", "Consistency (dB)", "higher", "consistency", "coz",
+            "PSNR of the frame made small again against its window in the frame before",
+        ),
+        Metric(
+            "source_psnr", "Source PSNR (dB)", "higher", "consistency", "coz",
+            "PSNR of the frame made small again against its view of the source, where that has at "
+            "least 8 x 8 pixels", MIN_COMPARED_SIDE_PIXELS,
+        ),
+        Metric(
+            "p_lpips", "P-LPIPS", "lower", "consistency", "torchmetrics",
+            "LPIPS of the frame made small again against its window in the frame before",
+        ),
+        Metric(
+            "p_dists", "P-DISTS", "lower", "consistency", "torchmetrics",
+            "DISTS of the frame made small again against its window in the frame before",
+        ),
+        Metric(
+            "niqe", "NIQE", "lower", "naturalness", "pyiqa",
+            "pyiqa's niqe: unlikeness to the statistics of photographs", 96,
+        ),
+        Metric(
+            "musiq", "MUSIQ", "higher", "naturalness", "pyiqa",
+            "pyiqa's musiq: trained on KonIQ-10k, 0 to 100",
+        ),
+        Metric(
+            "maniqa", "MANIQA", "higher", "naturalness", "pyiqa",
+            "pyiqa's maniqa-pipal: trained on PIPAL, 0 to 1",
+        ),
+        Metric(
+            "clipiqa", "CLIPIQA", "higher", "naturalness", "pyiqa",
+            "pyiqa's clipiqa: CLIP (ResNet-50) with pairs of opposite words, 0 to 1",
+        ),
+        Metric(
+            "sharpness", "Sharpness", "neither", "figure", "coz",
+            "variance of the Laplacian, in levels of 255 squared; noise is sharp too", 3,
+        ),
+        Metric(
+            "color_drift", "Colour drift", "lower", "figure", "coz",
+            "most that a channel's mean is from that window's, in levels of 255",
+        ),
+        Metric(
+            "seam", "Seam", "lower", "figure", "coz",
+            "steps across the lines of an 8-pixel grid over steps elsewhere; 1 is none", 16,
+        ),
+    )
+}  # fmt: skip
+
+DEFAULT = tuple(METRICS)
+
+
+@dataclass(frozen=True)
+class Views:
+    """A frame and what it is held to, all (1, 3, H, W) float32 in [0, 1]."""
+
+    sr: Tensor
+    lq: Tensor
+    source: Tensor
+    ground_truth: Tensor | None
+
+
+Measure = Callable[[Views], float]
+
+PLAIN: dict[str, Measure] = {
+    "psnr": lambda v: psnr(v.sr, v.ground_truth),
+    "ssim": lambda v: ssim(v.sr, v.ground_truth),
+    "ms_ssim": lambda v: float(piq.multi_scale_ssim(_last(v.sr), _last(v.ground_truth))),
+    "gmsd": lambda v: float(piq.gmsd(v.sr, v.ground_truth)),
+    "fsim": lambda v: float(piq.fsim(v.sr, v.ground_truth)),
+    "consistency": lambda v: agreement(v.sr, v.lq),
+    "source_psnr": lambda v: agreement(v.sr, v.source),
+    "sharpness": lambda v: sharpness(v.sr),
+    "color_drift": lambda v: color_drift(v.sr, v.lq),
+    "seam": lambda v: seam(v.sr),
+}
+"""What needs no weights."""
+
+
+class Meter:
+    """Loads the networks once, then measures frame by frame.
+
+    Args:
+        names: of METRICS.
+        device: of the networks.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+
+    missing: dict[str, str]
+    """Name -> why it is not measured and the file to fetch, one line."""
+
+    def __init__(self, names: Sequence[str], device: str = "cpu") -> None:
+        unknown = [name for name in names if name not in METRICS]
+        if unknown:
+            raise ValueError(f"no metric {', '.join(unknown)}; there are: {', '.join(METRICS)}")
+        self.missing = {}
+        self._measures: dict[str, Measure] = {}
+        learned = _Learned(device)
+        for name in dict.fromkeys(names):
+            try:
+                self._measures[name] = PLAIN.get(name) or learned.measure(name)
+            except MissingWeightsError as error:
+                self.missing[name] = str(error)
+
+    def measure(
+        self,
+        sr: Tensor,
+        *,
+        lq: Tensor,
+        source: Tensor,
+        ground_truth: Tensor | None,
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """The values of one frame, and why others cannot be had of this one.
+
+        Args:
+            sr: the frame.
+            lq: its window in the frame before, small.
+            source: the source's window of this view, small.
+            ground_truth: the true view at the frame's size, or None.
+
+        All are (1, 3, H, W) float32 in [0, 1], and stay as they are.
+
+        Raises:
+            ValueError: If one has another form, values or size.
+        """
+        _check(sr, lq, source, ground_truth)
+        # A resized picture lies in memory by columns, where the libraries take half as long again.
+        views = Views(
+            *(None if x is None else x.contiguous() for x in (sr, lq, source, ground_truth))
+        )
+        side, real = min(sr.shape[-2:]), min(source.shape[-2:])
+        scores: dict[str, float] = {}
+        reasons: dict[str, str] = {}
+        with torch.inference_mode():
+            for name, measure in self._measures.items():
+                metric = METRICS[name]
+                if metric.kind == "fidelity" and ground_truth is None:
+                    reasons[name] = f"{metric.title} needs a ground truth, this frame has none"
+                elif side < metric.least:
+                    reasons[name] = f"{metric.title} needs {metric.least} px, the frame has {side}"
+                elif name == "source_psnr" and real < MIN_COMPARED_SIDE_PIXELS:
+                    reasons[name] = (
+                        f"{metric.title} needs {MIN_COMPARED_SIDE_PIXELS} real pixels a side, the "
+                        f"frame shows {real}"
+                    )
+                elif isnan(value := measure(views)):
+                    reasons[name] = f"{metric.title} is not a number for this frame"
+                else:
+                    scores[name] = value
+        return scores, reasons
+
+
+class _Learned:
+    """What needs weights; a network that serves two metrics is loaded once."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.distances = {}
+
+    def measure(self, name: str) -> Measure:
+        if name in IDS:
+            score = load_score(name, self.device)
+            return lambda v: score(v.sr)
+        network = name.removeprefix("p_")
+        if network not in self.distances:
+            load = {"lpips": load_lpips, "dists": load_dists}[network]
+            self.distances[network] = load(self.device)
+        distance = self.distances[network]
+        if name == network:
+            return lambda v: distance(v.sr, v.ground_truth)
+        return lambda v: distance(projected(v.sr, v.lq), v.lq)
+
+
+def _last(image: Tensor) -> Tensor:
+    """With its channels last in memory, where the convolutions of MS-SSIM are the faster."""
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def _check(sr: Tensor, lq: Tensor, source: Tensor, truth: Tensor | None) -> None:
+    named = {"frame": sr, "window": lq, "source": source}
+    if truth is not None:
+        named["ground truth"] = truth
+    for name, image in named.items():
+        if image.ndim != 4 or image.shape[:2] != (1, 3) or image.dtype != torch.float32:
+            raise ValueError(
+                f"the {name} must be (1, 3, H, W) float32, got {tuple(image.shape)} {image.dtype}"
+            )
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"the {name} must lie in [0, 1], got {low:g} to {high:g}")
+    if truth is not None and truth.shape != sr.shape:
+        raise ValueError(
+            f"the ground truth has {truth.shape[-1]} x {truth.shape[-2]} pixels and the frame "
+            f"{sr.shape[-1]} x {sr.shape[-2]}: they must be equal"
+        )

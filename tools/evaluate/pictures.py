@@ -1,0 +1,192 @@
+"""Pictures for a page that holds all it shows: the best and the worst ones, as data in the text."""
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .job import Result
+from .metrics import METRICS, Metric
+from .scores import Scores
+from .store import frame_path, input_path, truth_path
+from .table import decimals, factor_text
+
+LARGEST = 512
+"""Pixels a side: what the chain makes."""
+QUALITY = 82
+SMALL = 40_000
+MOST_BYTES = 22_000_000
+RANKED_BY = ("fidelity", "consistency", "naturalness")
+SECOND_FACTOR = 16
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One arm's picture."""
+
+    arm: str
+    picture: str
+    prompt: str
+    seed: int
+    scores: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Case:
+    """One picture at one scale, with all arms."""
+
+    image: str
+    factor: float
+    metric: Metric
+    badges: list[tuple[str, str]] = field(default_factory=list)
+    """"best" or "worst", and for which arm with which value."""
+    whole: str = ""
+    crop: str = ""
+    side: int = 0
+    """Of the crop in the input's pixels."""
+    truth: str = ""
+    """Where there is a ground truth of this scale."""
+    arms: list[Shown] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Characters of its pictures."""
+        pictures = (self.whole, self.crop, self.truth, *(arm.picture for arm in self.arms))
+        return sum(map(len, pictures))
+
+    @property
+    def at(self) -> str:
+        return factor_text(self.factor)
+
+
+def inline(picture: Image.Image, quality: int = QUALITY, without_loss: int = SMALL) -> str:
+    """The picture as a data URI, without anything but its pixels.
+
+    Up to ``without_loss`` bytes without loss: smooth pictures take few, and show blocks most.
+    """
+    picture = picture.convert("RGB")
+    if max(picture.size) > LARGEST:
+        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    file = _webp(picture, lossless=True, quality=0, method=0)
+    if len(file) > without_loss:
+        file = _webp(picture, quality=quality, method=2)
+    return "data:image/webp;base64," + base64.b64encode(file).decode()
+
+
+def _webp(picture: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "WEBP", **options)
+    return file.getvalue()
+
+
+def exact(picture: Image.Image) -> str:
+    """The same without loss, for few pixels that are shown large."""
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def view_of(picture: Image.Image, factor: float) -> Image.Image:
+    """The window in the middle of x_0 that a frame at ``factor`` shows."""
+    side = max(1, round(picture.width / factor))
+    corner = (picture.width - side) // 2
+    return picture.crop((corner, corner, corner + side, corner + side))
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as file:
+        return file.convert("RGB")
+
+
+def frame(out: Path, result: Result, factor: float) -> Image.Image:
+    """The arm's picture at this scale."""
+    step = [row.factor for row in result.rows].index(factor) + 1
+    return opened(frame_path(out, result, step))
+
+
+def cases(out: Path, results: list[Result], scores: Scores) -> tuple[list[Case], int]:
+    """The best and the worst picture of each arm, and how many found no room.
+
+    At the deepest scale and at 16x; by the first metric that ranks there.
+    """
+    made = {(result.image, result.arm): result for result in results}
+    found = _ranked(scores)
+    shown: list[Case] = []
+    size = 0
+    for case in found:
+        _fill(out, made, scores, case)
+        size += case.size
+        if shown and size > MOST_BYTES:
+            break
+        shown.append(case)
+    return shown, len(found) - len(shown)
+
+
+def _ranked(scores: Scores) -> list[Case]:
+    if not scores.images:
+        return []
+    deepest = scores.factors[-1]
+    found: dict[tuple[float, str], Case] = {}
+    for factor in dict.fromkeys((deepest, SECOND_FACTOR)):
+        if factor not in scores.factors:
+            continue
+        metric = scores.first(*RANKED_BY, factor=factor)
+        if metric is None:
+            continue
+        for arm, badge, image, value in _extremes(scores, metric, factor):
+            case = found.setdefault((factor, image), Case(image, factor, metric))
+            case.badges.append((badge, f"{arm}, {value}"))
+    # Those that say most come first, in case there is no room for all.
+    return sorted(found.values(), key=lambda c: (-c.factor, -len(c.badges), c.image))
+
+
+def _extremes(scores: Scores, metric: Metric, factor: float) -> Iterator[tuple[str, str, str, str]]:
+    """Arm, "best" or "worst", the picture and its value."""
+    sign = -1 if metric.better == "lower" else 1
+    for arm, row in zip(scores.arms, scores.of(metric, factor), strict=True):
+        if np.isnan(row).all() or row[~np.isnan(row)].min() == row[~np.isnan(row)].max():
+            continue
+        for badge, place in (
+            ("worst", np.nanargmin(sign * row)),
+            ("best", np.nanargmax(sign * row)),
+        ):
+            yield arm, badge, scores.images[place], _number(row[place])
+
+
+def _fill(out: Path, made: dict[tuple[str, str], Result], scores: Scores, case: Case) -> None:
+    whole = opened(input_path(out, case.image))
+    crop = view_of(whole, case.factor)
+    case.whole, case.crop, case.side = inline(whole), exact(crop), crop.width
+    chosen = [
+        case.metric,
+        *(
+            scores.first(kind, factor=case.factor)
+            for kind in ("fidelity", "consistency", "naturalness")
+        ),
+    ]
+    names = dict.fromkeys([*(metric.name for metric in chosen if metric), "sharpness"])
+    for arm in scores.arms:
+        result, row = made[case.image, arm], scores.rows[case.image, arm, case.factor]
+        values = [(METRICS[n].title, row.scores.get(n, np.nan)) for n in names]
+        told = tuple((title, _number(value)) for title, value in values if not isnan(value))
+        picture = frame(out, result, case.factor)
+        case.arms.append(Shown(arm, inline(picture), row.prompt, row.seed, told))
+        case.truth = case.truth or _truth(truth_path(out, case.image), case.factor, picture.width)
+
+
+def _truth(path: Path, factor: float, least: int) -> str:
+    """The same view of the ground truth, unless it is coarser than the frames are."""
+    if not path.is_file():
+        return ""
+    view = view_of(opened(path), factor)
+    return inline(view) if view.width >= least else ""
+
+
+def _number(value: float) -> str:
+    return "∞" if np.isinf(value) else f"{value:.{decimals([value])}f}"

@@ -1,0 +1,152 @@
+"""What an evaluation is to do: the jobs of its arms and pictures, and which of them are done."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tools.picture import size_of
+
+from .arms import Arm
+from .inputs import Protocol, make_inputs
+from .job import Job, Result, measured, meter_of
+from .prompts import SCALE, prompts_of
+from .state import MAKERS, METERS, state
+from .store import (
+    frame_path,
+    input_path,
+    read_frames,
+    read_result,
+    truth_path,
+    write_input,
+    write_settings,
+)
+
+LIBRARIES = ("piq", "torchmetrics", "pyiqa")
+
+
+class Plan:
+    """The jobs of one command.
+
+    Attributes:
+        images: The names of the pictures that can be used.
+    """
+
+    def __init__(
+        self, out: Path, folder: Path, protocol: Protocol, metrics: Sequence[str], seed: int
+    ):
+        self.out = out
+        self.folder = folder
+        self.protocol = protocol
+        self.metrics = tuple(metrics)
+        self.seed = seed
+        self.images: list[str] = []
+        self.versions = state(MAKERS)
+        self.meters = {name: version_of(name) for name in LIBRARIES} | state(METERS)
+        missing = meter_of(self.metrics).missing
+        # A metric whose weights come later is measured then.
+        self.measurable = [name for name in self.metrics if name not in missing]
+
+    def add(self, image: str) -> None:
+        """Make what the arms are given.
+
+        Raises:
+            PictureError: If the picture or its ground truth cannot be used.
+        """
+        write_input(self.out, image, *make_inputs(self.folder, image, self.protocol))
+        self.images.append(image)
+
+    def job(self, arm: Arm, image: str) -> Job:
+        picture = input_path(self.out, image).read_bytes()
+        truth = truth_path(self.out, image)
+        ground_truth = truth.read_bytes() if truth.exists() else None
+        prompts = prompts_of(arm, size_of(picture)[0], self.protocol.steps, self.seed)
+        made = digest(image, arm.name, picture, prompts, self.protocol.steps, self.versions)
+        return Job(
+            image=image,
+            arm=arm.name,
+            picture=picture,
+            ground_truth=ground_truth,
+            prompts=prompts,
+            steps=self.protocol.steps,
+            scale=SCALE,
+            seed=self.seed,
+            metrics=self.metrics,
+            key=digest(made, ground_truth, self.metrics, self.measurable, self.meters, self.seed),
+            made=made,
+        )
+
+    def start(self, arms: Sequence[Arm], command: dict[str, Any]) -> list[tuple[Arm, str]]:
+        """Write down what is asked for; the arms and pictures that have no result yet.
+
+        Args:
+            command: More to tell in the report.
+        """
+        waiting, keys = [], []
+        for arm in arms:
+            for image in self.images:
+                job = self.job(arm, image)
+                keys.append(job.key)
+                if not self.is_done(job):
+                    waiting.append((arm, image))
+        write_settings(self.out, command | self.settings(arms), keys)
+        return waiting
+
+    def is_done(self, job: Job) -> bool:
+        result = read_result(self.out, job)
+        return (
+            result is not None
+            and result.key == job.key
+            and result.error is None
+            and all(frame_path(self.out, result, k).exists() for k in range(1, job.steps + 1))
+        )
+
+    def measured_again(self, job: Job) -> Result | None:
+        """The result with other metrics than before, where the frames are there."""
+        result = read_result(self.out, job)
+        if result is None or result.made != job.made or result.error is not None:
+            return None
+        prompts = tuple(row.prompt for row in result.rows)
+        try:
+            result = measured(job, replace(result, frames=read_frames(self.out, result)), prompts)
+        except OSError:  # a frame is gone
+            return None
+        return None if result.error else result
+
+    def settings(self, arms: Sequence[Arm]) -> dict[str, Any]:
+        """What the report tells of the run."""
+        return {
+            "arms": [arm.name for arm in arms],
+            "pictures": len(self.images),
+            "protocol": self.protocol.told(),
+            "steps": self.protocol.steps,
+            "scale": SCALE,
+            "seed": self.seed,
+            "versions": self.versions,
+            "machine": {
+                "system": platform.platform(),
+                "Python": platform.python_version(),
+                "cores": os.cpu_count(),
+            },
+        }
+
+
+def digest(*parts: Any) -> str:
+    """sha256 over parts of any depth; bytes count by their own."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_hashed).encode()).hexdigest()
+
+
+def _hashed(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def version_of(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None

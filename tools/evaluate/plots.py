@@ -1,0 +1,172 @@
+"""The report's plots, as SVG that takes the colours of the page around it."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .metrics import Metric
+from .scores import Scores
+from .table import ARROWS, Cell, Cells, factor_text, heading
+
+INK, FAINT = "#010203", "#040506"
+COLOURS = tuple(f"#0a0b{i:02x}" for i in range(8))
+"""Drawn with these, which nothing else has, then named after the page's own."""
+VARIABLES = {INK: "var(--ink)", FAINT: "var(--rule)"} | {
+    colour: f"var(--arm-{i})" for i, colour in enumerate(COLOURS)
+}
+MARKERS = (
+    ("o", "●"),
+    ("s", "■"),
+    ("^", "▲"),
+    ("D", "◆"),
+    ("v", "▼"),
+    ("P", "✚"),
+    ("X", "✖"),
+    ("*", "★"),
+)
+STYLE = {
+    "svg.fonttype": "none",  # the page's own font; text that can be searched
+    "svg.hashsalt": "",  # the same plot, the same file
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+}
+SIZE = 3.3, 2.4
+"""Inches; the page scales it."""
+BAND = 0.16
+
+
+@dataclass(frozen=True)
+class Plot:
+    svg: str
+    note: str = ""
+
+
+def look(arm: int) -> tuple[int, str]:
+    """Number of the arm's colour, and its marker as a character."""
+    return arm % len(COLOURS), MARKERS[_marker(arm)][1]
+
+
+def _marker(arm: int) -> int:
+    return (arm + arm // len(COLOURS)) % len(MARKERS)
+
+
+def curves(scores: Scores, cells: Cells) -> list[Plot]:
+    """Score against scale, a plot a metric."""
+    return [_curve(scores, cells, metric) for metric in scores.metrics]
+
+
+def _curve(scores: Scores, cells: Cells, metric: Metric) -> Plot:
+    with mpl.rc_context(STYLE):
+        figure = Figure(SIZE, layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(heading(metric))
+        infinite, said = [], []
+        for i, arm in enumerate(scores.arms):
+            cell = [cells.get((metric.name, factor, arm)) for factor in scores.factors]
+            drawn = [(x, c) for x, c in enumerate(cell) if c and c.mean is not None]
+            if any(c and c.infinite for c in cell):
+                infinite.append(arm)
+            if not drawn:
+                continue
+            _draw(axes, i, drawn)
+            means = (f"{c.mean:.4g} at {factor_text(scores.factors[x])}" for x, c in drawn)
+            said.append(f"{arm}: {', '.join(means)}")
+        axes.set_xticks(range(len(scores.factors)), list(map(factor_text, scores.factors)))
+        axes.set_xlim(-0.3, len(scores.factors) - 0.7)
+        axes.margins(y=0.12)
+        note = f"∞ is not drawn: {', '.join(infinite)}." if infinite else ""
+        return Plot(_svg(figure, f"{metric.title} against scale. {'; '.join(said)}"), note)
+
+
+def _draw(axes: Axes, arm: int, drawn: Sequence[tuple[int, Cell]]) -> None:
+    colour, marker = COLOURS[arm % len(COLOURS)], MARKERS[_marker(arm)][0]
+    xs, means = [x for x, _ in drawn], [c.mean for _, c in drawn]
+    axes.plot(xs, means, color=colour, marker=marker, zorder=3)
+    bands = [(x, c.low, c.high) for x, c in drawn if c.low is not None]
+    if len(bands) > 1:
+        axes.fill_between(*zip(*bands, strict=True), color=colour, alpha=BAND, linewidth=0)
+    elif bands:
+        axes.vlines(*zip(*bands, strict=True), color=colour, linewidth=1)
+
+
+def scatters(scores: Scores, cells: Cells, across: Metric, up: Metric) -> list[Plot]:
+    """One metric against another, a plot a scale; what is better is to the right and above."""
+    plots = [_scatter(scores, cells, factor, across, up) for factor in scores.factors]
+    return [plot for plot in plots if plot]
+
+
+def _scatter(
+    scores: Scores, cells: Cells, factor: float, across: Metric, up: Metric
+) -> Plot | None:
+    with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
+        figure = Figure(SIZE, layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(factor_text(factor))
+        said = []
+        for i, arm in enumerate(scores.arms):
+            x, y = (cells.get((metric.name, factor, arm)) for metric in (across, up))
+            if x is None or y is None or x.mean is None or y.mean is None:
+                continue
+            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[_marker(i)][0]
+            if x.low is not None:
+                axes.hlines(y.mean, x.low, x.high, color=colour, linewidth=1)
+            if y.low is not None:
+                axes.vlines(x.mean, y.low, y.high, color=colour, linewidth=1)
+            axes.plot(x.mean, y.mean, color=colour, marker=marker, markersize=7, zorder=3)
+            said.append(f"{arm}: {x.mean:.4g} and {y.mean:.4g}")
+        if not said:
+            return None
+        axes.set_xlabel(_axis(across))
+        axes.set_ylabel(_axis(up))
+        axes.margins(0.12)
+        if across.better == "lower":
+            axes.invert_xaxis()
+        if up.better == "lower":
+            axes.invert_yaxis()
+        whole = [cells.get((across.name, factor, arm)) for arm in scores.arms]
+        infinite = [
+            arm for arm, cell in zip(scores.arms, whole, strict=True) if cell and cell.infinite
+        ]
+        note = f"∞ is not drawn: {', '.join(infinite)}." if infinite else ""
+        text = f"{up.title} against {across.title} at {factor_text(factor)}. {'; '.join(said)}"
+        return Plot(_svg(figure, text), note)
+
+
+def _axis(metric: Metric) -> str:
+    # Better is to the right and above, whichever way the numbers run.
+    return metric.title if metric.better == "neither" else f"{metric.title} {ARROWS[metric.better]}"
+
+
+def _svg(figure: Figure, text: str) -> str:
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Plots share a page, where an id may stand once. Those of <defs> are hashes of what they name.
+    svg = svg.replace("<g id=", "<g data-part=")
+    svg = re.sub(r"#0[14a]0[25b]\w\w", lambda m: VARIABLES.get(m[0], m[0]), svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(text)}" ', 1)

@@ -1,0 +1,289 @@
+"""The jobs of an evaluation on a Ray cluster: a ComfyUI in each worker, results as they finish.
+
+Every machine of the cluster needs its own clone of this repository in the same state, wherever it
+lies, with `make host` done, and Ray started by that clone's .venv/bin/ray. Nothing else is shared:
+pictures and frames travel through Ray.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import itertools
+import logging
+import os
+import platform
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tools.host import ROOT, HostError
+
+from .job import Job, Result, failed
+from .run import OwnHost
+from .state import state
+
+TRIES = 3
+"""Workers that a job may end before it is given up."""
+
+CPUS = 4
+"""That a worker gets where there is no GPU and nobody says how many workers."""
+
+CONNECT_LIMIT = 10  # seconds; Ray itself tries for minutes
+START_LIMIT = 600  # seconds; a cluster may have to start a machine first
+OBJECT_STORE = 256 << 20  # bytes, for the pictures and frames on their way
+
+START = "start one with .venv/bin/ray start --head --disable-usage-stats, or give --ray local"
+
+
+def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) -> Iterator[Result]:
+    """Run the jobs on the cluster; give each one's result once, in the order in which they finish.
+
+    A job whose worker ends is done again by another one. When the iterator is closed, the workers
+    and their hosts end.
+
+    Args:
+        jobs: One is asked for when there is a worker for it.
+        address: As Ray has it, such as "auto" or "HOST:6379"; "local" starts a cluster here and
+            ends it afterwards.
+        workers: How many, each with a host of its own. By default one a GPU, or one for every four
+            CPUs where the cluster has no GPU; never more than there are of those.
+
+    Raises:
+        HostError: If there is no Ray, no such cluster or no worker that can start ComfyUI.
+    """
+    jobs = iter(jobs)
+    first = next(jobs, None)
+    if first is None:
+        return
+    with _cluster(address) as ray:
+        count, cpus, gpus = shares(_machines(ray), workers)
+        worker = ray.remote(_worker_class()).options(
+            num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD"
+        )
+        hire = functools.partial(worker.remote, str(ROOT))
+        yield from _Deal(ray, hire, itertools.chain([first], jobs)).results(count)
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[Any]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing here calls home
+    try:
+        import ray
+    except ImportError as error:
+        raise HostError("Ray is missing: run make host, or pip install ray in .venv") from error
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with contextlib.ExitStack() as stack:
+        if address == "local":
+            temporary = tempfile.TemporaryDirectory(prefix="coz-ray-", ignore_cleanup_errors=True)
+            options["_temp_dir"] = stack.enter_context(temporary)
+            options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+            # Else Ray leaves one in ~/.ray.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        try:
+            _, port = host_port = _host_port(address)
+            if port:
+                socket.create_connection(host_port, CONNECT_LIMIT).close()
+            ray.init(address, **options)
+        except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise HostError(f"no Ray cluster at {address}: {reason} ({START})") from error
+        stack.callback(ray.shutdown)
+        yield ray
+
+
+def _host_port(address: str) -> tuple[str, int]:
+    """Of "ray://HOST:PORT" and "HOST:PORT"; port 0 for other addresses."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    return host.strip("[]"), int(port) if host and port.isdecimal() else 0
+
+
+def _machines(ray: Any) -> list[tuple[int, int]]:
+    """(CPUs, GPUs) of each."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
+
+
+def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
+    """How many workers there are, and each one's CPUs and GPUs: as many CPUs as let all start.
+
+    Args:
+        machines: (CPUs, GPUs) of each.
+        workers: How many are wished for.
+
+    Raises:
+        HostError: If the machines have neither.
+    """
+    gpus = int(any(gpu for _, gpu in machines))
+    places = [gpu if gpus else cpu for cpu, gpu in machines]
+    if not sum(places):
+        raise HostError("the Ray cluster has no CPU to give: see .venv/bin/ray status")
+    count = workers or sum(place if gpus else -(-place // CPUS) for place in places)
+    count = min(count, sum(places))
+
+    def room(cpus: int) -> int:
+        each = zip(machines, places, strict=True)
+        return sum(min(place, cpu // cpus) if cpus else place for (cpu, _), place in each)
+
+    most = max(cpu for cpu, _ in machines)
+    return count, next(cpus for cpus in range(most, -1, -1) if room(cpus) >= count), gpus
+
+
+def _worker_class() -> type:
+    # Ray sends the code of a class that is made in a function; one of a module it would import,
+    # which a worker cannot before it knows where its clone lies.
+    class Worker:
+        def __init__(self, place):
+            own = Path(sys.prefix).parent  # the clone whose .venv/bin/ray was started
+            clone = own if (own / "tools" / "evaluate" / "ray.py").exists() else place
+            sys.path.insert(0, str(clone))
+            self.host = None
+
+        def start(self, expected):
+            try:
+                from tools.evaluate.ray import start_host
+            except ImportError as error:
+                return (
+                    f"{platform.node()}: no Chain-of-Zoom ({error}). Clone it there, run make host"
+                    " in it and start Ray by its .venv/bin/ray"
+                )
+            self.host, problem = start_host(self.host, expected)
+            return problem and f"{platform.node()}: {problem}"
+
+        def run(self, job):
+            return self.host.run(job)
+
+    return Worker
+
+
+def start_host(host: OwnHost | None, expected: dict[str, str]) -> tuple[OwnHost, str]:
+    """The worker's ComfyUI, started unless it runs; what is wrong and what to do, if it cannot be.
+
+    Args:
+        host: The one that the worker has.
+        expected: ``state()`` where the evaluation runs.
+    """
+    host = host or OwnHost()
+    try:
+        found = state()
+        for name, version in expected.items():
+            if found[name] != version:
+                raise HostError(
+                    f"{name} is {found[name]} in {ROOT}, but {version} where the evaluation runs:"
+                    " bring both clones to the same state and run make host in them"
+                )
+        host.start()
+    except (HostError, OSError) as error:
+        return host, str(error)
+    return host, ""
+
+
+@dataclasses.dataclass
+class _Task:
+    job: Job
+    tries: int = 0
+
+
+class _Deal:
+    """Gives a job to whoever is free, and again where a worker has ended."""
+
+    def __init__(self, ray: Any, hire: Callable[[], Any], jobs: Iterator[Job]) -> None:
+        self._ray = ray
+        self._hire = hire
+        self._jobs = jobs
+        self._waiting: collections.deque[_Task] = collections.deque()
+        self._busy: dict[Any, tuple[Any, _Task | None]] = {}
+        """Future -> worker and its job; None while it starts."""
+        self._free: list[Any] = []
+        self._deaths = 0  # of workers that had not started
+        self._problems: list[str] = []
+        self._expected = state()
+
+    def results(self, count: int) -> Iterator[Result]:
+        self._waiting.extend(map(_Task, itertools.islice(self._jobs, count)))
+        try:
+            for _ in range(len(self._waiting)):
+                self._start(self._hire())
+            while self._has_work():
+                while self._free and self._waiting:
+                    worker, task = self._free.pop(), self._waiting.popleft()
+                    self._busy[worker.run.remote(task.job)] = worker, task
+                    self._has_work()
+                result = self._next()
+                if result:
+                    yield result
+        finally:
+            workers = [worker for worker, _ in self._busy.values()]
+            for worker in [*workers, *self._free]:
+                self._ray.kill(worker)
+
+    def _has_work(self) -> bool:
+        """Whether a job waits or runs. One is taken ahead, to be ready for whoever is free first."""
+        if not self._waiting:
+            self._waiting.extend(map(_Task, itertools.islice(self._jobs, 1)))
+        return bool(self._waiting) or any(task for _, task in self._busy.values())
+
+    def _start(self, worker: Any) -> None:
+        self._busy[worker.start.remote(self._expected)] = worker, None
+
+    def _next(self) -> Result | None:
+        """Wait until a worker has done what it does; the result, if that was a job."""
+        future = self._wait()
+        worker, task = self._busy.pop(future)
+        errors = self._ray.exceptions
+        try:
+            answer = self._ray.get(future)
+        except errors.RayTaskError as error:
+            told = isinstance(error.cause, HostError)
+            reason = str(error.cause) if told else repr(error.cause)
+            if task is None:
+                return self._leave(worker, reason)
+            self._start(worker)
+            return self._lost(task, reason)
+        except errors.RayError as error:
+            reason = f"the worker ended (killed, or out of memory?): {type(error).__name__}"
+            self._deaths += task is None
+            if task is None and self._deaths > TRIES:
+                return self._leave(worker, reason)
+            self._ray.kill(worker)
+            self._start(self._hire())
+            return task and self._lost(task, reason)
+        if task is None and answer:
+            return self._leave(worker, answer)
+        self._free.append(worker)
+        return answer if task else None
+
+    def _wait(self) -> Any:
+        while self._busy:
+            done, _ = self._ray.wait(list(self._busy), timeout=START_LIMIT)
+            if done:
+                return done[0]
+            if not any(task for _, task in self._busy.values()):
+                raise HostError(
+                    f"the Ray cluster gave no place for a worker in {START_LIMIT} s: is it busy,"
+                    " have its machines left? See .venv/bin/ray status"
+                )
+        raise HostError("\n".join(["no worker could start ComfyUI:", *self._problems]))
+
+    def _leave(self, worker: Any, problem: str) -> None:
+        self._ray.kill(worker)
+        self._problems.append(problem)
+        _say(f"a worker less: {problem}")
+
+    def _lost(self, task: _Task, reason: str) -> Result | None:
+        task.tries += 1
+        if task.tries == TRIES:
+            return failed(task.job, f"given up after {TRIES} tries: {reason}")
+        _say(f"{task.job.image}, {task.job.arm}: try {task.tries + 1} of {TRIES}: {reason}")
+        self._waiting.appendleft(task)
+        return None
+
+
+def _say(line: str) -> None:
+    tqdm.write(f"Ray: {line}", file=sys.stderr)

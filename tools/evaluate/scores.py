@@ -1,0 +1,133 @@
+"""The scores of a store, side by side: what every arm has, what is missing and why."""
+
+import csv
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .job import Result, Row
+from .metrics import METRICS, Metric
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A cell that begins so is calculated by a spreadsheet (OWASP, CSV injection)."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Values of the pictures that every arm has a result for."""
+
+    arms: tuple[str, ...]
+    """Those with a result; all, if none has one."""
+    factors: tuple[float, ...]
+    metrics: tuple[Metric, ...]
+    images: tuple[str, ...]
+    values: NDArray[np.float64]
+    """(metrics, factors, arms, images); NaN where it was not measured."""
+    rows: dict[tuple[str, str, float], Row]
+    """By image, arm and factor; also those of pictures that are left out."""
+    failed: tuple[tuple[str, str, str], ...]
+    """Image, arm and the error."""
+    unmade: tuple[tuple[str, str], ...]
+    """Image and arm without a result so far."""
+    missing: tuple[tuple[str, str, int], ...]
+    """Metric, why it is missing, and in how many results."""
+    waiting: int = 0
+    """Results that the last run was asked for and did not make."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Pictures that no comparison counts, because an arm has no result for them."""
+        without = [(image, arm) for image, arm, *_ in (*self.failed, *self.unmade)]
+        return tuple(sorted({image for image, arm in without if arm in self.arms}))
+
+    @property
+    def dead(self) -> tuple[str, ...]:
+        """Arms that failed on every picture, and so are compared with nothing."""
+        return tuple(sorted({arm for _, arm, _ in self.failed} - set(self.arms)))
+
+    def of(self, metric: Metric, factor: float) -> NDArray[np.float64]:
+        """(arms, images)."""
+        return self.values[self.metrics.index(metric), self.factors.index(factor)]
+
+    def first(self, *kinds: str, factor: float | None = None) -> Metric | None:
+        """The first metric of the first of these kinds that was measured (at this factor)."""
+        for kind in kinds:
+            for metric in self.metrics:
+                at = self.values[self.metrics.index(metric)]
+                if factor is not None:
+                    at = at[self.factors.index(factor)]
+                if metric.kind == kind and not np.isnan(at).all():
+                    return metric
+        return None
+
+
+def gather(
+    results: Sequence[Result], order: Sequence[str] = (), asked: Collection[str] = ()
+) -> Scores:
+    """The results as one array.
+
+    Args:
+        results: Of any arms and pictures.
+        order: Of the arms; any others come behind.
+        asked: The keys of all results that there should be.
+
+    Raises:
+        ValueError: If there is nothing to report.
+    """
+    if not results:
+        raise ValueError("there are no results to report: run tools.evaluate first")
+    made = {(result.image, result.arm): result for result in results}
+    known = [result.arm for result in results]
+    works = {result.arm for result in results if result.error is None} or set(known)
+    arms = tuple(arm for arm in dict.fromkeys([*order, *known]) if arm in works)
+    images = sorted({image for image, _ in made})
+    failed = [(r.image, r.arm, r.error) for r in results if r.error is not None]
+    unmade = [(image, arm) for image in images for arm in arms if (image, arm) not in made]
+    out = {image for image, arm, *_ in (*failed, *unmade) if arm in arms}
+    rows = {(row.image, row.arm, row.factor): row for r in results for row in r.rows}
+    scored = {name for row in rows.values() for name in row.scores}
+    metrics = tuple(metric for name, metric in METRICS.items() if name in scored)
+    factors = tuple(sorted({factor for *_, factor in rows}))
+    whole = tuple(image for image in images if image not in out)
+    values = np.full((len(metrics), len(factors), len(arms), len(whole)), np.nan)
+    for f, factor in enumerate(factors):
+        for a, arm in enumerate(arms):
+            for i, image in enumerate(whole):
+                if row := rows.get((image, arm, factor)):
+                    for m, metric in enumerate(metrics):
+                        values[m, f, a, i] = row.scores.get(metric.name, np.nan)
+    reasons = Counter((name, why) for result in results for name, why in result.missing.items())
+    return Scores(
+        arms=arms,
+        factors=factors,
+        metrics=metrics,
+        images=whole,
+        values=values,
+        rows=rows,
+        failed=tuple(sorted(failed)),
+        unmade=tuple(unmade),
+        missing=tuple((name, why, count) for (name, why), count in sorted(reasons.items())),
+        waiting=len(set(asked) - {result.key for result in results}),
+    )
+
+
+def write_csv(scores: Scores, path: Path) -> None:
+    """A line a picture, arm and factor, also of pictures that the table leaves out."""
+    # The mark in front tells Excel that this is UTF-8.
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        names = [metric.name for metric in scores.metrics]
+        writer.writerow(["image", "arm", "factor", "prompt", "seed", *names])
+        arms = {arm: i for i, arm in enumerate(scores.arms)}
+        for row in sorted(scores.rows.values(), key=lambda r: (r.image, arms[r.arm], r.factor)):
+            factor = int(row.factor) if row.factor.is_integer() else row.factor
+            first = [_text(row.image), _text(row.arm), factor, _text(row.prompt), row.seed]
+            writer.writerow([*first, *(row.scores.get(name) for name in names)])
+
+
+def _text(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA) else text

@@ -1,0 +1,129 @@
+"""Where an evaluation keeps what it has done: a folder that a later run goes on with.
+
+OUT/settings.json                        what was asked for last, for the report
+OUT/asked.json                           the keys of its jobs
+OUT/inputs/NAME/x_0.png                  what the arms were given; ground_truth.png if there is one
+OUT/results/ARM/STEM-HASH/x_1.png ...    the arm's frames, 16 bits
+OUT/results/ARM/STEM-HASH/result.json    all else of a result; written last
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from .job import Job, Result, Row
+
+SETTINGS, ASKED, RESULT = "settings.json", "asked.json", "result.json"
+MOST_STEM = 40
+
+
+def result_folder(out: Path, arm: str, image: str) -> Path:
+    """Two pictures of one stem, in different folders or of different kinds, have different ones."""
+    stem = re.sub(r"[^\w.-]", "_", Path(image).stem)[:MOST_STEM]
+    return out / "results" / arm / f"{stem}-{hashlib.sha256(image.encode()).hexdigest()[:8]}"
+
+
+def frame_path(out: Path, result: Result, k: int) -> Path:
+    """The file of x_k, k from 1."""
+    return result_folder(out, result.arm, result.image) / f"x_{k}.png"
+
+
+def input_path(out: Path, image: str) -> Path:
+    """The file of x_0; its ground truth lies beside it."""
+    return out / "inputs" / image / "x_0.png"
+
+
+def truth_path(out: Path, image: str) -> Path:
+    return input_path(out, image).with_name("ground_truth.png")
+
+
+def write_input(out: Path, image: str, x_0: bytes, truth: bytes | None) -> None:
+    for path, content in ((input_path(out, image), x_0), (truth_path(out, image), truth)):
+        if content is None:
+            path.unlink(missing_ok=True)
+        elif not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, content)
+
+
+def write_result(out: Path, result: Result) -> None:
+    """Keep a result. Until all of it is written there is none."""
+    folder = result_folder(out, result.arm, result.image)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT).unlink(missing_ok=True)
+    for left in folder.glob("x_*.png"):
+        left.unlink()
+    for k, frame in enumerate(result.frames, 1):
+        write(frame_path(out, result, k), frame)
+    write_record(out, result)
+
+
+def write_record(out: Path, result: Result) -> None:
+    """The result without its frames: they are there."""
+    record = asdict(replace(result, frames=()))
+    for row in record["rows"]:
+        row["scores"] = {name: to_json(value) for name, value in row["scores"].items()}
+    text = json.dumps(record, indent=1, allow_nan=False)
+    write(result_folder(out, result.arm, result.image) / RESULT, f"{text}\n".encode())
+
+
+def read_result(out: Path, job: Job) -> Result | None:
+    """What an earlier run kept of the job's arm and picture, of whatever key."""
+    return _read(result_folder(out, job.arm, job.image) / RESULT)
+
+
+def read_frames(out: Path, result: Result) -> tuple[bytes, ...]:
+    count = len(result.rows)
+    return tuple(frame_path(out, result, k).read_bytes() for k in range(1, count + 1))
+
+
+def read_results(out: Path) -> list[Result]:
+    """The results that the last run asked for, without the frames' bytes."""
+    path = out / ASKED
+    asked = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    found = [_read(path) for path in sorted(out.glob(f"results/*/*/{RESULT}"))]
+    return [result for result in found if result and (asked is None or result.key in asked)]
+
+
+def write_settings(out: Path, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """What is asked for now: results of another key are no longer read."""
+    write(out / SETTINGS, f"{json.dumps(settings, indent=1)}\n".encode())
+    write(out / ASKED, f"{json.dumps(keys)}\n".encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """The whole file, or none: a crash and a full disk leave no half of it."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def to_json(value: float) -> float | str:
+    return value if isfinite(value) else str(value)
+
+
+def _read(path: Path) -> Result | None:
+    """None where there is no whole result: it is made anew."""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        rows = tuple(
+            Row(**row | {"scores": {name: float(v) for name, v in row["scores"].items()}})
+            for row in record["rows"]
+        )
+        lists = {name: tuple(record[name]) for name in ("frames", "models")}
+        return Result(**record | lists | {"rows": rows})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

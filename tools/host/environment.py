@@ -1,0 +1,232 @@
+"""The Python environment in .venv that ComfyUI, the tests and the tools run in.
+
+``tools.host`` makes it; nothing but the standard library is imported here.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+if sys.version_info < (3, 10):  # noqa: UP036 - older ones get this line instead of a traceback
+    sys.exit(f"error: Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".venv"
+HOST = ROOT / ".host"
+
+UV = "uv==0.13.8"
+# ComfyUI leaves torch open; these three belong together (torchaudio's newest is 2.11).
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+EXTRAS = ("test", "eval", "scale")
+# Under ROOT: the tested versions of everything else. `make locks` renews it.
+LOCK = "locks/host.txt"
+# What the stamp in .venv says until it holds the digest of what is installed.
+UNFINISHED = "unfinished"
+EMPTY = "empty"
+NO_NETWORK = (
+    "Connection refused|NewConnectionError|Max retries exceeded|tcp connect error|dns error|"
+    "error sending request|name resolution|Name or service not known|timed out|"
+    "from versions: none|Network is unreachable|network was disabled"
+)
+
+
+class HostError(Exception):
+    """What went wrong and the way out, in one line."""
+
+
+class ContradictionError(HostError):
+    """No version of some package fits everything that is asked for."""
+
+
+def python_path() -> Path:
+    """The Python that has the packages of ComfyUI and of the tests.
+
+    That of .venv, or of the environment in .host/ that ``tools.release.matrix`` runs this one in.
+    """
+    own = Path(sys.prefix)
+    return python_in(own if HOST in own.parents else VENV)
+
+
+def python_in(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def make_venv() -> None:
+    """Make .venv unless a whole one is there: not cut short, not moved, with a Python that runs."""
+    if VENV.exists():
+        version = _venv_version()
+        place, state = _read_stamp()
+        if version and state != UNFINISHED and place in ("", f"{VENV} {version}"):
+            if tuple(map(int, version.split("."))) < (3, 10):
+                raise HostError(f".venv holds Python {version}, 3.10 is needed: delete .venv")
+            return
+        if Path(sys.prefix).resolve() == VENV:
+            raise HostError(
+                ".venv must be made anew: run python3 -m tools.host, not its own Python"
+            )
+        with scratch_folder() as scratch:
+            VENV.rename(scratch / "venv")
+    print("Python environment: making .venv", flush=True)
+    VENV.mkdir()
+    _write_stamp(UNFINISHED)
+    run([sys.executable, "-m", "venv", "--without-pip", VENV])
+    run([python_path(), "-m", "ensurepip", "--default-pip"])  # by itself: venv hides its errors
+    _write_stamp(EMPTY)
+
+
+def install_packages(requirements: Path) -> None:
+    """Install what ComfyUI, the tests and the evaluation need into .venv, unless the stamp says it is there."""
+    lock = ROOT / LOCK
+    texts = [path.read_text("utf-8") for path in (requirements, ROOT / "pyproject.toml", lock)]
+    wanted = (UV, TORCH, *texts, wants_newest())
+    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
+    if _read_stamp()[1] == digest and not wants_newest():
+        return
+    print("Packages: installing (several minutes on the first run)", flush=True)
+    python = python_path()
+    uv, packages = _uv_install(python), _packages(requirements)
+    before = _read_stamp()[1]
+    _write_stamp(UNFINISHED)
+    try:
+        run([python, "-m", "pip", "install", "--quiet", UV])
+        versions = choose_versions(uv, packages, lock)
+    except HostError:
+        _write_stamp(before)  # offline, say: what was whole still is
+        raise
+    run([*uv, *packages, *versions])
+    _write_stamp(digest)
+
+
+def install_into(venv: Path, requirements: Path, pins: list[str]) -> None:
+    """Install the same into another environment; with pins, the newest versions that fit them."""
+    versions = pins or ["--constraints", ROOT / LOCK]
+    run([*_uv_install(python_in(venv)), *_packages(requirements), *versions])
+
+
+def wants_newest() -> bool:
+    """NEWEST_PACKAGES is set: the newest packages are tried in place of the locked ones."""
+    return bool(os.environ.get("NEWEST_PACKAGES"))
+
+
+def choose_versions(uv: list[object], packages: list[object], lock: Path) -> list[object]:
+    """Options that make ``uv`` install the locked versions or, where these do not fit, the newest.
+
+    They do not fit where COMFYUI_PATH names a ComfyUI that pins others. Nothing is installed yet.
+    """
+    if not wants_newest():
+        locked: list[object] = ["--constraints", lock]
+        try:
+            run([*uv, "--dry-run", *packages, *locked])
+        except ContradictionError:
+            pass
+        else:
+            return locked
+    newest: list[object] = ["--upgrade"]
+    run([*uv, "--dry-run", *packages, *newest])
+    if not wants_newest():
+        print(f"locks/{lock.name} does not fit these packages: installing the newest", flush=True)
+    return newest
+
+
+def _uv_install(python: Path) -> list[object]:
+    return [python_path(), "-m", "uv", "pip", "install", "--python", python]
+
+
+def _packages(requirements: Path) -> list[object]:
+    extras = (part for extra in EXTRAS for part in ("--extra", extra))
+    return [*TORCH, "-r", requirements, "-r", ROOT / "pyproject.toml", *extras]
+
+
+def explain(output: str) -> str:
+    """One line for the failure of pip, uv or venv that printed ``output``."""
+    if re.search("No space left|os error 28|os error 112|not enough space", output):
+        return "the disk is full: .venv and the package cache need about 7 GB"
+    if re.search("DO NOT MATCH THE HASHES|hash mismatch", output, re.IGNORECASE):
+        package = re.search(r"^\s+(\S+)( from .*)?:\n\s+Expected", output, re.MULTILINE)
+        name = package[1] if package else "a package"
+        return (
+            f"wrong checksum: {name} is not the file that this script pins; nothing of it was run"
+        )
+    if re.search("ensurepip is not available|No module named '?(venv|ensurepip)", output):
+        return (
+            "this Python has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"
+            " or name another Python (make host PYTHON=python3.12)"
+        )
+    if re.search("has no wheels with a matching", output):
+        return (
+            f"torch has no build for Python {sys.version.split()[0]} on this system:"
+            " name another Python (make host PYTHON=python3.12)"
+        )
+    if re.search(NO_NETWORK, output):
+        return (
+            "the package index cannot be reached: is there a network, a proxy, a wrong index URL?"
+        )
+    lines = output.strip().splitlines() or ["no output"]
+    return lines[-1].strip()
+
+
+def run(command: list[object]) -> None:
+    """Run ``command`` silently; if it fails its output goes to .host/log.txt.
+
+    The child inherits the lock that ``host.install`` holds: while it outlives a killed parent, the
+    next call waits for it.
+    """
+    with scratch_folder() as scratch:
+        temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
+        # uv breaks its messages into lines of that width, of which ``explain`` shows the last.
+        unbroken = {"COLUMNS": "10000"}
+        result = subprocess.run(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            close_fds=False,
+            env={**os.environ, **temporary, **unbroken},
+        )
+    if result.returncode:
+        log = HOST / "log.txt"
+        log.write_text(result.stdout, encoding="utf-8")
+        error = ContradictionError if "No solution found" in result.stdout else HostError
+        raise error(f"{explain(result.stdout)} (all output: {log.relative_to(HOST.parent)})")
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder on the disk of .venv and .host, so that a rename out of it is atomic."""
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=HOST) as folder:
+        yield Path(folder)
+
+
+def _venv_version() -> str:
+    """Such as 3.12; empty if the Python in .venv does not run."""
+    try:
+        return subprocess.check_output(
+            [python_path(), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+        ).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _read_stamp() -> tuple[str, str]:
+    """Where and for which Python .venv was made, and what is in it; empty for one made by hand."""
+    try:
+        place, state = (VENV / "host-stamp").read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return "", ""
+    return place, state
+
+
+def _write_stamp(state: str) -> None:
+    new = VENV / "host-stamp.new"
+    new.write_text(f"{VENV} {_venv_version()}\n{state}\n", "utf-8")
+    new.replace(VENV / "host-stamp")

@@ -1,0 +1,79 @@
+"""Workflow files as the frontend saves them, in the form that the server runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import ROOT
+
+TEMPLATE = ROOT / "workflows" / "1 Start here - zoom into a picture (no downloads).json"
+WORKFLOWS = sorted((ROOT / "workflows").rglob("*.json"))
+
+Prompt = dict[str, dict[str, Any]]
+"""Node id -> {"class_type": ..., "inputs": {name: value or [node id, output index]}}."""
+
+RUNS = 0  # a node's mode; muted and bypassed ones have others
+NOTES = {"Note", "MarkdownNote"}
+CONTROLS = {"fixed", "increment", "decrement", "randomize"}
+COMPARE_TYPE = "IMAGECOMPARE"
+NO_PICTURES = {"__value__": ["", ""]}
+"""What the frontend submits for Image Compare's view, which it does not save, before a run."""
+
+
+def read_prompt(path: Path) -> Prompt:
+    """The workflow in ``path``, ready to be submitted: see ``to_prompt``.
+
+    As the frontend saves it, or as it exports it in the API format.
+    """
+    workflow = json.loads(path.read_text("utf-8"))
+    return to_prompt(workflow) if "nodes" in workflow else workflow
+
+
+def to_prompt(workflow: dict[str, Any]) -> Prompt:
+    """A workflow in the frontend's format 0.4 in the API format.
+
+    Notes, muted and bypassed nodes are left out with their links; subgraphs are not understood.
+    """
+    nodes = {
+        node["id"]: node
+        for node in workflow["nodes"]
+        if node["mode"] == RUNS and node["type"] not in NOTES
+    }
+    links = {
+        link: [str(source), slot] for link, source, slot, *_ in workflow["links"] if source in nodes
+    }
+    return {
+        str(node_id): {
+            "class_type": node["type"],
+            "inputs": widget_values(node)
+            | {
+                entry["name"]: links[entry["link"]]
+                for entry in node["inputs"]
+                if entry["link"] in links
+            },
+        }
+        for node_id, node in nodes.items()
+    }
+
+
+def widget_values(node: dict[str, Any]) -> dict[str, Any]:
+    """Widget name -> value. The file lists the values by position, under no names."""
+    named: dict[str, Any] = {}
+    values = iter(node.get("widgets_values", []))
+    for entry in node["inputs"]:
+        if "widget" not in entry:
+            continue
+        if entry.get("type") == COMPARE_TYPE:
+            named[entry["widget"]["name"]] = NO_PICTURES
+            continue
+        value = next(values)
+        if named and value in CONTROLS and "seed" in list(named)[-1]:
+            value = next(values)  # what the frontend does with the seed after a run: no input
+        named[entry["widget"]["name"]] = value
+    return named
+
+
+def find_node(prompt: Prompt, class_type: str) -> str:
+    """The id of the prompt's only node of that class."""
+    (node_id,) = (key for key, node in prompt.items() if node["class_type"] == class_type)
+    return node_id

@@ -1,0 +1,153 @@
+"""Write LICENSES.md, the licences of all that the pack is made and tested with.
+
+python -m tools.release.licences    reads pyproject.toml and what is installed in .venv and .venv-train
+"""
+
+import re
+import sys
+from collections import defaultdict
+from importlib.metadata import Distribution, distributions
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tools.host.environment import ROOT
+from tools.train_grpo.environment import TRAIN_VENV
+
+FILE = ROOT / "LICENSES.md"
+
+SPDX = [
+    (r"lgpl|lesser general", "LGPL-3.0-or-later"),
+    (r"gpl|general public", "GPL-3.0-or-later"),
+    (r"mpl|mozilla", "MPL-2.0"),
+    (r"apache", "Apache-2.0"),
+    (r"\bmit\b", "MIT"),
+    (r"python software|psf", "PSF-2.0"),
+    (r"bsd|kiwi", "BSD-3-Clause"),
+    (r"\bisc\b", "ISC"),
+]
+"""What older packages write in their own words -> the identifier; the first that is found."""
+
+IDENTIFIERS = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+
+ASKS_MORE = re.compile(r"GPL|MPL|EPL|NC|[Pp]roprietary|unknown")
+
+REASONS = {
+    "certifi": "certificates for the downloads of the tools, unchanged",
+    "hypothesis": "makes the cases of property tests, unchanged",
+    "tqdm": "progress bars of the training, unchanged",
+}
+"""Why a package is used whose licence asks for more than to be named. No node imports any of them."""
+
+HEAD = """# Licences
+
+Written by `python -m tools.release.licences`; the tests check it.
+
+- **The pack** is Apache-2.0: [LICENSE](LICENSE). Nothing in it is copied from elsewhere.
+- **Models** that ship with it, and what they were trained on: [models/README.md](models/README.md).
+- **Photographs**: [pictures/README.md](pictures/README.md). **Font**: the one inside Pillow, of the host.
+- **Weights that you bring** have licences of their own: the note in each workflow names them.
+- **At run time** it needs nothing beside ComfyUI: `dependencies` and `requirements.txt` are empty.
+
+What follows is used to test, measure and train it, and is neither shipped nor imported by a node.
+torch, and what torch brings, is the host's.
+"""
+
+
+def installed() -> dict[str, Distribution]:
+    """By canonical name; of what is in both environments, that of .venv."""
+    folders = [path for path in sys.path if path.endswith("site-packages")]
+    folders += map(str, TRAIN_VENV.glob("lib/python*/site-packages"))
+    found = {canonicalize_name(d.name): d for d in distributions(path=folders[::-1])}
+    return dict(sorted(found.items()))
+
+
+def licence_of(package: Distribution) -> str:
+    """Its SPDX identifiers."""
+    metadata = package.metadata
+    if expression := metadata.get("License-Expression"):
+        return expression
+    stated = (metadata.get("License") or "").strip()
+    if IDENTIFIERS.fullmatch(stated) and re.search(r"-\d|AND|OR", stated):
+        return stated
+    classifiers = [c for c in metadata.get_all("Classifier") or [] if c.startswith("License")]
+    for text in [*classifiers, stated[:200]]:
+        for pattern, identifier in SPDX:
+            if re.search(pattern, text, re.IGNORECASE):
+                return identifier
+    return "unknown"
+
+
+def requirements() -> dict[str, list[str]]:
+    """Each extra of pyproject.toml and what it asks for."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    table = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    lists = re.findall(r"^(\w+) = \[(.*?)\]$", table, re.MULTILINE | re.DOTALL)
+    return {extra: re.findall(r'"(.+?)"', texts) for extra, texts in lists}
+
+
+def extras() -> dict[str, list[str]]:
+    """Each extra and the packages that it names."""
+    return {
+        extra: [canonicalize_name(Requirement(line).name) for line in lines]
+        for extra, lines in requirements().items()
+    }
+
+
+def needed(names: list[str], packages: dict[str, Distribution]) -> set[str]:
+    """The packages of these names and all that they need in turn; not what torch brings."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in packages:
+            continue
+        seen.add(name)
+        if name == "torch":
+            continue
+        for line in packages[name].requires or []:
+            requirement = Requirement(line)
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(canonicalize_name(requirement.name))
+    return seen
+
+
+def table(names: list[str], packages: dict[str, Distribution]) -> str:
+    rows = ["| Package | Licence |", "|---|---|"]
+    for name in names:
+        licence = licence_of(packages[name])
+        reason = f": {REASONS[name]}" if name in REASONS else ""
+        rows.append(f"| {name} | {licence}{reason} |")
+    return "\n".join(rows)
+
+
+def page() -> str:
+    packages = installed()
+    parts = [HEAD]
+    named: defaultdict[str, list[str]] = defaultdict(list)
+    for extra, names in extras().items():
+        if absent := [name for name in names if name not in packages]:
+            sys.exit(f"error: {', '.join(absent)} of {extra} is not installed: make host train-env")
+        named[extra] = sorted(names)
+        parts.append(f"## Extra `{extra}`\n\n{table(named[extra], packages)}\n")
+    direct = {name for names in named.values() for name in names}
+    others = sorted(needed(list(direct), packages) - direct)
+    parts.append(f"## What these need in turn\n\n{table(others, packages)}\n")
+    if unclear := [
+        name
+        for name in [*direct, *others]
+        if ASKS_MORE.search(licence_of(packages[name])) and name not in REASONS
+    ]:
+        sys.exit(
+            f"error: say in tools/release/licences.py why these are used: {', '.join(unclear)}"
+        )
+    return "\n".join(parts)
+
+
+def main() -> None:
+    FILE.write_text(page(), "utf-8")
+    print(f"{FILE.name} is written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Run the tests on every ComfyUI, Python and transformers that the pack supports.
+
+python -m tools.release.matrix                     all rows, an hour or more, into benchmarks/MATRIX.md;
+                                                   README shows the table
+python -m tools.release.matrix --select 0.24.0     those whose name holds this; the other rows stay
+python -m tools.release.matrix --list              the names
+
+A Python that is not on this machine gets a row that says so. The others than that of .venv, and the
+older transformers, get environments of their own in .host/.
+"""
+
+import argparse
+import datetime
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools import host
+from tools.host.environment import HOST, ROOT, HostError, install_into, python_in, python_path, run
+
+REPORT = ROOT / "benchmarks" / "MATRIX.md"
+README = ROOT / "README.md"
+SHOWN = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- /matrix -->)", re.DOTALL)
+"""Where README shows the table."""
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+OLDER_TRANSFORMERS = "4.57"
+
+TIMEOUT = 5400
+"""Seconds for a row; on two free cores the longest takes ten minutes."""
+
+ALL = "all"
+NO_BROWSER = "all but the browser's"
+TEXTS = "of texts and the VLM"
+SUITES = {
+    ALL: ["tests"],
+    NO_BROWSER: ["tests", "--ignore=tests/browser"],
+    TEXTS: [
+        f"tests/host/test_{name}.py"
+        for name in ("qwen", "ar2", "prompt_extractor", "encode", "backbones", "contract")
+    ],
+}
+"""What runs -> pytest's arguments. The last: where the host reads or runs transformers."""
+
+VERSIONS = """
+from importlib.metadata import version
+import platform
+print(platform.python_version(), version("transformers"), version("comfyui-frontend-package"))
+"""
+
+HEAD = """# Compatibility
+
+The tests on every ComfyUI, Python and transformers that the pack supports, written by `make matrix`.
+
+| | ComfyUI | Python | transformers | Frontend | Tests | Passed | Skipped | Failed | Minutes | Day |
+| --- | --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |
+"""
+
+NOTES = "\n## What was skipped or failed, and why\n\n"
+
+
+@dataclass
+class Row:
+    """One environment, and the tests that say something about it."""
+
+    name: str
+    version: str = host.DEFAULT_VERSION
+    """Of ComfyUI."""
+    python: str | None = None
+    """None is that of .venv, with its packages."""
+    transformers: str | None = None
+    tests: str = NO_BROWSER
+
+    @property
+    def venv(self) -> Path:
+        older = f"-transformers-{self.transformers}" if self.transformers else ""
+        return HOST / f"python-{self.python or own_python()}{older}"
+
+
+@dataclass
+class Result:
+    """Of one run of pytest."""
+
+    passed: int
+    failed: list[str]
+    skipped: Counter[str]
+    """How many for each reason."""
+    seconds: float
+
+
+def own_python() -> str:
+    line = [python_path(), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
+    return subprocess.check_output(line, encoding="utf-8").strip()
+
+
+def rows() -> list[Row]:
+    older = [version for version in host.COMFYUI if version != host.DEFAULT_VERSION]
+    return [
+        Row("make test", tests=ALL),
+        *(Row(f"ComfyUI {version}", version) for version in older),
+        *(Row(f"Python {python}", python=python) for python in PYTHONS if python != own_python()),
+        Row(f"transformers {OLDER_TRANSFORMERS}", transformers=OLDER_TRANSFORMERS, tests=TEXTS),
+    ]
+
+
+def find_python(version: str) -> Path | None:
+    """The interpreter of that version on this machine, if there is one."""
+    line = ["py", f"-{version}"] if os.name == "nt" else [f"python{version}"]
+    environment = {**os.environ, "PYENV_VERSION": version}  # else pyenv's own commands refuse
+    try:
+        found = subprocess.run(
+            [*line, "-c", "import sys; print(sys.executable)"],
+            capture_output=True,
+            encoding="utf-8",
+            env=environment,
+        )
+    except FileNotFoundError:
+        return None
+    return Path(found.stdout.strip()) if found.returncode == 0 else None
+
+
+def prepare(row: Row) -> Path | None:
+    """The Python to run a row with; None if its version is not on this machine."""
+    if row.python is None and row.transformers is None:
+        return python_path()
+    base = find_python(row.python) if row.python else python_path()
+    if base is None:
+        return None
+    if not python_in(row.venv).exists():
+        print(f"{row.name}: making {row.venv.relative_to(ROOT)}", flush=True)
+        run([python_path(), "-m", "uv", "venv", "--seed", "--python", base, row.venv])
+    pins = [f"transformers=={row.transformers}.*"] if row.transformers else []
+    install_into(row.venv, host.host_path(host.DEFAULT_VERSION) / "requirements.txt", pins)
+    return python_in(row.venv)
+
+
+def measure(python: Path, tests: list[str], comfyui: Path | None = None) -> Result | None:
+    """Run the tests; None if they took longer than ``TIMEOUT``."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("COMFYUI_PATH", None)
+    if comfyui:
+        environment["COMFYUI_PATH"] = str(comfyui)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        # Not -m pytest: that would put this folder, with its own nodes/, in front of the host.
+        line = [python.with_name("pytest"), *tests, "-n", "2", "--dist", "loadfile", "-q"]
+        line += ["-p", "no:cacheprovider", f"--junitxml={report}"]
+        started = time.monotonic()
+        try:
+            subprocess.run(line, cwd=ROOT, env=environment, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return None
+        seconds = time.monotonic() - started
+        if not report.exists():
+            raise HostError(f"pytest did not run: {' '.join(map(str, line))}")
+        return read_report(report, seconds)
+
+
+def read_report(path: Path, seconds: float) -> Result:
+    """What pytest's own report says."""
+    passed, failed, skipped = 0, [], Counter()
+    for case in ET.parse(path).iter("testcase"):  # noqa: S314 - pytest has written it
+        found = {child.tag: child for child in case}
+        name = f"{case.get('classname', '')}::{case.get('name')}".removeprefix("::")
+        if {"failure", "error"} & found.keys():
+            failed.append(name)
+        elif "skipped" in found:
+            skipped[found["skipped"].get("message", "")] += 1
+        else:
+            passed += 1
+    return Result(passed, failed, skipped, seconds)
+
+
+def cells(row: Row, python: Path | None, result: Result | None) -> list[str]:
+    if python is None:
+        absent = "not on this machine"
+        return [row.name, row.version, f"{row.python}: {absent}", "—", "—", row.tests, *["—"] * 4]
+    line = [python, "-c", VERSIONS]
+    versions = subprocess.check_output(line, encoding="utf-8").split()
+    frontend = "—"
+    if row.tests == ALL:
+        frontend = f"{versions.pop()}, {host.NEWEST_FRONTEND.release}"
+    told = [row.name, row.version, *versions[:2], frontend, row.tests]
+    if result is None:
+        return [*told, "—", "—", f"not done in {TIMEOUT // 60} minutes", "—"]
+    counts = f"{result.passed:,}", f"{result.skipped.total():,}", f"{len(result.failed):,}"
+    return [*told, *counts, f"{result.seconds / 60:.0f}"]
+
+
+def notes(row: Row, result: Result | None) -> str:
+    """The paragraph of a row, empty where nothing was skipped and nothing failed."""
+    if result is None:
+        return ""
+    lines = [f"- FAILED {name}" for name in result.failed]
+    lines += [f"- {count} skipped: {reason}" for reason, count in result.skipped.most_common()]
+    return "\n".join([f"### {row.name}", "", *lines, ""]) if lines else ""
+
+
+def merged(text: str, names: list[str], new: dict[str, tuple[str, str]]) -> str:
+    """The report with new lines and paragraphs for some of the named rows, in their order."""
+    table, _, rest = text.partition(NOTES)
+    lines = {
+        found[1]: found[0] for found in re.finditer(r"^\| (.+?) \| \d.*$", table, re.MULTILINE)
+    }
+    paragraphs = {
+        part.splitlines()[0]: f"### {part}" for part in re.split(r"^### ", rest, flags=re.M)[1:]
+    }
+    lines |= {name: line for name, (line, _) in new.items()}
+    paragraphs |= {name: paragraph for name, (_, paragraph) in new.items()}
+    kept = [paragraphs[name].strip() for name in names if paragraphs.get(name)]
+    table = "\n".join(lines[name] for name in names if name in lines)
+    return f"{HEAD}{table}\n{NOTES}" + "\n\n".join(kept) + "\n"
+
+
+def table_of(report: str) -> str:
+    return report.partition(NOTES)[0][report.index("| ") :]
+
+
+def write(names: list[str], new: dict[str, tuple[str, str]]) -> None:
+    """Into the report, and its table into README."""
+    report = merged(REPORT.read_text("utf-8") if REPORT.exists() else "", names, new)
+    REPORT.write_text(report, "utf-8")
+    readme = SHOWN.sub(lambda _: table_of(report), README.read_text("utf-8"))
+    README.write_text(readme, "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--select", action="append", default=[], help="part of a row's name")
+    parser.add_argument("--list", action="store_true", help="print the rows' names")
+    options = parser.parse_args()
+    all_rows = rows()
+    names = [row.name for row in all_rows]
+    chosen = [
+        row for row in all_rows if not options.select or any(s in row.name for s in options.select)
+    ]
+    if options.list or not chosen:
+        print("\n".join(names))
+        sys.exit(None if chosen else f"error: no row is named {', '.join(options.select)}")
+    day = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    failed = False
+    for row in chosen:
+        try:
+            python = prepare(row)
+            comfyui = host.host_path(row.version) if row.version != host.DEFAULT_VERSION else None
+            result = measure(python, SUITES[row.tests], comfyui) if python else None
+            line = f"| {' | '.join([*cells(row, python, result), day])} |"
+        except HostError as error:
+            sys.exit(f"error: {row.name}: {error}")
+        failed |= bool(python) and (result is None or bool(result.failed))
+        write(names, {row.name: (line, notes(row, result))})
+    print(table_of(REPORT.read_text("utf-8")))
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

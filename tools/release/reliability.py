@@ -1,0 +1,259 @@
+"""Try to break the pack, and write what came of it into benchmarks/RELIABILITY.md.
+
+python -m tools.release.reliability [--results FOLDER]     FOLDER: of an earlier run, which is written down anew
+"""
+
+import argparse
+import ast
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tools.host import ROOT, comfyui_version, host_path
+
+REPORT = ROOT / "benchmarks" / "RELIABILITY.md"
+PROPERTIES = "tests/host/property"
+PARTS = [
+    "tests/host/test_faults.py",
+    "tests/host/test_hostile.py",
+    "tests/host/test_hostile_files.py",
+    "tests/browser/test_hostile.py",
+    "tests/browser/test_two_pages.py",
+    "tests/test_static.py",
+    "tests/host/test_modes.py",
+    "tests/host/test_determinism.py",
+    "tests/host/test_versions.py",
+    "tests/host/test_contract.py",
+    "tests/test_windows.py",
+]
+"""Tests whose subject is what goes wrong; those that are not there are left out."""
+
+PACKAGES = ["torch", "transformers", "comfyui-frontend-package", "hypothesis"]
+EVERY = 20
+"""Prompts from one line of the memory's curve to the next."""
+
+BAR = 40
+"""Characters of the longest bar."""
+
+
+@dataclass
+class Case:
+    """One test with one set of parameters, as pytest reports it."""
+
+    module: str
+    test: str
+    parameters: str
+    outcome: str
+    """passed, failed or skipped."""
+    reason: str
+    properties: dict[str, str]
+
+
+@dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    parameters: list[str] = field(default_factory=list)
+
+    def add(self, case: Case) -> None:
+        setattr(self, case.outcome, getattr(self, case.outcome) + 1)
+        if case.parameters:
+            self.parameters.append(case.parameters)
+
+    @property
+    def cells(self) -> str:
+        total = self.passed + self.failed + self.skipped
+        return f"{total} | {self.passed} | {self.failed} | {self.skipped}"
+
+
+def run(folder: Path) -> None:
+    """All of it: some minutes for each part on a machine at rest."""
+    parts = [part for part in PARTS if (ROOT / part).exists()]
+    everything = ["-m", "long or not long"]
+    for name, arguments in {
+        "parts": [*parts, *everything, "--dist", "loadfile"],
+        "properties": [PROPERTIES, *everything, "--hypothesis-profile=long"],
+    }.items():
+        line = [sys.executable, "-m", "pytest", *arguments, f"--junitxml={folder / name}.xml"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run([*line, "-n", "2"], cwd=ROOT, env=environment)
+
+
+def cases(folder: Path) -> Iterator[Case]:
+    for path in sorted(folder.glob("*.xml")):
+        for entry in ET.parse(path).iter("testcase"):  # noqa: S314 - written by pytest
+            test, _, parameters = entry.get("name", "").partition("[")
+            outcome, reason = "passed", ""
+            for child in entry:
+                if child.tag in {"failure", "error"}:
+                    outcome, reason = "failed", child.get("message", "")
+                elif child.tag == "skipped" and outcome == "passed":
+                    outcome, reason = "skipped", child.get("message", "")
+            found = {p.get("name", ""): p.get("value", "") for p in entry.iter("property")}
+            module = f"tests/{entry.get('classname', '').replace('.', '/')}.py"
+            yield Case(module, test, parameters.removesuffix("]"), outcome, reason, found)
+
+
+def title(module: str) -> str:
+    """The first paragraph of the module's docstring."""
+    path = ROOT / module
+    text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path.exists() else None
+    return escaped(text.split("\n\n")[0]).rstrip(".:") if text else module
+
+
+def words(test: str) -> str:
+    return re.sub(r"^test_", "", test).replace("_", " ")
+
+
+def escaped(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def few(parameters: list[str]) -> str:
+    return textwrap.shorten(escaped("; ".join(parameters)), 300, placeholder=" ...")
+
+
+def table(head: list[str], rows: list[str]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
+
+
+COUNTS = ["tried", "as it should be", "not", "skipped"]
+
+
+def summary(found: list[Case]) -> list[str]:
+    counts: dict[str, Count] = {}
+    for case in found:
+        counts.setdefault(case.module, Count()).add(case)
+    rows = [f"| {title(module)} | {count.cells} |" for module, count in counts.items()]
+    return table(["part", *COUNTS], rows)
+
+
+def part(module: str, found: list[Case]) -> list[str]:
+    counts: dict[str, Count] = {}
+    for case in found:
+        counts.setdefault(case.test, Count()).add(case)
+    rows = [
+        f"| {words(test)} | {count.cells} | {few(count.parameters)} |"
+        for test, count in counts.items()
+    ]
+    lines = [f"## {title(module)}", "", f"`{module}`", ""]
+    return lines + table(["what", *COUNTS, "with"], rows)
+
+
+def properties(found: list[Case]) -> list[str]:
+    counted = [
+        (case, ast.literal_eval(case.properties["cases"]))
+        for case in found
+        if "cases" in case.properties
+    ]
+    if not counted:
+        return []
+    valid, refused = (sum(counts[key] for _, counts in counted) for key in ("valid", "refused"))
+    rows = [
+        f"| {case.parameters or words(case.test)} | {counts['valid'] + counts['refused']:,} | "
+        f"{counts['valid']:,} | {counts['refused']:,} |"
+        for case, counts in counted
+    ]
+    return [
+        "## Random inputs of every node",
+        "",
+        f"{valid + refused:,} cases: {valid:,} gave a valid result, {refused:,} were refused with a sentence.",
+        "",
+        *table(["node", "cases", "valid result", "refused"], rows),
+    ]
+
+
+def memory(found: list[Case]) -> list[str]:
+    """The longest run's curve."""
+    curves = [json.loads(c.properties["memory"]) for c in found if "memory" in c.properties]
+    if not curves:
+        return []
+    sizes = max(curves, key=len)
+    chosen = [1, *range(EVERY, len(sizes) + 1, EVERY)]
+    most = max(sizes)
+    bars = [f"{k:4} {sizes[k - 1]:5} MB {'█' * round(BAR * sizes[k - 1] / most)}" for k in chosen]
+    change = 100 * (max(sizes[EVERY:]) / sizes[EVERY - 1] - 1)
+    return [
+        f"## Memory of the server over {len(sizes)} prompts in a row",
+        "",
+        f"Resident size after each prompt: another picture, target and seed every time, with the default cache. After the {EVERY}th "
+        f"prompt it grew by at most {change:.1f} %.",
+        "",
+        "```",
+        *bars,
+        "```",
+        "",
+    ]
+
+
+def notes(found: list[Case], outcome: str, heading: str) -> list[str]:
+    """What did not run or did not hold, each with its reason."""
+    lines = [
+        f"- {words(case.test)} {escaped(case.parameters)}: {escaped(case.reason)[:300]}"
+        for case in found
+        if case.outcome == outcome
+    ]
+    return [f"## {heading}", "", *lines, ""] if lines else []
+
+
+def machine() -> list[str]:
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if os.name != "nt" else []
+    name = next((ln.split(": ")[1] for ln in lines if "model name" in ln), platform.machine())
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
+    return [
+        f"{datetime.date.today()}, {name}, {os.cpu_count()} cores, {platform.system()}; Python "
+        f"{platform.python_version()}, ComfyUI {comfyui_version(host_path())}, {', '.join(versions)}.",
+        "",
+    ]
+
+
+def report(found: list[Case]) -> str:
+    modules = dict.fromkeys(case.module for case in found)
+    lines = [
+        "# Reliability",
+        "",
+        "What was tried to break this pack, and what came of it. `make reliability` runs it and writes this page from "
+        "the outcomes alone.",
+        "",
+        *machine(),
+        *summary(found),
+        *notes(found, "failed", "Does not hold"),
+        *properties(found),
+        *memory(found),
+    ]
+    for module in modules:
+        lines += part(module, [case for case in found if case.module == module])
+    return "\n".join([*lines, *notes(found, "skipped", "Not run here")]).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Try to break the pack, and write it down.")
+    parser.add_argument("--results", type=Path, help="folder of pytest's JUnit files")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.results or Path(temporary)
+        if not options.results:
+            run(folder)
+        found = list(cases(folder))
+    if not found:
+        sys.exit(f"error: no outcome of any test in {folder}")
+    REPORT.write_text(report(found), "utf-8")
+    failed = sum(case.outcome == "failed" for case in found)
+    print(f"{REPORT.relative_to(ROOT)}: {len(found)} tests, {failed} failed")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Train the prompt extractor with GRPO, as the third part of the Chain-of-Zoom paper does.
+
+python -m tools.train_grpo prepare IMAGES OUT   pairs of views from a folder of photographs
+python -m tools.train_grpo run CONFIG.yaml      a LoRA for CoZ Load Prompt Extractor; run it again
+                                                after a break and it goes on
+accelerate launch -m tools.train_grpo run CONFIG.yaml    on several GPUs or machines
+
+Runs in the .venv-train of `make train-env`.
+"""
+
+import argparse
+import gc
+import sys
+import time
+from pathlib import Path
+
+from .pairs import BUILT_IN, CROPS, Views
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.train_grpo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("prepare", help="make a data set of photographs")
+    data.add_argument("images", type=Path, help="photographs, and chains of CoZ Save Chain")
+    data.add_argument("out", type=Path, help="folder to make, or to go on with")
+    data.add_argument(
+        "--backbone",
+        default=BUILT_IN,
+        help=f"what enlarges: {BUILT_IN}, {CROPS} (nothing does) or the file of an upscale model",
+    )
+    data.add_argument("--steps", type=int, default=4, help="zooms of 4x each (default: 4, to 256x)")
+    data.add_argument("--targets", type=int, default=2, help="chains in a photograph (default: 2)")
+    data.add_argument("--size", type=int, default=512, help="side of a view in pixels")
+    data.add_argument(
+        "--frame",
+        default="whole picture square",
+        choices=["native pixels", "whole picture square", "whole picture"],
+        help="where a chain starts, as in Chain Loop (default: whole picture square)",
+    )
+    data.add_argument("--seed", type=int, default=0)
+    data.add_argument(
+        "--preferences",
+        type=Path,
+        metavar="PATH",
+        help="a preferences.jsonl, or a folder: then of every user below it",
+    )
+    data.add_argument("--held-out", type=float, default=0.05, help="share of the photographs")
+    data.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
+    run = commands.add_parser("run", help="train, and score on the held-out views")
+    run.add_argument("config", type=Path)
+    for command in (data, run):
+        command.add_argument(
+            "--traceback", action="store_true", help="show where an error is from, for a bug report"
+        )
+    args = parser.parse_args()
+    if args.command == "prepare":
+        for name, least, most in (("steps", 1, 16), ("targets", 1, 1000), ("size", 28, 4096)):
+            if not least <= getattr(args, name) <= most:
+                parser.error(f"--{name} must be {least} to {most}, got {getattr(args, name)}")
+        if not 0 <= args.held_out < 1:
+            parser.error(f"--held-out must be a share from 0 to below 1, got {args.held_out}")
+    return args
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from .data import prepare
+
+    views = Views(args.backbone, args.steps, args.targets, args.size, args.frame, args.seed)
+    start = time.perf_counter()
+    report = prepare(
+        args.images,
+        args.out,
+        views,
+        preferences=args.preferences,
+        held_out=args.held_out,
+        workers=args.workers,
+    )
+    seconds = time.perf_counter() - start
+    print(f"{report.pairs} pairs to train on, {report.held_out} held out, in {args.out}")
+    print(f"{(report.pairs + report.held_out) / seconds:.0f} pairs a second, {seconds:.0f} s")
+    if report.skipped:
+        print(f"Skipped: {len(report.skipped)}")
+        for name, reason in sorted(report.skipped.items()):
+            print(f"  {name}: {reason}")
+
+
+def main() -> None:
+    args = arguments()
+    reason = failure(args)
+    gc.collect()  # a progress bar that is still open would end below the reason
+    sys.exit(reason)
+
+
+def failure(args: argparse.Namespace) -> str | None:
+    """Do what the arguments say; the line to end with where it cannot be done."""
+    try:
+        if args.command == "prepare":
+            prepare(args)
+        else:
+            from .train import run
+
+            run(args.config)
+    except (ValueError, OSError) as error:
+        if args.traceback:
+            raise
+        return f"error: {error}"
+    except ModuleNotFoundError as error:
+        return (
+            f"error: this Python has no {error.name}: make train-env, then .venv-train/bin/python -m "
+            "tools.train_grpo"
+        )
+    except KeyboardInterrupt:
+        return "stopped: run it again to go on"
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The critic: a second vision-language model that says how good words are."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from PIL import Image
+
+from .config import Critic
+from .rewards import critic_score
+
+LONGEST_WAIT = 30.0
+"""Seconds between two tries."""
+
+SERVER_ERRORS = (OSError, ValueError, http.client.HTTPException)
+
+
+class Question(NamedTuple):
+    pair: str
+    images: tuple[Image.Image, ...]
+    words: str
+
+    @property
+    def text(self) -> str:
+        # On one line, so that an answer cannot bring a score line of its own.
+        return f"Words: {' '.join(self.words.split())}\nScore (0 to 100):"
+
+
+class Verdict(NamedTuple):
+    """What the critic gave for each question, and how often it gave nothing."""
+
+    scores: list[float | None]
+    answers: list[str | None]
+    """As written; None where none came."""
+
+    @property
+    def failed(self) -> float:
+        """Share of the questions without an answer."""
+        return self.answers.count(None) / max(1, len(self.answers))
+
+    @property
+    def unreadable(self) -> float:
+        """Share of the questions whose answer is no score."""
+        return self.scores.count(None) / max(1, len(self.scores)) - self.failed
+
+
+class CriticError(ValueError):
+    """The critic is of no use: why, and what to do."""
+
+
+Answers = Callable[[Sequence[Question]], list[str | None]]
+
+
+class Judge:
+    """Asks each question once, and stops a run that learns nothing from the answers."""
+
+    def __init__(self, settings: Critic, answers: Answers) -> None:
+        self.settings = settings
+        self.answers = answers
+        self.fruitless = 0
+
+    def __call__(self, questions: Sequence[Question]) -> Verdict:
+        """The scores, 0..1. Without words there is nothing to ask: 0.
+
+        Raises:
+            CriticError: If no question was answered, or none with a score ``patience`` times in a row.
+        """
+        asked = {(q.pair, q.words): q for q in questions if q.words.strip()}
+        found = dict(zip(asked, self.answers(list(asked.values())), strict=True))
+        if found and not any(answer is not None for answer in found.values()):
+            raise CriticError(
+                f"the critic at {self.settings.url or self.settings.model} no longer answers: start it "
+                "and run again; training goes on from the last checkpoint"
+            )
+        scores = {key: None if a is None else critic_score(a) for key, a in found.items()}
+        self._count(scores, found)
+        keys = [(q.pair, q.words) for q in questions]
+        return Verdict(
+            [scores.get(key, 0.0) for key in keys], [found.get(key, "0") for key in keys]
+        )
+
+    def _count(self, scores: dict, found: dict) -> None:
+        if any(score is not None for score in scores.values()):
+            self.fruitless = 0
+        elif scores:
+            self.fruitless += 1
+        if self.fruitless >= self.settings.patience:
+            last = next(answer for answer in reversed(found.values()) if answer is not None)
+            raise CriticError(
+                f"the critic gave no score in {self.fruitless} batches, but such as {last[:80]!r}: take "
+                "another critic.model, or a critic.instruction that asks for one number from 0 to 100"
+            )
+
+
+def filled(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float | None]:
+    """The scores, where there is none the mean of the same pair's, else of all; None if none is.
+
+    So a score that is missing moves the policy nowhere. Left out it would count as the worst: TRL
+    sums what there is.
+    """
+    known = [score for score in scores if score is not None]
+    result: list[float | None] = []
+    for score, pair in zip(scores, pairs, strict=True):
+        others = [s for s, p in zip(scores, pairs, strict=True) if p == pair and s is not None]
+        others = others or known
+        result.append(score if score is not None or not others else sum(others) / len(others))
+    return result
+
+
+def judge(settings: Critic) -> Judge:
+    """A critic that was seen to answer.
+
+    Raises:
+        CriticError: If it does not.
+    """
+    if not settings.url:
+        return Judge(settings, local_answers(settings))
+    ask = server_answers(settings)
+    blank = Image.new("RGB", (56, 56), "gray")
+    try:
+        _request(settings, Question("", (blank, blank), "plain grey"))
+    except SERVER_ERRORS as error:
+        raise CriticError(
+            f"the critic at {settings.url} does not answer ({_reason(error)}): start it, or name another "
+            "critic.url"
+        ) from error
+    return Judge(settings, ask)
+
+
+def server_answers(settings: Critic) -> Answers:
+    def answer(question: Question) -> str | None:
+        wait = 1.0
+        for attempt in range(settings.tries):
+            try:
+                return _request(settings, question)
+            except SERVER_ERRORS:
+                if attempt + 1 < settings.tries:
+                    time.sleep(wait)
+                    wait = min(2 * wait, LONGEST_WAIT)
+        return None
+
+    def answers(questions: Sequence[Question]) -> list[str | None]:
+        with ThreadPoolExecutor(settings.at_once) as pool:
+            return list(pool.map(answer, questions))
+
+    return answers
+
+
+def _request(settings: Critic, question: Question) -> str:
+    images = [
+        {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in question.images
+    ]
+    body = {
+        "model": settings.model,
+        "messages": [
+            {"role": "system", "content": settings.instruction},
+            {"role": "user", "content": [*images, {"type": "text", "text": question.text}]},
+        ],
+        "max_tokens": settings.max_tokens,
+        "temperature": 0,
+    }
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(settings.key_variable):
+        headers["Authorization"] = f"Bearer {key}"
+    address = settings.url.rstrip("/") + "/chat/completions"
+    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=settings.timeout) as response:
+        answer = json.load(response)
+    try:
+        text = answer["choices"][0]["message"]["content"] or ""
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"no answer of a chat in {str(answer)[:200]}") from error
+    if not isinstance(text, str):
+        raise ValueError(f"no text in {str(answer)[:200]}")
+    return text
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{error.code} {error.reason}: {error.read(200).decode('utf-8', 'replace').strip()}"
+    return str(getattr(error, "reason", error))
+
+
+def _data_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "jpeg", quality=95)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def local_answers(settings: Critic) -> Answers:
+    """A model of transformers, in this process, on the first GPU where there is one."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(settings.model, padding_side="left")
+        model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype="auto").eval()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CriticError(f"the critic {settings.model} cannot be loaded: {reason}") from error
+    if torch.cuda.is_available():
+        model = model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+
+    @torch.inference_mode()
+    def some(questions: Sequence[Question]) -> list[str]:
+        talks = []
+        for question in questions:
+            images = [{"type": "image", "image": image} for image in question.images]
+            system = [{"type": "text", "text": settings.instruction}]
+            user = [*images, {"type": "text", "text": question.text}]
+            talks.append([{"role": "system", "content": system}, {"role": "user", "content": user}])
+        inputs = processor.apply_chat_template(
+            talks,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        ).to(model.device)
+        out = model.generate(**inputs, max_new_tokens=settings.max_tokens, do_sample=False)
+        new = out[:, inputs["input_ids"].shape[1] :]
+        return processor.batch_decode(new, skip_special_tokens=True)
+
+    def answers(questions: Sequence[Question]) -> list[str | None]:
+        batches = range(0, len(questions), settings.at_once)
+        return [a for start in batches for a in some(questions[start : start + settings.at_once])]
+
+    return answers

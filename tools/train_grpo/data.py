@@ -1,0 +1,256 @@
+"""Folder of photographs -> data set of views for GRPO, as `datasets` saves it."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+from datasets.arrow_writer import ArrowWriter
+from tqdm import tqdm
+
+from .chains import chain_folders, chain_pairs
+from .marks import Mark, mark_pairs, read_marks
+from .pairs import CROPS, Views, pairs, upscaler
+from .photo import UnusableError, photo_files, read_photo
+
+PART = datasets.Features(
+    {
+        "prompt": [
+            {
+                "role": datasets.Value("string"),
+                "content": [{"type": datasets.Value("string"), "text": datasets.Value("string")}],
+            }
+        ],
+        "images": datasets.List(datasets.Image()),
+        "pair": datasets.Value("string"),
+        "factor": datasets.Value("float64"),
+        "origin": {
+            "file": datasets.Value("string"),
+            "backbone": datasets.Value("string"),
+            "window": datasets.List(datasets.Value("float64")),
+            "target": datasets.List(datasets.Value("float64")),
+            "seed": datasets.Value("int64"),
+        },
+        "good": datasets.List(datasets.Value("string")),
+        "bad": datasets.List(datasets.Value("string")),
+    }
+)
+"""TRL's conversational form: the placeholders in the prompt are filled from images."""
+
+OPTIONS = "prepare.json"
+PARTS = "parts"
+SKIPPED = ".skipped"
+HASHED = 2**32
+
+
+class Source(NamedTuple):
+    """One file or folder that pairs are made of."""
+
+    name: str
+    """Below the folder of photographs, with forward slashes."""
+    path: Path
+    is_chain: bool
+
+    def key(self) -> str:
+        """Another one after the file was changed."""
+        state = (self.path / "chain.json" if self.is_chain else self.path).stat()
+        text = f"{self.name}/{state.st_size}/{state.st_mtime_ns}"
+        return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+class Report(NamedTuple):
+    pairs: int
+    held_out: int
+    skipped: dict[str, str]
+    """File or line -> why."""
+
+
+def prepare(
+    images: Path,
+    out: Path,
+    views: Views,
+    *,
+    preferences: Path | None = None,
+    held_out: float = 0.05,
+    workers: int = 0,
+) -> Report:
+    """Make ``out`` a data set with the splits train and held_out; go on where a call was cut short.
+
+    Raises:
+        ValueError: If there is nothing to make pairs of, or ``out`` holds something else.
+    """
+    sources = find_sources(images)
+    marks, skipped = read_marks(preferences) if preferences else ([], {})
+    if not sources and not marks:
+        raise ValueError(f"{images} holds no pictures and no saved chains ({preferences=!s})")
+    if views.backbone != CROPS:
+        upscaler(views.backbone)  # a wrong file is told of before the work, not by each worker
+    _claim(out, views)
+    keys = {source.key(): source for source in sources}
+    skipped |= _make_parts(keys, out / PARTS, views, workers or os.cpu_count() or 1)
+    return _gather(keys, marks, out, held_out, skipped)
+
+
+def find_sources(folder: Path) -> list[Source]:
+    """Photographs and chains saved by CoZ Save Chain; the pictures of a chain are no photographs."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder")
+    chains = chain_folders(folder)
+    inside = set(chains)
+    photos = [path for path in photo_files(folder) if path.parent not in inside]
+    found = [(path, False) for path in photos] + [(path, True) for path in chains]
+    return [
+        Source(_text(path.relative_to(folder).as_posix()), path, chain) for path, chain in found
+    ]
+
+
+def _text(name: str) -> str:
+    """A name of any bytes, as Linux has them, in characters that can be saved and printed."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _claim(out: Path, views: Views) -> None:
+    """Refuse to mix pairs that were made in different ways."""
+    options = json.loads(json.dumps(views._asdict()))
+    file = out / OPTIONS
+    if file.is_file():
+        before = json.loads(file.read_text("utf-8"))
+        if before != options:
+            changed = [name for name in options if options[name] != before.get(name)]
+            raise ValueError(
+                f"{out} holds pairs with another {', '.join(changed)}: name another folder or delete it"
+            )
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} holds other files: name a new folder")
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(options, indent=2) + "\n", "utf-8")
+
+
+def _make_parts(
+    keys: dict[str, Source], folder: Path, views: Views, workers: int
+) -> dict[str, str]:
+    """Write what is missing; what cannot be used, and why."""
+    missing = [
+        (source, folder / key)
+        for key, source in keys.items()
+        if not any((folder / f"{key}{suffix}").is_file() for suffix in (".arrow", SKIPPED))
+    ]
+    done = len(keys) - len(missing)
+    with tqdm(total=len(keys), initial=done, unit=" pictures", desc="Preparing") as bar:
+        for _ in _in_parallel(missing, views, min(workers, len(missing))):
+            bar.update()
+    files = {key: folder / f"{key}{SKIPPED}" for key in keys}
+    return {keys[key].name: f.read_text("utf-8") for key, f in files.items() if f.is_file()}
+
+
+def _in_parallel(tasks: list[tuple[Source, Path]], views: Views, workers: int) -> Iterator[None]:
+    if workers <= 1:
+        for source, path in tasks:
+            yield make_part(source, path, views)
+        return
+    context = get_context("spawn")  # torch, where it has made threads, does not survive a fork
+    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
+        waiting = iter(tasks)
+
+        def start(count: int) -> set[Future]:
+            return {pool.submit(make_part, *task, views) for task in islice(waiting, count)}
+
+        try:
+            running = start(4 * workers)
+            while running:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+                running |= start(len(finished))
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "a worker was ended from outside, mostly for lack of memory: run it again with fewer "
+                "--workers; what is done stays done"
+            ) from error
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def make_part(source: Source, path: Path, views: Views) -> None:
+    """The rows of one source in ``path``.arrow, or in ``path``.skipped why there are none."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        if source.is_chain:
+            rows = list(chain_pairs(source.path, source.name))
+        else:
+            rows = list(pairs(read_photo(source.path), source.name, views))
+    except UnusableError as error:
+        new.write_text(str(error), "utf-8")
+        new.replace(path.with_name(path.name + SKIPPED))
+        return
+    with ArrowWriter(path=str(new), features=PART) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+    new.replace(path.with_name(f"{path.name}.arrow"))
+
+
+def _gather(
+    keys: dict[str, Source], marks: list[Mark], out: Path, share: float, skipped: dict[str, str]
+) -> Report:
+    files = {key: out / PARTS / f"{key}.arrow" for key in keys}
+    names = {keys[key].name: file for key, file in files.items() if file.is_file()}
+    splits = {"train": [], "held_out": []}
+    for name, held in split(names, share).items():
+        splits["held_out" if held else "train"].append(datasets.Dataset.from_file(str(names[name])))
+    marked, unusable = mark_pairs(marks)
+    skipped |= unusable
+    for name, held in split(marked, share).items():
+        rows = datasets.Dataset.from_list([marked[name]], features=PART)
+        splits["held_out" if held else "train"].append(rows)
+    if not splits["train"]:
+        raise ValueError(
+            f"no pairs could be made: {len(skipped)} files were skipped, such as "
+            + "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:3])
+        )
+    # An empty split could be saved, but not loaded again.
+    whole = datasets.DatasetDict(
+        {name: datasets.concatenate_datasets(parts) for name, parts in splits.items() if parts}
+    )
+    _save(whole, out / "data")
+    held_out = len(whole["held_out"]) if splits["held_out"] else 0
+    return Report(len(whole["train"]), held_out, skipped)
+
+
+def _save(whole: datasets.DatasetDict, path: Path) -> None:
+    new, old = path.with_name("data.new"), path.with_name("data.old")
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    whole.save_to_disk(str(new))
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def split(names, share: float) -> dict[str, bool]:
+    """Which names are held out: by their hash, so that one stays where it is when others come.
+
+    At least one where there are two or more, and never all.
+    """
+    places = {n: int.from_bytes(hashlib.blake2b(n.encode(), digest_size=4).digest()) for n in names}
+    held = {name: place < share * HASHED for name, place in places.items()}
+    count = Counter(held.values())
+    if share > 0 and len(held) > 1 and not count[True]:
+        held[min(places, key=places.get)] = True
+    if held and not count[False] and len(held) == count[True]:
+        held[max(places, key=places.get)] = False
+    return held

@@ -1,0 +1,133 @@
+"""What words do to the picture: a ComfyUI sharpens the view with them and without, a measure compares."""
+
+import asyncio
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from PIL import Image
+
+from tools.host.client import PromptError, run_prompt
+
+from .config import Feedback as Settings
+from .rewards import image_feedback
+
+IMAGE, PROMPT = "{image}", "{prompt}"
+"""What stands in the workflow for the view's file and the words."""
+
+Quality = Callable[[Image.Image], float]
+
+
+class Feedback:
+    """The reward of each of some words for a view; the view without words is made once.
+
+    Raises:
+        ValueError: If the workflow or the measure cannot be used, or ComfyUI refuses it.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.settings = settings
+        self.workflow = _workflow(folder / settings.workflow)
+        self.quality = measure(settings.quality)
+        self.without: dict[str, float] = {}
+
+    def __call__(
+        self, pairs: Sequence[str], views: Sequence[Image.Image], words: Sequence[str]
+    ) -> list[float | None]:
+        found: list[float | None] = []
+        for pair, view, text in zip(pairs, views, words, strict=True):
+            name = asyncio.run(_upload(self.settings.url, view))
+            if pair not in self.without:
+                self.without[pair] = self._quality(name, "")
+            without = self.without[pair]
+            quality = self._quality(name, text) if text else without
+            found.append(image_feedback(quality, without, self.settings.spread))
+        return found
+
+    def _quality(self, image: str, words: str) -> float:
+        prompt = _with(self.workflow, {IMAGE: image, PROMPT: words})
+        try:
+            outputs = run_prompt(self.settings.url, prompt).outputs
+        except (PromptError, aiohttp.ClientError, OSError) as error:
+            raise ValueError(
+                f"feedback: {self.settings.url} does not make pictures: {error}"
+            ) from error
+        files = [file for output in outputs.values() for file in output.get("images", [])]
+        if not files:
+            raise ValueError("feedback.workflow shows no picture: end it with Preview Image")
+        return self.quality(asyncio.run(_download(self.settings.url, files[-1])))
+
+
+def measure(name: str) -> Quality:
+    """A measure of pyiqa, larger where better; or module:function, of a picture.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    module, _, function = name.partition(":")
+    try:
+        if function:
+            return getattr(import_module(module), function)
+        import pyiqa
+
+        metric = pyiqa.create_metric(name)
+    except (ImportError, AttributeError, KeyError, NotImplementedError, OSError) as error:
+        raise ValueError(
+            f"feedback.quality {name} cannot be had ({error}): install pyiqa in .venv-train, or name "
+            "module:function"
+        ) from error
+    sign = -1.0 if metric.lower_better else 1.0
+    return lambda picture: sign * float(metric(picture))
+
+
+def _workflow(path: Path) -> dict[str, Any]:
+    try:
+        workflow = json.loads(path.read_text("utf-8"))
+        text = json.dumps(workflow)
+        if any("class_type" not in node for node in workflow.values()):
+            raise ValueError("save it with Export (API)")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"feedback.workflow {path} cannot be used: {error}") from error
+    for placeholder in (IMAGE, PROMPT):
+        if placeholder not in text:
+            raise ValueError(f"feedback.workflow {path} has no {placeholder} in it")
+    return workflow
+
+
+def _with(part: Any, values: dict[str, str]) -> Any:
+    if isinstance(part, dict):
+        return {key: _with(value, values) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_with(value, values) for value in part]
+    if isinstance(part, str):
+        for placeholder, value in values.items():
+            part = part.replace(placeholder, value)
+    return part
+
+
+async def _upload(url: str, view: Image.Image) -> str:
+    file = io.BytesIO()
+    view.convert("RGB").save(file, "png", compress_level=1)
+    form = aiohttp.FormData()
+    name = f"view-{os.getpid()}.png"  # the next view takes its place
+    form.add_field("image", file.getvalue(), filename=name, content_type="image/png")
+    form.add_field("subfolder", "coz-training")
+    form.add_field("overwrite", "true")
+    try:
+        async with aiohttp.ClientSession(url) as session:
+            async with session.post("/upload/image", data=form, raise_for_status=True) as response:
+                answer = await response.json()
+    except (aiohttp.ClientError, OSError) as error:
+        raise ValueError(f"feedback: no ComfyUI answers at {url}: {error}") from error
+    return f"{answer['subfolder']}/{answer['name']}"
+
+
+async def _download(url: str, file: dict[str, str]) -> Image.Image:
+    async with aiohttp.ClientSession(url) as session:
+        async with session.get("/view", params=file, raise_for_status=True) as response:
+            return Image.open(io.BytesIO(await response.read())).convert("RGB")

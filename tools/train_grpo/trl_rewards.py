@@ -1,0 +1,91 @@
+"""The rewards of coz as TRL calls them, each answer and what it was worth kept in a file."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coz.answer import clean_answer
+
+from . import rewards
+from .config import Config
+from .critic import Judge, Question, filled
+from .feedback import Feedback
+
+Reward = Callable[..., list[float | None]]
+Columns = dict[str, list]
+
+
+class Scorer:
+    """The reward functions of a run, in the order of their weights.
+
+    ``phase`` is written beside every answer: before, train or after.
+    """
+
+    def __init__(
+        self, config: Config, judge: Judge | None, feedback: Feedback | None, log: Path
+    ) -> None:
+        self.config = config
+        self.judge = judge
+        self.feedback = feedback
+        self.log = log
+        self.phase = "train"
+        self.found: dict[str, Sequence[float | None]] = {}
+        self.answers: list[str | None] = []
+        ways = {
+            "critic": self._critic,
+            "phrase_exclusion": self._phrase_exclusion,
+            "repetition": self._repetition,
+            "answer_form": self._answer_form,
+            "preference": self._preference,
+            "image_feedback": self._image_feedback,
+        }
+        self.weights = {name: weight for name, weight in config.rewards.items() if weight}
+        self.functions = [self._named(name, ways[name]) for name in self.weights]
+
+    def _named(self, name: str, score: Callable[[list[str], Columns], list]) -> Reward:
+        def reward(prompts, completions, completion_ids, **columns) -> list[float | None]:
+            texts = [completion[0]["content"] for completion in completions]
+            worth = self.found[name] = score(texts, columns)
+            if len(self.found) == len(self.functions):
+                self._write(texts, columns)
+            return worth
+
+        reward.__name__ = name
+        return reward
+
+    def _critic(self, texts: list[str], columns: Columns) -> list[float | None]:
+        views = zip(columns["pair"], columns["images"], texts, strict=True)
+        verdict = self.judge([Question(pair, tuple(images), text) for pair, images, text in views])
+        columns["log_metric"]("critic/failed", verdict.failed)
+        columns["log_metric"]("critic/unreadable", verdict.unreadable)
+        self.answers = verdict.answers
+        return filled(verdict.scores, columns["pair"])
+
+    def _phrase_exclusion(self, texts: list[str], columns: Columns) -> list[float | None]:
+        return [rewards.phrase_exclusion(text, self.config.phrases) for text in texts]
+
+    def _repetition(self, texts: list[str], columns: Columns) -> list[float | None]:
+        return [rewards.repetition(text, self.config.ngram) for text in texts]
+
+    def _answer_form(self, texts: list[str], columns: Columns) -> list[float | None]:
+        return [rewards.answer_form(text, self.config.least_words) for text in texts]
+
+    def _preference(self, texts: list[str], columns: Columns) -> list[float | None]:
+        rows = zip(texts, columns["good"], columns["bad"], strict=True)
+        return [rewards.preference(*row) for row in rows]
+
+    def _image_feedback(self, texts: list[str], columns: Columns) -> list[float | None]:
+        words = [clean_answer(text) for text in texts]
+        views = [images[-1] for images in columns["images"]]
+        return filled(self.feedback(columns["pair"], views, words), columns["pair"])
+
+    def _write(self, texts: list[str], columns: Columns) -> None:
+        step = columns["trainer_state"].global_step
+        with self.log.open("a", encoding="utf-8") as file:
+            for i, (pair, text) in enumerate(zip(columns["pair"], texts, strict=True)):
+                worth = {name: values[i] for name, values in self.found.items()}
+                if self.answers:
+                    worth["critic_answer"] = self.answers[i]
+                line = {"phase": self.phase, "step": step, "pair": pair, "answer": text} | worth
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.found, self.answers = {}, []
