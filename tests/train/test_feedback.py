@@ -44,7 +44,9 @@ def comfyui(tmp_path_factory):
 def feedback(tmp_path):
     def make(url="http://127.0.0.1:9", workflow=WORKFLOW, quality=MEASURE):
         (tmp_path / "step.json").write_text(json.dumps(workflow))
-        return Feedback(Settings(url, "step.json", quality, spread=20.0), tmp_path)
+        return Feedback(
+            Settings(url=url, workflow="step.json", quality=quality, spread=20.0), tmp_path
+        )
 
     return make
 

@@ -1,14 +1,13 @@
-"""What a training run is told: a YAML file, each key of it checked."""
+"""The config of a training run: a YAML file, each key of it checked by pydantic."""
 
 import difflib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from coz.answer import EXCLUDED_PHRASES
 
@@ -23,9 +22,32 @@ CRITIC_INSTRUCTION = (
 )
 """Ours: the paper's is not public."""
 
+Count = Annotated[int, Field(ge=1)]
+Folder = Annotated[Path, Field(strict=False)]  # YAML has no paths
 
-@dataclass(frozen=True)
-class Critic:
+
+def require_known(given: Iterable[str], known: Iterable[str], place: str = "") -> None:
+    """Name the first key that does not exist, and the one that was meant."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+            raise ValueError(f"{place}{name} does not exist in a config: {meant}")
+
+
+class Section(BaseModel, strict=True, frozen=True):
+    """Keys and values of the file. A key that does not exist is an error that names it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_keys(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            require_known(given, cls.model_fields)
+        return given
+
+
+class Critic(Section):
     """The second vision-language model: a server or a folder."""
 
     model: str = ""
@@ -35,19 +57,18 @@ class Critic:
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the key, where one is needed."""
     instruction: str = CRITIC_INSTRUCTION
-    max_tokens: int = 16
+    max_tokens: Count = 16
     timeout: float = 120.0
     """Seconds for an answer."""
-    tries: int = 5
+    tries: Count = 5
     """Of a request; the waits between them double from one second."""
-    at_once: int = 16
+    at_once: Count = 16
     """Requests in flight; for a local model the answers made together."""
-    patience: int = 5
+    patience: Count = 5
     """Batches without a single readable score before the run stops."""
 
 
-@dataclass(frozen=True)
-class Feedback:
+class Feedback(Section):
     """What the words do to the picture, as a ComfyUI shows it."""
 
     url: str = "http://127.0.0.1:8188"
@@ -59,38 +80,66 @@ class Feedback:
     """A gain of so many units of it is worth 0.76."""
 
 
-@dataclass(frozen=True)
-class Lora:
-    """As the published adapter has it; the language model alone, its eyes stay as they are."""
+class Lora(Section):
+    """As the published adapter has it; the language model alone, its vision tower is not trained."""
 
     r: int = 8
     alpha: int = 32
     dropout: float = 0.05
 
 
-@dataclass(frozen=True)
-class Config:
-    """All of a run."""
+class Config(Section):
+    """Everything that decides a run."""
 
-    data: Path
+    data: Folder
     """What `prepare` made."""
-    out: Path
+    out: Folder
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """The name of a model on Hugging Face or a folder with one."""
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    seeds: list[int] = [0, 1, 2]
     """One after another. Short runs turn out differently with each: fewer than three say little."""
-    held_out: int = 64
+    held_out: Annotated[int, Field(ge=0)] = 64
     """Pairs that are scored before and after."""
-    critic: Critic = field(default_factory=Critic)
-    feedback: Feedback = field(default_factory=Feedback)
-    rewards: dict[str, float] = field(default_factory=lambda: {**WEIGHTS, "image_feedback": 0.0})
+    critic: Critic = Critic()
+    feedback: Feedback = Feedback()
+    rewards: dict[str, float] = {**WEIGHTS, "image_feedback": 0.0}
     """Weight of each; what weighs 0 is not asked."""
-    phrases: list[str] = field(default_factory=lambda: list(EXCLUDED_PHRASES))
-    ngram: int = NGRAM
-    least_words: int = LEAST_WORDS
-    lora: Lora = field(default_factory=Lora)
-    training: dict[str, Any] = field(default_factory=dict)
+    phrases: list[str] = list(EXCLUDED_PHRASES)
+    ngram: Count = NGRAM
+    least_words: Annotated[int, Field(ge=0)] = LEAST_WORDS
+    lora: Lora = Lora()
+    training: dict[str, Any] = {}
     """Anything that GRPOConfig of TRL takes."""
+
+    @field_validator("rewards")
+    @classmethod
+    def _complete(cls, given: dict[str, float]) -> dict[str, float]:
+        weights = cls.model_fields["rewards"].default
+        require_known(given, weights)
+        return weights | given
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different numbers, at least one, got {self.seeds}")
+        if self.rewards["critic"] and not self.critic.model:
+            raise ValueError(
+                "critic.model is missing: name one, or give rewards.critic the weight 0"
+            )
+        if self.rewards["image_feedback"] and not self.feedback.workflow:
+            raise ValueError("feedback.workflow is missing: image_feedback has a weight")
+        if not any(self.rewards.values()):
+            raise ValueError("rewards: all have the weight 0, so there is nothing to learn")
+        own = {"output_dir", "seed", "reward_weights", "report_to"} & self.training.keys()
+        if own:
+            raise ValueError(
+                f"training.{min(own)} follows from the rest of the config: leave it out"
+            )
+        if "hub_token" in self.training:
+            raise ValueError(
+                "training.hub_token would stand in files of the run: `hf auth login` instead"
+            )
+        return self
 
 
 class Loader(yaml.SafeLoader):
@@ -109,93 +158,23 @@ def read_config(path: Path) -> Config:
         ValueError: If there is no such file, a key that does not exist, or a value that cannot be.
     """
     try:
-        told = yaml.load(path.read_text("utf-8"), Loader)
+        config = Config.model_validate(yaml.load(path.read_text("utf-8"), Loader))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    config = _filled(Config, told, "")
-    for name in ("data", "out"):
-        object.__setattr__(config, name, path.parent / getattr(config, name))
-    weights = {**Config(data=path, out=path).rewards}
-    require_known(config.rewards, weights, "rewards.")
-    object.__setattr__(config, "rewards", weights | config.rewards)
-    _check(config)
-    return config
+    except ValidationError as error:
+        raise ValueError(_explain(**error.errors()[0])) from error
+    folders = {name: path.parent / getattr(config, name) for name in ("data", "out")}
+    return config.model_copy(update=folders)
 
 
-def require_known(told: Iterable[str], known: Iterable[str], place: str) -> None:
-    """Name the first key that does not exist, and the one that was meant."""
-    known = list(known)
-    for name in told:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-            raise ValueError(f"{place}{name} does not exist in a config: {meant}")
-
-
-def _filled(kind: type, told: Any, place: str):
-    if not isinstance(told, dict):
-        raise ValueError(
-            f"{place.rstrip('.') or 'the config'} must be keys and values, got {told!r}"
-        )
-    slots = {slot.name: slot for slot in fields(kind)}
-    require_known(told, slots, place)
-    for name in ("data", "out"):
-        if name in slots and name not in told:
-            raise ValueError(f"{place}{name} is missing: the folder of prepare, or the one to make")
-    return kind(**{n: _value(slots[n].type, value, f"{place}{n}") for n, value in told.items()})
-
-
-def _value(kind: Any, value: Any, name: str) -> Any:
-    if hasattr(kind, "__dataclass_fields__"):
-        return _filled(kind, value, f"{name}.")
-    if get_origin(kind) is list:
-        (item,) = get_args(kind)
-        if isinstance(value, list):
-            return [_value(item, part, name) for part in value]
-    elif get_origin(kind) is dict:
-        if isinstance(value, dict):
-            part = get_args(kind)[1]
-            return {
-                k: v if part is Any else _value(part, v, f"{name}.{k}") for k, v in value.items()
-            }
-    elif kind is Path and isinstance(value, str):
-        return Path(value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(kind, type | UnionType) and isinstance(value, kind) and type(value) is not bool:
-        return value
-    raise ValueError(f"{name} must be {_named(kind)}, got {value!r}")
-
-
-def _named(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
-    if get_origin(kind) is list:
-        return f"a list, each {_named(get_args(kind)[0])}"
-    return "keys and values" if get_origin(kind) is dict else names[kind]
-
-
-def _check(config: Config) -> None:
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
-        raise ValueError(f"seeds must be different numbers, at least one, got {config.seeds}")
-    for name, least in (("held_out", 0), ("ngram", 1), ("least_words", 0)):
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
-    for name in ("at_once", "tries", "max_tokens", "patience"):
-        if getattr(config.critic, name) < 1:
-            raise ValueError(
-                f"critic.{name} must be at least 1, got {getattr(config.critic, name)}"
-            )
-    if config.rewards["critic"] and not config.critic.model:
-        raise ValueError("critic.model is missing: name one, or give rewards.critic the weight 0")
-    if config.rewards["image_feedback"] and not config.feedback.workflow:
-        raise ValueError("feedback.workflow is missing: image_feedback has a weight")
-    if not any(config.rewards.values()):
-        raise ValueError("rewards: all have the weight 0, so there is nothing to learn")
-    if own := {"output_dir", "seed", "reward_weights", "report_to"} & config.training.keys():
-        raise ValueError(f"training.{min(own)} follows from the rest of the config: leave it out")
-    if "hub_token" in config.training:
-        raise ValueError(
-            "training.hub_token would stand in files of the run: `hf auth login` instead"
-        )
+def _explain(type: str, loc: tuple, msg: str, input: Any, **_: Any) -> str:
+    """What pydantic found, in one line that starts with the key."""
+    place = ".".join(map(str, loc))
+    if type == "missing":
+        return f"{place} is missing: the folder of prepare, or the one to make"
+    if type == "value_error":
+        return ".".join(filter(None, (place, msg.removeprefix("Value error, "))))
+    problem = msg.removeprefix("Input ").replace("should be", "must be").partition(" for <")[0]
+    return f"{place or 'the config'} {problem}, got {input!r}"
