@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import sync_playwright
 
 from tools import host
 from tools.host.chromium import BROWSER_ARGUMENTS, chromium_path
-from tools.host.frontend import post, wait_until_ready
+from tools.host.frontend import wait_until_ready
 from tools.host.server import serve
 
 OURS = re.compile("chain-of-zoom|coz", re.IGNORECASE)
@@ -149,10 +150,10 @@ def new_page(browser):
 @pytest.fixture(scope="module")
 def editor(browser, url, frontend, folder):
     # What another module ran, and how it left the page.
-    post(f"{url}/history", {"clear": True})
+    requests.post(f"{url}/history", json={"clear": True})
     (folder / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)
     # Else the template browser opens by itself, a moment after the first visit.
-    post(f"{url}/settings/Comfy.TutorialCompleted", True)
+    requests.post(f"{url}/settings/Comfy.TutorialCompleted", json=True)
     page = new_page(browser)
     yield Editor(page, url, "newest" if frontend else "pinned")
     page.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -27,7 +28,6 @@ from coz.real_pixels import (
 )
 from coz.strip import MAX_AXES_RATIO, factor_label, factor_text
 from coz.view import FADE, FEATHER, Zoom, smooth
-from tools.host.frontend import post
 
 from .picker import FOUR_STEPS
 
@@ -1015,7 +1015,7 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, show):
         "These pictures are no longer on the server. Run again."
     )
     editor.screenshot("viewer-gone")
-    post(f"{editor.url}/history", {"clear": True})  # as a restart of the server does
+    requests.post(f"{editor.url}/history", json={"clear": True})  # as a restart of the server does
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(
         "These pictures are no longer on the server. Run again."

@@ -5,13 +5,13 @@ import time
 from math import inf
 
 import pytest
+import requests
 import torch
 
 from coz.consistency import agreement
 from coz.detail import invented
 from coz.resample import crop, resize
 from tools.host.client import run_prompt
-from tools.host.frontend import post
 from tools.host.server import serve
 
 from .prompts import chain_prompt, kept_prompt, steps_run
@@ -242,9 +242,9 @@ def test_a_real_server_runs_only_what_is_new(server):
 def test_a_cache_that_the_host_empties_is_empty(server):
     prompt = server_prompt(center_y=0.2)
     assert steps_run(run_prompt(server, prompt).executed) == [1, 2, 3, 4]
-    post(f"{server}/free", {"unload_models": True})
+    requests.post(f"{server}/free", json={"unload_models": True})
     assert steps_run(run_prompt(server, prompt).executed) == []
-    post(f"{server}/free", {"free_memory": True})
+    requests.post(f"{server}/free", json={"free_memory": True})
     time.sleep(1)  # the host's own thread empties its caches when it wakes
     assert steps_run(run_prompt(server, prompt).executed) == [1, 2, 3, 4]
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import aiohttp
 import requests
 from torch import Tensor
 
@@ -105,7 +104,7 @@ def run_job(url: str, job: Job) -> Result:
     """
     try:
         result, prompts = _run(Files(url), job)
-    except (requests.RequestException, aiohttp.ClientError, OSError) as error:
+    except OSError as error:
         raise HostError(f"ComfyUI ended during {job.arm} of {job.image}: {error}") from error
     return result if result.error else measured(job, result, prompts)
 
@@ -205,9 +204,7 @@ def models_of(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
 
 def versions_of(host: Files) -> dict[str, str]:
     """Of what runs at the host, and on which device."""
-    answer = host.session.get(f"{host.url}/system_stats")
-    answer.raise_for_status()
-    told = answer.json()
+    told = host.stats()
     return {
         "chain-of-zoom": __version__,
         "ComfyUI": told["system"]["comfyui_version"],

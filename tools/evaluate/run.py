@@ -1,13 +1,12 @@
 """Runs the jobs of an evaluation in this process, on one ComfyUI."""
 
 import contextlib
-import json
 import shutil
-import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tools.host import HostError
+from tools.host.client import Files
 from tools.host.server import serve
 
 from .job import Job, Result, failed, run_job
@@ -75,9 +74,7 @@ def empty_folders(url: str) -> None:
 
     An evaluation saves thousands of frames through it, which are all in the store by then.
     """
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"{url}/system_stats") as answer:
-        line = json.load(answer)["system"]["argv"]
+    line = Files(url).stats()["system"]["argv"]
     folders = [Path(line[line.index(option) + 1]) for option in FOLDERS]
     folders.append(Path(line[line.index("--temp-directory") + 1], "temp"))
     for folder in folders:

@@ -47,30 +47,51 @@ def run_prompt(
 
     Raises:
         PromptError: With the server's own words, if it is refused, fails or is interrupted.
+        OSError: If the server does not answer.
     """
-    return asyncio.run(_run(url, prompt, on_event))
+    try:
+        return asyncio.run(_run(url, prompt, on_event))
+    except aiohttp.ClientError as error:
+        raise ConnectionError(str(error)) from error
 
 
 class Files:
-    """A server's input folder, and the pictures that its nodes show."""
+    """A server's input folder, the pictures that its nodes show, and what it says of itself.
+
+    Every method raises OSError if the server does not answer, or refuses.
+    """
 
     def __init__(self, url: str):
         self.url = url
         self.session = requests.Session()
         self.session.trust_env = False  # no proxy for this machine
 
-    def upload(self, picture: bytes, name: str = "picture.png") -> str:
-        """Put a PNG file into the server's input folder; its name there."""
+    def upload(self, picture: bytes, name: str = "picture.png", **form: str) -> str:
+        """Put a PNG file into the server's input folder; its name there.
+
+        Args:
+            picture: The file's content.
+            name: The name to give it; the server chooses another one if it is taken.
+            form: The route's other fields, such as ``subfolder``.
+        """
         files = {"image": (name, picture, "image/png")}
-        answer = self.session.post(f"{self.url}/upload/image", files=files)
+        answer = self.session.post(f"{self.url}/upload/image", files=files, data=form)
         answer.raise_for_status()
-        return answer.json()["name"]
+        place = answer.json()
+        return "/".join(filter(None, (place["subfolder"], place["name"])))
 
     def download(self, image: dict[str, str]) -> bytes:
         """The file that a node's ui output names."""
-        answer = self.session.get(f"{self.url}/view", params=image)
+        return self._get("view", params=image).content
+
+    def stats(self, timeout: float | None = None) -> dict[str, Any]:
+        """The server's versions, devices and command line."""
+        return self._get("system_stats", timeout=timeout).json()
+
+    def _get(self, path: str, **options: Any) -> requests.Response:
+        answer = self.session.get(f"{self.url}/{path}", **options)
         answer.raise_for_status()
-        return answer.content
+        return answer
 
 
 async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], None]) -> Run:

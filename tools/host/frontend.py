@@ -1,11 +1,9 @@
 """The host's page: until it can be worked with, and its settings."""
 
-import json
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+import requests
 from playwright.sync_api import Page, sync_playwright
 
 from .chromium import BROWSER_ARGUMENTS, chromium_path
@@ -17,11 +15,6 @@ def wait_until_ready(page: Page) -> None:
     """Wait until the pack's nodes are there and nothing is being loaded any more."""
     page.wait_for_function(READY)
     page.wait_for_load_state("networkidle")
-
-
-def post(url: str, body: Any) -> None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), method="POST")
-    urllib.request.urlopen(request).close()
 
 
 PICTURE_SETTINGS = {
@@ -36,7 +29,7 @@ PICTURE_SETTINGS = {
 def open_page(url: str, width: int, height: int) -> Iterator[Page]:
     """Open the page of a server to take pictures of it."""
     for key, value in PICTURE_SETTINGS.items():
-        post(f"{url}/settings/{key}", value)
+        requests.post(f"{url}/settings/{key}", json=value)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium_path(), args=BROWSER_ARGUMENTS

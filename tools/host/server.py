@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import HostError, host_path
+from .client import Files
 from .environment import python_path
 
 LOG_TAIL = 25  # lines shown when the server dies
@@ -105,11 +105,10 @@ def serve(
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: str, timeout: float) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + timeout
+    server, deadline = Files(url), time.monotonic() + timeout
     while True:
         try:
-            direct.open(f"{url}/system_stats", timeout=timeout).close()
+            server.stats(timeout)
         except OSError as error:
             if process.poll() is not None:
                 raise HostError(f"ComfyUI did not start. {_log_tail(log)}") from error

@@ -1,17 +1,14 @@
 """The critic: a second vision-language model that says how good words are."""
 
 import base64
-import http.client
 import io
-import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import requests
 from PIL import Image
 
 from .config import Critic
@@ -20,7 +17,7 @@ from .rewards import critic_score
 LONGEST_WAIT = 30.0
 """Seconds between two tries."""
 
-SERVER_ERRORS = (OSError, ValueError, http.client.HTTPException)
+SERVER_ERRORS = (OSError, ValueError)
 
 
 class Question(NamedTuple):
@@ -167,13 +164,12 @@ def _request(settings: Critic, question: Question) -> str:
         "max_tokens": settings.max_tokens,
         "temperature": 0,
     }
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(settings.key_variable):
-        headers["Authorization"] = f"Bearer {key}"
+    key = os.environ.get(settings.key_variable)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     address = settings.url.rstrip("/") + "/chat/completions"
-    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=settings.timeout) as response:
-        answer = json.load(response)
+    response = requests.post(address, json=body, headers=headers, timeout=settings.timeout)
+    response.raise_for_status()
+    answer = response.json()
     try:
         text = answer["choices"][0]["message"]["content"] or ""
     except (KeyError, IndexError, TypeError) as error:
@@ -184,9 +180,12 @@ def _request(settings: Critic, question: Question) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"{error.code} {error.reason}: {error.read(200).decode('utf-8', 'replace').strip()}"
-    return str(getattr(error, "reason", error))
+    if isinstance(error, requests.HTTPError):
+        answer = error.response
+        return f"{answer.status_code} {answer.reason}: {answer.text[:200].strip()}"
+    if isinstance(error, requests.ConnectionError):  # the cause stands at the end of a long chain
+        return str(error).rpartition(": ")[2].strip("')\"")
+    return str(error)
 
 
 def _data_url(image: Image.Image) -> str:

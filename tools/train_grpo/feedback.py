@@ -1,6 +1,5 @@
 """What words do to the picture: a ComfyUI sharpens the view with them and without, a measure compares."""
 
-import asyncio
 import io
 import json
 import os
@@ -9,10 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from PIL import Image
 
-from tools.host.client import PromptError, run_prompt
+from tools.host.client import Files, PromptError, run_prompt
+from tools.picture import to_png
 
 from .config import Feedback as Settings
 from .rewards import image_feedback
@@ -32,6 +31,7 @@ class Feedback:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
+        self.host = Files(settings.url)
         self.workflow = _workflow(folder / settings.workflow)
         self.quality = measure(settings.quality)
         self.without: dict[str, float] = {}
@@ -41,7 +41,7 @@ class Feedback:
     ) -> list[float | None]:
         found: list[float | None] = []
         for pair, view, text in zip(pairs, views, words, strict=True):
-            name = asyncio.run(_upload(self.settings.url, view))
+            name = self._upload(view)
             if pair not in self.without:
                 self.without[pair] = self._quality(name, "")
             without = self.without[pair]
@@ -53,14 +53,25 @@ class Feedback:
         prompt = _with(self.workflow, {IMAGE: image, PROMPT: words})
         try:
             outputs = run_prompt(self.settings.url, prompt).outputs
-        except (PromptError, aiohttp.ClientError, OSError) as error:
+        except (PromptError, OSError) as error:
             raise ValueError(
                 f"feedback: {self.settings.url} does not make pictures: {error}"
             ) from error
         files = [file for output in outputs.values() for file in output.get("images", [])]
         if not files:
             raise ValueError("feedback.workflow shows no picture: end it with Preview Image")
-        return self.quality(asyncio.run(_download(self.settings.url, files[-1])))
+        picture = Image.open(io.BytesIO(self.host.download(files[-1])))
+        return self.quality(picture.convert("RGB"))
+
+    def _upload(self, view: Image.Image) -> str:
+        name = f"view-{os.getpid()}.png"  # the next view takes its place
+        place = {"subfolder": "coz-training", "overwrite": "true"}
+        try:
+            return self.host.upload(to_png(view.convert("RGB")), name, **place)
+        except OSError as error:
+            raise ValueError(
+                f"feedback: no ComfyUI answers at {self.settings.url}: {error}"
+            ) from error
 
 
 def measure(name: str) -> Quality:
@@ -108,26 +119,3 @@ def _with(part: Any, values: dict[str, str]) -> Any:
         for placeholder, value in values.items():
             part = part.replace(placeholder, value)
     return part
-
-
-async def _upload(url: str, view: Image.Image) -> str:
-    file = io.BytesIO()
-    view.convert("RGB").save(file, "png", compress_level=1)
-    form = aiohttp.FormData()
-    name = f"view-{os.getpid()}.png"  # the next view takes its place
-    form.add_field("image", file.getvalue(), filename=name, content_type="image/png")
-    form.add_field("subfolder", "coz-training")
-    form.add_field("overwrite", "true")
-    try:
-        async with aiohttp.ClientSession(url) as session:
-            async with session.post("/upload/image", data=form, raise_for_status=True) as response:
-                answer = await response.json()
-    except (aiohttp.ClientError, OSError) as error:
-        raise ValueError(f"feedback: no ComfyUI answers at {url}: {error}") from error
-    return f"{answer['subfolder']}/{answer['name']}"
-
-
-async def _download(url: str, file: dict[str, str]) -> Image.Image:
-    async with aiohttp.ClientSession(url) as session:
-        async with session.get("/view", params=file, raise_for_status=True) as response:
-            return Image.open(io.BytesIO(await response.read())).convert("RGB")
