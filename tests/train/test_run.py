@@ -75,7 +75,7 @@ def test_reward_goes_up_and_a_killed_run_ends_the_same(
     assert "**1 seeds only**: no result to report. It takes 3." in card
     assert "- Rewards: critic 1, phrase_exclusion 0.5, repetition 0.5" in card
     svg = (tmp_path / "whole" / "adapter" / "curves.svg").read_text("utf-8")
-    assert svg.count("<polyline") == 4
+    assert svg.count('<g id="axes_') == svg.count(">seed 0<") == 4
 
     killed = config("killed")
     process = start("run", killed)

@@ -6,6 +6,9 @@ from pathlib import Path
 from statistics import mean, median_low, stdev
 from typing import Any
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
 from coz.chain import __version__
 
 from .config import Config
@@ -13,10 +16,6 @@ from .config import Config
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 ENOUGH_SEEDS = 3
 """For a result to report: runs of few steps differ in sign from seed to seed."""
-
-WIDTH, HEIGHT, MARGIN = 640, 160, 44
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#9a6700")
-MOST_POINTS = 400
 
 
 def write_card(config: Config, pairs: int) -> Path:
@@ -36,7 +35,7 @@ def write_card(config: Config, pairs: int) -> Path:
     for name in ADAPTER_FILES:
         shutil.copyfile(folders[chosen] / "adapter" / name, out / name)
     names = [f"rewards/{name}/mean" for name, weight in config.rewards.items() if weight]
-    (out / "curves.svg").write_text(curves(history, ["reward", *names]), "utf-8")
+    draw_curves(history, ["reward", *names], out / "curves.svg")
     scores = {"seeds": config.seeds, "chosen": chosen, "before": before, "after": after}
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
     (out / "README.md").write_text(card(config, pairs, chosen, before, after), "utf-8")
@@ -119,58 +118,19 @@ def _table(seeds: list[int], before: dict, after: dict) -> list[str]:
     return lines
 
 
-def curves(history: dict[int, list[dict]], names: list[str]) -> str:
-    """A drawing of each quantity over the steps, a line a seed."""
-    panels = []
-    for row, name in enumerate(names):
-        lines = {
-            seed: [(e["step"], e[name]) for e in entries if e.get(name) is not None]
-            for seed, entries in history.items()
-        }
-        panels.append(_panel(name, lines, row * HEIGHT))
-    height = HEIGHT * len(names)
-    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">'
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>{"".join(panels)}</svg>\n'
-    )
-
-
-def _panel(name: str, lines: dict[int, list[tuple[float, float]]], top: int) -> str:
-    points = [point for line in lines.values() for point in line]
-    title = f'<text x="{MARGIN}" y="{top + 18}" font-weight="bold">{name}</text>'
-    if not points:
-        return title
-    last = max(step for step, _ in points) or 1
-    low, high = min(v for _, v in points), max(v for _, v in points)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    span = high - low
-    across, down = WIDTH - 2 * MARGIN, HEIGHT - 56
-    bottom = top + 26 + down
-
-    def drawn(seed: int, line: list[tuple[float, float]]) -> str:
-        every = max(1, len(line) // MOST_POINTS)
-        spots = " ".join(
-            f"{MARGIN + across * step / last:.1f},{bottom - down * (value - low) / span:.1f}"
-            for step, value in line[::every]
-        )
-        colour = COLOURS[list(lines).index(seed) % len(COLOURS)]
-        return f'<polyline fill="none" stroke="{colour}" points="{spots}"/>'
-
-    frame = f'<path fill="none" stroke="#999" d="M{MARGIN} {top + 26}V{bottom}H{MARGIN + across}"/>'
-    texts = (
-        f'<text x="{MARGIN - 4}" y="{top + 34}" text-anchor="end">{high:.2f}</text>'
-        f'<text x="{MARGIN - 4}" y="{bottom}" text-anchor="end">{low:.2f}</text>'
-        f'<text x="{MARGIN + across}" y="{bottom + 14}" text-anchor="end">step {last:g}</text>'
-        f'<text x="{MARGIN}" y="{bottom + 14}">0</text>'
-    )
-    legend = "".join(
-        f'<tspan dx="10" fill="{COLOURS[i % len(COLOURS)]}">seed {seed}</tspan>'
-        for i, seed in enumerate(lines)
-    )
-    legend = f'<text x="{MARGIN + across}" y="{top + 18}" text-anchor="end">{legend}</text>'
-    return title + legend + frame + texts + "".join(drawn(*item) for item in lines.items())
+def draw_curves(history: dict[int, list[dict]], names: list[str], path: Path) -> None:
+    """Draw each quantity over the steps, a line a seed."""
+    with mpl.rc_context({"svg.fonttype": "none", "font.size": 8}):  # text that can be searched
+        figure = Figure((6.4, 1.6 * len(names)), layout="constrained")
+        for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
+            axes.set_title(name, loc="left", weight="bold")
+            axes.set_xlabel("step")
+            for seed, entries in history.items():
+                known = [entry for entry in entries if entry.get(name) is not None]
+                steps, values = ([entry[key] for entry in known] for key in ("step", name))
+                axes.plot(steps, values, linewidth=1, label=f"seed {seed}")
+            axes.legend(loc="best", frameon=False)
+        figure.savefig(path)
 
 
 def _read(path: Path) -> Any:
