@@ -175,14 +175,14 @@ def test_link_to_a_folder_that_is_gone_is_renewed(home):
     ids=["made by hand", "whole", "without packages", "cut short", "moved"],
 )
 def test_venv_is_made_anew_only_when_broken(home, monkeypatch, place, state, kept):
-    monkeypatch.setattr(environment, "_venv_version", lambda: "3.12")
+    monkeypatch.setattr(environment, "_venv_version", lambda _: "3.12")
     monkeypatch.setattr(environment, "run", lambda _: None)
     (home / ".venv").mkdir()
     (home / ".venv/mine").touch()
     if place:
         path = home / ".venv" if place == "here" else "/elsewhere/.venv"
         (home / ".venv/host-stamp").write_text(f"{path} 3.12\n{state}\n")
-    environment.make_venv()
+    environment.make_venv(home / ".venv")
     assert (home / ".venv/mine").exists() == kept
     assert list((home / ".host").iterdir()) == []
 
@@ -192,21 +192,22 @@ def test_packages_that_cannot_be_found_leave_venv_whole(home, monkeypatch):
         assert "pip" in command
         raise host.HostError("the package index cannot be reached")
 
-    monkeypatch.setattr(environment, "_venv_version", lambda: "3.12")
+    monkeypatch.setattr(environment, "_venv_version", lambda _: "3.12")
     monkeypatch.setattr(environment, "run", fail)
     (home / ".venv").mkdir()
     (home / "pyproject.toml").write_text("changed")
     (home / "requirements.txt").write_text("")
     (home / "locks").mkdir()
     (home / environment.LOCK).write_text("")
-    environment._write_stamp("0123abcd")
+    packages = environment.host_packages(home / "requirements.txt")
+    environment._write_stamp(home / ".venv", "0123abcd")
     with pytest.raises(host.HostError):
-        environment.install_packages(home / "requirements.txt")
-    assert environment._read_stamp() == (f"{home / '.venv'} 3.12", "0123abcd")
+        environment.install_packages(home / ".venv", home / environment.LOCK, packages)
+    assert environment._read_stamp(home / ".venv") == (f"{home / '.venv'} 3.12", "0123abcd")
 
 
 def test_a_renewed_lock_is_installed_and_one_that_is_installed_is_not(home, monkeypatch):
-    monkeypatch.setattr(environment, "_venv_version", lambda: "3.12")
+    monkeypatch.setattr(environment, "_venv_version", lambda _: "3.12")
     ran = []
     monkeypatch.setattr(environment, "run", ran.append)
     monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
@@ -214,10 +215,11 @@ def test_a_renewed_lock_is_installed_and_one_that_is_installed_is_not(home, monk
     (home / "locks").mkdir()
     for name in ("pyproject.toml", "requirements.txt", environment.LOCK):
         (home / name).write_text("")
+    packages = environment.host_packages(home / "requirements.txt")
 
     def installs():
         ran.clear()
-        environment.install_packages(home / "requirements.txt")
+        environment.install_packages(home / ".venv", home / environment.LOCK, packages)
         return [line[-1] for line in ran if "--dry-run" not in line and "uv" in line]
 
     lock = home / environment.LOCK

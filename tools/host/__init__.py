@@ -14,8 +14,11 @@ from typing import IO, NamedTuple
 
 from .environment import (
     HOST,
+    LOCK,
     ROOT,
+    VENV,
     HostError,
+    host_packages,
     install_packages,
     make_venv,
     python_path,
@@ -84,11 +87,11 @@ def install(*versions: str, frontend: bool = False) -> None:
     with _one_at_a_time():
         for left in HOST.glob("tmp-*"):
             shutil.rmtree(left)
-        make_venv()
+        make_venv(VENV)
         if default == HOST / "ComfyUI":
             _unpack_comfyui(DEFAULT_VERSION, default)
         link_pack(default / "custom_nodes")
-        install_packages(default / "requirements.txt")
+        install_packages(VENV, ROOT / LOCK, host_packages(default / "requirements.txt"))
         for version in versions:
             _unpack_comfyui(version, host_path(version))
             link_pack(host_path(version) / "custom_nodes")

@@ -1,6 +1,6 @@
-"""The Python environment in .venv that ComfyUI, the tests and the tools run in.
+"""Python environments: .venv, in which ComfyUI, the tests and the tools run, and .venv-train.
 
-``tools.host`` makes it; nothing but the standard library is imported here.
+Nothing but the standard library is imported here.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 EXTRAS = ("test", "eval", "scale")
 # Under ROOT: the tested versions of everything else. `make locks` renews it.
 LOCK = "locks/host.txt"
-# What the stamp in .venv says until it holds the digest of what is installed.
+# What the stamp in an environment says until it holds the digest of what is installed.
 UNFINISHED = "unfinished"
 EMPTY = "empty"
 NO_NETWORK = (
@@ -57,56 +57,62 @@ def python_in(venv: Path) -> Path:
     return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def make_venv() -> None:
-    """Make .venv unless a whole one is there: not cut short, not moved, with a Python that runs."""
-    if VENV.exists():
-        version = _venv_version()
-        place, state = _read_stamp()
-        if version and state != UNFINISHED and place in ("", f"{VENV} {version}"):
-            if tuple(map(int, version.split("."))) < (3, 10):
-                raise HostError(f".venv holds Python {version}, 3.10 is needed: delete .venv")
+def make_venv(venv: Path, oldest: tuple[int, int] = (3, 10)) -> None:
+    """Make ``venv`` unless a whole one is there: not cut short, not moved, with a Python that runs."""
+    if venv.exists():
+        version = _venv_version(venv)
+        place, state = _read_stamp(venv)
+        if version and state != UNFINISHED and place in ("", f"{venv} {version}"):
+            if tuple(map(int, version.split("."))) < oldest:
+                needed = ".".join(map(str, oldest))
+                raise HostError(
+                    f"{venv.name} holds Python {version}, {needed} is needed: delete {venv.name}"
+                )
             return
-        if Path(sys.prefix).resolve() == VENV:
-            raise HostError(
-                ".venv must be made anew: run python3 -m tools.host, not its own Python"
-            )
+        if Path(sys.prefix).resolve() == venv:
+            raise HostError(f"{venv.name} must be made anew: run this with python3, not its own")
         with scratch_folder() as scratch:
-            VENV.rename(scratch / "venv")
-    print("Python environment: making .venv", flush=True)
-    VENV.mkdir()
-    _write_stamp(UNFINISHED)
-    run([sys.executable, "-m", "venv", "--without-pip", VENV])
-    run([python_path(), "-m", "ensurepip", "--default-pip"])  # by itself: venv hides its errors
-    _write_stamp(EMPTY)
+            venv.rename(scratch / "venv")
+    print(f"Python environment: making {venv.name}", flush=True)
+    venv.mkdir()
+    _write_stamp(venv, UNFINISHED)
+    run([sys.executable, "-m", "venv", "--without-pip", venv])
+    run([python_in(venv), "-m", "ensurepip", "--default-pip"])  # by itself: venv hides its errors
+    _write_stamp(venv, EMPTY)
 
 
-def install_packages(requirements: Path) -> None:
-    """Install what ComfyUI, the tests and the evaluation need into .venv, unless the stamp says it is there."""
-    lock = ROOT / LOCK
-    texts = [path.read_text("utf-8") for path in (requirements, ROOT / "pyproject.toml", lock)]
-    wanted = (UV, TORCH, *texts, wants_newest())
+def install_packages(venv: Path, lock: Path, packages: list[object]) -> None:
+    """Install the packages into ``venv`` in the versions of ``lock``, unless its stamp says they are there.
+
+    Args:
+        venv: The environment.
+        lock: The lock file; see ``choose_versions``.
+        packages: Arguments of uv. Files among them are read: what they hold decides what the stamp says.
+    """
+    texts = [part.read_text("utf-8") if isinstance(part, Path) else part for part in packages]
+    wanted = (UV, *texts, lock.read_text("utf-8"), wants_newest())
     digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
-    if _read_stamp()[1] == digest and not wants_newest():
+    before = _read_stamp(venv)[1]
+    if before == digest and not wants_newest():
         return
     print("Packages: installing (several minutes on the first run)", flush=True)
-    python = python_path()
-    uv, packages = _uv_install(python), _packages(requirements)
-    before = _read_stamp()[1]
-    _write_stamp(UNFINISHED)
+    python = python_in(venv)
+    uv = [python, "-m", "uv", "pip", "install", "--python", python]
+    _write_stamp(venv, UNFINISHED)
     try:
         run([python, "-m", "pip", "install", "--quiet", UV])
         versions = choose_versions(uv, packages, lock)
     except HostError:
-        _write_stamp(before)  # offline, say: what was whole still is
+        _write_stamp(venv, before)  # offline, say: what was whole still is
         raise
     run([*uv, *packages, *versions])
-    _write_stamp(digest)
+    _write_stamp(venv, digest)
 
 
-def install_into(venv: Path, requirements: Path, pins: list[str]) -> None:
-    """Install the same into another environment; with pins, the newest versions that fit them."""
-    versions = pins or ["--constraints", ROOT / LOCK]
-    run([*_uv_install(python_in(venv)), *_packages(requirements), *versions])
+def host_packages(requirements: Path) -> list[object]:
+    """Arguments of uv for what ComfyUI, the tests and the evaluation need."""
+    extras = (part for extra in EXTRAS for part in ("--extra", extra))
+    return [*TORCH, "-r", requirements, "-r", ROOT / "pyproject.toml", *extras]
 
 
 def wants_newest() -> bool:
@@ -132,15 +138,6 @@ def choose_versions(uv: list[object], packages: list[object], lock: Path) -> lis
     if not wants_newest():
         print(f"locks/{lock.name} does not fit these packages: installing the newest", flush=True)
     return newest
-
-
-def _uv_install(python: Path) -> list[object]:
-    return [python_path(), "-m", "uv", "pip", "install", "--python", python]
-
-
-def _packages(requirements: Path) -> list[object]:
-    extras = (part for extra in EXTRAS for part in ("--extra", extra))
-    return [*TORCH, "-r", requirements, "-r", ROOT / "pyproject.toml", *extras]
 
 
 def explain(output: str) -> str:
@@ -205,11 +202,11 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _venv_version() -> str:
-    """Such as 3.12; empty if the Python in .venv does not run."""
+def _venv_version(venv: Path) -> str:
+    """Such as 3.12; empty if the Python in ``venv`` does not run."""
     try:
         return subprocess.check_output(
-            [python_path(), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
+            [python_in(venv), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
         ).strip()
@@ -217,16 +214,16 @@ def _venv_version() -> str:
         return ""
 
 
-def _read_stamp() -> tuple[str, str]:
-    """Where and for which Python .venv was made, and what is in it; empty for one made by hand."""
+def _read_stamp(venv: Path) -> tuple[str, str]:
+    """Where and for which Python ``venv`` was made, and what is in it; empty for one made by hand."""
     try:
-        place, state = (VENV / "host-stamp").read_text("utf-8").splitlines()
+        place, state = (venv / "host-stamp").read_text("utf-8").splitlines()
     except FileNotFoundError:
         return "", ""
     return place, state
 
 
-def _write_stamp(state: str) -> None:
-    new = VENV / "host-stamp.new"
-    new.write_text(f"{VENV} {_venv_version()}\n{state}\n", "utf-8")
-    new.replace(VENV / "host-stamp")
+def _write_stamp(venv: Path, state: str) -> None:
+    new = venv / "host-stamp.new"
+    new.write_text(f"{venv} {_venv_version(venv)}\n{state}\n", "utf-8")
+    new.replace(venv / "host-stamp")

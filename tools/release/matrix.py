@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools import host
-from tools.host.environment import HOST, ROOT, HostError, install_into, python_in, python_path, run
+from tools.host import HOST, LOCK, ROOT, HostError, host_packages, install_packages, python_path
+from tools.host.environment import python_in, run
 
 REPORT = ROOT / "benchmarks" / "MATRIX.md"
 README = ROOT / "README.md"
@@ -136,8 +137,9 @@ def prepare(row: Row) -> Path | None:
     if not python_in(row.venv).exists():
         print(f"{row.name}: making {row.venv.relative_to(ROOT)}", flush=True)
         run([python_path(), "-m", "uv", "venv", "--seed", "--python", base, row.venv])
+    packages = host_packages(host.host_path(host.DEFAULT_VERSION) / "requirements.txt")
     pins = [f"transformers=={row.transformers}.*"] if row.transformers else []
-    install_into(row.venv, host.host_path(host.DEFAULT_VERSION) / "requirements.txt", pins)
+    install_packages(row.venv, ROOT / LOCK, [*packages, *pins])
     return python_in(row.venv)
 
 

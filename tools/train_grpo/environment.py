@@ -6,16 +6,13 @@ NEWEST_PACKAGES=1 takes the newest instead. Python 3.11 is needed, for TRL.
 It may be killed at any point and run again. Other packages in it, such as vllm, stay.
 """
 
-import hashlib
-import subprocess
 import sys
 from pathlib import Path
 
 from tools.host import environment
-from tools.host.environment import HostError, choose_versions, run, wants_newest
+from tools.host.environment import HostError
 
 TRAIN_VENV = environment.ROOT / ".venv-train"
-STAMP = "train-stamp"
 TORCH = environment.TORCH[:2]
 LOCK = "locks/train.txt"
 OLDEST = (3, 11)
@@ -33,33 +30,9 @@ def install() -> None:
             f"TRL needs Python 3.11 or newer, this is {version}: make train-env PYTHON=python3.11"
         )
     environment.HOST.mkdir(exist_ok=True)
-    project, lock = environment.ROOT / "pyproject.toml", environment.ROOT / LOCK
-    texts = project.read_text("utf-8"), lock.read_text("utf-8")
-    wanted = (environment.UV, TORCH, str(TRAIN_VENV), *texts, wants_newest())
-    digest = hashlib.sha256(repr(wanted).encode()).hexdigest()
-    stamp = TRAIN_VENV / STAMP
-    if runs() and stamp.is_file() and stamp.read_text("utf-8") == digest and not wants_newest():
-        return
-    if not runs():
-        print("Python environment: making .venv-train", flush=True)
-        run([sys.executable, "-m", "venv", "--clear", TRAIN_VENV])
-    stamp.unlink(missing_ok=True)
-    print("Packages: installing (several minutes on the first run)", flush=True)
-    python = python_path()
-    run([python, "-m", "pip", "install", "--quiet", environment.UV])
-    uv = [python, "-m", "uv", "pip", "install", "--python", python]
-    packages = [*TORCH, "-r", project, "--extra", "train"]
-    run([*uv, *packages, *choose_versions(uv, packages, lock)])
-    stamp.write_text(digest, "utf-8")
-
-
-def runs() -> bool:
-    """The Python in .venv-train is whole enough to have pip."""
-    command = [python_path(), "-c", "import pip"]
-    try:
-        return not subprocess.run(command, capture_output=True, check=False).returncode
-    except OSError:
-        return False
+    environment.make_venv(TRAIN_VENV, OLDEST)
+    packages = [*TORCH, "-r", environment.ROOT / "pyproject.toml", "--extra", "train"]
+    environment.install_packages(TRAIN_VENV, environment.ROOT / LOCK, packages)
 
 
 def main() -> None:
