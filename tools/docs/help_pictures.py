@@ -24,186 +24,155 @@ MARGIN = 16
 SPOT = {"center_x": 0.4, "center_y": 0.29}
 
 SAMPLE = {"sample": ("CoZSamplePicture", (0, -310), {"picture": "astronaut.png"})}
-MODEL = {
-    "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4_texture.safetensors"})
-}
-FAITHFUL = {"model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"})}
-FRAME = SAMPLE | {"frame": ("CoZFitImage", (0, 140), {"size": 256} | SPOT)}
+TEXTURE = {"model_name": "coz_lite_x4_texture.safetensors"}
+FAITHFUL = {"model_name": "coz_lite_x4.safetensors"}
+FRAME = SAMPLE | {"frame": ("CoZFitImage", (0, 140), {"image": ("sample", 0), "size": 256} | SPOT)}
 ENLARGED = FRAME | {
-    "model": (MODEL["model"][0], (420, 0), MODEL["model"][2]),
-    "large": ("ImageUpscaleWithModel", (420, 140), {}),
-}
-TO_ENLARGED = [
-    ("sample", 0, "frame", "image"),
-    ("model", 0, "large", "upscale_model"),
-    ("frame", 0, "large", "image"),
-]
+    "model": ("UpscaleModelLoader", (420, 0), TEXTURE),
+    "large": ("ImageUpscaleWithModel", (420, 140), {"upscale_model": ("model", 0), "image": ("frame", 0)}),
+}  # fmt: skip
+LOOP = {"image": ("sample", 0), "backbone.upscale_model": ("model", 0), "size": 256} | SPOT
 CHAIN = {
     "sample": ("CoZSamplePicture", (-360, 0), {"picture": "astronaut.png"}),
-    "model": (MODEL["model"][0], (-360, 320), MODEL["model"][2]),
-    "loop": ("CoZChainLoop", (0, 0), {"size": 256} | SPOT),
+    "model": ("UpscaleModelLoader", (-360, 320), TEXTURE),
+    "loop": ("CoZChainLoop", (0, 0), LOOP),
 }
-TO_CHAIN = [("sample", 0, "loop", "image"), ("model", 0, "loop", "backbone.upscale_model")]
 
 
-def preview(x: int, y: int = 0, size=(300, 330)):
-    return ("PreviewImage", (x, y), {}, size)
+def preview(node: str, output: int, x: int, y: int = 0, size=(300, 330)):
+    return ("PreviewImage", (x, y), {"images": (node, output)}, size)
 
 
 def of_chain(node: str, widgets: dict | None = None, size=(420, 480), **more):
-    """A node that takes a chain, and what takes its result by the input of that name."""
-    nodes = CHAIN | {"it": (node, (520, 0), widgets or {}, size)} | more
-    links = [*TO_CHAIN, ("loop", 3, "it", "chain"), *(("it", 0, name, name) for name in more)]
-    return nodes, links, ["it", *more]
+    """A node that takes a chain, and what takes its result."""
+    it = (node, (520, 0), {"chain": ("loop", 3)} | (widgets or {}), size)
+    return CHAIN | {"it": it} | more, ["it", *more]
 
 
 SCENES = {
-    "CoZSamplePicture": (SAMPLE | {"view": preview(420, -310)}, [("sample", 0, "view", "images")], None),
-    "CoZFitImage": (
-        FRAME | {"view": preview(420)},
-        [("sample", 0, "frame", "image"), ("frame", 0, "view", "images")],
-        None,
-    ),
+    "CoZSamplePicture": (SAMPLE | {"view": preview("sample", 0, 420, -310)}, None),
+    "CoZFitImage": (FRAME | {"view": preview("frame", 0, 420)}, None),
     "CoZCropCenterZoom": (
-        SAMPLE | {"zoom": ("CoZCropCenterZoom", (0, 140), SPOT), "view": preview(420)},
-        [("sample", 0, "zoom", "image"), ("zoom", 0, "view", "images")],
+        SAMPLE
+        | {
+            "zoom": ("CoZCropCenterZoom", (0, 140), {"image": ("sample", 0)} | SPOT),
+            "view": preview("zoom", 0, 420),
+        },
         None,
     ),
     "CoZUpscaleStep": (
         FRAME
         | {
-            "model": (MODEL["model"][0], (420, 0), MODEL["model"][2]),
-            "zoom": ("CoZCropCenterZoom", (420, 140), {}),
-            "it": ("CoZUpscaleStep", (840, 0), {}),
-            "before": preview(840, 200, (300, 330)),
-            "after": preview(1170, 200, (300, 330)),
+            "model": ("UpscaleModelLoader", (420, 0), TEXTURE),
+            "zoom": (
+                "CoZCropCenterZoom", (420, 140),
+                {"image": ("frame", 0), "center_x": ("frame", 2), "center_y": ("frame", 3)},
+            ),
+            "it": (
+                "CoZUpscaleStep", (840, 0),
+                {
+                    "upscale_model": ("model", 0), "crop": ("zoom", 1), "zoomed": ("zoom", 0),
+                    "image": ("frame", 0), "window": ("zoom", 2),
+                },
+            ),
+            "before": preview("zoom", 0, 840, 200),
+            "after": preview("it", 0, 1170, 200),
         },
-        [
-            ("sample", 0, "frame", "image"),
-            ("frame", 0, "zoom", "image"),
-            ("frame", 2, "zoom", "center_x"),
-            ("frame", 3, "zoom", "center_y"),
-            ("model", 0, "it", "upscale_model"),
-            ("zoom", 1, "it", "crop"),
-            ("zoom", 0, "it", "zoomed"),
-            ("frame", 0, "it", "image"),
-            ("zoom", 2, "it", "window"),
-            ("zoom", 0, "before", "images"),
-            ("it", 0, "after", "images"),
-        ],
         ["model", "it", "before", "after"],
     ),
     "CoZFullImage": (
         SAMPLE
-        | FAITHFUL
-        | {"it": ("CoZFullImage", (420, 0), {}, (400, 450)), "view": preview(860, 0, (440, 490))},
-        [
-            ("sample", 0, "it", "image"),
-            ("model", 0, "it", "backbone.upscale_model"),
-            ("it", 0, "view", "images"),
-        ],
+        | {
+            "model": ("UpscaleModelLoader", (0, 140), FAITHFUL),
+            "it": (
+                "CoZFullImage", (420, 0),
+                {"image": ("sample", 0), "backbone.upscale_model": ("model", 0)}, (400, 450),
+            ),
+            "view": preview("it", 0, 860, 0, (440, 490)),
+        },
         ["it", "view"],
     ),
     "CoZConsistency": (
         ENLARGED
         | {
-            "it": ("CoZConsistency", (840, 0), {}, (320, 270)),
-            "view": preview(1190, 0, (440, 460)),
+            "it": ("CoZConsistency", (840, 0), {"image": ("large", 0), "source": ("frame", 0)}, (320, 270)),
+            "view": preview("it", 0, 1190, 0, (440, 460)),
         },
-        [
-            *TO_ENLARGED,
-            ("large", 0, "it", "image"),
-            ("frame", 0, "it", "source"),
-            ("it", 0, "view", "images"),
-        ],
         ["it", "view"],
     ),
     "CoZDetailMap": of_chain("CoZDetailMap", size=(380, 900)),
     "CoZMeasure": (
         CHAIN
         | {
-            "small": ("ImageScaleBy", (-720, 0), {"upscale_method": "area", "scale_by": 0.25}),
-            "it": ("CoZMeasure", (520, 0), {}),
+            "small": (
+                "ImageScaleBy", (-720, 0),
+                {"image": ("sample", 0), "upscale_method": "area", "scale_by": 0.25},
+            ),
+            "loop": ("CoZChainLoop", (0, 0), LOOP | {"image": ("small", 0)}),
+            "it": ("CoZMeasure", (520, 0), {"chain": ("loop", 3), "ground_truth": ("sample", 0)}),
         },
-        [
-            ("sample", 0, "small", "image"),
-            ("small", 0, "loop", "image"),
-            TO_CHAIN[1],
-            ("loop", 3, "it", "chain"),
-            ("sample", 0, "it", "ground_truth"),
-        ],
         ["it"],
     ),
     "CoZSelfEnsemble": (
         FRAME
         | {
-            "model": (FAITHFUL["model"][0], (0, 600), FAITHFUL["model"][2], (320, 60)),
-            "it": ("CoZSelfEnsemble", (0, 740), {}, (320, 60)),
-            "large": ("ImageUpscaleWithModel", (0, 880), {}, (320, 60)),
-            "view": preview(380, 600, (320, 350)),
+            "model": ("UpscaleModelLoader", (0, 600), FAITHFUL, (320, 60)),
+            "it": ("CoZSelfEnsemble", (0, 740), {"upscale_model": ("model", 0)}, (320, 60)),
+            "large": (
+                "ImageUpscaleWithModel", (0, 880), {"upscale_model": ("it", 0), "image": ("frame", 0)},
+                (320, 60),
+            ),
+            "view": preview("large", 0, 380, 600, (320, 350)),
         },
-        [
-            ("sample", 0, "frame", "image"),
-            ("model", 0, "it", "upscale_model"),
-            ("it", 0, "large", "upscale_model"),
-            ("frame", 0, "large", "image"),
-            ("large", 0, "view", "images"),
-        ],
         ["model", "it", "large", "view"],
     ),
     "CoZColorFix": (
         SAMPLE
         | {
             "orange": ("EmptyImage", (0, 140), {"width": 512, "height": 512, "color": 0xFF8800}),
-            "tint": ("ImageBlend", (0, 340), {"blend_factor": 0.4}),
-            "it": ("CoZColorFix", (340, 0), {}),
-            "before": preview(340, 170, (300, 330)),
-            "after": preview(670, 0, (300, 330)),
+            "tint": (
+                "ImageBlend", (0, 340),
+                {"image1": ("sample", 0), "image2": ("orange", 0), "blend_factor": 0.4},
+            ),
+            "it": ("CoZColorFix", (340, 0), {"image": ("tint", 0), "reference": ("sample", 0)}),
+            "before": preview("tint", 0, 340, 170),
+            "after": preview("it", 0, 670),
         },
-        [
-            ("sample", 0, "tint", "image1"),
-            ("orange", 0, "tint", "image2"),
-            ("tint", 0, "it", "image"),
-            ("sample", 0, "it", "reference"),
-            ("tint", 0, "before", "images"),
-            ("it", 0, "after", "images"),
-        ],
         ["it", "before", "after"],
     ),
-    "CoZChainLoop": (CHAIN | {"view": preview(520, 0, (420, 480))}, [*TO_CHAIN, ("loop", 1, "view", "images")], ["loop", "view"]),
+    "CoZChainLoop": (CHAIN | {"view": preview("loop", 1, 520, 0, (420, 480))}, ["loop", "view"]),
     "CoZZoomViewer": of_chain("CoZZoomViewer", size=(560, 640)),
     "CoZZoomVideo": of_chain(
         "CoZZoomVideo", {"seconds_per_step": 1.0}, (340, 300),
-        video=("SaveVideo", (900, 0), {}, (360, 480)),
+        video=("SaveVideo", (900, 0), {"video": ("it", 0)}, (360, 480)),
     ),
     "CoZZoomStrip": of_chain(
-        "CoZZoomStrip", {"layout": "grid"}, (340, 120), images=preview(900, 0, (460, 480))
+        "CoZZoomStrip", {"layout": "grid"}, (340, 120), images=preview("it", 0, 900, 0, (460, 480))
     ),
     "CoZSaveChain": of_chain("CoZSaveChain"),
     "CoZLoadChain": (
-        {"it": ("CoZLoadChain", (0, 0), {}), "view": preview(420, 0, (460, 480))},
-        [("it", 2, "view", "images")],
-        None,
+        {"it": ("CoZLoadChain", (0, 0), {}), "view": preview("it", 2, 420, 0, (460, 480))}, None,
     ),
     "CoZRefineStep": (
         {
             "load": ("CheckpointLoaderSimple", (0, 0), {"ckpt_name": "sd_xl_base_1.0.safetensors"}),
-            "text": ("CLIPTextEncode", (0, 180), {"text": "skin, close-up"}, (300, 120)),
-            "not": ("CLIPTextEncode", (0, 360), {"text": ""}, (300, 120)),
-            "it": ("CoZRefineStep", (400, 0), {}),
+            "text": ("CLIPTextEncode", (0, 180), {"clip": ("load", 1), "text": "skin, close-up"}, (300, 120)),
+            "not": ("CLIPTextEncode", (0, 360), {"clip": ("load", 1), "text": ""}, (300, 120)),
+            "it": (
+                "CoZRefineStep", (400, 0),
+                {
+                    "model": ("load", 0), "vae": ("load", 2), "positive": ("text", 0),
+                    "negative": ("not", 0),
+                },
+            ),
         },
-        [
-            ("load", 0, "it", "model"),
-            ("load", 2, "it", "vae"),
-            ("load", 1, "text", "clip"),
-            ("load", 1, "not", "clip"),
-            ("text", 0, "it", "positive"),
-            ("not", 0, "it", "negative"),
-        ],
         None,
     ),
 }  # fmt: skip
-"""node -> (nodes, links, which of them are in the picture)."""
+"""node -> (nodes by name, which of them are in the picture; None: all).
+
+A node is its type, place, inputs and size. An input is a value, or the node and output that it is linked to.
+"""
 
 NOT_RUN = {"CoZRefineStep"}
 
@@ -225,21 +194,22 @@ WEIGHTS = [
     ("text_encoders", "Qwen2.5-VL-3B-Instruct/model-00001-of-00002.safetensors"),
 ]
 
-BUILD = """async ([nodes, links]) => {
+BUILD = """async nodes => {
     await app.refreshComboInNodes()  // what a scene before this one has saved
     await app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [],
         last_node_id: 0, last_link_id: 0, config: {}, extra: {}})
     const made = {}
-    for (const [name, [type, pos, widgets, size]] of Object.entries(nodes)) {
+    for (const [name, [type, pos, inputs, size]] of Object.entries(nodes)) {
         const node = made[name] = LiteGraph.createNode(type)
         app.graph.add(node)
         node.pos = pos
         if (size) node.setSize(size)
-        for (const [key, value] of Object.entries(widgets))
-            node.widgets.find(widget => widget.name === key).value = value
+        for (const [key, value] of Object.entries(inputs))
+            if (!Array.isArray(value)) node.widgets.find(widget => widget.name === key).value = value
     }
-    for (const [from, slot, to, input] of links)
-        made[from].connect(slot, made[to], made[to].inputs.findIndex(({name}) => name === input))
+    for (const [name, [, , inputs]] of Object.entries(nodes))
+        for (const [key, value] of Object.entries(inputs).filter(([, value]) => Array.isArray(value)))
+            made[value[0]].connect(value[1], made[name], made[name].inputs.findIndex(({name}) => name === key))
     return Object.fromEntries(Object.entries(made).map(([name, node]) => [name, node.id]))
 }"""
 
@@ -289,8 +259,8 @@ def photograph(page: Page, ids: list[str]) -> Image.Image:
 
 
 def run_scene(page: Page, name: str) -> Image.Image:
-    nodes, links, shown = SCENES[name]
-    ids = page.evaluate(BUILD, [nodes, links])
+    nodes, shown = SCENES[name]
+    ids = page.evaluate(BUILD, nodes)
     if name not in NOT_RUN:
         end, message = page.evaluate(RUN)
         if end != "execution_success":
