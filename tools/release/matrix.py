@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,8 @@ from pathlib import Path
 from tools import host
 from tools.host import HOST, LOCK, ROOT, HostError, host_packages, install_packages, python_path
 from tools.host.environment import python_in, run
+
+from .reliability import cases
 
 REPORT = ROOT / "benchmarks" / "MATRIX.md"
 README = ROOT / "README.md"
@@ -150,34 +151,21 @@ def measure(python: Path, tests: list[str], comfyui: Path | None = None) -> Resu
     if comfyui:
         environment["COMFYUI_PATH"] = str(comfyui)
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
         # Not -m pytest: that would put this folder, with its own nodes/, in front of the host.
         line = [python.with_name("pytest"), *tests, "-n", "2", "--dist", "loadfile", "-q"]
-        line += ["-p", "no:cacheprovider", f"--junitxml={report}"]
+        line += ["-p", "no:cacheprovider", f"--junitxml={folder}/report.xml"]
         started = time.monotonic()
         try:
             subprocess.run(line, cwd=ROOT, env=environment, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             return None
         seconds = time.monotonic() - started
-        if not report.exists():
-            raise HostError(f"pytest did not run: {' '.join(map(str, line))}")
-        return read_report(report, seconds)
-
-
-def read_report(path: Path, seconds: float) -> Result:
-    """What pytest's own report says."""
-    passed, failed, skipped = 0, [], Counter()
-    for case in ET.parse(path).iter("testcase"):  # noqa: S314 - pytest has written it
-        found = {child.tag: child for child in case}
-        name = f"{case.get('classname', '')}::{case.get('name')}".removeprefix("::")
-        if {"failure", "error"} & found.keys():
-            failed.append(name)
-        elif "skipped" in found:
-            skipped[found["skipped"].get("message", "")] += 1
-        else:
-            passed += 1
-    return Result(passed, failed, skipped, seconds)
+        found = list(cases(Path(folder)))
+    if not found:
+        raise HostError(f"pytest did not run: {' '.join(map(str, line))}")
+    skipped = Counter(case.reason for case in found if case.outcome == "skipped")
+    failed = [case.name for case in found if case.outcome == "failed"]
+    return Result(len(found) - len(failed) - skipped.total(), failed, skipped, seconds)
 
 
 def cells(row: Row, python: Path | None, result: Result | None) -> list[str]:

@@ -16,8 +16,9 @@ import sys
 import tempfile
 import textwrap
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.host import ROOT, comfyui_version, host_path
@@ -51,7 +52,8 @@ BAR = 40
 class Case:
     """One test with one set of parameters, as pytest reports it."""
 
-    module: str
+    place: str
+    """Its module below tests/, with dots."""
     test: str
     parameters: str
     outcome: str
@@ -59,23 +61,14 @@ class Case:
     reason: str
     properties: dict[str, str]
 
-
-@dataclass
-class Count:
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    parameters: list[str] = field(default_factory=list)
-
-    def add(self, case: Case) -> None:
-        setattr(self, case.outcome, getattr(self, case.outcome) + 1)
-        if case.parameters:
-            self.parameters.append(case.parameters)
+    @property
+    def name(self) -> str:
+        parameters = f"[{self.parameters}]" if self.parameters else ""
+        return f"{self.place}::{self.test}{parameters}".removeprefix("::")
 
     @property
-    def cells(self) -> str:
-        total = self.passed + self.failed + self.skipped
-        return f"{total} | {self.passed} | {self.failed} | {self.skipped}"
+    def module(self) -> str:
+        return f"tests/{self.place.replace('.', '/')}.py"
 
 
 def run(folder: Path) -> None:
@@ -92,6 +85,7 @@ def run(folder: Path) -> None:
 
 
 def cases(folder: Path) -> Iterator[Case]:
+    """What pytest wrote into the JUnit files of a folder."""
     for path in sorted(folder.glob("*.xml")):
         for entry in ET.parse(path).iter("testcase"):  # noqa: S314 - written by pytest
             test, _, parameters = entry.get("name", "").partition("[")
@@ -102,8 +96,8 @@ def cases(folder: Path) -> Iterator[Case]:
                 elif child.tag == "skipped" and outcome == "passed":
                     outcome, reason = "skipped", child.get("message", "")
             found = {p.get("name", ""): p.get("value", "") for p in entry.iter("property")}
-            module = f"tests/{entry.get('classname', '').replace('.', '/')}.py"
-            yield Case(module, test, parameters.removesuffix("]"), outcome, reason, found)
+            place = entry.get("classname", "")
+            yield Case(place, test, parameters.removesuffix("]"), outcome, reason, found)
 
 
 def title(module: str) -> str:
@@ -132,21 +126,27 @@ def table(head: list[str], rows: list[str]) -> list[str]:
 COUNTS = ["tried", "as it should be", "not", "skipped"]
 
 
-def summary(found: list[Case]) -> list[str]:
-    counts: dict[str, Count] = {}
+def grouped(found: list[Case], key: str) -> dict[str, list[Case]]:
+    groups: dict[str, list[Case]] = {}
     for case in found:
-        counts.setdefault(case.module, Count()).add(case)
-    rows = [f"| {title(module)} | {count.cells} |" for module, count in counts.items()]
-    return table(["part", *COUNTS], rows)
+        groups.setdefault(getattr(case, key), []).append(case)
+    return groups
+
+
+def tally(found: list[Case]) -> str:
+    count = Counter(case.outcome for case in found)
+    return f"{len(found)} | {count['passed']} | {count['failed']} | {count['skipped']}"
+
+
+def summary(found: list[Case]) -> list[str]:
+    groups = grouped(found, "module").items()
+    return table(["part", *COUNTS], [f"| {title(name)} | {tally(own)} |" for name, own in groups])
 
 
 def part(module: str, found: list[Case]) -> list[str]:
-    counts: dict[str, Count] = {}
-    for case in found:
-        counts.setdefault(case.test, Count()).add(case)
     rows = [
-        f"| {words(test)} | {count.cells} | {few(count.parameters)} |"
-        for test, count in counts.items()
+        f"| {words(test)} | {tally(own)} | {few([c.parameters for c in own if c.parameters])} |"
+        for test, own in grouped(found, "test").items()
     ]
     lines = [f"## {title(module)}", "", f"`{module}`", ""]
     return lines + table(["what", *COUNTS, "with"], rows)
@@ -220,7 +220,6 @@ def machine() -> list[str]:
 
 
 def report(found: list[Case]) -> str:
-    modules = dict.fromkeys(case.module for case in found)
     lines = [
         "# Reliability",
         "",
@@ -233,8 +232,8 @@ def report(found: list[Case]) -> str:
         *properties(found),
         *memory(found),
     ]
-    for module in modules:
-        lines += part(module, [case for case in found if case.module == module])
+    for module, own in grouped(found, "module").items():
+        lines += part(module, own)
     return "\n".join([*lines, *notes(found, "skipped", "Not run here")]).rstrip() + "\n"
 
 
