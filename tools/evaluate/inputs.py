@@ -1,6 +1,5 @@
 """The pictures of an evaluation: what is in a folder, and what of each the arms are given."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,18 +73,13 @@ def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
     endings = {
         ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN
     }
-    found: list[str] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and Path(place, name).resolve() != besides.resolve()
-        ]
-        found += [
-            Path(place, name).relative_to(folder).as_posix()
-            for name in files
-            if not name.startswith(".")
-        ]
+    found = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and besides.resolve() not in path.resolve().parents
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
     pictures = sorted(name for name in found if Path(name).suffix.lower() in endings)
     if not pictures:
         inside = f"{len(found)} files, none of them a picture" if found else "nothing"

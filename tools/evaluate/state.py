@@ -2,10 +2,9 @@
 
 import hashlib
 import importlib.metadata
-import re
 from collections.abc import Sequence
 
-from tools.host import ROOT, host_path
+from tools.host import ROOT, comfyui_version, host_path
 
 MAKERS = ("coz/**/*", "nodes/**/*", "models/**/*")
 """Files of this repository on which the frames depend."""
@@ -30,10 +29,8 @@ def state(files: Sequence[str] = (*MAKERS, "tools/**/*")) -> dict[str, str]:
         if file.suffix in {".py", ".safetensors"}:
             digest.update(f"{file.relative_to(ROOT).as_posix()}\n".encode())
             digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
-    version = host_path() / "comfyui_version.py"
-    text = version.read_text("utf-8") if version.exists() else ""
     return {
         "Chain-of-Zoom": digest.hexdigest()[:12],
-        "ComfyUI": "".join(re.findall(r'__version__ = "(.+)"', text)) or "none",
+        "ComfyUI": comfyui_version(host_path()) or "none",
         "torch": importlib.metadata.version("torch").partition("+")[0],
     }

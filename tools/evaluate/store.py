@@ -17,10 +17,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from .job import Job, Result, Row
+from pydantic import TypeAdapter
+
+from .job import Job, Result
 
 SETTINGS, ASKED, RESULT = "settings.json", "asked.json", "result.json"
 MOST_STEM = 40
+
+RECORD = TypeAdapter(Result)
 
 
 def result_folder(out: Path, arm: str, image: str) -> Path:
@@ -118,12 +122,6 @@ def to_json(value: float) -> float | str:
 def _read(path: Path) -> Result | None:
     """None where there is no whole result: it is made anew."""
     try:
-        record = json.loads(path.read_text("utf-8"))
-        rows = tuple(
-            Row(**row | {"scores": {name: float(v) for name, v in row["scores"].items()}})
-            for row in record["rows"]
-        )
-        lists = {name: tuple(record[name]) for name in ("frames", "models")}
-        return Result(**record | lists | {"rows": rows})
-    except (OSError, ValueError, TypeError, KeyError):
+        return RECORD.validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None

@@ -1,6 +1,5 @@
 """Pairs out of chains that CoZ Save Chain wrote: what any backbone of the nodes made, SD3 too."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +13,8 @@ from .photo import UnusableError
 
 def chain_folders(folder: Path) -> list[Path]:
     """The folders below, or the folder itself, that hold a saved chain."""
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
-        if RECORD in files:
-            found.append(Path(place))
-    return sorted(found)
+    found = (path.parent for path in folder.rglob(RECORD))
+    return sorted(place for place in found if not place.name.startswith(UNFINISHED))
 
 
 def chain_pairs(folder: Path, name: str) -> Iterator[dict]:

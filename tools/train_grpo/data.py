@@ -6,9 +6,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -159,23 +158,16 @@ def _in_parallel(tasks: list[tuple[Source, Path]], views: Views, workers: int) -
         return
     context = get_context("spawn")  # torch, where it has made threads, does not survive a fork
     with ProcessPoolExecutor(workers, context, _one_thread) as pool:
-        waiting = iter(tasks)
-
-        def start(count: int) -> set[Future]:
-            return {pool.submit(make_part, *task, views) for task in islice(waiting, count)}
-
         try:
-            running = start(4 * workers)
-            while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-                running |= start(len(finished))
+            for part in as_completed([pool.submit(make_part, *task, views) for task in tasks]):
+                yield part.result()
         except BrokenProcessPool as error:
             raise ValueError(
                 "a worker was ended from outside, mostly for lack of memory: run it again with fewer "
                 "--workers; what is done stays done"
             ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _one_thread() -> None:
