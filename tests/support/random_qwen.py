@@ -2,13 +2,12 @@
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from .random_weights import randomise
 
 IMAGE_PAD = 151655
 HEAD = 128
-SHARPNESS = 3
-"""Of the attention: with less, every token follows from the one before it, and that is itself."""
 VISION_HEAD = 80
 LORA_LAYERS = r"(.*language_model.*)\.(q_proj|o_proj|gate_proj|down_proj|k_proj|up_proj|v_proj)$"
 """Chain-of-Zoom's adapter_config.json, in the layer names of transformers 5."""
@@ -62,20 +61,7 @@ def qwen25vl(
         vision_end_token_id=151653,
         video_token_id=151656,
     )
-    return _randomised(Qwen2_5_VLForConditionalGeneration(config), seed)
-
-
-def _randomised(network: nn.Module, seed: int) -> nn.Module:
-    generator = torch.Generator(next(network.parameters()).device).manual_seed(seed)
-    for name, weight in network.named_parameters():
-        scale = 0.02 if weight.ndim == 1 else 0.7 * weight[0].numel() ** -0.5
-        if weight.ndim == 2 and ("q_proj" in name or "k_proj" in name):
-            scale *= SHARPNESS
-        noise = torch.randn(weight.shape, generator=generator, device=weight.device) * scale
-        # Around 1 where it multiplies, else deep stacks of norms end in nothing.
-        is_norm = weight.ndim == 1 and ("norm" in name or "ln_q" in name)
-        weight.data = noise + is_norm
-    return network.eval().requires_grad_(False)
+    return randomise(Qwen2_5_VLForConditionalGeneration(config), seed)
 
 
 def with_prompt_lora(

@@ -8,17 +8,9 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
+from .random_weights import randomise
+
 RANK = 4
-
-
-def _randomised(network: nn.Module, seed: int) -> nn.Module:
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in network.named_parameters():
-        scale = 0.02 if weight.ndim == 1 else 0.7 * weight[0].numel() ** -0.5
-        noise = torch.randn(weight.shape, generator=generator) * scale
-        # Around 1 where it multiplies, else deep stacks of norms end in nothing.
-        weight.data = noise + (weight.ndim == 1 and "norm" in name and name.endswith("weight"))
-    return network.eval().requires_grad_(False)
 
 
 def sd3_transformer(blocks: int, seed: int = 0) -> SD3Transformer2DModel:
@@ -36,7 +28,7 @@ def sd3_transformer(blocks: int, seed: int = 0) -> SD3Transformer2DModel:
         out_channels=16,
         pos_embed_max_size=192,
     )
-    return _randomised(network, seed)
+    return randomise(network, seed)
 
 
 def autoencoder(latent_channels: int = 16, seed: int = 0) -> AutoencoderKL:
@@ -51,7 +43,7 @@ def autoencoder(latent_channels: int = 16, seed: int = 0) -> AutoencoderKL:
         use_quant_conv=quant,
         use_post_quant_conv=quant,
     )
-    return _randomised(network, seed)
+    return randomise(network, seed)
 
 
 def coz_lora(blocks: int, seed: int = 3) -> list[Tensor]:
