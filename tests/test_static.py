@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -137,12 +135,7 @@ def test_scripts_import_only_the_own_and_the_hosts():
             assert re.fullmatch(r"(\.\./)+scripts/(app|api)\.js|\.{1,2}/[\w/]+\.js", target), path
 
 
-def test_pyright_checks_all_of_coz_and_one_rule_is_ignored():
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    pyright = project.split("[tool.pyright]")[1]
-    assert 'include = ["coz"]\n' in pyright
-    assert 'typeCheckingMode = "strict"\n' in pyright
-    assert not re.search(r"exclude|ignore|report\w+", pyright)
+def test_one_rule_of_pyright_is_ignored_in_coz():
     comments = [
         line.strip()
         for path in (ROOT / "coz").glob("*.py")
@@ -153,19 +146,6 @@ def test_pyright_checks_all_of_coz_and_one_rule_is_ignored():
     assert {line.partition("#")[2].strip() for line in comments} == {
         "pyright: ignore[reportUnknownMemberType]"
     }
-
-
-def test_the_nodes_pass_ruffs_security_rules_without_exception():
-    """And those of `comfy node validate`, which runs ruff with S102, S307 and E702."""
-    rules = ["--isolated", "--ignore-noqa", "--select", "S,E702", "--output-format", "concise"]
-    paths = ["coz", "nodes", "__init__.py"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", *rules, *paths],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "All checks passed!"), done.stderr
 
 
 def test_nothing_is_needed_beside_the_host():
