@@ -31,7 +31,7 @@ from tools.host.client import Event, Files, PromptError, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
-from .arguments import OneLineParser
+from .arguments import OneLineParser, whole
 from .host import ROOT, HostError
 from .picture import PictureError, open_picture, to_png
 
@@ -166,19 +166,12 @@ def center_of(text: str) -> tuple[float, float]:
     return x, y
 
 
-def steps_of(text: str) -> int:
-    if not re.fullmatch(r"\d{1,2}", text) or not 1 <= int(text) <= MAX_STEPS:
-        raise argparse.ArgumentTypeError(f"a whole number 1..{MAX_STEPS}, not {text!r}")
-    return int(text)
-
-
 def main() -> None:
     parser = OneLineParser(description="Zoom into a photograph in a real ComfyUI.")
     parser.add_argument("image", type=Path, nargs="?", help="your own picture, of any kind")
     parser.add_argument("--center", type=center_of, metavar="X,Y", help="where to: 0,0 is top left")
-    parser.add_argument(
-        "--steps", type=steps_of, help="number of zooms, by default that of the workflow"
-    )
+    steps = "number of zooms, by default that of the workflow"
+    parser.add_argument("--steps", type=whole(1, MAX_STEPS), help=steps)
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="the folder to fill")
     options = parser.parse_args()
     try:

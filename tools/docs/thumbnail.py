@@ -80,20 +80,12 @@ def before_and_after(prompt: Prompt) -> Image.Image:
         (file,) = run_prompt(url, prompt).outputs[find_node(prompt, "SaveImage")]["images"]
         result = Image.open(io.BytesIO(Files(url).download(file)))
     side = 2 * SIDE + GAP
-    after, before = (
-        picture.resize(
-            (side, side),
-            Image.Resampling.LANCZOS,
-            (
-                left * picture.width,
-                top * picture.height,
-                right * picture.width,
-                bottom * picture.height,
-            ),
-        )
-        for picture in (result, sample(prompt))
-        for left, top, right, bottom in [SPOT]
-    )
+
+    def cut(picture: Image.Image) -> Image.Image:
+        box = [share * length for share, length in zip(SPOT, 2 * picture.size, strict=True)]
+        return picture.resize((side, side), Image.Resampling.LANCZOS, box)
+
+    after, before = cut(result), cut(sample(prompt))
     after.paste(before.crop((0, 0, side // 2, side)), (0, 0))
     line = (side - GAP) // 2, 0, (side + GAP) // 2 - 1, side
     ImageDraw.Draw(after).rectangle(line, fill="white")

@@ -35,7 +35,7 @@ except ModuleNotFoundError as error:
         f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.evaluate"
     )
 
-from tools.arguments import OneLineParser
+from tools.arguments import OneLineParser, whole
 from tools.host import HostError
 from tools.host.workflow import TEMPLATE
 
@@ -137,15 +137,6 @@ def report(options: argparse.Namespace) -> None:
         print(f"For the judges: {options.out / 'blind.html'}")
     write_report(options.out)
     print(f"Done: see {options.out / 'report.html'}")
-
-
-def whole(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"a whole number {least}..{most}, not {text!r}")
-        return int(text)
-
-    return number
 
 
 def folder(text: str) -> Path:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import requests
@@ -78,16 +78,16 @@ class Result:
     key: str
     image: str
     arm: str
-    rows: tuple[Row, ...]
-    missing: dict[str, str]
+    rows: tuple[Row, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
     """Metric's name -> why it could not be measured and what to do, in one line."""
-    frames: tuple[bytes, ...]
+    frames: tuple[bytes, ...] = ()
     """16-bit PNG of x_1..x_n; none where the arm failed, or read from the store."""
-    models: tuple[str, ...]
-    versions: dict[str, str]
-    seconds: float
+    models: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
     """That the host took for the arm, without the metrics."""
-    error: str | None
+    error: str | None = None
     """The arm failed on this picture: the server's own words."""
     seed: int = 0
     made: str = ""
@@ -130,20 +130,8 @@ def _run(host: Files, job: Job) -> tuple[Result, tuple[str, ...]]:
 
 def failed(job: Job, error: str | None) -> Result:
     """What is known of a job without having run it."""
-    return Result(
-        key=job.key,
-        image=job.image,
-        arm=job.arm,
-        rows=(),
-        missing={},
-        frames=(),
-        models=models_of(job.prompts),
-        versions={},
-        seconds=0.0,
-        error=error,
-        seed=job.seed,
-        made=job.made,
-    )
+    own = {"seed": job.seed, "made": job.made, "models": models_of(job.prompts)}
+    return Result(job.key, job.image, job.arm, error=error, **own)
 
 
 def measured(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:

@@ -44,47 +44,45 @@ def write_card(config: Config, pairs: int) -> Path:
 
 def card(config: Config, pairs: int, chosen: int, before: dict, after: dict) -> str:
     """The text, with nothing in it that was not measured."""
-    data = _read(config.data / "prepare.json")
-    weights = {name: weight for name, weight in config.rewards.items() if weight}
-    critic = f"{config.critic.model} ({'a server' if config.critic.url else 'local'})"
-    steps = after[chosen]["steps"]
-    lines = [
-        "---",
-        f"base_model: {config.model}",
-        "library_name: peft",
-        "tags: [chain-of-zoom, grpo, lora, super-resolution]",
-        "---",
-        "",
-        "# Prompt LoRA for Chain-of-Zoom",
-        "",
-        f"Trained with GRPO on {config.model} by Chain-of-Zoom for ComfyUI {__version__}, after "
-        "arXiv 2505.18600. Put `adapter_model.safetensors` and `adapter_config.json` side by side into a "
-        "folder of `models/loras` and choose it in CoZ Load Prompt Extractor.",
-        "",
-        f"This file is of seed {chosen}, the middle one of {len(config.seeds)} by the held-out reward.",
-    ]
-    if len(config.seeds) < ENOUGH_SEEDS:
-        lines += [
-            "",
-            f"**{len(config.seeds)} seeds only**: no result to report. It takes {ENOUGH_SEEDS}.",
-        ]
-    lines += ["", "## Held-out views, before and after", "", *_table(config.seeds, before, after)]
-    lines += [
-        "",
-        "## Training",
-        "",
-        f"- Data: {pairs} pairs of views to train on, {after[chosen].get('pairs', 0)} held out; "
-        + ", ".join(f"{name} {value}" for name, value in data.items()),
-        "- Rewards: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()),
-        *([f"- Critic: {critic}"] if "critic" in weights else []),
-        f"- LoRA: r {config.lora.r}, alpha {config.lora.alpha}, dropout {config.lora.dropout}, "
-        "language model only",
-        f"- {steps} steps a seed, seeds {', '.join(map(str, config.seeds))}",
-        *[f"- Seed {seed}: {_told(scores['cost'])}" for seed, scores in after.items()],
-    ]
-    settings = ", ".join(f"{name} {value}" for name, value in sorted(config.training.items()))
-    lines += [f"- Settings besides the defaults: {settings or 'none'}", "", "![Curves](curves.svg)"]
-    return "\n".join(lines) + "\n"
+    data, seeds, lora = _read(config.data / "prepare.json"), config.seeds, config.lora
+    weights = {name: f"{weight:g}" for name, weight in config.rewards.items() if weight}
+    few = f"**{len(seeds)} seeds only**: no result to report. It takes {ENOUGH_SEEDS}.\n\n"
+    critic = f"- Critic: {config.critic.model} ({'a server' if config.critic.url else 'local'})\n"
+    costs = (f"- Seed {seed}: {_told(scores['cost'])}\n" for seed, scores in after.items())
+    return f"""---
+base_model: {config.model}
+library_name: peft
+tags: [chain-of-zoom, grpo, lora, super-resolution]
+---
+
+# Prompt LoRA for Chain-of-Zoom
+
+Trained with GRPO on {config.model} by Chain-of-Zoom for ComfyUI {__version__}, after arXiv 2505.18600. \
+Put `adapter_model.safetensors` and `adapter_config.json` side by side into a folder of `models/loras` \
+and choose it in CoZ Load Prompt Extractor.
+
+This file is of seed {chosen}, the middle one of {len(seeds)} by the held-out reward.
+
+{few if len(seeds) < ENOUGH_SEEDS else ""}## Held-out views, before and after
+
+{_table(seeds, before, after)}
+
+## Training
+
+- Data: {pairs} pairs of views to train on, {after[chosen].get("pairs", 0)} held out; {_listed(data)}
+- Rewards: {_listed(weights)}
+{critic if "critic" in weights else ""}\
+- LoRA: r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, language model only
+- {after[chosen]["steps"]} steps a seed, seeds {", ".join(map(str, seeds))}
+{"".join(costs)}\
+- Settings besides the defaults: {_listed(dict(sorted(config.training.items()))) or "none"}
+
+![Curves](curves.svg)
+"""
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _told(cost: dict[str, Any]) -> str:
@@ -97,14 +95,14 @@ def _told(cost: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _table(seeds: list[int], before: dict, after: dict) -> list[str]:
+def _table(seeds: list[int], before: dict, after: dict) -> str:
     names = [
         name
         for name, value in after[seeds[0]].items()
         if isinstance(value, float) and before[seeds[0]].get(name) is not None
     ]
     if not names:
-        return ["No pairs were held out."]
+        return "No pairs were held out."
     lines = [
         f"| | {' | '.join(f'seed {seed}' for seed in seeds)} | mean change |",
         f"|---|{'---|' * (len(seeds) + 1)}",
@@ -115,7 +113,7 @@ def _table(seeds: list[int], before: dict, after: dict) -> list[str]:
         changes = [a - b for b, a in both if None not in (b, a)]
         spread = f" ± {stdev(changes):.3f}" if len(changes) > 1 else ""
         lines.append(f"| {name} | {' | '.join(cells)} | {mean(changes):+.3f}{spread} |")
-    return lines
+    return "\n".join(lines)
 
 
 def draw_curves(history: dict[int, list[dict]], names: list[str], path: Path) -> None:
