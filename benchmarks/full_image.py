@@ -4,16 +4,15 @@ Bars: from 2048 x 2048 to 8192 x 8192 the process peaks at no more than the resu
 plus 1 GiB, of which the idle host takes most; and a pixel takes as long from 4096 as from 1024, within 15 %.
 """
 
-import io
 import sys
-import urllib.request
 from pathlib import Path
 
 from PIL import Image
 
 from tools.host import ROOT
-from tools.host.client import run_prompt
+from tools.host.client import Files, run_prompt
 from tools.host.workflow import Prompt
+from tools.picture import to_png
 
 from .memory import host, peak
 
@@ -56,16 +55,9 @@ def prompt(name: str) -> Prompt:
 
 def upload(url: str, side: int) -> str:
     """A photograph enlarged to side x side, in the host's input folder."""
-    name = f"photograph_{side}.png"
     with Image.open(ROOT / "pictures" / "astronaut.png") as file:
         picture = file.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    held = io.BytesIO()
-    picture.save(held, "PNG", compress_level=1)
-    head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
-    body = head.encode() + held.getvalue() + b"\r\n--x--\r\n"
-    form = {"Content-Type": "multipart/form-data; boundary=x"}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/upload/image", body, form)):
-        return name
+    return Files(url).upload(to_png(picture), f"photograph_{side}.png")
 
 
 def main() -> None:

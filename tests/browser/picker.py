@@ -1,10 +1,9 @@
 """A graph with the target picker in it, and what the picker shows."""
 
 import io
-import json
-import urllib.request
 from pathlib import Path
 
+import requests
 from PIL import Image
 
 from tools.host import ROOT
@@ -138,8 +137,7 @@ def run_it(editor, then="() => {}"):
     end, prompt_id = editor.run("window.ended")
     assert end == "execution_success"
     while True:
-        with urllib.request.urlopen(f"{editor.url}/history/{prompt_id}") as answer:
-            history = json.load(answer)
+        history = requests.get(f"{editor.url}/history/{prompt_id}").json()
         if history:
             return history[prompt_id]["outputs"]
         editor.page.wait_for_timeout(50)  # the page hears of the end before the history has it

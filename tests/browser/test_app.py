@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tools.workflow import TEMPLATE, WORKFLOWS
+from tools.host.workflow import TEMPLATE, WORKFLOWS
 
 from .conftest import TIMEOUT
 from .picker import PICKER

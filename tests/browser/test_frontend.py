@@ -1,8 +1,8 @@
 import json
 import time
-import urllib.request
 
 import pytest
+import requests
 from playwright.sync_api import expect
 
 from tools.host import ROOT
@@ -27,13 +27,8 @@ WATCH = """() => {
 }"""
 
 
-def get(url):
-    with urllib.request.urlopen(url) as answer:
-        return json.load(answer)
-
-
 def our_nodes(editor):
-    info = get(f"{editor.url}/object_info")
+    info = requests.get(f"{editor.url}/object_info").json()
     return {name: node for name, node in info.items() if "chain-of-zoom" in node["python_module"]}
 
 
@@ -261,10 +256,9 @@ def test_typed_fraction_stays_in_vue_nodes(editor):
 
 def test_help_of_every_node_is_served(editor):
     for name in public_nodes(editor):
-        with urllib.request.urlopen(
-            f"{editor.url}/extensions/chain-of-zoom/docs/{name}.md"
-        ) as answer:
-            assert len(answer.read()) > 200, name
+        page = requests.get(f"{editor.url}/extensions/chain-of-zoom/docs/{name}.md")
+        assert page.ok, name
+        assert len(page.content) > 200, name
 
 
 def test_help_opens(editor):
@@ -284,9 +278,9 @@ def test_help_opens(editor):
 
 
 def test_blueprint_is_listed_and_runs(editor):
-    listed = get(f"{editor.url}/global_subgraphs")
+    listed = requests.get(f"{editor.url}/global_subgraphs").json()
     (key,) = (key for key, entry in listed.items() if entry["name"] == "Chain-of-Zoom")
-    blueprint = get(f"{editor.url}/global_subgraphs/{key}")["data"]
+    blueprint = requests.get(f"{editor.url}/global_subgraphs/{key}").json()["data"]
     editor.use_renderer("classic")
     end = editor.run(
         """async ([blueprint, steps]) => {
@@ -311,7 +305,7 @@ def test_blueprint_is_listed_and_runs(editor):
     )
     assert end[0] == "execution_success", end
     deadline = time.monotonic() + 10  # the host writes it after it has announced the end
-    while not (history := get(f"{editor.url}/history/{end[1]['prompt_id']}")):
+    while not (history := requests.get(f"{editor.url}/history/{end[1]['prompt_id']}").json()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     outputs = history[end[1]["prompt_id"]]["outputs"]

@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import urllib.parse
-import urllib.request
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from playwright.sync_api import expect
 
 from tests.support.camera_files import DISPLAY_P3, oriented, quarters
 from tests.support.lying_files import ihdr, png, rows
+from tools.host.client import Files
 
 from .conftest import TIMEOUT
 from .picker import PICKER, build, chain, note, point, run_it, target, wait_for_picture
@@ -60,10 +59,9 @@ def fit(name, node="LoadImage"):
 
 
 def fetch(editor, file):
-    names = ("filename", "subfolder", "type")
-    query = urllib.parse.urlencode({name: file[name] for name in names})
-    with urllib.request.urlopen(f"{editor.url}/view?{query}") as answer:
-        return np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"))
+    named = {name: file[name] for name in ("filename", "subfolder", "type")}
+    picture = Image.open(io.BytesIO(Files(editor.url).download(named)))
+    return np.asarray(picture.convert("RGB"))
 
 
 def source_of(outputs):

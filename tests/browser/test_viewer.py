@@ -5,8 +5,6 @@ import io
 import json
 import re
 import statistics
-import urllib.parse
-import urllib.request
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +26,7 @@ from coz.real_pixels import (
 )
 from coz.strip import MAX_AXES_RATIO, factor_label, factor_text
 from coz.view import FADE, FEATHER, Zoom, smooth
+from tools.host.client import Files
 
 from .picker import FOUR_STEPS
 
@@ -182,9 +181,9 @@ def to_array(content):
 
 def saved(editor, name, index):
     """A picture that the node sent, from the server."""
-    query = urllib.parse.urlencode(editor.run(f"JSON.parse(window.output.{name}[0]).at({index})"))
-    with urllib.request.urlopen(f"{editor.url}/view?{query}") as answer:
-        return answer.read()
+    return Files(editor.url).download(
+        editor.run(f"JSON.parse(window.output.{name}[0]).at({index})")
+    )
 
 
 def expected_of(content, editor, size):
@@ -208,8 +207,7 @@ def difference(viewer, editor, content):
 
 
 def output_folder(editor):
-    with urllib.request.urlopen(f"{editor.url}/system_stats") as answer:
-        argv = json.load(answer)["system"]["argv"]
+    argv = Files(editor.url).stats()["system"]["argv"]
     return Path(argv[argv.index("--output-directory") + 1])
 
 

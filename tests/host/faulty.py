@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 import signal
-import urllib.request
 from pathlib import Path
+
+import requests
 
 from tools.host.server import serve
 
@@ -42,16 +43,10 @@ class FaultyServer:
         self.start()
 
     def post(self, path, body=None):
-        request = urllib.request.Request(
-            f"{self.url}/{path}",
-            data=json.dumps(body or {}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request).close()
+        requests.post(f"{self.url}/{path}", json=body or {}).raise_for_status()
 
     def get(self, path):
-        with urllib.request.urlopen(f"{self.url}/{path}") as answer:
-            return json.load(answer)
+        return requests.get(f"{self.url}/{path}").json()
 
     def faults(self):
         return self.get("faults")

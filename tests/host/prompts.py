@@ -1,10 +1,11 @@
 """Prompts in the API format, as the tests submit them, and what their runs show."""
 
 import io
-import urllib.request
 
 import numpy as np
 from PIL import Image
+
+from tools.host.client import Files
 
 TILED = {
     "scale": 4.0,
@@ -77,7 +78,5 @@ def pictures(server, run, prompt):
     )
     shown = []
     for image in [image for preview in previews for image in run.outputs[preview]["images"]]:
-        query = "&".join(f"{key}={value}" for key, value in image.items())
-        with urllib.request.urlopen(f"{server}/view?{query}") as answer:
-            shown.append(np.asarray(Image.open(io.BytesIO(answer.read()))))
+        shown.append(np.asarray(Image.open(io.BytesIO(Files(server).download(image)))))
     return shown

@@ -18,7 +18,7 @@ from PIL import Image
 
 from coz.view import Zoom
 from tools import host
-from tools.host.client import run_prompt
+from tools.host.client import Files, run_prompt
 from tools.host.server import serve
 
 from .prompts import chain_prompt
@@ -29,8 +29,7 @@ ROUTE = "/chain_of_zoom/clip"
 @pytest.fixture(scope="module")
 def temp(server):
     """The server's folder of temporary files."""
-    with urllib.request.urlopen(f"{server}/system_stats") as response:
-        argv = json.load(response)["system"]["argv"]
+    argv = Files(server).stats()["system"]["argv"]
     folder = Path(argv[argv.index("--output-directory") + 1]).parent / "temp"
     folder.mkdir(exist_ok=True)
     return folder
@@ -74,9 +73,7 @@ def refusal(server, run, **headers):
 
 
 def open_clip(server, line):
-    query = urllib.parse.urlencode(line["file"])
-    with urllib.request.urlopen(f"{server}/view?{query}") as answer:
-        return av.open(io.BytesIO(answer.read()))
+    return av.open(io.BytesIO(Files(server).download(line["file"])))
 
 
 def frames_of(file):

@@ -4,14 +4,11 @@ In small, on random weights under the names of the templates' files. The templat
 get the random Qwen2.5-VL: the host knows the other by a width that no test can afford.
 """
 
-import urllib.request
-from urllib.parse import urlencode
-
 import pytest
 from PIL import Image
 
 from tools.host import ROOT
-from tools.host.client import run_prompt
+from tools.host.client import Files, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import WORKFLOWS, find_node, read_prompt
 
@@ -48,9 +45,7 @@ def outputs(url, prompt):
             for k, value in enumerate(values):
                 if isinstance(value, dict) and "filename" in value:
                     names = ("filename", "subfolder", "type")
-                    query = urlencode({name: value[name] for name in names})
-                    with urllib.request.urlopen(f"{url}/view?{query}") as answer:
-                        value = answer.read()
+                    value = Files(url).download({name: value[name] for name in names})
                 shown[node, key, k] = value
     return shown
 

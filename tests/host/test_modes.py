@@ -1,8 +1,5 @@
 """The workflows that need no downloads, through a real server in each mode of the host: the same pictures."""
 
-import json
-import urllib.request
-
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +7,7 @@ from PIL import Image
 from coz.folder import read_chain
 from coz.png import decode_png
 from tools.host import ROOT
-from tools.host.client import run_prompt
+from tools.host.client import Files, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
@@ -75,8 +72,7 @@ IN_PLACE_OF_CPU = [
 
 def check(mode, folder, expected):
     with serve(folder=folder, arguments=mode.split()) as url:
-        with urllib.request.urlopen(f"{url}/system_stats") as answer:
-            assert mode.split()[0] in json.load(answer)["system"]["argv"]
+        assert mode.split()[0] in Files(url).stats()["system"]["argv"]
         found = runs(url, folder)
     assert len(found) == len(expected)
     differences = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)]

@@ -1,14 +1,13 @@
 """What the page gets for the target picker."""
 
+import io
 import json
-import urllib.parse
-import urllib.request
 
 import numpy as np
 import torch
 from PIL import Image
 
-from tools.host.client import run_prompt
+from tools.host.client import Files, run_prompt
 
 from .prompts import chain_prompt
 
@@ -67,8 +66,8 @@ def test_source_is_shown_with_its_size_and_target(server):
         "zoom": (64, 64, [0.5, 0.5]),
     }
     file = {key: sources["first"][key] for key in ("filename", "subfolder", "type")}
-    with urllib.request.urlopen(f"{server}/view?{urllib.parse.urlencode(file)}") as answer:
-        assert np.asarray(Image.open(answer)).shape == (384, 1536, 3)
+    picture = Image.open(io.BytesIO(Files(server).download(file)))
+    assert np.asarray(picture).shape == (384, 1536, 3)
 
     # What comes from the cache shows its picture too: a reloaded page has nothing else.
     again = run_prompt(server, prompt)

@@ -5,11 +5,10 @@ import io
 import json
 import re
 import sys
-import urllib.parse
-import urllib.request
 
 import numpy as np
 import pytest
+import requests
 import torch
 from PIL import Image
 
@@ -279,8 +278,9 @@ def test_a_file_in_the_way_is_a_clear_error(output, executor):
 
 
 def fetch(server, path, **query):
-    with urllib.request.urlopen(f"{server}/{path}?{urllib.parse.urlencode(query)}") as answer:
-        return answer.read()
+    answer = requests.get(f"{server}/{path}", query)
+    answer.raise_for_status()
+    return answer.content
 
 
 def picture(server, file):

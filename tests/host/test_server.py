@@ -1,12 +1,12 @@
 """Chain Loop through the real HTTP server with default flags."""
 
 import json
-import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 
-from tools.host.client import PromptError, run_prompt
+from tools.host.client import Files, PromptError, run_prompt
 
 from .prompts import chain_prompt, steps_run
 
@@ -21,7 +21,7 @@ def with_preview_on_the_input(**inputs):
 def interrupt_after_step_two(server):
     def on_event(event):
         if event["type"] == "executed" and event["data"]["node"].endswith("coz_check_2"):
-            urllib.request.urlopen(urllib.request.Request(f"{server}/interrupt", method="POST"))
+            requests.post(f"{server}/interrupt")
 
     return on_event
 
@@ -37,8 +37,7 @@ def saved_chain(**inputs):
 
 def output_files(server):
     """Path -> content of all that lies in the server's output folder."""
-    with urllib.request.urlopen(f"{server}/system_stats") as response:
-        argv = json.load(response)["system"]["argv"]
+    argv = Files(server).stats()["system"]["argv"]
     folder = Path(argv[argv.index("--output-directory") + 1])
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -159,6 +158,5 @@ def test_sizes_down_to_one_pixel(server, width, height):
     ],
 )
 def test_help_pages_and_texts_are_served(server, path, text):
-    with urllib.request.urlopen(f"{server}/{path}") as response:
-        body = response.read().decode()
+    body = requests.get(f"{server}/{path}").content.decode()
     assert text in (json.dumps(json.loads(body), ensure_ascii=False) if path == "i18n" else body)

@@ -4,19 +4,18 @@ import hashlib
 import json
 import os
 import sys
-import urllib.error
-import urllib.request
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import torch
 from PIL import Image
 
 from coz.chain import ZoomChain
 from coz.resample import crop, resize
-from tools.host.client import run_prompt
+from tools.host.client import Files, run_prompt
 from tools.host.server import serve
 
 from .prompts import chain_prompt
@@ -28,8 +27,7 @@ PROMPTS = ["a face", '<img src=x onerror="hack()">']
 @pytest.fixture(scope="module")
 def folders(server):
     """The server's (temp, output) folders."""
-    with urllib.request.urlopen(f"{server}/system_stats") as response:
-        argv = json.load(response)["system"]["argv"]
+    argv = Files(server).stats()["system"]["argv"]
     output = Path(argv[argv.index("--output-directory") + 1])
     return output.parent / "temp", output
 
@@ -52,9 +50,7 @@ def viewer_prompt(**inputs):
 
 
 def picture(server, saved):
-    query = "&".join(f"{key}={value}" for key, value in saved.items())
-    with urllib.request.urlopen(f"{server}/view?{query}") as answer:
-        return answer.read()
+    return Files(server).download(saved)
 
 
 def files_of(ui, key):
@@ -83,12 +79,8 @@ def to_bytes(frame):
 def post(server, body, headers=None, path="/chain_of_zoom/preference"):
     """(status, answer) of a mark."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{server}{path}", data, headers or {})
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+    answer = requests.post(f"{server}{path}", data, headers=headers)
+    return answer.status_code, answer.json()
 
 
 def lines_of(folders):

@@ -1,8 +1,6 @@
 """The bundled workflows of whole pictures, through the real server."""
 
 import io
-import urllib.request
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from PIL import Image
 
 from coz.geometry import tile_layout
 from tools.host import ROOT
-from tools.host.client import run_prompt
+from tools.host.client import Files, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import find_node, read_prompt
 
@@ -26,10 +24,7 @@ def photograph(name, box=None):
 def shown(url, run, prompt, class_type, key="images"):
     """The pictures that the prompt's only node of that class shows or saves."""
     files = run.outputs[find_node(prompt, class_type)][key]
-    return [
-        Image.open(io.BytesIO(urllib.request.urlopen(f"{url}/view?{urlencode(file)}").read()))
-        for file in files
-    ]
+    return [Image.open(io.BytesIO(Files(url).download(file))) for file in files]
 
 
 def difference(a, b):

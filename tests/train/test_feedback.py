@@ -2,9 +2,9 @@
 
 import json
 import math
-import urllib.request
 
 import pytest
+import requests
 from PIL import Image
 
 from tools.host.server import serve
@@ -56,9 +56,8 @@ def test_words_are_worth_what_they_do_to_the_picture(feedback, comfyui):
     words = ["bright", "dark", "", "bright"]
     found = feedback(comfyui)(["a", "a", "a", "b"], views, words)
     assert found == pytest.approx([math.tanh(1), -math.tanh(1), 0, math.tanh(1)], abs=0.02)
-    with urllib.request.urlopen(f"{comfyui}/history") as response:
-        # Two of a and one of b; the view without words once for each.
-        assert len(json.load(response)) == 5
+    # Two of a and one of b; the view without words once for each.
+    assert len(requests.get(f"{comfyui}/history").json()) == 5
 
 
 def test_a_refused_workflow_is_told(feedback, comfyui):
