@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from coz import Target, Window, plan_zoom, wavelet_align
-from coz.pillow import from_pillow
+from coz.render.pillow import from_pillow
 from coz.resample import crop_mirrored
 from coz.zoom import View, zoom
 from tools.host import ROOT

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coz import color_align, wavelet_align
-from coz.color import WAVELET_LEVELS
-from coz.color_method import METHODS
+from coz.color.align import WAVELET_LEVELS
+from coz.color.method import METHODS
 
 SIDE = 2048
 FRAME = 512

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from coz import self_ensemble
-from coz.pillow import from_pillow, to_pillow
+from coz.render.pillow import from_pillow, to_pillow
 from tools.lite_data import crop_to_multiple, reduced
 from tools.lite_eval import BORDER, Upscale, load, psnr_inside
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coz.pillow import from_pillow
-from coz.png import encode_png
+from coz.chain.png import encode_png
+from coz.render.pillow import from_pillow
 from tests.support.random_scores import ARMS, FACTORS, random_picture, random_result, write_store
 from tools.evaluate.metrics import METRICS
 from tools.evaluate.report import write_report

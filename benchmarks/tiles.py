@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coz import complexity_map
-from coz.tile import abutting_tiles, plan_tiles
+from coz.tiles.plan import abutting_tiles, plan_tiles
 from tools.host.in_process import load_pack
 
 SCALE = 4

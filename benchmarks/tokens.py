@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from coz.conversation import QWEN_IMAGE, REPETITION_PENALTY
+from coz.text.conversation import QWEN_IMAGE, REPETITION_PENALTY
 from tests.support.random_qwen import IMAGE_PAD, qwen25vl
 from tools.host import host_path
 from tools.host.in_process import load_pack

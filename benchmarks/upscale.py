@@ -15,8 +15,8 @@ import psutil
 import torch
 from PIL import Image
 
-from coz.pillow import from_pillow
-from coz.tile import plan_tiles
+from coz.render.pillow import from_pillow
+from coz.tiles.plan import plan_tiles
 from tools.host import ROOT
 from tools.host.in_process import load_pack
 

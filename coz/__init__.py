@@ -5,32 +5,21 @@ Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain 
 here knows ComfyUI.
 """
 
-from .blend import TileBlend
-from .chain import ZoomChain, __version__, step_seed
-from .color import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
-from .color_method import best_align, color_align, hybrid_align
-from .complexity import complexity_map
-from .consistency import agreement, back_project
-from .detail import disagreement, invented, invented_map, octaves
+from .chain.zoom_chain import ZoomChain, __version__, step_seed
+from .color.align import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
+from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
-from .geometry import (
-    Target,
-    TileLayout,
-    TileRow,
-    Window,
-    adaptive_layout,
-    carry_target,
-    first_frame,
-    plan_steps,
-    plan_zoom,
-    tile_layout,
-    zoom_window,
-)
+from .fidelity.back_projection import agreement, back_project
+from .fidelity.invented import disagreement, invented, invented_map, octaves
+from .geometry import Target, Window, carry_target, first_frame, plan_steps, plan_zoom, zoom_window
 from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
-from .prompt import join_texts, step_texts
+from .render.strip import strip
+from .render.zoom_video import Zoom, zoom_times
 from .resample import crop, resize
-from .strip import strip
-from .view import Zoom, zoom_times
+from .text.step_prompts import join_texts, step_texts
+from .tiles.blend import TileBlend
+from .tiles.complexity import complexity_map
+from .tiles.layout import TileLayout, TileRow, adaptive_layout, tile_layout
 from .zoom import View, zoom
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .chain import ZoomChain, step_seed
+from .chain.zoom_chain import ZoomChain, step_seed
 from .geometry import Window, ZoomPlan
 from .resample import crop, cut_first_frame, resize
 

@@ -1,5 +1,5 @@
 // @ts-check
-// How far a region is enlarged, across and down, in words: coz/strip.py says the same.
+// How far a region is enlarged, across and down, in words: coz/render/strip.py says the same.
 
 /** From here on both factors are named. */
 export const MAX_AXES_RATIO = 1.05

@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
-from ..coz.consistency import agreement, back_project
-from ..coz.detail import invented
+from ..coz.fidelity.back_projection import agreement, back_project
+from ..coz.fidelity.invented import invented
 from .host import take_notices, to_bchw, to_image
 
 Shown = io.Custom("COZ_SHOWN")

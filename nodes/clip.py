@@ -12,9 +12,9 @@ import folder_paths
 import torch
 from aiohttp import web
 
-from ..coz.chain import ZoomChain
-from ..coz.png import decode_png
-from ..coz.view import Zoom, zoom_times
+from ..coz.chain.png import decode_png
+from ..coz.chain.zoom_chain import ZoomChain
+from ..coz.render.zoom_video import Zoom, zoom_times
 from .preferences import GONE, UnknownUserError, read_kept_record, require_user
 from .video import encode, film_size
 

@@ -5,13 +5,13 @@ import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 
-from ..coz.chain import ZoomChain
-from ..coz.consistency import decibels, describe_agreement
+from ..coz.chain.real_pixels import count_real_pixels, describe_real_pixels, pick_real_pixels_color
+from ..coz.chain.schema import MAX_STEPS
+from ..coz.chain.zoom_chain import ZoomChain
+from ..coz.fidelity.back_projection import decibels, describe_agreement
 from ..coz.geometry import Target, Window
-from ..coz.prompt import join_texts
-from ..coz.real_pixels import count_real_pixels, describe_real_pixels, pick_real_pixels_color
-from ..coz.record import MAX_STEPS
-from ..coz.strip import factor_label
+from ..coz.render.strip import factor_label
+from ..coz.text.step_prompts import join_texts
 from .check import Shown
 from .gate import is_below, judged
 from .host import (

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
-from ..coz.color import WAVELET_LEVELS
-from ..coz.color_method import HYBRID_WEIGHT, METHODS, best_align, color_align
+from ..coz.color.align import WAVELET_LEVELS
+from ..coz.color.method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ..coz.resample import resize
 from .host import closing, to_bchw, to_image
 

@@ -2,9 +2,9 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..coz.banded import KERNELS, resized
-from ..coz.consistency import agreement, back_project, decibels, describe_agreement
-from ..coz.detail import invented, percent
+from ..coz.fidelity.back_projection import agreement, back_project, decibels, describe_agreement
+from ..coz.fidelity.banded_resize import KERNELS, resized
+from ..coz.fidelity.invented import invented, percent
 from .host import closing, to_bchw, to_image
 
 

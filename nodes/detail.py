@@ -2,9 +2,16 @@ import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io, ui
 
-from ..coz.banded import resized
-from ..coz.consistency import agreement, describe_agreement
-from ..coz.detail import (
+from ..coz.chain.real_pixels import (
+    MIN_COMPARED_SIDE_PIXELS,
+    TOO_FEW,
+    count_real_pixels,
+    describe_real_pixels,
+    is_comparable,
+)
+from ..coz.fidelity.back_projection import agreement, describe_agreement
+from ..coz.fidelity.banded_resize import resized
+from ..coz.fidelity.invented import (
     describe_invented,
     disagreement,
     invented_map,
@@ -12,17 +19,10 @@ from ..coz.detail import (
     octaves,
     percent,
 )
-from ..coz.heat import explain_map, lay_over
-from ..coz.real_pixels import (
-    MIN_COMPARED_SIDE_PIXELS,
-    TOO_FEW,
-    count_real_pixels,
-    describe_real_pixels,
-    is_comparable,
-)
-from ..coz.report import describe_frame
+from ..coz.fidelity.report import describe_frame
+from ..coz.render.heat_map import explain_map, lay_over
+from ..coz.render.strip import factor_label
 from ..coz.resample import crop, resize
-from ..coz.strip import factor_label
 from .collect import Chain
 from .consistency import one_for_each
 from .host import closing, to_bchw, to_image

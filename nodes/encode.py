@@ -2,7 +2,7 @@ import re
 
 from comfy_api.latest import io
 
-from ..coz.prompt import whole_characters
+from ..coz.text.step_prompts import whole_characters
 
 T5_TOKENS = 512
 """As in Chain-of-Zoom's code, which pads the text to this and gives T5 no mask."""

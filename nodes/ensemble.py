@@ -6,7 +6,7 @@ from comfy_execution.utils import get_executing_context
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from ..coz.color import luma, ycbcr_align
+from ..coz.color.align import luma, ycbcr_align
 from ..coz.ensemble import self_ensemble
 from ..coz.resample import resize
 from .files import used_models

@@ -10,9 +10,9 @@ from comfy_api.latest import io
 from comfyui_version import __version__ as comfyui_version
 
 from ..coz import __version__
-from ..coz.lora import few
-from ..coz.peft import PROMPT_LORA
-from ..coz.weights import read_prompt_lora
+from ..coz.weights.lora import few
+from ..coz.weights.peft import PROMPT_LORA
+from ..coz.weights.read import read_prompt_lora
 from .files import found_in, likely_first, missing, path_of
 from .lora import misfit
 

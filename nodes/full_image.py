@@ -5,10 +5,10 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..coz.complexity import complexity_map
-from ..coz.geometry import TileLayout
-from ..coz.prompt import join_texts, step_lines, step_texts, trim
-from ..coz.tile import enlarged, plan_tiles
+from ..coz.text.step_prompts import join_texts, step_lines, step_texts, trim
+from ..coz.tiles.complexity import complexity_map
+from ..coz.tiles.layout import TileLayout
+from ..coz.tiles.plan import enlarged, plan_tiles
 from .backbones import backbone_input, make_backbone
 from .backbones.backbone import Backbone
 from .color import METHODS

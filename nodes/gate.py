@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..coz.consistency import MOST_DECIBELS
+from ..coz.fidelity.back_projection import MOST_DECIBELS
 
 DECIMALS = 1
 """Of an agreement in dB, as it is shown, recorded and judged: what a person reads is what decides, and

@@ -23,9 +23,9 @@ from server import PromptServer
 from torch import Tensor
 
 from ..coz.geometry import Target, Window
-from ..coz.pillow import to_pillow
-from ..coz.prompt import whole_characters
+from ..coz.render.pillow import to_pillow
 from ..coz.resample import resize
+from ..coz.text.step_prompts import whole_characters
 from .cache import CHILD_PREFIX
 
 PACK = Path(__file__).parent.parent

@@ -2,9 +2,9 @@ import json
 
 from comfy_api.latest import io
 
-from ..coz.chain import step_seed
+from ..coz.chain.schema import MAX_STEPS
+from ..coz.chain.zoom_chain import step_seed
 from ..coz.geometry import Target, ZoomStep, plan_steps
-from ..coz.record import MAX_STEPS
 from .backbones import backbone_input, make_backbone
 from .collect import Chain
 from .color import METHODS

@@ -7,8 +7,8 @@ import comfy.utils
 from comfy.weight_adapter import LoRAAdapter
 from comfy_api.latest import io
 
-from ..coz.lora import SRWeights
-from ..coz.weights import read_weights
+from ..coz.weights.lora import SRWeights
+from ..coz.weights.read import read_weights
 from .diffusion import LATENT_SHIFT
 from .files import found_in, likely_first, missing, path_of
 

@@ -4,7 +4,7 @@ import comfy.utils
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 
-from ..coz.report import measure, report
+from ..coz.fidelity.report import measure, report
 from .collect import Chain, color_of_real_pixels
 from .host import closing, to_bchw
 

@@ -25,12 +25,12 @@ from server import PromptServer
 from torch import Tensor
 
 from ..coz import __version__
-from ..coz.chain import ZoomChain
-from ..coz.folder import MAX_RECORD, UNSAFE
+from ..coz.chain.folder import MAX_RECORD, UNSAFE
+from ..coz.chain.png import decode_png
+from ..coz.chain.schema import read_record
+from ..coz.chain.zoom_chain import ZoomChain
 from ..coz.geometry import Window
-from ..coz.pillow import to_pillow
-from ..coz.png import decode_png
-from ..coz.record import read_record
+from ..coz.render.pillow import to_pillow
 from ..coz.resample import crop, resize
 
 ROUTE = "/chain_of_zoom/preference"

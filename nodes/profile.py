@@ -6,8 +6,8 @@ import folder_paths
 from comfy_execution.graph_utils import is_link
 from PIL import Image
 
-from ..coz.color_profile import MAX_PROFILE_NAME, foreign_profile
-from ..coz.prompt import one_line
+from ..coz.color.profile import MAX_PROFILE_NAME, foreign_profile
+from ..coz.text.step_prompts import one_line
 from .sample import NONE
 
 PICTURE_LOADERS = {

@@ -2,8 +2,9 @@ from comfy.sd1_clip import SDClipModel
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..coz.answer import clean_answer
-from ..coz.conversation import (
+from ..coz.resample import resize
+from ..coz.text.answer import clean_answer
+from ..coz.text.conversation import (
     FAMILIES,
     MULTISCALE_INSTRUCTION,
     REPETITION_PENALTY,
@@ -12,8 +13,7 @@ from ..coz.conversation import (
     chat_text,
     image_size,
 )
-from ..coz.prompt import join_prompt, trim
-from ..coz.resample import resize
+from ..coz.text.step_prompts import join_prompt, trim
 from .encode import literal
 from .host import (
     closing,

@@ -20,7 +20,7 @@ from comfy.text_encoders import llama, qwen_vl
 from comfy.text_encoders.omnigen2 import Qwen25_3BTokenizer
 from torch import Tensor
 
-from ..coz.conversation import QWEN_CHAT, QWEN_IMAGE
+from ..coz.text.conversation import QWEN_CHAT, QWEN_IMAGE
 from .qwen_weights import check_weights, read, sizes
 
 NAME = "qwen25vl"

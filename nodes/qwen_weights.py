@@ -6,8 +6,8 @@ from pathlib import Path
 import comfy.utils
 from torch import Tensor
 
-from ..coz.lora import few
-from ..coz.weights import require_safetensors
+from ..coz.weights.lora import few
+from ..coz.weights.read import require_safetensors
 from .extractor_loader import MODEL_LINK
 
 OTHERS = {3584: "7B", 5120: "32B", 8192: "72B"}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nodes import NODE_CLASS_MAPPINGS
 
-from ..coz.color_profile import to_srgb
+from ..coz.color.profile import to_srgb
 from .host import PACK
 
 PICTURES = PACK / "pictures"

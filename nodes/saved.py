@@ -12,8 +12,15 @@ import torch
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
-from ..coz.folder import RECORD, read_chain, require_prefix, saved_chains, state_of, write_chain
-from ..coz.prompt import join_texts
+from ..coz.chain.folder import (
+    RECORD,
+    read_chain,
+    require_prefix,
+    saved_chains,
+    state_of,
+    write_chain,
+)
+from ..coz.text.step_prompts import join_texts
 from .collect import Chain
 from .host import to_image
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..coz.chain import ZoomChain
+from ..coz.chain.zoom_chain import ZoomChain
 from ..coz.geometry import Target, Window, carry_target, first_frame
-from ..coz.prompt import join_texts, step_lines
+from ..coz.text.step_prompts import join_texts, step_lines
 from .expansion import Expansion
 from .host import is_blank, target_of
 from .zoom import plan_first_frame

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from comfy.cli_args import args
 
-from ..coz.chain import step_seed
+from ..coz.chain.zoom_chain import step_seed
 from ..coz.geometry import ZoomStep
-from ..coz.prompt import step_lines, step_texts
+from ..coz.text.step_prompts import step_lines, step_texts
 from .backbones.backbone import Backbone, ViewLinks
 from .color import WAVELET_LEVELS
 from .text_sources.text_source import TextSource

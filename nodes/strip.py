@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..coz.strip import LAYOUTS, strip
+from ..coz.render.strip import LAYOUTS, strip
 from .collect import Chain
 from .host import to_image
 

@@ -8,9 +8,10 @@ import comfy.model_management
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
-from ..coz.geometry import Window, split_side
-from ..coz.reach import MIN_REACH, Reach, measure_reach
+from ..coz.geometry import Window
 from ..coz.resample import crop_mirrored
+from ..coz.tiles.layout import split_side
+from ..coz.tiles.reach import MIN_REACH, Reach, measure_reach
 from .ensemble import LumaModel, SelfEnsembled, name_model
 from .host import apart, notice, require_finite, to_bchw, to_image
 

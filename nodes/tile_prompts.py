@@ -5,9 +5,9 @@ import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
 
-from ..coz.chain import step_seed
-from ..coz.geometry import TileLayout, TileRow
-from ..coz.prompt import join_prompt, join_texts, step_lines, step_texts
+from ..coz.chain.zoom_chain import step_seed
+from ..coz.text.step_prompts import join_prompt, join_texts, step_lines, step_texts
+from ..coz.tiles.layout import TileLayout, TileRow
 from .host import show, time_left, to_bchw
 from .text_sources import make_text_source, prompting_input
 

@@ -8,14 +8,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..coz.blend import TileBlend
-from ..coz.chain import step_seed
-from ..coz.consistency import agreement, back_project, describe_agreement
-from ..coz.geometry import TileLayout, Window, tile_layout
-from ..coz.metrics import mse_to_decibels
-from ..coz.prompt import step_texts
+from ..coz.chain.zoom_chain import step_seed
+from ..coz.fidelity.back_projection import agreement, back_project, describe_agreement
+from ..coz.fidelity.metrics import mse_to_decibels
+from ..coz.geometry import Window
 from ..coz.resample import crop, resize
-from ..coz.tile import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
+from ..coz.text.step_prompts import step_texts
+from ..coz.tiles.blend import TileBlend
+from ..coz.tiles.layout import TileLayout, tile_layout
+from ..coz.tiles.plan import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
 from .backbones import backbone_input, make_backbone
 from .backbones.backbone import Backbone, Tile, TilePass
 from .color import CoZColorFix

@@ -13,7 +13,7 @@ from comfy_api.latest import InputImpl, io
 from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 
-from ..coz.view import EASINGS, Zoom, zoom_times
+from ..coz.render.zoom_video import EASINGS, Zoom, zoom_times
 from .collect import Chain
 
 FRAMES_OUTPUT = 1

@@ -75,7 +75,7 @@ def make_chain():
     """A chain of noise: its windows are true, its pictures show nothing."""
     import torch
 
-    from coz.chain import ZoomChain, step_seed
+    from coz.chain.zoom_chain import ZoomChain, step_seed
     from coz.geometry import Target, first_frame, plan_steps
 
     def make(height=300, width=400, size=64, scale=4.0, steps=3, center=(0.9, 0.1)):

@@ -1,6 +1,6 @@
 import pytest
 
-from coz.answer import EXCLUDED_PHRASES, clean_answer
+from coz.text.answer import EXCLUDED_PHRASES, clean_answer
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from coz.blend import TileBlend, axis_weights
-from coz.geometry import adaptive_layout, tile_layout
 from coz.resample import crop
+from coz.tiles.blend import TileBlend, axis_weights
+from coz.tiles.layout import adaptive_layout, tile_layout
 
 LAYOUTS = {
     "one tile": tile_layout(40, 30, 64, 16),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from coz.chain import ZoomChain, __version__, step_seed
+from coz.chain.zoom_chain import ZoomChain, __version__, step_seed
 from coz.geometry import Target, Window, first_frame, plan_steps
 
 

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from skimage.exposure import match_histograms
 
 from benchmarks.color import dense
-from coz.color import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
-from coz.color_method import METHODS, best_align, color_align, hybrid_align
+from coz.color.align import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
+from coz.color.method import METHODS, best_align, color_align, hybrid_align
 
 ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]
 GOLDEN = load_file(Path(__file__).parent / "data" / "color_fix.safetensors")

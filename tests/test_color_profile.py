@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from coz.color_profile import MAX_PROFILE_NAME, foreign_profile, to_srgb
+from coz.color.profile import MAX_PROFILE_NAME, foreign_profile, to_srgb
 from tools.picture import open_picture
 from tools.train_grpo.photo import read_photo
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.complexity import complexity_map
-from coz.pillow import from_pillow
+from coz.render.pillow import from_pillow
+from coz.tiles.complexity import complexity_map
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.banded import axes, both, resized
-from coz.consistency import agreement, back_project, decibels, describe_agreement
+from coz.fidelity.back_projection import agreement, back_project, decibels, describe_agreement
+from coz.fidelity.banded_resize import axes, both, resized
 from coz.resample import resize
 
 ROOT = Path(__file__).parent.parent

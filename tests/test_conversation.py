@@ -1,6 +1,6 @@
 import pytest
 
-from coz.conversation import FAMILIES, chat_text, image_size
+from coz.text.conversation import FAMILIES, chat_text, image_size
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from coz.lora import lora_pairs
-from coz.vae import host_vae
-from coz.weights import read_keyed, read_weights
+from coz.weights.lora import lora_pairs
+from coz.weights.read import read_keyed, read_weights
+from coz.weights.vae import host_vae
 from tools import convert as tool
 
 ROOT = Path(__file__).parent.parent

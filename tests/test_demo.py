@@ -11,7 +11,7 @@ import psutil
 import pytest
 from PIL import Image, ImageOps
 
-from coz.folder import read_chain
+from coz.chain.folder import read_chain
 from tools.demo import main
 from tools.host import ROOT
 

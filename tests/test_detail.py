@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from coz.detail import (
+from coz.fidelity.invented import (
     LEAST_CELL,
     describe_invented,
     disagreement,
@@ -13,7 +13,7 @@ from coz.detail import (
     octaves,
     percent,
 )
-from coz.heat import BAR_GREY, DIM, PANEL_SIDE_PIXELS, explain_map, lay_over, ramp
+from coz.render.heat_map import BAR_GREY, DIM, PANEL_SIDE_PIXELS, explain_map, lay_over, ramp
 from coz.resample import resize
 
 

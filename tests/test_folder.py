@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.chain import ZoomChain
-from coz.folder import (
+from coz.chain.folder import (
     UNFINISHED,
     read_chain,
     require_prefix,
@@ -20,6 +19,7 @@ from coz.folder import (
     state_of,
     write_chain,
 )
+from coz.chain.zoom_chain import ZoomChain
 
 ROOT = Path(__file__).parent.parent
 
@@ -240,8 +240,8 @@ def test_a_stopped_save_leaves_nothing(chain, tmp_path):
 CRASH = """
 import os, sys, torch
 from pathlib import Path
-from coz.chain import ZoomChain
-from coz.folder import write_chain
+from coz.chain.zoom_chain import ZoomChain
+from coz.chain.folder import write_chain
 from coz.geometry import Target, Window
 frames = (torch.zeros(1, 3, 8, 8),) * 3
 chain = ZoomChain(4.0, frames, (Window(0, 0, 8, 8),) * 2, ("",), (0,), Target(0.5, 0.5))

@@ -8,14 +8,14 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft import LoraConfig
 from safetensors.torch import load_file
 
-from coz.lora import (
+from coz.weights.lora import (
     keyed_coz_lora,
     keyed_coz_vae_encoder,
     keyed_osediff,
     lora_pairs,
     sr_weights,
 )
-from coz.vae import host_vae
+from coz.weights.vae import host_vae
 
 DATA = Path(__file__).parent / "data"
 SD21_UNET = {

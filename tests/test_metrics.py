@@ -13,8 +13,8 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from coz.metrics import ROWS, color_drift, color_shift, laplacian, psnr, sharpness, ssim
-from coz.pillow import from_pillow
+from coz.fidelity.metrics import ROWS, color_drift, color_shift, laplacian, psnr, sharpness, ssim
+from coz.render.pillow import from_pillow
 from tools.host import ROOT
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from coz.noise import NoiseField
+from coz.tiles.noise import NoiseField
 
 
 def latent(height, width, channels=4, frames=None):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.png import decode_png, encode_png
+from coz.chain.png import decode_png, encode_png
 from tests.support.lying_files import ihdr, lying_pngs, rows, stuffed_pngs
 from tests.support.lying_files import png as whole_png
 

@@ -1,6 +1,6 @@
 import pytest
 
-from coz.prompt import join_prompt, join_texts, one_line, step_texts
+from coz.text.step_prompts import join_prompt, join_texts, one_line, step_texts
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coz.reach import MAX_REACH, MIN_REACH, Reach, measure_reach
+from coz.tiles.reach import MAX_REACH, MIN_REACH, Reach, measure_reach
 
 
 def shifted(distance, gain=1.0):

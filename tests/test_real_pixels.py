@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from coz.geometry import Window
-from coz.real_pixels import (
+from coz.chain.real_pixels import (
     COLOR_STOPS,
     RealPixels,
     count_real_pixels,
@@ -12,6 +11,7 @@ from coz.real_pixels import (
     is_comparable,
     pick_real_pixels_color,
 )
+from coz.geometry import Window
 
 
 def test_a_chain_of_4x_holds_a_sixteenth_of_the_pixels_a_step(make_chain):

@@ -7,12 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.chain import ZoomChain
-from coz.consistency import agreement
-from coz.geometry import Target, Window, first_frame, plan_steps
-from coz.metrics import color_drift, psnr, sharpness, ssim
-from coz.pillow import from_pillow
-from coz.report import (
+from coz.chain.zoom_chain import ZoomChain
+from coz.fidelity.back_projection import agreement
+from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
+from coz.fidelity.report import (
     Figures,
     describe_chain,
     describe_frame,
@@ -22,6 +20,8 @@ from coz.report import (
     source_agreement,
     true_view,
 )
+from coz.geometry import Target, Window, first_frame, plan_steps
+from coz.render.pillow import from_pillow
 from coz.resample import crop, resize
 from tools.host import ROOT
 

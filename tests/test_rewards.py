@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from coz.answer import EXCLUDED_PHRASES
+from coz.text.answer import EXCLUDED_PHRASES
 from tools.train_grpo import rewards
 
 

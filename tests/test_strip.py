@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from coz.chain import ZoomChain
+from coz.chain.real_pixels import COLOR_STOPS
+from coz.chain.zoom_chain import ZoomChain
 from coz.geometry import Target, Window
-from coz.real_pixels import COLOR_STOPS
+from coz.render.strip import factor_label, factor_text, strip
 from coz.resample import crop, resize
-from coz.strip import factor_label, factor_text, strip
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,10 @@ def test_any_prompt_fits_below_its_frame(chain, prompt, layout):
 
 
 def test_long_prompts_end_in_an_ellipsis():
-    from coz.strip import ELLIPSIS, _wrap  # what is written can hardly be read back from pixels
+    from coz.render.strip import (  # what is written can hardly be read back from pixels
+        ELLIPSIS,
+        _wrap,
+    )
 
     font = ImageFont.load_default(20)
     assert _wrap("one two three", font, 1000) == ["one two three"]

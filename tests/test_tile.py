@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from coz.complexity import complexity_map
 from coz.geometry import Window
 from coz.resample import resize
-from coz.tile import (
+from coz.tiles.complexity import complexity_map
+from coz.tiles.plan import (
     OVERVIEW_SIDE,
     abutting_tiles,
     enlarged,

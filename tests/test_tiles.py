@@ -4,7 +4,8 @@ from math import ceil
 
 import pytest
 
-from coz.geometry import TileRow, Window, adaptive_layout, split_side, tile_layout
+from coz.geometry import Window
+from coz.tiles.layout import TileRow, adaptive_layout, split_side, tile_layout
 
 EXTREME = [(1, 1), (10000, 50), (50, 10000), (1, 5000), (5000, 1), (511, 512), (512, 513)]
 

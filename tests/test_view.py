@@ -4,10 +4,10 @@ from math import inf, log, nan
 import pytest
 import torch
 
-from coz.chain import ZoomChain
+from coz.chain.zoom_chain import ZoomChain
 from coz.geometry import Target, Window, first_frame, plan_steps
+from coz.render.zoom_video import Zoom, zoom_times
 from coz.resample import resize
-from coz.view import Zoom, zoom_times
 
 
 def smooth_chain(height=64, width=64, size=64, scale=4.0, steps=2, target=(0.3, 0.8)):

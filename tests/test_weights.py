@@ -14,8 +14,8 @@ from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from coz.lora import lora_pairs
-from coz.weights import (
+from coz.weights.lora import lora_pairs
+from coz.weights.read import (
     read_keyed,
     read_prompt_lora,
     read_vae,

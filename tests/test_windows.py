@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from coz.folder import UNSAFE, read_chain, require_prefix, write_chain
-from coz.record import MAX_STEPS
+from coz.chain.folder import UNSAFE, read_chain, require_prefix, write_chain
+from coz.chain.schema import MAX_STEPS
 
 ROOT = Path(__file__).parent.parent
 AT_RUN_TIME = sorted(

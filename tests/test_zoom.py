@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.chain import step_seed
+from coz.chain.zoom_chain import step_seed
 from coz.geometry import Target, Window, plan_zoom
 from coz.resample import resize
 from coz.zoom import View, zoom

@@ -25,9 +25,9 @@ try:
     from safetensors.torch import save
     from torch import Tensor
 
-    from coz.lora import LORA_FACTOR, KeyedWeights, SRWeights, sr_weights
-    from coz.vae import host_vae
-    from coz.weights import FORMAT, read_keyed, read_vae
+    from coz.weights.lora import LORA_FACTOR, KeyedWeights, SRWeights, sr_weights
+    from coz.weights.read import FORMAT, read_keyed, read_vae
+    from coz.weights.vae import host_vae
 except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 

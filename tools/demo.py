@@ -21,12 +21,12 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.demo")
 
-from coz.chain import ZoomChain
-from coz.folder import write_files
-from coz.pillow import from_pillow, to_pillow
-from coz.record import MAX_STEPS
-from coz.strip import strip
-from coz.view import Zoom, zoom_times
+from coz.chain.folder import write_files
+from coz.chain.schema import MAX_STEPS
+from coz.chain.zoom_chain import ZoomChain
+from coz.render.pillow import from_pillow, to_pillow
+from coz.render.strip import strip
+from coz.render.zoom_video import Zoom, zoom_times
 from tools.host.client import Event, Files, PromptError, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from spandrel import ModelLoader
 from torch import Tensor
 
-from coz.color import wavelet_align
+from coz.color.align import wavelet_align
+from coz.fidelity.metrics import color_shift, laplacian, psnr, sharpness
 from coz.geometry import Target, plan_zoom
-from coz.metrics import color_shift, laplacian, psnr, sharpness
-from coz.pillow import from_pillow, to_pillow
+from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 from coz.zoom import zoom
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coz.color import luma
+from coz.color.align import luma
 
 BLOCK = 4
 TOLERATED = (2.5 / 255) ** 2

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from coz.color_profile import to_srgb
+from coz.color.profile import to_srgb
 
 DAMAGED = (
     *(OSError, SyntaxError, ValueError, RuntimeError, AttributeError, EOFError, struct.error),

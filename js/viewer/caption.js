@@ -12,14 +12,14 @@ import {
 } from "./real_pixels.js"
 import { text } from "./texts.js"
 
-/** From how many dB on what is said of a step: coz/consistency.py. */
+/** From how many dB on what is said of a step: coz/fidelity/back_projection.py. */
 export const AGREEMENT_WORDS = [
   [40, "repeats"],
   [30, "close"],
   [20, "departs"],
 ]
 
-/** What is said to be over it: coz/consistency.py. */
+/** What is said to be over it: coz/fidelity/back_projection.py. */
 export const MOST_DECIBELS = 99
 
 /** Below 1x, where the picture is shown smaller than it is, a factor says nothing. */

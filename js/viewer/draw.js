@@ -1,7 +1,7 @@
 // @ts-check
 import { isSeen, opacity, placeOf, progress, smooth } from "./places.js"
 
-/** Width of an inset's soft edge, of its side, when it first appears: coz/view.py. */
+/** Width of an inset's soft edge, of its side, when it first appears: coz/render/zoom_video.py. */
 export const FEATHER = 0.15
 
 /** The same where an edge stays in view while the layer itself is the current one. */

@@ -16,10 +16,10 @@ import { meanOf } from "../factors.js"
 /** View's finest pixel is never shown larger than this many of the screen's. */
 const LARGEST_PIXEL = 24
 
-/** Of the way from a layer to the next one, when that has wholly faded in: coz/view.py. */
+/** Of the way from a layer to the next one, when that has wholly faded in: coz/render/zoom_video.py. */
 export const FADED_IN = 1 / 3
 
-/** From 0 to 1, level at both ends: coz/view.py. */
+/** From 0 to 1, level at both ends: coz/render/zoom_video.py. */
 export const smooth = (t) => t * t * (3 - 2 * t)
 
 /** Two layers nearer in size than this are one. */
@@ -153,7 +153,7 @@ export function movedBy(layers, view, size, dx, dy) {
   return limited(layers, { ...view, x: view.x - dx * unit, y: view.y - dy * unit }, size)
 }
 
-/** The view at time t (0..1) of a flight at constant speed: coz/view.py, _Axis. */
+/** The view at time t (0..1) of a flight at constant speed: coz/render/zoom_video.py, _Axis. */
 export function between(start, end, t) {
   const span = start.span ** (1 - t) * end.span ** t
   const same = Math.abs(start.span / end.span - 1) < 1e-6

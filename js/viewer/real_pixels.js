@@ -1,5 +1,5 @@
 // @ts-check
-// How many pixels of the photograph a view holds: coz/real_pixels.py counts and says the same.
+// How many pixels of the photograph a view holds: coz/chain/real_pixels.py counts and says the same.
 import { roundToThreeDigits } from "../factors.js"
 import { text } from "./texts.js"
 

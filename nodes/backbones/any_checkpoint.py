@@ -3,8 +3,8 @@ from torch import Tensor
 
 from nodes import CLIPTextEncode
 
-from ...coz.noise import NoiseField
-from ...coz.prompt import whole_characters
+from ...coz.text.step_prompts import whole_characters
+from ...coz.tiles.noise import NoiseField
 from ..encode import require_clip
 from ..host import notice, to_bchw
 from ..refine import MOST_STEPS, denoise_inputs, refined, size_note

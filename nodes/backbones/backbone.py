@@ -5,7 +5,8 @@ from typing import ClassVar, NamedTuple
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.geometry import TileLayout, Window
+from ...coz.geometry import Window
+from ...coz.tiles.layout import TileLayout
 
 
 class ViewLinks(NamedTuple):
@@ -40,7 +41,7 @@ class Tile(NamedTuple):
     zoomed: Tensor | None
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``sees_surroundings``."""
     window: Window
-    """In whole pixels of the result. Where it lies in the picture of the pass, ``coz.tile.tile_source``
+    """In whole pixels of the result. Where it lies in the picture of the pass, ``coz.tiles.plan.tile_source``
     says. Only if ``sees_surroundings`` it may reach beyond the picture."""
     seed: int
 

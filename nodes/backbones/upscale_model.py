@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...coz.geometry import Window
 from ...coz.resample import resize
-from ...coz.tile import RESIZE_SUPPORT, grid_multiple, tile_source
+from ...coz.tiles.plan import RESIZE_SUPPORT, grid_multiple, tile_source
 from ..ensemble import take_colour
 from ..host import notice, to_image
 from ..surroundings import Upscaler, reach_of

@@ -5,7 +5,7 @@ from typing import ClassVar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.geometry import TileLayout
+from ...coz.tiles.layout import TileLayout
 
 
 class TextSource(ABC):

@@ -1,10 +1,10 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.chain import step_seed
-from ...coz.geometry import TileLayout
-from ...coz.prompt import step_texts
-from ...coz.tile import overview, tile_view, wider_view
+from ...coz.chain.zoom_chain import step_seed
+from ...coz.text.step_prompts import step_texts
+from ...coz.tiles.layout import TileLayout
+from ...coz.tiles.plan import overview, tile_view, wider_view
 from ..expansion import nest_inputs
 from ..host import apart, to_bchw, to_image
 from ..prompt import MAX_TOKENS, CoZPromptExtractor, instruction_input, max_tokens_input

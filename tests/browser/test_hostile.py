@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from coz import ZoomChain
-from coz.folder import write_chain
+from coz.chain.folder import write_chain
 
 from .picker import PICKER, build, chain, run_it, wait_for_picture
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from coz.geometry import Target, first_frame, plan_steps, zoom_window
-from coz.strip import factor_label
+from coz.render.strip import factor_label
 
 from .picker import (
     LOOP,

@@ -3,7 +3,7 @@ picture on CoZ What Was Invented."""
 
 import pytest
 
-from coz.real_pixels import pick_real_pixels_color
+from coz.chain.real_pixels import pick_real_pixels_color
 from tools.docs.help_pictures import BUILD, FOCUS, RUN
 
 NODES = {

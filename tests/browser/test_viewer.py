@@ -15,17 +15,17 @@ import requests
 from PIL import Image
 from playwright.sync_api import expect
 
-from coz.consistency import AGREEMENT_WORDS, MOST_DECIBELS, describe_agreement
-from coz.geometry import Window
-from coz.real_pixels import (
+from coz.chain.real_pixels import (
     COLOR_STOPS,
     RealPixels,
     count_real_pixels,
     describe_real_pixels,
     pick_real_pixels_color,
 )
-from coz.strip import MAX_AXES_RATIO, factor_label, factor_text
-from coz.view import FADE, FEATHER, Zoom, smooth
+from coz.fidelity.back_projection import AGREEMENT_WORDS, MOST_DECIBELS, describe_agreement
+from coz.geometry import Window
+from coz.render.strip import MAX_AXES_RATIO, factor_label, factor_text
+from coz.render.zoom_video import FADE, FEATHER, Zoom, smooth
 from tools.host.client import Files
 
 from .picker import FOUR_STEPS

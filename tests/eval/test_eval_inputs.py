@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.pillow import from_pillow
+from coz.render.pillow import from_pillow
 from coz.resample import resize
 from tools.evaluate.inputs import Protocol, find_pictures, make_inputs
 from tools.evaluate.job import view_of

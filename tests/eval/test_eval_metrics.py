@@ -5,8 +5,8 @@ import pytest
 import torch
 import torchmetrics.functional.image as functional
 
-from coz.consistency import agreement
-from coz.metrics import ssim
+from coz.fidelity.back_projection import agreement
+from coz.fidelity.metrics import ssim
 from coz.resample import resize
 from tools.evaluate.metrics import DEFAULT, METRICS, PLAIN, Meter
 from tools.evaluate.seam import ROUNDING, seam

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from coz.chain import step_seed
-from coz.folder import read_chain, write_files
+from coz.chain.folder import read_chain, write_files
+from coz.chain.zoom_chain import step_seed
 from tools.host import ROOT
 from tools.train_grpo.marks import read_marks
 

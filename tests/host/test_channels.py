@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from coz.color import LUMA
+from coz.color.align import LUMA
 from coz.resample import resize
 
 from .prompts import chain_prompt, kept_prompt

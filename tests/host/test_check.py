@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.consistency import agreement, describe_agreement
-from coz.detail import invented_map
+from coz.fidelity.back_projection import agreement, describe_agreement
+from coz.fidelity.invented import invented_map
 from coz.geometry import Window
-from coz.heat import explain_map, lay_over
+from coz.render.heat_map import explain_map, lay_over
 from coz.resample import resize
 
 from .prompts import chain_prompt

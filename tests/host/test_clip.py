@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.view import Zoom
+from coz.render.zoom_video import Zoom
 from tools import host
 from tools.host.client import Files, run_prompt
 from tools.host.server import serve
@@ -82,7 +82,7 @@ def frames_of(file):
 
 def photograph(steps, size):
     """A chain of smooth pictures, which a video keeps."""
-    from coz.chain import ZoomChain
+    from coz.chain.zoom_chain import ZoomChain
     from coz.geometry import Target, Window
 
     ramp = torch.linspace(0, 1, size)

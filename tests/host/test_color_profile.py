@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coz.chain import ZoomChain
-from coz.pillow import from_pillow
+from coz.chain.zoom_chain import ZoomChain
+from coz.render.pillow import from_pillow
 from tools.picture import open_picture
 
 from .prompts import chain_prompt, kept_prompt, steps_run

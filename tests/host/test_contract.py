@@ -269,7 +269,7 @@ def test_this_host_calls_ours_as_listed(pack, known):
 def test_ours_take_what_this_and_newer_hosts_hand(pack, nodes_of, known):
     module, _, path = known["ours"].partition(".")
     ours = (
-        importlib.import_module(f"{pack.__name__}.coz.chain")
+        importlib.import_module(f"{pack.__name__}.coz.chain.zoom_chain")
         if module == "chain"
         else nodes_of(module)
     )

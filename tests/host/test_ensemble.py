@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from spandrel import ImageModelDescriptor, SizeRequirements
 
-from coz.pillow import from_pillow
+from coz.render.pillow import from_pillow
 from coz.resample import resize
 from tools.host import host_path
 

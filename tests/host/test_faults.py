@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from coz.folder import UNFINISHED, read_chain
+from coz.chain.folder import UNFINISHED, read_chain
 from tools.host import ROOT
 from tools.host.client import PromptError, run_prompt
 from tools.host.workflow import find_node, read_prompt

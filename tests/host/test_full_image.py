@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coz.geometry import Window, tile_layout
+from coz.geometry import Window
 from coz.resample import resize
-from coz.tile import overview, plan_tiles, tile_view, wider_view
+from coz.tiles.layout import tile_layout
+from coz.tiles.plan import overview, plan_tiles, tile_view, wider_view
 from tools.host import ROOT
 from tools.host.workflow import find_node, read_prompt
 

@@ -8,8 +8,8 @@ import pytest
 import requests
 import torch
 
-from coz.consistency import agreement
-from coz.detail import invented
+from coz.fidelity.back_projection import agreement
+from coz.fidelity.invented import invented
 from coz.resample import crop, resize
 from tools.host.client import run_prompt
 from tools.host.server import serve

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coz.chain import step_seed
+from coz.chain.zoom_chain import step_seed
 
 from .prompts import chain_prompt, kept_prompt, steps_run
 

@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from coz.chain import ZoomChain
-from coz.folder import write_chain
+from coz.chain.folder import write_chain
+from coz.chain.real_pixels import pick_real_pixels_color
+from coz.chain.zoom_chain import ZoomChain
+from coz.fidelity.report import measure, report
 from coz.geometry import Window
-from coz.real_pixels import pick_real_pixels_color
-from coz.report import measure, report
 
 from .prompts import chain_prompt
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.folder import read_chain
-from coz.png import decode_png
+from coz.chain.folder import read_chain
+from coz.chain.png import decode_png
 from tools.host import ROOT
 from tools.host.client import Files, run_prompt
 from tools.host.server import serve

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coz.pillow import from_pillow
+from coz.render.pillow import from_pillow
 from coz.resample import resize
 
 from .prompts import TILED, chain_prompt, kept_prompt

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from coz.conversation import (
+from coz.text.conversation import (
     FAMILIES,
     MULTISCALE_INSTRUCTION,
     QWEN_IMAGE,
@@ -20,7 +20,7 @@ from coz.conversation import (
     image_size,
     smart_resize,
 )
-from coz.prompt import trim
+from coz.text.step_prompts import trim
 
 WORDS = "orange fur, a cat's eye"
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from coz.view import Zoom
+from coz.render.zoom_video import Zoom
 
 from .prompts import TILED, chain_prompt, kept_prompt
 

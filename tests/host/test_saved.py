@@ -12,7 +12,7 @@ import requests
 import torch
 from PIL import Image
 
-from coz.folder import read_chain
+from coz.chain.folder import read_chain
 from tools.host.client import PromptError, run_prompt
 
 from .executor import Executor
@@ -41,7 +41,7 @@ def output(pack, tmp_path):
 @pytest.fixture
 def chain(pack, make_chain):
     """Noise, as the pack's own ZoomChain."""
-    own = sys.modules[f"{pack.__name__}.coz.chain"].ZoomChain
+    own = sys.modules[f"{pack.__name__}.coz.chain.zoom_chain"].ZoomChain
     chain = make_chain()
     return own.from_json(chain.to_json(), chain.frames)
 

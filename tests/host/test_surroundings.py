@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from coz.geometry import Window
-from coz.reach import Reach
 from coz.resample import resize
-from coz.tile import plan_tiles
+from coz.tiles.plan import plan_tiles
+from coz.tiles.reach import Reach
 
 
 def noise(*shape, seed=0):

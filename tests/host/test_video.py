@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from coz.strip import strip
-from coz.view import Zoom, zoom_times
+from coz.render.strip import strip
+from coz.render.zoom_video import Zoom, zoom_times
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 

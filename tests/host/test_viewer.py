@@ -13,7 +13,7 @@ import requests
 import torch
 from PIL import Image
 
-from coz.chain import ZoomChain
+from coz.chain.zoom_chain import ZoomChain
 from coz.resample import crop, resize
 from tools.host.client import Files, run_prompt
 from tools.host.server import serve

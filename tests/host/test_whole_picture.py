@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coz.geometry import tile_layout
+from coz.tiles.layout import tile_layout
 from tools.host import ROOT
 from tools.host.client import Files, run_prompt
 from tools.host.server import serve

@@ -5,7 +5,7 @@ import struct
 import zlib
 from functools import cache
 
-from coz.png import SIGNATURE
+from coz.chain.png import SIGNATURE
 
 LAYER = "lora_unet_a.lora_up.weight"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coz.folder import write_chain
+from coz.chain.folder import write_chain
 
 ROWS = """
 import hashlib, json, sys

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from coz.folder import read_chain
+from coz.chain.folder import read_chain
 from tools.demo import make_demo, write_zoom
 from tools.host import ROOT
 from tools.host.frontend import open_page

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from coz.folder import read_chain
+from coz.chain.folder import read_chain
 from coz.geometry import Target, first_frame, plan_steps
-from coz.pillow import to_pillow
+from coz.render.pillow import to_pillow
 from tools.host import ROOT
 from tools.host.client import Files, run_prompt
 from tools.host.server import serve

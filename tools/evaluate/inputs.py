@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from coz.geometry import FrameMode, Window, first_frame
-from coz.pillow import from_pillow, to_pillow
+from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 from tools.picture import PictureError, open_picture, to_png
 

@@ -15,9 +15,9 @@ from typing import Any
 import requests
 from torch import Tensor
 
-from coz.chain import __version__
+from coz.chain.png import decode_png
+from coz.chain.zoom_chain import __version__
 from coz.geometry import Target, Window, zoom_window
-from coz.png import decode_png
 from coz.resample import crop, resize
 from tools.host import HostError
 from tools.host.client import Files, PromptError, Run, run_prompt

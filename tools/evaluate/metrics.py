@@ -9,9 +9,9 @@ import piq
 import torch
 from torch import Tensor
 
-from coz.consistency import agreement
-from coz.metrics import color_drift, psnr, sharpness, ssim
-from coz.real_pixels import MIN_COMPARED_SIDE_PIXELS
+from coz.chain.real_pixels import MIN_COMPARED_SIDE_PIXELS
+from coz.fidelity.back_projection import agreement
+from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
 
 from .iqa import IDS, load_score
 from .perceptual import load_dists, load_lpips, projected

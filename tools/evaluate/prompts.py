@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from coz.chain import step_seed
-from coz.color import WAVELET_LEVELS
+from coz.chain.zoom_chain import step_seed
+from coz.color.align import WAVELET_LEVELS
 from tools.host.workflow import Prompt
 
 from .arms import ENLARGED, Arm, ArmError, loop_of

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from coz.chain import __version__
+from coz.chain.zoom_chain import __version__
 
 from .config import Config
 

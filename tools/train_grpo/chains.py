@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from coz.folder import RECORD, UNFINISHED, read_chain
-from coz.pillow import to_pillow
+from coz.chain.folder import RECORD, UNFINISHED, read_chain
+from coz.render.pillow import to_pillow
 from coz.resample import crop, resize
 
 from .pairs import encoded, row

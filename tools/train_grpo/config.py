@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from coz.answer import EXCLUDED_PHRASES
+from coz.text.answer import EXCLUDED_PHRASES
 
 from .rewards import FEEDBACK_SPREAD, LEAST_WORDS, NGRAM, WEIGHTS
 

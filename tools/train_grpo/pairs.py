@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from coz.conversation import MULTISCALE_INSTRUCTION
 from coz.geometry import FrameMode, Target, Window, first_frame, plan_steps
-from coz.pillow import from_pillow, to_pillow
+from coz.render.pillow import from_pillow, to_pillow
+from coz.text.conversation import MULTISCALE_INSTRUCTION
 
 SCALE = 4.0
 """Of one step, as in the paper."""

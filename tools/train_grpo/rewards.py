@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite, tanh
 
-from coz.answer import EXCLUDED_PHRASES, match_phrases
+from coz.text.answer import EXCLUDED_PHRASES, match_phrases
 
 WEIGHTS: Mapping[str, float] = {
     "critic": 1.0,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from coz.answer import clean_answer
+from coz.text.answer import clean_answer
 
 from . import rewards
 from .config import Config

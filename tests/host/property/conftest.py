@@ -43,7 +43,7 @@ def folders(pack, tmp_path):
 @pytest.fixture
 def saved_chains(folders, pack, make_chain):
     """Some saved chains: whole, cut short, edited, without its pictures."""
-    from coz.folder import write_chain
+    from coz.chain.folder import write_chain
 
     folders.mkdir()
     whole, cut, edited, bare = (
@@ -223,7 +223,7 @@ def run(executor, folders, models, pack):
     nodes.NODE_CLASS_MAPPINGS |= {"TestGiveAll": Give, "TestKeepAll": Keep}
     host = executor("CLASSIC")
     numbers = itertools.count()
-    make_chain = sys.modules[f"{pack.__name__}.coz.chain"].ZoomChain
+    make_chain = sys.modules[f"{pack.__name__}.coz.chain.zoom_chain"].ZoomChain
 
     def made(value):
         if isinstance(value, list):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .geometry import Target, Window
-from .record import SEED_BITS, VERSION, read_record
+from ..geometry import Target, Window
+from .schema import SEED_BITS, VERSION, read_record
 
 __version__ = "0.1.0"
 """Of the pack."""

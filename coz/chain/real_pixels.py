@@ -4,7 +4,7 @@ from decimal import ROUND_HALF_UP, Context
 from math import log
 from typing import NamedTuple
 
-from .chain import ZoomChain
+from .zoom_chain import ZoomChain
 
 MIN_COMPARED_SIDE_PIXELS = 8
 """A frame is compared with the photograph only if it shows at least this many of its pixels each way:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .color import luma
+from ..color.align import luma
 from .pillow import from_pillow, to_pillow
 
 RAMP = (

@@ -5,7 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from .latent import MULTIPLE_OF
+from ..latent import MULTIPLE_OF
 
 
 class NoiseField:

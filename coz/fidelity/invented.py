@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .banded import resized
+from ..resample import require_same_shape
+from .banded_resize import resized
 from .metrics import split_rows
-from .resample import require_same_shape
 
 CELLS = 128
 """Places along a map's short side."""

@@ -6,7 +6,7 @@ from math import ceil, log
 import torch
 from torch import Tensor
 
-from .color import luma
+from ..color.align import luma
 
 CELL = 16
 """Side of a cell in pixels: small beside a tile, with enough pixels for a histogram."""

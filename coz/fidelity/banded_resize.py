@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from .resample import taps
+from ..resample import taps
 
 Kernel = Literal["bicubic", "area"]
 

@@ -6,19 +6,19 @@ from math import ceil, floor, isnan, nan
 
 from torch import Tensor
 
-from .chain import ZoomChain
-from .consistency import AGREEMENT_WORDS, MOST_DECIBELS, agreement, describe_agreement
-from .geometry import EDGE_TOLERANCE, Window
-from .metrics import SIDE, color_drift, psnr, sharpness, ssim
-from .real_pixels import (
+from ..chain.real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
     TOO_FEW,
     count_real_pixels,
     describe_real_pixels,
     is_comparable,
 )
-from .resample import SUPPORT, crop, resize
-from .strip import factor_label
+from ..chain.zoom_chain import ZoomChain
+from ..geometry import EDGE_TOLERANCE, Window
+from ..render.strip import factor_label
+from ..resample import SUPPORT, crop, resize
+from .back_projection import AGREEMENT_WORDS, MOST_DECIBELS, agreement, describe_agreement
+from .metrics import SIDE, color_drift, psnr, sharpness, ssim
 
 REAL_SHARE_WORDS = (
     (1, "nothing in it had to be invented"),

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .chain import ZoomChain
-from .geometry import EDGE_TOLERANCE, Window
-from .resample import resize
+from ..chain.zoom_chain import ZoomChain
+from ..geometry import EDGE_TOLERANCE, Window
+from ..resample import resize
 
 Easing = Literal["none", "smooth"]
 

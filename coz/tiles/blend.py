@@ -5,7 +5,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from .geometry import TileLayout
+from .layout import TileLayout
 
 RIM = 32
 """Pixels along a tile's inner edges that weigh nothing: there a network sees least around it."""

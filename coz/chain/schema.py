@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from .geometry import Target, Window
+from ..geometry import Target, Window
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from math import exp, inf, log10
 import torch
 from torch import Tensor
 
-from .color import luma
-from .resample import require_same_shape
+from ..color.align import luma
+from ..resample import require_same_shape
 
 ROWS = 64
 """Rows that are measured at once: what they need stays in the processor's cache, and a large picture

@@ -8,18 +8,18 @@ from typing import Literal, NamedTuple, get_args
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .chain import ZoomChain
-from .geometry import Window
-from .pillow import from_pillow, to_pillow
-from .prompt import whole_characters
-from .real_pixels import (
+from ..chain.real_pixels import (
     RealPixels,
     count_real_pixels,
     describe_real_pixels,
     pick_real_pixels_color,
     round_to_three_digits,
 )
-from .resample import crop, resize
+from ..chain.zoom_chain import ZoomChain
+from ..geometry import Window
+from ..resample import crop, resize
+from ..text.step_prompts import whole_characters
+from .pillow import from_pillow, to_pillow
 
 Layout = Literal["row", "grid", "steps"]
 

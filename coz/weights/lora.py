@@ -1,6 +1,6 @@
 """Upstream weight files -> standard keyed weights, as ComfyUI's own loaders name them.
 
-Dict work only: `coz.weights` reads the files, and puts their names before the errors raised here.
+Dict work only: `coz.weights.read` reads the files, and puts their names before the errors raised here.
 """
 
 import re

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from .prompt import one_line
+from ..text.step_prompts import one_line
 
 MAX_SRGB_DIFFERENCE = 3
 """Levels of 255. Other makers' sRGB profiles differ from Pillow's by one or two; Display P3 by 100."""

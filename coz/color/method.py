@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .color import (
+from .align import (
     WAVELET_LEVELS,
     adain_align,
     histogram_align,

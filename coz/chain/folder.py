@@ -16,9 +16,9 @@ from uuid import uuid4
 
 from torch import Tensor
 
-from .chain import ZoomChain
 from .png import decode_png, encode_png
-from .record import read_record
+from .schema import read_record
+from .zoom_chain import ZoomChain
 
 RECORD = "chain.json"
 

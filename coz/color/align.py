@@ -5,7 +5,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from .resample import require_same_shape
+from ..resample import require_same_shape
 
 WAVELET_LEVELS = 5
 """Chain-of-Zoom utils/wavelet_color_fix.py, wavelet_decomposition(levels=5)."""

@@ -6,17 +6,9 @@ from math import ceil, floor
 
 from torch import Tensor
 
-from .geometry import (
-    EDGE_TOLERANCE,
-    Target,
-    TileLayout,
-    Window,
-    adaptive_layout,
-    first_frame,
-    split_side,
-    tile_layout,
-)
-from .resample import crop, crop_mirrored, resize
+from ..geometry import EDGE_TOLERANCE, Target, Window, first_frame
+from ..resample import crop, crop_mirrored, resize
+from .layout import TileLayout, adaptive_layout, split_side, tile_layout
 
 MOST_DENOMINATOR = 25
 """Of a factor for which tiles can begin on pixels of the picture: 2.56 is 64 / 25, 1.61 is none."""

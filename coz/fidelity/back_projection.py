@@ -5,9 +5,9 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from .banded import Block, Kernel, axes, both, resized
+from ..resample import resize
+from .banded_resize import Block, Kernel, axes, both, resized
 from .metrics import psnr
-from .resample import resize
 
 OVERSHOOT = 1.9
 """Of a step towards no error: 1 reaches it and 2 mirrors it; near 2 the turns are fewest."""

@@ -1,0 +1,1 @@
+"""Colour: aligned with a reference, and converted from profiles."""

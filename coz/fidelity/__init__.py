@@ -1,0 +1,1 @@
+"""How true a result is: measured, drawn as a map, and corrected."""

@@ -1,0 +1,1 @@
+"""What each step is told: the user's lines, and a model's answer cleaned up."""

@@ -1,0 +1,1 @@
+"""Weight files of other projects, read safely and named as the host names them."""
