@@ -1,36 +1,36 @@
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
-from .cache import cleared_with_the_hosts
-from .check import CoZChainCheck
-from .clip import make_clips
-from .collect import CoZChainCollect, CoZChainFrames, CoZChainInput
-from .color import CoZColorFix
-from .consistency import CoZConsistency
-from .detail import CoZDetailMap
-from .diffusion import CoZSRStep
-from .encode import CoZEncodePrompt
-from .ensemble import CoZSelfEnsemble
-from .extractor_loader import CoZLoadPromptExtractor
-from .full_image import CoZFullImage, CoZFullImageCollect
-from .gate import CoZChainGate
-from .host import register_builtin_models
-from .loop import CoZChainLoop
-from .lora import CoZLoadSRLoRA
-from .measure import CoZMeasure
-from .preferences import take_marks
-from .prompt import CoZPromptExtractor
-from .refine import CoZRefineStep
-from .sample import CoZSamplePicture
-from .saved import CoZLoadChain, CoZSaveChain
-from .source import serve_sources
-from .strip import CoZZoomStrip
-from .tile_prompts import CoZTilePrompts, CoZTileTexts
-from .tiles import CoZTiles
-from .upscale import CoZUpscaleStep
-from .video import CoZZoomVideo
-from .viewer import CoZZoomViewer
-from .zoom import CoZCropCenterZoom, CoZFitImage
+from .check.chain_report import CoZMeasure
+from .check.keep_true_to_source import CoZConsistency
+from .check.what_was_invented import CoZDetailMap
+from .full_image.full_image import CoZFullImage, CoZFullImageCollect
+from .full_image.tile_prompts import CoZTilePrompts, CoZTileTexts
+from .full_image.tiles import CoZTiles
+from .host.cache import cleared_with_the_hosts
+from .host.images import register_builtin_models
+from .load.prompt_extractor import CoZLoadPromptExtractor
+from .load.sample_picture import CoZSamplePicture
+from .load.self_ensemble import CoZSelfEnsemble
+from .load.source import serve_sources
+from .load.sr_lora import CoZLoadSRLoRA
+from .loop.chain_loop import CoZChainLoop
+from .loop.check import CoZChainCheck
+from .loop.collect import CoZChainCollect, CoZChainFrames, CoZChainInput
+from .loop.gate import CoZChainGate
+from .step.color_fix import CoZColorFix
+from .step.crop_center_zoom import CoZCropCenterZoom, CoZFitImage
+from .step.encode_prompt import CoZEncodePrompt
+from .step.prompt_extractor import CoZPromptExtractor
+from .step.refine_step import CoZRefineStep
+from .step.sr_step import CoZSRStep
+from .step.upscale_step import CoZUpscaleStep
+from .view.clip import make_clips
+from .view.marks import take_marks
+from .view.saved_chain import CoZLoadChain, CoZSaveChain
+from .view.zoom_strip import CoZZoomStrip
+from .view.zoom_video import CoZZoomVideo
+from .view.zoom_viewer import CoZZoomViewer
 
 
 class ChainOfZoomExtension(ComfyExtension):

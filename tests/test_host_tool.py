@@ -295,7 +295,7 @@ def test_pack_holds_what_a_user_needs(tmp_path):
     wanted = [
         "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "coz/chain/zoom_chain.py", "js/coz.js",
         "js/docs/CoZChainLoop.md", "locales/zh/nodeDefs.json", "models/coz_lite_x4.safetensors",
-        "models/sheet.jpg", "nodes/zoom.py", "pictures/a.jpg", "pyproject.toml",
+        "models/sheet.jpg", "nodes/step/crop_center_zoom.py", "pictures/a.jpg", "pyproject.toml",
         "requirements.txt", "subgraphs/a.json", "tools/convert.py", "workflows/1 Zoom (a).json",
     ]  # fmt: skip
     unwanted = [

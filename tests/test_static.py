@@ -27,7 +27,10 @@ MODULES = {
 
 ALLOWED = {
     ("coz/weights/read.py", "pickle.PROTO"),  # the first byte of a pickle
-    ("nodes/extractor_loader.py", "importlib.import_module"),  # of the pack's own nodes/qwen.py
+    (
+        "nodes/load/prompt_extractor.py",
+        "importlib.import_module",
+    ),  # of the pack's own nodes/host/qwen.py
 }
 
 CALLS = {

@@ -35,7 +35,7 @@ from .arguments import OneLineParser, whole
 from .host import ROOT, HostError
 from .picture import PictureError, open_picture, to_png
 
-STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/steps.py
+STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/loop/steps.py
 NODES_PER_STEP = 3
 FRAMES_PER_STEP = 24
 FRAME_MS = 40

@@ -8,11 +8,11 @@ import { lookSoon } from "./watch.js"
 
 /**
  * @typedef {{filename: string, subfolder: string, type: string,
- *   width: number, height: number, target: [number, number]}} Saved  nodes/host.py, preview_of
+ *   width: number, height: number, target: [number, number]}} Saved  nodes/host/images.py, preview_of
  */
 /**
  * @typedef {{node: string, file: string | null}} Origin  Where a picture comes from: the id of the
- *   node, and for a loader what nodes/source.py is asked for its file.
+ *   node, and for a loader what nodes/load/source.py is asked for its file.
  */
 /**
  * @typedef {{saved: Saved, origin: Origin, start?: number, state?: string, gone?: boolean}} Run
@@ -30,9 +30,9 @@ import { lookSoon } from "./watch.js"
  *   target?: Saved["target"]}} Picture  `key` tells one from another.
  */
 
-/** The inputs of loader nodes that name their file: nodes/source.py. @type {Record<string, string>} */
+/** The inputs of loader nodes that name their file: nodes/load/source.py. @type {Record<string, string>} */
 const LOADERS = { LoadImage: "image", LoadImageOutput: "image", CoZSamplePicture: "picture" }
-/** What CoZ Sample Picture has in own_picture where it loads its sample: nodes/sample.py. */
+/** What CoZ Sample Picture has in own_picture where it loads its sample: nodes/load/sample_picture.py. */
 export const NO_OWN_PICTURE = "none"
 /** @type {Record<number, Problem>} */
 const PROBLEMS = { 404: "gone", 413: "large" }

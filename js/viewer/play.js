@@ -3,7 +3,7 @@
 import { between, smooth, wholeOf } from "./places.js"
 import { text } from "./texts.js"
 
-/** Milliseconds for one step of the chain, and of rest at both ends: nodes/clip.py has the same. */
+/** Milliseconds for one step of the chain, and of rest at both ends: nodes/view/clip.py has the same. */
 export const STEP = 1500
 export const REST = 500
 

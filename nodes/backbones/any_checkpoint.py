@@ -5,9 +5,9 @@ from nodes import CLIPTextEncode
 
 from ...coz.text.step_prompts import whole_characters
 from ...coz.tiles.noise import NoiseField
-from ..encode import require_clip
-from ..host import notice, to_bchw
-from ..refine import MOST_STEPS, denoise_inputs, refined, size_note
+from ..host.images import notice, to_bchw
+from ..step.encode_prompt import require_clip
+from ..step.refine_step import MOST_STEPS, denoise_inputs, refined, size_note
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 

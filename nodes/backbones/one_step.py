@@ -1,8 +1,8 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..diffusion import CoZSRStep, latent_shift_input
-from ..encode import T5_TOKENS, CoZEncodePrompt
+from ..step.encode_prompt import T5_TOKENS, CoZEncodePrompt
+from ..step.sr_step import CoZSRStep, latent_shift_input
 from .backbone import Tile
 from .diffusion import DiffusionBackbone
 

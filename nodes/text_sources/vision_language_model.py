@@ -5,9 +5,14 @@ from ...coz.chain.zoom_chain import step_seed
 from ...coz.text.step_prompts import step_texts
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import overview, tile_view, wider_view
-from ..expansion import nest_inputs
-from ..host import apart, to_bchw, to_image
-from ..prompt import MAX_TOKENS, CoZPromptExtractor, instruction_input, max_tokens_input
+from ..host.expansion import nest_inputs
+from ..host.images import apart, to_bchw, to_image
+from ..step.prompt_extractor import (
+    MAX_TOKENS,
+    CoZPromptExtractor,
+    instruction_input,
+    max_tokens_input,
+)
 from .text_source import TextSource
 
 PREVIOUS, ORIGINAL, NONE = "previous scale", "original image", "none"

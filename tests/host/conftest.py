@@ -67,7 +67,7 @@ def nodes_of(pack):
 
 @pytest.fixture
 def executor(nodes_of):
-    nodes_of("cache").CACHE.clear()  # what an earlier test kept
+    nodes_of("host.cache").CACHE.clear()  # what an earlier test kept
     return Executor
 
 

@@ -75,8 +75,8 @@ def test_a_first_frame_has_a_longest_side(executor):
 @pytest.fixture
 def thin(nodes_of):
     """16 steps in frames of 5 x 512 pixels, each window 1 x 128: the last far below a source pixel."""
-    chain = nodes_of("collect").ZoomChain
-    window = nodes_of("collect").Window
+    chain = nodes_of("loop.collect").ZoomChain
+    window = nodes_of("loop.collect").Window
     generator = torch.Generator().manual_seed(0)
     return chain(
         scale=4.0,
@@ -84,7 +84,7 @@ def thin(nodes_of):
         windows=(window(0, 0, 5, 512), *[window(2, 200, 1, 128)] * 16),
         prompts=("",) * 16,
         seeds=(0,) * 16,
-        target=nodes_of("collect").Target(0.5, 0.5),
+        target=nodes_of("loop.collect").Target(0.5, 0.5),
     )
 
 

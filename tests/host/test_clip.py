@@ -132,7 +132,7 @@ def test_it_has_at_most_1080p(nodes_of, make_chain, height, width, size):
     chain = make_chain()
     chain = replace(chain, frames=(chain.frames[0], torch.zeros(1, 3, height, width)),
         windows=chain.windows[:1], prompts=(), seeds=())  # fmt: skip
-    assert nodes_of("clip")._size(chain) == size
+    assert nodes_of("view.clip")._size(chain) == size
 
 
 def test_it_takes_at_most_ten_seconds(server, plant):
@@ -144,7 +144,7 @@ def test_it_takes_at_most_ten_seconds(server, plant):
 def test_page_and_server_fly_alike(nodes_of):
     text = (host.ROOT / "js" / "viewer" / "play.js").read_text("utf-8")
     step, rest = (int(re.search(rf"const {name} = (\d+)", text)[1]) for name in ("STEP", "REST"))
-    clip = nodes_of("clip")
+    clip = nodes_of("view.clip")
     assert (step, rest) == (1000 * clip.SECONDS_PER_STEP, 1000 * clip.HOLD_SECONDS)
 
 

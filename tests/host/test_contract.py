@@ -191,8 +191,8 @@ def moved(use: Use) -> str:
 
 
 def listed(uses: list[Use]) -> list:
-    """The uses as parameters; a host that runs no VLM does not import nodes/qwen.py."""
-    marks = dict.fromkeys(["qwen.py", "qwen_weights.py"], pytest.mark.since("0.27"))
+    """The uses as parameters; a host that runs no VLM does not import nodes/host/qwen.py."""
+    marks = dict.fromkeys(["host/qwen.py", "host/qwen_weights.py"], pytest.mark.since("0.27"))
     return [pytest.param(use, marks=marks.get(use.file, ()), id=str(use)) for use in uses]
 
 
@@ -238,7 +238,7 @@ def test_newer_hosts_were_read_to_have(use):
 
 @pytest.mark.since("0.27")
 def test_what_the_extractor_looks_for_was_read_in_newer_hosts(nodes_of):
-    for function, needed in nodes_of("qwen").USED.items():
+    for function, needed in nodes_of("host.qwen").USED.items():
         known = CALLS[f"{function.__module__}.{function.__qualname__}"]
         for parameters in (known["parameters"], *(newer["parameters"] for newer in known["read"])):
             if parameters != "same":
@@ -249,7 +249,7 @@ def listed_called() -> list:
     return [
         pytest.param(
             known,
-            marks=pytest.mark.since("0.27") if known["ours"].startswith("qwen.") else (),
+            marks=pytest.mark.since("0.27") if known["ours"].startswith("nodes.host.qwen") else (),
             id=f"{known['ours']} by {known['caller']}",
         )
         for known in CALLED
@@ -266,13 +266,9 @@ def test_this_host_calls_ours_as_listed(pack, known):
 
 
 @pytest.mark.parametrize("known", listed_called())
-def test_ours_take_what_this_and_newer_hosts_hand(pack, nodes_of, known):
-    module, _, path = known["ours"].partition(".")
-    ours = (
-        importlib.import_module(f"{pack.__name__}.coz.chain.zoom_chain")
-        if module == "chain"
-        else nodes_of(module)
-    )
+def test_ours_take_what_this_and_newer_hosts_hand(pack, known):
+    module, _, path = known["ours"].partition(":")
+    ours = importlib.import_module(f"{pack.__name__}.{module}")
     for part in path.split("."):
         ours = getattr(ours, part)
     is_method = "." in path

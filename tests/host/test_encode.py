@@ -33,7 +33,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def encode(pack):
-    module = importlib.import_module(f"{pack.__name__}.nodes.encode")
+    module = importlib.import_module(f"{pack.__name__}.nodes.step.encode_prompt")
     return lambda *args: module.CoZEncodePrompt.execute(*args)[0]
 
 

@@ -28,7 +28,7 @@ PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 LONG = pytest.mark.long
 
 NEVER_KEPT = {"coz_input", "coz_collect"}
-"""Of a loop's children: sooner run again than kept, see nodes/cache.py."""
+"""Of a loop's children: sooner run again than kept, see nodes/host/cache.py."""
 
 
 @pytest.fixture(scope="module")

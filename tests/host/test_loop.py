@@ -194,7 +194,7 @@ def test_steps_show_in_order_while_the_chain_runs(executor):
 def test_provider_keeps_only_what_fits(pack):
     from comfy_api.latest import Caching
 
-    cache_module = sys.modules[f"{pack.__name__}.nodes.cache"]
+    cache_module = sys.modules[f"{pack.__name__}.nodes.host.cache"]
     cache = cache_module.ChainCache()
     one_third = torch.empty(cache_module.LIMIT // 3 - cache_module.ENTRY, dtype=torch.uint8)
     half = len(one_third) // 2
@@ -223,7 +223,7 @@ def test_provider_keeps_only_what_fits(pack):
 def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
     from comfy_api.latest import Caching
 
-    cache_module = sys.modules[f"{pack.__name__}.nodes.cache"]
+    cache_module = sys.modules[f"{pack.__name__}.nodes.host.cache"]
     cache = cache_module.ChainCache()
 
     def context(key):
@@ -250,8 +250,8 @@ def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
 
 def test_provider_stays_within_its_limit_while_a_chain_runs(executor, nodes_of, monkeypatch):
     one_frame = 64 * 64 * 3 * 4
-    cache = nodes_of("cache").CACHE
-    monkeypatch.setattr(nodes_of("cache"), "LIMIT", 5 * one_frame)
+    cache = nodes_of("host.cache").CACHE
+    monkeypatch.setattr(nodes_of("host.cache"), "LIMIT", 5 * one_frame)
     host = executor("RAM_PRESSURE")
     sizes = []
     send = host.server.send_sync

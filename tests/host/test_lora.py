@@ -230,7 +230,7 @@ def test_missing_file_is_named_with_link_and_folder(node):
 
 def test_files_in_subfolders_have_slashes_on_every_system(nodes_of, monkeypatch):
     """To the page a workflow's "a/b" would be missing where "a\\b" is listed."""
-    files = nodes_of("files")
+    files = nodes_of("host.files")
     names = ["z.safetensors", "sub\\coz.safetensors"]
     monkeypatch.setattr(files, "PurePath", PureWindowsPath)
     monkeypatch.setattr(files.folder_paths, "get_filename_list", lambda folder: names)
@@ -241,5 +241,5 @@ def test_a_workflow_saved_on_windows_finds_its_files(nodes_of, coz_files):
     (coz_files.folder / "sub").mkdir()
     (coz_files.folder / "sub" / "a.safetensors").touch()
     for name in ("sub/a.safetensors", "sub\\a.safetensors"):
-        found = nodes_of("files").found_in(name, "loras")
+        found = nodes_of("host.files").found_in(name, "loras")
         assert found == [coz_files.folder / "sub" / "a.safetensors"]

@@ -88,7 +88,7 @@ GEMMA3_WORDS = ["<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of
 
 @pytest.fixture(scope="module")
 def extractor(pack):
-    return importlib.import_module(f"{pack.__name__}.nodes.prompt")
+    return importlib.import_module(f"{pack.__name__}.nodes.step.prompt_extractor")
 
 
 @pytest.fixture
@@ -824,7 +824,7 @@ def test_qwen25vl_writes_what_transformers_write(pack, recorded, reference_token
     reference = randomly(Qwen2_5_VLForConditionalGeneration(config))
     path = tmp_path / "tiny.safetensors"
     save_file(host_weights(reference), path)
-    clip = importlib.import_module(f"{pack.__name__}.nodes.qwen").load([path])
+    clip = importlib.import_module(f"{pack.__name__}.nodes.host.qwen").load([path])
     wider, zoomed = eight_bit(224, 280, 1), eight_bit(252, 140, 2)
     answer, _ = recorded(clip, zoomed, "", "", 8, previous_image=wider)
     ids, pixels = reference_inputs(

@@ -88,7 +88,7 @@ def weights_of(network) -> dict[str, torch.Tensor]:
 def load(folder, nodes_of):
     def run(*args):
         with torch.inference_mode():
-            return nodes_of("extractor_loader").CoZLoadPromptExtractor.execute(*args)[0]
+            return nodes_of("load.prompt_extractor").CoZLoadPromptExtractor.execute(*args)[0]
 
     return run
 
@@ -196,7 +196,7 @@ def test_strength_is_a_share_of_the_change(load, network, expected):
 
 def test_the_vlm_stays_as_it_was_below_a_lora(vlm, folder, nodes_of):
     before = answer(vlm, images(1))[0]
-    changed = nodes_of("extractor_loader").with_lora(vlm, folder / ADAPTER, 1.0)
+    changed = nodes_of("load.prompt_extractor").with_lora(vlm, folder / ADAPTER, 1.0)
     assert answer(changed, images(1))[0] != before
     assert not vlm.patcher.patches
     assert answer(vlm, images(1))[0] == before
@@ -225,7 +225,7 @@ def test_shards_without_their_index(nodes_of, tmp_path):
     names = [f"qwen-{i:05}-of-00003.safetensors" for i in (1, 2, 3)]
     for name in names[::2]:
         (tmp_path / name).touch()
-    shards = nodes_of("extractor_loader").shards
+    shards = nodes_of("load.prompt_extractor").shards
     with pytest.raises(ValueError, match=f"expected 3 files .* found no {names[1]} in "):
         shards(tmp_path / names[0])
     (tmp_path / names[1]).touch()
@@ -233,7 +233,7 @@ def test_shards_without_their_index(nodes_of, tmp_path):
 
 
 def test_an_index_names_the_shards_that_are_missing(nodes_of, folder, tmp_path):
-    shards = nodes_of("extractor_loader").shards
+    shards = nodes_of("load.prompt_extractor").shards
     first, second = sorted((folder / "hf").glob("*.safetensors"))
     index = shutil.copy(folder / "hf" / "model.safetensors.index.json", tmp_path)
     shutil.copy(first, tmp_path)
@@ -308,7 +308,7 @@ def test_quantised_weights(load, network, expected, folder, kind, bar):
 def test_pixels_are_those_of_transformers(nodes_of):
     array = picture(112, 168)
     theirs = Qwen2VLImageProcessorPil()(images=[Image.fromarray(array)], return_tensors="pt")
-    process = nodes_of("qwen").qwen_vl.process_qwen2vl_images
+    process = nodes_of("host.qwen").qwen_vl.process_qwen2vl_images
     pixels, grid = process(as_image(array))
     assert torch.equal(grid, theirs["image_grid_thw"])
     torch.testing.assert_close(pixels, theirs["pixel_values"])
@@ -580,19 +580,19 @@ def test_damaged_files_are_refused(load, folder):
 def test_a_lora_of_another_model(vlm, nodes_of, tmp_path, change, message):
     with_prompt_lora(qwen25vl(**{"vision_layers": 1, **change})).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"^{ADAPTER} does not fit vlm: .*{message}"):
-        nodes_of("extractor_loader").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+        nodes_of("load.prompt_extractor").with_lora(vlm, tmp_path / ADAPTER, 1.0)
 
 
 def test_a_lora_of_some_layers_fits(vlm, nodes_of, folder, tmp_path):
     weights = {k: w for k, w in load_file(folder / ADAPTER).items() if ".layers.1." in k}
     save_file(weights, tmp_path / ADAPTER)
     shutil.copy(folder / CONFIG, tmp_path)
-    changed = nodes_of("extractor_loader").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+    changed = nodes_of("load.prompt_extractor").with_lora(vlm, tmp_path / ADAPTER, 1.0)
     assert len(changed.patcher.patches) == 7
 
 
 def test_missing_files_are_named_with_link_and_folder(nodes_of, folder):
-    validate = nodes_of("extractor_loader").CoZLoadPromptExtractor.validate_inputs
+    validate = nodes_of("load.prompt_extractor").CoZLoadPromptExtractor.validate_inputs
     assert validate(MODEL, ADAPTER) is True
     assert validate(None, None) is True
     answer = validate("absent.safetensors", "none")
@@ -605,7 +605,7 @@ def test_missing_files_are_named_with_link_and_folder(nodes_of, folder):
 
 def test_likely_files_come_first(nodes_of, folder):
     (folder / "a.safetensors").touch()
-    schema = nodes_of("extractor_loader").CoZLoadPromptExtractor.define_schema()
+    schema = nodes_of("load.prompt_extractor").CoZLoadPromptExtractor.define_schema()
     (folder / "a.safetensors").unlink()
     vlm_name, lora_name, _ = schema.inputs
     assert vlm_name.options.index(MODEL) < vlm_name.options.index("a.safetensors")
@@ -614,7 +614,7 @@ def test_likely_files_come_first(nodes_of, folder):
 
 
 def test_a_host_whose_classes_moved(nodes_of, folder, monkeypatch):
-    loader, qwen = nodes_of("extractor_loader"), nodes_of("qwen")
+    loader, qwen = nodes_of("load.prompt_extractor"), nodes_of("host.qwen")
     message = r"has changed its Qwen classes.*pack \d+\.\d+\.\d+, ComfyUI \d+\.\d+\.\d+: "
     with monkeypatch.context() as patch:
         patch.delattr(qwen.qwen_vl, "qwen2vl_mrope_position_ids")

@@ -235,7 +235,7 @@ def test_a_video_of_any_shape_and_rate(
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
-    video = nodes_of("video")
+    video = nodes_of("view.zoom_video")
     chain = run(noise(1, height, width, 3), "CoZChainLoop", steps=1, size=512)
     sides = video.film_size(chain.frames[-1], 0, 0)
     assert sides == film

@@ -112,7 +112,7 @@ def test_another_picture_is_named(executor, keep):
 
 
 def test_a_picture_is_compared_to_its_last_row(nodes_of):
-    start = nodes_of("start")
+    start = nodes_of("loop.start")
     image = torch.rand(1, 3, 2 * start.BAND + 1, 8)
     other = image.clone()
     other[..., -1, 5] += 1 / 60000

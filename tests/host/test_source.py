@@ -218,7 +218,7 @@ def test_pictures_of_20000_pixels(site):
 def test_a_tiny_frame_counts_for_more(nodes_of, tmp_path, monkeypatch):
     import folder_paths
 
-    source = nodes_of("source")
+    source = nodes_of("load.source")
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     monkeypatch.setattr(source, "MAX_SOURCE_PIXELS", 3 * source.MIN_FRAME_PIXELS)
     for count, status in ((3, 200), (4, 413)):
@@ -229,7 +229,7 @@ def test_a_tiny_frame_counts_for_more(nodes_of, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["//host/share/a.png", r"\\host\share\a.png", "/etc/passwd"])
 def test_a_name_of_another_computer_is_refused_unseen(nodes_of, monkeypatch, name):
-    source = nodes_of("source")
+    source = nodes_of("load.source")
     monkeypatch.setattr(source.os.path, "realpath", None)  # asks the computer, on Windows
     assert source._answer({"node": "LoadImage", "image": name}, ()).status == 403
 
@@ -291,7 +291,7 @@ def test_few_pictures_are_kept(nodes_of, node, tmp_path, monkeypatch):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    source = nodes_of("source")
+    source = nodes_of("load.source")
     source._load.cache_clear()
     loads = []
     load = node("LoadImage").load_image
@@ -318,7 +318,7 @@ def test_the_graphics_card_is_not_touched(nodes_of, tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     # With --gpu-only Load Image puts pictures there; meta stands for any device that is not the CPU.
     monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
-    answer = nodes_of("source")._answer({"node": "LoadImage", "image": "a.png"}, ())
+    answer = nodes_of("load.source")._answer({"node": "LoadImage", "image": "a.png"}, ())
     assert (answer.status, "--gpu-only" in answer.text) == (501, True)
 
 

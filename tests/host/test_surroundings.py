@@ -21,7 +21,7 @@ def noise(*shape, seed=0):
 
 @pytest.fixture
 def surroundings(nodes_of):
-    return nodes_of("surroundings")
+    return nodes_of("host.surroundings")
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ def test_photographs_to_an_adapter_that_the_node_loads(
     save_file(weights, folder / "qwen2.5-vl-tiny.safetensors")
     for kind in ("text_encoders", "loras"):
         folder_paths.add_model_folder_path(kind, str(folder))
-    loader = importlib.import_module(f"{pack.__name__}.nodes.extractor_loader")
+    loader = importlib.import_module(f"{pack.__name__}.nodes.load.prompt_extractor")
     load = loader.CoZLoadPromptExtractor.execute
     vlm = load("qwen2.5-vl-tiny.safetensors", "trained/adapter_model.safetensors")[0]
     vlm.load_model()

@@ -15,7 +15,7 @@ MOST_SCALE = 64
 """Greatest constant that Crop-Center-Zoom's ``scale`` takes; a link may bring more."""
 
 T5_TOKENS = 512
-"""As Chain Loop encodes its texts: nodes/encode.py."""
+"""As Chain Loop encodes its texts: nodes/step/encode_prompt.py."""
 
 BACKBONES = ("upscale model", "one-step diffusion", "any checkpoint")
 

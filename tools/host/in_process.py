@@ -28,4 +28,4 @@ def load_pack(on_cpu: bool = False) -> ModuleType:
 
     asyncio.run(load())
     loop = nodes.NODE_CLASS_MAPPINGS["CoZChainLoop"]
-    return sys.modules[loop.__module__.removesuffix(".nodes.loop")]
+    return sys.modules[loop.__module__.removesuffix(".nodes.loop.chain_loop")]

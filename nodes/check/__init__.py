@@ -1,0 +1,1 @@
+"""The nodes that measure and correct a result."""

@@ -1,0 +1,283 @@
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy_api.latest import io, ui
+
+from ...coz.chain.real_pixels import (
+    MIN_COMPARED_SIDE_PIXELS,
+    TOO_FEW,
+    count_real_pixels,
+    describe_real_pixels,
+    is_comparable,
+)
+from ...coz.fidelity.back_projection import agreement, describe_agreement
+from ...coz.fidelity.banded_resize import resized
+from ...coz.fidelity.invented import (
+    describe_invented,
+    disagreement,
+    invented_map,
+    measure_invented_area,
+    octaves,
+    percent,
+)
+from ...coz.fidelity.report import describe_frame
+from ...coz.render.heat_map import explain_map, lay_over
+from ...coz.render.strip import factor_label
+from ...coz.resample import crop, resize
+from ..host.images import closing, to_bchw, to_image
+from ..loop.collect import Chain
+from .keep_true_to_source import one_for_each
+
+WIDEST = 0.05
+"""Disagreement (standard deviation) that is shown as the hottest."""
+
+TOLD = 0.005
+"""Share from which on a size of structure is listed."""
+
+MOSTLY = 0.5
+"""Share from which on a size of structure, or a frame's area, counts as invented."""
+
+DISAGREEMENT_WORDS = ((0.02, "disagree, so that at most one is right"), (0.005, "differ a little"))
+"""From which disagreement on, the mean over the picture, what is said of several results."""
+
+
+IN_PICTURE = ("in the source", "invented")
+IN_CHAIN = ("in the photograph", "invented")
+IN_RESULTS = ("all agree", "they disagree")
+
+
+def compared(results) -> str:
+    """How much several results of one view differ, in words."""
+    spread = disagreement(results)
+    mean = float(spread.mean())
+    words = next((words for least, words in DISAGREEMENT_WORDS if mean >= least), "agree")
+    return (
+        f"The {len(results)} results {words}: they differ by {percent(mean)} of the range of "
+        f"brightness, at most {percent(float(spread.max()))}."
+    )
+
+
+def describe_sizes(bands) -> str:
+    """Down to which size the structures of a picture come from its source."""
+    invented_sizes = [band.size for band in bands if band.invented >= MOSTLY]
+    if not invented_sizes:
+        return "Structures of every size come from the source."
+    real = 2 * invented_sizes[-1]
+    if real > bands[-1].size:
+        return "Hardly any structure comes from the source."
+    return f"Structures of {real} pixels and more come from the source, finer ones are mostly invented."
+
+
+def read_pictures(images, sources):
+    """What there is to see and to say of some pictures.
+
+    Returns the results and their enlarged sources, each (1, 3, H, W), the figures, whether the
+    results show one view, and the pictures for the node.
+    """
+    results = [x for image in images for x in to_bchw(image).split(1)]
+    sources = [x for source in sources for x in to_bchw(source, "source").split(1)]
+    comparable = len(sources) == 1
+    lines, references, shown = [], [], []
+    for k, (result, source) in enumerate(
+        zip(results, one_for_each(sources, len(results)), strict=True)
+    ):
+        throw_exception_if_processing_interrupted()
+        reference = resized(source, *result.shape[-2:]).clamp(0, 1)
+        references.append(reference)
+        name = f"Result {k + 1}: " if len(results) > 1 else ""
+        height, width = source.shape[-2:]
+        count = f"{width} x {height} pixels of its source"
+        said = describe_agreement(agreement(result, source), "its source")
+        if min(height, width) < MIN_COMPARED_SIDE_PIXELS:
+            lines.append(f"{name}The picture shows {count}, {TOO_FEW}. It {said}.")
+            shown.append(explain_map(f"{name}{count}, {TOO_FEW}", result))
+            continue
+        bands, heat = octaves(result, reference), invented_map(result, reference)
+        lines.append(
+            f"{name}{describe_sizes(bands)} The picture {said}; "
+            f"{describe_invented(measure_invented_area(heat))}."
+        )
+        sizes = [
+            f"{percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
+            for band in bands
+            if band.invented >= TOLD
+        ]
+        if sizes:
+            lines.append("Invented of its structures: " + ", ".join(sizes) + ".")
+        shown.append(explain_map(f"{name}{count}", result, heat, IN_PICTURE))
+    if len(results) > 1 and comparable:
+        lines.append(compared(results))
+    elif len(results) > 1:
+        lines.append("Each result has a source of its own, so they are not compared.")
+    return results, references, lines, comparable, shown
+
+
+def read_chains(chains):
+    """As ``read_pictures``, of the deepest frame that all chains have."""
+    depth = min(len(chain.frames) for chain in chains) - 1
+    first = chains[0]
+    for number, chain in enumerate(chains[1:], 2):
+        same = [f.shape for f in chain.frames[: depth + 1]] == [
+            f.shape for f in first.frames[: depth + 1]
+        ]
+        if not same or chain.windows[:depth] != first.windows[:depth]:
+            raise ValueError(
+                f"chain {number} and chain 1 look at different places or have frames of different sizes, "
+                "so they cannot be compared. Connect chains of one picture, target, scale and size, which "
+                "differ in their seed, prompts or model"
+            )
+    lines, areas = [], {}
+    for layer in range(2, depth + 1):
+        real = count_real_pixels(first, layer)
+        label = factor_label(first, layer)
+        for k, chain in enumerate(chains):
+            throw_exception_if_processing_interrupted()
+            frame, view = chain.frames[layer], chain.frames[layer - 1]
+            lq = crop(view, chain.windows[layer - 1])
+            name = f"chain {k + 1}, " if len(chains) > 1 else ""
+            if is_comparable(real):
+                area = measure_invented_area(invented_map(frame, photograph(chain, layer)))
+                areas[label] = max(area, areas.get(label, 0))
+                against = f". Against the photograph {describe_invented(area)}."
+            else:
+                against = f", {TOO_FEW}."
+            source = "its input" if layer == 2 else "its invented input"
+            lines.append(
+                f"{name}{label}: {describe_real_pixels(real)}{against} The step "
+                f"{describe_agreement(agreement(frame, lq), source)}."
+            )
+        if len(chains) > 1:
+            lines.append(f"{label}: {compared([chain.frames[layer] for chain in chains])}")
+    sentence = describe_frame(first, depth)
+    if depth < 2:
+        sentence += " There is no step to judge."
+    elif areas:
+        held = [label for label, area in areas.items() if area < MOSTLY]
+        if held:
+            sentence += f" Down to {held[-1]} less than half of the area shows invented structure."
+        else:
+            sentence += (
+                f" Already at {next(iter(areas))} most of the area shows invented structure."
+            )
+    if any(len(chain.frames) > depth + 1 for chain in chains):
+        sentence += " Longer chains are judged down to it."
+    results = [chain.frames[depth] for chain in chains]
+    references = [photograph(chain, depth) for chain in chains]
+    return results, references, [sentence, *lines], True, [*explain_chains(chains, depth)]
+
+
+def explain_chains(chains, depth):
+    """For each chain the map of the deepest frame that can be compared with the photograph."""
+    first = chains[0]
+    layers = [k for k in range(1, depth + 1) if is_comparable(count_real_pixels(first, k))]
+    layer = layers[-1] if layers else depth
+    title = f"{factor_label(first, layer)}: {describe_real_pixels(count_real_pixels(first, layer))}"
+    if layer < depth:
+        title += f". Deeper: {TOO_FEW}"
+    for k, chain in enumerate(chains, 1):
+        name = f"Chain {k}, " if len(chains) > 1 else ""
+        frame = chain.frames[layer]
+        if layers:
+            heat = invented_map(frame, photograph(chain, layer))
+            yield explain_map(f"{name}{title}", frame, heat, IN_CHAIN)
+        else:
+            yield explain_map(f"{name}{title}, {TOO_FEW}", frame)
+
+
+def photograph(chain, layer):
+    """What the source holds of a layer's view, at its size."""
+    height, width = chain.frames[layer].shape[-2:]
+    box = chain.window_in(layer, 0)
+    return resize(chain.frames[0], height, width, box=box).clamp(0, 1)
+
+
+class CoZDetailMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZDetailMap",
+            display_name="CoZ What Was Invented",
+            category="Chain-of-Zoom/check",
+            description="Shows what an enlarged picture or a chain holds that its source does not: in a sentence, as a map with a legend "
+            "above the picture, and in structures of which size. Several results of one view are compared: where they "
+            "disagree, they are guesses.",
+            search_aliases=[
+                "heat map",
+                "invented",
+                "hallucination",
+                "difference",
+                "uncertainty",
+                "disagreement",
+            ],
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The enlarged picture. Several results of one view, as a batch or a list, are also compared.",
+                ),
+                io.Image.Input(
+                    "source",
+                    optional=True,
+                    tooltip="The picture that was enlarged, showing the same view: one for all, or one for each picture.",
+                ),
+                Chain.Input(
+                    "chain",
+                    optional=True,
+                    tooltip="In place of image and source: a chain, judged scale by scale. Several chains of one target are "
+                    "also compared.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "map",
+                    tooltip="The picture in grey; in violet, red and yellow what its source does not hold. Of a chain, the deepest frame "
+                    "against the source photograph, however few real pixels it shows; the node shows the deepest frame with at least "
+                    "8 x 8.",
+                ),
+                io.Image.Output(
+                    "disagreement",
+                    tooltip="The mean of all results in grey; in violet, red and yellow where they disagree. Grey alone with "
+                    "one result.",
+                ),
+                io.String.Output(
+                    "figures",
+                    tooltip="What is good and bad, and all figures, as text, for each scale or result. The node shows it too.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image=None, source=None, chain=None) -> io.NodeOutput:
+        if chain and not image and not source:
+            results, references, lines, comparable, shown = read_chains(chain)
+        elif image and source and not chain:
+            results, references, lines, comparable, shown = read_pictures(image, source)
+        else:
+            inputs = {"image": image, "source": source, "chain": chain}
+            given = [name for name, values in inputs.items() if values]
+            raise ValueError(
+                "connect image and source together, or chain alone: a chain holds its own source. Of "
+                f"the three {len(given)} are connected: {', '.join(given) or 'none'}"
+            )
+        spread = (disagreement(results) / WIDEST).clamp(0, 1)
+        maps = [
+            lay_over(result, invented_map(result, reference))
+            for result, reference in zip(results, references, strict=True)
+        ]
+        under = torch.cat(results)
+        if comparable:
+            under = under.mean(0, keepdim=True)
+        else:
+            spread = torch.zeros_like(under[:, :1])
+        if comparable and len(results) > 1:
+            title = f"Where the {len(results)} results disagree, they are guesses"
+            shown.append(explain_map(title, under, spread, IN_RESULTS))
+        saved = [ui.PreviewImage(to_image(picture)).as_dict()["images"] for picture in shown]
+        figures = "\n".join(lines)
+        return io.NodeOutput(
+            to_image(torch.cat(maps)),
+            to_image(lay_over(under, spread)),
+            figures,
+            ui={"images": [file for files in saved for file in files]} | closing(figures),
+        )

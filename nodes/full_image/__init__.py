@@ -1,0 +1,1 @@
+"""Full-Image SR, and the internal nodes that it becomes."""

@@ -1,0 +1,350 @@
+import json
+from itertools import islice
+
+import comfy.model_management
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...coz.text.step_prompts import join_texts, step_lines, step_texts, trim
+from ...coz.tiles.complexity import complexity_map
+from ...coz.tiles.layout import TileLayout
+from ...coz.tiles.plan import enlarged, plan_tiles
+from ..backbones import backbone_input, make_backbone
+from ..backbones.backbone import Backbone
+from ..host.color_profile import color_profile, profile_note
+from ..host.expansion import AS_LINKS, Expansion, nest_inputs
+from ..host.images import (
+    closing_of_expansion,
+    give_notices,
+    join_lines,
+    require_one_picture,
+    require_options,
+    require_range,
+    show,
+    validate_options,
+)
+from ..loop.chain_loop import LEAST_SCALE, MOST_SCALE
+from ..step.color_fix import METHODS
+from ..step.sr_step import seed_input
+from ..text_sources import TYPED, make_text_source, prompting_input
+from ..text_sources.text_source import TextSource
+from .tile_prompts import describe_count
+from .tiles import network_tiles
+
+MOST_PASSES = 4
+
+LEAST_TILE, MOST_TILE = 64, 4096
+"""Pixels of its side."""
+
+
+class CoZFullImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZFullImage",
+            display_name="Full-Image SR (CoZ)",
+            category="Chain-of-Zoom/step",
+            description="Enlarges a whole picture in tiles, each sharpened with a text of its own where a "
+            "vision-language model is connected, and joined without seams. A second pass enlarges the result again.",
+            search_aliases=[
+                "tile",
+                "tiled upscale",
+                "whole picture 4x",
+                "full image",
+                "upscale",
+                "super resolution",
+                "enhance",
+                "detail",
+            ],
+            enable_expand=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="The picture to enlarge: one picture, not a batch."
+                ),
+                backbone_input(**AS_LINKS),
+                io.Float.Input(
+                    "scale",
+                    default=4.0,
+                    min=LEAST_SCALE,
+                    max=float(MOST_SCALE),
+                    step=0.01,
+                    tooltip="Factor of each pass.",
+                ),
+                io.Int.Input(
+                    "passes",
+                    default=1,
+                    min=1,
+                    max=MOST_PASSES,
+                    tooltip="Each pass enlarges the last one's result: 2 passes of 4 make 16x.",
+                ),
+                *tile_inputs(),
+                prompting_input(is_for_tiles=True, **AS_LINKS),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="What the picture shows: the text of every tile, or added to what a vision-language model writes. "
+                    "Upscale models do not read it.",
+                ),
+                io.String.Input(
+                    "tile_prompts",
+                    default="",
+                    multiline=True,
+                    placeholder="one line a tile; blank = prompt; - = no text",
+                    tooltip="Line 1 is the whole text of the first tile and so on, row by row, the passes after each other. A blank "
+                    "line: the tile uses prompt, or asks the model. A single - : no text. The prompts output has this form.",
+                ),
+                seed_input(
+                    "Any checkpoint: seed of the noise that all tiles of a pass share. Each tile draws a seed of its own "
+                    "from it for the model's temperature and for samplers that add noise."
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=METHODS,
+                    default="wavelet",
+                    tooltip="Keeps each tile's colours those of the view it enlarges.",
+                ),
+                consistency_input(),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged picture."),
+                io.String.Output("prompts", tooltip="The text of each tile, a line a tile."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, image=None, backbone=None, prompting=None):
+        # ``image`` is named because the host calls this only where a named input is given.
+        return validate_options(cls, backbone=backbone, prompting=prompting)
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        backbone,
+        scale,
+        passes,
+        tile,
+        overlap,
+        adaptive_overlap,
+        prompting,
+        prompt,
+        tile_prompts,
+        seed,
+        color_fix,
+        consistency,
+    ) -> io.NodeOutput:
+        require_options(cls, backbone=backbone, prompting=prompting)
+        picture = require_one_picture(image, "Full-Image SR")
+        require_range("scale", scale, LEAST_SCALE, MOST_SCALE)
+        require_range("passes", passes, 1, MOST_PASSES)
+        require_range("consistency", consistency, 0, 1)
+        require_range("tile", tile, LEAST_TILE, MOST_TILE, " pixels")
+        require_memory(*picture.shape[-2:], scale, passes)
+        sharpener, source = make_backbone(backbone), make_text_source(prompting)
+        layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
+        lines = split_lines(layouts, source, prompt, tile_prompts)
+        profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
+        scale_line = sharpener.describe_scale(scale)
+        notes = give_notices(
+            profile_note(profile),
+            f"{scale_line} a pass" if scale_line else "",
+            describe_unused_lines(tile_prompts, sum(map(len, lines))),
+        )
+        counts = count_tiles(picture, layouts, sharpener, color_fix)
+        show("\n".join([describe_work(counts, lines), *notes]))
+        expansion = Expansion(cls)
+        passed = {
+            **nest_inputs("backbone", backbone),
+            "seed": seed if sharpener.reads_seed else 0,
+            "color_fix": color_fix,
+            "consistency": consistency,
+        }
+        link, index = expansion.links["image"], expansion.index
+        original = expansion.node("CoZChainInput", "input", image=link, index=index).out(0)
+        current, texts, said = original, "", {}
+        for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
+            place = {"image": current, "original": original, "number": i}
+            place["layout"] = json.dumps(layout)
+            asks = {"prompting": prompting, "source": source, "prompt": prompt, "seed": seed}
+            prompts, texts = add_texts(expansion, place, own, texts, **asks)
+            prompts = prompts if sharpener.reads_text else ""
+            tiles = expansion.node("CoZTiles", f"tiles_{i}", **place, prompts=prompts, **passed)
+            current, said[f"said_{i}"] = tiles.out(0), tiles.out(1)
+        notes = "\n".join(notes)
+        collect = expansion.node(
+            "CoZFullImageCollect", "collect", image=current, notes=notes, **said
+        )
+        return io.NodeOutput(collect.out(0), texts, expand=expansion.graph.finalize())
+
+
+class CoZFullImageCollect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        numbers = range(1, MOST_PASSES + 1)
+        return io.Schema(
+            node_id="CoZFullImageCollect",
+            display_name="CoZ Full Image Collect",
+            category="Chain-of-Zoom/step",
+            description="Internal: keeps on Full-Image SR what its passes have said.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.String.Input("notes"),
+                *(io.String.Input(f"said_{i}", optional=True) for i in numbers),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
+        said = join_lines(said_1, said_2, said_3, said_4, notes)
+        lines = dict.fromkeys(said.split("\n"))  # each pass may say the same
+        return io.NodeOutput(image, ui=closing_of_expansion("\n".join(lines)))
+
+
+def tile_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "tile",
+            default=512,
+            min=LEAST_TILE,
+            max=MOST_TILE,
+            step=16,
+            tooltip="Side of a tile in pixels of the result. Larger shows the model more at once and takes more memory.",
+        ),
+        io.Int.Input(
+            "overlap",
+            default=128,
+            min=0,
+            max=2048,
+            step=8,
+            tooltip="Pixels that neighbours share at least; they are blended there. Tiles of upscale models see their "
+            "surroundings and need none, except with color_fix adain, histogram, hybrid or best.",
+        ),
+        io.Boolean.Input(
+            "adaptive_overlap",
+            default=False,
+            tooltip="Overlap of a quarter of the tile where the picture is calm to a half where it is full of detail, in "
+            "place of overlap.",
+        ),
+    ]
+
+
+def consistency_input() -> io.Input:
+    return io.Float.Input(
+        "consistency",
+        default=0.0,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        tooltip="How far each result is bent back to what it was made from, so that it gives that again when it is made "
+        "small. 0: not at all. 1: fully.",
+    )
+
+
+def add_texts(
+    expansion: Expansion,
+    place: dict,
+    lines: list[str],
+    before: str | list,
+    prompting: dict,
+    source: TextSource | None,
+    prompt: str,
+    seed: int,
+) -> tuple[list, list]:
+    """Add the nodes that write the texts of a pass: the links to them, and to those of all passes."""
+    asks = "" in lines
+    own = "\n".join(lines)
+    extracted = expansion.node(
+        "CoZTilePrompts",
+        f"prompts_{place['number']}",
+        **place,
+        **nest_inputs("prompting", prompting if asks else {"prompting": TYPED}),
+        tile_prompts=own,
+        seed=seed if asks and source.reads_seed else 0,
+    ).out(0)
+    written = expansion.node(
+        "CoZTileTexts",
+        f"texts_{place['number']}",
+        extracted=extracted,
+        tile_prompts=own,
+        prompt=prompt if asks else "",
+        before=before,
+    )
+    return written.out(0), written.out(1)
+
+
+def plan_passes(
+    picture: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
+) -> list[TileLayout]:
+    """The tiles of every pass, before the first is made."""
+    height, width = picture.shape[-2:]
+    complexity = complexity_map(picture) if adaptive else None
+    layouts = []
+    for _ in range(passes):
+        layouts.append(plan_tiles(height, width, scale, tile, overlap, complexity))
+        height, width = layouts[-1].height, layouts[-1].width
+    return layouts
+
+
+def count_tiles(
+    picture: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
+) -> list[int]:
+    """How many tiles the network enlarges in each pass."""
+    counts, size = [], picture.shape[-2:]
+    for layout in layouts:
+        counts.append(len(network_tiles(*size, layout, backbone, color_fix)))
+        size = layout.height, layout.width
+    return counts
+
+
+def split_lines(
+    layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
+) -> list[list[str]]:
+    """The text of each tile of each pass, "-" where it is empty and "" where a model is asked."""
+    counts = [len(layout.windows()) for layout in layouts]
+    if source is None:
+        tile_prompts = join_texts(step_texts(prompt, tile_prompts, sum(counts)))
+    lines = iter(step_lines(tile_prompts, sum(counts)))
+    return [list(islice(lines, count)) for count in counts]
+
+
+def describe_unused_lines(tile_prompts: str, count: int) -> str:
+    """What to tell of more lines than tiles, else nothing."""
+    lines = tile_prompts.split("\n")
+    given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)
+    if given <= count:
+        return ""
+    return (
+        f"tile_prompts has {given} lines for {describe_count(count, 'tile')}: the last are not used"
+    )
+
+
+def describe_work(counts: list[int], lines: list[list[str]]) -> str:
+    """What a run will take: "15 + 247 tiles, 15 + 247 prompts"."""
+    asked = [own.count("") for own in lines]
+    tiles = describe_counts(counts, "tile")
+    return f"{tiles}, {describe_counts(asked, 'prompt')}" if any(asked) else tiles
+
+
+def describe_counts(counts: list[int], noun: str) -> str:
+    """Of one pass "1 tile", of more "1 + 4 tiles"."""
+    if len(counts) == 1:
+        return describe_count(counts[0], noun)
+    return f"{' + '.join(map(str, counts))} {noun}s"
+
+
+def require_memory(height: int, width: int, scale: float, passes: int) -> None:
+    """Refuse a picture that cannot be held, before an hour goes into it."""
+    needed = 0
+    for _ in range(passes):
+        height, width = enlarged(height, scale), enlarged(width, scale)
+        needed += height * width * 3 * 4
+    free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
+    if needed > free:
+        raise ValueError(
+            f"the result would have {width} x {height} pixels, {needed / 1e9:.1f} GB with what leads to it, and "
+            f"{free / 1e9:.1f} GB of memory are free. Lower scale or passes, or crop the picture first"
+        )

@@ -1,0 +1,114 @@
+import json
+import time
+
+import comfy.model_management
+import comfy.utils
+from comfy_api.latest import io
+
+from ...coz.chain.zoom_chain import step_seed
+from ...coz.text.step_prompts import join_prompt, join_texts, step_lines, step_texts
+from ...coz.tiles.layout import TileLayout, TileRow
+from ..host.images import show, time_left, to_bchw
+from ..text_sources import make_text_source, prompting_input
+
+
+def describe_count(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def pass_title(number: int, count: int) -> str:
+    return f"pass {number}: {describe_count(count, 'tile')}"
+
+
+def read_layout(text: str) -> TileLayout:
+    """From JSON, in which a layout reaches a child of Full-Image SR."""
+    *sides, rows = json.loads(text)
+    return TileLayout(*sides, tuple(TileRow(y, tuple(xs)) for y, xs in rows))
+
+
+class CoZTilePrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZTilePrompts",
+            display_name="CoZ Tile Prompts",
+            category="Chain-of-Zoom/step",
+            description="Internal: what a model says of each tile of a pass of Full-Image SR.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.Image.Input("original"),
+                io.Int.Input("number"),
+                io.String.Input("layout"),
+                prompting_input(),
+                io.String.Input("tile_prompts"),
+                io.Int.Input("seed"),
+            ],
+            outputs=[io.String.Output("prompts")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        original,
+        number,
+        layout,
+        prompting,
+        tile_prompts,
+        seed,
+    ) -> io.NodeOutput:
+        picture = to_bchw(image)
+        layout = read_layout(layout)
+        texts = step_lines(tile_prompts, len(layout.windows()))
+        asked = [i for i, text in enumerate(texts) if not text]
+        if asked:
+            title = pass_title(number, len(texts))
+            show(f"{title}, {describe_count(len(asked), 'prompt')}")
+            source = make_text_source(prompting)
+            source.start_pass(picture, original, layout, step_seed(seed, number))
+            bar = comfy.utils.ProgressBar(len(asked))
+            started = time.monotonic()
+            for done, i in enumerate(asked, 1):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                texts[i] = source.run(i)
+                left = time_left(started, done, len(asked))
+                show(f"{title}; prompt {done} of {len(asked)}{left}\n{texts[i]}")
+                bar.update_absolute(done)
+        return io.NodeOutput(join_texts(texts))
+
+
+class CoZTileTexts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZTileTexts",
+            display_name="CoZ Tile Texts",
+            category="Chain-of-Zoom/step",
+            description="Internal: adds prompt to what a model said of the tiles of a pass, so that another prompt "
+            "asks nothing again.",
+            is_dev_only=True,
+            inputs=[
+                io.String.Input("extracted"),
+                io.String.Input("tile_prompts"),
+                io.String.Input("prompt"),
+                io.String.Input("before"),
+            ],
+            outputs=[
+                io.String.Output("prompts"),
+                io.String.Output("all_prompts"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, extracted, tile_prompts, prompt, before) -> io.NodeOutput:
+        count = extracted.count("\n") + 1
+        (prompt,) = step_texts(prompt, "", 1)
+        texts = [
+            text if own else join_prompt(text, prompt)
+            for text, own in zip(
+                step_texts("", extracted, count), step_lines(tile_prompts, count), strict=True
+            )
+        ]
+        prompts = join_texts(texts)
+        return io.NodeOutput(prompts, "\n".join(filter(None, [before, prompts])))

@@ -1,0 +1,241 @@
+import time
+from fractions import Fraction
+from math import ceil, inf
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...coz.chain.zoom_chain import step_seed
+from ...coz.fidelity.back_projection import agreement, back_project, describe_agreement
+from ...coz.fidelity.metrics import mse_to_decibels
+from ...coz.geometry import Window
+from ...coz.resample import crop, resize
+from ...coz.text.step_prompts import step_texts
+from ...coz.tiles.blend import TileBlend
+from ...coz.tiles.layout import TileLayout, tile_layout
+from ...coz.tiles.plan import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
+from ..backbones import backbone_input, make_backbone
+from ..backbones.backbone import Backbone, Tile, TilePass
+from ..host.images import (
+    NotFiniteError,
+    apart,
+    join_lines,
+    notice,
+    preview_size,
+    show,
+    show_frame,
+    take_notices,
+    time_left,
+    to_bchw,
+    to_image,
+)
+from ..host.surroundings import MIN_PART_RESULT_PIXELS
+from ..step.color_fix import CoZColorFix
+from .tile_prompts import pass_title, read_layout
+
+LOCAL_COLOR = {"none", "wavelet", "ycbcr"}
+"""Colour methods that read a pixel's neighbourhood; the others take statistics of a whole tile."""
+
+COLOR_RING = 32
+"""Result pixels around a tile. wavelet reads 31 at its five levels; what back-projection would read
+beyond them changes a pixel by a few levels of 255 at most."""
+
+
+PREVIEW_SECONDS = 0.5
+"""Between two previews of a pass, at least."""
+
+
+def are_blended(backbone: Backbone, color_fix: str) -> bool:
+    """Whether tiles overlap: those of a backbone that sees the surroundings of a tile need not."""
+    return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR
+
+
+def network_tiles(
+    height: int, width: int, layout: TileLayout, backbone: Backbone, color_fix: str
+) -> list[Window]:
+    """The tiles that the network enlarges one by one, for a picture of (height, width)."""
+    if are_blended(backbone, color_fix):
+        return layout.windows()
+    return abutting_tiles(height, width, layout)
+
+
+class CoZTiles(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZTiles",
+            display_name="CoZ Tiles",
+            category="Chain-of-Zoom/step",
+            description="Internal: one pass of Full-Image SR, tile by tile.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.String.Input("prompts"),
+                io.Int.Input("number"),
+                io.String.Input("layout"),
+                backbone_input(),
+                io.Int.Input("seed"),
+                io.String.Input("color_fix"),
+                io.Float.Input("consistency"),
+                io.Image.Input("original"),
+            ],
+            outputs=[io.Image.Output(), io.String.Output("said")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        prompts,
+        number,
+        layout,
+        backbone,
+        seed,
+        color_fix,
+        consistency,
+        original,
+    ) -> io.NodeOutput:
+        picture = to_bchw(image)
+        layout = read_layout(layout)
+        sharpener = make_backbone(backbone)
+        windows = network_tiles(*picture.shape[-2:], layout, sharpener, color_fix)
+        texts = step_texts("", prompts, len(windows))
+        title = pass_title(number, len(windows))
+        show(title)
+        pass_seed = step_seed(seed, number)
+        tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
+        result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
+        add = TileBlend(layout, result).add if are_blended(sharpener, color_fix) else None
+        bar = comfy.utils.ProgressBar(len(windows))
+        preview = TilePreview(picture, layout)
+        started = time.monotonic()
+        for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            try:
+                sr = tiles.sharpen(window, text, step_seed(pass_seed, i + 1))
+            except NotFiniteError as error:
+                place = f"pass {number}, tile {i + 1} of {len(windows)}"
+                raise NotFiniteError(f"{error} (It was in {place}.)") from error
+            if add:
+                add(i, sr)
+            else:
+                crop(result.movedim(-1, 1), window).copy_(sr)
+            show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
+            preview.add(window, sr)
+            bar.update_absolute(i + 1)
+        real = f"{original.shape[2]} x {original.shape[1]} pixels of the picture"
+        size = f"{layout.width} x {layout.height}"
+        true = f"{real} in {size}, {tiles.describe_agreement()}"
+        said = join_lines(f"{title}; {true}", *take_notices())
+        # In place: the whole result may be half of the machine's memory.
+        return io.NodeOutput(result.clamp_(0, 1), said)
+
+
+class TilePreview:
+    """The picture that a pass enlarges, as a preview in which the finished tiles appear."""
+
+    def __init__(self, picture: Tensor, layout: TileLayout):
+        height, width = preview_size(layout.height, layout.width)
+        self.shrink = height / layout.height, width / layout.width
+        self.canvas = resize(picture, height, width).clone()
+        self.show()
+
+    def show(self) -> None:
+        self.shown = time.monotonic()
+        show_frame(self.canvas)
+
+    def add(self, window: Window, sr: Tensor) -> None:
+        rows, columns = self.shrink
+        top, bottom = (round(y * rows) for y in (window.y, window.y + window.height))
+        left, right = (round(x * columns) for x in (window.x, window.x + window.width))
+        if left < right and top < bottom:
+            self.canvas[..., top:bottom, left:right] = resize(sr, bottom - top, right - left)
+        if time.monotonic() - self.shown > PREVIEW_SECONDS:
+            self.show()
+
+
+class TileSharpener:
+    """Upscales one tile at a time; after an out-of-memory error it halves the tile size."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        picture: Tensor,
+        layout: TileLayout,
+        texts: list[str],
+        color_fix: str,
+        consistency: float,
+        seed: int,
+    ):
+        self.backbone = backbone
+        self.picture = picture
+        self.layout = layout
+        self.color_fix = color_fix
+        self.consistency = consistency
+        self.limit = inf
+        """Side of the largest tile that may fit into memory."""
+        self.squares: list[float] = []
+        self.ring = 0
+        """Result pixels around a tile that are computed with it and cut away at the end."""
+        corrects = color_fix == "wavelet" or consistency > 0
+        if corrects and not are_blended(backbone, color_fix):
+            factor = Fraction(layout.width, picture.shape[-1])
+            multiple = grid_multiple(factor, max(layout.tile_height, layout.tile_width))
+            self.ring = ceil(COLOR_RING / multiple) * multiple
+        backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
+
+    def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
+        """The enlarged, sharpened window, (1, 3, h, w)."""
+        if self.backbone.sees_surroundings:
+            return self._sharpen(window, text, seed)
+        if max(window.height, window.width) <= self.limit:
+            try:
+                return self._sharpen(window, text, seed)
+            except Exception as error:
+                comfy.model_management.raise_non_oom(error)
+                smaller = int(max(window.height, window.width)) // 2
+                if smaller < MIN_PART_RESULT_PIXELS:
+                    raise
+            self.limit = smaller
+            notice(f"Out of memory: from here on with tiles of {smaller} pixels")
+            comfy.model_management.soft_empty_cache()
+        height, width = int(window.height), int(window.width)
+        # At the usual 4x, multiples of 4 are pixels of the picture: see plan_tiles.
+        inner = tile_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
+        out = torch.zeros(1, height, width, 3, device=self.picture.device)
+        blend = TileBlend(inner, out)
+        for i, part in enumerate(inner.windows()):
+            moved = part._replace(x=part.x + window.x, y=part.y + window.y)
+            blend.add(i, self.sharpen(moved, text, seed))
+        return out.movedim(-1, 1)
+
+    def _sharpen(self, window: Window, text: str, seed: int) -> Tensor:
+        ring = self.ring
+        x, y, width, height = window
+        view = Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
+        zoomed = None
+        if self.color_fix != "none" or not self.backbone.sees_surroundings:
+            zoomed = to_image(tile_view(self.picture, self.layout, view))
+        with apart():
+            image = self.backbone.run(Tile(zoomed, view, seed), text)
+            if self.color_fix != "none":
+                image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]
+        sr = to_bchw(image).contiguous()
+        if self.consistency:
+            sr = back_project(sr, self._source(view), self.consistency).clamp(0, 1)
+        sr = crop(sr, Window(ring, ring, width, height))
+        self.squares.append(10 ** (-agreement(sr, self._source(window)) / 10))
+        return sr
+
+    def _source(self, window: Window) -> Tensor:
+        """What a window of the result was made from, in the picture's own pixels."""
+        box = tile_source(self.picture, self.layout, window)
+        sides = max(1, round(box.height)), max(1, round(box.width))
+        return resize_mirrored(self.picture, *sides, box)
+
+    def describe_agreement(self) -> str:
+        mean = sum(self.squares) / len(self.squares)
+        return describe_agreement(mse_to_decibels(mean))

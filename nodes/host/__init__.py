@@ -1,0 +1,1 @@
+"""Every use of ComfyUI beyond its public API, comfy_api.latest."""

@@ -1,0 +1,242 @@
+"""Qwen2.5-VL, with its eyes, as a CLIP: all that is glued to the host's own Qwen classes.
+
+Those classes are the host's to change. So this is imported when a model is loaded, not with the
+pack, and looks at them first. What the host calls accepts keywords that it does not know, and does
+not pass them on: ComfyUI 0.37 added ``mtp`` to every call of ``generate``.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import torch
+from comfy import sd1_clip
+from comfy.text_encoders import llama, qwen_vl
+from comfy.text_encoders.omnigen2 import Qwen25_3BTokenizer
+from torch import Tensor
+
+from ...coz.text.conversation import QWEN_CHAT, QWEN_IMAGE
+from .qwen_weights import check_weights, read, sizes
+
+NAME = "qwen25vl"
+
+PAD = 151643
+IMAGE_PAD = 151655
+SYSTEM_PROMPT = "You are a helpful assistant."
+"""Qwen2.5-VL-3B-Instruct chat_template.json, for one message of a user."""
+
+USED: dict[Callable, set[str]] = {
+    comfy.sd.CLIP: {"parameters", "state_dict", "model_options", "disable_dynamic"},
+    llama.BaseGenerate.generate: {"initial_tokens", "position_ids", "presence_penalty"},
+    llama.Llama2_: {"config", "device", "dtype", "ops"},
+    qwen_vl.Qwen2VLVisionTransformer: {
+        *("hidden_size", "output_hidden_size", "intermediate_size", "num_heads", "num_layers"),
+        *("device", "dtype", "ops"),
+    },
+    sd1_clip.SDClipModel: {"textmodel_json_config", "model_class", "model_options"},
+    sd1_clip.SDClipModel.process_tokens: {"tokens", "device"},
+    sd1_clip.SD1ClipModel: {"name", "clip_model", "model_options"},
+    sd1_clip.SD1Tokenizer: {"name", "tokenizer"},
+    comfy.utils.load_torch_file: {"safe_load", "return_metadata"},
+    comfy.utils.convert_old_quants: {"metadata"},
+}
+"""What is called of the host, here and by qwen_weights -> the parameters that it needs to have."""
+
+
+def check_host() -> None:
+    """Raise what calling would raise, before minutes are spent on reading a file."""
+    if not hasattr(qwen_vl, "qwen2vl_mrope_position_ids"):
+        raise AttributeError("comfy.text_encoders.qwen_vl has no qwen2vl_mrope_position_ids")
+    for function, needed in USED.items():
+        if lacking := needed - inspect.signature(function).parameters.keys():
+            raise TypeError(f"{function.__qualname__} no longer takes {', '.join(sorted(lacking))}")
+
+
+def is_picture(token) -> bool:
+    return isinstance(token, dict) and token.get("type") == "image"
+
+
+@dataclass
+class Config(llama.Qwen25_3BConfig):
+    rope_dims = [16, 24, 24]  # noqa: RUF012 - as in the host's configs: no field
+    stop_tokens = [PAD, 151645]  # noqa: RUF012 - generation_config.json
+
+
+class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Module):
+    def __init__(self, config_dict, dtype, device, operations, **kwargs):
+        super().__init__()
+        config = Config(**config_dict["text"])
+        self.num_layers = config.num_hidden_layers
+        self.dtype = dtype
+        self.model = llama.Llama2_(config, device=device, dtype=dtype, ops=operations)
+        self.visual = qwen_vl.Qwen2VLVisionTransformer(
+            **config_dict["vision"],
+            output_hidden_size=config.hidden_size,
+            device=device,
+            dtype=dtype,
+            ops=operations,
+        )
+
+    def see(self, pictures: list[Tensor], device) -> list[tuple[Tensor, Tensor]]:
+        """Each picture's tokens and grid, all in one pass: they are many small matrices."""
+        if not pictures:
+            return []
+        seen = [qwen_vl.process_qwen2vl_images(picture[..., :3].float()) for picture in pictures]
+        pixels, grids = map(torch.cat, zip(*seen, strict=True))
+        tokens = self.visual(pixels.to(device), grids)
+        lengths = (grids.prod(-1) // self.visual.spatial_merge_size**2).tolist()
+        return [*zip(tokens.split(lengths), grids.split(1), strict=True)]
+
+    def preprocess_embed(self, embed, device, **kwargs):
+        if embed["type"] != "image":
+            return None, None
+        if "seen" in embed:
+            return embed["seen"]
+        return self.see([embed["data"]], device)[0]
+
+    def logits(self, x, **kwargs):
+        # As transformers: of the last place alone, which is all that is read; and in half precision
+        # the penalty would round tokens into a tie.
+        return super().logits(x[:, -1:]).float()
+
+
+class ClipModel(sd1_clip.SDClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options=None, **kwargs):
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            textmodel_json_config={},
+            special_tokens={"pad": PAD},
+            layer_norm_hidden_state=False,
+            model_class=Network,
+            enable_attention_masks=True,
+            return_attention_masks=True,
+            model_options=model_options,
+        )
+
+    def generate(
+        self,
+        tokens,
+        do_sample,
+        max_length,
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        seed,
+        presence_penalty=0.0,
+        **kwargs,
+    ):
+        """As the base class, but with image positions, and the prompt penalised as transformers do."""
+        (pairs,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+        prompt = [token for token, *_ in pairs]
+        pictures = [t["data"] for t in prompt if is_picture(t)]
+        seen = iter(self.transformer.see(pictures, self.execution_device))
+        embedded = [{**t, "seen": next(seen)} if is_picture(t) else t for t in prompt]
+        embeds, _, _, embeds_info = self.process_tokens([embedded], self.execution_device)
+        ids = [IMAGE_PAD if is_picture(t) else t for t in prompt]
+        return self.transformer.generate(
+            embeds,
+            do_sample,
+            max_length,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            seed,
+            # The presence penalty is about the answer alone.
+            initial_tokens=ids if repetition_penalty != 1 else [],
+            presence_penalty=presence_penalty,
+            position_ids=qwen_vl.qwen2vl_mrope_position_ids(
+                embeds_info, embeds.shape[1], embeds.device
+            ),
+        )
+
+
+class TextEncoder(sd1_clip.SD1ClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options=None, **kwargs):
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            name=NAME,
+            clip_model=ClipModel,
+            model_options=model_options,
+        )
+
+
+class Tokenizer(sd1_clip.SD1Tokenizer):
+    """Takes what the host's tokenizers of Qwen3-VL and Qwen-Image take."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None, **kwargs):
+        super().__init__(
+            embedding_directory, tokenizer_data or {}, name=NAME, tokenizer=Qwen25_3BTokenizer
+        )
+
+    def tokenize_with_weights(
+        self,
+        text,
+        return_word_ids=False,
+        llama_template=None,
+        images=(),
+        image=None,
+        skip_template=False,
+        video=None,
+        audio=None,
+        system_prompt="",
+        **kwargs,
+    ):
+        if video is not None or audio is not None:
+            raise ValueError("Qwen2.5-VL is loaded for pictures: connect image, no video or audio")
+        # Generate Text of ComfyUI 0.37 hands images=None where none is connected.
+        if images is None or not len(images):
+            images = () if image is None else image.split(1)
+        if not skip_template and not text.startswith("<|im_start|>"):
+            if llama_template:
+                text = llama_template.replace("{}", text, 1)
+            else:
+                system, shown = system_prompt or SYSTEM_PROMPT, QWEN_IMAGE * len(images)
+                text = QWEN_CHAT.format(instruction=system, images=shown + text)
+        # The host's own method would read brackets, backslashes and embedding names.
+        ids = getattr(self, NAME).tokenizer(text)["input_ids"] or [PAD]
+        pictures = iter(images)
+        row = []
+        for i, token in enumerate(ids):
+            if token == IMAGE_PAD and (data := next(pictures, None)) is not None:
+                token = {"type": "image", "data": data, "original_type": "image"}
+            row.append((token, 1.0, i + 1) if return_word_ids else (token, 1.0))
+        return {NAME: [row]}
+
+
+def load(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
+    """Qwen2.5-VL from the files that it is spread over, loaded as the host's load_clip does."""
+    check_host()
+    state = read(paths)
+    name = paths[0].name
+    config = sizes(state, name)
+    network = Network(config, torch.float32, "meta", comfy.ops.manual_cast)
+    check_weights(state, network.state_dict(), name)
+    detected = comfy.sd.llama_detect([state])
+    options = {"dtype": detected.get("dtype_llama"), f"{NAME}_model_config": config}
+    if quantization := detected.get("llama_quantization_metadata"):
+        options["quantization_metadata"] = quantization
+    clip = comfy.sd.CLIP(
+        SimpleNamespace(params={}, clip=TextEncoder, tokenizer=Tokenizer),
+        parameters=comfy.utils.calculate_parameters(state),
+        state_dict=[state],
+        model_options=options,
+        disable_dynamic=disable_dynamic,
+    )
+    # What the host's Select CLIP Device calls for weights of its own.
+    clip.patcher.cached_patcher_init = (load_patcher, (paths,))
+    return clip
+
+
+def load_patcher(paths: list[Path], disable_dynamic: bool = False, **kwargs):
+    return load(paths, disable_dynamic).patcher

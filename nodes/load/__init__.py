@@ -1,0 +1,1 @@
+"""The nodes that load models and pictures."""

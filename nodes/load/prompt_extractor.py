@@ -1,0 +1,167 @@
+import importlib
+import json
+import os
+import re
+from pathlib import Path
+
+import comfy.lora
+import comfy.utils
+from comfy_api.latest import io
+from comfyui_version import __version__ as comfyui_version
+
+from ...coz import __version__
+from ...coz.weights.lora import few
+from ...coz.weights.peft import PROMPT_LORA
+from ...coz.weights.read import read_prompt_lora
+from ..host.files import found_in, likely_first, missing, path_of
+from .sr_lora import misfit
+
+MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
+LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
+OLDEST = (0, 27)
+"""The first ComfyUI whose `generate` takes the positions of images."""
+
+SHARD = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.safetensors)")
+INDEX = "model.safetensors.index.json"
+VLM = (f"both .safetensors files and {INDEX} of {MODEL_LINK}", "text_encoders")
+LORA = (f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}", "loras")
+"""Chain-of-Zoom's own files, and the folder that such files are in."""
+
+
+def shards(path: Path) -> list[Path]:
+    """The files that the model is spread over, the chosen one among them."""
+    names = {path.name}
+    index = path.with_name(INDEX)
+    if index.is_file():
+        try:
+            indexed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if not all(name and Path(name).name == name for name in indexed):
+                raise ValueError("it leads out of the folder")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{INDEX}: expected the list of the files of {path.name}, but found something else; download it again"
+            ) from error
+        names = indexed if path.name in indexed else names
+    elif numbered := SHARD.fullmatch(path.name):
+        head, tail, last = numbered.groups()
+        names = {f"{head}{i:05}{tail}" for i in range(1, int(last) + 1)}
+    paths = [path.with_name(name) for name in sorted(names)]
+    if absent := [other.name for other in paths if not os.path.isfile(other)]:
+        raise ValueError(
+            f"{path.name}: expected {len(paths)} files of one model beside each other, but found no "
+            f"{few(absent)} in {path.parent}; take the files of {MODEL_LINK}"
+        )
+    return paths
+
+
+def require_host() -> None:
+    version = tuple(map(int, re.findall(r"\d+", comfyui_version)[:2]))
+    if version < OLDEST:
+        raise RuntimeError(
+            f"The prompt extractor needs ComfyUI 0.27 or newer; this is {comfyui_version}. Update ComfyUI, "
+            "or type the prompts yourself"
+        )
+
+
+def load(paths: list[Path]):
+    try:
+        return importlib.import_module("..host.qwen", __package__).load(paths)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise RuntimeError(
+            "This version of ComfyUI has changed its Qwen classes, which CoZ Load Prompt Extractor is built "
+            f"from; update Chain-of-Zoom (pack {__version__}, ComfyUI {comfyui_version}: {error})"
+        ) from error
+
+
+def with_lora(clip, path: Path, strength: float):
+    """A copy of clip with a LoRA that fits: the host itself only logs what does not."""
+    lora = read_prompt_lora(path)
+    network = clip.cond_stage_model
+    places = comfy.lora.model_lora_keys_clip(network, {})
+    layers = {key.removesuffix(".alpha") for key in lora if key.endswith(".alpha")}
+    ours, its = depth(places), depth(layers)
+    lost = sorted(layers - places.keys())
+    # A part of the layers may be meant; all of a lesser number are another model's.
+    if lost or (len(its) == max(its, default=0) + 1 < len(ours)):
+        raise ValueError(
+            f"{path.name} does not fit vlm: {len(lost)} of its {len(layers)} layers have no place there. It is "
+            f"for a language model of {len(its)} blocks, vlm has {len(ours)}. Chain-of-Zoom's is for "
+            "Qwen2.5-VL-3B-Instruct"
+        )
+    patches = comfy.lora.load_lora(lora, places, log_missing=False)
+    if wrong := misfit(patches, network):
+        target, found, expected = wrong
+        raise ValueError(
+            f"{path.name} does not fit vlm: its layer for {target} is {found}, the model's {expected}. "
+            "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
+        )
+    clip = clip.clone()
+    clip.add_patches(patches, strength)
+    return clip
+
+
+def depth(layers) -> set[int]:
+    """The numbers of the language model's blocks among the layers."""
+    pattern = re.compile(re.escape(PROMPT_LORA) + r"model\.layers\.(\d+)\.")
+    return {int(found[1]) for layer in layers if (found := pattern.match(layer))}
+
+
+class CoZLoadPromptExtractor(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZLoadPromptExtractor",
+            display_name="CoZ Load Prompt Extractor (Qwen2.5-VL-3B)",
+            category="Chain-of-Zoom/load",
+            description="Loads Qwen2.5-VL-3B-Instruct, the vision-language model of the Chain-of-Zoom paper, with or "
+            "without the paper's LoRA. ComfyUI's own Generate Text takes it as well. Needs ComfyUI 0.27.",
+            search_aliases=["load clip", "load VLM", "VLM", "LLM", "caption", "image to text"],
+            inputs=[
+                io.Combo.Input(
+                    "vlm_name",
+                    options=likely_first("qwen.*vl", *VLM[1:]),
+                    tooltip="A file of models/text_encoders with all of Qwen2.5-VL-3B-Instruct, its visual weights too; or "
+                    "the first of its files as downloaded from Hugging Face (model-00001-of-00002.safetensors), "
+                    "the others beside it.",
+                ),
+                io.Combo.Input(
+                    "lora_name",
+                    options=["none", *likely_first("coz|adapter", *LORA[1:])],
+                    default="none",
+                    tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, its "
+                    "adapter_config.json beside it) or converted. none: the model as it is.",
+                ),
+                io.Float.Input(
+                    "lora_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Share of the LoRA's change. 0 changes nothing, 1 is as trained.",
+                ),
+            ],
+            outputs=[
+                io.Clip.Output(
+                    "CLIP",
+                    display_name="vlm",
+                    tooltip="For VLM Prompt Extractor, Chain Loop or Generate Text.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, vlm_name, lora_name):
+        """In place of the host's "value not in list", which does not say where to get the file."""
+        # Found by the host, not in its list: workflows travel, and Windows lists other slashes.
+        for name, (own, folder) in ((vlm_name, VLM), (lora_name, LORA)):
+            if name not in {None, "none"} and not found_in(name, folder):
+                return missing(name, own, folder)
+        return True
+
+    @classmethod
+    def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:
+        require_host()
+        clip = load(shards(path_of(vlm_name, *VLM)))
+        if lora_name != "none" and lora_strength != 0:
+            clip = with_lora(clip, path_of(lora_name, *LORA), lora_strength)
+        return io.NodeOutput(clip)

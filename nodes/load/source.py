@@ -1,0 +1,132 @@
+"""Serve the picture of a loader node to the target picker, as that node loads it.
+
+A browser decodes the same file differently: it applies EXIF mirroring, ICC profiles and
+transparency, which the host's loader may not.
+"""
+
+import asyncio
+import base64
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path, PureWindowsPath
+
+import comfy.model_management
+import folder_paths
+from aiohttp import ETag, web
+from PIL import Image
+
+from ..host.images import downscale_to_preview, to_bchw
+from .sample_picture import PICTURES, load_by_host, picture_names
+
+ROUTE = "/chain_of_zoom/source"
+
+WIDGETS = {"LoadImage": "image", "LoadImageOutput": "image", "CoZSamplePicture": "picture"}
+"""The loader nodes, and the input of each that names the file."""
+
+MAX_SOURCE_PIXELS = 2**26
+"""Pixels of all frames of a file. Loading takes up to 33 bytes for each, 2.2 GB at the limit."""
+
+MIN_FRAME_PIXELS = 2**12
+"""What a frame counts at least: a file of millions of tiny frames is slow to load, too."""
+
+MAX_CACHED_SOURCES = 8
+"""Up to 2 MB each."""
+
+START = secrets.token_hex(4)
+"""Part of each file's state: another version of the host may load the same file differently."""
+
+
+class TooLargeError(Exception):
+    pass
+
+
+def serve_sources(routes: web.RouteTableDef) -> None:
+    """Let the page show a loader's picture before anything has run."""
+    one_at_a_time = asyncio.Lock()  # so that the memory for loading does not multiply
+
+    @routes.get(ROUTE)
+    async def source(request: web.Request) -> web.Response:
+        async with one_at_a_time:
+            return await asyncio.to_thread(_answer, request.query, request.if_none_match or ())
+
+
+def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
+    node, name = query.get("node"), query.get("image")
+    if node not in WIDGETS or not name:
+        return _refuse(400, f"expected ?node=NODE&image=FILE, NODE one of {', '.join(WIDGETS)}")
+    try:
+        path = _path_of(node, name)
+        if path is None:
+            return _refuse(403, f"{name!r} is not in ComfyUI's input, output or temp folder")
+        facts = path.stat()
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return _refuse(404, f"there is no file {name!r}")
+    if not stat.S_ISREG(facts.st_mode):
+        return _refuse(404, f"{name!r} is not a file")
+    state = f"{facts.st_mtime_ns:x}-{facts.st_ctime_ns:x}-{facts.st_size:x}-{START}"
+    version = {"state": state, "changed": max(facts.st_mtime_ns, facts.st_ctime_ns) / 1e6}
+    if any(tag.value == state for tag in known):
+        response = web.Response(status=304)
+    elif comfy.model_management.intermediate_device().type != "cpu":
+        # Loading would take GPU memory that the host has not planned for.
+        return _refuse(501, "with --gpu-only, pictures are shown after a run", version)
+    else:
+        try:
+            response = web.json_response(_load(node, name, path, state) | version)
+        except (TooLargeError, Image.DecompressionBombError):
+            reason = f"{name!r} has more than {MAX_SOURCE_PIXELS} pixels: it is shown after a run"
+            return _refuse(413, reason, version)
+        except Exception as error:  # the content of the file decides what a decoder raises
+            logging.getLogger("chain_of_zoom").info("The picker cannot show %r: %s", name, error)
+            return _refuse(415, f"{name!r} cannot be shown before a run", version)
+    response.etag = state
+    response.headers["Cache-Control"] = "no-cache"  # kept by the browser, asked for each time
+    return response
+
+
+def _refuse(status: int, reason: str, version: dict | None = None) -> web.Response:
+    return web.json_response({"error": reason} | (version or {}), status=status)
+
+
+def _path_of(node: str, name: str) -> Path | None:
+    """The file that a loader node takes for a name; None where it lies outside its folder."""
+    if node == "CoZSamplePicture":
+        return PICTURES / name if name in picture_names() else None
+    name, folder = folder_paths.annotated_filepath(name)
+    if PureWindowsPath(name).root:  # \\host\share: looking at it would ask that host
+        return None
+    folder = os.path.realpath(folder or folder_paths.get_input_directory())
+    path = Path(os.path.realpath(os.path.join(folder, name)))
+    return path if path.is_relative_to(folder) else None
+
+
+@lru_cache(maxsize=MAX_CACHED_SOURCES)
+def _load(node: str, name: str, path: Path, state: str) -> dict:
+    """The picture that a loader node gives, downscaled, with its size before that.
+
+    Args:
+        state: of the file: another one is loaded anew.
+
+    Raises:
+        TooLargeError: If the file holds more than ``MAX_SOURCE_PIXELS``.
+        Exception: Whatever Pillow or the host's loader raises on the content of the file.
+    """
+    with Image.open(path) as file:  # reads the header only, and refuses videos
+        frame = max(file.width * file.height, MIN_FRAME_PIXELS)
+        if frame * getattr(file, "n_frames", 1) > MAX_SOURCE_PIXELS:
+            raise TooLargeError
+    image = to_bchw(load_by_host(node, **{WIDGETS[node]: name})[:1])
+    small = downscale_to_preview(image)
+    content = BytesIO()
+    # Rounded down, as the host does where it saves what the picker shows after a run.
+    Image.fromarray((small[0] * 255).byte().numpy()).save(content, "png", compress_level=4)
+    return {
+        "width": image.shape[-1],
+        "height": image.shape[-2],
+        "png": base64.b64encode(content.getvalue()).decode(),
+    }

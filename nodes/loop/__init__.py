@@ -1,0 +1,1 @@
+"""Chain Loop, and the internal nodes that it becomes."""

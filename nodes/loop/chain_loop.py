@@ -1,0 +1,255 @@
+import json
+
+from comfy_api.latest import io
+
+from ...coz.chain.schema import MAX_STEPS
+from ...coz.chain.zoom_chain import step_seed
+from ...coz.geometry import Target, ZoomStep, plan_steps
+from ..backbones import backbone_input, make_backbone
+from ..host.color_profile import color_profile, profile_note
+from ..host.expansion import AS_LINKS, Expansion
+from ..host.files import used_models
+from ..host.images import (
+    give_notices,
+    require_one_picture,
+    require_options,
+    require_range,
+    show,
+    validate_options,
+)
+from ..step.color_fix import METHODS
+from ..step.crop_center_zoom import center_inputs, frame_inputs, mask_input
+from ..step.sr_step import seed_input
+from ..text_sources import make_text_source, prompting_input
+from .collect import Chain
+from .gate import is_below
+from .start import Start, describe_unused_inputs, start_at_chain, start_at_picture
+from .steps import StepNodes, StepSettings
+
+LEAST_SCALE, MOST_SCALE = 1.5, 8
+MOST_STOP_BELOW = 100
+
+
+class CoZChainLoop(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZChainLoop",
+            display_name="Zoom In with Super Resolution (Chain Loop)",
+            category="Chain-of-Zoom",
+            description="Zooms into a spot of a picture in steps, each enlarged and sharpened from the one before: "
+            "four steps of 4x show it at 256x. Detail beyond the picture's own pixels is invented. Connect an output to "
+            "Preview Image or Save Image to run it.",
+            search_aliases=[
+                "chain of zoom",
+                "CoZ",
+                "zoom in",
+                "upscale",
+                "super resolution",
+                "extreme super resolution",
+                "magnify",
+                "enlarge",
+                "enhance",
+                "detail",
+            ],
+            enable_expand=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="The picture to zoom into: one picture, not a batch."
+                ),
+                backbone_input(**AS_LINKS),
+                io.Int.Input(
+                    "steps",
+                    default=4,
+                    min=1,
+                    max=MAX_STEPS,
+                    tooltip="Number of zooms. Raising it later runs only the new steps.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=4.0,
+                    min=LEAST_SCALE,
+                    max=float(MOST_SCALE),
+                    step=0.01,
+                    tooltip="Factor of each step: 4 steps of 4 make 256x.",
+                ),
+                *center_inputs(),
+                prompting_input(**AS_LINKS),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="What the picture shows: the text of every step, or added to what a vision-language model writes. Upscale "
+                    "models do not read it.",
+                ),
+                io.String.Input(
+                    "step_prompts",
+                    default="",
+                    multiline=True,
+                    placeholder="one line a step; blank = prompt; - = no text",
+                    tooltip="Line 1 is the whole text of step 1 and so on. A blank line: the step uses prompt, or asks the model. A single - : "
+                    "no text. The prompts output has this form.",
+                ),
+                seed_input(
+                    "Each step draws its own seed from this one. Used by any checkpoint, and by the model's temperature."
+                ),
+                io.Combo.Input(
+                    "color_fix",
+                    options=METHODS,
+                    default="wavelet",
+                    tooltip="How each step keeps the colours of the view it enlarges: the methods of Color Fix, hybrid in equal parts.",
+                ),
+                *frame_inputs(advanced_size=True),
+                mask_input(),
+                Chain.Input(
+                    "chain",
+                    optional=True,
+                    tooltip="Optional. A chain to go on with, from CoZ Load Chain or another loop. Its frames, scale and target hold; "
+                    "image takes its picture.",
+                ),
+                io.Int.Input(
+                    "from_step",
+                    default=MAX_STEPS,
+                    min=0,
+                    max=MAX_STEPS,
+                    optional=True,
+                    advanced=True,
+                    tooltip="With a chain: the last of its steps that is kept; the later ones are made anew. 16 keeps all.",
+                ),
+                io.Float.Input(
+                    "consistency",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How far each step is corrected to agree with the view it enlarges. 0: only measured. 1: made small "
+                    "again, it is that view.",
+                ),
+                io.Float.Input(
+                    "stop_below",
+                    default=0.0,
+                    min=0.0,
+                    max=float(MOST_STOP_BELOW),
+                    step=0.5,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Ends the chain after a step that agrees with the view it enlarges to less than this, in dB: from 40 "
+                    "on a step repeats that view, below 20 it contradicts it. 0: never.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The deepest frame."),
+                io.Image.Output("scales", tooltip="All frames, from the first to the deepest."),
+                io.String.Output("prompts", tooltip="The text of each step, a line a step."),
+                Chain.Output("chain", tooltip="The record: frames, windows, prompts and seeds."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, image=None, backbone=None, prompting=None):
+        # ``image`` is named because the host calls this only where a named input is given.
+        return validate_options(cls, backbone=backbone, prompting=prompting)
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        backbone,
+        steps,
+        scale,
+        center_x,
+        center_y,
+        prompting,
+        prompt,
+        step_prompts,
+        seed,
+        color_fix,
+        frame,
+        size,
+        mask=None,
+        chain=None,
+        from_step=MAX_STEPS,
+        consistency=0.0,
+        stop_below=0.0,
+    ) -> io.NodeOutput:
+        require_options(cls, backbone=backbone, prompting=prompting)
+        picture = require_one_picture(image, "Chain Loop")
+        require_range("steps", steps, 1, MAX_STEPS)
+        require_range("scale", scale, LEAST_SCALE, MOST_SCALE)
+        require_range("from_step", from_step, 0, MAX_STEPS)
+        require_range("consistency", consistency, 0, 1)
+        require_range("stop_below", stop_below, 0, MOST_STOP_BELOW, " dB")
+        show("reading the picture")
+        expansion = Expansion(cls, reporters={"CoZChainCheck", "CoZChainCollect"})
+        center = Target(center_x, center_y)
+        if chain is None:
+            profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
+            place = center, mask, frame, size
+            start = start_at_picture(expansion, picture, scale, *place, profile)
+        else:
+            kept = min(from_step, chain.steps, steps)
+            place = center, mask, step_prompts, frame, size
+            notes = describe_unused_inputs(chain, kept, picture, scale, *place)
+            start = start_at_chain(expansion, chain, kept, notes)
+        sharpener, source = make_backbone(backbone), make_text_source(prompting)
+        notes = give_notices(
+            *start.notes, profile_note(start.color_profile), sharpener.describe_scale(start.scale)
+        )
+        settings = StepSettings(
+            scale=start.scale,
+            prompt=prompt,
+            step_prompts=step_prompts,
+            seed=seed,
+            color_fix=color_fix,
+            consistency=consistency,
+            stop_below=stop_below,
+        )
+        step_nodes = StepNodes(expansion.node, sharpener, source, settings, start.frames)
+        plan = plan_after(start, steps, stop_below)
+        parts = start.parts()
+        for i, step in enumerate(plan, len(start.prompts) + 1):
+            parts |= step_nodes.add(i, step)
+        used = used_models(cls.hidden.dynprompt, cls.hidden.unique_id) if plan else []
+        return collect(expansion, start, plan, steps, settings, used, notes, parts)
+
+
+def plan_after(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
+    """The steps that are missing: none where the last one that is there ends the chain."""
+    if start.agreements and is_below(start.agreements[-1], stop_below):
+        return []
+    missing = steps - len(start.prompts)
+    return plan_steps(start.height, start.width, start.scale, missing, start.aim)
+
+
+def collect(
+    expansion: Expansion,
+    start: Start,
+    plan: list[ZoomStep],
+    steps: int,
+    settings: StepSettings,
+    models: list[str],
+    notes: list[str],
+    parts: dict,
+) -> io.NodeOutput:
+    done = len(start.prompts)
+    seeds = [step_seed(settings.seed, i) for i in range(done + 1, steps + 1)]
+    child = expansion.node(
+        "CoZChainCollect",
+        "collect",
+        image=start.source,
+        scale=start.scale,
+        steps=steps,
+        windows=json.dumps([*start.windows, *(step.window for step in plan)]),
+        seeds=json.dumps([*start.seeds, *seeds]),
+        target=json.dumps(start.target),
+        models=json.dumps(list(dict.fromkeys([*start.models, *models]))),
+        notes="\n".join(notes),
+        kept=done,
+        stop_below=settings.stop_below,
+        color_profile=start.color_profile,
+        **parts,
+    )
+    return io.NodeOutput(*(child.out(k) for k in range(4)), expand=expansion.graph.finalize())

@@ -1,0 +1,49 @@
+from comfy_api.latest import io, ui
+
+from ...coz.fidelity.back_projection import agreement, back_project
+from ...coz.fidelity.invented import invented
+from ..host.images import take_notices, to_bchw, to_image
+
+Shown = io.Custom("COZ_SHOWN")
+
+
+class CoZChainCheck(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZChainCheck",
+            display_name="CoZ Chain Check",
+            category="Chain-of-Zoom/step",
+            description="Internal: corrects a finished step, measures how true it is and shows it on its Chain Loop.",
+            is_dev_only=True,
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            inputs=[
+                io.Image.Input("image"),
+                io.Image.Input("crop"),
+                io.Image.Input("zoomed"),
+                io.Float.Input("strength"),
+            ],
+            outputs=[
+                io.Image.Output("image"),
+                Shown.Output("shown"),
+                io.Float.Output("agreement"),
+                io.Float.Output("invented"),
+                io.String.Output("notices"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, crop, zoomed, strength) -> io.NodeOutput:
+        """As CoZ Keep True to Source, without enlarging the crop once more."""
+        # Planes: all below is much faster.
+        sr, lq = to_bchw(image).contiguous(), to_bchw(crop, "crop").contiguous()
+        result = None
+        if strength > 0:
+            sr = back_project(sr, lq, strength).clamp(0, 1)
+            result = image = to_image(sr)
+        shown = ui.PreviewImage(image, cls=cls)
+        share = invented(sr, to_bchw(zoomed, "zoomed").contiguous())
+        # Without a correction no image: the cache would count the step's own a second time.
+        # The notices of the whole step, as an output: so they come from the cache with the step.
+        notices = "\n".join(take_notices())
+        return io.NodeOutput(result, shown.values, agreement(sr, lq), share, notices, ui=shown)

@@ -1,0 +1,272 @@
+import json
+from math import isnan, nan
+
+import comfy.utils
+import torch
+from comfy_api.latest import io, ui
+
+from ...coz.chain.real_pixels import count_real_pixels, describe_real_pixels, pick_real_pixels_color
+from ...coz.chain.schema import MAX_STEPS
+from ...coz.chain.zoom_chain import ZoomChain
+from ...coz.fidelity.back_projection import decibels, describe_agreement
+from ...coz.geometry import Target, Window
+from ...coz.render.strip import factor_label
+from ...coz.text.step_prompts import join_texts
+from ..host.images import (
+    closing_of_expansion,
+    join_lines,
+    preview_of,
+    show,
+    take_notices,
+    to_bchw,
+    to_image,
+)
+from .check import Shown
+from .gate import is_below, judged
+
+Chain = io.Custom("COZ_CHAIN")
+
+OF_A_STEP = ("frame", "shown", "agreement", "invented", "notices")
+SHARE_DECIMALS = 4
+
+
+def color_of_real_pixels(chain: ZoomChain, layer: int) -> str:
+    """In the form of CSS, for the page."""
+    red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
+    return f"rgb({red}, {green}, {blue})"
+
+
+def describe_step(chain: ZoomChain, step: int) -> str:
+    """Say how many real pixels a step shows, and how well it repeats its input where measured."""
+    layer = step + 1
+    words = describe_real_pixels(count_real_pixels(chain, layer))
+    line = f"{factor_label(chain, layer)}: {words}"
+    agreement = chain.agreements[step - 1] if chain.agreements else nan
+    if isnan(agreement):
+        return line
+    source = "its input" if step == 1 else "its invented input"
+    return f"{line}, {describe_agreement(agreement, source)}"
+
+
+def describe_depth(chain: ZoomChain) -> str:
+    """Say how deep a chain goes and what of its deepest frame is real."""
+    count = "1 step" if chain.steps == 1 else f"{chain.steps} steps"
+    real = count_real_pixels(chain, chain.steps + 1)
+    words = describe_real_pixels(real)
+    if real.share < 1:
+        words = f"the deepest frame holds {words}, the rest is invented"
+    return f"{count}, {factor_label(chain, chain.steps + 1)}: {words}"
+
+
+class CoZChainInput(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZChainInput",
+            display_name="CoZ Chain Input",
+            category="Chain-of-Zoom/step",
+            description="Internal: the picture that one chain of a Chain Loop works on.",
+            is_dev_only=True,
+            is_input_list=True,
+            inputs=[io.Image.Input("image"), io.Int.Input("index")],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, index) -> io.NodeOutput:
+        # The host repeats the last item of a list that is shorter than the others. Converted here,
+        # so that all chains of a picture share one copy where it has to be one.
+        return io.NodeOutput(to_image(to_bchw(image[min(index[0], len(image) - 1)])))
+
+
+class CoZChainFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        names = ["source", *(f"frame_{i}" for i in range(MAX_STEPS + 1))]
+        return io.Schema(
+            node_id="CoZChainFrames",
+            display_name="CoZ Chain Frames",
+            category="Chain-of-Zoom/step",
+            description="Internal: the pictures of the chain that a Chain Loop goes on with.",
+            is_dev_only=True,
+            is_input_list=True,
+            inputs=[Chain.Input("chain"), io.Int.Input("index")],
+            outputs=[io.Image.Output(name) for name in names],
+        )
+
+    @classmethod
+    def execute(cls, chain, index) -> io.NodeOutput:
+        frames = chain[min(index[0], len(chain) - 1)].frames
+        missing = MAX_STEPS + 2 - len(frames)
+        return io.NodeOutput(*map(to_image, frames), *[None] * missing)
+
+
+class CoZChainCollect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        numbers = range(1, MAX_STEPS + 1)
+        frames = [io.Image.Input(f"frame_{i}", optional=True, lazy=True) for i in (0, *numbers)]
+        texts = [io.String.Input(f"text_{i}", optional=True, lazy=True) for i in numbers]
+        shown = [Shown.Input(f"shown_{i}", optional=True, lazy=True) for i in numbers]
+        measured = [
+            io.Float.Input(f"{name}_{i}", optional=True, lazy=True)
+            for name in ("agreement", "invented")
+            for i in numbers
+        ]
+        notices = [io.String.Input(f"notices_{i}", optional=True, lazy=True) for i in numbers]
+        return io.Schema(
+            node_id="CoZChainCollect",
+            display_name="CoZ Chain Collect",
+            category="Chain-of-Zoom/step",
+            description="Internal: gathers the frames of a chain, asking for one more at a time.",
+            is_dev_only=True,
+            is_output_node=True,  # else the previews' steps all run before its turn comes
+            inputs=[
+                io.Image.Input("image"),
+                io.Float.Input("scale"),
+                io.Int.Input("steps", min=1, max=MAX_STEPS),
+                io.String.Input("windows"),
+                io.String.Input("seeds"),
+                io.String.Input("target"),
+                io.String.Input("models"),
+                io.String.Input("notes"),
+                io.Int.Input("kept", min=0, max=MAX_STEPS),
+                io.Float.Input("stop_below"),
+                io.String.Input("color_profile", optional=True),
+                *frames,
+                *texts,
+                *shown,
+                *measured,
+                *notices,
+            ],
+            outputs=[
+                io.Image.Output("image"),
+                io.Image.Output("scales"),
+                io.String.Output("prompts"),
+                Chain.Output("chain"),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **parts) -> float:
+        # Not offered to cache providers: the key holds the whole chain, and the host would hash it at
+        # every request, which takes longer than to gather the frames again.
+        return nan
+
+    @classmethod
+    def last_step(cls, steps, kept, stop_below, parts) -> int:
+        """The step that the chain ends with, as far as it is known."""
+        for i in range(max(kept, 1), steps):
+            agreement = parts.get(f"agreement_{i}")
+            if agreement is not None and is_below(agreement, stop_below):
+                return i
+        return steps
+
+    @classmethod
+    def measured(cls, i, parts) -> tuple[float, float]:
+        """How well step i agrees with its input, in dB, and the share of it that is invented."""
+        agreement = parts.get(f"agreement_{i}")
+        invented = parts.get(f"invented_{i}")
+        return (
+            nan if agreement is None else judged(agreement),
+            nan if invented is None else round(invented, SHARE_DECIMALS),
+        )
+
+    @classmethod
+    def check_lazy_status(cls, steps, kept, stop_below, notes="", **parts):
+        # One step at a time, its text before it: only so can a chain end before its last step.
+        for i in range(cls.last_step(steps, kept, stop_below, parts) + 1):
+            text = parts.get(f"text_{i}")
+            if i and text is None:
+                wanted, doing = [f"text_{i}"], "asking the vision-language model"
+            elif parts.get(f"frame_{i}") is None:
+                names = OF_A_STEP if i > kept else OF_A_STEP[:1]
+                wanted, doing = [f"{name}_{i}" for name in names], "super-resolving"
+            else:
+                continue
+            comfy.utils.ProgressBar(steps + 1).update_absolute(i)
+            if i:
+                before = ""
+                if i > 1:
+                    images = [parts["image"], *(parts[f"frame_{k}"] for k in range(i))]
+                    # Their sizes are what is read: to_bchw would look at every pixel again.
+                    chain = cls.gather([image.movedim(-1, 1) for image in images], **parts)
+                    before = describe_step(chain, i - 1)
+                lines = [f"step {i} of {steps}: {doing}", text, before, notes]
+                show("\n".join(filter(None, lines)))
+            return wanted
+        return []
+
+    @classmethod
+    def gather(
+        cls, frames, scale, windows, seeds, target, models, color_profile="", **parts
+    ) -> ZoomChain:
+        """The chain of these frames, the source first."""
+        last = len(frames) - 2
+        measured = [cls.measured(i + 1, parts) for i in range(last)]
+        agreements, invented = zip(*measured, strict=True) if measured else ((), ())
+        if all(map(isnan, agreements)):
+            agreements = invented = ()
+        return ZoomChain(
+            scale=scale,
+            frames=tuple(frames),
+            windows=tuple(Window(*window) for window in json.loads(windows)[: last + 1]),
+            prompts=tuple(parts[f"text_{i + 1}"] for i in range(last)),
+            seeds=tuple(json.loads(seeds)[:last]),
+            target=Target(*json.loads(target)),
+            models=tuple(json.loads(models)),
+            agreements=agreements,
+            invented=invented,
+            color_profile=color_profile,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        scale,
+        steps,
+        windows,
+        seeds,
+        target,
+        models,
+        notes,
+        kept,
+        stop_below,
+        color_profile="",
+        **parts,
+    ) -> io.NodeOutput:
+        last = cls.last_step(steps, kept, stop_below, parts)
+        images = [parts[f"frame_{i}"] for i in range(last + 1)]
+        frames = [to_bchw(frame) for frame in (image, *images)]
+        chain = cls.gather(frames, scale, windows, seeds, target, models, color_profile, **parts)
+        told = join_texts(chain.prompts) if any(chain.prompts) else ""
+        stopped = ""
+        if last < steps:
+            stopped = (
+                f"stopped after step {last} of {steps}: its agreement with its input, "
+                f"{decibels(chain.agreements[-1])}, is below stop_below, {stop_below:g} dB"
+            )
+        each = [describe_step(chain, step) for step in range(1, last + 1)]
+        said = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))
+        notices = dict.fromkeys([*said.split("\n"), *take_notices()])
+        depth = describe_depth(chain)
+        text = join_lines(depth, stopped, *each, told, *notices)
+        dots = {line: color_of_real_pixels(chain, layer) for layer, line in enumerate(each, 2)}
+        dots[depth] = color_of_real_pixels(chain, last + 1)
+        shown = {
+            "images": [
+                file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)
+            ],
+            "animated": (False,),
+            "coz_chain": [chain.to_json()],
+            "coz_source": preview_of(chain.frames[0], chain.target),
+            **closing_of_expansion(text, dots),
+        }
+        scales = torch.cat(images)
+        return io.NodeOutput(images[-1], scales, join_texts(chain.prompts), chain, ui=shown)
+
+    @classmethod
+    def shown(cls, i, frame, parts) -> list:
+        """The file that its step was shown with, or a new one."""
+        return parts.get(f"shown_{i}") or ui.PreviewImage(frame, cls=cls).values

@@ -1,0 +1,181 @@
+from comfy_api.latest import io
+
+from ...coz.geometry import FRAME_MODES, FirstFrame, Target, carry_target, first_frame, zoom_window
+from ...coz.resample import RESAMPLINGS, crop, cut_first_frame, resize
+from ..host.images import picked_on, show_frame, target_of, to_bchw, to_bounding_box, to_image
+
+MAX_FRAME_SIDE = 16_384
+"""Pixels: four times the largest size. H.264 takes no more along a side either."""
+
+
+def center_inputs() -> list[io.Input]:
+    # Without a step the frontend rounds what is typed to 0.1.
+    return [
+        io.Float.Input(
+            "center_x",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.0001,
+            tooltip="Target of the zoom, from the left: 0 is the left edge of the connected image, 1 the right edge.",
+        ),
+        io.Float.Input(
+            "center_y",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.0001,
+            tooltip="Target of the zoom, from the top: 0 is the upper edge of the connected image, 1 the lower edge.",
+        ),
+    ]
+
+
+def mask_input() -> io.Input:
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Optional. Its centre of gravity is the target, instead of center_x and center_y. An empty mask, as "
+        "Load Image gives for a picture without transparency, is not used.",
+    )
+
+
+def frame_inputs(advanced_size: bool) -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "frame",
+            options=FRAME_MODES,
+            default="native pixels",
+            tooltip="What the first frame shows. native pixels: a window around the target at the picture's own "
+            "resolution, so nothing is lost and 1x is the camera's pixel. whole picture square: resized and cropped "
+            "to a square, as in the paper. whole picture: resized, shape kept.",
+        ),
+        io.Int.Input(
+            "size",
+            default=512,
+            min=16,
+            max=4096,
+            step=16,
+            advanced=advanced_size or None,
+            tooltip="Side of the first frame in pixels (whole picture: its short side). All later frames have the "
+            "first one's size.",
+        ),
+    ]
+
+
+def plan_first_frame(height: int, width: int, size: int, frame: str, target: Target) -> FirstFrame:
+    """Return where the first frame lies, or refuse one that is too long."""
+    first = first_frame(height, width, size, frame, target)
+    if max(first.height, first.width) > MAX_FRAME_SIDE:
+        raise ValueError(
+            f"the first frame would have {first.width:,} x {first.height:,} pixels: frame is {frame}, whose "
+            f"short side becomes {size}, and image has {width} x {height}. At most {MAX_FRAME_SIDE:,} "
+            "pixels along a side are made. Choose native pixels or whole picture square, or lower size"
+        )
+    return first
+
+
+def target_outputs() -> list[io.Output]:
+    place = "The target's place in this node's image: connect it to the next Crop-Center-Zoom."
+    return [
+        io.BoundingBox.Output(
+            "window", tooltip="The region that was taken, in pixels of the connected image."
+        ),
+        io.Float.Output("center_x", tooltip=place),
+        io.Float.Output("center_y", tooltip=place),
+    ]
+
+
+class CoZFitImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZFitImage",
+            display_name="CoZ First Frame",
+            category="Chain-of-Zoom/step",
+            description="Cuts the first frame of a zoom chain out of a picture, around the target.",
+            search_aliases=["first frame", "crop", "square"],
+            has_intermediate_output=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to zoom into."),
+                *frame_inputs(advanced_size=False),
+                *center_inputs(),
+                mask_input(),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The first frame, x_0."),
+                *target_outputs(),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, frame, size, center_x, center_y, mask=None) -> io.NodeOutput:
+        image = to_bchw(image)
+        target = target_of(center_x, center_y, mask)
+        first = plan_first_frame(*image.shape[-2:], size, frame, target)
+        x_0 = cut_first_frame(image, first)
+        window = to_bounding_box(first.window)
+        return io.NodeOutput(
+            to_image(x_0), window, first.target.x, first.target.y, ui=picked_on(image, target)
+        )
+
+
+class CoZCropCenterZoom(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZCropCenterZoom",
+            display_name="Crop-Center-Zoom",
+            category="Chain-of-Zoom",
+            description="Crops a window around the target and enlarges it to the image's own size: the view that "
+            "a super-resolution step then sharpens.",
+            search_aliases=["crop", "center crop", "cut out", "crop and resize"],
+            has_intermediate_output=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The frame to zoom into."),
+                io.Float.Input(
+                    "scale",
+                    default=4.0,
+                    min=1.0,
+                    max=64.0,
+                    step=0.01,
+                    tooltip="How many times to enlarge. The window's sides are the image's divided by this, in whole pixels.",
+                ),
+                *center_inputs(),
+                io.Combo.Input(
+                    "resampling",
+                    options=RESAMPLINGS,
+                    default="bicubic",
+                    advanced=True,
+                    tooltip="How the window is enlarged. bicubic is the paper's (Pillow's, on floats).",
+                ),
+                mask_input(),
+            ],
+            outputs=[
+                io.Image.Output("zoomed", tooltip="The window enlarged to the image's size."),
+                io.Image.Output("crop", tooltip="The window as it is."),
+                *target_outputs(),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, image, scale, center_x, center_y, resampling="bicubic", mask=None
+    ) -> io.NodeOutput:
+        image = to_bchw(image)
+        height, width = image.shape[-2:]
+        target = target_of(center_x, center_y, mask)
+        window = zoom_window(height, width, scale, target)
+        cropped = crop(image, window).clone()
+        zoomed = resize(cropped, height, width, resampling)
+        carried = carry_target(height, width, window, target)
+        picked = picked_on(image, target)
+        if picked is None:  # a step of Chain Loop begins
+            show_frame(image[:1])
+        return io.NodeOutput(
+            to_image(zoomed),
+            to_image(cropped),
+            to_bounding_box(window),
+            carried.x,
+            carried.y,
+            ui=picked,
+        )

@@ -1,0 +1,108 @@
+from comfy_api.latest import io
+
+from ...coz.geometry import Window
+from ...coz.resample import SUPPORT, resize
+from ..host.images import closing, to_bchw, to_image
+from ..host.surroundings import Upscaler, enlarge, reach_of
+from ..load.self_ensemble import take_colour
+
+SIDES = ("x", "y", "width", "height")
+
+MAX_MARGIN = 16
+"""Source pixels around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
+
+
+def resampling_input() -> io.Input:
+    return io.Combo.Input(
+        "resampling",
+        options=[*SUPPORT],
+        default="bicubic",
+        advanced=True,
+        tooltip="Used where the model's own factor is not the one asked for: its result is resized.",
+    )
+
+
+class CoZUpscaleStep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZUpscaleStep",
+            display_name="CoZ Upscale-Model Step",
+            category="Chain-of-Zoom/step",
+            description="One zoom step with an upscale model (ESRGAN and the like): enlarges the crop with the model "
+            "and fits the result to the frame.",
+            search_aliases=[
+                "ESRGAN",
+                "RealESRGAN",
+                "upscale model",
+                "upscale with model",
+                "super resolution",
+            ],
+            inputs=[
+                io.UpscaleModel.Input("upscale_model", tooltip="Any model of Load Upscale Model."),
+                io.Image.Input("crop", tooltip="The window to enlarge, from Crop-Center-Zoom."),
+                io.Image.Input(
+                    "zoomed", tooltip="The same window enlarged: it gives the result its size."
+                ),
+                resampling_input(),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The frame that crop was cut from, as connected to Crop-Center-Zoom. With window, the model "
+                    "sees the pixels around the crop and draws no lines at its edges.",
+                ),
+                io.BoundingBox.Input(
+                    "window",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Where in image the crop lies: window of the same Crop-Center-Zoom.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The sharpened frame.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, upscale_model, crop, zoomed, resampling="bicubic", image=None, window=None
+    ) -> io.NodeOutput:
+        lq = to_bchw(crop, "crop")
+        upscale_model = take_colour(upscale_model)
+        if image is None and window is None:
+            sr = enlarge(upscale_model, to_image(lq))
+        else:
+            frame, place = require_frame(lq, image, window)
+            margin = min(reach_of(upscale_model).pixels, MAX_MARGIN)
+            sr = Upscaler(upscale_model, margin)(frame, place)
+        image = to_image(resize(sr, *zoomed.shape[1:3], resampling))
+        return io.NodeOutput(image, ui=closing())
+
+
+def require_frame(lq, image, window):
+    """The frame (B, 3, H, W), and the place in it that ``lq`` was cut from."""
+    if image is None or window is None:
+        given, missing = ("window", "image") if image is None else ("image", "window")
+        raise ValueError(
+            f"{given} is connected and {missing} is not: connect both, the image that goes into "
+            "Crop-Center-Zoom and its window, or neither"
+        )
+    frame = to_bchw(image)
+    height, width = frame.shape[-2:]
+    sides = [window.get(key) for key in SIDES] if isinstance(window, dict) else []
+    if not sides or not all(isinstance(side, int) for side in sides):
+        raise ValueError(
+            f"window must be one box of whole pixels, with {', '.join(SIDES)}, got {window}: connect "
+            "window of Crop-Center-Zoom"
+        )
+    place = Window(*sides)
+    is_inside = min(place.x, place.y) >= 0 and (
+        place.x + place.width <= width and place.y + place.height <= height
+    )
+    if not is_inside or (place.height, place.width) != lq.shape[-2:] or len(frame) != len(lq):
+        raise ValueError(
+            f"crop is {len(lq)} x ({lq.shape[-1]} x {lq.shape[-2]}) pixels, window is {place.width} x "
+            f"{place.height} at ({place.x}, {place.y}) and image is {len(frame)} x ({width} x {height}): "
+            "connect crop and window of the same Crop-Center-Zoom, and the image that goes into it"
+        )
+    return frame, place

@@ -1,0 +1,170 @@
+"""Save Chain and Load Chain: a chain as a folder below the output folder."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import io, ui
+
+from ...coz.chain.folder import (
+    RECORD,
+    read_chain,
+    require_prefix,
+    saved_chains,
+    state_of,
+    write_chain,
+)
+from ...coz.text.step_prompts import join_texts
+from ..host.images import to_image
+from ..loop.collect import Chain
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory())
+
+
+def is_below_output(path: Path) -> bool:
+    return path.resolve().is_relative_to(output_folder().resolve())
+
+
+def read_prefix(filename_prefix: str) -> str:
+    """Return the path below the output folder that a chain's folder begins with."""
+    prefix = require_prefix(filename_prefix)
+    if not is_below_output(output_folder() / prefix):
+        raise ValueError(
+            f"filename_prefix is {filename_prefix!r}, which is a link out of the output folder"
+        )
+    return prefix
+
+
+def chain_folder(name: str | None) -> Path:
+    """The folder of a saved chain, by its path below the output folder."""
+    if not name:
+        raise ValueError(
+            "no chain is chosen: folder is not set. Run CoZ Save Chain once, then choose its chain "
+            "there; press R to find those that came in another way"
+        )
+    folder = output_folder() / str(name)
+    if "\0" in str(name) or not is_below_output(folder):
+        raise ValueError(f"{name!r} is not below the output folder: choose a chain of the list")
+    if not os.path.isfile(folder / RECORD):  # unlike Path's, it is no error for a name too long
+        raise ValueError(
+            f"there is no saved chain {name!r} in {output_folder()}. Press R and choose one of the "
+            f"list, or put its folder with {RECORD} there"
+        )
+    return folder
+
+
+class CoZSaveChain(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZSaveChain",
+            display_name="CoZ Save Chain",
+            category="Chain-of-Zoom/view",
+            description="Saves a chain as a folder of 16-bit PNG pictures and chain.json, to go on with it later.",
+            search_aliases=["save image", "export", "16-bit PNG", "resume"],
+            is_output_node=True,
+            inputs=[
+                Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="chain-of-zoom/chain",
+                    tooltip="Name of the folder below the output folder; a number is added, so that nothing is replaced. "
+                    "As in Save Image, a slash makes subfolders, and year, month, day, hour, minute and second "
+                    "between percent signs are filled in, also a node and its widget, joined by a point.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix=None):  # None where it is linked: execute refuses it
+        try:
+            return filename_prefix is None or bool(read_prefix(filename_prefix))
+        except ValueError as error:
+            return str(error)
+
+    @classmethod
+    def execute(cls, chain, filename_prefix) -> io.NodeOutput:
+        filename_prefix = read_prefix(filename_prefix)
+        height, width = chain.frames[-1].shape[-2:]
+        bar = comfy.utils.ProgressBar(len(chain.frames))
+        try:
+            parent, name, number, subfolder, _ = folder_paths.get_save_image_path(
+                filename_prefix, str(output_folder()), width, height
+            )
+            texts = cls.metadata()
+            folder = write_chain(chain, Path(parent), name, number, texts, bar.update_absolute)
+        except OSError as error:
+            raise ValueError(
+                f"the chain could not be saved as {output_folder() / filename_prefix}: "
+                f"{error.strerror or error}. Nothing was left there. Make room, or give another "
+                "filename_prefix"
+            ) from error
+        place = PurePath(subfolder, folder.name).as_posix()
+        names = [f"scale_{i}.png" for i in range(chain.steps + 1)]
+        shown = [ui.SavedResult(name, place, io.FolderType.output) for name in names]
+        return io.NodeOutput(ui=ui.SavedImages(shown))
+
+    @classmethod
+    def metadata(cls) -> dict[str, str]:
+        """What the host's Save Image writes: dropped on the page, a picture opens its workflow."""
+        if args.disable_metadata or not cls.hidden:
+            return {}
+        texts = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        return {key: json.dumps(value) for key, value in texts.items() if value}
+
+
+class CoZLoadChain(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZLoadChain",
+            display_name="CoZ Load Chain",
+            category="Chain-of-Zoom/load",
+            description="Loads a chain that CoZ Save Chain saved, to look at it or to go on with it in Chain Loop.",
+            search_aliases=["load image", "open", "continue", "resume"],
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=saved_chains(output_folder()),
+                    tooltip="A folder below the output folder with a chain.json, the newest first. "
+                    "CoZ Save Chain adds to the list at once, R looks for others.",
+                    optional=True,  # so that the words of an empty list are ours
+                )
+            ],
+            outputs=[
+                Chain.Output(
+                    "chain", tooltip="For Chain Loop, the viewer, the video or the strip."
+                ),
+                io.Image.Output("IMAGE", display_name="image", tooltip="The source picture."),
+                io.Image.Output("scales", tooltip="All frames, from the first to the deepest."),
+                io.String.Output("prompts", tooltip="The text of each step, a line a step."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder=None):  # absent where the page found no chain to choose
+        """In place of the host's check of the list: a chain may be newer than the page."""
+        try:
+            return folder is None or bool(chain_folder(folder))
+        except ValueError as error:
+            return str(error)
+
+    @classmethod
+    def fingerprint_inputs(cls, folder=None):
+        return folder and state_of(chain_folder(folder))
+
+    @classmethod
+    def execute(cls, folder=None) -> io.NodeOutput:
+        chain = read_chain(chain_folder(folder))
+        device = comfy.model_management.intermediate_device()
+        chain = replace(chain, frames=tuple(frame.to(device) for frame in chain.frames))
+        source, *scales = map(to_image, chain.frames)
+        return io.NodeOutput(chain, source, torch.cat(scales), join_texts(chain.prompts))

@@ -1,0 +1,61 @@
+from concurrent.futures import ThreadPoolExecutor
+
+from comfy_api.latest import io, ui
+
+from ...coz.resample import resize
+from ..host.images import hide_files, to_image
+from ..loop.collect import Chain, describe_depth
+from .marks import keep_record
+
+WRITERS = 4
+"""Pictures written at once: a PNG of 12 megapixels takes a second. Each holds two copies of its own."""
+
+RESULT_KEY = "coz_deepest"
+"""Key of the node's result in an app. Files under "images" the host would also draw below the viewer."""
+
+
+class CoZZoomViewer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZZoomViewer",
+            display_name="CoZ Zoom Viewer",
+            category="Chain-of-Zoom/view",
+            description="Shows a whole chain as one picture to fly into: from the source down to the deepest frame, with "
+            "how many of its pixels are real and the prompt of each step. Compares it with plain enlargement, and starts a new chain where one looks.",
+            search_aliases=["viewer", "preview", "deep zoom", "pan and zoom", "compare"],
+            is_output_node=True,
+            inputs=[
+                Chain.Input(
+                    "chain", tooltip="The record of a chain, from Chain Loop or CoZ Load Chain."
+                )
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, chain) -> io.NodeOutput:
+        height, width = chain.frames[1].shape[-2:]
+
+        def save(image) -> ui.SavedResult:
+            # One by one: a batch would hold the whole chain in memory once more.
+            (saved,) = ui.PreviewImage(to_image(image)).as_dict()["images"]
+            return saved
+
+        def save_bicubic(layer: int) -> ui.SavedResult:
+            """What the picture itself holds of an invented frame."""
+            box = chain.window_in(layer, 0)
+            return save(resize(chain.frames[0], height, width, box=box))
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            layers = pool.map(save, chain.frames)
+            bicubic = pool.map(save_bicubic, range(2, len(chain.frames)))
+        layers, bicubic = list(layers), list(bicubic)
+        keep_record(chain, [layer["filename"] for layer in layers])
+        shown = {
+            "coz_layers": [hide_files(layers)],
+            "coz_bicubic": [hide_files(bicubic)],
+            "coz_chain": [chain.to_json()],
+            RESULT_KEY: [{**layers[-1], "display_name": describe_depth(chain)}],
+        }
+        return io.NodeOutput(ui=shown)
