@@ -1,14 +1,14 @@
 from comfy_api.latest import ComfyExtension, io
-from server import PromptServer
 
 from .check.chain_report import CoZMeasure
 from .check.keep_true_to_source import CoZConsistency
 from .check.what_was_invented import CoZDetailMap
-from .full_image.full_image import CoZFullImage, CoZFullImageCollect
+from .full_image.collect import CoZFullImageCollect
+from .full_image.full_image import CoZFullImage
 from .full_image.tile_prompts import CoZTilePrompts, CoZTileTexts
 from .full_image.tiles import CoZTiles
-from .host.cache import cleared_with_the_hosts
-from .host.images import register_builtin_models
+from .host.files import register_builtin_models
+from .host.server import add_routes
 from .load.prompt_extractor import CoZLoadPromptExtractor
 from .load.sample_picture import CoZSamplePicture
 from .load.self_ensemble import CoZSelfEnsemble
@@ -19,8 +19,9 @@ from .loop.check import CoZChainCheck
 from .loop.collect import CoZChainCollect, CoZChainFrames, CoZChainInput
 from .loop.gate import CoZChainGate
 from .step.color_fix import CoZColorFix
-from .step.crop_center_zoom import CoZCropCenterZoom, CoZFitImage
+from .step.crop_center_zoom import CoZCropCenterZoom
 from .step.encode_prompt import CoZEncodePrompt
+from .step.first_frame import CoZFitImage
 from .step.prompt_extractor import CoZPromptExtractor
 from .step.refine_step import CoZRefineStep
 from .step.sr_step import CoZSRStep
@@ -36,13 +37,7 @@ from .view.zoom_viewer import CoZZoomViewer
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
-        if hasattr(PromptServer, "instance"):  # it has none where ComfyUI is a library
-            app = PromptServer.instance.app
-            app.middlewares.append(cleared_with_the_hosts)
-            routes = PromptServer.instance.routes
-            serve_sources(routes)
-            take_marks(routes)
-            make_clips(routes)
+        add_routes(serve_sources, take_marks, make_clips)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -8,13 +8,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft import LoraConfig
 from safetensors.torch import load_file
 
-from coz.weights.lora import (
-    keyed_coz_lora,
-    keyed_coz_vae_encoder,
-    keyed_osediff,
-    lora_pairs,
-    sr_weights,
-)
+from coz.weights.chain_of_zoom import keyed_coz_lora, keyed_coz_vae_encoder
+from coz.weights.lora import lora_pairs, sr_weights
+from coz.weights.osediff import keyed_osediff
 from coz.weights.vae import host_vae
 
 DATA = Path(__file__).parent / "data"

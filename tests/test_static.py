@@ -12,6 +12,9 @@ ROOT = Path(__file__).parent.parent
 PYTHON = sorted(
     [ROOT / "__init__.py", *(ROOT / "coz").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]
 )
+MOST_LINES = 300
+"""Of a file."""
+
 SCRIPTS = sorted((ROOT / "js").rglob("*.js"))
 
 RUNS_CODE = {"eval", "exec", "compile", "__import__", "breakpoint"}
@@ -27,10 +30,6 @@ MODULES = {
 
 ALLOWED = {
     ("coz/weights/read.py", "pickle.PROTO"),  # the first byte of a pickle
-    (
-        "nodes/load/prompt_extractor.py",
-        "importlib.import_module",
-    ),  # of the pack's own nodes/host/qwen.py
 }
 
 CALLS = {
@@ -219,3 +218,73 @@ def test_no_node_asks_which_option_is_chosen(combo):
         if isinstance(node, ast.Compare) and f"{combo}['{combo}']" in ast.unparse(node)
     ]
     assert asked == []
+
+
+FLOORS = {
+    "coz": [
+        *("geometry", "latent", "ensemble", "text", "resample", "color", "chain", "tiles", "zoom"),
+        *("render", "fidelity", "weights"),
+    ],
+    "nodes": [
+        *(
+            "host",
+            "step",
+            "load",
+            "view",
+            "check",
+            "text_sources",
+            "backbones",
+            "loop",
+            "full_image",
+        ),
+    ],
+}
+"""The rooms of each package from the ground up: a room imports only from those before it."""
+
+
+def own_imports(package: str) -> dict[str, set[str]]:
+    """Module -> the modules of the same package that it imports, anywhere in it."""
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        module = ".".join(parts).removesuffix(".__init__")
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                target = [*parts[: len(parts) - node.level], *filter(None, [node.module])]
+                names = [".".join([*target, name.name]) for name in node.names]
+                found[module] |= {*names, ".".join(target)}
+    return {module: imported & found.keys() - {package} for module, imported in found.items()}
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_a_room_imports_only_from_those_below_it(package):
+    upward = {
+        (module, imported)
+        for module, all_imported in own_imports(package).items()
+        for imported in all_imported
+        if module != package
+        and (room := module.split(".")[1]) != (below := imported.split(".")[1])
+        and FLOORS[package].index(below) > FLOORS[package].index(room)
+    }
+    assert upward == set()
+
+
+@pytest.mark.parametrize("package", [*FLOORS, "tools"])
+def test_no_module_imports_itself_by_way_of_others(package):
+    left = {module: imported - {module} for module, imported in own_imports(package).items()}
+    while free := [module for module, imported in left.items() if not imported & left.keys()]:
+        for module in free:
+            del left[module]
+    assert left == {}
+
+
+@pytest.mark.parametrize(("package", "most"), [("coz", 7), ("nodes", 2), ("tools", 6)])
+def test_the_rooms_are_few_and_their_files_short(package, most):
+    assert len([*(ROOT / package).glob("*.py")]) <= most
+    if package != "tools":
+        lengths = {
+            path.name: len(path.read_text("utf-8").splitlines())
+            for path in [*(ROOT / package).rglob("*.py"), *(ROOT / "js").rglob("*.js")]
+        }
+        assert {name for name, length in lengths.items() if length > MOST_LINES} == set()

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .vae import HOST_VAE, host_name, host_vae
+from .vae import HOST_VAE, host_vae
 
 T = TypeVar("T")
 Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
@@ -19,8 +19,6 @@ Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
 PEFT_DEFAULT_ALPHA = 8.0
 """peft LoraConfig(lora_alpha=8): Chain-of-Zoom and OSEDiff set r and leave alpha as it is."""
 
-SD3_CHANNELS_A_BLOCK = 64
-"""SD3's width is 64 * depth: ComfyUI comfy/utils.py, mmdit_to_diffusers."""
 
 CONV_IN = {
     "diffusion_model.input_blocks.0.0.set_weight": "diffusion_model.input_blocks.0.0.weight",
@@ -31,7 +29,6 @@ CONV_IN = {
 VAE_LORA = "vae."
 """Before a layer of a LoRA for the VAE; no stock loader takes one."""
 
-ENCODER_PARTS = ["encoder.conv_in", "encoder.mid.attn_1.q", "encoder.norm_out", "encoder.conv_out"]
 
 LORA_FACTOR = re.compile(r"(.+)\.lora_(A|B|down|up)(?:\.\w+)?\.weight")
 
@@ -69,132 +66,6 @@ class SRWeights(NamedTuple):
     alpha: float | None
     """A LoRA counts alpha / rank times; None where its layers differ."""
     latent_shift: Literal["reference"] | None
-
-
-def keyed_coz_lora(tensors: list[Any]) -> KeyedWeights:
-    """Name the matrices of Chain-of-Zoom's SR LoRA, a list [up, down, up, down, ...].
-
-    Args:
-        tensors: up (6 * width, r) and down (r, width) for each AdaLayerNormZero of an SD3
-            transformer: a block's image and text stream by turns, of the last the image stream.
-
-    Returns:
-        `transformer.transformer_blocks.{i}.norm1[_context].linear`, alpha = r.
-
-    Raises:
-        ValueError: If these are not the matrices of one SD3 transformer.
-
-    Source: Chain-of-Zoom osediff_sd3.py, inject_lora (scale=1.0).
-    """
-    if len(tensors) < 2 or not all(is_weight(t) and t.ndim == 2 and t.numel() for t in tensors):
-        raise ValueError(
-            "expected a list of matrices, the Chain-of-Zoom SR LoRA, but found a list of "
-            f"{len(tensors)} entries that are not all matrices; take model_20001.pkl"
-        )
-    rank, width = tensors[1].shape
-    blocks = width // SD3_CHANNELS_A_BLOCK
-    if len(tensors) != 2 * (2 * blocks - 1) or width % SD3_CHANNELS_A_BLOCK:
-        raise ValueError(
-            f"expected {max(0, 2 * (2 * blocks - 1))} matrices for an SD3 transformer of width "
-            f"{width} (SD3-medium: 94 for width 1536), but found {len(tensors)}; take "
-            "model_20001.pkl of Chain-of-Zoom"
-        )
-    for i, tensor in enumerate(tensors):
-        expected = (rank, width) if i % 2 else (6 * width, rank)
-        if tuple(tensor.shape) != expected:
-            raise ValueError(
-                f"expected matrix {i} of the Chain-of-Zoom SR LoRA to be {expected}, but found "
-                f"{tuple(tensor.shape)}; take model_20001.pkl"
-            )
-    keyed: dict[str, Tensor] = {}
-    for i in range(0, len(tensors), 2):
-        block, is_context = divmod(i // 2, 2)
-        norm = "norm1_context" if is_context else "norm1"
-        layer = f"transformer.transformer_blocks.{block}.{norm}.linear"
-        # Saved from parameters in training, they may still ask for gradients.
-        keyed[f"{layer}.lora_A.weight"] = tensors[i + 1].detach()
-        keyed[f"{layer}.lora_B.weight"] = tensors[i].detach()
-        keyed[f"{layer}.alpha"] = torch.tensor(float(rank))
-    return KeyedWeights("coz lora", keyed, rank, float(rank))
-
-
-def keyed_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
-    """Merge the LoRA of Chain-of-Zoom's VAE encoder, times 8 / r, and name it as ComfyUI does.
-
-    Args:
-        tensors: State dict of a diffusers encoder with a PEFT adapter in it, any float dtype.
-
-    Returns:
-        The whole encoder; what was merged is float32, the rest keeps its dtype.
-
-    Raises:
-        ValueError: If a part is missing, or is none of an encoder's.
-
-    Source: Chain-of-Zoom osediff_sd3.py, inject_lora_vae (LoraConfig with r and no alpha).
-    """
-    pairs, rest = lora_pairs(tensors)
-    plain = {name.replace(".base_layer.", "."): tensor for name, tensor in rest.items()}
-    for layer, pair in pairs.items():
-        plain[f"{layer}.weight"] = _merged(layer, plain, *pair)
-    encoder = host_vae({f"encoder.{name}": tensor for name, tensor in plain.items()})
-    lacking = [part for part in ENCODER_PARTS if f"{part}.weight" not in encoder]
-    strange = [name for name in encoder if not HOST_VAE.fullmatch(name)]
-    if lacking or strange or not pairs:
-        raise ValueError(
-            "expected the whole VAE encoder of Chain-of-Zoom with its LoRA, but found "
-            f"{len(pairs)} LoRA layers, {few(strange)} besides and {few(lacking)} missing; take "
-            "vae_encoder_20001.pt"
-        )
-    rank = uniform(down.shape[0] for down, _ in pairs.values())
-    return KeyedWeights("coz vae encoder", encoder, rank, PEFT_DEFAULT_ALPHA)
-
-
-def keyed_osediff(content: Mapping[str, Any]) -> KeyedWeights:
-    """Name OSEDiff's weights: LoRA for SD2.1's UNet and VAE, times 8 / r, and a trained conv_in.
-
-    conv_in has a LoRA too. It is merged here: ComfyUI's loader takes one patch for a weight.
-
-    Raises:
-        ValueError: If a part is missing or damaged.
-
-    Source: OSEDiff osediff.py, load_ckpt: three adapters, each for layers of its own.
-    """
-    unet, vae = content.get("state_dict_unet"), content.get("state_dict_vae")
-    if not is_state_dict(unet) or not is_state_dict(vae):
-        raise ValueError(
-            "expected OSEDiff's state_dict_unet and state_dict_vae, two dicts of tensors, but "
-            f"found {type(unet).__name__} and {type(vae).__name__}; take osediff.pkl"
-        )
-    pairs, rest = lora_pairs(unet)
-    base = {name.replace(".base_layer.", "."): tensor for name, tensor in rest.items()}
-    if not pairs or base.keys() != {"conv_in.weight", "conv_in.bias"}:
-        raise ValueError(
-            "expected OSEDiff's UNet to hold LoRA layers, conv_in.weight and conv_in.bias, but "
-            f"found {len(pairs)} LoRA layers and {few(base)}; take osediff.pkl"
-        )
-    if "conv_in" in pairs:
-        base["conv_in.weight"] = _merged("conv_in", base, *pairs.pop("conv_in"))
-    weight, bias = base["conv_in.weight"], base["conv_in.bias"]
-    keyed = dict(zip(CONV_IN, [weight, bias], strict=True))
-    vae_pairs, rest = lora_pairs(vae)
-    vae_layers = {
-        host_name(f"{name}.weight").removesuffix(".weight"): pair
-        for name, pair in vae_pairs.items()
-    }
-    strange = [*rest, *(n for n in vae_layers if not HOST_VAE.fullmatch(f"{n}.weight"))]
-    if strange or not vae_pairs:
-        raise ValueError(
-            f"expected OSEDiff's VAE part to hold LoRA layers, but found {len(vae_pairs)} and "
-            f"{few(strange)} besides; take osediff.pkl"
-        )
-    layers = {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}
-    layers |= {VAE_LORA + name: pair for name, pair in vae_layers.items()}
-    for layer, (down, up) in layers.items():
-        keyed[f"{layer}.lora_down.weight"] = down
-        keyed[f"{layer}.lora_up.weight"] = up
-        keyed[f"{layer}.alpha"] = torch.tensor(PEFT_DEFAULT_ALPHA)
-    rank = uniform(down.shape[0] for down, _ in layers.values())
-    return KeyedWeights("osediff", keyed, rank, PEFT_DEFAULT_ALPHA)
 
 
 def sr_weights(keyed: KeyedWeights) -> SRWeights:
@@ -287,7 +158,12 @@ def few(names: Iterable[str]) -> str:
     return " and ".join(shown + ["more"] * (len(listed) > 2)) or "nothing"
 
 
-def _merged(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tensor) -> Tensor:
+def merge_lora(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tensor) -> Tensor:
+    """The weight of a layer with its LoRA in it, times 8 / r, float32.
+
+    Raises:
+        ValueError: If ``weights`` has no weight for the layer, or one of another shape.
+    """
     base, change = weights.get(f"{layer}.weight"), _product(down, up)
     if base is None or base.shape != change.shape:
         raise ValueError(

@@ -15,18 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .lora import (
-    KeyedWeights,
-    Kind,
-    SRWeights,
-    few,
-    is_state_dict,
-    keyed_coz_lora,
-    keyed_coz_vae_encoder,
-    keyed_osediff,
-    lora_pairs,
-    sr_weights,
-)
+from .chain_of_zoom import keyed_coz_lora, keyed_coz_vae_encoder
+from .lora import KeyedWeights, Kind, SRWeights, few, is_state_dict, lora_pairs, sr_weights
+from .osediff import keyed_osediff
 from .peft import LANGUAGE_LAYERS, PEFT_CONFIG, PEFT_PREFIX, PROMPT_LORA, keyed_lora, keyed_peft
 
 FORMAT = "chain-of-zoom/1"

@@ -5,9 +5,11 @@ from nodes import CLIPTextEncode
 
 from ...coz.text.step_prompts import whole_characters
 from ...coz.tiles.noise import NoiseField
-from ..host.images import notice, to_bchw
-from ..step.encode_prompt import require_clip
-from ..step.refine_step import MOST_STEPS, denoise_inputs, refined, size_note
+from ..host.images import to_bchw
+from ..host.messages import notice
+from ..host.sampling import MOST_STEPS, refine
+from ..host.text_encoder import require_clip
+from ..step.refine_step import denoise_inputs, size_note
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
@@ -41,7 +43,7 @@ class AnyCheckpoint(DiffusionBackbone):
 
     def encode(self, text: str) -> list:
         require_clip(self.chosen["clip"])
-        return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
+        return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))
 
     def encoder_node(self, text) -> tuple[str, dict]:
         # The host's own node refuses lone surrogates. A link's text has none.
@@ -71,8 +73,7 @@ class AnyCheckpoint(DiffusionBackbone):
 
     def run(self, tile: Tile, text: str) -> Tensor:
         chosen = self.chosen
-        compression = chosen["vae"].spacial_compression_encode()
-        return refined(
+        return refine(
             chosen["model"],
             chosen["vae"],
             self.encoded[text],
@@ -81,5 +82,7 @@ class AnyCheckpoint(DiffusionBackbone):
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING),
             tile.seed,
-            lambda latent: self.noise.window(latent, tile.window.x, tile.window.y, compression),
-        )[0]
+            lambda latent, reduction: self.noise.window(
+                latent, tile.window.x, tile.window.y, reduction
+            ),
+        )

@@ -7,9 +7,10 @@ from torch import Tensor
 from ...coz.geometry import Window
 from ...coz.resample import resize
 from ...coz.tiles.plan import RESIZE_SUPPORT, grid_multiple, tile_source
-from ..host.images import notice, to_image
+from ..host.images import to_image
+from ..host.messages import notice
 from ..host.surroundings import Upscaler, reach_of
-from ..load.self_ensemble import take_colour
+from ..host.upscale_model import take_colour
 from ..step.upscale_step import resampling_input
 from .backbone import Backbone, Tile, TilePass
 

@@ -5,8 +5,9 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 
 from ...coz.fidelity.report import measure, report
-from ..host.images import closing, to_bchw
-from ..loop.collect import Chain, color_of_real_pixels
+from ..host.images import to_bchw
+from ..host.messages import closing, color_of_real_pixels
+from ..host.sockets import Chain
 
 
 class CoZMeasure(io.ComfyNode):

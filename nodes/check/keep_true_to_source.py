@@ -5,7 +5,8 @@ from comfy_api.latest import io
 from ...coz.fidelity.back_projection import agreement, back_project, decibels, describe_agreement
 from ...coz.fidelity.banded_resize import KERNELS, resized
 from ...coz.fidelity.invented import invented, percent
-from ..host.images import closing, to_bchw, to_image
+from ..host.images import to_bchw, to_image
+from ..host.messages import closing
 
 
 def one_for_each(sources, count: int) -> list:

@@ -23,8 +23,9 @@ from ...coz.fidelity.report import describe_frame
 from ...coz.render.heat_map import explain_map, lay_over
 from ...coz.render.strip import factor_label
 from ...coz.resample import crop, resize
-from ..host.images import closing, to_bchw, to_image
-from ..loop.collect import Chain
+from ..host.images import to_bchw, to_image
+from ..host.messages import closing
+from ..host.sockets import Chain
 from .keep_true_to_source import one_for_each
 
 WIDEST = 0.05

@@ -1,35 +1,26 @@
 import json
-from itertools import islice
 
-import comfy.model_management
 from comfy_api.latest import io
-from torch import Tensor
 
-from ...coz.text.step_prompts import join_texts, step_lines, step_texts, trim
-from ...coz.tiles.complexity import complexity_map
-from ...coz.tiles.layout import TileLayout
-from ...coz.tiles.plan import enlarged, plan_tiles
 from ..backbones import backbone_input, make_backbone
-from ..backbones.backbone import Backbone
 from ..host.color_profile import color_profile, profile_note
 from ..host.expansion import AS_LINKS, Expansion, nest_inputs
-from ..host.images import (
-    closing_of_expansion,
-    give_notices,
-    join_lines,
-    require_one_picture,
-    require_options,
-    require_range,
-    show,
-    validate_options,
-)
+from ..host.images import require_one_picture
+from ..host.messages import give_notices, show
+from ..host.options import require_options, require_range, validate_options
 from ..loop.chain_loop import LEAST_SCALE, MOST_SCALE
 from ..step.color_fix import METHODS
 from ..step.sr_step import seed_input
 from ..text_sources import TYPED, make_text_source, prompting_input
 from ..text_sources.text_source import TextSource
-from .tile_prompts import describe_count
-from .tiles import network_tiles
+from .plan import (
+    count_tiles,
+    describe_unused_lines,
+    describe_work,
+    plan_passes,
+    require_memory,
+    split_lines,
+)
 
 MOST_PASSES = 4
 
@@ -176,32 +167,7 @@ class CoZFullImage(io.ComfyNode):
         collect = expansion.node(
             "CoZFullImageCollect", "collect", image=current, notes=notes, **said
         )
-        return io.NodeOutput(collect.out(0), texts, expand=expansion.graph.finalize())
-
-
-class CoZFullImageCollect(io.ComfyNode):
-    @classmethod
-    def define_schema(cls):
-        numbers = range(1, MOST_PASSES + 1)
-        return io.Schema(
-            node_id="CoZFullImageCollect",
-            display_name="CoZ Full Image Collect",
-            category="Chain-of-Zoom/step",
-            description="Internal: keeps on Full-Image SR what its passes have said.",
-            is_dev_only=True,
-            inputs=[
-                io.Image.Input("image"),
-                io.String.Input("notes"),
-                *(io.String.Input(f"said_{i}", optional=True) for i in numbers),
-            ],
-            outputs=[io.Image.Output()],
-        )
-
-    @classmethod
-    def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
-        said = join_lines(said_1, said_2, said_3, said_4, notes)
-        lines = dict.fromkeys(said.split("\n"))  # each pass may say the same
-        return io.NodeOutput(image, ui=closing_of_expansion("\n".join(lines)))
+        return expansion.finish(collect.out(0), texts)
 
 
 def tile_inputs() -> list[io.Input]:
@@ -274,77 +240,3 @@ def add_texts(
         before=before,
     )
     return written.out(0), written.out(1)
-
-
-def plan_passes(
-    picture: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
-) -> list[TileLayout]:
-    """The tiles of every pass, before the first is made."""
-    height, width = picture.shape[-2:]
-    complexity = complexity_map(picture) if adaptive else None
-    layouts = []
-    for _ in range(passes):
-        layouts.append(plan_tiles(height, width, scale, tile, overlap, complexity))
-        height, width = layouts[-1].height, layouts[-1].width
-    return layouts
-
-
-def count_tiles(
-    picture: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
-) -> list[int]:
-    """How many tiles the network enlarges in each pass."""
-    counts, size = [], picture.shape[-2:]
-    for layout in layouts:
-        counts.append(len(network_tiles(*size, layout, backbone, color_fix)))
-        size = layout.height, layout.width
-    return counts
-
-
-def split_lines(
-    layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
-) -> list[list[str]]:
-    """The text of each tile of each pass, "-" where it is empty and "" where a model is asked."""
-    counts = [len(layout.windows()) for layout in layouts]
-    if source is None:
-        tile_prompts = join_texts(step_texts(prompt, tile_prompts, sum(counts)))
-    lines = iter(step_lines(tile_prompts, sum(counts)))
-    return [list(islice(lines, count)) for count in counts]
-
-
-def describe_unused_lines(tile_prompts: str, count: int) -> str:
-    """What to tell of more lines than tiles, else nothing."""
-    lines = tile_prompts.split("\n")
-    given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)
-    if given <= count:
-        return ""
-    return (
-        f"tile_prompts has {given} lines for {describe_count(count, 'tile')}: the last are not used"
-    )
-
-
-def describe_work(counts: list[int], lines: list[list[str]]) -> str:
-    """What a run will take: "15 + 247 tiles, 15 + 247 prompts"."""
-    asked = [own.count("") for own in lines]
-    tiles = describe_counts(counts, "tile")
-    return f"{tiles}, {describe_counts(asked, 'prompt')}" if any(asked) else tiles
-
-
-def describe_counts(counts: list[int], noun: str) -> str:
-    """Of one pass "1 tile", of more "1 + 4 tiles"."""
-    if len(counts) == 1:
-        return describe_count(counts[0], noun)
-    return f"{' + '.join(map(str, counts))} {noun}s"
-
-
-def require_memory(height: int, width: int, scale: float, passes: int) -> None:
-    """Refuse a picture that cannot be held, before an hour goes into it."""
-    needed = 0
-    for _ in range(passes):
-        height, width = enlarged(height, scale), enlarged(width, scale)
-        needed += height * width * 3 * 4
-    free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
-    if needed > free:
-        raise ValueError(
-            f"the result would have {width} x {height} pixels, {needed / 1e9:.1f} GB with what leads to it, and "
-            f"{free / 1e9:.1f} GB of memory are free. Lower scale or passes, or crop the picture first"
-        )

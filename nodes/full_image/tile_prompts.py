@@ -8,7 +8,8 @@ from comfy_api.latest import io
 from ...coz.chain.zoom_chain import step_seed
 from ...coz.text.step_prompts import join_prompt, join_texts, step_lines, step_texts
 from ...coz.tiles.layout import TileLayout, TileRow
-from ..host.images import show, time_left, to_bchw
+from ..host.images import to_bchw
+from ..host.messages import show, time_left
 from ..text_sources import make_text_source, prompting_input
 
 

@@ -19,19 +19,8 @@ from ...coz.tiles.layout import TileLayout, tile_layout
 from ...coz.tiles.plan import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
 from ..backbones import backbone_input, make_backbone
 from ..backbones.backbone import Backbone, Tile, TilePass
-from ..host.images import (
-    NotFiniteError,
-    apart,
-    join_lines,
-    notice,
-    preview_size,
-    show,
-    show_frame,
-    take_notices,
-    time_left,
-    to_bchw,
-    to_image,
-)
+from ..host.images import NotFiniteError, preview_size, show_frame, to_bchw, to_image
+from ..host.messages import apart, join_lines, notice, show, take_notices, time_left
 from ..host.surroundings import MIN_PART_RESULT_PIXELS
 from ..step.color_fix import CoZColorFix
 from .tile_prompts import pass_title, read_layout

@@ -1,3 +1,5 @@
+"""Keeps the steps of recent chains between runs."""
+
 from collections import OrderedDict
 from threading import Lock
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import folder_paths
+from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import is_link
 from PIL import Image
 
 from ...coz.color.profile import MAX_PROFILE_NAME, foreign_profile
 from ...coz.text.step_prompts import one_line
-from ..load.sample_picture import NONE
 
 PICTURE_LOADERS = {
     "LoadImage": "image",
@@ -31,7 +31,7 @@ COLOR_KEEPERS = {
 """The host's nodes that change size or place of an ``image`` and not its colours."""
 
 
-def picture_file(dynprompt, node_id: str) -> Path | None:
+def picture_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
     """Return the file that a node's input ``image`` comes from.
 
     Only nodes that leave the colours as they are lie on the way. None where it leads elsewhere.
@@ -42,13 +42,13 @@ def picture_file(dynprompt, node_id: str) -> Path | None:
         node = dynprompt.get_node(link[0])
         name = node["inputs"].get(PICTURE_LOADERS.get(node["class_type"], "image"))
         if node["class_type"] in PICTURE_LOADERS:
-            is_picture = link[1] == 0 and isinstance(name, str) and name != NONE
+            is_picture = link[1] == 0 and isinstance(name, str)
             return Path(folder_paths.get_annotated_filepath(name)) if is_picture else None
         link = name if node["class_type"] in COLOR_KEEPERS else None
     return None
 
 
-def color_profile(dynprompt, node_id: str) -> str:
+def color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
     """Return the name of the colour profile of a node's ``image``; "" for sRGB, none or not known."""
     try:
         path = picture_file(dynprompt, node_id)

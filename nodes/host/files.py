@@ -4,7 +4,6 @@ import re
 from pathlib import Path, PurePath
 
 import folder_paths
-from comfy_execution.graph_utils import is_link
 
 
 def likely_first(pattern: str, *folders: str) -> list[str]:
@@ -37,22 +36,9 @@ def path_of(name: str, own: str, *folders: str) -> Path:
     return found[0]
 
 
-def used_models(dynprompt, node_id: str) -> list[str]:
-    """File names of the models that a loop's links lead to; those of its chain are in its record."""
-    names, seen, waiting = [], set(), [node_id]
-    while waiting:
-        current = waiting.pop(0)
-        if current in seen:
-            continue
-        seen.add(current)
-        for key, value in dynprompt.get_node(current)["inputs"].items():
-            if (current, key) == (node_id, "chain"):
-                continue
-            if is_link(value):
-                waiting.append(value[0])
-            elif (
-                isinstance(value, str)
-                and Path(value).suffix in folder_paths.supported_pt_extensions
-            ):
-                names.append(value)
-    return list(dict.fromkeys(names))
+PACK = Path(__file__).parents[2]
+
+
+def register_builtin_models() -> None:
+    """Let the host's Load Upscale Model list the models that ship with the pack."""
+    folder_paths.add_model_folder_path("upscale_models", str(PACK / "models"))

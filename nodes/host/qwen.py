@@ -16,6 +16,7 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy import sd1_clip
+from comfy.model_patcher import ModelPatcher
 from comfy.text_encoders import llama, qwen_vl
 from comfy.text_encoders.omnigen2 import Qwen25_3BTokenizer
 from torch import Tensor
@@ -141,7 +142,8 @@ class ClipModel(sd1_clip.SDClipModel):
         embedded = [{**t, "seen": next(seen)} if is_picture(t) else t for t in prompt]
         embeds, _, _, embeds_info = self.process_tokens([embedded], self.execution_device)
         ids = [IMAGE_PAD if is_picture(t) else t for t in prompt]
-        return self.transformer.generate(
+        writer: llama.BaseGenerate = self.transformer
+        return writer.generate(
             embeds,
             do_sample,
             max_length,
@@ -234,7 +236,8 @@ def load(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
         disable_dynamic=disable_dynamic,
     )
     # What the host's Select CLIP Device calls for weights of its own.
-    clip.patcher.cached_patcher_init = (load_patcher, (paths,))
+    patcher: ModelPatcher = clip.patcher
+    patcher.cached_patcher_init = (load_patcher, (paths,))
     return clip
 
 

@@ -12,8 +12,9 @@ from ...coz.geometry import Window
 from ...coz.resample import crop_mirrored
 from ...coz.tiles.layout import split_side
 from ...coz.tiles.reach import MIN_REACH, Reach, measure_reach
-from ..load.self_ensemble import LumaModel, SelfEnsembled, name_model
-from .images import apart, notice, require_finite, to_bchw, to_image
+from .images import require_finite, to_bchw, to_image
+from .messages import apart, notice
+from .upscale_model import LumaModel, SelfEnsembled, name_model
 
 MAX_REGION = 512
 """Source pixels a side: of a larger image the host makes tiles of its own, without margins."""

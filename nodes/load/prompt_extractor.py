@@ -1,25 +1,17 @@
-import importlib
 import json
 import os
 import re
 from pathlib import Path
 
-import comfy.lora
-import comfy.utils
 from comfy_api.latest import io
-from comfyui_version import __version__ as comfyui_version
 
-from ...coz import __version__
 from ...coz.weights.lora import few
-from ...coz.weights.peft import PROMPT_LORA
-from ...coz.weights.read import read_prompt_lora
 from ..host.files import found_in, likely_first, missing, path_of
-from .sr_lora import misfit
+from ..host.lora import with_lora
+from ..host.qwen_loader import load, require_host
+from ..host.qwen_weights import MODEL_LINK
 
-MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
 LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
-OLDEST = (0, 27)
-"""The first ComfyUI whose `generate` takes the positions of images."""
 
 SHARD = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.safetensors)")
 INDEX = "model.safetensors.index.json"
@@ -52,58 +44,6 @@ def shards(path: Path) -> list[Path]:
             f"{few(absent)} in {path.parent}; take the files of {MODEL_LINK}"
         )
     return paths
-
-
-def require_host() -> None:
-    version = tuple(map(int, re.findall(r"\d+", comfyui_version)[:2]))
-    if version < OLDEST:
-        raise RuntimeError(
-            f"The prompt extractor needs ComfyUI 0.27 or newer; this is {comfyui_version}. Update ComfyUI, "
-            "or type the prompts yourself"
-        )
-
-
-def load(paths: list[Path]):
-    try:
-        return importlib.import_module("..host.qwen", __package__).load(paths)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise RuntimeError(
-            "This version of ComfyUI has changed its Qwen classes, which CoZ Load Prompt Extractor is built "
-            f"from; update Chain-of-Zoom (pack {__version__}, ComfyUI {comfyui_version}: {error})"
-        ) from error
-
-
-def with_lora(clip, path: Path, strength: float):
-    """A copy of clip with a LoRA that fits: the host itself only logs what does not."""
-    lora = read_prompt_lora(path)
-    network = clip.cond_stage_model
-    places = comfy.lora.model_lora_keys_clip(network, {})
-    layers = {key.removesuffix(".alpha") for key in lora if key.endswith(".alpha")}
-    ours, its = depth(places), depth(layers)
-    lost = sorted(layers - places.keys())
-    # A part of the layers may be meant; all of a lesser number are another model's.
-    if lost or (len(its) == max(its, default=0) + 1 < len(ours)):
-        raise ValueError(
-            f"{path.name} does not fit vlm: {len(lost)} of its {len(layers)} layers have no place there. It is "
-            f"for a language model of {len(its)} blocks, vlm has {len(ours)}. Chain-of-Zoom's is for "
-            "Qwen2.5-VL-3B-Instruct"
-        )
-    patches = comfy.lora.load_lora(lora, places, log_missing=False)
-    if wrong := misfit(patches, network):
-        target, found, expected = wrong
-        raise ValueError(
-            f"{path.name} does not fit vlm: its layer for {target} is {found}, the model's {expected}. "
-            "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
-        )
-    clip = clip.clone()
-    clip.add_patches(patches, strength)
-    return clip
-
-
-def depth(layers) -> set[int]:
-    """The numbers of the language model's blocks among the layers."""
-    pattern = re.compile(re.escape(PROMPT_LORA) + r"model\.layers\.(\d+)\.")
-    return {int(found[1]) for layer in layers if (found := pattern.match(layer))}
 
 
 class CoZLoadPromptExtractor(io.ComfyNode):

@@ -12,7 +12,7 @@ from PIL import Image
 from nodes import NODE_CLASS_MAPPINGS
 
 from ...coz.color.profile import to_srgb
-from ..host.images import PACK
+from ..host.files import PACK
 
 PICTURES = PACK / "pictures"
 

@@ -8,20 +8,15 @@ from ...coz.geometry import Target, ZoomStep, plan_steps
 from ..backbones import backbone_input, make_backbone
 from ..host.color_profile import color_profile, profile_note
 from ..host.expansion import AS_LINKS, Expansion
-from ..host.files import used_models
-from ..host.images import (
-    give_notices,
-    require_one_picture,
-    require_options,
-    require_range,
-    show,
-    validate_options,
-)
+from ..host.graph import used_models
+from ..host.images import require_one_picture
+from ..host.messages import give_notices, show
+from ..host.options import require_options, require_range, validate_options
+from ..host.sockets import Chain
 from ..step.color_fix import METHODS
 from ..step.crop_center_zoom import center_inputs, frame_inputs, mask_input
 from ..step.sr_step import seed_input
 from ..text_sources import make_text_source, prompting_input
-from .collect import Chain
 from .gate import is_below
 from .start import Start, describe_unused_inputs, start_at_chain, start_at_picture
 from .steps import StepNodes, StepSettings
@@ -252,4 +247,4 @@ def collect(
         color_profile=start.color_profile,
         **parts,
     )
-    return io.NodeOutput(*(child.out(k) for k in range(4)), expand=expansion.graph.finalize())
+    return expansion.finish(*(child.out(k) for k in range(4)))

@@ -2,9 +2,9 @@ from comfy_api.latest import io, ui
 
 from ...coz.fidelity.back_projection import agreement, back_project
 from ...coz.fidelity.invented import invented
-from ..host.images import take_notices, to_bchw, to_image
-
-Shown = io.Custom("COZ_SHOWN")
+from ..host.images import to_bchw, to_image
+from ..host.messages import take_notices
+from ..host.sockets import Shown
 
 
 class CoZChainCheck(io.ComfyNode):

@@ -5,57 +5,25 @@ import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 
-from ...coz.chain.real_pixels import count_real_pixels, describe_real_pixels, pick_real_pixels_color
 from ...coz.chain.schema import MAX_STEPS
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.fidelity.back_projection import decibels, describe_agreement
+from ...coz.fidelity.back_projection import decibels
+from ...coz.fidelity.summary import describe_depth, describe_step
 from ...coz.geometry import Target, Window
-from ...coz.render.strip import factor_label
 from ...coz.text.step_prompts import join_texts
-from ..host.images import (
+from ..host.images import preview_of, to_bchw, to_image
+from ..host.messages import (
     closing_of_expansion,
+    color_of_real_pixels,
     join_lines,
-    preview_of,
     show,
     take_notices,
-    to_bchw,
-    to_image,
 )
-from .check import Shown
+from ..host.sockets import Chain, Shown
 from .gate import is_below, judged
-
-Chain = io.Custom("COZ_CHAIN")
 
 OF_A_STEP = ("frame", "shown", "agreement", "invented", "notices")
 SHARE_DECIMALS = 4
-
-
-def color_of_real_pixels(chain: ZoomChain, layer: int) -> str:
-    """In the form of CSS, for the page."""
-    red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
-    return f"rgb({red}, {green}, {blue})"
-
-
-def describe_step(chain: ZoomChain, step: int) -> str:
-    """Say how many real pixels a step shows, and how well it repeats its input where measured."""
-    layer = step + 1
-    words = describe_real_pixels(count_real_pixels(chain, layer))
-    line = f"{factor_label(chain, layer)}: {words}"
-    agreement = chain.agreements[step - 1] if chain.agreements else nan
-    if isnan(agreement):
-        return line
-    source = "its input" if step == 1 else "its invented input"
-    return f"{line}, {describe_agreement(agreement, source)}"
-
-
-def describe_depth(chain: ZoomChain) -> str:
-    """Say how deep a chain goes and what of its deepest frame is real."""
-    count = "1 step" if chain.steps == 1 else f"{chain.steps} steps"
-    real = count_real_pixels(chain, chain.steps + 1)
-    words = describe_real_pixels(real)
-    if real.share < 1:
-        words = f"the deepest frame holds {words}, the rest is invented"
-    return f"{count}, {factor_label(chain, chain.steps + 1)}: {words}"
 
 
 class CoZChainInput(io.ComfyNode):

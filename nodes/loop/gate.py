@@ -1,7 +1,7 @@
 from comfy_api.latest import io
-from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...coz.fidelity.back_projection import MOST_DECIBELS
+from ..host.expansion import BLOCKED
 
 DECIMALS = 1
 """Of an agreement in dB, as it is shown, recorded and judged: what a person reads is what decides, and
@@ -45,4 +45,4 @@ class CoZChainGate(io.ComfyNode):
     @classmethod
     def execute(cls, image, agreement, stop_below) -> io.NodeOutput:
         ends = is_below(agreement, stop_below)
-        return io.NodeOutput(ExecutionBlocker(None) if ends else image)
+        return io.NodeOutput(BLOCKED if ends else image)

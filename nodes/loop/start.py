@@ -10,7 +10,7 @@ from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.geometry import Target, Window, carry_target, first_frame
 from ...coz.text.step_prompts import join_texts, step_lines
 from ..host.expansion import Expansion
-from ..host.images import is_blank, target_of
+from ..host.target import is_blank, target_of
 from ..step.crop_center_zoom import plan_first_frame
 
 SAME = 1 / 65535

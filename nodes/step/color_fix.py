@@ -3,7 +3,8 @@ from comfy_api.latest import io
 from ...coz.color.align import WAVELET_LEVELS
 from ...coz.color.method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ...coz.resample import resize
-from ..host.images import closing, to_bchw, to_image
+from ..host.images import to_bchw, to_image
+from ..host.messages import closing
 
 
 class CoZColorFix(io.ComfyNode):

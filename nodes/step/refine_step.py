@@ -1,21 +1,9 @@
-from collections.abc import Callable
-from math import isclose
-
-import comfy.sample
-import comfy.samplers
-import comfy.utils
-import latent_preview
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..host.images import closing, notice, require_range, to_bchw
-from .sr_step import MOST_SEED, decode, encode, naming_bare, require_width, seed_input
-
-MOST_STEPS, MOST_CFG = 10000, 100
-"""Of the host's sampling."""
-
-MOST_SCHEDULED = 10**6
-"""The host makes a schedule of steps / denoise: this many with all of its steps and 0.01."""
+from ..host.images import to_bchw
+from ..host.messages import closing, notice
+from ..host.sampling import MOST_CFG, MOST_STEPS, SAMPLERS, SCHEDULERS, family_of, refine
+from .sr_step import seed_input
 
 NATIVE_SIDES = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
 
@@ -32,13 +20,13 @@ def denoise_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "sampler_name",
-            options=comfy.samplers.KSampler.SAMPLERS,
+            options=SAMPLERS,
             default="euler",
             tooltip="The host's sampler.",
         ),
         io.Combo.Input(
             "scheduler",
-            options=comfy.samplers.KSampler.SCHEDULERS,
+            options=SCHEDULERS,
             default="simple",
             tooltip="The host's noise schedule.",
         ),
@@ -55,70 +43,13 @@ def denoise_inputs() -> list[io.Input]:
 
 def size_note(model, height: int, width: int, frame: str, size: str) -> str:
     """What to tell of a frame smaller than those that the model was trained with, else nothing."""
-    family = type(model.model.model_config).__name__
+    family = family_of(model)
     native = NATIVE_SIDES.get(family, 0)
     if min(height, width) >= native:
         return ""
     return (
         f"{family} draws best at {native} pixels, and {frame} has {width} x {height}: raise {size}"
     )
-
-
-def refined(
-    model,
-    vae,
-    positive,
-    negative,
-    image,
-    steps,
-    cfg,
-    sampler_name,
-    scheduler,
-    denoise,
-    seed,
-    draw_noise: Callable[[Tensor], Tensor] | None = None,
-) -> io.NodeOutput:
-    """CoZ Refine Step of (B, 3, H, W), as the host's KSampler does it.
-
-    ``draw_noise`` makes the noise to start from, given the latent; else it is drawn from ``seed``.
-    """
-    require_range("steps (sampling_steps)", steps, 1, MOST_STEPS)  # as the loops name them
-    require_range("cfg", cfg, 0, MOST_CFG)
-    require_range("denoise", denoise, 0, 1)
-    require_range("seed", seed, 0, MOST_SEED)
-    if steps > denoise * MOST_SCHEDULED > 0:
-        raise ValueError(
-            f"denoise must be 0 or at least {steps / MOST_SCHEDULED:g} for {steps} steps, got {denoise:g}"
-        )
-    # The host divides by what is one less than the steps of the schedule.
-    if scheduler == "kl_optimal" and int(steps / max(denoise, 0.5)) == 1:
-        raise ValueError(
-            "scheduler kl_optimal makes no schedule of one step: set steps to 2, got 1, or choose another scheduler"
-        )
-    require_width(model, "positive", positive)
-    if not isclose(cfg, 1):  # else the host leaves it out
-        require_width(model, "negative", negative)
-    # Some of the host's samplers add one to it, and more than 64 bits torch does not take.
-    seed = min(seed, MOST_SEED - 1)
-    latent = comfy.sample.fix_empty_latent_channels(model, encode(vae, image, model))
-    noise = draw_noise(latent) if draw_noise else comfy.sample.prepare_noise(latent, seed)
-    with naming_bare(positive=positive, negative=negative):
-        denoised = comfy.sample.sample(
-            model,
-            noise,
-            steps,
-            cfg,
-            sampler_name,
-            scheduler,
-            positive,
-            negative,
-            latent,
-            denoise=denoise,
-            callback=latent_preview.prepare_callback(model, steps),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
-    return decode(vae, denoised, *image.shape[-2:])
 
 
 class CoZRefineStep(io.ComfyNode):
@@ -180,5 +111,5 @@ class CoZRefineStep(io.ComfyNode):
         if note := size_note(model, *image.shape[-2:], "this frame", "size"):
             notice(note)
         sampling = steps, cfg, sampler_name, scheduler, denoise
-        refined_view = refined(model, vae, positive, negative, image, *sampling, seed)[0]
-        return io.NodeOutput(refined_view, ui=closing())
+        refined = refine(model, vae, positive, negative, image, *sampling, seed)
+        return io.NodeOutput(refined, ui=closing())

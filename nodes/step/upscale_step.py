@@ -2,9 +2,10 @@ from comfy_api.latest import io
 
 from ...coz.geometry import Window
 from ...coz.resample import SUPPORT, resize
-from ..host.images import closing, to_bchw, to_image
+from ..host.images import to_bchw, to_image
+from ..host.messages import closing
 from ..host.surroundings import Upscaler, enlarge, reach_of
-from ..load.self_ensemble import take_colour
+from ..host.upscale_model import take_colour
 
 SIDES = ("x", "y", "width", "height")
 

@@ -6,7 +6,8 @@ from ...coz.text.step_prompts import step_texts
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import overview, tile_view, wider_view
 from ..host.expansion import nest_inputs
-from ..host.images import apart, to_bchw, to_image
+from ..host.images import to_bchw, to_image
+from ..host.messages import apart
 from ..step.prompt_extractor import (
     MAX_TOKENS,
     CoZPromptExtractor,

@@ -15,7 +15,8 @@ from aiohttp import web
 from ...coz.chain.png import decode_png
 from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.render.zoom_video import Zoom, zoom_times
-from .marks import GONE, UnknownUserError, read_kept_record, require_user
+from ..host.server import UnknownUserError, require_user
+from .marks import GONE, read_kept_record
 from .zoom_video import encode, film_size
 
 ROUTE = "/chain_of_zoom/clip"

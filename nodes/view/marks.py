@@ -20,8 +20,6 @@ from threading import Lock
 import folder_paths
 import torch
 from aiohttp import web
-from comfy.cli_args import args
-from server import PromptServer
 from torch import Tensor
 
 from ...coz import __version__
@@ -32,6 +30,7 @@ from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.geometry import Window
 from ...coz.render.pillow import to_pillow
 from ...coz.resample import crop, resize
+from ..host.server import UnknownUserError, place_of
 
 ROUTE = "/chain_of_zoom/preference"
 
@@ -46,14 +45,6 @@ MOST = 2**16
 GONE = "The pictures of this run are no longer in ComfyUI's temporary folder. Run again."
 
 _writing = Lock()
-
-
-class UnknownUserError(Exception):
-    def __init__(self, request: web.Request):
-        name = request.headers.get("comfy-user", "")
-        super().__init__(
-            f"ComfyUI knows no user {name!r}: reload the page and choose one of its users"
-        )
 
 
 def keep_record(chain: ZoomChain, layers: list[str]) -> None:
@@ -116,7 +107,7 @@ def take_marks(routes: web.RouteTableDef) -> None:
 
 async def _answer(request: web.Request) -> web.Response:
     try:
-        folder, user = _place(request)
+        folder, user = place_of(request, FOLDER)
     except UnknownUserError as error:
         return _refuse(401, str(error))
     try:
@@ -143,37 +134,6 @@ async def _answer(request: web.Request) -> web.Response:
     except OSError as error:
         return _refuse(507, f"The mark could not be written: {error}")
     return web.json_response({"added": added})
-
-
-def _place(request: web.Request) -> tuple[Path, str | None]:
-    """Folder of the marks that come with a request, and the user where the host has several.
-
-    Raises:
-        UnknownUserError: If the host does not know the user.
-    """
-    user = require_user(request)
-    if user is None:
-        return Path(folder_paths.get_output_directory(), FOLDER), None
-    users = PromptServer.instance.user_manager
-    folder = users.get_request_user_filepath(request, FOLDER, create_dir=False)
-    if folder is None:  # a link, or an edited users.json, that leads out of the host's user folder
-        raise UnknownUserError(request)
-    return Path(folder), user
-
-
-def require_user(request: web.Request) -> str | None:
-    """The host's id of who asks; None where it has one user only.
-
-    Raises:
-        UnknownUserError: If the host does not know the user.
-    """
-    if not args.multi_user:
-        return None
-    users = PromptServer.instance.user_manager
-    try:
-        return users.get_request_user_id(request)
-    except KeyError as error:
-        raise UnknownUserError(request) from error
 
 
 def _refuse(status: int, reason: str) -> web.Response:

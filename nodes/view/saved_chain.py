@@ -22,7 +22,7 @@ from ...coz.chain.folder import (
 )
 from ...coz.text.step_prompts import join_texts
 from ..host.images import to_image
-from ..loop.collect import Chain
+from ..host.sockets import Chain
 
 
 def output_folder() -> Path:

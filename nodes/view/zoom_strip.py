@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ...coz.render.strip import LAYOUTS, strip
 from ..host.images import to_image
-from ..loop.collect import Chain
+from ..host.sockets import Chain
 
 
 class CoZZoomStrip(io.ComfyNode):

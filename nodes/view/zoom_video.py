@@ -10,11 +10,10 @@ import folder_paths
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io
-from comfy_execution.graph_utils import is_link
-from comfy_execution.progress import get_progress_state
 
 from ...coz.render.zoom_video import EASINGS, Zoom, zoom_times
-from ..loop.collect import Chain
+from ..host.graph import is_connected, running_prompt
+from ..host.sockets import Chain
 
 FRAMES_OUTPUT = 1
 
@@ -31,17 +30,6 @@ on a photograph 42 dB and 1.1 MB a 9-second film with each, and up to twice the 
 
 BT709, LIMITED = 1, 1
 """Colours and their range, as ITU-T H.273 numbers them."""
-
-
-def is_connected(dynprompt, node_id: str, output: int) -> bool:
-    """Whether any node of the prompt takes this output."""
-    if dynprompt.get_parent_node_id(node_id) is not None:
-        return True  # made by another node, which may hand the output on as its own
-    return any(
-        is_link(value) and tuple(value) == (node_id, output)
-        for other in dynprompt.all_node_ids()
-        for value in dynprompt.get_node(other)["inputs"].values()
-    )
 
 
 def film_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
@@ -169,7 +157,7 @@ class CoZZoomVideo(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs):
         # What is connected is no input, so without this a cached run would have no frames to give.
-        return is_connected(get_progress_state().dynprompt, cls.hidden.unique_id, FRAMES_OUTPUT)
+        return is_connected(running_prompt(), cls.hidden.unique_id, FRAMES_OUTPUT)
 
     @classmethod
     def execute(

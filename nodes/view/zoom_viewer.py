@@ -2,9 +2,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from comfy_api.latest import io, ui
 
+from ...coz.fidelity.summary import describe_depth
 from ...coz.resample import resize
 from ..host.images import hide_files, to_image
-from ..loop.collect import Chain, describe_depth
+from ..host.sockets import Chain
 from .marks import keep_record
 
 WRITERS = 4

@@ -34,8 +34,8 @@ SIGNATURES = json.loads((DATA / "host_signatures.json").read_text("utf-8"))
 CALLS: dict[str, dict] = SIGNATURES["calls"]
 """Name in the host -> its parameters in ComfyUI 0.30, and what was read of newer versions.
 
-Names that no import shows are asked of objects that the host hands over: with them stand the files
-of nodes/ that do so.
+What is asked of an object that the host hands over is found where its class is stated: by an
+annotation, by the call that makes it, or as the base of a class of ours.
 """
 CALLED: list[dict] = SIGNATURES["called"]
 """Our methods that the host calls, from where and how."""
@@ -52,7 +52,7 @@ class Use(NamedTuple):
 
 
 def uses(source: str, file: str) -> set[Use]:
-    """What a file takes of the host by its imports."""
+    """What a file takes of the host: by its imports, and of objects whose class it states."""
     tree = ast.parse(source)
     bound: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -64,24 +64,70 @@ def uses(source: str, file: str) -> set[Use]:
             for alias in node.names:
                 bound[alias.asname or alias.name] = f"{node.module}.{alias.name}"
 
-    def name_of(node: ast.AST) -> str:
+    def name_of(node: ast.AST | None) -> str:
+        """The host's dotted name for an expression; empty where it is none of the host's."""
+        if isinstance(node, ast.BinOp):  # an annotation "X | None"
+            return name_of(node.left)
         if isinstance(node, ast.Attribute):
             owner = name_of(node.value)
-            if isinstance(node.value, ast.Call):  # of an object, where a class is called
-                owner = name_of(node.value.func)
-                owner = owner if owner.rpartition(".")[2][:1].isupper() else ""
             return f"{owner}.{node.attr}" if owner else ""
         name = bound.get(node.id, "") if isinstance(node, ast.Name) else ""
         is_hosts = name.partition(".")[0] in HOST and not f"{name}.".startswith(f"{DOCUMENTED}.")
         return name if is_hosts else ""
 
-    found: set[Use] = set()
-    parts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    def class_of(node: ast.AST | None) -> str:
+        name = name_of(node.func if isinstance(node, ast.Call) else node)
+        return name if name.rpartition(".")[2][:1].isupper() else ""
+
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    found: set[Use] = set()
+
+    def add(name: str, node: ast.AST) -> None:
+        call = calls.get(id(node))
+        found.add(Use(name, file, form(call) if call else ""))
+
+    def look_into(scope: ast.AST, objects: dict[str, str]) -> None:
+        """Collect what a function or class asks of ``objects``, by name the class of each."""
+        if isinstance(scope, ast.ClassDef):
+            bases = [name for base in scope.bases if (name := class_of(base))]
+            own = {node.name for node in scope.body if isinstance(node, ast.FunctionDef)}
+            objects = objects | {"self": " ".join(bases), "super": " ".join(bases)}
+            objects["own"] = " ".join(own)
+        elif isinstance(scope, ast.FunctionDef):
+            arguments = [*scope.args.args, *scope.args.kwonlyargs]
+            stated = {each.arg: class_of(each.annotation) for each in arguments if each.annotation}
+            for node in ast.walk(scope):
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                    stated[node.target.id] = class_of(node.annotation)
+                elif isinstance(node, ast.Assign) and (made := class_of(node.value)):
+                    stated |= {each.id: made for each in node.targets if isinstance(each, ast.Name)}
+            objects = objects | stated
+        for node in ast.iter_child_nodes(scope):
+            if isinstance(node, ast.Attribute):
+                value = node.value
+                if isinstance(value, ast.Call):  # "super().x", or of a new object
+                    name = getattr(value.func, "id", "")
+                    owner = objects.get(name, "") if name == "super" else class_of(value)
+                else:
+                    owner = objects.get(getattr(value, "id", ""), "")
+                    if getattr(value, "id", "") == "self" and node.attr in objects["own"].split():
+                        owner = ""
+                names = [f"{each}.{node.attr}" for each in owner.split()]
+                if node.attr == "__init__":
+                    names = owner.split()
+                known = [name for name in names if name in CALLS]
+                if known or (len(names) == 1 and getattr(value, "id", "") != "self"):
+                    add((known or names)[0], node)
+            look_into(node, objects)
+
+    look_into(tree, {"own": ""})
+    stated = [getattr(node, "annotation", None) for node in ast.walk(tree)]
+    stated += [getattr(node, "returns", None) for node in ast.walk(tree)]
+    skipped = {id(part) for node in stated if node for part in ast.walk(node)}
+    skipped |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
-        if id(node) not in parts and (name := name_of(node)):
-            call = calls.get(id(node))
-            found.add(Use(name, file, form(call) if call else ""))
+        if id(node) not in skipped and (name := name_of(node)):
+            add(name, node)
     return found
 
 
@@ -92,26 +138,14 @@ def form(call: ast.Call) -> str:
 
 
 def of_pack() -> list[Use]:
-    """What the files of nodes/ take of the host by their imports."""
+    """What the files of nodes/ take of the host."""
     found = {
         use
         for path in NODES.rglob("*.py")
         for use in uses(path.read_text("utf-8"), path.relative_to(NODES).as_posix())
     }
-    return sorted(found)
-
-
-def of_objects() -> list[Use]:
-    """What they ask of the objects that the host hands over."""
-    found = set()
-    for name, known in CALLS.items():
-        for file in known.get("files", ()):
-            tree = ast.parse((NODES / file).read_text("utf-8"))
-            calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Attribute) and node.attr == name.rpartition(".")[2]:
-                    call = calls.get(id(node))
-                    found.add(Use(name, file, form(call) if call else ""))
+    # All over nodes/ of what Expansion.node returns.
+    found.add(Use("comfy_execution.graph_utils.Node.out", "host/expansion.py", "(_)"))
     return sorted(found)
 
 
@@ -196,24 +230,33 @@ def listed(uses: list[Use]) -> list:
     return [pytest.param(use, marks=marks.get(use.file, ()), id=str(use)) for use in uses]
 
 
-def test_every_import_of_the_host_is_in_the_list():
-    imported = {use.name for use in of_pack()}
-    assert {name for name, known in CALLS.items() if "files" not in known} <= imported
-    assert imported <= CALLS.keys(), "add it to tests/data/host_signatures.json"
+def test_all_that_is_used_of_the_host_is_in_the_list():
+    used = {use.name for use in of_pack()}
+    assert used - CALLS.keys() == set(), "add it to tests/data/host_signatures.json"
+    assert CALLS.keys() - used == set(), "nothing of ours uses it any more"
+
+
+def test_only_one_folder_uses_internals_of_the_host():
+    """Beside the modules that every pack of nodes works with."""
+    public = (
+        "folder_paths",
+        "comfy.utils",
+        "comfy.model_management",
+        "comfy.cli_args.args",
+        "nodes",
+    )
+    outside = {use for use in of_pack() if not use.file.startswith("host/")}
+    inside = {
+        use for use in outside if not use.name.startswith(tuple(f"{each}." for each in public))
+    }
+    assert {str(use) for use in inside} == set()
 
 
 def test_the_root_module_takes_nothing_of_the_host():
     assert uses((ROOT / "__init__.py").read_text("utf-8"), "__init__.py") == set()
 
 
-def test_every_file_of_the_list_asks_what_stands_there():
-    asked = {(use.name, use.file) for use in of_objects()}
-    assert asked == {
-        (name, file) for name, known in CALLS.items() for file in known.get("files", ())
-    }
-
-
-@pytest.mark.parametrize("use", listed(of_pack() + of_objects()))
+@pytest.mark.parametrize("use", listed(of_pack()))
 def test_this_host_has(pack, use):
     assert not moved(use)
 
@@ -227,7 +270,7 @@ def test_the_list_has_this_hosts_parameters(pack, name):
     assert CALLS[name]["parameters"] == (render(found, is_method) if is_called else None)
 
 
-@pytest.mark.parametrize("use", of_pack() + of_objects(), ids=str)
+@pytest.mark.parametrize("use", of_pack(), ids=str)
 def test_newer_hosts_were_read_to_have(use):
     known = CALLS[use.name]
     for newer in known["read"]:

@@ -1,6 +1,5 @@
 """CoZ SR Step and CoZ Refine Step in the host, with diffusers and closed forms as oracles."""
 
-import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -260,7 +259,7 @@ def test_refine_names_a_scheduler_that_has_no_single_step(node, sd3, steps, deno
         assert node("CoZRefineStep").execute(*inputs, denoise, 0)[0].isfinite().all()
 
 
-def test_a_vae_of_videos_takes_a_batch_for_pictures(node, sd3):
+def test_a_vae_of_videos_takes_a_batch_for_pictures(nodes_of, sd3):
     """Of Wan's and Qwen-Image's structure; the host takes a batch for the frames of one video."""
     import comfy.sd
     from comfy.ldm.wan.vae import WanVAE
@@ -271,14 +270,14 @@ def test_a_vae_of_videos_takes_a_batch_for_pictures(node, sd3):
         name: torch.randn_like(weight) / 10 for name, weight in network.state_dict().items()
     }
     vae = comfy.sd.VAE(sd=weights)
-    diffusion = sys.modules[node("CoZSRStep").__module__]
+    pixels = nodes_of("host.latents")
     images = torch.rand(3, 3, 32, 48)
     with torch.inference_mode():
-        latents = diffusion.encode(vae, images, sd3.model)
-        alone = [diffusion.encode(vae, image, sd3.model) for image in images.split(1)]
+        latents = pixels.encode(vae, images, sd3.model)
+        alone = [pixels.encode(vae, image, sd3.model) for image in images.split(1)]
         assert latents.shape == (3, 16, 1, 4, 6)
         assert torch.equal(latents, torch.cat(alone))
-        assert diffusion.decode(vae, latents, 30, 40)[0].shape == (3, 30, 40, 3)
+        assert pixels.decode(vae, latents, 30, 40).shape == (3, 30, 40, 3)
 
 
 @pytest.fixture(scope="module")

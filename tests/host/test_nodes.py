@@ -229,7 +229,7 @@ def soft_dot(peak, background=0.0):
     ids=["zeros", "negative", "bool", "opaque GIF", "near 1/64", "rounding", "a batch"],
 )
 def test_a_mask_that_is_low_and_the_same_everywhere_is_none(nodes_of, node, caplog, mask):
-    assert nodes_of("host.images").is_blank(mask)
+    assert nodes_of("host.target").is_blank(mask)
     image = noise(1, 80, 120, 3)
     for node_id, inputs in (
         ("CoZFitImage", {"frame": "native pixels", "size": 16}),
@@ -271,7 +271,7 @@ def test_a_mask_that_is_low_and_the_same_everywhere_is_none(nodes_of, node, capl
          "2 axes", "4 axes", "half precision", "0 to 255", "one pixel", "one row", "batch"],
 )  # fmt: skip
 def test_the_target_is_the_centre_of_what_a_mask_marks(nodes_of, caplog, mask, target):
-    host = nodes_of("host.images")
+    host = nodes_of("host.target")
     assert not host.is_blank(mask)
     assert host.target_of(0.1, 0.1, mask) == pytest.approx(target, abs=1e-5)
     assert not caplog.messages
@@ -280,7 +280,7 @@ def test_the_target_is_the_centre_of_what_a_mask_marks(nodes_of, caplog, mask, t
 def test_a_mask_without_a_background_is_taken_as_it_is(nodes_of):
     mask = noise(2, 20, 40)
     mask[:, 3, 5] = 0
-    assert torch.equal(nodes_of("host.images").subtract_background(mask), mask)
+    assert torch.equal(nodes_of("host.target").subtract_background(mask), mask)
 
 
 @pytest.fixture

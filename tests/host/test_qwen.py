@@ -196,7 +196,7 @@ def test_strength_is_a_share_of_the_change(load, network, expected):
 
 def test_the_vlm_stays_as_it_was_below_a_lora(vlm, folder, nodes_of):
     before = answer(vlm, images(1))[0]
-    changed = nodes_of("load.prompt_extractor").with_lora(vlm, folder / ADAPTER, 1.0)
+    changed = nodes_of("host.lora").with_lora(vlm, folder / ADAPTER, 1.0)
     assert answer(changed, images(1))[0] != before
     assert not vlm.patcher.patches
     assert answer(vlm, images(1))[0] == before
@@ -580,14 +580,14 @@ def test_damaged_files_are_refused(load, folder):
 def test_a_lora_of_another_model(vlm, nodes_of, tmp_path, change, message):
     with_prompt_lora(qwen25vl(**{"vision_layers": 1, **change})).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"^{ADAPTER} does not fit vlm: .*{message}"):
-        nodes_of("load.prompt_extractor").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+        nodes_of("host.lora").with_lora(vlm, tmp_path / ADAPTER, 1.0)
 
 
 def test_a_lora_of_some_layers_fits(vlm, nodes_of, folder, tmp_path):
     weights = {k: w for k, w in load_file(folder / ADAPTER).items() if ".layers.1." in k}
     save_file(weights, tmp_path / ADAPTER)
     shutil.copy(folder / CONFIG, tmp_path)
-    changed = nodes_of("load.prompt_extractor").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+    changed = nodes_of("host.lora").with_lora(vlm, tmp_path / ADAPTER, 1.0)
     assert len(changed.patcher.patches) == 7
 
 
@@ -627,7 +627,7 @@ def test_a_host_whose_classes_moved(nodes_of, folder, monkeypatch):
 
 
 CONTRACT = """
-import asyncio, importlib, json, os, sys, torch
+import asyncio, json, os, sys, torch
 from pathlib import Path
 folder, pack, text, host = sys.argv[1:]
 sys.path.insert(0, host)
@@ -639,8 +639,7 @@ import nodes, folder_paths
 assert asyncio.run(nodes.load_custom_node(pack))
 for kind in ("text_encoders", "loras"):
     folder_paths.add_model_folder_path(kind, folder)
-name = nodes.NODE_CLASS_MAPPINGS["CoZChainLoop"].__module__.replace(".loop", ".extractor_loader")
-load = importlib.import_module(name).CoZLoadPromptExtractor
+load = nodes.NODE_CLASS_MAPPINGS["CoZLoadPromptExtractor"]
 try:
     with torch.inference_mode():
         vlm = load.execute("qwen2.5-vl.safetensors", "adapter_model.safetensors")[0]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -285,25 +284,25 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_loses_nothing(server, s
     assert answer["error"].startswith("The mark could not be written: ")
 
 
-def test_half_a_character_in_a_prompt_can_be_marked(node, make_chain, tmp_path):
+def test_half_a_character_in_a_prompt_can_be_marked(node, nodes_of, make_chain, tmp_path):
     chain = make_chain(steps=1)
     chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d 好"), chain.frames)
     viewer = node("CoZZoomViewer")
-    mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
+    mark = nodes_of("view.marks").mark
     run = layers_of(viewer.execute(chain).ui)[0]["filename"]
     assert [mark(tmp_path, run, 1, good) for good in (True, True, False)] == [True, False, True]
     lines = (tmp_path / "preferences.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == ["\ud83d 好"] * 2
 
 
-def test_a_full_disk_leaves_no_half_picture(node, make_chain, tmp_path):
+def test_a_full_disk_leaves_no_half_picture(node, nodes_of, make_chain, tmp_path):
     import folder_paths
 
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
     viewer = node("CoZZoomViewer")
-    mark = sys.modules[viewer.__module__.replace(".viewer", ".preferences")].mark
+    mark = nodes_of("view.marks").mark
     layers = [saved["filename"] for saved in layers_of(viewer.execute(make_chain(steps=1)).ui)]
     previous = Path(folder_paths.get_temp_directory(), layers[1]).read_bytes()
     pictures = tmp_path / "preferences"

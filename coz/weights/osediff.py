@@ -1,0 +1,67 @@
+"""OSEDiff's weight file under standard keys."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from .lora import (
+    CONV_IN,
+    PEFT_DEFAULT_ALPHA,
+    VAE_LORA,
+    KeyedWeights,
+    few,
+    is_state_dict,
+    lora_pairs,
+    merge_lora,
+    uniform,
+)
+from .vae import HOST_VAE, host_name
+
+
+def keyed_osediff(content: Mapping[str, Any]) -> KeyedWeights:
+    """Name OSEDiff's weights: LoRA for SD2.1's UNet and VAE, times 8 / r, and a trained conv_in.
+
+    conv_in has a LoRA too. It is merged here: ComfyUI's loader takes one patch for a weight.
+
+    Raises:
+        ValueError: If a part is missing or damaged.
+
+    Source: OSEDiff osediff.py, load_ckpt: three adapters, each for layers of its own.
+    """
+    unet, vae = content.get("state_dict_unet"), content.get("state_dict_vae")
+    if not is_state_dict(unet) or not is_state_dict(vae):
+        raise ValueError(
+            "expected OSEDiff's state_dict_unet and state_dict_vae, two dicts of tensors, but "
+            f"found {type(unet).__name__} and {type(vae).__name__}; take osediff.pkl"
+        )
+    pairs, rest = lora_pairs(unet)
+    base = {name.replace(".base_layer.", "."): tensor for name, tensor in rest.items()}
+    if not pairs or base.keys() != {"conv_in.weight", "conv_in.bias"}:
+        raise ValueError(
+            "expected OSEDiff's UNet to hold LoRA layers, conv_in.weight and conv_in.bias, but "
+            f"found {len(pairs)} LoRA layers and {few(base)}; take osediff.pkl"
+        )
+    if "conv_in" in pairs:
+        base["conv_in.weight"] = merge_lora("conv_in", base, *pairs.pop("conv_in"))
+    weight, bias = base["conv_in.weight"], base["conv_in.bias"]
+    keyed = dict(zip(CONV_IN, [weight, bias], strict=True))
+    vae_pairs, rest = lora_pairs(vae)
+    vae_layers = {
+        host_name(f"{name}.weight").removesuffix(".weight"): pair
+        for name, pair in vae_pairs.items()
+    }
+    strange = [*rest, *(n for n in vae_layers if not HOST_VAE.fullmatch(f"{n}.weight"))]
+    if strange or not vae_pairs:
+        raise ValueError(
+            f"expected OSEDiff's VAE part to hold LoRA layers, but found {len(vae_pairs)} and "
+            f"{few(strange)} besides; take osediff.pkl"
+        )
+    layers = {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}
+    layers |= {VAE_LORA + name: pair for name, pair in vae_layers.items()}
+    for layer, (down, up) in layers.items():
+        keyed[f"{layer}.lora_down.weight"] = down
+        keyed[f"{layer}.lora_up.weight"] = up
+        keyed[f"{layer}.alpha"] = torch.tensor(PEFT_DEFAULT_ALPHA)
+    rank = uniform(down.shape[0] for down, _ in layers.values())
+    return KeyedWeights("osediff", keyed, rank, PEFT_DEFAULT_ALPHA)

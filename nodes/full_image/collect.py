@@ -1,0 +1,29 @@
+from comfy_api.latest import io
+
+from ..host.messages import closing_of_expansion, join_lines
+from .full_image import MOST_PASSES
+
+
+class CoZFullImageCollect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        numbers = range(1, MOST_PASSES + 1)
+        return io.Schema(
+            node_id="CoZFullImageCollect",
+            display_name="CoZ Full Image Collect",
+            category="Chain-of-Zoom/step",
+            description="Internal: keeps on Full-Image SR what its passes have said.",
+            is_dev_only=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.String.Input("notes"),
+                *(io.String.Input(f"said_{i}", optional=True) for i in numbers),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
+        said = join_lines(said_1, said_2, said_3, said_4, notes)
+        lines = dict.fromkeys(said.split("\n"))  # each pass may say the same
+        return io.NodeOutput(image, ui=closing_of_expansion("\n".join(lines)))

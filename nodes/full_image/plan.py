@@ -1,0 +1,89 @@
+"""What a run of Full-Image SR will do: its tiles, their texts, the memory it takes."""
+
+from itertools import islice
+
+import comfy.model_management
+from torch import Tensor
+
+from ...coz.text.step_prompts import join_texts, step_lines, step_texts, trim
+from ...coz.tiles.complexity import complexity_map
+from ...coz.tiles.layout import TileLayout
+from ...coz.tiles.plan import enlarged, plan_tiles
+from ..backbones.backbone import Backbone
+from ..text_sources.text_source import TextSource
+from .tile_prompts import describe_count
+from .tiles import network_tiles
+
+
+def plan_passes(
+    picture: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
+) -> list[TileLayout]:
+    """The tiles of every pass, before the first is made."""
+    height, width = picture.shape[-2:]
+    complexity = complexity_map(picture) if adaptive else None
+    layouts = []
+    for _ in range(passes):
+        layouts.append(plan_tiles(height, width, scale, tile, overlap, complexity))
+        height, width = layouts[-1].height, layouts[-1].width
+    return layouts
+
+
+def count_tiles(
+    picture: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
+) -> list[int]:
+    """How many tiles the network enlarges in each pass."""
+    counts, size = [], picture.shape[-2:]
+    for layout in layouts:
+        counts.append(len(network_tiles(*size, layout, backbone, color_fix)))
+        size = layout.height, layout.width
+    return counts
+
+
+def split_lines(
+    layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
+) -> list[list[str]]:
+    """The text of each tile of each pass, "-" where it is empty and "" where a model is asked."""
+    counts = [len(layout.windows()) for layout in layouts]
+    if source is None:
+        tile_prompts = join_texts(step_texts(prompt, tile_prompts, sum(counts)))
+    lines = iter(step_lines(tile_prompts, sum(counts)))
+    return [list(islice(lines, count)) for count in counts]
+
+
+def describe_unused_lines(tile_prompts: str, count: int) -> str:
+    """What to tell of more lines than tiles, else nothing."""
+    lines = tile_prompts.split("\n")
+    given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)
+    if given <= count:
+        return ""
+    return (
+        f"tile_prompts has {given} lines for {describe_count(count, 'tile')}: the last are not used"
+    )
+
+
+def describe_work(counts: list[int], lines: list[list[str]]) -> str:
+    """What a run will take: "15 + 247 tiles, 15 + 247 prompts"."""
+    asked = [own.count("") for own in lines]
+    tiles = describe_counts(counts, "tile")
+    return f"{tiles}, {describe_counts(asked, 'prompt')}" if any(asked) else tiles
+
+
+def describe_counts(counts: list[int], noun: str) -> str:
+    """Of one pass "1 tile", of more "1 + 4 tiles"."""
+    if len(counts) == 1:
+        return describe_count(counts[0], noun)
+    return f"{' + '.join(map(str, counts))} {noun}s"
+
+
+def require_memory(height: int, width: int, scale: float, passes: int) -> None:
+    """Refuse a picture that cannot be held, before an hour goes into it."""
+    needed = 0
+    for _ in range(passes):
+        height, width = enlarged(height, scale), enlarged(width, scale)
+        needed += height * width * 3 * 4
+    free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
+    if needed > free:
+        raise ValueError(
+            f"the result would have {width} x {height} pixels, {needed / 1e9:.1f} GB with what leads to it, and "
+            f"{free / 1e9:.1f} GB of memory are free. Lower scale or passes, or crop the picture first"
+        )

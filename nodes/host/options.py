@@ -1,0 +1,37 @@
+"""Refusals of values that the host lets through."""
+
+from comfy_api.latest import io
+
+
+def require_options(node: type[io.ComfyNode], **chosen: dict | None) -> None:
+    """Refuse a value of a dynamic combo that is none of its options.
+
+    The host leaves such an input out, together with those nested in it.
+    """
+    for combo in node.define_schema().inputs:
+        if combo.id not in chosen:
+            continue
+        options = [option.key for option in combo.options]
+        value = chosen[combo.id]
+        if not isinstance(value, dict) or value.get(combo.id) not in options:
+            listed = ", ".join(f'"{option}"' for option in options[:-1])
+            raise ValueError(
+                f'{combo.id} must be {listed} or "{options[-1]}", and it is missing, linked or unknown. '
+                f"Choose one on the node; in an API prompt give it as {combo.id}, and what belongs "
+                f"to it as {combo.id}.NAME"
+            )
+
+
+def validate_options(node: type[io.ComfyNode], **chosen: dict | None) -> bool | str:
+    """Call ``require_options`` for a node's ``validate_inputs``."""
+    try:
+        require_options(node, **chosen)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
+def require_range(name: str, value: float, least: float, most: float, unit: str = "") -> None:
+    """Refuse a linked value outside a widget's limits: the schema's hold for typed values only."""
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be {least} to {most}{unit}, got {value:g}")

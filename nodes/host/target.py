@@ -1,0 +1,83 @@
+"""The spot to zoom into: two fractions, or a mask."""
+
+from collections.abc import Callable
+
+import torch
+from comfy_execution.utils import ExecutionContext, get_executing_context
+from torch import Tensor
+
+from ...coz.geometry import Target
+from .images import preview_of
+from .messages import closing, node_of_graph, notice
+
+MAX_MASK_BACKGROUND = 1 / 64
+"""The greatest value that a mask may hold everywhere and still mark nothing. Load Image gives opaque
+pixels 0.00005 (an opaque GIF, BMP or TGA) or 0.004 (a GIF, WebP, BMP or TGA with transparent pixels).
+"""
+
+
+MIN_MASK_RANGE = 1 / 512
+"""Half a step of 8 bits: a mask whose values differ by less is the same everywhere."""
+
+
+def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:
+    """What the target picker of the node that runs shows: the first picture of the batch.
+
+    Only for nodes of the graph on the screen: not for the steps of Chain Loop, each of which would
+    write a file, nor where another node calls execute.
+    """
+    context: ExecutionContext | None = get_executing_context()
+    if context is None or context.node_id != node_of_graph(context.node_id):
+        return None
+    return {"coz_source": preview_of(image[:1], target)} | closing()
+
+
+def subtract_background(mask: Tensor) -> Tensor:
+    """Return a mask (..., H, W) as (batch, H, W) in [0, 1], each without what it holds everywhere."""
+    mask = mask.reshape(-1, *mask.shape[-2:]).float().clamp(0, 1)
+    background = mask.amin((-2, -1), keepdim=True)
+    # Over a whole picture, even 0.004 outweighs a small spot of ones.
+    return torch.where(background < MAX_MASK_BACKGROUND, mask - background, mask)
+
+
+def is_blank(mask: Tensor) -> bool:
+    """Whether a mask marks no target: it is the same everywhere and below 1/64."""
+    return (
+        mask.ndim >= 2
+        and mask.numel() > 0
+        and bool(subtract_background(mask).amax() < MIN_MASK_RANGE)
+    )
+
+
+def target_of(
+    center_x: float,
+    center_y: float,
+    mask: Tensor | None,
+    tell: Callable[[str], None] = notice,
+) -> Target:
+    """The zoom target: the centroid of the mask where there is one, else the two fractions.
+
+    A blank mask is none, and ``tell`` gets a line that says so.
+    """
+    if mask is None:
+        return Target(center_x, center_y)
+    if mask.ndim < 2 or 0 in mask.shape:
+        raise ValueError(
+            "mask must be a mask batch (batch, height, width) with at least one pixel, got shape "
+            f"{tuple(mask.shape)}"
+        )
+    if bad := int((~mask.float().isfinite()).sum()):
+        raise ValueError(f"mask holds {bad} values that are NaN or infinite: paint it anew")
+    if is_blank(mask):
+        tell(
+            "mask is empty (the same everywhere and below 1/64, as Load Image gives for a picture "
+            "without transparency): center_x and center_y are the target. To use the mask, paint "
+            "the spot to zoom into"
+        )
+        return Target(center_x, center_y)
+    mask = subtract_background(mask).sum(0)
+    total = mask.sum()
+    height, width = mask.shape
+    x = (mask.sum(0) * (torch.arange(width).to(mask) + 0.5)).sum() / total / width
+    y = (mask.sum(1) * (torch.arange(height).to(mask) + 0.5)).sum() / total / height
+    return Target(float(x), float(y))

@@ -1,0 +1,109 @@
+"""Conversations with the host's models that see pictures and write."""
+
+from comfy.sd import CLIP
+from comfy.sd1_clip import SDClipModel
+from torch import Tensor
+
+from ...coz.text.answer import clean_answer
+from ...coz.text.conversation import (
+    FAMILIES,
+    REPETITION_PENALTY,
+    Family,
+)
+
+QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
+
+
+def generates_text(network) -> bool:
+    config = getattr(getattr(network, "model", None), "config", None)
+    # Networks that only encode have no tokens that end an answer. Newer hosts set can_generate too.
+    can_end = hasattr(config, "stop_tokens") and getattr(config, "can_generate", True)
+    return can_end and hasattr(network, "generate")
+
+
+def network_of(clip: CLIP):
+    """The network in a CLIP that takes images and generates text.
+
+    Raises:
+        ValueError: If there is none: what it lacks, and what to connect.
+    """
+    networks = []
+    for part in clip.cond_stage_model.modules():
+        if isinstance(part, SDClipModel):
+            encoder: SDClipModel = part
+            networks.append(encoder.transformer)
+    writers = [network for network in networks if generates_text(network)]
+    if not writers:
+        raise refusal(clip, "generates no text")
+    readers = [network for network in writers if hasattr(network, "preprocess_embed")]
+    if not readers:
+        raise refusal(clip, "takes no images")
+    return readers[0]
+
+
+def family_of(clip: CLIP, network) -> Family:
+    kind = network.model.config.transformer_type
+    grid = 0
+    if hasattr(network, "visual"):
+        grid = network.visual.patch_size * network.visual.spatial_merge_size
+    family = FAMILIES.get(kind) or QWEN_BY_GRID.get(grid)
+    if family is None:
+        raise refusal(clip, "has a chat format that this pack does not know")
+    return family
+
+
+def refusal(clip: CLIP, lack: str) -> ValueError:
+    found = type(clip.cond_stage_model).__name__.rstrip("_")
+    return ValueError(
+        f"vlm ({found}) {lack}, so it cannot write what a view shows. Connect CoZ Load Prompt Extractor, "
+        "or Load CLIP with a model that takes images and generates text, such as Qwen3-VL, Qwen3.5, "
+        "Gemma 3 with vision or Gemma 4, and leave its type at stable_diffusion"
+    )
+
+
+def row_of(tokens: dict | list) -> list:
+    """The one row of tokens: the host's tokenizers give it with the encoder's name or without."""
+    (row,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
+    return row
+
+
+def tokenize(clip: CLIP, family: Family, text: str, images: list[Tensor]) -> dict | list:
+    """The conversation with each image, of a size of its own, in its place."""
+    is_gemma3 = family is FAMILIES["gemma3"]
+    if is_gemma3 and clip.tokenize("<end_of_turn>") == clip.tokenize(""):
+        # The host takes a marker at the start for the token that its tokenizer puts there.
+        text = "<end_of_turn>" + text
+    tokens = clip.tokenize(text)
+    row = row_of(tokens)
+    # Given an image, or a batch of one size, the host's tokenizers fill the first places.
+    entries = []
+    for image in images:
+        filled = row_of(clip.tokenize(text, image=image))
+        first = next((i for i, (token, *_) in enumerate(filled) if isinstance(token, dict)), None)
+        if first is None:
+            raise refusal(clip, "has a tokenizer that leaves images out")
+        entries.append(filled[first])
+        placeholder = row[first][0]
+    places = [i for i, (token, *_) in enumerate(row) if token == placeholder]
+    for i, entry in zip(places, entries, strict=True):
+        row[i] = entry
+    if is_gemma3:
+        while row[0][0] == 0:  # padding, which the host's 12B would read
+            del row[0]
+    return tokens
+
+
+def generate(clip: CLIP, network, tokens, max_tokens: int, sampling: dict) -> str:
+    """The model's answer, cleaned."""
+    ids = clip.generate(
+        tokens,
+        do_sample=True,
+        max_length=max_tokens,
+        min_p=0.0,
+        repetition_penalty=REPETITION_PENALTY,
+        **sampling,
+    )
+    stop_tokens = network.model.config.stop_tokens
+    ended = [i for i, token in enumerate(ids) if token in stop_tokens]
+    cut = not ended and len(ids) >= max_tokens
+    return clean_answer(clip.decode(ids[: ended[0]] if ended else ids), cut)

@@ -1,0 +1,46 @@
+from comfy_api.latest import io
+
+from ...coz.resample import cut_first_frame
+from ..host.images import to_bchw, to_bounding_box, to_image
+from ..host.target import picked_on, target_of
+from .crop_center_zoom import (
+    center_inputs,
+    frame_inputs,
+    mask_input,
+    plan_first_frame,
+    target_outputs,
+)
+
+
+class CoZFitImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZFitImage",
+            display_name="CoZ First Frame",
+            category="Chain-of-Zoom/step",
+            description="Cuts the first frame of a zoom chain out of a picture, around the target.",
+            search_aliases=["first frame", "crop", "square"],
+            has_intermediate_output=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to zoom into."),
+                *frame_inputs(advanced_size=False),
+                *center_inputs(),
+                mask_input(),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The first frame, x_0."),
+                *target_outputs(),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, frame, size, center_x, center_y, mask=None) -> io.NodeOutput:
+        image = to_bchw(image)
+        target = target_of(center_x, center_y, mask)
+        first = plan_first_frame(*image.shape[-2:], size, frame, target)
+        x_0 = cut_first_frame(image, first)
+        window = to_bounding_box(first.window)
+        return io.NodeOutput(
+            to_image(x_0), window, first.target.x, first.target.y, ui=picked_on(image, target)
+        )
