@@ -2,10 +2,10 @@
 // The last lines of a node's run, on the node. Frontends from 1.58 on drop the host's own progress
 // text when the run ends.
 import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
-import { leaveToGraph, scrolls } from "./canvas.js"
-import { receiveOutputs } from "./outputs.js"
-import { showOnNode } from "./widget.js"
+import { leaveToGraph, redraw, scrolls } from "./host/canvas.js"
+import { nodeAt } from "./host/graph.js"
+import { receiveOutputs } from "./host/outputs.js"
+import { removeWidget, showOnNode } from "./host/widget.js"
 
 const KEY = "coz_text"
 /** The widget of the host's progress text. */
@@ -36,25 +36,9 @@ export function attachClosing(node) {
 /** The text of an earlier run gives way to what a node says while it runs again. */
 export function giveWayToProgress() {
   api.addEventListener("progress_text", ({ detail }) => {
-    const node = nodeOf(String(detail.nodeId))
-    if (node) remove(node, KEY)
+    const node = nodeAt(String(detail.nodeId))
+    if (node) removeWidget(node, KEY)
   })
-}
-
-/** @param {string} path such as "12:5": node 5 in the subgraph of node 12 */
-function nodeOf(path) {
-  const ids = path.split(":")
-  const id = ids.pop()
-  const graph = ids.reduce((around, outer) => around?.getNodeById(outer)?.subgraph, app.rootGraph)
-  return graph?.getNodeById(id)
-}
-
-/** @param {any} node @param {string} name of its widget */
-function remove(node, name) {
-  const widget = node.widgets?.find((/** @type {any} */ widget) => widget.name === name)
-  if (!widget) return
-  node.removeWidget(widget)
-  app.canvas.setDirty(true, true)
 }
 
 /**
@@ -63,9 +47,9 @@ function remove(node, name) {
  * @param {Map<string, string>} dots by line, the colour of the dot before it
  */
 function draw(node, texts, dots) {
-  remove(node, KEY)
+  removeWidget(node, KEY)
   if (!texts.length) return
-  remove(node, PROGRESS)
+  removeWidget(node, PROGRESS)
   const root = document.createElement("div")
   const style = document.createElement("style")
   style.textContent = STYLE
@@ -93,6 +77,6 @@ function draw(node, texts, dots) {
     getMinHeight: height,
     getMaxHeight: height,
   })
-  new ResizeObserver(() => app.canvas.setDirty(true, true)).observe(root)
+  new ResizeObserver(redraw).observe(root)
   leaveToGraph(root, scrolls)
 }

@@ -1,15 +1,15 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
-import { nameAppInputs } from "./apps.js"
+import { nameAppInputs } from "./host/apps.js"
 import { attachClosing, giveWayToProgress } from "./closing.js"
-import { keepHeight } from "./height.js"
-import { giveReturnedOutputs } from "./outputs.js"
+import { keepHeight } from "./host/height.js"
+import { giveReturnedOutputs } from "./host/outputs.js"
 import { attachOwnPicture } from "./own_picture.js"
 import { attachPicker } from "./picker.js"
-import { attachPrefix } from "./prefix.js"
+import { attachPrefix } from "./host/prefix.js"
 import { attachReport } from "./report.js"
-import { watchSaves } from "./saved.js"
-import { hideUnread } from "./unread.js"
+import { watchSaves } from "./host/saved.js"
+import { hideUnread } from "./host/unread.js"
 import { attachViewer, listenToServer } from "./viewer.js"
 
 app.registerExtension({

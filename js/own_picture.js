@@ -2,14 +2,14 @@
 // CoZ Sample Picture: shows its picture, names the samples by what they show, and takes a picture
 // of the user's that is dropped onto it or chosen from the disk.
 import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
-import { leaveToGraph } from "./canvas.js"
-import { widgetOf } from "./graph.js"
-import { after } from "./hook.js"
-import { texts } from "./language.js"
+import { leaveToGraph } from "./host/canvas.js"
+import { choose, widgetOf } from "./host/graph.js"
+import { after } from "./host/hook.js"
+import { texts } from "./host/language.js"
+import { warn } from "./host/toast.js"
 import { checkFiles, NO_OWN_PICTURE, pictureIn } from "./picker/picture.js"
 import { unwatch, watch } from "./picker/watch.js"
-import { showOnNode } from "./widget.js"
+import { showOnNode } from "./host/widget.js"
 
 const TYPE = "CoZSamplePicture"
 /** Pixels of the picture's height on the node. */
@@ -58,10 +58,6 @@ const text = texts(
   },
 )
 
-/** @param {string} detail */
-const warn = (detail) =>
-  app.extensionManager.toast.add({ severity: "warn", summary: "Chain-of-Zoom", detail, life: 6000 })
-
 /** @param {any} node @param {File} file */
 async function useFile(node, file) {
   if (!file.type.startsWith("image/")) return warn(text("refused", { name: file.name }))
@@ -71,24 +67,11 @@ async function useFile(node, file) {
     const answer = await api.fetchApi("/upload/image", { method: "POST", body })
     if (!answer.ok) throw new Error(answer.statusText)
     const { name, subfolder } = await answer.json()
-    choose(node, subfolder ? `${subfolder}/${name}` : name)
+    choose(node, "own_picture", subfolder ? `${subfolder}/${name}` : name)
+    checkFiles() // a file of the same name may have been replaced
   } catch (error) {
     warn(text("failed", { name: file.name, reason: error instanceof Error ? error.message : "" }))
   }
-}
-
-/** @param {any} node @param {string} name of a file in the input folder */
-function choose(node, name) {
-  const widget = widgetOf(node, "own_picture")
-  if (!widget) return
-  const { values } = widget.options
-  if (Array.isArray(values) && !values.includes(name)) values.push(name)
-  app.canvas.emitBeforeChange()
-  widget.value = name
-  widget.callback?.(name, app.canvas, node)
-  app.canvas.emitAfterChange()
-  checkFiles() // a file of the same name may have been replaced
-  app.canvas.setDirty(true, true)
 }
 
 /** @param {any} node */

@@ -1,16 +1,15 @@
 // @ts-check
 // The target picker: the connected picture on the node, with the windows that will be cut from it.
-import { app } from "../../scripts/app.js"
-import { leaveToGraph } from "./canvas.js"
-import { setTarget, targetInput, widgetOf } from "./graph.js"
-import { after } from "./hook.js"
+import { leaveToGraph, redraw } from "./host/canvas.js"
+import { setTarget, targetInput, widgetOf } from "./host/graph.js"
+import { after } from "./host/hook.js"
 import { hideLoupe, showLoupe } from "./picker/loupe.js"
 import { drawOverlay } from "./picker/overlay.js"
 import { checkFiles, forget, pictureOf } from "./picker/picture.js"
 import { text } from "./picker/texts.js"
 import { unwatch, watch } from "./picker/watch.js"
 import { WIDGETS, windowsOf } from "./picker/windows.js"
-import { showOnNode } from "./widget.js"
+import { showOnNode } from "./host/widget.js"
 
 /** @typedef {import("./picker/geometry.js").Target} Target */
 
@@ -150,7 +149,7 @@ export function attachPicker(node) {
     const height = `${heightAt(root.clientWidth)}px`
     if (root.style.minHeight === height) return
     root.style.minHeight = height
-    app.canvas?.setDirty(true, true)
+    redraw()
   }
 
   function refresh() {

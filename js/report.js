@@ -1,8 +1,8 @@
 // @ts-check
 // CoZ Chain Report: its table, on the node. And the room that it and CoZ What Was Invented need.
-import { leaveToGraph, scrolls } from "./canvas.js"
-import { receiveOutputs } from "./outputs.js"
-import { showOnNode } from "./widget.js"
+import { leaveToGraph, scrolls } from "./host/canvas.js"
+import { receiveOutputs } from "./host/outputs.js"
+import { showOnNode } from "./host/widget.js"
 
 const TYPE = "CoZMeasure"
 const NODE_SIZES = { [TYPE]: [840, 540], CoZDetailMap: [380, 900] }

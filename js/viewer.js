@@ -1,11 +1,11 @@
 // @ts-check
 // CoZ Zoom Viewer: a chain as one picture to fly into.
 import { api } from "../../scripts/api.js"
-import { allGraphs } from "./graph.js"
-import { after } from "./hook.js"
-import { receiveOutputs } from "./outputs.js"
+import { allGraphs } from "./host/graph.js"
+import { after } from "./host/hook.js"
+import { receiveOutputs } from "./host/outputs.js"
 import { Viewer } from "./viewer/viewer.js"
-import { showOnNode } from "./widget.js"
+import { showOnNode } from "./host/widget.js"
 
 const TYPE = "CoZZoomViewer"
 const NODE_SIZE = [540, 640]

@@ -137,6 +137,18 @@ def test_scripts_import_only_the_own_and_the_hosts():
             assert re.fullmatch(r"(\.\./)+scripts/(app|api)\.js|\.{1,2}/[\w/]+\.js", target), path
 
 
+def test_only_one_folder_uses_internals_of_the_frontend():
+    """Whatever is reached through its app; extension.js registers with it."""
+    users = {
+        path.relative_to(ROOT / "js").parts[0]
+        for path in SCRIPTS
+        if "scripts/app.js" in path.read_text("utf-8")
+    }
+    assert users == {"host", "extension.js"}
+    outside = [path for path in SCRIPTS if path.parent.name != "host"]
+    assert [path.name for path in outside if "LiteGraph" in path.read_text("utf-8")] == []
+
+
 def test_one_rule_of_pyright_is_ignored_in_coz():
     comments = [
         line.strip()

@@ -1,9 +1,8 @@
 // @ts-check
 // Which picture a node works on: what its last run got, or what the server says its loader gives.
 import { api } from "../../../scripts/api.js"
-import { app } from "../../../scripts/app.js"
-import { feederOf, widgetOf } from "../graph.js"
-import { fileAddress, keptOutput, locator, pastRun } from "../outputs.js"
+import { feederOf, widgetOf, workflowId } from "../host/graph.js"
+import { fileAddress, keptOutput, locator, pastRun } from "../host/outputs.js"
 import { lookSoon } from "./watch.js"
 
 /**
@@ -72,7 +71,7 @@ api.addEventListener("status", () => {
 })
 
 /** @param {any} node */
-const keyOf = (node) => `${app.rootGraph.id}/${locator(node)}`
+const keyOf = (node) => `${workflowId()}/${locator(node)}`
 
 /**
  * What the server is asked for the file of a loader node.

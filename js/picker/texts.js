@@ -1,6 +1,6 @@
 // @ts-check
 // The picker's words.
-import { texts } from "../language.js"
+import { texts } from "../host/language.js"
 
 export const text = texts(
   {

@@ -1,6 +1,6 @@
 // @ts-check
 // The windows that a node will cut from its picture, by its widgets.
-import { widgetOf } from "../graph.js"
+import { widgetOf } from "../host/graph.js"
 import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./geometry.js"
 
 /** @typedef {import("./geometry.js").Target} Target */

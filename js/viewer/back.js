@@ -1,6 +1,6 @@
 // @ts-check
 // What to do where nothing was zoomed: back to the chain, or a new chain.
-import { feederOf, setTarget, targetInput } from "../graph.js"
+import { feederOf, setTarget, targetInput } from "../host/graph.js"
 import * as places from "./places.js"
 import { text } from "./texts.js"
 

@@ -1,7 +1,7 @@
 // @ts-check
 // The flight through the chain as a video file, which the server makes.
 import { api } from "../../../scripts/api.js"
-import { fileAddress } from "../outputs.js"
+import { fileAddress } from "../host/outputs.js"
 import { download, write } from "./panel.js"
 import { canPlay } from "./play.js"
 import { text } from "./texts.js"

@@ -1,5 +1,5 @@
 // @ts-check
-import { leaveToGraph } from "../canvas.js"
+import { leaveToGraph } from "../host/canvas.js"
 
 /** Zoom of one notch of a mouse wheel (100 units), and of a pinch on a trackpad, per unit. */
 const WHEEL = 0.0025

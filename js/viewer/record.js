@@ -1,7 +1,7 @@
 // @ts-check
 // What the server sent about a run, and how it was looked at.
 
-/** @typedef {import("../outputs.js").File} File */
+/** @typedef {import("../host/outputs.js").File} File */
 /** @typedef {{layers: File[], bicubic: File[], record: any}} Chain */
 
 /** One for each chain: a list of pictures gives the loop, and so the viewer, several. */

@@ -1,6 +1,6 @@
 // @ts-check
 // The viewer's words.
-import { texts } from "../language.js"
+import { texts } from "../host/language.js"
 
 const EN = {
   viewer: "Zoom viewer",

@@ -1,7 +1,7 @@
 // @ts-check
 import { api } from "../../../scripts/api.js"
 import { factorText } from "../factors.js"
-import { fileAddress } from "../outputs.js"
+import { fileAddress } from "../host/outputs.js"
 import { describe, isFactor } from "./caption.js"
 import { Clip } from "./clip.js"
 import { connect } from "./controls.js"

@@ -101,7 +101,7 @@ def test_template_runs_as_it_is(editor):
     assert len(seen["progress"]) >= STEPS - 1
 
     found = """async () => {
-        const {pastOutput} = await import('/extensions/chain-of-zoom/outputs.js')
+        const {pastOutput} = await import('/extensions/chain-of-zoom/host/outputs.js')
         const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
         return Boolean(await pastOutput(viewer, 'coz_layers'))
     }"""

@@ -488,7 +488,7 @@ def test_a_viewer_in_a_subgraph_aims_the_loop_outside_and_undo_takes_that_back(e
     build(editor, "classic", nodes)
     editor.run(
         """async () => {
-            const {feederOf, setTarget} = await import('/extensions/chain-of-zoom/graph.js')
+            const {feederOf, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')
             const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
             const {subgraph} = app.graph.convertToSubgraph(new Set([viewer]))
             setTarget(feederOf(subgraph.nodes[0], 'chain'), {x: 0.25, y: 1})

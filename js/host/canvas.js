@@ -1,6 +1,6 @@
 // @ts-check
 // What a widget of ours leaves to the graph under it.
-import { app } from "../../scripts/app.js"
+import { app } from "../../../scripts/app.js"
 
 /**
  * Hands the graph the wheel and a drag with the middle button. In the classic renderer the widget
@@ -29,3 +29,6 @@ export function scrolls({ currentTarget, deltaY }) {
   const { scrollHeight, clientHeight, scrollTop } = /** @type {Element} */ (currentTarget)
   return deltaY < 0 ? scrollTop > 0 : Math.ceil(scrollTop) < scrollHeight - clientHeight
 }
+
+/** Draws the graph anew, with the sizes that its widgets have now. */
+export const redraw = () => app.canvas?.setDirty(true, true) // no canvas yet while a page loads

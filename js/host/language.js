@@ -1,5 +1,5 @@
 // @ts-check
-import { app } from "../../scripts/app.js"
+import { app } from "../../../scripts/app.js"
 
 /**
  * Texts in the frontend's language. {name} is filled in.

@@ -1,6 +1,6 @@
 // @ts-check
 // %Node.widget% in the name of a saved chain, as the page fills it in for Save Image.
-import { app } from "../../scripts/app.js"
+import { app } from "../../../scripts/app.js"
 
 /** @param {any} node */
 export function attachPrefix(node) {

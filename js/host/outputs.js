@@ -1,7 +1,7 @@
 // @ts-check
 // What a node last sent in a run, and where its files are.
-import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
+import { api } from "../../../scripts/api.js"
+import { app } from "../../../scripts/app.js"
 import { allGraphs } from "./graph.js"
 import { after } from "./hook.js"
 

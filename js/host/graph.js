@@ -1,9 +1,20 @@
 // @ts-check
 // Links and values of the graph, through the borders of subgraphs.
-import { app } from "../../scripts/app.js"
+import { app } from "../../../scripts/app.js"
+import { redraw } from "./canvas.js"
 
 /** The graph of the workflow and those of its subgraphs. @returns {any[]} */
 export const allGraphs = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
+
+/** @param {string} path such as "12:5": node 5 in the subgraph of node 12 */
+export function nodeAt(path) {
+  const ids = path.split(":")
+  const id = ids.pop()
+  const graph = ids.reduce((around, outer) => around?.getNodeById(outer)?.subgraph, app.rootGraph)
+  return graph?.getNodeById(id)
+}
+
+export const workflowId = () => app.rootGraph.id
 
 /**
  * Not node.getInputLink: of a subgraph node that gives a link inside.
@@ -96,6 +107,19 @@ export const targetInput = (node) =>
   ["mask", "chain"].find((name) => feederOf(node, name)) ??
   ["center_x", "center_y"].find((name) => !widgetOf(node, name))
 
+/** Chooses a value of a combo, as a click on it does. @param {any} node @param {string} name @param {string} value */
+export function choose(node, name, value) {
+  const widget = widgetOf(node, name)
+  if (!widget) return
+  const { values } = widget.options
+  if (Array.isArray(values) && !values.includes(value)) values.push(value)
+  app.canvas.emitBeforeChange()
+  widget.value = value
+  widget.callback?.(value, app.canvas, node)
+  app.canvas.emitAfterChange()
+  redraw()
+}
+
 /** So that Ctrl+Z goes back to here. */
 function remember() {
   app.canvas.emitBeforeChange()
@@ -117,5 +141,5 @@ export function setTarget(node, target) {
     widget.value = value
   }
   remember()
-  app.canvas.setDirty(true, true)
+  redraw()
 }

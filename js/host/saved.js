@@ -1,7 +1,8 @@
 // @ts-check
 // CoZ Load Chain: its list has what CoZ Save Chain saves, at once.
-import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
+import { api } from "../../../scripts/api.js"
+import { app } from "../../../scripts/app.js"
+import { redraw } from "./canvas.js"
 import { allGraphs } from "./graph.js"
 import { after } from "./hook.js"
 
@@ -32,5 +33,5 @@ async function refresh() {
       widget.options.values = names
       widget.value ||= names[0] // the list was empty
     }
-  app.canvas.setDirty(true, true)
+  redraw()
 }

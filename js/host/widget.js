@@ -1,4 +1,5 @@
 // @ts-check
+import { redraw } from "./canvas.js"
 
 /**
  * Puts an element on a node as a widget that only shows something.
@@ -17,4 +18,12 @@ export function showOnNode(node, name, type, element, options) {
   })
   widget.serialize = false // keeps it out of the workflow
   return widget
+}
+
+/** @param {any} node @param {string} name of its widget */
+export function removeWidget(node, name) {
+  const widget = node.widgets?.find((/** @type {any} */ widget) => widget.name === name)
+  if (!widget) return
+  node.removeWidget(widget)
+  redraw()
 }

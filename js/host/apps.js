@@ -1,6 +1,6 @@
 // @ts-check
 // The templates as apps of newer frontends.
-import { app } from "../../scripts/app.js"
+import { app } from "../../../scripts/app.js"
 
 /**
  * Names the inputs of the workflow's app as the frontend saves them: with the workflow's id.

@@ -1,7 +1,7 @@
 // @ts-check
 // Hides what a node does not read with the backbone and the prompting that are chosen: hidden
 // widgets keep their place, their value and their part in the prompt.
-import { app } from "../../scripts/app.js"
+import { redraw } from "./canvas.js"
 import { allGraphs } from "./graph.js"
 import { after } from "./hook.js"
 
@@ -63,7 +63,7 @@ export function hideUnread(node) {
     // Never more than is needed: a node that is being loaded has its saved height already.
     const height = node.size[1] + Math.min(needed - before, 0)
     node.setSize([node.size[0], Math.max(height, needed)])
-    app.canvas?.setDirty(true, true)
+    redraw()
   }
 
   update()
