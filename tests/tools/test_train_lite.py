@@ -8,7 +8,7 @@ from PIL import Image
 from tools import lite_data, lite_eval, lite_faithful, lite_losses
 from tools.lite_net import CompactNet
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
+MODELS = Path(__file__).resolve().parents[2] / "models"
 FILES = ["coz_lite_x4.safetensors", "coz_lite_x4_texture.safetensors"]
 
 

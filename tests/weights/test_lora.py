@@ -13,7 +13,7 @@ from coz.weights.lora import lora_pairs, sr_weights
 from coz.weights.osediff import keyed_osediff
 from coz.weights.vae import host_vae
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 SD21_UNET = {
     "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": [1, 2, 4, 4],

@@ -10,7 +10,7 @@ from coz.fidelity.back_projection import agreement, back_project, decibels, desc
 from coz.fidelity.banded_resize import axes, both, resized
 from coz.resample import resize
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 KERNELS = ["bicubic", "area"]
 
 

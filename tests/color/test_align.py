@@ -12,7 +12,7 @@ from coz.color.align import adain_align, histogram_align, low_distance, wavelet_
 from coz.color.method import METHODS, best_align, color_align, hybrid_align
 
 ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]
-GOLDEN = load_file(Path(__file__).parent / "data" / "color_fix.safetensors")
+GOLDEN = load_file(Path(__file__).parents[1] / "data" / "color_fix.safetensors")
 
 
 @pytest.mark.parametrize("case", range(3))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coz import __version__
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 BLOCK_HOST = """
 import sys

@@ -21,7 +21,7 @@ from coz.chain.folder import (
 )
 from coz.chain.zoom_chain import ZoomChain
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding
 

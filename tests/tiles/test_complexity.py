@@ -7,7 +7,7 @@ from PIL import Image
 from coz.render.pillow import from_pillow
 from coz.tiles.complexity import complexity_map
 
-PICTURES = Path(__file__).parents[1] / "pictures"
+PICTURES = Path(__file__).parents[2] / "pictures"
 
 
 def picture(name):

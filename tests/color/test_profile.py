@@ -10,7 +10,7 @@ from coz.color.profile import MAX_PROFILE_NAME, foreign_profile, to_srgb
 from tools.picture import open_picture
 from tools.train_grpo.photo import read_photo
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 ROUNDING = 2
 """Levels of 255: the file holds its colours rounded."""
 

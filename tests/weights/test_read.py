@@ -26,7 +26,7 @@ from tests.support.gadgets import hostile_pickles
 from tests.support.lying_files import lying_safetensors, safetensors
 from tools.convert import convert
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 LANGUAGE_LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 
 

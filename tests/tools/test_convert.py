@@ -17,8 +17,8 @@ from coz.weights.read import read_keyed, read_weights
 from coz.weights.vae import host_vae
 from tools import convert as tool
 
-ROOT = Path(__file__).parent.parent
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[2]
+DATA = Path(__file__).parents[1] / "data"
 SR_LORA = DATA / "sr_lora_2block.pkl"
 VAE_ENCODER = DATA / "sr_vae_encoder_small.pt"
 VAE_LAYERS = r"encoder\..*\b(conv|conv1|conv2|conv_in|conv_shortcut|conv_out|to_[kqv]|to_out\.0)"
