@@ -13,16 +13,16 @@ import sys
 from pathlib import Path
 
 import torch
+from tools.environment import ROOT
 
-from . import lite_eval, lite_faithful, lite_texture
-from .host import ROOT
+from . import bars, faithful, texture
 
 MODELS = ROOT / "models"
 FAITHFUL = MODELS / "coz_lite_x4.safetensors"
 TEXTURE = MODELS / "coz_lite_x4_texture.safetensors"
 
 
-def print_scores(title: str, scores: list[lite_eval.Score]) -> bool:
+def print_scores(title: str, scores: list[bars.Score]) -> bool:
     print(title)
     for score in scores:
         bound = (
@@ -36,12 +36,12 @@ def print_scores(title: str, scores: list[lite_eval.Score]) -> bool:
 
 
 def evaluate() -> bool:
-    faithful, texture = lite_eval.load(FAITHFUL), lite_eval.load(TEXTURE)
+    regression, inventor = bars.load(FAITHFUL), bars.load(TEXTURE)
     passed = [
-        print_scores(FAITHFUL.name, lite_eval.file_scores(FAITHFUL, faithful)),
-        print_scores("  held-out pictures", lite_eval.fidelity_scores(faithful)),
-        print_scores(TEXTURE.name, lite_eval.file_scores(TEXTURE, texture)),
-        print_scores("  chains of four steps", lite_eval.chain_scores(texture)),
+        print_scores(FAITHFUL.name, bars.file_scores(FAITHFUL, regression)),
+        print_scores("  held-out pictures", bars.fidelity_scores(regression)),
+        print_scores(TEXTURE.name, bars.file_scores(TEXTURE, inventor)),
+        print_scores("  chains of four steps", bars.chain_scores(inventor)),
     ]
     return all(passed)
 
@@ -75,13 +75,13 @@ def main() -> int:
         out = args.out or (FAITHFUL if args.train == "faithful" else TEXTURE)
         checkpoint = args.checkpoint or out.with_suffix(".checkpoint")
         if args.train == "faithful":
-            lite_faithful.train(out, checkpoint, args.steps or lite_faithful.STEPS, args.seed)
+            faithful.train(out, checkpoint, args.steps or faithful.STEPS, args.seed)
         else:
-            steps = args.steps or lite_texture.STEPS
-            lite_texture.train(FAITHFUL, out, checkpoint, steps, args.seed)
+            steps = args.steps or texture.STEPS
+            texture.train(FAITHFUL, out, checkpoint, steps, args.seed)
     if args.sheet:
         models = {"faithful": FAITHFUL, "texture": TEXTURE}
-        lite_eval.contact_sheet(models).save(args.sheet, quality=80)
+        bars.contact_sheet(models).save(args.sheet, quality=80)
     return 0 if not args.evaluate or evaluate() else 1
 
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from . import lite_data as data
-from .lite_faithful import follow, rate_at, save, training_pairs
-from .lite_losses import (
+from . import data
+from .faithful import follow, rate_at, save, training_pairs
+from .losses import (
     LOG_VARIANCE,
     agreement_loss,
     chroma_loss,
@@ -29,7 +29,7 @@ from .lite_losses import (
     repetition,
     texture_loss,
 )
-from .lite_net import CompactNet, optimisers
+from .net import CompactNet, optimisers
 
 STEPS = 2550
 DECAY = 1 / 3  # last share of the steps, over which the rates fall to 0

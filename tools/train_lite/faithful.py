@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import lite_data as data
-from .lite_losses import grid_loss
-from .lite_net import CompactNet, optimisers
+from . import data
+from .losses import grid_loss
+from .net import CompactNet, optimisers
 
 STEPS = 13000
 BATCH = 8

@@ -19,8 +19,8 @@ from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 from coz.zoom import zoom
 
-from . import lite_data as data
-from .lite_losses import repetition
+from . import data
+from .losses import repetition
 
 MEGABYTE = 1 << 20
 BORDER = 4

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from skimage import data as samples
 from torch import Tensor
 
-from .lite_net import SCALE
+from .net import SCALE
 
 HELD_OUT = ("astronaut", "rocket", "text", "moon")
 
