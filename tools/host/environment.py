@@ -147,8 +147,11 @@ def explain(output: str) -> str:
     if re.search("DO NOT MATCH THE HASHES|hash mismatch", output, re.IGNORECASE):
         package = re.search(r"^\s+(\S+)( from .*)?:\n\s+Expected", output, re.MULTILINE)
         name = package[1] if package else "a package"
+        sums = re.search(r"Expected sha256 (\w+)\s+Got\s+(\w+)", output)
+        note = f" (sha256 {sums[2]}, pinned {sums[1]})" if sums else ""
         return (
-            f"wrong checksum: {name} is not the file that this script pins; nothing of it was run"
+            f"wrong checksum: {name} is not the file that this script pins{note};"
+            " nothing of it was run"
         )
     if re.search("ensurepip is not available|No module named '?(venv|ensurepip)", output):
         return (

