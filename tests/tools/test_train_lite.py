@@ -51,13 +51,6 @@ def test_teachers_give_what_ncnn_gives(name):
 
 
 @pytest.mark.tools
-def test_ensemble_of_a_teacher_turns_with_its_input():
-    span = fetch(teachers.load_span)
-    turned = teachers.ensemble(span, probe().mT)
-    assert torch.allclose(turned, teachers.ensemble(span, probe()).mT, atol=1e-5)
-
-
-@pytest.mark.tools
 def test_photographs_are_read_at_the_scale_at_which_they_are_sharp():
     assert fetch(lambda: data.sharp_picture("tea-gardens")).size == (1920, 1280)
     assert all(data.picture(name).mode == "RGB" for name in data.SHARP_SCALES)

@@ -50,7 +50,7 @@ SHARP_SCALES = {
 """Name of each photograph, and the scale at which its pixels are sharp."""
 PHOTOGRAPHS = tuple(name for name in SHARP_SCALES if name not in HELD_OUT)
 REDUCTIONS = (1.0, 0.8, 0.64, 0.5, 0.4)
-SMALLEST_SIDE = 160
+SMALLEST_SIDE = 256
 LARGEST_SIDE = 1024
 SYNTHETIC_SIDE = 256
 

@@ -1,21 +1,27 @@
 """Training of the faithful model: regression on pictures reduced by Pillow's bicubic filter."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from coz.ensemble import self_ensemble
 
 from . import data
-from .loop import Training
+from .loop import DEVICE, Training
 from .losses import grid_loss
-from .teachers import FOLDER, ensemble, load_span
+from .teachers import FOLDER, load_span
 
 STEPS = 6000
 BATCH, SIDE = 4, 48
 """Patches of a step and LR pixels of their side."""
 LATE_BATCH, LATE_SIDE = 2, 64
 """The same in the precise part, where fewer pixels lie near the zeros that convolutions pad with."""
+GPU_BATCHES = 8
+"""How many times more patches a GPU is given in a step."""
 MUON_LR = 2e-3
 ADAM_LR = 7e-4
 DECAY = 0.4  # last share of the steps, over which the rates fall to 0
@@ -44,7 +50,9 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
     pairs = []
 
     def teach(lr: Tensor, hr: Tensor | None = None) -> None:
-        taught = ensemble(teacher, lr[None].float() / 255)[0] * 255
+        with torch.inference_mode():
+            taught = self_ensemble(teacher, lr[None].float().to(DEVICE) / 255)
+        taught = taught[0].clamp(0, 1).cpu() * 255
         mixed = taught if hr is None else taught.lerp(hr.float(), TRUTH_SHARE)
         pairs.append(data.Pair(mixed.round().byte(), lr))
 
@@ -69,6 +77,31 @@ def faint(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Ten
     return mean + (lq - mean) * contrast, mean + (hr - mean) * contrast, contrast
 
 
+def is_precise(step: int, steps: int) -> bool:
+    return step >= (1 - PRECISE) * steps
+
+
+class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """What each step sees: LR patches, what they are to become, and each one's contrast."""
+
+    def __init__(self, pairs: list[data.Pair], steps: int, seed: int) -> None:
+        self.pairs, self.steps, self.seed = pairs, steps, seed
+        pixels = np.array([pair.lr[0].numel() for pair in pairs])
+        self.weights = pixels / pixels.sum()
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        # a generator per step, so that a resumed training sees what an unbroken one sees
+        rng = np.random.default_rng([self.seed, step])
+        precise = is_precise(step, self.steps)
+        batch, side = (LATE_BATCH, LATE_SIDE) if precise else (BATCH, SIDE)
+        batch *= GPU_BATCHES if DEVICE == "cuda" else 1
+        lq, hr = data.sample(self.pairs, rng, batch, side, self.weights)
+        for patch in lq:
+            if rng.random() < JPEG_SHARE:
+                patch.copy_(data.compress(patch, rng, JPEG_QUALITIES))
+        return faint(lq, hr, rng) if precise else (lq, hr, torch.ones(1))
+
+
 def loss_at(progress: float, sr: Tensor, hr: Tensor, contrast: Tensor) -> Tensor:
     error = (sr - hr) / contrast
     return error.square().mean() if progress > 1 - SQUARED else error.abs().mean()
@@ -85,27 +118,21 @@ def train(
     kept = FOLDER / f"faithful_{seed}.pt"
     if not kept.exists():
         print("asking the teacher: ten minutes on one core", flush=True)
-        torch.save(make_pairs(seed, load_span()), kept)
+        torch.save(make_pairs(seed, load_span().to(DEVICE)), kept)
     pairs = [data.Pair(*pair) for pair in torch.load(kept, weights_only=True)]
-    pixels = np.array([pair.lr[0].numel() for pair in pairs])
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY)
-    device = training.device
-    for step in training.steps(steps, target, checkpoint):
-        # a generator per step, so that a resumed training sees what an unbroken one sees
-        rng = np.random.default_rng([seed, step])
-        precise = step >= (1 - PRECISE) * steps
-        batch, side = (LATE_BATCH, LATE_SIDE) if precise else (BATCH, SIDE)
-        lq, hr = data.sample(pairs, rng, batch, side, pixels / pixels.sum())
-        for patch in lq:
-            if rng.random() < JPEG_SHARE:
-                patch.copy_(data.compress(patch, rng, JPEG_QUALITIES))
-        contrast = torch.ones(1)
-        if precise:
-            lq, hr, contrast = faint(lq, hr, rng)
-        lq = lq.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16, enabled=not precise):
+    first = training.resume(checkpoint)
+    workers = os.cpu_count() if DEVICE == "cuda" else 0
+    batches = DataLoader(
+        Batches(pairs, steps, seed), None, sampler=range(first, steps), num_workers=workers or 0
+    )
+    numbers = training.steps(first, steps, target, checkpoint)
+    for step, (lq, hr, contrast) in zip(numbers, batches, strict=True):
+        precise = is_precise(step, steps)
+        lq = lq.to(DEVICE, memory_format=torch.channels_last)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=not precise):
             sr = training.net(lq)
-        loss = loss_at(step / steps, sr.float(), hr.to(device), contrast.to(device))
+        loss = loss_at(step / steps, sr.float(), hr.to(DEVICE), contrast.to(DEVICE))
         if precise:
             loss = loss * (1 + GRID_SHARE * grid_loss(sr))
         training.learn(loss)

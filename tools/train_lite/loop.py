@@ -16,6 +16,7 @@ from .net import CompactNet, optimisers
 WARM_UP_STEPS = 100
 EMA_DECAY = 0.998
 SNAPSHOT_STEPS = 50
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def rate_at(step: int, steps: int, decay: float) -> float:
@@ -41,32 +42,36 @@ class Training:
     """A network, its optimisers, and all else that a checkpoint must hold, in `parts`."""
 
     def __init__(self, start_from: Path, muon_lr: float, adam_lr: float, decay: float) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.net = CompactNet()
         self.net.load_state_dict(load_file(start_from))
-        self.net = self.net.to(self.device, memory_format=torch.channels_last)
+        self.net = self.net.to(DEVICE, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
         self.updates = optimisers(self.net, muon_lr, adam_lr)
+        self.rates = [update.param_groups[0]["lr"] for update in self.updates]
         self.decay = decay
+        self.seconds = 0.0
         self.parts: dict[str, Any] = {"net": self.net, "average": self.average}
         self.parts |= {f"update {i}": update for i, update in enumerate(self.updates)}
         self.log: dict[str, list[float]] = {}
 
-    def steps(self, count: int, target: Path, checkpoint: Path) -> Iterator[int]:
-        """Number the steps up to ``count``, from 0 or from what ``checkpoint`` holds.
+    def resume(self, checkpoint: Path) -> int:
+        """Go on from ``checkpoint`` where there is one; return the number of the next step."""
+        if not checkpoint.exists():
+            return 0
+        state = torch.load(checkpoint, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.seconds = state["seconds"]
+        return state["step"]
 
-        The caller does each step with `learn`. ``target`` gets the averaged weights.
+    def steps(self, first: int, count: int, target: Path, checkpoint: Path) -> Iterator[int]:
+        """Number the steps from ``first`` up to ``count``; the caller does each with `learn`.
+
+        ``target`` gets the averaged weights.
         """
-        first, spent = 0, 0.0
-        full_rates = [update.param_groups[0]["lr"] for update in self.updates]
-        if checkpoint.exists():
-            state = torch.load(checkpoint, weights_only=True)
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            first, spent = state["step"], state["seconds"]
-        start = time.monotonic() - spent
+        start = time.monotonic() - self.seconds
         for step in range(first, count):
-            for update, full in zip(self.updates, full_rates, strict=True):
+            for update, full in zip(self.updates, self.rates, strict=True):
                 update.param_groups[0]["lr"] = full * rate_at(step, count, self.decay)
             yield step
             follow(self.average, self.net, step)

@@ -107,15 +107,3 @@ def read_ncnn(text: str, weights: bytes) -> list[tuple[Tensor, Tensor]]:
     if place != len(weights):
         raise ValueError(f"the network has {place} bytes of weights, the file {len(weights)}")
     return pairs
-
-
-@torch.inference_mode()
-def ensemble(model: nn.Module, lq: Tensor) -> Tensor:
-    """Average the results for the eight symmetries of the square: (1, 3, H, W) to 4H x 4W."""
-    total = torch.zeros(())
-    for turn in range(4):
-        for flipped in (False, True):
-            shown = torch.rot90(lq.flip(-1) if flipped else lq, turn, (-2, -1))
-            result = torch.rot90(model(shown), -turn, (-2, -1))
-            total = total + (result.flip(-1) if flipped else result)
-    return (total / 8).clamp(0, 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from . import data
-from .loop import Training
+from .loop import DEVICE, Training
 from .losses import (
     LOG_VARIANCE,
     agreement_loss,
@@ -159,10 +159,10 @@ def make_lessons(seed: int, teacher: nn.Module) -> list[Lesson]:
 @torch.inference_mode()
 def enlarge(teacher: nn.Module, crop: Tensor) -> Tensor:
     """In bfloat16, twice as fast on a CPU, but for the last layer, which would round to levels."""
-    shown = crop[None].to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    shown = crop[None].to(DEVICE, memory_format=torch.channels_last)
+    with torch.autocast(DEVICE, torch.bfloat16):
         features = teacher.model[:-1](shown)
-    return teacher.model[-1](features.float())[0].clamp(0, 1).contiguous()
+    return teacher.model[-1](features.float())[0].clamp(0, 1).contiguous().cpu()
 
 
 class OwnResults:
@@ -228,27 +228,27 @@ def train(
     kept = FOLDER / f"texture_{seed}.pt"
     if not kept.exists():
         print("asking the teacher: ten minutes on one core", flush=True)
-        teacher = load_real_esrgan().to(memory_format=torch.channels_last)
+        teacher = load_real_esrgan().to(DEVICE, memory_format=torch.channels_last)
         torch.save(make_lessons(seed, teacher), kept)
     lessons = [Lesson(*lesson) for lesson in torch.load(kept, weights_only=True)]
     real = real_patches(np.random.default_rng(seed), REAL_PATCHES)
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY)
-    device = training.device
-    judge = Discriminator().to(device, memory_format=torch.channels_last)
+    judge = Discriminator().to(DEVICE, memory_format=torch.channels_last)
     judge_update = torch.optim.Adam(judge.parameters(), JUDGE_LR, betas=(0.5, 0.99))
     pool = OwnResults()
     training.parts |= {"judge": judge, "judge update": judge_update, "pool": pool}
-    for step in training.steps(steps, target, checkpoint):
+    first = training.resume(checkpoint)
+    for step in training.steps(first, steps, target, checkpoint):
         rng = np.random.default_rng([seed, step])
         lr, hr, depths = sample(lessons, rng)
         own = pool.take(rng, OWN)
         shown = torch.cat([lr, *(crop[None] for crop, _ in own)])
-        shown = shown.to(device, memory_format=torch.channels_last)
+        shown = shown.to(DEVICE, memory_format=torch.channels_last)
         depths += [depth for _, depth in own]
         corner = rng.choice([0, MARGIN, 2 * MARGIN], 2, p=AT_BORDER)
         # float32, as in every use of the model: what bfloat16 rounds away is what it must see
         sr = cut(training.net(shown), corner * data.SCALE, INNER * data.SCALE)
-        hr = cut(hr.to(device), corner * data.SCALE, INNER * data.SCALE)
+        hr = cut(hr.to(DEVICE), corner * data.SCALE, INNER * data.SCALE)
         pool.put(rng, sr, depths)
 
         losses = {"imitation": imitation_loss(sr[:TAUGHT], hr)}
@@ -258,7 +258,7 @@ def train(
                 photograph = real[torch.from_numpy(rng.integers(0, len(real), len(sr)))]
                 photograph = data.turned(photograph, int(rng.integers(8)))[:, rng.permutation(3)]
                 corner = rng.integers(0, INNER * data.SCALE - JUDGED + 1, 2)
-                on_real = judged(judge, photograph.to(device).float() / 255, corner)
+                on_real = judged(judge, photograph.to(DEVICE).float() / 255, corner)
                 on_fake = judged(judge, sr.detach(), corner)
                 judge_loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
                 judge_update.zero_grad()
@@ -276,5 +276,8 @@ def train(
                 "chroma": chroma_loss(sr, shown),
             }
             judge.requires_grad_(True)
-        loss = sum((WEIGHTS[name] * value for name, value in losses.items()), torch.zeros(()))
+        loss = sum(
+            (WEIGHTS[name] * value for name, value in losses.items()),
+            torch.zeros((), device=DEVICE),
+        )
         training.learn(loss, **losses)
