@@ -207,6 +207,7 @@ def small_training(tmp_path, monkeypatch):
         torch.save(taught, tmp_path / name)
     monkeypatch.setattr(faithful, "SIDE", 16)
     monkeypatch.setattr(faithful, "LATE_SIDE", 24)
+    monkeypatch.setattr(texture, "INVENT_FROM", 1)
     monkeypatch.setattr(texture, "REAL", ())
     monkeypatch.setattr(texture, "REAL_PATCHES", 4)
     monkeypatch.setattr(loop, "SNAPSHOT_STEPS", 1)

@@ -1,12 +1,12 @@
 """Train and measure the super-resolution models that come with the pack.
 
 python -m tools.train_lite faithful      regression: learns from photographs and from SPAN
-python -m tools.train_lite texture       learns two zooms from Real-ESRGAN, then invents detail
+python -m tools.train_lite texture       follows Real-ESRGAN for two zooms, then invents detail
 python -m tools.train_lite --evaluate    every bar beside its bound; exit code 1 if one fails
 python -m tools.train_lite --sheet FILE  contact sheet of the eight chains, both models
 
-Both go on from the pack's own files in models/. The teachers and most photographs are fetched from
-package indexes. Needs the packages of the `train` extra: the .venv of `make host` has them.
+The teachers and most photographs are fetched from package indexes. Needs the packages of the
+`train` extra: the .venv of `make host` has them.
 """
 
 import argparse
@@ -62,6 +62,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("train", nargs="?", choices=["faithful", "texture"])
     parser.add_argument("--evaluate", action="store_true")
     parser.add_argument("--sheet", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--start", type=Path, default=FAITHFUL, help="weights to go on from; default: %(default)s"
+    )
     parser.add_argument("--steps", type=int, help="fewer or more steps than the models here had")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -82,10 +85,10 @@ def main() -> int:
         out = args.out or (FAITHFUL if args.train == "faithful" else TEXTURE)
         checkpoint = args.checkpoint or out.with_suffix(".checkpoint")
         if args.train == "faithful":
-            faithful.train(FAITHFUL, out, checkpoint, args.steps or faithful.STEPS, args.seed)
+            faithful.train(args.start, out, checkpoint, args.steps or faithful.STEPS, args.seed)
         else:
             steps = args.steps or texture.STEPS
-            texture.train(TEXTURE, out, checkpoint, steps, args.seed)
+            texture.train(args.start, out, checkpoint, steps, args.seed)
     if args.sheet:
         models = {"faithful": FAITHFUL, "texture": TEXTURE}
         bars.contact_sheet(models).save(args.sheet, quality=80)

@@ -29,7 +29,9 @@ from .losses import (
 )
 from .teachers import FOLDER, load_real_esrgan
 
-STEPS = 1200
+STEPS = 3000
+INVENT_FROM = 2000
+"""Up to this step the teacher alone is followed, in bfloat16."""
 DECAY = 1 / 3  # last share of the steps, over which the rates fall to 0
 MARGIN = 8
 """LR pixels around a patch that are shown and not judged. Without them the network learns to start
@@ -39,7 +41,8 @@ AT_BORDER = (0.08, 0.84, 0.08)
 Never at a border, and frames get lines along their edges."""
 INNER = 32
 SIDE = INNER + 2 * MARGIN
-TAUGHT, OWN = 3, 2  # patches of each kind in a batch
+TAUGHT, OWN = 4, 2  # patches of each kind in a batch
+TAUGHT_MARGIN = 4
 TAUGHT_ZOOMS = 2
 """Zooms at which the teacher is followed; later ones it leaves empty, and the network invents."""
 DEPTH = 5  # zooms after which a pooled result is dropped
@@ -53,8 +56,8 @@ REAL = ("camera", "chelsea", "coffee", "grass", "retina")
 """Photographs that the discriminator sees. Left out are stars, because points of light everywhere
 look like noise, and bricks and gravel, whose joints become cracks in faces."""
 REAL_PATCHES = 1600
-MUON_LR = 6e-4
-ADAM_LR = 2e-4
+MUON_LR = 1e-3
+ADAM_LR = 4e-4
 JUDGE_LR = 8e-4
 JUDGE_STEPS = 2  # for each of the network
 WEIGHTS = {
@@ -214,8 +217,8 @@ def judged(judge: Discriminator, image: Tensor, corner: np.ndarray) -> Tensor:
 
 
 def imitation_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Absolute errors of the pixels and of their spectrum, which counts fine detail more."""
-    error = sr - hr
+    """Absolute errors of the pixels and of their spectrum, but for what lies along the edges."""
+    error = F.pad(sr - hr, [-TAUGHT_MARGIN * data.SCALE] * 4)
     spectrum = torch.fft.rfft2(error, norm="ortho").abs()
     return error.abs().mean() + 0.1 * spectrum.mean()
 
@@ -241,17 +244,19 @@ def train(
     for step in training.steps(first, steps, target, checkpoint):
         rng = np.random.default_rng([seed, step])
         lr, hr, depths = sample(lessons, rng)
-        own = pool.take(rng, OWN)
+        inventing = step >= INVENT_FROM
+        own = pool.take(rng, OWN) if inventing else []
         shown = torch.cat([lr, *(crop[None] for crop, _ in own)])
         shown = shown.to(DEVICE, memory_format=torch.channels_last)
+        # then float32, as in every use of the model: what bfloat16 rounds away is what it must see
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=not inventing):
+            sr = training.net(shown).float()
+        losses = {"imitation": imitation_loss(sr[:TAUGHT], hr.to(DEVICE))}
         depths += [depth for _, depth in own]
         corner = rng.choice([0, MARGIN, 2 * MARGIN], 2, p=AT_BORDER)
-        # float32, as in every use of the model: what bfloat16 rounds away is what it must see
-        sr = cut(training.net(shown), corner * data.SCALE, INNER * data.SCALE)
-        hr = cut(hr.to(DEVICE), corner * data.SCALE, INNER * data.SCALE)
+        sr = cut(sr, corner * data.SCALE, INNER * data.SCALE)
         pool.put(rng, sr, depths)
 
-        losses = {"imitation": imitation_loss(sr[:TAUGHT], hr)}
         if own:
             sr, shown = sr[TAUGHT:], cut(shown[TAUGHT:], corner, INNER)
             for _ in range(JUDGE_STEPS):
