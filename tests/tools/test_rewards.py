@@ -99,11 +99,7 @@ def test_repetition(text, reward):
 
 def test_repetition_of_other_lengths():
     assert rewards.repetition("a a b b", ngram=1) == pytest.approx(-1 / 2)
-    assert rewards.repetition("a a a", ngram=2, worst=-3) == pytest.approx(-3 / 2)
-    with pytest.raises(ValueError, match="ngram must be at least 1 word, got 0"):
-        rewards.repetition("a", ngram=0)
-    with pytest.raises(ValueError, match="0 or below, got 1"):
-        rewards.repetition("a", worst=1)
+    assert rewards.repetition("a a a", ngram=2) == pytest.approx(-1 / 2)
 
 
 @pytest.mark.parametrize(
@@ -153,8 +149,6 @@ def test_image_feedback():
     )
     assert rewards.image_feedback(52, 50, spread=2) == rewards.image_feedback(51, 50)
     assert rewards.image_feedback(float("nan"), 50) is None
-    with pytest.raises(ValueError, match="spread must be above 0, got 0"):
-        rewards.image_feedback(1, 0, spread=0)
 
 
 def test_all_of_a_completion_takes_less_than_a_millisecond():

@@ -79,6 +79,7 @@ def test_example_states_the_defaults():
         ({"rewards": {"image_feedback": 1}}, "feedback.workflow is missing"),
         ({"training": {"seed": 1}}, "training.seed follows from the rest of the config"),
         ({"training": {"hub_token": "hf_x"}}, "training.hub_token would stand in files of the run"),
+        ({"feedback": {"spread": 0}}, "feedback.spread must be greater than 0, got 0"),
         ({"ngram": 0}, "ngram must be greater than or equal to 1, got 0"),
     ],
 )  # fmt: skip

@@ -76,7 +76,7 @@ class Feedback(Section):
     """API format; "{image}" in it stands for the zoomed view's file, "{prompt}" for the words."""
     quality: str = "musiq"
     """A measure of pyiqa, which is to be installed then, or module:function of a picture."""
-    spread: float = FEEDBACK_SPREAD
+    spread: Annotated[float, Field(gt=0)] = FEEDBACK_SPREAD
     """A gain of so many units of it is worth 0.76."""
 
 

@@ -72,27 +72,20 @@ def phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> fl
 
     Source: paper, phrase-exclusion reward.
     """
-    pattern = _any_of(tuple(phrases))
-    return 0.0 if pattern and pattern.search(text) else 1.0
+    pattern = match_phrases(phrases)
+    return 0.0 if pattern and re.search(pattern, text, re.IGNORECASE) else 1.0
 
 
-def repetition(text: str, ngram: int = NGRAM, worst: float = -1.0) -> float:
-    """0.0 if no run of ``ngram`` words occurs twice, down to ``worst`` the more of them do.
+def repetition(text: str, ngram: int = NGRAM) -> float:
+    """0.0 if no run of ``ngram`` words occurs twice, down to -1.0 the more of them do.
 
     Fewer words than that are no repetition.
 
-    Raises:
-        ValueError: If ``ngram`` is below 1 or ``worst`` above 0.
-
     Source: ms-swift v3.4.0, swift/plugin/orm.py, RepetitionPenalty; Yeo et al. 2502.03373.
     """
-    if ngram < 1:
-        raise ValueError(f"ngram must be at least 1 word, got {ngram}")
-    if worst > 0:
-        raise ValueError(f"worst is a penalty, 0 or below, got {worst}")
     words = text.lower().split()
     runs = list(zip(*(words[start:] for start in range(ngram)), strict=False))
-    return (1 - len(set(runs)) / len(runs)) * worst if runs else 0.0
+    return len(set(runs)) / len(runs) - 1 if runs else 0.0
 
 
 def answer_form(text: str, least_words: int = LEAST_WORDS) -> float:
@@ -135,20 +128,9 @@ def image_feedback(
         quality: of the result under the prompt; higher is better.
         null_quality: of the result under the empty prompt, in the same units.
         spread: A gain of so many units is worth 0.76.
-
-    Raises:
-        ValueError: If ``spread`` is not above 0.
     """
-    if not spread > 0:
-        raise ValueError(f"spread must be above 0, got {spread}")
     gain = quality - null_quality
     return tanh(gain / spread) if isfinite(gain) else None
-
-
-@lru_cache(maxsize=16)
-def _any_of(phrases: tuple[str, ...]) -> re.Pattern[str] | None:
-    pattern = match_phrases(phrases)
-    return re.compile(pattern, re.IGNORECASE) if pattern else None
 
 
 @lru_cache(maxsize=4096)
