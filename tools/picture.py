@@ -1,8 +1,10 @@
 """Picture files, read and written with Pillow."""
 
+import base64
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -41,11 +43,21 @@ def open_picture(path: Path) -> Image.Image:
         raise PictureError(f"{path} is not a picture that can be read: {error}") from error
 
 
+def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    """The picture as a file of Pillow's format ``kind``, saved with these options."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
 def to_png(picture: Image.Image) -> bytes:
     """The picture as a file, written quickly."""
-    file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return encode(picture, "png", compress_level=1)
+
+
+def data_url(kind: str, file: bytes) -> str:
+    """A picture file as text for a page or a request."""
+    return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
 
 
 def size_of(file: bytes) -> tuple[int, int]:

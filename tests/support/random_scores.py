@@ -1,6 +1,5 @@
 """A store of made-up results, for tests and benchmarks of the report: real files, invented scores."""
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image
 
 from tools.evaluate.job import Result, Row
 from tools.evaluate.store import write_input, write_result, write_settings
+from tools.picture import to_png
 
 ARMS = ("nearest", "bicubic", "onestep", "chain-null", "chain-vlm")
 FACTORS = (4.0, 16.0, 64.0, 256.0)
@@ -22,9 +22,7 @@ def random_picture(chance: np.random.Generator, side: int) -> Image.Image:
 
 
 def random_png(chance: np.random.Generator, side: int) -> bytes:
-    file = io.BytesIO()
-    random_picture(chance, side).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+    return to_png(random_picture(chance, side))
 
 
 def random_result(

@@ -1,15 +1,14 @@
 """Pictures for a page that holds all it shows: the best and the worst ones, as data in the text."""
 
-import base64
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from tools.picture import data_url, encode
 
 from .job import Result
 from .metrics import METRICS, Metric
@@ -73,23 +72,15 @@ def inline(picture: Image.Image, quality: int = QUALITY, without_loss: int = SMA
     picture = picture.convert("RGB")
     if max(picture.size) > LARGEST:
         picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    file = _webp(picture, lossless=True, quality=0, method=0)
+    file = encode(picture, "webp", lossless=True, quality=0, method=0)
     if len(file) > without_loss:
-        file = _webp(picture, quality=quality, method=2)
-    return "data:image/webp;base64," + base64.b64encode(file).decode()
-
-
-def _webp(picture: Image.Image, **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "WEBP", **options)
-    return file.getvalue()
+        file = encode(picture, "webp", quality=quality, method=2)
+    return data_url("webp", file)
 
 
 def exact(picture: Image.Image) -> str:
     """The same without loss, for few pixels that are shown large."""
-    file = io.BytesIO()
-    picture.convert("RGB").save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url("png", encode(picture.convert("RGB"), "png"))
 
 
 def view_of(picture: Image.Image, factor: float) -> Image.Image:

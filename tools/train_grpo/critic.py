@@ -1,7 +1,5 @@
 """The critic: a second vision-language model that says how good words are."""
 
-import base64
-import io
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +8,8 @@ from typing import NamedTuple
 
 import requests
 from PIL import Image
+
+from tools.picture import data_url, encode
 
 from .config import Critic
 from .rewards import critic_score
@@ -152,9 +152,8 @@ def server_answers(settings: Critic) -> Answers:
 
 
 def _request(settings: Critic, question: Question) -> str:
-    images = [
-        {"type": "image_url", "image_url": {"url": _data_url(image)}} for image in question.images
-    ]
+    files = [encode(image.convert("RGB"), "jpeg", quality=95) for image in question.images]
+    images = [{"type": "image_url", "image_url": {"url": data_url("jpeg", f)}} for f in files]
     body = {
         "model": settings.model,
         "messages": [
@@ -186,12 +185,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.ConnectionError):  # the cause stands at the end of a long chain
         return str(error).rpartition(": ")[2].strip("')\"")
     return str(error)
-
-
-def _data_url(image: Image.Image) -> str:
-    file = io.BytesIO()
-    image.convert("RGB").save(file, "jpeg", quality=95)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def local_answers(settings: Critic) -> Answers:

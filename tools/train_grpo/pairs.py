@@ -1,6 +1,5 @@
 """Pairs of a wider and a zoomed view, as a chain meets them."""
 
-import io
 import pickle
 import random
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from PIL import Image
 from coz.geometry import FrameMode, Target, Window, first_frame, plan_steps
 from coz.render.pillow import from_pillow, to_pillow
 from coz.text.conversation import MULTISCALE_INSTRUCTION
+from tools.picture import encode
 
 SCALE = 4.0
 """Of one step, as in the paper."""
@@ -64,9 +64,7 @@ def row(name: str, wide: bytes, zoomed: bytes, factor: float, origin: dict, **ma
 
 
 def encoded(view: Image.Image) -> bytes:
-    file = io.BytesIO()
-    view.save(file, "jpeg", quality=QUALITY, subsampling=0)
-    return file.getvalue()
+    return encode(view, "jpeg", quality=QUALITY, subsampling=0)
 
 
 def pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
