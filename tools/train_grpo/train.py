@@ -19,7 +19,7 @@ from transformers import AutoProcessor, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from .card import write_card
-from .config import Config, Lora, read_config, require_known
+from .config import Config, read_config, require_known
 from .critic import judge
 from .feedback import Feedback
 from .marks import marks_agreement
@@ -166,7 +166,14 @@ def make_trainer(
             train_dataset=train,
             eval_dataset=held_out,
             processing_class=processor,
-            peft_config=lora_config(config.lora),
+            peft_config=LoraConfig(
+                r=config.lora.r,
+                lora_alpha=config.lora.alpha,
+                lora_dropout=config.lora.dropout,
+                target_modules=LANGUAGE_LAYERS,
+                bias="none",
+                task_type="CAUSAL_LM",
+            ),
         )
     except ImportError as error:  # vllm, say
         raise ValueError(
@@ -175,17 +182,6 @@ def make_trainer(
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"model {config.model} cannot be loaded: {reason}") from error
-
-
-def lora_config(lora: Lora) -> LoraConfig:
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=LANGUAGE_LAYERS,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
 
 
 class Start(TrainerCallback):
