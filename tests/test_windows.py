@@ -15,7 +15,7 @@ from coz.chain.schema import MAX_STEPS
 
 ROOT = Path(__file__).parent.parent
 AT_RUN_TIME = sorted(
-    [ROOT / "__init__.py", *(ROOT / "coz").glob("*.py"), *ROOT.glob("nodes/**/*.py")]
+    [ROOT / "__init__.py", *(ROOT / "coz").rglob("*.py"), *ROOT.glob("nodes/**/*.py")]
 )
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 

@@ -43,7 +43,7 @@ class AnyCheckpoint(DiffusionBackbone):
 
     def encode(self, text: str) -> list:
         require_clip(self.chosen["clip"])
-        return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))
+        return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
 
     def encoder_node(self, text) -> tuple[str, dict]:
         # The host's own node refuses lone surrogates. A link's text has none.

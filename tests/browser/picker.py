@@ -183,3 +183,11 @@ def upload(editor, name, size, orientation=None):
             "overwrite": "true",
         },
     )
+
+
+def wire(nodes, links):
+    """A scene for ``BUILD``: each link (node, output, node, input) stands at the input it leads to."""
+    wired = {name: (kind, place, dict(inputs)) for name, (kind, place, inputs) in nodes.items()}
+    for source, output, name, key in links:
+        wired[name][2][key] = [source, output]
+    return wired

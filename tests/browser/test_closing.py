@@ -4,6 +4,8 @@ import pytest
 
 from tools.docs.help_pictures import BUILD, RUN
 
+from .picker import wire
+
 NODES = {
     "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),
     "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"}),
@@ -58,7 +60,7 @@ SHOW_END = """id => {
 
 @pytest.fixture
 def graph(editor):
-    yield lambda nodes, links: editor.run(BUILD, [nodes, links])
+    yield lambda nodes, links: editor.run(BUILD, wire(nodes, links))
     editor.use_renderer("classic")
 
 

@@ -2,6 +2,8 @@
 
 from tools.docs.help_pictures import BUILD
 
+from .picker import wire
+
 # A node by its title and by its type.
 PREFIX = (
     "%Zoom In with Super Resolution (Chain Loop).steps%/%CoZChainLoop.step_prompts%"
@@ -31,7 +33,7 @@ LINKS = [
 
 
 def test_nodes_and_widgets_are_filled_in_as_by_save_image(editor):
-    editor.run(BUILD, [NODES, LINKS])
+    editor.run(BUILD, wire(NODES, LINKS))
     names = {
         node["class_type"]: node["inputs"]["filename_prefix"]
         for node in editor.prompt().values()

@@ -6,6 +6,8 @@ import pytest
 from coz.chain.real_pixels import pick_real_pixels_color
 from tools.docs.help_pictures import BUILD, FOCUS, RUN
 
+from .picker import wire
+
 NODES = {
     "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),
     "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"}),
@@ -40,7 +42,7 @@ COLORS = [f"rgb{pick_real_pixels_color(16.0**-k)}" for k in range(3)]
 
 @pytest.fixture
 def graph(editor):
-    yield lambda nodes, links: editor.run(BUILD, [nodes, links])
+    yield lambda nodes, links: editor.run(BUILD, wire(nodes, links))
     editor.use_renderer("canvas")
 
 

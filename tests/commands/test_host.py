@@ -246,7 +246,9 @@ def test_another_version_in_its_place_is_left_alone(home):
 
 def test_only_the_wanted_folder_is_unpacked(home, monkeypatch):
     files = {"p-1/vendor/main.py": "x", "p-1/vendor/a/b.py": "y", "p-1/setup.py": "z"}
-    monkeypatch.setattr(host, "_download", lambda _, folder, options: sdist(folder / "p-1.tar.gz", files))
+    monkeypatch.setattr(
+        host, "_download", lambda _, folder, options: sdist(folder / "p-1.tar.gz", files)
+    )
     host.unpack(host.Package("p", "1", ""), "p-1/vendor", home / ".host/p")
     found = {p.relative_to(home / ".host/p").as_posix() for p in (home / ".host/p").rglob("*.py")}
     assert found == {"main.py", "a/b.py"}

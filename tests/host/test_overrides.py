@@ -22,15 +22,19 @@ SCHEMA_METHODS = {
     "check_lazy_status",
 }
 CALLED_WITHOUT_A_BASE = {
-    ("qwen", "Network", "__init__"),
-    ("qwen", "Network", "preprocess_embed"),
+    ("host.qwen", "Network", "__init__"),
+    ("host.qwen", "Network", "preprocess_embed"),
 }
 """Methods that the host calls although no base class of its own has them."""
-CALLBACKS = {("qwen", "load_patcher")}
+CALLBACKS = {("host.qwen", "load_patcher")}
 
 MODULES = [
-    pytest.param(name, marks=[pytest.mark.since("0.27")] if name.startswith("qwen") else [])
-    for name in sorted(path.stem for path in NODES.glob("*.py") if path.stem != "__init__")
+    pytest.param(name, marks=[pytest.mark.since("0.27")] if name.startswith("host.qwen") else [])
+    for name in sorted(
+        ".".join(path.relative_to(NODES).with_suffix("").parts)
+        for path in NODES.rglob("*.py")
+        if path.stem != "__init__"
+    )
 ]
 
 
@@ -93,7 +97,7 @@ def test_what_the_host_calls_accepts_keywords_it_does_not_know(nodes_of, name):
 def test_the_walk_finds_what_the_host_calls(nodes_of):
     found = {
         f"{cls.__name__}.{method}"
-        for name in ("cache", "qwen")
+        for name in ("host.cache", "host.qwen")
         for cls in classes_below_the_hosts(nodes_of(name))
         if not is_dataclass(cls)
         for method in overrides(cls)

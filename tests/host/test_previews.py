@@ -1,7 +1,5 @@
 """What a run shows before it has a result: an app of the frontend has nothing else to show."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -46,9 +44,8 @@ def test_each_step_shows_the_frame_that_it_enlarges(executor, keep, previews):
         assert error(frame, expected[None]) < 1 / 255
 
 
-def test_tiles_appear_in_the_picture(executor, keep, previews, node, monkeypatch):
-    tiles = sys.modules[node("CoZFullImage").__module__.replace(".full_image", ".tiles")]
-    monkeypatch.setattr(tiles, "PREVIEW_SECONDS", -1.0)
+def test_tiles_appear_in_the_picture(executor, keep, previews, node, nodes_of, monkeypatch):
+    monkeypatch.setattr(nodes_of("full_image.tiles"), "PREVIEW_SECONDS", -1.0)
     prompt = chain_prompt()
     inputs = {
         name: value

@@ -246,7 +246,8 @@ def test_what_is_no_picture_is_refused(site):
     (folder / "page.html").write_text("<script>alert(1)</script>")
     for name in ("text.png", "empty.png", "half.webp", "page.html"):
         status, headers, reply = ask(url, name)
-        assert (status, headers.get_content_type()) == (415, "application/json"), name
+        kind = headers["Content-Type"].partition(";")[0]
+        assert (status, kind) == (415, "application/json"), name
         # Without the reason: it would tell where the file lies on the server.
         assert reply["error"] == f"{name!r} cannot be shown before a run"
     # The host decides what becomes of a file that is cut off.

@@ -12,7 +12,7 @@ from .results import HOST_SAYS, is_unchanged, is_valid, names_input_and_value
 
 NODES = sorted(
     node_id
-    for path in (ROOT / "nodes").glob("*.py")
+    for path in (ROOT / "nodes").rglob("*.py")
     for node_id in re.findall(r'node_id="(\w+)"', path.read_text("utf-8"))
 )
 
