@@ -39,12 +39,14 @@ export function describe(viewer) {
   const agreement = step > 0 && !bicubic ? record.agreements?.[step - 1] : null
   write(measured, agreement == null ? "" : describeAgreement(step, agreement))
   const written = step > 0 && !bicubic ? record.prompts[step - 1] : ""
+  const hasPrompts = record.prompts.some(Boolean)
   const note = ["shownWhole", "shownFirst"][current] ?? (bicubic ? "shownBicubic" : "noPrompt")
-  write(prompt, written || text(note))
+  write(prompt, written || (note === "noPrompt" && !hasPrompts ? "" : text(note)))
   prompt.classList.toggle("note", !written)
   told.title = written
   const verdict = viewer.verdicts.of(viewer.shown.chain, step)
   for (const [button, good] of [[buttons.good, true], [buttons.bad, false]]) {
+    button.hidden = !hasPrompts
     button.disabled = !written
     button.setAttribute("aria-pressed", String(verdict === good))
   }

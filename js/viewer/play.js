@@ -70,17 +70,6 @@ export function togglePlay(viewer) {
   } else viewer.say(text("oneFrame"))
 }
 
-/** Nodes that ran since the page was loaded. @type {Set<string>} */
-const haveRun = new Set()
-
-/** Whether a run that just ended is the node's first one in this page. @param {any} node */
-export function isFirstRun(node) {
-  const name = `${node.graph.id}/${node.id}`
-  const isFirst = !haveRun.has(name)
-  haveRun.add(name)
-  return isFirst
-}
-
 /** Flies once, if the reader sees the whole picture and nothing moves. @param {Viewer} viewer */
 export function playOnce(viewer) {
   if (document.hidden || isMotionReduced() || !canPlay(viewer)) return

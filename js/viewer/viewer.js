@@ -10,7 +10,7 @@ import { Flight } from "./flight.js"
 import { download, fillBar, makePanel, scalesOf, write } from "./panel.js"
 import { Pictures } from "./pictures.js"
 import * as places from "./places.js"
-import { canPlay, isFirstRun, isMotionReduced, Play, playOnce } from "./play.js"
+import { canPlay, isMotionReduced, Play, playOnce } from "./play.js"
 import { chainsOf, keepView, keptView } from "./record.js"
 import { Split } from "./split.js"
 import { text } from "./texts.js"
@@ -68,17 +68,17 @@ export class Viewer {
 
   /** A run of the node ended; what it sent follows. */
   announce() {
-    this.isFirst = isFirstRun(this.node)
+    this.hasRun = true
   }
 
   /** Shows a run's output; the old view stays until the new one's pictures are there. */
   receive(output) {
-    const { isFirst } = this
-    this.isFirst = false
+    const { hasRun } = this
+    this.hasRun = false
     const chains = chainsOf(output)
     if (!chains.length || chains[0].layers[0].filename === this.chains[0]?.layers[0].filename) return
     this.chains = chains
-    this.open(Math.min(this.index, chains.length - 1), isFirst)
+    this.open(Math.min(this.index, chains.length - 1), hasRun)
   }
 
   /** Nothing is left of the run that was looked at. */
@@ -86,7 +86,7 @@ export class Viewer {
     if (!this.chains.length && keptView(this.node)) this.say(text("again"), true)
   }
 
-  open(index, isFirst = false) {
+  open(index, hasRun = false) {
     this.index = index
     const chain = this.chains[index]
     const { frames, windows } = chain.record
@@ -103,7 +103,7 @@ export class Viewer {
     const get = (address) => api.fetchApi(address)
     this.coming?.pictures.close()
     const first = view && this.size.width ? layersIn(layers, view, this.size) : [0]
-    const coming = { chain, layers, shape, view, addresses, isFirst, pictures: null }
+    const coming = { chain, layers, shape, view, addresses, hasRun, pictures: null }
     coming.first = first.map((layer) => addresses[layer])
     coming.pictures = new Pictures(addresses, get, () => this.arrived(coming))
     this.coming = coming
@@ -127,7 +127,7 @@ export class Viewer {
       }
       this.say("")
       this.measure()
-      if (source.isFirst) playOnce(this)
+      if (source.hasRun && !isSame) playOnce(this)
     }
     source.pictures.prepare()
     this.request()
@@ -249,9 +249,11 @@ export class Viewer {
 
   save() {
     this.draw()
+    this.paint(this.bicubic) // all of the view, whatever is compared in it
     const factor = places.magnification(this.layers, this.view, this.size)
     const name = `zoom-${isFactor(factor) ? factorText(factor) : "picture"}.png`
     this.panel.canvas.toBlob((blob) => download(blob, name))
+    this.request()
   }
 
   fill() {
