@@ -2,7 +2,7 @@
 // CoZ Sample Picture: shows its picture, names the samples by what they show, and takes a picture
 // of the user's that is dropped onto it or chosen from the disk.
 import { api } from "../../scripts/api.js"
-import { leaveToGraph } from "./host/canvas.js"
+import { holdsFiles, leaveToGraph, takeFiles } from "./host/canvas.js"
 import { choose, widgetOf } from "./host/graph.js"
 import { after } from "./host/hook.js"
 import { texts } from "./host/language.js"
@@ -92,6 +92,11 @@ export function attachOwnPicture(node) {
   own.options.getOptionLabel = (/** @type {string} */ name) =>
     name === NO_OWN_PICTURE ? text("none") : String(name)
 
+  // The sample that somebody chooses is what they want to see.
+  after(sample, "callback", () => {
+    if (own.value !== NO_OWN_PICTURE) choose(node, "own_picture", NO_OWN_PICTURE)
+  })
+
   // Prompts of workflows from before this input stay the same.
   own.serializeValue = () => (own.value === NO_OWN_PICTURE ? undefined : own.value)
 
@@ -126,7 +131,6 @@ export function attachOwnPicture(node) {
     note.textContent = isPicture ? "" : text(found)
   }
 
-  const holdsFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false
   const drop = (/** @type {DragEvent} */ event) => {
     const file = event.dataTransfer?.files[0]
     if (file) useFile(node, file)
@@ -134,14 +138,7 @@ export function attachOwnPicture(node) {
   }
   node.onDragOver = holdsFiles
   node.onDragDrop = drop
-  // In the classic renderer the picture lies above the canvas, which then does not see the file.
-  for (const type of ["dragover", "drop"])
-    root.addEventListener(type, (event) => {
-      if (!holdsFiles(/** @type {DragEvent} */ (event))) return
-      event.preventDefault()
-      event.stopPropagation()
-      if (type === "drop") drop(/** @type {DragEvent} */ (event))
-    })
+  takeFiles(root, () => node)
   const seen = new IntersectionObserver((entries) => {
     if (entries.at(-1)?.isIntersecting) watch(refresh)
     else unwatch(refresh)

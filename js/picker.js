@@ -1,7 +1,7 @@
 // @ts-check
 // The target picker: the connected picture on the node, with the windows that will be cut from it.
-import { leaveToGraph, redraw } from "./host/canvas.js"
-import { setTarget, targetInput, widgetOf } from "./host/graph.js"
+import { leaveToGraph, redraw, takeFiles } from "./host/canvas.js"
+import { feederOf, setTarget, targetInput, widgetOf } from "./host/graph.js"
 import { after } from "./host/hook.js"
 import { hideLoupe, showLoupe } from "./picker/loupe.js"
 import { drawOverlay } from "./picker/overlay.js"
@@ -215,6 +215,7 @@ export function attachPicker(node) {
     return within((clientX - x) / width, (clientY - y) / height)
   }
   leaveToGraph(root)
+  takeFiles(root, () => feederOf(node, "image")) // a picture for the node that the picture is from
   root.addEventListener("pointerenter", checkFiles)
   root.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary && root.hasPointerCapture(pointer)) {

@@ -32,3 +32,25 @@ export function scrolls({ currentTarget, deltaY }) {
 
 /** Draws the graph anew, with the sizes that its widgets have now. */
 export const redraw = () => app.canvas?.setDirty(true, true) // no canvas yet while a page loads
+
+/** @param {DragEvent} event */
+export const holdsFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files") ?? false
+
+/**
+ * Hands a node the files that are dropped on an element. In the classic renderer a widget lies above
+ * the canvas, which then does not see them.
+ *
+ * @param {HTMLElement} root
+ * @param {() => any} takerOf  The node that takes them; the page does where it takes none.
+ */
+export function takeFiles(root, takerOf) {
+  for (const type of ["dragover", "drop"])
+    root.addEventListener(type, (event) => {
+      const drag = /** @type {DragEvent} */ (event)
+      const taker = takerOf()
+      if (!holdsFiles(drag) || !taker?.onDragDrop) return
+      event.preventDefault()
+      event.stopPropagation()
+      if (type === "drop") taker.onDragDrop(drag)
+    })
+}

@@ -51,9 +51,11 @@ def graph(request, editor):
     return editor
 
 
-def test_a_dropped_picture_is_used_and_shown(graph):
+@pytest.mark.parametrize("place", [".coz-sample", ".coz-picker"])
+def test_a_dropped_picture_is_used_and_shown(graph, place):
+    """Let go over the small picture, or over the large one that is made of it."""
     before = graph.prompt()
-    graph.run(DROP, [".coz-sample", "cat.png", "image/png", png("red")])
+    graph.run(DROP, [place, "cat.png", "image/png", png("red")])
     graph.page.wait_for_function(f"{OWN} !== 'none'")
     name = graph.run(f"() => {OWN}")
     assert name.startswith("cat")
@@ -64,6 +66,15 @@ def test_a_dropped_picture_is_used_and_shown(graph):
     assert before["1"]["inputs"] == {"picture": "chelsea.png"}
     assert graph.run("() => app.graph.nodes.length") == 2  # the page made no Load Image of it
     graph.screenshot("own-picture")
+
+    graph.run(
+        """() => {
+            const widget = app.graph.nodes[0].widgets.find(({name}) => name === 'picture')
+            widget.value = 'rocket.jpg'
+            widget.callback(widget.value)
+        }"""
+    )
+    assert graph.prompt()["1"]["inputs"] == {"picture": "rocket.jpg"}
 
 
 def test_what_is_no_picture_is_refused(graph):
