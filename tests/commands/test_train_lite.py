@@ -196,12 +196,18 @@ def lesson(side):
     return lr.repeat_interleave(4, 1).repeat_interleave(4, 2), lr
 
 
+def two_zooms():
+    result, crop = lesson(texture.CROP)
+    deep, _ = lesson(texture.DEEP_CROP)
+    return crop, result, [8, 16], deep
+
+
 @pytest.fixture
 def small_training(tmp_path, monkeypatch):
     """Trainings that need no teacher and take seconds; each step is logged."""
     for module, name, taught in (
         (faithful, "faithful_0.pt", [lesson(32)]),
-        (texture, "texture_0.pt", [(*lesson(texture.SIDE), 1)]),
+        (texture, "texture_0.pt", [two_zooms()]),
     ):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
         torch.save(taught, tmp_path / name)

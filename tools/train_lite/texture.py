@@ -19,6 +19,7 @@ from .loop import DEVICE, Training
 from .losses import (
     LOG_VARIANCE,
     agreement_loss,
+    chroma,
     chroma_loss,
     grid_loss,
     high_pass,
@@ -42,6 +43,8 @@ Never at a border, and frames get lines along their edges."""
 INNER = 32
 SIDE = INNER + 2 * MARGIN
 TAUGHT, OWN = 4, 2  # patches of each kind in a batch
+KINDS = (0.5, 0.2, 0.3)
+"""Chance of a taught patch: a photograph, a crop of the teacher's result, one of the own result."""
 TAUGHT_MARGIN = 4
 TAUGHT_ZOOMS = 2
 """Zooms at which the teacher is followed; later ones it leaves empty, and the network invents."""
@@ -134,11 +137,17 @@ def real_patches(rng: np.random.Generator, count: int, side: int = INNER * data.
 
 
 class Lesson(NamedTuple):
-    """What the teacher makes of a crop, both (3, H, W) uint8, and the zooms behind the crop."""
+    """Two zooms of the teacher; all (3, H, W) uint8 but the corner."""
 
-    hr: Tensor
-    lr: Tensor
-    depth: int
+    crop: Tensor
+    result: Tensor
+    corner: list[int]
+    """Where in the result the second crop begins, y and x."""
+    deep_result: Tensor
+
+    def cut_deep(self, result: Tensor) -> Tensor:
+        y, x = self.corner
+        return result[:, y : y + DEEP_CROP, x : x + DEEP_CROP]
 
 
 def make_lessons(seed: int, teacher: nn.Module) -> list[Lesson]:
@@ -151,21 +160,25 @@ def make_lessons(seed: int, teacher: nn.Module) -> list[Lesson]:
         image = data.picture(name) if full_size else data.sharp_picture(name)
         crop = data.random_crop(data.to_tensor(image), CROP, rng)
         if rng.random() < JPEG_SHARE:
-            crop = (data.compress(crop.float() / 255, rng, JPEG_QUALITIES) * 255).round().byte()
-        for depth in range(TAUGHT_ZOOMS):
-            hr = (enlarge(teacher, crop.float() / 255) * 255).round().byte()
-            lessons.append(Lesson(hr, crop, depth))
-            crop = data.random_crop(hr, DEEP_CROP, rng)
+            crop = to_bytes(data.compress(crop.float() / 255, rng, JPEG_QUALITIES))
+        result = enlarge(teacher, crop)
+        corner = [int(rng.integers(0, CROP * data.SCALE - DEEP_CROP + 1)) for _ in range(2)]
+        lesson = Lesson(crop, result, corner, result)
+        lessons.append(lesson._replace(deep_result=enlarge(teacher, lesson.cut_deep(result))))
     return lessons
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    return (image.clamp(0, 1) * 255).round().byte().cpu()
 
 
 @torch.inference_mode()
 def enlarge(teacher: nn.Module, crop: Tensor) -> Tensor:
     """In bfloat16, twice as fast on a CPU, but for the last layer, which would round to levels."""
-    shown = crop[None].to(DEVICE, memory_format=torch.channels_last)
+    shown = crop[None].to(DEVICE, memory_format=torch.channels_last).float() / 255
     with torch.autocast(DEVICE, torch.bfloat16):
         features = teacher.model[:-1](shown)
-    return teacher.model[-1](features.float())[0].clamp(0, 1).contiguous().cpu()
+    return to_bytes(teacher.model[-1](features.float())[0])
 
 
 class OwnResults:
@@ -197,12 +210,31 @@ class OwnResults:
                 self.crops[rng.integers(POOL)] = entry
 
 
-def sample(lessons: list[Lesson], rng: np.random.Generator) -> tuple[Tensor, Tensor, list[int]]:
-    """A batch of LR patches, what the teacher makes of them, and the zooms behind each."""
-    chosen = [lessons[i] for i in rng.choice(len(lessons), TAUGHT)]
-    patches = [data.sample([data.Pair(o.hr, o.lr)], rng, 1, SIDE, np.ones(1)) for o in chosen]
+def sample(
+    lessons: list[Lesson], net: nn.Module, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, list[int]]:
+    """A batch of LR patches, what they are to become, and the zooms behind each.
+
+    The second zoom begins with a crop of the teacher's result or of the network's own, so that it
+    also learns to mend what it left undone.
+    """
+    patches, depths = [], []
+    for index, kind in zip(
+        rng.choice(len(lessons), TAUGHT), rng.choice(3, TAUGHT, p=KINDS), strict=True
+    ):
+        lesson = lessons[index]
+        pair = data.Pair(lesson.result, lesson.crop)
+        if kind:
+            result = lesson.result
+            if kind == 2:
+                with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16):
+                    shown = lesson.crop[None].to(DEVICE, memory_format=torch.channels_last)
+                    result = to_bytes(net(shown.float() / 255)[0].float())
+            pair = data.Pair(lesson.deep_result, lesson.cut_deep(result))
+        patches.append(data.sample([pair], rng, 1, SIDE, np.ones(1)))
+        depths.append(min(int(kind), 1))
     lr, hr = (torch.cat(parts) for parts in zip(*patches, strict=True))
-    return lr, hr, [lesson.depth for lesson in chosen]
+    return lr, hr, depths
 
 
 def cut(image: Tensor, corner: np.ndarray, side: int) -> Tensor:
@@ -217,10 +249,13 @@ def judged(judge: Discriminator, image: Tensor, corner: np.ndarray) -> Tensor:
 
 
 def imitation_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Absolute errors of the pixels and of their spectrum, but for what lies along the edges."""
+    """Absolute errors of pixels, colours and spectrum, but for what lies along the edges.
+
+    A speck of colour is a small error here, and a square two zooms later.
+    """
     error = F.pad(sr - hr, [-TAUGHT_MARGIN * data.SCALE] * 4)
     spectrum = torch.fft.rfft2(error, norm="ortho").abs()
-    return error.abs().mean() + 0.1 * spectrum.mean()
+    return error.abs().mean() + chroma(error).abs().mean() + 0.1 * spectrum.mean()
 
 
 def train(
@@ -243,7 +278,7 @@ def train(
     first = training.resume(checkpoint)
     for step in training.steps(first, steps, target, checkpoint):
         rng = np.random.default_rng([seed, step])
-        lr, hr, depths = sample(lessons, rng)
+        lr, hr, depths = sample(lessons, training.net, rng)
         inventing = step >= INVENT_FROM
         own = pool.take(rng, OWN) if inventing else []
         shown = torch.cat([lr, *(crop[None] for crop, _ in own)])
