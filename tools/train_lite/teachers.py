@@ -33,12 +33,28 @@ FLOAT16_TAG = 0x01306B47
 
 def load_span() -> nn.Module:
     """SPAN x4 with 48 features (Wan et al. 2024): a regression."""
-    network = SPAN(num_in_ch=3, num_out_ch=3)
-    for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, Conv3XC):  # the file holds its branches folded into one
-                setattr(module, name, child.eval_conv)
-    return fill(network, SPAN_WHEEL, "spanx4_ch48")
+    network = fill(SPAN(num_in_ch=3, num_out_ch=3), SPAN_WHEEL, "spanx4_ch48")
+    for block in network.modules():
+        if isinstance(block, Conv3XC):
+            unfold(block)
+    return network
+
+
+@torch.no_grad()
+def unfold(block: Conv3XC) -> None:
+    """Give the branches of a block weights that fold into its one convolution, which the file has.
+
+    spandrel folds them anew at each call, and knows a file by them.
+    """
+    folded = block.eval_conv
+    first, middle, last = block.conv
+    for layer in (block.sk, first, middle, last):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    nn.init.dirac_(first.weight)
+    middle.weight[: folded.out_channels, : folded.in_channels] = folded.weight
+    middle.bias[: folded.out_channels] = folded.bias
+    nn.init.dirac_(last.weight)
 
 
 def load_real_esrgan() -> nn.Module:
