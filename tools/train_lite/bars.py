@@ -241,6 +241,11 @@ def all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:
     }
 
 
+def staircase(upscale: Upscale) -> float:
+    """The worst lattice in the chains: a regression invents nothing, and so must draw none."""
+    return max(step.lattice for _, steps in all_chains(upscale).values() for step in steps)
+
+
 def file_scores(path: Path, upscale: Upscale) -> list[Score]:
     return [
         Score("file, MiB", path.stat().st_size / MEGABYTE, 0, 4),
@@ -262,6 +267,7 @@ def fidelity_scores(upscale: Upscale) -> list[Score]:
     return [
         *scores,
         Score("worst mean error on flat grey, levels", flat_error(upscale), 0, 0.5),
+        Score("staircase in chains: 4-pixel lattice, nepers", staircase(upscale), 0, LATTICE),
     ]
 
 
