@@ -11,6 +11,7 @@ The teachers and most photographs are fetched from package indexes. Needs the pa
 
 import argparse
 import sys
+from math import inf
 from pathlib import Path
 
 import torch
@@ -28,11 +29,12 @@ TEXTURE = MODELS / "coz_lite_x4_texture.safetensors"
 def print_scores(title: str, scores: list[bars.Score]) -> bool:
     print(title)
     for score in scores:
-        bound = (
-            f">= {score.low:g}"
-            if score.high == float("inf")
-            else f"{score.low:g} to {score.high:g}"
-        )
+        if score.high == inf:
+            bound = f">= {score.low:g}"
+        elif score.low == -inf:
+            bound = f"<= {score.high:g}"
+        else:
+            bound = f"{score.low:g} to {score.high:g}"
         verdict = "" if score.passed else "   FAILS"
         print(f"  {score.name:44} {score.value:9.3f}   {bound}{verdict}")
     return all(score.passed for score in scores)
