@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from coz.metrics import psnr
-from tools.environment import HostError
+from coz.fidelity.metrics import psnr
+from tools.host.environment import HostError
 from tools.train_lite import teachers
 
 from .prompts import TILED, chain_prompt
