@@ -238,17 +238,15 @@ FLOORS = {
         *("render", "fidelity", "weights"),
     ],
     "nodes": [
-        *(
-            "host",
-            "step",
-            "load",
-            "view",
-            "check",
-            "text_sources",
-            "backbones",
-            "loop",
-            "full_image",
-        ),
+        "host",
+        "step",
+        "load",
+        "view",
+        "check",
+        "text_sources",
+        "backbones",
+        "loop",
+        "full_image",
     ],
 }
 """The rooms of each package from the ground up: a room imports only from those before it."""

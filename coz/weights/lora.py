@@ -19,7 +19,6 @@ Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
 PEFT_DEFAULT_ALPHA = 8.0
 """peft LoraConfig(lora_alpha=8): Chain-of-Zoom and OSEDiff set r and leave alpha as it is."""
 
-
 CONV_IN = {
     "diffusion_model.input_blocks.0.0.set_weight": "diffusion_model.input_blocks.0.0.weight",
     "diffusion_model.input_blocks.0.0.bias.set_weight": "diffusion_model.input_blocks.0.0.bias",
@@ -28,7 +27,6 @@ CONV_IN = {
 
 VAE_LORA = "vae."
 """Before a layer of a LoRA for the VAE; no stock loader takes one."""
-
 
 LORA_FACTOR = re.compile(r"(.+)\.lora_(A|B|down|up)(?:\.\w+)?\.weight")
 

@@ -14,7 +14,6 @@ from .upscale_model import UpscaleModel
 BACKBONES: list[type[Backbone]] = [UpscaleModel, OneStepDiffusion, AnyCheckpoint]
 """In the order in which the node offers them. Later ones are appended."""
 
-
 TEXT_INPUTS = ("prompting", "prompt", "step_prompts", "tile_prompts")
 """The inputs of Chain Loop and Full-Image SR that decide the texts."""
 

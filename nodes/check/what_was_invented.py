@@ -40,7 +40,6 @@ MOSTLY = 0.5
 DISAGREEMENT_WORDS = ((0.02, "disagree, so that at most one is right"), (0.005, "differ a little"))
 """From which disagreement on, the mean over the picture, what is said of several results."""
 
-
 IN_PICTURE = ("in the source", "invented")
 IN_CHAIN = ("in the photograph", "invented")
 IN_RESULTS = ("all agree", "they disagree")

@@ -32,7 +32,6 @@ COLOR_RING = 32
 """Result pixels around a tile. wavelet reads 31 at its five levels; what back-projection would read
 beyond them changes a pixel by a few levels of 255 at most."""
 
-
 PREVIEW_SECONDS = 0.5
 """Between two previews of a pass, at least."""
 

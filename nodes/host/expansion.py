@@ -11,7 +11,6 @@ AS_LINKS = {"raw_link": True, "lazy": True}
 """For a node that expands: it hands its models on to its children. (Inside a dynamic combo the host
 ignores ``lazy``: their loaders run.)"""
 
-
 BLOCKED = ExecutionBlocker(None)
 """As an output: what depends on it does not run, and no error is shown."""
 

@@ -1,9 +1,11 @@
-"""Weight files in the host's model folders."""
+"""The pack's own folder, and weight files in the host's model folders."""
 
 import re
 from pathlib import Path, PurePath
 
 import folder_paths
+
+PACK = Path(__file__).parents[2]
 
 
 def likely_first(pattern: str, *folders: str) -> list[str]:
@@ -34,9 +36,6 @@ def path_of(name: str, own: str, *folders: str) -> Path:
     if not name or not (found := found_in(name, *folders)):
         raise ValueError(missing(name, own, *folders))
     return found[0]
-
-
-PACK = Path(__file__).parents[2]
 
 
 def register_builtin_models() -> None:

@@ -21,7 +21,6 @@ MAX_PREVIEW_PIXELS = 768 * 768
 
 MAX_PREVIEW_SIDE = 3072
 
-
 MAX_OVERSHOOT = 1 / 8
 """How far below 0 or above 1 values are cut without a notice. Bicubic scaling, as the host does it,
 overshoots an edge by up to 0.094 (3/32); what is lost of an HDR picture lies far above."""

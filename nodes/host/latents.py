@@ -8,10 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...coz.latent import (
-    MULTIPLE_OF,
-    pad_to_multiple,
-)
+from ...coz.latent import MULTIPLE_OF, pad_to_multiple
 from .images import require_finite, to_image, to_rgb
 
 MOST_SEED = 2**64 - 1

@@ -10,11 +10,7 @@ from weakref import WeakKeyDictionary
 
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.progress import get_progress_state
-from comfy_execution.utils import (
-    CurrentNodeContext,
-    ExecutionContext,
-    get_executing_context,
-)
+from comfy_execution.utils import CurrentNodeContext, ExecutionContext, get_executing_context
 from server import PromptServer
 
 from ...coz.chain.real_pixels import count_real_pixels, pick_real_pixels_color
@@ -26,14 +22,11 @@ from .graph import running_prompt
 CLOSING_KEY = "coz_text"
 """Key of the ui output that js/closing.js draws."""
 
-
 DOTS_KEY = "coz_dots"
 """Key of the (line, colour in CSS) of its lines that have a dot."""
 
-
 CALLED = ".called"
 """Suffix of the id that a node has while another one calls it: see ``apart``."""
-
 
 STEP_ID = re.compile(rf"\.coz_sr_(\d+)({re.escape(CALLED)})?$")
 """The id of the node that sharpens one step of Chain Loop."""

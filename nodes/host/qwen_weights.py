@@ -10,6 +10,8 @@ from torch import Tensor
 from ...coz.weights.lora import few
 from ...coz.weights.read import require_safetensors
 
+MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
+
 OTHERS = {3584: "7B", 5120: "32B", 8192: "72B"}
 """Widths of the models whose output layer is another than their input layer, which it is not here."""
 
@@ -108,6 +110,3 @@ def incomplete(name: str, lacking: list[str]) -> str:
         f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named {few(lacking)}: it is incomplete, "
         f"or quantised for another program; take the files of {MODEL_LINK}"
     )
-
-
-MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"

@@ -4,5 +4,4 @@ from comfy_api.latest import io
 
 Shown = io.Custom("COZ_SHOWN")
 
-
 Chain = io.Custom("COZ_CHAIN")

@@ -15,7 +15,6 @@ MAX_MASK_BACKGROUND = 1 / 64
 pixels 0.00005 (an opaque GIF, BMP or TGA) or 0.004 (a GIF, WebP, BMP or TGA with transparent pixels).
 """
 
-
 MIN_MASK_RANGE = 1 / 512
 """Half a step of 8 bits: a mask whose values differ by less is the same everywhere."""
 

@@ -5,11 +5,7 @@ from comfy.sd1_clip import SDClipModel
 from torch import Tensor
 
 from ...coz.text.answer import clean_answer
-from ...coz.text.conversation import (
-    FAMILIES,
-    REPETITION_PENALTY,
-    Family,
-)
+from ...coz.text.conversation import FAMILIES, REPETITION_PENALTY, Family
 
 QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
 

@@ -18,7 +18,6 @@ from ..host.vlm import family_of, generate, network_of, tokenize
 
 NAME = "VLM Prompt Extractor"
 
-
 LIKELIEST = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
 """Not the host's do_sample=False: that looks for the likeliest token before the penalty is applied."""
 

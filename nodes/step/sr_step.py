@@ -1,8 +1,6 @@
 from comfy_api.latest import io
 
-from ...coz.latent import (
-    LATENT_SHIFTS,
-)
+from ...coz.latent import LATENT_SHIFTS
 from ..host.images import to_bchw
 from ..host.latents import MOST_SEED
 from ..host.messages import closing
