@@ -149,8 +149,9 @@ def new_page(browser):
 
 @pytest.fixture(scope="module")
 def editor(browser, url, frontend, folder):
-    # What another module ran, and how it left the page.
+    # What another module ran, with its cached results, and how it left the page.
     requests.post(f"{url}/history", json={"clear": True})
+    requests.post(f"{url}/free", json={"free_memory": True})
     (folder / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)
     # Else the template browser opens by itself, a moment after the first visit.
     requests.post(f"{url}/settings/Comfy.TutorialCompleted", json=True)

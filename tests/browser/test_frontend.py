@@ -53,7 +53,9 @@ def open_template(editor, path=TEMPLATE):
             [workflow, path.stem],
         )
     page.wait_for_function(
-        "([before, count]) => app.graph.id !== before && app.graph.nodes.length === count",
+        """([before, count]) => app.graph.id !== before && app.graph.nodes.length === count
+            // the tab opens after the graph has been built
+            && app.extensionManager.workflow.activeWorkflow.activeState?.id === app.graph.id""",
         arg=[before, len(workflow["nodes"])],
     )
 
