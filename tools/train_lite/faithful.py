@@ -118,7 +118,8 @@ def train(
     kept = FOLDER / f"faithful_{seed}.pt"
     if not kept.exists():
         print("asking the teacher: ten minutes on one core", flush=True)
-        torch.save(make_pairs(seed, load_span().to(DEVICE)), kept)
+        pairs = make_pairs(seed, load_span().to(DEVICE))
+        torch.save([tuple(pair) for pair in pairs], kept)  # a class could not be read back
     pairs = [data.Pair(*pair) for pair in torch.load(kept, weights_only=True)]
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY)
     first = training.resume(checkpoint)

@@ -267,7 +267,7 @@ def train(
     if not kept.exists():
         print("asking the teacher: ten minutes on one core", flush=True)
         teacher = load_real_esrgan().to(DEVICE, memory_format=torch.channels_last)
-        torch.save(make_lessons(seed, teacher), kept)
+        torch.save([tuple(lesson) for lesson in make_lessons(seed, teacher)], kept)
     lessons = [Lesson(*lesson) for lesson in torch.load(kept, weights_only=True)]
     real = real_patches(np.random.default_rng(seed), REAL_PATCHES)
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY)
