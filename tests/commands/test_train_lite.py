@@ -214,7 +214,7 @@ def small_training(tmp_path, monkeypatch):
         monkeypatch.setattr(module, make, lambda *_, answer=answer: [answer])
     monkeypatch.setattr(faithful, "SIDE", 16)
     monkeypatch.setattr(faithful, "LATE_SIDE", 24)
-    monkeypatch.setattr(texture, "INVENT_FROM", 1)
+    monkeypatch.setattr(texture, "INVENT", 0.75)
     monkeypatch.setattr(texture, "REAL", ())
     monkeypatch.setattr(texture, "REAL_PATCHES", 4)
     monkeypatch.setattr(loop, "SNAPSHOT_STEPS", 1)

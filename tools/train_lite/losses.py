@@ -10,8 +10,8 @@ BLOCK = 4
 TOLERATED = (2.5 / 255) ** 2
 """Squared difference between the input and the result reduced to it (40 dB) that costs little.
 More makes blotches of skin and sky."""
-LOG_VARIANCE = (4.7, 6.2)
-"""Of the Laplacian in grey levels: 110 to 490, inside what photographs have."""
+LOG_VARIANCE = (4.2, 6.0)
+"""Of the Laplacian in grey levels: 67 to 400, inside what photographs have."""
 KURTOSIS = 6.0
 PLACE, LOCAL = 16, 4.5
 """Pixels of a small place, and the kurtosis there: fur, gravel and grass have 3 to 5."""

@@ -30,10 +30,11 @@ from .losses import (
 )
 from .teachers import FOLDER, load_real_esrgan
 
-STEPS = 3000
-INVENT_FROM = 2000
-"""Up to this step the teacher alone is followed, in bfloat16."""
-DECAY = 1 / 3  # last share of the steps, over which the rates fall to 0
+STEPS = 5000
+INVENT = 0.2
+"""Last share of the steps, in float32. Before it the teacher alone is followed, in bfloat16. It
+begins when the rates are low: at full rates the network forgets the teacher's clean edges."""
+DECAY = 0.5  # last share of the steps, over which the rates fall to 0
 MARGIN = 8
 """LR pixels around a patch that are shown and not judged. Without them the network learns to start
 its texture from the zeros that its convolutions pad with, and leaves the middle of a frame empty."""
@@ -50,7 +51,7 @@ TAUGHT_ZOOMS = 2
 """Zooms at which the teacher is followed; later ones it leaves empty, and the network invents."""
 DEPTH = 5  # zooms after which a pooled result is dropped
 POOL = 192
-CROPS = 140
+CROPS = 300
 """Crops of photographs that the teacher enlarges, each followed by a crop of the result."""
 CROP, DEEP_CROP = 64, 56
 FULL_SIZE = 0.4  # share of the crops at the size of the file, which is softer than its pixels
@@ -64,7 +65,7 @@ ADAM_LR = 4e-4
 JUDGE_LR = 8e-4
 JUDGE_STEPS = 2  # for each of the network
 WEIGHTS = {
-    "imitation": 40.0,
+    "imitation": 120.0,
     "adversarial": 1.0,
     "agreement": 1.0,
     "texture": 2.0,
@@ -279,7 +280,7 @@ def train(
     for step in training.steps(first, steps, target, checkpoint):
         rng = np.random.default_rng([seed, step])
         lr, hr, depths = sample(lessons, training.net, rng)
-        inventing = step >= INVENT_FROM
+        inventing = step >= (1 - INVENT) * steps
         own = pool.take(rng, OWN) if inventing else []
         shown = torch.cat([lr, *(crop[None] for crop, _ in own)])
         shown = shown.to(DEVICE, memory_format=torch.channels_last)
