@@ -1,9 +1,10 @@
-"""The evaluation's table of the built-in models on scikit-image's photographs.
+"""The evaluation's table of the built-in models and their teachers on scikit-image's photographs.
 
 First with a ground truth: every picture made 4 times smaller, then enlarged 4 times. Then by the
 paper's protocol, four steps of 4x from 512 pixels. It prints the lines of RESULTS.md.
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -12,9 +13,11 @@ import tempfile
 from pathlib import Path
 
 import skimage.data
+from safetensors.torch import save_file
 
-from tools.host import ROOT
+from tools.host import ROOT, host_path
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
+from tools.train_lite.teachers import load_real_esrgan, load_span
 
 PICTURES = (
     "astronaut.png",
@@ -28,6 +31,7 @@ PICTURES = (
     "rocket.jpg",
 )
 MODELS = {"lite": "coz_lite_x4.safetensors", "texture": "coz_lite_x4_texture.safetensors"}
+TEACHERS = {"SPAN": load_span, "Real-ESRGAN": load_real_esrgan}
 METRICS = "consistency,source_psnr,sharpness,color_drift,seam"
 PROTOCOLS = {
     "4x smaller first": ["--scale-down", "4", "--metrics", f"psnr,ssim,gmsd,fsim,{METRICS}"],
@@ -36,14 +40,19 @@ PROTOCOLS = {
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (place / "pictures").mkdir()
         for picture in PICTURES:
             content = (Path(skimage.data.__file__).parent / picture).read_bytes()
             (place / "pictures" / picture).write_bytes(content)
-        arms = ["nearest", "bicubic"]
-        for arm, model in MODELS.items():
+        arms, models = ["nearest", "bicubic"], dict(MODELS)
+        for arm, load in TEACHERS.items():
+            models[arm] = f"benchmark {arm}.safetensors"
+            file = host_path() / "models" / "upscale_models" / models[arm]
+            save_file(load().state_dict(), file)
+            stack.callback(file.unlink)
+        for arm, model in models.items():
             prompt = read_prompt(TEMPLATE)
             prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]["model_name"] = model
             file = place / f"{arm}.json"
