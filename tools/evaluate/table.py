@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from math import ceil, isinf, log10
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 from .metrics import METRICS, Metric
 from .scores import Scores
@@ -79,9 +77,8 @@ def _compare(metric: Metric, values: NDArray[np.float64]) -> Iterator[tuple[int,
     tail = (1 - CONFIDENCE) / 2
     for i, arm in enumerate(arms):
         finite = values[i][~np.isinf(values[i])]
-        mean = low = high = None
-        if len(finite):
-            mean = float(finite.mean())
+        mean = float(finite.mean()) if len(finite) else None
+        low = high = None
         if len(finite) > 1:
             own = means[i] if len(finite) == values.shape[1] else _resampled(finite[None])[0]
             low, high = map(float, np.quantile(own, (tail, 1 - tail)))
@@ -91,19 +88,9 @@ def _compare(metric: Metric, values: NDArray[np.float64]) -> Iterator[tuple[int,
 
 def _resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Means of resamples: (arms, images) -> (arms, RESAMPLES). All arms share the pictures drawn."""
-    if values.shape[1] < 2:
-        return np.repeat(values, RESAMPLES, 1)
-    with np.errstate(invalid="ignore"):  # the interval of an infinite mean, not used
-        result = bootstrap(
-            (values,),
-            np.mean,
-            axis=-1,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        )
-    return result.bootstrap_distribution
+    count = values.shape[1]
+    drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+    return values[:, drawn].mean(-1)
 
 
 def _best(metric: Metric, values: NDArray[np.float64]) -> int | None:
@@ -208,13 +195,12 @@ def markdown(scores: Scores, found: list[Table]) -> str:
             lines += [GAMEABLE, ""]
         head = ["scale", "arm", *(heading(metric) for metric in table.metrics)]
         lines += [_row(head), "|---|---|" + "---:|" * len(table.metrics)]
-        for _, group in groupby(table.lines, key=lambda line: line.factor):
-            for line in group:
-                cells = [
-                    "–" if c is None else f"{'**' + c[0] + '**' if c[2] else c[0]} {c[1]}".strip()
-                    for c in line.cells
-                ]
-                lines.append(_row([line.factor, plain(line.arm), *cells]))
+        for line in table.lines:
+            cells = [
+                "–" if c is None else f"{'**' + c[0] + '**' if c[2] else c[0]} {c[1]}".strip()
+                for c in line.cells
+            ]
+            lines.append(_row([line.factor, plain(line.arm), *cells]))
         lines += ["", f"{table.pictures}.", ""]
     if scores.missing:
         lines += [
