@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bradley import apart, resampled, separated, strengths, wins_of
+from .bradley import groups_of, resampled, strengths, wins_of
 from .report import JUDGED, KEY
 from .table import CONFIDENCE, factor_text, plain
 
@@ -135,11 +135,10 @@ def judge(key: dict[str, Any], answers: Sequence[Answer], problems: Sequence[str
         mine = (winner == i) | (loser == i)
         if not mine.any():
             continue
-        counts = [(mine & ~tie & (winner == i)).sum(), (mine & tie).sum()]
+        counts = (~tie & (winner == i), tie & mine, ~tie & (loser == i))
+        numbers = [f"{count.sum()}" for count in counts]
         share = [_share(mine & (factor == f), winner == i, tie) for f in factors]
         interval = f"[{low[i]:.2f}, {high[i]:.2f}]"
-        lost = (mine & ~tie & (loser == i)).sum()
-        numbers = [f"{counts[0]}", f"{counts[1]}", f"{lost}"]
         lines.append((names[i], f"{strength[i]:.2f}", interval, *numbers, *share))
     shares = [f"share at {factor_text(f)}" for f in factors]
     head = ("arm", "strength", f"{CONFIDENCE:.0%} interval", "won", "same", "lost", *shares)
@@ -177,13 +176,13 @@ def _notes(
         "each; every two arms that met get half a win each besides, so that no strength is "
         f"infinite. Intervals: bootstrap over {drawn}, {RESAMPLES} resamples."
     )
-    parts = [part for part in apart(met, names) if len(part) > 1 or met[names.index(part[0])].any()]
+    parts = [part for part in groups_of(met, names) if met[names.index(part[0])].any()]
     if len(parts) > 1:
         told = "; ".join(", ".join(part) for part in parts)
         yield f"These groups never met, so their strengths cannot be compared: {told}."
     for part in parts:
         own = [names.index(name) for name in part]
-        groups = separated(wins[np.ix_(own, own)], part)
+        groups = groups_of(wins[np.ix_(own, own)] > 0, part)
         if len(groups) > 1:
             told = "; ".join(", ".join(group) for group in groups)
             yield (

@@ -88,13 +88,11 @@ def _table(
     return table.reshape(len(winner), k * k)
 
 
-def apart(met: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
-    """The names in parts that never met each other; one part if all is well."""
-    count, part = connected_components(met, directed=False)
-    return [[name for name, p in zip(names, part, strict=True) if p == i] for i in range(count)]
+def groups_of(won: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
+    """The names in groups between which no wins go both ways.
 
-
-def separated(wins: NDArray[np.float64], names: list[str]) -> list[list[str]]:
-    """Groups between which all meetings went one way: their distance has no true estimate."""
-    count, part = connected_components(wins > 0, directed=True, connection="strong")
+    Of who met: groups that never met. Of who won: groups between which all meetings went one way,
+    so that their distance has no true estimate.
+    """
+    count, part = connected_components(won, connection="strong")
     return [[name for name, p in zip(names, part, strict=True) if p == i] for i in range(count)]
