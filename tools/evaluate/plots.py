@@ -20,16 +20,9 @@ COLOURS = tuple(f"#0a0b{i:02x}" for i in range(8))
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--rule)"} | {
     colour: f"var(--arm-{i})" for i, colour in enumerate(COLOURS)
 }
-MARKERS = (
-    ("o", "●"),
-    ("s", "■"),
-    ("^", "▲"),
-    ("D", "◆"),
-    ("v", "▼"),
-    ("P", "✚"),
-    ("X", "✖"),
-    ("*", "★"),
-)
+MARKERS = tuple(zip("os^DvPX*", "●■▲◆▼✚✖★", strict=True))
+"""Matplotlib's name of each, and the character that looks like it."""
+
 STYLE = {
     "svg.fonttype": "none",  # the page's own font; text that can be searched
     "svg.hashsalt": "",  # the same plot, the same file
@@ -66,11 +59,11 @@ class Plot:
 
 def look(arm: int) -> tuple[int, str]:
     """Number of the arm's colour, and its marker as a character."""
-    return arm % len(COLOURS), MARKERS[_marker(arm)][1]
+    return arm % len(COLOURS), _marker(arm)[1]
 
 
-def _marker(arm: int) -> int:
-    return (arm + arm // len(COLOURS)) % len(MARKERS)
+def _marker(arm: int) -> tuple[str, str]:
+    return MARKERS[(arm + arm // len(COLOURS)) % len(MARKERS)]
 
 
 def curves(scores: Scores, cells: Cells) -> list[Plot]:
@@ -83,12 +76,10 @@ def _curve(scores: Scores, cells: Cells, metric: Metric) -> Plot:
         figure = Figure(SIZE, layout="constrained")
         axes = figure.subplots()
         axes.set_title(heading(metric))
-        infinite, said = [], []
+        said = []
         for i, arm in enumerate(scores.arms):
             cell = [cells.get((metric.name, factor, arm)) for factor in scores.factors]
             drawn = [(x, c) for x, c in enumerate(cell) if c and c.mean is not None]
-            if any(c and c.infinite for c in cell):
-                infinite.append(arm)
             if not drawn:
                 continue
             _draw(axes, i, drawn)
@@ -97,12 +88,18 @@ def _curve(scores: Scores, cells: Cells, metric: Metric) -> Plot:
         axes.set_xticks(range(len(scores.factors)), list(map(factor_text, scores.factors)))
         axes.set_xlim(-0.3, len(scores.factors) - 0.7)
         axes.margins(y=0.12)
-        note = f"∞ is not drawn: {', '.join(infinite)}." if infinite else ""
+        note = _note(scores, cells, metric, scores.factors)
         return Plot(_svg(figure, f"{metric.title} against scale. {'; '.join(said)}"), note)
 
 
+def _note(scores: Scores, cells: Cells, metric: Metric, factors: Sequence[float]) -> str:
+    found = [(arm, cells.get((metric.name, f, arm))) for arm in scores.arms for f in factors]
+    infinite = dict.fromkeys(arm for arm, cell in found if cell and cell.infinite)
+    return f"∞ is not drawn: {', '.join(infinite)}." if infinite else ""
+
+
 def _draw(axes: Axes, arm: int, drawn: Sequence[tuple[int, Cell]]) -> None:
-    colour, marker = COLOURS[arm % len(COLOURS)], MARKERS[_marker(arm)][0]
+    colour, marker = COLOURS[arm % len(COLOURS)], _marker(arm)[0]
     xs, means = [x for x, _ in drawn], [c.mean for _, c in drawn]
     axes.plot(xs, means, color=colour, marker=marker, zorder=3)
     bands = [(x, c.low, c.high) for x, c in drawn if c.low is not None]
@@ -130,7 +127,7 @@ def _scatter(
             x, y = (cells.get((metric.name, factor, arm)) for metric in (across, up))
             if x is None or y is None or x.mean is None or y.mean is None:
                 continue
-            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[_marker(i)][0]
+            colour, marker = COLOURS[i % len(COLOURS)], _marker(i)[0]
             if x.low is not None:
                 axes.hlines(y.mean, x.low, x.high, color=colour, linewidth=1)
             if y.low is not None:
@@ -146,11 +143,7 @@ def _scatter(
             axes.invert_xaxis()
         if up.better == "lower":
             axes.invert_yaxis()
-        whole = [cells.get((across.name, factor, arm)) for arm in scores.arms]
-        infinite = [
-            arm for arm, cell in zip(scores.arms, whole, strict=True) if cell and cell.infinite
-        ]
-        note = f"∞ is not drawn: {', '.join(infinite)}." if infinite else ""
+        note = _note(scores, cells, across, [factor])
         text = f"{up.title} against {across.title} at {factor_text(factor)}. {'; '.join(said)}"
         return Plot(_svg(figure, text), note)
 
