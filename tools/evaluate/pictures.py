@@ -141,12 +141,10 @@ def _extremes(scores: Scores, metric: Metric, factor: float) -> Iterator[tuple[s
     """Arm, "best" or "worst", the picture and its value."""
     sign = -1 if metric.better == "lower" else 1
     for arm, row in zip(scores.arms, scores.of(metric, factor), strict=True):
-        if np.isnan(row).all() or row[~np.isnan(row)].min() == row[~np.isnan(row)].max():
+        if np.isnan(row).all() or np.nanmin(row) == np.nanmax(row):
             continue
-        for badge, place in (
-            ("worst", np.nanargmin(sign * row)),
-            ("best", np.nanargmax(sign * row)),
-        ):
+        for badge, find in (("worst", np.nanargmin), ("best", np.nanargmax)):
+            place = find(sign * row)
             yield arm, badge, scores.images[place], _number(row[place])
 
 
@@ -154,13 +152,7 @@ def _fill(out: Path, made: dict[tuple[str, str], Result], scores: Scores, case: 
     whole = opened(input_path(out, case.image))
     crop = view_of(whole, case.factor)
     case.whole, case.crop, case.side = inline(whole), exact(crop), crop.width
-    chosen = [
-        case.metric,
-        *(
-            scores.first(kind, factor=case.factor)
-            for kind in ("fidelity", "consistency", "naturalness")
-        ),
-    ]
+    chosen = [case.metric, *(scores.first(kind, factor=case.factor) for kind in RANKED_BY)]
     names = dict.fromkeys([*(metric.name for metric in chosen if metric), "sharpness"])
     for arm in scores.arms:
         result, row = made[case.image, arm], scores.rows[case.image, arm, case.factor]

@@ -87,24 +87,13 @@ def one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
         prompt |= zoom(k, "bicubic") | node(f"coz_sr_{k}", **step(kind, chosen, k, seed))
         image = [f"coz_sr_{k}", 0]
         if loop.get("color_fix", "none") != "none":
-            prompt |= node(
-                f"coz_fix_{k}",
-                "CoZColorFix",
-                image=image,
-                reference=[f"coz_zoom_{k}", 0],
-                method=loop["color_fix"],
-                levels=WAVELET_LEVELS,
-            )
+            fix = {"method": loop["color_fix"], "levels": WAVELET_LEVELS}
+            view = {"image": image, "reference": [f"coz_zoom_{k}", 0]}
+            prompt |= node(f"coz_fix_{k}", "CoZColorFix", **view, **fix)
             image = [f"coz_fix_{k}", 0]
         if loop.get("consistency", 0) != 0:
-            prompt |= node(
-                f"coz_check_{k}",
-                "CoZChainCheck",
-                image=image,
-                crop=[f"coz_zoom_{k}", 1],
-                zoomed=[f"coz_zoom_{k}", 0],
-                strength=loop["consistency"],
-            )
+            view = {"image": image, "crop": [f"coz_zoom_{k}", 1], "zoomed": [f"coz_zoom_{k}", 0]}
+            prompt |= node(f"coz_check_{k}", "CoZChainCheck", **view, strength=loop["consistency"])
             image = [f"coz_check_{k}", 0]
         prompt |= save(k, image)
     return needed(prompt)
@@ -162,10 +151,8 @@ def zoom(k: int, resampling: str) -> Prompt:
     factor = SCALE**k
     prompt, scale = {}, factor
     if factor > MOST_SCALE:
-        prompt, scale = (
-            node(f"coz_factor_{k}", "PrimitiveFloat", value=factor),
-            [f"coz_factor_{k}", 0],
-        )
+        prompt = node(f"coz_factor_{k}", "PrimitiveFloat", value=factor)
+        scale = [f"coz_factor_{k}", 0]
     return prompt | node(
         f"coz_zoom_{k}",
         "CoZCropCenterZoom",

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import textwrap
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +127,9 @@ COUNTS = ["tried", "as it should be", "not", "skipped"]
 
 
 def grouped(found: list[Case], key: str) -> dict[str, list[Case]]:
-    groups: dict[str, list[Case]] = {}
+    groups = defaultdict(list)
     for case in found:
-        groups.setdefault(getattr(case, key), []).append(case)
+        groups[getattr(case, key)].append(case)
     return groups
 
 
