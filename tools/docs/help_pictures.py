@@ -238,12 +238,11 @@ FOCUS = """([ids, margin]) => {
 
 def named_weights(folder: Path) -> list[str]:
     """Options for a server that finds empty files by the names in the pictures: none is read."""
-    paths = {}
     for kind, name in WEIGHTS:
         path = folder / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        paths[kind] = kind
+    paths = {kind: kind for kind, _ in WEIGHTS}
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"pictures": {"base_path": str(folder), **paths}}), "utf-8")
     return ["--extra-model-paths-config", str(config)]

@@ -3,7 +3,6 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import combinations
@@ -99,7 +98,8 @@ def design(scores: Scores, pairs: int, seed: int) -> list[Pair]:
         factor = factors[(i + i // shift) % len(factors)]
         cell = (*meeting, str(factor))
         free = [image for image in scores.images if (*cell, image) not in asked]
-        image = _least(free, shown, chance)
+        fewest = min(shown[image] for image in free)
+        image = chance.choice([image for image in free if shown[image] == fewest])
         shown[image] += 1
         asked.add((*cell, image))
         turns[meeting] = not turns[meeting]
@@ -107,8 +107,3 @@ def design(scores: Scores, pairs: int, seed: int) -> list[Pair]:
         chosen.append(Pair(f"{chance.getrandbits(64):016x}", image, factor, left, right))
     chance.shuffle(chosen)
     return chosen
-
-
-def _least(images: Sequence[str], shown: Counter[str], chance: random.Random) -> str:
-    fewest = min(shown[image] for image in images)
-    return chance.choice([image for image in images if shown[image] == fewest])

@@ -124,8 +124,8 @@ def _run(host: Files, job: Job) -> tuple[Result, tuple[str, ...]]:
     record = record_of(runs)
     prompts = tuple(record.get("prompts", ("",) * job.steps))
     models = tuple(record.get("models", ())) or models_of(job.prompts)
-    result = replace(failed(job, error), models=models, versions=versions, seconds=seconds)
-    return (result if error else replace(result, frames=files)), prompts
+    made = {"models": models, "versions": versions, "seconds": seconds}
+    return replace(failed(job, error), frames=() if error else files, **made), prompts
 
 
 def failed(job: Job, error: str | None) -> Result:
@@ -160,11 +160,10 @@ def reason(whys: dict[str, list[str]], steps: int) -> str:
     Args:
         whys: Why -> at which scales.
     """
-    told = [
+    return "; ".join(
         why if len(scales) == steps else f"at {', '.join(scales)}: {why}"
         for why, scales in whys.items()
-    ]
-    return "; ".join(told)
+    )
 
 
 def words(error: Exception) -> str:
@@ -240,22 +239,16 @@ def meter_of(names: tuple[str, ...]):
 
 def _pictures(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """For each scale the frame, and what ``Meter.measure`` compares it with."""
-    x_0 = decoded(job.picture)
+    previous = x_0 = decoded(job.picture)
     truth = None if job.ground_truth is None else decoded(job.ground_truth)
     height, width = x_0.shape[-2:]
-    previous = x_0
     for k, file in enumerate(files, 1):
         sr = decode_png(file, height, width).contiguous()
         lq = crop(previous, zoom_window(height, width, job.scale, MIDDLE)).contiguous()
         factor = job.scale**k
-        yield (
-            sr,
-            {
-                "lq": lq,
-                "source": crop(x_0, zoom_window(height, width, factor, MIDDLE)).contiguous(),
-                "ground_truth": None if truth is None else view_of(truth, factor, width),
-            },
-        )
+        source = crop(x_0, zoom_window(height, width, factor, MIDDLE)).contiguous()
+        full = None if truth is None else view_of(truth, factor, width)
+        yield sr, {"lq": lq, "source": source, "ground_truth": full}
         previous = sr
 
 
