@@ -72,16 +72,10 @@ class CoZChainFrames(io.ComfyNode):
 class CoZChainCollect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        numbers = range(1, MAX_STEPS + 1)
-        frames = [io.Image.Input(f"frame_{i}", optional=True, lazy=True) for i in (0, *numbers)]
-        texts = [io.String.Input(f"text_{i}", optional=True, lazy=True) for i in numbers]
-        shown = [Shown.Input(f"shown_{i}", optional=True, lazy=True) for i in numbers]
-        measured = [
-            io.Float.Input(f"{name}_{i}", optional=True, lazy=True)
-            for name in ("agreement", "invented")
-            for i in numbers
-        ]
-        notices = [io.String.Input(f"notices_{i}", optional=True, lazy=True) for i in numbers]
+        def each(kind, name: str, first: int = 1) -> list[io.Input]:
+            steps = range(first, MAX_STEPS + 1)
+            return [kind.Input(f"{name}_{i}", optional=True, lazy=True) for i in steps]
+
         return io.Schema(
             node_id="CoZChainCollect",
             display_name="CoZ Chain Collect",
@@ -101,11 +95,12 @@ class CoZChainCollect(io.ComfyNode):
                 io.Int.Input("kept", min=0, max=MAX_STEPS),
                 io.Float.Input("stop_below"),
                 io.String.Input("color_profile", optional=True),
-                *frames,
-                *texts,
-                *shown,
-                *measured,
-                *notices,
+                *each(io.Image, "frame", 0),
+                *each(io.String, "text"),
+                *each(Shown, "shown"),
+                *each(io.Float, "agreement"),
+                *each(io.Float, "invented"),
+                *each(io.String, "notices"),
             ],
             outputs=[
                 io.Image.Output("image"),
