@@ -1,5 +1,6 @@
 """Where Chain Loop starts: at a picture's first frame, or at a frame of an earlier chain."""
 
+from collections.abc import Sequence
 from math import isnan
 from typing import NamedTuple
 
@@ -32,33 +33,28 @@ class Start(NamedTuple):
     """As fractions of the source."""
     aim: Target
     """As fractions of the last frame."""
-    windows: list[Window]
-    prompts: list[str]
-    seeds: list[int]
-    models: list[str]
-    agreements: list[float]
-    """As of ``ZoomChain``: none, or one for each step."""
-    invented: list[float]
+    windows: Sequence[Window]
     color_profile: str
-    """As of ``ZoomChain``."""
+    """This and all below but ``notes``: as of ``ZoomChain``."""
     notes: list[str]
     """Warnings that the node shows."""
+    prompts: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    models: Sequence[str] = ()
+    agreements: Sequence[float] = ()
+    invented: Sequence[float] = ()
 
     def parts(self) -> dict[str, list | str | float]:
         """The inputs of the collector for the steps that are there."""
         frames = {f"frame_{i}": link for i, link in enumerate(self.frames)}
         texts = {f"text_{i}": text for i, text in enumerate(self.prompts, 1)}
-        return {**self.figures(), **frames, **texts}
-
-    def figures(self) -> dict[str, float]:
-        """What was measured of the steps that are there, as the collector's inputs."""
         figures = {
             f"{name}_{i}": value
             for name, values in (("agreement", self.agreements), ("invented", self.invented))
             for i, value in enumerate(values, 1)
+            if not isnan(value)  # a NaN would make the collector another one in each run
         }
-        # A NaN would make the collector another one in each run.
-        return {name: value for name, value in figures.items() if not isnan(value)}
+        return {**figures, **frames, **texts}
 
 
 def start_at_picture(
@@ -87,11 +83,6 @@ def start_at_picture(
         target=target,
         aim=first.target,
         windows=[first.window],
-        prompts=[],
-        seeds=[],
-        models=[],
-        agreements=[],
-        invented=[],
         color_profile=color_profile,
         notes=notes,
     )
@@ -113,12 +104,12 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
         scale=chain.scale,
         target=chain.target,
         aim=aim,
-        windows=list(chain.windows[: kept + 1]),
-        prompts=list(chain.prompts[:kept]),
-        seeds=list(chain.seeds[:kept]),
-        models=list(chain.models) if kept else [],
-        agreements=list(chain.agreements[:kept]),
-        invented=list(chain.invented[:kept]),
+        windows=chain.windows[: kept + 1],
+        prompts=chain.prompts[:kept],
+        seeds=chain.seeds[:kept],
+        models=chain.models if kept else (),
+        agreements=chain.agreements[:kept],
+        invented=chain.invented[:kept],
         color_profile=chain.color_profile,
         notes=notes,
     )
