@@ -75,9 +75,7 @@ def chat_text(family: Family, instruction: str, images: int) -> str:
     return family.chat.format(instruction=instruction, images=family.image * images)
 
 
-def smart_resize(
-    height: int, width: int, multiple_of: int, min_pixels: int, max_pixels: int = MAX_PIXELS
-) -> tuple[int, int]:
+def smart_resize(height: int, width: int, multiple_of: int, min_pixels: int) -> tuple[int, int]:
     """Height and width in pixels nearest to an image's own that a Qwen model takes.
 
     Source: transformers models/qwen2_vl/image_processing_qwen2_vl.py, smart_resize.
@@ -85,8 +83,8 @@ def smart_resize(
     is, its short side enlarged to ``multiple_of``.
     """
     fitted = [round(side / multiple_of) * multiple_of for side in (height, width)]
-    if fitted[0] * fitted[1] > max_pixels:
-        shrink = sqrt(height * width / max_pixels)
+    if fitted[0] * fitted[1] > MAX_PIXELS:
+        shrink = sqrt(height * width / MAX_PIXELS)
         fitted = [
             max(multiple_of, floor(side / shrink / multiple_of) * multiple_of)
             for side in (height, width)
