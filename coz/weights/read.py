@@ -75,9 +75,8 @@ def read_prompt_lora(path: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
     """
-    content, metadata = _read(path)
+    tensors = read_keyed(path).tensors
     with _naming(path):
-        tensors = _keyed(content, metadata, path).tensors
         if rest := [name for name in tensors if not name.startswith(PROMPT_LORA)]:
             raise ValueError(
                 f"expected a LoRA for the prompt extractor, but found {few(rest)}; a LoRA for "
