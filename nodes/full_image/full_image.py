@@ -8,7 +8,7 @@ from ..host.expansion import AS_LINKS, Expansion, nest_inputs
 from ..host.images import require_one_picture
 from ..host.messages import give_notices, show
 from ..host.options import require_options, require_range, validate_options
-from ..loop.chain_loop import LEAST_SCALE, MOST_SCALE
+from ..loop.chain_loop import LEAST_SCALE, MOST_SCALE, scale_input
 from ..step.color_fix import METHODS
 from ..step.sr_step import seed_input
 from ..text_sources import TYPED, make_text_source, prompting_input
@@ -54,14 +54,7 @@ class CoZFullImage(io.ComfyNode):
                     "image", tooltip="The picture to enlarge: one picture, not a batch."
                 ),
                 backbone_input(**AS_LINKS),
-                io.Float.Input(
-                    "scale",
-                    default=4.0,
-                    min=LEAST_SCALE,
-                    max=float(MOST_SCALE),
-                    step=0.01,
-                    tooltip="Factor of each pass.",
-                ),
+                scale_input("Factor of each pass."),
                 io.Int.Input(
                     "passes",
                     default=1,

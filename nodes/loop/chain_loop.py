@@ -25,6 +25,17 @@ LEAST_SCALE, MOST_SCALE = 1.5, 8
 MOST_STOP_BELOW = 100
 
 
+def scale_input(tooltip: str) -> io.Input:
+    return io.Float.Input(
+        "scale",
+        default=4.0,
+        min=LEAST_SCALE,
+        max=float(MOST_SCALE),
+        step=0.01,
+        tooltip=tooltip,
+    )
+
+
 class CoZChainLoop(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -61,14 +72,7 @@ class CoZChainLoop(io.ComfyNode):
                     max=MAX_STEPS,
                     tooltip="Number of zooms. Raising it later runs only the new steps.",
                 ),
-                io.Float.Input(
-                    "scale",
-                    default=4.0,
-                    min=LEAST_SCALE,
-                    max=float(MOST_SCALE),
-                    step=0.01,
-                    tooltip="Factor of each step: 4 steps of 4 make 256x.",
-                ),
+                scale_input("Factor of each step: 4 steps of 4 make 256x."),
                 *center_inputs(),
                 prompting_input(**AS_LINKS),
                 io.String.Input(
