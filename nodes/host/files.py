@@ -32,6 +32,15 @@ def missing(name: str, own: str, *folders: str) -> str:
     )
 
 
+def validate_names(*chosen: tuple[str | None, tuple[str, ...]]) -> bool | str:
+    """In place of the host's "value not in list", which does not say where to get the file."""
+    # Found by the host, not in its list: workflows travel, and Windows lists other slashes.
+    for name, (own, *folders) in chosen:
+        if name not in {None, "none"} and not found_in(name, *folders):
+            return missing(name, own, *folders)
+    return True
+
+
 def path_of(name: str, own: str, *folders: str) -> Path:
     if not name or not (found := found_in(name, *folders)):
         raise ValueError(missing(name, own, *folders))

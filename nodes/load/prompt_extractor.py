@@ -6,7 +6,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ...coz.weights.lora import few
-from ..host.files import found_in, likely_first, missing, path_of
+from ..host.files import likely_first, path_of, validate_names
 from ..host.lora import with_lora
 from ..host.qwen_loader import load, require_host
 from ..host.qwen_weights import MODEL_LINK
@@ -91,12 +91,7 @@ class CoZLoadPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, vlm_name, lora_name):
-        """In place of the host's "value not in list", which does not say where to get the file."""
-        # Found by the host, not in its list: workflows travel, and Windows lists other slashes.
-        for name, (own, folder) in ((vlm_name, VLM), (lora_name, LORA)):
-            if name not in {None, "none"} and not found_in(name, folder):
-                return missing(name, own, folder)
-        return True
+        return validate_names((vlm_name, VLM), (lora_name, LORA))
 
     @classmethod
     def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:

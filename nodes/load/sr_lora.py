@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ...coz.weights.read import read_weights
-from ..host.files import found_in, likely_first, missing, path_of
+from ..host.files import likely_first, path_of, validate_names
 from ..host.lora import with_model_weights, with_vae_weights
 
 UPSTREAM = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
@@ -53,11 +53,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora_name, vae_encoder_name):
-        """In place of the host's "value not in list", which does not say where to get the file."""
-        for name, (own, *folders) in ((lora_name, LORA), (vae_encoder_name, ENCODER)):
-            if name not in {None, "none"} and not found_in(name, *folders):
-                return missing(name, own, *folders)
-        return True
+        return validate_names((lora_name, LORA), (vae_encoder_name, ENCODER))
 
     @classmethod
     def execute(cls, model, vae, lora_name, vae_encoder_name="none", strength=1.0) -> io.NodeOutput:
