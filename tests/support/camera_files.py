@@ -11,13 +11,9 @@ COLORS = [(220, 20, 20), (20, 220, 20), (20, 20, 220), (220, 220, 20)]
 
 def quarters(width: int = 60, height: int = 40) -> Image.Image:
     """Four plain quarters: any mirroring or rotation shows."""
-    picture = Image.new("RGB", (width, height))
-    half_width, half_height = width // 2, height // 2
-    for i, color in enumerate(COLORS):
-        picture.paste(color, (i % 2 * half_width, i // 2 * half_height, width, height))
-        if i % 2 == 0:
-            picture.paste(COLORS[i + 1], (half_width, i // 2 * half_height, width, height))
-    return picture
+    picture = Image.new("RGB", (2, 2))
+    picture.putdata(COLORS)
+    return picture.resize((width, height), Image.Resampling.NEAREST)
 
 
 def oriented(path: Path, orientation: int, size: tuple[int, int] = (60, 40)) -> None:
