@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -50,9 +49,11 @@ class Feedback:
         return found
 
     def _quality(self, image: str, words: str) -> float:
-        prompt = _with(self.workflow, {IMAGE: image, PROMPT: words})
+        text = self.workflow
+        for placeholder, value in ((IMAGE, image), (PROMPT, words)):
+            text = text.replace(placeholder, json.dumps(value)[1:-1])
         try:
-            outputs = run_prompt(self.settings.url, prompt).outputs
+            outputs = run_prompt(self.settings.url, json.loads(text)).outputs
         except (PromptError, OSError) as error:
             raise ValueError(
                 f"feedback: {self.settings.url} does not make pictures: {error}"
@@ -96,7 +97,7 @@ def measure(name: str) -> Quality:
     return lambda picture: sign * float(metric(picture))
 
 
-def _workflow(path: Path) -> dict[str, Any]:
+def _workflow(path: Path) -> str:
     try:
         workflow = json.loads(path.read_text("utf-8"))
         text = json.dumps(workflow)
@@ -107,15 +108,4 @@ def _workflow(path: Path) -> dict[str, Any]:
     for placeholder in (IMAGE, PROMPT):
         if placeholder not in text:
             raise ValueError(f"feedback.workflow {path} has no {placeholder} in it")
-    return workflow
-
-
-def _with(part: Any, values: dict[str, str]) -> Any:
-    if isinstance(part, dict):
-        return {key: _with(value, values) for key, value in part.items()}
-    if isinstance(part, list):
-        return [_with(value, values) for value in part]
-    if isinstance(part, str):
-        for placeholder, value in values.items():
-            part = part.replace(placeholder, value)
-    return part
+    return text
