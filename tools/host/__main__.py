@@ -16,19 +16,17 @@ its checksum is verified before anything in it runs.
 """
 
 import argparse
-import sys
 
 from . import (
     COMFYUI,
     HOST,
     NEWEST_FRONTEND,
-    HostError,
     comfyui_version,
     frontend_path,
     host_path,
     install,
 )
-from .environment import explain
+from .environment import exit_in_one_line
 
 
 def main() -> None:
@@ -44,19 +42,13 @@ def main() -> None:
     )
     parser.add_argument("--frontend", action="store_true", help="bring the newest frontend as well")
     options = parser.parse_args()
-    try:
+    with exit_in_one_line():
         install(*options.version, frontend=options.frontend)
         for path in map(host_path, dict.fromkeys([None, *options.version])):
             note = "" if HOST in path.parents else " (COMFYUI_PATH), its packages in .venv"
             print(f"ComfyUI {comfyui_version(path)} is ready in {path}{note}")
         if options.frontend:
             print(f"Frontend {NEWEST_FRONTEND.release} is ready in {frontend_path()}")
-    except HostError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {explain(str(error))}")
-    except KeyboardInterrupt:
-        sys.exit("stopped: run it again to go on")
 
 
 if __name__ == "__main__":

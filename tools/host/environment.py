@@ -171,6 +171,19 @@ def explain(output: str) -> str:
     return lines[-1].strip()
 
 
+@contextlib.contextmanager
+def exit_in_one_line() -> Iterator[None]:
+    """End the process with one line where an installation in the block fails or is stopped."""
+    try:
+        yield
+    except HostError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {explain(str(error))}")
+    except KeyboardInterrupt:
+        sys.exit("stopped: run it again to go on")
+
+
 def run(command: list[object]) -> None:
     """Run ``command`` silently; if it fails its output goes to .host/log.txt.
 

@@ -36,14 +36,8 @@ def install() -> None:
 
 
 def main() -> None:
-    try:
+    with environment.exit_in_one_line():
         install()
-    except HostError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {environment.explain(str(error))}")
-    except KeyboardInterrupt:
-        sys.exit("stopped: run it again to go on")
     print(f"The packages for training are ready in {TRAIN_VENV}")
 
 
