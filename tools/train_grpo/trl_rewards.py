@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from coz.text.answer import clean_answer
 
@@ -24,7 +25,6 @@ class Scorer:
     def __init__(
         self, config: Config, judge: Judge | None, feedback: Feedback | None, log: Path
     ) -> None:
-        self.config = config
         self.judge = judge
         self.feedback = feedback
         self.log = log
@@ -33,9 +33,9 @@ class Scorer:
         self.answers: list[str | None] = []
         ways = {
             "critic": self._critic,
-            "phrase_exclusion": self._phrase_exclusion,
-            "repetition": self._repetition,
-            "answer_form": self._answer_form,
+            "phrase_exclusion": _each(rewards.phrase_exclusion, config.phrases),
+            "repetition": _each(rewards.repetition, config.ngram),
+            "answer_form": _each(rewards.answer_form, config.least_words),
             "preference": self._preference,
             "image_feedback": self._image_feedback,
         }
@@ -61,15 +61,6 @@ class Scorer:
         self.answers = verdict.answers
         return filled(verdict.scores, columns["pair"])
 
-    def _phrase_exclusion(self, texts: list[str], columns: Columns) -> list[float | None]:
-        return [rewards.phrase_exclusion(text, self.config.phrases) for text in texts]
-
-    def _repetition(self, texts: list[str], columns: Columns) -> list[float | None]:
-        return [rewards.repetition(text, self.config.ngram) for text in texts]
-
-    def _answer_form(self, texts: list[str], columns: Columns) -> list[float | None]:
-        return [rewards.answer_form(text, self.config.least_words) for text in texts]
-
     def _preference(self, texts: list[str], columns: Columns) -> list[float | None]:
         rows = zip(texts, columns["good"], columns["bad"], strict=True)
         return [rewards.preference(*row) for row in rows]
@@ -89,3 +80,8 @@ class Scorer:
                 line = {"phase": self.phase, "step": step, "pair": pair, "answer": text} | worth
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self.found, self.answers = {}, []
+
+
+def _each(worth: Callable[[str, Any], float], setting: Any) -> Callable[[list[str], Columns], list]:
+    """The reward of texts that looks at each text alone."""
+    return lambda texts, columns: [worth(text, setting) for text in texts]
