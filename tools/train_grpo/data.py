@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,26 +20,23 @@ from .marks import Mark, mark_pairs, read_marks
 from .pairs import CROPS, Views, pairs, upscaler
 from .photo import UnusableError, photo_files, read_photo
 
+TEXT = datasets.Value("string")
+NUMBERS = datasets.List(datasets.Value("float64"))
 PART = datasets.Features(
     {
-        "prompt": [
-            {
-                "role": datasets.Value("string"),
-                "content": [{"type": datasets.Value("string"), "text": datasets.Value("string")}],
-            }
-        ],
+        "prompt": [{"role": TEXT, "content": [{"type": TEXT, "text": TEXT}]}],
         "images": datasets.List(datasets.Image()),
-        "pair": datasets.Value("string"),
+        "pair": TEXT,
         "factor": datasets.Value("float64"),
         "origin": {
-            "file": datasets.Value("string"),
-            "backbone": datasets.Value("string"),
-            "window": datasets.List(datasets.Value("float64")),
-            "target": datasets.List(datasets.Value("float64")),
+            "file": TEXT,
+            "backbone": TEXT,
+            "window": NUMBERS,
+            "target": NUMBERS,
             "seed": datasets.Value("int64"),
         },
-        "good": datasets.List(datasets.Value("string")),
-        "bad": datasets.List(datasets.Value("string")),
+        "good": datasets.List(TEXT),
+        "bad": datasets.List(TEXT),
     }
 )
 """TRL's conversational form: the placeholders in the prompt are filled from images."""
@@ -199,15 +195,15 @@ def _gather(
     keys: dict[str, Source], marks: list[Mark], out: Path, share: float, skipped: dict[str, str]
 ) -> Report:
     files = {key: out / PARTS / f"{key}.arrow" for key in keys}
-    names = {keys[key].name: file for key, file in files.items() if file.is_file()}
-    splits = {"train": [], "held_out": []}
-    for name, held in split(names, share).items():
-        splits["held_out" if held else "train"].append(datasets.Dataset.from_file(str(names[name])))
-    marked, unusable = mark_pairs(marks)
+    names = {keys[key].name: str(file) for key, file in files.items() if file.is_file()}
+    made = {name: datasets.Dataset.from_file(file) for name, file in names.items()}
+    rows, unusable = mark_pairs(marks)
     skipped |= unusable
-    for name, held in split(marked, share).items():
-        rows = datasets.Dataset.from_list([marked[name]], features=PART)
-        splits["held_out" if held else "train"].append(rows)
+    marked = {n: datasets.Dataset.from_list([row], features=PART) for n, row in rows.items()}
+    splits = {"train": [], "held_out": []}
+    for parts in (made, marked):
+        for name, held in split(parts, share).items():
+            splits["held_out" if held else "train"].append(parts[name])
     if not splits["train"]:
         raise ValueError(
             f"no pairs could be made: {len(skipped)} files were skipped, such as "
@@ -240,9 +236,8 @@ def split(names, share: float) -> dict[str, bool]:
     """
     places = {n: int.from_bytes(hashlib.blake2b(n.encode(), digest_size=4).digest()) for n in names}
     held = {name: place < share * HASHED for name, place in places.items()}
-    count = Counter(held.values())
-    if share > 0 and len(held) > 1 and not count[True]:
+    if share > 0 and len(held) > 1 and not any(held.values()):
         held[min(places, key=places.get)] = True
-    if held and not count[False] and len(held) == count[True]:
+    if held and all(held.values()):
         held[max(places, key=places.get)] = False
     return held
