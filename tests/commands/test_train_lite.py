@@ -10,7 +10,7 @@ import torch
 
 from tools.host.environment import HostError
 from tools.train_lite import backgrounds, bars, data, faithful, loop, losses, teachers, texture
-from tools.train_lite.net import CompactNet
+from tools.train_lite.net import COLOURS, CompactNet
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FILES = ["coz_lite_x4.safetensors", "coz_lite_x4_texture.safetensors"]
@@ -157,6 +157,25 @@ def test_network_gives_what_spandrel_gives(tmp_path):
     assert torch.allclose(bars.load(path)(lq), net(lq).clamp(0, 1), atol=1e-5)
 
 
+def test_a_new_network_enlarges_ramps_without_a_staircase(tmp_path):
+    net = CompactNet()
+    net.body[-1].weight.data[:, COLOURS:] = 0  # what is to be learned
+    row, column = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
+    ramp = (0.3 + 0.01 * column + 0.004 * row).expand(1, 3, 24, 24)
+    enlarged = torch.nn.functional.interpolate(ramp, scale_factor=4, mode="bilinear")
+    with torch.inference_mode():
+        error = (net(ramp) - enlarged)[..., 8:-8, 8:-8].abs().max()
+    assert error < 1e-6  # float32: the nearest pixels are off by 0.005
+
+
+def test_weights_without_the_carried_picture_are_refused(tmp_path):
+    net, path = CompactNet(), tmp_path / "other.safetensors"
+    net.body[2].weight.data[0, 5] = 1
+    loop.save(net, path)
+    with pytest.raises(ValueError, match="do not carry the picture"):
+        loop.Training(path, 1e-3, 1e-3, 0.5)
+
+
 def test_laplacian_statistics_of_gaussian_noise_and_of_a_point():
     noise = 0.5 + 0.02 * torch.randn(1, 1, 512, 512).expand(1, 3, -1, -1)
     variance, kurtosis = bars.laplacian_statistics(noise)
@@ -225,7 +244,8 @@ def small_training(tmp_path, monkeypatch):
 def test_an_interrupted_training_goes_on_with_the_same_losses(
     module, small_training, monkeypatch, capsys
 ):
-    start, target = MODELS / FILES[0], small_training / "out.safetensors"
+    start, target = small_training / "start.safetensors", small_training / "out.safetensors"
+    loop.save(CompactNet(), start)
     checkpoint, steps = small_training / "run.checkpoint", 4
 
     def losses():

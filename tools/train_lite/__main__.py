@@ -65,7 +65,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--evaluate", action="store_true")
     parser.add_argument("--sheet", type=Path, metavar="FILE")
     parser.add_argument(
-        "--start", type=Path, default=FAITHFUL, help="weights to go on from; default: %(default)s"
+        "--start",
+        type=Path,
+        help="weights to go on from; default: faithful begins anew, texture takes the faithful file",
     )
     parser.add_argument("--steps", type=int, help="fewer or more steps than the models here had")
     parser.add_argument("--seed", type=int, default=0)
@@ -90,7 +92,7 @@ def main() -> int:
             faithful.train(args.start, out, checkpoint, args.steps or faithful.STEPS, args.seed)
         else:
             steps = args.steps or texture.STEPS
-            texture.train(args.start, out, checkpoint, steps, args.seed)
+            texture.train(args.start or FAITHFUL, out, checkpoint, steps, args.seed)
     if args.sheet:
         models = {"faithful": FAITHFUL, "texture": TEXTURE}
         bars.contact_sheet(models).save(args.sheet, quality=80)

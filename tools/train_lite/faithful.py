@@ -5,17 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from skimage.filters import gaussian
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from coz.ensemble import self_ensemble
+from coz.resample import resize
 
 from . import data
 from .loop import DEVICE, Training
 from .losses import grid_loss
 from .teachers import FOLDER, load_span
 
-STEPS = 6000
+STEPS = 10_000
 BATCH, SIDE = 4, 48
 """Patches of a step and LR pixels of their side."""
 LATE_BATCH, LATE_SIDE = 2, 64
@@ -32,6 +34,8 @@ which rounds a bright pixel to whole grey levels: a network trained so draws a 4
 into smooth shading. In PSNR it hardly counts; in a chain every step enlarges it."""
 JPEG_SHARE = 0.35
 JPEG_QUALITIES = (50, 95)
+BLURRED_SHARE = 0.3
+BLUR_SIGMAS = (2, 8)  # pixels of the larger picture
 FAINTEST = 0.05
 GRID_SHARE = 0.002
 TRUTH_SHARE = 0.5
@@ -67,10 +71,14 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
 
 
 def faint(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Half of the patches with less contrast, not rounded: as smooth as a deep zoom is.
+    """Blurred patches and patches with less contrast, not rounded: as smooth as a deep zoom is.
 
     Also returns each patch's contrast, by which its error is divided: all count alike.
     """
+    for i in np.flatnonzero(rng.random(len(lq)) < BLURRED_SHARE):
+        blurred = gaussian(hr[i].numpy(), rng.uniform(*BLUR_SIGMAS), channel_axis=0)
+        hr[i] = torch.from_numpy(blurred)
+        lq[i] = resize(hr[i : i + 1], *lq.shape[-2:])[0]
     gain = np.where(rng.random(len(lq)) < 0.5, 1, FAINTEST ** rng.random(len(lq)))
     contrast = torch.from_numpy(gain.astype(np.float32)).view(-1, 1, 1, 1)
     mean = lq.mean((2, 3), keepdim=True)
@@ -108,9 +116,9 @@ def loss_at(progress: float, sr: Tensor, hr: Tensor, contrast: Tensor) -> Tensor
 
 
 def train(
-    start_from: Path, target: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0
+    start_from: Path | None, target: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0
 ) -> None:
-    """Train on from the weights in `start_from`, or go on from `checkpoint` after a break.
+    """Train a new network or that in `start_from`, or go on from `checkpoint` after a break.
 
     `target` holds the averaged weights.
     """

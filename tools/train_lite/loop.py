@@ -41,9 +41,19 @@ def save(net: nn.Module, path: Path) -> None:
 class Training:
     """A network, its optimisers, and all else that a checkpoint must hold, in `parts`."""
 
-    def __init__(self, start_from: Path, muon_lr: float, adam_lr: float, decay: float) -> None:
+    def __init__(
+        self, start_from: Path | None, muon_lr: float, adam_lr: float, decay: float
+    ) -> None:
         self.net = CompactNet()
-        self.net.load_state_dict(load_file(start_from))
+        if start_from:
+            weights = load_file(start_from)
+            self.net.load_state_dict(weights)
+            self.net.carry_colours()
+            if not all(weights[name].equal(kept) for name, kept in self.net.state_dict().items()):
+                raise ValueError(
+                    f"{start_from} is not of this trainer: its first channels do not carry the "
+                    "picture. Train a new faithful model and start from that"
+                )
         self.net = self.net.to(DEVICE, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
         self.updates = optimisers(self.net, muon_lr, adam_lr)
@@ -91,5 +101,6 @@ class Training:
         loss.backward()
         for update in self.updates:
             update.step()
+        self.net.carry_colours()
         for name, value in (parts or {"loss": loss}).items():
             self.log.setdefault(name, []).append(value.item())

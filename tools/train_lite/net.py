@@ -7,6 +7,26 @@ from torch import Tensor, nn
 FEATURES = 64
 CONVOLUTIONS = 16
 SCALE = 4
+COLOURS = 3
+"""Channels that bring the picture through all layers as it is."""
+
+
+def smooth_minus_nearest() -> Tensor:
+    """Weights (48, 3, 3, 3) that turn the nearest pixels into a quadratic B-spline.
+
+    spandrel adds the nearest pixels to what the network gives. A network that has to learn to
+    cancel their squares leaves a staircase, and squares of colour, which a chain enlarges at every
+    step. The spline has none, and keeps ramps as they are.
+    """
+    places = (torch.arange(SCALE) + 0.5) / SCALE - 0.5
+    away = (places[:, None] - torch.tensor([-1, 0, 1])).abs()
+    line = torch.where(away <= 0.5, 0.75 - away**2, 0.5 * (1.5 - away).clamp(0) ** 2)
+    kernel = line[:, None, :, None] * line[None, :, None, :]
+    kernel[..., 1, 1] -= 1
+    weight = torch.zeros(COLOURS, SCALE**2, COLOURS, 3, 3)
+    for colour in range(COLOURS):
+        weight[colour, :, colour] = kernel.flatten(0, 1)
+    return weight.flatten(0, 1)
 
 
 class CompactNet(nn.Module):
@@ -35,6 +55,19 @@ class CompactNet(nn.Module):
         for layer in self.hidden():
             layer.weight.mul_(0.3).add_(nn.init.dirac_(torch.empty_like(layer.weight)))
         self.body[-1].weight.mul_(0.1)
+        self.body[-1].weight[:, :COLOURS] = smooth_minus_nearest()
+        self.carry_colours()
+
+    @torch.no_grad()
+    def carry_colours(self) -> None:
+        """Set the weights of the first channels so that they pass the picture on."""
+        for layer in self.body[:-1]:
+            if isinstance(layer, nn.Conv2d):
+                layer.weight[:COLOURS] = 0
+                layer.weight[range(COLOURS), range(COLOURS), 1, 1] = 1
+                layer.bias[:COLOURS] = 0
+            else:
+                layer.weight[:COLOURS] = 1
 
     def hidden(self) -> list[nn.Conv2d]:
         return [layer for layer in self.body[1:-1] if isinstance(layer, nn.Conv2d)]
