@@ -9,7 +9,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make test-long   try every node on thousands of random inputs, and the slow tests"
 	@echo "make reliability try to break the pack, and write benchmarks/RELIABILITY.md"
-	@echo "make matrix  run the tests on every ComfyUI and Python, into README.md"
+	@echo "make matrix  run the tests on every ComfyUI and Python, into benchmarks/MATRIX.md"
 	@echo "make lint    check style and types"
 	@echo "make bench   print the benchmarks"
 	@echo "make pack    list what a user downloads"

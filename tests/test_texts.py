@@ -122,3 +122,30 @@ def test_help_pages_show_their_node(schemas, page):
     for schema in schemas:
         text = (HELP / page.format(schema.node_id)).read_text(encoding="utf-8")
         assert re.findall(r"!\[.+\]\((.+)\)", text) == [f"{schema.node_id}.jpg"]
+
+
+LINK = re.compile(r"\]\((?:<([^>]+)>|([^)\s]+))\)")
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+def anchors_of(text):
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_the_pages_lead_somewhere(page):
+    for marked, plain in LINK.findall((ROOT / page).read_text("utf-8")):
+        link = marked or plain
+        if link.startswith("https:"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target.read_text("utf-8")), link
+
+
+def test_readme_is_short_and_names_every_node(schemas):
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert readme.count("\n") <= 130
+    assert [s.display_name for s in schemas if f"**{s.display_name}**" not in readme] == []

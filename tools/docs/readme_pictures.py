@@ -2,6 +2,7 @@
 
 The first template runs in a real ComfyUI. assets/zoom.webp is the zoom that comes out, assets/editor.jpg
 what the page looks like then: the target picker with its picture, and the viewer at the deepest frame.
+assets/strips.jpg shows three chains with the built-in models, one of them bad.
 """
 
 import io
@@ -9,15 +10,24 @@ import re
 import tempfile
 from pathlib import Path
 
+import torch
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from coz import plan_zoom, zoom
 from coz.chain.folder import read_chain
+from coz.color.align import wavelet_align
+from coz.geometry import Target
+from coz.render.pillow import from_pillow, to_pillow
+from coz.render.strip import strip
+from coz.resample import resize
 from tools.demo import make_demo, write_zoom
 from tools.host import ROOT
 from tools.host.frontend import open_page
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE
+from tools.train_lite.__main__ import FAITHFUL, TEXTURE
+from tools.train_lite.bars import load
 
 from .help_pictures import RUN
 
@@ -25,6 +35,13 @@ FOLDER = ROOT / "assets"
 VIDEO_HEIGHT, VIDEO_WIDTH = 426, 640
 FRAMES_PER_STEP = 40
 EDITOR_WIDTH = 1600
+STRIP_STEPS, STRIP_WIDTH = 3, 1200
+STRIPS = (
+    ("chelsea.png", Target(0.345, 0.36), FAITHFUL),
+    ("astronaut.png", Target(0.335, 0.75), TEXTURE),
+    ("astronaut.png", Target(0.482, 0.197), FAITHFUL),
+)
+"""Photograph, target and model; the last one fails on purpose."""
 QUALITY = 86
 
 OPEN = """async workflow => {
@@ -62,7 +79,31 @@ def photograph_editor(page: Page) -> Image.Image:
     return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(AREA)))).convert("RGB")
 
 
+@torch.inference_mode()
+def draw_strips() -> Image.Image:
+    rows = []
+    for name, target, model in STRIPS:
+        upscale = load(model)
+        image = from_pillow(Image.open(ROOT / "pictures" / name).convert("RGB"))
+        chain = zoom(
+            image,
+            plan_zoom(*image.shape[-2:], STRIP_STEPS, target=target),
+            lambda view, text, upscale=upscale: resize(upscale(view.crop), *view.zoomed.shape[-2:]),
+            align=lambda sr, view: wavelet_align(sr, view.zoomed),
+        )
+        row = to_pillow(strip(chain))
+        height = round(row.height * STRIP_WIDTH / row.width)
+        rows.append(row.resize((STRIP_WIDTH, height), Image.Resampling.LANCZOS))
+    sheet = Image.new("RGB", (STRIP_WIDTH, sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
 def main() -> None:
+    draw_strips().save(FOLDER / "strips.jpg", quality=QUALITY, optimize=True)
     with tempfile.TemporaryDirectory() as folder:
         make_demo(None, None, None, Path(folder))
         video = FOLDER / "zoom.webp"

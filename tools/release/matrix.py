@@ -1,7 +1,6 @@
 """Run the tests on every ComfyUI, Python and transformers that the pack supports.
 
-python -m tools.release.matrix                     all rows, an hour or more, into benchmarks/MATRIX.md;
-                                                   README shows the table
+python -m tools.release.matrix                     all rows, an hour or more, into benchmarks/MATRIX.md
 python -m tools.release.matrix --select 0.24.0     those whose name holds this; the other rows stay
 python -m tools.release.matrix --list              the names
 
@@ -28,9 +27,6 @@ from tools.host.environment import python_in, run
 from .reliability import cases
 
 REPORT = ROOT / "benchmarks" / "MATRIX.md"
-README = ROOT / "README.md"
-SHOWN = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- /matrix -->)", re.DOTALL)
-"""Where README shows the table."""
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 OLDER_TRANSFORMERS = "4.57"
@@ -214,11 +210,9 @@ def table_of(report: str) -> str:
 
 
 def write(names: list[str], new: dict[str, tuple[str, str]]) -> None:
-    """Into the report, and its table into README."""
+    """Into the report."""
     report = merged(REPORT.read_text("utf-8") if REPORT.exists() else "", names, new)
     REPORT.write_text(report, "utf-8")
-    readme = SHOWN.sub(lambda _: table_of(report), README.read_text("utf-8"))
-    README.write_text(readme, "utf-8")
 
 
 def main() -> None:
