@@ -1,0 +1,72 @@
+"""A 16-bit file through the nodes: docs/scientific-pictures.md says what is kept."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coz.chain.folder import read_chain
+
+from .prompts import chain_prompt
+
+SIDE = 128
+DARKEST, STEP = 20000, 40  # the ramp covers 128 of 65536 levels: 20 of 256
+LEVELS_OF_8_BITS = 20
+NODES = {
+    "first": {"class_type": "CoZFitImage", "inputs": {
+        "image": ["load", 0], "frame": "native pixels", "size": 128,
+        "center_x": 0.5, "center_y": 0.5}},
+    "crop": {"class_type": "CoZCropCenterZoom", "inputs": {
+        "image": ["first", 0], "scale": 4.0, "center_x": 0.5, "center_y": 0.5,
+        "resampling": "bicubic"}},
+    "model": {"class_type": "UpscaleModelLoader", "inputs": {
+        "model_name": "coz_lite_x4.safetensors"}},
+    "step": {"class_type": "CoZUpscaleStep", "inputs": {
+        "upscale_model": ["model", 0], "crop": ["crop", 1], "zoomed": ["crop", 0],
+        "resampling": "bicubic"}},
+}  # fmt: skip
+LINKS = {"first": ["first", 0], "crop": ["crop", 1], "zoomed": ["crop", 0], "step": ["step", 0]}
+
+
+@pytest.fixture
+def ramp(pack, tmp_path, monkeypatch):
+    """A 16-bit grey ramp from left to right, as the loader's input: (H, W) in [0, 1]."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    row = (DARKEST + STEP * np.arange(SIDE)).astype(np.uint16)
+    picture = np.tile(row, (SIDE, 1))
+    Image.fromarray(picture).save(tmp_path / "ramp.png")
+    return torch.from_numpy(picture.astype(np.float32) / 65535)
+
+
+def count_levels(image):
+    return len((image[..., 0] * 65535).round().unique())
+
+
+def load(prompt):
+    return {"load": {"class_type": "LoadImage", "inputs": {"image": "ramp.png"}}} | prompt
+
+
+def test_a_16_bit_ramp_keeps_its_levels_through_the_nodes(ramp, executor, keeper):
+    kept = keeper("TestDepth", dict.fromkeys(LINKS, "IMAGE"))
+    prompt = load(NODES) | {"keep": {"class_type": "TestDepth", "inputs": LINKS}}
+    executor("CLASSIC").run(prompt, "keep")
+    (images,) = kept
+    assert (images["first"][0, ..., 0] - ramp).abs().max() < 0.5 / 65535
+    assert count_levels(images["first"]) == SIDE
+    assert count_levels(images["crop"]) == SIDE / 4
+    for name in ("zoomed", "step"):
+        assert count_levels(images[name]) > 4 * LEVELS_OF_8_BITS
+
+
+def test_a_saved_chain_keeps_16_bits(ramp, executor, tmp_path):
+    prompt = load(chain_prompt(image=("load", 0), size=SIDE, steps=1, center_x=0.5, center_y=0.5))
+    inputs = {"chain": ["loop", 3], "filename_prefix": "ramp"}
+    prompt["scales"] = {"class_type": "CoZSaveChain", "inputs": inputs}
+    del prompt["source"]
+    executor("CLASSIC").run(prompt)
+    _, first, deepest = read_chain(tmp_path / "ramp_00001_").frames
+    assert (first[0, 0] - ramp).abs().max() <= 0.5 / 65535 + 2**-24
+    assert count_levels(deepest.movedim(1, -1)) > 4 * LEVELS_OF_8_BITS
