@@ -11,6 +11,7 @@ import argparse
 import io
 import re
 import sys
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class StepBars:
                     total=1.0,
                     desc=f"step {len(self.bars) + 1:>2} of {self.steps}",
                     bar_format="{desc} |{bar:40}| {percentage:3.0f}% {elapsed}",
+                    disable=None,  # where the output is not a terminal
                 )
             )
         if step == len(self.bars):
@@ -115,7 +117,10 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
 
 def run(host: Files, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     """The chain's record and the PNG files of x_0..x_n."""
-    bars = StepBars(prompt[loop]["inputs"]["steps"])
+    steps = prompt[loop]["inputs"]["steps"]
+    bars = StepBars(steps)
+    if not sys.stderr.isatty():
+        print(f"Zooming in {steps} steps", flush=True)
     try:
         result = run_prompt(host.url, prompt, bars)
     finally:
@@ -180,7 +185,11 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
-    print(f"Done: see {options.out / 'strip.png'} and {options.out / 'zoom.webp'}")
+    files = " and ".join(str(options.out / name) for name in ("zoom.webp", "strip.png"))
+    print(f"Done. Open {files}")
+    print(
+        f"Your own image: {relpath(sys.executable)} -m tools.demo IMAGE --center 0.3,0.6 --steps 3"
+    )
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from coz.chain.folder import read_chain
-from tools.demo import main
+from tools.demo import StepBars, main
 from tools.host import ROOT
 
 COMMAND = [sys.executable, "-m", "tools.demo"]
@@ -69,10 +70,28 @@ def test_it_writes_what_it_promises(result):
     assert sorted(path.name for path in out.iterdir()) == names.split()
 
 
-def test_every_step_has_its_bar(result):
-    _, run = result
+def test_without_a_terminal_it_prints_a_line_for_each_part(result):
+    out, run = result
+    assert run.stdout.splitlines() == [
+        "Starting ComfyUI",
+        "Zooming in 2 steps",
+        "Making the video",
+        f"Done. Open {out / 'zoom.webp'} and {out / 'strip.png'}",
+        f"Your own image: {os.path.relpath(sys.executable, ROOT)} -m tools.demo IMAGE "
+        "--center 0.3,0.6 --steps 3",
+    ]
+    assert run.stderr == ""
+
+
+def test_on_a_terminal_every_step_has_its_bar(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bars = StepBars(2)
+    bars({"type": "execution_success"})
+    bars.close()
     for step in ("step  1 of 2", "step  2 of 2"):
-        assert f"{step} |{'█' * 40}| 100%" in run.stderr
+        assert f"{step} |{'#' * 40}| 100%" in terminal.getvalue()
 
 
 def test_the_frames_show_the_target(result):
