@@ -34,10 +34,10 @@ class Start(NamedTuple):
     aim: Target
     """As fractions of the last frame."""
     windows: Sequence[Window]
-    color_profile: str
-    """This and all below but ``notes``: as of ``ZoomChain``."""
     notes: list[str]
     """Warnings that the node shows."""
+    color_profile: str
+    """As in ``ZoomChain``, like the fields below."""
     prompts: Sequence[str] = ()
     seeds: Sequence[int] = ()
     models: Sequence[str] = ()
