@@ -157,7 +157,7 @@ def test_network_gives_what_spandrel_gives(tmp_path):
     assert torch.allclose(bars.load(path)(lq), net(lq).clamp(0, 1), atol=1e-5)
 
 
-def test_a_new_network_enlarges_ramps_without_a_staircase(tmp_path):
+def test_a_new_network_enlarges_ramps_without_a_staircase():
     net = CompactNet()
     net.body[-1].weight.data[:, COLOURS:] = 0  # what is to be learned
     row, column = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")

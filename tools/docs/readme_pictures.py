@@ -14,20 +14,17 @@ import torch
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from coz import plan_zoom, zoom
+from coz import plan_zoom
 from coz.chain.folder import read_chain
-from coz.color.align import wavelet_align
 from coz.geometry import Target
 from coz.render.pillow import from_pillow, to_pillow
 from coz.render.strip import strip
-from coz.resample import resize
 from tools.demo import make_demo, write_zoom
 from tools.host import ROOT
 from tools.host.frontend import open_page
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE
-from tools.train_lite.__main__ import FAITHFUL, TEXTURE
-from tools.train_lite.bars import load
+from tools.train_lite.bars import load, zoom_with
 
 from .help_pictures import RUN
 
@@ -37,9 +34,9 @@ FRAMES_PER_STEP = 40
 EDITOR_WIDTH = 1600
 STRIP_STEPS, STRIP_WIDTH = 3, 1200
 STRIPS = (
-    ("chelsea.png", Target(0.345, 0.36), FAITHFUL),
-    ("astronaut.png", Target(0.335, 0.75), TEXTURE),
-    ("astronaut.png", Target(0.482, 0.197), FAITHFUL),
+    ("chelsea.png", Target(0.345, 0.36), "coz_lite_x4.safetensors"),
+    ("astronaut.png", Target(0.335, 0.75), "coz_lite_x4_texture.safetensors"),
+    ("astronaut.png", Target(0.482, 0.197), "coz_lite_x4.safetensors"),
 )
 """Photograph, target and model; the last one fails on purpose."""
 QUALITY = 86
@@ -83,14 +80,9 @@ def photograph_editor(page: Page) -> Image.Image:
 def draw_strips() -> Image.Image:
     rows = []
     for name, target, model in STRIPS:
-        upscale = load(model)
         image = from_pillow(Image.open(ROOT / "pictures" / name).convert("RGB"))
-        chain = zoom(
-            image,
-            plan_zoom(*image.shape[-2:], STRIP_STEPS, target=target),
-            lambda view, text, upscale=upscale: resize(upscale(view.crop), *view.zoomed.shape[-2:]),
-            align=lambda sr, view: wavelet_align(sr, view.zoomed),
-        )
+        plan = plan_zoom(*image.shape[-2:], STRIP_STEPS, target=target)
+        chain = zoom_with(load(ROOT / "models" / model), image, plan)
         row = to_pillow(strip(chain))
         height = round(row.height * STRIP_WIDTH / row.width)
         rows.append(row.resize((STRIP_WIDTH, height), Image.Resampling.LANCZOS))

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from spandrel import ModelLoader
 from torch import Tensor
 
+from coz.chain.zoom_chain import ZoomChain
 from coz.color.align import luma, wavelet_align
 from coz.fidelity.metrics import color_shift, laplacian, psnr, sharpness
-from coz.geometry import Target, plan_zoom
+from coz.geometry import Target, ZoomPlan, plan_zoom
 from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 from coz.zoom import zoom
@@ -211,15 +212,20 @@ def difference(upscale: Upscale, teacher: Upscale) -> float:
     return float(torch.stack(errors).mean())
 
 
-def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor, list[ChainStep]]:
-    """x_0 and the steps after it, with the wavelet colour fix."""
-    plan = plan_zoom(*source.shape[-2:], STEPS, data.SCALE, target, size=FRAME)
-    chain = zoom(
+def zoom_with(upscale: Upscale, source: Tensor, plan: ZoomPlan) -> ZoomChain:
+    """The chain of an upscale model, with the wavelet colour fix."""
+    return zoom(
         source,
         plan,
         lambda view, text: resize(upscale(view.crop), *view.zoomed.shape[-2:]),
         align=lambda sr, view: wavelet_align(sr, view.zoomed),
     )
+
+
+def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor, list[ChainStep]]:
+    """x_0 and the steps after it."""
+    plan = plan_zoom(*source.shape[-2:], STEPS, data.SCALE, target, size=FRAME)
+    chain = zoom_with(upscale, source, plan)
     steps, moved = [], torch.zeros(3)
     for before, window, frame in zip(
         chain.frames[1:], chain.windows[1:], chain.frames[2:], strict=False
