@@ -7,7 +7,7 @@ import { lookSoon } from "./watch.js"
 
 /**
  * @typedef {{filename: string, subfolder: string, type: string,
- *   width: number, height: number, target: [number, number]}} Saved  nodes/host/images.py, preview_of
+ *   width: number, height: number, target: [number, number]}} Saved  nodes/host/images.py, save_preview
  */
 /**
  * @typedef {{node: string, file: string | null}} Origin  Where a picture comes from: the id of the

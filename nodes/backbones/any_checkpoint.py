@@ -6,8 +6,8 @@ from nodes import CLIPTextEncode
 from ...coz.text.step_prompts import whole_characters
 from ...coz.tiles.noise import NoiseField
 from ..host.images import to_bchw
-from ..host.messages import notice
-from ..host.sampling import MOST_STEPS, refine
+from ..host.messages import give_notice
+from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..host.text_encoder import require_clip
 from ..step.refine_step import denoise_inputs, size_note
 from .backbone import Tile, TilePass
@@ -35,7 +35,7 @@ class AnyCheckpoint(DiffusionBackbone):
                 "sampling_steps",
                 default=20,
                 min=1,
-                max=MOST_STEPS,
+                max=MAX_SAMPLING_STEPS,
                 tooltip="Sampling steps for each view.",
             ),
             *denoise_inputs(),
@@ -67,7 +67,7 @@ class AnyCheckpoint(DiffusionBackbone):
         layout = tiles.layout
         sides = layout.tile_height, layout.tile_width
         if note := size_note(self.chosen["model"], *sides, "a tile", "tile"):
-            notice(note)
+            give_notice(note)
         self.noise = NoiseField(layout.height, layout.width, tiles.seed)
         super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
 

@@ -8,9 +8,9 @@ from ...coz.geometry import Window
 from ...coz.resample import resize
 from ...coz.tiles.plan import RESIZE_SUPPORT, grid_multiple, tile_source
 from ..host.images import to_image
-from ..host.messages import notice
-from ..host.surroundings import Upscaler, reach_of
-from ..host.upscale_model import take_colour
+from ..host.messages import give_notice
+from ..host.surroundings import Upscaler, get_reach
+from ..host.upscale_model import adapt_to_color
 from ..step.upscale_step import resampling_input
 from .backbone import Backbone, Tile, TilePass
 
@@ -50,15 +50,15 @@ class UpscaleModel(Backbone):
         layout = tiles.layout
         factor = Fraction(layout.width, tiles.picture.shape[-1])
         tile = max(layout.tile_height, layout.tile_width)
-        upscale_model = take_colour(self.chosen["upscale_model"])
-        reach, is_periodic = reach_of(upscale_model)
+        upscale_model = adapt_to_color(self.chosen["upscale_model"])
+        reach, is_periodic = get_reach(upscale_model)
         is_tiled = len(layout.windows()) > 1
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         margin = max(margin, ceil(tiles.ring / factor))
         if margin < reach:
             # plan_tiles lowers a tile to such a multiple; the widget has steps of 16.
             enough = ceil(4 * reach * factor) + grid_multiple(factor, tile)
-            notice(
+            give_notice(
                 f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
                 f"it {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
             )

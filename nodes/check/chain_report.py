@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...coz.fidelity.report import measure, report
 from ..host.images import to_bchw
-from ..host.messages import closing, color_of_real_pixels
+from ..host.messages import pick_css_color, show_closing
 from ..host.sockets import Chain
 
 
@@ -90,10 +90,10 @@ class CoZMeasure(io.ComfyNode):
             held[-1].ssim if held else nan,
             figures[-1].sharpness,
             max((f.drift for f in steps), default=nan),
-            ui=closing()
+            ui=show_closing()
             | {
                 "text": [table],
-                "coz_colors": [[color_of_real_pixels(chain, f.layer) for f in figures]],
+                "coz_colors": [[pick_css_color(chain, f.layer) for f in figures]],
             },
         )
 

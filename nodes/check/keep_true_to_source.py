@@ -6,7 +6,7 @@ from ...coz.fidelity.back_projection import agreement, back_project, decibels, d
 from ...coz.fidelity.banded_resize import KERNELS, resized
 from ...coz.fidelity.invented import invented, percent
 from ..host.images import to_bchw, to_image
-from ..host.messages import closing
+from ..host.messages import show_closing
 
 
 def one_for_each(sources, count: int) -> list:
@@ -110,5 +110,5 @@ class CoZConsistency(io.ComfyNode):
             min(db for db, _ in measured),
             100 * max(share for _, share in measured),
             report,
-            ui=closing(report),
+            ui=show_closing(report),
         )

@@ -24,7 +24,7 @@ from ...coz.render.heat_map import explain_map, lay_over
 from ...coz.render.strip import factor_label
 from ...coz.resample import crop, resize
 from ..host.images import to_bchw, to_image
-from ..host.messages import closing
+from ..host.messages import show_closing
 from ..host.sockets import Chain
 from .keep_true_to_source import one_for_each
 
@@ -279,5 +279,5 @@ class CoZDetailMap(io.ComfyNode):
             to_image(torch.cat(maps)),
             to_image(lay_over(under, spread)),
             figures,
-            ui={"images": [file for files in saved for file in files]} | closing(figures),
+            ui={"images": [file for files in saved for file in files]} | show_closing(figures),
         )

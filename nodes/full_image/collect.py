@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..host.messages import closing_of_expansion, join_lines
+from ..host.messages import join_lines, show_expansion_closing
 from .full_image import MOST_PASSES
 
 
@@ -26,4 +26,4 @@ class CoZFullImageCollect(io.ComfyNode):
     def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
         said = join_lines(said_1, said_2, said_3, said_4, notes)
         lines = dict.fromkeys(said.split("\n"))  # each pass may say the same
-        return io.NodeOutput(image, ui=closing_of_expansion("\n".join(lines)))
+        return io.NodeOutput(image, ui=show_expansion_closing("\n".join(lines)))

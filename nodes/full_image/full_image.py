@@ -3,7 +3,7 @@ import json
 from comfy_api.latest import io
 
 from ..backbones import backbone_input, make_backbone
-from ..host.color_profile import color_profile, profile_note
+from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion, nest_inputs
 from ..host.images import require_one_picture
 from ..host.messages import give_notices, show
@@ -129,10 +129,10 @@ class CoZFullImage(io.ComfyNode):
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
         layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
         lines = split_lines(layouts, source, prompt, tile_prompts)
-        profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
+        profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
         scale_line = sharpener.describe_scale(scale)
         notes = give_notices(
-            profile_note(profile),
+            describe_profile(profile),
             f"{scale_line} a pass" if scale_line else "",
             describe_unused_lines(tile_prompts, sum(map(len, lines))),
         )
@@ -146,7 +146,7 @@ class CoZFullImage(io.ComfyNode):
             "consistency": consistency,
         }
         link, index = expansion.links["image"], expansion.index
-        original = expansion.node("CoZChainInput", "input", image=link, index=index).out(0)
+        original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
         current, texts, said = original, "", {}
         for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
             place = {"image": current, "original": original, "number": i}
@@ -154,10 +154,10 @@ class CoZFullImage(io.ComfyNode):
             asks = {"prompting": prompting, "source": source, "prompt": prompt, "seed": seed}
             prompts, texts = add_texts(expansion, place, own, texts, **asks)
             prompts = prompts if sharpener.reads_text else ""
-            tiles = expansion.node("CoZTiles", f"tiles_{i}", **place, prompts=prompts, **passed)
+            tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **place, prompts=prompts, **passed)
             current, said[f"said_{i}"] = tiles.out(0), tiles.out(1)
         notes = "\n".join(notes)
-        collect = expansion.node(
+        collect = expansion.add_node(
             "CoZFullImageCollect", "collect", image=current, notes=notes, **said
         )
         return expansion.finish(collect.out(0), texts)
@@ -216,7 +216,7 @@ def add_texts(
     """Add the nodes that write the texts of a pass: the links to them, and to those of all passes."""
     asks = "" in lines
     own = "\n".join(lines)
-    extracted = expansion.node(
+    extracted = expansion.add_node(
         "CoZTilePrompts",
         f"prompts_{place['number']}",
         **place,
@@ -224,7 +224,7 @@ def add_texts(
         tile_prompts=own,
         seed=seed if asks and source.reads_seed else 0,
     ).out(0)
-    written = expansion.node(
+    written = expansion.add_node(
         "CoZTileTexts",
         f"texts_{place['number']}",
         extracted=extracted,

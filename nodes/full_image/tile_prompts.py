@@ -9,7 +9,7 @@ from ...coz.chain.zoom_chain import step_seed
 from ...coz.text.step_prompts import join_prompt, join_texts, step_lines, step_texts
 from ...coz.tiles.layout import TileLayout, TileRow
 from ..host.images import to_bchw
-from ..host.messages import show, time_left
+from ..host.messages import describe_time_left, show
 from ..text_sources import make_text_source, prompting_input
 
 
@@ -73,7 +73,7 @@ class CoZTilePrompts(io.ComfyNode):
             for done, i in enumerate(asked, 1):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 texts[i] = source.run(i)
-                left = time_left(started, done, len(asked))
+                left = describe_time_left(started, done, len(asked))
                 show(f"{title}; prompt {done} of {len(asked)}{left}\n{texts[i]}")
                 bar.update_absolute(done)
         return io.NodeOutput(join_texts(texts))

@@ -19,8 +19,15 @@ from ...coz.tiles.layout import TileLayout, tile_layout
 from ...coz.tiles.plan import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
 from ..backbones import backbone_input, make_backbone
 from ..backbones.backbone import Backbone, Tile, TilePass
-from ..host.images import NotFiniteError, preview_size, show_frame, to_bchw, to_image
-from ..host.messages import apart, join_lines, notice, show, take_notices, time_left
+from ..host.images import NotFiniteError, compute_preview_size, show_frame, to_bchw, to_image
+from ..host.messages import (
+    describe_time_left,
+    give_notice,
+    hide_called_progress,
+    join_lines,
+    show,
+    take_notices,
+)
 from ..host.surroundings import MIN_PART_RESULT_PIXELS
 from ..step.color_fix import CoZColorFix
 from .tile_prompts import pass_title, read_layout
@@ -111,7 +118,7 @@ class CoZTiles(io.ComfyNode):
                 add(i, sr)
             else:
                 crop(result.movedim(-1, 1), window).copy_(sr)
-            show(f"{title}; {i + 1} done{time_left(started, i + 1, len(windows))}")
+            show(f"{title}; {i + 1} done{describe_time_left(started, i + 1, len(windows))}")
             preview.add(window, sr)
             bar.update_absolute(i + 1)
         real = f"{original.shape[2]} x {original.shape[1]} pixels of the picture"
@@ -126,7 +133,7 @@ class TilePreview:
     """The picture that a pass enlarges, as a preview in which the finished tiles appear."""
 
     def __init__(self, picture: Tensor, layout: TileLayout):
-        height, width = preview_size(layout.height, layout.width)
+        height, width = compute_preview_size(layout.height, layout.width)
         self.shrink = height / layout.height, width / layout.width
         self.canvas = resize(picture, height, width).clone()
         self.show()
@@ -188,7 +195,7 @@ class TileSharpener:
                 if smaller < MIN_PART_RESULT_PIXELS:
                     raise
             self.limit = smaller
-            notice(f"Out of memory: from here on with tiles of {smaller} pixels")
+            give_notice(f"Out of memory: from here on with tiles of {smaller} pixels")
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
         # At the usual 4x, multiples of 4 are pixels of the picture: see plan_tiles.
@@ -207,7 +214,7 @@ class TileSharpener:
         zoomed = None
         if self.color_fix != "none" or not self.backbone.sees_surroundings:
             zoomed = to_image(tile_view(self.picture, self.layout, view))
-        with apart():
+        with hide_called_progress():
             image = self.backbone.run(Tile(zoomed, view, seed), text)
             if self.color_fix != "none":
                 image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]

@@ -11,16 +11,16 @@ from comfy_execution.cache_provider import register_cache_provider, unregister_c
 CHILD_PREFIX = "coz_"
 """Of the node ids that Chain Loop gives its children."""
 
-CHEAP = {"CoZChainInput", "CoZChainFrames", "CoZChainCollect", "CoZFullImageCollect"}
+UNCACHED_NODES = {"CoZChainInput", "CoZChainFrames", "CoZChainCollect", "CoZFullImageCollect"}
 """Sooner run again than kept: they hold pictures that other nodes hold too, and the record's."""
 
-LIMIT = 512 * 2**20
+MAX_CACHE_BYTES = 512 * 2**20
 """Bytes of pictures and encoded texts kept: 16 steps at 512 pixels take 150 MB, a text 10 MB."""
 
-ENTRY = 4096
+ENTRY_BYTES = 4096
 """Bytes counted for what is no tensor, so that texts cannot gather without end."""
 
-RECENT = 8
+MAX_KEPT_RUNS = 8
 """Prompts whose steps are kept, of those that ran any: small pictures kept between large ones for long
 hold several times their own size, as the allocator cannot give back what lies around them."""
 
@@ -42,26 +42,26 @@ class ChainCache(Caching.CacheProvider):
         self.runs = 0
         """Prompts so far that kept a step."""
         self.is_new_run = False
-        self.is_known = False
+        self.is_registered = False
         self.lock = Lock()
 
     @property
     def oldest(self) -> str:
         return next(iter(self.values))
 
-    def join(self) -> None:
+    def register(self) -> None:
         """Be asked for the steps of a loop that starts now, until its prompt ends."""
-        if not self.is_known:
-            self.is_known = self.is_new_run = True
+        if not self.is_registered:
+            self.is_registered = self.is_new_run = True
             register_cache_provider(self)
 
     def on_prompt_end(self, prompt_id, **kwargs):
-        self.is_known = False
+        self.is_registered = False
         unregister_cache_provider(self)
 
     def should_cache(self, context, value=None, **kwargs):
         parent, _, name = context.node_id.rpartition(".")
-        if not parent or not name.startswith(CHILD_PREFIX) or context.class_type in CHEAP:
+        if not parent or not name.startswith(CHILD_PREFIX) or context.class_type in UNCACHED_NODES:
             return False
         if value is None:
             return True
@@ -86,15 +86,17 @@ class ChainCache(Caching.CacheProvider):
             if self.is_new_run:
                 self.is_new_run = False
                 self.runs += 1
-                while self.values and self.runs - self.last_used[self.oldest] >= RECENT:
+                while self.values and self.runs - self.last_used[self.oldest] >= MAX_KEPT_RUNS:
                     self.drop(self.oldest)
             self.drop(key)
-            if _size(value) > LIMIT:  # it would push out all the others, and itself
+            if (
+                _count_bytes(value) > MAX_CACHE_BYTES
+            ):  # it would push out all the others, and itself
                 return
             self.values[key] = value
             self.last_used[key] = self.runs
-            self.size += _size(value)
-            while self.size > LIMIT:
+            self.size += _count_bytes(value)
+            while self.size > MAX_CACHE_BYTES:
                 self.drop(self.oldest)
 
     def clear(self) -> None:
@@ -104,7 +106,7 @@ class ChainCache(Caching.CacheProvider):
 
     def drop(self, key: str) -> None:
         if key in self.values:
-            self.size -= _size(self.values.pop(key))
+            self.size -= _count_bytes(self.values.pop(key))
             del self.last_used[key]
 
 
@@ -112,7 +114,7 @@ CACHE = ChainCache()
 
 
 @web.middleware
-async def cleared_with_the_hosts(request: web.Request, handler):
+async def clear_cache_on_free(request: web.Request, handler):
     """The host empties its own caches when it is asked to, and does not tell those beside them."""
     answer = await handler(request)
     if request.method == "POST" and request.path in {"/free", "/api/free"}:
@@ -122,11 +124,11 @@ async def cleared_with_the_hosts(request: web.Request, handler):
     return answer
 
 
-def _size(value: Caching.CacheValue) -> int:
-    return ENTRY + _bytes(value.outputs)
+def _count_bytes(value: Caching.CacheValue) -> int:
+    return ENTRY_BYTES + _count_tensor_bytes(value.outputs)
 
 
-def _bytes(value) -> int:
+def _count_tensor_bytes(value) -> int:
     """Of the tensors in it: pictures, or a conditioning's lists and dicts of them."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
@@ -134,4 +136,4 @@ def _bytes(value) -> int:
         value = value.values()
     elif not isinstance(value, list | tuple):
         return 0
-    return sum(_bytes(item) for item in value)
+    return sum(_count_tensor_bytes(item) for item in value)

@@ -10,7 +10,7 @@ from PIL import Image
 from ...coz.color.profile import MAX_PROFILE_NAME, foreign_profile
 from ...coz.text.step_prompts import one_line
 
-PICTURE_LOADERS = {
+IMAGE_LOADERS = {
     "LoadImage": "image",
     "LoadImageOutput": "image",
     "CoZSamplePicture": "own_picture",
@@ -31,7 +31,7 @@ COLOR_KEEPERS = {
 """The host's nodes that change size or place of an ``image`` and not its colours."""
 
 
-def picture_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
+def find_image_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
     """Return the file that a node's input ``image`` comes from.
 
     Only nodes that leave the colours as they are lie on the way. None where it leads elsewhere.
@@ -40,18 +40,18 @@ def picture_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
     while is_link(link) and link[0] not in seen and dynprompt.has_node(link[0]):
         seen.add(link[0])
         node = dynprompt.get_node(link[0])
-        name = node["inputs"].get(PICTURE_LOADERS.get(node["class_type"], "image"))
-        if node["class_type"] in PICTURE_LOADERS:
+        name = node["inputs"].get(IMAGE_LOADERS.get(node["class_type"], "image"))
+        if node["class_type"] in IMAGE_LOADERS:
             is_picture = link[1] == 0 and isinstance(name, str)
             return Path(folder_paths.get_annotated_filepath(name)) if is_picture else None
         link = name if node["class_type"] in COLOR_KEEPERS else None
     return None
 
 
-def color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
+def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
     """Return the name of the colour profile of a node's ``image``; "" for sRGB, none or not known."""
     try:
-        path = picture_file(dynprompt, node_id)
+        path = find_image_file(dynprompt, node_id)
         if path is None:
             return ""
         with Image.open(path) as picture:
@@ -60,7 +60,7 @@ def color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
         return ""  # Load Image reads other files than Pillow does
 
 
-def profile_note(name: str) -> str:
+def describe_profile(name: str) -> str:
     """Warn about a colour profile of this name; "" for none."""
     if not name:
         return ""

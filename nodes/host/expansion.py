@@ -24,7 +24,7 @@ class Expansion:
 
     def __init__(self, node: type[io.ComfyNode], reporters: set[str] | None = None):
         """``reporters``: the classes of children that show their progress on the node; None: all."""
-        CACHE.join()
+        CACHE.register()
         self.node_id = node.hidden.unique_id
         self.reporters = reporters
         self._graph = GraphBuilder()
@@ -35,7 +35,7 @@ class Expansion:
         self.index = context.list_index or 0
         """Which one of the images of a list the node runs for."""
 
-    def node(self, class_type: str, name: str, **inputs) -> Node:
+    def add_node(self, class_type: str, name: str, **inputs) -> Node:
         graph: GraphBuilder = self._graph
         child: Node = graph.node(class_type, id=CHILD_PREFIX + name, **inputs)
         if self.reporters is not None and class_type not in self.reporters:

@@ -8,7 +8,7 @@ import folder_paths
 PACK = Path(__file__).parents[2]
 
 
-def likely_first(pattern: str, *folders: str) -> list[str]:
+def list_files(pattern: str, *folders: str) -> list[str]:
     """The names in these folders, those that match the pattern at the top.
 
     With slashes on Windows too: to the page the names in a workflow from elsewhere would be missing.
@@ -18,13 +18,13 @@ def likely_first(pattern: str, *folders: str) -> list[str]:
     return sorted(names, key=lambda name: not re.search(pattern, name, re.IGNORECASE))
 
 
-def found_in(name: str, *folders: str) -> list[Path]:
+def find_files(name: str, *folders: str) -> list[Path]:
     """Paths, also where the name has the slashes of another system: workflows travel."""
     name = name.replace("\\", "/")
     return [Path(path) for folder in folders if (path := folder_paths.get_full_path(folder, name))]
 
 
-def missing(name: str, own: str, *folders: str) -> str:
+def describe_missing_file(name: str, own: str, *folders: str) -> str:
     """That the file is in none of the folders, and where Chain-of-Zoom's own is found."""
     return (
         f"{name} is not in models/{' or models/'.join(folders)}. Put the file there and press R. "
@@ -36,14 +36,14 @@ def validate_names(*chosen: tuple[str | None, tuple[str, ...]]) -> bool | str:
     """In place of the host's "value not in list", which does not say where to get the file."""
     # Found by the host, not in its list: workflows travel, and Windows lists other slashes.
     for name, (own, *folders) in chosen:
-        if name not in {None, "none"} and not found_in(name, *folders):
-            return missing(name, own, *folders)
+        if name not in {None, "none"} and not find_files(name, *folders):
+            return describe_missing_file(name, own, *folders)
     return True
 
 
-def path_of(name: str, own: str, *folders: str) -> Path:
-    if not name or not (found := found_in(name, *folders)):
-        raise ValueError(missing(name, own, *folders))
+def require_file(name: str, own: str, *folders: str) -> Path:
+    if not name or not (found := find_files(name, *folders)):
+        raise ValueError(describe_missing_file(name, own, *folders))
     return found[0]
 
 

@@ -8,13 +8,13 @@ from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import ProgressRegistry, get_progress_state
 
 
-def running_prompt() -> DynamicPrompt:
+def get_running_prompt() -> DynamicPrompt:
     """Return the prompt that runs, with what its nodes expanded into."""
     progress: ProgressRegistry = get_progress_state()
     return progress.dynprompt
 
 
-def used_models(dynprompt: DynamicPrompt, node_id: str) -> list[str]:
+def list_used_models(dynprompt: DynamicPrompt, node_id: str) -> list[str]:
     """File names of the models that a loop's links lead to; those of its chain are in its record."""
     names, seen, waiting = [], set(), [node_id]
     while waiting:

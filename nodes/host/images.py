@@ -14,7 +14,7 @@ from torch import Tensor
 from ...coz.geometry import Target, Window
 from ...coz.render.pillow import to_pillow
 from ...coz.resample import resize
-from .messages import STEP_ID, notice_once
+from .messages import STEP_ID, give_notice_once
 
 MAX_PREVIEW_PIXELS = 768 * 768
 """Of the picture that a target is picked on: a panorama keeps as much detail as a square picture."""
@@ -30,7 +30,7 @@ class NotFiniteError(ValueError):
     """Something made NaN or infinite values."""
 
 
-def preview_size(height: int, width: int) -> tuple[int, int]:
+def compute_preview_size(height: int, width: int) -> tuple[int, int]:
     """The size of a picture's preview: MAX_PREVIEW_PIXELS and MAX_PREVIEW_SIDE at most."""
     pixels = height * width
     shrink = min(1, sqrt(MAX_PREVIEW_PIXELS / pixels), MAX_PREVIEW_SIDE / max(height, width))
@@ -39,7 +39,7 @@ def preview_size(height: int, width: int) -> tuple[int, int]:
 
 def downscale_to_preview(image: Tensor) -> Tensor:
     """A (1, 3, H, W) picture as an IMAGE of the size of its preview."""
-    return to_image(resize(image, *preview_size(*image.shape[-2:])))
+    return to_image(resize(image, *compute_preview_size(*image.shape[-2:])))
 
 
 def hide_files(files: list[ui.SavedResult] | dict) -> str:
@@ -51,7 +51,7 @@ def hide_files(files: list[ui.SavedResult] | dict) -> str:
     return json.dumps(files)
 
 
-def preview_of(image: Tensor, target: Target) -> list[str]:
+def save_preview(image: Tensor, target: Target) -> list[str]:
     """A small copy of a (1, 3, H, W) picture in the host's temporary folder, as the page finds it.
 
     With the picture's own size in pixels, and the target that it was given with.
@@ -98,7 +98,7 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             "often a VAE or model running in half precision: try it in float32 or bfloat16"
         )
     if low < -MAX_OVERSHOOT or high > 1 + MAX_OVERSHOOT:
-        notice_once(
+        give_notice_once(
             f"{name} holds values below 0 or above 1, as an HDR picture does: they are cut off. To keep "
             "them, map the picture's tones to 0 to 1 before this node"
         )

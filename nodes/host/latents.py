@@ -11,17 +11,17 @@ from torch import Tensor
 from ...coz.latent import MULTIPLE_OF, pad_to_multiple
 from .images import require_finite, to_image, to_rgb
 
-MOST_SEED = 2**64 - 1
+MAX_SEED = 2**64 - 1
 
 
-FP32_VAE = "It overflows in half precision: start ComfyUI with --fp32-vae"
+FP32_VAE_HINT = "It overflows in half precision: start ComfyUI with --fp32-vae"
 
 
 def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     """The view as the VAE's latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
     compression = vae.spacial_compression_encode()
-    require_side(model, image, compression)
+    require_max_side(model, image, compression)
     # One memory layout, whichever node made the image: convolutions round differently in another.
     padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression))).contiguous()
     # A VAE of videos takes a batch for the frames of one.
@@ -33,7 +33,7 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
             f"vae makes latents of {latent.shape[1]} channels and model takes {expected}: connect the "
             "vae of the same checkpoint, or of the same family as model"
         )
-    return require_finite(latent, lambda: "The VAE's encoder", FP32_VAE)
+    return require_finite(latent, lambda: "The VAE's encoder", FP32_VAE_HINT)
 
 
 def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
@@ -46,12 +46,12 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Every view that it encoded was opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
-    require_finite(image, lambda: "The VAE's decoder", FP32_VAE)
+    require_finite(image, lambda: "The VAE's decoder", FP32_VAE_HINT)
     cropped = image[:, :height, :width].movedim(-1, 1).float()
     return to_image(cropped.contiguous(memory_format=torch.channels_last))
 
 
-def require_width(model: ModelPatcher, name: str, text) -> None:
+def require_text_width(model: ModelPatcher, name: str, text) -> None:
     """Refuse the text of another model family before a matrix product does."""
     network: BaseModel = model.model
     config = network.model_config.unet_config
@@ -66,7 +66,7 @@ def require_width(model: ModelPatcher, name: str, text) -> None:
         )
 
 
-def require_side(model: ModelPatcher, image: Tensor, compression: int) -> None:
+def require_max_side(model: ModelPatcher, image: Tensor, compression: int) -> None:
     """Refuse a picture that the model has no places for: SD3-medium has 192 patches a side."""
     network = model.get_model_object("diffusion_model")
     places = getattr(network, "pos_embed_max_size", None)
@@ -79,7 +79,7 @@ def require_side(model: ModelPatcher, image: Tensor, compression: int) -> None:
 
 
 @contextmanager
-def naming_bare(**texts):
+def explain_missing_pooled(**texts):
     """Name the text without pooled values where the host's model asks for them."""
     try:
         yield

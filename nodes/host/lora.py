@@ -16,10 +16,10 @@ from comfy.weight_adapter import LoRAAdapter
 from ...coz.weights.lora import SRWeights
 from ...coz.weights.peft import PROMPT_LORA
 from ...coz.weights.read import read_prompt_lora
-from .sampling import LATENT_SHIFT, family_of
+from .sampling import LATENT_SHIFT, get_model_family
 
 
-def shape_in(network, target) -> tuple[int, int]:
+def get_layer_shape(network, target) -> tuple[int, int]:
     """Rows and columns of the weight that a patch is for, or of the slice of it."""
     name, place = (target, None) if isinstance(target, str) else target[:2]
     axis, _, length = place or (0, 0, 0)  # none where the host only reorders the weight's rows
@@ -29,22 +29,22 @@ def shape_in(network, target) -> tuple[int, int]:
     return shape[0], math.prod(shape[1:])
 
 
-def misfit(patches: dict, network) -> tuple[str, str, str] | None:
+def find_misfit(patches: dict, network) -> tuple[str, str, str] | None:
     """(layer, its size, the model's) of the first LoRA layer that is not of the model's shape."""
     patch: LoRAAdapter
     for target, patch in patches.items():
         if isinstance(patch, LoRAAdapter):
             up, down, _, mid, _, reshape = patch.weights
-            found, expected = (up.shape[0], down[0].numel()), shape_in(network, target)
+            found, expected = (up.shape[0], down[0].numel()), get_layer_shape(network, target)
             if mid is None and reshape is None and found != expected:
                 return target, "{} x {}".format(*found), "{} x {}".format(*expected)
     return None
 
 
-def model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> dict:
+def make_model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> dict:
     """The host's patches for a LoRA that fits: the host itself only logs what does not."""
     network: BaseModel = model.model
-    family = family_of(model)
+    family = get_model_family(model)
     places = comfy.lora.model_lora_keys_unet(network, {})
     anyones = weights.kind == "lora"  # in any layout, and may hold parts for a text encoder
     lora = comfy.lora_convert.convert_lora(weights.lora) if anyones else weights.lora
@@ -59,7 +59,7 @@ def model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> dict:
             f"{len(lost)} have none. It is made for another base model or another depth. The "
             "Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
         )
-    if wrong := misfit(patches, network):
+    if wrong := find_misfit(patches, network):
         target, found, expected = wrong
         raise ValueError(
             f"{name} does not fit model ({family}): its layer for {target} is {found}, the model's "
@@ -68,9 +68,9 @@ def model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> dict:
     return patches
 
 
-def with_model_weights(model: ModelPatcher, weights: SRWeights, name: str, strength: float):
+def patch_model(model: ModelPatcher, weights: SRWeights, name: str, strength: float):
     """A copy of model with the weights of a file of this name, which must fit it."""
-    patches = model_patches(model, weights, name)
+    patches = make_model_patches(model, weights, name)
     model = model.clone()
     replaced = {key: (weight,) for key, weight in weights.replaced.items()}
     model.add_patches(replaced, strength, 1 - strength)
@@ -80,7 +80,7 @@ def with_model_weights(model: ModelPatcher, weights: SRWeights, name: str, stren
     return model
 
 
-def with_vae_weights(vae: VAE, weights: SRWeights, name: str, strength: float):
+def patch_vae(vae: VAE, weights: SRWeights, name: str, strength: float):
     vae.throw_exception_if_invalid()
     state = vae.first_stage_model.state_dict()
     for key, weight in {**weights.vae, **weights.vae_diff}.items():
@@ -99,13 +99,13 @@ def with_vae_weights(vae: VAE, weights: SRWeights, name: str, strength: float):
     return vae
 
 
-def with_lora(clip: CLIP, path: Path, strength: float):
+def patch_clip(clip: CLIP, path: Path, strength: float):
     """A copy of clip with a LoRA that fits: the host itself only logs what does not."""
     lora = read_prompt_lora(path)
     network = clip.cond_stage_model
     places = comfy.lora.model_lora_keys_clip(network, {})
     layers = {key.removesuffix(".alpha") for key in lora if key.endswith(".alpha")}
-    ours, its = depth(places), depth(layers)
+    ours, its = list_blocks(places), list_blocks(layers)
     lost = sorted(layers - places.keys())
     # A part of the layers may be meant; all of a lesser number are another model's.
     if lost or (len(its) == max(its, default=0) + 1 < len(ours)):
@@ -115,7 +115,7 @@ def with_lora(clip: CLIP, path: Path, strength: float):
             "Qwen2.5-VL-3B-Instruct"
         )
     patches = comfy.lora.load_lora(lora, places, log_missing=False)
-    if wrong := misfit(patches, network):
+    if wrong := find_misfit(patches, network):
         target, found, expected = wrong
         raise ValueError(
             f"{path.name} does not fit vlm: its layer for {target} is {found}, the model's {expected}. "
@@ -126,7 +126,7 @@ def with_lora(clip: CLIP, path: Path, strength: float):
     return clip
 
 
-def depth(layers) -> set[int]:
+def list_blocks(layers) -> set[int]:
     """The numbers of the language model's blocks among the layers."""
     pattern = re.compile(re.escape(PROMPT_LORA) + r"model\.layers\.(\d+)\.")
     return {int(found[1]) for layer in layers if (found := pattern.match(layer))}

@@ -17,7 +17,7 @@ from ...coz.chain.real_pixels import count_real_pixels, pick_real_pixels_color
 from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.text.step_prompts import whole_characters
 from .cache import CHILD_PREFIX
-from .graph import running_prompt
+from .graph import get_running_prompt
 
 CLOSING_KEY = "coz_text"
 """Key of the ui output that js/closing.js draws."""
@@ -25,17 +25,17 @@ CLOSING_KEY = "coz_text"
 DOTS_KEY = "coz_dots"
 """Key of the (line, colour in CSS) of its lines that have a dot."""
 
-CALLED = ".called"
+CALLED_SUFFIX = ".called"
 """Suffix of the id that a node has while another one calls it: see ``apart``."""
 
-STEP_ID = re.compile(rf"\.coz_sr_(\d+)({re.escape(CALLED)})?$")
+STEP_ID = re.compile(rf"\.coz_sr_(\d+)({re.escape(CALLED_SUFFIX)})?$")
 """The id of the node that sharpens one step of Chain Loop."""
 
 
-def node_of_graph(node_id: str) -> str:
+def find_graph_node(node_id: str) -> str:
     """Return the id of the node in the submitted prompt that runs, or that made the one that runs."""
-    prompt: DynamicPrompt = running_prompt()
-    return prompt.get_real_node_id(node_id.removesuffix(CALLED))
+    prompt: DynamicPrompt = get_running_prompt()
+    return prompt.get_real_node_id(node_id.removesuffix(CALLED_SUFFIX))
 
 
 def show(text: str) -> None:
@@ -51,11 +51,11 @@ def show(text: str) -> None:
         server: PromptServer | None = getattr(PromptServer, "instance", None)
         # To whom it belongs: without its name it would show on every page, on the node of that id.
         if server is not None and server.client_id is not None:
-            server.send_progress_text(text, node_of_graph(context.node_id), server.client_id)
+            server.send_progress_text(text, find_graph_node(context.node_id), server.client_id)
 
 
 @dataclass
-class Said:
+class PromptMessages:
     """What the nodes of one prompt have said so far."""
 
     notices: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -65,33 +65,33 @@ class Said:
     dots: dict[str, str] = field(default_factory=dict)
     """By line of these texts, the colour of its dot."""
     given: set[tuple[str, str]] = field(default_factory=set)
-    """The node that the page shows, and a line that ``notice_once`` has given it."""
+    """The node that the page shows, and a line that ``give_notice_once`` has given it."""
 
 
-_said: WeakKeyDictionary[object, Said] = WeakKeyDictionary()
+_messages: WeakKeyDictionary[object, PromptMessages] = WeakKeyDictionary()
 """By the host's progress of a prompt."""
 
 
-def running() -> tuple[Said, str, str] | None:
-    """What the prompt has said, the id of the node that runs, and its key in ``Said.notices``.
+def find_messages() -> tuple[PromptMessages, str, str] | None:
+    """What the prompt has said, the id of the node that runs, and its key in ``PromptMessages.notices``.
 
     None where no prompt runs: a script calls execute.
     """
     context: ExecutionContext | None = get_executing_context()
     if context is None:
         return None
-    key = context.node_id.removesuffix(CALLED)
+    key = context.node_id.removesuffix(CALLED_SUFFIX)
     expansion, _, name = key.rpartition(".")
     if name.startswith(CHILD_PREFIX):
         key = expansion
-    return _said.setdefault(get_progress_state(), Said()), context.node_id, key
+    return _messages.setdefault(get_progress_state(), PromptMessages()), context.node_id, key
 
 
-def notice(text: str) -> None:
+def give_notice(text: str) -> None:
     """Show a line as ``show`` does, warn in the log, and keep it for ``closing``."""
     logging.getLogger("chain_of_zoom").warning(text)
     show(text)
-    if found := running():
+    if found := find_messages():
         said, _, key = found
         said.notices[key].append(text)
 
@@ -102,28 +102,28 @@ def give_notices(*texts: str) -> list[str]:
     For a node that expands: the child that collects the expansion shows them again.
     """
     for text in filter(None, texts):
-        notice(text)
+        give_notice(text)
     return list(dict.fromkeys([*take_notices(), *filter(None, texts)]))
 
 
 def take_notices() -> list[str]:
     """The notices since the last call, each once, of the node or expansion that runs."""
-    if found := running():
+    if found := find_messages():
         said, _, key = found
         return list(dict.fromkeys(said.notices.pop(key, [])))
     return []
 
 
-def closing(text: str = "") -> dict[str, list[str]]:
+def show_closing(text: str = "") -> dict[str, list[str]]:
     """Show the last lines of the node that runs; return the ui output that keeps them on the page.
 
     The notices of the run follow them. A child of an expanding node, or what a node calls, keeps
     nothing: the node that collects the expansion takes its notices and calls
-    ``closing_of_expansion``.
+    ``show_expansion_closing``.
     """
     if text:
         show(text)
-    found = running()
+    found = find_messages()
     if found is None:
         return {}
     _, node_id, key = found
@@ -133,7 +133,7 @@ def closing(text: str = "") -> dict[str, list[str]]:
     return {CLOSING_KEY: [*filter(None, [whole_characters(join_lines(text, *take_notices()))])]}
 
 
-def closing_of_expansion(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
+def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
     """As ``closing``, for the child that collects an expansion: its notices are in ``text``.
 
     An expanding node expands once for each picture of a list, and the frontend keeps the newest
@@ -141,11 +141,11 @@ def closing_of_expansion(text: str, dots: dict[str, str] | None = None) -> dict[
     CSS of the dots that the page draws before some lines.
     """
     show(text)
-    found = running()
+    found = find_messages()
     if found is None:
         return {}
     said, node_id, _ = found
-    texts = said.texts[node_of_graph(node_id)]
+    texts = said.texts[find_graph_node(node_id)]
     texts[node_id] = whole_characters(text)
     in_order = sorted(texts, key=lambda child: (len(child), child))
     said.dots |= dots or {}
@@ -157,29 +157,29 @@ def join_lines(*texts: str | None) -> str:
     return "\n".join(filter(None, texts))
 
 
-def notice_once(text: str) -> None:
+def give_notice_once(text: str) -> None:
     """Show a line as ``notice`` does, once on a node in a prompt; a loop's children count as the loop."""
-    if found := running():
+    if found := find_messages():
         said, node_id, key = found
-        given = node_of_graph(node_id), text
+        given = find_graph_node(node_id), text
         if given in said.given:
             if text not in said.notices[key]:  # of another picture of a list: its text has it too
                 said.notices[key].append(text)
             return
         said.given.add(given)
-    notice(text)
+    give_notice(text)
 
 
-def apart() -> AbstractContextManager:
+def hide_called_progress() -> AbstractContextManager:
     """For a node that calls others: inside, their own short progress does not show in its place."""
     context: ExecutionContext | None = get_executing_context()
     if context is None:
         return nullcontext()
-    node_id = context.node_id.removesuffix(CALLED) + CALLED
+    node_id = context.node_id.removesuffix(CALLED_SUFFIX) + CALLED_SUFFIX
     return CurrentNodeContext(context.prompt_id, node_id, context.list_index)
 
 
-def time_left(started: float, done: int, count: int) -> str:
+def describe_time_left(started: float, done: int, count: int) -> str:
     """Of ``count`` like pieces of work begun at ``started``: ", about 3 min left", or nothing."""
     seconds = (time.monotonic() - started) / done * (count - done)
     if seconds < 5:
@@ -189,7 +189,7 @@ def time_left(started: float, done: int, count: int) -> str:
     )
 
 
-def color_of_real_pixels(chain: ZoomChain, layer: int) -> str:
+def pick_css_color(chain: ZoomChain, layer: int) -> str:
     """In the form of CSS, for the page."""
     red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
     return f"rgb({red}, {green}, {blue})"

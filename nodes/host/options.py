@@ -31,7 +31,7 @@ def validate_options(node: type[io.ComfyNode], **chosen: dict | None) -> bool | 
     return True
 
 
-def require_range(name: str, value: float, least: float, most: float, unit: str = "") -> None:
+def require_range(name: str, value: float, minimum: float, maximum: float, unit: str = "") -> None:
     """Refuse a linked value outside a widget's limits: the schema's hold for typed values only."""
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be {least} to {most}{unit}, got {value:g}")
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name} must be {minimum} to {maximum}{unit}, got {value:g}")

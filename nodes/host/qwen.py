@@ -22,16 +22,16 @@ from comfy.text_encoders.omnigen2 import Qwen25_3BTokenizer
 from torch import Tensor
 
 from ...coz.text.conversation import QWEN_CHAT, QWEN_IMAGE
-from .qwen_weights import check_weights, read, sizes
+from .qwen_weights import check_weights, read_sizes, read_state
 
-NAME = "qwen25vl"
+ENCODER_NAME = "qwen25vl"
 
-PAD = 151643
-IMAGE_PAD = 151655
+PAD_TOKEN = 151643
+IMAGE_TOKEN = 151655
 SYSTEM_PROMPT = "You are a helpful assistant."
 """Qwen2.5-VL-3B-Instruct chat_template.json, for one message of a user."""
 
-USED: dict[Callable, set[str]] = {
+REQUIRED_PARAMETERS: dict[Callable, set[str]] = {
     comfy.sd.CLIP: {"parameters", "state_dict", "model_options", "disable_dynamic"},
     llama.BaseGenerate.generate: {"initial_tokens", "position_ids", "presence_penalty"},
     llama.Llama2_: {"config", "device", "dtype", "ops"},
@@ -53,19 +53,19 @@ def check_host() -> None:
     """Raise what calling would raise, before minutes are spent on reading a file."""
     if not hasattr(qwen_vl, "qwen2vl_mrope_position_ids"):
         raise AttributeError("comfy.text_encoders.qwen_vl has no qwen2vl_mrope_position_ids")
-    for function, needed in USED.items():
+    for function, needed in REQUIRED_PARAMETERS.items():
         if lacking := needed - inspect.signature(function).parameters.keys():
             raise TypeError(f"{function.__qualname__} no longer takes {', '.join(sorted(lacking))}")
 
 
-def is_picture(token) -> bool:
+def is_image_token(token) -> bool:
     return isinstance(token, dict) and token.get("type") == "image"
 
 
 @dataclass
 class Config(llama.Qwen25_3BConfig):
     rope_dims = [16, 24, 24]  # noqa: RUF012 - as in the host's configs: no field
-    stop_tokens = [PAD, 151645]  # noqa: RUF012 - generation_config.json
+    stop_tokens = [PAD_TOKEN, 151645]  # noqa: RUF012 - generation_config.json
 
 
 class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Module):
@@ -83,7 +83,7 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
             ops=operations,
         )
 
-    def see(self, pictures: list[Tensor], device) -> list[tuple[Tensor, Tensor]]:
+    def embed_images(self, pictures: list[Tensor], device) -> list[tuple[Tensor, Tensor]]:
         """Each picture's tokens and grid, all in one pass: they are many small matrices."""
         if not pictures:
             return []
@@ -98,7 +98,7 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
             return None, None
         if "seen" in embed:
             return embed["seen"]
-        return self.see([embed["data"]], device)[0]
+        return self.embed_images([embed["data"]], device)[0]
 
     def logits(self, x, **kwargs):
         # As transformers: of the last place alone, which is all that is read; and in half precision
@@ -112,7 +112,7 @@ class ClipModel(sd1_clip.SDClipModel):
             device=device,
             dtype=dtype,
             textmodel_json_config={},
-            special_tokens={"pad": PAD},
+            special_tokens={"pad": PAD_TOKEN},
             layer_norm_hidden_state=False,
             model_class=Network,
             enable_attention_masks=True,
@@ -137,11 +137,11 @@ class ClipModel(sd1_clip.SDClipModel):
         """As the base class, but with image positions, and the prompt penalised as transformers do."""
         (pairs,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
         prompt = [token for token, *_ in pairs]
-        pictures = [t["data"] for t in prompt if is_picture(t)]
-        seen = iter(self.transformer.see(pictures, self.execution_device))
-        embedded = [{**t, "seen": next(seen)} if is_picture(t) else t for t in prompt]
+        pictures = [t["data"] for t in prompt if is_image_token(t)]
+        seen = iter(self.transformer.embed_images(pictures, self.execution_device))
+        embedded = [{**t, "seen": next(seen)} if is_image_token(t) else t for t in prompt]
         embeds, _, _, embeds_info = self.process_tokens([embedded], self.execution_device)
-        ids = [IMAGE_PAD if is_picture(t) else t for t in prompt]
+        ids = [IMAGE_TOKEN if is_image_token(t) else t for t in prompt]
         writer: llama.BaseGenerate = self.transformer
         return writer.generate(
             embeds,
@@ -167,7 +167,7 @@ class TextEncoder(sd1_clip.SD1ClipModel):
         super().__init__(
             device=device,
             dtype=dtype,
-            name=NAME,
+            name=ENCODER_NAME,
             clip_model=ClipModel,
             model_options=model_options,
         )
@@ -178,7 +178,10 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
 
     def __init__(self, embedding_directory=None, tokenizer_data=None, **kwargs):
         super().__init__(
-            embedding_directory, tokenizer_data or {}, name=NAME, tokenizer=Qwen25_3BTokenizer
+            embedding_directory,
+            tokenizer_data or {},
+            name=ENCODER_NAME,
+            tokenizer=Qwen25_3BTokenizer,
         )
 
     def tokenize_with_weights(
@@ -206,26 +209,26 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
                 system, shown = system_prompt or SYSTEM_PROMPT, QWEN_IMAGE * len(images)
                 text = QWEN_CHAT.format(instruction=system, images=shown + text)
         # The host's own method would read brackets, backslashes and embedding names.
-        ids = getattr(self, NAME).tokenizer(text)["input_ids"] or [PAD]
+        ids = getattr(self, ENCODER_NAME).tokenizer(text)["input_ids"] or [PAD_TOKEN]
         pictures = iter(images)
         row = []
         for i, token in enumerate(ids):
-            if token == IMAGE_PAD and (data := next(pictures, None)) is not None:
+            if token == IMAGE_TOKEN and (data := next(pictures, None)) is not None:
                 token = {"type": "image", "data": data, "original_type": "image"}
             row.append((token, 1.0, i + 1) if return_word_ids else (token, 1.0))
-        return {NAME: [row]}
+        return {ENCODER_NAME: [row]}
 
 
-def load(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
+def load_qwen(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """Qwen2.5-VL from the files that it is spread over, loaded as the host's load_clip does."""
     check_host()
-    state = read(paths)
+    state = read_state(paths)
     name = paths[0].name
-    config = sizes(state, name)
+    config = read_sizes(state, name)
     network = Network(config, torch.float32, "meta", comfy.ops.manual_cast)
     check_weights(state, network.state_dict(), name)
     detected = comfy.sd.llama_detect([state])
-    options = {"dtype": detected.get("dtype_llama"), f"{NAME}_model_config": config}
+    options = {"dtype": detected.get("dtype_llama"), f"{ENCODER_NAME}_model_config": config}
     if quantization := detected.get("llama_quantization_metadata"):
         options["quantization_metadata"] = quantization
     clip = comfy.sd.CLIP(
@@ -242,4 +245,4 @@ def load(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
 
 
 def load_patcher(paths: list[Path], disable_dynamic: bool = False, **kwargs):
-    return load(paths, disable_dynamic).patcher
+    return load_qwen(paths, disable_dynamic).patcher

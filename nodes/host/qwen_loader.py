@@ -7,24 +7,24 @@ from comfyui_version import __version__ as comfyui_version
 
 from ...coz import __version__
 
-OLDEST = (0, 27)
+MIN_COMFYUI_VERSION = (0, 27)
 """The first ComfyUI whose `generate` takes the positions of images."""
 
 
-def require_host() -> None:
+def require_comfyui_version() -> None:
     version = tuple(map(int, re.findall(r"\d+", comfyui_version)[:2]))
-    if version < OLDEST:
+    if version < MIN_COMFYUI_VERSION:
         raise RuntimeError(
             f"The prompt extractor needs ComfyUI 0.27 or newer; this is {comfyui_version}. Update ComfyUI, "
             "or type the prompts yourself"
         )
 
 
-def load(paths: list[Path]):
+def load_qwen(paths: list[Path]):
     try:
-        from .qwen import load as load_files  # its classes are built from the host's
+        from . import qwen  # its classes are built from the host's
 
-        return load_files(paths)
+        return qwen.load_qwen(paths)
     except (ImportError, AttributeError, TypeError) as error:
         raise RuntimeError(
             "This version of ComfyUI has changed its Qwen classes, which CoZ Load Prompt Extractor is built "

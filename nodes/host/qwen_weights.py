@@ -12,15 +12,15 @@ from ...coz.weights.read import require_safetensors
 
 MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
 
-OTHERS = {3584: "7B", 5120: "32B", 8192: "72B"}
+OTHER_SIZES = {3584: "7B", 5120: "32B", 8192: "72B"}
 """Widths of the models whose output layer is another than their input layer, which it is not here."""
 
-HEAD = 128
-VISION_HEAD = 80
+HEAD_CHANNELS = 128
+VISION_HEAD_CHANNELS = 80
 """Channels of an attention head, in a Qwen2.5-VL of any size."""
 
 
-def read(paths: list[Path]) -> dict[str, Tensor]:
+def read_state(paths: list[Path]) -> dict[str, Tensor]:
     """All weights under the names of the host's classes; they stay on disk until they are used."""
     state = {}
     for path in paths:
@@ -35,7 +35,7 @@ def read(paths: list[Path]) -> dict[str, Tensor]:
     return {key: weight for key, weight in state.items() if not key.startswith("lm_head.")}
 
 
-def sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]:
+def read_sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]:
     """The model's measures, from weights that no quantisation packs."""
     if any("visual.deepstack_merger_list." in key for key in state):
         raise ValueError(
@@ -54,9 +54,9 @@ def sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]:
             "of all of them (7.5 GB in 16 bits), such as qwen_2.5_vl_fp16.safetensors of OmniGen2"
         )
     vocabulary, width = state["model.embed_tokens.weight"].shape
-    if width in OTHERS:
+    if width in OTHER_SIZES:
         raise ValueError(
-            f"{name}: expected Qwen2.5-VL-3B (2048 wide), but found the {OTHERS[width]} model ({width} wide); "
+            f"{name}: expected Qwen2.5-VL-3B (2048 wide), but found the {OTHER_SIZES[width]} model ({width} wide); "
             f"take the files of {MODEL_LINK}"
         )
     try:
@@ -66,29 +66,31 @@ def sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]:
                 "vocab_size": vocabulary,
                 "hidden_size": width,
                 "intermediate_size": len(state[f"{layer}.mlp.gate_proj.weight"]),
-                "num_hidden_layers": count(state, r"model\.layers\.(\d+)\."),
-                "num_attention_heads": len(state[f"{layer}.self_attn.q_proj.bias"]) // HEAD,
-                "num_key_value_heads": len(state[f"{layer}.self_attn.k_proj.bias"]) // HEAD,
+                "num_hidden_layers": count_blocks(state, r"model\.layers\.(\d+)\."),
+                "num_attention_heads": len(state[f"{layer}.self_attn.q_proj.bias"])
+                // HEAD_CHANNELS,
+                "num_key_value_heads": len(state[f"{layer}.self_attn.k_proj.bias"])
+                // HEAD_CHANNELS,
             },
             "vision": {
                 "hidden_size": vision_width,
                 "intermediate_size": len(state[f"{block}.mlp.gate_proj.bias"]),
-                "num_heads": vision_width // VISION_HEAD,
-                "num_layers": count(state, r"visual\.blocks\.(\d+)\."),
+                "num_heads": vision_width // VISION_HEAD_CHANNELS,
+                "num_layers": count_blocks(state, r"visual\.blocks\.(\d+)\."),
             },
         }
     except KeyError as error:
-        raise ValueError(incomplete(name, [str(error.args[0])])) from error
+        raise ValueError(describe_incomplete(name, [str(error.args[0])])) from error
 
 
-def count(state: dict[str, Tensor], pattern: str) -> int:
+def count_blocks(state: dict[str, Tensor], pattern: str) -> int:
     return 1 + max(int(found[1]) for key in state if (found := re.match(pattern, key)))
 
 
 def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> None:
     """Every weight is there and of its shape: of what is missing the host only logs the names."""
     if lacking := [key for key in expected if key not in state]:
-        raise ValueError(incomplete(name, lacking))
+        raise ValueError(describe_incomplete(name, lacking))
     layers = {key.rpartition(".")[0] for key in state if key.endswith(".comfy_quant")}
     for key, weight in expected.items():
         is_packed = key.endswith(".weight") and key.rpartition(".")[0] in layers
@@ -105,7 +107,7 @@ def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: s
         )
 
 
-def incomplete(name: str, lacking: list[str]) -> str:
+def describe_incomplete(name: str, lacking: list[str]) -> str:
     return (
         f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named {few(lacking)}: it is incomplete, "
         f"or quantised for another program; take the files of {MODEL_LINK}"

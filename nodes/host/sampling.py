@@ -14,7 +14,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...coz.latent import one_step_noise, to_model, to_vae
-from .latents import MOST_SEED, decode, encode, naming_bare, require_width
+from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_text_width
 from .options import require_range
 
 LATENT_SHIFT = "coz_latent_shift"
@@ -23,14 +23,14 @@ LATENT_SHIFT = "coz_latent_shift"
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 
-MOST_STEPS, MOST_CFG = 10000, 100
+MAX_SAMPLING_STEPS, MAX_CFG = 10000, 100
 """Of the host's sampling."""
 
-MOST_SCHEDULED = 10**6
+MAX_SCHEDULE_STEPS = 10**6
 """The host makes a schedule of steps / denoise: this many with all of its steps and 0.01."""
 
 
-def family_of(model: ModelPatcher) -> str:
+def get_model_family(model: ModelPatcher) -> str:
     """Return the host's name of a model's family, such as SD15."""
     network: BaseModel = model.model
     return type(network.model_config).__name__
@@ -41,14 +41,14 @@ def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift
 
     ``latent_shift`` is "auto" or one of ``LATENT_SHIFTS``.
     """
-    require_width(model, "positive", positive)
+    require_text_width(model, "positive", positive)
     if latent_shift == "auto":
         latent_shift = model.get_attachment(LATENT_SHIFT) or "reference"
     latent_format = model.get_model_object("latent_format")
     sampling = model.get_model_object("model_sampling")
     latent = to_model(encode(vae, image, model), latent_format, latent_shift)
     # lcm's last step is the x0 prediction itself; euler's loses digits where sigma is large.
-    with naming_bare(positive=positive):
+    with explain_missing_pooled(positive=positive):
         denoised = comfy.sample.sample_custom(
             model,
             noise=one_step_noise(latent, sampling),
@@ -84,30 +84,30 @@ def refine(
     ``draw_noise`` makes the noise to start from, given the latent and how many pixels one of its own
     stands for; else it is drawn from ``seed``.
     """
-    require_range("steps (sampling_steps)", steps, 1, MOST_STEPS)  # as the loops name them
-    require_range("cfg", cfg, 0, MOST_CFG)
+    require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)  # as the loops name them
+    require_range("cfg", cfg, 0, MAX_CFG)
     require_range("denoise", denoise, 0, 1)
-    require_range("seed", seed, 0, MOST_SEED)
-    if steps > denoise * MOST_SCHEDULED > 0:
+    require_range("seed", seed, 0, MAX_SEED)
+    if steps > denoise * MAX_SCHEDULE_STEPS > 0:
         raise ValueError(
-            f"denoise must be 0 or at least {steps / MOST_SCHEDULED:g} for {steps} steps, got {denoise:g}"
+            f"denoise must be 0 or at least {steps / MAX_SCHEDULE_STEPS:g} for {steps} steps, got {denoise:g}"
         )
     # The host divides by what is one less than the steps of the schedule.
     if scheduler == "kl_optimal" and int(steps / max(denoise, 0.5)) == 1:
         raise ValueError(
             "scheduler kl_optimal makes no schedule of one step: set steps to 2, got 1, or choose another scheduler"
         )
-    require_width(model, "positive", positive)
+    require_text_width(model, "positive", positive)
     if not isclose(cfg, 1):  # else the host leaves it out
-        require_width(model, "negative", negative)
+        require_text_width(model, "negative", negative)
     # Some of the host's samplers add one to it, and more than 64 bits torch does not take.
-    seed = min(seed, MOST_SEED - 1)
+    seed = min(seed, MAX_SEED - 1)
     latent = comfy.sample.fix_empty_latent_channels(model, encode(vae, image, model))
     if draw_noise:
         noise = draw_noise(latent, vae.spacial_compression_encode())
     else:
         noise = comfy.sample.prepare_noise(latent, seed)
-    with naming_bare(positive=positive, negative=negative):
+    with explain_missing_pooled(positive=positive, negative=negative):
         denoised = comfy.sample.sample(
             model,
             noise,

@@ -9,14 +9,14 @@ from app.user_manager import UserManager
 from comfy.cli_args import args
 from server import PromptServer
 
-from .cache import cleared_with_the_hosts
+from .cache import clear_cache_on_free
 
 
 def add_routes(*adders: Callable[[web.RouteTableDef], None]) -> None:
     """Let each add its routes; does nothing where ComfyUI is used as a library, without a server."""
     server: PromptServer | None = getattr(PromptServer, "instance", None)
     if server is not None:
-        server.app.middlewares.append(cleared_with_the_hosts)
+        server.app.middlewares.append(clear_cache_on_free)
         for add in adders:
             add(server.routes)
 
@@ -44,7 +44,7 @@ def require_user(request: web.Request) -> str | None:
         raise UnknownUserError(request) from error
 
 
-def place_of(request: web.Request, folder: str) -> tuple[Path, str | None]:
+def find_user_folder(request: web.Request, folder: str) -> tuple[Path, str | None]:
     """Return the folder of this name for who asks, and the user where the host has several.
 
     It is in the output folder, or in that of the user.

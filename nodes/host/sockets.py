@@ -2,6 +2,6 @@
 
 from comfy_api.latest import io
 
-Shown = io.Custom("COZ_SHOWN")
+PreviewFiles = io.Custom("COZ_SHOWN")
 
 Chain = io.Custom("COZ_CHAIN")

@@ -13,13 +13,13 @@ from ...coz.resample import crop_mirrored
 from ...coz.tiles.layout import split_side
 from ...coz.tiles.reach import MIN_REACH, Reach, measure_reach
 from .images import require_finite, to_bchw, to_image
-from .messages import apart, notice
+from .messages import give_notice, hide_called_progress
 from .upscale_model import LumaModel, SelfEnsembled, name_model
 
-MAX_REGION = 512
+MAX_REGION_PIXELS = 512
 """Source pixels a side: of a larger image the host makes tiles of its own, without margins."""
 
-PERIOD = 32
+REGION_GRID_PIXELS = 32
 """Source pixels: every usual attention window and stride divides it."""
 
 DEFAULT_REACH = Reach(16, False)
@@ -31,7 +31,7 @@ MIN_PART_RESULT_PIXELS = 128
 _reaches: WeakKeyDictionary[object, Reach] = WeakKeyDictionary()
 
 
-def reach_of(upscale_model) -> Reach:
+def get_reach(upscale_model) -> Reach:
     """Measured once for each model; a self-ensemble reaches as far as its single model."""
     if isinstance(upscale_model, SelfEnsembled):
         upscale_model = upscale_model.single
@@ -39,7 +39,7 @@ def reach_of(upscale_model) -> Reach:
     loaded = upscale_model.single if isinstance(upscale_model, LumaModel) else upscale_model
     if loaded not in _reaches:
         try:
-            with apart():
+            with hide_called_progress():
                 whole = WholeRegion(upscale_model)
                 _reaches[loaded] = measure_reach(lambda lq: _run(whole, lq))
         except comfy.model_management.InterruptProcessingException:
@@ -93,9 +93,9 @@ class Upscaler:
         self.upscale_model = WholeRegion(upscale_model)
         self.margin = margin
         """Source pixels around each part."""
-        self.period = PERIOD if is_periodic else 1
+        self.period = REGION_GRID_PIXELS if is_periodic else 1
         """Source pixels of which the place where a region begins is a multiple."""
-        self.max_region = MAX_REGION
+        self.max_region = MAX_REGION_PIXELS
         """Source pixels of a region's side, margins included."""
 
     def __call__(self, image: Tensor, window: Window, ring: int = 0) -> Tensor:
@@ -117,8 +117,8 @@ class Upscaler:
             comfy.model_management.soft_empty_cache()
 
     def _enlarge(self, image: Tensor, window: Window, ring: int) -> Tensor:
-        rows = self._parts(window.y, window.height, ring)
-        columns = self._parts(window.x, window.width, ring)
+        rows = self._split_side(window.y, window.height, ring)
+        columns = self._split_side(window.x, window.width, ring)
         out = None
         for top, bottom, above, below in rows:
             for left, right, before, after in columns:
@@ -138,7 +138,9 @@ class Upscaler:
                 out[..., y : y + height, x : x + width] = part
         return out
 
-    def _parts(self, start: float, length: float, ring: int) -> list[tuple[int, int, int, int]]:
+    def _split_side(
+        self, start: float, length: float, ring: int
+    ) -> list[tuple[int, int, int, int]]:
         """(start, end) of each part of one side of a window, and of its region."""
         start, length = int(start), int(length)
         outer = max(0, self.margin - ring)
@@ -163,14 +165,14 @@ class Upscaler:
         sides = [
             after - before
             for start, length in ((window.y, window.height), (window.x, window.width))
-            for *_, before, after in self._parts(start, length, ring)
+            for *_, before, after in self._split_side(start, length, ring)
         ]
         least_part = ceil(MIN_PART_RESULT_PIXELS / self.upscale_model.scale)
         least = least_part + 2 * (self.margin + self.period - 1)
         if self.max_region > least:
             self.max_region = max(least, min(self.max_region, max(sides)) // 2)
             if max(sides) > self.max_region:
-                notice(
+                give_notice(
                     "Out of memory: from here on the model enlarges at most "
                     f"{self.max_region} x {self.max_region} pixels at once"
                 )
@@ -178,7 +180,7 @@ class Upscaler:
         if self.margin > MIN_REACH:
             self.margin = max(MIN_REACH, self.margin // 2)
             self.max_region = least_part + 2 * (self.margin + self.period - 1)
-            notice(
+            give_notice(
                 f"Out of memory: from here on the model sees {self.margin} pixels around a tile, less "
                 "than it needs, and may draw lines there. Close what else uses the memory, or choose "
                 "a smaller model"

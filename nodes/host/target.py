@@ -7,8 +7,8 @@ from comfy_execution.utils import ExecutionContext, get_executing_context
 from torch import Tensor
 
 from ...coz.geometry import Target
-from .images import preview_of
-from .messages import closing, node_of_graph, notice
+from .images import save_preview
+from .messages import find_graph_node, give_notice, show_closing
 
 MAX_MASK_BACKGROUND = 1 / 64
 """The greatest value that a mask may hold everywhere and still mark nothing. Load Image gives opaque
@@ -19,16 +19,16 @@ MIN_MASK_RANGE = 1 / 512
 """Half a step of 8 bits: a mask whose values differ by less is the same everywhere."""
 
 
-def picked_on(image: Tensor, target: Target) -> dict[str, list] | None:
+def show_in_picker(image: Tensor, target: Target) -> dict[str, list] | None:
     """What the target picker of the node that runs shows: the first picture of the batch.
 
     Only for nodes of the graph on the screen: not for the steps of Chain Loop, each of which would
     write a file, nor where another node calls execute.
     """
     context: ExecutionContext | None = get_executing_context()
-    if context is None or context.node_id != node_of_graph(context.node_id):
+    if context is None or context.node_id != find_graph_node(context.node_id):
         return None
-    return {"coz_source": preview_of(image[:1], target)} | closing()
+    return {"coz_source": save_preview(image[:1], target)} | show_closing()
 
 
 def subtract_background(mask: Tensor) -> Tensor:
@@ -48,15 +48,15 @@ def is_blank(mask: Tensor) -> bool:
     )
 
 
-def target_of(
+def resolve_target(
     center_x: float,
     center_y: float,
     mask: Tensor | None,
-    tell: Callable[[str], None] = notice,
+    warn: Callable[[str], None] = give_notice,
 ) -> Target:
     """The zoom target: the centroid of the mask where there is one, else the two fractions.
 
-    A blank mask is none, and ``tell`` gets a line that says so.
+    A blank mask is none, and ``warn`` gets a line that says so.
     """
     if mask is None:
         return Target(center_x, center_y)
@@ -68,7 +68,7 @@ def target_of(
     if bad := int((~mask.float().isfinite()).sum()):
         raise ValueError(f"mask holds {bad} values that are NaN or infinite: paint it anew")
     if is_blank(mask):
-        tell(
+        warn(
             "mask is empty (the same everywhere and below 1/64, as Load Image gives for a picture "
             "without transparency): center_x and center_y are the target. To use the mask, paint "
             "the spot to zoom into"

@@ -7,7 +7,7 @@ from comfy.sd import CLIP
 from ...coz.text.step_prompts import whole_characters
 
 
-def literal(clip: CLIP, prompt: str) -> str:
+def escape_prompt(clip: CLIP, prompt: str) -> str:
     """The prompt as the host must get it to take every character of it as written."""
     prompt = whole_characters(prompt)
     # An escaped bracket is a bracket, with any option and in all tokenizers but those of LongCat,
@@ -20,7 +20,7 @@ def literal(clip: CLIP, prompt: str) -> str:
 def encode(clip: CLIP | None, prompt: str, t5_tokens: int) -> list:
     """The literal prompt as a CONDITIONING, cut to what the text encoders were trained with."""
     require_clip(clip)
-    text = literal(clip, prompt)
+    text = escape_prompt(clip, prompt)
     tokens = clip.tokenize(text)
     # SD3 and Flux: T5 alone, or in HiDream, gets the length that its model was trained with.
     if {"l", "t5xxl"} <= tokens.keys() <= {"l", "g", "t5xxl"}:

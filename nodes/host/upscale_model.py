@@ -10,8 +10,8 @@ from torch import Tensor
 from ...coz.color.align import luma, ycbcr_align
 from ...coz.ensemble import self_ensemble
 from ...coz.resample import resize
-from .graph import running_prompt, used_models
-from .messages import CALLED, notice_once
+from .graph import get_running_prompt, list_used_models
+from .messages import CALLED_SUFFIX, give_notice_once
 
 
 class WrappedModel(ImageModelDescriptor):
@@ -39,7 +39,7 @@ class LumaModel(WrappedModel):
         return ycbcr_align(sr, resize(image, *sr.shape[-2:])).clamp(0, 1)
 
 
-def take_colour(upscale_model):
+def adapt_to_color(upscale_model):
     """Return the upscale model, or a grey one as one that takes colour.
 
     Raises:
@@ -52,7 +52,7 @@ def take_colour(upscale_model):
         return upscale_model
     name = name_model(upscale_model)
     if channels == (1, 1):
-        notice_once(
+        give_notice_once(
             f"{name} is a grey model: it enlarges the brightness, and colours are enlarged with bicubic"
         )
         return LumaModel(upscale_model)
@@ -68,12 +68,12 @@ def name_model(upscale_model) -> str:
     kind = upscale_model.architecture.name if hasattr(upscale_model, "architecture") else "other"
     context: ExecutionContext | None = get_executing_context()
     if context is not None:
-        prompt: DynamicPrompt = running_prompt()
-        node_id = context.node_id.removesuffix(CALLED)
+        prompt: DynamicPrompt = get_running_prompt()
+        node_id = context.node_id.removesuffix(CALLED_SUFFIX)
         inputs = prompt.get_node(node_id)["inputs"] if prompt.has_node(node_id) else {}
         links = [value for key, value in inputs.items() if key.endswith("upscale_model")]
         for link in filter(is_link, links):
-            if names := used_models(prompt, link[0]):
+            if names := list_used_models(prompt, link[0]):
                 return f"The upscale model {names[0]} ({kind})"
     return f"The upscale model ({kind})"
 

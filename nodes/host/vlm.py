@@ -17,7 +17,7 @@ def generates_text(network) -> bool:
     return can_end and hasattr(network, "generate")
 
 
-def network_of(clip: CLIP):
+def find_network(clip: CLIP):
     """The network in a CLIP that takes images and generates text.
 
     Raises:
@@ -30,25 +30,25 @@ def network_of(clip: CLIP):
             networks.append(encoder.transformer)
     writers = [network for network in networks if generates_text(network)]
     if not writers:
-        raise refusal(clip, "generates no text")
+        raise make_refusal(clip, "generates no text")
     readers = [network for network in writers if hasattr(network, "preprocess_embed")]
     if not readers:
-        raise refusal(clip, "takes no images")
+        raise make_refusal(clip, "takes no images")
     return readers[0]
 
 
-def family_of(clip: CLIP, network) -> Family:
+def find_chat_family(clip: CLIP, network) -> Family:
     kind = network.model.config.transformer_type
     grid = 0
     if hasattr(network, "visual"):
         grid = network.visual.patch_size * network.visual.spatial_merge_size
     family = FAMILIES.get(kind) or QWEN_BY_GRID.get(grid)
     if family is None:
-        raise refusal(clip, "has a chat format that this pack does not know")
+        raise make_refusal(clip, "has a chat format that this pack does not know")
     return family
 
 
-def refusal(clip: CLIP, lack: str) -> ValueError:
+def make_refusal(clip: CLIP, lack: str) -> ValueError:
     found = type(clip.cond_stage_model).__name__.rstrip("_")
     return ValueError(
         f"vlm ({found}) {lack}, so it cannot write what a view shows. Connect CoZ Load Prompt Extractor, "
@@ -57,7 +57,7 @@ def refusal(clip: CLIP, lack: str) -> ValueError:
     )
 
 
-def row_of(tokens: dict | list) -> list:
+def get_token_row(tokens: dict | list) -> list:
     """The one row of tokens: the host's tokenizers give it with the encoder's name or without."""
     (row,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
     return row
@@ -70,14 +70,14 @@ def tokenize(clip: CLIP, family: Family, text: str, images: list[Tensor]) -> dic
         # The host takes a marker at the start for the token that its tokenizer puts there.
         text = "<end_of_turn>" + text
     tokens = clip.tokenize(text)
-    row = row_of(tokens)
+    row = get_token_row(tokens)
     # Given an image, or a batch of one size, the host's tokenizers fill the first places.
     entries = []
     for image in images:
-        filled = row_of(clip.tokenize(text, image=image))
+        filled = get_token_row(clip.tokenize(text, image=image))
         first = next((i for i, (token, *_) in enumerate(filled) if isinstance(token, dict)), None)
         if first is None:
-            raise refusal(clip, "has a tokenizer that leaves images out")
+            raise make_refusal(clip, "has a tokenizer that leaves images out")
         entries.append(filled[first])
         placeholder = row[first][0]
     places = [i for i, (token, *_) in enumerate(row) if token == placeholder]

@@ -6,9 +6,9 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ...coz.weights.lora import few
-from ..host.files import likely_first, path_of, validate_names
-from ..host.lora import with_lora
-from ..host.qwen_loader import load, require_host
+from ..host.files import list_files, require_file, validate_names
+from ..host.lora import patch_clip
+from ..host.qwen_loader import load_qwen, require_comfyui_version
 from ..host.qwen_weights import MODEL_LINK
 
 LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
@@ -59,14 +59,14 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vlm_name",
-                    options=likely_first("qwen.*vl", *VLM[1:]),
+                    options=list_files("qwen.*vl", *VLM[1:]),
                     tooltip="A file of models/text_encoders with all of Qwen2.5-VL-3B-Instruct, its visual weights too; or "
                     "the first of its files as downloaded from Hugging Face (model-00001-of-00002.safetensors), "
                     "the others beside it.",
                 ),
                 io.Combo.Input(
                     "lora_name",
-                    options=["none", *likely_first("coz|adapter", *LORA[1:])],
+                    options=["none", *list_files("coz|adapter", *LORA[1:])],
                     default="none",
                     tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, its "
                     "adapter_config.json beside it) or converted. none: the model as it is.",
@@ -95,8 +95,8 @@ class CoZLoadPromptExtractor(io.ComfyNode):
 
     @classmethod
     def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:
-        require_host()
-        clip = load(shards(path_of(vlm_name, *VLM)))
+        require_comfyui_version()
+        clip = load_qwen(shards(require_file(vlm_name, *VLM)))
         if lora_name != "none" and lora_strength != 0:
-            clip = with_lora(clip, path_of(lora_name, *LORA), lora_strength)
+            clip = patch_clip(clip, require_file(lora_name, *LORA), lora_strength)
         return io.NodeOutput(clip)

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 from spandrel import ImageModelDescriptor
 
-from ..host.upscale_model import SelfEnsembled, take_colour
+from ..host.upscale_model import SelfEnsembled, adapt_to_color
 
 
 class CoZSelfEnsemble(io.ComfyNode):
@@ -38,4 +38,4 @@ class CoZSelfEnsemble(io.ComfyNode):
                 "upscale_model must be a model that turns one image into another, got "
                 f"{type(upscale_model).__name__}. Connect Load Upscale Model"
             )
-        return io.NodeOutput(SelfEnsembled(take_colour(upscale_model)))
+        return io.NodeOutput(SelfEnsembled(adapt_to_color(upscale_model)))

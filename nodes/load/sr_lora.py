@@ -1,8 +1,8 @@
 from comfy_api.latest import io
 
 from ...coz.weights.read import read_weights
-from ..host.files import likely_first, path_of, validate_names
-from ..host.lora import with_model_weights, with_vae_weights
+from ..host.files import list_files, require_file, validate_names
+from ..host.lora import patch_model, patch_vae
 
 UPSTREAM = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
 LORA = (UPSTREAM + "SR_LoRA/model_20001.pkl", "loras")
@@ -26,12 +26,12 @@ class CoZLoadSRLoRA(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The base model's VAE."),
                 io.Combo.Input(
                     "lora_name",
-                    options=likely_first(LIKELY, *LORA[1:]),
+                    options=list_files(LIKELY, *LORA[1:]),
                     tooltip="A file of models/loras: model_20001.pkl of Chain-of-Zoom, osediff.pkl, or a safetensors file.",
                 ),
                 io.Combo.Input(
                     "vae_encoder_name",
-                    options=["none", *likely_first(LIKELY, *ENCODER[1:])],
+                    options=["none", *list_files(LIKELY, *ENCODER[1:])],
                     default="none",
                     tooltip="A file of models/vae or models/loras: vae_encoder_20001.pt of Chain-of-Zoom. none: the VAE keeps "
                     "its own encoder, or gets the one inside the LoRA file (OSEDiff).",
@@ -59,21 +59,21 @@ class CoZLoadSRLoRA(io.ComfyNode):
     def execute(cls, model, vae, lora_name, vae_encoder_name="none", strength=1.0) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model, vae)
-        weights = read_weights(path_of(lora_name, *LORA))
+        weights = read_weights(require_file(lora_name, *LORA))
         if not weights.lora:
             raise ValueError(
                 f"{lora_name} holds no LoRA but: {weights.kind}. Choose it as vae_encoder_name, and "
                 "model_20001.pkl of Chain-of-Zoom here"
             )
-        model = with_model_weights(model, weights, lora_name, strength)
+        model = patch_model(model, weights, lora_name, strength)
         if weights.vae_diff:
-            vae = with_vae_weights(vae, weights, lora_name, strength)
+            vae = patch_vae(vae, weights, lora_name, strength)
         if vae_encoder_name != "none":
-            encoder = read_weights(path_of(vae_encoder_name, *ENCODER))
+            encoder = read_weights(require_file(vae_encoder_name, *ENCODER))
             if not encoder.vae:
                 raise ValueError(
                     f"{vae_encoder_name} holds no VAE encoder but: {encoder.kind}. Choose "
                     "vae_encoder_20001.pt of Chain-of-Zoom or its converted form, or none"
                 )
-            vae = with_vae_weights(vae, encoder, vae_encoder_name, strength)
+            vae = patch_vae(vae, encoder, vae_encoder_name, strength)
         return io.NodeOutput(model, vae)

@@ -6,9 +6,9 @@ from ...coz.chain.schema import MAX_STEPS
 from ...coz.chain.zoom_chain import step_seed
 from ...coz.geometry import Target, ZoomStep, plan_steps
 from ..backbones import backbone_input, make_backbone
-from ..host.color_profile import color_profile, profile_note
+from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion
-from ..host.graph import used_models
+from ..host.graph import list_used_models
 from ..host.images import require_one_picture
 from ..host.messages import give_notices, show
 from ..host.options import require_options, require_range, validate_options
@@ -185,7 +185,7 @@ class CoZChainLoop(io.ComfyNode):
         expansion = Expansion(cls, reporters={"CoZChainCheck", "CoZChainCollect"})
         center = Target(center_x, center_y)
         if chain is None:
-            profile = color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
+            profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
             place = center, mask, frame, size
             start = start_at_picture(expansion, picture, scale, *place, profile)
         else:
@@ -195,7 +195,9 @@ class CoZChainLoop(io.ComfyNode):
             start = start_at_chain(expansion, chain, kept, notes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
         notes = give_notices(
-            *start.notes, profile_note(start.color_profile), sharpener.describe_scale(start.scale)
+            *start.notes,
+            describe_profile(start.color_profile),
+            sharpener.describe_scale(start.scale),
         )
         settings = StepSettings(
             scale=start.scale,
@@ -206,12 +208,12 @@ class CoZChainLoop(io.ComfyNode):
             consistency=consistency,
             stop_below=stop_below,
         )
-        step_nodes = StepNodes(expansion.node, sharpener, source, settings, start.frames)
+        step_nodes = StepNodes(expansion.add_node, sharpener, source, settings, start.frames)
         plan = plan_after(start, steps, stop_below)
         parts = start.parts()
         for i, step in enumerate(plan, len(start.prompts) + 1):
             parts |= step_nodes.add(i, step)
-        used = used_models(cls.hidden.dynprompt, cls.hidden.unique_id) if plan else []
+        used = list_used_models(cls.hidden.dynprompt, cls.hidden.unique_id) if plan else []
         return collect(expansion, start, plan, steps, settings, used, notes, parts)
 
 
@@ -235,7 +237,7 @@ def collect(
 ) -> io.NodeOutput:
     done = len(start.prompts)
     seeds = [step_seed(settings.seed, i) for i in range(done + 1, steps + 1)]
-    child = expansion.node(
+    child = expansion.add_node(
         "CoZChainCollect",
         "collect",
         image=start.source,

@@ -4,7 +4,7 @@ from ...coz.fidelity.back_projection import agreement, back_project
 from ...coz.fidelity.invented import invented
 from ..host.images import to_bchw, to_image
 from ..host.messages import take_notices
-from ..host.sockets import Shown
+from ..host.sockets import PreviewFiles
 
 
 class CoZChainCheck(io.ComfyNode):
@@ -25,7 +25,7 @@ class CoZChainCheck(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("image"),
-                Shown.Output("shown"),
+                PreviewFiles.Output("shown"),
                 io.Float.Output("agreement"),
                 io.Float.Output("invented"),
                 io.String.Output("notices"),

@@ -11,15 +11,15 @@ from ...coz.fidelity.back_projection import decibels
 from ...coz.fidelity.summary import describe_depth, describe_step
 from ...coz.geometry import Target, Window
 from ...coz.text.step_prompts import join_texts
-from ..host.images import preview_of, to_bchw, to_image
+from ..host.images import save_preview, to_bchw, to_image
 from ..host.messages import (
-    closing_of_expansion,
-    color_of_real_pixels,
     join_lines,
+    pick_css_color,
     show,
+    show_expansion_closing,
     take_notices,
 )
-from ..host.sockets import Chain, Shown
+from ..host.sockets import Chain, PreviewFiles
 from .gate import is_below, judged
 
 OF_A_STEP = ("frame", "shown", "agreement", "invented", "notices")
@@ -97,7 +97,7 @@ class CoZChainCollect(io.ComfyNode):
                 io.String.Input("color_profile", optional=True),
                 *each(io.Image, "frame", 0),
                 *each(io.String, "text"),
-                *each(Shown, "shown"),
+                *each(PreviewFiles, "shown"),
                 *each(io.Float, "agreement"),
                 *each(io.Float, "invented"),
                 *each(io.String, "notices"),
@@ -215,16 +215,16 @@ class CoZChainCollect(io.ComfyNode):
         notices = dict.fromkeys([*said.split("\n"), *take_notices()])
         depth = describe_depth(chain)
         text = join_lines(depth, stopped, *each, told, *notices)
-        dots = {line: color_of_real_pixels(chain, layer) for layer, line in enumerate(each, 2)}
-        dots[depth] = color_of_real_pixels(chain, last + 1)
+        dots = {line: pick_css_color(chain, layer) for layer, line in enumerate(each, 2)}
+        dots[depth] = pick_css_color(chain, last + 1)
         shown = {
             "images": [
                 file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)
             ],
             "animated": (False,),
             "coz_chain": [chain.to_json()],
-            "coz_source": preview_of(chain.frames[0], chain.target),
-            **closing_of_expansion(text, dots),
+            "coz_source": save_preview(chain.frames[0], chain.target),
+            **show_expansion_closing(text, dots),
         }
         scales = torch.cat(images)
         return io.NodeOutput(images[-1], scales, join_texts(chain.prompts), chain, ui=shown)

@@ -11,7 +11,7 @@ from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.geometry import Target, Window, carry_target, first_frame
 from ...coz.text.step_prompts import join_texts, step_lines
 from ..host.expansion import Expansion
-from ..host.target import is_blank, target_of
+from ..host.target import is_blank, resolve_target
 from ..step.crop_center_zoom import plan_first_frame
 
 SAME = 1 / 65535
@@ -68,11 +68,11 @@ def start_at_picture(
     color_profile: str,
 ) -> Start:
     notes: list[str] = []
-    target = target_of(*center, mask, notes.append)
+    target = resolve_target(*center, mask, notes.append)
     link, index = expansion.links["image"], expansion.index
-    source = expansion.node("CoZChainInput", "input", image=link, index=index).out(0)
+    source = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
     place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
-    x_0 = expansion.node("CoZFitImage", "first", image=source, **place).out(0)
+    x_0 = expansion.add_node("CoZFitImage", "first", image=source, **place).out(0)
     first = plan_first_frame(*picture.shape[-2:], frame_size, frame, target)
     return Start(
         source=source,
@@ -91,7 +91,7 @@ def start_at_picture(
 def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: list[str]) -> Start:
     """After step ``kept`` of the chain."""
     link, index = expansion.links["chain"], expansion.index
-    pictures = expansion.node("CoZChainFrames", "frames", chain=link, index=index)
+    pictures = expansion.add_node("CoZChainFrames", "frames", chain=link, index=index)
     aim = chain.target
     for frame, window in zip(chain.frames, chain.windows[: kept + 1], strict=False):
         aim = carry_target(*frame.shape[-2:], window, aim)

@@ -4,7 +4,7 @@ from ...coz.color.align import WAVELET_LEVELS
 from ...coz.color.method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ...coz.resample import resize
 from ..host.images import to_bchw, to_image
-from ..host.messages import closing
+from ..host.messages import show_closing
 
 
 class CoZColorFix(io.ComfyNode):
@@ -71,7 +71,7 @@ class CoZColorFix(io.ComfyNode):
     ) -> io.NodeOutput:
         image = to_bchw(image)
         if method == "none":
-            return io.NodeOutput(to_image(image), ui=closing())
+            return io.NodeOutput(to_image(image), ui=show_closing())
         reference = resize(to_bchw(reference, "reference"), *image.shape[-2:])
         if reference.shape[0] not in {1, image.shape[0]}:
             raise ValueError(
@@ -85,4 +85,4 @@ class CoZColorFix(io.ComfyNode):
             said = f"best: {', '.join(chosen)}"
         else:
             fixed = color_align(method, image, reference, levels, weight)
-        return io.NodeOutput(to_image(fixed), ui=closing(said))
+        return io.NodeOutput(to_image(fixed), ui=show_closing(said))

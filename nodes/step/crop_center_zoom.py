@@ -3,7 +3,7 @@ from comfy_api.latest import io
 from ...coz.geometry import FRAME_MODES, FirstFrame, Target, carry_target, first_frame, zoom_window
 from ...coz.resample import RESAMPLINGS, crop, resize
 from ..host.images import show_frame, to_bchw, to_bounding_box, to_image
-from ..host.target import picked_on, target_of
+from ..host.target import resolve_target, show_in_picker
 
 MAX_FRAME_SIDE = 16_384
 """Pixels: four times the largest size. H.264 takes no more along a side either."""
@@ -130,12 +130,12 @@ class CoZCropCenterZoom(io.ComfyNode):
     ) -> io.NodeOutput:
         image = to_bchw(image)
         height, width = image.shape[-2:]
-        target = target_of(center_x, center_y, mask)
+        target = resolve_target(center_x, center_y, mask)
         window = zoom_window(height, width, scale, target)
         cropped = crop(image, window).clone()
         zoomed = resize(cropped, height, width, resampling)
         carried = carry_target(height, width, window, target)
-        picked = picked_on(image, target)
+        picked = show_in_picker(image, target)
         if picked is None:  # a step of Chain Loop begins
             show_frame(image[:1])
         return io.NodeOutput(

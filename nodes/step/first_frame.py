@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ...coz.resample import cut_first_frame
 from ..host.images import to_bchw, to_bounding_box, to_image
-from ..host.target import picked_on, target_of
+from ..host.target import resolve_target, show_in_picker
 from .crop_center_zoom import (
     center_inputs,
     frame_inputs,
@@ -37,10 +37,10 @@ class CoZFitImage(io.ComfyNode):
     @classmethod
     def execute(cls, image, frame, size, center_x, center_y, mask=None) -> io.NodeOutput:
         image = to_bchw(image)
-        target = target_of(center_x, center_y, mask)
+        target = resolve_target(center_x, center_y, mask)
         first = plan_first_frame(*image.shape[-2:], size, frame, target)
         x_0 = cut_first_frame(image, first)
         window = to_bounding_box(first.window)
         return io.NodeOutput(
-            to_image(x_0), window, first.target.x, first.target.y, ui=picked_on(image, target)
+            to_image(x_0), window, first.target.x, first.target.y, ui=show_in_picker(image, target)
         )

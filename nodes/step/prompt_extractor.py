@@ -11,10 +11,10 @@ from ...coz.text.conversation import (
 )
 from ...coz.text.step_prompts import join_prompt, trim
 from ..host.images import require_one_picture, to_image
-from ..host.messages import closing, notice
+from ..host.messages import give_notice, show_closing
 from ..host.options import require_options, validate_options
-from ..host.text_encoder import literal
-from ..host.vlm import family_of, generate, network_of, tokenize
+from ..host.text_encoder import escape_prompt
+from ..host.vlm import find_chat_family, find_network, generate, tokenize
 
 NAME = "VLM Prompt Extractor"
 
@@ -174,10 +174,10 @@ class CoZPromptExtractor(io.ComfyNode):
         images = [require_one_picture(image, NAME)]
         if previous_image is not None:
             images.insert(0, require_one_picture(previous_image, NAME, "previous_image"))
-        network = network_of(vlm)
-        family = family_of(vlm, network)
+        network = find_network(vlm)
+        family = find_chat_family(vlm, network)
         if trim(instruction):
-            instruction = literal(vlm, instruction)
+            instruction = escape_prompt(vlm, instruction)
         else:
             instruction = SINGLE_INSTRUCTION if previous_image is None else MULTISCALE_INSTRUCTION
         text = chat_text(family, instruction, len(images))
@@ -188,5 +188,5 @@ class CoZPromptExtractor(io.ComfyNode):
             sampling |= {"top_k": 0, "temperature": max(sampling["temperature"], COLDEST)}
         extracted = generate(vlm, network, tokens, max_tokens, sampling)
         if not extracted:
-            notice("The model wrote nothing that can be used: the text is prompt alone")
-        return io.NodeOutput(join_prompt(extracted, prompt), ui=closing(extracted))
+            give_notice("The model wrote nothing that can be used: the text is prompt alone")
+        return io.NodeOutput(join_prompt(extracted, prompt), ui=show_closing(extracted))

@@ -1,8 +1,15 @@
 from comfy_api.latest import io
 
 from ..host.images import to_bchw
-from ..host.messages import closing, notice
-from ..host.sampling import MOST_CFG, MOST_STEPS, SAMPLERS, SCHEDULERS, family_of, refine
+from ..host.messages import give_notice, show_closing
+from ..host.sampling import (
+    MAX_CFG,
+    MAX_SAMPLING_STEPS,
+    SAMPLERS,
+    SCHEDULERS,
+    get_model_family,
+    refine,
+)
 from .sr_step import seed_input
 
 NATIVE_SIDES = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
@@ -14,7 +21,7 @@ def denoise_inputs() -> list[io.Input]:
             "cfg",
             default=5.0,
             min=0.0,
-            max=float(MOST_CFG),
+            max=float(MAX_CFG),
             step=0.1,
             tooltip="How strictly the text is followed. 1 ignores the negative text and takes half the time.",
         ),
@@ -43,7 +50,7 @@ def denoise_inputs() -> list[io.Input]:
 
 def size_note(model, height: int, width: int, frame: str, size: str) -> str:
     """What to tell of a frame smaller than those that the model was trained with, else nothing."""
-    family = family_of(model)
+    family = get_model_family(model)
     native = NATIVE_SIDES.get(family, 0)
     if min(height, width) >= native:
         return ""
@@ -83,7 +90,7 @@ class CoZRefineStep(io.ComfyNode):
                     "steps",
                     default=20,
                     min=1,
-                    max=MOST_STEPS,
+                    max=MAX_SAMPLING_STEPS,
                     tooltip="Sampling steps; all run, on the part of the schedule that denoise leaves.",
                 ),
                 *denoise_inputs(),
@@ -109,7 +116,7 @@ class CoZRefineStep(io.ComfyNode):
     ) -> io.NodeOutput:
         image = to_bchw(image)
         if note := size_note(model, *image.shape[-2:], "this frame", "size"):
-            notice(note)
+            give_notice(note)
         sampling = steps, cfg, sampler_name, scheduler, denoise
         refined = refine(model, vae, positive, negative, image, *sampling, seed)
-        return io.NodeOutput(refined, ui=closing())
+        return io.NodeOutput(refined, ui=show_closing())

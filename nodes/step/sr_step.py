@@ -2,8 +2,8 @@ from comfy_api.latest import io
 
 from ...coz.latent import LATENT_SHIFTS
 from ..host.images import to_bchw
-from ..host.latents import MOST_SEED
-from ..host.messages import closing
+from ..host.latents import MAX_SEED
+from ..host.messages import show_closing
 from ..host.sampling import sharpen
 
 
@@ -24,7 +24,7 @@ def seed_input(tooltip: str) -> io.Input:
         "seed",
         default=0,
         min=0,
-        max=MOST_SEED,
+        max=MAX_SEED,
         control_after_generate=io.ControlAfterGenerate.fixed,
         tooltip=tooltip,
     )
@@ -65,4 +65,4 @@ class CoZSRStep(io.ComfyNode):
     @classmethod
     def execute(cls, model, vae, positive, image, latent_shift="auto") -> io.NodeOutput:
         sharp = sharpen(model, vae, positive, to_bchw(image), latent_shift)
-        return io.NodeOutput(sharp, ui=closing())
+        return io.NodeOutput(sharp, ui=show_closing())

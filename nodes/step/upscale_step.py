@@ -3,9 +3,9 @@ from comfy_api.latest import io
 from ...coz.geometry import Window
 from ...coz.resample import SUPPORT, resize
 from ..host.images import to_bchw, to_image
-from ..host.messages import closing
-from ..host.surroundings import Upscaler, enlarge, reach_of
-from ..host.upscale_model import take_colour
+from ..host.messages import show_closing
+from ..host.surroundings import Upscaler, enlarge, get_reach
+from ..host.upscale_model import adapt_to_color
 
 SIDES = ("x", "y", "width", "height")
 
@@ -69,15 +69,15 @@ class CoZUpscaleStep(io.ComfyNode):
         cls, upscale_model, crop, zoomed, resampling="bicubic", image=None, window=None
     ) -> io.NodeOutput:
         lq = to_bchw(crop, "crop")
-        upscale_model = take_colour(upscale_model)
+        upscale_model = adapt_to_color(upscale_model)
         if image is None and window is None:
             sr = enlarge(upscale_model, to_image(lq))
         else:
             frame, place = require_frame(lq, image, window)
-            margin = min(reach_of(upscale_model).pixels, MAX_MARGIN)
+            margin = min(get_reach(upscale_model).pixels, MAX_MARGIN)
             sr = Upscaler(upscale_model, margin)(frame, place)
         image = to_image(resize(sr, *zoomed.shape[1:3], resampling))
-        return io.NodeOutput(image, ui=closing())
+        return io.NodeOutput(image, ui=show_closing())
 
 
 def require_frame(lq, image, window):

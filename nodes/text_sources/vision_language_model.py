@@ -7,7 +7,7 @@ from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import overview, tile_view, wider_view
 from ..host.expansion import nest_inputs
 from ..host.images import to_bchw, to_image
-from ..host.messages import apart
+from ..host.messages import hide_called_progress
 from ..step.prompt_extractor import (
     MAX_TOKENS,
     CoZPromptExtractor,
@@ -99,7 +99,7 @@ class VisionLanguageModel(TextSource):
         context = self.whole
         if self.chosen["context"] == PREVIOUS:
             context = to_image(wider_view(self.picture, self.layout, window))
-        with apart():
+        with hide_called_progress():
             return CoZPromptExtractor.execute(
                 self.chosen["vlm"],
                 to_image(tile_view(self.picture, self.layout, window)),

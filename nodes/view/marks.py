@@ -30,7 +30,7 @@ from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.geometry import Window
 from ...coz.render.pillow import to_pillow
 from ...coz.resample import crop, resize
-from ..host.server import UnknownUserError, place_of
+from ..host.server import UnknownUserError, find_user_folder
 
 ROUTE = "/chain_of_zoom/preference"
 
@@ -107,7 +107,7 @@ def take_marks(routes: web.RouteTableDef) -> None:
 
 async def _answer(request: web.Request) -> web.Response:
     try:
-        folder, user = place_of(request, FOLDER)
+        folder, user = find_user_folder(request, FOLDER)
     except UnknownUserError as error:
         return _refuse(401, str(error))
     try:

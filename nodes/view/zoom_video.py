@@ -12,7 +12,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io
 
 from ...coz.render.zoom_video import EASINGS, Zoom, zoom_times
-from ..host.graph import is_connected, running_prompt
+from ..host.graph import get_running_prompt, is_connected
 from ..host.sockets import Chain
 
 FRAMES_OUTPUT = 1
@@ -157,7 +157,7 @@ class CoZZoomVideo(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs):
         # What is connected is no input, so without this a cached run would have no frames to give.
-        return is_connected(running_prompt(), cls.hidden.unique_id, FRAMES_OUTPUT)
+        return is_connected(get_running_prompt(), cls.hidden.unique_id, FRAMES_OUTPUT)
 
     @classmethod
     def execute(

@@ -281,7 +281,7 @@ def test_newer_hosts_were_read_to_have(use):
 
 @pytest.mark.since("0.27")
 def test_what_the_extractor_looks_for_was_read_in_newer_hosts(nodes_of):
-    for function, needed in nodes_of("host.qwen").USED.items():
+    for function, needed in nodes_of("host.qwen").REQUIRED_PARAMETERS.items():
         known = CALLS[f"{function.__module__}.{function.__qualname__}"]
         for parameters in (known["parameters"], *(newer["parameters"] for newer in known["read"])):
             if parameters != "same":

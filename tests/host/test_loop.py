@@ -196,7 +196,7 @@ def test_provider_keeps_only_what_fits(pack):
 
     cache_module = sys.modules[f"{pack.__name__}.nodes.host.cache"]
     cache = cache_module.ChainCache()
-    one_third = torch.empty(cache_module.LIMIT // 3 - cache_module.ENTRY, dtype=torch.uint8)
+    one_third = torch.empty(cache_module.MAX_CACHE_BYTES // 3 - cache_module.ENTRY_BYTES, dtype=torch.uint8)
     half = len(one_third) // 2
     conditioning = [[[one_third[:half], {"pooled_output": one_third[half:]}]]]
 
@@ -213,7 +213,7 @@ def test_provider_keeps_only_what_fits(pack):
         return [key for key in "abcd" if await cache.on_lookup(context(key))]
 
     assert asyncio.run(scenario()) == ["a", "c", "d"]
-    assert cache.size == 3 * (one_third.nbytes + cache_module.ENTRY)
+    assert cache.size == 3 * (one_third.nbytes + cache_module.ENTRY_BYTES)
     assert cache.should_cache(context("sr_1"))
     assert not cache.should_cache(Caching.CacheContext("5", "CoZColorFix", "x"))
     assert not cache.should_cache(Caching.CacheContext("coz_mine", "UpscaleModelLoader", "x"))
@@ -230,9 +230,9 @@ def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
         return Caching.CacheContext(f"5.0.0.coz_{key}", "CoZColorFix", str(key))
 
     async def scenario():
-        for prompt in range(cache_module.RECENT + 4):
-            cache.join()
-            cache.join()  # another loop of the prompt
+        for prompt in range(cache_module.MAX_KEPT_RUNS + 4):
+            cache.register()
+            cache.register()  # another loop of the prompt
             await cache.on_lookup(context(2))  # which is used again and again
             for part in ("a", "b"):
                 await cache.on_store(context(f"{prompt}{part}"), Caching.CacheValue([[part]]))
@@ -241,17 +241,17 @@ def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
             cache.on_prompt_end("p")
 
     asyncio.run(scenario())
-    kept = range(4, cache_module.RECENT + 4)
+    kept = range(4, cache_module.MAX_KEPT_RUNS + 4)
     own = [f"{prompt}{part}" for prompt in kept for part in ("a", "b")]
     assert sorted(cache.values) == sorted(["2", *own])
     assert cache.last_used.keys() == cache.values.keys()
-    assert cache.size == len(cache.values) * cache_module.ENTRY
+    assert cache.size == len(cache.values) * cache_module.ENTRY_BYTES
 
 
 def test_provider_stays_within_its_limit_while_a_chain_runs(executor, nodes_of, monkeypatch):
     one_frame = 64 * 64 * 3 * 4
     cache = nodes_of("host.cache").CACHE
-    monkeypatch.setattr(nodes_of("host.cache"), "LIMIT", 5 * one_frame)
+    monkeypatch.setattr(nodes_of("host.cache"), "MAX_CACHE_BYTES", 5 * one_frame)
     host = executor("RAM_PRESSURE")
     sizes = []
     send = host.server.send_sync

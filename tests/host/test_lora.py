@@ -234,12 +234,12 @@ def test_files_in_subfolders_have_slashes_on_every_system(nodes_of, monkeypatch)
     names = ["z.safetensors", "sub\\coz.safetensors"]
     monkeypatch.setattr(files, "PurePath", PureWindowsPath)
     monkeypatch.setattr(files.folder_paths, "get_filename_list", lambda folder: names)
-    assert files.likely_first("coz", "loras") == ["sub/coz.safetensors", "z.safetensors"]
+    assert files.list_files("coz", "loras") == ["sub/coz.safetensors", "z.safetensors"]
 
 
 def test_a_workflow_saved_on_windows_finds_its_files(nodes_of, coz_files):
     (coz_files.folder / "sub").mkdir()
     (coz_files.folder / "sub" / "a.safetensors").touch()
     for name in ("sub/a.safetensors", "sub\\a.safetensors"):
-        found = nodes_of("host.files").found_in(name, "loras")
+        found = nodes_of("host.files").find_files(name, "loras")
         assert found == [coz_files.folder / "sub" / "a.safetensors"]

@@ -273,7 +273,7 @@ def test_a_mask_that_is_low_and_the_same_everywhere_is_none(nodes_of, node, capl
 def test_the_target_is_the_centre_of_what_a_mask_marks(nodes_of, caplog, mask, target):
     host = nodes_of("host.target")
     assert not host.is_blank(mask)
-    assert host.target_of(0.1, 0.1, mask) == pytest.approx(target, abs=1e-5)
+    assert host.resolve_target(0.1, 0.1, mask) == pytest.approx(target, abs=1e-5)
     assert not caplog.messages
 
 

@@ -278,8 +278,8 @@ def test_every_class_of_the_host_is_judged():
 @pytest.mark.parametrize("name", READERS)
 def test_which_models_of_the_host_can(extractor, host_class, name):
     clip = host_class(name)
-    network = extractor.network_of(clip)
-    assert extractor.family_of(clip, network) == FAMILIES[READERS[name]]
+    network = extractor.find_network(clip)
+    assert extractor.find_chat_family(clip, network) == FAMILIES[READERS[name]]
 
 
 @pytest.mark.parametrize("name", LACKING)
@@ -293,20 +293,20 @@ def test_what_a_newer_host_lets_a_model_do_decides(extractor, host_class):
     clip = host_class("Qwen2.5-VL of Qwen-Image")
     network = clip.cond_stage_model.qwen25_7b.transformer
     network.model.config.stop_tokens = [151643, 151645]
-    assert extractor.network_of(clip) is network
-    assert extractor.family_of(clip, network) == FAMILIES["qwen2.5"]
+    assert extractor.find_network(clip) is network
+    assert extractor.find_chat_family(clip, network) == FAMILIES["qwen2.5"]
     network.model.config.can_generate = False  # newer hosts say so of Qwen3-VL 32B
     with pytest.raises(ValueError, match="generates no text"):
-        extractor.network_of(clip)
+        extractor.find_network(clip)
 
 
 @pytest.mark.since("0.27")
 def test_an_unknown_chat_format_is_refused(extractor, host_class):
     clip = host_class("Qwen3-VL 4B")
-    network = extractor.network_of(clip)
+    network = extractor.find_network(clip)
     network.visual.patch_size = 20
     with pytest.raises(ValueError, match="has a chat format that this pack does not know"):
-        extractor.family_of(clip, network)
+        extractor.find_chat_family(clip, network)
 
 
 def test_a_tokenizer_that_leaves_images_out_is_refused(extract, recorder):
@@ -824,7 +824,7 @@ def test_qwen25vl_writes_what_transformers_write(pack, recorded, reference_token
     reference = randomly(Qwen2_5_VLForConditionalGeneration(config))
     path = tmp_path / "tiny.safetensors"
     save_file(host_weights(reference), path)
-    clip = importlib.import_module(f"{pack.__name__}.nodes.host.qwen").load([path])
+    clip = importlib.import_module(f"{pack.__name__}.nodes.host.qwen").load_qwen([path])
     wider, zoomed = eight_bit(224, 280, 1), eight_bit(252, 140, 2)
     answer, _ = recorded(clip, zoomed, "", "", 8, previous_image=wider)
     ids, pixels = reference_inputs(

@@ -196,7 +196,7 @@ def test_strength_is_a_share_of_the_change(load, network, expected):
 
 def test_the_vlm_stays_as_it_was_below_a_lora(vlm, folder, nodes_of):
     before = answer(vlm, images(1))[0]
-    changed = nodes_of("host.lora").with_lora(vlm, folder / ADAPTER, 1.0)
+    changed = nodes_of("host.lora").patch_clip(vlm, folder / ADAPTER, 1.0)
     assert answer(changed, images(1))[0] != before
     assert not vlm.patcher.patches
     assert answer(vlm, images(1))[0] == before
@@ -580,14 +580,14 @@ def test_damaged_files_are_refused(load, folder):
 def test_a_lora_of_another_model(vlm, nodes_of, tmp_path, change, message):
     with_prompt_lora(qwen25vl(**{"vision_layers": 1, **change})).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"^{ADAPTER} does not fit vlm: .*{message}"):
-        nodes_of("host.lora").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+        nodes_of("host.lora").patch_clip(vlm, tmp_path / ADAPTER, 1.0)
 
 
 def test_a_lora_of_some_layers_fits(vlm, nodes_of, folder, tmp_path):
     weights = {k: w for k, w in load_file(folder / ADAPTER).items() if ".layers.1." in k}
     save_file(weights, tmp_path / ADAPTER)
     shutil.copy(folder / CONFIG, tmp_path)
-    changed = nodes_of("host.lora").with_lora(vlm, tmp_path / ADAPTER, 1.0)
+    changed = nodes_of("host.lora").patch_clip(vlm, tmp_path / ADAPTER, 1.0)
     assert len(changed.patcher.patches) == 7
 
 
@@ -619,11 +619,13 @@ def test_a_host_whose_classes_moved(nodes_of, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.delattr(qwen.qwen_vl, "qwen2vl_mrope_position_ids")
         with pytest.raises(RuntimeError, match=message):
-            loader.load([folder / MODEL])
+            loader.load_qwen([folder / MODEL])
     with monkeypatch.context() as patch:
-        patch.setitem(qwen.USED, qwen.llama.BaseGenerate.generate, {"position_ids", "gone"})
+        patch.setitem(
+            qwen.REQUIRED_PARAMETERS, qwen.llama.BaseGenerate.generate, {"position_ids", "gone"}
+        )
         with pytest.raises(RuntimeError, match=message + ".*generate no longer takes gone"):
-            loader.load([folder / MODEL])
+            loader.load_qwen([folder / MODEL])
 
 
 CONTRACT = """

@@ -82,11 +82,11 @@ def step(node, model, frame, scale, center, **inputs):
 @pytest.mark.parametrize(("name", "reach"), [("coz_lite_x4", 16), ("coz_lite_x4_texture", 16)])
 def test_built_in_models_look_16_pixels_far(node, surroundings, name, reach):
     model = node("UpscaleModelLoader").execute(f"{name}.safetensors")[0]
-    assert surroundings.reach_of(model) == Reach(reach, False)
+    assert surroundings.get_reach(model) == Reach(reach, False)
 
 
 def test_attention_in_windows_is_noticed(surroundings, swinir):
-    assert surroundings.reach_of(swinir).is_periodic
+    assert surroundings.get_reach(swinir).is_periodic
 
 
 def test_it_is_measured_once_for_a_model_and_not_longer_kept(
@@ -96,9 +96,9 @@ def test_it_is_measured_once_for_a_model_and_not_longer_kept(
     monkeypatch.setattr(surroundings, "_reaches", weakref.WeakKeyDictionary())
     calls = []
     handle = model.model.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape))
-    assert surroundings.reach_of(model) == surroundings.reach_of(model) == Reach(8, False)
+    assert surroundings.get_reach(model) == surroundings.get_reach(model) == Reach(8, False)
     ensemble = node("CoZSelfEnsemble").execute(model)[0]
-    assert surroundings.reach_of(ensemble) == Reach(8, False)
+    assert surroundings.get_reach(ensemble) == Reach(8, False)
     # Flat and textured, whole and cut.
     assert calls == [(1, 3, 32, 160)] * 2 + [(1, 3, 32, 147)] * 2
     handle.remove()
@@ -120,8 +120,8 @@ def test_a_lack_of_memory_while_measuring_is_not_kept(surroundings, upscale_mode
 
     handle = model.model.register_forward_pre_hook(fail_once)
     try:
-        assert surroundings.reach_of(model) == Reach(16, False)
-        assert surroundings.reach_of(model) == Reach(8, False)
+        assert surroundings.get_reach(model) == Reach(16, False)
+        assert surroundings.get_reach(model) == Reach(8, False)
     finally:
         handle.remove()
 
@@ -137,8 +137,8 @@ def test_a_model_that_cannot_be_measured_gets_a_default(surroundings, upscale_mo
 
     handle = model.model.register_forward_hook(fail)
     try:
-        assert surroundings.reach_of(model) == Reach(16, False)
-        assert surroundings.reach_of(model) == Reach(16, False)
+        assert surroundings.get_reach(model) == Reach(16, False)
+        assert surroundings.get_reach(model) == Reach(16, False)
     finally:
         handle.remove()
     (told,) = caplog.messages
@@ -157,10 +157,10 @@ def test_an_interrupt_of_the_measurement_is_none_of_its_failures(surroundings, u
     handle = model.model.register_forward_pre_hook(interrupt)
     try:
         with pytest.raises(mm.InterruptProcessingException):
-            surroundings.reach_of(model)
+            surroundings.get_reach(model)
     finally:
         handle.remove()
-    assert surroundings.reach_of(model) == Reach(8, False)
+    assert surroundings.get_reach(model) == Reach(8, False)
 
 
 @pytest.mark.parametrize("center", [(0.5, 0.5), (0, 0), (1, 0), (0, 1), (1, 1), (0.02, 0.6)])
