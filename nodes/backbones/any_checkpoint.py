@@ -46,7 +46,7 @@ class AnyCheckpoint(DiffusionBackbone):
         return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
 
     def encoder_node(self, text) -> tuple[str, dict]:
-        # The host's own node refuses lone surrogates. A link's text has none.
+        # ComfyUI's own node refuses lone surrogates. A link's text has none.
         return "CLIPTextEncode", {"text": whole_characters(text) if isinstance(text, str) else text}
 
     def as_nodes(self, node, i, view, text) -> list:

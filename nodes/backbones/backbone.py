@@ -84,7 +84,7 @@ class Backbone(ABC):
         """Add the nodes that sharpen step i of Chain Loop and return the link to the image.
 
         ``node(class_type, name, **inputs)`` adds a node. The one that sharpens is named ``sr_{i}``.
-        Of the host's nodes, take only those that run without a server: ComfyUI is also used as a
+        Of ComfyUI's nodes, take only those that run without a server: ComfyUI is also used as a
         library.
         """
 

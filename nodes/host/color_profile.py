@@ -28,7 +28,7 @@ COLOR_KEEPERS = {
     "ImageScaleToMaxDimension",
     "ImageScaleToTotalPixels",
 }
-"""The host's nodes that change size or place of an ``image`` and not its colours."""
+"""ComfyUI's nodes that change size or place of an ``image`` and not its colours."""
 
 
 def find_image_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:

@@ -8,7 +8,7 @@ from comfy_execution.utils import ExecutionContext, get_executing_context
 from .cache import CACHE, CHILD_PREFIX
 
 AS_LINKS = {"raw_link": True, "lazy": True}
-"""For a node that expands: it hands its models on to its children. (Inside a dynamic combo the host
+"""For a node that expands: it hands its models on to its children. (Inside a dynamic combo ComfyUI
 ignores ``lazy``: their loaders run.)"""
 
 BLOCKED = ExecutionBlocker(None)
@@ -19,7 +19,7 @@ class Expansion:
     """The nodes that a node becomes when it runs.
 
     They get links and constants, never tensors, and nothing that they do not read: only then does
-    the host recognise a child that it has already run.
+    ComfyUI recognise a child that it has already run.
     """
 
     def __init__(self, node: type[io.ComfyNode], reporters: set[str] | None = None):

@@ -1,4 +1,4 @@
-"""The pack's own folder, and weight files in the host's model folders."""
+"""The pack's own folder, and weight files in ComfyUI's model folders."""
 
 import re
 from pathlib import Path, PurePath
@@ -33,8 +33,8 @@ def describe_missing_file(name: str, own: str, *folders: str) -> str:
 
 
 def validate_names(*chosen: tuple[str | None, tuple[str, ...]]) -> bool | str:
-    """In place of the host's "value not in list", which does not say where to get the file."""
-    # Found by the host, not in its list: workflows travel, and Windows lists other slashes.
+    """In place of ComfyUI's "value not in list", which does not say where to get the file."""
+    # Found by ComfyUI, not in its list: workflows travel, and Windows lists other slashes.
     for name, (own, *folders) in chosen:
         if name not in {None, "none"} and not find_files(name, *folders):
             return describe_missing_file(name, own, *folders)
@@ -48,5 +48,5 @@ def require_file(name: str, own: str, *folders: str) -> Path:
 
 
 def register_builtin_models() -> None:
-    """Let the host's Load Upscale Model list the models that ship with the pack."""
+    """Let ComfyUI's Load Upscale Model list the models that ship with the pack."""
     folder_paths.add_model_folder_path("upscale_models", str(PACK / "models"))

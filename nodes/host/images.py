@@ -1,4 +1,4 @@
-"""The host's images in the form that coz/ works with."""
+"""ComfyUI's images in the form that coz/ works with."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ MAX_PREVIEW_PIXELS = 768 * 768
 MAX_PREVIEW_SIDE = 3072
 
 MAX_OVERSHOOT = 1 / 8
-"""How far below 0 or above 1 values are cut without a notice. Bicubic scaling, as the host does it,
+"""How far below 0 or above 1 values are cut without a notice. Bicubic scaling, as ComfyUI does it,
 overshoots an edge by up to 0.094 (3/32); what is lost of an HDR picture lies far above."""
 
 
@@ -52,7 +52,7 @@ def hide_files(files: list[ui.SavedResult] | dict) -> str:
 
 
 def save_preview(image: Tensor, target: Target) -> list[str]:
-    """A small copy of a (1, 3, H, W) picture in the host's temporary folder, as the page finds it.
+    """A small copy of a (1, 3, H, W) picture in ComfyUI's temporary folder, as the page finds it.
 
     With the picture's own size in pixels, and the target that it was given with.
     """
@@ -79,7 +79,7 @@ def to_rgb(image: Tensor) -> Tensor:
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     """An IMAGE (B, H, W, C) of any float dtype as (B, 3, H, W) float32 in [0, 1].
 
-    Grey is repeated, alpha dropped, values outside [0, 1] are clamped, as the host's own nodes do;
+    Grey is repeated, alpha dropped, values outside [0, 1] are clamped, as ComfyUI's own nodes do;
     a notice says so where they lie far outside.
     The result may share the image's memory: never write into it.
     """
@@ -88,7 +88,7 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             f"{name} must be an image batch (batch, height, width, channels) with at least one "
             f"pixel, got shape {tuple(image.shape)}"
         )
-    # Where the host's own loaders put images: --gpu-only moves it, and all must meet there.
+    # Where ComfyUI's own loaders put images: --gpu-only moves it, and all must meet there.
     image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
     low, high = torch.aminmax(image)  # before its axes move: of a view torch makes a copy
     if not (low.isfinite() and high.isfinite()):

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, by the host's VAE."""
+"""Pictures to latents and back, by ComfyUI's VAE."""
 
 from contextlib import contextmanager
 
@@ -80,7 +80,7 @@ def require_max_side(model: ModelPatcher, image: Tensor, compression: int) -> No
 
 @contextmanager
 def explain_missing_pooled(**texts):
-    """Name the text without pooled values where the host's model asks for them."""
+    """Name the text without pooled values where ComfyUI's model asks for them."""
     try:
         yield
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""Weight files as patches of the host's models."""
+"""Weight files as patches of ComfyUI's models."""
 
 import copy
 import math
@@ -22,7 +22,7 @@ from .sampling import LATENT_SHIFT, get_model_family
 def get_layer_shape(network, target) -> tuple[int, int]:
     """Rows and columns of the weight that a patch is for, or of the slice of it."""
     name, place = (target, None) if isinstance(target, str) else target[:2]
-    axis, _, length = place or (0, 0, 0)  # none where the host only reorders the weight's rows
+    axis, _, length = place or (0, 0, 0)  # none where ComfyUI only reorders the weight's rows
     # Not the state dict's: of packed weights, as of GGUF and nvfp4, it has the bytes.
     shape = list(comfy.utils.get_attr(network, name).shape)
     shape[axis] = length or shape[axis]
@@ -42,7 +42,7 @@ def find_misfit(patches: dict, network) -> tuple[str, str, str] | None:
 
 
 def make_model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> dict:
-    """The host's patches for a LoRA that fits: the host itself only logs what does not."""
+    """ComfyUI's patches for a LoRA that fits: ComfyUI itself only logs what does not."""
     network: BaseModel = model.model
     family = get_model_family(model)
     places = comfy.lora.model_lora_keys_unet(network, {})
@@ -100,7 +100,7 @@ def patch_vae(vae: VAE, weights: SRWeights, name: str, strength: float):
 
 
 def patch_clip(clip: CLIP, path: Path, strength: float):
-    """A copy of clip with a LoRA that fits: the host itself only logs what does not."""
+    """A copy of clip with a LoRA that fits: ComfyUI itself only logs what does not."""
     lora = read_prompt_lora(path)
     network = clip.cond_stage_model
     places = comfy.lora.model_lora_keys_clip(network, {})

@@ -69,7 +69,7 @@ class PromptMessages:
 
 
 _messages: WeakKeyDictionary[object, PromptMessages] = WeakKeyDictionary()
-"""By the host's progress of a prompt."""
+"""By ComfyUI's progress of a prompt."""
 
 
 def find_messages() -> tuple[PromptMessages, str, str] | None:

@@ -1,4 +1,4 @@
-"""Refusals of values that the host lets through."""
+"""Refusals of values that ComfyUI lets through."""
 
 from comfy_api.latest import io
 
@@ -6,7 +6,7 @@ from comfy_api.latest import io
 def require_options(node: type[io.ComfyNode], **chosen: dict | None) -> None:
     """Refuse a value of a dynamic combo that is none of its options.
 
-    The host leaves such an input out, together with those nested in it.
+    ComfyUI leaves such an input out, together with those nested in it.
     """
     for combo in node.define_schema().inputs:
         if combo.id not in chosen:

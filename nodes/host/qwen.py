@@ -1,7 +1,7 @@
-"""Qwen2.5-VL, with its eyes, as a CLIP: all that is glued to the host's own Qwen classes.
+"""Qwen2.5-VL, with its eyes, as a CLIP: all that is glued to ComfyUI's own Qwen classes.
 
-Those classes are the host's to change. So this is imported when a model is loaded, not with the
-pack, and looks at them first. What the host calls accepts keywords that it does not know, and does
+Those classes are ComfyUI's to change. So this is imported when a model is loaded, not with the
+pack, and looks at them first. What ComfyUI calls accepts keywords that it does not know, and does
 not pass them on: ComfyUI 0.37 added ``mtp`` to every call of ``generate``.
 """
 
@@ -46,7 +46,7 @@ REQUIRED_PARAMETERS: dict[Callable, set[str]] = {
     comfy.utils.load_torch_file: {"safe_load", "return_metadata"},
     comfy.utils.convert_old_quants: {"metadata"},
 }
-"""What is called of the host, here and by qwen_weights -> the parameters that it needs to have."""
+"""What is called of ComfyUI, here and by qwen_weights -> the parameters that it needs to have."""
 
 
 def check_host() -> None:
@@ -64,7 +64,7 @@ def is_image_token(token) -> bool:
 
 @dataclass
 class Config(llama.Qwen25_3BConfig):
-    rope_dims = [16, 24, 24]  # noqa: RUF012 - as in the host's configs: no field
+    rope_dims = [16, 24, 24]  # noqa: RUF012 - as in ComfyUI's configs: no field
     stop_tokens = [PAD_TOKEN, 151645]  # noqa: RUF012 - generation_config.json
 
 
@@ -174,7 +174,7 @@ class TextEncoder(sd1_clip.SD1ClipModel):
 
 
 class Tokenizer(sd1_clip.SD1Tokenizer):
-    """Takes what the host's tokenizers of Qwen3-VL and Qwen-Image take."""
+    """Takes what ComfyUI's tokenizers of Qwen3-VL and Qwen-Image take."""
 
     def __init__(self, embedding_directory=None, tokenizer_data=None, **kwargs):
         super().__init__(
@@ -208,7 +208,7 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
             else:
                 system, shown = system_prompt or SYSTEM_PROMPT, QWEN_IMAGE * len(images)
                 text = QWEN_CHAT.format(instruction=system, images=shown + text)
-        # The host's own method would read brackets, backslashes and embedding names.
+        # ComfyUI's own method would read brackets, backslashes and embedding names.
         ids = getattr(self, ENCODER_NAME).tokenizer(text)["input_ids"] or [PAD_TOKEN]
         pictures = iter(images)
         row = []
@@ -220,7 +220,7 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
 
 
 def load_qwen(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
-    """Qwen2.5-VL from the files that it is spread over, loaded as the host's load_clip does."""
+    """Qwen2.5-VL from the files that it is spread over, loaded as ComfyUI's load_clip does."""
     check_host()
     state = read_state(paths)
     name = paths[0].name
@@ -238,7 +238,7 @@ def load_qwen(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP
         model_options=options,
         disable_dynamic=disable_dynamic,
     )
-    # What the host's Select CLIP Device calls for weights of its own.
+    # What ComfyUI's Select CLIP Device calls for weights of its own.
     patcher: ModelPatcher = clip.patcher
     patcher.cached_patcher_init = (load_patcher, (paths,))
     return clip

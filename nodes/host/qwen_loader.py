@@ -22,7 +22,7 @@ def require_comfyui_version() -> None:
 
 def load_qwen(paths: list[Path]):
     try:
-        from . import qwen  # its classes are built from the host's
+        from . import qwen  # its classes are built from ComfyUI's
 
         return qwen.load_qwen(paths)
     except (ImportError, AttributeError, TypeError) as error:

@@ -21,7 +21,7 @@ VISION_HEAD_CHANNELS = 80
 
 
 def read_state(paths: list[Path]) -> dict[str, Tensor]:
-    """All weights under the names of the host's classes; they stay on disk until they are used."""
+    """All weights under the names of ComfyUI's classes; they stay on disk until they are used."""
     state = {}
     for path in paths:
         require_safetensors(path)
@@ -31,7 +31,7 @@ def read_state(paths: list[Path]) -> dict[str, Tensor]:
         state |= comfy.utils.convert_old_quants(part, metadata=metadata)[0]
     renamed = {"model.language_model.": "model.", "model.visual.": "visual."}
     state = comfy.utils.state_dict_prefix_replace(state, renamed)
-    # The same as the input layer, and no layer of the host's class.
+    # The same as the input layer, and no layer of ComfyUI's class.
     return {key: weight for key, weight in state.items() if not key.startswith("lm_head.")}
 
 
@@ -88,7 +88,7 @@ def count_blocks(state: dict[str, Tensor], pattern: str) -> int:
 
 
 def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> None:
-    """Every weight is there and of its shape: of what is missing the host only logs the names."""
+    """Every weight is there and of its shape: of what is missing ComfyUI only logs the names."""
     if lacking := [key for key in expected if key not in state]:
         raise ValueError(describe_incomplete(name, lacking))
     layers = {key.rpartition(".")[0] for key in state if key.endswith(".comfy_quant")}

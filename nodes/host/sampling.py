@@ -1,4 +1,4 @@
-"""One step of super-resolution by the host's samplers: the views in, sharp ones out."""
+"""One step of super-resolution by ComfyUI's samplers: the views in, sharp ones out."""
 
 from collections.abc import Callable
 from math import isclose
@@ -24,14 +24,14 @@ SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 
 MAX_SAMPLING_STEPS, MAX_CFG = 10000, 100
-"""Of the host's sampling."""
+"""Of ComfyUI's sampling."""
 
 MAX_SCHEDULE_STEPS = 10**6
-"""The host makes a schedule of steps / denoise: this many with all of its steps and 0.01."""
+"""ComfyUI makes a schedule of steps / denoise: this many with all of its steps and 0.01."""
 
 
 def get_model_family(model: ModelPatcher) -> str:
-    """Return the host's name of a model's family, such as SD15."""
+    """Return ComfyUI's name of a model's family, such as SD15."""
     network: BaseModel = model.model
     return type(network.model_config).__name__
 
@@ -79,7 +79,7 @@ def refine(
     seed,
     draw_noise: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Tensor:
-    """Sample views (B, 3, H, W) again, as the host's KSampler does it, and return an IMAGE.
+    """Sample views (B, 3, H, W) again, as ComfyUI's KSampler does it, and return an IMAGE.
 
     ``draw_noise`` makes the noise to start from, given the latent and how many pixels one of its own
     stands for; else it is drawn from ``seed``.
@@ -92,15 +92,15 @@ def refine(
         raise ValueError(
             f"denoise must be 0 or at least {steps / MAX_SCHEDULE_STEPS:g} for {steps} steps, got {denoise:g}"
         )
-    # The host divides by what is one less than the steps of the schedule.
+    # ComfyUI divides by what is one less than the steps of the schedule.
     if scheduler == "kl_optimal" and int(steps / max(denoise, 0.5)) == 1:
         raise ValueError(
             "scheduler kl_optimal makes no schedule of one step: set steps to 2, got 1, or choose another scheduler"
         )
     require_text_width(model, "positive", positive)
-    if not isclose(cfg, 1):  # else the host leaves it out
+    if not isclose(cfg, 1):  # else ComfyUI leaves it out
         require_text_width(model, "negative", negative)
-    # Some of the host's samplers add one to it, and more than 64 bits torch does not take.
+    # Some of ComfyUI's samplers add one to it, and more than 64 bits torch does not take.
     seed = min(seed, MAX_SEED - 1)
     latent = comfy.sample.fix_empty_latent_channels(model, encode(vae, image, model))
     if draw_noise:

@@ -1,4 +1,4 @@
-"""The host's server: what the page asks of it, and who asks."""
+"""ComfyUI's server: what the page asks of it, and who asks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +30,10 @@ class UnknownUserError(Exception):
 
 
 def require_user(request: web.Request) -> str | None:
-    """The host's id of who asks; None where it has one user only.
+    """ComfyUI's id of who asks; None where it has one user only.
 
     Raises:
-        UnknownUserError: If the host does not know the user.
+        UnknownUserError: If ComfyUI does not know the user.
     """
     if not args.multi_user:
         return None
@@ -45,18 +45,18 @@ def require_user(request: web.Request) -> str | None:
 
 
 def find_user_folder(request: web.Request, folder: str) -> tuple[Path, str | None]:
-    """Return the folder of this name for who asks, and the user where the host has several.
+    """Return the folder of this name for who asks, and the user where ComfyUI has several.
 
     It is in the output folder, or in that of the user.
 
     Raises:
-        UnknownUserError: If the host does not know the user.
+        UnknownUserError: If ComfyUI does not know the user.
     """
     user = require_user(request)
     if user is None:
         return Path(folder_paths.get_output_directory(), folder), None
     users: UserManager = PromptServer.instance.user_manager
     path = users.get_request_user_filepath(request, folder, create_dir=False)
-    if path is None:  # a link, or an edited users.json, that leads out of the host's user folder
+    if path is None:  # a link, or an edited users.json, that leads out of ComfyUI's user folder
         raise UnknownUserError(request)
     return Path(path), user

@@ -1,4 +1,4 @@
-"""Upscale models that see the pixels around what they enlarge, run by the host's own node."""
+"""Upscale models that see the pixels around what they enlarge, run by ComfyUI's own node."""
 
 import logging
 from math import ceil
@@ -17,7 +17,7 @@ from .messages import give_notice, hide_called_progress
 from .upscale_model import LumaModel, SelfEnsembled, name_model
 
 MAX_REGION_PIXELS = 512
-"""Source pixels a side: of a larger image the host makes tiles of its own, without margins."""
+"""Source pixels a side: of a larger image ComfyUI makes tiles of its own, without margins."""
 
 REGION_GRID_PIXELS = 32
 """Source pixels: every usual attention window and stride divides it."""
@@ -62,13 +62,13 @@ def warn_of_default(reason: object) -> None:
 
 
 class RegionOutOfMemoryError(Exception):
-    """An out-of-memory error, its cause, that the host's upscale node does not handle."""
+    """An out-of-memory error, its cause, that ComfyUI's upscale node does not handle."""
 
 
 class WholeRegion:
     """An upscale model that enlarges a region as a whole or not at all.
 
-    Out of memory, the host's node would go on with tiles that have no surroundings.
+    Out of memory, ComfyUI's node would go on with tiles that have no surroundings.
     """
 
     def __init__(self, upscale_model):
@@ -190,14 +190,14 @@ class Upscaler:
 
 
 def _run(upscale_model, lq: Tensor) -> Tensor:
-    """(B, 3, h, w) through the host's Upscale Image (using Model)."""
+    """(B, 3, h, w) through ComfyUI's Upscale Image (using Model)."""
     # As an image lies in memory, convolutions on the CPU take three quarters of the time.
     image = to_image(lq).contiguous()
     return enlarge(upscale_model, image)
 
 
 def enlarge(upscale_model, image: Tensor) -> Tensor:
-    """An IMAGE as (B, 3, h, w) through the host's Upscale Image (using Model)."""
+    """An IMAGE as (B, 3, h, w) through ComfyUI's Upscale Image (using Model)."""
     sr = ImageUpscaleWithModel.execute(upscale_model, image)[0]
     require_finite(
         sr, lambda: name_model(upscale_model), "Choose another model, or download its file again"

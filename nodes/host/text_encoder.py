@@ -1,4 +1,4 @@
-"""Prompts through the host's text encoders, every character as written."""
+"""Prompts through ComfyUI's text encoders, every character as written."""
 
 import re
 
@@ -8,7 +8,7 @@ from ...coz.text.step_prompts import whole_characters
 
 
 def escape_prompt(clip: CLIP, prompt: str) -> str:
-    """The prompt as the host must get it to take every character of it as written."""
+    """The prompt as ComfyUI must get it to take every character of it as written."""
     prompt = whole_characters(prompt)
     # An escaped bracket is a bracket, with any option and in all tokenizers but those of LongCat,
     # Lens and MiniMax: they read no weights, and the backslash would stay.

@@ -1,4 +1,4 @@
-"""The host's upscale models, and what wraps them."""
+"""ComfyUI's upscale models, and what wraps them."""
 
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_execution.graph import DynamicPrompt
@@ -85,5 +85,5 @@ class SelfEnsembled(WrappedModel):
         return self_ensemble(self._upscale, image)
 
     def _upscale(self, image: Tensor) -> Tensor:
-        throw_exception_if_processing_interrupted()  # the host looks only after all eight
+        throw_exception_if_processing_interrupted()  # ComfyUI looks only after all eight
         return self.single(image)

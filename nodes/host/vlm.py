@@ -1,4 +1,4 @@
-"""Conversations with the host's models that see pictures and write."""
+"""Conversations with ComfyUI's models that see pictures and write."""
 
 from comfy.sd import CLIP
 from comfy.sd1_clip import SDClipModel
@@ -58,7 +58,7 @@ def make_refusal(clip: CLIP, lack: str) -> ValueError:
 
 
 def get_token_row(tokens: dict | list) -> list:
-    """The one row of tokens: the host's tokenizers give it with the encoder's name or without."""
+    """The one row of tokens: ComfyUI's tokenizers give it with the encoder's name or without."""
     (row,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
     return row
 
@@ -67,11 +67,11 @@ def tokenize(clip: CLIP, family: Family, text: str, images: list[Tensor]) -> dic
     """The conversation with each image, of a size of its own, in its place."""
     is_gemma3 = family is FAMILIES["gemma3"]
     if is_gemma3 and clip.tokenize("<end_of_turn>") == clip.tokenize(""):
-        # The host takes a marker at the start for the token that its tokenizer puts there.
+        # ComfyUI takes a marker at the start for the token that its tokenizer puts there.
         text = "<end_of_turn>" + text
     tokens = clip.tokenize(text)
     row = get_token_row(tokens)
-    # Given an image, or a batch of one size, the host's tokenizers fill the first places.
+    # Given an image, or a batch of one size, ComfyUI's tokenizers fill the first places.
     entries = []
     for image in images:
         filled = get_token_row(clip.tokenize(text, image=image))
@@ -84,7 +84,7 @@ def tokenize(clip: CLIP, family: Family, text: str, images: list[Tensor]) -> dic
     for i, entry in zip(places, entries, strict=True):
         row[i] = entry
     if is_gemma3:
-        while row[0][0] == 0:  # padding, which the host's 12B would read
+        while row[0][0] == 0:  # padding, which ComfyUI's 12B would read
             del row[0]
     return tokens
 

@@ -40,7 +40,7 @@ def own_picture_names() -> list[str]:
 
 
 def load_by_host(loader_id: str, **name: str) -> torch.Tensor:
-    """The image that one of the host's loader nodes gives for a file."""
+    """The image that one of ComfyUI's loader nodes gives for a file."""
     loader = NODE_CLASS_MAPPINGS[loader_id]
     return getattr(loader(), loader.FUNCTION)(**name)[0]
 
@@ -78,7 +78,7 @@ class CoZSamplePicture(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, own_picture=NONE):
-        # The host's own check has a list from before the last upload.
+        # ComfyUI's own check has a list from before the last upload.
         if own_picture in (None, "", NONE) or folder_paths.exists_annotated_filepath(own_picture):
             return True
         return (

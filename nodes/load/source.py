@@ -1,7 +1,7 @@
 """Serve the picture of a loader node to the target picker, as that node loads it.
 
 A browser decodes the same file differently: it applies EXIF mirroring, ICC profiles and
-transparency, which the host's loader may not.
+transparency, which ComfyUI's loader may not.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ MAX_CACHED_SOURCES = 8
 """Up to 2 MB each."""
 
 START = secrets.token_hex(4)
-"""Part of each file's state: another version of the host may load the same file differently."""
+"""Part of each file's state: another version of ComfyUI may load the same file differently."""
 
 
 class TooLargeError(Exception):
@@ -73,7 +73,7 @@ def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
     if any(tag.value == state for tag in known):
         response = web.Response(status=304)
     elif comfy.model_management.intermediate_device().type != "cpu":
-        # Loading would take GPU memory that the host has not planned for.
+        # Loading would take GPU memory that ComfyUI has not planned for.
         return _refuse(501, "with --gpu-only, pictures are shown after a run", version)
     else:
         try:
@@ -114,7 +114,7 @@ def _load(node: str, name: str, path: Path, state: str) -> dict:
 
     Raises:
         TooLargeError: If the file holds more than ``MAX_SOURCE_PIXELS``.
-        Exception: Whatever Pillow or the host's loader raises on the content of the file.
+        Exception: Whatever Pillow or ComfyUI's loader raises on the content of the file.
     """
     with Image.open(path) as file:  # reads the header only, and refuses videos
         frame = max(file.width * file.height, MIN_FRAME_PIXELS)
@@ -123,7 +123,7 @@ def _load(node: str, name: str, path: Path, state: str) -> dict:
     image = to_bchw(load_by_host(node, **{WIDGETS[node]: name})[:1])
     small = downscale_to_preview(image)
     content = BytesIO()
-    # Rounded down, as the host does where it saves what the picker shows after a run.
+    # Rounded down, as ComfyUI does where it saves what the picker shows after a run.
     Image.fromarray((small[0] * 255).byte().numpy()).save(content, "png", compress_level=4)
     return {
         "width": image.shape[-1],

@@ -149,7 +149,7 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ``image`` is named because the host calls this only where a named input is given.
+        # ``image`` is named because ComfyUI calls this only where a named input is given.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod

@@ -42,7 +42,7 @@ class CoZChainInput(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, index) -> io.NodeOutput:
-        # The host repeats the last item of a list that is shorter than the others. Converted here,
+        # ComfyUI repeats the last item of a list that is shorter than the others. Converted here,
         # so that all chains of a picture share one copy where it has to be one.
         return io.NodeOutput(to_image(to_bchw(image[min(index[0], len(image) - 1)])))
 
@@ -112,7 +112,7 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **parts) -> float:
-        # Not offered to cache providers: the key holds the whole chain, and the host would hash it at
+        # Not offered to cache providers: the key holds the whole chain, and ComfyUI would hash it at
         # every request, which takes longer than to gather the frames again.
         return nan
 

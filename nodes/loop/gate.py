@@ -18,7 +18,7 @@ def is_below(agreement: float, stop_below: float) -> bool:
 
 
 class CoZChainGate(io.ComfyNode):
-    """Only where the host keeps nothing between nodes (--cache-none).
+    """Only where ComfyUI keeps nothing between nodes (--cache-none).
 
     Else the collector asks for one step after the other, and the steps need no gate, which would
     make them depend on ``stop_below``. Here what is asked for late would run all steps before it

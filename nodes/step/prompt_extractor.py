@@ -19,17 +19,17 @@ from ..host.vlm import find_chat_family, find_network, generate, tokenize
 NAME = "VLM Prompt Extractor"
 
 LIKELIEST = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
-"""Not the host's do_sample=False: that looks for the likeliest token before the penalty is applied."""
+"""Not ComfyUI's do_sample=False: that looks for the likeliest token before the penalty is applied."""
 
 COLDEST = 0.01
-"""Temperature. The host divides by it, and from much smaller ones come numbers that are none."""
+"""Temperature. ComfyUI divides by it, and from much smaller ones come numbers that are none."""
 
 MAX_TOKENS = 32
 """Chain-of-Zoom's recursive inference, max_new_tokens."""
 
 
 def fit(image: Tensor, family: Family) -> Tensor:
-    """As an IMAGE of a size that the model takes as it is: the host would shrink it unfiltered."""
+    """As an IMAGE of a size that the model takes as it is: ComfyUI would shrink it unfiltered."""
     return to_image(resize(image, *image_size(family, *image.shape[-2:])))
 
 
@@ -150,7 +150,7 @@ class CoZPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, sampling_mode=None):
-        # ``image`` is named because the host calls this only where a named input is given.
+        # ``image`` is named because ComfyUI calls this only where a named input is given.
         return validate_options(cls, sampling_mode=sampling_mode)
 
     @classmethod

@@ -3,7 +3,7 @@
 A run that the viewer shows is known by the file name of its first layer in the temporary folder.
 Its record lies beside it; prompt and pictures of a mark come from there, never from the browser.
 
-The marks lie in the output folder; where the host has several users (--multi-user), in the folder
+The marks lie in the output folder; where ComfyUI has several users (--multi-user), in the folder
 of the user who made them.
 """
 
@@ -61,7 +61,7 @@ def mark(folder: Path, run: str, step: int, good: bool, user: str | None = None)
         run: File name of the first layer that the viewer shows.
         step: 1 for the first.
         good: The verdict.
-        user: The host's id of who gave it, where it has several users.
+        user: ComfyUI's id of who gave it, where it has several users.
 
     Raises:
         ValueError: If there is no such run or step, or nothing to judge.
@@ -152,7 +152,7 @@ def _record_path(run: str) -> Path:
 def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
     """The chain of a run, its frames without their pixels, and the files that have these.
 
-    Checked, as the host lets anyone upload a file of any name into the temporary folder.
+    Checked, as ComfyUI lets anyone upload a file of any name into the temporary folder.
 
     Args:
         run: File name of the first layer that the viewer shows.

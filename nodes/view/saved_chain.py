@@ -114,7 +114,7 @@ class CoZSaveChain(io.ComfyNode):
 
     @classmethod
     def metadata(cls) -> dict[str, str]:
-        """What the host's Save Image writes: dropped on the page, a picture opens its workflow."""
+        """What ComfyUI's Save Image writes: dropped on the page, a picture opens its workflow."""
         if args.disable_metadata or not cls.hidden:
             return {}
         texts = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
@@ -151,7 +151,7 @@ class CoZLoadChain(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder=None):  # absent where the page found no chain to choose
-        """In place of the host's check of the list: a chain may be newer than the page."""
+        """In place of ComfyUI's check of the list: a chain may be newer than the page."""
         try:
             return folder is None or bool(chain_folder(folder))
         except ValueError as error:

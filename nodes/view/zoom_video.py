@@ -66,7 +66,7 @@ def one_thread() -> Iterator[None]:
 
 
 def encode(frames: Iterable[torch.Tensor], height: int, width: int, fps: float) -> Path:
-    """Write (1, 3, height, width) frames as an H.264 file into the host's temporary folder."""
+    """Write (1, 3, height, width) frames as an H.264 file into ComfyUI's temporary folder."""
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"coz_zoom_{uuid4().hex}.mp4"

@@ -12,7 +12,7 @@ WRITERS = 4
 """Pictures written at once: a PNG of 12 megapixels takes a second. Each holds two copies of its own."""
 
 RESULT_KEY = "coz_deepest"
-"""Key of the node's result in an app. Files under "images" the host would also draw below the viewer."""
+"""Key of the node's result in an app. Files under "images" ComfyUI would also draw below the viewer."""
 
 
 class CoZZoomViewer(io.ComfyNode):
