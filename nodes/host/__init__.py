@@ -1,1 +1,1 @@
-"""Every use of ComfyUI beyond its public API, comfy_api.latest."""
+"""All code that uses ComfyUI beyond its public API, comfy_api.latest."""

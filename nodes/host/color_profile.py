@@ -1,4 +1,4 @@
-"""The colour profile of the file that an image comes from."""
+"""Find the colour profile of the file that an image comes from."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ IMAGE_LOADERS = {
     "LoadImageOutput": "image",
     "CoZSamplePicture": "own_picture",
 }
-"""The nodes whose first output is a file, and the input of each that names it."""
+"""Nodes whose first output is the image of a file -> the input that names the file."""
 
 COLOR_KEEPERS = {
     "ImageCrop",
@@ -28,13 +28,13 @@ COLOR_KEEPERS = {
     "ImageScaleToMaxDimension",
     "ImageScaleToTotalPixels",
 }
-"""ComfyUI's nodes that change size or place of an ``image`` and not its colours."""
+"""Nodes of ComfyUI that resize, crop or move an ``image`` and keep its colours."""
 
 
 def find_image_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
     """Return the file that a node's input ``image`` comes from.
 
-    Only nodes that leave the colours as they are lie on the way. None where it leads elsewhere.
+    None if there is no file, or if a node in between may change the colours.
     """
     link, seen = dynprompt.get_node(node_id)["inputs"].get("image"), set()
     while is_link(link) and link[0] not in seen and dynprompt.has_node(link[0]):
@@ -49,7 +49,7 @@ def find_image_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
 
 
 def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
-    """Return the name of the colour profile of a node's ``image``; "" for sRGB, none or not known."""
+    """Return the name of the colour profile of a node's ``image``; "" if it is sRGB or unknown."""
     try:
         path = find_image_file(dynprompt, node_id)
         if path is None:
@@ -57,14 +57,14 @@ def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
         with Image.open(path) as picture:
             return foreign_profile(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return ""  # Load Image reads other files than Pillow does
+        return ""  # Load Image also reads files that Pillow cannot read
 
 
 def describe_profile(name: str) -> str:
-    """Warn about a colour profile of this name; "" for none."""
+    """Return a notice about a colour profile of this name; "" if there is none."""
     if not name:
         return ""
     return (
-        f"the picture has the colour profile {one_line(name)[:MAX_PROFILE_NAME]}, which ComfyUI does not apply: colours are read as "
-        "sRGB. Convert it to sRGB first"
+        f"the image has the colour profile {one_line(name)[:MAX_PROFILE_NAME]}, which ComfyUI does not apply: colours are read as "
+        "sRGB. Convert the image to sRGB first"
     )

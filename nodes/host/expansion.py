@@ -1,4 +1,4 @@
-"""The nodes that an expanding node becomes."""
+"""Replace a node by other nodes when it runs."""
 
 from comfy_api.latest import io
 from comfy_execution.graph import DynamicPrompt
@@ -8,22 +8,22 @@ from comfy_execution.utils import ExecutionContext, get_executing_context
 from .cache import CACHE, CHILD_PREFIX
 
 AS_LINKS = {"raw_link": True, "lazy": True}
-"""For a node that expands: it hands its models on to its children. (Inside a dynamic combo ComfyUI
-ignores ``lazy``: their loaders run.)"""
+"""Options of an input whose link an expanding node passes on to its children. (Inside a dynamic combo
+ComfyUI ignores ``lazy``: the loaders run.)"""
 
 BLOCKED = ExecutionBlocker(None)
-"""As an output: what depends on it does not run, and no error is shown."""
+"""An output with this value keeps all nodes that depend on it from running, without an error."""
 
 
 class Expansion:
-    """The nodes that a node becomes when it runs.
+    """The child nodes that replace a node when it runs.
 
-    They get links and constants, never tensors, and nothing that they do not read: only then does
-    ComfyUI recognise a child that it has already run.
+    Pass a child links and constants only, never tensors, and only what it reads: anything else
+    causes cache misses on unrelated edits.
     """
 
     def __init__(self, node: type[io.ComfyNode], reporters: set[str] | None = None):
-        """``reporters``: the classes of children that show their progress on the node; None: all."""
+        """Start with no children; only those of the classes ``reporters`` (None: all) show progress on the node."""
         CACHE.register()
         self.node_id = node.hidden.unique_id
         self.reporters = reporters
@@ -33,7 +33,7 @@ class Expansion:
         """The links and values of the node's inputs."""
         context: ExecutionContext = get_executing_context()
         self.index = context.list_index or 0
-        """Which one of the images of a list the node runs for."""
+        """Index of the item that the node runs for, where its inputs are lists."""
 
     def add_node(self, class_type: str, name: str, **inputs) -> Node:
         graph: GraphBuilder = self._graph
@@ -43,12 +43,12 @@ class Expansion:
         return child
 
     def finish(self, *outputs) -> io.NodeOutput:
-        """Return these links to outputs of the children as the node's own."""
+        """Return these links to outputs of children as the outputs of the node."""
         graph: GraphBuilder = self._graph
         return io.NodeOutput(*outputs, expand=graph.finalize())
 
 
 def nest_inputs(name: str, chosen: dict) -> dict:
-    """Return the inputs of a dynamic combo as a prompt writes them."""
+    """Return the inputs of a dynamic combo under the names that a prompt gives them."""
     inside = {f"{name}.{key}": value for key, value in chosen.items() if key != name}
     return {name: chosen[name], **inside}

@@ -1,4 +1,4 @@
-"""The pack's own folder, and weight files in ComfyUI's model folders."""
+"""Find the pack's own folder, and weight files in ComfyUI's model folders."""
 
 import re
 from pathlib import Path, PurePath
@@ -9,9 +9,10 @@ PACK = Path(__file__).parents[2]
 
 
 def list_files(pattern: str, *folders: str) -> list[str]:
-    """The names in these folders, those that match the pattern at the top.
+    """List the file names in these folders, those that match the pattern first.
 
-    With slashes on Windows too: to the page the names in a workflow from elsewhere would be missing.
+    Names have slashes on Windows too, so that the page finds the names of a workflow from another
+    system.
     """
     listed = [name for folder in folders for name in folder_paths.get_filename_list(folder)]
     names = dict.fromkeys(PurePath(name).as_posix() for name in listed)
@@ -19,22 +20,22 @@ def list_files(pattern: str, *folders: str) -> list[str]:
 
 
 def find_files(name: str, *folders: str) -> list[Path]:
-    """Paths, also where the name has the slashes of another system: workflows travel."""
+    """Return the paths of this name; it may have the slashes of another system."""
     name = name.replace("\\", "/")
     return [Path(path) for folder in folders if (path := folder_paths.get_full_path(folder, name))]
 
 
 def describe_missing_file(name: str, own: str, *folders: str) -> str:
-    """That the file is in none of the folders, and where Chain-of-Zoom's own is found."""
+    """Say that the file is in none of the folders, and where Chain-of-Zoom's own file is found."""
     return (
         f"{name} is not in models/{' or models/'.join(folders)}. Put the file there and press R. "
-        f"Chain-of-Zoom's own: {own}"
+        f"Chain-of-Zoom's own file: {own}"
     )
 
 
 def validate_names(*chosen: tuple[str | None, tuple[str, ...]]) -> bool | str:
-    """In place of ComfyUI's "value not in list", which does not say where to get the file."""
-    # Found by ComfyUI, not in its list: workflows travel, and Windows lists other slashes.
+    """Check chosen files instead of ComfyUI, whose "value not in list" does not say where to get them."""
+    # Not by ComfyUI's list, which has backslashes on Windows.
     for name, (own, *folders) in chosen:
         if name not in {None, "none"} and not find_files(name, *folders):
             return describe_missing_file(name, own, *folders)

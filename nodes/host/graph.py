@@ -1,4 +1,4 @@
-"""The submitted prompt as a graph: what stands before and behind a node."""
+"""Read the submitted prompt as a graph: the nodes before and after a node."""
 
 from pathlib import Path
 
@@ -9,13 +9,16 @@ from comfy_execution.progress import ProgressRegistry, get_progress_state
 
 
 def get_running_prompt() -> DynamicPrompt:
-    """Return the prompt that runs, with what its nodes expanded into."""
+    """Return the prompt that runs, with the nodes that its nodes expanded into."""
     progress: ProgressRegistry = get_progress_state()
     return progress.dynprompt
 
 
 def list_used_models(dynprompt: DynamicPrompt, node_id: str) -> list[str]:
-    """File names of the models that a loop's links lead to; those of its chain are in its record."""
+    """List the model files in the inputs of all nodes before a loop, except those of its chain.
+
+    The record of the chain already has them.
+    """
     names, seen, waiting = [], set(), [node_id]
     while waiting:
         current = waiting.pop(0)
@@ -38,7 +41,7 @@ def list_used_models(dynprompt: DynamicPrompt, node_id: str) -> list[str]:
 def is_connected(dynprompt: DynamicPrompt, node_id: str, output: int) -> bool:
     """Whether any node of the prompt takes this output."""
     if dynprompt.get_parent_node_id(node_id) is not None:
-        return True  # made by another node, which may hand the output on as its own
+        return True  # a child of an expanding node, whose own output this may be
     return any(
         is_link(value) and tuple(value) == (node_id, output)
         for other in dynprompt.all_node_ids()

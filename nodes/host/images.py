@@ -1,4 +1,4 @@
-"""ComfyUI's images in the form that coz/ works with."""
+"""Convert images between the forms of ComfyUI and of coz/, and preview them."""
 
 import json
 from collections.abc import Callable
@@ -17,44 +17,44 @@ from ...coz.resample import resize
 from .messages import STEP_ID, give_notice_once
 
 MAX_PREVIEW_PIXELS = 768 * 768
-"""Of the picture that a target is picked on: a panorama keeps as much detail as a square picture."""
+"""Maximum size of a preview, as an area: a panorama keeps as much detail as a square image."""
 
 MAX_PREVIEW_SIDE = 3072
 
 MAX_OVERSHOOT = 1 / 8
-"""How far below 0 or above 1 values are cut without a notice. Bicubic scaling, as ComfyUI does it,
-overshoots an edge by up to 0.094 (3/32); what is lost of an HDR picture lies far above."""
+"""Values this far below 0 or above 1 are clipped without a notice. ComfyUI's bicubic scaling
+overshoots an edge by up to 0.094 (3/32); the values that an HDR image loses lie far above."""
 
 
 class NotFiniteError(ValueError):
-    """Something made NaN or infinite values."""
+    """A model made NaN or infinite values."""
 
 
 def compute_preview_size(height: int, width: int) -> tuple[int, int]:
-    """The size of a picture's preview: MAX_PREVIEW_PIXELS and MAX_PREVIEW_SIDE at most."""
+    """Return (height, width) of an image's preview, within MAX_PREVIEW_PIXELS and MAX_PREVIEW_SIDE."""
     pixels = height * width
     shrink = min(1, sqrt(MAX_PREVIEW_PIXELS / pixels), MAX_PREVIEW_SIDE / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
 def downscale_to_preview(image: Tensor) -> Tensor:
-    """A (1, 3, H, W) picture as an IMAGE of the size of its preview."""
+    """Return the preview of a (1, 3, H, W) image as an IMAGE."""
     return to_image(resize(image, *compute_preview_size(*image.shape[-2:])))
 
 
 def hide_files(files: list[ui.SavedResult] | dict) -> str:
-    """Files for the pack's own page code, in a form in which no app shows them.
+    """Return files for the pack's own page code in a form that the frontend does not recognize.
 
-    An app of the frontend, the job history and the assets take every file of a ui output for a
-    result, whatever its key.
+    The frontend's apps, job history and assets treat every file of a ui output as a result, under
+    any key.
     """
     return json.dumps(files)
 
 
 def save_preview(image: Tensor, target: Target) -> list[str]:
-    """A small copy of a (1, 3, H, W) picture in ComfyUI's temporary folder, as the page finds it.
+    """Save the preview of a (1, 3, H, W) image in ComfyUI's temporary folder, for the target picker.
 
-    With the picture's own size in pixels, and the target that it was given with.
+    Return its file with the image's full size in pixels and the target, as a ui output.
     """
     (saved,) = ui.PreviewImage(downscale_to_preview(image)).as_dict()["images"]
     height, width = image.shape[-2:]
@@ -62,25 +62,25 @@ def save_preview(image: Tensor, target: Target) -> list[str]:
 
 
 def show_frame(image: Tensor) -> None:
-    """Show a (1, 3, H, W) picture as the preview of the prompt that runs.
+    """Show a (1, 3, H, W) image as the preview of the prompt that runs.
 
-    An app of the frontend shows it until there is a result. Of a child of Chain Loop it does not
-    show on the loop's node, which has its finished frames.
+    An app of the frontend shows it until there is a result. The preview of a child of Chain Loop
+    does not appear on the loop's node, which shows its finished frames.
     """
     small = downscale_to_preview(image).movedim(-1, 1)
     comfy.utils.ProgressBar(1).update_absolute(0, preview=("JPEG", to_pillow(small), None))
 
 
 def to_rgb(image: Tensor) -> Tensor:
-    """(..., C) as (..., 3): grey is repeated, alpha dropped."""
+    """Convert (..., C) to (..., 3): repeat grey, drop alpha."""
     return image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
 
 
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:
-    """An IMAGE (B, H, W, C) of any float dtype as (B, 3, H, W) float32 in [0, 1].
+    """Convert an IMAGE (B, H, W, C) of any float dtype to (B, 3, H, W) float32 in [0, 1].
 
-    Grey is repeated, alpha dropped, values outside [0, 1] are clamped, as ComfyUI's own nodes do;
-    a notice says so where they lie far outside.
+    Grey is repeated, alpha dropped, and values outside [0, 1] are clamped, as in ComfyUI's own
+    nodes. A notice says so if they lie far outside.
     The result may share the image's memory: never write into it.
     """
     if image.ndim != 4 or 0 in image.shape:
@@ -88,36 +88,43 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             f"{name} must be an image batch (batch, height, width, channels) with at least one "
             f"pixel, got shape {tuple(image.shape)}"
         )
-    # Where ComfyUI's own loaders put images: --gpu-only moves it, and all must meet there.
+    # ComfyUI's loaders put images on this device (the GPU with --gpu-only), so all images go there.
     image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
-    low, high = torch.aminmax(image)  # before its axes move: of a view torch makes a copy
+    low, high = torch.aminmax(image)  # before movedim: torch would copy a view for it
     if not (low.isfinite() and high.isfinite()):
         bad = int((~image.isfinite()).sum())
         raise ValueError(
             f"{name} holds {bad} values that are NaN or infinite. The node before it made them, "
-            "often a VAE or model running in half precision: try it in float32 or bfloat16"
+            "often a VAE or model running in half precision: run that model in float32 or bfloat16"
         )
     if low < -MAX_OVERSHOOT or high > 1 + MAX_OVERSHOOT:
         give_notice_once(
-            f"{name} holds values below 0 or above 1, as an HDR picture does: they are cut off. To keep "
-            "them, map the picture's tones to 0 to 1 before this node"
+            f"{name} holds values below 0 or above 1, as HDR images do: they are clipped. To keep them, "
+            "tone-map the image to 0 to 1 before this node"
         )
     return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
 
 
 def require_one_picture(image: Tensor, node: str, name: str = "image") -> Tensor:
-    """As ``to_bchw``, but refuse a batch of several pictures for the node of this display name."""
-    picture = to_bchw(image, name)
-    if len(picture) != 1:
+    """Convert an IMAGE as ``to_bchw`` does, but refuse a batch of several images.
+
+    Args:
+        node: Display name of the node that takes one image only.
+    """
+    single = to_bchw(image, name)
+    if len(single) != 1:
         raise ValueError(
-            f"{name} is a batch of {len(picture)} pictures, and {node} takes one. Put Rebatch Images "
-            f"(batch_size 1) before {node}: it then runs once for each"
+            f"{name} is a batch of {len(single)} images, but {node} takes one. Put Rebatch Images "
+            f"(batch_size 1) before {node}: it then runs once for each image"
         )
-    return picture
+    return single
 
 
 def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) -> Tensor:
-    """Return the values, or refuse what their maker made, naming the step of a loop that it is."""
+    """Return the values if all are finite; otherwise raise an error that names their maker.
+
+    The error also names the step of Chain Loop that the running node belongs to, if any.
+    """
     bad = int((~values.isfinite()).sum())
     if bad:
         maker = name_maker()
@@ -131,7 +138,7 @@ def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) 
 
 
 def to_image(image: Tensor) -> Tensor:
-    """(B, C, H, W) as an IMAGE: (B, H, W, C) float32 in [0, 1], a view where nothing is clamped."""
+    """Convert (B, C, H, W) to an IMAGE (B, H, W, C) in [0, 1]: a view if no value needs clamping."""
     low, high = torch.aminmax(image if image.is_contiguous() else image.movedim(1, -1))
     image = image.movedim(1, -1)
     if low >= 0 and high <= 1:

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, by ComfyUI's VAE."""
+"""Convert images to latents and back with ComfyUI's VAE."""
 
 from contextlib import contextmanager
 
@@ -13,37 +13,36 @@ from .images import require_finite, to_image, to_rgb
 
 MAX_SEED = 2**64 - 1
 
-
 FP32_VAE_HINT = "It overflows in half precision: start ComfyUI with --fp32-vae"
 
 
 def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
-    """The view as the VAE's latent, padded to sides that the model can take."""
+    """Encode a view as a latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
     compression = vae.spacial_compression_encode()
     require_max_side(model, image, compression)
-    # One memory layout, whichever node made the image: convolutions round differently in another.
+    # Always the same memory layout, because the rounding of convolutions depends on it.
     padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression))).contiguous()
-    # A VAE of videos takes a batch for the frames of one.
+    # A video VAE would treat a batch as the frames of one video.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     latent = torch.cat([vae.encode(part) for part in parts]).float()
     expected = model.get_model_object("latent_format").latent_channels
     if latent.shape[1] != expected:
         raise ValueError(
-            f"vae makes latents of {latent.shape[1]} channels and model takes {expected}: connect the "
+            f"vae makes latents of {latent.shape[1]} channels, but model takes {expected}: connect the "
             "vae of the same checkpoint, or of the same family as model"
         )
     return require_finite(latent, lambda: "The VAE's encoder", FP32_VAE_HINT)
 
 
 def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
-    """The latent as an IMAGE of this size: what was padded is cut off."""
+    """Decode a latent to an IMAGE of this size: the padding is cut off."""
     require_finite(
         latent,
         lambda: "The diffusion model",
         "It overflows in half precision: load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet",
     )
-    # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Every view that it encoded was opaque.
+    # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Drop it: every view is opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
     require_finite(image, lambda: "The VAE's decoder", FP32_VAE_HINT)
@@ -52,7 +51,7 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
 
 
 def require_text_width(model: ModelPatcher, name: str, text) -> None:
-    """Refuse the text of another model family before a matrix product does."""
+    """Refuse a text that was encoded for another model family, which would fail deep inside the model."""
     network: BaseModel = model.model
     config = network.model_config.unet_config
     expected = config.get("context_dim") or config.get("context_embedder_config", {}).get(
@@ -61,33 +60,33 @@ def require_text_width(model: ModelPatcher, name: str, text) -> None:
     found = text[0][0].shape[-1]
     if isinstance(expected, int) and found != expected:
         raise ValueError(
-            f"{name} has {found} values a token and model takes {expected}: encode the text with "
+            f"{name} has {found} values per token, but model takes {expected}: encode the text with "
             "the clip of the same checkpoint, or of the same family as model"
         )
 
 
 def require_max_side(model: ModelPatcher, image: Tensor, compression: int) -> None:
-    """Refuse a picture that the model has no places for: SD3-medium has 192 patches a side."""
+    """Refuse an image larger than the model's position embedding: SD3-medium has 192 patches a side."""
     network = model.get_model_object("diffusion_model")
-    places = getattr(network, "pos_embed_max_size", None)
+    patches = getattr(network, "pos_embed_max_size", None)
     height, width = image.shape[-2:]
-    if places and max(height, width) > (most := places * network.patch_size * compression):
+    if patches and max(height, width) > (limit := patches * network.patch_size * compression):
         raise ValueError(
-            f"the view is {width} x {height} pixels and model takes {most} a side: lower size or tile, "
-            "or choose another frame, as with whole picture the long side counts too"
+            f"the view is {width} x {height} pixels, but model takes at most {limit} along a side: lower size or "
+            "tile. With frame whole picture the long side may be the cause: choose another frame"
         )
 
 
 @contextmanager
 def explain_missing_pooled(**texts):
-    """Name the text without pooled values where ComfyUI's model asks for them."""
+    """If the model fails because a text has no pooled values, raise an error that names the text."""
     try:
         yield
     except KeyError as error:
-        bare = [name for name, text in texts.items() if "pooled_output" not in text[0][1]]
-        if error.args != ("pooled_output",) or not bare:
+        unpooled = [name for name, text in texts.items() if "pooled_output" not in text[0][1]]
+        if error.args != ("pooled_output",) or not unpooled:
             raise
         raise ValueError(
-            f"{bare[0]} has 0 pooled values (pooled_output) and model needs them: encode the text with "
-            "the clip of the same checkpoint, or of the same family as model"
+            f"{unpooled[0]} has no pooled values (pooled_output), but model needs them: encode the text "
+            "with the clip of the same checkpoint, or of the same family as model"
         ) from error

@@ -1,4 +1,4 @@
-"""Weight files as patches of ComfyUI's models."""
+"""Apply weight files to ComfyUI's models as patches."""
 
 import copy
 import math
@@ -20,17 +20,17 @@ from .sampling import LATENT_SHIFT, get_model_family
 
 
 def get_layer_shape(network, target) -> tuple[int, int]:
-    """Rows and columns of the weight that a patch is for, or of the slice of it."""
-    name, place = (target, None) if isinstance(target, str) else target[:2]
-    axis, _, length = place or (0, 0, 0)  # none where ComfyUI only reorders the weight's rows
-    # Not the state dict's: of packed weights, as of GGUF and nvfp4, it has the bytes.
+    """Return (rows, columns) of the weight, or of the slice of a weight, that a patch changes."""
+    name, part = (target, None) if isinstance(target, str) else target[:2]
+    axis, _, length = part or (0, 0, 0)  # part is None where ComfyUI only reorders the rows
+    # Not from the state dict: for packed weights (GGUF, nvfp4) it has the shape of the bytes.
     shape = list(comfy.utils.get_attr(network, name).shape)
     shape[axis] = length or shape[axis]
     return shape[0], math.prod(shape[1:])
 
 
 def find_misfit(patches: dict, network) -> tuple[str, str, str] | None:
-    """(layer, its size, the model's) of the first LoRA layer that is not of the model's shape."""
+    """Return the first LoRA layer whose shape does not fit: (layer, its size, size in the model)."""
     patch: LoRAAdapter
     for target, patch in patches.items():
         if isinstance(patch, LoRAAdapter):
@@ -42,34 +42,34 @@ def find_misfit(patches: dict, network) -> tuple[str, str, str] | None:
 
 
 def make_model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> dict:
-    """ComfyUI's patches for a LoRA that fits: ComfyUI itself only logs what does not."""
+    """Make ComfyUI's patches for a LoRA, which must fit: ComfyUI itself only logs layers that do not."""
     network: BaseModel = model.model
     family = get_model_family(model)
-    places = comfy.lora.model_lora_keys_unet(network, {})
-    anyones = weights.kind == "lora"  # in any layout, and may hold parts for a text encoder
-    lora = comfy.lora_convert.convert_lora(weights.lora) if anyones else weights.lora
-    patches = comfy.lora.load_lora(lora, places, log_missing=anyones)
+    targets = comfy.lora.model_lora_keys_unet(network, {})
+    is_general = weights.kind == "lora"  # has any layout, and may hold layers of a text encoder
+    lora = comfy.lora_convert.convert_lora(weights.lora) if is_general else weights.lora
+    patches = comfy.lora.load_lora(lora, targets, log_missing=is_general)
     layers = {key.removesuffix(".alpha") for key in lora if key.endswith(".alpha")}
-    lost = set() if anyones else layers - places.keys()
+    unmatched = set() if is_general else layers - targets.keys()
     depth = network.model_config.unet_config.get("depth", 0)
-    short = weights.kind == "coz lora" and len(layers) != 2 * depth - 1
-    if not patches or lost or short:
+    has_other_depth = weights.kind == "coz lora" and len(layers) != 2 * depth - 1
+    if not patches or unmatched or has_other_depth:
         raise ValueError(
-            f"{name} does not fit model ({family}): {len(patches)} of its layers have a place there, "
-            f"{len(lost)} have none. It is made for another base model or another depth. The "
+            f"{name} does not fit model ({family}): {len(patches)} of its layers are found in model, "
+            f"{len(unmatched)} are not. It was made for another base model or another depth. The "
             "Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
         )
     if wrong := find_misfit(patches, network):
         target, found, expected = wrong
         raise ValueError(
-            f"{name} does not fit model ({family}): its layer for {target} is {found}, the model's "
-            f"{expected}. It is made for a base model of another width"
+            f"{name} does not fit model ({family}): its layer for {target} is {found}, but in model it is "
+            f"{expected}. It was made for a base model of another width"
         )
     return patches
 
 
 def patch_model(model: ModelPatcher, weights: SRWeights, name: str, strength: float):
-    """A copy of model with the weights of a file of this name, which must fit it."""
+    """Return a copy of model with the weights of a file of this name, which must fit."""
     patches = make_model_patches(model, weights, name)
     model = model.clone()
     replaced = {key: (weight,) for key, weight in weights.replaced.items()}
@@ -81,14 +81,15 @@ def patch_model(model: ModelPatcher, weights: SRWeights, name: str, strength: fl
 
 
 def patch_vae(vae: VAE, weights: SRWeights, name: str, strength: float):
+    """Return a copy of vae with the weights of a file of this name, which must fit."""
     vae.throw_exception_if_invalid()
     state = vae.first_stage_model.state_dict()
     for key, weight in {**weights.vae, **weights.vae_diff}.items():
         found = tuple(state[key].shape) if key in state else "absent"
         if found != tuple(weight.shape):
             raise ValueError(
-                f"{name} does not fit vae: its {key} is {tuple(weight.shape)}, the vae's {found}. The "
-                "Chain-of-Zoom encoder is for the VAE of SD3 (16 channels), OSEDiff's for that of SD2.1"
+                f"{name} does not fit vae: its {key} is {tuple(weight.shape)}, but in vae it is {found}. The "
+                "Chain-of-Zoom encoder is for the VAE of SD3 (16 channels), OSEDiff's for the VAE of SD2.1"
             )
     patcher: ModelPatcher = vae.patcher.clone()
     replaced = {key: (weight,) for key, weight in weights.vae.items()}
@@ -100,25 +101,26 @@ def patch_vae(vae: VAE, weights: SRWeights, name: str, strength: float):
 
 
 def patch_clip(clip: CLIP, path: Path, strength: float):
-    """A copy of clip with a LoRA that fits: ComfyUI itself only logs what does not."""
+    """Return a copy of clip with a LoRA, which must fit: ComfyUI itself only logs layers that do not."""
     lora = read_prompt_lora(path)
     network = clip.cond_stage_model
-    places = comfy.lora.model_lora_keys_clip(network, {})
+    targets = comfy.lora.model_lora_keys_clip(network, {})
     layers = {key.removesuffix(".alpha") for key in lora if key.endswith(".alpha")}
-    ours, its = list_blocks(places), list_blocks(layers)
-    lost = sorted(layers - places.keys())
-    # A part of the layers may be meant; all of a lesser number are another model's.
-    if lost or (len(its) == max(its, default=0) + 1 < len(ours)):
+    model_blocks, lora_blocks = list_blocks(targets), list_blocks(layers)
+    unmatched = sorted(layers - targets.keys())
+    # A LoRA may leave blocks out. But if it has all of the first blocks and none of the last, it was
+    # made for a model with fewer.
+    if unmatched or (len(lora_blocks) == max(lora_blocks, default=0) + 1 < len(model_blocks)):
         raise ValueError(
-            f"{path.name} does not fit vlm: {len(lost)} of its {len(layers)} layers have no place there. It is "
-            f"for a language model of {len(its)} blocks, vlm has {len(ours)}. Chain-of-Zoom's is for "
-            "Qwen2.5-VL-3B-Instruct"
+            f"{path.name} does not fit vlm: {len(unmatched)} of its {len(layers)} layers are not found in vlm. It "
+            f"was made for a language model of {len(lora_blocks)} blocks, and vlm has {len(model_blocks)}. "
+            "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
         )
-    patches = comfy.lora.load_lora(lora, places, log_missing=False)
+    patches = comfy.lora.load_lora(lora, targets, log_missing=False)
     if wrong := find_misfit(patches, network):
         target, found, expected = wrong
         raise ValueError(
-            f"{path.name} does not fit vlm: its layer for {target} is {found}, the model's {expected}. "
+            f"{path.name} does not fit vlm: its layer for {target} is {found}, but in vlm it is {expected}. "
             "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
         )
     clip = clip.clone()
@@ -127,6 +129,6 @@ def patch_clip(clip: CLIP, path: Path, strength: float):
 
 
 def list_blocks(layers) -> set[int]:
-    """The numbers of the language model's blocks among the layers."""
+    """List the numbers of the language model's blocks that these layers belong to."""
     pattern = re.compile(re.escape(PROMPT_LORA) + r"model\.layers\.(\d+)\.")
     return {int(found[1]) for layer in layers if (found := pattern.match(layer))}

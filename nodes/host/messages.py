@@ -1,4 +1,4 @@
-"""What nodes say: progress, notices, and the lines that stay on a node."""
+"""Show texts on nodes: progress, notices, and the closing text that stays after a run."""
 
 import logging
 import re
@@ -20,62 +20,62 @@ from .cache import CHILD_PREFIX
 from .graph import get_running_prompt
 
 CLOSING_KEY = "coz_text"
-"""Key of the ui output that js/closing.js draws."""
+"""Key of the ui output with the closing texts, which js/closing.js draws."""
 
 DOTS_KEY = "coz_dots"
-"""Key of the (line, colour in CSS) of its lines that have a dot."""
+"""Key of the ui output with (line, CSS colour) for each line of the closing text that has a dot."""
 
 CALLED_SUFFIX = ".called"
-"""Suffix of the id that a node has while another one calls it: see ``apart``."""
+"""Added to the id of a node while it calls other nodes: see ``hide_called_progress``."""
 
 STEP_ID = re.compile(rf"\.coz_sr_(\d+)({re.escape(CALLED_SUFFIX)})?$")
-"""The id of the node that sharpens one step of Chain Loop."""
+"""Pattern of the id of the node that sharpens one step of Chain Loop."""
 
 
 def find_graph_node(node_id: str) -> str:
-    """Return the id of the node in the submitted prompt that runs, or that made the one that runs."""
+    """Return the id of the node in the submitted prompt that is this node, or that expanded into it."""
     prompt: DynamicPrompt = get_running_prompt()
     return prompt.get_real_node_id(node_id.removesuffix(CALLED_SUFFIX))
 
 
 def show(text: str) -> None:
-    """Show a line on the node that runs; for a child of Chain Loop, on the loop.
+    """Show a text on the node that runs; for a child of Chain Loop, on the loop.
 
-    Does nothing where ComfyUI is used as a library: there is no server then, and no page.
+    Do nothing if ComfyUI is used as a library, without a server and a page.
     """
     context: ExecutionContext | None = get_executing_context()
-    if context is not None:  # else another node calls execute
-        # Frontends before 1.58 take the text for HTML, in which "<" is itself before no letter only.
-        # And half of a character, which an edited record may hold, cannot be sent.
+    if context is not None:  # None: a script calls execute
+        # Frontends before 1.58 render this text as HTML; a zero-width space after "<" keeps it literal.
+        # A lone surrogate, which an edited record may hold, cannot be sent.
         text = whole_characters(text.replace("<", "<\u200b"))
         server: PromptServer | None = getattr(PromptServer, "instance", None)
-        # To whom it belongs: without its name it would show on every page, on the node of that id.
+        # Without a client id, the text would appear on every open page, on its node of this id.
         if server is not None and server.client_id is not None:
             server.send_progress_text(text, find_graph_node(context.node_id), server.client_id)
 
 
 @dataclass
 class PromptMessages:
-    """What the nodes of one prompt have said so far."""
+    """The notices and closing texts of one prompt so far."""
 
     notices: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """By node; the children of one expansion share a list."""
+    """Notices by node id; the children of one expansion share a list."""
     texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    """By the node that the page shows, the closing text of each of its expansions."""
+    """Id of a node on the page -> collecting child of each of its expansions -> closing text."""
     dots: dict[str, str] = field(default_factory=dict)
-    """By line of these texts, the colour of its dot."""
-    given: set[tuple[str, str]] = field(default_factory=set)
-    """The node that the page shows, and a line that ``give_notice_once`` has given it."""
+    """Line of these texts -> CSS colour of its dot."""
+    given_once: set[tuple[str, str]] = field(default_factory=set)
+    """(id of a node on the page, notice) for each notice of ``give_notice_once``."""
 
 
 _messages: WeakKeyDictionary[object, PromptMessages] = WeakKeyDictionary()
-"""By ComfyUI's progress of a prompt."""
+"""ComfyUI's progress registry of a prompt -> the messages of that prompt."""
 
 
 def find_messages() -> tuple[PromptMessages, str, str] | None:
-    """What the prompt has said, the id of the node that runs, and its key in ``PromptMessages.notices``.
+    """Return the prompt's messages, the id of the running node, and its key in ``notices``.
 
-    None where no prompt runs: a script calls execute.
+    None if no prompt runs because a script calls execute.
     """
     context: ExecutionContext | None = get_executing_context()
     if context is None:
@@ -88,18 +88,18 @@ def find_messages() -> tuple[PromptMessages, str, str] | None:
 
 
 def give_notice(text: str) -> None:
-    """Show a line as ``show`` does, warn in the log, and keep it for ``closing``."""
+    """Show a text with ``show``, log it as a warning, and keep it for ``show_closing``."""
     logging.getLogger("chain_of_zoom").warning(text)
     show(text)
     if found := find_messages():
-        said, _, key = found
-        said.notices[key].append(text)
+        messages, _, key = found
+        messages.notices[key].append(text)
 
 
 def give_notices(*texts: str) -> list[str]:
-    """Give each text that is not empty as a notice, and return all notices since ``take_notices``.
+    """Give each text that is not empty as a notice; return all notices since the last ``take_notices``.
 
-    For a node that expands: the child that collects the expansion shows them again.
+    An expanding node passes them to the child that collects the expansion, which shows them again.
     """
     for text in filter(None, texts):
         give_notice(text)
@@ -107,19 +107,19 @@ def give_notices(*texts: str) -> list[str]:
 
 
 def take_notices() -> list[str]:
-    """The notices since the last call, each once, of the node or expansion that runs."""
+    """Return, and forget, the distinct notices of the node or expansion that runs."""
     if found := find_messages():
-        said, _, key = found
-        return list(dict.fromkeys(said.notices.pop(key, [])))
+        messages, _, key = found
+        return list(dict.fromkeys(messages.notices.pop(key, [])))
     return []
 
 
 def show_closing(text: str = "") -> dict[str, list[str]]:
-    """Show the last lines of the node that runs; return the ui output that keeps them on the page.
+    """Show the closing text of the node that runs; return the ui output that keeps it on the page.
 
-    The notices of the run follow them. A child of an expanding node, or what a node calls, keeps
-    nothing: the node that collects the expansion takes its notices and calls
-    ``show_expansion_closing``.
+    The notices of the run are added. For a child of an expanding node, and for a node that another
+    one calls, the output is empty: the child that collects the expansion takes their notices and
+    calls ``show_expansion_closing``.
     """
     if text:
         show(text)
@@ -129,49 +129,50 @@ def show_closing(text: str = "") -> dict[str, list[str]]:
     _, node_id, key = found
     if node_id != key:
         return {}
-    # An empty list too: else the page would still show what an earlier run has said.
+    # Even if the list is empty: without it, the page would keep the text of an earlier run.
     return {CLOSING_KEY: [*filter(None, [whole_characters(join_lines(text, *take_notices()))])]}
 
 
 def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
-    """As ``closing``, for the child that collects an expansion: its notices are in ``text``.
+    """Show the closing text of an expansion; called by the child that collects it.
 
-    An expanding node expands once for each picture of a list, and the frontend keeps the newest
-    output only: so each text comes with the others of the same prompt. ``dots`` are the colours in
-    CSS of the dots that the page draws before some lines.
+    ``text`` includes the notices. ``dots`` maps some of its lines to the CSS colour of the dot that
+    the page draws before them. An expanding node expands once for each image of a list, and the
+    frontend keeps only the newest output: so the output has the texts of all its expansions.
     """
     show(text)
     found = find_messages()
     if found is None:
         return {}
-    said, node_id, _ = found
-    texts = said.texts[find_graph_node(node_id)]
+    messages, node_id, _ = found
+    texts = messages.texts[find_graph_node(node_id)]
     texts[node_id] = whole_characters(text)
     in_order = sorted(texts, key=lambda child: (len(child), child))
-    said.dots |= dots or {}
-    return {CLOSING_KEY: [texts[child] for child in in_order], DOTS_KEY: [*said.dots.items()]}
+    messages.dots |= dots or {}
+    return {CLOSING_KEY: [texts[child] for child in in_order], DOTS_KEY: [*messages.dots.items()]}
 
 
 def join_lines(*texts: str | None) -> str:
-    """The texts that are not empty, one below the other."""
+    """Join the texts that are not empty with line breaks."""
     return "\n".join(filter(None, texts))
 
 
 def give_notice_once(text: str) -> None:
-    """Show a line as ``notice`` does, once on a node in a prompt; a loop's children count as the loop."""
+    """Give a notice once per prompt and node of the page; the children of a loop count as the loop."""
     if found := find_messages():
-        said, node_id, key = found
+        messages, node_id, key = found
         given = find_graph_node(node_id), text
-        if given in said.given:
-            if text not in said.notices[key]:  # of another picture of a list: its text has it too
-                said.notices[key].append(text)
+        if given in messages.given_once:
+            # Another image of a list may have given it: add it to this closing text too.
+            if text not in messages.notices[key]:
+                messages.notices[key].append(text)
             return
-        said.given.add(given)
+        messages.given_once.add(given)
     give_notice(text)
 
 
 def hide_called_progress() -> AbstractContextManager:
-    """For a node that calls others: inside, their own short progress does not show in its place."""
+    """Return a context in which the progress of called nodes does not replace that of the caller."""
     context: ExecutionContext | None = get_executing_context()
     if context is None:
         return nullcontext()
@@ -180,7 +181,7 @@ def hide_called_progress() -> AbstractContextManager:
 
 
 def describe_time_left(started: float, done: int, count: int) -> str:
-    """Of ``count`` like pieces of work begun at ``started``: ", about 3 min left", or nothing."""
+    """Return ", about 3 min left" after ``done`` of ``count`` equal tasks; "" for less than 5 seconds."""
     seconds = (time.monotonic() - started) / done * (count - done)
     if seconds < 5:
         return ""
@@ -190,6 +191,6 @@ def describe_time_left(started: float, done: int, count: int) -> str:
 
 
 def pick_css_color(chain: ZoomChain, layer: int) -> str:
-    """In the form of CSS, for the page."""
+    """Return the CSS colour for the share of real pixels in a layer of the chain."""
     red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
     return f"rgb({red}, {green}, {blue})"

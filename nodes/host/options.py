@@ -1,12 +1,12 @@
-"""Refusals of values that ComfyUI lets through."""
+"""Check values of inputs that ComfyUI does not check."""
 
 from comfy_api.latest import io
 
 
 def require_options(node: type[io.ComfyNode], **chosen: dict | None) -> None:
-    """Refuse a value of a dynamic combo that is none of its options.
+    """Refuse a value of a dynamic combo that is not one of its options.
 
-    ComfyUI leaves such an input out, together with those nested in it.
+    For such a value ComfyUI would run the node without this input and the inputs nested in it.
     """
     for combo in node.define_schema().inputs:
         if combo.id not in chosen:
@@ -16,14 +16,14 @@ def require_options(node: type[io.ComfyNode], **chosen: dict | None) -> None:
         if not isinstance(value, dict) or value.get(combo.id) not in options:
             listed = ", ".join(f'"{option}"' for option in options[:-1])
             raise ValueError(
-                f'{combo.id} must be {listed} or "{options[-1]}", and it is missing, linked or unknown. '
-                f"Choose one on the node; in an API prompt give it as {combo.id}, and what belongs "
-                f"to it as {combo.id}.NAME"
+                f'{combo.id} must be {listed} or "{options[-1]}", but it is missing, linked or unknown. '
+                f"Choose one on the node; in an API prompt give it as {combo.id}, and the inputs of the "
+                f"option as {combo.id}.NAME"
             )
 
 
 def validate_options(node: type[io.ComfyNode], **chosen: dict | None) -> bool | str:
-    """Call ``require_options`` for a node's ``validate_inputs``."""
+    """Check as ``require_options`` does, with the result that ``validate_inputs`` of a node returns."""
     try:
         require_options(node, **chosen)
     except ValueError as error:
@@ -32,6 +32,6 @@ def validate_options(node: type[io.ComfyNode], **chosen: dict | None) -> bool | 
 
 
 def require_range(name: str, value: float, minimum: float, maximum: float, unit: str = "") -> None:
-    """Refuse a linked value outside a widget's limits: the schema's hold for typed values only."""
+    """Refuse a linked value outside a widget's limits: ComfyUI checks only typed values."""
     if not minimum <= value <= maximum:
         raise ValueError(f"{name} must be {minimum} to {maximum}{unit}, got {value:g}")

@@ -1,8 +1,9 @@
-"""Qwen2.5-VL, with its eyes, as a CLIP: all that is glued to ComfyUI's own Qwen classes.
+"""Qwen2.5-VL with its vision tower as a ComfyUI CLIP.
 
-Those classes are ComfyUI's to change. So this is imported when a model is loaded, not with the
-pack, and looks at them first. What ComfyUI calls accepts keywords that it does not know, and does
-not pass them on: ComfyUI 0.37 added ``mtp`` to every call of ``generate``.
+Everything that subclasses ComfyUI's Qwen code is in this file. ComfyUI may change that code at any
+time. So the file is imported only when a model is loaded, and checks the code first. The methods
+that ComfyUI calls accept and ignore unknown keywords: ComfyUI 0.37 added ``mtp`` to every call of
+``generate``.
 """
 
 import inspect
@@ -29,7 +30,7 @@ ENCODER_NAME = "qwen25vl"
 PAD_TOKEN = 151643
 IMAGE_TOKEN = 151655
 SYSTEM_PROMPT = "You are a helpful assistant."
-"""Qwen2.5-VL-3B-Instruct chat_template.json, for one message of a user."""
+"""The default in chat_template.json of Qwen2.5-VL-3B-Instruct."""
 
 REQUIRED_PARAMETERS: dict[Callable, set[str]] = {
     comfy.sd.CLIP: {"parameters", "state_dict", "model_options", "disable_dynamic"},
@@ -46,11 +47,11 @@ REQUIRED_PARAMETERS: dict[Callable, set[str]] = {
     comfy.utils.load_torch_file: {"safe_load", "return_metadata"},
     comfy.utils.convert_old_quants: {"metadata"},
 }
-"""What is called of ComfyUI, here and by qwen_weights -> the parameters that it needs to have."""
+"""Functions of ComfyUI that this file and qwen_weights call -> the parameters that they must have."""
 
 
 def check_host() -> None:
-    """Raise what calling would raise, before minutes are spent on reading a file."""
+    """Raise the error that a later call would raise, before minutes are spent on reading a file."""
     if not hasattr(qwen_vl, "qwen2vl_mrope_position_ids"):
         raise AttributeError("comfy.text_encoders.qwen_vl has no qwen2vl_mrope_position_ids")
     for function, needed in REQUIRED_PARAMETERS.items():
@@ -64,11 +65,15 @@ def is_image_token(token) -> bool:
 
 @dataclass
 class Config(llama.Qwen25_3BConfig):
+    """The language model's configuration, completed by what ComfyUI's class lacks."""
+
     rope_dims = [16, 24, 24]  # noqa: RUF012 - as in ComfyUI's configs: no field
     stop_tokens = [PAD_TOKEN, 151645]  # noqa: RUF012 - generation_config.json
 
 
 class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Module):
+    """The language model and the vision tower."""
+
     def __init__(self, config_dict, dtype, device, operations, **kwargs):
         super().__init__()
         config = Config(**config_dict["text"])
@@ -83,12 +88,15 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
             ops=operations,
         )
 
-    def embed_images(self, pictures: list[Tensor], device) -> list[tuple[Tensor, Tensor]]:
-        """Each picture's tokens and grid, all in one pass: they are many small matrices."""
-        if not pictures:
+    def embed_images(self, images: list[Tensor], device) -> list[tuple[Tensor, Tensor]]:
+        """Return the tokens and the grid of each image.
+
+        All images go through the vision tower in one pass, because it multiplies many small matrices.
+        """
+        if not images:
             return []
-        seen = [qwen_vl.process_qwen2vl_images(picture[..., :3].float()) for picture in pictures]
-        pixels, grids = map(torch.cat, zip(*seen, strict=True))
+        patches = [qwen_vl.process_qwen2vl_images(image[..., :3].float()) for image in images]
+        pixels, grids = map(torch.cat, zip(*patches, strict=True))
         tokens = self.visual(pixels.to(device), grids)
         lengths = (grids.prod(-1) // self.visual.spatial_merge_size**2).tolist()
         return [*zip(tokens.split(lengths), grids.split(1), strict=True)]
@@ -96,17 +104,19 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
     def preprocess_embed(self, embed, device, **kwargs):
         if embed["type"] != "image":
             return None, None
-        if "seen" in embed:
-            return embed["seen"]
+        if "embedded" in embed:
+            return embed["embedded"]
         return self.embed_images([embed["data"]], device)[0]
 
     def logits(self, x, **kwargs):
-        # As transformers: of the last place alone, which is all that is read; and in half precision
-        # the penalty would round tokens into a tie.
+        # Like transformers, compute only the last position, the only one that is read, in float32: in
+        # half precision, rounding after the penalty would make tokens equally likely.
         return super().logits(x[:, -1:]).float()
 
 
 class ClipModel(sd1_clip.SDClipModel):
+    """The network with the methods that ComfyUI's text encoders need."""
+
     def __init__(self, device="cpu", dtype=None, model_options=None, **kwargs):
         super().__init__(
             device=device,
@@ -134,13 +144,13 @@ class ClipModel(sd1_clip.SDClipModel):
         presence_penalty=0.0,
         **kwargs,
     ):
-        """As the base class, but with image positions, and the prompt penalised as transformers do."""
+        """Generate as the base class does, with image positions and, as in transformers, a penalty on the prompt."""
         (pairs,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
         prompt = [token for token, *_ in pairs]
-        pictures = [t["data"] for t in prompt if is_image_token(t)]
-        seen = iter(self.transformer.embed_images(pictures, self.execution_device))
-        embedded = [{**t, "seen": next(seen)} if is_image_token(t) else t for t in prompt]
-        embeds, _, _, embeds_info = self.process_tokens([embedded], self.execution_device)
+        images = [t["data"] for t in prompt if is_image_token(t)]
+        embedded = iter(self.transformer.embed_images(images, self.execution_device))
+        row = [{**t, "embedded": next(embedded)} if is_image_token(t) else t for t in prompt]
+        embeds, _, _, embeds_info = self.process_tokens([row], self.execution_device)
         ids = [IMAGE_TOKEN if is_image_token(t) else t for t in prompt]
         writer: llama.BaseGenerate = self.transformer
         return writer.generate(
@@ -153,7 +163,7 @@ class ClipModel(sd1_clip.SDClipModel):
             min_p,
             repetition_penalty,
             seed,
-            # The presence penalty is about the answer alone.
+            # The presence penalty applies to the answer only, not to the prompt.
             initial_tokens=ids if repetition_penalty != 1 else [],
             presence_penalty=presence_penalty,
             position_ids=qwen_vl.qwen2vl_mrope_position_ids(
@@ -163,6 +173,8 @@ class ClipModel(sd1_clip.SDClipModel):
 
 
 class TextEncoder(sd1_clip.SD1ClipModel):
+    """The outer class, which ComfyUI's CLIP holds."""
+
     def __init__(self, device="cpu", dtype=None, model_options=None, **kwargs):
         super().__init__(
             device=device,
@@ -174,7 +186,7 @@ class TextEncoder(sd1_clip.SD1ClipModel):
 
 
 class Tokenizer(sd1_clip.SD1Tokenizer):
-    """Takes what ComfyUI's tokenizers of Qwen3-VL and Qwen-Image take."""
+    """A tokenizer with the parameters of ComfyUI's tokenizers for Qwen3-VL and Qwen-Image."""
 
     def __init__(self, embedding_directory=None, tokenizer_data=None, **kwargs):
         super().__init__(
@@ -198,8 +210,10 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
         **kwargs,
     ):
         if video is not None or audio is not None:
-            raise ValueError("Qwen2.5-VL is loaded for pictures: connect image, no video or audio")
-        # Generate Text of ComfyUI 0.37 hands images=None where none is connected.
+            raise ValueError(
+                "CoZ Load Prompt Extractor loads Qwen2.5-VL for images only: connect image, not video or audio"
+            )
+        # Generate Text of ComfyUI 0.37 passes images=None if no image is connected.
         if images is None or not len(images):
             images = () if image is None else image.split(1)
         if not skip_template and not text.startswith("<|im_start|>"):
@@ -208,19 +222,19 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
             else:
                 system, shown = system_prompt or SYSTEM_PROMPT, QWEN_IMAGE * len(images)
                 text = QWEN_CHAT.format(instruction=system, images=shown + text)
-        # ComfyUI's own method would read brackets, backslashes and embedding names.
+        # ComfyUI's own method would interpret brackets, backslashes and embedding names.
         ids = getattr(self, ENCODER_NAME).tokenizer(text)["input_ids"] or [PAD_TOKEN]
-        pictures = iter(images)
+        remaining = iter(images)
         row = []
         for i, token in enumerate(ids):
-            if token == IMAGE_TOKEN and (data := next(pictures, None)) is not None:
+            if token == IMAGE_TOKEN and (data := next(remaining, None)) is not None:
                 token = {"type": "image", "data": data, "original_type": "image"}
             row.append((token, 1.0, i + 1) if return_word_ids else (token, 1.0))
         return {ENCODER_NAME: [row]}
 
 
 def load_qwen(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
-    """Qwen2.5-VL from the files that it is spread over, loaded as ComfyUI's load_clip does."""
+    """Load Qwen2.5-VL from its one or more files, as ComfyUI's load_clip loads a model."""
     check_host()
     state = read_state(paths)
     name = paths[0].name
@@ -238,7 +252,7 @@ def load_qwen(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP
         model_options=options,
         disable_dynamic=disable_dynamic,
     )
-    # What ComfyUI's Select CLIP Device calls for weights of its own.
+    # ComfyUI's Select CLIP Device calls this to load a second copy of the weights.
     patcher: ModelPatcher = clip.patcher
     patcher.cached_patcher_init = (load_patcher, (paths,))
     return clip

@@ -1,4 +1,4 @@
-"""Loads Qwen2.5-VL where this ComfyUI can run it."""
+"""Load Qwen2.5-VL if this version of ComfyUI can run it."""
 
 import re
 from pathlib import Path

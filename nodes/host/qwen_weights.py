@@ -1,4 +1,4 @@
-"""The weights of Qwen2.5-VL as they lie in files, and whether they are those of the 3B model."""
+"""Read the weight files of Qwen2.5-VL, and check that they are those of the 3B model."""
 
 import re
 from pathlib import Path
@@ -13,15 +13,15 @@ from ...coz.weights.read import require_safetensors
 MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
 
 OTHER_SIZES = {3584: "7B", 5120: "32B", 8192: "72B"}
-"""Widths of the models whose output layer is another than their input layer, which it is not here."""
+"""Width -> name of the other models, whose output layer, unlike here, is not their input layer."""
 
 HEAD_CHANNELS = 128
 VISION_HEAD_CHANNELS = 80
-"""Channels of an attention head, in a Qwen2.5-VL of any size."""
+"""Channels of an attention head in Qwen2.5-VL of any size."""
 
 
 def read_state(paths: list[Path]) -> dict[str, Tensor]:
-    """All weights under the names of ComfyUI's classes; they stay on disk until they are used."""
+    """Read all weights, with the names of ComfyUI's classes; they stay on disk until they are used."""
     state = {}
     for path in paths:
         require_safetensors(path)
@@ -31,12 +31,12 @@ def read_state(paths: list[Path]) -> dict[str, Tensor]:
         state |= comfy.utils.convert_old_quants(part, metadata=metadata)[0]
     renamed = {"model.language_model.": "model.", "model.visual.": "visual."}
     state = comfy.utils.state_dict_prefix_replace(state, renamed)
-    # The same as the input layer, and no layer of ComfyUI's class.
+    # The output layer lm_head equals the input layer, and ComfyUI's class has no such layer.
     return {key: weight for key, weight in state.items() if not key.startswith("lm_head.")}
 
 
 def read_sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]:
-    """The model's measures, from weights that no quantisation packs."""
+    """Return the model's dimensions, from weights that quantization does not pack."""
     if any("visual.deepstack_merger_list." in key for key in state):
         raise ValueError(
             f"{name}: expected Qwen2.5-VL-3B, but found Qwen3-VL; load it with ComfyUI's own Load CLIP, "
@@ -50,8 +50,8 @@ def read_sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]
     if not any(key.startswith("visual.") for key in state):
         raise ValueError(
             f"{name}: expected Qwen2.5-VL-3B with its visual weights (visual.*), but found the language "
-            f"model alone, which sees no pictures; take the files of {MODEL_LINK}, or a single file made "
-            "of all of them (7.5 GB in 16 bits), such as qwen_2.5_vl_fp16.safetensors of OmniGen2"
+            f"model alone, which cannot read images; take the files of {MODEL_LINK}, or a single file "
+            "with all of them (7.5 GB in 16 bits), such as qwen_2.5_vl_fp16.safetensors of OmniGen2"
         )
     vocabulary, width = state["model.embed_tokens.weight"].shape
     if width in OTHER_SIZES:
@@ -84,11 +84,12 @@ def read_sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]
 
 
 def count_blocks(state: dict[str, Tensor], pattern: str) -> int:
+    """Count the blocks whose number the pattern finds in the names of weights."""
     return 1 + max(int(found[1]) for key in state if (found := re.match(pattern, key)))
 
 
 def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> None:
-    """Every weight is there and of its shape: of what is missing ComfyUI only logs the names."""
+    """Require every expected weight with its shape: ComfyUI only logs the names of missing weights."""
     if lacking := [key for key in expected if key not in state]:
         raise ValueError(describe_incomplete(name, lacking))
     layers = {key.rpartition(".")[0] for key in state if key.endswith(".comfy_quant")}
@@ -102,7 +103,7 @@ def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: s
     scaled = [key for key in state if re.search(r"\.weight_scale(_inv)?$", key)]
     if foreign := [key for key in scaled if key.rpartition(".")[0] not in layers]:
         raise ValueError(
-            f"{name}: expected weights as they are, or quantised for ComfyUI, but found {few(foreign)} "
+            f"{name}: expected weights that are not quantised, or quantised for ComfyUI, but found {few(foreign)} "
             f"of another program; take the files of {MODEL_LINK}"
         )
 

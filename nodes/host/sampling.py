@@ -1,4 +1,4 @@
-"""One step of super-resolution by ComfyUI's samplers: the views in, sharp ones out."""
+"""Sharpen views with ComfyUI's samplers."""
 
 from collections.abc import Callable
 from math import isclose
@@ -18,26 +18,27 @@ from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_t
 from .options import require_range
 
 LATENT_SHIFT = "coz_latent_shift"
-"""Attached to a MODEL by CoZ Load SR LoRA: what its LoRA was made for."""
+"""Key of the attachment of a MODEL in which CoZ Load SR LoRA keeps the latent shift of its LoRA."""
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 
 MAX_SAMPLING_STEPS, MAX_CFG = 10000, 100
-"""Of ComfyUI's sampling."""
+"""The limits of ComfyUI's KSampler."""
 
 MAX_SCHEDULE_STEPS = 10**6
-"""ComfyUI makes a schedule of steps / denoise: this many with all of its steps and 0.01."""
+"""Maximum of steps / denoise, the length of the schedule that ComfyUI computes: KSampler reaches it
+with the maximum of steps and the minimum of denoise, 0.01."""
 
 
 def get_model_family(model: ModelPatcher) -> str:
-    """Return ComfyUI's name of a model's family, such as SD15."""
+    """Return ComfyUI's name for the model's family, such as SD15."""
     network: BaseModel = model.model
     return type(network.model_config).__name__
 
 
 def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift: str) -> Tensor:
-    """Take a one-step model's x0 prediction of views (B, 3, H, W), and return it as an IMAGE.
+    """Sharpen views (B, 3, H, W) with a one-step model: return its x0 prediction as an IMAGE.
 
     ``latent_shift`` is "auto" or one of ``LATENT_SHIFTS``.
     """
@@ -81,8 +82,8 @@ def refine(
 ) -> Tensor:
     """Sample views (B, 3, H, W) again, as ComfyUI's KSampler does it, and return an IMAGE.
 
-    ``draw_noise`` makes the noise to start from, given the latent and how many pixels one of its own
-    stands for; else it is drawn from ``seed``.
+    ``draw_noise`` makes the initial noise from the latent and its reduction, the image pixels along a
+    side of one latent pixel. Without it, the noise is drawn from ``seed``.
     """
     require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)  # as the loops name them
     require_range("cfg", cfg, 0, MAX_CFG)
@@ -92,15 +93,15 @@ def refine(
         raise ValueError(
             f"denoise must be 0 or at least {steps / MAX_SCHEDULE_STEPS:g} for {steps} steps, got {denoise:g}"
         )
-    # ComfyUI divides by what is one less than the steps of the schedule.
+    # kl_optimal divides by the length of the schedule, steps / denoise, minus 1.
     if scheduler == "kl_optimal" and int(steps / max(denoise, 0.5)) == 1:
         raise ValueError(
-            "scheduler kl_optimal makes no schedule of one step: set steps to 2, got 1, or choose another scheduler"
+            "scheduler kl_optimal needs a schedule of at least 2 steps: set steps to 2, got 1, or choose another scheduler"
         )
     require_text_width(model, "positive", positive)
-    if not isclose(cfg, 1):  # else ComfyUI leaves it out
+    if not isclose(cfg, 1):  # at cfg 1 ComfyUI does not use the negative text
         require_text_width(model, "negative", negative)
-    # Some of ComfyUI's samplers add one to it, and more than 64 bits torch does not take.
+    # Some of ComfyUI's samplers add 1 to the seed, and torch takes at most 64 bits.
     seed = min(seed, MAX_SEED - 1)
     latent = comfy.sample.fix_empty_latent_channels(model, encode(vae, image, model))
     if draw_noise:

@@ -1,4 +1,4 @@
-"""ComfyUI's server: what the page asks of it, and who asks."""
+"""Add routes to ComfyUI's server, and find the user of a request."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from .cache import clear_cache_on_free
 
 
 def add_routes(*adders: Callable[[web.RouteTableDef], None]) -> None:
-    """Let each add its routes; does nothing where ComfyUI is used as a library, without a server."""
+    """Call each to add its routes; do nothing if ComfyUI is used as a library, without a server."""
     server: PromptServer | None = getattr(PromptServer, "instance", None)
     if server is not None:
         server.app.middlewares.append(clear_cache_on_free)
@@ -30,7 +30,7 @@ class UnknownUserError(Exception):
 
 
 def require_user(request: web.Request) -> str | None:
-    """ComfyUI's id of who asks; None where it has one user only.
+    """Return ComfyUI's id of the user who sent the request; None without --multi-user.
 
     Raises:
         UnknownUserError: If ComfyUI does not know the user.
@@ -45,9 +45,9 @@ def require_user(request: web.Request) -> str | None:
 
 
 def find_user_folder(request: web.Request, folder: str) -> tuple[Path, str | None]:
-    """Return the folder of this name for who asks, and the user where ComfyUI has several.
+    """Return the folder of this name for the user of a request, and the id of the user.
 
-    It is in the output folder, or in that of the user.
+    With --multi-user it is in the user's own folder; otherwise in the output folder, and the id is None.
 
     Raises:
         UnknownUserError: If ComfyUI does not know the user.
@@ -57,6 +57,6 @@ def find_user_folder(request: web.Request, folder: str) -> tuple[Path, str | Non
         return Path(folder_paths.get_output_directory(), folder), None
     users: UserManager = PromptServer.instance.user_manager
     path = users.get_request_user_filepath(request, folder, create_dir=False)
-    if path is None:  # a link, or an edited users.json, that leads out of ComfyUI's user folder
+    if path is None:  # a link or an edited users.json leads out of ComfyUI's user folder
         raise UnknownUserError(request)
     return Path(path), user

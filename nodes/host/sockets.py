@@ -1,4 +1,4 @@
-"""The pack's own types of sockets."""
+"""The pack's own socket types."""
 
 from comfy_api.latest import io
 

@@ -1,4 +1,4 @@
-"""Upscale models that see the pixels around what they enlarge, run by ComfyUI's own node."""
+"""Upscale windows of an image with ComfyUI's own node, such that the model sees the pixels around them."""
 
 import logging
 from math import ceil
@@ -17,25 +17,29 @@ from .messages import give_notice, hide_called_progress
 from .upscale_model import LumaModel, SelfEnsembled, name_model
 
 MAX_REGION_PIXELS = 512
-"""Source pixels a side: of a larger image ComfyUI makes tiles of its own, without margins."""
+"""Maximum side of a region in source pixels: larger images ComfyUI splits into tiles without margins."""
 
 REGION_GRID_PIXELS = 32
-"""Source pixels: every usual attention window and stride divides it."""
+"""Grid in source pixels on which a periodic model's regions begin: a multiple of all usual attention
+windows and strides."""
 
 DEFAULT_REACH = Reach(16, False)
-"""Of a model that cannot be measured."""
+"""The reach that is assumed for a model that cannot be measured."""
 
 MIN_PART_RESULT_PIXELS = 128
-"""Result pixels of a side below which nothing is divided: smaller parts show a model too little."""
+"""Minimum side of a part in result pixels: smaller parts show a model too little."""
 
 _reaches: WeakKeyDictionary[object, Reach] = WeakKeyDictionary()
 
 
 def get_reach(upscale_model) -> Reach:
-    """Measured once for each model; a self-ensemble reaches as far as its single model."""
+    """Return how far a model looks around a pixel, measured once for each model.
+
+    A self-ensemble looks as far as its single model.
+    """
     if isinstance(upscale_model, SelfEnsembled):
         upscale_model = upscale_model.single
-    # A grey model is wrapped anew for each run.
+    # A grey model gets a new wrapper in each run, so use the model inside as the key.
     loaded = upscale_model.single if isinstance(upscale_model, LumaModel) else upscale_model
     if loaded not in _reaches:
         try:
@@ -47,8 +51,8 @@ def get_reach(upscale_model) -> Reach:
         except RegionOutOfMemoryError:
             comfy.model_management.soft_empty_cache()
             warn_of_default("out of memory")
-            return DEFAULT_REACH  # for this run: the next one may have the memory
-        except Exception as error:  # networks of any author raise anything
+            return DEFAULT_REACH  # only for this run: the next one may have enough memory
+        except Exception as error:  # a third-party network may raise any error
             warn_of_default(error)
             _reaches[loaded] = DEFAULT_REACH
     return _reaches[loaded]
@@ -56,19 +60,19 @@ def get_reach(upscale_model) -> Reach:
 
 def warn_of_default(reason: object) -> None:
     logging.getLogger("chain_of_zoom").warning(
-        f"How far the upscale model looks could not be measured ({reason}): it is shown "
-        f"{DEFAULT_REACH.pixels} pixels around what it enlarges"
+        f"Could not measure how far the upscale model looks ({reason}): it gets {DEFAULT_REACH.pixels} "
+        "pixels around each tile"
     )
 
 
 class RegionOutOfMemoryError(Exception):
-    """An out-of-memory error, its cause, that ComfyUI's upscale node does not handle."""
+    """Wraps an out-of-memory error so that ComfyUI's upscale node does not handle it."""
 
 
 class WholeRegion:
-    """An upscale model that enlarges a region as a whole or not at all.
+    """An upscale model that enlarges a region as a whole or fails.
 
-    Out of memory, ComfyUI's node would go on with tiles that have no surroundings.
+    After an out-of-memory error, ComfyUI's node would go on with tiles that have no margins.
     """
 
     def __init__(self, upscale_model):
@@ -82,27 +86,29 @@ class WholeRegion:
             return self.upscale_model(*args, **kwargs)
         except Exception as error:
             comfy.model_management.raise_non_oom(error)
-            # Its traceback would keep what the failed attempt holds in memory.
+            # The traceback would keep the tensors of the failed attempt in memory.
             raise RegionOutOfMemoryError from error.with_traceback(None)
 
 
 class Upscaler:
-    """Enlarges windows of images with their surroundings, in smaller parts once memory ran out."""
+    """Upscales windows of images with their surroundings, in smaller parts after an out-of-memory error."""
 
     def __init__(self, upscale_model, margin: int, is_periodic: bool = False):
         self.upscale_model = WholeRegion(upscale_model)
         self.margin = margin
         """Source pixels around each part."""
         self.period = REGION_GRID_PIXELS if is_periodic else 1
-        """Source pixels of which the place where a region begins is a multiple."""
+        """Regions begin and end at multiples of this number of source pixels."""
         self.max_region = MAX_REGION_PIXELS
-        """Source pixels of a region's side, margins included."""
+        """Maximum side of a region in source pixels, margins included."""
 
     def __call__(self, image: Tensor, window: Window, ring: int = 0) -> Tensor:
-        """The enlarged window, (B, 3, h * s, w * s) for the model's own factor s.
+        """Return the upscaled window, (B, 3, h * s, w * s) for the model's own factor s.
 
-        ``window`` is in whole pixels of ``image`` (B, 3, H, W) and may reach beyond it. Its outer
-        ``ring`` of pixels counts as part of the margin.
+        Args:
+            image: (B, 3, H, W).
+            window: In whole pixels of the image; may reach beyond it.
+            ring: Number of pixels at each edge of the window that count as part of the margin.
         """
         while True:
             try:
@@ -113,20 +119,21 @@ class Upscaler:
                 comfy.model_management.raise_non_oom(error)
                 if not self._shrink(window, ring):
                     raise error
-            # Only here the error is gone, and with it what the failed attempt held in memory.
+            # After the except block the error is gone, and the tensors of the failed attempt with it.
             comfy.model_management.soft_empty_cache()
 
     def _enlarge(self, image: Tensor, window: Window, ring: int) -> Tensor:
         rows = self._split_side(window.y, window.height, ring)
         columns = self._split_side(window.x, window.width, ring)
         out = None
-        for top, bottom, above, below in rows:
-            for left, right, before, after in columns:
+        for top, bottom, region_top, region_bottom in rows:
+            for left, right, region_left, region_right in columns:
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                region = Window(before, above, after - before, below - above)
+                size = region_right - region_left, region_bottom - region_top
+                region = Window(region_left, region_top, *size)
                 sr = _run(self.upscale_model, crop_mirrored(image, region))
                 scale = sr.shape[-1] // int(region.width)
-                y, x = (top - above) * scale, (left - before) * scale
+                y, x = (top - region_top) * scale, (left - region_left) * scale
                 height, width = (bottom - top) * scale, (right - left) * scale
                 part = sr[..., y : y + height, x : x + width]
                 if len(rows) == len(columns) == 1:
@@ -141,36 +148,38 @@ class Upscaler:
     def _split_side(
         self, start: float, length: float, ring: int
     ) -> list[tuple[int, int, int, int]]:
-        """(start, end) of each part of one side of a window, and of its region."""
+        """Split one side of a window: return (start, end, region start, region end) of each part."""
         start, length = int(start), int(length)
-        outer = max(0, self.margin - ring)
-        first, last = start - outer, start + length + outer
+        margin = max(
+            0, self.margin - ring
+        )  # around the whole window, whose ring is a margin already
+        first, last = start - margin, start + length + margin
         for count in range(1, length + 1):
             parts = [
                 (
                     start + begin,
                     start + end,
                     max(first, start + begin - self.margin) // self.period * self.period,
-                    # Self-Ensemble turns regions round: its windows begin at their ends as well.
+                    # Self-Ensemble also flips regions, so their ends must lie on the grid too.
                     -(-min(last, start + end + self.margin) // self.period) * self.period,
                 )
                 for begin, end in split_side(length, ceil(length / count))
             ]
-            if max(after - before for *_, before, after in parts) <= self.max_region:
+            if max(end - begin for *_, begin, end in parts) <= self.max_region:
                 break
         return parts
 
     def _shrink(self, window: Window, ring: int) -> bool:
-        """Make regions smaller after an out-of-memory error; False where they are the smallest."""
+        """Make regions smaller after an out-of-memory error; return False if they cannot be smaller."""
         sides = [
-            after - before
+            end - begin
             for start, length in ((window.y, window.height), (window.x, window.width))
-            for *_, before, after in self._split_side(start, length, ring)
+            for *_, begin, end in self._split_side(start, length, ring)
         ]
-        least_part = ceil(MIN_PART_RESULT_PIXELS / self.upscale_model.scale)
-        least = least_part + 2 * (self.margin + self.period - 1)
-        if self.max_region > least:
-            self.max_region = max(least, min(self.max_region, max(sides)) // 2)
+        min_part = ceil(MIN_PART_RESULT_PIXELS / self.upscale_model.scale)
+        min_region = min_part + 2 * (self.margin + self.period - 1)
+        if self.max_region > min_region:
+            self.max_region = max(min_region, min(self.max_region, max(sides)) // 2)
             if max(sides) > self.max_region:
                 give_notice(
                     "Out of memory: from here on the model enlarges at most "
@@ -179,25 +188,25 @@ class Upscaler:
             return True
         if self.margin > MIN_REACH:
             self.margin = max(MIN_REACH, self.margin // 2)
-            self.max_region = least_part + 2 * (self.margin + self.period - 1)
+            self.max_region = min_part + 2 * (self.margin + self.period - 1)
             give_notice(
-                f"Out of memory: from here on the model sees {self.margin} pixels around a tile, less "
-                "than it needs, and may draw lines there. Close what else uses the memory, or choose "
-                "a smaller model"
+                f"Out of memory: from here on the model sees only {self.margin} pixels around a tile, fewer "
+                "than it needs, so lines may show at the edges of tiles. Close other programs that use the "
+                "memory, or choose a smaller model"
             )
             return True
         return False
 
 
 def _run(upscale_model, lq: Tensor) -> Tensor:
-    """(B, 3, h, w) through ComfyUI's Upscale Image (using Model)."""
-    # As an image lies in memory, convolutions on the CPU take three quarters of the time.
+    """Upscale (B, 3, h, w) with ComfyUI's Upscale Image (using Model)."""
+    # In the memory layout of an IMAGE, convolutions on the CPU take three quarters of the time.
     image = to_image(lq).contiguous()
     return enlarge(upscale_model, image)
 
 
 def enlarge(upscale_model, image: Tensor) -> Tensor:
-    """An IMAGE as (B, 3, h, w) through ComfyUI's Upscale Image (using Model)."""
+    """Upscale an IMAGE with ComfyUI's Upscale Image (using Model); return it as (B, 3, h, w)."""
     sr = ImageUpscaleWithModel.execute(upscale_model, image)[0]
     require_finite(
         sr, lambda: name_model(upscale_model), "Choose another model, or download its file again"

@@ -1,4 +1,4 @@
-"""The spot to zoom into: two fractions, or a mask."""
+"""Find the target of a zoom from two fractions or a mask, and show it in the target picker."""
 
 from collections.abc import Callable
 
@@ -11,19 +11,19 @@ from .images import save_preview
 from .messages import find_graph_node, give_notice, show_closing
 
 MAX_MASK_BACKGROUND = 1 / 64
-"""The greatest value that a mask may hold everywhere and still mark nothing. Load Image gives opaque
-pixels 0.00005 (an opaque GIF, BMP or TGA) or 0.004 (a GIF, WebP, BMP or TGA with transparent pixels).
+"""A smallest mask value below this is background. Load Image gives opaque pixels 0.00005 (an opaque
+GIF, BMP or TGA) or 0.004 (a GIF, WebP, BMP or TGA with transparent pixels).
 """
 
 MIN_MASK_RANGE = 1 / 512
-"""Half a step of 8 bits: a mask whose values differ by less is the same everywhere."""
+"""Half a level of 8 bits: a mask whose values differ by less is the same everywhere."""
 
 
 def show_in_picker(image: Tensor, target: Target) -> dict[str, list] | None:
-    """What the target picker of the node that runs shows: the first picture of the batch.
+    """Return the ui output for the target picker of the running node: the first image of the batch.
 
-    Only for nodes of the graph on the screen: not for the steps of Chain Loop, each of which would
-    write a file, nor where another node calls execute.
+    None if the node has no picker on the page: a step of Chain Loop, each of which would write a
+    file, or a node whose ``execute`` another node calls.
     """
     context: ExecutionContext | None = get_executing_context()
     if context is None or context.node_id != find_graph_node(context.node_id):
@@ -32,10 +32,10 @@ def show_in_picker(image: Tensor, target: Target) -> dict[str, list] | None:
 
 
 def subtract_background(mask: Tensor) -> Tensor:
-    """Return a mask (..., H, W) as (batch, H, W) in [0, 1], each without what it holds everywhere."""
+    """Return a mask (..., H, W) as (batch, H, W) in [0, 1], its background subtracted."""
     mask = mask.reshape(-1, *mask.shape[-2:]).float().clamp(0, 1)
     background = mask.amin((-2, -1), keepdim=True)
-    # Over a whole picture, even 0.004 outweighs a small spot of ones.
+    # Summed over a whole image, even 0.004 outweighs a small spot of ones.
     return torch.where(background < MAX_MASK_BACKGROUND, mask - background, mask)
 
 
@@ -54,9 +54,9 @@ def resolve_target(
     mask: Tensor | None,
     warn: Callable[[str], None] = give_notice,
 ) -> Target:
-    """The zoom target: the centroid of the mask where there is one, else the two fractions.
+    """Return the zoom target: the centroid of the mask, or the two fractions if there is no mask.
 
-    A blank mask is none, and ``warn`` gets a line that says so.
+    A blank mask is ignored, with a message to ``warn``.
     """
     if mask is None:
         return Target(center_x, center_y)
@@ -66,10 +66,10 @@ def resolve_target(
             f"{tuple(mask.shape)}"
         )
     if bad := int((~mask.float().isfinite()).sum()):
-        raise ValueError(f"mask holds {bad} values that are NaN or infinite: paint it anew")
+        raise ValueError(f"mask holds {bad} values that are NaN or infinite: paint it again")
     if is_blank(mask):
         warn(
-            "mask is empty (the same everywhere and below 1/64, as Load Image gives for a picture "
+            "mask is empty (the same everywhere and below 1/64, as Load Image gives for an image "
             "without transparency): center_x and center_y are the target. To use the mask, paint "
             "the spot to zoom into"
         )

@@ -1,4 +1,4 @@
-"""Prompts through ComfyUI's text encoders, every character as written."""
+"""Encode prompts with ComfyUI's text encoders, such that every character counts as written."""
 
 import re
 
@@ -8,21 +8,21 @@ from ...coz.text.step_prompts import whole_characters
 
 
 def escape_prompt(clip: CLIP, prompt: str) -> str:
-    """The prompt as ComfyUI must get it to take every character of it as written."""
+    """Escape a prompt such that ComfyUI takes every character as written."""
     prompt = whole_characters(prompt)
-    # An escaped bracket is a bracket, with any option and in all tokenizers but those of LongCat,
-    # Lens and MiniMax: they read no weights, and the backslash would stay.
+    # Escaped brackets are no weights. Only the tokenizers of LongCat, Lens and MiniMax, which read no
+    # weights, would keep the backslash.
     if clip.tokenize(r"\(") == clip.tokenize("("):
         prompt = re.sub(r"([()])", r"\\\1", prompt)
     return re.sub(r"(?<!\S)embedding:", "embedding :", prompt)
 
 
 def encode(clip: CLIP | None, prompt: str, t5_tokens: int) -> list:
-    """The literal prompt as a CONDITIONING, cut to what the text encoders were trained with."""
+    """Encode a prompt as written, cut to the length that the text encoders were trained with."""
     require_clip(clip)
     text = escape_prompt(clip, prompt)
     tokens = clip.tokenize(text)
-    # SD3 and Flux: T5 alone, or in HiDream, gets the length that its model was trained with.
+    # Only for SD3 and Flux: T5 alone, or in HiDream, already gets the length of its model's training.
     if {"l", "t5xxl"} <= tokens.keys() <= {"l", "g", "t5xxl"}:
         options = {"t5xxl_min_length": t5_tokens, "t5xxl_min_padding": 0}
         (t5,) = clip.tokenize(text, tokenizer_options=options)["t5xxl"]
@@ -36,5 +36,5 @@ def require_clip(clip: CLIP | None) -> None:
     if clip is None:
         raise ValueError(
             "clip is empty: the checkpoint holds no text encoder. Load the text encoders of the "
-            "model with Load CLIP (for SD3 its Dual or Triple form) and connect it"
+            "model with Load CLIP (for SD3: Load CLIP (Dual) or TripleCLIPLoader) and connect them"
         )

@@ -1,4 +1,4 @@
-"""ComfyUI's upscale models, and what wraps them."""
+"""Wrappers of ComfyUI's upscale models."""
 
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_execution.graph import DynamicPrompt
@@ -15,10 +15,10 @@ from .messages import CALLED_SUFFIX, give_notice_once
 
 
 class WrappedModel(ImageModelDescriptor):
-    """An upscale model with a call of its own; all else is that of the given one.
+    """A base class for upscale models that change the call of a given one.
 
-    Network and patcher are the given model's own: whoever loads, moves or unloads this one does
-    so with both, and the weights are in memory once.
+    Both share network and patcher: they are loaded, moved and unloaded together, and the weights
+    are in memory once.
     """
 
     def __init__(self, upscale_model: ImageModelDescriptor):
@@ -28,7 +28,7 @@ class WrappedModel(ImageModelDescriptor):
 
 
 class LumaModel(WrappedModel):
-    """A grey upscale model that takes colour: it enlarges the luma, bicubic enlarges the rest."""
+    """A grey upscale model that takes colour images: it upscales the luma, and bicubic enlarges the chroma."""
 
     def __init__(self, upscale_model: ImageModelDescriptor):
         super().__init__(upscale_model)
@@ -40,31 +40,31 @@ class LumaModel(WrappedModel):
 
 
 def adapt_to_color(upscale_model):
-    """Return the upscale model, or a grey one as one that takes colour.
+    """Return an upscale model that takes colour images: the given one, or a wrapper of a grey one.
 
     Raises:
-        ValueError: If it takes and gives other channels than three or one.
+        ValueError: If the model has neither 3 channels in and out, nor 1.
     """
     if not isinstance(upscale_model, ImageModelDescriptor):
-        return upscale_model  # of another pack, which need not tell its channels
+        return upscale_model  # made by another pack; its channels are unknown
     channels = upscale_model.input_channels, upscale_model.output_channels
     if channels == (3, 3):
         return upscale_model
     name = name_model(upscale_model)
     if channels == (1, 1):
         give_notice_once(
-            f"{name} is a grey model: it enlarges the brightness, and colours are enlarged with bicubic"
+            f"{name} is a grey model: it upscales the brightness, and bicubic enlarges the colours"
         )
         return LumaModel(upscale_model)
     raise ValueError(
-        f"{name} takes pictures of {channels[0]} channels and gives {channels[1]}, and pictures here have 3 "
-        "(red, green, blue). Choose a model for colour pictures in Load Upscale Model, or a grey one (1 "
+        f"{name} takes images of {channels[0]} channels and gives {channels[1]}, but images here have 3 "
+        "(red, green, blue). Choose a model for colour images in Load Upscale Model, or a grey one (1 "
         "and 1)"
     )
 
 
 def name_model(upscale_model) -> str:
-    """Return the file name of the upscale model that the running node is given, else its architecture."""
+    """Name the upscale model of the running node: by its file, if known, and its architecture."""
     kind = upscale_model.architecture.name if hasattr(upscale_model, "architecture") else "other"
     context: ExecutionContext | None = get_executing_context()
     if context is not None:
@@ -79,11 +79,11 @@ def name_model(upscale_model) -> str:
 
 
 class SelfEnsembled(WrappedModel):
-    """An upscale model whose call is the mean of eight."""
+    """An upscale model that returns the mean of its results for eight flips and rotations."""
 
     def __call__(self, image: Tensor) -> Tensor:
         return self_ensemble(self._upscale, image)
 
     def _upscale(self, image: Tensor) -> Tensor:
-        throw_exception_if_processing_interrupted()  # ComfyUI looks only after all eight
+        throw_exception_if_processing_interrupted()  # ComfyUI itself checks only after all eight
         return self.single(image)

@@ -1,4 +1,4 @@
-"""Conversations with ComfyUI's models that see pictures and write."""
+"""Hold conversations with ComfyUI's models that read images and generate text."""
 
 from comfy.sd import CLIP
 from comfy.sd1_clip import SDClipModel
@@ -8,20 +8,21 @@ from ...coz.text.answer import clean_answer
 from ...coz.text.conversation import FAMILIES, REPETITION_PENALTY, Family
 
 QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
+"""Pixels along a side of one image token -> the family of Qwen models with this size."""
 
 
 def generates_text(network) -> bool:
     config = getattr(getattr(network, "model", None), "config", None)
-    # Networks that only encode have no tokens that end an answer. Newer hosts set can_generate too.
+    # Networks that only encode have no stop tokens. Newer versions of ComfyUI also set can_generate.
     can_end = hasattr(config, "stop_tokens") and getattr(config, "can_generate", True)
     return can_end and hasattr(network, "generate")
 
 
 def find_network(clip: CLIP):
-    """The network in a CLIP that takes images and generates text.
+    """Return the network in a CLIP that takes images and generates text.
 
     Raises:
-        ValueError: If there is none: what it lacks, and what to connect.
+        ValueError: If there is none. The message says what the CLIP lacks and what to connect.
     """
     networks = []
     for part in clip.cond_stage_model.modules():
@@ -58,20 +59,21 @@ def make_refusal(clip: CLIP, lack: str) -> ValueError:
 
 
 def get_token_row(tokens: dict | list) -> list:
-    """The one row of tokens: ComfyUI's tokenizers give it with the encoder's name or without."""
+    """Return the one row of tokens, which some tokenizers of ComfyUI put under the encoder's name."""
     (row,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
     return row
 
 
 def tokenize(clip: CLIP, family: Family, text: str, images: list[Tensor]) -> dict | list:
-    """The conversation with each image, of a size of its own, in its place."""
+    """Tokenize a conversation and put each image, of any size, at its placeholder."""
     is_gemma3 = family is FAMILIES["gemma3"]
     if is_gemma3 and clip.tokenize("<end_of_turn>") == clip.tokenize(""):
-        # ComfyUI takes a marker at the start for the token that its tokenizer puts there.
+        # ComfyUI takes a marker at the start of the text for the start token and drops it. Add one.
         text = "<end_of_turn>" + text
     tokens = clip.tokenize(text)
     row = get_token_row(tokens)
-    # Given an image, or a batch of one size, ComfyUI's tokenizers fill the first places.
+    # ComfyUI's tokenizers fill the first placeholders, and only with images of one size. So tokenize
+    # with each image alone, and move its entry to its own placeholder.
     entries = []
     for image in images:
         filled = get_token_row(clip.tokenize(text, image=image))
@@ -84,13 +86,13 @@ def tokenize(clip: CLIP, family: Family, text: str, images: list[Tensor]) -> dic
     for i, entry in zip(places, entries, strict=True):
         row[i] = entry
     if is_gemma3:
-        while row[0][0] == 0:  # padding, which ComfyUI's 12B would read
+        while row[0][0] == 0:  # padding, to which ComfyUI's Gemma 3 12B would attend
             del row[0]
     return tokens
 
 
 def generate(clip: CLIP, network, tokens, max_tokens: int, sampling: dict) -> str:
-    """The model's answer, cleaned."""
+    """Generate the model's answer and clean it."""
     ids = clip.generate(
         tokens,
         do_sample=True,

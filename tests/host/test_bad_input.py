@@ -205,7 +205,7 @@ def test_an_unknown_option_is_refused_before_the_work(each_server, prompt, name,
     with pytest.raises(PromptError) as error:
         run_prompt(each_server, prompt)
     said = json.loads(str(error.value))["node_errors"]["loop"]["errors"]
-    sentence = f'{name} must be {OPTIONS[name]} or "[^"]+", and it is missing, linked or unknown'
+    sentence = f'{name} must be {OPTIONS[name]} or "[^"]+", but it is missing, linked or unknown'
     assert {each["type"] for each in said} == {"custom_validation_failed"}
     assert all(re.search(sentence, each["details"]) for each in said)
 

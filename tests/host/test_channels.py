@@ -10,12 +10,12 @@ from coz.resample import resize
 from .prompts import chain_prompt, kept_prompt
 
 HDR = (
-    "image holds values below 0 or above 1, as an HDR picture does: they are cut off. To keep them, "
-    "map the picture's tones to 0 to 1 before this node"
+    "image holds values below 0 or above 1, as HDR images do: they are clipped. To keep them, "
+    "tone-map the image to 0 to 1 before this node"
 )
 GREY = (
-    "The upscale model grey.safetensors (ESRGAN) is a grey model: it enlarges the brightness, and "
-    "colours are enlarged with bicubic"
+    "The upscale model grey.safetensors (ESRGAN) is a grey model: it upscales the brightness, and "
+    "bicubic enlarges the colours"
 )
 PICTURE = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
 
@@ -190,8 +190,8 @@ def test_other_channels_are_refused_by_name(
     esrgan("odd", channels_in, channels_out)
     picture(PICTURE)
     sentence = (
-        rf"The upscale model odd\.safetensors \(ESRGAN\) takes pictures of {channels_in} channels and "
-        rf"gives {channels_out}, and pictures here have 3"
+        rf"The upscale model odd\.safetensors \(ESRGAN\) takes images of {channels_in} channels and "
+        rf"gives {channels_out}, but images here have 3"
     )
     with pytest.raises(RuntimeError, match=sentence):
         executor("CLASSIC").run(pictured(prompt(), "odd.safetensors"))

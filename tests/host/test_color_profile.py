@@ -16,8 +16,8 @@ from .prompts import chain_prompt, kept_prompt, steps_run
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 NOTE = (
-    "the picture has the colour profile Display P3 like, which ComfyUI does not apply: colours are read "
-    "as sRGB. Convert it to sRGB first"
+    "the image has the colour profile Display P3 like, which ComfyUI does not apply: colours are read "
+    "as sRGB. Convert the image to sRGB first"
 )
 
 

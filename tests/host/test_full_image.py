@@ -290,7 +290,7 @@ def test_memory_is_counted_where_the_result_lies(node, monkeypatch):
     [
         (70, "Out of memory: from here on the model enlarges at most 66 x 66 pixels at once", SEAM),
         # 8 pixels of surroundings: not as untiled, and not far from it.
-        (50, "Out of memory: from here on the model sees 8 pixels around a tile, less than", 0.02),
+        (50, "Out of memory: from here on the model sees only 8 pixels around a tile, fewer than", 0.02),
     ],
 )
 def test_out_of_memory_makes_smaller_tiles_and_goes_on(

@@ -546,7 +546,7 @@ def test_a_batch_or_nan_is_refused(extract, recorder, name):
     clip = recorder("Qwen3-VL 4B")
     images = {"image": picture(8, 8), "previous_image": picture(8, 8)}
     for wrong, why in [
-        (torch.rand(3, 8, 8, 3), f"^{name} is a batch of 3 pictures.*Rebatch Images"),
+        (torch.rand(3, 8, 8, 3), f"^{name} is a batch of 3 images.*Rebatch Images"),
         (torch.full((1, 8, 8, 3), torch.nan), f"^{name} holds 192 values that are NaN"),
     ]:
         with pytest.raises(ValueError, match=why):

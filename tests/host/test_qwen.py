@@ -449,7 +449,7 @@ def test_placed_pictures_of_any_float_type_and_channels(vlm):
 
 def test_video_and_audio_are_refused(vlm):
     for name in ("video", "audio"):
-        with pytest.raises(ValueError, match="connect image, no video or audio"):
+        with pytest.raises(ValueError, match="connect image, not video or audio"):
             vlm.tokenize("What?", **{name: torch.rand(1, 28, 28, 3)})
 
 
@@ -571,9 +571,9 @@ def test_damaged_files_are_refused(load, folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": 3}, r"7 of its 21 layers have no place there.* of 3 blocks, vlm has 2"),
-        ({"layers": 1}, r"0 of its 7 layers have no place there.* of 1 blocks, vlm has 2"),
-        ({"heads": 1}, r"layers\.0\.\S+ is \d+ x \d+, the model's \d+ x \d+"),
+        ({"layers": 3}, r"7 of its 21 layers are not found in vlm.* of 3 blocks, and vlm has 2"),
+        ({"layers": 1}, r"0 of its 7 layers are not found in vlm.* of 1 blocks, and vlm has 2"),
+        ({"heads": 1}, r"layers\.0\.\S+ is \d+ x \d+, but in vlm it is \d+ x \d+"),
     ],
     ids=["deeper", "shallower", "narrower"],
 )

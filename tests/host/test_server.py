@@ -116,7 +116,7 @@ def test_a_target_out_of_range_that_comes_through_a_link_is_an_error(server):
 
 @pytest.mark.parametrize(
     ("center_x", "batch", "message"),
-    [(0.45, 2, "image is a batch of 2 pictures"), (0.46, 1, "execution_interrupted")],
+    [(0.45, 2, "image is a batch of 2 images"), (0.46, 1, "execution_interrupted")],
     ids=["a batch", "interrupted in the middle"],
 )
 def test_a_failed_run_writes_no_output_and_loses_none(server, center_x, batch, message):

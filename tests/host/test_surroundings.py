@@ -142,8 +142,8 @@ def test_a_model_that_cannot_be_measured_gets_a_default(surroundings, upscale_mo
     finally:
         handle.remove()
     (told,) = caplog.messages
-    assert "could not be measured" in told
-    assert "it is shown 16 pixels around what it enlarges" in told
+    assert "Could not measure how far the upscale model looks" in told
+    assert "it gets 16 pixels around each tile" in told
 
 
 def test_an_interrupt_of_the_measurement_is_none_of_its_failures(surroundings, upscale_model):
