@@ -26,8 +26,8 @@ from .step.prompt_extractor import CoZPromptExtractor
 from .step.refine_step import CoZRefineStep
 from .step.sr_step import CoZSRStep
 from .step.upscale_step import CoZUpscaleStep
-from .view.clip import make_clips
-from .view.marks import take_marks
+from .view.clip import serve_clips
+from .view.marks import serve_marks
 from .view.saved_chain import CoZLoadChain, CoZSaveChain
 from .view.zoom_strip import CoZZoomStrip
 from .view.zoom_video import CoZZoomVideo
@@ -37,7 +37,7 @@ from .view.zoom_viewer import CoZZoomViewer
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
-        add_routes(serve_sources, take_marks, make_clips)
+        add_routes(serve_sources, serve_marks, serve_clips)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

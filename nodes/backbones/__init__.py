@@ -18,7 +18,7 @@ TEXT_INPUTS = ("prompting", "prompt", "step_prompts", "tile_prompts")
 """The inputs of Chain Loop and Full-Image SR that decide the texts."""
 
 
-def unread_inputs(kind: type[Backbone]) -> list[str]:
+def list_unread_inputs(kind: type[Backbone]) -> list[str]:
     """The inputs that a backbone does not read where all texts are typed: js/unread.js hides them."""
     texts = () if kind.reads_text else TEXT_INPUTS
     return [*texts, *(() if kind.reads_seed else ("seed",))]
@@ -31,7 +31,7 @@ def backbone_input(**handed) -> io.Input:
         "backbone",
         options=[io.DynamicCombo.Option(each.name, each.inputs(**handed)) for each in BACKBONES],
         tooltip=" ".join(["What sharpens each view.", *summaries]),
-        extra_dict={"coz_unread": {each.name: unread_inputs(each) for each in BACKBONES}},
+        extra_dict={"coz_unread": {each.name: list_unread_inputs(each) for each in BACKBONES}},
     )
 
 

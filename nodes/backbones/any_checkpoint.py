@@ -9,11 +9,11 @@ from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..host.text_encoder import require_clip
-from ..step.refine_step import denoise_inputs, size_note
+from ..step.refine_step import denoise_inputs, describe_small_size
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
-SAMPLING = ("cfg", "sampler_name", "scheduler", "denoise")
+SAMPLING_INPUTS = ("cfg", "sampler_name", "scheduler", "denoise")
 
 
 class AnyCheckpoint(DiffusionBackbone):
@@ -45,28 +45,28 @@ class AnyCheckpoint(DiffusionBackbone):
         require_clip(self.chosen["clip"])
         return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
 
-    def encoder_node(self, text) -> tuple[str, dict]:
+    def choose_encoder(self, text) -> tuple[str, dict]:
         # ComfyUI's own node refuses lone surrogates. A link's text has none.
         return "CLIPTextEncode", {"text": whole_characters(text) if isinstance(text, str) else text}
 
-    def as_nodes(self, node, i, view, text) -> list:
-        return node(
+    def add_nodes(self, add_node, i, view, text) -> list:
+        return add_node(
             "CoZRefineStep",
             f"sr_{i}",
             model=self.chosen["model"],
             vae=self.chosen["vae"],
-            positive=self.encode_as_node(node, i, text),
-            negative=self.encode_as_node(node, "negative", self.chosen["negative"]),
+            positive=self.add_encoder(add_node, i, text),
+            negative=self.add_encoder(add_node, "negative", self.chosen["negative"]),
             image=view.zoomed,
             steps=self.chosen["sampling_steps"],
-            **{key: self.chosen[key] for key in SAMPLING},
+            **{key: self.chosen[key] for key in SAMPLING_INPUTS},
             seed=view.seed,
         ).out(0)
 
     def start_pass(self, tiles: TilePass) -> None:
         layout = tiles.layout
         sides = layout.tile_height, layout.tile_width
-        if note := size_note(self.chosen["model"], *sides, "a tile", "tile"):
+        if note := describe_small_size(self.chosen["model"], *sides, "a tile", "tile"):
             give_notice(note)
         self.noise = NoiseField(layout.height, layout.width, tiles.seed)
         super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
@@ -80,7 +80,7 @@ class AnyCheckpoint(DiffusionBackbone):
             self.encoded[chosen["negative"]],
             to_bchw(tile.zoomed),
             chosen["sampling_steps"],
-            *(chosen[key] for key in SAMPLING),
+            *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,
             lambda latent, reduction: self.noise.window(
                 latent, tile.window.x, tile.window.y, reduction

@@ -80,10 +80,10 @@ class Backbone(ABC):
         return ""
 
     @abstractmethod
-    def as_nodes(self, node: Callable, i: int, view: ViewLinks, text: str | list) -> list:
+    def add_nodes(self, add_node: Callable, i: int, view: ViewLinks, text: str | list) -> list:
         """Add the nodes that sharpen step i of Chain Loop and return the link to the image.
 
-        ``node(class_type, name, **inputs)`` adds a node. The one that sharpens is named ``sr_{i}``.
+        ``add_node(class_type, name, **inputs)`` adds a node. The one that sharpens is named ``sr_{i}``.
         Of ComfyUI's nodes, take only those that run without a server: ComfyUI is also used as a
         library.
         """

@@ -31,14 +31,14 @@ class DiffusionBackbone(Backbone):
         """Return the conditioning of a text."""
 
     @abstractmethod
-    def encoder_node(self, text: str | list) -> tuple[str, dict]:
+    def choose_encoder(self, text: str | list) -> tuple[str, dict]:
         """Return the class and the inputs, without clip, of the node that encodes a text."""
 
-    def encode_as_node(self, node: Callable, name: int | str, text: str | list) -> list:
+    def add_encoder(self, add_node: Callable, name: int | str, text: str | list) -> list:
         key = repr(text)  # a link is a list; quoted, no text looks like one
         if key not in self.encoded:
-            encoder, inputs = self.encoder_node(text)
-            child = node(encoder, f"text_{name}", clip=self.chosen["clip"], **inputs)
+            encoder, inputs = self.choose_encoder(text)
+            child = add_node(encoder, f"text_{name}", clip=self.chosen["clip"], **inputs)
             self.encoded[key] = child.out(0)
         return self.encoded[key]
 

@@ -25,16 +25,16 @@ class OneStepDiffusion(DiffusionBackbone):
     def encode(self, text: str) -> list:
         return CoZEncodePrompt.execute(self.chosen["clip"], text)[0]
 
-    def encoder_node(self, text) -> tuple[str, dict]:
+    def choose_encoder(self, text) -> tuple[str, dict]:
         return "CoZEncodePrompt", {"prompt": text, "t5_tokens": T5_TOKENS}
 
-    def as_nodes(self, node, i, view, text) -> list:
-        return node(
+    def add_nodes(self, add_node, i, view, text) -> list:
+        return add_node(
             "CoZSRStep",
             f"sr_{i}",
             model=self.chosen["model"],
             vae=self.chosen["vae"],
-            positive=self.encode_as_node(node, i, text),
+            positive=self.add_encoder(add_node, i, text),
             image=view.zoomed,
             latent_shift=self.chosen["latent_shift"],
         ).out(0)

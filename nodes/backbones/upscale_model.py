@@ -33,8 +33,8 @@ class UpscaleModel(Backbone):
             resampling_input(),
         ]
 
-    def as_nodes(self, node, i, view, text) -> list:
-        return node(
+    def add_nodes(self, add_node, i, view, text) -> list:
+        return add_node(
             "CoZUpscaleStep",
             f"sr_{i}",
             upscale_model=self.chosen["upscale_model"],

@@ -73,7 +73,7 @@ class CoZMeasure(io.ComfyNode):
 
     @classmethod
     def execute(cls, chain, ground_truth=None) -> io.NodeOutput:
-        truth = None if ground_truth is None else true_picture(ground_truth)
+        truth = None if ground_truth is None else require_ground_truth(ground_truth)
         bar = comfy.utils.ProgressBar(len(chain.frames) - 1)
         figures = []
         for of_a_frame in measure(chain, truth):
@@ -98,7 +98,7 @@ class CoZMeasure(io.ComfyNode):
         )
 
 
-def true_picture(image):
+def require_ground_truth(image):
     if len(image) != 1:
         raise ValueError(
             f"ground_truth holds {len(image)} pictures and a chain is of one: connect the picture "

@@ -9,7 +9,7 @@ from ..host.images import to_bchw, to_image
 from ..host.messages import show_closing
 
 
-def one_for_each(sources, count: int) -> list:
+def match_sources(sources, count: int) -> list:
     """As many sources as there are pictures: their own, or one for all."""
     if len(sources) not in {1, count}:
         raise ValueError(
@@ -83,7 +83,7 @@ class CoZConsistency(io.ComfyNode):
     @classmethod
     def execute(cls, image, source, strength, iterations, kernel="bicubic") -> io.NodeOutput:
         image = to_bchw(image)
-        sources = one_for_each(to_bchw(source, "source").split(1), len(image))
+        sources = match_sources(to_bchw(source, "source").split(1), len(image))
         corrected = torch.empty(image.shape, device=image.device) if strength else image
         progress = comfy.utils.ProgressBar(len(image))
         measured, lines = [], []

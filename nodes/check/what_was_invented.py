@@ -26,26 +26,26 @@ from ...coz.resample import crop, resize
 from ..host.images import to_bchw, to_image
 from ..host.messages import show_closing
 from ..host.sockets import Chain
-from .keep_true_to_source import one_for_each
+from .keep_true_to_source import match_sources
 
-WIDEST = 0.05
+MAX_SHOWN_DISAGREEMENT = 0.05
 """Disagreement (standard deviation) that is shown as the hottest."""
 
-TOLD = 0.005
+MIN_LISTED_SHARE = 0.005
 """Share from which on a size of structure is listed."""
 
-MOSTLY = 0.5
+MIN_INVENTED_SHARE = 0.5
 """Share from which on a size of structure, or a frame's area, counts as invented."""
 
 DISAGREEMENT_WORDS = ((0.02, "disagree, so that at most one is right"), (0.005, "differ a little"))
 """From which disagreement on, the mean over the picture, what is said of several results."""
 
-IN_PICTURE = ("in the source", "invented")
-IN_CHAIN = ("in the photograph", "invented")
-IN_RESULTS = ("all agree", "they disagree")
+IMAGE_LEGEND = ("in the source", "invented")
+CHAIN_LEGEND = ("in the photograph", "invented")
+RESULTS_LEGEND = ("all agree", "they disagree")
 
 
-def compared(results) -> str:
+def describe_differences(results) -> str:
     """How much several results of one view differ, in words."""
     spread = disagreement(results)
     mean = float(spread.mean())
@@ -58,7 +58,7 @@ def compared(results) -> str:
 
 def describe_sizes(bands) -> str:
     """Down to which size the structures of a picture come from its source."""
-    invented_sizes = [band.size for band in bands if band.invented >= MOSTLY]
+    invented_sizes = [band.size for band in bands if band.invented >= MIN_INVENTED_SHARE]
     if not invented_sizes:
         return "Structures of every size come from the source."
     real = 2 * invented_sizes[-1]
@@ -67,7 +67,7 @@ def describe_sizes(bands) -> str:
     return f"Structures of {real} pixels and more come from the source, finer ones are mostly invented."
 
 
-def read_pictures(images, sources):
+def judge_images(images, sources):
     """What there is to see and to say of some pictures.
 
     Returns the results and their enlarged sources, each (1, 3, H, W), the figures, whether the
@@ -78,7 +78,7 @@ def read_pictures(images, sources):
     comparable = len(sources) == 1
     lines, references, shown = [], [], []
     for k, (result, source) in enumerate(
-        zip(results, one_for_each(sources, len(results)), strict=True)
+        zip(results, match_sources(sources, len(results)), strict=True)
     ):
         throw_exception_if_processing_interrupted()
         reference = resized(source, *result.shape[-2:]).clamp(0, 1)
@@ -99,20 +99,20 @@ def read_pictures(images, sources):
         sizes = [
             f"{percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
             for band in bands
-            if band.invented >= TOLD
+            if band.invented >= MIN_LISTED_SHARE
         ]
         if sizes:
             lines.append("Invented of its structures: " + ", ".join(sizes) + ".")
-        shown.append(explain_map(f"{name}{count}", result, heat, IN_PICTURE))
+        shown.append(explain_map(f"{name}{count}", result, heat, IMAGE_LEGEND))
     if len(results) > 1 and comparable:
-        lines.append(compared(results))
+        lines.append(describe_differences(results))
     elif len(results) > 1:
         lines.append("Each result has a source of its own, so they are not compared.")
     return results, references, lines, comparable, shown
 
 
-def read_chains(chains):
-    """As ``read_pictures``, of the deepest frame that all chains have."""
+def judge_chains(chains):
+    """As ``judge_images``, of the deepest frame that all chains have."""
     depth = min(len(chain.frames) for chain in chains) - 1
     first = chains[0]
     for number, chain in enumerate(chains[1:], 2):
@@ -135,7 +135,7 @@ def read_chains(chains):
             lq = crop(view, chain.windows[layer - 1])
             name = f"chain {k + 1}, " if len(chains) > 1 else ""
             if is_comparable(real):
-                area = measure_invented_area(invented_map(frame, photograph(chain, layer)))
+                area = measure_invented_area(invented_map(frame, resize_source(chain, layer)))
                 areas[label] = max(area, areas.get(label, 0))
                 against = f". Against the photograph {describe_invented(area)}."
             else:
@@ -146,12 +146,14 @@ def read_chains(chains):
                 f"{describe_agreement(agreement(frame, lq), source)}."
             )
         if len(chains) > 1:
-            lines.append(f"{label}: {compared([chain.frames[layer] for chain in chains])}")
+            lines.append(
+                f"{label}: {describe_differences([chain.frames[layer] for chain in chains])}"
+            )
     sentence = describe_frame(first, depth)
     if depth < 2:
         sentence += " There is no step to judge."
     elif areas:
-        held = [label for label, area in areas.items() if area < MOSTLY]
+        held = [label for label, area in areas.items() if area < MIN_INVENTED_SHARE]
         if held:
             sentence += f" Down to {held[-1]} less than half of the area shows invented structure."
         else:
@@ -161,7 +163,7 @@ def read_chains(chains):
     if any(len(chain.frames) > depth + 1 for chain in chains):
         sentence += " Longer chains are judged down to it."
     results = [chain.frames[depth] for chain in chains]
-    references = [photograph(chain, depth) for chain in chains]
+    references = [resize_source(chain, depth) for chain in chains]
     return results, references, [sentence, *lines], True, [*explain_chains(chains, depth)]
 
 
@@ -177,13 +179,13 @@ def explain_chains(chains, depth):
         name = f"Chain {k}, " if len(chains) > 1 else ""
         frame = chain.frames[layer]
         if layers:
-            heat = invented_map(frame, photograph(chain, layer))
-            yield explain_map(f"{name}{title}", frame, heat, IN_CHAIN)
+            heat = invented_map(frame, resize_source(chain, layer))
+            yield explain_map(f"{name}{title}", frame, heat, CHAIN_LEGEND)
         else:
             yield explain_map(f"{name}{title}, {TOO_FEW}", frame)
 
 
-def photograph(chain, layer):
+def resize_source(chain, layer):
     """What the source holds of a layer's view, at its size."""
     height, width = chain.frames[layer].shape[-2:]
     box = chain.window_in(layer, 0)
@@ -250,9 +252,9 @@ class CoZDetailMap(io.ComfyNode):
     @classmethod
     def execute(cls, image=None, source=None, chain=None) -> io.NodeOutput:
         if chain and not image and not source:
-            results, references, lines, comparable, shown = read_chains(chain)
+            results, references, lines, comparable, shown = judge_chains(chain)
         elif image and source and not chain:
-            results, references, lines, comparable, shown = read_pictures(image, source)
+            results, references, lines, comparable, shown = judge_images(image, source)
         else:
             inputs = {"image": image, "source": source, "chain": chain}
             given = [name for name, values in inputs.items() if values]
@@ -260,7 +262,7 @@ class CoZDetailMap(io.ComfyNode):
                 "connect image and source together, or chain alone: a chain holds its own source. Of "
                 f"the three {len(given)} are connected: {', '.join(given) or 'none'}"
             )
-        spread = (disagreement(results) / WIDEST).clamp(0, 1)
+        spread = (disagreement(results) / MAX_SHOWN_DISAGREEMENT).clamp(0, 1)
         maps = [
             lay_over(result, invented_map(result, reference))
             for result, reference in zip(results, references, strict=True)
@@ -272,7 +274,7 @@ class CoZDetailMap(io.ComfyNode):
             spread = torch.zeros_like(under[:, :1])
         if comparable and len(results) > 1:
             title = f"Where the {len(results)} results disagree, they are guesses"
-            shown.append(explain_map(title, under, spread, IN_RESULTS))
+            shown.append(explain_map(title, under, spread, RESULTS_LEGEND))
         saved = [ui.PreviewImage(to_image(picture)).as_dict()["images"] for picture in shown]
         figures = "\n".join(lines)
         return io.NodeOutput(

@@ -1,13 +1,13 @@
 from comfy_api.latest import io
 
 from ..host.messages import join_lines, show_expansion_closing
-from .full_image import MOST_PASSES
+from .full_image import MAX_PASSES
 
 
 class CoZFullImageCollect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        numbers = range(1, MOST_PASSES + 1)
+        numbers = range(1, MAX_PASSES + 1)
         return io.Schema(
             node_id="CoZFullImageCollect",
             display_name="CoZ Full Image Collect",

@@ -5,10 +5,10 @@ from comfy_api.latest import io
 from ..backbones import backbone_input, make_backbone
 from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion, nest_inputs
-from ..host.images import require_one_picture
+from ..host.images import require_one_image
 from ..host.messages import give_notices, show
 from ..host.options import require_options, require_range, validate_options
-from ..loop.chain_loop import LEAST_SCALE, MOST_SCALE, scale_input
+from ..loop.chain_loop import MAX_SCALE, MIN_SCALE, scale_input
 from ..step.color_fix import METHODS
 from ..step.sr_step import seed_input
 from ..text_sources import TYPED, make_text_source, prompting_input
@@ -22,9 +22,9 @@ from .plan import (
     split_lines,
 )
 
-MOST_PASSES = 4
+MAX_PASSES = 4
 
-LEAST_TILE, MOST_TILE = 64, 4096
+MIN_TILE_PIXELS, MAX_TILE_PIXELS = 64, 4096
 """Pixels of its side."""
 
 
@@ -59,7 +59,7 @@ class CoZFullImage(io.ComfyNode):
                     "passes",
                     default=1,
                     min=1,
-                    max=MOST_PASSES,
+                    max=MAX_PASSES,
                     tooltip="Each pass enlarges the last one's result: 2 passes of 4 make 16x.",
                 ),
                 *tile_inputs(),
@@ -120,11 +120,11 @@ class CoZFullImage(io.ComfyNode):
         consistency,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
-        picture = require_one_picture(image, "Full-Image SR")
-        require_range("scale", scale, LEAST_SCALE, MOST_SCALE)
-        require_range("passes", passes, 1, MOST_PASSES)
+        picture = require_one_image(image, "Full-Image SR")
+        require_range("scale", scale, MIN_SCALE, MAX_SCALE)
+        require_range("passes", passes, 1, MAX_PASSES)
         require_range("consistency", consistency, 0, 1)
-        require_range("tile", tile, LEAST_TILE, MOST_TILE, " pixels")
+        require_range("tile", tile, MIN_TILE_PIXELS, MAX_TILE_PIXELS, " pixels")
         require_memory(*picture.shape[-2:], scale, passes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
         layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
@@ -168,8 +168,8 @@ def tile_inputs() -> list[io.Input]:
         io.Int.Input(
             "tile",
             default=512,
-            min=LEAST_TILE,
-            max=MOST_TILE,
+            min=MIN_TILE_PIXELS,
+            max=MAX_TILE_PIXELS,
             step=16,
             tooltip="Side of a tile in pixels of the result. Larger shows the model more at once and takes more memory.",
         ),

@@ -12,7 +12,7 @@ from ...coz.tiles.plan import enlarged, plan_tiles
 from ..backbones.backbone import Backbone
 from ..text_sources.text_source import TextSource
 from .tile_prompts import describe_count
-from .tiles import network_tiles
+from .tiles import list_network_tiles
 
 
 def plan_passes(
@@ -34,7 +34,7 @@ def count_tiles(
     """How many tiles the network enlarges in each pass."""
     counts, size = [], picture.shape[-2:]
     for layout in layouts:
-        counts.append(len(network_tiles(*size, layout, backbone, color_fix)))
+        counts.append(len(list_network_tiles(*size, layout, backbone, color_fix)))
         size = layout.height, layout.width
     return counts
 

@@ -17,7 +17,7 @@ def describe_count(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def pass_title(number: int, count: int) -> str:
+def describe_pass(number: int, count: int) -> str:
     return f"pass {number}: {describe_count(count, 'tile')}"
 
 
@@ -64,7 +64,7 @@ class CoZTilePrompts(io.ComfyNode):
         texts = step_lines(tile_prompts, len(layout.windows()))
         asked = [i for i, text in enumerate(texts) if not text]
         if asked:
-            title = pass_title(number, len(texts))
+            title = describe_pass(number, len(texts))
             show(f"{title}, {describe_count(len(asked), 'prompt')}")
             source = make_text_source(prompting)
             source.start_pass(picture, original, layout, step_seed(seed, number))

@@ -30,25 +30,25 @@ from ..host.messages import (
 )
 from ..host.surroundings import MIN_PART_RESULT_PIXELS
 from ..step.color_fix import CoZColorFix
-from .tile_prompts import pass_title, read_layout
+from .tile_prompts import describe_pass, read_layout
 
-LOCAL_COLOR = {"none", "wavelet", "ycbcr"}
+LOCAL_COLOR_METHODS = {"none", "wavelet", "ycbcr"}
 """Colour methods that read a pixel's neighbourhood; the others take statistics of a whole tile."""
 
-COLOR_RING = 32
+COLOR_RING_PIXELS = 32
 """Result pixels around a tile. wavelet reads 31 at its five levels; what back-projection would read
 beyond them changes a pixel by a few levels of 255 at most."""
 
-PREVIEW_SECONDS = 0.5
+MIN_PREVIEW_SECONDS = 0.5
 """Between two previews of a pass, at least."""
 
 
 def are_blended(backbone: Backbone, color_fix: str) -> bool:
     """Whether tiles overlap: those of a backbone that sees the surroundings of a tile need not."""
-    return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR
+    return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR_METHODS
 
 
-def network_tiles(
+def list_network_tiles(
     height: int, width: int, layout: TileLayout, backbone: Backbone, color_fix: str
 ) -> list[Window]:
     """The tiles that the network enlarges one by one, for a picture of (height, width)."""
@@ -96,9 +96,9 @@ class CoZTiles(io.ComfyNode):
         picture = to_bchw(image)
         layout = read_layout(layout)
         sharpener = make_backbone(backbone)
-        windows = network_tiles(*picture.shape[-2:], layout, sharpener, color_fix)
+        windows = list_network_tiles(*picture.shape[-2:], layout, sharpener, color_fix)
         texts = step_texts("", prompts, len(windows))
-        title = pass_title(number, len(windows))
+        title = describe_pass(number, len(windows))
         show(title)
         pass_seed = step_seed(seed, number)
         tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
@@ -139,7 +139,7 @@ class TilePreview:
         self.show()
 
     def show(self) -> None:
-        self.shown = time.monotonic()
+        self.shown_at = time.monotonic()
         show_frame(self.canvas)
 
     def add(self, window: Window, sr: Tensor) -> None:
@@ -148,7 +148,7 @@ class TilePreview:
         left, right = (round(x * columns) for x in (window.x, window.x + window.width))
         if left < right and top < bottom:
             self.canvas[..., top:bottom, left:right] = resize(sr, bottom - top, right - left)
-        if time.monotonic() - self.shown > PREVIEW_SECONDS:
+        if time.monotonic() - self.shown_at > MIN_PREVIEW_SECONDS:
             self.show()
 
 
@@ -172,14 +172,14 @@ class TileSharpener:
         self.consistency = consistency
         self.limit = inf
         """Side of the largest tile that may fit into memory."""
-        self.squares: list[float] = []
+        self.squared_errors: list[float] = []
         self.ring = 0
         """Result pixels around a tile that are computed with it and cut away at the end."""
         corrects = color_fix == "wavelet" or consistency > 0
         if corrects and not are_blended(backbone, color_fix):
             factor = Fraction(layout.width, picture.shape[-1])
             multiple = grid_multiple(factor, max(layout.tile_height, layout.tile_width))
-            self.ring = ceil(COLOR_RING / multiple) * multiple
+            self.ring = ceil(COLOR_RING_PIXELS / multiple) * multiple
         backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
 
     def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
@@ -222,7 +222,7 @@ class TileSharpener:
         if self.consistency:
             sr = back_project(sr, self._source(view), self.consistency).clamp(0, 1)
         sr = crop(sr, Window(ring, ring, width, height))
-        self.squares.append(10 ** (-agreement(sr, self._source(window)) / 10))
+        self.squared_errors.append(10 ** (-agreement(sr, self._source(window)) / 10))
         return sr
 
     def _source(self, window: Window) -> Tensor:
@@ -232,5 +232,5 @@ class TileSharpener:
         return resize_mirrored(self.picture, *sides, box)
 
     def describe_agreement(self) -> str:
-        mean = sum(self.squares) / len(self.squares)
+        mean = sum(self.squared_errors) / len(self.squared_errors)
         return describe_agreement(mse_to_decibels(mean))

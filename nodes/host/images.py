@@ -105,7 +105,7 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
 
 
-def require_one_picture(image: Tensor, node: str, name: str = "image") -> Tensor:
+def require_one_image(image: Tensor, node: str, name: str = "image") -> Tensor:
     """Convert an IMAGE as ``to_bchw`` does, but refuse a batch of several images.
 
     Args:

@@ -13,17 +13,20 @@ from ..host.qwen_weights import MODEL_LINK
 
 LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
 
-SHARD = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.safetensors)")
-INDEX = "model.safetensors.index.json"
-VLM = (f"both .safetensors files and {INDEX} of {MODEL_LINK}", "text_encoders")
-LORA = (f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}", "loras")
+SHARD_NAME = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.safetensors)")
+INDEX_NAME = "model.safetensors.index.json"
+VLM_FILE = (f"both .safetensors files and {INDEX_NAME} of {MODEL_LINK}", "text_encoders")
+LORA_FILE = (
+    f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}",
+    "loras",
+)
 """Chain-of-Zoom's own files, and the folder that such files are in."""
 
 
-def shards(path: Path) -> list[Path]:
+def find_shards(path: Path) -> list[Path]:
     """The files that the model is spread over, the chosen one among them."""
     names = {path.name}
-    index = path.with_name(INDEX)
+    index = path.with_name(INDEX_NAME)
     if index.is_file():
         try:
             indexed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -31,10 +34,10 @@ def shards(path: Path) -> list[Path]:
                 raise ValueError("it leads out of the folder")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{INDEX}: expected the list of the files of {path.name}, but found something else; download it again"
+                f"{INDEX_NAME}: expected the list of the files of {path.name}, but found something else; download it again"
             ) from error
         names = indexed if path.name in indexed else names
-    elif numbered := SHARD.fullmatch(path.name):
+    elif numbered := SHARD_NAME.fullmatch(path.name):
         head, tail, last = numbered.groups()
         names = {f"{head}{i:05}{tail}" for i in range(1, int(last) + 1)}
     paths = [path.with_name(name) for name in sorted(names)]
@@ -59,14 +62,14 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vlm_name",
-                    options=list_files("qwen.*vl", *VLM[1:]),
+                    options=list_files("qwen.*vl", *VLM_FILE[1:]),
                     tooltip="A file of models/text_encoders with all of Qwen2.5-VL-3B-Instruct, its visual weights too; or "
                     "the first of its files as downloaded from Hugging Face (model-00001-of-00002.safetensors), "
                     "the others beside it.",
                 ),
                 io.Combo.Input(
                     "lora_name",
-                    options=["none", *list_files("coz|adapter", *LORA[1:])],
+                    options=["none", *list_files("coz|adapter", *LORA_FILE[1:])],
                     default="none",
                     tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, its "
                     "adapter_config.json beside it) or converted. none: the model as it is.",
@@ -91,12 +94,12 @@ class CoZLoadPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, vlm_name, lora_name):
-        return validate_names((vlm_name, VLM), (lora_name, LORA))
+        return validate_names((vlm_name, VLM_FILE), (lora_name, LORA_FILE))
 
     @classmethod
     def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:
         require_comfyui_version()
-        clip = load_qwen(shards(require_file(vlm_name, *VLM)))
+        clip = load_qwen(find_shards(require_file(vlm_name, *VLM_FILE)))
         if lora_name != "none" and lora_strength != 0:
-            clip = patch_clip(clip, require_file(lora_name, *LORA), lora_strength)
+            clip = patch_clip(clip, require_file(lora_name, *LORA_FILE), lora_strength)
         return io.NodeOutput(clip)

@@ -28,18 +28,18 @@ DECODING_ERRORS = (
 """What Load Image raises for a file that is no picture: it tries PyAV first, then Pillow."""
 
 
-def picture_names() -> list[str]:
+def list_samples() -> list[str]:
     return sorted(p.name for p in PICTURES.iterdir() if p.suffix in {".jpg", ".png"})
 
 
-def own_picture_names() -> list[str]:
+def list_input_images() -> list[str]:
     """The pictures in ComfyUI's input folder, as Load Image lists them."""
     with os.scandir(folder_paths.get_input_directory()) as entries:
         files = [entry.name for entry in entries if entry.is_file()]
     return sorted(folder_paths.filter_files_content_types(files, ["image"]))
 
 
-def load_by_host(loader_id: str, **name: str) -> torch.Tensor:
+def run_loader_node(loader_id: str, **name: str) -> torch.Tensor:
     """The image that one of ComfyUI's loader nodes gives for a file."""
     loader = NODE_CLASS_MAPPINGS[loader_id]
     return getattr(loader(), loader.FUNCTION)(**name)[0]
@@ -58,12 +58,12 @@ class CoZSamplePicture(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "picture",
-                    options=picture_names(),
+                    options=list_samples(),
                     tooltip="Sources and licences are in the pack's pictures folder.",
                 ),
                 io.Combo.Input(
                     "own_picture",
-                    options=[NONE, *own_picture_names()],
+                    options=[NONE, *list_input_images()],
                     default=NONE,
                     optional=True,
                     tooltip="A picture of ComfyUI's input folder, in place of the sample. none: the sample.",
@@ -100,7 +100,7 @@ class CoZSamplePicture(io.ComfyNode):
     def execute(cls, picture, own_picture=NONE) -> io.NodeOutput:
         if own_picture not in ("", NONE):
             try:
-                return io.NodeOutput(load_by_host("LoadImage", image=own_picture))
+                return io.NodeOutput(run_loader_node("LoadImage", image=own_picture))
             except DECODING_ERRORS as error:
                 raise ValueError(
                     f"own_picture: {own_picture} cannot be read as a picture ({error}). Choose another, or "

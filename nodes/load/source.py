@@ -21,11 +21,11 @@ from aiohttp import ETag, web
 from PIL import Image
 
 from ..host.images import downscale_to_preview, to_bchw
-from .sample_picture import PICTURES, load_by_host, picture_names
+from .sample_picture import PICTURES, list_samples, run_loader_node
 
 ROUTE = "/chain_of_zoom/source"
 
-WIDGETS = {"LoadImage": "image", "LoadImageOutput": "image", "CoZSamplePicture": "picture"}
+FILE_INPUTS = {"LoadImage": "image", "LoadImageOutput": "image", "CoZSamplePicture": "picture"}
 """The loader nodes, and the input of each that names the file."""
 
 MAX_SOURCE_PIXELS = 2**26
@@ -37,7 +37,7 @@ MIN_FRAME_PIXELS = 2**12
 MAX_CACHED_SOURCES = 8
 """Up to 2 MB each."""
 
-START = secrets.token_hex(4)
+SERVER_START_ID = secrets.token_hex(4)
 """Part of each file's state: another version of ComfyUI may load the same file differently."""
 
 
@@ -57,8 +57,8 @@ def serve_sources(routes: web.RouteTableDef) -> None:
 
 def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
     node, name = query.get("node"), query.get("image")
-    if node not in WIDGETS or not name:
-        return _refuse(400, f"expected ?node=NODE&image=FILE, NODE one of {', '.join(WIDGETS)}")
+    if node not in FILE_INPUTS or not name:
+        return _refuse(400, f"expected ?node=NODE&image=FILE, NODE one of {', '.join(FILE_INPUTS)}")
     try:
         path = _path_of(node, name)
         if path is None:
@@ -68,7 +68,7 @@ def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
         return _refuse(404, f"there is no file {name!r}")
     if not stat.S_ISREG(facts.st_mode):
         return _refuse(404, f"{name!r} is not a file")
-    state = f"{facts.st_mtime_ns:x}-{facts.st_ctime_ns:x}-{facts.st_size:x}-{START}"
+    state = f"{facts.st_mtime_ns:x}-{facts.st_ctime_ns:x}-{facts.st_size:x}-{SERVER_START_ID}"
     version = {"state": state, "changed": max(facts.st_mtime_ns, facts.st_ctime_ns) / 1e6}
     if any(tag.value == state for tag in known):
         response = web.Response(status=304)
@@ -96,7 +96,7 @@ def _refuse(status: int, reason: str, version: dict | None = None) -> web.Respon
 def _path_of(node: str, name: str) -> Path | None:
     """The file that a loader node takes for a name; None where it lies outside its folder."""
     if node == "CoZSamplePicture":
-        return PICTURES / name if name in picture_names() else None
+        return PICTURES / name if name in list_samples() else None
     name, folder = folder_paths.annotated_filepath(name)
     if PureWindowsPath(name).root:  # \\host\share: looking at it would ask that host
         return None
@@ -120,7 +120,7 @@ def _load(node: str, name: str, path: Path, state: str) -> dict:
         frame = max(file.width * file.height, MIN_FRAME_PIXELS)
         if frame * getattr(file, "n_frames", 1) > MAX_SOURCE_PIXELS:
             raise TooLargeError
-    image = to_bchw(load_by_host(node, **{WIDGETS[node]: name})[:1])
+    image = to_bchw(run_loader_node(node, **{FILE_INPUTS[node]: name})[:1])
     small = downscale_to_preview(image)
     content = BytesIO()
     # Rounded down, as ComfyUI does where it saves what the picker shows after a run.

@@ -4,11 +4,11 @@ from ...coz.weights.read import read_weights
 from ..host.files import list_files, require_file, validate_names
 from ..host.lora import patch_model, patch_vae
 
-UPSTREAM = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
-LORA = (UPSTREAM + "SR_LoRA/model_20001.pkl", "loras")
-ENCODER = (UPSTREAM + "SR_VAE/vae_encoder_20001.pt", "vae", "loras")
+UPSTREAM_URL = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
+LORA_FILE = (UPSTREAM_URL + "SR_LoRA/model_20001.pkl", "loras")
+ENCODER_FILE = (UPSTREAM_URL + "SR_VAE/vae_encoder_20001.pt", "vae", "loras")
 """Chain-of-Zoom's own file, and the folders that such files are in."""
-LIKELY = "coz|20001"
+LIKELY_NAMES = "coz|20001"
 
 
 class CoZLoadSRLoRA(io.ComfyNode):
@@ -26,12 +26,12 @@ class CoZLoadSRLoRA(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The base model's VAE."),
                 io.Combo.Input(
                     "lora_name",
-                    options=list_files(LIKELY, *LORA[1:]),
+                    options=list_files(LIKELY_NAMES, *LORA_FILE[1:]),
                     tooltip="A file of models/loras: model_20001.pkl of Chain-of-Zoom, osediff.pkl, or a safetensors file.",
                 ),
                 io.Combo.Input(
                     "vae_encoder_name",
-                    options=["none", *list_files(LIKELY, *ENCODER[1:])],
+                    options=["none", *list_files(LIKELY_NAMES, *ENCODER_FILE[1:])],
                     default="none",
                     tooltip="A file of models/vae or models/loras: vae_encoder_20001.pt of Chain-of-Zoom. none: the VAE keeps "
                     "its own encoder, or gets the one inside the LoRA file (OSEDiff).",
@@ -53,13 +53,13 @@ class CoZLoadSRLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora_name, vae_encoder_name):
-        return validate_names((lora_name, LORA), (vae_encoder_name, ENCODER))
+        return validate_names((lora_name, LORA_FILE), (vae_encoder_name, ENCODER_FILE))
 
     @classmethod
     def execute(cls, model, vae, lora_name, vae_encoder_name="none", strength=1.0) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model, vae)
-        weights = read_weights(require_file(lora_name, *LORA))
+        weights = read_weights(require_file(lora_name, *LORA_FILE))
         if not weights.lora:
             raise ValueError(
                 f"{lora_name} holds no LoRA but: {weights.kind}. Choose it as vae_encoder_name, and "
@@ -69,7 +69,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
         if weights.vae_diff:
             vae = patch_vae(vae, weights, lora_name, strength)
         if vae_encoder_name != "none":
-            encoder = read_weights(require_file(vae_encoder_name, *ENCODER))
+            encoder = read_weights(require_file(vae_encoder_name, *ENCODER_FILE))
             if not encoder.vae:
                 raise ValueError(
                     f"{vae_encoder_name} holds no VAE encoder but: {encoder.kind}. Choose "

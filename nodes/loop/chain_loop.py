@@ -9,7 +9,7 @@ from ..backbones import backbone_input, make_backbone
 from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import list_used_models
-from ..host.images import require_one_picture
+from ..host.images import require_one_image
 from ..host.messages import give_notices, show
 from ..host.options import require_options, require_range, validate_options
 from ..host.sockets import Chain
@@ -21,16 +21,16 @@ from .gate import is_below
 from .start import Start, describe_unused_inputs, start_at_chain, start_at_picture
 from .steps import StepNodes, StepSettings
 
-LEAST_SCALE, MOST_SCALE = 1.5, 8
-MOST_STOP_BELOW = 100
+MIN_SCALE, MAX_SCALE = 1.5, 8
+MAX_STOP_BELOW_DB = 100
 
 
 def scale_input(tooltip: str) -> io.Input:
     return io.Float.Input(
         "scale",
         default=4.0,
-        min=LEAST_SCALE,
-        max=float(MOST_SCALE),
+        min=MIN_SCALE,
+        max=float(MAX_SCALE),
         step=0.01,
         tooltip=tooltip,
     )
@@ -131,7 +131,7 @@ class CoZChainLoop(io.ComfyNode):
                     "stop_below",
                     default=0.0,
                     min=0.0,
-                    max=float(MOST_STOP_BELOW),
+                    max=float(MAX_STOP_BELOW_DB),
                     step=0.5,
                     optional=True,
                     advanced=True,
@@ -175,12 +175,12 @@ class CoZChainLoop(io.ComfyNode):
         stop_below=0.0,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
-        picture = require_one_picture(image, "Chain Loop")
+        picture = require_one_image(image, "Chain Loop")
         require_range("steps", steps, 1, MAX_STEPS)
-        require_range("scale", scale, LEAST_SCALE, MOST_SCALE)
+        require_range("scale", scale, MIN_SCALE, MAX_SCALE)
         require_range("from_step", from_step, 0, MAX_STEPS)
         require_range("consistency", consistency, 0, 1)
-        require_range("stop_below", stop_below, 0, MOST_STOP_BELOW, " dB")
+        require_range("stop_below", stop_below, 0, MAX_STOP_BELOW_DB, " dB")
         show("reading the picture")
         expansion = Expansion(cls, reporters={"CoZChainCheck", "CoZChainCollect"})
         center = Target(center_x, center_y)
@@ -209,15 +209,15 @@ class CoZChainLoop(io.ComfyNode):
             stop_below=stop_below,
         )
         step_nodes = StepNodes(expansion.add_node, sharpener, source, settings, start.frames)
-        plan = plan_after(start, steps, stop_below)
-        parts = start.parts()
+        plan = plan_missing_steps(start, steps, stop_below)
+        parts = start.list_collector_inputs()
         for i, step in enumerate(plan, len(start.prompts) + 1):
             parts |= step_nodes.add(i, step)
         used = list_used_models(cls.hidden.dynprompt, cls.hidden.unique_id) if plan else []
-        return collect(expansion, start, plan, steps, settings, used, notes, parts)
+        return add_collector(expansion, start, plan, steps, settings, used, notes, parts)
 
 
-def plan_after(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
+def plan_missing_steps(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
     """The steps that are missing: none where the last one that is there ends the chain."""
     if start.agreements and is_below(start.agreements[-1], stop_below):
         return []
@@ -225,7 +225,7 @@ def plan_after(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
     return plan_steps(start.height, start.width, start.scale, missing, start.aim)
 
 
-def collect(
+def add_collector(
     expansion: Expansion,
     start: Start,
     plan: list[ZoomStep],

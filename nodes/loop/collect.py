@@ -20,9 +20,9 @@ from ..host.messages import (
     take_notices,
 )
 from ..host.sockets import Chain, PreviewFiles
-from .gate import is_below, judged
+from .gate import is_below, round_agreement
 
-OF_A_STEP = ("frame", "shown", "agreement", "invented", "notices")
+STEP_OUTPUTS = ("frame", "shown", "agreement", "invented", "notices")
 SHARE_DECIMALS = 4
 
 
@@ -113,11 +113,11 @@ class CoZChainCollect(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **parts) -> float:
         # Not offered to cache providers: the key holds the whole chain, and ComfyUI would hash it at
-        # every request, which takes longer than to gather the frames again.
+        # every request, which takes longer than to gather_chain the frames again.
         return nan
 
     @classmethod
-    def last_step(cls, steps, kept, stop_below, parts) -> int:
+    def find_last_step(cls, steps, kept, stop_below, parts) -> int:
         """The step that the chain ends with, as far as it is known."""
         for i in range(max(kept, 1), steps):
             agreement = parts.get(f"agreement_{i}")
@@ -126,24 +126,24 @@ class CoZChainCollect(io.ComfyNode):
         return steps
 
     @classmethod
-    def measured(cls, i, parts) -> tuple[float, float]:
+    def read_figures(cls, i, parts) -> tuple[float, float]:
         """How well step i agrees with its input, in dB, and the share of it that is invented."""
         agreement = parts.get(f"agreement_{i}")
         invented = parts.get(f"invented_{i}")
         return (
-            nan if agreement is None else judged(agreement),
+            nan if agreement is None else round_agreement(agreement),
             nan if invented is None else round(invented, SHARE_DECIMALS),
         )
 
     @classmethod
     def check_lazy_status(cls, steps, kept, stop_below, notes="", **parts):
         # One step at a time, its text before it: only so can a chain end before its last step.
-        for i in range(cls.last_step(steps, kept, stop_below, parts) + 1):
+        for i in range(cls.find_last_step(steps, kept, stop_below, parts) + 1):
             text = parts.get(f"text_{i}")
             if i and text is None:
                 wanted, doing = [f"text_{i}"], "asking the vision-language model"
             elif parts.get(f"frame_{i}") is None:
-                names = OF_A_STEP if i > kept else OF_A_STEP[:1]
+                names = STEP_OUTPUTS if i > kept else STEP_OUTPUTS[:1]
                 wanted, doing = [f"{name}_{i}" for name in names], "super-resolving"
             else:
                 continue
@@ -153,7 +153,7 @@ class CoZChainCollect(io.ComfyNode):
                 if i > 1:
                     images = [parts["image"], *(parts[f"frame_{k}"] for k in range(i))]
                     # Their sizes are what is read: to_bchw would look at every pixel again.
-                    chain = cls.gather([image.movedim(-1, 1) for image in images], **parts)
+                    chain = cls.gather_chain([image.movedim(-1, 1) for image in images], **parts)
                     before = describe_step(chain, i - 1)
                 lines = [f"step {i} of {steps}: {doing}", text, before, notes]
                 show("\n".join(filter(None, lines)))
@@ -161,12 +161,12 @@ class CoZChainCollect(io.ComfyNode):
         return []
 
     @classmethod
-    def gather(
+    def gather_chain(
         cls, frames, scale, windows, seeds, target, models, color_profile="", **parts
     ) -> ZoomChain:
         """The chain of these frames, the source first."""
         last = len(frames) - 2
-        measured = [cls.measured(i + 1, parts) for i in range(last)]
+        measured = [cls.read_figures(i + 1, parts) for i in range(last)]
         agreements, invented = zip(*measured, strict=True) if measured else ((), ())
         if all(map(isnan, agreements)):
             agreements = invented = ()
@@ -199,10 +199,12 @@ class CoZChainCollect(io.ComfyNode):
         color_profile="",
         **parts,
     ) -> io.NodeOutput:
-        last = cls.last_step(steps, kept, stop_below, parts)
+        last = cls.find_last_step(steps, kept, stop_below, parts)
         images = [parts[f"frame_{i}"] for i in range(last + 1)]
         frames = [to_bchw(frame) for frame in (image, *images)]
-        chain = cls.gather(frames, scale, windows, seeds, target, models, color_profile, **parts)
+        chain = cls.gather_chain(
+            frames, scale, windows, seeds, target, models, color_profile, **parts
+        )
         told = join_texts(chain.prompts) if any(chain.prompts) else ""
         stopped = ""
         if last < steps:
@@ -219,7 +221,9 @@ class CoZChainCollect(io.ComfyNode):
         dots[depth] = pick_css_color(chain, last + 1)
         shown = {
             "images": [
-                file for i, frame in enumerate(images) for file in cls.shown(i, frame, parts)
+                file
+                for i, frame in enumerate(images)
+                for file in cls.list_preview_files(i, frame, parts)
             ],
             "animated": (False,),
             "coz_chain": [chain.to_json()],
@@ -230,6 +234,6 @@ class CoZChainCollect(io.ComfyNode):
         return io.NodeOutput(images[-1], scales, join_texts(chain.prompts), chain, ui=shown)
 
     @classmethod
-    def shown(cls, i, frame, parts) -> list:
+    def list_preview_files(cls, i, frame, parts) -> list:
         """The file that its step was shown with, or a new one."""
         return parts.get(f"shown_{i}") or ui.PreviewImage(frame, cls=cls).values

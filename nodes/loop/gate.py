@@ -3,18 +3,18 @@ from comfy_api.latest import io
 from ...coz.fidelity.back_projection import MOST_DECIBELS
 from ..host.expansion import BLOCKED
 
-DECIMALS = 1
-"""Of an agreement in dB, as it is shown, recorded and judged: what a person reads is what decides, and
+AGREEMENT_DECIMALS = 1
+"""Of an agreement in dB, as it is shown, recorded and round_agreement: what a person reads is what decides, and
 a saved chain goes on as it would have."""
 
 
-def judged(agreement: float) -> float:
-    return min(round(agreement, DECIMALS), MOST_DECIBELS)
+def round_agreement(agreement: float) -> float:
+    return min(round(agreement, AGREEMENT_DECIMALS), MOST_DECIBELS)
 
 
 def is_below(agreement: float, stop_below: float) -> bool:
     """Whether a step with this agreement (dB) is the last; 0 stops at none."""
-    return stop_below > 0 and judged(agreement) < min(stop_below, MOST_DECIBELS)
+    return stop_below > 0 and round_agreement(agreement) < min(stop_below, MOST_DECIBELS)
 
 
 class CoZChainGate(io.ComfyNode):

@@ -14,10 +14,10 @@ from ..host.expansion import Expansion
 from ..host.target import is_blank, resolve_target
 from ..step.crop_center_zoom import plan_first_frame
 
-SAME = 1 / 65535
+MAX_SAVING_ERROR = 1 / 65535
 """Greatest difference of a picture from itself after it was saved with 16 bits."""
 
-BAND = 256
+BAND_ROWS = 256
 """Rows that are compared at a time."""
 
 
@@ -44,7 +44,7 @@ class Start(NamedTuple):
     agreements: Sequence[float] = ()
     invented: Sequence[float] = ()
 
-    def parts(self) -> dict[str, list | str | float]:
+    def list_collector_inputs(self) -> dict[str, list | str | float]:
         """The inputs of the collector for the steps that are there."""
         frames = {f"frame_{i}": link for i, link in enumerate(self.frames)}
         texts = {f"text_{i}": text for i, text in enumerate(self.prompts, 1)}
@@ -117,9 +117,9 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
 
 def is_same(image: Tensor, source: Tensor) -> bool:
     """In bands: of a whole picture it takes four times its memory."""
-    bands = zip(image.split(BAND, -2), source.split(BAND, -2), strict=False)
+    bands = zip(image.split(BAND_ROWS, -2), source.split(BAND_ROWS, -2), strict=False)
     return image.shape == source.shape and all(
-        torch.allclose(one, other, rtol=0, atol=SAME) for one, other in bands
+        torch.allclose(one, other, rtol=0, atol=MAX_SAVING_ERROR) for one, other in bands
     )
 
 

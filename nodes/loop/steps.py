@@ -30,13 +30,13 @@ class StepNodes:
 
     def __init__(
         self,
-        node: Callable,
+        add_node: Callable,
         backbone: Backbone,
         text_source: TextSource | None,
         settings: StepSettings,
         frames: list[list],
     ):
-        self.node = node
+        self.add_node = add_node
         self.backbone = backbone
         self.text_source = text_source
         self.settings = settings
@@ -46,7 +46,7 @@ class StepNodes:
 
     def add(self, i: int, step: ZoomStep) -> dict[str, list | str]:
         """Add step i and return its inputs of the collector."""
-        zoom = self.node(
+        zoom = self.add_node(
             "CoZCropCenterZoom",
             f"zoom_{i}",
             image=self.current,
@@ -62,11 +62,11 @@ class StepNodes:
             window=zoom.out(2),
             seed=step_seed(self.settings.seed, i),
         )
-        text = self._describe(i, view)
-        sr = self.backbone.as_nodes(self.node, i, view, text)
-        frame, check = self._align(i, sr, view)
+        text = self._add_text(i, view)
+        sr = self.backbone.add_nodes(self.add_node, i, view, text)
+        frame, check = self._add_correction(i, sr, view)
         self.frames.append(frame)
-        self.current = self._gate(i, frame, check)
+        self.current = self._add_gate(i, frame, check)
         return {
             f"frame_{i}": frame,
             f"text_{i}": text,
@@ -76,19 +76,19 @@ class StepNodes:
             f"notices_{i}": check.out(4),
         }
 
-    def _describe(self, i: int, view: ViewLinks) -> str | list:
+    def _add_text(self, i: int, view: ViewLinks) -> str | list:
         """The text of step i: typed, or the link to what the text source writes."""
         chosen = self.settings
         if self.text_source is None or step_lines(chosen.step_prompts, i)[-1]:
             return step_texts(chosen.prompt, chosen.step_prompts, i)[-1]
-        return self.text_source.as_nodes(
-            self.node, i, view.zoomed, self.frames, chosen.prompt, chosen.seed
+        return self.text_source.add_nodes(
+            self.add_node, i, view.zoomed, self.frames, chosen.prompt, chosen.seed
         )
 
-    def _align(self, i: int, sr: list, view: ViewLinks):
+    def _add_correction(self, i: int, sr: list, view: ViewLinks):
         """The link to the frame in the view's colours and true to it, and the node that checks it."""
         if self.settings.color_fix != "none":
-            sr = self.node(
+            sr = self.add_node(
                 "CoZColorFix",
                 f"fix_{i}",
                 image=sr,
@@ -97,7 +97,7 @@ class StepNodes:
                 levels=WAVELET_LEVELS,
             ).out(0)
         strength = self.settings.consistency
-        check = self.node(
+        check = self.add_node(
             "CoZChainCheck",
             f"check_{i}",
             image=sr,
@@ -107,11 +107,11 @@ class StepNodes:
         )
         return check.out(0) if strength > 0 else sr, check
 
-    def _gate(self, i: int, frame: list, check) -> list:
+    def _add_gate(self, i: int, frame: list, check) -> list:
         """The link that the next step zooms into."""
         if not args.cache_none:
             return frame
-        return self.node(
+        return self.add_node(
             "CoZChainGate",
             f"gate_{i}",
             image=frame,

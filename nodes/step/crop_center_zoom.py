@@ -5,7 +5,7 @@ from ...coz.resample import RESAMPLINGS, crop, resize
 from ..host.images import show_frame, to_bchw, to_bounding_box, to_image
 from ..host.target import resolve_target, show_in_picker
 
-MAX_FRAME_SIDE = 16_384
+MAX_FRAME_SIDE_PIXELS = 16_384
 """Pixels: four times the largest size. H.264 takes no more along a side either."""
 
 
@@ -66,10 +66,10 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
 def plan_first_frame(height: int, width: int, size: int, frame: str, target: Target) -> FirstFrame:
     """Return where the first frame lies, or refuse one that is too long."""
     first = first_frame(height, width, size, frame, target)
-    if max(first.height, first.width) > MAX_FRAME_SIDE:
+    if max(first.height, first.width) > MAX_FRAME_SIDE_PIXELS:
         raise ValueError(
             f"the first frame would have {first.width:,} x {first.height:,} pixels: frame is {frame}, whose "
-            f"short side becomes {size}, and image has {width} x {height}. At most {MAX_FRAME_SIDE:,} "
+            f"short side becomes {size}, and image has {width} x {height}. At most {MAX_FRAME_SIDE_PIXELS:,} "
             "pixels along a side are made. Choose native pixels or whole picture square, or lower size"
         )
     return first

@@ -10,25 +10,25 @@ from ...coz.text.conversation import (
     image_size,
 )
 from ...coz.text.step_prompts import join_prompt, trim
-from ..host.images import require_one_picture, to_image
+from ..host.images import require_one_image, to_image
 from ..host.messages import give_notice, show_closing
 from ..host.options import require_options, validate_options
 from ..host.text_encoder import escape_prompt
 from ..host.vlm import find_chat_family, find_network, generate, tokenize
 
-NAME = "VLM Prompt Extractor"
+NODE_NAME = "VLM Prompt Extractor"
 
-LIKELIEST = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
+GREEDY_SAMPLING = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
 """Not ComfyUI's do_sample=False: that looks for the likeliest token before the penalty is applied."""
 
-COLDEST = 0.01
+MIN_TEMPERATURE = 0.01
 """Temperature. ComfyUI divides by it, and from much smaller ones come numbers that are none."""
 
 MAX_TOKENS = 32
 """Chain-of-Zoom's recursive inference, max_new_tokens."""
 
 
-def fit(image: Tensor, family: Family) -> Tensor:
+def fit_to_model(image: Tensor, family: Family) -> Tensor:
     """As an IMAGE of a size that the model takes as it is: ComfyUI would shrink it unfiltered."""
     return to_image(resize(image, *image_size(family, *image.shape[-2:])))
 
@@ -62,7 +62,7 @@ class CoZPromptExtractor(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="CoZPromptExtractor",
-            display_name=NAME,
+            display_name=NODE_NAME,
             category="Chain-of-Zoom",
             description="Lets a vision-language model look at an enlarged view, and at the wider view that it comes "
             "from, and write what it shows: the prompt for the next step of a zoom. Shows its words on the node.",
@@ -103,7 +103,7 @@ class CoZPromptExtractor(io.ComfyNode):
                                 io.Float.Input(
                                     "temperature",
                                     default=0.7,
-                                    min=COLDEST,
+                                    min=MIN_TEMPERATURE,
                                     max=2.0,
                                     step=0.01,
                                     advanced=True,
@@ -171,9 +171,9 @@ class CoZPromptExtractor(io.ComfyNode):
                 "vlm is empty: the checkpoint holds no text encoder. Connect CoZ Load Prompt Extractor, or "
                 "Load CLIP with a model that takes images and generates text, such as Qwen3-VL or Gemma 4"
             )
-        images = [require_one_picture(image, NAME)]
+        images = [require_one_image(image, NODE_NAME)]
         if previous_image is not None:
-            images.insert(0, require_one_picture(previous_image, NAME, "previous_image"))
+            images.insert(0, require_one_image(previous_image, NODE_NAME, "previous_image"))
         network = find_network(vlm)
         family = find_chat_family(vlm, network)
         if trim(instruction):
@@ -181,11 +181,11 @@ class CoZPromptExtractor(io.ComfyNode):
         else:
             instruction = SINGLE_INSTRUCTION if previous_image is None else MULTISCALE_INSTRUCTION
         text = chat_text(family, instruction, len(images))
-        tokens = tokenize(vlm, family, text, [fit(image, family) for image in images])
-        sampling = LIKELIEST
+        tokens = tokenize(vlm, family, text, [fit_to_model(image, family) for image in images])
+        sampling = GREEDY_SAMPLING
         if sampling_mode["sampling_mode"] == "on":
             sampling = {key: sampling_mode[key] for key in ("temperature", "top_p", "seed")}
-            sampling |= {"top_k": 0, "temperature": max(sampling["temperature"], COLDEST)}
+            sampling |= {"top_k": 0, "temperature": max(sampling["temperature"], MIN_TEMPERATURE)}
         extracted = generate(vlm, network, tokens, max_tokens, sampling)
         if not extracted:
             give_notice("The model wrote nothing that can be used: the text is prompt alone")

@@ -12,7 +12,7 @@ from ..host.sampling import (
 )
 from .sr_step import seed_input
 
-NATIVE_SIDES = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
+NATIVE_SIDE_PIXELS = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
 
 
 def denoise_inputs() -> list[io.Input]:
@@ -48,10 +48,10 @@ def denoise_inputs() -> list[io.Input]:
     ]
 
 
-def size_note(model, height: int, width: int, frame: str, size: str) -> str:
+def describe_small_size(model, height: int, width: int, frame: str, size: str) -> str:
     """What to tell of a frame smaller than those that the model was trained with, else nothing."""
     family = get_model_family(model)
-    native = NATIVE_SIDES.get(family, 0)
+    native = NATIVE_SIDE_PIXELS.get(family, 0)
     if min(height, width) >= native:
         return ""
     return (
@@ -115,7 +115,7 @@ class CoZRefineStep(io.ComfyNode):
         seed=0,
     ) -> io.NodeOutput:
         image = to_bchw(image)
-        if note := size_note(model, *image.shape[-2:], "this frame", "size"):
+        if note := describe_small_size(model, *image.shape[-2:], "this frame", "size"):
             give_notice(note)
         sampling = steps, cfg, sampler_name, scheduler, denoise
         refined = refine(model, vae, positive, negative, image, *sampling, seed)

@@ -7,9 +7,9 @@ from ..host.messages import show_closing
 from ..host.surroundings import Upscaler, enlarge, get_reach
 from ..host.upscale_model import adapt_to_color
 
-SIDES = ("x", "y", "width", "height")
+WINDOW_KEYS = ("x", "y", "width", "height")
 
-MAX_MARGIN = 16
+MAX_MARGIN_PIXELS = 16
 """Source pixels around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
 
 
@@ -73,14 +73,14 @@ class CoZUpscaleStep(io.ComfyNode):
         if image is None and window is None:
             sr = enlarge(upscale_model, to_image(lq))
         else:
-            frame, place = require_frame(lq, image, window)
-            margin = min(get_reach(upscale_model).pixels, MAX_MARGIN)
+            frame, place = require_frame_and_window(lq, image, window)
+            margin = min(get_reach(upscale_model).pixels, MAX_MARGIN_PIXELS)
             sr = Upscaler(upscale_model, margin)(frame, place)
         image = to_image(resize(sr, *zoomed.shape[1:3], resampling))
         return io.NodeOutput(image, ui=show_closing())
 
 
-def require_frame(lq, image, window):
+def require_frame_and_window(lq, image, window):
     """The frame (B, 3, H, W), and the place in it that ``lq`` was cut from."""
     if image is None or window is None:
         given, missing = ("window", "image") if image is None else ("image", "window")
@@ -90,10 +90,10 @@ def require_frame(lq, image, window):
         )
     frame = to_bchw(image)
     height, width = frame.shape[-2:]
-    sides = [window.get(key) for key in SIDES] if isinstance(window, dict) else []
+    sides = [window.get(key) for key in WINDOW_KEYS] if isinstance(window, dict) else []
     if not sides or not all(isinstance(side, int) for side in sides):
         raise ValueError(
-            f"window must be one box of whole pixels, with {', '.join(SIDES)}, got {window}: connect "
+            f"window must be one box of whole pixels, with {', '.join(WINDOW_KEYS)}, got {window}: connect "
             "window of Crop-Center-Zoom"
         )
     place = Window(*sides)

@@ -34,12 +34,12 @@ class TextSource(ABC):
         """Whether the texts depend on the seed, with the values chosen."""
 
     @abstractmethod
-    def as_nodes(
-        self, node: Callable, i: int, zoomed: list, frames: list[list], prompt: str, seed: int
+    def add_nodes(
+        self, add_node: Callable, i: int, zoomed: list, frames: list[list], prompt: str, seed: int
     ) -> list:
         """Add the nodes that write the text of step i of Chain Loop and return the link to it.
 
-        ``node(class_type, name, **inputs)`` adds a node; the one that writes is named
+        ``add_node(class_type, name, **inputs)`` adds a node; the one that writes is named
         ``prompt_{i}``. ``frames`` are the links to x_0 .. x_{i-1}, ``prompt`` is added to the text.
         """
 

@@ -60,7 +60,7 @@ class VisionLanguageModel(TextSource):
     def reads_seed(self) -> bool:
         return self.chosen["temperature"] > 0
 
-    def sampling_mode(self, seed: int, number: int) -> dict:
+    def choose_sampling_mode(self, seed: int, number: int) -> dict:
         """Choose how VLM Prompt Extractor draws the words of one view."""
         if not self.reads_seed:
             return {"sampling_mode": "off"}
@@ -71,12 +71,12 @@ class VisionLanguageModel(TextSource):
             "seed": step_seed(seed, number),
         }
 
-    def as_nodes(self, node, i, zoomed, frames, prompt, seed) -> list:
-        inputs = nest_inputs("sampling_mode", self.sampling_mode(seed, i))
+    def add_nodes(self, add_node, i, zoomed, frames, prompt, seed) -> list:
+        inputs = nest_inputs("sampling_mode", self.choose_sampling_mode(seed, i))
         context = {PREVIOUS: frames[-1], ORIGINAL: frames[0], NONE: None}[self.chosen["context"]]
         if context is not None:
             inputs["previous_image"] = context
-        return node(
+        return add_node(
             "CoZPromptExtractor",
             f"prompt_{i}",
             vlm=self.chosen["vlm"],
@@ -90,13 +90,13 @@ class VisionLanguageModel(TextSource):
     def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
         self.picture, self.layout, self.seed = picture, layout, seed
         self.windows = layout.windows()
-        self.whole = None
+        self.whole_image = None
         if self.chosen["context"] == ORIGINAL:
-            self.whole = to_image(overview(to_bchw(original)))
+            self.whole_image = to_image(overview(to_bchw(original)))
 
     def run(self, index: int) -> str:
         window = self.windows[index]
-        context = self.whole
+        context = self.whole_image
         if self.chosen["context"] == PREVIOUS:
             context = to_image(wider_view(self.picture, self.layout, window))
         with hide_called_progress():
@@ -106,6 +106,6 @@ class VisionLanguageModel(TextSource):
                 "",
                 self.chosen["instruction"],
                 self.chosen["max_tokens"],
-                self.sampling_mode(self.seed, index + 1),
+                self.choose_sampling_mode(self.seed, index + 1),
                 context,
             )[0]

@@ -16,8 +16,8 @@ from ...coz.chain.png import decode_png
 from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.render.zoom_video import Zoom, zoom_times
 from ..host.server import UnknownUserError, require_user
-from .marks import GONE, read_kept_record
-from .zoom_video import encode, film_size
+from .marks import RUN_GONE, read_kept_record
+from .zoom_video import choose_video_size, write_video
 
 ROUTE = "/chain_of_zoom/clip"
 
@@ -52,7 +52,7 @@ class Progress:
         self.is_cancelled = Event()
 
 
-def make_clips(routes: web.RouteTableDef) -> None:
+def serve_clips(routes: web.RouteTableDef) -> None:
     """Let the viewer save its flight. The answer is a line of JSON for each bit of progress."""
     one_at_a_time = asyncio.Lock()
 
@@ -60,13 +60,13 @@ def make_clips(routes: web.RouteTableDef) -> None:
     async def clip(request: web.Request) -> web.StreamResponse:
         try:
             require_user(request)
-            chain, layers = await asyncio.to_thread(_find, request.query.get("run", ""))
+            chain, layers = await asyncio.to_thread(_find_chain, request.query.get("run", ""))
         except UnknownUserError as error:
             return web.Response(status=401, text=str(error))
         except ValueError as error:
             return web.Response(status=400, text=str(error))
         except FileNotFoundError:
-            return web.Response(status=404, text=GONE)
+            return web.Response(status=404, text=RUN_GONE)
         if one_at_a_time.locked():
             reason = "ComfyUI is already making another clip. Try again when it is done"
             return web.Response(status=409, text=reason)
@@ -74,7 +74,7 @@ def make_clips(routes: web.RouteTableDef) -> None:
             return await _stream(request, chain, layers)
 
 
-def _find(run: str) -> tuple[ZoomChain, list[str]]:
+def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
     """A chain whose frames have no pixels yet, and the files that have them.
 
     Raises:
@@ -88,16 +88,16 @@ def _find(run: str) -> tuple[ZoomChain, list[str]]:
             f"The frames of this chain have {pixels:,} pixels together, and a clip takes at most "
             f"{MAX_CHAIN_PIXELS:,}. Use CoZ Zoom Video"
         )
-    if Zoom(chain, *_size(chain)).steps == 0:
+    if Zoom(chain, *_choose_size(chain)).steps == 0:
         raise ValueError("This chain has only one frame: there is nothing to play")
     return chain, layers
 
 
-def _size(chain: ZoomChain) -> tuple[int, int]:
+def _choose_size(chain: ZoomChain) -> tuple[int, int]:
     """Height and width of the clip."""
     rows, columns = chain.frames[-1].shape[-2:]
     shrink = min(1, MAX_LONG_SIDE / max(rows, columns), MAX_SHORT_SIDE / min(rows, columns))
-    return film_size(chain.frames[-1], round(rows * shrink), round(columns * shrink))
+    return choose_video_size(chain.frames[-1], round(rows * shrink), round(columns * shrink))
 
 
 async def _stream(request: web.Request, chain: ZoomChain, layers: list[str]) -> web.StreamResponse:
@@ -128,18 +128,18 @@ async def _write_line(response: web.StreamResponse, **values) -> None:
 def _render(chain: ZoomChain, layers: list[str], progress: Progress) -> dict:
     """Render the clip into the temporary folder: ``file`` as ComfyUI's /view takes it, or ``error``."""
     folder = Path(folder_paths.get_temp_directory())
-    height, width = _size(chain)
+    height, width = _choose_size(chain)
     try:
         pairs = zip(layers, chain.frames, strict=True)
         frames = tuple(_read(folder / name, *frame.shape[-2:]) for name, frame in pairs)
         zoom = Zoom(replace(chain, frames=frames), height, width)
         seconds = min(zoom.steps * SECONDS_PER_STEP, MAX_SECONDS - 2 * HOLD_SECONDS)
         times = zoom_times(seconds, HOLD_SECONDS, FPS, "smooth")
-        path = encode(_render_frames(zoom, times, progress), height, width, FPS)
+        path = write_video(_render_frames(zoom, times, progress), height, width, FPS)
     except ClipCancelledError:
         return {"error": "cancelled"}
     except FileNotFoundError:
-        return {"error": GONE}
+        return {"error": RUN_GONE}
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         logging.getLogger("chain_of_zoom").warning("A clip could not be made: %s", error)
         return {"error": f"{error}"}

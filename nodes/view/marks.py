@@ -39,10 +39,10 @@ FOLDER = "chain-of-zoom"
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}\.png")
 
-MOST = 2**16
+MAX_REQUEST_BYTES = 2**16
 """Bytes of a request; real ones have a hundred."""
 
-GONE = "The pictures of this run are no longer in ComfyUI's temporary folder. Run again."
+RUN_GONE = "The pictures of this run are no longer in ComfyUI's temporary folder. Run again."
 
 _writing = Lock()
 
@@ -53,7 +53,7 @@ def keep_record(chain: ZoomChain, layers: list[str]) -> None:
     _record_path(layers[0]).write_text(json.dumps(record), "utf-8")
 
 
-def mark(folder: Path, run: str, step: int, good: bool, user: str | None = None) -> bool:
+def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = None) -> bool:
     """Append a verdict on the prompt of a step; False where it already is the last one on it.
 
     Args:
@@ -76,15 +76,15 @@ def mark(folder: Path, run: str, step: int, good: bool, user: str | None = None)
         raise ValueError(f"step {step} has no prompt to judge")
     previous = Path(folder_paths.get_temp_directory(), layers[step]).read_bytes()
     frame = decode_png(previous, *chain.frames[step].shape[-2:])
-    zoomed = _zoomed(frame, chain.windows[step])
+    zoomed = _encode_view(frame, chain.windows[step])
     with _writing:
         judged = {
             "prompt": prompt,
-            "previous": _keep_picture(folder, previous),
-            "zoomed": _keep_picture(folder, zoomed),
+            "previous": _keep_image(folder, previous),
+            "zoomed": _keep_image(folder, zoomed),
         }
         lines = folder / "preferences.jsonl"
-        if _last_verdict(lines, judged) is good:
+        if _find_last_verdict(lines, judged) is good:
             return False
         entry = judged | ({} if user is None else {"user": user})
         entry |= {
@@ -100,7 +100,7 @@ def mark(folder: Path, run: str, step: int, good: bool, user: str | None = None)
     return True
 
 
-def take_marks(routes: web.RouteTableDef) -> None:
+def serve_marks(routes: web.RouteTableDef) -> None:
     """Let the viewer mark prompts."""
     routes.post(ROUTE)(_answer)
 
@@ -111,7 +111,7 @@ async def _answer(request: web.Request) -> web.Response:
     except UnknownUserError as error:
         return _refuse(401, str(error))
     try:
-        await request.content.readexactly(MOST)
+        await request.content.readexactly(MAX_REQUEST_BYTES)
         wish = None  # too long for a mark
     except asyncio.IncompleteReadError as body:
         try:
@@ -126,11 +126,13 @@ async def _answer(request: web.Request) -> web.Response:
     ):
         return _refuse(400, 'expected JSON as {"run": "name.png", "step": 1, "good": true}')
     try:
-        added = await asyncio.to_thread(mark, folder, wish["run"], wish["step"], wish["good"], user)
+        added = await asyncio.to_thread(
+            add_mark, folder, wish["run"], wish["step"], wish["good"], user
+        )
     except ValueError as error:
         return _refuse(400, str(error))
     except FileNotFoundError:
-        return _refuse(404, GONE)
+        return _refuse(404, RUN_GONE)
     except OSError as error:
         return _refuse(507, f"The mark could not be written: {error}")
     return web.json_response({"added": added})
@@ -179,7 +181,7 @@ def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
     return ZoomChain.from_json(chain, frames), layers
 
 
-def _zoomed(frame: Tensor, window: Window) -> bytes:
+def _encode_view(frame: Tensor, window: Window) -> bytes:
     """The view that the step enlarged, as a PNG file."""
     view = resize(crop(frame, window), *frame.shape[-2:])
     file = BytesIO()
@@ -187,7 +189,7 @@ def _zoomed(frame: Tensor, window: Window) -> bytes:
     return file.getvalue()
 
 
-def _keep_picture(folder: Path, content: bytes) -> str:
+def _keep_image(folder: Path, content: bytes) -> str:
     """Name of the file with that content, seen from the folder; written where it is new."""
     name = f"preferences/{hashlib.blake2b(content, digest_size=12).hexdigest()}.png"
     path = folder / name
@@ -199,7 +201,7 @@ def _keep_picture(folder: Path, content: bytes) -> str:
     return name
 
 
-def _last_verdict(lines: Path, judged: dict) -> bool | None:
+def _find_last_verdict(lines: Path, judged: dict) -> bool | None:
     if not lines.exists():
         return None
     for line in reversed(lines.read_text("utf-8", "replace").split("\n")):

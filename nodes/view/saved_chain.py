@@ -25,37 +25,37 @@ from ..host.images import to_image
 from ..host.sockets import Chain
 
 
-def output_folder() -> Path:
+def get_output_folder() -> Path:
     return Path(folder_paths.get_output_directory())
 
 
 def is_below_output(path: Path) -> bool:
-    return path.resolve().is_relative_to(output_folder().resolve())
+    return path.resolve().is_relative_to(get_output_folder().resolve())
 
 
 def read_prefix(filename_prefix: str) -> str:
     """Return the path below the output folder that a chain's folder begins with."""
     prefix = require_prefix(filename_prefix)
-    if not is_below_output(output_folder() / prefix):
+    if not is_below_output(get_output_folder() / prefix):
         raise ValueError(
             f"filename_prefix is {filename_prefix!r}, which is a link out of the output folder"
         )
     return prefix
 
 
-def chain_folder(name: str | None) -> Path:
+def find_chain_folder(name: str | None) -> Path:
     """The folder of a saved chain, by its path below the output folder."""
     if not name:
         raise ValueError(
             "no chain is chosen: folder is not set. Run CoZ Save Chain once, then choose its chain "
             "there; press R to find those that came in another way"
         )
-    folder = output_folder() / str(name)
+    folder = get_output_folder() / str(name)
     if "\0" in str(name) or not is_below_output(folder):
         raise ValueError(f"{name!r} is not below the output folder: choose a chain of the list")
     if not os.path.isfile(folder / RECORD):  # unlike Path's, it is no error for a name too long
         raise ValueError(
-            f"there is no saved chain {name!r} in {output_folder()}. Press R and choose one of the "
+            f"there is no saved chain {name!r} in {get_output_folder()}. Press R and choose one of the "
             f"list, or put its folder with {RECORD} there"
         )
     return folder
@@ -97,13 +97,13 @@ class CoZSaveChain(io.ComfyNode):
         bar = comfy.utils.ProgressBar(len(chain.frames))
         try:
             parent, name, number, subfolder, _ = folder_paths.get_save_image_path(
-                filename_prefix, str(output_folder()), width, height
+                filename_prefix, str(get_output_folder()), width, height
             )
-            texts = cls.metadata()
+            texts = cls.make_metadata()
             folder = write_chain(chain, Path(parent), name, number, texts, bar.update_absolute)
         except OSError as error:
             raise ValueError(
-                f"the chain could not be saved as {output_folder() / filename_prefix}: "
+                f"the chain could not be saved as {get_output_folder() / filename_prefix}: "
                 f"{error.strerror or error}. Nothing was left there. Make room, or give another "
                 "filename_prefix"
             ) from error
@@ -113,7 +113,7 @@ class CoZSaveChain(io.ComfyNode):
         return io.NodeOutput(ui=ui.SavedImages(shown))
 
     @classmethod
-    def metadata(cls) -> dict[str, str]:
+    def make_metadata(cls) -> dict[str, str]:
         """What ComfyUI's Save Image writes: dropped on the page, a picture opens its workflow."""
         if args.disable_metadata or not cls.hidden:
             return {}
@@ -133,7 +133,7 @@ class CoZLoadChain(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=saved_chains(output_folder()),
+                    options=saved_chains(get_output_folder()),
                     tooltip="A folder below the output folder with a chain.json, the newest first. "
                     "CoZ Save Chain adds to the list at once, R looks for others.",
                     optional=True,  # so that the words of an empty list are ours
@@ -153,17 +153,17 @@ class CoZLoadChain(io.ComfyNode):
     def validate_inputs(cls, folder=None):  # absent where the page found no chain to choose
         """In place of ComfyUI's check of the list: a chain may be newer than the page."""
         try:
-            return folder is None or bool(chain_folder(folder))
+            return folder is None or bool(find_chain_folder(folder))
         except ValueError as error:
             return str(error)
 
     @classmethod
     def fingerprint_inputs(cls, folder=None):
-        return folder and state_of(chain_folder(folder))
+        return folder and state_of(find_chain_folder(folder))
 
     @classmethod
     def execute(cls, folder=None) -> io.NodeOutput:
-        chain = read_chain(chain_folder(folder))
+        chain = read_chain(find_chain_folder(folder))
         device = comfy.model_management.intermediate_device()
         chain = replace(chain, frames=tuple(frame.to(device) for frame in chain.frames))
         source, *scales = map(to_image, chain.frames)

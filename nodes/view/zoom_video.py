@@ -17,22 +17,22 @@ from ..host.sockets import Chain
 
 FRAMES_OUTPUT = 1
 
-MOST_FRAMES = 8 * 10**9
+MAX_FRAMES_BYTES = 8 * 10**9
 """Bytes of the frames output: more than this hardly anyone wants in memory at once."""
 
-MOST_SIDE = 16384
+MAX_SIDE_PIXELS = 16384
 """Pixels along a side: more x264 does not take."""
 
-QUALITY = {"crf": "16", "preset": "veryfast"}
+X264_OPTIONS = {"crf": "16", "preset": "veryfast"}
 """Of x264: from 18 on down a loss can hardly be seen. Slower presets do not pay for a zoom: measured
 on a photograph 42 dB and 1.1 MB a 9-second film with each, and up to twice the time with "medium".
 """
 
-BT709, LIMITED = 1, 1
+BT709, LIMITED_RANGE = 1, 1
 """Colours and their range, as ITU-T H.273 numbers them."""
 
 
-def film_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
+def choose_video_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
     """Height and width of the film, both even, of which 0 stands for what follows from the rest."""
     rows, columns = frame.shape[-2:]
     if not height:
@@ -40,9 +40,9 @@ def film_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
     if not width:
         width = round(height * columns / rows)
     height, width = (max(2, side // 2 * 2) for side in (height, width))
-    if max(height, width) > MOST_SIDE:
+    if max(height, width) > MAX_SIDE_PIXELS:
         raise ValueError(
-            f"the video would have {width} x {height} pixels, and H.264 has at most {MOST_SIDE} along a "
+            f"the video would have {width} x {height} pixels, and H.264 has at most {MAX_SIDE_PIXELS} along a "
             f"side. The chain's frames are {columns} x {rows}: give width and height both"
         )
     return height, width
@@ -53,7 +53,7 @@ TORCH_THREADS = torch.get_num_threads()
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def limit_torch_to_one_thread() -> Iterator[None]:
     """Leave the other cores to x264: torch's threads and its own wait for each other without end.
 
     Measured on two cores: four times as long with torch's default.
@@ -65,20 +65,20 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(TORCH_THREADS)
 
 
-def encode(frames: Iterable[torch.Tensor], height: int, width: int, fps: float) -> Path:
+def write_video(frames: Iterable[torch.Tensor], height: int, width: int, fps: float) -> Path:
     """Write (1, 3, height, width) frames as an H.264 file into ComfyUI's temporary folder."""
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"coz_zoom_{uuid4().hex}.mp4"
     with ExitStack() as undo:
         undo.callback(path.unlink, missing_ok=True)
-        with one_thread(), av.open(str(path), "w") as file:
-            stream = file.add_stream("libx264", Fraction(round(fps * 1000), 1000), QUALITY)
+        with limit_torch_to_one_thread(), av.open(str(path), "w") as file:
+            stream = file.add_stream("libx264", Fraction(round(fps * 1000), 1000), X264_OPTIONS)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             # Named, as players guess them from the size else, and some guess wrong.
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = BT709
-            context.color_range = LIMITED
+            context.color_range = LIMITED_RANGE
             for frame in frames:
                 pixels = (frame[0].movedim(0, -1) * 255).round().byte().cpu().contiguous()
                 picture = av.VideoFrame.from_ndarray(pixels.numpy(), format="rgb24")
@@ -163,7 +163,7 @@ class CoZZoomVideo(io.ComfyNode):
     def execute(
         cls, chain, seconds_per_step, fps, easing, hold, reverse, width, height
     ) -> io.NodeOutput:
-        height, width = film_size(chain.frames[-1], height, width)
+        height, width = choose_video_size(chain.frames[-1], height, width)
         zoom = Zoom(chain, height, width)
         times = zoom_times(zoom.steps * seconds_per_step, hold, fps, easing)
         if reverse:
@@ -171,18 +171,18 @@ class CoZZoomVideo(io.ComfyNode):
         kept = None
         if is_connected(cls.hidden.dynprompt, cls.hidden.unique_id, FRAMES_OUTPUT):
             size = len(times) * height * width * 3 * 4
-            if size > MOST_FRAMES:
+            if size > MAX_FRAMES_BYTES:
                 raise ValueError(
                     f"frames would take {size / 1e9:.1f} GB of memory: {len(times)} frames of {width} x {height}, and "
-                    f"the most is {MOST_FRAMES / 1e9:.0f} GB. Lower seconds_per_step, fps, or width and height; or "
+                    f"the most is {MAX_FRAMES_BYTES / 1e9:.0f} GB. Lower seconds_per_step, fps, or width and height; or "
                     "disconnect frames and use video, which needs no more memory the longer it is"
                 )
             kept = torch.empty(len(times), height, width, 3)
-        path = encode(cls.rendered(zoom, times, kept), height, width, fps)
+        path = write_video(cls.render(zoom, times, kept), height, width, fps)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), kept)
 
     @classmethod
-    def rendered(
+    def render(
         cls, zoom: Zoom, times: list[float], kept: torch.Tensor | None
     ) -> Iterator[torch.Tensor]:
         """The frames one by one, each also copied into ``kept`` where that is wanted."""

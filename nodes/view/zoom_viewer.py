@@ -8,7 +8,7 @@ from ..host.images import hide_files, to_image
 from ..host.sockets import Chain
 from .marks import keep_record
 
-WRITERS = 4
+MAX_PNG_WRITERS = 4
 """Pictures written at once: a PNG of 12 megapixels takes a second. Each holds two copies of its own."""
 
 RESULT_KEY = "coz_deepest"
@@ -48,7 +48,7 @@ class CoZZoomViewer(io.ComfyNode):
             box = chain.window_in(layer, 0)
             return save(resize(chain.frames[0], height, width, box=box))
 
-        with ThreadPoolExecutor(WRITERS) as pool:
+        with ThreadPoolExecutor(MAX_PNG_WRITERS) as pool:
             layers = pool.map(save, chain.frames)
             bicubic = pool.map(save_bicubic, range(2, len(chain.frames)))
         layers, bicubic = list(layers), list(bicubic)

@@ -132,7 +132,7 @@ def test_it_has_at_most_1080p(nodes_of, make_chain, height, width, size):
     chain = make_chain()
     chain = replace(chain, frames=(chain.frames[0], torch.zeros(1, 3, height, width)),
         windows=chain.windows[:1], prompts=(), seeds=())  # fmt: skip
-    assert nodes_of("view.clip")._size(chain) == size
+    assert nodes_of("view.clip")._choose_size(chain) == size
 
 
 def test_it_takes_at_most_ten_seconds(server, plant):

@@ -45,7 +45,7 @@ def test_each_step_shows_the_frame_that_it_enlarges(executor, keep, previews):
 
 
 def test_tiles_appear_in_the_picture(executor, keep, previews, node, nodes_of, monkeypatch):
-    monkeypatch.setattr(nodes_of("full_image.tiles"), "PREVIEW_SECONDS", -1.0)
+    monkeypatch.setattr(nodes_of("full_image.tiles"), "MIN_PREVIEW_SECONDS", -1.0)
     prompt = chain_prompt()
     inputs = {
         name: value

@@ -499,7 +499,7 @@ def test_the_host_does_not_resize_again(extractor, family):
     family = FAMILIES[family]
     patch = family.multiple_of // 2
     for height, width in [(1, 1), (20, 8000), (8000, 20), (511, 333), (2000, 3000)]:
-        fitted = extractor.fit(torch.zeros(1, 3, 1, 1).expand(1, 3, height, width), family)
+        fitted = extractor.fit_to_model(torch.zeros(1, 3, 1, 1).expand(1, 3, height, width), family)
         _, grid = process_qwen2vl_images(fitted, patch_size=patch)
         assert grid.tolist() == [[1, fitted.shape[1] // patch, fitted.shape[2] // patch]]
         assert fitted.shape[1:3] == image_size(family, height, width)
@@ -516,7 +516,7 @@ def test_pixels_are_those_of_transformers(extractor, size):
         size={"shortest_edge": 56 * 56, "longest_edge": 12845056}, patch_size=14
     )
     expected = processor(Image.fromarray(image[0].byte().numpy()), return_tensors="pt")
-    fitted = extractor.fit((image / 255).movedim(-1, 1), FAMILIES["qwen2.5"])
+    fitted = extractor.fit_to_model((image / 255).movedim(-1, 1), FAMILIES["qwen2.5"])
     patches, grid = process_qwen2vl_images(fitted)
     assert torch.equal(grid, expected["image_grid_thw"])
     # transformers rounds to 8 bits, here between two passes as well; 0.26 is its smallest deviation.

@@ -225,7 +225,7 @@ def test_shards_without_their_index(nodes_of, tmp_path):
     names = [f"qwen-{i:05}-of-00003.safetensors" for i in (1, 2, 3)]
     for name in names[::2]:
         (tmp_path / name).touch()
-    shards = nodes_of("load.prompt_extractor").shards
+    shards = nodes_of("load.prompt_extractor").find_shards
     with pytest.raises(ValueError, match=f"expected 3 files .* found no {names[1]} in "):
         shards(tmp_path / names[0])
     (tmp_path / names[1]).touch()
@@ -233,7 +233,7 @@ def test_shards_without_their_index(nodes_of, tmp_path):
 
 
 def test_an_index_names_the_shards_that_are_missing(nodes_of, folder, tmp_path):
-    shards = nodes_of("load.prompt_extractor").shards
+    shards = nodes_of("load.prompt_extractor").find_shards
     first, second = sorted((folder / "hf").glob("*.safetensors"))
     index = shutil.copy(folder / "hf" / "model.safetensors.index.json", tmp_path)
     shutil.copy(first, tmp_path)

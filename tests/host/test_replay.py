@@ -237,11 +237,11 @@ def test_a_video_of_any_shape_and_rate(
     monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
     video = nodes_of("view.zoom_video")
     chain = run(noise(1, height, width, 3), "CoZChainLoop", steps=1, size=512)
-    sides = video.film_size(chain.frames[-1], 0, 0)
+    sides = video.choose_video_size(chain.frames[-1], 0, 0)
     assert sides == film
     zoom = Zoom(chain, *sides)
     with torch.inference_mode():
-        path = video.encode(zoom.frames([0.0, 0.5, 1.0]), *sides, fps)
+        path = video.write_video(zoom.frames([0.0, 0.5, 1.0]), *sides, fps)
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
         assert (stream.frames, stream.height, stream.width) == (3, *sides)

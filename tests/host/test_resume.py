@@ -113,12 +113,12 @@ def test_another_picture_is_named(executor, keep):
 
 def test_a_picture_is_compared_to_its_last_row(nodes_of):
     start = nodes_of("loop.start")
-    image = torch.rand(1, 3, 2 * start.BAND + 1, 8)
+    image = torch.rand(1, 3, 2 * start.BAND_ROWS + 1, 8)
     other = image.clone()
     other[..., -1, 5] += 1 / 60000
     assert start.is_same(image, image.clone())
     assert not start.is_same(image, other)
-    assert not start.is_same(image, image[..., : start.BAND, :])
+    assert not start.is_same(image, image[..., : start.BAND_ROWS, :])
 
 
 @pytest.mark.parametrize(

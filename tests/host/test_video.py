@@ -236,7 +236,7 @@ def test_small_frames(node, temp, make_chain, side, steps):
 def encode_of(node):
     import sys
 
-    return sys.modules[node("CoZZoomVideo").__module__].encode
+    return sys.modules[node("CoZZoomVideo").__module__].write_video
 
 
 def test_large_frames(temp, node, make_chain):

@@ -288,7 +288,7 @@ def test_half_a_character_in_a_prompt_can_be_marked(node, nodes_of, make_chain, 
     chain = make_chain(steps=1)
     chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d 好"), chain.frames)
     viewer = node("CoZZoomViewer")
-    mark = nodes_of("view.marks").mark
+    mark = nodes_of("view.marks").add_mark
     run = layers_of(viewer.execute(chain).ui)[0]["filename"]
     assert [mark(tmp_path, run, 1, good) for good in (True, True, False)] == [True, False, True]
     lines = (tmp_path / "preferences.jsonl").read_text("utf-8").splitlines()
@@ -302,7 +302,7 @@ def test_a_full_disk_leaves_no_half_picture(node, nodes_of, make_chain, tmp_path
     if not full.exists():
         pytest.skip("this system has no /dev/full")
     viewer = node("CoZZoomViewer")
-    mark = nodes_of("view.marks").mark
+    mark = nodes_of("view.marks").add_mark
     layers = [saved["filename"] for saved in layers_of(viewer.execute(make_chain(steps=1)).ui)]
     previous = Path(folder_paths.get_temp_directory(), layers[1]).read_bytes()
     pictures = tmp_path / "preferences"
