@@ -1,1 +1,1 @@
-"""The nodes that load models and pictures."""
+"""The nodes that load models and images."""

@@ -20,21 +20,21 @@ LORA_FILE = (
     f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}",
     "loras",
 )
-"""Chain-of-Zoom's own files, and the folder that such files are in."""
+"""Where to get Chain-of-Zoom's own file, and the model folder for it."""
 
 
 def find_shards(path: Path) -> list[Path]:
-    """The files that the model is spread over, the chosen one among them."""
+    """Find all files of the model that the chosen file belongs to."""
     names = {path.name}
     index = path.with_name(INDEX_NAME)
     if index.is_file():
         try:
             indexed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             if not all(name and Path(name).name == name for name in indexed):
-                raise ValueError("it leads out of the folder")
+                raise ValueError("it names files outside its folder")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{INDEX_NAME}: expected the list of the files of {path.name}, but found something else; download it again"
+                f"{INDEX_NAME}: expected a list of the model's files, but cannot read one; download it again"
             ) from error
         names = indexed if path.name in indexed else names
     elif numbered := SHARD_NAME.fullmatch(path.name):

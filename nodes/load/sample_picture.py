@@ -25,7 +25,7 @@ DECODING_ERRORS = (
     SyntaxError,
     ValueError,
 )
-"""What Load Image raises for a file that is no picture: it tries PyAV first, then Pillow."""
+"""The errors of Load Image for a file that is not an image: it tries PyAV first, then Pillow."""
 
 
 def list_samples() -> list[str]:
@@ -33,14 +33,14 @@ def list_samples() -> list[str]:
 
 
 def list_input_images() -> list[str]:
-    """The pictures in ComfyUI's input folder, as Load Image lists them."""
+    """List the images in ComfyUI's input folder, as Load Image does."""
     with os.scandir(folder_paths.get_input_directory()) as entries:
         files = [entry.name for entry in entries if entry.is_file()]
     return sorted(folder_paths.filter_files_content_types(files, ["image"]))
 
 
 def run_loader_node(loader_id: str, **name: str) -> torch.Tensor:
-    """The image that one of ComfyUI's loader nodes gives for a file."""
+    """Load a file with one of ComfyUI's loader nodes and return the image."""
     loader = NODE_CLASS_MAPPINGS[loader_id]
     return getattr(loader(), loader.FUNCTION)(**name)[0]
 
@@ -78,7 +78,7 @@ class CoZSamplePicture(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, own_picture=NONE):
-        # ComfyUI's own check has a list from before the last upload.
+        # ComfyUI's own check would use the list of files from before the last upload.
         if own_picture in (None, "", NONE) or folder_paths.exists_annotated_filepath(own_picture):
             return True
         return (
@@ -103,7 +103,7 @@ class CoZSamplePicture(io.ComfyNode):
                 return io.NodeOutput(run_loader_node("LoadImage", image=own_picture))
             except DECODING_ERRORS as error:
                 raise ValueError(
-                    f"own_picture: {own_picture} cannot be read as a picture ({error}). Choose another, or "
+                    f"own_picture: {own_picture} cannot be read as an image ({error}). Choose another, or "
                     f"{NONE} for the sample"
                 ) from error
         with Image.open(PICTURES / picture) as file:

@@ -32,7 +32,7 @@ class CoZSelfEnsemble(io.ComfyNode):
     @classmethod
     def execute(cls, upscale_model) -> io.NodeOutput:
         if isinstance(upscale_model, SelfEnsembled):
-            return io.NodeOutput(upscale_model)  # the mean of its turns is itself
+            return io.NodeOutput(upscale_model)  # a second self-ensemble would change nothing
         if not isinstance(upscale_model, ImageModelDescriptor):
             raise ValueError(
                 "upscale_model must be a model that turns one image into another, got "

@@ -1,7 +1,7 @@
-"""Serve the picture of a loader node to the target picker, as that node loads it.
+"""Serve the image of a loader node to the target picker, as that node loads it.
 
-A browser decodes the same file differently: it applies EXIF mirroring, ICC profiles and
-transparency, which ComfyUI's loader may not.
+A browser would decode the same file differently: it applies EXIF mirroring, ICC profiles and
+transparency, and ComfyUI's loader may not.
 """
 
 import asyncio
@@ -26,27 +26,27 @@ from .sample_picture import PICTURES, list_samples, run_loader_node
 ROUTE = "/chain_of_zoom/source"
 
 FILE_INPUTS = {"LoadImage": "image", "LoadImageOutput": "image", "CoZSamplePicture": "picture"}
-"""The loader nodes, and the input of each that names the file."""
+"""Loader nodes -> the input that names the file."""
 
 MAX_SOURCE_PIXELS = 2**26
-"""Pixels of all frames of a file. Loading takes up to 33 bytes for each, 2.2 GB at the limit."""
+"""Maximum of pixels in all frames of a file. Loading takes up to 33 bytes a pixel, so 2.2 GB at most."""
 
 MIN_FRAME_PIXELS = 2**12
-"""What a frame counts at least: a file of millions of tiny frames is slow to load, too."""
+"""A smaller frame counts as this many pixels, because loading millions of tiny frames is slow too."""
 
 MAX_CACHED_SOURCES = 8
-"""Up to 2 MB each."""
+"""Number of previews in memory, up to 2 MB each."""
 
 SERVER_START_ID = secrets.token_hex(4)
-"""Part of each file's state: another version of ComfyUI may load the same file differently."""
+"""Part of each file's state: after a restart, another version of ComfyUI may load it differently."""
 
 
 class TooLargeError(Exception):
-    pass
+    """A file holds more than MAX_SOURCE_PIXELS."""
 
 
 def serve_sources(routes: web.RouteTableDef) -> None:
-    """Let the page show a loader's picture before anything has run."""
+    """Add the route through which the page shows a loader's image before anything has run."""
     one_at_a_time = asyncio.Lock()  # so that the memory for loading does not multiply
 
     @routes.get(ROUTE)
@@ -73,19 +73,21 @@ def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
     if any(tag.value == state for tag in known):
         response = web.Response(status=304)
     elif comfy.model_management.intermediate_device().type != "cpu":
-        # Loading would take GPU memory that ComfyUI has not planned for.
-        return _refuse(501, "with --gpu-only, pictures are shown after a run", version)
+        # Loading would take GPU memory that ComfyUI has not reserved.
+        return _refuse(501, "with --gpu-only, the picker shows images only after a run", version)
     else:
         try:
             response = web.json_response(_load(node, name, path, state) | version)
         except (TooLargeError, Image.DecompressionBombError):
-            reason = f"{name!r} has more than {MAX_SOURCE_PIXELS} pixels: it is shown after a run"
+            reason = f"{name!r} has more than {MAX_SOURCE_PIXELS} pixels: the picker shows it only after a run"
             return _refuse(413, reason, version)
-        except Exception as error:  # the content of the file decides what a decoder raises
+        except Exception as error:  # decoders raise many kinds of errors for damaged files
             logging.getLogger("chain_of_zoom").info("The picker cannot show %r: %s", name, error)
             return _refuse(415, f"{name!r} cannot be shown before a run", version)
     response.etag = state
-    response.headers["Cache-Control"] = "no-cache"  # kept by the browser, asked for each time
+    response.headers["Cache-Control"] = (
+        "no-cache"  # the browser keeps it and revalidates it each time
+    )
     return response
 
 
@@ -94,11 +96,11 @@ def _refuse(status: int, reason: str, version: dict | None = None) -> web.Respon
 
 
 def _path_of(node: str, name: str) -> Path | None:
-    """The file that a loader node takes for a name; None where it lies outside its folder."""
+    """Return the file that a loader node loads for a name; None if it lies outside its folder."""
     if node == "CoZSamplePicture":
         return PICTURES / name if name in list_samples() else None
     name, folder = folder_paths.annotated_filepath(name)
-    if PureWindowsPath(name).root:  # \\host\share: looking at it would ask that host
+    if PureWindowsPath(name).root:  # \\server\share: realpath would connect to that server
         return None
     folder = os.path.realpath(folder or folder_paths.get_input_directory())
     path = Path(os.path.realpath(os.path.join(folder, name)))
@@ -107,14 +109,14 @@ def _path_of(node: str, name: str) -> Path | None:
 
 @lru_cache(maxsize=MAX_CACHED_SOURCES)
 def _load(node: str, name: str, path: Path, state: str) -> dict:
-    """The picture that a loader node gives, downscaled, with its size before that.
+    """Load an image with a loader node; return its preview and its full size.
 
     Args:
-        state: of the file: another one is loaded anew.
+        state: State of the file, which is part of the cache key.
 
     Raises:
         TooLargeError: If the file holds more than ``MAX_SOURCE_PIXELS``.
-        Exception: Whatever Pillow or ComfyUI's loader raises on the content of the file.
+        Exception: Any error of Pillow or of ComfyUI's loader about the content of the file.
     """
     with Image.open(path) as file:  # reads the header only, and refuses videos
         frame = max(file.width * file.height, MIN_FRAME_PIXELS)
@@ -123,7 +125,7 @@ def _load(node: str, name: str, path: Path, state: str) -> dict:
     image = to_bchw(run_loader_node(node, **{FILE_INPUTS[node]: name})[:1])
     small = downscale_to_preview(image)
     content = BytesIO()
-    # Rounded down, as ComfyUI does where it saves what the picker shows after a run.
+    # Round down, as ComfyUI does when it saves the preview that the picker shows after a run.
     Image.fromarray((small[0] * 255).byte().numpy()).save(content, "png", compress_level=4)
     return {
         "width": image.shape[-1],

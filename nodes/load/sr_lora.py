@@ -7,7 +7,7 @@ from ..host.lora import patch_model, patch_vae
 UPSTREAM_URL = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
 LORA_FILE = (UPSTREAM_URL + "SR_LoRA/model_20001.pkl", "loras")
 ENCODER_FILE = (UPSTREAM_URL + "SR_VAE/vae_encoder_20001.pt", "vae", "loras")
-"""Chain-of-Zoom's own file, and the folders that such files are in."""
+"""Where to get Chain-of-Zoom's own file, and the model folders for it."""
 LIKELY_NAMES = "coz|20001"
 
 
@@ -62,8 +62,8 @@ class CoZLoadSRLoRA(io.ComfyNode):
         weights = read_weights(require_file(lora_name, *LORA_FILE))
         if not weights.lora:
             raise ValueError(
-                f"{lora_name} holds no LoRA but: {weights.kind}. Choose it as vae_encoder_name, and "
-                "model_20001.pkl of Chain-of-Zoom here"
+                f"{lora_name} holds no LoRA: its kind is {weights.kind}. Choose it as vae_encoder_name, and "
+                "model_20001.pkl of Chain-of-Zoom as lora_name"
             )
         model = patch_model(model, weights, lora_name, strength)
         if weights.vae_diff:
@@ -72,7 +72,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
             encoder = read_weights(require_file(vae_encoder_name, *ENCODER_FILE))
             if not encoder.vae:
                 raise ValueError(
-                    f"{vae_encoder_name} holds no VAE encoder but: {encoder.kind}. Choose "
+                    f"{vae_encoder_name} holds no VAE encoder: its kind is {encoder.kind}. Choose "
                     "vae_encoder_20001.pt of Chain-of-Zoom or its converted form, or none"
                 )
             vae = patch_vae(vae, encoder, vae_encoder_name, strength)

@@ -76,13 +76,13 @@ class CoZColorFix(io.ComfyNode):
         if reference.shape[0] not in {1, image.shape[0]}:
             raise ValueError(
                 f"reference holds {reference.shape[0]} images and image {image.shape[0]}: connect "
-                "one reference for all, or one for each"
+                "one reference for all images, or one for each image"
             )
         reference = reference.expand_as(image)
-        said = ""
+        choice = ""
         if method == "best":
             fixed, chosen = best_align(image, reference, levels, weight)
-            said = f"best: {', '.join(chosen)}"
+            choice = f"best: {', '.join(chosen)}"
         else:
             fixed = color_align(method, image, reference, levels, weight)
-        return io.NodeOutput(to_image(fixed), ui=show_closing(said))
+        return io.NodeOutput(to_image(fixed), ui=show_closing(choice))

@@ -6,11 +6,11 @@ from ..host.images import show_frame, to_bchw, to_bounding_box, to_image
 from ..host.target import resolve_target, show_in_picker
 
 MAX_FRAME_SIDE_PIXELS = 16_384
-"""Pixels: four times the largest size. H.264 takes no more along a side either."""
+"""Four times the largest size, and the maximum of H.264."""
 
 
 def center_inputs() -> list[io.Input]:
-    # Without a step the frontend rounds what is typed to 0.1.
+    # If the widget has no step, the frontend rounds typed numbers to 0.1.
     return [
         io.Float.Input(
             "center_x",
@@ -64,13 +64,14 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
 
 
 def plan_first_frame(height: int, width: int, size: int, frame: str, target: Target) -> FirstFrame:
-    """Return where the first frame lies, or refuse one that is too long."""
+    """Plan the first frame, and refuse one with a side longer than MAX_FRAME_SIDE_PIXELS."""
     first = first_frame(height, width, size, frame, target)
     if max(first.height, first.width) > MAX_FRAME_SIDE_PIXELS:
         raise ValueError(
-            f"the first frame would have {first.width:,} x {first.height:,} pixels: frame is {frame}, whose "
-            f"short side becomes {size}, and image has {width} x {height}. At most {MAX_FRAME_SIDE_PIXELS:,} "
-            "pixels along a side are made. Choose native pixels or whole picture square, or lower size"
+            f"the first frame would have {first.width:,} x {first.height:,} pixels, because frame is {frame}, "
+            f"its short side becomes {size}, and image has {width} x {height}. The maximum is "
+            f"{MAX_FRAME_SIDE_PIXELS:,} pixels along a side. Choose native pixels or whole picture square, or "
+            "lower size"
         )
     return first
 
@@ -136,7 +137,7 @@ class CoZCropCenterZoom(io.ComfyNode):
         zoomed = resize(cropped, height, width, resampling)
         carried = carry_target(height, width, window, target)
         picked = show_in_picker(image, target)
-        if picked is None:  # a step of Chain Loop begins
+        if picked is None:  # this node runs as a step of Chain Loop
             show_frame(image[:1])
         return io.NodeOutput(
             to_image(zoomed),

@@ -3,7 +3,7 @@ from comfy_api.latest import io
 from ..host.text_encoder import encode
 
 T5_TOKENS = 512
-"""As in Chain-of-Zoom's code, which pads the text to this and gives T5 no mask."""
+"""Chain-of-Zoom's code pads each text to this length and gives T5 no mask."""
 
 
 class CoZEncodePrompt(io.ComfyNode):

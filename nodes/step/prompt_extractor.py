@@ -19,17 +19,18 @@ from ..host.vlm import find_chat_family, find_network, generate, tokenize
 NODE_NAME = "VLM Prompt Extractor"
 
 GREEDY_SAMPLING = {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "seed": 0}
-"""Not ComfyUI's do_sample=False: that looks for the likeliest token before the penalty is applied."""
+"""Sampling parameters that always choose the most likely token. ComfyUI's do_sample=False would choose it
+before the repetition penalty is applied."""
 
 MIN_TEMPERATURE = 0.01
-"""Temperature. ComfyUI divides by it, and from much smaller ones come numbers that are none."""
+"""ComfyUI divides by the temperature; a much lower one makes NaN."""
 
 MAX_TOKENS = 32
-"""Chain-of-Zoom's recursive inference, max_new_tokens."""
+"""The value of max_new_tokens in Chain-of-Zoom's code for recursive zooming."""
 
 
 def fit_to_model(image: Tensor, family: Family) -> Tensor:
-    """As an IMAGE of a size that the model takes as it is: ComfyUI would shrink it unfiltered."""
+    """Resize an image to an IMAGE of a size that the model takes: ComfyUI would resize it without a filter."""
     return to_image(resize(image, *image_size(family, *image.shape[-2:])))
 
 
@@ -150,7 +151,7 @@ class CoZPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, sampling_mode=None):
-        # ``image`` is named because ComfyUI calls this only where a named input is given.
+        # ComfyUI calls this only if one of its parameters is a given input: ``image`` always is.
         return validate_options(cls, sampling_mode=sampling_mode)
 
     @classmethod
@@ -188,5 +189,5 @@ class CoZPromptExtractor(io.ComfyNode):
             sampling |= {"top_k": 0, "temperature": max(sampling["temperature"], MIN_TEMPERATURE)}
         extracted = generate(vlm, network, tokens, max_tokens, sampling)
         if not extracted:
-            give_notice("The model wrote nothing that can be used: the text is prompt alone")
+            give_notice("The model wrote nothing usable: only prompt is used as the text")
         return io.NodeOutput(join_prompt(extracted, prompt), ui=show_closing(extracted))

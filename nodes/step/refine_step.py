@@ -13,6 +13,7 @@ from ..host.sampling import (
 from .sr_step import seed_input
 
 NATIVE_SIDE_PIXELS = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
+"""Side of the images that a model family was trained with."""
 
 
 def denoise_inputs() -> list[io.Input]:
@@ -49,13 +50,13 @@ def denoise_inputs() -> list[io.Input]:
 
 
 def describe_small_size(model, height: int, width: int, frame: str, size: str) -> str:
-    """What to tell of a frame smaller than those that the model was trained with, else nothing."""
+    """Return a notice if an image is smaller than those that the model was trained with, otherwise ""."""
     family = get_model_family(model)
     native = NATIVE_SIDE_PIXELS.get(family, 0)
     if min(height, width) >= native:
         return ""
     return (
-        f"{family} draws best at {native} pixels, and {frame} has {width} x {height}: raise {size}"
+        f"{family} works best at {native} pixels, but {frame} has {width} x {height}: raise {size}"
     )
 
 

@@ -10,7 +10,7 @@ from ..host.upscale_model import adapt_to_color
 WINDOW_KEYS = ("x", "y", "width", "height")
 
 MAX_MARGIN_PIXELS = 16
-"""Source pixels around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
+"""Maximum of source pixels around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
 
 
 def resampling_input() -> io.Input:
@@ -81,11 +81,15 @@ class CoZUpscaleStep(io.ComfyNode):
 
 
 def require_frame_and_window(lq, image, window):
-    """The frame (B, 3, H, W), and the place in it that ``lq`` was cut from."""
+    """Return the frame (B, 3, H, W) and the window in it that ``lq`` was cropped from.
+
+    Raises:
+        ValueError: If frame, window and ``lq`` do not fit together.
+    """
     if image is None or window is None:
         given, missing = ("window", "image") if image is None else ("image", "window")
         raise ValueError(
-            f"{given} is connected and {missing} is not: connect both, the image that goes into "
+            f"{given} is connected, but {missing} is not: connect both the image that goes into "
             "Crop-Center-Zoom and its window, or neither"
         )
     frame = to_bchw(image)
