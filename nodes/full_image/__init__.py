@@ -1,1 +1,1 @@
-"""Full-Image SR, and the internal nodes that it becomes."""
+"""Full-Image SR, and the internal nodes that it expands into."""

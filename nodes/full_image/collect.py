@@ -24,6 +24,6 @@ class CoZFullImageCollect(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
-        said = join_lines(said_1, said_2, said_3, said_4, notes)
-        lines = dict.fromkeys(said.split("\n"))  # each pass may say the same
+        text = join_lines(said_1, said_2, said_3, said_4, notes)
+        lines = dict.fromkeys(text.split("\n"))  # several passes may give the same notice
         return io.NodeOutput(image, ui=show_expansion_closing("\n".join(lines)))

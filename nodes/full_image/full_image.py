@@ -25,7 +25,7 @@ from .plan import (
 MAX_PASSES = 4
 
 MIN_TILE_PIXELS, MAX_TILE_PIXELS = 64, 4096
-"""Pixels of its side."""
+"""Limits of a tile's side."""
 
 
 class CoZFullImage(io.ComfyNode):
@@ -99,7 +99,7 @@ class CoZFullImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ``image`` is named because ComfyUI calls this only where a named input is given.
+        # ComfyUI calls this only if one of its parameters is a given input: ``image`` always is.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -139,7 +139,7 @@ class CoZFullImage(io.ComfyNode):
         counts = count_tiles(picture, layouts, sharpener, color_fix)
         show("\n".join([describe_work(counts, lines), *notes]))
         expansion = Expansion(cls)
-        passed = {
+        settings = {
             **nest_inputs("backbone", backbone),
             "seed": seed if sharpener.reads_seed else 0,
             "color_fix": color_fix,
@@ -147,18 +147,21 @@ class CoZFullImage(io.ComfyNode):
         }
         link, index = expansion.links["image"], expansion.index
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
-        current, texts, said = original, "", {}
+        current, texts, reports = original, "", {}
         for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
-            place = {"image": current, "original": original, "number": i}
-            place["layout"] = json.dumps(layout)
-            asks = {"prompting": prompting, "source": source, "prompt": prompt, "seed": seed}
-            prompts, texts = add_texts(expansion, place, own, texts, **asks)
+            of_pass = {"image": current, "original": original, "number": i}
+            of_pass["layout"] = json.dumps(layout)
+            prompts, texts = add_texts(
+                expansion, of_pass, own, texts, prompting, source, prompt, seed
+            )
             prompts = prompts if sharpener.reads_text else ""
-            tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **place, prompts=prompts, **passed)
-            current, said[f"said_{i}"] = tiles.out(0), tiles.out(1)
+            tiles = expansion.add_node(
+                "CoZTiles", f"tiles_{i}", **of_pass, prompts=prompts, **settings
+            )
+            current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
         notes = "\n".join(notes)
         collect = expansion.add_node(
-            "CoZFullImageCollect", "collect", image=current, notes=notes, **said
+            "CoZFullImageCollect", "collect", image=current, notes=notes, **reports
         )
         return expansion.finish(collect.out(0), texts)
 
@@ -205,7 +208,7 @@ def consistency_input() -> io.Input:
 
 def add_texts(
     expansion: Expansion,
-    place: dict,
+    of_pass: dict,
     lines: list[str],
     before: str | list,
     prompting: dict,
@@ -213,23 +216,30 @@ def add_texts(
     prompt: str,
     seed: int,
 ) -> tuple[list, list]:
-    """Add the nodes that write the texts of a pass: the links to them, and to those of all passes."""
-    asks = "" in lines
+    """Add the nodes that write the texts of a pass.
+
+    Args:
+        before: Link to the texts of all passes before.
+
+    Returns:
+        The links to the texts of this pass, and to those of all passes up to it.
+    """
+    needs_source = "" in lines
     own = "\n".join(lines)
     extracted = expansion.add_node(
         "CoZTilePrompts",
-        f"prompts_{place['number']}",
-        **place,
-        **nest_inputs("prompting", prompting if asks else {"prompting": TYPED}),
+        f"prompts_{of_pass['number']}",
+        **of_pass,
+        **nest_inputs("prompting", prompting if needs_source else {"prompting": TYPED}),
         tile_prompts=own,
-        seed=seed if asks and source.reads_seed else 0,
+        seed=seed if needs_source and source.reads_seed else 0,
     ).out(0)
     written = expansion.add_node(
         "CoZTileTexts",
-        f"texts_{place['number']}",
+        f"texts_{of_pass['number']}",
         extracted=extracted,
         tile_prompts=own,
-        prompt=prompt if asks else "",
+        prompt=prompt if needs_source else "",
         before=before,
     )
     return written.out(0), written.out(1)

@@ -1,4 +1,4 @@
-"""What a run of Full-Image SR will do: its tiles, their texts, the memory it takes."""
+"""Plan a run of Full-Image SR: its tiles, their texts, and the memory that it takes."""
 
 from itertools import islice
 
@@ -18,7 +18,7 @@ from .tiles import list_network_tiles
 def plan_passes(
     picture: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
 ) -> list[TileLayout]:
-    """The tiles of every pass, before the first is made."""
+    """Lay out the tiles of every pass."""
     height, width = picture.shape[-2:]
     complexity = complexity_map(picture) if adaptive else None
     layouts = []
@@ -31,7 +31,7 @@ def plan_passes(
 def count_tiles(
     picture: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
 ) -> list[int]:
-    """How many tiles the network enlarges in each pass."""
+    """Count the tiles that the network enlarges in each pass."""
     counts, size = [], picture.shape[-2:]
     for layout in layouts:
         counts.append(len(list_network_tiles(*size, layout, backbone, color_fix)))
@@ -42,7 +42,7 @@ def count_tiles(
 def split_lines(
     layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
 ) -> list[list[str]]:
-    """The text of each tile of each pass, "-" where it is empty and "" where a model is asked."""
+    """Return a line for each tile of each pass: its text, "-" for no text, "" if a model writes it."""
     counts = [len(layout.windows()) for layout in layouts]
     if source is None:
         tile_prompts = join_texts(step_texts(prompt, tile_prompts, sum(counts)))
@@ -51,32 +51,30 @@ def split_lines(
 
 
 def describe_unused_lines(tile_prompts: str, count: int) -> str:
-    """What to tell of more lines than tiles, else nothing."""
+    """Return a notice if there are more lines than tiles, otherwise ""."""
     lines = tile_prompts.split("\n")
     given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)
     if given <= count:
         return ""
-    return (
-        f"tile_prompts has {given} lines for {describe_count(count, 'tile')}: the last are not used"
-    )
+    return f"tile_prompts has {given} lines for {describe_count(count, 'tile')}: the extra lines are not used"
 
 
 def describe_work(counts: list[int], lines: list[list[str]]) -> str:
-    """What a run will take: "15 + 247 tiles, 15 + 247 prompts"."""
-    asked = [own.count("") for own in lines]
+    """Describe the work of a run, such as "15 + 247 tiles, 15 + 247 prompts"."""
+    prompts = [own.count("") for own in lines]
     tiles = describe_counts(counts, "tile")
-    return f"{tiles}, {describe_counts(asked, 'prompt')}" if any(asked) else tiles
+    return f"{tiles}, {describe_counts(prompts, 'prompt')}" if any(prompts) else tiles
 
 
 def describe_counts(counts: list[int], noun: str) -> str:
-    """Of one pass "1 tile", of more "1 + 4 tiles"."""
+    """Describe the counts of all passes: "1 tile" for one pass, "1 + 4 tiles" for two."""
     if len(counts) == 1:
         return describe_count(counts[0], noun)
     return f"{' + '.join(map(str, counts))} {noun}s"
 
 
 def require_memory(height: int, width: int, scale: float, passes: int) -> None:
-    """Refuse a picture that cannot be held, before an hour goes into it."""
+    """Refuse an image whose result does not fit into memory, before an hour is spent on it."""
     needed = 0
     for _ in range(passes):
         height, width = enlarged(height, scale), enlarged(width, scale)
@@ -84,6 +82,6 @@ def require_memory(height: int, width: int, scale: float, passes: int) -> None:
     free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
     if needed > free:
         raise ValueError(
-            f"the result would have {width} x {height} pixels, {needed / 1e9:.1f} GB with what leads to it, and "
-            f"{free / 1e9:.1f} GB of memory are free. Lower scale or passes, or crop the picture first"
+            f"the result would have {width} x {height} pixels and, with all passes, take {needed / 1e9:.1f} GB, but "
+            f"{free / 1e9:.1f} GB of memory are free. Lower scale or passes, or crop the image first"
         )

@@ -22,7 +22,7 @@ def describe_pass(number: int, count: int) -> str:
 
 
 def read_layout(text: str) -> TileLayout:
-    """From JSON, in which a layout reaches a child of Full-Image SR."""
+    """Read a layout from JSON, the form in which Full-Image SR passes it to its children."""
     *sides, rows = json.loads(text)
     return TileLayout(*sides, tuple(TileRow(y, tuple(xs)) for y, xs in rows))
 
@@ -62,19 +62,19 @@ class CoZTilePrompts(io.ComfyNode):
         picture = to_bchw(image)
         layout = read_layout(layout)
         texts = step_lines(tile_prompts, len(layout.windows()))
-        asked = [i for i, text in enumerate(texts) if not text]
-        if asked:
+        missing = [i for i, text in enumerate(texts) if not text]
+        if missing:
             title = describe_pass(number, len(texts))
-            show(f"{title}, {describe_count(len(asked), 'prompt')}")
+            show(f"{title}, {describe_count(len(missing), 'prompt')}")
             source = make_text_source(prompting)
             source.start_pass(picture, original, layout, step_seed(seed, number))
-            bar = comfy.utils.ProgressBar(len(asked))
+            bar = comfy.utils.ProgressBar(len(missing))
             started = time.monotonic()
-            for done, i in enumerate(asked, 1):
+            for done, i in enumerate(missing, 1):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 texts[i] = source.run(i)
-                left = describe_time_left(started, done, len(asked))
-                show(f"{title}; prompt {done} of {len(asked)}{left}\n{texts[i]}")
+                left = describe_time_left(started, done, len(missing))
+                show(f"{title}; prompt {done} of {len(missing)}{left}\n{texts[i]}")
                 bar.update_absolute(done)
         return io.NodeOutput(join_texts(texts))
 

@@ -33,25 +33,28 @@ from ..step.color_fix import CoZColorFix
 from .tile_prompts import describe_pass, read_layout
 
 LOCAL_COLOR_METHODS = {"none", "wavelet", "ycbcr"}
-"""Colour methods that read a pixel's neighbourhood; the others take statistics of a whole tile."""
+"""Colour methods that read only a pixel's neighbourhood; the others use statistics of a whole tile."""
 
 COLOR_RING_PIXELS = 32
-"""Result pixels around a tile. wavelet reads 31 at its five levels; what back-projection would read
-beyond them changes a pixel by a few levels of 255 at most."""
+"""Number of result pixels around a tile that are computed too. wavelet reads 31 pixels at its five
+levels; back-projection reads farther, but that changes a pixel by a few levels of 255 at most."""
 
 MIN_PREVIEW_SECONDS = 0.5
-"""Between two previews of a pass, at least."""
+"""Minimum time between two previews of a pass."""
 
 
 def are_blended(backbone: Backbone, color_fix: str) -> bool:
-    """Whether tiles overlap: those of a backbone that sees the surroundings of a tile need not."""
+    """Whether tiles overlap and are blended.
+
+    It is not needed if the backbone sees the surroundings of a tile and the colour method is local.
+    """
     return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR_METHODS
 
 
 def list_network_tiles(
     height: int, width: int, layout: TileLayout, backbone: Backbone, color_fix: str
 ) -> list[Window]:
-    """The tiles that the network enlarges one by one, for a picture of (height, width)."""
+    """List the tiles that the network enlarges one by one, for an image of (height, width)."""
     if are_blended(backbone, color_fix):
         return layout.windows()
     return abutting_tiles(height, width, layout)
@@ -113,7 +116,7 @@ class CoZTiles(io.ComfyNode):
                 sr = tiles.sharpen(window, text, step_seed(pass_seed, i + 1))
             except NotFiniteError as error:
                 place = f"pass {number}, tile {i + 1} of {len(windows)}"
-                raise NotFiniteError(f"{error} (It was in {place}.)") from error
+                raise NotFiniteError(f"{error} (This was in {place}.)") from error
             if add:
                 add(i, sr)
             else:
@@ -121,16 +124,16 @@ class CoZTiles(io.ComfyNode):
             show(f"{title}; {i + 1} done{describe_time_left(started, i + 1, len(windows))}")
             preview.add(window, sr)
             bar.update_absolute(i + 1)
-        real = f"{original.shape[2]} x {original.shape[1]} pixels of the picture"
+        real = f"{original.shape[2]} x {original.shape[1]} pixels of the image"
         size = f"{layout.width} x {layout.height}"
-        true = f"{real} in {size}, {tiles.describe_agreement()}"
-        said = join_lines(f"{title}; {true}", *take_notices())
-        # In place: the whole result may be half of the machine's memory.
-        return io.NodeOutput(result.clamp_(0, 1), said)
+        summary = f"{title}; {real} in {size}, {tiles.describe_agreement()}"
+        report = join_lines(summary, *take_notices())
+        # Clamp in place: the whole result may take half of the machine's memory.
+        return io.NodeOutput(result.clamp_(0, 1), report)
 
 
 class TilePreview:
-    """The picture that a pass enlarges, as a preview in which the finished tiles appear."""
+    """A preview of the image that a pass enlarges, in which the finished tiles appear."""
 
     def __init__(self, picture: Tensor, layout: TileLayout):
         height, width = compute_preview_size(layout.height, layout.width)
@@ -173,8 +176,9 @@ class TileSharpener:
         self.limit = inf
         """Side of the largest tile that may fit into memory."""
         self.squared_errors: list[float] = []
+        """Mean squared error of each tile against its source."""
         self.ring = 0
-        """Result pixels around a tile that are computed with it and cut away at the end."""
+        """Number of result pixels around a tile that are computed with it and cut off at the end."""
         corrects = color_fix == "wavelet" or consistency > 0
         if corrects and not are_blended(backbone, color_fix):
             factor = Fraction(layout.width, picture.shape[-1])
@@ -183,7 +187,7 @@ class TileSharpener:
         backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
 
     def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
-        """The enlarged, sharpened window, (1, 3, h, w)."""
+        """Return the enlarged and sharpened window, (1, 3, h, w)."""
         if self.backbone.sees_surroundings:
             return self._sharpen(window, text, seed)
         if max(window.height, window.width) <= self.limit:
@@ -195,10 +199,10 @@ class TileSharpener:
                 if smaller < MIN_PART_RESULT_PIXELS:
                     raise
             self.limit = smaller
-            give_notice(f"Out of memory: from here on with tiles of {smaller} pixels")
+            give_notice(f"Out of memory: from here on tiles have {smaller} pixels")
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
-        # At the usual 4x, multiples of 4 are pixels of the picture: see plan_tiles.
+        # Tiles begin at multiples of 4, which at the usual 4x are whole pixels of the image.
         inner = tile_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
         out = torch.zeros(1, height, width, 3, device=self.picture.device)
         blend = TileBlend(inner, out)
@@ -226,11 +230,12 @@ class TileSharpener:
         return sr
 
     def _source(self, window: Window) -> Tensor:
-        """What a window of the result was made from, in the picture's own pixels."""
+        """Return the source of a window of the result, in the image's own pixels."""
         box = tile_source(self.picture, self.layout, window)
         sides = max(1, round(box.height)), max(1, round(box.width))
         return resize_mirrored(self.picture, *sides, box)
 
     def describe_agreement(self) -> str:
+        """Describe the agreement of all tiles with their source."""
         mean = sum(self.squared_errors) / len(self.squared_errors)
         return describe_agreement(mse_to_decibels(mean))

@@ -1,1 +1,1 @@
-"""Chain Loop, and the internal nodes that it becomes."""
+"""Chain Loop, and the internal nodes that it expands into."""

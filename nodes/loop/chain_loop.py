@@ -18,7 +18,7 @@ from ..step.crop_center_zoom import center_inputs, frame_inputs, mask_input
 from ..step.sr_step import seed_input
 from ..text_sources import make_text_source, prompting_input
 from .gate import is_below
-from .start import Start, describe_unused_inputs, start_at_chain, start_at_picture
+from .start import Start, describe_unused_inputs, start_at_chain, start_at_image
 from .steps import StepNodes, StepSettings
 
 MIN_SCALE, MAX_SCALE = 1.5, 8
@@ -149,7 +149,7 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ``image`` is named because ComfyUI calls this only where a named input is given.
+        # ComfyUI calls this only if one of its parameters is a given input: ``image`` always is.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -175,23 +175,22 @@ class CoZChainLoop(io.ComfyNode):
         stop_below=0.0,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
-        picture = require_one_image(image, "Chain Loop")
+        single = require_one_image(image, "Chain Loop")
         require_range("steps", steps, 1, MAX_STEPS)
         require_range("scale", scale, MIN_SCALE, MAX_SCALE)
         require_range("from_step", from_step, 0, MAX_STEPS)
         require_range("consistency", consistency, 0, 1)
         require_range("stop_below", stop_below, 0, MAX_STOP_BELOW_DB, " dB")
-        show("reading the picture")
+        show("reading the image")
         expansion = Expansion(cls, reporters={"CoZChainCheck", "CoZChainCollect"})
         center = Target(center_x, center_y)
         if chain is None:
             profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
-            place = center, mask, frame, size
-            start = start_at_picture(expansion, picture, scale, *place, profile)
+            start = start_at_image(expansion, single, scale, center, mask, frame, size, profile)
         else:
             kept = min(from_step, chain.steps, steps)
-            place = center, mask, step_prompts, frame, size
-            notes = describe_unused_inputs(chain, kept, picture, scale, *place)
+            own_inputs = single, scale, center, mask, step_prompts, frame, size
+            notes = describe_unused_inputs(chain, kept, *own_inputs)
             start = start_at_chain(expansion, chain, kept, notes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
         notes = give_notices(
@@ -218,7 +217,7 @@ class CoZChainLoop(io.ComfyNode):
 
 
 def plan_missing_steps(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
-    """The steps that are missing: none where the last one that is there ends the chain."""
+    """Plan the steps after the start: none if its last step already ends the chain."""
     if start.agreements and is_below(start.agreements[-1], stop_below):
         return []
     missing = steps - len(start.prompts)
@@ -235,6 +234,7 @@ def add_collector(
     notes: list[str],
     parts: dict,
 ) -> io.NodeOutput:
+    """Add the node that collects the chain, and return its outputs as those of Chain Loop."""
     done = len(start.prompts)
     seeds = [step_seed(settings.seed, i) for i in range(done + 1, steps + 1)]
     child = expansion.add_node(

@@ -34,8 +34,8 @@ class CoZChainCheck(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, crop, zoomed, strength) -> io.NodeOutput:
-        """As CoZ Keep True to Source, without enlarging the crop once more."""
-        # Planes: all below is much faster.
+        """Do what CoZ Keep True to Source does, without enlarging the crop a second time."""
+        # Contiguous channels make everything below much faster.
         sr, lq = to_bchw(image).contiguous(), to_bchw(crop, "crop").contiguous()
         result = None
         if strength > 0:
@@ -43,7 +43,7 @@ class CoZChainCheck(io.ComfyNode):
             result = image = to_image(sr)
         shown = ui.PreviewImage(image, cls=cls)
         share = invented(sr, to_bchw(zoomed, "zoomed").contiguous())
-        # Without a correction no image: the cache would count the step's own a second time.
-        # The notices of the whole step, as an output: so they come from the cache with the step.
+        # Without a correction the first output is empty: otherwise the cache would count the step's
+        # image twice. The notices of the step are an output, so that they are cached with the step.
         notices = "\n".join(take_notices())
         return io.NodeOutput(result, shown.values, agreement(sr, lq), share, notices, ui=shown)

@@ -23,6 +23,7 @@ from ..host.sockets import Chain, PreviewFiles
 from .gate import is_below, round_agreement
 
 STEP_OUTPUTS = ("frame", "shown", "agreement", "invented", "notices")
+"""The inputs of the collector for each step, besides its text."""
 SHARE_DECIMALS = 4
 
 
@@ -42,8 +43,8 @@ class CoZChainInput(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, index) -> io.NodeOutput:
-        # ComfyUI repeats the last item of a list that is shorter than the others. Converted here,
-        # so that all chains of a picture share one copy where it has to be one.
+        # ComfyUI repeats the last item of a list that is shorter than the others. The conversion is
+        # done here so that all chains of an image share its copy, if it needs one.
         return io.NodeOutput(to_image(to_bchw(image[min(index[0], len(image) - 1)])))
 
 
@@ -82,7 +83,7 @@ class CoZChainCollect(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Internal: gathers the frames of a chain, asking for one more at a time.",
             is_dev_only=True,
-            is_output_node=True,  # else the previews' steps all run before its turn comes
+            is_output_node=True,  # so that ComfyUI picks it before nodes that would run all steps
             inputs=[
                 io.Image.Input("image"),
                 io.Float.Input("scale"),
@@ -112,13 +113,13 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **parts) -> float:
-        # Not offered to cache providers: the key holds the whole chain, and ComfyUI would hash it at
-        # every request, which takes longer than to gather_chain the frames again.
+        # NaN keeps this node from cache providers: its key would hold the whole chain, and hashing it
+        # at every request takes longer than gathering the frames again.
         return nan
 
     @classmethod
     def find_last_step(cls, steps, kept, stop_below, parts) -> int:
-        """The step that the chain ends with, as far as it is known."""
+        """Return the step that the chain ends with, as far as the agreements so far show it."""
         for i in range(max(kept, 1), steps):
             agreement = parts.get(f"agreement_{i}")
             if agreement is not None and is_below(agreement, stop_below):
@@ -127,7 +128,7 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def read_figures(cls, i, parts) -> tuple[float, float]:
-        """How well step i agrees with its input, in dB, and the share of it that is invented."""
+        """Return the agreement of step i with its input, in dB, and the share of it that is invented."""
         agreement = parts.get(f"agreement_{i}")
         invented = parts.get(f"invented_{i}")
         return (
@@ -137,11 +138,11 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, steps, kept, stop_below, notes="", **parts):
-        # One step at a time, its text before it: only so can a chain end before its last step.
+        # Request one step at a time, and its text before it, so that the chain can end early.
         for i in range(cls.find_last_step(steps, kept, stop_below, parts) + 1):
             text = parts.get(f"text_{i}")
             if i and text is None:
-                wanted, doing = [f"text_{i}"], "asking the vision-language model"
+                wanted, doing = [f"text_{i}"], "the vision-language model writes the prompt"
             elif parts.get(f"frame_{i}") is None:
                 names = STEP_OUTPUTS if i > kept else STEP_OUTPUTS[:1]
                 wanted, doing = [f"{name}_{i}" for name in names], "super-resolving"
@@ -152,7 +153,7 @@ class CoZChainCollect(io.ComfyNode):
                 before = ""
                 if i > 1:
                     images = [parts["image"], *(parts[f"frame_{k}"] for k in range(i))]
-                    # Their sizes are what is read: to_bchw would look at every pixel again.
+                    # Only the sizes are read: to_bchw would check every pixel again.
                     chain = cls.gather_chain([image.movedim(-1, 1) for image in images], **parts)
                     before = describe_step(chain, i - 1)
                 lines = [f"step {i} of {steps}: {doing}", text, before, notes]
@@ -164,7 +165,7 @@ class CoZChainCollect(io.ComfyNode):
     def gather_chain(
         cls, frames, scale, windows, seeds, target, models, color_profile="", **parts
     ) -> ZoomChain:
-        """The chain of these frames, the source first."""
+        """Make the record of a chain from its frames, the source first."""
         last = len(frames) - 2
         measured = [cls.read_figures(i + 1, parts) for i in range(last)]
         agreements, invented = zip(*measured, strict=True) if measured else ((), ())
@@ -205,19 +206,19 @@ class CoZChainCollect(io.ComfyNode):
         chain = cls.gather_chain(
             frames, scale, windows, seeds, target, models, color_profile, **parts
         )
-        told = join_texts(chain.prompts) if any(chain.prompts) else ""
+        prompts = join_texts(chain.prompts) if any(chain.prompts) else ""
         stopped = ""
         if last < steps:
             stopped = (
-                f"stopped after step {last} of {steps}: its agreement with its input, "
-                f"{decibels(chain.agreements[-1])}, is below stop_below, {stop_below:g} dB"
+                f"stopped after step {last} of {steps}: its agreement with its input is "
+                f"{decibels(chain.agreements[-1])}, below stop_below ({stop_below:g} dB)"
             )
-        each = [describe_step(chain, step) for step in range(1, last + 1)]
-        said = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))
-        notices = dict.fromkeys([*said.split("\n"), *take_notices()])
+        step_lines = [describe_step(chain, step) for step in range(1, last + 1)]
+        earlier = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))
+        notices = dict.fromkeys([*earlier.split("\n"), *take_notices()])
         depth = describe_depth(chain)
-        text = join_lines(depth, stopped, *each, told, *notices)
-        dots = {line: pick_css_color(chain, layer) for layer, line in enumerate(each, 2)}
+        text = join_lines(depth, stopped, *step_lines, prompts, *notices)
+        dots = {line: pick_css_color(chain, layer) for layer, line in enumerate(step_lines, 2)}
         dots[depth] = pick_css_color(chain, last + 1)
         shown = {
             "images": [
@@ -235,5 +236,5 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def list_preview_files(cls, i, frame, parts) -> list:
-        """The file that its step was shown with, or a new one."""
+        """Return the preview that its step has saved, or save a new one."""
         return parts.get(f"shown_{i}") or ui.PreviewImage(frame, cls=cls).values

@@ -4,8 +4,8 @@ from ...coz.fidelity.back_projection import MOST_DECIBELS
 from ..host.expansion import BLOCKED
 
 AGREEMENT_DECIMALS = 1
-"""Of an agreement in dB, as it is shown, recorded and round_agreement: what a person reads is what decides, and
-a saved chain goes on as it would have."""
+"""Decimals of an agreement in dB where it is shown, recorded, and compared with stop_below: the number
+on the node decides, and a loaded chain goes on as it would have without saving."""
 
 
 def round_agreement(agreement: float) -> float:
@@ -13,16 +13,16 @@ def round_agreement(agreement: float) -> float:
 
 
 def is_below(agreement: float, stop_below: float) -> bool:
-    """Whether a step with this agreement (dB) is the last; 0 stops at none."""
+    """Whether a step with this agreement (dB) ends the chain; never if ``stop_below`` is 0."""
     return stop_below > 0 and round_agreement(agreement) < min(stop_below, MOST_DECIBELS)
 
 
 class CoZChainGate(io.ComfyNode):
-    """Only where ComfyUI keeps nothing between nodes (--cache-none).
+    """Lets the next step run only if the chain goes on; used only with --cache-none.
 
-    Else the collector asks for one step after the other, and the steps need no gate, which would
-    make them depend on ``stop_below``. Here what is asked for late would run all steps before it
-    again, so each step waits from the start, behind the gate of the one before.
+    With a cache, the collector requests one step after the other, and the steps need no gate, which
+    would make them depend on ``stop_below``. Without a cache, each request would run all earlier
+    steps again. So all steps are in the prompt from the start, each behind the gate of the one before.
     """
 
     @classmethod
@@ -33,7 +33,7 @@ class CoZChainGate(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Internal: lets the next step of a chain run, or not.",
             is_dev_only=True,
-            is_output_node=True,  # so that it waits from the start, and what it needs with it
+            is_output_node=True,  # so that ComfyUI runs it, and all before it, without a request
             inputs=[
                 io.Image.Input("image"),
                 io.Float.Input("agreement"),

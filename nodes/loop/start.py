@@ -1,4 +1,4 @@
-"""Where Chain Loop starts: at a picture's first frame, or at a frame of an earlier chain."""
+"""Start Chain Loop at the first frame of an image, or at a frame of an earlier chain."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -15,14 +15,14 @@ from ..host.target import is_blank, resolve_target
 from ..step.crop_center_zoom import plan_first_frame
 
 MAX_SAVING_ERROR = 1 / 65535
-"""Greatest difference of a picture from itself after it was saved with 16 bits."""
+"""Maximum difference between an image and the same image saved with 16 bits."""
 
 BAND_ROWS = 256
-"""Rows that are compared at a time."""
+"""Number of rows that are compared at a time."""
 
 
 class Start(NamedTuple):
-    """What is there before the first step that is to run, frames as links."""
+    """The chain before the first step that runs, with links to its frames."""
 
     source: list
     frames: list[list]
@@ -30,14 +30,14 @@ class Start(NamedTuple):
     width: int
     scale: float
     target: Target
-    """As fractions of the source."""
+    """The target in fractions of the source."""
     aim: Target
-    """As fractions of the last frame."""
+    """The target in fractions of the last frame."""
     windows: Sequence[Window]
     notes: list[str]
     """Warnings that the node shows."""
     color_profile: str
-    """As in ``ZoomChain``, like the fields below."""
+    """This field and those below are as in ``ZoomChain``."""
     prompts: Sequence[str] = ()
     seeds: Sequence[int] = ()
     models: Sequence[str] = ()
@@ -45,21 +45,21 @@ class Start(NamedTuple):
     invented: Sequence[float] = ()
 
     def list_collector_inputs(self) -> dict[str, list | str | float]:
-        """The inputs of the collector for the steps that are there."""
+        """Return the inputs of the collector for the steps of this start."""
         frames = {f"frame_{i}": link for i, link in enumerate(self.frames)}
         texts = {f"text_{i}": text for i, text in enumerate(self.prompts, 1)}
         figures = {
             f"{name}_{i}": value
             for name, values in (("agreement", self.agreements), ("invented", self.invented))
             for i, value in enumerate(values, 1)
-            if not isnan(value)  # a NaN would make the collector another one in each run
+            if not isnan(value)  # a NaN would be a cache miss in every run
         }
         return {**figures, **frames, **texts}
 
 
-def start_at_picture(
+def start_at_image(
     expansion: Expansion,
-    picture: Tensor,
+    image: Tensor,
     scale: float,
     center: Target,
     mask: Tensor | None,
@@ -67,13 +67,14 @@ def start_at_picture(
     frame_size: int,
     color_profile: str,
 ) -> Start:
+    """Add the nodes that make the first frame, and start there."""
     notes: list[str] = []
     target = resolve_target(*center, mask, notes.append)
     link, index = expansion.links["image"], expansion.index
     source = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
     place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
     x_0 = expansion.add_node("CoZFitImage", "first", image=source, **place).out(0)
-    first = plan_first_frame(*picture.shape[-2:], frame_size, frame, target)
+    first = plan_first_frame(*image.shape[-2:], frame_size, frame, target)
     return Start(
         source=source,
         frames=[x_0],
@@ -89,16 +90,16 @@ def start_at_picture(
 
 
 def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: list[str]) -> Start:
-    """After step ``kept`` of the chain."""
+    """Add the node that outputs the frames of the chain, and start after its step ``kept``."""
     link, index = expansion.links["chain"], expansion.index
-    pictures = expansion.add_node("CoZChainFrames", "frames", chain=link, index=index)
+    child = expansion.add_node("CoZChainFrames", "frames", chain=link, index=index)
     aim = chain.target
     for frame, window in zip(chain.frames, chain.windows[: kept + 1], strict=False):
         aim = carry_target(*frame.shape[-2:], window, aim)
     height, width = chain.frames[1].shape[-2:]
     return Start(
-        source=pictures.out(0),
-        frames=[pictures.out(i + 1) for i in range(kept + 1)],
+        source=child.out(0),
+        frames=[child.out(i + 1) for i in range(kept + 1)],
         height=height,
         width=width,
         scale=chain.scale,
@@ -116,7 +117,10 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
 
 
 def is_same(image: Tensor, source: Tensor) -> bool:
-    """In bands: of a whole picture it takes four times its memory."""
+    """Whether two images are equal up to MAX_SAVING_ERROR.
+
+    They are compared in bands, because allclose takes four times the memory of what it compares.
+    """
     bands = zip(image.split(BAND_ROWS, -2), source.split(BAND_ROWS, -2), strict=False)
     return image.shape == source.shape and all(
         torch.allclose(one, other, rtol=0, atol=MAX_SAVING_ERROR) for one, other in bands
@@ -148,14 +152,14 @@ def describe_unused_inputs(
         "mask": not has_mask,
     }
     names = [name for name in same if not same[name]]
-    own, told = step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")
-    for i, (line, text) in enumerate(zip(own, told, strict=False), 1):
+    typed, recorded = step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")
+    for i, (line, text) in enumerate(zip(typed, recorded, strict=False), 1):
         if line not in ("", text):
             names.append(f"line {i} of step_prompts")
     if not names:
         return []
     x, y = chain.target
     return [
-        f"Not used, the chain has its own: {', '.join(names)}. It zooms by {chain.scale:g} into "
-        f"{x:.4f}, {y:.4f} of its picture, with frames of {width} x {height}"
+        f"Not used, because the chain has its own: {', '.join(names)}. The chain zooms by {chain.scale:g} "
+        f"into {x:.4f}, {y:.4f} of its image, with frames of {width} x {height}"
     ]

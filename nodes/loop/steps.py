@@ -1,4 +1,4 @@
-"""The nodes that one step of Chain Loop becomes, as ``coz.zoom`` has them as lines."""
+"""The nodes of one step of Chain Loop: one for each line of the loop in ``coz/zoom.py``."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from ..text_sources.text_source import TextSource
 
 
 class StepSettings(NamedTuple):
-    """The inputs of Chain Loop that hold for every step."""
+    """The inputs of Chain Loop that apply to every step."""
 
     scale: float
     prompt: str
@@ -26,7 +26,7 @@ class StepSettings(NamedTuple):
 
 
 class StepNodes:
-    """Adds one step after the other to an expansion of Chain Loop."""
+    """Adds the nodes of the steps, one step after the other, to an expansion of Chain Loop."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class StepNodes:
         self.text_source = text_source
         self.settings = settings
         self.frames = list(frames)
-        """The links to x_0 .. x_{i-1}."""
+        """Links to all frames before the next step."""
         self.current = frames[-1]
 
     def add(self, i: int, step: ZoomStep) -> dict[str, list | str]:
-        """Add step i and return its inputs of the collector."""
+        """Add step i and return the inputs that it gives the collector."""
         zoom = self.add_node(
             "CoZCropCenterZoom",
             f"zoom_{i}",
@@ -77,7 +77,7 @@ class StepNodes:
         }
 
     def _add_text(self, i: int, view: ViewLinks) -> str | list:
-        """The text of step i: typed, or the link to what the text source writes."""
+        """Return the typed text of step i, or let the text source write it and return the link to it."""
         chosen = self.settings
         if self.text_source is None or step_lines(chosen.step_prompts, i)[-1]:
             return step_texts(chosen.prompt, chosen.step_prompts, i)[-1]
@@ -86,7 +86,7 @@ class StepNodes:
         )
 
     def _add_correction(self, i: int, sr: list, view: ViewLinks):
-        """The link to the frame in the view's colours and true to it, and the node that checks it."""
+        """Add the nodes that correct colours and consistency; return the frame's link and the checking node."""
         if self.settings.color_fix != "none":
             sr = self.add_node(
                 "CoZColorFix",
@@ -108,7 +108,7 @@ class StepNodes:
         return check.out(0) if strength > 0 else sr, check
 
     def _add_gate(self, i: int, frame: list, check) -> list:
-        """The link that the next step zooms into."""
+        """Return the link to the image of the next step: the frame, or with --cache-none a gate after it."""
         if not args.cache_none:
             return frame
         return self.add_node(
