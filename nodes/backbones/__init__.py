@@ -1,7 +1,7 @@
-"""The backbones: what sharpens each view in Chain Loop and in Full-Image SR.
+"""The backbones, which sharpen each view in Chain Loop and in Full-Image SR.
 
-To add one, write its class in a file of its own and append it to BACKBONES. What users read of it
-in Chinese is in locales/zh, and the options of every node are listed in js/docs.
+To add one, write its class in a new file and append it to BACKBONES. Its Chinese texts are in
+locales/zh, and the help pages in js/docs list the options of every node.
 """
 
 from comfy_api.latest import io
@@ -12,20 +12,23 @@ from .one_step import OneStepDiffusion
 from .upscale_model import UpscaleModel
 
 BACKBONES: list[type[Backbone]] = [UpscaleModel, OneStepDiffusion, AnyCheckpoint]
-"""In the order in which the node offers them. Later ones are appended."""
+"""All backbones in the order of the node's options. Append new ones at the end."""
 
 TEXT_INPUTS = ("prompting", "prompt", "step_prompts", "tile_prompts")
 """The inputs of Chain Loop and Full-Image SR that decide the texts."""
 
 
 def list_unread_inputs(kind: type[Backbone]) -> list[str]:
-    """The inputs that a backbone does not read where all texts are typed: js/unread.js hides them."""
+    """List the inputs that a backbone does not read if all texts are typed: js/unread.js hides them."""
     texts = () if kind.reads_text else TEXT_INPUTS
     return [*texts, *(() if kind.reads_seed else ("seed",))]
 
 
 def backbone_input(**handed) -> io.Input:
-    """``handed``: how its models arrive, AS_LINKS or as themselves."""
+    """Make the input that chooses a backbone.
+
+    ``handed`` are further options of its model sockets: AS_LINKS if the node expands, otherwise none.
+    """
     summaries = [f"{each.name}: {each.summary}" for each in BACKBONES]
     return io.DynamicCombo.Input(
         "backbone",

@@ -46,7 +46,7 @@ class AnyCheckpoint(DiffusionBackbone):
         return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
 
     def choose_encoder(self, text) -> tuple[str, dict]:
-        # ComfyUI's own node refuses lone surrogates. A link's text has none.
+        # ComfyUI's own node refuses lone surrogates. The text behind a link has none.
         return "CLIPTextEncode", {"text": whole_characters(text) if isinstance(text, str) else text}
 
     def add_nodes(self, add_node, i, view, text) -> list:

@@ -10,44 +10,44 @@ from ...coz.tiles.layout import TileLayout
 
 
 class ViewLinks(NamedTuple):
-    """What a step of Chain Loop sharpens, as links to images of (1, h, w, 3)."""
+    """The view that a step of Chain Loop sharpens, as links to IMAGEs (1, h, w, 3) and a window."""
 
     zoomed: list
-    """The window, enlarged by bicubic to the size of the frame: the result has this size."""
+    """The crop, enlarged with bicubic to the size of the frame, which is the size of the result."""
     crop: list
-    """The window as it is."""
+    """The pixels of the window."""
     frame: list
-    """The frame before, which the window was cut from."""
+    """The frame before this step, which contains the window."""
     window: list
-    """Where in the frame: a BOUNDING_BOX."""
+    """The place of the window in the frame, a BOUNDING_BOX."""
     seed: int
 
 
 class TilePass(NamedTuple):
-    """What all tiles of one pass of Full-Image SR share."""
+    """Data that all tiles of one pass of Full-Image SR share."""
 
     picture: Tensor
-    """(1, 3, H, W), before it is enlarged."""
+    """The image (1, 3, H, W) that the pass enlarges."""
     layout: TileLayout
     texts: list[str]
     ring: int
-    """Result pixels that each window has on every side beyond its tile; they are cut off later."""
+    """Number of result pixels by which each window extends beyond its tile; they are cut off later."""
     seed: int
 
 
 class Tile(NamedTuple):
-    """What one call of ``Backbone.run`` sharpens."""
+    """The tile that one call of ``Backbone.run`` sharpens."""
 
     zoomed: Tensor | None
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``sees_surroundings``."""
     window: Window
-    """In whole pixels of the result. Where it lies in the picture of the pass, ``coz.tiles.plan.tile_source``
-    says. Only if ``sees_surroundings`` it may reach beyond the picture."""
+    """The tile in whole pixels of the result; ``coz.tiles.plan.tile_source`` computes its place in the
+    image of the pass. It may reach beyond the image only if ``sees_surroundings``."""
     seed: int
 
 
 class Backbone(ABC):
-    """What sharpens each view: one option of the backbone input.
+    """A method that sharpens views: one option of the backbone input.
 
     An instance serves one expansion of Chain Loop or one pass of Full-Image SR.
     """
@@ -55,28 +55,28 @@ class Backbone(ABC):
     name: ClassVar[str]
     """The option's name in workflows and on the node."""
     summary: ClassVar[str]
-    """What the tooltip of the backbone input says of it."""
+    """Its description in the tooltip of the backbone input."""
     reads_text: ClassVar[bool] = True
     reads_seed: ClassVar[bool] = False
     sees_surroundings: ClassVar[bool] = False
-    """Whether ``run`` enlarges the picture of the pass itself, together with the pixels around a tile.
+    """Whether ``run`` enlarges the image of the pass itself, together with the pixels around a tile.
 
     False: tiles overlap and are blended, ``run`` gets each enlarged view, and after an out-of-memory
     error it is called with smaller tiles. True: tiles abut, the view may be missing, windows may
-    reach beyond the picture, and ``run`` handles out-of-memory errors itself.
+    reach beyond the image, and ``run`` handles out-of-memory errors itself.
     """
 
     def __init__(self, chosen: dict):
-        """Keep the values of the inputs. Models are links while a node expands."""
+        """Keep the values of the inputs. In an expanding node, links stand in place of the models."""
         self.chosen = chosen
 
     @classmethod
     @abstractmethod
     def inputs(cls, **handed) -> list[io.Input]:
-        """Make its sockets and widgets. ``handed`` goes to the sockets: AS_LINKS or nothing."""
+        """Make its sockets and widgets. ``handed`` are further options of the sockets, such as AS_LINKS."""
 
     def describe_scale(self, scale: float) -> str:
-        """Return a notice for a scale that it was not trained for, else an empty text."""
+        """Return a notice for a scale that it was not trained for, otherwise ""."""
         return ""
 
     @abstractmethod
@@ -84,8 +84,7 @@ class Backbone(ABC):
         """Add the nodes that sharpen step i of Chain Loop and return the link to the image.
 
         ``add_node(class_type, name, **inputs)`` adds a node. The one that sharpens is named ``sr_{i}``.
-        Of ComfyUI's nodes, take only those that run without a server: ComfyUI is also used as a
-        library.
+        Add only nodes of ComfyUI that run without a server, because ComfyUI is also used as a library.
         """
 
     def start_pass(self, tiles: TilePass) -> None:

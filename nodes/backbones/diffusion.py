@@ -12,7 +12,7 @@ class DiffusionBackbone(Backbone):
     def __init__(self, chosen: dict):
         super().__init__(chosen)
         self.encoded: dict[str, list] = {}
-        """Conditionings by text, or the links to them."""
+        """Text -> its conditioning, or the link to it."""
 
     @classmethod
     def inputs(cls, **handed) -> list[io.Input]:
@@ -35,7 +35,8 @@ class DiffusionBackbone(Backbone):
         """Return the class and the inputs, without clip, of the node that encodes a text."""
 
     def add_encoder(self, add_node: Callable, name: int | str, text: str | list) -> list:
-        key = repr(text)  # a link is a list; quoted, no text looks like one
+        """Add the node that encodes a text, unless it exists, and return the link to the conditioning."""
+        key = repr(text)  # the text may be a link, which is a list; repr quotes a string
         if key not in self.encoded:
             encoder, inputs = self.choose_encoder(text)
             child = add_node(encoder, f"text_{name}", clip=self.chosen["clip"], **inputs)
@@ -44,5 +45,5 @@ class DiffusionBackbone(Backbone):
 
     def start_pass(self, tiles: TilePass) -> None:
         super().start_pass(tiles)
-        # All texts before the first tile, so that the text encoder is loaded once.
+        # Encode all texts before the first tile, so that the text encoder is loaded once.
         self.encoded = {text: self.encode(text) for text in dict.fromkeys(tiles.texts)}

@@ -56,11 +56,11 @@ class UpscaleModel(Backbone):
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         margin = max(margin, ceil(tiles.ring / factor))
         if margin < reach:
-            # plan_tiles lowers a tile to such a multiple; the widget has steps of 16.
+            # plan_tiles rounds tiles down to a multiple of the grid; the widget has steps of 16.
             enough = ceil(4 * reach * factor) + grid_multiple(factor, tile)
             give_notice(
-                f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
-                f"it {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
+                f"The upscale model needs {reach} pixels around a tile, but tiles of {tile} pixels leave only "
+                f"{margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
             )
         self.upscaler = Upscaler(upscale_model, margin, is_periodic)
 

@@ -76,18 +76,18 @@ class CoZMeasure(io.ComfyNode):
         truth = None if ground_truth is None else require_ground_truth(ground_truth)
         bar = comfy.utils.ProgressBar(len(chain.frames) - 1)
         figures = []
-        for of_a_frame in measure(chain, truth):
-            figures.append(of_a_frame)
+        for frame_figures in measure(chain, truth):
+            figures.append(frame_figures)
             bar.update(1)
             throw_exception_if_processing_interrupted()
         table = report(chain, figures, truth)
         steps = figures[1:]
-        held = [f for f in steps if not isnan(f.psnr)]
+        compared = [f for f in steps if not isnan(f.psnr)]
         return io.NodeOutput(
             table,
             min((f.input for f in steps), default=nan),
-            held[-1].psnr if held else nan,
-            held[-1].ssim if held else nan,
+            compared[-1].psnr if compared else nan,
+            compared[-1].ssim if compared else nan,
             figures[-1].sharpness,
             max((f.drift for f in steps), default=nan),
             ui=show_closing()
@@ -101,7 +101,7 @@ class CoZMeasure(io.ComfyNode):
 def require_ground_truth(image):
     if len(image) != 1:
         raise ValueError(
-            f"ground_truth holds {len(image)} pictures and a chain is of one: connect the picture "
-            "that the chain's source was made from (Get Image from Batch takes it out)"
+            f"ground_truth holds {len(image)} images, but a chain has one source: connect the image that the "
+            "chain's source was made from (Get Image from Batch takes it out)"
         )
     return to_bchw(image, "ground_truth")

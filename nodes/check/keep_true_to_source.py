@@ -10,11 +10,11 @@ from ..host.messages import show_closing
 
 
 def match_sources(sources, count: int) -> list:
-    """As many sources as there are pictures: their own, or one for all."""
+    """Return one source for each of ``count`` images: its own, or the only one."""
     if len(sources) not in {1, count}:
         raise ValueError(
-            f"source holds {len(sources)} pictures and image {count}: connect one source for "
-            "all, or one for each"
+            f"source holds {len(sources)} images, but image {count}: connect one source for all "
+            "images, or one for each image"
         )
     return [*sources] * (count // len(sources))
 
@@ -87,9 +87,10 @@ class CoZConsistency(io.ComfyNode):
         corrected = torch.empty(image.shape, device=image.device) if strength else image
         progress = comfy.utils.ProgressBar(len(image))
         measured, lines = [], []
-        # One after the other: the correction takes several times the memory of what it is given.
-        for k, (picture, lq) in enumerate(zip(image.split(1), sources, strict=True)):
-            before, lq = picture.contiguous(), lq.contiguous()  # planes: all below is much faster
+        # One image after the other: the correction takes several times the memory of its input.
+        for k, (single, lq) in enumerate(zip(image.split(1), sources, strict=True)):
+            # Contiguous channels make everything below much faster.
+            before, lq = single.contiguous(), lq.contiguous()
             after, was = before, ""
             if strength:
                 after = back_project(before, lq, strength, iterations, kernel).clamp(0, 1)

@@ -29,24 +29,25 @@ from ..host.sockets import Chain
 from .keep_true_to_source import match_sources
 
 MAX_SHOWN_DISAGREEMENT = 0.05
-"""Disagreement (standard deviation) that is shown as the hottest."""
+"""Disagreement (standard deviation) from which on the map has its hottest colour."""
 
 MIN_LISTED_SHARE = 0.005
-"""Share from which on a size of structure is listed."""
+"""A size of structure is listed if at least this share of it is invented."""
 
 MIN_INVENTED_SHARE = 0.5
-"""Share from which on a size of structure, or a frame's area, counts as invented."""
+"""A size of structure, or a frame, counts as invented if at least this share of it is."""
 
 DISAGREEMENT_WORDS = ((0.02, "disagree, so that at most one is right"), (0.005, "differ a little"))
-"""From which disagreement on, the mean over the picture, what is said of several results."""
+"""(minimum of the mean disagreement, how it is described), the largest first."""
 
 IMAGE_LEGEND = ("in the source", "invented")
 CHAIN_LEGEND = ("in the photograph", "invented")
 RESULTS_LEGEND = ("all agree", "they disagree")
+"""Labels of the coldest and the hottest colour in the legend of a map."""
 
 
 def describe_differences(results) -> str:
-    """How much several results of one view differ, in words."""
+    """Describe how much several results of one view differ."""
     spread = disagreement(results)
     mean = float(spread.mean())
     words = next((words for least, words in DISAGREEMENT_WORDS if mean >= least), "agree")
@@ -57,7 +58,7 @@ def describe_differences(results) -> str:
 
 
 def describe_sizes(bands) -> str:
-    """Down to which size the structures of a picture come from its source."""
+    """Describe down to which size the structures of an image come from its source."""
     invented_sizes = [band.size for band in bands if band.invented >= MIN_INVENTED_SHARE]
     if not invented_sizes:
         return "Structures of every size come from the source."
@@ -68,10 +69,10 @@ def describe_sizes(bands) -> str:
 
 
 def judge_images(images, sources):
-    """What there is to see and to say of some pictures.
+    """Compare images with their sources.
 
-    Returns the results and their enlarged sources, each (1, 3, H, W), the figures, whether the
-    results show one view, and the pictures for the node.
+    Return the results and their enlarged sources, each (1, 3, H, W), the lines of the report, whether
+    the results show one view, and the images that the node shows.
     """
     results = [x for image in images for x in to_bchw(image).split(1)]
     sources = [x for source in sources for x in to_bchw(source, "source").split(1)]
@@ -86,33 +87,38 @@ def judge_images(images, sources):
         name = f"Result {k + 1}: " if len(results) > 1 else ""
         height, width = source.shape[-2:]
         count = f"{width} x {height} pixels of its source"
-        said = describe_agreement(agreement(result, source), "its source")
+        agrees = describe_agreement(agreement(result, source), "its source")
         if min(height, width) < MIN_COMPARED_SIDE_PIXELS:
-            lines.append(f"{name}The picture shows {count}, {TOO_FEW}. It {said}.")
+            lines.append(f"{name}The image shows {count}, {TOO_FEW}. It {agrees}.")
             shown.append(explain_map(f"{name}{count}, {TOO_FEW}", result))
             continue
         bands, heat = octaves(result, reference), invented_map(result, reference)
         lines.append(
-            f"{name}{describe_sizes(bands)} The picture {said}; "
+            f"{name}{describe_sizes(bands)} The image {agrees}; "
             f"{describe_invented(measure_invented_area(heat))}."
         )
         sizes = [
-            f"{percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
+            f"{percent(band.invented)} of {band.size} to {2 * band.size} pixels"
             for band in bands
             if band.invented >= MIN_LISTED_SHARE
         ]
         if sizes:
-            lines.append("Invented of its structures: " + ", ".join(sizes) + ".")
+            lines.append("Invented share of its structures by size: " + ", ".join(sizes) + ".")
         shown.append(explain_map(f"{name}{count}", result, heat, IMAGE_LEGEND))
     if len(results) > 1 and comparable:
         lines.append(describe_differences(results))
     elif len(results) > 1:
-        lines.append("Each result has a source of its own, so they are not compared.")
+        lines.append(
+            "Each result has its own source, so the results are not compared with each other."
+        )
     return results, references, lines, comparable, shown
 
 
 def judge_chains(chains):
-    """As ``judge_images``, of the deepest frame that all chains have."""
+    """Compare the frames of chains with their sources; return the same as ``judge_images``.
+
+    The results are the deepest frames that all chains have.
+    """
     depth = min(len(chain.frames) for chain in chains) - 1
     first = chains[0]
     for number, chain in enumerate(chains[1:], 2):
@@ -121,9 +127,9 @@ def judge_chains(chains):
         ]
         if not same or chain.windows[:depth] != first.windows[:depth]:
             raise ValueError(
-                f"chain {number} and chain 1 look at different places or have frames of different sizes, "
-                "so they cannot be compared. Connect chains of one picture, target, scale and size, which "
-                "differ in their seed, prompts or model"
+                f"chain {number} and chain 1 show different places or have frames of different sizes, so they "
+                "cannot be compared. Connect chains with the same image, target, scale and size, which differ "
+                "in their seed, prompts or model"
             )
     lines, areas = [], {}
     for layer in range(2, depth + 1):
@@ -153,22 +159,22 @@ def judge_chains(chains):
     if depth < 2:
         sentence += " There is no step to judge."
     elif areas:
-        held = [label for label, area in areas.items() if area < MIN_INVENTED_SHARE]
-        if held:
-            sentence += f" Down to {held[-1]} less than half of the area shows invented structure."
+        real = [label for label, area in areas.items() if area < MIN_INVENTED_SHARE]
+        if real:
+            sentence += f" Down to {real[-1]} less than half of the area shows invented structure."
         else:
             sentence += (
                 f" Already at {next(iter(areas))} most of the area shows invented structure."
             )
     if any(len(chain.frames) > depth + 1 for chain in chains):
-        sentence += " Longer chains are judged down to it."
+        sentence += " Longer chains are judged down to this frame."
     results = [chain.frames[depth] for chain in chains]
     references = [resize_source(chain, depth) for chain in chains]
     return results, references, [sentence, *lines], True, [*explain_chains(chains, depth)]
 
 
 def explain_chains(chains, depth):
-    """For each chain the map of the deepest frame that can be compared with the photograph."""
+    """Yield for each chain the map of its deepest frame that can be compared with the photograph."""
     first = chains[0]
     layers = [k for k in range(1, depth + 1) if is_comparable(count_real_pixels(first, k))]
     layer = layers[-1] if layers else depth
@@ -186,7 +192,7 @@ def explain_chains(chains, depth):
 
 
 def resize_source(chain, layer):
-    """What the source holds of a layer's view, at its size."""
+    """Enlarge the window of the source that a layer shows to the size of the layer."""
     height, width = chain.frames[layer].shape[-2:]
     box = chain.window_in(layer, 0)
     return resize(chain.frames[0], height, width, box=box).clamp(0, 1)
@@ -259,8 +265,8 @@ class CoZDetailMap(io.ComfyNode):
             inputs = {"image": image, "source": source, "chain": chain}
             given = [name for name, values in inputs.items() if values]
             raise ValueError(
-                "connect image and source together, or chain alone: a chain holds its own source. Of "
-                f"the three {len(given)} are connected: {', '.join(given) or 'none'}"
+                "connect image and source together, or chain alone: a chain holds its own source. Connected "
+                f"now: {', '.join(given) or 'none'}"
             )
         spread = (disagreement(results) / MAX_SHOWN_DISAGREEMENT).clamp(0, 1)
         maps = [

@@ -1,7 +1,7 @@
-"""The text sources: where the text of each view comes from in Chain Loop and in Full-Image SR.
+"""The text sources, which write the text of each view in Chain Loop and in Full-Image SR.
 
-To add one, write its class in a file of its own and append it to TEXT_SOURCES. What users read of
-it in Chinese is in locales/zh, and the options of every node are listed in js/docs.
+To add one, write its class in a new file and append it to TEXT_SOURCES. Its Chinese texts are in
+locales/zh, and the help pages in js/docs list the options of every node.
 """
 
 from comfy_api.latest import io
@@ -10,14 +10,17 @@ from .text_source import TextSource
 from .vision_language_model import VisionLanguageModel
 
 TYPED = "text"
-"""The first option: all texts are typed, and nothing writes any."""
+"""The first option: all texts are typed by the user."""
 
 TEXT_SOURCES: list[type[TextSource]] = [VisionLanguageModel]
-"""In the order in which the node offers them. Later ones are appended."""
+"""All text sources in the order of the node's options. Append new ones at the end."""
 
 
 def prompting_input(is_for_tiles: bool = False, **handed) -> io.Input:
-    """``handed``: how its models arrive, AS_LINKS or as themselves."""
+    """Make the input that chooses a text source.
+
+    ``handed`` are further options of its model sockets: AS_LINKS if the node expands, otherwise none.
+    """
     typed = io.DynamicCombo.Option(TYPED, [])
     written = [
         io.DynamicCombo.Option(each.name, each.inputs(is_for_tiles, **handed))
@@ -37,6 +40,6 @@ def prompting_input(is_for_tiles: bool = False, **handed) -> io.Input:
 
 
 def make_text_source(chosen: dict) -> TextSource | None:
-    """Make the source that a node's ``prompting`` input chooses: None where all texts are typed."""
+    """Make the source that a node's ``prompting`` input chooses; None if all texts are typed."""
     kinds = [each for each in TEXT_SOURCES if each.name == chosen["prompting"]]
     return kinds[0](chosen) if kinds else None

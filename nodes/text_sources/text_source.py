@@ -9,7 +9,7 @@ from ...coz.tiles.layout import TileLayout
 
 
 class TextSource(ABC):
-    """What writes the texts that nobody typed: one option of the prompting input.
+    """A method that writes the texts that the user has not typed: one option of the prompting input.
 
     An instance serves one expansion of Chain Loop or one pass of Full-Image SR.
     """
@@ -17,21 +17,21 @@ class TextSource(ABC):
     name: ClassVar[str]
     """The option's name in workflows and on the node."""
     summary: ClassVar[str]
-    """What the tooltip of the prompting input says of it."""
+    """Its description in the tooltip of the prompting input."""
 
     def __init__(self, chosen: dict):
-        """Keep the values of the inputs. Models are links while a node expands."""
+        """Keep the values of the inputs. In an expanding node, links stand in place of the models."""
         self.chosen = chosen
 
     @classmethod
     @abstractmethod
     def inputs(cls, is_for_tiles: bool, **handed) -> list[io.Input]:
-        """Make its sockets and widgets. ``handed`` goes to the sockets: AS_LINKS or nothing."""
+        """Make its sockets and widgets. ``handed`` are further options of the sockets, such as AS_LINKS."""
 
     @property
     @abstractmethod
     def reads_seed(self) -> bool:
-        """Whether the texts depend on the seed, with the values chosen."""
+        """Whether the texts depend on the seed, given the chosen values."""
 
     @abstractmethod
     def add_nodes(

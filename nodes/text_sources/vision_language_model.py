@@ -19,7 +19,7 @@ from .text_source import TextSource
 PREVIOUS, ORIGINAL, NONE = "previous scale", "original image", "none"
 
 TILE_TOKENS = 16
-"""Chain-of-Zoom inference_coz_full.py: words of a tile, fewer than of a zoom."""
+"""The limit for a tile in Chain-of-Zoom's inference_coz_full.py, lower than for a zoom step."""
 
 
 class VisionLanguageModel(TextSource):
@@ -61,7 +61,7 @@ class VisionLanguageModel(TextSource):
         return self.chosen["temperature"] > 0
 
     def choose_sampling_mode(self, seed: int, number: int) -> dict:
-        """Choose how VLM Prompt Extractor draws the words of one view."""
+        """Return the sampling_mode of VLM Prompt Extractor for one view."""
         if not self.reads_seed:
             return {"sampling_mode": "off"}
         return {

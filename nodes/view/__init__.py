@@ -1,1 +1,1 @@
-"""The nodes that show, save and load chains, and the routes of their page."""
+"""The nodes that show, save and load chains, and the server routes of the viewer."""

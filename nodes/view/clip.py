@@ -1,4 +1,4 @@
-"""Make a video of a chain that the viewer shows: the flight that its Play button shows."""
+"""Save the zoom that the viewer's Play button shows as a video, called a clip."""
 
 import asyncio
 import json
@@ -23,29 +23,29 @@ ROUTE = "/chain_of_zoom/clip"
 
 SECONDS_PER_STEP = 1.5
 HOLD_SECONDS = 0.5
-"""Of rest before and after the flight: js/viewer/play.js has the same."""
+"""Rest before and after the zoom. js/viewer/play.js has the same values."""
 
 MAX_SECONDS = 10
-"""Of a clip, with its rests. A longer flight is faster."""
+"""Maximum length of a clip with its rests: a longer zoom is played faster."""
 
 FPS = 30
 
 MAX_LONG_SIDE, MAX_SHORT_SIDE = 1920, 1080
-"""Pixels. A chain of smaller frames gives a clip of their size."""
+"""Maximum size of a clip in pixels. If the frames are smaller, the clip has their size."""
 
 MAX_CHAIN_PIXELS = 2**27
-"""Pixels of a chain's frames together. They are held as float32, 1.6 GB at the limit."""
+"""Maximum of pixels in all frames of a chain. They are float32 in memory, 1.6 GB at the limit."""
 
 PROGRESS_SECONDS = 0.25
-"""Between two lines of progress; as soon a reader who is gone is noticed."""
+"""Time between two lines of progress, and until a closed connection is noticed."""
 
 
 class ClipCancelledError(Exception):
-    pass
+    """The user cancelled the clip or closed the page."""
 
 
 class Progress:
-    """What the thread that renders and the one that answers say to each other."""
+    """State that the rendering thread shares with the thread that answers the request."""
 
     def __init__(self):
         self.done = 0.0
@@ -53,7 +53,7 @@ class Progress:
 
 
 def serve_clips(routes: web.RouteTableDef) -> None:
-    """Let the viewer save its flight. The answer is a line of JSON for each bit of progress."""
+    """Add the route that makes a clip. It answers with lines of JSON: progress, then the file or an error."""
     one_at_a_time = asyncio.Lock()
 
     @routes.post(ROUTE)
@@ -75,18 +75,18 @@ def serve_clips(routes: web.RouteTableDef) -> None:
 
 
 def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
-    """A chain whose frames have no pixels yet, and the files that have them.
+    """Return the chain of a run, with frames that have no pixels yet, and the files of its frames.
 
     Raises:
-        ValueError: If no clip can be made of such a run.
+        ValueError: If no clip can be made of this run.
         FileNotFoundError: If its files are gone.
     """
     chain, layers = read_kept_record(run)
     pixels = sum(frame.shape[-2] * frame.shape[-1] for frame in chain.frames)
     if pixels > MAX_CHAIN_PIXELS:
         raise ValueError(
-            f"The frames of this chain have {pixels:,} pixels together, and a clip takes at most "
-            f"{MAX_CHAIN_PIXELS:,}. Use CoZ Zoom Video"
+            f"The frames of this chain have {pixels:,} pixels together, but the maximum for a clip is "
+            f"{MAX_CHAIN_PIXELS:,}. Use CoZ Zoom Video instead"
         )
     if Zoom(chain, *_choose_size(chain)).steps == 0:
         raise ValueError("This chain has only one frame: there is nothing to play")
@@ -94,7 +94,7 @@ def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
 
 
 def _choose_size(chain: ZoomChain) -> tuple[int, int]:
-    """Height and width of the clip."""
+    """Return height and width of the clip."""
     rows, columns = chain.frames[-1].shape[-2:]
     shrink = min(1, MAX_LONG_SIDE / max(rows, columns), MAX_SHORT_SIDE / min(rows, columns))
     return choose_video_size(chain.frames[-1], round(rows * shrink), round(columns * shrink))
@@ -126,7 +126,7 @@ async def _write_line(response: web.StreamResponse, **values) -> None:
 
 
 def _render(chain: ZoomChain, layers: list[str], progress: Progress) -> dict:
-    """Render the clip into the temporary folder: ``file`` as ComfyUI's /view takes it, or ``error``."""
+    """Render the clip into the temporary folder; return ``file``, as ComfyUI's /view takes it, or ``error``."""
     folder = Path(folder_paths.get_temp_directory())
     height, width = _choose_size(chain)
     try:
@@ -154,7 +154,7 @@ def _read(path: Path, height: int, width: int) -> torch.Tensor:
 
 
 def _render_frames(zoom: Zoom, times: list[float], progress: Progress) -> Iterator[torch.Tensor]:
-    """The frames one by one, as long as the clip is wanted."""
+    """Yield the frames one by one, until the clip is complete or cancelled."""
     for k, frame in enumerate(zoom.frames(times)):
         if progress.is_cancelled.is_set():
             raise ClipCancelledError

@@ -1,10 +1,9 @@
-"""People's marks on prompts, good or bad, kept where the training of the prompt LoRA finds them.
+"""Save the user's marks on prompts, good or bad, as data for the training of the prompt LoRA.
 
-A run that the viewer shows is known by the file name of its first layer in the temporary folder.
-Its record lies beside it; prompt and pictures of a mark come from there, never from the browser.
+The file name of a run's first layer in the temporary folder identifies the run. The record of the
+run is beside that file. Prompt and images of a mark come from there, never from the browser.
 
-The marks lie in the output folder; where ComfyUI has several users (--multi-user), in the folder
-of the user who made them.
+The marks are saved in the output folder; with --multi-user, in the folder of the user who made them.
 """
 
 import asyncio
@@ -35,33 +34,33 @@ from ..host.server import UnknownUserError, find_user_folder
 ROUTE = "/chain_of_zoom/preference"
 
 FOLDER = "chain-of-zoom"
-"""In ComfyUI's output folder, or in a user's."""
+"""Folder of the marks in ComfyUI's output folder, or in the folder of a user."""
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}\.png")
 
 MAX_REQUEST_BYTES = 2**16
-"""Bytes of a request; real ones have a hundred."""
+"""Maximum size of a request; a real one has about a hundred bytes."""
 
-RUN_GONE = "The pictures of this run are no longer in ComfyUI's temporary folder. Run again."
+RUN_GONE = "The images of this run are no longer in ComfyUI's temporary folder. Run again."
 
 _writing = Lock()
 
 
 def keep_record(chain: ZoomChain, layers: list[str]) -> None:
-    """Write what a mark needs beside the layers, which lie in the temporary folder."""
+    """Write the record that a mark needs beside the layers, in the temporary folder."""
     record = {"chain": chain.to_json(), "layers": layers}
     _record_path(layers[0]).write_text(json.dumps(record), "utf-8")
 
 
 def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = None) -> bool:
-    """Append a verdict on the prompt of a step; False where it already is the last one on it.
+    """Append a verdict on the prompt of a step; return False if the last verdict on it is the same.
 
     Args:
-        folder: of the marks.
+        folder: Folder of the marks.
         run: File name of the first layer that the viewer shows.
-        step: 1 for the first.
+        step: Number of the step, from 1.
         good: The verdict.
-        user: ComfyUI's id of who gave it, where it has several users.
+        user: ComfyUI's id of the user who gave it; None without --multi-user.
 
     Raises:
         ValueError: If there is no such run or step, or nothing to judge.
@@ -78,15 +77,15 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
     frame = decode_png(previous, *chain.frames[step].shape[-2:])
     zoomed = _encode_view(frame, chain.windows[step])
     with _writing:
-        judged = {
+        subject = {
             "prompt": prompt,
             "previous": _keep_image(folder, previous),
             "zoomed": _keep_image(folder, zoomed),
         }
         lines = folder / "preferences.jsonl"
-        if _find_last_verdict(lines, judged) is good:
+        if _find_last_verdict(lines, subject) is good:
             return False
-        entry = judged | ({} if user is None else {"user": user})
+        entry = subject | ({} if user is None else {"user": user})
         entry |= {
             "good": good,
             "step": step,
@@ -101,7 +100,7 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
 
 
 def serve_marks(routes: web.RouteTableDef) -> None:
-    """Let the viewer mark prompts."""
+    """Add the route through which the viewer marks prompts."""
     routes.post(ROUTE)(_answer)
 
 
@@ -112,22 +111,22 @@ async def _answer(request: web.Request) -> web.Response:
         return _refuse(401, str(error))
     try:
         await request.content.readexactly(MAX_REQUEST_BYTES)
-        wish = None  # too long for a mark
+        mark = None  # too long for a mark
     except asyncio.IncompleteReadError as body:
         try:
-            wish = json.loads(body.partial)
+            mark = json.loads(body.partial)
         except (ValueError, RecursionError):
-            wish = None
+            mark = None
     if not (
-        isinstance(wish, dict)
-        and isinstance(wish.get("run"), str)
-        and type(wish.get("step")) is int
-        and type(wish.get("good")) is bool
+        isinstance(mark, dict)
+        and isinstance(mark.get("run"), str)
+        and type(mark.get("step")) is int
+        and type(mark.get("good")) is bool
     ):
         return _refuse(400, 'expected JSON as {"run": "name.png", "step": 1, "good": true}')
     try:
         added = await asyncio.to_thread(
-            add_mark, folder, wish["run"], wish["step"], wish["good"], user
+            add_mark, folder, mark["run"], mark["step"], mark["good"], user
         )
     except ValueError as error:
         return _refuse(400, str(error))
@@ -143,7 +142,7 @@ def _refuse(status: int, reason: str) -> web.Response:
 
 
 def _is_file_name(name: str) -> bool:
-    """Also on Windows, where opening nul.png or con.png reads a device."""
+    """Whether a name is safe as a file name, also on Windows, where opening nul.png reads a device."""
     return bool(FILE_NAME.fullmatch(name)) and not UNSAFE.search(name)
 
 
@@ -152,15 +151,15 @@ def _record_path(run: str) -> Path:
 
 
 def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
-    """The chain of a run, its frames without their pixels, and the files that have these.
+    """Return the chain of a run, with frames that have no pixels, and the files of its frames.
 
-    Checked, as ComfyUI lets anyone upload a file of any name into the temporary folder.
+    The record is checked, because ComfyUI lets anyone upload any file into the temporary folder.
 
     Args:
         run: File name of the first layer that the viewer shows.
 
     Raises:
-        ValueError: If that is no run of a viewer.
+        ValueError: If this is not the name or the record of a run.
         FileNotFoundError: If its record is gone.
     """
     if not _is_file_name(run):
@@ -173,16 +172,18 @@ def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
         chain, layers = kept["chain"], kept["layers"]
         sizes = read_record(chain).sizes
         if len(layers) != len(sizes) or not all(map(_is_file_name, layers)):
-            raise ValueError("its layers are no pictures of the viewer")
+            raise ValueError("its layers are not images of the viewer")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path.name} is no record of the viewer: {error}. Run again") from error
-    # Without memory: only their sizes are asked for.
+        raise ValueError(
+            f"{path.name} is not a valid record of the viewer: {error}. Run again"
+        ) from error
+    # These frames take no memory: only their sizes are used.
     frames = tuple(torch.zeros(1).expand(1, 3, height, width) for width, height in sizes)
     return ZoomChain.from_json(chain, frames), layers
 
 
 def _encode_view(frame: Tensor, window: Window) -> bytes:
-    """The view that the step enlarged, as a PNG file."""
+    """Enlarge the window of a step and return the view as a PNG file."""
     view = resize(crop(frame, window), *frame.shape[-2:])
     file = BytesIO()
     to_pillow(view).save(file, "png")
@@ -190,26 +191,27 @@ def _encode_view(frame: Tensor, window: Window) -> bytes:
 
 
 def _keep_image(folder: Path, content: bytes) -> str:
-    """Name of the file with that content, seen from the folder; written where it is new."""
+    """Write the content to a file in the folder, unless it exists; return its relative path."""
     name = f"preferences/{hashlib.blake2b(content, digest_size=12).hexdigest()}.png"
     path = folder / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")  # a full disk must not leave half a picture
+        part = path.with_suffix(".part")  # a full disk must not leave an incomplete image
         part.write_bytes(content)
         os.replace(part, path)
     return name
 
 
-def _find_last_verdict(lines: Path, judged: dict) -> bool | None:
+def _find_last_verdict(lines: Path, subject: dict) -> bool | None:
+    """Return the last verdict on this prompt and its images; None if there is none."""
     if not lines.exists():
         return None
     for line in reversed(lines.read_text("utf-8", "replace").split("\n")):
         try:
             entry = json.loads(line)
-        except ValueError:  # somebody's own line, or half of one
+        except ValueError:  # an edited or incomplete line
             continue
-        if isinstance(entry, dict) and judged.items() <= entry.items():
+        if isinstance(entry, dict) and subject.items() <= entry.items():
             return entry.get("good")
     return None
 
@@ -218,7 +220,7 @@ def _append(lines: Path, line: str) -> None:
     with lines.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # half a line, from a full disk: it must not swallow this one
+            if file.read(1) != b"\n":  # a full disk left an incomplete line: start a new one
                 line = "\n" + line
-        # Half of a character, which an edited record may hold, is no UTF-8, but its escape is JSON.
+        # A lone surrogate, which an edited record may hold, is not valid UTF-8, but its escape is JSON.
         file.write(f"{line}\n".encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""Save Chain and Load Chain: a chain as a folder below the output folder."""
+"""Save a chain as a folder below the output folder, and load it again."""
 
 import json
 import os
@@ -38,22 +38,24 @@ def read_prefix(filename_prefix: str) -> str:
     prefix = require_prefix(filename_prefix)
     if not is_below_output(get_output_folder() / prefix):
         raise ValueError(
-            f"filename_prefix is {filename_prefix!r}, which is a link out of the output folder"
+            f"filename_prefix is {filename_prefix!r}, but a link there leads out of the output folder"
         )
     return prefix
 
 
 def find_chain_folder(name: str | None) -> Path:
-    """The folder of a saved chain, by its path below the output folder."""
+    """Return the folder of a saved chain, given its path below the output folder."""
     if not name:
         raise ValueError(
             "no chain is chosen: folder is not set. Run CoZ Save Chain once, then choose its chain "
-            "there; press R to find those that came in another way"
+            "there; press R to list chains that were copied into the output folder"
         )
     folder = get_output_folder() / str(name)
     if "\0" in str(name) or not is_below_output(folder):
         raise ValueError(f"{name!r} is not below the output folder: choose a chain of the list")
-    if not os.path.isfile(folder / RECORD):  # unlike Path's, it is no error for a name too long
+    if not os.path.isfile(
+        folder / RECORD
+    ):  # Path.is_file would raise an error for a very long name
         raise ValueError(
             f"there is no saved chain {name!r} in {get_output_folder()}. Press R and choose one of the "
             f"list, or put its folder with {RECORD} there"
@@ -114,7 +116,7 @@ class CoZSaveChain(io.ComfyNode):
 
     @classmethod
     def make_metadata(cls) -> dict[str, str]:
-        """What ComfyUI's Save Image writes: dropped on the page, a picture opens its workflow."""
+        """Return the texts that ComfyUI's Save Image writes too: the page opens the workflow of a dropped image."""
         if args.disable_metadata or not cls.hidden:
             return {}
         texts = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
@@ -136,7 +138,7 @@ class CoZLoadChain(io.ComfyNode):
                     options=saved_chains(get_output_folder()),
                     tooltip="A folder below the output folder with a chain.json, the newest first. "
                     "CoZ Save Chain adds to the list at once, R looks for others.",
-                    optional=True,  # so that the words of an empty list are ours
+                    optional=True,  # so that an empty list gives the pack's own error
                 )
             ],
             outputs=[
@@ -150,8 +152,8 @@ class CoZLoadChain(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder=None):  # absent where the page found no chain to choose
-        """In place of ComfyUI's check of the list: a chain may be newer than the page."""
+    def validate_inputs(cls, folder=None):  # absent if the page found no chain to choose
+        """Replace ComfyUI's check of the list: a chain may be newer than the page's list."""
         try:
             return folder is None or bool(find_chain_folder(folder))
         except ValueError as error:

@@ -18,22 +18,23 @@ from ..host.sockets import Chain
 FRAMES_OUTPUT = 1
 
 MAX_FRAMES_BYTES = 8 * 10**9
-"""Bytes of the frames output: more than this hardly anyone wants in memory at once."""
+"""Maximum size of the frames output in memory."""
 
 MAX_SIDE_PIXELS = 16384
-"""Pixels along a side: more x264 does not take."""
+"""Maximum side of a video for x264."""
 
 X264_OPTIONS = {"crf": "16", "preset": "veryfast"}
-"""Of x264: from 18 on down a loss can hardly be seen. Slower presets do not pay for a zoom: measured
-on a photograph 42 dB and 1.1 MB a 9-second film with each, and up to twice the time with "medium".
+"""At crf 18 and lower, a loss can hardly be seen. Slower presets have no benefit for a zoom: measured
+on a photograph, each gives 42 dB and 1.1 MB for a 9-second video, and "medium" takes up to twice the
+time.
 """
 
 BT709, LIMITED_RANGE = 1, 1
-"""Colours and their range, as ITU-T H.273 numbers them."""
+"""Code points of ITU-T H.273 for the colours and their range."""
 
 
 def choose_video_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the film, both even, of which 0 stands for what follows from the rest."""
+    """Return height and width of the video, both even; 0 is replaced by the value that keeps the shape."""
     rows, columns = frame.shape[-2:]
     if not height:
         height = round(width * rows / columns) if width else rows
@@ -42,21 +43,21 @@ def choose_video_size(frame: torch.Tensor, height: int, width: int) -> tuple[int
     height, width = (max(2, side // 2 * 2) for side in (height, width))
     if max(height, width) > MAX_SIDE_PIXELS:
         raise ValueError(
-            f"the video would have {width} x {height} pixels, and H.264 has at most {MAX_SIDE_PIXELS} along a "
+            f"the video would have {width} x {height} pixels, but H.264 allows at most {MAX_SIDE_PIXELS} along a "
             f"side. The chain's frames are {columns} x {rows}: give width and height both"
         )
     return height, width
 
 
 TORCH_THREADS = torch.get_num_threads()
-"""Asked once: a thread that first used torch while a video was written has one."""
+"""Read on import: a thread that first uses torch while a video is written would get 1."""
 
 
 @contextmanager
 def limit_torch_to_one_thread() -> Iterator[None]:
-    """Leave the other cores to x264: torch's threads and its own wait for each other without end.
+    """Limit torch to one thread, because its threads and those of x264 block each other.
 
-    Measured on two cores: four times as long with torch's default.
+    With torch's default, writing took four times as long on two cores.
     """
     torch.set_num_threads(1)
     try:
@@ -75,7 +76,7 @@ def write_video(frames: Iterable[torch.Tensor], height: int, width: int, fps: fl
         with limit_torch_to_one_thread(), av.open(str(path), "w") as file:
             stream = file.add_stream("libx264", Fraction(round(fps * 1000), 1000), X264_OPTIONS)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            # Named, as players guess them from the size else, and some guess wrong.
+            # Without these, players guess the colours from the size, and some guess wrong.
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED_RANGE
@@ -156,7 +157,7 @@ class CoZZoomVideo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        # What is connected is no input, so without this a cached run would have no frames to give.
+        # A connection of an output is not an input, so without this a cached run would have no frames.
         return is_connected(get_running_prompt(), cls.hidden.unique_id, FRAMES_OUTPUT)
 
     @classmethod
@@ -173,9 +174,9 @@ class CoZZoomVideo(io.ComfyNode):
             size = len(times) * height * width * 3 * 4
             if size > MAX_FRAMES_BYTES:
                 raise ValueError(
-                    f"frames would take {size / 1e9:.1f} GB of memory: {len(times)} frames of {width} x {height}, and "
-                    f"the most is {MAX_FRAMES_BYTES / 1e9:.0f} GB. Lower seconds_per_step, fps, or width and height; or "
-                    "disconnect frames and use video, which needs no more memory the longer it is"
+                    f"frames would take {size / 1e9:.1f} GB of memory: {len(times)} frames of {width} x {height}. "
+                    f"The maximum is {MAX_FRAMES_BYTES / 1e9:.0f} GB. Lower seconds_per_step, fps, or width and height; "
+                    "or disconnect frames and use video, whose memory does not grow with its length"
                 )
             kept = torch.empty(len(times), height, width, 3)
         path = write_video(cls.render(zoom, times, kept), height, width, fps)
@@ -185,7 +186,7 @@ class CoZZoomVideo(io.ComfyNode):
     def render(
         cls, zoom: Zoom, times: list[float], kept: torch.Tensor | None
     ) -> Iterator[torch.Tensor]:
-        """The frames one by one, each also copied into ``kept`` where that is wanted."""
+        """Yield the frames one by one; also copy each into ``kept``, if given."""
         bar = comfy.utils.ProgressBar(len(times))
         for k, frame in enumerate(zoom.frames(times)):
             throw_exception_if_processing_interrupted()

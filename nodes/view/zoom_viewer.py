@@ -9,10 +9,10 @@ from ..host.sockets import Chain
 from .marks import keep_record
 
 MAX_PNG_WRITERS = 4
-"""Pictures written at once: a PNG of 12 megapixels takes a second. Each holds two copies of its own."""
+"""Number of images written at once: a PNG of 12 megapixels takes a second, and memory for two copies."""
 
 RESULT_KEY = "coz_deepest"
-"""Key of the node's result in an app. Files under "images" ComfyUI would also draw below the viewer."""
+"""Key of the node's result in an app. ComfyUI would also draw files under "images" below the viewer."""
 
 
 class CoZZoomViewer(io.ComfyNode):
@@ -39,12 +39,12 @@ class CoZZoomViewer(io.ComfyNode):
         height, width = chain.frames[1].shape[-2:]
 
         def save(image) -> ui.SavedResult:
-            # One by one: a batch would hold the whole chain in memory once more.
+            # Save one by one: a batch would hold the whole chain in memory a second time.
             (saved,) = ui.PreviewImage(to_image(image)).as_dict()["images"]
             return saved
 
         def save_bicubic(layer: int) -> ui.SavedResult:
-            """What the picture itself holds of an invented frame."""
+            """Save the window of the source that an invented frame shows, enlarged with bicubic."""
             box = chain.window_in(layer, 0)
             return save(resize(chain.frames[0], height, width, box=box))
 

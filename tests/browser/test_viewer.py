@@ -1007,7 +1007,7 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, show):
         file.unlink()
     fly(viewer, "16x")
     viewer.locator(".bad").click()
-    expect(viewer.locator(".message")).to_contain_text("Not marked: The pictures of this run")
+    expect(viewer.locator(".message")).to_contain_text("Not marked: The images of this run")
     editor.page.wait_for_timeout(1500)
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(

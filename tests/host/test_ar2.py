@@ -71,12 +71,12 @@ def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
     shown = (text.split("\n") for node, text in first.notices if node == loop)
     told = [[line for line in lines if "input (" not in line] for lines in shown]
     assert ["\n".join(lines) for lines in told] == [
-        "reading the picture",
+        "reading the image",
         *(
             line
             for i, text in enumerate(written, 1)
             for line in (
-                f"step {i} of 4: asking the vision-language model",
+                f"step {i} of 4: the vision-language model writes the prompt",
                 text,
                 f"step {i} of 4: super-resolving\n{text}",
             )

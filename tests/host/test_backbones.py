@@ -111,7 +111,7 @@ def test_own_checkpoint_workflow_runs_and_goes_on(server):
     first = run_prompt(server, prompt_of(OWN, **sampling))
     assert steps_run(first.executed) == [1, 2, 3]
     assert (find_node(prompt_of(OWN), "CoZChainLoop"),
-        "SD3 draws best at 1024 pixels, and this frame has 64 x 64: raise size") in first.notices  # fmt: skip
+        "SD3 works best at 1024 pixels, but this frame has 64 x 64: raise size") in first.notices  # fmt: skip
     longer = run_prompt(server, prompt_of(OWN, steps=4, **sampling))
     assert steps_run(longer.executed) == [4]
     reseeded = run_prompt(server, prompt_of(OWN, steps=4, seed=3, **sampling))
@@ -120,7 +120,7 @@ def test_own_checkpoint_workflow_runs_and_goes_on(server):
 
 def test_another_scale_is_noticed(server):
     prompt = prompt_of(SD3, scale=2.0, steps=1)
-    notice = "scale is 2: the Chain-of-Zoom LoRA and its like are trained for 4x"
+    notice = "scale is 2, but the Chain-of-Zoom LoRA and similar models are trained for 4x"
     assert (find_node(prompt, "CoZChainLoop"), notice) in run_prompt(server, prompt).notices
 
 

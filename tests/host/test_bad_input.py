@@ -57,9 +57,7 @@ def test_a_first_frame_has_a_longest_side(executor):
         "class_type": "EmptyImage",
         "inputs": {"width": 5, "height": 700, "batch_size": 1, "color": 0},
     }
-    sentence = (
-        "the first frame would have 512 x 71,680 pixels: frame is whole picture, .* has 5 x 700"
-    )
+    sentence = "the first frame would have 512 x 71,680 pixels, because frame is whole picture, .* has 5 x 700"
     with pytest.raises(RuntimeError, match=sentence):
         executor("CLASSIC").run(prompt)
     place = {"image": ["source", 0], "frame": "whole picture", "size": 512}

@@ -225,7 +225,7 @@ def test_nan_of_a_tile_names_model_tile_and_pass(executor, kept_images, picture,
     host.run(pictured(full(chain_prompt())))  # 2 tiles; measures the model
     sentence = (
         r"The upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values that are NaN or infinite, "
-        r"which would give a black image\. .*\(It was in pass 1, tile 2 of 2\.\)"
+        r"which would give a black image\. .*\(This was in pass 1, tile 2 of 2\.\)"
     )
     make_nan(2)
     with pytest.raises(RuntimeError, match=sentence):

@@ -102,7 +102,7 @@ def test_tiny_pictures_alpha_and_grey(node, shape):
     ("image", "source", "message"),
     [
         ((1, 8, 8, 3), (1, 32, 32, 3), "source is 32 x 32 pixels and the picture 8 x 8.*Connect"),
-        ((3, 8, 8, 3), (2, 4, 4, 3), "2 pictures.*3.*one source for all, or one for each"),
+        ((3, 8, 8, 3), (2, 4, 4, 3), "2 images.*3.*one source for all images, or one for each"),
     ],
 )
 def test_errors_say_what_to_connect(node, image, source, message):
@@ -131,9 +131,9 @@ def test_the_finest_structures_of_an_enlargement_are_invented(node, photograph):
         "picture repeats its source (4"
     )
     assert "; almost nothing of its area is invented (0." in first
-    assert second.startswith("Invented of its structures: 9")
-    assert "of those of 1 to 2 pixels" in second
-    assert "of those of 8 to 16 pixels" not in second
+    assert second.startswith("Invented share of its structures by size: 9")
+    assert "% of 1 to 2 pixels" in second
+    assert "% of 8 to 16 pixels" not in second
     assert heat.shape == disagreement.shape == sr.shape
     assert (heat[..., 0] - heat[..., 1]).max() > 0.2  # colour: heat over the grey picture
     assert torch.equal(disagreement[..., 0], disagreement[..., 1])
@@ -156,7 +156,7 @@ def test_results_of_one_view_are_compared_as_batch_or_list(node):
     assert figures.splitlines()[2].startswith("Result 2: ")
     assert "The 2 results disagree, so that at most one is right: they differ by" in figures
     own = node("CoZDetailMap").execute([sr, other], [source, source]).args
-    assert "Each result has a source of its own" in own[2]
+    assert "Each result has its own source" in own[2]
     assert (own[1][..., 0] == own[1][..., 2]).all()
     assert own[1].shape == (2, 32, 32, 3)  # each in grey: a mean of different views shows nothing
 
@@ -187,9 +187,9 @@ def test_a_chain_alone_or_two_pictures(node, make_chain):
 
 
 def test_chains_of_other_places_are_refused(node, make_chain):
-    with pytest.raises(ValueError, match="chain 2 and chain 1 look at different places"):
+    with pytest.raises(ValueError, match="chain 2 and chain 1 show different places"):
         node("CoZDetailMap").execute(chain=[make_chain(), make_chain(center=(0.1, 0.9))])
-    with pytest.raises(ValueError, match="look at different places"):
+    with pytest.raises(ValueError, match="show different places"):
         node("CoZDetailMap").execute(chain=[make_chain(), make_chain(size=80)])
 
 
@@ -200,7 +200,7 @@ def test_chains_are_compared_in_the_scales_that_all_have(node, make_chain):
     sentence, *lines = figures.splitlines()
     assert sentence == (
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Already "
-        "at 4x most of the area shows invented structure. Longer chains are judged down to it."
+        "at 4x most of the area shows invented structure. Longer chains are judged down to this frame."
     )
     assert [line.partition(":")[0] for line in lines] == [
         "chain 1, 4x", "chain 2, 4x", "4x", "chain 1, 16x", "chain 2, 16x", "16x",
@@ -259,7 +259,7 @@ def test_sixteen_steps_and_tiny_sources_are_judged(node, make_chain):
     assert all("too few real pixels to compare" in line for line in lines)
     figures = node("CoZDetailMap").execute([noise(1, 32, 32, 3)], [noise(1, 7, 9, 3)])[2]
     assert figures.startswith(
-        "The picture shows 9 x 7 pixels of its source, too few real pixels to compare. It "
+        "The image shows 9 x 7 pixels of its source, too few real pixels to compare. It "
     )
     assert len(figures.splitlines()) == 1
     assert "%" not in figures

@@ -174,7 +174,7 @@ def test_a_record_that_names_other_files_is_refused(server, plant, temp):
         path.write_text(json.dumps(record | {"layers": layers}), "utf-8")
         code, text = refusal(server, run)
         assert code == 400
-        assert "is no record of the viewer" in text
+        assert "is not a valid record of the viewer" in text
 
 
 def test_a_chain_of_one_frame_is_refused(server, plant):
@@ -199,7 +199,7 @@ def test_a_huge_chain_is_refused(server, plant, temp):
     path.write_text(json.dumps(kept | {"chain": json.dumps(record)}), "utf-8")
     code, text = refusal(server, run)
     assert code == 400
-    assert "196,001,024 pixels together, and a clip takes at most 134,217,728" in text
+    assert "196,001,024 pixels together, but the maximum for a clip is 134,217,728" in text
 
 
 def test_pictures_that_are_gone_or_damaged_are_an_error(server, plant, temp):

@@ -5,7 +5,7 @@ import torch
 
 from .prompts import chain_prompt
 
-UNUSED = "tile_prompts has 3 lines for 2 tiles: the last are not used"
+UNUSED = "tile_prompts has 3 lines for 2 tiles: the extra lines are not used"
 EMPTY = "mask is empty"
 MEMORY = "Out of memory: from here on the model enlarges at most"
 
@@ -51,7 +51,7 @@ def test_a_chain_keeps_why_it_stopped(executor, is_library):
         (first, "rgb(165, 201, 58)"),
     ]
     assert first == "1 step, 4x: the deepest frame holds 16 x 16 real pixels, the rest is invented"
-    assert second.startswith("stopped after step 1 of 4: its agreement with its input, ")
+    assert second.startswith("stopped after step 1 of 4: its agreement with its input is ")
     ran = host.run(chain_prompt(stop_below=98.0))
     assert set(ran) == {"loop", "loop.0.0.coz_collect", "scales"}
     assert closing(host, "loop") == [text.replace("below, 99 dB", "below, 98 dB")]
@@ -132,8 +132,8 @@ def test_full_image_keeps_each_pass_and_its_notices(executor):
     host.run(prompt)
     (text,) = closing(host, "full")
     first, second, notice = text.split("\n")
-    assert first.startswith("pass 1: 1 tile; 32 x 32 pixels of the picture in 64 x 64, ")
-    assert second.startswith("pass 2: 1 tile; 32 x 32 pixels of the picture in 128 x 128, ")
+    assert first.startswith("pass 1: 1 tile; 32 x 32 pixels of the image in 64 x 64, ")
+    assert second.startswith("pass 2: 1 tile; 32 x 32 pixels of the image in 128 x 128, ")
     assert notice == UNUSED
     inputs["tile_prompts"] = "a\nb"
     assert "full.0.0.coz_tiles_1" not in host.run(prompt)

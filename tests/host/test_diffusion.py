@@ -152,7 +152,9 @@ def test_a_view_beyond_the_models_places_is_refused(node, step, sd3, monkeypatch
     monkeypatch.setattr(sd3.model.model.diffusion_model, "pos_embed_max_size", 4)  # of 16 pixels
     positive = conditioning()
     refine = [positive, torch.rand(1, 16, 80, 3), 1, 1.0, "euler", "simple", 0.5, 0]
-    message = "the view is 80 x 16 pixels, but model takes at most 64 along a side: lower size or tile"
+    message = (
+        "the view is 80 x 16 pixels, but model takes at most 64 along a side: lower size or tile"
+    )
     with torch.inference_mode(), pytest.raises(ValueError, match=message):
         node("CoZRefineStep").execute(sd3.model, sd3.vae, positive, *refine)
     with pytest.raises(ValueError, match=message):

@@ -165,7 +165,7 @@ def test_two_passes_are_one_after_the_other(enlarge, node):
     assert enlarge.executed.count("full.0.0.coz_tiles_1") == 0  # the first pass is kept
     # Its input is invented itself: what is real is still the picture that was given.
     (said,) = (line for line in enlarge.told[-1].split("\n") if line.startswith("pass 2"))
-    assert re.match("pass 2: .* tiles; 60 x 40 pixels of the picture in 960 x 640, ", said)
+    assert re.match("pass 2: .* tiles; 60 x 40 pixels of the image in 960 x 640, ", said)
     again, second = enlarge(once, tile=128, overlap=32, prompt="a")
     assert torch.equal(twice, again)
     assert texts.split("\n") == ["a"] * (2 * 3) + second.split("\n")
@@ -198,7 +198,7 @@ def test_consistency_makes_it_true_to_its_source(enlarge, node):
     error = -10 * math.log10((small - image).square().mean())
     assert error > 45
     assert enlarge.told[-1].startswith(
-        "pass 1: 4 tiles; 100 x 100 pixels of the picture in 400 x 400, repeats its input ("
+        "pass 1: 4 tiles; 100 x 100 pixels of the image in 400 x 400, repeats its input ("
     )
     told = float(enlarge.told[-1].split(" dB")[0].rpartition("(")[2])
     # Of single tiles, at whose edges the neighbour's pixels are missing: a little too low.
@@ -231,7 +231,7 @@ def test_it_says_what_is_coming(enlarge, node):
     # Half of it is calm, in the second pass too.
     assert int(second) < len(tile_layout(160, 240, 64, 32).windows())
     enlarge(image, tile_prompts="a\nb\n\u200b\n")
-    assert enlarge.told[0] == "tile_prompts has 2 lines for 1 tile: the last are not used"
+    assert enlarge.told[0] == "tile_prompts has 2 lines for 1 tile: the extra lines are not used"
     assert enlarge.told[1] == f"1 tile\n{enlarge.told[0]}"
 
 
@@ -290,7 +290,11 @@ def test_memory_is_counted_where_the_result_lies(node, monkeypatch):
     [
         (70, "Out of memory: from here on the model enlarges at most 66 x 66 pixels at once", SEAM),
         # 8 pixels of surroundings: not as untiled, and not far from it.
-        (50, "Out of memory: from here on the model sees only 8 pixels around a tile, fewer than", 0.02),
+        (
+            50,
+            "Out of memory: from here on the model sees only 8 pixels around a tile, fewer than",
+            0.02,
+        ),
     ],
 )
 def test_out_of_memory_makes_smaller_tiles_and_goes_on(
@@ -402,7 +406,7 @@ def test_any_checkpoint_draws_each_tile_s_seed(enlarge, node, tiny, caplog):
         return enlarge(torch.full((1, 16, 32, 3), 0.5), graph)[0]
 
     first = run()
-    note = "SD3 draws best at 1024 pixels, and a tile has 64 x 64: raise tile"
+    note = "SD3 works best at 1024 pixels, but a tile has 64 x 64: raise tile"
     assert caplog.messages.count(note) == 1
     assert enlarge.told[-1].endswith(note)
     # Of a plain picture and one text, only the seeds of the tiles are not the same.

@@ -94,7 +94,7 @@ def test_a_chain_ends_after_a_step_that_agrees_too_little(
     assert len(upscaled) == expected
     assert told(host)[-1] == (
         "2 steps, 16x: the deepest frame holds 4 x 4 real pixels, the rest is invented\n"
-        "stopped after step 2 of 4: its agreement with its input, 29.4 dB, is below stop_below, 29.9 dB\n"
+        "stopped after step 2 of 4: its agreement with its input is 29.4 dB, below stop_below (29.9 dB)\n"
         "4x: 16 x 16 real pixels, is close to its input (30.3 dB)\n"
         "16x: 4 x 4 real pixels, departs from its invented input (29.4 dB)\n"
         "a\nb"

@@ -227,7 +227,9 @@ def test_a_record_in_the_temporary_folder_reads_no_file_elsewhere(site):
     ):  # fmt: skip
         plant_record(site, **changed)
         status, answer = site.fetch(ROUTE, json.dumps(MARK).encode())
-        assert (status, "no record of the viewer" in answer["error"]) == (400, True), answer
+        assert (status, "not a valid record of the viewer" in answer["error"]) == (400, True), (
+            answer
+        )
     for content in (*lying_pngs(16, 16).values(), stuffed_pngs(16, 16)["pixels"]):
         plant_record(site)
         (site.temp / "y.png").write_bytes(content)

@@ -61,4 +61,4 @@ def test_full_image_sr_runs_without_a_server(library, keep, caplog):
     prompt["scales"]["inputs"] = {"image": ["loop", 0]}
     library.run(prompt)
     assert keep[0]["image"].shape == (1, 128, 128, 3)
-    assert "the last are not used" in caplog.text  # what is told still goes to the log
+    assert "the extra lines are not used" in caplog.text  # what is told still goes to the log

@@ -171,7 +171,7 @@ def test_every_finished_step_and_the_collector_show_on_the_loop(executor):
         ("coz_collect", 4),
     ]
     lines = [data for event, data in host.server.sent if event == "progress_text"]
-    assert lines[:2] == [("loop", "reading the picture"), ("loop", "step 1 of 3: super-resolving")]
+    assert lines[:2] == [("loop", "reading the image"), ("loop", "step 1 of 3: super-resolving")]
     assert re.fullmatch(
         "3 steps, 64x: the deepest frame holds .*, the rest is invented"
         + "".join(
@@ -196,7 +196,9 @@ def test_provider_keeps_only_what_fits(pack):
 
     cache_module = sys.modules[f"{pack.__name__}.nodes.host.cache"]
     cache = cache_module.ChainCache()
-    one_third = torch.empty(cache_module.MAX_CACHE_BYTES // 3 - cache_module.ENTRY_BYTES, dtype=torch.uint8)
+    one_third = torch.empty(
+        cache_module.MAX_CACHE_BYTES // 3 - cache_module.ENTRY_BYTES, dtype=torch.uint8
+    )
     half = len(one_third) // 2
     conditioning = [[[one_third[:half], {"pooled_output": one_third[half:]}]]]
 

@@ -144,10 +144,12 @@ def test_sd15_lora_on_sd3(load, sd3, coz_files):
 
 def test_files_in_each_others_place(load, sd3, coz_files):
     with pytest.raises(
-        ValueError, match=r"vae_encoder_20001\.pt holds no LoRA but: coz vae encoder"
+        ValueError, match=r"vae_encoder_20001\.pt holds no LoRA: its kind is coz vae encoder"
     ):
         load(sd3.model, sd3.vae, FILES[1])
-    with pytest.raises(ValueError, match=r"model_20001\.pkl holds no VAE encoder but: coz lora"):
+    with pytest.raises(
+        ValueError, match=r"model_20001\.pkl holds no VAE encoder: its kind is coz lora"
+    ):
         load(sd3.model, sd3.vae, FILES[0], FILES[0])
 
 

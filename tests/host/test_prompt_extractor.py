@@ -615,7 +615,7 @@ def test_what_comes_out_and_is_shown(extract, recorder, shown, answer, prompt, t
     if shown_lines == "notice":
         ((kind, line),) = shown
         assert kind == "notice"
-        assert "nothing that can be used" in line
+        assert "nothing usable" in line
     else:
         assert shown == shown_lines
 

@@ -85,8 +85,8 @@ def test_widgets_that_say_something_else_are_named(executor, keep):
     host.run(resumed({"steps": 2}, **other))
     assert torch.equal(keep[0]["scales"], keep[1]["scales"])
     line = (
-        "Not used, the chain has its own: scale, center_x, frame, size. It zooms by 3.2 into "
-        "0.0200, 0.6000 of its picture, with frames of 64 x 64"
+        "Not used, because the chain has its own: scale, center_x, frame, size. The chain zooms by 3.2 into "
+        "0.0200, 0.6000 of its image, with frames of 64 x 64"
     )
     assert line in told(host)
     shown = told(host)[-1].split("\n")
@@ -108,7 +108,7 @@ def test_another_picture_is_named(executor, keep):
     prompt["other"] = {"class_type": "CoZSamplePicture", "inputs": {"picture": "rocket.jpg"}}
     host.run(prompt)
     assert keep[0]["chain"].frames[0].shape[-2:] == (427, 640)
-    assert "Not used, the chain has its own: image." in told(host)[-1]
+    assert "Not used, because the chain has its own: image." in told(host)[-1]
 
 
 def test_a_picture_is_compared_to_its_last_row(nodes_of):
@@ -131,7 +131,7 @@ def test_a_mask_is_not_used_with_a_chain(executor, keep, value, named):
     size = {"width": 64, "height": 64}
     prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": value} | size}
     host.run(prompt)
-    assert f"Not used, the chain has its own: {named}. It zooms" in told(host)[-1]
+    assert f"Not used, because the chain has its own: {named}. The chain zooms" in told(host)[-1]
     assert "mask is empty" not in "".join(told(host))
     assert keep[0]["chain"].target == (0.02, 0.6)
 
@@ -140,7 +140,7 @@ def test_texts_of_kept_steps_that_are_others_are_named(executor, keep):
     host = executor("CLASSIC")
     host.run(resumed({"steps": 3, "step_prompts": "a\n-\nc"}, steps=4, step_prompts="\nb\nx\nd"))
     names = "line 2 of step_prompts, line 3 of step_prompts"
-    assert f"Not used, the chain has its own: {names}. It zooms" in told(host)[-1]
+    assert f"Not used, because the chain has its own: {names}. The chain zooms" in told(host)[-1]
     assert keep[0]["prompts"] == "a\n-\nc\nd"
 
 
@@ -228,6 +228,6 @@ def test_a_kept_step_that_agrees_too_little_is_the_last(executor, keep, cache):
     executed = host.run(resumed({"steps": 2}, steps=4, stop_below=100.0))
     assert ran(executed) == []
     assert keep[0]["chain"].steps == 2
-    assert "stopped after step 2 of 4: its agreement with its input, " in told(host)[-1]
+    assert "stopped after step 2 of 4: its agreement with its input is " in told(host)[-1]
     executed = host.run(resumed({"steps": 2}, steps=2, stop_below=100.0))
     assert "stopped" not in told(host)[-1]

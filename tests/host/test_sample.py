@@ -76,7 +76,7 @@ NO_PICTURES = {
 @pytest.mark.parametrize("kind", NO_PICTURES)
 def test_what_is_no_picture_is_refused_by_name(folder, node, kind):
     (folder / "notes.png").write_bytes(NO_PICTURES[kind])
-    with pytest.raises(ValueError, match=r"^own_picture: notes\.png cannot be read as a picture"):
+    with pytest.raises(ValueError, match=r"^own_picture: notes\.png cannot be read as an image"):
         node("CoZSamplePicture").execute("astronaut.png", "notes.png")
 
 

@@ -241,7 +241,7 @@ def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path
         ("a:b", "'a:b' cannot name a folder"),
         ("x/%Chain Loop.seed%", "%Chain Loop.seed% was not filled in"),
         ("x" * 256, "a name of 256 bytes"),
-        ("linked/x", "a link out of the output folder"),
+        ("linked/x", "a link there leads out of the output folder"),
     ],
 )
 def test_a_bad_prefix_is_refused_before_the_work(output, executor, tmp_path, prefix, refusal):

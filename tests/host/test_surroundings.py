@@ -222,8 +222,8 @@ def test_without_frame_and_window_the_bytes_are_those_of_the_crop_alone(node, te
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"image": None}, "^window is connected and image is not: connect both"),
-        ({"window": None}, "^image is connected and window is not: connect both"),
+        ({"image": None}, "^window is connected, but image is not: connect both"),
+        ({"window": None}, "^image is connected, but window is not: connect both"),
         ({"image": noise(1, 32, 32, 3)}, r"at \(24, 24\) and image is 1 x \(32 x 32\)"),
         ({"image": noise(2, 64, 64, 3)}, r"crop is 1 x \(16 x 16\) .* image is 2 x \(64 x 64\)"),
         ({"window": {"x": -1, "y": 0, "width": 16, "height": 16}}, r"16 x 16 at \(-1, 0\)"),
@@ -307,7 +307,7 @@ def test_the_tile_that_a_notice_names_is_large_enough(nodes_of, texture, scale, 
         return caplog.messages
 
     (note,) = notes(64)
-    assert note.startswith("The upscale model looks at 16 pixels around a tile, and tiles of 6")
+    assert note.startswith("The upscale model needs 16 pixels around a tile, but tiles of 6")
     named = int(note.split("Raise tile to ")[1])
     assert named % 16 == 0
     assert notes(named) == []

@@ -188,7 +188,7 @@ def test_frames_are_made_within_another_node(executor, kept, temp, soft_chain):
 
 def test_frames_that_are_too_many_are_refused_before_any_is_made(executor, kept, temp):
     large = {"width": 8192, "height": 8192}
-    message = r"frames would take 32.2 GB of memory: 40 frames of 8192 x 8192, and the most is 8 GB"
+    message = r"frames would take 32.2 GB of memory: 40 frames of 8192 x 8192\. The maximum is 8 GB"
     with pytest.raises(RuntimeError, match=message):
         executor("CLASSIC").run(film_prompt(outputs=("frames",), **large))
     assert not temp.exists()
