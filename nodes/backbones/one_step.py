@@ -20,7 +20,10 @@ class OneStepDiffusion(DiffusionBackbone):
     def describe_scale(self, scale: float) -> str:
         if scale == TRAINED_SCALE:
             return ""
-        return f"scale is {scale:g}, but the Chain-of-Zoom LoRA and similar models are trained for {TRAINED_SCALE}x"
+        return (
+            f"scale is {scale:g}, but the Chain-of-Zoom LoRA and similar models are trained for "
+            f"{TRAINED_SCALE}x"
+        )
 
     def encode(self, text: str) -> list:
         return CoZEncodePrompt.execute(self.chosen["clip"], text)[0]

@@ -59,8 +59,8 @@ class UpscaleModel(Backbone):
             # plan_tiles rounds tiles down to a multiple of the grid; the widget has steps of 16.
             enough = ceil(4 * reach * factor) + grid_multiple(factor, tile)
             give_notice(
-                f"The upscale model needs {reach} pixels around a tile, but tiles of {tile} pixels leave only "
-                f"{margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
+                f"The upscale model needs {reach} pixels around a tile, but tiles of {tile} pixels leave "
+                f"only {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
             )
         self.upscaler = Upscaler(upscale_model, margin, is_periodic)
 

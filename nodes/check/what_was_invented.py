@@ -127,9 +127,9 @@ def judge_chains(chains):
         ]
         if not same or chain.windows[:depth] != first.windows[:depth]:
             raise ValueError(
-                f"chain {number} and chain 1 show different places or have frames of different sizes, so they "
-                "cannot be compared. Connect chains with the same image, target, scale and size, which differ "
-                "in their seed, prompts or model"
+                f"chain {number} and chain 1 show different places or have frames of different sizes, "
+                "so they cannot be compared. Connect chains with the same image, target, scale and size, "
+                "which differ in their seed, prompts or model"
             )
     lines, areas = [], {}
     for layer in range(2, depth + 1):

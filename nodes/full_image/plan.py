@@ -82,6 +82,7 @@ def require_memory(height: int, width: int, scale: float, passes: int) -> None:
     free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
     if needed > free:
         raise ValueError(
-            f"the result would have {width} x {height} pixels and, with all passes, take {needed / 1e9:.1f} GB, but "
-            f"{free / 1e9:.1f} GB of memory are free. Lower scale or passes, or crop the image first"
+            f"the result would have {width} x {height} pixels and, with all passes, take "
+            f"{needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB of memory are free. Lower scale or passes, "
+            "or crop the image first"
         )

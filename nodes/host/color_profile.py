@@ -65,6 +65,6 @@ def describe_profile(name: str) -> str:
     if not name:
         return ""
     return (
-        f"the image has the colour profile {one_line(name)[:MAX_PROFILE_NAME]}, which ComfyUI does not apply: colours are read as "
-        "sRGB. Convert the image to sRGB first"
+        f"the image has the colour profile {one_line(name)[:MAX_PROFILE_NAME]}, which ComfyUI does not "
+        "apply: colours are read as sRGB. Convert the image to sRGB first"
     )

@@ -23,7 +23,7 @@ class Expansion:
     """
 
     def __init__(self, node: type[io.ComfyNode], reporters: set[str] | None = None):
-        """Start with no children; only those of the classes ``reporters`` (None: all) show progress on the node."""
+        """Start with no children. Those of the classes ``reporters`` (None: all) show progress on the node."""
         CACHE.register()
         self.node_id = node.hidden.unique_id
         self.reporters = reporters

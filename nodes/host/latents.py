@@ -72,8 +72,8 @@ def require_max_side(model: ModelPatcher, image: Tensor, compression: int) -> No
     height, width = image.shape[-2:]
     if patches and max(height, width) > (limit := patches * network.patch_size * compression):
         raise ValueError(
-            f"the view is {width} x {height} pixels, but model takes at most {limit} along a side: lower size or "
-            "tile. With frame whole picture the long side may be the cause: choose another frame"
+            f"the view is {width} x {height} pixels, but model takes at most {limit} along a side: lower "
+            "size or tile. With frame whole picture the long side may be the cause: choose another frame"
         )
 
 

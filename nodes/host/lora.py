@@ -112,8 +112,8 @@ def patch_clip(clip: CLIP, path: Path, strength: float):
     # made for a model with fewer.
     if unmatched or (len(lora_blocks) == max(lora_blocks, default=0) + 1 < len(model_blocks)):
         raise ValueError(
-            f"{path.name} does not fit vlm: {len(unmatched)} of its {len(layers)} layers are not found in vlm. It "
-            f"was made for a language model of {len(lora_blocks)} blocks, and vlm has {len(model_blocks)}. "
+            f"{path.name} does not fit vlm: {len(unmatched)} of its {len(layers)} layers are not found in "
+            f"vlm. It was made for a language model of {len(lora_blocks)} blocks, and vlm has {len(model_blocks)}. "
             "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
         )
     patches = comfy.lora.load_lora(lora, targets, log_missing=False)

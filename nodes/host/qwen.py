@@ -144,7 +144,7 @@ class ClipModel(sd1_clip.SDClipModel):
         presence_penalty=0.0,
         **kwargs,
     ):
-        """Generate as the base class does, with image positions and, as in transformers, a penalty on the prompt."""
+        """Generate like the base class, with image positions and, like transformers, a penalty on the prompt."""
         (pairs,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
         prompt = [token for token, *_ in pairs]
         images = [t["data"] for t in prompt if is_image_token(t)]
@@ -211,7 +211,8 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
     ):
         if video is not None or audio is not None:
             raise ValueError(
-                "CoZ Load Prompt Extractor loads Qwen2.5-VL for images only: connect image, not video or audio"
+                "CoZ Load Prompt Extractor loads Qwen2.5-VL for images only: connect image, "
+                "not video or audio"
             )
         # Generate Text of ComfyUI 0.37 passes images=None if no image is connected.
         if images is None or not len(images):

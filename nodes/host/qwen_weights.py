@@ -56,8 +56,8 @@ def read_sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]
     vocabulary, width = state["model.embed_tokens.weight"].shape
     if width in OTHER_SIZES:
         raise ValueError(
-            f"{name}: expected Qwen2.5-VL-3B (2048 wide), but found the {OTHER_SIZES[width]} model ({width} wide); "
-            f"take the files of {MODEL_LINK}"
+            f"{name}: expected Qwen2.5-VL-3B (2048 wide), but found the {OTHER_SIZES[width]} model "
+            f"({width} wide); take the files of {MODEL_LINK}"
         )
     try:
         vision_width = len(state[f"{block}.norm1.weight"])
@@ -103,8 +103,8 @@ def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: s
     scaled = [key for key in state if re.search(r"\.weight_scale(_inv)?$", key)]
     if foreign := [key for key in scaled if key.rpartition(".")[0] not in layers]:
         raise ValueError(
-            f"{name}: expected weights that are not quantised, or quantised for ComfyUI, but found {few(foreign)} "
-            f"of another program; take the files of {MODEL_LINK}"
+            f"{name}: expected weights that are not quantised, or quantised for ComfyUI, but found "
+            f"{few(foreign)} of another program; take the files of {MODEL_LINK}"
         )
 
 

@@ -96,7 +96,8 @@ def refine(
     # kl_optimal divides by the length of the schedule, steps / denoise, minus 1.
     if scheduler == "kl_optimal" and int(steps / max(denoise, 0.5)) == 1:
         raise ValueError(
-            "scheduler kl_optimal needs a schedule of at least 2 steps: set steps to 2, got 1, or choose another scheduler"
+            "scheduler kl_optimal needs a schedule of at least 2 steps: set steps to 2, got 1, or choose "
+            "another scheduler"
         )
     require_text_width(model, "positive", positive)
     if not isclose(cfg, 1):  # at cfg 1 ComfyUI does not use the negative text

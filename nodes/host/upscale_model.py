@@ -28,7 +28,7 @@ class WrappedModel(ImageModelDescriptor):
 
 
 class LumaModel(WrappedModel):
-    """A grey upscale model that takes colour images: it upscales the luma, and bicubic enlarges the chroma."""
+    """A grey upscale model that takes colour: it upscales the luma, and bicubic enlarges the chroma."""
 
     def __init__(self, upscale_model: ImageModelDescriptor):
         super().__init__(upscale_model)

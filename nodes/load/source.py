@@ -79,8 +79,8 @@ def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
         try:
             response = web.json_response(_load(node, name, path, state) | version)
         except (TooLargeError, Image.DecompressionBombError):
-            reason = f"{name!r} has more than {MAX_SOURCE_PIXELS} pixels: the picker shows it only after a run"
-            return _refuse(413, reason, version)
+            reason = f"{name!r} has more than {MAX_SOURCE_PIXELS} pixels"
+            return _refuse(413, f"{reason}: the picker shows it only after a run", version)
         except Exception as error:  # decoders raise many kinds of errors for damaged files
             logging.getLogger("chain_of_zoom").info("The picker cannot show %r: %s", name, error)
             return _refuse(415, f"{name!r} cannot be shown before a run", version)

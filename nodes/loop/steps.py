@@ -86,7 +86,7 @@ class StepNodes:
         )
 
     def _add_correction(self, i: int, sr: list, view: ViewLinks):
-        """Add the nodes that correct colours and consistency; return the frame's link and the checking node."""
+        """Add the nodes that correct and check a frame; return its link and the checking node."""
         if self.settings.color_fix != "none":
             sr = self.add_node(
                 "CoZColorFix",

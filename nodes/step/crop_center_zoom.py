@@ -68,10 +68,10 @@ def plan_first_frame(height: int, width: int, size: int, frame: str, target: Tar
     first = first_frame(height, width, size, frame, target)
     if max(first.height, first.width) > MAX_FRAME_SIDE_PIXELS:
         raise ValueError(
-            f"the first frame would have {first.width:,} x {first.height:,} pixels, because frame is {frame}, "
-            f"its short side becomes {size}, and image has {width} x {height}. The maximum is "
-            f"{MAX_FRAME_SIDE_PIXELS:,} pixels along a side. Choose native pixels or whole picture square, or "
-            "lower size"
+            f"the first frame would have {first.width:,} x {first.height:,} pixels, because frame is "
+            f"{frame}, its short side becomes {size}, and image has {width} x {height}. The maximum is "
+            f"{MAX_FRAME_SIDE_PIXELS:,} pixels along a side. Choose native pixels or whole picture square, "
+            "or lower size"
         )
     return first
 

@@ -30,7 +30,7 @@ MAX_TOKENS = 32
 
 
 def fit_to_model(image: Tensor, family: Family) -> Tensor:
-    """Resize an image to an IMAGE of a size that the model takes: ComfyUI would resize it without a filter."""
+    """Resize an image to a size that the model takes: ComfyUI would resize it without a filter."""
     return to_image(resize(image, *image_size(family, *image.shape[-2:])))
 
 

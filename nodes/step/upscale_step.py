@@ -10,7 +10,7 @@ from ..host.upscale_model import adapt_to_color
 WINDOW_KEYS = ("x", "y", "width", "height")
 
 MAX_MARGIN_PIXELS = 16
-"""Maximum of source pixels around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
+"""Maximum margin around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
 
 
 def resampling_input() -> io.Input:

@@ -126,7 +126,7 @@ async def _write_line(response: web.StreamResponse, **values) -> None:
 
 
 def _render(chain: ZoomChain, layers: list[str], progress: Progress) -> dict:
-    """Render the clip into the temporary folder; return ``file``, as ComfyUI's /view takes it, or ``error``."""
+    """Render the clip into the temporary folder; return ``file`` for ComfyUI's /view, or ``error``."""
     folder = Path(folder_paths.get_temp_directory())
     height, width = _choose_size(chain)
     try:

@@ -116,7 +116,7 @@ class CoZSaveChain(io.ComfyNode):
 
     @classmethod
     def make_metadata(cls) -> dict[str, str]:
-        """Return the texts that ComfyUI's Save Image writes too: the page opens the workflow of a dropped image."""
+        """Return the workflow as Save Image writes it: the page opens it when the image is dropped there."""
         if args.disable_metadata or not cls.hidden:
             return {}
         texts = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}

@@ -43,8 +43,8 @@ def choose_video_size(frame: torch.Tensor, height: int, width: int) -> tuple[int
     height, width = (max(2, side // 2 * 2) for side in (height, width))
     if max(height, width) > MAX_SIDE_PIXELS:
         raise ValueError(
-            f"the video would have {width} x {height} pixels, but H.264 allows at most {MAX_SIDE_PIXELS} along a "
-            f"side. The chain's frames are {columns} x {rows}: give width and height both"
+            f"the video would have {width} x {height} pixels, but H.264 allows at most {MAX_SIDE_PIXELS} "
+            f"along a side. The chain's frames are {columns} x {rows}: give both width and height"
         )
     return height, width
 
@@ -174,9 +174,10 @@ class CoZZoomVideo(io.ComfyNode):
             size = len(times) * height * width * 3 * 4
             if size > MAX_FRAMES_BYTES:
                 raise ValueError(
-                    f"frames would take {size / 1e9:.1f} GB of memory: {len(times)} frames of {width} x {height}. "
-                    f"The maximum is {MAX_FRAMES_BYTES / 1e9:.0f} GB. Lower seconds_per_step, fps, or width and height; "
-                    "or disconnect frames and use video, whose memory does not grow with its length"
+                    f"frames would take {size / 1e9:.1f} GB of memory: {len(times)} frames of {width} x "
+                    f"{height}. The maximum is {MAX_FRAMES_BYTES / 1e9:.0f} GB. Lower seconds_per_step, fps, "
+                    "or width and height; or disconnect frames and use video, whose memory does not grow "
+                    "with its length"
                 )
             kept = torch.empty(len(times), height, width, 3)
         path = write_video(cls.render(zoom, times, kept), height, width, fps)
