@@ -114,7 +114,7 @@ CACHE = ChainCache()
 
 @web.middleware
 async def clear_cache_on_free(request: web.Request, handler):
-    """Clear this cache with ComfyUI's own, on its request to free memory: providers are not told."""
+    """Clear this cache when ComfyUI is asked to free memory: it does not notify cache providers."""
     response = await handler(request)
     if request.method == "POST" and request.path in {"/free", "/api/free"}:
         options = await request.json()

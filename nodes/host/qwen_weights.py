@@ -13,7 +13,7 @@ from ...coz.weights.read import require_safetensors
 MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
 
 OTHER_SIZES = {3584: "7B", 5120: "32B", 8192: "72B"}
-"""Width -> name of the other models, whose output layer, unlike here, is not their input layer."""
+"""Width -> name of the larger models. Unlike in the 3B model, their output layer is not their input layer."""
 
 HEAD_CHANNELS = 128
 VISION_HEAD_CHANNELS = 80

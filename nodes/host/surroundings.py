@@ -150,9 +150,7 @@ class Upscaler:
     ) -> list[tuple[int, int, int, int]]:
         """Split one side of a window: return (start, end, region start, region end) of each part."""
         start, length = int(start), int(length)
-        margin = max(
-            0, self.margin - ring
-        )  # around the whole window, whose ring is a margin already
+        margin = max(0, self.margin - ring)  # around the window; its ring is already margin
         first, last = start - margin, start + length + margin
         for count in range(1, length + 1):
             parts = [

@@ -43,7 +43,7 @@ def adapt_to_color(upscale_model):
     """Return an upscale model that takes colour images: the given one, or a wrapper of a grey one.
 
     Raises:
-        ValueError: If the model has neither 3 channels in and out, nor 1.
+        ValueError: If the model does not have 3 channels in and out, or 1 and 1.
     """
     if not isinstance(upscale_model, ImageModelDescriptor):
         return upscale_model  # made by another pack; its channels are unknown

@@ -1,4 +1,4 @@
-"""The nodes of one step of Chain Loop: one for each line of the loop in ``coz/zoom.py``."""
+"""The nodes of one step of Chain Loop, which do what one turn of the loop in ``coz/zoom.py`` does."""
 
 from collections.abc import Callable
 from typing import NamedTuple
