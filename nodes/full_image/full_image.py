@@ -151,9 +151,8 @@ class CoZFullImage(io.ComfyNode):
         for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
             of_pass = {"image": current, "original": original, "number": i}
             of_pass["layout"] = json.dumps(layout)
-            prompts, texts = add_texts(
-                expansion, of_pass, own, texts, prompting, source, prompt, seed
-            )
+            text_inputs = prompting, source, prompt, seed
+            prompts, texts = add_texts(expansion, of_pass, own, texts, *text_inputs)
             prompts = prompts if sharpener.reads_text else ""
             tiles = expansion.add_node(
                 "CoZTiles", f"tiles_{i}", **of_pass, prompts=prompts, **settings

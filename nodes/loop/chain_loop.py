@@ -193,11 +193,8 @@ class CoZChainLoop(io.ComfyNode):
             notes = describe_unused_inputs(chain, kept, *own_inputs)
             start = start_at_chain(expansion, chain, kept, notes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
-        notes = give_notices(
-            *start.notes,
-            describe_profile(start.color_profile),
-            sharpener.describe_scale(start.scale),
-        )
+        own_notes = describe_profile(start.color_profile), sharpener.describe_scale(start.scale)
+        notes = give_notices(*start.notes, *own_notes)
         settings = StepSettings(
             scale=start.scale,
             prompt=prompt,
