@@ -198,7 +198,7 @@ def test_a_film_too_large_for_h264_is_refused(soft_chain, node):
     from dataclasses import replace
 
     wide = replace(soft_chain, frames=(torch.zeros(1, 3, 16, 16386),) * 4)
-    message = r"would have 16386 x 16 pixels, .* at most 16384 .* 16386 x 16: give width and height"
+    message = r"would have 16386 x 16 pixels, .* at most 16384 .* 16386 x 16: give both width and height"
     with pytest.raises(ValueError, match=message):
         node("CoZZoomVideo").execute(wide, 1.0, 24.0, "none", 0.0, False, 0, 0)
 
