@@ -128,7 +128,7 @@ def test_the_finest_structures_of_an_enlargement_are_invented(node, photograph):
     first, second = figures.splitlines()
     assert first.startswith(
         "Structures of 4 pixels and more come from the source, finer ones are mostly invented. The "
-        "picture repeats its source (4"
+        "image repeats its source (4"
     )
     assert "; almost nothing of its area is invented (0." in first
     assert second.startswith("Invented share of its structures by size: 9")
@@ -181,7 +181,7 @@ def test_it_can_be_stopped_between_pictures_and_frames(node, make_chain):
 def test_a_chain_alone_or_two_pictures(node, make_chain):
     image = [noise(1, 8, 8, 3)]
     for inputs in ({}, {"image": image}, {"source": image}, {"image": image, "chain": [1]}):
-        told = f"chain alone.* {len(inputs)} are connected: {', '.join(inputs) or 'none'}"
+        told = f"chain alone.* Connected now: {', '.join(inputs) or 'none'}"
         with pytest.raises(ValueError, match=f"image and source together, or {told}"):
             node("CoZDetailMap").execute(**inputs)
 
