@@ -4,24 +4,24 @@ from comfy_api.latest import io, ui
 
 from ...coz.chain.real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
-    TOO_FEW,
+    TOO_FEW_REAL_PIXELS,
     count_real_pixels,
     describe_real_pixels,
     is_comparable,
 )
 from ...coz.fidelity.back_projection import agreement, describe_agreement
-from ...coz.fidelity.banded_resize import resized
+from ...coz.fidelity.banded_resize import resize_banded
 from ...coz.fidelity.invented import (
     describe_invented,
     disagreement,
-    invented_map,
+    format_percent,
+    map_invented,
     measure_invented_area,
-    octaves,
-    percent,
+    measure_octaves,
 )
 from ...coz.fidelity.report import describe_frame
 from ...coz.render.heat_map import explain_map, lay_over
-from ...coz.render.strip import factor_label
+from ...coz.render.strip import write_factor_label
 from ...coz.resample import crop, resize
 from ..host.images import to_bchw, to_image
 from ..host.messages import show_closing
@@ -52,8 +52,8 @@ def describe_differences(results) -> str:
     mean = float(spread.mean())
     words = next((words for least, words in DISAGREEMENT_WORDS if mean >= least), "agree")
     return (
-        f"The {len(results)} results {words}: they differ by {percent(mean)} of the range of "
-        f"brightness, at most {percent(float(spread.max()))}."
+        f"The {len(results)} results {words}: they differ by {format_percent(mean)} of the range of "
+        f"brightness, at most {format_percent(float(spread.max()))}."
     )
 
 
@@ -82,23 +82,23 @@ def judge_images(images, sources):
         zip(results, match_sources(sources, len(results)), strict=True)
     ):
         throw_exception_if_processing_interrupted()
-        reference = resized(source, *result.shape[-2:]).clamp(0, 1)
+        reference = resize_banded(source, *result.shape[-2:]).clamp(0, 1)
         references.append(reference)
         name = f"Result {k + 1}: " if len(results) > 1 else ""
         height, width = source.shape[-2:]
         count = f"{width} x {height} pixels of its source"
         agrees = describe_agreement(agreement(result, source), "its source")
         if min(height, width) < MIN_COMPARED_SIDE_PIXELS:
-            lines.append(f"{name}The image shows {count}, {TOO_FEW}. It {agrees}.")
-            shown.append(explain_map(f"{name}{count}, {TOO_FEW}", result))
+            lines.append(f"{name}The image shows {count}, {TOO_FEW_REAL_PIXELS}. It {agrees}.")
+            shown.append(explain_map(f"{name}{count}, {TOO_FEW_REAL_PIXELS}", result))
             continue
-        bands, heat = octaves(result, reference), invented_map(result, reference)
+        bands, heat = measure_octaves(result, reference), map_invented(result, reference)
         lines.append(
             f"{name}{describe_sizes(bands)} The image {agrees}; "
             f"{describe_invented(measure_invented_area(heat))}."
         )
         sizes = [
-            f"{percent(band.invented)} of {band.size} to {2 * band.size} pixels"
+            f"{format_percent(band.invented)} of {band.size} to {2 * band.size} pixels"
             for band in bands
             if band.invented >= MIN_LISTED_SHARE
         ]
@@ -134,18 +134,18 @@ def judge_chains(chains):
     lines, areas = [], {}
     for layer in range(2, depth + 1):
         real = count_real_pixels(first, layer)
-        label = factor_label(first, layer)
+        label = write_factor_label(first, layer)
         for k, chain in enumerate(chains):
             throw_exception_if_processing_interrupted()
             frame, view = chain.frames[layer], chain.frames[layer - 1]
             lq = crop(view, chain.windows[layer - 1])
             name = f"chain {k + 1}, " if len(chains) > 1 else ""
             if is_comparable(real):
-                area = measure_invented_area(invented_map(frame, resize_source(chain, layer)))
+                area = measure_invented_area(map_invented(frame, resize_source(chain, layer)))
                 areas[label] = max(area, areas.get(label, 0))
                 against = f". Against the photograph {describe_invented(area)}."
             else:
-                against = f", {TOO_FEW}."
+                against = f", {TOO_FEW_REAL_PIXELS}."
             source = "its input" if layer == 2 else "its invented input"
             lines.append(
                 f"{name}{label}: {describe_real_pixels(real)}{against} The step "
@@ -178,17 +178,17 @@ def explain_chains(chains, depth):
     first = chains[0]
     layers = [k for k in range(1, depth + 1) if is_comparable(count_real_pixels(first, k))]
     layer = layers[-1] if layers else depth
-    title = f"{factor_label(first, layer)}: {describe_real_pixels(count_real_pixels(first, layer))}"
+    title = f"{write_factor_label(first, layer)}: {describe_real_pixels(count_real_pixels(first, layer))}"
     if layer < depth:
-        title += f". Deeper: {TOO_FEW}"
+        title += f". Deeper: {TOO_FEW_REAL_PIXELS}"
     for k, chain in enumerate(chains, 1):
         name = f"Chain {k}, " if len(chains) > 1 else ""
         frame = chain.frames[layer]
         if layers:
-            heat = invented_map(frame, resize_source(chain, layer))
+            heat = map_invented(frame, resize_source(chain, layer))
             yield explain_map(f"{name}{title}", frame, heat, CHAIN_LEGEND)
         else:
-            yield explain_map(f"{name}{title}, {TOO_FEW}", frame)
+            yield explain_map(f"{name}{title}, {TOO_FEW_REAL_PIXELS}", frame)
 
 
 def resize_source(chain, layer):
@@ -270,7 +270,7 @@ class CoZDetailMap(io.ComfyNode):
             )
         spread = (disagreement(results) / MAX_SHOWN_DISAGREEMENT).clamp(0, 1)
         maps = [
-            lay_over(result, invented_map(result, reference))
+            lay_over(result, map_invented(result, reference))
             for result, reference in zip(results, references, strict=True)
         ]
         under = torch.cat(results)

@@ -8,15 +8,21 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.chain.zoom_chain import step_seed
+from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.fidelity.back_projection import agreement, back_project, describe_agreement
 from ...coz.fidelity.metrics import mse_to_decibels
 from ...coz.geometry import Window
 from ...coz.resample import crop, resize
-from ...coz.text.step_prompts import step_texts
+from ...coz.text.step_prompts import choose_step_texts
 from ...coz.tiles.blend import TileBlend
-from ...coz.tiles.layout import TileLayout, tile_layout
-from ...coz.tiles.plan import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
+from ...coz.tiles.layout import TileLayout, plan_layout
+from ...coz.tiles.plan import (
+    cut_tile_view,
+    find_grid_multiple,
+    find_tile_source,
+    plan_abutting_tiles,
+    resize_mirrored,
+)
 from ..backbones import backbone_input, make_backbone
 from ..backbones.backbone import Backbone, Tile, TilePass
 from ..host.images import NotFiniteError, compute_preview_size, show_frame, to_bchw, to_image
@@ -57,7 +63,7 @@ def list_network_tiles(
     """List the tiles that the network enlarges one by one, for an image of (height, width)."""
     if are_blended(backbone, color_fix):
         return layout.windows()
-    return abutting_tiles(height, width, layout)
+    return plan_abutting_tiles(height, width, layout)
 
 
 class CoZTiles(io.ComfyNode):
@@ -100,10 +106,10 @@ class CoZTiles(io.ComfyNode):
         layout = read_layout(layout)
         sharpener = make_backbone(backbone)
         windows = list_network_tiles(*picture.shape[-2:], layout, sharpener, color_fix)
-        texts = step_texts("", prompts, len(windows))
+        texts = choose_step_texts("", prompts, len(windows))
         title = describe_pass(number, len(windows))
         show(title)
-        pass_seed = step_seed(seed, number)
+        pass_seed = derive_step_seed(seed, number)
         tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
         add = TileBlend(layout, result).add if are_blended(sharpener, color_fix) else None
@@ -113,7 +119,7 @@ class CoZTiles(io.ComfyNode):
         for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             try:
-                sr = tiles.sharpen(window, text, step_seed(pass_seed, i + 1))
+                sr = tiles.sharpen(window, text, derive_step_seed(pass_seed, i + 1))
             except NotFiniteError as error:
                 place = f"pass {number}, tile {i + 1} of {len(windows)}"
                 raise NotFiniteError(f"{error} (This was in {place}.)") from error
@@ -182,7 +188,7 @@ class TileSharpener:
         corrects = color_fix == "wavelet" or consistency > 0
         if corrects and not are_blended(backbone, color_fix):
             factor = Fraction(layout.width, picture.shape[-1])
-            multiple = grid_multiple(factor, max(layout.tile_height, layout.tile_width))
+            multiple = find_grid_multiple(factor, max(layout.tile_height, layout.tile_width))
             self.ring = ceil(COLOR_RING_PIXELS / multiple) * multiple
         backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
 
@@ -203,7 +209,7 @@ class TileSharpener:
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
         # Tiles begin at multiples of 4, which at the usual 4x are whole pixels of the image.
-        inner = tile_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
+        inner = plan_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
         out = torch.zeros(1, height, width, 3, device=self.picture.device)
         blend = TileBlend(inner, out)
         for i, part in enumerate(inner.windows()):
@@ -217,7 +223,7 @@ class TileSharpener:
         view = Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
         zoomed = None
         if self.color_fix != "none" or not self.backbone.sees_surroundings:
-            zoomed = to_image(tile_view(self.picture, self.layout, view))
+            zoomed = to_image(cut_tile_view(self.picture, self.layout, view))
         with hide_called_progress():
             image = self.backbone.run(Tile(zoomed, view, seed), text)
             if self.color_fix != "none":
@@ -231,7 +237,7 @@ class TileSharpener:
 
     def _source(self, window: Window) -> Tensor:
         """Return the source of a window of the result, in the image's own pixels."""
-        box = tile_source(self.picture, self.layout, window)
+        box = find_tile_source(self.picture, self.layout, window)
         sides = max(1, round(box.height)), max(1, round(box.width))
         return resize_mirrored(self.picture, *sides, box)
 

@@ -7,8 +7,8 @@ from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import is_link
 from PIL import Image
 
-from ...coz.color.profile import MAX_PROFILE_NAME, foreign_profile
-from ...coz.text.step_prompts import one_line
+from ...coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, name_foreign_profile
+from ...coz.text.step_prompts import join_lines
 
 IMAGE_LOADERS = {
     "LoadImage": "image",
@@ -55,7 +55,7 @@ def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
         if path is None:
             return ""
         with Image.open(path) as picture:
-            return foreign_profile(picture)
+            return name_foreign_profile(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""  # Load Image also reads files that Pillow cannot read
 
@@ -65,6 +65,6 @@ def describe_profile(name: str) -> str:
     if not name:
         return ""
     return (
-        f"the image has the colour profile {one_line(name)[:MAX_PROFILE_NAME]}, which ComfyUI does not "
+        f"the image has the colour profile {join_lines(name)[:MAX_PROFILE_NAME_CHARACTERS]}, which ComfyUI does not "
         "apply: colours are read as sRGB. Convert the image to sRGB first"
     )

@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...coz.latent import MULTIPLE_OF, pad_to_multiple
+from ...coz.latent import SIDE_MULTIPLE_PIXELS, pad_to_multiple
 from .images import require_finite, to_image, to_rgb
 
 MAX_SEED = 2**64 - 1
@@ -22,7 +22,9 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     compression = vae.spacial_compression_encode()
     require_max_side(model, image, compression)
     # Always the same memory layout, because the rounding of convolutions depends on it.
-    padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression))).contiguous()
+    padded = to_image(
+        pad_to_multiple(image, max(SIDE_MULTIPLE_PIXELS, 2 * compression))
+    ).contiguous()
     # A video VAE would treat a batch as the frames of one video.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     latent = torch.cat([vae.encode(part) for part in parts]).float()

@@ -14,7 +14,7 @@ from comfy.sd import CLIP, VAE
 from comfy.weight_adapter import LoRAAdapter
 
 from ...coz.weights.lora import SRWeights
-from ...coz.weights.peft import PROMPT_LORA
+from ...coz.weights.peft import PROMPT_LORA_PREFIX
 from ...coz.weights.read import read_prompt_lora
 from .sampling import LATENT_SHIFT, get_model_family
 
@@ -130,5 +130,5 @@ def patch_clip(clip: CLIP, path: Path, strength: float):
 
 def list_blocks(layers) -> set[int]:
     """List the numbers of the language model's blocks that these layers belong to."""
-    pattern = re.compile(re.escape(PROMPT_LORA) + r"model\.layers\.(\d+)\.")
+    pattern = re.compile(re.escape(PROMPT_LORA_PREFIX) + r"model\.layers\.(\d+)\.")
     return {int(found[1]) for layer in layers if (found := pattern.match(layer))}

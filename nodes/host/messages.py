@@ -15,7 +15,7 @@ from server import PromptServer
 
 from ...coz.chain.real_pixels import count_real_pixels, pick_real_pixels_color
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.text.step_prompts import whole_characters
+from ...coz.text.step_prompts import replace_lone_surrogates
 from .cache import CHILD_PREFIX
 from .graph import get_running_prompt
 
@@ -47,7 +47,7 @@ def show(text: str) -> None:
     if context is not None:  # None: a script calls execute
         # Frontends before 1.58 render this text as HTML; a zero-width space after "<" keeps it literal.
         # A lone surrogate, which an edited record may hold, cannot be sent.
-        text = whole_characters(text.replace("<", "<\u200b"))
+        text = replace_lone_surrogates(text.replace("<", "<\u200b"))
         server: PromptServer | None = getattr(PromptServer, "instance", None)
         # Without a client id, the text would appear on every open page, on its node of this id.
         if server is not None and server.client_id is not None:
@@ -130,7 +130,9 @@ def show_closing(text: str = "") -> dict[str, list[str]]:
     if node_id != key:
         return {}
     # Even if the list is empty: without it, the page would keep the text of an earlier run.
-    return {CLOSING_KEY: [*filter(None, [whole_characters(join_lines(text, *take_notices()))])]}
+    return {
+        CLOSING_KEY: [*filter(None, [replace_lone_surrogates(join_lines(text, *take_notices()))])]
+    }
 
 
 def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
@@ -146,7 +148,7 @@ def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dic
         return {}
     messages, node_id, _ = found
     texts = messages.texts[find_graph_node(node_id)]
-    texts[node_id] = whole_characters(text)
+    texts[node_id] = replace_lone_surrogates(text)
     in_order = sorted(texts, key=lambda child: (len(child), child))
     messages.dots |= dots or {}
     return {CLOSING_KEY: [texts[child] for child in in_order], DOTS_KEY: [*messages.dots.items()]}

@@ -4,12 +4,12 @@ import re
 
 from comfy.sd import CLIP
 
-from ...coz.text.step_prompts import whole_characters
+from ...coz.text.step_prompts import replace_lone_surrogates
 
 
 def escape_prompt(clip: CLIP, prompt: str) -> str:
     """Escape a prompt such that ComfyUI takes every character as written."""
-    prompt = whole_characters(prompt)
+    prompt = replace_lone_surrogates(prompt)
     # Escaped brackets are no weights. Only the tokenizers of LongCat, Lens and MiniMax, which read no
     # weights, would keep the backslash.
     if clip.tokenize(r"\(") == clip.tokenize("("):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ...coz.weights.lora import few
+from ...coz.weights.lora import list_few
 from ..host.files import list_files, require_file, validate_names
 from ..host.lora import patch_clip
 from ..host.qwen_loader import load_qwen, require_comfyui_version
@@ -44,7 +44,7 @@ def find_shards(path: Path) -> list[Path]:
     if absent := [other.name for other in paths if not os.path.isfile(other)]:
         raise ValueError(
             f"{path.name}: expected {len(paths)} files of one model beside each other, but found no "
-            f"{few(absent)} in {path.parent}; take the files of {MODEL_LINK}"
+            f"{list_few(absent)} in {path.parent}; take the files of {MODEL_LINK}"
         )
     return paths
 

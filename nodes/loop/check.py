@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
 from ...coz.fidelity.back_projection import agreement, back_project
-from ...coz.fidelity.invented import invented
+from ...coz.fidelity.invented import measure_invented_energy
 from ..host.images import to_bchw, to_image
 from ..host.messages import take_notices
 from ..host.sockets import PreviewFiles
@@ -42,7 +42,7 @@ class CoZChainCheck(io.ComfyNode):
             sr = back_project(sr, lq, strength).clamp(0, 1)
             result = image = to_image(sr)
         shown = ui.PreviewImage(image, cls=cls)
-        share = invented(sr, to_bchw(zoomed, "zoomed").contiguous())
+        share = measure_invented_energy(sr, to_bchw(zoomed, "zoomed").contiguous())
         # Without a correction the first output is empty: otherwise the cache would count the step's
         # image twice. The notices of the step are an output, so that they are cached with the step.
         notices = "\n".join(take_notices())

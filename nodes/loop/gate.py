@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ...coz.fidelity.back_projection import MOST_DECIBELS
+from ...coz.fidelity.back_projection import MAX_SHOWN_DECIBELS
 from ..host.expansion import BLOCKED
 
 AGREEMENT_DECIMALS = 1
@@ -9,12 +9,12 @@ on the node decides, and a loaded chain goes on as it would have without saving.
 
 
 def round_agreement(agreement: float) -> float:
-    return min(round(agreement, AGREEMENT_DECIMALS), MOST_DECIBELS)
+    return min(round(agreement, AGREEMENT_DECIMALS), MAX_SHOWN_DECIBELS)
 
 
 def is_below(agreement: float, stop_below: float) -> bool:
     """Whether a step with this agreement (dB) ends the chain; never if ``stop_below`` is 0."""
-    return stop_below > 0 and round_agreement(agreement) < min(stop_below, MOST_DECIBELS)
+    return stop_below > 0 and round_agreement(agreement) < min(stop_below, MAX_SHOWN_DECIBELS)
 
 
 class CoZChainGate(io.ComfyNode):

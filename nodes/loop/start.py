@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.geometry import Target, Window, carry_target, first_frame
-from ...coz.text.step_prompts import join_texts, step_lines
+from ...coz.geometry import Target, Window, carry_target, place_first_frame
+from ...coz.text.step_prompts import join_texts, split_step_lines
 from ..host.expansion import Expansion
 from ..host.target import is_blank, resolve_target
 from ..step.crop_center_zoom import plan_first_frame
@@ -142,7 +142,7 @@ def describe_unused_inputs(
     has_mask = mask is not None and not is_blank(mask)
     source, x_0 = chain.frames[:2]
     height, width = x_0.shape[-2:]
-    first = first_frame(*source.shape[-2:], frame_size, frame, chain.target)
+    first = place_first_frame(*source.shape[-2:], frame_size, frame, chain.target)
     same = {
         "image": is_same(image, source),
         "scale": scale == chain.scale,
@@ -152,7 +152,7 @@ def describe_unused_inputs(
         "mask": not has_mask,
     }
     names = [name for name in same if not same[name]]
-    typed, recorded = step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")
+    typed, recorded = split_step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")
     for i, (line, text) in enumerate(zip(typed, recorded, strict=False), 1):
         if line not in ("", text):
             names.append(f"line {i} of step_prompts")

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from comfy.cli_args import args
 
-from ...coz.chain.zoom_chain import step_seed
+from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import ZoomStep
-from ...coz.text.step_prompts import step_lines, step_texts
+from ...coz.text.step_prompts import choose_step_texts, split_step_lines
 from ..backbones.backbone import Backbone, ViewLinks
 from ..step.color_fix import WAVELET_LEVELS
 from ..text_sources.text_source import TextSource
@@ -60,7 +60,7 @@ class StepNodes:
             crop=zoom.out(1),
             frame=self.current,
             window=zoom.out(2),
-            seed=step_seed(self.settings.seed, i),
+            seed=derive_step_seed(self.settings.seed, i),
         )
         text = self._add_text(i, view)
         sr = self.backbone.add_nodes(self.add_node, i, view, text)
@@ -79,8 +79,8 @@ class StepNodes:
     def _add_text(self, i: int, view: ViewLinks) -> str | list:
         """Return the typed text of step i, or let the text source write it and return the link to it."""
         chosen = self.settings
-        if self.text_source is None or step_lines(chosen.step_prompts, i)[-1]:
-            return step_texts(chosen.prompt, chosen.step_prompts, i)[-1]
+        if self.text_source is None or split_step_lines(chosen.step_prompts, i)[-1]:
+            return choose_step_texts(chosen.prompt, chosen.step_prompts, i)[-1]
         return self.text_source.add_nodes(
             self.add_node, i, view.zoomed, self.frames, chosen.prompt, chosen.seed
         )

@@ -5,9 +5,9 @@ from ...coz.resample import resize
 from ...coz.text.conversation import (
     MULTISCALE_INSTRUCTION,
     SINGLE_INSTRUCTION,
-    Family,
-    chat_text,
-    image_size,
+    ModelFamily,
+    choose_image_size,
+    write_chat,
 )
 from ...coz.text.step_prompts import join_prompt, trim
 from ..host.images import require_one_image, to_image
@@ -29,9 +29,9 @@ MAX_TOKENS = 32
 """The value of max_new_tokens in Chain-of-Zoom's code for recursive zooming."""
 
 
-def fit_to_model(image: Tensor, family: Family) -> Tensor:
+def fit_to_model(image: Tensor, family: ModelFamily) -> Tensor:
     """Resize an image to a size that the model takes: ComfyUI would resize it without a filter."""
-    return to_image(resize(image, *image_size(family, *image.shape[-2:])))
+    return to_image(resize(image, *choose_image_size(family, *image.shape[-2:])))
 
 
 def instruction_input() -> io.Input:
@@ -181,7 +181,7 @@ class CoZPromptExtractor(io.ComfyNode):
             instruction = escape_prompt(vlm, instruction)
         else:
             instruction = SINGLE_INSTRUCTION if previous_image is None else MULTISCALE_INSTRUCTION
-        text = chat_text(family, instruction, len(images))
+        text = write_chat(family, instruction, len(images))
         tokens = tokenize(vlm, family, text, [fit_to_model(image, family) for image in images])
         sampling = GREEDY_SAMPLING
         if sampling_mode["sampling_mode"] == "on":

@@ -1,10 +1,10 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.chain.zoom_chain import step_seed
-from ...coz.text.step_prompts import step_texts
+from ...coz.chain.zoom_chain import derive_step_seed
+from ...coz.text.step_prompts import choose_step_texts
 from ...coz.tiles.layout import TileLayout
-from ...coz.tiles.plan import overview, tile_view, wider_view
+from ...coz.tiles.plan import cut_tile_view, cut_wider_view, make_overview
 from ..host.expansion import nest_inputs
 from ..host.images import to_bchw, to_image
 from ..host.messages import hide_called_progress
@@ -68,7 +68,7 @@ class VisionLanguageModel(TextSource):
             "sampling_mode": "on",
             "temperature": self.chosen["temperature"],
             "top_p": 1.0,
-            "seed": step_seed(seed, number),
+            "seed": derive_step_seed(seed, number),
         }
 
     def add_nodes(self, add_node, i, zoomed, frames, prompt, seed) -> list:
@@ -81,7 +81,7 @@ class VisionLanguageModel(TextSource):
             f"prompt_{i}",
             vlm=self.chosen["vlm"],
             image=zoomed,
-            prompt=step_texts(prompt, "", 1)[0],
+            prompt=choose_step_texts(prompt, "", 1)[0],
             instruction=self.chosen["instruction"],
             max_tokens=self.chosen["max_tokens"],
             **inputs,
@@ -92,17 +92,17 @@ class VisionLanguageModel(TextSource):
         self.windows = layout.windows()
         self.whole_image = None
         if self.chosen["context"] == ORIGINAL:
-            self.whole_image = to_image(overview(to_bchw(original)))
+            self.whole_image = to_image(make_overview(to_bchw(original)))
 
     def run(self, index: int) -> str:
         window = self.windows[index]
         context = self.whole_image
         if self.chosen["context"] == PREVIOUS:
-            context = to_image(wider_view(self.picture, self.layout, window))
+            context = to_image(cut_wider_view(self.picture, self.layout, window))
         with hide_called_progress():
             return CoZPromptExtractor.execute(
                 self.chosen["vlm"],
-                to_image(tile_view(self.picture, self.layout, window)),
+                to_image(cut_tile_view(self.picture, self.layout, window)),
                 "",
                 self.chosen["instruction"],
                 self.chosen["max_tokens"],

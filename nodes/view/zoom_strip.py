@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ...coz.render.strip import LAYOUTS, strip
+from ...coz.render.strip import LAYOUTS, draw_strip
 from ..host.images import to_image
 from ..host.sockets import Chain
 
@@ -30,9 +30,9 @@ class CoZZoomStrip(io.ComfyNode):
                     "the prompts below. Frames smaller than 256 pixels are enlarged for it. Off: the pictures alone, untouched.",
                 ),
             ],
-            outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The strip.")],
+            outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The draw_strip.")],
         )
 
     @classmethod
     def execute(cls, chain, layout, labels) -> io.NodeOutput:
-        return io.NodeOutput(to_image(strip(chain, layout, labels)))
+        return io.NodeOutput(to_image(draw_strip(chain, layout, labels)))

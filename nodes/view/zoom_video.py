@@ -11,7 +11,7 @@ import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io
 
-from ...coz.render.zoom_video import EASINGS, Zoom, zoom_times
+from ...coz.render.zoom_video import EASINGS, Zoom, plan_zoom_times
 from ..host.graph import get_running_prompt, is_connected
 from ..host.sockets import Chain
 
@@ -166,7 +166,7 @@ class CoZZoomVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         height, width = choose_video_size(chain.frames[-1], height, width)
         zoom = Zoom(chain, height, width)
-        times = zoom_times(zoom.steps * seconds_per_step, hold, fps, easing)
+        times = plan_zoom_times(zoom.steps * seconds_per_step, hold, fps, easing)
         if reverse:
             times.reverse()
         kept = None

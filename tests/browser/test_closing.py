@@ -22,7 +22,7 @@ STOPPED = "stopped after step 1 of 4"
 FRAME = NODES | {"frame": ("CoZFitImage", (0, 300), {"size": 32})}
 FULL = FRAME | {"loop": ("CoZFullImage", (450, 0), {"tile_prompts": "one\ntwo <b>three</b>"})}
 TO_FULL = [("sample", 0, "frame", "image"), ("frame", 0, "loop", "image"), *LINKS[1:]]
-UNUSED = "tile_prompts has 2 lines for 1 tile: the extra lines are not used"
+UNUSED = "tile_prompts has 2 lines for 1 tile: the last are not used"
 
 # All texts of a run that the page shows on a node, the host's own included.
 TEXTS = """id => {

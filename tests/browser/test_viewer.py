@@ -22,10 +22,10 @@ from coz.chain.real_pixels import (
     describe_real_pixels,
     pick_real_pixels_color,
 )
-from coz.fidelity.back_projection import AGREEMENT_WORDS, MOST_DECIBELS, describe_agreement
+from coz.fidelity.back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, describe_agreement
 from coz.geometry import Window
-from coz.render.strip import MAX_AXES_RATIO, factor_label, factor_text
-from coz.render.zoom_video import FADE, FEATHER, Zoom, smooth
+from coz.render.strip import MAX_AXES_RATIO, format_factor, write_factor_label
+from coz.render.zoom_video import FADE_SHARE, MAX_FEATHER_SHARE, Zoom, smooth
 from tools.host.client import Files
 
 from .picker import FOUR_STEPS
@@ -327,7 +327,7 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
         if factor > 512:
             break
         expect(viewer.locator(".label")).to_contain_text(
-            re.compile(rf"^{re.escape(factor_text(factor))} · step ")
+            re.compile(rf"^{re.escape(format_factor(factor))} · step ")
         )
         real = viewer.locator(".real").text_content()
         side = 512 / factor
@@ -405,7 +405,7 @@ def test_page_and_server_have_the_same_stops_thresholds_and_words(editor, viewer
     assert tuple(map(tuple, stops)) == COLOR_STOPS
     verbs = [*AGREEMENT_WORDS, (-99, "contradicts")]
     assert words == [[least, f"step 3 {verb} its input (9.9 dB)"] for least, verb in verbs]
-    assert (most, ratio) == (MOST_DECIBELS, MAX_AXES_RATIO)
+    assert (most, ratio) == (MAX_SHOWN_DECIBELS, MAX_AXES_RATIO)
     sides = [[3.125, 12.25], [170.5, 999.5], [1234.5, 2.5], [1, 1], [0.99999999, 1], [0.9, 1.1]]
     said = editor.run(
         """async sides => {
@@ -436,7 +436,7 @@ def test_page_and_server_name_factors_alike(editor, viewer, make_chain, window, 
         }""",
         json.loads(chain.to_json()),
     )
-    assert found == [factor_label(chain, 2)] * 2 == [label] * 2
+    assert found == [write_factor_label(chain, 2)] * 2 == [label] * 2
 
 
 def test_page_and_server_round_factors_alike(editor, viewer):
@@ -461,7 +461,7 @@ def test_page_and_server_round_factors_alike(editor, viewer):
         }""",
         factors,
     )
-    assert texts == [factor_text(factor) for factor in factors]
+    assert texts == [format_factor(factor) for factor in factors]
 
 
 def test_what_was_not_measured_is_not_told(editor, show):
@@ -950,16 +950,16 @@ def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
     ]
     constants, eased, faded = editor.run(
         """async ([record, views, times]) => {
-            const {FEATHER} = await import('/extensions/chain-of-zoom/viewer/draw.js')
+            const {MAX_FEATHER_SHARE} = await import('/extensions/chain-of-zoom/viewer/draw.js')
             const {FADED_IN, layersOf, opacity, smooth} =
                 await import('/extensions/chain-of-zoom/viewer/places.js')
             const layers = layersOf(record), size = {width: 400, height: 400}
-            return [[FEATHER, FADED_IN], times.map(smooth), views.map(view =>
+            return [[MAX_FEATHER_SHARE, FADED_IN], times.map(smooth), views.map(view =>
                 layers.slice(1).map((_, i) => opacity(layers, i + 1, view, size)))]
         }""",
         [json.loads(chain.to_json()), views, times],
     )
-    assert constants == [FEATHER, FADE]
+    assert constants == [MAX_FEATHER_SHARE, FADE_SHARE]
     assert eased == pytest.approx([smooth(t) for t in times])
     for t, opacities in zip(times, faded, strict=True):
         weights = [zoom.weight(layer, zoom.view(layer, t)) for layer in range(1, deepest + 1)]
@@ -1007,7 +1007,7 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, show):
         file.unlink()
     fly(viewer, "16x")
     viewer.locator(".bad").click()
-    expect(viewer.locator(".message")).to_contain_text("Not marked: The images of this run")
+    expect(viewer.locator(".message")).to_contain_text("Not marked: The pictures of this run")
     editor.page.wait_for_timeout(1500)
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(

@@ -9,7 +9,7 @@ import torch
 from coz.chain.folder import write_chain
 from coz.chain.real_pixels import pick_real_pixels_color
 from coz.chain.zoom_chain import ZoomChain
-from coz.fidelity.report import measure, report
+from coz.fidelity.report import measure_chain, write_report
 from coz.geometry import Window
 
 from .prompts import chain_prompt
@@ -19,13 +19,13 @@ OUTPUTS = ("table", "agreement", "psnr", "ssim", "sharpness", "color_drift")
 
 @pytest.fixture
 def measured(keeper):
-    """What the report puts out, with the chain and its source."""
+    """What the write_report puts out, with the chain and its source."""
     kinds = {"chain": "COZ_CHAIN", "source": "IMAGE", "table": "STRING"}
     return keeper("TestMeasured", kinds | dict.fromkeys(OUTPUTS[1:], "FLOAT"))
 
 
 def report_prompt(truth=None, **inputs):
-    """A chain of the photograph made four times smaller, its report, and what it puts out."""
+    """A chain of the photograph made four times smaller, its write_report, and what it puts out."""
     prompt = chain_prompt(**{"image": ("small", 0), "steps": 3, "scale": 2.0} | inputs)
     del prompt["scales"]
     prompt["small"] = scaled(128, 128)
@@ -53,9 +53,9 @@ def test_outputs_and_table_are_cozs(executor, measured):
     host.run(report_prompt(truth=("source", 0)), "keep")
     (kept,) = measured
     chain, truth = own(kept["chain"]), kept["source"].movedim(-1, 1)
-    figures = list(measure(chain, truth))
+    figures = list(measure_chain(chain, truth))
     first, *steps = figures
-    assert kept["table"] == report(chain, figures, truth)
+    assert kept["table"] == write_report(chain, figures, truth)
     assert kept["agreement"] == min(f.input for f in steps)
     assert [math.isnan(f.psnr) for f in figures] == [False, False, False, True]  # 4x of 8x
     assert kept["psnr"] == steps[1].psnr != first.psnr
@@ -174,8 +174,10 @@ def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, tmp_p
     assert loaded.agreements == ()
     table, agreement, *_ = node("CoZMeasure").execute(loaded).result
     own_loaded = own(loaded)
-    assert table == report(own_loaded, list(measure(own_loaded)))
-    assert agreement == pytest.approx(min(f.input for f in list(measure(chain))[1:]), abs=1e-2)
+    assert table == write_report(own_loaded, list(measure_chain(own_loaded)))
+    assert agreement == pytest.approx(
+        min(f.input for f in list(measure_chain(chain))[1:]), abs=1e-2
+    )
 
 
 def test_windows_between_pixels_and_small_frames_are_measured(node, make_chain):
