@@ -5,7 +5,7 @@ Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain 
 here knows ComfyUI.
 """
 
-from .chain.zoom_chain import ZoomChain, __version__, step_seed
+from .chain.zoom_chain import ZoomChain, __version__, derive_step_seed
 from .color.align import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
 from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
@@ -41,6 +41,7 @@ __all__ = [
     "color_align",
     "complexity_map",
     "crop",
+    "derive_step_seed",
     "disagreement",
     "first_frame",
     "histogram_align",
@@ -56,7 +57,6 @@ __all__ = [
     "plan_zoom",
     "resize",
     "self_ensemble",
-    "step_seed",
     "step_texts",
     "strip",
     "tile_layout",

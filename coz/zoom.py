@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .chain.zoom_chain import ZoomChain, step_seed
+from .chain.zoom_chain import ZoomChain, derive_step_seed
 from .geometry import Window, ZoomPlan
 from .resample import crop, cut_first_frame, resize
 
@@ -44,7 +44,7 @@ def zoom(
     for i, step in enumerate(plan.steps, 1):
         window = crop(x, step.window)
         zoomed = resize(window, plan.first.height, plan.first.width).clamp(0, 1)
-        view = View(zoomed, window, x, step.window, step_seed(plan.seed, i))
+        view = View(zoomed, window, x, step.window, derive_step_seed(plan.seed, i))
         text = describe(x, zoomed) if describe else ""  # c_i ~ p(c_i | x_{i-1}, x_{i-2}), Eq. 2
         x = super_resolve(view, text).clamp(0, 1)  # x_i = f(x_{i-1}, c_i), Eq. 7
         x = align(x, view).clamp(0, 1) if align else x

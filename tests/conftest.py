@@ -75,7 +75,7 @@ def make_chain():
     """A chain of noise: its windows are true, its pictures show nothing."""
     import torch
 
-    from coz.chain.zoom_chain import ZoomChain, step_seed
+    from coz.chain.zoom_chain import ZoomChain, derive_step_seed
     from coz.geometry import Target, first_frame, plan_steps
 
     def make(height=300, width=400, size=64, scale=4.0, steps=3, center=(0.9, 0.1)):
@@ -88,7 +88,7 @@ def make_chain():
             frames=tuple(torch.rand(1, 3, *shape, generator=generator) for shape in shapes),
             windows=(first.window, *(step.window for step in plan)),
             prompts=tuple(f"text {i}" for i in range(steps)),
-            seeds=tuple(step_seed(7, i + 1) for i in range(steps)),
+            seeds=tuple(derive_step_seed(7, i + 1) for i in range(steps)),
             target=Target(*center),
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from coz.chain.folder import UNSAFE, read_chain, require_prefix, write_chain
+from coz.chain.folder import UNSAFE_NAME, read_chain, require_prefix, write_chain
 from coz.chain.schema import MAX_STEPS
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +86,7 @@ def test_a_name_is_below_the_output_folder_and_can_be_made(prefix):
 def test_a_chain_s_folder_has_a_name_for_every_system(make_chain, tmp_path):
     folder = write_chain(make_chain(steps=MAX_STEPS, size=16), tmp_path, "con", 1)
     names = [folder.name, *(path.name for path in folder.iterdir())]
-    assert not any(map(UNSAFE.search, names))
+    assert not any(map(UNSAFE_NAME.search, names))
     assert len({name.lower() for name in names}) == len(names) == MAX_STEPS + 4
 
 
@@ -117,7 +117,7 @@ def test_every_file_of_the_pack_can_lie_on_windows():
     paths = shipped()
     assert PurePosixPath("nodes/host/images.py") in paths
     for path in paths:
-        assert not any(map(UNSAFE.search, path.parts)), path
+        assert not any(map(UNSAFE_NAME.search, path.parts)), path
         assert len(f"{INSTALLED}\\{path}") < MAX_PATH, path
         assert not (ROOT / path).is_symlink(), path
     folded = Counter(str(path).lower() for path in paths)

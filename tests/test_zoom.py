@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.chain.zoom_chain import step_seed
+from coz.chain.zoom_chain import derive_step_seed
 from coz.geometry import Target, Window, plan_zoom
 from coz.resample import resize
 from coz.zoom import View, zoom
@@ -43,7 +43,7 @@ def test_the_chain_is_what_the_callables_made():
     assert chain.steps == 3
     assert (chain.scale, chain.target) == (4.0, (0.9, 0.2))
     assert chain.windows == (plan.first.window, *(step.window for step in plan.steps))
-    assert chain.seeds == tuple(step_seed(7, i) for i in (1, 2, 3))
+    assert chain.seeds == tuple(derive_step_seed(7, i) for i in (1, 2, 3))
     assert torch.equal(chain.frames[0], image)
     x, y, *_ = map(int, plan.first.window)
     assert torch.equal(chain.frames[1], image[..., y : y + 64, x : x + 64])

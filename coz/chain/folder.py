@@ -20,24 +20,24 @@ from .png import decode_png, encode_png
 from .schema import read_record
 from .zoom_chain import ZoomChain
 
-RECORD = "chain.json"
+RECORD_NAME = "chain.json"
 
-UNFINISHED = ".coz-unfinished-"
+UNFINISHED_PREFIX = ".coz-unfinished-"
 """Before the name of a folder that is being filled."""
 
-STALE = 3600
+STALE_SECONDS = 3600
 """Seconds after which nobody fills it any more."""
 
-MAX_RECORD = 16 * 2**20
+MAX_RECORD_BYTES = 16 * 2**20
 """Bytes of a chain.json; real ones have a few thousand."""
 
-MAX_PIXEL_BYTES = 9
+MAX_BYTES_PER_PIXEL = 9
 """Of a picture's file: 16-bit RGBA takes 8 where nothing can be compressed."""
 
-MAX_TEXTS = 64 * 2**20
+MAX_METADATA_BYTES = 64 * 2**20
 """Bytes of a picture's file that are not its pixels: workflow, colour profile."""
 
-UNSAFE = re.compile(
+UNSAFE_NAME = re.compile(
     r'[<>:"|?*\x00-\x1f\ud800-\udfff]|[. ]$|^$|'
     r"^(con|conin\$|conout\$|prn|aux|nul|(com|lpt)[\d¹²³]) *(\.|$)",
     re.IGNORECASE,
@@ -72,7 +72,7 @@ def require_prefix(prefix: str) -> str:
             )
     parts = re.split(r"[/\\]", prefix)
     for part in parts:
-        if UNSAFE.search(part):
+        if UNSAFE_NAME.search(part):
             raise ValueError(
                 f"filename_prefix is {prefix!r}, but {part!r} cannot name a folder on every "
                 "system. Give a name below the output folder such as chain-of-zoom/chain, or "
@@ -111,11 +111,11 @@ def write_chain(
         ValueError: If the chain is larger than a record may state, or holds what none can.
         OSError: If something could not be written. Nothing is left behind.
     """
-    for left in parent.glob(f"{UNFINISHED}*"):
+    for left in parent.glob(f"{UNFINISHED_PREFIX}*"):
         with suppress(FileNotFoundError):  # another has removed it in this moment
-            if time.time() - left.stat().st_mtime > STALE:
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
-    unfinished = parent / f"{UNFINISHED}{uuid4().hex}"
+    unfinished = parent / f"{UNFINISHED_PREFIX}{uuid4().hex}"
     try:
         unfinished.mkdir()
         write_files(chain, unfinished, texts, on_file)
@@ -141,7 +141,7 @@ def write_files(
     """Write a chain's files into a folder that exists, over those of the same names."""
     read_record(chain.to_json())  # what could not be read again is not written
     hashes: list[str] = []
-    for name, frame in zip(_pictures(len(chain.frames)), chain.frames, strict=True):
+    for name, frame in zip(_image_names(len(chain.frames)), chain.frames, strict=True):
         file = encode_png(frame, texts if hashes else None)
         hashes.append(hashlib.sha256(file).hexdigest())
         _write(folder / name, file)
@@ -149,7 +149,7 @@ def write_files(
     record = json.loads(chain.to_json()) | {"sha256": hashes}
     text = json.dumps(record, indent=2, ensure_ascii=False)
     # Half of a surrogate pair is no UTF-8, but its escape is JSON.
-    _write(folder / RECORD, f"{text}\n".encode("utf-8", "backslashreplace"))
+    _write(folder / RECORD_NAME, f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -166,8 +166,8 @@ def read_chain(folder: Path) -> ZoomChain:
         ValueError: If a file is missing, damaged, changed or cannot belong to the others; with its
             path and what to do.
     """
-    path = folder / RECORD
-    content = _read(path, MAX_RECORD)
+    path = folder / RECORD_NAME
+    content = _read(path, MAX_RECORD_BYTES)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -180,12 +180,12 @@ def read_chain(folder: Path) -> ZoomChain:
     hashes = record.sha256 or (None,) * count
     frames = tuple(
         _read_frame(folder / name, size, sha256)
-        for name, size, sha256 in zip(_pictures(count), record.sizes, hashes, strict=True)
+        for name, size, sha256 in zip(_image_names(count), record.sizes, hashes, strict=True)
     )
     return ZoomChain.from_json(text, frames)
 
 
-def saved_chains(output: Path) -> list[str]:
+def list_saved_chains(output: Path) -> list[str]:
     """The folders below ``output`` that hold a chain, the newest first.
 
     Returns:
@@ -193,33 +193,33 @@ def saved_chains(output: Path) -> list[str]:
     """
     found: list[tuple[float, str]] = []
     for place, folders, files in os.walk(output):
-        folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
+        folders[:] = [name for name in folders if not name.startswith(UNFINISHED_PREFIX)]
         folder = Path(place)
-        if RECORD in files and folder != output:
+        if RECORD_NAME in files and folder != output:
             with suppress(OSError):  # deleted in this moment
-                written = (folder / RECORD).stat().st_mtime
+                written = (folder / RECORD_NAME).stat().st_mtime
                 found.append((-written, folder.relative_to(output).as_posix()))
     return [name for _, name in sorted(found)]
 
 
-def state_of(folder: Path) -> str:
+def fingerprint_files(folder: Path) -> str:
     """Another text after any file of a saved chain was changed."""
-    files = [path for path in folder.iterdir() if path.name == RECORD or path.suffix == ".png"]
+    files = [path for path in folder.iterdir() if path.name == RECORD_NAME or path.suffix == ".png"]
     states = sorted((path.name, path.stat()) for path in files)
     return str([(name, state.st_size, state.st_mtime_ns) for name, state in states])
 
 
-def _pictures(count: int) -> list[str]:
+def _image_names(count: int) -> list[str]:
     return ["source.png", *(f"scale_{i}.png" for i in range(count - 1))]
 
 
 def _read_frame(path: Path, size: tuple[int, int], sha256: str | None) -> Tensor:
     width, height = size
-    file = _read(path, MAX_PIXEL_BYTES * width * height + MAX_TEXTS)
+    file = _read(path, MAX_BYTES_PER_PIXEL * width * height + MAX_METADATA_BYTES)
     if sha256 not in (None, hashlib.sha256(file).hexdigest()):
         raise ValueError(
             f"{path} was changed or swapped after the chain was saved. Put the saved file back, or "
-            f'remove "sha256" from {path.with_name(RECORD)} to take the pictures as they are'
+            f'remove "sha256" from {path.with_name(RECORD_NAME)} to take the pictures as they are'
         )
     try:
         return decode_png(file, height, width)
@@ -238,7 +238,7 @@ def _read(path: Path, most: int) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(
-            f"{path} is missing. A saved chain has {RECORD}, source.png and scale_0.png, "
+            f"{path} is missing. A saved chain has {RECORD_NAME}, source.png and scale_0.png, "
             "scale_1.png, ... in one folder: put the file back"
         ) from error
     except OSError as error:

@@ -10,7 +10,7 @@ MIN_COMPARED_SIDE_PIXELS = 8
 """A frame is compared with the photograph only if it shows at least this many of its pixels each way:
 from fewer, a figure says more about the few colours than about the detail."""
 
-TOO_FEW = "too few real pixels to compare"
+TOO_FEW_REAL_PIXELS = "too few real pixels to compare"
 """Said of a frame that is not comparable."""
 
 COLOR_STOPS = ((63, 185, 80), (165, 201, 58), (227, 179, 65), (240, 136, 62), (248, 81, 73))

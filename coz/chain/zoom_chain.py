@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..geometry import Target, Window
-from .schema import SEED_BITS, VERSION, read_record
+from .schema import RECORD_VERSION, SEED_BITS, read_record
 
 __version__ = "0.1.0"
 """Of the pack."""
 
 
-def step_seed(seed: int, step: int) -> int:
+def derive_step_seed(seed: int, step: int) -> int:
     """The seed of step ``step`` (1, 2, ...): the same whatever the number of steps."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - SEED_BITS)
@@ -144,7 +144,7 @@ class ZoomChain:
         """
         return json.dumps(
             {
-                "version": VERSION,
+                "version": RECORD_VERSION,
                 "scale": self.scale,
                 "steps": self.steps,
                 "frames": [[f.shape[-1], f.shape[-2]] for f in self.frames],
@@ -154,8 +154,8 @@ class ZoomChain:
                 "real_pixels": [
                     list(self.real_window(layer)[2:]) for layer in range(1, len(self.frames))
                 ],
-                "agreements": _figures(self.agreements),
-                "invented": _figures(self.invented),
+                "agreements": _replace_nan(self.agreements),
+                "invented": _replace_nan(self.invented),
                 "target": list(self.target),
                 "models": list(self.models),
                 "pack": __version__,
@@ -192,6 +192,6 @@ class ZoomChain:
         return chain if record.target else replace(chain, target=chain.middle())
 
 
-def _figures(figures: tuple[float, ...]) -> list[float | None]:
+def _replace_nan(figures: tuple[float, ...]) -> list[float | None]:
     """JSON has no NaN."""
     return [None if math.isnan(figure) else figure for figure in figures]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..chain.real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
-    TOO_FEW,
+    TOO_FEW_REAL_PIXELS,
     count_real_pixels,
     describe_real_pixels,
     is_comparable,
@@ -243,7 +243,7 @@ def _agreement(value: float) -> str:
 
 def _photograph(chain: ZoomChain, figures: Figures) -> str:
     if figures.layer > 1 and not is_comparable(count_real_pixels(chain, figures.layer)):
-        return TOO_FEW
+        return TOO_FEW_REAL_PIXELS
     return _agreement(figures.source)
 
 

@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ...coz.chain.real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
-    TOO_FEW,
+    TOO_FEW_REAL_PIXELS,
     count_real_pixels,
     describe_real_pixels,
     is_comparable,
@@ -88,8 +88,8 @@ def read_pictures(images, sources):
         count = f"{width} x {height} pixels of its source"
         said = describe_agreement(agreement(result, source), "its source")
         if min(height, width) < MIN_COMPARED_SIDE_PIXELS:
-            lines.append(f"{name}The picture shows {count}, {TOO_FEW}. It {said}.")
-            shown.append(explain_map(f"{name}{count}, {TOO_FEW}", result))
+            lines.append(f"{name}The picture shows {count}, {TOO_FEW_REAL_PIXELS}. It {said}.")
+            shown.append(explain_map(f"{name}{count}, {TOO_FEW_REAL_PIXELS}", result))
             continue
         bands, heat = octaves(result, reference), invented_map(result, reference)
         lines.append(
@@ -139,7 +139,7 @@ def read_chains(chains):
                 areas[label] = max(area, areas.get(label, 0))
                 against = f". Against the photograph {describe_invented(area)}."
             else:
-                against = f", {TOO_FEW}."
+                against = f", {TOO_FEW_REAL_PIXELS}."
             source = "its input" if layer == 2 else "its invented input"
             lines.append(
                 f"{name}{label}: {describe_real_pixels(real)}{against} The step "
@@ -172,7 +172,7 @@ def explain_chains(chains, depth):
     layer = layers[-1] if layers else depth
     title = f"{factor_label(first, layer)}: {describe_real_pixels(count_real_pixels(first, layer))}"
     if layer < depth:
-        title += f". Deeper: {TOO_FEW}"
+        title += f". Deeper: {TOO_FEW_REAL_PIXELS}"
     for k, chain in enumerate(chains, 1):
         name = f"Chain {k}, " if len(chains) > 1 else ""
         frame = chain.frames[layer]
@@ -180,7 +180,7 @@ def explain_chains(chains, depth):
             heat = invented_map(frame, photograph(chain, layer))
             yield explain_map(f"{name}{title}", frame, heat, IN_CHAIN)
         else:
-            yield explain_map(f"{name}{title}, {TOO_FEW}", frame)
+            yield explain_map(f"{name}{title}, {TOO_FEW_REAL_PIXELS}", frame)
 
 
 def photograph(chain, layer):

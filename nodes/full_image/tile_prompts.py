@@ -5,7 +5,7 @@ import comfy.model_management
 import comfy.utils
 from comfy_api.latest import io
 
-from ...coz.chain.zoom_chain import step_seed
+from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.text.step_prompts import join_prompt, join_texts, step_lines, step_texts
 from ...coz.tiles.layout import TileLayout, TileRow
 from ..host.images import to_bchw
@@ -67,7 +67,7 @@ class CoZTilePrompts(io.ComfyNode):
             title = pass_title(number, len(texts))
             show(f"{title}, {describe_count(len(asked), 'prompt')}")
             source = make_text_source(prompting)
-            source.start_pass(picture, original, layout, step_seed(seed, number))
+            source.start_pass(picture, original, layout, derive_step_seed(seed, number))
             bar = comfy.utils.ProgressBar(len(asked))
             started = time.monotonic()
             for done, i in enumerate(asked, 1):

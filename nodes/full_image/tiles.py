@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.chain.zoom_chain import step_seed
+from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.fidelity.back_projection import agreement, back_project, describe_agreement
 from ...coz.fidelity.metrics import mse_to_decibels
 from ...coz.geometry import Window
@@ -93,7 +93,7 @@ class CoZTiles(io.ComfyNode):
         texts = step_texts("", prompts, len(windows))
         title = pass_title(number, len(windows))
         show(title)
-        pass_seed = step_seed(seed, number)
+        pass_seed = derive_step_seed(seed, number)
         tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
         add = TileBlend(layout, result).add if are_blended(sharpener, color_fix) else None
@@ -103,7 +103,7 @@ class CoZTiles(io.ComfyNode):
         for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             try:
-                sr = tiles.sharpen(window, text, step_seed(pass_seed, i + 1))
+                sr = tiles.sharpen(window, text, derive_step_seed(pass_seed, i + 1))
             except NotFiniteError as error:
                 place = f"pass {number}, tile {i + 1} of {len(windows)}"
                 raise NotFiniteError(f"{error} (It was in {place}.)") from error

@@ -3,7 +3,7 @@ import json
 from comfy_api.latest import io
 
 from ...coz.chain.schema import MAX_STEPS
-from ...coz.chain.zoom_chain import step_seed
+from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import Target, ZoomStep, plan_steps
 from ..backbones import backbone_input, make_backbone
 from ..host.color_profile import color_profile, profile_note
@@ -234,7 +234,7 @@ def collect(
     parts: dict,
 ) -> io.NodeOutput:
     done = len(start.prompts)
-    seeds = [step_seed(settings.seed, i) for i in range(done + 1, steps + 1)]
+    seeds = [derive_step_seed(settings.seed, i) for i in range(done + 1, steps + 1)]
     child = expansion.node(
         "CoZChainCollect",
         "collect",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from comfy.cli_args import args
 
-from ...coz.chain.zoom_chain import step_seed
+from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import ZoomStep
 from ...coz.text.step_prompts import step_lines, step_texts
 from ..backbones.backbone import Backbone, ViewLinks
@@ -60,7 +60,7 @@ class StepNodes:
             crop=zoom.out(1),
             frame=self.current,
             window=zoom.out(2),
-            seed=step_seed(self.settings.seed, i),
+            seed=derive_step_seed(self.settings.seed, i),
         )
         text = self._describe(i, view)
         sr = self.backbone.as_nodes(self.node, i, view, text)

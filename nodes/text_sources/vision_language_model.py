@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.chain.zoom_chain import step_seed
+from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.text.step_prompts import step_texts
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import overview, tile_view, wider_view
@@ -68,7 +68,7 @@ class VisionLanguageModel(TextSource):
             "sampling_mode": "on",
             "temperature": self.chosen["temperature"],
             "top_p": 1.0,
-            "seed": step_seed(seed, number),
+            "seed": derive_step_seed(seed, number),
         }
 
     def as_nodes(self, node, i, zoomed, frames, prompt, seed) -> list:

@@ -23,7 +23,7 @@ from aiohttp import web
 from torch import Tensor
 
 from ...coz import __version__
-from ...coz.chain.folder import MAX_RECORD, UNSAFE
+from ...coz.chain.folder import MAX_RECORD_BYTES, UNSAFE_NAME
 from ...coz.chain.png import decode_png
 from ...coz.chain.schema import read_record
 from ...coz.chain.zoom_chain import ZoomChain
@@ -142,7 +142,7 @@ def _refuse(status: int, reason: str) -> web.Response:
 
 def _is_file_name(name: str) -> bool:
     """Also on Windows, where opening nul.png or con.png reads a device."""
-    return bool(FILE_NAME.fullmatch(name)) and not UNSAFE.search(name)
+    return bool(FILE_NAME.fullmatch(name)) and not UNSAFE_NAME.search(name)
 
 
 def _record_path(run: str) -> Path:
@@ -165,7 +165,7 @@ def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
         raise ValueError(f"run must be the file name of a viewer's first layer, got {run!r}")
     path = _record_path(run)
     try:
-        if path.stat().st_size > MAX_RECORD:
+        if path.stat().st_size > MAX_RECORD_BYTES:
             raise ValueError("it is too large")
         kept = json.loads(path.read_text("utf-8"))
         chain, layers = kept["chain"], kept["layers"]

@@ -13,11 +13,11 @@ from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
 from ...coz.chain.folder import (
-    RECORD,
+    RECORD_NAME,
+    fingerprint_files,
+    list_saved_chains,
     read_chain,
     require_prefix,
-    saved_chains,
-    state_of,
     write_chain,
 )
 from ...coz.text.step_prompts import join_texts
@@ -53,10 +53,12 @@ def chain_folder(name: str | None) -> Path:
     folder = output_folder() / str(name)
     if "\0" in str(name) or not is_below_output(folder):
         raise ValueError(f"{name!r} is not below the output folder: choose a chain of the list")
-    if not os.path.isfile(folder / RECORD):  # unlike Path's, it is no error for a name too long
+    if not os.path.isfile(
+        folder / RECORD_NAME
+    ):  # unlike Path's, it is no error for a name too long
         raise ValueError(
             f"there is no saved chain {name!r} in {output_folder()}. Press R and choose one of the "
-            f"list, or put its folder with {RECORD} there"
+            f"list, or put its folder with {RECORD_NAME} there"
         )
     return folder
 
@@ -133,7 +135,7 @@ class CoZLoadChain(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=saved_chains(output_folder()),
+                    options=list_saved_chains(output_folder()),
                     tooltip="A folder below the output folder with a chain.json, the newest first. "
                     "CoZ Save Chain adds to the list at once, R looks for others.",
                     optional=True,  # so that the words of an empty list are ours
@@ -159,7 +161,7 @@ class CoZLoadChain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder=None):
-        return folder and state_of(chain_folder(folder))
+        return folder and fingerprint_files(chain_folder(folder))
 
     @classmethod
     def execute(cls, folder=None) -> io.NodeOutput:

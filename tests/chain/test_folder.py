@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from coz.chain.folder import (
-    UNFINISHED,
+    UNFINISHED_PREFIX,
+    fingerprint_files,
+    list_saved_chains,
     read_chain,
     require_prefix,
-    saved_chains,
-    state_of,
     write_chain,
 )
 from coz.chain.zoom_chain import ZoomChain
@@ -220,11 +220,11 @@ def test_a_chain_too_large_to_load_is_not_saved(chain, tmp_path):
 
 
 def test_a_failed_save_leaves_nothing_and_loses_nothing(chain, saved, small_files):
-    before = state_of(saved)
+    before = fingerprint_files(saved)
     with small_files(30_000), pytest.raises(OSError, match="File too large"):
         write_chain(chain, saved.parent, "chain", 1)
     assert list(saved.parent.iterdir()) == [saved]
-    assert state_of(saved) == before
+    assert fingerprint_files(saved) == before
 
 
 def test_a_stopped_save_leaves_nothing(chain, tmp_path):
@@ -253,10 +253,10 @@ def test_a_crash_leaves_no_half_chain_and_is_cleaned_up(chain, tmp_path):
     ended = subprocess.run([sys.executable, "-c", CRASH, tmp_path], cwd=ROOT)
     assert ended.returncode == 9
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(UNFINISHED)
+    assert left.name.startswith(UNFINISHED_PREFIX)
     assert sorted(path.name for path in left.iterdir()) == ["scale_0.png", "source.png"]
     (left / "chain.json").write_text("{}")  # listed by no means
-    assert saved_chains(tmp_path) == []
+    assert list_saved_chains(tmp_path) == []
     write_chain(chain, tmp_path, "chain", 1)
     assert left.exists()  # it may still be being written
     os.utime(left, (0, 0))
@@ -272,26 +272,26 @@ def test_chains_are_listed_the_newest_first(tmp_path):
         os.utime(folder / "chain.json", (10**9 - age, 10**9 - age))
     (tmp_path / "chain.json").touch()
     (tmp_path / "empty").mkdir()
-    assert saved_chains(tmp_path) == ["new", "a b/链/c", "old"]
-    assert saved_chains(tmp_path / "nowhere") == []
+    assert list_saved_chains(tmp_path) == ["new", "a b/链/c", "old"]
+    assert list_saved_chains(tmp_path / "nowhere") == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 def test_the_output_folder_may_be_a_link_but_links_in_it_are_not_followed(saved, tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "output").symlink_to(saved.parent)
-    assert saved_chains(tmp_path / "output") == ["chain_00001_"]
+    assert list_saved_chains(tmp_path / "output") == ["chain_00001_"]
 
 
 def test_the_state_changes_with_any_file(saved):
-    states = [state_of(saved)]
-    assert state_of(saved) == states[0]
+    states = [fingerprint_files(saved)]
+    assert fingerprint_files(saved) == states[0]
     edit(saved, prompts=["text 0", "text 1", "text 3"])
-    states.append(state_of(saved))
+    states.append(fingerprint_files(saved))
     cut(saved, "scale_3.png", 99)
-    states.append(state_of(saved))
+    states.append(fingerprint_files(saved))
     (saved / "source.png").unlink()
-    states.append(state_of(saved))
+    states.append(fingerprint_files(saved))
     assert len(set(states)) == 4
 
 

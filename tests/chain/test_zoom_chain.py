@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from coz.chain.zoom_chain import ZoomChain, __version__, step_seed
+from coz.chain.zoom_chain import ZoomChain, __version__, derive_step_seed
 from coz.geometry import Target, Window, first_frame, plan_steps
 
 
@@ -61,7 +61,7 @@ def test_json_form_is_frozen(make_chain):
         "frames": [[64, 64], [64, 64], [64, 64]],
         "windows": [[0, 0, 64, 64], [24, 24, 16, 16]],
         "prompts": ["text 0"],
-        "seeds": [step_seed(7, 1)],
+        "seeds": [derive_step_seed(7, 1)],
         "real_pixels": [[64, 64], [16, 16]],
         "agreements": [],
         "invented": [],
@@ -103,8 +103,8 @@ def test_figures_are_of_all_steps_or_of_none(make_chain, name):
 
 
 def test_step_seeds_are_frozen_distinct_and_survive_json():
-    assert step_seed(0, 1) == 9005795594288616
-    seeds = {step_seed(seed, step) for seed in (0, 1, 2**64 - 1) for step in range(1, 17)}
+    assert derive_step_seed(0, 1) == 9005795594288616
+    seeds = {derive_step_seed(seed, step) for seed in (0, 1, 2**64 - 1) for step in range(1, 17)}
     assert len(seeds) == 48
     assert max(seeds) < 2**53
 
@@ -232,7 +232,7 @@ def test_a_record_of_any_real_chain_is_read(height, width, scale, frame):
         frames=tuple(torch.zeros(1).expand(1, 3, *shape) for shape in shapes),
         windows=(first.window, *(step.window for step in plan)),
         prompts=("",) * 16,
-        seeds=tuple(step_seed(2**64 - 1, i) for i in range(16)),
+        seeds=tuple(derive_step_seed(2**64 - 1, i) for i in range(16)),
         target=target,
     )
     assert ZoomChain.from_json(chain.to_json(), chain.frames).to_json() == chain.to_json()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coz.chain.folder import read_chain, write_files
-from coz.chain.zoom_chain import step_seed
+from coz.chain.zoom_chain import derive_step_seed
 from tools.host import ROOT
 from tools.train_grpo.marks import read_marks
 
@@ -30,7 +30,7 @@ def test_a_saved_chain_is_read_and_written_again_alike(tmp_path):
     chain = read_chain(BEFORE / "chain")
     assert (chain.scale, chain.target, chain.steps) == (4.0, (0.3, 0.6), 2)
     assert chain.windows == ((0, 13, 32, 32), (10, 12, 8, 8), (14, 11, 8, 8))
-    assert chain.seeds == (step_seed(3, 1), step_seed(3, 2))
+    assert chain.seeds == (derive_step_seed(3, 1), derive_step_seed(3, 2))
     assert (chain.agreements, chain.invented) == ((50.1, 57.7), (0.0727, 0.0221))
     write_files(chain, tmp_path)
     for file in (BEFORE / "chain").glob("*.png"):

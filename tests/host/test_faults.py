@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from coz.chain.folder import UNFINISHED, read_chain
+from coz.chain.folder import UNFINISHED_PREFIX, read_chain
 from tools.host import ROOT
 from tools.host.client import PromptError, run_prompt
 from tools.host.workflow import find_node, read_prompt
@@ -136,7 +136,7 @@ def goes_on(host, chains, prompt, finished, frames):
 
 
 def left_over(host):
-    return list((host.folder / "output").rglob(f"{UNFINISHED}*"))
+    return list((host.folder / "output").rglob(f"{UNFINISHED_PREFIX}*"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coz.chain.zoom_chain import step_seed
+from coz.chain.zoom_chain import derive_step_seed
 
 from .prompts import chain_prompt, kept_prompt, steps_run
 
@@ -74,7 +74,7 @@ def test_outputs(executor, keep, cache):
     assert values["prompts"] == "a\n-\nb"
     assert chain.prompts == ("a", "", "b")
     assert chain.models == ("coz_lite_x4.safetensors",)
-    assert chain.seeds == tuple(step_seed(9, i) for i in (1, 2, 3))
+    assert chain.seeds == tuple(derive_step_seed(9, i) for i in (1, 2, 3))
     assert [tuple(f.shape) for f in chain.frames] == [(1, 3, 512, 512), *[(1, 3, 64, 64)] * 4]
     for i in range(4):
         assert torch.equal(chain.frames[i + 1], scales[i : i + 1].movedim(-1, 1))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from coz.chain.zoom_chain import step_seed
+from coz.chain.zoom_chain import derive_step_seed
 from coz.color.align import WAVELET_LEVELS
 from tools.host.workflow import Prompt
 
@@ -134,7 +134,7 @@ def step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]
         "negative": ["coz_negative", 0],
         "steps": chosen["sampling_steps"],
         **sampling,
-        "seed": step_seed(seed, k),
+        "seed": derive_step_seed(seed, k),
     }
 
 

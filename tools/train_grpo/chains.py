@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from coz.chain.folder import RECORD, UNFINISHED, read_chain
+from coz.chain.folder import RECORD_NAME, UNFINISHED_PREFIX, read_chain
 from coz.render.pillow import to_pillow
 from coz.resample import crop, resize
 
@@ -13,8 +13,8 @@ from .photo import UnusableError
 
 def chain_folders(folder: Path) -> list[Path]:
     """The folders below, or the folder itself, that hold a saved chain."""
-    found = (path.parent for path in folder.rglob(RECORD))
-    return sorted(place for place in found if not place.name.startswith(UNFINISHED))
+    found = (path.parent for path in folder.rglob(RECORD_NAME))
+    return sorted(place for place in found if not place.name.startswith(UNFINISHED_PREFIX))
 
 
 def chain_pairs(folder: Path, name: str) -> Iterator[dict]:
