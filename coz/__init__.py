@@ -6,7 +6,13 @@ here knows ComfyUI.
 """
 
 from .chain.zoom_chain import ZoomChain, __version__, derive_step_seed
-from .color.align import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
+from .color.align import (
+    adain_align,
+    histogram_align,
+    low_frequency_distance,
+    wavelet_align,
+    ycbcr_align,
+)
 from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
 from .fidelity.back_projection import agreement, back_project
@@ -49,7 +55,7 @@ __all__ = [
     "invented",
     "invented_map",
     "join_texts",
-    "low_distance",
+    "low_frequency_distance",
     "octaves",
     "one_step_noise",
     "pad_to_multiple",

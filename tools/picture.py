@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from coz.color.profile import to_srgb
+from coz.color.profile import convert_to_srgb
 
 DAMAGED = (
     *(OSError, SyntaxError, ValueError, RuntimeError, AttributeError, EOFError, struct.error),
@@ -36,7 +36,7 @@ def open_picture(path: Path) -> Image.Image:
                 profile = picture.info.get("icc_profile")
                 picture = picture.point(lambda value: value / 256).convert("L")
                 picture.info["icc_profile"] = profile
-            return to_srgb(picture)
+            return convert_to_srgb(picture)
     except UnidentifiedImageError as error:  # its words are the path again
         raise PictureError(f"{path} is not a picture that can be read") from error
     except DAMAGED as error:

@@ -13,7 +13,7 @@ WAVELET_LEVELS = 5
 ADAIN_EPS = 1e-5
 """Chain-of-Zoom utils/wavelet_color_fix.py, calc_mean_std(eps=1e-5)."""
 
-LUMA = (0.299, 0.587, 0.114)
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """Share of red, green and blue in the luma: ITU-R BT.601. JPEG's and Pillow's grey, BasicSR's
 metrics and the YCbCr of super-resolution papers take the same shares."""
 
@@ -21,7 +21,7 @@ metrics and the YCbCr of super-resolution papers take the same shares."""
 def luma(image: Tensor) -> Tensor:
     """Compute the luma of an image (B, 3, H, W), of any float dtype: (B, 1, H, W) float32."""
     red, green, blue = image.float().unbind(1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
+    return (LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue).unsqueeze(1)
 
 
 def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
@@ -44,7 +44,7 @@ def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -
     Source: StableSR color fix, as used by Chain-of-Zoom utils/wavelet_color_fix.py.
     Deviation: any number of levels and channels (upstream fixes 5 and 3).
     """
-    return _low_difference(sr, reference, levels).add_(sr)
+    return _low_frequency_difference(sr, reference, levels).add_(sr)
 
 
 def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
     Deviation: a single pixel has no spread and takes the reference's colour (upstream: NaN).
     """
     require_same_shape(sr, reference, "image and reference")
-    sr_mean, sr_std = _mean_std(sr.float())
-    mean, std = _mean_std(reference.float())
+    sr_mean, sr_std = _compute_mean_std(sr.float())
+    mean, std = _compute_mean_std(reference.float())
     return (sr.float() - sr_mean) / sr_std * std + mean
 
 
@@ -119,7 +119,7 @@ def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
     return matched
 
 
-def low_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
+def low_frequency_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
     """How far the low frequencies of each image of ``sr`` are from those of ``reference``.
 
     Args:
@@ -133,10 +133,10 @@ def low_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) ->
     Raises:
         ValueError: If the two shapes differ or ``levels`` is below 1.
     """
-    return _low_difference(sr, reference, levels).square_().mean((1, 2, 3)).sqrt_()
+    return _low_frequency_difference(sr, reference, levels).square_().mean((1, 2, 3)).sqrt_()
 
 
-def _low_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
+def _low_frequency_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
     require_same_shape(sr, reference, "image and reference")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
@@ -149,28 +149,28 @@ def _low_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
 
 
 def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
-    ordered, places = _sort(plane)
-    wanted, _ = _sort(reference)
-    count, upto = _not_above(ordered), _not_above(wanted)
-    values, repeats = wanted[upto - 1], _steps(upto)
+    ordered, places = _sort_by_bits(plane)
+    wanted, _ = _sort_by_bits(reference)
+    count, upto = _count_not_above(ordered), _count_not_above(wanted)
+    values, repeats = wanted[upto - 1], _count_repeats(upto)
     upper = torch.searchsorted(upto, count)
     lower = (upper - 1).clamp_(min=0)  # nothing lies below the lowest value
     share = 1 - (upto[upper] - count) / repeats[upper]
     matched = torch.lerp(values[lower], values[upper], share)
-    out[places] = matched.repeat_interleave(_steps(count))
+    out[places] = matched.repeat_interleave(_count_repeats(count))
 
 
-def _not_above(ordered: Tensor) -> Tensor:
+def _count_not_above(ordered: Tensor) -> Tensor:
     """For each distinct value, in order: the number of values that do not exceed it."""
     ends = torch.nonzero(ordered[1:] > ordered[:-1]).flatten() + 1
     return torch.cat((ends, ends.new_tensor([len(ordered)])))
 
 
-def _steps(counts: Tensor) -> Tensor:
+def _count_repeats(counts: Tensor) -> Tensor:
     return counts.diff(prepend=counts.new_zeros(1))
 
 
-def _sort(plane: Tensor) -> tuple[Tensor, Tensor]:
+def _sort_by_bits(plane: Tensor) -> tuple[Tensor, Tensor]:
     """As ``plane.sort()`` of float32, by its bits: whole numbers are sorted three times as fast."""
     bits = plane.view(torch.int32)
     # Below zero the bits fall where the value rises.
@@ -189,7 +189,7 @@ def _blur(image: Tensor, radius: int, dim: int, out: Tensor) -> None:
     out.narrow(dim, length - edge, edge).add_(image.narrow(dim, length - 1, 1), alpha=0.25)
 
 
-def _mean_std(image: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_mean_std(image: Tensor) -> tuple[Tensor, Tensor]:
     correction = min(1, image.shape[-1] * image.shape[-2] - 1)
     variance, mean = torch.var_mean(image, dim=(-2, -1), keepdim=True, correction=correction)
     return mean, (variance + ADAIN_EPS).sqrt()

@@ -9,7 +9,7 @@ from .align import (
     WAVELET_LEVELS,
     adain_align,
     histogram_align,
-    low_distance,
+    low_frequency_distance,
     wavelet_align,
     ycbcr_align,
 )
@@ -56,7 +56,7 @@ def best_align(
     """For each image the result of that method whose low frequencies are nearest the reference's.
 
     Every other method is tried, "none" too. Its result is clamped to [0, 1] and compared by
-    ``low_distance`` with ``WAVELET_LEVELS``, whatever ``levels`` is: what is finer than about 32
+    ``low_frequency_distance`` with ``WAVELET_LEVELS``, whatever ``levels`` is: what is finer than about 32
     pixels does not count. Where two are equally near, the one earlier in ``METHODS`` is taken.
 
     Args:
@@ -76,7 +76,7 @@ def best_align(
     chosen: list[Method] = ["none"] * len(sr)
     for method in METHODS[:-1]:
         fixed = color_align(method, sr, reference, levels, weight)
-        distances = low_distance(fixed.clamp(0, 1), reference)
+        distances = low_frequency_distance(fixed.clamp(0, 1), reference)
         for i, distance in enumerate(map(float, distances)):
             if distance < least[i]:
                 least[i], chosen[i], best[i] = distance, method, fixed[i]

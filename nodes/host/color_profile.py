@@ -7,7 +7,7 @@ from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import is_link
 from PIL import Image
 
-from ...coz.color.profile import MAX_PROFILE_NAME, foreign_profile
+from ...coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, name_foreign_profile
 from ...coz.text.step_prompts import one_line
 
 PICTURE_LOADERS = {
@@ -55,7 +55,7 @@ def color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
         if path is None:
             return ""
         with Image.open(path) as picture:
-            return foreign_profile(picture)
+            return name_foreign_profile(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""  # Load Image reads other files than Pillow does
 
@@ -65,6 +65,6 @@ def profile_note(name: str) -> str:
     if not name:
         return ""
     return (
-        f"the picture has the colour profile {one_line(name)[:MAX_PROFILE_NAME]}, which ComfyUI does not apply: colours are read as "
+        f"the picture has the colour profile {one_line(name)[:MAX_PROFILE_NAME_CHARACTERS]}, which ComfyUI does not apply: colours are read as "
         "sRGB. Convert it to sRGB first"
     )

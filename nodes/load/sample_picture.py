@@ -11,7 +11,7 @@ from PIL import Image
 
 from nodes import NODE_CLASS_MAPPINGS
 
-from ...coz.color.profile import to_srgb
+from ...coz.color.profile import convert_to_srgb
 from ..host.files import PACK
 
 PICTURES = PACK / "pictures"
@@ -107,6 +107,6 @@ class CoZSamplePicture(io.ComfyNode):
                     f"{NONE} for the sample"
                 ) from error
         with Image.open(PICTURES / picture) as file:
-            pixels = np.array(to_srgb(file))
+            pixels = np.array(convert_to_srgb(file))
         image = torch.from_numpy(pixels)[None].to(comfy.model_management.intermediate_device())
         return io.NodeOutput(image.float() / 255)

@@ -8,7 +8,13 @@ from safetensors.torch import load_file
 from skimage.exposure import match_histograms
 
 from benchmarks.color import dense
-from coz.color.align import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
+from coz.color.align import (
+    adain_align,
+    histogram_align,
+    low_frequency_distance,
+    wavelet_align,
+    ycbcr_align,
+)
 from coz.color.method import METHODS, best_align, color_align, hybrid_align
 
 ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]
@@ -163,7 +169,7 @@ def test_low_distance_is_that_of_the_blurred_images():
     sr, reference = torch.rand(2, 2, 3, 50, 70)
     low = [wavelet_align(torch.zeros_like(sr), image, 3) for image in (sr, reference)]
     expected = (low[0] - low[1]).square().mean((1, 2, 3)).sqrt()
-    torch.testing.assert_close(low_distance(sr, reference, 3), expected)
+    torch.testing.assert_close(low_frequency_distance(sr, reference, 3), expected)
 
 
 def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
@@ -189,7 +195,7 @@ def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
             name: color_align(name, sr[i : i + 1], reference[i : i + 1]) for name in METHODS[:-1]
         }
         distances = {
-            name: float(low_distance(image.clamp(0, 1), reference[i : i + 1]))
+            name: float(low_frequency_distance(image.clamp(0, 1), reference[i : i + 1]))
             for name, image in candidates.items()
         }
         assert method == min(distances, key=distances.get)

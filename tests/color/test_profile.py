@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from coz.color.profile import MAX_PROFILE_NAME, foreign_profile, to_srgb
+from coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, convert_to_srgb, name_foreign_profile
 from tools.picture import open_picture
 from tools.train_grpo.photo import read_photo
 
@@ -48,7 +48,9 @@ P3 = Image.open(DATA / "p3.png").info["icc_profile"]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-@pytest.mark.parametrize("read", [open_picture, read_photo, lambda path: to_srgb(Image.open(path))])
+@pytest.mark.parametrize(
+    "read", [open_picture, read_photo, lambda path: convert_to_srgb(Image.open(path))]
+)
 def test_a_profile_is_applied(read):
     true = Image.open(DATA / "p3_true.png")
     assert difference(read(DATA / "p3.png"), true) <= ROUNDING
@@ -66,7 +68,9 @@ def test_a_profile_is_applied(read):
         pytest.param(picture("RGB", SRGB), "", id="sRGB by another name"),
         pytest.param(picture("L", grey_profile(1.0)), "Some grey", id="grey"),
         pytest.param(
-            picture("L", grey_profile(1.0, b"x" * 200)), "x" * MAX_PROFILE_NAME, id="a long name"
+            picture("L", grey_profile(1.0, b"x" * 200)),
+            "x" * MAX_PROFILE_NAME_CHARACTERS,
+            id="a long name",
         ),
         pytest.param(picture("RGB", grey_profile(1.0)), "", id="of another kind of picture"),
         pytest.param(picture("CMYK", P3, (1, 2, 3, 4)), "", id="CMYK with a profile of RGB"),
@@ -76,13 +80,17 @@ def test_a_profile_is_applied(read):
     ],
 )
 def test_only_what_is_not_srgb_is_named(opened, name):
-    assert foreign_profile(opened) == name
-    assert to_srgb(opened).mode == "RGB"
+    assert name_foreign_profile(opened) == name
+    assert convert_to_srgb(opened).mode == "RGB"
 
 
 def test_grey_and_deep_pictures_are_converted(tmp_path):
     linear = grey_profile(1.0)
-    assert to_srgb(picture("L", linear)).getpixel((0, 0)) == (188, 188, 188)  # sRGB of 128 / 255
+    assert convert_to_srgb(picture("L", linear)).getpixel((0, 0)) == (
+        188,
+        188,
+        188,
+    )  # sRGB of 128 / 255
     deep = Image.fromarray(np.full((3, 4), 128 * 256, np.uint16))
     deep.save(tmp_path / "deep.png", icc_profile=linear)
     assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (188, 188, 188)
@@ -91,9 +99,9 @@ def test_grey_and_deep_pictures_are_converted(tmp_path):
 def test_srgb_by_another_name_stays_as_it_is():
     astronaut = Image.open(DATA.parents[1] / "pictures" / "astronaut.png")
     assert astronaut.info["icc_profile"] != SRGB
-    assert difference(to_srgb(astronaut), astronaut) == 0
+    assert difference(convert_to_srgb(astronaut), astronaut) == 0
 
 
 def test_transparency_is_dropped_not_converted():
-    opaque = to_srgb(picture("RGB", P3, (10, 200, 30)))
-    assert difference(to_srgb(picture("RGBA", P3, (10, 200, 30, 0))), opaque) == 0
+    opaque = convert_to_srgb(picture("RGB", P3, (10, 200, 30)))
+    assert difference(convert_to_srgb(picture("RGBA", P3, (10, 200, 30, 0))), opaque) == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from coz.color.align import LUMA
+from coz.color.align import LUMA_WEIGHTS
 from coz.resample import resize
 
 from .prompts import chain_prompt, kept_prompt
@@ -129,7 +129,7 @@ def lines_of(host, text):
 
 
 def luma(image):
-    return (image * torch.tensor(LUMA)).sum(-1, keepdim=True)
+    return (image * torch.tensor(LUMA_WEIGHTS)).sum(-1, keepdim=True)
 
 
 @pytest.mark.parametrize("is_ensemble", [False, True], ids=["alone", "self-ensemble"])

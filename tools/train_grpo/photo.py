@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from coz.color.profile import to_srgb
+from coz.color.profile import convert_to_srgb
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp"}
 LEAST_SIDE = 64
@@ -35,7 +35,7 @@ def read_photo(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             _require_plain(file, path)
-            return to_srgb(ImageOps.exif_transpose(file))
+            return convert_to_srgb(ImageOps.exif_transpose(file))
     except UnusableError:
         raise
     except MemoryError as error:
