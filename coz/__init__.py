@@ -22,7 +22,7 @@ from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
 from .render.strip import strip
 from .render.zoom_video import Zoom, zoom_times
 from .resample import crop, resize
-from .text.step_prompts import join_texts, step_texts
+from .text.step_prompts import choose_step_texts, join_texts
 from .tiles.blend import TileBlend
 from .tiles.complexity import complexity_map
 from .tiles.layout import TileLayout, TileRow, adaptive_layout, tile_layout
@@ -44,6 +44,7 @@ __all__ = [
     "back_project",
     "best_align",
     "carry_target",
+    "choose_step_texts",
     "color_align",
     "complexity_map",
     "crop",
@@ -63,7 +64,6 @@ __all__ = [
     "plan_zoom",
     "resize",
     "self_ensemble",
-    "step_texts",
     "strip",
     "tile_layout",
     "to_model",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from ..text.step_prompts import one_line
+from ..text.step_prompts import join_lines
 
 MAX_SRGB_DIFFERENCE_LEVELS = 3
 """Levels of 255. Other makers' sRGB profiles differ from Pillow's by one or two; Display P3 by 100."""
@@ -36,7 +36,7 @@ def name_foreign_profile(picture: Image.Image) -> str:
     if np.abs(converted - plain).max() <= MAX_SRGB_DIFFERENCE_LEVELS:
         return ""
     return (
-        one_line(ImageCms.getProfileDescription(profile))[:MAX_PROFILE_NAME_CHARACTERS]
+        join_lines(ImageCms.getProfileDescription(profile))[:MAX_PROFILE_NAME_CHARACTERS]
         or "without a name"
     )
 

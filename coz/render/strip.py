@@ -18,7 +18,7 @@ from ..chain.real_pixels import (
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import Window
 from ..resample import crop, resize
-from ..text.step_prompts import whole_characters
+from ..text.step_prompts import replace_lone_surrogates
 from .pillow import from_pillow, to_pillow
 
 Layout = Literal["row", "grid", "steps"]
@@ -269,7 +269,7 @@ def _font(size: float) -> Font:
 def _wrap(text: str, font: Font, width: float) -> list[str]:
     """The text in lines of at most ``width`` pixels; what is too long for them is cut off."""
     # A record edited by hand may hold half of a character.
-    rest = " ".join(whole_characters(text).split())
+    rest = " ".join(replace_lone_surrogates(text).split())
     lines: list[str] = []
     while rest and len(lines) < CAPTION_LINES:
         if font.getlength(rest) <= width:

@@ -16,7 +16,7 @@ MULTISCALE_INSTRUCTION = (
 REPETITION_PENALTY = 1.05
 """Qwen2.5-VL-3B-Instruct generation_config.json; its temperature there is 1e-6, which is greedy."""
 
-MAX_PIXELS = 14 * 14 * 4 * 1280
+MAX_IMAGE_PIXELS = 14 * 14 * 4 * 1280
 """The default of transformers' smart_resize: 1280 tokens an image.
 
 Deviation: the preprocessor_config.json of the models allows 12.8 and 16.8 megapixels, which makes
@@ -24,7 +24,7 @@ Deviation: the preprocessor_config.json of the models allows 12.8 and 16.8 megap
 """
 
 
-class Family(NamedTuple):
+class ModelFamily(NamedTuple):
     """How a family of vision-language models writes a conversation and takes an image."""
 
     chat: str
@@ -44,18 +44,18 @@ QWEN_CHAT = (
 )
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
-FAMILIES = {
-    "qwen2.5": Family(QWEN_CHAT, QWEN_IMAGE, multiple_of=28, min_pixels=56 * 56),
+MODEL_FAMILIES = {
+    "qwen2.5": ModelFamily(QWEN_CHAT, QWEN_IMAGE, multiple_of=28, min_pixels=56 * 56),
     # The empty thoughts keep the Thinking variants from spending their tokens on them.
-    "qwen3": Family(
+    "qwen3": ModelFamily(
         QWEN_CHAT + "<think>\n\n</think>\n\n", QWEN_IMAGE, multiple_of=32, min_pixels=256 * 256
     ),
-    "gemma3": Family(
+    "gemma3": ModelFamily(
         "<start_of_turn>user\n{instruction}\n\n{images}<end_of_turn>\n<start_of_turn>model\n",
         "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
         square=896,
     ),
-    "gemma4": Family(
+    "gemma4": ModelFamily(
         "<|turn>system\n{instruction}<turn|>\n<|turn>user\n{images}<turn|>\n<|turn>model\n"
         "<|channel>thought\n<channel|>",
         "\n\n<|image><|image|><image|>\n\n",
@@ -66,7 +66,7 @@ Gemma 4. Source: chat_template and preprocessor_config.json of the models, and t
 transformers, which put a Gemma image between its two markers and blank lines."""
 
 
-def chat_text(family: Family, instruction: str, images: int) -> str:
+def write_chat(family: ModelFamily, instruction: str, images: int) -> str:
     """The conversation that asks about so many images, up to where the model answers.
 
     Markers typed into the instruction are broken by a space: none of them ends its turn.
@@ -83,8 +83,8 @@ def smart_resize(height: int, width: int, multiple_of: int, min_pixels: int) -> 
     is, its short side enlarged to ``multiple_of``.
     """
     fitted = [round(side / multiple_of) * multiple_of for side in (height, width)]
-    if fitted[0] * fitted[1] > MAX_PIXELS:
-        shrink = sqrt(height * width / MAX_PIXELS)
+    if fitted[0] * fitted[1] > MAX_IMAGE_PIXELS:
+        shrink = sqrt(height * width / MAX_IMAGE_PIXELS)
         fitted = [
             max(multiple_of, floor(side / shrink / multiple_of) * multiple_of)
             for side in (height, width)
@@ -95,7 +95,7 @@ def smart_resize(height: int, width: int, multiple_of: int, min_pixels: int) -> 
     return fitted[0], fitted[1]
 
 
-def image_size(family: Family, height: int, width: int) -> tuple[int, int]:
+def choose_image_size(family: ModelFamily, height: int, width: int) -> tuple[int, int]:
     """Height and width in pixels at which an image is given to a model of the family."""
     if family.square:
         return family.square, family.square

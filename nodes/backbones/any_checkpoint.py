@@ -3,7 +3,7 @@ from torch import Tensor
 
 from nodes import CLIPTextEncode
 
-from ...coz.text.step_prompts import whole_characters
+from ...coz.text.step_prompts import replace_lone_surrogates
 from ...coz.tiles.noise import NoiseField
 from ..host.images import to_bchw
 from ..host.messages import notice
@@ -43,11 +43,13 @@ class AnyCheckpoint(DiffusionBackbone):
 
     def encode(self, text: str) -> list:
         require_clip(self.chosen["clip"])
-        return CLIPTextEncode().encode(self.chosen["clip"], whole_characters(text))[0]
+        return CLIPTextEncode().encode(self.chosen["clip"], replace_lone_surrogates(text))[0]
 
     def encoder_node(self, text) -> tuple[str, dict]:
         # The host's own node refuses lone surrogates. A link's text has none.
-        return "CLIPTextEncode", {"text": whole_characters(text) if isinstance(text, str) else text}
+        return "CLIPTextEncode", {
+            "text": replace_lone_surrogates(text) if isinstance(text, str) else text
+        }
 
     def as_nodes(self, node, i, view, text) -> list:
         return node(

@@ -5,7 +5,7 @@ from itertools import islice
 import comfy.model_management
 from torch import Tensor
 
-from ...coz.text.step_prompts import join_texts, step_lines, step_texts, trim
+from ...coz.text.step_prompts import choose_step_texts, join_texts, split_step_lines, trim
 from ...coz.tiles.complexity import complexity_map
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import enlarged, plan_tiles
@@ -45,8 +45,8 @@ def split_lines(
     """The text of each tile of each pass, "-" where it is empty and "" where a model is asked."""
     counts = [len(layout.windows()) for layout in layouts]
     if source is None:
-        tile_prompts = join_texts(step_texts(prompt, tile_prompts, sum(counts)))
-    lines = iter(step_lines(tile_prompts, sum(counts)))
+        tile_prompts = join_texts(choose_step_texts(prompt, tile_prompts, sum(counts)))
+    lines = iter(split_step_lines(tile_prompts, sum(counts)))
     return [list(islice(lines, count)) for count in counts]
 
 

@@ -6,7 +6,7 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ...coz.chain.zoom_chain import derive_step_seed
-from ...coz.text.step_prompts import join_prompt, join_texts, step_lines, step_texts
+from ...coz.text.step_prompts import choose_step_texts, join_prompt, join_texts, split_step_lines
 from ...coz.tiles.layout import TileLayout, TileRow
 from ..host.images import to_bchw
 from ..host.messages import show, time_left
@@ -61,7 +61,7 @@ class CoZTilePrompts(io.ComfyNode):
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
-        texts = step_lines(tile_prompts, len(layout.windows()))
+        texts = split_step_lines(tile_prompts, len(layout.windows()))
         asked = [i for i, text in enumerate(texts) if not text]
         if asked:
             title = pass_title(number, len(texts))
@@ -104,11 +104,13 @@ class CoZTileTexts(io.ComfyNode):
     @classmethod
     def execute(cls, extracted, tile_prompts, prompt, before) -> io.NodeOutput:
         count = extracted.count("\n") + 1
-        (prompt,) = step_texts(prompt, "", 1)
+        (prompt,) = choose_step_texts(prompt, "", 1)
         texts = [
             text if own else join_prompt(text, prompt)
             for text, own in zip(
-                step_texts("", extracted, count), step_lines(tile_prompts, count), strict=True
+                choose_step_texts("", extracted, count),
+                split_step_lines(tile_prompts, count),
+                strict=True,
             )
         ]
         prompts = join_texts(texts)

@@ -13,7 +13,7 @@ from ...coz.fidelity.back_projection import agreement, back_project, describe_ag
 from ...coz.fidelity.metrics import mse_to_decibels
 from ...coz.geometry import Window
 from ...coz.resample import crop, resize
-from ...coz.text.step_prompts import step_texts
+from ...coz.text.step_prompts import choose_step_texts
 from ...coz.tiles.blend import TileBlend
 from ...coz.tiles.layout import TileLayout, tile_layout
 from ...coz.tiles.plan import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
@@ -90,7 +90,7 @@ class CoZTiles(io.ComfyNode):
         layout = read_layout(layout)
         sharpener = make_backbone(backbone)
         windows = network_tiles(*picture.shape[-2:], layout, sharpener, color_fix)
-        texts = step_texts("", prompts, len(windows))
+        texts = choose_step_texts("", prompts, len(windows))
         title = pass_title(number, len(windows))
         show(title)
         pass_seed = derive_step_seed(seed, number)

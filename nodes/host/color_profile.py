@@ -8,7 +8,7 @@ from comfy_execution.graph_utils import is_link
 from PIL import Image
 
 from ...coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, name_foreign_profile
-from ...coz.text.step_prompts import one_line
+from ...coz.text.step_prompts import join_lines
 
 PICTURE_LOADERS = {
     "LoadImage": "image",
@@ -65,6 +65,6 @@ def profile_note(name: str) -> str:
     if not name:
         return ""
     return (
-        f"the picture has the colour profile {one_line(name)[:MAX_PROFILE_NAME_CHARACTERS]}, which ComfyUI does not apply: colours are read as "
+        f"the picture has the colour profile {join_lines(name)[:MAX_PROFILE_NAME_CHARACTERS]}, which ComfyUI does not apply: colours are read as "
         "sRGB. Convert it to sRGB first"
     )

@@ -15,7 +15,7 @@ from server import PromptServer
 
 from ...coz.chain.real_pixels import count_real_pixels, pick_real_pixels_color
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.text.step_prompts import whole_characters
+from ...coz.text.step_prompts import replace_lone_surrogates
 from .cache import CHILD_PREFIX
 from .graph import running_prompt
 
@@ -47,7 +47,7 @@ def show(text: str) -> None:
     if context is not None:  # else another node calls execute
         # Frontends before 1.58 take the text for HTML, in which "<" is itself before no letter only.
         # And half of a character, which an edited record may hold, cannot be sent.
-        text = whole_characters(text.replace("<", "<\u200b"))
+        text = replace_lone_surrogates(text.replace("<", "<\u200b"))
         server: PromptServer | None = getattr(PromptServer, "instance", None)
         # To whom it belongs: without its name it would show on every page, on the node of that id.
         if server is not None and server.client_id is not None:
@@ -130,7 +130,9 @@ def closing(text: str = "") -> dict[str, list[str]]:
     if node_id != key:
         return {}
     # An empty list too: else the page would still show what an earlier run has said.
-    return {CLOSING_KEY: [*filter(None, [whole_characters(join_lines(text, *take_notices()))])]}
+    return {
+        CLOSING_KEY: [*filter(None, [replace_lone_surrogates(join_lines(text, *take_notices()))])]
+    }
 
 
 def closing_of_expansion(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
@@ -146,7 +148,7 @@ def closing_of_expansion(text: str, dots: dict[str, str] | None = None) -> dict[
         return {}
     said, node_id, _ = found
     texts = said.texts[node_of_graph(node_id)]
-    texts[node_id] = whole_characters(text)
+    texts[node_id] = replace_lone_surrogates(text)
     in_order = sorted(texts, key=lambda child: (len(child), child))
     said.dots |= dots or {}
     return {CLOSING_KEY: [texts[child] for child in in_order], DOTS_KEY: [*said.dots.items()]}

@@ -4,12 +4,12 @@ import re
 
 from comfy.sd import CLIP
 
-from ...coz.text.step_prompts import whole_characters
+from ...coz.text.step_prompts import replace_lone_surrogates
 
 
 def literal(clip: CLIP, prompt: str) -> str:
     """The prompt as the host must get it to take every character of it as written."""
-    prompt = whole_characters(prompt)
+    prompt = replace_lone_surrogates(prompt)
     # An escaped bracket is a bracket, with any option and in all tokenizers but those of LongCat,
     # Lens and MiniMax: they read no weights, and the backslash would stay.
     if clip.tokenize(r"\(") == clip.tokenize("("):

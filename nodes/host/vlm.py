@@ -5,9 +5,11 @@ from comfy.sd1_clip import SDClipModel
 from torch import Tensor
 
 from ...coz.text.answer import clean_answer
-from ...coz.text.conversation import FAMILIES, REPETITION_PENALTY, Family
+from ...coz.text.conversation import MODEL_FAMILIES, REPETITION_PENALTY, ModelFamily
 
-QWEN_BY_GRID = {FAMILIES[name].multiple_of: FAMILIES[name] for name in ("qwen2.5", "qwen3")}
+QWEN_BY_GRID = {
+    MODEL_FAMILIES[name].multiple_of: MODEL_FAMILIES[name] for name in ("qwen2.5", "qwen3")
+}
 
 
 def generates_text(network) -> bool:
@@ -37,12 +39,12 @@ def network_of(clip: CLIP):
     return readers[0]
 
 
-def family_of(clip: CLIP, network) -> Family:
+def family_of(clip: CLIP, network) -> ModelFamily:
     kind = network.model.config.transformer_type
     grid = 0
     if hasattr(network, "visual"):
         grid = network.visual.patch_size * network.visual.spatial_merge_size
-    family = FAMILIES.get(kind) or QWEN_BY_GRID.get(grid)
+    family = MODEL_FAMILIES.get(kind) or QWEN_BY_GRID.get(grid)
     if family is None:
         raise refusal(clip, "has a chat format that this pack does not know")
     return family
@@ -63,9 +65,9 @@ def row_of(tokens: dict | list) -> list:
     return row
 
 
-def tokenize(clip: CLIP, family: Family, text: str, images: list[Tensor]) -> dict | list:
+def tokenize(clip: CLIP, family: ModelFamily, text: str, images: list[Tensor]) -> dict | list:
     """The conversation with each image, of a size of its own, in its place."""
-    is_gemma3 = family is FAMILIES["gemma3"]
+    is_gemma3 = family is MODEL_FAMILIES["gemma3"]
     if is_gemma3 and clip.tokenize("<end_of_turn>") == clip.tokenize(""):
         # The host takes a marker at the start for the token that its tokenizer puts there.
         text = "<end_of_turn>" + text

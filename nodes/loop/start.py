@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.geometry import Target, Window, carry_target, first_frame
-from ...coz.text.step_prompts import join_texts, step_lines
+from ...coz.text.step_prompts import join_texts, split_step_lines
 from ..host.expansion import Expansion
 from ..host.target import is_blank, target_of
 from ..step.crop_center_zoom import plan_first_frame
@@ -148,7 +148,7 @@ def describe_unused_inputs(
         "mask": not has_mask,
     }
     names = [name for name in same if not same[name]]
-    own, told = step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")
+    own, told = split_step_lines(step_prompts, kept), join_texts(chain.prompts).split("\n")
     for i, (line, text) in enumerate(zip(own, told, strict=False), 1):
         if line not in ("", text):
             names.append(f"line {i} of step_prompts")

@@ -7,7 +7,7 @@ from comfy.cli_args import args
 
 from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import ZoomStep
-from ...coz.text.step_prompts import step_lines, step_texts
+from ...coz.text.step_prompts import choose_step_texts, split_step_lines
 from ..backbones.backbone import Backbone, ViewLinks
 from ..step.color_fix import WAVELET_LEVELS
 from ..text_sources.text_source import TextSource
@@ -79,8 +79,8 @@ class StepNodes:
     def _describe(self, i: int, view: ViewLinks) -> str | list:
         """The text of step i: typed, or the link to what the text source writes."""
         chosen = self.settings
-        if self.text_source is None or step_lines(chosen.step_prompts, i)[-1]:
-            return step_texts(chosen.prompt, chosen.step_prompts, i)[-1]
+        if self.text_source is None or split_step_lines(chosen.step_prompts, i)[-1]:
+            return choose_step_texts(chosen.prompt, chosen.step_prompts, i)[-1]
         return self.text_source.as_nodes(
             self.node, i, view.zoomed, self.frames, chosen.prompt, chosen.seed
         )

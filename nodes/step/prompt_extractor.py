@@ -5,9 +5,9 @@ from ...coz.resample import resize
 from ...coz.text.conversation import (
     MULTISCALE_INSTRUCTION,
     SINGLE_INSTRUCTION,
-    Family,
-    chat_text,
-    image_size,
+    ModelFamily,
+    choose_image_size,
+    write_chat,
 )
 from ...coz.text.step_prompts import join_prompt, trim
 from ..host.images import require_one_picture, to_image
@@ -28,9 +28,9 @@ MAX_TOKENS = 32
 """Chain-of-Zoom's recursive inference, max_new_tokens."""
 
 
-def fit(image: Tensor, family: Family) -> Tensor:
+def fit(image: Tensor, family: ModelFamily) -> Tensor:
     """As an IMAGE of a size that the model takes as it is: the host would shrink it unfiltered."""
-    return to_image(resize(image, *image_size(family, *image.shape[-2:])))
+    return to_image(resize(image, *choose_image_size(family, *image.shape[-2:])))
 
 
 def instruction_input() -> io.Input:
@@ -180,7 +180,7 @@ class CoZPromptExtractor(io.ComfyNode):
             instruction = literal(vlm, instruction)
         else:
             instruction = SINGLE_INSTRUCTION if previous_image is None else MULTISCALE_INSTRUCTION
-        text = chat_text(family, instruction, len(images))
+        text = write_chat(family, instruction, len(images))
         tokens = tokenize(vlm, family, text, [fit(image, family) for image in images])
         sampling = LIKELIEST
         if sampling_mode["sampling_mode"] == "on":

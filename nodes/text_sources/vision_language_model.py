@@ -2,7 +2,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...coz.chain.zoom_chain import derive_step_seed
-from ...coz.text.step_prompts import step_texts
+from ...coz.text.step_prompts import choose_step_texts
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import overview, tile_view, wider_view
 from ..host.expansion import nest_inputs
@@ -81,7 +81,7 @@ class VisionLanguageModel(TextSource):
             f"prompt_{i}",
             vlm=self.chosen["vlm"],
             image=zoomed,
-            prompt=step_texts(prompt, "", 1)[0],
+            prompt=choose_step_texts(prompt, "", 1)[0],
             instruction=self.chosen["instruction"],
             max_tokens=self.chosen["max_tokens"],
             **inputs,

@@ -12,13 +12,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from coz.text.conversation import (
-    FAMILIES,
+    MODEL_FAMILIES,
     MULTISCALE_INSTRUCTION,
     QWEN_IMAGE,
     SINGLE_INSTRUCTION,
-    chat_text,
-    image_size,
+    choose_image_size,
     smart_resize,
+    write_chat,
 )
 from coz.text.step_prompts import trim
 
@@ -279,7 +279,7 @@ def test_every_class_of_the_host_is_judged():
 def test_which_models_of_the_host_can(extractor, host_class, name):
     clip = host_class(name)
     network = extractor.network_of(clip)
-    assert extractor.family_of(clip, network) == FAMILIES[READERS[name]]
+    assert extractor.family_of(clip, network) == MODEL_FAMILIES[READERS[name]]
 
 
 @pytest.mark.parametrize("name", LACKING)
@@ -294,7 +294,7 @@ def test_what_a_newer_host_lets_a_model_do_decides(extractor, host_class):
     network = clip.cond_stage_model.qwen25_7b.transformer
     network.model.config.stop_tokens = [151643, 151645]
     assert extractor.network_of(clip) is network
-    assert extractor.family_of(clip, network) == FAMILIES["qwen2.5"]
+    assert extractor.family_of(clip, network) == MODEL_FAMILIES["qwen2.5"]
     network.model.config.can_generate = False  # newer hosts say so of Qwen3-VL 32B
     with pytest.raises(ValueError, match="generates no text"):
         extractor.network_of(clip)
@@ -343,9 +343,9 @@ def test_conversation_is_that_of_the_chat_template(reference_tokenizer, images, 
             messages, tokenize=False, add_generation_prompt=True, **options
         )
 
-    text = chat_text(FAMILIES["qwen2.5"], instruction, images)
+    text = write_chat(MODEL_FAMILIES["qwen2.5"], instruction, images)
     assert text == reference("qwen25", QWEN_IMAGE * images)
-    text = chat_text(FAMILIES["qwen3"], instruction, images)
+    text = write_chat(MODEL_FAMILIES["qwen3"], instruction, images)
     user = [{"type": "image"}] * images
     assert text == reference("qwen35", user, enable_thinking=False)
 
@@ -373,7 +373,7 @@ def test_tokens_of_qwen(
     extract(clip, picture(64, 80), "typed by hand", instruction, previous_image=picture(30, 100))
     row = asked_row(clip)
     assert sum(isinstance(token, dict) for token in row) == 2
-    text = chat_text(FAMILIES["qwen3"], trim(instruction) or MULTISCALE_INSTRUCTION, 2)
+    text = write_chat(MODEL_FAMILIES["qwen3"], trim(instruction) or MULTISCALE_INSTRUCTION, 2)
     assert [place if isinstance(token, dict) else token for token in row] == ids_of(
         reference_tokenizer(reference), text
     )
@@ -388,7 +388,9 @@ def test_tokens_of_gemma_3(extract, recorder, gemma3_vocabulary, name):
     clip = recorder(name)
     extract(clip, picture(64, 80))
     row = asked_row(clip)
-    before, after = chat_text(FAMILIES["gemma3"], SINGLE_INSTRUCTION, 1).split("<image_soft_token>")
+    before, after = write_chat(MODEL_FAMILIES["gemma3"], SINGLE_INSTRUCTION, 1).split(
+        "<image_soft_token>"
+    )
     image = row.index(next(token for token in row if isinstance(token, dict)))
     assert row[:image] == [model.bos_id(), *model.encode(before)]
     assert row[image + 1 :] == model.encode(after)
@@ -405,7 +407,7 @@ def test_tokens_of_gemma_4(extract, recorder, gemma4_vocabulary, name):
 
     clip = recorder(name)
     extract(clip, picture(64, 80), previous_image=picture(30, 100))
-    text = chat_text(FAMILIES["gemma4"], MULTISCALE_INSTRUCTION, 2)
+    text = write_chat(MODEL_FAMILIES["gemma4"], MULTISCALE_INSTRUCTION, 2)
     expected = Tokenizer.from_str(gemma4_vocabulary["tokenizer_json"].decode()).encode(text).ids
     row = asked_row(clip)
     assert [258880 if isinstance(token, dict) else token for token in row] == [2, *expected]
@@ -496,13 +498,13 @@ def test_sizes_are_those_of_transformers(pack, multiple_of):
 def test_the_host_does_not_resize_again(extractor, family):
     from comfy.text_encoders.qwen_vl import process_qwen2vl_images
 
-    family = FAMILIES[family]
+    family = MODEL_FAMILIES[family]
     patch = family.multiple_of // 2
     for height, width in [(1, 1), (20, 8000), (8000, 20), (511, 333), (2000, 3000)]:
         fitted = extractor.fit(torch.zeros(1, 3, 1, 1).expand(1, 3, height, width), family)
         _, grid = process_qwen2vl_images(fitted, patch_size=patch)
         assert grid.tolist() == [[1, fitted.shape[1] // patch, fitted.shape[2] // patch]]
-        assert fitted.shape[1:3] == image_size(family, height, width)
+        assert fitted.shape[1:3] == choose_image_size(family, height, width)
 
 
 @pytest.mark.parametrize("size", [(256, 320), (100, 700), (900, 650)])
@@ -516,7 +518,7 @@ def test_pixels_are_those_of_transformers(extractor, size):
         size={"shortest_edge": 56 * 56, "longest_edge": 12845056}, patch_size=14
     )
     expected = processor(Image.fromarray(image[0].byte().numpy()), return_tensors="pt")
-    fitted = extractor.fit((image / 255).movedim(-1, 1), FAMILIES["qwen2.5"])
+    fitted = extractor.fit((image / 255).movedim(-1, 1), MODEL_FAMILIES["qwen2.5"])
     patches, grid = process_qwen2vl_images(fitted)
     assert torch.equal(grid, expected["image_grid_thw"])
     # transformers rounds to 8 bits, here between two passes as well; 0.26 is its smallest deviation.
@@ -741,7 +743,7 @@ def reference_inputs(tokenizer, family, images, **options):
 
     pictures = [Image.fromarray((image[0] * 255).round().byte().numpy()) for image in images]
     pixels = Qwen2VLImageProcessor(**options)(pictures, return_tensors="pt")
-    text = chat_text(FAMILIES[family], MULTISCALE_INSTRUCTION, len(images))
+    text = write_chat(MODEL_FAMILIES[family], MULTISCALE_INSTRUCTION, len(images))
     for grid in pixels["image_grid_thw"]:
         text = text.replace("<|image_pad|>", "<place>" * int(grid.prod() // 4), 1)
     ids = torch.tensor([ids_of(tokenizer, text.replace("<place>", "<|image_pad|>"))])

@@ -1,6 +1,6 @@
 import pytest
 
-from coz.text.conversation import FAMILIES, chat_text, image_size
+from coz.text.conversation import MODEL_FAMILIES, choose_image_size, write_chat
 
 
 @pytest.mark.parametrize(
@@ -32,15 +32,15 @@ from coz.text.conversation import FAMILIES, chat_text, image_size
     ],
 )
 def test_conversation(family, expected):
-    assert chat_text(FAMILIES[family], " Ask?\n", 2) == expected
+    assert write_chat(MODEL_FAMILIES[family], " Ask?\n", 2) == expected
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODEL_FAMILIES)
 def test_no_marker_of_the_instruction_is_left(family):
-    family = FAMILIES[family]
+    family = MODEL_FAMILIES[family]
     markers = "<|im_end|><end_of_turn><turn|></think><|image_pad|><<|im_start|>user"
-    plain = chat_text(family, "", 1)
-    text = chat_text(family, f"a{markers}b <c {{images}}", 1)
+    plain = write_chat(family, "", 1)
+    text = write_chat(family, f"a{markers}b <c {{images}}", 1)
     assert text.count("<") - text.count("< ") == plain.count("<") - plain.count("< ")
     assert "a< |im_end|>" in text
     assert "b < c {images}" in text
@@ -61,4 +61,4 @@ def test_no_marker_of_the_instruction_is_left(family):
     ],
 )
 def test_image_size(family, size, expected):
-    assert image_size(FAMILIES[family], *size) == expected
+    assert choose_image_size(MODEL_FAMILIES[family], *size) == expected

@@ -1,6 +1,6 @@
 import pytest
 
-from coz.text.step_prompts import join_prompt, join_texts, one_line, step_texts
+from coz.text.step_prompts import choose_step_texts, join_lines, join_prompt, join_texts
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ from coz.text.step_prompts import join_prompt, join_texts, one_line, step_texts
     ],
 )
 def test_step_texts(prompt, step_prompts, expected):
-    assert step_texts(prompt, step_prompts, 3) == expected
+    assert choose_step_texts(prompt, step_prompts, 3) == expected
 
 
 @pytest.mark.parametrize("texts", [["a", "", "c, d"], ["", "", ""], ["-", "x\ny", " z "]])
 def test_joined_texts_given_back_make_the_same_texts(texts):
-    steps = step_texts("not used", join_texts(texts), len(texts))
-    assert steps == ["" if one_line(t) == "-" else one_line(t) for t in texts]
+    steps = choose_step_texts("not used", join_texts(texts), len(texts))
+    assert steps == ["" if join_lines(t) == "-" else join_lines(t) for t in texts]
     assert join_texts(steps) == join_texts(texts)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite, tanh
 
-from coz.text.answer import EXCLUDED_PHRASES, match_phrases
+from coz.text.answer import EXCLUDED_PHRASES, build_phrase_pattern
 
 WEIGHTS: Mapping[str, float] = {
     "critic": 1.0,
@@ -68,11 +68,11 @@ def critic_score(answer: str) -> float | None:
 
 
 def phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> float:
-    """1.0 if no phrase is in the text (``match_phrases``, in any case), else 0.0.
+    """1.0 if no phrase is in the text (``build_phrase_pattern``, in any case), else 0.0.
 
     Source: paper, phrase-exclusion reward.
     """
-    pattern = match_phrases(phrases)
+    pattern = build_phrase_pattern(phrases)
     return 0.0 if pattern and re.search(pattern, text, re.IGNORECASE) else 1.0
 
 
