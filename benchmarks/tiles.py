@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from coz import complexity_map
-from coz.tiles.plan import abutting_tiles, plan_tiles
+from coz import rate_complexity
+from coz.tiles.plan import plan_abutting_tiles, plan_tiles
 from tools.host.in_process import load_pack
 
 SCALE = 4
@@ -110,7 +110,7 @@ def main() -> None:
     image = sample.execute(HALF_SKY)[0]
     layouts = [
         plan_tiles(*image.shape[1:3], SCALE, 512, overlap, complexity)
-        for overlap, complexity in ((256, None), (0, complexity_map(image.movedim(-1, 1))))
+        for overlap, complexity in ((256, None), (0, rate_complexity(image.movedim(-1, 1))))
     ]
     half, adaptive = (len(layout.windows()) for layout in layouts)
     fewer = 1 - adaptive / half
@@ -126,7 +126,7 @@ def our_pixels(side: int, tile: int, margin: int) -> int:
     layout = plan_tiles(side, side, SCALE, tile, tile // 4)
     return sum(
         int((w.width / SCALE + 2 * margin) * (w.height / SCALE + 2 * margin))
-        for w in abutting_tiles(side, side, layout)
+        for w in plan_abutting_tiles(side, side, layout)
     )
 
 

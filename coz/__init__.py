@@ -24,8 +24,8 @@ from .render.zoom_video import Zoom, zoom_times
 from .resample import crop, resize
 from .text.step_prompts import choose_step_texts, join_texts
 from .tiles.blend import TileBlend
-from .tiles.complexity import complexity_map
-from .tiles.layout import TileLayout, TileRow, adaptive_layout, tile_layout
+from .tiles.complexity import rate_complexity
+from .tiles.layout import TileLayout, TileRow, plan_adaptive_layout, plan_layout
 from .zoom import View, zoom
 
 __all__ = [
@@ -39,14 +39,12 @@ __all__ = [
     "ZoomChain",
     "__version__",
     "adain_align",
-    "adaptive_layout",
     "agreement",
     "back_project",
     "best_align",
     "carry_target",
     "choose_step_texts",
     "color_align",
-    "complexity_map",
     "crop",
     "derive_step_seed",
     "disagreement",
@@ -60,12 +58,14 @@ __all__ = [
     "octaves",
     "one_step_noise",
     "pad_to_multiple",
+    "plan_adaptive_layout",
+    "plan_layout",
     "plan_steps",
     "plan_zoom",
+    "rate_complexity",
     "resize",
     "self_ensemble",
     "strip",
-    "tile_layout",
     "to_model",
     "to_vae",
     "wavelet_align",

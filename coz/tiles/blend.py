@@ -7,10 +7,10 @@ from torch import Tensor
 
 from .layout import TileLayout
 
-RIM = 32
+RIM_PIXELS = 32
 """Pixels along a tile's inner edges that weigh nothing: there a network sees least around it."""
 
-NARROW_OVERLAP = 96
+NARROW_OVERLAP_PIXELS = 96
 """Pixels of overlap below which the rim is a third of it, so that a third is left to fade in."""
 
 
@@ -41,8 +41,11 @@ class TileBlend:
         _require_shape("out", out, (1, layout.height, layout.width, 3))
         self.out = out
         self._windows = layout.windows()
-        in_y = axis_weights(tuple(row.y for row in layout.rows), layout.tile_height)
-        in_x = {xs: axis_weights(xs, layout.tile_width) for xs in {row.xs for row in layout.rows}}
+        in_y = compute_axis_weights(tuple(row.y for row in layout.rows), layout.tile_height)
+        in_x = {
+            xs: compute_axis_weights(xs, layout.tile_width)
+            for xs in {row.xs for row in layout.rows}
+        }
         self._weights = [
             (of_row, of_tile)
             for of_row, row in zip(in_y, layout.rows, strict=True)
@@ -67,7 +70,7 @@ class TileBlend:
         self.out[:, y : y + height, x : x + width].addcmul_(pixels, weights)
 
 
-def axis_weights(starts: tuple[int, ...], length: int) -> list[Tensor]:
+def compute_axis_weights(starts: tuple[int, ...], length: int) -> list[Tensor]:
     """Weights of tiles along one axis.
 
     Args:
@@ -82,7 +85,7 @@ def axis_weights(starts: tuple[int, ...], length: int) -> list[Tensor]:
         start = starts[index]
         overlap = starts[index - 1] + length - start
         fade = torch.ones(length, dtype=torch.float64)
-        rim = RIM if overlap >= NARROW_OVERLAP else overlap // 3
+        rim = RIM_PIXELS if overlap >= NARROW_OVERLAP_PIXELS else overlap // 3
         length_of_fade = overlap - 2 * rim
         place = (torch.arange(length_of_fade) + 0.5) / max(1, length_of_fade)
         fade[:rim] = 0

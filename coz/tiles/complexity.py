@@ -8,25 +8,25 @@ from torch import Tensor
 
 from ..color.align import luma
 
-CELL = 16
+CELL_PIXELS = 16
 """Side of a cell in pixels: small beside a tile, with enough pixels for a histogram."""
 
 HISTOGRAM_LEVELS = 32
 """Of the histogram. A finer one measures noise: a cell holds no more than 256 pixels."""
 
-CALM = (0.01, 0.003, 1.0)
+CALM_MEASURES = (0.01, 0.003, 1.0)
 """Standard deviation, gradient a pixel (both in parts of white), entropy in bits: what a photographed
 sky stays below. A shade so slow that a cell holds two neighbouring levels has one bit."""
 
-COMPLEX = (0.06, 0.03, 3.0)
+COMPLEX_MEASURES = (0.06, 0.03, 3.0)
 """The same of fur, hair and grass in the photographs bundled with scikit-image: there, or above."""
 
 
-def complexity_map(image: Tensor, cell: int = CELL) -> list[list[float]]:
+def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]:
     """Rate the luma of each cell of a picture from 0 (a clear sky) to 1 (hair, grass).
 
     The mean of three measures: standard deviation, mean gradient and entropy, each from 0 at
-    ``CALM`` to 1 at ``COMPLEX``. So a cell's number depends on its own pixels (and those on its
+    ``CALM_MEASURES`` to 1 at ``COMPLEX_MEASURES``. So a cell's number depends on its own pixels (and those on its
     right edge), never on the rest of the picture. Rate a picture before it is enlarged: enlarging
     makes everything calm. It works through the picture by rows of cells, and needs no more memory
     than a few of those.
@@ -52,11 +52,11 @@ def complexity_map(image: Tensor, cell: int = CELL) -> list[list[float]]:
     grid: list[list[float]] = []
     for top, bottom in pairwise(bounds):
         light = luma(image[..., top:bottom, :])[0, 0]
-        grid.append(_rate(light, column, columns).cpu().numpy().tolist())
+        grid.append(_rate_row(light, column, columns).cpu().numpy().tolist())
     return grid
 
 
-def _rate(light: Tensor, column: Tensor, columns: int) -> Tensor:
+def _rate_row(light: Tensor, column: Tensor, columns: int) -> Tensor:
     """Rate the luma of one row of cells; ``column`` says to which of them each x belongs."""
     slope = light.diff(dim=0).abs().sum(0)
     slope[:-1] += light.diff(dim=1).abs().sum(0)
@@ -73,5 +73,5 @@ def _rate(light: Tensor, column: Tensor, columns: int) -> Tensor:
     entropy = -torch.xlogy(share, share).sum(1) / log(2)
 
     measures = torch.stack((deviation, gradient, entropy), dim=1)
-    calm, complex_ = measures.new_tensor((CALM, COMPLEX))
+    calm, complex_ = measures.new_tensor((CALM_MEASURES, COMPLEX_MEASURES))
     return ((measures - calm) / (complex_ - calm)).clamp_(0, 1).mean(1)

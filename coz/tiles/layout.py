@@ -31,7 +31,7 @@ class TileLayout(NamedTuple):
         return [Window(x, row.y, *size) for row in self.rows for x in row.xs]
 
 
-def tile_layout(
+def plan_layout(
     height: int, width: int, tile: int, overlap: int, multiple_of: int = 1
 ) -> TileLayout:
     """The fewest tiles whose neighbours share at least ``overlap`` pixels.
@@ -51,7 +51,7 @@ def tile_layout(
     Raises:
         ValueError: If a side or ``tile`` is below 1, or ``overlap`` not in 0..tile - 1.
     """
-    _check_tiles(height, width, tile)
+    _require_sides(height, width, tile)
     if overlap < 0:
         raise ValueError(f"overlap must be 0 pixels or more, got {overlap}")
     if overlap >= tile:
@@ -61,8 +61,8 @@ def tile_layout(
         )
     stride = tile - overlap
     stride = stride // multiple_of * multiple_of or stride
-    xs = _starts(width, tile, lambda x: stride)
-    rows = tuple(TileRow(y, xs) for y in _starts(height, tile, lambda y: stride))
+    xs = _list_starts(width, tile, lambda x: stride)
+    rows = tuple(TileRow(y, xs) for y in _list_starts(height, tile, lambda y: stride))
     return TileLayout(height, width, min(tile, height), min(tile, width), rows)
 
 
@@ -88,7 +88,7 @@ def split_side(side: int, longest: int, multiple_of: int = 1) -> list[tuple[int,
     return [*pairwise([*bounds, side])]
 
 
-def adaptive_layout(
+def plan_adaptive_layout(
     height: int,
     width: int,
     tile: int,
@@ -99,7 +99,7 @@ def adaptive_layout(
 
     Rows come first: a row keeps one distance to the next, as its most complex part needs. Columns
     then differ from row to row. So a pixel's blend weight stays a product of two one-dimensional
-    ones. The last tile of a row or column is shifted inward, as in ``tile_layout``.
+    ones. The last tile of a row or column is shifted inward, as in ``plan_layout``.
 
     Args:
         height: of the picture, in pixels.
@@ -107,13 +107,13 @@ def adaptive_layout(
         tile: side of a tile, in pixels.
         complexity: 0 (calm) to 1 (complex) on a grid of any size laid over the whole picture, row
             by row (``complexity_map``).
-        multiple_of: as in ``tile_layout``; overlaps stay between a quarter and a half.
+        multiple_of: as in ``plan_layout``; overlaps stay between a quarter and a half.
 
     Raises:
         ValueError: If a side or ``tile`` is below 1, the grid is empty or not a rectangle, or one
             of its numbers not in 0..1.
     """
-    _check_tiles(height, width, tile)
+    _require_sides(height, width, tile)
     if not complexity or not complexity[0] or len({len(row) for row in complexity}) > 1:
         raise ValueError("complexity must be a grid: rows of equal length, at least one number")
     if not all(0 <= value <= 1 for row in complexity for value in row):
@@ -125,7 +125,7 @@ def adaptive_layout(
     shared = tile - far
 
     def stride(*seams: Window) -> int:
-        worst = max(_mean(complexity, height, width, seam) for seam in seams)
+        worst = max(_average_cells(complexity, height, width, seam) for seam in seams)
         return max(near, (far - round((far - near) * worst)) // multiple_of * multiple_of)
 
     # What a tile shares with the next in any case decides how much more they share: where that
@@ -134,20 +134,22 @@ def adaptive_layout(
         return stride(*(Window(x, y + far, tile, shared) for x in range(0, width, tile)))
 
     def row(y: int) -> TileRow:
-        return TileRow(y, _starts(width, tile, lambda x: stride(Window(x + far, y, shared, tile))))
+        return TileRow(
+            y, _list_starts(width, tile, lambda x: stride(Window(x + far, y, shared, tile)))
+        )
 
-    rows = tuple(row(y) for y in _starts(height, tile, row_stride))
+    rows = tuple(row(y) for y in _list_starts(height, tile, row_stride))
     return TileLayout(height, width, min(tile, height), min(tile, width), rows)
 
 
-def _check_tiles(height: int, width: int, tile: int) -> None:
+def _require_sides(height: int, width: int, tile: int) -> None:
     if min(height, width) < 1:
         raise ValueError(f"the image must hold at least one pixel, got {width} x {height}")
     if tile < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
 
 
-def _starts(side: int, tile: int, stride: Callable[[int], int]) -> tuple[int, ...]:
+def _list_starts(side: int, tile: int, stride: Callable[[int], int]) -> tuple[int, ...]:
     """Where the tiles of one axis begin; ``stride`` is how far from one start to the next."""
     starts = [0]
     while starts[-1] + tile < side:
@@ -155,14 +157,16 @@ def _starts(side: int, tile: int, stride: Callable[[int], int]) -> tuple[int, ..
     return tuple(starts)
 
 
-def _mean(grid: Sequence[Sequence[float]], height: int, width: int, window: Window) -> float:
+def _average_cells(
+    grid: Sequence[Sequence[float]], height: int, width: int, window: Window
+) -> float:
     """Mean of the cells of a grid over a (height, width) picture that a window touches."""
-    top, bottom = _cells(window.y, window.height, height, len(grid))
-    left, right = _cells(window.x, window.width, width, len(grid[0]))
+    top, bottom = _find_cells(window.y, window.height, height, len(grid))
+    left, right = _find_cells(window.x, window.width, width, len(grid[0]))
     return sum(sum(row[left:right]) for row in grid[top:bottom]) / (bottom - top) / (right - left)
 
 
-def _cells(start: float, length: float, side: int, count: int) -> tuple[int, int]:
+def _find_cells(start: float, length: float, side: int, count: int) -> tuple[int, int]:
     first = floor(start * count / side)
     end = ceil(min(start + length, side) * count / side)
     # Tiles of one pixel share none, and still ask.

@@ -7,22 +7,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MIN_REACH, MAX_REACH = 8, 64
+MIN_REACH_PIXELS, MAX_REACH_PIXELS = 8, 64
 """Source pixels. Networks that look at the whole image, as by attention, get the greatest."""
 
-REACH_STEP = 8
+REACH_MULTIPLE_PIXELS = 8
 """Source pixels to a multiple of which a reach is rounded up."""
 
 VISIBLE_CHANGE = 0.25 / 255
 """Change of a value, in parts of white: a quarter of a level of 8 bits."""
 
-STRIP_HEIGHT, STRIP_WIDTH = 32, 160
+STRIP_HEIGHT_PIXELS, STRIP_WIDTH_PIXELS = 32, 160
 """Source pixels: an edge at one end, and MAX_REACH pixels with room to spare on its inner side."""
 
-TEXTURE = 0.25
+TEXTURE_AMPLITUDE = 0.25
 """Greatest deviation of the textured strip from mid-grey, in parts of white."""
 
-ODD_CUT = 13
+ODD_CUT_PIXELS = 13
 """Source pixels: no multiple of the windows or strides that networks are built with."""
 
 
@@ -54,22 +54,22 @@ def measure_reach(upscale: Callable[[Tensor], Tensor]) -> Reach:
     Raises:
         ValueError: If a result holds NaN or infinite values.
     """
-    strip = torch.full((2, 3, STRIP_HEIGHT, STRIP_WIDTH), 0.5)
+    strip = torch.full((2, 3, STRIP_HEIGHT_PIXELS, STRIP_WIDTH_PIXELS), 0.5)
     noise = torch.rand(strip.shape[1:], generator=torch.Generator().manual_seed(0))
-    strip[1] += TEXTURE * (2 * noise - 1)
+    strip[1] += TEXTURE_AMPLITUDE * (2 * noise - 1)
     whole = upscale(strip)
     if not whole.isfinite().all():
         raise ValueError("the upscale model makes NaN or infinite values of a grey image")
-    pixels = _visible_columns(whole, upscale(strip[..., ODD_CUT:].contiguous()))
-    is_periodic = pixels > MAX_REACH
+    pixels = _count_changed_columns(whole, upscale(strip[..., ODD_CUT_PIXELS:].contiguous()))
+    is_periodic = pixels > MAX_REACH_PIXELS
     if is_periodic:
-        pixels = _visible_columns(whole, upscale(strip[..., MAX_REACH:].contiguous()))
-    pixels = REACH_STEP * ceil(pixels / REACH_STEP)
-    return Reach(min(max(pixels, MIN_REACH), MAX_REACH), is_periodic)
+        pixels = _count_changed_columns(whole, upscale(strip[..., MAX_REACH_PIXELS:].contiguous()))
+    pixels = REACH_MULTIPLE_PIXELS * ceil(pixels / REACH_MULTIPLE_PIXELS)
+    return Reach(min(max(pixels, MIN_REACH_PIXELS), MAX_REACH_PIXELS), is_periodic)
 
 
-def _visible_columns(whole: Tensor, cut: Tensor) -> int:
+def _count_changed_columns(whole: Tensor, cut: Tensor) -> int:
     """Source pixels from the left edge of ``cut`` to the last one that is not as in ``whole``."""
     difference = (whole[..., -cut.shape[-1] :] - cut).abs().amax((0, 1, 2))
     seen = torch.nonzero(~(difference <= VISIBLE_CHANGE))
-    return ceil((int(seen[-1]) + 1) * STRIP_WIDTH / whole.shape[-1]) if len(seen) else 0
+    return ceil((int(seen[-1]) + 1) * STRIP_WIDTH_PIXELS / whole.shape[-1]) if len(seen) else 0

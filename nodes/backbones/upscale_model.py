@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...coz.geometry import Window
 from ...coz.resample import resize
-from ...coz.tiles.plan import RESIZE_SUPPORT, grid_multiple, tile_source
+from ...coz.tiles.plan import RESIZE_MARGIN_PIXELS, find_grid_multiple, find_tile_source
 from ..host.images import to_image
 from ..host.messages import notice
 from ..host.surroundings import Upscaler, reach_of
@@ -57,7 +57,7 @@ class UpscaleModel(Backbone):
         margin = max(margin, ceil(tiles.ring / factor))
         if margin < reach:
             # plan_tiles lowers a tile to such a multiple; the widget has steps of 16.
-            enough = ceil(4 * reach * factor) + grid_multiple(factor, tile)
+            enough = ceil(4 * reach * factor) + find_grid_multiple(factor, tile)
             notice(
                 f"The upscale model looks at {reach} pixels around a tile, and tiles of {tile} pixels leave "
                 f"it {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
@@ -66,16 +66,16 @@ class UpscaleModel(Backbone):
 
     def run(self, tile: Tile, text: str) -> Tensor:
         picture, layout = self.tiles.picture, self.tiles.layout
-        x, y, width, height = tile_source(picture, layout, tile.window)
+        x, y, width, height = find_tile_source(picture, layout, tile.window)
         left, top, right, bottom = floor(x), floor(y), ceil(x + width), ceil(y + height)
         ring = ceil(self.tiles.ring * picture.shape[-1] / layout.width)
         scale = self.chosen["upscale_model"].scale
         is_exact = (left, top) == (x, y) and (width * scale, height * scale) == tile.window[2:]
         if not is_exact:
             # The model's result is resized, which reads a little beyond the window.
-            left, top = left - RESIZE_SUPPORT, top - RESIZE_SUPPORT
-            right, bottom = right + RESIZE_SUPPORT, bottom + RESIZE_SUPPORT
-            ring += RESIZE_SUPPORT
+            left, top = left - RESIZE_MARGIN_PIXELS, top - RESIZE_MARGIN_PIXELS
+            right, bottom = right + RESIZE_MARGIN_PIXELS, bottom + RESIZE_MARGIN_PIXELS
+            ring += RESIZE_MARGIN_PIXELS
         pixels = Window(left, top, right - left, bottom - top)
         sr = self.upscaler(picture, pixels, ring)
         fx, fy = sr.shape[-1] / pixels.width, sr.shape[-2] / pixels.height

@@ -6,9 +6,9 @@ import comfy.model_management
 from torch import Tensor
 
 from ...coz.text.step_prompts import choose_step_texts, join_texts, split_step_lines, trim
-from ...coz.tiles.complexity import complexity_map
+from ...coz.tiles.complexity import rate_complexity
 from ...coz.tiles.layout import TileLayout
-from ...coz.tiles.plan import enlarged, plan_tiles
+from ...coz.tiles.plan import enlarge_side, plan_tiles
 from ..backbones.backbone import Backbone
 from ..text_sources.text_source import TextSource
 from .tile_prompts import describe_count
@@ -20,7 +20,7 @@ def plan_passes(
 ) -> list[TileLayout]:
     """The tiles of every pass, before the first is made."""
     height, width = picture.shape[-2:]
-    complexity = complexity_map(picture) if adaptive else None
+    complexity = rate_complexity(picture) if adaptive else None
     layouts = []
     for _ in range(passes):
         layouts.append(plan_tiles(height, width, scale, tile, overlap, complexity))
@@ -79,7 +79,7 @@ def require_memory(height: int, width: int, scale: float, passes: int) -> None:
     """Refuse a picture that cannot be held, before an hour goes into it."""
     needed = 0
     for _ in range(passes):
-        height, width = enlarged(height, scale), enlarged(width, scale)
+        height, width = enlarge_side(height, scale), enlarge_side(width, scale)
         needed += height * width * 3 * 4
     free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
     if needed > free:

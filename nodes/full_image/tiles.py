@@ -15,8 +15,14 @@ from ...coz.geometry import Window
 from ...coz.resample import crop, resize
 from ...coz.text.step_prompts import choose_step_texts
 from ...coz.tiles.blend import TileBlend
-from ...coz.tiles.layout import TileLayout, tile_layout
-from ...coz.tiles.plan import abutting_tiles, grid_multiple, resize_mirrored, tile_source, tile_view
+from ...coz.tiles.layout import TileLayout, plan_layout
+from ...coz.tiles.plan import (
+    cut_tile_view,
+    find_grid_multiple,
+    find_tile_source,
+    plan_abutting_tiles,
+    resize_mirrored,
+)
 from ..backbones import backbone_input, make_backbone
 from ..backbones.backbone import Backbone, Tile, TilePass
 from ..host.images import NotFiniteError, preview_size, show_frame, to_bchw, to_image
@@ -47,7 +53,7 @@ def network_tiles(
     """The tiles that the network enlarges one by one, for a picture of (height, width)."""
     if are_blended(backbone, color_fix):
         return layout.windows()
-    return abutting_tiles(height, width, layout)
+    return plan_abutting_tiles(height, width, layout)
 
 
 class CoZTiles(io.ComfyNode):
@@ -171,7 +177,7 @@ class TileSharpener:
         corrects = color_fix == "wavelet" or consistency > 0
         if corrects and not are_blended(backbone, color_fix):
             factor = Fraction(layout.width, picture.shape[-1])
-            multiple = grid_multiple(factor, max(layout.tile_height, layout.tile_width))
+            multiple = find_grid_multiple(factor, max(layout.tile_height, layout.tile_width))
             self.ring = ceil(COLOR_RING / multiple) * multiple
         backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
 
@@ -192,7 +198,7 @@ class TileSharpener:
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
         # At the usual 4x, multiples of 4 are pixels of the picture: see plan_tiles.
-        inner = tile_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
+        inner = plan_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
         out = torch.zeros(1, height, width, 3, device=self.picture.device)
         blend = TileBlend(inner, out)
         for i, part in enumerate(inner.windows()):
@@ -206,7 +212,7 @@ class TileSharpener:
         view = Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
         zoomed = None
         if self.color_fix != "none" or not self.backbone.sees_surroundings:
-            zoomed = to_image(tile_view(self.picture, self.layout, view))
+            zoomed = to_image(cut_tile_view(self.picture, self.layout, view))
         with apart():
             image = self.backbone.run(Tile(zoomed, view, seed), text)
             if self.color_fix != "none":
@@ -220,7 +226,7 @@ class TileSharpener:
 
     def _source(self, window: Window) -> Tensor:
         """What a window of the result was made from, in the picture's own pixels."""
-        box = tile_source(self.picture, self.layout, window)
+        box = find_tile_source(self.picture, self.layout, window)
         sides = max(1, round(box.height)), max(1, round(box.width))
         return resize_mirrored(self.picture, *sides, box)
 

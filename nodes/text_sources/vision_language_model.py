@@ -4,7 +4,7 @@ from torch import Tensor
 from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.text.step_prompts import choose_step_texts
 from ...coz.tiles.layout import TileLayout
-from ...coz.tiles.plan import overview, tile_view, wider_view
+from ...coz.tiles.plan import cut_tile_view, cut_wider_view, make_overview
 from ..host.expansion import nest_inputs
 from ..host.images import to_bchw, to_image
 from ..host.messages import apart
@@ -92,17 +92,17 @@ class VisionLanguageModel(TextSource):
         self.windows = layout.windows()
         self.whole = None
         if self.chosen["context"] == ORIGINAL:
-            self.whole = to_image(overview(to_bchw(original)))
+            self.whole = to_image(make_overview(to_bchw(original)))
 
     def run(self, index: int) -> str:
         window = self.windows[index]
         context = self.whole
         if self.chosen["context"] == PREVIOUS:
-            context = to_image(wider_view(self.picture, self.layout, window))
+            context = to_image(cut_wider_view(self.picture, self.layout, window))
         with apart():
             return CoZPromptExtractor.execute(
                 self.chosen["vlm"],
-                to_image(tile_view(self.picture, self.layout, window)),
+                to_image(cut_tile_view(self.picture, self.layout, window)),
                 "",
                 self.chosen["instruction"],
                 self.chosen["max_tokens"],

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from coz.geometry import Window
 from coz.resample import resize
-from coz.tiles.layout import tile_layout
-from coz.tiles.plan import overview, plan_tiles, tile_view, wider_view
+from coz.tiles.layout import plan_layout
+from coz.tiles.plan import cut_tile_view, cut_wider_view, make_overview, plan_tiles
 from tools.host import ROOT
 from tools.host.workflow import find_node, read_prompt
 
@@ -126,7 +126,7 @@ def test_tiles_show_no_seams(enlarge, node):
     tiled, texts = enlarge(image, color_fix="none", tile=256)
     whole = untiled(node, image)
     assert tiled.shape == whole.shape == (1, 400, 1200, 3)
-    layout = tile_layout(400, 1200, 256, 128)
+    layout = plan_layout(400, 1200, 256, 128)
     assert texts.split("\n") == ["-"] * len(layout.windows())
     assert (tiled - whole).abs().max() < SEAM
     borders = [240, 480, 720, 960]  # of five abutting tiles
@@ -229,7 +229,7 @@ def test_it_says_what_is_coming(enlarge, node):
     assert int(first) + int(second) == len(texts.split("\n"))
     assert f"pass 2: {second} tiles" in enlarge.told
     # Half of it is calm, in the second pass too.
-    assert int(second) < len(tile_layout(160, 240, 64, 32).windows())
+    assert int(second) < len(plan_layout(160, 240, 64, 32).windows())
     enlarge(image, tile_prompts="a\nb\n\u200b\n")
     assert enlarge.told[0] == "tile_prompts has 2 lines for 1 tile: the last are not used"
     assert enlarge.told[1] == f"1 tile\n{enlarge.told[0]}"
@@ -481,8 +481,8 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatc
     windows = layout.windows()
     assert len(windows) == 2
     expected = {
-        "previous scale": [wider_view(source, layout, window) for window in windows],
-        "original image": [overview(source).clamp(0, 1)] * 2,
+        "previous scale": [cut_wider_view(source, layout, window) for window in windows],
+        "original image": [make_overview(source).clamp(0, 1)] * 2,
         "none": [None] * 2,
     }
     for context, views in expected.items():
@@ -491,7 +491,7 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatc
         graph["kept"]["inputs"]["image"] = ["source", 0]
         enlarge(image, graph)
         for window, view, (zoomed, wider) in zip(windows, views, seen, strict=True):
-            tile = tile_view(source, layout, window).movedim(1, -1).clamp(0, 1)
+            tile = cut_tile_view(source, layout, window).movedim(1, -1).clamp(0, 1)
             assert torch.equal(zoomed, tile)
             assert wider is None if view is None else torch.equal(wider, view.movedim(1, -1))
 

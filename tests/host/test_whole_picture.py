@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coz.tiles.layout import tile_layout
+from coz.tiles.layout import plan_layout
 from tools.host import ROOT
 from tools.host.client import Files, run_prompt
 from tools.host.server import serve
@@ -73,7 +73,7 @@ def test_the_sd3_note_says_how_much_work_it_is():
     picture = photograph(prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"])
     sides = [[round(side * full["scale"] ** k) for side in picture.size] for k in (1, 2)]
     first, second = (
-        len(tile_layout(height, width, full["tile"], full["overlap"]).windows())
+        len(plan_layout(height, width, full["tile"], full["overlap"]).windows())
         for width, height in sides
     )
     assert full["passes"] == 2

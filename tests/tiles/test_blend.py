@@ -5,19 +5,19 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from coz.resample import crop
-from coz.tiles.blend import TileBlend, axis_weights
-from coz.tiles.layout import adaptive_layout, tile_layout
+from coz.tiles.blend import TileBlend, compute_axis_weights
+from coz.tiles.layout import plan_adaptive_layout, plan_layout
 
 LAYOUTS = {
-    "one tile": tile_layout(40, 30, 64, 16),
-    "one pixel": tile_layout(1, 1, 64, 16),
-    "no overlap": tile_layout(40, 33, 8, 0),
-    "a quarter": tile_layout(101, 67, 32, 8),
-    "a half": tile_layout(101, 67, 32, 16),
-    "the last one almost on the one before": tile_layout(25, 33, 16, 8),
-    "all but a pixel": tile_layout(20, 23, 9, 8),
-    "flat": tile_layout(3, 200, 32, 24),
-    "adaptive": adaptive_layout(211, 173, 32, [[0, 0.2, 0.1], [0.3, 1, 0.9], [1, 0, 0.5]]),
+    "one tile": plan_layout(40, 30, 64, 16),
+    "one pixel": plan_layout(1, 1, 64, 16),
+    "no overlap": plan_layout(40, 33, 8, 0),
+    "a quarter": plan_layout(101, 67, 32, 8),
+    "a half": plan_layout(101, 67, 32, 16),
+    "the last one almost on the one before": plan_layout(25, 33, 16, 8),
+    "all but a pixel": plan_layout(20, 23, 9, 8),
+    "flat": plan_layout(3, 200, 32, 24),
+    "adaptive": plan_adaptive_layout(211, 173, 32, [[0, 0.2, 0.1], [0.3, 1, 0.9], [1, 0, 0.5]]),
 }
 
 
@@ -59,7 +59,7 @@ def test_weights_are_positive_and_sum_to_one(layout):
     columns = [(row.xs, layout.tile_width, layout.width) for row in layout.rows]
     for starts, length, side in (rows, *columns):
         total = torch.zeros(side)
-        for start, weights in zip(starts, axis_weights(tuple(starts), length), strict=True):
+        for start, weights in zip(starts, compute_axis_weights(tuple(starts), length), strict=True):
             assert weights.shape == (length,)
             assert weights.dtype == torch.float32
             assert 0 <= weights.min() <= weights.max() <= 1
@@ -79,7 +79,7 @@ def test_order_does_not_matter(layout):
     ("overlap", "rim"), [(1, 0), (2, 0), (4, 1), (64, 21), (95, 31), (96, 32), (128, 32), (200, 32)]
 )
 def test_neighbours_cross_in_the_middle_of_their_overlap(overlap, rim):
-    first, second = axis_weights((0, 300 - overlap), 300)
+    first, second = compute_axis_weights((0, 300 - overlap), 300)
     fade = overlap - 2 * rim
     rise = [0.5 - 0.5 * cos(pi * (k + 0.5) / fade) for k in range(fade)]
     inside = [1] * (300 - overlap)
@@ -91,7 +91,7 @@ def test_neighbours_cross_in_the_middle_of_their_overlap(overlap, rim):
 
 
 def test_a_tile_that_differs_leaves_no_step_at_its_edge():
-    layout = tile_layout(1, 160, 64, 16)
+    layout = plan_layout(1, 160, 64, 16)
     target = TileBlend(layout, canvas(layout))
     for index in range(len(layout.windows())):
         target.add(index, torch.full((1, 3, 1, 64), float(index % 2)))
@@ -100,7 +100,7 @@ def test_a_tile_that_differs_leaves_no_step_at_its_edge():
 
 
 def test_blends_into_a_part_of_a_larger_picture():
-    layout = tile_layout(20, 30, 16, 4)
+    layout = plan_layout(20, 30, 16, 4)
     picture = torch.full((1, 40, 50, 3), 0.5)
     part = picture[:, 7:27, 11:41]
     part.zero_()
@@ -115,7 +115,7 @@ def test_blends_into_a_part_of_a_larger_picture():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_takes_any_float_dtype_and_leaves_the_tile_as_it_is(dtype):
-    layout = tile_layout(20, 30, 16, 4)
+    layout = plan_layout(20, 30, 16, 4)
     image = noise(layout).to(dtype)
     before = image.clone()
     torch.testing.assert_close(blend(layout, image), before.float(), atol=1e-6, rtol=0)
@@ -139,7 +139,7 @@ class Allocated(TorchFunctionMode):
 
 
 def test_adding_allocates_less_than_a_tile():
-    layout = tile_layout(512, 512, 64, 16)
+    layout = plan_layout(512, 512, 64, 16)
     target = TileBlend(layout, canvas(layout))
     tile = torch.rand(1, 3, 64, 64)
     with Allocated() as allocated:
@@ -149,7 +149,7 @@ def test_adding_allocates_less_than_a_tile():
 
 
 def test_refuses_sizes_that_do_not_fit():
-    layout = tile_layout(20, 30, 16, 4)
+    layout = plan_layout(20, 30, 16, 4)
     with pytest.raises(ValueError, match=r"out must have the shape \(1, 20, 30, 3\)"):
         TileBlend(layout, torch.zeros(1, 30, 20, 3))
     target = TileBlend(layout, canvas(layout))

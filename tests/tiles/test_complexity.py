@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from coz.render.pillow import from_pillow
-from coz.tiles.complexity import complexity_map
+from coz.tiles.complexity import rate_complexity
 
 PICTURES = Path(__file__).parents[2] / "pictures"
 
@@ -16,7 +16,7 @@ def picture(name):
 
 
 def grid(image, **options):
-    return torch.tensor(complexity_map(image, **options))
+    return torch.tensor(rate_complexity(image, **options))
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_measures_are_weighed_as_documented():
     # 1 bit: (0.35 + 0 + 0) / 3.
     image = torch.zeros(1, 3, 16, 16)
     image[..., 8:] = 0.055
-    assert complexity_map(image) == [[pytest.approx((0.0275 - 0.01) / 0.05 / 3, abs=1e-5)]]
+    assert rate_complexity(image) == [[pytest.approx((0.0275 - 0.01) / 0.05 / 3, abs=1e-5)]]
     # Checkerboard of 0 and 0.06: deviation 0.03; every difference inside is 0.06.
     board = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 0.06
     gradient = 2 * 15 * 16 * 0.06 / 2 / 256
     expected = ((0.03 - 0.01) / 0.05 + min(1, (gradient - 0.003) / 0.027) + 0) / 3
-    assert complexity_map(board.expand(1, 3, 16, 16)) == [[pytest.approx(expected, abs=1e-5)]]
+    assert rate_complexity(board.expand(1, 3, 16, 16)) == [[pytest.approx(expected, abs=1e-5)]]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_takes_half_floats_and_leaves_the_picture_as_it_is(dtype):
 
 def test_refuses_what_is_no_picture():
     with pytest.raises(ValueError, match="one picture"):
-        complexity_map(torch.zeros(2, 3, 8, 8))
+        rate_complexity(torch.zeros(2, 3, 8, 8))
     with pytest.raises(ValueError, match="one picture"):
-        complexity_map(torch.zeros(1, 3, 0, 8))
+        rate_complexity(torch.zeros(1, 3, 0, 8))
     with pytest.raises(ValueError, match="cell must be at least 1"):
-        complexity_map(torch.zeros(1, 3, 8, 8), cell=0)
+        rate_complexity(torch.zeros(1, 3, 8, 8), cell=0)

@@ -5,7 +5,7 @@ from math import ceil
 import pytest
 
 from coz.geometry import Window
-from coz.tiles.layout import TileRow, adaptive_layout, split_side, tile_layout
+from coz.tiles.layout import TileRow, plan_adaptive_layout, plan_layout, split_side
 
 EXTREME = [(1, 1), (10000, 50), (50, 10000), (1, 5000), (5000, 1), (511, 512), (512, 513)]
 
@@ -52,19 +52,19 @@ def axes(layout):
     ],
 )
 def test_starts_of_one_axis(side, tile, overlap, starts):
-    layout = tile_layout(side, 1, tile, overlap)
+    layout = plan_layout(side, 1, tile, overlap)
     assert layout.rows == tuple(TileRow(y, (0,)) for y in starts)
     assert (layout.tile_height, layout.tile_width) == (min(tile, side), 1)
-    assert tile_layout(1, side, tile, overlap).rows == (TileRow(0, starts),)
+    assert plan_layout(1, side, tile, overlap).rows == (TileRow(0, starts),)
 
 
 def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
-    assert tile_layout(50, 1000, 512, 128).windows() == [
+    assert plan_layout(50, 1000, 512, 128).windows() == [
         Window(0, 0, 512, 50),
         Window(384, 0, 512, 50),
         Window(488, 0, 512, 50),
     ]
-    assert [window[:2] for window in tile_layout(4, 4, 3, 1).windows()] == [
+    assert [window[:2] for window in plan_layout(4, 4, 3, 1).windows()] == [
         (0, 0),
         (1, 0),
         (0, 1),
@@ -73,7 +73,7 @@ def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
 
 
 def test_a_picture_of_4096_pixels_takes_121_tiles():
-    windows = tile_layout(4096, 4096, 512, 128).windows()
+    windows = plan_layout(4096, 4096, 512, 128).windows()
     assert len(windows) == 121
     assert all(type(value) is int for window in windows for value in window)
 
@@ -82,7 +82,7 @@ def test_fixed_tiles_cover_any_picture_and_are_the_fewest():
     for height, width, numbers in sizes(2000, seed=0):
         tile = numbers.randint(1, 1000) if max(height, width) < 1000 else numbers.randint(64, 1000)
         overlap = numbers.randint(0, tile * 3 // 4)
-        layout = tile_layout(height, width, tile, overlap)
+        layout = plan_layout(height, width, tile, overlap)
         for starts, length, side in axes(layout):
             require_cover(starts, length, side)
             shared = overlaps(starts, length)
@@ -95,20 +95,20 @@ def test_fixed_tiles_cover_any_picture_and_are_the_fewest():
 def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half():
     for height, width, numbers in sizes(2000, seed=1):
         tile = numbers.randint(128, 1000)
-        layout = adaptive_layout(height, width, tile, grid(numbers))
+        layout = plan_adaptive_layout(height, width, tile, grid(numbers))
         for starts, length, side in axes(layout):
             require_cover(starts, length, side)
             shared = overlaps(starts, length)
             assert all(tile / 4 <= pixels <= tile / 2 for pixels in shared[:-1])
             assert not shared or shared[-1] >= tile / 4
-        most = len(tile_layout(height, width, tile, tile // 2).windows())
+        most = len(plan_layout(height, width, tile, tile // 2).windows())
         assert len(layout.windows()) <= most
 
 
 @pytest.mark.parametrize("tile", range(1, 10))
 def test_adaptive_tiles_may_be_tiny(tile):
     for side in range(1, 40):
-        for starts, length, end in axes(adaptive_layout(side, 7, tile, [[0.4, 0.6], [1, 0]])):
+        for starts, length, end in axes(plan_adaptive_layout(side, 7, tile, [[0.4, 0.6], [1, 0]])):
             require_cover(starts, length, end)
 
 
@@ -117,7 +117,7 @@ def test_adaptive_is_a_quarter_where_all_is_calm_and_a_half_where_all_is_complex
         tile = numbers.randint(128, 1000)
         for value, overlap in ((0, ceil(tile / 4)), (1, tile // 2)):
             calm_or_complex = [[value] * 5] * 3
-            assert adaptive_layout(height, width, tile, calm_or_complex) == tile_layout(
+            assert plan_adaptive_layout(height, width, tile, calm_or_complex) == plan_layout(
                 height, width, tile, overlap
             )
 
@@ -127,8 +127,8 @@ def test_tiles_begin_on_multiples():
     for height, width, numbers in sizes(300, seed=3):
         tile = numbers.randint(128, 1000)
         overlap = numbers.randint(0, tile // 2)
-        fixed = tile_layout(height, width, tile, overlap, multiple_of=4)
-        adaptive = adaptive_layout(height, width, tile, grid(numbers), multiple_of=4)
+        fixed = plan_layout(height, width, tile, overlap, multiple_of=4)
+        adaptive = plan_adaptive_layout(height, width, tile, grid(numbers), multiple_of=4)
         for layout, least, most in (
             (fixed, overlap, overlap + 3),
             (adaptive, tile / 4, tile / 2),
@@ -142,17 +142,17 @@ def test_tiles_begin_on_multiples():
 
 
 def test_neighbours_nearer_than_a_multiple_stay_where_they_are():
-    assert tile_layout(1, 20, 8, 6, multiple_of=4) == tile_layout(1, 20, 8, 6)
-    assert adaptive_layout(1, 20, 8, [[1]], multiple_of=16) == tile_layout(1, 20, 8, 4)
+    assert plan_layout(1, 20, 8, 6, multiple_of=4) == plan_layout(1, 20, 8, 6)
+    assert plan_adaptive_layout(1, 20, 8, [[1]], multiple_of=16) == plan_layout(1, 20, 8, 4)
 
 
 def test_adaptive_is_dense_only_where_the_picture_is_complex():
-    upper_half_calm = adaptive_layout(4096, 4096, 512, [[0, 0], [1, 1]])
+    upper_half_calm = plan_adaptive_layout(4096, 4096, 512, [[0, 0], [1, 1]])
     every_256 = [*range(1920, 3584, 256), 3584]
     assert [row.y for row in upper_half_calm.rows] == [*range(0, 1920, 384), *every_256]
     assert [len(row.xs) for row in upper_half_calm.rows] == [11] * 5 + [13] + [15] * 7
     # One column of it is enough to bring the rows near.
-    right_half_calm = adaptive_layout(4096, 4096, 512, [[1, 0]])
+    right_half_calm = plan_adaptive_layout(4096, 4096, 512, [[1, 0]])
     columns = (*range(0, 1792, 256), *range(1792, 3584, 384), 3584)
     assert right_half_calm.rows == tuple(TileRow(y, columns) for y in range(0, 3585, 256))
 
@@ -170,7 +170,7 @@ def test_adaptive_is_dense_only_where_the_picture_is_complex():
 )
 def test_refuses_what_no_layout_can_be(arguments, message):
     with pytest.raises(ValueError, match=message):
-        tile_layout(*arguments)
+        plan_layout(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_refuses_what_no_layout_can_be(arguments, message):
 )
 def test_refuses_a_grid_that_is_none(complexity, message):
     with pytest.raises(ValueError, match=message):
-        adaptive_layout(10, 10, 4, complexity)
+        plan_adaptive_layout(10, 10, 4, complexity)
     with pytest.raises(ValueError, match="at least one pixel"):
-        adaptive_layout(0, 10, 4, [[0]])
+        plan_adaptive_layout(0, 10, 4, [[0]])
 
 
 @pytest.mark.parametrize(
