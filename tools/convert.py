@@ -25,9 +25,9 @@ try:
     from safetensors.torch import save
     from torch import Tensor
 
-    from coz.weights.lora import LORA_FACTOR, KeyedWeights, SRWeights, sr_weights
+    from coz.weights.lora import LORA_FACTOR, KeyedWeights, SRWeights, split_weights
     from coz.weights.read import FORMAT, read_keyed, read_vae
-    from coz.weights.vae import host_vae
+    from coz.weights.vae import rename_vae_weights
 except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 
@@ -57,7 +57,7 @@ def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | Non
     tensors, use = keyed.tensors, USES[keyed.kind]
     metadata = describe(keyed, source)
     if base:
-        tensors, use = whole_vae(read_vae(base), sr_weights(keyed)), "Load VAE takes it."
+        tensors, use = whole_vae(read_vae(base), split_weights(keyed)), "Load VAE takes it."
     if dtype:
         tensors, cost = cast_weights(tensors, dtype)
         use += f" Its weights differ by {cost:.2%} (root mean square)."
@@ -90,7 +90,7 @@ def whole_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tenso
             "expected VAE weights, but found none; take Chain-of-Zoom's VAE encoder or OSEDiff's "
             "file, or leave --vae out"
         )
-    whole = host_vae(base)
+    whole = rename_vae_weights(base)
     for name, tensor in {**weights.vae, **weights.vae_diff}.items():
         found = tuple(whole[name].shape) if name in whole else "none"
         if found != tuple(tensor.shape):

@@ -6,16 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .lora import PEFT_DEFAULT_ALPHA, KeyedWeights, few, is_weight, lora_pairs, merge_lora, uniform
-from .vae import HOST_VAE, host_vae
+from .lora import (
+    PEFT_DEFAULT_ALPHA,
+    KeyedWeights,
+    find_common_value,
+    is_weight,
+    list_few,
+    merge_lora,
+    pair_factors,
+)
+from .vae import HOST_VAE_NAME, rename_vae_weights
 
-SD3_CHANNELS_A_BLOCK = 64
+SD3_CHANNELS_PER_BLOCK = 64
 """SD3's width is 64 * depth: ComfyUI comfy/utils.py, mmdit_to_diffusers."""
 
 ENCODER_PARTS = ["encoder.conv_in", "encoder.mid.attn_1.q", "encoder.norm_out", "encoder.conv_out"]
 
 
-def keyed_coz_lora(tensors: list[Any]) -> KeyedWeights:
+def convert_coz_lora(tensors: list[Any]) -> KeyedWeights:
     """Name the matrices of Chain-of-Zoom's SR LoRA, a list [up, down, up, down, ...].
 
     Args:
@@ -36,8 +44,8 @@ def keyed_coz_lora(tensors: list[Any]) -> KeyedWeights:
             f"{len(tensors)} entries that are not all matrices; take model_20001.pkl"
         )
     rank, width = tensors[1].shape
-    blocks = width // SD3_CHANNELS_A_BLOCK
-    if len(tensors) != 2 * (2 * blocks - 1) or width % SD3_CHANNELS_A_BLOCK:
+    blocks = width // SD3_CHANNELS_PER_BLOCK
+    if len(tensors) != 2 * (2 * blocks - 1) or width % SD3_CHANNELS_PER_BLOCK:
         raise ValueError(
             f"expected {max(0, 2 * (2 * blocks - 1))} matrices for an SD3 transformer of width "
             f"{width} (SD3-medium: 94 for width 1536), but found {len(tensors)}; take "
@@ -62,7 +70,7 @@ def keyed_coz_lora(tensors: list[Any]) -> KeyedWeights:
     return KeyedWeights("coz lora", keyed, rank, float(rank))
 
 
-def keyed_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
+def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
     """Merge the LoRA of Chain-of-Zoom's VAE encoder, times 8 / r, and name it as ComfyUI does.
 
     Args:
@@ -76,18 +84,18 @@ def keyed_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
 
     Source: Chain-of-Zoom osediff_sd3.py, inject_lora_vae (LoraConfig with r and no alpha).
     """
-    pairs, rest = lora_pairs(tensors)
+    pairs, rest = pair_factors(tensors)
     plain = {name.replace(".base_layer.", "."): tensor for name, tensor in rest.items()}
     for layer, pair in pairs.items():
         plain[f"{layer}.weight"] = merge_lora(layer, plain, *pair)
-    encoder = host_vae({f"encoder.{name}": tensor for name, tensor in plain.items()})
+    encoder = rename_vae_weights({f"encoder.{name}": tensor for name, tensor in plain.items()})
     lacking = [part for part in ENCODER_PARTS if f"{part}.weight" not in encoder]
-    strange = [name for name in encoder if not HOST_VAE.fullmatch(name)]
+    strange = [name for name in encoder if not HOST_VAE_NAME.fullmatch(name)]
     if lacking or strange or not pairs:
         raise ValueError(
             "expected the whole VAE encoder of Chain-of-Zoom with its LoRA, but found "
-            f"{len(pairs)} LoRA layers, {few(strange)} besides and {few(lacking)} missing; take "
+            f"{len(pairs)} LoRA layers, {list_few(strange)} besides and {list_few(lacking)} missing; take "
             "vae_encoder_20001.pt"
         )
-    rank = uniform(down.shape[0] for down, _ in pairs.values())
+    rank = find_common_value(down.shape[0] for down, _ in pairs.values())
     return KeyedWeights("coz vae encoder", encoder, rank, PEFT_DEFAULT_ALPHA)

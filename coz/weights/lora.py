@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .vae import HOST_VAE, host_vae
+from .vae import HOST_VAE_NAME, rename_vae_weights
 
 T = TypeVar("T")
 Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
@@ -19,13 +19,13 @@ Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
 PEFT_DEFAULT_ALPHA = 8.0
 """peft LoraConfig(lora_alpha=8): Chain-of-Zoom and OSEDiff set r and leave alpha as it is."""
 
-CONV_IN = {
+CONV_IN_KEYS = {
     "diffusion_model.input_blocks.0.0.set_weight": "diffusion_model.input_blocks.0.0.weight",
     "diffusion_model.input_blocks.0.0.bias.set_weight": "diffusion_model.input_blocks.0.0.bias",
 }
 """What replaces a weight in a LoRA file -> the weight: ComfyUI comfy/lora.py, load_lora."""
 
-VAE_LORA = "vae."
+VAE_LORA_PREFIX = "vae."
 """Before a layer of a LoRA for the VAE; no stock loader takes one."""
 
 LORA_FACTOR = re.compile(r"(.+)\.lora_(A|B|down|up)(?:\.\w+)?\.weight")
@@ -66,7 +66,7 @@ class SRWeights(NamedTuple):
     latent_shift: Literal["reference"] | None
 
 
-def sr_weights(keyed: KeyedWeights) -> SRWeights:
+def split_weights(keyed: KeyedWeights) -> SRWeights:
     """Split standard keys into what is for the diffusion model and what for the VAE."""
     vae: dict[str, Tensor] = {}
     vae_lora: dict[str, Tensor] = {}
@@ -75,24 +75,26 @@ def sr_weights(keyed: KeyedWeights) -> SRWeights:
     for name, tensor in keyed.tensors.items():
         if keyed.kind == "lora":
             lora[name] = tensor
-        elif name in CONV_IN:
-            replaced[CONV_IN[name]] = tensor
-        elif name.startswith(VAE_LORA):
-            vae_lora[name.removeprefix(VAE_LORA)] = tensor
-        elif HOST_VAE.fullmatch(name):
+        elif name in CONV_IN_KEYS:
+            replaced[CONV_IN_KEYS[name]] = tensor
+        elif name.startswith(VAE_LORA_PREFIX):
+            vae_lora[name.removeprefix(VAE_LORA_PREFIX)] = tensor
+        elif HOST_VAE_NAME.fullmatch(name):
             vae[name] = tensor
         else:
             lora[name] = tensor
-    pairs, alphas = lora_pairs(vae_lora)
+    pairs, alphas = pair_factors(vae_lora)
     vae_diff = {
-        f"{layer}.weight": float(alphas[f"{layer}.alpha"]) / down.shape[0] * _product(down, up)
+        f"{layer}.weight": float(alphas[f"{layer}.alpha"])
+        / down.shape[0]
+        * _multiply_factors(down, up)
         for layer, (down, up) in pairs.items()
     }
     rest = keyed.rank, keyed.alpha, keyed.latent_shift
-    return SRWeights(keyed.kind, lora, replaced, vae, host_vae(vae_diff), *rest)
+    return SRWeights(keyed.kind, lora, replaced, vae, rename_vae_weights(vae_diff), *rest)
 
 
-def lora_pairs(
+def pair_factors(
     tensors: Mapping[str, Tensor],
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
     """Each LoRA layer's (down, up), PEFT's A and B, by its name; and all that is none of these.
@@ -142,13 +144,13 @@ def is_state_dict(value: Any) -> TypeGuard[dict[str, Tensor]]:
     return all(isinstance(name, str) and is_weight(weight) for name, weight in items)
 
 
-def uniform(values: Iterable[T]) -> T | None:
+def find_common_value(values: Iterable[T]) -> T | None:
     """The value that all have, None where they differ."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
 
 
-def few(names: Iterable[str]) -> str:
+def list_few(names: Iterable[str]) -> str:
     """The first names, for an error message."""
     listed = list(names)
     # From a file of anybody: any length, and what a terminal obeys.
@@ -162,7 +164,7 @@ def merge_lora(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tens
     Raises:
         ValueError: If ``weights`` has no weight for the layer, or one of another shape.
     """
-    base, change = weights.get(f"{layer}.weight"), _product(down, up)
+    base, change = weights.get(f"{layer}.weight"), _multiply_factors(down, up)
     if base is None or base.shape != change.shape:
         raise ValueError(
             f"expected {layer} to have a base weight of {tuple(change.shape)}, but found "
@@ -171,7 +173,7 @@ def merge_lora(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tens
     return base.float() + PEFT_DEFAULT_ALPHA / down.shape[0] * change
 
 
-def _product(down: Tensor, up: Tensor) -> Tensor:
+def _multiply_factors(down: Tensor, up: Tensor) -> Tensor:
     """The weight's change, (out, in) or (out, in, kernel height, kernel width), float32."""
     change = up.float().flatten(1) @ down.float().flatten(1)
     return change.reshape(up.shape[0], *down.shape[1:])

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .lora import KeyedWeights, few, lora_pairs, uniform
+from .lora import KeyedWeights, find_common_value, list_few, pair_factors
 
 PEFT_PREFIX = "base_model.model."
-PEFT_CONFIG = "adapter_config.json"
+PEFT_CONFIG_NAME = "adapter_config.json"
 
-PROMPT_LORA = "text_encoders.transformer."
+PROMPT_LORA_PREFIX = "text_encoders.transformer."
 """ComfyUI comfy/lora.py, model_lora_keys_clip: a language model in any text encoder."""
 
 LANGUAGE_LAYERS = (
@@ -23,10 +23,10 @@ LANGUAGE_LAYERS = (
 VISUAL_LAYERS = r"^(model\.)?visual\."
 UNET_LAYERS = r"(?:(?:down|up)_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding)\b"
 
-ANY_LORA = r"lora_|[._]lora\.|\.lokr_|\.hada_|\.oft_|\.diff(_b)?$|\.set_weight$"
+LORA_KEY = r"lora_|[._]lora\.|\.lokr_|\.hada_|\.oft_|\.diff(_b)?$|\.set_weight$"
 """What ComfyUI's LoRA loader takes: comfy/lora.py and comfy/weight_adapter."""
 
-PLAIN_LORA: dict[str, list[Any]] = {
+PLAIN_LORA_CONFIG: dict[str, list[Any]] = {
     "peft_type": ["LORA"],
     "bias": ["none"],
     "fan_in_fan_out": [False],
@@ -37,12 +37,12 @@ PLAIN_LORA: dict[str, list[Any]] = {
 }
 """What a PEFT config may say where W + scale * B @ A is all; other initialisations change W."""
 
-NUMBERS = ["r", "lora_alpha", "rank_pattern", "alpha_pattern"]
+NUMBER_FIELDS = ["r", "lora_alpha", "rank_pattern", "alpha_pattern"]
 
 SLOW_PATTERN = re.compile(r"\)[*+{]|([*+?{)].*){5}", re.DOTALL)
 """What could keep Python, and with it all of ComfyUI, busy for hours with one name."""
 
-MAX_LAYER_NAME = 128
+MAX_LAYER_NAME_CHARACTERS = 128
 """Characters of a layer's name; real ones have half of that. A pattern may have twice as many."""
 
 
@@ -61,19 +61,19 @@ class Scaling(NamedTuple):
         Raises:
             ValueError: If the layer's rank is not what the config says.
         """
-        if len(layer) > MAX_LAYER_NAME:
-            raise ValueError(f"expected the names of layers, but found {few([layer])}")
+        if len(layer) > MAX_LAYER_NAME_CHARACTERS:
+            raise ValueError(f"expected the names of layers, but found {list_few([layer])}")
         expected = next((r for p, r in self.rank_pattern.items() if p.match(layer)), self.rank)
         if rank != expected:
             raise ValueError(
                 f"expected {layer} to have rank {expected:g}, as its config says, but found {rank}; "
-                f"take the {PEFT_CONFIG} that was saved with it"
+                f"take the {PEFT_CONFIG_NAME} that was saved with it"
             )
         alpha = next((a for p, a in self.alpha_pattern.items() if p.match(layer)), self.alpha)
         return alpha * math.sqrt(rank) if self.is_rank_stabilized else alpha
 
 
-def keyed_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> KeyedWeights:
+def convert_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> KeyedWeights:
     """A PEFT adapter under the names of ComfyUI's loader, with an alpha for each layer.
 
     Raises:
@@ -81,11 +81,11 @@ def keyed_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Keye
 
     Source: peft tuners/lora/model.py, rank and alpha patterns; layer.py, use_rslora.
     """
-    scaling = _scaling(config)
-    pairs, rest = lora_pairs(tensors)
+    scaling = _read_scaling(config)
+    pairs, rest = pair_factors(tensors)
     if rest or not pairs:
         raise ValueError(
-            f"expected a PEFT adapter of LoRA layers, but found {len(pairs)} and {few(rest)} "
+            f"expected a PEFT adapter of LoRA layers, but found {len(pairs)} and {list_few(rest)} "
             "besides; save it without bias, DoRA and modules_to_save"
         )
     keyed: dict[str, Tensor] = {}
@@ -94,18 +94,18 @@ def keyed_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Keye
         name = layer.removeprefix(PEFT_PREFIX)
         alphas.append(scaling.alpha_of(name, down.shape[0]))
         if re.search(LANGUAGE_LAYERS, name) or re.match(VISUAL_LAYERS, name):
-            key = PROMPT_LORA + _in_host(name)
+            key = PROMPT_LORA_PREFIX + _rename_qwen_layer(name)
         elif re.match(UNET_LAYERS, name.removeprefix("unet.")):
             key = f"lora_unet_{name.removeprefix('unet.').replace('.', '_')}"
         else:
             key = f"transformer.{name.removeprefix('transformer.')}"
         keyed[f"{key}.lora_A.weight"], keyed[f"{key}.lora_B.weight"] = down, up
         keyed[f"{key}.alpha"] = torch.tensor(alphas[-1])
-    rank = uniform(down.shape[0] for down, _ in pairs.values())
-    return KeyedWeights("peft lora", keyed, rank, uniform(alphas))
+    rank = find_common_value(down.shape[0] for down, _ in pairs.values())
+    return KeyedWeights("peft lora", keyed, rank, find_common_value(alphas))
 
 
-def _in_host(name: str) -> str:
+def _rename_qwen_layer(name: str) -> str:
     """A layer of Qwen2.5-VL as ComfyUI's classes name it.
 
     transformers has had `model.layers`, `model.language_model.layers` and, without the output
@@ -115,7 +115,7 @@ def _in_host(name: str) -> str:
     return re.sub(VISUAL_LAYERS, "visual.", name)
 
 
-def keyed_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> KeyedWeights:
+def convert_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> KeyedWeights:
     """An ordinary LoRA under its own keys, with the alphas that its metadata states.
 
     Args:
@@ -126,28 +126,28 @@ def keyed_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> Ke
     Raises:
         ValueError: If there is no LoRA in it, or not of the ranks in its metadata.
     """
-    if not any(re.search(ANY_LORA, name) for name in tensors):
+    if not any(re.search(LORA_KEY, name) for name in tensors):
         raise ValueError(
-            f"expected LoRA weights, but found {few(tensors)}; a whole model belongs into Load "
+            f"expected LoRA weights, but found {list_few(tensors)}; a whole model belongs into Load "
             "Checkpoint, Load Diffusion Model or Load VAE"
         )
     keyed = dict(tensors)
     for part in sorted({name.partition(".")[0] + "." for name in adapters}):
         config = {n.removeprefix(part): v for n, v in adapters.items() if n.startswith(part)}
-        scaling = _scaling(config)
-        pairs, _ = lora_pairs({n: t for n, t in tensors.items() if n.startswith(part)})
+        scaling = _read_scaling(config)
+        pairs, _ = pair_factors({n: t for n, t in tensors.items() if n.startswith(part)})
         for layer, (down, _) in pairs.items():
             alpha = scaling.alpha_of(layer.removeprefix(part), down.shape[0])
             keyed.setdefault(f"{layer}.alpha", torch.tensor(alpha))
     downs = (t for name, t in keyed.items() if re.search(r"lora(_A|_down|\.down)\b", name))
-    rank = uniform(down.shape[0] for down in downs)
+    rank = find_common_value(down.shape[0] for down in downs)
     alphas = [t for name, t in keyed.items() if name.endswith(".alpha") and t.numel() == 1]
-    alpha = uniform(map(float, alphas)) if alphas or rank is None else float(rank)
+    alpha = find_common_value(map(float, alphas)) if alphas or rank is None else float(rank)
     return KeyedWeights("lora", keyed, rank, alpha)
 
 
-def _scaling(config: Mapping[str, Any]) -> Scaling:
-    for name, plain in PLAIN_LORA.items():
+def _read_scaling(config: Mapping[str, Any]) -> Scaling:
+    for name, plain in PLAIN_LORA_CONFIG.items():
         if config.get(name) is not None and config[name] not in plain:
             raise ValueError(
                 f"expected a plain LoRA, but found {name}={config[name]} in its config; merge it "
@@ -157,19 +157,21 @@ def _scaling(config: Mapping[str, Any]) -> Scaling:
         return Scaling(
             rank=float(config["r"]),
             alpha=float(config["lora_alpha"]),
-            rank_pattern=_by_layer(config.get("rank_pattern")),
-            alpha_pattern=_by_layer(config.get("alpha_pattern")),
+            rank_pattern=_compile_patterns(config.get("rank_pattern")),
+            alpha_pattern=_compile_patterns(config.get("alpha_pattern")),
             is_rank_stabilized=bool(config.get("use_rslora")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise ValueError(
-            f"expected {', '.join(NUMBERS)} of its config to be numbers, the patterns by layer and "
-            f"simple, but found {reprlib.repr([config.get(name) for name in NUMBERS])}; take the {PEFT_CONFIG} saved with it"
+            f"expected {', '.join(NUMBER_FIELDS)} of its config to be numbers, the patterns by layer and "
+            f"simple, but found {reprlib.repr([config.get(name) for name in NUMBER_FIELDS])}; take the {PEFT_CONFIG_NAME} saved with it"
         ) from error
 
 
-def _by_layer(patterns: dict[str, Any] | None) -> dict[re.Pattern[str], float]:
+def _compile_patterns(patterns: dict[str, Any] | None) -> dict[re.Pattern[str], float]:
     """Source: peft utils/other.py, get_pattern_key: a pattern names the end of a layer's name."""
-    if any(len(p) > 2 * MAX_LAYER_NAME or SLOW_PATTERN.search(p) for p in patterns or {}):
+    if any(
+        len(p) > 2 * MAX_LAYER_NAME_CHARACTERS or SLOW_PATTERN.search(p) for p in patterns or {}
+    ):
         raise ValueError("matching would take too long")
     return {re.compile(rf"(.*\.)?({p})$"): float(v) for p, v in (patterns or {}).items()}

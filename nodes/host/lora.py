@@ -14,7 +14,7 @@ from comfy.sd import CLIP, VAE
 from comfy.weight_adapter import LoRAAdapter
 
 from ...coz.weights.lora import SRWeights
-from ...coz.weights.peft import PROMPT_LORA
+from ...coz.weights.peft import PROMPT_LORA_PREFIX
 from ...coz.weights.read import read_prompt_lora
 from .sampling import LATENT_SHIFT, family_of
 
@@ -128,5 +128,5 @@ def with_lora(clip: CLIP, path: Path, strength: float):
 
 def depth(layers) -> set[int]:
     """The numbers of the language model's blocks among the layers."""
-    pattern = re.compile(re.escape(PROMPT_LORA) + r"model\.layers\.(\d+)\.")
+    pattern = re.compile(re.escape(PROMPT_LORA_PREFIX) + r"model\.layers\.(\d+)\.")
     return {int(found[1]) for layer in layers if (found := pattern.match(layer))}

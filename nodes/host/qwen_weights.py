@@ -7,7 +7,7 @@ import comfy.lora
 import comfy.utils
 from torch import Tensor
 
-from ...coz.weights.lora import few
+from ...coz.weights.lora import list_few
 from ...coz.weights.read import require_safetensors
 
 MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
@@ -45,7 +45,7 @@ def sizes(state: dict[str, Tensor], name: str) -> dict[str, dict[str, int]]:
     layer, block = "model.layers.0", "visual.blocks.0"
     if not {"model.embed_tokens.weight", f"{layer}.self_attn.q_proj.bias"} <= state.keys():
         raise ValueError(
-            f"{name}: expected Qwen2.5-VL-3B, but found {few(state)}; take the files of {MODEL_LINK}"
+            f"{name}: expected Qwen2.5-VL-3B, but found {list_few(state)}; take the files of {MODEL_LINK}"
         )
     if not any(key.startswith("visual.") for key in state):
         raise ValueError(
@@ -100,13 +100,13 @@ def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: s
     scaled = [key for key in state if re.search(r"\.weight_scale(_inv)?$", key)]
     if foreign := [key for key in scaled if key.rpartition(".")[0] not in layers]:
         raise ValueError(
-            f"{name}: expected weights as they are, or quantised for ComfyUI, but found {few(foreign)} "
+            f"{name}: expected weights as they are, or quantised for ComfyUI, but found {list_few(foreign)} "
             f"of another program; take the files of {MODEL_LINK}"
         )
 
 
 def incomplete(name: str, lacking: list[str]) -> str:
     return (
-        f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named {few(lacking)}: it is incomplete, "
+        f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named {list_few(lacking)}: it is incomplete, "
         f"or quantised for another program; take the files of {MODEL_LINK}"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ...coz.weights.lora import few
+from ...coz.weights.lora import list_few
 from ..host.files import likely_first, path_of, validate_names
 from ..host.lora import with_lora
 from ..host.qwen_loader import load, require_host
@@ -41,7 +41,7 @@ def shards(path: Path) -> list[Path]:
     if absent := [other.name for other in paths if not os.path.isfile(other)]:
         raise ValueError(
             f"{path.name}: expected {len(paths)} files of one model beside each other, but found no "
-            f"{few(absent)} in {path.parent}; take the files of {MODEL_LINK}"
+            f"{list_few(absent)} in {path.parent}; take the files of {MODEL_LINK}"
         )
     return paths
 

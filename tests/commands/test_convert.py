@@ -12,9 +12,9 @@ from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from coz.weights.lora import lora_pairs
+from coz.weights.lora import pair_factors
 from coz.weights.read import read_keyed, read_weights
-from coz.weights.vae import host_vae
+from coz.weights.vae import rename_vae_weights
 from tools import convert as tool
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ def test_the_hosts_own_lora_loader_gives_the_same_weights(tmp_path, sd3_model, c
     assert equal(patched(stock), patched(own))
     assert not caplog.records, "the host reports keys that it does not load"
     lora = read_weights(SR_LORA).lora
-    pairs, _ = lora_pairs(lora)
+    pairs, _ = pair_factors(lora)
     assert patched(own).keys() == {places[layer] for layer in pairs}
     state = sd3_model.model.state_dict()
     for layer, (down, up) in pairs.items():
@@ -188,8 +188,8 @@ def test_dtype_casts_weights_and_keeps_what_they_add(tmp_path, dtype, limit):
     for name, tensor in weights.lora.items():
         is_alpha = name.endswith(".alpha")
         assert tensor.dtype == (torch.float32 if is_alpha else tool.DTYPES[dtype])
-    pairs, alphas = lora_pairs(weights.lora)
-    for layer, (down, up) in lora_pairs(original)[0].items():
+    pairs, alphas = pair_factors(weights.lora)
+    for layer, (down, up) in pair_factors(original)[0].items():
         found = (
             float(alphas[f"{layer}.alpha"]) / 4 * pairs[layer][1].float() @ pairs[layer][0].float()
         )
@@ -232,7 +232,7 @@ def test_whole_vae_in_the_hosts_own_loader(pack, tmp_path):
 def test_whole_vae_is_the_same_from_any_base(tmp_path):
     _, source = save_vae(tmp_path, [32, 32, 64, 64])
     plain = load_file(tmp_path / "diffusers.safetensors")
-    host = {name: weight.contiguous() for name, weight in host_vae(plain).items()}
+    host = {name: weight.contiguous() for name, weight in rename_vae_weights(plain).items()}
     save_file(host, tmp_path / "host.safetensors")
     checkpoint = {f"first_stage_model.{name}": weight for name, weight in host.items()}
     others = ["model.diffusion_model.x", "first_stage_model.loss", "encoder.conv_in.weight"]

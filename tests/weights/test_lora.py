@@ -8,10 +8,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from peft import LoraConfig
 from safetensors.torch import load_file
 
-from coz.weights.chain_of_zoom import keyed_coz_lora, keyed_coz_vae_encoder
-from coz.weights.lora import lora_pairs, sr_weights
-from coz.weights.osediff import keyed_osediff
-from coz.weights.vae import host_vae
+from coz.weights.chain_of_zoom import convert_coz_lora, convert_coz_vae_encoder
+from coz.weights.lora import pair_factors, split_weights
+from coz.weights.osediff import convert_osediff
+from coz.weights.vae import rename_vae_weights
 
 DATA = Path(__file__).parents[1] / "data"
 SD21_UNET = {
@@ -39,7 +39,7 @@ def vae_encoder():
 
 
 def change(lora, layer):
-    down, up = lora_pairs(lora)[0][layer]
+    down, up = pair_factors(lora)[0][layer]
     product = (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
     return float(lora[f"{layer}.alpha"]) / down.shape[0] * product
 
@@ -118,7 +118,7 @@ def merged(model):
 
 def test_sr_lora_gives_the_merged_weights_of_the_reference(sr_lora):
     golden = load_file(DATA / "sr_lora_2block_expected.safetensors")
-    weights = sr_weights(keyed_coz_lora(sr_lora))
+    weights = split_weights(convert_coz_lora(sr_lora))
     layers = [name.removesuffix(".alpha") for name in weights.lora if name.endswith(".alpha")]
     names = [layer.removeprefix("transformer.") for layer in layers]
     assert {f"merged.{name}.weight" for name in names} == {n for n in golden if "merged" in n}
@@ -135,7 +135,7 @@ def test_sr_lora_gives_the_merged_weights_of_the_reference(sr_lora):
 
 def test_sr_lora_of_sd3_medium_names_all_47_layers():
     down, up = torch.zeros(4, 1536), torch.zeros(1, 1).expand(9216, 4)
-    keyed = keyed_coz_lora([up.clone(), down] * 47).tensors
+    keyed = convert_coz_lora([up.clone(), down] * 47).tensors
     layers = {name.removesuffix(".alpha") for name in keyed if name.endswith(".alpha")}
     block = "transformer.transformer_blocks.{}.norm1{}.linear"
     both = {block.format(i, norm) for i in range(23) for norm in ["", "_context"]}
@@ -164,15 +164,15 @@ def test_sr_lora_of_sd3_medium_names_all_47_layers():
 )
 def test_sr_lora_of_another_shape_is_refused(sr_lora, change, message):
     with pytest.raises(ValueError, match=message):
-        keyed_coz_lora(change(sr_lora))
+        convert_coz_lora(change(sr_lora))
 
 
 def test_vae_encoder_equals_the_reference(vae_encoder):
     golden = load_file(DATA / "sr_vae_encoder_small_expected.safetensors")
-    expected = host_vae(
+    expected = rename_vae_weights(
         {name.removeprefix("merged."): w for name, w in golden.items() if "merged" in name}
     )
-    weights = sr_weights(keyed_coz_vae_encoder(vae_encoder))
+    weights = split_weights(convert_coz_vae_encoder(vae_encoder))
     assert weights.vae.keys() == expected.keys()
     for name, weight in weights.vae.items():
         torch.testing.assert_close(weight.float(), expected[name], rtol=1e-5, atol=1e-7)
@@ -198,7 +198,7 @@ def test_vae_encoder_encodes_as_the_reference_in_the_hosts_own_encoder(pack, vae
     for layer in encoder.modules():
         if isinstance(layer, torch.nn.GroupNorm):
             layer.num_groups = 8  # the recorded encoder's, for its 32 channels; the host fixes 32
-    weights = sr_weights(keyed_coz_vae_encoder(vae_encoder)).vae
+    weights = split_weights(convert_coz_vae_encoder(vae_encoder)).vae
     encoder.load_state_dict({name.removeprefix("encoder."): w for name, w in weights.items()})
     with torch.no_grad():
         moments = encoder(golden["input"])
@@ -223,18 +223,18 @@ def test_vae_encoder_encodes_as_the_reference_in_the_hosts_own_encoder(pack, vae
 def test_vae_encoder_with_a_part_missing_is_refused(vae_encoder, name, message):
     del vae_encoder[name]
     with pytest.raises(ValueError, match=message):
-        keyed_coz_vae_encoder(vae_encoder)
+        convert_coz_vae_encoder(vae_encoder)
 
 
 def test_vae_encoder_with_strange_parts_is_refused(vae_encoder):
     with pytest.raises(ValueError, match=r"encoder\.unet\.weight besides"):
-        keyed_coz_vae_encoder({**vae_encoder, "unet.weight": torch.zeros(1)})
+        convert_coz_vae_encoder({**vae_encoder, "unet.weight": torch.zeros(1)})
     second = vae_encoder["conv_in.lora_A.default_encoder.weight"]
     with pytest.raises(ValueError, match="one LoRA for conv_in, but found a second"):
-        keyed_coz_vae_encoder({**vae_encoder, "conv_in.lora_A.other.weight": second})
+        convert_coz_vae_encoder({**vae_encoder, "conv_in.lora_A.other.weight": second})
     other = {**vae_encoder, "conv_in.base_layer.weight": torch.zeros(32, 3, 1, 1)}
     with pytest.raises(ValueError, match=r"\(32, 3, 3, 3\), but found \(32, 3, 1, 1\)"):
-        keyed_coz_vae_encoder(other)
+        convert_coz_vae_encoder(other)
 
 
 @pytest.mark.parametrize("has_quant_conv", [True, False])
@@ -249,10 +249,10 @@ def test_vae_names_equal_the_hosts_own_conversion(pack, has_quant_conv):
     }
     assert old.keys() != vae.keys()
     for named in [vae, old]:
-        host, expected = host_vae(named), convert_vae_state_dict(dict(named))
+        host, expected = rename_vae_weights(named), convert_vae_state_dict(dict(named))
         assert host.keys() == expected.keys()
         assert all(torch.equal(host[name], expected[name]) for name in host)
-        again = host_vae(host)
+        again = rename_vae_weights(host)
         assert again.keys() == host.keys()
         assert all(again[name] is host[name] for name in host)
 
@@ -270,8 +270,8 @@ def test_osediff_equals_peft_in_the_hosts_own_loader(pack, osediff):
     model = SimpleNamespace(
         state_dict=lambda: state, model_config=SimpleNamespace(unet_config=SD21_UNET)
     )
-    keyed = keyed_osediff(osediff.file)
-    weights = sr_weights(keyed)
+    keyed = convert_osediff(osediff.file)
+    weights = split_weights(keyed)
     places = comfy.lora.model_lora_keys_unet(model, {})
     expected = merged(osediff.unet)
     expected["conv_in.bias"] = osediff.unet.conv_in.base_layer.bias
@@ -296,9 +296,11 @@ def test_osediff_equals_peft_in_the_hosts_own_loader(pack, osediff):
 
 
 def test_osediffs_vae_part_equals_peft(osediff):
-    weights = sr_weights(keyed_osediff(osediff.file))
-    expected = host_vae(merged(osediff.vae))
-    plain = host_vae({n: osediff.plain[n] for n in osediff.plain if n.startswith(("enc", "quant"))})
+    weights = split_weights(convert_osediff(osediff.file))
+    expected = rename_vae_weights(merged(osediff.vae))
+    plain = rename_vae_weights(
+        {n: osediff.plain[n] for n in osediff.plain if n.startswith(("enc", "quant"))}
+    )
     assert "quant_conv.weight" in expected
     assert weights.vae == {}
     assert weights.vae_diff.keys() == expected.keys()
@@ -312,7 +314,7 @@ def test_osediff_without_a_lora_on_conv_in_keeps_its_weight(osediff):
         for name, weight in osediff.file["state_dict_unet"].items()
         if "conv_in.lora" not in name
     }
-    replaced = sr_weights(keyed_osediff({**osediff.file, "state_dict_unet": unet})).replaced
+    replaced = split_weights(convert_osediff({**osediff.file, "state_dict_unet": unet})).replaced
     trained = osediff.unet.conv_in.base_layer.weight
     assert torch.equal(replaced["diffusion_model.input_blocks.0.0.weight"], trained)
 
@@ -343,13 +345,13 @@ def test_osediff_without_a_lora_on_conv_in_keeps_its_weight(osediff):
 )
 def test_osediff_with_a_part_missing_is_refused(osediff, part, change, message):
     with pytest.raises(ValueError, match=message):
-        keyed_osediff({**osediff.file, part: change(osediff.file[part])})
+        convert_osediff({**osediff.file, part: change(osediff.file[part])})
 
 
 def test_inputs_are_unchanged(vae_encoder, osediff):
     before = {name: weight.clone() for name, weight in vae_encoder.items()}
-    keyed_coz_vae_encoder(vae_encoder)
+    convert_coz_vae_encoder(vae_encoder)
     unet = dict(osediff.file["state_dict_unet"])
-    keyed_osediff(osediff.file)
+    convert_osediff(osediff.file)
     assert all(torch.equal(vae_encoder[name], before[name]) for name in before)
     assert osediff.file["state_dict_unet"].keys() == unet.keys()

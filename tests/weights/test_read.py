@@ -14,7 +14,7 @@ from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from coz.weights.lora import lora_pairs
+from coz.weights.lora import pair_factors
 from coz.weights.read import (
     read_keyed,
     read_prompt_lora,
@@ -360,7 +360,7 @@ def test_peft_adapters_count_as_in_peft(tmp_path, make, use_rslora):
     model = get_peft_model(make(), config)
     model.save_pretrained(tmp_path)
     weights = read_weights(tmp_path / "adapter_model.safetensors")
-    pairs, alphas = lora_pairs(weights.lora)
+    pairs, alphas = pair_factors(weights.lora)
     expected = {
         name.removeprefix("base_model.model."): layer.get_delta_weight("default")
         for name, layer in model.named_modules()
