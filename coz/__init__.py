@@ -16,7 +16,7 @@ from .color.align import (
 from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
 from .fidelity.back_projection import agreement, back_project
-from .fidelity.invented import disagreement, invented, invented_map, octaves
+from .fidelity.invented import disagreement, map_invented, measure_invented_energy, measure_octaves
 from .geometry import Target, Window, carry_target, first_frame, plan_steps, plan_zoom, zoom_window
 from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
 from .render.strip import strip
@@ -51,11 +51,11 @@ __all__ = [
     "first_frame",
     "histogram_align",
     "hybrid_align",
-    "invented",
-    "invented_map",
     "join_texts",
     "low_frequency_distance",
-    "octaves",
+    "map_invented",
+    "measure_invented_energy",
+    "measure_octaves",
     "one_step_noise",
     "pad_to_multiple",
     "plan_adaptive_layout",

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from ..resample import resize
-from .banded_resize import Block, Kernel, axes, both, resized
+from .banded_resize import Block, Kernel, apply_axes, make_axes, resize_banded
 from .metrics import psnr
 
-OVERSHOOT = 1.9
+OVERSHOOT_FACTOR = 1.9
 """Of a step towards no error: 1 reaches it and 2 mirrors it; near 2 the turns are fewest."""
 
-SETTLING = 100
+MAX_CG_ITERATIONS = 100
 """Conjugate gradients at most. Each leaves about a third of the error at 1.5x and more, so that ten
 are enough; the nearer to 1x, the more it takes."""
 
-ENOUGH = 1e-6
+CG_TOLERANCE = 1e-6
 """Error (RMS) at which they end: float32's own is near."""
 
 AGREEMENT_WORDS = ((40, "repeats"), (30, "is close to"), (20, "departs from"))
@@ -24,7 +24,7 @@ AGREEMENT_WORDS = ((40, "repeats"), (30, "is close to"), (20, "departs from"))
 hardly be seen, 30 dB one of 8, seen beside the input, 20 dB one of 26, seen at once.
 ``js/viewer/caption.js`` has the same."""
 
-MOST_DECIBELS = 99
+MAX_SHOWN_DECIBELS = 99
 """An error of 1e-5: float32's own rounding is near, and eight bits are far."""
 
 
@@ -44,20 +44,22 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
         ValueError: If ``lq`` is larger than ``sr`` along an axis, the counts of channels or of
             pictures do not match, or ``kernel`` is unknown.
     """
-    _check(sr, lq)
+    _require_source(sr, lq)
     height, width = lq.shape[-2:]
-    return psnr(resized(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
+    return psnr(resize_banded(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
 
 
-def decibels(agreement: float) -> str:
+def format_decibels(agreement: float) -> str:
     """For a person; what float32 and eight bits cannot tell from equality is told as such."""
-    return f"{agreement:.1f} dB" if agreement < MOST_DECIBELS else f"over {MOST_DECIBELS} dB"
+    return (
+        f"{agreement:.1f} dB" if agreement < MAX_SHOWN_DECIBELS else f"over {MAX_SHOWN_DECIBELS} dB"
+    )
 
 
 def describe_agreement(agreement: float, source: str = "its input") -> str:
     """Say in words how well a picture repeats its source, with the dB in brackets."""
     verb = next((verb for least, verb in AGREEMENT_WORDS if agreement >= least), "contradicts")
-    return f"{verb} {source} ({decibels(agreement)})"
+    return f"{verb} {source} ({format_decibels(agreement)})"
 
 
 def back_project(
@@ -87,7 +89,7 @@ def back_project(
     Raises:
         ValueError: As ``agreement``, or if ``strength`` is not 0..1 or ``iterations`` below 1.
     """
-    _check(sr, lq)
+    _require_source(sr, lq)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be 0 to 1, got {strength:g}")
     if iterations < 1:
@@ -96,33 +98,33 @@ def back_project(
         return sr.float()
     sr, lq = sr.float().contiguous(), lq.float().contiguous()
     height, width = lq.shape[-2:]
-    rows, columns = axes(sr, height, width, kernel)
+    rows, columns = make_axes(sr, height, width, kernel)
 
     def corrected(x: Tensor, steps: int, times: float) -> Tensor:
-        error = lq - both(rows.down, columns.down, x)
-        change = _conjugate_gradients(rows.gram, columns.gram, error, steps)
-        change = both(rows.back, columns.back, change)
+        error = lq - apply_axes(rows.down, columns.down, x)
+        change = _solve_by_conjugate_gradients(rows.gram, columns.gram, error, steps)
+        change = apply_axes(rows.back, columns.back, change)
         return torch.add(x, change, alpha=times, out=change)
 
     x = sr
     if iterations > 1:
-        low, high = _nearby(sr, lq)
+        low, high = _find_local_range(sr, lq)
         for _ in range(iterations - 1):
-            x = corrected(x, 1, OVERSHOOT).clamp_(low, high)
-    x = corrected(x, SETTLING, 1.0)
+            x = corrected(x, 1, OVERSHOOT_FACTOR).clamp_(low, high)
+    x = corrected(x, MAX_CG_ITERATIONS, 1.0)
     return x if strength == 1 else torch.lerp(sr, x, strength)
 
 
-def _nearby(sr: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
+def _find_local_range(sr: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
     """The darkest and the brightest around each pixel of ``sr``, within half a pixel of ``lq``."""
     height, width = sr.shape[-2:]
     reach = ceil(max(height / lq.shape[-2], width / lq.shape[-1]) / 2)
-    low, high = -_brightest(-sr, reach), _brightest(sr, reach)
+    low, high = -_find_local_maximum(-sr, reach), _find_local_maximum(sr, reach)
     own = resize(lq, height, width, "nearest")
     return torch.minimum(low, own), torch.maximum(high, own)
 
 
-def _brightest(image: Tensor, reach: int) -> Tensor:
+def _find_local_maximum(image: Tensor, reach: int) -> Tensor:
     """Of the square around each pixel; torch's own pooling takes fifty times as long."""
     for _ in range(2):
         wide = image.clone()
@@ -136,7 +138,7 @@ def _brightest(image: Tensor, reach: int) -> Tensor:
     return image
 
 
-def _conjugate_gradients(
+def _solve_by_conjugate_gradients(
     rows: list[Block], columns: list[Block], right: Tensor, iterations: int
 ) -> Tensor:
     """Return x of (rows x columns) x = right, for each plane of (B, C, h, w) by itself."""
@@ -144,9 +146,9 @@ def _conjugate_gradients(
     residual, direction = right, right
     norm = right.square().sum((-2, -1), keepdim=True)
     for _ in range(iterations):
-        if float(norm.max()) < ENOUGH**2 * right[0, 0].numel():
+        if float(norm.max()) < CG_TOLERANCE**2 * right[0, 0].numel():
             break
-        turned = both(rows, columns, direction)
+        turned = apply_axes(rows, columns, direction)
         energy = (direction * turned).sum((-2, -1), keepdim=True)
         # A plane without error, or at float32's end, stands still.
         step = torch.where(energy > 0, norm / energy, 0.0)
@@ -157,7 +159,7 @@ def _conjugate_gradients(
     return x
 
 
-def _check(sr: Tensor, lq: Tensor) -> None:
+def _require_source(sr: Tensor, lq: Tensor) -> None:
     (b, c, h, w), (batch, channels, height, width) = sr.shape, lq.shape
     if height > h or width > w:
         raise ValueError(

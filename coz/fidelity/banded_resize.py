@@ -17,11 +17,11 @@ Kernel = Literal["bicubic", "area"]
 
 KERNELS: list[Kernel] = list(get_args(Kernel))
 
-BLOCK = 32
+BLOCK_ROWS = 32
 """Rows of a banded matrix that are multiplied at once."""
 
 
-def resized(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
+def resize_banded(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
     """As ``resample.resize`` of a whole picture, several times as fast.
 
     Args:
@@ -36,11 +36,11 @@ def resized(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") 
     Raises:
         ValueError: If ``kernel`` is unknown.
     """
-    rows, columns = axes(image, height, width, kernel)
-    return both(rows.down, columns.down, image.float())
+    rows, columns = make_axes(image, height, width, kernel)
+    return apply_axes(rows.down, columns.down, image.float())
 
 
-def axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
+def make_axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
     """What makes ``image`` (B, C, H, W) that size: along its height and along its width.
 
     Raises:
@@ -48,7 +48,7 @@ def axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis"
     """
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel}")
-    return _axis(image.shape[-2], height, kernel), _axis(image.shape[-1], width, kernel)
+    return _make_axis(image.shape[-2], height, kernel), _make_axis(image.shape[-1], width, kernel)
 
 
 class Block(NamedTuple):
@@ -68,28 +68,28 @@ class Axis(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _axis(big: int, small: int, kernel: Kernel) -> Axis:
+def _make_axis(big: int, small: int, kernel: Kernel) -> Axis:
     if big == small:
         column, value = torch.arange(big)[None], torch.ones(1, big, dtype=torch.float64)
     elif kernel == "bicubic":
         column, value = taps(big, small, 0, big, "bicubic")
     else:
-        column, value = _area(big, small)
+        column, value = _compute_area_taps(big, small)
     used = value != 0
     row, column, value = torch.arange(small).expand_as(value)[used], column[used], value[used]
-    down = [_block(row, column, value, rows) for rows in _parts(small)]
-    back = [_block(column, row, value, rows) for rows in _parts(big)]
+    down = [_make_block(row, column, value, rows) for rows in _split_rows(small)]
+    back = [_make_block(column, row, value, rows) for rows in _split_rows(big)]
     # All rows of D that meet those of a block: as the columns of D' in which the block's lie.
-    met = [_block(column, row, value, block.columns) for block in down]
+    met = [_make_block(column, row, value, block.columns) for block in down]
     gram = [Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, met, strict=True)]
     return Axis(*([b._replace(values=b.values.float()) for b in x] for x in (down, back, gram)))
 
 
-def _parts(size: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+def _split_rows(size: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK_ROWS, size)) for start in range(0, size, BLOCK_ROWS)]
 
 
-def _block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Block:
+def _make_block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Block:
     inside = (row >= rows.start) & (row < rows.stop)
     first, last = (int(v) for v in column[inside].aminmax())
     values = torch.zeros(rows.stop - rows.start, last + 1 - first, dtype=torch.float64)
@@ -97,7 +97,7 @@ def _block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Block:
     return Block(rows, slice(first, last + 1), values)
 
 
-def _area(big: int, small: int) -> tuple[Tensor, Tensor]:
+def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
     """As ``taps``: the pixels that each output pixel covers, by how much of it they fill."""
     edge = torch.arange(small + 1, dtype=torch.float64) * big / small
     first = edge[:-1].floor()
@@ -106,7 +106,7 @@ def _area(big: int, small: int) -> tuple[Tensor, Tensor]:
     return tap.clamp(max=big - 1).long(), weight / weight.sum(0)
 
 
-def both(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
+def apply_axes(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
     """Two matrices along the height and the width of (B, C, H, W)."""
     planes = image.flatten(0, 1)
     high = planes.new_empty(len(planes), rows[-1].rows.stop, planes.shape[-1])

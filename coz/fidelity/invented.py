@@ -8,33 +8,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..resample import require_same_shape
-from .banded_resize import resized
+from .banded_resize import resize_banded
 from .metrics import split_rows
 
-CELLS = 128
+CELLS_PER_SHORT_SIDE = 128
 """Places along a map's short side."""
 
-LEAST_CELL = 4
+MIN_CELL_PIXELS = 4
 """Pixels of a place's side."""
 
 VISIBLE_DEVIATION = 4 / 255
 """Standard deviation of an unsharp structure that is hard to see, and counts for little."""
 
-FLAT = 1e-10
+FLAT_VARIANCE = 1e-10
 """Variance that is float32's rounding."""
 
-ROUNDING = 1 / 255**2 / 12
+ROUNDING_VARIANCE = 1 / 255**2 / 12
 """Variance that eight bits add to a picture: most of what an enlarged photograph has of its finest
 structures."""
 
 INVENTED_HEAT = 0.5**0.5
-"""Value of ``invented_map`` from which a place counts as invented: there the new structure is as strong
+"""Value of ``map_invented`` from which a place counts as invented: there the new structure is as strong
 as what the source holds."""
 
 INVENTED_WORDS = ((0.9, "nearly all"), (0.5, "most"), (0.1, "part"), (0.01, "little"))
 """From which share on what is said of it."""
 
-LEAST_BAND = 4
+MIN_OCTAVE_SIDE_PIXELS = 4
 """Pixels of the short side below which a picture has no further octave."""
 
 
@@ -43,13 +43,13 @@ class Octave(NamedTuple):
 
     size: int
     """Pixels of a light or dark spot: from this to twice this."""
-    invented: float
+    measure_invented_energy: float
     """Share of their energy that the source does not hold, 0 to 1."""
     energy: float
     """Their share of the picture's own energy, 0 to 1."""
 
 
-def invented(sr: Tensor, reference: Tensor) -> float:
+def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
     """The share of a picture's energy that is not in its enlarged source.
 
     Energy is variance: squares about each channel's mean. The share is 1 - r^2, where r is the
@@ -62,22 +62,22 @@ def invented(sr: Tensor, reference: Tensor) -> float:
         reference: the source enlarged to the same shape.
 
     Returns:
-        0 (nothing; also of a picture whose variance is below ``ROUNDING``) to 1 (all of it).
+        0 (nothing; also of a picture whose variance is below ``ROUNDING_VARIANCE``) to 1 (all of it).
 
     Raises:
         ValueError: If the shapes differ.
     """
     require_same_shape(sr, reference, "the picture and its enlarged source")
-    energy, known, shared = _moments(sr.float(), reference.float())
+    energy, known, shared = _compute_moments(sr.float(), reference.float())
     # Of a flat picture a network leaves hundredths of a level of 255, which no one can see.
-    return 0.0 if energy < ROUNDING else _share(energy, known, shared)
+    return 0.0 if energy < ROUNDING_VARIANCE else _compute_invented_share(energy, known, shared)
 
 
-def octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
-    """``invented`` for each size of structure by itself, from the finest on.
+def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
+    """``measure_invented_energy`` for each size of structure by itself, from the finest on.
 
     Both pictures are taken apart alike: a band is what is lost when the picture is halved (bicubic)
-    and doubled again. What eight bits round away is not invented (``ROUNDING``).
+    and doubled again. What eight bits round away is not invented (``ROUNDING_VARIANCE``).
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
@@ -88,25 +88,31 @@ def octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
     """
     require_same_shape(sr, reference, "the picture and its enlarged source")
     sr, reference = sr.float(), reference.float()
-    total = _moments(sr, sr)[0]
+    total = _compute_moments(sr, sr)[0]
     bands: list[Octave] = []
     size = 1
-    while min(sr.shape[-2:]) >= LEAST_BAND:
+    while min(sr.shape[-2:]) >= MIN_OCTAVE_SIDE_PIXELS:
         height, width = sr.shape[-2:]
-        halves = [resized(x, (height + 1) // 2, (width + 1) // 2) for x in (sr, reference)]
+        halves = [resize_banded(x, (height + 1) // 2, (width + 1) // 2) for x in (sr, reference)]
         details = [
-            x - resized(half, height, width)
+            x - resize_banded(half, height, width)
             for x, half in zip((sr, reference), halves, strict=True)
         ]
-        energy, known, shared = _moments(*details)
-        part = energy / total if total >= FLAT else 0.0
-        bands.append(Octave(size, _share(energy - ROUNDING, known, shared), min(part, 1.0)))
+        energy, known, shared = _compute_moments(*details)
+        part = energy / total if total >= FLAT_VARIANCE else 0.0
+        bands.append(
+            Octave(
+                size,
+                _compute_invented_share(energy - ROUNDING_VARIANCE, known, shared),
+                min(part, 1.0),
+            )
+        )
         sr, reference = halves
         size *= 2
     return bands
 
 
-def invented_map(sr: Tensor, reference: Tensor) -> Tensor:
+def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
     """Where a picture shows what its enlarged source does not hold.
 
     Around each place (a blur of about 1/40 of the picture), the root of a share of variance: that
@@ -125,9 +131,11 @@ def invented_map(sr: Tensor, reference: Tensor) -> Tensor:
     """
     require_same_shape(sr, reference, "the picture and its enlarged source")
     reference = reference.float()
-    new, known = _variance(sr.float() - reference), _variance(reference)
+    new, known = _compute_local_variance(sr.float() - reference), _compute_local_variance(reference)
     height, width = sr.shape[-2:]
-    return resized((new / (new + known + VISIBLE_DEVIATION**2)).sqrt(), height, width).clamp(0, 1)
+    return resize_banded((new / (new + known + VISIBLE_DEVIATION**2)).sqrt(), height, width).clamp(
+        0, 1
+    )
 
 
 def disagreement(results: Sequence[Tensor]) -> Tensor:
@@ -155,24 +163,24 @@ def disagreement(results: Sequence[Tensor]) -> Tensor:
     return (spread / len(results)).mean(1, keepdim=True).sqrt()
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """For a person: 12 %, and one decimal below ten."""
     value = 100 * share
     return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %"
 
 
 def measure_invented_area(heat: Tensor) -> float:
-    """Return the share of an ``invented_map``'s area that counts as invented (``INVENTED_HEAT``)."""
+    """Return the share of an ``map_invented``'s area that counts as invented (``INVENTED_HEAT``)."""
     return float((heat >= INVENTED_HEAT).float().mean())
 
 
 def describe_invented(share: float) -> str:
     """Say in words how much of a picture's area is invented, with the percent in brackets."""
     part = next((words for least, words in INVENTED_WORDS if share >= least), "almost nothing")
-    return f"{part} of its area is invented ({percent(share)})"
+    return f"{part} of its area is invented ({format_percent(share)})"
 
 
-def _moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
+def _compute_moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     """Means of a a, b b and a b about each plane's mean."""
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
     sums = [0.0, 0.0, 0.0]
@@ -183,18 +191,22 @@ def _moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     return sums[0], sums[1], sums[2]
 
 
-def _share(energy: float, known: float, shared: float) -> float:
-    if energy < FLAT:
+def _compute_invented_share(energy: float, known: float, shared: float) -> float:
+    if energy < FLAT_VARIANCE:
         return 0.0
-    return min(max(1 - max(shared, 0.0) ** 2 / (energy * known), 0.0), 1.0) if known > FLAT else 1.0
+    return (
+        min(max(1 - max(shared, 0.0) ** 2 / (energy * known), 0.0), 1.0)
+        if known > FLAT_VARIANCE
+        else 1.0
+    )
 
 
-def _variance(image: Tensor) -> Tensor:
+def _compute_local_variance(image: Tensor) -> Tensor:
     """Around each place of a coarse grid, the mean of the channels: (B, 1, h, w)."""
     height, width = image.shape[-2:]
-    cell = max(min(height, width) / CELLS, LEAST_CELL)
+    cell = max(min(height, width) / CELLS_PER_SHORT_SIDE, MIN_CELL_PIXELS)
     size = max(round(height / cell), 1), max(round(width / cell), 1)
-    mean, square = (_blur_grid(resized(x, *size, "area")) for x in (image, image.square()))
+    mean, square = (_blur_grid(resize_banded(x, *size, "area")) for x in (image, image.square()))
     return (square - mean.square()).clamp(min=0).mean(1, keepdim=True)
 
 

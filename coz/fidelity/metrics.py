@@ -10,18 +10,18 @@ from torch import Tensor
 from ..color.align import luma
 from ..resample import require_same_shape
 
-ROWS = 64
+ROWS_PER_BAND = 64
 """Rows that are measured at once: what they need stays in the processor's cache, and a large picture
 takes no more memory than a small one."""
 
-SIDE = 11
+SSIM_WINDOW_PIXELS = 11
 """Pixels of the SSIM's window, along a side. This and the four below: Wang et al. 2004, 3.C."""
 
-SIGMA = 1.5
+SSIM_SIGMA_PIXELS = 1.5
 """Standard deviation of its Gaussian, in pixels."""
 
-C1 = 0.01**2
-C2 = 0.03**2
+SSIM_C1 = 0.01**2
+SSIM_C2 = 0.03**2
 
 MAX_LEVEL = 255
 """The highest of eight bits: sharpness and colours are given in these levels."""
@@ -73,19 +73,21 @@ def ssim(a: Tensor, b: Tensor) -> float:
     """
     require_same_shape(a, b, "the two pictures")
     height, width = a.shape[-2:]
-    if min(height, width) < SIDE:
+    if min(height, width) < SSIM_WINDOW_PIXELS:
         raise ValueError(
-            f"SSIM compares windows of {SIDE} x {SIDE} pixels, and the pictures have {width} x "
+            f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, and the pictures have {width} x "
             f"{height}: give larger ones"
         )
     total = 0.0
-    for x, y in zip(split_rows(a, SIDE - 1), split_rows(b, SIDE - 1), strict=True):
+    for x, y in zip(
+        split_rows(a, SSIM_WINDOW_PIXELS - 1), split_rows(b, SSIM_WINDOW_PIXELS - 1), strict=True
+    ):
         mean_x, mean_y, xx, yy, xy = _average_windows(torch.stack((x, y, x * x, y * y, x * y)))
         both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
-        alike = (2 * both + C1) / (squares + C1)
-        alike *= (2 * (xy - both) + C2) / (xx + yy - squares + C2)
+        alike = (2 * both + SSIM_C1) / (squares + SSIM_C1)
+        alike *= (2 * (xy - both) + SSIM_C2) / (xx + yy - squares + SSIM_C2)
         total += float(alike.sum())
-    places = (height - SIDE + 1) * (width - SIDE + 1)
+    places = (height - SSIM_WINDOW_PIXELS + 1) * (width - SSIM_WINDOW_PIXELS + 1)
     return total / (places * a.shape[0] * a.shape[1])
 
 
@@ -151,20 +153,23 @@ def color_drift(sr: Tensor, lq: Tensor) -> float:
 
 
 def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
-    """Yield bands of ``ROWS`` rows of an image (B, C, H, W), in planes, as float32.
+    """Yield bands of ``ROWS_PER_BAND`` rows of an image (B, C, H, W), in planes, as float32.
 
     A band ends with the first ``shared`` rows of the next one.
     """
     height = image.shape[-2] - shared
-    for top, bottom in pairwise([*range(0, height, ROWS), height]):
+    for top, bottom in pairwise([*range(0, height, ROWS_PER_BAND), height]):
         yield image[..., top : bottom + shared, :].float().contiguous()
 
 
 def _average_windows(planes: Tensor) -> Tensor:
     """Means under the SSIM's window; one pixel after the other is faster than a convolution."""
-    weights = [exp(-(((k - SIDE // 2) / SIGMA) ** 2) / 2) for k in range(SIDE)]
+    weights = [
+        exp(-(((k - SSIM_WINDOW_PIXELS // 2) / SSIM_SIGMA_PIXELS) ** 2) / 2)
+        for k in range(SSIM_WINDOW_PIXELS)
+    ]
     for axis in (-2, -1):
-        places = planes.shape[axis] - SIDE + 1
+        places = planes.shape[axis] - SSIM_WINDOW_PIXELS + 1
         mean = torch.zeros_like(planes.narrow(axis, 0, places))
         for k, weight in enumerate(weights):
             mean.add_(planes.narrow(axis, k, places), alpha=weight / sum(weights))

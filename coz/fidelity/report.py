@@ -17,8 +17,8 @@ from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
 from ..render.strip import factor_label
 from ..resample import SUPPORT, crop, resize
-from .back_projection import AGREEMENT_WORDS, MOST_DECIBELS, agreement, describe_agreement
-from .metrics import SIDE, color_drift, psnr, sharpness, ssim
+from .back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, agreement, describe_agreement
+from .metrics import SSIM_WINDOW_PIXELS, color_drift, psnr, sharpness, ssim
 
 REAL_SHARE_WORDS = (
     (1, "nothing in it had to be invented"),
@@ -58,7 +58,7 @@ class Figures:
     """Levels of 255 by which the mean colour has moved from the input's, worst channel."""
 
 
-def measure(chain: ZoomChain, ground_truth: Tensor | None = None) -> Iterator[Figures]:
+def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Iterator[Figures]:
     """The figures of x_0 (no more than it can have) and of each step, one at a time.
 
     Args:
@@ -70,19 +70,19 @@ def measure(chain: ZoomChain, ground_truth: Tensor | None = None) -> Iterator[Fi
         ValueError: If ``ground_truth`` has another shape than the source, or fewer pixels.
     """
     if ground_truth is not None:
-        _check(chain, ground_truth)
+        _require_ground_truth(chain, ground_truth)
     for layer in range(1, len(chain.frames)):
         frame, made_from = chain.frames[layer], None
         if layer > 1:
             made_from = crop(chain.frames[layer - 1], chain.windows[layer - 1])
-        truth = None if ground_truth is None else true_view(chain, layer, ground_truth)
+        truth = None if ground_truth is None else cut_true_view(chain, layer, ground_truth)
         short = min(frame.shape[-2:])
         yield Figures(
             layer,
             nan if made_from is None else agreement(frame, made_from),
             nan if made_from is None else source_agreement(chain, layer),
             nan if truth is None else psnr(frame, truth),
-            nan if truth is None or short < SIDE else ssim(frame, truth),
+            nan if truth is None or short < SSIM_WINDOW_PIXELS else ssim(frame, truth),
             nan if short < 3 else sharpness(frame),
             nan if made_from is None else color_drift(frame, made_from),
         )
@@ -100,22 +100,22 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
     height, width = frame.shape[-2:]
     x, y, across, down = chain.window_in(layer, 0)
     if across >= width and down >= height:
-        return psnr(_view(source, Window(x, y, across, down), height, width), frame)
+        return psnr(_resize_region(source, Window(x, y, across, down), height, width), frame)
     left, top = ceil(x - EDGE_TOLERANCE), ceil(y - EDGE_TOLERANCE)
     right, bottom = floor(x + across + EDGE_TOLERANCE), floor(y + down + EDGE_TOLERANCE)
     fx, fy = width / across, height / down
     box = Window((left - x) * fx, (top - y) * fy, (right - left) * fx, (bottom - top) * fy)
-    small = _view(frame, box, bottom - top, right - left)
+    small = _resize_region(frame, box, bottom - top, right - left)
     return psnr(small, source[..., top:bottom, left:right])
 
 
-def true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
+def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
     """What the ground truth shows of a layer's view, at the layer's size; None if it is coarser.
 
     Args:
         chain: frames in [0, 1].
         layer: 1 is x_0.
-        ground_truth: as of ``measure``.
+        ground_truth: as of ``measure_chain``.
 
     Returns:
         (1, 3, h, w) float32 in [0, 1].
@@ -130,10 +130,12 @@ def true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | No
     if down * (full_height + 1) < height * source_height - EDGE_TOLERANCE:
         return None
     fx, fy = full_width / source_width, full_height / source_height
-    return _view(ground_truth, Window(x * fx, y * fy, across * fx, down * fy), height, width)
+    return _resize_region(
+        ground_truth, Window(x * fx, y * fy, across * fx, down * fy), height, width
+    )
 
 
-def reach(chain: ZoomChain, ground_truth: Tensor) -> float:
+def compute_reach(chain: ZoomChain, ground_truth: Tensor) -> float:
     """How far the ground truth can enlarge the first frame, and still not be enlarged itself."""
     _, _, across, down = chain.window_in(1, 0)
     height, width = chain.frames[1].shape[-2:]
@@ -162,7 +164,7 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
 
     Args:
         chain: any chain.
-        figures: as ``measure`` gives them, of x_0 and each step.
+        figures: as ``measure_chain`` gives them, of x_0 and each step.
     """
     first, deepest = figures[0], figures[-1]
     sentences = [describe_frame(chain, deepest.layer)]
@@ -191,7 +193,9 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
     return " ".join(sentences)
 
 
-def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | None = None) -> str:
+def write_report(
+    chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | None = None
+) -> str:
     """What is good and bad, the figures as a Markdown table, and what each column means.
 
     The table's columns are aligned in plain text too.
@@ -199,12 +203,12 @@ def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | 
     columns = [
         ("zoom", [factor_label(chain, f.layer) for f in figures]),
         ("real pixels", [describe_real_pixels(count_real_pixels(chain, f.layer)) for f in figures]),
-        ("its input", [_agreement(f.input) for f in figures]),
-        ("the photograph", [_photograph(chain, f) for f in figures]),
-        ("PSNR dB", [_decibels(f.psnr, 2) for f in figures]),
-        ("SSIM", [_number(f.ssim, 3) for f in figures]),
-        ("sharpness", [_number(f.sharpness, 0) for f in figures]),
-        ("colour drift", [_number(f.drift, 2) for f in figures]),
+        ("its input", [_describe_agreement(f.input) for f in figures]),
+        ("the photograph", [_describe_photograph(chain, f) for f in figures]),
+        ("PSNR dB", [_format_decibels(f.psnr, 2) for f in figures]),
+        ("SSIM", [_format_number(f.ssim, 3) for f in figures]),
+        ("sharpness", [_format_number(f.sharpness, 0) for f in figures]),
+        ("colour drift", [_format_number(f.drift, 2) for f in figures]),
     ]
     legend = [
         "real pixels: how many pixels of the photograph the frame shows. What is finer is invented.",
@@ -215,7 +219,7 @@ def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | 
         f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. It judges nothing finer "
         "than them.",
         "PSNR and SSIM: the frame beside the ground truth. Higher is nearer; over "
-        f"{MOST_DECIBELS} dB and 1 are equal to it.",
+        f"{MAX_SHOWN_DECIBELS} dB and 1 are equal to it.",
         "sharpness: fine light and dark, be it real, invented or noise. Near 0 is blur. Compare it "
         "along the chain.",
         "colour drift: how far the step moved the mean colour, in levels of 255. Up to "
@@ -225,7 +229,7 @@ def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | 
         del columns[4:6], legend[3]
         note = "No ground truth is connected: PSNR and SSIM are not measured."
     else:
-        note = f"The ground truth reaches {reach(chain, ground_truth):.3g}x"
+        note = f"The ground truth reaches {compute_reach(chain, ground_truth):.3g}x"
         hidden = any(isnan(f.psnr) for f in figures)
         note += ": beyond it PSNR and SSIM cannot be measured." if hidden else "."
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
@@ -237,25 +241,27 @@ def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | 
     return "\n\n".join([describe_chain(chain, figures), "\n".join(table), *legend, note])
 
 
-def _agreement(value: float) -> str:
+def _describe_agreement(value: float) -> str:
     return "-" if isnan(value) else describe_agreement(value, "it")
 
 
-def _photograph(chain: ZoomChain, figures: Figures) -> str:
+def _describe_photograph(chain: ZoomChain, figures: Figures) -> str:
     if figures.layer > 1 and not is_comparable(count_real_pixels(chain, figures.layer)):
         return TOO_FEW_REAL_PIXELS
-    return _agreement(figures.source)
+    return _describe_agreement(figures.source)
 
 
-def _decibels(value: float, digits: int) -> str:
-    return f">{MOST_DECIBELS}" if value >= MOST_DECIBELS else _number(value, digits)
+def _format_decibels(value: float, digits: int) -> str:
+    return (
+        f">{MAX_SHOWN_DECIBELS}" if value >= MAX_SHOWN_DECIBELS else _format_number(value, digits)
+    )
 
 
-def _number(value: float, digits: int) -> str:
+def _format_number(value: float, digits: int) -> str:
     return "-" if isnan(value) else f"{value:.{digits}f}"
 
 
-def _view(image: Tensor, box: Window, height: int, width: int) -> Tensor:
+def _resize_region(image: Tensor, box: Window, height: int, width: int) -> Tensor:
     """A region of a picture resized, with no more than the rows around it that weigh in."""
     margin = ceil(SUPPORT["bicubic"] * max(box.height / height, 1.0)) + 1
     rows, columns = image.shape[-2:]
@@ -266,7 +272,7 @@ def _view(image: Tensor, box: Window, height: int, width: int) -> Tensor:
     return resize(part, height, width, box=box).clamp(0, 1)
 
 
-def _check(chain: ZoomChain, ground_truth: Tensor) -> None:
+def _require_ground_truth(chain: ZoomChain, ground_truth: Tensor) -> None:
     """A source is the ground truth made smaller by one factor, its sides rounded either way."""
     sides = list(zip(ground_truth.shape[-2:], chain.frames[0].shape[-2:], strict=True))
     least = max(1.0, *(full / (side + 1) for full, side in sides))

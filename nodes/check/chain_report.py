@@ -4,7 +4,7 @@ import comfy.utils
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 
-from ...coz.fidelity.report import measure, report
+from ...coz.fidelity.report import measure_chain, write_report
 from ..host.images import to_bchw
 from ..host.messages import closing, color_of_real_pixels
 from ..host.sockets import Chain
@@ -76,11 +76,11 @@ class CoZMeasure(io.ComfyNode):
         truth = None if ground_truth is None else true_picture(ground_truth)
         bar = comfy.utils.ProgressBar(len(chain.frames) - 1)
         figures = []
-        for of_a_frame in measure(chain, truth):
+        for of_a_frame in measure_chain(chain, truth):
             figures.append(of_a_frame)
             bar.update(1)
             throw_exception_if_processing_interrupted()
-        table = report(chain, figures, truth)
+        table = write_report(chain, figures, truth)
         steps = figures[1:]
         held = [f for f in steps if not isnan(f.psnr)]
         return io.NodeOutput(

@@ -2,9 +2,14 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ...coz.fidelity.back_projection import agreement, back_project, decibels, describe_agreement
-from ...coz.fidelity.banded_resize import KERNELS, resized
-from ...coz.fidelity.invented import invented, percent
+from ...coz.fidelity.back_projection import (
+    agreement,
+    back_project,
+    describe_agreement,
+    format_decibels,
+)
+from ...coz.fidelity.banded_resize import KERNELS, resize_banded
+from ...coz.fidelity.invented import format_percent, measure_invented_energy
 from ..host.images import to_bchw, to_image
 from ..host.messages import closing
 
@@ -94,14 +99,14 @@ class CoZConsistency(io.ComfyNode):
             if strength:
                 after = back_project(before, lq, strength, iterations, kernel).clamp(0, 1)
                 corrected[k] = after[0]
-                was = f", before {decibels(agreement(before, lq, kernel))}"
+                was = f", before {format_decibels(agreement(before, lq, kernel))}"
             db = agreement(after, lq, kernel)
-            share = invented(after, resized(lq, *after.shape[-2:]).clamp(0, 1))
+            share = measure_invented_energy(after, resize_banded(lq, *after.shape[-2:]).clamp(0, 1))
             measured.append((db, share))
             sides = (f"{p.shape[-1]} x {p.shape[-2]}" for p in (lq, after))
             lines.append(
                 f"{' pixels of its source in '.join(sides)}, {describe_agreement(db, 'its source')}{was}; "
-                f"{percent(share)} of its energy is not in the source"
+                f"{format_percent(share)} of its energy is not in the source"
             )
             progress.update(1)
         report = "\n".join(lines)

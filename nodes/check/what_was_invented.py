@@ -10,14 +10,14 @@ from ...coz.chain.real_pixels import (
     is_comparable,
 )
 from ...coz.fidelity.back_projection import agreement, describe_agreement
-from ...coz.fidelity.banded_resize import resized
+from ...coz.fidelity.banded_resize import resize_banded
 from ...coz.fidelity.invented import (
     describe_invented,
     disagreement,
-    invented_map,
+    format_percent,
+    map_invented,
     measure_invented_area,
-    octaves,
-    percent,
+    measure_octaves,
 )
 from ...coz.fidelity.report import describe_frame
 from ...coz.render.heat_map import explain_map, lay_over
@@ -51,8 +51,8 @@ def compared(results) -> str:
     mean = float(spread.mean())
     words = next((words for least, words in DISAGREEMENT_WORDS if mean >= least), "agree")
     return (
-        f"The {len(results)} results {words}: they differ by {percent(mean)} of the range of "
-        f"brightness, at most {percent(float(spread.max()))}."
+        f"The {len(results)} results {words}: they differ by {format_percent(mean)} of the range of "
+        f"brightness, at most {format_percent(float(spread.max()))}."
     )
 
 
@@ -81,7 +81,7 @@ def read_pictures(images, sources):
         zip(results, one_for_each(sources, len(results)), strict=True)
     ):
         throw_exception_if_processing_interrupted()
-        reference = resized(source, *result.shape[-2:]).clamp(0, 1)
+        reference = resize_banded(source, *result.shape[-2:]).clamp(0, 1)
         references.append(reference)
         name = f"Result {k + 1}: " if len(results) > 1 else ""
         height, width = source.shape[-2:]
@@ -91,13 +91,13 @@ def read_pictures(images, sources):
             lines.append(f"{name}The picture shows {count}, {TOO_FEW_REAL_PIXELS}. It {said}.")
             shown.append(explain_map(f"{name}{count}, {TOO_FEW_REAL_PIXELS}", result))
             continue
-        bands, heat = octaves(result, reference), invented_map(result, reference)
+        bands, heat = measure_octaves(result, reference), map_invented(result, reference)
         lines.append(
             f"{name}{describe_sizes(bands)} The picture {said}; "
             f"{describe_invented(measure_invented_area(heat))}."
         )
         sizes = [
-            f"{percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
+            f"{format_percent(band.invented)} of those of {band.size} to {2 * band.size} pixels"
             for band in bands
             if band.invented >= TOLD
         ]
@@ -135,7 +135,7 @@ def read_chains(chains):
             lq = crop(view, chain.windows[layer - 1])
             name = f"chain {k + 1}, " if len(chains) > 1 else ""
             if is_comparable(real):
-                area = measure_invented_area(invented_map(frame, photograph(chain, layer)))
+                area = measure_invented_area(map_invented(frame, photograph(chain, layer)))
                 areas[label] = max(area, areas.get(label, 0))
                 against = f". Against the photograph {describe_invented(area)}."
             else:
@@ -177,7 +177,7 @@ def explain_chains(chains, depth):
         name = f"Chain {k}, " if len(chains) > 1 else ""
         frame = chain.frames[layer]
         if layers:
-            heat = invented_map(frame, photograph(chain, layer))
+            heat = map_invented(frame, photograph(chain, layer))
             yield explain_map(f"{name}{title}", frame, heat, IN_CHAIN)
         else:
             yield explain_map(f"{name}{title}, {TOO_FEW_REAL_PIXELS}", frame)
@@ -262,7 +262,7 @@ class CoZDetailMap(io.ComfyNode):
             )
         spread = (disagreement(results) / WIDEST).clamp(0, 1)
         maps = [
-            lay_over(result, invented_map(result, reference))
+            lay_over(result, map_invented(result, reference))
             for result, reference in zip(results, references, strict=True)
         ]
         under = torch.cat(results)

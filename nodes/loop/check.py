@@ -1,7 +1,7 @@
 from comfy_api.latest import io, ui
 
 from ...coz.fidelity.back_projection import agreement, back_project
-from ...coz.fidelity.invented import invented
+from ...coz.fidelity.invented import measure_invented_energy
 from ..host.images import to_bchw, to_image
 from ..host.messages import take_notices
 from ..host.sockets import Shown
@@ -42,7 +42,7 @@ class CoZChainCheck(io.ComfyNode):
             sr = back_project(sr, lq, strength).clamp(0, 1)
             result = image = to_image(sr)
         shown = ui.PreviewImage(image, cls=cls)
-        share = invented(sr, to_bchw(zoomed, "zoomed").contiguous())
+        share = measure_invented_energy(sr, to_bchw(zoomed, "zoomed").contiguous())
         # Without a correction no image: the cache would count the step's own a second time.
         # The notices of the whole step, as an output: so they come from the cache with the step.
         notices = "\n".join(take_notices())

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 
 from ...coz.chain.schema import MAX_STEPS
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.fidelity.back_projection import decibels
+from ...coz.fidelity.back_projection import format_decibels
 from ...coz.fidelity.summary import describe_depth, describe_step
 from ...coz.geometry import Target, Window
 from ...coz.text.step_prompts import join_texts
@@ -208,7 +208,7 @@ class CoZChainCollect(io.ComfyNode):
         if last < steps:
             stopped = (
                 f"stopped after step {last} of {steps}: its agreement with its input, "
-                f"{decibels(chain.agreements[-1])}, is below stop_below, {stop_below:g} dB"
+                f"{format_decibels(chain.agreements[-1])}, is below stop_below, {stop_below:g} dB"
             )
         each = [describe_step(chain, step) for step in range(1, last + 1)]
         said = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))

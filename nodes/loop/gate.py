@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ...coz.fidelity.back_projection import MOST_DECIBELS
+from ...coz.fidelity.back_projection import MAX_SHOWN_DECIBELS
 from ..host.expansion import BLOCKED
 
 DECIMALS = 1
@@ -9,12 +9,12 @@ a saved chain goes on as it would have."""
 
 
 def judged(agreement: float) -> float:
-    return min(round(agreement, DECIMALS), MOST_DECIBELS)
+    return min(round(agreement, DECIMALS), MAX_SHOWN_DECIBELS)
 
 
 def is_below(agreement: float, stop_below: float) -> bool:
     """Whether a step with this agreement (dB) is the last; 0 stops at none."""
-    return stop_below > 0 and judged(agreement) < min(stop_below, MOST_DECIBELS)
+    return stop_below > 0 and judged(agreement) < min(stop_below, MAX_SHOWN_DECIBELS)
 
 
 class CoZChainGate(io.ComfyNode):

@@ -22,7 +22,7 @@ from coz.chain.real_pixels import (
     describe_real_pixels,
     pick_real_pixels_color,
 )
-from coz.fidelity.back_projection import AGREEMENT_WORDS, MOST_DECIBELS, describe_agreement
+from coz.fidelity.back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, describe_agreement
 from coz.geometry import Window
 from coz.render.strip import MAX_AXES_RATIO, factor_label, factor_text
 from coz.render.zoom_video import FADE, FEATHER, Zoom, smooth
@@ -405,7 +405,7 @@ def test_page_and_server_have_the_same_stops_thresholds_and_words(editor, viewer
     assert tuple(map(tuple, stops)) == COLOR_STOPS
     verbs = [*AGREEMENT_WORDS, (-99, "contradicts")]
     assert words == [[least, f"step 3 {verb} its input (9.9 dB)"] for least, verb in verbs]
-    assert (most, ratio) == (MOST_DECIBELS, MAX_AXES_RATIO)
+    assert (most, ratio) == (MAX_SHOWN_DECIBELS, MAX_AXES_RATIO)
     sides = [[3.125, 12.25], [170.5, 999.5], [1234.5, 2.5], [1, 1], [0.99999999, 1], [0.9, 1.1]]
     said = editor.run(
         """async sides => {

@@ -6,8 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.fidelity.back_projection import agreement, back_project, decibels, describe_agreement
-from coz.fidelity.banded_resize import axes, both, resized
+from coz.fidelity.back_projection import (
+    agreement,
+    back_project,
+    describe_agreement,
+    format_decibels,
+)
+from coz.fidelity.banded_resize import apply_axes, make_axes, resize_banded
 from coz.resample import resize
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +54,7 @@ def test_bicubic_is_pillows(size, new):
     ]
     expected = torch.from_numpy(np.stack(planes)).reshape(2, 3, *new)
     # 1e-6: float32 sums of up to 16 taps a side.
-    torch.testing.assert_close(resized(image, *new), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(resize_banded(image, *new), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("big", "small"), [(12, 3), (7, 3), (9, 8), (5, 5), (70, 33)])
@@ -57,7 +62,9 @@ def test_area_is_the_mean_of_what_a_pixel_covers(big, small):
     image = noise(1, 2, big, big)
     fine = image.double().repeat_interleave(small, -1).repeat_interleave(small, -2)
     expected = torch.nn.functional.avg_pool2d(fine, big).float()
-    torch.testing.assert_close(resized(image, small, small, "area"), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        resize_banded(image, small, small, "area"), expected, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("new", [(8, 11), (30, 41), (17, 40)])
@@ -65,11 +72,11 @@ def test_the_way_back_is_the_adjoint(new):
     image = noise(1, 2, 30, 41).requires_grad_()
     small = noise(1, 2, *new, seed=1)
     resize(image, *new).backward(small)
-    rows, columns = axes(image, *new, "bicubic")
-    back = both(rows.back, columns.back, small)
+    rows, columns = make_axes(image, *new, "bicubic")
+    back = apply_axes(rows.back, columns.back, small)
     torch.testing.assert_close(back, image.grad, atol=2e-6, rtol=0)
-    there = both(rows.down, columns.down, back)
-    torch.testing.assert_close(both(rows.gram, columns.gram, small), there, atol=2e-6, rtol=0)
+    there = apply_axes(rows.down, columns.down, back)
+    torch.testing.assert_close(apply_axes(rows.gram, columns.gram, small), there, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -95,8 +102,8 @@ def test_nan_is_no_agreement():
 def test_equal_pictures_agree_without_end():
     image = noise(1, 3, 9, 7)
     assert agreement(image, image) == inf
-    assert decibels(inf) == "over 99 dB"
-    assert decibels(48.249) == "48.2 dB"
+    assert format_decibels(inf) == "over 99 dB"
+    assert format_decibels(48.249) == "48.2 dB"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_at_full_strength_at_most_a_thousandth_of_error_is_left(size, factor, ke
     sr = noise(1, 3, *size)
     lq = noise(1, 3, *(round(side / factor) for side in size), seed=1)
     result = back_project(sr, lq, 1.0, iterations, kernel)
-    assert rms(resized(result, *lq.shape[-2:], kernel) - lq) < 1e-4
+    assert rms(resize_banded(result, *lq.shape[-2:], kernel) - lq) < 1e-4
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 2), (16, 1)])
@@ -134,14 +141,14 @@ def test_tiny_pictures(shape, small):
     small = min(shape[0], small[0]), min(shape[1], small[1])
     lq = noise(1, 3, *small, seed=1)
     result = back_project(noise(1, 3, *shape), lq)
-    assert rms(resized(result, *small) - lq) < 1e-4
+    assert rms(resize_banded(result, *small) - lq) < 1e-4
 
 
 def test_one_iteration_makes_the_smallest_change():
     sr, lq = noise(1, 1, 16, 12), noise(1, 1, 4, 5, seed=1)
     unit = torch.eye(16 * 12).reshape(-1, 1, 16, 12)
-    matrix = resized(unit, 4, 5).flatten(1).T.double().numpy()
-    error = (lq - resized(sr, 4, 5)).flatten().double().numpy()
+    matrix = resize_banded(unit, 4, 5).flatten(1).T.double().numpy()
+    error = (lq - resize_banded(sr, 4, 5)).flatten().double().numpy()
     least = np.linalg.lstsq(matrix, error)[0]  # of the least norm where there are many
     change = (back_project(sr, lq, iterations=1) - sr).flatten().numpy()
     np.testing.assert_allclose(change, least, atol=1e-5)

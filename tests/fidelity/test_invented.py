@@ -4,14 +4,14 @@ import torch
 from skimage.color import rgb2lab
 
 from coz.fidelity.invented import (
-    LEAST_CELL,
+    MIN_CELL_PIXELS,
     describe_invented,
     disagreement,
-    invented,
-    invented_map,
+    format_percent,
+    map_invented,
     measure_invented_area,
-    octaves,
-    percent,
+    measure_invented_energy,
+    measure_octaves,
 )
 from coz.render.heat_map import BAR_GREY, DIM, PANEL_SIDE_PIXELS, explain_map, lay_over, ramp
 from coz.resample import resize
@@ -29,24 +29,24 @@ def waves(period, side=64):
 
 def test_the_source_itself_holds_everything():
     image = noise(1, 3, 40, 50)
-    assert invented(image, image) == 0
-    assert [band.invented for band in octaves(image, image)] == [0] * 4
-    assert invented_map(image, image).max() == 0
+    assert measure_invented_energy(image, image) == 0
+    assert [band.invented for band in measure_octaves(image, image)] == [0] * 4
+    assert map_invented(image, image).max() == 0
 
 
 def test_flat_pictures_invent_nothing():
     flat = torch.full((1, 3, 40, 50), 0.3)
-    assert invented(flat, noise(1, 3, 40, 50)) == 0
-    assert invented(flat, flat + 0.2) == 0
-    assert [band.invented for band in octaves(flat, flat + 0.2)] == [0] * 4
-    assert invented_map(flat, flat + 0.2).max() < 0.01
+    assert measure_invented_energy(flat, noise(1, 3, 40, 50)) == 0
+    assert measure_invented_energy(flat, flat + 0.2) == 0
+    assert [band.invented for band in measure_octaves(flat, flat + 0.2)] == [0] * 4
+    assert map_invented(flat, flat + 0.2).max() < 0.01
 
 
 def test_what_eight_bits_round_away_is_not_invented():
     flat = torch.full((1, 3, 40, 50), 128 / 255)
     ripple = noise(1, 3, 40, 50) - 0.5  # standard deviation 0.29
-    assert invented(flat + 0.9 * ripple / 255, flat) == 0
-    assert invented(flat + 1.1 * ripple / 255, flat) == 1
+    assert measure_invented_energy(flat + 0.9 * ripple / 255, flat) == 0
+    assert measure_invented_energy(flat + 1.1 * ripple / 255, flat) == 1
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [(0.2, 0.1), (0.1, 0.3), (0.3, 0.01)])
@@ -54,17 +54,17 @@ def test_independent_detail_counts_by_its_variance(coarse, fine):
     across, down = waves(16)
     sr, reference = 0.5 + coarse * across + fine * down, 0.5 + coarse * across
     share = fine**2 / (coarse**2 + fine**2)
-    assert invented(sr, reference) == pytest.approx(share, rel=1e-3)
+    assert measure_invented_energy(sr, reference) == pytest.approx(share, rel=1e-3)
     # Neither colour nor contrast is invented.
-    assert invented(sr, reference * 0.5 + 0.1) == pytest.approx(share, rel=1e-3)
+    assert measure_invented_energy(sr, reference * 0.5 + 0.1) == pytest.approx(share, rel=1e-3)
 
 
 def test_is_one_less_the_square_of_the_correlation():
     sr, reference = noise(1, 1, 100, 70), noise(1, 1, 100, 70, seed=1)
     reference = 0.4 * sr + 0.6 * reference
     r = np.corrcoef(sr.flatten().numpy(), reference.flatten().numpy())[0, 1]
-    assert invented(sr, reference) == pytest.approx(1 - r**2, rel=1e-4)
-    assert invented(sr.half(), reference.half()) == pytest.approx(1 - r**2, rel=1e-2)
+    assert measure_invented_energy(sr, reference) == pytest.approx(1 - r**2, rel=1e-4)
+    assert measure_invented_energy(sr.half(), reference.half()) == pytest.approx(1 - r**2, rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_is_one_less_the_square_of_the_correlation():
     ],
 )
 def test_all_is_invented(reference):
-    assert 0.99 < invented(noise(1, 3, 64, 64), reference) <= 1
+    assert 0.99 < measure_invented_energy(noise(1, 3, 64, 64), reference) <= 1
 
 
 @pytest.mark.parametrize(("period", "size"), [(2, 1), (4, 2), (8, 4), (16, 8)])
@@ -84,7 +84,7 @@ def test_a_structure_is_in_its_octave(period, size):
     across, down = waves(period, 128)
     slow = waves(64, 128)[0]
     reference = 0.5 + 0.2 * slow
-    bands = octaves(reference + 0.1 * across * down, reference)
+    bands = measure_octaves(reference + 0.1 * across * down, reference)
     assert [band.size for band in bands] == [1, 2, 4, 8, 16, 32]
     strongest = max(bands, key=lambda band: band.invented * band.energy)
     assert strongest.size in {size, size // 2}
@@ -97,7 +97,7 @@ def test_an_enlarged_source_holds_the_large_structures_alone():
     truth = resize(noise(1, 3, 64, 64), 256, 256)
     truth = (truth + 0.2 * (noise(1, 3, 256, 256, seed=1) - 0.5)).clamp(0, 1)
     reference = resize(resize(truth, 64, 64), 256, 256)
-    shares = [band.invented for band in octaves(truth, reference)]
+    shares = [band.invented for band in measure_octaves(truth, reference)]
     assert shares[0] > 0.8
     assert max(shares[3:]) < 0.02
 
@@ -107,14 +107,14 @@ def test_rounding_to_eight_bits_invents_nothing(factor):
     source = resize(noise(1, 3, 16, 16), 256 // factor, 256 // factor).clamp(0, 1)
     reference = resize(source, 256, 256).clamp(0, 1)
     saved = (reference * 255).round() / 255
-    assert max(band.invented for band in octaves(saved, reference)) < 0.01
+    assert max(band.invented for band in measure_octaves(saved, reference)) < 0.01
 
 
 def test_the_map_shows_the_place():
     x = torch.linspace(0, 1, 256).expand(1, 3, 256, 256)
     sr = x.clone()
     sr[..., 128:] += 0.2 * (noise(1, 3, 256, 128) - 0.5)
-    heat = invented_map(sr, x)
+    heat = map_invented(sr, x)
     assert heat.shape == (1, 1, 256, 256)
     assert heat[..., :112].max() < 0.02
     assert heat[..., 144:].min() > 0.8
@@ -124,15 +124,15 @@ def test_the_map_shows_the_place():
 
 def test_what_cannot_be_seen_is_no_heat():
     flat = torch.full((1, 3, 64, 64), 0.5)
-    assert invented_map(flat + (noise(1, 3, 64, 64) - 0.5) / 255, flat).max() < 0.1
+    assert map_invented(flat + (noise(1, 3, 64, 64) - 0.5) / 255, flat).max() < 0.1
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 3, 1, 9), (1, 3, LEAST_CELL, 100)])
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 3, 1, 9), (1, 3, MIN_CELL_PIXELS, 100)])
 def test_tiny_pictures(shape):
     a, b = noise(*shape), noise(*shape, seed=1)
-    assert 0 <= invented(a, b) <= 1
-    assert len(octaves(a, b)) == (shape[2] == LEAST_CELL)
-    assert invented_map(a, b).shape == (shape[0], 1, *shape[2:])
+    assert 0 <= measure_invented_energy(a, b) <= 1
+    assert len(measure_octaves(a, b)) == (shape[2] == MIN_CELL_PIXELS)
+    assert map_invented(a, b).shape == (shape[0], 1, *shape[2:])
 
 
 def test_disagreement_is_the_standard_deviation():
@@ -147,7 +147,13 @@ def test_disagreement_is_the_standard_deviation():
 def test_inputs_are_unchanged():
     a, b = noise(1, 3, 64, 64), noise(1, 3, 64, 64, seed=1)
     before = a.clone(), b.clone()
-    invented(a, b), octaves(a, b), invented_map(a, b), disagreement([a, b]), lay_over(a, b[:, :1])
+    (
+        measure_invented_energy(a, b),
+        measure_octaves(a, b),
+        map_invented(a, b),
+        disagreement([a, b]),
+        lay_over(a, b[:, :1]),
+    )
     assert torch.equal(a, before[0])
     assert torch.equal(b, before[1])
 
@@ -171,7 +177,7 @@ def test_cold_places_are_the_picture_in_dim_grey():
 
 
 def test_percent_is_for_a_person():
-    assert [percent(share) for share in (0, 0.014, 0.0994, 0.0996, 0.125, 1)] == [
+    assert [format_percent(share) for share in (0, 0.014, 0.0994, 0.0996, 0.125, 1)] == [
         "0.0 %", "1.4 %", "9.9 %", "10 %", "12 %", "100 %",
     ]  # fmt: skip
 
@@ -195,7 +201,7 @@ def test_what_is_invented_is_said_in_words_first(share, words):
 def test_a_place_is_invented_where_the_new_is_as_strong_as_the_known():
     known, new = waves(8, 256)
     heats = [
-        invented_map(0.5 + 0.2 * known + strength * new, 0.5 + 0.2 * known)
+        map_invented(0.5 + 0.2 * known + strength * new, 0.5 + 0.2 * known)
         for strength in (0.19, 0.22)
     ]
     areas = [measure_invented_area(heat[..., 32:-32, 32:-32]) for heat in heats]
@@ -269,7 +275,7 @@ def test_too_little_to_compare_is_a_title_and_the_picture():
 
 def test_errors_name_the_sizes():
     a, b = noise(1, 3, 8, 8), noise(1, 3, 8, 9)
-    for measure in (invented, octaves, invented_map):
+    for measure in (measure_invented_energy, measure_octaves, map_invented):
         with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 8, 8\) and \(1, 3, 8, 9\)"):
             measure(a, b)
     with pytest.raises(ValueError, match="the same size, got 8 x 8, 9 x 8"):

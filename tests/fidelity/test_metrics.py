@@ -13,7 +13,15 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from coz.fidelity.metrics import ROWS, color_drift, color_shift, laplacian, psnr, sharpness, ssim
+from coz.fidelity.metrics import (
+    ROWS_PER_BAND,
+    color_drift,
+    color_shift,
+    laplacian,
+    psnr,
+    sharpness,
+    ssim,
+)
 from coz.render.pillow import from_pillow
 from tools.host import ROOT
 
@@ -43,7 +51,10 @@ PAIRS = {
     "noise": (noise(1, 3, 200, 150), noise(1, 3, 200, 150, seed=1)),
     "one window": (noise(1, 3, 11, 11), noise(1, 3, 11, 11, seed=1)),
     "one row of windows": (noise(1, 3, 11, 300), noise(1, 3, 11, 300, seed=1)),
-    "a band and a row": (noise(1, 3, ROWS + 11, 20), noise(1, 3, ROWS + 11, 20, seed=1)),
+    "a band and a row": (
+        noise(1, 3, ROWS_PER_BAND + 11, 20),
+        noise(1, 3, ROWS_PER_BAND + 11, 20, seed=1),
+    ),
     "a batch": (noise(3, 3, 70, 80), spoilt(noise(3, 3, 70, 80))),
     "grey": (noise(1, 1, 90, 60), spoilt(noise(1, 1, 90, 60))),
 }
@@ -130,7 +141,9 @@ def test_sharpness_of_a_smooth_picture_is_not_below_0():
     assert max(map(sharpness, bowls)) < 1e-6
 
 
-@pytest.mark.parametrize("height", [3, ROWS, ROWS + 1, ROWS + 2, 2 * ROWS + 3])
+@pytest.mark.parametrize(
+    "height", [3, ROWS_PER_BAND, ROWS_PER_BAND + 1, ROWS_PER_BAND + 2, 2 * ROWS_PER_BAND + 3]
+)
 def test_sharpness_is_the_variance_of_the_laplacian(height):
     image = noise(1, 3, height, 40)
     expected = float(laplacian(image).var(correction=0))

@@ -12,13 +12,13 @@ from coz.fidelity.back_projection import agreement
 from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
 from coz.fidelity.report import (
     Figures,
+    compute_reach,
+    cut_true_view,
     describe_chain,
     describe_frame,
-    measure,
-    reach,
-    report,
+    measure_chain,
     source_agreement,
-    true_view,
+    write_report,
 )
 from coz.geometry import Target, Window, first_frame, plan_steps
 from coz.render.pillow import from_pillow
@@ -56,7 +56,7 @@ def with_frames(chain, frames):
 
 def test_each_figure_is_its_functions(make_chain):
     chain = make_chain()
-    first, *steps = measure(chain)
+    first, *steps = measure_chain(chain)
     assert math.isnan(first.input)
     assert math.isnan(first.source)
     assert math.isnan(first.drift)
@@ -74,7 +74,7 @@ def test_each_figure_is_its_functions(make_chain):
 
 def test_the_first_step_repeats_the_source_as_it_repeats_its_input(make_chain):
     chain = make_chain()  # native pixels: x_0 is the source's own
-    _, step, *_ = measure(chain)
+    _, step, *_ = measure_chain(chain)
     assert step.source == pytest.approx(step.input, abs=1e-4)
 
 
@@ -100,13 +100,13 @@ def test_only_whole_pixels_of_the_source_count(photo):
 def test_a_view_of_fewer_than_8_x_8_pixels_is_not_compared_with_the_source(photo):
     chain = bicubic_chain(photo, size=128, scale=4.0, steps=4)
     assert [chain.window_in(layer, 0).width for layer in (2, 3, 4, 5)] == [32, 8, 2, 0.5]
-    first, *steps = measure(chain)
+    first, *steps = measure_chain(chain)
     assert [math.isfinite(f.source) for f in steps] == [True, True, False, False]
     assert all(math.isfinite(f.input) for f in steps)
     # Whole pixels in it: seven by seven, where it begins in the middle of one.
     moved = replace(chain, windows=(Window(190.5, 100.5, 128, 128), *chain.windows[1:]))
     assert math.isfinite(source_agreement(moved, 3))
-    assert report(chain, [first, *steps]).count("too few real pixels to compare |") == 2
+    assert write_report(chain, [first, *steps]).count("too few real pixels to compare |") == 2
 
 
 def test_a_finer_source_is_made_small_instead(photo):
@@ -122,20 +122,20 @@ def test_a_finer_source_is_made_small_instead(photo):
 def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
     source = resize(photo, 128, 128).clamp(0, 1)
     chain = bicubic_chain(source, size=64, scale=2.0, center=(0.43, 0.29))
-    truth = [true_view(chain, k, photo) for k in (1, 2, 3)]
+    truth = [cut_true_view(chain, k, photo) for k in (1, 2, 3)]
     for k, view in enumerate(truth, 1):
         assert torch.equal(
             view, resize(photo, 64, 64, box=times(4, chain.window_in(k, 0))).clamp(0, 1)
         )
-    assert true_view(chain, 4, photo) is None  # 8x, of 4x
-    assert reach(chain, photo) == 4
+    assert cut_true_view(chain, 4, photo) is None  # 8x, of 4x
+    assert compute_reach(chain, photo) == 4
     ideal = with_frames(chain, (*truth, chain.frames[4]))
-    figures = list(measure(ideal, photo))
+    figures = list(measure_chain(ideal, photo))
     assert [f.psnr for f in figures[:3]] == [math.inf] * 3
     assert [f.ssim for f in figures[:3]] == pytest.approx([1, 1, 1], abs=1e-6)
     assert math.isnan(figures[3].psnr)
     assert math.isnan(figures[3].ssim)
-    plain = list(measure(chain, photo))
+    plain = list(measure_chain(chain, photo))
     assert plain[1].psnr == psnr(chain.frames[2], truth[1]) < 40
     assert plain[2].ssim == ssim(chain.frames[3], truth[2]) < plain[1].ssim < 0.99
 
@@ -152,7 +152,7 @@ def test_a_ground_truth_of_the_sources_shape_is_taken(photo, height, width):
     source = resize(photo, 128, 96).clamp(0, 1)
     chain = bicubic_chain(source, size=64, scale=2.0)
     truth = resize(photo, height, width).clamp(0, 1)
-    figures = list(measure(chain, truth))
+    figures = list(measure_chain(chain, truth))
     assert figures[0].psnr > 30  # its window was found
     held = [not math.isnan(f.psnr) for f in figures]
     assert held == [height >= 128, height >= 256, height >= 500, height >= 1000]
@@ -165,23 +165,23 @@ def test_another_ground_truth_is_refused(photo, height, width):
     chain = bicubic_chain(resize(photo, 128, 96).clamp(0, 1), size=64)
     message = rf"is {width} x {height} pixels and the chain's source 96 x 128: .* in the same shape"
     with pytest.raises(ValueError, match=message):
-        next(measure(chain, resize(photo, height, width)))
+        next(measure_chain(chain, resize(photo, height, width)))
 
 
 def test_small_frames_have_what_can_be_measured(photo):
     source = resize(photo, 10, 8).clamp(0, 1)
     chain = bicubic_chain(source, size=16, scale=2.0, steps=2)
     assert chain.frames[1].shape[-2:] == (10, 8)
-    figures = list(measure(chain, photo[..., :500, :400]))
+    figures = list(measure_chain(chain, photo[..., :500, :400]))
     assert all(math.isnan(f.ssim) and math.isfinite(f.psnr) for f in figures)
     tiny = bicubic_chain(photo[..., :2, :2], size=16, scale=2.0, steps=1)
-    assert math.isnan(next(measure(tiny)).sharpness)
+    assert math.isnan(next(measure_chain(tiny)).sharpness)
 
 
 def test_the_chain_and_the_ground_truth_stay_as_they_are(photo, make_chain):
     chain = make_chain(height=128, width=128)
     before = [x.clone() for x in (*chain.frames, photo)]
-    list(measure(chain, photo))
+    list(measure_chain(chain, photo))
     assert all(map(torch.equal, (*chain.frames, photo), before))
 
 
@@ -210,13 +210,13 @@ DRIFT = (
 
 def test_the_table_without_a_ground_truth(photo):
     chain = bicubic_chain(photo, size=64, scale=4.0, steps=2)
-    figures = list(measure(chain))
+    figures = list(measure_chain(chain))
     made_up = [
         replace(figures[0], sharpness=3174.4),
         replace(figures[1], input=36.94, source=math.inf, sharpness=710.3, drift=0.144),
         replace(figures[2], input=9.0, source=math.nan, sharpness=0.4, drift=12.0),
     ]
-    assert report(chain, made_up).split("\n") == [
+    assert write_report(chain, made_up).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. The "
         "weakest step, to 16x, contradicts its input (9.0 dB); colours change visibly (at most 12.0 "
         "of 255 a step). The deepest frame is blurred: sharpness falls from 3174 to 0.",
@@ -233,13 +233,13 @@ def test_the_table_without_a_ground_truth(photo):
 
 def test_the_table_with_a_ground_truth(photo):
     chain = bicubic_chain(resize(photo, 128, 128).clamp(0, 1), size=64, scale=4.0, steps=2)
-    figures = list(measure(chain, photo))
+    figures = list(measure_chain(chain, photo))
     made_up = [
         replace(figures[0], psnr=math.inf, ssim=1.0, sharpness=3174),
         replace(figures[1], input=46.94, source=24.9, psnr=24.728, ssim=0.7414, sharpness=710, drift=0),
         replace(figures[2], input=49.0, source=math.nan, sharpness=700, drift=2.5),
     ]  # fmt: skip
-    assert report(chain, made_up, photo).split("\n") == [
+    assert write_report(chain, made_up, photo).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Every "
         "step repeats its input; colours move a little (at most 2.5 of 255 a step). At 4x the chain "
         "departs from the photograph (24.9 dB).",
@@ -252,7 +252,7 @@ def test_the_table_with_a_ground_truth(photo):
         *["", REAL, "", INPUT, "", PHOTOGRAPH, "", TRUTH, "", SHARPNESS, "", DRIFT, ""],
         "The ground truth reaches 4x: beyond it PSNR and SSIM cannot be measured.",
     ]
-    whole = report(chain, made_up[:2], photo)
+    whole = write_report(chain, made_up[:2], photo)
     assert whole.endswith("\nThe ground truth reaches 4x.")
 
 
@@ -304,7 +304,7 @@ def test_the_sentence_of_a_chain(make_chain):
 
 def test_sixteen_steps_far_below_a_pixel(make_chain):
     chain = make_chain(64, 64, size=16, steps=16, scale=8.0)
-    text = report(chain, list(measure(chain)))
+    text = write_report(chain, list(measure_chain(chain)))
     assert "shows less than one real pixel: everything in it is invented." in text
     rows = [line for line in text.split("\n") if line.startswith("|")][2:]
     assert [row.split("|")[2].strip() for row in rows] == [
@@ -320,6 +320,6 @@ def test_thin_and_tiny_pictures_are_reported(photo):
     for height, width in ((1, 1), (1, 512), (512, 3)):
         source = photo[..., :height, :width]
         chain = bicubic_chain(source, size=64, steps=1)
-        text = report(chain, list(measure(chain)))
+        text = write_report(chain, list(measure_chain(chain)))
         assert text.count("too few real pixels to compare") == 1
         assert "nan" not in text

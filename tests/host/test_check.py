@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from coz.fidelity.back_projection import agreement, describe_agreement
-from coz.fidelity.invented import invented_map
+from coz.fidelity.invented import map_invented
 from coz.geometry import Window
 from coz.render.heat_map import explain_map, lay_over
 from coz.resample import resize
@@ -279,11 +279,11 @@ def test_the_node_shows_the_map_of_the_deepest_frame_that_can_be_compared(node, 
     chain = make_chain(size=128)
     ((picture,), output) = shown_on(node, chain=[chain])
     frame = chain.frames[3]  # 8 x 8; the output map is that of the deepest frame
-    heat = invented_map(frame, photograph_of(chain, 3))
+    heat = map_invented(frame, photograph_of(chain, 3))
     title = "16x: 8 x 8 real pixels. Deeper: too few real pixels to compare"
     expected = explain_map(title, frame, heat, ("in the photograph", "invented"))
     assert np.array_equal(picture, as_bytes(expected))
-    deepest = invented_map(chain.frames[4], photograph_of(chain, 4))
+    deepest = map_invented(chain.frames[4], photograph_of(chain, 4))
     assert torch.equal(output[0].movedim(-1, 1), lay_over(chain.frames[4], deepest))
     tiny = make_chain(7, 7, size=16, steps=1)
     tiny = replace(tiny, windows=(Window(0, 0, 7, 7), tiny.windows[1]))

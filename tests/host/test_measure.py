@@ -9,7 +9,7 @@ import torch
 from coz.chain.folder import write_chain
 from coz.chain.real_pixels import pick_real_pixels_color
 from coz.chain.zoom_chain import ZoomChain
-from coz.fidelity.report import measure, report
+from coz.fidelity.report import measure_chain, write_report
 from coz.geometry import Window
 
 from .prompts import chain_prompt
@@ -53,9 +53,9 @@ def test_outputs_and_table_are_cozs(executor, measured):
     host.run(report_prompt(truth=("source", 0)), "keep")
     (kept,) = measured
     chain, truth = own(kept["chain"]), kept["source"].movedim(-1, 1)
-    figures = list(measure(chain, truth))
+    figures = list(measure_chain(chain, truth))
     first, *steps = figures
-    assert kept["table"] == report(chain, figures, truth)
+    assert kept["table"] == write_report(chain, figures, truth)
     assert kept["agreement"] == min(f.input for f in steps)
     assert [math.isnan(f.psnr) for f in figures] == [False, False, False, True]  # 4x of 8x
     assert kept["psnr"] == steps[1].psnr != first.psnr
@@ -174,8 +174,10 @@ def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, tmp_p
     assert loaded.agreements == ()
     table, agreement, *_ = node("CoZMeasure").execute(loaded).result
     own_loaded = own(loaded)
-    assert table == report(own_loaded, list(measure(own_loaded)))
-    assert agreement == pytest.approx(min(f.input for f in list(measure(chain))[1:]), abs=1e-2)
+    assert table == write_report(own_loaded, list(measure_chain(own_loaded)))
+    assert agreement == pytest.approx(
+        min(f.input for f in list(measure_chain(chain))[1:]), abs=1e-2
+    )
 
 
 def test_windows_between_pixels_and_small_frames_are_measured(node, make_chain):
