@@ -19,8 +19,8 @@ from .fidelity.back_projection import agreement, back_project
 from .fidelity.invented import disagreement, map_invented, measure_invented_energy, measure_octaves
 from .geometry import Target, Window, carry_target, first_frame, plan_steps, plan_zoom, zoom_window
 from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
-from .render.strip import strip
-from .render.zoom_video import Zoom, zoom_times
+from .render.strip import draw_strip
+from .render.zoom_video import Zoom, plan_zoom_times
 from .resample import crop, resize
 from .text.step_prompts import choose_step_texts, join_texts
 from .tiles.blend import TileBlend
@@ -48,6 +48,7 @@ __all__ = [
     "crop",
     "derive_step_seed",
     "disagreement",
+    "draw_strip",
     "first_frame",
     "histogram_align",
     "hybrid_align",
@@ -62,15 +63,14 @@ __all__ = [
     "plan_layout",
     "plan_steps",
     "plan_zoom",
+    "plan_zoom_times",
     "rate_complexity",
     "resize",
     "self_ensemble",
-    "strip",
     "to_model",
     "to_vae",
     "wavelet_align",
     "ycbcr_align",
     "zoom",
-    "zoom_times",
     "zoom_window",
 ]

@@ -26,8 +26,8 @@ from coz.chain.folder import write_files
 from coz.chain.schema import MAX_STEPS
 from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow, to_pillow
-from coz.render.strip import strip
-from coz.render.zoom_video import Zoom, zoom_times
+from coz.render.strip import draw_strip
+from coz.render.zoom_video import Zoom, plan_zoom_times
 from tools.host.client import Event, Files, PromptError, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
@@ -133,7 +133,7 @@ def write(chain: ZoomChain, out: Path) -> None:
     for left in out.glob("scale_*.png"):  # a longer chain may have been here
         left.unlink()
     write_files(chain, out)
-    to_pillow(strip(chain)).save(out / "strip.png")
+    to_pillow(draw_strip(chain)).save(out / "strip.png")
     write_zoom(chain, out / "zoom.webp", *chain.frames[1].shape[-2:], FRAMES_PER_STEP)
 
 
@@ -141,7 +141,7 @@ def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per
     """Save the zoom through all frames of a chain as an animated WebP file."""
     torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
     zoom = Zoom(chain, height, width)
-    times = zoom_times(zoom.steps, 0, frames_per_step)
+    times = plan_zoom_times(zoom.steps, 0, frames_per_step)
     frames = [to_pillow(frame) for frame in zoom.frames(times)]
     durations = [FRAME_MS] * len(frames)
     durations[0], durations[-1] = FIRST_MS, LAST_MS

@@ -15,7 +15,7 @@ from ..chain.real_pixels import (
 )
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
-from ..render.strip import factor_label
+from ..render.strip import write_factor_label
 from ..resample import SUPPORT, crop, resize
 from .back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, agreement, describe_agreement
 from .metrics import SSIM_WINDOW_PIXELS, color_drift, psnr, sharpness, ssim
@@ -156,7 +156,7 @@ def describe_frame(chain: ZoomChain, layer: int) -> str:
     else:
         words = "nearly everything in it is invented"
     verb = "is" if real.share >= 1 else "shows"
-    return f"The deepest frame ({factor_label(chain, layer)}) {verb} {count}: {words}."
+    return f"The deepest frame ({write_factor_label(chain, layer)}) {verb} {count}: {words}."
 
 
 def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
@@ -175,14 +175,14 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
     if worst.input >= REPEATS_DECIBELS:
         judged = "Every step repeats its input"
     else:
-        label = factor_label(chain, worst.layer)
+        label = write_factor_label(chain, worst.layer)
         judged = f"The weakest step, to {label}, {describe_agreement(worst.input)}"
     drift = max(f.drift for f in steps)
     colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colours change visibly")
     sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 a step).")
     compared = [f for f in steps if not isnan(f.source)]
     if compared and compared[-1].source < CLOSE_DECIBELS:
-        label = factor_label(chain, compared[-1].layer)
+        label = write_factor_label(chain, compared[-1].layer)
         words = describe_agreement(compared[-1].source, "the photograph")
         sentences.append(f"At {label} the chain {words}.")
     if deepest.sharpness < first.sharpness * BLURRED_SHARPNESS_SHARE:
@@ -201,7 +201,7 @@ def write_report(
     The table's columns are aligned in plain text too.
     """
     columns = [
-        ("zoom", [factor_label(chain, f.layer) for f in figures]),
+        ("zoom", [write_factor_label(chain, f.layer) for f in figures]),
         ("real pixels", [describe_real_pixels(count_real_pixels(chain, f.layer)) for f in figures]),
         ("its input", [_describe_agreement(f.input) for f in figures]),
         ("the photograph", [_describe_photograph(chain, f) for f in figures]),

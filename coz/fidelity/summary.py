@@ -4,7 +4,7 @@ from math import isnan, nan
 
 from ..chain.real_pixels import count_real_pixels, describe_real_pixels
 from ..chain.zoom_chain import ZoomChain
-from ..render.strip import factor_label
+from ..render.strip import write_factor_label
 from .back_projection import describe_agreement
 
 
@@ -12,7 +12,7 @@ def describe_step(chain: ZoomChain, step: int) -> str:
     """Say how many real pixels a step shows, and how well it repeats its input where measured."""
     layer = step + 1
     words = describe_real_pixels(count_real_pixels(chain, layer))
-    line = f"{factor_label(chain, layer)}: {words}"
+    line = f"{write_factor_label(chain, layer)}: {words}"
     agreement = chain.agreements[step - 1] if chain.agreements else nan
     if isnan(agreement):
         return line
@@ -27,4 +27,4 @@ def describe_depth(chain: ZoomChain) -> str:
     words = describe_real_pixels(real)
     if real.share < 1:
         words = f"the deepest frame holds {words}, the rest is invented"
-    return f"{count}, {factor_label(chain, chain.steps + 1)}: {words}"
+    return f"{count}, {write_factor_label(chain, chain.steps + 1)}: {words}"

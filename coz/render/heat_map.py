@@ -9,7 +9,7 @@ from torch import Tensor
 from ..color.align import luma
 from .pillow import from_pillow, to_pillow
 
-RAMP = (
+HEAT_COLORS = (
     (0.08, 0.05, 0.25),
     (0.34, 0.06, 0.43),
     (0.58, 0.15, 0.40),
@@ -20,33 +20,33 @@ RAMP = (
 )
 """Red, green, blue from cold to hot, in even steps of lightness: dark violet, red, orange, yellow."""
 
-DIM = 0.6
+DIMMED_BRIGHTNESS = 0.6
 """Brightness that is left to the picture under the heat."""
 
-OPAQUE = 0.75
+MAX_HEAT_OPACITY = 0.75
 """Most that the heat hides of the picture."""
 
 PANEL_SIDE_PIXELS = 512
 """Long side of a picture in ``explain_map``: larger ones are shrunk, small ones enlarged."""
 
-TITLE_CHARACTERS = 40
+TITLE_LINE_CHARACTERS = 40
 """Of a line of text as wide as the panel; decides the size of the letters."""
 
-BAR_GREY = 0.7
+LEGEND_GREY = 0.7
 """Of the legend's colour bar, under the heat."""
 
 
-def ramp(heat: Tensor) -> Tensor:
+def color_heat(heat: Tensor) -> Tensor:
     """(B, 1, H, W) in [0, 1] as colours (B, 3, H, W): dark violet, red, orange, yellow."""
-    colors = torch.tensor(RAMP).to(heat)
-    place = heat[:, 0].clamp(0, 1) * (len(RAMP) - 1)
-    below = place.long().clamp(max=len(RAMP) - 2)
+    colors = torch.tensor(HEAT_COLORS).to(heat)
+    place = heat[:, 0].clamp(0, 1) * (len(HEAT_COLORS) - 1)
+    below = place.long().clamp(max=len(HEAT_COLORS) - 2)
     mixed = torch.lerp(colors[below], colors[below + 1], (place - below)[..., None])
     return mixed.movedim(-1, 1)
 
 
 def lay_over(picture: Tensor, heat: Tensor) -> Tensor:
-    """The picture in grey and dimmed, its hot places in the colours of ``ramp``.
+    """The picture in grey and dimmed, its hot places in the colours of ``color_heat``.
 
     Args:
         picture: (B, 3, H, W) in [0, 1].
@@ -55,9 +55,11 @@ def lay_over(picture: Tensor, heat: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32 in [0, 1].
     """
-    grey = luma(picture) * DIM
+    grey = luma(picture) * DIMMED_BRIGHTNESS
     # Light and dark of the picture stay to be seen in the hottest place.
-    return torch.lerp(grey.expand_as(picture), ramp(heat), OPAQUE * heat.clamp(0, 1))
+    return torch.lerp(
+        grey.expand_as(picture), color_heat(heat), MAX_HEAT_OPACITY * heat.clamp(0, 1)
+    )
 
 
 def explain_map(
@@ -74,9 +76,9 @@ def explain_map(
     Returns:
         (1, 3, h, w) float32 in [0, 1], at least ``PANEL_SIDE_PIXELS`` wide.
     """
-    margin, size = PANEL_SIDE_PIXELS // 48, PANEL_SIDE_PIXELS * 1.8 / TITLE_CHARACTERS
+    margin, size = PANEL_SIDE_PIXELS // 48, PANEL_SIDE_PIXELS * 1.8 / TITLE_LINE_CHARACTERS
     font = ImageFont.load_default(size)
-    text = textwrap.fill(title, TITLE_CHARACTERS)
+    text = textwrap.fill(title, TITLE_LINE_CHARACTERS)
     panels = [frame] if heat is None else [lay_over(frame, heat), frame]
     pictures = [_fit_panel(panel) for panel in panels]
     line = round(size * 1.3)
@@ -92,7 +94,7 @@ def explain_map(
         pen.text((margin, top), ends[0], "white", font)
         pen.text((right + margin, top), ends[1], "white", font)
         values = torch.linspace(0, 1, max(right - left, 2)).expand(1, 1, line, -1)
-        grey = torch.full((1, 3, *values.shape[-2:]), BAR_GREY)
+        grey = torch.full((1, 3, *values.shape[-2:]), LEGEND_GREY)
         sheet.paste(to_pillow(lay_over(grey, values)), (left, top))
     top += legend
     for picture in pictures:

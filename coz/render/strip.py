@@ -27,10 +27,10 @@ LAYOUTS: list[Layout] = list(get_args(Layout))
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-SMALLEST = 256
+MIN_PANEL_SIDE_PIXELS = 256
 """Pixels of a panel's short side, below which a label cannot be read: frames are then enlarged."""
 
-MAX_STRIP_SIDE = 32_768
+MAX_STRIP_SIDE_PIXELS = 32_768
 """Pixels. Five frames of 4096 fit side by side; many programs open no larger side."""
 
 MAX_STRIP_PIXELS = 100_000_000
@@ -47,7 +47,7 @@ REAL_PIXELS_HEIGHT = 1 / 18
 CAPTION_HEIGHT = 1 / 22
 MARGIN = 1 / 32
 
-CAPTION_LINES = 3
+MAX_CAPTION_LINES = 3
 
 ELLIPSIS = "..."
 
@@ -73,7 +73,7 @@ class Row(NamedTuple):
     captions: list[str]
 
 
-def factor_label(chain: ZoomChain, layer: int) -> str:
+def write_factor_label(chain: ZoomChain, layer: int) -> str:
     """Say how far a layer is enlarged: 16x, or 4x3.2x (across, down) where the axes differ much.
 
     Where they differ by less than ``MAX_AXES_RATIO``, the one factor is their geometric mean: its
@@ -82,17 +82,17 @@ def factor_label(chain: ZoomChain, layer: int) -> str:
     across, down = chain.magnification(layer)
     differ = max(across, down) / min(across, down) >= MAX_AXES_RATIO
     factors = (across, down) if differ else (sqrt(across * down),)
-    return "".join(map(factor_text, factors))
+    return "".join(map(format_factor, factors))
 
 
-def factor_text(factor: float) -> str:
+def format_factor(factor: float) -> str:
     """Write a factor as 16x, 65536x or 4.3e9x. ``js/factors.js`` has the same rule."""
     if factor < 1e6:
         return f"{round_to_three_digits(factor):.10g}x"
     return f"{Context(2, ROUND_HALF_UP).create_decimal_from_float(factor):.1e}x".replace("+", "")
 
 
-def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tensor:
+def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tensor:
     """The scales x_0..x_n in one picture.
 
     Args:
@@ -111,9 +111,13 @@ def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tens
         ValueError: If the picture would be too large: see MAX_STRIP_SIDE and MAX_STRIP_PIXELS.
     """
     side = min(chain.frames[1].shape[-2:])
-    times = ceil(SMALLEST / side) if labels and side < SMALLEST else 1
+    times = ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
     _require_size(chain, layout, times)
-    rows = _steps(chain) if layout == "steps" and chain.steps else _scales(chain, layout)
+    rows = (
+        _list_step_rows(chain)
+        if layout == "steps" and chain.steps
+        else _list_scale_rows(chain, layout)
+    )
     pictures = [_draw_row(row, side * times, times, labels) for row in rows]
     gap = round(side * times * GAP)
     height = sum(picture.height + gap for picture in pictures) - gap
@@ -131,27 +135,27 @@ def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
     count = chain.steps + 1
     columns, rows = count, 1
     if layout == "grid":
-        columns = _columns(count, width / height)
+        columns = _choose_columns(count, width / height)
         rows = ceil(count / columns)
     elif layout == "steps" and chain.steps:
         columns, rows = 3, chain.steps
     gap = round(min(height, width) * GAP)
     across, down = columns * (width + gap) - gap, rows * (height + gap) - gap
-    if max(across, down) > MAX_STRIP_SIDE or across * down > MAX_STRIP_PIXELS:
+    if max(across, down) > MAX_STRIP_SIDE_PIXELS or across * down > MAX_STRIP_PIXELS:
         enlarged = f", enlarged {times} times for their labels" if times > 1 else ""
         raise ValueError(
             f"the strip would have {across:,} x {down:,} pixels: {count} frames of {width // times} x "
-            f"{height // times}{enlarged}. At most {MAX_STRIP_SIDE:,} along a side and "
+            f"{height // times}{enlarged}. At most {MAX_STRIP_SIDE_PIXELS:,} along a side and "
             f"{MAX_STRIP_PIXELS // 10**6} megapixels are made. Choose another layout, turn labels off, or "
             "make the chain with frame whole picture square, a smaller size or fewer steps"
         )
 
 
-def _scales(chain: ZoomChain, layout: Layout) -> list[Row]:
+def _list_scale_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
     panels = [
         Panel(
             chain.frames[layer],
-            factor_label(chain, layer),
+            write_factor_label(chain, layer),
             count_real_pixels(chain, layer),
             window,
         )
@@ -161,14 +165,14 @@ def _scales(chain: ZoomChain, layout: Layout) -> list[Row]:
     height, width = chain.frames[1].shape[-2:]
     columns = len(panels)
     if layout == "grid":
-        columns = _columns(len(panels), width / height)
+        columns = _choose_columns(len(panels), width / height)
     return [
         Row(panels[start : start + columns], captions[start : start + columns])
         for start in range(0, len(panels), columns)
     ]
 
 
-def _columns(count: int, shape: float) -> int:
+def _choose_columns(count: int, shape: float) -> int:
     """Of the sheet that is nearest to a square; of two, the wider one."""
 
     def off_square(columns: int) -> float:
@@ -177,16 +181,16 @@ def _columns(count: int, shape: float) -> int:
     return min(range(count, 0, -1), key=off_square)
 
 
-def _steps(chain: ZoomChain) -> list[Row]:
+def _list_step_rows(chain: ZoomChain) -> list[Row]:
     rows: list[Row] = []
     height, width = chain.frames[1].shape[-2:]
     for step, prompt in enumerate(chain.prompts, 1):
         before, window, after = chain.frames[step], chain.windows[step], chain.frames[step + 1]
         enlarged = resize(crop(before, window), height, width).clamp(0, 1)
-        label = factor_label(chain, step + 1)
+        label = write_factor_label(chain, step + 1)
         real = count_real_pixels(chain, step + 1)
         panels = [
-            Panel(before, factor_label(chain, step), count_real_pixels(chain, step), window),
+            Panel(before, write_factor_label(chain, step), count_real_pixels(chain, step), window),
             Panel(enlarged, f"{label} bicubic", real, note="nothing invented"),
             Panel(after, label, real, note="the rest is invented"),
         ]
@@ -201,7 +205,7 @@ def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
     width, height = pictures[0].size
     whole = len(pictures) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
-    font = _font(side * CAPTION_HEIGHT)
+    font = _load_font(side * CAPTION_HEIGHT)
     captions = [_wrap(text, font, column - margin) for text in row.captions] if labels else []
     lines = max(map(len, captions), default=0)
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else side // 20
@@ -244,7 +248,7 @@ def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[
     lines = [(panel.label, side * LABEL_HEIGHT, 0.0), (words, small, dot * 1.5)]
     if panel.note:
         lines.append((panel.note, small, dot * 1.5))
-    full = max(indent + pen.textlength(text, _font(size)) for text, size, indent in lines)
+    full = max(indent + pen.textlength(text, _load_font(size)) for text, size, indent in lines)
     shrink = min(1, (width - 4 * margin) / full)
     spacing = LINE_SPACING * shrink
     left, bottom = 2 * margin, height - 2 * margin
@@ -253,7 +257,7 @@ def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[
     pen.rounded_rectangle(plate, radius=margin, fill=(0, 0, 0, 170))
     for text, size, indent in lines:
         middle = top + spacing * size / 2
-        pen.text((left + indent * shrink, middle), text, "white", _font(size * shrink), "lm")
+        pen.text((left + indent * shrink, middle), text, "white", _load_font(size * shrink), "lm")
         if text == words:
             radius = dot * shrink / 2
             circle = (left, middle - radius, left + 2 * radius, middle + radius)
@@ -261,7 +265,7 @@ def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[
         top += spacing * size
 
 
-def _font(size: float) -> Font:
+def _load_font(size: float) -> Font:
     # Never below a pixel, which there is no font for: a frame without labels may be that small.
     return ImageFont.load_default(max(1.0, size))
 
@@ -271,21 +275,21 @@ def _wrap(text: str, font: Font, width: float) -> list[str]:
     # A record edited by hand may hold half of a character.
     rest = " ".join(replace_lone_surrogates(text).split())
     lines: list[str] = []
-    while rest and len(lines) < CAPTION_LINES:
+    while rest and len(lines) < MAX_CAPTION_LINES:
         if font.getlength(rest) <= width:
             return [*lines, rest]
-        length = _fitting(rest, font, width)
+        length = _count_fitting(rest, font, width)
         space = rest.rfind(" ", 0, length + 1)
         length = space if space > 0 else length
         lines.append(rest[:length])
         rest = rest[length:].lstrip()
     if rest:
-        length = _fitting(lines[-1], font, width - font.getlength(ELLIPSIS))
+        length = _count_fitting(lines[-1], font, width - font.getlength(ELLIPSIS))
         lines[-1] = lines[-1][:length].rstrip() + ELLIPSIS
     return lines
 
 
-def _fitting(text: str, font: Font, width: float) -> int:
+def _count_fitting(text: str, font: Font, width: float) -> int:
     """How many of the letters fit; one at least."""
     lengths = range(1, len(text) + 1)
     return max(1, bisect_right(lengths, width, key=lambda n: font.getlength(text[:n])))

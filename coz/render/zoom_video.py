@@ -18,10 +18,10 @@ EASINGS: list[Easing] = list(get_args(Easing))
 
 Value = TypeVar("Value", float, Tensor)
 
-FADE = 1 / 3
+FADE_SHARE = 1 / 3
 """A layer fades in during this part of the zoom from the layer around it."""
 
-FEATHER = 0.15
+MAX_FEATHER_SHARE = 0.15
 """Most that a layer's soft edge takes of its side."""
 
 REDUCING_GAP = 3
@@ -33,11 +33,13 @@ Pillow Image.resize, reducing_gap: from 3 on it can hardly be told from the full
 MARGIN_PIXELS = 3
 """Pixels around a region that weigh in when it is enlarged; more of them when it is shrunk."""
 
-SAME_SCALE = 1e-6
+SCALE_TOLERANCE = 1e-6
 """Part by which the factor between two scales may differ from 1, and they are one."""
 
 
-def zoom_times(seconds: float, hold: float, fps: float, easing: Easing = "none") -> list[float]:
+def plan_zoom_times(
+    seconds: float, hold: float, fps: float, easing: Easing = "none"
+) -> list[float]:
     """The place in the zoom, 0 to 1, of each frame of a film.
 
     Args:
@@ -90,7 +92,7 @@ class _Axis:
         length = start[1] * self.enlarged[-1]
         self.shrink = max(0.0, log(length / end[1]))
         # The fixed point: its place on the screen, then in every layer.
-        self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SAME_SCALE else 0.0
+        self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SCALE_TOLERANCE else 0.0
         self.points = [end[0] + self.anchor * end[1]]
         for side, (x, length) in zip(reversed(sides[1:]), reversed(windows), strict=True):
             self.points.insert(0, x + self.points[0] * length / side)
@@ -124,7 +126,7 @@ class Zoom:
         if height < 1 or width < 1:
             raise ValueError(f"a frame must hold at least one pixel, got {width} x {height}")
         self.chain, self.height, self.width = chain, height, width
-        self.start, self.end = _ends(chain, height, width)
+        self.start, self.end = _find_end_views(chain, height, width)
         self.x, self.y = (
             _Axis(
                 [frame.shape[side] for frame in chain.frames],
@@ -195,15 +197,15 @@ class Zoom:
             # From the start of the zoom on, whatever part of the source it shows.
             factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
         beyond = view.width * view.height / (self.end.width * self.end.height)
-        if factor < 1 + SAME_SCALE:
+        if factor < 1 + SCALE_TOLERANCE:
             return 1.0
-        return smooth(min(max((1 - log(beyond) / log(factor)) / FADE, 0.0), 1.0))
+        return smooth(min(max((1 - log(beyond) / log(factor)) / FADE_SHARE, 0.0), 1.0))
 
     def _lay(self, image: Tensor, layer: int, view: Window, weight: float) -> None:
         """Lay a layer into the picture of the view, with soft edges where they are seen."""
         height, width = self.chain.frames[layer].shape[-2:]
-        x = _Place(view.x, view.width, width, self.width)
-        y = _Place(view.y, view.height, height, self.height)
+        x = _ScreenSpan(view.x, view.width, width, self.width)
+        y = _ScreenSpan(view.y, view.height, height, self.height)
         if x.last <= x.first or y.last <= y.first:
             return
         fx, fy = view.width / self.width, view.height / self.height
@@ -223,8 +225,8 @@ class Zoom:
                 self.halves.append(F.avg_pool2d(self.halves[-1], 2, ceil_mode=True))
             image = self.halves[level]
             view = Window(*(value / 2**level for value in view))
-        rows = _Region(view.y, view.height, image.shape[-2], height)
-        columns = _Region(view.x, view.width, image.shape[-1], width)
+        rows = _SourceSpan(view.y, view.height, image.shape[-2], height)
+        columns = _SourceSpan(view.x, view.width, image.shape[-1], width)
         image = image[..., rows.pixels, columns.pixels]
         if any((*rows.beyond, *columns.beyond)):
             image = F.pad(image, (*columns.beyond, *rows.beyond), "replicate")
@@ -232,7 +234,7 @@ class Zoom:
         return resize(image, height, width, box=box)
 
 
-def _ends(chain: ZoomChain, height: int, width: int) -> tuple[Window, Window]:
+def _find_end_views(chain: ZoomChain, height: int, width: int) -> tuple[Window, Window]:
     """The first view in the source's pixels, and the last in the deepest frame's."""
     deepest = len(chain.frames) - 1
     rows, columns = chain.frames[deepest].shape[-2:]
@@ -240,16 +242,16 @@ def _ends(chain: ZoomChain, height: int, width: int) -> tuple[Window, Window]:
     source_height, source_width = chain.frames[0].shape[-2:]
     x = (target.x * source_width - region.x) / region.width * columns
     y = (target.y * source_height - region.y) / region.height * rows
-    end = _largest(columns, rows, width, height, x, y)
+    end = _fit_window(columns, rows, width, height, x, y)
     # A frame's pixels may be a little wider or taller than the source's.
     first = chain.windows[0]
     wide, tall = width * first.width / columns, height * first.height / rows
     x = region.x + (end.x + end.width / 2) * region.width / columns
     y = region.y + (end.y + end.height / 2) * region.height / rows
-    return _largest(source_width, source_height, wide, tall, x, y), end
+    return _fit_window(source_width, source_height, wide, tall, x, y), end
 
 
-def _largest(width: int, height: int, across: float, down: float, x: float, y: float) -> Window:
+def _fit_window(width: int, height: int, across: float, down: float, x: float, y: float) -> Window:
     """The largest window of a picture with sides as ``across`` to ``down``, around a point."""
     unit = min(width / across, height / down)
     across, down = across * unit, down * unit
@@ -258,7 +260,7 @@ def _largest(width: int, height: int, across: float, down: float, x: float, y: f
     return Window(left, top, across, down)
 
 
-class _Region:
+class _SourceSpan:
     """The pixels of an axis that a resampled span is made of, and where it lies among them."""
 
     def __init__(self, start: float, length: float, side: int, size: int):
@@ -277,7 +279,7 @@ class _Region:
         self.length = end - start
 
 
-class _Place:
+class _ScreenSpan:
     """Where a layer's axis lies on the screen, in its pixels."""
 
     def __init__(self, start: float, length: float, side: int, size: int):
@@ -287,7 +289,7 @@ class _Place:
         self.first = max(floor(left + EDGE_TOLERANCE), 0)
         self.last = min(ceil(right - EDGE_TOLERANCE), size)
         # An edge is as soft as it is far from the view's edge, so nothing jumps when it gets there.
-        most = FEATHER * (right - left)
+        most = MAX_FEATHER_SHARE * (right - left)
         pixel = torch.arange(self.first, self.last, dtype=torch.float64)
         begin = (pixel + 1 - left) / max(min(most, left), 1.0)
         end = (right - pixel) / max(min(most, size - right), 1.0)

@@ -21,7 +21,7 @@ from ...coz.fidelity.invented import (
 )
 from ...coz.fidelity.report import describe_frame
 from ...coz.render.heat_map import explain_map, lay_over
-from ...coz.render.strip import factor_label
+from ...coz.render.strip import write_factor_label
 from ...coz.resample import crop, resize
 from ..host.images import to_bchw, to_image
 from ..host.messages import closing
@@ -128,7 +128,7 @@ def read_chains(chains):
     lines, areas = [], {}
     for layer in range(2, depth + 1):
         real = count_real_pixels(first, layer)
-        label = factor_label(first, layer)
+        label = write_factor_label(first, layer)
         for k, chain in enumerate(chains):
             throw_exception_if_processing_interrupted()
             frame, view = chain.frames[layer], chain.frames[layer - 1]
@@ -170,7 +170,7 @@ def explain_chains(chains, depth):
     first = chains[0]
     layers = [k for k in range(1, depth + 1) if is_comparable(count_real_pixels(first, k))]
     layer = layers[-1] if layers else depth
-    title = f"{factor_label(first, layer)}: {describe_real_pixels(count_real_pixels(first, layer))}"
+    title = f"{write_factor_label(first, layer)}: {describe_real_pixels(count_real_pixels(first, layer))}"
     if layer < depth:
         title += f". Deeper: {TOO_FEW_REAL_PIXELS}"
     for k, chain in enumerate(chains, 1):

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ...coz.chain.png import decode_png
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.render.zoom_video import Zoom, zoom_times
+from ...coz.render.zoom_video import Zoom, plan_zoom_times
 from ..host.server import UnknownUserError, require_user
 from .marks import GONE, read_kept_record
 from .zoom_video import encode, film_size
@@ -134,7 +134,7 @@ def _render(chain: ZoomChain, layers: list[str], progress: Progress) -> dict:
         frames = tuple(_read(folder / name, *frame.shape[-2:]) for name, frame in pairs)
         zoom = Zoom(replace(chain, frames=frames), height, width)
         seconds = min(zoom.steps * SECONDS_PER_STEP, MAX_SECONDS - 2 * HOLD_SECONDS)
-        times = zoom_times(seconds, HOLD_SECONDS, FPS, "smooth")
+        times = plan_zoom_times(seconds, HOLD_SECONDS, FPS, "smooth")
         path = encode(_render_frames(zoom, times, progress), height, width, FPS)
     except ClipCancelledError:
         return {"error": "cancelled"}

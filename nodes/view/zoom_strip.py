@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ...coz.render.strip import LAYOUTS, strip
+from ...coz.render.strip import LAYOUTS, draw_strip
 from ..host.images import to_image
 from ..host.sockets import Chain
 
@@ -35,4 +35,4 @@ class CoZZoomStrip(io.ComfyNode):
 
     @classmethod
     def execute(cls, chain, layout, labels) -> io.NodeOutput:
-        return io.NodeOutput(to_image(strip(chain, layout, labels)))
+        return io.NodeOutput(to_image(draw_strip(chain, layout, labels)))

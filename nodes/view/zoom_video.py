@@ -11,7 +11,7 @@ import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io
 
-from ...coz.render.zoom_video import EASINGS, Zoom, zoom_times
+from ...coz.render.zoom_video import EASINGS, Zoom, plan_zoom_times
 from ..host.graph import is_connected, running_prompt
 from ..host.sockets import Chain
 
@@ -165,7 +165,7 @@ class CoZZoomVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         height, width = film_size(chain.frames[-1], height, width)
         zoom = Zoom(chain, height, width)
-        times = zoom_times(zoom.steps * seconds_per_step, hold, fps, easing)
+        times = plan_zoom_times(zoom.steps * seconds_per_step, hold, fps, easing)
         if reverse:
             times.reverse()
         kept = None

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from coz.geometry import Target, first_frame, plan_steps, zoom_window
-from coz.render.strip import factor_label
+from coz.render.strip import write_factor_label
 
 from .picker import (
     LOOP,
@@ -81,7 +81,7 @@ def test_drawn_windows_lie_in_the_source_where_the_chain_has_them(editor, make_c
     )
     layers = range(1, record.steps + 2)
     assert drawn == [list(record.window_in(layer, 0)) for layer in layers]
-    assert names == [factor_label(record, layer) for layer in layers]
+    assert names == [write_factor_label(record, layer) for layer in layers]
 
 
 @RENDERERS

@@ -24,8 +24,8 @@ from coz.chain.real_pixels import (
 )
 from coz.fidelity.back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, describe_agreement
 from coz.geometry import Window
-from coz.render.strip import MAX_AXES_RATIO, factor_label, factor_text
-from coz.render.zoom_video import FADE, FEATHER, Zoom, smooth
+from coz.render.strip import MAX_AXES_RATIO, format_factor, write_factor_label
+from coz.render.zoom_video import FADE_SHARE, MAX_FEATHER_SHARE, Zoom, smooth
 from tools.host.client import Files
 
 from .picker import FOUR_STEPS
@@ -327,7 +327,7 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
         if factor > 512:
             break
         expect(viewer.locator(".label")).to_contain_text(
-            re.compile(rf"^{re.escape(factor_text(factor))} · step ")
+            re.compile(rf"^{re.escape(format_factor(factor))} · step ")
         )
         real = viewer.locator(".real").text_content()
         side = 512 / factor
@@ -436,7 +436,7 @@ def test_page_and_server_name_factors_alike(editor, viewer, make_chain, window, 
         }""",
         json.loads(chain.to_json()),
     )
-    assert found == [factor_label(chain, 2)] * 2 == [label] * 2
+    assert found == [write_factor_label(chain, 2)] * 2 == [label] * 2
 
 
 def test_page_and_server_round_factors_alike(editor, viewer):
@@ -461,7 +461,7 @@ def test_page_and_server_round_factors_alike(editor, viewer):
         }""",
         factors,
     )
-    assert texts == [factor_text(factor) for factor in factors]
+    assert texts == [format_factor(factor) for factor in factors]
 
 
 def test_what_was_not_measured_is_not_told(editor, show):
@@ -959,7 +959,7 @@ def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
         }""",
         [json.loads(chain.to_json()), views, times],
     )
-    assert constants == [FEATHER, FADE]
+    assert constants == [MAX_FEATHER_SHARE, FADE_SHARE]
     assert eased == pytest.approx([smooth(t) for t in times])
     for t, opacities in zip(times, faded, strict=True):
         weights = [zoom.weight(layer, zoom.view(layer, t)) for layer in range(1, deepest + 1)]

@@ -13,7 +13,14 @@ from coz.fidelity.invented import (
     measure_invented_energy,
     measure_octaves,
 )
-from coz.render.heat_map import BAR_GREY, DIM, PANEL_SIDE_PIXELS, explain_map, lay_over, ramp
+from coz.render.heat_map import (
+    DIMMED_BRIGHTNESS,
+    LEGEND_GREY,
+    PANEL_SIDE_PIXELS,
+    color_heat,
+    explain_map,
+    lay_over,
+)
 from coz.resample import resize
 
 
@@ -159,7 +166,7 @@ def test_inputs_are_unchanged():
 
 
 def test_the_ramp_gets_lighter_steadily():
-    colors = ramp(torch.linspace(0, 1, 101).reshape(1, 1, 1, -1))[0, :, 0].T.numpy()
+    colors = color_heat(torch.linspace(0, 1, 101).reshape(1, 1, 1, -1))[0, :, 0].T.numpy()
     lightness = rgb2lab(colors)[:, 0]
     assert (np.diff(lightness) > 0).all()
     # In CIELAB, a step of the ramp is as large as any other but for a half.
@@ -170,7 +177,7 @@ def test_cold_places_are_the_picture_in_dim_grey():
     picture = noise(1, 3, 8, 8)
     grey = torch.einsum("bchw,c->bhw", picture, torch.tensor([0.299, 0.587, 0.114]))[:, None]
     cold = lay_over(picture, torch.zeros(1, 1, 8, 8))
-    torch.testing.assert_close(cold, (DIM * grey).expand(1, 3, 8, 8))
+    torch.testing.assert_close(cold, (DIMMED_BRIGHTNESS * grey).expand(1, 3, 8, 8))
     hot = lay_over(picture, torch.ones(1, 1, 8, 8))
     assert (hot[:, 0] > 0.7).all()
     assert hot.max() <= 1
@@ -259,7 +266,7 @@ ONE_BYTE = 0.51 / 255
 
 def bar(length):
     heat = torch.linspace(0, 1, length).reshape(1, 1, 1, -1)
-    return lay_over(torch.full((1, 3, 1, length), BAR_GREY), heat)[0]
+    return lay_over(torch.full((1, 3, 1, length), LEGEND_GREY), heat)[0]
 
 
 def test_too_little_to_compare_is_a_title_and_the_picture():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from coz.render.strip import strip
-from coz.render.zoom_video import Zoom, zoom_times
+from coz.render.strip import draw_strip
+from coz.render.zoom_video import Zoom, plan_zoom_times
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 
@@ -106,7 +106,7 @@ def film_prompt(outputs=("video",), name="film", **inputs):
 
 def rendered(chain, height=64, width=64, seconds=0.5, hold=0.25, fps=24.0, easing="none"):
     zoom = Zoom(chain, height, width)
-    times = zoom_times(zoom.steps * seconds, hold, fps, easing)
+    times = plan_zoom_times(zoom.steps * seconds, hold, fps, easing)
     return torch.cat([frame.movedim(1, -1) for frame in zoom.frames(times)])
 
 
@@ -227,7 +227,7 @@ def test_small_frames(node, temp, make_chain, side, steps):
     chain = make_chain(height=side, width=side, size=side, steps=steps)
     zoom = Zoom(chain, 16, 16)
     with torch.inference_mode():
-        path = encode_of(node)(zoom.frames(zoom_times(0.5, 0, 24)), 16, 16, 24)
+        path = encode_of(node)(zoom.frames(plan_zoom_times(0.5, 0, 24)), 16, 16, 24)
     with av.open(str(path)) as file:
         sizes = [(frame.width, frame.height) for frame in file.decode(video=0)]
     assert sizes == [(16, 16)] * 12
@@ -257,6 +257,6 @@ def test_a_strip(executor, soft_chain, kept):
             prompt["film"] = {"class_type": "CoZZoomStrip", "inputs": inputs}
             prompt["scales"]["inputs"] = {"frames": ["film", 0]}
             executor("CLASSIC").run(prompt)
-            expected = strip(soft_chain, layout, labels).movedim(1, -1)
+            expected = draw_strip(soft_chain, layout, labels).movedim(1, -1)
             assert torch.equal(kept[-1]["frames"], expected)
     assert all(a["frames"].shape != b["frames"].shape for a, b in pairwise(kept))

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from coz.chain.real_pixels import COLOR_STOPS
 from coz.chain.zoom_chain import ZoomChain
 from coz.geometry import Target, Window
-from coz.render.strip import factor_label, factor_text, strip
+from coz.render.strip import draw_strip, format_factor, write_factor_label
 from coz.resample import crop, resize
 
 
@@ -51,17 +51,17 @@ def test_a_strip_has_a_largest_size(height, width, steps, layout, labels, size):
         seeds=(0,) * steps,
     )
     if size == "8,704 x 5":
-        assert strip(chain, layout, labels).shape[-2:] == (5, 8704)
+        assert draw_strip(chain, layout, labels).shape[-2:] == (5, 8704)
         return
     with pytest.raises(
         ValueError, match=f"the strip would have {size} pixels: {steps + 1} frames of"
     ):
-        strip(chain, layout, labels)
+        draw_strip(chain, layout, labels)
 
 
 def test_a_row_shows_every_scale_side_by_side(chain):
     before = [frame.clone() for frame in chain.frames]
-    picture = strip(chain)
+    picture = draw_strip(chain)
     assert picture.shape == (1, 3, 256, 4 * 256 + 3 * 4)
     assert picture.dtype == torch.float32
     assert (picture[..., 256:260] == 1).all()
@@ -73,7 +73,7 @@ def test_a_row_shows_every_scale_side_by_side(chain):
 
 def test_the_next_window_is_framed(make_chain):
     chain = make_chain(height=256, width=256, size=256, steps=1, center=(0.5, 1.0))
-    picture = strip(chain)[0, :, :, :256]
+    picture = draw_strip(chain)[0, :, :, :256]
     assert chain.windows[1] == (96, 192, 64, 64)
     # Its own pixels are as they were, except at the edge of the picture.
     inside = picture[:, 192:255, 96:160]
@@ -89,7 +89,7 @@ def test_the_next_window_is_framed(make_chain):
 )
 def test_a_grid_is_near_square(steps, shape, columns):
     height, width = shape
-    picture = strip(flat_chain(height, width, steps), "grid", labels=False)
+    picture = draw_strip(flat_chain(height, width, steps), "grid", labels=False)
     rows = -(-(steps + 1) // columns)
     assert picture.shape == (1, 3, rows * (height + 1) - 1, columns * (width + 1) - 1)
     if (steps + 1) % columns:  # empty places are white
@@ -97,7 +97,7 @@ def test_a_grid_is_near_square(steps, shape, columns):
 
 
 def test_each_step_is_shown_before_and_after(chain):
-    picture = strip(chain, "steps", labels=False)[0]
+    picture = draw_strip(chain, "steps", labels=False)[0]
     assert picture.shape == (3, 3 * 256 + 2 * 4, 3 * 256 + 2 * 4)
     for step in range(3):
         row = picture[:, step * 260 : step * 260 + 256]
@@ -109,7 +109,7 @@ def test_each_step_is_shown_before_and_after(chain):
 
 def test_without_labels_nothing_is_drawn(chain):
     prompted = replace(chain, prompts=("a", "b", "c"))
-    picture = strip(prompted, labels=False)[0]
+    picture = draw_strip(prompted, labels=False)[0]
     assert picture.shape == (3, 256, 4 * 260 - 4)
     for k in range(4):
         shown = picture[:, :, k * 260 : k * 260 + 256]
@@ -119,7 +119,8 @@ def test_without_labels_nothing_is_drawn(chain):
 @pytest.mark.parametrize("layout", ["row", "grid", "steps"])
 def test_prompts_are_written_below_their_frames(chain, layout):
     plain, prompted = (
-        strip(replace(chain, prompts=prompts), layout) for prompts in (("",) * 3, ("", "hair", ""))
+        draw_strip(replace(chain, prompts=prompts), layout)
+        for prompts in (("",) * 3, ("", "hair", ""))
     )
     band = prompted.shape[-2] - plain.shape[-2]
     assert 256 / 22 < band < 2 * 256 / 22 + 256 / 32
@@ -138,8 +139,8 @@ def test_prompts_are_written_below_their_frames(chain, layout):
 )
 @pytest.mark.parametrize("layout", ["row", "steps"])
 def test_any_prompt_fits_below_its_frame(chain, prompt, layout):
-    picture = strip(replace(chain, prompts=(prompt, prompt, prompt)), layout)
-    plain = strip(chain, layout)
+    picture = draw_strip(replace(chain, prompts=(prompt, prompt, prompt)), layout)
+    plain = draw_strip(chain, layout)
     assert picture.shape[-1] == plain.shape[-1]
     rows = 3 if layout == "steps" else 1
     assert picture.shape[-2] <= plain.shape[-2] + rows * 256 / 4
@@ -169,7 +170,7 @@ def test_long_prompts_end_in_an_ellipsis():
 @pytest.mark.parametrize(("side", "times"), [(16, 16), (17, 16), (64, 4), (255, 2), (256, 1)])
 def test_small_frames_are_enlarged_a_whole_number_of_times(side, times, make_chain):
     chain = replace(make_chain(side, side, side, steps=1), prompts=("",))
-    picture = strip(chain)[0]
+    picture = draw_strip(chain)[0]
     size = side * times
     assert picture.shape[-2] == size
     last = (rounded(chain.frames[2]) * 255).byte().movedim(0, -1).numpy()
@@ -185,19 +186,19 @@ def test_small_frames_are_enlarged_a_whole_number_of_times(side, times, make_cha
 @pytest.mark.parametrize("layout", ["row", "grid", "steps"])
 @pytest.mark.parametrize("shape", [(16, 16), (16, 100), (280, 40)], ids=str)
 def test_any_frame_and_number_of_steps(layout, steps, shape):
-    picture = strip(flat_chain(*shape, steps), layout)
+    picture = draw_strip(flat_chain(*shape, steps), layout)
     assert picture.min() < 0.5 < picture.max()  # the labels are there
 
 
 @pytest.mark.parametrize("layout", ["row", "grid", "steps"])
 def test_the_smallest_frames_without_labels(layout, make_chain):
     chain = make_chain(height=4, width=4, size=1, steps=2)
-    picture = strip(chain, layout, labels=False)
+    picture = draw_strip(chain, layout, labels=False)
     assert torch.equal(picture[0, :, :1, :1], rounded(chain.frames[1]))
 
 
 def test_large_frames_have_large_labels():
-    picture = strip(flat_chain(2048, 2048, 1))
+    picture = draw_strip(flat_chain(2048, 2048, 1))
     assert picture.shape == (1, 3, 2048, 2 * 2048 + 32)
     letters = (picture[0, :, :, -2048:] > 0.95).all(0).any(1).nonzero()
     height = letters.max() - letters.min()
@@ -206,15 +207,15 @@ def test_large_frames_have_large_labels():
 
 def test_labels_come_from_the_windows(make_chain):
     chain = make_chain()
-    assert [factor_label(chain, layer) for layer in range(1, 5)] == ["1x", "4x", "16x", "64x"]
-    assert factor_label(make_chain(scale=3.0), 2) == "3.05x"
-    assert factor_label(make_chain(steps=5), 6) == "1024x"
+    assert [write_factor_label(chain, layer) for layer in range(1, 5)] == ["1x", "4x", "16x", "64x"]
+    assert write_factor_label(make_chain(scale=3.0), 2) == "3.05x"
+    assert write_factor_label(make_chain(steps=5), 6) == "1024x"
 
 
 def test_large_factors_are_rounded_and_halves_go_up():
     factors = (12.25, 999.96, 1000.5, 65536, 1e6, 4.0**16)
     texts = ["12.3x", "1000x", "1001x", "65536x", "1.0e6x", "4.3e9x"]
-    assert list(map(factor_text, factors)) == texts
+    assert list(map(format_factor, factors)) == texts
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_large_factors_are_rounded_and_halves_go_up():
 def test_two_factors_are_named_only_where_they_differ_by_5_percent(make_chain, window, label):
     chain = make_chain()
     windows = (chain.windows[0], Window(0, 0, *window), *chain.windows[2:])
-    assert factor_label(replace(chain, windows=windows), 2) == label
+    assert write_factor_label(replace(chain, windows=windows), 2) == label
 
 
 def drawn_colors(picture):
@@ -244,10 +245,10 @@ def drawn_colors(picture):
 @pytest.mark.parametrize("layout", ["row", "grid", "steps"])
 def test_a_dot_has_the_color_of_the_real_pixels(layout):
     chain = flat_chain(256, 256, 4)
-    colors = drawn_colors(strip(chain, layout))
+    colors = drawn_colors(draw_strip(chain, layout))
     # All but the blends at the dots' edges: 256, 64, 16, 4 and 1 pixels each way.
     assert colors >= set(COLOR_STOPS)
-    assert not drawn_colors(strip(chain, layout, labels=False))
+    assert not drawn_colors(draw_strip(chain, layout, labels=False))
 
 
 @pytest.mark.parametrize(
@@ -283,14 +284,14 @@ def test_each_panel_says_how_many_pixels_are_real(layout, expected, monkeypatch)
         "text",
         lambda pen, place, words, *rest: (drawn.append(words), text(pen, place, words, *rest)),
     )
-    strip(flat_chain(256, 256, 2), layout)
+    draw_strip(flat_chain(256, 256, 2), layout)
     lines = [line for row in expected for panel in row for line in re.split(": |, ", panel)]
     assert drawn == lines
 
 
 def test_a_long_label_fits_its_frame():
     chain = flat_chain(1024, 256, 16, value=0.0)
-    picture = strip(chain)[0]
+    picture = draw_strip(chain)[0]
     # White letters: none touch the edge of their frame.
     for k in range(17):
         assert (picture[:, 900:, k * 260 : k * 260 + 4] < 0.95).all()

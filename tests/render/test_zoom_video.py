@@ -6,7 +6,7 @@ import torch
 
 from coz.chain.zoom_chain import ZoomChain
 from coz.geometry import Target, Window, first_frame, plan_steps
-from coz.render.zoom_video import Zoom, zoom_times
+from coz.render.zoom_video import Zoom, plan_zoom_times
 from coz.resample import resize
 
 
@@ -59,7 +59,7 @@ def differences(zoom, times):
     ],
 )
 def test_times_rest_at_both_ends_and_move_steadily_between(arguments, count, resting):
-    times = zoom_times(*arguments)
+    times = plan_zoom_times(*arguments)
     assert len(times) == count
     assert (times.count(0.0), times.count(1.0)) == (resting, resting)
     seconds, hold, _ = arguments
@@ -69,7 +69,7 @@ def test_times_rest_at_both_ends_and_move_steadily_between(arguments, count, res
 
 
 def test_smooth_times_start_and_stop_gently():
-    steady, smooth = zoom_times(2, 0.5, 24), zoom_times(2, 0.5, 24, "smooth")
+    steady, smooth = plan_zoom_times(2, 0.5, 24), plan_zoom_times(2, 0.5, 24, "smooth")
     assert smooth == [t * t * (3 - 2 * t) for t in steady]
     assert smooth[-1] == 1.0
 
@@ -80,7 +80,7 @@ def test_smooth_times_start_and_stop_gently():
 )
 def test_times_refuse_what_is_no_film(arguments):
     with pytest.raises(ValueError, match=r"must be at least 0 seconds and fps above 0, .* got"):
-        zoom_times(*arguments)
+        plan_zoom_times(*arguments)
 
 
 def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_chain):
@@ -205,7 +205,7 @@ def test_a_large_source_is_halved_first_and_looks_the_same(make_chain):
 @pytest.mark.parametrize("side", [16, 17])
 def test_small_frames(side, steps):
     chain = smooth_chain(side, side, 16, steps=steps)
-    frames = list(Zoom(chain, 16, 16).frames(zoom_times(1, 0.1, 12)))
+    frames = list(Zoom(chain, 16, 16).frames(plan_zoom_times(1, 0.1, 12)))
     assert all(frame.shape == (1, 3, 16, 16) for frame in frames)
     assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
 

@@ -18,7 +18,7 @@ from coz import plan_zoom
 from coz.chain.folder import read_chain
 from coz.geometry import Target
 from coz.render.pillow import from_pillow, to_pillow
-from coz.render.strip import strip
+from coz.render.strip import draw_strip
 from tools.demo import make_demo, write_zoom
 from tools.host import ROOT
 from tools.host.frontend import open_page
@@ -83,7 +83,7 @@ def draw_strips() -> Image.Image:
         image = from_pillow(Image.open(ROOT / "pictures" / name).convert("RGB"))
         plan = plan_zoom(*image.shape[-2:], STRIP_STEPS, target=target)
         chain = zoom_with(load(ROOT / "models" / model), image, plan)
-        row = to_pillow(strip(chain))
+        row = to_pillow(draw_strip(chain))
         height = round(row.height * STRIP_WIDTH / row.width)
         rows.append(row.resize((STRIP_WIDTH, height), Image.Resampling.LANCZOS))
     sheet = Image.new("RGB", (STRIP_WIDTH, sum(row.height for row in rows)), "white")
