@@ -17,8 +17,16 @@ from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
 from .fidelity.back_projection import agreement, back_project
 from .fidelity.invented import disagreement, map_invented, measure_invented_energy, measure_octaves
-from .geometry import Target, Window, carry_target, first_frame, plan_steps, plan_zoom, zoom_window
-from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
+from .geometry import (
+    Target,
+    Window,
+    carry_target,
+    place_first_frame,
+    place_window,
+    plan_steps,
+    plan_zoom,
+)
+from .latent import make_one_step_noise, pad_to_multiple, scale_to_model, scale_to_vae
 from .render.strip import draw_strip
 from .render.zoom_video import Zoom, plan_zoom_times
 from .resample import crop, resize
@@ -49,16 +57,17 @@ __all__ = [
     "derive_step_seed",
     "disagreement",
     "draw_strip",
-    "first_frame",
     "histogram_align",
     "hybrid_align",
     "join_texts",
     "low_frequency_distance",
+    "make_one_step_noise",
     "map_invented",
     "measure_invented_energy",
     "measure_octaves",
-    "one_step_noise",
     "pad_to_multiple",
+    "place_first_frame",
+    "place_window",
     "plan_adaptive_layout",
     "plan_layout",
     "plan_steps",
@@ -66,11 +75,10 @@ __all__ = [
     "plan_zoom_times",
     "rate_complexity",
     "resize",
+    "scale_to_model",
+    "scale_to_vae",
     "self_ensemble",
-    "to_model",
-    "to_vae",
     "wavelet_align",
     "ycbcr_align",
     "zoom",
-    "zoom_window",
 ]

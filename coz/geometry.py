@@ -66,7 +66,7 @@ class ZoomPlan(NamedTuple):
     """Each step draws its own from it."""
 
 
-def zoom_window(height: int, width: int, scale: float, target: Target) -> Window:
+def place_window(height: int, width: int, scale: float, target: Target) -> Window:
     """The window that fills a (height, width) frame when enlarged ``scale`` times.
 
     Centred on the target and clamped inside the frame. A side is floor(side / scale), and never
@@ -80,8 +80,8 @@ def zoom_window(height: int, width: int, scale: float, target: Target) -> Window
     """
     if not scale >= 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
-    x, w = _span(width, scale, target.x, "center_x")
-    y, h = _span(height, scale, target.y, "center_y")
+    x, w = _place_span(width, scale, target.x, "center_x")
+    y, h = _place_span(height, scale, target.y, "center_y")
     return Window(x, y, w, h)
 
 
@@ -101,13 +101,15 @@ def plan_steps(height: int, width: int, scale: float, steps: int, target: Target
     """
     plan: list[ZoomStep] = []
     for _ in range(steps):
-        window = zoom_window(height, width, scale, target)
+        window = place_window(height, width, scale, target)
         plan.append(ZoomStep(window, target))
         target = carry_target(height, width, window, target)
     return plan
 
 
-def first_frame(height: int, width: int, size: int, frame: FrameMode, target: Target) -> FirstFrame:
+def place_first_frame(
+    height: int, width: int, size: int, frame: FrameMode, target: Target
+) -> FirstFrame:
     """Where x_0 lies in a (height, width) source.
 
     Args:
@@ -138,8 +140,8 @@ def first_frame(height: int, width: int, size: int, frame: FrameMode, target: Ta
         h = max(size, height * size // short)
         w = max(size, width * size // short)
     crop_h, crop_w = (h, w) if frame == "whole picture" else (min(size, h), min(size, w))
-    x, _ = _span(w, w / crop_w, target.x, "center_x")
-    y, _ = _span(h, h / crop_h, target.y, "center_y")
+    x, _ = _place_span(w, w / crop_w, target.x, "center_x")
+    y, _ = _place_span(h, h / crop_h, target.y, "center_y")
     window = Window(x * width / w, y * height / h, crop_w * width / w, crop_h * height / h)
     return FirstFrame(crop_h, crop_w, window, carry_target(height, width, window, target))
 
@@ -157,14 +159,14 @@ def plan_zoom(
     """Plan a chain for a (height, width) source; the arguments are those of Chain Loop.
 
     Raises:
-        ValueError: As ``first_frame`` and ``zoom_window``.
+        ValueError: As ``place_first_frame`` and ``place_window``.
     """
-    first = first_frame(height, width, size, frame, target)
+    first = place_first_frame(height, width, size, frame, target)
     plan = plan_steps(first.height, first.width, scale, steps, first.target)
     return ZoomPlan(scale, target, first, plan, seed)
 
 
-def _span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:
+def _place_span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:
     if side < 1:
         raise ValueError(f"the image must hold at least one pixel, got a side of {side}")
     if not 0 <= center <= 1:

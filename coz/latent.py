@@ -10,7 +10,7 @@ LatentShift = Literal["reference", "symmetric", "none"]
 
 LATENT_SHIFTS: list[LatentShift] = list(get_args(LatentShift))
 
-MULTIPLE_OF = 16
+SIDE_MULTIPLE_PIXELS = 16
 """Pixels a side: the VAE reduces by 8, the transformer patches by 2."""
 
 
@@ -45,7 +45,7 @@ class ModelSampling(Protocol):
         ...
 
 
-def to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
+def scale_to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
     """A VAE's latent in the scale of the model.
 
     Args:
@@ -67,7 +67,7 @@ def to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) ->
     return scaled - latent_format.process_in(torch.zeros_like(latent))
 
 
-def to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
+def scale_to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
     """A result of the model that went through `process_out`, as the VAE is to decode it.
 
     Args:
@@ -83,7 +83,7 @@ def to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> T
     return latent
 
 
-def one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
+def make_one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
     """What to hand a sampler as noise, so that the network's input at sigma_max is ``latent``.
 
     The model's x0 prediction from there is the one-step result: z - v for a flow model (sigma 1),
@@ -102,7 +102,7 @@ def one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
     return latent / sampling.calculate_input(sigma, noised)
 
 
-def pad_to_multiple(image: Tensor, multiple: int = MULTIPLE_OF) -> Tensor:
+def pad_to_multiple(image: Tensor, multiple: int = SIDE_MULTIPLE_PIXELS) -> Tensor:
     """Extend an image to the right and down to sides that are multiples of ``multiple``.
 
     Args:

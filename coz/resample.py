@@ -19,7 +19,7 @@ RESAMPLINGS: list[Resampling] = list(get_args(Resampling))
 BICUBIC_A = -0.5
 """Pillow src/libImaging/Resample.c, bicubic_filter (torch's own default is -0.75)."""
 
-SUPPORT = {"bicubic": 2.0, "lanczos": 3.0}
+FILTER_RADIUS_PIXELS = {"bicubic": 2.0, "lanczos": 3.0}
 """Filter radius in output pixels; Pillow src/libImaging/Resample.c, BICUBIC and LANCZOS."""
 
 
@@ -115,28 +115,28 @@ def resize(
     if not _fits(box.y, box.height, in_height) or not _fits(box.x, box.width, in_width):
         raise ValueError(f"{box} does not lie inside an image of {in_width} x {in_height}")
     if resampling == "nearest":
-        rows = _nearest(in_height, height, box.y, box.height, image.device)
-        columns = _nearest(in_width, width, box.x, box.width, image.device)
+        rows = _find_nearest(in_height, height, box.y, box.height, image.device)
+        columns = _find_nearest(in_width, width, box.x, box.width, image.device)
         return image[..., rows, :][..., columns]
     # Only the columns that weigh in: the box may be a small part of a large picture.
-    reach = SUPPORT[resampling] * max(box.width / width, 1.0)
+    reach = FILTER_RADIUS_PIXELS[resampling] * max(box.width / width, 1.0)
     first = max(floor(box.x - reach), 0)
     image = image[..., first : ceil(box.x + box.width + reach)]
-    image = _along_height(image, height, box.y, box.height, resampling)
-    return _along_height(image.mT, width, box.x - first, box.width, resampling).mT
+    image = _resize_height(image, height, box.y, box.height, resampling)
+    return _resize_height(image.mT, width, box.x - first, box.width, resampling).mT
 
 
 def _fits(start: float, length: float, side: int) -> bool:
     return start >= -EDGE_TOLERANCE and length > 0 and start + length <= side + EDGE_TOLERANCE
 
 
-def _along_height(
+def _resize_height(
     image: Tensor, size: int, start: float, length: float, resampling: Resampling
 ) -> Tensor:
     in_size = image.shape[-2]
     if size == in_size and start == 0 and length == in_size:
         return image
-    index, weight = taps(in_size, size, start, length, resampling)
+    index, weight = compute_taps(in_size, size, start, length, resampling)
     index, weight = index.to(image.device), weight.to(image)
     image = image.contiguous()
     out = image.new_zeros((*image.shape[:-2], size, image.shape[-1]))
@@ -145,36 +145,38 @@ def _along_height(
     return out
 
 
-def taps(
+def compute_taps(
     in_size: int, size: int, start: float, length: float, resampling: Resampling
 ) -> tuple[Tensor, Tensor]:
     """(taps, size) indices of the input pixels that make each output pixel, and their weights."""
     scale = length / size
     filter_scale = max(scale, 1.0)
-    support = SUPPORT[resampling] * filter_scale
+    support = FILTER_RADIUS_PIXELS[resampling] * filter_scale
     center = start + (torch.arange(size, dtype=torch.float64) + 0.5) * scale
     first = (center - support + 0.5).floor().clamp(min=0)
     last = (center + support + 0.5).floor().clamp(max=in_size)
     tap = first + torch.arange(int((last - first).max()))[:, None]
     distance = (tap + 0.5 - center) / filter_scale
-    weight = _cubic(distance) if resampling == "bicubic" else _lanczos(distance)
+    weight = _bicubic_filter(distance) if resampling == "bicubic" else _lanczos_filter(distance)
     weight = torch.where(tap < last, weight, 0.0)
     return tap.clamp(max=in_size - 1).long(), weight / weight.sum(0)
 
 
-def _cubic(x: Tensor) -> Tensor:
+def _bicubic_filter(x: Tensor) -> Tensor:
     a, x = BICUBIC_A, x.abs()
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-def _lanczos(x: Tensor) -> Tensor:
+def _lanczos_filter(x: Tensor) -> Tensor:
     x = x * pi
     window = torch.sinc(x / (3 * pi))
     return torch.where(x.abs() < 3 * pi, torch.sinc(x / pi) * window, 0.0)
 
 
-def _nearest(in_size: int, size: int, start: float, length: float, device: torch.device) -> Tensor:
+def _find_nearest(
+    in_size: int, size: int, start: float, length: float, device: torch.device
+) -> Tensor:
     center = start + (torch.arange(size, dtype=torch.float64) + 0.5) * (length / size)
     return center.floor().long().clamp(0, in_size - 1).to(device)

@@ -76,10 +76,10 @@ def make_chain():
     import torch
 
     from coz.chain.zoom_chain import ZoomChain, derive_step_seed
-    from coz.geometry import Target, first_frame, plan_steps
+    from coz.geometry import Target, place_first_frame, plan_steps
 
     def make(height=300, width=400, size=64, scale=4.0, steps=3, center=(0.9, 0.1)):
-        first = first_frame(height, width, size, "native pixels", Target(*center))
+        first = place_first_frame(height, width, size, "native pixels", Target(*center))
         plan = plan_steps(size, size, scale, steps, first.target)
         generator = torch.Generator().manual_seed(0)
         shapes = [(height, width), *[(size, size)] * (steps + 1)]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coz.geometry import Target, Window, carry_target, first_frame, plan_steps, zoom_window
+from coz.geometry import Target, Window, carry_target, place_first_frame, place_window, plan_steps
 from coz.resample import crop, resize
 
 CENTER = Target(0.5, 0.5)
@@ -30,14 +30,14 @@ CENTER = Target(0.5, 0.5)
     ],
 )
 def test_zoom_window(height, width, scale, target, expected):
-    assert zoom_window(height, width, scale, target) == Window(*expected)
+    assert place_window(height, width, scale, target) == Window(*expected)
 
 
 @pytest.mark.parametrize("scale", [1.5, 1.6, 2.56, 3.2, 4.0, 5.12, 6.4, 8.0])
 @pytest.mark.parametrize("side", [1, 2, 7, 97, 512, 640, 4096])
 def test_window_lies_inside_the_frame_and_holds_the_target(side, scale):
     for center in torch.linspace(0, 1, 101).tolist():
-        window = zoom_window(side, side, scale, Target(center, center))
+        window = place_window(side, side, scale, Target(center, center))
         assert window.x >= 0
         assert window.x + window.width <= side
         # 1e-6: EDGE_TOLERANCE, by which a side is rounded up.
@@ -99,7 +99,7 @@ def test_a_longer_plan_begins_with_the_shorter_one():
     ],
 )  # fmt: skip
 def test_first_frame(height, width, frame, target, size, window):
-    first = first_frame(height, width, 512, frame, target)
+    first = place_first_frame(height, width, 512, frame, target)
     assert (first.height, first.width) == size
     assert first.window == pytest.approx(window)
     x = first.window.x + first.target.x * first.window.width
@@ -110,14 +110,17 @@ def test_first_frame(height, width, frame, target, size, window):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: zoom_window(512, 512, 0.5, CENTER), "scale must be at least 1, got 0.5"),
-        (lambda: zoom_window(9, 9, float("nan"), CENTER), "scale must be at least 1, got nan"),
-        (lambda: zoom_window(0, 512, 4, CENTER), "at least one pixel, got a side of 0"),
-        (lambda: zoom_window(9, 9, 4, Target(1.5, 0)), "center_x must be a fraction .* got 1.5"),
-        (lambda: zoom_window(9, 9, 4, Target(0, -0.1)), "center_y must be a fraction .* got -0.1"),
-        (lambda: zoom_window(9, 9, 4, Target(float("nan"), 0)), "center_x .* got nan"),
-        (lambda: first_frame(9, 9, 0, "native pixels", CENTER), "size must be at least 1 pixel"),
-        (lambda: first_frame(0, 9, 8, "whole picture", CENTER), "got 9 x 0"),
+        (lambda: place_window(512, 512, 0.5, CENTER), "scale must be at least 1, got 0.5"),
+        (lambda: place_window(9, 9, float("nan"), CENTER), "scale must be at least 1, got nan"),
+        (lambda: place_window(0, 512, 4, CENTER), "at least one pixel, got a side of 0"),
+        (lambda: place_window(9, 9, 4, Target(1.5, 0)), "center_x must be a fraction .* got 1.5"),
+        (lambda: place_window(9, 9, 4, Target(0, -0.1)), "center_y must be a fraction .* got -0.1"),
+        (lambda: place_window(9, 9, 4, Target(float("nan"), 0)), "center_x .* got nan"),
+        (
+            lambda: place_first_frame(9, 9, 0, "native pixels", CENTER),
+            "size must be at least 1 pixel",
+        ),
+        (lambda: place_first_frame(0, 9, 8, "whole picture", CENTER), "got 9 x 0"),
     ],
 )
 def test_errors_name_the_value(call, message):

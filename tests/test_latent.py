@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from coz.latent import one_step_noise, pad_to_multiple, to_model, to_vae
+from coz.latent import make_one_step_noise, pad_to_multiple, scale_to_model, scale_to_vae
 
 
 class Affine:
@@ -34,21 +34,21 @@ class Sampling:
 def test_shift_on_encode(shift, added):
     latent = torch.rand(2, 2, 4, 3)
     expected = (latent - added * Affine.shift) * Affine.scale
-    torch.testing.assert_close(to_model(latent, Affine(), shift), expected)
+    torch.testing.assert_close(scale_to_model(latent, Affine(), shift), expected)
 
 
 @pytest.mark.parametrize(("shift", "kept"), [("reference", 1), ("none", 0), ("symmetric", 1)])
 def test_shift_on_decode(shift, kept):
     x0 = torch.rand(2, 2, 4, 3)
     expected = x0 / Affine.scale + kept * Affine.shift
-    torch.testing.assert_close(to_vae(Affine().process_out(x0), Affine(), shift), expected)
+    torch.testing.assert_close(scale_to_vae(Affine().process_out(x0), Affine(), shift), expected)
 
 
 def test_network_gets_the_latent_itself():
     latent, sampling = torch.rand(2, 3, 4, 5), Sampling()
     before = latent.clone()
     sigma = sampling.sigma_max.reshape(1)
-    start = sampling.noise_scaling(sigma, one_step_noise(latent, sampling), 0 * latent, True)
+    start = sampling.noise_scaling(sigma, make_one_step_noise(latent, sampling), 0 * latent, True)
     torch.testing.assert_close(sampling.calculate_input(sigma, start), latent)
     assert torch.equal(latent, before)
 

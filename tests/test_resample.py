@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from coz.geometry import Target, Window, first_frame, zoom_window
+from coz.geometry import Target, Window, place_first_frame, place_window
 from coz.resample import crop, crop_mirrored, resize
 
 DATA = Path(__file__).parent / "data"
@@ -54,13 +54,13 @@ def test_first_frame_and_zoom_equal_the_reference(case):
         golden[f"{case}.{name}"].permute(2, 0, 1)[None].float()
         for name in ("image", "first", "crop", "zoomed")
     )
-    frame = first_frame(*image.shape[-2:], 96, "whole picture square", Target(0.5, 0.5))
+    frame = place_first_frame(*image.shape[-2:], 96, "whole picture square", Target(0.5, 0.5))
     got = resize(image, frame.height, frame.width, "lanczos", frame.window).clamp(0, 255)
     assert got.shape == first.shape
     # The reference rounds to 8 bits, and Pillow's 8-bit path clips between its two passes.
     assert (got - first).abs().mean() <= 0.4
     assert (got - first).abs().max() <= 16
-    window = zoom_window(96, 96, 4, Target(0.5, 0.5))
+    window = place_window(96, 96, 4, Target(0.5, 0.5))
     assert torch.equal(crop(first, window), cropped)
     got = resize(cropped, 96, 96).clamp(0, 255)
     assert (got - zoomed).abs().mean() <= 0.4

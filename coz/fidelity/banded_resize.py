@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..resample import taps
+from ..resample import compute_taps
 
 Kernel = Literal["bicubic", "area"]
 
@@ -72,7 +72,7 @@ def _make_axis(big: int, small: int, kernel: Kernel) -> Axis:
     if big == small:
         column, value = torch.arange(big)[None], torch.ones(1, big, dtype=torch.float64)
     elif kernel == "bicubic":
-        column, value = taps(big, small, 0, big, "bicubic")
+        column, value = compute_taps(big, small, 0, big, "bicubic")
     else:
         column, value = _compute_area_taps(big, small)
     used = value != 0
@@ -98,7 +98,7 @@ def _make_block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Bloc
 
 
 def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
-    """As ``taps``: the pixels that each output pixel covers, by how much of it they fill."""
+    """As ``compute_taps``: the pixels that each output pixel covers, by how much of it they fill."""
     edge = torch.arange(small + 1, dtype=torch.float64) * big / small
     first = edge[:-1].floor()
     tap = first + torch.arange(int((edge[1:].ceil() - first).max()))[:, None]

@@ -16,7 +16,7 @@ from ..chain.real_pixels import (
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
 from ..render.strip import write_factor_label
-from ..resample import SUPPORT, crop, resize
+from ..resample import FILTER_RADIUS_PIXELS, crop, resize
 from .back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, agreement, describe_agreement
 from .metrics import SSIM_WINDOW_PIXELS, color_drift, psnr, sharpness, ssim
 
@@ -263,7 +263,7 @@ def _format_number(value: float, digits: int) -> str:
 
 def _resize_region(image: Tensor, box: Window, height: int, width: int) -> Tensor:
     """A region of a picture resized, with no more than the rows around it that weigh in."""
-    margin = ceil(SUPPORT["bicubic"] * max(box.height / height, 1.0)) + 1
+    margin = ceil(FILTER_RADIUS_PIXELS["bicubic"] * max(box.height / height, 1.0)) + 1
     rows, columns = image.shape[-2:]
     top = max(floor(box.y) - margin, 0)
     x, y = max(box.x, 0.0), max(box.y, 0.0)

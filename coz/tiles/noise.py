@@ -5,7 +5,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from ..latent import MULTIPLE_OF
+from ..latent import SIDE_MULTIPLE_PIXELS
 
 
 class NoiseField:
@@ -43,7 +43,7 @@ class NoiseField:
         """
         if self._field is None:
             # A tile is padded by less than this, and begins at the nearest latent pixel.
-            padding = max(MULTIPLE_OF, 2 * reduction) + reduction
+            padding = max(SIDE_MULTIPLE_PIXELS, 2 * reduction) + reduction
             rows, columns = (
                 ceil((side + padding) / reduction) for side in (self.height, self.width)
             )

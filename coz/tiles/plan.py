@@ -6,7 +6,7 @@ from math import ceil, floor
 
 from torch import Tensor
 
-from ..geometry import EDGE_TOLERANCE, Target, Window, first_frame
+from ..geometry import EDGE_TOLERANCE, Target, Window, place_first_frame
 from ..resample import crop, crop_mirrored, resize
 from .layout import TileLayout, plan_adaptive_layout, plan_layout, split_side
 
@@ -124,7 +124,7 @@ def cut_wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
     x, y, w, h = find_tile_source(image, layout, window)
     middle = Target((x + w / 2) / width, (y + h / 2) / height)
     side = int(max(window.height, window.width))
-    return crop(image, first_frame(height, width, side, "native pixels", middle).window)
+    return crop(image, place_first_frame(height, width, side, "native pixels", middle).window)
 
 
 def make_overview(image: Tensor) -> Tensor:
@@ -135,5 +135,5 @@ def make_overview(image: Tensor) -> Tensor:
     height, width = image.shape[-2:]
     short, long = sorted((height, width))
     side = max(1, min(OVERVIEW_SHORT_SIDE_PIXELS, MAX_OVERVIEW_LONG_SIDE_PIXELS * short // long))
-    whole = first_frame(height, width, side, "whole picture", Target(0.5, 0.5))
+    whole = place_first_frame(height, width, side, "whole picture", Target(0.5, 0.5))
     return resize(image, whole.height, whole.width, "lanczos")

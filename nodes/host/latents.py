@@ -8,7 +8,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...coz.latent import MULTIPLE_OF, pad_to_multiple
+from ...coz.latent import SIDE_MULTIPLE_PIXELS, pad_to_multiple
 from .images import require_finite, to_image, to_rgb
 
 MOST_SEED = 2**64 - 1
@@ -23,7 +23,9 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     compression = vae.spacial_compression_encode()
     require_side(model, image, compression)
     # One memory layout, whichever node made the image: convolutions round differently in another.
-    padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression))).contiguous()
+    padded = to_image(
+        pad_to_multiple(image, max(SIDE_MULTIPLE_PIXELS, 2 * compression))
+    ).contiguous()
     # A VAE of videos takes a batch for the frames of one.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     latent = torch.cat([vae.encode(part) for part in parts]).float()

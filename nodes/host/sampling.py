@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...coz.latent import one_step_noise, to_model, to_vae
+from ...coz.latent import make_one_step_noise, scale_to_model, scale_to_vae
 from .latents import MOST_SEED, decode, encode, naming_bare, require_width
 from .options import require_range
 
@@ -46,12 +46,12 @@ def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift
         latent_shift = model.get_attachment(LATENT_SHIFT) or "reference"
     latent_format = model.get_model_object("latent_format")
     sampling = model.get_model_object("model_sampling")
-    latent = to_model(encode(vae, image, model), latent_format, latent_shift)
+    latent = scale_to_model(encode(vae, image, model), latent_format, latent_shift)
     # lcm's last step is the x0 prediction itself; euler's loses digits where sigma is large.
     with naming_bare(positive=positive):
         denoised = comfy.sample.sample_custom(
             model,
-            noise=one_step_noise(latent, sampling),
+            noise=make_one_step_noise(latent, sampling),
             cfg=1.0,
             sampler=comfy.samplers.sampler_object("lcm"),
             sigmas=torch.tensor([float(sampling.sigma_max), 0.0]),
@@ -62,7 +62,7 @@ def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift
             disable_pbar=True,
             seed=0,
         )
-    return decode(vae, to_vae(denoised, latent_format, latent_shift), *image.shape[-2:])
+    return decode(vae, scale_to_vae(denoised, latent_format, latent_shift), *image.shape[-2:])
 
 
 def refine(

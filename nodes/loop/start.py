@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.geometry import Target, Window, carry_target, first_frame
+from ...coz.geometry import Target, Window, carry_target, place_first_frame
 from ...coz.text.step_prompts import join_texts, split_step_lines
 from ..host.expansion import Expansion
 from ..host.target import is_blank, target_of
@@ -138,7 +138,7 @@ def describe_unused_inputs(
     has_mask = mask is not None and not is_blank(mask)
     source, x_0 = chain.frames[:2]
     height, width = x_0.shape[-2:]
-    first = first_frame(*source.shape[-2:], frame_size, frame, chain.target)
+    first = place_first_frame(*source.shape[-2:], frame_size, frame, chain.target)
     same = {
         "image": is_same(image, source),
         "scale": scale == chain.scale,

@@ -1,6 +1,13 @@
 from comfy_api.latest import io
 
-from ...coz.geometry import FRAME_MODES, FirstFrame, Target, carry_target, first_frame, zoom_window
+from ...coz.geometry import (
+    FRAME_MODES,
+    FirstFrame,
+    Target,
+    carry_target,
+    place_first_frame,
+    place_window,
+)
 from ...coz.resample import RESAMPLINGS, crop, resize
 from ..host.images import show_frame, to_bchw, to_bounding_box, to_image
 from ..host.target import picked_on, target_of
@@ -65,7 +72,7 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
 
 def plan_first_frame(height: int, width: int, size: int, frame: str, target: Target) -> FirstFrame:
     """Return where the first frame lies, or refuse one that is too long."""
-    first = first_frame(height, width, size, frame, target)
+    first = place_first_frame(height, width, size, frame, target)
     if max(first.height, first.width) > MAX_FRAME_SIDE:
         raise ValueError(
             f"the first frame would have {first.width:,} x {first.height:,} pixels: frame is {frame}, whose "
@@ -131,7 +138,7 @@ class CoZCropCenterZoom(io.ComfyNode):
         image = to_bchw(image)
         height, width = image.shape[-2:]
         target = target_of(center_x, center_y, mask)
-        window = zoom_window(height, width, scale, target)
+        window = place_window(height, width, scale, target)
         cropped = crop(image, window).clone()
         zoomed = resize(cropped, height, width, resampling)
         carried = carry_target(height, width, window, target)

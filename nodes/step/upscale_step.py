@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 
 from ...coz.geometry import Window
-from ...coz.resample import SUPPORT, resize
+from ...coz.resample import FILTER_RADIUS_PIXELS, resize
 from ..host.images import to_bchw, to_image
 from ..host.messages import closing
 from ..host.surroundings import Upscaler, enlarge, reach_of
@@ -16,7 +16,7 @@ MAX_MARGIN = 16
 def resampling_input() -> io.Input:
     return io.Combo.Input(
         "resampling",
-        options=[*SUPPORT],
+        options=[*FILTER_RADIUS_PIXELS],
         default="bicubic",
         advanced=True,
         tooltip="Used where the model's own factor is not the one asked for: its result is resized.",

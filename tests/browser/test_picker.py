@@ -6,7 +6,7 @@ import random
 import pytest
 from playwright.sync_api import expect
 
-from coz.geometry import Target, first_frame, plan_steps, zoom_window
+from coz.geometry import Target, place_first_frame, place_window, plan_steps
 from coz.render.strip import write_factor_label
 
 from .picker import (
@@ -55,12 +55,12 @@ def test_drawn_windows_are_those_that_are_cut(editor):
         cases,
     )
     for (height, width, size, frame, scale, steps, *center), got in zip(cases, drawn, strict=True):
-        first = first_frame(height, width, size, frame, Target(*center))
+        first = place_first_frame(height, width, size, frame, Target(*center))
         plan = plan_steps(first.height, first.width, scale, steps, first.target)
         windows = [first.window, *(step.window for step in plan)]
         assert got == [
             [first.height, first.width, *first.target],
-            list(zoom_window(height, width, scale, Target(*center))),
+            list(place_window(height, width, scale, Target(*center))),
             *map(list, windows),
         ]
 
@@ -118,7 +118,7 @@ def test_a_picked_target_is_what_runs(editor, renderer):
     outputs = run_it(editor)
     (record,) = (out["coz_chain"][0] for out in outputs.values() if "coz_chain" in out)
     assert json.loads(record)["target"] == moved
-    first = first_frame(872, 1000, 64, "native pixels", Target(*moved))
+    first = place_first_frame(872, 1000, 64, "native pixels", Target(*moved))
     assert json.loads(record)["windows"][0] == list(first.window)
     assert wait_for_picture(editor, 1000, 872)
 

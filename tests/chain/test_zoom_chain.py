@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from coz.chain.zoom_chain import ZoomChain, __version__, derive_step_seed
-from coz.geometry import Target, Window, first_frame, plan_steps
+from coz.geometry import Target, Window, place_first_frame, plan_steps
 
 
 def test_windows_in_ancestors_compose(make_chain):
@@ -224,7 +224,7 @@ def test_what_may_be_edited(make_chain):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 3), (33, 1000), (3001, 17)])
 def test_a_record_of_any_real_chain_is_read(height, width, scale, frame):
     target = Target(1.0, 0.3)
-    first = first_frame(height, width, 48, frame, target)
+    first = place_first_frame(height, width, 48, frame, target)
     plan = plan_steps(first.height, first.width, scale, 16, first.target)
     shapes = [(height, width), *[(first.height, first.width)] * 17]
     chain = ZoomChain(

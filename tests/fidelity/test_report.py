@@ -20,7 +20,7 @@ from coz.fidelity.report import (
     source_agreement,
     write_report,
 )
-from coz.geometry import Target, Window, first_frame, plan_steps
+from coz.geometry import Target, Window, place_first_frame, plan_steps
 from coz.render.pillow import from_pillow
 from coz.resample import crop, resize
 from tools.host import ROOT
@@ -34,7 +34,7 @@ def photo():
 def bicubic_chain(source, size=32, scale=2.0, steps=3, center=(0.5, 0.3), frame="native pixels"):
     """Of plain enlargements."""
     height, width = source.shape[-2:]
-    first = first_frame(height, width, size, frame, Target(*center))
+    first = place_first_frame(height, width, size, frame, Target(*center))
     frames = [resize(source, first.height, first.width, box=first.window).clamp(0, 1)]
     plan = plan_steps(first.height, first.width, scale, steps, first.target)
     for step in plan:

@@ -14,7 +14,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from coz.geometry import Target, zoom_window
+from coz.geometry import Target, place_window
 from coz.resample import crop, resize
 from tools.evaluate import __main__ as evaluate
 from tools.evaluate.arms import read_arms
@@ -78,7 +78,7 @@ def test_baselines_resize_the_window_at_once(toy_server, resampling):
     x_0 = decoded(work.picture)
     made = frames(run_job(toy_server, work))
     for k, frame in enumerate(made, 1):
-        window = crop(x_0, zoom_window(512, 512, 4.0**k, Target(0.5, 0.5)))
+        window = crop(x_0, place_window(512, 512, 4.0**k, Target(0.5, 0.5)))
         assert window.shape[-1] == 512 // 4**k
         expected = resize(window, 512, 512, resampling).clamp(0, 1)
         assert (frame - expected).abs().max() < 1.01 / 65535

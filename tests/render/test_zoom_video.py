@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from coz.chain.zoom_chain import ZoomChain
-from coz.geometry import Target, Window, first_frame, plan_steps
+from coz.geometry import Target, Window, place_first_frame, plan_steps
 from coz.render.zoom_video import Zoom, plan_zoom_times
 from coz.resample import resize
 
@@ -13,7 +13,7 @@ from coz.resample import resize
 def smooth_chain(height=64, width=64, size=64, scale=4.0, steps=2, target=(0.3, 0.8)):
     """A chain whose deeper frames show just what the source does: a slope in each direction."""
     target = Target(*target)
-    first = first_frame(height, width, size, "native pixels", target)
+    first = place_first_frame(height, width, size, "native pixels", target)
     plan = plan_steps(first.height, first.width, scale, steps, first.target)
     windows = (first.window, *(step.window for step in plan))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from coz.chain.folder import read_chain
-from coz.geometry import Target, first_frame, plan_steps
+from coz.geometry import Target, place_first_frame, plan_steps
 from coz.render.pillow import to_pillow
 from tools.host import ROOT
 from tools.host.client import Files, run_prompt
@@ -52,7 +52,7 @@ def windows(prompt: Prompt) -> Image.Image:
     picture = sample(prompt)
     side = 2 * SIDE + GAP
     target = Target(loop["center_x"], loop["center_y"])
-    first = first_frame(picture.height, picture.width, loop["size"], loop["frame"], target)
+    first = place_first_frame(picture.height, picture.width, loop["size"], loop["frame"], target)
     x, y, width, height = first.window
     sheet = picture.resize((side, side), Image.Resampling.LANCZOS, (x, y, x + width, y + height))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(30)

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from coz.geometry import FrameMode, Window, first_frame
+from coz.geometry import FrameMode, Window, place_first_frame
 from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 from tools.picture import PictureError, open_picture, to_png
@@ -173,7 +173,7 @@ def cut(picture: Tensor, side: int, factor: int) -> Tensor:
 
 def square(picture: Tensor, side: int) -> Tensor:
     """Resized with Lanczos and cropped around the middle, as the paper does it."""
-    first = first_frame(*picture.shape[-2:], side, SQUARE, MIDDLE)
+    first = place_first_frame(*picture.shape[-2:], side, SQUARE, MIDDLE)
     return resize(picture, side, side, "lanczos", first.window)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coz.chain.png import decode_png
 from coz.chain.zoom_chain import __version__
-from coz.geometry import Target, Window, zoom_window
+from coz.geometry import Target, Window, place_window
 from coz.resample import crop, resize
 from tools.host import HostError
 from tools.host.client import Files, PromptError, Run, run_prompt
@@ -244,9 +244,9 @@ def _pictures(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict
     height, width = x_0.shape[-2:]
     for k, file in enumerate(files, 1):
         sr = decode_png(file, height, width).contiguous()
-        lq = crop(previous, zoom_window(height, width, job.scale, MIDDLE)).contiguous()
+        lq = crop(previous, place_window(height, width, job.scale, MIDDLE)).contiguous()
         factor = job.scale**k
-        source = crop(x_0, zoom_window(height, width, factor, MIDDLE)).contiguous()
+        source = crop(x_0, place_window(height, width, factor, MIDDLE)).contiguous()
         full = None if truth is None else view_of(truth, factor, width)
         yield sr, {"lq": lq, "source": source, "ground_truth": full}
         previous = sr

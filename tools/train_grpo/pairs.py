@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from coz.geometry import FrameMode, Target, Window, first_frame, plan_steps
+from coz.geometry import FrameMode, Target, Window, place_first_frame, plan_steps
 from coz.render.pillow import from_pillow, to_pillow
 from coz.text.conversation import MULTISCALE_INSTRUCTION
 from tools.picture import encode
@@ -72,7 +72,7 @@ def pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
     draw = random.Random(f"{views.seed}/{name}")  # the same whatever is done before, and where
     for chain in range(views.targets):
         target = Target(*(0.5 + FAR * (draw.random() - 0.5) for _ in "xy"))
-        first = first_frame(photo.height, photo.width, views.size, views.frame, target)
+        first = place_first_frame(photo.height, photo.width, views.size, views.frame, target)
         plan = plan_steps(first.height, first.width, SCALE, views.steps, first.target)
         # As CoZ First Frame and the paper do; a step of the chain is bicubic.
         side = first.width, first.height

@@ -8,7 +8,7 @@ from pathlib import PurePath
 import av
 import torch
 
-from coz.geometry import Target, first_frame
+from coz.geometry import Target, place_first_frame
 
 from .inputs import Conditioning, Model
 from .values import Chain, Picture
@@ -108,7 +108,7 @@ def is_valid(schema, case: dict, values: list) -> None:
     if schema.node_id in {"CoZFitImage", "CoZChainLoop"} and not {"mask", "chain"} & case.keys():
         size = case["image"].shape[1:3]
         target = Target(case["center_x"], case["center_y"])
-        first = first_frame(*size, case["size"], case["frame"], target)
+        first = place_first_frame(*size, case["size"], case["frame"], target)
         assert values[0][0].shape[1:3] == (first.height, first.width)
 
 
