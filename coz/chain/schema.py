@@ -1,4 +1,4 @@
-"""A chain's record in JSON, checked value by value: anyone may have edited the file."""
+"""Read a chain's record from JSON and check every value, as the file may have been edited."""
 
 import json
 import math
@@ -13,24 +13,24 @@ from ..geometry import Target, Window
 T = TypeVar("T")
 
 RECORD_VERSION = 1
-"""Of the JSON form. A reader refuses a newer one."""
+"""Version of the JSON format. Newer versions are refused."""
 
 MAX_STEPS = 16
 
 MIN_SCALE, MAX_SCALE = 1.01, 100
-"""Of one step. Chain Loop offers 1.5 to 8; with 1 nothing is zoomed, and no film has a length."""
+"""Limits of the scale of a step. Chain Loop offers 1.5 to 8; a scale of 1 would not zoom at all."""
 
 MAX_CHAIN_PIXELS = 250_000_000
-"""Of a chain's frames together: 3 GB as float32. A small file can state any size."""
+"""Maximum number of pixels of all frames together, 3 GB as float32: a small file can claim any size."""
 
 SEED_BITS = 53
-"""A seed survives JSON and JavaScript exactly."""
+"""Size of a seed: JSON and JavaScript hold integers of this size exactly."""
 
 WINDOW_TOLERANCE = 1e-6
-"""Of a window's place, as a fraction of the frame it lies in: windows are rounded floats."""
+"""Tolerance of a window's edges, as a fraction of the frame that it lies in: windows are rounded floats."""
 
 AGREEMENT_LIMITS_DECIBELS = (-10, 1000)
-"""An agreement lies in it: few are below 0, where the shrunk picture overshoots, or above 99."""
+"""Limits of an agreement. Few are above 99, and few below 0 (if the downscaled image overshoots)."""
 
 REQUIRED_KEYS = ("version", "scale", "frames", "windows", "prompts", "seeds")
 
@@ -51,28 +51,28 @@ class Record:
     """None in the oldest records."""
     models: tuple[str, ...]
     sha256: tuple[str, ...] | None
-    """Of the frames' files, the source's first. None where nothing is to be compared."""
+    """SHA-256 of the frames' files, the source's first. None if the record states none."""
     agreements: tuple[float, ...]
-    """In dB, NaN where not measured; empty in older records."""
+    """In dB; NaN where not measured, empty in older records."""
     invented: tuple[float, ...]
-    """0..1, NaN where not measured; empty in older records."""
+    """0..1; NaN where not measured, empty in older records."""
     color_profile: str
-    """Not applied; "" in older records and where there is none but sRGB."""
+    """Name of the source's color profile; "" in older records and if there is none or it is sRGB."""
 
 
 def read_record(text: str) -> Record:
-    """The record that a text holds; keys that it does not know are left out.
+    """Parse a record; unknown keys are ignored.
 
     Raises:
-        ValueError: If the text is no record, is of a newer version, or a value is not possible:
-            the field, the value and what was expected.
+        ValueError: If the text is no record, has a newer version, or holds an invalid value. The
+            message names the field, the value and what was expected.
     """
     try:
         parsed: object = json.loads(text)
     except RecursionError as error:
         raise ValueError("this is no chain record: its brackets are nested too deep") from error
     except ValueError as error:
-        raise ValueError(f"this is no chain record, for it is not JSON: {error}") from error
+        raise ValueError(f"this is no chain record, because it is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"this is no chain record: it starts with {text[:20]!r}")
     record = cast("dict[str, Any]", parsed)
@@ -91,7 +91,7 @@ def read_record(text: str) -> Record:
     steps = len(sizes) - 2
     if record.get("steps", steps) != steps:
         raise _make_error(
-            "steps", record["steps"], f"{steps}, for frames holds {len(sizes)} pictures"
+            "steps", record["steps"], f"{steps}, because frames has {len(sizes)} entries"
         )
     models, target, hashes, profile = (
         record.get(key) for key in ("models", "target", "sha256", "color_profile")
@@ -128,7 +128,7 @@ def _make_error(field: str, value: object, expected: str) -> ValueError:
 
 
 def _read_number(field: str, value: object, low: float, high: float) -> float:
-    # NaN fails the comparison, and a bool is no number here.
+    # NaN fails the comparison; a bool is not accepted as a number.
     if type(value) not in (int, float) or not low <= cast("float", value) <= high:
         raise _make_error(field, value, f"a number from {low} to {high}")
     return float(cast("float", value))
@@ -157,7 +157,7 @@ def _read_integer(field: str, value: object, low: int, high: int) -> int:
 
 
 def _as_list(value: object) -> list[Any]:
-    """Empty where it is no list: what counts them then says so."""
+    """Return the value if it is a list, and an empty list if not; its caller checks the length."""
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
@@ -177,7 +177,7 @@ def _read_each(
 
 def _read_text(field: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _make_error(field, value, "a text in quotes")
+        raise _make_error(field, value, "a quoted string")
     return value
 
 
@@ -196,7 +196,7 @@ def _read_sizes(value: object) -> tuple[tuple[int, int], ...]:
     if (pixels := sum(width * height for width, height in sizes)) > MAX_CHAIN_PIXELS:
         raise ValueError(
             f"its frames have {pixels:,} pixels together; a saved chain may have {MAX_CHAIN_PIXELS:,}. "
-            "Make it from a smaller picture"
+            "Make it from a smaller image"
         )
     return tuple(sizes)
 
@@ -205,7 +205,7 @@ def _read_window(field: str, value: object, width: int, height: int) -> Window:
     numbers = _as_list(value)
     possible = len(numbers) == 4 and all(type(number) in (int, float) for number in numbers)
     if possible:
-        # Alone before together: a sum of huge numbers is an error of its own. NaN fails each.
+        # The numbers are checked before their sum, which may overflow. NaN fails every comparison.
         possible = all(
             -slack <= start <= side
             and 1 - slack <= length <= side + slack

@@ -206,7 +206,7 @@ def test_pictures_that_are_gone_or_damaged_are_an_error(server, plant, temp):
     run = plant(photograph(1, 32))
     (temp / run.replace("_0", "_2")).write_bytes(b"no picture")
     _, lines = make(server, run)
-    assert lines[-1] == {"error": "planted_2.png: this is no PNG picture"}
+    assert lines[-1] == {"error": "planted_2.png: this is no PNG image"}
     (temp / run.replace("_0", "_2")).unlink()
     _, lines = make(server, run)
     assert "Run again" in lines[-1]["error"]
