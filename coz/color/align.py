@@ -1,4 +1,4 @@
-"""Colour alignment: what super-resolution invents keeps the colours of what it was given."""
+"""Align the colors of a super-resolved image with those of its input."""
 
 from itertools import product
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from ..resample import require_same_shape
 
 WAVELET_LEVELS = 5
-"""Chain-of-Zoom utils/wavelet_color_fix.py, wavelet_decomposition(levels=5)."""
+"""Source: Chain-of-Zoom utils/wavelet_color_fix.py, wavelet_decomposition(levels=5)."""
 
 ADAIN_EPS = 1e-5
-"""Chain-of-Zoom utils/wavelet_color_fix.py, calc_mean_std(eps=1e-5)."""
+"""Source: Chain-of-Zoom utils/wavelet_color_fix.py, calc_mean_std(eps=1e-5)."""
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in the luma: ITU-R BT.601. JPEG's and Pillow's grey, BasicSR's
-metrics and the YCbCr of super-resolution papers take the same shares."""
+"""Weights of red, green and blue in the luma (ITU-R BT.601). JPEG, Pillow's gray, BasicSR's metrics
+and the YCbCr of super-resolution papers use the same."""
 
 
 def luma(image: Tensor) -> Tensor:
@@ -27,13 +27,13 @@ def luma(image: Tensor) -> Tensor:
 def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
     """Give ``sr`` the low frequencies of ``reference``; keep its detail.
 
-    The decomposition is linear, so high(sr) + low(reference) is sr + low(reference - sr): one
-    blur instead of two, and each a pair of 3-tap passes instead of a dense 3x3 kernel.
+    The decomposition is linear, so high(sr) + low(reference) equals sr + low(reference - sr). This
+    needs one blur per level instead of two.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
         reference: same shape as ``sr``.
-        levels: Number of blurs; the one of level i reaches 2**i pixels.
+        levels: Number of blurs; blur i reaches 2**i pixels.
 
     Returns:
         (B, C, H, W) float32, not clamped.
@@ -61,7 +61,7 @@ def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
         ValueError: If the two shapes differ.
 
     Source: Huang and Belongie 2017, as used by Chain-of-Zoom utils/wavelet_color_fix.py.
-    Deviation: a single pixel has no spread and takes the reference's colour (upstream: NaN).
+    Deviation: a single pixel takes the reference's color (upstream: NaN).
     """
     require_same_shape(sr, reference, "image and reference")
     sr_mean, sr_std = _compute_mean_std(sr.float())
@@ -72,8 +72,8 @@ def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
 def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
     """Give ``sr`` the two chroma channels of ``reference``; keep its luma.
 
-    In full-range YCbCr each of red, green and blue is the luma plus a part that is the chroma's
-    alone, so the exchange is one addition: the reference plus the difference of the lumas.
+    In full-range YCbCr each of red, green and blue is the luma plus a term that depends only on the
+    chroma, so it is enough to add the difference of the lumas to the reference.
 
     Args:
         sr: (B, 3, H, W), red, green, blue, any float dtype, values in [0, 1].
@@ -94,9 +94,9 @@ def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
 def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
     """Give each channel of ``sr`` the distribution of values of ``reference``.
 
-    A value of ``sr`` becomes the value of ``reference`` that as many pixels do not exceed,
-    interpolated where the reference repeats a value. Equal values stay equal and their order is
-    kept. Images and channels are matched one by one, so the working memory is that of one plane.
+    A value of ``sr`` becomes the value of ``reference`` at the same quantile, interpolated where the
+    reference repeats a value. Equal values stay equal, and the order of values is kept. Images and
+    channels are matched one by one, so the working memory is that of one plane.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
@@ -120,12 +120,12 @@ def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
 
 
 def low_frequency_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
-    """How far the low frequencies of each image of ``sr`` are from those of ``reference``.
+    """Measure how far the low frequencies of each image of ``sr`` are from those of ``reference``.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
         reference: same shape as ``sr``.
-        levels: The low frequencies are those that ``wavelet_align`` takes with so many blurs.
+        levels: As in ``wavelet_align``, which defines the low frequencies.
 
     Returns:
         (B,) float32: root of the mean squared difference over channels and pixels.
@@ -149,19 +149,20 @@ def _low_frequency_difference(sr: Tensor, reference: Tensor, levels: int) -> Ten
 
 
 def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
-    ordered, places = _sort_by_bits(plane)
-    wanted, _ = _sort_by_bits(reference)
-    count, upto = _count_not_above(ordered), _count_not_above(wanted)
-    values, repeats = wanted[upto - 1], _count_repeats(upto)
-    upper = torch.searchsorted(upto, count)
-    lower = (upper - 1).clamp_(min=0)  # nothing lies below the lowest value
-    share = 1 - (upto[upper] - count) / repeats[upper]
-    matched = torch.lerp(values[lower], values[upper], share)
-    out[places] = matched.repeat_interleave(_count_repeats(count))
+    """Write into ``out`` the values of ``plane`` with the distribution of ``reference``."""
+    values, order = _sort_by_bits(plane)
+    targets, _ = _sort_by_bits(reference)
+    ranks, target_ranks = _count_not_above(values), _count_not_above(targets)
+    distinct, repeats = targets[target_ranks - 1], _count_repeats(target_ranks)
+    upper = torch.searchsorted(target_ranks, ranks)
+    lower = (upper - 1).clamp_(min=0)  # the lowest value has none below it
+    share = 1 - (target_ranks[upper] - ranks) / repeats[upper]
+    matched = torch.lerp(distinct[lower], distinct[upper], share)
+    out[order] = matched.repeat_interleave(_count_repeats(ranks))
 
 
 def _count_not_above(ordered: Tensor) -> Tensor:
-    """For each distinct value, in order: the number of values that do not exceed it."""
+    """Count for each distinct value, in ascending order, the values that do not exceed it."""
     ends = torch.nonzero(ordered[1:] > ordered[:-1]).flatten() + 1
     return torch.cat((ends, ends.new_tensor([len(ordered)])))
 
@@ -171,15 +172,15 @@ def _count_repeats(counts: Tensor) -> Tensor:
 
 
 def _sort_by_bits(plane: Tensor) -> tuple[Tensor, Tensor]:
-    """As ``plane.sort()`` of float32, by its bits: whole numbers are sorted three times as fast."""
+    """Sort float32 values by their bits, as ``plane.sort()``: integers are sorted three times as fast."""
     bits = plane.view(torch.int32)
-    # Below zero the bits fall where the value rises.
+    # The bits of negative floats fall as the value rises.
     bits, places = (bits ^ (bits >> 31 & 0x7FFFFFFF)).sort()
     return (bits ^ (bits >> 31 & 0x7FFFFFFF)).view(torch.float32), places
 
 
 def _blur(image: Tensor, radius: int, dim: int, out: Tensor) -> None:
-    """[1, 2, 1] / 4 with taps ``radius`` apart along ``dim``, edges repeated."""
+    """Filter along ``dim`` with [1, 2, 1] / 4, taps ``radius`` pixels apart, edges repeated."""
     length = image.shape[dim]
     inside, edge = max(length - radius, 0), min(radius, length)
     torch.mul(image, 0.5, out=out)
