@@ -320,7 +320,9 @@ def test_a_backslash_begins_a_subfolder():
 
 @pytest.mark.parametrize("unfilled", ["%Chain Loop.seed%", "%a/b.c%", "%date:yyyy-MM-dd%"])
 def test_what_the_page_fills_in_is_not_a_name(unfilled):
-    with pytest.raises(ValueError, match=f"{unfilled} was not filled in: ComfyUI's page fills it in"):
+    with pytest.raises(
+        ValueError, match=f"{unfilled} was not filled in: ComfyUI's page fills it in"
+    ):
         require_prefix(f"x/{unfilled}/y")
 
 
