@@ -1,4 +1,4 @@
-"""Tiles of an enlarged picture, and what each is a view of; the whole is never enlarged at once."""
+"""Plan the tiles of an enlarged image and cut their inputs, without enlarging the whole image."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,20 +11,20 @@ from ..resample import crop, crop_mirrored, resize
 from .layout import TileLayout, plan_adaptive_layout, plan_layout, split_side
 
 MAX_SCALE_DENOMINATOR = 25
-"""Of a factor for which tiles can begin on pixels of the picture: 2.56 is 64 / 25, 1.61 is none."""
+"""Largest denominator of a scale for which tiles can start on pixels of the image: 2.56 is 64 / 25."""
 
 OVERVIEW_SHORT_SIDE_PIXELS = 512
-"""Chain-of-Zoom inference_coz_full.py: the short side of the whole picture that a VLM is shown."""
+"""Short side of the whole image in ``make_overview``. Source: Chain-of-Zoom inference_coz_full.py."""
 
 MAX_OVERVIEW_LONG_SIDE_PIXELS = 2048
-"""Of its long side: 10000 x 50 pixels would become 102400 x 512."""
+"""Limit of its long side: without it 10000 x 50 pixels would become 102400 x 512."""
 
 RESIZE_MARGIN_PIXELS = 3
-"""Source pixels beside a box that resizing it reads, at any factor: those of lanczos."""
+"""Source pixels around a box that are enough to enlarge it: the filter radius of lanczos."""
 
 
 def enlarge_side(side: int, scale: float) -> int:
-    """A side in pixels after one pass."""
+    """Compute the length of a side in pixels after one pass."""
     return max(1, round(side * scale))
 
 
@@ -36,23 +36,24 @@ def plan_tiles(
     overlap: int,
     complexity: Sequence[Sequence[float]] | None = None,
 ) -> TileLayout:
-    """Where the tiles of the enlarged picture lie.
+    """Plan the tiles of the enlarged image.
 
-    They begin and end on pixels of the picture where the factor allows it: a tile whose source had
-    to be cut through pixels could be compared with an interpolated source only.
+    Where the scale allows it, they start and end on pixels of the image, so that each tile can be
+    compared with its source without interpolating the source.
 
     Args:
-        height: of the picture before it is enlarged, in pixels.
-        width: of the same, in pixels.
-        scale: Factor of an axis; the enlarged sides are rounded.
-        tile: Side of a tile in pixels of the enlarged picture; a little less where that needs it.
-        overlap: In the same pixels. Not used with ``complexity``.
-        complexity: Of the picture (``complexity_map``): overlaps of 25 to 50 % of the tile by it.
+        height: Height of the image before it is enlarged, in pixels.
+        width: Width of the image before it is enlarged, in pixels.
+        scale: Factor along each axis; the enlarged sides are rounded.
+        tile: Side of a tile in pixels of the enlarged image. It may be reduced a little, to end
+            on a pixel of the image.
+        overlap: Overlap in the same pixels. Not used with ``complexity``.
+        complexity: As ``rate_complexity`` returns it. Overlaps are then 25 to 50 % of the tile.
 
     Raises:
-        ValueError: If ``tile`` or ``overlap`` is not possible.
+        ValueError: As ``plan_layout`` and ``plan_adaptive_layout``.
 
-    Source: Chain-of-Zoom inference_coz_full.py: tiles of 512 pixels that share 128.
+    Source: Chain-of-Zoom inference_coz_full.py: tiles of 512 pixels that overlap by 128.
     """
     height, width = enlarge_side(height, scale), enlarge_side(width, scale)
     multiple = find_grid_multiple(Fraction(scale), tile)
@@ -63,22 +64,22 @@ def plan_tiles(
 
 
 def find_grid_multiple(scale: Fraction, tile: int) -> int:
-    """Result pixels a multiple of which is a whole number of source pixels; 1 if too many for a tile."""
+    """Find the fewest result pixels that cover whole source pixels; 1 if they are too many for a tile."""
     multiple = scale.limit_denominator(MAX_SCALE_DENOMINATOR).numerator
     return multiple if multiple <= tile // 8 else 1
 
 
 def plan_abutting_tiles(height: int, width: int, layout: TileLayout) -> list[Window]:
-    """Tiles no larger than those of a layout that cover its picture without any overlap.
+    """Plan tiles without overlap that cover a layout's image and are no larger than its tiles.
 
     Args:
-        height: of the picture before it is enlarged, in pixels.
-        width: of the same, in pixels.
-        layout: of the enlarged picture.
+        height: Height of the image before it is enlarged, in pixels.
+        width: Width of the image before it is enlarged, in pixels.
+        layout: A layout of the enlarged image.
 
     Returns:
-        Windows of the enlarged picture, row by row, nearly equal in size. They begin on pixels of
-        the picture where the factor allows it.
+        Windows of the enlarged image, row by row, nearly equal in size. They start on pixels of the
+        image where the scale allows it.
     """
 
     def parts(side: int, source: int, tile: int) -> list[tuple[int, int]]:
@@ -90,23 +91,23 @@ def plan_abutting_tiles(height: int, width: int, layout: TileLayout) -> list[Win
 
 
 def find_tile_source(image: Tensor, layout: TileLayout, window: Window) -> Window:
-    """The region of ``image`` that a window of the enlarged picture shows, in pixels of ``image``."""
+    """Find the region of ``image`` that a window of the enlarged image shows, in pixels of ``image``."""
     height, width = image.shape[-2:]
     fx, fy = width / layout.width, height / layout.height
     return Window(window.x * fx, window.y * fy, window.width * fx, window.height * fy)
 
 
 def cut_tile_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
-    """A window of the enlarged picture: (1, C, h, w) float32, as if the whole had been enlarged.
+    """Enlarge only a window of the image: (1, C, h, w) float32, as if cut from the whole enlarged image.
 
-    A window may reach beyond the picture, which is mirrored there.
+    The window may reach beyond the image, which is mirrored there.
     """
     box = find_tile_source(image, layout, window)
     return resize_mirrored(image, int(window.height), int(window.width), box)
 
 
 def resize_mirrored(image: Tensor, height: int, width: int, box: Window) -> Tensor:
-    """``resize`` by bicubic of a box that may reach beyond the image, which is mirrored there."""
+    """Resize (bicubic) a box that may reach beyond the image, which is mirrored there."""
     x, y, w, h = box
     in_height, in_width = image.shape[-2:]
     beyond = max(x + w - in_width, y + h - in_height, -x, -y)
@@ -119,7 +120,7 @@ def resize_mirrored(image: Tensor, height: int, width: int, box: Window) -> Tens
 
 
 def cut_wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
-    """The picture around what a tile shows, with as many pixels as the tile: the tile's x_{i-1}."""
+    """Cut the surroundings of a tile from the image, with as many pixels as the tile: its x_{i-1}."""
     height, width = image.shape[-2:]
     x, y, w, h = find_tile_source(image, layout, window)
     middle = Target((x + w / 2) / width, (y + h / 2) / height)
@@ -128,9 +129,9 @@ def cut_wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
 
 
 def make_overview(image: Tensor) -> Tensor:
-    """The whole picture with a short side of 512 pixels: (1, C, h, w) float32, not clamped.
+    """Resize the whole image to a short side of 512 pixels: (1, C, h, w) float32, not clamped.
 
-    Deviation: of a strip the long side has 2048 and the short side less.
+    Deviation: a long side is limited to 2048 pixels; the short side is then smaller.
     """
     height, width = image.shape[-2:]
     short, long = sorted((height, width))

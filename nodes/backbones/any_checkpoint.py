@@ -84,7 +84,7 @@ class AnyCheckpoint(DiffusionBackbone):
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING),
             tile.seed,
-            lambda latent, reduction: self.noise.window(
+            lambda latent, reduction: self.noise.cut_window(
                 latent, tile.window.x, tile.window.y, reduction
             ),
         )

@@ -61,7 +61,7 @@ def test_a_global_network_gets_the_greatest():
 
 
 def test_nan_is_refused():
-    with pytest.raises(ValueError, match="NaN or infinite values of a grey image"):
+    with pytest.raises(ValueError, match="NaN or infinite values for a gray image"):
         measure_reach(lambda image: image / 0 * 0)
 
 
