@@ -1,4 +1,4 @@
-"""OSEDiff's weight file under standard keys."""
+"""Convert OSEDiff's weight file to standard keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,14 +20,14 @@ from .vae import HOST_VAE_NAME, rename_vae_weight
 
 
 def convert_osediff(content: Mapping[str, Any]) -> KeyedWeights:
-    """Name OSEDiff's weights: LoRA for SD2.1's UNet and VAE, times 8 / r, and a trained conv_in.
+    """Convert OSEDiff's weights: LoRAs for SD2.1's UNet and VAE, scaled by 8 / r, and a trained conv_in.
 
-    conv_in has a LoRA too. It is merged here: ComfyUI's loader takes one patch for a weight.
+    conv_in also has a LoRA. It is merged here, as ComfyUI's loader applies one patch per weight.
 
     Raises:
         ValueError: If a part is missing or damaged.
 
-    Source: OSEDiff osediff.py, load_ckpt: three adapters, each for layers of its own.
+    Source: OSEDiff osediff.py, load_ckpt: three adapters for different layers.
     """
     unet, vae = content.get("state_dict_unet"), content.get("state_dict_vae")
     if not is_state_dict(unet) or not is_state_dict(vae):
@@ -54,8 +54,8 @@ def convert_osediff(content: Mapping[str, Any]) -> KeyedWeights:
     strange = [*rest, *(n for n in vae_layers if not HOST_VAE_NAME.fullmatch(f"{n}.weight"))]
     if strange or not vae_pairs:
         raise ValueError(
-            f"expected OSEDiff's VAE part to hold LoRA layers, but found {len(vae_pairs)} and "
-            f"{list_few(strange)} besides; take osediff.pkl"
+            f"expected OSEDiff's VAE part to hold LoRA layers, but found {len(vae_pairs)} and other "
+            f"weights: {list_few(strange)}; take osediff.pkl"
         )
     layers = {f"lora_unet_{name.replace('.', '_')}": pair for name, pair in pairs.items()}
     layers |= {VAE_LORA_PREFIX + name: pair for name, pair in vae_layers.items()}

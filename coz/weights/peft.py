@@ -1,4 +1,4 @@
-"""LoRA files of PEFT and diffusers -> standard keyed weights."""
+"""Convert LoRA files of PEFT and diffusers to standard keys."""
 
 import math
 import re
@@ -15,7 +15,7 @@ PEFT_PREFIX = "base_model.model."
 PEFT_CONFIG_NAME = "adapter_config.json"
 
 PROMPT_LORA_PREFIX = "text_encoders.transformer."
-"""ComfyUI comfy/lora.py, model_lora_keys_clip: a language model in any text encoder."""
+"""Prefix of a language model's layers. Source: ComfyUI comfy/lora.py, model_lora_keys_clip."""
 
 LANGUAGE_LAYERS = (
     r"\.self_attn\.([qkvo]|out)_proj\b|\.mlp\.(gate|up|down)_proj\b|\b(embed_tokens|lm_head)\b"
@@ -24,7 +24,7 @@ VISUAL_LAYERS = r"^(model\.)?visual\."
 UNET_LAYERS = r"(?:(?:down|up)_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding)\b"
 
 LORA_KEY = r"lora_|[._]lora\.|\.lokr_|\.hada_|\.oft_|\.diff(_b)?$|\.set_weight$"
-"""What ComfyUI's LoRA loader takes: comfy/lora.py and comfy/weight_adapter."""
+"""Matches keys that ComfyUI's LoRA loader reads. Source: comfy/lora.py and comfy/weight_adapter."""
 
 PLAIN_LORA_CONFIG: dict[str, list[Any]] = {
     "peft_type": ["LORA"],
@@ -35,19 +35,19 @@ PLAIN_LORA_CONFIG: dict[str, list[Any]] = {
     "lora_bias": [False],
     "use_dora": [False],
 }
-"""What a PEFT config may say where W + scale * B @ A is all; other initialisations change W."""
+"""Values of a PEFT config that mean W + scale * B @ A and nothing more; other initializations change W."""
 
 NUMBER_FIELDS = ["r", "lora_alpha", "rank_pattern", "alpha_pattern"]
 
 SLOW_PATTERN = re.compile(r"\)[*+{]|([*+?{)].*){5}", re.DOTALL)
-"""What could keep Python, and with it all of ComfyUI, busy for hours with one name."""
+"""Matches a pattern whose backtracking could block Python, and with it ComfyUI, for hours."""
 
 MAX_LAYER_NAME_CHARACTERS = 128
-"""Characters of a layer's name; real ones have half of that. A pattern may have twice as many."""
+"""Maximum length of a layer's name; real ones are half as long. A pattern may be twice as long."""
 
 
 class Scaling(NamedTuple):
-    """How much each layer of a PEFT adapter counts, by its config."""
+    """The rank and alpha of each layer, from the config of a PEFT adapter."""
 
     rank: float
     alpha: float
@@ -55,11 +55,11 @@ class Scaling(NamedTuple):
     alpha_pattern: dict[re.Pattern[str], float]
     is_rank_stabilized: bool
 
-    def alpha_of(self, layer: str, rank: int) -> float:
-        """The alpha for which alpha / rank is the layer's scale.
+    def find_alpha(self, layer: str, rank: int) -> float:
+        """Find the alpha for which alpha / rank is the layer's scale.
 
         Raises:
-            ValueError: If the layer's rank is not what the config says.
+            ValueError: If the config states another rank for the layer.
         """
         if len(layer) > MAX_LAYER_NAME_CHARACTERS:
             raise ValueError(f"expected the names of layers, but found {list_few([layer])}")
@@ -74,10 +74,10 @@ class Scaling(NamedTuple):
 
 
 def convert_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> KeyedWeights:
-    """A PEFT adapter under the names of ComfyUI's loader, with an alpha for each layer.
+    """Convert a PEFT adapter to the names of ComfyUI's loader, with an alpha for each layer.
 
     Raises:
-        ValueError: If it holds anything but plain LoRA, or not of the ranks in its config.
+        ValueError: If it is more than a plain LoRA, or has other ranks than its config states.
 
     Source: peft tuners/lora/model.py, rank and alpha patterns; layer.py, use_rslora.
     """
@@ -85,14 +85,14 @@ def convert_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Ke
     pairs, rest = pair_factors(tensors)
     if rest or not pairs:
         raise ValueError(
-            f"expected a PEFT adapter of LoRA layers, but found {len(pairs)} and {list_few(rest)} "
-            "besides; save it without bias, DoRA and modules_to_save"
+            f"expected a PEFT adapter of LoRA layers, but found {len(pairs)} and other weights: "
+            f"{list_few(rest)}; save it without bias, DoRA and modules_to_save"
         )
     keyed: dict[str, Tensor] = {}
     alphas: list[float] = []
     for layer, (down, up) in pairs.items():
         name = layer.removeprefix(PEFT_PREFIX)
-        alphas.append(scaling.alpha_of(name, down.shape[0]))
+        alphas.append(scaling.find_alpha(name, down.shape[0]))
         if re.search(LANGUAGE_LAYERS, name) or re.match(VISUAL_LAYERS, name):
             key = PROMPT_LORA_PREFIX + _rename_qwen_layer(name)
         elif re.match(UNET_LAYERS, name.removeprefix("unet.")):
@@ -106,29 +106,29 @@ def convert_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Ke
 
 
 def _rename_qwen_layer(name: str) -> str:
-    """A layer of Qwen2.5-VL as ComfyUI's classes name it.
+    """Rename a layer of Qwen2.5-VL to ComfyUI's name.
 
-    transformers has had `model.layers`, `model.language_model.layers` and, without the output
-    layer, `layers`; `visual.blocks` and `model.visual.blocks`.
+    Versions of transformers use `model.layers`, `model.language_model.layers` or (without the
+    output layer) `layers`, and `visual.blocks` or `model.visual.blocks`.
     """
     name = re.sub(r"^(model\.)?(language_model\.)?(model\.)?layers\.", "model.layers.", name)
     return re.sub(VISUAL_LAYERS, "visual.", name)
 
 
 def convert_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> KeyedWeights:
-    """An ordinary LoRA under its own keys, with the alphas that its metadata states.
+    """Keep an ordinary LoRA under its own keys, and add the alphas that its metadata states.
 
     Args:
         tensors: As in the file.
-        adapters: diffusers' `lora_adapter_metadata`: PEFT configs, each entry behind the name of a
-            part (`transformer.lora_alpha`); {} where there is none (alpha = r then).
+        adapters: diffusers' `lora_adapter_metadata`, PEFT configs whose keys start with the name of a
+            part (`transformer.lora_alpha`). {} if there is none; alpha is then r.
 
     Raises:
-        ValueError: If there is no LoRA in it, or not of the ranks in its metadata.
+        ValueError: If it holds no LoRA, or has other ranks than its metadata states.
     """
     if not any(re.search(LORA_KEY, name) for name in tensors):
         raise ValueError(
-            f"expected LoRA weights, but found {list_few(tensors)}; a whole model belongs into Load "
+            f"expected LoRA weights, but found {list_few(tensors)}; a whole model belongs in Load "
             "Checkpoint, Load Diffusion Model or Load VAE"
         )
     keyed = dict(tensors)
@@ -137,7 +137,7 @@ def convert_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> 
         scaling = _read_scaling(config)
         pairs, _ = pair_factors({n: t for n, t in tensors.items() if n.startswith(part)})
         for layer, (down, _) in pairs.items():
-            alpha = scaling.alpha_of(layer.removeprefix(part), down.shape[0])
+            alpha = scaling.find_alpha(layer.removeprefix(part), down.shape[0])
             keyed.setdefault(f"{layer}.alpha", torch.tensor(alpha))
     downs = (t for name, t in keyed.items() if re.search(r"lora(_A|_down|\.down)\b", name))
     rank = find_common_value(down.shape[0] for down in downs)
@@ -151,7 +151,7 @@ def _read_scaling(config: Mapping[str, Any]) -> Scaling:
         if config.get(name) is not None and config[name] not in plain:
             raise ValueError(
                 f"expected a plain LoRA, but found {name}={config[name]} in its config; merge it "
-                "with PEFT into the model it was trained on"
+                "with PEFT into the model that it was trained on"
             )
     try:
         return Scaling(
@@ -163,13 +163,18 @@ def _read_scaling(config: Mapping[str, Any]) -> Scaling:
         )
     except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise ValueError(
-            f"expected {', '.join(NUMBER_FIELDS)} of its config to be numbers, the patterns by layer and "
-            f"simple, but found {reprlib.repr([config.get(name) for name in NUMBER_FIELDS])}; take the {PEFT_CONFIG_NAME} saved with it"
+            f"expected {', '.join(NUMBER_FIELDS)} of its config to be numbers, in the patterns one for "
+            "each simple layer pattern, but found "
+            f"{reprlib.repr([config.get(name) for name in NUMBER_FIELDS])}; take the "
+            f"{PEFT_CONFIG_NAME} saved with it"
         ) from error
 
 
 def _compile_patterns(patterns: dict[str, Any] | None) -> dict[re.Pattern[str], float]:
-    """Source: peft utils/other.py, get_pattern_key: a pattern names the end of a layer's name."""
+    """Compile patterns, which match the end of a layer's name.
+
+    Source: peft utils/other.py, get_pattern_key.
+    """
     if any(
         len(p) > 2 * MAX_LAYER_NAME_CHARACTERS or SLOW_PATTERN.search(p) for p in patterns or {}
     ):

@@ -1,6 +1,6 @@
-"""Read weight files: the upstream ones, PEFT's and diffusers', and our converted ones.
+"""Read weight files of Chain-of-Zoom, OSEDiff, PEFT and diffusers, and those of tools/convert.py.
 
-Nothing in a file runs: pickles are read with `weights_only=True`, and what that refuses is an error.
+No code in a file runs: pickles are read with `weights_only=True`, and anything it refuses is an error.
 """
 
 import json
@@ -36,7 +36,7 @@ from .peft import (
 )
 
 FORMAT = "chain-of-zoom/1"
-"""The `format` of our converted files, in their metadata."""
+"""Value of `format` in the metadata of a converted file."""
 
 SAFETENSORS_SUFFIXES = {".safetensors", ".sft"}
 PICKLE_SUFFIXES = {".pkl", ".pt", ".pth", ".bin", ".ckpt"}
@@ -45,7 +45,7 @@ DAMAGED = "it is damaged or cut short; download it again"
 
 
 def read_weights(path: Path) -> SRWeights:
-    """Read what a file changes in a diffusion model and its VAE.
+    """Read the changes that a file makes to a diffusion model and its VAE.
 
     Args:
         path: Chain-of-Zoom's SR LoRA (.pkl) or VAE encoder (.pt), osediff.pkl, a PEFT adapter with
@@ -53,8 +53,8 @@ def read_weights(path: Path) -> SRWeights:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none of these, or damaged; or if it is a LoRA for the prompt
-            extractor. One sentence: the file, what was expected, what was found, the way out.
+        ValueError: If it is none of these, damaged, or a LoRA for the prompt extractor. The message
+            says in one sentence what was expected, what was found and what to do.
     """
     content, metadata = _read(path)
     with _name_file_in_errors(path):
@@ -67,7 +67,7 @@ def read_weights(path: Path) -> SRWeights:
 
 
 def read_keyed(path: Path) -> KeyedWeights:
-    """Read any of `read_weights`'s files, or a prompt LoRA, under the keys of a converted file.
+    """Read a file that `read_weights` accepts, or a prompt LoRA, under the keys of a converted file.
 
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
@@ -81,11 +81,12 @@ def read_prompt_lora(path: Path) -> dict[str, Tensor]:
     """Read a LoRA for the prompt extractor's language model.
 
     Args:
-        path: A PEFT adapter with its adapter_config.json beside it, or tools/convert.py's of one.
+        path: A PEFT adapter with its adapter_config.json beside it, or its converted file.
 
     Returns:
-        `text_encoders.transformer.` + the layer's name in ComfyUI's Qwen classes, which begins
-        with `model.layers.` or `visual.`: `.lora_A.weight`, `.lora_B.weight` and `.alpha`.
+        `.lora_A.weight`, `.lora_B.weight` and `.alpha` of each layer, under
+        `text_encoders.transformer.` and the layer's name in ComfyUI's Qwen classes, which starts
+        with `model.layers.` or `visual.`.
 
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
@@ -95,17 +96,17 @@ def read_prompt_lora(path: Path) -> dict[str, Tensor]:
         if rest := [name for name in tensors if not name.startswith(PROMPT_LORA_PREFIX)]:
             raise ValueError(
                 f"expected a LoRA for the prompt extractor, but found {list_few(rest)}; a LoRA for "
-                "super-resolution belongs into CoZ Load SR LoRA. Take adapter_model.safetensors, "
+                "super-resolution belongs in CoZ Load SR LoRA. Take adapter_model.safetensors, "
                 f"with its {PEFT_CONFIG_NAME}"
             )
         return tensors
 
 
 def require_safetensors(path: Path) -> None:
-    """Look at a file that another reader will read: its beginning and its size.
+    """Check the start and the size of a file that another reader will read.
 
     Raises:
-        FileNotFoundError, ValueError: If it is no safetensors file, or not the whole of one.
+        FileNotFoundError, ValueError: If it is no safetensors file, or is cut short.
     """
     is_safetensors = _is_safetensors(path)
     with _name_file_in_errors(path):
@@ -116,10 +117,10 @@ def require_safetensors(path: Path) -> None:
 
 
 def read_vae(path: Path) -> dict[str, Tensor]:
-    """Read the VAE out of a safetensors file: one of its own, or a whole checkpoint.
+    """Read the VAE from a safetensors file that holds only a VAE or a whole checkpoint.
 
     Returns:
-        The weights in the naming of the file, less `first_stage_model.` or `vae.`.
+        The weights under the names in the file, without `first_stage_model.` or `vae.`.
 
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
@@ -164,7 +165,7 @@ def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> 
     if kind not in get_args(Kind) or lacking:
         raise ValueError(
             f"expected a file of tools/convert.py, but found kind {kind} and {list_few(lacking)} without "
-            "alpha; convert the original again, with this version"
+            "alpha; convert the original again with this version"
         )
     return KeyedWeights(
         cast("Kind", kind),
@@ -177,7 +178,7 @@ def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> 
 def _read_peft_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(
-            f"expected {path.name} beside it, which says how strong the LoRA is, but found none; "
+            f"expected {path.name} beside it, which states the scale of the LoRA, but found none; "
             f"put the one that it was saved with into {path.parent}"
         )
     return _parse_json_object(path.read_text(encoding="utf-8", errors="replace"))
@@ -202,14 +203,14 @@ def _is_for_prompts(name: str) -> bool:
 
 
 def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
-    """What a file holds, not looked into; and a safetensors file's metadata."""
+    """Read the content of a file unchecked, and the metadata of a safetensors file."""
     is_safetensors = _is_safetensors(path)
     with _name_file_in_errors(path):
         return _read_safetensors(path) if is_safetensors else (_unpickle(path), {})
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether it is a safetensors file; an error if it is not a weight file at all."""
+    """Whether a file is safetensors; raise an error if it is no weight file at all."""
     if not path.exists():
         raise FileNotFoundError(
             f"{path.name}: expected a weight file, but found none at {path}; check name and folder"
@@ -264,7 +265,7 @@ def _open_safetensors(path: Path) -> Generator[Any]:
 def _unpickle(path: Path) -> Any:
     try:
         return _detach_tensors(torch.load(path, map_location="cpu", weights_only=True))
-    # What a damaged or hostile pickle raises is up to its opcodes: 13 kinds were seen.
+    # A damaged or hostile pickle can raise any exception; 13 types were seen.
     except Exception as error:
         with path.open("rb") as file:
             is_archive = file.read(2) == b"PK"
@@ -278,7 +279,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _detach_tensors(content: Any, depth: int = 2) -> Any:
-    """What a pickle holds, without the attributes that it may have put in place of methods."""
+    """Rebuild the content without attributes by which a pickle may have replaced methods."""
     if isinstance(content, Tensor):
         return Tensor.detach(content)
     if depth and isinstance(content, dict):
@@ -291,7 +292,7 @@ def _detach_tensors(content: Any, depth: int = 2) -> Any:
 
 @contextmanager
 def _name_file_in_errors(path: Path) -> Generator[None]:
-    """Put the file's name before what is wrong with it."""
+    """Put the name of the file before the message of a ValueError."""
     try:
         yield
     except ValueError as error:

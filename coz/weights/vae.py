@@ -1,4 +1,4 @@
-"""A VAE's weights: from diffusers' names to those of ComfyUI."""
+"""Rename a VAE's weights from diffusers' names to ComfyUI's."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ VAE_RENAMES = [
     (r"\battn_1\.(?:to_)?([qkv])(?:uery|ey|alue)?\.", r"attn_1.\1."),
     (r"\battn_1\.(?:to_out\.0|proj_attn)\.", "attn_1.proj_out."),
 ]
-"""diffusers AutoencoderKL, today's attention names and the first -> ComfyUI's autoencoder."""
+"""Patterns of diffusers' AutoencoderKL, with old and new attention names -> ComfyUI's names."""
 
 HOST_VAE_NAME = re.compile(
     r"(?:(?:encoder|decoder)\.(?:conv_in|conv_out|norm_out|mid\.(?:block_[12]|attn_1)\.\w+"
@@ -27,10 +27,10 @@ HOST_VAE_NAME = re.compile(
 
 
 def rename_vae_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An AutoencoderKL's weights in ComfyUI's naming; those that have it stay as they are.
+    """Rename an AutoencoderKL's weights to ComfyUI's names; those that have them stay as they are.
 
-    diffusers counts the decoder's levels from the other end, and has matrices in its attention
-    where ComfyUI has 1x1 convolutions.
+    diffusers numbers the decoder's levels in reverse, and its attention has matrices where ComfyUI
+    has 1x1 convolutions.
     """
     level = re.compile(r"decoder\.up_blocks\.(\d+)\.")
     last = max((int(found[1]) for name in tensors if (found := level.match(name))), default=0)
@@ -45,7 +45,7 @@ def rename_vae_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename_vae_weight(name: str) -> str:
-    """One weight's name, but for the decoder's levels."""
+    """Rename one weight; the number of a decoder level stays."""
     for pattern, replacement in VAE_RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
