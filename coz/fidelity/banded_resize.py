@@ -1,8 +1,8 @@
-"""Resizing as two banded matrices, one an axis: fast, and with its adjoint.
+"""Resize with two banded matrices, one for each axis, which also give the adjoint.
 
-Beside ``resample.resize``, which sums one tap after the other: it takes any part of a picture and
-needs no matrices made, which are kept here for each pair of sizes, but for each frame of a film
-would take as long as they save. Nor does it depend on how a device multiplies (TF32).
+The matrices are cached for each pair of sizes. ``resample.resize`` sums the taps instead: it accepts
+any region of an image, and the frames of a video, for which making matrices would take as long as
+they save. Its result also does not depend on a device's matrix multiplication (TF32).
 """
 
 from functools import lru_cache
@@ -18,17 +18,18 @@ Kernel = Literal["bicubic", "area"]
 KERNELS: list[Kernel] = list(get_args(Kernel))
 
 BLOCK_ROWS = 32
-"""Rows of a banded matrix that are multiplied at once."""
+"""Number of rows of a banded matrix that are multiplied at once."""
 
 
 def resize_banded(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
-    """As ``resample.resize`` of a whole picture, several times as fast.
+    """Resize a whole image like ``resample.resize``, several times as fast.
 
     Args:
         image: (B, C, H, W), any float dtype, any value range.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
-        kernel: "bicubic" is Pillow's, antialiased; "area" the mean of what a pixel covers.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+        kernel: Antialiased filter: "bicubic" as in Pillow, or "area", the mean over the area of each
+            output pixel.
 
     Returns:
         (B, C, height, width) float32, not clamped.
@@ -41,7 +42,7 @@ def resize_banded(image: Tensor, height: int, width: int, kernel: Kernel = "bicu
 
 
 def make_axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
-    """What makes ``image`` (B, C, H, W) that size: along its height and along its width.
+    """Make the matrices that resize ``image`` (B, C, H, W) along its height and along its width.
 
     Raises:
         ValueError: If ``kernel`` is unknown.
@@ -52,7 +53,7 @@ def make_axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["
 
 
 class Block(NamedTuple):
-    """Some rows of a banded matrix: its values from one column to another."""
+    """Some rows of a banded matrix, with the range of columns that holds all their values."""
 
     rows: slice
     columns: slice
@@ -60,7 +61,7 @@ class Block(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """What resizes one axis, D, its adjoint D', and D D', each in blocks of rows."""
+    """The matrix D that resizes one axis, its adjoint D' and D D', each in blocks of rows."""
 
     down: list[Block]
     back: list[Block]
@@ -79,9 +80,11 @@ def _make_axis(big: int, small: int, kernel: Kernel) -> Axis:
     row, column, value = torch.arange(small).expand_as(value)[used], column[used], value[used]
     down = [_make_block(row, column, value, rows) for rows in _split_rows(small)]
     back = [_make_block(column, row, value, rows) for rows in _split_rows(big)]
-    # All rows of D that meet those of a block: as the columns of D' in which the block's lie.
-    met = [_make_block(column, row, value, block.columns) for block in down]
-    gram = [Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, met, strict=True)]
+    # A row of a block times D' is not zero only where rows of D use some of the block's columns.
+    adjoint = [_make_block(column, row, value, block.columns) for block in down]
+    gram = [
+        Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, adjoint, strict=True)
+    ]
     return Axis(*([b._replace(values=b.values.float()) for b in x] for x in (down, back, gram)))
 
 
@@ -98,7 +101,7 @@ def _make_block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Bloc
 
 
 def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
-    """As ``compute_taps``: the pixels that each output pixel covers, by how much of it they fill."""
+    """As ``compute_taps``: the input pixels under each output pixel, weighted by the area that they share."""
     edge = torch.arange(small + 1, dtype=torch.float64) * big / small
     first = edge[:-1].floor()
     tap = first + torch.arange(int((edge[1:].ceil() - first).max()))[:, None]
@@ -107,7 +110,7 @@ def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
 
 
 def apply_axes(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
-    """Two matrices along the height and the width of (B, C, H, W)."""
+    """Multiply (B, C, H, W) by two matrices, along its height and along its width."""
     planes = image.flatten(0, 1)
     high = planes.new_empty(len(planes), rows[-1].rows.stop, planes.shape[-1])
     for block in rows:

@@ -1,4 +1,4 @@
-"""What a super-resolved picture shows that its source does not hold."""
+"""Measure what a super-resolved image shows that its source does not hold."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,81 +12,80 @@ from .banded_resize import resize_banded
 from .metrics import split_rows
 
 CELLS_PER_SHORT_SIDE = 128
-"""Places along a map's short side."""
+"""Number of cells along a map's short side."""
 
 MIN_CELL_PIXELS = 4
-"""Pixels of a place's side."""
+"""Minimum side of a cell."""
 
 VISIBLE_DEVIATION = 4 / 255
-"""Standard deviation of an unsharp structure that is hard to see, and counts for little."""
+"""Standard deviation of a blurred structure that is hard to see; weaker ones count little."""
 
 FLAT_VARIANCE = 1e-10
-"""Variance that is float32's rounding."""
+"""Variance that float32 rounding can cause: an image with less is flat."""
 
 ROUNDING_VARIANCE = 1 / 255**2 / 12
-"""Variance that eight bits add to a picture: most of what an enlarged photograph has of its finest
-structures."""
+"""Variance that rounding to eight bits adds. In an enlarged photograph it is most of the variance of the
+finest structures."""
 
 INVENTED_HEAT = 0.5**0.5
-"""Value of ``map_invented`` from which a place counts as invented: there the new structure is as strong
-as what the source holds."""
+"""Value of ``map_invented`` from which a pixel counts as invented: there the new structure is as strong
+as that of the source."""
 
 INVENTED_WORDS = ((0.9, "nearly all"), (0.5, "most"), (0.1, "part"), (0.01, "little"))
-"""From which share on what is said of it."""
+"""Minimum share of each description."""
 
 MIN_OCTAVE_SIDE_PIXELS = 4
-"""Pixels of the short side below which a picture has no further octave."""
+"""An image with a smaller short side has no further octave."""
 
 
 class Octave(NamedTuple):
     """The structures of one range of sizes."""
 
     size: int
-    """Pixels of a light or dark spot: from this to twice this."""
+    """Smallest size of a light or dark spot, in pixels; the largest is twice as large."""
     measure_invented_energy: float
     """Share of their energy that the source does not hold, 0 to 1."""
     energy: float
-    """Their share of the picture's own energy, 0 to 1."""
+    """Share of the image's energy that they have, 0 to 1."""
 
 
 def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
-    """The share of a picture's energy that is not in its enlarged source.
+    """Measure the share of an image's energy that is not in its enlarged source.
 
-    Energy is variance: squares about each channel's mean. The share is 1 - r^2, where r is the
-    correlation of the two over all channels (not below 0): what no brighter, darker or weaker form
-    of the source explains. Of detail that is independent of the source it is the detail's part of
-    the picture's variance.
+    Energy is the variance about each channel's mean. The share is 1 - r^2, where r is the
+    correlation of the two images over all channels, at least 0. Changes of brightness or contrast
+    do not count. If detail is independent of the source, its share of the variance is the result.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
-        reference: the source enlarged to the same shape.
+        reference: The source enlarged to the same shape.
 
     Returns:
-        0 (nothing; also of a picture whose variance is below ``ROUNDING_VARIANCE``) to 1 (all of it).
+        0 (nothing is invented, or the variance is below ``ROUNDING_VARIANCE``) to 1 (everything is).
 
     Raises:
         ValueError: If the shapes differ.
     """
-    require_same_shape(sr, reference, "the picture and its enlarged source")
+    require_same_shape(sr, reference, "the image and its enlarged source")
     energy, known, shared = _compute_moments(sr.float(), reference.float())
-    # Of a flat picture a network leaves hundredths of a level of 255, which no one can see.
+    # On a flat image a network leaves invisible noise, hundredths of a level of 255.
     return 0.0 if energy < ROUNDING_VARIANCE else _compute_invented_share(energy, known, shared)
 
 
 def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
-    """``measure_invented_energy`` for each size of structure by itself, from the finest on.
+    """Measure the invented share of the energy separately for each size of structure, finest first.
 
-    Both pictures are taken apart alike: a band is what is lost when the picture is halved (bicubic)
-    and doubled again. What eight bits round away is not invented (``ROUNDING_VARIANCE``).
+    Both images are split into bands: a band is what is lost when an image is halved (bicubic) and
+    doubled again. The rounding to eight bits does not count as invented (``ROUNDING_VARIANCE``).
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
-        reference: the source enlarged to the same shape.
+        reference: The source enlarged to the same shape.
 
     Raises:
         ValueError: If the shapes differ.
     """
-    require_same_shape(sr, reference, "the picture and its enlarged source")
+    require_same_shape(sr, reference, "the image and its enlarged source")
     sr, reference = sr.float(), reference.float()
     total = _compute_moments(sr, sr)[0]
     bands: list[Octave] = []
@@ -113,15 +112,15 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
 
 
 def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
-    """Where a picture shows what its enlarged source does not hold.
+    """Map where an image shows what its enlarged source does not hold.
 
-    Around each place (a blur of about 1/40 of the picture), the root of a share of variance: that
-    of ``sr`` less ``reference``, over it and that of ``reference`` together. Where the first is
-    hardly visible (``VISIBLE_DEVIATION``) the share goes to 0.
+    The value is sqrt(new / (new + known)), where new is the local variance of ``sr - reference``
+    and known that of ``reference``, both blurred over about 1/40 of the image. It goes to 0 where
+    new is hardly visible (``VISIBLE_DEVIATION``).
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
-        reference: the source enlarged to the same shape.
+        reference: The source enlarged to the same shape.
 
     Returns:
         (B, 1, H, W) float32: 0 (the source holds it) to 1 (invented).
@@ -129,7 +128,7 @@ def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes differ.
     """
-    require_same_shape(sr, reference, "the picture and its enlarged source")
+    require_same_shape(sr, reference, "the image and its enlarged source")
     reference = reference.float()
     new, known = _compute_local_variance(sr.float() - reference), _compute_local_variance(reference)
     height, width = sr.shape[-2:]
@@ -139,17 +138,17 @@ def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
 
 
 def disagreement(results: Sequence[Tensor]) -> Tensor:
-    """Where several pictures of the same view differ from one another.
+    """Map where several images of the same view differ from each other.
 
     Args:
-        results: each (B, C, H, W), any float dtype, values in [0, 1].
+        results: Each (B, C, H, W), any float dtype, values in [0, 1].
 
     Returns:
-        (B, 1, H, W) float32: the standard deviation across the pictures, root mean square of the
-        channels. 0 to 0.5; 0 for one picture.
+        (B, 1, H, W) float32: the standard deviation across the images, as the root mean square of
+        the channels, 0 to 0.5. It is 0 for one image.
 
     Raises:
-        ValueError: If there is none or the shapes differ.
+        ValueError: If ``results`` is empty or the shapes differ.
     """
     if not results or any(x.shape != results[0].shape for x in results):
         sizes = ", ".join(f"{x.shape[-1]} x {x.shape[-2]}" for x in results)
@@ -164,7 +163,7 @@ def disagreement(results: Sequence[Tensor]) -> Tensor:
 
 
 def format_percent(share: float) -> str:
-    """For a person: 12 %, and one decimal below ten."""
+    """Format a share for display: 12 %, with one decimal below ten."""
     value = 100 * share
     return f"{value:.0f} %" if value >= 9.95 else f"{value:.1f} %"
 
@@ -175,13 +174,13 @@ def measure_invented_area(heat: Tensor) -> float:
 
 
 def describe_invented(share: float) -> str:
-    """Say in words how much of a picture's area is invented, with the percent in brackets."""
+    """Describe in words how much of an image's area is invented, with the percent in brackets."""
     part = next((words for least, words in INVENTED_WORDS if share >= least), "almost nothing")
     return f"{part} of its area is invented ({format_percent(share)})"
 
 
 def _compute_moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
-    """Means of a a, b b and a b about each plane's mean."""
+    """Compute the variances of a and b and their covariance, each about the planes' means."""
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
     sums = [0.0, 0.0, 0.0]
     for x, y in zip(split_rows(a), split_rows(b), strict=True):
@@ -192,6 +191,7 @@ def _compute_moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
 
 
 def _compute_invented_share(energy: float, known: float, shared: float) -> float:
+    """Compute 1 - r^2 from the variances of two images and their covariance."""
     if energy < FLAT_VARIANCE:
         return 0.0
     return (
@@ -202,7 +202,7 @@ def _compute_invented_share(energy: float, known: float, shared: float) -> float
 
 
 def _compute_local_variance(image: Tensor) -> Tensor:
-    """Around each place of a coarse grid, the mean of the channels: (B, 1, h, w)."""
+    """Compute the variance around each cell of a coarse grid, averaged over channels: (B, 1, h, w)."""
     height, width = image.shape[-2:]
     cell = max(min(height, width) / CELLS_PER_SHORT_SIDE, MIN_CELL_PIXELS)
     size = max(round(height / cell), 1), max(round(width / cell), 1)
@@ -211,7 +211,7 @@ def _compute_local_variance(image: Tensor) -> Tensor:
 
 
 def _blur_grid(grid: Tensor) -> Tensor:
-    """With (1, 2, 3, 2, 1) / 9 along both axes; what lies beyond an edge does not count."""
+    """Blur with (1, 2, 3, 2, 1) / 9 along both axes, leaving out what lies beyond an edge."""
     for _ in range(2):
         grid = F.avg_pool2d(grid, 3, 1, 1, count_include_pad=False)
     return grid

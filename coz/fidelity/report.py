@@ -1,4 +1,4 @@
-"""A chain in figures: each step beside what it was made from, and beside the truth where it is known."""
+"""Measure a chain: compare each step with its input, the source and, if known, the ground truth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ REAL_SHARE_WORDS = (
     (1 / 40**2, "only its coarsest shapes are real, all detail is invented"),
     (0, "all but a blur of colours is invented"),
 )
-"""From which share of real pixels on what is said of a frame: up to 1x, about 10x, 40x, and beyond."""
+"""Minimum share of real pixels of each description of a frame: up to 1x, about 10x, 40x, and beyond."""
 
 REPEATS_DECIBELS, CLOSE_DECIBELS = AGREEMENT_WORDS[0][0], AGREEMENT_WORDS[1][0]
 
 COLOR_DRIFT_WORDS = ((2, "colours stay true"), (6, "colours move a little"))
-"""Up to how many levels of 255 what is said of the colours. A middle grey that moves by 6 levels has
-moved by 2.3 in lightness (CIELAB), the least that most people notice side by side."""
+"""Maximum drift, in levels of 255, of each description of the colors. For a middle gray 6 levels are 2.3
+in lightness (CIELAB), the least that most people notice side by side."""
 
 BLURRED_SHARPNESS_SHARE = 1 / 50
 """A frame is called blurred if its sharpness is below this share of the first frame's."""
@@ -40,34 +40,34 @@ BLURRED_SHARPNESS_SHARE = 1 / 50
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one frame of a chain. What cannot be measured is NaN."""
+    """The figures of one frame of a chain. What cannot be measured is NaN."""
 
     layer: int
     """1 is the first frame x_0."""
     input: float
-    """Agreement with the window that it was made from, in dB."""
+    """Agreement with the crop that the frame was made from, in dB."""
     source: float
     """Agreement with the source photograph, in dB."""
     psnr: float
-    """Against the ground truth, in dB."""
+    """PSNR with the ground truth, in dB."""
     ssim: float
-    """Against the ground truth."""
+    """SSIM with the ground truth."""
     sharpness: float
     """Variance of the Laplacian, in squared levels of 255."""
     drift: float
-    """Levels of 255 by which the mean colour has moved from the input's, worst channel."""
+    """How far the mean color has moved from the input's in the worst channel, in levels of 255."""
 
 
 def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Iterator[Figures]:
-    """The figures of x_0 (no more than it can have) and of each step, one at a time.
+    """Yield the figures of x_0, which has no input, and of each step.
 
     Args:
-        chain: frames in [0, 1].
-        ground_truth: (1, 3, H, W) in [0, 1], the whole picture that the chain's source shows, as
-            large or larger; on the chain's device. A frame is held to it where it is as fine.
+        chain: Its frames are in [0, 1].
+        ground_truth: (1, 3, H, W) in [0, 1], on the chain's device: what the chain's source shows,
+            at least as large. A frame is compared with it where it is as fine as the frame.
 
     Raises:
-        ValueError: If ``ground_truth`` has another shape than the source, or fewer pixels.
+        ValueError: If ``ground_truth`` has other proportions than the source, or fewer pixels.
     """
     if ground_truth is not None:
         _require_ground_truth(chain, ground_truth)
@@ -89,10 +89,11 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
 
 
 def source_agreement(chain: ZoomChain, layer: int) -> float:
-    """How well a frame, made small again, repeats the source's pixels that lie in its view: in dB.
+    """Compute the PSNR in dB of a downscaled frame with the source's pixels in its window.
 
-    Only whole pixels count, so that the source need not be resampled; where it is finer than the
-    frame, it is downscaled instead. NaN where too few lie in the view (``is_comparable``).
+    Only whole source pixels count, so that the source is not resampled. If the source is finer than
+    the frame, the source is downscaled instead. The result is NaN if the window holds too few
+    pixels (``is_comparable``).
     """
     if not is_comparable(count_real_pixels(chain, layer)):
         return nan
@@ -110,12 +111,12 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
 
 
 def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
-    """What the ground truth shows of a layer's view, at the layer's size; None if it is coarser.
+    """Cut what a layer shows from the ground truth, at the layer's size; None if it is coarser.
 
     Args:
-        chain: frames in [0, 1].
+        chain: Its frames are in [0, 1].
         layer: 1 is x_0.
-        ground_truth: as of ``measure_chain``.
+        ground_truth: As in ``measure_chain``.
 
     Returns:
         (1, 3, h, w) float32 in [0, 1].
@@ -124,7 +125,7 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
     x, y, across, down = chain.window_in(layer, 0)
     source_height, source_width = chain.frames[0].shape[-2:]
     full_height, full_width = ground_truth.shape[-2:]
-    # A source that is a rounded fraction of the ground truth may want a part of a pixel more.
+    # The sides of a downscaled source are rounded, so up to one more pixel may be needed.
     if across * (full_width + 1) < width * source_width - EDGE_TOLERANCE:
         return None
     if down * (full_height + 1) < height * source_height - EDGE_TOLERANCE:
@@ -136,7 +137,7 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
 
 
 def compute_reach(chain: ZoomChain, ground_truth: Tensor) -> float:
-    """How far the ground truth can enlarge the first frame, and still not be enlarged itself."""
+    """Compute the largest magnification at which the ground truth is as fine as a frame."""
     _, _, across, down = chain.window_in(1, 0)
     height, width = chain.frames[1].shape[-2:]
     (full_height, full_width), (rows, columns) = (
@@ -146,7 +147,7 @@ def compute_reach(chain: ZoomChain, ground_truth: Tensor) -> float:
 
 
 def describe_frame(chain: ZoomChain, layer: int) -> str:
-    """Say in a sentence how much of the photograph a frame shows, and what of it is invented."""
+    """Describe how much of the photograph a frame shows, and which part of it is invented."""
     real = count_real_pixels(chain, layer)
     count = describe_real_pixels(real)
     if real.share >= 1 or is_comparable(real):
@@ -160,11 +161,11 @@ def describe_frame(chain: ZoomChain, layer: int) -> str:
 
 
 def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
-    """Say in two to four short sentences what is good and what is bad of a chain.
+    """Describe in two to four short sentences what is good and what is bad in a chain.
 
     Args:
-        chain: any chain.
-        figures: as ``measure_chain`` gives them, of x_0 and each step.
+        chain: Any chain.
+        figures: Those of x_0 and each step, from ``measure_chain``.
     """
     first, deepest = figures[0], figures[-1]
     sentences = [describe_frame(chain, deepest.layer)]
@@ -196,9 +197,9 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
 def write_report(
     chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | None = None
 ) -> str:
-    """What is good and bad, the figures as a Markdown table, and what each column means.
+    """Write what is good and bad, the figures as a Markdown table, and what each column means.
 
-    The table's columns are aligned in plain text too.
+    The columns of the table are also aligned in plain text.
     """
     columns = [
         ("zoom", [write_factor_label(chain, f.layer) for f in figures]),
@@ -211,19 +212,19 @@ def write_report(
         ("colour drift", [_format_number(f.drift, 2) for f in figures]),
     ]
     legend = [
-        "real pixels: how many pixels of the photograph the frame shows. What is finer is invented.",
-        "its input: the step, downscaled, beside what it enlarged. "
+        "real pixels: how many pixels of the photograph the frame shows. Finer detail is invented.",
+        "its input: the step's result, downscaled, compared with what the step enlarged. "
         f'"repeats it" ({REPEATS_DECIBELS} dB and more) is good, below {CLOSE_DECIBELS} dB shapes or '
         "colours have changed. Deeper steps enlarge what is already invented.",
-        "the photograph: the same beside the photograph's own pixels, where at least "
-        f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. It judges nothing finer "
-        "than them.",
-        "PSNR and SSIM: the frame beside the ground truth. Higher is nearer; over "
-        f"{MAX_SHOWN_DECIBELS} dB and 1 are equal to it.",
-        "sharpness: fine light and dark, be it real, invented or noise. Near 0 is blur. Compare it "
-        "along the chain.",
+        "the photograph: the same comparison with the photograph's own pixels, where at least "
+        f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. Finer detail is not "
+        "judged.",
+        "PSNR and SSIM: the frame compared with the ground truth. Higher is closer; over "
+        f"{MAX_SHOWN_DECIBELS} dB and 1 mean equal.",
+        "sharpness: the amount of fine structure, whether real, invented or noise. Near 0 is blur. "
+        "Compare it along the chain.",
         "colour drift: how far the step moved the mean colour, in levels of 255. Up to "
-        f"{COLOR_DRIFT_WORDS[0][0]} is not seen, above {COLOR_DRIFT_WORDS[1][0]} is.",
+        f"{COLOR_DRIFT_WORDS[0][0]} it is invisible, above {COLOR_DRIFT_WORDS[1][0]} visible.",
     ]
     if ground_truth is None:
         del columns[4:6], legend[3]
@@ -262,7 +263,7 @@ def _format_number(value: float, digits: int) -> str:
 
 
 def _resize_region(image: Tensor, box: Window, height: int, width: int) -> Tensor:
-    """A region of a picture resized, with no more than the rows around it that weigh in."""
+    """Resize a region of an image, reading only the rows that the filter needs."""
     margin = ceil(FILTER_RADIUS_PIXELS["bicubic"] * max(box.height / height, 1.0)) + 1
     rows, columns = image.shape[-2:]
     top = max(floor(box.y) - margin, 0)
@@ -273,7 +274,7 @@ def _resize_region(image: Tensor, box: Window, height: int, width: int) -> Tenso
 
 
 def _require_ground_truth(chain: ZoomChain, ground_truth: Tensor) -> None:
-    """A source is the ground truth made smaller by one factor, its sides rounded either way."""
+    """Require that the source is the ground truth downscaled by one factor, with rounded sides."""
     sides = list(zip(ground_truth.shape[-2:], chain.frames[0].shape[-2:], strict=True))
     least = max(1.0, *(full / (side + 1) for full, side in sides))
     most = min(full / max(side - 1, EDGE_TOLERANCE) for full, side in sides)
@@ -281,7 +282,7 @@ def _require_ground_truth(chain: ZoomChain, ground_truth: Tensor) -> None:
         (full_height, height), (full_width, width) = sides
         raise ValueError(
             f"the ground truth is {full_width} x {full_height} pixels and the chain's source "
-            f"{width} x {height}: it must show the same whole picture in the same shape, and be no "
-            "smaller. Connect the picture that the source was made small from; where it was cropped "
-            "for that, crop the ground truth alike"
+            f"{width} x {height}: the ground truth must show the same whole image with the same "
+            "proportions, and be no smaller. Connect the image that the source was downscaled from; if "
+            "the source was cropped, crop the ground truth in the same way"
         )

@@ -196,7 +196,7 @@ def test_inputs_stay_and_a_second_measure_is_equal(photo):
         ("lq", torch.full((1, 3, 16, 16), -0.1), "the window must lie in .* got -0.1 to -0.1"),
         ("sr", torch.full((1, 3, 64, 64), torch.nan), "the frame must lie in .* got nan to nan"),
         ("ground_truth", torch.rand(1, 3, 64, 32), "has 32 x 64 pixels and the frame 64 x 64"),
-        ("lq", torch.rand(1, 3, 65, 65), "the source is 65 x 65 pixels and the picture 64 x 64"),
+        ("lq", torch.rand(1, 3, 65, 65), "the source is 65 x 65 pixels and the image 64 x 64"),
     ],
 )  # fmt: skip
 def test_wrong_pictures_are_told(name, value, message):
