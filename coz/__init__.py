@@ -1,8 +1,8 @@
 """Chain-of-Zoom, the algorithm: extreme super-resolution by zooming in steps.
 
 Bryan Sangwoo Kim, Jeongsol Kim, Jong Chul Ye: "Chain-of-Zoom: Extreme Super-Resolution via Scale
-Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain torch; nothing
-here knows ComfyUI.
+Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. The package uses plain torch
+and imports nothing of ComfyUI.
 """
 
 from .chain.zoom_chain import ZoomChain, __version__, derive_step_seed

@@ -1,7 +1,7 @@
-"""Resize images exactly as Pillow does, on float tensors and batches.
+"""Resize batches of float images exactly as Pillow does.
 
-Separable: a few weighted taps an axis. Pillow's own float mode ("F") is the oracle; its 8-bit mode,
-which the reference uses, rounds and clips between the two passes.
+Each axis is resized separately, as a weighted sum of a few input pixels (taps). Results match Pillow's
+float mode ("F"). Its 8-bit mode, which the reference uses, rounds and clips between the two passes.
 """
 
 from math import ceil, floor, pi
@@ -17,10 +17,11 @@ Resampling = Literal["bicubic", "lanczos", "nearest"]
 RESAMPLINGS: list[Resampling] = list(get_args(Resampling))
 
 BICUBIC_A = -0.5
-"""Pillow src/libImaging/Resample.c, bicubic_filter (torch's own default is -0.75)."""
+"""Parameter a of the bicubic filter. Source: Pillow src/libImaging/Resample.c, bicubic_filter. torch uses
+-0.75."""
 
 FILTER_RADIUS_PIXELS = {"bicubic": 2.0, "lanczos": 3.0}
-"""Filter radius in output pixels; Pillow src/libImaging/Resample.c, BICUBIC and LANCZOS."""
+"""Radius of each filter when enlarging. Source: Pillow src/libImaging/Resample.c, BICUBIC and LANCZOS."""
 
 
 def require_same_shape(first: Tensor, second: Tensor, names: str) -> None:
@@ -33,21 +34,21 @@ def require_same_shape(first: Tensor, second: Tensor, names: str) -> None:
 
 
 def crop(image: Tensor, window: Window) -> Tensor:
-    """The pixels of an integer window: a view of ``image`` (B, C, H, W), nothing is copied."""
+    """Cut an integer window out of ``image`` (B, C, H, W), as a tensor view without a copy."""
     x, y, width, height = (int(v) for v in window)
     return image[..., y : y + height, x : x + width]
 
 
 def crop_mirrored(image: Tensor, window: Window) -> Tensor:
-    """The pixels of an integer window that may reach beyond the image, which is mirrored there.
+    """Cut out an integer window that may reach beyond the image, which is mirrored there.
 
     Args:
         image: (B, C, H, W), any dtype.
-        window: in pixels of the image, of any size and anywhere.
+        window: In pixels of the image, of any size and at any position.
 
     Returns:
-        (B, C, h, w): a view where the window lies inside the image. Outside, the image goes on
-        mirrored at its edge pixels, which are not repeated, as often as it takes.
+        (B, C, h, w), a tensor view if the window lies inside the image. Beyond it the image is
+        mirrored repeatedly at its edge pixels, which are not repeated.
     """
     x, y, width, height = (int(v) for v in window)
     beyond: list[tuple[int, int, int, int]] = []
@@ -69,13 +70,13 @@ def cut_first_frame(image: Tensor, first: FirstFrame) -> Tensor:
 
     Args:
         image: (B, C, H, W), values in [0, 1].
-        first: From ``first_frame``, for an image of this size.
+        first: From ``place_first_frame``, for an image of this size.
 
     Returns:
-        (B, C, h, w) in [0, 1], a copy; the image's own pixels where nothing is resized.
+        (B, C, h, w) in [0, 1], a copy, which has the image's own pixels if nothing is resized.
     """
     if (first.window.width, first.window.height) == (first.width, first.height):
-        # Not a view: it would keep the whole image in memory.
+        # A tensor view would keep the whole image in memory.
         return crop(image, first.window).clone()
     return resize(image, first.height, first.width, "lanczos", first.window).clamp(0, 1)
 
@@ -91,11 +92,11 @@ def resize(
 
     Args:
         image: (B, C, H, W), any float dtype, any value range.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
-        resampling: "bicubic" and "lanczos" widen their filter when shrinking (antialias).
-        box: region of ``image`` to take, in its pixels, fractions allowed; pixels around it
-            weigh in at its edges. None takes the whole image.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+        resampling: "bicubic" and "lanczos" are antialiased when downscaling.
+        box: Region of ``image`` in its pixels, fractions allowed. The filter also reads pixels
+            around it. None takes the whole image.
 
     Returns:
         (B, C, height, width) float32, not clamped: bicubic and lanczos overshoot at edges.
@@ -118,7 +119,7 @@ def resize(
         rows = _find_nearest(in_height, height, box.y, box.height, image.device)
         columns = _find_nearest(in_width, width, box.x, box.width, image.device)
         return image[..., rows, :][..., columns]
-    # Only the columns that weigh in: the box may be a small part of a large picture.
+    # Read only the columns that the filter needs: the box may be a small part of a large image.
     reach = FILTER_RADIUS_PIXELS[resampling] * max(box.width / width, 1.0)
     first = max(floor(box.x - reach), 0)
     image = image[..., first : ceil(box.x + box.width + reach)]
@@ -148,7 +149,7 @@ def _resize_height(
 def compute_taps(
     in_size: int, size: int, start: float, length: float, resampling: Resampling
 ) -> tuple[Tensor, Tensor]:
-    """(taps, size) indices of the input pixels that make each output pixel, and their weights."""
+    """Compute (taps, size) indices of the input pixels of each output pixel, and their weights."""
     scale = length / size
     filter_scale = max(scale, 1.0)
     support = FILTER_RADIUS_PIXELS[resampling] * filter_scale
