@@ -112,7 +112,7 @@ def main() -> None:
         plan_tiles(*image.shape[1:3], SCALE, 512, overlap, complexity)
         for overlap, complexity in ((256, None), (0, rate_complexity(image.movedim(-1, 1))))
     ]
-    half, adaptive = (len(layout.windows()) for layout in layouts)
+    half, adaptive = (len(layout.list_windows()) for layout in layouts)
     fewer = 1 - adaptive / half
     print(f"tiles: adaptive takes {fewer:.0%} fewer tiles than half (bar: {FEWER_BAR:.0%})")
     if fewer < FEWER_BAR:

@@ -142,7 +142,7 @@ def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per
     torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
     zoom = Zoom(chain, height, width)
     times = plan_zoom_times(zoom.steps, 0, frames_per_step)
-    frames = [to_pillow(frame) for frame in zoom.frames(times)]
+    frames = [to_pillow(frame) for frame in zoom.render_frames(times)]
     durations = [FRAME_MS] * len(frames)
     durations[0], durations[-1] = FIRST_MS, LAST_MS
     frames[0].save(

@@ -139,20 +139,20 @@ class Zoom:
         self.steps = (self.x.shrink + self.y.shrink) / 2 / log(chain.scale)
         self.halves = [chain.frames[0]]
 
-    def view(self, layer: int, t: float) -> Window:
+    def find_view(self, layer: int, t: float) -> Window:
         """Compute the view at position ``t``, in pixels of a layer; it may reach beyond the layer."""
         (x, width), (y, height) = self.x.span(layer, t), self.y.span(layer, t)
         return Window(x, y, width, height)
 
-    def frames(self, times: Iterable[float]) -> Iterator[Tensor]:
+    def render_frames(self, times: Iterable[float]) -> Iterator[Tensor]:
         """Render the frames at these positions one by one. A rest yields the same tensor again."""
         shown, frame = -1.0, torch.empty(0)
         for t in times:
             if t != shown:
-                shown, frame = t, self.frame(t)
+                shown, frame = t, self.render_frame(t)
             yield frame
 
-    def frame(self, t: float) -> Tensor:
+    def render_frame(self, t: float) -> Tensor:
         """Render the view at position ``t`` (0 to 1) of the zoom.
 
         Its base is the deepest layer that covers the view. The deeper layers are laid over it: each
@@ -161,16 +161,16 @@ class Zoom:
         Returns:
             (1, 3, height, width) float32 in [0, 1].
         """
-        views = [self.view(layer, t) for layer in range(len(self.chain.frames))]
+        views = [self.find_view(layer, t) for layer in range(len(self.chain.frames))]
         base = max(
             layer for layer, view in enumerate(views) if layer == 0 or self._covers(layer, view)
         )
         image = self._resample(base, views[base], self.height, self.width).clamp(0, 1)
         for layer in range(base + 1, len(views)):
-            weight = self.weight(layer, views[layer])
-            if weight == 0:
+            opacity = self.compute_opacity(layer, views[layer])
+            if opacity == 0:
                 break
-            self._lay(image, layer, views[layer], weight)
+            self._lay(image, layer, views[layer], opacity)
         return image
 
     def _covers(self, layer: int, view: Window) -> bool:
@@ -181,7 +181,7 @@ class Zoom:
             and view.y + view.height < height + EDGE_TOLERANCE
         )
 
-    def weight(self, layer: int, view: Window) -> float:
+    def compute_opacity(self, layer: int, view: Window) -> float:
         """Compute the opacity of a layer that is smaller than the view, inside its soft edges.
 
         It is 0 until the layer before it fills the view. js/viewer/places.js has the same rule.
@@ -201,7 +201,7 @@ class Zoom:
             return 1.0
         return smooth(min(max((1 - log(beyond) / log(factor)) / FADE_SHARE, 0.0), 1.0))
 
-    def _lay(self, image: Tensor, layer: int, view: Window, weight: float) -> None:
+    def _lay(self, image: Tensor, layer: int, view: Window, opacity: float) -> None:
         """Blend a layer into the image of the view, with soft edges inside the view."""
         height, width = self.chain.frames[layer].shape[-2:]
         x = _ScreenSpan(view.x, view.width, width, self.width)
@@ -212,7 +212,7 @@ class Zoom:
         tall, wide = y.last - y.first, x.last - x.first
         box = Window(view.x + x.first * fx, view.y + y.first * fy, wide * fx, tall * fy)
         detail = self._resample(layer, box, tall, wide).clamp(0, 1)
-        alpha = (weight * y.weights[:, None] * x.weights).to(image)
+        alpha = (opacity * y.opacities[:, None] * x.opacities).to(image)
         image[..., y.first : y.last, x.first : x.last].lerp_(detail, alpha)
 
     def _resample(self, layer: int, view: Window, height: int, width: int) -> Tensor:
@@ -292,7 +292,7 @@ class _ScreenSpan:
         pixel = torch.arange(self.first, self.last, dtype=torch.float64)
         begin = (pixel + 1 - left) / max(min(most, left), 1.0)
         end = (right - pixel) / max(min(most, size - right), 1.0)
-        self.weights = smooth(torch.minimum(begin, end).clamp(0, 1))
+        self.opacities = smooth(torch.minimum(begin, end).clamp(0, 1))
 
 
 def smooth(t: Value) -> Value:

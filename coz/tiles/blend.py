@@ -40,7 +40,7 @@ class TileBlend:
         """
         _require_shape("out", out, (1, layout.height, layout.width, 3))
         self.out = out
-        self._windows = layout.windows()
+        self._windows = layout.list_windows()
         in_y = compute_axis_weights(tuple(row.y for row in layout.rows), layout.tile_height)
         in_x = {
             xs: compute_axis_weights(xs, layout.tile_width)
@@ -56,7 +56,7 @@ class TileBlend:
         """Add a tile. Each must be added once, in any order.
 
         Args:
-            index: Index of the tile in ``layout.windows()``.
+            index: Index of the tile in ``layout.list_windows()``.
             tile: (1, 3, h, w) with the layout's tile size, any float dtype, any device.
 
         Raises:

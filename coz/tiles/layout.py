@@ -25,7 +25,7 @@ class TileLayout(NamedTuple):
     rows: tuple[TileRow, ...]
     """From top to bottom. Each row covers the whole width."""
 
-    def windows(self) -> list[Window]:
+    def list_windows(self) -> list[Window]:
         """List all tiles row by row, in integers."""
         size = self.tile_width, self.tile_height
         return [Window(x, row.y, *size) for row in self.rows for x in row.xs]

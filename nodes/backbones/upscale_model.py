@@ -52,7 +52,7 @@ class UpscaleModel(Backbone):
         tile = max(layout.tile_height, layout.tile_width)
         upscale_model = take_colour(self.chosen["upscale_model"])
         reach, is_periodic = reach_of(upscale_model)
-        is_tiled = len(layout.windows()) > 1
+        is_tiled = len(layout.list_windows()) > 1
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         margin = max(margin, ceil(tiles.ring / factor))
         if margin < reach:

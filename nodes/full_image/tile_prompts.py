@@ -61,7 +61,7 @@ class CoZTilePrompts(io.ComfyNode):
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
-        texts = split_step_lines(tile_prompts, len(layout.windows()))
+        texts = split_step_lines(tile_prompts, len(layout.list_windows()))
         asked = [i for i, text in enumerate(texts) if not text]
         if asked:
             title = pass_title(number, len(texts))

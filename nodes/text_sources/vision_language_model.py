@@ -89,7 +89,7 @@ class VisionLanguageModel(TextSource):
 
     def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
         self.picture, self.layout, self.seed = picture, layout, seed
-        self.windows = layout.windows()
+        self.windows = layout.list_windows()
         self.whole = None
         if self.chosen["context"] == ORIGINAL:
             self.whole = to_image(make_overview(to_bchw(original)))

@@ -155,7 +155,7 @@ def _read(path: Path, height: int, width: int) -> torch.Tensor:
 
 def _render_frames(zoom: Zoom, times: list[float], progress: Progress) -> Iterator[torch.Tensor]:
     """The frames one by one, as long as the clip is wanted."""
-    for k, frame in enumerate(zoom.frames(times)):
+    for k, frame in enumerate(zoom.render_frames(times)):
         if progress.is_cancelled.is_set():
             raise ClipCancelledError
         progress.done = k / len(times)

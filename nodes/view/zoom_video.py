@@ -187,7 +187,7 @@ class CoZZoomVideo(io.ComfyNode):
     ) -> Iterator[torch.Tensor]:
         """The frames one by one, each also copied into ``kept`` where that is wanted."""
         bar = comfy.utils.ProgressBar(len(times))
-        for k, frame in enumerate(zoom.frames(times)):
+        for k, frame in enumerate(zoom.render_frames(times)):
             throw_exception_if_processing_interrupted()
             bar.update_absolute(k + 1)
             if kept is not None:

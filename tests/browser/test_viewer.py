@@ -943,7 +943,7 @@ def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
     chain = make_chain(steps=3, scale=3.2, size=64, height=300, width=300, center=(0.3, 0.9))
     zoom = Zoom(chain, 400, 400)
     deepest = len(chain.frames) - 1
-    ends = [zoom.view(deepest, t) for t in times]
+    ends = [zoom.find_view(deepest, t) for t in times]
     views = [
         {"x": view.x + view.width / 2, "y": view.y + view.height / 2, "span": view.width}
         for view in ends
@@ -962,7 +962,9 @@ def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
     assert constants == [MAX_FEATHER_SHARE, FADE_SHARE]
     assert eased == pytest.approx([smooth(t) for t in times])
     for t, opacities in zip(times, faded, strict=True):
-        weights = [zoom.weight(layer, zoom.view(layer, t)) for layer in range(1, deepest + 1)]
+        weights = [
+            zoom.compute_opacity(layer, zoom.find_view(layer, t)) for layer in range(1, deepest + 1)
+        ]
         assert opacities == pytest.approx(weights, abs=1e-6)
 
 

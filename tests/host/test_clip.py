@@ -119,7 +119,7 @@ def test_it_begins_and_ends_with_the_viewers_pictures(server, plant):
         frames = frames_of(file)
     zoom = Zoom(chain, 128, 128)
     for frame, t in ((frames[0], 0.0), (frames[-1], 1.0)):
-        expected = (zoom.frame(t)[0].movedim(0, -1) * 255).numpy()
+        expected = (zoom.render_frame(t)[0].movedim(0, -1) * 255).numpy()
         assert np.abs(frame - expected).mean() < 3
     assert np.abs(frames[0].astype(float) - frames[14]).mean() < 1  # half a second at rest
 

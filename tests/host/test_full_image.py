@@ -127,7 +127,7 @@ def test_tiles_show_no_seams(enlarge, node):
     whole = untiled(node, image)
     assert tiled.shape == whole.shape == (1, 400, 1200, 3)
     layout = plan_layout(400, 1200, 256, 128)
-    assert texts.split("\n") == ["-"] * len(layout.windows())
+    assert texts.split("\n") == ["-"] * len(layout.list_windows())
     assert (tiled - whole).abs().max() < SEAM
     borders = [240, 480, 720, 960]  # of five abutting tiles
     others = [x for x in range(1, 1200) if x not in borders]
@@ -229,7 +229,7 @@ def test_it_says_what_is_coming(enlarge, node):
     assert int(first) + int(second) == len(texts.split("\n"))
     assert f"pass 2: {second} tiles" in enlarge.told
     # Half of it is calm, in the second pass too.
-    assert int(second) < len(plan_layout(160, 240, 64, 32).windows())
+    assert int(second) < len(plan_layout(160, 240, 64, 32).list_windows())
     enlarge(image, tile_prompts="a\nb\n\u200b\n")
     assert enlarge.told[0] == "tile_prompts has 2 lines for 1 tile: the last are not used"
     assert enlarge.told[1] == f"1 tile\n{enlarge.told[0]}"
@@ -478,7 +478,7 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatc
     image = photograph(node, 16, 28)
     source = image.movedim(-1, 1)
     layout = plan_tiles(16, 28, 4, 64, 16)
-    windows = layout.windows()
+    windows = layout.list_windows()
     assert len(windows) == 2
     expected = {
         "previous scale": [cut_wider_view(source, layout, window) for window in windows],

@@ -241,7 +241,7 @@ def test_a_video_of_any_shape_and_rate(
     assert sides == film
     zoom = Zoom(chain, *sides)
     with torch.inference_mode():
-        path = video.encode(zoom.frames([0.0, 0.5, 1.0]), *sides, fps)
+        path = video.encode(zoom.render_frames([0.0, 0.5, 1.0]), *sides, fps)
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
         assert (stream.frames, stream.height, stream.width) == (3, *sides)

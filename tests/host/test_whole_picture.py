@@ -73,7 +73,7 @@ def test_the_sd3_note_says_how_much_work_it_is():
     picture = photograph(prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"])
     sides = [[round(side * full["scale"] ** k) for side in picture.size] for k in (1, 2)]
     first, second = (
-        len(plan_layout(height, width, full["tile"], full["overlap"]).windows())
+        len(plan_layout(height, width, full["tile"], full["overlap"]).list_windows())
         for width, height in sides
     )
     assert full["passes"] == 2

@@ -59,12 +59,12 @@ def test_starts_of_one_axis(side, tile, overlap, starts):
 
 
 def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
-    assert plan_layout(50, 1000, 512, 128).windows() == [
+    assert plan_layout(50, 1000, 512, 128).list_windows() == [
         Window(0, 0, 512, 50),
         Window(384, 0, 512, 50),
         Window(488, 0, 512, 50),
     ]
-    assert [window[:2] for window in plan_layout(4, 4, 3, 1).windows()] == [
+    assert [window[:2] for window in plan_layout(4, 4, 3, 1).list_windows()] == [
         (0, 0),
         (1, 0),
         (0, 1),
@@ -73,7 +73,7 @@ def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
 
 
 def test_a_picture_of_4096_pixels_takes_121_tiles():
-    windows = plan_layout(4096, 4096, 512, 128).windows()
+    windows = plan_layout(4096, 4096, 512, 128).list_windows()
     assert len(windows) == 121
     assert all(type(value) is int for window in windows for value in window)
 
@@ -101,8 +101,8 @@ def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half():
             shared = overlaps(starts, length)
             assert all(tile / 4 <= pixels <= tile / 2 for pixels in shared[:-1])
             assert not shared or shared[-1] >= tile / 4
-        most = len(plan_layout(height, width, tile, tile // 2).windows())
-        assert len(layout.windows()) <= most
+        most = len(plan_layout(height, width, tile, tile // 2).list_windows())
+        assert len(layout.list_windows()) <= most
 
 
 @pytest.mark.parametrize("tile", range(1, 10))
