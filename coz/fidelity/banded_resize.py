@@ -101,7 +101,7 @@ def _make_block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Bloc
 
 
 def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
-    """As ``compute_taps``: the input pixels under each output pixel, weighted by the area that they share."""
+    """Like ``compute_taps``, list the input pixels of each output pixel, weighted by their common area."""
     edge = torch.arange(small + 1, dtype=torch.float64) * big / small
     first = edge[:-1].floor()
     tap = first + torch.arange(int((edge[1:].ceil() - first).max()))[:, None]

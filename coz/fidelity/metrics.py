@@ -75,8 +75,8 @@ def ssim(a: Tensor, b: Tensor) -> float:
     height, width = a.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PIXELS:
         raise ValueError(
-            f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, and the images have {width} x "
-            f"{height}: use larger ones"
+            f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, and the images "
+            f"have {width} x {height}: use larger ones"
         )
     total = 0.0
     for x, y in zip(

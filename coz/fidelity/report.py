@@ -276,9 +276,9 @@ def _resize_region(image: Tensor, box: Window, height: int, width: int) -> Tenso
 def _require_ground_truth(chain: ZoomChain, ground_truth: Tensor) -> None:
     """Require that the source is the ground truth downscaled by one factor, with rounded sides."""
     sides = list(zip(ground_truth.shape[-2:], chain.frames[0].shape[-2:], strict=True))
-    least = max(1.0, *(full / (side + 1) for full, side in sides))
-    most = min(full / max(side - 1, EDGE_TOLERANCE) for full, side in sides)
-    if least >= most or any(full < side for full, side in sides):
+    low = max(1.0, *(full / (side + 1) for full, side in sides))
+    high = min(full / max(side - 1, EDGE_TOLERANCE) for full, side in sides)
+    if low >= high or any(full < side for full, side in sides):
         (full_height, height), (full_width, width) = sides
         raise ValueError(
             f"the ground truth is {full_width} x {full_height} pixels and the chain's source "

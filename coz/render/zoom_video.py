@@ -288,10 +288,10 @@ class _ScreenSpan:
         self.first = max(floor(left + EDGE_TOLERANCE), 0)
         self.last = min(ceil(right - EDGE_TOLERANCE), size)
         # The soft edge shrinks as it nears the view's edge, so that nothing jumps there.
-        most = MAX_FEATHER_SHARE * (right - left)
+        feather = MAX_FEATHER_SHARE * (right - left)
         pixel = torch.arange(self.first, self.last, dtype=torch.float64)
-        begin = (pixel + 1 - left) / max(min(most, left), 1.0)
-        end = (right - pixel) / max(min(most, size - right), 1.0)
+        begin = (pixel + 1 - left) / max(min(feather, left), 1.0)
+        end = (right - pixel) / max(min(feather, size - right), 1.0)
         self.opacities = smooth(torch.minimum(begin, end).clamp(0, 1))
 
 

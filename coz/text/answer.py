@@ -46,9 +46,10 @@ SHOWING_VERB = (
     r"(?:is|are|was|were|shows?|showing|depicts?|depicting|contains?|containing|features?|"
     r"featuring|displays?|displaying|focuses|focusing|appears? to (?:be|show)|seems? to (?:be|show))"
 )
-EXCLUDED_PHRASE = re.compile(
+PHRASE_PATTERN = re.compile(
     r"(?:\b(?:in|of|from|within|on|by|as|for|with|to)\s+)?(?:\b(?:the|this|that|a|an|both)\s+)?"
-    rf"{build_phrase_pattern(EXCLUDED_PHRASES)}(?:\s+{build_phrase_pattern(IMAGE_NOUNS)})?(?:\s+(?:of|on|on to|into)\b)?",
+    rf"{build_phrase_pattern(EXCLUDED_PHRASES)}(?:\s+{build_phrase_pattern(IMAGE_NOUNS)})?"
+    r"(?:\s+(?:of|on|on to|into)\b)?",
     re.IGNORECASE,
 )
 """One of the phrases with the articles and prepositions around it."""
@@ -122,12 +123,12 @@ def _split_clauses(text: str) -> Iterator[tuple[str, str]]:
 
 def _remove_phrases(text: str) -> str:
     """Remove the excluded phrases, and each clause that has no content without them."""
-    if not EXCLUDED_PHRASE.search(text):
+    if not PHRASE_PATTERN.search(text):
         return text
     kept = ""
     dropped = False
     for clause, end in _split_clauses(text):
-        rest, removed = EXCLUDED_PHRASE.subn(" ", clause)
+        rest, removed = PHRASE_PATTERN.subn(" ", clause)
         if removed or dropped:
             rest = CLAUSE_REMAINS.sub("", rest.strip())
         dropped = bool((removed or dropped) and EMPTY_CLAUSE.fullmatch(rest))
