@@ -41,7 +41,7 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
         ValueError: If ``image`` is a batch or empty, or ``cell`` is below 1.
     """
     if image.shape[:2] != (1, 3) or not image.numel():
-        raise ValueError(f"image must be one image (1, 3, H, W), got {tuple(image.shape)}")
+        raise ValueError(f"image must be a single image (1, 3, H, W), got {tuple(image.shape)}")
     if cell < 1:
         raise ValueError(f"cell must be at least 1 pixel, got {cell}")
     height, width = image.shape[-2:]

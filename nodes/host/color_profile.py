@@ -65,6 +65,6 @@ def profile_note(name: str) -> str:
     if not name:
         return ""
     return (
-        f"the picture has the colour profile {join_lines(name)[:MAX_PROFILE_NAME_CHARACTERS]}, which ComfyUI does not apply: colours are read as "
-        "sRGB. Convert it to sRGB first"
+        f"the picture has the colour profile {join_lines(name)[:MAX_PROFILE_NAME_CHARACTERS]}, "
+        "which ComfyUI does not apply: colours are read as sRGB. Convert it to sRGB first"
     )

@@ -107,6 +107,7 @@ def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: s
 
 def incomplete(name: str, lacking: list[str]) -> str:
     return (
-        f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named {list_few(lacking)}: it is incomplete, "
+        f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named "
+        f"{list_few(lacking)}: it is incomplete, "
         f"or quantised for another program; take the files of {MODEL_LINK}"
     )
