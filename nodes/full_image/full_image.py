@@ -182,8 +182,8 @@ def tile_inputs() -> list[io.Input]:
             min=LEAST_TILE,
             max=MOST_TILE,
             step=16,
-            tooltip="Side of a tile in pixels of the result. A larger tile shows the model more at once "
-            "and takes more memory.",
+            tooltip="Side of a tile in pixels of the result. With a larger tile the model sees more at "
+            "once and needs more memory.",
         ),
         io.Int.Input(
             "overlap",
@@ -191,9 +191,9 @@ def tile_inputs() -> list[io.Input]:
             min=0,
             max=2048,
             step=8,
-            tooltip="Pixels of the result that neighboring tiles share at least; they are blended there. "
-            "It must be less than tile. Upscale models see the surroundings of a tile and need none, "
-            "except with color_fix adain, histogram, hybrid or best.",
+            tooltip="Smallest overlap of neighboring tiles, which are blended there, in pixels of the "
+            "result; less than tile. Upscale models see the surroundings of a tile and need none, except "
+            "with color_fix adain, histogram, hybrid or best.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",

@@ -144,8 +144,8 @@ class CoZChainLoop(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Ends the chain after a step whose agreement with the view that it enlarges "
-                    "is below this, in dB. From 40 on a step repeats that view; below 20 it contradicts "
-                    "it. 0: never.",
+                    "is below this, in dB. At 40 or more a step repeats that view; below 20 it "
+                    "contradicts it. 0: never.",
                 ),
             ],
             outputs=[

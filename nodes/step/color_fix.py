@@ -36,8 +36,8 @@ class CoZColorFix(io.ComfyNode):
                     default="wavelet",
                     tooltip="What is taken from the reference. wavelet: low frequencies. adain: mean and "
                     "spread of each channel. none: nothing. ycbcr: color without brightness. histogram: "
-                    "distribution of each channel. hybrid: wavelet and adain mixed. best: what comes "
-                    "nearest.",
+                    "distribution of values. hybrid: wavelet and adain mixed. best: the result nearest "
+                    "the reference.",
                 ),
                 io.Int.Input(
                     "levels",

@@ -63,7 +63,8 @@ class CoZRefineStep(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Sharpens an enlarged view with a checkpoint that was not trained for "
             "super-resolution, such as SD1.5, SDXL or SD3: adds a little noise and samples the view "
-            "again with the text (img2img). The size stays the same. Slower and freer than CoZ SR Step.",
+            "again with the text (img2img). The size stays the same. It is slower than CoZ SR Step and "
+            "departs further from the view.",
             search_aliases=[
                 "refine",
                 "img2img",

@@ -120,7 +120,7 @@ class CoZZoomVideo(io.ComfyNode):
                     options=EASINGS,
                     default="none",
                     tooltip="none: the same speed all the way. smooth: starts and stops gently, and is "
-                    "half as fast again in the middle.",
+                    "1.5 times as fast in the middle.",
                 ),
                 io.Float.Input(
                     "hold",
