@@ -1,8 +1,8 @@
 // @ts-check
-// The picker's words.
-import { texts } from "../host/language.js"
+// The texts of the picker.
+import { makeTranslator } from "../host/language.js"
 
-export const text = texts(
+export const translate = makeTranslator(
   {
     connect: "connect an image to pick the target on it",
     run: "run once to see the picture",

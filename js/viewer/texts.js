@@ -1,6 +1,6 @@
 // @ts-check
-// The viewer's words.
-import { texts } from "../host/language.js"
+// The texts of the viewer.
+import { makeTranslator } from "../host/language.js"
 
 const EN = {
   viewer: "Zoom viewer",
@@ -136,4 +136,4 @@ const ZH = {
   notMarked: "未能标记：{reason}",
 }
 
-export const text = texts(EN, ZH)
+export const translate = makeTranslator(EN, ZH)

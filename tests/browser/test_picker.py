@@ -70,12 +70,12 @@ def test_drawn_windows_lie_in_the_source_where_the_chain_has_them(editor, make_c
     height, width = record.frames[0].shape[-2:]
     drawn, names = editor.run(
         """async ([height, width, x, y]) => {
-            const {factorLabel, firstFrame, inSource, planWindows} =
+            const {formatFactorBetween, firstFrame, mapToSource, planWindows} =
                 await import('/extensions/chain-of-zoom/picker/geometry.js')
             const first = firstFrame(height, width, 64, 'native pixels', {x, y})
-            const regions = inSource(first, planWindows(first, 2.7, 5))
+            const regions = mapToSource(first, planWindows(first, 2.7, 5))
             return [regions.map(({x, y, width, height}) => [x, y, width, height]),
-                regions.map(region => factorLabel(regions[0], region))]
+                regions.map(region => formatFactorBetween(regions[0], region))]
         }""",
         [height, width, *record.target],
     )
@@ -488,10 +488,10 @@ def test_a_viewer_in_a_subgraph_aims_the_loop_outside_and_undo_takes_that_back(e
     build(editor, "classic", nodes)
     editor.run(
         """async () => {
-            const {feederOf, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')
+            const {findFeeder, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')
             const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
             const {subgraph} = app.graph.convertToSubgraph(new Set([viewer]))
-            setTarget(feederOf(subgraph.nodes[0], 'chain'), {x: 0.25, y: 1})
+            setTarget(findFeeder(subgraph.nodes[0], 'chain'), {x: 0.25, y: 1})
         }"""
     )
     assert target(editor) == [0.25, 1]

@@ -38,8 +38,8 @@ SETTLE = """async () => {
     for (let i = 0; i < 10; i++) await new Promise(requestAnimationFrame)
 }"""
 VIEW = f"""async () => {{
-    const {{keptView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
-    return keptView({NODE})
+    const {{loadView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
+    return loadView({NODE})
 }}"""
 AIM = """([x, y]) => {
     const loop = app.graph.nodes.find(({type}) => type === 'CoZChainLoop')

@@ -47,8 +47,8 @@ BUILD = """async ([workflow, prompts]) => {
 }"""
 NODE = "app.graph.nodes.find(node => node.type === 'CoZZoomViewer')"
 VIEW = f"""async () => {{
-    const {{keptView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
-    return keptView({NODE})
+    const {{loadView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
+    return loadView({NODE})
 }}"""
 RUN = """async () => {
     const seen = window.seen = {end: null, paint: null}
@@ -72,13 +72,13 @@ RUN = """async () => {
 # Where the pointer must be for a zoom that ends with all of the deepest frame in view.
 AIM = f"""async () => {{
     const places = await import('/extensions/chain-of-zoom/viewer/places.js')
-    const layers = places.layersOf(JSON.parse(window.output.coz_chain[0]))
+    const layers = places.placeLayers(JSON.parse(window.output.coz_chain[0]))
     const canvas = document.querySelector('.coz-viewer').shadowRoot.querySelector('canvas')
     const {{width, height}} = canvas, box = canvas.getBoundingClientRect()
-    const view = await ({VIEW})(), end = places.wholeOf(layers.at(-1), canvas)
+    const view = await ({VIEW})(), end = places.fitView(layers.at(-1), canvas)
     const left = end.span / view.span
     const at = axis => (end[axis] - left * view[axis]) / (1 - left) - view[axis]
-    const unit = places.unitOf(view, canvas)
+    const unit = places.computeUnit(view, canvas)
     return {{left: 1 / left, x: box.left + (width / 2 + at('x') / unit) * box.width / width,
         y: box.top + (height / 2 + at('y') / unit) * box.height / height}}
 }}"""
@@ -105,18 +105,18 @@ FRAMES = f"""async count => {{
 # to it, a notch at a time, and out again, less where it lay.
 PLACES = """async record => {
     const places = await import('/extensions/chain-of-zoom/viewer/places.js')
-    const layers = places.layersOf(record), size = {width: 600, height: 400}
+    const layers = places.placeLayers(record), size = {width: 600, height: 400}
     return layers.map((layer, i) => {
         const {x, y, kx, ky} = layers[Math.max(i - 1, 0)]
         const window = [(layer.x - x) / kx, (layer.y - y) / ky,
             layer.width * layer.kx / kx, layer.height * layer.ky / ky]
-        const whole = places.wholeOf(layer, size)
-        const before = places.placeOf(layer, whole, size)
+        const whole = places.fitView(layer, size)
+        const before = places.computePlace(layer, whole, size)
         let view = whole
-        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomedAt(layers, view, size, factor, 290, 190)
-        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomedAt(layers, view, size, 1 / factor, 290, 190)
-        const after = places.placeOf(layer, places.limited(layers, view, size), size)
-        const same = places.limited(layers, whole, size).span === whole.span
+        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomView(layers, view, size, factor, 290, 190)
+        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomView(layers, view, size, 1 / factor, 290, 190)
+        const after = places.computePlace(layer, places.limitView(layers, view, size), size)
+        const same = places.limitView(layers, whole, size).span === whole.span
         return [window, layer.factors, same ? after.left - before.left : 0]
     })
 }"""
@@ -394,12 +394,12 @@ def test_page_and_server_have_the_same_stops_thresholds_and_words(editor, viewer
     stops, words, most, ratio = editor.run(
         """async () => {
             const from = name => import(`/extensions/chain-of-zoom/viewer/${name}.js`)
-            const caption = await from('caption'), {text} = await from('texts')
+            const caption = await from('caption'), {translate} = await from('texts')
             const values = {step: 3, input: 'its input', decibels: '9.9 dB'}
             const words = [...caption.AGREEMENT_WORDS, [-Infinity, 'contradicts']]
             return [(await from('real_pixels')).COLOR_STOPS,
-                words.map(([least, key]) => [Math.max(least, -99), text(key, values)]),
-                caption.MOST_DECIBELS, (await from('../factors')).MAX_AXES_RATIO]
+                words.map(([least, key]) => [Math.max(least, -99), translate(key, values)]),
+                caption.MAX_DECIBELS, (await from('../factors')).MAX_AXES_RATIO]
         }"""
     )
     assert tuple(map(tuple, stops)) == COLOR_STOPS
@@ -428,11 +428,11 @@ def test_page_and_server_name_factors_alike(editor, viewer, make_chain, window, 
     found = editor.run(
         """async record => {
             const places = await import('/extensions/chain-of-zoom/viewer/places.js')
-            const {scalesOf} = await import('/extensions/chain-of-zoom/viewer/panel.js')
-            const {factorLabel} = await import('/extensions/chain-of-zoom/picker/geometry.js')
+            const {listScales} = await import('/extensions/chain-of-zoom/viewer/panel.js')
+            const {formatFactorBetween} = await import('/extensions/chain-of-zoom/picker/geometry.js')
             const [[, , ...from], [, , ...to]] = [[0, 0, 64, 64], record.windows[1]]
-            return [scalesOf(places.layersOf(record), 1)[1].name,
-                factorLabel({width: from[0], height: from[1]}, {width: to[0], height: to[1]})]
+            return [listScales(places.placeLayers(record), 1)[1].name,
+                formatFactorBetween({width: from[0], height: from[1]}, {width: to[0], height: to[1]})]
         }""",
         json.loads(chain.to_json()),
     )
@@ -456,8 +456,8 @@ def test_page_and_server_round_factors_alike(editor, viewer):
     ]
     texts = editor.run(
         """async factors => {
-            const {factorText} = await import('/extensions/chain-of-zoom/factors.js')
-            return factors.map(factorText)
+            const {formatFactor} = await import('/extensions/chain-of-zoom/factors.js')
+            return factors.map(formatFactor)
         }""",
         factors,
     )
@@ -791,7 +791,7 @@ def test_a_source_of_60_megapixels_is_kept(editor, viewer):
             const get = async name => { fetched.push(name); return new Response(name) }
             const pictures = new Pictures(names, get, () => {})
             const show = async shown => {
-                shown.forEach(name => pictures.look(name, 1))
+                shown.forEach(name => pictures.pick(name, 1))
                 while (pictures.waiting.size) await new Promise(done => setTimeout(done))
             }
             try {
@@ -801,7 +801,7 @@ def test_a_source_of_60_megapixels_is_kept(editor, viewer):
                 window.createImageBitmap = decode
             }
             const dropped = [...closed]
-            const left = pictures.look('source', 1)?.width
+            const left = pictures.pick('source', 1)?.width
             pictures.close()
             return [fetched, dropped, left, closed.size]
         }"""
@@ -951,10 +951,10 @@ def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
     constants, eased, faded = editor.run(
         """async ([record, views, times]) => {
             const {FEATHER} = await import('/extensions/chain-of-zoom/viewer/draw.js')
-            const {FADED_IN, layersOf, opacity, smooth} =
+            const {FADE_SHARE, placeLayers, opacity, smooth} =
                 await import('/extensions/chain-of-zoom/viewer/places.js')
-            const layers = layersOf(record), size = {width: 400, height: 400}
-            return [[FEATHER, FADED_IN], times.map(smooth), views.map(view =>
+            const layers = placeLayers(record), size = {width: 400, height: 400}
+            return [[FEATHER, FADE_SHARE], times.map(smooth), views.map(view =>
                 layers.slice(1).map((_, i) => opacity(layers, i + 1, view, size)))]
         }""",
         [json.loads(chain.to_json()), views, times],
