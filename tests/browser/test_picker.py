@@ -173,7 +173,7 @@ def test_the_mark_follows_typed_values_and_undo(editor, renderer):
 
 def test_what_comes_through_another_node_is_shown_after_a_run_and_a_reload(editor):
     build(editor, "classic", chain("rocket.jpg", between="ImageInvert"))
-    expect(note(editor)).to_have_text("run once to see the picture")
+    expect(note(editor)).to_have_text("run once to see the image")
     assert labels(editor) == []
     editor.screenshot("picker-before-classic")
     run_it(editor)
@@ -240,7 +240,7 @@ def test_a_picture_that_the_browser_cannot_show_is_shown(editor):
 def test_a_run_that_ended_while_its_tab_was_away_is_shown(editor):
     """The frontend keeps what it sent under the id of the loop's child, not of the loop."""
     build(editor, "classic", chain("rocket.jpg", between="ImageInvert"))
-    expect(note(editor)).to_have_text("run once to see the picture")
+    expect(note(editor)).to_have_text("run once to see the image")
     editor.run(
         """async () => {
             const {output, workflow} = await app.graphToPrompt()

@@ -301,7 +301,7 @@ def test_each_scale_says_how_many_pixels_are_real(editor, show, renderer, width,
     press(viewer, "b")
     expect(viewer.locator(".real")).to_have_text(REAL["256x"])
     expect(viewer.locator(".rest")).to_have_text(
-        "in this view, plainly enlarged: nothing is invented"
+        "this view is only enlarged: nothing is invented"
     )
     expect(viewer.locator(".measured")).to_be_hidden()
     press(viewer, "b")
@@ -348,7 +348,7 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
             viewer.press(key)
     expect(viewer.locator(".label")).to_contain_text("22.7x")  # 1.25 ** 14
     expect(viewer.locator(".rest")).to_have_text(
-        "in this view, plainly enlarged: nothing is invented"
+        "this view is only enlarged: nothing is invented"
     )
     assert sides_in(viewer.locator(".real").text_content())[0] < 50
 
@@ -528,7 +528,7 @@ def test_a_whole_picture_has_no_factor_below_1(editor, show, renderer):
     )
     label = viewer.locator(".label")
     viewer.get_by_role("button", name="Fly to whole", exact=True).click()
-    expect(label).to_have_text("whole picture")
+    expect(label).to_have_text("whole image")
     expect(viewer.locator(".real")).to_have_text("all real")
     seen = []
     viewer.focus()
@@ -537,11 +537,11 @@ def test_a_whole_picture_has_no_factor_below_1(editor, show, renderer):
         viewer.page.wait_for_timeout(60)
         seen.append(label.text_content())
         assert len(seen) < 20, seen
-    assert set(seen[:-1]) <= {"part of the picture", "first frame"}
-    assert "part of the picture" in seen
+    assert set(seen[:-1]) <= {"part of the image", "first frame"}
+    assert "part of the image" in seen
     with editor.page.expect_download() as download:
         press(viewer, "0")
-        expect(label).to_have_text("whole picture")
+        expect(label).to_have_text("whole image")
         viewer.locator(".save").click()
     assert download.value.suggested_filename == "zoom-picture.png"
     editor.run(f"{NODE}.onExecuted(window.original)")
@@ -563,7 +563,7 @@ def test_a_first_frame_that_was_upscaled_says_its_count(editor, show):
         }}"""
     )
     real, rest = viewer.locator(".real"), viewer.locator(".rest")
-    plain = "in this view, plainly enlarged: nothing is invented"
+    plain = "this view is only enlarged: nothing is invented"
     for scale, words, more in (
         ("1x", "96 x 96 real pixels", plain),
         ("4x", "24 x 24 real pixels", "in this view, the rest is invented"),
@@ -991,7 +991,7 @@ def test_what_did_not_come_is_asked_for_again(editor, show):
     editor.reload()
     editor.run("output => { window.output = output }", output)
     message = viewer.locator(".message")
-    expect(message).to_have_text("The pictures could not be shown: the server answered 502.")
+    expect(message).to_have_text("The images could not be shown: the server answered 502.")
     editor.page.unroute(f"**/view?*{deepest}*")
     fly(viewer, "256x")
     expect(message).to_have_text("")
@@ -1011,11 +1011,11 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, show):
     editor.page.wait_for_timeout(1500)
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(
-        "These pictures are no longer on the server. Run again."
+        "These images are no longer on the server. Run again."
     )
     editor.screenshot("viewer-gone")
     requests.post(f"{editor.url}/history", json={"clear": True})  # as a restart of the server does
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(
-        "These pictures are no longer on the server. Run again."
+        "These images are no longer on the server. Run again."
     )
