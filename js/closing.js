@@ -34,7 +34,7 @@ export function attachClosingText(node) {
   })
 }
 
-/** Removes the text of an earlier run when a node sends progress text in a new one. */
+/** Remove the text of an earlier run when a node sends progress text in a new one. */
 export function removeTextOnProgress() {
   api.addEventListener("progress_text", ({ detail }) => {
     const node = findNode(String(detail.nodeId))

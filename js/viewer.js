@@ -30,7 +30,7 @@ export function attachViewer(node) {
   callAfter(node, "onRemoved", () => viewer.close())
 }
 
-/** Lets the viewers fetch missing images when the server answers again. */
+/** Let the viewers fetch missing images when the server answers again. */
 export function retryOnReconnect() {
   api.addEventListener("reconnected", () => {
     for (const { nodes } of listGraphs()) for (const node of nodes) viewers.get(node)?.retry()

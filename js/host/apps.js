@@ -3,7 +3,7 @@
 import { app } from "../../../scripts/app.js"
 
 /**
- * Gives the inputs of the workflow's app the names that the frontend saves, which hold the workflow's id.
+ * Give the inputs of the workflow's app the names that the frontend saves, which hold the workflow's id.
  *
  * A template has no id: with one, the runs of all copies of it would count as those of one workflow.
  * Frontends read its short names, but newer ones warn about them when the next workflow is opened.

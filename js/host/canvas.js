@@ -3,7 +3,7 @@
 import { app } from "../../../scripts/app.js"
 
 /**
- * Hands the graph the wheel and drags with the middle button, which the widget would block in the
+ * Hand the graph the wheel and drags with the middle button, which the widget would block in the
  * classic renderer. Nodes 2.0 hand on the wheel themselves.
  *
  * @param {HTMLElement} root
@@ -30,14 +30,14 @@ export function canScroll({ currentTarget, deltaY }) {
   return deltaY < 0 ? scrollTop > 0 : Math.ceil(scrollTop) < scrollHeight - clientHeight
 }
 
-/** Draws the graph again, with the present sizes of its widgets. */
+/** Draw the graph again, with the present sizes of its widgets. */
 export const redraw = () => app.canvas?.setDirty(true, true) // no canvas yet while a page loads
 
 /** @param {DragEvent} event */
 export const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files") ?? false
 
 /**
- * Hands a node the files that are dropped onto an element. In the classic renderer the canvas does
+ * Hand a node the files that are dropped onto an element. In the classic renderer the canvas does
  * not see files that are dropped onto a widget.
  *
  * @param {HTMLElement} root

@@ -108,7 +108,7 @@ export const findTargetInput = (node) =>
   ["center_x", "center_y"].find((name) => !findWidget(node, name))
 
 /**
- * Chooses a value of a combo, as a click on it does.
+ * Choose a value of a combo, as a click on it does.
  *
  * @param {any} node
  * @param {string} name
@@ -126,14 +126,14 @@ export function chooseValue(node, name, value) {
   redraw()
 }
 
-/** Lets Ctrl+Z return to the present state. */
+/** Let Ctrl+Z return to the present state. */
 function markUndoPoint() {
   app.canvas.emitBeforeChange()
   app.canvas.emitAfterChange()
 }
 
 /**
- * Sets a node's target as one change that Ctrl+Z undoes. It marks the states before and after it,
+ * Set a node's target as one change that Ctrl+Z undoes. It marks the states before and after it,
  * because newer frontends count a change soon after a mark as part of that mark.
  *
  * @param {any} node

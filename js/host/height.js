@@ -2,7 +2,7 @@
 import { callAfter } from "./hook.js"
 
 /**
- * Gives a node of a loaded workflow its saved height again. The frontend reduces it where an option
+ * Give a node of a loaded workflow its saved height again. The frontend reduces it where an option
  * adds inputs, and then draws images below the node until the next frame.
  *
  * @param {any} node

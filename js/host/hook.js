@@ -1,7 +1,7 @@
 // @ts-check
 
 /**
- * Calls a function after a node's method, which the frontend calls.
+ * Call a function after a node's method, which the frontend calls.
  *
  * @param {any} node
  * @param {string} name of the method; the node need not have it yet

@@ -108,7 +108,7 @@ async function fetchRuns() {
 const receivers = new WeakMap()
 
 /**
- * Calls a function with each output of a node: after a run, when the frontend restores one (another
+ * Call a function with each output of a node: after a run, when the frontend restores one (another
  * workflow's tab, a run of the queue), and from the history after a reload.
  *
  * @param {any} node
@@ -132,7 +132,7 @@ export function receiveOutputs(node, key, receive, onMissing) {
   })
 }
 
-/** Passes on the outputs that the frontend restored, of another workflow's tab or of a past run. */
+/** Pass on the outputs that the frontend restored, of another workflow's tab or of a past run. */
 export function deliverRestoredOutputs() {
   if (!app.isGraphReady) return
   for (const { nodes } of listGraphs())

@@ -16,7 +16,7 @@ export function watchSaves(node) {
 /** Number of requests for the list so far. */
 let requestCount = 0
 
-/** Updates the list of all CoZ Load Chain nodes, as pressing R does for all nodes. */
+/** Update the list of all CoZ Load Chain nodes, as pressing R does for all nodes. */
 async function refreshChainLists() {
   const number = ++requestCount
   const answer = await api.fetchApi(`/object_info/${TYPE}`).catch(() => null)

@@ -34,7 +34,7 @@ export function hideUnreadInputs(node) {
   /** Widgets that were hidden here; other code hides widgets too. */
   const hidden = new Set()
 
-  /** Hides and shows widgets. Return whether any changed. */
+  /** Hide and show widgets. Return whether any changed. */
   function update() {
     const isTyped = widget("prompting").value === TEXT_PROMPTING
     const unneeded = isTyped ? (unread[widget("backbone").value] ?? []) : []

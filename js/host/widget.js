@@ -2,7 +2,7 @@
 import { redraw } from "./canvas.js"
 
 /**
- * Puts an element on a node as a widget that is neither saved nor sent with the prompt.
+ * Put an element on a node as a widget that is neither saved nor sent with the prompt.
  *
  * @param {any} node
  * @param {string} name

@@ -36,7 +36,7 @@ for (const type of ["pointermove", "pointerdown", "wheel", "keydown"])
   addEventListener(type, hideLoupe, { capture: true, passive: true })
 
 /**
- * Shows a place of an image in the loupe, if the image is displayed small enough.
+ * Show a place of an image in the loupe, if the image is displayed small enough.
  *
  * @param {HTMLImageElement} image
  * @param {number} pixels width of the source image

@@ -57,14 +57,14 @@ const sources = new WeakMap()
 /** Counter of the events after which a file may have changed. */
 let checkRound = 1
 
-/** Lets the server be asked again whether the files are still the same. */
+/** Ask the server again whether the files have changed. */
 export function checkFiles() {
   checkRound++
   scheduleChecks()
 }
 addEventListener("focus", checkFiles) // the user may have edited the file in another program
 api.addEventListener("reconnected", checkFiles)
-/** Searches the history again for runs that it did not have yet. */
+/** Search the history again for runs that it did not have yet. */
 function askAgain() {
   for (const node of unconfirmed) askedRuns.delete(node)
   unconfirmed.clear()
@@ -151,7 +151,7 @@ function findRun(node, origin) {
 }
 
 /**
- * Finds a node's last run and its origin in the history. The node's origin may have changed while it
+ * Find a node's last run and its origin in the history. The node's origin may have changed while it
  * ran.
  *
  * @param {any} node
@@ -257,7 +257,7 @@ export function getNodeImage(node) {
   return getSourceImage(source, target)
 }
 
-/** Notes that the server no longer has the image that a run saved. @param {Picture} picture */
+/** Note that the server no longer has the image that a run saved. @param {Picture} picture */
 export function markGone({ saved }) {
   for (const run of runs.values()) if (run.saved === saved) run.gone = true
 }

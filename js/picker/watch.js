@@ -21,7 +21,7 @@ function runChecks() {
   for (const check of checks) check()
 }
 
-/** Runs all checks soon. */
+/** Run all checks soon. */
 export function scheduleChecks() {
   if (checks.size) pendingTimer ??= setTimeout(runChecks, SOON_MS)
 }
@@ -30,7 +30,7 @@ for (const type of ["pointermove", "pointerup", "keydown", "keyup", "input", "ch
   addEventListener(type, scheduleChecks, { capture: true, passive: true })
 for (const type of ["executed", "status"]) api.addEventListener(type, scheduleChecks)
 
-/** Calls `check` now and whenever the graph may have changed, until `unwatch`. @param {() => void} check */
+/** Call `check` now and whenever the graph may have changed, until `unwatch`. @param {() => void} check */
 export function watch(check) {
   checks.add(check)
   pollTimer ??= setInterval(runChecks, POLL_MS)

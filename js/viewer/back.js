@@ -26,10 +26,10 @@ export function isOutsideChain(viewer) {
   return Math.max(sx, sy) >= MIN_BLURRED_PIXEL_SIZE * devicePixelRatio
 }
 
-/** Flies to the frame after the deepest one in view. @param {Viewer} viewer */
+/** Fly to the frame after the deepest one in view. @param {Viewer} viewer */
 export const flyBack = (viewer) => viewer.flyTo(findDeepestVisible(viewer) + 1)
 
-/** Sets the target of the connected Chain Loop to the middle of the view. @param {Viewer} viewer */
+/** Set the target of the connected Chain Loop to the middle of the view. @param {Viewer} viewer */
 export function aimLoop(viewer) {
   const loop = findFeeder(viewer.node, "chain")
   if (loop?.type !== "CoZChainLoop") return viewer.showMessage(translate("noLoop"))

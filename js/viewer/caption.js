@@ -68,7 +68,7 @@ function nameCurrentLayer({ layers, view, size, current }) {
   return translate(places.computeZoom(layers[0], view, size) < 1.001 ? "allLabel" : "partLabel")
 }
 
-/** Updates how many pixels of the photograph are in view. */
+/** Update how many pixels of the photograph are in view. */
 function updateRealPixels({ panel, layers, view, size, current, bicubic, shown }) {
   const { record } = shown.chain
   const zoom = places.computeZoom(layers[current], view, size)
@@ -89,7 +89,7 @@ function describeAgreement(step, agreement) {
   return translate(words, { step, input: translate(step > 1 ? "inventedInput" : "input"), decibels })
 }
 
-/** Outlines the next frame while it is too small to be shown. */
+/** Outline the next frame while it is too small to be shown. */
 function outlineNext({ panel, layers, view, size }, layer) {
   const { outline, canvas, stage } = panel
   outline.hidden = layer >= layers.length || places.opacity(layers, layer, view, size) > 0.5

@@ -44,7 +44,7 @@ export class Clip {
   }
 
   /**
-   * Reads the server's answer, one line of JSON for each progress, and return the finished file.
+   * Read the server's answer, one line of JSON for each progress, and return the finished file.
    *
    * @param {Response} answer
    * @returns {Promise<import("./record.js").File>}

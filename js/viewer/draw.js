@@ -39,7 +39,7 @@ export function listVisibleLayers(layers, view, size) {
 }
 
 /**
- * Draws a view: each layer set into the one before it with soft edges.
+ * Draw a view: each layer set into the one before it with soft edges.
  *
  * @param {CanvasRenderingContext2D} context
  * @param {OffscreenCanvasRenderingContext2D} scratch  A canvas of the same size. On it an inset gets
@@ -108,7 +108,7 @@ function drawInset(context, scratch, { picture, place, alpha, soft }) {
   context.drawImage(scratch.canvas, x, y, w, h, x, y, w, h)
 }
 
-/** Fades a strip out towards (x, y), where nothing of it is left. */
+/** Fade a strip out towards (x, y), where nothing of it is left. */
 function fadeOut(scratch, x, y, dx, dy, [left, top, width, height]) {
   if (!dx && !dy) return
   const gradient = scratch.createLinearGradient(x, y, x + dx, y + dy)
@@ -118,7 +118,7 @@ function fadeOut(scratch, x, y, dx, dy, [left, top, width, height]) {
   scratch.fillRect(left, top, width, height)
 }
 
-/** Draws only the visible part of an image: coordinates far outside the screen are imprecise. */
+/** Draw only the visible part of an image: coordinates far outside the screen are imprecise. */
 function drawPicture(context, picture, { left, top, right, bottom }) {
   const sx = (right - left) / picture.width
   const sy = (bottom - top) / picture.height

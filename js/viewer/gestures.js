@@ -13,7 +13,7 @@ const LINE_PX = 16
 const MAX_DOUBLE_CLICK_PX = 4
 
 /**
- * Turns pointer, wheel, touch and key events into actions of the viewer.
+ * Turn pointer, wheel, touch and key events into actions of the viewer.
  *
  * @param {HTMLElement} root
  * @param {HTMLCanvasElement} canvas

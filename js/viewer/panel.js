@@ -38,7 +38,7 @@ function addButton(parent, icon, word = "") {
   return made
 }
 
-/** Gives a button another icon, with the tooltip of that icon. */
+/** Give a button another icon, with the tooltip of that icon. */
 export function setIcon(button, icon) {
   const title = translate(icon)
   if (button.title === title) return
@@ -183,7 +183,7 @@ export function listScales(layers, whole) {
 }
 
 /**
- * Fills the scale bar with a button for each scale, placed by the logarithm of its factor.
+ * Fill the scale bar with a button for each scale, placed by the logarithm of its factor.
  *
  * @param {Scale[]} scales
  * @param {(layer: number) => void} fly
@@ -218,7 +218,7 @@ export function fillBar(bar, scales, fly) {
   }
 }
 
-/** Hides the names that would touch the one before or the last one. */
+/** Hide the names that would touch the one before or the last one. */
 function hideCrowdedNames(ticks) {
   const boxes = ticks.map((tick) => {
     const middle = tick.offsetLeft + tick.offsetWidth / 2

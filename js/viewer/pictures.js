@@ -76,7 +76,7 @@ export class Pictures {
     }
   }
 
-  /** Fetches the next image ahead, as long as no other has to be dropped for it. */
+  /** Fetch the next image ahead, as long as no other has to be dropped for it. */
   prepare() {
     const next = this.addresses.find((address) => !this.decoded.has(address))
     if (next && !this.waiting.size && !this.full) this.load(next)

@@ -59,7 +59,7 @@ export class Play {
   }
 }
 
-/** Starts or stops the flight in a loop. @param {Viewer} viewer */
+/** Start or stop the flight in a loop. @param {Viewer} viewer */
 export function togglePlay(viewer) {
   if (viewer.flight instanceof Play) {
     viewer.jumpTo(viewer.view)
@@ -71,7 +71,7 @@ export function togglePlay(viewer) {
   } else viewer.showMessage(translate("oneFrame"))
 }
 
-/** Flies once, if the viewer is visible, at rest and shows the whole source. @param {Viewer} viewer */
+/** Fly once, if the viewer is visible, at rest and shows the whole source. @param {Viewer} viewer */
 export function playOnce(viewer) {
   if (document.hidden || isMotionReduced() || !canPlay(viewer)) return
   const { shown } = viewer

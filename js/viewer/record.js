@@ -16,7 +16,7 @@ export function parseChains(output) {
 const makeViewKey = (node) => `coz_view/${node.graph.id}/${node.id}`
 
 /**
- * Keeps the view for a reload and for the next visit of the workflow's tab. In the node's properties,
+ * Keep the view for a reload and for the next visit of the workflow's tab. In the node's properties,
  * each move of the view would count as an edit of the workflow.
  */
 export const storeView = (node, view) => sessionStorage.setItem(makeViewKey(node), JSON.stringify(view))

@@ -41,7 +41,7 @@ export class Split {
     this.viewer.panel.buttons.split.setAttribute("aria-pressed", String(this.share > 0))
   }
 
-  /** Keeps the distance between line and pointer during a drag. @param {PointerEvent} event */
+  /** Keep the distance between line and pointer during a drag. @param {PointerEvent} event */
   take = (event) => {
     if (event.button) return
     this.line.setPointerCapture(event.pointerId)

@@ -13,7 +13,7 @@ export class Verdicts {
     return this.given.get(makeKey(chain, step))
   }
 
-  /** Sends a mark to the server. @returns {Promise<boolean>} whether the mark was new */
+  /** Send a mark to the server. @returns {Promise<boolean>} whether the mark was new */
   async send(chain, step, good) {
     const answer = await api.fetchApi("/chain_of_zoom/preference", {
       method: "POST",

@@ -46,7 +46,7 @@ export class Viewer {
     this.showMessage(translate("run"), true)
   }
 
-  /** Starts to watch the size of the stage and whether it is on the screen, until ``close``. */
+  /** Start to watch the size of the stage and whether it is on the screen, until ``close``. */
   observe() {
     this.observer.observe(this.panel.stage)
     this.seen.observe(this.panel.stage)
@@ -66,12 +66,12 @@ export class Viewer {
     return places.findCurrentLayer(this.layers, this.view, this.size)
   }
 
-  /** Notes that the next output is that of a run that just ended. */
+  /** Note that the next output is that of a run that just ended. */
   noteRun() {
     this.hasRun = true
   }
 
-  /** Shows a run's output; the old one stays until the new images are loaded. */
+  /** Show a run's output; the old one stays until the new images are loaded. */
   receive(output) {
     const { hasRun } = this
     this.hasRun = false
@@ -81,7 +81,7 @@ export class Viewer {
     this.open(Math.min(this.index, chains.length - 1), hasRun)
   }
 
-  /** Says that a run whose view was kept has no output any more. */
+  /** Say that a run whose view was kept has no output any more. */
   reportMissing() {
     if (!this.chains.length && loadView(this.node)) this.showMessage(translate("again"), true)
   }
@@ -133,7 +133,7 @@ export class Viewer {
     this.requestDraw()
   }
 
-  /** Fetches again the images that failed to load. */
+  /** Fetch again the images that failed to load. */
   retry() {
     for (const source of [this.shown, this.loading]) {
       if (!source?.pictures.error) continue
@@ -154,7 +154,7 @@ export class Viewer {
     this.draw() // without this, a resized canvas would be empty until the next frame
   }
 
-  /** Fills the scale bar for this chain and size. */
+  /** Fill the scale bar for this chain and size. */
   updateScaleBar() {
     if (!this.shown || !this.size.width) return
     const { layers, size } = this
@@ -192,7 +192,7 @@ export class Viewer {
     updateCaption(this)
   }
 
-  /** Draws the view from the chain's frames, or from plain enlargement. */
+  /** Draw the view from the chain's frames, or from plain enlargement. */
   paint(isPlain) {
     const { pictures, chain, addresses } = this.shown
     drawView(this.context, this.scratch, this.layers, this.view, (layer, scale) => {
