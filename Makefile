@@ -1,7 +1,7 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test test-long reliability matrix lint bench pack chromium train-env test-train locks
+.PHONY: help host demo serve test test-long reliability matrix lint docs bench pack chromium train-env test-train locks
 
 help:
 	@echo "make demo    zoom into a photograph in a real ComfyUI, into demo/"
@@ -11,6 +11,7 @@ help:
 	@echo "make reliability try to break the pack, and write benchmarks/RELIABILITY.md"
 	@echo "make matrix  run the tests on every ComfyUI and Python, into benchmarks/MATRIX.md"
 	@echo "make lint    check style and types"
+	@echo "make docs    write the tables of the help pages from the nodes' schemas"
 	@echo "make bench   print the benchmarks"
 	@echo "make pack    list what a user downloads"
 	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
@@ -47,6 +48,9 @@ lint: host
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+docs: host
+	@.venv/bin/python -m tools.docs.help_tables
 
 bench: host
 	@for file in benchmarks/*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit 1; done

@@ -29,14 +29,14 @@ class AnyCheckpoint(DiffusionBackbone):
                 "negative",
                 default="",
                 multiline=True,
-                tooltip="What the picture must not show.",
+                tooltip="What the image must not show.",
             ),
             io.Int.Input(
                 "sampling_steps",
                 default=20,
                 min=1,
                 max=MOST_STEPS,
-                tooltip="Sampling steps for each view.",
+                tooltip="Number of sampling steps for each view.",
             ),
             *denoise_inputs(),
         ]

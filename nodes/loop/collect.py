@@ -33,7 +33,7 @@ class CoZChainInput(io.ComfyNode):
             node_id="CoZChainInput",
             display_name="CoZ Chain Input",
             category="Chain-of-Zoom/step",
-            description="Internal: the picture that one chain of a Chain Loop works on.",
+            description="Internal: the image that one chain of a Chain Loop zooms into.",
             is_dev_only=True,
             is_input_list=True,
             inputs=[io.Image.Input("image"), io.Int.Input("index")],
@@ -55,7 +55,7 @@ class CoZChainFrames(io.ComfyNode):
             node_id="CoZChainFrames",
             display_name="CoZ Chain Frames",
             category="Chain-of-Zoom/step",
-            description="Internal: the pictures of the chain that a Chain Loop goes on with.",
+            description="Internal: the frames of the chain that a Chain Loop continues.",
             is_dev_only=True,
             is_input_list=True,
             inputs=[Chain.Input("chain"), io.Int.Input("index")],
@@ -80,7 +80,7 @@ class CoZChainCollect(io.ComfyNode):
             node_id="CoZChainCollect",
             display_name="CoZ Chain Collect",
             category="Chain-of-Zoom/step",
-            description="Internal: gathers the frames of a chain, asking for one more at a time.",
+            description="Internal: collects the frames of a chain and requests them one by one.",
             is_dev_only=True,
             is_output_node=True,  # else the previews' steps all run before its turn comes
             inputs=[
