@@ -19,7 +19,7 @@ APPS = [path for path in WORKFLOWS if path.stem[0] in "1256" and path.parent.nam
 OUTPUTS = "window.outputs = {}; app.api.addEventListener('executed', ({detail}) => {" + (
     " window.outputs[detail.display_node ?? detail.node] = detail.output })"
 )
-FIRST_VIEW = re.compile("first frame|whole picture")
+FIRST_VIEW = re.compile("first frame|whole image")
 STORE = "[appModeStore]"  # how the frontend begins what it has to say of an app's entries
 
 # The templates with a checkpoint run with a built-in upscale model here, with a small step.

@@ -103,9 +103,9 @@ def test_template_runs_as_it_is(editor):
     assert len(seen["progress"]) >= STEPS - 1
 
     found = """async () => {
-        const {pastOutput} = await import('/extensions/chain-of-zoom/host/outputs.js')
+        const {findPastOutput} = await import('/extensions/chain-of-zoom/host/outputs.js')
         const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
-        return Boolean(await pastOutput(viewer, 'coz_layers'))
+        return Boolean(await findPastOutput(viewer, 'coz_layers'))
     }"""
     assert editor.run(found)
     open_template(editor)  # another workflow: what this one made is not its own

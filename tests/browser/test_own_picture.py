@@ -79,7 +79,7 @@ def test_a_dropped_picture_is_used_and_shown(graph, place):
 
 def test_what_is_no_picture_is_refused(graph):
     graph.run(DROP, [".coz-sample", "notes.txt", "text/plain", base64.b64encode(b"words").decode()])
-    graph.page.get_by_text("notes.txt is not a picture").first.wait_for()
+    graph.page.get_by_text("notes.txt is not an image").first.wait_for()
     assert graph.run(f"() => {OWN}") == "none"
 
 

@@ -70,12 +70,12 @@ def test_drawn_windows_lie_in_the_source_where_the_chain_has_them(editor, make_c
     height, width = record.frames[0].shape[-2:]
     drawn, names = editor.run(
         """async ([height, width, x, y]) => {
-            const {factorLabel, firstFrame, inSource, planWindows} =
+            const {formatFactorBetween, firstFrame, mapToSource, planWindows} =
                 await import('/extensions/chain-of-zoom/picker/geometry.js')
             const first = firstFrame(height, width, 64, 'native pixels', {x, y})
-            const regions = inSource(first, planWindows(first, 2.7, 5))
+            const regions = mapToSource(first, planWindows(first, 2.7, 5))
             return [regions.map(({x, y, width, height}) => [x, y, width, height]),
-                regions.map(region => factorLabel(regions[0], region))]
+                regions.map(region => formatFactorBetween(regions[0], region))]
         }""",
         [height, width, *record.target],
     )
@@ -173,7 +173,7 @@ def test_the_mark_follows_typed_values_and_undo(editor, renderer):
 
 def test_what_comes_through_another_node_is_shown_after_a_run_and_a_reload(editor):
     build(editor, "classic", chain("rocket.jpg", between="ImageInvert"))
-    expect(note(editor)).to_have_text("run once to see the picture")
+    expect(note(editor)).to_have_text("run once to see the image")
     assert labels(editor) == []
     editor.screenshot("picker-before-classic")
     run_it(editor)
@@ -240,7 +240,7 @@ def test_a_picture_that_the_browser_cannot_show_is_shown(editor):
 def test_a_run_that_ended_while_its_tab_was_away_is_shown(editor):
     """The frontend keeps what it sent under the id of the loop's child, not of the loop."""
     build(editor, "classic", chain("rocket.jpg", between="ImageInvert"))
-    expect(note(editor)).to_have_text("run once to see the picture")
+    expect(note(editor)).to_have_text("run once to see the image")
     editor.run(
         """async () => {
             const {output, workflow} = await app.graphToPrompt()
@@ -488,10 +488,10 @@ def test_a_viewer_in_a_subgraph_aims_the_loop_outside_and_undo_takes_that_back(e
     build(editor, "classic", nodes)
     editor.run(
         """async () => {
-            const {feederOf, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')
+            const {findFeeder, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')
             const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
             const {subgraph} = app.graph.convertToSubgraph(new Set([viewer]))
-            setTarget(feederOf(subgraph.nodes[0], 'chain'), {x: 0.25, y: 1})
+            setTarget(findFeeder(subgraph.nodes[0], 'chain'), {x: 0.25, y: 1})
         }"""
     )
     assert target(editor) == [0.25, 1]

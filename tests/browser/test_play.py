@@ -16,7 +16,7 @@ RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
 VIEWER = ".coz-viewer"
 SHOWN = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
 SCALES = ["first frame", "step 1 of 2", "step 2 of 2"]
-WHOLE = "whole picture"
+WHOLE = "whole image"
 DEEPEST = "16x · step 2 of 2"
 
 NODE = "app.graph.nodes.find(({type}) => type === 'CoZZoomViewer')"
@@ -38,8 +38,8 @@ SETTLE = """async () => {
     for (let i = 0; i < 10; i++) await new Promise(requestAnimationFrame)
 }"""
 VIEW = f"""async () => {{
-    const {{keptView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
-    return keptView({NODE})
+    const {{loadView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
+    return loadView({NODE})
 }}"""
 AIM = """([x, y]) => {
     const loop = app.graph.nodes.find(({type}) => type === 'CoZChainLoop')
@@ -462,7 +462,7 @@ def test_where_nothing_was_zoomed_it_says_so_and_leads_back(editor, shown, rende
     for scale, frame in (("whole", "1x"), ("1x", "4x"), ("4x", "16x")):
         fly_slowly(viewer, scale)
         go_astray(editor, viewer)
-        expect(astray).to_have_text("Nothing was zoomed here.Back to the chainZoom in here")
+        expect(astray).to_have_text("The chain did not zoom in here.Back to the chainZoom in here")
         if scale == "whole":
             editor.screenshot(f"astray-{renderer}")
         viewer.locator(".back").click()

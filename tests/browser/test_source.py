@@ -197,7 +197,7 @@ def test_a_file_that_is_replaced_is_shown_when_somebody_looks(editor, folder):
 
     path.unlink()
     editor.run("() => { dispatchEvent(new Event('focus')) }")
-    expect(note(editor)).to_have_text("the picture's file is gone: choose another")
+    expect(note(editor)).to_have_text("the image file is gone: choose another")
     editor.screenshot("picker-gone")
     Image.new("RGB", (60, 40), "teal").save(path)
     editor.run("() => { dispatchEvent(new Event('focus')) }")
@@ -301,7 +301,7 @@ def test_a_failed_request_for_the_source_is_repeated(editor, folder, fails):
     pattern = "**/chain_of_zoom/source?*"
     editor.page.route(pattern, fail)
     build(editor, "classic", fit("6.webp"))
-    expect(note(editor)).to_have_text("loading the picture")
+    expect(note(editor)).to_have_text("loading the image")
     wait_for_picture(editor, 40, 60)
     editor.page.unroute(pattern)
     assert len(failed) == 1

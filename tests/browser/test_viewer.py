@@ -47,8 +47,8 @@ BUILD = """async ([workflow, prompts]) => {
 }"""
 NODE = "app.graph.nodes.find(node => node.type === 'CoZZoomViewer')"
 VIEW = f"""async () => {{
-    const {{keptView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
-    return keptView({NODE})
+    const {{loadView}} = await import('/extensions/chain-of-zoom/viewer/record.js')
+    return loadView({NODE})
 }}"""
 RUN = """async () => {
     const seen = window.seen = {end: null, paint: null}
@@ -72,13 +72,13 @@ RUN = """async () => {
 # Where the pointer must be for a zoom that ends with all of the deepest frame in view.
 AIM = f"""async () => {{
     const places = await import('/extensions/chain-of-zoom/viewer/places.js')
-    const layers = places.layersOf(JSON.parse(window.output.coz_chain[0]))
+    const layers = places.placeLayers(JSON.parse(window.output.coz_chain[0]))
     const canvas = document.querySelector('.coz-viewer').shadowRoot.querySelector('canvas')
     const {{width, height}} = canvas, box = canvas.getBoundingClientRect()
-    const view = await ({VIEW})(), end = places.wholeOf(layers.at(-1), canvas)
+    const view = await ({VIEW})(), end = places.fitView(layers.at(-1), canvas)
     const left = end.span / view.span
     const at = axis => (end[axis] - left * view[axis]) / (1 - left) - view[axis]
-    const unit = places.unitOf(view, canvas)
+    const unit = places.computeUnit(view, canvas)
     return {{left: 1 / left, x: box.left + (width / 2 + at('x') / unit) * box.width / width,
         y: box.top + (height / 2 + at('y') / unit) * box.height / height}}
 }}"""
@@ -105,18 +105,18 @@ FRAMES = f"""async count => {{
 # to it, a notch at a time, and out again, less where it lay.
 PLACES = """async record => {
     const places = await import('/extensions/chain-of-zoom/viewer/places.js')
-    const layers = places.layersOf(record), size = {width: 600, height: 400}
+    const layers = places.placeLayers(record), size = {width: 600, height: 400}
     return layers.map((layer, i) => {
         const {x, y, kx, ky} = layers[Math.max(i - 1, 0)]
         const window = [(layer.x - x) / kx, (layer.y - y) / ky,
             layer.width * layer.kx / kx, layer.height * layer.ky / ky]
-        const whole = places.wholeOf(layer, size)
-        const before = places.placeOf(layer, whole, size)
+        const whole = places.fitView(layer, size)
+        const before = places.computePlace(layer, whole, size)
         let view = whole
-        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomedAt(layers, view, size, factor, 290, 190)
-        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomedAt(layers, view, size, 1 / factor, 290, 190)
-        const after = places.placeOf(layer, places.limited(layers, view, size), size)
-        const same = places.limited(layers, whole, size).span === whole.span
+        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomView(layers, view, size, factor, 290, 190)
+        for (const factor of [1.07, 1.31, 1.02]) view = places.zoomView(layers, view, size, 1 / factor, 290, 190)
+        const after = places.computePlace(layer, places.limitView(layers, view, size), size)
+        const same = places.limitView(layers, whole, size).span === whole.span
         return [window, layer.factors, same ? after.left - before.left : 0]
     })
 }"""
@@ -301,7 +301,7 @@ def test_each_scale_says_how_many_pixels_are_real(editor, show, renderer, width,
     press(viewer, "b")
     expect(viewer.locator(".real")).to_have_text(REAL["256x"])
     expect(viewer.locator(".rest")).to_have_text(
-        "in this view, plainly enlarged: nothing is invented"
+        "this view is only enlarged: nothing is invented"
     )
     expect(viewer.locator(".measured")).to_be_hidden()
     press(viewer, "b")
@@ -348,7 +348,7 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
             viewer.press(key)
     expect(viewer.locator(".label")).to_contain_text("22.7x")  # 1.25 ** 14
     expect(viewer.locator(".rest")).to_have_text(
-        "in this view, plainly enlarged: nothing is invented"
+        "this view is only enlarged: nothing is invented"
     )
     assert sides_in(viewer.locator(".real").text_content())[0] < 50
 
@@ -394,12 +394,12 @@ def test_page_and_server_have_the_same_stops_thresholds_and_words(editor, viewer
     stops, words, most, ratio = editor.run(
         """async () => {
             const from = name => import(`/extensions/chain-of-zoom/viewer/${name}.js`)
-            const caption = await from('caption'), {text} = await from('texts')
+            const caption = await from('caption'), {translate} = await from('texts')
             const values = {step: 3, input: 'its input', decibels: '9.9 dB'}
             const words = [...caption.AGREEMENT_WORDS, [-Infinity, 'contradicts']]
             return [(await from('real_pixels')).COLOR_STOPS,
-                words.map(([least, key]) => [Math.max(least, -99), text(key, values)]),
-                caption.MOST_DECIBELS, (await from('../factors')).MAX_AXES_RATIO]
+                words.map(([least, key]) => [Math.max(least, -99), translate(key, values)]),
+                caption.MAX_DECIBELS, (await from('../factors')).MAX_AXES_RATIO]
         }"""
     )
     assert tuple(map(tuple, stops)) == COLOR_STOPS
@@ -428,11 +428,11 @@ def test_page_and_server_name_factors_alike(editor, viewer, make_chain, window, 
     found = editor.run(
         """async record => {
             const places = await import('/extensions/chain-of-zoom/viewer/places.js')
-            const {scalesOf} = await import('/extensions/chain-of-zoom/viewer/panel.js')
-            const {factorLabel} = await import('/extensions/chain-of-zoom/picker/geometry.js')
+            const {listScales} = await import('/extensions/chain-of-zoom/viewer/panel.js')
+            const {formatFactorBetween} = await import('/extensions/chain-of-zoom/picker/geometry.js')
             const [[, , ...from], [, , ...to]] = [[0, 0, 64, 64], record.windows[1]]
-            return [scalesOf(places.layersOf(record), 1)[1].name,
-                factorLabel({width: from[0], height: from[1]}, {width: to[0], height: to[1]})]
+            return [listScales(places.placeLayers(record), 1)[1].name,
+                formatFactorBetween({width: from[0], height: from[1]}, {width: to[0], height: to[1]})]
         }""",
         json.loads(chain.to_json()),
     )
@@ -456,8 +456,8 @@ def test_page_and_server_round_factors_alike(editor, viewer):
     ]
     texts = editor.run(
         """async factors => {
-            const {factorText} = await import('/extensions/chain-of-zoom/factors.js')
-            return factors.map(factorText)
+            const {formatFactor} = await import('/extensions/chain-of-zoom/factors.js')
+            return factors.map(formatFactor)
         }""",
         factors,
     )
@@ -528,7 +528,7 @@ def test_a_whole_picture_has_no_factor_below_1(editor, show, renderer):
     )
     label = viewer.locator(".label")
     viewer.get_by_role("button", name="Fly to whole", exact=True).click()
-    expect(label).to_have_text("whole picture")
+    expect(label).to_have_text("whole image")
     expect(viewer.locator(".real")).to_have_text("all real")
     seen = []
     viewer.focus()
@@ -537,11 +537,11 @@ def test_a_whole_picture_has_no_factor_below_1(editor, show, renderer):
         viewer.page.wait_for_timeout(60)
         seen.append(label.text_content())
         assert len(seen) < 20, seen
-    assert set(seen[:-1]) <= {"part of the picture", "first frame"}
-    assert "part of the picture" in seen
+    assert set(seen[:-1]) <= {"part of the image", "first frame"}
+    assert "part of the image" in seen
     with editor.page.expect_download() as download:
         press(viewer, "0")
-        expect(label).to_have_text("whole picture")
+        expect(label).to_have_text("whole image")
         viewer.locator(".save").click()
     assert download.value.suggested_filename == "zoom-picture.png"
     editor.run(f"{NODE}.onExecuted(window.original)")
@@ -563,7 +563,7 @@ def test_a_first_frame_that_was_upscaled_says_its_count(editor, show):
         }}"""
     )
     real, rest = viewer.locator(".real"), viewer.locator(".rest")
-    plain = "in this view, plainly enlarged: nothing is invented"
+    plain = "this view is only enlarged: nothing is invented"
     for scale, words, more in (
         ("1x", "96 x 96 real pixels", plain),
         ("4x", "24 x 24 real pixels", "in this view, the rest is invented"),
@@ -791,7 +791,7 @@ def test_a_source_of_60_megapixels_is_kept(editor, viewer):
             const get = async name => { fetched.push(name); return new Response(name) }
             const pictures = new Pictures(names, get, () => {})
             const show = async shown => {
-                shown.forEach(name => pictures.look(name, 1))
+                shown.forEach(name => pictures.pick(name, 1))
                 while (pictures.waiting.size) await new Promise(done => setTimeout(done))
             }
             try {
@@ -801,7 +801,7 @@ def test_a_source_of_60_megapixels_is_kept(editor, viewer):
                 window.createImageBitmap = decode
             }
             const dropped = [...closed]
-            const left = pictures.look('source', 1)?.width
+            const left = pictures.pick('source', 1)?.width
             pictures.close()
             return [fetched, dropped, left, closed.size]
         }"""
@@ -951,10 +951,10 @@ def test_layers_fade_in_as_in_the_video(editor, viewer, make_chain):
     constants, eased, faded = editor.run(
         """async ([record, views, times]) => {
             const {FEATHER} = await import('/extensions/chain-of-zoom/viewer/draw.js')
-            const {FADED_IN, layersOf, opacity, smooth} =
+            const {FADE_SHARE, placeLayers, opacity, smooth} =
                 await import('/extensions/chain-of-zoom/viewer/places.js')
-            const layers = layersOf(record), size = {width: 400, height: 400}
-            return [[FEATHER, FADED_IN], times.map(smooth), views.map(view =>
+            const layers = placeLayers(record), size = {width: 400, height: 400}
+            return [[FEATHER, FADE_SHARE], times.map(smooth), views.map(view =>
                 layers.slice(1).map((_, i) => opacity(layers, i + 1, view, size)))]
         }""",
         [json.loads(chain.to_json()), views, times],
@@ -993,7 +993,7 @@ def test_what_did_not_come_is_asked_for_again(editor, show):
     editor.reload()
     editor.run("output => { window.output = output }", output)
     message = viewer.locator(".message")
-    expect(message).to_have_text("The pictures could not be shown: the server answered 502.")
+    expect(message).to_have_text("The images could not be shown: the server answered 502.")
     editor.page.unroute(f"**/view?*{deepest}*")
     fly(viewer, "256x")
     expect(message).to_have_text("")
@@ -1013,11 +1013,11 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, show):
     editor.page.wait_for_timeout(1500)
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(
-        "These pictures are no longer on the server. Run again."
+        "These images are no longer on the server. Run again."
     )
     editor.screenshot("viewer-gone")
     requests.post(f"{editor.url}/history", json={"clear": True})  # as a restart of the server does
     editor.reload()
     expect(viewer.locator(".message")).to_have_text(
-        "These pictures are no longer on the server. Run again."
+        "These images are no longer on the server. Run again."
     )

@@ -143,7 +143,9 @@ def test_it_takes_at_most_ten_seconds(server, plant):
 
 def test_page_and_server_fly_alike(nodes_of):
     text = (host.ROOT / "js" / "viewer" / "play.js").read_text("utf-8")
-    step, rest = (int(re.search(rf"const {name} = (\d+)", text)[1]) for name in ("STEP", "REST"))
+    step, rest = (
+        int(re.search(rf"const {name} = (\d+)", text)[1]) for name in ("STEP_MS", "REST_MS")
+    )
     clip = nodes_of("view.clip")
     assert (step, rest) == (1000 * clip.SECONDS_PER_STEP, 1000 * clip.HOLD_SECONDS)
 
