@@ -300,9 +300,7 @@ def test_each_scale_says_how_many_pixels_are_real(editor, show, renderer, width,
     editor.screenshot(f"viewer-{renderer}-real-{width}")
     press(viewer, "b")
     expect(viewer.locator(".real")).to_have_text(REAL["256x"])
-    expect(viewer.locator(".rest")).to_have_text(
-        "this view is only enlarged: nothing is invented"
-    )
+    expect(viewer.locator(".rest")).to_have_text("this view is only enlarged: nothing is invented")
     expect(viewer.locator(".measured")).to_be_hidden()
     press(viewer, "b")
     badge, label = (viewer.locator(name).bounding_box() for name in (".real", ".label"))
@@ -347,9 +345,7 @@ def test_real_pixels_are_counted_down_while_zooming(editor, show, renderer):
         for _ in range(times):
             viewer.press(key)
     expect(viewer.locator(".label")).to_contain_text("22.7x")  # 1.25 ** 14
-    expect(viewer.locator(".rest")).to_have_text(
-        "this view is only enlarged: nothing is invented"
-    )
+    expect(viewer.locator(".rest")).to_have_text("this view is only enlarged: nothing is invented")
     assert sides_in(viewer.locator(".real").text_content())[0] < 50
 
 
