@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from coz.render.zoom_video import Zoom
 
-from .prompts import TILED, chain_prompt, kept_prompt
+from .prompts import as_full_image, chain_prompt, kept_prompt
 
 
 def noise(*shape):
@@ -37,39 +37,15 @@ def nearest(pack, tmp_path_factory):
 
 
 @pytest.fixture
-def run(executor, keeper, monkeypatch):
+def run(executor, keeper, give):
     """What Chain Loop and Full-Image SR make of an image with such a network."""
-    import nodes
-
     kept = keeper("TestKeep", {"image": "IMAGE", "chain": "COZ_CHAIN"}, "optional")
 
-    class Source:
-        RETURN_TYPES = ("IMAGE",)
-        FUNCTION = "give"
-        CATEGORY = "test"
-        image = None
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {}}
-
-        @classmethod
-        def IS_CHANGED(cls):  # noqa: N802
-            return float("nan")
-
-        def give(self):
-            return (Source.image,)
-
-    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestSource", Source)
-
     def run_node(image, node_id, factor=4, **inputs):
-        Source.image = image
+        give("TestSource", "IMAGE", image)
         prompt = chain_prompt(color_fix="none", prompt="", **inputs)
-        shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
         if node_id == "CoZFullImage":
-            loop = prompt["loop"]["inputs"]
-            ours = {key: loop[key] for key in loop if key.split(".")[0] in shared}
-            prompt["loop"] = {"class_type": node_id, "inputs": ours | TILED | inputs}
+            as_full_image(prompt, **inputs)
         prompt["source"] = {"class_type": "TestSource", "inputs": {}}
         prompt["model"]["inputs"]["model_name"] = f"nearest_x{factor}.safetensors"
         links = {"image": ["loop", 0]}
