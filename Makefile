@@ -6,8 +6,8 @@ PYTHON ?= python3
 help:
 	@echo "make demo    zoom into a photograph in a real ComfyUI, into demo/"
 	@echo "make serve   start that ComfyUI on http://127.0.0.1:8188"
-	@echo "make test    run the tests of the nodes: minutes"
-	@echo "make test-all    run all tests, and try every node on thousands of random inputs: an hour"
+	@echo "make test    run the tests of the nodes and the page"
+	@echo "make test-all    run all tests, and try every node on hundreds of random inputs"
 	@echo "make reliability try to break the pack, and write benchmarks/RELIABILITY.md"
 	@echo "make matrix  run the tests on every ComfyUI and Python, into benchmarks/MATRIX.md"
 	@echo "make lint    check style and types"
