@@ -14,7 +14,6 @@ import pytest
 from tools import host
 from tools.host import __main__ as command
 from tools.host import environment, server
-from tools.release import pack
 
 ROOT = Path(host.__file__).resolve().parents[2]
 
@@ -281,24 +280,3 @@ def test_watched_command_ends_with_a_killed_parent(tmp_path):
     assert not folder.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-
-
-def test_pack_holds_what_a_user_needs(tmp_path):
-    wanted = [
-        "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "coz/chain/zoom_chain.py", "js/coz.js",
-        "js/docs/CoZChainLoop.md", "locales/zh/nodeDefs.json", "models/coz_lite_x4.safetensors",
-        "models/sheet.jpg", "nodes/step/crop_center_zoom.py", "pictures/a.jpg", "pyproject.toml",
-        "requirements.txt", "subgraphs/a.json", "tools/convert.py", "workflows/1 Zoom (a).json",
-    ]  # fmt: skip
-    unwanted = [
-        ".ci/run", ".comfyignore", ".github/workflows/test.yml", ".gitignore", "Makefile",
-        "benchmarks/chain.py", "locks/host.txt", "tests/data/a.npz", "tests/chain/test_zoom_chain.py",
-        "tools/host/__main__.py",
-    ]  # fmt: skip
-    for name in [*wanted, *unwanted, "untracked.bin"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / ".comfyignore").write_bytes((ROOT / ".comfyignore").read_bytes())
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "add", "--", *wanted, *unwanted], cwd=tmp_path, check=True)
-    assert pack.packed_files(tmp_path) == wanted

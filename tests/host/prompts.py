@@ -3,9 +3,19 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tools.host.client import Files
+
+
+def more(*values):
+    """Parameters of which `make test-all` alone makes tests."""
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]
+
+
+VERSIONS = [None, *more("0.24.0", "0.27.0")]
+"""Of ComfyUI: the pinned one, and the older ones that test_versions.py tries in `make test`."""
 
 TILED = {
     "scale": 4.0,
@@ -57,6 +67,16 @@ def kept_prompt(**inputs):
     names = ("image", "scales", "prompts", "chain")
     links = {name: ["loop", k] for k, name in enumerate(names)}
     prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+    return prompt
+
+
+def as_full_image(prompt, **inputs):
+    """The prompt with Full-Image SR in the place of its loop, its image previewed."""
+    shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+    loop = prompt["loop"]["inputs"]
+    kept = {key: value for key, value in loop.items() if key.partition(".")[0] in shared}
+    prompt["loop"] = {"class_type": "CoZFullImage", "inputs": kept | TILED | inputs}
+    prompt["scales"]["inputs"] = {"images": ["loop", 0]}
     return prompt
 
 

@@ -19,7 +19,6 @@ from PIL import Image
 from coz.render.zoom_video import Zoom
 from tools import host
 from tools.host.client import Files, run_prompt
-from tools.host.server import serve
 
 from .prompts import chain_prompt
 
@@ -242,8 +241,8 @@ def make_or_busy(server, run):
         return text if answer.status == 200 else (answer.status, text)
 
 
-def test_a_stranger_gets_no_clip(tmp_path):
-    with serve(folder=tmp_path, arguments=["--multi-user"]) as server:
-        code, text = refusal(server, "x.png", **{"Comfy-User": "nobody"})
+def test_a_stranger_gets_no_clip(servers):
+    server, _ = servers("--multi-user")
+    code, text = refusal(server, "x.png", **{"Comfy-User": "nobody"})
     assert code == 401
     assert text.startswith("ComfyUI knows no user 'nobody': ")

@@ -24,6 +24,8 @@ from tools.evaluate.store import read_results
 from tools.host import HostError, host_path
 from tools.picture import to_png
 
+pytestmark = pytest.mark.tools
+
 SIDE, STEPS = 64, 2
 
 

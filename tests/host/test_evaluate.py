@@ -22,8 +22,9 @@ from tools.evaluate.job import Job, decoded, run_job
 from tools.evaluate.prompts import prompts_of
 from tools.evaluate.store import frame_path, read_results
 from tools.host import ROOT, comfyui_version, host_path
-from tools.host.server import serve
 from tools.picture import to_png
+
+pytestmark = pytest.mark.tools
 
 AR_2 = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
@@ -62,9 +63,8 @@ def job(arm, side, steps, workflow=None):
 
 
 @pytest.fixture(scope="module")
-def toy_server(models):
-    with serve(arguments=models) as url:
-        yield url
+def toy_server(servers, models):
+    return servers(*models)[0]
 
 
 def frames(result):

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -35,35 +36,9 @@ def as_full(graph, **inputs):
 
 
 @pytest.fixture
-def picture(keep):
+def picture(give):
     """Sets what the prompts' source gives."""
-    import nodes
-
-    class Source:
-        RETURN_TYPES = ("IMAGE",)
-        FUNCTION = "give"
-        CATEGORY = "test"
-        image = None
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {}}
-
-        @classmethod
-        def IS_CHANGED(cls):  # noqa: N802
-            return f"{cls.image.shape} {cls.image.sum()}"
-
-        def give(self):
-            return (Source.image,)
-
-    nodes.NODE_CLASS_MAPPINGS["TestPicture"] = Source
-
-    def give(image):
-        Source.image = image
-        return image
-
-    yield give
-    del nodes.NODE_CLASS_MAPPINGS["TestPicture"]
+    return partial(give, "TestPicture", "IMAGE")
 
 
 @pytest.fixture

@@ -44,23 +44,11 @@ def soft_chain(make_chain):
 
 
 @pytest.fixture
-def kept(soft_chain, keeper):
+def kept(soft_chain, keeper, give, monkeypatch):
     """What reached the test's output node; registers that and a node with the chain."""
     from comfy_execution.graph_utils import GraphBuilder
 
     import nodes
-
-    class Source:
-        RETURN_TYPES = ("COZ_CHAIN",)
-        FUNCTION = "make"
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {}}
-
-        def make(self):
-            return (soft_chain,)
 
     class Within:
         """A node of another pack that makes the film in its expansion."""
@@ -78,11 +66,9 @@ def kept(soft_chain, keeper):
             film = graph.node("CoZZoomVideo", **film_prompt()["film"]["inputs"] | {"chain": chain})
             return {"result": (film.out(1),), "expand": graph.finalize()}
 
-    ours = {"TestChain": Source, "TestWithin": Within}
-    nodes.NODE_CLASS_MAPPINGS.update(ours)
-    yield keeper("TestFilm", {"video": "VIDEO", "frames": "IMAGE"}, "optional")
-    for name in ours:
-        del nodes.NODE_CLASS_MAPPINGS[name]
+    give("TestChain", "COZ_CHAIN", soft_chain)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestWithin", Within)
+    return keeper("TestFilm", {"video": "VIDEO", "frames": "IMAGE"}, "optional")
 
 
 def film_prompt(outputs=("video",), name="film", **inputs):

@@ -9,7 +9,6 @@ from PIL import Image
 from coz.tiles.layout import plan_layout
 from tools.host import ROOT
 from tools.host.client import Files, run_prompt
-from tools.host.server import serve
 from tools.host.workflow import find_node, read_prompt
 
 BUILT_IN = ROOT / "workflows" / "6 Whole picture 4x (no downloads).json"
@@ -57,14 +56,13 @@ def reader_of(prompt, class_type, **inputs):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
+def server(servers, models):
+    return servers(*models)[0]
 
 
 @pytest.fixture(scope="module")
-def server(models, home):
-    with serve(arguments=models, folder=home) as url:
-        yield url
+def home(servers, models):
+    return servers(*models)[1]
 
 
 def test_the_sd3_note_says_how_much_work_it_is():

@@ -7,6 +7,8 @@ import pytest
 from coz.geometry import Window
 from coz.tiles.layout import TileRow, plan_adaptive_layout, plan_layout, split_side
 
+COUNTS = pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])
+
 EXTREME = [(1, 1), (10000, 50), (50, 10000), (1, 5000), (5000, 1), (511, 512), (512, 513)]
 
 
@@ -78,8 +80,9 @@ def test_a_picture_of_4096_pixels_takes_121_tiles():
     assert all(type(value) is int for window in windows for value in window)
 
 
-def test_fixed_tiles_cover_any_picture_and_are_the_fewest():
-    for height, width, numbers in sizes(2000, seed=0):
+@COUNTS
+def test_fixed_tiles_cover_any_picture_and_are_the_fewest(count):
+    for height, width, numbers in sizes(count, seed=0):
         tile = numbers.randint(1, 1000) if max(height, width) < 1000 else numbers.randint(64, 1000)
         overlap = numbers.randint(0, tile * 3 // 4)
         layout = plan_layout(height, width, tile, overlap)
@@ -92,8 +95,9 @@ def test_fixed_tiles_cover_any_picture_and_are_the_fewest():
             assert one_less * tile - (one_less - 1) * overlap < side or one_less == 0
 
 
-def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half():
-    for height, width, numbers in sizes(2000, seed=1):
+@COUNTS
+def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half(count):
+    for height, width, numbers in sizes(count, seed=1):
         tile = numbers.randint(128, 1000)
         layout = plan_adaptive_layout(height, width, tile, grid(numbers))
         for starts, length, side in axes(layout):

@@ -149,6 +149,7 @@ def measure(python: Path, tests: list[str], comfyui: Path | None = None) -> Resu
     with tempfile.TemporaryDirectory() as folder:
         # Not -m pytest: that would put this folder, with its own nodes/, in front of the host.
         line = [python.with_name("pytest"), *tests, "-n", "2", "--dist", "loadfile", "-q"]
+        line += ["-m", "not long"]
         line += ["-p", "no:cacheprovider", f"--junitxml={folder}/report.xml"]
         started = time.monotonic()
         try:
