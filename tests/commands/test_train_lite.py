@@ -205,6 +205,27 @@ def test_local_tails_tell_pinholes_from_grain():
     assert losses.texture_loss(uneven) < 0.5 * losses.texture_loss(pinholes)
 
 
+def test_every_variant_of_a_photograph_holds_the_largest_patch(monkeypatch):
+    monkeypatch.setattr(data, "PHOTOGRAPHS", ("camera", "chelsea"))
+    images = data.photograph_variants(np.random.default_rng(0), 1)
+    assert len(images) == 4  # camera at 1, 0.8 and 0.64, chelsea at 1: 292 pixels high
+    assert min(min(image.size) for image in images) >= faithful.LATE_SIDE * data.SCALE
+
+
+def test_blurred_and_faint_patches_weigh_as_much_as_others():
+    hr = torch.rand(64, 3, 32, 32)
+    lq = torch.nn.functional.avg_pool2d(hr, 4)
+    given = hr.clone()
+    smooth_lq, smooth_hr, divisor = faithful.make_smooth(lq, hr, np.random.default_rng(0))
+    spread = (smooth_hr.std((1, 2, 3)) / given.std((1, 2, 3))).numpy()
+    assert divisor.shape == (64, 1, 1, 1)
+    assert divisor.min() == pytest.approx(faithful.FAINTEST)
+    sharp = divisor.flatten().numpy() > faithful.FAINTEST * 1.001
+    assert spread[sharp] == pytest.approx(divisor.flatten().numpy()[sharp], rel=1e-4)
+    assert spread[~sharp].max() < 0.2  # noise blurred over 2 pixels or more
+    assert smooth_lq.shape == lq.shape
+
+
 def lesson(side):
     lr = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
     return lr.repeat_interleave(4, 1).repeat_interleave(4, 2), lr
