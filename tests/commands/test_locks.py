@@ -177,7 +177,7 @@ def test_what_is_installed_is_compared_with_the_lock_for_this_python(tmp_path):
     lock.write_text(pinned, "utf-8")
     line = [sys.executable, "-m", "tools.release.locks", "moved", str(lock)]
     head, *moved = subprocess.check_output(line, cwd=ROOT, text=True).splitlines()
-    assert head == f"{lock.as_posix()}: {len(moved)} packages moved"
+    assert head == f"{lock.as_posix()}: {len(moved)} packages changed version"
     assert f"- pytest 0.1 -> {version('pytest')}" in moved
     assert f"- ruff none -> {version('ruff')}" in moved
     assert "- absent 1 -> none" in moved

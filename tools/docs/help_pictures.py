@@ -1,7 +1,7 @@
-"""Make the pictures of the help pages: python -m tools.docs.help_pictures [NODE ...]
+"""Make the images of the help pages: python -m tools.docs.help_pictures [NODE ...]
 
-Each is a photograph of the real frontend: a small graph around the node, run in the real host.
-The nodes that need weights which are not here are shown wired, not run.
+Each is a screenshot of the real frontend: a small graph around the node, run in a real ComfyUI.
+Nodes that need downloaded weights are shown connected, but are not run.
 """
 
 import io
@@ -18,7 +18,9 @@ from tools.host.frontend import open_page
 from tools.host.server import serve
 
 FOLDER = ROOT / "js" / "docs"
-WIDTH = 900  # pixels; a help panel is narrower, screens of double density are not
+WIDTH = (
+    900  # pixels; more than a help panel is wide, so that it is sharp on high-density screens too
+)
 QUALITY = 84
 MARGIN = 16
 SPOT = {"center_x": 0.4, "center_y": 0.29}
@@ -44,7 +46,7 @@ def preview(node: str, output: int, x: int, y: int = 0, size=(300, 330)):
 
 
 def of_chain(node: str, widgets: dict | None = None, size=(420, 480), **more):
-    """A node that takes a chain, and what takes its result."""
+    """Make the scene of a node that takes a chain, with the nodes that take its result."""
     it = (node, (520, 0), {"chain": ("loop", 3)} | (widgets or {}), size)
     return CHAIN | {"it": it} | more, ["it", *more]
 
@@ -169,9 +171,9 @@ SCENES = {
         None,
     ),
 }  # fmt: skip
-"""node -> (nodes by name, which of them are in the picture; None: all).
+"""node -> (the scene's nodes by name, the names of those in the screenshot or None for all).
 
-A node is its type, place, inputs and size. An input is a value, or the node and output that it is linked to.
+A scene's node is (type, position, inputs, size). An input is a value or a link: (node, output).
 """
 
 NOT_RUN = {"CoZRefineStep"}
@@ -183,7 +185,7 @@ WIRED = {
     "CoZPromptExtractor": ("AR-2 step", ["CoZCropCenterZoom", "CoZPromptExtractor"]),
     "CoZLoadPromptExtractor": ("AR-2 step", ["CoZLoadPromptExtractor"]),
 }
-"""node -> (start of a template's name, the first nodes of these types in it)."""
+"""node -> (start of a template's name, types whose first node in it is shown)."""
 
 WEIGHTS = [
     ("checkpoints", "sd3_medium_incl_clips_t5xxlfp8.safetensors"),
@@ -195,7 +197,7 @@ WEIGHTS = [
 ]
 
 BUILD = """async nodes => {
-    await app.refreshComboInNodes()  // what a scene before this one has saved
+    await app.refreshComboInNodes()  // lists what an earlier scene has saved
     await app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [],
         last_node_id: 0, last_link_id: 0, config: {}, extra: {}})
     const made = {}
@@ -221,7 +223,7 @@ RUN = """() => new Promise(resolve => {
 
 FOCUS = """([ids, margin]) => {
     const nodes = app.graph.nodes.filter(node => ids.includes(`${node.id}`))
-    const title = 50  // the pack's name stands on top of it
+    const title = 50  // the title bar with the badge of the pack's name above it
     const left = Math.min(...nodes.map(({pos}) => pos[0]))
     const top = Math.min(...nodes.map(({pos}) => pos[1])) - title
     const right = Math.max(...nodes.map(({pos, size}) => pos[0] + size[0]))
@@ -237,7 +239,7 @@ FOCUS = """([ids, margin]) => {
 
 
 def named_weights(folder: Path) -> list[str]:
-    """Options for a server that finds empty files by the names in the pictures: none is read."""
+    """Make empty weight files, which no scene reads, and return the server's options to find them."""
     for kind, name in WEIGHTS:
         path = folder / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,10 +251,10 @@ def named_weights(folder: Path) -> list[str]:
 
 
 def photograph(page: Page, ids: list[str]) -> Image.Image:
-    """The nodes with these ids, as they are on the screen."""
+    """Take a screenshot of the nodes with these ids."""
     page.evaluate(FOCUS, [ids, MARGIN])
-    page.wait_for_timeout(1500)  # pictures on the nodes come a moment later
-    box = page.evaluate(FOCUS, [ids, MARGIN])  # and the nodes grow with them
+    page.wait_for_timeout(1500)  # the nodes show their images a moment later
+    box = page.evaluate(FOCUS, [ids, MARGIN])  # and grow with them
     page.wait_for_timeout(500)
     return Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
 
@@ -264,7 +266,7 @@ def run_scene(page: Page, name: str) -> Image.Image:
         end, message = page.evaluate(RUN)
         if end != "execution_success":
             sys.exit(f"error: {name}: {message}")
-        if name == "CoZZoomViewer":  # where something is invented
+        if name == "CoZZoomViewer":  # go to a frame with invented detail
             page.get_by_role("button", name="Fly to 16x").click()
         page.wait_for_timeout(2000)
     return photograph(page, [str(ids[key]) for key in shown or ids])

@@ -1,8 +1,8 @@
-"""Make the pictures at the top of the README: python -m tools.docs.readme_pictures
+"""Make the images at the top of the README: python -m tools.docs.readme_pictures
 
-The first template runs in a real ComfyUI. assets/zoom.webp is the zoom that comes out, assets/editor.jpg
-what the page looks like then: the target picker with its picture, and the viewer at the deepest frame.
-assets/strips.jpg shows three chains with the built-in models, one of them bad.
+It runs the first template in a real ComfyUI. assets/zoom.webp is the resulting zoom. assets/editor.jpg
+is a screenshot of the page afterwards: the target picker, and the viewer at the deepest frame.
+assets/strips.jpg shows three chains with the built-in models, one of which fails.
 """
 
 import io
@@ -45,7 +45,7 @@ OPEN = """async workflow => {
     await app.loadGraphData(JSON.parse(workflow), true, true, null, {openSource: 'template'})
     app.canvas.setDirty(true, true)
 }"""
-# The part of the page from the first node's title to the lower edge of the viewer, with a margin.
+# Returns the part of the page from the first node's title to the viewer's lower edge, with a margin.
 AREA = """() => {
     const {scale, offset} = app.canvas.ds, margin = 20
     const {left, top} = app.canvas.canvas.getBoundingClientRect()
@@ -60,9 +60,9 @@ AREA = """() => {
 
 
 def photograph_editor(page: Page) -> Image.Image:
-    """The first template after a run, its viewer at the deepest frame."""
+    """Run the first template and take a screenshot with its viewer at the deepest frame."""
     page.evaluate(OPEN, TEMPLATE.read_text("utf-8"))
-    page.wait_for_timeout(1500)  # the picture on the picker
+    page.wait_for_timeout(1500)  # until the picker shows its image
     end, message = page.evaluate(RUN)
     if end != "execution_success":
         raise SystemExit(f"error: {message}")
@@ -72,7 +72,7 @@ def photograph_editor(page: Page) -> Image.Image:
         app.canvas.deselectAll()
         return app.extensionManager.command.execute('Comfy.Canvas.FitView')
     }""")
-    page.wait_for_timeout(3000)  # the flight, and messages that go
+    page.wait_for_timeout(3000)  # until the flight has ended and messages have disappeared
     return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(AREA)))).convert("RGB")
 
 

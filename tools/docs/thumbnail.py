@@ -1,8 +1,8 @@
 """Make the templates' thumbnails: python -m tools.docs.thumbnail [DIR]
 
-The first template shows what ``make demo`` wrote into DIR (default: demo/), and the whole picture
-with a built-in model what a run of it gives. The others need weights that are not here: they show
-their picture, and where its workflow zooms.
+The first template shows what ``make demo`` wrote to DIR (default: demo/). Whole picture 4x is run and
+shows its result. The others need downloaded weights: they show their image and the windows of
+their steps.
 """
 
 import io
@@ -21,16 +21,21 @@ from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 from tools.picture import open_picture
 
 GAP = 8
-SIDE = 400  # of half a picture; the template browser shows the square at 230 to 350 pixels
+SIDE = 400  # pixels of half a thumbnail; the template browser shows all of it at 230 to 350 pixels
 INSET = 300
-SPOT = (0.3125, 0.07, 0.5625, 0.32)  # of the picture's width and height: a face
+SPOT = (
+    0.3125,
+    0.07,
+    0.5625,
+    0.32,
+)  # left, top, right and bottom of a face, as fractions of the image
 QUALITY = 86
-SMALLEST = 12  # side of a window that can still be seen
+SMALLEST = 12  # pixels: side of the smallest window that can still be seen
 LABELLED = 40
 
 
 def deepest_and_source(demo: Path) -> Image.Image:
-    """The deepest frame of a saved chain, and in its corner the whole picture."""
+    """Show the deepest frame of a saved chain, and the whole image in its corner."""
     chain = read_chain(demo)
     source, deepest = to_pillow(chain.frames[0]), to_pillow(chain.frames[-1])
     side = 2 * SIDE + GAP
@@ -47,7 +52,7 @@ def sample(prompt: Prompt) -> Image.Image:
 
 
 def windows(prompt: Prompt) -> Image.Image:
-    """The first frame of a workflow, with the windows of its steps."""
+    """Draw the windows of a workflow's steps on its first frame."""
     loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
     picture = sample(prompt)
     side = 2 * SIDE + GAP
@@ -75,7 +80,7 @@ def windows(prompt: Prompt) -> Image.Image:
 
 
 def before_and_after(prompt: Prompt) -> Image.Image:
-    """A spot of a whole picture: left of a line the source, right of it the result."""
+    """Run the workflow and show a part of it: the source on the left, the result on the right."""
     with serve() as url:
         (file,) = run_prompt(url, prompt).outputs[find_node(prompt, "SaveImage")]["images"]
         result = Image.open(io.BytesIO(Files(url).download(file)))

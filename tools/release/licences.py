@@ -1,6 +1,6 @@
-"""Write LICENSES.md, the licences of all that the pack is made and tested with.
+"""Write LICENSES.md, which lists the licences of everything that the pack is made and tested with.
 
-python -m tools.release.licences    reads pyproject.toml and what is installed in .venv and .venv-train
+python -m tools.release.licences    reads pyproject.toml and the packages in .venv and .venv-train
 """
 
 import re
@@ -26,7 +26,7 @@ SPDX = [
     (r"bsd|kiwi", "BSD-3-Clause"),
     (r"\bisc\b", "ISC"),
 ]
-"""What older packages write in their own words -> the identifier; the first that is found."""
+"""(Pattern in the free text of older packages, SPDX identifier). The first match counts."""
 
 IDENTIFIERS = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 
@@ -37,7 +37,10 @@ REASONS = {
     "hypothesis": "makes the cases of property tests, unchanged",
     "tqdm": "progress bars of the training, unchanged",
 }
-"""Why a package is used whose licence asks for more than to be named. No node imports any of them."""
+"""Package -> why it is used although its licence has more conditions than attribution.
+
+No node imports any of these packages.
+"""
 
 HEAD = """# Licences
 
@@ -58,7 +61,7 @@ torch, and what torch brings, is the host's.
 
 
 def installed() -> dict[str, Distribution]:
-    """By canonical name; of what is in both environments, that of .venv."""
+    """Return the installed packages by canonical name; .venv has priority over .venv-train."""
     folders = [path for path in sys.path if path.endswith("site-packages")]
     folders += map(str, TRAIN_VENV.glob("lib/python*/site-packages"))
     found = {canonicalize_name(d.name): d for d in distributions(path=folders[::-1])}
@@ -66,7 +69,7 @@ def installed() -> dict[str, Distribution]:
 
 
 def licence_of(package: Distribution) -> str:
-    """Its SPDX identifiers."""
+    """Find the SPDX expression of a package's licence."""
     metadata = package.metadata
     if expression := metadata.get("License-Expression"):
         return expression
@@ -82,7 +85,7 @@ def licence_of(package: Distribution) -> str:
 
 
 def requirements() -> dict[str, list[str]]:
-    """Each extra of pyproject.toml and what it asks for."""
+    """Read each extra of pyproject.toml and its requirements."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     table = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
     lists = re.findall(r"^(\w+) = \[(.*?)\]$", table, re.MULTILINE | re.DOTALL)
@@ -90,7 +93,7 @@ def requirements() -> dict[str, list[str]]:
 
 
 def extras() -> dict[str, list[str]]:
-    """Each extra and the packages that it names."""
+    """Return each extra and the names of its packages."""
     return {
         extra: [canonicalize_name(Requirement(line).name) for line in lines]
         for extra, lines in requirements().items()
@@ -98,7 +101,7 @@ def extras() -> dict[str, list[str]]:
 
 
 def needed(names: list[str], packages: dict[str, Distribution]) -> set[str]:
-    """The packages of these names and all that they need in turn; not what torch brings."""
+    """Return the packages of these names and their dependencies, without those of torch."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -141,9 +144,7 @@ def page() -> str:
         for name in [*direct, *others]
         if ASKS_MORE.search(licence_of(packages[name])) and name not in REASONS
     ]:
-        sys.exit(
-            f"error: say in tools/release/licences.py why these are used: {', '.join(unclear)}"
-        )
+        sys.exit(f"error: add to REASONS in tools/release/licences.py: {', '.join(unclear)}")
     return "\n".join(parts)
 
 

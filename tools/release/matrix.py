@@ -1,11 +1,11 @@
 """Run the tests on every ComfyUI, Python and transformers that the pack supports.
 
-python -m tools.release.matrix                     all rows, an hour or more, into benchmarks/MATRIX.md
-python -m tools.release.matrix --select 0.24.0     those whose name holds this; the other rows stay
-python -m tools.release.matrix --list              the names
+python -m tools.release.matrix                     run all rows (over an hour), write benchmarks/MATRIX.md
+python -m tools.release.matrix --select 0.24.0     run only rows whose name contains this, keep the others
+python -m tools.release.matrix --list              print the names of the rows
 
-A Python that is not on this machine gets a row that says so. The others than that of .venv, and the
-older transformers, get environments of their own in .host/.
+If this machine lacks a Python, its row says so. Every Python except that of .venv, and the older
+transformers, gets an environment of its own in .host/.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 OLDER_TRANSFORMERS = "4.57"
 
 TIMEOUT = 5400
-"""Seconds for a row; on two free cores the longest takes ten minutes."""
+"""Time limit of a row; on two free cores the longest row takes ten minutes."""
 
 ALL = "all"
 NO_BROWSER = "all but the browser's"
@@ -45,7 +45,7 @@ SUITES = {
         for name in ("qwen", "ar2", "prompt_extractor", "encode", "backbones", "contract")
     ],
 }
-"""What runs -> pytest's arguments. The last: where the host reads or runs transformers."""
+"""Suite -> pytest's arguments. The last one holds the tests in which ComfyUI uses transformers."""
 
 VERSIONS = """
 from importlib.metadata import version
@@ -70,9 +70,9 @@ class Row:
 
     name: str
     version: str = host.DEFAULT_VERSION
-    """Of ComfyUI."""
+    """The version of ComfyUI."""
     python: str | None = None
-    """None is that of .venv, with its packages."""
+    """The version of Python; None for .venv with its packages."""
     transformers: str | None = None
     tests: str = NO_BROWSER
 
@@ -84,12 +84,12 @@ class Row:
 
 @dataclass
 class Result:
-    """Of one run of pytest."""
+    """The outcome of one run of pytest."""
 
     passed: int
     failed: list[str]
     skipped: Counter[str]
-    """How many for each reason."""
+    """Reason -> number of tests."""
     seconds: float
 
 
@@ -109,9 +109,12 @@ def rows() -> list[Row]:
 
 
 def find_python(version: str) -> Path | None:
-    """The interpreter of that version on this machine, if there is one."""
+    """Return the interpreter of that version, or None if this machine has none."""
     line = ["py", f"-{version}"] if os.name == "nt" else [f"python{version}"]
-    environment = {**os.environ, "PYENV_VERSION": version}  # else pyenv's own commands refuse
+    environment = {
+        **os.environ,
+        "PYENV_VERSION": version,
+    }  # without it, pyenv's python3.X commands refuse to run
     try:
         found = subprocess.run(
             [*line, "-c", "import sys; print(sys.executable)"],
@@ -125,7 +128,7 @@ def find_python(version: str) -> Path | None:
 
 
 def prepare(row: Row) -> Path | None:
-    """The Python to run a row with; None if its version is not on this machine."""
+    """Install a row's environment and return its Python, or None if this machine lacks it."""
     if row.python is None and row.transformers is None:
         return python_path()
     base = find_python(row.python) if row.python else python_path()
@@ -141,13 +144,13 @@ def prepare(row: Row) -> Path | None:
 
 
 def measure(python: Path, tests: list[str], comfyui: Path | None = None) -> Result | None:
-    """Run the tests; None if they took longer than ``TIMEOUT``."""
+    """Run the tests; return None if they take longer than ``TIMEOUT``."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("COMFYUI_PATH", None)
     if comfyui:
         environment["COMFYUI_PATH"] = str(comfyui)
     with tempfile.TemporaryDirectory() as folder:
-        # Not -m pytest: that would put this folder, with its own nodes/, in front of the host.
+        # Not -m pytest: with this folder first in sys.path, the pack's nodes/ would hide ComfyUI's.
         line = [python.with_name("pytest"), *tests, "-n", "2", "--dist", "loadfile", "-q"]
         line += ["-p", "no:cacheprovider", f"--junitxml={folder}/report.xml"]
         started = time.monotonic()
@@ -173,15 +176,15 @@ def cells(row: Row, python: Path | None, result: Result | None) -> list[str]:
     frontend = "—"
     if row.tests == ALL:
         frontend = f"{versions.pop()}, {host.NEWEST_FRONTEND.release}"
-    told = [row.name, row.version, *versions[:2], frontend, row.tests]
+    first = [row.name, row.version, *versions[:2], frontend, row.tests]
     if result is None:
-        return [*told, "—", "—", f"not done in {TIMEOUT // 60} minutes", "—"]
+        return [*first, "—", "—", f"not done in {TIMEOUT // 60} minutes", "—"]
     counts = f"{result.passed:,}", f"{result.skipped.total():,}", f"{len(result.failed):,}"
-    return [*told, *counts, f"{result.seconds / 60:.0f}"]
+    return [*first, *counts, f"{result.seconds / 60:.0f}"]
 
 
 def notes(row: Row, result: Result | None) -> str:
-    """The paragraph of a row, empty where nothing was skipped and nothing failed."""
+    """Write a row's paragraph; it is empty if nothing was skipped and nothing failed."""
     if result is None:
         return ""
     lines = [f"- FAILED {name}" for name in result.failed]
@@ -190,7 +193,7 @@ def notes(row: Row, result: Result | None) -> str:
 
 
 def merged(text: str, names: list[str], new: dict[str, tuple[str, str]]) -> str:
-    """The report with new lines and paragraphs for some of the named rows, in their order."""
+    """Put the ``new`` lines and paragraphs into the report ``text``, in the order of ``names``."""
     table, _, rest = text.partition(NOTES)
     lines = {
         found[1]: found[0] for found in re.finditer(r"^\| (.+?) \| \d.*$", table, re.MULTILINE)
@@ -210,14 +213,16 @@ def table_of(report: str) -> str:
 
 
 def write(names: list[str], new: dict[str, tuple[str, str]]) -> None:
-    """Into the report."""
+    """Write new rows into the report file."""
     report = merged(REPORT.read_text("utf-8") if REPORT.exists() else "", names, new)
     REPORT.write_text(report, "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--select", action="append", default=[], help="part of a row's name")
+    parser.add_argument(
+        "--select", action="append", default=[], help="run the rows whose name contains this"
+    )
     parser.add_argument("--list", action="store_true", help="print the rows' names")
     options = parser.parse_args()
     all_rows = rows()

@@ -1,4 +1,4 @@
-"""Print what a user of the pack downloads, as comfy-cli packs it: tracked files less .comfyignore."""
+"""List the files of the pack's download: comfy-cli packs all tracked files but those of .comfyignore."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ LIMIT_MB = 12
 
 
 def packed_files(root: Path = ROOT) -> list[str]:
-    """Names of the files that comfy-cli puts into the archive."""
+    """Return the names of the files that comfy-cli puts into the archive."""
     tracked = _list(root, "--cached")
     ignored = _list(root, "--cached", "--ignored", "--exclude-from=.comfyignore")
     return sorted(set(tracked) - set(ignored))

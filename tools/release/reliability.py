@@ -1,6 +1,6 @@
-"""Try to break the pack, and write what came of it into benchmarks/RELIABILITY.md.
+"""Run the tests that try to break the pack, and write benchmarks/RELIABILITY.md.
 
-python -m tools.release.reliability [--results FOLDER]     FOLDER: of an earlier run, which is written down anew
+python -m tools.release.reliability [--results FOLDER]     FOLDER: report the JUnit files of an earlier run
 """
 
 import argparse
@@ -38,14 +38,14 @@ PARTS = [
     "tests/host/test_contract.py",
     "tests/test_windows.py",
 ]
-"""Tests whose subject is what goes wrong; those that are not there are left out."""
+"""Test files about errors and hostile input; a file that does not exist is left out."""
 
 PACKAGES = ["torch", "transformers", "comfyui-frontend-package", "hypothesis"]
 EVERY = 20
-"""Prompts from one line of the memory's curve to the next."""
+"""Prompts between two lines of the memory chart."""
 
 BAR = 40
-"""Characters of the longest bar."""
+"""Length of the longest bar."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Case:
     """One test with one set of parameters, as pytest reports it."""
 
     place: str
-    """Its module below tests/, with dots."""
+    """The test's module below tests/, with dots."""
     test: str
     parameters: str
     outcome: str
@@ -72,7 +72,7 @@ class Case:
 
 
 def run(folder: Path) -> None:
-    """All of it: some minutes for each part on a machine at rest."""
+    """Run all tests of the report, a few minutes for each part, and write JUnit files to ``folder``."""
     parts = [part for part in PARTS if (ROOT / part).exists()]
     everything = ["-m", "long or not long"]
     for name, arguments in {
@@ -85,7 +85,7 @@ def run(folder: Path) -> None:
 
 
 def cases(folder: Path) -> Iterator[Case]:
-    """What pytest wrote into the JUnit files of a folder."""
+    """Read the JUnit files that pytest wrote to a folder."""
     for path in sorted(folder.glob("*.xml")):
         for entry in ET.parse(path).iter("testcase"):  # noqa: S314 - written by pytest
             test, _, parameters = entry.get("name", "").partition("[")
@@ -101,7 +101,7 @@ def cases(folder: Path) -> Iterator[Case]:
 
 
 def title(module: str) -> str:
-    """The first paragraph of the module's docstring."""
+    """Return the first paragraph of the module's docstring."""
     path = ROOT / module
     text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path.exists() else None
     return escaped(text.split("\n\n")[0]).rstrip(".:") if text else module
@@ -176,7 +176,7 @@ def properties(found: list[Case]) -> list[str]:
 
 
 def memory(found: list[Case]) -> list[str]:
-    """The longest run's curve."""
+    """Write the section with the memory chart of the longest run."""
     curves = [json.loads(c.properties["memory"]) for c in found if "memory" in c.properties]
     if not curves:
         return []
@@ -188,7 +188,7 @@ def memory(found: list[Case]) -> list[str]:
     return [
         f"## Memory of the server over {len(sizes)} prompts in a row",
         "",
-        f"Resident size after each prompt: another picture, target and seed every time, with the default cache. After the {EVERY}th "
+        f"Resident memory after each prompt, each with a new image, target and seed, with the default cache. After the {EVERY}th "
         f"prompt it grew by at most {change:.1f} %.",
         "",
         "```",
@@ -199,7 +199,7 @@ def memory(found: list[Case]) -> list[str]:
 
 
 def notes(found: list[Case], outcome: str, heading: str) -> list[str]:
-    """What did not run or did not hold, each with its reason."""
+    """List the tests of this outcome, each with its reason."""
     lines = [
         f"- {words(case.test)} {escaped(case.parameters)}: {escaped(case.reason)[:300]}"
         for case in found
@@ -223,8 +223,7 @@ def report(found: list[Case]) -> str:
     lines = [
         "# Reliability",
         "",
-        "What was tried to break this pack, and what came of it. `make reliability` runs it and writes this page from "
-        "the outcomes alone.",
+        "The tests that try to break this pack, and their outcomes. `make reliability` runs them and writes this page.",
         "",
         *machine(),
         *summary(found),
@@ -238,8 +237,10 @@ def report(found: list[Case]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Try to break the pack, and write it down.")
-    parser.add_argument("--results", type=Path, help="folder of pytest's JUnit files")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--results", type=Path, help="report this folder of JUnit files and run nothing"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.results or Path(temporary)
@@ -247,7 +248,7 @@ def main() -> None:
             run(folder)
         found = list(cases(folder))
     if not found:
-        sys.exit(f"error: no outcome of any test in {folder}")
+        sys.exit(f"error: {folder} holds no test outcomes")
     REPORT.write_text(report(found), "utf-8")
     failed = sum(case.outcome == "failed" for case in found)
     print(f"{REPORT.relative_to(ROOT)}: {len(found)} tests, {failed} failed")
