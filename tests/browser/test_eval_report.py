@@ -79,7 +79,7 @@ def loaded(page):
 def test_the_report(open_page, scheme):
     page = open_page("report.html")
     page.emulate_media(color_scheme=scheme)
-    assert page.title() == "Chain-of-Zoom evaluation: 3 arms, 6 pictures"
+    assert page.title() == "Chain-of-Zoom evaluation: 3 arms, 6 images"
     assert fits(page)
     # Best and worst are the same two pictures for all arms, at 256x and at 16x.
     assert loaded(page) == 2 * 2 * (2 + len(ARMS))

@@ -72,7 +72,7 @@ def test_one_step_runs_the_nodes_of_the_loop(workflow, step, encoders):
 @pytest.mark.parametrize("inputs", [{}, {"backbone": "upscale model"}])
 def test_one_step_of_a_loop_without_its_inputs(inputs):
     workflow = {"1": {"class_type": "CoZChainLoop", "inputs": inputs}}
-    with pytest.raises(ArmError, match=r"the workflow's Chain Loop has no '.*': save it anew"):
+    with pytest.raises(ArmError, match=r"the workflow's Chain Loop has no '.*': save it again"):
         prompts_of(Arm("onestep", workflow), 512, 4, 0)
 
 

@@ -160,14 +160,14 @@ def test_what_cannot_be_counted_is_said_in_a_line_each(blind):
     judged = read_answers(out, files)
     assert judged.notes[-10:] == (
         "twice.json: left out, good.json has the same judge's answers",
-        "other.json: left out, its answers are to another blind.html",
-        "damaged.json: left out, it is not what the page saves",
-        "listed.json: left out, it is not what the page saves",
-        "deep.json: left out, it is not what the page saves",
-        "latin.json: left out, it is not what the page saves",
-        "odd.json: 1 answers left out, of pairs that are not in the key",
-        "odd.json: 1 answers left out, to a pair answered before",
-        "odd.json: 5 answers left out, damaged",
+        "other.json: left out, it belongs to another blind.html",
+        "damaged.json: left out, it is not a file that the page saved",
+        "listed.json: left out, it is not a file that the page saved",
+        "deep.json: left out, it is not a file that the page saved",
+        "latin.json: left out, it is not a file that the page saved",
+        "odd.json: 1 answers left out: their pairs are not in the key",
+        "odd.json: 1 answers left out: their pairs were answered before",
+        "odd.json: 5 answers left out: damaged",
         "none.json: left out, it cannot be read: No such file or directory",
     )
     assert "13 answers to 12 pairs by 2 judges" in judged.notes[0]

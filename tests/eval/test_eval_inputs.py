@@ -114,10 +114,10 @@ def test_a_ground_truth_is_cut_like_its_picture(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("a.png", (2800, 2399), "its ground truth is 2800 x 2399 and the picture 700 x 600"),
-        ("a.png", (2400, 2400), "it must be 4, 5, 6, ... times as large both ways"),
+        ("a.png", (2800, 2399), "its ground truth is 2800 x 2399 and the image 700 x 600"),
+        ("a.png", (2400, 2400), "it must be 4, 5, 6, ... times as wide and as high"),
         ("a.png", (1400, 1200), "such as 2800 x 2400"),
-        ("b.png", (2800, 2400), r"there is no ground truth a.png in .*, nor one of its stem"),
+        ("b.png", (2800, 2400), r"there is no ground truth a.png in .*, with any suffix"),
     ],
 )
 def test_a_ground_truth_that_does_not_fit(name, size, message, folder, tmp_path):

@@ -75,7 +75,7 @@ def test_the_table_says_which_way_is_better_and_what_is_missing(store):
     assert "| niqe | pyiqa is not installed | 24 |" in text
     assert "| folder/7.png | &#38;lt;i&#38;gt;" in text
     assert "out of &#60;memory&#62;" in text
-    assert "1 of 8 pictures are left out" in text
+    assert "1 of 8 images are left out" in text
 
 
 def test_the_csv_file(store):

@@ -73,8 +73,8 @@ def test_every_arm_is_compared_on_the_same_pictures():
     assert scores.unmade == (("003.png", "one"),)
     assert {c.mean for c in summarise(scores).values()} == {1.5, 3.5}
     text = markdown(scores, tables(scores, summarise(scores)))
-    assert "2 of 4 pictures are left out of all comparisons" in text
-    assert "1 failed, 1 not made yet" in text
+    assert "2 of 4 images are left out of all comparisons" in text
+    assert "1 results failed, 1 are missing" in text
     assert "| 002.png | one | no memory |" in text
 
 
@@ -86,7 +86,7 @@ def test_an_arm_that_failed_everywhere_takes_no_picture_from_the_others():
     assert scores.images == ("000.png", "001.png")
     assert (scores.dead, scores.left_out) == (("d_e_a_d",), ())
     text = markdown(scores, tables(scores, summarise(scores)))
-    assert r"In no table, for failing on every picture: d\_e\_a\_d." in text
+    assert r"Left out because they failed on every image: d\_e\_a\_d." in text
     assert "left out" not in text
     assert r"| 001.png | d\_e\_a\_d | no memory |" in text
     results += [random_result("002.png", "d_e_a_d", [{"psnr": 50.0}])]
@@ -97,7 +97,7 @@ def test_an_unfinished_run_is_told():
     results = results_of([[1.0], [2.0]])
     scores = gather(results, asked=[*(result.key for result in results), "x", "y"])
     text = markdown(scores, tables(scores, summarise(scores)))
-    assert "The run is not finished: 2 results are not made yet." in text
+    assert "The run is not finished: 2 results are missing." in text
 
 
 def test_a_metric_that_one_picture_lacks_for_one_arm_is_compared_without_that_picture():

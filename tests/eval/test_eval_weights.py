@@ -66,7 +66,7 @@ def test_missing_weights_are_named_and_nothing_is_measured_in_their_place(torch_
         "dists": ("https://download.pytorch.org/models/vgg16-397923af.pth", "checkpoints"),
     }
     for name, (url, folder) in places.items():
-        line = f"{name.upper()}: fetch {url} and put it into {torch_home / 'hub' / folder}"
+        line = f"{name.upper()}: download {url} to {torch_home / 'hub' / folder}"
         assert meter.missing[name] == meter.missing[f"p_{name}"] == line
     learned = METRICS.keys() - PLAIN.keys()
     assert meter.missing.keys() == learned
@@ -131,7 +131,7 @@ def test_damaged_weights_are_told_in_one_line(random_weights, torch_home, damage
         bad.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"<html>")
     line = Meter(["lpips"]).missing["lpips"]
     assert line.startswith("LPIPS does not load (")
-    assert "): alexnet-owt-7be5be79.pth is damaged or not the file of that name; fetch" in line
+    assert "): alexnet-owt-7be5be79.pth is damaged or another file of that name; download" in line
     assert line.endswith(f"alexnet-owt-7be5be79.pth and put it into {bad.parent}")
     assert "\n" not in line
     assert "Traceback" not in line

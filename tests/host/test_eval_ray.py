@@ -132,7 +132,7 @@ def test_killed_workers_lose_nothing_and_change_nothing(server, cluster, capfd):
         assert (result.versions, result.models) == (same.versions, same.models)
     told = capfd.readouterr().err
     assert told.count("try 2 of 3: the worker ended") == 1
-    assert "a worker less:" in told
+    assert "a worker was dropped:" in told
     assert "COMFYUI_PATH is /nowhere, but there is no main.py in it" in told
     assert killer.kills == 2
     assert len(killer.hosts) >= 3

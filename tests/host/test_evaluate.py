@@ -179,8 +179,8 @@ def test_an_evaluation_cut_short_goes_on(evaluated):
 def test_what_cannot_be_used_is_listed_and_the_others_are_reported(evaluated):
     out, _, arguments, code, _ = evaluated
     broken, tiny = (
-        f"{arguments[0]}/more/broken.png is not a picture that can be read",
-        ("it is 63 x 100: 64 pixels a side are the least"),
+        f"{arguments[0]}/more/broken.png is not an image that can be read",
+        ("it is 63 x 100: at least 64 pixels a side are needed"),
     )
     assert code == f"2 failed:\nmore/broken.png: {broken}\ntiny.png: {tiny}"
     page = (out / "report.html").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""People's answers to the blind pairs, read back into a table of how strong each arm is."""
+"""Read people's answers to the blind pairs and compute how strong each arm is."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judged:
-    """The table as text, and what must be known of it."""
+    """The table of people's judgement as text, with notes on how to read it."""
 
     head: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
@@ -37,7 +37,7 @@ class Judged:
 
 
 def read_answers(out: Path, files: Sequence[Path]) -> Judged:
-    """Read answers.json files into blind.md, and into what ``write_report`` will show.
+    """Read answers.json files and write their table to blind.md and to the file for ``write_report``.
 
     A file or an answer that cannot be counted is left out, and a note says so.
 
@@ -54,8 +54,8 @@ def read_answers(out: Path, files: Sequence[Path]) -> Judged:
         raise ValueError("; ".join(["no answer counts", *problems]))
     judged = judge(key, answers, problems)
     (out / "blind.md").write_text(_markdown(judged), "utf-8")
-    told = asdict(judged) | {"run": key["run"]}
-    (out / JUDGED).write_text(json.dumps(told), "utf-8")
+    record = asdict(judged) | {"run": key["run"]}
+    (out / JUDGED).write_text(json.dumps(record), "utf-8")
     return judged
 
 
@@ -72,11 +72,11 @@ def _answers(key: dict[str, Any], files: Sequence[Path], problems: list[str]) ->
             problems.append(f"{path.name}: left out, it cannot be read: {error.strerror}")
             continue
         except (ValueError, TypeError, KeyError, RecursionError):
-            problems.append(f"{path.name}: left out, it is not what the page saves")
+            problems.append(f"{path.name}: left out, it is not a file that the page saved")
             continue
         who = who[:LONGEST_NAME]
         if run != key["run"]:
-            problems.append(f"{path.name}: left out, its answers are to another blind.html")
+            problems.append(f"{path.name}: left out, it belongs to another blind.html")
         elif who in judges:
             problems.append(f"{path.name}: left out, {judges[who]} has the same judge's answers")
         else:
@@ -88,7 +88,7 @@ def _of_file(
     name: str, who: str, entries: list[Any], known: set[str], problems: list[str]
 ) -> Iterator[Answer]:
     seen: set[str] = set()
-    bad = {"of pairs that are not in the key": 0, "to a pair answered before": 0, "damaged": 0}
+    bad = {"their pairs are not in the key": 0, "their pairs were answered before": 0, "damaged": 0}
     for entry in entries:
         match entry:
             case {
@@ -97,19 +97,19 @@ def _of_file(
                 "seconds": int() | float() as seconds,
             } if choice in CHOICES and isfinite(seconds) and seconds >= 0:
                 if pair not in known:
-                    bad["of pairs that are not in the key"] += 1
+                    bad["their pairs are not in the key"] += 1
                 elif pair in seen:
-                    bad["to a pair answered before"] += 1
+                    bad["their pairs were answered before"] += 1
                 else:
                     seen.add(pair)
                     yield Answer(who, pair, choice, float(seconds))
             case _:
                 bad["damaged"] += 1
-    problems.extend(f"{name}: {n} answers left out, {why}" for why, n in bad.items() if n)
+    problems.extend(f"{name}: {n} answers left out: {why}" for why, n in bad.items() if n)
 
 
 def judge(key: dict[str, Any], answers: Sequence[Answer], problems: Sequence[str] = ()) -> Judged:
-    """The table of these answers, strongest arm first."""
+    """Make the table of these answers, with the strongest arm first."""
     pairs = {pair["id"]: pair for pair in key["pairs"]}
     names: list[str] = list(key["arms"])
     k = len(names)
@@ -167,27 +167,29 @@ def _notes(
     pairs = len({a.pair for a in answers})
     seconds = np.median([a.seconds for a in answers])
     drawn = (
-        "judges and pairs" if judges > 1 else "pairs (one judge: nothing is said of other people)"
+        "judges and pairs"
+        if judges > 1
+        else "pairs (of one judge, so they do not cover other people)"
     )
     yield (
         f"{len(answers)} answers to {pairs} pairs by {judges} {'judges' if judges > 1 else 'judge'}, "
-        f"{seconds:.1f} s each in the median. Bradley-Terry: of two arms, exp of the difference in "
-        "strength is the odds to be preferred; the mean is 0. “The same” counts as half a win for "
-        "each; every two arms that met get half a win each besides, so that no strength is "
-        f"infinite. Intervals: bootstrap over {drawn}, {RESAMPLES} resamples."
+        f"with a median of {seconds:.1f} s. Strengths are those of a Bradley-Terry model: exp of the "
+        "difference between two arms is the odds that the first is preferred; their mean is 0. “The "
+        "same” counts as half a win for each. Each pair of arms that met also gets half a win per arm, "
+        f"so that no strength is infinite. Intervals: bootstrap over {drawn}, {RESAMPLES} resamples."
     )
     parts = [part for part in groups_of(met, names) if met[names.index(part[0])].any()]
     if len(parts) > 1:
-        told = "; ".join(", ".join(part) for part in parts)
-        yield f"These groups never met, so their strengths cannot be compared: {told}."
+        listed = "; ".join(", ".join(part) for part in parts)
+        yield f"These groups never met, so their strengths cannot be compared: {listed}."
     for part in parts:
         own = [names.index(name) for name in part]
         groups = groups_of(wins[np.ix_(own, own)] > 0, part)
         if len(groups) > 1:
-            told = "; ".join(", ".join(group) for group in groups)
+            listed = "; ".join(", ".join(group) for group in groups)
             yield (
-                "Between these groups every answer went one way, so how far they are apart is not "
-                f"known, only the order: {told}."
+                "Between these groups every answer went the same way, so only their order is known, "
+                f"not their distance: {listed}."
             )
     for name, seen in zip(names, met.any(1), strict=True):
         if not seen:

@@ -1,4 +1,4 @@
-"""The arms of an evaluation: their names and workflows."""
+"""Read the arms of an evaluation: the methods to compare, each with its workflow."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tools.host import ROOT
 from tools.host.workflow import TEMPLATE, Prompt, read_prompt
 
 ENLARGED = ("nearest", "bicubic")
-"""Without a model: they need no workflow, and no seed."""
+"""Arms without a model, which need no workflow and no seed."""
 
 KNOWN = (*ENLARGED, "onestep", "chain-null", "chain-vlm")
 DEFAULT = KNOWN[:4]
@@ -18,23 +18,23 @@ WITH_VLM = ROOT / "workflows" / "3 Chain-of-Zoom SD3 + VLM.json"
 
 
 class ArmError(Exception):
-    """What is wrong with an arm or its workflow, in one line."""
+    """An error whose message says in one line what is wrong with an arm or its workflow."""
 
 
 @dataclass(frozen=True)
 class Arm:
     name: str
     workflow: Prompt
-    """In the API format, with one Chain Loop."""
+    """A workflow in the API format with one Chain Loop."""
     own: bool = False
-    """The loop's texts and prompting are as in the workflow."""
+    """Whether the user named this workflow, whose texts and prompting then stay."""
 
 
 def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
-    """The arms that ``--arms`` names, each with its workflow.
+    """Read the arms that ``--arms`` names, each with its workflow.
 
     Raises:
-        ArmError: If one is unknown or named twice, or its workflow cannot be used for it.
+        ArmError: If an arm is unknown or named twice, or cannot use its workflow.
     """
     shared, arms = None, []
     for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -44,7 +44,7 @@ def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
         if own:
             if name in KNOWN or not re.fullmatch(r"\w[\w.-]{0,39}", name) or name.endswith("."):
                 raise ArmError(
-                    f"{name!r} cannot name an arm of your own: take up to 40 letters, digits, "
+                    f"{name!r} cannot be the name of your arm: use up to 40 letters, digits, "
                     f"dots and dashes, and none of {', '.join(KNOWN)}"
                 )
             arms.append(Arm(name, read_workflow(Path(file)), own=True))
@@ -52,7 +52,7 @@ def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
         if name not in KNOWN:
             raise ArmError(
                 f"there is no arm {name!r}. Known: {', '.join(KNOWN)}, and NAME=FILE.json for a "
-                "workflow of yours with its own prompts"
+                "workflow of your own"
             )
         if shared is None:
             shared = read_workflow(workflow or TEMPLATE)
@@ -64,17 +64,17 @@ def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
             )
         arms.append(Arm(name, shared))
     if not arms:
-        raise ArmError(f"no arm is named. Known: {', '.join(KNOWN)}")
+        raise ArmError(f"--arms names no arm. Known: {', '.join(KNOWN)}")
     return arms
 
 
 def read_workflow(path: Path) -> Prompt:
-    """The workflow with one Chain Loop, as the frontend saves it or in the API format.
+    """Read a workflow with one Chain Loop, as the frontend saved it or in the API format.
 
     Raises:
         ArmError: If there is none in ``path``.
     """
-    way_out = "Save it anew in ComfyUI, or use File > Export (API)"
+    advice = "Save it again in ComfyUI, or use File > Export (API)"
     try:
         prompt = read_prompt(path)
         loops = [node for node in prompt.values() if node["class_type"] == "CoZChainLoop"]
@@ -83,14 +83,14 @@ def read_workflow(path: Path) -> Prompt:
     except OSError as error:
         raise ArmError(f"the workflow {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, StopIteration) as error:
-        raise ArmError(f"{path} is not a workflow of ComfyUI. {way_out}") from error
+        raise ArmError(f"{path} is not a workflow of ComfyUI. {advice}") from error
     if not loops:
-        raise ArmError(f"{path.name} has no Chain Loop outside its subgraphs. {way_out}")
+        raise ArmError(f"{path.name} has no Chain Loop outside its subgraphs. {advice}")
     if len(loops) > 1:
-        raise ArmError(f"{path.name} has {len(loops)} Chain Loops: keep the one to evaluate")
+        raise ArmError(f"{path.name} has {len(loops)} Chain Loops: keep only the one to evaluate")
     return prompt
 
 
 def loop_of(prompt: Prompt) -> tuple[str, dict[str, Any]]:
-    """The id and the inputs of the prompt's Chain Loop."""
+    """Return the id and the inputs of the prompt's Chain Loop."""
     return next((k, n["inputs"]) for k, n in prompt.items() if n["class_type"] == "CoZChainLoop")

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what is in a folder, and what of each the arms are given."""
+"""Find the images of an evaluation, and make x_0 and the ground truth of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,58 +14,58 @@ from tools.picture import PictureError, open_picture, to_png
 from .job import MIDDLE
 
 SIDE = 512
-"""Of x_0: the paper's."""
+"""Pixels a side of x_0, as in the paper."""
 
 LEAST_SIDE = 64
 MOST_STEPS = 4
-"""With x_0 of 512 pixels the fourth step shows two of its pixels; less could not be centred."""
+"""The fourth step shows 2 x 2 of the 512 x 512 pixels of x_0; one pixel could not be centered."""
 
 LEAST_FACTOR = 4
-"""Of a ground truth: that of the first scale."""
+"""The smallest ratio of a ground truth's size to its image's: the factor of the first scale."""
 
 SQUARE: FrameMode = "whole picture square"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What x_0 is made of."""
+    """How x_0 and the ground truth are made from an image."""
 
     steps: int
     ground_truth: Path | None = None
-    """A folder with pictures of the same names, each a whole multiple of the other's size."""
+    """A folder with images of the same names, whose size is a whole multiple of the image's."""
     scale_down: int = 0
-    """By how much the picture is made small, to be the ground truth itself. 0: not at all."""
+    """Downscale the image by this factor and use the image as ground truth. 0: do not."""
 
     @property
     def multiple(self) -> int:
-        """Of x_0's side: so every window of every scale is whole pixels around the middle."""
+        """The number that x_0's side is a multiple of: then every window has whole, centered pixels."""
         return max(16, 2 * 4**self.steps)
 
-    def told(self) -> str:
-        """In words, for the report."""
+    def describe(self) -> str:
+        """Describe the protocol for the report."""
         if self.scale_down:
             return (
-                f"each picture's square made {self.scale_down}x smaller (bicubic) is x_0, itself "
-                "the ground truth"
+                f"x_0 is the middle square of each image, downscaled {self.scale_down}x (bicubic); the "
+                "square itself is the ground truth"
             )
-        told = "resized (Lanczos) and cropped around the middle to 512 x 512"
+        text = "x_0 is each image, resized (Lanczos) and cropped around the middle to 512 x 512"
         if self.ground_truth:
-            return f"{told}, smaller ones cropped alone; ground truth from {self.ground_truth.name}"
-        return told
+            return f"{text}, or only cropped if it is smaller; ground truth from {self.ground_truth.name}"
+        return text
 
 
 def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
-    """The names of the pictures below ``folder`` and of its other files, hidden ones apart.
+    """Return the names of the images below ``folder`` and of its other files that are not hidden.
 
     Args:
-        folder: Or one picture.
-        besides: A folder not to look into.
+        folder: A folder, or one image file.
+        besides: A folder to skip.
 
     Raises:
-        PictureError: If there is no such folder, or no picture in it.
+        PictureError: If there is no such folder, or no image in it.
     """
     if folder.resolve() == besides.resolve():
-        raise PictureError(f"--out needs another folder than that of the pictures, {folder}")
+        raise PictureError(f"--out must differ from the folder of the images, {folder}")
     if folder.is_file():
         return [folder.name], []
     if not folder.is_dir():
@@ -82,16 +82,16 @@ def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
     ]
     pictures = sorted(name for name in found if Path(name).suffix.lower() in endings)
     if not pictures:
-        inside = f"{len(found)} files, none of them a picture" if found else "nothing"
-        raise PictureError(f"there is no picture in {folder}: it holds {inside}")
+        inside = f"{len(found)} files, none of them an image" if found else "nothing"
+        raise PictureError(f"there is no image in {folder}: it holds {inside}")
     return pictures, sorted(set(found) - set(pictures))
 
 
 def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, bytes | None]:
-    """PNG files of x_0 and of its ground truth, if the protocol has one.
+    """Make the PNG files of x_0 and of its ground truth, if the protocol has one.
 
     Raises:
-        PictureError: If the picture or its ground truth cannot be used.
+        PictureError: If the image or its ground truth cannot be used.
     """
     try:
         name.encode()
@@ -100,7 +100,9 @@ def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, byt
     picture = open_picture(folder if folder.is_file() else folder / name)
     width, height = picture.size
     if min(width, height) < LEAST_SIDE:
-        raise PictureError(f"it is {width} x {height}: {LEAST_SIDE} pixels a side are the least")
+        raise PictureError(
+            f"it is {width} x {height}: at least {LEAST_SIDE} pixels a side are needed"
+        )
     if protocol.scale_down:
         x_0, truth = made_small(from_pillow(picture), protocol)
     elif protocol.ground_truth:
@@ -112,7 +114,7 @@ def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, byt
 
 
 def find_truth(folder: Path, name: str) -> Path:
-    """The picture of that name in the folder, of that kind or another.
+    """Find the image of that name in the folder, with the same suffix or another.
 
     Raises:
         PictureError: If there is none, or several.
@@ -122,7 +124,7 @@ def find_truth(folder: Path, name: str) -> Path:
         return path
     same = [p for p in path.parent.glob("*") if p.stem == path.stem and p.is_file()]
     if len(same) != 1:
-        found = f"but {', '.join(sorted(p.name for p in same))}" if same else "nor one of its stem"
+        found = f"but {', '.join(sorted(p.name for p in same))}" if same else "with any suffix"
         raise PictureError(f"there is no ground truth {name} in {folder}, {found}")
     return same[0]
 
@@ -145,8 +147,8 @@ def paired(picture: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, 
     factor = full_width // width
     if factor < LEAST_FACTOR or (full_height, full_width) != (factor * height, factor * width):
         raise PictureError(
-            f"its ground truth is {full_width} x {full_height} and the picture {width} x {height}: "
-            f"it must be 4, 5, 6, ... times as large both ways, such as {4 * width} x {4 * height}"
+            f"its ground truth is {full_width} x {full_height} and the image {width} x {height}: "
+            f"it must be 4, 5, 6, ... times as wide and as high, such as {4 * width} x {4 * height}"
         )
     side = whole_side(min(height, width), protocol)
     if not side:
@@ -162,7 +164,7 @@ def whole_side(side: int, protocol: Protocol) -> int:
 
 
 def cut(picture: Tensor, side: int, factor: int) -> Tensor:
-    """The middle square of (side * factor) pixels; of a larger picture all of it, resized."""
+    """Crop the middle square of side * factor pixels, or resize a larger image to it."""
     height, width = picture.shape[-2:]
     if min(height, width) >= SIDE * factor:
         return square(picture, side * factor)
@@ -172,7 +174,7 @@ def cut(picture: Tensor, side: int, factor: int) -> Tensor:
 
 
 def square(picture: Tensor, side: int) -> Tensor:
-    """Resized with Lanczos and cropped around the middle, as the paper does it."""
+    """Resize with Lanczos and crop around the middle, as in the paper."""
     first = first_frame(*picture.shape[-2:], side, SQUARE, MIDDLE)
     return resize(picture, side, side, "lanczos", first.window)
 

@@ -1,8 +1,8 @@
-"""The paper's no-reference scores by pyiqa, where the user has installed it.
+"""Compute the paper's no-reference scores with pyiqa, if the user has installed it.
 
-pyiqa is for non-commercial use (PolyForm Noncommercial 1.0.0) and never comes with this project.
-Not run here, for the same reason: the calls and the files are those of its published sources, read
-in 2026. Other releases may have others, and give other scores.
+pyiqa is for non-commercial use (PolyForm Noncommercial 1.0.0), so this project neither ships it nor
+runs it in its tests. The calls and file names follow its sources as published in 2026. Other
+releases may differ and give other scores.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ CLIP = (
     "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt"
 )
 VIT = ", and run: hf download timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"
-"""pyiqa/archs/maniqa_arch.py takes it by timm, which looks in the Hugging Face cache."""
+"""pyiqa/archs/maniqa_arch.py loads this through timm, which looks in the Hugging Face cache."""
 
 IDS = {"niqe": "niqe", "musiq": "musiq", "maniqa": "maniqa-pipal", "clipiqa": "clipiqa"}
-"""Chain-of-Zoom's own: arXiv 2505.18600."""
+"""Metric -> pyiqa's name of the variant that Chain-of-Zoom uses (arXiv 2505.18600)."""
 
 FILES = {
     "niqe": WeightFile(STORE + "niqe_modelparameters.mat", "pyiqa"),
@@ -29,7 +29,8 @@ FILES = {
     "maniqa": WeightFile(STORE + "MANIQA_PIPAL-ae6d356b.pth", "pyiqa", VIT),
     "clipiqa": WeightFile(CLIP, "clip"),
 }
-"""pyiqa/utils/download_util.py, DEFAULT_CACHE_DIR, and pyiqa/archs/clip_model.py, load."""
+"""Metric -> its weight file. Folders: DEFAULT_CACHE_DIR in pyiqa/utils/download_util.py, and ``load``
+in pyiqa/archs/clip_model.py."""
 
 
 def load_score(name: str, device: str) -> Callable[[Tensor], float]:

@@ -1,7 +1,7 @@
-"""One piece of work of an evaluation: one picture, one arm, on a running host.
+"""Run one job of an evaluation: one arm on one image, on a running ComfyUI.
 
-Jobs and results can be pickled, and ``run_job`` needs nothing but the host's URL: so it runs in
-this process as on another machine.
+Jobs and results can be pickled, and ``run_job`` needs only the URL of the ComfyUI. So it can run in
+this process or on another machine.
 """
 
 import functools
@@ -25,36 +25,36 @@ from tools.host.workflow import Prompt
 from tools.picture import size_of
 
 PICTURE, KEY = "{picture}", "{key}"
-"""Stand in a job's prompts for the name that its picture has on the host, and for its key."""
+"""Placeholders in a job's prompts, for the name of its uploaded image and for its key."""
 
 FRAMES = "coz_frames"
-"""How the ids of the nodes begin that save x_1..x_n, in the order of their names."""
+"""Prefix of the ids of the nodes that save x_1..x_n. Sorted by id, the nodes are in frame order."""
 
 MIDDLE = Target(0.5, 0.5)
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that one piece of work needs: one picture, one arm."""
+    """One arm on one image, with all that is needed to run and measure it."""
 
     image: str
-    """The picture's name: its path below IMAGES, with forward slashes and suffix."""
+    """The image's name: its path below IMAGES, with forward slashes and suffix."""
     arm: str
     picture: bytes
-    """PNG of x_0: square, 8-bit RGB, what the arm is given."""
+    """PNG of x_0, the arm's input: square, 8-bit RGB."""
     ground_truth: bytes | None
     """PNG, square, its side a whole multiple of x_0's."""
     prompts: tuple[Prompt, ...]
-    """In the API format. Nodes whose ids begin with FRAMES save 16-bit PNGs."""
+    """Prompts in the API format. Nodes whose ids begin with FRAMES save 16-bit PNGs."""
     steps: int
     scale: float
     seed: int
     metrics: tuple[str, ...]
     """Names in ``metrics.METRICS``."""
     key: str
-    """sha256 over all of the above and the versions: same key, same result."""
+    """sha256 of all of the above and the versions. The same key means the same result."""
     made: str = ""
-    """The same without what only the metrics depend on: same frames."""
+    """sha256 of all that the frames depend on. The same hash means the same frames."""
 
 
 @dataclass(frozen=True)
@@ -68,39 +68,39 @@ class Row:
     prompt: str
     seed: int
     scores: dict[str, float]
-    """Metric's name -> value. What could not be measured is absent; equal pictures give inf."""
+    """Metric -> value, only of those that could be measured. For equal images some are infinite."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job."""
+    """The outcome of a job."""
 
     key: str
     image: str
     arm: str
     rows: tuple[Row, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
-    """Metric's name -> why it could not be measured and what to do, in one line."""
+    """Metric -> why it could not be measured and what to do, in one line."""
     frames: tuple[bytes, ...] = ()
-    """16-bit PNG of x_1..x_n; none where the arm failed, or read from the store."""
+    """16-bit PNGs of x_1..x_n; empty if the arm failed or the result was read from the store."""
     models: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    """That the host took for the arm, without the metrics."""
+    """The time that ComfyUI took for the arm, without the metrics."""
     error: str | None = None
-    """The arm failed on this picture: the server's own words."""
+    """Why the arm failed on this image, as the server reports it."""
     seed: int = 0
     made: str = ""
-    """As of ``Job``."""
+    """``Job.made`` of its job."""
 
 
 def run_job(url: str, job: Job) -> Result:
-    """Run the job's prompts on the host at ``url`` and measure what comes.
+    """Run the job's prompts on the ComfyUI at ``url`` and measure its frames.
 
-    An arm that fails is a result with an ``error``.
+    If the arm fails, the result has an ``error``.
 
     Raises:
-        HostError: If the host ends meanwhile. The job can be run on another one.
+        HostError: If this ComfyUI ends meanwhile. The job can be run on another one.
     """
     try:
         result, prompts = _run(Files(url), job)
@@ -110,7 +110,7 @@ def run_job(url: str, job: Job) -> Result:
 
 
 def _run(host: Files, job: Job) -> tuple[Result, tuple[str, ...]]:
-    """What the host made, not measured, and the prompt of each step."""
+    """Run the job and return its result without scores, and the text of each step."""
     started = time.monotonic()
     versions, error, runs, files = versions_of(host), None, [], ()
     try:
@@ -119,7 +119,7 @@ def _run(host: Files, job: Job) -> tuple[Result, tuple[str, ...]]:
         files = tuple(host.download(file) for file in saved(runs))[-job.steps :]
     except (PromptError, requests.HTTPError) as problem:
         error = words(problem)
-        versions_of(host)  # that the host has ended is no fault of the arm
+        versions_of(host)  # raises OSError if ComfyUI has ended: then the arm did not fail
     seconds = time.monotonic() - started
     record = record_of(runs)
     prompts = tuple(record.get("prompts", ("",) * job.steps))
@@ -129,13 +129,13 @@ def _run(host: Files, job: Job) -> tuple[Result, tuple[str, ...]]:
 
 
 def failed(job: Job, error: str | None) -> Result:
-    """What is known of a job without having run it."""
+    """Return the result of a job with what is known before it runs, and its error if it failed."""
     own = {"seed": job.seed, "made": job.made, "models": models_of(job.prompts)}
     return Result(job.key, job.image, job.arm, error=error, **own)
 
 
 def measured(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
-    """The result with the scores of its frames, made by the job with these prompts."""
+    """Add the scores of the frames, which the job made with these texts, to the result."""
     meter = meter_of(job.metrics)
     rows: list[Row] = []
     reasons: dict[str, dict[str, list[str]]] = {}
@@ -148,17 +148,21 @@ def measured(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
             for name, why in absent.items():
                 reasons.setdefault(name, {}).setdefault(why, []).append(f"{factor:g}x")
             rows.append(Row(job.image, job.arm, factor, prompts[k], job.seed, scores))
-    except (ValueError, RuntimeError) as error:  # such as frames of another size than x_0's
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # for example if the size of the frames is not that of x_0
         return replace(result, frames=(), error=str(error))
     missing = {name: reason(whys, job.steps) for name, whys in reasons.items()}
     return replace(result, key=job.key, rows=tuple(rows), missing=meter.missing | missing)
 
 
 def reason(whys: dict[str, list[str]], steps: int) -> str:
-    """Why a metric is missing, in one line: at which scales, unless at all.
+    """Say in one line why a metric is missing, and at which scales unless it is all.
 
     Args:
-        whys: Why -> at which scales.
+        whys: Reason -> the scales at which the metric is missing.
+        steps: The number of all scales.
     """
     return "; ".join(
         why if len(scales) == steps else f"at {', '.join(scales)}: {why}"
@@ -167,22 +171,22 @@ def reason(whys: dict[str, list[str]], steps: int) -> str:
 
 
 def words(error: Exception) -> str:
-    """What the server said, in one line; of a prompt that it refused the reasons."""
+    """Return the server's error in one line; for a refused prompt, all its reasons."""
     text = str(error)
     try:
         answer = json.loads(text)
-        told = [answer["error"]["message"]] if answer.get("error") else []
+        parts = [answer["error"]["message"]] if answer.get("error") else []
         for node in answer["node_errors"].values():
             for reason in node["errors"]:
-                told.append(f"{node['class_type']}: {reason['message']}: {reason['details']}")
-        text = "; ".join(told) or text
+                parts.append(f"{node['class_type']}: {reason['message']}: {reason['details']}")
+        text = "; ".join(parts) or text
     except (ValueError, TypeError, KeyError, AttributeError):
-        pass  # no JSON: the words of a node
+        pass  # no JSON: the message of a node
     return " ".join(text.split())
 
 
 def models_of(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
-    """The names of weight files that the prompts' constants hold, as a chain's record has them."""
+    """Return the names of the weight files in the prompts' inputs, as a chain's record lists them."""
     endings = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".pt2", ".bin", ".pkl", ".gguf")
     values = [value for p in prompts for node in p.values() for value in node["inputs"].values()]
     names = [value for value in values if isinstance(value, str) and value.endswith(endings)]
@@ -190,19 +194,19 @@ def models_of(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
 
 
 def versions_of(host: Files) -> dict[str, str]:
-    """Of what runs at the host, and on which device."""
-    told = host.stats()
+    """Return the versions of the software that runs there, and the device."""
+    stats = host.stats()
     return {
         "chain-of-zoom": __version__,
-        "ComfyUI": told["system"]["comfyui_version"],
-        "torch": told["system"]["pytorch_version"],
-        "Python": told["system"]["python_version"].split()[0],
-        "device": ", ".join(device["name"] for device in told["devices"]),
+        "ComfyUI": stats["system"]["comfyui_version"],
+        "torch": stats["system"]["pytorch_version"],
+        "Python": stats["system"]["python_version"].split()[0],
+        "device": ", ".join(device["name"] for device in stats["devices"]),
     }
 
 
 def filled(prompt: Prompt, picture: str, key: str) -> Prompt:
-    """The prompt with names in place of PICTURE and KEY."""
+    """Replace the placeholders PICTURE and KEY in the prompt."""
     names = {PICTURE: picture, KEY: key}
 
     def value_of(value: Any) -> Any:
@@ -215,14 +219,14 @@ def filled(prompt: Prompt, picture: str, key: str) -> Prompt:
 
 
 def saved(runs: list[Run]) -> list[dict[str, str]]:
-    """The files of the frames, as ui outputs name them."""
+    """Return the saved frames, as the ui outputs name them."""
     outputs = {node: shown for run in runs for node, shown in run.outputs.items()}
     nodes = sorted(node for node in outputs if node.startswith(FRAMES))
     return [file for node in nodes for file in outputs[node]["images"]]
 
 
 def record_of(runs: list[Run]) -> dict[str, Any]:
-    """The record of the chain, where the prompts made one."""
+    """Return the record of the chain; empty if the prompts made none."""
     for run in runs:
         for shown in run.outputs.values():
             if "coz_chain" in shown:
@@ -232,13 +236,13 @@ def record_of(runs: list[Run]) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def meter_of(names: tuple[str, ...]):
-    from .metrics import Meter  # loads its networks, once for a process
+    from .metrics import Meter  # loads its networks once per process
 
     return Meter(names)
 
 
 def _pictures(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """For each scale the frame, and what ``Meter.measure`` compares it with."""
+    """Yield the frame of each scale, and the images that ``Meter.measure`` compares it with."""
     previous = x_0 = decoded(job.picture)
     truth = None if job.ground_truth is None else decoded(job.ground_truth)
     height, width = x_0.shape[-2:]
@@ -253,7 +257,7 @@ def _pictures(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict
 
 
 def view_of(truth: Tensor, factor: float, side: int) -> Tensor | None:
-    """The middle of the ground truth as a frame of (side, side); None where it is too coarse."""
+    """Resize the middle of the ground truth to a frame; return None if it has too few pixels."""
     full = truth.shape[-1]
     if full < side * factor:
         return None
@@ -263,6 +267,6 @@ def view_of(truth: Tensor, factor: float, side: int) -> Tensor | None:
 
 
 def decoded(file: bytes) -> Tensor:
-    """(1, 3, H, W) of a PNG file of this evaluation's own."""
+    """Decode a PNG file that this evaluation wrote to (1, 3, H, W)."""
     width, height = size_of(file)
     return decode_png(file, height, width).contiguous()

@@ -1,4 +1,4 @@
-"""Pictures for a page that holds all it shows: the best and the worst ones, as data in the text."""
+"""Choose the best and worst images for the report, and encode them as data URLs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from .store import frame_path, input_path, truth_path
 from .table import decimals, factor_text
 
 LARGEST = 512
-"""Pixels a side: what the chain makes."""
+"""Pixels a side of an image in the page: the size of a frame."""
 QUALITY = 82
 SMALL = 40_000
 MOST_BYTES = 22_000_000
@@ -27,7 +27,7 @@ SECOND_FACTOR = 16
 
 @dataclass(frozen=True)
 class Shown:
-    """One arm's picture."""
+    """The image of one arm, with its text, seed and scores."""
 
     arm: str
     picture: str
@@ -38,24 +38,24 @@ class Shown:
 
 @dataclass
 class Case:
-    """One picture at one scale, with all arms."""
+    """One image at one scale, by all arms."""
 
     image: str
     factor: float
     metric: Metric
     badges: list[tuple[str, str]] = field(default_factory=list)
-    """"best" or "worst", and for which arm with which value."""
+    """("best" or "worst", the arm and its value)."""
     whole: str = ""
     crop: str = ""
     side: int = 0
-    """Of the crop in the input's pixels."""
+    """Side of the crop in pixels of the input."""
     truth: str = ""
-    """Where there is a ground truth of this scale."""
+    """Empty if there is no ground truth at this scale."""
     arms: list[Shown] = field(default_factory=list)
 
     @property
     def size(self) -> int:
-        """Characters of its pictures."""
+        """Number of characters of its data URLs."""
         pictures = (self.whole, self.crop, self.truth, *(arm.picture for arm in self.arms))
         return sum(map(len, pictures))
 
@@ -65,9 +65,10 @@ class Case:
 
 
 def inline(picture: Image.Image, quality: int = QUALITY, without_loss: int = SMALL) -> str:
-    """The picture as a data URI, without anything but its pixels.
+    """Encode the image as a data URL without metadata.
 
-    Up to ``without_loss`` bytes without loss: smooth pictures take few, and show blocks most.
+    It is lossless if it fits into ``without_loss`` bytes. That is the case for smooth images, on which
+    the blocks of lossy compression would be the most visible.
     """
     picture = picture.convert("RGB")
     if max(picture.size) > LARGEST:
@@ -79,12 +80,12 @@ def inline(picture: Image.Image, quality: int = QUALITY, without_loss: int = SMA
 
 
 def exact(picture: Image.Image) -> str:
-    """The same without loss, for few pixels that are shown large."""
+    """Encode a crop of few pixels, which is shown enlarged, as a lossless data URL."""
     return data_url("png", encode(picture.convert("RGB"), "png"))
 
 
 def view_of(picture: Image.Image, factor: float) -> Image.Image:
-    """The window in the middle of x_0 that a frame at ``factor`` shows."""
+    """Crop the middle of x_0 that a frame at ``factor`` shows."""
     side = max(1, round(picture.width / factor))
     corner = (picture.width - side) // 2
     return picture.crop((corner, corner, corner + side, corner + side))
@@ -96,15 +97,15 @@ def opened(path: Path) -> Image.Image:
 
 
 def frame(out: Path, result: Result, factor: float) -> Image.Image:
-    """The arm's picture at this scale."""
+    """Read the arm's frame at this scale."""
     step = [row.factor for row in result.rows].index(factor) + 1
     return opened(frame_path(out, result, step))
 
 
 def cases(out: Path, results: list[Result], scores: Scores) -> tuple[list[Case], int]:
-    """The best and the worst picture of each arm, and how many found no room.
+    """Choose the best and worst image of each arm; also return how many did not fit into the page.
 
-    At the deepest scale and at 16x; by the first metric that ranks there.
+    They are chosen at the deepest scale and at 16x, by the first metric of RANKED_BY measured there.
     """
     made = {(result.image, result.arm): result for result in results}
     found = _ranked(scores)
@@ -133,12 +134,12 @@ def _ranked(scores: Scores) -> list[Case]:
         for arm, badge, image, value in _extremes(scores, metric, factor):
             case = found.setdefault((factor, image), Case(image, factor, metric))
             case.badges.append((badge, f"{arm}, {value}"))
-    # Those that say most come first, in case there is no room for all.
+    # Cases with the most badges come first, because the last ones may not fit.
     return sorted(found.values(), key=lambda c: (-c.factor, -len(c.badges), c.image))
 
 
 def _extremes(scores: Scores, metric: Metric, factor: float) -> Iterator[tuple[str, str, str, str]]:
-    """Arm, "best" or "worst", the picture and its value."""
+    """Yield (arm, "best" or "worst", image, value)."""
     sign = -1 if metric.better == "lower" else 1
     for arm, row in zip(scores.arms, scores.of(metric, factor), strict=True):
         if np.isnan(row).all() or np.nanmin(row) == np.nanmax(row):
@@ -157,14 +158,14 @@ def _fill(out: Path, made: dict[tuple[str, str], Result], scores: Scores, case: 
     for arm in scores.arms:
         result, row = made[case.image, arm], scores.rows[case.image, arm, case.factor]
         values = [(METRICS[n].title, row.scores.get(n, np.nan)) for n in names]
-        told = tuple((title, _number(value)) for title, value in values if not isnan(value))
+        shown = tuple((title, _number(value)) for title, value in values if not isnan(value))
         picture = frame(out, result, case.factor)
-        case.arms.append(Shown(arm, inline(picture), row.prompt, row.seed, told))
+        case.arms.append(Shown(arm, inline(picture), row.prompt, row.seed, shown))
         case.truth = case.truth or _truth(truth_path(out, case.image), case.factor, picture.width)
 
 
 def _truth(path: Path, factor: float, least: int) -> str:
-    """The same view of the ground truth, unless it is coarser than the frames are."""
+    """Crop the ground truth as a frame at ``factor`` shows it; empty if it has too few pixels."""
     if not path.is_file():
         return ""
     view = view_of(opened(path), factor)

@@ -1,4 +1,4 @@
-"""What an evaluation is to do: the jobs of its arms and pictures, and which of them are done."""
+"""Plan an evaluation: make the jobs of its arms and images, and find those that are done."""
 
 import hashlib
 import importlib.metadata
@@ -31,10 +31,10 @@ LIBRARIES = ("piq", "torchmetrics", "pyiqa")
 
 
 class Plan:
-    """The jobs of one command.
+    """The jobs of one evaluation.
 
     Attributes:
-        images: The names of the pictures that can be used.
+        images: The names of the images that can be used.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Plan:
         self.versions = state(MAKERS)
         self.meters = {name: version_of(name) for name in LIBRARIES} | state(METERS)
         missing = meter_of(self.metrics).missing
-        # A metric whose weights come later is measured then.
+        # Part of a job's key, so that a metric is measured once its weights have been downloaded.
         self.measurable = [name for name in self.metrics if name not in missing]
 
     def add(self, image: str) -> None:
-        """Make what the arms are given.
+        """Make x_0 and the ground truth of an image and add it to the plan.
 
         Raises:
-            PictureError: If the picture or its ground truth cannot be used.
+            PictureError: If the image or its ground truth cannot be used.
         """
         write_input(self.out, image, *make_inputs(self.folder, image, self.protocol))
         self.images.append(image)
@@ -82,10 +82,11 @@ class Plan:
         )
 
     def start(self, arms: Sequence[Arm], command: dict[str, Any]) -> list[tuple[Arm, str]]:
-        """Write down what is asked for; the arms and pictures that have no result yet.
+        """Write the settings of this run; return the arms and images that have no result yet.
 
         Args:
-            command: More to tell in the report.
+            arms: The arms to run on every image.
+            command: More settings for the report.
         """
         waiting, keys = [], []
         for arm in arms:
@@ -107,23 +108,23 @@ class Plan:
         )
 
     def measured_again(self, job: Job) -> Result | None:
-        """The result with other metrics than before, where the frames are there."""
+        """Measure the stored frames of a job again; return None if there are none."""
         result = read_result(self.out, job)
         if result is None or result.made != job.made or result.error is not None:
             return None
         prompts = tuple(row.prompt for row in result.rows)
         try:
             result = measured(job, replace(result, frames=read_frames(self.out, result)), prompts)
-        except OSError:  # a frame is gone
+        except OSError:  # a frame is missing
             return None
         return None if result.error else result
 
     def settings(self, arms: Sequence[Arm]) -> dict[str, Any]:
-        """What the report tells of the run."""
+        """Return the settings of the run for the report."""
         return {
             "arms": [arm.name for arm in arms],
             "pictures": len(self.images),
-            "protocol": self.protocol.told(),
+            "protocol": self.protocol.describe(),
             "steps": self.protocol.steps,
             "scale": SCALE,
             "seed": self.seed,
@@ -137,7 +138,7 @@ class Plan:
 
 
 def digest(*parts: Any) -> str:
-    """sha256 over parts of any depth; bytes count by their own."""
+    """Return the sha256 of nested parts, in which bytes are replaced by their own hash."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_hashed).encode()).hexdigest()
 
 

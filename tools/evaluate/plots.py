@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that takes the colours of the page around it."""
+"""Draw the report's plots as SVG in the colors of the page around them."""
 
 import io
 import re
@@ -16,16 +16,16 @@ from .table import ARROWS, Cell, Cells, factor_text, heading
 
 INK, FAINT = "#010203", "#040506"
 COLOURS = tuple(f"#0a0b{i:02x}" for i in range(8))
-"""Drawn with these, which nothing else has, then named after the page's own."""
+"""Unique placeholder colors, which ``_svg`` replaces by the page's CSS variables."""
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--rule)"} | {
     colour: f"var(--arm-{i})" for i, colour in enumerate(COLOURS)
 }
 MARKERS = tuple(zip("os^DvPX*", "●■▲◆▼✚✖★", strict=True))
-"""Matplotlib's name of each, and the character that looks like it."""
+"""(Matplotlib's name of a marker, the character that looks like it)."""
 
 STYLE = {
-    "svg.fonttype": "none",  # the page's own font; text that can be searched
-    "svg.hashsalt": "",  # the same plot, the same file
+    "svg.fonttype": "none",  # text in the page's font, which can be searched
+    "svg.hashsalt": "",  # so that equal plots give equal files
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -47,7 +47,7 @@ STYLE = {
     "lines.markersize": 4.5,
 }
 SIZE = 3.3, 2.4
-"""Inches; the page scales it."""
+"""Width and height in inches; the page scales the plot."""
 BAND = 0.16
 
 
@@ -58,7 +58,7 @@ class Plot:
 
 
 def look(arm: int) -> tuple[int, str]:
-    """Number of the arm's colour, and its marker as a character."""
+    """Return the number of the arm's color, and its marker as a character."""
     return arm % len(COLOURS), _marker(arm)[1]
 
 
@@ -67,7 +67,7 @@ def _marker(arm: int) -> tuple[str, str]:
 
 
 def curves(scores: Scores, cells: Cells) -> list[Plot]:
-    """Score against scale, a plot a metric."""
+    """Plot score against scale, one plot per metric."""
     return [_curve(scores, cells, metric) for metric in scores.metrics]
 
 
@@ -110,7 +110,7 @@ def _draw(axes: Axes, arm: int, drawn: Sequence[tuple[int, Cell]]) -> None:
 
 
 def scatters(scores: Scores, cells: Cells, across: Metric, up: Metric) -> list[Plot]:
-    """One metric against another, a plot a scale; what is better is to the right and above."""
+    """Plot one metric against another, one plot per scale; better is to the right and up."""
     plots = [_scatter(scores, cells, factor, across, up) for factor in scores.factors]
     return [plot for plot in plots if plot]
 
@@ -149,17 +149,17 @@ def _scatter(
 
 
 def _axis(metric: Metric) -> str:
-    # Better is to the right and above, whichever way the numbers run.
+    # The arrow says which numbers are better; the axes put them to the right and up.
     return metric.title if metric.better == "neither" else f"{metric.title} {ARROWS[metric.better]}"
 
 
 def _svg(figure: Figure, text: str) -> str:
     file = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
-    # Plots share a page, where an id may stand once. Those of <defs> are hashes of what they name.
+    # An id may occur only once in the page. The ids in <defs> are unique: they are hashes.
     svg = svg.replace("<g id=", "<g data-part=")
     svg = re.sub(r"#0[14a]0[25b]\w\w", lambda m: VARIABLES.get(m[0], m[0]), svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(text)}" ', 1)

@@ -1,4 +1,4 @@
-"""What each arm of an evaluation makes of a picture, as prompts for the host."""
+"""Make the prompts that run an arm of an evaluation on an image."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from .job import FRAMES, KEY, MIDDLE, PICTURE
 SCALE = 4.0
 
 MOST_SCALE = 64
-"""Greatest constant that Crop-Center-Zoom's ``scale`` takes; a link may bring more."""
+"""Maximum of Crop-Center-Zoom's ``scale`` widget; a linked value may be larger."""
 
 T5_TOKENS = 512
-"""As Chain Loop encodes its texts: nodes/step/encode_prompt.py."""
+"""Number of T5 tokens with which Chain Loop encodes its texts: nodes/step/encode_prompt.py."""
 
 BACKBONES = ("upscale model", "one-step diffusion", "any checkpoint")
 
 
 def prompts_of(arm: Arm, side: int, steps: int, seed: int) -> tuple[Prompt, ...]:
-    """What the arm runs on a picture of side x side pixels.
+    """Make the prompts of an arm for an image of side x side pixels.
 
     Raises:
-        ArmError: If its workflow cannot be used for it.
+        ArmError: If the arm cannot use its workflow.
     """
     if arm.name in ENLARGED:
         return (enlarged_prompt(arm.name, steps),)
@@ -32,12 +32,12 @@ def prompts_of(arm: Arm, side: int, steps: int, seed: int) -> tuple[Prompt, ...]
         try:
             return (one_step_prompt(arm.workflow, steps, seed),)
         except KeyError as error:
-            raise ArmError(f"the workflow's Chain Loop has no {error}: save it anew") from error
+            raise ArmError(f"the workflow's Chain Loop has no {error}: save it again") from error
     return (chain_prompt(arm, side, steps, seed),)
 
 
 def chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
-    """The workflow's Chain Loop by the paper's protocol, with only what it needs."""
+    """Set the workflow's Chain Loop to the paper's protocol, and keep only the nodes that it needs."""
     loop, inputs = loop_of(arm.workflow)
     inputs = {key: value for key, value in inputs.items() if key not in {"mask", "chain"}}
     inputs |= {
@@ -52,7 +52,7 @@ def chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
         "stop_below": 0.0,
     }
     if not arm.own:
-        # A text in the workflow was written for its own picture.
+        # The workflow's text was written for another image.
         inputs |= {"prompt": "", "step_prompts": ""}
     if arm.name == "chain-null":
         inputs = {key: value for key, value in inputs.items() if not key.startswith("prompting.")}
@@ -62,7 +62,7 @@ def chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
 
 
 def enlarged_prompt(resampling: str, steps: int) -> Prompt:
-    """The picture's window for each scale, resized at once."""
+    """Enlarge the image's window of each scale by resampling."""
     prompt = picture()
     for k in range(1, steps + 1):
         prompt |= zoom(k, resampling) | save(k, [f"coz_zoom_{k}", 0])
@@ -70,11 +70,13 @@ def enlarged_prompt(resampling: str, steps: int) -> Prompt:
 
 
 def one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
-    """The picture's window for each scale, super-resolved once by the nodes of Chain Loop."""
+    """Super-resolve the image's window of each scale once, with the nodes of Chain Loop."""
     _, loop = loop_of(workflow)
     kind = loop["backbone"]
     if kind not in BACKBONES:
-        raise ArmError(f"onestep knows no backbone {kind!r}: {', '.join(BACKBONES)}")
+        raise ArmError(
+            f"onestep does not support the backbone {kind!r}, only {', '.join(BACKBONES)}"
+        )
     chosen = {
         key.removeprefix("backbone."): value
         for key, value in loop.items()
@@ -100,7 +102,7 @@ def one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
 
 
 def texts(kind: str, chosen: dict[str, Any]) -> Prompt:
-    """The nodes that encode the texts of a diffusion model: an empty one, and the negative."""
+    """Make the nodes that encode a diffusion model's texts: an empty one, and the negative one."""
     if kind == "one-step diffusion":
         inputs = {"clip": chosen["clip"], "prompt": "", "t5_tokens": T5_TOKENS}
         return node("coz_text", "CoZEncodePrompt", **inputs)
@@ -111,7 +113,7 @@ def texts(kind: str, chosen: dict[str, Any]) -> Prompt:
 
 
 def step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]:
-    """The node of one step, as nodes/backbones makes it."""
+    """Return the inputs of a step's node, as nodes/backbones sets them, with its class_type."""
     zoomed = [f"coz_zoom_{k}", 0]
     if kind == "upscale model":
         return {
@@ -147,7 +149,7 @@ def picture() -> Prompt:
 
 
 def zoom(k: int, resampling: str) -> Prompt:
-    """The middle of the picture at scale 4^k: the window enlarged, and as it is."""
+    """Make the node that crops the image's middle at scale 4^k and enlarges it."""
     factor = SCALE**k
     prompt, scale = {}, factor
     if factor > MOST_SCALE:
@@ -165,15 +167,17 @@ def zoom(k: int, resampling: str) -> Prompt:
 
 
 def save(name: str | int, images: list) -> Prompt:
-    """In 16 bits: the host's 8-bit files are cut off, not rounded, which no frame should be
-    judged by."""
+    """Make the node that saves frames in 16 bits.
+
+    In 8 bits ComfyUI truncates instead of rounding, which would change the scores.
+    """
     inputs = {"images": images, "filename_prefix": KEY, "format": "png"}
     inputs |= {"format.bit_depth": "16-bit", "format.input_color_space": "sRGB"}
     return node(f"{FRAMES}_{name}", "SaveImageAdvanced", **inputs)
 
 
 def needed(prompt: Prompt) -> Prompt:
-    """The nodes that save frames, and those that they depend on."""
+    """Keep the nodes that save frames, and those that they depend on."""
     kept, waiting = [], [name for name in prompt if name.startswith(FRAMES)]
     while waiting:
         name = waiting.pop()

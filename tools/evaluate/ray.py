@@ -1,8 +1,8 @@
-"""The jobs of an evaluation on a Ray cluster: a ComfyUI in each worker, results as they finish.
+"""Run the jobs of an evaluation on a Ray cluster, with a ComfyUI in each worker.
 
-Every machine of the cluster needs its own clone of this repository in the same state, wherever it
-lies, with `make host` done, and Ray started by that clone's .venv/bin/ray. Nothing else is shared:
-pictures and frames travel through Ray.
+Every machine of the cluster needs a clone of this repository in the same state, in any folder, with
+`make host` done and Ray started by that clone's .venv/bin/ray. The machines need no shared folder:
+Ray sends images and frames.
 """
 
 import collections
@@ -30,10 +30,10 @@ from .run import OwnHost
 from .state import state
 
 TRIES = 3
-"""Workers that a job may end before it is given up."""
+"""Number of tries of a job whose worker ends."""
 
 CPUS = 4
-"""That a worker gets where there is no GPU and nobody says how many workers."""
+"""CPUs of a worker if there is no GPU and --workers is not given."""
 
 CONNECT_LIMIT = 10  # seconds; Ray itself tries for minutes
 START_LIMIT = 600  # seconds; a cluster may have to start a machine first
@@ -43,20 +43,20 @@ START = "start one with .venv/bin/ray start --head --disable-usage-stats, or giv
 
 
 def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) -> Iterator[Result]:
-    """Run the jobs on the cluster; give each one's result once, in the order in which they finish.
+    """Run the jobs on the cluster and yield their results, in the order in which they finish.
 
-    A job whose worker ends is done again by another one. When the iterator is closed, the workers
-    and their hosts end.
+    If a worker ends, another one runs its job again. When the iterator is closed, the workers and
+    their ComfyUIs end.
 
     Args:
-        jobs: One is asked for when there is a worker for it.
-        address: As Ray has it, such as "auto" or "HOST:6379"; "local" starts a cluster here and
-            ends it afterwards.
-        workers: How many, each with a host of its own. By default one a GPU, or one for every four
-            CPUs where the cluster has no GPU; never more than there are of those.
+        jobs: The next one is taken only when a worker is free for it.
+        address: An address of Ray such as "auto" or "HOST:6379"; "local" starts a cluster here and
+            stops it afterwards.
+        workers: The number of workers, each with its own ComfyUI; at most one per GPU, or one per
+            CPU if the cluster has no GPU. By default one per GPU, or one for every four CPUs.
 
     Raises:
-        HostError: If there is no Ray, no such cluster or no worker that can start ComfyUI.
+        HostError: If Ray is missing, the cluster cannot be reached or no worker can start ComfyUI.
     """
     jobs = iter(jobs)
     first = next(jobs, None)
@@ -73,7 +73,7 @@ def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) ->
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[Any]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing here calls home
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # sends no usage statistics
     try:
         import ray
     except ImportError as error:
@@ -84,7 +84,7 @@ def _cluster(address: str) -> Iterator[Any]:
             temporary = tempfile.TemporaryDirectory(prefix="coz-ray-", ignore_cleanup_errors=True)
             options["_temp_dir"] = stack.enter_context(temporary)
             options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-            # Else Ray leaves one in ~/.ray.
+            # Otherwise Ray writes a token to ~/.ray and leaves it there.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
             _, port = host_port = _host_port(address)
@@ -99,31 +99,33 @@ def _cluster(address: str) -> Iterator[Any]:
 
 
 def _host_port(address: str) -> tuple[str, int]:
-    """Of "ray://HOST:PORT" and "HOST:PORT"; port 0 for other addresses."""
+    """Parse "ray://HOST:PORT" or "HOST:PORT"; the port is 0 for other addresses."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     return host.strip("[]"), int(port) if host and port.isdecimal() else 0
 
 
 def _machines(ray: Any) -> list[tuple[int, int]]:
-    """(CPUs, GPUs) of each."""
+    """Return the (CPUs, GPUs) of each machine."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
 
 
 def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
-    """How many workers there are, and each one's CPUs and GPUs: as many CPUs as let all start.
+    """Return the number of workers, and the CPUs and GPUs of each.
+
+    A worker gets as many CPUs as possible so that all workers still fit.
 
     Args:
-        machines: (CPUs, GPUs) of each.
-        workers: How many are wished for.
+        machines: The (CPUs, GPUs) of each machine.
+        workers: The wanted number of workers, or None for the default.
 
     Raises:
-        HostError: If the machines have neither.
+        HostError: If the machines have neither CPUs nor GPUs.
     """
     gpus = int(any(gpu for _, gpu in machines))
     places = [gpu if gpus else cpu for cpu, gpu in machines]
     if not sum(places):
-        raise HostError("the Ray cluster has no CPU to give: see .venv/bin/ray status")
+        raise HostError("the Ray cluster has no free CPU: see .venv/bin/ray status")
     count = workers or sum(place if gpus else -(-place // CPUS) for place in places)
     count = min(count, sum(places))
 
@@ -136,8 +138,8 @@ def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[in
 
 
 def _worker_class() -> type:
-    # Ray sends the code of a class that is made in a function; one of a module it would import,
-    # which a worker cannot before it knows where its clone lies.
+    # Ray sends a class that is defined in a function as code. It would import a class of a module,
+    # which fails before the worker has put its clone into sys.path.
     class Worker:
         def __init__(self, place):
             own = Path(sys.prefix).parent  # the clone whose .venv/bin/ray was started
@@ -163,10 +165,10 @@ def _worker_class() -> type:
 
 
 def start_host(host: OwnHost | None, expected: dict[str, str]) -> tuple[OwnHost, str]:
-    """The worker's ComfyUI, started unless it runs; what is wrong and what to do, if it cannot be.
+    """Start the worker's ComfyUI unless it runs; also return the problem, or "".
 
     Args:
-        host: The one that the worker has.
+        host: The worker's ComfyUI, if it already has one.
         expected: ``state()`` where the evaluation runs.
     """
     host = host or OwnHost()
@@ -191,7 +193,7 @@ class _Task:
 
 
 class _Deal:
-    """Gives a job to whoever is free, and again where a worker has ended."""
+    """Give jobs to free workers, and again if a worker ended."""
 
     def __init__(self, ray: Any, hire: Callable[[], Any], jobs: Iterator[Job]) -> None:
         self._ray = ray
@@ -199,9 +201,9 @@ class _Deal:
         self._jobs = jobs
         self._waiting: collections.deque[_Task] = collections.deque()
         self._busy: dict[Any, tuple[Any, _Task | None]] = {}
-        """Future -> worker and its job; None while it starts."""
+        """Future -> (worker, its task or None while it starts)."""
         self._free: list[Any] = []
-        self._deaths = 0  # of workers that had not started
+        self._deaths = 0  # number of workers that ended before they had started
         self._problems: list[str] = []
         self._expected = state()
 
@@ -224,7 +226,7 @@ class _Deal:
                 self._ray.kill(worker)
 
     def _has_work(self) -> bool:
-        """Whether a job waits or runs. One is taken ahead, to be ready for whoever is free first."""
+        """Return whether a job waits or runs; also take the next job, so that one is always ready."""
         if not self._waiting:
             self._waiting.extend(map(_Task, itertools.islice(self._jobs, 1)))
         return bool(self._waiting) or any(task for _, task in self._busy.values())
@@ -233,15 +235,15 @@ class _Deal:
         self._busy[worker.start.remote(self._expected)] = worker, None
 
     def _next(self) -> Result | None:
-        """Wait until a worker has done what it does; the result, if that was a job."""
+        """Wait until a worker has started or finished a job; return the job's result if there is one."""
         future = self._wait()
         worker, task = self._busy.pop(future)
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(future)
         except errors.RayTaskError as error:
-            told = isinstance(error.cause, HostError)
-            reason = str(error.cause) if told else repr(error.cause)
+            is_known = isinstance(error.cause, HostError)
+            reason = str(error.cause) if is_known else repr(error.cause)
             if task is None:
                 return self._leave(worker, reason)
             self._start(worker)
@@ -266,15 +268,15 @@ class _Deal:
                 return done[0]
             if not any(task for _, task in self._busy.values()):
                 raise HostError(
-                    f"the Ray cluster gave no place for a worker in {START_LIMIT} s: is it busy,"
-                    " have its machines left? See .venv/bin/ray status"
+                    f"the Ray cluster started no worker in {START_LIMIT} s: it may be busy or have lost"
+                    " its machines. See .venv/bin/ray status"
                 )
         raise HostError("\n".join(["no worker could start ComfyUI:", *self._problems]))
 
     def _leave(self, worker: Any, problem: str) -> None:
         self._ray.kill(worker)
         self._problems.append(problem)
-        _say(f"a worker less: {problem}")
+        _say(f"a worker was dropped: {problem}")
 
     def _lost(self, task: _Task, reason: str) -> Result | None:
         task.tries += 1

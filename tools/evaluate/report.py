@@ -1,4 +1,4 @@
-"""The report of an evaluation, from its store alone: report.html, table.md and scores.csv."""
+"""Write the report of an evaluation from its store: report.html, table.md and scores.csv."""
 
 import json
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from .store import ASKED, SETTINGS, read_results
 from .table import GAMEABLE, Cells, heading, markdown, notes, summarise, tables
 
 KEY, JUDGED = "blind_key.json", "blind_result.json"
-"""Of the last blind page, and what ``answers`` made of people's answers."""
+"""The key of the last blind page, and the table that ``answers`` computed from people's answers."""
 
 STAND_IN = METRICS["sharpness"]
 NO_NATURALNESS = (
-    "No naturalness metric was measured, so the upright axis is sharpness (the variance of the "
-    "Laplacian). It says how much fine contrast there is, not how natural it looks: noise is sharp."
+    "No naturalness metric was measured, so the vertical axis is sharpness (the variance of the "
+    "Laplacian). It measures fine contrast, not how natural it looks: noise is sharp, too."
 )
 
 
 def write_report(out: Path) -> None:
-    """Write report.html, table.md and scores.csv into ``out``, from what is stored there.
+    """Write report.html, table.md and scores.csv to ``out``, from the store in it.
 
     Raises:
         ValueError: If there are no results.
@@ -59,7 +59,7 @@ def write_report(out: Path) -> None:
 
 
 def stored(out: Path) -> tuple[list[Result], dict[str, Any], Scores]:
-    """All that the store holds, pictures apart.
+    """Read the results, settings and scores of a store, without images.
 
     Raises:
         ValueError: If there are no results.
@@ -70,7 +70,7 @@ def stored(out: Path) -> tuple[list[Result], dict[str, Any], Scores]:
 
 
 def environment() -> Environment:
-    """Templates in which whatever comes from outside is text, never markup."""
+    """Make the template environment, which escapes all inserted texts."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -81,33 +81,33 @@ def environment() -> Environment:
 
 
 def _scatters(scores: Scores, cells: Cells) -> Iterator[tuple[Metric, Metric, str, list[Plot]]]:
-    """Across, up, what must be said of it, and the plots."""
+    """Yield (metric of the horizontal axis, that of the vertical axis, a warning, the plots)."""
     up = scores.first("naturalness")
-    said = "" if up else NO_NATURALNESS
+    warning = "" if up else NO_NATURALNESS
     if up is None and STAND_IN in scores.metrics:
         up = STAND_IN
     for across in (scores.first("fidelity"), scores.first("consistency")):
         if across and up and (plots := scatters(scores, cells, across, up)):
-            yield across, up, said, plots
+            yield across, up, warning, plots
 
 
 def _made(results: list[Result]) -> list[tuple[str, str]]:
-    """What made the results: told once where all agree."""
+    """List the models, versions, seeds and time of the results."""
     seeds = sorted({row.seed for result in results for row in result.rows})
-    told = [("models", ", ".join(sorted({m for r in results for m in r.models})) or "none named")]
+    facts = [("models", ", ".join(sorted({m for r in results for m in r.models})) or "none named")]
     names = sorted({name for result in results for name in result.versions})
     for name in names:
         values = sorted({result.versions[name] for result in results if name in result.versions})
-        several = " (results of several versions: run it anew in an empty folder)"
-        told.append((name, ", ".join(values) + (several if len(values) > 1 else "")))
+        several = " (the results are of several versions: run it again with an empty folder)"
+        facts.append((name, ", ".join(values) + (several if len(values) > 1 else "")))
     many = f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}: see scores.csv" if seeds else "none"
-    told.append(("seeds", ", ".join(map(str, seeds)) if 0 < len(seeds) <= 8 else many))
-    told.append(("time on the host", f"{sum(result.seconds for result in results):.0f} s"))
-    return told
+    facts.append(("seeds", ", ".join(map(str, seeds)) if 0 < len(seeds) <= 8 else many))
+    facts.append(("time on the host", f"{sum(result.seconds for result in results):.0f} s"))
+    return facts
 
 
 def _judged(out: Path) -> dict[str, Any]:
-    """People's judgement; none if a newer blind page has been made since."""
+    """Read people's judgement; empty if there is a newer blind page."""
     judged, key = _json(out / JUDGED), _json(out / KEY)
     return judged if judged.get("run") == key.get("run") else {}
 

@@ -1,4 +1,4 @@
-"""What decides the results of an evaluation beside its pictures and settings."""
+"""Hash the code and weights on which the results of an evaluation depend."""
 
 import hashlib
 import importlib.metadata
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from tools.host import ROOT, comfyui_version, host_path
 
 MAKERS = ("coz/**/*", "nodes/**/*", "models/**/*")
-"""Files of this repository on which the frames depend."""
+"""Patterns of the files of this repository on which the frames depend."""
 
 METERS = tuple(
     f"tools/evaluate/{name}.py" for name in ("iqa", "job", "metrics", "perceptual", "seam")
 )
-"""Those on which the scores depend besides."""
+"""Patterns of further files on which the scores depend."""
 
 
 def state(files: Sequence[str] = (*MAKERS, "tools/**/*")) -> dict[str, str]:
-    """The versions of this repository's code and weights, of ComfyUI and of torch.
+    """Return the versions of this repository's code and weights, of ComfyUI and of torch.
 
     Args:
-        files: Patterns; only code and weights count.
+        files: Patterns of the files to hash; only .py and .safetensors files count.
 
     Raises:
-        HostError: If COMFYUI_PATH leads nowhere.
+        HostError: If COMFYUI_PATH holds no ComfyUI.
     """
     digest = hashlib.sha256()
     for file in sorted(file for pattern in files for file in ROOT.glob(pattern)):

@@ -1,4 +1,4 @@
-"""Means with intervals, the best arm where the pictures support one, and the table as text."""
+"""Compute means with intervals, find the best arm if one is significant, and write the tables."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from .scores import Scores
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 LEAST = 6
-"""Pictures for a best arm: below, even a sign test of all for one side misses 5 %."""
+"""Minimum images to mark a best arm: with fewer, even a sign test with no exception exceeds 5 %."""
 
 KINDS = {
     "fidelity": "Fidelity: against the ground truth",
-    "consistency": "Consistency: made small again, against the frame before and the source",
+    "consistency": "Consistency: downscaled, against the frame before and the source",
     "naturalness": "Naturalness: without any reference",
     "figure": "Figures of the result alone",
 }
@@ -27,13 +27,15 @@ GAMEABLE = (
     "Read it beside fidelity and consistency, never alone."
 )
 METHOD = (
-    f"Mean and {CONFIDENCE:.0%} interval of the mean: bootstrap over the pictures (percentile, "
-    f"{RESAMPLES} resamples, fixed seed). Bold is best at its scale: in at least {(1 + CONFIDENCE) / 2:.1%} "
-    "of the resamples its mean is better than that of each other arm on the same pictures "
-    f"(paired; not corrected for the number of arms; not with fewer than {LEAST} pictures). "
-    "∞ (equal pictures) is counted apart, not in the mean."
+    f"Mean and {CONFIDENCE:.0%} interval of the mean: bootstrap over the images (percentile, "
+    f"{RESAMPLES} resamples, fixed seed). Bold marks the best arm at its scale: in at least "
+    f"{(1 + CONFIDENCE) / 2:.1%} of the resamples its mean is better than that of each other arm on the "
+    f"same images (paired; not corrected for the number of arms; not with fewer than {LEAST} images). "
+    "∞ (equal images) is counted separately, not in the mean."
 )
-FEW = f"Fewer than {LEAST} pictures: intervals are too narrow, and no arm is marked as best."
+FEW = (
+    f"There are fewer than {LEAST} images: intervals are too narrow, and no arm is marked as best."
+)
 LITERAL = {ord(mark): f"\\{mark}" for mark in "\\`*_[]#$~"} | {
     ord(mark): f"&#{ord(mark)};" for mark in "<>&|"
 }
@@ -53,7 +55,7 @@ class Cell:
 
 
 Cells = dict[tuple[str, float, str], Cell]
-"""By metric's name, factor and arm; only what was measured."""
+"""(Metric's name, factor, arm) -> cell, only for what was measured."""
 
 
 def summarise(scores: Scores) -> Cells:
@@ -66,7 +68,7 @@ def summarise(scores: Scores) -> Cells:
 
 
 def _compare(metric: Metric, values: NDArray[np.float64]) -> Iterator[tuple[int, Cell]]:
-    """Arms that have the metric, on the pictures where all of these have it: (arms, images)."""
+    """Yield a cell for each arm that has the metric, over the images for which all of them have it."""
     arms = np.flatnonzero(~np.isnan(values).all(1))
     values = values[arms]
     values = values[:, ~np.isnan(values).any(0)]
@@ -87,7 +89,7 @@ def _compare(metric: Metric, values: NDArray[np.float64]) -> Iterator[tuple[int,
 
 
 def _resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of resamples: (arms, images) -> (arms, RESAMPLES). All arms share the pictures drawn."""
+    """Return means of resamples, (arms, images) -> (arms, RESAMPLES), with the same images for all arms."""
     count = values.shape[1]
     drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     return values[:, drawn].mean(-1)
@@ -105,13 +107,13 @@ def _best(metric: Metric, values: NDArray[np.float64]) -> int | None:
     best = max(range(len(values)), key=rank)
     others = np.delete(values, best, 0)
     with np.errstate(invalid="ignore"):
-        ahead = np.where(values[best] == others, 0.0, values[best] - others)  # also ∞ and ∞
+        ahead = np.where(values[best] == others, 0.0, values[best] - others)  # 0 also if both are ∞
         wins = (_resampled(ahead) > 0).mean(1)
     return best if (wins >= (1 + CONFIDENCE) / 2).all() else None
 
 
 def decimals(values: Iterable[float | None]) -> int:
-    """Enough to tell means of this size apart."""
+    """Return the number of decimals that shows values of this size with about three digits."""
     largest = max((abs(v) for v in values if v is not None and not isinf(v)), default=1.0)
     if largest >= 1:
         return 2 if largest < 1000 else 0
@@ -124,12 +126,12 @@ def factor_text(factor: float) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: the cells as text, in the order of the table's metrics."""
+    """A line of a table, with its cells as text in the order of the table's metrics."""
 
     factor: str
     arm: str
     cells: tuple[tuple[str, str, bool] | None, ...]
-    """Mean, interval, and whether it is the best."""
+    """(Mean, interval, whether it is the best), or None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,11 @@ class Table:
     metrics: tuple[Metric, ...]
     lines: tuple[Line, ...]
     pictures: str
-    """Over how many pictures."""
+    """The number of images, such as "n = 8"."""
 
 
 def tables(scores: Scores, cells: Cells) -> list[Table]:
-    """A table a kind of metric, a line a scale and arm."""
+    """Make a table for each kind of metric, with a line for each scale and arm."""
     found = []
     for kind, title in KINDS.items():
         metrics = tuple(metric for metric in scores.metrics if metric.kind == kind)
@@ -171,7 +173,7 @@ def tables(scores: Scores, cells: Cells) -> list[Table]:
 
 
 def _shown(cell: Cell, places: int, most: int) -> tuple[str, str, bool]:
-    """With the number of pictures where it is not that of the table's other cells."""
+    """Format a cell, with its number of images if other cells have more."""
     if cell.mean is None:
         return "∞", f"in all {cell.infinite}", cell.best
     interval = f"[{cell.low:.{places}f}, {cell.high:.{places}f}]" if cell.low is not None else ""
@@ -187,7 +189,7 @@ def heading(metric: Metric) -> str:
 
 
 def markdown(scores: Scores, found: list[Table]) -> str:
-    """The tables as Markdown, with what is missing and what failed."""
+    """Write the tables as Markdown, with what is missing and what failed."""
     lines = ["# Scores by scale and arm", "", *(f"{plain(note)}\n" for note in notes(scores))]
     for table in found:
         lines += [f"## {table.title}", ""]
@@ -212,7 +214,7 @@ def markdown(scores: Scores, found: list[Table]) -> str:
         lines += [_row([name, plain(why), str(count)]) for name, why, count in scores.missing]
         lines.append("")
     if scores.failed:
-        lines += ["## Failed", "", "| picture | arm | error |", "|---|---|---|"]
+        lines += ["## Failed", "", "| image | arm | error |", "|---|---|---|"]
         lines += [_row(list(map(plain, failure))) for failure in scores.failed]
         lines.append("")
     lines += ["## What was measured", ""]
@@ -221,27 +223,26 @@ def markdown(scores: Scores, found: list[Table]) -> str:
 
 
 def notes(scores: Scores) -> list[str]:
-    """What a reader of the tables must know, a paragraph each."""
-    told = [METHOD]
+    """Write paragraphs that a reader of the tables must know."""
+    paragraphs = [METHOD]
     if len(scores.images) < LEAST:
-        told.append(FEW)
+        paragraphs.append(FEW)
     if scores.waiting:
-        told.append(f"The run is not finished: {scores.waiting} results are not made yet.")
+        paragraphs.append(f"The run is not finished: {scores.waiting} results are missing.")
     if scores.dead:
-        told.append(f"In no table, for failing on every picture: {', '.join(scores.dead)}.")
+        paragraphs.append(f"Left out because they failed on every image: {', '.join(scores.dead)}.")
     if scores.left_out:
         failed = sum(arm in scores.arms for _, arm, _ in scores.failed)
         total = len(scores.images) + len(scores.left_out)
-        told.append(
-            f"{len(scores.left_out)} of {total} pictures are left out of all comparisons, for "
-            "every arm, because an arm has no result for them: "
-            f"{failed} failed, {len(scores.unmade)} not made yet."
+        paragraphs.append(
+            f"{len(scores.left_out)} of {total} images are left out of all comparisons, because an arm "
+            f"has no result for them: {failed} results failed, {len(scores.unmade)} are missing."
         )
-    return told
+    return paragraphs
 
 
 def plain(text: str) -> str:
-    """Text from outside as it is, in a cell of a Markdown table."""
+    """Escape a text so that a Markdown table shows it literally."""
     return " ".join(text.translate(LITERAL).split())
 
 
