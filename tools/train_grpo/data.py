@@ -1,4 +1,4 @@
-"""Folder of photographs -> data set of views for GRPO, as `datasets` saves it."""
+"""Make a data set of views for GRPO from a folder of photographs, in the format of `datasets`."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ PART = datasets.Features(
         "bad": datasets.List(TEXT),
     }
 )
-"""TRL's conversational form: the placeholders in the prompt are filled from images."""
+"""A row in TRL's conversational format: TRL inserts ``images`` at the placeholders in the prompt."""
 
 OPTIONS = "prepare.json"
 PARTS = "parts"
@@ -48,15 +48,15 @@ HASHED = 2**32
 
 
 class Source(NamedTuple):
-    """One file or folder that pairs are made of."""
+    """A photograph, or the folder of a chain, from which pairs are made."""
 
     name: str
-    """Below the folder of photographs, with forward slashes."""
+    """Path below the folder of photographs, with forward slashes."""
     path: Path
     is_chain: bool
 
     def key(self) -> str:
-        """Another one after the file was changed."""
+        """Return a hash that changes with the file."""
         state = (self.path / "chain.json" if self.is_chain else self.path).stat()
         text = f"{self.name}/{state.st_size}/{state.st_mtime_ns}"
         return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
@@ -66,7 +66,7 @@ class Report(NamedTuple):
     pairs: int
     held_out: int
     skipped: dict[str, str]
-    """File or line -> why."""
+    """File, or file:line of a mark -> why it was skipped."""
 
 
 def prepare(
@@ -78,17 +78,17 @@ def prepare(
     held_out: float = 0.05,
     workers: int = 0,
 ) -> Report:
-    """Make ``out`` a data set with the splits train and held_out; go on where a call was cut short.
+    """Make a data set with the splits train and held_out in ``out``, or continue an unfinished one.
 
     Raises:
-        ValueError: If there is nothing to make pairs of, or ``out`` holds something else.
+        ValueError: If no pairs can be made, or ``out`` holds other files.
     """
     sources = find_sources(images)
     marks, skipped = read_marks(preferences) if preferences else ([], {})
     if not sources and not marks:
-        raise ValueError(f"{images} holds no pictures and no saved chains ({preferences=!s})")
+        raise ValueError(f"{images} holds no images and no saved chains ({preferences=!s})")
     if views.backbone != CROPS:
-        upscaler(views.backbone)  # a wrong file is told of before the work, not by each worker
+        upscaler(views.backbone)  # reports a wrong file at once, not in each worker
     _claim(out, views)
     keys = {source.key(): source for source in sources}
     skipped |= _make_parts(keys, out / PARTS, views, workers or os.cpu_count() or 1)
@@ -96,9 +96,9 @@ def prepare(
 
 
 def find_sources(folder: Path) -> list[Source]:
-    """Photographs and chains saved by CoZ Save Chain; the pictures of a chain are no photographs."""
+    """Find photographs and chains of CoZ Save Chain; the images in a chain's folder do not count."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder")
+        raise ValueError(f"{folder} is not a folder")
     chains = chain_folders(folder)
     inside = set(chains)
     photos = [path for path in photo_files(folder) if path.parent not in inside]
@@ -109,12 +109,12 @@ def find_sources(folder: Path) -> list[Source]:
 
 
 def _text(name: str) -> str:
-    """A name of any bytes, as Linux has them, in characters that can be saved and printed."""
+    """Replace the bytes of a file name that are not valid UTF-8, which Linux allows."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _claim(out: Path, views: Views) -> None:
-    """Refuse to mix pairs that were made in different ways."""
+    """Create ``out``, or check that its pairs were made with the same options."""
     options = json.loads(json.dumps(views._asdict()))
     file = out / OPTIONS
     if file.is_file():
@@ -122,10 +122,10 @@ def _claim(out: Path, views: Views) -> None:
         if before != options:
             changed = [name for name in options if options[name] != before.get(name)]
             raise ValueError(
-                f"{out} holds pairs with another {', '.join(changed)}: name another folder or delete it"
+                f"{out} holds pairs made with another {', '.join(changed)}: use another folder or delete it"
             )
     elif out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} holds other files: name a new folder")
+        raise ValueError(f"{out} holds other files: use a new folder")
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(options, indent=2) + "\n", "utf-8")
 
@@ -133,14 +133,14 @@ def _claim(out: Path, views: Views) -> None:
 def _make_parts(
     keys: dict[str, Source], folder: Path, views: Views, workers: int
 ) -> dict[str, str]:
-    """Write what is missing; what cannot be used, and why."""
+    """Make the parts that do not exist yet; return the sources that cannot be used, and why."""
     missing = [
         (source, folder / key)
         for key, source in keys.items()
         if not any((folder / f"{key}{suffix}").is_file() for suffix in (".arrow", SKIPPED))
     ]
     done = len(keys) - len(missing)
-    with tqdm(total=len(keys), initial=done, unit=" pictures", desc="Preparing") as bar:
+    with tqdm(total=len(keys), initial=done, unit=" images", desc="Preparing") as bar:
         for _ in _in_parallel(missing, views, min(workers, len(missing))):
             bar.update()
     files = {key: folder / f"{key}{SKIPPED}" for key in keys}
@@ -152,15 +152,15 @@ def _in_parallel(tasks: list[tuple[Source, Path]], views: Views, workers: int) -
         for source, path in tasks:
             yield make_part(source, path, views)
         return
-    context = get_context("spawn")  # torch, where it has made threads, does not survive a fork
+    context = get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, context, _one_thread) as pool:
         try:
             for part in as_completed([pool.submit(make_part, *task, views) for task in tasks]):
                 yield part.result()
         except BrokenProcessPool as error:
             raise ValueError(
-                "a worker was ended from outside, mostly for lack of memory: run it again with fewer "
-                "--workers; what is done stays done"
+                "a worker was killed, probably for lack of memory: run it again with fewer --workers; "
+                "finished parts are kept"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -173,7 +173,7 @@ def _one_thread() -> None:
 
 
 def make_part(source: Source, path: Path, views: Views) -> None:
-    """The rows of one source in ``path``.arrow, or in ``path``.skipped why there are none."""
+    """Write the rows of a source to ``path``.arrow, or why there are none to ``path``.skipped."""
     new = path.with_name(f"{path.name}.new")
     try:
         if source.is_chain:
@@ -209,7 +209,7 @@ def _gather(
             f"no pairs could be made: {len(skipped)} files were skipped, such as "
             + "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:3])
         )
-    # An empty split could be saved, but not loaded again.
+    # datasets can save an empty split, but not load it.
     whole = datasets.DatasetDict(
         {name: datasets.concatenate_datasets(parts) for name, parts in splits.items() if parts}
     )
@@ -230,9 +230,9 @@ def _save(whole: datasets.DatasetDict, path: Path) -> None:
 
 
 def split(names, share: float) -> dict[str, bool]:
-    """Which names are held out: by their hash, so that one stays where it is when others come.
+    """Decide which names are held out, by their hash, so that new names do not move old ones.
 
-    At least one where there are two or more, and never all.
+    If there are two or more, at least one is held out. Never are all.
     """
     places = {n: int.from_bytes(hashlib.blake2b(n.encode(), digest_size=4).digest()) for n in names}
     held = {name: place < share * HASHED for name, place in places.items()}

@@ -1,9 +1,8 @@
-"""Make .venv-train, the Python environment that prompts are trained in: python3 -m
-tools.train_grpo.environment
+"""Create .venv-train, the Python environment for training: python3 -m tools.train_grpo.environment
 
-It holds the packages of the `train` extra in the versions of locks/train.txt, and nothing of ComfyUI's.
-NEWEST_PACKAGES=1 takes the newest instead. Python 3.11 is needed, for TRL.
-It may be killed at any point and run again. Other packages in it, such as vllm, stay.
+It holds the packages of the `train` extra in the versions of locks/train.txt, and none of ComfyUI's.
+NEWEST_PACKAGES=1 installs the newest instead. It needs Python 3.11, because TRL does. The command may
+be killed at any point and run again. It keeps other packages in .venv-train, such as vllm.
 """
 
 import sys
@@ -23,11 +22,11 @@ def python_path() -> Path:
 
 
 def install() -> None:
-    """Bring .venv-train and the `train` extra here, unless the stamp says that they are."""
+    """Create .venv-train with the `train` extra, unless its stamp says that it is complete."""
     if sys.version_info < OLDEST:
         version = ".".join(map(str, sys.version_info[:3]))
         raise HostError(
-            f"TRL needs Python 3.11 or newer, this is {version}: make train-env PYTHON=python3.11"
+            f"TRL needs Python 3.11 or newer, but this is {version}: make train-env PYTHON=python3.11"
         )
     environment.HOST.mkdir(exist_ok=True)
     environment.make_venv(TRAIN_VENV, OLDEST)

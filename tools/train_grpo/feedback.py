@@ -1,4 +1,4 @@
-"""What words do to the picture: a ComfyUI sharpens the view with them and without, a measure compares."""
+"""Reward a text by its effect on the image: a ComfyUI makes it with and without the text."""
 
 import io
 import json
@@ -16,16 +16,16 @@ from .config import Feedback as Settings
 from .rewards import image_feedback
 
 IMAGE, PROMPT = "{image}", "{prompt}"
-"""What stands in the workflow for the view's file and the words."""
+"""Placeholders in the workflow for the view's file and for the text."""
 
 Quality = Callable[[Image.Image], float]
 
 
 class Feedback:
-    """The reward of each of some words for a view; the view without words is made once.
+    """Compute the rewards of texts for views; the image without a text is made once per pair.
 
     Raises:
-        ValueError: If the workflow or the measure cannot be used, or ComfyUI refuses it.
+        ValueError: If the workflow or the metric cannot be used, or ComfyUI fails.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -55,17 +55,15 @@ class Feedback:
         try:
             outputs = run_prompt(self.settings.url, json.loads(text)).outputs
         except (PromptError, OSError) as error:
-            raise ValueError(
-                f"feedback: {self.settings.url} does not make pictures: {error}"
-            ) from error
+            raise ValueError(f"feedback: {self.settings.url} makes no image: {error}") from error
         files = [file for output in outputs.values() for file in output.get("images", [])]
         if not files:
-            raise ValueError("feedback.workflow shows no picture: end it with Preview Image")
+            raise ValueError("feedback.workflow outputs no image: end it with Preview Image")
         picture = Image.open(io.BytesIO(self.host.download(files[-1])))
         return self.quality(picture.convert("RGB"))
 
     def _upload(self, view: Image.Image) -> str:
-        name = f"view-{os.getpid()}.png"  # the next view takes its place
+        name = f"view-{os.getpid()}.png"  # the next view overwrites it
         place = {"subfolder": "coz-training", "overwrite": "true"}
         try:
             return self.host.upload(to_png(view.convert("RGB")), name, **place)
@@ -76,7 +74,7 @@ class Feedback:
 
 
 def measure(name: str) -> Quality:
-    """A measure of pyiqa, larger where better; or module:function, of a picture.
+    """Load a metric of pyiqa, negated if lower is better, or a module:function that takes an image.
 
     Raises:
         ValueError: If there is none of that name.
@@ -90,7 +88,7 @@ def measure(name: str) -> Quality:
         metric = pyiqa.create_metric(name)
     except (ImportError, AttributeError, KeyError, NotImplementedError, OSError) as error:
         raise ValueError(
-            f"feedback.quality {name} cannot be had ({error}): install pyiqa in .venv-train, or name "
+            f"feedback.quality {name} cannot be loaded ({error}): install pyiqa in .venv-train, or name a "
             "module:function"
         ) from error
     sign = -1.0 if metric.lower_better else 1.0

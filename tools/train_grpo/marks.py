@@ -1,4 +1,4 @@
-"""What people marked good or bad in the viewer, as rows of the data set."""
+"""Make rows of the data set from the prompts that people marked good or bad in the viewer."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from .photo import UnusableError, read_photo
 
 
 class Mark(NamedTuple):
-    """A verdict on a prompt; the pictures that it is about lie beside the list."""
+    """A verdict on a prompt, with the files of its two views, which are beside the list."""
 
     previous: Path
     zoomed: Path
@@ -18,13 +18,13 @@ class Mark(NamedTuple):
     good: bool
     factor: float
     user: str
-    """Empty where ComfyUI has one user only."""
+    """Empty if ComfyUI has only one user."""
 
 
 def read_marks(path: Path) -> tuple[list[Mark], dict[str, str]]:
-    """The marks of a preferences.jsonl, and the lines that are none with the reason.
+    """Read the marks of a preferences.jsonl, or of every preferences.jsonl below a folder.
 
-    Of a folder: the marks of every preferences.jsonl below it, such as those of all users.
+    Also return the invalid lines with the reason.
 
     Raises:
         ValueError: If a file cannot be read, or the folder holds none.
@@ -45,7 +45,7 @@ def read_marks(path: Path) -> tuple[list[Mark], dict[str, str]]:
             try:
                 marks.append(_mark(json.loads(line), file.parent))
             except (ValueError, KeyError, TypeError) as error:
-                skipped[f"{name}:{number}"] = f"no mark: {error or type(error).__name__}"
+                skipped[f"{name}:{number}"] = f"invalid mark: {error or type(error).__name__}"
     return marks, skipped
 
 
@@ -55,24 +55,24 @@ def _mark(entry: dict, folder: Path) -> Mark:
     user = entry.get("user", "")
     if not isinstance(user, str):
         raise ValueError("user must be a text")
-    # Half of a character, which JSON may hold and no data set, is a ValueError.
+    # A lone surrogate, which JSON allows but a data set does not, raises a ValueError here.
     json.dumps(entry, ensure_ascii=False).encode()
     factor = entry["factor"]
     paths = [folder / entry[name] for name in ("previous", "zoomed")]
     if any(folder.resolve() not in path.resolve().parents for path in paths):
-        raise ValueError("its pictures must lie beside the list")
+        raise ValueError("its images must be beside the list")
     return Mark(*paths, entry["prompt"], entry["good"], max(map(float, factor)), user)
 
 
 def mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
-    """Name -> the row of each view that was judged, and what was left out with the reason.
+    """Return name -> row of each judged pair of views, and the skipped ones with the reason.
 
-    A user's last verdict on a prompt counts. Where users disagree, the verdict of most of them does.
+    A user's last verdict on a prompt counts. If users disagree, the majority counts.
     """
     views: dict[str, Mark] = {}
     verdicts: dict[str, dict[str, dict[str, bool]]] = {}
     for mark in marks:
-        # Named by their content: the same pictures lie in the folder of each user who judged them.
+        # File names are hashes: each user who judged a pair has a copy of the same views.
         name = f"marks/{mark.previous.stem}-{mark.zoomed.stem}"
         views[name] = mark
         verdicts.setdefault(name, {}).setdefault(mark.prompt, {})[mark.user] = mark.good
@@ -98,10 +98,10 @@ def mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
 
 
 def marks_agreement(trainer, rows) -> float | None:
-    """How often the model finds a prompt that people marked good likelier than one marked bad.
+    """Return how often the model prefers a prompt that people marked good to one marked bad.
 
-    Over all pairs of the two, by the mean log-probability of a token; 0.5 is chance, None where one
-    kind is missing. Every process computes all of it.
+    It compares all pairs of a good and a bad prompt by their mean log-probability per token. 0.5 is
+    chance. None means that one kind is missing. Every process computes the whole value.
     """
     import torch
 
@@ -122,7 +122,7 @@ def marks_agreement(trainer, rows) -> float | None:
 
 
 def _likelihood(model, processor, line: dict, prompt: str) -> float:
-    """Mean log-probability of a token of the prompt, as the answer to the two views."""
+    """Return the prompt's mean log-probability per token, as the answer to the two views."""
     asked = processor.apply_chat_template(_filled(line), add_generation_prompt=True, tokenize=False)
     inputs = processor(text=[asked], images=[line["images"]], return_tensors="pt")
     answer = processor.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
@@ -141,7 +141,7 @@ def _likelihood(model, processor, line: dict, prompt: str) -> float:
 
 
 def _filled(line: dict) -> list[dict]:
-    """The conversation without the empty texts that a column of one type brings."""
+    """Return the conversation without the None fields, which `datasets` adds to make parts alike."""
     return [
         {
             "role": message["role"],

@@ -1,4 +1,4 @@
-"""The rewards of coz as TRL calls them, each answer and what it was worth kept in a file."""
+"""Adapt the rewards to TRL, and log each answer with its rewards to a file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ Columns = dict[str, list]
 
 
 class Scorer:
-    """The reward functions of a run, in the order of their weights.
+    """Make the reward functions of a run, in the order of their weights.
 
-    ``phase`` is written beside every answer: before, train or after.
+    ``phase`` (before, train or after) is logged with every answer.
     """
 
     def __init__(
@@ -83,5 +83,5 @@ class Scorer:
 
 
 def _each(worth: Callable[[str, Any], float], setting: Any) -> Callable[[list[str], Columns], list]:
-    """The reward of texts that looks at each text alone."""
+    """Make a reward function of many texts from one of a single text."""
     return lambda texts, columns: [worth(text, setting) for text in texts]
