@@ -1,4 +1,4 @@
-"""Picture files, read and written with Pillow."""
+"""Read and write image files with Pillow."""
 
 import base64
 import io
@@ -14,53 +14,53 @@ DAMAGED = (
     *(OSError, SyntaxError, ValueError, RuntimeError, AttributeError, EOFError, struct.error),
     Image.DecompressionBombError,
 )
-"""What Pillow's readers raise where a file is damaged."""
+"""Exceptions that Pillow's readers raise if a file is damaged."""
 
 
 class PictureError(Exception):
-    """What is wrong with a picture, in one line."""
+    """An error whose message says in one line what is wrong with an image file."""
 
 
 def open_picture(path: Path) -> Image.Image:
-    """The picture, upright, as 8-bit sRGB: a colour profile in the file is applied.
+    """Read an image upright and in 8-bit sRGB, converted by the color profile in its file.
 
     Raises:
-        PictureError: If there is no such file, or it holds no picture.
+        PictureError: If there is no such file, or it holds no image.
     """
     if not path.exists():
         raise PictureError(f"there is no file {path}")
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
-            if picture.mode.startswith("I"):  # 16 bits; Pillow would clip them
+            if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip, not scale
                 profile = picture.info.get("icc_profile")
                 picture = picture.point(lambda value: value / 256).convert("L")
                 picture.info["icc_profile"] = profile
             return to_srgb(picture)
-    except UnidentifiedImageError as error:  # its words are the path again
-        raise PictureError(f"{path} is not a picture that can be read") from error
+    except UnidentifiedImageError as error:  # its message only repeats the path
+        raise PictureError(f"{path} is not an image that can be read") from error
     except DAMAGED as error:
-        raise PictureError(f"{path} is not a picture that can be read: {error}") from error
+        raise PictureError(f"{path} is not an image that can be read: {error}") from error
 
 
 def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    """The picture as a file of Pillow's format ``kind``, saved with these options."""
+    """Encode the image as a file of Pillow's format ``kind``, saved with these options."""
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
 
 
 def to_png(picture: Image.Image) -> bytes:
-    """The picture as a file, written quickly."""
+    """Encode the image as a PNG file, compressed quickly rather than well."""
     return encode(picture, "png", compress_level=1)
 
 
 def data_url(kind: str, file: bytes) -> str:
-    """A picture file as text for a page or a request."""
+    """Return an image file as a data URL for a page or a request."""
     return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
 
 
 def size_of(file: bytes) -> tuple[int, int]:
-    """(width, height) of a picture's file."""
+    """Return the (width, height) of an image file."""
     with Image.open(io.BytesIO(file)) as picture:
         return picture.size
