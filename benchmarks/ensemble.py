@@ -1,6 +1,6 @@
-"""CoZ Self-Ensemble on the bundled photographs, reduced to a quarter and enlarged again.
+"""Measure the gain of CoZ Self-Ensemble on the bundled photographs, downscaled 4x and upscaled again.
 
-Bar: the faithful model gains at least 0.1 dB in the mean.
+Limit: the PSNR of the faithful model rises by at least 0.1 dB on average.
 """
 
 import statistics
@@ -24,7 +24,7 @@ def ensembled(upscale: Upscale) -> Upscale:
 
 
 def enlarged(upscale: Upscale, picture: Image.Image) -> tuple[float, float]:
-    """(PSNR in dB, seconds)."""
+    """Upscale the downscaled photograph; return (PSNR in dB, seconds)."""
     lq = from_pillow(reduced(picture))
     start = time.perf_counter()
     sr = upscale(lq)
@@ -47,11 +47,11 @@ def main() -> None:
         print(
             f"ensemble: {path.stem} {before:.2f} dB, ensemble {after:.2f} dB: "
             f"{after - before:+.2f} dB ({min(gains):+.2f} to {max(gains):+.2f}), "
-            f"{times:.1f} times the time"
+            f"{times:.1f} times as long"
         )
         gain[path.stem] = after - before
     if gain[FAITHFUL] < BAR:
-        raise SystemExit("ensemble: under the bar")
+        raise SystemExit("ensemble: below the limit")
 
 
 if __name__ == "__main__":

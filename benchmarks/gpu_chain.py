@@ -1,9 +1,9 @@
-"""Four steps on random weights of SD3-medium's size: our nodes against the reference's procedure.
+"""Compare our nodes with the reference's procedure in four steps, on random weights of SD3-medium's size.
 
-Goals at 512 pixels: at least five times as fast as the reference; at most 17 GiB with all weights
-in 16 bits, and 12 GiB with T5 in fp8 or where --reserve-vram leaves the host 12 GiB. Needs a GPU of
-24 GB and 20 GB of disk (TMPDIR says where). Floor: the time that the arithmetic of one step, or
-reading its weights once, takes at the rates measured here.
+Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all
+weights in 16 bits, and 12 GiB either with T5 in fp8 or if --reserve-vram limits ComfyUI to 12 GiB.
+This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The floor of a step is the longer of two times:
+that of its arithmetic and that of reading its weights once, at the rates measured here.
 
 python -m benchmarks.gpu_chain [--toy]     --toy: two blocks at 64 pixels, on the CPU
 """
@@ -39,10 +39,10 @@ PICTURE = "astronaut.png"
 WORKFLOW = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 GIB = 2**30
 FASTER, ALL_16_BIT, SMALL = 5.0, 17.0, 12.0
-"""Goals: times the reference's speed, GiB, GiB."""
+"""Goals: the speed relative to the reference's, GiB with all weights in 16 bits, GiB with less."""
 
 CLOSE = 2.0
-"""Of 255 levels, by which the first step may differ in the mean on the CPU: the reference rounds more."""
+"""Levels of 255 by which the first step may differ on average on the CPU: the reference rounds more."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Variant:
     t5: str = ""
     weight_dtype: str = "default"
     left: float | None = None
-    """GiB that --reserve-vram leaves to the host."""
+    """GiB that --reserve-vram leaves to ComfyUI."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ def used() -> int:
 
 @contextmanager
 def peak_above(before: int) -> Iterator[list[float]]:
-    """A list that in the end holds the most memory, in GiB, that the GPU gave all processes."""
+    """Put the peak GPU memory of all processes above ``before`` into a list, in GiB, after the block."""
     most, peak, done = before, [], threading.Event()
 
     def watch() -> None:
@@ -104,14 +104,14 @@ def peak_above(before: int) -> Iterator[list[float]]:
 
 
 def rates(device: torch.device) -> tuple[float, float]:
-    """bf16 FLOPs and bytes (read and written) a second."""
+    """Measure bf16 FLOPs per second, and bytes read and written per second."""
     cuda = device.type == "cuda"
     side, size, runs = (8192, GIB, 30) if cuda else (256, GIB // 32, 3)
     a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
     source, target = torch.empty(2, size, device=device, dtype=torch.uint8)
 
     def seconds(function, *arguments) -> float:
-        for _ in range(2):  # the first to warm up
+        for _ in range(2):  # the first pass warms up
             start = time.perf_counter()
             for _ in range(runs):
                 function(*arguments)
@@ -131,7 +131,7 @@ def medians(times: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run_reference(toy: bool, device: torch.device, folder: Path, runs: int) -> tuple[Row, str, int]:
-    """Its row, a line of more about it, and the FLOPs of a step."""
+    """Measure the reference; return its row, a line of details, and the FLOPs of a step."""
     size, before = (64 if toy else 512), used()
     reference = Reference(build(toy, device, folder))
     if not toy:
@@ -159,7 +159,7 @@ def run_reference(toy: bool, device: torch.device, folder: Path, runs: int) -> t
 
 
 def workflow(variant: Variant, size: int, center: float, lines: list[str], fix: str) -> Prompt:
-    """The bundled workflow on the files, with a preview of all frames."""
+    """Make the bundled workflow with a variant's weight files, and with a preview of all frames."""
     prompt = read_prompt(WORKFLOW)
     del prompt[find_node(prompt, "CheckpointLoaderSimple")]
     frames = {"images": [find_node(prompt, "CoZChainLoop"), 1]}
@@ -193,7 +193,7 @@ def workflow(variant: Variant, size: int, center: float, lines: list[str], fix: 
 
 
 def timed(url: str, prompt: Prompt) -> tuple[Run, dict[str, float]]:
-    """The run, and its seconds a step by part: from one node's start to the next one's."""
+    """Run the prompt and time its parts, in seconds per step; a node lasts until the next one starts."""
     marks: list[tuple[float, str]] = []
 
     def mark(event) -> None:
@@ -209,12 +209,14 @@ def timed(url: str, prompt: Prompt) -> tuple[Run, dict[str, float]]:
     for kind in ("text", "sr"):
         ran = {name for _, name in marks if name.startswith(f"coz_{kind}_")}
         if len(ran) != STEPS:
-            raise SystemExit(f"gpu_chain: {len(ran)} {kind} nodes ran in place of {STEPS}: no time")
+            raise SystemExit(
+                f"gpu_chain: {len(ran)} {kind} nodes ran instead of {STEPS}, so the time is wrong"
+            )
     return run, seconds
 
 
 def run_ours(variant: Variant, toy: bool, folder: Path, runs: int) -> tuple[Row, float]:
-    """Its row, and by how much of 255 levels its first step differs from the reference's, mean."""
+    """Measure a variant; return its row, and the mean difference of its first step in levels of 255."""
     paths = dict.fromkeys(("diffusion_models", "text_encoders", "vae", "loras"), ".")
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"benchmark": {"base_path": str(folder), **paths}}), "utf-8")
@@ -289,12 +291,12 @@ def main() -> None:
             rows.append(row)
             differences.append(difference)
     means = ", ".join(f"{difference:.2f}" for difference in differences)
-    print(f"first step differs from the reference's by {means} of 255 levels in the mean")
+    print(f"the first step differs from the reference's by {means} of 255 levels on average")
     if toy and differences[0] > CLOSE:
-        raise SystemExit(f"gpu_chain: it may differ by {CLOSE:.0f}")
+        raise SystemExit(f"gpu_chain: the first step may differ by at most {CLOSE:.0f} levels")
     if not toy and (missed := missed_goals(theirs, rows)):
-        raise SystemExit(f"gpu_chain: over the goal: {'; '.join(missed)}")
-    print("gpu_chain: PASS" + (", without goals: they are a GPU's" if toy else ""))
+        raise SystemExit(f"gpu_chain: goals missed: {'; '.join(missed)}")
+    print("gpu_chain: PASS" + (" (the goals are for a GPU)" if toy else ""))
 
 
 if __name__ == "__main__":

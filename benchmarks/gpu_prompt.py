@@ -1,8 +1,8 @@
-"""One prompt of VLM Prompt Extractor from two pictures, on random weights of Qwen2.5-VL-3B's size.
+"""Time VLM Prompt Extractor on two images, with random weights of Qwen2.5-VL-3B's size.
 
-Goal: at most twice the SR step that gpu_chain shows. Floor of a token of the answer: reading the
-language model's weights once, at the rate measured here. Needs a GPU of 12 GB and 8 GB of disk
-(TMPDIR says where).
+Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer is the time of reading
+the language model's weights once, at the rate measured here. This needs a GPU of 12 GB, and 8 GB of
+disk in TMPDIR.
 
 python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
 """
@@ -34,7 +34,7 @@ SIZE_3B = {
 
 
 def write(toy: bool, device: torch.device, folder: str) -> None:
-    """Random weights, made where and as they are used: fp32 on the CPU takes 15 GB and minutes."""
+    """Write random weights, made on their device in their dtype: fp32 on the CPU takes 15 GB and minutes."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if toy else torch.bfloat16)
     try:
@@ -55,7 +55,7 @@ def load(folder: str):
 
 
 class Clock:
-    """When the parts of an answer start and end; of the network only its methods are touched."""
+    """Record when the parts of an answer start and end, by wrapping methods of the network."""
 
     def __init__(self, network, device: torch.device):
         self.device = device
@@ -90,7 +90,7 @@ class Clock:
         total = self.now() - start
         starts = [begin for begin, _ in self.spans["tokens"]]
         ((_, end),) = self.spans["answer"]
-        # From forward to forward: the output layer and the choice of a token are part of each.
+        # From one forward call to the next, which includes the output layer and the choice of a token.
         first, second = starts[:2]
         return {
             "total": total,
@@ -104,11 +104,11 @@ class Clock:
 
 @torch.inference_mode()
 def measure(clip, side: int, tokens: int, device: torch.device):
-    """Medians, the tokens of the prompt, and the bytes that a token of the answer has to read."""
+    """Return median times, the prompt's number of tokens, and the bytes of weights read per token."""
     import nodes
 
     network = clip.cond_stage_model.qwen25vl.transformer
-    # So that the answer is as long as it may be, whatever random weights say.
+    # No stop tokens, so that the answer always has the maximum length.
     network.model.config.stop_tokens = []
     clock = Clock(network, device)
     wide, view = torch.rand(2, 1, side, side, 3, generator=torch.Generator().manual_seed(0))
@@ -117,7 +117,7 @@ def measure(clip, side: int, tokens: int, device: torch.device):
         node = nodes.NODE_CLASS_MAPPINGS["CoZPromptExtractor"]
         node.execute(clip, view, "", max_tokens=tokens, previous_image=wide)
 
-    ask()  # to warm up, and to load the weights
+    ask()  # warms up and loads the weights
     times = medians([clock.seconds(ask) for _ in range(RUNS)])
     weights = sum(weight.numel() * weight.element_size() for weight in network.model.parameters())
     return times, clock.prompt, weights
@@ -135,7 +135,7 @@ def main() -> None:
     today = datetime.datetime.now().astimezone().date()
     side, tokens = (112, 8) if toy else (512, 32)
     print(
-        f"gpu_prompt: {tokens} tokens from two pictures at {side} px, {machine}, "
+        f"gpu_prompt: {tokens} tokens from two images at {side} px, {machine}, "
         f"torch {torch.__version__}, {today}",
         flush=True,
     )
@@ -152,21 +152,19 @@ def main() -> None:
     made = int(times["tokens"])
     a_token, floor = times["decode"] / (made - 1), weights / bandwidth
     rest = times["total"] - sum(times[part] for part in ("vision", "prefill", "decode"))
-    print(f"{made} tokens made after {prompt} of prompt; medians of {RUNS}, in seconds")
+    print(f"{made} tokens after a prompt of {prompt}; medians of {RUNS} runs, in seconds")
     for part in ("total", "vision", "prefill", "decode"):
         print(f"{part:24} {times[part]:8.4f}")
     print(f"{'rest':24} {rest:8.4f}")
-    print(f"{'decode, a token':24} {a_token:8.4f}, {times['network']:.4f} of it in the layers")
+    print(f"{'decode, one token':24} {a_token:8.4f}, {times['network']:.4f} of it in the layers")
     print(
         f"{'floor of a token':24} {floor:8.4f}, {weights / GIB:.2f} GiB at {bandwidth / 1e9:.3g} GB/s"
     )
     print(f"{'ratio to the floor':24} {a_token / floor:8.2f}")
     print(f"{'peak memory':24} {peak:>8}")
     if made != tokens:
-        raise SystemExit(
-            f"gpu_prompt: {made} tokens in place of {tokens}: not the time of a prompt"
-        )
-    print("gpu_prompt: PASS, without a goal: that is twice gpu_chain's sr")
+        raise SystemExit(f"gpu_prompt: {made} tokens instead of {tokens}, so the time is wrong")
+    print("gpu_prompt: PASS (compare the total with twice the sr of gpu_chain)")
 
 
 if __name__ == "__main__":

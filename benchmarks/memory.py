@@ -1,8 +1,8 @@
-"""Memory of the host's process while a chain of 16 steps at 512 pixels runs. Linux only.
+"""Measure ComfyUI's memory while a chain of 16 steps at 512 pixels runs. Linux only.
 
-Bars: the peak grows by at most four times the frames plus 60 MB, and stays flat when the chain is
-run 20 times more: again as it is, and on a host without a cache, where every step runs each time.
-There the allocator takes some 20 runs to fill up, then it stands still: those come before.
+Limits: the peak grows by at most four times the size of the frames plus 60 MB. It does not grow in 20
+more runs, neither from the cache nor on a ComfyUI without cache, which runs every step each time.
+Without cache, the allocator takes about 20 runs to reach its final size, which are run before.
 """
 
 import sys
@@ -23,7 +23,7 @@ FRAMES = (STEPS + 1) * 512 * 512 * 3 * 4
 BAR = 4 * FRAMES + 60 * 10**6
 RUNS = 20
 FLAT = 20 * 10**6
-"""What the allocator may keep; a leak of a single frame a run would be 63 MB."""
+"""Bytes that the allocator may keep; a leak of one frame per run would be 63 MB."""
 
 
 def chain(steps: int) -> Prompt:
@@ -68,11 +68,11 @@ def main() -> None:
         uncached = peak(process) - filled
     print(
         f"memory: {STEPS} steps grow the peak by {grown / 1e6:.0f} MB, {grown / FRAMES:.1f} times "
-        f"the frames (bar: {BAR / 1e6:.0f} MB); {RUNS} more runs by {cached / 1e6:.0f} MB, without "
-        f"a cache by {(filled - once) / 1e6:.0f} MB, then {uncached / 1e6:.0f} (bar: {FLAT / 1e6:.0f})"
+        f"the frames (limit: {BAR / 1e6:.0f} MB); {RUNS} more runs by {cached / 1e6:.0f} MB, without "
+        f"a cache by {(filled - once) / 1e6:.0f} MB, then {uncached / 1e6:.0f} (limit: {FLAT / 1e6:.0f})"
     )
     if grown > BAR or max(cached, uncached) > FLAT:
-        raise SystemExit("memory: over the bar")
+        raise SystemExit("memory: over the limit")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Every metric that needs no weights on a frame of 512 x 512, on one core.
+"""Time the metrics that need no weights on a frame of 512 x 512, on one core.
 
-Bar: together under 0.3 s of processor time.
+Limit: 0.3 s of CPU time for all of them.
 """
 
 import time
@@ -29,13 +29,13 @@ def main() -> None:
                 start = time.process_time()
                 measure(views)
                 times.append(time.process_time() - start)
-        # The least: other programs, in the same caches, only add to it.
+        # The minimum: other programs on this machine only make a run slower.
         best = min(times)
         total += best
         print(f"metrics: {name} {1000 * best:.1f} ms at {SIDE} x {SIDE}")
-    print(f"metrics: together {total:.3f} s (bar: {BAR:.1f} s)")
+    print(f"metrics: together {total:.3f} s (limit: {BAR:.1f} s)")
     if total > BAR:
-        raise SystemExit("metrics: over the bar")
+        raise SystemExit("metrics: over the limit")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The evaluation's report from saved scores: 100 pictures, 5 arms, 4 scales, every metric, 512 px.
+"""Time the evaluation's report of 100 images, 5 arms, 4 scales and all metrics, at 512 pixels.
 
-Bars: 60 s of one core for report.html, table.md and scores.csv together, and 25 MB of report.html.
+Limits: 60 s on one core for report.html, table.md and scores.csv together, and 25 MB for report.html.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ PICTURES, SIDE = 100, 512
 SECONDS_BAR = 60
 MEGABYTES_BAR = 25
 DISTINCT = 8
-"""Frames that differ; the others are links to them, since only some are ever read."""
+"""Number of different frames. All others are links to them, because the report reads only a few."""
 
 
 def fill(out: Path) -> None:
@@ -53,12 +53,12 @@ def main() -> None:
         seconds, used = time.perf_counter() - started, time.process_time() - used
         megabytes = (out / "report.html").stat().st_size / 1e6
     print(
-        f"report: {PICTURES} pictures x {len(ARMS)} arms x {len(FACTORS)} scales, {len(METRICS)} "
-        f"metrics: {used:.1f} s of one core, {seconds:.1f} s passed (bar: {SECONDS_BAR} s); "
-        f"report.html {megabytes:.1f} MB (bar: {MEGABYTES_BAR} MB)"
+        f"report: {PICTURES} images x {len(ARMS)} arms x {len(FACTORS)} scales, {len(METRICS)} "
+        f"metrics: {used:.1f} s on one core, {seconds:.1f} s elapsed (limit: {SECONDS_BAR} s); "
+        f"report.html {megabytes:.1f} MB (limit: {MEGABYTES_BAR} MB)"
     )
     if used > SECONDS_BAR or megabytes > MEGABYTES_BAR:
-        raise SystemExit("report: over the bar")
+        raise SystemExit("report: over the limit")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What CoZ SR Step adds to the bare calls it makes: encode, one forward, decode. On the CPU.
+"""Measure the time that CoZ SR Step adds to the calls it makes: encode, one forward, decode. On the CPU.
 
-Bar: at most 1.05 times their time. A small transformer, so that the node's share is rather too large.
+Limit: 1.05 times their time. The transformer is small, which makes the node's share larger than usual.
 """
 
 import statistics
@@ -66,11 +66,11 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - start)
     node, alone = (statistics.median(seconds[name]) for name in ("node", "bare"))
     print(
-        f"step: {1000 * node:.0f} ms in CoZ SR Step, {1000 * alone:.0f} ms bare at {SIDE} px: "
-        f"{node / alone:.3f}x (bar: {BAR}); greatest difference {worst:.1e}"
+        f"step: {1000 * node:.0f} ms in CoZ SR Step, {1000 * alone:.0f} ms without it at {SIDE} px: "
+        f"{node / alone:.3f}x (limit: {BAR}); greatest difference {worst:.1e}"
     )
     if node / alone > BAR or worst > 1e-5:
-        raise SystemExit("step: over the bar")
+        raise SystemExit("step: over the limit")
 
 
 if __name__ == "__main__":
