@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.workflow import Prompt
-from tools.picture import to_png
+from tools.image_file import to_png
 
 from .memory import host, peak
 
@@ -58,7 +58,7 @@ def upload(url: str, side: int) -> str:
     """Enlarge a photograph to side x side and put it into ComfyUI's input folder."""
     with Image.open(ROOT / "pictures" / "astronaut.png") as file:
         picture = file.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    return Files(url).upload(to_png(picture), f"photograph_{side}.png")
+    return ServerClient(url).upload(to_png(picture), f"photograph_{side}.png")
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.workflow import Prompt, find_node
-from tools.picture import to_png
+from tools.image_file import to_png
 
 from .chain import prompt
 from .memory import host, peak
@@ -63,7 +63,7 @@ def main() -> None:
         raise SystemExit("video: reads /proc, so it runs on Linux only")
     noise = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
     with host("--cpu") as (url, process):
-        workflow = chain(Files(url).upload(to_png(Image.fromarray(noise))))
+        workflow = chain(ServerClient(url).upload(to_png(Image.fromarray(noise))))
         run_prompt(url, workflow)
         # The first encoding loads libraries that stay in memory and do not count.
         run_prompt(url, film(workflow, 0.1))

@@ -11,7 +11,7 @@ class OneLineParser(argparse.ArgumentParser):
         sys.exit(f"error: {message}")
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def make_whole_number_type(low: int, high: int) -> Callable[[str], int]:
     """Return the argparse type of a whole number from ``low`` to ``high``."""
 
     def number(text: str) -> int:

@@ -55,9 +55,9 @@ def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | Non
         raise ValueError(f"{out.name}: expected a new file, but it is one of the input files")
     keyed = read_keyed(source)
     tensors, use = keyed.tensors, USES[keyed.kind]
-    metadata = describe(keyed, source)
+    metadata = make_metadata(keyed, source)
     if base:
-        tensors, use = whole_vae(read_vae(base), sr_weights(keyed)), "Load VAE takes it."
+        tensors, use = complete_vae(read_vae(base), sr_weights(keyed)), "Load VAE takes it."
     if dtype:
         tensors, cost = cast_weights(tensors, dtype)
         use += f" Its weights differ by {cost:.2%} (root mean square)."
@@ -67,7 +67,7 @@ def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | Non
     return use
 
 
-def describe(keyed: KeyedWeights, source: Path) -> dict[str, str]:
+def make_metadata(keyed: KeyedWeights, source: Path) -> dict[str, str]:
     digest = hashlib.sha256()
     with source.open("rb") as file:
         while block := file.read(1 << 20):
@@ -83,7 +83,7 @@ def describe(keyed: KeyedWeights, source: Path) -> dict[str, str]:
     return {name: str(value) for name, value in entries.items() if value is not None}
 
 
-def whole_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tensor]:
+def complete_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tensor]:
     """Put the VAE weights of a file into the base VAE; the names are ComfyUI's."""
     if not weights.vae and not weights.vae_diff:
         raise ValueError(

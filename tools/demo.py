@@ -28,19 +28,19 @@ from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow, to_pillow
 from coz.render.strip import strip
 from coz.render.zoom_video import Zoom, zoom_times
-from tools.host.client import Event, Files, PromptError, run_prompt
+from tools.host.client import Event, PromptError, ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
-from .arguments import OneLineParser, whole
+from .arguments import OneLineParser, make_whole_number_type
 from .host import ROOT, HostError
-from .picture import PictureError, open_picture, to_png
+from .image_file import ImageError, open_image, to_png
 
 STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # ids of a step's nodes: see nodes/loop/steps.py
 NODES_PER_STEP = 3
 FRAMES_PER_STEP = 24
 FRAME_MS = 40
-FIRST_MS, LAST_MS = 500, 1200  # the video rests at both ends
+FIRST_FRAME_MS, LAST_FRAME_MS = 500, 1200  # the video rests at both ends
 WEBP_QUALITY = 85
 MAX_UPLOAD_MB = 2000  # ComfyUI's default is 100; a photograph saved as PNG may be larger
 
@@ -54,7 +54,7 @@ class StepBars:
 
     def __call__(self, event: Event) -> None:
         if event["type"] == "execution_success":
-            self._reach(self.steps, 1.0)
+            self._move_to(self.steps, 1.0)
         elif event["type"] == "progress_state":
             done: dict[int, float] = {}
             for node, state in event["data"]["nodes"].items():
@@ -64,15 +64,15 @@ class StepBars:
                     share = state["value"] / state["max"] / NODES_PER_STEP
                     done[step] = done.get(step, 0.0) + share
             for step in sorted(done):
-                self._reach(step, done[step])
+                self._move_to(step, done[step])
 
     def close(self) -> None:
         if self.bars:
             self.bars[-1].close()
 
-    def _reach(self, step: int, done: float) -> None:
+    def _move_to(self, step: int, done: float) -> None:
         while len(self.bars) < step:
-            self._fill(1.0)
+            self._advance(1.0)
             self.close()
             self.bars.append(
                 tqdm(
@@ -83,9 +83,9 @@ class StepBars:
                 )
             )
         if step == len(self.bars):
-            self._fill(done)
+            self._advance(done)
 
-    def _fill(self, done: float) -> None:
+    def _advance(self, done: float) -> None:
         if self.bars and done > self.bars[-1].n:
             self.bars[-1].update(min(done, 1.0) - self.bars[-1].n)
             self.bars[-1].refresh()
@@ -95,7 +95,7 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
     """Run the bundled workflow, on ``image`` if it is given, and write the result to ``out``."""
     prompt = read_prompt(TEMPLATE)
     sample, loop = find_node(prompt, "CoZSamplePicture"), find_node(prompt, "CoZChainLoop")
-    picture = open_picture(image or ROOT / "pictures" / prompt[sample]["inputs"]["picture"])
+    picture = open_image(image or ROOT / "pictures" / prompt[sample]["inputs"]["picture"])
     settings = prompt[loop]["inputs"]
     if image and not center:
         center = 0.5, 0.5
@@ -105,17 +105,17 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
     out.mkdir(parents=True, exist_ok=True)
     print("Starting ComfyUI", flush=True)
     with serve(arguments=["--max-upload-size", str(MAX_UPLOAD_MB)]) as url:
-        host = Files(url)
+        host = ServerClient(url)
         if image:
             name = host.upload(to_png(picture))
             prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": name}}
         record, files = run(host, prompt, loop)
     print("Making the video", flush=True)
     chain = ZoomChain.from_json(record, tuple(map(from_pillow, [picture, *map(open_png, files)])))
-    write(chain, out)
+    write_demo(chain, out)
 
 
-def run(host: Files, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
+def run(host: ServerClient, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     """Run the prompt and return the chain's record and the PNG files of x_0..x_n."""
     steps = prompt[loop]["inputs"]["steps"]
     bars = StepBars(steps)
@@ -129,7 +129,7 @@ def run(host: Files, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     return shown["coz_chain"][0], [host.download(image) for image in shown["images"]]
 
 
-def write(chain: ZoomChain, out: Path) -> None:
+def write_demo(chain: ZoomChain, out: Path) -> None:
     for left in out.glob("scale_*.png"):  # removes what an earlier, longer chain left
         left.unlink()
     write_files(chain, out)
@@ -146,7 +146,7 @@ def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per
     times = zoom_times(zoom.steps, 0, frames_per_step)
     frames = [to_pillow(frame) for frame in zoom.frames(times)]
     durations = [FRAME_MS] * len(frames)
-    durations[0], durations[-1] = FIRST_MS, LAST_MS
+    durations[0], durations[-1] = FIRST_FRAME_MS, LAST_FRAME_MS
     frames[0].save(
         path,
         save_all=True,
@@ -162,7 +162,7 @@ def open_png(file: bytes) -> Image.Image:
     return Image.open(io.BytesIO(file)).convert("RGB")
 
 
-def center_of(text: str) -> tuple[float, float]:
+def parse_center(text: str) -> tuple[float, float]:
     match = re.fullmatch(r"([\d.]+),([\d.]+)", text.replace(" ", ""))
     try:
         x, y = map(float, match.groups() if match else ())
@@ -179,15 +179,15 @@ def main() -> None:
     parser = OneLineParser(description="Zoom into a photograph in a real ComfyUI.")
     parser.add_argument("image", type=Path, nargs="?", help="your own image file, of any format")
     parser.add_argument(
-        "--center", type=center_of, metavar="X,Y", help="the point to zoom into; 0,0 is top left"
+        "--center", type=parse_center, metavar="X,Y", help="the point to zoom into; 0,0 is top left"
     )
     steps = "number of steps (default: that of the workflow)"
-    parser.add_argument("--steps", type=whole(1, MAX_STEPS), help=steps)
+    parser.add_argument("--steps", type=make_whole_number_type(1, MAX_STEPS), help=steps)
     parser.add_argument("--out", type=Path, default=ROOT / "demo", help="the folder to write to")
     options = parser.parse_args()
     try:
         make_demo(options.image, options.center, options.steps, options.out)
-    except (PictureError, HostError, PromptError, OSError) as error:
+    except (ImageError, HostError, PromptError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")

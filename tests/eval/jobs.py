@@ -7,7 +7,7 @@ from tools.evaluate.arms import read_arms
 from tools.evaluate.job import Job
 from tools.evaluate.prompts import prompts_of
 from tools.host import ROOT
-from tools.picture import to_png
+from tools.image_file import to_png
 
 WORKFLOWS = ROOT / "workflows"
 SD3_VLM = WORKFLOWS / "3 Chain-of-Zoom SD3 + VLM.json"

@@ -11,7 +11,7 @@ from coz.render.pillow import from_pillow
 from coz.resample import resize
 from tools.evaluate.inputs import Protocol, find_pictures, make_inputs
 from tools.evaluate.job import view_of
-from tools.picture import PictureError, open_picture
+from tools.image_file import ImageError, open_image
 
 from .jobs import noise
 
@@ -81,8 +81,8 @@ def test_a_damaged_file_is_no_picture_or_another_one(kind, tmp_path):
         damaged[chance.integers(0, min(len(damaged), 300), 3)] = chance.integers(0, 256, 3)
         (tmp_path / "damaged").write_bytes(damaged.tobytes())
         try:
-            assert open_picture(tmp_path / "damaged").mode == "RGB"
-        except PictureError:
+            assert open_image(tmp_path / "damaged").mode == "RGB"
+        except ImageError:
             refused += 1
     assert refused
 
@@ -124,12 +124,12 @@ def test_a_ground_truth_that_does_not_fit(name, size, message, folder, tmp_path)
     truths = tmp_path / "truths"
     truths.mkdir()
     Image.new("RGB", size).save(truths / name)
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         make_inputs(folder, "a.png", Protocol(1, ground_truth=truths))
 
 
 def test_a_picture_too_small_for_its_steps_is_told_its_least_size(folder):
-    with pytest.raises(PictureError, match="--scale-down 16 with 3 steps needs 2048 pixels a side"):
+    with pytest.raises(ImageError, match="--scale-down 16 with 3 steps needs 2048 pixels a side"):
         make_inputs(folder, "a.png", Protocol(3, scale_down=16))
 
 

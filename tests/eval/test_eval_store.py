@@ -13,7 +13,7 @@ from tools.evaluate.store import (
     write_result,
     write_settings,
 )
-from tools.picture import to_png
+from tools.image_file import to_png
 
 from .jobs import job, noise
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from tools.host.client import Files
+from tools.host.client import ServerClient
 
 TILED = {
     "scale": 4.0,
@@ -78,5 +78,5 @@ def pictures(server, run, prompt):
     )
     shown = []
     for image in [image for preview in previews for image in run.outputs[preview]["images"]]:
-        shown.append(np.asarray(Image.open(io.BytesIO(Files(server).download(image)))))
+        shown.append(np.asarray(Image.open(io.BytesIO(ServerClient(server).download(image)))))
     return shown

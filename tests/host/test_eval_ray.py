@@ -22,7 +22,7 @@ from tools.evaluate.prompts import prompts_of
 from tools.evaluate.ray import run_on_ray, shares
 from tools.evaluate.store import read_results
 from tools.host import HostError, host_path
-from tools.picture import to_png
+from tools.image_file import to_png
 
 SIDE, STEPS = 64, 2
 

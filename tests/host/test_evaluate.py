@@ -21,9 +21,9 @@ from tools.evaluate.arms import read_arms
 from tools.evaluate.job import Job, decoded, run_job
 from tools.evaluate.prompts import prompts_of
 from tools.evaluate.store import frame_path, read_results
-from tools.host import ROOT, comfyui_version, host_path
+from tools.host import ROOT, host_path, read_comfyui_version
 from tools.host.server import serve
-from tools.picture import to_png
+from tools.image_file import to_png
 
 AR_2 = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
@@ -202,7 +202,7 @@ def test_the_faithful_model_is_truer_than_bicubic(evaluated):
 
 def test_every_result_tells_what_made_it(evaluated):
     out, *_ = evaluated
-    version = comfyui_version(host_path())
+    version = read_comfyui_version(host_path())
     for result in read_results(out):
         assert result.error is None
         assert result.versions["ComfyUI"] == version

@@ -20,7 +20,7 @@ from pathlib import Path
 try:
     from tqdm import tqdm
 
-    from tools.picture import PictureError
+    from tools.image_file import ImageError
 
     from .arms import DEFAULT, KNOWN, ArmError, read_arms
     from .inputs import MOST_STEPS, Protocol, find_pictures
@@ -35,7 +35,7 @@ except ModuleNotFoundError as error:
         f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.evaluate"
     )
 
-from tools.arguments import OneLineParser, whole
+from tools.arguments import OneLineParser, make_whole_number_type
 from tools.host import HostError
 from tools.host.workflow import TEMPLATE
 
@@ -74,10 +74,10 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
     for name in tqdm(names, "reading the images", leave=False):
         try:
             plan.add(name)
-        except PictureError as error:
+        except ImageError as error:
             failures.add(name, str(error))
     if not plan.images:
-        raise PictureError(f"none of the {len(names)} images can be used")
+        raise ImageError(f"none of the {len(names)} images can be used")
     command = {
         "command": line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -186,10 +186,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--steps",
-        type=whole(1, MOST_STEPS),
+        type=make_whole_number_type(1, MOST_STEPS),
         help="number of 4x steps. Default: 4; with a ground truth 1, with --scale-down 16 2",
     )
-    add("--seed", type=whole(0, 2**64 - 1), default=0, help="seed of every chain. Default: 0")
+    add(
+        "--seed",
+        type=make_whole_number_type(0, 2**64 - 1),
+        default=0,
+        help="seed of every chain. Default: 0",
+    )
     truth = parser.add_mutually_exclusive_group()
     truth.add_argument(
         "--ground-truth",
@@ -212,11 +217,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"names separated by commas: {', '.join(METRICS)}. Default: all",
     )
     add("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, local or HOST:PORT")
-    add("--workers", type=whole(1, 10_000), help="number of workers on the Ray cluster")
+    add(
+        "--workers",
+        type=make_whole_number_type(1, 10_000),
+        help="number of workers on the Ray cluster",
+    )
     add("--report-only", action="store_true", help="run nothing, only write the report again")
     add(
         "--blind",
-        type=whole(1, 100_000),
+        type=make_whole_number_type(1, 100_000),
         metavar="N",
         help="also write a page with N pairs for people to judge",
     )
@@ -243,7 +252,7 @@ def main() -> None:
         if options.images is not None and not options.report_only:
             evaluate(options, failures)
         report(options)
-    except (ArmError, PictureError, HostError, ValueError) as error:
+    except (ArmError, ImageError, HostError, ValueError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         if error.errno in FULL:

@@ -9,7 +9,7 @@ from torch import Tensor
 from coz.geometry import FrameMode, Window, first_frame
 from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
-from tools.picture import PictureError, open_picture, to_png
+from tools.image_file import ImageError, open_image, to_png
 
 from .job import MIDDLE
 
@@ -65,11 +65,11 @@ def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
         PictureError: If there is no such folder, or no image in it.
     """
     if folder.resolve() == besides.resolve():
-        raise PictureError(f"--out must differ from the folder of the images, {folder}")
+        raise ImageError(f"--out must differ from the folder of the images, {folder}")
     if folder.is_file():
         return [folder.name], []
     if not folder.is_dir():
-        raise PictureError(f"there is no folder {folder}")
+        raise ImageError(f"there is no folder {folder}")
     endings = {
         ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN
     }
@@ -83,7 +83,7 @@ def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
     pictures = sorted(name for name in found if Path(name).suffix.lower() in endings)
     if not pictures:
         inside = f"{len(found)} files, none of them an image" if found else "nothing"
-        raise PictureError(f"there is no image in {folder}: it holds {inside}")
+        raise ImageError(f"there is no image in {folder}: it holds {inside}")
     return pictures, sorted(set(found) - set(pictures))
 
 
@@ -96,17 +96,17 @@ def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, byt
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise PictureError("its name is not valid Unicode: rename it") from error
-    picture = open_picture(folder if folder.is_file() else folder / name)
+        raise ImageError("its name is not valid Unicode: rename it") from error
+    picture = open_image(folder if folder.is_file() else folder / name)
     width, height = picture.size
     if min(width, height) < LEAST_SIDE:
-        raise PictureError(
+        raise ImageError(
             f"it is {width} x {height}: at least {LEAST_SIDE} pixels a side are needed"
         )
     if protocol.scale_down:
         x_0, truth = made_small(from_pillow(picture), protocol)
     elif protocol.ground_truth:
-        other = open_picture(find_truth(protocol.ground_truth, name))
+        other = open_image(find_truth(protocol.ground_truth, name))
         x_0, truth = paired(from_pillow(picture), from_pillow(other), protocol)
     else:
         return png_of(square(from_pillow(picture), SIDE)), None
@@ -125,7 +125,7 @@ def find_truth(folder: Path, name: str) -> Path:
     same = [p for p in path.parent.glob("*") if p.stem == path.stem and p.is_file()]
     if len(same) != 1:
         found = f"but {', '.join(sorted(p.name for p in same))}" if same else "with any suffix"
-        raise PictureError(f"there is no ground truth {name} in {folder}, {found}")
+        raise ImageError(f"there is no ground truth {name} in {folder}, {found}")
     return same[0]
 
 
@@ -134,7 +134,7 @@ def made_small(picture: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     height, width = picture.shape[-2:]
     side = whole_side(min(height, width) // factor, protocol)
     if not side:
-        raise PictureError(
+        raise ImageError(
             f"it is {width} x {height}: --scale-down {factor} with {protocol.steps} steps needs "
             f"{factor * protocol.multiple} pixels a side"
         )
@@ -146,13 +146,13 @@ def paired(picture: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, 
     (height, width), (full_height, full_width) = picture.shape[-2:], truth.shape[-2:]
     factor = full_width // width
     if factor < LEAST_FACTOR or (full_height, full_width) != (factor * height, factor * width):
-        raise PictureError(
+        raise ImageError(
             f"its ground truth is {full_width} x {full_height} and the image {width} x {height}: "
             f"it must be 4, 5, 6, ... times as wide and as high, such as {4 * width} x {4 * height}"
         )
     side = whole_side(min(height, width), protocol)
     if not side:
-        raise PictureError(
+        raise ImageError(
             f"it is {width} x {height}: with a ground truth, {protocol.steps} steps need "
             f"{protocol.multiple} pixels a side"
         )

@@ -20,9 +20,9 @@ from coz.chain.zoom_chain import __version__
 from coz.geometry import Target, Window, zoom_window
 from coz.resample import crop, resize
 from tools.host import HostError
-from tools.host.client import Files, PromptError, Run, run_prompt
+from tools.host.client import PromptError, Run, ServerClient, run_prompt
 from tools.host.workflow import Prompt
-from tools.picture import size_of
+from tools.image_file import read_size
 
 PICTURE, KEY = "{picture}", "{key}"
 """Placeholders in a job's prompts, for the name of its uploaded image and for its key."""
@@ -103,13 +103,13 @@ def run_job(url: str, job: Job) -> Result:
         HostError: If this ComfyUI ends meanwhile. The job can be run on another one.
     """
     try:
-        result, prompts = _run(Files(url), job)
+        result, prompts = _run(ServerClient(url), job)
     except OSError as error:
         raise HostError(f"ComfyUI ended during {job.arm} of {job.image}: {error}") from error
     return result if result.error else measured(job, result, prompts)
 
 
-def _run(host: Files, job: Job) -> tuple[Result, tuple[str, ...]]:
+def _run(host: ServerClient, job: Job) -> tuple[Result, tuple[str, ...]]:
     """Run the job and return its result without scores, and the text of each step."""
     started = time.monotonic()
     versions, error, runs, files = versions_of(host), None, [], ()
@@ -193,7 +193,7 @@ def models_of(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def versions_of(host: Files) -> dict[str, str]:
+def versions_of(host: ServerClient) -> dict[str, str]:
     """Return the versions of the software that runs there, and the device."""
     stats = host.stats()
     return {
@@ -268,5 +268,5 @@ def view_of(truth: Tensor, factor: float, side: int) -> Tensor | None:
 
 def decoded(file: bytes) -> Tensor:
     """Decode a PNG file that this evaluation wrote to (1, 3, H, W)."""
-    width, height = size_of(file)
+    width, height = read_size(file)
     return decode_png(file, height, width).contiguous()

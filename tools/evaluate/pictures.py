@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.picture import data_url, encode
+from tools.image_file import encode, make_data_url
 
 from .job import Result
 from .metrics import METRICS, Metric
@@ -76,12 +76,12 @@ def inline(picture: Image.Image, quality: int = QUALITY, without_loss: int = SMA
     file = encode(picture, "webp", lossless=True, quality=0, method=0)
     if len(file) > without_loss:
         file = encode(picture, "webp", quality=quality, method=2)
-    return data_url("webp", file)
+    return make_data_url("webp", file)
 
 
 def exact(picture: Image.Image) -> str:
     """Encode a crop of few pixels, which is shown enlarged, as a lossless data URL."""
-    return data_url("png", encode(picture.convert("RGB"), "png"))
+    return make_data_url("png", encode(picture.convert("RGB"), "png"))
 
 
 def view_of(picture: Image.Image, factor: float) -> Image.Image:

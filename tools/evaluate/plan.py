@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tools.picture import size_of
+from tools.image_file import read_size
 
 from .arms import Arm
 from .inputs import Protocol, make_inputs
@@ -65,7 +65,7 @@ class Plan:
         picture = input_path(self.out, image).read_bytes()
         truth = truth_path(self.out, image)
         ground_truth = truth.read_bytes() if truth.exists() else None
-        prompts = prompts_of(arm, size_of(picture)[0], self.protocol.steps, self.seed)
+        prompts = prompts_of(arm, read_size(picture)[0], self.protocol.steps, self.seed)
         made = digest(image, arm.name, picture, prompts, self.protocol.steps, self.versions)
         return Job(
             image=image,

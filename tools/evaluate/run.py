@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tools.host import HostError
-from tools.host.client import Files
+from tools.host.client import ServerClient
 from tools.host.server import serve
 
 from .job import Job, Result, failed, run_job
@@ -74,7 +74,7 @@ def empty_folders(url: str) -> None:
 
     An evaluation makes thousands of frames, and the store has a copy of each.
     """
-    line = Files(url).stats()["system"]["argv"]
+    line = ServerClient(url).get_stats()["system"]["argv"]
     folders = [Path(line[line.index(option) + 1]) for option in FOLDERS]
     folders.append(Path(line[line.index("--temp-directory") + 1], "temp"))
     for folder in folders:

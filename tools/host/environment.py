@@ -29,7 +29,7 @@ LOCK = "locks/host.txt"
 # States of an environment's stamp file before it holds the digest of the installed packages.
 UNFINISHED = "unfinished"
 EMPTY = "empty"
-NO_NETWORK = (
+NO_NETWORK_MESSAGES = (
     "Connection refused|NewConnectionError|Max retries exceeded|tcp connect error|dns error|"
     "error sending request|name resolution|Name or service not known|timed out|"
     "from versions: none|Network is unreachable|network was disabled"
@@ -50,17 +50,17 @@ def python_path() -> Path:
     It is that of .venv, or the running one if ``tools.release.matrix`` made it in .host/.
     """
     own = Path(sys.prefix)
-    return python_in(own if HOST in own.parents else VENV)
+    return venv_python_path(own if HOST in own.parents else VENV)
 
 
-def python_in(venv: Path) -> Path:
+def venv_python_path(venv: Path) -> Path:
     return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def make_venv(venv: Path, oldest: tuple[int, int] = (3, 10)) -> None:
     """Create ``venv`` unless a complete one exists there that was not moved and whose Python runs."""
     if venv.exists():
-        version = _venv_version(venv)
+        version = _read_venv_version(venv)
         place, state = _read_stamp(venv)
         if version and state != UNFINISHED and place in ("", f"{venv} {version}"):
             if tuple(map(int, version.split("."))) < oldest:
@@ -80,7 +80,7 @@ def make_venv(venv: Path, oldest: tuple[int, int] = (3, 10)) -> None:
     _write_stamp(venv, UNFINISHED)
     run([sys.executable, "-m", "venv", "--without-pip", venv])
     run(
-        [python_in(venv), "-m", "ensurepip", "--default-pip"]
+        [venv_python_path(venv), "-m", "ensurepip", "--default-pip"]
     )  # a separate step: venv would hide its errors
     _write_stamp(venv, EMPTY)
 
@@ -100,7 +100,7 @@ def install_packages(venv: Path, lock: Path, packages: list[object]) -> None:
     if before == digest and not wants_newest():
         return
     print("Packages: installing (several minutes on the first run)", flush=True)
-    python = python_in(venv)
+    python = venv_python_path(venv)
     uv = [python, "-m", "uv", "pip", "install", "--python", python]
     _write_stamp(venv, UNFINISHED)
     try:
@@ -113,7 +113,7 @@ def install_packages(venv: Path, lock: Path, packages: list[object]) -> None:
     _write_stamp(venv, digest)
 
 
-def host_packages(requirements: Path) -> list[object]:
+def list_host_packages(requirements: Path) -> list[object]:
     """Return uv's arguments for the packages that ComfyUI, the tests and the evaluation need."""
     extras = (part for extra in EXTRAS for part in ("--extra", extra))
     return [*TORCH, "-r", requirements, "-r", ROOT / "pyproject.toml", *extras]
@@ -144,7 +144,7 @@ def choose_versions(uv: list[object], packages: list[object], lock: Path) -> lis
     return newest
 
 
-def explain(output: str) -> str:
+def explain_failure(output: str) -> str:
     """Explain in one line why pip, uv or venv failed after it printed ``output``."""
     if re.search("No space left|os error 28|os error 112|not enough space", output):
         return "the disk is full: .venv and the package cache need about 7 GB"
@@ -167,7 +167,7 @@ def explain(output: str) -> str:
             f"torch has no build for Python {sys.version.split()[0]} on this system:"
             " name another Python (make host PYTHON=python3.12)"
         )
-    if re.search(NO_NETWORK, output):
+    if re.search(NO_NETWORK_MESSAGES, output):
         return "the package index cannot be reached: check the network, the proxy and the index URL"
     lines = output.strip().splitlines() or ["no output"]
     return lines[-1].strip()
@@ -181,7 +181,7 @@ def exit_in_one_line() -> Iterator[None]:
     except HostError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {explain(str(error))}")
+        sys.exit(f"error: {explain_failure(str(error))}")
     except KeyboardInterrupt:
         sys.exit("stopped: run it again to continue")
 
@@ -210,7 +210,9 @@ def run(command: list[object]) -> None:
         log = HOST / "log.txt"
         log.write_text(result.stdout, encoding="utf-8")
         error = ContradictionError if "No solution found" in result.stdout else HostError
-        raise error(f"{explain(result.stdout)} (all output: {log.relative_to(HOST.parent)})")
+        raise error(
+            f"{explain_failure(result.stdout)} (all output: {log.relative_to(HOST.parent)})"
+        )
 
 
 @contextlib.contextmanager
@@ -220,11 +222,11 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _venv_version(venv: Path) -> str:
+def _read_venv_version(venv: Path) -> str:
     """Return the version of the Python in ``venv``, such as 3.12; empty if it does not run."""
     try:
         return subprocess.check_output(
-            [python_in(venv), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
+            [venv_python_path(venv), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
         ).strip()
@@ -243,5 +245,5 @@ def _read_stamp(venv: Path) -> tuple[str, str]:
 
 def _write_stamp(venv: Path, state: str) -> None:
     new = venv / "host-stamp.new"
-    new.write_text(f"{venv} {_venv_version(venv)}\n{state}\n", "utf-8")
+    new.write_text(f"{venv} {_read_venv_version(venv)}\n{state}\n", "utf-8")
     new.replace(venv / "host-stamp")

@@ -8,16 +8,16 @@ from playwright.sync_api import Page, sync_playwright
 
 from .chromium import BROWSER_ARGUMENTS, chromium_path
 
-READY = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
+READY_CONDITION = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
 
 
 def wait_until_ready(page: Page) -> None:
     """Wait until the pack's nodes are registered and the page loads nothing any more."""
-    page.wait_for_function(READY)
+    page.wait_for_function(READY_CONDITION)
     page.wait_for_load_state("networkidle")
 
 
-PICTURE_SETTINGS = {
+SCREENSHOT_SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
@@ -28,7 +28,7 @@ PICTURE_SETTINGS = {
 @contextmanager
 def open_page(url: str, width: int, height: int) -> Iterator[Page]:
     """Open a server's page for screenshots."""
-    for key, value in PICTURE_SETTINGS.items():
+    for key, value in SCREENSHOT_SETTINGS.items():
         requests.post(f"{url}/settings/{key}", json=value)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

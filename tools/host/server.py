@@ -17,13 +17,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import HostError, host_path
-from .client import Files
+from .client import ServerClient
 from .environment import python_path
 
-LOG_TAIL = 25  # lines shown when the server dies
+LOG_TAIL_LINES = 25  # lines shown when the server dies
 
 
-def command(version: str | None = None, *, port: int, frontend: Path | None = None) -> list[str]:
+def make_command(
+    version: str | None = None, *, port: int, frontend: Path | None = None
+) -> list[str]:
     """Return the command line that runs ComfyUI without a browser, online nodes or a missing GPU.
 
     Raises:
@@ -74,8 +76,8 @@ def serve(
             home = Path(stack.enter_context(temporary))
         else:
             home = folder.resolve()
-        port = _free_port()
-        line = command(version, port=port, frontend=frontend)
+        port = _find_free_port()
+        line = make_command(version, port=port, frontend=frontend)
         for name in ("input", "output", "user"):
             (home / name).mkdir(parents=True, exist_ok=True)
             line += [f"--{name}-directory", str(home / name)]
@@ -89,7 +91,7 @@ def serve(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=Path(line[1]).parent,
-            env=_environment(),
+            env=_make_environment(),
             start_new_session=True,  # Ctrl-C reaches only this process, which then ends the server
         )
         try:
@@ -99,23 +101,23 @@ def serve(
         except Exception as error:
             if isinstance(error, HostError) or not _has_ended(process):
                 raise
-            raise HostError(f"ComfyUI stopped. {_log_tail(log.name)}") from error
+            raise HostError(f"ComfyUI stopped. {_read_log_tail(log.name)}") from error
         finally:
             process.stdin.close()
             process.wait()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: str, timeout: float) -> None:
-    server, deadline = Files(url), time.monotonic() + timeout
+    server, deadline = ServerClient(url), time.monotonic() + timeout
     while True:
         try:
-            server.stats(timeout)
+            server.get_stats(timeout)
         except OSError as error:
             if process.poll() is not None:
-                raise HostError(f"ComfyUI did not start. {_log_tail(log)}") from error
+                raise HostError(f"ComfyUI did not start. {_read_log_tail(log)}") from error
             if time.monotonic() > deadline:
                 problem = f"ComfyUI gave no answer for {timeout:.0f} s."
-                raise HostError(f"{problem} {_log_tail(log)}") from error
+                raise HostError(f"{problem} {_read_log_tail(log)}") from error
             time.sleep(0.1)
         else:
             return
@@ -129,26 +131,26 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _log_tail(log: str) -> str:
+def _read_log_tail(log: str) -> str:
     text = Path(log).read_text("utf-8", "replace")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    return "\n".join(["Its log ends:", *lines[-LOG_TAIL:]])
+    return "\n".join(["Its log ends:", *lines[-LOG_TAIL_LINES:]])
 
 
 def _has_cuda() -> bool:
     if not shutil.which("nvidia-smi"):
         return False  # saves the seconds that importing torch takes
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([python_path(), "-c", code], env=_environment()).returncode == 0
+    return subprocess.run([python_path(), "-c", code], env=_make_environment()).returncode == 0
 
 
-def _environment() -> dict[str, str]:
+def _make_environment() -> dict[str, str]:
     """Copy the environment without PYTHONPATH, in which the pack's ``nodes`` would hide ComfyUI's."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**kept, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _free_port(wanted: int = 0) -> int:
+def _find_free_port(wanted: int = 0) -> int:
     """Return ``wanted`` if it is free (OSError if not), or with 0 any free port."""
     with socket.socket() as probe:
         if os.name != "nt":  # on Windows this option would hide that the port is taken
@@ -162,7 +164,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8188)
     options, arguments = parser.parse_known_args()
     try:
-        line = [*command(port=_free_port(options.port)), *arguments]
+        line = [*make_command(port=_find_free_port(options.port)), *arguments]
     except HostError as error:
         sys.exit(f"error: {error}")
     except OSError:
@@ -170,8 +172,8 @@ def main() -> None:
     print(f"ComfyUI starts on http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
     os.chdir(Path(line[1]).parent)
     if os.name == "nt":
-        sys.exit(subprocess.call(line, env=_environment()))
-    os.execve(line[0], line, _environment())
+        sys.exit(subprocess.call(line, env=_make_environment()))
+    os.execve(line[0], line, _make_environment())
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ WORKFLOWS = sorted((ROOT / "workflows").rglob("*.json"))
 Prompt = dict[str, dict[str, Any]]
 """Node id -> {"class_type": ..., "inputs": {name: value or [node id, output index]}}."""
 
-RUNS = 0  # the mode of a node that is neither muted nor bypassed
-NOTES = {"Note", "MarkdownNote"}
-CONTROLS = {"fixed", "increment", "decrement", "randomize"}
+ACTIVE_MODE = 0  # the mode of a node that is neither muted nor bypassed
+NOTE_TYPES = {"Note", "MarkdownNote"}
+SEED_CONTROL_VALUES = {"fixed", "increment", "decrement", "randomize"}
 COMPARE_TYPE = "IMAGECOMPARE"
-NO_PICTURES = {"__value__": ["", ""]}
+EMPTY_COMPARE_VALUE = {"__value__": ["", ""]}
 """The value that the frontend submits for Image Compare's view, which it does not save."""
 
 
@@ -34,7 +34,7 @@ def to_prompt(workflow: dict[str, Any]) -> Prompt:
     nodes = {
         node["id"]: node
         for node in workflow["nodes"]
-        if node["mode"] == RUNS and node["type"] not in NOTES
+        if node["mode"] == ACTIVE_MODE and node["type"] not in NOTE_TYPES
     }
     links = {
         link: [str(source), slot] for link, source, slot, *_ in workflow["links"] if source in nodes
@@ -42,7 +42,7 @@ def to_prompt(workflow: dict[str, Any]) -> Prompt:
     return {
         str(node_id): {
             "class_type": node["type"],
-            "inputs": widget_values(node)
+            "inputs": read_widget_values(node)
             | {
                 entry["name"]: links[entry["link"]]
                 for entry in node["inputs"]
@@ -53,7 +53,7 @@ def to_prompt(workflow: dict[str, Any]) -> Prompt:
     }
 
 
-def widget_values(node: dict[str, Any]) -> dict[str, Any]:
+def read_widget_values(node: dict[str, Any]) -> dict[str, Any]:
     """Return widget name -> value. The file lists the values by position, without names."""
     named: dict[str, Any] = {}
     values = iter(node.get("widgets_values", []))
@@ -61,10 +61,10 @@ def widget_values(node: dict[str, Any]) -> dict[str, Any]:
         if "widget" not in entry:
             continue
         if entry.get("type") == COMPARE_TYPE:
-            named[entry["widget"]["name"]] = NO_PICTURES
+            named[entry["widget"]["name"]] = EMPTY_COMPARE_VALUE
             continue
         value = next(values)
-        if named and value in CONTROLS and "seed" in list(named)[-1]:
+        if named and value in SEED_CONTROL_VALUES and "seed" in list(named)[-1]:
             value = next(
                 values
             )  # skip control_after_generate: the frontend's own widget behind a seed

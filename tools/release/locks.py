@@ -38,10 +38,12 @@ def compile_lock(python: str, torch: tuple[str, ...], sources: list[object]) -> 
         options += ["--no-annotate", "--no-header", "--output-file", lock]
         run([python_path(), "-m", "uv", "pip", "compile", *options, pins, *sources])
         lines = lock.read_text("utf-8").splitlines()
-    return HEAD + "".join(f"{line}\n" for line in lines if not NOT_LOCKED.fullmatch(name_of(line)))
+    return HEAD + "".join(
+        f"{line}\n" for line in lines if not NOT_LOCKED.fullmatch(parse_name(line))
+    )
 
 
-def name_of(line: str) -> str:
+def parse_name(line: str) -> str:
     return line.partition("==")[0]
 
 
@@ -56,20 +58,20 @@ def read_versions(text: str, own_python_only: bool = False) -> dict[str, str]:
     return {name: ", ".join(versions) for name, versions in found.items()}
 
 
-def compare(old: dict[str, str], new: dict[str, str]) -> list[str]:
+def list_changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
     """Describe in a line each package whose version differs."""
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return [f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names]
 
 
-def installed_versions() -> dict[str, str]:
+def read_installed_versions() -> dict[str, str]:
     """Return package -> version in this Python, for the packages that a lock file holds."""
     found = {canonicalize_name(package.name): package.version for package in distributions()}
-    left_out = {"pip", name_of(environment.UV), *filter(NOT_LOCKED.fullmatch, found)}
+    left_out = {"pip", parse_name(environment.UV), *filter(NOT_LOCKED.fullmatch, found)}
     return {name: version for name, version in found.items() if name not in left_out}
 
 
-def renew() -> None:
+def renew_locks() -> None:
     project = ROOT / "pyproject.toml"
     requirements = host_path(DEFAULT_VERSION) / "requirements.txt"
     extras = [part for extra in environment.EXTRAS for part in ("--extra", extra)]
@@ -81,10 +83,10 @@ def renew() -> None:
         lock = ROOT / name
         before, text = lock.read_text("utf-8"), compile_lock(*compiled)
         lock.write_text(text, "utf-8")
-        report(name, compare(read_versions(before), read_versions(text)))
+        print_changes(name, list_changes(read_versions(before), read_versions(text)))
 
 
-def report(name: str, lines: list[str]) -> None:
+def print_changes(name: str, lines: list[str]) -> None:
     print(f"{name}: {len(lines)} packages changed version")
     for line in lines:
         print(f"- {line}")
@@ -99,10 +101,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "moved":
         locked = read_versions(options.lock.read_text("utf-8"), own_python_only=True)
-        report(options.lock.as_posix(), compare(locked, installed_versions()))
+        print_changes(options.lock.as_posix(), list_changes(locked, read_installed_versions()))
         return
     try:
-        renew()
+        renew_locks()
     except HostError as error:
         sys.exit(f"error: {error}")
 

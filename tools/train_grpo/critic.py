@@ -9,7 +9,7 @@ from typing import NamedTuple
 import requests
 from PIL import Image
 
-from tools.picture import data_url, encode
+from tools.image_file import encode, make_data_url
 
 from .config import Critic
 from .rewards import critic_score
@@ -153,7 +153,7 @@ def server_answers(settings: Critic) -> Answers:
 
 def _request(settings: Critic, question: Question) -> str:
     files = [encode(image.convert("RGB"), "jpeg", quality=95) for image in question.images]
-    images = [{"type": "image_url", "image_url": {"url": data_url("jpeg", f)}} for f in files]
+    images = [{"type": "image_url", "image_url": {"url": make_data_url("jpeg", f)}} for f in files]
     body = {
         "model": settings.model,
         "messages": [

@@ -18,7 +18,7 @@ OLDEST = (3, 11)
 
 
 def python_path() -> Path:
-    return environment.python_in(TRAIN_VENV)
+    return environment.venv_python_path(TRAIN_VENV)
 
 
 def install() -> None:

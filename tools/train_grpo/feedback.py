@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tools.host.client import Files, PromptError, run_prompt
-from tools.picture import to_png
+from tools.host.client import PromptError, ServerClient, run_prompt
+from tools.image_file import to_png
 
 from .config import Feedback as Settings
 from .rewards import image_feedback
@@ -30,7 +30,7 @@ class Feedback:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
-        self.host = Files(settings.url)
+        self.host = ServerClient(settings.url)
         self.workflow = _workflow(folder / settings.workflow)
         self.quality = measure(settings.quality)
         self.without: dict[str, float] = {}

@@ -12,7 +12,7 @@ from PIL import Image
 from coz.geometry import FrameMode, Target, Window, first_frame, plan_steps
 from coz.render.pillow import from_pillow, to_pillow
 from coz.text.conversation import MULTISCALE_INSTRUCTION
-from tools.picture import encode
+from tools.image_file import encode
 
 SCALE = 4.0
 """Scale of one step, as in the paper."""

@@ -10,25 +10,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from coz.color.profile import to_srgb
 
-DAMAGED = (
+READ_ERRORS = (
     *(OSError, SyntaxError, ValueError, RuntimeError, AttributeError, EOFError, struct.error),
     Image.DecompressionBombError,
 )
 """Exceptions that Pillow's readers raise if a file is damaged."""
 
 
-class PictureError(Exception):
+class ImageError(Exception):
     """An error whose message says in one line what is wrong with an image file."""
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """Read an image upright and in 8-bit sRGB, converted by the color profile in its file.
 
     Raises:
         PictureError: If there is no such file, or it holds no image.
     """
     if not path.exists():
-        raise PictureError(f"there is no file {path}")
+        raise ImageError(f"there is no file {path}")
     try:
         with Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
@@ -38,9 +38,9 @@ def open_picture(path: Path) -> Image.Image:
                 picture.info["icc_profile"] = profile
             return to_srgb(picture)
     except UnidentifiedImageError as error:  # its message only repeats the path
-        raise PictureError(f"{path} is not an image that can be read") from error
-    except DAMAGED as error:
-        raise PictureError(f"{path} is not an image that can be read: {error}") from error
+        raise ImageError(f"{path} is not an image that can be read") from error
+    except READ_ERRORS as error:
+        raise ImageError(f"{path} is not an image that can be read: {error}") from error
 
 
 def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -55,12 +55,12 @@ def to_png(picture: Image.Image) -> bytes:
     return encode(picture, "png", compress_level=1)
 
 
-def data_url(kind: str, file: bytes) -> str:
+def make_data_url(kind: str, file: bytes) -> str:
     """Return an image file as a data URL for a page or a request."""
     return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
 
 
-def size_of(file: bytes) -> tuple[int, int]:
+def read_size(file: bytes) -> tuple[int, int]:
     """Return the (width, height) of an image file."""
     with Image.open(io.BytesIO(file)) as picture:
         return picture.size
