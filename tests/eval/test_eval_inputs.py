@@ -9,8 +9,8 @@ from PIL import Image
 
 from coz.render.pillow import from_pillow
 from coz.resample import resize
-from tools.evaluate.inputs import Protocol, find_pictures, make_inputs
-from tools.evaluate.job import view_of
+from tools.evaluate.inputs import Protocol, find_images, make_inputs
+from tools.evaluate.job import crop_truth
 from tools.image_file import ImageError, open_image
 
 from .jobs import noise
@@ -25,8 +25,8 @@ def test_folders_below_are_searched_hidden_files_and_the_result_are_not(folder):
     for name in ("sub/a.png", "sub/A.JPG", ".hidden.png", ".folder/x.png", "out/x.png", "b.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    assert find_pictures(folder, out) == (["a.png", "sub/A.JPG", "sub/a.png"], ["b.txt"])
-    assert find_pictures(folder / "a.png", out) == (["a.png"], [])
+    assert find_images(folder, out) == (["a.png", "sub/A.JPG", "sub/a.png"], ["b.txt"])
+    assert find_images(folder / "a.png", out) == (["a.png"], [])
 
 
 def test_x_0_is_the_square_in_the_middle_resized_as_pillow_does(folder):
@@ -135,6 +135,6 @@ def test_a_picture_too_small_for_its_steps_is_told_its_least_size(folder):
 
 def test_the_view_of_a_ground_truth():
     truth = torch.rand(1, 3, 64, 64)
-    view = view_of(truth, 4, 16)
+    view = crop_truth(truth, 4, 16)
     assert torch.equal(view, truth[..., 24:40, 24:40])
-    assert view_of(truth, 16, 16) is None
+    assert crop_truth(truth, 16, 16) is None

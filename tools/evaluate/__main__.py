@@ -22,11 +22,10 @@ try:
 
     from tools.image_file import ImageError
 
-    from .arms import DEFAULT, KNOWN, ArmError, read_arms
-    from .inputs import MOST_STEPS, Protocol, find_pictures
+    from .arms import DEFAULT_ARMS, KNOWN_ARMS, ArmError, read_arms
+    from .inputs import MAX_STEPS, Protocol, find_images
     from .job import Job, Result
-    from .metrics import DEFAULT as ALL_METRICS
-    from .metrics import METRICS
+    from .metrics import ALL_METRICS, METRICS
     from .plan import Plan
     from .run import run_here
     from .store import write_record, write_result
@@ -39,22 +38,22 @@ from tools.arguments import OneLineParser, make_whole_number_type
 from tools.host import HostError
 from tools.host.workflow import TEMPLATE
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-LISTED = 3  # names of files that are no images, to list at most
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MAX_LISTED_FILES = 3  # names of files that are no images, to list at most
 
 
 class Failures:
     """Print each failure at once, and keep it for the list at the end."""
 
     def __init__(self) -> None:
-        self.told: dict[str, str] = {}
+        self.messages: dict[str, str] = {}
 
     def add(self, what: str, why: str) -> None:
-        self.told[line(what)] = line(why)
-        tqdm.write(f"failed: {line(what)}: {line(why)}", file=sys.stderr)
+        self.messages[to_line(what)] = to_line(why)
+        tqdm.write(f"failed: {to_line(what)}: {to_line(why)}", file=sys.stderr)
 
 
-def line(text: str) -> str:
+def to_line(text: str) -> str:
     """Put a text into one line that can be printed, even if a file name in it is not valid Unicode."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
@@ -62,12 +61,12 @@ def line(text: str) -> str:
 def evaluate(options: argparse.Namespace, failures: Failures) -> None:
     """Run every arm on every image for which the store has no result yet."""
     arms = read_arms(options.arms, options.workflow)
-    protocol = Protocol(steps_of(options), options.ground_truth, options.scale_down)
-    names, others = find_pictures(options.images, options.out)
+    protocol = Protocol(choose_steps(options), options.ground_truth, options.scale_down)
+    names, others = find_images(options.images, options.out)
     if others:
-        more = ", ..." if len(others) > LISTED else ""
+        more = ", ..." if len(others) > MAX_LISTED_FILES else ""
         print(
-            f"left out {len(others)} files that are no images: {', '.join(others[:LISTED])}{more}"
+            f"left out {len(others)} files that are no images: {', '.join(others[:MAX_LISTED_FILES])}{more}"
         )
     options.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(options.out, options.images, protocol, options.metrics, options.seed)
@@ -79,10 +78,10 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
     if not plan.images:
         raise ImageError(f"none of the {len(names)} images can be used")
     command = {
-        "command": line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
+        "command": to_line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "workflow": line((options.workflow or TEMPLATE).name),
-        "left out": dict(failures.told),
+        "workflow": to_line((options.workflow or TEMPLATE).name),
+        "left out": dict(failures.messages),
     }
     waiting = plan.start(arms, command)
     total = len(arms) * len(plan.images)
@@ -91,14 +90,14 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
         def jobs() -> Iterator[Job]:
             for arm, image in waiting:
                 bar.set_description(f"{image}, {arm.name}")
-                job = plan.job(arm, image)
-                if result := plan.measured_again(job):
+                job = plan.make_job(arm, image)
+                if result := plan.measure_again(job):
                     write_record(options.out, result)
                     bar.update()
                 else:
                     yield job
 
-        with closing(runner(options)(jobs())) as results:
+        with closing(choose_runner(options)(jobs())) as results:
             for result in results:
                 write_result(options.out, result)
                 bar.update()
@@ -106,7 +105,7 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
                     failures.add(f"{result.image}, {result.arm}", result.error)
 
 
-def runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iterator[Result]]:
+def choose_runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iterator[Result]]:
     if not options.ray:
         return run_here
     from .ray import run_on_ray
@@ -114,16 +113,16 @@ def runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iterator[Re
     return lambda jobs: run_on_ray(jobs, options.ray, options.workers)
 
 
-def steps_of(options: argparse.Namespace) -> int:
+def choose_steps(options: argparse.Namespace) -> int:
     """Return --steps, or by default as many as the ground truth covers."""
     if options.steps:
         return options.steps
     if options.scale_down or options.ground_truth:
         return 2 if options.scale_down == 16 else 1
-    return MOST_STEPS
+    return MAX_STEPS
 
 
-def report(options: argparse.Namespace) -> None:
+def write_reports(options: argparse.Namespace) -> None:
     """Write the report, and the blind page and people's judgement where asked for."""
     from .report import write_report
 
@@ -141,13 +140,13 @@ def report(options: argparse.Namespace) -> None:
     print(f"Done: see {options.out / 'report.html'}")
 
 
-def folder(text: str) -> Path:
+def parse_folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return Path(text)
 
 
-def metrics_of(text: str) -> tuple[str, ...]:
+def parse_metrics(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
@@ -158,7 +157,7 @@ def metrics_of(text: str) -> tuple[str, ...]:
     return names
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(
         "python -m tools.evaluate",
         description=__doc__,
@@ -173,8 +172,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--arms",
-        default=",".join(DEFAULT),
-        help=f"names separated by commas: {', '.join(KNOWN)}, or NAME=FILE.json for a workflow of "
+        default=",".join(DEFAULT_ARMS),
+        help=f"names separated by commas: {', '.join(KNOWN_ARMS)}, or NAME=FILE.json for a workflow of "
         "your own, which keeps its prompts. Default: %(default)s",
     )
     add(
@@ -186,7 +185,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--steps",
-        type=make_whole_number_type(1, MOST_STEPS),
+        type=make_whole_number_type(1, MAX_STEPS),
         help="number of 4x steps. Default: 4; with a ground truth 1, with --scale-down 16 2",
     )
     add(
@@ -198,7 +197,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     truth = parser.add_mutually_exclusive_group()
     truth.add_argument(
         "--ground-truth",
-        type=folder,
+        type=parse_folder,
         metavar="DIR",
         help="the ground truth: images of the same names, at least 4 times as large",
     )
@@ -211,7 +210,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--metrics",
-        type=metrics_of,
+        type=parse_metrics,
         default=ALL_METRICS,
         metavar="NAMES",
         help=f"names separated by commas: {', '.join(METRICS)}. Default: all",
@@ -247,23 +246,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a file name may be no valid Unicode
-    options, failures = parse(), Failures()
+    options, failures = parse_arguments(), Failures()
     try:
         if options.images is not None and not options.report_only:
             evaluate(options, failures)
-        report(options)
+        write_reports(options)
     except (ArmError, ImageError, HostError, ValueError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRORS:
             sys.exit(
                 f"error: the disk of {options.out} is full. Free some space and run it again: finished results are kept"
             )
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped: run the same command again to continue")
-    if failures.told:
-        lines = [f"{what}: {why}" for what, why in failures.told.items()]
+    if failures.messages:
+        lines = [f"{what}: {why}" for what, why in failures.messages.items()]
         sys.exit("\n".join([f"{len(lines)} failed:", *lines]))
 
 

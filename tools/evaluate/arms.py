@@ -8,13 +8,13 @@ from typing import Any
 from tools.host import ROOT
 from tools.host.workflow import TEMPLATE, Prompt, read_prompt
 
-ENLARGED = ("nearest", "bicubic")
+ARMS_WITHOUT_MODEL = ("nearest", "bicubic")
 """Arms without a model, which need no workflow and no seed."""
 
-KNOWN = (*ENLARGED, "onestep", "chain-null", "chain-vlm")
-DEFAULT = KNOWN[:4]
+KNOWN_ARMS = (*ARMS_WITHOUT_MODEL, "onestep", "chain-null", "chain-vlm")
+DEFAULT_ARMS = KNOWN_ARMS[:4]
 
-WITH_VLM = ROOT / "workflows" / "3 Chain-of-Zoom SD3 + VLM.json"
+VLM_WORKFLOW = ROOT / "workflows" / "3 Chain-of-Zoom SD3 + VLM.json"
 
 
 class ArmError(Exception):
@@ -26,7 +26,7 @@ class Arm:
     name: str
     workflow: Prompt
     """A workflow in the API format with one Chain Loop."""
-    own: bool = False
+    keeps_texts: bool = False
     """Whether the user named this workflow, whose texts and prompting then stay."""
 
 
@@ -42,29 +42,33 @@ def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
         if name.lower() in {arm.name.lower() for arm in arms}:
             raise ArmError(f"two arms are named {name}: give each its own name")
         if own:
-            if name in KNOWN or not re.fullmatch(r"\w[\w.-]{0,39}", name) or name.endswith("."):
+            if (
+                name in KNOWN_ARMS
+                or not re.fullmatch(r"\w[\w.-]{0,39}", name)
+                or name.endswith(".")
+            ):
                 raise ArmError(
                     f"{name!r} cannot be the name of your arm: use up to 40 letters, digits, "
-                    f"dots and dashes, and none of {', '.join(KNOWN)}"
+                    f"dots and dashes, and none of {', '.join(KNOWN_ARMS)}"
                 )
-            arms.append(Arm(name, read_workflow(Path(file)), own=True))
+            arms.append(Arm(name, read_workflow(Path(file)), keeps_texts=True))
             continue
-        if name not in KNOWN:
+        if name not in KNOWN_ARMS:
             raise ArmError(
-                f"there is no arm {name!r}. Known: {', '.join(KNOWN)}, and NAME=FILE.json for a "
+                f"there is no arm {name!r}. Known: {', '.join(KNOWN_ARMS)}, and NAME=FILE.json for a "
                 "workflow of your own"
             )
         if shared is None:
             shared = read_workflow(workflow or TEMPLATE)
-        if name == "chain-vlm" and "prompting.vlm" not in loop_of(shared)[1]:
+        if name == "chain-vlm" and "prompting.vlm" not in find_loop(shared)[1]:
             raise ArmError(
                 f"chain-vlm needs a workflow whose Chain Loop has a vision-language model, and "
                 f"{(workflow or TEMPLATE).name} has none: add --workflow "
-                f"'{WITH_VLM.relative_to(ROOT).as_posix()}'"
+                f"'{VLM_WORKFLOW.relative_to(ROOT).as_posix()}'"
             )
         arms.append(Arm(name, shared))
     if not arms:
-        raise ArmError(f"--arms names no arm. Known: {', '.join(KNOWN)}")
+        raise ArmError(f"--arms names no arm. Known: {', '.join(KNOWN_ARMS)}")
     return arms
 
 
@@ -91,6 +95,6 @@ def read_workflow(path: Path) -> Prompt:
     return prompt
 
 
-def loop_of(prompt: Prompt) -> tuple[str, dict[str, Any]]:
+def find_loop(prompt: Prompt) -> tuple[str, dict[str, Any]]:
     """Return the id and the inputs of the prompt's Chain Loop."""
     return next((k, n["inputs"]) for k, n in prompt.items() if n["class_type"] == "CoZChainLoop")

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from .pictures import exact, frame, inline, opened, view_of
-from .report import KEY, environment, stored
+from .pictures import crop_view, encode_png, encode_webp, open_rgb, read_frame
+from .report import KEY_FILE, make_environment, read_store
 from .scores import Scores
 from .store import input_path
 
 PAGE = "blind.html"
 BLIND_QUALITY = 95
-WITHOUT_LOSS = 150_000
-WHOLE_SIDE = 256
+MAX_LOSSLESS_BYTES = 150_000
+OVERVIEW_SIDE = 256
 """Pixels a side of the whole image that is shown beside a pair."""
 
 
@@ -43,32 +43,40 @@ def write_blind(out: Path, pairs: int, seed: int) -> None:
     Raises:
         ValueError: If the store has too few results for that many pairs.
     """
-    results, _, scores = stored(out)
-    chosen = design(scores, pairs, seed)
+    results, _, scores = read_store(out)
+    chosen = choose_pairs(scores, pairs, seed)
     made = {(result.image, result.arm): result for result in results}
     content = json.dumps([[asdict(pair) for pair in chosen], sorted(r.key for r in results)])
     run = sha256(content.encode()).hexdigest()[:16]
     questions = []
     for pair in chosen:
-        whole = opened(input_path(out, pair.image))
+        whole = open_rgb(input_path(out, pair.image))
         sides = {
-            side: inline(
-                frame(out, made[pair.image, arm], pair.factor), BLIND_QUALITY, WITHOUT_LOSS
+            side: encode_webp(
+                read_frame(out, made[pair.image, arm], pair.factor),
+                BLIND_QUALITY,
+                MAX_LOSSLESS_BYTES,
             )
             for side, arm in (("left", pair.left), ("right", pair.right))
         }
-        crop = exact(view_of(whole, pair.factor))
-        small = whole.resize((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.LANCZOS)
+        crop = encode_png(crop_view(whole, pair.factor))
+        small = whole.resize((OVERVIEW_SIDE, OVERVIEW_SIDE), Image.Resampling.LANCZOS)
         questions.append(
-            {"id": pair.id, "factor": pair.factor, "whole": inline(small), "crop": crop, **sides}
+            {
+                "id": pair.id,
+                "factor": pair.factor,
+                "whole": encode_webp(small),
+                "crop": crop,
+                **sides,
+            }
         )
-    page = environment().get_template("blind.html.jinja")
+    page = make_environment().get_template("blind.html.jinja")
     key = {"run": run, "seed": seed, "arms": scores.arms, "pairs": [asdict(p) for p in chosen]}
-    (out / KEY).write_text(json.dumps(key, indent=1) + "\n", "utf-8")
+    (out / KEY_FILE).write_text(json.dumps(key, indent=1) + "\n", "utf-8")
     (out / PAGE).write_text(page.render(run=run, questions=questions), "utf-8")
 
 
-def design(scores: Scores, pairs: int, seed: int) -> list[Pair]:
+def choose_pairs(scores: Scores, pairs: int, seed: int) -> list[Pair]:
     """Choose the questions, in the order in which the page asks them.
 
     Raises:

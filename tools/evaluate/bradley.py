@@ -4,16 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-HALF = 0.5
+EXTRA_WINS = 0.5
 """Extra wins of each arm against every other that it met. They keep all strengths finite.
 
 For two arms this is the log-odds with 1/2 added to each count (Haldane 1956, Anscombe 1956).
 """
-STEPS = 100
-CLOSE = 1e-10
+MAX_ITERATIONS = 100
+TOLERANCE = 1e-10
 
 
-def strengths(wins: NDArray[np.float64], met: NDArray[np.bool_]) -> NDArray[np.float64]:
+def fit_strengths(wins: NDArray[np.float64], met: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Fit the strengths (log-odds) with mean 0 within each group of arms that met, also indirectly.
 
     Args:
@@ -23,25 +23,25 @@ def strengths(wins: NDArray[np.float64], met: NDArray[np.bool_]) -> NDArray[np.f
     Returns:
         (..., k). exp(a - b) is the odds that an arm of strength a is preferred to one of strength b.
     """
-    wins = wins + HALF * met
+    wins = wins + EXTRA_WINS * met
     games = wins + wins.swapaxes(-1, -2)
     k = wins.shape[-1]
     _, part = connected_components(met, directed=False)
     same = (part[:, None] == part).astype(float)  # sets the mean of each group to 0
     theta = np.zeros(wins.shape[:-1])
-    for _ in range(STEPS):
+    for _ in range(MAX_ITERATIONS):
         chance = 1 / (1 + np.exp(theta[..., None, :] - theta[..., :, None]))
         slope = (wins - games * chance).sum(-1)
         weight = games * chance * (1 - chance)
         curve = np.eye(k) * weight.sum(-1)[..., None] - weight + same
         step = np.linalg.solve(curve, slope[..., None])[..., 0]
         theta += np.clip(step, -1, 1)  # far from the maximum, a full Newton step may overshoot
-        if np.abs(step).max() < CLOSE:
+        if np.abs(step).max() < TOLERANCE:
             break
     return theta
 
 
-def resampled(
+def fit_resamples(
     met: NDArray[np.bool_],
     winner: NDArray[np.int_],
     loser: NDArray[np.int_],
@@ -69,17 +69,19 @@ def resampled(
         members = int(labels.max()) + 1
         drawn = chance.multinomial(members, np.full(members, 1 / members), size=count)
         weights *= drawn[:, labels]
-    return strengths((weights @ _table(k, winner, loser, tie)).reshape(count, k, k), met)
+    return fit_strengths(
+        (weights @ _tabulate_wins(k, winner, loser, tie)).reshape(count, k, k), met
+    )
 
 
-def wins_of(
+def count_wins(
     k: int, winner: NDArray[np.int_], loser: NDArray[np.int_], tie: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Count the wins, (k, k); a tie is half a win for each."""
-    return _table(k, winner, loser, tie).sum(0).reshape(k, k)
+    return _tabulate_wins(k, winner, loser, tie).sum(0).reshape(k, k)
 
 
-def _table(
+def _tabulate_wins(
     k: int, winner: NDArray[np.int_], loser: NDArray[np.int_], tie: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Return the wins of each answer, (answers, k * k)."""
@@ -90,7 +92,7 @@ def _table(
     return table.reshape(len(winner), k * k)
 
 
-def groups_of(won: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
+def group_names(won: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
     """Group the names so that between two groups wins go in at most one direction.
 
     Given who met, these are the groups that never met. Given who won, these are groups between which

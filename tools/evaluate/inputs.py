@@ -13,17 +13,17 @@ from tools.image_file import ImageError, open_image, to_png
 
 from .job import MIDDLE
 
-SIDE = 512
+X0_SIDE_PIXELS = 512
 """Pixels a side of x_0, as in the paper."""
 
-LEAST_SIDE = 64
-MOST_STEPS = 4
+MIN_SIDE_PIXELS = 64
+MAX_STEPS = 4
 """The fourth step shows 2 x 2 of the 512 x 512 pixels of x_0; one pixel could not be centered."""
 
-LEAST_FACTOR = 4
+MIN_TRUTH_FACTOR = 4
 """The smallest ratio of a ground truth's size to its image's: the factor of the first scale."""
 
-SQUARE: FrameMode = "whole picture square"
+FRAME_MODE: FrameMode = "whole picture square"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Protocol:
         return text
 
 
-def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
+def find_images(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
     """Return the names of the images below ``folder`` and of its other files that are not hidden.
 
     Args:
@@ -99,18 +99,18 @@ def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, byt
         raise ImageError("its name is not valid Unicode: rename it") from error
     picture = open_image(folder if folder.is_file() else folder / name)
     width, height = picture.size
-    if min(width, height) < LEAST_SIDE:
+    if min(width, height) < MIN_SIDE_PIXELS:
         raise ImageError(
-            f"it is {width} x {height}: at least {LEAST_SIDE} pixels a side are needed"
+            f"it is {width} x {height}: at least {MIN_SIDE_PIXELS} pixels a side are needed"
         )
     if protocol.scale_down:
-        x_0, truth = made_small(from_pillow(picture), protocol)
+        x_0, truth = downscale_to_x0(from_pillow(picture), protocol)
     elif protocol.ground_truth:
         other = open_image(find_truth(protocol.ground_truth, name))
-        x_0, truth = paired(from_pillow(picture), from_pillow(other), protocol)
+        x_0, truth = crop_pair(from_pillow(picture), from_pillow(other), protocol)
     else:
-        return png_of(square(from_pillow(picture), SIDE)), None
-    return png_of(x_0), png_of(truth)
+        return encode_frame(resize_middle(from_pillow(picture), X0_SIDE_PIXELS)), None
+    return encode_frame(x_0), encode_frame(truth)
 
 
 def find_truth(folder: Path, name: str) -> Path:
@@ -129,55 +129,55 @@ def find_truth(folder: Path, name: str) -> Path:
     return same[0]
 
 
-def made_small(picture: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+def downscale_to_x0(picture: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     factor = protocol.scale_down
     height, width = picture.shape[-2:]
-    side = whole_side(min(height, width) // factor, protocol)
+    side = round_side(min(height, width) // factor, protocol)
     if not side:
         raise ImageError(
             f"it is {width} x {height}: --scale-down {factor} with {protocol.steps} steps needs "
             f"{factor * protocol.multiple} pixels a side"
         )
-    truth = cut(picture, side, factor)
+    truth = crop_middle(picture, side, factor)
     return resize(truth, side, side, "bicubic"), truth
 
 
-def paired(picture: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+def crop_pair(picture: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     (height, width), (full_height, full_width) = picture.shape[-2:], truth.shape[-2:]
     factor = full_width // width
-    if factor < LEAST_FACTOR or (full_height, full_width) != (factor * height, factor * width):
+    if factor < MIN_TRUTH_FACTOR or (full_height, full_width) != (factor * height, factor * width):
         raise ImageError(
             f"its ground truth is {full_width} x {full_height} and the image {width} x {height}: "
             f"it must be 4, 5, 6, ... times as wide and as high, such as {4 * width} x {4 * height}"
         )
-    side = whole_side(min(height, width), protocol)
+    side = round_side(min(height, width), protocol)
     if not side:
         raise ImageError(
             f"it is {width} x {height}: with a ground truth, {protocol.steps} steps need "
             f"{protocol.multiple} pixels a side"
         )
-    return cut(picture, side, 1), cut(truth, side, factor)
+    return crop_middle(picture, side, 1), crop_middle(truth, side, factor)
 
 
-def whole_side(side: int, protocol: Protocol) -> int:
-    return min(side, SIDE) // protocol.multiple * protocol.multiple
+def round_side(side: int, protocol: Protocol) -> int:
+    return min(side, X0_SIDE_PIXELS) // protocol.multiple * protocol.multiple
 
 
-def cut(picture: Tensor, side: int, factor: int) -> Tensor:
+def crop_middle(picture: Tensor, side: int, factor: int) -> Tensor:
     """Crop the middle square of side * factor pixels, or resize a larger image to it."""
     height, width = picture.shape[-2:]
-    if min(height, width) >= SIDE * factor:
-        return square(picture, side * factor)
+    if min(height, width) >= X0_SIDE_PIXELS * factor:
+        return resize_middle(picture, side * factor)
     length = side * factor
     x, y = (width - length) // 2 // factor * factor, (height - length) // 2 // factor * factor
     return crop(picture, Window(x, y, length, length))
 
 
-def square(picture: Tensor, side: int) -> Tensor:
+def resize_middle(picture: Tensor, side: int) -> Tensor:
     """Resize with Lanczos and crop around the middle, as in the paper."""
-    first = first_frame(*picture.shape[-2:], side, SQUARE, MIDDLE)
+    first = first_frame(*picture.shape[-2:], side, FRAME_MODE, MIDDLE)
     return resize(picture, side, side, "lanczos", first.window)
 
 
-def png_of(frame: Tensor) -> bytes:
+def encode_frame(frame: Tensor) -> bytes:
     return to_png(to_pillow(frame))

@@ -27,7 +27,7 @@ from tools.image_file import read_size
 PICTURE, KEY = "{picture}", "{key}"
 """Placeholders in a job's prompts, for the name of its uploaded image and for its key."""
 
-FRAMES = "coz_frames"
+FRAMES_PREFIX = "coz_frames"
 """Prefix of the ids of the nodes that save x_1..x_n. Sorted by id, the nodes are in frame order."""
 
 MIDDLE = Target(0.5, 0.5)
@@ -45,7 +45,7 @@ class Job:
     ground_truth: bytes | None
     """PNG, square, its side a whole multiple of x_0's."""
     prompts: tuple[Prompt, ...]
-    """Prompts in the API format. Nodes whose ids begin with FRAMES save 16-bit PNGs."""
+    """Prompts in the API format. Nodes whose ids begin with FRAMES_PREFIX save 16-bit PNGs."""
     steps: int
     scale: float
     seed: int
@@ -106,43 +106,45 @@ def run_job(url: str, job: Job) -> Result:
         result, prompts = _run(ServerClient(url), job)
     except OSError as error:
         raise HostError(f"ComfyUI ended during {job.arm} of {job.image}: {error}") from error
-    return result if result.error else measured(job, result, prompts)
+    return result if result.error else add_scores(job, result, prompts)
 
 
 def _run(host: ServerClient, job: Job) -> tuple[Result, tuple[str, ...]]:
     """Run the job and return its result without scores, and the text of each step."""
     started = time.monotonic()
-    versions, error, runs, files = versions_of(host), None, [], ()
+    versions, error, runs, files = read_host_versions(host), None, [], ()
     try:
         name = host.upload(job.picture, f"{hashlib.sha256(job.picture).hexdigest()[:16]}.png")
-        runs = [run_prompt(host.url, filled(prompt, name, job.key)) for prompt in job.prompts]
-        files = tuple(host.download(file) for file in saved(runs))[-job.steps :]
+        runs = [
+            run_prompt(host.url, fill_placeholders(prompt, name, job.key)) for prompt in job.prompts
+        ]
+        files = tuple(host.download(file) for file in list_frames(runs))[-job.steps :]
     except (PromptError, requests.HTTPError) as problem:
-        error = words(problem)
-        versions_of(host)  # raises OSError if ComfyUI has ended: then the arm did not fail
+        error = read_error(problem)
+        read_host_versions(host)  # raises OSError if ComfyUI has ended: then the arm did not fail
     seconds = time.monotonic() - started
-    record = record_of(runs)
+    record = find_record(runs)
     prompts = tuple(record.get("prompts", ("",) * job.steps))
-    models = tuple(record.get("models", ())) or models_of(job.prompts)
+    models = tuple(record.get("models", ())) or find_models(job.prompts)
     made = {"models": models, "versions": versions, "seconds": seconds}
-    return replace(failed(job, error), frames=() if error else files, **made), prompts
+    return replace(make_result(job, error), frames=() if error else files, **made), prompts
 
 
-def failed(job: Job, error: str | None) -> Result:
+def make_result(job: Job, error: str | None) -> Result:
     """Return the result of a job with what is known before it runs, and its error if it failed."""
-    own = {"seed": job.seed, "made": job.made, "models": models_of(job.prompts)}
+    own = {"seed": job.seed, "made": job.made, "models": find_models(job.prompts)}
     return Result(job.key, job.image, job.arm, error=error, **own)
 
 
-def measured(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
+def add_scores(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
     """Add the scores of the frames, which the job made with these texts, to the result."""
-    meter = meter_of(job.metrics)
+    meter = get_meter(job.metrics)
     rows: list[Row] = []
     reasons: dict[str, dict[str, list[str]]] = {}
     try:
         if len(result.frames) != job.steps:
             raise ValueError(f"the arm made {len(result.frames)} frames in place of {job.steps}")
-        for k, (sr, views) in enumerate(_pictures(job, result.frames)):
+        for k, (sr, views) in enumerate(_pair_images(job, result.frames)):
             scores, absent = meter.measure(sr, **views)
             factor = job.scale ** (k + 1)
             for name, why in absent.items():
@@ -153,11 +155,11 @@ def measured(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
         RuntimeError,
     ) as error:  # for example if the size of the frames is not that of x_0
         return replace(result, frames=(), error=str(error))
-    missing = {name: reason(whys, job.steps) for name, whys in reasons.items()}
+    missing = {name: explain_missing(whys, job.steps) for name, whys in reasons.items()}
     return replace(result, key=job.key, rows=tuple(rows), missing=meter.missing | missing)
 
 
-def reason(whys: dict[str, list[str]], steps: int) -> str:
+def explain_missing(whys: dict[str, list[str]], steps: int) -> str:
     """Say in one line why a metric is missing, and at which scales unless it is all.
 
     Args:
@@ -170,7 +172,7 @@ def reason(whys: dict[str, list[str]], steps: int) -> str:
     )
 
 
-def words(error: Exception) -> str:
+def read_error(error: Exception) -> str:
     """Return the server's error in one line; for a refused prompt, all its reasons."""
     text = str(error)
     try:
@@ -185,7 +187,7 @@ def words(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def models_of(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
+def find_models(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
     """Return the names of the weight files in the prompts' inputs, as a chain's record lists them."""
     endings = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".pt2", ".bin", ".pkl", ".gguf")
     values = [value for p in prompts for node in p.values() for value in node["inputs"].values()]
@@ -193,7 +195,7 @@ def models_of(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def versions_of(host: ServerClient) -> dict[str, str]:
+def read_host_versions(host: ServerClient) -> dict[str, str]:
     """Return the versions of the software that runs there, and the device."""
     stats = host.stats()
     return {
@@ -205,7 +207,7 @@ def versions_of(host: ServerClient) -> dict[str, str]:
     }
 
 
-def filled(prompt: Prompt, picture: str, key: str) -> Prompt:
+def fill_placeholders(prompt: Prompt, picture: str, key: str) -> Prompt:
     """Replace the placeholders PICTURE and KEY in the prompt."""
     names = {PICTURE: picture, KEY: key}
 
@@ -218,14 +220,14 @@ def filled(prompt: Prompt, picture: str, key: str) -> Prompt:
     }
 
 
-def saved(runs: list[Run]) -> list[dict[str, str]]:
+def list_frames(runs: list[Run]) -> list[dict[str, str]]:
     """Return the saved frames, as the ui outputs name them."""
     outputs = {node: shown for run in runs for node, shown in run.outputs.items()}
-    nodes = sorted(node for node in outputs if node.startswith(FRAMES))
+    nodes = sorted(node for node in outputs if node.startswith(FRAMES_PREFIX))
     return [file for node in nodes for file in outputs[node]["images"]]
 
 
-def record_of(runs: list[Run]) -> dict[str, Any]:
+def find_record(runs: list[Run]) -> dict[str, Any]:
     """Return the record of the chain; empty if the prompts made none."""
     for run in runs:
         for shown in run.outputs.values():
@@ -235,28 +237,28 @@ def record_of(runs: list[Run]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def meter_of(names: tuple[str, ...]):
+def get_meter(names: tuple[str, ...]):
     from .metrics import Meter  # loads its networks once per process
 
     return Meter(names)
 
 
-def _pictures(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+def _pair_images(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict[str, Any]]]:
     """Yield the frame of each scale, and the images that ``Meter.measure`` compares it with."""
-    previous = x_0 = decoded(job.picture)
-    truth = None if job.ground_truth is None else decoded(job.ground_truth)
+    previous = x_0 = decode_own_png(job.picture)
+    truth = None if job.ground_truth is None else decode_own_png(job.ground_truth)
     height, width = x_0.shape[-2:]
     for k, file in enumerate(files, 1):
         sr = decode_png(file, height, width).contiguous()
         lq = crop(previous, zoom_window(height, width, job.scale, MIDDLE)).contiguous()
         factor = job.scale**k
         source = crop(x_0, zoom_window(height, width, factor, MIDDLE)).contiguous()
-        full = None if truth is None else view_of(truth, factor, width)
+        full = None if truth is None else crop_truth(truth, factor, width)
         yield sr, {"lq": lq, "source": source, "ground_truth": full}
         previous = sr
 
 
-def view_of(truth: Tensor, factor: float, side: int) -> Tensor | None:
+def crop_truth(truth: Tensor, factor: float, side: int) -> Tensor | None:
     """Resize the middle of the ground truth to a frame; return None if it has too few pixels."""
     full = truth.shape[-1]
     if full < side * factor:
@@ -266,7 +268,7 @@ def view_of(truth: Tensor, factor: float, side: int) -> Tensor | None:
     return resize(truth, side, side, box=window).clamp(0, 1).contiguous()
 
 
-def decoded(file: bytes) -> Tensor:
+def decode_own_png(file: bytes) -> Tensor:
     """Decode a PNG file that this evaluation wrote to (1, 3, H, W)."""
     width, height = read_size(file)
     return decode_png(file, height, width).contiguous()

@@ -13,8 +13,8 @@ from coz.chain.real_pixels import MIN_COMPARED_SIDE_PIXELS
 from coz.fidelity.back_projection import agreement
 from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
 
-from .iqa import IDS, load_score
-from .perceptual import load_dists, load_lpips, projected
+from .iqa import PYIQA_NAMES, load_score
+from .perceptual import downscale_to, load_dists, load_lpips
 from .seam import seam
 from .weights import MissingWeightsError
 
@@ -30,7 +30,7 @@ class Metric:
     library: str
     note: str
     """The exact definition, for the table's legend."""
-    least: int = 1
+    min_side: int = 1
     """Minimum pixels of a frame's shorter side."""
 
 
@@ -113,7 +113,7 @@ METRICS = {
     )
 }  # fmt: skip
 
-DEFAULT = tuple(METRICS)
+ALL_METRICS = tuple(METRICS)
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,12 @@ class Views:
 
 Measure = Callable[[Views], float]
 
-PLAIN: dict[str, Measure] = {
+WEIGHTLESS_MEASURES: dict[str, Measure] = {
     "psnr": lambda v: psnr(v.sr, v.ground_truth),
     "ssim": lambda v: ssim(v.sr, v.ground_truth),
-    "ms_ssim": lambda v: float(piq.multi_scale_ssim(_last(v.sr), _last(v.ground_truth))),
+    "ms_ssim": lambda v: float(
+        piq.multi_scale_ssim(_to_channels_last(v.sr), _to_channels_last(v.ground_truth))
+    ),
     "gmsd": lambda v: float(piq.gmsd(v.sr, v.ground_truth)),
     "fsim": lambda v: float(piq.fsim(v.sr, v.ground_truth)),
     "consistency": lambda v: agreement(v.sr, v.lq),
@@ -166,7 +168,7 @@ class Meter:
         learned = _Learned(device)
         for name in dict.fromkeys(names):
             try:
-                self._measures[name] = PLAIN.get(name) or learned.measure(name)
+                self._measures[name] = WEIGHTLESS_MEASURES.get(name) or learned.measure(name)
             except MissingWeightsError as error:
                 self.missing[name] = str(error)
 
@@ -204,9 +206,9 @@ class Meter:
                 metric = METRICS[name]
                 if metric.kind == "fidelity" and ground_truth is None:
                     reasons[name] = f"{metric.title} needs a ground truth, but this frame has none"
-                elif side < metric.least:
+                elif side < metric.min_side:
                     reasons[name] = (
-                        f"{metric.title} needs {metric.least} px a side, but the frame has {side}"
+                        f"{metric.title} needs {metric.min_side} px a side, but the frame has {side}"
                     )
                 elif name == "source_psnr" and real < MIN_COMPARED_SIDE_PIXELS:
                     reasons[name] = (
@@ -228,7 +230,7 @@ class _Learned:
         self.distances = {}
 
     def measure(self, name: str) -> Measure:
-        if name in IDS:
+        if name in PYIQA_NAMES:
             score = load_score(name, self.device)
             return lambda v: score(v.sr)
         network = name.removeprefix("p_")
@@ -238,10 +240,10 @@ class _Learned:
         distance = self.distances[network]
         if name == network:
             return lambda v: distance(v.sr, v.ground_truth)
-        return lambda v: distance(projected(v.sr, v.lq), v.lq)
+        return lambda v: distance(downscale_to(v.sr, v.lq), v.lq)
 
 
-def _last(image: Tensor) -> Tensor:
+def _to_channels_last(image: Tensor) -> Tensor:
     """Put the channels last in memory, which makes the convolutions of MS-SSIM faster."""
     return image.contiguous(memory_format=torch.channels_last)
 

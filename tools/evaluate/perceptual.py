@@ -11,13 +11,13 @@ from torchvision.models import AlexNet_Weights, VGG16_Weights
 
 from coz.resample import resize
 
-from .weights import WeightFile, load
+from .weights import WeightFile, load_network
 
 ALEXNET = WeightFile(AlexNet_Weights.DEFAULT.url, "checkpoints")
 VGG16 = WeightFile(VGG16_Weights.DEFAULT.url, "checkpoints")
 """233 MB and 528 MB. torchmetrics itself holds the small weights of the layers on top."""
 
-LEAST_SIDE = 64
+MIN_SIDE_PIXELS = 64
 """Side in pixels of the patches that LPIPS was trained on (Zhang et al. 2018, section 3). Both images
 are enlarged (bicubic) if their shorter side has fewer."""
 
@@ -32,8 +32,8 @@ def load_lpips(device: str) -> Distance:
 
         return LearnedPerceptualImagePatchSimilarity("alex").net
 
-    network = load("LPIPS", [ALEXNET], build).to(device)
-    return lambda a, b: float(network(*_sized(a, b, device), normalize=True))
+    network = load_network("LPIPS", [ALEXNET], build).to(device)
+    return lambda a, b: float(network(*_enlarge_small(a, b, device), normalize=True))
 
 
 def load_dists(device: str) -> Distance:
@@ -44,18 +44,18 @@ def load_dists(device: str) -> Distance:
 
         return DISTSNetwork()
 
-    network = load("DISTS", [VGG16], build).to(device)
+    network = load_network("DISTS", [VGG16], build).to(device)
     # For equal images, rounding errors give about -1e-7.
-    return lambda a, b: max(float(network(*_sized(a, b, device))), 0.0)
+    return lambda a, b: max(float(network(*_enlarge_small(a, b, device))), 0.0)
 
 
-def projected(sr: Tensor, small: Tensor) -> Tensor:
+def downscale_to(sr: Tensor, small: Tensor) -> Tensor:
     """Downscale `sr` to the size of `small` (bicubic, antialiased), as OracleZoom does."""
     return resize(sr, *small.shape[-2:]).clamp(0, 1)
 
 
-def _sized(a: Tensor, b: Tensor, device: str) -> tuple[Tensor, Tensor]:
+def _enlarge_small(a: Tensor, b: Tensor, device: str) -> tuple[Tensor, Tensor]:
     height, width = a.shape[-2:]
-    factor = max(LEAST_SIDE / min(height, width), 1.0)
+    factor = max(MIN_SIDE_PIXELS / min(height, width), 1.0)
     size = ceil(height * factor), ceil(width * factor)
     return tuple(resize(image, *size).clamp(0, 1).to(device) for image in (a, b))

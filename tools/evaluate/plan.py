@@ -14,9 +14,9 @@ from tools.image_file import read_size
 
 from .arms import Arm
 from .inputs import Protocol, make_inputs
-from .job import Job, Result, measured, meter_of
-from .prompts import SCALE, prompts_of
-from .state import MAKERS, METERS, state
+from .job import Job, Result, add_scores, get_meter
+from .prompts import SCALE, make_prompts
+from .state import FRAME_FILES, SCORE_FILES, read_state
 from .store import (
     frame_path,
     input_path,
@@ -46,9 +46,9 @@ class Plan:
         self.metrics = tuple(metrics)
         self.seed = seed
         self.images: list[str] = []
-        self.versions = state(MAKERS)
-        self.meters = {name: version_of(name) for name in LIBRARIES} | state(METERS)
-        missing = meter_of(self.metrics).missing
+        self.versions = read_state(FRAME_FILES)
+        self.meters = {name: read_version(name) for name in LIBRARIES} | read_state(SCORE_FILES)
+        missing = get_meter(self.metrics).missing
         # Part of a job's key, so that a metric is measured once its weights have been downloaded.
         self.measurable = [name for name in self.metrics if name not in missing]
 
@@ -61,11 +61,11 @@ class Plan:
         write_input(self.out, image, *make_inputs(self.folder, image, self.protocol))
         self.images.append(image)
 
-    def job(self, arm: Arm, image: str) -> Job:
+    def make_job(self, arm: Arm, image: str) -> Job:
         picture = input_path(self.out, image).read_bytes()
         truth = truth_path(self.out, image)
         ground_truth = truth.read_bytes() if truth.exists() else None
-        prompts = prompts_of(arm, read_size(picture)[0], self.protocol.steps, self.seed)
+        prompts = make_prompts(arm, read_size(picture)[0], self.protocol.steps, self.seed)
         made = digest(image, arm.name, picture, prompts, self.protocol.steps, self.versions)
         return Job(
             image=image,
@@ -91,11 +91,11 @@ class Plan:
         waiting, keys = [], []
         for arm in arms:
             for image in self.images:
-                job = self.job(arm, image)
+                job = self.make_job(arm, image)
                 keys.append(job.key)
                 if not self.is_done(job):
                     waiting.append((arm, image))
-        write_settings(self.out, command | self.settings(arms), keys)
+        write_settings(self.out, command | self.collect_settings(arms), keys)
         return waiting
 
     def is_done(self, job: Job) -> bool:
@@ -107,19 +107,19 @@ class Plan:
             and all(frame_path(self.out, result, k).exists() for k in range(1, job.steps + 1))
         )
 
-    def measured_again(self, job: Job) -> Result | None:
+    def measure_again(self, job: Job) -> Result | None:
         """Measure the stored frames of a job again; return None if there are none."""
         result = read_result(self.out, job)
         if result is None or result.made != job.made or result.error is not None:
             return None
         prompts = tuple(row.prompt for row in result.rows)
         try:
-            result = measured(job, replace(result, frames=read_frames(self.out, result)), prompts)
+            result = add_scores(job, replace(result, frames=read_frames(self.out, result)), prompts)
         except OSError:  # a frame is missing
             return None
         return None if result.error else result
 
-    def settings(self, arms: Sequence[Arm]) -> dict[str, Any]:
+    def collect_settings(self, arms: Sequence[Arm]) -> dict[str, Any]:
         """Return the settings of the run for the report."""
         return {
             "arms": [arm.name for arm in arms],
@@ -139,14 +139,16 @@ class Plan:
 
 def digest(*parts: Any) -> str:
     """Return the sha256 of nested parts, in which bytes are replaced by their own hash."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_hashed).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(parts, sort_keys=True, default=_hash_bytes).encode()
+    ).hexdigest()
 
 
-def _hashed(content: bytes) -> str:
+def _hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def version_of(library: str) -> str | None:
+def read_version(library: str) -> str | None:
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:

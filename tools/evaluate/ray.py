@@ -25,21 +25,23 @@ from tqdm import tqdm
 
 from tools.host import ROOT, HostError
 
-from .job import Job, Result, failed
+from .job import Job, Result, make_result
 from .run import OwnHost
-from .state import state
+from .state import read_state
 
 TRIES = 3
 """Number of tries of a job whose worker ends."""
 
-CPUS = 4
+CPUS_PER_WORKER = 4
 """CPUs of a worker if there is no GPU and --workers is not given."""
 
-CONNECT_LIMIT = 10  # seconds; Ray itself tries for minutes
-START_LIMIT = 600  # seconds; a cluster may have to start a machine first
-OBJECT_STORE = 256 << 20  # bytes, for the pictures and frames on their way
+CONNECT_SECONDS = 10  # Ray itself would try for minutes
+START_SECONDS = 600  # a cluster may have to start a machine first
+OBJECT_STORE_BYTES = 256 << 20  # for the images and frames in transit
 
-START = "start one with .venv/bin/ray start --head --disable-usage-stats, or give --ray local"
+START_ADVICE = (
+    "start one with .venv/bin/ray start --head --disable-usage-stats, or give --ray local"
+)
 
 
 def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) -> Iterator[Result]:
@@ -62,17 +64,17 @@ def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) ->
     first = next(jobs, None)
     if first is None:
         return
-    with _cluster(address) as ray:
-        count, cpus, gpus = shares(_machines(ray), workers)
-        worker = ray.remote(_worker_class()).options(
+    with _connect(address) as ray:
+        count, cpus, gpus = share_out(_list_machines(ray), workers)
+        worker = ray.remote(_make_worker_class()).options(
             num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD"
         )
         hire = functools.partial(worker.remote, str(ROOT))
-        yield from _Deal(ray, hire, itertools.chain([first], jobs)).results(count)
+        yield from _Scheduler(ray, hire, itertools.chain([first], jobs)).run(count)
 
 
 @contextlib.contextmanager
-def _cluster(address: str) -> Iterator[Any]:
+def _connect(address: str) -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # sends no usage statistics
     try:
         import ray
@@ -83,34 +85,34 @@ def _cluster(address: str) -> Iterator[Any]:
         if address == "local":
             temporary = tempfile.TemporaryDirectory(prefix="coz-ray-", ignore_cleanup_errors=True)
             options["_temp_dir"] = stack.enter_context(temporary)
-            options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+            options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             # Otherwise Ray writes a token to ~/.ray and leaves it there.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
-            _, port = host_port = _host_port(address)
+            _, port = host_port = _parse_address(address)
             if port:
-                socket.create_connection(host_port, CONNECT_LIMIT).close()
+                socket.create_connection(host_port, CONNECT_SECONDS).close()
             ray.init(address, **options)
         except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise HostError(f"no Ray cluster at {address}: {reason} ({START})") from error
+            raise HostError(f"no Ray cluster at {address}: {reason} ({START_ADVICE})") from error
         stack.callback(ray.shutdown)
         yield ray
 
 
-def _host_port(address: str) -> tuple[str, int]:
+def _parse_address(address: str) -> tuple[str, int]:
     """Parse "ray://HOST:PORT" or "HOST:PORT"; the port is 0 for other addresses."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     return host.strip("[]"), int(port) if host and port.isdecimal() else 0
 
 
-def _machines(ray: Any) -> list[tuple[int, int]]:
+def _list_machines(ray: Any) -> list[tuple[int, int]]:
     """Return the (CPUs, GPUs) of each machine."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
 
 
-def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
+def share_out(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
     """Return the number of workers, and the CPUs and GPUs of each.
 
     A worker gets as many CPUs as possible so that all workers still fit.
@@ -126,7 +128,7 @@ def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[in
     places = [gpu if gpus else cpu for cpu, gpu in machines]
     if not sum(places):
         raise HostError("the Ray cluster has no free CPU: see .venv/bin/ray status")
-    count = workers or sum(place if gpus else -(-place // CPUS) for place in places)
+    count = workers or sum(place if gpus else -(-place // CPUS_PER_WORKER) for place in places)
     count = min(count, sum(places))
 
     def room(cpus: int) -> int:
@@ -137,7 +139,7 @@ def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[in
     return count, next(cpus for cpus in range(most, -1, -1) if room(cpus) >= count), gpus
 
 
-def _worker_class() -> type:
+def _make_worker_class() -> type:
     # Ray sends a class that is defined in a function as code. It would import a class of a module,
     # which fails before the worker has put its clone into sys.path.
     class Worker:
@@ -173,7 +175,7 @@ def start_host(host: OwnHost | None, expected: dict[str, str]) -> tuple[OwnHost,
     """
     host = host or OwnHost()
     try:
-        found = state()
+        found = read_state()
         for name, version in expected.items():
             if found[name] != version:
                 raise HostError(
@@ -192,7 +194,7 @@ class _Task:
     tries: int = 0
 
 
-class _Deal:
+class _Scheduler:
     """Give jobs to free workers, and again if a worker ended."""
 
     def __init__(self, ray: Any, hire: Callable[[], Any], jobs: Iterator[Job]) -> None:
@@ -205,9 +207,9 @@ class _Deal:
         self._free: list[Any] = []
         self._deaths = 0  # number of workers that ended before they had started
         self._problems: list[str] = []
-        self._expected = state()
+        self._expected = read_state()
 
-    def results(self, count: int) -> Iterator[Result]:
+    def run(self, count: int) -> Iterator[Result]:
         self._waiting.extend(map(_Task, itertools.islice(self._jobs, count)))
         try:
             for _ in range(len(self._waiting)):
@@ -217,7 +219,7 @@ class _Deal:
                     worker, task = self._free.pop(), self._waiting.popleft()
                     self._busy[worker.run.remote(task.job)] = worker, task
                     self._has_work()
-                result = self._next()
+                result = self._wait_for_result()
                 if result:
                     yield result
         finally:
@@ -234,7 +236,7 @@ class _Deal:
     def _start(self, worker: Any) -> None:
         self._busy[worker.start.remote(self._expected)] = worker, None
 
-    def _next(self) -> Result | None:
+    def _wait_for_result(self) -> Result | None:
         """Wait until a worker has started or finished a job; return the job's result if there is one."""
         future = self._wait()
         worker, task = self._busy.pop(future)
@@ -245,43 +247,43 @@ class _Deal:
             is_known = isinstance(error.cause, HostError)
             reason = str(error.cause) if is_known else repr(error.cause)
             if task is None:
-                return self._leave(worker, reason)
+                return self._drop(worker, reason)
             self._start(worker)
-            return self._lost(task, reason)
+            return self._try_again(task, reason)
         except errors.RayError as error:
             reason = f"the worker ended (killed, or out of memory?): {type(error).__name__}"
             self._deaths += task is None
             if task is None and self._deaths > TRIES:
-                return self._leave(worker, reason)
+                return self._drop(worker, reason)
             self._ray.kill(worker)
             self._start(self._hire())
-            return task and self._lost(task, reason)
+            return task and self._try_again(task, reason)
         if task is None and answer:
-            return self._leave(worker, answer)
+            return self._drop(worker, answer)
         self._free.append(worker)
         return answer if task else None
 
     def _wait(self) -> Any:
         while self._busy:
-            done, _ = self._ray.wait(list(self._busy), timeout=START_LIMIT)
+            done, _ = self._ray.wait(list(self._busy), timeout=START_SECONDS)
             if done:
                 return done[0]
             if not any(task for _, task in self._busy.values()):
                 raise HostError(
-                    f"the Ray cluster started no worker in {START_LIMIT} s: it may be busy or have lost"
+                    f"the Ray cluster started no worker in {START_SECONDS} s: it may be busy or have lost"
                     " its machines. See .venv/bin/ray status"
                 )
         raise HostError("\n".join(["no worker could start ComfyUI:", *self._problems]))
 
-    def _leave(self, worker: Any, problem: str) -> None:
+    def _drop(self, worker: Any, problem: str) -> None:
         self._ray.kill(worker)
         self._problems.append(problem)
         _say(f"a worker was dropped: {problem}")
 
-    def _lost(self, task: _Task, reason: str) -> Result | None:
+    def _try_again(self, task: _Task, reason: str) -> Result | None:
         task.tries += 1
         if task.tries == TRIES:
-            return failed(task.job, f"given up after {TRIES} tries: {reason}")
+            return make_result(task.job, f"given up after {TRIES} tries: {reason}")
         _say(f"{task.job.image}, {task.job.arm}: try {task.tries + 1} of {TRIES}: {reason}")
         self._waiting.appendleft(task)
         return None

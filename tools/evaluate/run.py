@@ -9,12 +9,12 @@ from tools.host import HostError
 from tools.host.client import ServerClient
 from tools.host.server import serve
 
-from .job import Job, Result, failed, run_job
+from .job import Job, Result, make_result, run_job
 
 TRIES = 2
 """Number of tries of a job during which ComfyUI ends."""
 
-FOLDERS = ("--input-directory", "--output-directory")
+FOLDER_OPTIONS = ("--input-directory", "--output-directory")
 
 
 def run_here(jobs: Iterable[Job]) -> Iterator[Result]:
@@ -50,7 +50,7 @@ class OwnHost:
                 with contextlib.suppress(OSError):  # the next job notices if ComfyUI has ended
                     empty_folders(self.url)
                 return result
-        return failed(job, f"ComfyUI ended while it ran this, {TRIES} times: {reason}")
+        return make_result(job, f"ComfyUI ended while it ran this, {TRIES} times: {reason}")
 
     def start(self) -> None:
         if not self.url:
@@ -75,7 +75,7 @@ def empty_folders(url: str) -> None:
     An evaluation makes thousands of frames, and the store has a copy of each.
     """
     line = ServerClient(url).get_stats()["system"]["argv"]
-    folders = [Path(line[line.index(option) + 1]) for option in FOLDERS]
+    folders = [Path(line[line.index(option) + 1]) for option in FOLDER_OPTIONS]
     folders.append(Path(line[line.index("--temp-directory") + 1], "temp"))
     for folder in folders:
         for path in folder.glob("*"):

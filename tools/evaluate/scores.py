@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .job import Result, Row
 from .metrics import METRICS, Metric
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """A spreadsheet runs a cell that begins with one of these as a formula (OWASP, CSV injection)."""
 
 
@@ -45,15 +45,15 @@ class Scores:
         return tuple(sorted({image for image, arm in without if arm in self.arms}))
 
     @property
-    def dead(self) -> tuple[str, ...]:
+    def failed_arms(self) -> tuple[str, ...]:
         """Arms that failed on every image and are therefore in no comparison."""
         return tuple(sorted({arm for _, arm, _ in self.failed} - set(self.arms)))
 
-    def of(self, metric: Metric, factor: float) -> NDArray[np.float64]:
+    def get_values(self, metric: Metric, factor: float) -> NDArray[np.float64]:
         """Return the values of one metric at one factor, (arms, images)."""
         return self.values[self.metrics.index(metric), self.factors.index(factor)]
 
-    def first(self, *kinds: str, factor: float | None = None) -> Metric | None:
+    def find_metric(self, *kinds: str, factor: float | None = None) -> Metric | None:
         """Return the first measured metric of the first of these kinds, at this factor if given."""
         for kind in kinds:
             for metric in self.metrics:
@@ -125,9 +125,15 @@ def write_csv(scores: Scores, path: Path) -> None:
         arms = {arm: i for i, arm in enumerate(scores.arms)}
         for row in sorted(scores.rows.values(), key=lambda r: (r.image, arms[r.arm], r.factor)):
             factor = int(row.factor) if row.factor.is_integer() else row.factor
-            first = [_text(row.image), _text(row.arm), factor, _text(row.prompt), row.seed]
+            first = [
+                _escape_formula(row.image),
+                _escape_formula(row.arm),
+                factor,
+                _escape_formula(row.prompt),
+                row.seed,
+            ]
             writer.writerow([*first, *(row.scores.get(name) for name in names)])
 
 
-def _text(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _escape_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA_PREFIXES) else text

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-GRID = 8
+GRID_PIXELS = 8
 """Spacing of the grid in pixels: that of a latent pixel. Borders of tiles lie on this grid too."""
 
 ROUNDING = 0.5 / 255
@@ -24,7 +24,7 @@ def seam(image: Tensor) -> float:
 def _ratio(image: Tensor) -> float:
     differences = image.diff(dim=-1).abs().mean((0, 1, 2))
     # Difference x is that of the pixels x and x + 1: the last one of a block crosses a line.
-    on_line = differences[GRID - 1 :: GRID]
+    on_line = differences[GRID_PIXELS - 1 :: GRID_PIXELS]
     count = len(differences) - len(on_line)
     elsewhere = (differences.sum() - on_line.sum()) / count
     return float((on_line.mean() + ROUNDING) / (elsewhere + ROUNDING))

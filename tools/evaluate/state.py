@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from tools.host import ROOT, host_path, read_comfyui_version
 
-MAKERS = ("coz/**/*", "nodes/**/*", "models/**/*")
+FRAME_FILES = ("coz/**/*", "nodes/**/*", "models/**/*")
 """Patterns of the files of this repository on which the frames depend."""
 
-METERS = tuple(
+SCORE_FILES = tuple(
     f"tools/evaluate/{name}.py" for name in ("iqa", "job", "metrics", "perceptual", "seam")
 )
 """Patterns of further files on which the scores depend."""
 
 
-def state(files: Sequence[str] = (*MAKERS, "tools/**/*")) -> dict[str, str]:
+def read_state(files: Sequence[str] = (*FRAME_FILES, "tools/**/*")) -> dict[str, str]:
     """Return the versions of this repository's code and weights, of ComfyUI and of torch.
 
     Args:

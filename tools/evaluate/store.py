@@ -22,14 +22,14 @@ from pydantic import TypeAdapter
 from .job import Job, Result
 
 SETTINGS, ASKED, RESULT = "settings.json", "asked.json", "result.json"
-MOST_STEM = 40
+MAX_STEM_CHARACTERS = 40
 
-RECORD = TypeAdapter(Result)
+RESULT_ADAPTER = TypeAdapter(Result)
 
 
 def result_folder(out: Path, arm: str, image: str) -> Path:
     """Return a folder that is unique for each image, also if two have the same stem."""
-    stem = re.sub(r"[^\w.-]", "_", Path(image).stem)[:MOST_STEM]
+    stem = re.sub(r"[^\w.-]", "_", Path(image).stem)[:MAX_STEM_CHARACTERS]
     return out / "results" / arm / f"{stem}-{hashlib.sha256(image.encode()).hexdigest()[:8]}"
 
 
@@ -53,7 +53,7 @@ def write_input(out: Path, image: str, x_0: bytes, truth: bytes | None) -> None:
             path.unlink(missing_ok=True)
         elif not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, content)
+            write_atomically(path, content)
 
 
 def write_result(out: Path, result: Result) -> None:
@@ -64,7 +64,7 @@ def write_result(out: Path, result: Result) -> None:
     for left in folder.glob("x_*.png"):
         left.unlink()
     for k, frame in enumerate(result.frames, 1):
-        write(frame_path(out, result, k), frame)
+        write_atomically(frame_path(out, result, k), frame)
     write_record(out, result)
 
 
@@ -74,7 +74,7 @@ def write_record(out: Path, result: Result) -> None:
     for row in record["rows"]:
         row["scores"] = {name: to_json(value) for name, value in row["scores"].items()}
     text = json.dumps(record, indent=1, allow_nan=False)
-    write(result_folder(out, result.arm, result.image) / RESULT, f"{text}\n".encode())
+    write_atomically(result_folder(out, result.arm, result.image) / RESULT, f"{text}\n".encode())
 
 
 def read_result(out: Path, job: Job) -> Result | None:
@@ -97,11 +97,11 @@ def read_results(out: Path) -> list[Result]:
 
 def write_settings(out: Path, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Store the settings and keys of this run; ``read_results`` then ignores results with other keys."""
-    write(out / SETTINGS, f"{json.dumps(settings, indent=1)}\n".encode())
-    write(out / ASKED, f"{json.dumps(keys)}\n".encode())
+    write_atomically(out / SETTINGS, f"{json.dumps(settings, indent=1)}\n".encode())
+    write_atomically(out / ASKED, f"{json.dumps(keys)}\n".encode())
 
 
-def write(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file completely or not at all, even on a crash or a full disk."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
@@ -122,6 +122,6 @@ def to_json(value: float) -> float | str:
 def _read(path: Path) -> Result | None:
     """Read a result; return None if there is no complete one."""
     try:
-        return RECORD.validate_json(path.read_bytes())
+        return RESULT_ADAPTER.validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None

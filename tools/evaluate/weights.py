@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
+NETWORK_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
 """Audit events of Python (library/audit_events) with which a download begins."""
 
 _closed = threading.local()
@@ -38,7 +38,7 @@ class MissingWeightsError(Exception):
     """An error whose message says in one line which weights are missing and how to get them."""
 
 
-def load(title: str, files: Sequence[WeightFile], build: Callable[[], torch.nn.Module]):
+def load_network(title: str, files: Sequence[WeightFile], build: Callable[[], torch.nn.Module]):
     """Build a network from `files`, without access to the internet.
 
     Raises:
@@ -48,7 +48,7 @@ def load(title: str, files: Sequence[WeightFile], build: Callable[[], torch.nn.M
     if absent:
         raise MissingWeightsError(f"{title}: " + "; ".join(file.fetch for file in absent))
     try:
-        with offline():
+        with block_network():
             return build().eval()
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -60,7 +60,7 @@ def load(title: str, files: Sequence[WeightFile], build: Callable[[], torch.nn.M
 
 
 @contextmanager
-def offline() -> Iterator[None]:
+def block_network() -> Iterator[None]:
     """Block connections of this thread: a library that tries to download gets an OSError."""
     _closed.here = True
     try:
@@ -70,7 +70,7 @@ def offline() -> Iterator[None]:
 
 
 def _refuse(event: str, arguments: object) -> None:
-    if event in NETWORK and getattr(_closed, "here", False):
+    if event in NETWORK_EVENTS and getattr(_closed, "here", False):
         raise OSError("a metric tried to use the internet; nothing is downloaded")
 
 
