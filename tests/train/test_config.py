@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tools.train_grpo.config import Config, Critic, read_config
-from tools.train_grpo.critic import CriticError, Judge, Question, filled
+from tools.train_grpo.critic import CriticError, Judge, Question, fill_missing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,9 +106,9 @@ def test_files_that_are_no_config(tmp_path, text, error):
 
 
 def test_a_missing_score_is_the_mean_of_its_pair():
-    assert filled([0.2, None, 0.4, None], "aaab") == pytest.approx([0.2, 0.3, 0.4, 0.3])
-    assert filled([None, None], "ab") == [None, None]
-    assert filled([], "") == []
+    assert fill_missing([0.2, None, 0.4, None], "aaab") == pytest.approx([0.2, 0.3, 0.4, 0.3])
+    assert fill_missing([None, None], "ab") == [None, None]
+    assert fill_missing([], "") == []
 
 
 def asked(*words):

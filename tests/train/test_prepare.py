@@ -95,7 +95,7 @@ def test_built_in_model_enlarges(tool, photographs, in_training, tmp_path):
 import json, sys
 import numpy as np
 from datasets import load_from_disk
-from tools.train_grpo.pairs import upscaler
+from tools.train_grpo.pairs import load_upscaler
 rows = load_from_disk(sys.argv[1] + "/data")["train"]
 (x0, zoomed), (x1, _) = (row["images"] for row in rows)
 inner = [round(v * 128 / 400) for v in rows[0]["origin"]["window"]]

@@ -75,7 +75,7 @@ def renew_locks() -> None:
     project = ROOT / "pyproject.toml"
     requirements = host_path(DEFAULT_VERSION) / "requirements.txt"
     extras = [part for extra in environment.EXTRAS for part in ("--extra", extra)]
-    oldest = ".".join(map(str, train_environment.OLDEST))
+    oldest = ".".join(map(str, train_environment.OLDEST_PYTHON))
     for name, compiled in {
         environment.LOCK: ("3.10", environment.TORCH, [requirements, project, *extras]),
         train_environment.LOCK: (oldest, train_environment.TORCH, [project, "--extra", "train"]),

@@ -17,7 +17,7 @@ from pathlib import Path
 from .pairs import BUILT_IN, CROPS, Views
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.train_grpo",
         description=__doc__,
@@ -104,13 +104,13 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = arguments()
-    reason = failure(args)
+    args = parse_arguments()
+    reason = run_command(args)
     gc.collect()  # closes progress bars, so that they do not print after the reason
     sys.exit(reason)
 
 
-def failure(args: argparse.Namespace) -> str | None:
+def run_command(args: argparse.Namespace) -> str | None:
     """Run the command; return an error message for the user, or None if it succeeded."""
     try:
         if args.command == "prepare":

@@ -14,7 +14,7 @@ from coz.chain.zoom_chain import __version__
 from .config import Config
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-ENOUGH_SEEDS = 3
+MIN_SEEDS = 3
 """Minimum seeds of a reliable result: the change of a short run may have either sign."""
 
 
@@ -38,17 +38,19 @@ def write_card(config: Config, pairs: int) -> Path:
     draw_curves(history, ["reward", *names], out / "curves.svg")
     scores = {"seeds": config.seeds, "chosen": chosen, "before": before, "after": after}
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-    (out / "README.md").write_text(card(config, pairs, chosen, before, after), "utf-8")
+    (out / "README.md").write_text(format_card(config, pairs, chosen, before, after), "utf-8")
     return out
 
 
-def card(config: Config, pairs: int, chosen: int, before: dict, after: dict) -> str:
+def format_card(config: Config, pairs: int, chosen: int, before: dict, after: dict) -> str:
     """Write the text of the card, which states only measured values."""
     data, seeds, lora = _read(config.data / "prepare.json"), config.seeds, config.lora
     weights = {name: f"{weight:g}" for name, weight in config.rewards.items() if weight}
-    few = f"**Only {len(seeds)} seeds**: too few for a reliable result, which needs {ENOUGH_SEEDS}.\n\n"
+    few = (
+        f"**Only {len(seeds)} seeds**: too few for a reliable result, which needs {MIN_SEEDS}.\n\n"
+    )
     critic = f"- Critic: {config.critic.model} ({'a server' if config.critic.url else 'local'})\n"
-    costs = (f"- Seed {seed}: {_told(scores['cost'])}\n" for seed, scores in after.items())
+    costs = (f"- Seed {seed}: {_describe_cost(scores['cost'])}\n" for seed, scores in after.items())
     return f"""---
 base_model: {config.model}
 library_name: peft
@@ -63,29 +65,29 @@ and choose it in CoZ Load Prompt Extractor.
 
 This file is of seed {chosen}, the median of {len(seeds)} by the held-out reward.
 
-{few if len(seeds) < ENOUGH_SEEDS else ""}## Held-out views, before and after
+{few if len(seeds) < MIN_SEEDS else ""}## Held-out views, before and after
 
-{_table(seeds, before, after)}
+{_format_table(seeds, before, after)}
 
 ## Training
 
-- Data: {pairs} pairs of views to train on, {after[chosen].get("pairs", 0)} held out; {_listed(data)}
-- Rewards: {_listed(weights)}
+- Data: {pairs} pairs of views to train on, {after[chosen].get("pairs", 0)} held out; {_join_values(data)}
+- Rewards: {_join_values(weights)}
 {critic if "critic" in weights else ""}\
 - LoRA: r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, language model only
 - {after[chosen]["steps"]} steps per seed, seeds {", ".join(map(str, seeds))}
 {"".join(costs)}\
-- Settings other than the defaults: {_listed(dict(sorted(config.training.items()))) or "none"}
+- Settings other than the defaults: {_join_values(dict(sorted(config.training.items()))) or "none"}
 
 ![Curves](curves.svg)
 """
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _join_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _told(cost: dict[str, Any]) -> str:
+def _describe_cost(cost: dict[str, Any]) -> str:
     parts = [
         f"{cost['seconds']} s on {cost['processes']} x {cost['device']}",
         f"{cost['tokens_per_second']} tokens per second",
@@ -95,7 +97,7 @@ def _told(cost: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _table(seeds: list[int], before: dict, after: dict) -> str:
+def _format_table(seeds: list[int], before: dict, after: dict) -> str:
     names = [
         name
         for name, value in after[seeds[0]].items()

@@ -7,17 +7,17 @@ from coz.chain.folder import RECORD, UNFINISHED, read_chain
 from coz.render.pillow import to_pillow
 from coz.resample import crop, resize
 
-from .pairs import encoded, row
+from .pairs import encode_view, make_row
 from .photo import UnusableError
 
 
-def chain_folders(folder: Path) -> list[Path]:
+def find_chains(folder: Path) -> list[Path]:
     """Find the saved chains in a folder and below it."""
     found = (path.parent for path in folder.rglob(RECORD))
     return sorted(place for place in found if not place.name.startswith(UNFINISHED))
 
 
-def chain_pairs(folder: Path, name: str) -> Iterator[dict]:
+def make_chain_pairs(folder: Path, name: str) -> Iterator[dict]:
     """Make a row for each step of a saved chain: the frame before it, and its window enlarged.
 
     Raises:
@@ -39,5 +39,5 @@ def chain_pairs(folder: Path, name: str) -> Iterator[dict]:
             "target": list(chain.target),
             "seed": chain.seeds[step - 1],
         }
-        views = (encoded(to_pillow(view)) for view in (frame, zoomed))
-        yield row(f"{name}#{step}", *views, max(chain.magnification(step + 1)), origin)
+        views = (encode_view(to_pillow(view)) for view in (frame, zoomed))
+        yield make_row(f"{name}#{step}", *views, max(chain.magnification(step + 1)), origin)

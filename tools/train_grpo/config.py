@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from coz.text.answer import EXCLUDED_PHRASES
 
-from .rewards import FEEDBACK_SPREAD, LEAST_WORDS, NGRAM, WEIGHTS
+from .rewards import FEEDBACK_SPREAD, MIN_WORDS, NGRAM, WEIGHTS
 
 CRITIC_INSTRUCTION = (
     "You see two images; the second is a zoom-in of the first. Somebody described the second image in "
@@ -106,7 +106,7 @@ class Config(Section):
     """Reward -> its weight. A reward of weight 0 is not computed."""
     phrases: list[str] = list(EXCLUDED_PHRASES)
     ngram: Count = NGRAM
-    least_words: Annotated[int, Field(ge=0)] = LEAST_WORDS
+    least_words: Annotated[int, Field(ge=0)] = MIN_WORDS
     lora: Lora = Lora()
     training: dict[str, Any] = {}
     """Arguments of TRL's GRPOConfig."""

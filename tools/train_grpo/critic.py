@@ -14,7 +14,7 @@ from tools.image_file import encode, make_data_url
 from .config import Critic
 from .rewards import critic_score
 
-LONGEST_WAIT = 30.0
+MAX_WAIT_SECONDS = 30.0
 """Longest pause between two tries."""
 
 SERVER_ERRORS = (OSError, ValueError)
@@ -97,7 +97,7 @@ class Judge:
             )
 
 
-def filled(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float | None]:
+def fill_missing(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float | None]:
     """Replace missing scores by the mean score of the same pair, or of all if that has none.
 
     With the mean, a missing score does not change the policy. Without it, the answer would count as one
@@ -112,15 +112,15 @@ def filled(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float |
     return result
 
 
-def judge(settings: Critic) -> Judge:
+def make_judge(settings: Critic) -> Judge:
     """Make a judge whose critic can be used: a loaded model, or a server that has answered.
 
     Raises:
         CriticError: If the critic cannot be used.
     """
     if not settings.url:
-        return Judge(settings, local_answers(settings))
-    ask = server_answers(settings)
+        return Judge(settings, make_local_answers(settings))
+    ask = make_server_answers(settings)
     blank = Image.new("RGB", (56, 56), "gray")
     try:
         _request(settings, Question("", (blank, blank), "plain grey"))
@@ -132,7 +132,7 @@ def judge(settings: Critic) -> Judge:
     return Judge(settings, ask)
 
 
-def server_answers(settings: Critic) -> Answers:
+def make_server_answers(settings: Critic) -> Answers:
     def answer(question: Question) -> str | None:
         wait = 1.0
         for attempt in range(settings.tries):
@@ -141,7 +141,7 @@ def server_answers(settings: Critic) -> Answers:
             except SERVER_ERRORS:
                 if attempt + 1 < settings.tries:
                     time.sleep(wait)
-                    wait = min(2 * wait, LONGEST_WAIT)
+                    wait = min(2 * wait, MAX_WAIT_SECONDS)
         return None
 
     def answers(questions: Sequence[Question]) -> list[str | None]:
@@ -187,7 +187,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def local_answers(settings: Critic) -> Answers:
+def make_local_answers(settings: Critic) -> Answers:
     """Load a transformers model into this process, on this process's GPU if there is one."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -202,15 +202,17 @@ def local_answers(settings: Critic) -> Answers:
         model = model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
 
     @torch.inference_mode()
-    def some(questions: Sequence[Question]) -> list[str]:
-        talks = []
+    def generate(questions: Sequence[Question]) -> list[str]:
+        conversations = []
         for question in questions:
             images = [{"type": "image", "image": image} for image in question.images]
             system = [{"type": "text", "text": settings.instruction}]
             user = [*images, {"type": "text", "text": question.text}]
-            talks.append([{"role": "system", "content": system}, {"role": "user", "content": user}])
+            conversations.append(
+                [{"role": "system", "content": system}, {"role": "user", "content": user}]
+            )
         inputs = processor.apply_chat_template(
-            talks,
+            conversations,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -223,6 +225,8 @@ def local_answers(settings: Critic) -> Answers:
 
     def answers(questions: Sequence[Question]) -> list[str | None]:
         batches = range(0, len(questions), settings.at_once)
-        return [a for start in batches for a in some(questions[start : start + settings.at_once])]
+        return [
+            a for start in batches for a in generate(questions[start : start + settings.at_once])
+        ]
 
     return answers

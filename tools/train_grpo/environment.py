@@ -14,7 +14,7 @@ from tools.host.environment import HostError
 TRAIN_VENV = environment.ROOT / ".venv-train"
 TORCH = environment.TORCH[:2]
 LOCK = "locks/train.txt"
-OLDEST = (3, 11)
+OLDEST_PYTHON = (3, 11)
 
 
 def python_path() -> Path:
@@ -23,13 +23,13 @@ def python_path() -> Path:
 
 def install() -> None:
     """Create .venv-train with the `train` extra, unless its stamp says that it is complete."""
-    if sys.version_info < OLDEST:
+    if sys.version_info < OLDEST_PYTHON:
         version = ".".join(map(str, sys.version_info[:3]))
         raise HostError(
             f"TRL needs Python 3.11 or newer, but this is {version}: make train-env PYTHON=python3.11"
         )
     environment.HOST.mkdir(exist_ok=True)
-    environment.make_venv(TRAIN_VENV, OLDEST)
+    environment.make_venv(TRAIN_VENV, OLDEST_PYTHON)
     packages = [*TORCH, "-r", environment.ROOT / "pyproject.toml", "--extra", "train"]
     environment.install_packages(TRAIN_VENV, environment.ROOT / LOCK, packages)
 

@@ -31,8 +31,8 @@ class Feedback:
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
         self.host = ServerClient(settings.url)
-        self.workflow = _workflow(folder / settings.workflow)
-        self.quality = measure(settings.quality)
+        self.workflow = _read_workflow(folder / settings.workflow)
+        self.quality = load_quality(settings.quality)
         self.without: dict[str, float] = {}
 
     def __call__(
@@ -73,7 +73,7 @@ class Feedback:
             ) from error
 
 
-def measure(name: str) -> Quality:
+def load_quality(name: str) -> Quality:
     """Load a metric of pyiqa, negated if lower is better, or a module:function that takes an image.
 
     Raises:
@@ -95,7 +95,7 @@ def measure(name: str) -> Quality:
     return lambda picture: sign * float(metric(picture))
 
 
-def _workflow(path: Path) -> str:
+def _read_workflow(path: Path) -> str:
     try:
         workflow = json.loads(path.read_text("utf-8"))
         text = json.dumps(workflow)

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from .pairs import encoded, row
+from .pairs import encode_view, make_row
 from .photo import UnusableError, read_photo
 
 
@@ -43,13 +43,13 @@ def read_marks(path: Path) -> tuple[list[Mark], dict[str, str]]:
             if not line.strip():
                 continue
             try:
-                marks.append(_mark(json.loads(line), file.parent))
+                marks.append(_parse_mark(json.loads(line), file.parent))
             except (ValueError, KeyError, TypeError) as error:
                 skipped[f"{name}:{number}"] = f"invalid mark: {error or type(error).__name__}"
     return marks, skipped
 
 
-def _mark(entry: dict, folder: Path) -> Mark:
+def _parse_mark(entry: dict, folder: Path) -> Mark:
     if not isinstance(entry["prompt"], str) or not isinstance(entry["good"], bool):
         raise ValueError("prompt must be a text and good true or false")
     user = entry.get("user", "")
@@ -64,7 +64,7 @@ def _mark(entry: dict, folder: Path) -> Mark:
     return Mark(*paths, entry["prompt"], entry["good"], max(map(float, factor)), user)
 
 
-def mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
+def make_mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
     """Return name -> row of each judged pair of views, and the skipped ones with the reason.
 
     A user's last verdict on a prompt counts. If users disagree, the majority counts.
@@ -88,16 +88,16 @@ def mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
         if not good and not bad:
             continue
         try:
-            files = [encoded(read_photo(path)) for path in (mark.previous, mark.zoomed)]
+            files = [encode_view(read_photo(path)) for path in (mark.previous, mark.zoomed)]
         except UnusableError as error:
             skipped[name] = str(error)
             continue
         source = {"file": name, "backbone": "marks"}
-        rows[name] = row(name, *files, mark.factor, source, good=good, bad=bad)
+        rows[name] = make_row(name, *files, mark.factor, source, good=good, bad=bad)
     return rows, skipped
 
 
-def marks_agreement(trainer, rows) -> float | None:
+def measure_agreement(trainer, rows) -> float | None:
     """Return how often the model prefers a prompt that people marked good to one marked bad.
 
     It compares all pairs of a good and a bad prompt by their mean log-probability per token. 0.5 is
@@ -113,7 +113,7 @@ def marks_agreement(trainer, rows) -> float | None:
         for good, prompts in ((True, line["good"]), (False, line["bad"])):
             for prompt in prompts:
                 with torch.no_grad():
-                    likelihoods[good].append(_likelihood(model, processor, line, prompt))
+                    likelihoods[good].append(_measure_likelihood(model, processor, line, prompt))
     model.train(was_training)
     both = [(good, bad) for good in likelihoods[True] for bad in likelihoods[False]]
     if not both:
@@ -121,9 +121,11 @@ def marks_agreement(trainer, rows) -> float | None:
     return sum((good > bad) + 0.5 * (good == bad) for good, bad in both) / len(both)
 
 
-def _likelihood(model, processor, line: dict, prompt: str) -> float:
+def _measure_likelihood(model, processor, line: dict, prompt: str) -> float:
     """Return the prompt's mean log-probability per token, as the answer to the two views."""
-    asked = processor.apply_chat_template(_filled(line), add_generation_prompt=True, tokenize=False)
+    asked = processor.apply_chat_template(
+        _drop_empty(line), add_generation_prompt=True, tokenize=False
+    )
     inputs = processor(text=[asked], images=[line["images"]], return_tensors="pt")
     answer = processor.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
@@ -140,7 +142,7 @@ def _likelihood(model, processor, line: dict, prompt: str) -> float:
     return logits.log_softmax(-1).gather(-1, answer[0, :, None]).mean().item()
 
 
-def _filled(line: dict) -> list[dict]:
+def _drop_empty(line: dict) -> list[dict]:
     """Return the conversation without the None fields, which `datasets` adds to make parts alike."""
     return [
         {

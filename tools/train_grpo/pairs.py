@@ -21,10 +21,10 @@ CROPS = "crops"
 BUILT_IN = "built-in"
 BUILT_IN_MODEL = Path(__file__).parents[2] / "models" / "coz_lite_x4_texture.safetensors"
 
-QUALITY = 95
+JPEG_QUALITY = 95
 """JPEG quality of the views in the data set: a tenth of the size of PNG."""
 
-FAR = 0.9
+TARGET_RANGE = 0.9
 """Targets lie in this middle part of a photograph's width and height."""
 
 
@@ -44,16 +44,16 @@ class Views(NamedTuple):
     seed: int = 0
 
 
-def conversation() -> list[dict]:
+def make_conversation() -> list[dict]:
     """Return the conversation of the prompt extractor: the paper's instruction, then the two views."""
     text = {"type": "text", "text": MULTISCALE_INSTRUCTION}
     image = {"type": "image", "text": None}
     return [{"role": "system", "content": [text]}, {"role": "user", "content": [image, image]}]
 
 
-def row(name: str, wide: bytes, zoomed: bytes, factor: float, origin: dict, **marks) -> dict:
+def make_row(name: str, wide: bytes, zoomed: bytes, factor: float, origin: dict, **marks) -> dict:
     return {
-        "prompt": conversation(),
+        "prompt": make_conversation(),
         "images": [{"bytes": wide, "path": None}, {"bytes": zoomed, "path": None}],
         "pair": name,
         "factor": float(factor),
@@ -63,30 +63,30 @@ def row(name: str, wide: bytes, zoomed: bytes, factor: float, origin: dict, **ma
     }
 
 
-def encoded(view: Image.Image) -> bytes:
-    return encode(view, "jpeg", quality=QUALITY, subsampling=0)
+def encode_view(view: Image.Image) -> bytes:
+    return encode(view, "jpeg", quality=JPEG_QUALITY, subsampling=0)
 
 
-def pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
+def make_pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
     """Make the rows of a photograph: one for each step of each chain."""
     draw = random.Random(f"{views.seed}/{name}")  # independent of order and process
     for chain in range(views.targets):
-        target = Target(*(0.5 + FAR * (draw.random() - 0.5) for _ in "xy"))
+        target = Target(*(0.5 + TARGET_RANGE * (draw.random() - 0.5) for _ in "xy"))
         first = first_frame(photo.height, photo.width, views.size, views.frame, target)
         plan = plan_steps(first.height, first.width, SCALE, views.steps, first.target)
         # The first frame is resized with Lanczos, as in the paper; the steps are bicubic.
         side = first.width, first.height
-        frame = seen(photo, first.window, side, Image.Resampling.LANCZOS)
-        window, wide_file = first.window, encoded(frame)
+        frame = resize_window(photo, first.window, side, Image.Resampling.LANCZOS)
+        window, wide_file = first.window, encode_view(frame)
         for step, (inner, _) in enumerate(plan, 1):
-            window = _inside(window, inner, first.width, first.height)
+            window = _nest_window(window, inner, first.width, first.height)
             if views.backbone == CROPS:
-                zoomed = seen(photo, window, frame.size)
+                zoomed = resize_window(photo, window, frame.size)
             else:
                 # As in the nodes: crop first, so that pixels outside the window do not blend into its edges.
-                crop = frame.crop(_box(inner))
+                crop = frame.crop(_to_box(inner))
                 zoomed = crop.resize(frame.size, Image.Resampling.BICUBIC)
-            zoomed_file = encoded(zoomed)
+            zoomed_file = encode_view(zoomed)
             origin = {
                 "file": name,
                 "backbone": Path(views.backbone).name,
@@ -94,41 +94,43 @@ def pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
                 "target": list(target),
                 "seed": views.seed,
             }
-            yield row(f"{name}#{chain}.{step}", wide_file, zoomed_file, SCALE**step, origin)
+            yield make_row(f"{name}#{chain}.{step}", wide_file, zoomed_file, SCALE**step, origin)
             if step == views.steps:
                 break
             if views.backbone == CROPS:
                 wide_file = zoomed_file
             else:
-                frame = upscaler(views.backbone)(crop).resize(frame.size, Image.Resampling.BICUBIC)
-                wide_file = encoded(frame)
+                frame = load_upscaler(views.backbone)(crop).resize(
+                    frame.size, Image.Resampling.BICUBIC
+                )
+                wide_file = encode_view(frame)
 
 
-def seen(
+def resize_window(
     picture: Image.Image,
     window: Window,
     size: tuple[int, int],
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Image.Image:
     """Resize a window, which may have fractional bounds, to (width, height)."""
-    left, top, right, bottom = _box(window)
+    left, top, right, bottom = _to_box(window)
     # Rounding errors may put a bound slightly outside the image, which Pillow refuses.
     box = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
     return picture.resize(size, resampling, box, reducing_gap=3.0)
 
 
-def _box(window: Window) -> tuple[float, float, float, float]:
+def _to_box(window: Window) -> tuple[float, float, float, float]:
     return window.x, window.y, window.x + window.width, window.y + window.height
 
 
-def _inside(outer: Window, inner: Window, width: int, height: int) -> Window:
+def _nest_window(outer: Window, inner: Window, width: int, height: int) -> Window:
     """Convert ``inner``, a window of a frame that shows ``outer``, to the coordinates of ``outer``."""
     x, y = outer.width / width, outer.height / height
     return Window(outer.x + inner.x * x, outer.y + inner.y * y, inner.width * x, inner.height * y)
 
 
 @cache
-def upscaler(backbone: str) -> Callable[[Image.Image], Image.Image]:
+def load_upscaler(backbone: str) -> Callable[[Image.Image], Image.Image]:
     """Load the built-in upscale model or that of a file.
 
     Raises:

@@ -8,10 +8,10 @@ from PIL import Image, ImageOps
 from coz.color.profile import to_srgb
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp"}
-LEAST_SIDE = 64
+MIN_SIDE_PIXELS = 64
 """Minimum pixels of the shorter side. With fewer, a 4x step shows only a dozen pixels."""
 
-COLOURS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
+PILLOW_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 BITS_PER_SAMPLE = 258
 """The TIFF tag with the bits of a channel."""
 
@@ -20,7 +20,7 @@ class UnusableError(Exception):
     """An error whose message says briefly why no pairs can be made from a file."""
 
 
-def photo_files(folder: Path) -> list[Path]:
+def find_photos(folder: Path) -> list[Path]:
     """Return the image files in a folder and below it, sorted by name."""
     files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
@@ -51,15 +51,15 @@ def _require_plain(file: Image.Image, path: Path) -> None:
         raise UnusableError(f"animated, or {file.n_frames} images in one file")
     if file.mode == "CMYK":
         raise UnusableError("CMYK: save it as RGB")
-    if file.mode not in COLOURS or _bits(file, path) > 8:
+    if file.mode not in PILLOW_MODES or _read_bits(file, path) > 8:
         raise UnusableError(f"more than 8 bits a channel, or unknown colors ({file.mode})")
-    if min(file.size) < LEAST_SIDE:
+    if min(file.size) < MIN_SIDE_PIXELS:
         raise UnusableError(
-            f"{file.width} x {file.height} pixels: at least {LEAST_SIDE} x {LEAST_SIDE} are needed"
+            f"{file.width} x {file.height} pixels: at least {MIN_SIDE_PIXELS} x {MIN_SIDE_PIXELS} are needed"
         )
 
 
-def _bits(file: Image.Image, path: Path) -> int:
+def _read_bits(file: Image.Image, path: Path) -> int:
     """Return the bits per channel in the file. Pillow would convert 16-bit RGB to 8 bits."""
     if file.format == "PNG":
         with path.open("rb") as content:

@@ -27,24 +27,26 @@ NGRAM = 3
 """Words in a run. Source: the default of RepetitionPenalty in ms-swift v3.4.0, swift/plugin/orm.py, with
 which the published adapter was trained."""
 
-LEAST_WORDS = 4
+MIN_WORDS = 4
 """Minimum words of an answer. In a published re-implementation, answers shrank to almost nothing until
 it required eight tokens, about four words and their commas."""
 
 FEEDBACK_SPREAD = 1.0
 """The gain, in units of the quality metric, for which the reward is tanh(1) = 0.76."""
 
-STATED_SCALE = re.compile(
+NUMBER_WITH_SCALE = re.compile(
     r"(?<![\w.,-])(\d+(?:\.\d+)?)\s*(?:/|out\s+of)\s*(\d+)(?![\w]|\.\d)", re.I
 )
-ASKED_SCALE = re.compile(r"\(?(?<![\w.])[01]\s*(?:to|[-\u2013\u2014])\s*100(?![\w]|\.\d)\)?", re.I)
+REPEATED_RANGE = re.compile(
+    r"\(?(?<![\w.])[01]\s*(?:to|[-\u2013\u2014])\s*100(?![\w]|\.\d)\)?", re.I
+)
 NAMED_SCORE = re.compile(
     r"\b(?:score|rating|grade)\b[^\w-]{0,4}(?:(?:is|of)\W?[^\w-]{0,3})?(-?\d+(?:\.\d+)?)(?![\w]|[.,]\d)"
     r"(?!\s*(?:to|[-\u2013\u2014])\s*\d)",
     re.I,
 )
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
-SCALES = {5.0, 10.0, 100.0}
+KNOWN_SCALES = {5.0, 10.0, 100.0}
 
 
 def critic_score(answer: str) -> float | None:
@@ -56,10 +58,10 @@ def critic_score(answer: str) -> float | None:
     another range, a number above 100, or a fraction below 1, which may be 0.9 of 1 or of 100.
     """
     text = answer.rpartition("</think>")[2]
-    if stated := STATED_SCALE.findall(text):
+    if stated := NUMBER_WITH_SCALE.findall(text):
         value, scale = map(float, stated[-1])
-        return value / scale if scale in SCALES and value <= scale else None
-    text = ASKED_SCALE.sub("", text)
+        return value / scale if scale in KNOWN_SCALES and value <= scale else None
+    text = REPEATED_RANGE.sub("", text)
     numbers = NAMED_SCORE.findall(text)[-1:] or NUMBER.findall(text)
     if len(numbers) != 1:
         return None
@@ -88,7 +90,7 @@ def repetition(text: str, ngram: int = NGRAM) -> float:
     return len(set(runs)) / len(runs) - 1 if runs else 0.0
 
 
-def answer_form(text: str, least_words: int = LEAST_WORDS) -> float:
+def answer_form(text: str, least_words: int = MIN_WORDS) -> float:
     """Return 0.0 for an answer that a text encoder can use, and down to -1.0 otherwise.
 
     The penalty is the larger of two shares: of the missing words up to ``least_words``, and of the
@@ -109,9 +111,9 @@ def preference(text: str, good: Iterable[str], bad: Iterable[str]) -> float | No
     Closeness is the F1 score of the two sets of words; the closest prompt of each kind counts. Return
     None if no prompt is marked.
     """
-    words = _words(text)
-    liked = [_overlap(words, _words(other)) for other in good]
-    disliked = [_overlap(words, _words(other)) for other in bad]
+    words = _split_words(text)
+    liked = [_overlap(words, _split_words(other)) for other in good]
+    disliked = [_overlap(words, _split_words(other)) for other in bad]
     if not liked and not disliked:
         return None
     return max(liked, default=0.0) - max(disliked, default=0.0)
@@ -140,7 +142,7 @@ def _is_latin(letter: str) -> bool:
     )
 
 
-def _words(text: str) -> frozenset[str]:
+def _split_words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.casefold()))
 
 

@@ -20,9 +20,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from .card import write_card
 from .config import Config, read_config, require_known
-from .critic import judge
+from .critic import make_judge
 from .feedback import Feedback
-from .marks import marks_agreement
+from .marks import measure_agreement
 from .trl_rewards import Scorer
 
 LANGUAGE_LAYERS = (
@@ -31,7 +31,7 @@ LANGUAGE_LAYERS = (
 )
 """The layers of the published adapter: those of the language model, in any naming of transformers."""
 
-TRAINING = {
+DEFAULT_TRAINING = {
     "max_steps": 1000,
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 8,
@@ -78,7 +78,7 @@ def run(path: Path) -> None:
         )
     state = PartialState(cpu=not torch.cuda.is_available() and not _has_mps())
     is_first = state.is_main_process
-    critic = judge(config.critic) if config.rewards["critic"] else None
+    critic = make_judge(config.critic) if config.rewards["critic"] else None
     feedback = None
     if config.rewards["image_feedback"]:
         feedback = Feedback(config.feedback, path.parent)
@@ -124,20 +124,20 @@ def train_seed(
 ) -> None:
     trainer = make_trainer(config, seed, folder, train, held_out, scorer)
     is_first = trainer.is_world_process_zero()
-    checkpoint = last_checkpoint(folder)
+    checkpoint = find_last_checkpoint(folder)
     if checkpoint:
         step = int(checkpoint.name.rpartition("-")[2])
         _say(is_first, f"seed {seed}: continues after step {step}")
-    trainer.add_callback(Start(trainer, scorer, folder / BEFORE, seed))
-    pace = Pace()
+    trainer.add_callback(ScoreBefore(trainer, scorer, folder / BEFORE, seed))
+    pace = PaceReport()
     trainer.add_callback(pace)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - pace.start
     trainer.save_model(str(folder / ADAPTER))
-    cost = costs(trainer, seconds, trainer.state.num_input_tokens_seen - pace.tokens)
-    scores = held_out_scores(trainer, scorer, "after")
+    cost = measure_costs(trainer, seconds, trainer.state.num_input_tokens_seen - pace.tokens)
+    scores = score_held_out(trainer, scorer, "after")
     if is_first:
         history = [entry for entry in trainer.state.log_history if "reward" in entry]
         _write(folder / "history.json", history)
@@ -149,7 +149,11 @@ def make_trainer(
 ) -> GRPOTrainer:
     has_gpu = torch.cuda.is_available()
     bf16 = has_gpu and torch.cuda.is_bf16_supported()
-    options = TRAINING | {"bf16": bf16, "use_cpu": not has_gpu and not _has_mps()} | config.training
+    options = (
+        DEFAULT_TRAINING
+        | {"bf16": bf16, "use_cpu": not has_gpu and not _has_mps()}
+        | config.training
+    )
     options.setdefault("model_init_kwargs", {"dtype": "bfloat16" if bf16 else "float32"})
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
     try:
@@ -186,7 +190,7 @@ def make_trainer(
         raise ValueError(f"model {config.model} cannot be loaded: {reason}") from error
 
 
-class Start(TrainerCallback):
+class ScoreBefore(TrainerCallback):
     """Score the held-out pairs when training begins; earlier, FSDP has not distributed the model yet."""
 
     def __init__(self, trainer: GRPOTrainer, scorer: Scorer, path: Path, seed: int) -> None:
@@ -194,7 +198,7 @@ class Start(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if not self.path.is_file():
-            scores = held_out_scores(self.trainer, self.scorer, "before")
+            scores = score_held_out(self.trainer, self.scorer, "before")
             self.trainer.accelerator.wait_for_everyone()  # until all have checked that the file does not exist
             if state.is_world_process_zero:
                 _write(self.path, scores)
@@ -203,10 +207,10 @@ class Start(TrainerCallback):
         self.scorer.phase = "train"
 
 
-class Pace(TrainerCallback):
+class PaceReport(TrainerCallback):
     """Print after the first steps how long the rest will take, if there is no GPU."""
 
-    MEASURED = 2
+    MEASURED_STEPS = 2
 
     def __init__(self) -> None:
         self.start, self.first, self.tokens = 0.0, 0, 0
@@ -218,8 +222,8 @@ class Pace(TrainerCallback):
         self.tokens = state.num_input_tokens_seen
 
     def on_step_end(self, args, state, control, **kwargs):
-        if not torch.cuda.is_available() and state.global_step - self.first == self.MEASURED:
-            seconds = (time.perf_counter() - self.start) / self.MEASURED
+        if not torch.cuda.is_available() and state.global_step - self.first == self.MEASURED_STEPS:
+            seconds = (time.perf_counter() - self.start) / self.MEASURED_STEPS
             left = state.max_steps - state.global_step
             minutes = seconds * left / 60
             rest = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{math.ceil(minutes)} min"
@@ -227,7 +231,7 @@ class Pace(TrainerCallback):
             _say(state.is_world_process_zero, line)
 
 
-def held_out_scores(trainer: GRPOTrainer, scorer: Scorer, phase: str) -> dict[str, Any]:
+def score_held_out(trainer: GRPOTrainer, scorer: Scorer, phase: str) -> dict[str, Any]:
     """Compute the mean of each reward over the held-out pairs, and the agreement with people's marks."""
     held_out = trainer.eval_dataset
     if not len(held_out):
@@ -239,11 +243,11 @@ def held_out_scores(trainer: GRPOTrainer, scorer: Scorer, phase: str) -> dict[st
     names = {f"eval_rewards/{name}/mean": name for name in scorer.weights}
     scores: dict[str, Any] = {names[key]: log[key] for key in log if key in names}
     scores |= {"reward": log.get("eval_reward"), "pairs": len(held_out)}
-    agreement = marks_agreement(trainer, held_out)
+    agreement = measure_agreement(trainer, held_out)
     return scores | ({} if agreement is None else {"marks_agreement": agreement})
 
 
-def costs(trainer: GRPOTrainer, seconds: float, tokens: int) -> dict[str, Any]:
+def measure_costs(trainer: GRPOTrainer, seconds: float, tokens: int) -> dict[str, Any]:
     """Return the measured cost of this call, without that of earlier, interrupted calls."""
     cost: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -258,7 +262,7 @@ def costs(trainer: GRPOTrainer, seconds: float, tokens: int) -> dict[str, Any]:
     return cost
 
 
-def last_checkpoint(folder: Path) -> Path | None:
+def find_last_checkpoint(folder: Path) -> Path | None:
     """Find the newest complete checkpoint; a run may have been killed while it wrote one."""
     numbers = [
         int(path.name.partition("-")[2])
