@@ -16,14 +16,14 @@ from tools.train_lite.data import crop_to_multiple, reduced
 
 ROOT = Path(__file__).parent.parent
 FAITHFUL = "coz_lite_x4"
-BAR = 0.1
+MIN_GAIN_DB = 0.1
 
 
-def ensembled(upscale: Upscale) -> Upscale:
+def make_ensemble(upscale: Upscale) -> Upscale:
     return lambda lq: self_ensemble(upscale, lq)
 
 
-def enlarged(upscale: Upscale, picture: Image.Image) -> tuple[float, float]:
+def measure_upscale(upscale: Upscale, picture: Image.Image) -> tuple[float, float]:
     """Upscale the downscaled photograph; return (PSNR in dB, seconds)."""
     lq = from_pillow(reduced(picture))
     start = time.perf_counter()
@@ -39,8 +39,11 @@ def main() -> None:
     gain = {}
     for path in sorted((ROOT / "models").glob("*.safetensors")):
         alone = load(path)
-        enlarged(alone, photographs[0])  # the first call is slower
-        rows = [(*enlarged(alone, each), *enlarged(ensembled(alone), each)) for each in photographs]
+        measure_upscale(alone, photographs[0])  # the first call is slower
+        rows = [
+            (*measure_upscale(alone, each), *measure_upscale(make_ensemble(alone), each))
+            for each in photographs
+        ]
         before, _, after, _ = (statistics.mean(column) for column in zip(*rows, strict=True))
         gains = [row[2] - row[0] for row in rows]
         times = statistics.median(row[3] / row[1] for row in rows)
@@ -50,7 +53,7 @@ def main() -> None:
             f"{times:.1f} times as long"
         )
         gain[path.stem] = after - before
-    if gain[FAITHFUL] < BAR:
+    if gain[FAITHFUL] < MIN_GAIN_DB:
         raise SystemExit("ensemble: below the limit")
 
 

@@ -15,16 +15,16 @@ from tools.host.client import ServerClient, run_prompt
 from tools.host.workflow import Prompt
 from tools.image_file import to_png
 
-from .memory import host, peak
+from .memory import read_peak, start_host
 
 SIDES = (1024, 2048, 4096)
 SCALE = 4
-MEASURED = 2048
-BAR = (MEASURED * SCALE) ** 2 * 3 * 4 + 2**30
-TIME_BAR = 1.15
+MEASURED_SIDE = 2048
+MAX_PEAK_BYTES = (MEASURED_SIDE * SCALE) ** 2 * 3 * 4 + 2**30
+MAX_TIME_RATIO = 1.15
 
 
-def prompt(name: str) -> Prompt:
+def make_prompt(name: str) -> Prompt:
     """Make a prompt that saves only a corner of the result, so that writing the file takes no time."""
     full = {
         "image": ["picture", 0],
@@ -66,9 +66,9 @@ def main() -> None:
         raise SystemExit("full_image: reads /proc, so it runs on Linux only")
     seconds, peaks = {}, {}
     for side in SIDES:
-        with host() as (url, process):
-            run_prompt(url, prompt(upload(url, 256)))  # loads the model
-            graph = prompt(upload(url, side))
+        with start_host() as (url, process):
+            run_prompt(url, make_prompt(upload(url, 256)))  # loads the model
+            graph = make_prompt(upload(url, side))
             Path(f"/proc/{process.pid}/clear_refs").write_text("5", "utf-8")  # resets the peak
             before = sum(
                 process.cpu_times()[:2]
@@ -76,7 +76,7 @@ def main() -> None:
             run_prompt(url, graph)
             used = sum(process.cpu_times()[:2]) - before
             seconds[side] = used / (side * SCALE) ** 2
-            peaks[side] = peak(process)
+            peaks[side] = read_peak(process)
         print(
             f"full_image: {side} x {side} to {side * SCALE} x {side * SCALE}: "
             f"{1e9 * seconds[side]:.0f} ns of CPU time per pixel, peak {peaks[side] / 1e9:.2f} GB, the result "
@@ -84,10 +84,10 @@ def main() -> None:
         )
     ratio = max(seconds.values()) / min(seconds.values())
     print(
-        f"full_image: peak {peaks[MEASURED] / 1e9:.2f} GB (limit: {BAR / 1e9:.2f}); the slowest size "
-        f"takes {ratio:.2f} times as long per pixel as the fastest (limit: {TIME_BAR})"
+        f"full_image: peak {peaks[MEASURED_SIDE] / 1e9:.2f} GB (limit: {MAX_PEAK_BYTES / 1e9:.2f}); the slowest size "
+        f"takes {ratio:.2f} times as long per pixel as the fastest (limit: {MAX_TIME_RATIO})"
     )
-    if peaks[MEASURED] > BAR or ratio > TIME_BAR:
+    if peaks[MEASURED_SIDE] > MAX_PEAK_BYTES or ratio > MAX_TIME_RATIO:
         raise SystemExit("full_image: over the limit")
 
 

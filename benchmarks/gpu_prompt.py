@@ -19,7 +19,7 @@ import torch
 from tests.support.random_qwen import qwen25vl
 from tools.host.in_process import load_pack
 
-from .gpu_chain import GIB, medians, rates
+from .gpu_chain import GIB, measure_rates, take_medians
 
 RUNS = 3
 NAME = "model.safetensors"
@@ -33,7 +33,7 @@ SIZE_3B = {
 }
 
 
-def write(toy: bool, device: torch.device, folder: str) -> None:
+def write_weights(toy: bool, device: torch.device, folder: str) -> None:
     """Write random weights, made on their device in their dtype: fp32 on the CPU takes 15 GB and minutes."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if toy else torch.bfloat16)
@@ -45,7 +45,7 @@ def write(toy: bool, device: torch.device, folder: str) -> None:
     network.save_pretrained(folder)
 
 
-def load(folder: str):
+def load_clip(folder: str):
     import folder_paths
 
     import nodes
@@ -59,7 +59,7 @@ class Clock:
 
     def __init__(self, network, device: torch.device):
         self.device = device
-        self.prompt = 0
+        self.prompt_tokens = 0
         self.spans: dict[str, list[tuple[float, float]]] = {}
         self.wrap(network.visual, "forward", "vision")
         self.wrap(network.model, "forward", "tokens")
@@ -75,7 +75,7 @@ class Clock:
 
         def timed(*args, **kwargs):
             if name == "answer":
-                self.prompt = args[0].shape[1]
+                self.prompt_tokens = args[0].shape[1]
             start = self.now()
             result = inner(*args, **kwargs)
             self.spans.setdefault(name, []).append((start, self.now()))
@@ -118,9 +118,9 @@ def measure(clip, side: int, tokens: int, device: torch.device):
         node.execute(clip, view, "", max_tokens=tokens, previous_image=wide)
 
     ask()  # warms up and loads the weights
-    times = medians([clock.seconds(ask) for _ in range(RUNS)])
+    times = take_medians([clock.seconds(ask) for _ in range(RUNS)])
     weights = sum(weight.numel() * weight.element_size() for weight in network.model.parameters())
-    return times, clock.prompt, weights
+    return times, clock.prompt_tokens, weights
 
 
 def main() -> None:
@@ -139,15 +139,15 @@ def main() -> None:
         f"torch {torch.__version__}, {today}",
         flush=True,
     )
-    _, bandwidth = rates(device)
+    _, bandwidth = measure_rates(device)
     load_pack(on_cpu=toy)
     with tempfile.TemporaryDirectory(prefix="coz-") as folder:
-        write(toy, device, folder)
+        write_weights(toy, device, folder)
         gc.collect()
         if not toy:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        times, prompt, weights = measure(load(folder), side, tokens, device)
+        times, prompt, weights = measure(load_clip(folder), side, tokens, device)
     peak = "-" if toy else f"{torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
     made = int(times["tokens"])
     a_token, floor = times["decode"] / (made - 1), weights / bandwidth

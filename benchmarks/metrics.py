@@ -8,11 +8,11 @@ import time
 import torch
 
 from coz.resample import resize
-from tools.evaluate.metrics import PLAIN, Views
+from tools.evaluate.metrics import WEIGHTLESS_MEASURES, Views
 
 SIDE = 512
 RUNS = 9
-BAR = 0.3
+MAX_SECONDS = 0.3
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     lq = resize(truth, SIDE // 4, SIDE // 4).clamp(0, 1)
     views = Views(sr, lq, lq, truth)
     total = 0.0
-    for name, measure in PLAIN.items():
+    for name, measure in WEIGHTLESS_MEASURES.items():
         times = []
         with torch.inference_mode():
             for _ in range(RUNS):
@@ -33,8 +33,8 @@ def main() -> None:
         best = min(times)
         total += best
         print(f"metrics: {name} {1000 * best:.1f} ms at {SIDE} x {SIDE}")
-    print(f"metrics: together {total:.3f} s (limit: {BAR:.1f} s)")
-    if total > BAR:
+    print(f"metrics: together {total:.3f} s (limit: {MAX_SECONDS:.1f} s)")
+    if total > MAX_SECONDS:
         raise SystemExit("metrics: over the limit")
 
 

@@ -18,18 +18,18 @@ from tools.host.in_process import load_pack
 SCALE = 4
 MODELS = ("coz_lite_x4", "coz_lite_x4_texture")
 TILES = (512, 256, 128)
-SEAM_BAR = 0.5
+MAX_SEAM_LEVELS = 0.5
 """Levels of 255, for tiles of at least 256 pixels: smaller ones get fewer pixels around them than the
 models see."""
 HALF_SKY = "rocket.jpg"
-FEWER_BAR = 0.20
-WORK_BAR = 1.15
+MIN_FEWER_TILES = 0.20
+MAX_PIXEL_RATIO = 1.15
 """Pixels that the network computes at tile 1904, relative to those in ComfyUI's own node."""
-LARGE = 2048
+LARGE_SIDE = 2048
 """Side of the image for which the network's pixels are counted."""
 
 
-def pictures(sample: type) -> Iterator[tuple[str, Tensor]]:
+def make_images(sample: type) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, (1, 192, 192, 3)). Upscaled they have 768 pixels a side, more than a tile."""
     ramp = torch.linspace(0.1, 0.9, 192)
     down, right = ramp[:, None].expand(192, 192), ramp.expand(192, 192)
@@ -64,7 +64,7 @@ def main() -> None:
     with torch.inference_mode():
         for name in MODELS:
             model = UpscaleModelLoader.execute(f"{name}.safetensors")[0]
-            for title, image in pictures(sample):
+            for title, image in make_images(sample):
                 for color_fix in ("none", "wavelet"):
                     whole = upscale(image, model, 4096, color_fix)
                     worst = [
@@ -74,9 +74,9 @@ def main() -> None:
                     print(
                         f"tiles: {name}, {title}, {color_fix}: "
                         + ", ".join(f"{d:.3f} at {t}" for t, d in zip(TILES, worst, strict=True))
-                        + f" of 255 (limit: {SEAM_BAR} from 256 on)"
+                        + f" of 255 (limit: {MAX_SEAM_LEVELS} from 256 on)"
                     )
-                    if max(worst[:2]) > SEAM_BAR:
+                    if max(worst[:2]) > MAX_SEAM_LEVELS:
                         missed.append(f"seams of {name} on {title}")
             frame = torch.full((1, 512, 512, 3), 0.5)
             pixels.clear()
@@ -99,14 +99,14 @@ def main() -> None:
                 if float(error.max()) > 1.2 * inside + 1:
                     missed.append(f"edges of {name}")
             ImageUpscaleWithModel.execute = classmethod(host_upscale)
-    host_pixels = hosts_pixels(LARGE)
+    host_pixels = count_host_pixels(LARGE_SIDE)
     for tile in (512, 1024, 1904):
-        ours = our_pixels(LARGE, tile, margin=16)
+        ours = count_our_pixels(LARGE_SIDE, tile, margin=16)
         print(
-            f"tiles: {LARGE} x {LARGE} at tile {tile}, 16 pixels around it: the network computes "
+            f"tiles: {LARGE_SIDE} x {LARGE_SIDE} at tile {tile}, 16 pixels around it: the network computes "
             f"{ours / host_pixels:.3f} times the pixels of ComfyUI's own node"
         )
-        if tile == 1904 and ours > WORK_BAR * host_pixels:
+        if tile == 1904 and ours > MAX_PIXEL_RATIO * host_pixels:
             missed.append("network pixels")
     image = sample.execute(HALF_SKY)[0]
     layouts = [
@@ -116,15 +116,15 @@ def main() -> None:
     half, adaptive = (len(layout.windows()) for layout in layouts)
     fewer = 1 - adaptive / half
     print(
-        f"tiles: adaptive overlap takes {fewer:.0%} fewer tiles than half (limit: {FEWER_BAR:.0%})"
+        f"tiles: adaptive overlap takes {fewer:.0%} fewer tiles than half (limit: {MIN_FEWER_TILES:.0%})"
     )
-    if fewer < FEWER_BAR:
+    if fewer < MIN_FEWER_TILES:
         missed.append("adaptive overlap")
     if missed:
         raise SystemExit(f"tiles: over the limit: {', '.join(missed)}")
 
 
-def our_pixels(side: int, tile: int, margin: int) -> int:
+def count_our_pixels(side: int, tile: int, margin: int) -> int:
     """Count the pixels that the network computes in Full-Image SR of a square image, without color fix."""
     layout = plan_tiles(side, side, SCALE, tile, tile // 4)
     return sum(
@@ -133,7 +133,7 @@ def our_pixels(side: int, tile: int, margin: int) -> int:
     )
 
 
-def hosts_pixels(side: int, tile: int = 512, overlap: int = 32) -> int:
+def count_host_pixels(side: int, tile: int = 512, overlap: int = 32) -> int:
     """Count the pixels that the network computes in ComfyUI's Upscale Image (comfy.utils.tiled_scale)."""
     starts = [min(start, side - overlap) for start in range(0, side - overlap, tile - overlap)]
     return sum(min(tile, side - start) for start in starts) ** 2

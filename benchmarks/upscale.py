@@ -20,12 +20,12 @@ from coz.tiles.plan import plan_tiles
 from tools.host import ROOT
 from tools.host.in_process import load_pack
 
-from .memory import peak
+from .memory import read_peak
 
 SIDE, SCALE = 2048, 4
-PAIRS = {1904: 5, 1024: 1, 512: 1}
+RUNS_BY_TILE = {1904: 5, 1024: 1, 512: 1}
 """Tile size -> number of runs. The limits apply to the first tile size."""
-TIME_BAR = 1.15
+MAX_TIME_RATIO = 1.15
 MODEL = "coz_lite_x4.safetensors"
 
 
@@ -36,7 +36,7 @@ def measure(run: Callable[[], object]) -> tuple[float, int]:
     Path("/proc/self/clear_refs").write_text("5", "utf-8")  # resets the peak
     start = time.process_time()
     run()
-    return time.process_time() - start, peak(process) - before
+    return time.process_time() - start, read_peak(process) - before
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     is_over = False
     with torch.inference_mode():
         ImageUpscaleWithModel.execute(model, image[:, :256, :256])  # warms both up
-        for tile, pairs in PAIRS.items():
+        for tile, pairs in RUNS_BY_TILE.items():
             ratios, peaks = [], []
             for _ in range(pairs):
                 hosts = measure(lambda: ImageUpscaleWithModel.execute(model, image))
@@ -72,13 +72,13 @@ def main() -> None:
             ratio = statistics.median(ratios)
             own_peak, host_peak = (max(peak) for peak in zip(*peaks, strict=True))
             print(
-                f"upscale: tile {tile}: {ratio:.3f} times the CPU time of ComfyUI's node (limit at 1904: {TIME_BAR}; "
+                f"upscale: tile {tile}: {ratio:.3f} times the CPU time of ComfyUI's node (limit at 1904: {MAX_TIME_RATIO}; "
                 f"{', '.join(f'{r:.3f}' for r in ratios)}), peak {own_peak / 1e9:.2f} GB, "
                 f"that of ComfyUI's node {host_peak / 1e9:.2f} GB",
                 flush=True,
             )
-            is_first = tile == next(iter(PAIRS))
-            is_over |= is_first and (ratio > TIME_BAR or own_peak > host_peak)
+            is_first = tile == next(iter(RUNS_BY_TILE))
+            is_over |= is_first and (ratio > MAX_TIME_RATIO or own_peak > host_peak)
     if is_over:
         raise SystemExit("upscale: over the limit")
 
