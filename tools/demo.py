@@ -109,13 +109,13 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
         if image:
             name = host.upload(to_png(picture))
             prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": name}}
-        record, files = run(host, prompt, loop)
+        record, files = run_chain(host, prompt, loop)
     print("Making the video", flush=True)
     chain = ZoomChain.from_json(record, tuple(map(from_pillow, [picture, *map(open_png, files)])))
     write_demo(chain, out)
 
 
-def run(host: ServerClient, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
+def run_chain(host: ServerClient, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     """Run the prompt and return the chain's record and the PNG files of x_0..x_n."""
     steps = prompt[loop]["inputs"]["steps"]
     bars = StepBars(steps)

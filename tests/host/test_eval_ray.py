@@ -54,7 +54,7 @@ def deal(cluster):
     def results(worker, jobs, count=2):
         with eval_ray._connect(cluster) as ray:
             hire = ray.remote(num_cpus=1)(worker).remote
-            yield from eval_ray._Scheduler(ray, hire, iter(jobs)).results(count)
+            yield from eval_ray._Scheduler(ray, hire, iter(jobs)).run(count)
 
     return results
 
@@ -169,7 +169,7 @@ def test_without_any_host_the_workers_problems_are_told(deal):
 
 
 def test_a_clone_in_another_state_is_refused():
-    host, problem = eval_ray.start_host(None, eval_ray.state() | {"torch": "0.4"})
+    host, problem = eval_ray.start_host(None, eval_ray.read_state() | {"torch": "0.4"})
     assert not host.url
     assert problem.startswith("torch is 2.")
     assert "but 0.4 where the evaluation runs: bring both clones to the same state" in problem

@@ -197,7 +197,7 @@ def find_models(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
 
 def read_host_versions(host: ServerClient) -> dict[str, str]:
     """Return the versions of the software that runs there, and the device."""
-    stats = host.stats()
+    stats = host.get_stats()
     return {
         "chain-of-zoom": __version__,
         "ComfyUI": stats["system"]["comfyui_version"],
