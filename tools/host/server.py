@@ -26,7 +26,7 @@ LOG_TAIL_LINES = 25  # lines shown when the server dies
 def make_command(
     version: str | None = None, *, port: int, frontend: Path | None = None
 ) -> list[str]:
-    """Return the command line that runs ComfyUI without a browser, online nodes or a missing GPU.
+    """Return ComfyUI's command line, without browser and online nodes, and with --cpu if it has no GPU.
 
     Raises:
         HostError: If that ComfyUI or .venv is not installed yet.
