@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from coz import __version__
-from tools.release.pack import packed_files
+from tools.release.pack import list_packed_files
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,4 +54,4 @@ def test_pack_holds_what_a_user_needs(tmp_path):
     (tmp_path / ".comfyignore").write_bytes((ROOT / ".comfyignore").read_bytes())
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "--", *wanted, *unwanted], cwd=tmp_path, check=True)
-    assert packed_files(tmp_path) == wanted
+    assert list_packed_files(tmp_path) == wanted

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.docs.help_pictures import BUILD, RUN
+from tools.docs.help_pictures import BUILD_GRAPH_JS, RUN_GRAPH_JS
 
 from .picker import wire
 
@@ -60,7 +60,7 @@ SHOW_END = """id => {
 
 @pytest.fixture
 def graph(editor):
-    yield lambda nodes, links: editor.run(BUILD, wire(nodes, links))
+    yield lambda nodes, links: editor.run(BUILD_GRAPH_JS, wire(nodes, links))
     editor.use_renderer("classic")
 
 
@@ -84,7 +84,7 @@ def test_what_was_said_stays(editor, graph, renderer, nodes, links, sentence):
     node = graph(nodes | {"loop": loop}, links)["loop"]
     assert editor.run(TEXTS, node) == []
     before = editor.run("id => app.graph.getNodeById(id).serialize().widgets_values", node)
-    assert editor.run(RUN)[0] == "execution_success"
+    assert editor.run(RUN_GRAPH_JS)[0] == "execution_success"
     editor.page.wait_for_timeout(5000)
     (text,) = editor.run(TEXTS, node)
     assert sentence in text
@@ -108,7 +108,7 @@ def test_what_was_said_stays(editor, graph, renderer, nodes, links, sentence):
     assert panel.get_by_text("coz_text").count() == 0
     toggle.click()
 
-    assert editor.run(RUN)[0] == "execution_success"  # from the cache
+    assert editor.run(RUN_GRAPH_JS)[0] == "execution_success"  # from the cache
     assert editor.run(TEXTS, node) == [text]
 
     editor.run("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")

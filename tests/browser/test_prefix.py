@@ -1,6 +1,6 @@
 """The name of a saved chain in the real frontend: what the page fills in, as for Save Image."""
 
-from tools.docs.help_pictures import BUILD
+from tools.docs.help_pictures import BUILD_GRAPH_JS
 
 from .picker import wire
 
@@ -33,7 +33,7 @@ LINKS = [
 
 
 def test_nodes_and_widgets_are_filled_in_as_by_save_image(editor):
-    editor.run(BUILD, wire(NODES, LINKS))
+    editor.run(BUILD_GRAPH_JS, wire(NODES, LINKS))
     names = {
         node["class_type"]: node["inputs"]["filename_prefix"]
         for node in editor.prompt().values()

@@ -4,7 +4,7 @@ picture on CoZ What Was Invented."""
 import pytest
 
 from coz.chain.real_pixels import pick_real_pixels_color
-from tools.docs.help_pictures import BUILD, FOCUS, RUN
+from tools.docs.help_pictures import BUILD_GRAPH_JS, FOCUS_NODES_JS, RUN_GRAPH_JS
 
 from .picker import wire
 
@@ -42,14 +42,14 @@ COLORS = [f"rgb{pick_real_pixels_color(16.0**-k)}" for k in range(3)]
 
 @pytest.fixture
 def graph(editor):
-    yield lambda nodes, links: editor.run(BUILD, wire(nodes, links))
+    yield lambda nodes, links: editor.run(BUILD_GRAPH_JS, wire(nodes, links))
     editor.use_renderer("canvas")
 
 
 def test_the_table_stands_on_the_node(editor, graph):
     graph(NODES, LINKS)
     assert editor.run(TABLE)["cells"] == []
-    assert editor.run(RUN)[0] == "execution_success"
+    assert editor.run(RUN_GRAPH_JS)[0] == "execution_success"
     shown = editor.run(TABLE)
     assert shown["cells"][0] == NAMES
     assert [row[0] for row in shown["cells"][1:]] == ["1x", "4x", "16x"]
@@ -90,14 +90,14 @@ def test_each_of_several_chains_has_its_table(editor, graph):
         ("list", 0, "loop", "image"),
     ]
     ids = graph(NODES | several, [*links, *LINKS[1:]])
-    assert editor.run(RUN)[0] == "execution_success"
+    assert editor.run(RUN_GRAPH_JS)[0] == "execution_success"
     shown = editor.run(TABLE)
     firsts = [row[0] for row in shown["cells"]]
     assert firsts == ["zoom", "1x", "4x", "16x"] * 2
     assert shown["heads"] == 2 * len(NAMES)
     assert shown["dots"] == [None, *COLORS] * 2
     assert shown["parts"] == " ".join(["P TABLE" + 7 * " P"] * 2)
-    editor.run(FOCUS, [[str(ids["report"])], 100])
+    editor.run(FOCUS_NODES_JS, [[str(ids["report"])], 100])
     editor.page.wait_for_timeout(800)
     editor.screenshot("report-list")
 
@@ -108,7 +108,7 @@ def test_what_was_invented_shows_its_map_large_enough_to_read(editor, graph, ren
     nodes = NODES | {"map": ("CoZDetailMap", (450, 0), {})}
     del nodes["report"]
     ids = graph(nodes, [*LINKS[:2], ("loop", 3, "map", "chain")])
-    assert editor.run(RUN)[0] == "execution_success"
+    assert editor.run(RUN_GRAPH_JS)[0] == "execution_success"
     shown = editor.run("id => app.nodeOutputs[id]", ids["map"])
     assert len(shown["images"]) == 1
     assert shown["coz_text"][0].startswith("The deepest frame (16x) shows 4 x 4 real pixels: ")
@@ -117,6 +117,6 @@ def test_what_was_invented_shows_its_map_large_enough_to_read(editor, graph, ren
     width, height = editor.run(f"id => [...{node}.size]", ids["map"])
     assert width >= 380
     assert height >= 800
-    editor.run(FOCUS, [[str(ids["map"])], 100])
+    editor.run(FOCUS_NODES_JS, [[str(ids["map"])], 100])
     editor.page.wait_for_timeout(800)
     editor.screenshot(f"map-{renderer}")

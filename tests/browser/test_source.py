@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from tests.support.camera_files import DISPLAY_P3, oriented, quarters
 from tests.support.lying_files import ihdr, png, rows
-from tools.host.client import Files
+from tools.host.client import ServerClient
 
 from .conftest import TIMEOUT
 from .picker import PICKER, build, chain, note, point, run_it, target, wait_for_picture
@@ -60,7 +60,7 @@ def fit(name, node="LoadImage"):
 
 def fetch(editor, file):
     named = {name: file[name] for name in ("filename", "subfolder", "type")}
-    picture = Image.open(io.BytesIO(Files(editor.url).download(named)))
+    picture = Image.open(io.BytesIO(ServerClient(editor.url).download(named)))
     return np.asarray(picture.convert("RGB"))
 
 

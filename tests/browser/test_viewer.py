@@ -26,7 +26,7 @@ from coz.fidelity.back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, de
 from coz.geometry import Window
 from coz.render.strip import MAX_AXES_RATIO, format_factor, write_factor_label
 from coz.render.zoom_video import FADE_SHARE, MAX_FEATHER_SHARE, Zoom, smooth
-from tools.host.client import Files
+from tools.host.client import ServerClient
 
 from .picker import FOUR_STEPS
 
@@ -181,7 +181,7 @@ def to_array(content):
 
 def saved(editor, name, index):
     """A picture that the node sent, from the server."""
-    return Files(editor.url).download(
+    return ServerClient(editor.url).download(
         editor.run(f"JSON.parse(window.output.{name}[0]).at({index})")
     )
 
@@ -207,7 +207,7 @@ def difference(viewer, editor, content):
 
 
 def output_folder(editor):
-    argv = Files(editor.url).stats()["system"]["argv"]
+    argv = ServerClient(editor.url).get_stats()["system"]["argv"]
     return Path(argv[argv.index("--output-directory") + 1])
 
 

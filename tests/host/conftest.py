@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tools.host import comfyui_version, host_path
+from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
 from .executor import Executor
@@ -23,7 +23,7 @@ def pytest_runtest_setup(item):
 
 def require_host(version: str) -> None:
     """Skip the test on a ComfyUI older than this."""
-    running = comfyui_version(host_path())
+    running = read_comfyui_version(host_path())
     if [*map(int, running.split("."))] < [*map(int, version.split("."))]:
         pytest.skip(f"needs ComfyUI {version}, this is {running}")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.host.client import Files
+from tools.host.client import ServerClient
 
 
 def more(*values):
@@ -98,5 +98,5 @@ def pictures(server, run, prompt):
     )
     shown = []
     for image in [image for preview in previews for image in run.outputs[preview]["images"]]:
-        shown.append(np.asarray(Image.open(io.BytesIO(Files(server).download(image)))))
+        shown.append(np.asarray(Image.open(io.BytesIO(ServerClient(server).download(image)))))
     return shown

@@ -18,7 +18,7 @@ from PIL import Image
 
 from coz.render.zoom_video import Zoom
 from tools import host
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 
 from .prompts import chain_prompt
 
@@ -28,7 +28,7 @@ ROUTE = "/chain_of_zoom/clip"
 @pytest.fixture(scope="module")
 def temp(server):
     """The server's folder of temporary files."""
-    argv = Files(server).stats()["system"]["argv"]
+    argv = ServerClient(server).get_stats()["system"]["argv"]
     folder = Path(argv[argv.index("--output-directory") + 1]).parent / "temp"
     folder.mkdir(exist_ok=True)
     return folder
@@ -72,7 +72,7 @@ def refusal(server, run, **headers):
 
 
 def open_clip(server, line):
-    return av.open(io.BytesIO(Files(server).download(line["file"])))
+    return av.open(io.BytesIO(ServerClient(server).download(line["file"])))
 
 
 def frames_of(file):

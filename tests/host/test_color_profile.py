@@ -9,7 +9,7 @@ import torch
 
 from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow
-from tools.picture import open_picture
+from tools.image_file import open_image
 
 from .prompts import as_full_image, chain_prompt, kept_prompt, steps_run
 
@@ -109,6 +109,6 @@ def test_full_image_tells_it_to_the_end(executor, input_folder):
 
 def test_the_sample_pictures_are_srgb(node):
     for name in node("CoZSamplePicture").INPUT_TYPES()["required"]["picture"][1]["options"]:
-        expected = from_pillow(open_picture(ROOT / "pictures" / name))
+        expected = from_pillow(open_image(ROOT / "pictures" / name))
         shown = node("CoZSamplePicture").execute(name)[0].movedim(-1, 1)
         assert torch.equal(shown, expected), name

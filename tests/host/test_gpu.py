@@ -72,4 +72,4 @@ def test_without_a_gpu_one_line_says_so(name, monkeypatch, capsys):
 def test_goals(seconds, peaks, missed):
     theirs = gpu_chain.Row("reference", {"all": 1.0})
     rows = [gpu_chain.Row("ours", {"all": seconds}, peak) for peak in peaks]
-    assert gpu_chain.missed_goals(theirs, rows) == missed
+    assert gpu_chain.find_missed_goals(theirs, rows) == missed

@@ -7,7 +7,7 @@ from PIL import Image
 from coz.chain.folder import read_chain
 from coz.chain.png import decode_png
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
@@ -70,7 +70,7 @@ IN_PLACE_OF_CPU = [
 
 def check(mode, folder, expected):
     with serve(folder=folder, arguments=mode.split()) as url:
-        assert mode.split()[0] in Files(url).stats()["system"]["argv"]
+        assert mode.split()[0] in ServerClient(url).get_stats()["system"]["argv"]
         found = runs(url, folder)
     assert len(found) == len(expected)
     differences = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)]

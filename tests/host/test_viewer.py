@@ -13,7 +13,7 @@ from PIL import Image
 
 from coz.chain.zoom_chain import ZoomChain
 from coz.resample import crop, resize
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 
 from .prompts import VERSIONS, chain_prompt
 
@@ -24,7 +24,7 @@ PROMPTS = ["a face", '<img src=x onerror="hack()">']
 @pytest.fixture(scope="module")
 def folders(server):
     """The server's (temp, output) folders."""
-    argv = Files(server).stats()["system"]["argv"]
+    argv = ServerClient(server).get_stats()["system"]["argv"]
     output = Path(argv[argv.index("--output-directory") + 1])
     return output.parent / "temp", output
 
@@ -47,7 +47,7 @@ def viewer_prompt(**inputs):
 
 
 def picture(server, saved):
-    return Files(server).download(saved)
+    return ServerClient(server).download(saved)
 
 
 def files_of(ui, key):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from coz.tiles.layout import plan_layout
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.workflow import find_node, read_prompt
 
 BUILT_IN = ROOT / "workflows" / "6 Whole picture 4x (no downloads).json"
@@ -23,7 +23,7 @@ def photograph(name, box=None):
 def shown(url, run, prompt, class_type, key="images"):
     """The pictures that the prompt's only node of that class shows or saves."""
     files = run.outputs[find_node(prompt, class_type)][key]
-    return [Image.open(io.BytesIO(Files(url).download(file))) for file in files]
+    return [Image.open(io.BytesIO(ServerClient(url).download(file))) for file in files]
 
 
 def difference(a, b):
