@@ -8,7 +8,13 @@ from safetensors.torch import load_file
 from skimage.exposure import match_histograms
 
 from benchmarks.color import align_dense
-from coz.color.align import adain_align, histogram_align, low_frequency_distance, wavelet_align, ycbcr_align
+from coz.color.align import (
+    adain_align,
+    histogram_align,
+    low_frequency_distance,
+    wavelet_align,
+    ycbcr_align,
+)
 from coz.color.method import METHODS, best_align, color_align, hybrid_align
 
 ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]

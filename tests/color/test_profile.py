@@ -48,7 +48,9 @@ P3 = Image.open(DATA / "p3.png").info["icc_profile"]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-@pytest.mark.parametrize("read", [open_image, read_photo, lambda path: convert_to_srgb(Image.open(path))])
+@pytest.mark.parametrize(
+    "read", [open_image, read_photo, lambda path: convert_to_srgb(Image.open(path))]
+)
 def test_a_profile_is_applied(read):
     true = Image.open(DATA / "p3_true.png")
     assert difference(read(DATA / "p3.png"), true) <= ROUNDING
