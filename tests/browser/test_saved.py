@@ -3,7 +3,7 @@
 import shutil
 
 from .conftest import each_renderer
-from .picker import LOOP, build, chain, node, run_it
+from .picker import LOOP, build, chain, node, run_it, set_values
 
 SAVE = {
     "type": "CoZSaveChain",
@@ -28,9 +28,7 @@ def test_a_saved_chain_is_in_the_list_at_once(editor, folder, renderer):
     editor.page.wait_for_function(f"({names})()[1].length")
     assert editor.run(names) == ["chain_00001_", ["chain_00001_"]]
     # What was chosen stays, and a new node has the new list.
-    editor.run(
-        f"() => {{ {node(LOOP)}.widgets.find(({{name}}) => name === 'center_x').value = 0.3 }}"
-    )
+    set_values(editor, LOOP, center_x=0.3)
     run_it(editor)
     editor.page.wait_for_function(f"({names})()[1].length === 2")
     assert editor.run(names) == ["chain_00001_", ["chain_00002_", "chain_00001_"]]

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from .conftest import each_renderer
-from .picker import node, run_it
+from .picker import LOOP, run_it, set_values
 from .viewer import (
     DEEPEST,
     LOOK,
@@ -21,11 +21,6 @@ from .viewer import (
 )
 
 SCALES = ["first frame", "step 1 of 2", "step 2 of 2"]
-SET = f"""values => {{
-    const {{widgets}} = {node("CoZChainLoop")}
-    for (const [name, value] of Object.entries(values))
-        widgets.find(widget => widget.name === name).value = value
-}}"""
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +60,7 @@ def expect_play(viewer, is_on=True):
 def test_each_run_of_another_chain_flies_in_once(editor, renderer):
     viewer = build_two_steps(editor, renderer)
     for values in ({}, {"center_x": 0.6, "center_y": 0.7}):
-        editor.run(SET, values)
+        set_values(editor, LOOP, **values)
         editor.run("() => { window.labels.length = 0 }")
         run_it(editor)
         wait_for_label(editor, DEEPEST)
@@ -203,7 +198,7 @@ def test_play_goes_on_when_a_run_replaces_the_chain(editor, shown, renderer):
     viewer = shown(renderer)
     viewer.locator(".play").click()
     expect(viewer.locator(".label")).to_contain_text("step 1 of 2")
-    editor.run(SET, {"center_x": 0.7, "center_y": 0.8, "steps": 3})
+    set_values(editor, LOOP, center_x=0.7, center_y=0.8, steps=3)
     run_it(editor)
     wait_for_label(editor, "64x · step 3 of 3")
     assert is_playing(viewer)

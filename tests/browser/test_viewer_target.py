@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from coz.geometry import Window
 
 from .conftest import each_renderer
-from .picker import target
+from .picker import LOOP, feed, target
 from .viewer import DEEPEST, NODE, VIEW, fly, press, run_two_steps
 
 
@@ -63,14 +63,7 @@ def test_new_chain_here_aims_the_loop(editor):
     aimed = target(editor)
     assert aimed == pytest.approx([x / width, y / height])
     expect(viewer.locator(".message")).to_contain_text("Run to zoom in there")
-    editor.run(
-        """() => {
-            const loop = app.graph.nodes.find(node => node.type === 'CoZChainLoop')
-            const number = LiteGraph.createNode('PrimitiveFloat')
-            app.graph.add(number)
-            number.connect(0, loop, loop.findInputSlot('center_y'))
-        }"""
-    )
+    feed(editor, "PrimitiveFloat", LOOP, "center_y")
     press(viewer, "ArrowLeft")
     viewer.locator(".target").click()
     expect(viewer.locator(".message")).to_contain_text("center_y of the Chain Loop is connected")
