@@ -1,16 +1,17 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test test-long reliability matrix lint bench pack chromium train-env test-train locks
+.PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks
 
 help:
 	@echo "make demo    zoom into a photograph in a real ComfyUI, into demo/"
 	@echo "make serve   start that ComfyUI on http://127.0.0.1:8188"
-	@echo "make test    run the tests"
-	@echo "make test-long   try every node on thousands of random inputs, and the slow tests"
+	@echo "make test    run the tests of the nodes and the page"
+	@echo "make test-all    run all tests, and try every node on hundreds of random inputs"
 	@echo "make reliability try to break the pack, and write benchmarks/RELIABILITY.md"
 	@echo "make matrix  run the tests on every ComfyUI and Python, into benchmarks/MATRIX.md"
 	@echo "make lint    check style and types"
+	@echo "make docs    write the tables of the help pages from the nodes' schemas"
 	@echo "make bench   print the benchmarks"
 	@echo "make pack    list what a user downloads"
 	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
@@ -27,26 +28,28 @@ demo: host
 serve: host
 	@.venv/bin/python -m tools.host.server
 
-test: chromium
+hosts: chromium
 	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
+
+test: hosts
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 2 --dist loadfile
 
-test-long: host
-	OMP_NUM_THREADS=1 .venv/bin/pytest tests/host/property --hypothesis-profile=long -n 2
-	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m long -n 2 --dist loadfile
+test-all: hosts
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m "" --hypothesis-profile=long -n 2 --dist loadfile
 
-reliability: chromium
-	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
+reliability: hosts
 	.venv/bin/python -m tools.release.reliability
 
-matrix: chromium
-	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
+matrix: hosts
 	.venv/bin/python -m tools.release.matrix
 
 lint: host
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+docs: host
+	@.venv/bin/python -m tools.docs.help_tables
 
 bench: host
 	@for file in benchmarks/*.py; do .venv/bin/python -m benchmarks.$$(basename $$file .py) || exit 1; done

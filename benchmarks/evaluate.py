@@ -1,7 +1,7 @@
-"""The evaluation's table of the built-in models and their teachers on scikit-image's photographs.
+"""Evaluate the built-in models and their teachers on scikit-image's photographs.
 
-First with a ground truth: every picture made 4 times smaller, then enlarged 4 times. Then by the
-paper's protocol, four steps of 4x from 512 pixels. It prints the lines of RESULTS.md.
+First with a ground truth: every photograph is downscaled 4x, then upscaled 4x. Then by the paper's
+protocol: four 4x steps from 512 pixels. It prints the lines of RESULTS.md.
 """
 
 import contextlib

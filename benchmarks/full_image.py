@@ -1,7 +1,8 @@
-"""Full-Image SR with the built-in model: memory, and time for a pixel of the result. Linux only.
+"""Measure memory and time of Full-Image SR with the built-in model. Linux only.
 
-Bars: from 2048 x 2048 to 8192 x 8192 the process peaks at no more than the result's float32 size
-plus 1 GiB, of which the idle host takes most; and a pixel takes as long from 4096 as from 1024, within 15 %.
+Limits: from 2048 x 2048 to 8192 x 8192, peak memory is at most the result's float32 size plus 1 GiB
+(the idle ComfyUI takes most of that GiB). The time per output pixel differs by at most 15 % between
+input sizes.
 """
 
 import sys
@@ -10,21 +11,21 @@ from pathlib import Path
 from PIL import Image
 
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.workflow import Prompt
-from tools.picture import to_png
+from tools.image_file import to_png
 
-from .memory import host, peak
+from .memory import read_peak, start_host
 
 SIDES = (1024, 2048, 4096)
 SCALE = 4
-MEASURED = 2048
-BAR = (MEASURED * SCALE) ** 2 * 3 * 4 + 2**30
-TIME_BAR = 1.15
+MEASURED_SIDE = 2048
+MAX_PEAK_BYTES = (MEASURED_SIDE * SCALE) ** 2 * 3 * 4 + 2**30
+MAX_TIME_RATIO = 1.15
 
 
-def prompt(name: str) -> Prompt:
-    """A corner of the result is shown, so that writing the file is not what is measured."""
+def make_prompt(name: str) -> Prompt:
+    """Make a prompt that saves only a corner of the result, so that writing the file takes no time."""
     full = {
         "image": ["picture", 0],
         "backbone": "upscale model",
@@ -54,10 +55,10 @@ def prompt(name: str) -> Prompt:
 
 
 def upload(url: str, side: int) -> str:
-    """A photograph enlarged to side x side, in the host's input folder."""
+    """Enlarge a photograph to side x side and put it into ComfyUI's input folder."""
     with Image.open(ROOT / "pictures" / "astronaut.png") as file:
         picture = file.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    return Files(url).upload(to_png(picture), f"photograph_{side}.png")
+    return ServerClient(url).upload(to_png(picture), f"photograph_{side}.png")
 
 
 def main() -> None:
@@ -65,27 +66,29 @@ def main() -> None:
         raise SystemExit("full_image: reads /proc, so it runs on Linux only")
     seconds, peaks = {}, {}
     for side in SIDES:
-        with host() as (url, process):
-            run_prompt(url, prompt(upload(url, 256)))  # loads the model
-            graph = prompt(upload(url, side))
+        with start_host() as (url, process):
+            run_prompt(url, make_prompt(upload(url, 256)))  # loads the model
+            graph = make_prompt(upload(url, side))
             Path(f"/proc/{process.pid}/clear_refs").write_text("5", "utf-8")  # resets the peak
-            before = sum(process.cpu_times()[:2])  # of the CPU: the machine may do other work
+            before = sum(
+                process.cpu_times()[:2]
+            )  # CPU time: the machine may be busy with other work
             run_prompt(url, graph)
             used = sum(process.cpu_times()[:2]) - before
             seconds[side] = used / (side * SCALE) ** 2
-            peaks[side] = peak(process)
+            peaks[side] = read_peak(process)
         print(
             f"full_image: {side} x {side} to {side * SCALE} x {side * SCALE}: "
-            f"{1e9 * seconds[side]:.0f} ns of CPU a pixel, peak {peaks[side] / 1e9:.2f} GB, the result "
+            f"{1e9 * seconds[side]:.0f} ns of CPU time per pixel, peak {peaks[side] / 1e9:.2f} GB, the result "
             f"{(side * SCALE) ** 2 * 12 / 1e9:.2f} GB"
         )
     ratio = max(seconds.values()) / min(seconds.values())
     print(
-        f"full_image: peak {peaks[MEASURED] / 1e9:.2f} GB (bar: {BAR / 1e9:.2f}); the slowest pixel "
-        f"takes {ratio:.2f} times the quickest (bar: {TIME_BAR})"
+        f"full_image: peak {peaks[MEASURED_SIDE] / 1e9:.2f} GB (limit: {MAX_PEAK_BYTES / 1e9:.2f}); the slowest size "
+        f"takes {ratio:.2f} times as long per pixel as the fastest (limit: {MAX_TIME_RATIO})"
     )
-    if peaks[MEASURED] > BAR or ratio > TIME_BAR:
-        raise SystemExit("full_image: over the bar")
+    if peaks[MEASURED_SIDE] > MAX_PEAK_BYTES or ratio > MAX_TIME_RATIO:
+        raise SystemExit("full_image: over the limit")
 
 
 if __name__ == "__main__":

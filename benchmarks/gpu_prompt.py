@@ -1,8 +1,8 @@
-"""One prompt of VLM Prompt Extractor from two pictures, on random weights of Qwen2.5-VL-3B's size.
+"""Time VLM Prompt Extractor on two images, with random weights of Qwen2.5-VL-3B's size.
 
-Goal: at most twice the SR step that gpu_chain shows. Floor of a token of the answer: reading the
-language model's weights once, at the rate measured here. Needs a GPU of 12 GB and 8 GB of disk
-(TMPDIR says where).
+Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer is the time of reading
+the language model's weights once, at the rate measured here. This needs a GPU of 12 GB, and 8 GB of
+disk in TMPDIR.
 
 python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
 """
@@ -19,7 +19,7 @@ import torch
 from tests.support.random_qwen import qwen25vl
 from tools.host.in_process import load_pack
 
-from .gpu_chain import GIB, medians, rates
+from .gpu_chain import GIB, measure_rates, take_medians
 
 RUNS = 3
 NAME = "model.safetensors"
@@ -33,8 +33,8 @@ SIZE_3B = {
 }
 
 
-def write(toy: bool, device: torch.device, folder: str) -> None:
-    """Random weights, made where and as they are used: fp32 on the CPU takes 15 GB and minutes."""
+def write_weights(toy: bool, device: torch.device, folder: str) -> None:
+    """Write random weights, made on their device in their dtype: fp32 on the CPU takes 15 GB and minutes."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if toy else torch.bfloat16)
     try:
@@ -45,7 +45,7 @@ def write(toy: bool, device: torch.device, folder: str) -> None:
     network.save_pretrained(folder)
 
 
-def load(folder: str):
+def load_clip(folder: str):
     import folder_paths
 
     import nodes
@@ -55,11 +55,11 @@ def load(folder: str):
 
 
 class Clock:
-    """When the parts of an answer start and end; of the network only its methods are touched."""
+    """Record when the parts of an answer start and end, by wrapping methods of the network."""
 
     def __init__(self, network, device: torch.device):
         self.device = device
-        self.prompt = 0
+        self.prompt_tokens = 0
         self.spans: dict[str, list[tuple[float, float]]] = {}
         self.wrap(network.visual, "forward", "vision")
         self.wrap(network.model, "forward", "tokens")
@@ -75,7 +75,7 @@ class Clock:
 
         def timed(*args, **kwargs):
             if name == "answer":
-                self.prompt = args[0].shape[1]
+                self.prompt_tokens = args[0].shape[1]
             start = self.now()
             result = inner(*args, **kwargs)
             self.spans.setdefault(name, []).append((start, self.now()))
@@ -90,7 +90,7 @@ class Clock:
         total = self.now() - start
         starts = [begin for begin, _ in self.spans["tokens"]]
         ((_, end),) = self.spans["answer"]
-        # From forward to forward: the output layer and the choice of a token are part of each.
+        # From one forward call to the next, which includes the output layer and the choice of a token.
         first, second = starts[:2]
         return {
             "total": total,
@@ -104,11 +104,11 @@ class Clock:
 
 @torch.inference_mode()
 def measure(clip, side: int, tokens: int, device: torch.device):
-    """Medians, the tokens of the prompt, and the bytes that a token of the answer has to read."""
+    """Return median times, the prompt's number of tokens, and the bytes of weights read per token."""
     import nodes
 
     network = clip.cond_stage_model.qwen25vl.transformer
-    # So that the answer is as long as it may be, whatever random weights say.
+    # No stop tokens, so that the answer always has the maximum length.
     network.model.config.stop_tokens = []
     clock = Clock(network, device)
     wide, view = torch.rand(2, 1, side, side, 3, generator=torch.Generator().manual_seed(0))
@@ -117,10 +117,10 @@ def measure(clip, side: int, tokens: int, device: torch.device):
         node = nodes.NODE_CLASS_MAPPINGS["CoZPromptExtractor"]
         node.execute(clip, view, "", max_tokens=tokens, previous_image=wide)
 
-    ask()  # to warm up, and to load the weights
-    times = medians([clock.seconds(ask) for _ in range(RUNS)])
+    ask()  # warms up and loads the weights
+    times = take_medians([clock.seconds(ask) for _ in range(RUNS)])
     weights = sum(weight.numel() * weight.element_size() for weight in network.model.parameters())
-    return times, clock.prompt, weights
+    return times, clock.prompt_tokens, weights
 
 
 def main() -> None:
@@ -135,38 +135,36 @@ def main() -> None:
     today = datetime.datetime.now().astimezone().date()
     side, tokens = (112, 8) if toy else (512, 32)
     print(
-        f"gpu_prompt: {tokens} tokens from two pictures at {side} px, {machine}, "
+        f"gpu_prompt: {tokens} tokens from two images at {side} px, {machine}, "
         f"torch {torch.__version__}, {today}",
         flush=True,
     )
-    _, bandwidth = rates(device)
+    _, bandwidth = measure_rates(device)
     load_pack(on_cpu=toy)
     with tempfile.TemporaryDirectory(prefix="coz-") as folder:
-        write(toy, device, folder)
+        write_weights(toy, device, folder)
         gc.collect()
         if not toy:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        times, prompt, weights = measure(load(folder), side, tokens, device)
+        times, prompt, weights = measure(load_clip(folder), side, tokens, device)
     peak = "-" if toy else f"{torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
     made = int(times["tokens"])
     a_token, floor = times["decode"] / (made - 1), weights / bandwidth
     rest = times["total"] - sum(times[part] for part in ("vision", "prefill", "decode"))
-    print(f"{made} tokens made after {prompt} of prompt; medians of {RUNS}, in seconds")
+    print(f"{made} tokens after a prompt of {prompt}; medians of {RUNS} runs, in seconds")
     for part in ("total", "vision", "prefill", "decode"):
         print(f"{part:24} {times[part]:8.4f}")
     print(f"{'rest':24} {rest:8.4f}")
-    print(f"{'decode, a token':24} {a_token:8.4f}, {times['network']:.4f} of it in the layers")
+    print(f"{'decode, one token':24} {a_token:8.4f}, {times['network']:.4f} of it in the layers")
     print(
         f"{'floor of a token':24} {floor:8.4f}, {weights / GIB:.2f} GiB at {bandwidth / 1e9:.3g} GB/s"
     )
     print(f"{'ratio to the floor':24} {a_token / floor:8.2f}")
     print(f"{'peak memory':24} {peak:>8}")
     if made != tokens:
-        raise SystemExit(
-            f"gpu_prompt: {made} tokens in place of {tokens}: not the time of a prompt"
-        )
-    print("gpu_prompt: PASS, without a goal: that is twice gpu_chain's sr")
+        raise SystemExit(f"gpu_prompt: {made} tokens instead of {tokens}, so the time is wrong")
+    print("gpu_prompt: PASS (compare the total with twice the sr of gpu_chain)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Memory of the host's process while a chain of 16 steps at 512 pixels runs. Linux only.
+"""Measure ComfyUI's memory while a chain of 16 steps at 512 pixels runs. Linux only.
 
-Bars: the peak grows by at most four times the frames plus 60 MB, and stays flat when the chain is
-run 20 times more: again as it is, and on a host without a cache, where every step runs each time.
-There the allocator takes some 20 runs to fill up, then it stands still: those come before.
+Limits: the peak grows by at most four times the size of the frames plus 60 MB. It does not grow in 20
+more runs, neither from the cache nor on a ComfyUI without cache, which runs every step each time.
+Without cache, the allocator takes about 20 runs to reach its final size, which are run before.
 """
 
 import sys
@@ -16,29 +16,29 @@ from tools.host.client import run_prompt
 from tools.host.server import serve
 from tools.host.workflow import Prompt, find_node
 
-from .chain import prompt
+from .chain import make_prompt
 
 STEPS = 16
-FRAMES = (STEPS + 1) * 512 * 512 * 3 * 4
-BAR = 4 * FRAMES + 60 * 10**6
+FRAME_BYTES = (STEPS + 1) * 512 * 512 * 3 * 4
+MAX_GROWTH_BYTES = 4 * FRAME_BYTES + 60 * 10**6
 RUNS = 20
-FLAT = 20 * 10**6
-"""What the allocator may keep; a leak of a single frame a run would be 63 MB."""
+MAX_KEPT_BYTES = 20 * 10**6
+"""Bytes that the allocator may keep; a leak of one frame per run would be 63 MB."""
 
 
-def chain(steps: int) -> Prompt:
-    workflow = prompt(0.5)
+def make_chain(steps: int) -> Prompt:
+    workflow = make_prompt(0.5)
     workflow[find_node(workflow, "CoZChainLoop")]["inputs"]["steps"] = steps
     return workflow
 
 
-def peak(process: psutil.Process) -> int:
+def read_peak(process: psutil.Process) -> int:
     status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if "VmHWM" in line)
 
 
 @contextmanager
-def host(*arguments: str) -> Iterator[tuple[str, psutil.Process]]:
+def start_host(*arguments: str) -> Iterator[tuple[str, psutil.Process]]:
     with serve(arguments=arguments) as url:
         started = psutil.Process().children(recursive=True)
         yield url, next(p for p in started if "main.py" in " ".join(p.cmdline()[1:2]))
@@ -47,32 +47,32 @@ def host(*arguments: str) -> Iterator[tuple[str, psutil.Process]]:
 def main() -> None:
     if sys.platform != "linux":
         raise SystemExit("memory: reads /proc, so it runs on Linux only")
-    with host() as (url, process):
-        run_prompt(url, chain(1))
+    with start_host() as (url, process):
+        run_prompt(url, make_chain(1))
         Path(f"/proc/{process.pid}/clear_refs").write_text("5", "utf-8")  # resets the peak
         before = process.memory_info().rss
-        run_prompt(url, chain(STEPS))
-        grown = peak(process) - before
+        run_prompt(url, make_chain(STEPS))
+        grown = read_peak(process) - before
         once = process.memory_info().rss
         for _ in range(RUNS):
-            run_prompt(url, chain(STEPS))
+            run_prompt(url, make_chain(STEPS))
         cached = process.memory_info().rss - once
-    with host("--cache-none") as (url, process):
-        run_prompt(url, chain(STEPS))
-        once = peak(process)
+    with start_host("--cache-none") as (url, process):
+        run_prompt(url, make_chain(STEPS))
+        once = read_peak(process)
         for _ in range(RUNS):
-            run_prompt(url, chain(STEPS))
-        filled = peak(process)
+            run_prompt(url, make_chain(STEPS))
+        filled = read_peak(process)
         for _ in range(RUNS):
-            run_prompt(url, chain(STEPS))
-        uncached = peak(process) - filled
+            run_prompt(url, make_chain(STEPS))
+        uncached = read_peak(process) - filled
     print(
-        f"memory: {STEPS} steps grow the peak by {grown / 1e6:.0f} MB, {grown / FRAMES:.1f} times "
-        f"the frames (bar: {BAR / 1e6:.0f} MB); {RUNS} more runs by {cached / 1e6:.0f} MB, without "
-        f"a cache by {(filled - once) / 1e6:.0f} MB, then {uncached / 1e6:.0f} (bar: {FLAT / 1e6:.0f})"
+        f"memory: {STEPS} steps grow the peak by {grown / 1e6:.0f} MB, {grown / FRAME_BYTES:.1f} times "
+        f"the frames (limit: {MAX_GROWTH_BYTES / 1e6:.0f} MB); {RUNS} more runs by {cached / 1e6:.0f} MB, without "
+        f"a cache by {(filled - once) / 1e6:.0f} MB, then {uncached / 1e6:.0f} (limit: {MAX_KEPT_BYTES / 1e6:.0f})"
     )
-    if grown > BAR or max(cached, uncached) > FLAT:
-        raise SystemExit("memory: over the bar")
+    if grown > MAX_GROWTH_BYTES or max(cached, uncached) > MAX_KEPT_BYTES:
+        raise SystemExit("memory: over the limit")
 
 
 if __name__ == "__main__":

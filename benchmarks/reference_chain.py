@@ -1,6 +1,6 @@
-"""Chain-of-Zoom's own procedure in diffusers, for the benchmark of the GPU: fp32, PNG files between steps.
+"""Run Chain-of-Zoom's own procedure in diffusers, for gpu_chain: fp32, with PNG files between steps.
 
-Written from a description of what the published inference code does, not from the code.
+It was written from a description of the published inference code, not from the code.
 """
 
 import time
@@ -35,8 +35,8 @@ from tests.support.random_sd3 import (
 )
 from tools.host import host_path
 
-SCALE, SHIFT = 1.5305, 0.0609
-"""Of SD3's VAE; the reference applies the shift on decode only."""
+LATENT_SCALE, LATENT_SHIFT = 1.5305, 0.0609
+"""Factor and shift of the latents of SD3's VAE. The reference applies the shift only to decode."""
 
 CLIP_TOKENS, T5_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 77, 512, 4096, 2048
 
@@ -52,7 +52,7 @@ class Networks(NamedTuple):
 
 
 class LoRALinear(nn.Module):
-    """The reference's layer with a LoRA: beside the weight, and float16 comes out."""
+    """A linear layer with a LoRA that is not merged. As in the reference, its output is float16."""
 
     def __init__(self, linear: nn.Linear, up: Tensor, down: Tensor):
         super().__init__()
@@ -76,20 +76,20 @@ def inject_lora(transformer: SD3Transformer2DModel, tensors: Sequence[Tensor]) -
         norm.linear = LoRALinear(norm.linear, up.to(device), down.to(device))
 
 
-def write(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """The weights as the host's loaders read them; a T5 names its embedding twice."""
+def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
+    """Write the weights for ComfyUI's loaders, without the second name of T5's embedding."""
     state = network.state_dict()
     state.pop("encoder.embed_tokens.weight", None)
     save_file({name: weight.to(dtype).cpu() for name, weight in state.items()}, path)
 
 
-def build(toy: bool, device: torch.device, folder: Path) -> Networks:
-    """The reference's networks; the same weights go into files for the host."""
+def build_networks(toy: bool, device: torch.device, folder: Path) -> Networks:
+    """Make the reference's networks, and write the same weights to files for ComfyUI."""
     blocks, dtype = (2, torch.float32) if toy else (24, torch.bfloat16)
     transformer = sd3_transformer(blocks) if toy else sd3_medium(device)
-    write(transformer, folder / "transformer.safetensors", dtype)
+    write_weights(transformer, folder / "transformer.safetensors", dtype)
     vae = autoencoder()
-    write(vae, folder / "vae.safetensors", dtype)
+    write_weights(vae, folder / "vae.safetensors", dtype)
     lora = coz_lora(blocks)
     torch.save(lora, folder / "model_20001.pkl")
     inject_lora(transformer, lora)
@@ -97,16 +97,16 @@ def build(toy: bool, device: torch.device, folder: Path) -> Networks:
     torch.save(vae.encoder.state_dict(), folder / "vae_encoder_20001.pt")
     clips = [clip_text(large, device) for large in ([False] if toy else [False, True])]
     for clip, letter in zip(clips, "lg", strict=False):
-        write(clip, folder / f"clip_{letter}.safetensors", torch.float16)
+        write_weights(clip, folder / f"clip_{letter}.safetensors", torch.float16)
     t5 = None if toy else t5_xxl(device)
     if t5:
-        write(t5, folder / "t5_fp16.safetensors", torch.float16)
-        write(t5, folder / "t5_fp8.safetensors", torch.float8_e4m3fn)
+        write_weights(t5, folder / "t5_fp16.safetensors", torch.float16)
+        write_weights(t5, folder / "t5_fp8.safetensors", torch.float8_e4m3fn)
     return Networks(transformer, vae.to(device), clips, t5)
 
 
 class Reference:
-    """The procedure on its networks; ``seconds`` holds what each part took since it was cleared."""
+    """The reference's procedure. ``seconds`` adds up the time of each part until it is cleared."""
 
     def __init__(self, networks: Networks):
         self.networks = networks
@@ -119,36 +119,36 @@ class Reference:
         )
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def time_part(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.seconds[name] += time.perf_counter() - start
 
-    def tokens(self, tokenizer, text: str, length: int) -> Tensor:
+    def tokenize(self, tokenizer, text: str, length: int) -> Tensor:
         ids = tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
         return torch.tensor([ids], device=self.device)
 
     def encode_text(self, text: str) -> tuple[Tensor, Tensor]:
-        """(1, 77 + 512, 4096) and (1, 2048), float32; shorter where there is no T5."""
-        ids = self.tokens(self.clip_tokenizer, text, CLIP_TOKENS)
+        """Return (1, 77 + 512, 4096), or (1, 77, 4096) without T5, and (1, 2048), both float32."""
+        ids = self.tokenize(self.clip_tokenizer, text, CLIP_TOKENS)
         found = [clip(ids, output_hidden_states=True) for clip in self.networks.clips]
         context = torch.cat([one.hidden_states[-2] for one in found], dim=-1)
         context = F.pad(context, (0, TEXT_WIDTH - context.shape[-1]))
         pooled = torch.cat([one.text_embeds for one in found], dim=-1)
         pooled = F.pad(pooled, (0, POOLED_WIDTH - pooled.shape[-1]))
         if self.networks.t5:
-            # No mask: the padding is read as text.
-            ids = self.tokens(self.t5_tokenizer, text, T5_TOKENS)
+            # The reference passes no mask, so the padding counts as text.
+            ids = self.tokenize(self.t5_tokenizer, text, T5_TOKENS)
             context = torch.cat([context, self.networks.t5(ids).last_hidden_state], dim=1)
         return context.float(), pooled.float()
 
     @torch.no_grad()
-    def step(self, folder: Path, i: int, text: str, sample: bool) -> None:
-        """From frame i - 1 in the folder make frame i."""
+    def make_frame(self, folder: Path, i: int, text: str, sample: bool) -> None:
+        """Make frame i from frame i - 1 in the folder."""
         transformer, autoencoder, *_ = self.networks
-        with self.part("files"):
+        with self.time_part("files"):
             with Image.open(folder / f"{i - 1}.png") as file:
                 frame = file.convert("RGB")
             (width, height), (w, h) = frame.size, (side // 4 for side in frame.size)
@@ -156,33 +156,33 @@ class Reference:
             lq = frame.crop((left, upper, left + w, upper + h))
             lq = lq.resize((width, height), Image.Resampling.BICUBIC)
             lq.save(folder / f"{i}_input.png")
-        with self.part("text"):
+        with self.time_part("text"):
             context, pooled = self.encode_text(text)
-        with self.part("encode"):
+        with self.time_part("encode"):
             pixels = torch.from_numpy(np.array(lq)).to(self.device).permute(2, 0, 1)[None]
             posterior = autoencoder.encode(pixels.float() / 127.5 - 1).latent_dist
-            z = (posterior.sample() if sample else posterior.mean) * SCALE
-        with self.part("network"):
+            z = (posterior.sample() if sample else posterior.mean) * LATENT_SCALE
+        with self.time_part("network"):
             timestep = torch.full((1,), 1000.0, device=self.device)
             v = transformer(z, context, pooled, timestep).sample
-        with self.part("decode"):
-            image = autoencoder.decode((z - v) / SCALE + SHIFT).sample.clamp(-1, 1)
-            # To 8 bits by cutting off, as there.
+        with self.time_part("decode"):
+            image = autoencoder.decode((z - v) / LATENT_SCALE + LATENT_SHIFT).sample.clamp(-1, 1)
+            # Truncate to 8 bits, as in the reference.
             pixels = ((image[0] / 2 + 0.5) * 255).byte().permute(1, 2, 0).cpu().numpy()
-        with self.part("files"):
+        with self.time_part("files"):
             Image.fromarray(pixels).save(folder / f"{i}.png")
 
-    def chain(
+    def run_chain(
         self, picture: Path, size: int, folder: Path, texts: Sequence[str], sample: bool = True
     ) -> dict[str, float]:
-        """Seconds a step by part; the frames stay in the folder. The picture is a square.
+        """Zoom into an image and return the seconds per step of each part.
 
         Args:
-            picture: The file to zoom into.
+            picture: The file to zoom into, a square image.
             size: Side of the frames in pixels.
-            folder: Where the frames go: 0.png, 1.png and so on.
-            texts: One a step.
-            sample: Draw the latent as the reference does, else take the posterior's mean.
+            folder: The folder for the frames: 0.png, 1.png and so on.
+            texts: The text of each step.
+            sample: Whether to sample the latent, as in the reference, or to take the posterior's mean.
         """
         with Image.open(picture) as file:
             first = file.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
@@ -190,5 +190,5 @@ class Reference:
         first.save(folder / "0.png")
         self.seconds.clear()
         for i, text in enumerate(texts, 1):
-            self.step(folder, i, text, sample)
+            self.make_frame(folder, i, text, sample)
         return {part: self.seconds[part] / len(texts) for part in PARTS}

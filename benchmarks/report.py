@@ -1,6 +1,6 @@
-"""The evaluation's report from saved scores: 100 pictures, 5 arms, 4 scales, every metric, 512 px.
+"""Time the evaluation's report of 100 images, 5 arms, 4 scales and all metrics, at 512 pixels.
 
-Bars: 60 s of one core for report.html, table.md and scores.csv together, and 25 MB of report.html.
+Limits: 60 s on one core for report.html, table.md and scores.csv together, and 25 MB for report.html.
 """
 
 import tempfile
@@ -17,13 +17,13 @@ from tools.evaluate.report import write_report
 from tools.evaluate.store import frame_path
 
 PICTURES, SIDE = 100, 512
-SECONDS_BAR = 60
-MEGABYTES_BAR = 25
-DISTINCT = 8
-"""Frames that differ; the others are links to them, since only some are ever read."""
+MAX_SECONDS = 60
+MAX_MEGABYTES = 25
+DISTINCT_FRAMES = 8
+"""Number of different frames. All others are links to them, because the report reads only a few."""
 
 
-def fill(out: Path) -> None:
+def fill_store(out: Path) -> None:
     chance = np.random.default_rng(0)
     results = [
         random_result(
@@ -36,29 +36,29 @@ def fill(out: Path) -> None:
         for arm in ARMS
     ]
     write_store(out, results, side=SIDE)
-    for i in range(DISTINCT):
+    for i in range(DISTINCT_FRAMES):
         frame = from_pillow(random_picture(chance, SIDE))
         (out / f"{i}.png").write_bytes(encode_png(frame))
     for result in results:
         for k in range(1, len(FACTORS) + 1):
-            frame_path(out, result, k).hardlink_to(out / f"{chance.integers(DISTINCT)}.png")
+            frame_path(out, result, k).hardlink_to(out / f"{chance.integers(DISTINCT_FRAMES)}.png")
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        fill(out)
+        fill_store(out)
         started, used = time.perf_counter(), time.process_time()
         write_report(out)
         seconds, used = time.perf_counter() - started, time.process_time() - used
         megabytes = (out / "report.html").stat().st_size / 1e6
     print(
-        f"report: {PICTURES} pictures x {len(ARMS)} arms x {len(FACTORS)} scales, {len(METRICS)} "
-        f"metrics: {used:.1f} s of one core, {seconds:.1f} s passed (bar: {SECONDS_BAR} s); "
-        f"report.html {megabytes:.1f} MB (bar: {MEGABYTES_BAR} MB)"
+        f"report: {PICTURES} images x {len(ARMS)} arms x {len(FACTORS)} scales, {len(METRICS)} "
+        f"metrics: {used:.1f} s on one core, {seconds:.1f} s elapsed (limit: {MAX_SECONDS} s); "
+        f"report.html {megabytes:.1f} MB (limit: {MAX_MEGABYTES} MB)"
     )
-    if used > SECONDS_BAR or megabytes > MEGABYTES_BAR:
-        raise SystemExit("report: over the bar")
+    if used > MAX_SECONDS or megabytes > MAX_MEGABYTES:
+        raise SystemExit("report: over the limit")
 
 
 if __name__ == "__main__":

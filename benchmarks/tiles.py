@@ -1,8 +1,8 @@
-"""Whole pictures in tiles: what shows of the tiles, and what their surroundings cost.
+"""Measure how visible tiles are in whole images, and the cost of the pixels around them.
 
-Bars: with the built-in models no pixel differs by more than 0.5 of 255 from the result of a single
-tile at tiles of 256 and 512 pixels; a chain step draws no line at the edges of a flat colour; an
-overlap that follows the picture takes at least 20 % fewer tiles than half a tile everywhere.
+Limits, with the built-in models: with tiles of 256 and 512 pixels, no pixel differs by more than 0.5 of
+255 levels from the result with a single tile. A step draws no lines at the edges of a plain color.
+Adaptive overlap needs at least 20 % fewer tiles than an overlap of half a tile.
 """
 
 import json
@@ -11,25 +11,26 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from coz import complexity_map
-from coz.tiles.plan import abutting_tiles, plan_tiles
+from coz import rate_complexity
+from coz.tiles.plan import plan_abutting_tiles, plan_tiles
 from tools.host.in_process import load_pack
 
 SCALE = 4
 MODELS = ("coz_lite_x4", "coz_lite_x4_texture")
 TILES = (512, 256, 128)
-SEAM_BAR = 0.5
-"""Of 255, from tiles of 256 pixels on: smaller ones are shown less than the models look at."""
+MAX_SEAM_LEVELS = 0.5
+"""Levels of 255, for tiles of at least 256 pixels: smaller ones get fewer pixels around them than the
+models see."""
 HALF_SKY = "rocket.jpg"
-FEWER_BAR = 0.20
-WORK_BAR = 1.15
-"""Network pixels at tile 1904, beside the host's own node."""
-LARGE = 2048
-"""Side of the picture for which the pixels that the network computes are counted."""
+MIN_FEWER_TILES = 0.20
+MAX_PIXEL_RATIO = 1.15
+"""Pixels that the network computes at tile 1904, relative to those in ComfyUI's own node."""
+LARGE_SIDE = 2048
+"""Side of the image for which the network's pixels are counted."""
 
 
-def pictures(sample: type) -> Iterator[tuple[str, Tensor]]:
-    """(name, (1, 192, 192, 3)): 768 pixels a side when enlarged, so that no tile is the whole."""
+def make_images(sample: type) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, (1, 192, 192, 3)). Upscaled they have 768 pixels a side, more than a tile."""
     ramp = torch.linspace(0.1, 0.9, 192)
     down, right = ramp[:, None].expand(192, 192), ramp.expand(192, 192)
     yield "gradient", torch.stack((right, down, (right + down) / 2), -1)[None]
@@ -63,7 +64,7 @@ def main() -> None:
     with torch.inference_mode():
         for name in MODELS:
             model = UpscaleModelLoader.execute(f"{name}.safetensors")[0]
-            for title, image in pictures(sample):
+            for title, image in make_images(sample):
                 for color_fix in ("none", "wavelet"):
                     whole = upscale(image, model, 4096, color_fix)
                     worst = [
@@ -73,9 +74,9 @@ def main() -> None:
                     print(
                         f"tiles: {name}, {title}, {color_fix}: "
                         + ", ".join(f"{d:.3f} at {t}" for t, d in zip(TILES, worst, strict=True))
-                        + f" of 255 (bar: {SEAM_BAR} from 256 on)"
+                        + f" of 255 (limit: {MAX_SEAM_LEVELS} from 256 on)"
                     )
-                    if max(worst[:2]) > SEAM_BAR:
+                    if max(worst[:2]) > MAX_SEAM_LEVELS:
                         missed.append(f"seams of {name} on {title}")
             frame = torch.full((1, 512, 512, 3), 0.5)
             pixels.clear()
@@ -92,46 +93,48 @@ def main() -> None:
                 error[100:-100, 100:-100] = 0
                 print(
                     f"tiles: {name}, a step on flat grey at {center}: {float(error.max()):.2f} of 255 "
-                    f"at the edge, {inside:.2f} inside (bar: 1.2 times that + 1); the network "
-                    f"computes {pixels[-1] / 128**2:.2f} times the window's pixels"
+                    f"at the edge, {inside:.2f} inside (limit: 1.2 times that + 1); the network "
+                    f"computes {pixels[-1] / 128**2:.2f} times the pixels of the crop"
                 )
                 if float(error.max()) > 1.2 * inside + 1:
                     missed.append(f"edges of {name}")
             ImageUpscaleWithModel.execute = classmethod(host_upscale)
-    host_pixels = hosts_pixels(LARGE)
+    host_pixels = count_host_pixels(LARGE_SIDE)
     for tile in (512, 1024, 1904):
-        ours = our_pixels(LARGE, tile, margin=16)
+        ours = count_our_pixels(LARGE_SIDE, tile, margin=16)
         print(
-            f"tiles: {LARGE} x {LARGE} at tile {tile}, 16 pixels around it: the network computes "
-            f"{ours / host_pixels:.3f} times the pixels of the host's own node"
+            f"tiles: {LARGE_SIDE} x {LARGE_SIDE} at tile {tile}, 16 pixels around it: the network computes "
+            f"{ours / host_pixels:.3f} times the pixels of ComfyUI's own node"
         )
-        if tile == 1904 and ours > WORK_BAR * host_pixels:
+        if tile == 1904 and ours > MAX_PIXEL_RATIO * host_pixels:
             missed.append("network pixels")
     image = sample.execute(HALF_SKY)[0]
     layouts = [
         plan_tiles(*image.shape[1:3], SCALE, 512, overlap, complexity)
-        for overlap, complexity in ((256, None), (0, complexity_map(image.movedim(-1, 1))))
+        for overlap, complexity in ((256, None), (0, rate_complexity(image.movedim(-1, 1))))
     ]
-    half, adaptive = (len(layout.windows()) for layout in layouts)
+    half, adaptive = (len(layout.list_windows()) for layout in layouts)
     fewer = 1 - adaptive / half
-    print(f"tiles: adaptive takes {fewer:.0%} fewer tiles than half (bar: {FEWER_BAR:.0%})")
-    if fewer < FEWER_BAR:
-        missed.append("adaptive")
+    print(
+        f"tiles: adaptive overlap takes {fewer:.0%} fewer tiles than half (limit: {MIN_FEWER_TILES:.0%})"
+    )
+    if fewer < MIN_FEWER_TILES:
+        missed.append("adaptive overlap")
     if missed:
-        raise SystemExit(f"tiles: over the bar: {', '.join(missed)}")
+        raise SystemExit(f"tiles: over the limit: {', '.join(missed)}")
 
 
-def our_pixels(side: int, tile: int, margin: int) -> int:
-    """Network pixels of Full-Image SR for a square picture, no colour fix."""
+def count_our_pixels(side: int, tile: int, margin: int) -> int:
+    """Count the pixels that the network computes in Full-Image SR of a square image, without color fix."""
     layout = plan_tiles(side, side, SCALE, tile, tile // 4)
     return sum(
         int((w.width / SCALE + 2 * margin) * (w.height / SCALE + 2 * margin))
-        for w in abutting_tiles(side, side, layout)
+        for w in plan_abutting_tiles(side, side, layout)
     )
 
 
-def hosts_pixels(side: int, tile: int = 512, overlap: int = 32) -> int:
-    """Network pixels of the host's Upscale Image (using Model): comfy.utils.tiled_scale."""
+def count_host_pixels(side: int, tile: int = 512, overlap: int = 32) -> int:
+    """Count the pixels that the network computes in ComfyUI's Upscale Image (comfy.utils.tiled_scale)."""
     starts = [min(start, side - overlap) for start in range(0, side - overlap, tile - overlap)]
     return sum(min(tile, side - start) for start in starts) ** 2
 

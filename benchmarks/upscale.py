@@ -1,7 +1,7 @@
-"""Full-Image SR beside the host's Upscale Image (using Model): CPU time and peak memory. Linux only.
+"""Compare CPU time and memory of Full-Image SR with ComfyUI's Upscale Image (using Model). Linux only.
 
-The same model on the same 2048 x 2048 picture, no colour fix, in turns. Bars at tile 1904: at most
-1.15 times the host's CPU time (median of 5 pairs), and a peak of memory that is not above the host's.
+Both run the same model on the same 2048 x 2048 image in turns, without color fix. Limits at tile 1904:
+1.15 times the CPU time of ComfyUI's node (median of 5 pairs), and its peak memory.
 """
 
 import json
@@ -20,30 +20,30 @@ from coz.tiles.plan import plan_tiles
 from tools.host import ROOT
 from tools.host.in_process import load_pack
 
-from .memory import peak
+from .memory import read_peak
 
 SIDE, SCALE = 2048, 4
-PAIRS = {1904: 5, 1024: 1, 512: 1}
-"""Runs of each tile size; the bar is that of the first."""
-TIME_BAR = 1.15
+RUNS_BY_TILE = {1904: 5, 1024: 1, 512: 1}
+"""Tile size -> number of runs. The limits apply to the first tile size."""
+MAX_TIME_RATIO = 1.15
 MODEL = "coz_lite_x4.safetensors"
 
 
 def measure(run: Callable[[], object]) -> tuple[float, int]:
-    """(CPU seconds, peak bytes beyond those before)."""
+    """Return (CPU seconds, bytes by which the peak exceeds the memory before)."""
     process = psutil.Process()
     before = process.memory_info().rss
     Path("/proc/self/clear_refs").write_text("5", "utf-8")  # resets the peak
     start = time.process_time()
     run()
-    return time.process_time() - start, peak(process) - before
+    return time.process_time() - start, read_peak(process) - before
 
 
 def main() -> None:
     if sys.platform != "linux":
         raise SystemExit("upscale: reads /proc, so it runs on Linux only")
     load_pack(on_cpu=True)
-    torch.set_num_threads(1)  # threads that wait for each other would count as CPU time
+    torch.set_num_threads(1)  # otherwise threads that wait for each other count as CPU time
     from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
 
     import nodes
@@ -62,7 +62,7 @@ def main() -> None:
     is_over = False
     with torch.inference_mode():
         ImageUpscaleWithModel.execute(model, image[:, :256, :256])  # warms both up
-        for tile, pairs in PAIRS.items():
+        for tile, pairs in RUNS_BY_TILE.items():
             ratios, peaks = [], []
             for _ in range(pairs):
                 hosts = measure(lambda: ImageUpscaleWithModel.execute(model, image))
@@ -72,15 +72,15 @@ def main() -> None:
             ratio = statistics.median(ratios)
             own_peak, host_peak = (max(peak) for peak in zip(*peaks, strict=True))
             print(
-                f"upscale: tile {tile}: {ratio:.3f} times the host's CPU time (bar at 1904: {TIME_BAR}; "
-                f"{', '.join(f'{r:.3f}' for r in ratios)}), peak {own_peak / 1e9:.2f} GB beside the "
-                f"host's {host_peak / 1e9:.2f} GB",
+                f"upscale: tile {tile}: {ratio:.3f} times the CPU time of ComfyUI's node (limit at 1904: {MAX_TIME_RATIO}; "
+                f"{', '.join(f'{r:.3f}' for r in ratios)}), peak {own_peak / 1e9:.2f} GB, "
+                f"that of ComfyUI's node {host_peak / 1e9:.2f} GB",
                 flush=True,
             )
-            is_first = tile == next(iter(PAIRS))
-            is_over |= is_first and (ratio > TIME_BAR or own_peak > host_peak)
+            is_first = tile == next(iter(RUNS_BY_TILE))
+            is_over |= is_first and (ratio > MAX_TIME_RATIO or own_peak > host_peak)
     if is_over:
-        raise SystemExit("upscale: over the bar")
+        raise SystemExit("upscale: over the limit")
 
 
 if __name__ == "__main__":

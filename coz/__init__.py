@@ -1,25 +1,39 @@
 """Chain-of-Zoom, the algorithm: extreme super-resolution by zooming in steps.
 
 Bryan Sangwoo Kim, Jeongsol Kim, Jong Chul Ye: "Chain-of-Zoom: Extreme Super-Resolution via Scale
-Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. Plain torch; nothing
-here knows ComfyUI.
+Autoregression and Preference Alignment", NeurIPS 2025, arXiv 2505.18600. The package uses plain torch
+and imports nothing of ComfyUI.
 """
 
-from .chain.zoom_chain import ZoomChain, __version__, step_seed
-from .color.align import adain_align, histogram_align, low_distance, wavelet_align, ycbcr_align
+from .chain.zoom_chain import ZoomChain, __version__, derive_step_seed
+from .color.align import (
+    adain_align,
+    histogram_align,
+    low_frequency_distance,
+    wavelet_align,
+    ycbcr_align,
+)
 from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
 from .fidelity.back_projection import agreement, back_project
-from .fidelity.invented import disagreement, invented, invented_map, octaves
-from .geometry import Target, Window, carry_target, first_frame, plan_steps, plan_zoom, zoom_window
-from .latent import one_step_noise, pad_to_multiple, to_model, to_vae
-from .render.strip import strip
-from .render.zoom_video import Zoom, zoom_times
+from .fidelity.invented import disagreement, map_invented, measure_invented_energy, measure_octaves
+from .geometry import (
+    Target,
+    Window,
+    carry_target,
+    place_first_frame,
+    place_window,
+    plan_steps,
+    plan_zoom,
+)
+from .latent import make_one_step_noise, pad_to_multiple, scale_to_model, scale_to_vae
+from .render.strip import draw_strip
+from .render.zoom_video import Zoom, plan_zoom_times
 from .resample import crop, resize
-from .text.step_prompts import join_texts, step_texts
+from .text.step_prompts import choose_step_texts, join_texts
 from .tiles.blend import TileBlend
-from .tiles.complexity import complexity_map
-from .tiles.layout import TileLayout, TileRow, adaptive_layout, tile_layout
+from .tiles.complexity import rate_complexity
+from .tiles.layout import TileLayout, TileRow, plan_adaptive_layout, plan_layout
 from .zoom import View, zoom
 
 __all__ = [
@@ -33,38 +47,38 @@ __all__ = [
     "ZoomChain",
     "__version__",
     "adain_align",
-    "adaptive_layout",
     "agreement",
     "back_project",
     "best_align",
     "carry_target",
+    "choose_step_texts",
     "color_align",
-    "complexity_map",
     "crop",
+    "derive_step_seed",
     "disagreement",
-    "first_frame",
+    "draw_strip",
     "histogram_align",
     "hybrid_align",
-    "invented",
-    "invented_map",
     "join_texts",
-    "low_distance",
-    "octaves",
-    "one_step_noise",
+    "low_frequency_distance",
+    "make_one_step_noise",
+    "map_invented",
+    "measure_invented_energy",
+    "measure_octaves",
     "pad_to_multiple",
+    "place_first_frame",
+    "place_window",
+    "plan_adaptive_layout",
+    "plan_layout",
     "plan_steps",
     "plan_zoom",
+    "plan_zoom_times",
+    "rate_complexity",
     "resize",
+    "scale_to_model",
+    "scale_to_vae",
     "self_ensemble",
-    "step_seed",
-    "step_texts",
-    "strip",
-    "tile_layout",
-    "to_model",
-    "to_vae",
     "wavelet_align",
     "ycbcr_align",
     "zoom",
-    "zoom_times",
-    "zoom_window",
 ]

@@ -1,7 +1,7 @@
-"""Where a chain looks: windows of a picture, the first frame, the target carried along.
+"""Place the first frame and the windows of a chain, and carry the target from frame to frame.
 
-Everything here is arithmetic on sizes; no pixel is touched. Coordinates are continuous: pixel k
-of a row covers [k, k + 1), so a fraction c of a frame W pixels wide is the point c * W.
+Everything here is arithmetic on sizes and uses no pixels. Coordinates are continuous: pixel k of a row
+covers [k, k + 1), so a fraction c of a frame W pixels wide is the point c * W.
 """
 
 from math import ceil, floor
@@ -12,11 +12,11 @@ FrameMode = Literal["native pixels", "whole picture square", "whole picture"]
 FRAME_MODES: list[FrameMode] = list(get_args(FrameMode))
 
 EDGE_TOLERANCE = 1e-6
-"""Pixels by which rounding may move an edge: 805 / 1.61 is 499.999... in floats and 500 in truth."""
+"""Pixels by which rounding may move an edge: in floats 805 / 1.61 is 499.999... instead of 500."""
 
 
 class Window(NamedTuple):
-    """A region of an image in its own pixels; integers where it is cropped, floats elsewhere."""
+    """A region of an image in its own pixels. It has integers if it is used to crop."""
 
     x: float
     y: float
@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The point a chain zooms into, as fractions (0..1) of the image it is given with."""
+    """The point that a chain zooms into, as fractions (0..1) of an image."""
 
     x: float
     y: float
@@ -35,97 +35,99 @@ CENTER = Target(0.5, 0.5)
 
 
 class FirstFrame(NamedTuple):
-    """How x_0 is taken from the source: ``window``, resized to (height, width)."""
+    """How x_0 is cut from the source: ``window``, resized to (height, width)."""
 
     height: int
     width: int
     window: Window
-    """In the source's own pixels; integers, and of the same size, for "native pixels"."""
+    """In pixels of the source. For "native pixels" it has integers and the size of x_0."""
     target: Target
-    """The target's place in x_0."""
+    """The target as fractions of x_0."""
 
 
 class ZoomStep(NamedTuple):
-    """One step of a plan: the window cut from the frame, and where in it the target lies."""
+    """One step of a plan: the window that is cut from the frame, and the target in this frame."""
 
     window: Window
     aim: Target
-    """The target as a fraction of the frame the window is cut from."""
+    """The target as fractions of the frame that the window is cut from."""
 
 
 class ZoomPlan(NamedTuple):
-    """Where a chain looks, from the source to its deepest frame."""
+    """The first frame and all windows of a chain."""
 
     scale: float
-    """Factor asked of each step."""
+    """Requested scale of each step."""
     target: Target
-    """As fractions of the source."""
+    """The target as fractions of the source."""
     first: FirstFrame
     steps: list[ZoomStep]
     seed: int = 0
-    """Each step draws its own from it."""
+    """Seed from which each step derives its own."""
 
 
-def zoom_window(height: int, width: int, scale: float, target: Target) -> Window:
-    """The window that fills a (height, width) frame when enlarged ``scale`` times.
+def place_window(height: int, width: int, scale: float, target: Target) -> Window:
+    """Place the window that fills a (height, width) frame when it is enlarged ``scale`` times.
 
-    Centred on the target and clamped inside the frame. A side is floor(side / scale), and never
-    less than one pixel: the true factor of an axis is ``width / window.width``.
+    It is centered on the target and clamped to the frame. A side is floor(side / scale), at least
+    one pixel, so the exact factor of an axis is ``width / window.width``.
 
     Raises:
         ValueError: If a side is below 1 pixel, the scale below 1, or the target outside 0..1.
 
     Source: Chain-of-Zoom inference_coz.py, crop of each recursion (w // rscale).
-    Deviation: any target (upstream: the centre); sides are exact for scales such as 3.2.
+    Deviation: any target (upstream: the center); sides are exact for scales such as 3.2.
     """
     if not scale >= 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
-    x, w = _span(width, scale, target.x, "center_x")
-    y, h = _span(height, scale, target.y, "center_y")
+    x, w = _place_span(width, scale, target.x, "center_x")
+    y, h = _place_span(height, scale, target.y, "center_y")
     return Window(x, y, w, h)
 
 
 def carry_target(height: int, width: int, window: Window, target: Target) -> Target:
-    """The target's place in the frame that ``window`` of a (height, width) frame becomes."""
+    """Convert a target of a (height, width) frame to fractions of the next frame, cut at ``window``."""
     x = (target.x * width - window.x) / window.width
     y = (target.y * height - window.y) / window.height
-    # A target on the very edge of a window may be rounded to the far side of it.
+    # Rounding may move a target on the edge of a window outside it.
     return Target(min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0))
 
 
 def plan_steps(height: int, width: int, scale: float, steps: int, target: Target) -> list[ZoomStep]:
-    """Windows of ``steps`` zooms; each is in pixels of the frame before it.
+    """Plan the windows of ``steps`` steps, each in pixels of the frame before it.
 
-    Every frame has the same (height, width). Where clamping moved a window, the next one aims at
-    the target's true place in the new frame, not at its middle.
+    Every frame has the same (height, width). If clamping moved a window, the next one is centered on
+    the target's position in the new frame, not on the frame's center.
     """
     plan: list[ZoomStep] = []
     for _ in range(steps):
-        window = zoom_window(height, width, scale, target)
+        window = place_window(height, width, scale, target)
         plan.append(ZoomStep(window, target))
         target = carry_target(height, width, window, target)
     return plan
 
 
-def first_frame(height: int, width: int, size: int, frame: FrameMode, target: Target) -> FirstFrame:
-    """Where x_0 lies in a (height, width) source.
+def place_first_frame(
+    height: int, width: int, size: int, frame: FrameMode, target: Target
+) -> FirstFrame:
+    """Place x_0 in a (height, width) source.
 
     Args:
-        height: of the source, in pixels.
-        width: of the source, in pixels.
-        size: side of x_0 in pixels ("whole picture": its short side).
-        frame: "native pixels" crops without resizing, so every pixel of x_0 is the source's, and
-            takes the whole side where the source is smaller than ``size``. "whole picture square"
+        height: Height of the source, in pixels.
+        width: Width of the source, in pixels.
+        size: Side of x_0 in pixels ("whole picture": its short side).
+        frame: "native pixels" crops without resizing, so every pixel of x_0 is one of the
+            source; where the source is smaller than ``size`` it takes the whole side. "whole picture square"
             resizes the short side to ``size`` and crops a square. "whole picture" resizes and
             keeps the shape.
-        target: as fractions of the source.
+        target: Fractions of the source.
 
     Raises:
         ValueError: If the source is empty, ``size`` below 1, or the target outside 0..1.
 
     Source: Chain-of-Zoom utils, resize_and_center_crop ("whole picture square").
     Deviation: the short side is exactly ``size`` (upstream's int() may lose a pixel and pads a
-        black edge then); the crop follows the target (upstream: the centre).
+        black edge); the crop follows the target (upstream: the center).
     """
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
@@ -138,8 +140,8 @@ def first_frame(height: int, width: int, size: int, frame: FrameMode, target: Ta
         h = max(size, height * size // short)
         w = max(size, width * size // short)
     crop_h, crop_w = (h, w) if frame == "whole picture" else (min(size, h), min(size, w))
-    x, _ = _span(w, w / crop_w, target.x, "center_x")
-    y, _ = _span(h, h / crop_h, target.y, "center_y")
+    x, _ = _place_span(w, w / crop_w, target.x, "center_x")
+    y, _ = _place_span(h, h / crop_h, target.y, "center_y")
     window = Window(x * width / w, y * height / h, crop_w * width / w, crop_h * height / h)
     return FirstFrame(crop_h, crop_w, window, carry_target(height, width, window, target))
 
@@ -154,23 +156,24 @@ def plan_zoom(
     size: int = 512,
     seed: int = 0,
 ) -> ZoomPlan:
-    """Plan a chain for a (height, width) source; the arguments are those of Chain Loop.
+    """Plan a chain for a (height, width) source. The arguments are those of Chain Loop.
 
     Raises:
-        ValueError: As ``first_frame`` and ``zoom_window``.
+        ValueError: As ``place_first_frame`` and ``place_window``.
     """
-    first = first_frame(height, width, size, frame, target)
+    first = place_first_frame(height, width, size, frame, target)
     plan = plan_steps(first.height, first.width, scale, steps, first.target)
     return ZoomPlan(scale, target, first, plan, seed)
 
 
-def _span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:
+def _place_span(side: int, scale: float, center: float, name: str) -> tuple[int, int]:
+    """Place a window along one axis; return its start and its length."""
     if side < 1:
         raise ValueError(f"the image must hold at least one pixel, got a side of {side}")
     if not 0 <= center <= 1:
         raise ValueError(f"{name} must be a fraction of the image, 0 to 1, got {center}")
     length = max(1, floor(side / scale + EDGE_TOLERANCE))
-    # The nearest place, and the left of two: upstream's floor for a centred window, and a window
-    # of one pixel still holds its target.
+    # Round to the nearest start, and half down. A centered window then starts where upstream's floor
+    # puts it, and a window of one pixel contains its target.
     start = ceil(center * side - length / 2 - 0.5 - EDGE_TOLERANCE)
     return min(max(start, 0), side - length), length

@@ -1,4 +1,4 @@
-"""One-step prediction on a diffusion model: its latent conventions, and sizes it can take."""
+"""One-step prediction with a diffusion model: latent scales, noise and image sizes."""
 
 from typing import Literal, Protocol, get_args
 
@@ -10,24 +10,24 @@ LatentShift = Literal["reference", "symmetric", "none"]
 
 LATENT_SHIFTS: list[LatentShift] = list(get_args(LatentShift))
 
-MULTIPLE_OF = 16
-"""Pixels a side: the VAE reduces by 8, the transformer patches by 2."""
+SIDE_MULTIPLE_PIXELS = 16
+"""Sides of an image are multiples of this: the VAE reduces by 8, the transformer patches by 2."""
 
 
 class LatentFormat(Protocol):
-    """The affine map between a VAE's latents and its model's, as ComfyUI's formats have it."""
+    """The affine map between a VAE's latents and a model's, the interface of ComfyUI's latent formats."""
 
     def process_in(self, latent: Tensor) -> Tensor:
-        """From the VAE's scale to the model's."""
+        """Convert from the VAE's scale to the model's."""
         ...
 
     def process_out(self, latent: Tensor) -> Tensor:
-        """From the model's scale to the VAE's."""
+        """Convert from the model's scale to the VAE's."""
         ...
 
 
 class ModelSampling(Protocol):
-    """The model's parametrisation, as ComfyUI's `model_sampling` objects have it."""
+    """The parametrization of a model, the interface of ComfyUI's `model_sampling` objects."""
 
     @property
     def sigma_max(self) -> Tensor:
@@ -35,30 +35,30 @@ class ModelSampling(Protocol):
         ...
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
-        """What the network gets for a noised latent."""
+        """Scale a noised latent to the input of the network."""
         ...
 
     def noise_scaling(
         self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False
     ) -> Tensor:
-        """The noised latent that sampling starts from."""
+        """Make the noised latent that sampling starts from."""
         ...
 
 
-def to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
-    """A VAE's latent in the scale of the model.
+def scale_to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
+    """Convert a VAE's latent to the scale of the model.
 
     Args:
         latent: (B, C, h, w), as the VAE encodes it.
-        latent_format: The model's.
+        latent_format: The latent format of the model.
         shift: Only "symmetric" subtracts the format's shift; the others only scale.
 
     Returns:
         Same shape.
 
     Source: "reference" is Chain-of-Zoom osediff_sd3.py, OSEDiff_SD3_TEST.forward (no shift on
-    encode, shift on decode); "symmetric" its training code, OSEDiff_SD3_GEN.forward; "none" TSD-SR
-    and the reference's whole-picture mode.
+    encode, shift on decode); "symmetric" is its training code, OSEDiff_SD3_GEN.forward; "none" is TSD-SR
+    and the reference's whole-image mode.
     """
     scaled = latent_format.process_in(latent)
     if shift == "symmetric":
@@ -67,13 +67,13 @@ def to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) ->
     return scaled - latent_format.process_in(torch.zeros_like(latent))
 
 
-def to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
-    """A result of the model that went through `process_out`, as the VAE is to decode it.
+def scale_to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> Tensor:
+    """Convert a result of the model, after `process_out`, to the latent that the VAE decodes.
 
     Args:
         latent: (B, C, h, w), in the VAE's scale with the format's shift added.
-        latent_format: The model's.
-        shift: "none" takes the format's shift away again.
+        latent_format: The latent format of the model.
+        shift: "none" subtracts the format's shift again.
 
     Returns:
         Same shape.
@@ -83,15 +83,15 @@ def to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift) -> T
     return latent
 
 
-def one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
-    """What to hand a sampler as noise, so that the network's input at sigma_max is ``latent``.
+def make_one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
+    """Make the noise for a sampler that makes the network's input at sigma_max equal ``latent``.
 
     The model's x0 prediction from there is the one-step result: z - v for a flow model (sigma 1),
     (z - sqrt(1 - a) eps) / sqrt(a) for an eps model, sqrt(a) z - sqrt(1 - a) v for v-prediction.
 
     Args:
         latent: (B, C, h, w) in the model's scale.
-        sampling: The model's; both of its scalings are linear, so their gain is seen on a one.
+        sampling: The model's. Both of its scalings are linear, so they are measured on a one.
 
     Returns:
         Same shape.
@@ -102,16 +102,16 @@ def one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
     return latent / sampling.calculate_input(sigma, noised)
 
 
-def pad_to_multiple(image: Tensor, multiple: int = MULTIPLE_OF) -> Tensor:
+def pad_to_multiple(image: Tensor, multiple: int = SIDE_MULTIPLE_PIXELS) -> Tensor:
     """Extend an image to the right and down to sides that are multiples of ``multiple``.
 
     Args:
         image: (B, C, H, W).
-        multiple: In pixels.
+        multiple: Number of pixels.
 
     Returns:
-        (B, C, H', W'): mirrored where the side is longer than what is added, else the edge pixels
-        repeated. ``image`` itself where nothing is to add.
+        (B, C, H', W'): mirrored where the side is longer than the added part, and otherwise with
+        repeated edge pixels. It is ``image`` itself if nothing is added.
     """
     for axis in (0, 1):
         side = image.shape[-1 - axis]

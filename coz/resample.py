@@ -1,7 +1,7 @@
-"""Resize images exactly as Pillow does, on float tensors and batches.
+"""Resize batches of float images exactly as Pillow does.
 
-Separable: a few weighted taps an axis. Pillow's own float mode ("F") is the oracle; its 8-bit mode,
-which the reference uses, rounds and clips between the two passes.
+Each axis is resized separately, as a weighted sum of a few input pixels (taps). Results match Pillow's
+float mode ("F"). Its 8-bit mode, which the reference uses, rounds and clips between the two passes.
 """
 
 from math import ceil, floor, pi
@@ -17,10 +17,11 @@ Resampling = Literal["bicubic", "lanczos", "nearest"]
 RESAMPLINGS: list[Resampling] = list(get_args(Resampling))
 
 BICUBIC_A = -0.5
-"""Pillow src/libImaging/Resample.c, bicubic_filter (torch's own default is -0.75)."""
+"""Parameter a of the bicubic filter. Source: Pillow src/libImaging/Resample.c, bicubic_filter. torch uses
+-0.75."""
 
-SUPPORT = {"bicubic": 2.0, "lanczos": 3.0}
-"""Filter radius in output pixels; Pillow src/libImaging/Resample.c, BICUBIC and LANCZOS."""
+FILTER_RADIUS_PIXELS = {"bicubic": 2.0, "lanczos": 3.0}
+"""Radius of each filter when enlarging. Source: Pillow src/libImaging/Resample.c, BICUBIC and LANCZOS."""
 
 
 def require_same_shape(first: Tensor, second: Tensor, names: str) -> None:
@@ -33,21 +34,21 @@ def require_same_shape(first: Tensor, second: Tensor, names: str) -> None:
 
 
 def crop(image: Tensor, window: Window) -> Tensor:
-    """The pixels of an integer window: a view of ``image`` (B, C, H, W), nothing is copied."""
+    """Cut an integer window out of ``image`` (B, C, H, W), as a tensor view without a copy."""
     x, y, width, height = (int(v) for v in window)
     return image[..., y : y + height, x : x + width]
 
 
 def crop_mirrored(image: Tensor, window: Window) -> Tensor:
-    """The pixels of an integer window that may reach beyond the image, which is mirrored there.
+    """Cut out an integer window that may reach beyond the image, which is mirrored there.
 
     Args:
         image: (B, C, H, W), any dtype.
-        window: in pixels of the image, of any size and anywhere.
+        window: In pixels of the image, of any size and at any position.
 
     Returns:
-        (B, C, h, w): a view where the window lies inside the image. Outside, the image goes on
-        mirrored at its edge pixels, which are not repeated, as often as it takes.
+        (B, C, h, w), a tensor view if the window lies inside the image. Beyond it the image is
+        mirrored repeatedly at its edge pixels, which are not repeated.
     """
     x, y, width, height = (int(v) for v in window)
     beyond: list[tuple[int, int, int, int]] = []
@@ -69,13 +70,13 @@ def cut_first_frame(image: Tensor, first: FirstFrame) -> Tensor:
 
     Args:
         image: (B, C, H, W), values in [0, 1].
-        first: From ``first_frame``, for an image of this size.
+        first: From ``place_first_frame``, for an image of this size.
 
     Returns:
-        (B, C, h, w) in [0, 1], a copy; the image's own pixels where nothing is resized.
+        (B, C, h, w) in [0, 1], a copy, which has the image's own pixels if nothing is resized.
     """
     if (first.window.width, first.window.height) == (first.width, first.height):
-        # Not a view: it would keep the whole image in memory.
+        # A tensor view would keep the whole image in memory.
         return crop(image, first.window).clone()
     return resize(image, first.height, first.width, "lanczos", first.window).clamp(0, 1)
 
@@ -91,11 +92,11 @@ def resize(
 
     Args:
         image: (B, C, H, W), any float dtype, any value range.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
-        resampling: "bicubic" and "lanczos" widen their filter when shrinking (antialias).
-        box: region of ``image`` to take, in its pixels, fractions allowed; pixels around it
-            weigh in at its edges. None takes the whole image.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+        resampling: "bicubic" and "lanczos" are antialiased when downscaling.
+        box: Region of ``image`` in its pixels, fractions allowed. The filter also reads pixels
+            around it. None takes the whole image.
 
     Returns:
         (B, C, height, width) float32, not clamped: bicubic and lanczos overshoot at edges.
@@ -115,28 +116,28 @@ def resize(
     if not _fits(box.y, box.height, in_height) or not _fits(box.x, box.width, in_width):
         raise ValueError(f"{box} does not lie inside an image of {in_width} x {in_height}")
     if resampling == "nearest":
-        rows = _nearest(in_height, height, box.y, box.height, image.device)
-        columns = _nearest(in_width, width, box.x, box.width, image.device)
+        rows = _find_nearest(in_height, height, box.y, box.height, image.device)
+        columns = _find_nearest(in_width, width, box.x, box.width, image.device)
         return image[..., rows, :][..., columns]
-    # Only the columns that weigh in: the box may be a small part of a large picture.
-    reach = SUPPORT[resampling] * max(box.width / width, 1.0)
+    # Read only the columns that the filter needs: the box may be a small part of a large image.
+    reach = FILTER_RADIUS_PIXELS[resampling] * max(box.width / width, 1.0)
     first = max(floor(box.x - reach), 0)
     image = image[..., first : ceil(box.x + box.width + reach)]
-    image = _along_height(image, height, box.y, box.height, resampling)
-    return _along_height(image.mT, width, box.x - first, box.width, resampling).mT
+    image = _resize_height(image, height, box.y, box.height, resampling)
+    return _resize_height(image.mT, width, box.x - first, box.width, resampling).mT
 
 
 def _fits(start: float, length: float, side: int) -> bool:
     return start >= -EDGE_TOLERANCE and length > 0 and start + length <= side + EDGE_TOLERANCE
 
 
-def _along_height(
+def _resize_height(
     image: Tensor, size: int, start: float, length: float, resampling: Resampling
 ) -> Tensor:
     in_size = image.shape[-2]
     if size == in_size and start == 0 and length == in_size:
         return image
-    index, weight = taps(in_size, size, start, length, resampling)
+    index, weight = compute_taps(in_size, size, start, length, resampling)
     index, weight = index.to(image.device), weight.to(image)
     image = image.contiguous()
     out = image.new_zeros((*image.shape[:-2], size, image.shape[-1]))
@@ -145,36 +146,38 @@ def _along_height(
     return out
 
 
-def taps(
+def compute_taps(
     in_size: int, size: int, start: float, length: float, resampling: Resampling
 ) -> tuple[Tensor, Tensor]:
-    """(taps, size) indices of the input pixels that make each output pixel, and their weights."""
+    """Compute (taps, size) indices of the input pixels of each output pixel, and their weights."""
     scale = length / size
     filter_scale = max(scale, 1.0)
-    support = SUPPORT[resampling] * filter_scale
+    support = FILTER_RADIUS_PIXELS[resampling] * filter_scale
     center = start + (torch.arange(size, dtype=torch.float64) + 0.5) * scale
     first = (center - support + 0.5).floor().clamp(min=0)
     last = (center + support + 0.5).floor().clamp(max=in_size)
     tap = first + torch.arange(int((last - first).max()))[:, None]
     distance = (tap + 0.5 - center) / filter_scale
-    weight = _cubic(distance) if resampling == "bicubic" else _lanczos(distance)
+    weight = _bicubic_filter(distance) if resampling == "bicubic" else _lanczos_filter(distance)
     weight = torch.where(tap < last, weight, 0.0)
     return tap.clamp(max=in_size - 1).long(), weight / weight.sum(0)
 
 
-def _cubic(x: Tensor) -> Tensor:
+def _bicubic_filter(x: Tensor) -> Tensor:
     a, x = BICUBIC_A, x.abs()
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-def _lanczos(x: Tensor) -> Tensor:
+def _lanczos_filter(x: Tensor) -> Tensor:
     x = x * pi
     window = torch.sinc(x / (3 * pi))
     return torch.where(x.abs() < 3 * pi, torch.sinc(x / pi) * window, 0.0)
 
 
-def _nearest(in_size: int, size: int, start: float, length: float, device: torch.device) -> Tensor:
+def _find_nearest(
+    in_size: int, size: int, start: float, length: float, device: torch.device
+) -> Tensor:
     center = start + (torch.arange(size, dtype=torch.float64) + 0.5) * (length / size)
     return center.floor().long().clamp(0, in_size - 1).to(device)

@@ -1,4 +1,4 @@
-"""Chain-of-Zoom: zoom into an image in steps, each super-resolved from the one before."""
+"""Chain-of-Zoom: zoom into an image in steps, each of which super-resolves a part of the last frame."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .chain.zoom_chain import ZoomChain, step_seed
+from .chain.zoom_chain import ZoomChain, derive_step_seed
 from .geometry import Window, ZoomPlan
 from .resample import crop, cut_first_frame, resize
 
 
 class View(NamedTuple):
-    """What a step super-resolves: a window of a frame (1, 3, H, W), enlarged to the frame's size."""
+    """What a step receives: its crop, the crop enlarged to the frame's size, and the frame (1, 3, H, W)."""
 
     zoomed: Tensor
     crop: Tensor
@@ -34,21 +34,21 @@ def zoom(
     Args:
         image: The source, (1, 3, H, W). It is not modified.
         plan: From ``plan_zoom``, for an image of this size.
-        super_resolve: (view, text) to the next frame, of the shape of ``view.zoomed``.
-        describe: (frame before, zoomed view) to the text of the step; without it texts are empty.
-        align: (super-resolved frame, view) to the frame in the view's colours.
-        on_step: Called after each step with the chain so far; ends the chain if it returns False.
+        super_resolve: Maps (view, text) to the next frame, in the shape of ``view.zoomed``.
+        describe: Maps (frame, enlarged crop) to the text of the step. Without it texts are empty.
+        align: Maps (super-resolved frame, view) to the frame in the view's colors.
+        on_step: Called after each step with the chain so far. The chain ends if it returns False.
     """
     x = cut_first_frame(image, plan.first)  # x_0
     chain = ZoomChain(plan.scale, (image, x), (plan.first.window,), (), (), plan.target)
     for i, step in enumerate(plan.steps, 1):
-        window = crop(x, step.window)
-        zoomed = resize(window, plan.first.height, plan.first.width).clamp(0, 1)
-        view = View(zoomed, window, x, step.window, step_seed(plan.seed, i))
+        pixels = crop(x, step.window)
+        zoomed = resize(pixels, plan.first.height, plan.first.width).clamp(0, 1)
+        view = View(zoomed, pixels, x, step.window, derive_step_seed(plan.seed, i))
         text = describe(x, zoomed) if describe else ""  # c_i ~ p(c_i | x_{i-1}, x_{i-2}), Eq. 2
         x = super_resolve(view, text).clamp(0, 1)  # x_i = f(x_{i-1}, c_i), Eq. 7
         x = align(x, view).clamp(0, 1) if align else x
-        chain = replace(  # p(x_0, ..., x_n) has one factor more, Eq. 3
+        chain = replace(  # p(x_0, ..., x_n) gets one more factor, Eq. 3
             chain,
             frames=(*chain.frames, x),
             windows=(*chain.windows, step.window),

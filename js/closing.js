@@ -1,21 +1,21 @@
 // @ts-check
-// The last lines of a node's run, on the node. Frontends from 1.58 on drop the host's own progress
-// text when the run ends.
+// Shows the last lines of a node's run on the node. Since frontend 1.58, ComfyUI's own progress text
+// disappears when the run ends.
 import { api } from "../../scripts/api.js"
-import { leaveToGraph, redraw, scrolls } from "./host/canvas.js"
-import { nodeAt } from "./host/graph.js"
+import { forwardToGraph, redraw, canScroll } from "./host/canvas.js"
+import { findNode } from "./host/graph.js"
 import { receiveOutputs } from "./host/outputs.js"
 import { removeWidget, showOnNode } from "./host/widget.js"
 
-const KEY = "coz_text"
-/** The widget of the host's progress text. */
-const PROGRESS = "$$node-text-preview"
-/** Pixels. A longer text is scrolled. */
-const MAX_HEIGHT = 180
-const MARGIN = 10
+const TEXT_KEY = "coz_text"
+/** Name of the widget of ComfyUI's own progress text. */
+const PROGRESS_WIDGET = "$$node-text-preview"
+/** A higher text scrolls. */
+const MAX_HEIGHT_PX = 180
+const MARGIN_PX = 10
 
 const STYLE = `
-  :host { overflow: auto; box-sizing: border-box; max-height: ${MAX_HEIGHT}px; border-radius: 6px;
+  :host { overflow: auto; box-sizing: border-box; max-height: ${MAX_HEIGHT_PX}px; border-radius: 6px;
     background: var(--comfy-input-bg); color: var(--input-text); font: 12px/1.45 system-ui, sans-serif; }
   div { padding: 6px 10px; overflow-wrap: anywhere; user-select: text; cursor: text; }
   span { display: block; white-space: pre-wrap; }
@@ -26,30 +26,31 @@ const STYLE = `
   div + div { border-top: 1px solid var(--border-color); }`
 
 /** @param {any} node */
-export function attachClosing(node) {
+export function attachClosingText(node) {
   if (!node.comfyClass?.startsWith("CoZ")) return
-  receiveOutputs(node, KEY, (output) => {
-    if (output) draw(node, output[KEY] ?? [], new Map(output.coz_dots)) // the cache may have none
+  receiveOutputs(node, TEXT_KEY, (output) => {
+    if (!output) return // a cached run may have none
+    draw(node, output[TEXT_KEY] ?? [], new Map(output.coz_dots))
   })
 }
 
-/** The text of an earlier run gives way to what a node says while it runs again. */
-export function giveWayToProgress() {
+/** Remove the text of an earlier run when a node sends progress text in a new one. */
+export function removeTextOnProgress() {
   api.addEventListener("progress_text", ({ detail }) => {
-    const node = nodeAt(String(detail.nodeId))
-    if (node) removeWidget(node, KEY)
+    const node = findNode(String(detail.nodeId))
+    if (node) removeWidget(node, TEXT_KEY)
   })
 }
 
 /**
  * @param {any} node
- * @param {string[]} texts one for each run of the node: for each item of a list
- * @param {Map<string, string>} dots by line, the colour of the dot before it
+ * @param {string[]} texts one for each run of the node; it runs once for each item of a list
+ * @param {Map<string, string>} dots maps a line to the color of the dot before it
  */
 function draw(node, texts, dots) {
-  removeWidget(node, KEY)
+  removeWidget(node, TEXT_KEY)
   if (!texts.length) return
-  removeWidget(node, PROGRESS)
+  removeWidget(node, PROGRESS_WIDGET)
   const root = document.createElement("div")
   const style = document.createElement("style")
   style.textContent = STYLE
@@ -69,14 +70,14 @@ function draw(node, texts, dots) {
 
   const height = () => {
     const needed = parts.reduce((sum, part) => sum + part.offsetHeight, 0)
-    return Math.min(needed, MAX_HEIGHT) + 2 * MARGIN
+    return Math.min(needed, MAX_HEIGHT_PX) + 2 * MARGIN_PX
   }
-  showOnNode(node, KEY, "COZ_TEXT", root, {
+  showOnNode(node, TEXT_KEY, "COZ_TEXT", root, {
     hideOnZoom: false,
-    margin: MARGIN,
+    margin: MARGIN_PX,
     getMinHeight: height,
     getMaxHeight: height,
   })
   new ResizeObserver(redraw).observe(root)
-  leaveToGraph(root, scrolls)
+  forwardToGraph(root, canScroll)
 }

@@ -1,34 +1,34 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { nameAppInputs } from "./host/apps.js"
-import { attachClosing, giveWayToProgress } from "./closing.js"
-import { keepHeight } from "./host/height.js"
-import { giveReturnedOutputs } from "./host/outputs.js"
+import { attachClosingText, removeTextOnProgress } from "./closing.js"
+import { restoreHeight } from "./host/height.js"
+import { deliverRestoredOutputs } from "./host/outputs.js"
 import { attachOwnPicture } from "./own_picture.js"
 import { attachPicker } from "./picker.js"
-import { attachPrefix } from "./host/prefix.js"
+import { expandPrefix } from "./host/prefix.js"
 import { attachReport } from "./report.js"
 import { watchSaves } from "./host/saved.js"
-import { hideUnread } from "./host/unread.js"
-import { attachViewer, listenToServer } from "./viewer.js"
+import { hideUnreadInputs } from "./host/unread.js"
+import { attachViewer, retryOnReconnect } from "./viewer.js"
 
 app.registerExtension({
   name: "chain-of-zoom",
   setup() {
-    listenToServer()
-    giveWayToProgress()
+    retryOnReconnect()
+    removeTextOnProgress()
   },
   nodeCreated(node) {
     attachPicker(node)
     attachOwnPicture(node)
     attachViewer(node)
     attachReport(node)
-    attachPrefix(node)
+    expandPrefix(node)
     watchSaves(node)
-    hideUnread(node)
-    keepHeight(node)
-    attachClosing(node)
+    hideUnreadInputs(node)
+    restoreHeight(node)
+    attachClosingText(node)
   },
   afterConfigureGraph: nameAppInputs,
-  onNodeOutputsUpdated: giveReturnedOutputs,
+  onNodeOutputsUpdated: deliverRestoredOutputs,
 })

@@ -1,20 +1,20 @@
 // @ts-check
-// CoZ Sample Picture: shows its picture, names the samples by what they show, and takes a picture
-// of the user's that is dropped onto it or chosen from the disk.
+// Widgets of CoZ Sample Picture: it shows its image, names each sample by its subject, and uploads a
+// file that the user drops onto it or chooses from the disk.
 import { api } from "../../scripts/api.js"
-import { holdsFiles, leaveToGraph, takeFiles } from "./host/canvas.js"
-import { choose, widgetOf } from "./host/graph.js"
-import { after } from "./host/hook.js"
-import { texts } from "./host/language.js"
+import { hasFiles, forwardToGraph, forwardFiles } from "./host/canvas.js"
+import { chooseValue, findWidget } from "./host/graph.js"
+import { callAfter } from "./host/hook.js"
+import { makeTranslator } from "./host/language.js"
 import { warn } from "./host/toast.js"
-import { checkFiles, NO_OWN_PICTURE, pictureIn } from "./picker/picture.js"
+import { checkFiles, NO_OWN_PICTURE, getLoaderImage } from "./picker/picture.js"
 import { unwatch, watch } from "./picker/watch.js"
 import { showOnNode } from "./host/widget.js"
 
 const TYPE = "CoZSamplePicture"
-/** Pixels of the picture's height on the node. */
-const HEIGHT = 130
-const MARGIN = 10
+/** Height of the image on the node. */
+const HEIGHT_PX = 130
+const MARGIN_PX = 10
 
 const SUBJECTS = {
   "astronaut.png": "astronaut",
@@ -23,21 +23,21 @@ const SUBJECTS = {
   "hubble_deep_field.jpg": "galaxies",
   "rocket.jpg": "rocket",
 }
-const text = texts(
+const translate = makeTranslator(
   {
     astronaut: "Astronaut",
     cat: "Cat",
     coffee: "Coffee",
     galaxies: "Galaxies",
     rocket: "Rocket",
-    none: "none: the sample",
+    none: "none: use the sample",
     choose: "choose or drop your own picture",
-    refused: "{name} is not a picture. Choose a PNG, JPEG or WebP file.",
+    refused: "{name} is not an image. Choose a PNG, JPEG or WebP file.",
     failed: "{name} could not be sent to ComfyUI: {reason}",
-    loading: "loading the picture",
-    gone: "the picture's file is gone: choose another",
+    loading: "loading the image",
+    gone: "the image file is gone: choose another",
     large: "too large to show here",
-    unreadable: "this file cannot be read as a picture: choose another",
+    unreadable: "this file cannot be read as an image: choose another",
     run: "",
   },
   {
@@ -59,18 +59,18 @@ const text = texts(
 )
 
 /** @param {any} node @param {File} file */
-async function useFile(node, file) {
-  if (!file.type.startsWith("image/")) return warn(text("refused", { name: file.name }))
+async function uploadFile(node, file) {
+  if (!file.type.startsWith("image/")) return warn(translate("refused", { name: file.name }))
   const body = new FormData()
   body.append("image", file)
   try {
     const answer = await api.fetchApi("/upload/image", { method: "POST", body })
     if (!answer.ok) throw new Error(answer.statusText)
     const { name, subfolder } = await answer.json()
-    choose(node, "own_picture", subfolder ? `${subfolder}/${name}` : name)
-    checkFiles() // a file of the same name may have been replaced
+    chooseValue(node, "own_picture", subfolder ? `${subfolder}/${name}` : name)
+    checkFiles() // it may have replaced a file of the same name
   } catch (error) {
-    warn(text("failed", { name: file.name, reason: error instanceof Error ? error.message : "" }))
+    warn(translate("failed", { name: file.name, reason: error instanceof Error ? error.message : "" }))
   }
 }
 
@@ -79,48 +79,49 @@ function askForFile(node) {
   const input = document.createElement("input")
   input.type = "file"
   input.accept = "image/*"
-  input.addEventListener("change", () => input.files?.[0] && useFile(node, input.files[0]))
+  input.addEventListener("change", () => input.files?.[0] && uploadFile(node, input.files[0]))
   input.click()
 }
 
 /** @param {any} node */
 export function attachOwnPicture(node) {
   if (node.comfyClass !== TYPE) return
-  const [sample, own] = ["picture", "own_picture"].map((name) => widgetOf(node, name))
+  const [sample, own] = ["picture", "own_picture"].map((name) => findWidget(node, name))
   sample.options.getOptionLabel = (/** @type {keyof SUBJECTS} */ name) =>
-    SUBJECTS[name] ? text(/** @type {any} */ (SUBJECTS[name])) : String(name)
+    SUBJECTS[name] ? translate(/** @type {any} */ (SUBJECTS[name])) : String(name)
   own.options.getOptionLabel = (/** @type {string} */ name) =>
-    name === NO_OWN_PICTURE ? text("none") : String(name)
+    name === NO_OWN_PICTURE ? translate("none") : String(name)
 
-  // The sample that somebody chooses is what they want to see.
-  after(sample, "callback", () => {
-    if (own.value !== NO_OWN_PICTURE) choose(node, "own_picture", NO_OWN_PICTURE)
+  // Choosing a sample deselects the user's own file.
+  callAfter(sample, "callback", () => {
+    if (own.value !== NO_OWN_PICTURE) chooseValue(node, "own_picture", NO_OWN_PICTURE)
   })
 
-  // Prompts of workflows from before this input stay the same.
+  // The value none is not sent, so that workflows older than this input give the same prompt.
   own.serializeValue = () => (own.value === NO_OWN_PICTURE ? undefined : own.value)
 
   const button = node.addWidget("button", "choose", null, () => askForFile(node), { serialize: false })
-  button.label = text("choose")
+  button.label = translate("choose")
   button.serialize = false
 
   const root = document.createElement("div")
   root.className = "coz-sample"
   root.style.cssText =
-    `position: relative; display: flex; align-items: center; justify-content: center; min-height: ${HEIGHT - 2 * MARGIN}px`
+    `position: relative; display: flex; align-items: center; justify-content: center; ` +
+    `min-height: ${HEIGHT_PX - 2 * MARGIN_PX}px`
   const image = document.createElement("img")
   image.style.cssText = "position: absolute; width: 100%; height: 100%; object-fit: contain"
   const note = document.createElement("span")
   note.style.cssText = "font-size: 12px; opacity: 0.7; text-align: center"
   root.append(image, note)
-  const options = { hideOnZoom: false, margin: MARGIN, getMinHeight: () => HEIGHT }
+  const options = { hideOnZoom: false, margin: MARGIN_PX, getMinHeight: () => HEIGHT_PX }
   showOnNode(node, "sample", "COZ_SAMPLE", root, options)
-  leaveToGraph(root)
+  forwardToGraph(root)
 
   let shown = ""
   function refresh() {
     if (!node.graph || !root.isConnected) return
-    const found = pictureIn(node)
+    const found = getLoaderImage(node)
     const isPicture = typeof found === "object"
     const state = isPicture ? found.key : found
     if (state === shown) return
@@ -128,24 +129,24 @@ export function attachOwnPicture(node) {
     image.hidden = !isPicture
     if (isPicture) image.src = found.url
     image.alt = isPicture ? `${found.width} x ${found.height}` : ""
-    note.textContent = isPicture ? "" : text(found)
+    note.textContent = isPicture ? "" : translate(found)
   }
 
   const drop = (/** @type {DragEvent} */ event) => {
     const file = event.dataTransfer?.files[0]
-    if (file) useFile(node, file)
+    if (file) uploadFile(node, file)
     return Boolean(file)
   }
-  node.onDragOver = holdsFiles
+  node.onDragOver = hasFiles
   node.onDragDrop = drop
-  takeFiles(root, () => node)
+  forwardFiles(root, () => node)
   const seen = new IntersectionObserver((entries) => {
     if (entries.at(-1)?.isIntersecting) watch(refresh)
     else unwatch(refresh)
   })
   const observe = () => seen.observe(root)
-  after(node, "onAdded", observe)
-  after(node, "onRemoved", () => {
+  callAfter(node, "onAdded", observe)
+  callAfter(node, "onRemoved", () => {
     seen.disconnect()
     unwatch(refresh)
   })

@@ -1,52 +1,52 @@
 // @ts-check
-// The target picker: the connected picture on the node, with the windows that will be cut from it.
-import { leaveToGraph, redraw, takeFiles } from "./host/canvas.js"
-import { feederOf, setTarget, targetInput, widgetOf } from "./host/graph.js"
-import { after } from "./host/hook.js"
+// The target picker: it shows the connected image on the node and the windows that the steps will crop.
+import { forwardToGraph, redraw, forwardFiles } from "./host/canvas.js"
+import { findFeeder, setTarget, findTargetInput, findWidget } from "./host/graph.js"
+import { callAfter } from "./host/hook.js"
 import { hideLoupe, showLoupe } from "./picker/loupe.js"
 import { drawOverlay } from "./picker/overlay.js"
-import { checkFiles, forget, pictureOf } from "./picker/picture.js"
-import { text } from "./picker/texts.js"
+import { checkFiles, getNodeImage, markGone } from "./picker/picture.js"
+import { translate } from "./picker/texts.js"
 import { unwatch, watch } from "./picker/watch.js"
-import { WIDGETS, windowsOf } from "./picker/windows.js"
+import { WINDOW_WIDGETS, planNodeWindows } from "./picker/windows.js"
 import { showOnNode } from "./host/widget.js"
 
 /** @typedef {import("./picker/geometry.js").Target} Target */
 
-const NAME = "target"
-const MARGIN = 10
-const LAYER = "position: absolute; z-index: -1; width: 100%; height: 100%"
-/** Pixels that the picture asks for; with more room it grows. Less where nothing can be picked. */
-const HEIGHT = { pick: 400, look: 160, text: 28 }
-const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+const WIDGET_NAME = "target"
+const MARGIN_PX = 10
+const LAYER_STYLE = "position: absolute; z-index: -1; width: 100%; height: 100%"
+/** Minimum heights: of an image to pick on, of an image that is only shown, and of a text alone. */
+const HEIGHT_PX = { pick: 400, look: 160, text: 28 }
+const ARROW_DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 
 /** @param {number} x @param {number} y @returns {Target} */
-const within = (x, y) => ({ x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) })
+const clampTarget = (x, y) => ({ x: Math.min(Math.max(x, 0), 1), y: Math.min(Math.max(y, 0), 1) })
 
 /** @param {any} node */
 export function attachPicker(node) {
-  const type = /** @type {keyof WIDGETS} */ (node.constructor.comfyClass)
-  if (!(type in WIDGETS)) return
+  const type = /** @type {keyof WINDOW_WIDGETS} */ (node.constructor.comfyClass)
+  if (!(type in WINDOW_WIDGETS)) return
 
   const root = document.createElement("div")
   root.className = "coz-picker"
   root.tabIndex = 0
-  root.role = "application" // the arrow keys are its own
+  root.role = "application" // it handles the arrow keys itself
   root.style.cssText =
     "position: relative; isolation: isolate; overflow: hidden; outline-offset: -2px; touch-action: none; user-select: none"
   const image = document.createElement("img")
   image.alt = ""
   image.draggable = false
-  image.style.cssText = `${LAYER}; object-fit: contain`
+  image.style.cssText = `${LAYER_STYLE}; object-fit: contain`
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg")
-  svg.style.cssText = LAYER
+  svg.style.cssText = LAYER_STYLE
   const note = document.createElement("div")
   note.style.cssText =
     "position: absolute; bottom: 0; width: 100%; text-align: center; font-size: 12px; line-height: 20px"
   root.append(image, svg, note)
 
   /**
-   * The picture's true size in pixels; null while none is shown.
+   * Size of the source image in pixels; null while no image is shown.
    *
    * @type {{width: number, height: number} | null}
    */
@@ -54,35 +54,35 @@ export function attachPicker(node) {
   /** @type {import("./picker/picture.js").Picture | null} */
   let picture = null
   /**
-   * Why there is no picture; null where none is connected.
+   * Why no image is shown; null where none is connected.
    *
    * @type {import("./picker/picture.js").Problem | null}
    */
   let problem = null
-  /** Key of the picture that the element shows or loads. */
-  let loading = ""
+  /** Key of the image that the element shows or loads. */
+  let shownKey = ""
   /**
-   * What the pointer or a key holds. Written when it is let go, so that one Ctrl+Z takes it back.
+   * The target while a pointer or key is down. It is set on release, so that one Ctrl+Z undoes it.
    *
    * @type {Target | null}
    */
-  let held = null
-  /** Whether this picker has set the target. */
-  let picked = false
+  let heldTarget = null
+  /** Whether the user has set the target with this picker. */
+  let hasPicked = false
   let pointer = 0
   let drawn = ""
 
-  const blocker = () => targetInput(node)
+  const findBlockingInput = () => findTargetInput(node)
 
   /** @param {number} width */
-  function heightAt(width) {
-    if (!size) return HEIGHT.text
+  function computeHeight(width) {
+    if (!size) return HEIGHT_PX.text
     const fit = (width * size.height) / size.width
-    return Math.max(Math.min(fit, blocker() ? HEIGHT.look : HEIGHT.pick), HEIGHT.text)
+    return Math.max(Math.min(fit, findBlockingInput() ? HEIGHT_PX.look : HEIGHT_PX.pick), HEIGHT_PX.text)
   }
 
-  /** Where the picture lies in the widget, in the widget's own pixels. */
-  function pictureBox() {
+  /** The rectangle of the image in the widget, in the widget's own pixels. */
+  function computeImageBox() {
     const { clientWidth, clientHeight } = root
     const { width, height } = size ?? { width: 1, height: 1 }
     const scale = Math.min(clientWidth / width, clientHeight / height)
@@ -95,31 +95,32 @@ export function attachPicker(node) {
   }
 
   /** @returns {Target | null} */
-  function target() {
-    if (held) return held
-    if (!blocker()) return { x: widgetOf(node, "center_x").value, y: widgetOf(node, "center_y").value }
+  function getTarget() {
+    if (heldTarget) return heldTarget
+    const [x, y] = ["center_x", "center_y"].map((name) => findWidget(node, name))
+    if (!findBlockingInput()) return { x: x.value, y: y.value }
     const last = picture?.target
     return last ? { x: last[0], y: last[1] } : null
   }
 
-  /** Whether somebody has chosen the target: it is not where a new node has it. */
+  /** Whether the user has chosen a target: it differs from that of a new node. */
   function isPicked() {
-    const at = target()
-    return picked || held !== null || at?.x !== 0.5 || at.y !== 0.5
+    const at = getTarget()
+    return hasPicked || heldTarget !== null || at?.x !== 0.5 || at.y !== 0.5
   }
 
   /** @param {Target} at */
-  function hold(at) {
-    held = at
+  function holdTarget(at) {
+    heldTarget = at
     refresh()
     magnify(at)
   }
 
-  /** Where the picture lies on the screen. */
-  function boxOnScreen() {
+  /** The rectangle of the image on the screen. */
+  function computeScreenBox() {
     const { left, top, width } = root.getBoundingClientRect()
     const zoom = width / root.clientWidth
-    const box = pictureBox()
+    const box = computeImageBox()
     return {
       x: left + box.x * zoom,
       y: top + box.y * zoom,
@@ -130,23 +131,23 @@ export function attachPicker(node) {
 
   /** @param {Target} at */
   function magnify(at) {
-    if (!size || blocker()) return
-    const regions = windowsOf(node, size, at).map(({ region }) => region)
-    showLoupe(image, size.width, boxOnScreen(), at, regions)
+    if (!size || findBlockingInput()) return
+    const regions = planNodeWindows(node, size, at).map(({ region }) => region)
+    showLoupe(image, size.width, computeScreenBox(), at, regions)
   }
 
-  function letGo() {
-    const target = held
-    held = null
-    if (target && !blocker()) {
+  function releaseTarget() {
+    const target = heldTarget
+    heldTarget = null
+    if (target && !findBlockingInput()) {
       setTarget(node, target)
-      picked = true
+      hasPicked = true
     }
     refresh()
   }
 
-  function layout() {
-    const height = `${heightAt(root.clientWidth)}px`
+  function updateHeight() {
+    const height = `${computeHeight(root.clientWidth)}px`
     if (root.style.minHeight === height) return
     root.style.minHeight = height
     redraw()
@@ -154,27 +155,27 @@ export function attachPicker(node) {
 
   function refresh() {
     if (!node.graph || !root.isConnected) return
-    const found = pictureOf(node)
+    const found = getNodeImage(node)
     if (found && typeof found === "object") {
       picture = found
       problem = null
-      if (loading !== picture.key) image.src = picture.url
-      loading = picture.key
+      if (shownKey !== picture.key) image.src = picture.url
+      shownKey = picture.key
     } else {
       picture = size = null
       problem = found
-      loading = ""
+      shownKey = ""
       image.removeAttribute("src")
     }
-    const blocked = blocker()
+    const blocked = findBlockingInput()
     const state = JSON.stringify([
-      loading,
+      shownKey,
       problem,
       size,
       blocked,
-      picked,
-      target(),
-      WIDGETS[type].map((name) => widgetOf(node, name)?.value),
+      hasPicked,
+      getTarget(),
+      WINDOW_WIDGETS[type].map((name) => findWidget(node, name)?.value),
       [root.clientWidth, root.clientHeight],
     ])
     if (state === drawn) return
@@ -184,20 +185,20 @@ export function attachPicker(node) {
 
   /** @param {string | undefined} blocked */
   function draw(blocked) {
-    layout()
+    updateHeight()
     image.hidden = !size
     root.style.cursor = size && !blocked ? "crosshair" : "default"
-    root.title = size && !blocked ? text("help") : ""
+    root.title = size && !blocked ? translate("help") : ""
     root.ariaLabel = root.title
     const hint = blocked ?? (isPicked() ? undefined : "pick")
     const key = size ? hint : picture ? undefined : (problem ?? "connect")
-    note.textContent = key ? text(/** @type {Parameters<typeof text>[0]} */ (key)) : ""
+    note.textContent = key ? translate(/** @type {Parameters<typeof translate>[0]} */ (key)) : ""
     note.style.background = size ? "rgba(0, 0, 0, 0.6)" : "none"
     note.style.color = size ? "white" : "inherit"
     note.style.opacity = size ? "1" : "0.7"
-    const point = size && target()
-    const windows = size && point && blocked !== "chain" ? windowsOf(node, size, point) : []
-    drawOverlay(svg, pictureBox(), windows, point)
+    const point = size && getTarget()
+    const windows = size && point && blocked !== "chain" ? planNodeWindows(node, size, point) : []
+    drawOverlay(svg, computeImageBox(), windows, point)
   }
 
   image.addEventListener("load", () => {
@@ -205,57 +206,58 @@ export function attachPicker(node) {
     refresh()
   })
   image.addEventListener("error", () => {
-    if (picture?.saved) forget(picture)
+    if (picture?.saved) markGone(picture)
     refresh()
   })
 
   /** @param {PointerEvent} event */
-  function placeOf({ clientX, clientY }) {
-    const { x, y, width, height } = boxOnScreen()
-    return within((clientX - x) / width, (clientY - y) / height)
+  function getTargetAt({ clientX, clientY }) {
+    const { x, y, width, height } = computeScreenBox()
+    return clampTarget((clientX - x) / width, (clientY - y) / height)
   }
-  leaveToGraph(root)
-  takeFiles(root, () => feederOf(node, "image")) // a picture for the node that the picture is from
+  forwardToGraph(root)
+  forwardFiles(root, () => findFeeder(node, "image")) // the node that loads the image takes the file
   root.addEventListener("pointerenter", checkFiles)
   root.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary && root.hasPointerCapture(pointer)) {
-      held = null // a pinch: the graph's
+      heldTarget = null // a pinch zooms the graph
       root.releasePointerCapture(pointer)
     }
-    if (!event.isPrimary || event.button !== 0 || !size || blocker()) return
+    if (!event.isPrimary || event.button !== 0 || !size || findBlockingInput()) return
     event.stopPropagation()
     root.focus({ preventScroll: true })
     pointer = event.pointerId
     root.setPointerCapture(pointer)
-    hold(placeOf(event))
+    holdTarget(getTargetAt(event))
   })
   root.addEventListener("pointermove", (event) => {
-    if (root.hasPointerCapture(event.pointerId)) hold(placeOf(event))
-    else if (!event.buttons) magnify(placeOf(event))
+    if (root.hasPointerCapture(event.pointerId)) holdTarget(getTargetAt(event))
+    else if (!event.buttons) magnify(getTargetAt(event))
   })
   root.addEventListener("pointerleave", hideLoupe)
-  root.addEventListener("lostpointercapture", letGo)
+  root.addEventListener("lostpointercapture", releaseTarget)
   root.addEventListener("keydown", (event) => {
-    const direction = KEYS[/** @type {keyof KEYS} */ (event.key)]
-    if (!direction) letGo() // it may be the key that runs the workflow
-    const at = target()
-    if (!direction || !size || !at || blocker() || event.ctrlKey || event.metaKey || event.altKey) return
+    const direction = ARROW_DIRECTIONS[/** @type {keyof ARROW_DIRECTIONS} */ (event.key)]
+    if (!direction) releaseTarget() // the key may run the workflow, which needs the target
+    const at = getTarget()
+    if (!direction || !size || !at || findBlockingInput()) return
+    if (event.ctrlKey || event.metaKey || event.altKey) return
     event.preventDefault()
     event.stopPropagation()
     const pixels = event.shiftKey ? 10 : 1
     const [dx, dy] = direction
-    hold(within(at.x + (dx * pixels) / size.width, at.y + (dy * pixels) / size.height))
+    holdTarget(clampTarget(at.x + (dx * pixels) / size.width, at.y + (dy * pixels) / size.height))
   })
   root.addEventListener("blur", hideLoupe)
-  for (const end of ["keyup", "blur"]) root.addEventListener(end, letGo)
+  for (const end of ["keyup", "blur"]) root.addEventListener(end, releaseTarget)
 
-  const widget = showOnNode(node, NAME, "COZ_TARGET", root, {
+  const widget = showOnNode(node, WIDGET_NAME, "COZ_TARGET", root, {
     hideOnZoom: false,
-    margin: MARGIN,
-    getMinHeight: () => heightAt(node.size[0] - 2 * MARGIN) + 2 * MARGIN,
+    margin: MARGIN_PX,
+    getMinHeight: () => computeHeight(node.size[0] - 2 * MARGIN_PX) + 2 * MARGIN_PX,
   })
-  // First on the node, in the classic renderer. Values are saved in the order of node.widgets,
-  // where its place stays; Nodes 2.0 draw in that order too.
+  // The classic renderer draws this widget first. Its place in node.widgets stays the last, because
+  // values are saved in that order. Nodes 2.0 draw the widgets in that order too.
   const { getLayoutWidgets } = node
   node.getLayoutWidgets = function () {
     const widgets = getLayoutWidgets.call(this)
@@ -263,7 +265,7 @@ export function attachPicker(node) {
   }
 
   const resized = new ResizeObserver(() => {
-    layout()
+    updateHeight()
     refresh()
   })
   const seen = new IntersectionObserver((entries) => {
@@ -280,7 +282,7 @@ export function attachPicker(node) {
     unwatch(refresh)
     hideLoupe()
   }
-  after(node, "onAdded", observe)
-  after(node, "onRemoved", disconnect)
+  callAfter(node, "onAdded", observe)
+  callAfter(node, "onRemoved", disconnect)
   if (node.graph) observe()
 }

@@ -1,12 +1,13 @@
 // @ts-check
-// CoZ Chain Report: its table, on the node. And the room that it and CoZ What Was Invented need.
-import { leaveToGraph, scrolls } from "./host/canvas.js"
+// Shows the table of CoZ Chain Report on the node, and makes that node and CoZ What Was Invented
+// large enough for their results.
+import { forwardToGraph, canScroll } from "./host/canvas.js"
 import { receiveOutputs } from "./host/outputs.js"
 import { showOnNode } from "./host/widget.js"
 
 const TYPE = "CoZMeasure"
-const NODE_SIZES = { [TYPE]: [840, 540], CoZDetailMap: [380, 900] }
-const MIN_HEIGHT = 110
+const MIN_NODE_SIZES_PX = { [TYPE]: [840, 540], CoZDetailMap: [380, 900] }
+const MIN_HEIGHT_PX = 110
 
 const STYLE = `
   :host { overflow: auto; box-sizing: border-box; user-select: text; cursor: auto;
@@ -23,7 +24,7 @@ const STYLE = `
 
 /** @param {any} node */
 export function attachReport(node) {
-  const least = NODE_SIZES[node.comfyClass]
+  const least = MIN_NODE_SIZES_PX[node.comfyClass]
   if (least) node.setSize(node.size.map((side, i) => Math.max(side, least[i])))
   if (node.comfyClass !== TYPE) return
   const root = document.createElement("div")
@@ -31,31 +32,31 @@ export function attachReport(node) {
   const style = document.createElement("style")
   style.textContent = STYLE
   root.attachShadow({ mode: "open" }).append(style, content)
-  leaveToGraph(root, scrolls)
-  showOnNode(node, "report", "COZ_REPORT", root, { getMinHeight: () => MIN_HEIGHT })
+  forwardToGraph(root, canScroll)
+  showOnNode(node, "report", "COZ_REPORT", root, { getMinHeight: () => MIN_HEIGHT_PX })
   receiveOutputs(node, "text", (output) => {
     if (!output?.text) return
-    const reports = output.text.flatMap((text, i) => elements(text, output.coz_colors?.[i]))
+    const reports = output.text.flatMap((text, i) => createReport(text, output.coz_colors?.[i]))
     content.replaceChildren(...reports)
   })
 }
 
 /**
- * Of one chain: a Markdown table and lines of text.
+ * Return the elements of one chain's report, a Markdown table and lines of text.
  *
  * @param {string} text
- * @param {string[]} [colors] of each frame's real pixels
+ * @param {string[]} [colors] of the dots that rate each frame's real pixels
  */
-function elements(text, colors) {
+function createReport(text, colors) {
   const table = document.createElement("table")
   const shown = []
   for (const line of text.split("\n").filter(Boolean)) {
-    if (!line.startsWith("|")) shown.push(element("p", line))
+    if (!line.startsWith("|")) shown.push(createElement("p", line))
     else if (!line.startsWith("| -")) {
       if (!table.rows.length) shown.push(table)
       const row = table.insertRow()
       const cells = line.split("|").slice(1, -1)
-      row.append(...cells.map((cell) => element(row.rowIndex ? "td" : "th", cell.trim())))
+      row.append(...cells.map((cell) => createElement(row.rowIndex ? "td" : "th", cell.trim())))
       const color = colors?.[row.rowIndex - 1]
       if (color) {
         const dot = document.createElement("i")
@@ -68,7 +69,7 @@ function elements(text, colors) {
 }
 
 /** @param {string} tag @param {string} text */
-function element(tag, text) {
+function createElement(tag, text) {
   const made = document.createElement(tag)
   made.textContent = text
   return made

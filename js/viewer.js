@@ -1,15 +1,15 @@
 // @ts-check
-// CoZ Zoom Viewer: a chain as one picture to fly into.
+// CoZ Zoom Viewer shows a chain as one image to fly into.
 import { api } from "../../scripts/api.js"
-import { allGraphs } from "./host/graph.js"
-import { after } from "./host/hook.js"
+import { listGraphs } from "./host/graph.js"
+import { callAfter } from "./host/hook.js"
 import { receiveOutputs } from "./host/outputs.js"
 import { Viewer } from "./viewer/viewer.js"
 import { showOnNode } from "./host/widget.js"
 
 const TYPE = "CoZZoomViewer"
-const NODE_SIZE = [540, 640]
-const MIN_HEIGHT = 280
+const MIN_NODE_SIZE_PX = [540, 640]
+const MIN_HEIGHT_PX = 280
 
 const viewers = new WeakMap()
 
@@ -19,20 +19,20 @@ export function attachViewer(node) {
   const viewer = new Viewer(node)
   viewers.set(node, viewer)
   const { root } = viewer.panel
-  const options = { hideOnZoom: false, getMinHeight: () => MIN_HEIGHT }
+  const options = { hideOnZoom: false, getMinHeight: () => MIN_HEIGHT_PX }
   showOnNode(node, "zoom", "COZ_VIEWER", root, options)
-  node.setSize(node.size.map((side, i) => Math.max(side, NODE_SIZE[i])))
+  node.setSize(node.size.map((side, i) => Math.max(side, MIN_NODE_SIZE_PX[i])))
 
-  after(node, "onExecuted", () => viewer.announce())
-  receiveOutputs(node, "coz_layers", (output) => viewer.receive(output), () => viewer.recall())
-  // Not before: the frontend also makes nodes that never get into a graph, to copy from.
-  after(node, "onAdded", () => viewer.begin())
-  after(node, "onRemoved", () => viewer.close())
+  callAfter(node, "onExecuted", () => viewer.noteRun())
+  receiveOutputs(node, "coz_layers", (output) => viewer.receive(output), () => viewer.reportMissing())
+  // Not earlier: the frontend also creates nodes that it never adds to a graph, only to copy them.
+  callAfter(node, "onAdded", () => viewer.observe())
+  callAfter(node, "onRemoved", () => viewer.close())
 }
 
-/** The server answers again, perhaps after a restart. */
-export function listenToServer() {
+/** Let the viewers fetch missing images when the server answers again. */
+export function retryOnReconnect() {
   api.addEventListener("reconnected", () => {
-    for (const { nodes } of allGraphs()) for (const node of nodes) viewers.get(node)?.retry()
+    for (const { nodes } of listGraphs()) for (const node of nodes) viewers.get(node)?.retry()
   })
 }

@@ -17,7 +17,7 @@ importlib.import_module("tests")  # before ComfyUI's package of this name can be
 # To explain a failing case, Hypothesis would trace every line of the host, for hours.
 PHASES = [Phase.explicit, Phase.generate, Phase.shrink]
 COMMON = {"deadline": None, "database": None, "print_blob": True, "phases": PHASES}
-settings.register_profile("quick", max_examples=20, derandomize=True, **COMMON)
+settings.register_profile("quick", max_examples=10, derandomize=True, **COMMON)
 settings.register_profile("long", max_examples=370, **COMMON)
 settings.load_profile("quick")
 
@@ -51,6 +51,17 @@ def pytest_configure(config):
     if option.hypothesis_profile == "long" and not option.hypothesis_seed:
         option.hypothesis_seed = str(random.getrandbits(32))  # the other processes get it too
     config.pluginmanager.register(Cases(option.hypothesis_seed))
+
+
+TOOLS = {"commands", "eval"}
+"""Folders whose tests are of tools/."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name in TOOLS:
+            item.add_marker("tools")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tools.host import ROOT, environment, host_path
-from tools.release.licences import extras
+from tools.release.licences import read_extras
 from tools.train_grpo import environment as train_environment
 
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
@@ -28,7 +28,7 @@ def names(lines) -> set[str]:
 
 
 def extra(*chosen: str) -> set[str]:
-    return {name for key in chosen for name in extras()[key]}
+    return {name for key in chosen for name in read_extras()[key]}
 
 
 def host() -> set[str]:

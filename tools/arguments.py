@@ -1,4 +1,4 @@
-"""Command lines that say what is wrong in one line."""
+"""Parse command lines and report an error in one line."""
 
 import argparse
 import sys
@@ -11,12 +11,12 @@ class OneLineParser(argparse.ArgumentParser):
         sys.exit(f"error: {message}")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number between these two."""
+def make_whole_number_type(low: int, high: int) -> Callable[[str], int]:
+    """Return the argparse type of a whole number from ``low`` to ``high``."""
 
     def number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"a whole number {least}..{most}, not {text!r}")
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number {low}..{high}, got {text!r}")
         return int(text)
 
     return number

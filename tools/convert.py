@@ -4,7 +4,7 @@
     python -m tools.convert vae_encoder_20001.pt coz_vae.safetensors --vae sd3_medium.safetensors
     python -m tools.convert adapter_model.safetensors coz_prompt_lora.safetensors --dtype bf16
 
-Runs by path as well, with the Python that ComfyUI runs on; in the folder of the Windows portable:
+This file also runs by its path, with the Python of ComfyUI. In the Windows portable's folder:
 
     python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\convert.py IN OUT
 """
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# An embedded Python has neither the working directory nor the script's folder in its path.
+# An embedded Python searches neither the working directory nor the script's folder.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 try:
@@ -25,20 +25,20 @@ try:
     from safetensors.torch import save
     from torch import Tensor
 
-    from coz.weights.lora import LORA_FACTOR, KeyedWeights, SRWeights, sr_weights
+    from coz.weights.lora import LORA_FACTOR, KeyedWeights, SRWeights, split_weights
     from coz.weights.read import FORMAT, read_keyed, read_vae
-    from coz.weights.vae import host_vae
+    from coz.weights.vae import rename_vae_weights
 except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 
 DTYPES = {"bf16": torch.bfloat16, "fp8_e4m3fn": torch.float8_e4m3fn}
-DTYPE_HELP = """dtype of the weights (default: the source's, and float32 for what was merged). bf16:
-half of float32's size, each weight off by up to 0.4 percent; fp8_e4m3fn: a quarter, off by up to 6
-percent, and more in a VAE, whose small weights it cannot scale. What it cost is printed."""
+DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for merged weights). bf16 halves the
+size of float32 and changes each weight by up to 0.4 percent; fp8_e4m3fn quarters it and changes each
+by up to 6 percent, and by more in a VAE, whose small weights it cannot scale. The mean change is printed."""
 
 USES = {
-    "coz lora": "Load LoRA takes it, and CoZ Load SR LoRA.",
-    "coz vae encoder": "It is an encoder alone: only CoZ Load SR LoRA takes it, Load VAE does not. "
+    "coz lora": "Load LoRA and CoZ Load SR LoRA take it.",
+    "coz vae encoder": "It holds only an encoder: only CoZ Load SR LoRA takes it, Load VAE does not. "
     "For Load VAE, convert with --vae BASE.",
     "osediff": "Load LoRA takes its UNet part; only CoZ Load SR LoRA takes its VAE part. "
     "For Load VAE, convert once more with --vae BASE.",
@@ -48,16 +48,16 @@ USES = {
 
 
 def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | None) -> str:
-    """Write the file; returns what it is for."""
+    """Convert ``source``, write it to ``out``, and return a text that says which nodes take it."""
     if out.suffix.lower() != ".safetensors":
         raise ValueError(f"{out.name}: expected a name that ends in .safetensors")
     if out.resolve() in (source.resolve(), base and base.resolve()):
-        raise ValueError(f"{out.name}: expected a new file, but it is one that is read")
+        raise ValueError(f"{out.name}: expected a new file, but it is one of the input files")
     keyed = read_keyed(source)
     tensors, use = keyed.tensors, USES[keyed.kind]
-    metadata = describe(keyed, source)
+    metadata = make_metadata(keyed, source)
     if base:
-        tensors, use = whole_vae(read_vae(base), sr_weights(keyed)), "Load VAE takes it."
+        tensors, use = complete_vae(read_vae(base), split_weights(keyed)), "Load VAE takes it."
     if dtype:
         tensors, cost = cast_weights(tensors, dtype)
         use += f" Its weights differ by {cost:.2%} (root mean square)."
@@ -67,7 +67,7 @@ def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | Non
     return use
 
 
-def describe(keyed: KeyedWeights, source: Path) -> dict[str, str]:
+def make_metadata(keyed: KeyedWeights, source: Path) -> dict[str, str]:
     digest = hashlib.sha256()
     with source.open("rb") as file:
         while block := file.read(1 << 20):
@@ -83,14 +83,14 @@ def describe(keyed: KeyedWeights, source: Path) -> dict[str, str]:
     return {name: str(value) for name, value in entries.items() if value is not None}
 
 
-def whole_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tensor]:
-    """The base VAE with the VAE weights of a file in it, in ComfyUI's naming."""
+def complete_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tensor]:
+    """Put the VAE weights of a file into the base VAE; the names are ComfyUI's."""
     if not weights.vae and not weights.vae_diff:
         raise ValueError(
             "expected VAE weights, but found none; take Chain-of-Zoom's VAE encoder or OSEDiff's "
             "file, or leave --vae out"
         )
-    whole = host_vae(base)
+    whole = rename_vae_weights(base)
     for name, tensor in {**weights.vae, **weights.vae_diff}.items():
         found = tuple(whole[name].shape) if name in whole else "none"
         if found != tuple(tensor.shape):
@@ -105,11 +105,11 @@ def whole_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tenso
 def cast_weights(
     tensors: Mapping[str, Tensor], dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], float]:
-    """The weights in another dtype, and by how much they differ (relative, root mean square).
+    """Cast the weights to another dtype and return their relative change (root mean square) too.
 
-    Alphas, biases and norms, a thousandth of a file, keep theirs. float8 has no scale, and most of
-    a LoRA is below its smallest number: there each factor is multiplied by the power of two that
-    fills float8's range, and its layer's alpha is divided by it.
+    Alphas, biases and norms (a thousandth of a file) keep their dtype. Most weights of a LoRA are
+    smaller than the smallest float8: each factor is multiplied by the power of two that fills
+    float8's range, and its layer's alpha is divided by it.
     """
     cast = dict(tensors)
     change = total = 0.0
@@ -127,7 +127,9 @@ def cast_weights(
             alpha = f"{factor[1]}.alpha"
             cast[alpha] = cast.get(alpha, torch.tensor(float(rank))).float() / scale
         if not peak <= limit:
-            raise ValueError(f"{name} holds {peak}, which {dtype} cannot; take another --dtype")
+            raise ValueError(
+                f"{name} holds {peak}, which {dtype} cannot represent; take another --dtype"
+            )
         cast[name] = weight.to(dtype)
         size = weight.square().mean().item() or 1.0
         change += (cast[name].float() - weight).square().sum().item() / size
@@ -145,8 +147,8 @@ def main() -> None:
         "--vae",
         metavar="BASE",
         type=Path,
-        help="write a whole VAE: this one (a VAE or a whole checkpoint, .safetensors) with the "
-        "weights of IN in it. Without it, what IN holds for a VAE is for CoZ Load SR LoRA only",
+        help="write a complete VAE: that of BASE (a VAE or a checkpoint, .safetensors) with the VAE "
+        "weights of IN. Without --vae, only CoZ Load SR LoRA can use the VAE weights of IN",
     )
     parser.add_argument("--dtype", choices=DTYPES, help=DTYPE_HELP)
     options = parser.parse_args()

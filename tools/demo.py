@@ -1,10 +1,10 @@
-"""Zoom into a photograph in a real ComfyUI: ``make demo``, or with a picture of your own
+"""Zoom into a photograph in a real ComfyUI: ``make demo``, or with a photograph of your own
 
     .venv/bin/python -m tools.demo IMAGE --center 0.3,0.6 --steps 5 --out DIR
 
-It starts a server, runs the bundled workflow on it and ends it. DIR (demo/) becomes a saved chain:
-source.png, scale_0.png, scale_1.png, ... and chain.json, the record of where every frame was cut
-from. All scales side by side are in strip.png, the whole zoom in zoom.webp.
+It starts a server, runs the bundled workflow on it and stops it. DIR (default: demo/) becomes a
+saved chain: source.png, scale_0.png, scale_1.png, ... and chain.json, the record with the window of
+each frame. strip.png shows all scales side by side, zoom.webp the whole zoom.
 """
 
 import argparse
@@ -26,27 +26,27 @@ from coz.chain.folder import write_files
 from coz.chain.schema import MAX_STEPS
 from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow, to_pillow
-from coz.render.strip import strip
-from coz.render.zoom_video import Zoom, zoom_times
-from tools.host.client import Event, Files, PromptError, run_prompt
+from coz.render.strip import draw_strip
+from coz.render.zoom_video import Zoom, plan_zoom_times
+from tools.host.client import Event, PromptError, ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 
-from .arguments import OneLineParser, whole
+from .arguments import OneLineParser, make_whole_number_type
 from .host import ROOT, HostError
-from .picture import PictureError, open_picture, to_png
+from .image_file import ImageError, open_image, to_png
 
-STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # a step's nodes: see nodes/loop/steps.py
+STEP_NODE = re.compile(r"coz_(zoom|sr|fix)_(\d+)")  # ids of a step's nodes: see nodes/loop/steps.py
 NODES_PER_STEP = 3
 FRAMES_PER_STEP = 24
 FRAME_MS = 40
-FIRST_MS, LAST_MS = 500, 1200  # the video rests at both ends
+FIRST_FRAME_MS, LAST_FRAME_MS = 500, 1200  # the video rests at both ends
 WEBP_QUALITY = 85
-MAX_UPLOAD_MB = 2000  # ComfyUI's default is 100, which a PNG of a camera's picture may exceed
+MAX_UPLOAD_MB = 2000  # ComfyUI's default is 100; a photograph saved as PNG may be larger
 
 
 class StepBars:
-    """A progress bar for each step, filled by the server's messages."""
+    """Show a progress bar for each step, updated by the server's messages."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -54,7 +54,7 @@ class StepBars:
 
     def __call__(self, event: Event) -> None:
         if event["type"] == "execution_success":
-            self._reach(self.steps, 1.0)
+            self._move_to(self.steps, 1.0)
         elif event["type"] == "progress_state":
             done: dict[int, float] = {}
             for node, state in event["data"]["nodes"].items():
@@ -64,38 +64,38 @@ class StepBars:
                     share = state["value"] / state["max"] / NODES_PER_STEP
                     done[step] = done.get(step, 0.0) + share
             for step in sorted(done):
-                self._reach(step, done[step])
+                self._move_to(step, done[step])
 
     def close(self) -> None:
         if self.bars:
             self.bars[-1].close()
 
-    def _reach(self, step: int, done: float) -> None:
+    def _move_to(self, step: int, done: float) -> None:
         while len(self.bars) < step:
-            self._fill(1.0)
+            self._advance(1.0)
             self.close()
             self.bars.append(
                 tqdm(
                     total=1.0,
                     desc=f"step {len(self.bars) + 1:>2} of {self.steps}",
                     bar_format="{desc} |{bar:40}| {percentage:3.0f}% {elapsed}",
-                    disable=None,  # where the output is not a terminal
+                    disable=None,  # only if the output is not a terminal
                 )
             )
         if step == len(self.bars):
-            self._fill(done)
+            self._advance(done)
 
-    def _fill(self, done: float) -> None:
+    def _advance(self, done: float) -> None:
         if self.bars and done > self.bars[-1].n:
             self.bars[-1].update(min(done, 1.0) - self.bars[-1].n)
             self.bars[-1].refresh()
 
 
 def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int | None, out: Path):
-    """Run the bundled workflow, on ``image`` if one is given, and fill the folder ``out``."""
+    """Run the bundled workflow, on ``image`` if it is given, and write the result to ``out``."""
     prompt = read_prompt(TEMPLATE)
     sample, loop = find_node(prompt, "CoZSamplePicture"), find_node(prompt, "CoZChainLoop")
-    picture = open_picture(image or ROOT / "pictures" / prompt[sample]["inputs"]["picture"])
+    picture = open_image(image or ROOT / "pictures" / prompt[sample]["inputs"]["picture"])
     settings = prompt[loop]["inputs"]
     if image and not center:
         center = 0.5, 0.5
@@ -105,18 +105,18 @@ def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int
     out.mkdir(parents=True, exist_ok=True)
     print("Starting ComfyUI", flush=True)
     with serve(arguments=["--max-upload-size", str(MAX_UPLOAD_MB)]) as url:
-        host = Files(url)
+        host = ServerClient(url)
         if image:
             name = host.upload(to_png(picture))
             prompt[sample] = {"class_type": "LoadImage", "inputs": {"image": name}}
-        record, files = run(host, prompt, loop)
+        record, files = run_chain(host, prompt, loop)
     print("Making the video", flush=True)
     chain = ZoomChain.from_json(record, tuple(map(from_pillow, [picture, *map(open_png, files)])))
-    write(chain, out)
+    write_demo(chain, out)
 
 
-def run(host: Files, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
-    """The chain's record and the PNG files of x_0..x_n."""
+def run_chain(host: ServerClient, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
+    """Run the prompt and return the chain's record and the PNG files of x_0..x_n."""
     steps = prompt[loop]["inputs"]["steps"]
     bars = StepBars(steps)
     if not sys.stderr.isatty():
@@ -129,22 +129,24 @@ def run(host: Files, prompt: Prompt, loop: str) -> tuple[str, list[bytes]]:
     return shown["coz_chain"][0], [host.download(image) for image in shown["images"]]
 
 
-def write(chain: ZoomChain, out: Path) -> None:
-    for left in out.glob("scale_*.png"):  # a longer chain may have been here
+def write_demo(chain: ZoomChain, out: Path) -> None:
+    for left in out.glob("scale_*.png"):  # removes what an earlier, longer chain left
         left.unlink()
     write_files(chain, out)
-    to_pillow(strip(chain)).save(out / "strip.png")
+    to_pillow(draw_strip(chain)).save(out / "strip.png")
     write_zoom(chain, out / "zoom.webp", *chain.frames[1].shape[-2:], FRAMES_PER_STEP)
 
 
 def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per_step: int) -> None:
     """Save the zoom through all frames of a chain as an animated WebP file."""
-    torch.set_num_threads(1)  # several wait for each other longer than they work on one frame
+    torch.set_num_threads(
+        1
+    )  # for one small frame, more threads would cost more time than they save
     zoom = Zoom(chain, height, width)
-    times = zoom_times(zoom.steps, 0, frames_per_step)
-    frames = [to_pillow(frame) for frame in zoom.frames(times)]
+    times = plan_zoom_times(zoom.steps, 0, frames_per_step)
+    frames = [to_pillow(frame) for frame in zoom.render_frames(times)]
     durations = [FRAME_MS] * len(frames)
-    durations[0], durations[-1] = FIRST_MS, LAST_MS
+    durations[0], durations[-1] = FIRST_FRAME_MS, LAST_FRAME_MS
     frames[0].save(
         path,
         save_all=True,
@@ -160,28 +162,32 @@ def open_png(file: bytes) -> Image.Image:
     return Image.open(io.BytesIO(file)).convert("RGB")
 
 
-def center_of(text: str) -> tuple[float, float]:
+def parse_center(text: str) -> tuple[float, float]:
     match = re.fullmatch(r"([\d.]+),([\d.]+)", text.replace(" ", ""))
     try:
         x, y = map(float, match.groups() if match else ())
     except ValueError:
         x = y = -1.0
     if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise argparse.ArgumentTypeError(f"two fractions 0..1 such as 0.3,0.6, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected two fractions 0..1 such as 0.3,0.6, got {text!r}"
+        )
     return x, y
 
 
 def main() -> None:
     parser = OneLineParser(description="Zoom into a photograph in a real ComfyUI.")
-    parser.add_argument("image", type=Path, nargs="?", help="your own picture, of any kind")
-    parser.add_argument("--center", type=center_of, metavar="X,Y", help="where to: 0,0 is top left")
-    steps = "number of zooms, by default that of the workflow"
-    parser.add_argument("--steps", type=whole(1, MAX_STEPS), help=steps)
-    parser.add_argument("--out", type=Path, default=ROOT / "demo", help="the folder to fill")
+    parser.add_argument("image", type=Path, nargs="?", help="your own image file, of any format")
+    parser.add_argument(
+        "--center", type=parse_center, metavar="X,Y", help="the point to zoom into; 0,0 is top left"
+    )
+    steps = "number of steps (default: that of the workflow)"
+    parser.add_argument("--steps", type=make_whole_number_type(1, MAX_STEPS), help=steps)
+    parser.add_argument("--out", type=Path, default=ROOT / "demo", help="the folder to write to")
     options = parser.parse_args()
     try:
         make_demo(options.image, options.center, options.steps, options.out)
-    except (PictureError, HostError, PromptError, OSError) as error:
+    except (ImageError, HostError, PromptError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")

@@ -1,1 +1,1 @@
-"""A chain as data: its frames, windows and texts, in memory and in a folder."""
+"""The record of a zoom: its frames, windows and texts, in memory and in a folder."""

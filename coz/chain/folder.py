@@ -1,6 +1,6 @@
 """A saved chain: a folder with source.png, scale_0.png ... and chain.json.
 
-The files' names follow from their number; none is ever read out of chain.json.
+The file names follow from the number of frames; no name is read from chain.json.
 """
 
 import hashlib
@@ -20,59 +20,59 @@ from .png import decode_png, encode_png
 from .schema import read_record
 from .zoom_chain import ZoomChain
 
-RECORD = "chain.json"
+RECORD_NAME = "chain.json"
 
-UNFINISHED = ".coz-unfinished-"
-"""Before the name of a folder that is being filled."""
+UNFINISHED_PREFIX = ".coz-unfinished-"
+"""Prefix of a folder whose files are still being written."""
 
-STALE = 3600
-"""Seconds after which nobody fills it any more."""
+STALE_SECONDS = 3600
+"""Age after which an unfinished folder is left over from a crash and can be removed."""
 
-MAX_RECORD = 16 * 2**20
-"""Bytes of a chain.json; real ones have a few thousand."""
+MAX_RECORD_BYTES = 16 * 2**20
+"""Maximum size of a chain.json; real ones have a few thousand bytes."""
 
-MAX_PIXEL_BYTES = 9
-"""Of a picture's file: 16-bit RGBA takes 8 where nothing can be compressed."""
+MAX_BYTES_PER_PIXEL = 9
+"""Maximum size of an image file per pixel: incompressible 16-bit RGBA takes 8 bytes."""
 
-MAX_TEXTS = 64 * 2**20
-"""Bytes of a picture's file that are not its pixels: workflow, colour profile."""
+MAX_METADATA_BYTES = 64 * 2**20
+"""Maximum size of what an image file holds besides its pixels: workflow, color profile."""
 
-UNSAFE = re.compile(
+UNSAFE_NAME = re.compile(
     r'[<>:"|?*\x00-\x1f\ud800-\udfff]|[. ]$|^$|'
     r"^(con|conin\$|conout\$|prn|aux|nul|(com|lpt)[\d¹²³]) *(\.|$)",
     re.IGNORECASE,
 )
-"""What Windows cannot hold as a folder's name, ``.`` and ``..``, and half of a character."""
+"""Matches a folder name that Windows does not allow, ``.``, ``..``, or a lone surrogate."""
 
 MAX_NAME_BYTES = 240
-"""Of one folder's name: file systems take 255, and a number is added."""
+"""Maximum length of a folder name: file systems allow 255 bytes, and a number is appended."""
 
 PLACEHOLDER = re.compile("%([^%]+)%")
 
 FILLED_BY_PAGE = re.compile(r"[^.]+\.[^.]+|date:.*")
-"""The placeholders that the page fills in before it submits a prompt: ``%Node.widget%`` and
-``%date:yyyy%``, as the frontend tells them."""
+"""Matches the placeholders that ComfyUI's page fills in before it submits a prompt: ``%Node.widget%``
+and ``%date:yyyy%``."""
 
 
 def require_prefix(prefix: str) -> str:
-    """Refuse what cannot name a folder below another on every system, ``%year%`` filled in or not.
+    """Refuse a prefix that cannot name a subfolder on every system, with or without ``%year%`` filled in.
 
     Returns:
-        The prefix with slashes in place of backslashes: both begin a subfolder.
+        The prefix with backslashes replaced by slashes: both begin a subfolder.
 
     Raises:
-        ValueError: Naming the part of ``prefix`` that cannot be.
+        ValueError: If a part of ``prefix`` is not allowed; the message names it.
     """
     for name in PLACEHOLDER.findall(prefix):
         if FILLED_BY_PAGE.fullmatch(name):
             raise ValueError(
-                f"filename_prefix is {prefix!r}, and %{name}% was not filled in: ComfyUI's page does that "
-                "where it finds that node and widget, and nobody does it in an API prompt. Write the "
+                f"filename_prefix is {prefix!r}, and %{name}% was not filled in: ComfyUI's page "
+                "fills it in if it finds that node and widget; in an API prompt it stays. Write the "
                 "value itself, or use %year%, %month%, %day%, %hour%, %minute%, %second%"
             )
     parts = re.split(r"[/\\]", prefix)
     for part in parts:
-        if UNSAFE.search(part):
+        if UNSAFE_NAME.search(part):
             raise ValueError(
                 f"filename_prefix is {prefix!r}, but {part!r} cannot name a folder on every "
                 "system. Give a name below the output folder such as chain-of-zoom/chain, or "
@@ -80,8 +80,8 @@ def require_prefix(prefix: str) -> str:
             )
         if (size := len(part.encode())) > MAX_NAME_BYTES:
             raise ValueError(
-                f"filename_prefix has a name of {size} bytes, {part[:20]!r}..., and a folder's name has at "
-                f"most {MAX_NAME_BYTES}: shorten it"
+                f"filename_prefix has a folder name of {size} bytes, {part[:20]!r}..., but at most "
+                f"{MAX_NAME_BYTES} are allowed: shorten it"
             )
     return "/".join(parts)
 
@@ -94,28 +94,28 @@ def write_chain(
     texts: Mapping[str, str] | None = None,
     on_file: Callable[[int], None] = lambda count: None,
 ) -> Path:
-    """Save a chain as a new folder in ``parent``; all of it, or nothing.
+    """Save a chain as a new folder in ``parent``. If that fails, no folder is left behind.
 
     Args:
-        chain: Of at most ``record.MAX_PIXELS`` pixels.
-        parent: It exists.
-        name: Before the folder's number.
-        number: The first to try. Where a folder has it, the next free one is taken.
-        texts: Text chunks for the pictures of the scales.
-        on_file: Told the count of written pictures after each.
+        chain: Its frames have at most ``schema.MAX_CHAIN_PIXELS`` pixels together.
+        parent: An existing folder.
+        name: The part of the folder name before its number.
+        number: The first number to try. If a folder has it, the next free number is taken.
+        texts: Text chunks to store in each scale_*.png, by keyword.
+        on_file: Called after each image with the number of images written so far.
 
     Returns:
         The folder, such as ``parent / "name_00001_"``.
 
     Raises:
-        ValueError: If the chain is larger than a record may state, or holds what none can.
-        OSError: If something could not be written. Nothing is left behind.
+        ValueError: If ``read_record`` would refuse the chain.
+        OSError: If something could not be written.
     """
-    for left in parent.glob(f"{UNFINISHED}*"):
-        with suppress(FileNotFoundError):  # another has removed it in this moment
-            if time.time() - left.stat().st_mtime > STALE:
+    for left in parent.glob(f"{UNFINISHED_PREFIX}*"):
+        with suppress(FileNotFoundError):  # another process has just removed it
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
-    unfinished = parent / f"{UNFINISHED}{uuid4().hex}"
+    unfinished = parent / f"{UNFINISHED_PREFIX}{uuid4().hex}"
     try:
         unfinished.mkdir()
         write_files(chain, unfinished, texts, on_file)
@@ -125,7 +125,7 @@ def write_chain(
                 try:
                     return unfinished.rename(folder)
                 except OSError:
-                    if not folder.exists():  # else somebody has just taken the name
+                    if not folder.exists():  # otherwise another process has just taken the name
                         raise
             number += 1
     finally:
@@ -138,36 +138,36 @@ def write_files(
     texts: Mapping[str, str] | None = None,
     on_file: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Write a chain's files into a folder that exists, over those of the same names."""
-    read_record(chain.to_json())  # what could not be read again is not written
+    """Write a chain's files into an existing folder; files of the same names are overwritten."""
+    read_record(chain.to_json())  # refuse a chain that could not be read again
     hashes: list[str] = []
-    for name, frame in zip(_pictures(len(chain.frames)), chain.frames, strict=True):
+    for name, frame in zip(_image_names(len(chain.frames)), chain.frames, strict=True):
         file = encode_png(frame, texts if hashes else None)
         hashes.append(hashlib.sha256(file).hexdigest())
         _write(folder / name, file)
         on_file(len(hashes))
     record = json.loads(chain.to_json()) | {"sha256": hashes}
     text = json.dumps(record, indent=2, ensure_ascii=False)
-    # Half of a surrogate pair is no UTF-8, but its escape is JSON.
-    _write(folder / RECORD, f"{text}\n".encode("utf-8", "backslashreplace"))
+    # UTF-8 cannot encode a lone surrogate; JSON can hold its escape.
+    _write(folder / RECORD_NAME, f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def _write(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())  # before the rename: it must not outlive a power cut alone
+        os.fsync(file.fileno())  # the content must be on disk before the folder is renamed
 
 
 def read_chain(folder: Path) -> ZoomChain:
-    """The chain that a folder holds, its frames on the CPU.
+    """Read the chain in a folder, with its frames on the CPU.
 
     Raises:
-        ValueError: If a file is missing, damaged, changed or cannot belong to the others; with its
-            path and what to do.
+        ValueError: If a file is missing, damaged, changed or does not match the others. The message
+            has its path and what to do.
     """
-    path = folder / RECORD
-    content = _read(path, MAX_RECORD)
+    path = folder / RECORD_NAME
+    content = _read(path, MAX_RECORD_BYTES)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -180,46 +180,46 @@ def read_chain(folder: Path) -> ZoomChain:
     hashes = record.sha256 or (None,) * count
     frames = tuple(
         _read_frame(folder / name, size, sha256)
-        for name, size, sha256 in zip(_pictures(count), record.sizes, hashes, strict=True)
+        for name, size, sha256 in zip(_image_names(count), record.sizes, hashes, strict=True)
     )
     return ZoomChain.from_json(text, frames)
 
 
-def saved_chains(output: Path) -> list[str]:
-    """The folders below ``output`` that hold a chain, the newest first.
+def list_saved_chains(output: Path) -> list[str]:
+    """List the folders below ``output`` that hold a chain, the newest first.
 
     Returns:
-        Their paths from there, with forward slashes on every system.
+        Paths relative to ``output``, with forward slashes on every system.
     """
     found: list[tuple[float, str]] = []
     for place, folders, files in os.walk(output):
-        folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
+        folders[:] = [name for name in folders if not name.startswith(UNFINISHED_PREFIX)]
         folder = Path(place)
-        if RECORD in files and folder != output:
-            with suppress(OSError):  # deleted in this moment
-                written = (folder / RECORD).stat().st_mtime
+        if RECORD_NAME in files and folder != output:
+            with suppress(OSError):  # it has just been deleted
+                written = (folder / RECORD_NAME).stat().st_mtime
                 found.append((-written, folder.relative_to(output).as_posix()))
     return [name for _, name in sorted(found)]
 
 
-def state_of(folder: Path) -> str:
-    """Another text after any file of a saved chain was changed."""
-    files = [path for path in folder.iterdir() if path.name == RECORD or path.suffix == ".png"]
+def fingerprint_files(folder: Path) -> str:
+    """Return a text that changes when a file of a saved chain changes."""
+    files = [path for path in folder.iterdir() if path.name == RECORD_NAME or path.suffix == ".png"]
     states = sorted((path.name, path.stat()) for path in files)
     return str([(name, state.st_size, state.st_mtime_ns) for name, state in states])
 
 
-def _pictures(count: int) -> list[str]:
+def _image_names(count: int) -> list[str]:
     return ["source.png", *(f"scale_{i}.png" for i in range(count - 1))]
 
 
 def _read_frame(path: Path, size: tuple[int, int], sha256: str | None) -> Tensor:
     width, height = size
-    file = _read(path, MAX_PIXEL_BYTES * width * height + MAX_TEXTS)
+    file = _read(path, MAX_BYTES_PER_PIXEL * width * height + MAX_METADATA_BYTES)
     if sha256 not in (None, hashlib.sha256(file).hexdigest()):
         raise ValueError(
             f"{path} was changed or swapped after the chain was saved. Put the saved file back, or "
-            f'remove "sha256" from {path.with_name(RECORD)} to take the pictures as they are'
+            f'remove "sha256" from {path.with_name(RECORD_NAME)} to accept the images as they are'
         )
     try:
         return decode_png(file, height, width)
@@ -227,18 +227,18 @@ def _read_frame(path: Path, size: tuple[int, int], sha256: str | None) -> Tensor
         raise ValueError(f"{path}: {error}. Put the saved file back") from error
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     if path.resolve().parent != path.parent.resolve():
-        raise ValueError(f"{path} is a link out of its folder: put the file itself there")
+        raise ValueError(f"{path} is a link to another folder: put the file itself there")
     try:
-        if (size := path.stat().st_size) > most:
+        if (size := path.stat().st_size) > max_bytes:
             raise ValueError(
-                f"{path} has {size:,} bytes; it can have at most {most:,}: put the saved file back"
+                f"{path} has {size:,} bytes; it can have at most {max_bytes:,}: put the saved file back"
             )
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ValueError(
-            f"{path} is missing. A saved chain has {RECORD}, source.png and scale_0.png, "
+            f"{path} is missing. A saved chain has {RECORD_NAME}, source.png and scale_0.png, "
             "scale_1.png, ... in one folder: put the file back"
         ) from error
     except OSError as error:

@@ -1,6 +1,6 @@
-"""Frames as 16-bit PNG files, and back.
+"""Write frames as 16-bit PNG files, and read PNG files.
 
-Through PyAV, which ComfyUI brings: Pillow knows no more than 8 bits of an RGB picture.
+Uses PyAV, which ComfyUI installs: Pillow supports only 8 bits per channel of an RGB image.
 """
 
 import io
@@ -18,25 +18,25 @@ from torch import Tensor
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-HEADER_END = 33
-"""Signature and IHDR, which the specification puts first."""
+HEADER_BYTES = 33
+"""Size of the signature and the IHDR chunk, which the specification puts first."""
 
-PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+PIXEL_CHUNK_KINDS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Numbers a pixel, by the colour type."""
+CHANNELS_BY_COLOR_TYPE = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Values per pixel for each PNG color type."""
 
-CUT_SHORT = "the file ends in the middle of the picture"
+CUT_SHORT = "the file ends in the middle of the image"
 
-UNPACKED = 2**20
-"""Bytes that are unpacked at once."""
+UNPACK_BYTES = 2**20
+"""Maximum number of bytes that are decompressed at once."""
 
-COMPRESSION = "1"
-"""zlib's, 0 to 9. A picture of 12 megapixels took 1.8 s, at 6 it took 3.5 s for a file 1 % smaller."""
+COMPRESSION_LEVEL = "1"
+"""zlib level, 0 to 9. An image of 12 megapixels took 1.8 s; level 6 took 3.5 s for a file 1 % smaller."""
 
 
 def encode_png(image: Tensor, texts: Mapping[str, str] | None = None) -> bytes:
-    """A 16-bit RGB PNG file: value v becomes round(65535 v).
+    """Encode an image as a 16-bit RGB PNG file: value v becomes round(65535 v).
 
     Args:
         image: (1, 3, H, W) float32 in [0, 1].
@@ -46,10 +46,10 @@ def encode_png(image: Tensor, texts: Mapping[str, str] | None = None) -> bytes:
     values = np.multiply(pixels, 65535, order="C")
     np.rint(values, out=values)
     height, width, _ = values.shape
-    codec: Any = av.CodecContext.create("png", "w")  # its types are not complete
+    codec: Any = av.CodecContext.create("png", "w")  # PyAV's type stubs are incomplete
     codec.width, codec.height, codec.pix_fmt = width, height, "rgb48be"
     codec.time_base = Fraction(1)
-    codec.options = {"compression_level": COMPRESSION}
+    codec.options = {"compression_level": COMPRESSION_LEVEL}
     frame = av.VideoFrame.from_ndarray(values.astype(np.uint16), format="rgb48le")
     packets = [*codec.encode(frame.reformat(format="rgb48be")), *codec.encode(None)]
     file = b"".join(bytes(packet) for packet in packets)
@@ -59,53 +59,53 @@ def encode_png(image: Tensor, texts: Mapping[str, str] | None = None) -> bytes:
     chunks = io.BytesIO()
     for kind, text, *_ in info.chunks:
         putchunk(chunks, kind, text)
-    return file[:HEADER_END] + chunks.getvalue() + file[HEADER_END:]
+    return file[:HEADER_BYTES] + chunks.getvalue() + file[HEADER_BYTES:]
 
 
 def decode_png(file: bytes, height: int, width: int) -> Tensor:
-    """The pixels of a PNG file of any kind; grey is repeated, alpha dropped.
+    """Decode a PNG file of any color type. Gray becomes RGB, alpha is dropped.
 
     Args:
-        file: All of it.
-        height: That it must have, in pixels. No memory is taken for any other.
-        width: Likewise.
+        file: The whole content of the file.
+        height: Expected height in pixels. No memory is allocated for another size.
+        width: Expected width in pixels.
 
     Returns:
-        (1, 3, H, W) float32: k / 65535, or k / 255 of a file with 8 bits or fewer.
+        (1, 3, H, W) float32: k / 65535, or k / 255 if the file has 8 bits or fewer.
 
     Raises:
-        ValueError: If it is no PNG, is cut short or damaged, or has another size.
+        ValueError: If the file is no PNG, is cut short or damaged, or has another size.
     """
     if not file.startswith(SIGNATURE) or file[12:16] != b"IHDR":
-        raise ValueError("this is no PNG picture")
+        raise ValueError("this is no PNG image")
     stated = int.from_bytes(file[16:20], "big"), int.from_bytes(file[20:24], "big")
     if stated != (width, height):
         raise ValueError(f"it is {stated[0]} x {stated[1]} pixels, expected {width} x {height}")
-    chunks = _pixel_chunks(file)
+    chunks = _split_pixel_chunks(file)
     depth, color = file[24:26]
     data = (chunk for kind, chunk in chunks if kind == b"IDAT")
     kept = b"".join(chunk for _, chunk in chunks)
-    _require_size(data, height, height * width * depth * CHANNELS.get(color, 1) // 8)
+    _require_size(data, height, height * width * depth * CHANNELS_BY_COLOR_TYPE.get(color, 1) // 8)
     codec: Any = av.CodecContext.create("png", "r")
     codec.options = {"err_detect": "crccheck+explode"}
     try:
         frames = [*codec.decode(av.Packet(kept)), *codec.decode(None)]
     except FFmpegError as error:
-        raise ValueError(f"the picture is damaged ({error.strerror})") from error
+        raise ValueError(f"the image is damaged ({error.strerror})") from error
     deep = depth == 16
-    # Other pairs of formats are not exact in FFmpeg.
+    # FFmpeg converts to other formats inexactly.
     values = frames[0].to_ndarray(format="rgb48le" if deep else "rgb24")
     pixels = np.divide(values, np.float32(65535 if deep else 255), dtype=np.float32)
     return torch.as_tensor(pixels).permute(2, 0, 1)[None]
 
 
-def _pixel_chunks(file: bytes) -> list[tuple[bytes, bytes]]:
-    """The file without texts and profiles, which may unpack to any size: each kind and chunk."""
+def _split_pixel_chunks(file: bytes) -> list[tuple[bytes, bytes]]:
+    """Return (kind, chunk) without texts and profiles, which can decompress to any size."""
     kept, start = [(b"", SIGNATURE)], len(SIGNATURE)
     while start + 12 <= len(file):
         end = start + 12 + int.from_bytes(file[start : start + 4], "big")
         kind = file[start + 4 : start + 8]
-        if kind in PIXEL_CHUNKS:
+        if kind in PIXEL_CHUNK_KINDS:
             kept.append((kind, file[start:end]))
         if kind == b"IEND":
             return kept
@@ -113,22 +113,27 @@ def _pixel_chunks(file: bytes) -> list[tuple[bytes, bytes]]:
     raise ValueError(CUT_SHORT)
 
 
-def _require_size(chunks: Iterable[bytes], rows: int, pixels: int) -> None:
-    """Refuse data that would unpack to fewer or to far more bytes than the picture has.
+def _require_size(chunks: Iterable[bytes], rows: int, pixel_bytes: int) -> None:
+    """Refuse data that decompresses to fewer or to far more bytes than the image has.
 
-    FFmpeg leaves black what is missing, and unpacks a thousand times the file to throw it away.
+    FFmpeg would fill missing pixels with black, and decompress any excess only to discard it.
+
+    Args:
+        chunks: The IDAT chunks.
+        rows: Rows of the image, each of which starts with one filter byte.
+        pixel_bytes: Size of all pixels.
     """
-    most = 2 * (rows + pixels) + UNPACKED  # interlaced pictures have more rows
+    max_bytes = 2 * (rows + pixel_bytes) + UNPACK_BYTES  # interlaced images have more rows
     found, unpack = 0, zlib.decompressobj()
     try:
         for chunk in chunks:
             packed = chunk[8:-4]
-            while packed and not unpack.eof and found <= most:
-                found += len(unpack.decompress(packed, UNPACKED))
+            while packed and not unpack.eof and found <= max_bytes:
+                found += len(unpack.decompress(packed, UNPACK_BYTES))
                 packed = unpack.unconsumed_tail
     except zlib.error as error:
-        raise ValueError(f"the picture is damaged ({error})") from error
-    if found > most:
+        raise ValueError(f"the image is damaged ({error})") from error
+    if found > max_bytes:
         raise ValueError("it holds far more than its pixels")
-    if found < rows + pixels:
+    if found < rows + pixel_bytes:
         raise ValueError(CUT_SHORT)

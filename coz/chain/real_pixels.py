@@ -1,4 +1,4 @@
-"""How many pixels of the photograph a view holds. Everything finer than them is invented."""
+"""Count how many pixels of the photograph a frame shows. All finer detail is invented."""
 
 from decimal import ROUND_HALF_UP, Context
 from math import log
@@ -8,18 +8,18 @@ from .zoom_chain import ZoomChain
 
 MIN_COMPARED_SIDE_PIXELS = 8
 """A frame is compared with the photograph only if it shows at least this many of its pixels each way:
-from fewer, a figure says more about the few colours than about the detail."""
+with fewer, a figure says more about the few colors than about the detail."""
 
-TOO_FEW = "too few real pixels to compare"
-"""Said of a frame that is not comparable."""
+TOO_FEW_REAL_PIXELS = "too few real pixels to compare"
+"""Text for a frame that ``is_comparable`` rejects."""
 
 COLOR_STOPS = ((63, 185, 80), (165, 201, 58), (227, 179, 65), (240, 136, 62), (248, 81, 73))
-"""Red, green, blue of 255, from green (all real) to red. Each stop stands for 4x less than the one
-before: 1x, 4x, 16x, 64x, and 256x or more. ``js/viewer/real_pixels.js`` has the same."""
+"""RGB colors (0..255) from green (all real) to red, for frames enlarged 1x, 4x, 16x, 64x, and 256x or
+more. ``js/viewer/real_pixels.js`` has the same."""
 
 
 class RealPixels(NamedTuple):
-    """The part of the photograph that a view shows, in pixels of the photograph."""
+    """The part of the photograph that a frame shows, in pixels of the photograph."""
 
     width: float
     height: float
@@ -28,7 +28,7 @@ class RealPixels(NamedTuple):
 
 
 def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
-    """Count the real pixels that a layer shows, exactly, from the windows: ``chain.real_window``.
+    """Compute from ``chain.real_window`` how many real pixels a layer shows.
 
     Args:
         chain: Any chain; its pixel values are not read.
@@ -44,7 +44,7 @@ def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
 
 
 def describe_real_pixels(real: RealPixels) -> str:
-    """Say the count in words: "all real", "8 x 8 real pixels", "less than one real pixel"."""
+    """Describe the count in words: "all real", "8 x 8 real pixels", "less than one real pixel"."""
     if real.share >= 1:
         return "all real"
     width, height = round_to_three_digits(real.width), round_to_three_digits(real.height)
@@ -55,12 +55,12 @@ def describe_real_pixels(real: RealPixels) -> str:
 
 
 def is_comparable(real: RealPixels) -> bool:
-    """Whether the view shows enough of the photograph for figures against the photograph."""
+    """Whether the frame shows enough of the photograph to be compared with it."""
     return min(real.width, real.height) >= MIN_COMPARED_SIDE_PIXELS
 
 
 def pick_real_pixels_color(share: float) -> tuple[int, int, int]:
-    """Red, green and blue of 255 for a share of real pixels: green for 1 or more, red near 0.
+    """Pick the RGB color (0..255) of a share of real pixels: green for 1 or more, red near 0.
 
     Args:
         share: Above 0, as in ``RealPixels``.
@@ -71,17 +71,17 @@ def pick_real_pixels_color(share: float) -> tuple[int, int, int]:
     if not share > 0:
         raise ValueError(f"share must be above 0, got {share:g}")
     last = len(COLOR_STOPS) - 1
-    place = min(max(-log(share, 16), 0.0), float(last))  # 16 times fewer pixels are 4x
+    place = min(max(-log(share, 16), 0.0), float(last))  # 16 times fewer pixels are one stop, 4x
     below = min(int(place), last - 1)
     part = place - below
     red, green, blue = (
-        int(a + (b - a) * part + 0.5)  # a half goes up, as JavaScript's Math.round does
+        int(a + (b - a) * part + 0.5)  # rounds half up, as JavaScript's Math.round does
         for a, b in zip(COLOR_STOPS[below], COLOR_STOPS[below + 1], strict=True)
     )
     return red, green, blue
 
 
 def round_to_three_digits(value: float) -> float:
-    """Round to three digits, or to a whole number; a half goes up, as in ``js/factors.js``."""
+    """Round to three digits, or to a whole number from 1000 on; half rounds up, as in ``js/factors.js``."""
     digits = max(3, len(str(int(value))))
     return float(Context(digits, ROUND_HALF_UP).create_decimal_from_float(value))

@@ -1,4 +1,4 @@
-"""A chain's record in JSON, checked value by value: anyone may have edited the file."""
+"""Read a chain's record from JSON and check every value, as the file may have been edited."""
 
 import json
 import math
@@ -12,29 +12,29 @@ from ..geometry import Target, Window
 
 T = TypeVar("T")
 
-VERSION = 1
-"""Of the JSON form. A reader refuses a newer one."""
+RECORD_VERSION = 1
+"""Version of the JSON format. Newer versions are refused."""
 
 MAX_STEPS = 16
 
 MIN_SCALE, MAX_SCALE = 1.01, 100
-"""Of one step. Chain Loop offers 1.5 to 8; with 1 nothing is zoomed, and no film has a length."""
+"""Limits of the scale of a step. Chain Loop offers 1.5 to 8; a scale of 1 would not zoom at all."""
 
-MAX_PIXELS = 250_000_000
-"""Of a chain's frames together: 3 GB as float32. A small file can state any size."""
+MAX_CHAIN_PIXELS = 250_000_000
+"""Maximum number of pixels of all frames together, 3 GB as float32: a small file can claim any size."""
 
 SEED_BITS = 53
-"""A seed survives JSON and JavaScript exactly."""
+"""Size of a seed: JSON and JavaScript hold integers of this size exactly."""
 
-TOLERANCE = 1e-6
-"""Of a window's place, as a fraction of the frame it lies in: windows are rounded floats."""
+WINDOW_TOLERANCE = 1e-6
+"""Tolerance of a window's edges, as a fraction of the frame that it lies in: windows are rounded floats."""
 
-DECIBELS = (-10, 1000)
-"""An agreement lies in it: few are below 0, where the shrunk picture overshoots, or above 99."""
+AGREEMENT_LIMITS_DECIBELS = (-10, 1000)
+"""Limits of an agreement. Few are above 99, and few below 0 (if the downscaled image overshoots)."""
 
-REQUIRED = ("version", "scale", "frames", "windows", "prompts", "seeds")
+REQUIRED_KEYS = ("version", "scale", "frames", "windows", "prompts", "seeds")
 
-SHA256 = re.compile("[0-9a-f]{64}")
+SHA256_PATTERN = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -51,162 +51,170 @@ class Record:
     """None in the oldest records."""
     models: tuple[str, ...]
     sha256: tuple[str, ...] | None
-    """Of the frames' files, the source's first. None where nothing is to be compared."""
+    """SHA-256 of the frames' files, the source's first. None if the record states none."""
     agreements: tuple[float, ...]
-    """In dB, NaN where not measured; empty in older records."""
+    """In dB; NaN where not measured, empty in older records."""
     invented: tuple[float, ...]
-    """0..1, NaN where not measured; empty in older records."""
+    """0..1; NaN where not measured, empty in older records."""
     color_profile: str
-    """Not applied; "" in older records and where there is none but sRGB."""
+    """Name of the source's color profile; "" in older records and if there is none or it is sRGB."""
 
 
 def read_record(text: str) -> Record:
-    """The record that a text holds; keys that it does not know are left out.
+    """Parse a record; unknown keys are ignored.
 
     Raises:
-        ValueError: If the text is no record, is of a newer version, or a value is not possible:
-            the field, the value and what was expected.
+        ValueError: If the text is no record, has a newer version, or holds an invalid value. The
+            message names the field, the value and what was expected.
     """
     try:
         parsed: object = json.loads(text)
     except RecursionError as error:
         raise ValueError("this is no chain record: its brackets are nested too deep") from error
     except ValueError as error:
-        raise ValueError(f"this is no chain record, for it is not JSON: {error}") from error
+        raise ValueError(f"this is no chain record, because it is not JSON: {error}") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"this is no chain record: it starts with {text[:20]!r}")
     record = cast("dict[str, Any]", parsed)
     version = record.get("version")
-    if type(version) is int and version > VERSION:
+    if type(version) is int and version > RECORD_VERSION:
         raise ValueError(
-            f"this is a chain record of version {version}; this pack reads up to {VERSION}: "
+            f"this is a chain record of version {version}; this pack reads up to {RECORD_VERSION}: "
             "update the pack"
         )
-    missing = [key for key in REQUIRED if key not in record]
+    missing = [key for key in REQUIRED_KEYS if key not in record]
     if missing:
         raise ValueError(f"this is no chain record: {', '.join(missing)} missing")
     if type(version) is not int or version < 1:
-        raise _unlike("version", version, f"a whole number up to {VERSION}")
-    sizes = _sizes(record["frames"])
+        raise _make_error("version", version, f"a whole number up to {RECORD_VERSION}")
+    sizes = _read_sizes(record["frames"])
     steps = len(sizes) - 2
     if record.get("steps", steps) != steps:
-        raise _unlike("steps", record["steps"], f"{steps}, for frames holds {len(sizes)} pictures")
+        raise _make_error(
+            "steps", record["steps"], f"{steps}, because frames has {len(sizes)} entries"
+        )
     models, target, hashes, profile = (
         record.get(key) for key in ("models", "target", "sha256", "color_profile")
     )
     return Record(
-        scale=_number("scale", record["scale"], MIN_SCALE, MAX_SCALE),
+        scale=_read_number("scale", record["scale"], MIN_SCALE, MAX_SCALE),
         sizes=sizes,
         windows=tuple(
-            _window(f"windows[{k}]", window, *sizes[k])
-            for k, window in enumerate(_counted("windows", record["windows"], steps, steps + 1))
+            _read_window(f"windows[{k}]", window, *sizes[k])
+            for k, window in enumerate(
+                _require_count("windows", record["windows"], steps, steps + 1)
+            )
         ),
-        prompts=_each("prompts", record["prompts"], steps, steps, _text),
-        seeds=_each("seeds", record["seeds"], steps, steps, _seed),
-        target=None if target is None else _target(target),
-        models=() if models is None else _models(models),
-        sha256=None if hashes is None else _each("sha256", hashes, steps, steps + 2, _hash),
-        agreements=_figures("agreements", record.get("agreements"), steps, DECIBELS),
-        invented=_figures("invented", record.get("invented"), steps, (0, 1)),
-        color_profile="" if profile is None else _text("color_profile", profile),
+        prompts=_read_each("prompts", record["prompts"], steps, steps, _read_text),
+        seeds=_read_each("seeds", record["seeds"], steps, steps, _read_seed),
+        target=None if target is None else _read_target(target),
+        models=() if models is None else _read_models(models),
+        sha256=None
+        if hashes is None
+        else _read_each("sha256", hashes, steps, steps + 2, _read_hash),
+        agreements=_read_figures(
+            "agreements", record.get("agreements"), steps, AGREEMENT_LIMITS_DECIBELS
+        ),
+        invented=_read_figures("invented", record.get("invented"), steps, (0, 1)),
+        color_profile="" if profile is None else _read_text("color_profile", profile),
     )
 
 
-def _unlike(field: str, value: object, expected: str) -> ValueError:
+def _make_error(field: str, value: object, expected: str) -> ValueError:
     return ValueError(
         f"{field} is {reprlib.repr(value)}, expected {expected}. Undo the edit, or save the chain "
         "again"
     )
 
 
-def _number(field: str, value: object, low: float, high: float) -> float:
-    # NaN fails the comparison, and a bool is no number here.
+def _read_number(field: str, value: object, low: float, high: float) -> float:
+    # NaN fails the comparison; a bool is not accepted as a number.
     if type(value) not in (int, float) or not low <= cast("float", value) <= high:
-        raise _unlike(field, value, f"a number from {low} to {high}")
+        raise _make_error(field, value, f"a number from {low} to {high}")
     return float(cast("float", value))
 
 
-def _figures(
+def _read_figures(
     field: str, value: object, steps: int, limits: tuple[float, float]
 ) -> tuple[float, ...]:
     if value is None or value == []:
         return ()
 
     def figure(field: str, value: object) -> float:
-        return math.nan if value is None else _number(field, value, *limits)
+        return math.nan if value is None else _read_number(field, value, *limits)
 
-    return _each(field, value, steps, steps, figure)
-
-
-def _seed(field: str, value: object) -> int:
-    return _whole(field, value, 0, 2**SEED_BITS - 1)
+    return _read_each(field, value, steps, steps, figure)
 
 
-def _whole(field: str, value: object, low: int, high: int) -> int:
+def _read_seed(field: str, value: object) -> int:
+    return _read_integer(field, value, 0, 2**SEED_BITS - 1)
+
+
+def _read_integer(field: str, value: object, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
-        raise _unlike(field, value, f"a whole number from {low} to {high}")
+        raise _make_error(field, value, f"a whole number from {low} to {high}")
     return value
 
 
-def _items(value: object) -> list[Any]:
-    """Empty where it is no list: what counts them then says so."""
+def _as_list(value: object) -> list[Any]:
+    """Return the value if it is a list, and an empty list if not; its caller checks the length."""
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
-def _counted(field: str, value: object, steps: int, length: int) -> list[Any]:
-    if len(items := _items(value)) != length:
+def _require_count(field: str, value: object, steps: int, length: int) -> list[Any]:
+    if len(items := _as_list(value)) != length:
         found = len(items) if isinstance(value, list) else reprlib.repr(value)
         raise ValueError(f"a chain of {steps} steps has {length} {field}, got {found}")
     return items
 
 
-def _each(
+def _read_each(
     field: str, value: object, steps: int, length: int, check: Callable[[str, object], T]
 ) -> tuple[T, ...]:
-    items = _counted(field, value, steps, length)
+    items = _require_count(field, value, steps, length)
     return tuple(check(f"{field}[{i}]", item) for i, item in enumerate(items))
 
 
-def _text(field: str, value: object) -> str:
+def _read_text(field: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _unlike(field, value, "a text in quotes")
+        raise _make_error(field, value, "a quoted string")
     return value
 
 
-def _sizes(value: object) -> tuple[tuple[int, int], ...]:
-    if not 2 <= len(frames := _items(value)) <= MAX_STEPS + 2:
+def _read_sizes(value: object) -> tuple[tuple[int, int], ...]:
+    if not 2 <= len(frames := _as_list(value)) <= MAX_STEPS + 2:
         expected = f"the [width, height] of the source and of 1 to {MAX_STEPS + 1} scales"
-        raise _unlike("frames", value, expected)
+        raise _make_error("frames", value, expected)
     sizes: list[tuple[int, int]] = []
     for k, size in enumerate(frames):
-        if len(sides := _items(size)) != 2:
-            raise _unlike(f"frames[{k}]", size, "[width, height]")
-        width, height = (_whole(f"frames[{k}]", side, 1, MAX_PIXELS) for side in sides)
+        if len(sides := _as_list(size)) != 2:
+            raise _make_error(f"frames[{k}]", size, "[width, height]")
+        width, height = (_read_integer(f"frames[{k}]", side, 1, MAX_CHAIN_PIXELS) for side in sides)
         sizes.append((width, height))
         if k > 1 and sizes[k] != sizes[1]:
-            raise _unlike(f"frames[{k}]", size, f"the size of the first scale, {frames[1]}")
-    if (pixels := sum(width * height for width, height in sizes)) > MAX_PIXELS:
+            raise _make_error(f"frames[{k}]", size, f"the size of the first scale, {frames[1]}")
+    if (pixels := sum(width * height for width, height in sizes)) > MAX_CHAIN_PIXELS:
         raise ValueError(
-            f"its frames have {pixels:,} pixels together; a saved chain may have {MAX_PIXELS:,}. "
-            "Make it from a smaller picture"
+            f"its frames have {pixels:,} pixels together; a saved chain may have {MAX_CHAIN_PIXELS:,}. "
+            "Make it from a smaller image"
         )
     return tuple(sizes)
 
 
-def _window(field: str, value: object, width: int, height: int) -> Window:
-    numbers = _items(value)
+def _read_window(field: str, value: object, width: int, height: int) -> Window:
+    numbers = _as_list(value)
     possible = len(numbers) == 4 and all(type(number) in (int, float) for number in numbers)
     if possible:
-        # Alone before together: a sum of huge numbers is an error of its own. NaN fails each.
+        # The numbers are checked before their sum, which may overflow. NaN fails every comparison.
         possible = all(
             -slack <= start <= side
             and 1 - slack <= length <= side + slack
             and start + length <= side + slack
             for start, length, side in zip(numbers[:2], numbers[2:], (width, height), strict=True)
-            for slack in (TOLERANCE * side,)
+            for slack in (WINDOW_TOLERANCE * side,)
         )
     if not possible:
-        raise _unlike(
+        raise _make_error(
             field,
             value,
             "[x, y, width, height] of at least one pixel each way, inside a frame of "
@@ -215,21 +223,21 @@ def _window(field: str, value: object, width: int, height: int) -> Window:
     return Window(*map(float, numbers))
 
 
-def _target(value: object) -> Target:
-    if len(numbers := _items(value)) != 2:
-        raise _unlike("target", value, "two fractions of the source, [x, y]")
-    return Target(*(_number(f"target[{k}]", number, 0, 1) for k, number in enumerate(numbers)))
+def _read_target(value: object) -> Target:
+    if len(numbers := _as_list(value)) != 2:
+        raise _make_error("target", value, "two fractions of the source, [x, y]")
+    return Target(*(_read_number(f"target[{k}]", number, 0, 1) for k, number in enumerate(numbers)))
 
 
-def _models(value: object) -> tuple[str, ...]:
+def _read_models(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise _unlike("models", value, "a list of names")
+        raise _make_error("models", value, "a list of names")
     return tuple(
-        _text(f"models[{i}]", name) for i, name in enumerate(_items(cast("object", value)))
+        _read_text(f"models[{i}]", name) for i, name in enumerate(_as_list(cast("object", value)))
     )
 
 
-def _hash(field: str, value: object) -> str:
-    if not SHA256.fullmatch(text := _text(field, value)):
-        raise _unlike(field, value, "64 digits 0-9 a-f (or no sha256 at all)")
+def _read_hash(field: str, value: object) -> str:
+    if not SHA256_PATTERN.fullmatch(text := _read_text(field, value)):
+        raise _make_error(field, value, "64 digits 0-9 a-f (or no sha256 at all)")
     return text

@@ -1,4 +1,4 @@
-"""The record of a chain: every frame, where it was cut from, what it was told."""
+"""The record of a zoom: every frame, the window it was made from, and its prompt."""
 
 import hashlib
 import json
@@ -8,52 +8,52 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..geometry import Target, Window
-from .schema import SEED_BITS, VERSION, read_record
+from .schema import RECORD_VERSION, SEED_BITS, read_record
 
 __version__ = "0.1.0"
-"""Of the pack."""
+"""Version of the node pack."""
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of step ``step`` (1, 2, ...): the same whatever the number of steps."""
+def derive_step_seed(seed: int, step: int) -> int:
+    """Derive the seed of step ``step`` (1, 2, ...). It does not depend on the number of steps."""
     digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - SEED_BITS)
 
 
 @dataclass(frozen=True, eq=False)
 class ZoomChain:
-    """A chain of zooms from the whole source picture down to the deepest frame.
+    """A chain of zooms from the source image down to the deepest frame.
 
     Layer 0 is the source, layer 1 the first frame x_0, layer i + 1 the frame x_i.
     """
 
     scale: float
-    """Factor asked of each step. The true ones come from the windows: see ``magnification``."""
+    """Requested scale of each step. The exact factors follow from the windows: see ``magnification``."""
     frames: tuple[Tensor, ...]
-    """One a layer: (1, 3, H, W) float32 in [0, 1]. All but the source have the same size."""
+    """One for each layer: (1, 3, H, W) float32 in [0, 1]. All but the source have the same size."""
     windows: tuple[Window, ...]
-    """``windows[k]`` is layer k + 1 in the pixels of layer k."""
+    """``windows[k]`` is the region that layer k + 1 shows, in pixels of layer k."""
     prompts: tuple[str, ...]
-    """What step i was told; "" is an empty prompt."""
+    """The text of each step; "" is an empty prompt."""
     seeds: tuple[int, ...]
     target: Target
-    """The point that every step aims at, as fractions of the source."""
+    """The point that is zoomed into, as fractions of the source."""
     models: tuple[str, ...] = ()
-    """File names of the models that made it."""
+    """File names of the models that made the chain."""
     agreements: tuple[float, ...] = ()
-    """How well step i repeats the window that it enlarged: PSNR in dB, at most 99, also where they
-    are equal. NaN where it was not measured; none at all in older records."""
+    """PSNR in dB of each downscaled result with the crop that the step enlarged, limited to 99. NaN
+    where it was not measured; empty in older records."""
     invented: tuple[float, ...] = ()
-    """The share of step i's energy, 0..1, that is not in that window enlarged; as ``agreements``."""
+    """Share of each result's energy, 0..1, that its enlarged crop does not hold. NaN and empty as above."""
     color_profile: str = ""
-    """Name of the colour profile in the source's file, which was not applied; "" where it is sRGB or
-    not known."""
+    """Name of the color profile in the source's file, which was not applied; "" if it is sRGB or
+    unknown."""
 
     def __post_init__(self) -> None:
-        """Refuse a record whose parts do not fit together."""
+        """Refuse parts that do not fit together."""
         steps = len(self.frames) - 2
         if steps < 0:
-            raise ValueError("a chain holds at least its source and its first frame")
+            raise ValueError("a chain has at least a source and a first frame")
         for name, length, expected in (
             ("windows", len(self.windows), steps + 1),
             ("prompts", len(self.prompts), steps),
@@ -69,14 +69,14 @@ class ZoomChain:
 
     @property
     def steps(self) -> int:
-        """Number of zooms: the frames after x_0."""
+        """Number of steps: the frames after x_0."""
         return len(self.frames) - 2
 
     def window_in(self, layer: int, ancestor: int) -> Window:
-        """The region that ``layer`` shows, in the pixels of a layer at or above it.
+        """Compute the region that ``layer`` shows, in pixels of ``ancestor``, an earlier layer or itself.
 
         Raises:
-            ValueError: If ``ancestor`` lies below ``layer`` or either does not exist.
+            ValueError: If ``ancestor`` comes after ``layer``, or one of them does not exist.
         """
         if not 0 <= ancestor <= layer < len(self.frames):
             raise ValueError(
@@ -98,10 +98,10 @@ class ZoomChain:
         return region
 
     def real_window(self, layer: int) -> Window:
-        """The region that ``layer`` shows, in real pixels: those of the source.
+        """Compute the region that ``layer`` shows, in real pixels.
 
-        The steps see only the first frame. Where that was downscaled, its own pixels are the real
-        ones of the frames below it, each of them the mean of several of the source's.
+        Real pixels are those of the source. The steps see only the first frame, so where it was
+        downscaled, its pixels count as the real ones for all later frames.
 
         Raises:
             ValueError: If the layer does not exist.
@@ -111,40 +111,40 @@ class ZoomChain:
             return window
         return min(window, self.window_in(layer, 1), key=lambda w: w.width * w.height)
 
-    def middle(self) -> Target:
-        """Of the deepest frame, as fractions of the source."""
+    def find_deepest_center(self) -> Target:
+        """Compute the center of the deepest frame, as fractions of the source."""
         x, y, w, h = self.window_in(len(self.frames) - 1, 0)
         height, width = self.frames[0].shape[-2:]
         return Target((x + w / 2) / width, (y + h / 2) / height)
 
     def magnification(self, layer: int) -> tuple[float, float]:
-        """(horizontal, vertical) factor by which a layer enlarges the first frame."""
+        """Return the (horizontal, vertical) factor by which a layer enlarges the first frame."""
         x, y = self._density(layer)
         first_x, first_y = self._density(1)
         return x / first_x, y / first_y
 
     def _density(self, layer: int) -> tuple[float, float]:
-        """Pixels of the layer to one pixel of the source, along x and y."""
+        """Return the number of the layer's pixels per source pixel, along x and y."""
         window = self.window_in(layer, 0)
         height, width = self.frames[layer].shape[-2:]
         return width / window.width, height / window.height
 
     def _comfy_cache_tensors(self) -> tuple[Tensor, ...]:
-        """The tensors that ComfyUI's RAM-pressure cache (about 0.34 and newer) counts for a chain.
+        """Return the tensors that ComfyUI's RAM-pressure cache (about 0.34 and newer) counts.
 
-        Without it a chain of gigabytes counts as nearly nothing and is freed last.
+        Without this method a chain of gigabytes counts as almost nothing and is freed last.
         """
         return self.frames
 
     def to_json(self) -> str:
-        """Everything but the pixels. Frames appear as [width, height], windows as [x, y, w, h].
+        """Write everything but the pixels. Frames become [width, height], windows [x, y, w, h].
 
         ``real_pixels`` is the [width, height] of each frame's ``real_window``, from the first frame
-        on. It is for the reader: ``from_json`` counts it anew from the windows.
+        on. It is only for people who read the file; ``from_json`` ignores it.
         """
         return json.dumps(
             {
-                "version": VERSION,
+                "version": RECORD_VERSION,
                 "scale": self.scale,
                 "steps": self.steps,
                 "frames": [[f.shape[-1], f.shape[-2]] for f in self.frames],
@@ -154,8 +154,8 @@ class ZoomChain:
                 "real_pixels": [
                     list(self.real_window(layer)[2:]) for layer in range(1, len(self.frames))
                 ],
-                "agreements": _figures(self.agreements),
-                "invented": _figures(self.invented),
+                "agreements": _replace_nan(self.agreements),
+                "invented": _replace_nan(self.invented),
                 "target": list(self.target),
                 "models": list(self.models),
                 "pack": __version__,
@@ -166,16 +166,15 @@ class ZoomChain:
 
     @classmethod
     def from_json(cls, text: str, frames: tuple[Tensor, ...]) -> "ZoomChain":
-        """The chain that ``to_json`` described, given its frames again.
+        """Read the chain that ``to_json`` wrote, given its frames.
 
         Raises:
-            ValueError: If the text is no chain, is of a newer version, holds a value that cannot be,
-                or the frames are of other sizes than it states.
+            ValueError: As ``read_record``, or if the frames have other sizes than the record states.
         """
         record = read_record(text)
         sizes = tuple((f.shape[-1], f.shape[-2]) for f in frames)
         if sizes != record.sizes:
-            raise ValueError(f"the record is of frames {record.sizes}, got {sizes}")
+            raise ValueError(f"the record has frames of sizes {record.sizes}, got {sizes}")
         chain = cls(
             scale=record.scale,
             frames=frames,
@@ -188,10 +187,10 @@ class ZoomChain:
             invented=record.invented,
             color_profile=record.color_profile,
         )
-        # The first records named no target; the middle of the deepest window is near it.
-        return chain if record.target else replace(chain, target=chain.middle())
+        # The oldest records have no target; the center of the deepest frame is near it.
+        return chain if record.target else replace(chain, target=chain.find_deepest_center())
 
 
-def _figures(figures: tuple[float, ...]) -> list[float | None]:
-    """JSON has no NaN."""
+def _replace_nan(figures: tuple[float, ...]) -> list[float | None]:
+    """Replace NaN, which JSON does not have, by None."""
     return [None if math.isnan(figure) else figure for figure in figures]

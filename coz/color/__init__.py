@@ -1,1 +1,1 @@
-"""Colour: aligned with a reference, and converted from profiles."""
+"""Align colors with a reference, and convert color profiles."""

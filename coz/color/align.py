@@ -1,4 +1,4 @@
-"""Colour alignment: what super-resolution invents keeps the colours of what it was given."""
+"""Align the colors of a super-resolved image with those of its input."""
 
 from itertools import product
 
@@ -8,32 +8,32 @@ from torch import Tensor
 from ..resample import require_same_shape
 
 WAVELET_LEVELS = 5
-"""Chain-of-Zoom utils/wavelet_color_fix.py, wavelet_decomposition(levels=5)."""
+"""Source: Chain-of-Zoom utils/wavelet_color_fix.py, wavelet_decomposition(levels=5)."""
 
 ADAIN_EPS = 1e-5
-"""Chain-of-Zoom utils/wavelet_color_fix.py, calc_mean_std(eps=1e-5)."""
+"""Source: Chain-of-Zoom utils/wavelet_color_fix.py, calc_mean_std(eps=1e-5)."""
 
-LUMA = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in the luma: ITU-R BT.601. JPEG's and Pillow's grey, BasicSR's
-metrics and the YCbCr of super-resolution papers take the same shares."""
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luma (ITU-R BT.601). JPEG, Pillow's gray, BasicSR's metrics
+and the YCbCr of super-resolution papers use the same."""
 
 
 def luma(image: Tensor) -> Tensor:
     """Compute the luma of an image (B, 3, H, W), of any float dtype: (B, 1, H, W) float32."""
     red, green, blue = image.float().unbind(1)
-    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
+    return (LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue).unsqueeze(1)
 
 
 def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
     """Give ``sr`` the low frequencies of ``reference``; keep its detail.
 
-    The decomposition is linear, so high(sr) + low(reference) is sr + low(reference - sr): one
-    blur instead of two, and each a pair of 3-tap passes instead of a dense 3x3 kernel.
+    The decomposition is linear, so high(sr) + low(reference) equals sr + low(reference - sr). This
+    needs one blur per level instead of two.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
         reference: same shape as ``sr``.
-        levels: Number of blurs; the one of level i reaches 2**i pixels.
+        levels: Number of blurs; blur i reaches 2**i pixels.
 
     Returns:
         (B, C, H, W) float32, not clamped.
@@ -44,7 +44,7 @@ def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -
     Source: StableSR color fix, as used by Chain-of-Zoom utils/wavelet_color_fix.py.
     Deviation: any number of levels and channels (upstream fixes 5 and 3).
     """
-    return _low_difference(sr, reference, levels).add_(sr)
+    return _low_frequency_difference(sr, reference, levels).add_(sr)
 
 
 def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
@@ -61,19 +61,19 @@ def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
         ValueError: If the two shapes differ.
 
     Source: Huang and Belongie 2017, as used by Chain-of-Zoom utils/wavelet_color_fix.py.
-    Deviation: a single pixel has no spread and takes the reference's colour (upstream: NaN).
+    Deviation: a single pixel takes the reference's color (upstream: NaN).
     """
     require_same_shape(sr, reference, "image and reference")
-    sr_mean, sr_std = _mean_std(sr.float())
-    mean, std = _mean_std(reference.float())
+    sr_mean, sr_std = _compute_mean_std(sr.float())
+    mean, std = _compute_mean_std(reference.float())
     return (sr.float() - sr_mean) / sr_std * std + mean
 
 
 def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
     """Give ``sr`` the two chroma channels of ``reference``; keep its luma.
 
-    In full-range YCbCr each of red, green and blue is the luma plus a part that is the chroma's
-    alone, so the exchange is one addition: the reference plus the difference of the lumas.
+    In full-range YCbCr each of red, green and blue is the luma plus a term that depends only on the
+    chroma, so it is enough to add the difference of the lumas to the reference.
 
     Args:
         sr: (B, 3, H, W), red, green, blue, any float dtype, values in [0, 1].
@@ -94,9 +94,9 @@ def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
 def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
     """Give each channel of ``sr`` the distribution of values of ``reference``.
 
-    A value of ``sr`` becomes the value of ``reference`` that as many pixels do not exceed,
-    interpolated where the reference repeats a value. Equal values stay equal and their order is
-    kept. Images and channels are matched one by one, so the working memory is that of one plane.
+    A value of ``sr`` becomes the value of ``reference`` at the same quantile, interpolated where the
+    reference repeats a value. Equal values stay equal, and the order of values is kept. Images and
+    channels are matched one by one, so the working memory is that of one plane.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
@@ -119,13 +119,13 @@ def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
     return matched
 
 
-def low_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
-    """How far the low frequencies of each image of ``sr`` are from those of ``reference``.
+def low_frequency_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
+    """Measure how far the low frequencies of each image of ``sr`` are from those of ``reference``.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
         reference: same shape as ``sr``.
-        levels: The low frequencies are those that ``wavelet_align`` takes with so many blurs.
+        levels: As in ``wavelet_align``, which defines the low frequencies.
 
     Returns:
         (B,) float32: root of the mean squared difference over channels and pixels.
@@ -133,10 +133,10 @@ def low_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) ->
     Raises:
         ValueError: If the two shapes differ or ``levels`` is below 1.
     """
-    return _low_difference(sr, reference, levels).square_().mean((1, 2, 3)).sqrt_()
+    return _low_frequency_difference(sr, reference, levels).square_().mean((1, 2, 3)).sqrt_()
 
 
-def _low_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
+def _low_frequency_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
     require_same_shape(sr, reference, "image and reference")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
@@ -149,37 +149,38 @@ def _low_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
 
 
 def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
-    ordered, places = _sort(plane)
-    wanted, _ = _sort(reference)
-    count, upto = _not_above(ordered), _not_above(wanted)
-    values, repeats = wanted[upto - 1], _steps(upto)
-    upper = torch.searchsorted(upto, count)
-    lower = (upper - 1).clamp_(min=0)  # nothing lies below the lowest value
-    share = 1 - (upto[upper] - count) / repeats[upper]
-    matched = torch.lerp(values[lower], values[upper], share)
-    out[places] = matched.repeat_interleave(_steps(count))
+    """Write into ``out`` the values of ``plane`` with the distribution of ``reference``."""
+    values, order = _sort_by_bits(plane)
+    targets, _ = _sort_by_bits(reference)
+    ranks, target_ranks = _count_not_above(values), _count_not_above(targets)
+    distinct, repeats = targets[target_ranks - 1], _count_repeats(target_ranks)
+    upper = torch.searchsorted(target_ranks, ranks)
+    lower = (upper - 1).clamp_(min=0)  # the lowest value has none below it
+    share = 1 - (target_ranks[upper] - ranks) / repeats[upper]
+    matched = torch.lerp(distinct[lower], distinct[upper], share)
+    out[order] = matched.repeat_interleave(_count_repeats(ranks))
 
 
-def _not_above(ordered: Tensor) -> Tensor:
-    """For each distinct value, in order: the number of values that do not exceed it."""
+def _count_not_above(ordered: Tensor) -> Tensor:
+    """Count for each distinct value, in ascending order, the values that do not exceed it."""
     ends = torch.nonzero(ordered[1:] > ordered[:-1]).flatten() + 1
     return torch.cat((ends, ends.new_tensor([len(ordered)])))
 
 
-def _steps(counts: Tensor) -> Tensor:
+def _count_repeats(counts: Tensor) -> Tensor:
     return counts.diff(prepend=counts.new_zeros(1))
 
 
-def _sort(plane: Tensor) -> tuple[Tensor, Tensor]:
-    """As ``plane.sort()`` of float32, by its bits: whole numbers are sorted three times as fast."""
+def _sort_by_bits(plane: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort float32 values by their bits, as ``plane.sort()``: integers are sorted three times as fast."""
     bits = plane.view(torch.int32)
-    # Below zero the bits fall where the value rises.
+    # The bits of negative floats fall as the value rises.
     bits, places = (bits ^ (bits >> 31 & 0x7FFFFFFF)).sort()
     return (bits ^ (bits >> 31 & 0x7FFFFFFF)).view(torch.float32), places
 
 
 def _blur(image: Tensor, radius: int, dim: int, out: Tensor) -> None:
-    """[1, 2, 1] / 4 with taps ``radius`` apart along ``dim``, edges repeated."""
+    """Filter along ``dim`` with [1, 2, 1] / 4, taps ``radius`` pixels apart, edges repeated."""
     length = image.shape[dim]
     inside, edge = max(length - radius, 0), min(radius, length)
     torch.mul(image, 0.5, out=out)
@@ -189,7 +190,7 @@ def _blur(image: Tensor, radius: int, dim: int, out: Tensor) -> None:
     out.narrow(dim, length - edge, edge).add_(image.narrow(dim, length - 1, 1), alpha=0.25)
 
 
-def _mean_std(image: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_mean_std(image: Tensor) -> tuple[Tensor, Tensor]:
     correction = min(1, image.shape[-1] * image.shape[-2] - 1)
     variance, mean = torch.var_mean(image, dim=(-2, -1), keepdim=True, correction=correction)
     return mean, (variance + ADAIN_EPS).sqrt()

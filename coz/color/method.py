@@ -1,4 +1,4 @@
-"""The colour alignments by their names, mixed, and the one that suits each image."""
+"""Choose a color alignment by name, mix two, or find the best one for each image."""
 
 from typing import Literal, get_args
 
@@ -9,7 +9,7 @@ from .align import (
     WAVELET_LEVELS,
     adain_align,
     histogram_align,
-    low_distance,
+    low_frequency_distance,
     wavelet_align,
     ycbcr_align,
 )
@@ -19,7 +19,7 @@ Method = Literal["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "be
 METHODS: list[Method] = list(get_args(Method))
 
 HYBRID_WEIGHT = 0.5
-"""Share of adain in hybrid."""
+"""Weight of adain in hybrid."""
 
 
 def hybrid_align(
@@ -28,13 +28,13 @@ def hybrid_align(
     levels: int = WAVELET_LEVELS,
     weight: float = HYBRID_WEIGHT,
 ) -> Tensor:
-    """The weighted mean of ``wavelet_align`` and ``adain_align``.
+    """Return the weighted mean of ``wavelet_align`` and ``adain_align``.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
         reference: same shape as ``sr``.
         levels: As in ``wavelet_align``.
-        weight: Share of adain, 0 to 1: 0 is wavelet alone, 1 is adain alone.
+        weight: Weight of adain, 0 (wavelet alone) to 1 (adain alone).
 
     Returns:
         (B, C, H, W) float32, not clamped.
@@ -53,11 +53,11 @@ def best_align(
     levels: int = WAVELET_LEVELS,
     weight: float = HYBRID_WEIGHT,
 ) -> tuple[Tensor, list[Method]]:
-    """For each image the result of that method whose low frequencies are nearest the reference's.
+    """Try every other method, "none" included, and keep the best result for each image.
 
-    Every other method is tried, "none" too. Its result is clamped to [0, 1] and compared by
-    ``low_distance`` with ``WAVELET_LEVELS``, whatever ``levels`` is: what is finer than about 32
-    pixels does not count. Where two are equally near, the one earlier in ``METHODS`` is taken.
+    The best result has the smallest ``low_frequency_distance`` after clamping to [0, 1]. The
+    distance always uses ``WAVELET_LEVELS``, so detail finer than about 32 pixels does not count.
+    Among equal results the method that comes first in ``METHODS`` is chosen.
 
     Args:
         sr: (B, 3, H, W), any float dtype, values in [0, 1].
@@ -69,17 +69,17 @@ def best_align(
         (B, 3, H, W) float32, not clamped, and the method of each image.
 
     Raises:
-        ValueError: As the methods do.
+        ValueError: As the methods.
     """
     best = torch.empty(sr.shape, device=sr.device)
-    least = [float("inf")] * len(sr)
+    smallest = [float("inf")] * len(sr)
     chosen: list[Method] = ["none"] * len(sr)
     for method in METHODS[:-1]:
         fixed = color_align(method, sr, reference, levels, weight)
-        distances = low_distance(fixed.clamp(0, 1), reference)
+        distances = low_frequency_distance(fixed.clamp(0, 1), reference)
         for i, distance in enumerate(map(float, distances)):
-            if distance < least[i]:
-                least[i], chosen[i], best[i] = distance, method, fixed[i]
+            if distance < smallest[i]:
+                smallest[i], chosen[i], best[i] = distance, method, fixed[i]
     return best, chosen
 
 
@@ -90,7 +90,7 @@ def color_align(
     levels: int = WAVELET_LEVELS,
     weight: float = HYBRID_WEIGHT,
 ) -> Tensor:
-    """Give ``sr`` the colours of ``reference`` by the named method.
+    """Give ``sr`` the colors of ``reference`` by the named method.
 
     Args:
         method: One of ``METHODS``; "none" changes nothing.
@@ -103,7 +103,7 @@ def color_align(
         (B, C, H, W) float32, not clamped; for "none" it may share the memory of ``sr``.
 
     Raises:
-        ValueError: If ``method`` is unknown, and as the methods do.
+        ValueError: If ``method`` is unknown, and as the methods.
     """
     match method:
         case "wavelet":

@@ -1,4 +1,4 @@
-"""Colour profiles (ICC) that picture files carry, compared with sRGB and converted to it."""
+"""Compare the color profiles (ICC) of image files with sRGB, and convert images to sRGB."""
 
 from io import BytesIO
 from itertools import product
@@ -7,50 +7,54 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from ..text.step_prompts import one_line
+from ..text.step_prompts import join_lines
 
-MAX_SRGB_DIFFERENCE = 3
-"""Levels of 255. Other makers' sRGB profiles differ from Pillow's by one or two; Display P3 by 100."""
+MAX_SRGB_DIFFERENCE_LEVELS = 3
+"""A profile that moves no color by more counts as sRGB. sRGB profiles of different makers differ by one
+or two levels of 255; Display P3 differs by 100."""
 
-MAX_PROFILE_NAME = 80
-"""Characters that are kept of a profile's name."""
+MAX_PROFILE_NAME_CHARACTERS = 80
+"""Length to which a profile's name is cut."""
 
 PATCH_LEVELS = (0, 32, 64, 128, 192, 255)
 
 
-def foreign_profile(picture: Image.Image) -> str:
-    """Return the name of a picture's profile, "" where it has none, sRGB by any name, or no readable one.
+def name_foreign_profile(image: Image.Image) -> str:
+    """Return the name of an image's profile; "" if it has none, or it is sRGB or unreadable.
 
     Args:
-        picture: As ``Image.open`` gives it; no pixel is read.
+        image: As ``Image.open`` returns it; its pixels are not read.
     """
-    profile = _profile_of(picture)
+    profile = _read_profile(image)
     if profile is None:
         return ""
-    patches = _patches(_profiled_mode(picture.mode))
+    patches = _make_patches(_find_profiled_mode(image.mode))
     plain = np.asarray(patches.convert("RGB"), np.int16)
     try:
-        converted = np.asarray(_convert(patches, profile), np.int16)
+        converted = np.asarray(_apply_profile(patches, profile), np.int16)
     except ImageCms.PyCMSError:
-        return ""  # of another kind of picture than it is in
-    if np.abs(converted - plain).max() <= MAX_SRGB_DIFFERENCE:
+        return ""  # the profile is made for another color mode
+    if np.abs(converted - plain).max() <= MAX_SRGB_DIFFERENCE_LEVELS:
         return ""
-    return one_line(ImageCms.getProfileDescription(profile))[:MAX_PROFILE_NAME] or "without a name"
+    return (
+        join_lines(ImageCms.getProfileDescription(profile))[:MAX_PROFILE_NAME_CHARACTERS]
+        or "without a name"
+    )
 
 
-def to_srgb(picture: Image.Image) -> Image.Image:
-    """Convert a picture by its profile to 8-bit sRGB; transparency is dropped.
+def convert_to_srgb(image: Image.Image) -> Image.Image:
+    """Convert an image by its profile to 8-bit sRGB; transparency is dropped.
 
-    Nothing is converted where ``foreign_profile`` is "": sRGB stays as it is, to the last level.
+    Where ``name_foreign_profile`` returns "", the pixel values stay exactly the same.
     """
-    profile = _profile_of(picture) if foreign_profile(picture) else None
+    profile = _read_profile(image) if name_foreign_profile(image) else None
     if profile is None:
-        return picture.convert("RGB")
-    return _convert(picture.convert(_profiled_mode(picture.mode)), profile)
+        return image.convert("RGB")
+    return _apply_profile(image.convert(_find_profiled_mode(image.mode)), profile)
 
 
-def _profile_of(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    content = picture.info.get("icc_profile")
+def _read_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    content = image.info.get("icc_profile")
     if not isinstance(content, bytes):
         return None
     try:
@@ -59,21 +63,21 @@ def _profile_of(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
         return None
 
 
-def _profiled_mode(mode: str) -> str:
-    """The mode in which a picture's values are those that its profile describes."""
+def _find_profiled_mode(mode: str) -> str:
+    """Return the Pillow mode in which the values are those that a profile describes."""
     return mode if mode in {"CMYK", "LAB"} else "L" if mode in {"1", "L", "LA"} else "RGB"
 
 
-def _convert(picture: Image.Image, profile: Any) -> Image.Image:
-    cms: Any = ImageCms  # its types are not complete
-    if picture.mode == "L" and profile.profile.xcolor_space.strip() == "RGB":
-        picture = picture.convert("RGB")
+def _apply_profile(image: Image.Image, profile: Any) -> Image.Image:
+    cms: Any = ImageCms  # Pillow's type hints are incomplete
+    if image.mode == "L" and profile.profile.xcolor_space.strip() == "RGB":
+        image = image.convert("RGB")
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-    return cms.profileToProfile(picture, profile, cms.createProfile("sRGB"), intent, "RGB")
+    return cms.profileToProfile(image, profile, cms.createProfile("sRGB"), intent, "RGB")
 
 
-def _patches(mode: str) -> Image.Image:
-    """A picture of one row with some colours of a mode."""
+def _make_patches(mode: str) -> Image.Image:
+    """Make an image of one row that samples the colors of a mode."""
     channels = len(Image.new(mode, (1, 1)).getbands())
-    colours = [bytes(colour) for colour in product(PATCH_LEVELS, repeat=channels)]
-    return Image.frombytes(mode, (len(colours), 1), b"".join(colours))
+    colors = [bytes(color) for color in product(PATCH_LEVELS, repeat=channels)]
+    return Image.frombytes(mode, (len(colors), 1), b"".join(colors))

@@ -1,1 +1,1 @@
-"""How true a result is: measured, drawn as a map, and corrected."""
+"""Measure how true a result is to its source, map what was invented, and correct the result."""

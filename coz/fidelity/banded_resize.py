@@ -1,8 +1,8 @@
-"""Resizing as two banded matrices, one an axis: fast, and with its adjoint.
+"""Resize with two banded matrices, one for each axis, which also give the adjoint.
 
-Beside ``resample.resize``, which sums one tap after the other: it takes any part of a picture and
-needs no matrices made, which are kept here for each pair of sizes, but for each frame of a film
-would take as long as they save. Nor does it depend on how a device multiplies (TF32).
+The matrices are cached for each pair of sizes. ``resample.resize`` sums the taps instead: it accepts
+any region of an image, and the frames of a video, for which making matrices would take as long as
+they save. Its result also does not depend on a device's matrix multiplication (TF32).
 """
 
 from functools import lru_cache
@@ -11,24 +11,25 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..resample import taps
+from ..resample import compute_taps
 
 Kernel = Literal["bicubic", "area"]
 
 KERNELS: list[Kernel] = list(get_args(Kernel))
 
-BLOCK = 32
-"""Rows of a banded matrix that are multiplied at once."""
+BLOCK_ROWS = 32
+"""Number of rows of a banded matrix that are multiplied at once."""
 
 
-def resized(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
-    """As ``resample.resize`` of a whole picture, several times as fast.
+def resize_banded(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
+    """Resize a whole image like ``resample.resize``, several times as fast.
 
     Args:
         image: (B, C, H, W), any float dtype, any value range.
-        height: of the result, in pixels.
-        width: of the result, in pixels.
-        kernel: "bicubic" is Pillow's, antialiased; "area" the mean of what a pixel covers.
+        height: Height of the result, in pixels.
+        width: Width of the result, in pixels.
+        kernel: Antialiased filter: "bicubic" as in Pillow, or "area", the mean over the area of each
+            output pixel.
 
     Returns:
         (B, C, height, width) float32, not clamped.
@@ -36,23 +37,23 @@ def resized(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") 
     Raises:
         ValueError: If ``kernel`` is unknown.
     """
-    rows, columns = axes(image, height, width, kernel)
-    return both(rows.down, columns.down, image.float())
+    rows, columns = make_axes(image, height, width, kernel)
+    return apply_axes(rows.down, columns.down, image.float())
 
 
-def axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
-    """What makes ``image`` (B, C, H, W) that size: along its height and along its width.
+def make_axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
+    """Make the matrices that resize ``image`` (B, C, H, W) along its height and along its width.
 
     Raises:
         ValueError: If ``kernel`` is unknown.
     """
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel}")
-    return _axis(image.shape[-2], height, kernel), _axis(image.shape[-1], width, kernel)
+    return _make_axis(image.shape[-2], height, kernel), _make_axis(image.shape[-1], width, kernel)
 
 
 class Block(NamedTuple):
-    """Some rows of a banded matrix: its values from one column to another."""
+    """Some rows of a banded matrix, with the range of columns that holds all their values."""
 
     rows: slice
     columns: slice
@@ -60,7 +61,7 @@ class Block(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """What resizes one axis, D, its adjoint D', and D D', each in blocks of rows."""
+    """The matrix D that resizes one axis, its adjoint D' and D D', each in blocks of rows."""
 
     down: list[Block]
     back: list[Block]
@@ -68,28 +69,30 @@ class Axis(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _axis(big: int, small: int, kernel: Kernel) -> Axis:
+def _make_axis(big: int, small: int, kernel: Kernel) -> Axis:
     if big == small:
         column, value = torch.arange(big)[None], torch.ones(1, big, dtype=torch.float64)
     elif kernel == "bicubic":
-        column, value = taps(big, small, 0, big, "bicubic")
+        column, value = compute_taps(big, small, 0, big, "bicubic")
     else:
-        column, value = _area(big, small)
+        column, value = _compute_area_taps(big, small)
     used = value != 0
     row, column, value = torch.arange(small).expand_as(value)[used], column[used], value[used]
-    down = [_block(row, column, value, rows) for rows in _parts(small)]
-    back = [_block(column, row, value, rows) for rows in _parts(big)]
-    # All rows of D that meet those of a block: as the columns of D' in which the block's lie.
-    met = [_block(column, row, value, block.columns) for block in down]
-    gram = [Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, met, strict=True)]
+    down = [_make_block(row, column, value, rows) for rows in _split_rows(small)]
+    back = [_make_block(column, row, value, rows) for rows in _split_rows(big)]
+    # A row of a block times D' is not zero only where rows of D use some of the block's columns.
+    adjoint = [_make_block(column, row, value, block.columns) for block in down]
+    gram = [
+        Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, adjoint, strict=True)
+    ]
     return Axis(*([b._replace(values=b.values.float()) for b in x] for x in (down, back, gram)))
 
 
-def _parts(size: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+def _split_rows(size: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK_ROWS, size)) for start in range(0, size, BLOCK_ROWS)]
 
 
-def _block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Block:
+def _make_block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Block:
     inside = (row >= rows.start) & (row < rows.stop)
     first, last = (int(v) for v in column[inside].aminmax())
     values = torch.zeros(rows.stop - rows.start, last + 1 - first, dtype=torch.float64)
@@ -97,8 +100,8 @@ def _block(row: Tensor, column: Tensor, value: Tensor, rows: slice) -> Block:
     return Block(rows, slice(first, last + 1), values)
 
 
-def _area(big: int, small: int) -> tuple[Tensor, Tensor]:
-    """As ``taps``: the pixels that each output pixel covers, by how much of it they fill."""
+def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
+    """Like ``compute_taps``, list the input pixels of each output pixel, weighted by their common area."""
     edge = torch.arange(small + 1, dtype=torch.float64) * big / small
     first = edge[:-1].floor()
     tap = first + torch.arange(int((edge[1:].ceil() - first).max()))[:, None]
@@ -106,8 +109,8 @@ def _area(big: int, small: int) -> tuple[Tensor, Tensor]:
     return tap.clamp(max=big - 1).long(), weight / weight.sum(0)
 
 
-def both(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
-    """Two matrices along the height and the width of (B, C, H, W)."""
+def apply_axes(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
+    """Multiply (B, C, H, W) by two matrices, along its height and along its width."""
     planes = image.flatten(0, 1)
     high = planes.new_empty(len(planes), rows[-1].rows.stop, planes.shape[-1])
     for block in rows:

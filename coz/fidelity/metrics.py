@@ -1,4 +1,4 @@
-"""How near a picture is to the true one, how sharp it is, and whether its colours have moved."""
+"""Measure how close an image is to another, how sharp it is, and how far its colors have moved."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,38 +10,38 @@ from torch import Tensor
 from ..color.align import luma
 from ..resample import require_same_shape
 
-ROWS = 64
-"""Rows that are measured at once: what they need stays in the processor's cache, and a large picture
-takes no more memory than a small one."""
+ROWS_PER_BAND = 64
+"""Number of rows that are measured at once: their data stays in the processor's cache, and a large image
+needs no more memory than a small one."""
 
-SIDE = 11
-"""Pixels of the SSIM's window, along a side. This and the four below: Wang et al. 2004, 3.C."""
+SSIM_WINDOW_PIXELS = 11
+"""Side of the SSIM's window. This and the three constants below are from Wang et al. 2004, 3.C."""
 
-SIGMA = 1.5
-"""Standard deviation of its Gaussian, in pixels."""
+SSIM_SIGMA_PIXELS = 1.5
+"""Standard deviation of the window's Gaussian."""
 
-C1 = 0.01**2
-C2 = 0.03**2
+SSIM_C1 = 0.01**2
+SSIM_C2 = 0.03**2
 
 MAX_LEVEL = 255
-"""The highest of eight bits: sharpness and colours are given in these levels."""
+"""The highest 8-bit level: sharpness and colors are given in 8-bit levels."""
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio of two pictures, in dB.
+    """Compute the peak signal-to-noise ratio of two images, in dB.
 
     Args:
         a: (B, C, H, W), any float dtype, values in [0, 1].
-        b: the other, in the same shape.
+        b: The other image, of the same shape.
 
     Returns:
-        ``mse_to_decibels`` of the mean squared error over all pixels: infinite where the two are
-        equal, NaN where a value is.
+        ``mse_to_decibels`` of the mean squared error over all pixels: infinite for equal images,
+        NaN if a value is NaN.
 
     Raises:
         ValueError: If the shapes differ.
     """
-    require_same_shape(a, b, "the two pictures")
+    require_same_shape(a, b, "the two images")
     total = sum(
         float((x - y).square().sum()) for x, y in zip(split_rows(a), split_rows(b), strict=True)
     )
@@ -54,16 +54,16 @@ def mse_to_decibels(mean_squared_error: float) -> float:
 
 
 def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity of two pictures: 1 where they are equal, about 0 where nothing is alike.
+    """Compute the structural similarity of two images: 1 if equal, about 0 if nothing is similar.
 
-    That of the paper and of most tables: a Gaussian window of 11 x 11 pixels, only where it lies
-    wholly inside, on the pictures as they are; the mean over places, channels and pictures. So it is
-    piq's with ``downsample=False``, which else makes pictures of 384 pixels and more small first, and
-    torchmetrics' where its mean leaves out the 5 pixels at each edge, which it mirrors.
+    This is the variant of the paper and of most tables: a Gaussian window of 11 x 11 pixels at every
+    position that lies wholly inside, without downscaling, averaged over positions, channels and
+    images. piq computes the same with ``downsample=False``, and torchmetrics if its mean leaves out
+    the 5 pixels at each edge.
 
     Args:
         a: (B, C, H, W), any float dtype, values in [0, 1].
-        b: the other, in the same shape.
+        b: The other image, of the same shape.
 
     Raises:
         ValueError: If the shapes differ, or a side is below 11 pixels.
@@ -71,39 +71,41 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Source: Wang et al. 2004, Image Quality Assessment: From Error Visibility to Structural
         Similarity, Eq. 13.
     """
-    require_same_shape(a, b, "the two pictures")
+    require_same_shape(a, b, "the two images")
     height, width = a.shape[-2:]
-    if min(height, width) < SIDE:
+    if min(height, width) < SSIM_WINDOW_PIXELS:
         raise ValueError(
-            f"SSIM compares windows of {SIDE} x {SIDE} pixels, and the pictures have {width} x "
-            f"{height}: give larger ones"
+            f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, and the images "
+            f"have {width} x {height}: use larger ones"
         )
     total = 0.0
-    for x, y in zip(split_rows(a, SIDE - 1), split_rows(b, SIDE - 1), strict=True):
+    for x, y in zip(
+        split_rows(a, SSIM_WINDOW_PIXELS - 1), split_rows(b, SSIM_WINDOW_PIXELS - 1), strict=True
+    ):
         mean_x, mean_y, xx, yy, xy = _average_windows(torch.stack((x, y, x * x, y * y, x * y)))
         both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
-        alike = (2 * both + C1) / (squares + C1)
-        alike *= (2 * (xy - both) + C2) / (xx + yy - squares + C2)
+        alike = (2 * both + SSIM_C1) / (squares + SSIM_C1)
+        alike *= (2 * (xy - both) + SSIM_C2) / (xx + yy - squares + SSIM_C2)
         total += float(alike.sum())
-    places = (height - SIDE + 1) * (width - SIDE + 1)
+    places = (height - SSIM_WINDOW_PIXELS + 1) * (width - SSIM_WINDOW_PIXELS + 1)
     return total / (places * a.shape[0] * a.shape[1])
 
 
 def sharpness(image: Tensor) -> float:
-    """Variance of the Laplacian of the luma, in squared levels of 255; of a batch, the mean.
+    """Compute the variance of the luma's Laplacian, in squared levels of 255; the mean of a batch.
 
-    It says how much fine light and dark there is, not whether it is true: noise is sharp too.
+    It measures how much fine structure there is, not whether it is true: noise is sharp too.
 
     Args:
         image: (B, 3, H, W), any float dtype, values in [0, 1].
 
     Raises:
-        ValueError: If it has not three channels, or a side is below 3 pixels.
+        ValueError: If ``image`` does not have three channels, or a side is below 3 pixels.
     """
     height, width = image.shape[-2:]
     if image.shape[1] != 3 or min(height, width) < 3:
         raise ValueError(
-            "sharpness needs pictures of three channels and of 3 x 3 pixels or more, got "
+            "sharpness needs images of three channels and at least 3 x 3 pixels, got "
             f"{image.shape[1]} channels of {width} x {height}"
         )
     total, square = (image.new_zeros(len(image), dtype=torch.float32) for _ in range(2))
@@ -113,18 +115,18 @@ def sharpness(image: Tensor) -> float:
         square += edges.square().sum((-2, -1))
     places = (height - 2) * (width - 2)
     variance = square / places - (total / places).square()
-    # Of a smooth picture rounding leaves less than 0, which a table would show as -0.
+    # Rounding can make the variance of a smooth image negative, which a table would show as -0.
     return float(variance.clamp(min=0).mean())
 
 
 def laplacian(image: Tensor) -> Tensor:
-    """Four times each pixel's luma less that of its neighbours, in levels of 255.
+    """Subtract from four times each pixel's luma that of its four neighbors, in levels of 255.
 
     Args:
         image: (B, 3, H, W), any float dtype, values in [0, 1].
 
     Returns:
-        (B, H - 2, W - 2) float32: the pixels at the edge have not four neighbours.
+        (B, H - 2, W - 2) float32, without the edge pixels, which lack a neighbor.
     """
     light = MAX_LEVEL * luma(image)[:, 0]
     across = light[:, 1:-1, :-2] + light[:, 1:-1, 2:]
@@ -132,11 +134,11 @@ def laplacian(image: Tensor) -> Tensor:
 
 
 def color_shift(sr: Tensor, lq: Tensor) -> Tensor:
-    """By how much the mean of each channel has moved, in levels of 255; above 0 is brighter.
+    """Compute how far the mean of each channel has moved, in levels of 255; above 0 is brighter.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
-        lq: (B, C, h, w), what it was made from, of any size.
+        lq: (B, C, h, w) of any size, the image that ``sr`` was made from.
 
     Returns:
         (C,) float32.
@@ -146,25 +148,28 @@ def color_shift(sr: Tensor, lq: Tensor) -> Tensor:
 
 
 def color_drift(sr: Tensor, lq: Tensor) -> float:
-    """``color_shift`` of the channel that has moved most, without its sign."""
+    """Return the absolute ``color_shift`` of the channel that has moved most."""
     return float(color_shift(sr, lq).abs().max())
 
 
 def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
-    """Yield bands of ``ROWS`` rows of an image (B, C, H, W), in planes, as float32.
+    """Yield bands of ``ROWS_PER_BAND`` rows of an image (B, C, H, W), contiguous, as float32.
 
-    A band ends with the first ``shared`` rows of the next one.
+    A band also has the first ``shared`` rows of the next one.
     """
     height = image.shape[-2] - shared
-    for top, bottom in pairwise([*range(0, height, ROWS), height]):
+    for top, bottom in pairwise([*range(0, height, ROWS_PER_BAND), height]):
         yield image[..., top : bottom + shared, :].float().contiguous()
 
 
 def _average_windows(planes: Tensor) -> Tensor:
-    """Means under the SSIM's window; one pixel after the other is faster than a convolution."""
-    weights = [exp(-(((k - SIDE // 2) / SIGMA) ** 2) / 2) for k in range(SIDE)]
+    """Average under the SSIM's window, by a sum of shifted planes, which is faster than a convolution."""
+    weights = [
+        exp(-(((k - SSIM_WINDOW_PIXELS // 2) / SSIM_SIGMA_PIXELS) ** 2) / 2)
+        for k in range(SSIM_WINDOW_PIXELS)
+    ]
     for axis in (-2, -1):
-        places = planes.shape[axis] - SIDE + 1
+        places = planes.shape[axis] - SSIM_WINDOW_PIXELS + 1
         mean = torch.zeros_like(planes.narrow(axis, 0, places))
         for k, weight in enumerate(weights):
             mean.add_(planes.narrow(axis, k, places), alpha=weight / sum(weights))

@@ -1,4 +1,4 @@
-"""A chain in figures: each step beside what it was made from, and beside the truth where it is known."""
+"""Measure a chain: compare each step with its input, the source and, if known, the ground truth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from ..chain.real_pixels import (
     MIN_COMPARED_SIDE_PIXELS,
-    TOO_FEW,
+    TOO_FEW_REAL_PIXELS,
     count_real_pixels,
     describe_real_pixels,
     is_comparable,
 )
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
-from ..render.strip import factor_label
-from ..resample import SUPPORT, crop, resize
-from .back_projection import AGREEMENT_WORDS, MOST_DECIBELS, agreement, describe_agreement
-from .metrics import SIDE, color_drift, psnr, sharpness, ssim
+from ..render.strip import write_factor_label
+from ..resample import FILTER_RADIUS_PIXELS, crop, resize
+from .back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, agreement, describe_agreement
+from .metrics import SSIM_WINDOW_PIXELS, color_drift, psnr, sharpness, ssim
 
 REAL_SHARE_WORDS = (
     (1, "nothing in it had to be invented"),
@@ -26,13 +26,13 @@ REAL_SHARE_WORDS = (
     (1 / 40**2, "only its coarsest shapes are real, all detail is invented"),
     (0, "all but a blur of colours is invented"),
 )
-"""From which share of real pixels on what is said of a frame: up to 1x, about 10x, 40x, and beyond."""
+"""Minimum share of real pixels of each description of a frame: up to 1x, about 10x, 40x, and beyond."""
 
 REPEATS_DECIBELS, CLOSE_DECIBELS = AGREEMENT_WORDS[0][0], AGREEMENT_WORDS[1][0]
 
 COLOR_DRIFT_WORDS = ((2, "colours stay true"), (6, "colours move a little"))
-"""Up to how many levels of 255 what is said of the colours. A middle grey that moves by 6 levels has
-moved by 2.3 in lightness (CIELAB), the least that most people notice side by side."""
+"""Maximum drift, in levels of 255, of each description of the colors. For a middle gray 6 levels are 2.3
+in lightness (CIELAB), the least that most people notice side by side."""
 
 BLURRED_SHARPNESS_SHARE = 1 / 50
 """A frame is called blurred if its sharpness is below this share of the first frame's."""
@@ -40,59 +40,60 @@ BLURRED_SHARPNESS_SHARE = 1 / 50
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one frame of a chain. What cannot be measured is NaN."""
+    """The figures of one frame of a chain. What cannot be measured is NaN."""
 
     layer: int
     """1 is the first frame x_0."""
     input: float
-    """Agreement with the window that it was made from, in dB."""
+    """Agreement with the crop that the frame was made from, in dB."""
     source: float
     """Agreement with the source photograph, in dB."""
     psnr: float
-    """Against the ground truth, in dB."""
+    """PSNR with the ground truth, in dB."""
     ssim: float
-    """Against the ground truth."""
+    """SSIM with the ground truth."""
     sharpness: float
     """Variance of the Laplacian, in squared levels of 255."""
     drift: float
-    """Levels of 255 by which the mean colour has moved from the input's, worst channel."""
+    """How far the mean color has moved from the input's in the worst channel, in levels of 255."""
 
 
-def measure(chain: ZoomChain, ground_truth: Tensor | None = None) -> Iterator[Figures]:
-    """The figures of x_0 (no more than it can have) and of each step, one at a time.
+def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Iterator[Figures]:
+    """Yield the figures of x_0, which has no input, and of each step.
 
     Args:
-        chain: frames in [0, 1].
-        ground_truth: (1, 3, H, W) in [0, 1], the whole picture that the chain's source shows, as
-            large or larger; on the chain's device. A frame is held to it where it is as fine.
+        chain: Its frames are in [0, 1].
+        ground_truth: (1, 3, H, W) in [0, 1], on the chain's device: what the chain's source shows,
+            at least as large. A frame is compared with it where it is as fine as the frame.
 
     Raises:
-        ValueError: If ``ground_truth`` has another shape than the source, or fewer pixels.
+        ValueError: If ``ground_truth`` has other proportions than the source, or fewer pixels.
     """
     if ground_truth is not None:
-        _check(chain, ground_truth)
+        _require_ground_truth(chain, ground_truth)
     for layer in range(1, len(chain.frames)):
         frame, made_from = chain.frames[layer], None
         if layer > 1:
             made_from = crop(chain.frames[layer - 1], chain.windows[layer - 1])
-        truth = None if ground_truth is None else true_view(chain, layer, ground_truth)
+        truth = None if ground_truth is None else cut_true_view(chain, layer, ground_truth)
         short = min(frame.shape[-2:])
         yield Figures(
             layer,
             nan if made_from is None else agreement(frame, made_from),
             nan if made_from is None else source_agreement(chain, layer),
             nan if truth is None else psnr(frame, truth),
-            nan if truth is None or short < SIDE else ssim(frame, truth),
+            nan if truth is None or short < SSIM_WINDOW_PIXELS else ssim(frame, truth),
             nan if short < 3 else sharpness(frame),
             nan if made_from is None else color_drift(frame, made_from),
         )
 
 
 def source_agreement(chain: ZoomChain, layer: int) -> float:
-    """How well a frame, made small again, repeats the source's pixels that lie in its view: in dB.
+    """Compute the PSNR in dB of a downscaled frame with the source's pixels in its window.
 
-    Only whole pixels count, so that the source need not be resampled; where it is finer than the
-    frame, it is downscaled instead. NaN where too few lie in the view (``is_comparable``).
+    Only whole source pixels count, so that the source is not resampled. If the source is finer than
+    the frame, the source is downscaled instead. The result is NaN if the window holds too few
+    pixels (``is_comparable``).
     """
     if not is_comparable(count_real_pixels(chain, layer)):
         return nan
@@ -100,22 +101,22 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
     height, width = frame.shape[-2:]
     x, y, across, down = chain.window_in(layer, 0)
     if across >= width and down >= height:
-        return psnr(_view(source, Window(x, y, across, down), height, width), frame)
+        return psnr(_resize_region(source, Window(x, y, across, down), height, width), frame)
     left, top = ceil(x - EDGE_TOLERANCE), ceil(y - EDGE_TOLERANCE)
     right, bottom = floor(x + across + EDGE_TOLERANCE), floor(y + down + EDGE_TOLERANCE)
     fx, fy = width / across, height / down
     box = Window((left - x) * fx, (top - y) * fy, (right - left) * fx, (bottom - top) * fy)
-    small = _view(frame, box, bottom - top, right - left)
+    small = _resize_region(frame, box, bottom - top, right - left)
     return psnr(small, source[..., top:bottom, left:right])
 
 
-def true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
-    """What the ground truth shows of a layer's view, at the layer's size; None if it is coarser.
+def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
+    """Cut what a layer shows from the ground truth, at the layer's size; None if it is coarser.
 
     Args:
-        chain: frames in [0, 1].
+        chain: Its frames are in [0, 1].
         layer: 1 is x_0.
-        ground_truth: as of ``measure``.
+        ground_truth: As in ``measure_chain``.
 
     Returns:
         (1, 3, h, w) float32 in [0, 1].
@@ -124,17 +125,19 @@ def true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | No
     x, y, across, down = chain.window_in(layer, 0)
     source_height, source_width = chain.frames[0].shape[-2:]
     full_height, full_width = ground_truth.shape[-2:]
-    # A source that is a rounded fraction of the ground truth may want a part of a pixel more.
+    # The sides of a downscaled source are rounded, so up to one more pixel may be needed.
     if across * (full_width + 1) < width * source_width - EDGE_TOLERANCE:
         return None
     if down * (full_height + 1) < height * source_height - EDGE_TOLERANCE:
         return None
     fx, fy = full_width / source_width, full_height / source_height
-    return _view(ground_truth, Window(x * fx, y * fy, across * fx, down * fy), height, width)
+    return _resize_region(
+        ground_truth, Window(x * fx, y * fy, across * fx, down * fy), height, width
+    )
 
 
-def reach(chain: ZoomChain, ground_truth: Tensor) -> float:
-    """How far the ground truth can enlarge the first frame, and still not be enlarged itself."""
+def compute_reach(chain: ZoomChain, ground_truth: Tensor) -> float:
+    """Compute the largest magnification at which the ground truth is as fine as a frame."""
     _, _, across, down = chain.window_in(1, 0)
     height, width = chain.frames[1].shape[-2:]
     (full_height, full_width), (rows, columns) = (
@@ -144,7 +147,7 @@ def reach(chain: ZoomChain, ground_truth: Tensor) -> float:
 
 
 def describe_frame(chain: ZoomChain, layer: int) -> str:
-    """Say in a sentence how much of the photograph a frame shows, and what of it is invented."""
+    """Describe how much of the photograph a frame shows, and which part of it is invented."""
     real = count_real_pixels(chain, layer)
     count = describe_real_pixels(real)
     if real.share >= 1 or is_comparable(real):
@@ -154,15 +157,15 @@ def describe_frame(chain: ZoomChain, layer: int) -> str:
     else:
         words = "nearly everything in it is invented"
     verb = "is" if real.share >= 1 else "shows"
-    return f"The deepest frame ({factor_label(chain, layer)}) {verb} {count}: {words}."
+    return f"The deepest frame ({write_factor_label(chain, layer)}) {verb} {count}: {words}."
 
 
 def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
-    """Say in two to four short sentences what is good and what is bad of a chain.
+    """Describe in two to four short sentences what is good and what is bad in a chain.
 
     Args:
-        chain: any chain.
-        figures: as ``measure`` gives them, of x_0 and each step.
+        chain: Any chain.
+        figures: Those of x_0 and each step, from ``measure_chain``.
     """
     first, deepest = figures[0], figures[-1]
     sentences = [describe_frame(chain, deepest.layer)]
@@ -173,14 +176,14 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
     if worst.input >= REPEATS_DECIBELS:
         judged = "Every step repeats its input"
     else:
-        label = factor_label(chain, worst.layer)
+        label = write_factor_label(chain, worst.layer)
         judged = f"The weakest step, to {label}, {describe_agreement(worst.input)}"
     drift = max(f.drift for f in steps)
     colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colours change visibly")
     sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 a step).")
     compared = [f for f in steps if not isnan(f.source)]
     if compared and compared[-1].source < CLOSE_DECIBELS:
-        label = factor_label(chain, compared[-1].layer)
+        label = write_factor_label(chain, compared[-1].layer)
         words = describe_agreement(compared[-1].source, "the photograph")
         sentences.append(f"At {label} the chain {words}.")
     if deepest.sharpness < first.sharpness * BLURRED_SHARPNESS_SHARE:
@@ -191,41 +194,43 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
     return " ".join(sentences)
 
 
-def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | None = None) -> str:
-    """What is good and bad, the figures as a Markdown table, and what each column means.
+def write_report(
+    chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | None = None
+) -> str:
+    """Write what is good and bad, the figures as a Markdown table, and what each column means.
 
-    The table's columns are aligned in plain text too.
+    The columns of the table are also aligned in plain text.
     """
     columns = [
-        ("zoom", [factor_label(chain, f.layer) for f in figures]),
+        ("zoom", [write_factor_label(chain, f.layer) for f in figures]),
         ("real pixels", [describe_real_pixels(count_real_pixels(chain, f.layer)) for f in figures]),
-        ("its input", [_agreement(f.input) for f in figures]),
-        ("the photograph", [_photograph(chain, f) for f in figures]),
-        ("PSNR dB", [_decibels(f.psnr, 2) for f in figures]),
-        ("SSIM", [_number(f.ssim, 3) for f in figures]),
-        ("sharpness", [_number(f.sharpness, 0) for f in figures]),
-        ("colour drift", [_number(f.drift, 2) for f in figures]),
+        ("its input", [_describe_agreement(f.input) for f in figures]),
+        ("the photograph", [_describe_photograph(chain, f) for f in figures]),
+        ("PSNR dB", [_format_decibels(f.psnr, 2) for f in figures]),
+        ("SSIM", [_format_number(f.ssim, 3) for f in figures]),
+        ("sharpness", [_format_number(f.sharpness, 0) for f in figures]),
+        ("colour drift", [_format_number(f.drift, 2) for f in figures]),
     ]
     legend = [
-        "real pixels: how many pixels of the photograph the frame shows. What is finer is invented.",
-        "its input: the step, downscaled, beside what it enlarged. "
+        "real pixels: how many pixels of the photograph the frame shows. Finer detail is invented.",
+        "its input: the step's result, downscaled, compared with what the step enlarged. "
         f'"repeats it" ({REPEATS_DECIBELS} dB and more) is good, below {CLOSE_DECIBELS} dB shapes or '
         "colours have changed. Deeper steps enlarge what is already invented.",
-        "the photograph: the same beside the photograph's own pixels, where at least "
-        f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. It judges nothing finer "
-        "than them.",
-        "PSNR and SSIM: the frame beside the ground truth. Higher is nearer; over "
-        f"{MOST_DECIBELS} dB and 1 are equal to it.",
-        "sharpness: fine light and dark, be it real, invented or noise. Near 0 is blur. Compare it "
-        "along the chain.",
+        "the photograph: the same comparison with the photograph's own pixels, where at least "
+        f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. Finer detail is not "
+        "judged.",
+        "PSNR and SSIM: the frame compared with the ground truth. Higher is closer; over "
+        f"{MAX_SHOWN_DECIBELS} dB and 1 mean equal.",
+        "sharpness: the amount of fine structure, whether real, invented or noise. Near 0 is blur. "
+        "Compare it along the chain.",
         "colour drift: how far the step moved the mean colour, in levels of 255. Up to "
-        f"{COLOR_DRIFT_WORDS[0][0]} is not seen, above {COLOR_DRIFT_WORDS[1][0]} is.",
+        f"{COLOR_DRIFT_WORDS[0][0]} it is invisible, above {COLOR_DRIFT_WORDS[1][0]} visible.",
     ]
     if ground_truth is None:
         del columns[4:6], legend[3]
         note = "No ground truth is connected: PSNR and SSIM are not measured."
     else:
-        note = f"The ground truth reaches {reach(chain, ground_truth):.3g}x"
+        note = f"The ground truth reaches {compute_reach(chain, ground_truth):.3g}x"
         hidden = any(isnan(f.psnr) for f in figures)
         note += ": beyond it PSNR and SSIM cannot be measured." if hidden else "."
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
@@ -237,27 +242,29 @@ def report(chain: ZoomChain, figures: Sequence[Figures], ground_truth: Tensor | 
     return "\n\n".join([describe_chain(chain, figures), "\n".join(table), *legend, note])
 
 
-def _agreement(value: float) -> str:
+def _describe_agreement(value: float) -> str:
     return "-" if isnan(value) else describe_agreement(value, "it")
 
 
-def _photograph(chain: ZoomChain, figures: Figures) -> str:
+def _describe_photograph(chain: ZoomChain, figures: Figures) -> str:
     if figures.layer > 1 and not is_comparable(count_real_pixels(chain, figures.layer)):
-        return TOO_FEW
-    return _agreement(figures.source)
+        return TOO_FEW_REAL_PIXELS
+    return _describe_agreement(figures.source)
 
 
-def _decibels(value: float, digits: int) -> str:
-    return f">{MOST_DECIBELS}" if value >= MOST_DECIBELS else _number(value, digits)
+def _format_decibels(value: float, digits: int) -> str:
+    return (
+        f">{MAX_SHOWN_DECIBELS}" if value >= MAX_SHOWN_DECIBELS else _format_number(value, digits)
+    )
 
 
-def _number(value: float, digits: int) -> str:
+def _format_number(value: float, digits: int) -> str:
     return "-" if isnan(value) else f"{value:.{digits}f}"
 
 
-def _view(image: Tensor, box: Window, height: int, width: int) -> Tensor:
-    """A region of a picture resized, with no more than the rows around it that weigh in."""
-    margin = ceil(SUPPORT["bicubic"] * max(box.height / height, 1.0)) + 1
+def _resize_region(image: Tensor, box: Window, height: int, width: int) -> Tensor:
+    """Resize a region of an image, reading only the rows that the filter needs."""
+    margin = ceil(FILTER_RADIUS_PIXELS["bicubic"] * max(box.height / height, 1.0)) + 1
     rows, columns = image.shape[-2:]
     top = max(floor(box.y) - margin, 0)
     x, y = max(box.x, 0.0), max(box.y, 0.0)
@@ -266,16 +273,16 @@ def _view(image: Tensor, box: Window, height: int, width: int) -> Tensor:
     return resize(part, height, width, box=box).clamp(0, 1)
 
 
-def _check(chain: ZoomChain, ground_truth: Tensor) -> None:
-    """A source is the ground truth made smaller by one factor, its sides rounded either way."""
+def _require_ground_truth(chain: ZoomChain, ground_truth: Tensor) -> None:
+    """Require that the source is the ground truth downscaled by one factor, with rounded sides."""
     sides = list(zip(ground_truth.shape[-2:], chain.frames[0].shape[-2:], strict=True))
-    least = max(1.0, *(full / (side + 1) for full, side in sides))
-    most = min(full / max(side - 1, EDGE_TOLERANCE) for full, side in sides)
-    if least >= most or any(full < side for full, side in sides):
+    low = max(1.0, *(full / (side + 1) for full, side in sides))
+    high = min(full / max(side - 1, EDGE_TOLERANCE) for full, side in sides)
+    if low >= high or any(full < side for full, side in sides):
         (full_height, height), (full_width, width) = sides
         raise ValueError(
             f"the ground truth is {full_width} x {full_height} pixels and the chain's source "
-            f"{width} x {height}: it must show the same whole picture in the same shape, and be no "
-            "smaller. Connect the picture that the source was made small from; where it was cropped "
-            "for that, crop the ground truth alike"
+            f"{width} x {height}: the ground truth must show the same whole image with the same "
+            "proportions, and be no smaller. Connect the image that the source was downscaled from; if "
+            "the source was cropped, crop the ground truth in the same way"
         )

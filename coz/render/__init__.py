@@ -1,1 +1,1 @@
-"""Pictures made of a chain: the zoom as a video, the strip, the heat map."""
+"""Draw a chain: the zoom as a video, the strip, the heat map."""

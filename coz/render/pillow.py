@@ -1,4 +1,4 @@
-"""Frames as Pillow's 8-bit images, and back."""
+"""Convert frames to Pillow's 8-bit images, and back."""
 
 import numpy as np
 import torch

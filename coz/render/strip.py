@@ -1,4 +1,4 @@
-"""A chain as one picture: its scales side by side, or each step before and after."""
+"""Draw a chain as one image: its frames side by side, or each step before and after."""
 
 from bisect import bisect_right
 from decimal import ROUND_HALF_UP, Context
@@ -18,7 +18,7 @@ from ..chain.real_pixels import (
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import Window
 from ..resample import crop, resize
-from ..text.step_prompts import whole_characters
+from ..text.step_prompts import replace_lone_surrogates
 from .pillow import from_pillow, to_pillow
 
 Layout = Literal["row", "grid", "steps"]
@@ -27,36 +27,36 @@ LAYOUTS: list[Layout] = list(get_args(Layout))
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-SMALLEST = 256
-"""Pixels of a panel's short side, below which a label cannot be read: frames are then enlarged."""
+MIN_PANEL_SIDE_PIXELS = 256
+"""Smaller frames are enlarged to this short side, so that their labels can be read."""
 
-MAX_STRIP_SIDE = 32_768
-"""Pixels. Five frames of 4096 fit side by side; many programs open no larger side."""
+MAX_STRIP_SIDE_PIXELS = 32_768
+"""Maximum side: five frames of 4096 fit side by side, and many programs open no larger images."""
 
 MAX_STRIP_PIXELS = 100_000_000
-"""1.2 GB as float32, and about as much again while it is drawn."""
+"""Maximum size: 1.2 GB as float32, and about as much again while drawing."""
 
 LINE_SPACING = 1.2
-"""Height of a label's line, of its font's size."""
+"""Height of a label's line, relative to its font size."""
 
 GAP = 1 / 64
-"""White space between two panels. This and all below: as a fraction of a panel's short side."""
+"""White space between two panels. This and the four sizes below are fractions of a panel's short side."""
 
 LABEL_HEIGHT = 1 / 12
 REAL_PIXELS_HEIGHT = 1 / 18
 CAPTION_HEIGHT = 1 / 22
 MARGIN = 1 / 32
 
-CAPTION_LINES = 3
+MAX_CAPTION_LINES = 3
 
 ELLIPSIS = "..."
 
 MAX_AXES_RATIO = 1.05
-"""From here on both factors of a layer are named. ``js/factors.js`` has the same."""
+"""From this ratio of a layer's two factors on, both are written. ``js/factors.js`` has the same."""
 
 
 class Panel(NamedTuple):
-    """One picture of the strip and what is drawn into it."""
+    """One image of the strip and what is drawn into it."""
 
     frame: Tensor
     label: str
@@ -67,91 +67,95 @@ class Panel(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Panels side by side, and below them a text for each, or one for all."""
+    """Panels side by side, and a caption below each or one below all."""
 
     panels: list[Panel]
     captions: list[str]
 
 
-def factor_label(chain: ZoomChain, layer: int) -> str:
-    """Say how far a layer is enlarged: 16x, or 4x3.2x (across, down) where the axes differ much.
+def write_factor_label(chain: ZoomChain, layer: int) -> str:
+    """Write the magnification of a layer: 16x, or 4x3.2x (across, down) if the axes differ much.
 
-    Where they differ by less than ``MAX_AXES_RATIO``, the one factor is their geometric mean: its
-    square is the number of pixels that stand for one.
+    If they differ by less than ``MAX_AXES_RATIO``, the factor is their geometric mean, whose square
+    is the factor in area.
     """
     across, down = chain.magnification(layer)
     differ = max(across, down) / min(across, down) >= MAX_AXES_RATIO
     factors = (across, down) if differ else (sqrt(across * down),)
-    return "".join(map(factor_text, factors))
+    return "".join(map(format_factor, factors))
 
 
-def factor_text(factor: float) -> str:
+def format_factor(factor: float) -> str:
     """Write a factor as 16x, 65536x or 4.3e9x. ``js/factors.js`` has the same rule."""
     if factor < 1e6:
         return f"{round_to_three_digits(factor):.10g}x"
     return f"{Context(2, ROUND_HALF_UP).create_decimal_from_float(factor):.1e}x".replace("+", "")
 
 
-def strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tensor:
-    """The scales x_0..x_n in one picture.
+def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) -> Tensor:
+    """Draw the frames x_0..x_n in one image.
 
     Args:
-        chain: frames in [0, 1].
-        layout: "row" puts the scales side by side, "grid" into as square a sheet as they give.
-            "steps" gives each step a row: the frame it starts from, its window enlarged with
-            bicubic, and the result.
-        labels: Draw in each factor and the frame of the next window, and write the prompts below;
-            small frames are enlarged a whole number of times, so that they can be read. Without,
-            the picture holds the frames' pixels and nothing else.
+        chain: Its frames are in [0, 1].
+        layout: "row" puts the frames side by side, "grid" in rows as close to a square as
+            possible. "steps" draws a row for each step: the frame it starts from, its crop enlarged
+            with bicubic, and the result.
+        labels: Draw each magnification and the outline of the next window, and write the prompts
+            below; small frames are enlarged by a whole factor to make the labels readable. Without
+            labels only the frames' own pixels are shown.
 
     Returns:
         (1, 3, H, W) float32 in [0, 1].
 
     Raises:
-        ValueError: If the picture would be too large: see MAX_STRIP_SIDE and MAX_STRIP_PIXELS.
+        ValueError: If the strip would exceed ``MAX_STRIP_SIDE_PIXELS`` or ``MAX_STRIP_PIXELS``.
     """
     side = min(chain.frames[1].shape[-2:])
-    times = ceil(SMALLEST / side) if labels and side < SMALLEST else 1
+    times = ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
     _require_size(chain, layout, times)
-    rows = _steps(chain) if layout == "steps" and chain.steps else _scales(chain, layout)
-    pictures = [_draw_row(row, side * times, times, labels) for row in rows]
+    rows = (
+        _list_step_rows(chain)
+        if layout == "steps" and chain.steps
+        else _list_scale_rows(chain, layout)
+    )
+    images = [_draw_row(row, side * times, times, labels) for row in rows]
     gap = round(side * times * GAP)
-    height = sum(picture.height + gap for picture in pictures) - gap
-    sheet = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    height = sum(image.height + gap for image in images) - gap
+    sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
     top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height + gap
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height + gap
     return from_pillow(sheet).to(chain.frames[1])
 
 
 def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
-    """Refuse a strip that is too large, captions not counted, before anything of it is made."""
+    """Refuse a strip that would be too large, without counting captions, before it is drawn."""
     height, width = (length * times for length in chain.frames[1].shape[-2:])
     count = chain.steps + 1
     columns, rows = count, 1
     if layout == "grid":
-        columns = _columns(count, width / height)
+        columns = _choose_columns(count, width / height)
         rows = ceil(count / columns)
     elif layout == "steps" and chain.steps:
         columns, rows = 3, chain.steps
     gap = round(min(height, width) * GAP)
     across, down = columns * (width + gap) - gap, rows * (height + gap) - gap
-    if max(across, down) > MAX_STRIP_SIDE or across * down > MAX_STRIP_PIXELS:
+    if max(across, down) > MAX_STRIP_SIDE_PIXELS or across * down > MAX_STRIP_PIXELS:
         enlarged = f", enlarged {times} times for their labels" if times > 1 else ""
         raise ValueError(
             f"the strip would have {across:,} x {down:,} pixels: {count} frames of {width // times} x "
-            f"{height // times}{enlarged}. At most {MAX_STRIP_SIDE:,} along a side and "
+            f"{height // times}{enlarged}. At most {MAX_STRIP_SIDE_PIXELS:,} along a side and "
             f"{MAX_STRIP_PIXELS // 10**6} megapixels are made. Choose another layout, turn labels off, or "
             "make the chain with frame whole picture square, a smaller size or fewer steps"
         )
 
 
-def _scales(chain: ZoomChain, layout: Layout) -> list[Row]:
+def _list_scale_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
     panels = [
         Panel(
             chain.frames[layer],
-            factor_label(chain, layer),
+            write_factor_label(chain, layer),
             count_real_pixels(chain, layer),
             window,
         )
@@ -161,15 +165,15 @@ def _scales(chain: ZoomChain, layout: Layout) -> list[Row]:
     height, width = chain.frames[1].shape[-2:]
     columns = len(panels)
     if layout == "grid":
-        columns = _columns(len(panels), width / height)
+        columns = _choose_columns(len(panels), width / height)
     return [
         Row(panels[start : start + columns], captions[start : start + columns])
         for start in range(0, len(panels), columns)
     ]
 
 
-def _columns(count: int, shape: float) -> int:
-    """Of the sheet that is nearest to a square; of two, the wider one."""
+def _choose_columns(count: int, shape: float) -> int:
+    """Choose the columns that make the sheet closest to a square, and of two equal choices the wider."""
 
     def off_square(columns: int) -> float:
         return round(abs(log(columns * shape / ceil(count / columns))), 6)
@@ -177,16 +181,16 @@ def _columns(count: int, shape: float) -> int:
     return min(range(count, 0, -1), key=off_square)
 
 
-def _steps(chain: ZoomChain) -> list[Row]:
+def _list_step_rows(chain: ZoomChain) -> list[Row]:
     rows: list[Row] = []
     height, width = chain.frames[1].shape[-2:]
     for step, prompt in enumerate(chain.prompts, 1):
         before, window, after = chain.frames[step], chain.windows[step], chain.frames[step + 1]
         enlarged = resize(crop(before, window), height, width).clamp(0, 1)
-        label = factor_label(chain, step + 1)
+        label = write_factor_label(chain, step + 1)
         real = count_real_pixels(chain, step + 1)
         panels = [
-            Panel(before, factor_label(chain, step), count_real_pixels(chain, step), window),
+            Panel(before, write_factor_label(chain, step), count_real_pixels(chain, step), window),
             Panel(enlarged, f"{label} bicubic", real, note="nothing invented"),
             Panel(after, label, real, note="the rest is invented"),
         ]
@@ -195,20 +199,20 @@ def _steps(chain: ZoomChain) -> list[Row]:
 
 
 def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
-    """The panels of a row, each pixel shown ``times`` times across and down."""
+    """Draw the panels of a row with their captions, each pixel enlarged ``times`` times."""
     gap, margin = round(side * GAP), round(side * MARGIN)
-    pictures = [_draw_panel(panel, side, times, labels) for panel in row.panels]
-    width, height = pictures[0].size
-    whole = len(pictures) * (width + gap) - gap
+    images = [_draw_panel(panel, side, times, labels) for panel in row.panels]
+    width, height = images[0].size
+    whole = len(images) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
-    font = _font(side * CAPTION_HEIGHT)
+    font = _load_font(side * CAPTION_HEIGHT)
     captions = [_wrap(text, font, column - margin) for text in row.captions] if labels else []
     lines = max(map(len, captions), default=0)
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else side // 20
     band = lines * line_height + margin if lines else 0
     sheet = Image.new("RGB", (whole, height + band), "white")
-    for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k * (width + gap), 0))
+    for k, image in enumerate(images):
+        sheet.paste(image, (k * (width + gap), 0))
     pen = ImageDraw.Draw(sheet)
     for k, caption in enumerate(captions):
         for line, text in enumerate(caption):
@@ -218,12 +222,12 @@ def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
 
 
 def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Image:
-    picture = to_pillow(panel.frame)
+    image = to_pillow(panel.frame)
     if not labels:
-        return picture
-    width, height = picture.width * times, picture.height * times
-    picture = picture.resize((width, height), Image.Resampling.NEAREST)
-    pen = ImageDraw.Draw(picture, "RGBA")
+        return image
+    width, height = image.width * times, image.height * times
+    image = image.resize((width, height), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(image, "RGBA")
     if panel.window is not None:
         x, y, w, h = (value * times for value in panel.window)
         line = max(1, side // 256)
@@ -231,12 +235,12 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
             left, top = max(x - out, 0), max(y - out, 0)
             right, bottom = min(x + w + out, width) - 1, min(y + h + out, height) - 1
             pen.rectangle((left, top, right, bottom), outline=colour, width=line)
-    _draw_label(pen, panel, side, picture.size)
-    return picture
+    _draw_label(pen, panel, side, image.size)
+    return image
 
 
 def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[int, int]) -> None:
-    """The factor, below it the real pixels with a dot in their colour, and the note."""
+    """Draw the factor, and below it the real pixels with a dot in their color, and the note."""
     width, height = frame
     margin = side // 32
     small, dot = side * REAL_PIXELS_HEIGHT, side * REAL_PIXELS_HEIGHT * 0.7
@@ -244,7 +248,7 @@ def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[
     lines = [(panel.label, side * LABEL_HEIGHT, 0.0), (words, small, dot * 1.5)]
     if panel.note:
         lines.append((panel.note, small, dot * 1.5))
-    full = max(indent + pen.textlength(text, _font(size)) for text, size, indent in lines)
+    full = max(indent + pen.textlength(text, _load_font(size)) for text, size, indent in lines)
     shrink = min(1, (width - 4 * margin) / full)
     spacing = LINE_SPACING * shrink
     left, bottom = 2 * margin, height - 2 * margin
@@ -253,7 +257,7 @@ def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[
     pen.rounded_rectangle(plate, radius=margin, fill=(0, 0, 0, 170))
     for text, size, indent in lines:
         middle = top + spacing * size / 2
-        pen.text((left + indent * shrink, middle), text, "white", _font(size * shrink), "lm")
+        pen.text((left + indent * shrink, middle), text, "white", _load_font(size * shrink), "lm")
         if text == words:
             radius = dot * shrink / 2
             circle = (left, middle - radius, left + 2 * radius, middle + radius)
@@ -261,31 +265,31 @@ def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[
         top += spacing * size
 
 
-def _font(size: float) -> Font:
-    # Never below a pixel, which there is no font for: a frame without labels may be that small.
+def _load_font(size: float) -> Font:
+    # A frame without labels may be tiny, but a font needs at least one pixel.
     return ImageFont.load_default(max(1.0, size))
 
 
 def _wrap(text: str, font: Font, width: float) -> list[str]:
-    """The text in lines of at most ``width`` pixels; what is too long for them is cut off."""
-    # A record edited by hand may hold half of a character.
-    rest = " ".join(whole_characters(text).split())
+    """Wrap a text in at most ``MAX_CAPTION_LINES`` lines of ``width`` pixels; cut off the rest."""
+    # A record edited by hand may hold a lone surrogate.
+    rest = " ".join(replace_lone_surrogates(text).split())
     lines: list[str] = []
-    while rest and len(lines) < CAPTION_LINES:
+    while rest and len(lines) < MAX_CAPTION_LINES:
         if font.getlength(rest) <= width:
             return [*lines, rest]
-        length = _fitting(rest, font, width)
+        length = _count_fitting(rest, font, width)
         space = rest.rfind(" ", 0, length + 1)
         length = space if space > 0 else length
         lines.append(rest[:length])
         rest = rest[length:].lstrip()
     if rest:
-        length = _fitting(lines[-1], font, width - font.getlength(ELLIPSIS))
+        length = _count_fitting(lines[-1], font, width - font.getlength(ELLIPSIS))
         lines[-1] = lines[-1][:length].rstrip() + ELLIPSIS
     return lines
 
 
-def _fitting(text: str, font: Font, width: float) -> int:
-    """How many of the letters fit; one at least."""
+def _count_fitting(text: str, font: Font, width: float) -> int:
+    """Count how many characters fit, at least one."""
     lengths = range(1, len(text) + 1)
     return max(1, bisect_right(lengths, width, key=lambda n: font.getlength(text[:n])))

@@ -1,4 +1,4 @@
-"""The frames of a continuous zoom through a chain, from the whole source into the deepest frame."""
+"""Render the frames of a continuous zoom from the whole source into a chain's deepest frame."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, exp, floor, inf, log
@@ -18,44 +18,46 @@ EASINGS: list[Easing] = list(get_args(Easing))
 
 Value = TypeVar("Value", float, Tensor)
 
-FADE = 1 / 3
-"""A layer fades in during this part of the zoom from the layer around it."""
+FADE_SHARE = 1 / 3
+"""Share of the zoom between two layers during which the deeper one fades in."""
 
-FEATHER = 0.15
-"""Most that a layer's soft edge takes of its side."""
+MAX_FEATHER_SHARE = 0.15
+"""Maximum width of a layer's soft edge, as a share of its side."""
 
 REDUCING_GAP = 3
-"""Source pixels to one of a film, along a side, that halving the source first leaves at least.
+"""Before downscaling, the source is halved while this many source pixels per video pixel remain.
 
-Pillow Image.resize, reducing_gap: from 3 on it can hardly be told from the full computation.
+Source: Pillow Image.resize, reducing_gap, where 3 is almost the same as no halving.
 """
 
 MARGIN_PIXELS = 3
-"""Pixels around a region that weigh in when it is enlarged; more of them when it is shrunk."""
+"""Pixels around a region that are read to enlarge it; to downscale it, more in proportion."""
 
-SAME_SCALE = 1e-6
-"""Part by which the factor between two scales may differ from 1, and they are one."""
+SCALE_TOLERANCE = 1e-6
+"""Two scales count as equal if the factor between them differs from 1 by less."""
 
 
-def zoom_times(seconds: float, hold: float, fps: float, easing: Easing = "none") -> list[float]:
-    """The place in the zoom, 0 to 1, of each frame of a film.
+def plan_zoom_times(
+    seconds: float, hold: float, fps: float, easing: Easing = "none"
+) -> list[float]:
+    """Plan the position in the zoom, 0 to 1, of each frame of a video.
 
     Args:
-        seconds: that the motion takes.
-        hold: Seconds of rest before and after it.
-        fps: Frames a second.
+        seconds: Duration of the motion.
+        hold: Seconds of rest before and after the motion.
+        fps: Frames per second.
         easing: "smooth" starts and ends at rest (3t^2 - 2t^3), "none" moves steadily.
 
     Returns:
-        round((seconds + 2 * hold) * fps) places, two at least; the first is 0, the last 1.
+        round((seconds + 2 * hold) * fps) positions, at least two; the first is 0, the last 1.
 
     Raises:
-        ValueError: If a duration is below 0, ``fps`` not above it, or one of them infinite or NaN.
+        ValueError: If a duration is below 0, ``fps`` is not above 0, or one is infinite or NaN.
     """
     if not (0 <= seconds < inf and 0 <= hold < inf and 0 < fps < inf):
         raise ValueError(
             "the zoom (seconds_per_step) and its rests (hold) must be at least 0 seconds and fps "
-            f"above 0, and none without end, got {seconds:g} s, {hold:g} s and {fps:g}"
+            f"above 0, and all of them finite, got {seconds:g} s, {hold:g} s and {fps:g}"
         )
     length = seconds + 2 * hold
     count = max(2, round(length * fps))
@@ -68,9 +70,9 @@ def zoom_times(seconds: float, hold: float, fps: float, easing: Easing = "none")
 class _Axis:
     """One axis of the motion: spans (start, length) of the view, in the pixels of any layer.
 
-    The view shrinks by the same factor in equal times, towards a point that does not move on the
-    screen. All is reckoned from the deepest layer upwards: 16 steps below it a window is too small
-    for the source's own coordinates, but there its errors only shrink.
+    In equal times the view shrinks by equal factors, towards a point that is fixed on the screen.
+    The point is computed from the deepest layer upwards, where rounding errors shrink: after 16
+    steps a window is too small for the source's coordinates.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class _Axis:
         start: tuple[float, float],
         end: tuple[float, float],
     ):
-        """From the span ``start`` of the outermost layer to the span ``end`` of the deepest."""
+        """Plan the motion from span ``start`` of the source to span ``end`` of the deepest layer."""
         self.enlarged = [1.0]
         begin = start[0]
         for side, (x, length) in zip(sides[1:], windows, strict=True):
@@ -89,8 +91,8 @@ class _Axis:
         self.length = start[1]
         length = start[1] * self.enlarged[-1]
         self.shrink = max(0.0, log(length / end[1]))
-        # The fixed point: its place on the screen, then in every layer.
-        self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SAME_SCALE else 0.0
+        # The fixed point: its position on the screen, then in every layer.
+        self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SCALE_TOLERANCE else 0.0
         self.points = [end[0] + self.anchor * end[1]]
         for side, (x, length) in zip(reversed(sides[1:]), reversed(windows), strict=True):
             self.points.insert(0, x + self.points[0] * length / side)
@@ -101,22 +103,22 @@ class _Axis:
 
 
 class Zoom:
-    """A chain as one steady zoom: how long it is, and what is seen at any place of it.
+    """A chain as one steady zoom, which can be rendered at any position.
 
-    It starts with the largest part of the source, and ends with the largest part of the deepest
-    frame, that have the film's shape; both hold the target.
+    It starts with the largest part of the source that has the video's proportions, and ends with
+    the largest such part of the deepest frame. Both contain the target.
     """
 
     steps: float
-    """Length of the zoom, in steps of the chain's scale; the way from the source to x_0 counts."""
+    """Length of the zoom from the source to the deepest frame, in steps of the chain's scale."""
 
     def __init__(self, chain: ZoomChain, height: int, width: int):
-        """Plan the zoom; no pixel is touched.
+        """Plan the zoom without rendering.
 
         Args:
-            chain: frames in [0, 1].
-            height: of a film's frame, in pixels.
-            width: of a film's frame, in pixels.
+            chain: Its frames are in [0, 1].
+            height: Height of the video, in pixels.
+            width: Width of the video, in pixels.
 
         Raises:
             ValueError: If a side is below 1.
@@ -124,7 +126,7 @@ class Zoom:
         if height < 1 or width < 1:
             raise ValueError(f"a frame must hold at least one pixel, got {width} x {height}")
         self.chain, self.height, self.width = chain, height, width
-        self.start, self.end = _ends(chain, height, width)
+        self.start, self.end = _find_end_views(chain, height, width)
         self.x, self.y = (
             _Axis(
                 [frame.shape[side] for frame in chain.frames],
@@ -137,38 +139,38 @@ class Zoom:
         self.steps = (self.x.shrink + self.y.shrink) / 2 / log(chain.scale)
         self.halves = [chain.frames[0]]
 
-    def view(self, layer: int, t: float) -> Window:
-        """What is seen at place ``t`` (0 to 1), in the pixels of a layer; it may reach beyond it."""
+    def find_view(self, layer: int, t: float) -> Window:
+        """Compute the view at position ``t``, in pixels of a layer; it may reach beyond the layer."""
         (x, width), (y, height) = self.x.span(layer, t), self.y.span(layer, t)
         return Window(x, y, width, height)
 
-    def frames(self, times: Iterable[float]) -> Iterator[Tensor]:
-        """The frames at these places, one at a time; see ``frame``. A rest repeats one tensor."""
+    def render_frames(self, times: Iterable[float]) -> Iterator[Tensor]:
+        """Render the frames at these positions one by one. A rest yields the same tensor again."""
         shown, frame = -1.0, torch.empty(0)
         for t in times:
             if t != shown:
-                shown, frame = t, self.frame(t)
+                shown, frame = t, self.render_frame(t)
             yield frame
 
-    def frame(self, t: float) -> Tensor:
-        """The view at place ``t`` (0 to 1) of the zoom.
+    def render_frame(self, t: float) -> Tensor:
+        """Render the view at position ``t`` (0 to 1) of the zoom.
 
-        It is taken from the deepest layer that covers it. The next ones lie in it: each fades in
-        while it is small, and its soft edge vanishes where it reaches the edge of the view.
+        Its base is the deepest layer that covers the view. The deeper layers are laid over it: each
+        fades in while it is small, and its soft edges vanish when they reach the edge of the view.
 
         Returns:
             (1, 3, height, width) float32 in [0, 1].
         """
-        views = [self.view(layer, t) for layer in range(len(self.chain.frames))]
+        views = [self.find_view(layer, t) for layer in range(len(self.chain.frames))]
         base = max(
             layer for layer, view in enumerate(views) if layer == 0 or self._covers(layer, view)
         )
         image = self._resample(base, views[base], self.height, self.width).clamp(0, 1)
         for layer in range(base + 1, len(views)):
-            weight = self.weight(layer, views[layer])
-            if weight == 0:
+            opacity = self.compute_opacity(layer, views[layer])
+            if opacity == 0:
                 break
-            self._lay(image, layer, views[layer], weight)
+            self._lay(image, layer, views[layer], opacity)
         return image
 
     def _covers(self, layer: int, view: Window) -> bool:
@@ -179,38 +181,38 @@ class Zoom:
             and view.y + view.height < height + EDGE_TOLERANCE
         )
 
-    def weight(self, layer: int, view: Window) -> float:
-        """Opacity of a layer that the view reaches beyond, before its soft edges.
+    def compute_opacity(self, layer: int, view: Window) -> float:
+        """Compute the opacity of a layer that is smaller than the view, inside its soft edges.
 
-        It is 0 until the layer above fills the view. js/viewer/places.js has the same rule.
+        It is 0 until the layer before it fills the view. js/viewer/places.js has the same rule.
 
         Args:
             layer: 1 or more.
-            view: What is seen, in the layer's own pixels.
+            view: The view in the layer's own pixels.
         """
         x, y = self.x.enlarged, self.y.enlarged
         above = layer - 1
         factor = x[layer] * y[layer] / (x[above] * y[above])
         if above == 0:
-            # From the start of the zoom on, whatever part of the source it shows.
+            # The first layer fades in from the start, where only a part of the source may be in view.
             factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
         beyond = view.width * view.height / (self.end.width * self.end.height)
-        if factor < 1 + SAME_SCALE:
+        if factor < 1 + SCALE_TOLERANCE:
             return 1.0
-        return smooth(min(max((1 - log(beyond) / log(factor)) / FADE, 0.0), 1.0))
+        return smooth(min(max((1 - log(beyond) / log(factor)) / FADE_SHARE, 0.0), 1.0))
 
-    def _lay(self, image: Tensor, layer: int, view: Window, weight: float) -> None:
-        """Lay a layer into the picture of the view, with soft edges where they are seen."""
+    def _lay(self, image: Tensor, layer: int, view: Window, opacity: float) -> None:
+        """Blend a layer into the image of the view, with soft edges inside the view."""
         height, width = self.chain.frames[layer].shape[-2:]
-        x = _Place(view.x, view.width, width, self.width)
-        y = _Place(view.y, view.height, height, self.height)
+        x = _ScreenSpan(view.x, view.width, width, self.width)
+        y = _ScreenSpan(view.y, view.height, height, self.height)
         if x.last <= x.first or y.last <= y.first:
             return
         fx, fy = view.width / self.width, view.height / self.height
         tall, wide = y.last - y.first, x.last - x.first
         box = Window(view.x + x.first * fx, view.y + y.first * fy, wide * fx, tall * fy)
         detail = self._resample(layer, box, tall, wide).clamp(0, 1)
-        alpha = (weight * y.weights[:, None] * x.weights).to(image)
+        alpha = (opacity * y.opacities[:, None] * x.opacities).to(image)
         image[..., y.first : y.last, x.first : x.last].lerp_(detail, alpha)
 
     def _resample(self, layer: int, view: Window, height: int, width: int) -> Tensor:
@@ -223,8 +225,8 @@ class Zoom:
                 self.halves.append(F.avg_pool2d(self.halves[-1], 2, ceil_mode=True))
             image = self.halves[level]
             view = Window(*(value / 2**level for value in view))
-        rows = _Region(view.y, view.height, image.shape[-2], height)
-        columns = _Region(view.x, view.width, image.shape[-1], width)
+        rows = _SourceSpan(view.y, view.height, image.shape[-2], height)
+        columns = _SourceSpan(view.x, view.width, image.shape[-1], width)
         image = image[..., rows.pixels, columns.pixels]
         if any((*rows.beyond, *columns.beyond)):
             image = F.pad(image, (*columns.beyond, *rows.beyond), "replicate")
@@ -232,25 +234,25 @@ class Zoom:
         return resize(image, height, width, box=box)
 
 
-def _ends(chain: ZoomChain, height: int, width: int) -> tuple[Window, Window]:
-    """The first view in the source's pixels, and the last in the deepest frame's."""
+def _find_end_views(chain: ZoomChain, height: int, width: int) -> tuple[Window, Window]:
+    """Find the first view in the source's pixels, and the last in the deepest frame's."""
     deepest = len(chain.frames) - 1
     rows, columns = chain.frames[deepest].shape[-2:]
     region, target = chain.window_in(deepest, 0), chain.target
     source_height, source_width = chain.frames[0].shape[-2:]
     x = (target.x * source_width - region.x) / region.width * columns
     y = (target.y * source_height - region.y) / region.height * rows
-    end = _largest(columns, rows, width, height, x, y)
-    # A frame's pixels may be a little wider or taller than the source's.
+    end = _fit_window(columns, rows, width, height, x, y)
+    # A frame's pixels need not have the proportions of the source's.
     first = chain.windows[0]
     wide, tall = width * first.width / columns, height * first.height / rows
     x = region.x + (end.x + end.width / 2) * region.width / columns
     y = region.y + (end.y + end.height / 2) * region.height / rows
-    return _largest(source_width, source_height, wide, tall, x, y), end
+    return _fit_window(source_width, source_height, wide, tall, x, y), end
 
 
-def _largest(width: int, height: int, across: float, down: float, x: float, y: float) -> Window:
-    """The largest window of a picture with sides as ``across`` to ``down``, around a point."""
+def _fit_window(width: int, height: int, across: float, down: float, x: float, y: float) -> Window:
+    """Find the largest window of an image with proportions ``across`` to ``down``, around a point."""
     unit = min(width / across, height / down)
     across, down = across * unit, down * unit
     left = min(max(x - across / 2, 0.0), width - across)
@@ -258,18 +260,17 @@ def _largest(width: int, height: int, across: float, down: float, x: float, y: f
     return Window(left, top, across, down)
 
 
-class _Region:
-    """The pixels of an axis that a resampled span is made of, and where it lies among them."""
+class _SourceSpan:
+    """The pixels of an axis that are read to resample a span, and the span's position in them."""
 
     def __init__(self, start: float, length: float, side: int, size: int):
-        """Of a span (start, length) of ``side`` pixels that becomes ``size`` of them."""
+        """Resample the span (start, length) of an axis of ``side`` pixels to ``size`` pixels."""
         end = start + length
         start = 0.0 if abs(start) < EDGE_TOLERANCE else start
         end = float(side) if abs(side - end) < EDGE_TOLERANCE else end
-        margin = (
-            ceil(MARGIN_PIXELS * max(1.0, (end - start) / size)) if (start, end) != (0, side) else 0
-        )
-        # A pixel of the view that lies in a layer in part needs a little more than there is.
+        is_whole = (start, end) == (0, side)
+        margin = 0 if is_whole else ceil(MARGIN_PIXELS * max(1.0, (end - start) / size))
+        # At a layer's edge a pixel of the view may reach beyond the layer, whose edge is then repeated.
         self.beyond = max(0, ceil(-start)), max(0, ceil(end - side))
         first, last = max(floor(start) - margin, 0), min(ceil(end) + margin, side)
         self.pixels = slice(first, last)
@@ -277,23 +278,23 @@ class _Region:
         self.length = end - start
 
 
-class _Place:
-    """Where a layer's axis lies on the screen, in its pixels."""
+class _ScreenSpan:
+    """The position of a layer's axis on the screen, in screen pixels, and its opacity there."""
 
     def __init__(self, start: float, length: float, side: int, size: int):
-        """Of a layer of ``side`` pixels, in a view (start, length) of it ``size`` pixels large."""
+        """Place a layer of ``side`` pixels, of which (start, length) fill ``size`` screen pixels."""
         unit = size / length
         left, right = -start * unit, (side - start) * unit
         self.first = max(floor(left + EDGE_TOLERANCE), 0)
         self.last = min(ceil(right - EDGE_TOLERANCE), size)
-        # An edge is as soft as it is far from the view's edge, so nothing jumps when it gets there.
-        most = FEATHER * (right - left)
+        # The soft edge shrinks as it nears the view's edge, so that nothing jumps there.
+        feather = MAX_FEATHER_SHARE * (right - left)
         pixel = torch.arange(self.first, self.last, dtype=torch.float64)
-        begin = (pixel + 1 - left) / max(min(most, left), 1.0)
-        end = (right - pixel) / max(min(most, size - right), 1.0)
-        self.weights = smooth(torch.minimum(begin, end).clamp(0, 1))
+        begin = (pixel + 1 - left) / max(min(feather, left), 1.0)
+        end = (right - pixel) / max(min(feather, size - right), 1.0)
+        self.opacities = smooth(torch.minimum(begin, end).clamp(0, 1))
 
 
 def smooth(t: Value) -> Value:
-    """From 0 to 1, level at both ends."""
+    """Ease from 0 to 1 with slope 0 at both ends (smoothstep)."""
     return t * t * (3 - 2 * t)

@@ -1,1 +1,1 @@
-"""What each step is told: the user's lines, and a model's answer cleaned up."""
+"""The text of each step: the user's lines, or a cleaned-up answer of a model."""

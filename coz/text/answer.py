@@ -1,30 +1,40 @@
-"""What a vision-language model wrote, made fit for a text encoder."""
+"""Clean up the answer of a vision-language model for a text encoder."""
 
 import re
 from collections.abc import Iterable, Iterator
 from unicodedata import category
 
-MARKER = re.compile(r"<[|/]?\w+[|/]?>")
+SPECIAL_TOKEN = re.compile(r"<[|/]?\w+[|/]?>")
 
-LIST_MARK = re.compile(r"^(?:[-*+•·–]|#{1,6}|\d{1,2}[.)])\s+")
+LIST_MARKER = re.compile(r"^(?:[-*+•·–]|#{1,6}|\d{1,2}[.)])\s+")
 
 CLAUSE = re.compile(r"(.*?)([,;:.!?]+(?:\s+|$)|[，、。；：！？]\s*|$)")
 
-NOUNS = ("image", "picture", "photo", "photograph", "view", "version", "portion", "part", "section")
+IMAGE_NOUNS = (
+    "image",
+    "picture",
+    "photo",
+    "photograph",
+    "view",
+    "version",
+    "portion",
+    "part",
+    "section",
+)
 
 EXCLUDED_PHRASES = (
-    *(f"{place} {noun}" for place in ("first", "second", "1st", "2nd") for noun in NOUNS),
+    *(f"{place} {noun}" for place in ("first", "second", "1st", "2nd") for noun in IMAGE_NOUNS),
     *("two images", "both images", "previous image"),
     *("zoom-in", "zooms in", "zoomed-in", "zooming in"),
 )
-"""What tells of the two images instead of what they show: removed from an answer, and punished in
-training. The paper names "first image" and "second image" "and the like"; its full list is not public."""
+"""Phrases about the two images instead of their content. They are removed from an answer, and penalized
+in training. The paper lists "first image", "second image" "and the like"; the full list is not public."""
 
 
-def match_phrases(phrases: Iterable[str]) -> str:
+def build_phrase_pattern(phrases: Iterable[str]) -> str:
     """Build a pattern for any of the phrases as whole words, also in the plural.
 
-    A space, a hyphen and several of them are alike. No phrase at all gives "".
+    Spaces and hyphens match each other, in any number. Without phrases the pattern is "".
     """
     space = r"[-\u2010\u2011\s]+"
     parts = [re.split(space, phrase.strip()) for phrase in phrases]
@@ -32,111 +42,114 @@ def match_phrases(phrases: Iterable[str]) -> str:
     return rf"(?<!\w)(?:{written})s?(?!\w)" if written else ""
 
 
-VERB = (
+SHOWING_VERB = (
     r"(?:is|are|was|were|shows?|showing|depicts?|depicting|contains?|containing|features?|"
     r"featuring|displays?|displaying|focuses|focusing|appears? to (?:be|show)|seems? to (?:be|show))"
 )
-PHRASE = re.compile(
+PHRASE_PATTERN = re.compile(
     r"(?:\b(?:in|of|from|within|on|by|as|for|with|to)\s+)?(?:\b(?:the|this|that|a|an|both)\s+)?"
-    rf"{match_phrases(EXCLUDED_PHRASES)}(?:\s+{match_phrases(NOUNS)})?(?:\s+(?:of|on|on to|into)\b)?",
+    rf"{build_phrase_pattern(EXCLUDED_PHRASES)}(?:\s+{build_phrase_pattern(IMAGE_NOUNS)})?"
+    r"(?:\s+(?:of|on|on to|into)\b)?",
     re.IGNORECASE,
 )
-"""One of the phrases, with the little words around it."""
+"""One of the phrases with the articles and prepositions around it."""
 
-LEFT_OVER = re.compile(
-    rf"^(?:(?:and|but|which|that|it|this|{VERB})\b\s*)+(?:of\b\s*|on\b\s*)?", re.IGNORECASE
+CLAUSE_REMAINS = re.compile(
+    rf"^(?:(?:and|but|which|that|it|this|{SHOWING_VERB})\b\s*)+(?:of\b\s*|on\b\s*)?", re.IGNORECASE
 )
 
 EMPTY_CLAUSE = re.compile(
-    rf"(?:\s|\b(?:a|an|the|of|in|on|as|and|it|that|which|{VERB})\b)*", re.IGNORECASE
+    rf"(?:\s|\b(?:a|an|the|of|in|on|as|and|it|that|which|{SHOWING_VERB})\b)*", re.IGNORECASE
 )
 
 REPEATED_WORDS = re.compile(r"\b(\w+(?:\W+\w+){0,7}?)(?:\W+\1\b){2,}", re.IGNORECASE)
 
 REPEATED_CHARACTERS = re.compile(r"([^\s\d]{1,16}?)\1{5,}")
 
-LETTER = (
+SPACED_SCRIPT_LETTER = (
     r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
     r"\U00020000-\U0003ffff]"
 )
-"""Of a script that puts spaces between its words: not Thai, Lao, Burmese, Khmer, Chinese, Japanese."""
+"""A letter of a script that separates words by spaces: not Thai, Lao, Burmese, Khmer, Chinese, Japanese."""
 
-LAST_WORD = re.compile(rf"(?:{LETTER}+[-'’])*{LETTER}*$")
+LAST_WORD = re.compile(rf"(?:{SPACED_SCRIPT_LETTER}+[-'’])*{SPACED_SCRIPT_LETTER}*$")
 
 
 def clean_answer(answer: str, cut: bool = False) -> str:
-    """What a vision-language model wrote, as one line for a text encoder; "" if nothing is left.
+    """Turn a vision-language model's answer into one line; "" if nothing is left.
 
-    Removed are thoughts, markers, list marks, control characters, phrases that tell of the two
-    images, and what is said again. An answer without any of these stays as it is.
+    This removes thoughts, special tokens, list markers, control characters, the phrases of
+    ``EXCLUDED_PHRASES`` and repetitions. An answer without any of these stays as it is.
 
     Args:
-        answer: as the tokenizer decodes it.
-        cut: The token limit ended it, so its last word may be half a word.
+        answer: The answer as the tokenizer decodes it.
+        cut: Whether the token limit ended the answer, so that its last word may be incomplete.
     """
     text = answer.rpartition("</think>")[2].partition("<think>")[0]
-    text = MARKER.sub(" ", text)
+    text = SPECIAL_TOKEN.sub(" ", text)
     if cut:
-        text = _without_half_word(text)
+        text = _remove_half_word(text)
     text = "".join(c for c in text if c.isspace() or _is_text(c)).replace("**", "")
-    lines = (LIST_MARK.sub("", " ".join(line.split())) for line in text.splitlines())
+    lines = (LIST_MARKER.sub("", " ".join(line.split())) for line in text.splitlines())
     text = "\n".join(line for line in lines if line)
     text = re.sub(r"(?<=[^,;:.!?，、。；：！？])\n", ", ", text).replace("\n", " ")
-    text = _without_repeats(_without_phrases(text))
+    text = _remove_repeats(_remove_phrases(text))
     text = re.sub(r"(?:\s*,)+", ",", text)
     text = " ".join(text.split()).strip(" ,;，、；")
     return text if re.search(r"\w", text) else ""
 
 
 def _is_text(character: str) -> bool:
-    # Cf: marks of direction and the like, but joiners belong to the spelling of some scripts.
+    # Cf holds direction marks and similar characters, but some scripts need the two joiners.
     kind = category(character)
     return character in "\u200c\u200d" or (
         kind not in {"Cc", "Cf", "Co", "Cs"} and character != "\ufffd"
     )
 
 
-def _without_half_word(text: str) -> str:
-    """A text of one word keeps it: it may be whole, and there is nothing else."""
+def _remove_half_word(text: str) -> str:
+    """Remove the last word, which may be incomplete, unless it is the only one."""
     text = text.rstrip("\ufffd")
     shorter = LAST_WORD.sub("", text)
     return shorter if re.search(r"\w", shorter) else text
 
 
-def _clauses(text: str) -> Iterator[tuple[str, str]]:
-    """The parts between marks of punctuation, each with the mark behind it."""
+def _split_clauses(text: str) -> Iterator[tuple[str, str]]:
+    """Split a text at its punctuation; yield each clause and the punctuation after it."""
     for match in CLAUSE.finditer(text):
         if match[0]:
             yield match[1], match[2]
 
 
-def _without_phrases(text: str) -> str:
-    if not PHRASE.search(text):
+def _remove_phrases(text: str) -> str:
+    """Remove the excluded phrases, and each clause that has no content without them."""
+    if not PHRASE_PATTERN.search(text):
         return text
     kept = ""
     dropped = False
-    for clause, end in _clauses(text):
-        rest, removed = PHRASE.subn(" ", clause)
+    for clause, end in _split_clauses(text):
+        rest, removed = PHRASE_PATTERN.subn(" ", clause)
         if removed or dropped:
-            rest = LEFT_OVER.sub("", rest.strip())
+            rest = CLAUSE_REMAINS.sub("", rest.strip())
         dropped = bool((removed or dropped) and EMPTY_CLAUSE.fullmatch(rest))
         if not dropped:
             kept += rest + end
     return kept
 
 
-def _without_repeats(text: str) -> str:
+def _remove_repeats(text: str) -> str:
+    """Keep the first of repeated characters, words and clauses."""
     for pattern in (REPEATED_CHARACTERS, REPEATED_WORDS):
         for match in list(pattern.finditer(text))[-1:]:
             rest = text[match.end() :].strip(" ,;.!?").casefold()
             if rest and match[1].casefold().startswith(rest):
-                text = text[: match.end()]  # the loop was cut short there
+                text = text[: match.end()]  # the last repetition was cut off
         text = pattern.sub(r"\1", text)
-    clauses = list(_clauses(text))
-    said: dict[str, str] = {}
+    clauses = list(_split_clauses(text))
+    unique: dict[str, str] = {}
     for clause, end in clauses:
-        said.setdefault(clause.strip().casefold(), clause + end)
-    *earlier, last = said or [""]
-    if len(said) < len(clauses) and any(key.startswith(last) for key in earlier):
-        del said[last]
-    return "".join(said.values())
+        unique.setdefault(clause.strip().casefold(), clause + end)
+    *earlier, last = unique or [""]
+    if len(unique) < len(clauses) and any(key.startswith(last) for key in earlier):
+        del unique[last]
+    return "".join(unique.values())

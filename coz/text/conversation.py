@@ -1,41 +1,43 @@
-"""How a vision-language model is asked what a view shows: its words and the size of its images."""
+"""The conversation that asks a vision-language model what an image shows."""
 
 import re
 from math import ceil, floor, sqrt
 from typing import NamedTuple
 
 SINGLE_INSTRUCTION = "What is in this image? Give me a set of words."
-"""Chain-of-Zoom inference_coz.py, get_validation_prompt: the system message where there is one image."""
+"""System message for one image. Source: Chain-of-Zoom inference_coz.py, get_validation_prompt."""
 
 MULTISCALE_INSTRUCTION = (
     "The second image is a zoom-in of the first image. Based on this knowledge, what is in the "
     "second image? Give me a set of words."
 )
-"""As above, for two images: the wider view, then the zoomed one. The user's turn holds images only."""
+"""System message for two images, the previous frame and the enlarged crop. The user's turn holds only
+images. Source: as above."""
 
 REPETITION_PENALTY = 1.05
-"""Qwen2.5-VL-3B-Instruct generation_config.json; its temperature there is 1e-6, which is greedy."""
+"""Source: Qwen2.5-VL-3B-Instruct generation_config.json. Its temperature of 1e-6 means greedy decoding."""
 
-MAX_PIXELS = 14 * 14 * 4 * 1280
-"""The default of transformers' smart_resize: 1280 tokens an image.
+MAX_IMAGE_PIXELS = 14 * 14 * 4 * 1280
+"""Maximum size of an image, 1280 tokens: the default of transformers' smart_resize.
 
-Deviation: the preprocessor_config.json of the models allows 12.8 and 16.8 megapixels, which makes
-16384 tokens of a photograph for an answer of a few words. Frames of a chain are smaller than either.
+Deviation: the models' preprocessor_config.json allow 12.8 and 16.8 megapixels, up to 16384 tokens for
+an answer of a few words. Frames of a chain are smaller than either limit.
 """
 
 
-class Family(NamedTuple):
-    """How a family of vision-language models writes a conversation and takes an image."""
+class ModelFamily(NamedTuple):
+    """The chat format and the image size of a family of vision-language models."""
 
     chat: str
-    """The text up to the answer; {instruction} and {images} stand for theirs."""
+    """The text before the answer, with the placeholders {instruction} and {images}."""
     image: str
-    """What stands for one image in it."""
+    """The text that stands for one image in ``chat``."""
     multiple_of: int = 0
-    """Sides of an image in pixels: patch size times patches merged. 0: the family has its own rule."""
+    """Sides of an image are multiples of this many pixels: the patch size times the merged patches per
+    side. 0 if another rule holds."""
     min_pixels: int = 0
     square: int = 0
-    """Side in pixels where every image is made square."""
+    """Side in pixels to which every image is resized; 0 if images keep their shape."""
 
 
 QWEN_CHAT = (
@@ -44,18 +46,18 @@ QWEN_CHAT = (
 )
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
-FAMILIES = {
-    "qwen2.5": Family(QWEN_CHAT, QWEN_IMAGE, multiple_of=28, min_pixels=56 * 56),
-    # The empty thoughts keep the Thinking variants from spending their tokens on them.
-    "qwen3": Family(
+MODEL_FAMILIES = {
+    "qwen2.5": ModelFamily(QWEN_CHAT, QWEN_IMAGE, multiple_of=28, min_pixels=56 * 56),
+    # The empty thoughts keep Thinking variants from spending tokens on thoughts.
+    "qwen3": ModelFamily(
         QWEN_CHAT + "<think>\n\n</think>\n\n", QWEN_IMAGE, multiple_of=32, min_pixels=256 * 256
     ),
-    "gemma3": Family(
+    "gemma3": ModelFamily(
         "<start_of_turn>user\n{instruction}\n\n{images}<end_of_turn>\n<start_of_turn>model\n",
         "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
         square=896,
     ),
-    "gemma4": Family(
+    "gemma4": ModelFamily(
         "<|turn>system\n{instruction}<turn|>\n<|turn>user\n{images}<turn|>\n<|turn>model\n"
         "<|channel>thought\n<channel|>",
         "\n\n<|image><|image|><image|>\n\n",
@@ -66,25 +68,25 @@ Gemma 4. Source: chat_template and preprocessor_config.json of the models, and t
 transformers, which put a Gemma image between its two markers and blank lines."""
 
 
-def chat_text(family: Family, instruction: str, images: int) -> str:
-    """The conversation that asks about so many images, up to where the model answers.
+def write_chat(family: ModelFamily, instruction: str, images: int) -> str:
+    """Write the conversation about a number of images, up to the model's answer.
 
-    Markers typed into the instruction are broken by a space: none of them ends its turn.
+    Each "<" in the instruction gets a space behind it, so that no special token in it takes effect.
     """
     instruction = re.sub(r"<(?=\S)", "< ", instruction.strip())
     return family.chat.format(instruction=instruction, images=family.image * images)
 
 
 def smart_resize(height: int, width: int, multiple_of: int, min_pixels: int) -> tuple[int, int]:
-    """Height and width in pixels nearest to an image's own that a Qwen model takes.
+    """Find the height and width in pixels, close to an image's own, that a Qwen model accepts.
 
     Source: transformers models/qwen2_vl/image_processing_qwen2_vl.py, smart_resize.
-    Deviation: no error where one side is more than 200 times the other: such a strip is shown as it
-    is, its short side enlarged to ``multiple_of``.
+    Deviation: no error if one side is more than 200 times the other; the short side of such a strip is
+    enlarged to ``multiple_of``.
     """
     fitted = [round(side / multiple_of) * multiple_of for side in (height, width)]
-    if fitted[0] * fitted[1] > MAX_PIXELS:
-        shrink = sqrt(height * width / MAX_PIXELS)
+    if fitted[0] * fitted[1] > MAX_IMAGE_PIXELS:
+        shrink = sqrt(height * width / MAX_IMAGE_PIXELS)
         fitted = [
             max(multiple_of, floor(side / shrink / multiple_of) * multiple_of)
             for side in (height, width)
@@ -95,8 +97,8 @@ def smart_resize(height: int, width: int, multiple_of: int, min_pixels: int) -> 
     return fitted[0], fitted[1]
 
 
-def image_size(family: Family, height: int, width: int) -> tuple[int, int]:
-    """Height and width in pixels at which an image is given to a model of the family."""
+def choose_image_size(family: ModelFamily, height: int, width: int) -> tuple[int, int]:
+    """Choose the height and width in pixels at which a model of the family receives an image."""
     if family.square:
         return family.square, family.square
     if family.multiple_of:

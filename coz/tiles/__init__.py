@@ -1,1 +1,1 @@
-"""A picture in tiles: where they lie, what each sees, and how they are joined."""
+"""Process an image in tiles: their layout, their inputs, and the blending of their results."""

@@ -1,4 +1,4 @@
-"""Blend tiles into a picture as they come: no tile is kept, and there is no picture of weights."""
+"""Blend tiles into an image one by one, without keeping tiles or an image of weights."""
 
 from math import pi
 
@@ -7,72 +7,75 @@ from torch import Tensor
 
 from .layout import TileLayout
 
-RIM = 32
-"""Pixels along a tile's inner edges that weigh nothing: there a network sees least around it."""
+RIM_PIXELS = 32
+"""Width of the band along a tile's inner edges that gets no weight: results are worst there, as a network
+sees no pixels beyond the edge."""
 
-NARROW_OVERLAP = 96
-"""Pixels of overlap below which the rim is a third of it, so that a third is left to fade in."""
+NARROW_OVERLAP_PIXELS = 96
+"""In a narrower overlap the rim is a third of the overlap, so that a third is left to fade in."""
 
 
 class TileBlend:
-    """Adds tiles to a picture, each with smooth weights; at every pixel they sum to one.
+    """Adds tiles to an image with smooth weights that sum to one at every pixel.
 
-    Each tile fades in over those before it along a raised cosine in the middle of the overlap. On
-    either side of it the outermost 32 pixels of a tile, where a network sees least, weigh nothing;
-    in an overlap below 96 pixels, a third of the overlap on each side. The weights sum to one
-    by themselves, however many tiles overlap: there is nothing to divide by, so neither a second
-    buffer nor a last pass. In float32 they do so to 1e-6.
+    Each tile fades in over the earlier ones along a raised cosine in the middle of the overlap. The
+    outermost ``RIM_PIXELS`` of a tile (in a narrow overlap: a third of it) get no weight. The
+    weights sum to one (to 1e-6 in float32) without a division, however many tiles overlap, so no
+    buffer of weights is needed.
 
-    Deviation: the reference takes a Gaussian of variance 0.01 (in sides of a tile) and divides by
-    the sum. At its overlap of a quarter, neighbours then change over within half of it.
+    Deviation: the reference uses a Gaussian of variance 0.01 (in tile sides) and divides by the sum
+    of weights. At its overlap of a quarter of a tile, the transition takes half of the overlap.
     """
 
     def __init__(self, layout: TileLayout, out: Tensor) -> None:
-        """Blend into ``out``, which is the picture once every tile has been added.
+        """Blend into ``out``, which holds the whole image after the last tile.
 
         Args:
-            layout: of the tiles.
-            out: (1, H, W, 3) float32 zeros of the layout's size, on any device; written to. A
-                view of a larger picture will do.
+            layout: Layout of the tiles.
+            out: (1, H, W, 3) float32 zeros of the layout's size, on any device. It is modified, and
+                may be a view of a larger image.
 
         Raises:
-            ValueError: If ``out`` is not of the layout's size.
+            ValueError: If ``out`` has another size than the layout.
         """
         _require_shape("out", out, (1, layout.height, layout.width, 3))
         self.out = out
-        self._windows = layout.windows()
-        in_y = axis_weights(tuple(row.y for row in layout.rows), layout.tile_height)
-        in_x = {xs: axis_weights(xs, layout.tile_width) for xs in {row.xs for row in layout.rows}}
+        self._windows = layout.list_windows()
+        in_y = compute_axis_weights(tuple(row.y for row in layout.rows), layout.tile_height)
+        in_x = {
+            xs: compute_axis_weights(xs, layout.tile_width)
+            for xs in {row.xs for row in layout.rows}
+        }
         self._weights = [
-            (of_row, of_tile)
-            for of_row, row in zip(in_y, layout.rows, strict=True)
-            for of_tile in in_x[row.xs]
+            (y_weights, x_weights)
+            for y_weights, row in zip(in_y, layout.rows, strict=True)
+            for x_weights in in_x[row.xs]
         ]
 
     def add(self, index: int, tile: Tensor) -> None:
-        """Add a tile: each once, in any order.
+        """Add a tile. Each must be added once, in any order.
 
         Args:
-            index: of the tile in ``layout.windows()``.
-            tile: (1, 3, h, w) of the layout's tile size, any float dtype, any device.
+            index: Index of the tile in ``layout.list_windows()``.
+            tile: (1, 3, h, w) with the layout's tile size, any float dtype, any device.
 
         Raises:
             ValueError: If ``tile`` has another size.
         """
         x, y, width, height = (int(v) for v in self._windows[index])
         _require_shape(f"tile {index}", tile, (1, 3, height, width))
-        of_row, of_tile = (weights.to(self.out) for weights in self._weights[index])
-        weights = torch.outer(of_row, of_tile)[..., None]
+        y_weights, x_weights = (weights.to(self.out) for weights in self._weights[index])
+        weights = torch.outer(y_weights, x_weights)[..., None]
         pixels = tile.to(self.out).movedim(1, -1)
         self.out[:, y : y + height, x : x + width].addcmul_(pixels, weights)
 
 
-def axis_weights(starts: tuple[int, ...], length: int) -> list[Tensor]:
-    """Weights of tiles along one axis.
+def compute_axis_weights(starts: tuple[int, ...], length: int) -> list[Tensor]:
+    """Compute the weights of tiles along one axis.
 
     Args:
-        starts: first pixel of each tile, ascending, with no gap between tiles.
-        length: of each tile, in pixels.
+        starts: First pixel of each tile, ascending, without gaps between tiles.
+        length: Length of each tile, in pixels.
 
     Returns:
         A (length,) float32 tensor in 0..1 for each tile; at each pixel they sum to one.
@@ -82,9 +85,9 @@ def axis_weights(starts: tuple[int, ...], length: int) -> list[Tensor]:
         start = starts[index]
         overlap = starts[index - 1] + length - start
         fade = torch.ones(length, dtype=torch.float64)
-        rim = RIM if overlap >= NARROW_OVERLAP else overlap // 3
-        length_of_fade = overlap - 2 * rim
-        place = (torch.arange(length_of_fade) + 0.5) / max(1, length_of_fade)
+        rim = RIM_PIXELS if overlap >= NARROW_OVERLAP_PIXELS else overlap // 3
+        fade_length = overlap - 2 * rim
+        place = (torch.arange(fade_length) + 0.5) / max(1, fade_length)
         fade[:rim] = 0
         fade[rim : overlap - rim] = 0.5 - 0.5 * torch.cos(pi * place)
         for earlier in range(index - 1, -1, -1):

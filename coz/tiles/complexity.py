@@ -1,4 +1,4 @@
-"""How much there is to see in each part of a picture."""
+"""Rate how much detail each part of an image has."""
 
 from itertools import pairwise
 from math import ceil, log
@@ -8,41 +8,40 @@ from torch import Tensor
 
 from ..color.align import luma
 
-CELL = 16
-"""Side of a cell in pixels: small beside a tile, with enough pixels for a histogram."""
+CELL_PIXELS = 16
+"""Side of a cell: small compared with a tile, with enough pixels for a histogram."""
 
 HISTOGRAM_LEVELS = 32
-"""Of the histogram. A finer one measures noise: a cell holds no more than 256 pixels."""
+"""Bins of the histogram. More would measure noise, as a cell has only about 256 pixels."""
 
-CALM = (0.01, 0.003, 1.0)
-"""Standard deviation, gradient a pixel (both in parts of white), entropy in bits: what a photographed
-sky stays below. A shade so slow that a cell holds two neighbouring levels has one bit."""
+CALM_MEASURES = (0.01, 0.003, 1.0)
+"""Standard deviation and gradient per pixel (1 is white) and entropy in bits, which a photographed sky
+stays below. A slow gradient, with two neighboring levels in a cell, has an entropy of one bit."""
 
-COMPLEX = (0.06, 0.03, 3.0)
-"""The same of fur, hair and grass in the photographs bundled with scikit-image: there, or above."""
+COMPLEX_MEASURES = (0.06, 0.03, 3.0)
+"""The same measures, which fur, hair and grass in scikit-image's photographs reach or exceed."""
 
 
-def complexity_map(image: Tensor, cell: int = CELL) -> list[list[float]]:
-    """Rate the luma of each cell of a picture from 0 (a clear sky) to 1 (hair, grass).
+def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]:
+    """Rate the luma of each cell of an image from 0 (a clear sky) to 1 (hair, grass).
 
-    The mean of three measures: standard deviation, mean gradient and entropy, each from 0 at
-    ``CALM`` to 1 at ``COMPLEX``. So a cell's number depends on its own pixels (and those on its
-    right edge), never on the rest of the picture. Rate a picture before it is enlarged: enlarging
-    makes everything calm. It works through the picture by rows of cells, and needs no more memory
-    than a few of those.
+    A rating is the mean of three measures: standard deviation, mean gradient and entropy, each
+    scaled from 0 at ``CALM_MEASURES`` to 1 at ``COMPLEX_MEASURES``. It depends only on the pixels of
+    the cell and on those next to its right edge. Rate an image before it is enlarged, as
+    enlarging makes everything calm. Only a few rows of cells are in memory at a time.
 
     Args:
         image: (1, 3, H, W), any float dtype, values in [0, 1].
-        cell: side of a cell in pixels, about: cells divide the picture evenly.
+        cell: Approximate side of a cell in pixels; cells divide the image evenly.
 
     Returns:
-        Rows of numbers in 0..1, max(1, round(side / cell)) a side.
+        Rows of ratings in 0..1, max(1, round(side / cell)) along each side.
 
     Raises:
-        ValueError: If ``image`` is a batch or has no pixel, or ``cell`` is below 1.
+        ValueError: If ``image`` is a batch or empty, or ``cell`` is below 1.
     """
     if image.shape[:2] != (1, 3) or not image.numel():
-        raise ValueError(f"image must be one picture (1, 3, H, W), got {tuple(image.shape)}")
+        raise ValueError(f"image must be a single image (1, 3, H, W), got {tuple(image.shape)}")
     if cell < 1:
         raise ValueError(f"cell must be at least 1 pixel, got {cell}")
     height, width = image.shape[-2:]
@@ -52,12 +51,12 @@ def complexity_map(image: Tensor, cell: int = CELL) -> list[list[float]]:
     grid: list[list[float]] = []
     for top, bottom in pairwise(bounds):
         light = luma(image[..., top:bottom, :])[0, 0]
-        grid.append(_rate(light, column, columns).cpu().numpy().tolist())
+        grid.append(_rate_row(light, column, columns).cpu().numpy().tolist())
     return grid
 
 
-def _rate(light: Tensor, column: Tensor, columns: int) -> Tensor:
-    """Rate the luma of one row of cells; ``column`` says to which of them each x belongs."""
+def _rate_row(light: Tensor, column: Tensor, columns: int) -> Tensor:
+    """Rate the luma of one row of cells; ``column`` holds the cell of each x."""
     slope = light.diff(dim=0).abs().sum(0)
     slope[:-1] += light.diff(dim=1).abs().sum(0)
     sums = torch.stack((light.sum(0), light.square().sum(0), slope / 2))
@@ -73,5 +72,5 @@ def _rate(light: Tensor, column: Tensor, columns: int) -> Tensor:
     entropy = -torch.xlogy(share, share).sum(1) / log(2)
 
     measures = torch.stack((deviation, gradient, entropy), dim=1)
-    calm, complex_ = measures.new_tensor((CALM, COMPLEX))
+    calm, complex_ = measures.new_tensor((CALM_MEASURES, COMPLEX_MEASURES))
     return ((measures - calm) / (complex_ - calm)).clamp_(0, 1).mean(1)

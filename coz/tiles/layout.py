@@ -1,4 +1,4 @@
-"""Where the tiles of a picture lie, in whole pixels."""
+"""Lay out the tiles of an image, in whole pixels."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -9,14 +9,14 @@ from ..geometry import Window
 
 
 class TileRow(NamedTuple):
-    """One row of tiles: all begin at ``y``, and ``xs`` are their left edges, from left to right."""
+    """One row of tiles: ``y`` is their top edge, ``xs`` are their left edges, from left to right."""
 
     y: int
     xs: tuple[int, ...]
 
 
 class TileLayout(NamedTuple):
-    """Tiles of one size that cover a (height, width) picture and stay inside it."""
+    """Tiles of one size that cover a (height, width) image and stay inside it."""
 
     height: int
     width: int
@@ -25,33 +25,33 @@ class TileLayout(NamedTuple):
     rows: tuple[TileRow, ...]
     """From top to bottom. Each row covers the whole width."""
 
-    def windows(self) -> list[Window]:
-        """All tiles, row by row, in integers."""
+    def list_windows(self) -> list[Window]:
+        """List all tiles row by row, in integers."""
         size = self.tile_width, self.tile_height
         return [Window(x, row.y, *size) for row in self.rows for x in row.xs]
 
 
-def tile_layout(
+def plan_layout(
     height: int, width: int, tile: int, overlap: int, multiple_of: int = 1
 ) -> TileLayout:
-    """The fewest tiles whose neighbours share at least ``overlap`` pixels.
+    """Plan the fewest tiles that overlap their neighbors by at least ``overlap`` pixels.
 
-    Neighbours share exactly ``overlap`` pixels, save for the last tile of a row or column, which
-    is shifted inward to end with the picture. A side shorter than ``tile`` is one tile long.
+    Neighbors overlap by exactly ``overlap`` pixels, except for the last tile of a row or column,
+    which is shifted inward to end with the image. A side shorter than ``tile`` is one tile long.
 
     Args:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        tile: side of a tile, in pixels.
-        overlap: in pixels, below ``tile``.
-        multiple_of: where all but the last tiles begin, in pixels, for which neighbours share a
-            little more; with the factor by which the picture was enlarged, each tile begins on a
-            pixel of its source. Left out where neighbours are nearer than that.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        tile: Side of a tile, in pixels.
+        overlap: Overlap in pixels, below ``tile``.
+        multiple_of: All but the last tiles start at multiples of this many pixels, which makes
+            overlaps a little larger. If it is the factor of an enlargement, each tile starts on a
+            pixel of its source. Ignored if tiles are closer together than that.
 
     Raises:
         ValueError: If a side or ``tile`` is below 1, or ``overlap`` not in 0..tile - 1.
     """
-    _check_tiles(height, width, tile)
+    _require_sides(height, width, tile)
     if overlap < 0:
         raise ValueError(f"overlap must be 0 pixels or more, got {overlap}")
     if overlap >= tile:
@@ -61,8 +61,8 @@ def tile_layout(
         )
     stride = tile - overlap
     stride = stride // multiple_of * multiple_of or stride
-    xs = _starts(width, tile, lambda x: stride)
-    rows = tuple(TileRow(y, xs) for y in _starts(height, tile, lambda y: stride))
+    xs = _list_starts(width, tile, lambda x: stride)
+    rows = tuple(TileRow(y, xs) for y in _list_starts(height, tile, lambda y: stride))
     return TileLayout(height, width, min(tile, height), min(tile, width), rows)
 
 
@@ -70,10 +70,10 @@ def split_side(side: int, longest: int, multiple_of: int = 1) -> list[tuple[int,
     """Divide a side into the fewest parts of nearly equal length that abut.
 
     Args:
-        side: in pixels, at least 1.
-        longest: length that no part exceeds, in pixels.
-        multiple_of: where all parts but the first begin, in pixels. Ignored if ``longest`` is
-            shorter than that.
+        side: Length of the side in pixels, at least 1.
+        longest: Maximum length of a part, in pixels.
+        multiple_of: All parts start at multiples of this many pixels. Ignored if it exceeds
+            ``longest``.
 
     Returns:
         (start, end) of each part, in order.
@@ -88,82 +88,90 @@ def split_side(side: int, longest: int, multiple_of: int = 1) -> list[tuple[int,
     return [*pairwise([*bounds, side])]
 
 
-def adaptive_layout(
+def plan_adaptive_layout(
     height: int,
     width: int,
     tile: int,
     complexity: Sequence[Sequence[float]],
     multiple_of: int = 1,
 ) -> TileLayout:
-    """Tiles that share a quarter of their side where the picture is calm, half where it is complex.
+    """Plan tiles that overlap by a quarter where the image is calm, by half where it is complex.
 
-    Rows come first: a row keeps one distance to the next, as its most complex part needs. Columns
-    then differ from row to row. So a pixel's blend weight stays a product of two one-dimensional
-    ones. The last tile of a row or column is shifted inward, as in ``tile_layout``.
+    The most complex part of a row decides its distance to the next row; columns then differ from
+    row to row. This keeps a pixel's blend weight a product of two one-dimensional weights. The last
+    tile of a row or column is shifted inward, as in ``plan_layout``.
 
     Args:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        tile: side of a tile, in pixels.
-        complexity: 0 (calm) to 1 (complex) on a grid of any size laid over the whole picture, row
-            by row (``complexity_map``).
-        multiple_of: as in ``tile_layout``; overlaps stay between a quarter and a half.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+        tile: Side of a tile, in pixels.
+        complexity: Rows of a grid of any size that covers the whole image, from 0 (calm) to 1
+            (complex), as ``rate_complexity`` returns it.
+        multiple_of: As in ``plan_layout``; overlaps stay between a quarter and a half.
 
     Raises:
-        ValueError: If a side or ``tile`` is below 1, the grid is empty or not a rectangle, or one
-            of its numbers not in 0..1.
+        ValueError: If a side or ``tile`` is below 1, the grid is empty or not a rectangle, or holds
+            a number outside 0..1.
     """
-    _check_tiles(height, width, tile)
+    _require_sides(height, width, tile)
     if not complexity or not complexity[0] or len({len(row) for row in complexity}) > 1:
         raise ValueError("complexity must be a grid: rows of equal length, at least one number")
     if not all(0 <= value <= 1 for row in complexity for value in row):
         raise ValueError("complexity must be numbers from 0 (calm) to 1 (complex)")
-    near = tile - tile // 2
-    far = max(near, tile - ceil(tile / 4))
-    if ceil(near / multiple_of) * multiple_of <= far:
-        near = ceil(near / multiple_of) * multiple_of
-    shared = tile - far
+    min_stride = tile - tile // 2
+    max_stride = max(min_stride, tile - ceil(tile / 4))
+    if ceil(min_stride / multiple_of) * multiple_of <= max_stride:
+        min_stride = ceil(min_stride / multiple_of) * multiple_of
+    min_overlap = tile - max_stride
 
     def stride(*seams: Window) -> int:
-        worst = max(_mean(complexity, height, width, seam) for seam in seams)
-        return max(near, (far - round((far - near) * worst)) // multiple_of * multiple_of)
+        worst = max(_average_cells(complexity, height, width, seam) for seam in seams)
+        wanted = max_stride - round((max_stride - min_stride) * worst)
+        return max(min_stride, wanted // multiple_of * multiple_of)
 
-    # What a tile shares with the next in any case decides how much more they share: where that
-    # part is calm, the seam lies in it.
+    # The part of the image in the smallest overlap of two tiles decides their real overlap: if it
+    # is calm, the smallest overlap is enough.
     def row_stride(y: int) -> int:
-        return stride(*(Window(x, y + far, tile, shared) for x in range(0, width, tile)))
+        return stride(
+            *(Window(x, y + max_stride, tile, min_overlap) for x in range(0, width, tile))
+        )
 
     def row(y: int) -> TileRow:
-        return TileRow(y, _starts(width, tile, lambda x: stride(Window(x + far, y, shared, tile))))
+        def tile_stride(x: int) -> int:
+            return stride(Window(x + max_stride, y, min_overlap, tile))
 
-    rows = tuple(row(y) for y in _starts(height, tile, row_stride))
+        return TileRow(y, _list_starts(width, tile, tile_stride))
+
+    rows = tuple(row(y) for y in _list_starts(height, tile, row_stride))
     return TileLayout(height, width, min(tile, height), min(tile, width), rows)
 
 
-def _check_tiles(height: int, width: int, tile: int) -> None:
+def _require_sides(height: int, width: int, tile: int) -> None:
     if min(height, width) < 1:
         raise ValueError(f"the image must hold at least one pixel, got {width} x {height}")
     if tile < 1:
         raise ValueError(f"tile must be at least 1 pixel, got {tile}")
 
 
-def _starts(side: int, tile: int, stride: Callable[[int], int]) -> tuple[int, ...]:
-    """Where the tiles of one axis begin; ``stride`` is how far from one start to the next."""
+def _list_starts(side: int, tile: int, stride: Callable[[int], int]) -> tuple[int, ...]:
+    """List where the tiles of one axis start; ``stride`` is the distance from a start to the next."""
     starts = [0]
     while starts[-1] + tile < side:
         starts.append(min(starts[-1] + stride(starts[-1]), side - tile))
     return tuple(starts)
 
 
-def _mean(grid: Sequence[Sequence[float]], height: int, width: int, window: Window) -> float:
-    """Mean of the cells of a grid over a (height, width) picture that a window touches."""
-    top, bottom = _cells(window.y, window.height, height, len(grid))
-    left, right = _cells(window.x, window.width, width, len(grid[0]))
+def _average_cells(
+    grid: Sequence[Sequence[float]], height: int, width: int, window: Window
+) -> float:
+    """Average the cells that a window touches, of a grid that covers a (height, width) image."""
+    top, bottom = _find_cells(window.y, window.height, height, len(grid))
+    left, right = _find_cells(window.x, window.width, width, len(grid[0]))
     return sum(sum(row[left:right]) for row in grid[top:bottom]) / (bottom - top) / (right - left)
 
 
-def _cells(start: float, length: float, side: int, count: int) -> tuple[int, int]:
+def _find_cells(start: float, length: float, side: int, count: int) -> tuple[int, int]:
     first = floor(start * count / side)
     end = ceil(min(start + length, side) * count / side)
-    # Tiles of one pixel share none, and still ask.
+    # Tiles of one pixel do not overlap: their windows are empty.
     return first, max(end, first + 1)

@@ -1,49 +1,49 @@
-"""Noise for a picture that is sampled in tiles."""
+"""Noise for an image that is sampled in tiles."""
 
 from math import ceil
 
 import torch
 from torch import Tensor
 
-from ..latent import MULTIPLE_OF
+from ..latent import SIDE_MULTIPLE_PIXELS
 
 
 class NoiseField:
-    """Normal noise for the latent of a whole picture, of which each tile takes its own window.
+    """Gaussian noise for the latent of a whole image. Each tile uses its window of the noise.
 
-    Where two tiles overlap they start from the same noise, in whatever order they come. That is
-    exact for tiles that begin a multiple of the VAE's reduction apart; others take the nearest
-    latent pixel.
+    Overlapping tiles start from the same noise, in any order. This is exact if tiles start at
+    multiples of the VAE's reduction; other starts are rounded to the nearest latent pixel.
     """
 
     def __init__(self, height: int, width: int, seed: int) -> None:
-        """Draw nothing yet: the number of channels is known with the first latent.
+        """Store the size; the noise is drawn with the first latent, which has the number of channels.
 
         Args:
-            height: of the picture, in pixels.
-            width: of the picture, in pixels.
-            seed: The same seed gives the same noise.
+            height: Height of the image, in pixels.
+            width: Width of the image, in pixels.
+            seed: Seed of the noise.
         """
         self.height = height
         self.width = width
         self.seed = seed
         self._field: Tensor | None = None
 
-    def window(self, latent: Tensor, x: float, y: float, reduction: int) -> Tensor:
-        """The noise for a tile.
+    def cut_window(self, latent: Tensor, x: float, y: float, reduction: int) -> Tensor:
+        """Cut out the noise for a tile.
 
         Args:
-            latent: (1, C, h, w) or, of a video VAE, (1, C, 1, h, w): the tile's, for its shape.
-            x: Left edge of the tile in the picture, in pixels.
-            y: Its upper edge, in pixels.
-            reduction: Pixels of the picture to one of the latent, the same for all tiles.
+            latent: The tile's latent, used for its shape: (1, C, h, w), or (1, C, 1, h, w) of a video
+                VAE.
+            x: Left edge of the tile in the image, in pixels.
+            y: Upper edge of the tile, in pixels.
+            reduction: Image pixels per latent pixel, the same for all tiles.
 
         Returns:
-            The latent's shape, float32 on the CPU: a copy of one region of the field.
+            A float32 copy of one region, on the CPU, in the latent's shape.
         """
         if self._field is None:
-            # A tile is padded by less than this, and begins at the nearest latent pixel.
-            padding = max(MULTIPLE_OF, 2 * reduction) + reduction
+            # The maximum padding of a tile, and the rounding of its start to a latent pixel.
+            padding = max(SIDE_MULTIPLE_PIXELS, 2 * reduction) + reduction
             rows, columns = (
                 ceil((side + padding) / reduction) for side in (self.height, self.width)
             )

@@ -1,1 +1,1 @@
-"""Weight files of other projects, read safely and named as the host names them."""
+"""Read weight files of other projects safely, under the names that ComfyUI uses."""

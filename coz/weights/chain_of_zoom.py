@@ -1,4 +1,4 @@
-"""Chain-of-Zoom's SR LoRA and VAE encoder under standard keys."""
+"""Convert Chain-of-Zoom's SR LoRA and VAE encoder to standard keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,38 +6,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .lora import PEFT_DEFAULT_ALPHA, KeyedWeights, few, is_weight, lora_pairs, merge_lora, uniform
-from .vae import HOST_VAE, host_vae
+from .lora import (
+    PEFT_DEFAULT_ALPHA,
+    KeyedWeights,
+    find_common_value,
+    is_weight,
+    list_few,
+    merge_lora,
+    pair_factors,
+)
+from .vae import HOST_VAE_NAME, rename_vae_weights
 
-SD3_CHANNELS_A_BLOCK = 64
-"""SD3's width is 64 * depth: ComfyUI comfy/utils.py, mmdit_to_diffusers."""
+SD3_CHANNELS_PER_BLOCK = 64
+"""SD3's width is 64 times its number of blocks. Source: ComfyUI comfy/utils.py, mmdit_to_diffusers."""
 
 ENCODER_PARTS = ["encoder.conv_in", "encoder.mid.attn_1.q", "encoder.norm_out", "encoder.conv_out"]
 
 
-def keyed_coz_lora(tensors: list[Any]) -> KeyedWeights:
-    """Name the matrices of Chain-of-Zoom's SR LoRA, a list [up, down, up, down, ...].
+def convert_coz_lora(tensors: list[Any]) -> KeyedWeights:
+    """Convert Chain-of-Zoom's SR LoRA, a list of matrices [up, down, up, down, ...].
 
     Args:
         tensors: up (6 * width, r) and down (r, width) for each AdaLayerNormZero of an SD3
-            transformer: a block's image and text stream by turns, of the last the image stream.
+            transformer: for each block its image stream, then its text stream, which the last
+            block does not have.
 
     Returns:
         `transformer.transformer_blocks.{i}.norm1[_context].linear`, alpha = r.
 
     Raises:
-        ValueError: If these are not the matrices of one SD3 transformer.
+        ValueError: If the list does not fit an SD3 transformer.
 
     Source: Chain-of-Zoom osediff_sd3.py, inject_lora (scale=1.0).
     """
     if len(tensors) < 2 or not all(is_weight(t) and t.ndim == 2 and t.numel() for t in tensors):
         raise ValueError(
-            "expected a list of matrices, the Chain-of-Zoom SR LoRA, but found a list of "
+            "expected the Chain-of-Zoom SR LoRA, a list of matrices, but found a list of "
             f"{len(tensors)} entries that are not all matrices; take model_20001.pkl"
         )
     rank, width = tensors[1].shape
-    blocks = width // SD3_CHANNELS_A_BLOCK
-    if len(tensors) != 2 * (2 * blocks - 1) or width % SD3_CHANNELS_A_BLOCK:
+    blocks = width // SD3_CHANNELS_PER_BLOCK
+    if len(tensors) != 2 * (2 * blocks - 1) or width % SD3_CHANNELS_PER_BLOCK:
         raise ValueError(
             f"expected {max(0, 2 * (2 * blocks - 1))} matrices for an SD3 transformer of width "
             f"{width} (SD3-medium: 94 for width 1536), but found {len(tensors)}; take "
@@ -55,39 +64,39 @@ def keyed_coz_lora(tensors: list[Any]) -> KeyedWeights:
         block, is_context = divmod(i // 2, 2)
         norm = "norm1_context" if is_context else "norm1"
         layer = f"transformer.transformer_blocks.{block}.{norm}.linear"
-        # Saved from parameters in training, they may still ask for gradients.
+        # They were saved as trained parameters and may still require gradients.
         keyed[f"{layer}.lora_A.weight"] = tensors[i + 1].detach()
         keyed[f"{layer}.lora_B.weight"] = tensors[i].detach()
         keyed[f"{layer}.alpha"] = torch.tensor(float(rank))
     return KeyedWeights("coz lora", keyed, rank, float(rank))
 
 
-def keyed_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
-    """Merge the LoRA of Chain-of-Zoom's VAE encoder, times 8 / r, and name it as ComfyUI does.
+def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
+    """Merge the LoRA of Chain-of-Zoom's VAE encoder, scaled by 8 / r, and use ComfyUI's names.
 
     Args:
-        tensors: State dict of a diffusers encoder with a PEFT adapter in it, any float dtype.
+        tensors: State dict of a diffusers encoder with a PEFT adapter, any float dtype.
 
     Returns:
-        The whole encoder; what was merged is float32, the rest keeps its dtype.
+        The whole encoder. Merged weights are float32, the others keep their dtype.
 
     Raises:
-        ValueError: If a part is missing, or is none of an encoder's.
+        ValueError: If a part of the encoder is missing, or a weight does not belong to one.
 
     Source: Chain-of-Zoom osediff_sd3.py, inject_lora_vae (LoraConfig with r and no alpha).
     """
-    pairs, rest = lora_pairs(tensors)
+    pairs, rest = pair_factors(tensors)
     plain = {name.replace(".base_layer.", "."): tensor for name, tensor in rest.items()}
     for layer, pair in pairs.items():
         plain[f"{layer}.weight"] = merge_lora(layer, plain, *pair)
-    encoder = host_vae({f"encoder.{name}": tensor for name, tensor in plain.items()})
+    encoder = rename_vae_weights({f"encoder.{name}": tensor for name, tensor in plain.items()})
     lacking = [part for part in ENCODER_PARTS if f"{part}.weight" not in encoder]
-    strange = [name for name in encoder if not HOST_VAE.fullmatch(name)]
+    strange = [name for name in encoder if not HOST_VAE_NAME.fullmatch(name)]
     if lacking or strange or not pairs:
         raise ValueError(
             "expected the whole VAE encoder of Chain-of-Zoom with its LoRA, but found "
-            f"{len(pairs)} LoRA layers, {few(strange)} besides and {few(lacking)} missing; take "
-            "vae_encoder_20001.pt"
+            f"{len(pairs)} LoRA layers, other weights: {list_few(strange)}, missing: {list_few(lacking)}; "
+            "take vae_encoder_20001.pt"
         )
-    rank = uniform(down.shape[0] for down, _ in pairs.values())
+    rank = find_common_value(down.shape[0] for down, _ in pairs.values())
     return KeyedWeights("coz vae encoder", encoder, rank, PEFT_DEFAULT_ALPHA)

@@ -1,6 +1,6 @@
-"""Upstream weight files -> standard keyed weights, as ComfyUI's own loaders name them.
+"""Name the weights of LoRA files by standard keys, those of ComfyUI's own loaders.
 
-Dict work only: `coz.weights.read` reads the files, and puts their names before the errors raised here.
+This works on dicts. `coz.weights.read` reads the files and adds their names to the errors raised here.
 """
 
 import re
@@ -11,63 +11,64 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .vae import HOST_VAE, host_vae
+from .vae import HOST_VAE_NAME, rename_vae_weights
 
 T = TypeVar("T")
 Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
 
 PEFT_DEFAULT_ALPHA = 8.0
-"""peft LoraConfig(lora_alpha=8): Chain-of-Zoom and OSEDiff set r and leave alpha as it is."""
+"""Default of peft's LoraConfig(lora_alpha=8): Chain-of-Zoom and OSEDiff set only r."""
 
-CONV_IN = {
+CONV_IN_KEYS = {
     "diffusion_model.input_blocks.0.0.set_weight": "diffusion_model.input_blocks.0.0.weight",
     "diffusion_model.input_blocks.0.0.bias.set_weight": "diffusion_model.input_blocks.0.0.bias",
 }
-"""What replaces a weight in a LoRA file -> the weight: ComfyUI comfy/lora.py, load_lora."""
+"""Keys of a LoRA file that replace a weight -> keys of these weights. Source: ComfyUI comfy/lora.py,
+load_lora."""
 
-VAE_LORA = "vae."
-"""Before a layer of a LoRA for the VAE; no stock loader takes one."""
+VAE_LORA_PREFIX = "vae."
+"""Prefix of the layers of a LoRA for the VAE, which ComfyUI's own loaders do not read."""
 
 LORA_FACTOR = re.compile(r"(.+)\.lora_(A|B|down|up)(?:\.\w+)?\.weight")
 
 
 class KeyedWeights(NamedTuple):
-    """One file's weights under standard keys: what a converted file holds."""
+    """The weights of a file under standard keys, as a converted file holds them."""
 
     kind: Kind
     tensors: dict[str, Tensor]
-    """Keys of ComfyUI's LoRA loader; `encoder.`...: VAE weights in ComfyUI's naming; `vae.`...: a
-    LoRA for the VAE."""
+    """Keys of ComfyUI's LoRA loader. `encoder.`... are VAE weights under ComfyUI's names; `vae.`... is
+    a LoRA for the VAE."""
     rank: int | None
     alpha: float | None
-    """A LoRA counts alpha / rank times; None where its layers differ."""
+    """The LoRA is scaled by alpha / rank. None if its layers differ."""
 
     @property
     def latent_shift(self) -> Literal["reference"] | None:
-        """The latent convention that the weights are known to need."""
+        """The latent convention that the weights need, if it is known."""
         return "reference" if self.kind == "coz lora" else None
 
 
 class SRWeights(NamedTuple):
-    """What one weight file changes in a diffusion model and its VAE."""
+    """The changes that a weight file makes to a diffusion model and its VAE."""
 
     kind: Kind
     lora: dict[str, Tensor]
-    """For ComfyUI's `load_lora`, an `.alpha` for each layer; of kind "lora": as in the file."""
+    """Keys of ComfyUI's `load_lora`, with an `.alpha` for each layer; for kind "lora" as in the file."""
     replaced: dict[str, Tensor]
-    """Diffusion-model weights that are replaced as a whole, in ComfyUI's naming."""
+    """Diffusion-model weights that replace the base's, under ComfyUI's names."""
     vae: dict[str, Tensor]
-    """VAE weights that replace the base's, in ComfyUI's naming."""
+    """VAE weights that replace the base's, under ComfyUI's names."""
     vae_diff: dict[str, Tensor]
-    """What to add to VAE weights, in ComfyUI's naming, float32."""
+    """Float32 changes to add to VAE weights, under ComfyUI's names."""
     rank: int | None
     alpha: float | None
-    """A LoRA counts alpha / rank times; None where its layers differ."""
+    """The LoRA is scaled by alpha / rank. None if its layers differ."""
     latent_shift: Literal["reference"] | None
 
 
-def sr_weights(keyed: KeyedWeights) -> SRWeights:
-    """Split standard keys into what is for the diffusion model and what for the VAE."""
+def split_weights(keyed: KeyedWeights) -> SRWeights:
+    """Split standard keys into those of the diffusion model and those of the VAE."""
     vae: dict[str, Tensor] = {}
     vae_lora: dict[str, Tensor] = {}
     lora: dict[str, Tensor] = {}
@@ -75,30 +76,35 @@ def sr_weights(keyed: KeyedWeights) -> SRWeights:
     for name, tensor in keyed.tensors.items():
         if keyed.kind == "lora":
             lora[name] = tensor
-        elif name in CONV_IN:
-            replaced[CONV_IN[name]] = tensor
-        elif name.startswith(VAE_LORA):
-            vae_lora[name.removeprefix(VAE_LORA)] = tensor
-        elif HOST_VAE.fullmatch(name):
+        elif name in CONV_IN_KEYS:
+            replaced[CONV_IN_KEYS[name]] = tensor
+        elif name.startswith(VAE_LORA_PREFIX):
+            vae_lora[name.removeprefix(VAE_LORA_PREFIX)] = tensor
+        elif HOST_VAE_NAME.fullmatch(name):
             vae[name] = tensor
         else:
             lora[name] = tensor
-    pairs, alphas = lora_pairs(vae_lora)
+    pairs, alphas = pair_factors(vae_lora)
     vae_diff = {
-        f"{layer}.weight": float(alphas[f"{layer}.alpha"]) / down.shape[0] * _product(down, up)
+        f"{layer}.weight": float(alphas[f"{layer}.alpha"])
+        / down.shape[0]
+        * _multiply_factors(down, up)
         for layer, (down, up) in pairs.items()
     }
     rest = keyed.rank, keyed.alpha, keyed.latent_shift
-    return SRWeights(keyed.kind, lora, replaced, vae, host_vae(vae_diff), *rest)
+    return SRWeights(keyed.kind, lora, replaced, vae, rename_vae_weights(vae_diff), *rest)
 
 
-def lora_pairs(
+def pair_factors(
     tensors: Mapping[str, Tensor],
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """Each LoRA layer's (down, up), PEFT's A and B, by its name; and all that is none of these.
+    """Pair the two factors (down, up), PEFT's A and B, of each LoRA layer.
+
+    Returns:
+        The pairs by layer name, and all other tensors.
 
     Raises:
-        ValueError: If a layer lacks one of the two, they do not fit, or two adapters have it.
+        ValueError: If a layer lacks a factor, its factors do not fit, or two adapters have the layer.
     """
     downs: dict[str, Tensor] = {}
     ups: dict[str, Tensor] = {}
@@ -127,7 +133,7 @@ def lora_pairs(
 
 
 def is_weight(value: Any) -> TypeGuard[Tensor]:
-    """Whether it is a plain tensor with all its values in the file."""
+    """Whether a value is a plain tensor, with all its elements in its storage."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
         return False
     size = value.numel() * value.element_size()
@@ -135,34 +141,34 @@ def is_weight(value: Any) -> TypeGuard[Tensor]:
 
 
 def is_state_dict(value: Any) -> TypeGuard[dict[str, Tensor]]:
-    """Whether it is a dict of names and weights."""
+    """Whether a value is a dict of names and weights."""
     if not isinstance(value, dict):
         return False
     items = cast("dict[object, object]", value).items()
     return all(isinstance(name, str) and is_weight(weight) for name, weight in items)
 
 
-def uniform(values: Iterable[T]) -> T | None:
-    """The value that all have, None where they differ."""
+def find_common_value(values: Iterable[T]) -> T | None:
+    """Return the value that all have; None if they differ."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
 
 
-def few(names: Iterable[str]) -> str:
-    """The first names, for an error message."""
+def list_few(names: Iterable[str]) -> str:
+    """List the first two names for an error message."""
     listed = list(names)
-    # From a file of anybody: any length, and what a terminal obeys.
+    # The file may be hostile: names may be very long or hold control characters.
     shown = [n if len(n) < 150 and n.isprintable() else f"{ascii(n)[1:100]}..." for n in listed[:2]]
     return " and ".join(shown + ["more"] * (len(listed) > 2)) or "nothing"
 
 
 def merge_lora(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tensor) -> Tensor:
-    """The weight of a layer with its LoRA in it, times 8 / r, float32.
+    """Merge the LoRA of a layer, scaled by 8 / r, into its weight; return float32.
 
     Raises:
-        ValueError: If ``weights`` has no weight for the layer, or one of another shape.
+        ValueError: If ``weights`` has no weight for the layer, or its shape differs.
     """
-    base, change = weights.get(f"{layer}.weight"), _product(down, up)
+    base, change = weights.get(f"{layer}.weight"), _multiply_factors(down, up)
     if base is None or base.shape != change.shape:
         raise ValueError(
             f"expected {layer} to have a base weight of {tuple(change.shape)}, but found "
@@ -171,7 +177,7 @@ def merge_lora(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tens
     return base.float() + PEFT_DEFAULT_ALPHA / down.shape[0] * change
 
 
-def _product(down: Tensor, up: Tensor) -> Tensor:
-    """The weight's change, (out, in) or (out, in, kernel height, kernel width), float32."""
+def _multiply_factors(down: Tensor, up: Tensor) -> Tensor:
+    """Multiply the factors to a float32 change, (out, in) or (out, in, kernel height, kernel width)."""
     change = up.float().flatten(1) @ down.float().flatten(1)
     return change.reshape(up.shape[0], *down.shape[1:])

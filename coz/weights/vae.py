@@ -1,11 +1,11 @@
-"""A VAE's weights: from diffusers' names to those of ComfyUI."""
+"""Rename a VAE's weights from diffusers' names to ComfyUI's."""
 
 import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-VAE_NAMES = [
+VAE_RENAMES = [
     (r"\b(down|up)_blocks\.(\d+)\.resnets\.(\d+)\.", r"\1.\2.block.\3."),
     (r"\b(down|up)_blocks\.(\d+)\.(?:down|up)samplers\.0\.", r"\1.\2.\1sample."),
     (r"\bmid_block\.resnets\.0\.", "mid.block_1."),
@@ -17,20 +17,20 @@ VAE_NAMES = [
     (r"\battn_1\.(?:to_)?([qkv])(?:uery|ey|alue)?\.", r"attn_1.\1."),
     (r"\battn_1\.(?:to_out\.0|proj_attn)\.", "attn_1.proj_out."),
 ]
-"""diffusers AutoencoderKL, today's attention names and the first -> ComfyUI's autoencoder."""
+"""Patterns of diffusers' AutoencoderKL, with old and new attention names -> ComfyUI's names."""
 
-HOST_VAE = re.compile(
+HOST_VAE_NAME = re.compile(
     r"(?:(?:encoder|decoder)\.(?:conv_in|conv_out|norm_out|mid\.(?:block_[12]|attn_1)\.\w+"
     r"|(?:down|up)\.\d+\.(?:block\.\d+\.\w+|(?:down|up)sample\.conv))"
     r"|quant_conv|post_quant_conv)\.(?:weight|bias)"
 )
 
 
-def host_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An AutoencoderKL's weights in ComfyUI's naming; those that have it stay as they are.
+def rename_vae_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename an AutoencoderKL's weights to ComfyUI's names; those that have them stay as they are.
 
-    diffusers counts the decoder's levels from the other end, and has matrices in its attention
-    where ComfyUI has 1x1 convolutions.
+    diffusers numbers the decoder's levels in reverse, and its attention has matrices where ComfyUI
+    has 1x1 convolutions.
     """
     level = re.compile(r"decoder\.up_blocks\.(\d+)\.")
     last = max((int(found[1]) for name in tensors if (found := level.match(name))), default=0)
@@ -38,14 +38,14 @@ def host_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if found := level.match(name):
             name = f"decoder.up_blocks.{last - int(found[1])}.{name[found.end() :]}"
-        name = host_name(name)
+        name = rename_vae_weight(name)
         is_matrix = tensor.ndim == 2 and ".attn_1." in name
         host[name] = tensor[..., None, None] if is_matrix else tensor
     return host
 
 
-def host_name(name: str) -> str:
-    """One weight's name, but for the decoder's levels."""
-    for pattern, replacement in VAE_NAMES:
+def rename_vae_weight(name: str) -> str:
+    """Rename one weight; the number of a decoder level stays."""
+    for pattern, replacement in VAE_RENAMES:
         name = re.sub(pattern, replacement, name)
     return name

@@ -1,12 +1,12 @@
 // @ts-check
-// The templates as apps of newer frontends.
+// Newer frontends show the templates as apps.
 import { app } from "../../../scripts/app.js"
 
 /**
- * Names the inputs of the workflow's app as the frontend saves them: with the workflow's id.
+ * Give the inputs of the workflow's app the names that the frontend saves, which hold the workflow's id.
  *
- * A template has no id, else the runs of all who open it would be found as those of one workflow.
- * Its short names are read, but newer frontends warn of them when the next workflow is opened.
+ * A template has no id: with one, the runs of all copies of it would count as those of one workflow.
+ * Frontends read its short names, but newer ones warn about them when the next workflow is opened.
  */
 export function nameAppInputs() {
   for (const input of app.rootGraph.extra?.linearData?.inputs ?? []) {

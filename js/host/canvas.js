@@ -1,15 +1,15 @@
 // @ts-check
-// What a widget of ours leaves to the graph under it.
+// Hands events on a widget to the graph under it.
 import { app } from "../../../scripts/app.js"
 
 /**
- * Hands the graph the wheel and a drag with the middle button. In the classic renderer the widget
- * hides the graph from both; Nodes 2.0 hand on the wheel themselves.
+ * Hand the graph the wheel and drags with the middle button, which the widget would block in the
+ * classic renderer. Nodes 2.0 hand on the wheel themselves.
  *
  * @param {HTMLElement} root
- * @param {(event: WheelEvent) => boolean} [keeps]  Whether a wheel stays the widget's.
+ * @param {(event: WheelEvent) => boolean} [keeps]  Whether the widget itself uses a wheel event.
  */
-export function leaveToGraph(root, keeps = () => false) {
+export function forwardToGraph(root, keeps = () => false) {
   root.addEventListener("pointerdown", (event) => {
     if (event.button === 1) app.canvas.processMouseDown(event)
   })
@@ -24,31 +24,31 @@ export function leaveToGraph(root, keeps = () => false) {
   })
 }
 
-/** Whether a wheel scrolls the element that it is over. @param {WheelEvent} event */
-export function scrolls({ currentTarget, deltaY }) {
+/** Whether a wheel event can scroll the element under the pointer. @param {WheelEvent} event */
+export function canScroll({ currentTarget, deltaY }) {
   const { scrollHeight, clientHeight, scrollTop } = /** @type {Element} */ (currentTarget)
   return deltaY < 0 ? scrollTop > 0 : Math.ceil(scrollTop) < scrollHeight - clientHeight
 }
 
-/** Draws the graph anew, with the sizes that its widgets have now. */
+/** Draw the graph again, with the present sizes of its widgets. */
 export const redraw = () => app.canvas?.setDirty(true, true) // no canvas yet while a page loads
 
 /** @param {DragEvent} event */
-export const holdsFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files") ?? false
+export const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files") ?? false
 
 /**
- * Hands a node the files that are dropped on an element. In the classic renderer a widget lies above
- * the canvas, which then does not see them.
+ * Hand a node the files that are dropped onto an element. In the classic renderer the canvas does
+ * not see files that are dropped onto a widget.
  *
  * @param {HTMLElement} root
- * @param {() => any} takerOf  The node that takes them; the page does where it takes none.
+ * @param {() => any} findTaker  Returns the node. Without one, or if it takes no files, the page does.
  */
-export function takeFiles(root, takerOf) {
+export function forwardFiles(root, findTaker) {
   for (const type of ["dragover", "drop"])
     root.addEventListener(type, (event) => {
       const drag = /** @type {DragEvent} */ (event)
-      const taker = takerOf()
-      if (!holdsFiles(drag) || !taker?.onDragDrop) return
+      const taker = findTaker()
+      if (!hasFiles(drag) || !taker?.onDragDrop) return
       event.preventDefault()
       event.stopPropagation()
       if (type === "drop") taker.onDragDrop(drag)

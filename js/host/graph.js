@@ -1,65 +1,65 @@
 // @ts-check
-// Links and values of the graph, through the borders of subgraphs.
+// Finds links and values in the graph, across the borders of subgraphs.
 import { app } from "../../../scripts/app.js"
 import { redraw } from "./canvas.js"
 
-/** The graph of the workflow and those of its subgraphs. @returns {any[]} */
-export const allGraphs = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
+/** Return the graph of the workflow and those of its subgraphs. @returns {any[]} */
+export const listGraphs = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()]
 
 /** @param {string} path such as "12:5": node 5 in the subgraph of node 12 */
-export function nodeAt(path) {
+export function findNode(path) {
   const ids = path.split(":")
   const id = ids.pop()
   const graph = ids.reduce((around, outer) => around?.getNodeById(outer)?.subgraph, app.rootGraph)
   return graph?.getNodeById(id)
 }
 
-export const workflowId = () => app.rootGraph.id
+export const getWorkflowId = () => app.rootGraph.id
 
 /**
- * Not node.getInputLink: of a subgraph node that gives a link inside.
+ * Return the link into an input. node.getInputLink would give a link inside where the node is a subgraph.
  *
  * @param {any} node
  * @param {string} name of an input
  */
-const linkInto = (node, name) => slotLink(node, node.findInputSlot(name))
+const getLinkInto = (node, name) => getSlotLink(node, node.findInputSlot(name))
 
 /** @param {any} node @param {number} slot */
-const slotLink = (node, slot) => node.graph?.getLink(node.inputs[slot]?.link)
+const getSlotLink = (node, slot) => node.graph?.getLink(node.inputs[slot]?.link)
 
-/** The node that stands for a subgraph in the graph around it. @param {any} graph */
-function nodeAround(graph) {
-  const nodes = allGraphs().flatMap(({ nodes }) => nodes)
+/** Return the node that stands for a subgraph in the outer graph. @param {any} graph */
+function findSubgraphNode(graph) {
+  const nodes = listGraphs().flatMap(({ nodes }) => nodes)
   return nodes.find((node) => node.isSubgraphNode() && node.subgraph === graph)
 }
 
 /**
- * The widget that an input of a node gets its value from: its own, or that of the subgraph node
- * around it. Null where another node makes the value.
+ * Return the widget that gives an input its value: the node's own, or one of the subgraph node around
+ * it. Return null where another node computes the value.
  *
  * @param {any} node
  * @param {string} name
  * @returns {any}
  */
-export function widgetOf(node, name) {
+export function findWidget(node, name) {
   const own = node.widgets?.find((/** @type {any} */ widget) => widget.name === name)
-  const link = linkInto(node, name)
+  const link = getLinkInto(node, name)
   if (!link) return own
-  if (node.graph.getNodeById(link.origin_id)) return feederOf(node, name) ? null : own
-  const outer = nodeAround(node.graph)
+  if (node.graph.getNodeById(link.origin_id)) return findFeeder(node, name) ? null : own
+  const outer = findSubgraphNode(node.graph)
   const input = outer?.inputs[link.origin_slot]
-  return input ? widgetOf(outer, input.widget?.name ?? input.name) : null
+  return input ? findWidget(outer, input.widget?.name ?? input.name) : null
 }
 
 /**
- * The node that feeds an input of a run, beyond reroutes, bypassed nodes and the borders of
- * subgraphs; null where nothing comes.
+ * Return the node whose output an input gets in a run, behind reroutes, bypassed nodes and the borders
+ * of subgraphs. Return null where there is none.
  *
  * @param {any} node
  * @param {string} name of an input
  */
-export const feederOf = (node, name) =>
-  startOf(node.graph, linkInto(node, name), node.inputs[node.findInputSlot(name)]?.type)
+export const findFeeder = (node, name) =>
+  findStart(node.graph, getLinkInto(node, name), node.inputs[node.findInputSlot(name)]?.type)
 
 const MUTED = 2
 const BYPASSED = 4
@@ -67,34 +67,34 @@ const BYPASSED = 4
 /**
  * @param {any} graph
  * @param {any} link
- * @param {string} type that the fed input takes
+ * @param {string} type of the input
  * @returns {any}
  */
-function startOf(graph, link, type) {
+function findStart(graph, link, type) {
   if (!link) return null
   const node = graph.getNodeById(link.origin_id)
   if (!node) {
-    const outer = nodeAround(graph)
-    return outer ? startOf(outer.graph, slotLink(outer, link.origin_slot), type) : null
+    const outer = findSubgraphNode(graph)
+    return outer ? findStart(outer.graph, getSlotLink(outer, link.origin_slot), type) : null
   }
   if (node.mode === MUTED) return null
-  if (node.mode === BYPASSED) return startOf(graph, passedLink(node, link.origin_slot, type), type)
+  if (node.mode === BYPASSED) return findStart(graph, findPassedLink(node, link.origin_slot, type), type)
   if (node.isSubgraphNode()) {
     const output = node.subgraph.outputNode.slots[link.origin_slot]
-    return startOf(node.subgraph, output.getLinks()[0], type)
+    return findStart(node.subgraph, output.getLinks()[0], type)
   }
-  if (node.type === "Reroute") return startOf(graph, slotLink(node, 0), type)
+  if (node.type === "Reroute") return findStart(graph, getSlotLink(node, 0), type)
   return node
 }
 
 /**
- * The link that a bypassed node passes on, chosen as the frontend's ExecutableNodeDTO does.
+ * Return the link that a bypassed node passes on, as the frontend's ExecutableNodeDTO chooses it.
  *
  * @param {any} node
  * @param {number} output
  * @param {string} type
  */
-function passedLink({ graph, inputs }, output, type) {
+function findPassedLink({ graph, inputs }, output, type) {
   const same = inputs.filter((/** @type {any} */ input) => input.type === type)
   const passed = [inputs[output], ...same, ...inputs].find(
     (input) => input && globalThis.LiteGraph.isValidConnection(input.type, type),
@@ -102,14 +102,20 @@ function passedLink({ graph, inputs }, output, type) {
   return graph.getLink(passed?.link)
 }
 
-/** The input that sets a node's target in place of its two numbers. @param {any} node */
-export const targetInput = (node) =>
-  ["mask", "chain"].find((name) => feederOf(node, name)) ??
-  ["center_x", "center_y"].find((name) => !widgetOf(node, name))
+/** Return the input that sets a node's target in place of center_x and center_y. @param {any} node */
+export const findTargetInput = (node) =>
+  ["mask", "chain"].find((name) => findFeeder(node, name)) ??
+  ["center_x", "center_y"].find((name) => !findWidget(node, name))
 
-/** Chooses a value of a combo, as a click on it does. @param {any} node @param {string} name @param {string} value */
-export function choose(node, name, value) {
-  const widget = widgetOf(node, name)
+/**
+ * Choose a value of a combo, as a click on it does.
+ *
+ * @param {any} node
+ * @param {string} name
+ * @param {string} value
+ */
+export function chooseValue(node, name, value) {
+  const widget = findWidget(node, name)
   if (!widget) return
   const { values } = widget.options
   if (Array.isArray(values) && !values.includes(value)) values.push(value)
@@ -120,26 +126,26 @@ export function choose(node, name, value) {
   redraw()
 }
 
-/** So that Ctrl+Z goes back to here. */
-function remember() {
+/** Let Ctrl+Z return to the present state. */
+function markUndoPoint() {
   app.canvas.emitBeforeChange()
   app.canvas.emitAfterChange()
 }
 
 /**
- * Sets a node's target, at once and between two states to go back to: newer frontends count what
- * changes soon after a state as a part of it.
+ * Set a node's target as one change that Ctrl+Z undoes. It marks the states before and after it,
+ * because newer frontends count a change soon after a mark as part of that mark.
  *
  * @param {any} node
  * @param {{x: number, y: number}} target
  */
 export function setTarget(node, target) {
-  remember()
+  markUndoPoint()
   for (const [name, value] of [["center_x", target.x], ["center_y", target.y]]) {
-    const widget = widgetOf(node, name)
+    const widget = findWidget(node, name)
     widget.callback?.(value, app.canvas, node) // rounds to the widget's step
     widget.value = value
   }
-  remember()
+  markUndoPoint()
   redraw()
 }

@@ -1,13 +1,13 @@
 // @ts-check
 
 /**
- * Lets something happen after a method of a node that the frontend calls.
+ * Call a function after a node's method, which the frontend calls.
  *
  * @param {any} node
  * @param {string} name of the method; the node need not have it yet
- * @param {(...values: any[]) => void} act  Gets what the method gets.
+ * @param {(...values: any[]) => void} act  Gets the arguments of the method.
  */
-export function after(node, name, act) {
+export function callAfter(node, name, act) {
   const before = node[name]
   node[name] = function (/** @type {any[]} */ ...values) {
     before?.apply(this, values)

@@ -2,13 +2,13 @@
 import { app } from "../../../scripts/app.js"
 
 /**
- * Texts in the frontend's language. {name} is filled in.
+ * Return a function that looks up a text in the frontend's language and fills in {name}.
  *
  * @template {Record<string, string>} T
  * @param {T} en
  * @param {T} zh
  */
-export const texts = (en, zh) => {
+export const makeTranslator = (en, zh) => {
   /** @param {keyof T & string} key @param {Record<string, string | number>} [values] */
   return (key, values = {}) => {
     const language = app.extensionManager.setting.get("Comfy.Locale")

@@ -1,61 +1,61 @@
 // @ts-check
-// What a node last sent in a run, and where its files are.
+// Finds the last output of a node, and the files in it.
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
-import { allGraphs } from "./graph.js"
-import { after } from "./hook.js"
+import { listGraphs } from "./graph.js"
+import { callAfter } from "./hook.js"
 
-/** The newest runs among which one of this workflow is looked for. */
-const NEWEST = 32
+/** Number of newest runs in which a run of this workflow is searched. */
+const MAX_RUNS = 32
 
-/** Milliseconds until the server is asked again: at first, and after many failures. */
-const RETRY = { first: 1000, longest: 60_000 }
+/** Waits before the next request to a server that does not answer: they double from first to longest. */
+const RETRY_MS = { first: 1000, longest: 60_000 }
 
 /** @typedef {{filename: string, subfolder: string, type: string}} File */
 
 /**
- * As the frontend keys its outputs: the id, in a subgraph with the subgraph's before it.
+ * Return the key of a node's output in the frontend: its id, in a subgraph behind the subgraph's id.
  *
  * @param {any} node
  */
-export const locator = (node) =>
+export const getLocator = (node) =>
   node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`
 
-/** What the frontend has kept of a node's last run. @param {any} node */
-export const keptOutput = (node) => app.nodeOutputs?.[locator(node)]
+/** Return what the frontend has kept of a node's last run. @param {any} node */
+export const getKeptOutput = (node) => app.nodeOutputs?.[getLocator(node)]
 
 /** Whether the workflow has a node of that type and id. @param {string} id @param {string} type */
 const isInUse = (id, type) =>
-  allGraphs().some(({ nodes }) => nodes.some((node) => node.type === type && String(node.id) === id))
+  listGraphs().some(({ nodes }) => nodes.some((node) => node.type === type && String(node.id) === id))
 
 /**
- * The newest run in the server's history that gave a node an output.
+ * Return the newest run in the server's history in which a node has an output.
  *
- * Where the server does not answer, it is asked again as long as the node exists.
+ * While the server does not answer, the request is repeated as long as the node exists.
  *
  * @param {any} node
  * @param {string} key that the output has
  * @returns {Promise<{output: any, id: string, prompt: Record<string, any>, start: number} | null>}
- *   `prompt` is what ran, in which the node is `id`; `start` is in milliseconds since 1970
+ *   `prompt` is the prompt that ran; `id` is the node's id in it; `start` is in milliseconds since 1970
  */
-export async function pastRun(node, key) {
-  for (const { prompt, outputs, meta, status } of await newestRuns(node)) {
+export async function findPastRun(node, key) {
+  for (const { prompt, outputs, meta, status } of await waitForRuns(node)) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== app.rootGraph.id) continue
     const events = Object.fromEntries(status?.messages ?? [])
     const start = events.execution_start?.timestamp ?? 0
     const left = new Map()
-    // A loop that ran once for each picture of a list has several: the last one, as on the page.
+    // A loop has an output for each image of a list. The last one is taken, as the page does.
     for (const [source, output] of Object.entries(outputs).reverse()) {
       if (!output[key]) continue
       const id = meta?.[source]?.display_node ?? source
       const run = { output, id, prompt: prompt[2], start }
-      // In a subgraph the ids of the nodes around it stand before, in either form.
+      // Both forms of an id begin with the ids of the subgraph nodes around the node.
       const shownOn = id.split(":").at(-1)
       if (shownOn === String(node.id)) return run
       const isLeft = prompt[2][id]?.class_type === node.type && !isInUse(shownOn, node.type)
       if (isLeft && !left.has(id)) left.set(id, run)
     }
-    // Its id is new where it was taken out of a subgraph, or put into one.
+    // A node that was moved into a subgraph or out of one has a new id.
     const isNew = !Object.keys(prompt[2]).some((id) => id.split(":").at(-1) === String(node.id))
     if (isNew && left.size === 1) return left.values().next().value
   }
@@ -63,17 +63,22 @@ export async function pastRun(node, key) {
 }
 
 /**
- * What the server's history has of a node's last run: after the page was loaded anew.
+ * Return a node's last output in the server's history, for a page that was loaded again.
  *
  * @param {any} node
  * @param {string} key that the output has
  */
-export const pastOutput = async (node, key) => (await pastRun(node, key))?.output ?? null
+export const findPastOutput = async (node, key) => (await findPastRun(node, key))?.output ?? null
 
-/** @param {any} node @returns {Promise<any[]>} */
-async function newestRuns(node) {
-  for (let pause = RETRY.first; node.graph; pause = Math.min(2 * pause, RETRY.longest)) {
-    const runs = await pastRuns()
+/**
+ * Return the newest runs. Wait for the server as long as the node exists.
+ *
+ * @param {any} node
+ * @returns {Promise<any[]>}
+ */
+async function waitForRuns(node) {
+  for (let pause = RETRY_MS.first; node.graph; pause = Math.min(2 * pause, RETRY_MS.longest)) {
+    const runs = await fetchRunsOnce()
     if (runs) return runs
     await new Promise((done) => setTimeout(done, pause))
   }
@@ -81,60 +86,60 @@ async function newestRuns(node) {
 }
 
 /** @type {Promise<any[] | null> | null} */
-let asked = null
+let pendingRequest = null
 
-/** The newest runs first. The nodes of a workflow that is loaded share one request. */
-function pastRuns() {
-  asked ??= askForRuns().finally(() => (asked = null))
-  return asked
+/** Return the newest runs, the newest first. Nodes that are loaded together share one request. */
+function fetchRunsOnce() {
+  pendingRequest ??= fetchRuns().finally(() => (pendingRequest = null))
+  return pendingRequest
 }
 
-/** Null where the server does not answer. */
-async function askForRuns() {
+/** Return null where the server does not answer. */
+async function fetchRuns() {
   try {
-    const answer = await api.fetchApi(`/history?max_items=${NEWEST}`)
+    const answer = await api.fetchApi(`/history?max_items=${MAX_RUNS}`)
     return answer.ok ? Object.values(await answer.json()).reverse() : null
   } catch {
     return null
   }
 }
 
-/** Of nodes that draw what their runs send: how. */
+/** The functions that draw the outputs of each node. */
 const receivers = new WeakMap()
 
 /**
- * Gives what the runs of a node send: when it comes, when the frontend puts it back (another
- * workflow's tab, a run of the queue) and from the history.
+ * Call a function with each output of a node: after a run, when the frontend restores one (another
+ * workflow's tab, a run of the queue), and from the history after a reload.
  *
  * @param {any} node
  * @param {string} key that the output has
  * @param {(output: any) => void} receive
- * @param {() => void} [lack] called after a workflow was loaded for whose node there is no output
+ * @param {() => void} [onMissing] called where a loaded workflow has no output for the node
  */
-export function receiveOutputs(node, key, receive, lack) {
+export function receiveOutputs(node, key, receive, onMissing) {
   receivers.set(node, [...(receivers.get(node) ?? []), receive])
-  after(node, "onExecuted", receive)
-  // A workflow was loaded: a moment later its node knows its id.
-  after(node, "onConfigure", () => {
+  callAfter(node, "onExecuted", receive)
+  // The node of a loaded workflow gets its id a moment later.
+  callAfter(node, "onConfigure", () => {
     setTimeout(async () => {
-      if (!node.graph) return // removed since
-      const past = keptOutput(node) ?? (await pastOutput(node, key))
+      if (!node.graph) return // removed meanwhile
+      const past = getKeptOutput(node) ?? (await findPastOutput(node, key))
       if (!node.graph) return
-      const output = keptOutput(node) ?? past // run again meanwhile
+      const output = getKeptOutput(node) ?? past // run again meanwhile
       receive(output)
-      if (!output) lack?.()
+      if (!output) onMissing?.()
     })
   })
 }
 
-/** The frontend has put outputs back: another workflow's tab, or a run from the history. */
-export function giveReturnedOutputs() {
+/** Pass on the outputs that the frontend restored, of another workflow's tab or of a past run. */
+export function deliverRestoredOutputs() {
   if (!app.isGraphReady) return
-  for (const { nodes } of allGraphs())
+  for (const { nodes } of listGraphs())
     for (const node of nodes)
-      for (const receive of receivers.get(node) ?? []) receive(keptOutput(node))
+      for (const receive of receivers.get(node) ?? []) receive(getKeptOutput(node))
 }
 
 /** @param {File} file */
-export const fileAddress = ({ filename, subfolder, type }) =>
+export const getFileUrl = ({ filename, subfolder, type }) =>
   `/view?${new URLSearchParams({ filename, subfolder, type })}`

@@ -1,32 +1,32 @@
 // @ts-check
-// CoZ Load Chain: its list has what CoZ Save Chain saves, at once.
+// Adds the chains that CoZ Save Chain saves to the list of CoZ Load Chain at once.
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 import { redraw } from "./canvas.js"
-import { allGraphs } from "./graph.js"
-import { after } from "./hook.js"
+import { listGraphs } from "./graph.js"
+import { callAfter } from "./hook.js"
 
 const TYPE = "CoZLoadChain"
 
 /** @param {any} node */
 export function watchSaves(node) {
-  if (node.comfyClass === "CoZSaveChain") after(node, "onExecuted", refresh)
+  if (node.comfyClass === "CoZSaveChain") callAfter(node, "onExecuted", refreshChainLists)
 }
 
-/** How often the list was asked for. */
-let asked = 0
+/** Number of requests for the list so far. */
+let requestCount = 0
 
-/** What the frontend does with all nodes when R is pressed. */
-async function refresh() {
-  const number = ++asked
+/** Update the list of all CoZ Load Chain nodes, as pressing R does for all nodes. */
+async function refreshChainLists() {
+  const number = ++requestCount
   const answer = await api.fetchApi(`/object_info/${TYPE}`).catch(() => null)
   if (!answer?.ok) return
   const { [TYPE]: definition } = await answer.json()
-  if (number < asked) return // a newer list is on its way
+  if (number < requestCount) return // a newer request is under way
   await app.registerNodeDef(TYPE, definition)
   const [type, options] = definition.input.optional.folder
   const names = Array.isArray(type) ? type : options.options
-  for (const { nodes } of allGraphs())
+  for (const { nodes } of listGraphs())
     for (const node of nodes) {
       if (node.comfyClass !== TYPE) continue
       const widget = node.widgets.find((/** @type {any} */ { name }) => name === "folder")

@@ -1,16 +1,16 @@
 // @ts-check
-// Hides what a node does not read with the backbone and the prompting that are chosen: hidden
-// widgets keep their place, their value and their part in the prompt.
+// Hides the widgets that a node does not read with the chosen backbone and prompting. Hidden widgets
+// keep their place and value, and are still sent with the prompt.
 import { redraw } from "./canvas.js"
-import { allGraphs } from "./graph.js"
-import { after } from "./hook.js"
+import { listGraphs } from "./graph.js"
+import { callAfter } from "./hook.js"
 
-/** The value of prompting where no model writes texts: nodes/text_sources. */
-const TYPED = "text"
+/** The option of prompting with which no model writes texts: nodes/text_sources. */
+const TEXT_PROMPTING = "text"
 
-/** Whether a subgraph's node shows a widget of a node inside. @param {any} node @param {string} name */
+/** Whether a subgraph node shows a widget of this node inside it. @param {any} node @param {string} name */
 const isPromoted = (node, name) =>
-  allGraphs().some(({ nodes }) =>
+  listGraphs().some(({ nodes }) =>
     nodes.some(
       (/** @type {any} */ outer) =>
         outer.isSubgraphNode() &&
@@ -22,8 +22,8 @@ const isPromoted = (node, name) =>
   )
 
 /** @param {any} node */
-export function hideUnread(node) {
-  /** By backbone, the inputs that it does not read: nodes/backbones/__init__.py. */
+export function hideUnreadInputs(node) {
+  /** For each backbone, the inputs that it does not read: nodes/backbones/__init__.py. */
   const unread = node.constructor.nodeData?.input?.required?.backbone?.[1].coz_unread
   const widget = (/** @type {string} */ name) =>
     node.widgets?.find((/** @type {any} */ each) => each.name === name)
@@ -31,12 +31,12 @@ export function hideUnread(node) {
   const isLinked = (/** @type {string} */ name) =>
     node.inputs.some((/** @type {any} */ input) => input.widget?.name === name && input.link != null)
 
-  /** What this has hidden: others hide widgets too. */
+  /** Widgets that were hidden here; other code hides widgets too. */
   const hidden = new Set()
 
-  /** Hides and shows what changed, and says whether anything did. */
+  /** Hide and show widgets. Return whether any changed. */
   function update() {
-    const isTyped = widget("prompting").value === TYPED
+    const isTyped = widget("prompting").value === TEXT_PROMPTING
     const unneeded = isTyped ? (unread[widget("backbone").value] ?? []) : []
     let changed = false
     for (const name of new Set(Object.values(unread).flat())) {
@@ -45,30 +45,31 @@ export function hideUnread(node) {
       if (!found || hidden.has(name) === hides) continue
       for (const each of [found, ...(found.linkedWidgets ?? [])]) {
         each.hidden = hides
-        each.options.hidden = hides // Nodes 2.0 before 1.58 read this one
+        each.options.hidden = hides // read by Nodes 2.0 before frontend 1.58
       }
       if (hides) hidden.add(name)
       else hidden.delete(name)
       changed = true
     }
-    // Nodes 2.0 before 1.58 look at the flags only when the list of widgets changes.
+    // Nodes 2.0 before frontend 1.58 read the flags only when the list of widgets changes.
     if (changed) node.widgets.push(node.widgets.pop())
     return changed
   }
 
-  function look() {
+  function updateAndResize() {
     const before = node.computeSize()[1]
     if (!update()) return
     const needed = node.computeSize()[1]
-    // Never more than is needed: a node that is being loaded has its saved height already.
+    // Shrink the node by what was hidden, and grow it only where it is too small: a node that is being
+    // loaded already has its saved height.
     const height = node.size[1] + Math.min(needed - before, 0)
     node.setSize([node.size[0], Math.max(height, needed)])
     redraw()
   }
 
   update()
-  // Its saved height is that of the widgets that it showed when it was saved.
-  after(node, "onConfigure", update)
-  after(node, "onConnectionsChange", look)
-  for (const name of ["backbone", "prompting"]) after(widget(name), "callback", look)
+  // The saved height fits the widgets that were shown when the node was saved, so it is not changed.
+  callAfter(node, "onConfigure", update)
+  callAfter(node, "onConnectionsChange", updateAndResize)
+  for (const name of ["backbone", "prompting"]) callAfter(widget(name), "callback", updateAndResize)
 }

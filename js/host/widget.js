@@ -2,18 +2,18 @@
 import { redraw } from "./canvas.js"
 
 /**
- * Puts an element on a node as a widget that only shows something.
+ * Put an element on a node as a widget that is neither saved nor sent with the prompt.
  *
  * @param {any} node
  * @param {string} name
  * @param {string} type
  * @param {HTMLElement} element
- * @param {object} options as of the frontend's addDOMWidget
+ * @param {object} options of the frontend's addDOMWidget
  */
 export function showOnNode(node, name, type, element, options) {
   const widget = node.addDOMWidget(name, type, element, {
     serialize: false, // keeps it out of the prompt
-    hideInPanel: true, // the frontend's side panel could only name it
+    hideInPanel: true, // the frontend's side panel would show only its name
     ...options,
   })
   widget.serialize = false // keeps it out of the workflow

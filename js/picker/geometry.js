@@ -1,9 +1,10 @@
 // @ts-check
-// The arithmetic of coz/geometry.py, operation for operation: what is drawn is what will be cut.
-import { factorsText } from "../factors.js"
+// The same arithmetic as coz/geometry.py, in the same order, so that the windows drawn are exactly those
+// that will be cropped.
+import { formatFactors } from "../factors.js"
 
 /** @typedef {{x: number, y: number, width: number, height: number}} Window */
-/** @typedef {{x: number, y: number}} Target Fractions of the picture it is given with. */
+/** @typedef {{x: number, y: number}} Target In fractions of an image's sides. */
 /** @typedef {"native pixels" | "whole picture square" | "whole picture"} FrameMode */
 /** @typedef {{height: number, width: number, window: Window, target: Target}} FirstFrame */
 
@@ -73,7 +74,7 @@ export function firstFrame(height, width, size, frame, target) {
 }
 
 /**
- * The windows of a chain, each in the pixels of the frame before it, the first in the source's.
+ * Return the windows of a chain. Each is in pixels of the frame before it, the first one of the source.
  *
  * @param {FirstFrame} first
  * @param {number} scale
@@ -93,13 +94,13 @@ export function planWindows(first, scale, steps) {
 }
 
 /**
- * The same windows, all in the source's pixels.
+ * Return the same windows in pixels of the source.
  *
  * @param {FirstFrame} first
  * @param {Window[]} windows
  * @returns {Window[]}
  */
-export function inSource({ height, width }, windows) {
+export function mapToSource({ height, width }, windows) {
   return windows.map((_, layer) => {
     let region = { x: 0, y: 0, width, height }
     for (const window of windows.slice(0, layer + 1).reverse()) {
@@ -116,6 +117,11 @@ export function inSource({ height, width }, windows) {
   })
 }
 
-/** How far a region enlarges another. @param {Window} from @param {Window} to */
-export const factorLabel = (from, to) =>
-  factorsText([from.width / to.width, from.height / to.height])
+/**
+ * Write the factor between a region and a smaller one.
+ *
+ * @param {Window} from
+ * @param {Window} to
+ */
+export const formatFactorBetween = (from, to) =>
+  formatFactors([from.width / to.width, from.height / to.height])

@@ -1,22 +1,22 @@
 // @ts-check
-// Windows and target drawn over a picture, readable on any picture: light lines with a dark edge.
+// Draws windows and target over an image, in light lines with a dark edge that show on any image.
 
 /** @typedef {import("./geometry.js").Window} Window */
 
 const SVG = "http://www.w3.org/2000/svg"
-/** Windows with a shorter side than this many pixels of the screen are left to the crosshair. */
-const SMALLEST = 5
-const LETTER = 6.5
-const LINE = 13
-const CROSSHAIR = { gap: 3, length: 7 }
+/** Smaller windows are not drawn: the crosshair shows where they are. */
+const MIN_WINDOW_SIDE_PX = 5
+const LETTER_WIDTH_PX = 6.5
+const LINE_HEIGHT_PX = 13
+const CROSSHAIR_PX = { gap: 3, length: 7 }
 export const COLORS = { window: "white", target: "#ffc53d", edge: "rgba(0, 0, 0, 0.65)" }
 
-/** Of an SVG path. @param {Window} window */
-export const rectanglePath = ({ x, y, width, height }) => `M${x} ${y}h${width}v${height}h${-width}z`
+/** Return the data of an SVG path. @param {Window} window */
+export const makeRectanglePath = ({ x, y, width, height }) => `M${x} ${y}h${width}v${height}h${-width}z`
 
-/** Of an SVG path. @param {number} x @param {number} y */
-export function crosshairPath(x, y) {
-  const { gap, length } = CROSSHAIR
+/** Return the data of an SVG path. @param {number} x @param {number} y */
+export function makeCrosshairPath(x, y) {
+  const { gap, length } = CROSSHAIR_PX
   const arms = [-1, 1].map(
     (side) => `M${x + side * gap} ${y}h${side * length}M${x} ${y + side * gap}v${side * length}`,
   )
@@ -27,66 +27,66 @@ export function crosshairPath(x, y) {
  * @param {string} name
  * @param {Record<string, string | number>} attributes
  */
-function shape(name, attributes) {
+function createShape(name, attributes) {
   const element = document.createElementNS(SVG, name)
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value))
   return element
 }
 
 /** @param {string} d @param {string} color */
-function outlined(d, color) {
+function createOutlinedPath(d, color) {
   return [
-    shape("path", { d, fill: "none", stroke: COLORS.edge, "stroke-width": 3 }),
-    shape("path", { d, fill: "none", stroke: color, "stroke-width": 1 }),
+    createShape("path", { d, fill: "none", stroke: COLORS.edge, "stroke-width": 3 }),
+    createShape("path", { d, fill: "none", stroke: color, "stroke-width": 1 }),
   ]
 }
 
 /** @param {Window} a @param {Window} b */
-const overlap = (a, b) =>
+const doOverlap = (a, b) =>
   a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
 
 /** @param {Window} inner @param {Window} outer */
-const within = (inner, outer) =>
+const isWithin = (inner, outer) =>
   inner.x >= outer.x &&
   inner.y >= outer.y &&
   inner.x + inner.width <= outer.x + outer.width &&
   inner.y + inner.height <= outer.y + outer.height
 
 /**
- * A free place for a label at a window: outside it where possible. Null where there is none.
+ * Return a free place for a label at a window, outside it where possible, or null where there is none.
  *
  * @param {Window} window
  * @param {number} width of the label
- * @param {Window} picture
- * @param {Window[]} taken
+ * @param {Window} picture rectangle of the image
+ * @param {Window[]} taken rectangles that the label must not cover
  * @returns {Window | null}
  */
 function placeLabel({ x, y, width: w, height: h }, width, picture, taken) {
   const places = [
-    [x, y - LINE],
+    [x, y - LINE_HEIGHT_PX],
     [x, y + h],
     [x + w + 2, y],
     [x - width - 2, y],
-    [x + w - width, y - LINE],
+    [x + w - width, y - LINE_HEIGHT_PX],
     [x + w - width, y + h],
-    [x + w + 2, y - LINE],
-    [x - width - 2, y - LINE],
+    [x + w + 2, y - LINE_HEIGHT_PX],
+    [x - width - 2, y - LINE_HEIGHT_PX],
     [x + w + 2, y + h],
     [x + 3, y + 1],
-    [x + 3, y + h - LINE - 1],
+    [x + 3, y + h - LINE_HEIGHT_PX - 1],
   ]
   for (const [left, top] of places) {
-    const place = { x: left, y: top, width, height: LINE }
-    if (within(place, picture) && !taken.some((other) => overlap(place, other))) return place
+    const place = { x: left, y: top, width, height: LINE_HEIGHT_PX }
+    if (isWithin(place, picture) && !taken.some((other) => doOverlap(place, other))) return place
   }
   return null
 }
 
 /**
  * @param {SVGSVGElement} svg
- * @param {Window} picture where the picture lies in the svg
+ * @param {Window} picture rectangle of the image in the svg
  * @param {{region: Window, label: string}[]} windows from the largest to the smallest; regions and
- *   target are fractions of the picture
+ *   target are fractions of the image
  * @param {{x: number, y: number} | null} target
  */
 export function drawOverlay(svg, picture, windows, target) {
@@ -97,28 +97,28 @@ export function drawOverlay(svg, picture, windows, target) {
     const top = Math.round(picture.y + region.y * picture.height) + 0.5
     const width = Math.round(region.width * picture.width) - 1
     const height = Math.round(region.height * picture.height) - 1
-    if (!(Math.min(width, height) >= SMALLEST)) continue
+    if (!(Math.min(width, height) >= MIN_WINDOW_SIDE_PX)) continue
     const box = { x: left, y: top, width, height }
     drawn.push({ label, box })
-    parts.push(...outlined(rectanglePath(box), COLORS.window))
+    parts.push(...createOutlinedPath(makeRectanglePath(box), COLORS.window))
   }
   const taken = []
   if (target) {
     const x = Math.round(picture.x + target.x * picture.width - 0.5) + 0.5
     const y = Math.round(picture.y + target.y * picture.height - 0.5) + 0.5
-    parts.push(...outlined(crosshairPath(x, y), COLORS.target))
-    const reach = CROSSHAIR.gap + CROSSHAIR.length
+    parts.push(...createOutlinedPath(makeCrosshairPath(x, y), COLORS.target))
+    const reach = CROSSHAIR_PX.gap + CROSSHAIR_PX.length
     taken.push({ x: x - reach, y: y - 1, width: 2 * reach, height: 2 })
     taken.push({ x: x - 1, y: y - reach, width: 2, height: 2 * reach })
   }
   drawn.forEach(({ label, box }, i) => {
     const smaller = drawn.slice(i + 1).map((other) => other.box)
-    const place = placeLabel(box, label.length * LETTER + 2, picture, [...taken, ...smaller])
+    const place = placeLabel(box, label.length * LETTER_WIDTH_PX + 2, picture, [...taken, ...smaller])
     if (!place) return
     taken.push(place)
-    const text = shape("text", {
+    const text = createShape("text", {
       x: place.x + 1,
-      y: place.y + LINE - 3,
+      y: place.y + LINE_HEIGHT_PX - 3,
       fill: "white",
       stroke: "rgba(0, 0, 0, 0.8)",
       "stroke-width": 3,

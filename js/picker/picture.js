@@ -1,207 +1,217 @@
 // @ts-check
-// Which picture a node works on: what its last run got, or what the server says its loader gives.
+// Finds the image that a node works on: the one of its last run, or the one that the server reads from
+// the loader's file.
 import { api } from "../../../scripts/api.js"
-import { feederOf, widgetOf, workflowId } from "../host/graph.js"
-import { fileAddress, keptOutput, locator, pastRun } from "../host/outputs.js"
-import { lookSoon } from "./watch.js"
+import { findFeeder, findWidget, getWorkflowId } from "../host/graph.js"
+import { getFileUrl, getKeptOutput, getLocator, findPastRun } from "../host/outputs.js"
+import { scheduleChecks } from "./watch.js"
 
 /**
  * @typedef {{filename: string, subfolder: string, type: string,
  *   width: number, height: number, target: [number, number]}} Saved  nodes/host/images.py, save_preview
  */
 /**
- * @typedef {{node: string, file: string | null}} Origin  Where a picture comes from: the id of the
- *   node, and for a loader what nodes/load/source.py is asked for its file.
+ * @typedef {{node: string, file: string | null}} Origin  Where an image comes from: the id of the
+ *   node, and for a loader the query that asks nodes/load/source.py for its file.
  */
 /**
  * @typedef {{saved: Saved, origin: Origin, start?: number, state?: string, gone?: boolean}} Run
- *   `start` is known once the server's history has confirmed the origin; `state` is that of the
- *   file that the run loaded.
+ *   `start` is set when the server's history has confirmed the origin. `state` is the state of the
+ *   file that the run loaded. `gone` means that the server no longer has the saved image.
  */
 /**
- * @typedef {{file: string, asking: boolean, occasion: number, state?: string, changed?: number,
+ * @typedef {{file: string, asking: boolean, checkRound: number, state?: string, changed?: number,
  *   picture?: {url: string, width: number, height: number}, problem?: Problem}} Source
- *   What the server said of a file on an occasion.
+ *   The server's answer about a file; `checkRound` is the value of the counter below when it was asked.
  */
-/** @typedef {"run" | "loading" | "gone" | "large" | "unreadable"} Problem  Why there is no picture to show. */
+/** @typedef {"run" | "loading" | "gone" | "large" | "unreadable"} Problem  Why there is no image to show. */
 /**
  * @typedef {{key: string, url: string, width: number, height: number, saved?: Saved,
- *   target?: Saved["target"]}} Picture  `key` tells one from another.
+ *   target?: Saved["target"]}} Picture  Each image has its own `key`.
  */
 
-/** The inputs of loader nodes that name their file: nodes/load/source.py. @type {Record<string, string>} */
+/** The input of each loader node that names its file: nodes/load/source.py. @type {Record<string, string>} */
 const LOADERS = { LoadImage: "image", LoadImageOutput: "image", CoZSamplePicture: "picture" }
-/** What CoZ Sample Picture has in own_picture where it loads its sample: nodes/load/sample_picture.py. */
+/** The value of own_picture with which CoZ Sample Picture loads a sample: nodes/load/sample_picture.py. */
 export const NO_OWN_PICTURE = "none"
 /** @type {Record<number, Problem>} */
-const PROBLEMS = { 404: "gone", 413: "large" }
-/** Runs that are remembered, of as many nodes. */
-const MOST_RUNS = 64
-/** Milliseconds after which a server that did not answer is asked again. */
-const RETRY = 2000
+const PROBLEMS_BY_STATUS = { 404: "gone", 413: "large" }
+/** Number of nodes whose last run is kept. */
+const MAX_RUNS = 64
+/** Wait before the next request to a server that did not answer. */
+const RETRY_MS = 2000
 
-/** By workflow and node: a workflow's tab makes new nodes at each visit. @type {Map<string, Run>} */
+/**
+ * Keyed by the ids of workflow and node, because opening a workflow's tab creates new nodes.
+ *
+ * @type {Map<string, Run>}
+ */
 const runs = new Map()
-/** The run of a node that the history has been asked about. @type {WeakMap<any, Saved | undefined>} */
-const asked = new WeakMap()
-/** Nodes whose run the history did not have yet. */
+/** For each node, the run that was searched in the history last. @type {WeakMap<any, Saved | undefined>} */
+const askedRuns = new WeakMap()
+/** Nodes whose run was not yet in the history. */
 const unconfirmed = new Set()
 /** @type {WeakMap<any, Source>} */
 const sources = new WeakMap()
 
-/** Counts the occasions on which a file may be another than before. */
-let occasion = 1
+/** Counter of the events after which a file may have changed. */
+let checkRound = 1
 
-/** Asks the server anew whether the files are still the same. */
+/** Ask the server again whether the files have changed. */
 export function checkFiles() {
-  occasion++
-  lookSoon()
+  checkRound++
+  scheduleChecks()
 }
-addEventListener("focus", checkFiles) // perhaps from the program that edited the file
+addEventListener("focus", checkFiles) // the user may have edited the file in another program
 api.addEventListener("reconnected", checkFiles)
-/** A run has ended: the history may have it now, or a moment later. */
+/** Search the history again for runs that it did not have yet. */
 function askAgain() {
-  for (const node of unconfirmed) asked.delete(node)
+  for (const node of unconfirmed) askedRuns.delete(node)
   unconfirmed.clear()
-  lookSoon()
+  scheduleChecks()
 }
 api.addEventListener("status", () => {
+  // A run may have ended; it is in the history now or a moment later.
   askAgain()
-  setTimeout(askAgain, RETRY)
+  setTimeout(askAgain, RETRY_MS)
 })
 
 /** @param {any} node */
-const keyOf = (node) => `${workflowId()}/${locator(node)}`
+const makeRunKey = (node) => `${getWorkflowId()}/${getLocator(node)}`
 
 /**
- * What the server is asked for the file of a loader node.
+ * Return the query that asks the server for the file of a loader node, or null for other nodes.
  *
  * @param {string} type of a node
  * @param {(widget: string) => unknown} valueOf
  */
-function fileOf(type, valueOf) {
+function makeFileQuery(type, valueOf) {
   const own = type === "CoZSamplePicture" && valueOf("own_picture")
-  if (own && own !== NO_OWN_PICTURE) return fileOf("LoadImage", () => own)
+  if (own && own !== NO_OWN_PICTURE) return makeFileQuery("LoadImage", () => own)
   const name = Object.hasOwn(LOADERS, type) ? valueOf(LOADERS[type]) : null
   return typeof name === "string" ? String(new URLSearchParams({ node: type, image: name })) : null
 }
 
 /**
- * Where the picture of a node's input `image` comes from; null where nothing is connected.
+ * Return where the image of a node's input `image` comes from, or null where nothing is connected.
  *
  * @param {any} node
  * @returns {Origin | null}
  */
-function originOf(node) {
-  const start = feederOf(node, "image")
+function findOrigin(node) {
+  const start = findFeeder(node, "image")
   if (!start) return null
-  const file = fileOf(start.type, (widget) => widgetOf(start, widget)?.value)
+  const file = makeFileQuery(start.type, (widget) => findWidget(start, widget)?.value)
   return { node: String(start.id), file }
 }
 
 /**
- * The same of a node in a prompt, where reroutes and the like are gone.
+ * Return the same for a node of a prompt, which has no reroutes and bypassed nodes.
  *
  * @param {Record<string, any>} prompt
  * @param {string} id
  * @returns {Origin}
  */
-function pastOrigin(prompt, id) {
+function findPastOrigin(prompt, id) {
   const start = String(prompt[id]?.inputs.image?.[0])
   const { class_type: type, inputs } = prompt[start] ?? {}
-  const file = fileOf(type, (widget) => inputs[widget])
+  const file = makeFileQuery(type, (widget) => inputs[widget])
   return { node: start.split(":").at(-1) ?? "", file }
 }
 
 /** @param {string} id @param {Run} run */
-function keep(id, run) {
+function keepRun(id, run) {
   runs.delete(id)
   runs.set(id, run)
   const [oldest] = runs.keys()
-  if (runs.size > MOST_RUNS) runs.delete(oldest)
+  if (runs.size > MAX_RUNS) runs.delete(oldest)
   checkFiles()
 }
 
-/** What a run saved of its picture, by its output. @param {any} output @returns {Saved | undefined} */
-function savedIn(output) {
+/** Return what a run saved about its image. @param {any} output @returns {Saved | undefined} */
+function readSaved(output) {
   const [text] = output?.coz_source ?? []
   return text && JSON.parse(text)
 }
 
 /**
+ * Return the last known run of a node.
+ *
  * @param {any} node
- * @param {Origin} origin that it has now
+ * @param {Origin} origin the node's present one
  */
-function runOf(node, origin) {
-  const id = keyOf(node)
-  const saved = savedIn(keptOutput(node))
-  if (saved && saved.filename !== runs.get(id)?.saved.filename) keep(id, { saved, origin })
+function findRun(node, origin) {
+  const id = makeRunKey(node)
+  const saved = readSaved(getKeptOutput(node))
+  if (saved && saved.filename !== runs.get(id)?.saved.filename) keepRun(id, { saved, origin })
   const run = runs.get(id)
-  const isAsked = asked.has(node) && asked.get(node) === run?.saved
-  if (run?.start === undefined && !isAsked) confirm(node, id, run?.saved)
+  const isAsked = askedRuns.has(node) && askedRuns.get(node) === run?.saved
+  if (run?.start === undefined && !isAsked) confirmRun(node, id, run?.saved)
   return run
 }
 
 /**
- * Finds a node's last run in the history: with what it had as origin, which may have been another
- * by the time that it ended.
+ * Find a node's last run and its origin in the history. The node's origin may have changed while it
+ * ran.
  *
  * @param {any} node
  * @param {string} id
  * @param {Saved | undefined} saved
  */
-async function confirm(node, id, saved) {
-  asked.set(node, saved)
-  const past = await pastRun(node, "coz_source")
+async function confirmRun(node, id, saved) {
+  askedRuns.set(node, saved)
+  const past = await findPastRun(node, "coz_source")
   const run = runs.get(id)
-  if (run?.saved !== saved) return // run again meanwhile
-  const found = savedIn(past?.output)
+  if (run?.saved !== saved) return // it ran again meanwhile
+  const found = readSaved(past?.output)
   if (past && (!saved || found.filename === saved.filename))
-    keep(id, { saved: found, origin: pastOrigin(past.prompt, past.id), start: past.start })
+    keepRun(id, { saved: found, origin: findPastOrigin(past.prompt, past.id), start: past.start })
   else if (run) unconfirmed.add(node)
 }
 
 /**
+ * Return what the server said about a file; ask it again if the file may have changed.
+ *
  * @param {any} node
  * @param {string} file
  */
-function sourceOf(node, file) {
+function getSource(node, file) {
   let source = sources.get(node)
-  if (source?.file !== file) sources.set(node, (source = { file, asking: false, occasion: 0 }))
-  if (source.occasion !== occasion && !source.asking) ask(source)
+  if (source?.file !== file) sources.set(node, (source = { file, asking: false, checkRound: 0 }))
+  if (source.checkRound !== checkRound && !source.asking) fetchSource(source)
   return source
 }
 
 /** @param {Source} source */
-async function ask(source) {
+async function fetchSource(source) {
   source.asking = true
-  const now = occasion
+  const now = checkRound
   try {
     const address = `/chain_of_zoom/source?${source.file}`
     const answer = await api.fetchApi(address, { cache: "no-cache" })
     const { state, changed, png, width, height } = await answer.json()
     const url = `data:image/png;base64,${png}`
-    const problem = answer.ok ? undefined : (PROBLEMS[answer.status] ?? "unreadable")
+    const problem = answer.ok ? undefined : (PROBLEMS_BY_STATUS[answer.status] ?? "unreadable")
     const picture = answer.ok ? { url, width, height } : undefined
-    Object.assign(source, { occasion: now, state, changed, picture, problem })
+    Object.assign(source, { checkRound: now, state, changed, picture, problem })
   } catch {
-    await new Promise((done) => setTimeout(done, RETRY)) // the server is away
+    await new Promise((done) => setTimeout(done, RETRY_MS)) // the server is away
   }
   source.asking = false
-  lookSoon()
+  scheduleChecks()
 }
 
 /**
- * Whether what a run got is still what the file would give.
+ * Whether the file still gives the image that a run got.
  *
  * @param {Run} run
  * @param {Source} source
  */
 function isCurrent(run, source) {
-  if (run.start === undefined || source.problem === "gone" || !source.occasion) return false
+  if (run.start === undefined || source.problem === "gone" || !source.checkRound) return false
   if (run.state !== undefined) return run.state === source.state
-  if (source.occasion !== occasion) return false // asked before the run ended
-  // The file was last changed before the run: the run loaded this state of it.
+  if (source.checkRound !== checkRound) return false // asked before the run ended
+  // A file that was last changed before the run is in the state that the run loaded.
   if (!source.changed) return true
   if (source.changed > run.start) return false
   run.state = source.state
@@ -209,45 +219,45 @@ function isCurrent(run, source) {
 }
 
 /** @param {Source | null} source @param {Saved["target"]} [target] @returns {Picture | Problem} */
-function pictureFrom(source, target) {
+function getSourceImage(source, target) {
   if (source?.picture) return { key: `${source.state} ${source.file}`, ...source.picture, target }
   return source ? (source.problem ?? "loading") : "run"
 }
 
 /**
- * What a loader node gives, or why that cannot be shown.
+ * Return the image that a loader node gives, or why it cannot be shown.
  *
  * @param {any} loader
  * @returns {Picture | Problem}
  */
-export function pictureIn(loader) {
-  const file = fileOf(loader.type, (widget) => widgetOf(loader, widget)?.value)
-  return pictureFrom(file ? sourceOf(loader, file) : null)
+export function getLoaderImage(loader) {
+  const file = makeFileQuery(loader.type, (widget) => findWidget(loader, widget)?.value)
+  return getSourceImage(file ? getSource(loader, file) : null)
 }
 
 /**
- * What there is to show of a node's picture, or why there is nothing; null where none is connected.
+ * Return the image to show for a node, or why there is none; null where none is connected.
  *
  * @param {any} node
  * @returns {Picture | Problem | null}
  */
-export function pictureOf(node) {
-  const origin = originOf(node)
+export function getNodeImage(node) {
+  const origin = findOrigin(node)
   if (!origin) return null
-  const run = runOf(node, origin)
-  const source = origin.file ? sourceOf(node, origin.file) : null
+  const run = findRun(node, origin)
+  const source = origin.file ? getSource(node, origin.file) : null
   const isSame =
     run && (origin.file ? run.origin.file === origin.file : run.origin.node === origin.node)
   const target = isSame ? run.saved.target : undefined
   if (isSame && !run.gone && (!source || isCurrent(run, source))) {
     const { saved } = run
     const { width, height } = saved
-    return { key: saved.filename, url: api.apiURL(fileAddress(saved)), width, height, saved, target }
+    return { key: saved.filename, url: api.apiURL(getFileUrl(saved)), width, height, saved, target }
   }
-  return pictureFrom(source, target)
+  return getSourceImage(source, target)
 }
 
-/** The server no longer has what a run saved. @param {Picture} picture */
-export function forget({ saved }) {
+/** Note that the server no longer has the image that a run saved. @param {Picture} picture */
+export function markGone({ saved }) {
   for (const run of runs.values()) if (run.saved === saved) run.gone = true
 }

@@ -1,21 +1,21 @@
 // @ts-check
-// The picker's words.
-import { texts } from "../host/language.js"
+// The texts of the picker.
+import { makeTranslator } from "../host/language.js"
 
-export const text = texts(
+export const translate = makeTranslator(
   {
     connect: "connect an image to pick the target on it",
-    run: "run once to see the picture",
+    run: "run once to see the image",
     pick: "click where to zoom",
-    loading: "loading the picture",
-    gone: "the picture's file is gone: choose another",
+    loading: "loading the image",
+    gone: "the image file is gone: choose another",
     large: "too large to show before a run: run once to see it",
     unreadable: "cannot be shown before a run: run once to see it",
     center_x: "a link sets the target",
     center_y: "a link sets the target",
     mask: "the mask sets the target, unless it is empty",
     chain: "the chain sets the target",
-    help: "Click or drag: set the target. Arrow keys: move it by one pixel of the picture, with Shift by ten.",
+    help: "Click or drag: set the target. Arrow keys: move it by one pixel of the image, with Shift by ten.",
   },
   {
     connect: "连接图像后即可在其上选取目标",

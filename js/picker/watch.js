@@ -1,46 +1,47 @@
 // @ts-check
-// When to look at the graph again: no event of all frontends says that a widget or a link changed.
+// Calls functions when the graph may have changed. No event that all frontends have says that a widget
+// or a link changed.
 import { api } from "../../../scripts/api.js"
 
-/** Milliseconds from an event after which something may have changed to the look. */
-const SOON = 100
-/** Milliseconds between looks without any event: scripts change graphs too. */
-const SELDOM = 1000
+/** Time from an event that may have changed the graph to the check. */
+const SOON_MS = 100
+/** Time between checks without an event, because scripts change graphs too. */
+const POLL_MS = 1000
 
 /** @type {Set<() => void>} */
-const looks = new Set()
+const checks = new Set()
 /** @type {ReturnType<typeof setTimeout> | undefined} */
-let soon
+let pendingTimer
 /** @type {ReturnType<typeof setInterval> | undefined} */
-let seldom
+let pollTimer
 
-function lookNow() {
-  clearTimeout(soon)
-  soon = undefined
-  for (const look of looks) look()
+function runChecks() {
+  clearTimeout(pendingTimer)
+  pendingTimer = undefined
+  for (const check of checks) check()
 }
 
-/** Something may have changed. */
-export function lookSoon() {
-  if (looks.size) soon ??= setTimeout(lookNow, SOON)
+/** Run all checks soon. */
+export function scheduleChecks() {
+  if (checks.size) pendingTimer ??= setTimeout(runChecks, SOON_MS)
 }
 
 for (const type of ["pointermove", "pointerup", "keydown", "keyup", "input", "change", "focus"])
-  addEventListener(type, lookSoon, { capture: true, passive: true })
-for (const type of ["executed", "status"]) api.addEventListener(type, lookSoon)
+  addEventListener(type, scheduleChecks, { capture: true, passive: true })
+for (const type of ["executed", "status"]) api.addEventListener(type, scheduleChecks)
 
-/** Calls `look` now and after every change, until `unwatch`. @param {() => void} look */
-export function watch(look) {
-  looks.add(look)
-  seldom ??= setInterval(lookNow, SELDOM)
-  look()
+/** Call `check` now and whenever the graph may have changed, until `unwatch`. @param {() => void} check */
+export function watch(check) {
+  checks.add(check)
+  pollTimer ??= setInterval(runChecks, POLL_MS)
+  check()
 }
 
-/** @param {() => void} look */
-export function unwatch(look) {
-  looks.delete(look)
-  if (looks.size) return
-  clearTimeout(soon)
-  clearInterval(seldom)
-  soon = seldom = undefined
+/** @param {() => void} check */
+export function unwatch(check) {
+  checks.delete(check)
+  if (checks.size) return
+  clearTimeout(pendingTimer)
+  clearInterval(pollTimer)
+  pendingTimer = pollTimer = undefined
 }

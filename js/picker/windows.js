@@ -1,35 +1,37 @@
 // @ts-check
-// The windows that a node will cut from its picture, by its widgets.
-import { widgetOf } from "../host/graph.js"
-import { factorLabel, firstFrame, inSource, planWindows, zoomWindow } from "./geometry.js"
+// Computes the windows that a node will crop from its image, from the values of its widgets.
+import { findWidget } from "../host/graph.js"
+import { formatFactorBetween, firstFrame, mapToSource, planWindows, zoomWindow } from "./geometry.js"
 
 /** @typedef {import("./geometry.js").Target} Target */
 
-/** What the windows of a node depend on, besides the picture and the target. */
-export const WIDGETS = {
+/** Widgets that the windows of a node depend on, besides the image and the target. */
+export const WINDOW_WIDGETS = {
   CoZChainLoop: ["size", "frame", "scale", "steps"],
   CoZFitImage: ["size", "frame"],
   CoZCropCenterZoom: ["scale"],
 }
 
 /**
- * From the largest to the smallest, as fractions of the picture; none while the node lacks a widget.
+ * Return the windows from the largest to the smallest, as fractions of the image. The list is empty
+ * while the node lacks a widget.
  *
  * @param {any} node
- * @param {{width: number, height: number}} size of the picture
+ * @param {{width: number, height: number}} size of the image
  * @param {Target} target
  */
-export function windowsOf(node, { width, height }, target) {
-  const type = /** @type {keyof WIDGETS} */ (node.constructor.comfyClass)
-  if (!WIDGETS[type].every((name) => widgetOf(node, name))) return []
-  const [size, frame, scale, steps] = WIDGETS.CoZChainLoop.map((name) => widgetOf(node, name)?.value)
+export function planNodeWindows(node, { width, height }, target) {
+  const type = /** @type {keyof WINDOW_WIDGETS} */ (node.constructor.comfyClass)
+  if (!WINDOW_WIDGETS[type].every((name) => findWidget(node, name))) return []
+  const values = WINDOW_WIDGETS.CoZChainLoop.map((name) => findWidget(node, name)?.value)
+  const [size, frame, scale, steps] = values
   let regions, whole
   if (type === "CoZCropCenterZoom") {
     whole = { x: 0, y: 0, width, height }
     regions = [zoomWindow(height, width, scale, target)]
   } else {
     const first = firstFrame(height, width, size, frame, target)
-    regions = inSource(first, planWindows(first, scale ?? 1, steps ?? 0))
+    regions = mapToSource(first, planWindows(first, scale ?? 1, steps ?? 0))
     whole = regions[0]
   }
   return regions.map((region) => ({
@@ -39,6 +41,6 @@ export function windowsOf(node, { width, height }, target) {
       width: region.width / width,
       height: region.height / height,
     },
-    label: factorLabel(whole, region),
+    label: formatFactorBetween(whole, region),
   }))
 }

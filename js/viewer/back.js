@@ -1,37 +1,41 @@
 // @ts-check
-// What to do where nothing was zoomed: back to the chain, or a new chain.
-import { feederOf, setTarget, targetInput } from "../host/graph.js"
+// Ways out of a view that the chain did not zoom into: back to the chain, or a new chain.
+import { findFeeder, setTarget, findTargetInput } from "../host/graph.js"
 import * as places from "./places.js"
-import { text } from "./texts.js"
+import { translate } from "./texts.js"
 
-/** Pixels of the screen to one of a frame, along a side, from which on the frame is plainly blurred. */
-const BLURRED = 3
+/** A frame looks blurred where one of its pixels covers this many of the screen along a side. */
+const MIN_BLURRED_PIXEL_SIZE = 3
 
 /** @typedef {import("./viewer.js").Viewer} Viewer */
 
-/** The deepest layer of which any part is in view. @param {Viewer} viewer */
-const deepestSeen = ({ layers, view, size }) =>
-  layers.findLastIndex((layer) => places.isSeen(places.placeOf(layer, view, size), size))
+/** Return the deepest layer that is at least partly in view. @param {Viewer} viewer */
+const findDeepestVisible = ({ layers, view, size }) =>
+  layers.findLastIndex((layer) => places.isSeen(places.computePlace(layer, view, size), size))
 
-/** Whether a frame is seen too close, and nothing of the one that was made of it. @param {Viewer} viewer */
-export function isAstray(viewer) {
-  const layer = deepestSeen(viewer)
+/**
+ * Whether the view shows a blurred part of a frame and nothing of the next frame.
+ *
+ * @param {Viewer} viewer
+ */
+export function isOutsideChain(viewer) {
+  const layer = findDeepestVisible(viewer)
   const { layers, view, size } = viewer
   if (layer === layers.length - 1) return false
-  const { sx, sy } = places.placeOf(layers[layer], view, size)
-  return Math.max(sx, sy) >= BLURRED * devicePixelRatio
+  const { sx, sy } = places.computePlace(layers[layer], view, size)
+  return Math.max(sx, sy) >= MIN_BLURRED_PIXEL_SIZE * devicePixelRatio
 }
 
-/** To the frame of the chain that is nearest. @param {Viewer} viewer */
-export const flyBack = (viewer) => viewer.flyTo(deepestSeen(viewer) + 1)
+/** Fly to the frame after the deepest one in view. @param {Viewer} viewer */
+export const flyBack = (viewer) => viewer.flyTo(findDeepestVisible(viewer) + 1)
 
-/** Sets the target of the loop that feeds the node to the middle of the view. @param {Viewer} viewer */
+/** Set the target of the connected Chain Loop to the middle of the view. @param {Viewer} viewer */
 export function aimLoop(viewer) {
-  const loop = feederOf(viewer.node, "chain")
-  if (loop?.type !== "CoZChainLoop") return viewer.say(text("noLoop"))
-  const input = targetInput(loop)
-  if (input) return viewer.say(text("taken", { input }))
-  const [x, y] = places.targetOf(viewer.layers, viewer.view)
+  const loop = findFeeder(viewer.node, "chain")
+  if (loop?.type !== "CoZChainLoop") return viewer.showMessage(translate("noLoop"))
+  const input = findTargetInput(loop)
+  if (input) return viewer.showMessage(translate("taken", { input }))
+  const [x, y] = places.computeTarget(viewer.layers, viewer.view)
   setTarget(loop, { x, y })
-  viewer.say(text("aimed", { x: x.toFixed(4), y: y.toFixed(4) }))
+  viewer.showMessage(translate("aimed", { x: x.toFixed(4), y: y.toFixed(4) }))
 }

@@ -1,50 +1,50 @@
 // @ts-check
-// What the buttons and keys of a viewer do.
+// Connects the buttons and keys of a viewer with what they do.
 import { aimLoop, flyBack } from "./back.js"
-import { listen } from "./gestures.js"
+import { listenToGestures } from "./gestures.js"
 import { togglePlay } from "./play.js"
 
-const KEY_ZOOM = 1.25
-const KEY_MOVE = 0.1 // of the view's shorter side
+const KEY_ZOOM_FACTOR = 1.25
+const KEY_MOVE_SHARE = 0.1 // of the view's shorter side
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
 
-/** Keys that act again and again while they are held. */
-const REPEATING = new Set(["+", "=", "-", "_", ...Object.keys(ARROWS)])
+/** Keys that repeat their action while they are held. */
+const REPEATING_KEYS = new Set(["+", "=", "-", "_", ...Object.keys(ARROWS)])
 
-/** Milliseconds from which on a key was held: what it switched is switched back with it. */
-const HELD = 350
+/** A key that is down for at least this long switches back when it is released. */
+const MIN_HOLD_MS = 350
 
 /**
  * @param {import("./viewer.js").Viewer} viewer
- * @returns {() => void} gives back what is listened to on the window
+ * @returns {() => void} removes the listeners on the window
  */
-export function connect(viewer) {
+export function connectControls(viewer) {
   const { root, canvas, buttons } = viewer.panel
 
   const zoom = (factor) => {
     viewer.zoom(factor, viewer.size.width / 2, viewer.size.height / 2)
-    viewer.remember()
+    viewer.saveView()
   }
   const move = ([x, y]) => {
-    const length = KEY_MOVE * Math.min(viewer.size.width, viewer.size.height)
+    const length = KEY_MOVE_SHARE * Math.min(viewer.size.width, viewer.size.height)
     viewer.move(x * length, y * length)
-    viewer.remember()
+    viewer.saveView()
   }
   const actions = {
     play: () => togglePlay(viewer),
-    out: () => zoom(1 / KEY_ZOOM),
-    in: () => zoom(KEY_ZOOM),
+    out: () => zoom(1 / KEY_ZOOM_FACTOR),
+    in: () => zoom(KEY_ZOOM_FACTOR),
     whole: () => viewer.flyTo(0),
     deepest: () => viewer.flyTo(viewer.layers.length - 1),
     split: () => viewer.split.toggle(),
-    bicubic: () => viewer.toggle(),
+    bicubic: () => viewer.toggleBicubic(),
     chain: () => viewer.open((viewer.index + 1) % viewer.chains.length),
     target: () => aimLoop(viewer),
-    save: () => viewer.save(),
+    save: () => viewer.saveImage(),
     clip: () => viewer.clip.toggle(),
-    full: () => viewer.fill(),
-    good: () => viewer.mark(true),
-    bad: () => viewer.mark(false),
+    full: () => viewer.toggleFullScreen(),
+    good: () => viewer.markPrompt(true),
+    bad: () => viewer.markPrompt(false),
     back: () => flyBack(viewer),
     here: () => aimLoop(viewer),
   }
@@ -68,31 +68,31 @@ export function connect(viewer) {
   for (const [name, button] of Object.entries(buttons))
     button.addEventListener("click", () => act(name))
   root.shadowRoot.addEventListener("click", ({ target, detail }) => {
-    // After the pointer pressed a button Space is to play, not to press it again.
+    // After a click on a button, Space must play and not press the button again.
     if (detail && target.closest("button")) root.focus({ preventScroll: true })
   })
 
   let blinkStart = 0
-  return listen(root, canvas, {
+  return listenToGestures(root, canvas, {
     zoom: (factor, x, y) => viewer.zoom(factor, x, y),
     move: (dx, dy) => viewer.move(dx, dy),
-    end: () => viewer.remember(),
+    end: () => viewer.saveView(),
     next: () => viewer.shown && viewer.flyTo((viewer.current + 1) % viewer.layers.length),
     key: ({ key, repeat, timeStamp }) => {
       const name = key.toLowerCase()
       if (!(name in keys) || (!viewer.shown && name !== "f")) return false
-      if (repeat && !REPEATING.has(key)) return true
+      if (repeat && !REPEATING_KEYS.has(key)) return true
       if (name === "b") blinkStart = timeStamp
       keys[name]()
       return true
     },
     release: ({ key, timeStamp }) => {
       if (key.toLowerCase() !== "b" || !blinkStart) return
-      if (viewer.shown && timeStamp - blinkStart >= HELD) viewer.toggle()
+      if (viewer.shown && timeStamp - blinkStart >= MIN_HOLD_MS) viewer.toggleBicubic()
       blinkStart = 0
     },
     leave: () => {
-      if (viewer.shown && blinkStart) viewer.toggle() // nobody hears the key being released
+      if (viewer.shown && blinkStart) viewer.toggleBicubic() // the release of the key will not be noticed
       blinkStart = 0
     },
   })

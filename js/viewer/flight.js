@@ -1,24 +1,25 @@
 // @ts-check
-import { between, smooth } from "./places.js"
+import { interpolateView, smooth } from "./places.js"
 
-/** Milliseconds: over a step of 4x, and the longest. */
-const STEP = 450
-const LONGEST = 2500
+/** Time for a step of 4x. */
+const STEP_MS = 450
+/** Longest time for a flight. */
+const MAX_FLIGHT_MS = 2500
 
-/** The way from one view to another, from now on. */
+/** A flight from one view to another that starts now. */
 export class Flight {
   constructor(from, to) {
     this.from = from
     this.to = to
     this.start = performance.now()
     const steps = Math.abs(Math.log(from.span / to.span)) / Math.log(4)
-    this.duration = Math.min(STEP * Math.max(steps, 0.5), LONGEST)
+    this.duration = Math.min(STEP_MS * Math.max(steps, 0.5), MAX_FLIGHT_MS)
   }
 
-  /** The view by now; `to` itself at the end. */
-  now() {
+  /** Return the view at this moment; at the end it is exactly `to`. */
+  computeView() {
     const t = Math.max((performance.now() - this.start) / this.duration, 0)
     const isOver = t >= 1
-    return { view: isOver ? this.to : between(this.from, this.to, smooth(t)), isOver }
+    return { view: isOver ? this.to : interpolateView(this.from, this.to, smooth(t)), isOver }
   }
 }

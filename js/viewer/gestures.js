@@ -1,29 +1,33 @@
 // @ts-check
-import { leaveToGraph } from "../host/canvas.js"
+import { forwardToGraph } from "../host/canvas.js"
 
-/** Zoom of one notch of a mouse wheel (100 units), and of a pinch on a trackpad, per unit. */
-const WHEEL = 0.0025
-const PINCH = 0.01
+/** Logarithm of the zoom for each unit of a mouse wheel; a notch has 100 units. */
+const WHEEL_ZOOM = 0.0025
+/** The same for each unit of a pinch on a trackpad. */
+const PINCH_ZOOM = 0.01
 
-const LINE = 16
+/** Wheel units of one line, for wheels that count in lines. */
+const LINE_PX = 16
 
-/** A double click is two that lie this near, in pixels. */
-const STEADY = 4
+/** Largest distance between the two clicks of a double click, in pixels of the canvas. */
+const MAX_DOUBLE_CLICK_PX = 4
 
 /**
+ * Turn pointer, wheel, touch and key events into actions of the viewer.
+ *
  * @param {HTMLElement} root
  * @param {HTMLCanvasElement} canvas
  * @param {{zoom: (factor: number, x: number, y: number) => void,
  *   move: (dx: number, dy: number) => void, end: () => void, next: () => void,
  *   key: (event: KeyboardEvent) => boolean, release: (event: KeyboardEvent) => void,
- *   leave: () => void}} on  Points in pixels of the canvas; ``key``: whether it is ours.
- * @returns {() => void}  Gives the wheel and the touches back, as when the focus goes.
+ *   leave: () => void}} on  Points are in pixels of the canvas. ``key`` returns whether it used the key.
+ * @returns {() => void}  Removes the listeners for wheel and touch.
  */
-export function listen(root, canvas, on) {
+export function listenToGestures(root, canvas, on) {
   const pointers = new Map()
 
   const pointOf = ({ clientX, clientY }) => {
-    const box = canvas.getBoundingClientRect() // the graph's own zoom is in it
+    const box = canvas.getBoundingClientRect() // includes the zoom of the graph
     return {
       x: ((clientX - box.left) / box.width) * canvas.width,
       y: ((clientY - box.top) / box.height) * canvas.height,
@@ -34,7 +38,7 @@ export function listen(root, canvas, on) {
     if (event.button) return
     root.focus({ preventScroll: true })
     canvas.setPointerCapture(event.pointerId)
-    if (event.isPrimary) pointers.clear() // no other one is down, whatever was missed
+    if (event.isPrimary) pointers.clear() // no other pointer is down, even if its release was missed
     pointers.set(event.pointerId, pointOf(event))
   })
   canvas.addEventListener("pointermove", (event) => {
@@ -58,7 +62,7 @@ export function listen(root, canvas, on) {
   let pressed = { x: 0, y: 0 }
   canvas.addEventListener("click", (event) => {
     const now = pointOf(event)
-    const near = Math.hypot(now.x - pressed.x, now.y - pressed.y) <= STEADY
+    const near = Math.hypot(now.x - pressed.x, now.y - pressed.y) <= MAX_DOUBLE_CLICK_PX
     pressed = now
     if (event.detail === 2 && near) on.next()
   })
@@ -68,9 +72,9 @@ export function listen(root, canvas, on) {
     if (isOverText(event)) return event.stopPropagation()
     event.preventDefault()
     event.stopPropagation()
-    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE : 1
+    const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PX : 1
     const { x, y } = pointOf(event)
-    on.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? PINCH : WHEEL)), x, y)
+    on.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? PINCH_ZOOM : WHEEL_ZOOM)), x, y)
     on.end()
   }
   const touch = (event) => isOurs(event) && event.stopPropagation()
@@ -81,8 +85,8 @@ export function listen(root, canvas, on) {
   const isOurs = (event) => event.composedPath().includes(root)
   const isButton = (event) => event.composedPath()[0] instanceof HTMLButtonElement
 
-  // In front of everything else, as the graph would zoom with our pinches; and only with focus, so
-  // that a wheel which crosses the node on its way over the graph stays the graph's.
+  // These listeners run before all others, because the graph would zoom with a pinch on the viewer too.
+  // They run only while the viewer has the focus: otherwise the wheel zooms the graph.
   const first = { capture: true, passive: false }
   const early = { wheel, touchstart: touch, touchmove: touch, touchend: touch }
   const each = Object.entries(early)
@@ -91,17 +95,17 @@ export function listen(root, canvas, on) {
   root.addEventListener("focusin", take)
   root.addEventListener("focusout", letGo)
   root.addEventListener("focusout", on.leave)
-  leaveToGraph(root, isOverText)
+  forwardToGraph(root, isOverText)
 
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return
-    if (event.key === " " && isButton(event)) return // Space presses it
+    if (event.key === " " && isButton(event)) return // Space presses the button
     if (!on.key(event)) return
     event.preventDefault()
     event.stopPropagation()
   })
   root.addEventListener("keyup", on.release)
-  // The classic renderer would drag the node, or the graph, under a finger on the viewer.
+  // In the classic renderer a drag on the viewer would also drag the node or the graph.
   for (const type of ["pointerdown", "pointermove", "pointerup", "mousedown", "dblclick"])
     root.addEventListener(type, (event) => {
       if (!(/** @type {MouseEvent} */ (event).button > 0)) event.stopPropagation()

@@ -1,7 +1,7 @@
 // @ts-check
-// The viewer's elements. Texts that come from outside are set as text, never as HTML.
-import { factorsText, meanOf } from "../factors.js"
-import { text } from "./texts.js"
+// Creates the viewer's elements. Texts from outside are set as text, never as HTML.
+import { formatFactors, geometricMean } from "../factors.js"
+import { translate } from "./texts.js"
 
 const ICONS = {
   play: "M7 5v14l12-7z",
@@ -20,51 +20,51 @@ const ICONS = {
   chain: "M5 12h13M13 7l5 5l-5 5",
 }
 
-function element(parent, tag, className, content = "") {
+function addElement(parent, tag, className, content = "") {
   const made = parent.appendChild(document.createElement(tag))
   made.className = className
   made.textContent = content
   return made
 }
 
-function button(parent, icon, word = "") {
-  const made = element(parent, "button", icon)
+function addButton(parent, icon, word = "") {
+  const made = addElement(parent, "button", icon)
   made.type = "button"
   const picture = made.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "svg"))
   picture.setAttribute("viewBox", "0 0 24 24")
   picture.appendChild(document.createElementNS(picture.namespaceURI, "path"))
   setIcon(made, icon)
-  if (word) element(made, "span", "word", word)
+  if (word) addElement(made, "span", "word", word)
   return made
 }
 
-/** Gives a button another icon, and what that stands for. */
+/** Give a button another icon, with the tooltip of that icon. */
 export function setIcon(button, icon) {
-  const title = text(icon)
+  const title = translate(icon)
   if (button.title === title) return
   button.title = title
   button.setAttribute("aria-label", title)
   button.querySelector("path").setAttribute("d", ICONS[icon])
 }
 
-function wordButton(parent, name) {
-  const made = element(parent, "button", name, text(name))
+function addWordButton(parent, name) {
+  const made = addElement(parent, "button", name, translate(name))
   made.type = "button"
   return made
 }
 
-/** The line to drag, with what is on its sides. */
+/** Create the line to drag, with a label for each side. */
 function makeSplit(stage) {
-  const split = element(stage, "div", "divider")
+  const split = addElement(stage, "div", "divider")
   split.tabIndex = 0
   split.setAttribute("role", "slider")
-  split.setAttribute("aria-label", text("split"))
+  split.setAttribute("aria-label", translate("split"))
   split.setAttribute("aria-valuemin", "0")
   split.setAttribute("aria-valuemax", "100")
-  split.title = text("splitHint")
-  element(split, "span", "grip")
-  element(split, "span", "side plain", text("plainSide"))
-  element(split, "span", "side zoomed", text("zoomedSide"))
+  split.title = translate("splitHint")
+  addElement(split, "span", "grip")
+  addElement(split, "span", "side plain", translate("plainSide"))
+  addElement(split, "span", "side zoomed", translate("zoomedSide"))
   return split
 }
 
@@ -72,46 +72,46 @@ export function makePanel() {
   const root = document.createElement("div")
   root.className = "coz-viewer"
   root.tabIndex = 0
-  root.dataset.captureWheel = "true" // the host's sign for: the wheel is ours while we have focus
+  root.dataset.captureWheel = "true" // tells ComfyUI that the viewer uses the wheel while it has the focus
   root.setAttribute("role", "group")
-  root.setAttribute("aria-label", text("viewer"))
+  root.setAttribute("aria-label", translate("viewer"))
   const shadow = root.attachShadow({ mode: "open" })
-  const style = element(shadow, "link", "")
+  const style = addElement(shadow, "link", "")
   style.rel = "stylesheet"
   style.href = new URL("../viewer.css", import.meta.url).href
 
-  const stage = element(shadow, "div", "stage")
-  const canvas = element(stage, "canvas", "")
+  const stage = addElement(shadow, "div", "stage")
+  const canvas = addElement(stage, "canvas", "")
   const split = makeSplit(stage)
-  const outline = element(stage, "div", "outline")
-  const facts = element(stage, "div", "facts")
-  const badge = element(facts, "div", "badge")
-  const dot = element(badge, "span", "dot")
-  const real = element(badge, "span", "real")
-  const rest = element(badge, "span", "rest")
-  const label = element(facts, "div", "label")
-  const measured = element(facts, "div", "measured")
-  element(stage, "div", "hint", text("hint"))
-  const astray = element(stage, "div", "astray")
+  const outline = addElement(stage, "div", "outline")
+  const facts = addElement(stage, "div", "facts")
+  const badge = addElement(facts, "div", "badge")
+  const dot = addElement(badge, "span", "dot")
+  const real = addElement(badge, "span", "real")
+  const rest = addElement(badge, "span", "rest")
+  const label = addElement(facts, "div", "label")
+  const measured = addElement(facts, "div", "measured")
+  addElement(stage, "div", "hint", translate("hint"))
+  const astray = addElement(stage, "div", "astray")
   astray.hidden = true
-  const notice = element(astray, "div", "notice")
+  const notice = addElement(astray, "div", "notice")
   notice.setAttribute("role", "status")
-  const back = wordButton(astray, "back")
-  const here = wordButton(astray, "here")
-  const message = element(stage, "div", "message")
+  const back = addWordButton(astray, "back")
+  const here = addWordButton(astray, "here")
+  const message = addElement(stage, "div", "message")
   message.setAttribute("role", "status")
 
-  const bar = element(shadow, "div", "bar")
-  const told = element(shadow, "div", "told")
-  const prompt = element(told, "span", "prompt")
-  const good = button(told, "good")
-  const bad = button(told, "bad")
+  const bar = addElement(shadow, "div", "bar")
+  const promptRow = addElement(shadow, "div", "prompt-row")
+  const prompt = addElement(promptRow, "span", "prompt")
+  const good = addButton(promptRow, "good")
+  const bad = addButton(promptRow, "bad")
 
-  const tools = element(shadow, "div", "tools")
+  const tools = addElement(shadow, "div", "tools")
   const group = (...names) => {
-    const parent = element(tools, "div", "group")
-    const words = { bicubic: text("bicubicWord"), target: text("targetWord") }
-    return Object.fromEntries(names.map((name) => [name, button(parent, name, words[name])]))
+    const parent = addElement(tools, "div", "group")
+    const words = { bicubic: translate("bicubicWord"), target: translate("targetWord") }
+    return Object.fromEntries(names.map((name) => [name, addButton(parent, name, words[name])]))
   }
   const buttons = {
     ...group("play"),
@@ -124,7 +124,7 @@ export function makePanel() {
     back,
     here,
   }
-  element(buttons.clip, "span", "percent")
+  addElement(buttons.clip, "span", "percent")
   buttons.bicubic.setAttribute("aria-pressed", "false")
   return {
     root,
@@ -141,7 +141,7 @@ export function makePanel() {
     astray,
     notice,
     bar,
-    told,
+    promptRow,
     prompt,
     buttons,
   }
@@ -157,33 +157,33 @@ export function download(blob, name) {
 }
 
 /** @param {Element} element */
-export function write(element, words) {
+export function setText(element, words) {
   if (element.textContent !== words) element.textContent = words
 }
 
-/** A source that is shown smaller than this beside the first frame has a place on the bar. */
-const WHOLE = 0.95
+/** The source has its own place on the bar if it is seen as a whole below this factor. */
+const MAX_WHOLE_FACTOR = 0.95
 
 /** @typedef {{name: string, factor: number, layer: number}} Scale */
 
 /**
- * The scales that have a place on the bar.
+ * Return the scales that have a place on the bar.
  *
- * @param {number} whole factor at which the whole source is seen
+ * @param {number} whole factor of the view of the whole source
  * @returns {Scale[]}
  */
-export function scalesOf(layers, whole) {
+export function listScales(layers, whole) {
   const scales = layers.map(({ factors }, layer) => ({
     layer,
-    factor: meanOf(factors),
-    name: factorsText(factors),
+    factor: geometricMean(factors),
+    name: formatFactors(factors),
   }))
   const [, ...steps] = scales
-  return whole < WHOLE ? [{ layer: 0, factor: whole, name: text("all") }, ...steps] : steps
+  return whole < MAX_WHOLE_FACTOR ? [{ layer: 0, factor: whole, name: translate("all") }, ...steps] : steps
 }
 
 /**
- * Fills the scale bar: a button for each scale, at its place between the first and the last.
+ * Fill the scale bar with a button for each scale, placed by the logarithm of its factor.
  *
  * @param {Scale[]} scales
  * @param {(layer: number) => void} fly
@@ -197,19 +197,19 @@ export function fillBar(bar, scales, fly) {
     const part = (Math.log(factor) - start) / length
     return `${Math.min(Math.max(part, 0), 1) * 100}%`
   }
-  const track = element(bar, "div", "track")
-  const needle = element(track, "div", "needle")
+  const track = addElement(bar, "div", "track")
+  const needle = addElement(track, "div", "needle")
   const ticks = scales.map(({ name, factor, layer }) => {
-    const tick = element(track, "button", "tick")
+    const tick = addElement(track, "button", "tick")
     tick.type = "button"
-    tick.title = text("fly", { scale: name })
+    tick.title = translate("fly", { scale: name })
     tick.setAttribute("aria-label", tick.title)
     tick.style.left = at(factor)
-    element(tick, "span", "factor", name)
+    addElement(tick, "span", "factor", name)
     tick.addEventListener("click", () => fly(layer))
     return tick
   })
-  spaceOut(ticks)
+  hideCrowdedNames(ticks)
   return {
     move(factor, current) {
       needle.style.left = at(factor)
@@ -218,8 +218,8 @@ export function fillBar(bar, scales, fly) {
   }
 }
 
-/** Hides the names of ticks that would touch the one before; the last one stays. */
-function spaceOut(ticks) {
+/** Hide the names that would touch the one before or the last one. */
+function hideCrowdedNames(ticks) {
   const boxes = ticks.map((tick) => {
     const middle = tick.offsetLeft + tick.offsetWidth / 2
     const half = tick.firstElementChild.offsetWidth / 2 + 2

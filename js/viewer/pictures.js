@@ -1,19 +1,20 @@
 // @ts-check
 
 /**
- * Pixels kept decoded beside the source, four bytes each. Two frames of 2048 x 2048 with their
- * reductions are 11 M.
+ * Decoded pixels to keep besides those of the source; each takes four bytes. Two frames of 2048 x 2048
+ * have 11 million with their smaller versions.
  */
-const LIMIT = 80e6
+const MAX_PIXELS = 80e6
 
-const SMALLEST = 64
+/** Smallest longer side of a smaller version. */
+const MIN_SIDE_PX = 64
 
-/** The pictures of a chain, decoded when they are needed, and forgotten when others need the room. */
+/** The images of a chain. They are decoded when needed and dropped when others need the memory. */
 export class Pictures {
   /**
-   * @param {string[]} addresses  Later ones are fetched when a look asks for them.
+   * @param {string[]} addresses  The first one is that of the source.
    * @param {(address: string) => Promise<Response>} get
-   * @param {() => void} onChange  A picture came, or ``error`` was set.
+   * @param {() => void} onChange  Called when an image was decoded or ``error`` was set.
    */
   constructor(addresses, get, onChange) {
     this.addresses = addresses
@@ -27,8 +28,8 @@ export class Pictures {
     this.closed = false
   }
 
-  /** The smallest form that has a pixel for each of the screen; null until it is there. */
-  look(address, scale) {
+  /** Return the smallest version with a pixel for each pixel of the screen, or null until it is loaded. */
+  pick(address, scale) {
     const sizes = this.decoded.get(address)
     if (!sizes) {
       this.load(address)
@@ -48,8 +49,8 @@ export class Pictures {
       if (!answer.ok)
         throw new Error(answer.status === 404 ? "gone" : `the server answered ${answer.status}`)
       const sizes = [await createImageBitmap(await answer.blob())]
-      while (Math.max(sizes[0].width, sizes[0].height) >> sizes.length >= SMALLEST)
-        sizes.push(await half(sizes.at(-1)))
+      while (Math.max(sizes[0].width, sizes[0].height) >> sizes.length >= MIN_SIDE_PX)
+        sizes.push(await halve(sizes.at(-1)))
       if (this.closed) sizes.forEach((picture) => picture.close())
       else this.keep(address, sizes)
     } catch (error) {
@@ -64,17 +65,18 @@ export class Pictures {
     this.decoded.set(address, sizes)
     let pixels = 0
     for (const [name, pictures] of [...this.decoded].reverse()) {
-      // A source may be over the limit alone: it and the frames in it would drop each other.
+      // The source is not counted: a large one exceeds the limit alone, and it and the frames would
+      // drop each other again and again.
       if (name === this.addresses[0]) continue
       pixels += pictures.reduce((sum, { width, height }) => sum + width * height, 0)
-      if (pixels <= LIMIT || name === address) continue
+      if (pixels <= MAX_PIXELS || name === address) continue
       pictures.forEach((picture) => picture.close())
       this.decoded.delete(name)
       this.full = true
     }
   }
 
-  /** Fetches what a look may need next, as long as nothing has to go for it. */
+  /** Fetch the next image ahead, as long as no other has to be dropped for it. */
   prepare() {
     const next = this.addresses.find((address) => !this.decoded.has(address))
     if (next && !this.waiting.size && !this.full) this.load(next)
@@ -87,7 +89,7 @@ export class Pictures {
   }
 }
 
-function half(picture) {
+function halve(picture) {
   return createImageBitmap(picture, {
     resizeWidth: Math.max(picture.width >> 1, 1),
     resizeHeight: Math.max(picture.height >> 1, 1),

@@ -1,32 +1,32 @@
 // @ts-check
-// Where the layers of a chain lie, and what a view shows of them.
+// Computes where the layers of a chain lie and what a view shows of them.
 //
-// Everything is measured in pixels of the deepest layer. A number's error grows with the distance
-// from there, and so does the size of what can be looked at: sixteen steps of 8x stay exact.
-import { meanOf } from "../factors.js"
+// All lengths are in pixels of the deepest layer. The rounding error of a number grows with its distance
+// from there, but so does the smallest visible length: sixteen steps of 8x stay exact.
+import { geometricMean } from "../factors.js"
 
 /**
  * @typedef {{x: number, y: number, kx: number, ky: number, width: number, height: number,
- *   factors: number[]}} Layer  Upper left corner, size of its pixels, size in them, magnification
- *   across and down.
- * @typedef {{x: number, y: number, span: number}} View  Middle, and length of the shorter side.
+ *   factors: number[]}} Layer  Upper left corner, sides of one of its pixels, sides in its pixels, and
+ *   magnification across and down.
+ * @typedef {{x: number, y: number, span: number}} View  Its middle and the length of its shorter side.
  * @typedef {{width: number, height: number}} Size
  */
 
-/** View's finest pixel is never shown larger than this many of the screen's. */
-const LARGEST_PIXEL = 24
+/** A pixel of the deepest layer in view covers at most this many pixels of the screen along a side. */
+const MAX_PIXEL_SIZE = 24
 
-/** Of the way from a layer to the next one, when that has wholly faded in: coz/render/zoom_video.py. */
-export const FADED_IN = 1 / 3
+/** Share of the way to the next layer after which that is opaque: coz/render/zoom_video.py. */
+export const FADE_SHARE = 1 / 3
 
-/** From 0 to 1, level at both ends: coz/render/zoom_video.py. */
+/** Ease t from 0 to 1 with no slope at both ends: coz/render/zoom_video.py. */
 export const smooth = (t) => t * t * (3 - 2 * t)
 
-/** Two layers nearer in size than this are one. */
-const SAME = 1.001
+/** Layers whose sizes differ by less than this ratio count as equal. */
+const SAME_SIZE_RATIO = 1.001
 
-/** @returns {Layer[]} */
-export function layersOf({ frames, windows }) {
+/** Compute the layers from the record of a chain. @returns {Layer[]} */
+export function placeLayers({ frames, windows }) {
   const layers = []
   let [x, y, kx, ky] = [0, 0, 1, 1]
   for (let i = frames.length - 1; i >= 0; i--) {
@@ -39,7 +39,8 @@ export function layersOf({ frames, windows }) {
     x -= left * kx
     y -= top * ky
   }
-  // The source's pixels are square on the screen; a deeper one's may not be, as sides are rounded.
+  // The source's pixels are shown as squares. Those of deeper layers may differ a little, because the
+  // sides of windows are rounded.
   const square = kx / ky
   for (const layer of layers) {
     layer.y *= square
@@ -50,40 +51,41 @@ export function layersOf({ frames, windows }) {
   return layers
 }
 
-/** World length of one screen pixel. */
-export const unitOf = (view, size) => view.span / Math.min(size.width, size.height)
+/** Return the length of one pixel of the screen. */
+export const computeUnit = (view, size) => view.span / Math.min(size.width, size.height)
 
-function fitUnit(layer, size) {
+function computeFitUnit(layer, size) {
   return Math.max((layer.width * layer.kx) / size.width, (layer.height * layer.ky) / size.height)
 }
 
-/** The view that shows all of a layer. */
-export function wholeOf(layer, size) {
+/** Return the view that shows all of a layer. */
+export function fitView(layer, size) {
   return {
     x: layer.x + (layer.width * layer.kx) / 2,
     y: layer.y + (layer.height * layer.ky) / 2,
-    span: fitUnit(layer, size) * Math.min(size.width, size.height),
+    span: computeFitUnit(layer, size) * Math.min(size.width, size.height),
   }
 }
 
-/** How far a view is from showing all of layer - 1 (0) to showing all of the layer (1). */
+/** How far a view is on the way from all of layer - 1 (0) to all of the layer (1). */
 export function progress(layers, layer, view, size) {
-  const start = fitUnit(layers[layer - 1], size)
-  const end = fitUnit(layers[layer], size)
-  return start < end * SAME ? 1 : Math.log(start / unitOf(view, size)) / Math.log(start / end)
+  const start = computeFitUnit(layers[layer - 1], size)
+  const end = computeFitUnit(layers[layer], size)
+  if (start < end * SAME_SIZE_RATIO) return 1
+  return Math.log(start / computeUnit(view, size)) / Math.log(start / end)
 }
 
 /** Opacity of a layer over the one before it. */
 export function opacity(layers, layer, view, size) {
   if (!layer) return 1
-  // A first frame that was reduced: the source itself is the finer picture of the same.
-  if (layer === 1 && layers[1].kx > layers[0].kx * SAME) return 0
-  return smooth(Math.min(Math.max(progress(layers, layer, view, size) / FADED_IN, 0), 1))
+  // A first frame that was downscaled is not drawn, because the source shows the same in finer pixels.
+  if (layer === 1 && layers[1].kx > layers[0].kx * SAME_SIZE_RATIO) return 0
+  return smooth(Math.min(Math.max(progress(layers, layer, view, size) / FADE_SHARE, 0), 1))
 }
 
-/** Edges of a layer on a screen of that size. */
-export function placeOf(layer, view, size) {
-  const unit = unitOf(view, size)
+/** Return the edges of a layer and the sides of its pixels on a screen of that size. */
+export function computePlace(layer, view, size) {
+  const unit = computeUnit(view, size)
   const left = (layer.x - view.x) / unit + size.width / 2
   const top = (layer.y - view.y) / unit + size.height / 2
   const [sx, sy] = [layer.kx / unit, layer.ky / unit]
@@ -96,73 +98,73 @@ export function isSeen(place, size) {
   )
 }
 
-/** The deepest layer that shows in the middle of the view, by half or more. */
-export function currentLayer(layers, view, size) {
+/** Return the deepest layer that holds the middle of the view and is at least half opaque. */
+export function findCurrentLayer(layers, view, size) {
   const holdsMiddle = ({ x, y, kx, ky, width, height }) =>
     view.x >= x && view.y >= y && view.x <= x + width * kx && view.y <= y + height * ky
   for (let i = layers.length - 1; i > 0; i--)
-    if (holdsMiddle(layers[i]) && progress(layers, i, view, size) >= FADED_IN / 2) return i
+    if (holdsMiddle(layers[i]) && progress(layers, i, view, size) >= FADE_SHARE / 2) return i
   return 0
 }
 
-/** How much closer a view is than the one that shows all of a layer. */
-export const zoomOn = (layer, view, size) => fitUnit(layer, size) / unitOf(view, size)
+/** Return how much a view enlarges, compared with the one that shows all of a layer. */
+export const computeZoom = (layer, view, size) => computeFitUnit(layer, size) / computeUnit(view, size)
 
-/** Factors across and down, counted from the first frame as it fills the view. */
-export function factorsIn(layers, view, size) {
-  const layer = layers[Math.max(currentLayer(layers, view, size), 1)]
-  return layer.factors.map((factor) => factor * zoomOn(layer, view, size))
+/** Return the factors across and down, relative to the view of the whole first frame. */
+export function computeFactors(layers, view, size) {
+  const layer = layers[Math.max(findCurrentLayer(layers, view, size), 1)]
+  return layer.factors.map((factor) => factor * computeZoom(layer, view, size))
 }
 
-/** The same in one number: its square is how many pixels stand for one. */
-export const magnification = (layers, view, size) => meanOf(factorsIn(layers, view, size))
+/** The same as one number. Its square is the number of pixels that one pixel becomes. */
+export const magnification = (layers, view, size) => geometricMean(computeFactors(layers, view, size))
 
-/** The nearest allowed view: inside the source, no pixel larger than LARGEST_PIXEL. */
-export function limited(layers, view, size) {
+/** Return the nearest allowed view: inside the source, with no pixel above MAX_PIXEL_SIZE. */
+export function limitView(layers, view, size) {
   const [source] = layers
   const shorter = Math.min(size.width, size.height)
-  const finest = layers.findLast((layer) => isSeen(placeOf(layer, view, size), size)) ?? source
+  const finest = layers.findLast((layer) => isSeen(computePlace(layer, view, size), size)) ?? source
   const span = Math.min(
-    Math.max(view.span, (finest.kx / LARGEST_PIXEL) * shorter),
-    wholeOf(source, size).span,
+    Math.max(view.span, (finest.kx / MAX_PIXEL_SIZE) * shorter),
+    fitView(source, size).span,
   )
   const unit = span / shorter
   return {
-    x: within(view.x, source.x, source.width * source.kx, size.width * unit),
-    y: within(view.y, source.y, source.height * source.ky, size.height * unit),
+    x: limitMiddle(view.x, source.x, source.width * source.kx, size.width * unit),
+    y: limitMiddle(view.y, source.y, source.height * source.ky, size.height * unit),
     span,
   }
 }
 
-function within(middle, start, length, shown) {
+function limitMiddle(middle, start, length, shown) {
   if (shown >= length) return start + length / 2
   return Math.min(Math.max(middle, start + shown / 2), start + length - shown / 2)
 }
 
-/** A view enlarged about a point of the screen, which stays where it is. */
-export function zoomedAt(layers, view, size, factor, x, y) {
-  const unit = unitOf(view, size)
+/** Enlarge a view around a point of the screen, which stays in its place. */
+export function zoomView(layers, view, size, factor, x, y) {
+  const unit = computeUnit(view, size)
   const [dx, dy] = [(x - size.width / 2) * unit, (y - size.height / 2) * unit]
-  const { span } = limited(layers, { ...view, span: view.span / factor }, size)
+  const { span } = limitView(layers, { ...view, span: view.span / factor }, size)
   const shift = 1 - span / view.span
-  return limited(layers, { x: view.x + dx * shift, y: view.y + dy * shift, span }, size)
+  return limitView(layers, { x: view.x + dx * shift, y: view.y + dy * shift, span }, size)
 }
 
-export function movedBy(layers, view, size, dx, dy) {
-  const unit = unitOf(view, size)
-  return limited(layers, { ...view, x: view.x - dx * unit, y: view.y - dy * unit }, size)
+export function moveView(layers, view, size, dx, dy) {
+  const unit = computeUnit(view, size)
+  return limitView(layers, { ...view, x: view.x - dx * unit, y: view.y - dy * unit }, size)
 }
 
-/** The view at time t (0..1) of a flight at constant speed: coz/render/zoom_video.py, _Axis. */
-export function between(start, end, t) {
+/** Return the view at time t (0 to 1) of a flight at constant speed: coz/render/zoom_video.py, _Axis. */
+export function interpolateView(start, end, t) {
   const span = start.span ** (1 - t) * end.span ** t
   const same = Math.abs(start.span / end.span - 1) < 1e-6
   const left = same ? 1 - t : (span - end.span) / (start.span - end.span)
   return { x: end.x + (start.x - end.x) * left, y: end.y + (start.y - end.y) * left, span }
 }
 
-/** The middle of a view as fractions of the source. */
-export function targetOf([source], view) {
+/** Return the middle of a view as fractions of the source. */
+export function computeTarget([source], view) {
   const fraction = (value, start, length) => Math.min(Math.max((value - start) / length, 0), 1)
   return [
     fraction(view.x, source.x, source.width * source.kx),

@@ -1,9 +1,9 @@
 // @ts-check
-// How many pixels of the photograph a view holds: coz/chain/real_pixels.py counts and says the same.
+// Counts the pixels of the photograph in a view. coz/chain/real_pixels.py has the same rules and texts.
 import { roundToThreeDigits } from "../factors.js"
-import { text } from "./texts.js"
+import { translate } from "./texts.js"
 
-/** From all real to 256x and more; each stands for 4x less than the one before. */
+/** Colors from all real to 256x and more. Each stands for a magnification four times the one before. */
 export const COLOR_STOPS = [
   [63, 185, 80],
   [165, 201, 58],
@@ -12,15 +12,14 @@ export const COLOR_STOPS = [
   [248, 81, 73],
 ]
 
-/** A view that is nearer than this does not show the whole frame. */
-const WHOLE = 1.001
+/** A view up to this zoom counts as one of the whole frame. */
+const MAX_WHOLE_ZOOM = 1.001
 
 /** @typedef {{width: number, height: number, share: number}} RealPixels */
 
 /**
- * The pixels of the photograph that a layer shows, from the windows; ``share`` is how many there are
- * for each pixel of the frame. Steps see only the first frame: where that was downscaled, its own
- * pixels count.
+ * Count the pixels of the photograph that a layer shows, from the windows. ``share`` is their number for
+ * each pixel of the frame. The steps see only the first frame: if it was downscaled, its pixels count.
  *
  * @returns {RealPixels}
  */
@@ -40,16 +39,16 @@ export function countRealPixels({ frames, windows }, layer) {
 }
 
 /**
- * The same for the part of a view that has the frame's shape: all of the frame, where it fits.
+ * Count the same for a view, in a part of it that has the frame's shape.
  *
- * @param {number} zoom how much closer than that the view is
- * @param {number} scale pixels of the screen for one of the frame
+ * @param {number} zoom of the view, compared with the view of the whole frame
+ * @param {number} scale pixels of the screen for one of the frame, along a side
  * @returns {RealPixels}
  */
 export function countRealPixelsInView(record, layer, zoom, scale) {
   const real = countRealPixels(record, layer)
-  // Nearer than the whole frame, and larger than its own pixels: it is only enlarged.
-  if (real.share >= 1 && (zoom < WHOLE || scale <= 1)) return real
+  // All of an all-real frame is real, unless the view shows a part of it enlarged.
+  if (real.share >= 1 && (zoom < MAX_WHOLE_ZOOM || scale <= 1)) return real
   const [source] = record.frames
   const width = Math.min(real.width / zoom, source[0])
   const height = Math.min(real.height / zoom, source[1])
@@ -58,13 +57,13 @@ export function countRealPixelsInView(record, layer, zoom, scale) {
 
 /** @param {RealPixels} real */
 export function describeRealPixels(real) {
-  if (real.share >= 1) return text("allReal")
+  if (real.share >= 1) return translate("allReal")
   const [width, height] = [real.width, real.height].map(roundToThreeDigits)
-  if (width * height < 1) return text("belowOne")
-  return text(width * height === 1 ? "realPixel" : "realPixels", { width, height })
+  if (width * height < 1) return translate("belowOne")
+  return translate(width * height === 1 ? "realPixel" : "realPixels", { width, height })
 }
 
-/** @param {number} share @returns {number[]} red, green and blue of 255 */
+/** @param {number} share @returns {number[]} red, green and blue, 0 to 255 */
 export function pickRealPixelsColor(share) {
   const last = COLOR_STOPS.length - 1
   const place = Math.min(Math.max(-Math.log(share) / Math.log(16), 0), last)

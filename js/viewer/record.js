@@ -1,11 +1,11 @@
 // @ts-check
-// What the server sent about a run, and how it was looked at.
+// Reads what the server sent about a run, and keeps the user's view of it.
 
 /** @typedef {import("../host/outputs.js").File} File */
 /** @typedef {{layers: File[], bicubic: File[], record: any}} Chain */
 
-/** One for each chain: a list of pictures gives the loop, and so the viewer, several. */
-export function chainsOf(output) {
+/** Return the chains of an output. A list of images gives several. */
+export function parseChains(output) {
   return (output?.coz_chain ?? []).map((record, i) => ({
     record: JSON.parse(record),
     layers: JSON.parse(output.coz_layers[i]),
@@ -13,12 +13,12 @@ export function chainsOf(output) {
   }))
 }
 
-const placeOf = (node) => `coz_view/${node.graph.id}/${node.id}`
+const makeViewKey = (node) => `coz_view/${node.graph.id}/${node.id}`
 
 /**
- * Keeps where one looks, for a reload and for another visit of the workflow's tab. Not in the node's
- * properties: to the frontend each look would be an edit, to be undone and saved.
+ * Keep the view for a reload and for the next visit of the workflow's tab. In the node's properties,
+ * each move of the view would count as an edit of the workflow.
  */
-export const keepView = (node, view) => sessionStorage.setItem(placeOf(node), JSON.stringify(view))
+export const storeView = (node, view) => sessionStorage.setItem(makeViewKey(node), JSON.stringify(view))
 
-export const keptView = (node) => JSON.parse(sessionStorage.getItem(placeOf(node)) ?? "null")
+export const loadView = (node) => JSON.parse(sessionStorage.getItem(makeViewKey(node)) ?? "null")

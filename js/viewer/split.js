@@ -1,17 +1,17 @@
 // @ts-check
-// The line that parts plain enlargement, on its left, from the frames of the chain.
-import { text } from "./texts.js"
+// The line between plain enlargement, on its left, and the frames of the chain.
+import { translate } from "./texts.js"
 
-const MIDDLE = 0.5
-const KEY_MOVE = 0.02
-const FAST_KEY_MOVE = 0.1
+const START_SHARE = 0.5
+const KEY_MOVE_SHARE = 0.02
+const FAST_KEY_MOVE_SHARE = 0.1
 
 export class Split {
   /** @param {import("./viewer.js").Viewer} viewer */
   constructor(viewer) {
     this.viewer = viewer
-    /** Share of the view, from the left, that shows plain enlargement. */
-    this.place = 0
+    /** Share of the view's width, from the left, that shows plain enlargement. */
+    this.share = 0
     this.line = viewer.panel.split
     this.line.addEventListener("pointerdown", this.take)
     this.line.addEventListener("pointermove", this.drag)
@@ -20,40 +20,40 @@ export class Split {
   }
 
   toggle() {
-    this.moveTo(this.place ? 0 : MIDDLE)
+    this.moveTo(this.share ? 0 : START_SHARE)
   }
 
-  /** @param {number} place */
-  moveTo(place) {
-    this.place = Math.min(Math.max(place, 0), 1)
+  /** @param {number} share */
+  moveTo(share) {
+    this.share = Math.min(Math.max(share, 0), 1)
     this.show()
-    this.viewer.remember()
-    this.viewer.request()
+    this.viewer.saveView()
+    this.viewer.requestDraw()
   }
 
   show() {
-    const percent = Math.round(this.place * 100)
+    const percent = Math.round(this.share * 100)
     const { line } = this
-    line.style.left = `${this.place * 100}%`
-    line.classList.toggle("parked", !this.place)
+    line.style.left = `${this.share * 100}%`
+    line.classList.toggle("parked", !this.share)
     line.setAttribute("aria-valuenow", String(percent))
-    line.setAttribute("aria-valuetext", text("splitPlace", { percent }))
-    this.viewer.panel.buttons.split.setAttribute("aria-pressed", String(this.place > 0))
+    line.setAttribute("aria-valuetext", translate("splitPlace", { percent }))
+    this.viewer.panel.buttons.split.setAttribute("aria-pressed", String(this.share > 0))
   }
 
-  /** Where the pointer took the line is where it stays under it. @param {PointerEvent} event */
+  /** Keep the distance between line and pointer during a drag. @param {PointerEvent} event */
   take = (event) => {
     if (event.button) return
     this.line.setPointerCapture(event.pointerId)
-    this.apart = this.place - this.placeOf(event)
+    this.apart = this.share - this.computeShare(event)
   }
 
   /** @param {PointerEvent} event */
   drag = (event) => {
-    if (this.line.hasPointerCapture(event.pointerId)) this.moveTo(this.placeOf(event) + this.apart)
+    if (this.line.hasPointerCapture(event.pointerId)) this.moveTo(this.computeShare(event) + this.apart)
   }
 
-  placeOf({ clientX }) {
+  computeShare({ clientX }) {
     const { left, width } = this.viewer.panel.stage.getBoundingClientRect()
     return (clientX - left) / width
   }
@@ -61,10 +61,10 @@ export class Split {
   /** @param {KeyboardEvent} event */
   key = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return
-    const move = event.shiftKey ? FAST_KEY_MOVE : KEY_MOVE
+    const move = event.shiftKey ? FAST_KEY_MOVE_SHARE : KEY_MOVE_SHARE
     const places = {
-      ArrowLeft: this.place - move,
-      ArrowRight: this.place + move,
+      ArrowLeft: this.share - move,
+      ArrowRight: this.share + move,
       Home: 0,
       End: 1,
     }

@@ -1,30 +1,30 @@
 // @ts-check
-// The viewer's words.
-import { texts } from "../host/language.js"
+// The texts of the viewer.
+import { makeTranslator } from "../host/language.js"
 
 const EN = {
   viewer: "Zoom viewer",
   hint: "click, then zoom with the wheel",
-  play: "Play the flight into the picture in a loop (Space)",
+  play: "Play the flight into the image in a loop (Space)",
   stop: "Stop (Space)",
   out: "Zoom out (-)",
   in: "Zoom in (+)",
-  whole: "Whole picture (0)",
+  whole: "Whole image (0)",
   split: "Compare with plain enlargement: a line to drag",
   splitHint: "Drag to compare with plain enlargement",
   splitPlace: "{percent} % of the width is plain enlargement",
   plainSide: "plain enlargement",
   zoomedSide: "zoomed",
-  bicubic: "Plain bicubic enlargement instead: what the picture itself holds (B; hold it to compare)",
+  bicubic: "Show plain bicubic enlargement: only what the image itself holds (B; hold to compare)",
   bicubicWord: "plain",
   chain: "Next chain of this run",
-  target: "Zoom in here: aim the Chain Loop at the middle of this view",
+  target: "Zoom in here: set the target of the Chain Loop to the middle of this view",
   targetWord: "zoom in here",
   save: "Save this view as a PNG file (S)",
   clip: "Save this flight as a video clip of at most 10 seconds",
   clipStop: "Cancel the clip",
   clipStopped: "The clip was cancelled.",
-  clipBroken: "the server broke off",
+  clipBroken: "the server closed the connection",
   noClip: "No clip was made: {reason}",
   oneFrame: "This chain has only one frame: there is nothing to play.",
   full: "Full screen (F)",
@@ -32,8 +32,8 @@ const EN = {
   bad: "The prompt of this step is bad",
   fly: "Fly to {scale}",
   all: "whole",
-  allLabel: "whole picture",
-  partLabel: "part of the picture",
+  allLabel: "whole image",
+  partLabel: "part of the image",
   step: "step {step} of {steps}",
   first: "first frame",
   allReal: "all real",
@@ -42,7 +42,7 @@ const EN = {
   realPixels: "{width} x {height} real pixels",
   restInvented: "in this view, the rest is invented",
   restNothing: "nothing is invented",
-  restPlain: "in this view, plainly enlarged: nothing is invented",
+  restPlain: "this view is only enlarged: nothing is invented",
   input: "its input",
   inventedInput: "its invented input",
   repeats: "step {step} repeats {input} ({decibels})",
@@ -50,22 +50,22 @@ const EN = {
   departs: "step {step} departs from {input} ({decibels})",
   contradicts: "step {step} contradicts {input} ({decibels})",
   over: "over {most} dB",
-  shownWhole: "The picture that was zoomed into.",
+  shownWhole: "The image that was zoomed into.",
   shownFirst: "The first frame. What lies deeper is invented.",
   shownBicubic: "Plain bicubic enlargement: nothing is invented.",
   noPrompt: "This step had no prompt.",
   run: "Run the workflow to see the zoom.",
-  again: "These pictures are no longer on the server. Run again.",
-  failed: "The pictures could not be shown: {reason}.",
+  again: "These images are no longer on the server. Run again.",
+  failed: "The images could not be shown: {reason}.",
   noLoop: "No Chain Loop feeds this viewer: connect one's chain output to it.",
-  taken: "{input} of the Chain Loop is connected and decides the target.",
+  taken: "{input} of the Chain Loop is connected and sets the target.",
   aimed: "Target set to {x}, {y}. Run to zoom in there.",
-  astray: "Nothing was zoomed here.",
+  astray: "The chain did not zoom in here.",
   back: "Back to the chain",
   here: "Zoom in here",
   markedGood: "Prompt of step {step} marked as good.",
   markedBad: "Prompt of step {step} marked as bad.",
-  markedBefore: "This verdict was already there.",
+  markedBefore: "This prompt already had this mark.",
   notMarked: "Not marked: {reason}",
 }
 
@@ -136,4 +136,4 @@ const ZH = {
   notMarked: "未能标记：{reason}",
 }
 
-export const text = texts(EN, ZH)
+export const translate = makeTranslator(EN, ZH)

@@ -1,20 +1,20 @@
 // @ts-check
 import { api } from "../../../scripts/api.js"
 
-const keyOf = (chain, step) => `${chain.layers[0].filename}/${step}`
+const makeKey = (chain, step) => `${chain.layers[0].filename}/${step}`
 
-/** What the reader said of the prompts of the steps. */
+/** The user's marks of the prompts, good or bad. */
 export class Verdicts {
   constructor() {
     this.given = new Map()
   }
 
-  of(chain, step) {
-    return this.given.get(keyOf(chain, step))
+  get(chain, step) {
+    return this.given.get(makeKey(chain, step))
   }
 
-  /** Tells the server. @returns {Promise<boolean>} whether it did not have it yet */
-  async give(chain, step, good) {
+  /** Send a mark to the server. @returns {Promise<boolean>} whether the mark was new */
+  async send(chain, step, good) {
     const answer = await api.fetchApi("/chain_of_zoom/preference", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
@@ -22,7 +22,7 @@ export class Verdicts {
     })
     const { added, error } = await answer.json()
     if (error) throw new Error(error)
-    this.given.set(keyOf(chain, step), good)
+    this.given.set(makeKey(chain, step), good)
     return added
   }
 }

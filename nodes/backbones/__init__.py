@@ -33,7 +33,7 @@ def backbone_input(**handed) -> io.Input:
     return io.DynamicCombo.Input(
         "backbone",
         options=[io.DynamicCombo.Option(each.name, each.inputs(**handed)) for each in BACKBONES],
-        tooltip=" ".join(["What sharpens each view.", *summaries]),
+        tooltip=" ".join(["The model that sharpens each view.", *summaries]),
         extra_dict={"coz_unread": {each.name: list_unread_inputs(each) for each in BACKBONES}},
     )
 

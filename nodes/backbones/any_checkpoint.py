@@ -29,14 +29,14 @@ class AnyCheckpoint(DiffusionBackbone):
                 "negative",
                 default="",
                 multiline=True,
-                tooltip="What the picture must not show.",
+                tooltip="What the image must not show.",
             ),
             io.Int.Input(
                 "sampling_steps",
                 default=20,
                 min=1,
-                max=MAX_SAMPLING_STEPS,
-                tooltip="Sampling steps for each view.",
+                max=MOST_STEPS,
+                tooltip="Number of sampling steps for each view.",
             ),
             *denoise_inputs(),
         ]
@@ -84,7 +84,7 @@ class AnyCheckpoint(DiffusionBackbone):
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,
-            lambda latent, reduction: self.noise.window(
+            lambda latent, reduction: self.noise.cut_window(
                 latent, tile.window.x, tile.window.y, reduction
             ),
         )

@@ -20,7 +20,8 @@ class DiffusionBackbone(Backbone):
             io.Model.Input(
                 "model",
                 **handed,
-                tooltip="one-step diffusion: an SR model, from CoZ Load SR LoRA or merged. any checkpoint: any image model.",
+                tooltip="For one-step diffusion, a super-resolution model from CoZ Load SR LoRA or a "
+                "merged checkpoint; for any checkpoint, any image model.",
             ),
             io.Vae.Input("vae", **handed, tooltip="The VAE of model."),
             io.Clip.Input("clip", **handed, tooltip="The text encoders of model."),

@@ -17,7 +17,7 @@ from .backbone import Backbone, Tile, TilePass
 
 class UpscaleModel(Backbone):
     name = "upscale model"
-    summary = "ESRGAN and the like, reads no text."
+    summary = "ESRGAN and similar models, which read no text."
     reads_text = False
     sees_surroundings = True
 
@@ -27,8 +27,8 @@ class UpscaleModel(Backbone):
             io.UpscaleModel.Input(
                 "upscale_model",
                 **handed,
-                tooltip="Any model of Load Upscale Model; coz_lite_x4 and coz_lite_x4_texture come with "
-                "the pack.",
+                tooltip="Any model from Load Upscale Model. coz_lite_x4 and coz_lite_x4_texture come "
+                "with the pack.",
             ),
             resampling_input(),
         ]
@@ -52,7 +52,7 @@ class UpscaleModel(Backbone):
         tile = max(layout.tile_height, layout.tile_width)
         upscale_model = adapt_to_color(self.chosen["upscale_model"])
         reach, is_periodic = get_reach(upscale_model)
-        is_tiled = len(layout.windows()) > 1
+        is_tiled = len(layout.list_windows()) > 1
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         margin = max(margin, ceil(tiles.ring / factor))
         if margin < reach:

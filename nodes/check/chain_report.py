@@ -17,9 +17,10 @@ class CoZMeasure(io.ComfyNode):
             node_id="CoZMeasure",
             display_name="CoZ Chain Report",
             category="Chain-of-Zoom/check",
-            description="Says what is good and bad of a chain, and measures it step by step: how many real pixels each frame "
-            "shows, how true it is to what it was made from and to the source, how sharp it is, and how far its colours have "
-            "moved. With the true picture also PSNR and SSIM.",
+            description="Says what is good and bad about a chain, and measures it step by step: how many "
+            "real pixels each frame shows, how well it agrees with its input and with the source, how "
+            "sharp it is, and how far its colors have moved. With a ground truth it also measures PSNR "
+            "and SSIM.",
             search_aliases=[
                 "report",
                 "metrics",
@@ -34,39 +35,46 @@ class CoZMeasure(io.ComfyNode):
             ],
             is_output_node=True,
             inputs=[
-                Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
+                Chain.Input("chain", tooltip="The chain of Chain Loop or CoZ Load Chain."),
                 io.Image.Input(
                     "ground_truth",
                     optional=True,
-                    tooltip="The true picture: the same whole picture as the chain's source, with more pixels. Each step is held "
-                    "to it as far as it is as fine as the step.",
+                    tooltip="The true image that each step is compared with: the same whole image as the "
+                    "chain's source, in the same shape, with as many pixels or more. It is never "
+                    "enlarged: steps that are finer than it are not compared.",
                 ),
             ],
             outputs=[
                 io.String.Output(
                     "table",
-                    tooltip="What is good and bad, all figures, a line for each step, and what they mean. The node shows it too.",
+                    tooltip="What is good and bad, then all figures as a Markdown table with one row for "
+                    "each step, and what each column means. The node shows it too.",
                 ),
                 io.Float.Output(
                     "agreement",
-                    tooltip="How well a step, made small, repeats the window that it was made from: PSNR in dB, of all steps the "
-                    "lowest.",
+                    tooltip="PSNR in dB of each step, downscaled, with the window that it was made from: "
+                    "the lowest of all steps. NaN for a chain without steps.",
                 ),
                 io.Float.Output(
                     "psnr",
-                    tooltip="Of the deepest step that the ground truth reaches, against it: dB, more is nearer. NaN without one.",
+                    tooltip="PSNR in dB of the deepest step that the ground truth reaches; a higher "
+                    "value is nearer to the ground truth. NaN (no number) without a ground truth, or if "
+                    "it reaches no step.",
                 ),
                 io.Float.Output(
                     "ssim",
-                    tooltip="Structural similarity of the same step to the ground truth, 1 where they are equal. NaN without one.",
+                    tooltip="Structural similarity of the deepest step that the ground truth reaches; 1 "
+                    "means equal. NaN where psnr is NaN.",
                 ),
                 io.Float.Output(
                     "sharpness",
-                    tooltip="Of the deepest frame: variance of its Laplacian in squared levels of 255. Noise is sharp too.",
+                    tooltip="Sharpness of the deepest frame: the variance of the Laplacian of its luma, "
+                    "in squared levels of 255. Noise is sharp too.",
                 ),
                 io.Float.Output(
                     "color_drift",
-                    tooltip="Levels of 255 by which a step moved the mean colour, of all steps the most.",
+                    tooltip="How far a step moved the mean color of its input, in levels of 255: the "
+                    "worst channel of the worst step.",
                 ),
             ],
         )

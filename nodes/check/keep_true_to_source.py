@@ -31,14 +31,15 @@ class CoZConsistency(io.ComfyNode):
             node_id="CoZConsistency",
             display_name="CoZ Keep True to Source",
             category="Chain-of-Zoom/check",
-            description="Makes an enlarged picture repeat its source: made small again, it equals the picture that it was "
-            "made from. Changes as little as that takes, and measures how true the picture is.",
+            description="Corrects an enlarged image so that, downscaled, it equals its source again. "
+            "Changes as little as possible, and measures how well the image agrees with the source.",
             search_aliases=["back projection", "consistency", "fidelity", "faithful", "PSNR"],
             inputs=[
-                io.Image.Input("image", tooltip="The enlarged picture, from any upscaler."),
+                io.Image.Input("image", tooltip="The enlarged image, from any upscaler."),
                 io.Image.Input(
                     "source",
-                    tooltip="The picture that was enlarged, showing the same view: one for all, or one for each picture.",
+                    tooltip="The image that was enlarged. It must show the same view and be no larger. "
+                    "One for the whole batch, or one for each image.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -46,41 +47,45 @@ class CoZConsistency(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Part of the correction that is made. 0 changes nothing and only measures; 1 leaves no error.",
+                    tooltip="Share of the correction that is applied. 0 changes nothing and only "
+                    "measures; 1 leaves no error.",
                 ),
                 io.Int.Input(
                     "iterations",
                     default=10,
                     min=1,
                     max=100,
-                    tooltip="Rounds of the correction: more of them ring less beside edges. The error left is below a thousandth after "
-                    "any number.",
+                    tooltip="Number of correction iterations. More iterations reduce ringing at edges; "
+                    "the remaining error is below a thousandth after any number.",
                 ),
                 io.Combo.Input(
                     "kernel",
                     options=KERNELS,
                     default="bicubic",
                     advanced=True,
-                    tooltip="How the picture is made small to compare it. bicubic: as most programs shrink pictures. area: the "
-                    "mean of the pixels, as a camera's sensor gathers light.",
+                    tooltip="How the image is downscaled to compare it. bicubic: as most programs do it. "
+                    "area: the mean of the pixels, as a camera's sensor gathers light.",
                 ),
             ],
             outputs=[
-                io.Image.Output("IMAGE", display_name="image", tooltip="The corrected picture."),
+                io.Image.Output(
+                    "IMAGE", display_name="image", tooltip="The corrected image, in its own size."
+                ),
                 io.Float.Output(
                     "agreement",
-                    tooltip="How well the result, made small, repeats the source: PSNR in dB, more is better. Of several "
-                    "pictures, the lowest.",
+                    tooltip="PSNR in dB of the downscaled result with the source; more is better. For "
+                    "several images, the lowest.",
                 ),
                 io.Float.Output(
                     "invented",
-                    tooltip="Percent of the result's energy that the enlarged source does not hold. Of several pictures, the "
-                    "highest.",
+                    tooltip="Percentage of the result's energy that the enlarged source does not hold. "
+                    "For several images, the highest.",
                 ),
                 io.String.Output(
                     "report",
-                    tooltip="A line for each picture: the source's pixels, how well the result repeats them, and how much of "
-                    "its energy is not in the source.",
+                    tooltip="One line for each image: the number of the source's pixels, how well the "
+                    "result repeats them, and how much of its energy is not in the source. The node "
+                    "shows it too.",
                 ),
             ],
         )

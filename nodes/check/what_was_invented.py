@@ -205,9 +205,9 @@ class CoZDetailMap(io.ComfyNode):
             node_id="CoZDetailMap",
             display_name="CoZ What Was Invented",
             category="Chain-of-Zoom/check",
-            description="Shows what an enlarged picture or a chain holds that its source does not: in a sentence, as a map with a legend "
-            "above the picture, and in structures of which size. Several results of one view are compared: where they "
-            "disagree, they are guesses.",
+            description="Shows what an enlarged image or a chain holds that its source does not: in a "
+            "sentence, as a map with a legend above the image, and for each size of structures. Several "
+            "results of one view are compared: where they disagree, they are guesses.",
             search_aliases=[
                 "heat map",
                 "invented",
@@ -222,35 +222,40 @@ class CoZDetailMap(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The enlarged picture. Several results of one view, as a batch or a list, are also compared.",
+                    tooltip="The enlarged image. Several results of one view, from other seeds, prompts "
+                    "or models, are also compared: connect them as a batch or a list. All must have the "
+                    "same size.",
                 ),
                 io.Image.Input(
                     "source",
                     optional=True,
-                    tooltip="The picture that was enlarged, showing the same view: one for all, or one for each picture.",
+                    tooltip="The image that was enlarged. It must show the same view and be no larger. "
+                    "One for all results, or one for each.",
                 ),
                 Chain.Input(
                     "chain",
                     optional=True,
-                    tooltip="In place of image and source: a chain, judged scale by scale. Several chains of one target are "
-                    "also compared.",
+                    tooltip="A chain instead of image and source; each of its frames is judged. Several "
+                    "chains of one target, as Chain Loop makes from a list of seeds or prompts, are also "
+                    "compared, in the frames that all have.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     "map",
-                    tooltip="The picture in grey; in violet, red and yellow what its source does not hold. Of a chain, the deepest frame "
-                    "against the source photograph, however few real pixels it shows; the node shows the deepest frame with at least "
-                    "8 x 8.",
+                    tooltip="The image in gray. Violet (little), red and yellow (nearly all) mark what "
+                    "its source does not hold. One map for each result; for a chain, the deepest frame "
+                    "compared with the source.",
                 ),
                 io.Image.Output(
                     "disagreement",
-                    tooltip="The mean of all results in grey; in violet, red and yellow where they disagree. Grey alone with "
-                    "one result.",
+                    tooltip="The mean of all results in gray. Violet, red and yellow mark where they "
+                    "disagree; yellow is a standard deviation of at least 5 percent of the brightness "
+                    "range. Plain gray for a single result, and for results with different sources.",
                 ),
                 io.String.Output(
                     "figures",
-                    tooltip="What is good and bad, and all figures, as text, for each scale or result. The node shows it too.",
+                    tooltip="What is good and bad, then all figures as text. The node shows it too.",
                 ),
             ],
         )

@@ -12,7 +12,7 @@ class CoZFullImageCollect(io.ComfyNode):
             node_id="CoZFullImageCollect",
             display_name="CoZ Full Image Collect",
             category="Chain-of-Zoom/step",
-            description="Internal: keeps on Full-Image SR what its passes have said.",
+            description="Internal: shows the notices of all passes on Full-Image SR.",
             is_dev_only=True,
             inputs=[
                 io.Image.Input("image"),

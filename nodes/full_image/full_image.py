@@ -35,8 +35,9 @@ class CoZFullImage(io.ComfyNode):
             node_id="CoZFullImage",
             display_name="Full-Image SR (CoZ)",
             category="Chain-of-Zoom/step",
-            description="Enlarges a whole picture in tiles, each sharpened with a text of its own where a "
-            "vision-language model is connected, and joined without seams. A second pass enlarges the result again.",
+            description="Enlarges a whole image: it is cut into tiles, a super-resolution model sharpens "
+            "each tile, and all are joined without seams. A vision-language model can write a text for "
+            "each tile. A second pass enlarges the result again.",
             search_aliases=[
                 "tile",
                 "tiled upscale",
@@ -51,7 +52,9 @@ class CoZFullImage(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 io.Image.Input(
-                    "image", tooltip="The picture to enlarge: one picture, not a batch."
+                    "image",
+                    tooltip="The image to enlarge: one image, not a batch. For a list of images the node "
+                    "runs once for each.",
                 ),
                 backbone_input(**AS_LINKS),
                 scale_input("Factor of each pass."),
@@ -60,7 +63,8 @@ class CoZFullImage(io.ComfyNode):
                     default=1,
                     min=1,
                     max=MAX_PASSES,
-                    tooltip="Each pass enlarges the last one's result: 2 passes of 4 make 16x.",
+                    tooltip="Number of passes. Each enlarges the result of the one before: 2 passes of 4 "
+                    "make 16x.",
                 ),
                 *tile_inputs(),
                 prompting_input(is_for_tiles=True, **AS_LINKS),
@@ -68,32 +72,39 @@ class CoZFullImage(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What the picture shows: the text of every tile, or added to what a vision-language model writes. "
-                    "Upscale models do not read it.",
+                    tooltip="What the image shows: the text of every tile. With a vision-language model "
+                    "it is added to the model's text. Upscale models do not read it.",
                 ),
                 io.String.Input(
                     "tile_prompts",
                     default="",
                     multiline=True,
-                    placeholder="one line a tile; blank = prompt; - = no text",
-                    tooltip="Line 1 is the whole text of the first tile and so on, row by row, the passes after each other. A blank "
-                    "line: the tile uses prompt, or asks the model. A single - : no text. The prompts output has this form.",
+                    placeholder="one line per tile; blank = prompt; - = no text",
+                    tooltip="The whole text of each tile, one line for each, row by row and pass after "
+                    "pass. For a blank line the tile uses prompt or the vision-language model; a single "
+                    "- means no text. The prompts output has this form.",
                 ),
                 seed_input(
-                    "Any checkpoint: seed of the noise that all tiles of a pass share. Each tile draws a seed of its own "
-                    "from it for the model's temperature and for samplers that add noise."
+                    "With any checkpoint: seed of the noise that all tiles of a pass share. Each "
+                    "tile's own seed is computed from it, for samplers that add noise and for a "
+                    "vision-language model with a temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",
                     options=METHODS,
                     default="wavelet",
-                    tooltip="Keeps each tile's colours those of the view it enlarges.",
+                    tooltip="How each tile keeps the colors of the view that it enlarges: a method of "
+                    "Color Fix.",
                 ),
                 consistency_input(),
             ],
             outputs=[
-                io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged picture."),
-                io.String.Output("prompts", tooltip="The text of each tile, a line a tile."),
+                io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged image."),
+                io.String.Output(
+                    "prompts",
+                    tooltip="The text of each tile, one line for each; - is an empty text. Pasted into "
+                    "tile_prompts it gives the same texts.",
+                ),
             ],
         )
 
@@ -173,7 +184,8 @@ def tile_inputs() -> list[io.Input]:
             min=MIN_TILE_PIXELS,
             max=MAX_TILE_PIXELS,
             step=16,
-            tooltip="Side of a tile in pixels of the result. Larger shows the model more at once and takes more memory.",
+            tooltip="Side of a tile in pixels of the result. With a larger tile the model sees more at "
+            "once and needs more memory.",
         ),
         io.Int.Input(
             "overlap",
@@ -181,14 +193,15 @@ def tile_inputs() -> list[io.Input]:
             min=0,
             max=2048,
             step=8,
-            tooltip="Pixels that neighbours share at least; they are blended there. Tiles of upscale models see their "
-            "surroundings and need none, except with color_fix adain, histogram, hybrid or best.",
+            tooltip="Smallest overlap of neighboring tiles, which are blended there, in pixels of the "
+            "result; less than tile. Upscale models see the surroundings of a tile and need none, except "
+            "with color_fix adain, histogram, hybrid or best.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",
             default=False,
-            tooltip="Overlap of a quarter of the tile where the picture is calm to a half where it is full of detail, in "
-            "place of overlap.",
+            tooltip="Replaces overlap: neighboring tiles share a quarter of a tile where the image is "
+            "calm, and up to half of it where the image is full of detail.",
         ),
     ]
 
@@ -200,8 +213,8 @@ def consistency_input() -> io.Input:
         min=0.0,
         max=1.0,
         step=0.05,
-        tooltip="How far each result is bent back to what it was made from, so that it gives that again when it is made "
-        "small. 0: not at all. 1: fully.",
+        tooltip="How far each tile is corrected to agree with the view that it enlarges. 0: not at all. "
+        "1: fully; downscaled, it equals that view.",
     )
 
 

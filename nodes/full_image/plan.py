@@ -43,7 +43,7 @@ def split_lines(
     layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
 ) -> list[list[str]]:
     """Return a line for each tile of each pass: its text, "-" for no text, "" if a model writes it."""
-    counts = [len(layout.windows()) for layout in layouts]
+    counts = [len(layout.list_windows()) for layout in layouts]
     if source is None:
         tile_prompts = join_texts(choose_step_texts(prompt, tile_prompts, sum(counts)))
     lines = iter(split_step_lines(tile_prompts, sum(counts)))

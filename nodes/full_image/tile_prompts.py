@@ -34,7 +34,8 @@ class CoZTilePrompts(io.ComfyNode):
             node_id="CoZTilePrompts",
             display_name="CoZ Tile Prompts",
             category="Chain-of-Zoom/step",
-            description="Internal: what a model says of each tile of a pass of Full-Image SR.",
+            description="Internal: the texts that a model writes for the tiles of a pass of Full-Image "
+            "SR.",
             is_dev_only=True,
             inputs=[
                 io.Image.Input("image"),
@@ -61,7 +62,7 @@ class CoZTilePrompts(io.ComfyNode):
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
-        texts = split_step_lines(tile_prompts, len(layout.windows()))
+        texts = split_step_lines(tile_prompts, len(layout.list_windows()))
         missing = [i for i, text in enumerate(texts) if not text]
         if missing:
             title = describe_pass(number, len(texts))
@@ -86,8 +87,8 @@ class CoZTileTexts(io.ComfyNode):
             node_id="CoZTileTexts",
             display_name="CoZ Tile Texts",
             category="Chain-of-Zoom/step",
-            description="Internal: adds prompt to what a model said of the tiles of a pass, so that another prompt "
-            "asks nothing again.",
+            description="Internal: adds prompt to the texts that a model wrote for the tiles of a pass, "
+            "so that the model does not run again for another prompt.",
             is_dev_only=True,
             inputs=[
                 io.String.Input("extracted"),

@@ -62,7 +62,7 @@ def list_network_tiles(
 ) -> list[Window]:
     """List the tiles that the network enlarges one by one, for an image of (height, width)."""
     if are_blended(backbone, color_fix):
-        return layout.windows()
+        return layout.list_windows()
     return plan_abutting_tiles(height, width, layout)
 
 
@@ -212,7 +212,7 @@ class TileSharpener:
         inner = plan_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
         out = torch.zeros(1, height, width, 3, device=self.picture.device)
         blend = TileBlend(inner, out)
-        for i, part in enumerate(inner.windows()):
+        for i, part in enumerate(inner.list_windows()):
             moved = part._replace(x=part.x + window.x, y=part.y + window.y)
             blend.add(i, self.sharpen(moved, text, seed))
         return out.movedim(-1, 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...coz.geometry import Window
 from ...coz.resample import crop_mirrored
 from ...coz.tiles.layout import split_side
-from ...coz.tiles.reach import MIN_REACH, Reach, measure_reach
+from ...coz.tiles.reach import MIN_REACH_PIXELS, Reach, measure_reach
 from .images import require_finite, to_bchw, to_image
 from .messages import give_notice, hide_called_progress
 from .upscale_model import LumaModel, SelfEnsembled, name_model
@@ -184,8 +184,8 @@ class Upscaler:
                     f"{self.max_region} x {self.max_region} pixels at once"
                 )
             return True
-        if self.margin > MIN_REACH:
-            self.margin = max(MIN_REACH, self.margin // 2)
+        if self.margin > MIN_REACH_PIXELS:
+            self.margin = max(MIN_REACH_PIXELS, self.margin // 2)
             self.max_region = min_part + 2 * (self.margin + self.period - 1)
             give_notice(
                 f"Out of memory: from here on the model sees only {self.margin} pixels around a tile, fewer "

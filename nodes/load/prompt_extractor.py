@@ -56,23 +56,24 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             node_id="CoZLoadPromptExtractor",
             display_name="CoZ Load Prompt Extractor (Qwen2.5-VL-3B)",
             category="Chain-of-Zoom/load",
-            description="Loads Qwen2.5-VL-3B-Instruct, the vision-language model of the Chain-of-Zoom paper, with or "
-            "without the paper's LoRA. ComfyUI's own Generate Text takes it as well. Needs ComfyUI 0.27.",
+            description="Loads Qwen2.5-VL-3B-Instruct, the vision-language model of the Chain-of-Zoom "
+            "paper, with or without the paper's LoRA. ComfyUI's own Generate Text node also accepts it. "
+            "Needs ComfyUI 0.27 or newer.",
             search_aliases=["load clip", "load VLM", "VLM", "LLM", "caption", "image to text"],
             inputs=[
                 io.Combo.Input(
                     "vlm_name",
                     options=list_files("qwen.*vl", *VLM_FILE[1:]),
-                    tooltip="A file of models/text_encoders with all of Qwen2.5-VL-3B-Instruct, its visual weights too; or "
-                    "the first of its files as downloaded from Hugging Face (model-00001-of-00002.safetensors), "
-                    "the others beside it.",
+                    tooltip="A file of models/text_encoders that holds all weights of "
+                    "Qwen2.5-VL-3B-Instruct, the visual ones too; or the first of its files from Hugging "
+                    "Face (model-00001-of-00002.safetensors), with the others beside it.",
                 ),
                 io.Combo.Input(
                     "lora_name",
                     options=["none", *list_files("coz|adapter", *LORA_FILE[1:])],
                     default="none",
-                    tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, its "
-                    "adapter_config.json beside it) or converted. none: the model as it is.",
+                    tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, with "
+                    "its adapter_config.json beside it) or converted. none: no LoRA.",
                 ),
                 io.Float.Input(
                     "lora_strength",
@@ -80,14 +81,15 @@ class CoZLoadPromptExtractor(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Share of the LoRA's change. 0 changes nothing, 1 is as trained.",
+                    tooltip="Strength of the LoRA. 0 changes nothing; 1 is as trained.",
                 ),
             ],
             outputs=[
                 io.Clip.Output(
                     "CLIP",
                     display_name="vlm",
-                    tooltip="For VLM Prompt Extractor, Chain Loop or Generate Text.",
+                    tooltip="The model, for VLM Prompt Extractor, Chain Loop, Full-Image SR or Generate "
+                    "Text.",
                 )
             ],
         )

@@ -52,21 +52,24 @@ class CoZSamplePicture(io.ComfyNode):
             node_id="CoZSamplePicture",
             display_name="CoZ Sample Picture",
             category="Chain-of-Zoom/load",
-            description="A photograph that ships with the pack, in the public domain or CC0, to try a zoom with. Or a "
-            "picture of your own: drop it onto the node.",
+            description="Loads a photograph that comes with the pack (public domain or CC0), to try a "
+            "zoom with, or a photograph of your own: drop it onto the node.",
             search_aliases=["sample image", "example image", "test image", "load image"],
             inputs=[
                 io.Combo.Input(
                     "picture",
                     options=list_samples(),
-                    tooltip="Sources and licences are in the pack's pictures folder.",
+                    tooltip="One of the pack's photographs. Their authors, sources and licenses are in "
+                    "the pack's pictures/README.md.",
                 ),
                 io.Combo.Input(
                     "own_picture",
                     options=[NONE, *list_input_images()],
                     default=NONE,
                     optional=True,
-                    tooltip="A picture of ComfyUI's input folder, in place of the sample. none: the sample.",
+                    tooltip="A file of ComfyUI's input folder that replaces the sample. Drop an image "
+                    "onto the node, or press its button, to copy a file there and choose it. none: the "
+                    "sample.",
                 ),
             ],
             outputs=[

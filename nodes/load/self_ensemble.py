@@ -11,20 +11,22 @@ class CoZSelfEnsemble(io.ComfyNode):
             node_id="CoZSelfEnsemble",
             display_name="CoZ Self-Ensemble",
             category="Chain-of-Zoom/load",
-            description="Makes an upscale model more faithful, at eight times the time: it enlarges each picture in its "
-            "eight flips and rotations and gives the mean.",
+            description="Makes an upscale model more faithful and eight times slower: it enlarges each "
+            "image in its eight flips and rotations, turns the results back and returns their mean.",
             search_aliases=["self-ensemble", "test-time augmentation", "TTA", "flip and rotate"],
             inputs=[
                 io.UpscaleModel.Input(
                     "upscale_model",
-                    tooltip="Any model of Load Upscale Model. It is not changed.",
+                    tooltip="Any model from Load Upscale Model. It is not changed: other nodes can still "
+                    "use it.",
                 ),
             ],
             outputs=[
                 io.UpscaleModel.Output(
                     "UPSCALE_MODEL",
                     display_name="upscale_model",
-                    tooltip="The same model, eight times slower: for every node that takes an upscale model.",
+                    tooltip="The same model, eight times slower, for every node that takes an upscale "
+                    "model.",
                 )
             ],
         )

@@ -18,11 +18,14 @@ class CoZLoadSRLoRA(io.ComfyNode):
             node_id="CoZLoadSRLoRA",
             display_name="CoZ Load SR LoRA",
             category="Chain-of-Zoom/load",
-            description="Makes a one-step super-resolution model of a base model: loads the Chain-of-Zoom LoRA and VAE "
-            "encoder as published (.pkl, .pt), OSEDiff's file, or any LoRA made for the purpose.",
+            description="Turns a base model into a one-step super-resolution model. Loads the "
+            "Chain-of-Zoom LoRA and VAE encoder as published (.pkl, .pt), OSEDiff's file, or any LoRA "
+            "trained for this; no file has to be converted.",
             search_aliases=["load lora", "super resolution LoRA", "OSEDiff", "TSD-SR"],
             inputs=[
-                io.Model.Input("model", tooltip="The base model; SD3-medium for Chain-of-Zoom."),
+                io.Model.Input(
+                    "model", tooltip="The base model. For Chain-of-Zoom it is SD3-medium."
+                ),
                 io.Vae.Input("vae", tooltip="The base model's VAE."),
                 io.Combo.Input(
                     "lora_name",
@@ -33,8 +36,9 @@ class CoZLoadSRLoRA(io.ComfyNode):
                     "vae_encoder_name",
                     options=["none", *list_files(LIKELY_NAMES, *ENCODER_FILE[1:])],
                     default="none",
-                    tooltip="A file of models/vae or models/loras: vae_encoder_20001.pt of Chain-of-Zoom. none: the VAE keeps "
-                    "its own encoder, or gets the one inside the LoRA file (OSEDiff).",
+                    tooltip="A file of models/vae or models/loras with a VAE encoder: "
+                    "vae_encoder_20001.pt of Chain-of-Zoom. none: the VAE keeps its own encoder, or gets "
+                    "the one inside the LoRA file (OSEDiff).",
                 ),
                 io.Float.Input(
                     "strength",
@@ -42,12 +46,21 @@ class CoZLoadSRLoRA(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Share of the change, in model and vae. 0 changes nothing.",
+                    tooltip="Strength of the change to model and vae. 0 changes nothing; 1 is as "
+                    "trained.",
                 ),
             ],
             outputs=[
-                io.Model.Output("MODEL", display_name="model", tooltip="For CoZ SR Step."),
-                io.Vae.Output("VAE", display_name="vae", tooltip="For CoZ SR Step."),
+                io.Model.Output(
+                    "MODEL",
+                    display_name="model",
+                    tooltip="The changed model, for CoZ SR Step, Chain Loop or Full-Image SR.",
+                ),
+                io.Vae.Output(
+                    "VAE",
+                    display_name="vae",
+                    tooltip="The changed VAE, for CoZ SR Step, Chain Loop or Full-Image SR.",
+                ),
             ],
         )
 

@@ -43,9 +43,10 @@ class CoZChainLoop(io.ComfyNode):
             node_id="CoZChainLoop",
             display_name="Zoom In with Super Resolution (Chain Loop)",
             category="Chain-of-Zoom",
-            description="Zooms into a spot of a picture in steps, each enlarged and sharpened from the one before: "
-            "four steps of 4x show it at 256x. Detail beyond the picture's own pixels is invented. Connect an output to "
-            "Preview Image or Save Image to run it.",
+            description="Zooms into a spot of an image in steps. Each step cuts a window around the "
+            "target out of the last frame, enlarges it to the frame's size and sharpens it with a "
+            "super-resolution model: four steps of 4x show the spot at 256x. Detail beyond the image's "
+            "own pixels is invented. Connect an output to Preview Image or Save Image to run it.",
             search_aliases=[
                 "chain of zoom",
                 "CoZ",
@@ -62,7 +63,9 @@ class CoZChainLoop(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
                 io.Image.Input(
-                    "image", tooltip="The picture to zoom into: one picture, not a batch."
+                    "image",
+                    tooltip="The image to zoom into: one image, not a batch. Each image of a list gets "
+                    "its own chain.",
                 ),
                 backbone_input(**AS_LINKS),
                 io.Int.Input(
@@ -70,7 +73,7 @@ class CoZChainLoop(io.ComfyNode):
                     default=4,
                     min=1,
                     max=MAX_STEPS,
-                    tooltip="Number of zooms. Raising it later runs only the new steps.",
+                    tooltip="Number of zoom steps. Raising it later runs only the new steps.",
                 ),
                 scale_input("Factor of each step: 4 steps of 4 make 256x."),
                 *center_inputs(),
@@ -79,33 +82,37 @@ class CoZChainLoop(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What the picture shows: the text of every step, or added to what a vision-language model writes. Upscale "
-                    "models do not read it.",
+                    tooltip="What the image shows: the text of every step. With a vision-language model "
+                    "it is added to the model's text. Upscale models do not read it; with them it is "
+                    "only recorded.",
                 ),
                 io.String.Input(
                     "step_prompts",
                     default="",
                     multiline=True,
-                    placeholder="one line a step; blank = prompt; - = no text",
-                    tooltip="Line 1 is the whole text of step 1 and so on. A blank line: the step uses prompt, or asks the model. A single - : "
-                    "no text. The prompts output has this form.",
+                    placeholder="one line per step; blank = prompt; - = no text",
+                    tooltip="The whole text of each step, one line for each. For a blank line the step "
+                    "uses prompt or the vision-language model; a single - means no text. The prompts "
+                    "output has this form.",
                 ),
                 seed_input(
-                    "Each step draws its own seed from this one. Used by any checkpoint, and by the model's temperature."
+                    "The seed of each step is computed from this one. Used by any checkpoint, and "
+                    "by a vision-language model with a temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",
                     options=METHODS,
                     default="wavelet",
-                    tooltip="How each step keeps the colours of the view it enlarges: the methods of Color Fix, hybrid in equal parts.",
+                    tooltip="How each step keeps the colors of the view that it enlarges: a method of "
+                    "Color Fix. hybrid mixes its two methods in equal parts.",
                 ),
                 *frame_inputs(advanced_size=True),
                 mask_input(),
                 Chain.Input(
                     "chain",
                     optional=True,
-                    tooltip="Optional. A chain to go on with, from CoZ Load Chain or another loop. Its frames, scale and target hold; "
-                    "image takes its picture.",
+                    tooltip="A chain to continue, from CoZ Load Chain or another Chain Loop. Its frames, "
+                    "scale and target are used; connect its source to image.",
                 ),
                 io.Int.Input(
                     "from_step",
@@ -114,7 +121,8 @@ class CoZChainLoop(io.ComfyNode):
                     max=MAX_STEPS,
                     optional=True,
                     advanced=True,
-                    tooltip="With a chain: the last of its steps that is kept; the later ones are made anew. 16 keeps all.",
+                    tooltip="With a chain: the last of its steps to keep. Later steps are computed "
+                    "again. 16 keeps all steps.",
                 ),
                 io.Float.Input(
                     "consistency",
@@ -124,8 +132,8 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="How far each step is corrected to agree with the view it enlarges. 0: only measured. 1: made small "
-                    "again, it is that view.",
+                    tooltip="How far each step is corrected to agree with the view that it enlarges. 0 "
+                    "only measures the agreement. At 1 the step, downscaled, equals that view.",
                 ),
                 io.Float.Input(
                     "stop_below",
@@ -135,15 +143,26 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     advanced=True,
-                    tooltip="Ends the chain after a step that agrees with the view it enlarges to less than this, in dB: from 40 "
-                    "on a step repeats that view, below 20 it contradicts it. 0: never.",
+                    tooltip="Ends the chain after a step whose agreement with the view that it enlarges "
+                    "is below this, in dB. At 40 or more a step repeats that view; below 20 it "
+                    "contradicts it. 0: never.",
                 ),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The deepest frame."),
-                io.Image.Output("scales", tooltip="All frames, from the first to the deepest."),
-                io.String.Output("prompts", tooltip="The text of each step, a line a step."),
-                Chain.Output("chain", tooltip="The record: frames, windows, prompts and seeds."),
+                io.Image.Output(
+                    "scales", tooltip="All frames as one batch, from the first to the deepest."
+                ),
+                io.String.Output(
+                    "prompts",
+                    tooltip="The text of each step, one line for each; - is an empty text. Pasted into "
+                    "step_prompts it gives the same texts.",
+                ),
+                Chain.Output(
+                    "chain",
+                    tooltip="The record of the zoom: source, frames, windows, texts and seeds. For CoZ "
+                    "Save Chain, the nodes that show or check a chain, or another Chain Loop.",
+                ),
             ],
         )
 

@@ -14,7 +14,8 @@ class CoZChainCheck(io.ComfyNode):
             node_id="CoZChainCheck",
             display_name="CoZ Chain Check",
             category="Chain-of-Zoom/step",
-            description="Internal: corrects a finished step, measures how true it is and shows it on its Chain Loop.",
+            description="Internal: corrects a finished step, measures its agreement and shows it on its "
+            "Chain Loop.",
             is_dev_only=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[

@@ -34,7 +34,7 @@ class CoZChainInput(io.ComfyNode):
             node_id="CoZChainInput",
             display_name="CoZ Chain Input",
             category="Chain-of-Zoom/step",
-            description="Internal: the picture that one chain of a Chain Loop works on.",
+            description="Internal: the image that one chain of a Chain Loop zooms into.",
             is_dev_only=True,
             is_input_list=True,
             inputs=[io.Image.Input("image"), io.Int.Input("index")],
@@ -56,7 +56,7 @@ class CoZChainFrames(io.ComfyNode):
             node_id="CoZChainFrames",
             display_name="CoZ Chain Frames",
             category="Chain-of-Zoom/step",
-            description="Internal: the pictures of the chain that a Chain Loop goes on with.",
+            description="Internal: the frames of the chain that a Chain Loop continues.",
             is_dev_only=True,
             is_input_list=True,
             inputs=[Chain.Input("chain"), io.Int.Input("index")],
@@ -81,7 +81,7 @@ class CoZChainCollect(io.ComfyNode):
             node_id="CoZChainCollect",
             display_name="CoZ Chain Collect",
             category="Chain-of-Zoom/step",
-            description="Internal: gathers the frames of a chain, asking for one more at a time.",
+            description="Internal: collects the frames of a chain and requests them one by one.",
             is_dev_only=True,
             is_output_node=True,  # so that ComfyUI picks it before nodes that would run all steps
             inputs=[

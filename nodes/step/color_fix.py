@@ -14,7 +14,7 @@ class CoZColorFix(io.ComfyNode):
             node_id="CoZColorFix",
             display_name="Color Fix (Wavelet/AdaIN)",
             category="Chain-of-Zoom",
-            description="Gives an image the colours of a reference and keeps its detail.",
+            description="Gives an image the colors of a reference and keeps its detail.",
             search_aliases=[
                 "color match",
                 "colour match",
@@ -27,18 +27,17 @@ class CoZColorFix(io.ComfyNode):
                 io.Image.Input("image", tooltip="The image to correct."),
                 io.Image.Input(
                     "reference",
-                    tooltip="The image with the right colours: one for all, or one for each image. Resized where its "
-                    "size differs.",
+                    tooltip="The image with the right colors: one for the whole batch, or one for each "
+                    "image. It is resized (bicubic) if its size differs.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=METHODS,
                     default="wavelet",
-                    tooltip="wavelet: takes the reference's low frequencies, so also its shading. adain: takes its mean "
-                    "and spread in each channel. none: leaves the image as it is. ycbcr: takes its colour and keeps the "
-                    "image's brightness. histogram: takes its distribution of values in each channel. hybrid: a mean of "
-                    "wavelet and adain. best: tries all on each image and takes the one nearest the reference in what is "
-                    "coarser than about 32 pixels (root mean square).",
+                    tooltip="What is taken from the reference. wavelet: low frequencies. adain: mean and "
+                    "spread of each channel. none: nothing. ycbcr: color without brightness. histogram: "
+                    "distribution of values. hybrid: wavelet and adain mixed. best: the result nearest "
+                    "the reference.",
                 ),
                 io.Int.Input(
                     "levels",
@@ -46,8 +45,8 @@ class CoZColorFix(io.ComfyNode):
                     min=1,
                     max=10,
                     advanced=True,
-                    tooltip="wavelet, hybrid and best: the frequencies that wavelet takes are those coarser than about 2 "
-                    "to the power of this, in pixels.",
+                    tooltip="For wavelet, hybrid and best: what is coarser than about 2 to the power of "
+                    "levels, in pixels, comes from the reference. The paper uses 5, which is 32 pixels.",
                 ),
                 io.Float.Input(
                     "weight",
@@ -57,11 +56,16 @@ class CoZColorFix(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="hybrid and best: the share of adain in hybrid. 0 is wavelet alone, 1 is adain alone.",
+                    tooltip="For hybrid and best: the share of adain in hybrid. 0 is wavelet alone, 1 is "
+                    "adain alone.",
                 ),
             ],
             outputs=[
-                io.Image.Output("IMAGE", display_name="image", tooltip="The corrected image.")
+                io.Image.Output(
+                    "IMAGE",
+                    display_name="image",
+                    tooltip="The corrected image, in the size of the input.",
+                )
             ],
         )
 

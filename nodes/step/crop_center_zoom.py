@@ -25,7 +25,8 @@ def center_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.0001,
-            tooltip="Target of the zoom, from the left: 0 is the left edge of the connected image, 1 the right edge.",
+            tooltip="Target, as a fraction of the connected image's width: 0 is the left edge, 1 the "
+            "right edge.",
         ),
         io.Float.Input(
             "center_y",
@@ -33,7 +34,8 @@ def center_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.0001,
-            tooltip="Target of the zoom, from the top: 0 is the upper edge of the connected image, 1 the lower edge.",
+            tooltip="Target, as a fraction of the connected image's height: 0 is the upper edge, 1 the "
+            "lower edge.",
         ),
     ]
 
@@ -42,8 +44,9 @@ def mask_input() -> io.Input:
     return io.Mask.Input(
         "mask",
         optional=True,
-        tooltip="Optional. Its centre of gravity is the target, instead of center_x and center_y. An empty mask, as "
-        "Load Image gives for a picture without transparency, is not used.",
+        tooltip="A mask whose center of gravity is the target, instead of center_x and center_y. It is "
+        "scaled to the image. An empty mask, as Load Image gives for an image without transparency, is "
+        "not used.",
     )
 
 
@@ -53,9 +56,9 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
             "frame",
             options=FRAME_MODES,
             default="native pixels",
-            tooltip="What the first frame shows. native pixels: a window around the target at the picture's own "
-            "resolution, so nothing is lost and 1x is the camera's pixel. whole picture square: resized and cropped "
-            "to a square, as in the paper. whole picture: resized, shape kept.",
+            tooltip="What the first frame shows. native pixels: a window around the target at the "
+            "image's own resolution; nothing is resized. whole picture square: the image resized and "
+            "cropped to a square, as in the paper. whole picture: the image resized, shape kept.",
         ),
         io.Int.Input(
             "size",
@@ -64,8 +67,8 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
             max=4096,
             step=16,
             advanced=advanced_size or None,
-            tooltip="Side of the first frame in pixels (whole picture: its short side). All later frames have the "
-            "first one's size.",
+            tooltip="Side of the first frame in pixels; with whole picture, its short side. All later "
+            "frames have the first one's size.",
         ),
     ]
 
@@ -84,10 +87,12 @@ def plan_first_frame(height: int, width: int, size: int, frame: str, target: Tar
 
 
 def target_outputs() -> list[io.Output]:
-    place = "The target's place in this node's image: connect it to the next Crop-Center-Zoom."
+    place = "The target's place in the resulting image, for the next Crop-Center-Zoom."
     return [
         io.BoundingBox.Output(
-            "window", tooltip="The region that was taken, in pixels of the connected image."
+            "window",
+            tooltip="The region that was taken: x, y, width and height in whole pixels of the connected "
+            "image.",
         ),
         io.Float.Output("center_x", tooltip=place),
         io.Float.Output("center_y", tooltip=place),
@@ -106,14 +111,18 @@ class CoZCropCenterZoom(io.ComfyNode):
             search_aliases=["crop", "center crop", "cut out", "crop and resize"],
             has_intermediate_output=True,
             inputs=[
-                io.Image.Input("image", tooltip="The frame to zoom into."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The frame to zoom into. All images of a batch are zoomed at the same place.",
+                ),
                 io.Float.Input(
                     "scale",
                     default=4.0,
                     min=1.0,
                     max=64.0,
                     step=0.01,
-                    tooltip="How many times to enlarge. The window's sides are the image's divided by this, in whole pixels.",
+                    tooltip="Factor of the zoom. Each side of the window is the image's side divided by "
+                    "this, rounded down to whole pixels, and at least 1.",
                 ),
                 *center_inputs(),
                 io.Combo.Input(
@@ -121,13 +130,14 @@ class CoZCropCenterZoom(io.ComfyNode):
                     options=RESAMPLINGS,
                     default="bicubic",
                     advanced=True,
-                    tooltip="How the window is enlarged. bicubic is the paper's (Pillow's, on floats).",
+                    tooltip="How the window is enlarged, as in Pillow, but on floats. The paper uses "
+                    "bicubic.",
                 ),
                 mask_input(),
             ],
             outputs=[
                 io.Image.Output("zoomed", tooltip="The window enlarged to the image's size."),
-                io.Image.Output("crop", tooltip="The window as it is."),
+                io.Image.Output("crop", tooltip="The window before it is enlarged."),
                 *target_outputs(),
             ],
         )

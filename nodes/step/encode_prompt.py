@@ -13,21 +13,23 @@ class CoZEncodePrompt(io.ComfyNode):
             node_id="CoZEncodePrompt",
             display_name="CoZ Encode Prompt",
             category="Chain-of-Zoom/step",
-            description="Encodes a prompt as the Chain-of-Zoom paper's code does: every character counts as written, "
-            "and what is longer than the text encoders' limits is cut off.",
+            description="Encodes a prompt as the Chain-of-Zoom paper's code does: every character is "
+            "plain text, and a prompt is cut off at the text encoders' limits.",
             search_aliases=["text encode", "text encoder", "prompt", "CLIP", "T5"],
             inputs=[
                 io.Clip.Input(
                     "clip",
-                    tooltip="The text encoders of the model that reads the prompt, of any type.",
+                    tooltip="The text encoders of the model that reads the prompt, of any type: SD1.5, "
+                    "SD2.1, SDXL, SD3 with any of its encoders, Flux, Qwen-Image and others.",
                 ),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="What the picture shows, as plain text: brackets, weights and embedding names have no "
-                    "meaning here. CLIP reads its first 75 tokens. May be empty.",
+                    tooltip="What the image shows, as plain text: brackets, weights and embedding names "
+                    "have no meaning here. CLIP reads its first 75 tokens (a token is a short word or a "
+                    "part of one). It may be empty.",
                 ),
                 io.Int.Input(
                     "t5_tokens",
@@ -35,15 +37,16 @@ class CoZEncodePrompt(io.ComfyNode):
                     min=77,
                     max=512,
                     advanced=True,
-                    tooltip="Length of the T5 text in tokens, for SD3 and Flux: a longer prompt is cut, a shorter one "
-                    "padded. Chain-of-Zoom uses 512. Ignored without T5 and for other models.",
+                    tooltip="Length of the T5 text in tokens, for SD3 and Flux: a longer prompt is cut, "
+                    "a shorter one padded. Chain-of-Zoom uses 512. Ignored without T5 and for other "
+                    "models, whose T5 gets the length it was trained with.",
                 ),
             ],
             outputs=[
                 io.Conditioning.Output(
                     "CONDITIONING",
                     display_name="conditioning",
-                    tooltip="The encoded prompt: connect it to a step's positive or negative.",
+                    tooltip="The encoded prompt, for the positive or negative input of a step.",
                 )
             ],
         )

@@ -19,11 +19,11 @@ class CoZFitImage(io.ComfyNode):
             node_id="CoZFitImage",
             display_name="CoZ First Frame",
             category="Chain-of-Zoom/step",
-            description="Cuts the first frame of a zoom chain out of a picture, around the target.",
+            description="Makes the first frame of a chain from an image, around the target.",
             search_aliases=["first frame", "crop", "square"],
             has_intermediate_output=True,
             inputs=[
-                io.Image.Input("image", tooltip="The picture to zoom into."),
+                io.Image.Input("image", tooltip="The image to zoom into."),
                 *frame_inputs(advanced_size=False),
                 *center_inputs(),
                 mask_input(),

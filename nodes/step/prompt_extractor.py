@@ -42,7 +42,7 @@ def instruction_input() -> io.Input:
         dynamic_prompts=False,
         placeholder="blank = the paper's",
         advanced=True,
-        tooltip="What the model is asked. Blank: the paper's question, which asks for a set of words.",
+        tooltip="The question for the model. Blank: the paper's question, which asks for a set of words.",
     )
 
 
@@ -53,8 +53,8 @@ def max_tokens_input(default: int = MAX_TOKENS) -> io.Input:
         min=1,
         max=512,
         advanced=True,
-        tooltip="Longest answer in tokens, about three quarters of a word each. An answer cut there loses "
-        "its last word.",
+        tooltip="Longest answer in tokens, about three quarters of a word each. An answer that is cut "
+        "there loses its last word.",
     )
 
 
@@ -65,8 +65,9 @@ class CoZPromptExtractor(io.ComfyNode):
             node_id="CoZPromptExtractor",
             display_name=NODE_NAME,
             category="Chain-of-Zoom",
-            description="Lets a vision-language model look at an enlarged view, and at the wider view that it comes "
-            "from, and write what it shows: the prompt for the next step of a zoom. Shows its words on the node.",
+            description="Lets a vision-language model look at an enlarged view, and at the wider view "
+            "that it comes from, and write what the enlarged view shows: the prompt for the next step of "
+            "a zoom. The node shows the text.",
             search_aliases=[
                 "VLM",
                 "caption",
@@ -79,18 +80,20 @@ class CoZPromptExtractor(io.ComfyNode):
             inputs=[
                 io.Clip.Input(
                     "vlm",
-                    tooltip="A model that reads images and writes: from CoZ Load Prompt Extractor, or Load CLIP with "
-                    "Qwen3-VL, Qwen3.5, Gemma 3 (with vision) or Gemma 4.",
+                    tooltip="A model that reads images and writes text: Qwen2.5-VL-3B from CoZ Load "
+                    "Prompt Extractor, or Qwen3-VL, Qwen3.5, Gemma 3 (with vision) or Gemma 4 from Load "
+                    "CLIP.",
                 ),
                 io.Image.Input(
                     "image",
-                    tooltip="The view to tell of, zoomed of Crop-Center-Zoom: one picture of any size.",
+                    tooltip="The view to describe: zoomed of Crop-Center-Zoom. One image of any size.",
                 ),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="Your own words, added at the end. The model does not read them.",
+                    tooltip="Your own text, added at the end. The model does not read it. It may be "
+                    "empty.",
                 ),
                 instruction_input(),
                 max_tokens_input(),
@@ -108,7 +111,7 @@ class CoZPromptExtractor(io.ComfyNode):
                                     max=2.0,
                                     step=0.01,
                                     advanced=True,
-                                    tooltip="How far the words stray from the likeliest ones.",
+                                    tooltip="How far the words may depart from the most likely ones.",
                                 ),
                                 io.Float.Input(
                                     "top_p",
@@ -117,7 +120,8 @@ class CoZPromptExtractor(io.ComfyNode):
                                     max=1.0,
                                     step=0.01,
                                     advanced=True,
-                                    tooltip="Words are drawn from the likeliest that make up this share. 1: from all.",
+                                    tooltip="Words are drawn from the most likely ones whose "
+                                    "probabilities add up to this. 1: from all words.",
                                 ),
                                 io.Int.Input(
                                     "seed",
@@ -125,26 +129,29 @@ class CoZPromptExtractor(io.ComfyNode):
                                     min=0,
                                     max=0xFFFFFFFFFFFFFFFF,
                                     advanced=True,
-                                    tooltip="Of the draw: the same seed gives the same words.",
+                                    tooltip="Seed for drawing the words. The same seed gives the same "
+                                    "words.",
                                 ),
                             ],
                         ),
                     ],
                     extra_dict={"advanced": True},
-                    tooltip="off: the likeliest words, always the same, as in the paper. on: words are drawn by chance.",
+                    tooltip="off: always the most likely words, as in the paper. on: words are drawn by "
+                    "chance.",
                 ),
                 io.Image.Input(
                     "previous_image",
                     optional=True,
-                    tooltip="The wider view that image is a zoom of: one picture of any size. The paper shows both to "
-                    "the model.",
+                    tooltip="The wider view that image is a zoom of: the image of the step before, or "
+                    "the whole frame. One image of any size. The paper shows both to the model.",
                 ),
             ],
             outputs=[
                 io.String.Output(
                     "STRING",
                     display_name="prompt",
-                    tooltip="The model's words and prompt, on one line: connect it to CoZ Encode Prompt.",
+                    tooltip="The model's text, a comma and your own prompt, on one line, for CoZ Encode "
+                    "Prompt.",
                 )
             ],
         )

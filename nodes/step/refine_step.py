@@ -24,19 +24,20 @@ def denoise_inputs() -> list[io.Input]:
             min=0.0,
             max=float(MAX_CFG),
             step=0.1,
-            tooltip="How strictly the text is followed. 1 ignores the negative text and takes half the time.",
+            tooltip="How strictly the model follows the text. 1 ignores the negative text and takes half "
+            "the time.",
         ),
         io.Combo.Input(
             "sampler_name",
             options=SAMPLERS,
             default="euler",
-            tooltip="The host's sampler.",
+            tooltip="ComfyUI's sampler.",
         ),
         io.Combo.Input(
             "scheduler",
             options=SCHEDULERS,
             default="simple",
-            tooltip="The host's noise schedule.",
+            tooltip="ComfyUI's noise schedule.",
         ),
         io.Float.Input(
             "denoise",
@@ -44,7 +45,8 @@ def denoise_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="How much of the view is invented anew: low keeps it soft, high departs from it.",
+            tooltip="How much of the view is generated again. A low value keeps the view soft; a high "
+            "value departs from it.",
         ),
     ]
 
@@ -67,9 +69,10 @@ class CoZRefineStep(io.ComfyNode):
             node_id="CoZRefineStep",
             display_name="CoZ Refine Step (any checkpoint)",
             category="Chain-of-Zoom/step",
-            description="One zoom step with a checkpoint that was not trained for super-resolution (SD1.5, SDXL, SD3, "
-            "...): noises the enlarged view a little and samples it again with the text. Slower and freer than CoZ SR "
-            "Step.",
+            description="Sharpens an enlarged view with a checkpoint that was not trained for "
+            "super-resolution, such as SD1.5, SDXL or SD3: adds a little noise and samples the view "
+            "again with the text (img2img). The size stays the same. It is slower than CoZ SR Step and "
+            "departs further from the view.",
             search_aliases=[
                 "refine",
                 "img2img",
@@ -80,24 +83,38 @@ class CoZRefineStep(io.ComfyNode):
                 "SDXL",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="Any image model, with any LoRA."),
-                io.Vae.Input("vae", tooltip="Its VAE."),
-                io.Conditioning.Input("positive", tooltip="What the view shows."),
-                io.Conditioning.Input("negative", tooltip="What it must not show."),
+                io.Model.Input(
+                    "model", tooltip="Any image model: SD1.5, SDXL, SD3 and others, with any LoRA."
+                ),
+                io.Vae.Input("vae", tooltip="The VAE of model."),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The encoded text of what the view shows, from CLIP Text Encode.",
+                ),
+                io.Conditioning.Input(
+                    "negative", tooltip="The encoded text of what the view must not show."
+                ),
                 io.Image.Input(
-                    "image", tooltip="The enlarged view, zoomed of Crop-Center-Zoom. Batches work."
+                    "image",
+                    tooltip="The enlarged view: zoomed of Crop-Center-Zoom. A batch is processed at "
+                    "once.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=20,
                     min=1,
-                    max=MAX_SAMPLING_STEPS,
-                    tooltip="Sampling steps; all run, on the part of the schedule that denoise leaves.",
+                    max=MOST_STEPS,
+                    tooltip="Number of sampling steps. All of them run, on the part of the schedule that "
+                    "denoise leaves.",
                 ),
                 *denoise_inputs(),
-                seed_input("Of the noise."),
+                seed_input("Seed of the noise."),
             ],
-            outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The refined view.")],
+            outputs=[
+                io.Image.Output(
+                    "IMAGE", display_name="image", tooltip="The refined view, in the same size."
+                )
+            ],
         )
 
     @classmethod

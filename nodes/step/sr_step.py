@@ -13,9 +13,9 @@ def latent_shift_input() -> io.Input:
         options=["auto", *LATENT_SHIFTS],
         default="auto",
         advanced=True,
-        tooltip="Where the shift of the latent scale is applied: reference = on decode only, as Chain-of-Zoom does it; "
-        "symmetric = on encode and decode; none = on neither (TSD-SR). auto: what the loaded LoRA needs, else reference. "
-        "SD1.5, SD2.1 and SDXL have no shift.",
+        tooltip="Where the shift of the latents is applied. auto: as the loaded LoRA needs it, otherwise "
+        "as reference. reference: on decode only, as in Chain-of-Zoom. symmetric: on encode and decode. "
+        "none: on neither (TSD-SR). SD1.5, SD2.1 and SDXL have no shift.",
     )
 
 
@@ -37,9 +37,9 @@ class CoZSRStep(io.ComfyNode):
             node_id="CoZSRStep",
             display_name="CoZ SR Step",
             category="Chain-of-Zoom",
-            description="One super-resolution step with a one-step diffusion model: makes an enlarged, soft view sharp "
-            "and invents the detail that the text names. The size stays. The model must be trained for it, as SD3-medium "
-            "with the Chain-of-Zoom LoRA is; for any other checkpoint use CoZ Refine Step.",
+            description="Sharpens an enlarged view with a one-step diffusion model, which invents the "
+            "detail that the text names. The size stays the same. The model must be trained for this, as "
+            "SD3-medium with the Chain-of-Zoom LoRA is; for any other checkpoint use CoZ Refine Step.",
             search_aliases=[
                 "super resolution",
                 "one-step diffusion",
@@ -48,18 +48,33 @@ class CoZSRStep(io.ComfyNode):
                 "TSD-SR",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="A one-step SR model: see CoZ Load SR LoRA."),
-                io.Vae.Input("vae", tooltip="Its VAE, with the LoRA's own encoder if it has one."),
+                io.Model.Input(
+                    "model",
+                    tooltip="A one-step super-resolution model: a base model with its LoRA from CoZ Load "
+                    "SR LoRA, or a merged checkpoint.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="The VAE of model. For Chain-of-Zoom, take the one with the fine-tuned "
+                    "encoder from CoZ Load SR LoRA.",
+                ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="What the view shows, from CoZ Encode Prompt. An empty text works.",
+                    tooltip="The encoded text of what the view shows, from CoZ Encode Prompt. The text "
+                    "may be empty.",
                 ),
                 io.Image.Input(
-                    "image", tooltip="The enlarged view, zoomed of Crop-Center-Zoom. Batches work."
+                    "image",
+                    tooltip="The enlarged view: zoomed of Crop-Center-Zoom. A batch is processed at "
+                    "once.",
                 ),
                 latent_shift_input(),
             ],
-            outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The sharp view.")],
+            outputs=[
+                io.Image.Output(
+                    "IMAGE", display_name="image", tooltip="The sharpened view, in the same size."
+                )
+            ],
         )
 
     @classmethod

@@ -19,7 +19,7 @@ def resampling_input() -> io.Input:
         options=[*FILTER_RADIUS_PIXELS],
         default="bicubic",
         advanced=True,
-        tooltip="Used where the model's own factor is not the one asked for: its result is resized.",
+        tooltip="How the model's result is resized where the model's own factor is not that of the zoom.",
     )
 
 
@@ -30,8 +30,8 @@ class CoZUpscaleStep(io.ComfyNode):
             node_id="CoZUpscaleStep",
             display_name="CoZ Upscale-Model Step",
             category="Chain-of-Zoom/step",
-            description="One zoom step with an upscale model (ESRGAN and the like): enlarges the crop with the model "
-            "and fits the result to the frame.",
+            description="Enlarges the crop of one zoom step with an upscale model, such as ESRGAN, and "
+            "resizes the result to the frame's size.",
             search_aliases=[
                 "ESRGAN",
                 "RealESRGAN",
@@ -40,23 +40,28 @@ class CoZUpscaleStep(io.ComfyNode):
                 "super resolution",
             ],
             inputs=[
-                io.UpscaleModel.Input("upscale_model", tooltip="Any model of Load Upscale Model."),
-                io.Image.Input("crop", tooltip="The window to enlarge, from Crop-Center-Zoom."),
+                io.UpscaleModel.Input(
+                    "upscale_model", tooltip="Any model from Load Upscale Model."
+                ),
+                io.Image.Input("crop", tooltip="The window to enlarge: crop of Crop-Center-Zoom."),
                 io.Image.Input(
-                    "zoomed", tooltip="The same window enlarged: it gives the result its size."
+                    "zoomed",
+                    tooltip="The same window enlarged: zoomed of Crop-Center-Zoom. Only its size is "
+                    "used: the result has the same size.",
                 ),
                 resampling_input(),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The frame that crop was cut from, as connected to Crop-Center-Zoom. With window, the model "
-                    "sees the pixels around the crop and draws no lines at its edges.",
+                    tooltip="The frame that crop was cut from: the image that Crop-Center-Zoom gets. "
+                    "With window connected too, the model sees the pixels around the crop and draws no "
+                    "lines at its edges.",
                 ),
                 io.BoundingBox.Input(
                     "window",
                     optional=True,
                     force_input=True,
-                    tooltip="Where in image the crop lies: window of the same Crop-Center-Zoom.",
+                    tooltip="Where the crop lies in image: window of the same Crop-Center-Zoom.",
                 ),
             ],
             outputs=[

@@ -24,7 +24,7 @@ TILE_TOKENS = 16
 
 class VisionLanguageModel(TextSource):
     name = "vision-language model"
-    summary = "it looks at each view and writes its text, to which prompt is added."
+    summary = "the model looks at each view and writes its text; prompt is added to it."
 
     @classmethod
     def inputs(cls, is_for_tiles: bool, **handed) -> list[io.Input]:
@@ -32,15 +32,16 @@ class VisionLanguageModel(TextSource):
             io.Clip.Input(
                 "vlm",
                 **handed,
-                tooltip="A model that reads images and writes: from CoZ Load Prompt Extractor, or Load CLIP with "
-                "Qwen3-VL, Gemma 3 or Gemma 4.",
+                tooltip="A model that reads images and writes text: from CoZ Load Prompt Extractor, or "
+                "Qwen3-VL, Gemma 3 or Gemma 4 from Load CLIP.",
             ),
             io.Combo.Input(
                 "context",
                 options=[PREVIOUS, ORIGINAL, NONE],
                 default=ORIGINAL if is_for_tiles else PREVIOUS,
-                tooltip="What the model sees beside the view. previous scale: the frame before, as in the paper, or "
-                "what lies around a tile. original image: the first frame, or the whole picture. none: nothing.",
+                tooltip="What the model sees besides the view. previous scale: the frame before, as in "
+                "the paper, or the surroundings of a tile. original image: the first frame, or the whole "
+                "image of a tile. none: nothing else.",
             ),
             max_tokens_input(TILE_TOKENS if is_for_tiles else MAX_TOKENS),
             instruction_input(),
@@ -51,8 +52,8 @@ class VisionLanguageModel(TextSource):
                 max=2.0,
                 step=0.01,
                 advanced=True,
-                tooltip="0: the most likely words, always the same. Higher: drawn by chance, with the seed of each "
-                "view.",
+                tooltip="0 always takes the most likely words. A higher value draws words by chance, "
+                "with the seed of each view.",
             ),
         ]
 
@@ -89,7 +90,7 @@ class VisionLanguageModel(TextSource):
 
     def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
         self.picture, self.layout, self.seed = picture, layout, seed
-        self.windows = layout.windows()
+        self.windows = layout.list_windows()
         self.whole_image = None
         if self.chosen["context"] == ORIGINAL:
             self.whole_image = to_image(make_overview(to_bchw(original)))

@@ -155,7 +155,7 @@ def _read(path: Path, height: int, width: int) -> torch.Tensor:
 
 def _render_frames(zoom: Zoom, times: list[float], progress: Progress) -> Iterator[torch.Tensor]:
     """Yield the frames one by one, until the clip is complete or cancelled."""
-    for k, frame in enumerate(zoom.frames(times)):
+    for k, frame in enumerate(zoom.render_frames(times)):
         if progress.is_cancelled.is_set():
             raise ClipCancelledError
         progress.done = k / len(times)

@@ -70,17 +70,19 @@ class CoZSaveChain(io.ComfyNode):
             node_id="CoZSaveChain",
             display_name="CoZ Save Chain",
             category="Chain-of-Zoom/view",
-            description="Saves a chain as a folder of 16-bit PNG pictures and chain.json, to go on with it later.",
+            description="Saves a chain as a folder below the output folder: every frame as a 16-bit PNG, "
+            "and the record in chain.json. CoZ Load Chain reads it again, to view the zoom or to "
+            "continue it in Chain Loop.",
             search_aliases=["save image", "export", "16-bit PNG", "resume"],
             is_output_node=True,
             inputs=[
-                Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
+                Chain.Input("chain", tooltip="The chain of Chain Loop or CoZ Load Chain."),
                 io.String.Input(
                     "filename_prefix",
                     default="chain-of-zoom/chain",
-                    tooltip="Name of the folder below the output folder; a number is added, so that nothing is replaced. "
-                    "As in Save Image, a slash makes subfolders, and year, month, day, hour, minute and second "
-                    "between percent signs are filled in, also a node and its widget, joined by a point.",
+                    tooltip="Name of the folder. A number is added to it, so nothing is ever replaced. A "
+                    "slash makes subfolders. As in Save Image, names between percent signs are filled "
+                    "in: parts of the date, or the value of a node's widget.",
                 ),
             ],
         )
@@ -130,24 +132,36 @@ class CoZLoadChain(io.ComfyNode):
             node_id="CoZLoadChain",
             display_name="CoZ Load Chain",
             category="Chain-of-Zoom/load",
-            description="Loads a chain that CoZ Save Chain saved, to look at it or to go on with it in Chain Loop.",
+            description="Loads a chain that CoZ Save Chain saved: to view it, to make a video or a strip "
+            "of it, or to continue it in Chain Loop without computing its steps again.",
             search_aliases=["load image", "open", "continue", "resume"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=list_saved_chains(get_output_folder()),
-                    tooltip="A folder below the output folder with a chain.json, the newest first. "
-                    "CoZ Save Chain adds to the list at once, R looks for others.",
-                    optional=True,  # so that an empty list gives the pack's own error
+                    tooltip="A folder below the output folder that holds a chain.json; the newest is "
+                    "first. A chain from CoZ Save Chain is in the list at once; press R to look for "
+                    "others.",
+                    optional=True,  # so that the words of an empty list are ours
                 )
             ],
             outputs=[
                 Chain.Output(
-                    "chain", tooltip="For Chain Loop, the viewer, the video or the strip."
+                    "chain",
+                    tooltip="The chain, for Chain Loop, the viewer, the video or the strip.",
                 ),
-                io.Image.Output("IMAGE", display_name="image", tooltip="The source picture."),
-                io.Image.Output("scales", tooltip="All frames, from the first to the deepest."),
-                io.String.Output("prompts", tooltip="The text of each step, a line a step."),
+                io.Image.Output(
+                    "IMAGE",
+                    display_name="image",
+                    tooltip="The source: the whole image that the chain started from.",
+                ),
+                io.Image.Output(
+                    "scales", tooltip="All frames as one batch, from the first to the deepest."
+                ),
+                io.String.Output(
+                    "prompts",
+                    tooltip="The text of each step, one line for each; - is an empty text.",
+                ),
             ],
         )
 

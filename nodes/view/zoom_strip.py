@@ -12,22 +12,25 @@ class CoZZoomStrip(io.ComfyNode):
             node_id="CoZZoomStrip",
             display_name="CoZ Zoom Strip",
             category="Chain-of-Zoom/view",
-            description="Puts the scales of a chain into one picture, with their factors, real pixels, prompts and windows.",
+            description="Puts all frames of a chain into one image, to show or to compare them, with "
+            "their magnifications, real pixels, prompts and windows.",
             search_aliases=["contact sheet", "grid", "compare", "before after"],
             inputs=[
-                Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
+                Chain.Input("chain", tooltip="The chain of Chain Loop or CoZ Load Chain."),
                 io.Combo.Input(
                     "layout",
                     options=LAYOUTS,
                     default="row",
-                    tooltip="row: the scales side by side. grid: the same in a sheet that is nearly square. steps: a row "
-                    "for each step, with the frame before it, its window enlarged with bicubic, and the result.",
+                    tooltip="row: the frames side by side. grid: the same frames, arranged nearly as a "
+                    "square. steps: one row for each step, with the frame before it, its window enlarged "
+                    "with bicubic, and the result.",
                 ),
                 io.Boolean.Input(
                     "labels",
                     default=True,
-                    tooltip="Draws in each factor, how many real pixels a frame shows and the frame of the next window, and writes "
-                    "the prompts below. Frames smaller than 256 pixels are enlarged for it. Off: the pictures alone, untouched.",
+                    tooltip="Draws the magnification, the number of real pixels and the next window of "
+                    "each frame, and writes the prompts below. Frames smaller than 256 pixels are "
+                    "enlarged for this. Off: only the frames, unchanged.",
                 ),
             ],
             outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The draw_strip.")],

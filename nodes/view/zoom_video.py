@@ -97,28 +97,31 @@ class CoZZoomVideo(io.ComfyNode):
             node_id="CoZZoomVideo",
             display_name="CoZ Zoom Video",
             category="Chain-of-Zoom/view",
-            description="Makes a video of a chain: one steady zoom from the whole picture into the deepest frame.",
+            description="Makes a video of a chain: one steady zoom from the whole image into the deepest "
+            "frame, through all its frames.",
             search_aliases=["video", "animation", "film", "ken burns"],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
-                Chain.Input("chain", tooltip="From Chain Loop or CoZ Load Chain."),
+                Chain.Input("chain", tooltip="The chain of Chain Loop or CoZ Load Chain."),
                 io.Float.Input(
                     "seconds_per_step",
                     default=2.0,
                     min=0.1,
                     max=60.0,
                     step=0.1,
-                    tooltip="Seconds for one step of the chain. The way from the whole picture to the first frame "
-                    "takes its share at the same speed.",
+                    tooltip="Seconds for one step of the chain. The way from the whole image to the "
+                    "first frame has the same speed: an image twice as wide as the first frame adds half "
+                    "a step of 4x.",
                 ),
                 io.Float.Input(
-                    "fps", default=24.0, min=1.0, max=120.0, step=0.01, tooltip="Frames a second."
+                    "fps", default=24.0, min=1.0, max=120.0, step=0.01, tooltip="Frames per second."
                 ),
                 io.Combo.Input(
                     "easing",
                     options=EASINGS,
                     default="none",
-                    tooltip="none: the same speed all the way. smooth: starts and stops gently.",
+                    tooltip="none: the same speed all the way. smooth: starts and stops gently, and is "
+                    "1.5 times as fast in the middle.",
                 ),
                 io.Float.Input(
                     "hold",
@@ -126,12 +129,12 @@ class CoZZoomVideo(io.ComfyNode):
                     min=0.0,
                     max=60.0,
                     step=0.1,
-                    tooltip="Seconds of rest before and after the zoom.",
+                    tooltip="Seconds that the video stands still before and after the zoom.",
                 ),
                 io.Boolean.Input(
                     "reverse",
                     default=False,
-                    tooltip="Zooms out: from the deepest frame to the whole picture.",
+                    tooltip="Zooms out, from the deepest frame to the whole image.",
                 ),
                 *(
                     io.Int.Input(
@@ -140,17 +143,19 @@ class CoZZoomVideo(io.ComfyNode):
                         min=0,
                         max=8192,
                         step=2,
-                        tooltip=f"{side.capitalize()} of the video in pixels, even. 0: as the frames, or following from "
-                        f"the {other}. Another shape than the frames' cuts them.",
+                        tooltip=f"{side.capitalize()} of the video in pixels, an even number. 0: as "
+                        f"the frames, or computed from {other}. If the shape differs from the frames', "
+                        "the frames are cropped.",
                     )
                     for side, other in (("width", "height"), ("height", "width"))
                 ),
             ],
             outputs=[
-                io.Video.Output("video", tooltip="The video: connect it to Save Video."),
+                io.Video.Output("video", tooltip="The video (H.264), for Save Video."),
                 io.Image.Output(
                     "frames",
-                    tooltip="Its frames as one batch, made only if this is connected: they need much memory.",
+                    tooltip="All frames of the video as one batch. They need much memory and are made "
+                    "only if this is connected.",
                 ),
             ],
         )
@@ -189,7 +194,7 @@ class CoZZoomVideo(io.ComfyNode):
     ) -> Iterator[torch.Tensor]:
         """Yield the frames one by one; also copy each into ``kept``, if given."""
         bar = comfy.utils.ProgressBar(len(times))
-        for k, frame in enumerate(zoom.frames(times)):
+        for k, frame in enumerate(zoom.render_frames(times)):
             throw_exception_if_processing_interrupted()
             bar.update_absolute(k + 1)
             if kept is not None:

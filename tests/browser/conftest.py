@@ -18,6 +18,27 @@ OURS = re.compile("chain-of-zoom|coz", re.IGNORECASE)
 HELP_PROBE = re.compile(r"/docs/\w+/\w+\.md$")
 POLICY = "Content Security Policy"
 TIMEOUT = 60_000  # the machine may be busy
+# `make test` runs all tests in the pinned frontend's own renderer, and test_smoke.py in all of them.
+RENDERERS = ["classic", pytest.param("vue", marks=pytest.mark.long)]
+each_renderer = pytest.mark.parametrize("renderer", RENDERERS)
+VIEWPORT = {"width": 1600, "height": 900}
+
+EMPTY = """{version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0, last_link_id: 0,
+    config: {}, extra: {}}"""
+
+# Whether the view has flown to where it stays, and all pictures are there.
+RESTS = """async () => {
+    const place = () => String([app.canvas.ds.scale, ...app.canvas.ds.offset])
+    const before = place()
+    for (let i = 0; i < 20; i++) await new Promise(requestAnimationFrame)
+    return place() === before && [...document.images].every(image => image.complete)
+}"""
+
+# Whether the frontend has kept the graph as it is now for the next visit of the page.
+IS_KEPT = """() => {
+    const graph = JSON.stringify(JSON.stringify(app.rootGraph.serialize())).slice(1, -1)
+    return Object.values(localStorage).some(value => value.includes(graph))
+}"""
 
 
 class Editor:
@@ -45,8 +66,27 @@ class Editor:
     def run(self, script: str, argument=None):
         return self.page.evaluate(script, argument)
 
+    def reset(self) -> None:
+        """Leave nothing of another module: what it ran, with cached results, and its graph."""
+        for path, body in (("history", {"clear": True}), ("free", {"free_memory": True})):
+            requests.post(f"{self.url}/{path}", json=body)
+        self.page.keyboard.press("Escape")
+        self.page.set_viewport_size(VIEWPORT)
+        self.page.emulate_media(reduced_motion="reduce")
+        self.use_renderer("classic")
+        self.run(f"async () => await app.loadGraphData({EMPTY})")
+        self.settle()
+
+    def settle(self, frames: int = 10) -> None:
+        """Wait until what begins in the next frame has begun."""
+        self.run(
+            "async frames => { while (frames--) await new Promise(requestAnimationFrame) }", frames
+        )
+
     def reload(self) -> None:
-        """Load the page again; the frontend opens the same workflow."""
+        """Load the page again, once the frontend has kept the workflow; it opens the same one."""
+        self.run("() => app.api.dispatchCustomEvent('graphChanged')")
+        self.page.wait_for_function(IS_KEPT)
         self.page.reload()
         wait_until_ready(self.page)
 
@@ -62,14 +102,13 @@ class Editor:
     def show_all(self) -> None:
         self.page.get_by_role("dialog").wait_for(state="hidden")
         self.run("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(800)  # the view flies there, pictures are fetched
+        self.page.wait_for_function(RESTS)
 
     def show_nodes(self, types: list[str]) -> None:
         """A new graph of these nodes, all of them in view."""
         self.run(
             """async types => {
-                await app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [],
-                    last_node_id: 0, last_link_id: 0, config: {}, extra: {}})
+                await app.loadGraphData(EMPTY)
                 types.forEach((type, i) => {
                     const node = LiteGraph.createNode(type)
                     if (!node) throw new Error(`no node ${type}`)
@@ -79,7 +118,7 @@ class Editor:
                 app.canvas.ds.scale = types.length > 1 ? 0.4 : 1
                 app.canvas.ds.offset = [200, 200]
                 app.canvas.setDirty(true, true)
-            }""",
+            }""".replace("EMPTY", EMPTY),
             types,
         )
 
@@ -98,7 +137,7 @@ class Editor:
         }
 
 
-@pytest.fixture(scope="module", params=["pinned", "newest"])
+@pytest.fixture(scope="package", params=["pinned", pytest.param("newest", marks=pytest.mark.long)])
 def frontend(request) -> Path | None:
     """Folder of the frontend; None is the one that the host pins."""
     if request.param == "pinned":
@@ -121,12 +160,12 @@ def servers(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def url(frontend, servers) -> str:
     return servers(frontend)[0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def folder(frontend, servers) -> Path:
     return servers(frontend)[1]
 
@@ -144,20 +183,24 @@ def browser():
 
 def new_page(browser):
     """A page in which no viewer flies by itself."""
-    return browser.new_page(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+    return browser.new_page(viewport=VIEWPORT, reduced_motion="reduce")
 
 
-@pytest.fixture(scope="module")
-def editor(browser, url, frontend, folder):
-    # What another module ran, with its cached results, and how it left the page.
-    requests.post(f"{url}/history", json={"clear": True})
-    requests.post(f"{url}/free", json={"free_memory": True})
+@pytest.fixture(scope="package")
+def page_of_all(browser, url, frontend, folder):
+    """One page for all modules: to load it takes seconds."""
     (folder / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)
     # Else the template browser opens by itself, a moment after the first visit.
     requests.post(f"{url}/settings/Comfy.TutorialCompleted", json=True)
     page = new_page(browser)
     yield Editor(page, url, "newest" if frontend else "pinned")
     page.close()
+
+
+@pytest.fixture(scope="module")
+def editor(page_of_all):
+    page_of_all.reset()
+    return page_of_all
 
 
 @pytest.fixture(autouse=True)

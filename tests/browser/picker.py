@@ -1,10 +1,12 @@
 """A graph with the target picker in it, and what the picker shows."""
 
 import io
+import json
 from pathlib import Path
 
 import requests
 from PIL import Image
+from playwright.sync_api import expect
 
 from tools.host import ROOT
 
@@ -93,6 +95,39 @@ def wait_for_picture(editor, width, height):
     )
 
 
+def node(node_type):
+    """The first node of a type in the graph."""
+    return f"app.graph.nodes.find(({{type}}) => type === '{node_type}')"
+
+
+def load_image(name):
+    return {"type": "LoadImage", "values": {"image": name}}
+
+
+def set_values(editor, node_type, **values):
+    editor.run(
+        """([type, values]) => {
+            const {widgets} = app.graph.nodes.find(node => node.type === type)
+            for (const [name, value] of Object.entries(values))
+                widgets.find(widget => widget.name === name).value = value
+        }""",
+        [node_type, values],
+    )
+
+
+def feed(editor, new_type, node_type, name):
+    """Connects a new node to an input."""
+    editor.run(
+        """([newType, type, name]) => {
+            const made = LiteGraph.createNode(newType)
+            app.graph.add(made)
+            const node = app.graph.nodes.find(node => node.type === type)
+            made.connect(0, node, node.findInputSlot(name))
+        }""",
+        [new_type, node_type, name],
+    )
+
+
 def point(box, x, y):
     return box[0] + x * box[2], box[1] + y * box[3]
 
@@ -119,7 +154,7 @@ def note(editor):
     return editor.page.locator(f"{PICKER} div")
 
 
-def run_it(editor, then="() => {}"):
+def run_it(editor, then=lambda: None):
     """The outputs of a run, as the server's history has them; ``then`` runs once it is queued."""
     editor.run(
         """() => {
@@ -132,7 +167,7 @@ def run_it(editor, then="() => {}"):
     )
     editor.page.get_by_test_id("queue-button").click()
     editor.page.wait_for_function("window.queued")
-    editor.run(then)
+    then()
     editor.page.wait_for_function("window.ended")
     end, prompt_id = editor.run("window.ended")
     assert end == "execution_success"
@@ -143,12 +178,44 @@ def run_it(editor, then="() => {}"):
         editor.page.wait_for_timeout(50)  # the page hears of the end before the history has it
 
 
+def source_of(outputs):
+    """What a run's picker was given."""
+    (source,) = (
+        json.loads(out["coz_source"][0]) for out in outputs.values() if "coz_source" in out
+    )
+    return source
+
+
+def loop_inputs(editor):
+    """What the prompt gives the one Chain Loop."""
+    (loop,) = (node for node in editor.prompt().values() if node["class_type"] == LOOP)
+    return loop["inputs"]
+
+
+def undone(editor, x):
+    """What the target's x is after as few undos as move it away from x.
+
+    More than one where the frontend kept a state between: it loads a node with a dynamic combo
+    at its least height, and keeps that as a change at the next key let go.
+    """
+    for _ in range(4):
+        editor.run("() => app.extensionManager.command.execute('Comfy.Undo')")
+        if target(editor)[0] != x:
+            break
+    return target(editor)[0]
+
+
 def type_number(editor, renderer, name, text):
     page = editor.page
     if renderer == "vue":
         field = page.get_by_label(name, exact=True).get_by_role("spinbutton")
-        field.fill(text)
-        field.press("Enter")
+        box = field.bounding_box()  # something to drag the value with lies on top of the field
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        expect(field).to_be_focused()
+        page.keyboard.press("Control+A")
+        page.keyboard.type(text)
+        page.keyboard.press("Enter")
+        expect(field).to_have_value(text)
         return
     x, y = editor.run(
         """name => {
@@ -183,11 +250,3 @@ def upload(editor, name, size, orientation=None):
             "overwrite": "true",
         },
     )
-
-
-def wire(nodes, links):
-    """A scene for ``BUILD``: each link (node, output, node, input) stands at the input it leads to."""
-    wired = {name: (kind, place, dict(inputs)) for name, (kind, place, inputs) in nodes.items()}
-    for source, output, name, key in links:
-        wired[name][2][key] = [source, output]
-    return wired

@@ -5,11 +5,10 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from .picker import build, chain, run_it
+from .conftest import each_renderer
+from .picker import build, chain, node, run_it
+from .viewer import SHOWN, VIEWER, fly
 
-RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
-VIEWER = ".coz-viewer"
-SHOWN = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
 REPORT = {"type": "CoZMeasure", "links": {"chain": ["loop", 3]}}
 
 ELEMENTS = {
@@ -52,10 +51,6 @@ COUNT = """() => {
 }"""
 
 
-def node(node_type):
-    return f"app.graph.nodes.find(({{type}}) => type === '{node_type}')"
-
-
 def select(editor, node_type):
     editor.run(f"() => {{ app.canvas.deselectAll(); app.canvas.selectItems([{node(node_type)}]) }}")
 
@@ -75,14 +70,14 @@ def place(editor, node_type):
             app.canvas.setDirty(true, true)
         }}"""
     )
-    editor.page.wait_for_timeout(400)
+    editor.settle(20)
 
 
 def middle(box):
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-@RENDERERS
+@each_renderer
 @pytest.mark.parametrize("kind", ELEMENTS)
 def test_a_wheel_over_a_node_moves_the_graph(editor, renderer, kind):
     build(editor, renderer, chain() | {"viewer": SHOWN, "report": REPORT})
@@ -95,7 +90,9 @@ def test_a_wheel_over_a_node_moves_the_graph(editor, renderer, kind):
     editor.page.mouse.wheel(0, -100)
     editor.page.wait_for_function("before => app.canvas.ds.scale > before", arg=before)
     editor.page.mouse.wheel(0, 100)
-    editor.page.wait_for_timeout(200)
+    editor.page.wait_for_function(
+        "before => Math.abs(app.canvas.ds.scale / before - 1) < 1e-6", arg=before
+    )
     offset = editor.run("[...app.canvas.ds.offset]")
     x, y = middle(element.bounding_box())
     editor.page.mouse.move(x, y)
@@ -126,7 +123,7 @@ def test_a_wheel_over_a_long_report_scrolls_it_first(editor):
     editor.page.wait_for_function("before => app.canvas.ds.scale > before", arg=before)
 
 
-@RENDERERS
+@each_renderer
 def test_a_deleted_viewer_listens_no_more(editor, renderer):
     build(editor, renderer, chain())
     editor.run(COUNT)
@@ -157,7 +154,7 @@ def test_a_deleted_viewer_listens_no_more(editor, renderer):
         editor.reload()  # the window's own methods come back
 
 
-@RENDERERS
+@each_renderer
 def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
     build(editor, renderer, chain() | {"viewer": SHOWN})
     place(editor, "CoZZoomViewer")
@@ -165,8 +162,7 @@ def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
     viewer = editor.page.locator(VIEWER)
     label = viewer.locator(".label")
     expect(label).not_to_be_empty()
-    viewer.get_by_role("button", name="Fly to 2x", exact=True).click()
-    editor.page.wait_for_timeout(1500)
+    fly(viewer, "2x")
     before = label.text_content()
     x, y = middle(viewer.locator("canvas").bounding_box())
     session = editor.page.context.new_cdp_session(editor.page)
@@ -190,11 +186,11 @@ def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
         touch("touchMove", dx)
     touch("touchEnd")
     session.detach()
-    editor.page.wait_for_timeout(200)
+    editor.settle()
     assert label.text_content() == before
 
 
-@RENDERERS
+@each_renderer
 @pytest.mark.parametrize("kind", ["CoZZoomViewer", "CoZMeasure", "CoZFitImage"])
 def test_the_side_panel_lists_no_empty_input(editor, renderer, kind):
     build(
@@ -206,10 +202,9 @@ def test_the_side_panel_lists_no_empty_input(editor, renderer, kind):
     if not panel.count():
         editor.page.get_by_label("Toggle properties panel").click()
     select(editor, kind)
-    editor.page.wait_for_timeout(500)
-    editor.screenshot(f"side-panel-{kind}-{renderer}")
     title = {"CoZZoomViewer": "CoZ Zoom Viewer", "CoZMeasure": "CoZ Chain Report"}
     expect(panel).to_contain_text(title.get(kind, "CoZ First Frame"))
+    editor.settle()
     words = panel.inner_text().splitlines()
     editor.page.get_by_label("Toggle properties panel").click()
     assert not {"zoom", "report", "target"} & set(words), words

@@ -2,27 +2,21 @@
 
 import pytest
 
-from tools.docs.help_pictures import BUILD, RUN
+from .conftest import each_renderer
+from .picker import build, chain, node, run_it, set_values
 
-from .picker import wire
-
-NODES = {
-    "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),
-    "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"}),
-    "loop": ("CoZChainLoop", (450, 0), {"size": 64, "steps": 4, "stop_below": 99}),
-    "shown": ("PreviewImage", (900, 0), {}),
-}
-LINKS = [
-    ("sample", 0, "loop", "image"),
-    ("model", 0, "loop", "backbone.upscale_model"),
-    ("loop", 0, "shown", "images"),
-]
 STOPPED = "stopped after step 1 of 4"
-
-FRAME = NODES | {"frame": ("CoZFitImage", (0, 300), {"size": 32})}
-FULL = FRAME | {"loop": ("CoZFullImage", (450, 0), {"tile_prompts": "one\ntwo <b>three</b>"})}
-TO_FULL = [("sample", 0, "frame", "image"), ("frame", 0, "loop", "image"), *LINKS[1:]]
 UNUSED = "tile_prompts has 2 lines for 1 tile: the last are not used"
+CHAIN = chain("astronaut.png", size=64, steps=4, scale=4, stop_below=99)
+FULL = CHAIN | {
+    "frame": {"type": "CoZFitImage", "values": {"size": 32}, "links": {"image": ["source", 0]}},
+    "loop": {
+        "type": "CoZFullImage",
+        "values": {"tile_prompts": "one\ntwo <b>three</b>"},
+        "links": {"image": ["frame", 0], "backbone.upscale_model": ["model", 0]},
+    },
+}
+ORDER = ["source", "model", "frame", "loop", "shown"]
 
 # All texts of a run that the page shows on a node, the host's own included.
 TEXTS = """id => {
@@ -58,66 +52,57 @@ SHOW_END = """id => {
 }"""
 
 
-@pytest.fixture
-def graph(editor):
-    yield lambda nodes, links: editor.run(BUILD, wire(nodes, links))
-    editor.use_renderer("classic")
-
-
 def wait_for_text(editor, node, text):
     editor.page.wait_for_function(
         f"([id, text]) => ({TEXTS})(id).some(shown => shown.includes(text))", arg=[node, text]
     )
 
 
-@pytest.mark.parametrize("renderer", ["classic", "vue"])
+@each_renderer
 @pytest.mark.parametrize(
-    ("nodes", "links", "sentence"),
-    [(NODES, LINKS, STOPPED), (FULL, TO_FULL, UNUSED)],
-    ids=["chain", "full image"],
+    ("nodes", "sentence"), [(CHAIN, STOPPED), (FULL, UNUSED)], ids=["chain", "full image"]
 )
-def test_what_was_said_stays(editor, graph, renderer, nodes, links, sentence):
-    editor.use_renderer(renderer)
-    type_, place, values = nodes["loop"]
+def test_what_was_said_stays(editor, renderer, nodes, sentence):
+    kind = nodes["loop"]["type"]
+    build(editor, renderer, {name: nodes[name] for name in ORDER if name in nodes})
     # Another seed: else the whole run comes from the cache, and the node is not asked.
-    loop = type_, place, values | {"seed": 1 if renderer == "vue" else 0}
-    node = graph(nodes | {"loop": loop}, links)["loop"]
-    assert editor.run(TEXTS, node) == []
-    before = editor.run("id => app.graph.getNodeById(id).serialize().widgets_values", node)
-    assert editor.run(RUN)[0] == "execution_success"
-    editor.page.wait_for_timeout(5000)
-    (text,) = editor.run(TEXTS, node)
+    set_values(editor, kind, seed=1 if renderer == "vue" else 0)
+    loop = editor.run(f"{node(kind)}.id")
+    assert editor.run(TEXTS, loop) == []
+    saved = f"{node(kind)}.serialize().widgets_values"
+    before = editor.run(saved)
+    run_it(editor)
+    wait_for_text(editor, loop, sentence)
+    editor.settle(60)  # the frontend takes its own text away a moment later
+    (text,) = editor.run(TEXTS, loop)
     assert sentence in text
-    editor.run(SHOW_END, node)
-    editor.page.wait_for_timeout(800)
-    editor.screenshot(f"closing-{type_}-{renderer}")
-    if type_ == "CoZChainLoop":  # all lines but the one that says why it stopped
-        assert editor.run(DOTS, node) == ["rgb(165, 201, 58)", None, "rgb(165, 201, 58)"]
-    box = editor.run(BOX, node)
+    editor.run(SHOW_END, loop)
+    editor.settle()
+    if nodes is CHAIN:  # all lines but the one that says why it stopped
+        assert editor.run(DOTS, loop) == ["rgb(165, 201, 58)", None, "rgb(165, 201, 58)"]
+    box = editor.run(BOX, loop)
     assert box["seen"]
     assert box["hidden"] <= 1
-    assert editor.run("id => app.graph.getNodeById(id).serialize().widgets_values", node) == before
+    assert editor.run(saved) == before
     # It is no input: the side panel lists it neither by its name nor by its words.
     panel = editor.page.get_by_test_id("properties-panel")
-    editor.run("id => app.canvas.selectNode(app.graph.getNodeById(id))", node)
+    editor.run(f"app.canvas.selectNode({node(kind)})")
     toggle = editor.page.get_by_role("button", name="Toggle properties panel")
     toggle.click()
     panel.get_by_text("color_fix", exact=True).first.wait_for()
-    editor.page.wait_for_timeout(300)
-    editor.screenshot(f"closing-{type_}-{renderer}-panel")
+    editor.settle()
     assert panel.get_by_text("coz_text").count() == 0
     toggle.click()
 
-    assert editor.run(RUN)[0] == "execution_success"  # from the cache
-    assert editor.run(TEXTS, node) == [text]
+    run_it(editor)  # from the cache
+    assert editor.run(TEXTS, loop) == [text]
 
     editor.run("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     editor.page.wait_for_function("app.graph.nodes.length === 0")
     editor.run("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
-    wait_for_text(editor, node, sentence)
-    assert editor.run(TEXTS, node) == [text]
+    wait_for_text(editor, loop, sentence)
+    assert editor.run(TEXTS, loop) == [text]
 
-    editor.page.wait_for_timeout(1500)  # the frontend saves its drafts a moment later
     editor.reload()
-    wait_for_text(editor, node, sentence)
-    assert editor.run(TEXTS, node) == [text]
+    wait_for_text(editor, loop, sentence)
+    assert editor.run(TEXTS, loop) == [text]

@@ -6,7 +6,7 @@ import pytest
 from tests.support.random_scores import random_png, random_result, write_store
 from tools.evaluate.answers import read_answers
 from tools.evaluate.blind import PAGE, write_blind
-from tools.evaluate.report import KEY, write_report
+from tools.evaluate.report import KEY_FILE, write_report
 
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
 PAIRS = 9
@@ -79,7 +79,7 @@ def loaded(page):
 def test_the_report(open_page, scheme):
     page = open_page("report.html")
     page.emulate_media(color_scheme=scheme)
-    assert page.title() == "Chain-of-Zoom evaluation: 3 arms, 6 pictures"
+    assert page.title() == "Chain-of-Zoom evaluation: 3 arms, 6 images"
     assert fits(page)
     # Best and worst are the same two pictures for all arms, at 256x and at 16x.
     assert loaded(page) == 2 * 2 * (2 + len(ARMS))
@@ -91,7 +91,7 @@ def test_the_report(open_page, scheme):
 
 
 def test_people_judge_with_the_keyboard(open_page, store, tmp_path):
-    key = json.loads((store / KEY).read_text("utf-8"))
+    key = json.loads((store / KEY_FILE).read_text("utf-8"))
     source = (store / PAGE).read_text("utf-8")
     assert not any(arm in source for arm in ARMS)
     page = open_page(PAGE)

@@ -3,10 +3,11 @@ import time
 
 import pytest
 import requests
-from playwright.sync_api import expect
 
 from tools.host import ROOT
-from tools.host.workflow import TEMPLATE, WORKFLOWS, find_node, read_prompt
+from tools.host.workflow import TEMPLATE, WORKFLOWS, read_prompt
+
+from .conftest import each_renderer
 
 STEPS = 2
 FRAME = [451, 300]
@@ -103,23 +104,13 @@ def test_template_runs_as_it_is(editor):
     assert len(seen["progress"]) >= STEPS - 1
 
     found = """async () => {
-        const {pastOutput} = await import('/extensions/chain-of-zoom/host/outputs.js')
+        const {findPastOutput} = await import('/extensions/chain-of-zoom/host/outputs.js')
         const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
-        return Boolean(await pastOutput(viewer, 'coz_layers'))
+        return Boolean(await findPastOutput(viewer, 'coz_layers'))
     }"""
     assert editor.run(found)
     open_template(editor)  # another workflow: what this one made is not its own
     assert not editor.run(found)
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("renderer", ["classic", "vue"])
-def test_template_means_the_same_to_the_frontend(editor, path, renderer):
-    editor.use_renderer(renderer)
-    open_template(editor, path)
-    assert editor.prompt() == read_prompt(path)
-    editor.show_all()
-    editor.screenshot(f"workflow-{path.stem}-{renderer}")
 
 
 @pytest.mark.parametrize(
@@ -156,25 +147,8 @@ def test_missing_models_are_named_with_what_to_do(editor):
     ]
 
 
-def test_template_shows_its_result_in_vue_nodes(editor):
-    editor.use_renderer("vue")
-    open_template(editor)
-    loop = find_node(read_prompt(TEMPLATE), "CoZChainLoop")
-    node = editor.page.locator(f'[data-node-id="{loop}"]')
-    editor.run(
-        "id => { app.graph.getNodeById(id).widgets.find(w => w.name === 'steps').value = 3 }", loop
-    )
-    assert press_run(editor)["end"] == "execution_success"
-    editor.page.wait_for_function(
-        """id => [...document.querySelectorAll(`[data-node-id="${id}"] img`)]
-            .filter(image => image.src.includes('/view') && image.naturalWidth).length >= 4""",
-        arg=loop,
-    )
-    assert node.get_by_role("alert").count() == 0
-
-
 @pytest.mark.parametrize("option", [0, 1, 2])
-@pytest.mark.parametrize("renderer", ["classic", "vue"])
+@each_renderer
 def test_every_node_is_saved_and_loaded(editor, renderer, option):
     editor.use_renderer(renderer)
     types = sorted(our_nodes(editor))
@@ -215,45 +189,6 @@ def test_every_node_is_saved_and_loaded(editor, renderer, option):
         unset = ("own_picture", "none")  # left out, as in prompts from before that input
         given = {name: v for name, v in widgets if name not in CONTROLS and (name, v) != unset}
         assert node["inputs"] == given
-
-
-def test_typed_fraction_stays_in_classic_nodes(editor):
-    editor.use_renderer("classic")
-    editor.show_nodes(["CoZChainLoop"])
-    editor.page.wait_for_function(
-        "app.graph.nodes[0].widgets.every(w => w.hidden || w.last_y !== undefined)"
-    )
-    x, y = editor.run(
-        """() => {
-            const node = app.graph.nodes[0], {scale, offset} = app.canvas.ds
-            const {left, top} = app.canvas.canvas.getBoundingClientRect()
-            const widget = node.widgets.find(widget => widget.name === 'center_x')
-            return [left + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
-                top + (node.pos[1] + widget.last_y + 10 + offset[1]) * scale]
-        }"""
-    )
-    editor.page.mouse.dblclick(x, y)
-    field = editor.page.locator(".graphdialog input")
-    field.fill("0.1234")
-    field.press("Enter")
-    field.wait_for(state="hidden")
-    assert editor.widget("center_x") == 0.1234
-    assert editor.prompt()["1"]["inputs"]["center_x"] == 0.1234
-
-
-def test_typed_fraction_stays_in_vue_nodes(editor):
-    editor.use_renderer("vue")
-    editor.show_nodes(["CoZChainLoop"])
-    field = editor.page.get_by_label("center_x", exact=True).get_by_role("spinbutton")
-    box = field.bounding_box()  # something to drag the value with lies on top of the field
-    editor.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(field).to_be_focused()
-    editor.page.keyboard.press("Control+A")
-    editor.page.keyboard.type("0.1234")
-    editor.page.keyboard.press("Enter")
-    expect(field).to_have_value("0.1234")
-    assert editor.widget("center_x") == 0.1234
-    assert editor.prompt()["1"]["inputs"]["center_x"] == 0.1234
 
 
 def test_help_of_every_node_is_served(editor):

@@ -2,11 +2,7 @@
 
 import json
 
-from .picker import FOUR_STEPS, LOOP, run_it, wait_for_picture
-
-
-def node(node_type):
-    return f"app.graph.nodes.find(({{type}}) => type === '{node_type}')"
+from .picker import FOUR_STEPS, LOOP, node, run_it, set_values, target, wait_for_picture
 
 
 def test_the_frames_stay_inside_the_node_after_undo(editor):
@@ -16,19 +12,19 @@ def test_the_frames_stay_inside_the_node_after_undo(editor):
     editor.run(
         f"""() => {{
             const loop = {node(LOOP)}
-            for (const [name, value] of [['size', 64], ['steps', 2]])
-                loop.widgets.find(widget => widget.name === name).value = value
             app.canvas.ds.scale = 0.6
             app.canvas.ds.offset = [-loop.pos[0] + 300, -loop.pos[1] + 150]
             app.canvas.setDirty(true, true)
         }}"""
     )
+    set_values(editor, LOOP, size=64, steps=2)
     box = wait_for_picture(editor, 512, 512)
     run_it(editor)
     editor.page.wait_for_function(f"{node(LOOP)}.imgs?.length === 3")
-    editor.page.wait_for_timeout(500)
+    wait_for_picture(editor, 512, 512)
     editor.page.mouse.click(box[0] + 0.7 * box[2], box[1] + 0.5 * box[3])
-    editor.page.wait_for_timeout(500)
+    editor.settle(30)  # the frontend keeps the state
+    assert target(editor)[0] > 0.6
     # Each time that the loop is drawn: its height then, and where its frames end.
     editor.run(
         """() => {
@@ -46,9 +42,8 @@ def test_the_frames_stay_inside_the_node_after_undo(editor):
         f"{node(LOOP)}.imgs?.length === 3 && window.drawnLoops.length && {node(LOOP)}.widgets"
         ".find(({name}) => name === 'center_x').value < 0.5"
     )
-    editor.page.wait_for_timeout(500)
+    wait_for_picture(editor, 512, 512)
     seen = editor.run("window.drawnLoops")
-    editor.screenshot("loop-after-undo")
     editor.run("() => { delete app.canvas.drawNode }")
     # The text below the frames comes a moment after them, and the node grows in the next drawing.
     height, end = seen[-1]

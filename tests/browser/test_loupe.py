@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from .picker import LOOP, build, chain, point, run_it, target, wait_for_picture
+from .conftest import each_renderer
+from .picker import LOOP, build, chain, load_image, point, run_it, target, wait_for_picture
 
-RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
 LOUPE = ".coz-loupe"
 SIDE = 180
 SIZE = 12_000, 3_000
@@ -45,10 +45,6 @@ def panorama(folder):
     return "panorama.png"
 
 
-def load_image(name):
-    return {"type": "LoadImage", "values": {"image": name}}
-
-
 def own_picture(name):
     return {"type": "CoZSamplePicture", "values": {"own_picture": name}}
 
@@ -61,7 +57,7 @@ def colors(editor, *places):
     return [tuple(editor.run(PIXEL, place)[:3]) for place in places]
 
 
-@RENDERERS
+@each_renderer
 @pytest.mark.parametrize("source", [load_image, own_picture])
 def test_the_place_under_the_pointer_is_magnified(editor, panorama, renderer, source):
     page = editor.page
@@ -90,7 +86,6 @@ def test_the_place_under_the_pointer_is_magnified(editor, panorama, renderer, so
     assert not (area["x"] <= x <= area["x"] + SIDE and area["y"] <= y <= area["y"] + SIDE)
     assert editor.run(LAYOUT) == before
     assert editor.run("document.querySelector('.coz-loupe').tabIndex") == -1
-    editor.screenshot(f"loupe-{renderer}")
 
     page.mouse.click(x, y)
     assert target(editor, LOOP) == pytest.approx(RED, abs=24 / SIZE[1])
@@ -99,7 +94,7 @@ def test_the_place_under_the_pointer_is_magnified(editor, panorama, renderer, so
     expect(loupe).not_to_be_visible()
 
 
-@RENDERERS
+@each_renderer
 def test_keys_show_the_target(editor, panorama, renderer):
     page = editor.page
     loupe = page.locator(LOUPE)
@@ -125,7 +120,7 @@ def test_keys_show_the_target(editor, panorama, renderer):
     expect(loupe).not_to_be_visible()
 
 
-@RENDERERS
+@each_renderer
 def test_a_zoomed_graph_keeps_the_loupe_as_large_as_it_is(editor, panorama, renderer):
     page = editor.page
     loupe = page.locator(LOUPE)
@@ -143,7 +138,7 @@ def test_a_zoomed_graph_keeps_the_loupe_as_large_as_it_is(editor, panorama, rend
         assert area["x"] + SIDE / 2 == pytest.approx(x, abs=1)
 
 
-@RENDERERS
+@each_renderer
 def test_the_picture_of_a_run_is_magnified_too(editor, panorama, renderer):
     steps = {"classic": 1, "vue": 2}[renderer]  # a run that is all cached sends no picture
     nodes = chain(between="ImageInvert", size=512, scale=4, steps=steps)
@@ -156,7 +151,7 @@ def test_the_picture_of_a_run_is_magnified_too(editor, panorama, renderer):
     assert colors(editor, (0, 0)) == [pytest.approx((0, 255, 255), abs=20)]
 
 
-@RENDERERS
+@each_renderer
 def test_an_ordinary_picture_needs_no_loupe(editor, folder, renderer):
     size = 2_000, 1_500
     Image.new("RGB", size, "teal").save(folder / "input" / "ordinary.png")
@@ -171,7 +166,7 @@ def test_an_ordinary_picture_needs_no_loupe(editor, folder, renderer):
     expect(loupe).not_to_be_visible()
 
 
-@RENDERERS
+@each_renderer
 def test_a_target_that_is_set_elsewhere_shows_no_loupe(editor, panorama, renderer):
     nodes = chain(size=512) | {"source": load_image(panorama)}
     nodes["mask"] = {"type": "SolidMask"}

@@ -1,21 +1,15 @@
 """What nodes show of a run after they were moved."""
 
-import pytest
 from playwright.sync_api import expect
 
-from .picker import build, chain, run_it
+from .conftest import each_renderer
+from .picker import build, chain, node, run_it
+from .viewer import SHOWN, VIEWER
 
-RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
-VIEWER = ".coz-viewer"
-SHOWN = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
 REPORT = {"type": "CoZMeasure", "links": {"chain": ["loop", 3]}}
 
 
-def node(node_type):
-    return f"app.graph.nodes.find(({{type}}) => type === '{node_type}')"
-
-
-@RENDERERS
+@each_renderer
 def test_an_unpacked_viewer_shows_its_run(editor, renderer):
     """And one that was put into a subgraph after the run."""
     build(editor, renderer, chain() | {"viewer": SHOWN, "report": REPORT})
@@ -37,7 +31,8 @@ def test_an_unpacked_viewer_shows_its_run(editor, renderer):
             app.graph.add(window.copy)
         }}"""
     )
-    editor.page.wait_for_timeout(800)
+    expect(editor.page.locator(VIEWER)).to_have_count(2)
+    editor.settle(30)
     labels = editor.page.locator(f"{VIEWER} .label")
     assert labels.all_text_contents() == [shown, ""]
     editor.run("() => app.graph.remove(window.copy)")
@@ -61,5 +56,3 @@ def test_an_unpacked_viewer_shows_its_run(editor, renderer):
     editor.page.wait_for_function("!app.graph.nodes.some(node => node.isSubgraphNode())")
     expect(label).to_have_text(shown)
     editor.page.wait_for_function(f"({rows})() === 4")
-    editor.show_all()
-    editor.screenshot(f"unpacked-{renderer}")

@@ -1,25 +1,13 @@
 """CoZ Chain Report in the real frontend: its table on the node, run and after a reload. And the
 picture on CoZ What Was Invented."""
 
-import pytest
-
 from coz.chain.real_pixels import pick_real_pixels_color
-from tools.docs.help_pictures import BUILD, FOCUS, RUN
 
-from .picker import wire
+from .conftest import each_renderer
+from .picker import build, chain, run_it
+from .picker import node as of
 
-NODES = {
-    "sample": ("CoZSamplePicture", (0, 0), {"picture": "astronaut.png"}),
-    "model": ("UpscaleModelLoader", (0, 140), {"model_name": "coz_lite_x4.safetensors"}),
-    "loop": ("CoZChainLoop", (0, 280), {"size": 64, "steps": 2}),
-    "report": ("CoZMeasure", (450, 0), {}),
-}
-LINKS = [
-    ("sample", 0, "loop", "image"),
-    ("model", 0, "loop", "backbone.upscale_model"),
-    ("loop", 3, "report", "chain"),
-    ("sample", 0, "report", "ground_truth"),
-]
+REPORT = {"type": "CoZMeasure", "links": {"chain": ["loop", 3], "ground_truth": ["source", 0]}}
 TABLE = """() => {
     const node = app.graph.nodes.find(({type}) => type === 'CoZMeasure')
     const root = node?.widgets.find(({name}) => name === 'report').element
@@ -40,16 +28,16 @@ NAMES = [
 COLORS = [f"rgb{pick_real_pixels_color(16.0**-k)}" for k in range(3)]
 
 
-@pytest.fixture
-def graph(editor):
-    yield lambda nodes, links: editor.run(BUILD, wire(nodes, links))
-    editor.use_renderer("canvas")
+def short_chain(**nodes):
+    chained = chain("astronaut.png", size=64, steps=2, scale=4)
+    del chained["shown"]
+    return chained | nodes
 
 
-def test_the_table_stands_on_the_node(editor, graph):
-    graph(NODES, LINKS)
+def test_the_table_stands_on_the_node(editor):
+    build(editor, "classic", short_chain(report=REPORT))
     assert editor.run(TABLE)["cells"] == []
-    assert editor.run(RUN)[0] == "execution_success"
+    run_it(editor)
     shown = editor.run(TABLE)
     assert shown["cells"][0] == NAMES
     assert [row[0] for row in shown["cells"][1:]] == ["1x", "4x", "16x"]
@@ -66,57 +54,46 @@ def test_the_table_stands_on_the_node(editor, graph):
         "The ground truth reaches 1x",
     ]  # fmt: skip
     editor.use_renderer("vue")
-    editor.show_all()
-    editor.screenshot("report")
     assert editor.run(TABLE) == shown
-    editor.use_renderer("canvas")
-    editor.page.wait_for_timeout(1000)  # the frontend keeps the workflow a moment later
+    editor.use_renderer("classic")
     editor.reload()
     editor.page.wait_for_function(f"({TABLE})().cells.length === 4")
     assert editor.run(TABLE) == shown
 
 
-def test_each_of_several_chains_has_its_table(editor, graph):
+def test_each_of_several_chains_has_its_table(editor):
+    nodes = short_chain(report=REPORT)
     several = {
-        "other": ("ImageInvert", (-450, 0), {}),
-        "both": ("ImageBatch", (-450, 100), {}),
-        "list": ("RebatchImages", (-450, 200), {"batch_size": 1}),
+        "source": nodes["source"],
+        "other": {"type": "ImageInvert", "links": {"image": ["source", 0]}},
+        "both": {"type": "ImageBatch", "links": {"image1": ["source", 0], "image2": ["other", 0]}},
+        "list": {
+            "type": "RebatchImages",
+            "values": {"batch_size": 1},
+            "links": {"images": ["both", 0]},
+        },
     }
-    links = [
-        ("sample", 0, "other", "image"),
-        ("sample", 0, "both", "image1"),
-        ("other", 0, "both", "image2"),
-        ("both", 0, "list", "images"),
-        ("list", 0, "loop", "image"),
-    ]
-    ids = graph(NODES | several, [*links, *LINKS[1:]])
-    assert editor.run(RUN)[0] == "execution_success"
+    nodes["loop"]["links"]["image"] = ["list", 0]
+    build(editor, "classic", several | nodes)
+    run_it(editor)
     shown = editor.run(TABLE)
     firsts = [row[0] for row in shown["cells"]]
     assert firsts == ["zoom", "1x", "4x", "16x"] * 2
     assert shown["heads"] == 2 * len(NAMES)
     assert shown["dots"] == [None, *COLORS] * 2
     assert shown["parts"] == " ".join(["P TABLE" + 7 * " P"] * 2)
-    editor.run(FOCUS, [[str(ids["report"])], 100])
-    editor.page.wait_for_timeout(800)
-    editor.screenshot("report-list")
 
 
-@pytest.mark.parametrize("renderer", ["classic", "vue"])
-def test_what_was_invented_shows_its_map_large_enough_to_read(editor, graph, renderer):
-    editor.use_renderer(renderer)
-    nodes = NODES | {"map": ("CoZDetailMap", (450, 0), {})}
-    del nodes["report"]
-    ids = graph(nodes, [*LINKS[:2], ("loop", 3, "map", "chain")])
-    assert editor.run(RUN)[0] == "execution_success"
-    shown = editor.run("id => app.nodeOutputs[id]", ids["map"])
+@each_renderer
+def test_what_was_invented_shows_its_map_large_enough_to_read(editor, renderer):
+    invented = {"type": "CoZDetailMap", "links": {"chain": ["loop", 3]}}
+    build(editor, renderer, short_chain(map=invented))
+    run_it(editor)
+    node = of("CoZDetailMap")
+    shown = editor.run(f"app.nodeOutputs[{node}.id]")
     assert len(shown["images"]) == 1
     assert shown["coz_text"][0].startswith("The deepest frame (16x) shows 4 x 4 real pixels: ")
-    node = "app.graph.getNodeById(id)"
-    editor.page.wait_for_function(f"id => {node}.imgs?.[0]?.naturalWidth === 532", arg=ids["map"])
-    width, height = editor.run(f"id => [...{node}.size]", ids["map"])
+    editor.page.wait_for_function(f"{node}.imgs?.[0]?.naturalWidth === 532")
+    width, height = editor.run(f"[...{node}.size]")
     assert width >= 380
     assert height >= 800
-    editor.run(FOCUS, [[str(ids["map"])], 100])
-    editor.page.wait_for_timeout(800)
-    editor.screenshot(f"map-{renderer}")

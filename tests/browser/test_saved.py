@@ -2,11 +2,9 @@
 
 import shutil
 
-import pytest
+from .conftest import each_renderer
+from .picker import LOOP, build, chain, node, run_it, set_values
 
-from .picker import LOOP, build, chain, run_it
-
-RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
 SAVE = {
     "type": "CoZSaveChain",
     "values": {"filename_prefix": "chain"},
@@ -14,11 +12,7 @@ SAVE = {
 }
 
 
-def node(node_type):
-    return f"app.graph.nodes.find(({{type}}) => type === '{node_type}')"
-
-
-@RENDERERS
+@each_renderer
 def test_a_saved_chain_is_in_the_list_at_once(editor, folder, renderer):
     for record in (folder / "output").glob("*/chain.json"):
         shutil.rmtree(record.parent)
@@ -33,12 +27,8 @@ def test_a_saved_chain_is_in_the_list_at_once(editor, folder, renderer):
     run_it(editor)
     editor.page.wait_for_function(f"({names})()[1].length")
     assert editor.run(names) == ["chain_00001_", ["chain_00001_"]]
-    editor.show_all()
-    editor.screenshot(f"load-chain-{renderer}")
     # What was chosen stays, and a new node has the new list.
-    editor.run(
-        f"() => {{ {node(LOOP)}.widgets.find(({{name}}) => name === 'center_x').value = 0.3 }}"
-    )
+    set_values(editor, LOOP, center_x=0.3)
     run_it(editor)
     editor.page.wait_for_function(f"({names})()[1].length === 2")
     assert editor.run(names) == ["chain_00001_", ["chain_00002_", "chain_00001_"]]

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 
 import numpy as np
 import pytest
@@ -11,12 +10,21 @@ from playwright.sync_api import expect
 
 from tests.support.camera_files import DISPLAY_P3, oriented, quarters
 from tests.support.lying_files import ihdr, png, rows
-from tools.host.client import Files
+from tools.host.client import ServerClient
 
-from .conftest import TIMEOUT
-from .picker import PICKER, build, chain, note, point, run_it, target, wait_for_picture
+from .conftest import TIMEOUT, each_renderer
+from .picker import (
+    build,
+    chain,
+    note,
+    point,
+    run_it,
+    set_values,
+    source_of,
+    target,
+    wait_for_picture,
+)
 
-RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"])
 RED = (220, 20, 20)
 ROTATED = [f"{orientation}.webp" for orientation in (3, 5, 6, 7, 8)]
 MIRRORED = [f"{orientation}.{suffix}" for suffix in ("jpg", "png") for orientation in (2, 4, 5, 7)]
@@ -60,15 +68,8 @@ def fit(name, node="LoadImage"):
 
 def fetch(editor, file):
     named = {name: file[name] for name in ("filename", "subfolder", "type")}
-    picture = Image.open(io.BytesIO(Files(editor.url).download(named)))
+    picture = Image.open(io.BytesIO(ServerClient(editor.url).download(named)))
     return np.asarray(picture.convert("RGB"))
-
-
-def source_of(outputs):
-    (source,) = (
-        json.loads(out["coz_source"][0]) for out in outputs.values() if "coz_source" in out
-    )
-    return source
 
 
 def frame_of(editor, outputs):
@@ -90,11 +91,7 @@ def red_of(pixels):
     return (x.mean() + 0.5) / pixels.shape[1], (y.mean() + 0.5) / pixels.shape[0]
 
 
-CHOOSE = """name => app.graph.nodes.find(node => node.type === 'LoadImage').widgets
-    .find(w => w.name === 'image').value = name"""
-
-
-@RENDERERS
+@each_renderer
 @pytest.mark.parametrize("names", [ROTATED, MIRRORED], ids=["rotated WebP", "mirrored"])
 def test_a_click_on_red_zooms_into_red(editor, folder, renderer, names):
     for name in names:
@@ -102,7 +99,7 @@ def test_a_click_on_red_zooms_into_red(editor, folder, renderer, names):
     build(editor, renderer, fit(names[0]))
     turned = set()
     for name in names:
-        editor.run(CHOOSE, name)
+        set_values(editor, "LoadImage", image=name)
         editor.page.wait_for_function(
             "document.querySelector('.coz-picker img')?.src.startsWith('data:')"
         )
@@ -126,11 +123,10 @@ def test_a_click_on_red_zooms_into_red(editor, folder, renderer, names):
         assert target(editor, "CoZFitImage") != red
         editor.page.mouse.click(*place)
         assert target(editor, "CoZFitImage") == red, name
-    editor.screenshot(f"picker-source-{names[-1].rpartition('.')[2]}-{renderer}")
     assert turned == {SIZE, SIZE[::-1]}
 
 
-@RENDERERS
+@each_renderer
 def test_colours_are_those_that_run(editor, folder, renderer):
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
     noise[:, :30, 3] = 0
@@ -143,10 +139,9 @@ def test_colours_are_those_that_run(editor, folder, renderer):
         run_it(editor)
         wait_for_run(editor)
         assert np.array_equal(shown(editor)[0], noise[..., :3])
-    editor.screenshot(f"picker-hidden-{renderer}")
 
 
-@RENDERERS
+@each_renderer
 def test_other_loaders_and_folders(editor, folder, renderer):
     (folder / "input" / "clipspace").mkdir(exist_ok=True)
     painted = quarters().convert("RGBA")
@@ -197,8 +192,7 @@ def test_a_file_that_is_replaced_is_shown_when_somebody_looks(editor, folder):
 
     path.unlink()
     editor.run("() => { dispatchEvent(new Event('focus')) }")
-    expect(note(editor)).to_have_text("the picture's file is gone: choose another")
-    editor.screenshot("picker-gone")
+    expect(note(editor)).to_have_text("the image file is gone: choose another")
     Image.new("RGB", (60, 40), "teal").save(path)
     editor.run("() => { dispatchEvent(new Event('focus')) }")
     wait_for_picture(editor, 60, 40)
@@ -211,7 +205,6 @@ def test_a_file_that_was_replaced_while_the_page_was_away_is_shown(editor, folde
     wait_for_picture(editor, 60, 40)
     run_it(editor)
     wait_for_run(editor)
-    editor.page.wait_for_timeout(1500)  # the frontend keeps the workflow for the next visit
     editor.reload()
     wait_for_run(editor)
     Image.new("RGB", (50, 40), "maroon").save(path)
@@ -227,13 +220,12 @@ def test_a_run_counts_for_the_file_that_it_had(editor, folder):
     (folder / "input" / "huge.png").write_bytes(png(ihdr(8_400, 8_000), rows(1, 1)))
     build(editor, "classic", nodes)
     expect(note(editor)).to_have_text(LARGE, timeout=TIMEOUT)
-    editor.screenshot("picker-large")
-    editor.run(CHOOSE, "other.png")
+    set_values(editor, "LoadImage", image="other.png")
     wait_for_picture(editor, 60, 40)
-    run_it(editor, then=f"() => {{ ({CHOOSE})('huge.png') }}")
+    run_it(editor, then=lambda: set_values(editor, "LoadImage", image="huge.png"))
     editor.page.wait_for_timeout(2500)  # time to show what that run got
     expect(note(editor)).to_have_text(LARGE, timeout=TIMEOUT)
-    editor.run(CHOOSE, "other.png")
+    set_values(editor, "LoadImage", image="other.png")
     wait_for_run(editor)
 
 
@@ -262,73 +254,3 @@ def dpx(width, height):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             output.mux(stream.encode())
         return file.getvalue()
-
-
-@pytest.mark.parametrize("fails", ["cut", "refused"])
-def test_a_failed_request_loses_no_picture(editor, fails):
-    # A loop that comes from the cache as a whole sends nothing.
-    place = {"cut": 0.25, "refused": 0.75}[fails]
-    build(editor, "classic", chain("rocket.jpg", between="ImageInvert", center_x=place))
-    run_it(editor)
-    wait_for_picture(editor, 640, 427)
-    editor.page.wait_for_timeout(1500)  # the frontend keeps the workflow for the next visit
-    failed = []
-
-    def fail(route):
-        if len(failed) < 2:
-            failed.append(route.request.url)
-            return route.abort() if fails == "cut" else route.fulfill(status=502, body="<html>")
-        return route.continue_()
-
-    editor.page.route("**/history?max_items=32", fail)
-    editor.reload()
-    wait_for_picture(editor, 640, 427)
-    editor.page.unroute("**/history?max_items=32")
-    assert len(failed) == 2
-
-
-@pytest.mark.parametrize("fails", ["cut", "refused"])
-def test_a_failed_request_for_the_source_is_repeated(editor, folder, fails):
-    oriented(folder / "input" / "6.webp", 6)
-    failed = []
-
-    def fail(route):
-        if not failed:
-            failed.append(route.request.url)
-            return route.abort() if fails == "cut" else route.fulfill(status=502, body="<html>")
-        return route.continue_()
-
-    pattern = "**/chain_of_zoom/source?*"
-    editor.page.route(pattern, fail)
-    build(editor, "classic", fit("6.webp"))
-    expect(note(editor)).to_have_text("loading the picture")
-    wait_for_picture(editor, 40, 60)
-    editor.page.unroute(pattern)
-    assert len(failed) == 1
-    editor.complaints.clear()  # the browser's own words about the failed request
-
-
-def test_a_removed_node_is_observed_no_longer(editor):
-    editor.run(
-        """() => {
-            window.observed = new Set()
-            for (const name of ['ResizeObserver', 'IntersectionObserver']) {
-                const {observe, disconnect} = window[name].prototype
-                window[name].prototype.observe = function (element, ...values) {
-                    if (element.classList?.contains('coz-picker')) window.observed.add(this)
-                    return observe.call(this, element, ...values)
-                }
-                window[name].prototype.disconnect = function () {
-                    window.observed.delete(this)
-                    return disconnect.call(this)
-                }
-            }
-        }"""
-    )
-    build(editor, "classic", chain())
-    editor.page.locator(PICKER).wait_for()
-    assert editor.run("window.observed.size") == 2
-    editor.run("() => { app.canvas.copyToClipboard(app.graph.nodes) }")
-    assert editor.run("window.observed.size") == 2
-    editor.run("() => app.graph.remove(app.graph.nodes.find(n => n.type === 'CoZChainLoop'))")
-    assert editor.run("window.observed.size") == 0

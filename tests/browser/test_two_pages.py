@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 
 from .conftest import Editor, new_page
 from .picker import build, chain, target, wait_for_picture
+from .viewer import SHOWN, fly
 
 # What reaches a page, and how its run ends.
 LISTEN = """() => {
@@ -38,8 +39,7 @@ def test_two_pages_at_once_show_each_their_own(editor, other):
     for page, steps, (x, y) in zip(pages, STEPS, PLACES, strict=True):
         prompts = "\n".join(prompts_of(steps))
         nodes = chain(size=256, steps=steps, step_prompts=prompts, center_x=x, center_y=y)
-        nodes["viewer"] = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
-        build(page, renderer, nodes)
+        build(page, renderer, nodes | {"viewer": SHOWN})
         wait_for_picture(page, 1000, 872)
         page.run(LISTEN)
     for page in pages:
@@ -56,8 +56,7 @@ def test_two_pages_at_once_show_each_their_own(editor, other):
         assert target(page) == list(place)
         page.show_all()
         viewer = page.page.locator(".coz-viewer")
-        viewer.get_by_role("button", name=f"Fly to {2**steps}x", exact=True).click()
+        fly(viewer, f"{2**steps}x")
         expect(viewer.locator(".prompt")).to_have_text(prompts[-1])
-        page.screenshot(f"two-pages-{steps}")
     assert max(page.run("heard.queued") for page in pages) == 2  # one waited for the other
     assert other.complaints == []

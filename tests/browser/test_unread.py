@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from tools.host import ROOT
-
+from .conftest import RENDERERS, each_renderer
 from .picker import LOOP, build
 
 TEXTS = ["prompting", "prompt", "step_prompts", "seed"]
@@ -23,7 +22,7 @@ SEEN = """names => {
 }"""
 
 
-@pytest.fixture(params=["classic", "vue"])
+@pytest.fixture(params=RENDERERS)
 def loop(request, editor):
     build(editor, request.param, {"loop": {"type": LOOP}})
     return editor
@@ -84,33 +83,16 @@ def test_a_linked_input_is_seen(loop):
     wait_until_seen(loop, ["prompt", "steps", "color_fix"])
 
 
-@pytest.mark.parametrize("renderer", ["classic", "vue"])
+@each_renderer
 def test_a_saved_height_stays_whatever_is_hidden(editor, renderer):
     build(editor, renderer, {"loop": {"type": LOOP}})
     choose(editor, "backbone", "any checkpoint")
     wait_until_seen(editor, ALL)
-    editor.page.wait_for_timeout(500)  # the node takes its height
+    editor.settle(30)  # the node takes its height
     saved = editor.run("() => JSON.stringify(app.graph.serialize())")
     for _ in range(2):
         editor.run("workflow => app.loadGraphData(workflow)", json.loads(saved))
         wait_until_seen(editor, ALL)
-        editor.page.wait_for_timeout(500)
+        editor.settle(30)
         height = editor.run("() => app.graph.nodes[0].size[1]")
         assert height == pytest.approx(json.loads(saved)["nodes"][0]["size"][1], abs=30)
-
-
-def test_old_workflows_open_with_the_same_values(editor):
-    compared = 0
-    for path in sorted((ROOT / "tests" / "data" / "workflows").glob("*.json")):
-        workflow = json.loads(path.read_text("utf-8"))
-        editor.run("workflow => app.loadGraphData(workflow)", workflow)
-        saved = {str(node["id"]): node.get("widgets_values") for node in workflow["nodes"]}
-        now = editor.run(
-            """() => app.graph.serialize().nodes.map(node => [String(node.id), node.type,
-                node.widgets_values])"""
-        )
-        for node_id, node_type, values in now:
-            if node_type in (LOOP, "CoZFullImage"):
-                assert values[: len(saved[node_id])] == saved[node_id], path.name
-                compared += 1
-    assert compared

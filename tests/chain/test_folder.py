@@ -184,9 +184,9 @@ def test_a_damaged_folder_is_refused(saved, damage, message):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: cut(f, "scale_1.png", 9999), "the file ends in the middle of the picture. Put the sa"),
+        (lambda f: cut(f, "scale_1.png", 9999), "the file ends in the middle of the image. Put the sa"),
         (lambda f: cut(f, "scale_1.png", 30), "the file ends in the middle"),
-        (lambda f: cut(f, "scale_1.png", 0), "this is no PNG picture"),
+        (lambda f: cut(f, "scale_1.png", 0), "this is no PNG image"),
         (lambda f: plant(f, (f / "source.png").read_bytes()), "it is 400 x 300 pixels, expected 64 x 64"),
         (lambda f: plant(f, bytes(2**26 + 9 * 64 * 64 + 1)), "has 67,145,729 bytes; it can have at most 67,145,728: p"),
     ],
@@ -204,7 +204,7 @@ def test_a_damaged_picture_is_refused_without_hashes_too(saved, damage, message)
 def test_a_link_out_of_the_folder_is_not_followed(saved, tmp_path, name):
     shutil.copy(saved / name, tmp_path / "elsewhere")
     link(saved, name, tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=f"{name} is a link out of its folder"):
+    with pytest.raises(ValueError, match=f"{name} is a link to another folder"):
         read_chain(saved)
 
 
@@ -320,7 +320,9 @@ def test_a_backslash_begins_a_subfolder():
 
 @pytest.mark.parametrize("unfilled", ["%Chain Loop.seed%", "%a/b.c%", "%date:yyyy-MM-dd%"])
 def test_what_the_page_fills_in_is_not_a_name(unfilled):
-    with pytest.raises(ValueError, match=f"{unfilled} was not filled in: ComfyUI's page does that"):
+    with pytest.raises(
+        ValueError, match=f"{unfilled} was not filled in: ComfyUI's page fills it in"
+    ):
         require_prefix(f"x/{unfilled}/y")
 
 

@@ -45,12 +45,12 @@ def test_png_of_16_bits_of_another_program():
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (b"", "this is no PNG picture"),
-        (b"GIF89a" + bytes(99), "this is no PNG picture"),
-        (encode_png(torch.zeros(1, 3, 9, 9))[:-1], "the file ends in the middle of the picture"),
-        (encode_png(torch.zeros(1, 3, 9, 9))[:40], "the file ends in the middle of the picture"),
-        (png(9, 9, chunk(b"IDAT", b"nonsense")), "the picture is damaged"),
-        (png(9, 9), "the file ends in the middle of the picture"),
+        (b"", "this is no PNG image"),
+        (b"GIF89a" + bytes(99), "this is no PNG image"),
+        (encode_png(torch.zeros(1, 3, 9, 9))[:-1], "the file ends in the middle of the image"),
+        (encode_png(torch.zeros(1, 3, 9, 9))[:40], "the file ends in the middle of the image"),
+        (png(9, 9, chunk(b"IDAT", b"nonsense")), "the image is damaged"),
+        (png(9, 9), "the file ends in the middle of the image"),
         (png(9, 8, NOTHING), "it is 9 x 8 pixels, expected 9 x 9"),
         (png(60_000, 60_000, NOTHING), "it is 60000 x 60000 pixels, expected 9 x 9"),
     ],

@@ -127,7 +127,7 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"version": True}, "version is True"),
         ({"version": 0}, "version is 0"),
         ({"windows": None, "seeds": None}, "this is no chain record: windows, seeds missing"),
-        ({"steps": 4}, "steps is 4, expected 3, for frames holds 5 pictures"),
+        ({"steps": 4}, "steps is 4, expected 3, because frames has 5 entries"),
         ({"scale": "4"}, "scale is '4', expected a number from 1.01 to 100"),
         ({"scale": NAN}, "scale is nan"),
         ({"scale": float("inf")}, "scale is inf"),
@@ -156,7 +156,7 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"windows": [W, W, W, [48.1, 0, 16, 16]]}, r"windows\[3\] is \[48.1, 0, 16, 16\]"),
         ({"windows": [[336, 237, 64, 64], W, W, W]}, "inside a frame of 400 x 300 pixels"),
         ({"prompts": []}, "a chain of 3 steps has 3 prompts, got 0"),
-        ({"prompts": ["a", None, "c"]}, r"prompts\[1\] is None, expected a text in quotes"),
+        ({"prompts": ["a", None, "c"]}, r"prompts\[1\] is None, expected a quoted string"),
         ({"prompts": ["a", "b", ["c"] * 999]}, r"prompts\[2\] is \['c', 'c', 'c', 'c', 'c', 'c', ...\],"),
         ({"seeds": [1, 2, 3, 4]}, "a chain of 3 steps has 3 seeds, got 4"),
         ({"seeds": [1, 2, 3.5]}, r"seeds\[2\] is 3.5, expected a whole number from 0 to 9007199254740991"),
@@ -166,8 +166,8 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"target": [0.5, 1.5]}, r"target\[1\] is 1.5, expected a number from 0 to 1"),
         ({"models": "m.safetensors"}, "models is 'm.safetensors', expected a list of names"),
         ({"models": [7]}, r"models\[0\] is 7, expected a text"),
-        ({"color_profile": 7}, "color_profile is 7, expected a text in quotes"),
-        ({"color_profile": []}, r"color_profile is \[\], expected a text in quotes"),
+        ({"color_profile": 7}, "color_profile is 7, expected a quoted string"),
+        ({"color_profile": []}, r"color_profile is \[\], expected a quoted string"),
         ({"agreements": [30.5]}, "a chain of 3 steps has 3 agreements, got 1"),
         ({"agreements": "30"}, "a chain of 3 steps has 3 agreements, got '30'"),
         ({"agreements": [30.5, "31", 32]}, r"agreements\[1\] is '31', expected a number from -10 to 1000"),
@@ -188,7 +188,7 @@ def test_an_edited_record_is_refused(make_chain, fields, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "this is no chain record, for it is not JSON: Expecting value"),
+        ("", "this is no chain record, because it is not JSON: Expecting value"),
         ("{'version': 1}", "not JSON: Expecting property name enclosed in double quotes: line 1"),
         ("[1]", r"this is no chain record: it starts with '\[1\]'"),
         ("null", "it starts with 'null'"),
@@ -206,7 +206,7 @@ def test_a_text_that_is_no_record_is_refused(make_chain, text, message):
 def test_frames_of_other_sizes_than_the_record_are_refused(make_chain):
     chain = make_chain()
     with pytest.raises(
-        ValueError, match=r"record is of frames \(\(400, 300\), .* got \(\(400, 300"
+        ValueError, match=r"record has frames of sizes \(\(400, 300\), .* got \(\(400, 300"
     ):
         ZoomChain.from_json(chain.to_json(), chain.frames[:-1])
 

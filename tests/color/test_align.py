@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from skimage.exposure import match_histograms
 
-from benchmarks.color import dense
+from benchmarks.color import align_dense
 from coz.color.align import (
     adain_align,
     histogram_align,
@@ -40,7 +40,7 @@ def test_any_levels_and_channels_equal_the_dense_form(shape, levels):
     # 1e-5: the bar; the dense form sums 9 products a level in another order.
     torch.testing.assert_close(
         wavelet_align(sr, reference, levels),
-        dense(sr, reference, levels),
+        align_dense(sr, reference, levels),
         atol=1e-5,
         rtol=0,
     )

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, convert_to_srgb, name_foreign_profile
-from tools.picture import open_picture
+from tools.image_file import open_image
 from tools.train_grpo.photo import read_photo
 
 DATA = Path(__file__).parents[1] / "data"
@@ -49,7 +49,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 @pytest.mark.parametrize(
-    "read", [open_picture, read_photo, lambda path: convert_to_srgb(Image.open(path))]
+    "read", [open_image, read_photo, lambda path: convert_to_srgb(Image.open(path))]
 )
 def test_a_profile_is_applied(read):
     true = Image.open(DATA / "p3_true.png")
@@ -93,7 +93,7 @@ def test_grey_and_deep_pictures_are_converted(tmp_path):
     )  # sRGB of 128 / 255
     deep = Image.fromarray(np.full((3, 4), 128 * 256, np.uint16))
     deep.save(tmp_path / "deep.png", icc_profile=linear)
-    assert open_picture(tmp_path / "deep.png").getpixel((0, 0)) == (188, 188, 188)
+    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (188, 188, 188)
 
 
 def test_srgb_by_another_name_stays_as_it_is():

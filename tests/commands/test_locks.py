@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tools.host import DEFAULT_VERSION, environment, host_path
 from tools.host.environment import ROOT
 from tools.release import locks
-from tools.release.licences import requirements
+from tools.release.licences import read_requirements
 from tools.train_grpo import environment as train_environment
 
 HOST_PYTHONS, TRAIN_PYTHONS = ("3.10", "3.11", "3.12", "3.13"), ("3.11", "3.12", "3.13")
@@ -30,7 +30,7 @@ def comfyui_lines() -> list[str]:
 
 
 def declared(*extras: str) -> list[Requirement]:
-    return [Requirement(line) for extra in extras for line in requirements()[extra]]
+    return [Requirement(line) for extra in extras for line in read_requirements()[extra]]
 
 
 def pins(lock: str) -> list[Requirement]:
@@ -168,7 +168,7 @@ def test_the_newest_are_chosen_on_request(uv, lock, monkeypatch, capsys):
 def test_what_moved_is_said_by_package():
     old = locks.read_versions("# A comment\na==1\nb==1 ; python_version < '3'\nb==2\nc==1\n")
     new = locks.read_versions("a==1\nb==3\nd==1\n")
-    assert locks.compare(old, new) == ["b 1, 2 -> 3", "c 1 -> none", "d none -> 1"]
+    assert locks.list_changes(old, new) == ["b 1, 2 -> 3", "c 1 -> none", "d none -> 1"]
 
 
 def test_what_is_installed_is_compared_with_the_lock_for_this_python(tmp_path):
@@ -177,7 +177,7 @@ def test_what_is_installed_is_compared_with_the_lock_for_this_python(tmp_path):
     lock.write_text(pinned, "utf-8")
     line = [sys.executable, "-m", "tools.release.locks", "moved", str(lock)]
     head, *moved = subprocess.check_output(line, cwd=ROOT, text=True).splitlines()
-    assert head == f"{lock.as_posix()}: {len(moved)} packages moved"
+    assert head == f"{lock.as_posix()}: {len(moved)} packages changed version"
     assert f"- pytest 0.1 -> {version('pytest')}" in moved
     assert f"- ruff none -> {version('ruff')}" in moved
     assert "- absent 1 -> none" in moved

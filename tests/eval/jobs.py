@@ -5,9 +5,9 @@ from PIL import Image
 
 from tools.evaluate.arms import read_arms
 from tools.evaluate.job import Job
-from tools.evaluate.prompts import prompts_of
+from tools.evaluate.prompts import make_prompts
 from tools.host import ROOT
-from tools.picture import to_png
+from tools.image_file import to_png
 
 WORKFLOWS = ROOT / "workflows"
 SD3_VLM = WORKFLOWS / "3 Chain-of-Zoom SD3 + VLM.json"
@@ -25,7 +25,7 @@ def job(arm="nearest", image="a.png", **changes):
         "arm": arm,
         "picture": to_png(noise(64, 64)),
         "ground_truth": None,
-        "prompts": prompts_of(*read_arms(arm, SD3_VLM), 64, 2, 0),
+        "prompts": make_prompts(*read_arms(arm, SD3_VLM), 64, 2, 0),
         "steps": 2,
         "scale": 4.0,
         "seed": 0,

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tools.evaluate.arms import Arm, ArmError, read_arms, read_workflow
-from tools.evaluate.job import FRAMES, PICTURE
-from tools.evaluate.prompts import prompts_of
+from tools.evaluate.job import FRAMES_PREFIX, PICTURE
+from tools.evaluate.prompts import make_prompts
 from tools.host.workflow import find_node, read_prompt
 
 from .jobs import SD3_VLM, WORKFLOWS
@@ -21,7 +21,7 @@ def classes(prompt):
 
 def test_chain_arms_run_the_loop_by_the_protocol():
     for arm in read_arms("chain-null,chain-vlm", SD3_VLM):
-        (prompt,) = prompts_of(arm, 512, 4, 7)
+        (prompt,) = make_prompts(arm, 512, 4, 7)
         inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
         assert {key: inputs[key] for key in ("steps", "scale", "frame", "size", "seed")} == {
             "steps": 4,
@@ -46,7 +46,7 @@ def test_chain_arms_run_the_loop_by_the_protocol():
 
 def test_an_arm_of_your_own_keeps_its_texts():
     shared, own = read_arms(f"chain-null,mine={OWN}", OWN)
-    null, mine = (prompts_of(arm, 512, 4, 0)[0] for arm in (shared, own))
+    null, mine = (make_prompts(arm, 512, 4, 0)[0] for arm in (shared, own))
     texts = [p[find_node(p, "CoZChainLoop")]["inputs"]["prompt"] for p in (null, mine)]
     assert texts == ["", "macro photograph of a cup of coffee, foam, bubbles, sharp focus"]
 
@@ -61,19 +61,19 @@ def test_an_arm_of_your_own_keeps_its_texts():
 )
 def test_one_step_runs_the_nodes_of_the_loop(workflow, step, encoders):
     (arm,) = read_arms("onestep", workflow)
-    (prompt,) = prompts_of(arm, 512, 4, 0)
+    (prompt,) = make_prompts(arm, 512, 4, 0)
     used = classes(prompt)
     assert used.count(step) == used.count("CoZCropCenterZoom") == used.count("CoZColorFix") == 4
     assert [name for name in used if "Encode" in name] == encoders
     assert "CoZChainLoop" not in used
-    assert len([name for name in prompt if name.startswith(FRAMES)]) == 4
+    assert len([name for name in prompt if name.startswith(FRAMES_PREFIX)]) == 4
 
 
 @pytest.mark.parametrize("inputs", [{}, {"backbone": "upscale model"}])
 def test_one_step_of_a_loop_without_its_inputs(inputs):
     workflow = {"1": {"class_type": "CoZChainLoop", "inputs": inputs}}
-    with pytest.raises(ArmError, match=r"the workflow's Chain Loop has no '.*': save it anew"):
-        prompts_of(Arm("onestep", workflow), 512, 4, 0)
+    with pytest.raises(ArmError, match=r"the workflow's Chain Loop has no '.*': save it again"):
+        make_prompts(Arm("onestep", workflow), 512, 4, 0)
 
 
 def test_a_workflow_in_the_api_format_is_the_same(tmp_path):

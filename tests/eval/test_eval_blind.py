@@ -7,10 +7,10 @@ import pytest
 from scipy.optimize import minimize
 
 from tests.support.random_scores import random_png, random_result, write_store
-from tools.evaluate.answers import Answer, judge, read_answers
-from tools.evaluate.blind import PAGE, design, write_blind
-from tools.evaluate.bradley import strengths
-from tools.evaluate.report import KEY, write_report
+from tools.evaluate.answers import Answer, rank_arms, read_answers
+from tools.evaluate.blind import PAGE, choose_pairs, write_blind
+from tools.evaluate.bradley import fit_strengths
+from tools.evaluate.report import KEY_FILE, write_report
 from tools.evaluate.scores import gather
 
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
@@ -27,7 +27,7 @@ def scores_for(arms, images, factors=4):
 
 @pytest.mark.parametrize("pairs", [1, 7, 24, 60, 6 * 4 * 10])
 def test_the_design_is_balanced(pairs):
-    chosen = design(scores_for(("a", "b", "c", "d"), 10), pairs, 3)
+    chosen = choose_pairs(scores_for(("a", "b", "c", "d"), 10), pairs, 3)
     assert len({pair.id for pair in chosen}) == len(chosen) == pairs
     meetings = [tuple(sorted((p.left, p.right))) for p in chosen]
     for counts, cells in (
@@ -49,7 +49,7 @@ def test_the_design_is_balanced(pairs):
 
 def test_another_seed_is_another_order():
     scores = scores_for(("a", "b", "c"), 5)
-    one, same, other = (design(scores, 12, seed) for seed in (1, 1, 2))
+    one, same, other = (choose_pairs(scores, 12, seed) for seed in (1, 1, 2))
     assert one == same
     assert one != other
 
@@ -57,7 +57,7 @@ def test_another_seed_is_another_order():
 def test_more_pairs_than_there_are():
     scores = scores_for(("a", "b"), 3, factors=2)
     with pytest.raises(ValueError, match=r"1 to 6 pairs here \(1 pairs of arms, 2 scales"):
-        design(scores, 7, 0)
+        choose_pairs(scores, 7, 0)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def blind(tmp_path_factory):
     ]
     write_store(out, results, arms=ARMS, side=64)
     write_blind(out, 12, 5)
-    return out, json.loads((out / KEY).read_text("utf-8"))
+    return out, json.loads((out / KEY_FILE).read_text("utf-8"))
 
 
 def test_the_page_does_not_tell_the_arms(blind):
@@ -160,14 +160,14 @@ def test_what_cannot_be_counted_is_said_in_a_line_each(blind):
     judged = read_answers(out, files)
     assert judged.notes[-10:] == (
         "twice.json: left out, good.json has the same judge's answers",
-        "other.json: left out, its answers are to another blind.html",
-        "damaged.json: left out, it is not what the page saves",
-        "listed.json: left out, it is not what the page saves",
-        "deep.json: left out, it is not what the page saves",
-        "latin.json: left out, it is not what the page saves",
-        "odd.json: 1 answers left out, of pairs that are not in the key",
-        "odd.json: 1 answers left out, to a pair answered before",
-        "odd.json: 5 answers left out, damaged",
+        "other.json: left out, it belongs to another blind.html",
+        "damaged.json: left out, it is not a file that the page saved",
+        "listed.json: left out, it is not a file that the page saved",
+        "deep.json: left out, it is not a file that the page saved",
+        "latin.json: left out, it is not a file that the page saved",
+        "odd.json: 1 answers left out: their pairs are not in the key",
+        "odd.json: 1 answers left out: their pairs were answered before",
+        "odd.json: 5 answers left out: damaged",
         "none.json: left out, it cannot be read: No such file or directory",
     )
     assert "13 answers to 12 pairs by 2 judges" in judged.notes[0]
@@ -187,14 +187,14 @@ def all_met(k):
 @pytest.mark.parametrize(("won", "games"), [(7, 10), (0, 10), (10, 10), (5.5, 10), (900, 1000)])
 def test_two_have_a_closed_form(won, games):
     wins = np.array([[0, won], [games - won, 0.0]])
-    one, two = strengths(wins, all_met(2))
+    one, two = fit_strengths(wins, all_met(2))
     p = (won + 0.5) / (games + 1)
     assert one - two == pytest.approx(log(p / (1 - p)), abs=1e-8)
     assert one + two == pytest.approx(0, abs=1e-8)
 
 
 def test_many_wins_outweigh_the_half():
-    one, two = strengths(np.array([[0, 7e6], [3e6, 0]]), all_met(2))
+    one, two = fit_strengths(np.array([[0, 7e6], [3e6, 0]]), all_met(2))
     assert one - two == pytest.approx(log(0.7 / 0.3), abs=1e-6)
 
 
@@ -205,14 +205,14 @@ def test_it_is_the_maximum_of_the_likelihood():
         return ((wins + 0.5 * all_met(5)) * np.log1p(np.exp(theta - theta[:, None]))).sum()
 
     expected = minimize(loss, np.zeros(5), tol=1e-10).x
-    assert strengths(wins, all_met(5)) == pytest.approx(expected - expected.mean(), abs=1e-4)
+    assert fit_strengths(wins, all_met(5)) == pytest.approx(expected - expected.mean(), abs=1e-4)
 
 
 def test_several_at_once_are_as_one_by_one():
     wins = np.random.default_rng(0).integers(0, 12, (6, 4, 4)) * all_met(4)
-    together = strengths(wins, all_met(4))
+    together = fit_strengths(wins, all_met(4))
     for single, row in zip(wins, together, strict=True):
-        assert strengths(single, all_met(4)) == pytest.approx(row, abs=1e-8)
+        assert fit_strengths(single, all_met(4)) == pytest.approx(row, abs=1e-8)
 
 
 def key_of(pairs, arms):
@@ -231,7 +231,7 @@ def answers_of(choices, judge="x"):
 
 def test_groups_that_never_met_are_told():
     key = key_of([("a", "b"), ("a", "b"), ("c", "d"), ("c", "d")], ["a", "b", "c", "d", "e"])
-    judged = judge(key, answers_of(["left", "right", "left", "same"]))
+    judged = rank_arms(key, answers_of(["left", "right", "left", "same"]))
     assert any("cannot be compared: a, b; c, d." in note for note in judged.notes)
     assert "e is in none of the answers." in judged.notes
     assert [line[0] for line in judged.lines] == ["c", "a", "b", "d"]
@@ -247,7 +247,7 @@ def test_ties_are_half_a_win_each_and_the_interval_holds_the_truth():
     key = key_of([("weak", "strong")] * 400, arms)
     choices = np.where(chance.random(400) < 0.7, "right", "left")
     choices[:100] = "same"
-    judged = judge(key, answers_of(choices.tolist()))
+    judged = rank_arms(key, answers_of(choices.tolist()))
     best = judged.lines[0]
     won = (choices == "right").sum()
     p = (won + 50 + 0.5) / 401
@@ -270,8 +270,8 @@ def test_judges_who_disagree_widen_the_interval():
     ]
 
     def width(answers):
-        low, high = map(float, judge(key, answers).lines[0][2].strip("[]").split(","))
+        low, high = map(float, rank_arms(key, answers).lines[0][2].strip("[]").split(","))
         return high - low
 
-    assert judge(key, agree).lines[0][1] == judge(key, differ).lines[0][1]
+    assert rank_arms(key, agree).lines[0][1] == rank_arms(key, differ).lines[0][1]
     assert width(differ) > 1.5 * width(agree)

@@ -29,11 +29,11 @@ def error_of(arguments, monkeypatch):
     ("arguments", "message"),
     [
         ([], "error: the following arguments are required: --out"),
-        (["--out", "OUT"], "error: give the folder with the pictures, or --report-only"),
+        (["--out", "OUT"], "error: give the folder with the images, or --report-only"),
         (["nowhere", "--out", "OUT"], "error: there is no folder nowhere"),
-        (["EMPTY", "--out", "OUT"], "error: there is no picture in "),
+        (["EMPTY", "--out", "OUT"], "error: there is no image in "),
         (["IN", "--out", "IN/a.png"], "a.png"),
-        (["IN", "--out", "IN"], "error: --out needs another folder than that of the pictures, "),
+        (["IN", "--out", "IN"], "error: --out must differ from the folder of the images, "),
         (["IN", "--workers", "2"], "error: --workers needs --ray"),
         (["IN", "--ground-truth", "no"], "argument --ground-truth: there is no folder no"),
         (["IN", "--arms", "nearest,bicubic,nearest"], "error: two arms are named nearest"),
@@ -45,8 +45,8 @@ def error_of(arguments, monkeypatch):
         (["IN", "--arms", "chain-vlm"], "chain-vlm needs a workflow whose Chain Loop has a vision"),
         (["IN", "--arms", "chain-vlm"], "--workflow 'workflows/3 Chain-of-Zoom SD3 + VLM.json'"),
         (["IN", "--metrics", "psnr,beauty"], "there is no metric 'beauty'. Known: psnr, ssim, "),
-        (["IN", "--steps", "5"], "argument --steps: a whole number 1..4, not '5'"),
-        (["IN", "--seed", "-1"], "argument --seed: a whole number 0.."),
+        (["IN", "--steps", "5"], "argument --steps: expected a whole number 1..4, got '5'"),
+        (["IN", "--seed", "-1"], "argument --seed: expected a whole number 0.."),
         (["IN", "--scale-down", "3"], "argument --scale-down: invalid choice: 3"),
         (["IN", "--scale-down", "4", "--ground-truth", "IN"], "not allowed with argument"),
         (["--report-only"], "error: there are no results to report"),
@@ -75,9 +75,9 @@ def test_names_that_are_no_text(folder, tmp_path, monkeypatch, capsys):
         (folder / "a.png").rename(folder / os.fsdecode(name))
         (folder / "a.png").touch()
     line = error_of([folder, "--metrics", "psnr", "--out", tmp_path / "out"], monkeypatch)
-    assert line == "error: none of the pictures can be used (2)"
+    assert line == "error: none of the 2 images can be used"
     told = capsys.readouterr()
-    assert "no pictures, left out: 1: \\udcff.txt" in told.out
+    assert "left out 1 files that are no images: \\udcff.txt" in told.out
     assert "failed: \\udcff.png: its name is not valid Unicode: rename it" in told.err
 
 
@@ -88,13 +88,13 @@ def test_pictures_that_cannot_be_used_are_listed(folder, tmp_path, monkeypatch, 
     (folder / "sub" / "text.jpg").write_text("no picture")
     (folder / "notes.txt").write_text("left out")
     line = error_of([folder, "--metrics", "psnr", "--out", tmp_path / "out"], monkeypatch)
-    assert line == "error: none of the pictures can be used (3)"
+    assert line == "error: none of the 3 images can be used"
     told = capsys.readouterr()
-    assert "no pictures, left out: 1: notes.txt" in told.out
-    assert "failed: small.png: it is 63 x 200: 64 pixels a side are the least" in told.err
+    assert "left out 1 files that are no images: notes.txt" in told.out
+    assert "failed: small.png: it is 63 x 200: at least 64 pixels a side are needed" in told.err
     assert "failed: broken.png: " in told.err
     assert "failed: sub/text.jpg: " in told.err
-    assert "is not a picture that can be read" in told.err
+    assert "is not an image that can be read" in told.err
 
 
 def test_a_full_disk_is_one_clear_line(folder, small_files, tmp_path, monkeypatch):

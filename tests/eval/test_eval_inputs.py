@@ -9,9 +9,9 @@ from PIL import Image
 
 from coz.render.pillow import from_pillow
 from coz.resample import resize
-from tools.evaluate.inputs import Protocol, find_pictures, make_inputs
-from tools.evaluate.job import view_of
-from tools.picture import PictureError, open_picture
+from tools.evaluate.inputs import Protocol, find_images, make_inputs
+from tools.evaluate.job import crop_truth
+from tools.image_file import ImageError, open_image
 
 from .jobs import noise
 
@@ -25,8 +25,8 @@ def test_folders_below_are_searched_hidden_files_and_the_result_are_not(folder):
     for name in ("sub/a.png", "sub/A.JPG", ".hidden.png", ".folder/x.png", "out/x.png", "b.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    assert find_pictures(folder, out) == (["a.png", "sub/A.JPG", "sub/a.png"], ["b.txt"])
-    assert find_pictures(folder / "a.png", out) == (["a.png"], [])
+    assert find_images(folder, out) == (["a.png", "sub/A.JPG", "sub/a.png"], ["b.txt"])
+    assert find_images(folder / "a.png", out) == (["a.png"], [])
 
 
 def test_x_0_is_the_square_in_the_middle_resized_as_pillow_does(folder):
@@ -81,8 +81,8 @@ def test_a_damaged_file_is_no_picture_or_another_one(kind, tmp_path):
         damaged[chance.integers(0, min(len(damaged), 300), 3)] = chance.integers(0, 256, 3)
         (tmp_path / "damaged").write_bytes(damaged.tobytes())
         try:
-            assert open_picture(tmp_path / "damaged").mode == "RGB"
-        except PictureError:
+            assert open_image(tmp_path / "damaged").mode == "RGB"
+        except ImageError:
             refused += 1
     assert refused
 
@@ -114,27 +114,27 @@ def test_a_ground_truth_is_cut_like_its_picture(folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("a.png", (2800, 2399), "its ground truth is 2800 x 2399 and the picture 700 x 600"),
-        ("a.png", (2400, 2400), "it must be 4, 5, 6, ... times as large both ways"),
+        ("a.png", (2800, 2399), "its ground truth is 2800 x 2399 and the image 700 x 600"),
+        ("a.png", (2400, 2400), "it must be 4, 5, 6, ... times as wide and as high"),
         ("a.png", (1400, 1200), "such as 2800 x 2400"),
-        ("b.png", (2800, 2400), r"there is no ground truth a.png in .*, nor one of its stem"),
+        ("b.png", (2800, 2400), r"there is no ground truth a.png in .*, with any suffix"),
     ],
 )
 def test_a_ground_truth_that_does_not_fit(name, size, message, folder, tmp_path):
     truths = tmp_path / "truths"
     truths.mkdir()
     Image.new("RGB", size).save(truths / name)
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         make_inputs(folder, "a.png", Protocol(1, ground_truth=truths))
 
 
 def test_a_picture_too_small_for_its_steps_is_told_its_least_size(folder):
-    with pytest.raises(PictureError, match="--scale-down 16 with 3 steps needs 2048 pixels a side"):
+    with pytest.raises(ImageError, match="--scale-down 16 with 3 steps needs 2048 pixels a side"):
         make_inputs(folder, "a.png", Protocol(3, scale_down=16))
 
 
 def test_the_view_of_a_ground_truth():
     truth = torch.rand(1, 3, 64, 64)
-    view = view_of(truth, 4, 16)
+    view = crop_truth(truth, 4, 16)
     assert torch.equal(view, truth[..., 24:40, 24:40])
-    assert view_of(truth, 16, 16) is None
+    assert crop_truth(truth, 16, 16) is None

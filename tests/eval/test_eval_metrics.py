@@ -8,13 +8,13 @@ import torchmetrics.functional.image as functional
 from coz.fidelity.back_projection import agreement
 from coz.fidelity.metrics import ssim
 from coz.resample import resize
-from tools.evaluate.metrics import DEFAULT, METRICS, PLAIN, Meter
+from tools.evaluate.metrics import ALL_METRICS, METRICS, WEIGHTLESS_MEASURES, Meter
 from tools.evaluate.seam import ROUNDING, seam
 
 from . import degraded
 from .degraded import blurred, measured, noisy
 
-FIDELITY = [name for name in PLAIN if METRICS[name].kind == "fidelity"]
+FIDELITY = [name for name in WEIGHTLESS_MEASURES if METRICS[name].kind == "fidelity"]
 BEST = {
     "psnr": inf, "ssim": 1.0, "ms_ssim": 1.0, "gmsd": 0.0, "fsim": 1.0, "consistency": inf,
     "source_psnr": inf, "color_drift": 0.0,
@@ -29,7 +29,7 @@ def photo():
 def test_each_metric_is_its_library_called_directly(photo):
     sr = noisy(photo, 0.1)
     lq, source = resize(photo, 48, 48).clamp(0, 1), resize(photo, 12, 12).clamp(0, 1)
-    scores = measured(Meter(DEFAULT), sr, photo, lq, source)
+    scores = measured(Meter(ALL_METRICS), sr, photo, lq, source)
     direct = {
         "psnr": piq.psnr(sr, photo),
         "ssim": piq.ssim(sr, photo, downsample=False),
@@ -58,7 +58,7 @@ def test_flat_pictures_have_closed_forms():
     a, b = 0.2, 0.7
     sr, truth = (torch.full((1, 3, 192, 192), grey) for grey in (a, b))
     lq = torch.full((1, 3, 48, 48), 0.3)
-    scores = measured(Meter(DEFAULT), sr, truth, lq)
+    scores = measured(Meter(ALL_METRICS), sr, truth, lq)
     luminance = (2 * a * b + 0.01**2) / (a * a + b * b + 0.01**2)
     assert scores["psnr"] == pytest.approx(-20 * log10(0.5), rel=1e-5)
     assert scores["ssim"] == pytest.approx(luminance, rel=1e-4)
@@ -86,8 +86,8 @@ def test_equal_pictures_have_the_ideal_values(photo, kind):
         "flat": torch.full((1, 3, 192, 192), 0.25),
         "noise": noisy(torch.full((1, 3, 192, 192), 0.5), 0.3),
     }[kind]
-    scores = measured(Meter(DEFAULT), image, image, lq=image, source=image)
-    names = [name for name in PLAIN if name in BEST]
+    scores = measured(Meter(ALL_METRICS), image, image, lq=image, source=image)
+    names = [name for name in WEIGHTLESS_MEASURES if name in BEST]
     assert {name: scores[name] for name in names} == {
         name: pytest.approx(BEST[name], abs=1e-6) for name in names
     }
@@ -143,25 +143,25 @@ def test_lines_that_are_smoother_than_the_rest_are_no_seam():
 
 def test_a_small_frame_is_told_what_it_lacks():
     frame, dot = torch.rand(1, 3, 128, 128), torch.rand(1, 3, 2, 2)
-    meter = Meter(DEFAULT)
+    meter = Meter(ALL_METRICS)
     scores, reasons = meter.measure(frame, lq=dot, source=dot, ground_truth=frame)
     assert reasons == {
         "ms_ssim": "MS-SSIM needs 161 px, the frame has 128",
         "source_psnr": "Source PSNR (dB) needs 8 real pixels a side, the frame shows 2",
     }
-    assert scores.keys() == PLAIN.keys() - reasons.keys()
+    assert scores.keys() == WEIGHTLESS_MEASURES.keys() - reasons.keys()
     eight = resize(frame, 8, 8).clamp(0, 1)
     scores, _ = meter.measure(frame, lq=eight, source=eight, ground_truth=frame)
     assert scores["source_psnr"] == scores["consistency"]
     tiny = frame[..., :2, :2].contiguous()
     scores, reasons = meter.measure(tiny, lq=dot, source=dot, ground_truth=tiny)
     assert reasons.keys() == {"ssim", "ms_ssim", "fsim", "source_psnr", "sharpness", "seam"}
-    assert scores.keys() == PLAIN.keys() - reasons.keys()
+    assert scores.keys() == WEIGHTLESS_MEASURES.keys() - reasons.keys()
 
 
 def test_each_metric_works_at_its_least_size():
-    for name in PLAIN:
-        least = METRICS[name].least
+    for name in WEIGHTLESS_MEASURES:
+        least = METRICS[name].min_side
         frame = noisy(torch.full((1, 3, least, least), 0.5), 0.2)
         assert name in measured(Meter([name]), frame, frame, lq=frame, source=frame)
 
@@ -177,10 +177,10 @@ def test_inputs_stay_and_a_second_measure_is_equal(photo):
     sr = noisy(photo, 0.1)
     images = {"lq": photo[..., :48, :48], "source": photo[..., :2, :2]}
     before = [image.clone() for image in (sr, *images.values())]
-    meter = Meter(DEFAULT)
+    meter = Meter(ALL_METRICS)
     first = meter.measure(sr, **images, ground_truth=photo)
     assert first == meter.measure(sr, **images, ground_truth=photo)
-    assert first == Meter(DEFAULT).measure(sr, **images, ground_truth=photo)
+    assert first == Meter(ALL_METRICS).measure(sr, **images, ground_truth=photo)
     for old, new in zip(before, (sr, *images.values()), strict=True):
         assert torch.equal(old, new)
 
@@ -196,7 +196,7 @@ def test_inputs_stay_and_a_second_measure_is_equal(photo):
         ("lq", torch.full((1, 3, 16, 16), -0.1), "the window must lie in .* got -0.1 to -0.1"),
         ("sr", torch.full((1, 3, 64, 64), torch.nan), "the frame must lie in .* got nan to nan"),
         ("ground_truth", torch.rand(1, 3, 64, 32), "has 32 x 64 pixels and the frame 64 x 64"),
-        ("lq", torch.rand(1, 3, 65, 65), "the source is 65 x 65 pixels and the picture 64 x 64"),
+        ("lq", torch.rand(1, 3, 65, 65), "the source is 65 x 65 pixels and the image 64 x 64"),
     ],
 )  # fmt: skip
 def test_wrong_pictures_are_told(name, value, message):
@@ -204,7 +204,7 @@ def test_wrong_pictures_are_told(name, value, message):
     images = {"sr": frame, "lq": frame, "source": frame, "ground_truth": frame}
     images[name] = value
     with pytest.raises(ValueError, match=message):
-        Meter(list(PLAIN)).measure(images.pop("sr"), **images)
+        Meter(list(WEIGHTLESS_MEASURES)).measure(images.pop("sr"), **images)
 
 
 def test_an_unknown_name_is_told_with_the_known_ones():

@@ -13,8 +13,8 @@ from PIL import Image
 from tests.support.random_scores import random_png, random_result, write_store
 from tools.evaluate.blind import write_blind
 from tools.evaluate.metrics import METRICS
-from tools.evaluate.pictures import LARGEST, cases, inline, view_of
-from tools.evaluate.plots import curves, scatters
+from tools.evaluate.pictures import MAX_SIDE_PIXELS, choose_cases, crop_view, encode_webp
+from tools.evaluate.plots import draw_curves, draw_scatters
 from tools.evaluate.report import write_report
 from tools.evaluate.scores import gather
 from tools.evaluate.store import read_results
@@ -75,7 +75,7 @@ def test_the_table_says_which_way_is_better_and_what_is_missing(store):
     assert "| niqe | pyiqa is not installed | 24 |" in text
     assert "| folder/7.png | &#38;lt;i&#38;gt;" in text
     assert "out of &#60;memory&#62;" in text
-    assert "1 of 8 pictures are left out" in text
+    assert "1 of 8 images are left out" in text
 
 
 def test_the_csv_file(store):
@@ -123,7 +123,7 @@ def test_without_naturalness_the_axis_is_called_sharpness(store):
 def test_best_and_worst(store):
     results = read_results(store)
     scores = gather(results, ARMS)
-    found, no_room = cases(store, results, scores)
+    found, no_room = choose_cases(store, results, scores)
     assert no_room == 0
     assert [(case.image, case.factor) for case in found] == [(HOSTILE, 16), ("folder/6.png", 16)]
     assert found[0].badges[0] == ("worst", "bicubic, 20.00")
@@ -141,7 +141,7 @@ def test_a_value_below_zero_keeps_its_sign(tmp_path):
         for value in (-0.25, 0.5)
     ]
     write_store(tmp_path, results, arms=("one",), side=SIDE)
-    found, _ = cases(tmp_path, results, gather(results))
+    found, _ = choose_cases(tmp_path, results, gather(results))
     assert [badge for case in found for badge in case.badges] == [
         ("worst", "one, -0.250"),
         ("best", "one, 0.500"),
@@ -152,9 +152,9 @@ def test_the_window_is_the_middle():
     picture = Image.new("L", (512, 512))
     picture.putpixel((255, 255), 10)
     picture.putpixel((256, 256), 20)
-    assert [view_of(picture, 256).getpixel(p) for p in ((0, 0), (1, 1))] == [10, 20]
-    assert view_of(picture, 4).size == (128, 128)
-    assert view_of(Image.new("L", (64, 64)), 256).size == (1, 1)
+    assert [crop_view(picture, 256).getpixel(p) for p in ((0, 0), (1, 1))] == [10, 20]
+    assert crop_view(picture, 4).size == (128, 128)
+    assert crop_view(Image.new("L", (64, 64)), 256).size == (1, 1)
 
 
 def test_pictures_have_no_metadata():
@@ -163,9 +163,9 @@ def test_pictures_have_no_metadata():
     exif[0x010E] = "chain-null"
     picture.info["exif"] = exif.tobytes()
     picture.info["comment"] = "chain-null"
-    data = base64.b64decode(inline(picture).partition(",")[2])
+    data = base64.b64decode(encode_webp(picture).partition(",")[2])
     with Image.open(io.BytesIO(data)) as file:
-        assert file.size == (LARGEST, LARGEST)
+        assert file.size == (MAX_SIDE_PIXELS, MAX_SIDE_PIXELS)
         assert file.getpixel((0, 0)) == (255, 0, 0)
     assert b"chain" not in data
 
@@ -178,13 +178,13 @@ def test_plots_take_the_colours_of_the_page_and_tell_their_numbers():
     ]
     scores = gather(results)
     cells = summarise(scores)
-    (plot,) = curves(scores, cells)
+    (plot,) = draw_curves(scores, cells)
     assert 'aria-label="PSNR (dB) against scale. one: 20 at 4×"' in plot.svg
     assert "var(--arm-0)" in plot.svg
     assert "var(--ink)" in plot.svg
     assert not re.search("#0[14a]0[25b]", plot.svg)
     assert plot.note == "∞ is not drawn: two."
-    assert plot.svg == curves(scores, cells)[0].svg
+    assert plot.svg == draw_curves(scores, cells)[0].svg
 
 
 def test_scatters_turn_lower_is_better_around():
@@ -194,7 +194,7 @@ def test_scatters_turn_lower_is_better_around():
         for i in range(6)
     ]
     scores = gather(results)
-    (plot,) = scatters(scores, summarise(scores), METRICS["lpips"], METRICS["niqe"])
+    (plot,) = draw_scatters(scores, summarise(scores), METRICS["lpips"], METRICS["niqe"])
     uses = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill: var\(--arm-(\d)', plot.svg)
     place = {number: (float(x), float(y)) for x, y, number in uses}
     assert place["0"][0] > place["1"][0]  # good is to the right

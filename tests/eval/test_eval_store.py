@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tools.evaluate.job import Row, failed, measured
+from tools.evaluate.job import Row, add_scores, make_result
 from tools.evaluate.store import (
     frame_path,
     read_result,
@@ -13,7 +13,7 @@ from tools.evaluate.store import (
     write_result,
     write_settings,
 )
-from tools.picture import to_png
+from tools.image_file import to_png
 
 from .jobs import job, noise
 
@@ -23,7 +23,7 @@ def result(**changes):
         Row("a.png", "nearest", f, "", 0, {"psnr": v})
         for f, v in ((4.0, 20.5), (16.0, float("inf")))
     )
-    made = replace(failed(job(), None), rows=rows, frames=(b"one", b"two"), seconds=1.5)
+    made = replace(make_result(job(), None), rows=rows, frames=(b"one", b"two"), seconds=1.5)
     return replace(made, **changes)
 
 
@@ -67,13 +67,13 @@ def test_a_full_disk_leaves_no_half_result(small_files, tmp_path):
 
 def test_a_missing_metric_says_at_which_scales():
     work = job(ground_truth=to_png(noise(256, 256)), metrics=("psnr", "ms_ssim", "sharpness"))
-    made = measured(work, replace(failed(work, None), frames=(work.picture,) * 2), ("", ""))
+    made = add_scores(work, replace(make_result(work, None), frames=(work.picture,) * 2), ("", ""))
     assert [sorted(row.scores) for row in made.rows] == [["psnr", "sharpness"], ["sharpness"]]
     no_truth = "needs a ground truth, this frame has none"
     assert made.missing == {
         "psnr": f"at 16x: PSNR (dB) {no_truth}",
         "ms_ssim": f"at 4x: MS-SSIM needs 161 px, the frame has 64; at 16x: MS-SSIM {no_truth}",
     }
-    without = measured(replace(work, ground_truth=None), replace(made, frames=(work.picture,) * 2),
+    without = add_scores(replace(work, ground_truth=None), replace(made, frames=(work.picture,) * 2),
         ("", ""))  # fmt: skip
     assert without.missing["psnr"] == f"PSNR (dB) {no_truth}"

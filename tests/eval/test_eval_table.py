@@ -5,7 +5,14 @@ import pytest
 
 from tests.support.random_scores import random_result
 from tools.evaluate.scores import gather
-from tools.evaluate.table import LEAST, decimals, markdown, plain, summarise, tables
+from tools.evaluate.table import (
+    MIN_IMAGES,
+    count_decimals,
+    escape_markdown,
+    format_markdown,
+    make_tables,
+    summarise,
+)
 
 
 def results_of(values, metric="psnr", arms=("one", "two")):
@@ -56,7 +63,7 @@ def test_no_best_where_the_pictures_do_not_say():
     values = np.random.default_rng(0).normal(30, 1, 20)
     swaps = np.where(np.arange(20) % 2, 1, -1)
     assert not any(cell.best for cell in cells_of([values, values + swaps]).values())
-    few = [[1.0] * (LEAST - 1), [2.0] * (LEAST - 1)]
+    few = [[1.0] * (MIN_IMAGES - 1), [2.0] * (MIN_IMAGES - 1)]
     assert not any(cell.best for cell in cells_of(few).values())
     assert cells_of([[*row, row[0]] for row in few])["two"].best
 
@@ -72,9 +79,9 @@ def test_every_arm_is_compared_on_the_same_pictures():
     assert scores.failed == (("002.png", "one", "no memory"),)
     assert scores.unmade == (("003.png", "one"),)
     assert {c.mean for c in summarise(scores).values()} == {1.5, 3.5}
-    text = markdown(scores, tables(scores, summarise(scores)))
-    assert "2 of 4 pictures are left out of all comparisons" in text
-    assert "1 failed, 1 not made yet" in text
+    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    assert "2 of 4 images are left out of all comparisons" in text
+    assert "1 results failed, 1 are missing" in text
     assert "| 002.png | one | no memory |" in text
 
 
@@ -84,9 +91,9 @@ def test_an_arm_that_failed_everywhere_takes_no_picture_from_the_others():
     scores = gather(results, ("d_e_a_d", "one", "two"))
     assert scores.arms == ("one", "two")
     assert scores.images == ("000.png", "001.png")
-    assert (scores.dead, scores.left_out) == (("d_e_a_d",), ())
-    text = markdown(scores, tables(scores, summarise(scores)))
-    assert r"In no table, for failing on every picture: d\_e\_a\_d." in text
+    assert (scores.failed_arms, scores.left_out) == (("d_e_a_d",), ())
+    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    assert r"Left out because they failed on every image: d\_e\_a\_d." in text
     assert "left out" not in text
     assert r"| 001.png | d\_e\_a\_d | no memory |" in text
     results += [random_result("002.png", "d_e_a_d", [{"psnr": 50.0}])]
@@ -96,8 +103,8 @@ def test_an_arm_that_failed_everywhere_takes_no_picture_from_the_others():
 def test_an_unfinished_run_is_told():
     results = results_of([[1.0], [2.0]])
     scores = gather(results, asked=[*(result.key for result in results), "x", "y"])
-    text = markdown(scores, tables(scores, summarise(scores)))
-    assert "The run is not finished: 2 results are not made yet." in text
+    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    assert "The run is not finished: 2 results are missing." in text
 
 
 def test_a_metric_that_one_picture_lacks_for_one_arm_is_compared_without_that_picture():
@@ -113,7 +120,7 @@ def test_a_cell_of_fewer_pictures_than_others_says_so():
     results[0] = random_result("000.png", "one", [{"psnr": 1.0}, {"psnr": 5.0}])
     results[2] = random_result("000.png", "two", [{"psnr": 3.0}, {"psnr": 6.0}])
     scores = gather(results)
-    text = markdown(scores, tables(scores, summarise(scores)))
+    text = format_markdown(scores, make_tables(scores, summarise(scores)))
     assert "| 4× | one | 1.50 [1.00, 2.00] |" in text
     assert "| 16× | one | 5.00 n = 1 |" in text
     assert "n = 1 to 2." in text
@@ -124,7 +131,7 @@ def test_equal_pictures_are_counted_apart():
     assert (cells["a"].mean, cells["a"].infinite, cells["a"].best) == (None, 8, True)
     assert (cells["b"].mean, cells["b"].low, cells["b"].infinite) == (30, 30, 1)
     scores = gather(results_of([[inf] * 8, [30.0] * 7 + [inf]]))
-    text = markdown(scores, tables(scores, summarise(scores)))
+    text = format_markdown(scores, make_tables(scores, summarise(scores)))
     assert "| 4× | one | **∞** in all 8 |" in text
     assert "| 4× | two | 30.00 [30.00, 30.00] and ∞ in 1 |" in text
 
@@ -138,13 +145,13 @@ def test_one_picture_has_no_interval():
     ("largest", "places"), [(0.0021, 5), (0.05, 4), (0.6, 3), (28.3, 2), (5000, 0), (0, 3)]
 )
 def test_numbers_are_as_long_as_they_must_be(largest, places):
-    assert decimals([0.0, -largest, None, inf]) == places
+    assert count_decimals([0.0, -largest, None, inf]) == places
 
 
 def test_naturalness_comes_with_its_warning():
     scores = gather(results_of([[5.0] * 6, [6.0] * 6], "niqe"))
-    assert "can be gamed" in markdown(scores, tables(scores, summarise(scores)))
+    assert "can be gamed" in format_markdown(scores, make_tables(scores, summarise(scores)))
 
 
 def test_text_in_a_markdown_table_is_text():
-    assert plain("a|b\n<i>*c* `d`") == r"a&#124;b &#60;i&#62;\*c\* \`d\`"
+    assert escape_markdown("a|b\n<i>*c* `d`") == r"a&#124;b &#60;i&#62;\*c\* \`d\`"

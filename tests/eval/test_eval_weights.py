@@ -9,9 +9,9 @@ import torchmetrics.functional.image as functional
 import torchvision
 
 from coz.resample import resize
-from tools.evaluate.metrics import DEFAULT, METRICS, PLAIN, Meter
+from tools.evaluate.metrics import ALL_METRICS, METRICS, WEIGHTLESS_MEASURES, Meter
 from tools.evaluate.perceptual import ALEXNET, VGG16
-from tools.evaluate.weights import offline
+from tools.evaluate.weights import block_network
 
 from . import degraded
 from .degraded import blurred, measured, noisy
@@ -60,17 +60,17 @@ def torch_home(tmp_path, monkeypatch):
 
 
 def test_missing_weights_are_named_and_nothing_is_measured_in_their_place(torch_home, photo):
-    meter = Meter(DEFAULT)
+    meter = Meter(ALL_METRICS)
     places = {
         "lpips": ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "checkpoints"),
         "dists": ("https://download.pytorch.org/models/vgg16-397923af.pth", "checkpoints"),
     }
     for name, (url, folder) in places.items():
-        line = f"{name.upper()}: fetch {url} and put it into {torch_home / 'hub' / folder}"
+        line = f"{name.upper()}: download {url} to {torch_home / 'hub' / folder}"
         assert meter.missing[name] == meter.missing[f"p_{name}"] == line
-    learned = METRICS.keys() - PLAIN.keys()
+    learned = METRICS.keys() - WEIGHTLESS_MEASURES.keys()
     assert meter.missing.keys() == learned
-    assert measured(meter, photo, photo).keys() == PLAIN.keys()
+    assert measured(meter, photo, photo).keys() == WEIGHTLESS_MEASURES.keys()
     assert not list(torch_home.rglob("*.*"))
 
 
@@ -131,7 +131,7 @@ def test_damaged_weights_are_told_in_one_line(random_weights, torch_home, damage
         bad.write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"<html>")
     line = Meter(["lpips"]).missing["lpips"]
     assert line.startswith("LPIPS does not load (")
-    assert "): alexnet-owt-7be5be79.pth is damaged or not the file of that name; fetch" in line
+    assert "): alexnet-owt-7be5be79.pth is damaged or another file of that name; download" in line
     assert line.endswith(f"alexnet-owt-7be5be79.pth and put it into {bad.parent}")
     assert "\n" not in line
     assert "Traceback" not in line
@@ -198,7 +198,7 @@ def test_only_the_loading_thread_is_offline():
         address = server.getsockname()
         socket.create_connection(address).close()
         reached = []
-        with offline():
+        with block_network():
             with pytest.raises(OSError, match="nothing is downloaded"):
                 socket.create_connection(address)
             thread = threading.Thread(

@@ -243,9 +243,9 @@ def test_photographs_ring_no_more_than_before(picture, network):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((noise(1, 3, 8, 8), noise(1, 3, 8, 9)), "the source is 9 x 8 pixels and the picture 8 x 8"),
-        ((noise(1, 3, 8, 8), noise(1, 1, 4, 4)), "1 pictures of 1 channels and the image 1 of 3"),
-        ((noise(3, 3, 8, 8), noise(2, 3, 4, 4)), "2 pictures of 3 channels and the image 3 of 3"),
+        ((noise(1, 3, 8, 8), noise(1, 3, 8, 9)), "the source is 9 x 8 pixels and the image 8 x 8"),
+        ((noise(1, 3, 8, 8), noise(1, 1, 4, 4)), "1 images of 1 channels and the image 1 of 3"),
+        ((noise(3, 3, 8, 8), noise(2, 3, 4, 4)), "2 images of 3 channels and the image 3 of 3"),
         ((noise(1, 3, 8, 8), noise(1, 3, 4, 4), 1.5), "strength must be 0 to 1, got 1.5"),
         ((noise(1, 3, 8, 8), noise(1, 3, 4, 4), 1, 0), "iterations must be at least 1, got 0"),
         ((noise(1, 3, 8, 8), noise(1, 3, 4, 4), 1, 1, "lanczos"), "one of bicubic, area, got lanczos"),

@@ -62,7 +62,7 @@ def test_independent_detail_counts_by_its_variance(coarse, fine):
     sr, reference = 0.5 + coarse * across + fine * down, 0.5 + coarse * across
     share = fine**2 / (coarse**2 + fine**2)
     assert measure_invented_energy(sr, reference) == pytest.approx(share, rel=1e-3)
-    # Neither colour nor contrast is measure_invented_energy.
+    # Neither colour nor contrast is invented.
     assert measure_invented_energy(sr, reference * 0.5 + 0.1) == pytest.approx(share, rel=1e-3)
 
 
@@ -169,7 +169,7 @@ def test_the_ramp_gets_lighter_steadily():
     colors = color_heat(torch.linspace(0, 1, 101).reshape(1, 1, 1, -1))[0, :, 0].T.numpy()
     lightness = rgb2lab(colors)[:, 0]
     assert (np.diff(lightness) > 0).all()
-    # In CIELAB, a step of the color_heat is as large as any other but for a half.
+    # In CIELAB, a step of the ramp is as large as any other but for a half.
     assert np.diff(lightness).max() < 1.5 * np.diff(lightness).mean()
 
 
@@ -192,13 +192,13 @@ def test_percent_is_for_a_person():
 @pytest.mark.parametrize(
     ("share", "words"),
     [
-        (0, "almost nothing of its area is measure_invented_energy (0.0 %)"),
-        (0.0099, "almost nothing of its area is measure_invented_energy (1.0 %)"),
-        (0.01, "little of its area is measure_invented_energy (1.0 %)"),
-        (0.1, "part of its area is measure_invented_energy (10 %)"),
-        (0.5, "most of its area is measure_invented_energy (50 %)"),
-        (0.9, "nearly all of its area is measure_invented_energy (90 %)"),
-        (1, "nearly all of its area is measure_invented_energy (100 %)"),
+        (0, "almost nothing of its area is invented (0.0 %)"),
+        (0.0099, "almost nothing of its area is invented (1.0 %)"),
+        (0.01, "little of its area is invented (1.0 %)"),
+        (0.1, "part of its area is invented (10 %)"),
+        (0.5, "most of its area is invented (50 %)"),
+        (0.9, "nearly all of its area is invented (90 %)"),
+        (1, "nearly all of its area is invented (100 %)"),
     ],
 )
 def test_what_is_invented_is_said_in_words_first(share, words):

@@ -197,9 +197,7 @@ def test_pictures_of_two_sizes_are_refused():
 
 def test_pictures_too_small_to_measure_are_refused():
     small = noise(1, 3, 40, 10)
-    with pytest.raises(
-        ValueError, match="windows of 11 x 11 pixels, and the pictures have 10 x 40"
-    ):
+    with pytest.raises(ValueError, match="windows of 11 x 11 pixels, and the images have 10 x 40"):
         ssim(small, small)
     with pytest.raises(ValueError, match="3 x 3 pixels or more, got 3 channels of 2 x 40"):
         sharpness(small[..., :2])

@@ -185,26 +185,27 @@ def test_the_chain_and_the_ground_truth_stay_as_they_are(photo, make_chain):
     assert all(map(torch.equal, (*chain.frames, photo), before))
 
 
-REAL = "real pixels: how many pixels of the photograph the frame shows. What is finer is invented."
+REAL = "real pixels: how many pixels of the photograph the frame shows. Finer detail is invented."
 INPUT = (
-    'its input: the step, downscaled, beside what it enlarged. "repeats it" (40 dB and more) is '
-    "good, below 30 dB shapes or colours have changed. Deeper steps enlarge what is already invented."
+    "its input: the step's result, downscaled, compared with what the step enlarged. "
+    '"repeats it" (40 dB and more) is good, below 30 dB shapes or '
+    "colours have changed. Deeper steps enlarge what is already invented."
 )
 PHOTOGRAPH = (
-    "the photograph: the same beside the photograph's own pixels, where at least 8 x 8 of them are in "
-    "view. It judges nothing finer than them."
+    "the photograph: the same comparison with the photograph's own pixels, where at least 8 x 8 of "
+    "them are in view. Finer detail is not judged."
 )
 TRUTH = (
-    "PSNR and SSIM: the frame beside the ground truth. Higher is nearer; over 99 dB and 1 are equal "
-    "to it."
+    "PSNR and SSIM: the frame compared with the ground truth. Higher is closer; over 99 dB and 1 "
+    "mean equal."
 )
 SHARPNESS = (
-    "sharpness: fine light and dark, be it real, invented or noise. Near 0 is blur. Compare it along "
-    "the chain."
+    "sharpness: the amount of fine structure, whether real, invented or noise. Near 0 is blur. "
+    "Compare it along the chain."
 )
 DRIFT = (
-    "colour drift: how far the step moved the mean colour, in levels of 255. Up to 2 is not seen, "
-    "above 6 is."
+    "colour drift: how far the step moved the mean colour, in levels of 255. Up to 2 it is invisible, "
+    "above 6 visible."
 )
 
 

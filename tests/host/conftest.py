@@ -1,5 +1,7 @@
+import contextlib
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tools.host import comfyui_version, host_path
+from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
 from .executor import Executor
@@ -21,7 +23,7 @@ def pytest_runtest_setup(item):
 
 def require_host(version: str) -> None:
     """Skip the test on a ComfyUI older than this."""
-    running = comfyui_version(host_path())
+    running = read_comfyui_version(host_path())
     if [*map(int, running.split("."))] < [*map(int, version.split("."))]:
         pytest.skip(f"needs ComfyUI {version}, this is {running}")
 
@@ -101,16 +103,67 @@ def keeper(pack):
 
 
 @pytest.fixture
+def give(pack):
+    """Registers a node that gives a value, which may be another later."""
+    import nodes
+
+    values = {}
+
+    def register(node_id, kind, value):
+        values[node_id] = value
+
+        class Give:
+            RETURN_TYPES = (kind,)
+            FUNCTION = "give"
+            CATEGORY = "test"
+
+            @classmethod
+            def INPUT_TYPES(cls):  # noqa: N802
+                return {"required": {}}
+
+            @classmethod
+            def IS_CHANGED(cls):  # noqa: N802
+                value = values[node_id]
+                return f"{value.shape} {value.sum()}" if torch.is_tensor(value) else id(value)
+
+            def give(self):
+                return (values[node_id],)
+
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, Give)
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield register
+
+
+@pytest.fixture
 def keep(keeper):
     kinds = {"image": "IMAGE", "scales": "IMAGE", "prompts": "STRING", "chain": "COZ_CHAIN"}
     return keeper("TestKeep", kinds)
 
 
 @pytest.fixture(scope="session")
-def server():
+def servers(tmp_path_factory):
+    """(URL, folder) of a real server with some flags: one for all tests that ask for the same."""
+    started = {}
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments, version=None):
+            if version and "COMFYUI_PATH" in os.environ:
+                pytest.skip("the older hosts run with the pinned host's packages")
+            key = version, arguments
+            if key not in started:
+                folder = tmp_path_factory.mktemp("server")
+                url = stack.enter_context(serve(version, folder=folder, arguments=arguments))
+                started[key] = url, folder
+            return started[key]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(servers):
     """URL of a real server with default flags."""
-    with serve() as url:
-        yield url
+    return servers()[0]
 
 
 @pytest.fixture

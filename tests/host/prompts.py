@@ -3,9 +3,19 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from tools.host.client import Files
+from tools.host.client import ServerClient
+
+
+def more(*values):
+    """Parameters of which `make test-all` alone makes tests."""
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]
+
+
+VERSIONS = [None, *more("0.24.0", "0.27.0")]
+"""Of ComfyUI: the pinned one, and the older ones that test_versions.py tries in `make test`."""
 
 TILED = {
     "scale": 4.0,
@@ -60,6 +70,16 @@ def kept_prompt(**inputs):
     return prompt
 
 
+def as_full_image(prompt, **inputs):
+    """The prompt with Full-Image SR in the place of its loop, its image previewed."""
+    shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
+    loop = prompt["loop"]["inputs"]
+    kept = {key: value for key, value in loop.items() if key.partition(".")[0] in shared}
+    prompt["loop"] = {"class_type": "CoZFullImage", "inputs": kept | TILED | inputs}
+    prompt["scales"]["inputs"] = {"images": ["loop", 0]}
+    return prompt
+
+
 def steps_run(executed, kind="sr"):
     """Numbers of the steps whose child of that kind is among the executed nodes."""
     names = [node.rpartition(".")[2] for node in executed]
@@ -78,5 +98,5 @@ def pictures(server, run, prompt):
     )
     shown = []
     for image in [image for preview in previews for image in run.outputs[preview]["images"]]:
-        shown.append(np.asarray(Image.open(io.BytesIO(Files(server).download(image)))))
+        shown.append(np.asarray(Image.open(io.BytesIO(ServerClient(server).download(image)))))
     return shown

@@ -7,7 +7,6 @@ import pytest
 
 from tools.host import ROOT
 from tools.host.client import PromptError, run_prompt
-from tools.host.server import serve
 from tools.host.workflow import find_node, read_prompt
 
 from .prompts import pictures, preview_scales, steps_run
@@ -17,9 +16,8 @@ OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
 
 
 @pytest.fixture(scope="module")
-def server(models):
-    with serve(arguments=models) as url:
-        yield url
+def server(servers, models):
+    return servers(*models)[0]
 
 
 def prompt_of(workflow, **inputs):

@@ -1,16 +1,14 @@
 """What cannot run, in the real host: the sentence that a person reads, and that it comes in time."""
 
 import json
-import os
 import re
 
 import pytest
 import torch
 
 from tools.host.client import PromptError, run_prompt
-from tools.host.server import serve
 
-from .prompts import chain_prompt
+from .prompts import VERSIONS, as_full_image, chain_prompt
 
 
 def renamed(prompt, names):
@@ -86,26 +84,13 @@ def thin(nodes_of):
     )
 
 
-def test_thin_frames_of_16_steps_in_every_node_of_a_chain(executor, thin, monkeypatch, tmp_path):
+def test_thin_frames_of_16_steps_in_every_node_of_a_chain(
+    executor, thin, give, monkeypatch, tmp_path
+):
     import folder_paths
 
-    import nodes
-
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-
-    class Thin:
-        RETURN_TYPES = ("COZ_CHAIN",)
-        FUNCTION = "give"
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {}}
-
-        def give(self):
-            return (thin,)
-
-    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestThin", Thin)
+    give("TestThin", "COZ_CHAIN", thin)
     video = {"seconds_per_step": 0.1, "fps": 2.0, "easing": "none", "hold": 0.0, "reverse": False}
     inputs = {
         "CoZZoomViewer": {},
@@ -127,25 +112,9 @@ def test_thin_frames_of_16_steps_in_every_node_of_a_chain(executor, thin, monkey
         host.run(prompt, "node")
 
 
-HOSTS = [
-    None,
-    *(
-        pytest.param(
-            version,
-            marks=pytest.mark.skipif(
-                "COMFYUI_PATH" in os.environ,
-                reason="the older hosts run with the pinned host's packages",
-            ),
-        )
-        for version in ("0.24.0", "0.27.0")
-    ),
-]
-
-
-@pytest.fixture(scope="module", params=HOSTS, ids=str)
-def each_server(request):
-    with serve(request.param) as url:
-        yield url
+@pytest.fixture(scope="module", params=VERSIONS, ids=str)
+def each_server(request, servers):
+    return servers(version=request.param)[0]
 
 
 OPTIONS = {
@@ -158,15 +127,7 @@ OPTIONS = {
 
 def full_prompt():
     """A Full-Image SR on the built-in model."""
-    prompt = chain_prompt()
-    loop = prompt["loop"]["inputs"]
-    kept = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
-    inputs = {key: value for key, value in loop.items() if key.partition(".")[0] in kept}
-    inputs |= {"scale": 4.0, "passes": 1, "tile": 64, "overlap": 8, "adaptive_overlap": False}
-    inputs |= {"tile_prompts": "", "consistency": 0.0}
-    prompt["loop"] = {"class_type": "CoZFullImage", "inputs": inputs}
-    prompt["scales"]["inputs"] = {"images": ["loop", 0]}
-    return prompt
+    return as_full_image(chain_prompt(), tile=64, overlap=8)
 
 
 def extractor_prompt():

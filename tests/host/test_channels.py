@@ -1,5 +1,7 @@
 """Upscale models and pictures that are not three channels of 0 to 1, in the host's real executor."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -7,7 +9,7 @@ from safetensors.torch import save_file
 from coz.color.align import LUMA_WEIGHTS
 from coz.resample import resize
 
-from .prompts import chain_prompt, kept_prompt
+from .prompts import as_full_image, chain_prompt, kept_prompt
 
 HDR = (
     "image holds values below 0 or above 1, as HDR images do: they are clipped. To keep them, "
@@ -46,28 +48,9 @@ def esrgan(pack, tmp_path_factory):
 
 
 @pytest.fixture
-def picture(keeper):
+def picture(give):
     """Registers TestPicture, the node of a given picture."""
-    import nodes
-
-    with pytest.MonkeyPatch.context() as patch:
-
-        def make(image):
-            class Picture:
-                RETURN_TYPES = ("IMAGE",)
-                FUNCTION = "load"
-                CATEGORY = "test"
-
-                @classmethod
-                def INPUT_TYPES(cls):  # noqa: N802
-                    return {"required": {}}
-
-                def load(self):
-                    return (image,)
-
-            patch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestPicture", Picture)
-
-        yield make
+    return partial(give, "TestPicture", "IMAGE")
 
 
 def pictured(prompt, model="coz_lite_x4.safetensors"):
@@ -79,14 +62,7 @@ def pictured(prompt, model="coz_lite_x4.safetensors"):
 
 def full(prompt):
     """The loop as a Full-Image SR of small tiles."""
-    loop = prompt["loop"]["inputs"]
-    kept = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
-    inputs = {key: value for key, value in loop.items() if key.partition(".")[0] in kept}
-    inputs |= {"scale": 4.0, "passes": 1, "tile": 64, "overlap": 8, "adaptive_overlap": False}
-    prompt["loop"] = {
-        "class_type": "CoZFullImage",
-        "inputs": inputs | {"tile_prompts": "", "consistency": 0.0},
-    }
+    as_full_image(prompt, tile=64, overlap=8)
     prompt["scales"] = {"class_type": "TestImage", "inputs": {"image": ["loop", 0]}}
     return prompt
 

@@ -101,7 +101,7 @@ def test_tiny_pictures_alpha_and_grey(node, shape):
 @pytest.mark.parametrize(
     ("image", "source", "message"),
     [
-        ((1, 8, 8, 3), (1, 32, 32, 3), "source is 32 x 32 pixels and the picture 8 x 8.*Connect"),
+        ((1, 8, 8, 3), (1, 32, 32, 3), "source is 32 x 32 pixels and the image 8 x 8.*Connect"),
         ((3, 8, 8, 3), (2, 4, 4, 3), "2 images.*3.*one source for all images, or one for each"),
     ],
 )

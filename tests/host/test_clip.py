@@ -18,8 +18,7 @@ from PIL import Image
 
 from coz.render.zoom_video import Zoom
 from tools import host
-from tools.host.client import Files, run_prompt
-from tools.host.server import serve
+from tools.host.client import ServerClient, run_prompt
 
 from .prompts import chain_prompt
 
@@ -29,7 +28,7 @@ ROUTE = "/chain_of_zoom/clip"
 @pytest.fixture(scope="module")
 def temp(server):
     """The server's folder of temporary files."""
-    argv = Files(server).stats()["system"]["argv"]
+    argv = ServerClient(server).get_stats()["system"]["argv"]
     folder = Path(argv[argv.index("--output-directory") + 1]).parent / "temp"
     folder.mkdir(exist_ok=True)
     return folder
@@ -73,7 +72,7 @@ def refusal(server, run, **headers):
 
 
 def open_clip(server, line):
-    return av.open(io.BytesIO(Files(server).download(line["file"])))
+    return av.open(io.BytesIO(ServerClient(server).download(line["file"])))
 
 
 def frames_of(file):
@@ -119,7 +118,7 @@ def test_it_begins_and_ends_with_the_viewers_pictures(server, plant):
         frames = frames_of(file)
     zoom = Zoom(chain, 128, 128)
     for frame, t in ((frames[0], 0.0), (frames[-1], 1.0)):
-        expected = (zoom.frame(t)[0].movedim(0, -1) * 255).numpy()
+        expected = (zoom.render_frame(t)[0].movedim(0, -1) * 255).numpy()
         assert np.abs(frame - expected).mean() < 3
     assert np.abs(frames[0].astype(float) - frames[14]).mean() < 1  # half a second at rest
 
@@ -143,7 +142,9 @@ def test_it_takes_at_most_ten_seconds(server, plant):
 
 def test_page_and_server_fly_alike(nodes_of):
     text = (host.ROOT / "js" / "viewer" / "play.js").read_text("utf-8")
-    step, rest = (int(re.search(rf"const {name} = (\d+)", text)[1]) for name in ("STEP", "REST"))
+    step, rest = (
+        int(re.search(rf"const {name} = (\d+)", text)[1]) for name in ("STEP_MS", "REST_MS")
+    )
     clip = nodes_of("view.clip")
     assert (step, rest) == (1000 * clip.SECONDS_PER_STEP, 1000 * clip.HOLD_SECONDS)
 
@@ -206,7 +207,7 @@ def test_pictures_that_are_gone_or_damaged_are_an_error(server, plant, temp):
     run = plant(photograph(1, 32))
     (temp / run.replace("_0", "_2")).write_bytes(b"no picture")
     _, lines = make(server, run)
-    assert lines[-1] == {"error": "planted_2.png: this is no PNG picture"}
+    assert lines[-1] == {"error": "planted_2.png: this is no PNG image"}
     (temp / run.replace("_0", "_2")).unlink()
     _, lines = make(server, run)
     assert "Run again" in lines[-1]["error"]
@@ -240,8 +241,8 @@ def make_or_busy(server, run):
         return text if answer.status == 200 else (answer.status, text)
 
 
-def test_a_stranger_gets_no_clip(tmp_path):
-    with serve(folder=tmp_path, arguments=["--multi-user"]) as server:
-        code, text = refusal(server, "x.png", **{"Comfy-User": "nobody"})
+def test_a_stranger_gets_no_clip(servers):
+    server, _ = servers("--multi-user")
+    code, text = refusal(server, "x.png", **{"Comfy-User": "nobody"})
     assert code == 401
     assert text.startswith("ComfyUI knows no user 'nobody': ")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .prompts import chain_prompt
+from .prompts import as_full_image, chain_prompt
 
 UNUSED = "tile_prompts has 3 lines for 2 tiles: the extra lines are not used"
 EMPTY = "mask is empty"
@@ -98,46 +98,20 @@ def test_a_list_of_images_keeps_a_text_for_each(executor):
 
 
 def test_full_image_keeps_each_pass_and_its_notices(executor):
-    prompt = chain_prompt()
-    prompt["frame"] = {
-        "class_type": "CoZFitImage",
-        "inputs": {
-            "image": ["source", 0],
-            "frame": "native pixels",
-            "size": 32,
-            "center_x": 0.5,
-            "center_y": 0.5,
-        },
-    }
-    inputs = {
-        "image": ["frame", 0],
-        "backbone": "upscale model",
-        "backbone.upscale_model": ["model", 0],
-        "backbone.resampling": "bicubic",
-        "scale": 2.0,
-        "passes": 2,
-        "tile": 512,
-        "overlap": 128,
-        "adaptive_overlap": False,
-        "prompting": "text",
-        "prompt": "",
-        "tile_prompts": "a\nb\nc",
-        "seed": 0,
-        "color_fix": "none",
-        "consistency": 0.0,
-    }
-    prompt["full"] = {"class_type": "CoZFullImage", "inputs": inputs}
-    prompt["scales"]["inputs"]["images"] = ["full", 0]
+    inputs = {"scale": 2.0, "passes": 2, "tile_prompts": "a\nb\nc"}
+    prompt = as_full_image(chain_prompt(color_fix="none"), image=["frame", 0], **inputs)
+    frame = {"frame": "native pixels", "size": 32, "center_x": 0.5, "center_y": 0.5}
+    prompt["frame"] = {"class_type": "CoZFitImage", "inputs": {"image": ["source", 0]} | frame}
     host = executor("CLASSIC")
     host.run(prompt)
-    (text,) = closing(host, "full")
+    (text,) = closing(host, "loop")
     first, second, notice = text.split("\n")
     assert first.startswith("pass 1: 1 tile; 32 x 32 pixels of the image in 64 x 64, ")
     assert second.startswith("pass 2: 1 tile; 32 x 32 pixels of the image in 128 x 128, ")
     assert notice == UNUSED
-    inputs["tile_prompts"] = "a\nb"
-    assert "full.0.0.coz_tiles_1" not in host.run(prompt)
-    assert closing(host, "full") == [f"{first}\n{second}"]
+    prompt["loop"]["inputs"]["tile_prompts"] = "a\nb"
+    assert "loop.0.0.coz_tiles_1" not in host.run(prompt)
+    assert closing(host, "loop") == [f"{first}\n{second}"]
 
 
 def test_a_notice_goes_with_its_cause(executor):

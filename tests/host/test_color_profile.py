@@ -9,9 +9,9 @@ import torch
 
 from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow
-from tools.picture import open_picture
+from tools.image_file import open_image
 
-from .prompts import chain_prompt, kept_prompt, steps_run
+from .prompts import as_full_image, chain_prompt, kept_prompt, steps_run
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
@@ -102,22 +102,13 @@ def test_a_node_that_may_change_colours_ends_the_way(executor, keep, input_folde
 
 def test_full_image_tells_it_to_the_end(executor, input_folder):
     prompt = loaded(chain_prompt(), "p3.png", CROP)
-    loop = prompt["loop"]["inputs"]
-    kept = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
-    inputs = {key: value for key, value in loop.items() if key.partition(".")[0] in kept}
-    inputs |= {"scale": 2.0, "passes": 1, "tile": 64, "overlap": 8, "adaptive_overlap": False}
-    prompt["loop"] = {
-        "class_type": "CoZFullImage",
-        "inputs": inputs | {"tile_prompts": "", "consistency": 0.0},
-    }
-    prompt["scales"]["inputs"]["images"] = ["loop", 0]
     host = executor("CLASSIC")
-    host.run(prompt)
+    host.run(as_full_image(prompt, scale=2.0, tile=64, overlap=8))
     assert closing(host).count(NOTE) == 1
 
 
 def test_the_sample_pictures_are_srgb(node):
     for name in node("CoZSamplePicture").INPUT_TYPES()["required"]["picture"][1]["options"]:
-        expected = from_pillow(open_picture(ROOT / "pictures" / name))
+        expected = from_pillow(open_image(ROOT / "pictures" / name))
         shown = node("CoZSamplePicture").execute(name)[0].movedim(-1, 1)
         assert torch.equal(shown, expected), name

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import pytest
 
-from tools.host import comfyui_version, host_path
+from tools.host import host_path, read_comfyui_version
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 NODES = ROOT / "nodes"
 RECORDED = "0.30.0"
-VERSION = comfyui_version(host_path())
+VERSION = read_comfyui_version(host_path())
 
 HOST = {path.stem for path in host_path().glob("*.py")} | {
     path.name for path in host_path().iterdir() if path.is_dir()

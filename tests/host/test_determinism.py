@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import WORKFLOWS, find_node, read_prompt
 
@@ -45,7 +45,7 @@ def outputs(url, prompt):
             for k, value in enumerate(values):
                 if isinstance(value, dict) and "filename" in value:
                     names = ("filename", "subfolder", "type")
-                    value = Files(url).download({name: value[name] for name in names})
+                    value = ServerClient(url).download({name: value[name] for name in names})
                 shown[node, key, k] = value
     return shown
 

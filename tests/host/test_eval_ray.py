@@ -17,12 +17,14 @@ from skimage import data
 from tools.evaluate import __main__ as evaluate
 from tools.evaluate import ray as eval_ray
 from tools.evaluate.arms import read_arms
-from tools.evaluate.job import Job, failed, run_job
-from tools.evaluate.prompts import prompts_of
-from tools.evaluate.ray import run_on_ray, shares
+from tools.evaluate.job import Job, make_result, run_job
+from tools.evaluate.prompts import make_prompts
+from tools.evaluate.ray import run_on_ray, share_out
 from tools.evaluate.store import read_results
 from tools.host import HostError, host_path
-from tools.picture import to_png
+from tools.image_file import to_png
+
+pytestmark = pytest.mark.tools
 
 SIDE, STEPS = 64, 2
 
@@ -52,9 +54,9 @@ def deal(cluster):
     """Deals jobs to workers of the given class."""
 
     def results(worker, jobs, count=2):
-        with eval_ray._cluster(cluster) as ray:
+        with eval_ray._connect(cluster) as ray:
             hire = ray.remote(num_cpus=1)(worker).remote
-            yield from eval_ray._Deal(ray, hire, iter(jobs)).results(count)
+            yield from eval_ray._Scheduler(ray, hire, iter(jobs)).run(count)
 
     return results
 
@@ -65,7 +67,7 @@ def job(image, arm="chain-null", picture=b"", prompts=()):
 
 
 def jobs():
-    arms = {arm.name: prompts_of(arm, SIDE, STEPS, 0) for arm in read_arms("bicubic,chain-null")}
+    arms = {arm.name: make_prompts(arm, SIDE, STEPS, 0) for arm in read_arms("bicubic,chain-null")}
     views = {f"{x}.png": data.astronaut()[100:164, x : x + SIDE] for x in (60, 120, 180, 240)}
     return [
         job(image, arm, to_png(Image.fromarray(pixels)), prompts)
@@ -132,7 +134,7 @@ def test_killed_workers_lose_nothing_and_change_nothing(server, cluster, capfd):
         assert (result.versions, result.models) == (same.versions, same.models)
     told = capfd.readouterr().err
     assert told.count("try 2 of 3: the worker ended") == 1
-    assert "a worker less:" in told
+    assert "a worker was dropped:" in told
     assert "COMFYUI_PATH is /nowhere, but there is no main.py in it" in told
     assert killer.kills == 2
     assert len(killer.hosts) >= 3
@@ -154,7 +156,7 @@ def test_a_job_that_ends_its_workers_is_given_up_alone(deal, capfd):
     results = list(deal(Clumsy, jobs))
     (given_up,) = [result for result in results if not isinstance(result, str)]
     assert sorted(result for result in results if isinstance(result, str)) == ["a", "b", "c"]
-    assert given_up == failed(jobs[1], given_up.error)
+    assert given_up == make_result(jobs[1], given_up.error)
     assert given_up.error.startswith("given up after 3 tries: the worker ended")
     assert "poison, chain-null: try 3 of 3" in capfd.readouterr().err
 
@@ -169,7 +171,7 @@ def test_without_any_host_the_workers_problems_are_told(deal):
 
 
 def test_a_clone_in_another_state_is_refused():
-    host, problem = eval_ray.start_host(None, eval_ray.state() | {"torch": "0.4"})
+    host, problem = eval_ray.start_host(None, eval_ray.read_state() | {"torch": "0.4"})
     assert not host.url
     assert problem.startswith("torch is 2.")
     assert "but 0.4 where the evaluation runs: bring both clones to the same state" in problem
@@ -191,12 +193,12 @@ def test_a_clone_in_another_state_is_refused():
     ],
 )
 def test_workers_share_all_cpus_and_have_a_gpu_each(machines, workers, expected):
-    assert shares(machines, workers) == expected
+    assert share_out(machines, workers) == expected
 
 
 def test_a_cluster_without_cpus_is_an_error():
     with pytest.raises(HostError, match="no CPU to give"):
-        shares([(0, 0)], None)
+        share_out([(0, 0)], None)
 
 
 def test_a_wrong_address_is_told_at_once():

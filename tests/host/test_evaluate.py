@@ -18,12 +18,13 @@ from coz.geometry import Target, place_window
 from coz.resample import crop, resize
 from tools.evaluate import __main__ as evaluate
 from tools.evaluate.arms import read_arms
-from tools.evaluate.job import Job, decoded, run_job
-from tools.evaluate.prompts import prompts_of
+from tools.evaluate.job import Job, decode_own_png, run_job
+from tools.evaluate.prompts import make_prompts
 from tools.evaluate.store import frame_path, read_results
-from tools.host import ROOT, comfyui_version, host_path
-from tools.host.server import serve
-from tools.picture import to_png
+from tools.host import ROOT, host_path, read_comfyui_version
+from tools.image_file import to_png
+
+pytestmark = pytest.mark.tools
 
 AR_2 = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
@@ -52,7 +53,7 @@ def job(arm, side, steps, workflow=None):
         arm=arm,
         picture=to_png(picture.resize((side, side))),
         ground_truth=None,
-        prompts=prompts_of(chosen, side, steps, 0),
+        prompts=make_prompts(chosen, side, steps, 0),
         steps=steps,
         scale=4.0,
         seed=0,
@@ -62,20 +63,19 @@ def job(arm, side, steps, workflow=None):
 
 
 @pytest.fixture(scope="module")
-def toy_server(models):
-    with serve(arguments=models) as url:
-        yield url
+def toy_server(servers, models):
+    return servers(*models)[0]
 
 
 def frames(result):
     assert result.error is None
-    return [decoded(file) for file in result.frames]
+    return [decode_own_png(file) for file in result.frames]
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "bicubic"])
 def test_baselines_resize_the_window_at_once(toy_server, resampling):
     work = job(resampling, 512, 4)
-    x_0 = decoded(work.picture)
+    x_0 = decode_own_png(work.picture)
     made = frames(run_job(toy_server, work))
     for k, frame in enumerate(made, 1):
         window = crop(x_0, place_window(512, 512, 4.0**k, Target(0.5, 0.5)))
@@ -108,7 +108,7 @@ def test_a_vision_language_model_writes_the_prompts_of_its_arm_alone(toy_server)
 def test_an_arm_that_fails_says_why_in_the_server_s_words(toy_server):
     missing = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
     (arm,) = read_arms("chain-null", missing)
-    (prompt,) = prompts_of(arm, 64, 1, 0)
+    (prompt,) = make_prompts(arm, 64, 1, 0)
     for node in prompt.values():
         if "lora_name" in node["inputs"]:
             node["inputs"]["lora_name"] = "absent.pkl"
@@ -179,8 +179,8 @@ def test_an_evaluation_cut_short_goes_on(evaluated):
 def test_what_cannot_be_used_is_listed_and_the_others_are_reported(evaluated):
     out, _, arguments, code, _ = evaluated
     broken, tiny = (
-        f"{arguments[0]}/more/broken.png is not a picture that can be read",
-        ("it is 63 x 100: 64 pixels a side are the least"),
+        f"{arguments[0]}/more/broken.png is not an image that can be read",
+        ("it is 63 x 100: at least 64 pixels a side are needed"),
     )
     assert code == f"2 failed:\nmore/broken.png: {broken}\ntiny.png: {tiny}"
     page = (out / "report.html").read_text("utf-8")
@@ -202,7 +202,7 @@ def test_the_faithful_model_is_truer_than_bicubic(evaluated):
 
 def test_every_result_tells_what_made_it(evaluated):
     out, *_ = evaluated
-    version = comfyui_version(host_path())
+    version = read_comfyui_version(host_path())
     for result in read_results(out):
         assert result.error is None
         assert result.versions["ComfyUI"] == version

@@ -145,11 +145,11 @@ def left_over(host):
         ("first frame", 1, "coz_first"),
         pytest.param("VLM's eyes", 2, "coz_prompt_2", marks=LONG),
         ("VLM", 2, "coz_prompt_1"),
-        ("text encoder", 2, "coz_text_2"),
-        ("VAE encoder", 2, "coz_sr_2"),
+        pytest.param("text encoder", 2, "coz_text_2", marks=LONG),
+        pytest.param("VAE encoder", 2, "coz_sr_2", marks=LONG),
         ("network", 2, "coz_sr_2"),
-        ("VAE decoder", 2, "coz_sr_2"),
-        ("colour", 2, "coz_fix_2"),
+        pytest.param("VAE decoder", 2, "coz_sr_2", marks=LONG),
+        pytest.param("colour", 2, "coz_fix_2", marks=LONG),
         pytest.param("check", 2, "coz_check_2", marks=LONG),
         ("collect", 1, "coz_collect"),
         pytest.param("save", 1, "save", marks=LONG),
@@ -183,11 +183,11 @@ TILED = 1e-4
         ("built_in", "upscale model", 99, FAILS),
         pytest.param("paper", "VLM's eyes", 1, FAILS, marks=LONG),
         ("paper", "VLM", 1, FAILS),
-        ("paper", "text encoder", 1, FAILS),
+        pytest.param("paper", "text encoder", 1, FAILS, marks=LONG),
         ("paper", "VAE encoder", 1, FALLS_BACK),
         pytest.param("paper", "VAE encoder", 99, FAILS, marks=LONG),
         ("paper", "network", 1, FAILS),
-        ("paper", "VAE decoder", 1, FALLS_BACK),
+        pytest.param("paper", "VAE decoder", 1, FALLS_BACK, marks=LONG),
         pytest.param("paper", "VAE decoder", 99, FAILS, marks=LONG),
     ],
 )
@@ -274,7 +274,10 @@ def fill(folder, left):
     (folder / "filling").write_bytes(bytes(free - left))
 
 
-@pytest.mark.parametrize("trouble", ["full at once", "full in the middle", "read-only"])
+@pytest.mark.parametrize(
+    "trouble",
+    [pytest.param("full at once", marks=LONG), "full in the middle", "read-only"],
+)
 def test_an_output_folder_that_takes_nothing(host, chains, expected, disk, trouble):
     frames = expected("built_in")
     prompt = chains.built_in()
@@ -389,7 +392,7 @@ SETTLED = 20
 """Prompts after which the memory must stand still."""
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=LONG)])
+@pytest.mark.parametrize("count", [25, pytest.param(200, marks=LONG)])
 def test_memory_stands_still_over_many_prompts(host, count, record_property):
     if count > 100:
         host.restart()  # nothing that went wrong before is in its memory

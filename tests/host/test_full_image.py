@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -35,35 +36,9 @@ def as_full(graph, **inputs):
 
 
 @pytest.fixture
-def picture(keep):
+def picture(give):
     """Sets what the prompts' source gives."""
-    import nodes
-
-    class Source:
-        RETURN_TYPES = ("IMAGE",)
-        FUNCTION = "give"
-        CATEGORY = "test"
-        image = None
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {}}
-
-        @classmethod
-        def IS_CHANGED(cls):  # noqa: N802
-            return f"{cls.image.shape} {cls.image.sum()}"
-
-        def give(self):
-            return (Source.image,)
-
-    nodes.NODE_CLASS_MAPPINGS["TestPicture"] = Source
-
-    def give(image):
-        Source.image = image
-        return image
-
-    yield give
-    del nodes.NODE_CLASS_MAPPINGS["TestPicture"]
+    return partial(give, "TestPicture", "IMAGE")
 
 
 @pytest.fixture
@@ -127,7 +102,7 @@ def test_tiles_show_no_seams(enlarge, node):
     whole = untiled(node, image)
     assert tiled.shape == whole.shape == (1, 400, 1200, 3)
     layout = plan_layout(400, 1200, 256, 128)
-    assert texts.split("\n") == ["-"] * len(layout.windows())
+    assert texts.split("\n") == ["-"] * len(layout.list_windows())
     assert (tiled - whole).abs().max() < SEAM
     borders = [240, 480, 720, 960]  # of five abutting tiles
     others = [x for x in range(1, 1200) if x not in borders]
@@ -229,7 +204,7 @@ def test_it_says_what_is_coming(enlarge, node):
     assert int(first) + int(second) == len(texts.split("\n"))
     assert f"pass 2: {second} tiles" in enlarge.told
     # Half of it is calm, in the second pass too.
-    assert int(second) < len(plan_layout(160, 240, 64, 32).windows())
+    assert int(second) < len(plan_layout(160, 240, 64, 32).list_windows())
     enlarge(image, tile_prompts="a\nb\n\u200b\n")
     assert enlarge.told[0] == "tile_prompts has 2 lines for 1 tile: the extra lines are not used"
     assert enlarge.told[1] == f"1 tile\n{enlarge.told[0]}"
@@ -482,7 +457,7 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatc
     image = photograph(node, 16, 28)
     source = image.movedim(-1, 1)
     layout = plan_tiles(16, 28, 4, 64, 16)
-    windows = layout.windows()
+    windows = layout.list_windows()
     assert len(windows) == 2
     expected = {
         "previous scale": [cut_wider_view(source, layout, window) for window in windows],

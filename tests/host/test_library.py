@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .prompts import kept_prompt
+from .prompts import as_full_image, kept_prompt
 
 
 @pytest.fixture
@@ -51,13 +51,8 @@ def test_full_image_sr_runs_without_a_server(library, keep, caplog):
         "inputs": {"image": ["source", 0], "frame": "native pixels", "size": 64}
         | {"center_x": 0.5, "center_y": 0.5},
     }
-    backbone = {key: value for key, value in prompt["loop"]["inputs"].items() if "backbone" in key}
-    prompt["loop"] = {
-        "class_type": "CoZFullImage",
-        "inputs": {"image": ["fit", 0], **backbone, "scale": 2.0, "passes": 1, "tile": 64}
-        | {"overlap": 16, "adaptive_overlap": False, "prompting": "text", "prompt": ""}
-        | {"tile_prompts": "a\nb\n" * 20, "seed": 0, "color_fix": "wavelet", "consistency": 0.0},
-    }
+    texts = "a\nb\n" * 20
+    as_full_image(prompt, image=["fit", 0], scale=2.0, tile=64, overlap=16, tile_prompts=texts)
     prompt["scales"]["inputs"] = {"image": ["loop", 0]}
     library.run(prompt)
     assert keep[0]["image"].shape == (1, 128, 128, 3)

@@ -18,27 +18,10 @@ CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 
 
 @pytest.fixture
-def make_source(node):
+def make_source(node, give):
     """Registers TestSource: the sample picture, changed as the test says."""
-    import nodes
-
-    def make(change):
-        class Source:
-            RETURN_TYPES = ("IMAGE",)
-            FUNCTION = "load"
-            CATEGORY = "test"
-
-            @classmethod
-            def INPUT_TYPES(cls):  # noqa: N802
-                return {"required": {}}
-
-            def load(self):
-                return (change(node("CoZSamplePicture").execute("astronaut.png")[0]),)
-
-        nodes.NODE_CLASS_MAPPINGS["TestSource"] = Source
-
-    yield make
-    nodes.NODE_CLASS_MAPPINGS.pop("TestSource", None)
+    sample = node("CoZSamplePicture").execute("astronaut.png")[0]
+    return lambda change: give("TestSource", "IMAGE", change(sample))
 
 
 def sourced(prompt):
@@ -324,19 +307,17 @@ def test_other_pictures_give_the_chain_of_their_colours(executor, keep, make_sou
     assert torch.equal(keep[1]["scales"], keep[0]["scales"])
 
 
-@pytest.mark.parametrize("steps", [0, 17])
-def test_linked_steps_are_checked_too(executor, steps):
-    prompt = chain_prompt(steps=["number", 0])
-    prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": steps}}
-    with pytest.raises(RuntimeError, match=f"steps must be 1 to 16, got {steps}"):
-        executor("CLASSIC").run(prompt)
-
-
-@pytest.mark.parametrize("scale", [1.0, 8.5])
-def test_linked_scale_is_checked_too(executor, scale):
-    prompt = chain_prompt(scale=["number", 0])
-    prompt["number"] = {"class_type": "PrimitiveFloat", "inputs": {"value": scale}}
-    with pytest.raises(RuntimeError, match=f"scale must be 1.5 to 8, got {scale:g}"):
+@pytest.mark.parametrize(
+    ("name", "kind", "value", "limits"),
+    [("steps", "Int", value, "1 to 16") for value in (0, 17)]
+    + [("scale", "Float", value, "1.5 to 8") for value in (1.0, 8.5)]
+    + [("consistency", "Float", value, "0 .*") for value in (-0.5, 100.5, float("nan"))]
+    + [("stop_below", "Float", value, "0 .*") for value in (-0.5, 100.5, float("nan"))],
+)
+def test_linked_numbers_are_checked_too(executor, name, kind, value, limits):
+    prompt = chain_prompt(**{name: ["number", 0]})
+    prompt["number"] = {"class_type": f"Primitive{kind}", "inputs": {"value": value}}
+    with pytest.raises(RuntimeError, match=f"{name} must be {limits}, got {value:g}"):
         executor("CLASSIC").run(prompt)
 
 

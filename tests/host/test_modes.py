@@ -7,7 +7,7 @@ from PIL import Image
 from coz.chain.folder import read_chain
 from coz.chain.png import decode_png
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
@@ -27,34 +27,32 @@ def runs(url, folder):
     loop = find_node(prompt, "CoZChainLoop")
     prompt["save"] = {
         "class_type": "CoZSaveChain",
-        "inputs": {"chain": [loop, 3], "filename_prefix": "chain"},
+        "inputs": {"chain": [loop, 3], "filename_prefix": "mode chain"},
     }
     frames = []
     for steps in (2, 3):
         prompt[loop]["inputs"] |= {"size": 64, "steps": steps}
         run_prompt(url, prompt)
-        frames += read_chain(folder / "output" / f"chain_{steps - 1:05}_").frames
+        frames += read_chain(folder / "output" / f"mode chain_{steps - 1:05}_").frames
     prompt = read_prompt(WHOLE)
     source = {"class_type": "LoadImage", "inputs": {"image": "small.png"}}
     prompt[find_node(prompt, "CoZSamplePicture")] = source
     prompt[find_node(prompt, "CoZFullImage")]["inputs"] |= {"tile": 128, "overlap": 32}
-    prompt[find_node(prompt, "SaveImage")]["inputs"]["filename_prefix"] = "whole"
+    prompt[find_node(prompt, "SaveImage")]["inputs"]["filename_prefix"] = "mode whole"
     run_prompt(url, prompt)
-    picture = (folder / "output" / "whole_00001_.png").read_bytes()
+    picture = (folder / "output" / "mode whole_00001_.png").read_bytes()
     return [*frames, decode_png(picture, 160, 240)]
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("usual")
-    with serve(folder=folder) as url:
-        return runs(url, folder)
+def expected(servers):
+    return runs(*servers())
 
 
 LONG = pytest.mark.long
 ON_THE_CPU = [
-    pytest.param("--cache-none"),
     pytest.param("--fp16-intermediates"),
+    pytest.param("--cache-none", marks=LONG),
     pytest.param("--cache-classic", marks=LONG),
     pytest.param("--cache-lru 10", marks=LONG),
     pytest.param("--cache-ram 1000", marks=LONG),  # never so much is free: it drops what it can
@@ -72,7 +70,7 @@ IN_PLACE_OF_CPU = [
 
 def check(mode, folder, expected):
     with serve(folder=folder, arguments=mode.split()) as url:
-        assert mode.split()[0] in Files(url).stats()["system"]["argv"]
+        assert mode.split()[0] in ServerClient(url).get_stats()["system"]["argv"]
         found = runs(url, folder)
     assert len(found) == len(expected)
     differences = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)]

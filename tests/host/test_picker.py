@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 
 from .prompts import chain_prompt
 
@@ -66,7 +66,7 @@ def test_source_is_shown_with_its_size_and_target(server):
         "zoom": (64, 64, [0.5, 0.5]),
     }
     file = {key: sources["first"][key] for key in ("filename", "subfolder", "type")}
-    picture = Image.open(io.BytesIO(Files(server).download(file)))
+    picture = Image.open(io.BytesIO(ServerClient(server).download(file)))
     assert np.asarray(picture).shape == (384, 1536, 3)
 
     # What comes from the cache shows its picture too: a reloaded page has nothing else.

@@ -7,7 +7,7 @@ import torch
 from coz.render.pillow import from_pillow
 from coz.resample import resize
 
-from .prompts import TILED, chain_prompt, kept_prompt
+from .prompts import as_full_image, chain_prompt, kept_prompt
 
 
 @pytest.fixture
@@ -46,22 +46,13 @@ def test_each_step_shows_the_frame_that_it_enlarges(executor, keep, previews):
 
 def test_tiles_appear_in_the_picture(executor, keep, previews, node, nodes_of, monkeypatch):
     monkeypatch.setattr(nodes_of("full_image.tiles"), "MIN_PREVIEW_SECONDS", -1.0)
-    prompt = chain_prompt()
-    inputs = {
-        name: value
-        for name, value in prompt["loop"]["inputs"].items()
-        if name.split(".")[0] in ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
-    }
-    prompt["full"] = {"class_type": "CoZFullImage", "inputs": inputs | TILED | {"tile": 1024}}
-    prompt["scales"] = {
-        "class_type": "TestKeep",
-        "inputs": {"image": ["full", 0], "prompts": ["full", 1]},
-    }
-    del prompt["loop"]
+    prompt = as_full_image(chain_prompt(), tile=1024)
+    links = {"image": ["loop", 0], "prompts": ["loop", 1]}
+    prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
     executor("CLASSIC").run(prompt)
     result = keep[-1]["image"].movedim(-1, 1)
     shown_on, frames = zip(*previews, strict=True)
-    assert shown_on == ("full",) * 5
+    assert shown_on == ("loop",) * 5
     assert {frame.shape for frame in frames} == {(1, 3, 768, 768)}
     source = node("CoZSamplePicture").execute("astronaut.png")[0].movedim(-1, 1)
     assert error(frames[0], resize(source, 768, 768)) < 1 / 255

@@ -655,6 +655,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif("COMFYUI_PATH" in os.environ, reason="runs with the pinned host's packages")
 @pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
 def test_older_hosts(load, folder, version):

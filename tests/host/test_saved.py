@@ -47,43 +47,12 @@ def chain(pack, make_chain):
 
 
 @pytest.fixture
-def executor(chain):
-    """With TestChain, which gives the chain, and TestKeep, which keeps what it is given."""
-    import nodes
-
-    class Give:
-        RETURN_TYPES = ("COZ_CHAIN",)
-        FUNCTION = "give"
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {}}
-
-        def give(self):
-            return (chain,)
-
-    class Keep:
-        RETURN_TYPES = ()
-        OUTPUT_NODE = True
-        FUNCTION = "keep"
-        CATEGORY = "test"
-        kept: list = []  # noqa: RUF012
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            types = {"chain": "COZ_CHAIN", "image": "IMAGE", "scales": "IMAGE", "prompts": "STRING"}
-            return {"required": {name: (kind,) for name, kind in types.items()}}
-
-        def keep(self, **values):
-            self.kept.append(values)
-            return {}
-
-    nodes.NODE_CLASS_MAPPINGS |= {"TestChain": Give, "TestKeepSaved": Keep}
+def executor(chain, give, keep):
+    """With TestChain, which gives the chain."""
+    give("TestChain", "COZ_CHAIN", chain)
     executor = Executor("CLASSIC")
-    executor.kept = Keep.kept = []
-    yield executor
-    del nodes.NODE_CLASS_MAPPINGS["TestChain"], nodes.NODE_CLASS_MAPPINGS["TestKeepSaved"]
+    executor.kept = keep
+    return executor
 
 
 def save_prompt(prefix="chain-of-zoom/chain"):
@@ -99,7 +68,7 @@ def load_prompt(folder):
     inputs = {name: ["load", k] for k, name in enumerate(names)}
     return {
         "load": {"class_type": "CoZLoadChain", "inputs": {"folder": folder}},
-        "keep": {"class_type": "TestKeepSaved", "inputs": inputs},
+        "keep": {"class_type": "TestKeep", "inputs": inputs},
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tools.host.client import Files, PromptError, run_prompt
+from tools.host.client import PromptError, ServerClient, run_prompt
 
 from .prompts import chain_prompt, steps_run
 
@@ -37,7 +37,7 @@ def saved_chain(**inputs):
 
 def output_files(server):
     """Path -> content of all that lies in the server's output folder."""
-    argv = Files(server).stats()["system"]["argv"]
+    argv = ServerClient(server).get_stats()["system"]["argv"]
     folder = Path(argv[argv.index("--output-directory") + 1])
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

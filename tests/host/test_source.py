@@ -17,7 +17,6 @@ from tests.support.camera_files import DISPLAY_P3, oriented, quarters
 from tests.support.lying_files import ihdr, png, rows
 from tools.host import ROOT
 from tools.host.client import run_prompt
-from tools.host.server import serve
 
 ROUTE = "/chain_of_zoom/source"
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="uses links, pipes or /proc")
@@ -25,10 +24,8 @@ MAX_PREVIEW_PIXELS = 768**2
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("source")
-    with serve(folder=folder) as url:
-        yield url, folder
+def site(servers):
+    return servers()
 
 
 def ask(url, image, node="LoadImage", **headers):
@@ -323,11 +320,11 @@ def test_the_graphics_card_is_not_touched(nodes_of, tmp_path, monkeypatch):
     assert (answer.status, "--gpu-only" in answer.text) == (501, True)
 
 
-def test_with_several_users_and_the_prefixed_path(tmp_path):
-    with serve(folder=tmp_path, arguments=["--multi-user"]) as url:
-        Image.new("RGB", (7, 5)).save(tmp_path / "input" / "a.png")
-        for base in (url, f"{url}/api"):
-            assert ask(base, "a.png", **{"Comfy-User": "ann_1"})[2]["width"] == 7
+def test_with_several_users_and_the_prefixed_path(servers):
+    url, folder = servers("--multi-user")
+    Image.new("RGB", (7, 5)).save(folder / "input" / "a.png")
+    for base in (url, f"{url}/api"):
+        assert ask(base, "a.png", **{"Comfy-User": "ann_1"})[2]["width"] == 7
 
 
 def test_the_bundled_pictures_need_nothing_of_a_file_that_is_dropped():

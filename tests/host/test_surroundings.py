@@ -14,6 +14,8 @@ from coz.resample import resize
 from coz.tiles.plan import plan_tiles
 from coz.tiles.reach import Reach
 
+from .prompts import more
+
 
 def noise(*shape, seed=0):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
@@ -175,8 +177,8 @@ def test_a_step_is_cut_out_of_the_enlarged_frame(node, texture, center):
     assert (sr - expected).abs().max() < 0.5 / 255
 
 
-@pytest.mark.parametrize("center", [(0.5, 0.5), (0, 0), (1, 0.5), (1, 1)])
-@pytest.mark.parametrize("color", [(0.5, 0.5, 0.5), (0.35, 0.55, 0.78)])
+@pytest.mark.parametrize("center", [(0.5, 0.5), (1, 1), *more((0, 0), (1, 0.5))])
+@pytest.mark.parametrize("color", [(0.35, 0.55, 0.78), *more((0.5, 0.5, 0.5))])
 def test_a_flat_colour_gets_no_lines_at_its_edges(node, texture, center, color):
     frame = torch.tensor(color).expand(1, 512, 512, 3).contiguous()
     for _ in range(2):

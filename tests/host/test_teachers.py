@@ -13,7 +13,7 @@ from tools.train_lite import teachers
 
 from .prompts import TILED, chain_prompt
 
-pytestmark = pytest.mark.tools
+pytestmark = [pytest.mark.tools, pytest.mark.network]
 
 SIDE = 32
 

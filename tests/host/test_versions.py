@@ -1,6 +1,5 @@
 """The bundled workflows on the older hosts that the pack supports, on tiny weights."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +7,6 @@ import pytest
 from PIL import Image
 
 from tools.host.client import PromptError, run_prompt
-from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
 from .prompts import steps_run
@@ -23,11 +21,6 @@ SD3, AR_2, OWN, WHOLE = (
     )
 )
 
-pytestmark = pytest.mark.skipif(
-    "COMFYUI_PATH" in os.environ,
-    reason="the older hosts run with the pinned host's packages, COMFYUI_PATH brings others",
-)
-
 
 class Older(NamedTuple):
     version: str
@@ -36,14 +29,13 @@ class Older(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=["0.24.0", "0.27.0"])
-def older(request, models, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("older")
+def older(request, servers, models):
+    url, folder = servers(*models, version=request.param)
     pictures = folder / "input" / "pictures"
-    pictures.mkdir(parents=True)
+    pictures.mkdir()
     for name, size in (("a", (30, 20)), ("b", (20, 30))):
         Image.new("RGB", size, "orange").save(pictures / f"{name}.png")
-    with serve(request.param, folder=folder, arguments=models) as url:
-        yield Older(request.param, folder, url)
+    return Older(request.param, folder, url)
 
 
 def prompt_of(workflow, **inputs):
@@ -82,6 +74,7 @@ def test_workflows_without_downloads_run(older):
     assert [node for node in longer if ".coz_sr_" in node] == [f"{loop}.0.0.coz_sr_3"]
 
 
+@pytest.mark.long
 def test_diffusion_backbones_run_and_go_on(older):
     def steps_of(*prompt, **inputs):
         return steps_run(run_prompt(older.url, prompt_of(*prompt, **inputs)).executed)
@@ -91,6 +84,7 @@ def test_diffusion_backbones_run_and_go_on(older):
     assert steps_of(OWN, steps=1, **{"backbone.sampling_steps": 1}) == [1]
 
 
+@pytest.mark.long
 def test_a_vision_language_model_is_asked_or_its_host_named(older):
     prompt = prompt_of(AR_2, steps=2, **{"prompting.max_tokens": 6})
     inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]

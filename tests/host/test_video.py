@@ -44,23 +44,11 @@ def soft_chain(make_chain):
 
 
 @pytest.fixture
-def kept(soft_chain, keeper):
+def kept(soft_chain, keeper, give, monkeypatch):
     """What reached the test's output node; registers that and a node with the chain."""
     from comfy_execution.graph_utils import GraphBuilder
 
     import nodes
-
-    class Source:
-        RETURN_TYPES = ("COZ_CHAIN",)
-        FUNCTION = "make"
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {}}
-
-        def make(self):
-            return (soft_chain,)
 
     class Within:
         """A node of another pack that makes the film in its expansion."""
@@ -78,11 +66,9 @@ def kept(soft_chain, keeper):
             film = graph.node("CoZZoomVideo", **film_prompt()["film"]["inputs"] | {"chain": chain})
             return {"result": (film.out(1),), "expand": graph.finalize()}
 
-    ours = {"TestChain": Source, "TestWithin": Within}
-    nodes.NODE_CLASS_MAPPINGS.update(ours)
-    yield keeper("TestFilm", {"video": "VIDEO", "frames": "IMAGE"}, "optional")
-    for name in ours:
-        del nodes.NODE_CLASS_MAPPINGS[name]
+    give("TestChain", "COZ_CHAIN", soft_chain)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestWithin", Within)
+    return keeper("TestFilm", {"video": "VIDEO", "frames": "IMAGE"}, "optional")
 
 
 def film_prompt(outputs=("video",), name="film", **inputs):
@@ -107,7 +93,7 @@ def film_prompt(outputs=("video",), name="film", **inputs):
 def rendered(chain, height=64, width=64, seconds=0.5, hold=0.25, fps=24.0, easing="none"):
     zoom = Zoom(chain, height, width)
     times = plan_zoom_times(zoom.steps * seconds, hold, fps, easing)
-    return torch.cat([frame.movedim(1, -1) for frame in zoom.frames(times)])
+    return torch.cat([frame.movedim(1, -1) for frame in zoom.render_frames(times)])
 
 
 def decoded(video):
@@ -229,7 +215,7 @@ def test_small_frames(node, temp, make_chain, side, steps):
     chain = make_chain(height=side, width=side, size=side, steps=steps)
     zoom = Zoom(chain, 16, 16)
     with torch.inference_mode():
-        path = encode_of(node)(zoom.frames(plan_zoom_times(0.5, 0, 24)), 16, 16, 24)
+        path = encode_of(node)(zoom.render_frames(plan_zoom_times(0.5, 0, 24)), 16, 16, 24)
     with av.open(str(path)) as file:
         sizes = [(frame.width, frame.height) for frame in file.decode(video=0)]
     assert sizes == [(16, 16)] * 12
@@ -246,7 +232,7 @@ def test_large_frames(temp, node, make_chain):
     chain = make_chain(height=2048, width=2048, size=2048, steps=1)
     with torch.inference_mode():
         zoom = Zoom(chain, 2048, 2048)
-        path = encode_of(node)(zoom.frames([0.5, 1.0]), 2048, 2048, 24)
+        path = encode_of(node)(zoom.render_frames([0.5, 1.0]), 2048, 2048, 24)
     with av.open(str(path)) as file:
         assert file.streams.video[0].frames == 2
 

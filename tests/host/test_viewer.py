@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from io import BytesIO
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from PIL import Image
 
 from coz.chain.zoom_chain import ZoomChain
 from coz.resample import crop, resize
-from tools.host.client import Files, run_prompt
-from tools.host.server import serve
+from tools.host.client import ServerClient, run_prompt
 
-from .prompts import chain_prompt
+from .prompts import VERSIONS, chain_prompt
 
 STEPS = 2
 PROMPTS = ["a face", '<img src=x onerror="hack()">']
@@ -26,7 +24,7 @@ PROMPTS = ["a face", '<img src=x onerror="hack()">']
 @pytest.fixture(scope="module")
 def folders(server):
     """The server's (temp, output) folders."""
-    argv = Files(server).stats()["system"]["argv"]
+    argv = ServerClient(server).get_stats()["system"]["argv"]
     output = Path(argv[argv.index("--output-directory") + 1])
     return output.parent / "temp", output
 
@@ -49,7 +47,7 @@ def viewer_prompt(**inputs):
 
 
 def picture(server, saved):
-    return Files(server).download(saved)
+    return ServerClient(server).download(saved)
 
 
 def files_of(ui, key):
@@ -92,13 +90,10 @@ def read_lines(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-@pytest.fixture(params=["0.24.0", "0.27.0", None], ids=lambda version: version or "default")
-def multi_user(request, tmp_path):
+@pytest.fixture(params=VERSIONS, ids=str)
+def multi_user(request, servers):
     """(URL, folder) of a server for several users."""
-    if request.param and "COMFYUI_PATH" in os.environ:
-        pytest.skip("the older hosts run with the pinned host's packages")
-    with serve(request.param, folder=tmp_path, arguments=["--multi-user"]) as url:
-        yield url, tmp_path
+    return servers("--multi-user", version=request.param)
 
 
 def test_it_shows_every_layer_and_the_record(server, shown):

@@ -8,8 +8,7 @@ from PIL import Image
 
 from coz.tiles.layout import plan_layout
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
-from tools.host.server import serve
+from tools.host.client import ServerClient, run_prompt
 from tools.host.workflow import find_node, read_prompt
 
 BUILT_IN = ROOT / "workflows" / "6 Whole picture 4x (no downloads).json"
@@ -24,7 +23,7 @@ def photograph(name, box=None):
 def shown(url, run, prompt, class_type, key="images"):
     """The pictures that the prompt's only node of that class shows or saves."""
     files = run.outputs[find_node(prompt, class_type)][key]
-    return [Image.open(io.BytesIO(Files(url).download(file))) for file in files]
+    return [Image.open(io.BytesIO(ServerClient(url).download(file))) for file in files]
 
 
 def difference(a, b):
@@ -57,14 +56,13 @@ def reader_of(prompt, class_type, **inputs):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
+def server(servers, models):
+    return servers(*models)[0]
 
 
 @pytest.fixture(scope="module")
-def server(models, home):
-    with serve(arguments=models, folder=home) as url:
-        yield url
+def home(servers, models):
+    return servers(*models)[1]
 
 
 def test_the_sd3_note_says_how_much_work_it_is():
@@ -73,7 +71,7 @@ def test_the_sd3_note_says_how_much_work_it_is():
     picture = photograph(prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"])
     sides = [[round(side * full["scale"] ** k) for side in picture.size] for k in (1, 2)]
     first, second = (
-        len(plan_layout(height, width, full["tile"], full["overlap"]).windows())
+        len(plan_layout(height, width, full["tile"], full["overlap"]).list_windows())
         for width, height in sides
     )
     assert full["passes"] == 2

@@ -54,7 +54,7 @@ def test_a_strip_has_a_largest_size(height, width, steps, layout, labels, size):
         assert draw_strip(chain, layout, labels).shape[-2:] == (5, 8704)
         return
     with pytest.raises(
-        ValueError, match=f"the draw_strip would have {size} pixels: {steps + 1} frames of"
+        ValueError, match=f"the strip would have {size} pixels: {steps + 1} frames of"
     ):
         draw_strip(chain, layout, labels)
 

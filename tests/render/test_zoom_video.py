@@ -37,7 +37,7 @@ def smooth_chain(height=64, width=64, size=64, scale=4.0, steps=2, target=(0.3, 
 
 def seen(zoom, t):
     """What a smooth chain shows at place ``t``, in closed form."""
-    view, source = zoom.view(0, t), zoom.chain.frames[0]
+    view, source = zoom.find_view(0, t), zoom.chain.frames[0]
     height, width = source.shape[-2:]
     x = view.x + (torch.arange(zoom.width) + 0.5) * view.width / zoom.width
     y = view.y + (torch.arange(zoom.height) + 0.5) * view.height / zoom.height
@@ -45,7 +45,7 @@ def seen(zoom, t):
 
 
 def differences(zoom, times):
-    frames = list(zoom.frames(times))
+    frames = list(zoom.render_frames(times))
     return torch.stack([(b - a).abs().mean() for a, b in pairwise(frames)])
 
 
@@ -89,9 +89,11 @@ def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_
     zoom = Zoom(chain, 64, 64)
     square = Window(100, 0, 300, 300)  # the right of the picture: the target lies at 0.9
     assert zoom.start == square
-    assert torch.equal(zoom.frame(0), resize(chain.frames[0], 64, 64, box=square).clamp(0, 1))
-    assert torch.equal(zoom.frame(1), chain.frames[-1])
-    zoom.frame(1).zero_()  # a frame is a copy
+    assert torch.equal(
+        zoom.render_frame(0), resize(chain.frames[0], 64, 64, box=square).clamp(0, 1)
+    )
+    assert torch.equal(zoom.render_frame(1), chain.frames[-1])
+    zoom.render_frame(1).zero_()  # a frame is a copy
     assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
 
 
@@ -110,7 +112,7 @@ def test_the_way_to_the_first_frame_takes_its_share(make_chain):
 @pytest.mark.parametrize("size", [(64, 64), (36, 64), (100, 50)], ids=["frame", "wide", "tall"])
 def test_the_view_shrinks_steadily_towards_a_point_fixed_on_the_screen(size, make_chain):
     zoom = Zoom(make_chain(steps=3, scale=3.2), *size)
-    views = [zoom.view(0, k / 20) for k in range(21)]
+    views = [zoom.find_view(0, k / 20) for k in range(21)]
     point = (
         views[7].x + zoom.x.anchor * views[7].width,
         views[7].y + zoom.y.anchor * views[7].height,
@@ -122,7 +124,7 @@ def test_the_view_shrinks_steadily_towards_a_point_fixed_on_the_screen(size, mak
         assert x + zoom.x.anchor * width == pytest.approx(point[0], abs=1e-9)
         assert y + zoom.y.anchor * height == pytest.approx(point[1], abs=1e-9)
     assert tuple(views[0]) == pytest.approx(tuple(zoom.start))
-    assert tuple(zoom.view(4, 1.0)) == pytest.approx(tuple(zoom.end), abs=1e-9)
+    assert tuple(zoom.find_view(4, 1.0)) == pytest.approx(tuple(zoom.end), abs=1e-9)
 
 
 @pytest.mark.parametrize("scale", [4.0, 8.0])
@@ -133,14 +135,14 @@ def test_sixteen_steps_down_the_views_are_still_exact(scale):
     for layer in range(17):
         window = chain.windows[layer]
         for k in range(201):
-            inner = zoom.view(layer + 1, k / 200)
+            inner = zoom.find_view(layer + 1, k / 200)
             if inner.width > 64 * scale**2:  # far out it is not looked at
                 continue
-            outer = zoom.view(layer, k / 200)
+            outer = zoom.find_view(layer, k / 200)
             assert outer.x == pytest.approx(window.x + inner.x * window.width / 64, abs=1e-9)
             assert outer.width == pytest.approx(inner.width * window.width / 64, rel=1e-12)
-    assert torch.equal(zoom.frame(1), chain.frames[-1])
-    assert all(frame.isfinite().all() for frame in zoom.frames([k / 50 for k in range(51)]))
+    assert torch.equal(zoom.render_frame(1), chain.frames[-1])
+    assert all(frame.isfinite().all() for frame in zoom.render_frames([k / 50 for k in range(51)]))
 
 
 @pytest.mark.parametrize(
@@ -158,9 +160,9 @@ def test_layers_that_agree_look_like_one_picture(chain):
     zoom = Zoom(smooth_chain(**chain), 64, 64)
     for k in range(60):
         across, down = seen(zoom, k / 59)
-        frame = zoom.frame(k / 59)
+        frame = zoom.render_frame(k / 59)
         # A layer's outermost pixels have no neighbours to be enlarged with.
-        view = zoom.view(0, k / 59)
+        view = zoom.find_view(0, k / 59)
         height, width = zoom.chain.frames[0].shape[-2:]
         assert (frame[0, 0] - across).abs().max() < 0.03 * view.width / width
         assert (frame[0, 1] - down[:, None]).abs().max() < 0.03 * view.height / height
@@ -172,7 +174,7 @@ def test_no_jump_at_a_layer_change(target):
     """Neighbours differ, over the size of the view, at most 5 % more there than in mid-step."""
     zoom = Zoom(smooth_chain(steps=3, target=target), 64, 64)
     times = [k / 144 for k in range(145)]  # 48 a step; layers change at 0, 48, 96, 144
-    sizes = torch.tensor([zoom.view(0, t).width for t in times[:-1]])
+    sizes = torch.tensor([zoom.find_view(0, t).width for t in times[:-1]])
     changes = differences(zoom, times) / sizes
     middle = torch.cat([changes[start + 12 : start + 36] for start in (0, 48, 96)])
     assert changes.max() < 1.05 * middle.max()
@@ -192,10 +194,10 @@ def test_a_large_source_is_halved_first_and_looks_the_same(make_chain):
     chain = make_chain(height=900, width=1200, size=64, steps=1)
     zoom = Zoom(chain, 64, 64)
     for t in (0.0, 0.1, 0.2):
-        view = Window(*(max(value, 0) for value in zoom.view(0, t)))
+        view = Window(*(max(value, 0) for value in zoom.find_view(0, t)))
         whole = resize(chain.frames[0], 64, 64, box=view).clamp(0, 1)
         # Of noise, the worst case, shrinking leaves little; halving changes a quarter of that.
-        assert (zoom.frame(t) - whole).std() < 0.27 * whole.std()
+        assert (zoom.render_frame(t) - whole).std() < 0.27 * whole.std()
         assert len(zoom.halves) == 3
     changes = differences(zoom, [k / 200 for k in range(100)])
     assert (changes[1:] / changes[:-1]).max() < 1.2
@@ -205,7 +207,7 @@ def test_a_large_source_is_halved_first_and_looks_the_same(make_chain):
 @pytest.mark.parametrize("side", [16, 17])
 def test_small_frames(side, steps):
     chain = smooth_chain(side, side, 16, steps=steps)
-    frames = list(Zoom(chain, 16, 16).frames(plan_zoom_times(1, 0.1, 12)))
+    frames = list(Zoom(chain, 16, 16).render_frames(plan_zoom_times(1, 0.1, 12)))
     assert all(frame.shape == (1, 3, 16, 16) for frame in frames)
     assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
 
@@ -215,7 +217,7 @@ def test_another_shape_is_cut_around_the_target():
     zoom = Zoom(chain, 18, 32)
     assert tuple(zoom.start) == (0, 0, 160, 90)
     assert tuple(zoom.end) == (0, 14, 64, 36)
-    last = zoom.frame(1)
+    last = zoom.render_frame(1)
     torch.testing.assert_close(last, resize(chain.frames[-1], 18, 32, box=zoom.end))
     # Larger than the frames: the same, enlarged.
     assert Zoom(chain, 180, 320).end == zoom.end
@@ -228,7 +230,7 @@ def test_a_target_at_the_edge_stays_in_the_cut():
 
 
 def test_a_rest_is_rendered_once():
-    frames = list(Zoom(smooth_chain(), 64, 64).frames([0.0, 0.0, 0.5, 1.0, 1.0]))
+    frames = list(Zoom(smooth_chain(), 64, 64).render_frames([0.0, 0.0, 0.5, 1.0, 1.0]))
     assert frames[0] is frames[1]
     assert frames[3] is frames[4]
     assert len({id(frame) for frame in frames}) == 3

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tools.evaluate.job import Result, Row
 from tools.evaluate.store import write_input, write_result, write_settings
-from tools.picture import to_png
+from tools.image_file import to_png
 
 ARMS = ("nearest", "bicubic", "onestep", "chain-null", "chain-vlm")
 FACTORS = (4.0, 16.0, 64.0, 256.0)

@@ -36,7 +36,7 @@ def canvas(layout):
 
 
 def blend(layout, image, order=None):
-    windows = layout.windows()
+    windows = layout.list_windows()
     target = TileBlend(layout, canvas(layout))
     for index in order or range(len(windows)):
         target.add(index, crop(image, windows[index]))
@@ -69,7 +69,7 @@ def test_weights_are_positive_and_sum_to_one(layout):
 
 def test_order_does_not_matter(layout):
     image = noise(layout)
-    backwards = list(reversed(range(len(layout.windows()))))
+    backwards = list(reversed(range(len(layout.list_windows()))))
     torch.testing.assert_close(
         blend(layout, image, backwards), blend(layout, image), atol=1e-6, rtol=0
     )
@@ -93,7 +93,7 @@ def test_neighbours_cross_in_the_middle_of_their_overlap(overlap, rim):
 def test_a_tile_that_differs_leaves_no_step_at_its_edge():
     layout = plan_layout(1, 160, 64, 16)
     target = TileBlend(layout, canvas(layout))
-    for index in range(len(layout.windows())):
+    for index in range(len(layout.list_windows())):
         target.add(index, torch.full((1, 3, 1, 64), float(index % 2)))
     # The steepest pixel of a raised cosine of 6 pixels, between two rims of 5; a hard seam would be 1.
     assert target.out.diff(dim=2).abs().max() < pi / 2 / 6
@@ -106,7 +106,7 @@ def test_blends_into_a_part_of_a_larger_picture():
     part.zero_()
     image = noise(layout)
     target = TileBlend(layout, part)
-    for index, window in enumerate(layout.windows()):
+    for index, window in enumerate(layout.list_windows()):
         target.add(index, crop(image, window))
     torch.testing.assert_close(part.movedim(-1, 1), image, atol=1e-6, rtol=0)
     part.fill_(0.5)

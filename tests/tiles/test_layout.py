@@ -7,6 +7,8 @@ import pytest
 from coz.geometry import Window
 from coz.tiles.layout import TileRow, plan_adaptive_layout, plan_layout, split_side
 
+COUNTS = pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])
+
 EXTREME = [(1, 1), (10000, 50), (50, 10000), (1, 5000), (5000, 1), (511, 512), (512, 513)]
 
 
@@ -59,12 +61,12 @@ def test_starts_of_one_axis(side, tile, overlap, starts):
 
 
 def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
-    assert plan_layout(50, 1000, 512, 128).windows() == [
+    assert plan_layout(50, 1000, 512, 128).list_windows() == [
         Window(0, 0, 512, 50),
         Window(384, 0, 512, 50),
         Window(488, 0, 512, 50),
     ]
-    assert [window[:2] for window in plan_layout(4, 4, 3, 1).windows()] == [
+    assert [window[:2] for window in plan_layout(4, 4, 3, 1).list_windows()] == [
         (0, 0),
         (1, 0),
         (0, 1),
@@ -73,13 +75,14 @@ def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
 
 
 def test_a_picture_of_4096_pixels_takes_121_tiles():
-    windows = plan_layout(4096, 4096, 512, 128).windows()
+    windows = plan_layout(4096, 4096, 512, 128).list_windows()
     assert len(windows) == 121
     assert all(type(value) is int for window in windows for value in window)
 
 
-def test_fixed_tiles_cover_any_picture_and_are_the_fewest():
-    for height, width, numbers in sizes(2000, seed=0):
+@COUNTS
+def test_fixed_tiles_cover_any_picture_and_are_the_fewest(count):
+    for height, width, numbers in sizes(count, seed=0):
         tile = numbers.randint(1, 1000) if max(height, width) < 1000 else numbers.randint(64, 1000)
         overlap = numbers.randint(0, tile * 3 // 4)
         layout = plan_layout(height, width, tile, overlap)
@@ -92,8 +95,9 @@ def test_fixed_tiles_cover_any_picture_and_are_the_fewest():
             assert one_less * tile - (one_less - 1) * overlap < side or one_less == 0
 
 
-def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half():
-    for height, width, numbers in sizes(2000, seed=1):
+@COUNTS
+def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half(count):
+    for height, width, numbers in sizes(count, seed=1):
         tile = numbers.randint(128, 1000)
         layout = plan_adaptive_layout(height, width, tile, grid(numbers))
         for starts, length, side in axes(layout):
@@ -101,8 +105,8 @@ def test_adaptive_tiles_cover_any_picture_and_share_a_quarter_to_a_half():
             shared = overlaps(starts, length)
             assert all(tile / 4 <= pixels <= tile / 2 for pixels in shared[:-1])
             assert not shared or shared[-1] >= tile / 4
-        most = len(plan_layout(height, width, tile, tile // 2).windows())
-        assert len(layout.windows()) <= most
+        most = len(plan_layout(height, width, tile, tile // 2).list_windows())
+        assert len(layout.list_windows()) <= most
 
 
 @pytest.mark.parametrize("tile", range(1, 10))

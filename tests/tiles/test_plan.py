@@ -1,4 +1,4 @@
-"""Tiles as views of an enlarge_side picture that is never made."""
+"""Tiles as views of an enlarged picture that is never made."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_a_tile_s_view_is_cut_from_the_enlarged_picture(scale):
     whole = resize(image, enlarge_side(61, scale), enlarge_side(83, scale))
     layout = plan_tiles(61, 83, scale, 64, 16)
     assert (layout.height, layout.width) == whole.shape[-2:]
-    for window in layout.windows():
+    for window in layout.list_windows():
         x, y, width, height = (int(v) for v in window)
         expected = whole[..., y : y + height, x : x + width]
         # Places of taps are computed from the tile's edge, not from the picture's.
@@ -56,7 +56,7 @@ def test_abutting_tiles_cover_every_pixel_once(scale, height, width):
         assert h <= layout.tile_height
         times[y : y + h, x : x + w] += 1
     assert (times == 1).all()
-    assert len(tiles) <= len(layout.windows())
+    assert len(tiles) <= len(layout.list_windows())
     if scale in {4, 8}:
         assert all(x % scale == y % scale == 0 for x, y, *_ in tiles)
 
@@ -69,8 +69,8 @@ def test_tiles_begin_and_end_on_pixels_of_the_picture(scale, tile, adaptive):
     image = torch.rand(1, 3, 80, 160)
     layout = plan_tiles(80, 160, scale, 128, 30, rate_complexity(image) if adaptive else None)
     assert (layout.tile_height, layout.tile_width) == (min(tile, layout.height), tile)
-    assert len(layout.windows()) > 1
-    for window in layout.windows():
+    assert len(layout.list_windows()) > 1
+    for window in layout.list_windows():
         for value in find_tile_source(image, layout, window):
             assert value == pytest.approx(round(value), abs=1e-9)
 
@@ -90,7 +90,7 @@ def test_the_wider_view_has_a_tile_s_pixels_and_the_tile_in_its_middle():
     # A picture smaller than a tile is seen whole.
     small = image[..., :20, :30]
     layout = plan_tiles(20, 30, 2, 512, 128)
-    assert torch.equal(cut_wider_view(small, layout, *layout.windows()), small)
+    assert torch.equal(cut_wider_view(small, layout, *layout.list_windows()), small)
 
 
 def test_the_overview_is_the_whole_picture_with_a_fixed_short_side():

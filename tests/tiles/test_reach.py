@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from coz.tiles.reach import MAX_REACH, MIN_REACH, Reach, measure_reach
+from coz.tiles.reach import MAX_REACH_PIXELS, MIN_REACH_PIXELS, Reach, measure_reach
 
 
 def shifted(distance, gain=1.0):
@@ -27,12 +27,12 @@ def test_the_reach_of_a_shift_is_its_distance_rounded_up(distance, reach):
 
 def test_a_change_that_nobody_sees_does_not_count():
     # The lost pixels are 0.25 to 0.75: 0.25 of 255 is the greatest change that is not seen.
-    assert measure_reach(shifted(30, gain=0.24 / 255 / 0.75)) == Reach(MIN_REACH, False)
+    assert measure_reach(shifted(30, gain=0.24 / 255 / 0.75)) == Reach(MIN_REACH_PIXELS, False)
     assert measure_reach(shifted(30, gain=0.26 / 255 / 0.5)) == Reach(32, False)
 
 
 def test_a_network_that_looks_at_nothing_gets_the_least():
-    assert measure_reach(lambda image: image) == Reach(MIN_REACH, False)
+    assert measure_reach(lambda image: image) == Reach(MIN_REACH_PIXELS, False)
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["flat", "textured"])
@@ -51,17 +51,17 @@ def test_windows_matter_wherever_they_begin():
             ..., : image.shape[-1]
         ]  # fmt: skip
 
-    assert measure_reach(attend) == Reach(MIN_REACH, True)
+    assert measure_reach(attend) == Reach(MIN_REACH_PIXELS, True)
 
 
 def test_a_global_network_gets_the_greatest():
     # The mean of a textured strip depends on where it ends, by about a thousandth.
     reach = measure_reach(lambda image: image + 10 * image.mean((-2, -1), keepdim=True))
-    assert reach == Reach(MAX_REACH, True)
+    assert reach == Reach(MAX_REACH_PIXELS, True)
 
 
 def test_nan_is_refused():
-    with pytest.raises(ValueError, match="NaN or infinite values of a grey image"):
+    with pytest.raises(ValueError, match="NaN or infinite values for a gray image"):
         measure_reach(lambda image: image / 0 * 0)
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tools.train_grpo.config import Config, Critic, read_config
-from tools.train_grpo.critic import CriticError, Judge, Question, filled
+from tools.train_grpo.critic import CriticError, Judge, Question, fill_missing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,8 +77,8 @@ def test_example_states_the_defaults():
         ({"critic": {}}, "critic.model is missing"),
         ({"critic": None}, "critic must be a valid dictionary or instance of Critic, got None"),
         ({"rewards": {"image_feedback": 1}}, "feedback.workflow is missing"),
-        ({"training": {"seed": 1}}, "training.seed follows from the rest of the config"),
-        ({"training": {"hub_token": "hf_x"}}, "training.hub_token would stand in files of the run"),
+        ({"training": {"seed": 1}}, "training.seed is set from the rest of the config"),
+        ({"training": {"hub_token": "hf_x"}}, "training.hub_token would be saved in the run"),
         ({"feedback": {"spread": 0}}, "feedback.spread must be greater than 0, got 0"),
         ({"ngram": 0}, "ngram must be greater than or equal to 1, got 0"),
     ],
@@ -93,7 +93,7 @@ def test_mistakes(read, told, error):
     ("text", "error"),
     [
         ("- 1", "the config must be a valid dictionary"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         ("out: x", "data is missing"),
     ],
 )
@@ -106,9 +106,9 @@ def test_files_that_are_no_config(tmp_path, text, error):
 
 
 def test_a_missing_score_is_the_mean_of_its_pair():
-    assert filled([0.2, None, 0.4, None], "aaab") == pytest.approx([0.2, 0.3, 0.4, 0.3])
-    assert filled([None, None], "ab") == [None, None]
-    assert filled([], "") == []
+    assert fill_missing([0.2, None, 0.4, None], "aaab") == pytest.approx([0.2, 0.3, 0.4, 0.3])
+    assert fill_missing([None, None], "ab") == [None, None]
+    assert fill_missing([], "") == []
 
 
 def asked(*words):
@@ -138,7 +138,7 @@ def test_patience_ends_and_begins_anew():
     judge = Judge(Critic(patience=3), lambda _: next(said))
     for _ in range(5):
         judge(asked("a"))
-    with pytest.raises(CriticError, match="no score in 3 batches, but such as 'no way'"):
+    with pytest.raises(CriticError, match="no score in 3 batches, but answers such as 'no way'"):
         judge(asked("a"))
     with pytest.raises(CriticError, match="no longer answers"):
         Judge(Critic(), lambda _: [None])(asked("a"))

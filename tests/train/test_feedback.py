@@ -62,7 +62,7 @@ def test_words_are_worth_what_they_do_to_the_picture(feedback, comfyui):
 
 def test_a_refused_workflow_is_told(feedback, comfyui):
     view = Image.new("RGB", (32, 32))
-    with pytest.raises(ValueError, match=r"does not make pictures: .*Invalid image file"):
+    with pytest.raises(ValueError, match=r"makes no image: .*Invalid image file"):
         feedback(comfyui)(["a"], [view], ["no such words"])
 
 
@@ -73,5 +73,5 @@ def test_what_cannot_be_used_is_told(feedback):
         feedback(workflow={"1": WORKFLOW["1"]})
     with pytest.raises(ValueError, match=r"save it with Export \(API\)"):
         feedback(workflow={"nodes": [], "links": []})
-    with pytest.raises(ValueError, match=r"feedback\.quality musiq cannot be had"):
+    with pytest.raises(ValueError, match=r"feedback\.quality musiq cannot be loaded"):
         feedback(quality="musiq")

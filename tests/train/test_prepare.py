@@ -95,7 +95,7 @@ def test_built_in_model_enlarges(tool, photographs, in_training, tmp_path):
 import json, sys
 import numpy as np
 from datasets import load_from_disk
-from tools.train_grpo.pairs import upscaler
+from tools.train_grpo.pairs import load_upscaler
 rows = load_from_disk(sys.argv[1] + "/data")["train"]
 (x0, zoomed), (x1, _) = (row["images"] for row in rows)
 inner = [round(v * 128 / 400) for v in rows[0]["origin"]["window"]]
@@ -149,7 +149,7 @@ def save_png16(path):
 
 REASONS = {
     "cmyk.jpg": "CMYK",
-    "tiny.png": "40 x 300 pixels: 64 are needed each way",
+    "tiny.png": "40 x 300 pixels: at least 64 x 64 are needed",
     "cut.png": "cannot be read",
     "cut.jpg": "cannot be read: image file is truncated",
     "empty.jpg": "cannot be read: cannot identify image file",
@@ -157,9 +157,9 @@ REASONS = {
     "deep.png": "more than 8 bits a channel",
     "deep.tif": "more than 8 bits a channel",
     "deep rgb.png": "more than 8 bits a channel",
-    "moving.gif": "animated, or 3 pictures in one file",
-    "moving.webp": "animated, or 3 pictures in one file",
-    "moving.png": "animated, or 3 pictures in one file",
+    "moving.gif": "animated, or 3 images in one file",
+    "moving.webp": "animated, or 3 images in one file",
+    "moving.png": "animated, or 3 images in one file",
 }
 
 
@@ -229,9 +229,9 @@ def test_what_people_marked_comes_in(tool, photographs, rows_of, tmp_path):
     held = {row["pair"] for row in rows["held_out"]} & found.keys()
     assert len(held) == 1
     assert "marks/none-1: cannot be read" in result.stdout
-    assert "preferences.jsonl:6: no mark: its pictures must lie beside the list" in result.stdout
-    assert "preferences.jsonl:7: no mark" in result.stdout
-    assert "preferences.jsonl:8: no mark" in result.stdout
+    assert "preferences.jsonl:6: invalid mark: its images must be beside the list" in result.stdout
+    assert "preferences.jsonl:7: invalid mark" in result.stdout
+    assert "preferences.jsonl:8: invalid mark" in result.stdout
 
 
 def test_marks_of_one_user_or_of_all_come_in(tool, photographs, rows_of, tmp_path):
@@ -263,7 +263,7 @@ def test_marks_of_one_user_or_of_all_come_in(tool, photographs, rows_of, tmp_pat
     good, bad, told = marked("user", "all")
     assert (good, bad) == (["moss", "rust"], ["clay", "mud"])
     assert "marks/a-b: 'sand': as many users marked it good as bad" in told
-    assert "cem/chain-of-zoom/preferences.jsonl:2: no mark: user must be a text" in told
+    assert "cem/chain-of-zoom/preferences.jsonl:2: invalid mark: user must be a text" in told
     one = (["moss", "rust", "sand"], ["clay"])
     assert marked("user/ann", "folder")[:2] == one
     assert marked("user/ann/chain-of-zoom/preferences.jsonl", "file")[:2] == one
@@ -287,15 +287,15 @@ def test_saved_chains_are_pairs_of_any_backbone(tool, make_chain, rows_of, tmp_p
 @pytest.mark.parametrize(
     ("images", "options", "error"),
     [
-        ("empty", (), "holds no pictures and no saved chains"),
-        ("none", (), "is no folder"),
+        ("empty", (), "holds no images and no saved chains"),
+        ("none", (), "is not a folder"),
         (
             "bad",
             ("--backbone", "crops"),
             "no pairs could be made: 1 files were skipped, such as a.jpg",
         ),
         ("bad", ("--backbone", "nowhere.pth"), "backbone nowhere.pth does not exist"),
-        ("bad", ("--backbone", "README.md"), "backbone README.md is no upscale model"),
+        ("bad", ("--backbone", "README.md"), "backbone README.md is not an upscale model"),
         ("bad", ("--steps", "0"), "--steps must be 1 to 16, got 0"),
         ("bad", ("--held-out", "1"), "--held-out must be a share from 0 to below 1, got 1.0"),
         ("bad", ("--preferences", "none.jsonl"), "none.jsonl cannot be read: No such file"),
@@ -313,9 +313,11 @@ def test_mistakes_are_told_in_a_line(tool, tmp_path, images, options, error):
 
 def test_pairs_of_different_kinds_are_not_mixed(tool, photographs, pairs):
     result = tool("prepare", photographs, pairs, "--backbone", "crops", "--size", 56, "--steps", 3)
-    assert result.error.endswith("holds pairs with another steps: name another folder or delete it")
+    assert result.error.endswith(
+        "holds pairs made with another steps: use another folder or delete it"
+    )
     result = tool("prepare", photographs, photographs)
-    assert result.error.endswith("holds other files: name a new folder")
+    assert result.error.endswith("holds other files: use a new folder")
 
 
 def test_plain_crops_are_twenty_pairs_a_second(photographs, in_training, tmp_path):

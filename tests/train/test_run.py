@@ -55,7 +55,7 @@ def test_reward_goes_up_and_a_killed_run_ends_the_same(
     assert (before["pairs"], after["steps"]) == (4, 20)
     assert after["cost"]["tokens_per_second"] > 0
     assert (
-        "No GPU here: this will be slow. It goes on." in result.stdout or torch.cuda.is_available()
+        "There is no GPU here, so this will be slow." in result.stdout or torch.cuda.is_available()
     )
 
     curves = {}
@@ -72,7 +72,7 @@ def test_reward_goes_up_and_a_killed_run_ends_the_same(
 
     card = (tmp_path / "whole" / "adapter" / "README.md").read_text("utf-8")
     assert f"| critic | {before['critic']:.3f} -> {after['critic']:.3f} |" in card
-    assert "**1 seeds only**: no result to report. It takes 3." in card
+    assert "**Only 1 seeds**: too few for a reliable result, which needs 3." in card
     assert "- Rewards: critic 1, phrase_exclusion 0.5, repetition 0.5" in card
     svg = (tmp_path / "whole" / "adapter" / "curves.svg").read_text("utf-8")
     assert svg.count('<g id="axes_') == svg.count(">seed 0<") == 4
@@ -90,7 +90,7 @@ def test_reward_goes_up_and_a_killed_run_ends_the_same(
     (broken / "trainer_state.json").write_text('{"global_')
     result = tool("run", killed)
     assert result.returncode == 0, result.stderr
-    resumed = int(result.stdout.partition("seed 0: goes on after step ")[2].split()[0])
+    resumed = int(result.stdout.partition("seed 0: continues after step ")[2].split()[0])
     assert resumed in {5, 10, 15}
     assert read(folder / "after.json")["steps"] == 20
     assert pairs_by_step(folder).keys() == pairs_by_step(seed).keys()
@@ -139,7 +139,7 @@ def test_seeds_are_trained_one_after_another(tool, config, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
     assert len({tuple(pairs_by_step(folder)[0]) for folder in folders}) > 1
     card = (out / "README.md").read_text("utf-8")
-    assert "seeds only" not in card
+    assert "too few for a reliable" not in card
     assert " ± " in card
 
 
@@ -238,7 +238,7 @@ def test_a_critic_that_goes_down_and_comes_back(tool, config, critic, tmp_path):
     critic.answer = critic.liking
     result = tool("run", path)
     assert result.returncode == 0, result.stderr
-    assert "seed 0: goes on after step" in result.stdout
+    assert "seed 0: continues after step" in result.stdout
     assert read(tmp_path / "breaks" / "seed-0" / "after.json")["steps"] == 12
 
 
@@ -271,7 +271,7 @@ def test_a_local_critic_that_answers_nonsense(tool, config, toy):
     local = {"model": str(toy), "patience": 2}
     path = config("nonsense", critic=local, held_out=0)
     error = tool("run", path).error
-    assert "the critic gave no score in 2 batches, but such as" in error
+    assert "the critic gave no score in 2 batches, but answers such as" in error
     path = config("no model", critic={"model": "/nowhere"})
     assert "the critic /nowhere cannot be loaded" in tool("run", path).error
 
@@ -282,7 +282,7 @@ def test_a_local_critic_that_answers_nonsense(tool, config, toy):
         ({"sedes": [1]}, "sedes does not exist in a config: did you mean seeds?"),
         ({"training": {"max_step": 1}}, "training.max_step does not exist in a config: did you mean max_steps?"),
         ({"model": "/nowhere/at all"}, "model /nowhere/at all cannot be loaded"),
-        ({"data": "/nowhere"}, "data: /nowhere is not what prepare made"),
+        ({"data": "/nowhere"}, "data: /nowhere holds no data set"),
         ({"training": {"per_device_train_batch_size": 3}}, "num_generations"),
         ({"training": {"use_vllm": True}}, "vllm"),
     ],

@@ -25,7 +25,7 @@ def test_an_old_python_is_named():
     )
     assert result.returncode == 1
     assert result.stderr == (
-        "error: TRL needs Python 3.11 or newer, this is 3.10.4: make train-env PYTHON=python3.11\n"
+        "error: TRL needs Python 3.11 or newer, but this is 3.10.4: make train-env PYTHON=python3.11\n"
     )
 
 

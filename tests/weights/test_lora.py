@@ -216,7 +216,7 @@ def test_vae_encoder_encodes_as_the_reference_in_the_hosts_own_encoder(pack, vae
         ("conv_out.lora_A.default_encoder.weight", "expected conv_out to have two LoRA factors"),
         (
             "conv_norm_out.weight",
-            "found 19 LoRA layers, nothing besides and encoder.norm_out missing",
+            "found 19 LoRA layers, other weights: nothing, missing: encoder.norm_out",
         ),
     ],
 )
@@ -227,7 +227,7 @@ def test_vae_encoder_with_a_part_missing_is_refused(vae_encoder, name, message):
 
 
 def test_vae_encoder_with_strange_parts_is_refused(vae_encoder):
-    with pytest.raises(ValueError, match=r"encoder\.unet\.weight besides"):
+    with pytest.raises(ValueError, match=r"other weights: encoder\.unet\.weight"):
         convert_coz_vae_encoder({**vae_encoder, "unet.weight": torch.zeros(1)})
     second = vae_encoder["conv_in.lora_A.default_encoder.weight"]
     with pytest.raises(ValueError, match="one LoRA for conv_in, but found a second"):
@@ -335,7 +335,7 @@ def test_osediff_without_a_lora_on_conv_in_keeps_its_weight(osediff):
             lambda state: {**state, "conv_in.base_layer.weight": torch.zeros(32, 3, 3, 3)},
             r"conv_in to have a base weight of \(32, 4, 3, 3\), but found \(32, 3, 3, 3\)",
         ),
-        ("state_dict_vae", lambda state: {}, "found 0 and nothing besides"),
+        ("state_dict_vae", lambda state: {}, "found 0 and other weights: nothing"),
         (
             "state_dict_vae",
             lambda state: {name.replace("encoder.", "coder."): w for name, w in state.items()},

@@ -248,7 +248,7 @@ def test_names_from_a_file_are_shown_short_and_as_text(tmp_path):
 def test_a_config_that_would_take_hours_is_refused(tmp_path, pattern):
     layer = factors("base_model.model." + "a." * 60 + "to_q")
     with pytest.raises(
-        ValueError, match="of its config to be numbers, the patterns by layer and simple"
+        ValueError, match="of its config to be numbers, in the patterns one for each simple"
     ):
         read_weights(save_adapter(tmp_path, layer, rank_pattern={pattern: 4}))
 
@@ -340,7 +340,7 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, content):
 def test_a_model_is_no_lora(tmp_path):
     save_file({"joint_blocks.0.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(
-        ValueError, match=r"found joint_blocks\.0\.weight; a whole model belongs into"
+        ValueError, match=r"found joint_blocks\.0\.weight; a whole model belongs in"
     ):
         read_weights(tmp_path / "a.safetensors")
 
@@ -390,8 +390,8 @@ def test_a_peft_adapter_without_its_config_is_refused(tmp_path):
     path = save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
     (tmp_path / "adapter_config.json").unlink()
     message = (
-        "adapter_model.safetensors: expected adapter_config.json beside it, which says how strong "
-        f"the LoRA is, but found none; put the one that it was saved with into {tmp_path}"
+        "adapter_model.safetensors: expected adapter_config.json beside it, which states the scale "
+        f"of the LoRA, but found none; put the one that it was saved with into {tmp_path}"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_weights(path)
@@ -433,7 +433,7 @@ def test_a_config_that_is_no_json_is_refused(tmp_path, text):
 def test_more_than_lora_in_a_peft_adapter_is_refused(tmp_path):
     layer = "base_model.model.transformer_blocks.0.attn.to_q"
     extra = {f"{layer}.lora_magnitude_vector": torch.zeros(8)}
-    with pytest.raises(ValueError, match=r"found 1 and .*lora_magnitude_vector besides"):
+    with pytest.raises(ValueError, match=r"found 1 and other weights: .*lora_magnitude_vector"):
         read_weights(save_adapter(tmp_path, {**factors(layer), **extra}))
 
 

@@ -1,7 +1,7 @@
-"""Make the pictures of the help pages: python -m tools.docs.help_pictures [NODE ...]
+"""Make the images of the help pages: python -m tools.docs.help_pictures [NODE ...]
 
-Each is a photograph of the real frontend: a small graph around the node, run in the real host.
-The nodes that need weights which are not here are shown wired, not run.
+Each is a screenshot of the real frontend: a small graph around the node, run in a real ComfyUI.
+Nodes that need downloaded weights are shown connected, but are not run.
 """
 
 import io
@@ -18,20 +18,24 @@ from tools.host.frontend import open_page
 from tools.host.server import serve
 
 FOLDER = ROOT / "js" / "docs"
-WIDTH = 900  # pixels; a help panel is narrower, screens of double density are not
-QUALITY = 84
-MARGIN = 16
-SPOT = {"center_x": 0.4, "center_y": 0.29}
+MAX_WIDTH = (
+    900  # pixels; more than a help panel is wide, so that it is sharp on high-density screens too
+)
+JPEG_QUALITY = 84
+MARGIN_PIXELS = 16
+TARGET = {"center_x": 0.4, "center_y": 0.29}
 
 SAMPLE = {"sample": ("CoZSamplePicture", (0, -310), {"picture": "astronaut.png"})}
 TEXTURE = {"model_name": "coz_lite_x4_texture.safetensors"}
 FAITHFUL = {"model_name": "coz_lite_x4.safetensors"}
-FRAME = SAMPLE | {"frame": ("CoZFitImage", (0, 140), {"image": ("sample", 0), "size": 256} | SPOT)}
+FRAME = SAMPLE | {
+    "frame": ("CoZFitImage", (0, 140), {"image": ("sample", 0), "size": 256} | TARGET)
+}
 ENLARGED = FRAME | {
     "model": ("UpscaleModelLoader", (420, 0), TEXTURE),
     "large": ("ImageUpscaleWithModel", (420, 140), {"upscale_model": ("model", 0), "image": ("frame", 0)}),
 }  # fmt: skip
-LOOP = {"image": ("sample", 0), "backbone.upscale_model": ("model", 0), "size": 256} | SPOT
+LOOP = {"image": ("sample", 0), "backbone.upscale_model": ("model", 0), "size": 256} | TARGET
 CHAIN = {
     "sample": ("CoZSamplePicture", (-360, 0), {"picture": "astronaut.png"}),
     "model": ("UpscaleModelLoader", (-360, 320), TEXTURE),
@@ -39,24 +43,24 @@ CHAIN = {
 }
 
 
-def preview(node: str, output: int, x: int, y: int = 0, size=(300, 330)):
+def make_preview(node: str, output: int, x: int, y: int = 0, size=(300, 330)):
     return ("PreviewImage", (x, y), {"images": (node, output)}, size)
 
 
-def of_chain(node: str, widgets: dict | None = None, size=(420, 480), **more):
-    """A node that takes a chain, and what takes its result."""
+def make_chain_scene(node: str, widgets: dict | None = None, size=(420, 480), **more):
+    """Make the scene of a node that takes a chain, with the nodes that take its result."""
     it = (node, (520, 0), {"chain": ("loop", 3)} | (widgets or {}), size)
     return CHAIN | {"it": it} | more, ["it", *more]
 
 
 SCENES = {
-    "CoZSamplePicture": (SAMPLE | {"view": preview("sample", 0, 420, -310)}, None),
-    "CoZFitImage": (FRAME | {"view": preview("frame", 0, 420)}, None),
+    "CoZSamplePicture": (SAMPLE | {"view": make_preview("sample", 0, 420, -310)}, None),
+    "CoZFitImage": (FRAME | {"view": make_preview("frame", 0, 420)}, None),
     "CoZCropCenterZoom": (
         SAMPLE
         | {
-            "zoom": ("CoZCropCenterZoom", (0, 140), {"image": ("sample", 0)} | SPOT),
-            "view": preview("zoom", 0, 420),
+            "zoom": ("CoZCropCenterZoom", (0, 140), {"image": ("sample", 0)} | TARGET),
+            "view": make_preview("zoom", 0, 420),
         },
         None,
     ),
@@ -75,8 +79,8 @@ SCENES = {
                     "image": ("frame", 0), "window": ("zoom", 2),
                 },
             ),
-            "before": preview("zoom", 0, 840, 200),
-            "after": preview("it", 0, 1170, 200),
+            "before": make_preview("zoom", 0, 840, 200),
+            "after": make_preview("it", 0, 1170, 200),
         },
         ["model", "it", "before", "after"],
     ),
@@ -88,7 +92,7 @@ SCENES = {
                 "CoZFullImage", (420, 0),
                 {"image": ("sample", 0), "backbone.upscale_model": ("model", 0)}, (400, 450),
             ),
-            "view": preview("it", 0, 860, 0, (440, 490)),
+            "view": make_preview("it", 0, 860, 0, (440, 490)),
         },
         ["it", "view"],
     ),
@@ -96,11 +100,11 @@ SCENES = {
         ENLARGED
         | {
             "it": ("CoZConsistency", (840, 0), {"image": ("large", 0), "source": ("frame", 0)}, (320, 270)),
-            "view": preview("it", 0, 1190, 0, (440, 460)),
+            "view": make_preview("it", 0, 1190, 0, (440, 460)),
         },
         ["it", "view"],
     ),
-    "CoZDetailMap": of_chain("CoZDetailMap", size=(380, 900)),
+    "CoZDetailMap": make_chain_scene("CoZDetailMap", size=(380, 900)),
     "CoZMeasure": (
         CHAIN
         | {
@@ -122,7 +126,7 @@ SCENES = {
                 "ImageUpscaleWithModel", (0, 880), {"upscale_model": ("it", 0), "image": ("frame", 0)},
                 (320, 60),
             ),
-            "view": preview("large", 0, 380, 600, (320, 350)),
+            "view": make_preview("large", 0, 380, 600, (320, 350)),
         },
         ["model", "it", "large", "view"],
     ),
@@ -135,23 +139,23 @@ SCENES = {
                 {"image1": ("sample", 0), "image2": ("orange", 0), "blend_factor": 0.4},
             ),
             "it": ("CoZColorFix", (340, 0), {"image": ("tint", 0), "reference": ("sample", 0)}),
-            "before": preview("tint", 0, 340, 170),
-            "after": preview("it", 0, 670),
+            "before": make_preview("tint", 0, 340, 170),
+            "after": make_preview("it", 0, 670),
         },
         ["it", "before", "after"],
     ),
-    "CoZChainLoop": (CHAIN | {"view": preview("loop", 1, 520, 0, (420, 480))}, ["loop", "view"]),
-    "CoZZoomViewer": of_chain("CoZZoomViewer", size=(560, 640)),
-    "CoZZoomVideo": of_chain(
+    "CoZChainLoop": (CHAIN | {"view": make_preview("loop", 1, 520, 0, (420, 480))}, ["loop", "view"]),
+    "CoZZoomViewer": make_chain_scene("CoZZoomViewer", size=(560, 640)),
+    "CoZZoomVideo": make_chain_scene(
         "CoZZoomVideo", {"seconds_per_step": 1.0}, (340, 300),
         video=("SaveVideo", (900, 0), {"video": ("it", 0)}, (360, 480)),
     ),
-    "CoZZoomStrip": of_chain(
-        "CoZZoomStrip", {"layout": "grid"}, (340, 120), images=preview("it", 0, 900, 0, (460, 480))
+    "CoZZoomStrip": make_chain_scene(
+        "CoZZoomStrip", {"layout": "grid"}, (340, 120), images=make_preview("it", 0, 900, 0, (460, 480))
     ),
-    "CoZSaveChain": of_chain("CoZSaveChain"),
+    "CoZSaveChain": make_chain_scene("CoZSaveChain"),
     "CoZLoadChain": (
-        {"it": ("CoZLoadChain", (0, 0), {}), "view": preview("it", 2, 420, 0, (460, 480))}, None,
+        {"it": ("CoZLoadChain", (0, 0), {}), "view": make_preview("it", 2, 420, 0, (460, 480))}, None,
     ),
     "CoZRefineStep": (
         {
@@ -169,23 +173,23 @@ SCENES = {
         None,
     ),
 }  # fmt: skip
-"""node -> (nodes by name, which of them are in the picture; None: all).
+"""node -> (the scene's nodes by name, the names of those in the screenshot or None for all).
 
-A node is its type, place, inputs and size. An input is a value, or the node and output that it is linked to.
+A scene's node is (type, position, inputs, size). An input is a value or a link: (node, output).
 """
 
-NOT_RUN = {"CoZRefineStep"}
+SCENES_NOT_RUN = {"CoZRefineStep"}
 
-WIRED = {
+WIRED_SCENES = {
     "CoZLoadSRLoRA": ("AR-2 step", ["CheckpointLoaderSimple", "CoZLoadSRLoRA"]),
     "CoZEncodePrompt": ("AR-2 step", ["CoZEncodePrompt"]),
     "CoZSRStep": ("AR-2 step", ["CoZEncodePrompt", "CoZSRStep"]),
     "CoZPromptExtractor": ("AR-2 step", ["CoZCropCenterZoom", "CoZPromptExtractor"]),
     "CoZLoadPromptExtractor": ("AR-2 step", ["CoZLoadPromptExtractor"]),
 }
-"""node -> (start of a template's name, the first nodes of these types in it)."""
+"""node -> (start of a template's name, types whose first node in it is shown)."""
 
-WEIGHTS = [
+WEIGHT_FILES = [
     ("checkpoints", "sd3_medium_incl_clips_t5xxlfp8.safetensors"),
     ("checkpoints", "sd_xl_base_1.0.safetensors"),
     ("loras", "model_20001.pkl"),
@@ -194,8 +198,8 @@ WEIGHTS = [
     ("text_encoders", "Qwen2.5-VL-3B-Instruct/model-00001-of-00002.safetensors"),
 ]
 
-BUILD = """async nodes => {
-    await app.refreshComboInNodes()  // what a scene before this one has saved
+BUILD_GRAPH_JS = """async nodes => {
+    await app.refreshComboInNodes()  // lists what an earlier scene has saved
     await app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [],
         last_node_id: 0, last_link_id: 0, config: {}, extra: {}})
     const made = {}
@@ -213,15 +217,15 @@ BUILD = """async nodes => {
     return Object.fromEntries(Object.entries(made).map(([name, node]) => [name, node.id]))
 }"""
 
-RUN = """() => new Promise(resolve => {
+RUN_GRAPH_JS = """() => new Promise(resolve => {
     for (const name of ['execution_success', 'execution_error'])
         app.api.addEventListener(name, ({detail}) => resolve([name, detail.exception_message]), {once: true})
     app.queuePrompt(0).then(queued => queued || resolve(['refused', app.lastExecutionError ?? app.lastNodeErrors]))
 })"""
 
-FOCUS = """([ids, margin]) => {
+FOCUS_NODES_JS = """([ids, margin]) => {
     const nodes = app.graph.nodes.filter(node => ids.includes(`${node.id}`))
-    const title = 50  // the pack's name stands on top of it
+    const title = 50  // the title bar with the badge of the pack's name above it
     const left = Math.min(...nodes.map(({pos}) => pos[0]))
     const top = Math.min(...nodes.map(({pos}) => pos[1])) - title
     const right = Math.max(...nodes.map(({pos, size}) => pos[0] + size[0]))
@@ -236,65 +240,65 @@ FOCUS = """([ids, margin]) => {
 }"""
 
 
-def named_weights(folder: Path) -> list[str]:
-    """Options for a server that finds empty files by the names in the pictures: none is read."""
-    for kind, name in WEIGHTS:
+def make_weight_files(folder: Path) -> list[str]:
+    """Make empty weight files, which no scene reads, and return the server's options to find them."""
+    for kind, name in WEIGHT_FILES:
         path = folder / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    paths = {kind: kind for kind, _ in WEIGHTS}
+    paths = {kind: kind for kind, _ in WEIGHT_FILES}
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"pictures": {"base_path": str(folder), **paths}}), "utf-8")
     return ["--extra-model-paths-config", str(config)]
 
 
-def photograph(page: Page, ids: list[str]) -> Image.Image:
-    """The nodes with these ids, as they are on the screen."""
-    page.evaluate(FOCUS, [ids, MARGIN])
-    page.wait_for_timeout(1500)  # pictures on the nodes come a moment later
-    box = page.evaluate(FOCUS, [ids, MARGIN])  # and the nodes grow with them
+def take_screenshot(page: Page, ids: list[str]) -> Image.Image:
+    """Take a screenshot of the nodes with these ids."""
+    page.evaluate(FOCUS_NODES_JS, [ids, MARGIN_PIXELS])
+    page.wait_for_timeout(1500)  # the nodes show their images a moment later
+    box = page.evaluate(FOCUS_NODES_JS, [ids, MARGIN_PIXELS])  # and grow with them
     page.wait_for_timeout(500)
     return Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
 
 
 def run_scene(page: Page, name: str) -> Image.Image:
     nodes, shown = SCENES[name]
-    ids = page.evaluate(BUILD, nodes)
-    if name not in NOT_RUN:
-        end, message = page.evaluate(RUN)
+    ids = page.evaluate(BUILD_GRAPH_JS, nodes)
+    if name not in SCENES_NOT_RUN:
+        end, message = page.evaluate(RUN_GRAPH_JS)
         if end != "execution_success":
             sys.exit(f"error: {name}: {message}")
-        if name == "CoZZoomViewer":  # where something is invented
+        if name == "CoZZoomViewer":  # go to a frame with invented detail
             page.get_by_role("button", name="Fly to 16x").click()
         page.wait_for_timeout(2000)
-    return photograph(page, [str(ids[key]) for key in shown or ids])
+    return take_screenshot(page, [str(ids[key]) for key in shown or ids])
 
 
 def show_wired(page: Page, name: str) -> Image.Image:
-    start, types = WIRED[name]
+    start, types = WIRED_SCENES[name]
     (path,) = (ROOT / "workflows").rglob(f"{start}*.json")
     workflow = json.loads(path.read_text("utf-8"))
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
     firsts = {node["type"]: str(node["id"]) for node in reversed(workflow["nodes"])}
-    return photograph(page, [firsts[kind] for kind in types])
+    return take_screenshot(page, [firsts[kind] for kind in types])
 
 
-def save(picture: Image.Image, name: str) -> None:
-    if picture.width > WIDTH:
-        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)))
-    picture.save(FOLDER / f"{name}.jpg", quality=QUALITY, optimize=True)
+def save_image(picture: Image.Image, name: str) -> None:
+    if picture.width > MAX_WIDTH:
+        picture = picture.resize((MAX_WIDTH, round(picture.height * MAX_WIDTH / picture.width)))
+    picture.save(FOLDER / f"{name}.jpg", quality=JPEG_QUALITY, optimize=True)
     print(f"{name}: {picture.width} x {picture.height}")
 
 
 def main() -> None:
-    names = sys.argv[1:] or [*SCENES, *WIRED]
+    names = sys.argv[1:] or [*SCENES, *WIRED_SCENES]
     with (
         tempfile.TemporaryDirectory() as folder,
-        serve(arguments=named_weights(Path(folder))) as url,
+        serve(arguments=make_weight_files(Path(folder))) as url,
         open_page(url, 1900, 1500) as page,
     ):
         for name in names:
-            save(run_scene(page, name) if name in SCENES else show_wired(page, name), name)
+            save_image(run_scene(page, name) if name in SCENES else show_wired(page, name), name)
 
 
 if __name__ == "__main__":

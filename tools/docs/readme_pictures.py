@@ -1,8 +1,8 @@
-"""Make the pictures at the top of the README: python -m tools.docs.readme_pictures
+"""Make the images at the top of the README: python -m tools.docs.readme_pictures
 
-The first template runs in a real ComfyUI. assets/zoom.webp is the zoom that comes out, assets/editor.jpg
-what the page looks like then: the target picker with its picture, and the viewer at the deepest frame.
-assets/strips.jpg shows three chains with the built-in models, one of them bad.
+It runs the first template in a real ComfyUI. assets/zoom.webp is the resulting zoom. assets/editor.jpg
+is a screenshot of the page afterwards: the target picker, and the viewer at the deepest frame.
+assets/strips.jpg shows three chains with the built-in models, one of which fails.
 """
 
 import io
@@ -18,7 +18,7 @@ from coz import plan_zoom
 from coz.chain.folder import read_chain
 from coz.geometry import Target
 from coz.render.pillow import from_pillow, to_pillow
-from coz.render.strip import strip
+from coz.render.strip import draw_strip
 from tools.demo import make_demo, write_zoom
 from tools.host import ROOT
 from tools.host.frontend import open_page
@@ -26,7 +26,7 @@ from tools.host.server import serve
 from tools.host.workflow import TEMPLATE
 from tools.train_lite.bars import load, zoom_with
 
-from .help_pictures import RUN
+from .help_pictures import RUN_GRAPH_JS
 
 FOLDER = ROOT / "assets"
 VIDEO_HEIGHT, VIDEO_WIDTH = 426, 640
@@ -39,14 +39,14 @@ STRIPS = (
     ("astronaut.png", Target(0.482, 0.197), "coz_lite_x4.safetensors"),
 )
 """Photograph, target and model; the last one fails on purpose."""
-QUALITY = 86
+JPEG_QUALITY = 86
 
-OPEN = """async workflow => {
+OPEN_WORKFLOW_JS = """async workflow => {
     await app.loadGraphData(JSON.parse(workflow), true, true, null, {openSource: 'template'})
     app.canvas.setDirty(true, true)
 }"""
-# The part of the page from the first node's title to the lower edge of the viewer, with a margin.
-AREA = """() => {
+# Returns the part of the page from the first node's title to the viewer's lower edge, with a margin.
+FIND_AREA_JS = """() => {
     const {scale, offset} = app.canvas.ds, margin = 20
     const {left, top} = app.canvas.canvas.getBoundingClientRect()
     const nodes = app.graph.nodes
@@ -59,11 +59,11 @@ AREA = """() => {
 }"""
 
 
-def photograph_editor(page: Page) -> Image.Image:
-    """The first template after a run, its viewer at the deepest frame."""
-    page.evaluate(OPEN, TEMPLATE.read_text("utf-8"))
-    page.wait_for_timeout(1500)  # the picture on the picker
-    end, message = page.evaluate(RUN)
+def take_editor_screenshot(page: Page) -> Image.Image:
+    """Run the first template and take a screenshot with its viewer at the deepest frame."""
+    page.evaluate(OPEN_WORKFLOW_JS, TEMPLATE.read_text("utf-8"))
+    page.wait_for_timeout(1500)  # until the picker shows its image
+    end, message = page.evaluate(RUN_GRAPH_JS)
     if end != "execution_success":
         raise SystemExit(f"error: {message}")
     expect(page.locator(".coz-viewer .label")).to_be_visible()
@@ -72,8 +72,8 @@ def photograph_editor(page: Page) -> Image.Image:
         app.canvas.deselectAll()
         return app.extensionManager.command.execute('Comfy.Canvas.FitView')
     }""")
-    page.wait_for_timeout(3000)  # the flight, and messages that go
-    return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(AREA)))).convert("RGB")
+    page.wait_for_timeout(3000)  # until the flight has ended and messages have disappeared
+    return Image.open(io.BytesIO(page.screenshot(clip=page.evaluate(FIND_AREA_JS)))).convert("RGB")
 
 
 @torch.inference_mode()
@@ -83,7 +83,7 @@ def draw_strips() -> Image.Image:
         image = from_pillow(Image.open(ROOT / "pictures" / name).convert("RGB"))
         plan = plan_zoom(*image.shape[-2:], STRIP_STEPS, target=target)
         chain = zoom_with(load(ROOT / "models" / model), image, plan)
-        row = to_pillow(strip(chain))
+        row = to_pillow(draw_strip(chain))
         height = round(row.height * STRIP_WIDTH / row.width)
         rows.append(row.resize((STRIP_WIDTH, height), Image.Resampling.LANCZOS))
     sheet = Image.new("RGB", (STRIP_WIDTH, sum(row.height for row in rows)), "white")
@@ -95,16 +95,16 @@ def draw_strips() -> Image.Image:
 
 
 def main() -> None:
-    draw_strips().save(FOLDER / "strips.jpg", quality=QUALITY, optimize=True)
+    draw_strips().save(FOLDER / "strips.jpg", quality=JPEG_QUALITY, optimize=True)
     with tempfile.TemporaryDirectory() as folder:
         make_demo(None, None, None, Path(folder))
         video = FOLDER / "zoom.webp"
         write_zoom(read_chain(Path(folder)), video, VIDEO_HEIGHT, VIDEO_WIDTH, FRAMES_PER_STEP)
     with serve() as url, open_page(url, 2600, 1900) as page:
-        picture = photograph_editor(page)
+        picture = take_editor_screenshot(page)
     size = EDITOR_WIDTH, round(picture.height * EDITOR_WIDTH / picture.width)
     picture.resize(size, Image.Resampling.LANCZOS).save(
-        FOLDER / "editor.jpg", quality=QUALITY, optimize=True
+        FOLDER / "editor.jpg", quality=JPEG_QUALITY, optimize=True
     )
 
 

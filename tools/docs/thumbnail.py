@@ -1,8 +1,8 @@
 """Make the templates' thumbnails: python -m tools.docs.thumbnail [DIR]
 
-The first template shows what ``make demo`` wrote into DIR (default: demo/), and the whole picture
-with a built-in model what a run of it gives. The others need weights that are not here: they show
-their picture, and where its workflow zooms.
+The first template shows what ``make demo`` wrote to DIR (default: demo/). Whole picture 4x is run and
+shows its result. The others need downloaded weights: they show their image and the windows of
+their steps.
 """
 
 import io
@@ -12,47 +12,54 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from coz.chain.folder import read_chain
-from coz.geometry import Target, first_frame, plan_steps
+from coz.geometry import Target, place_first_frame, plan_steps
 from coz.render.pillow import to_pillow
 from tools.host import ROOT
-from tools.host.client import Files, run_prompt
+from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
-from tools.picture import open_picture
+from tools.image_file import open_image
 
 GAP = 8
-SIDE = 400  # of half a picture; the template browser shows the square at 230 to 350 pixels
-INSET = 300
-SPOT = (0.3125, 0.07, 0.5625, 0.32)  # of the picture's width and height: a face
+HALF_SIDE = (
+    400  # pixels of half a thumbnail; the template browser shows all of it at 230 to 350 pixels
+)
+INSET_SIDE = 300
+COMPARED_BOX = (
+    0.3125,
+    0.07,
+    0.5625,
+    0.32,
+)  # left, top, right and bottom of a face, as fractions of the image
 QUALITY = 86
-SMALLEST = 12  # side of a window that can still be seen
-LABELLED = 40
+MIN_WINDOW_SIDE = 12  # pixels: side of the smallest window that can still be seen
+MIN_LABELED_SIDE = 40
 
 
-def deepest_and_source(demo: Path) -> Image.Image:
-    """The deepest frame of a saved chain, and in its corner the whole picture."""
+def show_deepest_frame(demo: Path) -> Image.Image:
+    """Show the deepest frame of a saved chain, and the whole image in its corner."""
     chain = read_chain(demo)
     source, deepest = to_pillow(chain.frames[0]), to_pillow(chain.frames[-1])
-    side = 2 * SIDE + GAP
+    side = 2 * HALF_SIDE + GAP
     sheet = ImageOps.fit(deepest, (side, side), Image.Resampling.LANCZOS)
-    small = ImageOps.contain(source, (INSET, INSET), Image.Resampling.LANCZOS)
+    small = ImageOps.contain(source, (INSET_SIDE, INSET_SIDE), Image.Resampling.LANCZOS)
     framed = ImageOps.expand(small, GAP, "white")
     sheet.paste(framed, (side - framed.width, side - framed.height))
     return sheet
 
 
-def sample(prompt: Prompt) -> Image.Image:
+def open_sample(prompt: Prompt) -> Image.Image:
     name = prompt[find_node(prompt, "CoZSamplePicture")]["inputs"]["picture"]
-    return open_picture(ROOT / "pictures" / name)
+    return open_image(ROOT / "pictures" / name)
 
 
-def windows(prompt: Prompt) -> Image.Image:
-    """The first frame of a workflow, with the windows of its steps."""
+def draw_windows(prompt: Prompt) -> Image.Image:
+    """Draw the windows of a workflow's steps on its first frame."""
     loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
-    picture = sample(prompt)
-    side = 2 * SIDE + GAP
+    picture = open_sample(prompt)
+    side = 2 * HALF_SIDE + GAP
     target = Target(loop["center_x"], loop["center_y"])
-    first = first_frame(picture.height, picture.width, loop["size"], loop["frame"], target)
+    first = place_first_frame(picture.height, picture.width, loop["size"], loop["frame"], target)
     x, y, width, height = first.window
     sheet = picture.resize((side, side), Image.Resampling.LANCZOS, (x, y, x + width, y + height))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(30)
@@ -61,12 +68,12 @@ def windows(prompt: Prompt) -> Image.Image:
     for i, step in enumerate(plan, 1):
         left, top = left + step.window.x * unit, top + step.window.y * unit
         shown = step.window.width * unit
-        if shown < SMALLEST:
+        if shown < MIN_WINDOW_SIDE:
             break
         for colour, thickness, grown in (("black", 6, 2), ("white", 3, 0)):
             box = (left - grown, top - grown, left + shown + grown, top + shown + grown)
             pen.rectangle(box, outline=colour, width=thickness)
-        if shown > LABELLED:
+        if shown > MIN_LABELED_SIDE:
             place = (left + 8, top + (4 if i == 1 else shown + 6))
             label = f"{loop['scale'] ** i:g}x"
             pen.text(place, label, "white", font, stroke_width=3, stroke_fill="black")
@@ -74,36 +81,36 @@ def windows(prompt: Prompt) -> Image.Image:
     return sheet
 
 
-def before_and_after(prompt: Prompt) -> Image.Image:
-    """A spot of a whole picture: left of a line the source, right of it the result."""
+def show_before_and_after(prompt: Prompt) -> Image.Image:
+    """Run the workflow and show a part of it: the source on the left, the result on the right."""
     with serve() as url:
         (file,) = run_prompt(url, prompt).outputs[find_node(prompt, "SaveImage")]["images"]
-        result = Image.open(io.BytesIO(Files(url).download(file)))
-    side = 2 * SIDE + GAP
+        result = Image.open(io.BytesIO(ServerClient(url).download(file)))
+    side = 2 * HALF_SIDE + GAP
 
     def cut(picture: Image.Image) -> Image.Image:
-        box = [share * length for share, length in zip(SPOT, 2 * picture.size, strict=True)]
+        box = [share * length for share, length in zip(COMPARED_BOX, 2 * picture.size, strict=True)]
         return picture.resize((side, side), Image.Resampling.LANCZOS, box)
 
-    after, before = cut(result), cut(sample(prompt))
+    after, before = cut(result), cut(open_sample(prompt))
     after.paste(before.crop((0, 0, side // 2, side)), (0, 0))
     line = (side - GAP) // 2, 0, (side + GAP) // 2 - 1, side
     ImageDraw.Draw(after).rectangle(line, fill="white")
     return after
 
 
-def picture_of(path: Path, demo: Path) -> Image.Image:
+def make_thumbnail(path: Path, demo: Path) -> Image.Image:
     if path == TEMPLATE:
-        return deepest_and_source(demo)
+        return show_deepest_frame(demo)
     prompt = read_prompt(path)
     kinds = {node["class_type"] for node in prompt.values()}
-    return before_and_after(prompt) if "CoZFullImage" in kinds else windows(prompt)
+    return show_before_and_after(prompt) if "CoZFullImage" in kinds else draw_windows(prompt)
 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "demo"
     for path in (ROOT / "workflows").glob("*.json"):
-        sheet = picture_of(path, folder)
+        sheet = make_thumbnail(path, folder)
         sheet.save(path.with_suffix(".jpg"), quality=QUALITY, optimize=True)
 
 

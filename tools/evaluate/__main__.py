@@ -1,11 +1,11 @@
-"""Evaluate chains by the paper's protocol in a real ComfyUI, and report fidelity beside prettiness
+"""Evaluate chains by the paper's protocol in a real ComfyUI, and report fidelity and naturalness.
 
     .venv/bin/python -m tools.evaluate IMAGES --arms nearest,bicubic,onestep,chain-null --out DIR
 
-IMAGES is a folder. Each picture is resized and cropped to 512 x 512 and shown at 4x, 16x, 64x and
-256x by every arm. DIR becomes report.html, table.md, scores.csv and a store of all frames. What is
-there is not made again: the same command goes on where it was stopped. Weights are known by their
-file's name: after another file of that name, take a new DIR.
+IMAGES is a folder. Each image is resized and cropped to 512 x 512, and each arm (a method to compare)
+enlarges its middle 4, 16, 64 and 256 times. The command writes report.html, table.md, scores.csv and all
+frames to DIR. If it is stopped, run it again: it continues and keeps finished results. It compares weight
+files by name only: use a new DIR after you replaced a file.
 """
 
 import argparse
@@ -20,13 +20,12 @@ from pathlib import Path
 try:
     from tqdm import tqdm
 
-    from tools.picture import PictureError
+    from tools.image_file import ImageError
 
-    from .arms import DEFAULT, KNOWN, ArmError, read_arms
-    from .inputs import MOST_STEPS, Protocol, find_pictures
+    from .arms import DEFAULT_ARMS, KNOWN_ARMS, ArmError, read_arms
+    from .inputs import MAX_STEPS, Protocol, find_images
     from .job import Job, Result
-    from .metrics import DEFAULT as ALL_METRICS
-    from .metrics import METRICS
+    from .metrics import ALL_METRICS, METRICS
     from .plan import Plan
     from .run import run_here
     from .store import write_record, write_result
@@ -35,52 +34,54 @@ except ModuleNotFoundError as error:
         f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.evaluate"
     )
 
-from tools.arguments import OneLineParser, whole
+from tools.arguments import OneLineParser, make_whole_number_type
 from tools.host import HostError
 from tools.host.workflow import TEMPLATE
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-LISTED = 3  # of the files that are no pictures
+DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MAX_LISTED_FILES = 3  # names of files that are no images, to list at most
 
 
 class Failures:
-    """What went wrong: told at once, and kept for the end."""
+    """Print each failure at once, and keep it for the list at the end."""
 
     def __init__(self) -> None:
-        self.told: dict[str, str] = {}
+        self.messages: dict[str, str] = {}
 
     def add(self, what: str, why: str) -> None:
-        self.told[line(what)] = line(why)
-        tqdm.write(f"failed: {line(what)}: {line(why)}", file=sys.stderr)
+        self.messages[to_line(what)] = to_line(why)
+        tqdm.write(f"failed: {to_line(what)}: {to_line(why)}", file=sys.stderr)
 
 
-def line(text: str) -> str:
-    """One that can be written, whatever bytes a file's name has."""
+def to_line(text: str) -> str:
+    """Put a text into one line that can be printed, even if a file name in it is not valid Unicode."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
 
 def evaluate(options: argparse.Namespace, failures: Failures) -> None:
-    """Make every result that is asked for and not there yet."""
+    """Run every arm on every image for which the store has no result yet."""
     arms = read_arms(options.arms, options.workflow)
-    protocol = Protocol(steps_of(options), options.ground_truth, options.scale_down)
-    names, others = find_pictures(options.images, options.out)
+    protocol = Protocol(choose_steps(options), options.ground_truth, options.scale_down)
+    names, others = find_images(options.images, options.out)
     if others:
-        more = ", ..." if len(others) > LISTED else ""
-        print(f"no pictures, left out: {len(others)}: {', '.join(others[:LISTED])}{more}")
+        more = ", ..." if len(others) > MAX_LISTED_FILES else ""
+        print(
+            f"left out {len(others)} files that are no images: {', '.join(others[:MAX_LISTED_FILES])}{more}"
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(options.out, options.images, protocol, options.metrics, options.seed)
-    for name in tqdm(names, "reading the pictures", leave=False):
+    for name in tqdm(names, "reading the images", leave=False):
         try:
             plan.add(name)
-        except PictureError as error:
+        except ImageError as error:
             failures.add(name, str(error))
     if not plan.images:
-        raise PictureError(f"none of the pictures can be used ({len(names)})")
+        raise ImageError(f"none of the {len(names)} images can be used")
     command = {
-        "command": line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
+        "command": to_line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "workflow": line((options.workflow or TEMPLATE).name),
-        "left out": dict(failures.told),
+        "workflow": to_line((options.workflow or TEMPLATE).name),
+        "left out": dict(failures.messages),
     }
     waiting = plan.start(arms, command)
     total = len(arms) * len(plan.images)
@@ -89,14 +90,14 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
         def jobs() -> Iterator[Job]:
             for arm, image in waiting:
                 bar.set_description(f"{image}, {arm.name}")
-                job = plan.job(arm, image)
-                if result := plan.measured_again(job):
+                job = plan.make_job(arm, image)
+                if result := plan.measure_again(job):
                     write_record(options.out, result)
                     bar.update()
                 else:
                     yield job
 
-        with closing(runner(options)(jobs())) as results:
+        with closing(choose_runner(options)(jobs())) as results:
             for result in results:
                 write_result(options.out, result)
                 bar.update()
@@ -104,7 +105,7 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
                     failures.add(f"{result.image}, {result.arm}", result.error)
 
 
-def runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iterator[Result]]:
+def choose_runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iterator[Result]]:
     if not options.ray:
         return run_here
     from .ray import run_on_ray
@@ -112,17 +113,17 @@ def runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iterator[Re
     return lambda jobs: run_on_ray(jobs, options.ray, options.workers)
 
 
-def steps_of(options: argparse.Namespace) -> int:
-    """As deep as asked for; by default as deep as there is a ground truth."""
+def choose_steps(options: argparse.Namespace) -> int:
+    """Return --steps, or by default as many as the ground truth covers."""
     if options.steps:
         return options.steps
     if options.scale_down or options.ground_truth:
         return 2 if options.scale_down == 16 else 1
-    return MOST_STEPS
+    return MAX_STEPS
 
 
-def report(options: argparse.Namespace) -> None:
-    """All that is made of the results."""
+def write_reports(options: argparse.Namespace) -> None:
+    """Write the report, and the blind page and people's judgement where asked for."""
     from .report import write_report
 
     if options.answers:
@@ -134,18 +135,18 @@ def report(options: argparse.Namespace) -> None:
         from .blind import write_blind
 
         write_blind(options.out, options.blind, options.seed)
-        print(f"For the judges: {options.out / 'blind.html'}")
+        print(f"Send this page to the judges: {options.out / 'blind.html'}")
     write_report(options.out)
     print(f"Done: see {options.out / 'report.html'}")
 
 
-def folder(text: str) -> Path:
+def parse_folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return Path(text)
 
 
-def metrics_of(text: str) -> tuple[str, ...]:
+def parse_metrics(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
@@ -156,87 +157,112 @@ def metrics_of(text: str) -> tuple[str, ...]:
     return names
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(
         "python -m tools.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("images", type=Path, nargs="?", help="a folder of pictures, or one; none: report only")
+    add(
+        "images",
+        type=Path,
+        nargs="?",
+        help="a folder of images, or one image; leave it out to only report",
+    )
     add(
         "--arms",
-        default=",".join(DEFAULT),
-        help=f"names between commas, of {', '.join(KNOWN)}, and NAME=FILE.json for a workflow of "
-        "your own with its own prompts. Default: %(default)s",
+        default=",".join(DEFAULT_ARMS),
+        help=f"names separated by commas: {', '.join(KNOWN_ARMS)}, or NAME=FILE.json for a workflow of "
+        "your own, which keeps its prompts. Default: %(default)s",
     )
     add(
         "--workflow",
         type=Path,
         metavar="FILE",
-        help="a workflow with a Chain Loop: its backbone and vision-language model are evaluated. "
+        help="a workflow with a Chain Loop, whose backbone and vision-language model are evaluated. "
         f"Default: {TEMPLATE.name}",
     )
     add(
         "--steps",
-        type=whole(1, MOST_STEPS),
-        help="of 4x each. Default: 4; with a ground truth 1, with --scale-down 16 2",
+        type=make_whole_number_type(1, MAX_STEPS),
+        help="number of 4x steps. Default: 4; with a ground truth 1, with --scale-down 16 2",
     )
-    add("--seed", type=whole(0, 2**64 - 1), default=0, help="of every chain. Default: 0")
+    add(
+        "--seed",
+        type=make_whole_number_type(0, 2**64 - 1),
+        default=0,
+        help="seed of every chain. Default: 0",
+    )
     truth = parser.add_mutually_exclusive_group()
     truth.add_argument(
         "--ground-truth",
-        type=folder,
+        type=parse_folder,
         metavar="DIR",
-        help="pictures of the same names, 4 times as large or more: what the arms should have seen",
+        help="the ground truth: images of the same names, at least 4 times as large",
     )
     truth.add_argument(
         "--scale-down",
         type=int,
         choices=(4, 16),
         default=0,
-        help="make each picture this much smaller first, and compare with the picture itself",
+        help="downscale each image by this factor first, and use the image itself as ground truth",
     )
     add(
         "--metrics",
-        type=metrics_of,
+        type=parse_metrics,
         default=ALL_METRICS,
         metavar="NAMES",
-        help=f"between commas, of {', '.join(METRICS)}. Default: all",
+        help=f"names separated by commas: {', '.join(METRICS)}. Default: all",
     )
     add("--ray", metavar="ADDRESS", help="run on a Ray cluster: auto, local or HOST:PORT")
-    add("--workers", type=whole(1, 10_000), help="with --ray, how many")
-    add("--report-only", action="store_true", help="run nothing, make the report anew")
-    add("--blind", type=whole(1, 100_000), metavar="N", help="also a page with N pairs to judge")
-    add("--answers", type=Path, nargs="+", metavar="FILE", help="what judges have sent back")
-    add("--out", type=Path, required=True, metavar="DIR", help="the folder to fill")
+    add(
+        "--workers",
+        type=make_whole_number_type(1, 10_000),
+        help="number of workers on the Ray cluster",
+    )
+    add("--report-only", action="store_true", help="run nothing, only write the report again")
+    add(
+        "--blind",
+        type=make_whole_number_type(1, 100_000),
+        metavar="N",
+        help="also write a page with N pairs for people to judge",
+    )
+    add(
+        "--answers",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="the answers.json files that the judges sent back",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
     options = parser.parse_args(arguments)
     if options.images is None and not (options.report_only or options.blind or options.answers):
-        parser.error("give the folder with the pictures, or --report-only")
+        parser.error("give the folder with the images, or --report-only")
     if options.workers and not options.ray:
         parser.error("--workers needs --ray")
     return options
 
 
 def main() -> None:
-    sys.stdout.reconfigure(errors="backslashreplace")  # whatever bytes a file's name has
-    options, failures = parse(), Failures()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file name may be no valid Unicode
+    options, failures = parse_arguments(), Failures()
     try:
         if options.images is not None and not options.report_only:
             evaluate(options, failures)
-        report(options)
-    except (ArmError, PictureError, HostError, ValueError) as error:
+        write_reports(options)
+    except (ArmError, ImageError, HostError, ValueError) as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRORS:
             sys.exit(
-                f"error: the disk of {options.out} is full. Make room and run it again: what is done stays"
+                f"error: the disk of {options.out} is full. Free some space and run it again: finished results are kept"
             )
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
-    if failures.told:
-        lines = [f"{what}: {why}" for what, why in failures.told.items()]
+        sys.exit("stopped: run the same command again to continue")
+    if failures.messages:
+        lines = [f"{what}: {why}" for what, why in failures.messages.items()]
         sys.exit("\n".join([f"{len(lines)} failed:", *lines]))
 
 

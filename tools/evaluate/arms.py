@@ -1,4 +1,4 @@
-"""The arms of an evaluation: their names and workflows."""
+"""Read the arms of an evaluation: the methods to compare, each with its workflow."""
 
 import re
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ from typing import Any
 from tools.host import ROOT
 from tools.host.workflow import TEMPLATE, Prompt, read_prompt
 
-ENLARGED = ("nearest", "bicubic")
-"""Without a model: they need no workflow, and no seed."""
+ARMS_WITHOUT_MODEL = ("nearest", "bicubic")
+"""Arms without a model, which need no workflow and no seed."""
 
-KNOWN = (*ENLARGED, "onestep", "chain-null", "chain-vlm")
-DEFAULT = KNOWN[:4]
+KNOWN_ARMS = (*ARMS_WITHOUT_MODEL, "onestep", "chain-null", "chain-vlm")
+DEFAULT_ARMS = KNOWN_ARMS[:4]
 
-WITH_VLM = ROOT / "workflows" / "3 Chain-of-Zoom SD3 + VLM.json"
+VLM_WORKFLOW = ROOT / "workflows" / "3 Chain-of-Zoom SD3 + VLM.json"
 
 
 class ArmError(Exception):
-    """What is wrong with an arm or its workflow, in one line."""
+    """An error whose message says in one line what is wrong with an arm or its workflow."""
 
 
 @dataclass(frozen=True)
 class Arm:
     name: str
     workflow: Prompt
-    """In the API format, with one Chain Loop."""
-    own: bool = False
-    """The loop's texts and prompting are as in the workflow."""
+    """A workflow in the API format with one Chain Loop."""
+    keeps_texts: bool = False
+    """Whether the user named this workflow, whose texts and prompting then stay."""
 
 
 def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
-    """The arms that ``--arms`` names, each with its workflow.
+    """Read the arms that ``--arms`` names, each with its workflow.
 
     Raises:
-        ArmError: If one is unknown or named twice, or its workflow cannot be used for it.
+        ArmError: If an arm is unknown or named twice, or cannot use its workflow.
     """
     shared, arms = None, []
     for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -42,39 +42,43 @@ def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
         if name.lower() in {arm.name.lower() for arm in arms}:
             raise ArmError(f"two arms are named {name}: give each its own name")
         if own:
-            if name in KNOWN or not re.fullmatch(r"\w[\w.-]{0,39}", name) or name.endswith("."):
+            if (
+                name in KNOWN_ARMS
+                or not re.fullmatch(r"\w[\w.-]{0,39}", name)
+                or name.endswith(".")
+            ):
                 raise ArmError(
-                    f"{name!r} cannot name an arm of your own: take up to 40 letters, digits, "
-                    f"dots and dashes, and none of {', '.join(KNOWN)}"
+                    f"{name!r} cannot be the name of your arm: use up to 40 letters, digits, "
+                    f"dots and dashes, and none of {', '.join(KNOWN_ARMS)}"
                 )
-            arms.append(Arm(name, read_workflow(Path(file)), own=True))
+            arms.append(Arm(name, read_workflow(Path(file)), keeps_texts=True))
             continue
-        if name not in KNOWN:
+        if name not in KNOWN_ARMS:
             raise ArmError(
-                f"there is no arm {name!r}. Known: {', '.join(KNOWN)}, and NAME=FILE.json for a "
-                "workflow of yours with its own prompts"
+                f"there is no arm {name!r}. Known: {', '.join(KNOWN_ARMS)}, and NAME=FILE.json for a "
+                "workflow of your own"
             )
         if shared is None:
             shared = read_workflow(workflow or TEMPLATE)
-        if name == "chain-vlm" and "prompting.vlm" not in loop_of(shared)[1]:
+        if name == "chain-vlm" and "prompting.vlm" not in find_loop(shared)[1]:
             raise ArmError(
                 f"chain-vlm needs a workflow whose Chain Loop has a vision-language model, and "
                 f"{(workflow or TEMPLATE).name} has none: add --workflow "
-                f"'{WITH_VLM.relative_to(ROOT).as_posix()}'"
+                f"'{VLM_WORKFLOW.relative_to(ROOT).as_posix()}'"
             )
         arms.append(Arm(name, shared))
     if not arms:
-        raise ArmError(f"no arm is named. Known: {', '.join(KNOWN)}")
+        raise ArmError(f"--arms names no arm. Known: {', '.join(KNOWN_ARMS)}")
     return arms
 
 
 def read_workflow(path: Path) -> Prompt:
-    """The workflow with one Chain Loop, as the frontend saves it or in the API format.
+    """Read a workflow with one Chain Loop, as the frontend saved it or in the API format.
 
     Raises:
         ArmError: If there is none in ``path``.
     """
-    way_out = "Save it anew in ComfyUI, or use File > Export (API)"
+    advice = "Save it again in ComfyUI, or use File > Export (API)"
     try:
         prompt = read_prompt(path)
         loops = [node for node in prompt.values() if node["class_type"] == "CoZChainLoop"]
@@ -83,14 +87,14 @@ def read_workflow(path: Path) -> Prompt:
     except OSError as error:
         raise ArmError(f"the workflow {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, StopIteration) as error:
-        raise ArmError(f"{path} is not a workflow of ComfyUI. {way_out}") from error
+        raise ArmError(f"{path} is not a workflow of ComfyUI. {advice}") from error
     if not loops:
-        raise ArmError(f"{path.name} has no Chain Loop outside its subgraphs. {way_out}")
+        raise ArmError(f"{path.name} has no Chain Loop outside its subgraphs. {advice}")
     if len(loops) > 1:
-        raise ArmError(f"{path.name} has {len(loops)} Chain Loops: keep the one to evaluate")
+        raise ArmError(f"{path.name} has {len(loops)} Chain Loops: keep only the one to evaluate")
     return prompt
 
 
-def loop_of(prompt: Prompt) -> tuple[str, dict[str, Any]]:
-    """The id and the inputs of the prompt's Chain Loop."""
+def find_loop(prompt: Prompt) -> tuple[str, dict[str, Any]]:
+    """Return the id and the inputs of the prompt's Chain Loop."""
     return next((k, n["inputs"]) for k, n in prompt.items() if n["class_type"] == "CoZChainLoop")

@@ -1,4 +1,4 @@
-"""A page of pairs for people to judge: the same picture at the same scale by two hidden arms."""
+"""Make a page of pairs for people to judge: one image at one scale by two hidden arms."""
 
 import json
 import random
@@ -11,21 +11,21 @@ from pathlib import Path
 
 from PIL import Image
 
-from .pictures import exact, frame, inline, opened, view_of
-from .report import KEY, environment, stored
+from .pictures import crop_view, encode_png, encode_webp, open_rgb, read_frame
+from .report import KEY_FILE, make_environment, read_store
 from .scores import Scores
 from .store import input_path
 
 PAGE = "blind.html"
 BLIND_QUALITY = 95
-WITHOUT_LOSS = 150_000
-WHOLE_SIDE = 256
-"""Pixels of the photograph beside the pairs, for orientation."""
+MAX_LOSSLESS_BYTES = 150_000
+OVERVIEW_SIDE = 256
+"""Pixels a side of the whole image that is shown beside a pair."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question, and what only the key tells."""
+    """A question of the page, with the arms, which only the key names."""
 
     id: str
     image: str
@@ -35,59 +35,70 @@ class Pair:
 
 
 def write_blind(out: Path, pairs: int, seed: int) -> None:
-    """Write blind.html for the judges, and blind_key.json which stays here.
+    """Write blind.html for the judges, and blind_key.json, which is not sent to them.
 
-    Every two arms meet equally often, every scale is asked equally often, and every arm stands as
-    often on the left as on the right against each other, up to one.
+    All pairs of arms, and all scales, occur equally often. In each pair of arms, each is on the left as
+    often as on the right. These counts differ by at most one.
 
     Raises:
-        ValueError: If the store has too little for that many pairs.
+        ValueError: If the store has too few results for that many pairs.
     """
-    results, _, scores = stored(out)
-    chosen = design(scores, pairs, seed)
+    results, _, scores = read_store(out)
+    chosen = choose_pairs(scores, pairs, seed)
     made = {(result.image, result.arm): result for result in results}
-    told = json.dumps([[asdict(pair) for pair in chosen], sorted(r.key for r in results)])
-    run = sha256(told.encode()).hexdigest()[:16]
+    content = json.dumps([[asdict(pair) for pair in chosen], sorted(r.key for r in results)])
+    run = sha256(content.encode()).hexdigest()[:16]
     questions = []
     for pair in chosen:
-        whole = opened(input_path(out, pair.image))
+        whole = open_rgb(input_path(out, pair.image))
         sides = {
-            side: inline(
-                frame(out, made[pair.image, arm], pair.factor), BLIND_QUALITY, WITHOUT_LOSS
+            side: encode_webp(
+                read_frame(out, made[pair.image, arm], pair.factor),
+                BLIND_QUALITY,
+                MAX_LOSSLESS_BYTES,
             )
             for side, arm in (("left", pair.left), ("right", pair.right))
         }
-        crop = exact(view_of(whole, pair.factor))
-        small = whole.resize((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.LANCZOS)
+        crop = encode_png(crop_view(whole, pair.factor))
+        small = whole.resize((OVERVIEW_SIDE, OVERVIEW_SIDE), Image.Resampling.LANCZOS)
         questions.append(
-            {"id": pair.id, "factor": pair.factor, "whole": inline(small), "crop": crop, **sides}
+            {
+                "id": pair.id,
+                "factor": pair.factor,
+                "whole": encode_webp(small),
+                "crop": crop,
+                **sides,
+            }
         )
-    page = environment().get_template("blind.html.jinja")
+    page = make_environment().get_template("blind.html.jinja")
     key = {"run": run, "seed": seed, "arms": scores.arms, "pairs": [asdict(p) for p in chosen]}
-    (out / KEY).write_text(json.dumps(key, indent=1) + "\n", "utf-8")
+    (out / KEY_FILE).write_text(json.dumps(key, indent=1) + "\n", "utf-8")
     (out / PAGE).write_text(page.render(run=run, questions=questions), "utf-8")
 
 
-def design(scores: Scores, pairs: int, seed: int) -> list[Pair]:
-    """The questions in the order in which they are asked.
+def choose_pairs(scores: Scores, pairs: int, seed: int) -> list[Pair]:
+    """Choose the questions, in the order in which the page asks them.
 
     Raises:
-        ValueError: If there are not two arms, or not that many different questions.
+        ValueError: If there are fewer than two arms, or fewer different questions.
     """
     meetings = list(combinations(scores.arms, 2))
     factors = list(scores.factors)
     most = len(meetings) * len(factors) * len(scores.images)
     if not most:
-        raise ValueError("--blind compares two arms or more on pictures that all of them have")
+        raise ValueError(
+            "--blind compares two arms or more on images for which all of them have a result"
+        )
     if not 1 <= pairs <= most:
         raise ValueError(
             f"--blind takes 1 to {most} pairs here ({len(meetings)} pairs of arms, {len(factors)} "
-            f"scales, {len(scores.images)} pictures), got {pairs}"
+            f"scales, {len(scores.images)} images), got {pairs}"
         )
-    chance = random.Random(seed)  # noqa: S311 (no secret: the same pairs for the same seed)
+    chance = random.Random(seed)  # noqa: S311 (not for secrets: a seed always gives the same pairs)
     for order in (meetings, factors):
         chance.shuffle(order)
-    # Both lists are gone through side by side, shifted after each common round: all cells in turn.
+    # Cycle through both lists, and shift the factors by one after each common period. So every
+    # combination comes up equally often.
     shift = lcm(len(meetings), len(factors))
     shown: Counter[str] = Counter()
     asked: set[tuple[str, ...]] = set()

@@ -1,47 +1,47 @@
-"""The Bradley-Terry model: how strong each of several is, from who was preferred to whom."""
+"""Fit a Bradley-Terry model: estimate the strength of each arm from pairwise preferences."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-HALF = 0.5
-"""Win that each side of every two that met gets beside its own, so that who always won stays finite.
+EXTRA_WINS = 0.5
+"""Extra wins of each arm against every other that it met. They keep all strengths finite.
 
-For two, this is the log-odds with 1/2 added to each count (Haldane 1956, Anscombe 1956).
+For two arms this is the log-odds with 1/2 added to each count (Haldane 1956, Anscombe 1956).
 """
-STEPS = 100
-CLOSE = 1e-10
+MAX_ITERATIONS = 100
+TOLERANCE = 1e-10
 
 
-def strengths(wins: NDArray[np.float64], met: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Log-odds scale, with mean 0 among those that are connected by meetings.
+def fit_strengths(wins: NDArray[np.float64], met: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Fit the strengths (log-odds) with mean 0 within each group of arms that met, also indirectly.
 
     Args:
-        wins: (..., k, k), how often the row was preferred to the column; a tie is half a win each.
-        met: (k, k), who met at all; symmetric.
+        wins: (..., k, k), how often row i was preferred to column j; a tie is half a win for each.
+        met: (k, k), symmetric: which arms met at all.
 
     Returns:
-        (..., k): of two, exp of the difference is the odds to be preferred.
+        (..., k). exp(a - b) is the odds that an arm of strength a is preferred to one of strength b.
     """
-    wins = wins + HALF * met
+    wins = wins + EXTRA_WINS * met
     games = wins + wins.swapaxes(-1, -2)
     k = wins.shape[-1]
     _, part = connected_components(met, directed=False)
-    same = (part[:, None] == part).astype(float)  # fixes the mean of each part
+    same = (part[:, None] == part).astype(float)  # sets the mean of each group to 0
     theta = np.zeros(wins.shape[:-1])
-    for _ in range(STEPS):
+    for _ in range(MAX_ITERATIONS):
         chance = 1 / (1 + np.exp(theta[..., None, :] - theta[..., :, None]))
         slope = (wins - games * chance).sum(-1)
         weight = games * chance * (1 - chance)
         curve = np.eye(k) * weight.sum(-1)[..., None] - weight + same
         step = np.linalg.solve(curve, slope[..., None])[..., 0]
-        theta += np.clip(step, -1, 1)  # a whole Newton step may overshoot far from the top
-        if np.abs(step).max() < CLOSE:
+        theta += np.clip(step, -1, 1)  # far from the maximum, a full Newton step may overshoot
+        if np.abs(step).max() < TOLERANCE:
             break
     return theta
 
 
-def resampled(
+def fit_resamples(
     met: NDArray[np.bool_],
     winner: NDArray[np.int_],
     loser: NDArray[np.int_],
@@ -49,16 +49,18 @@ def resampled(
     groups: list[NDArray[np.int_]],
     count: int,
 ) -> NDArray[np.float64]:
-    """Strengths of resamples, (count, k): each group of answers is drawn anew by its members.
+    """Fit the strengths of bootstrap resamples, (count, k) (Owen 2007, the pigeonhole bootstrap).
+
+    Each grouping, such as the judges, is resampled independently. The weight of an answer is the
+    product of how often its judge, its pair and so on were drawn.
 
     Args:
-        met: Who met, in all answers.
-        winner: (answers,) with ``loser``; of a tie, either.
-        loser: See ``winner``.
-        tie: (answers,).
-        groups: A label an answer, 0 and up, such as its judge or its pair. An answer weighs as
-            often as its members of all groups were drawn (Owen 2007, the pigeonhole bootstrap).
-        count: How many resamples.
+        met: (k, k), which arms met in all answers.
+        winner: (answers,), the index of the arm that was preferred; in a tie either arm.
+        loser: (answers,), the index of the other arm.
+        tie: (answers,), whether the answer is a tie.
+        groups: One array per grouping: (answers,), the number of the answer's judge or pair from 0.
+        count: The number of resamples.
     """
     k = len(met)
     chance = np.random.default_rng(0)
@@ -67,20 +69,22 @@ def resampled(
         members = int(labels.max()) + 1
         drawn = chance.multinomial(members, np.full(members, 1 / members), size=count)
         weights *= drawn[:, labels]
-    return strengths((weights @ _table(k, winner, loser, tie)).reshape(count, k, k), met)
+    return fit_strengths(
+        (weights @ _tabulate_wins(k, winner, loser, tie)).reshape(count, k, k), met
+    )
 
 
-def wins_of(
+def count_wins(
     k: int, winner: NDArray[np.int_], loser: NDArray[np.int_], tie: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(k, k), a tie as half a win each."""
-    return _table(k, winner, loser, tie).sum(0).reshape(k, k)
+    """Count the wins, (k, k); a tie is half a win for each."""
+    return _tabulate_wins(k, winner, loser, tie).sum(0).reshape(k, k)
 
 
-def _table(
+def _tabulate_wins(
     k: int, winner: NDArray[np.int_], loser: NDArray[np.int_], tie: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """(answers, k * k)."""
+    """Return the wins of each answer, (answers, k * k)."""
     table = np.zeros((len(winner), k, k))
     every = np.arange(len(winner))
     table[every, winner, loser] = np.where(tie, 0.5, 1)
@@ -88,11 +92,11 @@ def _table(
     return table.reshape(len(winner), k * k)
 
 
-def groups_of(won: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
-    """The names in groups between which no wins go both ways.
+def group_names(won: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
+    """Group the names so that between two groups wins go in at most one direction.
 
-    Of who met: groups that never met. Of who won: groups between which all meetings went one way,
-    so that their distance has no true estimate.
+    Given who met, these are the groups that never met. Given who won, these are groups between which
+    all answers went the same way, so that their distance cannot be estimated.
     """
     count, part = connected_components(won, connection="strong")
     return [[name for name, p in zip(names, part, strict=True) if p == i] for i in range(count)]

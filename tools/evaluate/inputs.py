@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what is in a folder, and what of each the arms are given."""
+"""Find the images of an evaluation, and make x_0 and the ground truth of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,70 +6,70 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from coz.geometry import FrameMode, Window, first_frame
+from coz.geometry import FrameMode, Window, place_first_frame
 from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
-from tools.picture import PictureError, open_picture, to_png
+from tools.image_file import ImageError, open_image, to_png
 
 from .job import MIDDLE
 
-SIDE = 512
-"""Of x_0: the paper's."""
+X0_SIDE_PIXELS = 512
+"""Pixels a side of x_0, as in the paper."""
 
-LEAST_SIDE = 64
-MOST_STEPS = 4
-"""With x_0 of 512 pixels the fourth step shows two of its pixels; less could not be centred."""
+MIN_SIDE_PIXELS = 64
+MAX_STEPS = 4
+"""The fourth step shows 2 x 2 of the 512 x 512 pixels of x_0; one pixel could not be centered."""
 
-LEAST_FACTOR = 4
-"""Of a ground truth: that of the first scale."""
+MIN_TRUTH_FACTOR = 4
+"""The smallest ratio of a ground truth's size to its image's: the factor of the first scale."""
 
-SQUARE: FrameMode = "whole picture square"
+FRAME_MODE: FrameMode = "whole picture square"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What x_0 is made of."""
+    """How x_0 and the ground truth are made from an image."""
 
     steps: int
     ground_truth: Path | None = None
-    """A folder with pictures of the same names, each a whole multiple of the other's size."""
+    """A folder with images of the same names, whose size is a whole multiple of the image's."""
     scale_down: int = 0
-    """By how much the picture is made small, to be the ground truth itself. 0: not at all."""
+    """Downscale the image by this factor and use the image as ground truth. 0: do not."""
 
     @property
     def multiple(self) -> int:
-        """Of x_0's side: so every window of every scale is whole pixels around the middle."""
+        """The number that x_0's side is a multiple of: then every window has whole, centered pixels."""
         return max(16, 2 * 4**self.steps)
 
-    def told(self) -> str:
-        """In words, for the report."""
+    def describe(self) -> str:
+        """Describe the protocol for the report."""
         if self.scale_down:
             return (
-                f"each picture's square made {self.scale_down}x smaller (bicubic) is x_0, itself "
-                "the ground truth"
+                f"x_0 is the middle square of each image, downscaled {self.scale_down}x (bicubic); the "
+                "square itself is the ground truth"
             )
-        told = "resized (Lanczos) and cropped around the middle to 512 x 512"
+        text = "x_0 is each image, resized (Lanczos) and cropped around the middle to 512 x 512"
         if self.ground_truth:
-            return f"{told}, smaller ones cropped alone; ground truth from {self.ground_truth.name}"
-        return told
+            return f"{text}, or only cropped if it is smaller; ground truth from {self.ground_truth.name}"
+        return text
 
 
-def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
-    """The names of the pictures below ``folder`` and of its other files, hidden ones apart.
+def find_images(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the images below ``folder`` and of its other files that are not hidden.
 
     Args:
-        folder: Or one picture.
-        besides: A folder not to look into.
+        folder: A folder, or one image file.
+        besides: A folder to skip.
 
     Raises:
-        PictureError: If there is no such folder, or no picture in it.
+        ImageError: If there is no such folder, or no image in it.
     """
     if folder.resolve() == besides.resolve():
-        raise PictureError(f"--out needs another folder than that of the pictures, {folder}")
+        raise ImageError(f"--out must differ from the folder of the images, {folder}")
     if folder.is_file():
         return [folder.name], []
     if not folder.is_dir():
-        raise PictureError(f"there is no folder {folder}")
+        raise ImageError(f"there is no folder {folder}")
     endings = {
         ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN
     }
@@ -82,100 +82,102 @@ def find_pictures(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
     ]
     pictures = sorted(name for name in found if Path(name).suffix.lower() in endings)
     if not pictures:
-        inside = f"{len(found)} files, none of them a picture" if found else "nothing"
-        raise PictureError(f"there is no picture in {folder}: it holds {inside}")
+        inside = f"{len(found)} files, none of them an image" if found else "nothing"
+        raise ImageError(f"there is no image in {folder}: it holds {inside}")
     return pictures, sorted(set(found) - set(pictures))
 
 
 def make_inputs(folder: Path, name: str, protocol: Protocol) -> tuple[bytes, bytes | None]:
-    """PNG files of x_0 and of its ground truth, if the protocol has one.
+    """Make the PNG files of x_0 and of its ground truth, if the protocol has one.
 
     Raises:
-        PictureError: If the picture or its ground truth cannot be used.
+        ImageError: If the image or its ground truth cannot be used.
     """
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise PictureError("its name is not valid Unicode: rename it") from error
-    picture = open_picture(folder if folder.is_file() else folder / name)
+        raise ImageError("its name is not valid Unicode: rename it") from error
+    picture = open_image(folder if folder.is_file() else folder / name)
     width, height = picture.size
-    if min(width, height) < LEAST_SIDE:
-        raise PictureError(f"it is {width} x {height}: {LEAST_SIDE} pixels a side are the least")
+    if min(width, height) < MIN_SIDE_PIXELS:
+        raise ImageError(
+            f"it is {width} x {height}: at least {MIN_SIDE_PIXELS} pixels a side are needed"
+        )
     if protocol.scale_down:
-        x_0, truth = made_small(from_pillow(picture), protocol)
+        x_0, truth = downscale_to_x0(from_pillow(picture), protocol)
     elif protocol.ground_truth:
-        other = open_picture(find_truth(protocol.ground_truth, name))
-        x_0, truth = paired(from_pillow(picture), from_pillow(other), protocol)
+        other = open_image(find_truth(protocol.ground_truth, name))
+        x_0, truth = crop_pair(from_pillow(picture), from_pillow(other), protocol)
     else:
-        return png_of(square(from_pillow(picture), SIDE)), None
-    return png_of(x_0), png_of(truth)
+        return encode_frame(resize_middle(from_pillow(picture), X0_SIDE_PIXELS)), None
+    return encode_frame(x_0), encode_frame(truth)
 
 
 def find_truth(folder: Path, name: str) -> Path:
-    """The picture of that name in the folder, of that kind or another.
+    """Find the image of that name in the folder, with the same suffix or another.
 
     Raises:
-        PictureError: If there is none, or several.
+        ImageError: If there is none, or several.
     """
     path = folder / name
     if path.is_file():
         return path
     same = [p for p in path.parent.glob("*") if p.stem == path.stem and p.is_file()]
     if len(same) != 1:
-        found = f"but {', '.join(sorted(p.name for p in same))}" if same else "nor one of its stem"
-        raise PictureError(f"there is no ground truth {name} in {folder}, {found}")
+        found = f"but {', '.join(sorted(p.name for p in same))}" if same else "with any suffix"
+        raise ImageError(f"there is no ground truth {name} in {folder}, {found}")
     return same[0]
 
 
-def made_small(picture: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+def downscale_to_x0(picture: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     factor = protocol.scale_down
     height, width = picture.shape[-2:]
-    side = whole_side(min(height, width) // factor, protocol)
+    side = round_side(min(height, width) // factor, protocol)
     if not side:
-        raise PictureError(
+        raise ImageError(
             f"it is {width} x {height}: --scale-down {factor} with {protocol.steps} steps needs "
             f"{factor * protocol.multiple} pixels a side"
         )
-    truth = cut(picture, side, factor)
+    truth = crop_middle(picture, side, factor)
     return resize(truth, side, side, "bicubic"), truth
 
 
-def paired(picture: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+def crop_pair(picture: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     (height, width), (full_height, full_width) = picture.shape[-2:], truth.shape[-2:]
     factor = full_width // width
-    if factor < LEAST_FACTOR or (full_height, full_width) != (factor * height, factor * width):
-        raise PictureError(
-            f"its ground truth is {full_width} x {full_height} and the picture {width} x {height}: "
-            f"it must be 4, 5, 6, ... times as large both ways, such as {4 * width} x {4 * height}"
+    if factor < MIN_TRUTH_FACTOR or (full_height, full_width) != (factor * height, factor * width):
+        raise ImageError(
+            f"its ground truth is {full_width} x {full_height} and the image {width} x {height}: "
+            f"it must be 4, 5, 6, ... times as wide and as high, such as {4 * width} x {4 * height}"
         )
-    side = whole_side(min(height, width), protocol)
+    side = round_side(min(height, width), protocol)
     if not side:
-        raise PictureError(
+        raise ImageError(
             f"it is {width} x {height}: with a ground truth, {protocol.steps} steps need "
             f"{protocol.multiple} pixels a side"
         )
-    return cut(picture, side, 1), cut(truth, side, factor)
+    return crop_middle(picture, side, 1), crop_middle(truth, side, factor)
 
 
-def whole_side(side: int, protocol: Protocol) -> int:
-    return min(side, SIDE) // protocol.multiple * protocol.multiple
+def round_side(side: int, protocol: Protocol) -> int:
+    return min(side, X0_SIDE_PIXELS) // protocol.multiple * protocol.multiple
 
 
-def cut(picture: Tensor, side: int, factor: int) -> Tensor:
-    """The middle square of (side * factor) pixels; of a larger picture all of it, resized."""
+def crop_middle(picture: Tensor, side: int, factor: int) -> Tensor:
+    """Crop the middle square of side * factor pixels, or resize a larger image to it."""
     height, width = picture.shape[-2:]
-    if min(height, width) >= SIDE * factor:
-        return square(picture, side * factor)
+    if min(height, width) >= X0_SIDE_PIXELS * factor:
+        return resize_middle(picture, side * factor)
     length = side * factor
     x, y = (width - length) // 2 // factor * factor, (height - length) // 2 // factor * factor
     return crop(picture, Window(x, y, length, length))
 
 
-def square(picture: Tensor, side: int) -> Tensor:
-    """Resized with Lanczos and cropped around the middle, as the paper does it."""
-    first = first_frame(*picture.shape[-2:], side, SQUARE, MIDDLE)
+def resize_middle(picture: Tensor, side: int) -> Tensor:
+    """Resize with Lanczos and crop around the middle, as in the paper."""
+    first = place_first_frame(*picture.shape[-2:], side, FRAME_MODE, MIDDLE)
     return resize(picture, side, side, "lanczos", first.window)
 
 
-def png_of(frame: Tensor) -> bytes:
+def encode_frame(frame: Tensor) -> bytes:
     return to_png(to_pillow(frame))

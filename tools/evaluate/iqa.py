@@ -1,8 +1,8 @@
-"""The paper's no-reference scores by pyiqa, where the user has installed it.
+"""Compute the paper's no-reference scores with pyiqa, if the user has installed it.
 
-pyiqa is for non-commercial use (PolyForm Noncommercial 1.0.0) and never comes with this project.
-Not run here, for the same reason: the calls and the files are those of its published sources, read
-in 2026. Other releases may have others, and give other scores.
+pyiqa is for non-commercial use (PolyForm Noncommercial 1.0.0), so this project neither ships it nor
+runs it in its tests. The calls and file names follow its sources as published in 2026. Other
+releases may differ and give other scores.
 """
 
 from collections.abc import Callable
@@ -10,39 +10,40 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
-from .weights import MissingWeightsError, WeightFile, load
+from .weights import MissingWeightsError, WeightFile, load_network
 
-STORE = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
-CLIP = (
+WEIGHTS_URL = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
+CLIP_URL = (
     "https://openaipublic.azureedge.net/clip/models/"
     "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt"
 )
-VIT = ", and run: hf download timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"
-"""pyiqa/archs/maniqa_arch.py takes it by timm, which looks in the Hugging Face cache."""
+VIT_INSTRUCTION = ", and run: hf download timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"
+"""pyiqa/archs/maniqa_arch.py loads this through timm, which looks in the Hugging Face cache."""
 
-IDS = {"niqe": "niqe", "musiq": "musiq", "maniqa": "maniqa-pipal", "clipiqa": "clipiqa"}
-"""Chain-of-Zoom's own: arXiv 2505.18600."""
+PYIQA_NAMES = {"niqe": "niqe", "musiq": "musiq", "maniqa": "maniqa-pipal", "clipiqa": "clipiqa"}
+"""Metric -> pyiqa's name of the variant that Chain-of-Zoom uses (arXiv 2505.18600)."""
 
-FILES = {
-    "niqe": WeightFile(STORE + "niqe_modelparameters.mat", "pyiqa"),
-    "musiq": WeightFile(STORE + "musiq_koniq_ckpt-e95806b9.pth", "pyiqa"),
-    "maniqa": WeightFile(STORE + "MANIQA_PIPAL-ae6d356b.pth", "pyiqa", VIT),
-    "clipiqa": WeightFile(CLIP, "clip"),
+WEIGHT_FILES = {
+    "niqe": WeightFile(WEIGHTS_URL + "niqe_modelparameters.mat", "pyiqa"),
+    "musiq": WeightFile(WEIGHTS_URL + "musiq_koniq_ckpt-e95806b9.pth", "pyiqa"),
+    "maniqa": WeightFile(WEIGHTS_URL + "MANIQA_PIPAL-ae6d356b.pth", "pyiqa", VIT_INSTRUCTION),
+    "clipiqa": WeightFile(CLIP_URL, "clip"),
 }
-"""pyiqa/utils/download_util.py, DEFAULT_CACHE_DIR, and pyiqa/archs/clip_model.py, load."""
+"""Metric -> its weight file. Folders: DEFAULT_CACHE_DIR in pyiqa/utils/download_util.py, and ``load``
+in pyiqa/archs/clip_model.py."""
 
 
 def load_score(name: str, device: str) -> Callable[[Tensor], float]:
     if find_spec("pyiqa") is None:
         raise MissingWeightsError(
             f"{name.upper()}: pyiqa is not installed; it is for non-commercial use: pip install pyiqa, "
-            f"then {FILES[name].fetch}"
+            f"then {WEIGHT_FILES[name].fetch}"
         )
 
     def build():
         from pyiqa import create_metric
 
-        return create_metric(IDS[name], device=device)
+        return create_metric(PYIQA_NAMES[name], device=device)
 
-    metric = load(name.upper(), [FILES[name]], build)
+    metric = load_network(name.upper(), [WEIGHT_FILES[name]], build)
     return lambda image: float(metric(image.to(device)))

@@ -1,7 +1,7 @@
-"""One piece of work of an evaluation: one picture, one arm, on a running host.
+"""Run one job of an evaluation: one arm on one image, on a running ComfyUI.
 
-Jobs and results can be pickled, and ``run_job`` needs nothing but the host's URL: so it runs in
-this process as on another machine.
+Jobs and results can be pickled, and ``run_job`` needs only the URL of the ComfyUI. So it can run in
+this process or on another machine.
 """
 
 import functools
@@ -17,44 +17,44 @@ from torch import Tensor
 
 from coz.chain.png import decode_png
 from coz.chain.zoom_chain import __version__
-from coz.geometry import Target, Window, zoom_window
+from coz.geometry import Target, Window, place_window
 from coz.resample import crop, resize
 from tools.host import HostError
-from tools.host.client import Files, PromptError, Run, run_prompt
+from tools.host.client import PromptError, Run, ServerClient, run_prompt
 from tools.host.workflow import Prompt
-from tools.picture import size_of
+from tools.image_file import read_size
 
 PICTURE, KEY = "{picture}", "{key}"
-"""Stand in a job's prompts for the name that its picture has on the host, and for its key."""
+"""Placeholders in a job's prompts, for the name of its uploaded image and for its key."""
 
-FRAMES = "coz_frames"
-"""How the ids of the nodes begin that save x_1..x_n, in the order of their names."""
+FRAMES_PREFIX = "coz_frames"
+"""Prefix of the ids of the nodes that save x_1..x_n. Sorted by id, the nodes are in frame order."""
 
 MIDDLE = Target(0.5, 0.5)
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that one piece of work needs: one picture, one arm."""
+    """One arm on one image, with all that is needed to run and measure it."""
 
     image: str
-    """The picture's name: its path below IMAGES, with forward slashes and suffix."""
+    """The image's name: its path below IMAGES, with forward slashes and suffix."""
     arm: str
     picture: bytes
-    """PNG of x_0: square, 8-bit RGB, what the arm is given."""
+    """PNG of x_0, the arm's input: square, 8-bit RGB."""
     ground_truth: bytes | None
     """PNG, square, its side a whole multiple of x_0's."""
     prompts: tuple[Prompt, ...]
-    """In the API format. Nodes whose ids begin with FRAMES save 16-bit PNGs."""
+    """Prompts in the API format. Nodes whose ids begin with FRAMES_PREFIX save 16-bit PNGs."""
     steps: int
     scale: float
     seed: int
     metrics: tuple[str, ...]
     """Names in ``metrics.METRICS``."""
     key: str
-    """sha256 over all of the above and the versions: same key, same result."""
+    """sha256 of all of the above and the versions. The same key means the same result."""
     made: str = ""
-    """The same without what only the metrics depend on: same frames."""
+    """sha256 of all that the frames depend on. The same hash means the same frames."""
 
 
 @dataclass(frozen=True)
@@ -68,97 +68,103 @@ class Row:
     prompt: str
     seed: int
     scores: dict[str, float]
-    """Metric's name -> value. What could not be measured is absent; equal pictures give inf."""
+    """Metric -> value, only of those that could be measured. For equal images some are infinite."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job."""
+    """The outcome of a job."""
 
     key: str
     image: str
     arm: str
     rows: tuple[Row, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
-    """Metric's name -> why it could not be measured and what to do, in one line."""
+    """Metric -> why it could not be measured and what to do, in one line."""
     frames: tuple[bytes, ...] = ()
-    """16-bit PNG of x_1..x_n; none where the arm failed, or read from the store."""
+    """16-bit PNGs of x_1..x_n; empty if the arm failed or the result was read from the store."""
     models: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    """That the host took for the arm, without the metrics."""
+    """The time that ComfyUI took for the arm, without the metrics."""
     error: str | None = None
-    """The arm failed on this picture: the server's own words."""
+    """Why the arm failed on this image, as the server reports it."""
     seed: int = 0
     made: str = ""
-    """As of ``Job``."""
+    """``Job.made`` of its job."""
 
 
 def run_job(url: str, job: Job) -> Result:
-    """Run the job's prompts on the host at ``url`` and measure what comes.
+    """Run the job's prompts on the ComfyUI at ``url`` and measure its frames.
 
-    An arm that fails is a result with an ``error``.
+    If the arm fails, the result has an ``error``.
 
     Raises:
-        HostError: If the host ends meanwhile. The job can be run on another one.
+        HostError: If this ComfyUI ends meanwhile. The job can be run on another one.
     """
     try:
-        result, prompts = _run(Files(url), job)
+        result, prompts = _run(ServerClient(url), job)
     except OSError as error:
         raise HostError(f"ComfyUI ended during {job.arm} of {job.image}: {error}") from error
-    return result if result.error else measured(job, result, prompts)
+    return result if result.error else add_scores(job, result, prompts)
 
 
-def _run(host: Files, job: Job) -> tuple[Result, tuple[str, ...]]:
-    """What the host made, not measured, and the prompt of each step."""
+def _run(host: ServerClient, job: Job) -> tuple[Result, tuple[str, ...]]:
+    """Run the job and return its result without scores, and the text of each step."""
     started = time.monotonic()
-    versions, error, runs, files = versions_of(host), None, [], ()
+    versions, error, runs, files = read_host_versions(host), None, [], ()
     try:
         name = host.upload(job.picture, f"{hashlib.sha256(job.picture).hexdigest()[:16]}.png")
-        runs = [run_prompt(host.url, filled(prompt, name, job.key)) for prompt in job.prompts]
-        files = tuple(host.download(file) for file in saved(runs))[-job.steps :]
+        runs = [
+            run_prompt(host.url, fill_placeholders(prompt, name, job.key)) for prompt in job.prompts
+        ]
+        files = tuple(host.download(file) for file in list_frames(runs))[-job.steps :]
     except (PromptError, requests.HTTPError) as problem:
-        error = words(problem)
-        versions_of(host)  # that the host has ended is no fault of the arm
+        error = read_error(problem)
+        read_host_versions(host)  # raises OSError if ComfyUI has ended: then the arm did not fail
     seconds = time.monotonic() - started
-    record = record_of(runs)
+    record = find_record(runs)
     prompts = tuple(record.get("prompts", ("",) * job.steps))
-    models = tuple(record.get("models", ())) or models_of(job.prompts)
+    models = tuple(record.get("models", ())) or find_models(job.prompts)
     made = {"models": models, "versions": versions, "seconds": seconds}
-    return replace(failed(job, error), frames=() if error else files, **made), prompts
+    return replace(make_result(job, error), frames=() if error else files, **made), prompts
 
 
-def failed(job: Job, error: str | None) -> Result:
-    """What is known of a job without having run it."""
-    own = {"seed": job.seed, "made": job.made, "models": models_of(job.prompts)}
+def make_result(job: Job, error: str | None) -> Result:
+    """Return the result of a job with what is known before it runs, and its error if it failed."""
+    own = {"seed": job.seed, "made": job.made, "models": find_models(job.prompts)}
     return Result(job.key, job.image, job.arm, error=error, **own)
 
 
-def measured(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
-    """The result with the scores of its frames, made by the job with these prompts."""
-    meter = meter_of(job.metrics)
+def add_scores(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
+    """Add the scores of the frames, which the job made with these texts, to the result."""
+    meter = get_meter(job.metrics)
     rows: list[Row] = []
     reasons: dict[str, dict[str, list[str]]] = {}
     try:
         if len(result.frames) != job.steps:
             raise ValueError(f"the arm made {len(result.frames)} frames in place of {job.steps}")
-        for k, (sr, views) in enumerate(_pictures(job, result.frames)):
+        for k, (sr, views) in enumerate(_pair_images(job, result.frames)):
             scores, absent = meter.measure(sr, **views)
             factor = job.scale ** (k + 1)
             for name, why in absent.items():
                 reasons.setdefault(name, {}).setdefault(why, []).append(f"{factor:g}x")
             rows.append(Row(job.image, job.arm, factor, prompts[k], job.seed, scores))
-    except (ValueError, RuntimeError) as error:  # such as frames of another size than x_0's
+    except (
+        ValueError,
+        RuntimeError,
+    ) as error:  # for example if the size of the frames is not that of x_0
         return replace(result, frames=(), error=str(error))
-    missing = {name: reason(whys, job.steps) for name, whys in reasons.items()}
+    missing = {name: explain_missing(whys, job.steps) for name, whys in reasons.items()}
     return replace(result, key=job.key, rows=tuple(rows), missing=meter.missing | missing)
 
 
-def reason(whys: dict[str, list[str]], steps: int) -> str:
-    """Why a metric is missing, in one line: at which scales, unless at all.
+def explain_missing(whys: dict[str, list[str]], steps: int) -> str:
+    """Say in one line why a metric is missing, and at which scales unless it is all.
 
     Args:
-        whys: Why -> at which scales.
+        whys: Reason -> the scales at which the metric is missing.
+        steps: The number of all scales.
     """
     return "; ".join(
         why if len(scales) == steps else f"at {', '.join(scales)}: {why}"
@@ -166,43 +172,43 @@ def reason(whys: dict[str, list[str]], steps: int) -> str:
     )
 
 
-def words(error: Exception) -> str:
-    """What the server said, in one line; of a prompt that it refused the reasons."""
+def read_error(error: Exception) -> str:
+    """Return the server's error in one line; for a refused prompt, all its reasons."""
     text = str(error)
     try:
         answer = json.loads(text)
-        told = [answer["error"]["message"]] if answer.get("error") else []
+        parts = [answer["error"]["message"]] if answer.get("error") else []
         for node in answer["node_errors"].values():
             for reason in node["errors"]:
-                told.append(f"{node['class_type']}: {reason['message']}: {reason['details']}")
-        text = "; ".join(told) or text
+                parts.append(f"{node['class_type']}: {reason['message']}: {reason['details']}")
+        text = "; ".join(parts) or text
     except (ValueError, TypeError, KeyError, AttributeError):
-        pass  # no JSON: the words of a node
+        pass  # no JSON: the message of a node
     return " ".join(text.split())
 
 
-def models_of(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
-    """The names of weight files that the prompts' constants hold, as a chain's record has them."""
+def find_models(prompts: tuple[Prompt, ...]) -> tuple[str, ...]:
+    """Return the names of the weight files in the prompts' inputs, as a chain's record lists them."""
     endings = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".pt2", ".bin", ".pkl", ".gguf")
     values = [value for p in prompts for node in p.values() for value in node["inputs"].values()]
     names = [value for value in values if isinstance(value, str) and value.endswith(endings)]
     return tuple(dict.fromkeys(names))
 
 
-def versions_of(host: Files) -> dict[str, str]:
-    """Of what runs at the host, and on which device."""
-    told = host.stats()
+def read_host_versions(host: ServerClient) -> dict[str, str]:
+    """Return the versions of the software that runs there, and the device."""
+    stats = host.get_stats()
     return {
         "chain-of-zoom": __version__,
-        "ComfyUI": told["system"]["comfyui_version"],
-        "torch": told["system"]["pytorch_version"],
-        "Python": told["system"]["python_version"].split()[0],
-        "device": ", ".join(device["name"] for device in told["devices"]),
+        "ComfyUI": stats["system"]["comfyui_version"],
+        "torch": stats["system"]["pytorch_version"],
+        "Python": stats["system"]["python_version"].split()[0],
+        "device": ", ".join(device["name"] for device in stats["devices"]),
     }
 
 
-def filled(prompt: Prompt, picture: str, key: str) -> Prompt:
-    """The prompt with names in place of PICTURE and KEY."""
+def fill_placeholders(prompt: Prompt, picture: str, key: str) -> Prompt:
+    """Replace the placeholders PICTURE and KEY in the prompt."""
     names = {PICTURE: picture, KEY: key}
 
     def value_of(value: Any) -> Any:
@@ -214,15 +220,15 @@ def filled(prompt: Prompt, picture: str, key: str) -> Prompt:
     }
 
 
-def saved(runs: list[Run]) -> list[dict[str, str]]:
-    """The files of the frames, as ui outputs name them."""
+def list_frames(runs: list[Run]) -> list[dict[str, str]]:
+    """Return the saved frames, as the ui outputs name them."""
     outputs = {node: shown for run in runs for node, shown in run.outputs.items()}
-    nodes = sorted(node for node in outputs if node.startswith(FRAMES))
+    nodes = sorted(node for node in outputs if node.startswith(FRAMES_PREFIX))
     return [file for node in nodes for file in outputs[node]["images"]]
 
 
-def record_of(runs: list[Run]) -> dict[str, Any]:
-    """The record of the chain, where the prompts made one."""
+def find_record(runs: list[Run]) -> dict[str, Any]:
+    """Return the record of the chain; empty if the prompts made none."""
     for run in runs:
         for shown in run.outputs.values():
             if "coz_chain" in shown:
@@ -231,29 +237,29 @@ def record_of(runs: list[Run]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def meter_of(names: tuple[str, ...]):
-    from .metrics import Meter  # loads its networks, once for a process
+def get_meter(names: tuple[str, ...]):
+    from .metrics import Meter  # loads its networks once per process
 
     return Meter(names)
 
 
-def _pictures(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """For each scale the frame, and what ``Meter.measure`` compares it with."""
-    previous = x_0 = decoded(job.picture)
-    truth = None if job.ground_truth is None else decoded(job.ground_truth)
+def _pair_images(job: Job, files: tuple[bytes, ...]) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """Yield the frame of each scale, and the images that ``Meter.measure`` compares it with."""
+    previous = x_0 = decode_own_png(job.picture)
+    truth = None if job.ground_truth is None else decode_own_png(job.ground_truth)
     height, width = x_0.shape[-2:]
     for k, file in enumerate(files, 1):
         sr = decode_png(file, height, width).contiguous()
-        lq = crop(previous, zoom_window(height, width, job.scale, MIDDLE)).contiguous()
+        lq = crop(previous, place_window(height, width, job.scale, MIDDLE)).contiguous()
         factor = job.scale**k
-        source = crop(x_0, zoom_window(height, width, factor, MIDDLE)).contiguous()
-        full = None if truth is None else view_of(truth, factor, width)
+        source = crop(x_0, place_window(height, width, factor, MIDDLE)).contiguous()
+        full = None if truth is None else crop_truth(truth, factor, width)
         yield sr, {"lq": lq, "source": source, "ground_truth": full}
         previous = sr
 
 
-def view_of(truth: Tensor, factor: float, side: int) -> Tensor | None:
-    """The middle of the ground truth as a frame of (side, side); None where it is too coarse."""
+def crop_truth(truth: Tensor, factor: float, side: int) -> Tensor | None:
+    """Resize the middle of the ground truth to a frame; return None if it has too few pixels."""
     full = truth.shape[-1]
     if full < side * factor:
         return None
@@ -262,7 +268,7 @@ def view_of(truth: Tensor, factor: float, side: int) -> Tensor | None:
     return resize(truth, side, side, box=window).clamp(0, 1).contiguous()
 
 
-def decoded(file: bytes) -> Tensor:
-    """(1, 3, H, W) of a PNG file of this evaluation's own."""
-    width, height = size_of(file)
+def decode_own_png(file: bytes) -> Tensor:
+    """Decode a PNG file that this evaluation wrote to (1, 3, H, W)."""
+    width, height = read_size(file)
     return decode_png(file, height, width).contiguous()

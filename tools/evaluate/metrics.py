@@ -1,4 +1,4 @@
-"""The numbers of the evaluation's table: what each is, and how it is measured."""
+"""Define the metrics of the evaluation's table and measure them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from coz.chain.real_pixels import MIN_COMPARED_SIDE_PIXELS
 from coz.fidelity.back_projection import agreement
 from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
 
-from .iqa import IDS, load_score
-from .perceptual import load_dists, load_lpips, projected
+from .iqa import PYIQA_NAMES, load_score
+from .perceptual import downscale_to, load_dists, load_lpips
 from .seam import seam
 from .weights import MissingWeightsError
 
@@ -29,9 +29,9 @@ class Metric:
     kind: Literal["fidelity", "consistency", "naturalness", "figure"]
     library: str
     note: str
-    """What it is, exactly; for a table's legend."""
-    least: int = 1
-    """Pixels that the shorter side of a frame must have."""
+    """The exact definition, for the table's legend."""
+    min_side: int = 1
+    """Minimum pixels of a frame's shorter side."""
 
 
 METRICS = {
@@ -47,7 +47,7 @@ METRICS = {
         ),
         Metric(
             "ms_ssim", "MS-SSIM", "higher", "fidelity", "piq",
-            "SSIM over five sizes, each half of the last, mean of the three channels", 161,
+            "SSIM at five sizes, each half of the one before, mean of the three channels", 161,
         ),
         Metric(
             "lpips", "LPIPS", "lower", "fidelity", "torchmetrics",
@@ -59,28 +59,28 @@ METRICS = {
         ),
         Metric(
             "gmsd", "GMSD", "lower", "fidelity", "piq",
-            "deviation of the similarity of gradients, of the luma",
+            "standard deviation of the gradient similarity of the luma",
         ),
         Metric(
             "fsim", "FSIMc", "higher", "fidelity", "piq",
-            "similarity of phase congruency, gradients and colours", 48,
+            "similarity of phase congruency, gradients and colors", 48,
         ),
         Metric(
             "consistency", "Consistency (dB)", "higher", "consistency", "coz",
-            "PSNR of the frame made small again against its window in the frame before",
+            "PSNR of the downscaled frame against its window in the frame before",
         ),
         Metric(
             "source_psnr", "Source PSNR (dB)", "higher", "consistency", "coz",
-            "PSNR of the frame made small again against its view of the source, where that has at "
-            "least 8 x 8 pixels", MIN_COMPARED_SIDE_PIXELS,
+            "PSNR of the downscaled frame against its window in the source, if this has at least "
+            "8 x 8 pixels", MIN_COMPARED_SIDE_PIXELS,
         ),
         Metric(
             "p_lpips", "P-LPIPS", "lower", "consistency", "torchmetrics",
-            "LPIPS of the frame made small again against its window in the frame before",
+            "LPIPS of the downscaled frame against its window in the frame before",
         ),
         Metric(
             "p_dists", "P-DISTS", "lower", "consistency", "torchmetrics",
-            "DISTS of the frame made small again against its window in the frame before",
+            "DISTS of the downscaled frame against its window in the frame before",
         ),
         Metric(
             "niqe", "NIQE", "lower", "naturalness", "pyiqa",
@@ -104,21 +104,21 @@ METRICS = {
         ),
         Metric(
             "color_drift", "Colour drift", "lower", "figure", "coz",
-            "most that a channel's mean is from that window's, in levels of 255",
+            "largest difference of a channel's mean from that of its window, in levels of 255",
         ),
         Metric(
             "seam", "Seam", "lower", "figure", "coz",
-            "steps across the lines of an 8-pixel grid over steps elsewhere; 1 is none", 16,
+            "mean difference of neighboring pixels across an 8-pixel grid, divided by that elsewhere; 1 is no seam", 16,
         ),
     )
 }  # fmt: skip
 
-DEFAULT = tuple(METRICS)
+ALL_METRICS = tuple(METRICS)
 
 
 @dataclass(frozen=True)
 class Views:
-    """A frame and what it is held to, all (1, 3, H, W) float32 in [0, 1]."""
+    """A frame and the images that it is compared with, all (1, 3, H, W) float32 in [0, 1]."""
 
     sr: Tensor
     lq: Tensor
@@ -128,10 +128,12 @@ class Views:
 
 Measure = Callable[[Views], float]
 
-PLAIN: dict[str, Measure] = {
+WEIGHTLESS_MEASURES: dict[str, Measure] = {
     "psnr": lambda v: psnr(v.sr, v.ground_truth),
     "ssim": lambda v: ssim(v.sr, v.ground_truth),
-    "ms_ssim": lambda v: float(piq.multi_scale_ssim(_last(v.sr), _last(v.ground_truth))),
+    "ms_ssim": lambda v: float(
+        piq.multi_scale_ssim(_to_channels_last(v.sr), _to_channels_last(v.ground_truth))
+    ),
     "gmsd": lambda v: float(piq.gmsd(v.sr, v.ground_truth)),
     "fsim": lambda v: float(piq.fsim(v.sr, v.ground_truth)),
     "consistency": lambda v: agreement(v.sr, v.lq),
@@ -140,22 +142,22 @@ PLAIN: dict[str, Measure] = {
     "color_drift": lambda v: color_drift(v.sr, v.lq),
     "seam": lambda v: seam(v.sr),
 }
-"""What needs no weights."""
+"""The metrics that need no weights."""
 
 
 class Meter:
-    """Loads the networks once, then measures frame by frame.
+    """Load the networks once, then measure frame by frame.
 
     Args:
-        names: of METRICS.
-        device: of the networks.
+        names: Metrics in METRICS.
+        device: Where the networks run.
 
     Raises:
         ValueError: If a name is unknown.
     """
 
     missing: dict[str, str]
-    """Name -> why it is not measured and the file to fetch, one line."""
+    """Metric -> why it is not measured and which file to download, in one line."""
 
     def __init__(self, names: Sequence[str], device: str = "cpu") -> None:
         unknown = [name for name in names if name not in METRICS]
@@ -166,7 +168,7 @@ class Meter:
         learned = _Learned(device)
         for name in dict.fromkeys(names):
             try:
-                self._measures[name] = PLAIN.get(name) or learned.measure(name)
+                self._measures[name] = WEIGHTLESS_MEASURES.get(name) or learned.measure(name)
             except MissingWeightsError as error:
                 self.missing[name] = str(error)
 
@@ -178,21 +180,21 @@ class Meter:
         source: Tensor,
         ground_truth: Tensor | None,
     ) -> tuple[dict[str, float], dict[str, str]]:
-        """The values of one frame, and why others cannot be had of this one.
+        """Measure one frame; return the values, and why other metrics cannot be measured.
+
+        All images are (1, 3, H, W) float32 in [0, 1] and are not changed.
 
         Args:
-            sr: the frame.
-            lq: its window in the frame before, small.
-            source: the source's window of this view, small.
-            ground_truth: the true view at the frame's size, or None.
-
-        All are (1, 3, H, W) float32 in [0, 1], and stay as they are.
+            sr: The frame.
+            lq: The frame's window in the frame before, not enlarged.
+            source: The frame's window in the source, not enlarged.
+            ground_truth: The true image at the frame's size, or None.
 
         Raises:
-            ValueError: If one has another form, values or size.
+            ValueError: If an image has a wrong shape, dtype or value range.
         """
         _check(sr, lq, source, ground_truth)
-        # A resized picture lies in memory by columns, where the libraries take half as long again.
+        # A resized image is not contiguous in memory, which makes the libraries 1.5 times as slow.
         views = Views(
             *(None if x is None else x.contiguous() for x in (sr, lq, source, ground_truth))
         )
@@ -203,13 +205,15 @@ class Meter:
             for name, measure in self._measures.items():
                 metric = METRICS[name]
                 if metric.kind == "fidelity" and ground_truth is None:
-                    reasons[name] = f"{metric.title} needs a ground truth, this frame has none"
-                elif side < metric.least:
-                    reasons[name] = f"{metric.title} needs {metric.least} px, the frame has {side}"
+                    reasons[name] = f"{metric.title} needs a ground truth, but this frame has none"
+                elif side < metric.min_side:
+                    reasons[name] = (
+                        f"{metric.title} needs {metric.min_side} px a side, but the frame has {side}"
+                    )
                 elif name == "source_psnr" and real < MIN_COMPARED_SIDE_PIXELS:
                     reasons[name] = (
-                        f"{metric.title} needs {MIN_COMPARED_SIDE_PIXELS} real pixels a side, the "
-                        f"frame shows {real}"
+                        f"{metric.title} needs {MIN_COMPARED_SIDE_PIXELS} real pixels a side, but "
+                        f"the frame shows {real}"
                     )
                 elif isnan(value := measure(views)):
                     reasons[name] = f"{metric.title} is not a number for this frame"
@@ -219,14 +223,14 @@ class Meter:
 
 
 class _Learned:
-    """What needs weights; a network that serves two metrics is loaded once."""
+    """The metrics that need weights. A network that two metrics use is loaded once."""
 
     def __init__(self, device: str) -> None:
         self.device = device
         self.distances = {}
 
     def measure(self, name: str) -> Measure:
-        if name in IDS:
+        if name in PYIQA_NAMES:
             score = load_score(name, self.device)
             return lambda v: score(v.sr)
         network = name.removeprefix("p_")
@@ -236,11 +240,11 @@ class _Learned:
         distance = self.distances[network]
         if name == network:
             return lambda v: distance(v.sr, v.ground_truth)
-        return lambda v: distance(projected(v.sr, v.lq), v.lq)
+        return lambda v: distance(downscale_to(v.sr, v.lq), v.lq)
 
 
-def _last(image: Tensor) -> Tensor:
-    """With its channels last in memory, where the convolutions of MS-SSIM are the faster."""
+def _to_channels_last(image: Tensor) -> Tensor:
+    """Put the channels last in memory, which makes the convolutions of MS-SSIM faster."""
     return image.contiguous(memory_format=torch.channels_last)
 
 
@@ -259,5 +263,5 @@ def _check(sr: Tensor, lq: Tensor, source: Tensor, truth: Tensor | None) -> None
     if truth is not None and truth.shape != sr.shape:
         raise ValueError(
             f"the ground truth has {truth.shape[-1]} x {truth.shape[-2]} pixels and the frame "
-            f"{sr.shape[-1]} x {sr.shape[-2]}: they must be equal"
+            f"{sr.shape[-1]} x {sr.shape[-2]}: their sizes must be equal"
         )

@@ -1,4 +1,4 @@
-"""Pictures for a page that holds all it shows: the best and the worst ones, as data in the text."""
+"""Choose the best and worst images for the report, and encode them as data URLs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,26 +8,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.picture import data_url, encode
+from tools.image_file import encode, make_data_url
 
 from .job import Result
 from .metrics import METRICS, Metric
 from .scores import Scores
 from .store import frame_path, input_path, truth_path
-from .table import decimals, factor_text
+from .table import count_decimals, format_factor
 
-LARGEST = 512
-"""Pixels a side: what the chain makes."""
-QUALITY = 82
-SMALL = 40_000
-MOST_BYTES = 22_000_000
+MAX_SIDE_PIXELS = 512
+"""Pixels a side of an image in the page: the size of a frame."""
+WEBP_QUALITY = 82
+MAX_LOSSLESS_BYTES = 40_000
+MAX_PAGE_BYTES = 22_000_000
 RANKED_BY = ("fidelity", "consistency", "naturalness")
 SECOND_FACTOR = 16
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One arm's picture."""
+    """The image of one arm, with its text, seed and scores."""
 
     arm: str
     picture: str
@@ -38,88 +38,91 @@ class Shown:
 
 @dataclass
 class Case:
-    """One picture at one scale, with all arms."""
+    """One image at one scale, by all arms."""
 
     image: str
     factor: float
     metric: Metric
     badges: list[tuple[str, str]] = field(default_factory=list)
-    """"best" or "worst", and for which arm with which value."""
+    """("best" or "worst", the arm and its value)."""
     whole: str = ""
     crop: str = ""
     side: int = 0
-    """Of the crop in the input's pixels."""
+    """Side of the crop in pixels of the input."""
     truth: str = ""
-    """Where there is a ground truth of this scale."""
+    """Empty if there is no ground truth at this scale."""
     arms: list[Shown] = field(default_factory=list)
 
     @property
     def size(self) -> int:
-        """Characters of its pictures."""
+        """Number of characters of its data URLs."""
         pictures = (self.whole, self.crop, self.truth, *(arm.picture for arm in self.arms))
         return sum(map(len, pictures))
 
     @property
-    def at(self) -> str:
-        return factor_text(self.factor)
+    def scale_text(self) -> str:
+        return format_factor(self.factor)
 
 
-def inline(picture: Image.Image, quality: int = QUALITY, without_loss: int = SMALL) -> str:
-    """The picture as a data URI, without anything but its pixels.
+def encode_webp(
+    picture: Image.Image, quality: int = WEBP_QUALITY, without_loss: int = MAX_LOSSLESS_BYTES
+) -> str:
+    """Encode the image as a data URL without metadata.
 
-    Up to ``without_loss`` bytes without loss: smooth pictures take few, and show blocks most.
+    It is lossless if it fits into ``without_loss`` bytes. That is the case for smooth images, on which
+    the blocks of lossy compression would be the most visible.
     """
     picture = picture.convert("RGB")
-    if max(picture.size) > LARGEST:
-        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    if max(picture.size) > MAX_SIDE_PIXELS:
+        picture.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS), Image.Resampling.LANCZOS)
     file = encode(picture, "webp", lossless=True, quality=0, method=0)
     if len(file) > without_loss:
         file = encode(picture, "webp", quality=quality, method=2)
-    return data_url("webp", file)
+    return make_data_url("webp", file)
 
 
-def exact(picture: Image.Image) -> str:
-    """The same without loss, for few pixels that are shown large."""
-    return data_url("png", encode(picture.convert("RGB"), "png"))
+def encode_png(picture: Image.Image) -> str:
+    """Encode a crop of few pixels, which is shown enlarged, as a lossless data URL."""
+    return make_data_url("png", encode(picture.convert("RGB"), "png"))
 
 
-def view_of(picture: Image.Image, factor: float) -> Image.Image:
-    """The window in the middle of x_0 that a frame at ``factor`` shows."""
+def crop_view(picture: Image.Image, factor: float) -> Image.Image:
+    """Crop the middle of x_0 that a frame at ``factor`` shows."""
     side = max(1, round(picture.width / factor))
     corner = (picture.width - side) // 2
     return picture.crop((corner, corner, corner + side, corner + side))
 
 
-def opened(path: Path) -> Image.Image:
+def open_rgb(path: Path) -> Image.Image:
     with Image.open(path) as file:
         return file.convert("RGB")
 
 
-def frame(out: Path, result: Result, factor: float) -> Image.Image:
-    """The arm's picture at this scale."""
+def read_frame(out: Path, result: Result, factor: float) -> Image.Image:
+    """Read the arm's frame at this scale."""
     step = [row.factor for row in result.rows].index(factor) + 1
-    return opened(frame_path(out, result, step))
+    return open_rgb(frame_path(out, result, step))
 
 
-def cases(out: Path, results: list[Result], scores: Scores) -> tuple[list[Case], int]:
-    """The best and the worst picture of each arm, and how many found no room.
+def choose_cases(out: Path, results: list[Result], scores: Scores) -> tuple[list[Case], int]:
+    """Choose the best and worst image of each arm; also return how many did not fit into the page.
 
-    At the deepest scale and at 16x; by the first metric that ranks there.
+    They are chosen at the deepest scale and at 16x, by the first metric of RANKED_BY measured there.
     """
     made = {(result.image, result.arm): result for result in results}
-    found = _ranked(scores)
+    found = _rank_cases(scores)
     shown: list[Case] = []
     size = 0
     for case in found:
-        _fill(out, made, scores, case)
+        _add_images(out, made, scores, case)
         size += case.size
-        if shown and size > MOST_BYTES:
+        if shown and size > MAX_PAGE_BYTES:
             break
         shown.append(case)
     return shown, len(found) - len(shown)
 
 
-def _ranked(scores: Scores) -> list[Case]:
+def _rank_cases(scores: Scores) -> list[Case]:
     if not scores.images:
         return []
     deepest = scores.factors[-1]
@@ -127,49 +130,53 @@ def _ranked(scores: Scores) -> list[Case]:
     for factor in dict.fromkeys((deepest, SECOND_FACTOR)):
         if factor not in scores.factors:
             continue
-        metric = scores.first(*RANKED_BY, factor=factor)
+        metric = scores.find_metric(*RANKED_BY, factor=factor)
         if metric is None:
             continue
-        for arm, badge, image, value in _extremes(scores, metric, factor):
+        for arm, badge, image, value in _find_extremes(scores, metric, factor):
             case = found.setdefault((factor, image), Case(image, factor, metric))
             case.badges.append((badge, f"{arm}, {value}"))
-    # Those that say most come first, in case there is no room for all.
+    # Cases with the most badges come first, because the last ones may not fit.
     return sorted(found.values(), key=lambda c: (-c.factor, -len(c.badges), c.image))
 
 
-def _extremes(scores: Scores, metric: Metric, factor: float) -> Iterator[tuple[str, str, str, str]]:
-    """Arm, "best" or "worst", the picture and its value."""
+def _find_extremes(
+    scores: Scores, metric: Metric, factor: float
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (arm, "best" or "worst", image, value)."""
     sign = -1 if metric.better == "lower" else 1
-    for arm, row in zip(scores.arms, scores.of(metric, factor), strict=True):
+    for arm, row in zip(scores.arms, scores.get_values(metric, factor), strict=True):
         if np.isnan(row).all() or np.nanmin(row) == np.nanmax(row):
             continue
         for badge, find in (("worst", np.nanargmin), ("best", np.nanargmax)):
             place = find(sign * row)
-            yield arm, badge, scores.images[place], _number(row[place])
+            yield arm, badge, scores.images[place], _format_number(row[place])
 
 
-def _fill(out: Path, made: dict[tuple[str, str], Result], scores: Scores, case: Case) -> None:
-    whole = opened(input_path(out, case.image))
-    crop = view_of(whole, case.factor)
-    case.whole, case.crop, case.side = inline(whole), exact(crop), crop.width
-    chosen = [case.metric, *(scores.first(kind, factor=case.factor) for kind in RANKED_BY)]
+def _add_images(out: Path, made: dict[tuple[str, str], Result], scores: Scores, case: Case) -> None:
+    whole = open_rgb(input_path(out, case.image))
+    crop = crop_view(whole, case.factor)
+    case.whole, case.crop, case.side = encode_webp(whole), encode_png(crop), crop.width
+    chosen = [case.metric, *(scores.find_metric(kind, factor=case.factor) for kind in RANKED_BY)]
     names = dict.fromkeys([*(metric.name for metric in chosen if metric), "sharpness"])
     for arm in scores.arms:
         result, row = made[case.image, arm], scores.rows[case.image, arm, case.factor]
         values = [(METRICS[n].title, row.scores.get(n, np.nan)) for n in names]
-        told = tuple((title, _number(value)) for title, value in values if not isnan(value))
-        picture = frame(out, result, case.factor)
-        case.arms.append(Shown(arm, inline(picture), row.prompt, row.seed, told))
-        case.truth = case.truth or _truth(truth_path(out, case.image), case.factor, picture.width)
+        shown = tuple((title, _format_number(value)) for title, value in values if not isnan(value))
+        picture = read_frame(out, result, case.factor)
+        case.arms.append(Shown(arm, encode_webp(picture), row.prompt, row.seed, shown))
+        case.truth = case.truth or _encode_truth(
+            truth_path(out, case.image), case.factor, picture.width
+        )
 
 
-def _truth(path: Path, factor: float, least: int) -> str:
-    """The same view of the ground truth, unless it is coarser than the frames are."""
+def _encode_truth(path: Path, factor: float, least: int) -> str:
+    """Crop the ground truth as a frame at ``factor`` shows it; empty if it has too few pixels."""
     if not path.is_file():
         return ""
-    view = view_of(opened(path), factor)
-    return inline(view) if view.width >= least else ""
+    view = crop_view(open_rgb(path), factor)
+    return encode_webp(view) if view.width >= least else ""
 
 
-def _number(value: float) -> str:
-    return "∞" if np.isinf(value) else f"{value:.{decimals([value])}f}"
+def _format_number(value: float) -> str:
+    return "∞" if np.isinf(value) else f"{value:.{count_decimals([value])}f}"

@@ -1,4 +1,4 @@
-"""What an evaluation is to do: the jobs of its arms and pictures, and which of them are done."""
+"""Plan an evaluation: make the jobs of its arms and images, and find those that are done."""
 
 import hashlib
 import importlib.metadata
@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tools.picture import size_of
+from tools.image_file import read_size
 
 from .arms import Arm
 from .inputs import Protocol, make_inputs
-from .job import Job, Result, measured, meter_of
-from .prompts import SCALE, prompts_of
-from .state import MAKERS, METERS, state
+from .job import Job, Result, add_scores, get_meter
+from .prompts import SCALE, make_prompts
+from .state import FRAME_FILES, SCORE_FILES, read_state
 from .store import (
     frame_path,
     input_path,
@@ -31,10 +31,10 @@ LIBRARIES = ("piq", "torchmetrics", "pyiqa")
 
 
 class Plan:
-    """The jobs of one command.
+    """The jobs of one evaluation.
 
     Attributes:
-        images: The names of the pictures that can be used.
+        images: The names of the images that can be used.
     """
 
     def __init__(
@@ -46,26 +46,26 @@ class Plan:
         self.metrics = tuple(metrics)
         self.seed = seed
         self.images: list[str] = []
-        self.versions = state(MAKERS)
-        self.meters = {name: version_of(name) for name in LIBRARIES} | state(METERS)
-        missing = meter_of(self.metrics).missing
-        # A metric whose weights come later is measured then.
+        self.versions = read_state(FRAME_FILES)
+        self.meters = {name: read_version(name) for name in LIBRARIES} | read_state(SCORE_FILES)
+        missing = get_meter(self.metrics).missing
+        # Part of a job's key, so that a metric is measured once its weights have been downloaded.
         self.measurable = [name for name in self.metrics if name not in missing]
 
     def add(self, image: str) -> None:
-        """Make what the arms are given.
+        """Make x_0 and the ground truth of an image and add it to the plan.
 
         Raises:
-            PictureError: If the picture or its ground truth cannot be used.
+            ImageError: If the image or its ground truth cannot be used.
         """
         write_input(self.out, image, *make_inputs(self.folder, image, self.protocol))
         self.images.append(image)
 
-    def job(self, arm: Arm, image: str) -> Job:
+    def make_job(self, arm: Arm, image: str) -> Job:
         picture = input_path(self.out, image).read_bytes()
         truth = truth_path(self.out, image)
         ground_truth = truth.read_bytes() if truth.exists() else None
-        prompts = prompts_of(arm, size_of(picture)[0], self.protocol.steps, self.seed)
+        prompts = make_prompts(arm, read_size(picture)[0], self.protocol.steps, self.seed)
         made = digest(image, arm.name, picture, prompts, self.protocol.steps, self.versions)
         return Job(
             image=image,
@@ -82,19 +82,20 @@ class Plan:
         )
 
     def start(self, arms: Sequence[Arm], command: dict[str, Any]) -> list[tuple[Arm, str]]:
-        """Write down what is asked for; the arms and pictures that have no result yet.
+        """Write the settings of this run; return the arms and images that have no result yet.
 
         Args:
-            command: More to tell in the report.
+            arms: The arms to run on every image.
+            command: More settings for the report.
         """
         waiting, keys = [], []
         for arm in arms:
             for image in self.images:
-                job = self.job(arm, image)
+                job = self.make_job(arm, image)
                 keys.append(job.key)
                 if not self.is_done(job):
                     waiting.append((arm, image))
-        write_settings(self.out, command | self.settings(arms), keys)
+        write_settings(self.out, command | self.collect_settings(arms), keys)
         return waiting
 
     def is_done(self, job: Job) -> bool:
@@ -106,24 +107,24 @@ class Plan:
             and all(frame_path(self.out, result, k).exists() for k in range(1, job.steps + 1))
         )
 
-    def measured_again(self, job: Job) -> Result | None:
-        """The result with other metrics than before, where the frames are there."""
+    def measure_again(self, job: Job) -> Result | None:
+        """Measure the stored frames of a job again; return None if there are none."""
         result = read_result(self.out, job)
         if result is None or result.made != job.made or result.error is not None:
             return None
         prompts = tuple(row.prompt for row in result.rows)
         try:
-            result = measured(job, replace(result, frames=read_frames(self.out, result)), prompts)
-        except OSError:  # a frame is gone
+            result = add_scores(job, replace(result, frames=read_frames(self.out, result)), prompts)
+        except OSError:  # a frame is missing
             return None
         return None if result.error else result
 
-    def settings(self, arms: Sequence[Arm]) -> dict[str, Any]:
-        """What the report tells of the run."""
+    def collect_settings(self, arms: Sequence[Arm]) -> dict[str, Any]:
+        """Return the settings of the run for the report."""
         return {
             "arms": [arm.name for arm in arms],
             "pictures": len(self.images),
-            "protocol": self.protocol.told(),
+            "protocol": self.protocol.describe(),
             "steps": self.protocol.steps,
             "scale": SCALE,
             "seed": self.seed,
@@ -137,15 +138,17 @@ class Plan:
 
 
 def digest(*parts: Any) -> str:
-    """sha256 over parts of any depth; bytes count by their own."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_hashed).encode()).hexdigest()
+    """Return the sha256 of nested parts, in which bytes are replaced by their own hash."""
+    return hashlib.sha256(
+        json.dumps(parts, sort_keys=True, default=_hash_bytes).encode()
+    ).hexdigest()
 
 
-def _hashed(content: bytes) -> str:
+def _hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def version_of(library: str) -> str | None:
+def read_version(library: str) -> str | None:
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that takes the colours of the page around it."""
+"""Draw the report's plots as SVG in the colors of the page around them."""
 
 import io
 import re
@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 
 from .metrics import Metric
 from .scores import Scores
-from .table import ARROWS, Cell, Cells, factor_text, heading
+from .table import ARROWS, Cell, Cells, format_factor, format_heading
 
 INK, FAINT = "#010203", "#040506"
 COLOURS = tuple(f"#0a0b{i:02x}" for i in range(8))
-"""Drawn with these, which nothing else has, then named after the page's own."""
+"""Unique placeholder colors, which ``_svg`` replaces by the page's CSS variables."""
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--rule)"} | {
     colour: f"var(--arm-{i})" for i, colour in enumerate(COLOURS)
 }
 MARKERS = tuple(zip("os^DvPX*", "●■▲◆▼✚✖★", strict=True))
-"""Matplotlib's name of each, and the character that looks like it."""
+"""(Matplotlib's name of a marker, the character that looks like it)."""
 
 STYLE = {
-    "svg.fonttype": "none",  # the page's own font; text that can be searched
-    "svg.hashsalt": "",  # the same plot, the same file
+    "svg.fonttype": "none",  # text in the page's font, which can be searched
+    "svg.hashsalt": "",  # so that equal plots give equal files
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -46,9 +46,9 @@ STYLE = {
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
 }
-SIZE = 3.3, 2.4
-"""Inches; the page scales it."""
-BAND = 0.16
+SIZE_INCHES = 3.3, 2.4
+"""Width and height in inches; the page scales the plot."""
+BAND_ALPHA = 0.16
 
 
 @dataclass(frozen=True)
@@ -57,77 +57,77 @@ class Plot:
     note: str = ""
 
 
-def look(arm: int) -> tuple[int, str]:
-    """Number of the arm's colour, and its marker as a character."""
-    return arm % len(COLOURS), _marker(arm)[1]
+def get_look(arm: int) -> tuple[int, str]:
+    """Return the number of the arm's color, and its marker as a character."""
+    return arm % len(COLOURS), _get_marker(arm)[1]
 
 
-def _marker(arm: int) -> tuple[str, str]:
+def _get_marker(arm: int) -> tuple[str, str]:
     return MARKERS[(arm + arm // len(COLOURS)) % len(MARKERS)]
 
 
-def curves(scores: Scores, cells: Cells) -> list[Plot]:
-    """Score against scale, a plot a metric."""
-    return [_curve(scores, cells, metric) for metric in scores.metrics]
+def draw_curves(scores: Scores, cells: Cells) -> list[Plot]:
+    """Plot score against scale, one plot per metric."""
+    return [_draw_curve(scores, cells, metric) for metric in scores.metrics]
 
 
-def _curve(scores: Scores, cells: Cells, metric: Metric) -> Plot:
+def _draw_curve(scores: Scores, cells: Cells, metric: Metric) -> Plot:
     with mpl.rc_context(STYLE):
-        figure = Figure(SIZE, layout="constrained")
+        figure = Figure(SIZE_INCHES, layout="constrained")
         axes = figure.subplots()
-        axes.set_title(heading(metric))
+        axes.set_title(format_heading(metric))
         said = []
         for i, arm in enumerate(scores.arms):
             cell = [cells.get((metric.name, factor, arm)) for factor in scores.factors]
             drawn = [(x, c) for x, c in enumerate(cell) if c and c.mean is not None]
             if not drawn:
                 continue
-            _draw(axes, i, drawn)
-            means = (f"{c.mean:.4g} at {factor_text(scores.factors[x])}" for x, c in drawn)
+            _draw_line(axes, i, drawn)
+            means = (f"{c.mean:.4g} at {format_factor(scores.factors[x])}" for x, c in drawn)
             said.append(f"{arm}: {', '.join(means)}")
-        axes.set_xticks(range(len(scores.factors)), list(map(factor_text, scores.factors)))
+        axes.set_xticks(range(len(scores.factors)), list(map(format_factor, scores.factors)))
         axes.set_xlim(-0.3, len(scores.factors) - 0.7)
         axes.margins(y=0.12)
-        note = _note(scores, cells, metric, scores.factors)
-        return Plot(_svg(figure, f"{metric.title} against scale. {'; '.join(said)}"), note)
+        note = _write_note(scores, cells, metric, scores.factors)
+        return Plot(_to_svg(figure, f"{metric.title} against scale. {'; '.join(said)}"), note)
 
 
-def _note(scores: Scores, cells: Cells, metric: Metric, factors: Sequence[float]) -> str:
+def _write_note(scores: Scores, cells: Cells, metric: Metric, factors: Sequence[float]) -> str:
     found = [(arm, cells.get((metric.name, f, arm))) for arm in scores.arms for f in factors]
     infinite = dict.fromkeys(arm for arm, cell in found if cell and cell.infinite)
     return f"∞ is not drawn: {', '.join(infinite)}." if infinite else ""
 
 
-def _draw(axes: Axes, arm: int, drawn: Sequence[tuple[int, Cell]]) -> None:
-    colour, marker = COLOURS[arm % len(COLOURS)], _marker(arm)[0]
+def _draw_line(axes: Axes, arm: int, drawn: Sequence[tuple[int, Cell]]) -> None:
+    colour, marker = COLOURS[arm % len(COLOURS)], _get_marker(arm)[0]
     xs, means = [x for x, _ in drawn], [c.mean for _, c in drawn]
     axes.plot(xs, means, color=colour, marker=marker, zorder=3)
     bands = [(x, c.low, c.high) for x, c in drawn if c.low is not None]
     if len(bands) > 1:
-        axes.fill_between(*zip(*bands, strict=True), color=colour, alpha=BAND, linewidth=0)
+        axes.fill_between(*zip(*bands, strict=True), color=colour, alpha=BAND_ALPHA, linewidth=0)
     elif bands:
         axes.vlines(*zip(*bands, strict=True), color=colour, linewidth=1)
 
 
-def scatters(scores: Scores, cells: Cells, across: Metric, up: Metric) -> list[Plot]:
-    """One metric against another, a plot a scale; what is better is to the right and above."""
-    plots = [_scatter(scores, cells, factor, across, up) for factor in scores.factors]
+def draw_scatters(scores: Scores, cells: Cells, across: Metric, up: Metric) -> list[Plot]:
+    """Plot one metric against another, one plot per scale; better is to the right and up."""
+    plots = [_draw_scatter(scores, cells, factor, across, up) for factor in scores.factors]
     return [plot for plot in plots if plot]
 
 
-def _scatter(
+def _draw_scatter(
     scores: Scores, cells: Cells, factor: float, across: Metric, up: Metric
 ) -> Plot | None:
     with mpl.rc_context(STYLE | {"axes.grid.axis": "both"}):
-        figure = Figure(SIZE, layout="constrained")
+        figure = Figure(SIZE_INCHES, layout="constrained")
         axes = figure.subplots()
-        axes.set_title(factor_text(factor))
+        axes.set_title(format_factor(factor))
         said = []
         for i, arm in enumerate(scores.arms):
             x, y = (cells.get((metric.name, factor, arm)) for metric in (across, up))
             if x is None or y is None or x.mean is None or y.mean is None:
                 continue
-            colour, marker = COLOURS[i % len(COLOURS)], _marker(i)[0]
+            colour, marker = COLOURS[i % len(COLOURS)], _get_marker(i)[0]
             if x.low is not None:
                 axes.hlines(y.mean, x.low, x.high, color=colour, linewidth=1)
             if y.low is not None:
@@ -136,30 +136,30 @@ def _scatter(
             said.append(f"{arm}: {x.mean:.4g} and {y.mean:.4g}")
         if not said:
             return None
-        axes.set_xlabel(_axis(across))
-        axes.set_ylabel(_axis(up))
+        axes.set_xlabel(_label_axis(across))
+        axes.set_ylabel(_label_axis(up))
         axes.margins(0.12)
         if across.better == "lower":
             axes.invert_xaxis()
         if up.better == "lower":
             axes.invert_yaxis()
-        note = _note(scores, cells, across, [factor])
-        text = f"{up.title} against {across.title} at {factor_text(factor)}. {'; '.join(said)}"
-        return Plot(_svg(figure, text), note)
+        note = _write_note(scores, cells, across, [factor])
+        text = f"{up.title} against {across.title} at {format_factor(factor)}. {'; '.join(said)}"
+        return Plot(_to_svg(figure, text), note)
 
 
-def _axis(metric: Metric) -> str:
-    # Better is to the right and above, whichever way the numbers run.
+def _label_axis(metric: Metric) -> str:
+    # The arrow says which numbers are better; the axes put them to the right and up.
     return metric.title if metric.better == "neither" else f"{metric.title} {ARROWS[metric.better]}"
 
 
-def _svg(figure: Figure, text: str) -> str:
+def _to_svg(figure: Figure, text: str) -> str:
     file = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
-    # Plots share a page, where an id may stand once. Those of <defs> are hashes of what they name.
+    # An id may occur only once in the page. The ids in <defs> are unique: they are hashes.
     svg = svg.replace("<g id=", "<g data-part=")
     svg = re.sub(r"#0[14a]0[25b]\w\w", lambda m: VARIABLES.get(m[0], m[0]), svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(text)}" ', 1)

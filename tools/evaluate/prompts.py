@@ -1,44 +1,44 @@
-"""What each arm of an evaluation makes of a picture, as prompts for the host."""
+"""Make the prompts that run an arm of an evaluation on an image."""
 
 from typing import Any
 
-from coz.chain.zoom_chain import step_seed
+from coz.chain.zoom_chain import derive_step_seed
 from coz.color.align import WAVELET_LEVELS
 from tools.host.workflow import Prompt
 
-from .arms import ENLARGED, Arm, ArmError, loop_of
-from .job import FRAMES, KEY, MIDDLE, PICTURE
+from .arms import ARMS_WITHOUT_MODEL, Arm, ArmError, find_loop
+from .job import FRAMES_PREFIX, KEY, MIDDLE, PICTURE
 
 SCALE = 4.0
 
-MOST_SCALE = 64
-"""Greatest constant that Crop-Center-Zoom's ``scale`` takes; a link may bring more."""
+MAX_SCALE = 64
+"""Maximum of Crop-Center-Zoom's ``scale`` widget; a linked value may be larger."""
 
 T5_TOKENS = 512
-"""As Chain Loop encodes its texts: nodes/step/encode_prompt.py."""
+"""Number of T5 tokens with which Chain Loop encodes its texts: nodes/step/encode_prompt.py."""
 
 BACKBONES = ("upscale model", "one-step diffusion", "any checkpoint")
 
 
-def prompts_of(arm: Arm, side: int, steps: int, seed: int) -> tuple[Prompt, ...]:
-    """What the arm runs on a picture of side x side pixels.
+def make_prompts(arm: Arm, side: int, steps: int, seed: int) -> tuple[Prompt, ...]:
+    """Make the prompts of an arm for an image of side x side pixels.
 
     Raises:
-        ArmError: If its workflow cannot be used for it.
+        ArmError: If the arm cannot use its workflow.
     """
-    if arm.name in ENLARGED:
-        return (enlarged_prompt(arm.name, steps),)
+    if arm.name in ARMS_WITHOUT_MODEL:
+        return (make_resampled_prompt(arm.name, steps),)
     if arm.name == "onestep":
         try:
-            return (one_step_prompt(arm.workflow, steps, seed),)
+            return (make_one_step_prompt(arm.workflow, steps, seed),)
         except KeyError as error:
-            raise ArmError(f"the workflow's Chain Loop has no {error}: save it anew") from error
-    return (chain_prompt(arm, side, steps, seed),)
+            raise ArmError(f"the workflow's Chain Loop has no {error}: save it again") from error
+    return (make_chain_prompt(arm, side, steps, seed),)
 
 
-def chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
-    """The workflow's Chain Loop by the paper's protocol, with only what it needs."""
-    loop, inputs = loop_of(arm.workflow)
+def make_chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
+    """Set the workflow's Chain Loop to the paper's protocol, and keep only the nodes that it needs."""
+    loop, inputs = find_loop(arm.workflow)
     inputs = {key: value for key, value in inputs.items() if key not in {"mask", "chain"}}
     inputs |= {
         "image": ["coz_picture", 0],
@@ -51,67 +51,73 @@ def chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
         "seed": seed,
         "stop_below": 0.0,
     }
-    if not arm.own:
-        # A text in the workflow was written for its own picture.
+    if not arm.keeps_texts:
+        # The workflow's text was written for another image.
         inputs |= {"prompt": "", "step_prompts": ""}
     if arm.name == "chain-null":
         inputs = {key: value for key, value in inputs.items() if not key.startswith("prompting.")}
         inputs["prompting"] = "text"
-    prompt = arm.workflow | {loop: {"class_type": "CoZChainLoop", "inputs": inputs}, **picture()}
-    return needed(prompt | save("scales", [loop, 1]))
+    prompt = arm.workflow | {loop: {"class_type": "CoZChainLoop", "inputs": inputs}, **make_input()}
+    return keep_needed(prompt | make_save("scales", [loop, 1]))
 
 
-def enlarged_prompt(resampling: str, steps: int) -> Prompt:
-    """The picture's window for each scale, resized at once."""
-    prompt = picture()
+def make_resampled_prompt(resampling: str, steps: int) -> Prompt:
+    """Enlarge the image's window of each scale by resampling."""
+    prompt = make_input()
     for k in range(1, steps + 1):
-        prompt |= zoom(k, resampling) | save(k, [f"coz_zoom_{k}", 0])
+        prompt |= make_zoom(k, resampling) | make_save(k, [f"coz_zoom_{k}", 0])
     return prompt
 
 
-def one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
-    """The picture's window for each scale, super-resolved once by the nodes of Chain Loop."""
-    _, loop = loop_of(workflow)
+def make_one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
+    """Super-resolve the image's window of each scale once, with the nodes of Chain Loop."""
+    _, loop = find_loop(workflow)
     kind = loop["backbone"]
     if kind not in BACKBONES:
-        raise ArmError(f"onestep knows no backbone {kind!r}: {', '.join(BACKBONES)}")
+        raise ArmError(
+            f"onestep does not support the backbone {kind!r}, only {', '.join(BACKBONES)}"
+        )
     chosen = {
         key.removeprefix("backbone."): value
         for key, value in loop.items()
         if key.startswith("backbone.")
     }
-    prompt = workflow | picture()
+    prompt = workflow | make_input()
     if kind != "upscale model":
-        prompt |= texts(kind, chosen)
+        prompt |= make_texts(kind, chosen)
     for k in range(1, steps + 1):
-        prompt |= zoom(k, "bicubic") | node(f"coz_sr_{k}", **step(kind, chosen, k, seed))
+        prompt |= make_zoom(k, "bicubic") | make_node(
+            f"coz_sr_{k}", **make_step(kind, chosen, k, seed)
+        )
         image = [f"coz_sr_{k}", 0]
         if loop.get("color_fix", "none") != "none":
             fix = {"method": loop["color_fix"], "levels": WAVELET_LEVELS}
             view = {"image": image, "reference": [f"coz_zoom_{k}", 0]}
-            prompt |= node(f"coz_fix_{k}", "CoZColorFix", **view, **fix)
+            prompt |= make_node(f"coz_fix_{k}", "CoZColorFix", **view, **fix)
             image = [f"coz_fix_{k}", 0]
         if loop.get("consistency", 0) != 0:
             view = {"image": image, "crop": [f"coz_zoom_{k}", 1], "zoomed": [f"coz_zoom_{k}", 0]}
-            prompt |= node(f"coz_check_{k}", "CoZChainCheck", **view, strength=loop["consistency"])
+            prompt |= make_node(
+                f"coz_check_{k}", "CoZChainCheck", **view, strength=loop["consistency"]
+            )
             image = [f"coz_check_{k}", 0]
-        prompt |= save(k, image)
-    return needed(prompt)
+        prompt |= make_save(k, image)
+    return keep_needed(prompt)
 
 
-def texts(kind: str, chosen: dict[str, Any]) -> Prompt:
-    """The nodes that encode the texts of a diffusion model: an empty one, and the negative."""
+def make_texts(kind: str, chosen: dict[str, Any]) -> Prompt:
+    """Make the nodes that encode a diffusion model's texts: an empty one, and the negative one."""
     if kind == "one-step diffusion":
         inputs = {"clip": chosen["clip"], "prompt": "", "t5_tokens": T5_TOKENS}
-        return node("coz_text", "CoZEncodePrompt", **inputs)
+        return make_node("coz_text", "CoZEncodePrompt", **inputs)
     negative = {"clip": chosen["clip"], "text": chosen["negative"]}
-    return node("coz_text", "CLIPTextEncode", clip=chosen["clip"], text="") | node(
+    return make_node("coz_text", "CLIPTextEncode", clip=chosen["clip"], text="") | make_node(
         "coz_negative", "CLIPTextEncode", **negative
     )
 
 
-def step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]:
-    """The node of one step, as nodes/backbones makes it."""
+def make_step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]:
+    """Return the inputs of a step's node, as nodes/backbones sets them, with its class_type."""
     zoomed = [f"coz_zoom_{k}", 0]
     if kind == "upscale model":
         return {
@@ -134,26 +140,26 @@ def step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]
         "negative": ["coz_negative", 0],
         "steps": chosen["sampling_steps"],
         **sampling,
-        "seed": step_seed(seed, k),
+        "seed": derive_step_seed(seed, k),
     }
 
 
-def node(node_id: str, class_type: str, **inputs: Any) -> Prompt:
+def make_node(node_id: str, class_type: str, **inputs: Any) -> Prompt:
     return {node_id: {"class_type": class_type, "inputs": inputs}}
 
 
-def picture() -> Prompt:
-    return node("coz_picture", "LoadImage", image=PICTURE)
+def make_input() -> Prompt:
+    return make_node("coz_picture", "LoadImage", image=PICTURE)
 
 
-def zoom(k: int, resampling: str) -> Prompt:
-    """The middle of the picture at scale 4^k: the window enlarged, and as it is."""
+def make_zoom(k: int, resampling: str) -> Prompt:
+    """Make the node that crops the image's middle at scale 4^k and enlarges it."""
     factor = SCALE**k
     prompt, scale = {}, factor
-    if factor > MOST_SCALE:
-        prompt = node(f"coz_factor_{k}", "PrimitiveFloat", value=factor)
+    if factor > MAX_SCALE:
+        prompt = make_node(f"coz_factor_{k}", "PrimitiveFloat", value=factor)
         scale = [f"coz_factor_{k}", 0]
-    return prompt | node(
+    return prompt | make_node(
         f"coz_zoom_{k}",
         "CoZCropCenterZoom",
         image=["coz_picture", 0],
@@ -164,17 +170,19 @@ def zoom(k: int, resampling: str) -> Prompt:
     )
 
 
-def save(name: str | int, images: list) -> Prompt:
-    """In 16 bits: the host's 8-bit files are cut off, not rounded, which no frame should be
-    judged by."""
+def make_save(name: str | int, images: list) -> Prompt:
+    """Make the node that saves frames in 16 bits.
+
+    In 8 bits ComfyUI truncates instead of rounding, which would change the scores.
+    """
     inputs = {"images": images, "filename_prefix": KEY, "format": "png"}
     inputs |= {"format.bit_depth": "16-bit", "format.input_color_space": "sRGB"}
-    return node(f"{FRAMES}_{name}", "SaveImageAdvanced", **inputs)
+    return make_node(f"{FRAMES_PREFIX}_{name}", "SaveImageAdvanced", **inputs)
 
 
-def needed(prompt: Prompt) -> Prompt:
-    """The nodes that save frames, and those that they depend on."""
-    kept, waiting = [], [name for name in prompt if name.startswith(FRAMES)]
+def keep_needed(prompt: Prompt) -> Prompt:
+    """Keep the nodes that save frames, and those that they depend on."""
+    kept, waiting = [], [name for name in prompt if name.startswith(FRAMES_PREFIX)]
     while waiting:
         name = waiting.pop()
         if name in kept or name not in prompt:

@@ -1,8 +1,8 @@
-"""The jobs of an evaluation on a Ray cluster: a ComfyUI in each worker, results as they finish.
+"""Run the jobs of an evaluation on a Ray cluster, with a ComfyUI in each worker.
 
-Every machine of the cluster needs its own clone of this repository in the same state, wherever it
-lies, with `make host` done, and Ray started by that clone's .venv/bin/ray. Nothing else is shared:
-pictures and frames travel through Ray.
+Every machine of the cluster needs a clone of this repository in the same state, in any folder, with
+`make host` done and Ray started by that clone's .venv/bin/ray. The machines need no shared folder:
+Ray sends images and frames.
 """
 
 import collections
@@ -25,55 +25,57 @@ from tqdm import tqdm
 
 from tools.host import ROOT, HostError
 
-from .job import Job, Result, failed
+from .job import Job, Result, make_result
 from .run import OwnHost
-from .state import state
+from .state import read_state
 
 TRIES = 3
-"""Workers that a job may end before it is given up."""
+"""Number of tries of a job whose worker ends."""
 
-CPUS = 4
-"""That a worker gets where there is no GPU and nobody says how many workers."""
+CPUS_PER_WORKER = 4
+"""CPUs of a worker if there is no GPU and --workers is not given."""
 
-CONNECT_LIMIT = 10  # seconds; Ray itself tries for minutes
-START_LIMIT = 600  # seconds; a cluster may have to start a machine first
-OBJECT_STORE = 256 << 20  # bytes, for the pictures and frames on their way
+CONNECT_SECONDS = 10  # Ray itself would try for minutes
+START_SECONDS = 600  # a cluster may have to start a machine first
+OBJECT_STORE_BYTES = 256 << 20  # for the images and frames in transit
 
-START = "start one with .venv/bin/ray start --head --disable-usage-stats, or give --ray local"
+START_ADVICE = (
+    "start one with .venv/bin/ray start --head --disable-usage-stats, or give --ray local"
+)
 
 
 def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) -> Iterator[Result]:
-    """Run the jobs on the cluster; give each one's result once, in the order in which they finish.
+    """Run the jobs on the cluster and yield their results, in the order in which they finish.
 
-    A job whose worker ends is done again by another one. When the iterator is closed, the workers
-    and their hosts end.
+    If a worker ends, another one runs its job again. When the iterator is closed, the workers and
+    their ComfyUIs end.
 
     Args:
-        jobs: One is asked for when there is a worker for it.
-        address: As Ray has it, such as "auto" or "HOST:6379"; "local" starts a cluster here and
-            ends it afterwards.
-        workers: How many, each with a host of its own. By default one a GPU, or one for every four
-            CPUs where the cluster has no GPU; never more than there are of those.
+        jobs: The next one is taken only when a worker is free for it.
+        address: An address of Ray such as "auto" or "HOST:6379"; "local" starts a cluster here and
+            stops it afterwards.
+        workers: The number of workers, each with its own ComfyUI; at most one per GPU, or one per
+            CPU if the cluster has no GPU. By default one per GPU, or one for every four CPUs.
 
     Raises:
-        HostError: If there is no Ray, no such cluster or no worker that can start ComfyUI.
+        HostError: If Ray is missing, the cluster cannot be reached or no worker can start ComfyUI.
     """
     jobs = iter(jobs)
     first = next(jobs, None)
     if first is None:
         return
-    with _cluster(address) as ray:
-        count, cpus, gpus = shares(_machines(ray), workers)
-        worker = ray.remote(_worker_class()).options(
+    with _connect(address) as ray:
+        count, cpus, gpus = share_out(_list_machines(ray), workers)
+        worker = ray.remote(_make_worker_class()).options(
             num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD"
         )
         hire = functools.partial(worker.remote, str(ROOT))
-        yield from _Deal(ray, hire, itertools.chain([first], jobs)).results(count)
+        yield from _Scheduler(ray, hire, itertools.chain([first], jobs)).run(count)
 
 
 @contextlib.contextmanager
-def _cluster(address: str) -> Iterator[Any]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing here calls home
+def _connect(address: str) -> Iterator[Any]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # sends no usage statistics
     try:
         import ray
     except ImportError as error:
@@ -83,48 +85,50 @@ def _cluster(address: str) -> Iterator[Any]:
         if address == "local":
             temporary = tempfile.TemporaryDirectory(prefix="coz-ray-", ignore_cleanup_errors=True)
             options["_temp_dir"] = stack.enter_context(temporary)
-            options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-            # Else Ray leaves one in ~/.ray.
+            options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            # Otherwise Ray writes a token to ~/.ray and leaves it there.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
-            _, port = host_port = _host_port(address)
+            _, port = host_port = _parse_address(address)
             if port:
-                socket.create_connection(host_port, CONNECT_LIMIT).close()
+                socket.create_connection(host_port, CONNECT_SECONDS).close()
             ray.init(address, **options)
         except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise HostError(f"no Ray cluster at {address}: {reason} ({START})") from error
+            raise HostError(f"no Ray cluster at {address}: {reason} ({START_ADVICE})") from error
         stack.callback(ray.shutdown)
         yield ray
 
 
-def _host_port(address: str) -> tuple[str, int]:
-    """Of "ray://HOST:PORT" and "HOST:PORT"; port 0 for other addresses."""
+def _parse_address(address: str) -> tuple[str, int]:
+    """Parse "ray://HOST:PORT" or "HOST:PORT"; the port is 0 for other addresses."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     return host.strip("[]"), int(port) if host and port.isdecimal() else 0
 
 
-def _machines(ray: Any) -> list[tuple[int, int]]:
-    """(CPUs, GPUs) of each."""
+def _list_machines(ray: Any) -> list[tuple[int, int]]:
+    """Return the (CPUs, GPUs) of each machine."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
 
 
-def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
-    """How many workers there are, and each one's CPUs and GPUs: as many CPUs as let all start.
+def share_out(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
+    """Return the number of workers, and the CPUs and GPUs of each.
+
+    A worker gets as many CPUs as possible so that all workers still fit.
 
     Args:
-        machines: (CPUs, GPUs) of each.
-        workers: How many are wished for.
+        machines: The (CPUs, GPUs) of each machine.
+        workers: The wanted number of workers, or None for the default.
 
     Raises:
-        HostError: If the machines have neither.
+        HostError: If the machines have neither CPUs nor GPUs.
     """
     gpus = int(any(gpu for _, gpu in machines))
     places = [gpu if gpus else cpu for cpu, gpu in machines]
     if not sum(places):
-        raise HostError("the Ray cluster has no CPU to give: see .venv/bin/ray status")
-    count = workers or sum(place if gpus else -(-place // CPUS) for place in places)
+        raise HostError("the Ray cluster has no free CPU: see .venv/bin/ray status")
+    count = workers or sum(place if gpus else -(-place // CPUS_PER_WORKER) for place in places)
     count = min(count, sum(places))
 
     def room(cpus: int) -> int:
@@ -135,9 +139,9 @@ def shares(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[in
     return count, next(cpus for cpus in range(most, -1, -1) if room(cpus) >= count), gpus
 
 
-def _worker_class() -> type:
-    # Ray sends the code of a class that is made in a function; one of a module it would import,
-    # which a worker cannot before it knows where its clone lies.
+def _make_worker_class() -> type:
+    # Ray sends a class that is defined in a function as code. It would import a class of a module,
+    # which fails before the worker has put its clone into sys.path.
     class Worker:
         def __init__(self, place):
             own = Path(sys.prefix).parent  # the clone whose .venv/bin/ray was started
@@ -163,15 +167,15 @@ def _worker_class() -> type:
 
 
 def start_host(host: OwnHost | None, expected: dict[str, str]) -> tuple[OwnHost, str]:
-    """The worker's ComfyUI, started unless it runs; what is wrong and what to do, if it cannot be.
+    """Start the worker's ComfyUI unless it runs; also return the problem, or "".
 
     Args:
-        host: The one that the worker has.
+        host: The worker's ComfyUI, if it already has one.
         expected: ``state()`` where the evaluation runs.
     """
     host = host or OwnHost()
     try:
-        found = state()
+        found = read_state()
         for name, version in expected.items():
             if found[name] != version:
                 raise HostError(
@@ -190,8 +194,8 @@ class _Task:
     tries: int = 0
 
 
-class _Deal:
-    """Gives a job to whoever is free, and again where a worker has ended."""
+class _Scheduler:
+    """Give jobs to free workers, and again if a worker ended."""
 
     def __init__(self, ray: Any, hire: Callable[[], Any], jobs: Iterator[Job]) -> None:
         self._ray = ray
@@ -199,13 +203,13 @@ class _Deal:
         self._jobs = jobs
         self._waiting: collections.deque[_Task] = collections.deque()
         self._busy: dict[Any, tuple[Any, _Task | None]] = {}
-        """Future -> worker and its job; None while it starts."""
+        """Future -> (worker, its task or None while it starts)."""
         self._free: list[Any] = []
-        self._deaths = 0  # of workers that had not started
+        self._deaths = 0  # number of workers that ended before they had started
         self._problems: list[str] = []
-        self._expected = state()
+        self._expected = read_state()
 
-    def results(self, count: int) -> Iterator[Result]:
+    def run(self, count: int) -> Iterator[Result]:
         self._waiting.extend(map(_Task, itertools.islice(self._jobs, count)))
         try:
             for _ in range(len(self._waiting)):
@@ -215,7 +219,7 @@ class _Deal:
                     worker, task = self._free.pop(), self._waiting.popleft()
                     self._busy[worker.run.remote(task.job)] = worker, task
                     self._has_work()
-                result = self._next()
+                result = self._wait_for_result()
                 if result:
                     yield result
         finally:
@@ -224,7 +228,7 @@ class _Deal:
                 self._ray.kill(worker)
 
     def _has_work(self) -> bool:
-        """Whether a job waits or runs. One is taken ahead, to be ready for whoever is free first."""
+        """Return whether a job waits or runs; also take the next job, so that one is always ready."""
         if not self._waiting:
             self._waiting.extend(map(_Task, itertools.islice(self._jobs, 1)))
         return bool(self._waiting) or any(task for _, task in self._busy.values())
@@ -232,54 +236,54 @@ class _Deal:
     def _start(self, worker: Any) -> None:
         self._busy[worker.start.remote(self._expected)] = worker, None
 
-    def _next(self) -> Result | None:
-        """Wait until a worker has done what it does; the result, if that was a job."""
+    def _wait_for_result(self) -> Result | None:
+        """Wait until a worker has started or finished a job; return the job's result if there is one."""
         future = self._wait()
         worker, task = self._busy.pop(future)
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(future)
         except errors.RayTaskError as error:
-            told = isinstance(error.cause, HostError)
-            reason = str(error.cause) if told else repr(error.cause)
+            is_known = isinstance(error.cause, HostError)
+            reason = str(error.cause) if is_known else repr(error.cause)
             if task is None:
-                return self._leave(worker, reason)
+                return self._drop(worker, reason)
             self._start(worker)
-            return self._lost(task, reason)
+            return self._try_again(task, reason)
         except errors.RayError as error:
             reason = f"the worker ended (killed, or out of memory?): {type(error).__name__}"
             self._deaths += task is None
             if task is None and self._deaths > TRIES:
-                return self._leave(worker, reason)
+                return self._drop(worker, reason)
             self._ray.kill(worker)
             self._start(self._hire())
-            return task and self._lost(task, reason)
+            return task and self._try_again(task, reason)
         if task is None and answer:
-            return self._leave(worker, answer)
+            return self._drop(worker, answer)
         self._free.append(worker)
         return answer if task else None
 
     def _wait(self) -> Any:
         while self._busy:
-            done, _ = self._ray.wait(list(self._busy), timeout=START_LIMIT)
+            done, _ = self._ray.wait(list(self._busy), timeout=START_SECONDS)
             if done:
                 return done[0]
             if not any(task for _, task in self._busy.values()):
                 raise HostError(
-                    f"the Ray cluster gave no place for a worker in {START_LIMIT} s: is it busy,"
-                    " have its machines left? See .venv/bin/ray status"
+                    f"the Ray cluster started no worker in {START_SECONDS} s: it may be busy or have lost"
+                    " its machines. See .venv/bin/ray status"
                 )
         raise HostError("\n".join(["no worker could start ComfyUI:", *self._problems]))
 
-    def _leave(self, worker: Any, problem: str) -> None:
+    def _drop(self, worker: Any, problem: str) -> None:
         self._ray.kill(worker)
         self._problems.append(problem)
-        _say(f"a worker less: {problem}")
+        _say(f"a worker was dropped: {problem}")
 
-    def _lost(self, task: _Task, reason: str) -> Result | None:
+    def _try_again(self, task: _Task, reason: str) -> Result | None:
         task.tries += 1
         if task.tries == TRIES:
-            return failed(task.job, f"given up after {TRIES} tries: {reason}")
+            return make_result(task.job, f"given up after {TRIES} tries: {reason}")
         _say(f"{task.job.image}, {task.job.arm}: try {task.tries + 1} of {TRIES}: {reason}")
         self._waiting.appendleft(task)
         return None

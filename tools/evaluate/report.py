@@ -1,4 +1,4 @@
-"""The report of an evaluation, from its store alone: report.html, table.md and scores.csv."""
+"""Write the report of an evaluation from its store: report.html, table.md and scores.csv."""
 
 import json
 from collections.abc import Iterator
@@ -10,67 +10,79 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .job import Result
 from .metrics import METRICS, Metric
-from .pictures import cases
-from .plots import Plot, curves, look, scatters
+from .pictures import choose_cases
+from .plots import Plot, draw_curves, draw_scatters, get_look
 from .scores import Scores, gather, write_csv
 from .store import ASKED, SETTINGS, read_results
-from .table import GAMEABLE, Cells, heading, markdown, notes, summarise, tables
+from .table import (
+    NATURALNESS_WARNING,
+    Cells,
+    format_heading,
+    format_markdown,
+    make_tables,
+    summarise,
+    write_notes,
+)
 
-KEY, JUDGED = "blind_key.json", "blind_result.json"
-"""Of the last blind page, and what ``answers`` made of people's answers."""
+KEY_FILE, JUDGEMENT_FILE = "blind_key.json", "blind_result.json"
+"""The key of the last blind page, and the table that ``answers`` computed from people's answers."""
 
-STAND_IN = METRICS["sharpness"]
+SUBSTITUTE_METRIC = METRICS["sharpness"]
 NO_NATURALNESS = (
-    "No naturalness metric was measured, so the upright axis is sharpness (the variance of the "
-    "Laplacian). It says how much fine contrast there is, not how natural it looks: noise is sharp."
+    "No naturalness metric was measured, so the vertical axis is sharpness (the variance of the "
+    "Laplacian). It measures fine contrast, not how natural it looks: noise is sharp, too."
 )
 
 
 def write_report(out: Path) -> None:
-    """Write report.html, table.md and scores.csv into ``out``, from what is stored there.
+    """Write report.html, table.md and scores.csv to ``out``, from the store in it.
 
     Raises:
         ValueError: If there are no results.
     """
-    results, settings, scores = stored(out)
+    results, settings, scores = read_store(out)
     cells = summarise(scores)
-    found = tables(scores, cells)
+    found = make_tables(scores, cells)
     write_csv(scores, out / "scores.csv")
-    (out / "table.md").write_text(markdown(scores, found), "utf-8")
-    shown, no_room = cases(out, results, scores)
-    page = environment().get_template("report.html.jinja")
+    (out / "table.md").write_text(format_markdown(scores, found), "utf-8")
+    shown, no_room = choose_cases(out, results, scores)
+    page = make_environment().get_template("report.html.jinja")
     text = page.render(
         scores=scores,
-        arms=[(arm, *look(i)) for i, arm in enumerate(scores.arms)],
+        arms=[(arm, *get_look(i)) for i, arm in enumerate(scores.arms)],
         tables=found,
-        heading=heading,
-        notes=notes(scores),
-        gameable=GAMEABLE,
-        curves=curves(scores, cells),
-        groups=list(_scatters(scores, cells)),
+        heading=format_heading,
+        notes=write_notes(scores),
+        gameable=NATURALNESS_WARNING,
+        curves=draw_curves(scores, cells),
+        groups=list(_draw_groups(scores, cells)),
         cases=shown,
         no_room=no_room,
-        judged=_judged(out),
-        settings=list(_flat(settings)),
-        made=[fact for fact in _made(results) if fact not in settings.get("versions", {}).items()],
+        judged=_read_judgement(out),
+        settings=list(_flatten(settings)),
+        made=[
+            fact
+            for fact in _list_facts(results)
+            if fact not in settings.get("versions", {}).items()
+        ],
         date=datetime.now(timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
     (out / "report.html").write_text(text, "utf-8")
 
 
-def stored(out: Path) -> tuple[list[Result], dict[str, Any], Scores]:
-    """All that the store holds, pictures apart.
+def read_store(out: Path) -> tuple[list[Result], dict[str, Any], Scores]:
+    """Read the results, settings and scores of a store, without images.
 
     Raises:
         ValueError: If there are no results.
     """
     results = read_results(out)
-    settings = _json(out / SETTINGS)
-    return results, settings, gather(results, settings.get("arms", ()), _json(out / ASKED))
+    settings = _read_json(out / SETTINGS)
+    return results, settings, gather(results, settings.get("arms", ()), _read_json(out / ASKED))
 
 
-def environment() -> Environment:
-    """Templates in which whatever comes from outside is text, never markup."""
+def make_environment() -> Environment:
+    """Make the template environment, which escapes all inserted texts."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -80,46 +92,46 @@ def environment() -> Environment:
     )
 
 
-def _scatters(scores: Scores, cells: Cells) -> Iterator[tuple[Metric, Metric, str, list[Plot]]]:
-    """Across, up, what must be said of it, and the plots."""
-    up = scores.first("naturalness")
-    said = "" if up else NO_NATURALNESS
-    if up is None and STAND_IN in scores.metrics:
-        up = STAND_IN
-    for across in (scores.first("fidelity"), scores.first("consistency")):
-        if across and up and (plots := scatters(scores, cells, across, up)):
-            yield across, up, said, plots
+def _draw_groups(scores: Scores, cells: Cells) -> Iterator[tuple[Metric, Metric, str, list[Plot]]]:
+    """Yield (metric of the horizontal axis, that of the vertical axis, a warning, the plots)."""
+    up = scores.find_metric("naturalness")
+    warning = "" if up else NO_NATURALNESS
+    if up is None and SUBSTITUTE_METRIC in scores.metrics:
+        up = SUBSTITUTE_METRIC
+    for across in (scores.find_metric("fidelity"), scores.find_metric("consistency")):
+        if across and up and (plots := draw_scatters(scores, cells, across, up)):
+            yield across, up, warning, plots
 
 
-def _made(results: list[Result]) -> list[tuple[str, str]]:
-    """What made the results: told once where all agree."""
+def _list_facts(results: list[Result]) -> list[tuple[str, str]]:
+    """List the models, versions, seeds and time of the results."""
     seeds = sorted({row.seed for result in results for row in result.rows})
-    told = [("models", ", ".join(sorted({m for r in results for m in r.models})) or "none named")]
+    facts = [("models", ", ".join(sorted({m for r in results for m in r.models})) or "none named")]
     names = sorted({name for result in results for name in result.versions})
     for name in names:
         values = sorted({result.versions[name] for result in results if name in result.versions})
-        several = " (results of several versions: run it anew in an empty folder)"
-        told.append((name, ", ".join(values) + (several if len(values) > 1 else "")))
+        several = " (the results are of several versions: run it again with an empty folder)"
+        facts.append((name, ", ".join(values) + (several if len(values) > 1 else "")))
     many = f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}: see scores.csv" if seeds else "none"
-    told.append(("seeds", ", ".join(map(str, seeds)) if 0 < len(seeds) <= 8 else many))
-    told.append(("time on the host", f"{sum(result.seconds for result in results):.0f} s"))
-    return told
+    facts.append(("seeds", ", ".join(map(str, seeds)) if 0 < len(seeds) <= 8 else many))
+    facts.append(("time on the host", f"{sum(result.seconds for result in results):.0f} s"))
+    return facts
 
 
-def _judged(out: Path) -> dict[str, Any]:
-    """People's judgement; none if a newer blind page has been made since."""
-    judged, key = _json(out / JUDGED), _json(out / KEY)
+def _read_judgement(out: Path) -> dict[str, Any]:
+    """Read people's judgement; empty if there is a newer blind page."""
+    judged, key = _read_json(out / JUDGEMENT_FILE), _read_json(out / KEY_FILE)
     return judged if judged.get("run") == key.get("run") else {}
 
 
-def _flat(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(settings: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     for name, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}: ")
+            yield from _flatten(value, f"{before}{name}: ")
         else:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield before + name, text
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}

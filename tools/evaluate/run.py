@@ -1,4 +1,4 @@
-"""Runs the jobs of an evaluation in this process, on one ComfyUI."""
+"""Run the jobs of an evaluation one after another, on one ComfyUI."""
 
 import contextlib
 import shutil
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tools.host import HostError
-from tools.host.client import Files
+from tools.host.client import ServerClient
 from tools.host.server import serve
 
-from .job import Job, Result, failed, run_job
+from .job import Job, Result, make_result, run_job
 
 TRIES = 2
-"""Hosts that a job may end before it is given up."""
+"""Number of tries of a job during which ComfyUI ends."""
 
-FOLDERS = ("--input-directory", "--output-directory")
+FOLDER_OPTIONS = ("--input-directory", "--output-directory")
 
 
 def run_here(jobs: Iterable[Job]) -> Iterator[Result]:
-    """Run the jobs in their order; give each one's result.
+    """Run the jobs in their order and yield their results.
 
     Args:
-        jobs: One is asked for when the one before is done.
+        jobs: The next one is taken only when the one before is done.
 
     Raises:
         HostError: If ComfyUI does not start.
@@ -32,7 +32,7 @@ def run_here(jobs: Iterable[Job]) -> Iterator[Result]:
 
 
 class OwnHost:
-    """A ComfyUI that is started when it is needed, and again after it has ended."""
+    """A ComfyUI that is started when it is needed, and again if it has ended."""
 
     def __init__(self) -> None:
         self.stack = contextlib.ExitStack()
@@ -47,22 +47,22 @@ class OwnHost:
             except HostError as error:
                 reason = self.end(error)
             else:
-                with contextlib.suppress(OSError):  # the next job will find out
+                with contextlib.suppress(OSError):  # the next job notices if ComfyUI has ended
                     empty_folders(self.url)
                 return result
-        return failed(job, f"ComfyUI ended while it ran this, {TRIES} times: {reason}")
+        return make_result(job, f"ComfyUI ended while it ran this, {TRIES} times: {reason}")
 
     def start(self) -> None:
         if not self.url:
             self.url = self.stack.enter_context(serve())
 
     def end(self, error: HostError) -> str:
-        """End a host that does not answer; what it said last, or the error."""
+        """Stop a ComfyUI that does not answer; return the last line of its log, or the error."""
         problem, self.url = ConnectionError(str(error)), ""
         try:
             self.stack.__exit__(type(problem), problem, None)
-        except HostError as told:  # with the end of its log
-            return str(told).splitlines()[-1]
+        except HostError as stopped:  # quotes the end of the log
+            return str(stopped).splitlines()[-1]
         return str(error)
 
     def close(self) -> None:
@@ -70,12 +70,12 @@ class OwnHost:
 
 
 def empty_folders(url: str) -> None:
-    """Delete what a job has left in the folders of a host on this machine.
+    """Delete the files that a job left in the folders of a ComfyUI on this machine.
 
-    An evaluation saves thousands of frames through it, which are all in the store by then.
+    An evaluation makes thousands of frames, and the store has a copy of each.
     """
-    line = Files(url).stats()["system"]["argv"]
-    folders = [Path(line[line.index(option) + 1]) for option in FOLDERS]
+    line = ServerClient(url).get_stats()["system"]["argv"]
+    folders = [Path(line[line.index(option) + 1]) for option in FOLDER_OPTIONS]
     folders.append(Path(line[line.index("--temp-directory") + 1], "temp"))
     for folder in folders:
         for path in folder.glob("*"):

@@ -1,4 +1,4 @@
-"""The scores of a store, side by side: what every arm has, what is missing and why."""
+"""Collect the scores of a store into arrays, and what is missing and why."""
 
 import csv
 from collections import Counter
@@ -12,49 +12,49 @@ from numpy.typing import NDArray
 from .job import Result, Row
 from .metrics import METRICS, Metric
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""A cell that begins so is calculated by a spreadsheet (OWASP, CSV injection)."""
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A spreadsheet runs a cell that begins with one of these as a formula (OWASP, CSV injection)."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Values of the pictures that every arm has a result for."""
+    """The scores of the images for which every arm has a result."""
 
     arms: tuple[str, ...]
-    """Those with a result; all, if none has one."""
+    """The arms that have a result; all arms if none has one."""
     factors: tuple[float, ...]
     metrics: tuple[Metric, ...]
     images: tuple[str, ...]
     values: NDArray[np.float64]
-    """(metrics, factors, arms, images); NaN where it was not measured."""
+    """(metrics, factors, arms, images); NaN if it was not measured."""
     rows: dict[tuple[str, str, float], Row]
-    """By image, arm and factor; also those of pictures that are left out."""
+    """(Image, arm, factor) -> row, also for images that are left out."""
     failed: tuple[tuple[str, str, str], ...]
-    """Image, arm and the error."""
+    """(Image, arm, error)."""
     unmade: tuple[tuple[str, str], ...]
-    """Image and arm without a result so far."""
+    """(Image, arm) without a result so far."""
     missing: tuple[tuple[str, str, int], ...]
-    """Metric, why it is missing, and in how many results."""
+    """(Metric, why it is missing, number of results)."""
     waiting: int = 0
-    """Results that the last run was asked for and did not make."""
+    """Number of results that the last run should have made but did not."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Pictures that no comparison counts, because an arm has no result for them."""
+        """Images left out of all comparisons, because an arm has no result for them."""
         without = [(image, arm) for image, arm, *_ in (*self.failed, *self.unmade)]
         return tuple(sorted({image for image, arm in without if arm in self.arms}))
 
     @property
-    def dead(self) -> tuple[str, ...]:
-        """Arms that failed on every picture, and so are compared with nothing."""
+    def failed_arms(self) -> tuple[str, ...]:
+        """Arms that failed on every image and are therefore in no comparison."""
         return tuple(sorted({arm for _, arm, _ in self.failed} - set(self.arms)))
 
-    def of(self, metric: Metric, factor: float) -> NDArray[np.float64]:
-        """(arms, images)."""
+    def get_values(self, metric: Metric, factor: float) -> NDArray[np.float64]:
+        """Return the values of one metric at one factor, (arms, images)."""
         return self.values[self.metrics.index(metric), self.factors.index(factor)]
 
-    def first(self, *kinds: str, factor: float | None = None) -> Metric | None:
-        """The first metric of the first of these kinds that was measured (at this factor)."""
+    def find_metric(self, *kinds: str, factor: float | None = None) -> Metric | None:
+        """Return the first measured metric of the first of these kinds, at this factor if given."""
         for kind in kinds:
             for metric in self.metrics:
                 at = self.values[self.metrics.index(metric)]
@@ -68,18 +68,18 @@ class Scores:
 def gather(
     results: Sequence[Result], order: Sequence[str] = (), asked: Collection[str] = ()
 ) -> Scores:
-    """The results as one array.
+    """Collect results into arrays.
 
     Args:
-        results: Of any arms and pictures.
-        order: Of the arms; any others come behind.
-        asked: The keys of all results that there should be.
+        results: The results of any arms and images.
+        order: The order of the arms; arms that it lacks come last.
+        asked: The keys of all results that the last run should have made.
 
     Raises:
         ValueError: If there is nothing to report.
     """
     if not results:
-        raise ValueError("there are no results to report: run tools.evaluate first")
+        raise ValueError("there are no results to report: run python -m tools.evaluate first")
     made = {(result.image, result.arm): result for result in results}
     known = [result.arm for result in results]
     works = {result.arm for result in results if result.error is None} or set(known)
@@ -116,8 +116,8 @@ def gather(
 
 
 def write_csv(scores: Scores, path: Path) -> None:
-    """A line a picture, arm and factor, also of pictures that the table leaves out."""
-    # The mark in front tells Excel that this is UTF-8.
+    """Write one line per image, arm and factor, also for images that the table leaves out."""
+    # utf-8-sig writes a byte order mark, by which Excel recognizes UTF-8.
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
         names = [metric.name for metric in scores.metrics]
@@ -125,9 +125,15 @@ def write_csv(scores: Scores, path: Path) -> None:
         arms = {arm: i for i, arm in enumerate(scores.arms)}
         for row in sorted(scores.rows.values(), key=lambda r: (r.image, arms[r.arm], r.factor)):
             factor = int(row.factor) if row.factor.is_integer() else row.factor
-            first = [_text(row.image), _text(row.arm), factor, _text(row.prompt), row.seed]
+            first = [
+                _escape_formula(row.image),
+                _escape_formula(row.arm),
+                factor,
+                _escape_formula(row.prompt),
+                row.seed,
+            ]
             writer.writerow([*first, *(row.scores.get(name) for name in names)])
 
 
-def _text(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA) else text
+def _escape_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA_PREFIXES) else text

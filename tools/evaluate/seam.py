@@ -1,30 +1,30 @@
-"""How far the lines of a picture's blocks or tiles show."""
+"""Measure how visible the borders of blocks or tiles are in an image."""
 
 from torch import Tensor
 
-GRID = 8
-"""Pixels of a VAE's latent (8x); the borders of tiles lie on its lines too."""
+GRID_PIXELS = 8
+"""Spacing of the grid in pixels: that of a latent pixel. Borders of tiles lie on this grid too."""
 
 ROUNDING = 0.5 / 255
-"""Half a level of 8 bits: steps below it are not in the file."""
+"""Half a level of 8 bits: smaller differences do not survive in an 8-bit file."""
 
 
 def seam(image: Tensor) -> float:
-    """The mean step across the grid's lines over that between all other neighbours.
+    """Divide the mean difference of neighboring pixels across the grid's lines by that elsewhere.
 
     Args:
         image: (1, C, H, W), at least 16 x 16, values in [0, 1].
 
     Returns:
-        Of the worse axis; 1 is none, also where the lines happen to be smoother than the rest.
+        The ratio of the worse axis, at least 1. 1 means that no seam is visible.
     """
     return max(_ratio(image), _ratio(image.mT), 1.0)
 
 
 def _ratio(image: Tensor) -> float:
-    steps = image.diff(dim=-1).abs().mean((0, 1, 2))
-    # The step at x lies between the pixels x and x + 1; the last of a block is before a line.
-    on_line = steps[GRID - 1 :: GRID]
-    count = len(steps) - len(on_line)
-    elsewhere = (steps.sum() - on_line.sum()) / count
+    differences = image.diff(dim=-1).abs().mean((0, 1, 2))
+    # Difference x is that of the pixels x and x + 1: the last one of a block crosses a line.
+    on_line = differences[GRID_PIXELS - 1 :: GRID_PIXELS]
+    count = len(differences) - len(on_line)
+    elsewhere = (differences.sum() - on_line.sum()) / count
     return float((on_line.mean() + ROUNDING) / (elsewhere + ROUNDING))

@@ -1,28 +1,28 @@
-"""What decides the results of an evaluation beside its pictures and settings."""
+"""Hash the code and weights on which the results of an evaluation depend."""
 
 import hashlib
 import importlib.metadata
 from collections.abc import Sequence
 
-from tools.host import ROOT, comfyui_version, host_path
+from tools.host import ROOT, host_path, read_comfyui_version
 
-MAKERS = ("coz/**/*", "nodes/**/*", "models/**/*")
-"""Files of this repository on which the frames depend."""
+FRAME_FILES = ("coz/**/*", "nodes/**/*", "models/**/*")
+"""Patterns of the files of this repository on which the frames depend."""
 
-METERS = tuple(
+SCORE_FILES = tuple(
     f"tools/evaluate/{name}.py" for name in ("iqa", "job", "metrics", "perceptual", "seam")
 )
-"""Those on which the scores depend besides."""
+"""Patterns of further files on which the scores depend."""
 
 
-def state(files: Sequence[str] = (*MAKERS, "tools/**/*")) -> dict[str, str]:
-    """The versions of this repository's code and weights, of ComfyUI and of torch.
+def read_state(files: Sequence[str] = (*FRAME_FILES, "tools/**/*")) -> dict[str, str]:
+    """Return the versions of this repository's code and weights, of ComfyUI and of torch.
 
     Args:
-        files: Patterns; only code and weights count.
+        files: Patterns of the files to hash; only .py and .safetensors files count.
 
     Raises:
-        HostError: If COMFYUI_PATH leads nowhere.
+        HostError: If COMFYUI_PATH holds no ComfyUI.
     """
     digest = hashlib.sha256()
     for file in sorted(file for pattern in files for file in ROOT.glob(pattern)):
@@ -31,6 +31,6 @@ def state(files: Sequence[str] = (*MAKERS, "tools/**/*")) -> dict[str, str]:
             digest.update(file.read_bytes().replace(b"\r\n", b"\n"))
     return {
         "Chain-of-Zoom": digest.hexdigest()[:12],
-        "ComfyUI": comfyui_version(host_path()) or "none",
+        "ComfyUI": read_comfyui_version(host_path()) or "none",
         "torch": importlib.metadata.version("torch").partition("+")[0],
     }

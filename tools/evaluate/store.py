@@ -1,10 +1,10 @@
-"""Where an evaluation keeps what it has done: a folder that a later run goes on with.
+"""Keep the results of an evaluation in a folder, so that a later run can continue.
 
-OUT/settings.json                        what was asked for last, for the report
-OUT/asked.json                           the keys of its jobs
-OUT/inputs/NAME/x_0.png                  what the arms were given; ground_truth.png if there is one
+OUT/settings.json                        settings of the last run, for the report
+OUT/asked.json                           keys of all jobs of the last run
+OUT/inputs/NAME/x_0.png                  input of the arms, with ground_truth.png if there is one
 OUT/results/ARM/STEM-HASH/x_1.png ...    the arm's frames, 16 bits
-OUT/results/ARM/STEM-HASH/result.json    all else of a result; written last
+OUT/results/ARM/STEM-HASH/result.json    the rest of a result; it is written last
 """
 
 import hashlib
@@ -22,24 +22,24 @@ from pydantic import TypeAdapter
 from .job import Job, Result
 
 SETTINGS, ASKED, RESULT = "settings.json", "asked.json", "result.json"
-MOST_STEM = 40
+MAX_STEM_CHARACTERS = 40
 
-RECORD = TypeAdapter(Result)
+RESULT_ADAPTER = TypeAdapter(Result)
 
 
 def result_folder(out: Path, arm: str, image: str) -> Path:
-    """Two pictures of one stem, in different folders or of different kinds, have different ones."""
-    stem = re.sub(r"[^\w.-]", "_", Path(image).stem)[:MOST_STEM]
+    """Return a folder that is unique for each image, also if two have the same stem."""
+    stem = re.sub(r"[^\w.-]", "_", Path(image).stem)[:MAX_STEM_CHARACTERS]
     return out / "results" / arm / f"{stem}-{hashlib.sha256(image.encode()).hexdigest()[:8]}"
 
 
 def frame_path(out: Path, result: Result, k: int) -> Path:
-    """The file of x_k, k from 1."""
+    """Return the path of x_k; k starts at 1."""
     return result_folder(out, result.arm, result.image) / f"x_{k}.png"
 
 
 def input_path(out: Path, image: str) -> Path:
-    """The file of x_0; its ground truth lies beside it."""
+    """Return the path of x_0; its ground truth is in the same folder."""
     return out / "inputs" / image / "x_0.png"
 
 
@@ -53,32 +53,32 @@ def write_input(out: Path, image: str, x_0: bytes, truth: bytes | None) -> None:
             path.unlink(missing_ok=True)
         elif not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, content)
+            write_atomically(path, content)
 
 
 def write_result(out: Path, result: Result) -> None:
-    """Keep a result. Until all of it is written there is none."""
+    """Store a result. If this is interrupted, there is no result."""
     folder = result_folder(out, result.arm, result.image)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULT).unlink(missing_ok=True)
     for left in folder.glob("x_*.png"):
         left.unlink()
     for k, frame in enumerate(result.frames, 1):
-        write(frame_path(out, result, k), frame)
+        write_atomically(frame_path(out, result, k), frame)
     write_record(out, result)
 
 
 def write_record(out: Path, result: Result) -> None:
-    """The result without its frames: they are there."""
+    """Store a result whose frames are stored already."""
     record = asdict(replace(result, frames=()))
     for row in record["rows"]:
         row["scores"] = {name: to_json(value) for name, value in row["scores"].items()}
     text = json.dumps(record, indent=1, allow_nan=False)
-    write(result_folder(out, result.arm, result.image) / RESULT, f"{text}\n".encode())
+    write_atomically(result_folder(out, result.arm, result.image) / RESULT, f"{text}\n".encode())
 
 
 def read_result(out: Path, job: Job) -> Result | None:
-    """What an earlier run kept of the job's arm and picture, of whatever key."""
+    """Read the stored result for the job's arm and image, which may have another key."""
     return _read(result_folder(out, job.arm, job.image) / RESULT)
 
 
@@ -88,7 +88,7 @@ def read_frames(out: Path, result: Result) -> tuple[bytes, ...]:
 
 
 def read_results(out: Path) -> list[Result]:
-    """The results that the last run asked for, without the frames' bytes."""
+    """Read the results of the last run, without their frames."""
     path = out / ASKED
     asked = json.loads(path.read_text("utf-8")) if path.is_file() else None
     found = [_read(path) for path in sorted(out.glob(f"results/*/*/{RESULT}"))]
@@ -96,13 +96,13 @@ def read_results(out: Path) -> list[Result]:
 
 
 def write_settings(out: Path, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """What is asked for now: results of another key are no longer read."""
-    write(out / SETTINGS, f"{json.dumps(settings, indent=1)}\n".encode())
-    write(out / ASKED, f"{json.dumps(keys)}\n".encode())
+    """Store the settings and keys of this run; ``read_results`` then ignores results with other keys."""
+    write_atomically(out / SETTINGS, f"{json.dumps(settings, indent=1)}\n".encode())
+    write_atomically(out / ASKED, f"{json.dumps(keys)}\n".encode())
 
 
-def write(path: Path, content: bytes) -> None:
-    """The whole file, or none: a crash and a full disk leave no half of it."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all, even on a crash or a full disk."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
@@ -120,8 +120,8 @@ def to_json(value: float) -> float | str:
 
 
 def _read(path: Path) -> Result | None:
-    """None where there is no whole result: it is made anew."""
+    """Read a result; return None if there is no complete one."""
     try:
-        return RECORD.validate_json(path.read_bytes())
+        return RESULT_ADAPTER.validate_json(path.read_bytes())
     except (OSError, ValueError):
         return None

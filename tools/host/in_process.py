@@ -1,4 +1,4 @@
-"""ComfyUI and the pack in this process, without a server: for tests of nodes and for benchmarks."""
+"""Load ComfyUI and the pack into this process, without a server, for node tests and benchmarks."""
 
 import asyncio
 import sys
@@ -8,14 +8,15 @@ from . import ROOT, host_path
 
 
 def load_pack(on_cpu: bool = False) -> ModuleType:
-    """The pack's root module, loaded by the host's own loader. On the CPU where there is no GPU.
+    """Load the pack with ComfyUI's own loader and return its root module.
 
-    From then on the host's modules (comfy, nodes, ...) can be imported.
+    It runs on the CPU if there is no GPU. ComfyUI's modules (comfy, nodes, ...) can be imported
+    afterwards.
     """
     sys.path.insert(0, str(host_path()))
     import torch
 
-    # As main.py does: the nodes.py of 0.24 puts comfy/, which has a utils.py, in front of it.
+    # Before nodes, as in main.py: ComfyUI 0.24's nodes.py puts comfy/, with its own utils.py, first.
     import utils.install_util  # noqa: F401
     from comfy.cli_args import args
 
@@ -24,7 +25,7 @@ def load_pack(on_cpu: bool = False) -> ModuleType:
 
     async def load() -> None:
         await nodes.init_builtin_extra_nodes()
-        assert await nodes.load_custom_node(str(ROOT)), "the host could not load the pack"
+        assert await nodes.load_custom_node(str(ROOT)), "ComfyUI could not load the pack"
 
     asyncio.run(load())
     loop = nodes.NODE_CLASS_MAPPINGS["CoZChainLoop"]

@@ -17,17 +17,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import HostError, host_path
-from .client import Files
+from .client import ServerClient
 from .environment import python_path
 
-LOG_TAIL = 25  # lines shown when the server dies
+LOG_TAIL_LINES = 25  # lines shown when the server dies
 
 
-def command(version: str | None = None, *, port: int, frontend: Path | None = None) -> list[str]:
-    """The command line of ComfyUI ``version``: no browser, no internet, no GPU where there is none.
+def make_command(
+    version: str | None = None, *, port: int, frontend: Path | None = None
+) -> list[str]:
+    """Return ComfyUI's command line, without browser and online nodes, and with --cpu if it has no GPU.
 
     Raises:
-        HostError: If that ComfyUI or .venv is not here yet.
+        HostError: If that ComfyUI or .venv is not installed yet.
     """
     main = host_path(version) / "main.py"
     for needed in (main, python_path()):
@@ -52,20 +54,21 @@ def serve(
     folder: Path | None = None,
     timeout: float = 300,
 ) -> Iterator[str]:
-    """Run a ComfyUI server on a free port for as long as the block lasts; give its URL.
+    """Run a ComfyUI server on a free port during the block and yield its URL.
 
-    The server ends with the block, with Ctrl-C and with this process, however that ends.
+    The server ends with the block, on Ctrl-C, and when this process ends, even if it is killed.
 
     Args:
-        version: One of ``tools.host.COMFYUI``; by default COMFYUI_PATH or the pinned one.
-        frontend: Serve this one, such as ``frontend_path()``, in place of the installed one.
+        version: One of ``tools.host.COMFYUI``; the default is COMFYUI_PATH or the pinned version.
+        frontend: A frontend to serve instead of the installed one, such as ``frontend_path()``.
         arguments: More options of ComfyUI's main.py.
-        folder: Where input, output, temp, user and server.log go, and stay; by default a temporary
+        folder: Keeps input, output, temp, user and server.log; by default these go to a temporary
             folder that is removed.
-        timeout: Seconds that the server may take to answer.
+        timeout: Seconds that the server may take to start.
 
     Raises:
-        HostError: If the server does not start, or dies while the block fails; with the log's end.
+        HostError: If the server does not start, or has ended when the block fails. It quotes the
+            end of the log.
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
@@ -73,8 +76,8 @@ def serve(
             home = Path(stack.enter_context(temporary))
         else:
             home = folder.resolve()
-        port = _free_port()
-        line = command(version, port=port, frontend=frontend)
+        port = _find_free_port()
+        line = make_command(version, port=port, frontend=frontend)
         for name in ("input", "output", "user"):
             (home / name).mkdir(parents=True, exist_ok=True)
             line += [f"--{name}-directory", str(home / name)]
@@ -88,8 +91,8 @@ def serve(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=Path(line[1]).parent,
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C reaches this process, which then ends the server
+            env=_make_environment(),
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the server
         )
         try:
             url = f"http://127.0.0.1:{port}"
@@ -98,23 +101,23 @@ def serve(
         except Exception as error:
             if isinstance(error, HostError) or not _has_ended(process):
                 raise
-            raise HostError(f"ComfyUI stopped. {_log_tail(log.name)}") from error
+            raise HostError(f"ComfyUI stopped. {_read_log_tail(log.name)}") from error
         finally:
             process.stdin.close()
             process.wait()
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: str, timeout: float) -> None:
-    server, deadline = Files(url), time.monotonic() + timeout
+    server, deadline = ServerClient(url), time.monotonic() + timeout
     while True:
         try:
-            server.stats(timeout)
+            server.get_stats(timeout)
         except OSError as error:
             if process.poll() is not None:
-                raise HostError(f"ComfyUI did not start. {_log_tail(log)}") from error
+                raise HostError(f"ComfyUI did not start. {_read_log_tail(log)}") from error
             if time.monotonic() > deadline:
-                silence = f"ComfyUI gave no answer for {timeout:.0f} s."
-                raise HostError(f"{silence} {_log_tail(log)}") from error
+                problem = f"ComfyUI gave no answer for {timeout:.0f} s."
+                raise HostError(f"{problem} {_read_log_tail(log)}") from error
             time.sleep(0.1)
         else:
             return
@@ -122,35 +125,35 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: str, timeout: flo
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     try:
-        process.wait(0.2)  # the request may have failed a moment before the process is gone
+        process.wait(0.2)  # the request may fail a moment before the process ends
     except subprocess.TimeoutExpired:
         return False
     return True
 
 
-def _log_tail(log: str) -> str:
+def _read_log_tail(log: str) -> str:
     text = Path(log).read_text("utf-8", "replace")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    return "\n".join(["Its log ends:", *lines[-LOG_TAIL:]])
+    return "\n".join(["Its log ends:", *lines[-LOG_TAIL_LINES:]])
 
 
 def _has_cuda() -> bool:
     if not shutil.which("nvidia-smi"):
-        return False  # importing torch takes seconds
-    question = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([python_path(), "-c", question], env=_environment()).returncode == 0
+        return False  # saves the seconds that importing torch takes
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([python_path(), "-c", code], env=_make_environment()).returncode == 0
 
 
-def _environment() -> dict[str, str]:
-    """This process's, without PYTHONPATH: there the pack's ``nodes`` would hide ComfyUI's."""
+def _make_environment() -> dict[str, str]:
+    """Copy the environment without PYTHONPATH, in which the pack's ``nodes`` would hide ComfyUI's."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return {**kept, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _free_port(wanted: int = 0) -> int:
-    """``wanted``, or any; OSError if it is taken."""
+def _find_free_port(wanted: int = 0) -> int:
+    """Return ``wanted`` if it is free (OSError if not), or with 0 any free port."""
     with socket.socket() as probe:
-        if os.name != "nt":  # where this option would hide that the port is taken
+        if os.name != "nt":  # on Windows this option would hide that the port is taken
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", wanted))
         return probe.getsockname()[1]
@@ -161,7 +164,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8188)
     options, arguments = parser.parse_known_args()
     try:
-        line = [*command(port=_free_port(options.port)), *arguments]
+        line = [*make_command(port=_find_free_port(options.port)), *arguments]
     except HostError as error:
         sys.exit(f"error: {error}")
     except OSError:
@@ -169,8 +172,8 @@ def main() -> None:
     print(f"ComfyUI starts on http://127.0.0.1:{options.port} (Ctrl-C ends it)", flush=True)
     os.chdir(Path(line[1]).parent)
     if os.name == "nt":
-        sys.exit(subprocess.call(line, env=_environment()))
-    os.execve(line[0], line, _environment())
+        sys.exit(subprocess.call(line, env=_make_environment()))
+    os.execve(line[0], line, _make_environment())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Run a command until it ends or until standard input closes; then remove a folder.
 
-    python watch.py FOLDER COMMAND...        FOLDER may be empty: nothing is removed
+    python watch.py FOLDER COMMAND...        with an empty FOLDER nothing is removed
 
 The other end of standard input is a pipe that the parent holds. The system closes it when the
 parent ends, however it ends, so the command cannot be left behind.
@@ -15,7 +15,7 @@ import threading
 
 def main() -> None:
     if hasattr(os, "fork") and (watcher := os.fork()):
-        # A Ray worker that ends kills its children, but not theirs: the one that watches is theirs.
+        # A Ray worker that ends kills its children but not its grandchildren. So watch in a grandchild.
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(watcher, 0)[1]))
     folder, *command = sys.argv[1:]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)

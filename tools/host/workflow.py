@@ -1,4 +1,4 @@
-"""Workflow files as the frontend saves them, in the form that the server runs."""
+"""Convert workflow files that the frontend saved into prompts that the server runs."""
 
 import json
 from pathlib import Path
@@ -12,32 +12,29 @@ WORKFLOWS = sorted((ROOT / "workflows").rglob("*.json"))
 Prompt = dict[str, dict[str, Any]]
 """Node id -> {"class_type": ..., "inputs": {name: value or [node id, output index]}}."""
 
-RUNS = 0  # a node's mode; muted and bypassed ones have others
-NOTES = {"Note", "MarkdownNote"}
-CONTROLS = {"fixed", "increment", "decrement", "randomize"}
+ACTIVE_MODE = 0  # the mode of a node that is neither muted nor bypassed
+NOTE_TYPES = {"Note", "MarkdownNote"}
+SEED_CONTROL_VALUES = {"fixed", "increment", "decrement", "randomize"}
 COMPARE_TYPE = "IMAGECOMPARE"
-NO_PICTURES = {"__value__": ["", ""]}
-"""What the frontend submits for Image Compare's view, which it does not save, before a run."""
+EMPTY_COMPARE_VALUE = {"__value__": ["", ""]}
+"""The value that the frontend submits for Image Compare's view, which it does not save."""
 
 
 def read_prompt(path: Path) -> Prompt:
-    """The workflow in ``path``, ready to be submitted: see ``to_prompt``.
-
-    As the frontend saves it, or as it exports it in the API format.
-    """
+    """Read a workflow as a prompt (see ``to_prompt``), or a file that is in the API format already."""
     workflow = json.loads(path.read_text("utf-8"))
     return to_prompt(workflow) if "nodes" in workflow else workflow
 
 
 def to_prompt(workflow: dict[str, Any]) -> Prompt:
-    """A workflow in the frontend's format 0.4 in the API format.
+    """Convert a workflow from the frontend's format 0.4 to the API format.
 
-    Notes, muted and bypassed nodes are left out with their links; subgraphs are not understood.
+    It leaves out notes, muted and bypassed nodes, and their links. It does not support subgraphs.
     """
     nodes = {
         node["id"]: node
         for node in workflow["nodes"]
-        if node["mode"] == RUNS and node["type"] not in NOTES
+        if node["mode"] == ACTIVE_MODE and node["type"] not in NOTE_TYPES
     }
     links = {
         link: [str(source), slot] for link, source, slot, *_ in workflow["links"] if source in nodes
@@ -45,7 +42,7 @@ def to_prompt(workflow: dict[str, Any]) -> Prompt:
     return {
         str(node_id): {
             "class_type": node["type"],
-            "inputs": widget_values(node)
+            "inputs": read_widget_values(node)
             | {
                 entry["name"]: links[entry["link"]]
                 for entry in node["inputs"]
@@ -56,24 +53,26 @@ def to_prompt(workflow: dict[str, Any]) -> Prompt:
     }
 
 
-def widget_values(node: dict[str, Any]) -> dict[str, Any]:
-    """Widget name -> value. The file lists the values by position, under no names."""
+def read_widget_values(node: dict[str, Any]) -> dict[str, Any]:
+    """Return widget name -> value. The file lists the values by position, without names."""
     named: dict[str, Any] = {}
     values = iter(node.get("widgets_values", []))
     for entry in node["inputs"]:
         if "widget" not in entry:
             continue
         if entry.get("type") == COMPARE_TYPE:
-            named[entry["widget"]["name"]] = NO_PICTURES
+            named[entry["widget"]["name"]] = EMPTY_COMPARE_VALUE
             continue
         value = next(values)
-        if named and value in CONTROLS and "seed" in list(named)[-1]:
-            value = next(values)  # what the frontend does with the seed after a run: no input
+        if named and value in SEED_CONTROL_VALUES and "seed" in list(named)[-1]:
+            value = next(
+                values
+            )  # skip control_after_generate: the frontend's own widget behind a seed
         named[entry["widget"]["name"]] = value
     return named
 
 
 def find_node(prompt: Prompt, class_type: str) -> str:
-    """The id of the prompt's only node of that class."""
+    """Return the id of the prompt's only node of that class."""
     (node_id,) = (key for key, node in prompt.items() if node["class_type"] == class_type)
     return node_id

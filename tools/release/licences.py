@@ -1,6 +1,6 @@
-"""Write LICENSES.md, the licences of all that the pack is made and tested with.
+"""Write LICENSES.md, which lists the licences of everything that the pack is made and tested with.
 
-python -m tools.release.licences    reads pyproject.toml and what is installed in .venv and .venv-train
+python -m tools.release.licences    reads pyproject.toml and the packages in .venv and .venv-train
 """
 
 import re
@@ -14,9 +14,9 @@ from packaging.utils import canonicalize_name
 from tools.host.environment import ROOT
 from tools.train_grpo.environment import TRAIN_VENV
 
-FILE = ROOT / "LICENSES.md"
+LICENCES_FILE = ROOT / "LICENSES.md"
 
-SPDX = [
+SPDX_PATTERNS = [
     (r"lgpl|lesser general", "LGPL-3.0-or-later"),
     (r"gpl|general public", "GPL-3.0-or-later"),
     (r"mpl|mozilla", "MPL-2.0"),
@@ -26,18 +26,21 @@ SPDX = [
     (r"bsd|kiwi", "BSD-3-Clause"),
     (r"\bisc\b", "ISC"),
 ]
-"""What older packages write in their own words -> the identifier; the first that is found."""
+"""(Pattern in the free text of older packages, SPDX identifier). The first match counts."""
 
-IDENTIFIERS = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+SPDX_EXPRESSION = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 
-ASKS_MORE = re.compile(r"GPL|MPL|EPL|NC|[Pp]roprietary|unknown")
+CONDITIONAL_LICENCES = re.compile(r"GPL|MPL|EPL|NC|[Pp]roprietary|unknown")
 
-REASONS = {
+REASONS_FOR_USE = {
     "certifi": "certificates for the downloads of the tools, unchanged",
     "hypothesis": "makes the cases of property tests, unchanged",
     "tqdm": "progress bars of the training, unchanged",
 }
-"""Why a package is used whose licence asks for more than to be named. No node imports any of them."""
+"""Package -> why it is used although its licence has more conditions than attribution.
+
+No node imports any of these packages.
+"""
 
 HEAD = """# Licences
 
@@ -57,48 +60,48 @@ torch, and what torch brings, is the host's.
 """
 
 
-def installed() -> dict[str, Distribution]:
-    """By canonical name; of what is in both environments, that of .venv."""
+def find_installed() -> dict[str, Distribution]:
+    """Return the installed packages by canonical name; .venv has priority over .venv-train."""
     folders = [path for path in sys.path if path.endswith("site-packages")]
     folders += map(str, TRAIN_VENV.glob("lib/python*/site-packages"))
     found = {canonicalize_name(d.name): d for d in distributions(path=folders[::-1])}
     return dict(sorted(found.items()))
 
 
-def licence_of(package: Distribution) -> str:
-    """Its SPDX identifiers."""
+def find_licence(package: Distribution) -> str:
+    """Find the SPDX expression of a package's licence."""
     metadata = package.metadata
     if expression := metadata.get("License-Expression"):
         return expression
     stated = (metadata.get("License") or "").strip()
-    if IDENTIFIERS.fullmatch(stated) and re.search(r"-\d|AND|OR", stated):
+    if SPDX_EXPRESSION.fullmatch(stated) and re.search(r"-\d|AND|OR", stated):
         return stated
     classifiers = [c for c in metadata.get_all("Classifier") or [] if c.startswith("License")]
     for text in [*classifiers, stated[:200]]:
-        for pattern, identifier in SPDX:
+        for pattern, identifier in SPDX_PATTERNS:
             if re.search(pattern, text, re.IGNORECASE):
                 return identifier
     return "unknown"
 
 
-def requirements() -> dict[str, list[str]]:
-    """Each extra of pyproject.toml and what it asks for."""
+def read_requirements() -> dict[str, list[str]]:
+    """Read each extra of pyproject.toml and its requirements."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
     table = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
     lists = re.findall(r"^(\w+) = \[(.*?)\]$", table, re.MULTILINE | re.DOTALL)
     return {extra: re.findall(r'"(.+?)"', texts) for extra, texts in lists}
 
 
-def extras() -> dict[str, list[str]]:
-    """Each extra and the packages that it names."""
+def read_extras() -> dict[str, list[str]]:
+    """Return each extra and the names of its packages."""
     return {
         extra: [canonicalize_name(Requirement(line).name) for line in lines]
-        for extra, lines in requirements().items()
+        for extra, lines in read_requirements().items()
     }
 
 
-def needed(names: list[str], packages: dict[str, Distribution]) -> set[str]:
-    """The packages of these names and all that they need in turn; not what torch brings."""
+def resolve_dependencies(names: list[str], packages: dict[str, Distribution]) -> set[str]:
+    """Return the packages of these names and their dependencies, without those of torch."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -115,41 +118,39 @@ def needed(names: list[str], packages: dict[str, Distribution]) -> set[str]:
     return seen
 
 
-def table(names: list[str], packages: dict[str, Distribution]) -> str:
+def format_table(names: list[str], packages: dict[str, Distribution]) -> str:
     rows = ["| Package | Licence |", "|---|---|"]
     for name in names:
-        licence = licence_of(packages[name])
-        reason = f": {REASONS[name]}" if name in REASONS else ""
+        licence = find_licence(packages[name])
+        reason = f": {REASONS_FOR_USE[name]}" if name in REASONS_FOR_USE else ""
         rows.append(f"| {name} | {licence}{reason} |")
     return "\n".join(rows)
 
 
 def page() -> str:
-    packages = installed()
+    packages = find_installed()
     parts = [HEAD]
     named: defaultdict[str, list[str]] = defaultdict(list)
-    for extra, names in extras().items():
+    for extra, names in read_extras().items():
         if absent := [name for name in names if name not in packages]:
             sys.exit(f"error: {', '.join(absent)} of {extra} is not installed: make host train-env")
         named[extra] = sorted(names)
-        parts.append(f"## Extra `{extra}`\n\n{table(named[extra], packages)}\n")
+        parts.append(f"## Extra `{extra}`\n\n{format_table(named[extra], packages)}\n")
     direct = {name for names in named.values() for name in names}
-    others = sorted(needed(list(direct), packages) - direct)
-    parts.append(f"## What these need in turn\n\n{table(others, packages)}\n")
+    others = sorted(resolve_dependencies(list(direct), packages) - direct)
+    parts.append(f"## What these need in turn\n\n{format_table(others, packages)}\n")
     if unclear := [
         name
         for name in [*direct, *others]
-        if ASKS_MORE.search(licence_of(packages[name])) and name not in REASONS
+        if CONDITIONAL_LICENCES.search(find_licence(packages[name])) and name not in REASONS_FOR_USE
     ]:
-        sys.exit(
-            f"error: say in tools/release/licences.py why these are used: {', '.join(unclear)}"
-        )
+        sys.exit(f"error: add to REASONS in tools/release/licences.py: {', '.join(unclear)}")
     return "\n".join(parts)
 
 
 def main() -> None:
-    FILE.write_text(page(), "utf-8")
-    print(f"{FILE.name} is written")
+    LICENCES_FILE.write_text(page(), "utf-8")
+    print(f"{LICENCES_FILE.name} is written")
 
 
 if __name__ == "__main__":

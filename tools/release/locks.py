@@ -1,12 +1,12 @@
-"""Renew the lock files, which hold the version of each package that is installed beside torch.
+"""Update the lock files, which pin the version of each package except torch.
 
-python -m tools.release.locks               ask the package index for the newest versions, write locks/host.txt
-                                            (make host) and locks/train.txt (make train-env), say what moved
-python -m tools.release.locks moved FILE    say what is installed in another version than FILE holds
+python -m tools.release.locks               get the newest versions from the package index, write locks/host.txt
+                                            (make host) and locks/train.txt (make train-env), list the changes
+python -m tools.release.locks moved FILE    list the installed packages whose version differs from FILE
 
-A lock file fits Linux, Windows and macOS, and every Python that its environment supports. torch and what
-it brings for a GPU are left out: their builds differ between machines. There are no hashes: they could not
-cover torch, and would turn 160 lines that a person can compare into 4700.
+A lock file fits Linux, Windows and macOS, and every Python that its environment supports. It leaves out
+torch and torch's GPU packages, whose builds differ between machines. It has no hashes: they could not
+cover torch, and a person could not read the 4700 lines instead of 160.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from tools.host.environment import ROOT, HostError, python_path, run, scratch_fo
 from tools.train_grpo import environment as train_environment
 
 NOT_LOCKED = re.compile(r"torch|torchvision|torchaudio|triton|(nvidia|cuda)-.+")
-"""torch, what must match it, and what it brings for a GPU."""
+"""torch, the packages that must match it, and its GPU packages."""
 
 HEAD = "# Written by `make locks`. torch and what it brings for a GPU are left out: see tools/release/locks.py.\n"
 
 
 def compile_lock(python: str, torch: tuple[str, ...], sources: list[object]) -> str:
-    """The newest versions of what ``sources`` name, for ``python`` and newer ones on every system."""
+    """Resolve ``sources`` to the newest versions, for every system and for ``python`` or newer."""
     with scratch_folder() as scratch:
         pins, lock = scratch / "torch.txt", scratch / "lock.txt"
         pins.write_text("\n".join(torch), "utf-8")
@@ -38,15 +38,17 @@ def compile_lock(python: str, torch: tuple[str, ...], sources: list[object]) -> 
         options += ["--no-annotate", "--no-header", "--output-file", lock]
         run([python_path(), "-m", "uv", "pip", "compile", *options, pins, *sources])
         lines = lock.read_text("utf-8").splitlines()
-    return HEAD + "".join(f"{line}\n" for line in lines if not NOT_LOCKED.fullmatch(name_of(line)))
+    return HEAD + "".join(
+        f"{line}\n" for line in lines if not NOT_LOCKED.fullmatch(parse_name(line))
+    )
 
 
-def name_of(line: str) -> str:
+def parse_name(line: str) -> str:
     return line.partition("==")[0]
 
 
 def read_versions(text: str, own_python_only: bool = False) -> dict[str, str]:
-    """Package -> its version in the lock file; several versions where they differ between Pythons."""
+    """Read package -> version from a lock file, with all versions if they depend on the Python."""
     found = defaultdict(list)
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -56,24 +58,24 @@ def read_versions(text: str, own_python_only: bool = False) -> dict[str, str]:
     return {name: ", ".join(versions) for name, versions in found.items()}
 
 
-def compare(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """A line for each package whose version differs."""
+def list_changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Describe in a line each package whose version differs."""
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return [f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names]
 
 
-def installed_versions() -> dict[str, str]:
-    """Package -> its version in this Python; without what no lock file holds."""
+def read_installed_versions() -> dict[str, str]:
+    """Return package -> version in this Python, for the packages that a lock file holds."""
     found = {canonicalize_name(package.name): package.version for package in distributions()}
-    left_out = {"pip", name_of(environment.UV), *filter(NOT_LOCKED.fullmatch, found)}
+    left_out = {"pip", parse_name(environment.UV), *filter(NOT_LOCKED.fullmatch, found)}
     return {name: version for name, version in found.items() if name not in left_out}
 
 
-def renew() -> None:
+def renew_locks() -> None:
     project = ROOT / "pyproject.toml"
     requirements = host_path(DEFAULT_VERSION) / "requirements.txt"
     extras = [part for extra in environment.EXTRAS for part in ("--extra", extra)]
-    oldest = ".".join(map(str, train_environment.OLDEST))
+    oldest = ".".join(map(str, train_environment.OLDEST_PYTHON))
     for name, compiled in {
         environment.LOCK: ("3.10", environment.TORCH, [requirements, project, *extras]),
         train_environment.LOCK: (oldest, train_environment.TORCH, [project, "--extra", "train"]),
@@ -81,11 +83,11 @@ def renew() -> None:
         lock = ROOT / name
         before, text = lock.read_text("utf-8"), compile_lock(*compiled)
         lock.write_text(text, "utf-8")
-        report(name, compare(read_versions(before), read_versions(text)))
+        print_changes(name, list_changes(read_versions(before), read_versions(text)))
 
 
-def report(name: str, lines: list[str]) -> None:
-    print(f"{name}: {len(lines)} packages moved")
+def print_changes(name: str, lines: list[str]) -> None:
+    print(f"{name}: {len(lines)} packages changed version")
     for line in lines:
         print(f"- {line}")
 
@@ -93,16 +95,16 @@ def report(name: str, lines: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("moved", help="compare what is installed with a lock file").add_argument(
-        "lock", type=Path
-    )
+    commands.add_parser(
+        "moved", help="compare the installed versions with a lock file"
+    ).add_argument("lock", type=Path)
     options = parser.parse_args()
     if options.command == "moved":
         locked = read_versions(options.lock.read_text("utf-8"), own_python_only=True)
-        report(options.lock.as_posix(), compare(locked, installed_versions()))
+        print_changes(options.lock.as_posix(), list_changes(locked, read_installed_versions()))
         return
     try:
-        renew()
+        renew_locks()
     except HostError as error:
         sys.exit(f"error: {error}")
 

@@ -1,11 +1,11 @@
 """Run the tests on every ComfyUI, Python and transformers that the pack supports.
 
-python -m tools.release.matrix                     all rows, an hour or more, into benchmarks/MATRIX.md
-python -m tools.release.matrix --select 0.24.0     those whose name holds this; the other rows stay
-python -m tools.release.matrix --list              the names
+python -m tools.release.matrix                     run all rows (over an hour), write benchmarks/MATRIX.md
+python -m tools.release.matrix --select 0.24.0     run only rows whose name contains this, keep the others
+python -m tools.release.matrix --list              print the names of the rows
 
-A Python that is not on this machine gets a row that says so. The others than that of .venv, and the
-older transformers, get environments of their own in .host/.
+If this machine lacks a Python, its row says so. Every Python except that of .venv, and the older
+transformers, gets an environment of its own in .host/.
 """
 
 import argparse
@@ -21,33 +21,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools import host
-from tools.host import HOST, LOCK, ROOT, HostError, host_packages, install_packages, python_path
-from tools.host.environment import python_in, run
+from tools.host import (
+    HOST,
+    LOCK,
+    ROOT,
+    HostError,
+    install_packages,
+    list_host_packages,
+    python_path,
+)
+from tools.host.environment import run, venv_python_path
 
-from .reliability import cases
+from .reliability import read_cases
 
 REPORT = ROOT / "benchmarks" / "MATRIX.md"
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 OLDER_TRANSFORMERS = "4.57"
 
-TIMEOUT = 5400
-"""Seconds for a row; on two free cores the longest takes ten minutes."""
+TIMEOUT_SECONDS = 5400
+"""Time limit of a row; on two free cores the longest row takes ten minutes."""
 
-ALL = "all"
-NO_BROWSER = "all but the browser's"
-TEXTS = "of texts and the VLM"
+ALL_TESTS = "all"
+NO_BROWSER_TESTS = "all but the browser's"
+TEXT_TESTS = "of texts and the VLM"
 SUITES = {
-    ALL: ["tests"],
-    NO_BROWSER: ["tests", "--ignore=tests/browser"],
-    TEXTS: [
+    ALL_TESTS: ["tests"],
+    NO_BROWSER_TESTS: ["tests", "--ignore=tests/browser"],
+    TEXT_TESTS: [
         f"tests/host/test_{name}.py"
         for name in ("qwen", "ar2", "prompt_extractor", "encode", "backbones", "contract")
     ],
 }
-"""What runs -> pytest's arguments. The last: where the host reads or runs transformers."""
+"""Suite -> pytest's arguments. The last one holds the tests in which ComfyUI uses transformers."""
 
-VERSIONS = """
+PRINT_VERSIONS = """
 from importlib.metadata import version
 import platform
 print(platform.python_version(), version("transformers"), version("comfyui-frontend-package"))
@@ -70,48 +78,57 @@ class Row:
 
     name: str
     version: str = host.DEFAULT_VERSION
-    """Of ComfyUI."""
+    """The version of ComfyUI."""
     python: str | None = None
-    """None is that of .venv, with its packages."""
+    """The version of Python; None for .venv with its packages."""
     transformers: str | None = None
-    tests: str = NO_BROWSER
+    tests: str = NO_BROWSER_TESTS
 
     @property
     def venv(self) -> Path:
         older = f"-transformers-{self.transformers}" if self.transformers else ""
-        return HOST / f"python-{self.python or own_python()}{older}"
+        return HOST / f"python-{self.python or read_own_python()}{older}"
 
 
 @dataclass
 class Result:
-    """Of one run of pytest."""
+    """The outcome of one run of pytest."""
 
     passed: int
     failed: list[str]
     skipped: Counter[str]
-    """How many for each reason."""
+    """Reason -> number of tests."""
     seconds: float
 
 
-def own_python() -> str:
+def read_own_python() -> str:
     line = [python_path(), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
     return subprocess.check_output(line, encoding="utf-8").strip()
 
 
-def rows() -> list[Row]:
+def list_rows() -> list[Row]:
     older = [version for version in host.COMFYUI if version != host.DEFAULT_VERSION]
     return [
-        Row("make test", tests=ALL),
+        Row("make test", tests=ALL_TESTS),
         *(Row(f"ComfyUI {version}", version) for version in older),
-        *(Row(f"Python {python}", python=python) for python in PYTHONS if python != own_python()),
-        Row(f"transformers {OLDER_TRANSFORMERS}", transformers=OLDER_TRANSFORMERS, tests=TEXTS),
+        *(
+            Row(f"Python {python}", python=python)
+            for python in PYTHONS
+            if python != read_own_python()
+        ),
+        Row(
+            f"transformers {OLDER_TRANSFORMERS}", transformers=OLDER_TRANSFORMERS, tests=TEXT_TESTS
+        ),
     ]
 
 
 def find_python(version: str) -> Path | None:
-    """The interpreter of that version on this machine, if there is one."""
+    """Return the interpreter of that version, or None if this machine has none."""
     line = ["py", f"-{version}"] if os.name == "nt" else [f"python{version}"]
-    environment = {**os.environ, "PYENV_VERSION": version}  # else pyenv's own commands refuse
+    environment = {
+        **os.environ,
+        "PYENV_VERSION": version,
+    }  # without it, pyenv's python3.X commands refuse to run
     try:
         found = subprocess.run(
             [*line, "-c", "import sys; print(sys.executable)"],
@@ -124,39 +141,40 @@ def find_python(version: str) -> Path | None:
     return Path(found.stdout.strip()) if found.returncode == 0 else None
 
 
-def prepare(row: Row) -> Path | None:
-    """The Python to run a row with; None if its version is not on this machine."""
+def prepare_environment(row: Row) -> Path | None:
+    """Install a row's environment and return its Python, or None if this machine lacks it."""
     if row.python is None and row.transformers is None:
         return python_path()
     base = find_python(row.python) if row.python else python_path()
     if base is None:
         return None
-    if not python_in(row.venv).exists():
+    if not venv_python_path(row.venv).exists():
         print(f"{row.name}: making {row.venv.relative_to(ROOT)}", flush=True)
         run([python_path(), "-m", "uv", "venv", "--seed", "--python", base, row.venv])
-    packages = host_packages(host.host_path(host.DEFAULT_VERSION) / "requirements.txt")
+    packages = list_host_packages(host.host_path(host.DEFAULT_VERSION) / "requirements.txt")
     pins = [f"transformers=={row.transformers}.*"] if row.transformers else []
     install_packages(row.venv, ROOT / LOCK, [*packages, *pins])
-    return python_in(row.venv)
+    return venv_python_path(row.venv)
 
 
-def measure(python: Path, tests: list[str], comfyui: Path | None = None) -> Result | None:
-    """Run the tests; None if they took longer than ``TIMEOUT``."""
+def run_tests(python: Path, tests: list[str], comfyui: Path | None = None) -> Result | None:
+    """Run the tests; return None if they take longer than ``TIMEOUT``."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("COMFYUI_PATH", None)
     if comfyui:
         environment["COMFYUI_PATH"] = str(comfyui)
     with tempfile.TemporaryDirectory() as folder:
-        # Not -m pytest: that would put this folder, with its own nodes/, in front of the host.
+        # Not -m pytest: with this folder first in sys.path, the pack's nodes/ would hide ComfyUI's.
         line = [python.with_name("pytest"), *tests, "-n", "2", "--dist", "loadfile", "-q"]
+        line += ["-m", "not long"]
         line += ["-p", "no:cacheprovider", f"--junitxml={folder}/report.xml"]
         started = time.monotonic()
         try:
-            subprocess.run(line, cwd=ROOT, env=environment, timeout=TIMEOUT)
+            subprocess.run(line, cwd=ROOT, env=environment, timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             return None
         seconds = time.monotonic() - started
-        found = list(cases(Path(folder)))
+        found = list(read_cases(Path(folder)))
     if not found:
         raise HostError(f"pytest did not run: {' '.join(map(str, line))}")
     skipped = Counter(case.reason for case in found if case.outcome == "skipped")
@@ -164,24 +182,24 @@ def measure(python: Path, tests: list[str], comfyui: Path | None = None) -> Resu
     return Result(len(found) - len(failed) - skipped.total(), failed, skipped, seconds)
 
 
-def cells(row: Row, python: Path | None, result: Result | None) -> list[str]:
+def format_cells(row: Row, python: Path | None, result: Result | None) -> list[str]:
     if python is None:
         absent = "not on this machine"
         return [row.name, row.version, f"{row.python}: {absent}", "—", "—", row.tests, *["—"] * 4]
-    line = [python, "-c", VERSIONS]
+    line = [python, "-c", PRINT_VERSIONS]
     versions = subprocess.check_output(line, encoding="utf-8").split()
     frontend = "—"
-    if row.tests == ALL:
+    if row.tests == ALL_TESTS:
         frontend = f"{versions.pop()}, {host.NEWEST_FRONTEND.release}"
-    told = [row.name, row.version, *versions[:2], frontend, row.tests]
+    first = [row.name, row.version, *versions[:2], frontend, row.tests]
     if result is None:
-        return [*told, "—", "—", f"not done in {TIMEOUT // 60} minutes", "—"]
+        return [*first, "—", "—", f"not done in {TIMEOUT_SECONDS // 60} minutes", "—"]
     counts = f"{result.passed:,}", f"{result.skipped.total():,}", f"{len(result.failed):,}"
-    return [*told, *counts, f"{result.seconds / 60:.0f}"]
+    return [*first, *counts, f"{result.seconds / 60:.0f}"]
 
 
-def notes(row: Row, result: Result | None) -> str:
-    """The paragraph of a row, empty where nothing was skipped and nothing failed."""
+def format_notes(row: Row, result: Result | None) -> str:
+    """Write a row's paragraph; it is empty if nothing was skipped and nothing failed."""
     if result is None:
         return ""
     lines = [f"- FAILED {name}" for name in result.failed]
@@ -189,8 +207,8 @@ def notes(row: Row, result: Result | None) -> str:
     return "\n".join([f"### {row.name}", "", *lines, ""]) if lines else ""
 
 
-def merged(text: str, names: list[str], new: dict[str, tuple[str, str]]) -> str:
-    """The report with new lines and paragraphs for some of the named rows, in their order."""
+def merge_report(text: str, names: list[str], new: dict[str, tuple[str, str]]) -> str:
+    """Put the ``new`` lines and paragraphs into the report ``text``, in the order of ``names``."""
     table, _, rest = text.partition(NOTES)
     lines = {
         found[1]: found[0] for found in re.finditer(r"^\| (.+?) \| \d.*$", table, re.MULTILINE)
@@ -205,22 +223,24 @@ def merged(text: str, names: list[str], new: dict[str, tuple[str, str]]) -> str:
     return f"{HEAD}{table}\n{NOTES}" + "\n\n".join(kept) + "\n"
 
 
-def table_of(report: str) -> str:
+def extract_table(report: str) -> str:
     return report.partition(NOTES)[0][report.index("| ") :]
 
 
-def write(names: list[str], new: dict[str, tuple[str, str]]) -> None:
-    """Into the report."""
-    report = merged(REPORT.read_text("utf-8") if REPORT.exists() else "", names, new)
+def write_rows(names: list[str], new: dict[str, tuple[str, str]]) -> None:
+    """Write new rows into the report file."""
+    report = merge_report(REPORT.read_text("utf-8") if REPORT.exists() else "", names, new)
     REPORT.write_text(report, "utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--select", action="append", default=[], help="part of a row's name")
+    parser.add_argument(
+        "--select", action="append", default=[], help="run the rows whose name contains this"
+    )
     parser.add_argument("--list", action="store_true", help="print the rows' names")
     options = parser.parse_args()
-    all_rows = rows()
+    all_rows = list_rows()
     names = [row.name for row in all_rows]
     chosen = [
         row for row in all_rows if not options.select or any(s in row.name for s in options.select)
@@ -232,15 +252,15 @@ def main() -> None:
     failed = False
     for row in chosen:
         try:
-            python = prepare(row)
+            python = prepare_environment(row)
             comfyui = host.host_path(row.version) if row.version != host.DEFAULT_VERSION else None
-            result = measure(python, SUITES[row.tests], comfyui) if python else None
-            line = f"| {' | '.join([*cells(row, python, result), day])} |"
+            result = run_tests(python, SUITES[row.tests], comfyui) if python else None
+            line = f"| {' | '.join([*format_cells(row, python, result), day])} |"
         except HostError as error:
             sys.exit(f"error: {row.name}: {error}")
         failed |= bool(python) and (result is None or bool(result.failed))
-        write(names, {row.name: (line, notes(row, result))})
-    print(table_of(REPORT.read_text("utf-8")))
+        write_rows(names, {row.name: (line, format_notes(row, result))})
+    print(extract_table(REPORT.read_text("utf-8")))
     sys.exit(failed)
 
 

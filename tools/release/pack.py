@@ -1,33 +1,33 @@
-"""Print what a user of the pack downloads, as comfy-cli packs it: tracked files less .comfyignore."""
+"""List the files of the pack's download: comfy-cli packs all tracked files but those of .comfyignore."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT_MB = 12
+MAX_PACK_MB = 12
 
 
-def packed_files(root: Path = ROOT) -> list[str]:
-    """Names of the files that comfy-cli puts into the archive."""
-    tracked = _list(root, "--cached")
-    ignored = _list(root, "--cached", "--ignored", "--exclude-from=.comfyignore")
+def list_packed_files(root: Path = ROOT) -> list[str]:
+    """Return the names of the files that comfy-cli puts into the archive."""
+    tracked = _list_files(root, "--cached")
+    ignored = _list_files(root, "--cached", "--ignored", "--exclude-from=.comfyignore")
     return sorted(set(tracked) - set(ignored))
 
 
-def _list(root: Path, *options: str) -> list[str]:
+def _list_files(root: Path, *options: str) -> list[str]:
     line = ["git", "-C", str(root), "ls-files", "-z", *options]
     return subprocess.check_output(line, encoding="utf-8").split("\0")[:-1]
 
 
 def main() -> None:
-    sizes = {name: (ROOT / name).stat().st_size for name in packed_files()}
+    sizes = {name: (ROOT / name).stat().st_size for name in list_packed_files()}
     for name, size in sizes.items():
         print(f"{size / 1e3:10.1f} kB  {name}")
     total = sum(sizes.values()) / 1e6
-    print(f"{total:10.2f} MB  in {len(sizes)} files; the limit is {LIMIT_MB} MB")
-    if total > LIMIT_MB:
-        sys.exit(f"error: the pack is larger than {LIMIT_MB} MB")
+    print(f"{total:10.2f} MB  in {len(sizes)} files; the limit is {MAX_PACK_MB} MB")
+    if total > MAX_PACK_MB:
+        sys.exit(f"error: the pack is larger than {MAX_PACK_MB} MB")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Try to break the pack, and write what came of it into benchmarks/RELIABILITY.md.
+"""Run the tests that try to break the pack, and write benchmarks/RELIABILITY.md.
 
-python -m tools.release.reliability [--results FOLDER]     FOLDER: of an earlier run, which is written down anew
+python -m tools.release.reliability [--results FOLDER]     FOLDER: report the JUnit files of an earlier run
 """
 
 import argparse
@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.host import ROOT, comfyui_version, host_path
+from tools.host import ROOT, host_path, read_comfyui_version
 
 REPORT = ROOT / "benchmarks" / "RELIABILITY.md"
-PROPERTIES = "tests/host/property"
+PROPERTY_TESTS = "tests/host/property"
 PARTS = [
     "tests/host/test_faults.py",
     "tests/host/test_hostile.py",
@@ -38,14 +38,14 @@ PARTS = [
     "tests/host/test_contract.py",
     "tests/test_windows.py",
 ]
-"""Tests whose subject is what goes wrong; those that are not there are left out."""
+"""Test files about errors and hostile input; a file that does not exist is left out."""
 
 PACKAGES = ["torch", "transformers", "comfyui-frontend-package", "hypothesis"]
-EVERY = 20
-"""Prompts from one line of the memory's curve to the next."""
+PROMPTS_PER_LINE = 20
+"""Prompts between two lines of the memory chart."""
 
-BAR = 40
-"""Characters of the longest bar."""
+MAX_BAR_LENGTH = 40
+"""Length of the longest bar."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Case:
     """One test with one set of parameters, as pytest reports it."""
 
     place: str
-    """Its module below tests/, with dots."""
+    """The test's module below tests/, with dots."""
     test: str
     parameters: str
     outcome: str
@@ -71,21 +71,21 @@ class Case:
         return f"tests/{self.place.replace('.', '/')}.py"
 
 
-def run(folder: Path) -> None:
-    """All of it: some minutes for each part on a machine at rest."""
+def run_tests(folder: Path) -> None:
+    """Run all tests of the report, a few minutes for each part, and write JUnit files to ``folder``."""
     parts = [part for part in PARTS if (ROOT / part).exists()]
     everything = ["-m", "long or not long"]
     for name, arguments in {
         "parts": [*parts, *everything, "--dist", "loadfile"],
-        "properties": [PROPERTIES, *everything, "--hypothesis-profile=long"],
+        "properties": [PROPERTY_TESTS, *everything, "--hypothesis-profile=long"],
     }.items():
         line = [sys.executable, "-m", "pytest", *arguments, f"--junitxml={folder / name}.xml"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([*line, "-n", "2"], cwd=ROOT, env=environment)
 
 
-def cases(folder: Path) -> Iterator[Case]:
-    """What pytest wrote into the JUnit files of a folder."""
+def read_cases(folder: Path) -> Iterator[Case]:
+    """Read the JUnit files that pytest wrote to a folder."""
     for path in sorted(folder.glob("*.xml")):
         for entry in ET.parse(path).iter("testcase"):  # noqa: S314 - written by pytest
             test, _, parameters = entry.get("name", "").partition("[")
@@ -100,59 +100,62 @@ def cases(folder: Path) -> Iterator[Case]:
             yield Case(place, test, parameters.removesuffix("]"), outcome, reason, found)
 
 
-def title(module: str) -> str:
-    """The first paragraph of the module's docstring."""
+def read_title(module: str) -> str:
+    """Return the first paragraph of the module's docstring."""
     path = ROOT / module
     text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) if path.exists() else None
-    return escaped(text.split("\n\n")[0]).rstrip(".:") if text else module
+    return escape(text.split("\n\n")[0]).rstrip(".:") if text else module
 
 
-def words(test: str) -> str:
+def to_words(test: str) -> str:
     return re.sub(r"^test_", "", test).replace("_", " ")
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|").replace("<", "&lt;")
 
 
-def few(parameters: list[str]) -> str:
-    return textwrap.shorten(escaped("; ".join(parameters)), 300, placeholder=" ...")
+def shorten(parameters: list[str]) -> str:
+    return textwrap.shorten(escape("; ".join(parameters)), 300, placeholder=" ...")
 
 
-def table(head: list[str], rows: list[str]) -> list[str]:
+def format_table(head: list[str], rows: list[str]) -> list[str]:
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
 
 
 COUNTS = ["tried", "as it should be", "not", "skipped"]
 
 
-def grouped(found: list[Case], key: str) -> dict[str, list[Case]]:
+def group_by(found: list[Case], key: str) -> dict[str, list[Case]]:
     groups = defaultdict(list)
     for case in found:
         groups[getattr(case, key)].append(case)
     return groups
 
 
-def tally(found: list[Case]) -> str:
+def count_outcomes(found: list[Case]) -> str:
     count = Counter(case.outcome for case in found)
     return f"{len(found)} | {count['passed']} | {count['failed']} | {count['skipped']}"
 
 
-def summary(found: list[Case]) -> list[str]:
-    groups = grouped(found, "module").items()
-    return table(["part", *COUNTS], [f"| {title(name)} | {tally(own)} |" for name, own in groups])
+def write_summary(found: list[Case]) -> list[str]:
+    groups = group_by(found, "module").items()
+    return format_table(
+        ["part", *COUNTS],
+        [f"| {read_title(name)} | {count_outcomes(own)} |" for name, own in groups],
+    )
 
 
-def part(module: str, found: list[Case]) -> list[str]:
+def write_part(module: str, found: list[Case]) -> list[str]:
     rows = [
-        f"| {words(test)} | {tally(own)} | {few([c.parameters for c in own if c.parameters])} |"
-        for test, own in grouped(found, "test").items()
+        f"| {to_words(test)} | {count_outcomes(own)} | {shorten([c.parameters for c in own if c.parameters])} |"
+        for test, own in group_by(found, "test").items()
     ]
-    lines = [f"## {title(module)}", "", f"`{module}`", ""]
-    return lines + table(["what", *COUNTS, "with"], rows)
+    lines = [f"## {read_title(module)}", "", f"`{module}`", ""]
+    return lines + format_table(["what", *COUNTS, "with"], rows)
 
 
-def properties(found: list[Case]) -> list[str]:
+def write_properties(found: list[Case]) -> list[str]:
     counted = [
         (case, ast.literal_eval(case.properties["cases"]))
         for case in found
@@ -162,7 +165,7 @@ def properties(found: list[Case]) -> list[str]:
         return []
     valid, refused = (sum(counts[key] for _, counts in counted) for key in ("valid", "refused"))
     rows = [
-        f"| {case.parameters or words(case.test)} | {counts['valid'] + counts['refused']:,} | "
+        f"| {case.parameters or to_words(case.test)} | {counts['valid'] + counts['refused']:,} | "
         f"{counts['valid']:,} | {counts['refused']:,} |"
         for case, counts in counted
     ]
@@ -171,24 +174,27 @@ def properties(found: list[Case]) -> list[str]:
         "",
         f"{valid + refused:,} cases: {valid:,} gave a valid result, {refused:,} were refused with a sentence.",
         "",
-        *table(["node", "cases", "valid result", "refused"], rows),
+        *format_table(["node", "cases", "valid result", "refused"], rows),
     ]
 
 
-def memory(found: list[Case]) -> list[str]:
-    """The longest run's curve."""
+def write_memory(found: list[Case]) -> list[str]:
+    """Write the section with the memory chart of the longest run."""
     curves = [json.loads(c.properties["memory"]) for c in found if "memory" in c.properties]
     if not curves:
         return []
     sizes = max(curves, key=len)
-    chosen = [1, *range(EVERY, len(sizes) + 1, EVERY)]
+    chosen = [1, *range(PROMPTS_PER_LINE, len(sizes) + 1, PROMPTS_PER_LINE)]
     most = max(sizes)
-    bars = [f"{k:4} {sizes[k - 1]:5} MB {'█' * round(BAR * sizes[k - 1] / most)}" for k in chosen]
-    change = 100 * (max(sizes[EVERY:]) / sizes[EVERY - 1] - 1)
+    bars = [
+        f"{k:4} {sizes[k - 1]:5} MB {'█' * round(MAX_BAR_LENGTH * sizes[k - 1] / most)}"
+        for k in chosen
+    ]
+    change = 100 * (max(sizes[PROMPTS_PER_LINE:]) / sizes[PROMPTS_PER_LINE - 1] - 1)
     return [
         f"## Memory of the server over {len(sizes)} prompts in a row",
         "",
-        f"Resident size after each prompt: another picture, target and seed every time, with the default cache. After the {EVERY}th "
+        f"Resident memory after each prompt, each with a new image, target and seed, with the default cache. After the {PROMPTS_PER_LINE}th "
         f"prompt it grew by at most {change:.1f} %.",
         "",
         "```",
@@ -198,57 +204,58 @@ def memory(found: list[Case]) -> list[str]:
     ]
 
 
-def notes(found: list[Case], outcome: str, heading: str) -> list[str]:
-    """What did not run or did not hold, each with its reason."""
+def write_notes(found: list[Case], outcome: str, heading: str) -> list[str]:
+    """List the tests of this outcome, each with its reason."""
     lines = [
-        f"- {words(case.test)} {escaped(case.parameters)}: {escaped(case.reason)[:300]}"
+        f"- {to_words(case.test)} {escape(case.parameters)}: {escape(case.reason)[:300]}"
         for case in found
         if case.outcome == outcome
     ]
     return [f"## {heading}", "", *lines, ""] if lines else []
 
 
-def machine() -> list[str]:
+def describe_machine() -> list[str]:
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if os.name != "nt" else []
     name = next((ln.split(": ")[1] for ln in lines if "model name" in ln), platform.machine())
     versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
     return [
         f"{datetime.date.today()}, {name}, {os.cpu_count()} cores, {platform.system()}; Python "
-        f"{platform.python_version()}, ComfyUI {comfyui_version(host_path())}, {', '.join(versions)}.",
+        f"{platform.python_version()}, ComfyUI {read_comfyui_version(host_path())}, {', '.join(versions)}.",
         "",
     ]
 
 
-def report(found: list[Case]) -> str:
+def write_report(found: list[Case]) -> str:
     lines = [
         "# Reliability",
         "",
-        "What was tried to break this pack, and what came of it. `make reliability` runs it and writes this page from "
-        "the outcomes alone.",
+        "The tests that try to break this pack, and their outcomes. `make reliability` runs them and writes this page.",
         "",
-        *machine(),
-        *summary(found),
-        *notes(found, "failed", "Does not hold"),
-        *properties(found),
-        *memory(found),
+        *describe_machine(),
+        *write_summary(found),
+        *write_notes(found, "failed", "Does not hold"),
+        *write_properties(found),
+        *write_memory(found),
     ]
-    for module, own in grouped(found, "module").items():
-        lines += part(module, own)
-    return "\n".join([*lines, *notes(found, "skipped", "Not run here")]).rstrip() + "\n"
+    for module, own in group_by(found, "module").items():
+        lines += write_part(module, own)
+    return "\n".join([*lines, *write_notes(found, "skipped", "Not run here")]).rstrip() + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Try to break the pack, and write it down.")
-    parser.add_argument("--results", type=Path, help="folder of pytest's JUnit files")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--results", type=Path, help="report this folder of JUnit files and run nothing"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.results or Path(temporary)
         if not options.results:
-            run(folder)
-        found = list(cases(folder))
+            run_tests(folder)
+        found = list(read_cases(folder))
     if not found:
-        sys.exit(f"error: no outcome of any test in {folder}")
-    REPORT.write_text(report(found), "utf-8")
+        sys.exit(f"error: {folder} holds no test outcomes")
+    REPORT.write_text(write_report(found), "utf-8")
     failed = sum(case.outcome == "failed" for case in found)
     print(f"{REPORT.relative_to(ROOT)}: {len(found)} tests, {failed} failed")
     sys.exit(failed > 0)

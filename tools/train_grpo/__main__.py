@@ -1,11 +1,11 @@
 """Train the prompt extractor with GRPO, as the third part of the Chain-of-Zoom paper does.
 
-python -m tools.train_grpo prepare IMAGES OUT   pairs of views from a folder of photographs
-python -m tools.train_grpo run CONFIG.yaml      a LoRA for CoZ Load Prompt Extractor; run it again
-                                                after a break and it goes on
-accelerate launch -m tools.train_grpo run CONFIG.yaml    on several GPUs or machines
+python -m tools.train_grpo prepare IMAGES OUT   make pairs of views from a folder of photographs
+python -m tools.train_grpo run CONFIG.yaml      train a LoRA for CoZ Load Prompt Extractor; if it was
+                                                stopped, run it again to continue
+accelerate launch -m tools.train_grpo run CONFIG.yaml    train on several GPUs or machines
 
-Runs in the .venv-train of `make train-env`.
+It needs the .venv-train of `make train-env`.
 """
 
 import argparse
@@ -17,23 +17,29 @@ from pathlib import Path
 from .pairs import BUILT_IN, CROPS, Views
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.train_grpo",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser("prepare", help="make a data set of photographs")
-    data.add_argument("images", type=Path, help="photographs, and chains of CoZ Save Chain")
-    data.add_argument("out", type=Path, help="folder to make, or to go on with")
+    data = commands.add_parser("prepare", help="make a data set from photographs")
+    data.add_argument(
+        "images", type=Path, help="folder of photographs and of chains that CoZ Save Chain wrote"
+    )
+    data.add_argument(
+        "out", type=Path, help="folder of the data set; an unfinished one is continued"
+    )
     data.add_argument(
         "--backbone",
         default=BUILT_IN,
-        help=f"what enlarges: {BUILT_IN}, {CROPS} (nothing does) or the file of an upscale model",
+        help=f"what sharpens a step: {BUILT_IN}, the file of an upscale model, or {CROPS} (nothing)",
     )
-    data.add_argument("--steps", type=int, default=4, help="zooms of 4x each (default: 4, to 256x)")
-    data.add_argument("--targets", type=int, default=2, help="chains in a photograph (default: 2)")
+    data.add_argument(
+        "--steps", type=int, default=4, help="4x steps of a chain (default: 4, up to 256x)"
+    )
+    data.add_argument("--targets", type=int, default=2, help="chains per photograph (default: 2)")
     data.add_argument("--size", type=int, default=512, help="side of a view in pixels")
     data.add_argument(
         "--frame",
@@ -46,15 +52,24 @@ def arguments() -> argparse.Namespace:
         "--preferences",
         type=Path,
         metavar="PATH",
-        help="a preferences.jsonl, or a folder: then of every user below it",
+        help="a preferences.jsonl, or a folder that holds those of several users",
     )
-    data.add_argument("--held-out", type=float, default=0.05, help="share of the photographs")
-    data.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
-    run = commands.add_parser("run", help="train, and score on the held-out views")
+    data.add_argument(
+        "--held-out",
+        type=float,
+        default=0.05,
+        help="share of the photographs that are not trained on",
+    )
+    data.add_argument(
+        "--workers", type=int, default=0, help="number of processes (default: one per core)"
+    )
+    run = commands.add_parser("run", help="train, and score the held-out pairs before and after")
     run.add_argument("config", type=Path)
     for command in (data, run):
         command.add_argument(
-            "--traceback", action="store_true", help="show where an error is from, for a bug report"
+            "--traceback",
+            action="store_true",
+            help="show the traceback of an error, for a bug report",
         )
     args = parser.parse_args()
     if args.command == "prepare":
@@ -89,14 +104,14 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = arguments()
-    reason = failure(args)
-    gc.collect()  # a progress bar that is still open would end below the reason
+    args = parse_arguments()
+    reason = run_command(args)
+    gc.collect()  # closes progress bars, so that they do not print after the reason
     sys.exit(reason)
 
 
-def failure(args: argparse.Namespace) -> str | None:
-    """Do what the arguments say; the line to end with where it cannot be done."""
+def run_command(args: argparse.Namespace) -> str | None:
+    """Run the command; return an error message for the user, or None if it succeeded."""
     try:
         if args.command == "prepare":
             prepare(args)
@@ -114,7 +129,7 @@ def failure(args: argparse.Namespace) -> str | None:
             "tools.train_grpo"
         )
     except KeyboardInterrupt:
-        return "stopped: run it again to go on"
+        return "stopped: run it again to continue"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The card of a trained prompt LoRA: data, rewards, curves, seeds; and the adapter that it is about."""
+"""Write the card of a trained prompt LoRA: its data, rewards, curves and seeds."""
 
 import json
 import shutil
@@ -14,14 +14,14 @@ from coz.chain.zoom_chain import __version__
 from .config import Config
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
-ENOUGH_SEEDS = 3
-"""For a result to report: runs of few steps differ in sign from seed to seed."""
+MIN_SEEDS = 3
+"""Minimum seeds of a reliable result: the change of a short run may have either sign."""
 
 
 def write_card(config: Config, pairs: int) -> Path:
-    """Put the adapter of the middle seed, its card and its curves into ``out``/adapter.
+    """Write the adapter of the median seed, its card and its curves to ``out``/adapter.
 
-    The middle one by the held-out reward, not the best: that would be chosen by luck.
+    The median is that of the held-out reward. The best seed may owe its reward to luck.
     """
     folders = {seed: config.out / f"seed-{seed}" for seed in config.seeds}
     after = {seed: _read(folder / "after.json") for seed, folder in folders.items()}
@@ -38,17 +38,19 @@ def write_card(config: Config, pairs: int) -> Path:
     draw_curves(history, ["reward", *names], out / "curves.svg")
     scores = {"seeds": config.seeds, "chosen": chosen, "before": before, "after": after}
     (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", "utf-8")
-    (out / "README.md").write_text(card(config, pairs, chosen, before, after), "utf-8")
+    (out / "README.md").write_text(format_card(config, pairs, chosen, before, after), "utf-8")
     return out
 
 
-def card(config: Config, pairs: int, chosen: int, before: dict, after: dict) -> str:
-    """The text, with nothing in it that was not measured."""
+def format_card(config: Config, pairs: int, chosen: int, before: dict, after: dict) -> str:
+    """Write the text of the card, which states only measured values."""
     data, seeds, lora = _read(config.data / "prepare.json"), config.seeds, config.lora
     weights = {name: f"{weight:g}" for name, weight in config.rewards.items() if weight}
-    few = f"**{len(seeds)} seeds only**: no result to report. It takes {ENOUGH_SEEDS}.\n\n"
+    few = (
+        f"**Only {len(seeds)} seeds**: too few for a reliable result, which needs {MIN_SEEDS}.\n\n"
+    )
     critic = f"- Critic: {config.critic.model} ({'a server' if config.critic.url else 'local'})\n"
-    costs = (f"- Seed {seed}: {_told(scores['cost'])}\n" for seed, scores in after.items())
+    costs = (f"- Seed {seed}: {_describe_cost(scores['cost'])}\n" for seed, scores in after.items())
     return f"""---
 base_model: {config.model}
 library_name: peft
@@ -58,44 +60,44 @@ tags: [chain-of-zoom, grpo, lora, super-resolution]
 # Prompt LoRA for Chain-of-Zoom
 
 Trained with GRPO on {config.model} by Chain-of-Zoom for ComfyUI {__version__}, after arXiv 2505.18600. \
-Put `adapter_model.safetensors` and `adapter_config.json` side by side into a folder of `models/loras` \
+Put `adapter_model.safetensors` and `adapter_config.json` into the same folder in `models/loras` \
 and choose it in CoZ Load Prompt Extractor.
 
-This file is of seed {chosen}, the middle one of {len(seeds)} by the held-out reward.
+This file is of seed {chosen}, the median of {len(seeds)} by the held-out reward.
 
-{few if len(seeds) < ENOUGH_SEEDS else ""}## Held-out views, before and after
+{few if len(seeds) < MIN_SEEDS else ""}## Held-out views, before and after
 
-{_table(seeds, before, after)}
+{_format_table(seeds, before, after)}
 
 ## Training
 
-- Data: {pairs} pairs of views to train on, {after[chosen].get("pairs", 0)} held out; {_listed(data)}
-- Rewards: {_listed(weights)}
+- Data: {pairs} pairs of views to train on, {after[chosen].get("pairs", 0)} held out; {_join_values(data)}
+- Rewards: {_join_values(weights)}
 {critic if "critic" in weights else ""}\
 - LoRA: r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, language model only
-- {after[chosen]["steps"]} steps a seed, seeds {", ".join(map(str, seeds))}
+- {after[chosen]["steps"]} steps per seed, seeds {", ".join(map(str, seeds))}
 {"".join(costs)}\
-- Settings besides the defaults: {_listed(dict(sorted(config.training.items()))) or "none"}
+- Settings other than the defaults: {_join_values(dict(sorted(config.training.items()))) or "none"}
 
 ![Curves](curves.svg)
 """
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _join_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _told(cost: dict[str, Any]) -> str:
+def _describe_cost(cost: dict[str, Any]) -> str:
     parts = [
         f"{cost['seconds']} s on {cost['processes']} x {cost['device']}",
-        f"{cost['tokens_per_second']} tokens a second",
+        f"{cost['tokens_per_second']} tokens per second",
     ]
     if "peak_memory_gb" in cost:
-        parts.append(f"at most {cost['peak_memory_gb']} GB a GPU")
+        parts.append(f"at most {cost['peak_memory_gb']} GB per GPU")
     return ", ".join(parts)
 
 
-def _table(seeds: list[int], before: dict, after: dict) -> str:
+def _format_table(seeds: list[int], before: dict, after: dict) -> str:
     names = [
         name
         for name, value in after[seeds[0]].items()
@@ -117,8 +119,8 @@ def _table(seeds: list[int], before: dict, after: dict) -> str:
 
 
 def draw_curves(history: dict[int, list[dict]], names: list[str], path: Path) -> None:
-    """Draw each quantity over the steps, a line a seed."""
-    with mpl.rc_context({"svg.fonttype": "none", "font.size": 8}):  # text that can be searched
+    """Plot each quantity over the steps, with one line per seed."""
+    with mpl.rc_context({"svg.fonttype": "none", "font.size": 8}):  # keeps the text searchable
         figure = Figure((6.4, 1.6 * len(names)), layout="constrained")
         for axes, name in zip(figure.subplots(len(names), squeeze=False)[:, 0], names, strict=True):
             axes.set_title(name, loc="left", weight="bold")

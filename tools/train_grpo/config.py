@@ -1,4 +1,4 @@
-"""The config of a training run: a YAML file, each key of it checked by pydantic."""
+"""Read the config of a training run, a YAML file whose keys and values pydantic checks."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from coz.text.answer import EXCLUDED_PHRASES
 
-from .rewards import FEEDBACK_SPREAD, LEAST_WORDS, NGRAM, WEIGHTS
+from .rewards import FEEDBACK_SPREAD, MIN_WORDS, NGRAM, WEIGHTS
 
 CRITIC_INSTRUCTION = (
     "You see two images; the second is a zoom-in of the first. Somebody described the second image in "
@@ -20,14 +20,14 @@ CRITIC_INSTRUCTION = (
     "for any picture, that guess what cannot be seen, or that are wrong, are bad. How good are the "
     "words? Answer with one whole number from 0 (useless) to 100 (perfect) and nothing else."
 )
-"""Ours: the paper's is not public."""
+"""Our own instruction: the paper's is not public."""
 
 Count = Annotated[int, Field(ge=1)]
-Folder = Annotated[Path, Field(strict=False)]  # YAML has no paths
+Folder = Annotated[Path, Field(strict=False)]  # YAML has no type for paths
 
 
 def require_known(given: Iterable[str], known: Iterable[str], place: str = "") -> None:
-    """Name the first key that does not exist, and the one that was meant."""
+    """Raise a ValueError for the first unknown key that suggests a similar one."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -37,7 +37,7 @@ def require_known(given: Iterable[str], known: Iterable[str], place: str = "") -
 
 
 class Section(BaseModel, strict=True, frozen=True):
-    """Keys and values of the file. A key that does not exist is an error that names it."""
+    """A section of the file. An unknown key raises an error that names it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -48,40 +48,40 @@ class Section(BaseModel, strict=True, frozen=True):
 
 
 class Critic(Section):
-    """The second vision-language model: a server or a folder."""
+    """A second vision-language model that scores answers, on a server or loaded from a folder."""
 
     model: str = ""
-    """As the server names it; without a url a model of transformers, its name or folder."""
+    """The server's name of the model; without a url, the name or folder of a transformers model."""
     url: str = ""
-    """Of any OpenAI-compatible server, up to /v1."""
+    """URL of an OpenAI-compatible server, ending in /v1."""
     key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key, where one is needed."""
+    """The environment variable that holds the API key, if the server needs one."""
     instruction: str = CRITIC_INSTRUCTION
     max_tokens: Count = 16
     timeout: float = 120.0
-    """Seconds for an answer."""
+    """Seconds to wait for an answer."""
     tries: Count = 5
-    """Of a request; the waits between them double from one second."""
+    """Tries of a request; the pause between them starts at one second and doubles."""
     at_once: Count = 16
-    """Requests in flight; for a local model the answers made together."""
+    """Number of simultaneous requests; for a local model the batch size."""
     patience: Count = 5
-    """Batches without a single readable score before the run stops."""
+    """The run stops after this many batches in a row without any readable score."""
 
 
 class Feedback(Section):
-    """What the words do to the picture, as a ComfyUI shows it."""
+    """The reward for how an answer changes the image that a ComfyUI makes with it."""
 
     url: str = "http://127.0.0.1:8188"
     workflow: str = ""
-    """API format; "{image}" in it stands for the zoomed view's file, "{prompt}" for the words."""
+    """A workflow in the API format, with "{image}" for the zoomed view's file and "{prompt}" for the text."""
     quality: str = "musiq"
-    """A measure of pyiqa, which is to be installed then, or module:function of a picture."""
+    """A metric of pyiqa, which must be installed, or a module:function that takes an image."""
     spread: Annotated[float, Field(gt=0)] = FEEDBACK_SPREAD
-    """A gain of so many units of it is worth 0.76."""
+    """The gain, in units of the quality, for which the reward is tanh(1) = 0.76."""
 
 
 class Lora(Section):
-    """As the published adapter has it; the language model alone, its vision tower is not trained."""
+    """Settings of the LoRA, by default as in the published adapter. The vision tower is not trained."""
 
     r: int = 8
     alpha: int = 32
@@ -89,27 +89,27 @@ class Lora(Section):
 
 
 class Config(Section):
-    """Everything that decides a run."""
+    """The whole config of a run."""
 
     data: Folder
-    """What `prepare` made."""
+    """The folder that `prepare` made."""
     out: Folder
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """The name of a model on Hugging Face or a folder with one."""
     seeds: list[int] = [0, 1, 2]
-    """One after another. Short runs turn out differently with each: fewer than three say little."""
+    """Seeds to train, one after another. Short runs vary: with fewer than three the result says little."""
     held_out: Annotated[int, Field(ge=0)] = 64
-    """Pairs that are scored before and after."""
+    """Number of pairs that are scored before and after training."""
     critic: Critic = Critic()
     feedback: Feedback = Feedback()
     rewards: dict[str, float] = {**WEIGHTS, "image_feedback": 0.0}
-    """Weight of each; what weighs 0 is not asked."""
+    """Reward -> its weight. A reward of weight 0 is not computed."""
     phrases: list[str] = list(EXCLUDED_PHRASES)
     ngram: Count = NGRAM
-    least_words: Annotated[int, Field(ge=0)] = LEAST_WORDS
+    least_words: Annotated[int, Field(ge=0)] = MIN_WORDS
     lora: Lora = Lora()
     training: dict[str, Any] = {}
-    """Anything that GRPOConfig of TRL takes."""
+    """Arguments of TRL's GRPOConfig."""
 
     @field_validator("rewards")
     @classmethod
@@ -123,27 +123,25 @@ class Config(Section):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, at least one, got {self.seeds}")
         if self.rewards["critic"] and not self.critic.model:
-            raise ValueError(
-                "critic.model is missing: name one, or give rewards.critic the weight 0"
-            )
+            raise ValueError("critic.model is missing: name one, or set rewards.critic to 0")
         if self.rewards["image_feedback"] and not self.feedback.workflow:
-            raise ValueError("feedback.workflow is missing: image_feedback has a weight")
+            raise ValueError("feedback.workflow is missing, but rewards.image_feedback needs it")
         if not any(self.rewards.values()):
-            raise ValueError("rewards: all have the weight 0, so there is nothing to learn")
+            raise ValueError("rewards: all weights are 0, so there is nothing to learn")
         own = {"output_dir", "seed", "reward_weights", "report_to"} & self.training.keys()
         if own:
             raise ValueError(
-                f"training.{min(own)} follows from the rest of the config: leave it out"
+                f"training.{min(own)} is set from the rest of the config: leave it out"
             )
         if "hub_token" in self.training:
             raise ValueError(
-                "training.hub_token would stand in files of the run: `hf auth login` instead"
+                "training.hub_token would be saved in the run's files: use `hf auth login` instead"
             )
         return self
 
 
 class Loader(yaml.SafeLoader):
-    """Takes 1e-5 for a number; YAML 1.1 asks for 1.0e-5 and reads a text."""
+    """Reads 1e-5 as a number. YAML 1.1 would read it as a text and only 1.0e-5 as a number."""
 
 
 Loader.add_implicit_resolver(
@@ -152,17 +150,17 @@ Loader.add_implicit_resolver(
 
 
 def read_config(path: Path) -> Config:
-    """The config in a YAML file; its folders are seen from there.
+    """Read the config from a YAML file; its relative paths start at the file's folder.
 
     Raises:
-        ValueError: If there is no such file, a key that does not exist, or a value that cannot be.
+        ValueError: If the file is missing or holds an unknown key or a wrong value.
     """
     try:
         config = Config.model_validate(yaml.load(path.read_text("utf-8"), Loader))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise ValueError(_explain(**error.errors()[0])) from error
     folders = {name: path.parent / getattr(config, name) for name in ("data", "out")}
@@ -170,10 +168,10 @@ def read_config(path: Path) -> Config:
 
 
 def _explain(type: str, loc: tuple, msg: str, input: Any, **_: Any) -> str:
-    """What pydantic found, in one line that starts with the key."""
+    """Describe pydantic's error in one line that starts with the key."""
     place = ".".join(map(str, loc))
     if type == "missing":
-        return f"{place} is missing: the folder of prepare, or the one to make"
+        return f"{place} is missing: data is the folder that prepare made, out the one to write to"
     if type == "value_error":
         return ".".join(filter(None, (place, msg.removeprefix("Value error, "))))
     problem = msg.removeprefix("Input ").replace("should be", "must be").partition(" for <")[0]

@@ -1,4 +1,4 @@
-"""The critic: a second vision-language model that says how good words are."""
+"""Ask the critic, a second vision-language model, to score answers."""
 
 import os
 import time
@@ -9,13 +9,13 @@ from typing import NamedTuple
 import requests
 from PIL import Image
 
-from tools.picture import data_url, encode
+from tools.image_file import encode, make_data_url
 
 from .config import Critic
 from .rewards import critic_score
 
-LONGEST_WAIT = 30.0
-"""Seconds between two tries."""
+MAX_WAIT_SECONDS = 30.0
+"""Longest pause between two tries."""
 
 SERVER_ERRORS = (OSError, ValueError)
 
@@ -27,37 +27,37 @@ class Question(NamedTuple):
 
     @property
     def text(self) -> str:
-        # On one line, so that an answer cannot bring a score line of its own.
+        # On one line, so that an answer cannot contain its own line with a score.
         return f"Words: {' '.join(self.words.split())}\nScore (0 to 100):"
 
 
 class Verdict(NamedTuple):
-    """What the critic gave for each question, and how often it gave nothing."""
+    """The critic's answer to each question, and the score in it."""
 
     scores: list[float | None]
     answers: list[str | None]
-    """As written; None where none came."""
+    """The unchanged answers; None for a question that got none."""
 
     @property
     def failed(self) -> float:
-        """Share of the questions without an answer."""
+        """Share of the questions that got no answer."""
         return self.answers.count(None) / max(1, len(self.answers))
 
     @property
     def unreadable(self) -> float:
-        """Share of the questions whose answer is no score."""
+        """Share of the questions whose answer holds no score."""
         return self.scores.count(None) / max(1, len(self.scores)) - self.failed
 
 
 class CriticError(ValueError):
-    """The critic is of no use: why, and what to do."""
+    """The critic cannot be used. The message says why and what to do."""
 
 
 Answers = Callable[[Sequence[Question]], list[str | None]]
 
 
 class Judge:
-    """Asks each question once, and stops a run that learns nothing from the answers."""
+    """Ask each question once, and stop the run if the critic gives no scores."""
 
     def __init__(self, settings: Critic, answers: Answers) -> None:
         self.settings = settings
@@ -65,17 +65,17 @@ class Judge:
         self.fruitless = 0
 
     def __call__(self, questions: Sequence[Question]) -> Verdict:
-        """The scores, 0..1. Without words there is nothing to ask: 0.
+        """Return the scores, 0..1. An answer without words gets 0 and is not sent to the critic.
 
         Raises:
-            CriticError: If no question was answered, or none with a score ``patience`` times in a row.
+            CriticError: If no question was answered, or ``patience`` batches in a row had no score.
         """
         asked = {(q.pair, q.words): q for q in questions if q.words.strip()}
         found = dict(zip(asked, self.answers(list(asked.values())), strict=True))
         if found and not any(answer is not None for answer in found.values()):
             raise CriticError(
                 f"the critic at {self.settings.url or self.settings.model} no longer answers: start it "
-                "and run again; training goes on from the last checkpoint"
+                "and run again; training continues from the last checkpoint"
             )
         scores = {key: None if a is None else critic_score(a) for key, a in found.items()}
         self._count(scores, found)
@@ -92,16 +92,16 @@ class Judge:
         if self.fruitless >= self.settings.patience:
             last = next(answer for answer in reversed(found.values()) if answer is not None)
             raise CriticError(
-                f"the critic gave no score in {self.fruitless} batches, but such as {last[:80]!r}: take "
+                f"the critic gave no score in {self.fruitless} batches, but answers such as {last[:80]!r}: use "
                 "another critic.model, or a critic.instruction that asks for one number from 0 to 100"
             )
 
 
-def filled(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float | None]:
-    """The scores, where there is none the mean of the same pair's, else of all; None if none is.
+def fill_missing(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float | None]:
+    """Replace missing scores by the mean score of the same pair, or of all if that has none.
 
-    So a score that is missing moves the policy nowhere. Left out it would count as the worst: TRL
-    sums what there is.
+    With the mean, a missing score does not change the policy. Without it, the answer would count as one
+    of the worst, because TRL sums only the scores that exist. All stay None if no score exists.
     """
     known = [score for score in scores if score is not None]
     result: list[float | None] = []
@@ -112,15 +112,15 @@ def filled(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float |
     return result
 
 
-def judge(settings: Critic) -> Judge:
-    """A critic that was seen to answer.
+def make_judge(settings: Critic) -> Judge:
+    """Make a judge whose critic can be used: a loaded model, or a server that has answered.
 
     Raises:
-        CriticError: If it does not.
+        CriticError: If the critic cannot be used.
     """
     if not settings.url:
-        return Judge(settings, local_answers(settings))
-    ask = server_answers(settings)
+        return Judge(settings, make_local_answers(settings))
+    ask = make_server_answers(settings)
     blank = Image.new("RGB", (56, 56), "gray")
     try:
         _request(settings, Question("", (blank, blank), "plain grey"))
@@ -132,7 +132,7 @@ def judge(settings: Critic) -> Judge:
     return Judge(settings, ask)
 
 
-def server_answers(settings: Critic) -> Answers:
+def make_server_answers(settings: Critic) -> Answers:
     def answer(question: Question) -> str | None:
         wait = 1.0
         for attempt in range(settings.tries):
@@ -141,7 +141,7 @@ def server_answers(settings: Critic) -> Answers:
             except SERVER_ERRORS:
                 if attempt + 1 < settings.tries:
                     time.sleep(wait)
-                    wait = min(2 * wait, LONGEST_WAIT)
+                    wait = min(2 * wait, MAX_WAIT_SECONDS)
         return None
 
     def answers(questions: Sequence[Question]) -> list[str | None]:
@@ -153,7 +153,7 @@ def server_answers(settings: Critic) -> Answers:
 
 def _request(settings: Critic, question: Question) -> str:
     files = [encode(image.convert("RGB"), "jpeg", quality=95) for image in question.images]
-    images = [{"type": "image_url", "image_url": {"url": data_url("jpeg", f)}} for f in files]
+    images = [{"type": "image_url", "image_url": {"url": make_data_url("jpeg", f)}} for f in files]
     body = {
         "model": settings.model,
         "messages": [
@@ -172,9 +172,9 @@ def _request(settings: Critic, question: Question) -> str:
     try:
         text = answer["choices"][0]["message"]["content"] or ""
     except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"no answer of a chat in {str(answer)[:200]}") from error
+        raise ValueError(f"the response is no chat completion: {str(answer)[:200]}") from error
     if not isinstance(text, str):
-        raise ValueError(f"no text in {str(answer)[:200]}")
+        raise ValueError(f"the response holds no text: {str(answer)[:200]}")
     return text
 
 
@@ -182,13 +182,13 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.HTTPError):
         answer = error.response
         return f"{answer.status_code} {answer.reason}: {answer.text[:200].strip()}"
-    if isinstance(error, requests.ConnectionError):  # the cause stands at the end of a long chain
+    if isinstance(error, requests.ConnectionError):  # its message ends with the cause
         return str(error).rpartition(": ")[2].strip("')\"")
     return str(error)
 
 
-def local_answers(settings: Critic) -> Answers:
-    """A model of transformers, in this process, on the first GPU where there is one."""
+def make_local_answers(settings: Critic) -> Answers:
+    """Load a transformers model into this process, on this process's GPU if there is one."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -202,15 +202,17 @@ def local_answers(settings: Critic) -> Answers:
         model = model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
 
     @torch.inference_mode()
-    def some(questions: Sequence[Question]) -> list[str]:
-        talks = []
+    def generate(questions: Sequence[Question]) -> list[str]:
+        conversations = []
         for question in questions:
             images = [{"type": "image", "image": image} for image in question.images]
             system = [{"type": "text", "text": settings.instruction}]
             user = [*images, {"type": "text", "text": question.text}]
-            talks.append([{"role": "system", "content": system}, {"role": "user", "content": user}])
+            conversations.append(
+                [{"role": "system", "content": system}, {"role": "user", "content": user}]
+            )
         inputs = processor.apply_chat_template(
-            talks,
+            conversations,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -223,6 +225,8 @@ def local_answers(settings: Critic) -> Answers:
 
     def answers(questions: Sequence[Question]) -> list[str | None]:
         batches = range(0, len(questions), settings.at_once)
-        return [a for start in batches for a in some(questions[start : start + settings.at_once])]
+        return [
+            a for start in batches for a in generate(questions[start : start + settings.at_once])
+        ]
 
     return answers

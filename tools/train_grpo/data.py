@@ -1,4 +1,4 @@
-"""Folder of photographs -> data set of views for GRPO, as `datasets` saves it."""
+"""Make a data set of views for GRPO from a folder of photographs, in the format of `datasets`."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ import datasets
 from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
-from .chains import chain_folders, chain_pairs
-from .marks import Mark, mark_pairs, read_marks
-from .pairs import CROPS, Views, pairs, upscaler
-from .photo import UnusableError, photo_files, read_photo
+from .chains import find_chains, make_chain_pairs
+from .marks import Mark, make_mark_pairs, read_marks
+from .pairs import CROPS, Views, load_upscaler, make_pairs
+from .photo import UnusableError, find_photos, read_photo
 
 TEXT = datasets.Value("string")
 NUMBERS = datasets.List(datasets.Value("float64"))
-PART = datasets.Features(
+ROW_FEATURES = datasets.Features(
     {
         "prompt": [{"role": TEXT, "content": [{"type": TEXT, "text": TEXT}]}],
         "images": datasets.List(datasets.Image()),
@@ -39,24 +39,24 @@ PART = datasets.Features(
         "bad": datasets.List(TEXT),
     }
 )
-"""TRL's conversational form: the placeholders in the prompt are filled from images."""
+"""A row in TRL's conversational format: TRL inserts ``images`` at the placeholders in the prompt."""
 
-OPTIONS = "prepare.json"
-PARTS = "parts"
-SKIPPED = ".skipped"
-HASHED = 2**32
+OPTIONS_FILE = "prepare.json"
+PARTS_FOLDER = "parts"
+SKIPPED_SUFFIX = ".skipped"
+HASH_RANGE = 2**32
 
 
 class Source(NamedTuple):
-    """One file or folder that pairs are made of."""
+    """A photograph, or the folder of a chain, from which pairs are made."""
 
     name: str
-    """Below the folder of photographs, with forward slashes."""
+    """Path below the folder of photographs, with forward slashes."""
     path: Path
     is_chain: bool
 
     def key(self) -> str:
-        """Another one after the file was changed."""
+        """Return a hash that changes with the file."""
         state = (self.path / "chain.json" if self.is_chain else self.path).stat()
         text = f"{self.name}/{state.st_size}/{state.st_mtime_ns}"
         return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
@@ -66,7 +66,7 @@ class Report(NamedTuple):
     pairs: int
     held_out: int
     skipped: dict[str, str]
-    """File or line -> why."""
+    """File, or file:line of a mark -> why it was skipped."""
 
 
 def prepare(
@@ -78,72 +78,73 @@ def prepare(
     held_out: float = 0.05,
     workers: int = 0,
 ) -> Report:
-    """Make ``out`` a data set with the splits train and held_out; go on where a call was cut short.
+    """Make a data set with the splits train and held_out in ``out``, or continue an unfinished one.
 
     Raises:
-        ValueError: If there is nothing to make pairs of, or ``out`` holds something else.
+        ValueError: If no pairs can be made, or ``out`` holds other files.
     """
     sources = find_sources(images)
     marks, skipped = read_marks(preferences) if preferences else ([], {})
     if not sources and not marks:
-        raise ValueError(f"{images} holds no pictures and no saved chains ({preferences=!s})")
+        raise ValueError(f"{images} holds no images and no saved chains ({preferences=!s})")
     if views.backbone != CROPS:
-        upscaler(views.backbone)  # a wrong file is told of before the work, not by each worker
-    _claim(out, views)
+        load_upscaler(views.backbone)  # reports a wrong file at once, not in each worker
+    _claim_folder(out, views)
     keys = {source.key(): source for source in sources}
-    skipped |= _make_parts(keys, out / PARTS, views, workers or os.cpu_count() or 1)
-    return _gather(keys, marks, out, held_out, skipped)
+    skipped |= _make_parts(keys, out / PARTS_FOLDER, views, workers or os.cpu_count() or 1)
+    return _gather_parts(keys, marks, out, held_out, skipped)
 
 
 def find_sources(folder: Path) -> list[Source]:
-    """Photographs and chains saved by CoZ Save Chain; the pictures of a chain are no photographs."""
+    """Find photographs and chains of CoZ Save Chain; the images in a chain's folder do not count."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder")
-    chains = chain_folders(folder)
+        raise ValueError(f"{folder} is not a folder")
+    chains = find_chains(folder)
     inside = set(chains)
-    photos = [path for path in photo_files(folder) if path.parent not in inside]
+    photos = [path for path in find_photos(folder) if path.parent not in inside]
     found = [(path, False) for path in photos] + [(path, True) for path in chains]
     return [
-        Source(_text(path.relative_to(folder).as_posix()), path, chain) for path, chain in found
+        Source(_decode_name(path.relative_to(folder).as_posix()), path, chain)
+        for path, chain in found
     ]
 
 
-def _text(name: str) -> str:
-    """A name of any bytes, as Linux has them, in characters that can be saved and printed."""
+def _decode_name(name: str) -> str:
+    """Replace the bytes of a file name that are not valid UTF-8, which Linux allows."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _claim(out: Path, views: Views) -> None:
-    """Refuse to mix pairs that were made in different ways."""
+def _claim_folder(out: Path, views: Views) -> None:
+    """Create ``out``, or check that its pairs were made with the same options."""
     options = json.loads(json.dumps(views._asdict()))
-    file = out / OPTIONS
+    file = out / OPTIONS_FILE
     if file.is_file():
         before = json.loads(file.read_text("utf-8"))
         if before != options:
             changed = [name for name in options if options[name] != before.get(name)]
             raise ValueError(
-                f"{out} holds pairs with another {', '.join(changed)}: name another folder or delete it"
+                f"{out} holds pairs made with another {', '.join(changed)}: use another folder or delete it"
             )
     elif out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} holds other files: name a new folder")
-    (out / PARTS).mkdir(parents=True, exist_ok=True)
+        raise ValueError(f"{out} holds other files: use a new folder")
+    (out / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(options, indent=2) + "\n", "utf-8")
 
 
 def _make_parts(
     keys: dict[str, Source], folder: Path, views: Views, workers: int
 ) -> dict[str, str]:
-    """Write what is missing; what cannot be used, and why."""
+    """Make the parts that do not exist yet; return the sources that cannot be used, and why."""
     missing = [
         (source, folder / key)
         for key, source in keys.items()
-        if not any((folder / f"{key}{suffix}").is_file() for suffix in (".arrow", SKIPPED))
+        if not any((folder / f"{key}{suffix}").is_file() for suffix in (".arrow", SKIPPED_SUFFIX))
     ]
     done = len(keys) - len(missing)
-    with tqdm(total=len(keys), initial=done, unit=" pictures", desc="Preparing") as bar:
+    with tqdm(total=len(keys), initial=done, unit=" images", desc="Preparing") as bar:
         for _ in _in_parallel(missing, views, min(workers, len(missing))):
             bar.update()
-    files = {key: folder / f"{key}{SKIPPED}" for key in keys}
+    files = {key: folder / f"{key}{SKIPPED_SUFFIX}" for key in keys}
     return {keys[key].name: f.read_text("utf-8") for key, f in files.items() if f.is_file()}
 
 
@@ -152,64 +153,66 @@ def _in_parallel(tasks: list[tuple[Source, Path]], views: Views, workers: int) -
         for source, path in tasks:
             yield make_part(source, path, views)
         return
-    context = get_context("spawn")  # torch, where it has made threads, does not survive a fork
-    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
+    context = get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, context, _use_one_thread) as pool:
         try:
             for part in as_completed([pool.submit(make_part, *task, views) for task in tasks]):
                 yield part.result()
         except BrokenProcessPool as error:
             raise ValueError(
-                "a worker was ended from outside, mostly for lack of memory: run it again with fewer "
-                "--workers; what is done stays done"
+                "a worker was killed, probably for lack of memory: run it again with fewer --workers; "
+                "finished parts are kept"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
 
 
 def make_part(source: Source, path: Path, views: Views) -> None:
-    """The rows of one source in ``path``.arrow, or in ``path``.skipped why there are none."""
+    """Write the rows of a source to ``path``.arrow, or why there are none to ``path``.skipped."""
     new = path.with_name(f"{path.name}.new")
     try:
         if source.is_chain:
-            rows = list(chain_pairs(source.path, source.name))
+            rows = list(make_chain_pairs(source.path, source.name))
         else:
-            rows = list(pairs(read_photo(source.path), source.name, views))
+            rows = list(make_pairs(read_photo(source.path), source.name, views))
     except UnusableError as error:
         new.write_text(str(error), "utf-8")
-        new.replace(path.with_name(path.name + SKIPPED))
+        new.replace(path.with_name(path.name + SKIPPED_SUFFIX))
         return
-    with ArrowWriter(path=str(new), features=PART) as writer:
+    with ArrowWriter(path=str(new), features=ROW_FEATURES) as writer:
         for row in rows:
             writer.write(row)
         writer.finalize()
     new.replace(path.with_name(f"{path.name}.arrow"))
 
 
-def _gather(
+def _gather_parts(
     keys: dict[str, Source], marks: list[Mark], out: Path, share: float, skipped: dict[str, str]
 ) -> Report:
-    files = {key: out / PARTS / f"{key}.arrow" for key in keys}
+    files = {key: out / PARTS_FOLDER / f"{key}.arrow" for key in keys}
     names = {keys[key].name: str(file) for key, file in files.items() if file.is_file()}
     made = {name: datasets.Dataset.from_file(file) for name, file in names.items()}
-    rows, unusable = mark_pairs(marks)
+    rows, unusable = make_mark_pairs(marks)
     skipped |= unusable
-    marked = {n: datasets.Dataset.from_list([row], features=PART) for n, row in rows.items()}
+    marked = {
+        n: datasets.Dataset.from_list([row], features=ROW_FEATURES) for n, row in rows.items()
+    }
     splits = {"train": [], "held_out": []}
     for parts in (made, marked):
-        for name, held in split(parts, share).items():
+        for name, held in choose_held_out(parts, share).items():
             splits["held_out" if held else "train"].append(parts[name])
     if not splits["train"]:
         raise ValueError(
             f"no pairs could be made: {len(skipped)} files were skipped, such as "
             + "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:3])
         )
-    # An empty split could be saved, but not loaded again.
+    # datasets can save an empty split, but not load it.
     whole = datasets.DatasetDict(
         {name: datasets.concatenate_datasets(parts) for name, parts in splits.items() if parts}
     )
@@ -229,13 +232,13 @@ def _save(whole: datasets.DatasetDict, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def split(names, share: float) -> dict[str, bool]:
-    """Which names are held out: by their hash, so that one stays where it is when others come.
+def choose_held_out(names, share: float) -> dict[str, bool]:
+    """Decide which names are held out, by their hash, so that new names do not move old ones.
 
-    At least one where there are two or more, and never all.
+    If there are two or more, at least one is held out. Never are all.
     """
     places = {n: int.from_bytes(hashlib.blake2b(n.encode(), digest_size=4).digest()) for n in names}
-    held = {name: place < share * HASHED for name, place in places.items()}
+    held = {name: place < share * HASH_RANGE for name, place in places.items()}
     if share > 0 and len(held) > 1 and not any(held.values()):
         held[min(places, key=places.get)] = True
     if held and all(held.values()):

@@ -1,9 +1,8 @@
-"""Make .venv-train, the Python environment that prompts are trained in: python3 -m
-tools.train_grpo.environment
+"""Create .venv-train, the Python environment for training: python3 -m tools.train_grpo.environment
 
-It holds the packages of the `train` extra in the versions of locks/train.txt, and nothing of ComfyUI's.
-NEWEST_PACKAGES=1 takes the newest instead. Python 3.11 is needed, for TRL.
-It may be killed at any point and run again. Other packages in it, such as vllm, stay.
+It holds the packages of the `train` extra in the versions of locks/train.txt, and none of ComfyUI's.
+NEWEST_PACKAGES=1 installs the newest instead. It needs Python 3.11, because TRL does. The command may
+be killed at any point and run again. It keeps other packages in .venv-train, such as vllm.
 """
 
 import sys
@@ -15,22 +14,22 @@ from tools.host.environment import HostError
 TRAIN_VENV = environment.ROOT / ".venv-train"
 TORCH = environment.TORCH[:2]
 LOCK = "locks/train.txt"
-OLDEST = (3, 11)
+OLDEST_PYTHON = (3, 11)
 
 
 def python_path() -> Path:
-    return environment.python_in(TRAIN_VENV)
+    return environment.venv_python_path(TRAIN_VENV)
 
 
 def install() -> None:
-    """Bring .venv-train and the `train` extra here, unless the stamp says that they are."""
-    if sys.version_info < OLDEST:
+    """Create .venv-train with the `train` extra, unless its stamp says that it is complete."""
+    if sys.version_info < OLDEST_PYTHON:
         version = ".".join(map(str, sys.version_info[:3]))
         raise HostError(
-            f"TRL needs Python 3.11 or newer, this is {version}: make train-env PYTHON=python3.11"
+            f"TRL needs Python 3.11 or newer, but this is {version}: make train-env PYTHON=python3.11"
         )
     environment.HOST.mkdir(exist_ok=True)
-    environment.make_venv(TRAIN_VENV, OLDEST)
+    environment.make_venv(TRAIN_VENV, OLDEST_PYTHON)
     packages = [*TORCH, "-r", environment.ROOT / "pyproject.toml", "--extra", "train"]
     environment.install_packages(TRAIN_VENV, environment.ROOT / LOCK, packages)
 

@@ -1,4 +1,4 @@
-"""What words do to the picture: a ComfyUI sharpens the view with them and without, a measure compares."""
+"""Reward a text by its effect on the image: a ComfyUI makes it with and without the text."""
 
 import io
 import json
@@ -9,30 +9,30 @@ from pathlib import Path
 
 from PIL import Image
 
-from tools.host.client import Files, PromptError, run_prompt
-from tools.picture import to_png
+from tools.host.client import PromptError, ServerClient, run_prompt
+from tools.image_file import to_png
 
 from .config import Feedback as Settings
 from .rewards import image_feedback
 
 IMAGE, PROMPT = "{image}", "{prompt}"
-"""What stands in the workflow for the view's file and the words."""
+"""Placeholders in the workflow for the view's file and for the text."""
 
 Quality = Callable[[Image.Image], float]
 
 
 class Feedback:
-    """The reward of each of some words for a view; the view without words is made once.
+    """Compute the rewards of texts for views; the image without a text is made once per pair.
 
     Raises:
-        ValueError: If the workflow or the measure cannot be used, or ComfyUI refuses it.
+        ValueError: If the workflow or the metric cannot be used, or ComfyUI fails.
     """
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
-        self.host = Files(settings.url)
-        self.workflow = _workflow(folder / settings.workflow)
-        self.quality = measure(settings.quality)
+        self.host = ServerClient(settings.url)
+        self.workflow = _read_workflow(folder / settings.workflow)
+        self.quality = load_quality(settings.quality)
         self.without: dict[str, float] = {}
 
     def __call__(
@@ -55,17 +55,15 @@ class Feedback:
         try:
             outputs = run_prompt(self.settings.url, json.loads(text)).outputs
         except (PromptError, OSError) as error:
-            raise ValueError(
-                f"feedback: {self.settings.url} does not make pictures: {error}"
-            ) from error
+            raise ValueError(f"feedback: {self.settings.url} makes no image: {error}") from error
         files = [file for output in outputs.values() for file in output.get("images", [])]
         if not files:
-            raise ValueError("feedback.workflow shows no picture: end it with Preview Image")
+            raise ValueError("feedback.workflow outputs no image: end it with Preview Image")
         picture = Image.open(io.BytesIO(self.host.download(files[-1])))
         return self.quality(picture.convert("RGB"))
 
     def _upload(self, view: Image.Image) -> str:
-        name = f"view-{os.getpid()}.png"  # the next view takes its place
+        name = f"view-{os.getpid()}.png"  # the next view overwrites it
         place = {"subfolder": "coz-training", "overwrite": "true"}
         try:
             return self.host.upload(to_png(view.convert("RGB")), name, **place)
@@ -75,8 +73,8 @@ class Feedback:
             ) from error
 
 
-def measure(name: str) -> Quality:
-    """A measure of pyiqa, larger where better; or module:function, of a picture.
+def load_quality(name: str) -> Quality:
+    """Load a metric of pyiqa, negated if lower is better, or a module:function that takes an image.
 
     Raises:
         ValueError: If there is none of that name.
@@ -90,14 +88,14 @@ def measure(name: str) -> Quality:
         metric = pyiqa.create_metric(name)
     except (ImportError, AttributeError, KeyError, NotImplementedError, OSError) as error:
         raise ValueError(
-            f"feedback.quality {name} cannot be had ({error}): install pyiqa in .venv-train, or name "
+            f"feedback.quality {name} cannot be loaded ({error}): install pyiqa in .venv-train, or name a "
             "module:function"
         ) from error
     sign = -1.0 if metric.lower_better else 1.0
     return lambda picture: sign * float(metric(picture))
 
 
-def _workflow(path: Path) -> str:
+def _read_workflow(path: Path) -> str:
     try:
         workflow = json.loads(path.read_text("utf-8"))
         text = json.dumps(workflow)

@@ -1,16 +1,16 @@
-"""What people marked good or bad in the viewer, as rows of the data set."""
+"""Make rows of the data set from the prompts that people marked good or bad in the viewer."""
 
 import json
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from .pairs import encoded, row
+from .pairs import encode_view, make_row
 from .photo import UnusableError, read_photo
 
 
 class Mark(NamedTuple):
-    """A verdict on a prompt; the pictures that it is about lie beside the list."""
+    """A verdict on a prompt, with the files of its two views, which are beside the list."""
 
     previous: Path
     zoomed: Path
@@ -18,13 +18,13 @@ class Mark(NamedTuple):
     good: bool
     factor: float
     user: str
-    """Empty where ComfyUI has one user only."""
+    """Empty if ComfyUI has only one user."""
 
 
 def read_marks(path: Path) -> tuple[list[Mark], dict[str, str]]:
-    """The marks of a preferences.jsonl, and the lines that are none with the reason.
+    """Read the marks of a preferences.jsonl, or of every preferences.jsonl below a folder.
 
-    Of a folder: the marks of every preferences.jsonl below it, such as those of all users.
+    Also return the invalid lines with the reason.
 
     Raises:
         ValueError: If a file cannot be read, or the folder holds none.
@@ -43,36 +43,36 @@ def read_marks(path: Path) -> tuple[list[Mark], dict[str, str]]:
             if not line.strip():
                 continue
             try:
-                marks.append(_mark(json.loads(line), file.parent))
+                marks.append(_parse_mark(json.loads(line), file.parent))
             except (ValueError, KeyError, TypeError) as error:
-                skipped[f"{name}:{number}"] = f"no mark: {error or type(error).__name__}"
+                skipped[f"{name}:{number}"] = f"invalid mark: {error or type(error).__name__}"
     return marks, skipped
 
 
-def _mark(entry: dict, folder: Path) -> Mark:
+def _parse_mark(entry: dict, folder: Path) -> Mark:
     if not isinstance(entry["prompt"], str) or not isinstance(entry["good"], bool):
         raise ValueError("prompt must be a text and good true or false")
     user = entry.get("user", "")
     if not isinstance(user, str):
         raise ValueError("user must be a text")
-    # Half of a character, which JSON may hold and no data set, is a ValueError.
+    # A lone surrogate, which JSON allows but a data set does not, raises a ValueError here.
     json.dumps(entry, ensure_ascii=False).encode()
     factor = entry["factor"]
     paths = [folder / entry[name] for name in ("previous", "zoomed")]
     if any(folder.resolve() not in path.resolve().parents for path in paths):
-        raise ValueError("its pictures must lie beside the list")
+        raise ValueError("its images must be beside the list")
     return Mark(*paths, entry["prompt"], entry["good"], max(map(float, factor)), user)
 
 
-def mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
-    """Name -> the row of each view that was judged, and what was left out with the reason.
+def make_mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
+    """Return name -> row of each judged pair of views, and the skipped ones with the reason.
 
-    A user's last verdict on a prompt counts. Where users disagree, the verdict of most of them does.
+    A user's last verdict on a prompt counts. If users disagree, the majority counts.
     """
     views: dict[str, Mark] = {}
     verdicts: dict[str, dict[str, dict[str, bool]]] = {}
     for mark in marks:
-        # Named by their content: the same pictures lie in the folder of each user who judged them.
+        # File names are hashes: each user who judged a pair has a copy of the same views.
         name = f"marks/{mark.previous.stem}-{mark.zoomed.stem}"
         views[name] = mark
         verdicts.setdefault(name, {}).setdefault(mark.prompt, {})[mark.user] = mark.good
@@ -88,20 +88,20 @@ def mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
         if not good and not bad:
             continue
         try:
-            files = [encoded(read_photo(path)) for path in (mark.previous, mark.zoomed)]
+            files = [encode_view(read_photo(path)) for path in (mark.previous, mark.zoomed)]
         except UnusableError as error:
             skipped[name] = str(error)
             continue
         source = {"file": name, "backbone": "marks"}
-        rows[name] = row(name, *files, mark.factor, source, good=good, bad=bad)
+        rows[name] = make_row(name, *files, mark.factor, source, good=good, bad=bad)
     return rows, skipped
 
 
-def marks_agreement(trainer, rows) -> float | None:
-    """How often the model finds a prompt that people marked good likelier than one marked bad.
+def measure_agreement(trainer, rows) -> float | None:
+    """Return how often the model prefers a prompt that people marked good to one marked bad.
 
-    Over all pairs of the two, by the mean log-probability of a token; 0.5 is chance, None where one
-    kind is missing. Every process computes all of it.
+    It compares all pairs of a good and a bad prompt by their mean log-probability per token. 0.5 is
+    chance. None means that one kind is missing. Every process computes the whole value.
     """
     import torch
 
@@ -113,7 +113,7 @@ def marks_agreement(trainer, rows) -> float | None:
         for good, prompts in ((True, line["good"]), (False, line["bad"])):
             for prompt in prompts:
                 with torch.no_grad():
-                    likelihoods[good].append(_likelihood(model, processor, line, prompt))
+                    likelihoods[good].append(_measure_likelihood(model, processor, line, prompt))
     model.train(was_training)
     both = [(good, bad) for good in likelihoods[True] for bad in likelihoods[False]]
     if not both:
@@ -121,9 +121,11 @@ def marks_agreement(trainer, rows) -> float | None:
     return sum((good > bad) + 0.5 * (good == bad) for good, bad in both) / len(both)
 
 
-def _likelihood(model, processor, line: dict, prompt: str) -> float:
-    """Mean log-probability of a token of the prompt, as the answer to the two views."""
-    asked = processor.apply_chat_template(_filled(line), add_generation_prompt=True, tokenize=False)
+def _measure_likelihood(model, processor, line: dict, prompt: str) -> float:
+    """Return the prompt's mean log-probability per token, as the answer to the two views."""
+    asked = processor.apply_chat_template(
+        _drop_empty(line), add_generation_prompt=True, tokenize=False
+    )
     inputs = processor(text=[asked], images=[line["images"]], return_tensors="pt")
     answer = processor.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
@@ -140,8 +142,8 @@ def _likelihood(model, processor, line: dict, prompt: str) -> float:
     return logits.log_softmax(-1).gather(-1, answer[0, :, None]).mean().item()
 
 
-def _filled(line: dict) -> list[dict]:
-    """The conversation without the empty texts that a column of one type brings."""
+def _drop_empty(line: dict) -> list[dict]:
+    """Return the conversation without the None fields, which `datasets` adds to make parts alike."""
     return [
         {
             "role": message["role"],

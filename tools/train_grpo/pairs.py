@@ -1,4 +1,4 @@
-"""Pairs of a wider and a zoomed view, as a chain meets them."""
+"""Make pairs of a wider and a zoomed view, as the steps of a chain see them."""
 
 import pickle
 import random
@@ -9,51 +9,51 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from coz.geometry import FrameMode, Target, Window, first_frame, plan_steps
+from coz.geometry import FrameMode, Target, Window, place_first_frame, plan_steps
 from coz.render.pillow import from_pillow, to_pillow
 from coz.text.conversation import MULTISCALE_INSTRUCTION
-from tools.picture import encode
+from tools.image_file import encode
 
 SCALE = 4.0
-"""Of one step, as in the paper."""
+"""Scale of one step, as in the paper."""
 
 CROPS = "crops"
 BUILT_IN = "built-in"
 BUILT_IN_MODEL = Path(__file__).parents[2] / "models" / "coz_lite_x4_texture.safetensors"
 
-QUALITY = 95
-"""Of the JPEG files in the data set, whose colours have the full resolution: a tenth of PNG's size."""
+JPEG_QUALITY = 95
+"""JPEG quality of the views in the data set: a tenth of the size of PNG."""
 
-FAR = 0.9
-"""Targets lie in this middle part of a photograph, each way."""
+TARGET_RANGE = 0.9
+"""Targets lie in this middle part of a photograph's width and height."""
 
 
 class Views(NamedTuple):
-    """How pairs are made of a photograph."""
+    """How pairs are made from a photograph."""
 
     backbone: str = BUILT_IN
-    """What enlarges: "built-in", "crops" (nothing: all views are cut from the photograph itself), or
-    the file of an upscale model."""
+    """What sharpens a step: "built-in", the file of an upscale model, or "crops" (nothing: all views are
+    cropped from the photograph)."""
     steps: int = 4
-    """The last one zooms SCALE ** steps."""
+    """Steps of a chain, up to the magnification SCALE ** steps."""
     targets: int = 2
-    """Chains in one photograph."""
+    """Chains per photograph."""
     size: int = 512
     """Side of a view in pixels."""
     frame: FrameMode = "whole picture square"
     seed: int = 0
 
 
-def conversation() -> list[dict]:
-    """What the prompt extractor is asked: the paper's instruction, then the two views alone."""
+def make_conversation() -> list[dict]:
+    """Return the conversation of the prompt extractor: the paper's instruction, then the two views."""
     text = {"type": "text", "text": MULTISCALE_INSTRUCTION}
     image = {"type": "image", "text": None}
     return [{"role": "system", "content": [text]}, {"role": "user", "content": [image, image]}]
 
 
-def row(name: str, wide: bytes, zoomed: bytes, factor: float, origin: dict, **marks) -> dict:
+def make_row(name: str, wide: bytes, zoomed: bytes, factor: float, origin: dict, **marks) -> dict:
     return {
-        "prompt": conversation(),
+        "prompt": make_conversation(),
         "images": [{"bytes": wide, "path": None}, {"bytes": zoomed, "path": None}],
         "pair": name,
         "factor": float(factor),
@@ -63,30 +63,30 @@ def row(name: str, wide: bytes, zoomed: bytes, factor: float, origin: dict, **ma
     }
 
 
-def encoded(view: Image.Image) -> bytes:
-    return encode(view, "jpeg", quality=QUALITY, subsampling=0)
+def encode_view(view: Image.Image) -> bytes:
+    return encode(view, "jpeg", quality=JPEG_QUALITY, subsampling=0)
 
 
-def pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
-    """The rows of a photograph: ``views.steps`` for each of its chains."""
-    draw = random.Random(f"{views.seed}/{name}")  # the same whatever is done before, and where
+def make_pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
+    """Make the rows of a photograph: one for each step of each chain."""
+    draw = random.Random(f"{views.seed}/{name}")  # independent of order and process
     for chain in range(views.targets):
-        target = Target(*(0.5 + FAR * (draw.random() - 0.5) for _ in "xy"))
-        first = first_frame(photo.height, photo.width, views.size, views.frame, target)
+        target = Target(*(0.5 + TARGET_RANGE * (draw.random() - 0.5) for _ in "xy"))
+        first = place_first_frame(photo.height, photo.width, views.size, views.frame, target)
         plan = plan_steps(first.height, first.width, SCALE, views.steps, first.target)
-        # As CoZ First Frame and the paper do; a step of the chain is bicubic.
+        # The first frame is resized with Lanczos, as in the paper; the steps are bicubic.
         side = first.width, first.height
-        frame = seen(photo, first.window, side, Image.Resampling.LANCZOS)
-        window, wide_file = first.window, encoded(frame)
+        frame = resize_window(photo, first.window, side, Image.Resampling.LANCZOS)
+        window, wide_file = first.window, encode_view(frame)
         for step, (inner, _) in enumerate(plan, 1):
-            window = _inside(window, inner, first.width, first.height)
+            window = _nest_window(window, inner, first.width, first.height)
             if views.backbone == CROPS:
-                zoomed = seen(photo, window, frame.size)
+                zoomed = resize_window(photo, window, frame.size)
             else:
-                # As the nodes do: what lies around the window does not weigh in at its edges.
-                crop = frame.crop(_box(inner))
+                # As in the nodes: crop first, so that pixels outside the window do not blend into its edges.
+                crop = frame.crop(_to_box(inner))
                 zoomed = crop.resize(frame.size, Image.Resampling.BICUBIC)
-            zoomed_file = encoded(zoomed)
+            zoomed_file = encode_view(zoomed)
             origin = {
                 "file": name,
                 "backbone": Path(views.backbone).name,
@@ -94,45 +94,47 @@ def pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
                 "target": list(target),
                 "seed": views.seed,
             }
-            yield row(f"{name}#{chain}.{step}", wide_file, zoomed_file, SCALE**step, origin)
+            yield make_row(f"{name}#{chain}.{step}", wide_file, zoomed_file, SCALE**step, origin)
             if step == views.steps:
                 break
             if views.backbone == CROPS:
                 wide_file = zoomed_file
             else:
-                frame = upscaler(views.backbone)(crop).resize(frame.size, Image.Resampling.BICUBIC)
-                wide_file = encoded(frame)
+                frame = load_upscaler(views.backbone)(crop).resize(
+                    frame.size, Image.Resampling.BICUBIC
+                )
+                wide_file = encode_view(frame)
 
 
-def seen(
+def resize_window(
     picture: Image.Image,
     window: Window,
     size: tuple[int, int],
     resampling: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Image.Image:
-    """A window, fractions allowed, brought to (width, height)."""
-    left, top, right, bottom = _box(window)
-    # Sums of many windows may end a rounding error outside, which Pillow refuses.
+    """Resize a window, which may have fractional bounds, to (width, height)."""
+    left, top, right, bottom = _to_box(window)
+    # Rounding errors may put a bound slightly outside the image, which Pillow refuses.
     box = max(left, 0), max(top, 0), min(right, picture.width), min(bottom, picture.height)
     return picture.resize(size, resampling, box, reducing_gap=3.0)
 
 
-def _box(window: Window) -> tuple[float, float, float, float]:
+def _to_box(window: Window) -> tuple[float, float, float, float]:
     return window.x, window.y, window.x + window.width, window.y + window.height
 
 
-def _inside(outer: Window, inner: Window, width: int, height: int) -> Window:
-    """A window of a frame that shows ``outer``, in the pixels that ``outer`` is in."""
+def _nest_window(outer: Window, inner: Window, width: int, height: int) -> Window:
+    """Convert ``inner``, a window of a frame that shows ``outer``, to the coordinates of ``outer``."""
     x, y = outer.width / width, outer.height / height
     return Window(outer.x + inner.x * x, outer.y + inner.y * y, inner.width * x, inner.height * y)
 
 
 @cache
-def upscaler(backbone: str) -> Callable[[Image.Image], Image.Image]:
-    """What enlarges a window: the built-in model or that of a file.
+def load_upscaler(backbone: str) -> Callable[[Image.Image], Image.Image]:
+    """Load the built-in upscale model or that of a file.
 
     Raises:
-        ValueError: If the file is no upscale model of RGB pictures.
+        ValueError: If the file is no upscale model for RGB images.
     """
     import torch
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
@@ -151,9 +153,9 @@ def upscaler(backbone: str) -> Callable[[Image.Image], Image.Image]:
         KeyError,
         OSError,
     ) as error:
-        raise ValueError(f"backbone {path} is no upscale model: {error}") from error
+        raise ValueError(f"backbone {path} is not an upscale model: {error}") from error
     if not isinstance(model, ImageModelDescriptor) or model.input_channels != 3:
-        raise ValueError(f"backbone {path} does not enlarge RGB pictures")
+        raise ValueError(f"backbone {path} does not upscale RGB images")
 
     @torch.inference_mode()
     def enlarge(crop: Image.Image) -> Image.Image:

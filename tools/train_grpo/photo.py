@@ -1,66 +1,66 @@
-"""Photographs as files bring them, and why one cannot be used."""
+"""Find and read photographs, and say why one cannot be used."""
 
 import struct
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from coz.color.profile import to_srgb
+from coz.color.profile import convert_to_srgb
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp"}
-LEAST_SIDE = 64
-"""Pixels of the short side. Below, a zoom by four shows a dozen pixels."""
+MIN_SIDE_PIXELS = 64
+"""Minimum pixels of the shorter side. With fewer, a 4x step shows only a dozen pixels."""
 
-COLOURS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
+PILLOW_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 BITS_PER_SAMPLE = 258
-"""The tag of a TIFF file."""
+"""The TIFF tag with the bits of a channel."""
 
 
 class UnusableError(Exception):
-    """Why a file gives no pairs, in a few words."""
+    """An error whose message says briefly why no pairs can be made from a file."""
 
 
-def photo_files(folder: Path) -> list[Path]:
-    """The picture files in a folder and all below it, in the order of their names."""
+def find_photos(folder: Path) -> list[Path]:
+    """Return the image files in a folder and below it, sorted by name."""
     files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
 
 
 def read_photo(path: Path) -> Image.Image:
-    """The picture upright, as sRGB, a profile applied; transparency is dropped.
+    """Read an image upright, in sRGB (by its color profile) and without transparency.
 
     Raises:
-        UnusableError: If the file is broken, tiny, animated, CMYK, or of more than 8 bits a channel.
+        UnusableError: If the file is damaged, tiny, animated, CMYK, or has over 8 bits a channel.
     """
     try:
         with Image.open(path) as file:
             _require_plain(file, path)
-            return to_srgb(ImageOps.exif_transpose(file))
+            return convert_to_srgb(ImageOps.exif_transpose(file))
     except UnusableError:
         raise
     except MemoryError as error:
         raise UnusableError("too large for the memory here") from error
-    except Exception as error:  # a damaged file makes Pillow's decoders raise anything
+    except Exception as error:  # for a damaged file, Pillow's decoders may raise any exception
         reason = str(error).split(" '")[0].strip(" :") or type(error).__name__
         raise UnusableError(f"cannot be read: {reason}") from error
 
 
 def _require_plain(file: Image.Image, path: Path) -> None:
-    # A phone's MPO file is one photograph and its preview.
+    # An MPO file, as phones write it, holds one photograph and its preview.
     if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
-        raise UnusableError(f"animated, or {file.n_frames} pictures in one file")
+        raise UnusableError(f"animated, or {file.n_frames} images in one file")
     if file.mode == "CMYK":
         raise UnusableError("CMYK: save it as RGB")
-    if file.mode not in COLOURS or _bits(file, path) > 8:
-        raise UnusableError(f"more than 8 bits a channel, or unknown colours ({file.mode})")
-    if min(file.size) < LEAST_SIDE:
+    if file.mode not in PILLOW_MODES or _read_bits(file, path) > 8:
+        raise UnusableError(f"more than 8 bits a channel, or unknown colors ({file.mode})")
+    if min(file.size) < MIN_SIDE_PIXELS:
         raise UnusableError(
-            f"{file.width} x {file.height} pixels: {LEAST_SIDE} are needed each way"
+            f"{file.width} x {file.height} pixels: at least {MIN_SIDE_PIXELS} x {MIN_SIDE_PIXELS} are needed"
         )
 
 
-def _bits(file: Image.Image, path: Path) -> int:
-    """Of a channel in the file: Pillow itself reads 16-bit RGB as 8-bit."""
+def _read_bits(file: Image.Image, path: Path) -> int:
+    """Return the bits per channel in the file. Pillow would convert 16-bit RGB to 8 bits."""
     if file.format == "PNG":
         with path.open("rb") as content:
             return struct.unpack("24xB", content.read(25))[0]

@@ -1,7 +1,7 @@
-"""What a prompt is worth when the prompt extractor is trained: rewards of GRPO, on strings alone.
+"""Compute the rewards of GRPO for a prompt, from texts and numbers only.
 
-R = w_critic R_critic + w_phrase R_phrase + w_rep R_rep (paper, Eq. 10), and guards against what such
-a sum does not see: an answer of two words offends against none of its terms, nor does one in Chinese.
+R = w_critic R_critic + w_phrase R_phrase + w_rep R_rep (paper, Eq. 10). We add rewards for what this sum
+does not see: it penalizes neither an answer of two words nor one in Chinese.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from math import isfinite, tanh
 
-from coz.text.answer import EXCLUDED_PHRASES, match_phrases
+from coz.text.answer import EXCLUDED_PHRASES, build_phrase_pattern
 
 WEIGHTS: Mapping[str, float] = {
     "critic": 1.0,
@@ -20,46 +20,48 @@ WEIGHTS: Mapping[str, float] = {
     "preference": 0.5,
     "image_feedback": 1.0,
 }
-"""Of the sum. The first three: paper, Eq. 10. The others are ours: as strong as the critic where an
-answer is of no use, half of it for words that people marked."""
+"""Weights of the sum. The first three are the paper's (Eq. 10), the others ours: useless answers weigh as
+much as the critic, preferences half of that."""
 
 NGRAM = 3
-"""Words. Source: ms-swift v3.4.0, swift/plugin/orm.py, RepetitionPenalty, whose defaults the
-published adapter bears."""
+"""Words in a run. Source: the default of RepetitionPenalty in ms-swift v3.4.0, swift/plugin/orm.py, with
+which the published adapter was trained."""
 
-LEAST_WORDS = 4
-"""Of an answer. A published re-implementation saw its answers shrink to almost nothing until it asked
-for eight tokens, which is about four words and their commas."""
+MIN_WORDS = 4
+"""Minimum words of an answer. In a published re-implementation, answers shrank to almost nothing until
+it required eight tokens, about four words and their commas."""
 
 FEEDBACK_SPREAD = 1.0
-"""The gain in the quality measure's own units that is worth tanh(1) = 0.76."""
+"""The gain, in units of the quality metric, for which the reward is tanh(1) = 0.76."""
 
-STATED_SCALE = re.compile(
+NUMBER_WITH_SCALE = re.compile(
     r"(?<![\w.,-])(\d+(?:\.\d+)?)\s*(?:/|out\s+of)\s*(\d+)(?![\w]|\.\d)", re.I
 )
-ASKED_SCALE = re.compile(r"\(?(?<![\w.])[01]\s*(?:to|[-\u2013\u2014])\s*100(?![\w]|\.\d)\)?", re.I)
+REPEATED_RANGE = re.compile(
+    r"\(?(?<![\w.])[01]\s*(?:to|[-\u2013\u2014])\s*100(?![\w]|\.\d)\)?", re.I
+)
 NAMED_SCORE = re.compile(
     r"\b(?:score|rating|grade)\b[^\w-]{0,4}(?:(?:is|of)\W?[^\w-]{0,3})?(-?\d+(?:\.\d+)?)(?![\w]|[.,]\d)"
     r"(?!\s*(?:to|[-\u2013\u2014])\s*\d)",
     re.I,
 )
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
-SCALES = {5.0, 10.0, 100.0}
+KNOWN_SCALES = {5.0, 10.0, 100.0}
 
 
 def critic_score(answer: str) -> float | None:
-    """What a critic who was asked for 0 to 100 wrote, as 0..1; None where it cannot be told.
+    """Read the score in a critic's answer as 0..1; the critic was asked for 0 to 100.
 
-    Taken is a number with its scale ("87/100", "8.5 out of 10"), else the one behind the word score
-    or rating, else the only number there is. The last of several of the first two counts. "0 to 100"
-    is the question said again. Never guessed: any other range, a number beyond 100, or a lone
-    fraction below 1, which may mean 0.9 of 1 or of 100.
+    A number with its scale ("87/100", "8.5 out of 10") has priority, then a number after the word
+    score, rating or grade, then the only number of the answer. Of several of the first two kinds, the
+    last counts. "0 to 100" repeats the question and is ignored. Return None for anything ambiguous:
+    another range, a number above 100, or a fraction below 1, which may be 0.9 of 1 or of 100.
     """
     text = answer.rpartition("</think>")[2]
-    if stated := STATED_SCALE.findall(text):
+    if stated := NUMBER_WITH_SCALE.findall(text):
         value, scale = map(float, stated[-1])
-        return value / scale if scale in SCALES and value <= scale else None
-    text = ASKED_SCALE.sub("", text)
+        return value / scale if scale in KNOWN_SCALES and value <= scale else None
+    text = REPEATED_RANGE.sub("", text)
     numbers = NAMED_SCORE.findall(text)[-1:] or NUMBER.findall(text)
     if len(numbers) != 1:
         return None
@@ -68,18 +70,18 @@ def critic_score(answer: str) -> float | None:
 
 
 def phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> float:
-    """1.0 if no phrase is in the text (``match_phrases``, in any case), else 0.0.
+    """Return 1.0 if the text holds none of the phrases (``build_phrase_pattern``, in any case), or 0.0.
 
     Source: paper, phrase-exclusion reward.
     """
-    pattern = match_phrases(phrases)
+    pattern = build_phrase_pattern(phrases)
     return 0.0 if pattern and re.search(pattern, text, re.IGNORECASE) else 1.0
 
 
 def repetition(text: str, ngram: int = NGRAM) -> float:
-    """0.0 if no run of ``ngram`` words occurs twice, down to -1.0 the more of them do.
+    """Return 0.0 if no run of ``ngram`` words occurs twice, and down to -1.0 if many do.
 
-    Fewer words than that are no repetition.
+    A shorter text gets 0.0.
 
     Source: ms-swift v3.4.0, swift/plugin/orm.py, RepetitionPenalty; Yeo et al. 2502.03373.
     """
@@ -88,11 +90,11 @@ def repetition(text: str, ngram: int = NGRAM) -> float:
     return len(set(runs)) / len(runs) - 1 if runs else 0.0
 
 
-def answer_form(text: str, least_words: int = LEAST_WORDS) -> float:
-    """0.0 for an answer that a text encoder can use, down to -1.0.
+def answer_form(text: str, least_words: int = MIN_WORDS) -> float:
+    """Return 0.0 for an answer that a text encoder can use, and down to -1.0 otherwise.
 
-    The worse of two: the share of ``least_words`` that is missing, and the share of its letters that
-    are not Latin.
+    The penalty is the larger of two shares: of the missing words up to ``least_words``, and of the
+    letters that are not Latin.
     """
     words = re.findall(r"\w+", text)
     missing = max(0.0, 1 - len(words) / least_words) if least_words > 0 else 0.0
@@ -104,14 +106,14 @@ def answer_form(text: str, least_words: int = LEAST_WORDS) -> float:
 
 
 def preference(text: str, good: Iterable[str], bad: Iterable[str]) -> float | None:
-    """How much nearer a text is to what people marked good than to what they marked bad, -1..1.
+    """Return how much closer a text is to the prompts marked good than to those marked bad, -1..1.
 
-    Nearness is the F1 of the two sets of words; that of the nearest counts. None where nothing is
-    marked: the view says nothing about any text.
+    Closeness is the F1 score of the two sets of words; the closest prompt of each kind counts. Return
+    None if no prompt is marked.
     """
-    words = _words(text)
-    liked = [_overlap(words, _words(other)) for other in good]
-    disliked = [_overlap(words, _words(other)) for other in bad]
+    words = _split_words(text)
+    liked = [_overlap(words, _split_words(other)) for other in good]
+    disliked = [_overlap(words, _split_words(other)) for other in bad]
     if not liked and not disliked:
         return None
     return max(liked, default=0.0) - max(disliked, default=0.0)
@@ -120,14 +122,14 @@ def preference(text: str, good: Iterable[str], bad: Iterable[str]) -> float | No
 def image_feedback(
     quality: float, null_quality: float, spread: float = FEEDBACK_SPREAD
 ) -> float | None:
-    """What a prompt did to the picture: -1..1, 0.0 where it is as good as with an empty prompt.
+    """Return how much a prompt improved the image, -1..1; 0.0 if it equals that of an empty prompt.
 
-    None where a quality is not a finite number.
+    Return None if the gain is not a finite number.
 
     Args:
-        quality: of the result under the prompt; higher is better.
-        null_quality: of the result under the empty prompt, in the same units.
-        spread: A gain of so many units is worth 0.76.
+        quality: Quality of the image with the prompt; higher is better.
+        null_quality: Quality of the image with the empty prompt, in the same units.
+        spread: The gain for which the reward is tanh(1) = 0.76.
     """
     gain = quality - null_quality
     return tanh(gain / spread) if isfinite(gain) else None
@@ -140,7 +142,7 @@ def _is_latin(letter: str) -> bool:
     )
 
 
-def _words(text: str) -> frozenset[str]:
+def _split_words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.casefold()))
 
 

@@ -1,4 +1,4 @@
-"""GRPO by TRL on the views of a data set: one adapter for each seed, scored before and after."""
+"""Train one adapter per seed with TRL's GRPO on a data set of views, and score it before and after."""
 
 import gc
 import json
@@ -20,18 +20,18 @@ from trl import GRPOConfig, GRPOTrainer
 
 from .card import write_card
 from .config import Config, read_config, require_known
-from .critic import judge
+from .critic import make_judge
 from .feedback import Feedback
-from .marks import marks_agreement
+from .marks import measure_agreement
 from .trl_rewards import Scorer
 
 LANGUAGE_LAYERS = (
     r"^(?!.*(?:visual|vision|audio|connector|projector)).*"
     r"\.(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)$"
 )
-"""The published adapter's: the language model alone, in whatever way transformers names it."""
+"""The layers of the published adapter: those of the language model, in any naming of transformers."""
 
-TRAINING = {
+DEFAULT_TRAINING = {
     "max_steps": 1000,
     "per_device_train_batch_size": 8,
     "per_device_eval_batch_size": 8,
@@ -47,8 +47,8 @@ TRAINING = {
     "save_steps": 50,
     "save_total_limit": 2,
 }
-"""Generations, beta, rate and schedule: ms-swift v3.4.0, with which the published adapter seems to be
-made. The length is the node's."""
+"""Defaults of GRPOConfig. Generations, beta, learning rate and schedule are those of ms-swift v3.4.0, with
+which the published adapter seems to be trained. The completion length is that of the node."""
 
 ADAPTER = "adapter"
 BEFORE, AFTER = "before.json", "after.json"
@@ -56,7 +56,7 @@ HELD_OUT_SEED = 1234
 
 
 def run(path: Path) -> None:
-    """Train what a config tells, or go on with it.
+    """Train as a config says, or continue an unfinished training.
 
     Raises:
         ValueError: If the config, the data, the critic or the model cannot be used.
@@ -70,15 +70,15 @@ def run(path: Path) -> None:
         for d in (train, held_out)
         for good, bad in zip(d["good"], d["bad"], strict=True)
     ):
-        config.rewards["preference"] = 0.0  # nothing is marked
+        config.rewards["preference"] = 0.0  # no prompt is marked
     if not any(config.rewards.values()):
         raise ValueError(
-            f"rewards: only preference has a weight, and {config.data} holds no marks: prepare "
-            "--preferences, or give another one a weight"
+            f"rewards: only preference has a weight, and {config.data} holds no marks: run "
+            "prepare with --preferences, or give another reward a weight"
         )
     state = PartialState(cpu=not torch.cuda.is_available() and not _has_mps())
     is_first = state.is_main_process
-    critic = judge(config.critic) if config.rewards["critic"] else None
+    critic = make_judge(config.critic) if config.rewards["critic"] else None
     feedback = None
     if config.rewards["image_feedback"]:
         feedback = Feedback(config.feedback, path.parent)
@@ -90,24 +90,26 @@ def run(path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / f"answers-{state.process_index}.jsonl"
         train_seed(config, seed, folder, train, held_out, Scorer(config, critic, feedback, log))
-        gc.collect()  # a trainer and its callbacks hold each other, and with them a whole model
+        gc.collect()  # the trainer and its callbacks are a reference cycle that keeps the model in memory
     if is_first:
         adapter = write_card(config, len(train))
         _say(True, f"adapter for CoZ Load Prompt Extractor: {adapter}")
 
 
 def load_pairs(config: Config) -> tuple[Dataset, Dataset]:
-    """The pairs to train on, and those held out: as many as asked, spread over all.
+    """Load the pairs to train on, and ``config.held_out`` of the held-out pairs, evenly chosen.
+
+    All held-out pairs with marks are kept.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there is no data set.
     """
     try:
         whole = load_from_disk(str(config.data / "data"))
         train = whole["train"]
     except (OSError, KeyError) as error:
         raise ValueError(
-            f"data: {config.data} is not what prepare made: python -m tools.train_grpo prepare IMAGES "
+            f"data: {config.data} holds no data set: python -m tools.train_grpo prepare IMAGES "
             f"{config.data}"
         ) from error
     held_out = whole["held_out"] if "held_out" in whole else train.select([])
@@ -122,20 +124,20 @@ def train_seed(
 ) -> None:
     trainer = make_trainer(config, seed, folder, train, held_out, scorer)
     is_first = trainer.is_world_process_zero()
-    checkpoint = last_checkpoint(folder)
+    checkpoint = find_last_checkpoint(folder)
     if checkpoint:
         step = int(checkpoint.name.rpartition("-")[2])
-        _say(is_first, f"seed {seed}: goes on after step {step}")
-    trainer.add_callback(Start(trainer, scorer, folder / BEFORE, seed))
-    pace = Pace()
+        _say(is_first, f"seed {seed}: continues after step {step}")
+    trainer.add_callback(ScoreBefore(trainer, scorer, folder / BEFORE, seed))
+    pace = PaceReport()
     trainer.add_callback(pace)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - pace.start
     trainer.save_model(str(folder / ADAPTER))
-    cost = costs(trainer, seconds, trainer.state.num_input_tokens_seen - pace.tokens)
-    scores = held_out_scores(trainer, scorer, "after")
+    cost = measure_costs(trainer, seconds, trainer.state.num_input_tokens_seen - pace.tokens)
+    scores = score_held_out(trainer, scorer, "after")
     if is_first:
         history = [entry for entry in trainer.state.log_history if "reward" in entry]
         _write(folder / "history.json", history)
@@ -147,8 +149,12 @@ def make_trainer(
 ) -> GRPOTrainer:
     has_gpu = torch.cuda.is_available()
     bf16 = has_gpu and torch.cuda.is_bf16_supported()
-    told = TRAINING | {"bf16": bf16, "use_cpu": not has_gpu and not _has_mps()} | config.training
-    told.setdefault("model_init_kwargs", {"dtype": "bfloat16" if bf16 else "float32"})
+    options = (
+        DEFAULT_TRAINING
+        | {"bf16": bf16, "use_cpu": not has_gpu and not _has_mps()}
+        | config.training
+    )
+    options.setdefault("model_init_kwargs", {"dtype": "bfloat16" if bf16 else "float32"})
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
     try:
         args = GRPOConfig(
@@ -156,7 +162,7 @@ def make_trainer(
             seed=seed,
             reward_weights=list(scorer.weights.values()),
             report_to=["tensorboard"],
-            **told,
+            **options,
         )
         processor = AutoProcessor.from_pretrained(config.model, padding_side="left")
         return GRPOTrainer(
@@ -175,74 +181,74 @@ def make_trainer(
                 task_type="CAUSAL_LM",
             ),
         )
-    except ImportError as error:  # vllm, say
+    except ImportError as error:  # such as vllm
         raise ValueError(
-            f"{error}: install it in .venv-train, or leave out what needs it"
+            f"{error}: install it in .venv-train, or remove the setting that needs it"
         ) from error
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"model {config.model} cannot be loaded: {reason}") from error
 
 
-class Start(TrainerCallback):
-    """Scores the held-out pairs when training begins: before, FSDP has not shared the model out."""
+class ScoreBefore(TrainerCallback):
+    """Score the held-out pairs when training begins; earlier, FSDP has not distributed the model yet."""
 
     def __init__(self, trainer: GRPOTrainer, scorer: Scorer, path: Path, seed: int) -> None:
         self.trainer, self.scorer, self.path, self.seed = trainer, scorer, path, seed
 
     def on_train_begin(self, args, state, control, **kwargs):
         if not self.path.is_file():
-            scores = held_out_scores(self.trainer, self.scorer, "before")
-            self.trainer.accelerator.wait_for_everyone()  # all have looked for the file
+            scores = score_held_out(self.trainer, self.scorer, "before")
+            self.trainer.accelerator.wait_for_everyone()  # until all have checked that the file does not exist
             if state.is_world_process_zero:
                 _write(self.path, scores)
-        # Two processes of one seed would write the same answers to the same pair.
+        # With the same seed, all processes would sample the same answers to the same pair.
         set_seed(self.seed, device_specific=True)
         self.scorer.phase = "train"
 
 
-class Pace(TrainerCallback):
-    """Says after the first steps how long the rest takes, where there is no GPU."""
+class PaceReport(TrainerCallback):
+    """Print after the first steps how long the rest will take, if there is no GPU."""
 
-    MEASURED = 2
+    MEASURED_STEPS = 2
 
     def __init__(self) -> None:
         self.start, self.first, self.tokens = 0.0, 0, 0
 
     def on_train_begin(self, args, state, control, **kwargs):
         if not torch.cuda.is_available():
-            _say(state.is_world_process_zero, "No GPU here: this will be slow. It goes on.")
+            _say(state.is_world_process_zero, "There is no GPU here, so this will be slow.")
         self.start, self.first = time.perf_counter(), state.global_step
         self.tokens = state.num_input_tokens_seen
 
     def on_step_end(self, args, state, control, **kwargs):
-        if not torch.cuda.is_available() and state.global_step - self.first == self.MEASURED:
-            seconds = (time.perf_counter() - self.start) / self.MEASURED
+        if not torch.cuda.is_available() and state.global_step - self.first == self.MEASURED_STEPS:
+            seconds = (time.perf_counter() - self.start) / self.MEASURED_STEPS
             left = state.max_steps - state.global_step
             minutes = seconds * left / 60
             rest = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{math.ceil(minutes)} min"
-            line = f"No GPU: {seconds:.1f} s a step, about {rest} for the {left} left of this seed."
+            line = f"No GPU: {seconds:.1f} s per step, about {rest} for the other {left} steps of this seed."
             _say(state.is_world_process_zero, line)
 
 
-def held_out_scores(trainer: GRPOTrainer, scorer: Scorer, phase: str) -> dict[str, Any]:
-    """Mean of each reward over the held-out pairs, and how the model judges what people marked."""
+def score_held_out(trainer: GRPOTrainer, scorer: Scorer, phase: str) -> dict[str, Any]:
+    """Compute the mean of each reward over the held-out pairs, and the agreement with people's marks."""
     held_out = trainer.eval_dataset
     if not len(held_out):
         return {}
     scorer.phase = phase
     set_seed(HELD_OUT_SEED, device_specific=True)
     trainer.evaluate()
-    told = trainer.state.log_history[-1]
+    log = trainer.state.log_history[-1]
     names = {f"eval_rewards/{name}/mean": name for name in scorer.weights}
-    scores: dict[str, Any] = {names[key]: told[key] for key in told if key in names}
-    scores |= {"reward": told.get("eval_reward"), "pairs": len(held_out)}
-    agreement = marks_agreement(trainer, held_out)
+    scores: dict[str, Any] = {names[key]: log[key] for key in log if key in names}
+    scores |= {"reward": log.get("eval_reward"), "pairs": len(held_out)}
+    agreement = measure_agreement(trainer, held_out)
     return scores | ({} if agreement is None else {"marks_agreement": agreement})
 
 
-def costs(trainer: GRPOTrainer, seconds: float, tokens: int) -> dict[str, Any]:
-    """What this call took, as measured; an earlier one that was cut short is not in it."""
+def measure_costs(trainer: GRPOTrainer, seconds: float, tokens: int) -> dict[str, Any]:
+    """Return the measured cost of this call, without that of earlier, interrupted calls."""
     cost: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "processes": trainer.accelerator.num_processes,
@@ -256,8 +262,8 @@ def costs(trainer: GRPOTrainer, seconds: float, tokens: int) -> dict[str, Any]:
     return cost
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; a run may have been killed while it wrote one."""
+def find_last_checkpoint(folder: Path) -> Path | None:
+    """Find the newest complete checkpoint; a run may have been killed while it wrote one."""
     numbers = [
         int(path.name.partition("-")[2])
         for path in folder.glob("checkpoint-*")

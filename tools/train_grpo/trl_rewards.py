@@ -1,4 +1,4 @@
-"""The rewards of coz as TRL calls them, each answer and what it was worth kept in a file."""
+"""Adapt the rewards to TRL, and log each answer with its rewards to a file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from coz.text.answer import clean_answer
 
 from . import rewards
 from .config import Config
-from .critic import Judge, Question, filled
+from .critic import Judge, Question, fill_missing
 from .feedback import Feedback
 
 Reward = Callable[..., list[float | None]]
@@ -17,9 +17,9 @@ Columns = dict[str, list]
 
 
 class Scorer:
-    """The reward functions of a run, in the order of their weights.
+    """Make the reward functions of a run, in the order of their weights.
 
-    ``phase`` is written beside every answer: before, train or after.
+    ``phase`` (before, train or after) is logged with every answer.
     """
 
     def __init__(
@@ -31,18 +31,18 @@ class Scorer:
         self.phase = "train"
         self.found: dict[str, Sequence[float | None]] = {}
         self.answers: list[str | None] = []
-        ways = {
+        scorers = {
             "critic": self._critic,
-            "phrase_exclusion": _each(rewards.phrase_exclusion, config.phrases),
-            "repetition": _each(rewards.repetition, config.ngram),
-            "answer_form": _each(rewards.answer_form, config.least_words),
+            "phrase_exclusion": _score_each(rewards.phrase_exclusion, config.phrases),
+            "repetition": _score_each(rewards.repetition, config.ngram),
+            "answer_form": _score_each(rewards.answer_form, config.least_words),
             "preference": self._preference,
             "image_feedback": self._image_feedback,
         }
         self.weights = {name: weight for name, weight in config.rewards.items() if weight}
-        self.functions = [self._named(name, ways[name]) for name in self.weights]
+        self.functions = [self._name_reward(name, scorers[name]) for name in self.weights]
 
-    def _named(self, name: str, score: Callable[[list[str], Columns], list]) -> Reward:
+    def _name_reward(self, name: str, score: Callable[[list[str], Columns], list]) -> Reward:
         def reward(prompts, completions, completion_ids, **columns) -> list[float | None]:
             texts = [completion[0]["content"] for completion in completions]
             worth = self.found[name] = score(texts, columns)
@@ -59,7 +59,7 @@ class Scorer:
         columns["log_metric"]("critic/failed", verdict.failed)
         columns["log_metric"]("critic/unreadable", verdict.unreadable)
         self.answers = verdict.answers
-        return filled(verdict.scores, columns["pair"])
+        return fill_missing(verdict.scores, columns["pair"])
 
     def _preference(self, texts: list[str], columns: Columns) -> list[float | None]:
         rows = zip(texts, columns["good"], columns["bad"], strict=True)
@@ -68,7 +68,7 @@ class Scorer:
     def _image_feedback(self, texts: list[str], columns: Columns) -> list[float | None]:
         words = [clean_answer(text) for text in texts]
         views = [images[-1] for images in columns["images"]]
-        return filled(self.feedback(columns["pair"], views, words), columns["pair"])
+        return fill_missing(self.feedback(columns["pair"], views, words), columns["pair"])
 
     def _write(self, texts: list[str], columns: Columns) -> None:
         step = columns["trainer_state"].global_step
@@ -82,6 +82,8 @@ class Scorer:
         self.found, self.answers = {}, []
 
 
-def _each(worth: Callable[[str, Any], float], setting: Any) -> Callable[[list[str], Columns], list]:
-    """The reward of texts that looks at each text alone."""
+def _score_each(
+    worth: Callable[[str, Any], float], setting: Any
+) -> Callable[[list[str], Columns], list]:
+    """Make a reward function of many texts from one of a single text."""
     return lambda texts, columns: [worth(text, setting) for text in texts]

@@ -112,9 +112,9 @@ def photograph_variants(rng: np.random.Generator, variants: int) -> list[Image.I
         original, sharp = picture(name), SHARP_SCALES[name]
         for reduction in REDUCTIONS:
             scale = sharp * reduction
-            if min(original.size) * scale < SMALLEST_SIDE:
-                continue
             width, height = (min(int((side - 8) * scale), LARGEST_SIDE) for side in original.size)
+            if min(width, height) < SMALLEST_SIDE:
+                continue
             for variant in range(variants):
                 x = rng.uniform(0, original.width - width / scale)
                 y = rng.uniform(0, original.height - height / scale)

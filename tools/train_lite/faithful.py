@@ -32,12 +32,12 @@ PRECISE = 0.3
 """Last share of the steps, in float32, with faint patches and the grid loss. Before it bfloat16,
 which rounds a bright pixel to whole grey levels: a network trained so draws a 4-pixel staircase
 into smooth shading. In PSNR it hardly counts; in a chain every step enlarges it."""
-JPEG_SHARE = 0.35
+JPEG_SHARE = 0.5
 JPEG_QUALITIES = (50, 95)
-BLURRED_SHARE = 0.3
-BLUR_SIGMAS = (2, 8)  # pixels of the larger picture
+BLURRED_SHARE = 0.4
+BLUR_SIGMAS = (2, 16)  # pixels of the larger picture
 FAINTEST = 0.05
-GRID_SHARE = 0.002
+GRID_SHARE = 0.02
 TRUTH_SHARE = 0.5
 VARIANTS, NATIVE_CROPS, CROP = 1, 2, 160
 DRAWN = 200
@@ -70,19 +70,25 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
     return pairs + [data.make_pair(image) for image in data.synthetic_images(rng, DRAWN)]
 
 
-def faint(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Blurred patches and patches with less contrast, not rounded: as smooth as a deep zoom is.
+def make_smooth(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Blur some patches and lower the contrast of others, without rounding.
 
-    Also returns each patch's contrast, by which its error is divided: all count alike.
+    Such patches are as smooth as the input of a deep zoom. Also returns a divisor for the error of
+    each patch (B, 1, 1, 1), so that small errors in smooth patches count as much as large ones in
+    others: its contrast, or ``FAINTEST`` for a blurred patch.
     """
-    for i in np.flatnonzero(rng.random(len(lq)) < BLURRED_SHARE):
-        blurred = gaussian(hr[i].numpy(), rng.uniform(*BLUR_SIGMAS), channel_axis=0)
-        hr[i] = torch.from_numpy(blurred)
+    is_blurred = rng.random(len(lq)) < BLURRED_SHARE
+    for i in np.flatnonzero(is_blurred):
+        sigma = np.exp(rng.uniform(*np.log(BLUR_SIGMAS)))
+        hr[i] = torch.from_numpy(gaussian(hr[i].numpy(), sigma, channel_axis=0))
         lq[i] = resize(hr[i : i + 1], *lq.shape[-2:])[0]
-    gain = np.where(rng.random(len(lq)) < 0.5, 1, FAINTEST ** rng.random(len(lq)))
-    contrast = torch.from_numpy(gain.astype(np.float32)).view(-1, 1, 1, 1)
+    contrasts = np.where(rng.random(len(lq)) < 0.5, 1, FAINTEST ** rng.random(len(lq)))
+    contrast, divisor = (
+        torch.from_numpy(values.astype(np.float32)).view(-1, 1, 1, 1)
+        for values in (contrasts, np.where(is_blurred, FAINTEST, contrasts))
+    )
     mean = lq.mean((2, 3), keepdim=True)
-    return mean + (lq - mean) * contrast, mean + (hr - mean) * contrast, contrast
+    return mean + (lq - mean) * contrast, mean + (hr - mean) * contrast, divisor
 
 
 def is_precise(step: int, steps: int) -> bool:
@@ -90,7 +96,7 @@ def is_precise(step: int, steps: int) -> bool:
 
 
 class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """What each step sees: LR patches, what they are to become, and each one's contrast."""
+    """What each step sees: LR patches, what they are to become, and the divisors of their errors."""
 
     def __init__(self, pairs: list[data.Pair], steps: int, seed: int) -> None:
         self.pairs, self.steps, self.seed = pairs, steps, seed
@@ -107,11 +113,11 @@ class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         for patch in lq:
             if rng.random() < JPEG_SHARE:
                 patch.copy_(data.compress(patch, rng, JPEG_QUALITIES))
-        return faint(lq, hr, rng) if precise else (lq, hr, torch.ones(1))
+        return make_smooth(lq, hr, rng) if precise else (lq, hr, torch.ones(1))
 
 
-def loss_at(progress: float, sr: Tensor, hr: Tensor, contrast: Tensor) -> Tensor:
-    error = (sr - hr) / contrast
+def loss_at(progress: float, sr: Tensor, hr: Tensor, divisor: Tensor) -> Tensor:
+    error = (sr - hr) / divisor
     return error.square().mean() if progress > 1 - SQUARED else error.abs().mean()
 
 
@@ -136,12 +142,12 @@ def train(
         Batches(pairs, steps, seed), None, sampler=range(first, steps), num_workers=workers or 0
     )
     numbers = training.steps(first, steps, target, checkpoint)
-    for step, (lq, hr, contrast) in zip(numbers, batches, strict=True):
+    for step, (lq, hr, divisor) in zip(numbers, batches, strict=True):
         precise = is_precise(step, steps)
         lq = lq.to(DEVICE, memory_format=torch.channels_last)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=not precise):
             sr = training.net(lq)
-        loss = loss_at(step / steps, sr.float(), hr.to(DEVICE), contrast.to(DEVICE))
+        loss = loss_at(step / steps, sr.float(), hr.to(DEVICE), divisor.to(DEVICE))
         if precise:
             loss = loss * (1 + GRID_SHARE * grid_loss(sr))
         training.learn(loss)

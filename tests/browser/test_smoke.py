@@ -1,4 +1,6 @@
-"""The templates as apps of the frontend: opened, set, run and looked at in app mode."""
+"""The first template from opening to its deepest frame, in both frontends and renderers, and the
+templates as apps: opened, set, run and looked at in app mode.
+"""
 
 import json
 import re
@@ -11,15 +13,31 @@ from playwright.sync_api import expect
 from tools.host.workflow import TEMPLATE, WORKFLOWS
 
 from .conftest import TIMEOUT
-from .picker import PICKER
-from .test_frontend import open_template
-from .test_templates import WATCH
+from .picker import LOOP, PICKER, node, point, run_it, target, wait_for_picture
+from .test_frontend import FRAME as PICTURE
+from .test_frontend import open_template, pictures_of
+from .test_templates import require_order
+from .viewer import press
 
 APPS = [path for path in WORKFLOWS if path.stem[0] in "1256" and path.parent.name == "workflows"]
-OUTPUTS = "window.outputs = {}; app.api.addEventListener('executed', ({detail}) => {" + (
-    " window.outputs[detail.display_node ?? detail.node] = detail.output })"
-)
-FIRST_VIEW = re.compile("first frame|whole picture")
+IN_APP = [
+    pytest.param(
+        frontend, path, marks=pytest.mark.long if is_long else (), id=f"{frontend}-{path.stem}"
+    )
+    for frontend in ("pinned", "newest")
+    for path in APPS
+    for is_long in [frontend == "newest" and path != TEMPLATE]
+]
+# How the run ends, and what its nodes send.
+WATCH = """() => {
+    window.end = null
+    window.outputs = {}
+    app.api.addEventListener('executed', ({detail}) => {
+        window.outputs[detail.display_node ?? detail.node] = detail.output })
+    for (const end of ['execution_success', 'execution_error', 'execution_interrupted'])
+        app.api.addEventListener(end, () => { window.end = end }, {once: true})
+}"""
+FIRST_VIEW = re.compile("first frame|whole image")
 STORE = "[appModeStore]"  # how the frontend begins what it has to say of an app's entries
 
 # The templates with a checkpoint run with a built-in upscale model here, with a small step.
@@ -82,7 +100,36 @@ def open_graph(editor, path):
     expect(editor.page.locator(".coz-sample")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", APPS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("frontend", ["pinned", "newest"], indirect=True)
+@pytest.mark.parametrize("renderer", ["classic", "vue"])
+def test_the_first_template_is_aimed_and_run_and_shows_its_frames(editor, renderer):
+    editor.use_renderer(renderer)
+    open_template(editor)
+    page = editor.page
+    place = {"classic": 0.3, "vue": 0.4}[renderer]  # a run that is all cached sends no picture
+    page.mouse.click(*point(wait_for_picture(editor, *PICTURE), place, 0.4))
+    aimed = target(editor)
+    assert aimed == pytest.approx([place, 0.4], abs=0.01)
+    (record,) = (out["coz_chain"][0] for out in run_it(editor).values() if "coz_layers" in out)
+    assert json.loads(record)["target"] == aimed
+    if renderer == "classic":
+        assert len(pictures_of(editor, LOOP)) == 3
+    else:
+        loop = page.locator(f'[data-node-id="{editor.run(node(LOOP) + ".id")}"]')
+        expect(loop.locator("img[src*='/view']").nth(2)).to_be_visible()
+        assert loop.get_by_role("alert").count() == 0
+    viewer = page.locator(".coz-viewer")
+    expect(viewer.locator(".label")).to_have_text(FIRST_VIEW)
+    press(viewer, "End")
+    expect(viewer.locator(".label")).to_contain_text("step 2 of 2")
+    expect(viewer.locator(".real")).to_contain_text("real pixels")
+    require_order(editor)
+    assert page.get_by_role("dialog").count() == 0
+    assert page.get_by_test_id("error-overlay").count() == 0
+    editor.screenshot(f"template-{renderer}")
+
+
+@pytest.mark.parametrize(("frontend", "path"), IN_APP, indirect=["frontend"])
 def test_a_template_is_an_app(editor, said, path):
     page = editor.page
     open_graph(editor, path)
@@ -109,17 +156,15 @@ def test_a_template_is_an_app(editor, said, path):
         assert value_of(editor, loop, "center_x") == pytest.approx(0.25, abs=0.01)
         assert value_of(editor, loop, "center_y") == pytest.approx(0.5, abs=0.01)
         page.keyboard.press("ArrowRight")
-        page.wait_for_timeout(200)
+        editor.settle()
         assert value_of(editor, loop, "center_x") > 0.2501
         steps = item("steps").locator("input")
         steps.fill("2")  # a frame is seen before the run ends
         steps.press("Enter")
         assert value_of(editor, loop, "steps") == 2
     editor.run(WATCH)
-    editor.run(OUTPUTS)
     page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click()
     assert page.wait_for_function(FRAME).json_value()
-    editor.screenshot(f"app-{path.stem[0]}-running")
     page.wait_for_function("window.end", timeout=2 * TIMEOUT)
     assert editor.run("window.end") == "execution_success"
 
@@ -134,7 +179,6 @@ def test_a_template_is_an_app(editor, said, path):
     assert query["filename"] == [file["filename"]]
     panel = page.get_by_test_id("linear-center-panel")
     expect(panel).to_contain_text(file.get("display_name", file["filename"]))
-    page.wait_for_timeout(500)
     editor.screenshot(f"app-{path.stem[0]}")
 
     switch(editor, "graph")

@@ -1,0 +1,76 @@
+"""CoZ Zoom Viewer finds its run again: in another visit of its tab, after a reload, or says why not."""
+
+import json
+
+import numpy as np
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from . import viewer as of
+from .viewer import difference, drawn, fly, sent
+
+GONE = "These pictures are no longer on the server. Run again."
+
+
+@pytest.fixture(scope="module")
+def viewer(editor):
+    return of.run_four_steps(editor)
+
+
+def reload(editor):
+    output = editor.run("window.output")
+    editor.reload()
+    editor.run("output => { window.output = output }", output)
+
+
+def test_it_comes_back_with_its_tab(editor, viewer):
+    fly(viewer, "16x")
+    pixels = drawn(viewer)
+    editor.run("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    expect(viewer).to_have_count(0)
+    editor.run("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    expect(viewer.locator(".label")).to_have_text("16x · step 2 of 4")
+    editor.page.wait_for_function(of.HAS_ALL)
+    assert np.array_equal(drawn(viewer), pixels)
+
+
+def test_it_is_found_again_after_a_reload(editor, viewer):
+    of.show(editor, viewer, "vue")
+    fly(viewer, "64x")
+    pixels = drawn(viewer)
+    reload(editor)
+    expect(viewer.locator(".label")).to_have_text("64x · step 3 of 4")
+    editor.page.wait_for_function(of.HAS_ALL)
+    assert np.abs(drawn(viewer) - pixels).mean() < 1
+    fly(viewer, "256x")
+    assert difference(viewer, sent(editor, "coz_layers", -1)) < 6
+
+
+def test_what_did_not_come_is_asked_for_again(editor, viewer):
+    of.show(editor, viewer, "classic")
+    fly(viewer, "1x")
+    deepest = json.loads(editor.run("window.output.coz_layers[0]"))[-1]["filename"]
+    editor.page.route(f"**/view?*{deepest}*", lambda route: route.fulfill(status=502))
+    reload(editor)
+    message = viewer.locator(".message")
+    expect(message).to_have_text("The pictures could not be shown: the server answered 502.")
+    editor.page.unroute(f"**/view?*{deepest}*")
+    fly(viewer, "256x")
+    expect(message).to_have_text("")
+    assert difference(viewer, sent(editor, "coz_layers", -1)) < 6
+
+
+# The last one: it throws the run's pictures away.
+def test_it_says_run_again_when_the_pictures_are_gone(editor, viewer, folder):
+    for file in (folder / "temp").glob("*.png"):
+        file.unlink()
+    fly(viewer, "16x")
+    viewer.locator(".bad").click()
+    message = viewer.locator(".message")
+    expect(message).to_contain_text("Not marked: The pictures of this run")
+    editor.reload()
+    expect(message).to_have_text(GONE)
+    requests.post(f"{editor.url}/history", json={"clear": True})  # as a restart of the server does
+    editor.reload()
+    expect(message).to_have_text(GONE)

@@ -1,0 +1,75 @@
+"""The benchmarks of the GPU, at toy size on the CPU."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks import gpu_chain
+from tools.host import ROOT
+
+pytestmark = pytest.mark.tools
+
+NUMBER = r"\s+\d+\.\d+"
+TIMES = rf"{NUMBER * 4}{NUMBER}x"
+ROWS = {
+    "gpu_chain": [
+        r"^gpu_chain: 4 steps at 64 px, CPU, torch \S+, \d{4}-\d\d-\d\d$",
+        rf"^reference's sr: encode{NUMBER} \+ network{NUMBER} \+ decode{NUMBER}; one step:",
+        rf"^reference, fp32, text fp16{TIMES}\s+-\s+-$",
+        rf"^fp32, no T5{TIMES}{NUMBER}\s+-$",
+        r"^gpu_chain: PASS",
+    ],
+    "gpu_prompt": [
+        r"^gpu_prompt: 8 tokens from two pictures at 112 px, CPU, torch \S+, \d{4}-\d\d-\d\d$",
+        r"^8 tokens made after \d+ of prompt; medians of 3, in seconds$",
+        *(rf"^{part}{NUMBER}$" for part in ("total", "vision", "prefill", "decode")),
+        # What the medians of the parts leave of that of the total: on a busy machine less than 0.
+        r"^rest\s+-?\d+\.\d+$",
+        rf"^decode, a token{NUMBER},{NUMBER} of it in the layers$",
+        rf"^floor of a token{NUMBER},{NUMBER} GiB at \S+ GB/s$",
+        rf"^ratio to the floor{NUMBER}$",
+        r"^peak memory\s+-$",
+        r"^gpu_prompt: PASS",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["gpu_chain", pytest.param("gpu_prompt", marks=pytest.mark.since("0.27"))]
+)
+def test_toy_runs_to_the_end(name):
+    line = [sys.executable, "-m", f"benchmarks.{name}", "--toy"]
+    without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(line, cwd=ROOT, env=without_gpu, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for row in ROWS[name]:
+        assert re.search(row, done.stdout, re.MULTILINE), (row, done.stdout)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_without_a_gpu_one_line_says_so(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    importlib.import_module(f"benchmarks.{name}").main()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{name}: no GPU here")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "peaks", "missed"),
+    [
+        (0.2, (17.0, 12.0, 20.0, 20.0), []),
+        (0.2, (17.0, 20.0, 20.0, 12.0), []),
+        (0.4, (17.0, 12.0, 9.0, 12.0), ["2.5 times as fast, not 5"]),
+        (0.2, (18.0, 12.5, 9.0, 13.0), ["18.0 GiB, not 17", "12.5 GiB, not 12"]),
+    ],
+)
+def test_goals(seconds, peaks, missed):
+    theirs = gpu_chain.Row("reference", {"all": 1.0})
+    rows = [gpu_chain.Row("ours", {"all": seconds}, peak) for peak in peaks]
+    assert gpu_chain.find_missed_goals(theirs, rows) == missed

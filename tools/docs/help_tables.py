@@ -1,0 +1,153 @@
+"""Write the tables of the help pages from the schemas of the nodes: python -m tools.docs.help_tables
+
+The first line of a page is the node's description. The tables hold the tooltips of its inputs and
+outputs; what is optional or advanced, the defaults, ranges and options come from the schema as well.
+The Chinese pages take the texts of locales/zh/nodeDefs.json.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from tools.host import ROOT
+from tools.host.in_process import load_pack
+
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+HOST_LISTS = ("sampler_name", "scheduler")  # their options depend on the version of ComfyUI
+MAX_LIMIT = 2**32  # beyond are only the ranges of seeds, which are not shown
+
+
+class Words(NamedTuple):
+    page: str
+    headings: tuple[str, str]
+    meaning: str
+    space: str
+    comma: str
+    colon: str
+    optional: str
+    advanced: str
+    default: str
+    values: str
+    range: str
+    step: str
+    switch: tuple[str, str]
+
+
+ENGLISH = Words(
+    "{}.md", ("Inputs", "Outputs"), "What it is", " ", ", ", ": ", "Optional.", "Advanced.",
+    "Default {}{}.", " ({})", "{:g} to {:g}", ", steps of {}", ("Default off.", "Default on."),
+)  # fmt: skip
+CHINESE = Words(
+    "{}/zh.md", ("输入", "输出"), "说明", "", "、", "：", "可选。", "高级选项。",
+    "默认 {}{}。", "（{}）", "{:g} 到 {:g}", "，步长 {}", ("默认关闭。", "默认开启。"),
+)  # fmt: skip
+
+
+def public_schemas(pack: ModuleType) -> list[Any]:
+    extension = asyncio.run(pack.comfy_entrypoint())
+    nodes = asyncio.run(extension.get_node_list())
+    return [s for s in (node.define_schema() for node in nodes) if not s.is_dev_only]
+
+
+def inputs_of(inputs: list, prefix: str = "", option: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, input, option that it is nested in); the frontend's key is parent_child."""
+    for item in inputs:
+        yield prefix + item.id, item, option
+        for each in item.options if item.io_type == DYNAMIC_COMBO else ():
+            yield from inputs_of(each.inputs, f"{prefix}{item.id}_", each.key)
+
+
+def text_of(item: Any) -> dict[str, str]:
+    text = {"name": item.display_name or item.id}
+    return text | ({"tooltip": item.tooltip} if item.tooltip else {})
+
+
+def texts_of(schema: Any) -> dict[str, Any]:
+    """Return the English texts of a node, in the form of nodeDefs.json."""
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": {key: text_of(item) for key, item, _ in inputs_of(schema.inputs)},
+        "outputs": {str(i): text_of(item) for i, item in enumerate(schema.outputs)},
+    }
+
+
+def describe_values(item: Any, words: Words) -> Iterator[str]:
+    """Yield what the schema adds to the tooltip of an input. Options are listed if it names none."""
+    fields = item.as_dict()
+    options, default, most = (fields.get(key) for key in ("options", "default", "max"))
+    if item.io_type == DYNAMIC_COMBO:
+        options = [option["key"] for option in options]
+        default = options[0]
+    if item.optional and (fields.get("forceInput") or not hasattr(item, "default")):
+        yield words.optional
+    if fields.get("advanced"):
+        yield words.advanced
+    if default in (None, "") or isinstance(default, dict):
+        return
+    if isinstance(default, bool):
+        yield words.switch[default]
+        return
+    values = ""
+    if most is not None and most <= MAX_LIMIT:
+        default, step = f"{default:g}", fields.get("step", 1)
+        values = words.range.format(item.min, most) + (words.step.format(step) if step > 1 else "")
+    elif (
+        options and item.id not in HOST_LISTS and not any(f"{o}: " in item.tooltip for o in options)
+    ):
+        values = words.comma.join(options)
+    yield words.default.format(default, values and words.values.format(values))
+
+
+def make_row(
+    item: Any, text: dict[str, str], words: Words, options: list[str], values: Iterable[str]
+) -> str:
+    name = f"`{item.display_name or item.id}`"
+    name = name if words is ENGLISH else f"{text['name']} {name}"
+    of = words.comma.join(f"*{option}*" for option in options) + words.colon if options else ""
+    return f"| {name} | {words.space.join([of + text['tooltip'], *values])} |\n"
+
+
+def render_page(page: str, schema: Any, texts: dict[str, Any], words: Words) -> str:
+    """Return a page with the first line and the tables that the schema and its texts give."""
+    options: dict[str, list[str]] = {}
+    for key, _, option in inputs_of(schema.inputs):
+        options.setdefault(key, []).extend([option] if option else [])
+    inputs = [
+        make_row(item, texts["inputs"][key], words, options[key], describe_values(item, words))
+        for key, item in {key: item for key, item, _ in inputs_of(schema.inputs)}.items()
+    ]
+    outputs = [
+        make_row(item, texts["outputs"][str(i)], words, [], [])
+        for i, item in enumerate(schema.outputs)
+    ]
+    page = texts["description"] + page[page.index("\n") :]
+    for heading, rows in zip(words.headings, (inputs, outputs), strict=True):
+        title = f"| {heading.removesuffix('s')} | {words.meaning} |\n|---|---|\n"
+        table = f"\n## {heading}\n\n{title}{''.join(rows)}"
+        page, count = re.subn(rf"\n## {heading}\n\n(\|.*\n)*", lambda _, new=table: new, page)
+        if rows and not count:
+            raise ValueError(f"{words.page.format(schema.node_id)} has no '## {heading}'")
+    return page
+
+
+def render_pages(schemas: list[Any]) -> Iterator[tuple[Path, str]]:
+    """Yield each help page and what should be in it."""
+    chinese = json.loads((ROOT / "locales/zh/nodeDefs.json").read_text("utf-8"))
+    for schema in schemas:
+        for words, texts in ((ENGLISH, texts_of(schema)), (CHINESE, chinese[schema.node_id])):
+            path = ROOT / "js/docs" / words.page.format(schema.node_id)
+            yield path, render_page(path.read_text("utf-8"), schema, texts, words)
+
+
+def main() -> None:
+    for path, text in render_pages(public_schemas(load_pack(on_cpu=True))):
+        path.write_text(text, "utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
