@@ -7,7 +7,7 @@ from ...coz.text.step_prompts import replace_lone_surrogates
 from ...coz.tiles.noise import NoiseField
 from ..host.images import to_bchw
 from ..host.messages import give_notice
-from ..host.sampling import MAX_SAMPLING_STEPS, refine
+from ..host.sampling import refine
 from ..host.text_encoder import require_clip
 from ..step.refine_step import denoise_inputs, describe_small_size
 from .backbone import Tile, TilePass

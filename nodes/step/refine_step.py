@@ -4,7 +4,6 @@ from ..host.images import to_bchw
 from ..host.messages import give_notice, show_closing
 from ..host.sampling import (
     MAX_CFG,
-    MAX_SAMPLING_STEPS,
     SAMPLERS,
     SCHEDULERS,
     get_model_family,
