@@ -7,7 +7,7 @@ from ...coz.text.step_prompts import replace_lone_surrogates
 from ...coz.tiles.noise import NoiseField
 from ..host.images import to_bchw
 from ..host.messages import give_notice
-from ..host.sampling import refine
+from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..host.text_encoder import require_clip
 from ..step.refine_step import denoise_inputs, describe_small_size
 from .backbone import Tile, TilePass
@@ -35,7 +35,7 @@ class AnyCheckpoint(DiffusionBackbone):
                 "sampling_steps",
                 default=20,
                 min=1,
-                max=MOST_STEPS,
+                max=MAX_SAMPLING_STEPS,
                 tooltip="Number of sampling steps for each view.",
             ),
             *denoise_inputs(),

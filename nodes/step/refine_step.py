@@ -4,6 +4,7 @@ from ..host.images import to_bchw
 from ..host.messages import give_notice, show_closing
 from ..host.sampling import (
     MAX_CFG,
+    MAX_SAMPLING_STEPS,
     SAMPLERS,
     SCHEDULERS,
     get_model_family,
@@ -102,7 +103,7 @@ class CoZRefineStep(io.ComfyNode):
                     "steps",
                     default=20,
                     min=1,
-                    max=MOST_STEPS,
+                    max=MAX_SAMPLING_STEPS,
                     tooltip="Number of sampling steps. All of them run, on the part of the schedule that "
                     "denoise leaves.",
                 ),
