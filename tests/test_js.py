@@ -116,7 +116,7 @@ def places(chain):
 def fade(chain):
     times = [k / 60 for k in range(61)]
     zoom, deepest = Zoom(chain, 400, 400), len(chain.frames) - 1
-    views = [zoom.view(deepest, t) for t in times]
+    views = [zoom.find_view(deepest, t) for t in times]
     return {
         **{
             "record": record_of(chain),
@@ -130,7 +130,10 @@ def fade(chain):
             for view in views
         ],
         "weights": [
-            [zoom.weight(layer, zoom.view(layer, t)) for layer in range(1, deepest + 1)]
+            [
+                zoom.compute_opacity(layer, zoom.find_view(layer, t))
+                for layer in range(1, deepest + 1)
+            ]
             for t in times
         ],
     }

@@ -13,7 +13,7 @@ import { assertNear, python } from "./python.mjs"
 
 const SIZES = [{ width: 540, height: 560 }, { width: 900, height: 400 }]
 const TEXTS = ["label", "real", "rest", "measured", "prompt"]
-const PLAIN = "in this view, plainly enlarged: nothing is invented"
+const PLAIN = "this view is only enlarged: nothing is invented"
 const INVENTED = "in this view, the rest is invented"
 const NOTHING = "nothing is invented"
 const { record } = python.chain // a source of 512 x 512 and four steps of 4x
@@ -31,7 +31,7 @@ function caption(record, look, { bicubic = false, size = SIZES[0] } = {}) {
   const layers = placeLayers(record)
   const view = look(layers, size)
   const panel = {
-    ...elements(...TEXTS, "told", "root", "astray", "notice", "dot", "outline"),
+    ...elements(...TEXTS, "promptRow", "root", "astray", "notice", "dot", "outline"),
     buttons: elements("good", "bad", "bicubic", "play", "chain"),
     canvas: size,
     stage: { clientWidth: size.width },
@@ -39,7 +39,6 @@ function caption(record, look, { bicubic = false, size = SIZES[0] } = {}) {
   const chains = [{ record }]
   const current = findCurrentLayer(layers, view, size)
   const [shown, verdicts, bar] = [{ chain: chains[0] }, new Map(), { move() {} }]
-  verdicts.of = () => undefined
   updateCaption({ panel, layers, view, size, current, bicubic, shown, verdicts, chains, bar })
   const texts = TEXTS.map((name) => [name, panel[name].textContent ?? ""])
   return { ...Object.fromEntries(texts), color: panel.dot.style.background, good: panel.buttons.good }
@@ -126,7 +125,7 @@ test("where nothing was zoomed a near view is only an enlargement", () => {
   assert.ok(Number.parseFloat(shown.real) < 50)
 })
 
-test("a whole picture has no factor below 1", () => {
+test("a whole image has no factor below 1", () => {
   const frames = [[4000, 3000], ...record.frames.slice(1)]
   const large = { ...record, frames, windows: [[1000, 1000, 512, 512], ...record.windows.slice(1)] }
   const labels = Array.from({ length: 12 }, (_, i) =>
@@ -136,8 +135,8 @@ test("a whole picture has no factor below 1", () => {
   )
   assert.equal(labels[0].real, "all real")
   const names = labels.map(({ label }) => label).filter((label) => !label.startsWith("1"))
-  assert.equal(names[0], "whole picture")
-  assert.deepEqual([...new Set(names)], ["whole picture", "part of the picture"])
+  assert.equal(names[0], "whole image")
+  assert.deepEqual([...new Set(names)], ["whole image", "part of the image"])
   assert.ok(names.length < labels.length)
 })
 

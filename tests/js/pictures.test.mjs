@@ -18,14 +18,14 @@ test("a source of 60 megapixels is kept, and the others still make room", async 
   }
   const pictures = new Pictures(names, get, () => {})
   const show = async (...shown) => {
-    for (const name of shown) pictures.look(name, 1)
+    for (const name of shown) pictures.pick(name, 1)
     while (pictures.waiting.size) await new Promise(setImmediate)
   }
   for (let i = 0; i < 4; i++) await show("source", "0", "1")
   for (const name of names.slice(3)) await show(name)
   assert.deepEqual(fetched, names)
   assert.deepEqual([...closed], ["0", "1"]) // 14 pictures of 2048 x 2048 are kept
-  assert.equal(pictures.look("source", 1).width, 9504)
+  assert.equal(pictures.pick("source", 1).width, 9504)
   pictures.close()
   assert.equal(closed.size, names.length)
 })

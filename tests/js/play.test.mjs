@@ -64,7 +64,7 @@ test("a chain of one frame says that there is nothing to play", async () => {
   const frames = [record.frames[1], record.frames[1]]
   const one = viewerOf({ ...record, frames, windows: [[0, 0, ...frames[0]]] })
   const said = []
-  one.say = (text) => said.push(text)
+  one.showMessage = (text) => said.push(text)
   assert.equal(canPlay(one), false)
   assert.equal(canPlay(viewer), true)
   togglePlay(one)
