@@ -6,7 +6,7 @@ from .conftest import each_renderer
 from .picker import build, chain, node, run_it, set_values
 
 STOPPED = "stopped after step 1 of 4"
-UNUSED = "tile_prompts has 2 lines for 1 tile: the last are not used"
+UNUSED = "tile_prompts has 2 lines for 1 tile: the extra lines are not used"
 CHAIN = chain("astronaut.png", size=64, steps=4, scale=4, stop_below=99)
 FULL = CHAIN | {
     "frame": {"type": "CoZFitImage", "values": {"size": 32}, "links": {"image": ["source", 0]}},

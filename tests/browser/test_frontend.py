@@ -211,7 +211,7 @@ def test_help_opens(editor):
     )
     page.mouse.click(x, y)
     page.get_by_test_id("info-button").click()
-    page.locator(".node-help-content").get_by_text("Detail beyond the picture").wait_for()
+    page.locator(".node-help-content").get_by_text("Detail beyond the image").wait_for()
 
 
 def test_blueprint_is_listed_and_runs(editor):

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from . import viewer as of
 from .viewer import difference, drawn, fly, sent
 
-GONE = "These pictures are no longer on the server. Run again."
+GONE = "These images are no longer on the server. Run again."
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_what_did_not_come_is_asked_for_again(editor, viewer):
     editor.page.route(f"**/view?*{deepest}*", lambda route: route.fulfill(status=502))
     reload(editor)
     message = viewer.locator(".message")
-    expect(message).to_have_text("The pictures could not be shown: the server answered 502.")
+    expect(message).to_have_text("The images could not be shown: the server answered 502.")
     editor.page.unroute(f"**/view?*{deepest}*")
     fly(viewer, "256x")
     expect(message).to_have_text("")
@@ -68,7 +68,7 @@ def test_it_says_run_again_when_the_pictures_are_gone(editor, viewer, folder):
     fly(viewer, "16x")
     viewer.locator(".bad").click()
     message = viewer.locator(".message")
-    expect(message).to_contain_text("Not marked: The pictures of this run")
+    expect(message).to_contain_text("Not marked: The images of this run")
     editor.reload()
     expect(message).to_have_text(GONE)
     requests.post(f"{editor.url}/history", json={"clear": True})  # as a restart of the server does

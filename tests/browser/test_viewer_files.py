@@ -79,6 +79,6 @@ def test_a_clip_is_cancelled_and_refused(editor, folder):
     record.unlink()
     clip.click()
     expect(message).to_have_text(
-        "No clip was made: The pictures of this run are no longer in ComfyUI's temporary folder. "
+        "No clip was made: The images of this run are no longer in ComfyUI's temporary folder. "
         "Run again."
     )
