@@ -181,7 +181,7 @@ def test_each_file_of_the_sr_lora_has_its_address(path):
             ):  # which refers to template 4
                 continue
             assert f"[{name}]({model['url']})" in notes
-            assert f"{name} is not among ComfyUI's missing models" in notes
+            assert f"ComfyUI's list of missing models leaves out {name}" in notes
             assert f"{Path(name).stem}.safetensors" in notes
 
 

@@ -43,7 +43,7 @@ class Octave(NamedTuple):
 
     size: int
     """Smallest size of a light or dark spot, in pixels; the largest is twice as large."""
-    measure_invented_energy: float
+    invented: float
     """Share of their energy that the source does not hold, 0 to 1."""
     energy: float
     """Share of the image's energy that they have, 0 to 1."""

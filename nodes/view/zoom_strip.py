@@ -33,7 +33,7 @@ class CoZZoomStrip(io.ComfyNode):
                     "enlarged for this. Off: only the frames, unchanged.",
                 ),
             ],
-            outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The draw_strip.")],
+            outputs=[io.Image.Output("IMAGE", display_name="image", tooltip="The strip.")],
         )
 
     @classmethod

@@ -168,7 +168,7 @@ def link(folder, name, target):
         (swap, "scale_1.png was changed or swapped"),
         (lambda f: (f / "chain.json").write_bytes(b"\xff\xfe{"), "chain.json is not UTF-8: save it again"),
         (lambda f: (f / "chain.json").write_bytes(b" " * 2**25), "chain.json has 33,554,432 bytes; it can"),
-        (lambda f: (f / "chain.json").write_text("{"), "chain.json: this is no chain record, for it is n"),
+        (lambda f: (f / "chain.json").write_text("{"), "chain.json: this is no chain record, because it is n"),
         (lambda f: edit(f, version=2), "chain.json: this is a chain record of version 2; .* update the pack"),
         (lambda f: edit(f, scale=0), "chain.json: scale is 0, expected a number from 1.01 to 100. Undo th"),
         (lambda f: cut(f, "scale_1.png", 9999), "scale_1.png was changed or swapped"),
@@ -329,7 +329,7 @@ def test_what_the_page_fills_in_is_not_a_name(unfilled):
 def test_a_name_too_long_for_a_file_system():
     assert require_prefix("x" * 240 + "/y")
     with pytest.raises(
-        ValueError, match=r"a name of 243 bytes, '链{20}'\.\.\., and .* at most 240"
+        ValueError, match=r"a folder name of 243 bytes, '链{20}'\.\.\., but at most 240"
     ):
         require_prefix("a/" + "链" * 81)
 

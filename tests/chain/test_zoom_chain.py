@@ -165,7 +165,7 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"target": 0.5}, r"target is 0.5, expected two fractions of the source"),
         ({"target": [0.5, 1.5]}, r"target\[1\] is 1.5, expected a number from 0 to 1"),
         ({"models": "m.safetensors"}, "models is 'm.safetensors', expected a list of names"),
-        ({"models": [7]}, r"models\[0\] is 7, expected a text"),
+        ({"models": [7]}, r"models\[0\] is 7, expected a quoted string"),
         ({"color_profile": 7}, "color_profile is 7, expected a quoted string"),
         ({"color_profile": []}, r"color_profile is \[\], expected a quoted string"),
         ({"agreements": [30.5]}, "a chain of 3 steps has 3 agreements, got 1"),
@@ -244,7 +244,7 @@ def test_errors_name_the_value(make_chain):
         chain.window_in(2, 3)
     with pytest.raises(ValueError, match="layer at most 4, got ancestor 0 and layer 5"):
         chain.window_in(5, 0)
-    with pytest.raises(ValueError, match="at least its source and its first frame"):
+    with pytest.raises(ValueError, match="at least a source and a first frame"):
         ZoomChain(4.0, chain.frames[:1], (), (), (), chain.target)
 
 

@@ -13,8 +13,8 @@ from tools.host.chromium import TESTED_MAJOR_VERSION
     ("version", "line"),
     [
         (f"Chromium {TESTED_MAJOR_VERSION}.0.1.2 built on Debian", ""),
-        ("Google Chrome 12.3.4.5", f"Chromium 12.3.4.5 is installed, the browser tests passed in {TESTED_MAJOR_VERSION}\n"),
-        ("", f"Chromium of an unknown version is installed, the browser tests passed in {TESTED_MAJOR_VERSION}\n"),
+        ("Google Chrome 12.3.4.5", f"Chromium 12.3.4.5 is installed, but the browser tests were run in {TESTED_MAJOR_VERSION}\n"),
+        ("", f"Chromium of an unknown version is installed, but the browser tests were run in {TESTED_MAJOR_VERSION}\n"),
     ],
     ids=["tested", "another", "silent"],
 )  # fmt: skip

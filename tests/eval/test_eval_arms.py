@@ -92,7 +92,7 @@ def test_a_workflow_in_the_api_format_is_the_same(tmp_path):
         ('{"nodes": [], "links": []}', "has no Chain Loop outside its subgraphs"),
         (
             json.dumps({key: {"class_type": "CoZChainLoop", "inputs": {}} for key in "ab"}),
-            "has 2 Chain Loops: keep the one to evaluate",
+            "has 2 Chain Loops: keep only the one to evaluate",
         ),
     ],
 )

@@ -38,9 +38,9 @@ def error_of(arguments, monkeypatch):
         (["IN", "--ground-truth", "no"], "argument --ground-truth: there is no folder no"),
         (["IN", "--arms", "nearest,bicubic,nearest"], "error: two arms are named nearest"),
         (["IN", "--arms", "best"], "error: there is no arm 'best'. Known: nearest, bicubic, "),
-        (["IN", "--arms", ","], "error: no arm is named. Known: nearest, "),
-        (["IN", "--arms", "onestep=x.json"], "error: 'onestep' cannot name an arm of your own"),
-        (["IN", "--arms", "a/b=x.json"], "error: 'a/b' cannot name an arm of your own"),
+        (["IN", "--arms", ","], "error: --arms names no arm. Known: nearest, "),
+        (["IN", "--arms", "onestep=x.json"], "error: 'onestep' cannot be the name of your arm"),
+        (["IN", "--arms", "a/b=x.json"], "error: 'a/b' cannot be the name of your arm"),
         (["IN", "--arms", "mine=no.json"], "error: the workflow no.json cannot be read: No such"),
         (["IN", "--arms", "chain-vlm"], "chain-vlm needs a workflow whose Chain Loop has a vision"),
         (["IN", "--arms", "chain-vlm"], "--workflow 'workflows/3 Chain-of-Zoom SD3 + VLM.json'"),
@@ -102,7 +102,7 @@ def test_a_full_disk_is_one_clear_line(folder, small_files, tmp_path, monkeypatc
     with small_files(100_000):
         told = error_of([folder, "--metrics", "psnr", "--out", out], monkeypatch)
     assert told == (
-        f"error: the disk of {out} is full. Make room and run it again: what is done stays"
+        f"error: the disk of {out} is full. Free some space and run it again: finished results are kept"
     )
     assert not [path for path in out.rglob("*") if path.is_file()]
 
@@ -174,5 +174,5 @@ def test_ctrl_c_is_one_clear_line(folder, tmp_path, monkeypatch):
         told = error_of([folder, "--arms", "nearest", "--out", tmp_path / "out"], monkeypatch)
     finally:
         signal.signal(signal.SIGINT, before)
-    assert told == "stopped; the same command goes on from here"
+    assert told == "stopped: run the same command again to continue"
     assert not psutil.pid_exists(int((tmp_path / "host" / "pid").read_text()))

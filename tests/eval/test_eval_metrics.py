@@ -146,8 +146,8 @@ def test_a_small_frame_is_told_what_it_lacks():
     meter = Meter(ALL_METRICS)
     scores, reasons = meter.measure(frame, lq=dot, source=dot, ground_truth=frame)
     assert reasons == {
-        "ms_ssim": "MS-SSIM needs 161 px, the frame has 128",
-        "source_psnr": "Source PSNR (dB) needs 8 real pixels a side, the frame shows 2",
+        "ms_ssim": "MS-SSIM needs 161 px a side, but the frame has 128",
+        "source_psnr": "Source PSNR (dB) needs 8 real pixels a side, but the frame shows 2",
     }
     assert scores.keys() == WEIGHTLESS_MEASURES.keys() - reasons.keys()
     eight = resize(frame, 8, 8).clamp(0, 1)
@@ -170,7 +170,7 @@ def test_without_a_ground_truth_fidelity_is_told_not_measured(photo):
     meter = Meter(["psnr", "seam"])
     scores, reasons = meter.measure(photo, lq=photo, source=photo, ground_truth=None)
     assert scores.keys() == {"seam"}
-    assert reasons == {"psnr": "PSNR (dB) needs a ground truth, this frame has none"}
+    assert reasons == {"psnr": "PSNR (dB) needs a ground truth, but this frame has none"}
 
 
 def test_inputs_stay_and_a_second_measure_is_equal(photo):

@@ -69,10 +69,10 @@ def test_a_missing_metric_says_at_which_scales():
     work = job(ground_truth=to_png(noise(256, 256)), metrics=("psnr", "ms_ssim", "sharpness"))
     made = add_scores(work, replace(make_result(work, None), frames=(work.picture,) * 2), ("", ""))
     assert [sorted(row.scores) for row in made.rows] == [["psnr", "sharpness"], ["sharpness"]]
-    no_truth = "needs a ground truth, this frame has none"
+    no_truth = "needs a ground truth, but this frame has none"
     assert made.missing == {
         "psnr": f"at 16x: PSNR (dB) {no_truth}",
-        "ms_ssim": f"at 4x: MS-SSIM needs 161 px, the frame has 64; at 16x: MS-SSIM {no_truth}",
+        "ms_ssim": f"at 4x: MS-SSIM needs 161 px a side, but the frame has 64; at 16x: MS-SSIM {no_truth}",
     }
     without = add_scores(replace(work, ground_truth=None), replace(made, frames=(work.picture,) * 2),
         ("", ""))  # fmt: skip

@@ -78,14 +78,11 @@ def test_missing_weights_are_named_and_nothing_is_measured_in_their_place(torch_
 def test_scores_of_pyiqa_are_missing_without_it(torch_home):
     missing = Meter(["niqe", "musiq", "maniqa", "clipiqa"]).missing
     assert "pyiqa is not installed" in missing["niqe"]
-    assert (
-        f"niqe_modelparameters.mat and put it into {torch_home / 'hub' / 'pyiqa'}"
-        in missing["niqe"]
-    )
+    assert f"niqe_modelparameters.mat to {torch_home / 'hub' / 'pyiqa'}" in missing["niqe"]
     assert "musiq_koniq_ckpt-e95806b9.pth" in missing["musiq"]
     assert "MANIQA_PIPAL-ae6d356b.pth" in missing["maniqa"]
     assert "hf download timm/vit_base_patch8_224" in missing["maniqa"]
-    assert f"RN50.pt and put it into {torch_home / 'hub' / 'clip'}" in missing["clipiqa"]
+    assert f"RN50.pt to {torch_home / 'hub' / 'clip'}" in missing["clipiqa"]
 
 
 def test_weights_that_are_there_are_used(random_weights, monkeypatch, photo):
@@ -132,7 +129,7 @@ def test_damaged_weights_are_told_in_one_line(random_weights, torch_home, damage
     line = Meter(["lpips"]).missing["lpips"]
     assert line.startswith("LPIPS does not load (")
     assert "): alexnet-owt-7be5be79.pth is damaged or another file of that name; download" in line
-    assert line.endswith(f"alexnet-owt-7be5be79.pth and put it into {bad.parent}")
+    assert line.endswith(f"alexnet-owt-7be5be79.pth to {bad.parent}")
     assert "\n" not in line
     assert "Traceback" not in line
 
@@ -189,7 +186,7 @@ def test_a_library_that_downloads_is_stopped_and_told(torch_home, monkeypatch):
     path.parent.mkdir(parents=True)
     path.touch()
     line = Meter(["maniqa"]).missing["maniqa"]
-    assert "a metric reached for the network; nothing is downloaded" in line
+    assert "a metric tried to use the internet; nothing is downloaded" in line
     monkeypatch.delitem(sys.modules, "pyiqa")
 
 

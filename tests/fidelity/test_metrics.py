@@ -199,9 +199,9 @@ def test_pictures_too_small_to_measure_are_refused():
     small = noise(1, 3, 40, 10)
     with pytest.raises(ValueError, match="windows of 11 x 11 pixels, and the images have 10 x 40"):
         ssim(small, small)
-    with pytest.raises(ValueError, match="3 x 3 pixels or more, got 3 channels of 2 x 40"):
+    with pytest.raises(ValueError, match="at least 3 x 3 pixels, got 3 channels of 2 x 40"):
         sharpness(small[..., :2])
-    with pytest.raises(ValueError, match="and of 3 x 3 pixels or more, got 1 channels"):
+    with pytest.raises(ValueError, match="and at least 3 x 3 pixels, got 1 channels"):
         sharpness(small[:, :1])
 
 

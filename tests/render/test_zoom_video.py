@@ -99,7 +99,7 @@ def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_
 
 def test_a_source_of_the_films_shape_is_whole_at_first():
     chain = smooth_chain(height=48, width=96, size=32)
-    assert torch.equal(Zoom(chain, 32, 64).frame(0), resize(chain.frames[0], 32, 64))
+    assert torch.equal(Zoom(chain, 32, 64).render_frame(0), resize(chain.frames[0], 32, 64))
 
 
 def test_the_way_to_the_first_frame_takes_its_share(make_chain):

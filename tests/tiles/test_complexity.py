@@ -112,9 +112,9 @@ def test_takes_half_floats_and_leaves_the_picture_as_it_is(dtype):
 
 
 def test_refuses_what_is_no_picture():
-    with pytest.raises(ValueError, match="one picture"):
+    with pytest.raises(ValueError, match="a single image"):
         rate_complexity(torch.zeros(2, 3, 8, 8))
-    with pytest.raises(ValueError, match="one picture"):
+    with pytest.raises(ValueError, match="a single image"):
         rate_complexity(torch.zeros(1, 3, 0, 8))
     with pytest.raises(ValueError, match="cell must be at least 1"):
         rate_complexity(torch.zeros(1, 3, 8, 8), cell=0)
