@@ -206,7 +206,9 @@ def test_every_result_tells_what_made_it(evaluated):
     for result in read_results(out):
         assert result.error is None
         assert result.versions["ComfyUI"] == version
-        assert result.missing == {"ms_ssim": f"MS-SSIM needs 161 px, the frame has {SHORT // 4}"}
+        assert result.missing == {
+            "ms_ssim": f"MS-SSIM needs 161 px a side, but the frame has {SHORT // 4}"
+        }
         with_model = result.arm in {"onestep", "chain-null"}
         assert result.models == (("coz_lite_x4.safetensors",) if with_model else ())
         with Image.open(frame_path(out, result, 1)) as frame:
@@ -234,6 +236,6 @@ def test_what_is_done_is_not_made_again_and_people_can_judge_it(evaluated, capsy
         evaluate.main()
     printed = capsys.readouterr().out
     assert "4 answers to 4 pairs by 1 judge" in printed
-    assert "junk.json: left out, it is not what the page saves" in printed
+    assert "junk.json: left out, it is not a file that the page saved" in printed
     assert "A. Person" not in (out / "report.html").read_text("utf-8")
     assert "4 answers to 4 pairs by 1 judge" in (out / "report.html").read_text("utf-8")

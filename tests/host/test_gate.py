@@ -68,9 +68,9 @@ def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
     lines = told(host)
     each = [
         "4x: 16 x 16 real pixels, is close to its input (30.3 dB)",
-        "16x: 4 x 4 real pixels, departs from its measure_invented_energy input (29.4 dB)",
-        "64x: 1 x 1 real pixel, is close to its measure_invented_energy input (30.1 dB)",
-        "256x: less than one real pixel, is close to its measure_invented_energy input (30.1 dB)",
+        "16x: 4 x 4 real pixels, departs from its invented input (29.4 dB)",
+        "64x: 1 x 1 real pixel, is close to its invented input (30.1 dB)",
+        "256x: less than one real pixel, is close to its invented input (30.1 dB)",
     ]
     assert [line for line in lines if line.startswith("step ")] == [
         "step 1 of 4: super-resolving\na",
@@ -93,10 +93,10 @@ def test_a_chain_ends_after_a_step_that_agrees_too_little(
     host.run(weak_prompt(stop_below=LIMIT))
     assert len(upscaled) == expected
     assert told(host)[-1] == (
-        "2 steps, 16x: the deepest frame holds 4 x 4 real pixels, the rest is measure_invented_energy\n"
+        "2 steps, 16x: the deepest frame holds 4 x 4 real pixels, the rest is invented\n"
         "stopped after step 2 of 4: its agreement with its input is 29.4 dB, below stop_below (29.9 dB)\n"
         "4x: 16 x 16 real pixels, is close to its input (30.3 dB)\n"
-        "16x: 4 x 4 real pixels, departs from its measure_invented_energy input (29.4 dB)\n"
+        "16x: 4 x 4 real pixels, departs from its invented input (29.4 dB)\n"
         "a\nb"
     )
     assert len(host.ui("coz_collect")["images"]) == 3

@@ -25,12 +25,12 @@ ROWS = {
         r"^gpu_chain: PASS",
     ],
     "gpu_prompt": [
-        r"^gpu_prompt: 8 tokens from two pictures at 112 px, CPU, torch \S+, \d{4}-\d\d-\d\d$",
-        r"^8 tokens made after \d+ of prompt; medians of 3, in seconds$",
+        r"^gpu_prompt: 8 tokens from two images at 112 px, CPU, torch \S+, \d{4}-\d\d-\d\d$",
+        r"^8 tokens after a prompt of \d+; medians of 3 runs, in seconds$",
         *(rf"^{part}{NUMBER}$" for part in ("total", "vision", "prefill", "decode")),
         # What the medians of the parts leave of that of the total: on a busy machine less than 0.
         r"^rest\s+-?\d+\.\d+$",
-        rf"^decode, a token{NUMBER},{NUMBER} of it in the layers$",
+        rf"^decode, one token{NUMBER},{NUMBER} of it in the layers$",
         rf"^floor of a token{NUMBER},{NUMBER} GiB at \S+ GB/s$",
         rf"^ratio to the floor{NUMBER}$",
         r"^peak memory\s+-$",

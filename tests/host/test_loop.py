@@ -135,7 +135,7 @@ def test_a_batch_names_the_way_out(executor):
         "class_type": "EmptyImage",
         "inputs": {"width": 64, "height": 64, "batch_size": 3, "color": 0},
     }
-    with pytest.raises(RuntimeError, match=r"batch of 3 pictures.*Rebatch Images \(batch_size 1\)"):
+    with pytest.raises(RuntimeError, match=r"batch of 3 images.*Rebatch Images \(batch_size 1\)"):
         executor("CLASSIC").run(prompt)
 
 

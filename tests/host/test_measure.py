@@ -19,13 +19,13 @@ OUTPUTS = ("table", "agreement", "psnr", "ssim", "sharpness", "color_drift")
 
 @pytest.fixture
 def measured(keeper):
-    """What the write_report puts out, with the chain and its source."""
+    """What the report puts out, with the chain and its source."""
     kinds = {"chain": "COZ_CHAIN", "source": "IMAGE", "table": "STRING"}
     return keeper("TestMeasured", kinds | dict.fromkeys(OUTPUTS[1:], "FLOAT"))
 
 
 def report_prompt(truth=None, **inputs):
-    """A chain of the photograph made four times smaller, its write_report, and what it puts out."""
+    """A chain of the photograph made four times smaller, its report, and what it puts out."""
     prompt = chain_prompt(**{"image": ("small", 0), "steps": 3, "scale": 2.0} | inputs)
     del prompt["scales"]
     prompt["small"] = scaled(128, 128)
@@ -121,7 +121,7 @@ def test_a_picture_that_is_not_the_sources_is_refused(executor, width, height):
     prompt["truth"] = scaled(width, height)
     del prompt["keep"]
     message = (
-        rf"is {width} x {height} pixels and the chain's source 128 x 128: .* Connect the picture"
+        rf"is {width} x {height} pixels and the chain's source 128 x 128: .* Connect the image"
     )
     with pytest.raises(RuntimeError, match=message):
         executor("CLASSIC").run(prompt, "report")

@@ -234,7 +234,7 @@ def test_an_animation_is_refused_with_the_way_out(executor, monkeypatch, tmp_pat
     frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
     prompt = chain_prompt()
     prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": f"moving.{suffix}"}}
-    with pytest.raises(RuntimeError, match=r"batch of 3 pictures.*Rebatch Images \(batch_size 1\)"):
+    with pytest.raises(RuntimeError, match=r"batch of 3 images.*Rebatch Images \(batch_size 1\)"):
         executor("CLASSIC").run(prompt)
 
 
