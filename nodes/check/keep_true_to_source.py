@@ -18,7 +18,7 @@ def match_sources(sources, count: int) -> list:
     """Return one source for each of ``count`` images: its own, or the only one."""
     if len(sources) not in {1, count}:
         raise ValueError(
-            f"source holds {len(sources)} images, but image {count}: connect one source for all "
+            f"source holds {len(sources)} images, but image holds {count}: connect one source for all "
             "images, or one for each image"
         )
     return [*sources] * (count // len(sources))

@@ -233,7 +233,7 @@ def test_alpha_is_dropped_and_grey_repeated(enlarge, node):
     ("image", "inputs", "message"),
     [
         (torch.full((1, 8, 8, 3), math.nan), {}, "image holds 192 values that are NaN"),
-        (torch.zeros(2, 8, 8, 3), {}, "batch of 2 pictures.*Rebatch Images"),
+        (torch.zeros(2, 8, 8, 3), {}, "batch of 2 images.*Rebatch Images"),
         (torch.zeros(1, 8, 8, 3), {"tile": 64, "overlap": 64}, "overlap must be smaller than tile"),
         (torch.zeros(1, 8, 8, 3), {"tile": 48}, "tile must be 64 to 4096 pixels, got 48"),
         (torch.zeros(1, 8, 8, 3), {"scale": 1.0}, r"scale must be 1\.5 to 8, got 1"),
