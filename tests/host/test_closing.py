@@ -54,7 +54,7 @@ def test_a_chain_keeps_why_it_stopped(executor, is_library):
     assert second.startswith("stopped after step 1 of 4: its agreement with its input is ")
     ran = host.run(chain_prompt(stop_below=98.0))
     assert set(ran) == {"loop", "loop.0.0.coz_collect", "scales"}
-    assert closing(host, "loop") == [text.replace("below, 99 dB", "below, 98 dB")]
+    assert closing(host, "loop") == [text.replace("stop_below (99 dB)", "stop_below (98 dB)")]
 
 
 def test_a_chain_keeps_the_notices_of_its_steps(executor, short_of_memory):

@@ -171,7 +171,7 @@ def start_host(host: OwnHost | None, expected: dict[str, str]) -> tuple[OwnHost,
 
     Args:
         host: The worker's ComfyUI, if it already has one.
-        expected: ``state()`` where the evaluation runs.
+        expected: ``read_state()`` where the evaluation runs.
     """
     host = host or OwnHost()
     try:
