@@ -23,10 +23,11 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is missing: run make host, then .venv/bin/python -m tools.demo")
 
 from coz.chain.folder import write_files
+from coz.chain.real_pixels import RealPixels
 from coz.chain.schema import MAX_STEPS
 from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow, to_pillow
-from coz.render.strip import draw_strip
+from coz.render.strip import draw_label, draw_strip, format_factor
 from coz.render.zoom_video import Zoom, plan_zoom_times
 from tools.host.client import Event, PromptError, ServerClient, run_prompt
 from tools.host.server import serve
@@ -138,13 +139,19 @@ def write_demo(chain: ZoomChain, out: Path) -> None:
 
 
 def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per_step: int) -> None:
-    """Save the zoom through all frames of a chain as an animated WebP file."""
-    torch.set_num_threads(
-        1
-    )  # for one small frame, more threads would cost more time than they save
+    """Save the zoom as an animated WebP file that counts the real pixels it shows."""
+    # For one small frame, more threads would cost more time than they save.
+    torch.set_num_threads(1)
     zoom = Zoom(chain, height, width)
     times = plan_zoom_times(zoom.steps, 0, frames_per_step)
     frames = [to_pillow(frame) for frame in zoom.render_frames(times)]
+    for image, t in zip(frames, times, strict=True):
+        source, first = zoom.find_view(0, t), zoom.find_view(1, t)
+        share = source.width * source.height / (height * width)
+        factor = format_factor(chain.frames[1].shape[-1] / first.width)
+        draw_label(
+            image, factor, RealPixels(source.width, source.height, share), min(height, width)
+        )
     durations = [FRAME_MS] * len(frames)
     durations[0], durations[-1] = FIRST_FRAME_MS, LAST_FRAME_MS
     frames[0].save(

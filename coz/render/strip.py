@@ -235,19 +235,28 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
             left, top = max(x - out, 0), max(y - out, 0)
             right, bottom = min(x + w + out, width) - 1, min(y + h + out, height) - 1
             pen.rectangle((left, top, right, bottom), outline=colour, width=line)
-    _draw_label(pen, panel, side, image.size)
+    draw_label(image, panel.label, panel.real, side, panel.note)
     return image
 
 
-def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[int, int]) -> None:
-    """Draw the factor, and below it the real pixels with a dot in their color, and the note."""
-    width, height = frame
+def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note: str = "") -> None:
+    """Draw a factor, and below it the real pixels with a dot in their color, and a note.
+
+    Args:
+        image: RGB; it is drawn on.
+        label: The factor in words, such as "16x".
+        real: What the image shows of the photograph.
+        side: Short side of the image in pixels, which sets the size of the text.
+        note: A further line.
+    """
+    pen = ImageDraw.Draw(image, "RGBA")
+    width, height = image.size
     margin = side // 32
     small, dot = side * REAL_PIXELS_HEIGHT, side * REAL_PIXELS_HEIGHT * 0.7
-    words = describe_real_pixels(panel.real)
-    lines = [(panel.label, side * LABEL_HEIGHT, 0.0), (words, small, dot * 1.5)]
-    if panel.note:
-        lines.append((panel.note, small, dot * 1.5))
+    words = describe_real_pixels(real)
+    lines = [(label, side * LABEL_HEIGHT, 0.0), (words, small, dot * 1.5)]
+    if note:
+        lines.append((note, small, dot * 1.5))
     full = max(indent + pen.textlength(text, _load_font(size)) for text, size, indent in lines)
     shrink = min(1, (width - 4 * margin) / full)
     spacing = LINE_SPACING * shrink
@@ -261,7 +270,7 @@ def _draw_label(pen: ImageDraw.ImageDraw, panel: Panel, side: int, frame: tuple[
         if text == words:
             radius = dot * shrink / 2
             circle = (left, middle - radius, left + 2 * radius, middle + radius)
-            pen.ellipse(circle, fill=pick_real_pixels_color(panel.real.share))
+            pen.ellipse(circle, fill=pick_real_pixels_color(real.share))
         top += spacing * size
 
 
