@@ -74,6 +74,8 @@ class Editor:
         self.page.set_viewport_size(VIEWPORT)
         self.page.emulate_media(reduced_motion="reduce")
         self.use_renderer("classic")
+        # The button that shows a node's help opens it, and it covers nodes.
+        self.run("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
         self.run(f"async () => await app.loadGraphData({EMPTY})")
         self.settle()
 
