@@ -2,7 +2,7 @@
 // Writes how far a region is enlarged, across and down. coz/render/strip.py has the same rules.
 
 /** From this ratio on, both factors are written. */
-export const MAX_AXES_RATIO = 1.05
+const MAX_AXES_RATIO = 1.05
 
 /** Its square is the number of pixels that one pixel becomes. @param {number[]} factors */
 export const geometricMean = ([across, down]) => Math.sqrt(across * down)

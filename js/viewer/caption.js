@@ -13,14 +13,14 @@ import {
 import { translate } from "./texts.js"
 
 /** Lowest agreement in dB for each wording, as in coz/fidelity/back_projection.py. */
-export const AGREEMENT_WORDS = [
+const AGREEMENT_WORDS = [
   [40, "repeats"],
   [30, "close"],
   [20, "departs"],
 ]
 
 /** A higher agreement is shown as "over 99 dB", as in coz/fidelity/back_projection.py. */
-export const MAX_DECIBELS = 99
+const MAX_DECIBELS = 99
 
 /** Whether a factor is shown. Below 1x the image is displayed smaller than it is. */
 export const isFactor = (factor) => factor >= 0.9995

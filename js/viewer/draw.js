@@ -13,7 +13,7 @@ const GRADIENT_STOPS = 12
 /** Pixels drawn beyond the visible part, because interpolation at its edges uses them. */
 const MARGIN_PX = 2
 
-export const BACKGROUND = "#0d0f12"
+const BACKGROUND = "#0d0f12"
 
 /** Yield the visible layers, the deepest first, with how each is drawn on a screen of that size. */
 function* listInsets(layers, view, size) {
