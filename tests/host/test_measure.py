@@ -129,7 +129,7 @@ def test_a_picture_that_is_not_the_sources_is_refused(executor, width, height):
 
 def test_several_pictures_are_refused(node, make_chain):
     pictures = torch.rand(2, 300, 400, 3)
-    with pytest.raises(ValueError, match=r"ground_truth holds 2 images .*Get Image from Batch"):
+    with pytest.raises(ValueError, match=r"ground_truth holds 2 images, .*Get Image from Batch"):
         node("CoZMeasure").execute(make_chain(), pictures)
 
 
