@@ -42,9 +42,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
         ValueError: If the shapes differ.
     """
     require_same_shape(a, b, "the two pictures")
-    total = sum(
-        float((x - y).square().sum()) for x, y in zip(split_rows(a), split_rows(b), strict=True)
-    )
+    bands = zip(split_rows(a), split_rows(b), strict=True)
+    total = sum_of([(x - y).square().sum() for x, y in bands])
     return mse_to_decibels(total / a.numel())
 
 
@@ -78,15 +77,15 @@ def ssim(a: Tensor, b: Tensor) -> float:
             f"SSIM compares windows of {SIDE} x {SIDE} pixels, and the pictures have {width} x "
             f"{height}: give larger ones"
         )
-    total = 0.0
+    sums: list[Tensor] = []
     for x, y in zip(split_rows(a, SIDE - 1), split_rows(b, SIDE - 1), strict=True):
         mean_x, mean_y, xx, yy, xy = _average_windows(torch.stack((x, y, x * x, y * y, x * y)))
         both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
         alike = (2 * both + C1) / (squares + C1)
         alike *= (2 * (xy - both) + C2) / (xx + yy - squares + C2)
-        total += float(alike.sum())
+        sums.append(alike.sum())
     places = (height - SIDE + 1) * (width - SIDE + 1)
-    return total / (places * a.shape[0] * a.shape[1])
+    return sum_of(sums) / (places * a.shape[0] * a.shape[1])
 
 
 def sharpness(image: Tensor) -> float:
@@ -158,6 +157,11 @@ def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
     height = image.shape[-2] - shared
     for top, bottom in pairwise([*range(0, height, ROWS), height]):
         yield image[..., top : bottom + shared, :].float().contiguous()
+
+
+def sum_of(values: list[Tensor]) -> float:
+    """Add up scalars in double precision. They leave their device together: each wait for it is long."""
+    return sum(torch.stack(values).tolist())
 
 
 def _average_windows(planes: Tensor) -> Tensor:
