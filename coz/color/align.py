@@ -157,7 +157,8 @@ def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
     lower = (upper - 1).clamp_(min=0)  # nothing lies below the lowest value
     share = 1 - (upto[upper] - count) / repeats[upper]
     matched = torch.lerp(values[lower], values[upper], share)
-    out[places] = matched.repeat_interleave(_steps(count))
+    # Without the size a GPU would be waited for.
+    out[places] = matched.repeat_interleave(_steps(count), output_size=len(plane))
 
 
 def _not_above(ordered: Tensor) -> Tensor:
