@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from math import sqrt
+from math import isfinite, sqrt
 
 import comfy.model_management
 import comfy.utils
@@ -90,8 +90,8 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
         )
     # Where the host's own loaders put images: --gpu-only moves it, and all must meet there.
     image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
-    low, high = torch.aminmax(image)  # before its axes move: of a view torch makes a copy
-    if not (low.isfinite() and high.isfinite()):
+    low, high = range_of(image)  # before its axes move: of a view torch makes a copy
+    if not (isfinite(low) and isfinite(high)):
         bad = int((~image.isfinite()).sum())
         raise ValueError(
             f"{name} holds {bad} values that are NaN or infinite. The node before it made them, "
@@ -103,6 +103,11 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             "them, map the picture's tones to 0 to 1 before this node"
         )
     return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
+
+
+def range_of(image: Tensor) -> list[float]:
+    """The lowest and the highest value. They leave their device together: each wait for it is long."""
+    return torch.stack(torch.aminmax(image)).tolist()
 
 
 def require_one_picture(image: Tensor, node: str, name: str = "image") -> Tensor:
@@ -132,7 +137,7 @@ def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) 
 
 def to_image(image: Tensor) -> Tensor:
     """(B, C, H, W) as an IMAGE: (B, H, W, C) float32 in [0, 1], a view where nothing is clamped."""
-    low, high = torch.aminmax(image if image.is_contiguous() else image.movedim(1, -1))
+    low, high = range_of(image if image.is_contiguous() else image.movedim(1, -1))
     image = image.movedim(1, -1)
     if low >= 0 and high <= 1:
         return image

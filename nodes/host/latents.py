@@ -18,12 +18,12 @@ FP32_VAE = "It overflows in half precision: start ComfyUI with --fp32-vae"
 
 
 def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
-    """The view as the VAE's latent, padded to sides that the model can take."""
+    """A view in [0, 1] as the VAE's latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
     compression = vae.spacial_compression_encode()
     require_side(model, image, compression)
     # One memory layout, whichever node made the image: convolutions round differently in another.
-    padded = to_image(pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression))).contiguous()
+    padded = pad_to_multiple(image, max(MULTIPLE_OF, 2 * compression)).movedim(1, -1).contiguous()
     # A VAE of videos takes a batch for the frames of one.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     latent = torch.cat([vae.encode(part) for part in parts]).float()
