@@ -8,7 +8,7 @@ import av
 import comfy.utils
 import folder_paths
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_management import intermediate_device, throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io
 
 from ...coz.render.zoom_video import EASINGS, Zoom, zoom_times
@@ -177,7 +177,7 @@ class CoZZoomVideo(io.ComfyNode):
                     f"the most is {MOST_FRAMES / 1e9:.0f} GB. Lower seconds_per_step, fps, or width and height; or "
                     "disconnect frames and use video, which needs no more memory the longer it is"
                 )
-            kept = torch.empty(len(times), height, width, 3)
+            kept = torch.empty(len(times), height, width, 3, device=intermediate_device())
         path = encode(cls.rendered(zoom, times, kept), height, width, fps)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), kept)
 
