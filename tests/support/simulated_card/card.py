@@ -175,6 +175,11 @@ class _Factories(TorchFunctionMode):
             return func(*args, **kwargs).to(device)
         if func is torch.Tensor.new_tensor and isinstance(args[0], CardTensor):
             return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(CARD)
+        indexes = func in {torch.Tensor.__getitem__, torch.Tensor.__setitem__}
+        if indexes and isinstance(args[0], CardTensor):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            index = tuple(torch.tensor(x).to(CARD) if isinstance(x, list) else x for x in index)
+            args = (args[0], index, *args[2:])
         return func(*args, **kwargs)
 
 
