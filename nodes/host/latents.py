@@ -1,6 +1,7 @@
 """Pictures to latents and back, by the host's VAE."""
 
 from contextlib import contextmanager
+from math import isfinite
 
 import torch
 from comfy.model_base import BaseModel
@@ -9,7 +10,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...coz.latent import MULTIPLE_OF, pad_to_multiple
-from .images import require_finite, to_image, to_rgb
+from .images import range_of, require_finite, to_rgb
 
 MOST_SEED = 2**64 - 1
 
@@ -45,10 +46,12 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     )
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Every view that it encoded was opaque.
     image = to_rgb(vae.decode(latent))
-    image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
-    require_finite(image, lambda: "The VAE's decoder", FP32_VAE)
-    cropped = image[:, :height, :width].movedim(-1, 1).float()
-    return to_image(cropped.contiguous(memory_format=torch.channels_last))
+    image = image.reshape(-1, *image.shape[-3:]).float()  # of a video VAE: (B, 1, H, W, C)
+    low, high = range_of(image)
+    if not (isfinite(low) and isfinite(high)):
+        require_finite(image, lambda: "The VAE's decoder", FP32_VAE)
+    cropped = image[:, :height, :width].contiguous()
+    return cropped.clamp(0, 1) if low < 0 or high > 1 else cropped
 
 
 def require_width(model: ModelPatcher, name: str, text) -> None:
