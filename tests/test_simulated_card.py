@@ -84,6 +84,7 @@ def test_values_and_views_are_those_of_the_cpu(a, mode):
             x.narrow(0, 1, 1).copy_(x.narrow(0, 2, 1))
             x.view(-1).view(4, 3).mT[1].mul_(2)
             x[x > 9] = 0
+            x[[0, 2], [1, 0]] = x[[1, 1], [0, 3]]
         assert a.tolist() == b.tolist()
         assert F.linear(a, a).tolist() == F.linear(b, b).tolist()
         assert a.clone().unsqueeze_(0).shape == (1, 3, 4)

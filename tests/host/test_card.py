@@ -381,6 +381,29 @@ def test_the_cpus_values_on_the_hosts_intermediate_device(runs, placement, name,
             assert one.device == run.host.intermediate_device
 
 
+WAITS = {
+    "sr": 9,  # 4 of them in the host's sampler
+    "fix by wavelet": 3,
+    "fix by adain": 3,
+    "fix by none": 2,
+    "fix by ycbcr": 3,
+    "fix by histogram": 9,  # 2 a channel: how many values differ
+    "fix by hybrid": 3,
+    "fix by best": 10,
+    "true": 8,
+    "report": 11,  # 1 a figure, and 1 for the ground truth
+    "load": 4,  # 1 a picture
+}
+"""How often a node may wait for a card that holds the images (--gpu-only)."""
+
+
+@pytest.mark.parametrize(("name", "most"), WAITS.items(), ids=WAITS.keys())
+def test_nodes_wait_for_the_card_seldom(runs, name, most):
+    run = runs("gpu only")
+    run.run(name)
+    assert run.work[name].waits <= most
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_the_card_worked(runs, placement):
     run = runs(placement)
