@@ -158,7 +158,8 @@ def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
     lower = (upper - 1).clamp_(min=0)  # the lowest value has none below it
     share = 1 - (target_ranks[upper] - ranks) / repeats[upper]
     matched = torch.lerp(distinct[lower], distinct[upper], share)
-    out[order] = matched.repeat_interleave(_count_repeats(ranks))
+    # Without the size a GPU would be waited for.
+    out[order] = matched.repeat_interleave(_count_repeats(ranks), output_size=len(plane))
 
 
 def _count_not_above(ordered: Tensor) -> Tensor:

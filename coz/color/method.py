@@ -72,15 +72,16 @@ def best_align(
         ValueError: As the methods.
     """
     best = torch.empty(sr.shape, device=sr.device)
-    smallest = [float("inf")] * len(sr)
-    chosen: list[Method] = ["none"] * len(sr)
-    for method in METHODS[:-1]:
+    least = torch.full((len(sr),), torch.inf, device=sr.device)
+    chosen = torch.full((len(sr),), METHODS.index("none"), device=sr.device)
+    for number, method in enumerate(METHODS[:-1]):
         fixed = color_align(method, sr, reference, levels, weight)
         distances = low_frequency_distance(fixed.clamp(0, 1), reference)
-        for i, distance in enumerate(map(float, distances)):
-            if distance < smallest[i]:
-                smallest[i], chosen[i], best[i] = distance, method, fixed[i]
-    return best, chosen
+        is_nearer = distances < least  # not read here: a GPU would be waited for
+        least = torch.where(is_nearer, distances, least)
+        chosen = torch.where(is_nearer, number, chosen)
+        torch.where(is_nearer[:, None, None, None], fixed, best, out=best)
+    return best, [METHODS[number] for number in chosen.tolist()]
 
 
 def color_align(

@@ -182,12 +182,14 @@ def describe_invented(share: float) -> str:
 def _compute_moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     """Compute the variances of a and b and their covariance, each about the planes' means."""
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
-    sums = [0.0, 0.0, 0.0]
+    sums: list[Tensor] = []
     for x, y in zip(split_rows(a), split_rows(b), strict=True):
         x, y = x - mean_a, y - mean_b
-        for k, product in enumerate((x * x, y * y, x * y)):
-            sums[k] += float(product.sum()) / a.numel()
-    return sums[0], sums[1], sums[2]
+        sums += [(x * x).sum(), (y * y).sum(), (x * y).sum()]
+    means = [
+        value / a.numel() for value in torch.stack(sums).tolist()
+    ]  # read from the device at once
+    return sum(means[::3]), sum(means[1::3]), sum(means[2::3])
 
 
 def _compute_invented_share(energy: float, known: float, shared: float) -> float:

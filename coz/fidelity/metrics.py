@@ -42,9 +42,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
         ValueError: If the shapes differ.
     """
     require_same_shape(a, b, "the two images")
-    total = sum(
-        float((x - y).square().sum()) for x, y in zip(split_rows(a), split_rows(b), strict=True)
-    )
+    bands = zip(split_rows(a), split_rows(b), strict=True)
+    total = add_up([(x - y).square().sum() for x, y in bands])
     return mse_to_decibels(total / a.numel())
 
 
@@ -78,7 +77,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
             f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, and the images "
             f"have {width} x {height}: use larger ones"
         )
-    total = 0.0
+    sums: list[Tensor] = []
     for x, y in zip(
         split_rows(a, SSIM_WINDOW_PIXELS - 1), split_rows(b, SSIM_WINDOW_PIXELS - 1), strict=True
     ):
@@ -86,9 +85,9 @@ def ssim(a: Tensor, b: Tensor) -> float:
         both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
         alike = (2 * both + SSIM_C1) / (squares + SSIM_C1)
         alike *= (2 * (xy - both) + SSIM_C2) / (xx + yy - squares + SSIM_C2)
-        total += float(alike.sum())
+        sums.append(alike.sum())
     places = (height - SSIM_WINDOW_PIXELS + 1) * (width - SSIM_WINDOW_PIXELS + 1)
-    return total / (places * a.shape[0] * a.shape[1])
+    return add_up(sums) / (places * a.shape[0] * a.shape[1])
 
 
 def sharpness(image: Tensor) -> float:
@@ -160,6 +159,11 @@ def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
     height = image.shape[-2] - shared
     for top, bottom in pairwise([*range(0, height, ROWS_PER_BAND), height]):
         yield image[..., top : bottom + shared, :].float().contiguous()
+
+
+def add_up(values: list[Tensor]) -> float:
+    """Add up scalars in double precision, with one read from their device for all."""
+    return sum(torch.stack(values).tolist())
 
 
 def _average_windows(planes: Tensor) -> Tensor:

@@ -48,19 +48,21 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
     rows, columns = (max(1, round(side / cell)) for side in (height, width))
     column = torch.arange(width, device=image.device) * columns // width
     bounds = [ceil(row * height / rows) for row in range(rows + 1)]
-    grid: list[list[float]] = []
+    widths = column.bincount(minlength=columns)
+    grid: list[Tensor] = []
     for top, bottom in pairwise(bounds):
         light = luma(image[..., top:bottom, :])[0, 0]
-        grid.append(_rate_row(light, column, columns).cpu().numpy().tolist())
-    return grid
+        grid.append(_rate_row(light, column, widths))
+    return torch.stack(grid).tolist()
 
 
-def _rate_row(light: Tensor, column: Tensor, columns: int) -> Tensor:
+def _rate_row(light: Tensor, column: Tensor, widths: Tensor) -> Tensor:
     """Rate the luma of one row of cells; ``column`` holds the cell of each x."""
+    columns = len(widths)
     slope = light.diff(dim=0).abs().sum(0)
     slope[:-1] += light.diff(dim=1).abs().sum(0)
     sums = torch.stack((light.sum(0), light.square().sum(0), slope / 2))
-    pixels = column.bincount(minlength=columns) * light.shape[0]
+    pixels = widths * light.shape[0]
     mean, square, gradient = sums.new_zeros(3, columns).index_add_(1, column, sums) / pixels
     deviation = (square - mean.square()).clamp_(min=0).sqrt()
 

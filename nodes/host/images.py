@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from math import sqrt
+from math import isfinite, sqrt
 
 import comfy.model_management
 import comfy.utils
@@ -90,8 +90,8 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
         )
     # ComfyUI's loaders put images on this device (the GPU with --gpu-only), so all images go there.
     image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
-    low, high = torch.aminmax(image)  # before movedim: torch would copy a view for it
-    if not (low.isfinite() and high.isfinite()):
+    low, high = find_range(image)  # before movedim: torch would copy a view for it
+    if not (isfinite(low) and isfinite(high)):
         bad = int((~image.isfinite()).sum())
         raise ValueError(
             f"{name} holds {bad} values that are NaN or infinite. The node before it made them, "
@@ -103,6 +103,11 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             "tone-map the image to 0 to 1 before this node"
         )
     return (image.clamp(0, 1) if low < 0 or high > 1 else image).movedim(-1, 1)
+
+
+def find_range(image: Tensor) -> list[float]:
+    """Return the lowest and the highest value, with one read from the image's device."""
+    return torch.stack(torch.aminmax(image)).tolist()
 
 
 def require_one_image(image: Tensor, node: str, name: str = "image") -> Tensor:
@@ -139,7 +144,7 @@ def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) 
 
 def to_image(image: Tensor) -> Tensor:
     """Convert (B, C, H, W) to an IMAGE (B, H, W, C) in [0, 1]: a view if no value needs clamping."""
-    low, high = torch.aminmax(image if image.is_contiguous() else image.movedim(1, -1))
+    low, high = find_range(image if image.is_contiguous() else image.movedim(1, -1))
     image = image.movedim(1, -1)
     if low >= 0 and high <= 1:
         return image

@@ -1,6 +1,7 @@
 """Convert images to latents and back with ComfyUI's VAE."""
 
 from contextlib import contextmanager
+from math import isfinite
 
 import torch
 from comfy.model_base import BaseModel
@@ -9,7 +10,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...coz.latent import SIDE_MULTIPLE_PIXELS, pad_to_multiple
-from .images import require_finite, to_image, to_rgb
+from .images import find_range, require_finite, to_rgb
 
 MAX_SEED = 2**64 - 1
 
@@ -17,14 +18,13 @@ FP32_VAE_HINT = "It overflows in half precision: start ComfyUI with --fp32-vae"
 
 
 def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
-    """Encode a view as a latent, padded to sides that the model can take."""
+    """Encode a view in [0, 1] as a latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
     compression = vae.spacial_compression_encode()
     require_max_side(model, image, compression)
     # Always the same memory layout, because the rounding of convolutions depends on it.
-    padded = to_image(
-        pad_to_multiple(image, max(SIDE_MULTIPLE_PIXELS, 2 * compression))
-    ).contiguous()
+    multiple = max(SIDE_MULTIPLE_PIXELS, 2 * compression)
+    padded = pad_to_multiple(image, multiple).movedim(1, -1).contiguous()
     # A video VAE would treat a batch as the frames of one video.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     latent = torch.cat([vae.encode(part) for part in parts]).float()
@@ -46,10 +46,12 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     )
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Drop it: every view is opaque.
     image = to_rgb(vae.decode(latent))
-    image = image.reshape(-1, *image.shape[-3:])  # of a video VAE: (B, 1, H, W, C)
-    require_finite(image, lambda: "The VAE's decoder", FP32_VAE_HINT)
-    cropped = image[:, :height, :width].movedim(-1, 1).float()
-    return to_image(cropped.contiguous(memory_format=torch.channels_last))
+    image = image.reshape(-1, *image.shape[-3:]).float()  # of a video VAE: (B, 1, H, W, C)
+    low, high = find_range(image)
+    if not (isfinite(low) and isfinite(high)):
+        require_finite(image, lambda: "The VAE's decoder", FP32_VAE_HINT)
+    cropped = image[:, :height, :width].contiguous()
+    return cropped.clamp(0, 1) if low < 0 or high > 1 else cropped
 
 
 def require_text_width(model: ModelPatcher, name: str, text) -> None:

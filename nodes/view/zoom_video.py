@@ -8,7 +8,7 @@ import av
 import comfy.utils
 import folder_paths
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_management import intermediate_device, throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io
 
 from ...coz.render.zoom_video import EASINGS, Zoom, plan_zoom_times
@@ -184,7 +184,7 @@ class CoZZoomVideo(io.ComfyNode):
                     "or width and height; or disconnect frames and use video, whose memory does not grow "
                     "with its length"
                 )
-            kept = torch.empty(len(times), height, width, 3)
+            kept = torch.empty(len(times), height, width, 3, device=intermediate_device())
         path = write_video(cls.render(zoom, times, kept), height, width, fps)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), kept)
 

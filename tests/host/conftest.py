@@ -221,6 +221,22 @@ def sd3(sd3_networks, load_sd3):
 
 
 @pytest.fixture(scope="session")
+def vlm_folder(pack, since, tmp_path_factory):
+    """A small random Qwen2.5-VL as a file of the host's, and a file that holds no model."""
+    since("0.27")
+    import folder_paths
+
+    from tests.support.random_qwen import qwen25vl
+
+    folder = tmp_path_factory.mktemp("vlm")
+    qwen25vl().save_pretrained(folder)
+    (folder / "model.safetensors").rename(folder / "qwen2.5-vl.safetensors")
+    (folder / "no model.safetensors").write_bytes(b"<html>404</html>")
+    folder_paths.add_model_folder_path("text_encoders", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def vae_4(pack):
     """A VAE with 4 channels, as of SD1.5."""
     import comfy.sd

@@ -3,7 +3,6 @@
 import itertools
 import sys
 import warnings
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -75,21 +74,6 @@ def weights(pack, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def vlm_folder(pack, since, tmp_path_factory):
-    since("0.27")
-    import folder_paths
-
-    from tests.support.random_qwen import qwen25vl
-
-    folder = tmp_path_factory.mktemp("vlm")
-    qwen25vl().save_pretrained(folder)
-    (folder / "model.safetensors").rename(folder / "qwen2.5-vl.safetensors")
-    (folder / "no model.safetensors").write_bytes(b"<html>404</html>")
-    folder_paths.add_model_folder_path("text_encoders", str(folder))
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def only_these_files(weights, vlm_folder, monkeypatch):
     """Whatever files the tests before these have left in the host's lists."""
@@ -110,65 +94,21 @@ def vlm(vlm_folder):
 
 
 @pytest.fixture(scope="session")
-def sd3_clip(pack):
-    """SD3's text encoders as a checkpoint without T5 has them, three layers deep."""
-    import comfy.sd
-    from comfy.text_encoders.sd3_clip import SD3Tokenizer
-    from comfy.text_encoders.sd3_clip import sd3_clip as make
-
-    shape = {"hidden_size": 768, "intermediate_size": 768, "num_hidden_layers": 3}
-    config = shape | {"num_attention_heads": 12}
-    options = {"dtype": torch.float32, "clip_l_model_config": config}
-    encoders = make(clip_l=True, clip_g=False, t5=False)
-    target = SimpleNamespace(params={}, clip=encoders, tokenizer=SD3Tokenizer)
-    return randomised(comfy.sd.CLIP(target, parameters=1, model_options=options), "clip")
-
-
-@pytest.fixture(scope="session")
-def models(pack, vlm, sd3_clip, weights, upscale_model):
+def models(pack, vlm, weights, upscale_model):
     """The host's objects by kind and name."""
-    import comfy.sd
-
     import nodes
-    from tests.support.random_sd3 import sd3_transformer
-
-    def diffusion_model(dtype):
-        state = sd3_transformer(2).state_dict()
-        return comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": dtype})
-
-    def vae(channels):
-        from comfy.taesd.taesd import TAESD
-
-        state = TAESD(latent_channels=channels).state_dict()
-        return randomised(comfy.sd.VAE(sd=state, dtype=torch.float32), "vae")
+    from tests.support.small_models import small_clip, small_sd3, small_vae
 
     builtin = nodes.NODE_CLASS_MAPPINGS["UpscaleModelLoader"].load_model
     return {
-        "MODEL": {
-            "SD3": diffusion_model(torch.float32),
-            "SD3 in bfloat16": diffusion_model(torch.bfloat16),
-        },
-        "VAE": {"of SD3": vae(16), "of SD1.5": vae(4)},
-        "CLIP": {"of SD3": sd3_clip, "Qwen2.5-VL": vlm},
+        "MODEL": {"SD3": small_sd3(), "SD3 in bfloat16": small_sd3(torch.bfloat16)},
+        "VAE": {"of SD3": small_vae(), "of SD1.5": small_vae(4)},
+        "CLIP": {"of SD3": small_clip(), "Qwen2.5-VL": vlm},
         "UPSCALE_MODEL": {
             "built-in": builtin("coz_lite_x4.safetensors")[0],
             "2x": upscale_model(2),
         },
     }
-
-
-def randomised(holder, kind: str):
-    """The host leaves what it is to load as it was in memory."""
-    network = holder.cond_stage_model if kind == "clip" else holder.first_stage_model
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in network.named_parameters():
-        if weight.ndim == 0:  # TAESD's own scale and shift
-            continue
-        scale = 0.7 * weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.0
-        noise = torch.randn(weight.shape, generator=generator) * scale
-        norm = weight.ndim == 1 and "norm" in name and name.endswith("weight")
-        weight.data = (noise + norm).to(weight.dtype)
-    return holder
 
 
 class Answer(NamedTuple):

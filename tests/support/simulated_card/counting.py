@@ -1,0 +1,63 @@
+"""What counts as a kernel, as a read and as floating-point work."""
+
+from collections import Counter
+
+import torch
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+READS = {
+    "aten::_local_scalar_dense": 1,
+    "aten::_unique2": 1,
+    "aten::allclose": 1,
+    "aten::bincount": 2,
+    "aten::equal": 1,
+    "aten::masked_select": 1,
+    "aten::nonzero": 1,
+    "aten::unique_consecutive": 1,
+    "aten::unique_dim": 1,
+}
+"""Operations for which the CPU waits for so many values of the card."""
+
+NO_KERNEL = {
+    "aten::_local_scalar_dense",
+    "aten::_unsafe_view",
+    "aten::_reshape_alias",
+    "aten::alias",
+    "aten::detach",
+    "aten::empty",
+    "aten::empty_like",
+    "aten::empty_strided",
+    "aten::lift_fresh",
+    "aten::new_empty",
+    "aten::new_empty_strided",
+    "aten::resize_",
+    "aten::set_",
+}
+
+
+def is_kernel(func) -> bool:
+    schema = func._schema
+    is_view = any(a.alias_info and not a.alias_info.is_write for a in schema.arguments)
+    is_shape = torch.Tag.inplace_view in func.tags
+    return not is_view and not is_shape and schema.name not in NO_KERNEL
+
+
+def count_reads(reads: Counter[str], func, args, kwargs) -> None:
+    name = func._schema.name
+    count = READS.get(name, 0)
+    if name == "aten::repeat_interleave" and kwargs.get("output_size") is None:
+        count = 1  # the sum of the repeats is the result's size
+    elif name in {"aten::index", "aten::index_put_", "aten::index_put"}:
+        masks = (torch.bool, torch.uint8)
+        count = sum(x is not None and x.dtype in masks for x in args[1])
+    if count:
+        reads[name.removeprefix("aten::")] += count
+
+
+def count_flops(func, args, kwargs, result) -> int:
+    if func._schema.name == "aten::scaled_dot_product_attention":
+        query, key, value = (x.shape for x in args[:3])
+        heads = query[:-2]  # with grouped queries the others have fewer
+        return sdpa_flop_count(query, (*heads, *key[-2:]), (*heads, *value[-2:]))
+    formula = flop_registry.get(func._overloadpacket)
+    return formula(*args, **kwargs, out_val=result) if formula else 0

@@ -1,0 +1,53 @@
+"""The host's own objects around small random networks, on the devices that the host chooses."""
+
+from types import SimpleNamespace
+
+import torch
+
+
+def small_sd3(dtype=torch.float32):
+    """SD3 with two blocks, as a MODEL."""
+    import comfy.sd
+
+    from tests.support.random_sd3 import sd3_transformer
+
+    state = sd3_transformer(2).state_dict()
+    return comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": dtype})
+
+
+def small_vae(channels=16):
+    """TAESD, as a VAE."""
+    import comfy.sd
+    from comfy.taesd.taesd import TAESD
+
+    vae = comfy.sd.VAE(sd=TAESD(latent_channels=channels).state_dict(), dtype=torch.float32)
+    randomise(vae.first_stage_model)
+    return vae
+
+
+def small_clip():
+    """SD3's text encoders as a checkpoint without T5 has them, three layers deep, as a CLIP."""
+    import comfy.sd
+    from comfy.text_encoders.sd3_clip import SD3Tokenizer, sd3_clip
+
+    shape = {"hidden_size": 768, "intermediate_size": 768, "num_hidden_layers": 3}
+    config = shape | {"num_attention_heads": 12}
+    options = {"dtype": torch.float32, "clip_l_model_config": config}
+    encoders = sd3_clip(clip_l=True, clip_g=False, t5=False)
+    target = SimpleNamespace(params={}, clip=encoders, tokenizer=SD3Tokenizer)
+    clip = comfy.sd.CLIP(target, parameters=1, model_options=options)
+    randomise(clip.cond_stage_model)
+    return clip
+
+
+@torch.no_grad()
+def randomise(network) -> None:
+    """The host leaves what it is to load as it was in memory."""
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in network.named_parameters():
+        if weight.ndim == 0:  # TAESD's own scale and shift
+            continue
+        scale = 0.7 * weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.0
+        noise = torch.randn(weight.shape, generator=generator) * scale
+        norm = weight.ndim == 1 and "norm" in name and name.endswith("weight")
+        weight.copy_(noise + norm)

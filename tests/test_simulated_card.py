@@ -1,0 +1,297 @@
+"""The simulated card keeps a GPU's rules and counts exactly."""
+
+import copy
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+MODES = pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+
+
+@pytest.fixture
+def card():
+    # Not at the top: it makes a device for the whole process.
+    from tests.support.simulated_card import Card
+
+    with Card(2**20) as card:
+        yield card
+
+
+@pytest.fixture
+def a(card):
+    return card.put(torch.arange(12.0).reshape(3, 4))
+
+
+MEETINGS = {
+    "add": lambda a, b: a + b,
+    "in place": lambda a, b: a.add_(b),
+    "out": lambda a, b: torch.mul(b, 2, out=a),
+    "out on the CPU": lambda a, b: torch.mul(a, 2, out=b),
+    "matmul": lambda a, b: a @ b.mT,
+    "linear": lambda a, b: F.linear(a, b),
+    "conv": lambda a, b: F.conv2d(a[None, None], b[None, None]),
+    "cat": lambda a, b: torch.cat([a, b]),
+    "where": lambda a, b: torch.where(a > 1, a, b),
+    "index_select": lambda a, b: a.index_select(0, torch.tensor([0])),
+    "index of a CPU tensor": lambda a, b: b[(a[:, 0] > 1)],
+    "index_put of a CPU tensor": lambda a, b: a.__setitem__(torch.tensor([0]), b[:1]),
+    "searchsorted": lambda a, b: torch.searchsorted(a[0], b),
+    "searchsorted of a single": lambda a, b: torch.searchsorted(a[0], torch.tensor(3.0)),
+    "single is written": lambda a, b: torch.tensor(0.0).add_(a.sum()),
+    "attention": lambda a, b: F.scaled_dot_product_attention(a[None], b[None], b[None]),
+    "lerp": lambda a, b: torch.lerp(a, a, b),
+}
+
+
+@MODES
+@pytest.mark.parametrize("meet", MEETINGS.values(), ids=MEETINGS.keys())
+def test_operands_of_two_devices_raise(a, meet, mode):
+    with mode(), pytest.raises(RuntimeError, match="same device"):
+        meet(a, torch.ones(3, 4))
+
+
+def test_numpy_raises(a):
+    with pytest.raises(TypeError, match="convert"):
+        a.numpy()
+    with pytest.raises(TypeError, match="convert"):
+        a.__array__()
+
+
+@MODES
+def test_a_cpu_tensor_without_dimensions_is_taken(a, mode):
+    with mode():
+        assert (a * torch.tensor(2.0)).tolist() == (a.cpu() * 2).tolist()
+        assert torch.where(a > 1, a, torch.tensor(0.0)).device == a.device
+
+
+@MODES
+def test_cpu_indices_are_taken_and_copied(card, a, mode):
+    with mode():
+        assert a[torch.tensor([2, 0])][:, 0].tolist() == [8, 0]
+    assert [t.bytes for t in card.work.transfers if t.to_card] == [16]
+
+
+@MODES
+def test_values_and_views_are_those_of_the_cpu(a, mode):
+    b = a.inner.clone()
+    with mode():
+        for x in (a, b):
+            x[:, 1:3].add_(1)
+            x[0] = 7
+            x.narrow(0, 1, 1).copy_(x.narrow(0, 2, 1))
+            x.view(-1).view(4, 3).mT[1].mul_(2)
+            x[x > 9] = 0
+            x[[0, 2], [1, 0]] = x[[1, 1], [0, 3]]
+        assert a.tolist() == b.tolist()
+        assert F.linear(a, a).tolist() == F.linear(b, b).tolist()
+        assert a.clone().unsqueeze_(0).shape == (1, 3, 4)
+        assert a.sort(descending=True)[1].tolist() == b.sort(descending=True)[1].tolist()
+
+
+def test_a_view_made_in_inference_mode_may_be_written_outside(a):
+    with torch.inference_mode():
+        row = a[0]
+    row.add_(1)
+    assert a[0].tolist() == [1, 2, 3, 4]
+
+
+@MODES
+def test_results_are_on_the_device_that_is_asked_for(card, a, mode):
+    with mode():
+        for made in (
+            a * 2,
+            torch.zeros_like(a),
+            a.new_empty(3),
+            torch.zeros(2, device="card"),
+            torch.tensor([1, 2], device=card.device),
+            a.new_tensor([1, 2]),
+            torch.ones(2).to(card.device),
+            torch.ones(2).to(a),
+            torch.empty_like(torch.ones(2), device=card.device),
+        ):
+            assert made.device == card.device
+        for made in (a.cpu(), torch.zeros_like(a, device="cpu"), a.to("cpu", torch.float64)):
+            assert made.device.type == "cpu"
+            assert type(made) is torch.Tensor
+
+
+def test_modules_move(card):
+    layer = torch.nn.Linear(4, 2)
+    weight = layer.weight.detach().clone()
+    layer.to(card.device)
+    assert isinstance(layer.weight, torch.nn.Parameter)
+    assert layer.weight.device == card.device
+    assert copy.deepcopy(layer).weight.tolist() == weight.tolist()
+    assert layer.half().weight.dtype == torch.float16
+    assert layer.to("cpu").weight.device.type == "cpu"
+
+
+READS = {
+    "item": (1, lambda a: a[0, 0].item()),
+    "float": (1, lambda a: float(a.sum())),
+    "bool": (1, lambda a: bool((a > 1).any())),
+    "nonzero": (1, lambda a: a.nonzero()),
+    "mask": (1, lambda a: a[a > 3]),
+    "two masks": (2, lambda a: a[a[:, 0] > 3, a[0] > 1]),
+    "write by mask": (1, lambda a: a.__setitem__(a > 3, a.new_ones(8))),
+    "masked_select": (1, lambda a: torch.masked_select(a, a > 3)),
+    "equal": (1, lambda a: torch.equal(a, a)),
+    "allclose": (1, lambda a: torch.allclose(a, a)),
+    "unique": (1, lambda a: a.unique()),
+    "bincount": (2, lambda a: a.flatten().long().bincount()),
+    "repeat_interleave": (1, lambda a: a[0].repeat_interleave(a[0].long())),
+    "in a loop": (3, lambda a: [float(row.max()) for row in a]),
+    "none": (0, lambda a: a.max() * a[a[0, :2].long()].sum()),
+    "repeat_interleave to a known size": (
+        0,
+        lambda a: a[0].repeat_interleave(a[0].long(), output_size=6),
+    ),
+}
+
+
+@MODES
+@pytest.mark.parametrize(("count", "read"), READS.values(), ids=READS.keys())
+def test_reads_are_counted(card, a, count, read, mode):
+    with mode():
+        read(a)
+    assert card.work.scalar_reads == count
+
+
+@MODES
+def test_transfers_are_counted_with_their_bytes(card, a, mode):
+    with mode():
+        a.cpu()
+        a.tolist()
+        a.to("cpu", torch.float64)
+        torch.ones(5).to(card.device)
+        torch.ones(5, dtype=torch.float64).to(a)
+        a[0].copy_(torch.ones(4))
+        torch.empty(3, 4).copy_(a)
+        torch.tensor([1.0, 2], device=card.device)
+        a.to(card.device)
+        a.clone()
+    moved = [(t.to_card, t.bytes, t.blocks) for t in card.work.transfers]
+    down = [(False, n, True) for n in (48, 48, 96)]
+    up = [(True, n, True) for n in (20, 20, 16)]
+    assert moved == [*down, *up, (False, 48, True), (True, 8, True)]
+
+
+@MODES
+def test_pinned_copies_do_not_block(card, a, mode):
+    with mode():
+        pinned = torch.ones(5).pin_memory()
+        assert pinned.is_pinned()
+        assert not torch.ones(5).is_pinned()
+        pinned[1:].to(card.device, non_blocking=True)
+        pinned.to(card.device)
+        torch.ones(5).to(card.device, non_blocking=True)
+        a.to("cpu", non_blocking=True)
+        torch.empty(3, 4).copy_(a, non_blocking=True)
+        torch.empty(3, 4).pin_memory().copy_(a, non_blocking=True)
+    blocks = [t.blocks for t in card.work.transfers]
+    assert blocks == [False, True, True, False, True, False]
+
+
+@MODES
+def test_kernels_are_counted(card, a, mode):
+    with mode():
+        a[:, 1:].mT.reshape(-1)[None].expand(2, -1)  # transposed, so it is copied once
+        torch.empty_like(a).copy_(a)
+        (a + 1).mul_(2)
+        torch.zeros(3, device=card.device)
+        F.linear(a, a, a[0, :3])
+    assert card.work.kernels == 1 + 1 + 2 + 1 + 1
+
+
+@MODES
+def test_flops_are_torchs(card, a, mode):
+    with mode():
+        a @ a.mT
+        F.linear(a[None], a)
+        F.conv2d(a[None, None], a[None, None, :2, :2])
+        F.scaled_dot_product_attention(a[None, None], a[None, None], a[None, None])
+        a + a
+    assert card.work.flops == 2 * 3 * 4 * 3 * 2 + 2 * (2 * 3) * 4 + 2 * 2 * 3 * 3 * 4
+
+
+def test_work_between_two_moments(card, a):
+    a.sum().item()
+    before = card.work.copy()
+    a.cpu()
+    float(a.sum())
+    work = card.work.since(before)
+    assert (work.kernels, work.scalar_reads, len(work.transfers)) == (1, 1, 1)
+
+
+@MODES
+def test_memory_is_exact(card, mode):
+    with mode():
+        x = torch.zeros(1000, device=card.device)
+        assert (card.memory.live, card.memory.peak) == (4000, 4000)
+        y = x[10:].view(-1, 10).mT
+        del x
+        assert card.memory.live == 4000  # the view holds it
+        z = y + 1
+        assert card.memory.live == 4000 + 3960
+        z = z.double()  # both are there while it is copied
+        assert card.memory.live == 4000 + 7920
+        assert card.memory.peak == 4000 + 3960 + 7920
+        del y, z
+        assert card.memory.live == 0
+        card.memory.restart_peak()
+        x = torch.zeros(10, device=card.device)
+        x.mul_(2).add_(1)
+        torch.mul(x, 2, out=x)
+        assert card.memory.peak == 40
+        x.sum().item()
+        assert card.memory.peak == 44
+
+
+@MODES
+def test_a_full_card_raises(card, mode):
+    with mode():
+        x = torch.zeros(2**17, device=card.device)
+        with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+            x.double()
+        assert card.memory.live == 2**19
+        del x
+        gc.collect()  # the exception had it too
+        torch.zeros(2**18, device=card.device)
+    gc.collect()
+    assert card.memory.live == 0
+
+
+@MODES
+def test_generators_know_their_device(card, mode):
+    with mode():
+        on_card = torch.Generator(device=card.device).manual_seed(3)
+        on_cpu = torch.Generator().manual_seed(3)
+        drawn = torch.randn(4, generator=on_card, device=card.device).tolist()
+        again = torch.randn(4, generator=on_card.manual_seed(3), device=card.device).tolist()
+        assert drawn == again != torch.randn(4, generator=on_cpu).tolist()
+        for generator, device in ((on_cpu, card.device), (on_card, "cpu")):
+            with pytest.raises(RuntimeError, match="for generator"):
+                torch.randn(4, generator=generator, device=device)
+
+
+def test_the_cards_numbers_are_not_the_cpus(card):
+    torch.manual_seed(0)
+    drawn, of_cpu = torch.rand(4, device=card.device).tolist(), torch.rand(4).tolist()
+    torch.manual_seed(0)
+    assert drawn == torch.rand(4, device=card.device).tolist() != of_cpu
+    assert torch.rand(4).tolist() == of_cpu
+
+
+def test_threads_have_the_card_too(card, a):
+    with ThreadPoolExecutor(1) as pool:
+        moved = pool.submit(lambda: (torch.ones(4).to(card.device) + a).sum().item()).result()
+    assert moved == 78
+    assert card.work.scalar_reads == len(card.work.transfers) == 1
+
+
+def test_without_the_card_all_is_as_before(card):
+    assert not torch.accelerator.is_available()
+    assert torch.Generator().device.type == "cpu"
