@@ -77,12 +77,13 @@ def test_names_and_prompts_are_text_everywhere(editor, files, nothing_runs, rend
     wait_for_picture(editor, 64, 48)
     assert nothing_runs()
     outputs = run_it(editor)
-    expect(editor.page.locator(".coz-viewer .label")).not_to_be_empty()
     assert nothing_runs()
     (text,) = [shown["text"][0] for shown in outputs.values() if "text" in shown]
     assert text.split("\n")[0] == HTML
     editor.show_all()
     viewer = editor.page.locator(".coz-viewer")
+    expect(viewer.locator(".label")).not_to_be_empty()  # drawn once it is in view
+    assert nothing_runs()
     fly(viewer, "4x")
     expect(viewer.locator(".prompt")).to_have_text(HTML)
     assert editor.page.locator(PICKER).first.is_visible()
