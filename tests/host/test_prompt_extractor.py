@@ -103,7 +103,7 @@ def shown(extractor, monkeypatch):
 
         return append
 
-    for name in ("closing", "notice"):
+    for name in ("show_closing", "give_notice"):
         monkeypatch.setattr(extractor, name, record(name))
     return lines
 
@@ -605,18 +605,18 @@ def test_a_cut_answer_loses_its_last_word(extract, recorder, ids, decoded, text)
 @pytest.mark.parametrize(
     ("answer", "prompt", "text", "shown_lines"),
     [
-        ("a cat", "", "a cat", [("closing", "a cat")]),
-        (" a cat\n", "best\nquality", "a cat, best quality", [("closing", "a cat")]),
-        ("A cat.", "sharp", "A cat, sharp", [("closing", "A cat.")]),
-        ("", "sharp (b:1.2)", "sharp (b:1.2)", "notice"),
-        ("The second image is a zoom-in.", "", "", "notice"),
+        ("a cat", "", "a cat", [("show_closing", "a cat")]),
+        (" a cat\n", "best\nquality", "a cat, best quality", [("show_closing", "a cat")]),
+        ("A cat.", "sharp", "A cat, sharp", [("show_closing", "A cat.")]),
+        ("", "sharp (b:1.2)", "sharp (b:1.2)", "give_notice"),
+        ("The second image is a zoom-in.", "", "", "give_notice"),
     ],
 )
 def test_what_comes_out_and_is_shown(extract, recorder, shown, answer, prompt, text, shown_lines):
     assert extract(recorder("Qwen3-VL 4B", answer), picture(8, 8), prompt) == text
-    if shown_lines == "notice":
+    if shown_lines == "give_notice":
         ((kind, line),) = shown
-        assert kind == "notice"
+        assert kind == "give_notice"
         assert "nothing usable" in line
     else:
         assert shown == shown_lines

@@ -199,7 +199,9 @@ def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path
         (tmp_path / "elsewhere").mkdir()
         (output / "linked").symlink_to(tmp_path / "elsewhere")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(RuntimeError, match=r"filename_prefix is .*(cannot name|link out of)"):
+    with pytest.raises(
+        RuntimeError, match=r"filename_prefix is .*(cannot name|link there leads out of)"
+    ):
         executor.run(save_prompt(prefix), "save")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -209,7 +211,7 @@ def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path
     [
         ("a:b", "'a:b' cannot name a folder"),
         ("x/%Chain Loop.seed%", "%Chain Loop.seed% was not filled in"),
-        ("x" * 256, "a name of 256 bytes"),
+        ("x" * 256, "a folder name of 256 bytes"),
         ("linked/x", "a link there leads out of the output folder"),
     ],
 )
