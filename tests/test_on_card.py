@@ -9,9 +9,9 @@ from coz.fidelity.back_projection import agreement, back_project
 from coz.fidelity.banded_resize import resize_banded
 from coz.fidelity.invented import (
     disagreement,
-    measure_invented_energy,
     map_invented,
     measure_invented_area,
+    measure_invented_energy,
     measure_octaves,
 )
 from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
