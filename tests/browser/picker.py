@@ -142,8 +142,13 @@ def target(editor, node_type=LOOP):
 
 def crosshair(editor):
     """Middle of the crosshair on the screen."""
-    box = editor.page.locator(f"{PICKER} path[stroke='#ffc53d']").bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    middle = editor.page.wait_for_function(  # in one call: each change of the target replaces it
+        f"""() => {{
+            const box = document.querySelector("{PICKER} path[stroke='#ffc53d']")?.getBoundingClientRect()
+            return box && [box.x + box.width / 2, box.y + box.height / 2]
+        }}"""
+    )
+    return tuple(middle.json_value())
 
 
 def labels(editor):
