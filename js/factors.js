@@ -4,7 +4,7 @@
 /** From this ratio on, both factors are written. */
 const MAX_AXES_RATIO = 1.05
 
-/** Its square is the number of pixels that one pixel becomes. @param {number[]} factors */
+/** The square of the mean is the ratio of the areas. @param {number[]} factors */
 export const geometricMean = ([across, down]) => Math.sqrt(across * down)
 
 /** Round to three digits, or to a whole number; a half is rounded up. @param {number} value */

@@ -8,7 +8,7 @@ import { callAfter } from "./host/hook.js"
 import { makeTranslator } from "./host/language.js"
 import { warn } from "./host/toast.js"
 import { checkFiles, NO_OWN_PICTURE, getLoaderImage } from "./picker/picture.js"
-import { unwatch, watch } from "./picker/watch.js"
+import { callOnGraphChanges, stopCalling } from "./picker/watch.js"
 import { showOnNode } from "./host/widget.js"
 
 const TYPE = "CoZSamplePicture"
@@ -141,14 +141,14 @@ export function attachOwnPicture(node) {
   node.onDragDrop = drop
   forwardFiles(root, () => node)
   const seen = new IntersectionObserver((entries) => {
-    if (entries.at(-1)?.isIntersecting) watch(refresh)
-    else unwatch(refresh)
+    if (entries.at(-1)?.isIntersecting) callOnGraphChanges(refresh)
+    else stopCalling(refresh)
   })
   const observe = () => seen.observe(root)
   callAfter(node, "onAdded", observe)
   callAfter(node, "onRemoved", () => {
     seen.disconnect()
-    unwatch(refresh)
+    stopCalling(refresh)
   })
   if (node.graph) observe()
 }

@@ -7,7 +7,7 @@ import { hideLoupe, showLoupe } from "./picker/loupe.js"
 import { drawOverlay } from "./picker/overlay.js"
 import { checkFiles, getNodeImage, markGone } from "./picker/picture.js"
 import { translate } from "./picker/texts.js"
-import { unwatch, watch } from "./picker/watch.js"
+import { callOnGraphChanges, stopCalling } from "./picker/watch.js"
 import { WINDOW_WIDGETS, planNodeWindows } from "./picker/windows.js"
 import { showOnNode } from "./host/widget.js"
 
@@ -269,8 +269,8 @@ export function attachPicker(node) {
     refresh()
   })
   const seen = new IntersectionObserver((entries) => {
-    if (entries.at(-1)?.isIntersecting) watch(refresh)
-    else unwatch(refresh)
+    if (entries.at(-1)?.isIntersecting) callOnGraphChanges(refresh)
+    else stopCalling(refresh)
   })
   function observe() {
     resized.observe(root)
@@ -279,7 +279,7 @@ export function attachPicker(node) {
   function disconnect() {
     resized.disconnect()
     seen.disconnect()
-    unwatch(refresh)
+    stopCalling(refresh)
     hideLoupe()
   }
   callAfter(node, "onAdded", observe)

@@ -6,7 +6,8 @@ import { app } from "../../../scripts/app.js"
  * Give the inputs of the workflow's app the names that the frontend saves, which hold the workflow's id.
  *
  * A template has no id: with one, the runs of all copies of it would count as those of one workflow.
- * Frontends read its short names, but newer ones warn about them when the next workflow is opened.
+ * All frontends accept names without the id, but newer ones log a warning about them when another
+ * workflow is opened.
  */
 export function nameAppInputs() {
   for (const input of app.rootGraph.extra?.linearData?.inputs ?? []) {

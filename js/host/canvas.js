@@ -41,7 +41,8 @@ export const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("File
  * not see files that are dropped onto a widget.
  *
  * @param {HTMLElement} root
- * @param {() => any} findTaker  Returns the node. Without one, or if it takes no files, the page does.
+ * @param {() => any} findTaker  Returns the node. If there is none, or it takes no files, the page gets
+ *   them.
  */
 export function forwardFiles(root, findTaker) {
   for (const type of ["dragover", "drop"])

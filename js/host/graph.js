@@ -17,7 +17,8 @@ export function findNode(path) {
 export const getWorkflowId = () => app.rootGraph.id
 
 /**
- * Return the link into an input. node.getInputLink would give a link inside where the node is a subgraph.
+ * Return the link into an input. For a subgraph node, node.getInputLink would return a link inside the
+ * subgraph instead.
  *
  * @param {any} node
  * @param {string} name of an input

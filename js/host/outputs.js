@@ -49,7 +49,7 @@ export async function findPastRun(node, key) {
       if (!output[key]) continue
       const id = meta?.[source]?.display_node ?? source
       const run = { output, id, prompt: prompt[2], start }
-      // Both forms of an id begin with the ids of the subgraph nodes around the node.
+      // display_node and source both begin with the ids of the subgraph nodes around the node.
       const shownOn = id.split(":").at(-1)
       if (shownOn === String(node.id)) return run
       const isLeft = prompt[2][id]?.class_type === node.type && !isInUse(shownOn, node.type)

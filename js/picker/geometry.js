@@ -11,11 +11,13 @@ import { formatFactors } from "../factors.js"
 const EDGE_TOLERANCE = 1e-6
 
 /**
+ * Place a window along one side of a frame.
+ *
  * @param {number} side
  * @param {number} scale
  * @param {number} center
  */
-function span(side, scale, center) {
+function placeSpan(side, scale, center) {
   const length = Math.max(1, Math.floor(side / scale + EDGE_TOLERANCE))
   const start = Math.ceil(center * side - length / 2 - 0.5 - EDGE_TOLERANCE)
   return { start: Math.min(Math.max(start, 0), side - length), length }
@@ -29,12 +31,14 @@ function span(side, scale, center) {
  * @returns {Window}
  */
 export function zoomWindow(height, width, scale, target) {
-  const x = span(width, scale, target.x)
-  const y = span(height, scale, target.y)
+  const x = placeSpan(width, scale, target.x)
+  const y = placeSpan(height, scale, target.y)
   return { x: x.start, y: y.start, width: x.length, height: y.length }
 }
 
 /**
+ * Convert a target from fractions of a frame to fractions of a window in it.
+ *
  * @param {number} height
  * @param {number} width
  * @param {Window} window
@@ -64,8 +68,8 @@ export function firstFrame(height, width, size, frame, target) {
   const cropHeight = whole ? h : Math.min(size, h)
   const cropWidth = whole ? w : Math.min(size, w)
   const window = {
-    x: (span(w, w / cropWidth, target.x).start * width) / w,
-    y: (span(h, h / cropHeight, target.y).start * height) / h,
+    x: (placeSpan(w, w / cropWidth, target.x).start * width) / w,
+    y: (placeSpan(h, h / cropHeight, target.y).start * height) / h,
     width: (cropWidth * width) / w,
     height: (cropHeight * height) / h,
   }

@@ -15,7 +15,7 @@ const SIDE_PX = 180
 const GAP_PX = 24
 /** Factors between the screen and the loupe: the usual one is changed to fit a window into the loupe. */
 const MAGNIFICATION = { min: 2, usual: 4, max: 8 }
-/** Share of the loupe's side that a window gets where the factor can be chosen for it. */
+/** Share of the loupe's side that the outlined window fills, unless MAGNIFICATION limits the factor. */
 const WINDOW_SHARE = 0.5
 /** Largest share of the loupe's side that a window may take. */
 const MAX_WINDOW_SHARE = 0.75

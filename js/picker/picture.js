@@ -21,7 +21,7 @@ import { scheduleChecks } from "./watch.js"
  */
 /**
  * @typedef {{file: string, asking: boolean, checkRound: number, state?: string, changed?: number,
- *   picture?: {url: string, width: number, height: number}, problem?: Problem}} Source
+ *   picture?: {url: string, width: number, height: number}, problem?: Problem}} FileInfo
  *   The server's answer about a file; `checkRound` is the value of the counter below when it was asked.
  */
 /** @typedef {"run" | "loading" | "gone" | "large" | "unreadable"} Problem  Why there is no image to show. */
@@ -47,12 +47,16 @@ const RETRY_MS = 2000
  * @type {Map<string, Run>}
  */
 const runs = new Map()
-/** For each node, the run that was searched in the history last. @type {WeakMap<any, Saved | undefined>} */
+/**
+ * For each node, the saved image for which the history was searched most recently.
+ *
+ * @type {WeakMap<any, Saved | undefined>}
+ */
 const askedRuns = new WeakMap()
 /** Nodes whose run was not yet in the history. */
 const unconfirmed = new Set()
-/** @type {WeakMap<any, Source>} */
-const sources = new WeakMap()
+/** @type {WeakMap<any, FileInfo>} */
+const fileInfos = new WeakMap()
 
 /** Counter of the events after which a file may have changed. */
 let checkRound = 1
@@ -65,15 +69,15 @@ export function checkFiles() {
 addEventListener("focus", checkFiles) // the user may have edited the file in another program
 api.addEventListener("reconnected", checkFiles)
 /** Search the history again for runs that it did not have yet. */
-function askAgain() {
+function searchHistoryAgain() {
   for (const node of unconfirmed) askedRuns.delete(node)
   unconfirmed.clear()
   scheduleChecks()
 }
 api.addEventListener("status", () => {
   // A run may have ended; it is in the history now or a moment later.
-  askAgain()
-  setTimeout(askAgain, RETRY_MS)
+  searchHistoryAgain()
+  setTimeout(searchHistoryAgain, RETRY_MS)
 })
 
 /** @param {any} node */
@@ -175,29 +179,29 @@ async function confirmRun(node, id, saved) {
  * @param {any} node
  * @param {string} file
  */
-function getSource(node, file) {
-  let source = sources.get(node)
-  if (source?.file !== file) sources.set(node, (source = { file, asking: false, checkRound: 0 }))
-  if (source.checkRound !== checkRound && !source.asking) fetchSource(source)
-  return source
+function getFileInfo(node, file) {
+  let info = fileInfos.get(node)
+  if (info?.file !== file) fileInfos.set(node, (info = { file, asking: false, checkRound: 0 }))
+  if (info.checkRound !== checkRound && !info.asking) fetchFileInfo(info)
+  return info
 }
 
-/** @param {Source} source */
-async function fetchSource(source) {
-  source.asking = true
+/** @param {FileInfo} info */
+async function fetchFileInfo(info) {
+  info.asking = true
   const now = checkRound
   try {
-    const address = `/chain_of_zoom/source?${source.file}`
+    const address = `/chain_of_zoom/source?${info.file}`
     const answer = await api.fetchApi(address, { cache: "no-cache" })
     const { state, changed, png, width, height } = await answer.json()
     const url = `data:image/png;base64,${png}`
     const problem = answer.ok ? undefined : (PROBLEMS_BY_STATUS[answer.status] ?? "unreadable")
     const picture = answer.ok ? { url, width, height } : undefined
-    Object.assign(source, { checkRound: now, state, changed, picture, problem })
+    Object.assign(info, { checkRound: now, state, changed, picture, problem })
   } catch {
     await new Promise((done) => setTimeout(done, RETRY_MS)) // the server is away
   }
-  source.asking = false
+  info.asking = false
   scheduleChecks()
 }
 
@@ -205,23 +209,24 @@ async function fetchSource(source) {
  * Whether the file still gives the image that a run got.
  *
  * @param {Run} run
- * @param {Source} source
+ * @param {FileInfo} info
  */
-function isCurrent(run, source) {
-  if (run.start === undefined || source.problem === "gone" || !source.checkRound) return false
-  if (run.state !== undefined) return run.state === source.state
-  if (source.checkRound !== checkRound) return false // asked before the run ended
-  // A file that was last changed before the run is in the state that the run loaded.
-  if (!source.changed) return true
-  if (source.changed > run.start) return false
-  run.state = source.state
+function isCurrent(run, info) {
+  if (run.start === undefined || info.problem === "gone" || !info.checkRound) return false
+  if (run.state !== undefined) return run.state === info.state
+  // An answer from before the end of the run is too old: the file may have changed since.
+  if (info.checkRound !== checkRound) return false
+  if (!info.changed) return true
+  // If the file has not changed since the run began, its present state is the one that the run loaded.
+  if (info.changed > run.start) return false
+  run.state = info.state
   return true
 }
 
-/** @param {Source | null} source @param {Saved["target"]} [target] @returns {Picture | Problem} */
-function getSourceImage(source, target) {
-  if (source?.picture) return { key: `${source.state} ${source.file}`, ...source.picture, target }
-  return source ? (source.problem ?? "loading") : "run"
+/** @param {FileInfo | null} info @param {Saved["target"]} [target] @returns {Picture | Problem} */
+function getFileImage(info, target) {
+  if (info?.picture) return { key: `${info.state} ${info.file}`, ...info.picture, target }
+  return info ? (info.problem ?? "loading") : "run"
 }
 
 /**
@@ -232,7 +237,7 @@ function getSourceImage(source, target) {
  */
 export function getLoaderImage(loader) {
   const file = makeFileQuery(loader.type, (widget) => findWidget(loader, widget)?.value)
-  return getSourceImage(file ? getSource(loader, file) : null)
+  return getFileImage(file ? getFileInfo(loader, file) : null)
 }
 
 /**
@@ -245,16 +250,16 @@ export function getNodeImage(node) {
   const origin = findOrigin(node)
   if (!origin) return null
   const run = findRun(node, origin)
-  const source = origin.file ? getSource(node, origin.file) : null
+  const info = origin.file ? getFileInfo(node, origin.file) : null
   const isSame =
     run && (origin.file ? run.origin.file === origin.file : run.origin.node === origin.node)
   const target = isSame ? run.saved.target : undefined
-  if (isSame && !run.gone && (!source || isCurrent(run, source))) {
+  if (isSame && !run.gone && (!info || isCurrent(run, info))) {
     const { saved } = run
     const { width, height } = saved
     return { key: saved.filename, url: api.apiURL(getFileUrl(saved)), width, height, saved, target }
   }
-  return getSourceImage(source, target)
+  return getFileImage(info, target)
 }
 
 /** Note that the server no longer has the image that a run saved. @param {Picture} picture */

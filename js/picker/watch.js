@@ -1,10 +1,10 @@
 // @ts-check
-// Calls functions when the graph may have changed. No event that all frontends have says that a widget
-// or a link changed.
+// Calls functions when the graph may have changed. There is no event in all frontends for a change of
+// a widget or a link.
 import { api } from "../../../scripts/api.js"
 
 /** Time from an event that may have changed the graph to the check. */
-const SOON_MS = 100
+const CHECK_DELAY_MS = 100
 /** Time between checks without an event, because scripts change graphs too. */
 const POLL_MS = 1000
 
@@ -23,22 +23,26 @@ function runChecks() {
 
 /** Run all checks soon. */
 export function scheduleChecks() {
-  if (checks.size) pendingTimer ??= setTimeout(runChecks, SOON_MS)
+  if (checks.size) pendingTimer ??= setTimeout(runChecks, CHECK_DELAY_MS)
 }
 
 for (const type of ["pointermove", "pointerup", "keydown", "keyup", "input", "change", "focus"])
   addEventListener(type, scheduleChecks, { capture: true, passive: true })
 for (const type of ["executed", "status"]) api.addEventListener(type, scheduleChecks)
 
-/** Call `check` now and whenever the graph may have changed, until `unwatch`. @param {() => void} check */
-export function watch(check) {
+/**
+ * Call `check` now and whenever the graph may have changed, until `stopCalling`.
+ *
+ * @param {() => void} check
+ */
+export function callOnGraphChanges(check) {
   checks.add(check)
   pollTimer ??= setInterval(runChecks, POLL_MS)
   check()
 }
 
 /** @param {() => void} check */
-export function unwatch(check) {
+export function stopCalling(check) {
   checks.delete(check)
   if (checks.size) return
   clearTimeout(pendingTimer)

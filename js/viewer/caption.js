@@ -23,21 +23,21 @@ const AGREEMENT_WORDS = [
 const MAX_DECIBELS = 99
 
 /** Whether a factor is shown. Below 1x the image is displayed smaller than it is. */
-export const isFactor = (factor) => factor >= 0.9995
+export const isFactorShown = (factor) => factor >= 0.9995
 
 /** @param {import("./viewer.js").Viewer} viewer */
-export function updateCaption(viewer) {
+export function updatePanel(viewer) {
   const { panel, layers, view, size, current, bicubic } = viewer
   const { record } = viewer.shown.chain
-  const { label, measured, prompt, promptRow, buttons } = panel
+  const { label, prompt, promptRow, buttons } = panel
   const step = current - 1
   const factors = places.computeFactors(layers, view, size)
   const factor = geometricMean(factors)
   const name = nameCurrentLayer(viewer)
-  setText(label, isFactor(factor) ? `${formatFactors(factors)} · ${name}` : name)
+  setText(label, isFactorShown(factor) ? `${formatFactors(factors)} · ${name}` : name)
   updateRealPixels(viewer)
   const agreement = step > 0 && !bicubic ? record.agreements?.[step - 1] : null
-  setText(measured, agreement == null ? "" : describeAgreement(step, agreement))
+  setText(panel.agreement, agreement == null ? "" : describeAgreement(step, agreement))
   const written = step > 0 && !bicubic ? record.prompts[step - 1] : ""
   const hasPrompts = record.prompts.some(Boolean)
   const note = ["shownWhole", "shownFirst"][current] ?? (bicubic ? "shownBicubic" : "noPrompt")
@@ -55,8 +55,8 @@ export function updateCaption(viewer) {
   buttons.play.setAttribute("aria-pressed", String(isPlaying))
   setIcon(buttons.play, isPlaying ? "stop" : "play")
   panel.root.classList.toggle("bicubic", bicubic)
-  panel.astray.hidden = !isOutsideChain(viewer)
-  setText(panel.notice, panel.astray.hidden ? "" : translate("astray"))
+  panel.outsideChain.hidden = !isOutsideChain(viewer)
+  setText(panel.notice, panel.outsideChain.hidden ? "" : translate("outsideChain"))
   buttons.chain.hidden = viewer.chains.length < 2
   viewer.bar.move(factor, current)
   outlineNext(viewer, current + 1)

@@ -1,7 +1,10 @@
 // @ts-check
 import { isSeen, opacity, computePlace, progress, smooth } from "./places.js"
 
-/** Width of a soft edge when the inset first appears, as a share of its side: coz/render/zoom_video.py. */
+/**
+ * An inset is a layer drawn into the one before it. This is the width of its soft edges when it first
+ * appears, as a share of its side: coz/render/zoom_video.py.
+ */
 export const FEATHER = 0.15
 
 /** Smallest width of a soft edge that is in view, as a share of the inset's side. */

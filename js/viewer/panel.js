@@ -90,14 +90,14 @@ export function makePanel() {
   const real = addElement(badge, "span", "real")
   const rest = addElement(badge, "span", "rest")
   const label = addElement(facts, "div", "label")
-  const measured = addElement(facts, "div", "measured")
+  const agreement = addElement(facts, "div", "agreement")
   addElement(stage, "div", "hint", translate("hint"))
-  const astray = addElement(stage, "div", "astray")
-  astray.hidden = true
-  const notice = addElement(astray, "div", "notice")
+  const outsideChain = addElement(stage, "div", "outside-chain")
+  outsideChain.hidden = true
+  const notice = addElement(outsideChain, "div", "notice")
   notice.setAttribute("role", "status")
-  const back = addWordButton(astray, "back")
-  const here = addWordButton(astray, "here")
+  const back = addWordButton(outsideChain, "back")
+  const here = addWordButton(outsideChain, "here")
   const message = addElement(stage, "div", "message")
   message.setAttribute("role", "status")
 
@@ -136,9 +136,9 @@ export function makePanel() {
     real,
     rest,
     label,
-    measured,
+    agreement,
     message,
-    astray,
+    outsideChain,
     notice,
     bar,
     promptRow,
@@ -161,7 +161,7 @@ export function setText(element, words) {
   if (element.textContent !== words) element.textContent = words
 }
 
-/** The source has its own place on the bar if it is seen as a whole below this factor. */
+/** The bar has a place for the whole source only if the view of it has a factor below this. */
 const MAX_WHOLE_FACTOR = 0.95
 
 /** @typedef {{name: string, factor: number, layer: number}} Scale */

@@ -6,7 +6,7 @@
  */
 const MAX_PIXELS = 80e6
 
-/** Smallest longer side of a smaller version. */
+/** No smaller version is made whose longer side would be below this. */
 const MIN_SIDE_PX = 64
 
 /** The images of a chain. They are decoded when needed and dropped when others need the memory. */
@@ -77,7 +77,7 @@ export class Pictures {
   }
 
   /** Fetch the next image ahead, as long as no other has to be dropped for it. */
-  prepare() {
+  prefetchNext() {
     const next = this.addresses.find((address) => !this.decoded.has(address))
     if (next && !this.waiting.size && !this.full) this.load(next)
   }

@@ -1,14 +1,14 @@
 // @ts-check
 // Computes where the layers of a chain lie and what a view shows of them.
 //
-// All lengths are in pixels of the deepest layer. The rounding error of a number grows with its distance
-// from there, but so does the smallest visible length: sixteen steps of 8x stay exact.
+// All lengths are in pixels of the deepest layer. Numbers far from it have larger rounding errors, but
+// only larger pixels are seen there: no error is visible, even with sixteen steps of 8x.
 import { geometricMean } from "../factors.js"
 
 /**
  * @typedef {{x: number, y: number, kx: number, ky: number, width: number, height: number,
- *   factors: number[]}} Layer  Upper left corner, sides of one of its pixels, sides in its pixels, and
- *   magnification across and down.
+ *   factors: number[]}} Layer  x, y: its upper left corner; kx, ky: the sides of one of its pixels;
+ *   width, height: its sides, counted in its own pixels; factors: its magnification across and down.
  * @typedef {{x: number, y: number, span: number}} View  Its middle and the length of its shorter side.
  * @typedef {{width: number, height: number}} Size
  */
@@ -16,7 +16,7 @@ import { geometricMean } from "../factors.js"
 /** A pixel of the deepest layer in view covers at most this many pixels of the screen along a side. */
 const MAX_PIXEL_SIZE = 24
 
-/** Share of the way to the next layer after which that is opaque: coz/render/zoom_video.py. */
+/** The next layer is opaque after this share of the way to it: coz/render/zoom_video.py. */
 export const FADE_SHARE = 1 / 3
 
 /** Ease t from 0 to 1 with no slope at both ends: coz/render/zoom_video.py. */
@@ -51,10 +51,11 @@ export function placeLayers({ frames, windows }) {
   return layers
 }
 
-/** Return the length of one pixel of the screen. */
-export const computeUnit = (view, size) => view.span / Math.min(size.width, size.height)
+/** Return the side of one pixel of the screen. */
+export const computeScreenPixel = (view, size) => view.span / Math.min(size.width, size.height)
 
-function computeFitUnit(layer, size) {
+/** Return the same for the view that shows all of a layer. */
+function computeScreenPixelToFit(layer, size) {
   return Math.max((layer.width * layer.kx) / size.width, (layer.height * layer.ky) / size.height)
 }
 
@@ -63,16 +64,16 @@ export function fitView(layer, size) {
   return {
     x: layer.x + (layer.width * layer.kx) / 2,
     y: layer.y + (layer.height * layer.ky) / 2,
-    span: computeFitUnit(layer, size) * Math.min(size.width, size.height),
+    span: computeScreenPixelToFit(layer, size) * Math.min(size.width, size.height),
   }
 }
 
-/** How far a view is on the way from all of layer - 1 (0) to all of the layer (1). */
+/** How far a view has zoomed in: 0 shows the whole layer before, 1 this whole layer. */
 export function progress(layers, layer, view, size) {
-  const start = computeFitUnit(layers[layer - 1], size)
-  const end = computeFitUnit(layers[layer], size)
+  const start = computeScreenPixelToFit(layers[layer - 1], size)
+  const end = computeScreenPixelToFit(layers[layer], size)
   if (start < end * SAME_SIZE_RATIO) return 1
-  return Math.log(start / computeUnit(view, size)) / Math.log(start / end)
+  return Math.log(start / computeScreenPixel(view, size)) / Math.log(start / end)
 }
 
 /** Opacity of a layer over the one before it. */
@@ -85,10 +86,10 @@ export function opacity(layers, layer, view, size) {
 
 /** Return the edges of a layer and the sides of its pixels on a screen of that size. */
 export function computePlace(layer, view, size) {
-  const unit = computeUnit(view, size)
-  const left = (layer.x - view.x) / unit + size.width / 2
-  const top = (layer.y - view.y) / unit + size.height / 2
-  const [sx, sy] = [layer.kx / unit, layer.ky / unit]
+  const pixel = computeScreenPixel(view, size)
+  const left = (layer.x - view.x) / pixel + size.width / 2
+  const top = (layer.y - view.y) / pixel + size.height / 2
+  const [sx, sy] = [layer.kx / pixel, layer.ky / pixel]
   return { left, top, sx, sy, right: left + layer.width * sx, bottom: top + layer.height * sy }
 }
 
@@ -108,7 +109,8 @@ export function findCurrentLayer(layers, view, size) {
 }
 
 /** Return how much a view enlarges, compared with the one that shows all of a layer. */
-export const computeZoom = (layer, view, size) => computeFitUnit(layer, size) / computeUnit(view, size)
+export const computeZoom = (layer, view, size) =>
+  computeScreenPixelToFit(layer, size) / computeScreenPixel(view, size)
 
 /** Return the factors across and down, relative to the view of the whole first frame. */
 export function computeFactors(layers, view, size) {
@@ -116,7 +118,7 @@ export function computeFactors(layers, view, size) {
   return layer.factors.map((factor) => factor * computeZoom(layer, view, size))
 }
 
-/** The same as one number. Its square is the number of pixels that one pixel becomes. */
+/** Return the same as one number; its square is the ratio of the areas. */
 export const magnification = (layers, view, size) => geometricMean(computeFactors(layers, view, size))
 
 /** Return the nearest allowed view: inside the source, with no pixel above MAX_PIXEL_SIZE. */
@@ -128,10 +130,10 @@ export function limitView(layers, view, size) {
     Math.max(view.span, (finest.kx / MAX_PIXEL_SIZE) * shorter),
     fitView(source, size).span,
   )
-  const unit = span / shorter
+  const pixel = span / shorter
   return {
-    x: limitMiddle(view.x, source.x, source.width * source.kx, size.width * unit),
-    y: limitMiddle(view.y, source.y, source.height * source.ky, size.height * unit),
+    x: limitMiddle(view.x, source.x, source.width * source.kx, size.width * pixel),
+    y: limitMiddle(view.y, source.y, source.height * source.ky, size.height * pixel),
     span,
   }
 }
@@ -143,16 +145,16 @@ function limitMiddle(middle, start, length, shown) {
 
 /** Enlarge a view around a point of the screen, which stays in its place. */
 export function zoomView(layers, view, size, factor, x, y) {
-  const unit = computeUnit(view, size)
-  const [dx, dy] = [(x - size.width / 2) * unit, (y - size.height / 2) * unit]
+  const pixel = computeScreenPixel(view, size)
+  const [dx, dy] = [(x - size.width / 2) * pixel, (y - size.height / 2) * pixel]
   const { span } = limitView(layers, { ...view, span: view.span / factor }, size)
   const shift = 1 - span / view.span
   return limitView(layers, { x: view.x + dx * shift, y: view.y + dy * shift, span }, size)
 }
 
 export function moveView(layers, view, size, dx, dy) {
-  const unit = computeUnit(view, size)
-  return limitView(layers, { ...view, x: view.x - dx * unit, y: view.y - dy * unit }, size)
+  const pixel = computeScreenPixel(view, size)
+  return limitView(layers, { ...view, x: view.x - dx * pixel, y: view.y - dy * pixel }, size)
 }
 
 /** Return the view at time t (0 to 1) of a flight at constant speed: coz/render/zoom_video.py, _Axis. */

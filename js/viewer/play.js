@@ -32,7 +32,7 @@ export function canPlay(viewer) {
   return from.span / to.span > SAME_SIZE_RATIO
 }
 
-/** A flight whose ends follow the chain and the size of the view. */
+/** A flight through the whole chain. If the chain or the size changes, its ends change with them. */
 export class Play {
   /** @param {Viewer} viewer @param {{repeats: boolean}} how */
   constructor(viewer, { repeats }) {
@@ -48,11 +48,11 @@ export class Play {
     const isOver = !this.repeats && passed >= round
     const t = isOver ? 1 : Math.min(Math.max(((passed % round) - REST_MS) / time, 0), 1)
     const view = t < 1 ? interpolateView(from, to, smooth(t)) : to
-    return { view: isMotionReduced() ? this.findWholeBefore(view) : view, isOver }
+    return { view: isMotionReduced() ? this.findLastPassedView(view) : view, isOver }
   }
 
   /** Return the view of the whole layer that the flight passed last. */
-  findWholeBefore(view) {
+  findLastPassedView(view) {
     const { layers, size } = this.viewer
     const wholes = layers.map((layer) => fitView(layer, size))
     return wholes.findLast(({ span }) => span * SAME_SIZE_RATIO >= view.span) ?? wholes[0]

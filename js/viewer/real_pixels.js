@@ -19,7 +19,8 @@ const MAX_WHOLE_ZOOM = 1.001
 
 /**
  * Count the pixels of the photograph that a layer shows, from the windows. ``share`` is their number for
- * each pixel of the frame. The steps see only the first frame: if it was downscaled, its pixels count.
+ * each pixel of the frame. The steps see only the first frame: if that was downscaled, its pixels are
+ * counted in place of the photograph's.
  *
  * @returns {RealPixels}
  */
@@ -39,7 +40,8 @@ export function countRealPixels({ frames, windows }, layer) {
 }
 
 /**
- * Count the same for a view, in a part of it that has the frame's shape.
+ * Count the same for a view. If its shape differs from the frame's, only the largest part with the
+ * frame's shape counts.
  *
  * @param {number} zoom of the view, compared with the view of the whole frame
  * @param {number} scale pixels of the screen for one of the frame, along a side
@@ -47,7 +49,7 @@ export function countRealPixels({ frames, windows }, layer) {
  */
 export function countRealPixelsInView(record, layer, zoom, scale) {
   const real = countRealPixels(record, layer)
-  // All of an all-real frame is real, unless the view shows a part of it enlarged.
+  // A view of an all-real frame is all real too, unless it enlarges a part of the frame.
   if (real.share >= 1 && (zoom < MAX_WHOLE_ZOOM || scale <= 1)) return real
   const [source] = record.frames
   const width = Math.min(real.width / zoom, source[0])

@@ -41,7 +41,11 @@ export class Split {
     this.viewer.panel.buttons.split.setAttribute("aria-pressed", String(this.share > 0))
   }
 
-  /** Keep the distance between line and pointer during a drag. @param {PointerEvent} event */
+  /**
+   * Start a drag: note how far the line is from the pointer, so that it does not jump.
+   *
+   * @param {PointerEvent} event
+   */
   take = (event) => {
     if (event.button) return
     this.line.setPointerCapture(event.pointerId)

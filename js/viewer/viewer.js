@@ -2,7 +2,7 @@
 import { api } from "../../../scripts/api.js"
 import { formatFactor } from "../factors.js"
 import { getFileUrl } from "../host/outputs.js"
-import { updateCaption, isFactor } from "./caption.js"
+import { updatePanel, isFactorShown } from "./caption.js"
 import { Clip } from "./clip.js"
 import { connectControls } from "./controls.js"
 import { drawView, listVisibleLayers } from "./draw.js"
@@ -81,7 +81,7 @@ export class Viewer {
     this.open(Math.min(this.index, chains.length - 1), hasRun)
   }
 
-  /** Say that a run whose view was kept has no output any more. */
+  /** If a view is stored for this node but its run is no longer on the server, say so. */
   reportMissing() {
     if (!this.chains.length && loadView(this.node)) this.showMessage(translate("again"), true)
   }
@@ -129,7 +129,7 @@ export class Viewer {
       this.updateScaleBar()
       if (source.hasRun && !isSame) playOnce(this)
     }
-    source.pictures.prepare()
+    source.pictures.prefetchNext()
     this.requestDraw()
   }
 
@@ -189,7 +189,7 @@ export class Viewer {
       this.paint(true)
       this.context.restore()
     }
-    updateCaption(this)
+    updatePanel(this)
   }
 
   /** Draw the view from the chain's frames, or from plain enlargement. */
@@ -251,7 +251,7 @@ export class Viewer {
     this.draw()
     this.paint(this.bicubic) // without the dividing line
     const factor = places.magnification(this.layers, this.view, this.size)
-    const name = `zoom-${isFactor(factor) ? formatFactor(factor) : "picture"}.png`
+    const name = `zoom-${isFactorShown(factor) ? formatFactor(factor) : "picture"}.png`
     this.panel.canvas.toBlob((blob) => download(blob, name))
     this.requestDraw()
   }

@@ -20,9 +20,9 @@ AIM = f"""async () => {{
     const view = await ({VIEW})(), end = places.fitView(layers.at(-1), canvas)
     const left = end.span / view.span
     const at = axis => (end[axis] - left * view[axis]) / (1 - left) - view[axis]
-    const unit = places.computeUnit(view, canvas)
-    return {{left: 1 / left, x: box.left + (width / 2 + at('x') / unit) * box.width / width,
-        y: box.top + (height / 2 + at('y') / unit) * box.height / height}}
+    const pixel = places.computeScreenPixel(view, canvas)
+    return {{left: 1 / left, x: box.left + (width / 2 + at('x') / pixel) * box.width / width,
+        y: box.top + (height / 2 + at('y') / pixel) * box.height / height}}
 }}"""
 FRAMES = f"""async count => {{
     const canvas = {SHADOW}.querySelector('canvas')

@@ -25,7 +25,7 @@ def test_every_scale_shows_its_own_frame_and_what_is_real_in_it(editor, viewer, 
     """tests/js/caption.test.mjs has the words of all other views."""
     show(editor, viewer, renderer)
     record = json.loads(editor.run("window.output.coz_chain[0]"))
-    real, rest, measured = (viewer.locator(name) for name in (".real", ".rest", ".measured"))
+    real, rest, agreement = (viewer.locator(name) for name in (".real", ".rest", ".agreement"))
     for step, scale in enumerate(["1x", "4x", "16x", "64x", "256x"]):
         fly(viewer, scale)
         assert difference(viewer, sent(editor, "coz_layers", step + 1)) < 6, scale
@@ -39,9 +39,9 @@ def test_every_scale_shows_its_own_frame_and_what_is_real_in_it(editor, viewer, 
         if step:
             source = "its input" if step == 1 else "its invented input"
             words = describe_agreement(record["agreements"][step - 1], source)
-            expect(measured).to_have_text(f"step {step} {words}")
+            expect(agreement).to_have_text(f"step {step} {words}")
         else:
-            expect(measured).to_be_hidden()
+            expect(agreement).to_be_hidden()
         assert "invented 1" not in viewer.locator(".facts").text_content()
     badge, label = (viewer.locator(name).bounding_box() for name in (".real", ".label"))
     assert badge["height"] > 1.3 * label["height"] * 12 / 16
@@ -50,12 +50,12 @@ def test_every_scale_shows_its_own_frame_and_what_is_real_in_it(editor, viewer, 
     expect(viewer.locator(".prompt")).to_contain_text("nothing is invented")
     expect(real).to_have_text("2 x 2 real pixels")
     expect(rest).to_have_text("this view is only enlarged: nothing is invented")
-    expect(measured).to_be_hidden()
+    expect(agreement).to_be_hidden()
     viewer.page.wait_for_function(of.HAS_ALL)
     assert difference(viewer, sent(editor, "coz_bicubic", -1)) < 3
     editor.screenshot(f"viewer-{renderer}-bicubic")
     press(viewer, "b")
-    expect(measured).to_be_visible()
+    expect(agreement).to_be_visible()
     assert difference(viewer, sent(editor, "coz_layers", -1)) < 6
 
 

@@ -12,32 +12,32 @@ from .picker import LOOP, feed, target
 from .viewer import DEEPEST, NODE, VIEW, fly, press, run_two_steps
 
 
-def go_astray(editor, viewer):
+def go_outside_chain(editor, viewer):
     """Zooms in at the lower left corner, where no window is."""
     box = viewer.locator("canvas").bounding_box()
     viewer.focus()
     editor.page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.8)
     for _ in range(9):
         editor.page.mouse.wheel(0, -100)
-    expect(viewer.locator(".astray")).to_be_visible()
+    expect(viewer.locator(".outside-chain")).to_be_visible()
 
 
 @each_renderer
 def test_where_nothing_was_zoomed_it_says_so_and_leads_back(editor, renderer):
     viewer = run_two_steps(editor, renderer, width=400)
-    astray, label = viewer.locator(".astray"), viewer.locator(".label")
+    outside, label = viewer.locator(".outside-chain"), viewer.locator(".label")
     for scale in ("1x", "4x", "16x"):
         fly(viewer, scale)
-        expect(astray).to_be_hidden()
+        expect(outside).to_be_hidden()
     for scale, back in (("whole", "1x · first"), ("1x", "4x · step 1"), ("4x", DEEPEST)):
         fly(viewer, scale)
-        go_astray(editor, viewer)
-        expect(astray).to_have_text("The chain did not zoom in here.Back to the chainZoom in here")
+        go_outside_chain(editor, viewer)
+        expect(outside).to_have_text("The chain did not zoom in here.Back to the chainZoom in here")
         viewer.locator(".back").click()
         expect(label).to_contain_text(back)
-        expect(astray).to_be_hidden()
+        expect(outside).to_be_hidden()
     fly(viewer, "whole")
-    go_astray(editor, viewer)
+    go_outside_chain(editor, viewer)
     viewer.locator(".here").click()
     expect(viewer.locator(".message")).to_contain_text("Run to zoom in there")
     x, y = target(editor)

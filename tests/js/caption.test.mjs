@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import { updateCaption } from "../../js/viewer/caption.js"
+import { updatePanel } from "../../js/viewer/caption.js"
 import { findCurrentLayer, placeLayers, moveView, fitView, zoomView } from "../../js/viewer/places.js"
 import {
   COLOR_STOPS,
@@ -12,7 +12,7 @@ import {
 import { assertNear, python } from "./python.mjs"
 
 const SIZES = [{ width: 540, height: 560 }, { width: 900, height: 400 }]
-const TEXTS = ["label", "real", "rest", "measured", "prompt"]
+const TEXTS = ["label", "real", "rest", "agreement", "prompt"]
 const PLAIN = "this view is only enlarged: nothing is invented"
 const INVENTED = "in this view, the rest is invented"
 const NOTHING = "nothing is invented"
@@ -31,7 +31,7 @@ function caption(record, look, { bicubic = false, size = SIZES[0] } = {}) {
   const layers = placeLayers(record)
   const view = look(layers, size)
   const panel = {
-    ...elements(...TEXTS, "promptRow", "root", "astray", "notice", "dot", "outline"),
+    ...elements(...TEXTS, "promptRow", "root", "outsideChain", "notice", "dot", "outline"),
     buttons: elements("good", "bad", "bicubic", "play", "chain"),
     canvas: size,
     stage: { clientWidth: size.width },
@@ -39,7 +39,7 @@ function caption(record, look, { bicubic = false, size = SIZES[0] } = {}) {
   const chains = [{ record }]
   const current = findCurrentLayer(layers, view, size)
   const [shown, verdicts, bar] = [{ chain: chains[0] }, new Map(), { move() {} }]
-  updateCaption({ panel, layers, view, size, current, bicubic, shown, verdicts, chains, bar })
+  updatePanel({ panel, layers, view, size, current, bicubic, shown, verdicts, chains, bar })
   const texts = TEXTS.map((name) => [name, panel[name].textContent ?? ""])
   return { ...Object.fromEntries(texts), color: panel.dot.style.background, good: panel.buttons.good }
 }
@@ -70,7 +70,7 @@ test("each scale says how many pixels are real", () => {
       const plain = caption(record, layer(step + 1), { size, bicubic: true })
       assert.equal(plain.real, shown.real)
       assert.equal(plain.rest, step ? PLAIN : NOTHING)
-      assert.equal(plain.measured, "")
+      assert.equal(plain.agreement, "")
     }
 })
 
@@ -78,12 +78,12 @@ test("a step says how well it agrees with its input, in the server's words", () 
   for (const { agreements, words } of python.agreements)
     words.forEach((expected, step) => {
       const shown = caption({ ...record, agreements }, layer(step + 2))
-      assert.equal(shown.measured, expected && `step ${step + 1} ${expected}`)
+      assert.equal(shown.agreement, expected && `step ${step + 1} ${expected}`)
     })
   const { agreements, invented, real_pixels, ...older } = record
   assert.deepEqual(
     { ...caption(older, layer(-1)), good: 0 },
-    { ...caption(record, layer(-1)), measured: "", good: 0 },
+    { ...caption(record, layer(-1)), agreement: "", good: 0 },
   )
 })
 
