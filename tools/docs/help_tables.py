@@ -25,6 +25,7 @@ class Words(NamedTuple):
     page: str
     headings: tuple[str, str]
     meaning: str
+    only: str
     space: str
     comma: str
     colon: str
@@ -38,11 +39,12 @@ class Words(NamedTuple):
 
 
 ENGLISH = Words(
-    "{}.md", ("Inputs", "Outputs"), "What it is", " ", ", ", ": ", "Optional.", "Advanced.",
-    "Default {}{}.", " ({})", "{:g} to {:g}", ", steps of {}", ("Default off.", "Default on."),
+    "{}.md", ("Inputs", "Outputs"), "What it is", "Only with ", " ", ", ", ": ", "Optional.",
+    "Advanced.", "Default {}{}.", " ({})", "{:g} to {:g}", ", steps of {}",
+    ("Default off.", "Default on."),
 )  # fmt: skip
 CHINESE = Words(
-    "{}/zh.md", ("输入", "输出"), "说明", "", "、", "：", "可选。", "高级选项。",
+    "{}/zh.md", ("输入", "输出"), "说明", "仅用于 ", "", "、", "：", "可选。", "高级选项。",
     "默认 {}{}。", "（{}）", "{:g} 到 {:g}", "，步长 {}", ("默认关闭。", "默认开启。"),
 )  # fmt: skip
 
@@ -108,7 +110,8 @@ def make_row(
 ) -> str:
     name = f"`{item.display_name or item.id}`"
     name = name if words is ENGLISH else f"{text['name']} {name}"
-    of = words.comma.join(f"*{option}*" for option in options) + words.colon if options else ""
+    listed = words.comma.join(f"*{option}*" for option in options)
+    of = words.only + listed + words.colon if options else ""
     return f"| {name} | {words.space.join([of + text['tooltip'], *values])} |\n"
 
 
