@@ -16,7 +16,12 @@ from .color.align import (
 from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
 from .fidelity.back_projection import agreement, back_project
-from .fidelity.invented import disagreement, map_invented, measure_invented_energy, measure_octaves
+from .fidelity.invented import (
+    map_disagreement,
+    map_invented,
+    measure_invented_energy,
+    measure_octaves,
+)
 from .geometry import (
     Target,
     Window,
@@ -28,7 +33,7 @@ from .geometry import (
 )
 from .latent import make_one_step_noise, pad_to_multiple, scale_to_model, scale_to_vae
 from .render.strip import draw_strip
-from .render.zoom_video import Zoom, plan_zoom_times
+from .render.zoom_video import ZoomVideo, plan_zoom_positions
 from .resample import crop, resize
 from .text.step_prompts import choose_step_texts, join_texts
 from .tiles.blend import TileBlend
@@ -43,8 +48,8 @@ __all__ = [
     "TileRow",
     "View",
     "Window",
-    "Zoom",
     "ZoomChain",
+    "ZoomVideo",
     "__version__",
     "adain_align",
     "agreement",
@@ -55,13 +60,13 @@ __all__ = [
     "color_align",
     "crop",
     "derive_step_seed",
-    "disagreement",
     "draw_strip",
     "histogram_align",
     "hybrid_align",
     "join_texts",
     "low_frequency_distance",
     "make_one_step_noise",
+    "map_disagreement",
     "map_invented",
     "measure_invented_energy",
     "measure_octaves",
@@ -72,7 +77,7 @@ __all__ = [
     "plan_layout",
     "plan_steps",
     "plan_zoom",
-    "plan_zoom_times",
+    "plan_zoom_positions",
     "rate_complexity",
     "resize",
     "scale_to_model",

@@ -69,8 +69,9 @@ class ZoomPlan(NamedTuple):
 def place_window(height: int, width: int, scale: float, target: Target) -> Window:
     """Place the window that fills a (height, width) frame when it is enlarged ``scale`` times.
 
-    It is centered on the target and clamped to the frame. A side is floor(side / scale), at least
-    one pixel, so the exact factor of an axis is ``width / window.width``.
+    It is centered on the target and clamped to the frame. Each side of the window is
+    floor(side of the frame / scale), at least one pixel; the exact factor along x is therefore
+    ``width / window.width``.
 
     Raises:
         ValueError: If a side is below 1 pixel, the scale below 1, or the target outside 0..1.
@@ -117,9 +118,9 @@ def place_first_frame(
         width: Width of the source, in pixels.
         size: Side of x_0 in pixels ("whole picture": its short side).
         frame: "native pixels" crops without resizing, so every pixel of x_0 is one of the
-            source; where the source is smaller than ``size`` it takes the whole side. "whole picture square"
-            resizes the short side to ``size`` and crops a square. "whole picture" resizes and
-            keeps the shape.
+            source; along an axis on which the source is shorter than ``size``, x_0 takes all of it.
+            "whole picture square" resizes the short side to ``size`` and crops a square. "whole
+            picture" resizes and keeps the shape.
         target: Fractions of the source.
 
     Raises:
@@ -173,7 +174,7 @@ def _place_span(side: int, scale: float, center: float, name: str) -> tuple[int,
     if not 0 <= center <= 1:
         raise ValueError(f"{name} must be a fraction of the image, 0 to 1, got {center}")
     length = max(1, floor(side / scale + EDGE_TOLERANCE))
-    # Round to the nearest start, and half down. A centered window then starts where upstream's floor
-    # puts it, and a window of one pixel contains its target.
+    # Round to the nearest pixel, halves down: a centered window then starts where the paper's code
+    # (which uses floor) puts it, and a window of one pixel contains its target.
     start = ceil(center * side - length / 2 - 0.5 - EDGE_TOLERANCE)
     return min(max(start, 0), side - length), length

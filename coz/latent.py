@@ -84,14 +84,15 @@ def scale_to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift
 
 
 def make_one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
-    """Make the noise for a sampler that makes the network's input at sigma_max equal ``latent``.
+    """Make the noise with which a sampler gives the network ``latent`` as input at sigma_max.
 
     The model's x0 prediction from there is the one-step result: z - v for a flow model (sigma 1),
     (z - sqrt(1 - a) eps) / sqrt(a) for an eps model, sqrt(a) z - sqrt(1 - a) v for v-prediction.
 
     Args:
         latent: (B, C, h, w) in the model's scale.
-        sampling: The model's. Both of its scalings are linear, so they are measured on a one.
+        sampling: The model's ``model_sampling``. Its noise_scaling and calculate_input are linear, so
+            applying them to the value 1 gives their common factor.
 
     Returns:
         Same shape.

@@ -1,7 +1,7 @@
 """Resize batches of float images exactly as Pillow does.
 
 Each axis is resized separately, as a weighted sum of a few input pixels (taps). Results match Pillow's
-float mode ("F"). Its 8-bit mode, which the reference uses, rounds and clips between the two passes.
+float mode ("F"). Its 8-bit mode, which the paper's code uses, rounds and clips between the two passes.
 """
 
 from math import ceil, floor, pi
@@ -47,8 +47,8 @@ def crop_mirrored(image: Tensor, window: Window) -> Tensor:
         window: In pixels of the image, of any size and at any position.
 
     Returns:
-        (B, C, h, w), a tensor view if the window lies inside the image. Beyond it the image is
-        mirrored repeatedly at its edge pixels, which are not repeated.
+        (B, C, h, w), a tensor view if the window lies inside the image. Outside the image its
+        pixels are mirrored, as often as needed; the edge pixels are not doubled.
     """
     x, y, width, height = (int(v) for v in window)
     beyond: list[tuple[int, int, int, int]] = []
@@ -149,7 +149,10 @@ def _resize_height(
 def compute_taps(
     in_size: int, size: int, start: float, length: float, resampling: Resampling
 ) -> tuple[Tensor, Tensor]:
-    """Compute (taps, size) indices of the input pixels of each output pixel, and their weights."""
+    """Compute for each output pixel the indices of its input pixels, and their weights.
+
+    Both have the shape (taps, size).
+    """
     scale = length / size
     filter_scale = max(scale, 1.0)
     support = FILTER_RADIUS_PIXELS[resampling] * filter_scale

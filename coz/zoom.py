@@ -48,7 +48,7 @@ def zoom(
         text = describe(x, zoomed) if describe else ""  # c_i ~ p(c_i | x_{i-1}, x_{i-2}), Eq. 2
         x = super_resolve(view, text).clamp(0, 1)  # x_i = f(x_{i-1}, c_i), Eq. 7
         x = align(x, view).clamp(0, 1) if align else x
-        chain = replace(  # p(x_0, ..., x_n) gets one more factor, Eq. 3
+        chain = replace(  # record the step, one factor of Eq. 3
             chain,
             frames=(*chain.frames, x),
             windows=(*chain.windows, step.window),

@@ -18,7 +18,7 @@ from coz.chain.real_pixels import (
 from coz.fidelity.back_projection import describe_agreement
 from coz.geometry import Target, Window, place_first_frame, place_window, plan_steps
 from coz.render.strip import format_factor, write_factor_label
-from coz.render.zoom_video import FADE_SHARE, MAX_FEATHER_SHARE, Zoom, smooth
+from coz.render.zoom_video import FADE_SHARE, MAX_FEATHER_SHARE, ZoomVideo, smooth
 
 TESTS = Path(__file__).parent / "js"
 FRAMES = ["native pixels", "whole picture square", "whole picture"]
@@ -115,7 +115,7 @@ def places(chain):
 
 def fade(chain):
     times = [k / 60 for k in range(61)]
-    zoom, deepest = Zoom(chain, 400, 400), len(chain.frames) - 1
+    zoom, deepest = ZoomVideo(chain, 400, 400), len(chain.frames) - 1
     views = [zoom.find_view(deepest, t) for t in times]
     return {
         **{

@@ -8,7 +8,7 @@ from coz.ensemble import self_ensemble
 from coz.fidelity.back_projection import agreement, back_project
 from coz.fidelity.banded_resize import resize_banded
 from coz.fidelity.invented import (
-    disagreement,
+    map_disagreement,
     map_invented,
     measure_invented_area,
     measure_invented_energy,
@@ -43,7 +43,7 @@ CASES = {
     "octaves": (7, lambda a, b, lq: measure_octaves(a, b)),  # 1 a size, and 1 for all
     "invented map": (0, lambda a, b, lq: map_invented(a, b)),
     "invented area": (1, lambda a, b, lq: measure_invented_area(map_invented(a, b))),
-    "disagreement": (0, lambda a, b, lq: disagreement([a, b])),
+    "disagreement": (0, lambda a, b, lq: map_disagreement([a, b])),
     "heat": (0, lambda a, b, lq: lay_over(a, map_invented(a, b))),
     "complexity": (27, lambda a, b, lq: rate_complexity(a[:1])),  # 2 a row and 3
     "back-projection": (3, lambda a, b, lq: back_project(a, lq)),

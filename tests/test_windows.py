@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from coz.chain.folder import UNSAFE_NAME, read_chain, require_prefix, write_chain
+from coz.chain.folder import UNSAFE_NAME, read_chain, require_valid_prefix, write_chain
 from coz.chain.schema import MAX_STEPS
 
 ROOT = Path(__file__).parent.parent
@@ -53,14 +53,14 @@ def dotted(node: ast.AST) -> str:
 def test_no_folder_has_the_name_of_a_device(form):
     for name in [*DEVICES, *(name.upper() for name in DEVICES)]:
         with pytest.raises(ValueError, match="cannot name a folder on every system"):
-            require_prefix(form.format(name))
+            require_valid_prefix(form.format(name))
 
 
 @pytest.mark.parametrize(
     "name", ["console", "com", "com10", "lpt0x", "auxiliary", "nullable", "a.con", "conin"]
 )
 def test_names_that_only_look_like_a_device_s(name):
-    require_prefix(name)
+    require_valid_prefix(name)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_names_that_only_look_like_a_device_s(name):
 )
 def test_a_name_is_below_the_output_folder_and_can_be_made(prefix):
     with pytest.raises(ValueError, match="cannot name a folder on every system"):
-        require_prefix(prefix)
+        require_valid_prefix(prefix)
 
 
 def test_a_chain_s_folder_has_a_name_for_every_system(make_chain, tmp_path):

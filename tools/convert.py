@@ -25,8 +25,8 @@ try:
     from safetensors.torch import save
     from torch import Tensor
 
-    from coz.weights.lora import LORA_FACTOR, KeyedWeights, SRWeights, split_weights
-    from coz.weights.read import FORMAT, read_keyed, read_vae
+    from coz.weights.lora import LORA_FACTOR, SRWeights, StandardKeyWeights, split_weights
+    from coz.weights.read import FORMAT, read_vae, read_with_standard_keys
     from coz.weights.vae import rename_vae_weights
 except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 DTYPES = {"bf16": torch.bfloat16, "fp8_e4m3fn": torch.float8_e4m3fn}
 DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for merged weights). bf16 halves the
 size of float32 and changes each weight by up to 0.4 percent; fp8_e4m3fn quarters it and changes each
-by up to 6 percent, and by more in a VAE, whose small weights it cannot scale. The mean change is printed."""
+by up to 6 percent, and by more in a VAE, whose small weights have no alpha to scale them. The mean change is printed."""
 
 USES = {
     "coz lora": "Load LoRA and CoZ Load SR LoRA take it.",
@@ -53,7 +53,7 @@ def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | Non
         raise ValueError(f"{out.name}: expected a name that ends in .safetensors")
     if out.resolve() in (source.resolve(), base and base.resolve()):
         raise ValueError(f"{out.name}: expected a new file, but it is one of the input files")
-    keyed = read_keyed(source)
+    keyed = read_with_standard_keys(source)
     tensors, use = keyed.tensors, USES[keyed.kind]
     metadata = make_metadata(keyed, source)
     if base:
@@ -67,7 +67,7 @@ def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | Non
     return use
 
 
-def make_metadata(keyed: KeyedWeights, source: Path) -> dict[str, str]:
+def make_metadata(keyed: StandardKeyWeights, source: Path) -> dict[str, str]:
     digest = hashlib.sha256()
     with source.open("rb") as file:
         while block := file.read(1 << 20):

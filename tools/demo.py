@@ -28,7 +28,7 @@ from coz.chain.schema import MAX_STEPS
 from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow, to_pillow
 from coz.render.strip import draw_label, draw_strip, format_factor
-from coz.render.zoom_video import Zoom, plan_zoom_times
+from coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 from tools.host.client import Event, PromptError, ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
@@ -139,13 +139,13 @@ def write_demo(chain: ZoomChain, out: Path) -> None:
 
 
 def write_zoom(chain: ZoomChain, path: Path, height: int, width: int, frames_per_step: int) -> None:
-    """Save the zoom as an animated WebP file that counts the real pixels it shows."""
+    """Save the zoom as an animated WebP file, each frame with the number of its real pixels."""
     # For one small frame, more threads would cost more time than they save.
     torch.set_num_threads(1)
-    zoom = Zoom(chain, height, width)
-    times = plan_zoom_times(zoom.steps, 0, frames_per_step)
-    frames = [to_pillow(frame) for frame in zoom.render_frames(times)]
-    for image, t in zip(frames, times, strict=True):
+    zoom = ZoomVideo(chain, height, width)
+    positions = plan_zoom_positions(zoom.steps, 0, frames_per_step)
+    frames = [to_pillow(frame) for frame in zoom.render_frames(positions)]
+    for image, t in zip(frames, positions, strict=True):
         source, first = zoom.find_view(0, t), zoom.find_view(1, t)
         share = source.width * source.height / (height * width)
         factor = format_factor(chain.frames[1].shape[-1] / first.width)

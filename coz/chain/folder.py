@@ -54,11 +54,13 @@ FILLED_BY_PAGE = re.compile(r"[^.]+\.[^.]+|date:.*")
 and ``%date:yyyy%``."""
 
 
-def require_prefix(prefix: str) -> str:
-    """Refuse a prefix that cannot name a subfolder on every system, with or without ``%year%`` filled in.
+def require_valid_prefix(prefix: str) -> str:
+    """Refuse a prefix that some system does not allow as a subfolder's name.
+
+    It may still contain placeholders such as ``%year%``.
 
     Returns:
-        The prefix with backslashes replaced by slashes: both begin a subfolder.
+        The prefix with backslashes replaced by slashes: both separate folders.
 
     Raises:
         ValueError: If a part of ``prefix`` is not allowed; the message names it.
@@ -229,7 +231,9 @@ def _read_frame(path: Path, size: tuple[int, int], sha256: str | None) -> Tensor
 
 def _read(path: Path, max_bytes: int) -> bytes:
     if path.resolve().parent != path.parent.resolve():
-        raise ValueError(f"{path} is a link to another folder: put the file itself there")
+        raise ValueError(
+            f"{path} is a link to a file in another folder: replace the link with the file itself"
+        )
     try:
         if (size := path.stat().st_size) > max_bytes:
             raise ValueError(

@@ -8,7 +8,7 @@ from .zoom_chain import ZoomChain
 
 MIN_COMPARED_SIDE_PIXELS = 8
 """A frame is compared with the photograph only if it shows at least this many of its pixels each way:
-with fewer, a figure says more about the few colors than about the detail."""
+with fewer, a PSNR says how well a few colors match, and nothing about detail."""
 
 TOO_FEW_REAL_PIXELS = "too few real pixels to compare"
 """Text for a frame that ``is_comparable`` rejects."""
@@ -71,7 +71,8 @@ def pick_real_pixels_color(share: float) -> tuple[int, int, int]:
     if not share > 0:
         raise ValueError(f"share must be above 0, got {share:g}")
     last = len(COLOR_STOPS) - 1
-    place = min(max(-log(share, 16), 0.0), float(last))  # 16 times fewer pixels are one stop, 4x
+    # One stop for each factor of 16 in pixels, that is 4x in magnification.
+    place = min(max(-log(share, 16), 0.0), float(last))
     below = min(int(place), last - 1)
     part = place - below
     red, green, blue = (

@@ -44,7 +44,8 @@ class ZoomChain:
     """PSNR in dB of each downscaled result with the crop that the step enlarged, limited to 99. NaN
     where it was not measured; empty in older records."""
     invented: tuple[float, ...] = ()
-    """Share of each result's energy, 0..1, that its enlarged crop does not hold. NaN and empty as above."""
+    """Share of each result's energy (variance; see ``measure_invented_energy``), 0..1, that the enlarged
+    crop does not hold. NaN and empty as above."""
     color_profile: str = ""
     """Name of the color profile in the source's file, which was not applied; "" if it is sRGB or
     unknown."""
@@ -100,8 +101,8 @@ class ZoomChain:
     def real_window(self, layer: int) -> Window:
         """Compute the region that ``layer`` shows, in real pixels.
 
-        Real pixels are those of the source. The steps see only the first frame, so where it was
-        downscaled, its pixels count as the real ones for all later frames.
+        For layers 0 and 1 these are the source's pixels. Later frames are made from the first frame:
+        if that was downscaled, its pixels, which are fewer, count instead.
 
         Raises:
             ValueError: If the layer does not exist.

@@ -158,7 +158,7 @@ def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
     lower = (upper - 1).clamp_(min=0)  # the lowest value has none below it
     share = 1 - (target_ranks[upper] - ranks) / repeats[upper]
     matched = torch.lerp(distinct[lower], distinct[upper], share)
-    # Without the size a GPU would be waited for.
+    # With output_size, torch need not wait for a GPU to compute the size of the result.
     out[order] = matched.repeat_interleave(_count_repeats(ranks), output_size=len(plane))
 
 
@@ -173,7 +173,7 @@ def _count_repeats(counts: Tensor) -> Tensor:
 
 
 def _sort_by_bits(plane: Tensor) -> tuple[Tensor, Tensor]:
-    """Sort float32 values by their bits, as ``plane.sort()``: integers are sorted three times as fast."""
+    """Return what ``plane.sort()`` returns, three times as fast: the bits are sorted as integers."""
     bits = plane.view(torch.int32)
     # The bits of negative floats fall as the value rises.
     bits, places = (bits ^ (bits >> 31 & 0x7FFFFFFF)).sort()

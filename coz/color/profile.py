@@ -10,8 +10,8 @@ from PIL import Image, ImageCms
 from ..text.step_prompts import join_lines
 
 MAX_SRGB_DIFFERENCE_LEVELS = 3
-"""A profile that moves no color by more counts as sRGB. sRGB profiles of different makers differ by one
-or two levels of 255; Display P3 differs by 100."""
+"""A profile counts as sRGB if it moves every color by at most this many levels of 255. sRGB profiles of
+different makers differ by one or two levels; Display P3 differs by 100."""
 
 MAX_PROFILE_NAME_CHARACTERS = 80
 """Length to which a profile's name is cut."""
@@ -19,7 +19,7 @@ MAX_PROFILE_NAME_CHARACTERS = 80
 PATCH_LEVELS = (0, 32, 64, 128, 192, 255)
 
 
-def name_foreign_profile(image: Image.Image) -> str:
+def read_non_srgb_profile_name(image: Image.Image) -> str:
     """Return the name of an image's profile; "" if it has none, or it is sRGB or unreadable.
 
     Args:
@@ -28,7 +28,7 @@ def name_foreign_profile(image: Image.Image) -> str:
     profile = _read_profile(image)
     if profile is None:
         return ""
-    patches = _make_patches(_find_profiled_mode(image.mode))
+    patches = _make_patches(_choose_mode_for_profile(image.mode))
     plain = np.asarray(patches.convert("RGB"), np.int16)
     try:
         converted = np.asarray(_apply_profile(patches, profile), np.int16)
@@ -45,12 +45,12 @@ def name_foreign_profile(image: Image.Image) -> str:
 def convert_to_srgb(image: Image.Image) -> Image.Image:
     """Convert an image by its profile to 8-bit sRGB; transparency is dropped.
 
-    Where ``name_foreign_profile`` returns "", the pixel values stay exactly the same.
+    Where ``read_non_srgb_profile_name`` returns "", the pixel values stay exactly the same.
     """
-    profile = _read_profile(image) if name_foreign_profile(image) else None
+    profile = _read_profile(image) if read_non_srgb_profile_name(image) else None
     if profile is None:
         return image.convert("RGB")
-    return _apply_profile(image.convert(_find_profiled_mode(image.mode)), profile)
+    return _apply_profile(image.convert(_choose_mode_for_profile(image.mode)), profile)
 
 
 def _read_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
@@ -63,8 +63,8 @@ def _read_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
         return None
 
 
-def _find_profiled_mode(mode: str) -> str:
-    """Return the Pillow mode in which the values are those that a profile describes."""
+def _choose_mode_for_profile(mode: str) -> str:
+    """Return the Pillow mode to convert an image to before its profile is applied."""
     return mode if mode in {"CMYK", "LAB"} else "L" if mode in {"1", "L", "LA"} else "RGB"
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..resample import resize
-from .banded_resize import Block, Kernel, apply_axes, make_axes, resize_banded
+from .banded_resize import Block, Kernel, make_resize_matrices, multiply_both_axes, resize_banded
 from .metrics import psnr
 
 OVERSHOOT_FACTOR = 1.9
@@ -18,10 +18,11 @@ MAX_CG_ITERATIONS = 100
 suffice; near 1x more are needed."""
 
 CG_TOLERANCE = 1e-6
-"""RMS error at which they stop, close to float32 precision."""
+"""RMS error at which the conjugate-gradient iterations stop, close to float32 precision."""
 
 ITERATIONS_BETWEEN_READS = 8
-"""Iterations after which the error is read from a GPU, which waits for it. On the CPU each reads it."""
+"""On a GPU the error is checked only every so many iterations, because reading it waits for the GPU. On
+the CPU it is checked in each iteration."""
 
 AGREEMENT_WORDS = ((40, "repeats"), (30, "is close to"), (20, "departs from"))
 """Minimum dB of each description of a step. 40 dB is an RMS error of 2.6 levels of 255, which is hardly
@@ -102,12 +103,12 @@ def back_project(
         return sr.float()
     sr, lq = sr.float().contiguous(), lq.float().contiguous()
     height, width = lq.shape[-2:]
-    rows, columns = make_axes(sr, height, width, kernel)
+    rows, columns = make_resize_matrices(sr, height, width, kernel)
 
     def correct(x: Tensor, cg_iterations: int, factor: float) -> Tensor:
-        error = lq - apply_axes(rows.down, columns.down, x)
+        error = lq - multiply_both_axes(rows.down, columns.down, x)
         change = _solve_by_conjugate_gradients(rows.gram, columns.gram, error, cg_iterations)
-        change = apply_axes(rows.back, columns.back, change)
+        change = multiply_both_axes(rows.back, columns.back, change)
         return torch.add(x, change, alpha=factor, out=change)
 
     x = sr
@@ -145,7 +146,10 @@ def _find_local_maximum(image: Tensor, reach: int) -> Tensor:
 def _solve_by_conjugate_gradients(
     rows: list[Block], columns: list[Block], target: Tensor, iterations: int
 ) -> Tensor:
-    """Solve (rows x columns) x = target for x, for each plane of (B, C, h, w) separately."""
+    """Find the image that ``rows`` and ``columns``, applied along its axes, turn into ``target``.
+
+    Each plane of (B, C, h, w) is solved separately.
+    """
     x = torch.zeros_like(target)
     residual, direction = target, target
     norm = target.square().sum((-2, -1), keepdim=True)
@@ -155,9 +159,10 @@ def _solve_by_conjugate_gradients(
         is_read = is_on_cpu or (i > 0 and i % ITERATIONS_BETWEEN_READS == 0)
         if is_read and is_enough:
             break
-        product = apply_axes(rows, columns, direction)
+        product = multiply_both_axes(rows, columns, direction)
         energy = (direction * product).sum((-2, -1), keepdim=True)
-        # A plane stays as it is without error, below float32 precision, and once all are exact enough.
+        # A plane is not changed if it has no error, if its error is below float32 precision, or if
+        # all planes are exact enough.
         step = torch.where((energy > 0) & ~is_enough, norm / energy, 0.0)
         x = x + step * direction
         residual = residual - step * product

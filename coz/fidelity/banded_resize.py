@@ -1,8 +1,9 @@
 """Resize with two banded matrices, one for each axis, which also give the adjoint.
 
 The matrices are cached for each pair of sizes. ``resample.resize`` sums the taps instead: it accepts
-any region of an image, and the frames of a video, for which making matrices would take as long as
-they save. Its result also does not depend on a device's matrix multiplication (TF32).
+any region of an image, as a video needs: each frame shows another region, and making matrices for it
+would take as long as using them saves. Its result also does not depend on a device's matrix
+multiplication (TF32).
 """
 
 from functools import lru_cache
@@ -37,11 +38,13 @@ def resize_banded(image: Tensor, height: int, width: int, kernel: Kernel = "bicu
     Raises:
         ValueError: If ``kernel`` is unknown.
     """
-    rows, columns = make_axes(image, height, width, kernel)
-    return apply_axes(rows.down, columns.down, image.float())
+    rows, columns = make_resize_matrices(image, height, width, kernel)
+    return multiply_both_axes(rows.down, columns.down, image.float())
 
 
-def make_axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["Axis", "Axis"]:
+def make_resize_matrices(
+    image: Tensor, height: int, width: int, kernel: Kernel
+) -> tuple["AxisMatrices", "AxisMatrices"]:
     """Make the matrices that resize ``image`` (B, C, H, W) along its height and along its width.
 
     Raises:
@@ -49,7 +52,10 @@ def make_axes(image: Tensor, height: int, width: int, kernel: Kernel) -> tuple["
     """
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel}")
-    return _make_axis(image.shape[-2], height, kernel), _make_axis(image.shape[-1], width, kernel)
+    return (
+        _make_axis_matrices(image.shape[-2], height, kernel),
+        _make_axis_matrices(image.shape[-1], width, kernel),
+    )
 
 
 class Block(NamedTuple):
@@ -60,7 +66,7 @@ class Block(NamedTuple):
     values: Tensor
 
 
-class Axis(NamedTuple):
+class AxisMatrices(NamedTuple):
     """The matrix D that resizes one axis, its adjoint D' and D D', each in blocks of rows."""
 
     down: list[Block]
@@ -69,7 +75,7 @@ class Axis(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _make_axis(big: int, small: int, kernel: Kernel) -> Axis:
+def _make_axis_matrices(big: int, small: int, kernel: Kernel) -> AxisMatrices:
     if big == small:
         column, value = torch.arange(big)[None], torch.ones(1, big, dtype=torch.float64)
     elif kernel == "bicubic":
@@ -80,12 +86,15 @@ def _make_axis(big: int, small: int, kernel: Kernel) -> Axis:
     row, column, value = torch.arange(small).expand_as(value)[used], column[used], value[used]
     down = [_make_block(row, column, value, rows) for rows in _split_rows(small)]
     back = [_make_block(column, row, value, rows) for rows in _split_rows(big)]
-    # A row of a block times D' is not zero only where rows of D use some of the block's columns.
+    # In the rows of D D' that belong to a block, a value can be nonzero only in the columns of those
+    # rows of D that share columns with the block.
     adjoint = [_make_block(column, row, value, block.columns) for block in down]
     gram = [
         Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, adjoint, strict=True)
     ]
-    return Axis(*([b._replace(values=b.values.float()) for b in x] for x in (down, back, gram)))
+    return AxisMatrices(
+        *([b._replace(values=b.values.float()) for b in x] for x in (down, back, gram))
+    )
 
 
 def _split_rows(size: int) -> list[slice]:
@@ -109,7 +118,7 @@ def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
     return tap.clamp(max=big - 1).long(), weight / weight.sum(0)
 
 
-def apply_axes(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
+def multiply_both_axes(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
     """Multiply (B, C, H, W) by two matrices, along its height and along its width."""
     planes = image.flatten(0, 1)
     high = planes.new_empty(len(planes), rows[-1].rows.stop, planes.shape[-1])

@@ -18,7 +18,7 @@ MIN_CELL_PIXELS = 4
 """Minimum side of a cell."""
 
 VISIBLE_DEVIATION = 4 / 255
-"""Standard deviation of a blurred structure that is hard to see; weaker ones count little."""
+"""Local standard deviation at which new structure begins to be visible; weaker structure counts little."""
 
 FLAT_VARIANCE = 1e-10
 """Variance that float32 rounding can cause: an image with less is flat."""
@@ -27,7 +27,7 @@ ROUNDING_VARIANCE = 1 / 255**2 / 12
 """Variance that rounding to eight bits adds. In an enlarged photograph it is most of the variance of the
 finest structures."""
 
-INVENTED_HEAT = 0.5**0.5
+INVENTED_THRESHOLD = 0.5**0.5
 """Value of ``map_invented`` from which a pixel counts as invented: there the new structure is as strong
 as that of the source."""
 
@@ -54,7 +54,8 @@ def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
 
     Energy is the variance about each channel's mean. The share is 1 - r^2, where r is the
     correlation of the two images over all channels, at least 0. Changes of brightness or contrast
-    do not count. If detail is independent of the source, its share of the variance is the result.
+    do not count. For detail that is uncorrelated with the source, the result is its share of
+    the variance.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
@@ -137,7 +138,7 @@ def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
     )
 
 
-def disagreement(results: Sequence[Tensor]) -> Tensor:
+def map_disagreement(results: Sequence[Tensor]) -> Tensor:
     """Map where several images of the same view differ from each other.
 
     Args:
@@ -169,8 +170,8 @@ def format_percent(share: float) -> str:
 
 
 def measure_invented_area(heat: Tensor) -> float:
-    """Return the share of an ``map_invented``'s area that counts as invented (``INVENTED_HEAT``)."""
-    return float((heat >= INVENTED_HEAT).float().mean())
+    """Return the share of a ``map_invented`` map that counts as invented (``INVENTED_THRESHOLD``)."""
+    return float((heat >= INVENTED_THRESHOLD).float().mean())
 
 
 def describe_invented(share: float) -> str:

@@ -55,10 +55,10 @@ def mse_to_decibels(mean_squared_error: float) -> float:
 def ssim(a: Tensor, b: Tensor) -> float:
     """Compute the structural similarity of two images: 1 if equal, about 0 if nothing is similar.
 
-    This is the variant of the paper and of most tables: a Gaussian window of 11 x 11 pixels at every
-    position that lies wholly inside, without downscaling, averaged over positions, channels and
-    images. piq computes the same with ``downsample=False``, and torchmetrics if its mean leaves out
-    the 5 pixels at each edge.
+    This is the variant of Wang et al. and of most published tables: a Gaussian window of 11 x 11
+    pixels at every position that lies wholly inside, without downscaling, averaged over positions,
+    channels and images. piq computes the same with ``downsample=False``, and torchmetrics if its
+    mean leaves out the 5 pixels at each edge.
 
     Args:
         a: (B, C, H, W), any float dtype, values in [0, 1].
@@ -119,7 +119,7 @@ def sharpness(image: Tensor) -> float:
 
 
 def laplacian(image: Tensor) -> Tensor:
-    """Subtract from four times each pixel's luma that of its four neighbors, in levels of 255.
+    """Return four times each pixel's luma minus the sum of its four neighbors', in levels of 255.
 
     Args:
         image: (B, 3, H, W), any float dtype, values in [0, 1].

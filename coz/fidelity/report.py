@@ -26,9 +26,9 @@ REAL_SHARE_WORDS = (
     (1 / 40**2, "only its coarsest shapes are real, all detail is invented"),
     (0, "all but a blur of colours is invented"),
 )
-"""Minimum share of real pixels of each description of a frame: up to 1x, about 10x, 40x, and beyond."""
+"""Minimum share of real pixels for each description: the shares of frames enlarged 1x, 10x and 40x."""
 
-REPEATS_DECIBELS, CLOSE_DECIBELS = AGREEMENT_WORDS[0][0], AGREEMENT_WORDS[1][0]
+MIN_REPEATS_DECIBELS, MIN_CLOSE_DECIBELS = AGREEMENT_WORDS[0][0], AGREEMENT_WORDS[1][0]
 
 COLOR_DRIFT_WORDS = ((2, "colours stay true"), (6, "colours move a little"))
 """Maximum drift, in levels of 255, of each description of the colors. For a middle gray 6 levels are 2.3
@@ -63,8 +63,8 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
 
     Args:
         chain: Its frames are in [0, 1].
-        ground_truth: (1, 3, H, W) in [0, 1], on the chain's device: what the chain's source shows,
-            at least as large. A frame is compared with it where it is as fine as the frame.
+        ground_truth: (1, 3, H, W) in [0, 1], on the chain's device: the same image as the
+            chain's source, at the same or a higher resolution. Finer frames are not compared with it.
 
     Raises:
         ValueError: If ``ground_truth`` has other proportions than the source, or fewer pixels.
@@ -111,7 +111,7 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
 
 
 def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
-    """Cut what a layer shows from the ground truth, at the layer's size; None if it is coarser.
+    """Cut from the ground truth the region that a layer shows, resized to the layer's size.
 
     Args:
         chain: Its frames are in [0, 1].
@@ -119,7 +119,7 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
         ground_truth: As in ``measure_chain``.
 
     Returns:
-        (1, 3, h, w) float32 in [0, 1].
+        (1, 3, h, w) float32 in [0, 1]; None if the ground truth is coarser than the layer.
     """
     height, width = chain.frames[layer].shape[-2:]
     x, y, across, down = chain.window_in(layer, 0)
@@ -136,7 +136,7 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
     )
 
 
-def compute_reach(chain: ZoomChain, ground_truth: Tensor) -> float:
+def compute_max_comparable_magnification(chain: ZoomChain, ground_truth: Tensor) -> float:
     """Compute the largest magnification at which the ground truth is as fine as a frame."""
     _, _, across, down = chain.window_in(1, 0)
     height, width = chain.frames[1].shape[-2:]
@@ -146,8 +146,8 @@ def compute_reach(chain: ZoomChain, ground_truth: Tensor) -> float:
     return min(full_width / columns * across / width, full_height / rows * down / height)
 
 
-def describe_frame(chain: ZoomChain, layer: int) -> str:
-    """Describe how much of the photograph a frame shows, and which part of it is invented."""
+def describe_deepest_frame(chain: ZoomChain, layer: int) -> str:
+    """Describe how much of the photograph a chain's deepest judged frame shows, and what is invented."""
     real = count_real_pixels(chain, layer)
     count = describe_real_pixels(real)
     if real.share >= 1 or is_comparable(real):
@@ -168,12 +168,12 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
         figures: Those of x_0 and each step, from ``measure_chain``.
     """
     first, deepest = figures[0], figures[-1]
-    sentences = [describe_frame(chain, deepest.layer)]
+    sentences = [describe_deepest_frame(chain, deepest.layer)]
     steps = [f for f in figures[1:] if not isnan(f.input)]
     if not steps:
         return " ".join([*sentences, "There is no step to judge."])
     worst = min(steps, key=lambda f: f.input)
-    if worst.input >= REPEATS_DECIBELS:
+    if worst.input >= MIN_REPEATS_DECIBELS:
         judged = "Every step repeats its input"
     else:
         label = write_factor_label(chain, worst.layer)
@@ -182,7 +182,7 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
     colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colours change visibly")
     sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 a step).")
     compared = [f for f in steps if not isnan(f.source)]
-    if compared and compared[-1].source < CLOSE_DECIBELS:
+    if compared and compared[-1].source < MIN_CLOSE_DECIBELS:
         label = write_factor_label(chain, compared[-1].layer)
         words = describe_agreement(compared[-1].source, "the photograph")
         sentences.append(f"At {label} the chain {words}.")
@@ -214,8 +214,9 @@ def write_report(
     legend = [
         "real pixels: how many pixels of the photograph the frame shows. Finer detail is invented.",
         "its input: the step's result, downscaled, compared with what the step enlarged. "
-        f'"repeats it" ({REPEATS_DECIBELS} dB and more) is good, below {CLOSE_DECIBELS} dB shapes or '
-        "colours have changed. Deeper steps enlarge what is already invented.",
+        f'"repeats it" ({MIN_REPEATS_DECIBELS} dB and more) is good, below {MIN_CLOSE_DECIBELS} dB shapes or '
+        "colours have changed. From the second step on, the input itself is partly invented, so repeating it "
+        "does not mean being true.",
         "the photograph: the same comparison with the photograph's own pixels, where at least "
         f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. Finer detail is not "
         "judged.",
@@ -230,9 +231,10 @@ def write_report(
         del columns[4:6], legend[3]
         note = "No ground truth is connected: PSNR and SSIM are not measured."
     else:
-        note = f"The ground truth reaches {compute_reach(chain, ground_truth):.3g}x"
+        limit = compute_max_comparable_magnification(chain, ground_truth)
+        note = f"The ground truth is fine enough for frames up to {limit:.3g}x"
         hidden = any(isnan(f.psnr) for f in figures)
-        note += ": beyond it PSNR and SSIM cannot be measured." if hidden else "."
+        note += ": beyond that PSNR and SSIM cannot be measured." if hidden else "."
     widths = [max(len(cell) for cell in (name, *cells)) for name, cells in columns]
     lines = [[name for name, _ in columns], ["-" * (width - 1) + ":" for width in widths]]
     lines += [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]

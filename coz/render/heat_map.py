@@ -27,7 +27,7 @@ MAX_HEAT_OPACITY = 0.75
 """Opacity of the hottest color."""
 
 PANEL_SIDE_PIXELS = 512
-"""Long side of a panel in ``explain_map``: larger images are downscaled, small ones enlarged."""
+"""Long side of a panel in ``draw_map_sheet``: larger images are downscaled, small ones enlarged."""
 
 TITLE_LINE_CHARACTERS = 40
 """Number of characters in a line as wide as the panel, which decides the font size."""
@@ -60,7 +60,7 @@ def lay_over(image: Tensor, heat: Tensor) -> Tensor:
     return torch.lerp(grey.expand_as(image), color_heat(heat), MAX_HEAT_OPACITY * heat.clamp(0, 1))
 
 
-def explain_map(
+def draw_map_sheet(
     title: str, frame: Tensor, heat: Tensor | None = None, ends: tuple[str, str] = ("", "")
 ) -> Tensor:
     """Draw a title, a legend of the colors, the heat map and the image, from top to bottom.

@@ -52,7 +52,8 @@ MAX_CAPTION_LINES = 3
 ELLIPSIS = "..."
 
 MAX_AXES_RATIO = 1.05
-"""From this ratio of a layer's two factors on, both are written. ``js/factors.js`` has the same."""
+"""If a layer's horizontal and vertical factors differ by this ratio or more, the label gives both.
+``js/factors.js`` has the same."""
 
 
 class Panel(NamedTuple):

@@ -37,7 +37,7 @@ SCALE_TOLERANCE = 1e-6
 """Two scales count as equal if the factor between them differs from 1 by less."""
 
 
-def plan_zoom_times(
+def plan_zoom_positions(
     seconds: float, hold: float, fps: float, easing: Easing = "none"
 ) -> list[float]:
     """Plan the position in the zoom, 0 to 1, of each frame of a video.
@@ -71,8 +71,9 @@ class _Axis:
     """One axis of the motion: spans (start, length) of the view, in the pixels of any layer.
 
     In equal times the view shrinks by equal factors, towards a point that is fixed on the screen.
-    The point is computed from the deepest layer upwards, where rounding errors shrink: after 16
-    steps a window is too small for the source's coordinates.
+    The point is computed from the deepest layer upwards, which reduces rounding errors at each
+    layer. From the source downwards they would grow: after 16 steps a window is too small for the
+    precision of the source's coordinates.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class _Axis:
         return self.points[layer] - self.anchor * length, length
 
 
-class Zoom:
+class ZoomVideo:
     """A chain as one steady zoom, which can be rendered at any position.
 
     It starts with the largest part of the source that has the video's proportions, and ends with
@@ -144,10 +145,10 @@ class Zoom:
         (x, width), (y, height) = self.x.span(layer, t), self.y.span(layer, t)
         return Window(x, y, width, height)
 
-    def render_frames(self, times: Iterable[float]) -> Iterator[Tensor]:
+    def render_frames(self, positions: Iterable[float]) -> Iterator[Tensor]:
         """Render the frames at these positions one by one. A rest yields the same tensor again."""
         shown, frame = -1.0, torch.empty(0)
-        for t in times:
+        for t in positions:
             if t != shown:
                 shown, frame = t, self.render_frame(t)
             yield frame
@@ -182,7 +183,7 @@ class Zoom:
         )
 
     def compute_opacity(self, layer: int, view: Window) -> float:
-        """Compute the opacity of a layer that is smaller than the view, inside its soft edges.
+        """Compute the opacity of a layer that does not fill the view, not counting its soft edges.
 
         It is 0 until the layer before it fills the view. js/viewer/places.js has the same rule.
 
@@ -282,7 +283,10 @@ class _ScreenSpan:
     """The position of a layer's axis on the screen, in screen pixels, and its opacity there."""
 
     def __init__(self, start: float, length: float, side: int, size: int):
-        """Place a layer of ``side`` pixels, of which (start, length) fill ``size`` screen pixels."""
+        """Place a layer of ``side`` pixels on the screen.
+
+        Its span (start, length) is shown on all ``size`` pixels of the screen.
+        """
         unit = size / length
         left, right = -start * unit, (side - start) * unit
         self.first = max(floor(left + EDGE_TOLERANCE), 0)

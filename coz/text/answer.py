@@ -54,7 +54,7 @@ PHRASE_PATTERN = re.compile(
 )
 """One of the phrases with the articles and prepositions around it."""
 
-CLAUSE_REMAINS = re.compile(
+LEFTOVER_OPENING = re.compile(
     rf"^(?:(?:and|but|which|that|it|this|{SHOWING_VERB})\b\s*)+(?:of\b\s*|on\b\s*)?", re.IGNORECASE
 )
 
@@ -130,7 +130,7 @@ def _remove_phrases(text: str) -> str:
     for clause, end in _split_clauses(text):
         rest, removed = PHRASE_PATTERN.subn(" ", clause)
         if removed or dropped:
-            rest = CLAUSE_REMAINS.sub("", rest.strip())
+            rest = LEFTOVER_OPENING.sub("", rest.strip())
         dropped = bool((removed or dropped) and EMPTY_CLAUSE.fullmatch(rest))
         if not dropped:
             kept += rest + end

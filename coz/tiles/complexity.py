@@ -15,8 +15,9 @@ HISTOGRAM_LEVELS = 32
 """Bins of the histogram. More would measure noise, as a cell has only about 256 pixels."""
 
 CALM_MEASURES = (0.01, 0.003, 1.0)
-"""Standard deviation and gradient per pixel (1 is white) and entropy in bits, which a photographed sky
-stays below. A slow gradient, with two neighboring levels in a cell, has an entropy of one bit."""
+"""Limits that a photographed sky stays below: standard deviation, gradient per pixel (in both, 1 is
+white) and entropy in bits. A slow gradient, with two neighboring levels in a cell, has an entropy of
+one bit."""
 
 COMPLEX_MEASURES = (0.06, 0.03, 3.0)
 """The same measures, which fur, hair and grass in scikit-image's photographs reach or exceed."""

@@ -46,7 +46,7 @@ def plan_layout(
         overlap: Overlap in pixels, below ``tile``.
         multiple_of: All but the last tiles start at multiples of this many pixels, which makes
             overlaps a little larger. If it is the factor of an enlargement, each tile starts on a
-            pixel of its source. Ignored if tiles are closer together than that.
+            pixel of its source. Ignored if tiles are less than this far apart.
 
     Raises:
         ValueError: If a side or ``tile`` is below 1, or ``overlap`` not in 0..tile - 1.
@@ -129,8 +129,8 @@ def plan_adaptive_layout(
         wanted = max_stride - round((max_stride - min_stride) * worst)
         return max(min_stride, wanted // multiple_of * multiple_of)
 
-    # The part of the image in the smallest overlap of two tiles decides their real overlap: if it
-    # is calm, the smallest overlap is enough.
+    # Look at the strip that two tiles share at the smallest allowed overlap. If it is calm, that
+    # overlap is kept; the more complex it is, the larger the overlap.
     def row_stride(y: int) -> int:
         return stride(
             *(Window(x, y + max_stride, tile, min_overlap) for x in range(0, width, tile))

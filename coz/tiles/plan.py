@@ -56,15 +56,18 @@ def plan_tiles(
     Source: Chain-of-Zoom inference_coz_full.py: tiles of 512 pixels that overlap by 128.
     """
     height, width = enlarge_side(height, scale), enlarge_side(width, scale)
-    multiple = find_grid_multiple(Fraction(scale), tile)
+    multiple = find_source_aligned_multiple(Fraction(scale), tile)
     tile -= tile % multiple
     if complexity is not None:
         return plan_adaptive_layout(height, width, tile, complexity, multiple)
     return plan_layout(height, width, tile, overlap, multiple)
 
 
-def find_grid_multiple(scale: Fraction, tile: int) -> int:
-    """Find the fewest result pixels that cover whole source pixels; 1 if they are too many for a tile."""
+def find_source_aligned_multiple(scale: Fraction, tile: int) -> int:
+    """Find the smallest number of enlarged pixels that is a whole number of source pixels.
+
+    It is 16 for 3.2x. If it exceeds an eighth of a tile, the result is 1.
+    """
     multiple = scale.limit_denominator(MAX_SCALE_DENOMINATOR).numerator
     return multiple if multiple <= tile // 8 else 1
 
@@ -83,7 +86,7 @@ def plan_abutting_tiles(height: int, width: int, layout: TileLayout) -> list[Win
     """
 
     def parts(side: int, source: int, tile: int) -> list[tuple[int, int]]:
-        return split_side(side, tile, find_grid_multiple(Fraction(side, source), tile))
+        return split_side(side, tile, find_source_aligned_multiple(Fraction(side, source), tile))
 
     rows = parts(layout.height, height, layout.tile_height)
     columns = parts(layout.width, width, layout.tile_width)
@@ -120,7 +123,10 @@ def resize_mirrored(image: Tensor, height: int, width: int, box: Window) -> Tens
 
 
 def cut_wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
-    """Cut the surroundings of a tile from the image, with as many pixels as the tile: its x_{i-1}."""
+    """Cut the surroundings of a tile from the image, with as many pixels as the tile.
+
+    They stand for the previous frame x_{i-1} when the tile's prompt is written.
+    """
     height, width = image.shape[-2:]
     x, y, w, h = find_tile_source(image, layout, window)
     middle = Target((x + w / 2) / width, (y + h / 2) / height)

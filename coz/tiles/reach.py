@@ -18,7 +18,8 @@ VISIBLE_CHANGE = 0.25 / 255
 """Smallest change of a value that counts: a quarter of an 8-bit level."""
 
 STRIP_HEIGHT_PIXELS, STRIP_WIDTH_PIXELS = 32, 160
-"""Size of the test strip: behind either cut there is room for the maximum reach, and more."""
+"""Size of the test strip. Whichever end is cut off, ``ODD_CUT_PIXELS`` or ``MAX_REACH_PIXELS`` wide, more
+than the maximum reach remains."""
 
 TEXTURE_AMPLITUDE = 0.25
 """Maximum deviation of the textured strip from mid-gray, where 1 is white."""

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from .lora import (
     PEFT_DEFAULT_ALPHA,
-    KeyedWeights,
+    StandardKeyWeights,
     find_common_value,
     is_weight,
     list_few,
     merge_lora,
     pair_factors,
 )
-from .vae import HOST_VAE_NAME, rename_vae_weights
+from .vae import COMFYUI_VAE_NAME_PATTERN, rename_vae_weights
 
 SD3_CHANNELS_PER_BLOCK = 64
 """SD3's width is 64 times its number of blocks. Source: ComfyUI comfy/utils.py, mmdit_to_diffusers."""
@@ -23,7 +23,7 @@ SD3_CHANNELS_PER_BLOCK = 64
 ENCODER_PARTS = ["encoder.conv_in", "encoder.mid.attn_1.q", "encoder.norm_out", "encoder.conv_out"]
 
 
-def convert_coz_lora(tensors: list[Any]) -> KeyedWeights:
+def convert_coz_lora(tensors: list[Any]) -> StandardKeyWeights:
     """Convert Chain-of-Zoom's SR LoRA, a list of matrices [up, down, up, down, ...].
 
     Args:
@@ -68,10 +68,10 @@ def convert_coz_lora(tensors: list[Any]) -> KeyedWeights:
         keyed[f"{layer}.lora_A.weight"] = tensors[i + 1].detach()
         keyed[f"{layer}.lora_B.weight"] = tensors[i].detach()
         keyed[f"{layer}.alpha"] = torch.tensor(float(rank))
-    return KeyedWeights("coz lora", keyed, rank, float(rank))
+    return StandardKeyWeights("coz lora", keyed, rank, float(rank))
 
 
-def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
+def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> StandardKeyWeights:
     """Merge the LoRA of Chain-of-Zoom's VAE encoder, scaled by 8 / r, and use ComfyUI's names.
 
     Args:
@@ -91,7 +91,7 @@ def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
         plain[f"{layer}.weight"] = merge_lora(layer, plain, *pair)
     encoder = rename_vae_weights({f"encoder.{name}": tensor for name, tensor in plain.items()})
     lacking = [part for part in ENCODER_PARTS if f"{part}.weight" not in encoder]
-    strange = [name for name in encoder if not HOST_VAE_NAME.fullmatch(name)]
+    strange = [name for name in encoder if not COMFYUI_VAE_NAME_PATTERN.fullmatch(name)]
     if lacking or strange or not pairs:
         raise ValueError(
             "expected the whole VAE encoder of Chain-of-Zoom with its LoRA, but found "
@@ -99,4 +99,4 @@ def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> KeyedWeights:
             "take vae_encoder_20001.pt"
         )
     rank = find_common_value(down.shape[0] for down, _ in pairs.values())
-    return KeyedWeights("coz vae encoder", encoder, rank, PEFT_DEFAULT_ALPHA)
+    return StandardKeyWeights("coz vae encoder", encoder, rank, PEFT_DEFAULT_ALPHA)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .vae import HOST_VAE_NAME, rename_vae_weights
+from .vae import COMFYUI_VAE_NAME_PATTERN, rename_vae_weights
 
 T = TypeVar("T")
 Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
@@ -23,8 +23,8 @@ CONV_IN_KEYS = {
     "diffusion_model.input_blocks.0.0.set_weight": "diffusion_model.input_blocks.0.0.weight",
     "diffusion_model.input_blocks.0.0.bias.set_weight": "diffusion_model.input_blocks.0.0.bias",
 }
-"""Keys of a LoRA file that replace a weight -> keys of these weights. Source: ComfyUI comfy/lora.py,
-load_lora."""
+"""Maps the key of a tensor in a LoRA file that replaces a weight to the key of that weight. Source:
+ComfyUI comfy/lora.py, load_lora."""
 
 VAE_LORA_PREFIX = "vae."
 """Prefix of the layers of a LoRA for the VAE, which ComfyUI's own loaders do not read."""
@@ -32,7 +32,7 @@ VAE_LORA_PREFIX = "vae."
 LORA_FACTOR = re.compile(r"(.+)\.lora_(A|B|down|up)(?:\.\w+)?\.weight")
 
 
-class KeyedWeights(NamedTuple):
+class StandardKeyWeights(NamedTuple):
     """The weights of a file under standard keys, as a converted file holds them."""
 
     kind: Kind
@@ -67,7 +67,7 @@ class SRWeights(NamedTuple):
     latent_shift: Literal["reference"] | None
 
 
-def split_weights(keyed: KeyedWeights) -> SRWeights:
+def split_weights(keyed: StandardKeyWeights) -> SRWeights:
     """Split standard keys into those of the diffusion model and those of the VAE."""
     vae: dict[str, Tensor] = {}
     vae_lora: dict[str, Tensor] = {}
@@ -80,7 +80,7 @@ def split_weights(keyed: KeyedWeights) -> SRWeights:
             replaced[CONV_IN_KEYS[name]] = tensor
         elif name.startswith(VAE_LORA_PREFIX):
             vae_lora[name.removeprefix(VAE_LORA_PREFIX)] = tensor
-        elif HOST_VAE_NAME.fullmatch(name):
+        elif COMFYUI_VAE_NAME_PATTERN.fullmatch(name):
             vae[name] = tensor
         else:
             lora[name] = tensor

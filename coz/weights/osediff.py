@@ -9,17 +9,17 @@ from .lora import (
     CONV_IN_KEYS,
     PEFT_DEFAULT_ALPHA,
     VAE_LORA_PREFIX,
-    KeyedWeights,
+    StandardKeyWeights,
     find_common_value,
     is_state_dict,
     list_few,
     merge_lora,
     pair_factors,
 )
-from .vae import HOST_VAE_NAME, rename_vae_weight
+from .vae import COMFYUI_VAE_NAME_PATTERN, rename_vae_weight
 
 
-def convert_osediff(content: Mapping[str, Any]) -> KeyedWeights:
+def convert_osediff(content: Mapping[str, Any]) -> StandardKeyWeights:
     """Convert OSEDiff's weights: LoRAs for SD2.1's UNet and VAE, scaled by 8 / r, and a trained conv_in.
 
     conv_in also has a LoRA. It is merged here, as ComfyUI's loader applies one patch per weight.
@@ -51,7 +51,10 @@ def convert_osediff(content: Mapping[str, Any]) -> KeyedWeights:
         rename_vae_weight(f"{name}.weight").removesuffix(".weight"): pair
         for name, pair in vae_pairs.items()
     }
-    strange = [*rest, *(n for n in vae_layers if not HOST_VAE_NAME.fullmatch(f"{n}.weight"))]
+    strange = [
+        *rest,
+        *(n for n in vae_layers if not COMFYUI_VAE_NAME_PATTERN.fullmatch(f"{n}.weight")),
+    ]
     if strange or not vae_pairs:
         raise ValueError(
             f"expected OSEDiff's VAE part to hold LoRA layers, but found {len(vae_pairs)} and other "
@@ -64,4 +67,4 @@ def convert_osediff(content: Mapping[str, Any]) -> KeyedWeights:
         keyed[f"{layer}.lora_up.weight"] = up
         keyed[f"{layer}.alpha"] = torch.tensor(PEFT_DEFAULT_ALPHA)
     rank = find_common_value(down.shape[0] for down, _ in layers.values())
-    return KeyedWeights("osediff", keyed, rank, PEFT_DEFAULT_ALPHA)
+    return StandardKeyWeights("osediff", keyed, rank, PEFT_DEFAULT_ALPHA)

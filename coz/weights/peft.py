@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .lora import KeyedWeights, find_common_value, list_few, pair_factors
+from .lora import StandardKeyWeights, find_common_value, list_few, pair_factors
 
 PEFT_PREFIX = "base_model.model."
 PEFT_CONFIG_NAME = "adapter_config.json"
@@ -62,7 +62,10 @@ class Scaling(NamedTuple):
             ValueError: If the config states another rank for the layer.
         """
         if len(layer) > MAX_LAYER_NAME_CHARACTERS:
-            raise ValueError(f"expected the names of layers, but found {list_few([layer])}")
+            raise ValueError(
+                f"expected layer names of at most {MAX_LAYER_NAME_CHARACTERS} characters, but found "
+                f"{list_few([layer])}"
+            )
         expected = next((r for p, r in self.rank_pattern.items() if p.match(layer)), self.rank)
         if rank != expected:
             raise ValueError(
@@ -73,7 +76,7 @@ class Scaling(NamedTuple):
         return alpha * math.sqrt(rank) if self.is_rank_stabilized else alpha
 
 
-def convert_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> KeyedWeights:
+def convert_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> StandardKeyWeights:
     """Convert a PEFT adapter to the names of ComfyUI's loader, with an alpha for each layer.
 
     Raises:
@@ -102,7 +105,7 @@ def convert_peft(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Ke
         keyed[f"{key}.lora_A.weight"], keyed[f"{key}.lora_B.weight"] = down, up
         keyed[f"{key}.alpha"] = torch.tensor(alphas[-1])
     rank = find_common_value(down.shape[0] for down, _ in pairs.values())
-    return KeyedWeights("peft lora", keyed, rank, find_common_value(alphas))
+    return StandardKeyWeights("peft lora", keyed, rank, find_common_value(alphas))
 
 
 def _rename_qwen_layer(name: str) -> str:
@@ -115,7 +118,7 @@ def _rename_qwen_layer(name: str) -> str:
     return re.sub(VISUAL_LAYERS, "visual.", name)
 
 
-def convert_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> KeyedWeights:
+def convert_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> StandardKeyWeights:
     """Keep an ordinary LoRA under its own keys, and add the alphas that its metadata states.
 
     Args:
@@ -143,7 +146,7 @@ def convert_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> 
     rank = find_common_value(down.shape[0] for down in downs)
     alphas = [t for name, t in keyed.items() if name.endswith(".alpha") and t.numel() == 1]
     alpha = find_common_value(map(float, alphas)) if alphas or rank is None else float(rank)
-    return KeyedWeights("lora", keyed, rank, alpha)
+    return StandardKeyWeights("lora", keyed, rank, alpha)
 
 
 def _read_scaling(config: Mapping[str, Any]) -> Scaling:
@@ -163,8 +166,8 @@ def _read_scaling(config: Mapping[str, Any]) -> Scaling:
         )
     except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise ValueError(
-            f"expected {', '.join(NUMBER_FIELDS)} of its config to be numbers, in the patterns one for "
-            "each simple layer pattern, but found "
+            "expected r and lora_alpha of its config to be numbers, and rank_pattern and alpha_pattern to "
+            "map simple patterns of layer names to numbers, but found "
             f"{reprlib.repr([config.get(name) for name in NUMBER_FIELDS])}; take the "
             f"{PEFT_CONFIG_NAME} saved with it"
         ) from error

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from .chain_of_zoom import convert_coz_lora, convert_coz_vae_encoder
 from .lora import (
-    KeyedWeights,
     Kind,
     SRWeights,
+    StandardKeyWeights,
     is_state_dict,
     list_few,
     pair_factors,
@@ -66,7 +66,7 @@ def read_weights(path: Path) -> SRWeights:
         return split_weights(_convert(content, metadata, path))
 
 
-def read_keyed(path: Path) -> KeyedWeights:
+def read_with_standard_keys(path: Path) -> StandardKeyWeights:
     """Read a file that `read_weights` accepts, or a prompt LoRA, under the keys of a converted file.
 
     Raises:
@@ -91,7 +91,7 @@ def read_prompt_lora(path: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
     """
-    tensors = read_keyed(path).tensors
+    tensors = read_with_standard_keys(path).tensors
     with _name_file_in_errors(path):
         if rest := [name for name in tensors if not name.startswith(PROMPT_LORA_PREFIX)]:
             raise ValueError(
@@ -111,7 +111,9 @@ def require_safetensors(path: Path) -> None:
     is_safetensors = _is_safetensors(path)
     with _name_file_in_errors(path):
         if not is_safetensors:
-            raise ValueError("expected safetensors, but found a PyTorch file; take the other one")
+            raise ValueError(
+                "expected safetensors, but found a PyTorch file; take the .safetensors file of the same model"
+            )
         with _open_safetensors(path):
             pass
 
@@ -139,7 +141,7 @@ def read_vae(path: Path) -> dict[str, Tensor]:
         )
 
 
-def _convert(content: Any, metadata: Mapping[str, str], path: Path) -> KeyedWeights:
+def _convert(content: Any, metadata: Mapping[str, str], path: Path) -> StandardKeyWeights:
     if isinstance(content, list):
         return convert_coz_lora(cast("list[Any]", content))
     if isinstance(content, dict) and "state_dict_unet" in content:
@@ -158,7 +160,7 @@ def _convert(content: Any, metadata: Mapping[str, str], path: Path) -> KeyedWeig
     return convert_lora(content, _parse_json_object(metadata.get("lora_adapter_metadata", "{}")))
 
 
-def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> KeyedWeights:
+def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> StandardKeyWeights:
     kind, rank, alpha = (metadata.get(name) for name in ("kind", "rank", "alpha"))
     layers = {} if kind == "lora" else pair_factors(tensors)[0]
     lacking = [layer for layer in layers if f"{layer}.alpha" not in tensors]
@@ -167,7 +169,7 @@ def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> 
             f"expected a file of tools/convert.py, but found kind {kind} and {list_few(lacking)} without "
             "alpha; convert the original again with this version"
         )
-    return KeyedWeights(
+    return StandardKeyWeights(
         cast("Kind", kind),
         tensors,
         None if rank is None else int(rank),
@@ -279,7 +281,10 @@ def _unpickle(path: Path) -> Any:
 
 
 def _detach_tensors(content: Any, depth: int = 2) -> Any:
-    """Rebuild the content without attributes by which a pickle may have replaced methods."""
+    """Copy the content without the attributes that a pickle set on its dicts, lists and tensors.
+
+    A hostile pickle may use such attributes to override methods.
+    """
     if isinstance(content, Tensor):
         return Tensor.detach(content)
     if depth and isinstance(content, dict):

@@ -19,7 +19,7 @@ VAE_RENAMES = [
 ]
 """Patterns of diffusers' AutoencoderKL, with old and new attention names -> ComfyUI's names."""
 
-HOST_VAE_NAME = re.compile(
+COMFYUI_VAE_NAME_PATTERN = re.compile(
     r"(?:(?:encoder|decoder)\.(?:conv_in|conv_out|norm_out|mid\.(?:block_[12]|attn_1)\.\w+"
     r"|(?:down|up)\.\d+\.(?:block\.\d+\.\w+|(?:down|up)sample\.conv))"
     r"|quant_conv|post_quant_conv)\.(?:weight|bias)"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...coz.geometry import Window
 from ...coz.resample import resize
-from ...coz.tiles.plan import RESIZE_MARGIN_PIXELS, find_grid_multiple, find_tile_source
+from ...coz.tiles.plan import RESIZE_MARGIN_PIXELS, find_source_aligned_multiple, find_tile_source
 from ..host.images import to_image
 from ..host.messages import give_notice
 from ..host.surroundings import Upscaler, get_reach
@@ -22,11 +22,11 @@ class UpscaleModel(Backbone):
     sees_surroundings = True
 
     @classmethod
-    def inputs(cls, **handed) -> list[io.Input]:
+    def inputs(cls, **socket_options) -> list[io.Input]:
         return [
             io.UpscaleModel.Input(
                 "upscale_model",
-                **handed,
+                **socket_options,
                 tooltip="Any model from Load Upscale Model. coz_lite_x4 and coz_lite_x4_texture come "
                 "with the pack.",
             ),
@@ -56,8 +56,9 @@ class UpscaleModel(Backbone):
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         margin = max(margin, ceil(tiles.ring / factor))
         if margin < reach:
-            # plan_tiles rounds tiles down to a multiple of the grid; the widget has steps of 16.
-            enough = ceil(4 * reach * factor) + find_grid_multiple(factor, tile)
+            # plan_tiles rounds a tile down to whole source pixels: by less than
+            # find_source_aligned_multiple, so add that. Then round up to the widget's step of 16.
+            enough = ceil(4 * reach * factor) + find_source_aligned_multiple(factor, tile)
             give_notice(
                 f"The upscale model needs {reach} pixels around a tile, but tiles of {tile} pixels leave "
                 f"only {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"

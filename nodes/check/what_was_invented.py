@@ -13,14 +13,14 @@ from ...coz.fidelity.back_projection import agreement, describe_agreement
 from ...coz.fidelity.banded_resize import resize_banded
 from ...coz.fidelity.invented import (
     describe_invented,
-    disagreement,
     format_percent,
+    map_disagreement,
     map_invented,
     measure_invented_area,
     measure_octaves,
 )
-from ...coz.fidelity.report import describe_frame
-from ...coz.render.heat_map import explain_map, lay_over
+from ...coz.fidelity.report import describe_deepest_frame
+from ...coz.render.heat_map import draw_map_sheet, lay_over
 from ...coz.render.strip import write_factor_label
 from ...coz.resample import crop, resize
 from ..host.images import to_bchw, to_image
@@ -32,10 +32,10 @@ MAX_SHOWN_DISAGREEMENT = 0.05
 """Disagreement (standard deviation) from which on the map has its hottest colour."""
 
 MIN_LISTED_SHARE = 0.005
-"""A size of structure is listed if at least this share of it is invented."""
+"""A band (such as structures of 4 to 8 pixels) is listed if at least this share of it is invented."""
 
 MIN_INVENTED_SHARE = 0.5
-"""A size of structure, or a frame, counts as invented if at least this share of it is."""
+"""A band, or a frame, counts as invented if at least this share of it is."""
 
 DISAGREEMENT_WORDS = ((0.02, "disagree, so that at most one is right"), (0.005, "differ a little"))
 """(minimum of the mean disagreement, how it is described), the largest first."""
@@ -48,7 +48,7 @@ RESULTS_LEGEND = ("all agree", "they disagree")
 
 def describe_differences(results) -> str:
     """Describe how much several results of one view differ."""
-    spread = disagreement(results)
+    spread = map_disagreement(results)
     mean = float(spread.mean())
     words = next((words for least, words in DISAGREEMENT_WORDS if mean >= least), "agree")
     return (
@@ -90,7 +90,7 @@ def judge_images(images, sources):
         agrees = describe_agreement(agreement(result, source), "its source")
         if min(height, width) < MIN_COMPARED_SIDE_PIXELS:
             lines.append(f"{name}The image shows {count}, {TOO_FEW_REAL_PIXELS}. It {agrees}.")
-            shown.append(explain_map(f"{name}{count}, {TOO_FEW_REAL_PIXELS}", result))
+            shown.append(draw_map_sheet(f"{name}{count}, {TOO_FEW_REAL_PIXELS}", result))
             continue
         bands, heat = measure_octaves(result, reference), map_invented(result, reference)
         lines.append(
@@ -104,7 +104,7 @@ def judge_images(images, sources):
         ]
         if sizes:
             lines.append("Invented share of its structures by size: " + ", ".join(sizes) + ".")
-        shown.append(explain_map(f"{name}{count}", result, heat, IMAGE_LEGEND))
+        shown.append(draw_map_sheet(f"{name}{count}", result, heat, IMAGE_LEGEND))
     if len(results) > 1 and comparable:
         lines.append(describe_differences(results))
     elif len(results) > 1:
@@ -155,7 +155,7 @@ def judge_chains(chains):
             lines.append(
                 f"{label}: {describe_differences([chain.frames[layer] for chain in chains])}"
             )
-    sentence = describe_frame(first, depth)
+    sentence = describe_deepest_frame(first, depth)
     if depth < 2:
         sentence += " There is no step to judge."
     elif areas:
@@ -170,10 +170,10 @@ def judge_chains(chains):
         sentence += " Longer chains are judged down to this frame."
     results = [chain.frames[depth] for chain in chains]
     references = [resize_source(chain, depth) for chain in chains]
-    return results, references, [sentence, *lines], True, [*explain_chains(chains, depth)]
+    return results, references, [sentence, *lines], True, [*draw_chain_maps(chains, depth)]
 
 
-def explain_chains(chains, depth):
+def draw_chain_maps(chains, depth):
     """Yield for each chain the map of its deepest frame that can be compared with the photograph."""
     first = chains[0]
     layers = [k for k in range(1, depth + 1) if is_comparable(count_real_pixels(first, k))]
@@ -186,9 +186,9 @@ def explain_chains(chains, depth):
         frame = chain.frames[layer]
         if layers:
             heat = map_invented(frame, resize_source(chain, layer))
-            yield explain_map(f"{name}{title}", frame, heat, CHAIN_LEGEND)
+            yield draw_map_sheet(f"{name}{title}", frame, heat, CHAIN_LEGEND)
         else:
-            yield explain_map(f"{name}{title}, {TOO_FEW_REAL_PIXELS}", frame)
+            yield draw_map_sheet(f"{name}{title}, {TOO_FEW_REAL_PIXELS}", frame)
 
 
 def resize_source(chain, layer):
@@ -273,7 +273,7 @@ class CoZDetailMap(io.ComfyNode):
                 "connect image and source together, or chain alone: a chain holds its own source. Connected "
                 f"now: {', '.join(given) or 'none'}"
             )
-        spread = (disagreement(results) / MAX_SHOWN_DISAGREEMENT).clamp(0, 1)
+        spread = (map_disagreement(results) / MAX_SHOWN_DISAGREEMENT).clamp(0, 1)
         maps = [
             lay_over(result, map_invented(result, reference))
             for result, reference in zip(results, references, strict=True)
@@ -285,7 +285,7 @@ class CoZDetailMap(io.ComfyNode):
             spread = torch.zeros_like(under[:, :1])
         if comparable and len(results) > 1:
             title = f"Where the {len(results)} results disagree, they are guesses"
-            shown.append(explain_map(title, under, spread, RESULTS_LEGEND))
+            shown.append(draw_map_sheet(title, under, spread, RESULTS_LEGEND))
         saved = [ui.PreviewImage(to_image(picture)).as_dict()["images"] for picture in shown]
         figures = "\n".join(lines)
         return io.NodeOutput(

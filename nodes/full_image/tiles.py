@@ -18,7 +18,7 @@ from ...coz.tiles.blend import TileBlend
 from ...coz.tiles.layout import TileLayout, plan_layout
 from ...coz.tiles.plan import (
     cut_tile_view,
-    find_grid_multiple,
+    find_source_aligned_multiple,
     find_tile_source,
     plan_abutting_tiles,
     resize_mirrored,
@@ -30,8 +30,8 @@ from ..host.messages import (
     describe_time_left,
     give_notice,
     hide_called_progress,
-    join_lines,
-    show,
+    join_with_line_breaks,
+    show_on_node,
     take_notices,
 )
 from ..host.surroundings import MIN_PART_RESULT_PIXELS
@@ -42,8 +42,8 @@ LOCAL_COLOR_METHODS = {"none", "wavelet", "ycbcr"}
 """Colour methods that read only a pixel's neighbourhood; the others use statistics of a whole tile."""
 
 COLOR_RING_PIXELS = 32
-"""Number of result pixels around a tile that are computed too. wavelet reads 31 pixels at its five
-levels; back-projection reads farther, but that changes a pixel by a few levels of 255 at most."""
+"""Number of result pixels around a tile that are computed too. wavelet reads 31 pixels to each
+side, 1 + 2 + 4 + 8 + 16; back-projection reads farther, but that changes a pixel by a few 255ths at most."""
 
 MIN_PREVIEW_SECONDS = 0.5
 """Minimum time between two previews of a pass."""
@@ -108,7 +108,7 @@ class CoZTiles(io.ComfyNode):
         windows = list_network_tiles(*picture.shape[-2:], layout, sharpener, color_fix)
         texts = choose_step_texts("", prompts, len(windows))
         title = describe_pass(number, len(windows))
-        show(title)
+        show_on_node(title)
         pass_seed = derive_step_seed(seed, number)
         tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
@@ -127,13 +127,13 @@ class CoZTiles(io.ComfyNode):
                 add(i, sr)
             else:
                 crop(result.movedim(-1, 1), window).copy_(sr)
-            show(f"{title}; {i + 1} done{describe_time_left(started, i + 1, len(windows))}")
+            show_on_node(f"{title}; {i + 1} done{describe_time_left(started, i + 1, len(windows))}")
             preview.add(window, sr)
             bar.update_absolute(i + 1)
         real = f"{original.shape[2]} x {original.shape[1]} pixels of the image"
         size = f"{layout.width} x {layout.height}"
         summary = f"{title}; {real} in {size}, {tiles.describe_agreement()}"
-        report = join_lines(summary, *take_notices())
+        report = join_with_line_breaks(summary, *take_notices())
         # Clamp in place: the whole result may take half of the machine's memory.
         return io.NodeOutput(result.clamp_(0, 1), report)
 
@@ -188,17 +188,19 @@ class TileSharpener:
         corrects = color_fix == "wavelet" or consistency > 0
         if corrects and not are_blended(backbone, color_fix):
             factor = Fraction(layout.width, picture.shape[-1])
-            multiple = find_grid_multiple(factor, max(layout.tile_height, layout.tile_width))
+            multiple = find_source_aligned_multiple(
+                factor, max(layout.tile_height, layout.tile_width)
+            )
             self.ring = ceil(COLOR_RING_PIXELS / multiple) * multiple
         backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
 
     def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
         """Return the enlarged and sharpened window, (1, 3, h, w)."""
         if self.backbone.sees_surroundings:
-            return self._sharpen(window, text, seed)
+            return self._sharpen_without_splitting(window, text, seed)
         if max(window.height, window.width) <= self.limit:
             try:
-                return self._sharpen(window, text, seed)
+                return self._sharpen_without_splitting(window, text, seed)
             except Exception as error:
                 comfy.model_management.raise_non_oom(error)
                 smaller = int(max(window.height, window.width)) // 2
@@ -217,7 +219,7 @@ class TileSharpener:
             blend.add(i, self.sharpen(moved, text, seed))
         return out.movedim(-1, 1)
 
-    def _sharpen(self, window: Window, text: str, seed: int) -> Tensor:
+    def _sharpen_without_splitting(self, window: Window, text: str, seed: int) -> Tensor:
         ring = self.ring
         x, y, width, height = window
         view = Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)

@@ -7,7 +7,7 @@ from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import is_link
 from PIL import Image
 
-from ...coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, name_foreign_profile
+from ...coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, read_non_srgb_profile_name
 from ...coz.text.step_prompts import join_lines
 
 IMAGE_LOADERS = {
@@ -55,7 +55,7 @@ def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
         if path is None:
             return ""
         with Image.open(path) as picture:
-            return name_foreign_profile(picture)
+            return read_non_srgb_profile_name(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""  # Load Image also reads files that Pillow cannot read
 

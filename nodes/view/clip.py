@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ...coz.chain.png import decode_png
 from ...coz.chain.zoom_chain import ZoomChain
-from ...coz.render.zoom_video import Zoom, plan_zoom_times
+from ...coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 from ..host.server import UnknownUserError, require_user
 from .marks import RUN_GONE, read_kept_record
 from .zoom_video import choose_video_size, write_video
@@ -75,7 +75,7 @@ def serve_clips(routes: web.RouteTableDef) -> None:
 
 
 def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
-    """Return the chain of a run, with frames that have no pixels yet, and the files of its frames.
+    """Return the chain of a run, with empty frames of the right size, and the files of its frames.
 
     Raises:
         ValueError: If no clip can be made of this run.
@@ -88,7 +88,7 @@ def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
             f"The frames of this chain have {pixels:,} pixels together, but the maximum for a clip is "
             f"{MAX_CHAIN_PIXELS:,}. Use CoZ Zoom Video instead"
         )
-    if Zoom(chain, *_choose_size(chain)).steps == 0:
+    if ZoomVideo(chain, *_choose_size(chain)).steps == 0:
         raise ValueError("This chain has only one frame: there is nothing to play")
     return chain, layers
 
@@ -132,10 +132,10 @@ def _render(chain: ZoomChain, layers: list[str], progress: Progress) -> dict:
     try:
         pairs = zip(layers, chain.frames, strict=True)
         frames = tuple(_read(folder / name, *frame.shape[-2:]) for name, frame in pairs)
-        zoom = Zoom(replace(chain, frames=frames), height, width)
+        zoom = ZoomVideo(replace(chain, frames=frames), height, width)
         seconds = min(zoom.steps * SECONDS_PER_STEP, MAX_SECONDS - 2 * HOLD_SECONDS)
-        times = plan_zoom_times(seconds, HOLD_SECONDS, FPS, "smooth")
-        path = write_video(_render_frames(zoom, times, progress), height, width, FPS)
+        positions = plan_zoom_positions(seconds, HOLD_SECONDS, FPS, "smooth")
+        path = write_video(_render_frames(zoom, positions, progress), height, width, FPS)
     except ClipCancelledError:
         return {"error": "cancelled"}
     except FileNotFoundError:
@@ -153,10 +153,12 @@ def _read(path: Path, height: int, width: int) -> torch.Tensor:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def _render_frames(zoom: Zoom, times: list[float], progress: Progress) -> Iterator[torch.Tensor]:
+def _render_frames(
+    zoom: ZoomVideo, positions: list[float], progress: Progress
+) -> Iterator[torch.Tensor]:
     """Yield the frames one by one, until the clip is complete or cancelled."""
-    for k, frame in enumerate(zoom.render_frames(times)):
+    for k, frame in enumerate(zoom.render_frames(positions)):
         if progress.is_cancelled.is_set():
             raise ClipCancelledError
-        progress.done = k / len(times)
+        progress.done = k / len(positions)
         yield frame

@@ -17,7 +17,7 @@ from ...coz.chain.folder import (
     fingerprint_files,
     list_saved_chains,
     read_chain,
-    require_prefix,
+    require_valid_prefix,
     write_chain,
 )
 from ...coz.text.step_prompts import join_texts
@@ -34,8 +34,8 @@ def is_below_output(path: Path) -> bool:
 
 
 def read_prefix(filename_prefix: str) -> str:
-    """Return the path below the output folder that a chain's folder begins with."""
-    prefix = require_prefix(filename_prefix)
+    """Return the prefix of the path of a chain's folder, relative to the output folder."""
+    prefix = require_valid_prefix(filename_prefix)
     if not is_below_output(get_output_folder() / prefix):
         raise ValueError(
             f"filename_prefix is {filename_prefix!r}, but a link there leads out of the output folder"
@@ -48,7 +48,7 @@ def find_chain_folder(name: str | None) -> Path:
     if not name:
         raise ValueError(
             "no chain is chosen: folder is not set. Run CoZ Save Chain once, then choose its chain "
-            "there; press R to list chains that were copied into the output folder"
+            "in folder; press R to list chains that were copied into the output folder"
         )
     folder = get_output_folder() / str(name)
     if "\0" in str(name) or not is_below_output(folder):
@@ -88,7 +88,7 @@ class CoZSaveChain(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix=None):  # None where it is linked: execute refuses it
+    def validate_inputs(cls, filename_prefix=None):  # None if linked: execute checks it
         try:
             return filename_prefix is None or bool(read_prefix(filename_prefix))
         except ValueError as error:
@@ -142,7 +142,7 @@ class CoZLoadChain(io.ComfyNode):
                     tooltip="A folder below the output folder that holds a chain.json; the newest is "
                     "first. A chain from CoZ Save Chain is in the list at once; press R to look for "
                     "others.",
-                    optional=True,  # so that the words of an empty list are ours
+                    optional=True,  # so that find_chain_folder explains an empty list, not ComfyUI
                 )
             ],
             outputs=[

@@ -11,7 +11,7 @@ import torch
 from comfy.model_management import intermediate_device, throw_exception_if_processing_interrupted
 from comfy_api.latest import InputImpl, io
 
-from ...coz.render.zoom_video import EASINGS, Zoom, plan_zoom_times
+from ...coz.render.zoom_video import EASINGS, ZoomVideo, plan_zoom_positions
 from ..host.graph import get_running_prompt, is_connected
 from ..host.sockets import Chain
 
@@ -50,7 +50,7 @@ def choose_video_size(frame: torch.Tensor, height: int, width: int) -> tuple[int
 
 
 TORCH_THREADS = torch.get_num_threads()
-"""Read on import: a thread that first uses torch while a video is written would get 1."""
+"""Read on import: while a video limits torch to one thread, torch returns 1 in new threads too."""
 
 
 @contextmanager
@@ -110,8 +110,8 @@ class CoZZoomVideo(io.ComfyNode):
                     max=60.0,
                     step=0.1,
                     tooltip="Seconds for one step of the chain. The way from the whole image to the "
-                    "first frame has the same speed: an image twice as wide as the first frame adds half "
-                    "a step of 4x.",
+                    "first frame has the same speed: an image twice as wide as the first frame adds a "
+                    "zoom of 2x, which is half a step of 4x.",
                 ),
                 io.Float.Input(
                     "fps", default=24.0, min=1.0, max=120.0, step=0.01, tooltip="Frames per second."
@@ -170,31 +170,31 @@ class CoZZoomVideo(io.ComfyNode):
         cls, chain, seconds_per_step, fps, easing, hold, reverse, width, height
     ) -> io.NodeOutput:
         height, width = choose_video_size(chain.frames[-1], height, width)
-        zoom = Zoom(chain, height, width)
-        times = plan_zoom_times(zoom.steps * seconds_per_step, hold, fps, easing)
+        zoom = ZoomVideo(chain, height, width)
+        positions = plan_zoom_positions(zoom.steps * seconds_per_step, hold, fps, easing)
         if reverse:
-            times.reverse()
+            positions.reverse()
         kept = None
         if is_connected(cls.hidden.dynprompt, cls.hidden.unique_id, FRAMES_OUTPUT):
-            size = len(times) * height * width * 3 * 4
+            size = len(positions) * height * width * 3 * 4
             if size > MAX_FRAMES_BYTES:
                 raise ValueError(
-                    f"frames would take {size / 1e9:.1f} GB of memory: {len(times)} frames of {width} x "
+                    f"frames would take {size / 1e9:.1f} GB of memory: {len(positions)} frames of {width} x "
                     f"{height}. The maximum is {MAX_FRAMES_BYTES / 1e9:.0f} GB. Lower seconds_per_step, fps, "
                     "or width and height; or disconnect frames and use video, whose memory does not grow "
                     "with its length"
                 )
-            kept = torch.empty(len(times), height, width, 3, device=intermediate_device())
-        path = write_video(cls.render(zoom, times, kept), height, width, fps)
+            kept = torch.empty(len(positions), height, width, 3, device=intermediate_device())
+        path = write_video(cls.render(zoom, positions, kept), height, width, fps)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), kept)
 
     @classmethod
     def render(
-        cls, zoom: Zoom, times: list[float], kept: torch.Tensor | None
+        cls, zoom: ZoomVideo, positions: list[float], kept: torch.Tensor | None
     ) -> Iterator[torch.Tensor]:
         """Yield the frames one by one; also copy each into ``kept``, if given."""
-        bar = comfy.utils.ProgressBar(len(times))
-        for k, frame in enumerate(zoom.render_frames(times)):
+        bar = comfy.utils.ProgressBar(len(positions))
+        for k, frame in enumerate(zoom.render_frames(positions)):
             throw_exception_if_processing_interrupted()
             bar.update_absolute(k + 1)
             if kept is not None:

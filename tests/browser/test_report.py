@@ -51,7 +51,7 @@ def test_the_table_stands_on_the_node(editor):
     assert shown["notes"][0].startswith("The deepest frame (16x) shows 4 x 4 real pixels: ")
     assert [note.split(":")[0] for note in shown["notes"][1:]] == [
         "real pixels", "its input", "the photograph", "PSNR and SSIM", "sharpness", "colour drift",
-        "The ground truth reaches 1x",
+        "The ground truth is fine enough for frames up to 1x",
     ]  # fmt: skip
     editor.use_renderer("vue")
     assert editor.run(TABLE) == shown

@@ -16,7 +16,7 @@ from coz.chain.folder import (
     fingerprint_files,
     list_saved_chains,
     read_chain,
-    require_prefix,
+    require_valid_prefix,
     write_chain,
 )
 from coz.chain.zoom_chain import ZoomChain
@@ -204,7 +204,7 @@ def test_a_damaged_picture_is_refused_without_hashes_too(saved, damage, message)
 def test_a_link_out_of_the_folder_is_not_followed(saved, tmp_path, name):
     shutil.copy(saved / name, tmp_path / "elsewhere")
     link(saved, name, tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=f"{name} is a link to another folder"):
+    with pytest.raises(ValueError, match=f"{name} is a link to a file in another folder"):
         read_chain(saved)
 
 
@@ -311,11 +311,11 @@ def test_the_state_changes_with_any_file(saved):
     ],
 )
 def test_names_below_the_output_folder(prefix):
-    assert require_prefix(prefix) == prefix
+    assert require_valid_prefix(prefix) == prefix
 
 
 def test_a_backslash_begins_a_subfolder():
-    assert require_prefix("a\\b/c") == "a/b/c"
+    assert require_valid_prefix("a\\b/c") == "a/b/c"
 
 
 @pytest.mark.parametrize("unfilled", ["%Chain Loop.seed%", "%a/b.c%", "%date:yyyy-MM-dd%"])
@@ -323,15 +323,15 @@ def test_what_the_page_fills_in_is_not_a_name(unfilled):
     with pytest.raises(
         ValueError, match=f"{unfilled} was not filled in: ComfyUI's page fills it in"
     ):
-        require_prefix(f"x/{unfilled}/y")
+        require_valid_prefix(f"x/{unfilled}/y")
 
 
 def test_a_name_too_long_for_a_file_system():
-    assert require_prefix("x" * 240 + "/y")
+    assert require_valid_prefix("x" * 240 + "/y")
     with pytest.raises(
         ValueError, match=r"a folder name of 243 bytes, '链{20}'\.\.\., but at most 240"
     ):
-        require_prefix("a/" + "链" * 81)
+        require_valid_prefix("a/" + "链" * 81)
 
 
 @pytest.mark.parametrize(
@@ -344,4 +344,4 @@ def test_a_name_too_long_for_a_file_system():
 )  # fmt: skip
 def test_names_that_lead_out_or_that_windows_cannot_hold(prefix, part):
     with pytest.raises(ValueError, match=f"{part} cannot name a folder on every system. Give a na"):
-        require_prefix(prefix)
+        require_valid_prefix(prefix)

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from coz.color.profile import MAX_PROFILE_NAME_CHARACTERS, convert_to_srgb, name_foreign_profile
+from coz.color.profile import (
+    MAX_PROFILE_NAME_CHARACTERS,
+    convert_to_srgb,
+    read_non_srgb_profile_name,
+)
 from tools.image_file import open_image
 from tools.train_grpo.photo import read_photo
 
@@ -80,7 +84,7 @@ def test_a_profile_is_applied(read):
     ],
 )
 def test_only_what_is_not_srgb_is_named(opened, name):
-    assert name_foreign_profile(opened) == name
+    assert read_non_srgb_profile_name(opened) == name
     assert convert_to_srgb(opened).mode == "RGB"
 
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from coz.weights.lora import pair_factors
-from coz.weights.read import read_keyed, read_weights
+from coz.weights.read import read_weights, read_with_standard_keys
 from coz.weights.vae import rename_vae_weights
 from tools import convert as tool
 
@@ -312,7 +312,7 @@ def test_a_prompt_lora_loads_in_the_hosts_text_encoder(pack, tmp_path):
     torch.testing.assert_close(weight, 4 * up @ down)
     with pytest.raises(ValueError, match="CoZ Load Prompt Extractor"):
         read_weights(out)
-    assert read_keyed(out).alpha == 32
+    assert read_with_standard_keys(out).alpha == 32
 
 
 @pytest.mark.parametrize("isolated", [[], ["-I"]], ids=["by path", "by path, isolated"])

@@ -12,7 +12,7 @@ from coz.fidelity.back_projection import (
     describe_agreement,
     format_decibels,
 )
-from coz.fidelity.banded_resize import apply_axes, make_axes, resize_banded
+from coz.fidelity.banded_resize import make_resize_matrices, multiply_both_axes, resize_banded
 from coz.resample import resize
 
 ROOT = Path(__file__).parents[2]
@@ -72,11 +72,13 @@ def test_the_way_back_is_the_adjoint(new):
     image = noise(1, 2, 30, 41).requires_grad_()
     small = noise(1, 2, *new, seed=1)
     resize(image, *new).backward(small)
-    rows, columns = make_axes(image, *new, "bicubic")
-    back = apply_axes(rows.back, columns.back, small)
+    rows, columns = make_resize_matrices(image, *new, "bicubic")
+    back = multiply_both_axes(rows.back, columns.back, small)
     torch.testing.assert_close(back, image.grad, atol=2e-6, rtol=0)
-    there = apply_axes(rows.down, columns.down, back)
-    torch.testing.assert_close(apply_axes(rows.gram, columns.gram, small), there, atol=2e-6, rtol=0)
+    there = multiply_both_axes(rows.down, columns.down, back)
+    torch.testing.assert_close(
+        multiply_both_axes(rows.gram, columns.gram, small), there, atol=2e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

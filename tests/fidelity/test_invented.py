@@ -6,8 +6,8 @@ from skimage.color import rgb2lab
 from coz.fidelity.invented import (
     MIN_CELL_PIXELS,
     describe_invented,
-    disagreement,
     format_percent,
+    map_disagreement,
     map_invented,
     measure_invented_area,
     measure_invented_energy,
@@ -18,7 +18,7 @@ from coz.render.heat_map import (
     LEGEND_GREY,
     PANEL_SIDE_PIXELS,
     color_heat,
-    explain_map,
+    draw_map_sheet,
     lay_over,
 )
 from coz.resample import resize
@@ -145,10 +145,10 @@ def test_tiny_pictures(shape):
 def test_disagreement_is_the_standard_deviation():
     results = noise(5, 2, 3, 12, 17)
     expected = results.var(0, correction=0).mean(1, keepdim=True).sqrt()
-    torch.testing.assert_close(disagreement(list(results)), expected, atol=1e-6, rtol=0)
-    assert disagreement([results[0]]).max() == 0
+    torch.testing.assert_close(map_disagreement(list(results)), expected, atol=1e-6, rtol=0)
+    assert map_disagreement([results[0]]).max() == 0
     black, white = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
-    assert torch.equal(disagreement([black, white]), torch.full((1, 1, 4, 4), 0.5))
+    assert torch.equal(map_disagreement([black, white]), torch.full((1, 1, 4, 4), 0.5))
 
 
 def test_inputs_are_unchanged():
@@ -158,7 +158,7 @@ def test_inputs_are_unchanged():
         measure_invented_energy(a, b),
         measure_octaves(a, b),
         map_invented(a, b),
-        disagreement([a, b]),
+        map_disagreement([a, b]),
         lay_over(a, b[:, :1]),
     )
     assert torch.equal(a, before[0])
@@ -231,7 +231,7 @@ def test_a_place_is_invented_where_the_new_is_as_strong_as_the_known():
 )
 def test_a_map_is_shown_with_a_legend_above_and_the_picture_below(size, shown):
     frame, heat = noise(1, 3, *size), noise(1, 1, *size, seed=1)
-    sheet = explain_map("4x: 128 x 128 real pixels", frame, heat, ("real", "invented"))
+    sheet = draw_map_sheet("4x: 128 x 128 real pixels", frame, heat, ("real", "invented"))
     height, width = shown
     margin = PANEL_SIDE_PIXELS // 48
     assert sheet.shape[-1] == PANEL_SIDE_PIXELS + 2 * margin
@@ -272,8 +272,8 @@ def bar(length):
 def test_too_little_to_compare_is_a_title_and_the_picture():
     frame = noise(1, 3, 512, 512)
     title = "Chain 12, 1024x: less than one real pixel, too few real pixels to compare"
-    sheet = explain_map(title, frame)
-    plain = explain_map("4x", frame)
+    sheet = draw_map_sheet(title, frame)
+    plain = draw_map_sheet("4x", frame)
     assert sheet.shape[-2] - plain.shape[-2] == pytest.approx(30, abs=3)  # a second line of text
     assert sheet[..., :-1, :].shape[-1] == plain.shape[-1]
     torch.testing.assert_close(sheet[..., -522:-10, 10:522], frame, atol=ONE_BYTE, rtol=0)
@@ -286,6 +286,6 @@ def test_errors_name_the_sizes():
         with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 8, 8\) and \(1, 3, 8, 9\)"):
             measure(a, b)
     with pytest.raises(ValueError, match="the same size, got 8 x 8, 9 x 8"):
-        disagreement([a, b])
+        map_disagreement([a, b])
     with pytest.raises(ValueError, match="the same size, got none"):
-        disagreement([])
+        map_disagreement([])

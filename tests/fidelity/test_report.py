@@ -12,10 +12,10 @@ from coz.fidelity.back_projection import agreement
 from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
 from coz.fidelity.report import (
     Figures,
-    compute_reach,
+    compute_max_comparable_magnification,
     cut_true_view,
     describe_chain,
-    describe_frame,
+    describe_deepest_frame,
     measure_chain,
     source_agreement,
     write_report,
@@ -128,7 +128,7 @@ def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
             view, resize(photo, 64, 64, box=times(4, chain.window_in(k, 0))).clamp(0, 1)
         )
     assert cut_true_view(chain, 4, photo) is None  # 8x, of 4x
-    assert compute_reach(chain, photo) == 4
+    assert compute_max_comparable_magnification(chain, photo) == 4
     ideal = with_frames(chain, (*truth, chain.frames[4]))
     figures = list(measure_chain(ideal, photo))
     assert [f.psnr for f in figures[:3]] == [math.inf] * 3
@@ -189,7 +189,8 @@ REAL = "real pixels: how many pixels of the photograph the frame shows. Finer de
 INPUT = (
     "its input: the step's result, downscaled, compared with what the step enlarged. "
     '"repeats it" (40 dB and more) is good, below 30 dB shapes or '
-    "colours have changed. Deeper steps enlarge what is already invented."
+    "colours have changed. From the second step on, the input itself is partly invented, so repeating it "
+    "does not mean being true."
 )
 PHOTOGRAPH = (
     "the photograph: the same comparison with the photograph's own pixels, where at least 8 x 8 of "
@@ -251,10 +252,10 @@ def test_the_table_with_a_ground_truth(photo):
         "|   4x | 16 x 16 real pixels | repeats it (46.9 dB) |      departs from it (24.9 dB) |   24.73 | 0.741 |       710 |         0.00 |",
         "|  16x |   4 x 4 real pixels | repeats it (49.0 dB) | too few real pixels to compare |       - |     - |       700 |         2.50 |",
         *["", REAL, "", INPUT, "", PHOTOGRAPH, "", TRUTH, "", SHARPNESS, "", DRIFT, ""],
-        "The ground truth reaches 4x: beyond it PSNR and SSIM cannot be measured.",
+        "The ground truth is fine enough for frames up to 4x: beyond that PSNR and SSIM cannot be measured.",
     ]
     whole = write_report(chain, made_up[:2], photo)
-    assert whole.endswith("\nThe ground truth reaches 4x.")
+    assert whole.endswith("\nThe ground truth is fine enough for frames up to 4x.")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_the_table_with_a_ground_truth(photo):
 )  # fmt: skip
 def test_a_sentence_about_the_deepest_frame(make_chain, size, scale, layer, words):
     chain = make_chain(1024, 1024, size=size, scale=scale, steps=5, center=(0.5, 0.5))
-    assert describe_frame(chain, layer) == f"The deepest frame {words}"
+    assert describe_deepest_frame(chain, layer) == f"The deepest frame {words}"
 
 
 def test_the_sentence_of_a_chain(make_chain):

@@ -11,7 +11,7 @@ from PIL import Image
 from coz.fidelity.back_projection import agreement, describe_agreement
 from coz.fidelity.invented import map_invented
 from coz.geometry import Window
-from coz.render.heat_map import explain_map, lay_over
+from coz.render.heat_map import draw_map_sheet, lay_over
 from coz.resample import resize
 
 from .prompts import chain_prompt
@@ -281,7 +281,7 @@ def test_the_node_shows_the_map_of_the_deepest_frame_that_can_be_compared(node, 
     frame = chain.frames[3]  # 8 x 8; the output map is that of the deepest frame
     heat = map_invented(frame, photograph_of(chain, 3))
     title = "16x: 8 x 8 real pixels. Deeper: too few real pixels to compare"
-    expected = explain_map(title, frame, heat, ("in the photograph", "invented"))
+    expected = draw_map_sheet(title, frame, heat, ("in the photograph", "invented"))
     assert np.array_equal(picture, as_bytes(expected))
     deepest = map_invented(chain.frames[4], photograph_of(chain, 4))
     assert torch.equal(output[0].movedim(-1, 1), lay_over(chain.frames[4], deepest))
@@ -289,7 +289,7 @@ def test_the_node_shows_the_map_of_the_deepest_frame_that_can_be_compared(node, 
     tiny = replace(tiny, windows=(Window(0, 0, 7, 7), tiny.windows[1]))
     ((picture,), _) = shown_on(node, chain=[tiny])
     title = "4x: 1.75 x 1.75 real pixels, too few real pixels to compare"
-    assert np.array_equal(picture, as_bytes(explain_map(title, tiny.frames[2])))
+    assert np.array_equal(picture, as_bytes(draw_map_sheet(title, tiny.frames[2])))
 
 
 def test_the_node_shows_each_result_and_where_they_disagree(node):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.render.zoom_video import Zoom
+from coz.render.zoom_video import ZoomVideo
 from tools import host
 from tools.host.client import ServerClient, run_prompt
 
@@ -116,7 +116,7 @@ def test_it_begins_and_ends_with_the_viewers_pictures(server, plant):
     _, lines = make(server, plant(chain))
     with open_clip(server, lines[-1]) as file:
         frames = frames_of(file)
-    zoom = Zoom(chain, 128, 128)
+    zoom = ZoomVideo(chain, 128, 128)
     for frame, t in ((frames[0], 0.0), (frames[-1], 1.0)):
         expected = (zoom.render_frame(t)[0].movedim(0, -1) * 255).numpy()
         assert np.abs(frame - expected).mean() < 3
@@ -152,7 +152,7 @@ def test_page_and_server_fly_alike(nodes_of):
 @pytest.mark.parametrize(
     ("run", "status", "message"),
     [
-        ("", 400, "run must be the file name of a viewer's first layer, got ''"),
+        ("", 400, "run must be the file name of the first image that a viewer shows, got ''"),
         ("../output/zoom_00001_.png", 400, "run must be the file name"),
         ("..\\zoom.png", 400, "run must be the file name"),
         ("/etc/passwd", 400, "run must be the file name"),

@@ -63,7 +63,7 @@ def test_outputs_and_table_are_cozs(executor, measured):
     assert kept["sharpness"] == steps[2].sharpness
     assert kept["color_drift"] == max(f.drift for f in steps)
     assert 15 < kept["psnr"] < 45
-    assert "The ground truth reaches 4x: beyond it" in kept["table"]
+    assert "The ground truth is fine enough for frames up to 4x: beyond that" in kept["table"]
     shares = [1, 1 / 4, 1 / 16, 1 / 64]
     colors = [f"rgb{pick_real_pixels_color(share)}" for share in shares]
     said = {"text": [kept["table"]], "coz_colors": [colors], "coz_text": []}
@@ -112,7 +112,7 @@ def test_a_ground_truth_that_reaches_no_step(executor, measured):
     (kept,) = measured
     assert math.isnan(kept["psnr"])
     assert math.isnan(kept["ssim"])
-    assert "The ground truth reaches 1.25x: beyond it" in kept["table"]
+    assert "The ground truth is fine enough for frames up to 1.25x: beyond that" in kept["table"]
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (512, 400)])

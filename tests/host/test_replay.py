@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from coz.render.zoom_video import Zoom
+from coz.render.zoom_video import ZoomVideo
 
 from .prompts import as_full_image, chain_prompt, kept_prompt, more
 
@@ -216,7 +216,7 @@ def test_a_video_of_any_shape_and_rate(
     chain = run(noise(1, height, width, 3), "CoZChainLoop", steps=1, size=512)
     sides = video.choose_video_size(chain.frames[-1], 0, 0)
     assert sides == film
-    zoom = Zoom(chain, *sides)
+    zoom = ZoomVideo(chain, *sides)
     with torch.inference_mode():
         path = video.write_video(zoom.render_frames([0.0, 0.5, 1.0]), *sides, fps)
     with av.open(str(path)) as file:

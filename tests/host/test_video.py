@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from coz.render.strip import draw_strip
-from coz.render.zoom_video import Zoom, plan_zoom_times
+from coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 
@@ -91,9 +91,9 @@ def film_prompt(outputs=("video",), name="film", **inputs):
 
 
 def rendered(chain, height=64, width=64, seconds=0.5, hold=0.25, fps=24.0, easing="none"):
-    zoom = Zoom(chain, height, width)
-    times = plan_zoom_times(zoom.steps * seconds, hold, fps, easing)
-    return torch.cat([frame.movedim(1, -1) for frame in zoom.render_frames(times)])
+    zoom = ZoomVideo(chain, height, width)
+    positions = plan_zoom_positions(zoom.steps * seconds, hold, fps, easing)
+    return torch.cat([frame.movedim(1, -1) for frame in zoom.render_frames(positions)])
 
 
 def decoded(video):
@@ -213,9 +213,9 @@ def test_an_interrupted_film_leaves_no_file(executor, kept, temp):
 @pytest.mark.parametrize("side", [16, 17])
 def test_small_frames(node, temp, make_chain, side, steps):
     chain = make_chain(height=side, width=side, size=side, steps=steps)
-    zoom = Zoom(chain, 16, 16)
+    zoom = ZoomVideo(chain, 16, 16)
     with torch.inference_mode():
-        path = encode_of(node)(zoom.render_frames(plan_zoom_times(0.5, 0, 24)), 16, 16, 24)
+        path = encode_of(node)(zoom.render_frames(plan_zoom_positions(0.5, 0, 24)), 16, 16, 24)
     with av.open(str(path)) as file:
         sizes = [(frame.width, frame.height) for frame in file.decode(video=0)]
     assert sizes == [(16, 16)] * 12
@@ -231,7 +231,7 @@ def test_large_frames(temp, node, make_chain):
     """Two frames of 2048 x 2048: half of the way, and the deepest."""
     chain = make_chain(height=2048, width=2048, size=2048, steps=1)
     with torch.inference_mode():
-        zoom = Zoom(chain, 2048, 2048)
+        zoom = ZoomVideo(chain, 2048, 2048)
         path = encode_of(node)(zoom.render_frames([0.5, 1.0]), 2048, 2048, 24)
     with av.open(str(path)) as file:
         assert file.streams.video[0].frames == 2

@@ -6,7 +6,7 @@ import torch
 
 from coz.chain.zoom_chain import ZoomChain
 from coz.geometry import Target, Window, place_first_frame, plan_steps
-from coz.render.zoom_video import Zoom, plan_zoom_times
+from coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 from coz.resample import resize
 
 
@@ -59,7 +59,7 @@ def differences(zoom, times):
     ],
 )
 def test_times_rest_at_both_ends_and_move_steadily_between(arguments, count, resting):
-    times = plan_zoom_times(*arguments)
+    times = plan_zoom_positions(*arguments)
     assert len(times) == count
     assert (times.count(0.0), times.count(1.0)) == (resting, resting)
     seconds, hold, _ = arguments
@@ -69,7 +69,7 @@ def test_times_rest_at_both_ends_and_move_steadily_between(arguments, count, res
 
 
 def test_smooth_times_start_and_stop_gently():
-    steady, smooth = plan_zoom_times(2, 0.5, 24), plan_zoom_times(2, 0.5, 24, "smooth")
+    steady, smooth = plan_zoom_positions(2, 0.5, 24), plan_zoom_positions(2, 0.5, 24, "smooth")
     assert smooth == [t * t * (3 - 2 * t) for t in steady]
     assert smooth[-1] == 1.0
 
@@ -80,13 +80,13 @@ def test_smooth_times_start_and_stop_gently():
 )
 def test_times_refuse_what_is_no_film(arguments):
     with pytest.raises(ValueError, match=r"must be at least 0 seconds and fps above 0, .* got"):
-        plan_zoom_times(*arguments)
+        plan_zoom_positions(*arguments)
 
 
 def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_chain):
     chain = make_chain(height=300, width=400, steps=2)
     before = [frame.clone() for frame in chain.frames]
-    zoom = Zoom(chain, 64, 64)
+    zoom = ZoomVideo(chain, 64, 64)
     square = Window(100, 0, 300, 300)  # the right of the picture: the target lies at 0.9
     assert zoom.start == square
     assert torch.equal(
@@ -99,19 +99,19 @@ def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_
 
 def test_a_source_of_the_films_shape_is_whole_at_first():
     chain = smooth_chain(height=48, width=96, size=32)
-    assert torch.equal(Zoom(chain, 32, 64).render_frame(0), resize(chain.frames[0], 32, 64))
+    assert torch.equal(ZoomVideo(chain, 32, 64).render_frame(0), resize(chain.frames[0], 32, 64))
 
 
 def test_the_way_to_the_first_frame_takes_its_share(make_chain):
-    assert Zoom(make_chain(height=300, width=400, steps=2), 64, 64).steps == pytest.approx(
+    assert ZoomVideo(make_chain(height=300, width=400, steps=2), 64, 64).steps == pytest.approx(
         2 + log(300 / 64) / log(4)
     )
-    assert Zoom(smooth_chain(steps=3), 64, 64).steps == pytest.approx(3)
+    assert ZoomVideo(smooth_chain(steps=3), 64, 64).steps == pytest.approx(3)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (36, 64), (100, 50)], ids=["frame", "wide", "tall"])
 def test_the_view_shrinks_steadily_towards_a_point_fixed_on_the_screen(size, make_chain):
-    zoom = Zoom(make_chain(steps=3, scale=3.2), *size)
+    zoom = ZoomVideo(make_chain(steps=3, scale=3.2), *size)
     views = [zoom.find_view(0, k / 20) for k in range(21)]
     point = (
         views[7].x + zoom.x.anchor * views[7].width,
@@ -131,7 +131,7 @@ def test_the_view_shrinks_steadily_towards_a_point_fixed_on_the_screen(size, mak
 def test_sixteen_steps_down_the_views_are_still_exact(scale):
     """Far below what float32, and at 8^16 float64, tells apart in the source's coordinates."""
     chain = smooth_chain(steps=16, scale=scale, target=(0.317, 0.743))
-    zoom = Zoom(chain, 64, 64)
+    zoom = ZoomVideo(chain, 64, 64)
     for layer in range(17):
         window = chain.windows[layer]
         for k in range(201):
@@ -157,7 +157,7 @@ def test_sixteen_steps_down_the_views_are_still_exact(scale):
     ids=["centre", "corner", "1.5x", "8x", "larger source"],
 )
 def test_layers_that_agree_look_like_one_picture(chain):
-    zoom = Zoom(smooth_chain(**chain), 64, 64)
+    zoom = ZoomVideo(smooth_chain(**chain), 64, 64)
     for k in range(60):
         across, down = seen(zoom, k / 59)
         frame = zoom.render_frame(k / 59)
@@ -172,7 +172,7 @@ def test_layers_that_agree_look_like_one_picture(chain):
 @pytest.mark.parametrize("target", [(0.5, 0.5), (0.9, 0.2)], ids=["centre", "corner"])
 def test_no_jump_at_a_layer_change(target):
     """Neighbours differ, over the size of the view, at most 5 % more there than in mid-step."""
-    zoom = Zoom(smooth_chain(steps=3, target=target), 64, 64)
+    zoom = ZoomVideo(smooth_chain(steps=3, target=target), 64, 64)
     times = [k / 144 for k in range(145)]  # 48 a step; layers change at 0, 48, 96, 144
     sizes = torch.tensor([zoom.find_view(0, t).width for t in times[:-1]])
     changes = differences(zoom, times) / sizes
@@ -184,7 +184,7 @@ def test_no_jump_at_a_layer_change(target):
 @pytest.mark.parametrize("center", [(0.5, 0.5), (0.9, 0.1)], ids=["centre", "corner"])
 def test_layers_that_do_not_agree_change_softly(center, make_chain):
     """On noise, the worst case, no frame differs from the last much more than its neighbours do."""
-    zoom = Zoom(make_chain(height=64, width=64, size=32, steps=3, center=center), 32, 32)
+    zoom = ZoomVideo(make_chain(height=64, width=64, size=32, steps=3, center=center), 32, 32)
     changes = differences(zoom, [k / 800 for k in range(801)])
     spikes = changes[1:-1] / torch.maximum(changes[:-2], changes[2:])
     assert spikes.max() < 1.1
@@ -192,7 +192,7 @@ def test_layers_that_do_not_agree_change_softly(center, make_chain):
 
 def test_a_large_source_is_halved_first_and_looks_the_same(make_chain):
     chain = make_chain(height=900, width=1200, size=64, steps=1)
-    zoom = Zoom(chain, 64, 64)
+    zoom = ZoomVideo(chain, 64, 64)
     for t in (0.0, 0.1, 0.2):
         view = Window(*(max(value, 0) for value in zoom.find_view(0, t)))
         whole = resize(chain.frames[0], 64, 64, box=view).clamp(0, 1)
@@ -207,30 +207,30 @@ def test_a_large_source_is_halved_first_and_looks_the_same(make_chain):
 @pytest.mark.parametrize("side", [16, 17])
 def test_small_frames(side, steps):
     chain = smooth_chain(side, side, 16, steps=steps)
-    frames = list(Zoom(chain, 16, 16).render_frames(plan_zoom_times(1, 0.1, 12)))
+    frames = list(ZoomVideo(chain, 16, 16).render_frames(plan_zoom_positions(1, 0.1, 12)))
     assert all(frame.shape == (1, 3, 16, 16) for frame in frames)
     assert all(frame.min() >= 0 and frame.max() <= 1 for frame in frames)
 
 
 def test_another_shape_is_cut_around_the_target():
     chain = smooth_chain(height=90, width=160, size=64, target=(0.5, 0.5))
-    zoom = Zoom(chain, 18, 32)
+    zoom = ZoomVideo(chain, 18, 32)
     assert tuple(zoom.start) == (0, 0, 160, 90)
     assert tuple(zoom.end) == (0, 14, 64, 36)
     last = zoom.render_frame(1)
     torch.testing.assert_close(last, resize(chain.frames[-1], 18, 32, box=zoom.end))
     # Larger than the frames: the same, enlarged.
-    assert Zoom(chain, 180, 320).end == zoom.end
+    assert ZoomVideo(chain, 180, 320).end == zoom.end
 
 
 def test_a_target_at_the_edge_stays_in_the_cut():
-    zoom = Zoom(smooth_chain(height=160, width=90, size=64, target=(0.5, 0.0)), 18, 32)
+    zoom = ZoomVideo(smooth_chain(height=160, width=90, size=64, target=(0.5, 0.0)), 18, 32)
     assert zoom.start.y == 0
     assert zoom.end.y == 0
 
 
 def test_a_rest_is_rendered_once():
-    frames = list(Zoom(smooth_chain(), 64, 64).render_frames([0.0, 0.0, 0.5, 1.0, 1.0]))
+    frames = list(ZoomVideo(smooth_chain(), 64, 64).render_frames([0.0, 0.0, 0.5, 1.0, 1.0]))
     assert frames[0] is frames[1]
     assert frames[3] is frames[4]
     assert len({id(frame) for frame in frames}) == 3
@@ -238,4 +238,4 @@ def test_a_rest_is_rendered_once():
 
 def test_zoom_refuses_an_empty_frame(make_chain):
     with pytest.raises(ValueError, match="a frame must hold at least one pixel, got 64 x 0"):
-        Zoom(make_chain(), 0, 64)
+        ZoomVideo(make_chain(), 0, 64)
