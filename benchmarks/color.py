@@ -58,7 +58,7 @@ def main() -> None:
     print(
         f"color: {1000 * ours:.0f} ms, dense {1000 * theirs:.0f} ms: {theirs / ours:.1f}x faster "
         f"(limit: {MIN_SPEEDUP:.0f}x), differs by {difference:.1e} (limit: {TOLERANCE:.0e}), "
-        f"{floor_bytes / ours / 1e9:.1f} GB/s of the minimum memory traffic"
+        f"{floor_bytes / ours / 1e9:.1f} GB/s if it moves only the minimum of data"
     )
     sr, reference = torch.rand(2, 1, 3, FRAME, FRAME)
     for method in METHODS:

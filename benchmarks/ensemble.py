@@ -11,8 +11,8 @@ from PIL import Image
 
 from coz import self_ensemble
 from coz.render.pillow import from_pillow, to_pillow
-from tools.train_lite.bars import BORDER, Upscale, load, psnr_inside
 from tools.train_lite.data import crop_to_multiple, reduced
+from tools.train_lite.scoring import BORDER, Upscale, load, psnr_inside
 
 ROOT = Path(__file__).parent.parent
 FAITHFUL = "coz_lite_x4"

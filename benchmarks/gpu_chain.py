@@ -1,7 +1,8 @@
 """Compare our nodes with the reference's procedure in four steps, on random weights of SD3-medium's size.
 
 Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all
-weights in 16 bits, and 12 GiB either with T5 in fp8 or if --reserve-vram limits ComfyUI to 12 GiB.
+weights in 16 bits, and 12 GiB with T5 in fp8 or, if that takes more, where --reserve-vram
+leaves 12 GiB to ComfyUI.
 This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The floor of a step is the longer of two times:
 that of its arithmetic and that of reading its weights once, at the rates measured here.
 
@@ -39,10 +40,12 @@ PICTURE = "astronaut.png"
 WORKFLOW = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 GIB = 2**30
 MIN_SPEEDUP, MAX_GIB_16_BIT, MAX_GIB_SMALL = 5.0, 17.0, 12.0
-"""Goals: the speed relative to the reference's, GiB with all weights in 16 bits, GiB with less."""
+"""Goals: speed relative to the reference's; peak GiB with all weights in 16 bits; peak GiB in the
+other variants, with T5 in fp8 or limited memory."""
 
 MAX_DIFFERENCE_LEVELS = 2.0
-"""Levels of 255 by which the first step may differ on average on the CPU: the reference rounds more."""
+"""Levels of 255 by which the first step may differ on average on the CPU: the reference truncates to
+8 bits, and its LoRA layers return float16."""
 
 
 @dataclass
@@ -283,7 +286,7 @@ def main() -> None:
         if not toy:
             torch.cuda.empty_cache()
         print(f"{line}\n{flops / 1e12:.3g} TFLOP/s in bf16, {bandwidth / 1e9:.3g} GB/s", flush=True)
-        print(f"{'s a step':26}     all    text      sr    rest  ratio   floor      peak")
+        print(f"{'seconds per step':26}     all    text      sr    rest  ratio   floor      peak")
         print_row(theirs, theirs)
         rows, differences = [], []
         for variant in TOY if toy else VARIANTS:

@@ -1,7 +1,7 @@
 """Time VLM Prompt Extractor on two images, with random weights of Qwen2.5-VL-3B's size.
 
-Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer is the time of reading
-the language model's weights once, at the rate measured here. This needs a GPU of 12 GB, and 8 GB of
+Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer, its least possible time,
+is that of reading the language model's weights once, at the rate measured here. This needs a GPU of 12 GB, and 8 GB of
 disk in TMPDIR.
 
 python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
@@ -22,7 +22,7 @@ from tools.host.in_process import load_pack
 from .gpu_chain import GIB, measure_rates, take_medians
 
 RUNS = 3
-NAME = "model.safetensors"
+WEIGHT_FILE = "model.safetensors"
 SIZE_3B = {
     "layers": 36,
     "heads": 16,
@@ -51,7 +51,7 @@ def load_clip(folder: str):
     import nodes
 
     folder_paths.add_model_folder_path("text_encoders", folder)
-    return nodes.NODE_CLASS_MAPPINGS["CoZLoadPromptExtractor"].execute(NAME)[0]
+    return nodes.NODE_CLASS_MAPPINGS["CoZLoadPromptExtractor"].execute(WEIGHT_FILE)[0]
 
 
 class Clock:

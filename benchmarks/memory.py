@@ -1,8 +1,8 @@
 """Measure ComfyUI's memory while a chain of 16 steps at 512 pixels runs. Linux only.
 
 Limits: the peak grows by at most four times the size of the frames plus 60 MB. It does not grow in 20
-more runs, neither from the cache nor on a ComfyUI without cache, which runs every step each time.
-Without cache, the allocator takes about 20 runs to reach its final size, which are run before.
+more runs, whether all results come from the cache or, on a ComfyUI without cache, every step runs again.
+Without cache, the allocator takes about 20 runs to reach its final size: these come before the measurement.
 """
 
 import sys

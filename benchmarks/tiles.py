@@ -1,7 +1,7 @@
 """Measure how visible tiles are in whole images, and the cost of the pixels around them.
 
 Limits, with the built-in models: with tiles of 256 and 512 pixels, no pixel differs by more than 0.5 of
-255 levels from the result with a single tile. A step draws no lines at the edges of a plain color.
+255 levels from the result with a single tile. A step draws no lines along the edges of a frame of one color.
 Adaptive overlap needs at least 20 % fewer tiles than an overlap of half a tile.
 """
 

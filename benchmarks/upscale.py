@@ -1,7 +1,7 @@
 """Compare CPU time and memory of Full-Image SR with ComfyUI's Upscale Image (using Model). Linux only.
 
 Both run the same model on the same 2048 x 2048 image in turns, without color fix. Limits at tile 1904:
-1.15 times the CPU time of ComfyUI's node (median of 5 pairs), and its peak memory.
+1.15 times the CPU time of ComfyUI's node (median of 5 pairs), and no more peak memory than it.
 """
 
 import json

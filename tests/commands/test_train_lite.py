@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tools.host.environment import HostError
-from tools.train_lite import backgrounds, bars, data, faithful, loop, losses, teachers, texture
+from tools.train_lite import backgrounds, data, faithful, loop, losses, scoring, teachers, texture
 from tools.train_lite.net import COLOURS, CompactNet
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -124,17 +124,17 @@ def failed(scores):
 @pytest.mark.network
 def test_faithful_model_has_the_scores_of_its_card():
     fetch(backgrounds.read_backgrounds)
-    scores = bars.fidelity_scores(bars.load(MODELS / FILES[0]))
+    scores = scoring.fidelity_scores(scoring.load(MODELS / FILES[0]))
     card = {"": 0.99, ", JPEG 60": 0.13, ", JPEG 70": 0.19, ", JPEG 80": 0.31}
     gains = {f"mean gain over bicubic{note}, dB": gain for note, gain in card.items()}
-    # The bars of the gains, above what the teacher itself reaches, are missed: see the card.
+    # The goals of the gains, above what the teacher itself reaches, are missed: see the card.
     assert {score.name for score in failed(scores)} == gains.keys()
     assert {s.name: round(s.value, 2) for s in scores if s.name in gains} == gains
 
 
-def test_texture_model_holds_its_bars_on_every_chain():
-    missed = failed(bars.chain_scores(bars.load(MODELS / FILES[1])))
-    # Smooth places stay smoother than the bar of 48 asks: see the card.
+def test_texture_model_reaches_its_goals_on_every_chain():
+    missed = failed(scoring.chain_scores(scoring.load(MODELS / FILES[1])))
+    # Smooth places stay smoother than the goal of 48 asks: see the card.
     assert {score.name.split(", ")[0] for score in missed} == {"rocket nose", "night sky", "crater"}
     assert {score.name.split(": ")[1] for score in missed} == {"Laplacian variance"}
     assert min(score.value for score in missed) >= 35
@@ -148,8 +148,8 @@ def jpeg_squares(x_jump, size=512):
 
 
 def test_seams_are_seen_at_block_borders_only():
-    assert bars.seam(jpeg_squares(0), 4) == pytest.approx(10 * 16 / 80 / 2, rel=0.1)
-    assert bars.seam(jpeg_squares(12), 4) == pytest.approx(-10 * 16 / 431 / 2, rel=0.1)
+    assert scoring.seam(jpeg_squares(0), 4) == pytest.approx(10 * 16 / 80 / 2, rel=0.1)
+    assert scoring.seam(jpeg_squares(12), 4) == pytest.approx(-10 * 16 / 431 / 2, rel=0.1)
 
 
 def test_network_gives_what_spandrel_gives(tmp_path):
@@ -157,7 +157,7 @@ def test_network_gives_what_spandrel_gives(tmp_path):
     path = tmp_path / "net.safetensors"
     loop.save(net, path)
     lq = torch.rand(1, 3, 12, 20)
-    assert torch.allclose(bars.load(path)(lq), net(lq).clamp(0, 1), atol=1e-5)
+    assert torch.allclose(scoring.load(path)(lq), net(lq).clamp(0, 1), atol=1e-5)
 
 
 def test_a_new_network_enlarges_ramps_without_a_staircase():
@@ -181,12 +181,12 @@ def test_weights_without_the_carried_picture_are_refused(tmp_path):
 
 def test_laplacian_statistics_of_gaussian_noise_and_of_a_point():
     noise = 0.5 + 0.02 * torch.randn(1, 1, 512, 512).expand(1, 3, -1, -1)
-    variance, kurtosis = bars.laplacian_statistics(noise)
+    variance, kurtosis = scoring.laplacian_statistics(noise)
     assert variance == pytest.approx(20 * (0.02 * 255) ** 2, rel=0.05)  # 4**2 + 4 * 1**2 = 20
     assert kurtosis == pytest.approx(3, abs=0.1)
     point = torch.zeros(1, 3, 32, 32)
     point[..., 16, 16] = 1
-    assert bars.laplacian_statistics(point)[1] > 100
+    assert scoring.laplacian_statistics(point)[1] > 100
 
 
 def test_grid_loss_sees_blocks_and_not_slopes():
@@ -227,8 +227,8 @@ def test_blurred_and_faint_patches_weigh_as_much_as_others():
     smooth_lq, smooth_hr, divisor = faithful.make_smooth(lq, hr, np.random.default_rng(0))
     spread = (smooth_hr.std((2, 3)) / given.std((2, 3))).numpy()[:, 0]
     assert divisor.shape == (64, 1, 1, 1)
-    assert divisor.min() == pytest.approx(faithful.FAINTEST)
-    sharp = divisor.flatten().numpy() > faithful.FAINTEST * 1.001
+    assert divisor.min() == pytest.approx(faithful.MIN_PATCH_CONTRAST)
+    sharp = divisor.flatten().numpy() > faithful.MIN_PATCH_CONTRAST * 1.001
     assert spread[sharp] == pytest.approx(divisor.flatten().numpy()[sharp], rel=1e-4)
     assert spread[~sharp].max() < 0.2  # noise blurred over 2 pixels or more
     assert smooth_lq.shape == lq.shape
@@ -257,7 +257,7 @@ def small_training(tmp_path, monkeypatch):
         monkeypatch.setattr(module, make, lambda *_, answer=answer: [answer])
     monkeypatch.setattr(faithful, "SIDE", 16)
     monkeypatch.setattr(faithful, "LATE_SIDE", 24)
-    monkeypatch.setattr(texture, "INVENT", 0.75)
+    monkeypatch.setattr(texture, "INVENTING_SHARE", 0.75)
     monkeypatch.setattr(texture, "REAL", ())
     monkeypatch.setattr(texture, "REAL_PATCHES", 4)
     monkeypatch.setattr(loop, "SNAPSHOT_STEPS", 1)

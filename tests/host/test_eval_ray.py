@@ -19,7 +19,7 @@ from tools.evaluate import ray as eval_ray
 from tools.evaluate.arms import read_arms
 from tools.evaluate.job import Job, make_result, run_job
 from tools.evaluate.prompts import make_prompts
-from tools.evaluate.ray import run_on_ray, share_out
+from tools.evaluate.ray import plan_workers, run_on_ray
 from tools.evaluate.store import read_results
 from tools.host import HostError, host_path
 from tools.image_file import to_png
@@ -171,7 +171,7 @@ def test_without_any_host_the_workers_problems_are_told(deal):
 
 
 def test_a_clone_in_another_state_is_refused():
-    host, problem = eval_ray.start_host(None, eval_ray.read_state() | {"torch": "0.4"})
+    host, problem = eval_ray.start_host(None, eval_ray.read_code_versions() | {"torch": "0.4"})
     assert not host.url
     assert problem.startswith("torch is 2.")
     assert "but 0.4 where the evaluation runs: bring both clones to the same state" in problem
@@ -193,12 +193,12 @@ def test_a_clone_in_another_state_is_refused():
     ],
 )
 def test_workers_share_all_cpus_and_have_a_gpu_each(machines, workers, expected):
-    assert share_out(machines, workers) == expected
+    assert plan_workers(machines, workers) == expected
 
 
 def test_a_cluster_without_cpus_is_an_error():
     with pytest.raises(HostError, match="no free CPU"):
-        share_out([(0, 0)], None)
+        plan_workers([(0, 0)], None)
 
 
 def test_a_wrong_address_is_told_at_once():

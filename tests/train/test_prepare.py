@@ -229,7 +229,10 @@ def test_what_people_marked_comes_in(tool, photographs, rows_of, tmp_path):
     held = {row["pair"] for row in rows["held_out"]} & found.keys()
     assert len(held) == 1
     assert "marks/none-1: cannot be read" in result.stdout
-    assert "preferences.jsonl:6: invalid mark: its images must be beside the list" in result.stdout
+    assert (
+        "preferences.jsonl:6: invalid mark: its images must be in the folder of preferences.jsonl"
+        in result.stdout
+    )
     assert "preferences.jsonl:7: invalid mark" in result.stdout
     assert "preferences.jsonl:8: invalid mark" in result.stdout
 
@@ -326,11 +329,11 @@ def test_plain_crops_are_twenty_pairs_a_second(photographs, in_training, tmp_pat
 import json, sys, time
 from pathlib import Path
 from tools.train_grpo.data import Source, make_part
-from tools.train_grpo.pairs import CROPS, Views
+from tools.train_grpo.pairs import CROPS, PairOptions
 photo = Path(sys.argv[1])
 start, count = time.process_time(), 6
 for i in range(count):
-    make_part(Source("photo.jpg", photo, False), photo.with_name(str(i)), Views(CROPS))
+    make_part(Source("photo.jpg", photo, False), photo.with_name(str(i)), PairOptions(CROPS))
 print(json.dumps(count * 8 / (time.process_time() - start)))
 """
     assert in_training(code, tmp_path / "photo.jpg") >= 20

@@ -26,20 +26,20 @@ MARGIN_PIXELS = 16
 TARGET = {"center_x": 0.4, "center_y": 0.29}
 
 SAMPLE = {"sample": ("CoZSamplePicture", (0, -310), {"picture": "astronaut.png"})}
-TEXTURE = {"model_name": "coz_lite_x4_texture.safetensors"}
-FAITHFUL = {"model_name": "coz_lite_x4.safetensors"}
+TEXTURE_INPUTS = {"model_name": "coz_lite_x4_texture.safetensors"}
+FAITHFUL_INPUTS = {"model_name": "coz_lite_x4.safetensors"}
 FRAME = SAMPLE | {
     "frame": ("CoZFitImage", (0, 140), {"image": ("sample", 0), "size": 256} | TARGET)
 }
 ENLARGED = FRAME | {
-    "model": ("UpscaleModelLoader", (420, 0), TEXTURE),
+    "model": ("UpscaleModelLoader", (420, 0), TEXTURE_INPUTS),
     "large": ("ImageUpscaleWithModel", (420, 140), {"upscale_model": ("model", 0), "image": ("frame", 0)}),
 }  # fmt: skip
-LOOP = {"image": ("sample", 0), "backbone.upscale_model": ("model", 0), "size": 256} | TARGET
+LOOP_INPUTS = {"image": ("sample", 0), "backbone.upscale_model": ("model", 0), "size": 256} | TARGET
 CHAIN = {
     "sample": ("CoZSamplePicture", (-360, 0), {"picture": "astronaut.png"}),
-    "model": ("UpscaleModelLoader", (-360, 320), TEXTURE),
-    "loop": ("CoZChainLoop", (0, 0), LOOP),
+    "model": ("UpscaleModelLoader", (-360, 320), TEXTURE_INPUTS),
+    "loop": ("CoZChainLoop", (0, 0), LOOP_INPUTS),
 }
 
 
@@ -67,7 +67,7 @@ SCENES = {
     "CoZUpscaleStep": (
         FRAME
         | {
-            "model": ("UpscaleModelLoader", (420, 0), TEXTURE),
+            "model": ("UpscaleModelLoader", (420, 0), TEXTURE_INPUTS),
             "zoom": (
                 "CoZCropCenterZoom", (420, 140),
                 {"image": ("frame", 0), "center_x": ("frame", 2), "center_y": ("frame", 3)},
@@ -87,7 +87,7 @@ SCENES = {
     "CoZFullImage": (
         SAMPLE
         | {
-            "model": ("UpscaleModelLoader", (0, 140), FAITHFUL),
+            "model": ("UpscaleModelLoader", (0, 140), FAITHFUL_INPUTS),
             "it": (
                 "CoZFullImage", (420, 0),
                 {"image": ("sample", 0), "backbone.upscale_model": ("model", 0)}, (400, 450),
@@ -112,7 +112,7 @@ SCENES = {
                 "ImageScaleBy", (-720, 0),
                 {"image": ("sample", 0), "upscale_method": "area", "scale_by": 0.25},
             ),
-            "loop": ("CoZChainLoop", (0, 0), LOOP | {"image": ("small", 0)}),
+            "loop": ("CoZChainLoop", (0, 0), LOOP_INPUTS | {"image": ("small", 0)}),
             "it": ("CoZMeasure", (520, 0), {"chain": ("loop", 3), "ground_truth": ("sample", 0)}),
         },
         ["it"],
@@ -120,7 +120,7 @@ SCENES = {
     "CoZSelfEnsemble": (
         FRAME
         | {
-            "model": ("UpscaleModelLoader", (0, 600), FAITHFUL, (320, 60)),
+            "model": ("UpscaleModelLoader", (0, 600), FAITHFUL_INPUTS, (320, 60)),
             "it": ("CoZSelfEnsemble", (0, 740), {"upscale_model": ("model", 0)}, (320, 60)),
             "large": (
                 "ImageUpscaleWithModel", (0, 880), {"upscale_model": ("it", 0), "image": ("frame", 0)},
@@ -180,14 +180,14 @@ A scene's node is (type, position, inputs, size). An input is a value or a link:
 
 SCENES_NOT_RUN = {"CoZRefineStep"}
 
-WIRED_SCENES = {
+TEMPLATE_SCENES = {
     "CoZLoadSRLoRA": ("AR-2 step", ["CheckpointLoaderSimple", "CoZLoadSRLoRA"]),
     "CoZEncodePrompt": ("AR-2 step", ["CoZEncodePrompt"]),
     "CoZSRStep": ("AR-2 step", ["CoZEncodePrompt", "CoZSRStep"]),
     "CoZPromptExtractor": ("AR-2 step", ["CoZCropCenterZoom", "CoZPromptExtractor"]),
     "CoZLoadPromptExtractor": ("AR-2 step", ["CoZLoadPromptExtractor"]),
 }
-"""node -> (start of a template's name, types whose first node in it is shown)."""
+"""node -> (start of a template's name, types of which the template's first node is shown)."""
 
 WEIGHT_FILES = [
     ("checkpoints", "sd3_medium_incl_clips_t5xxlfp8.safetensors"),
@@ -274,8 +274,8 @@ def run_scene(page: Page, name: str) -> Image.Image:
     return take_screenshot(page, [str(ids[key]) for key in shown or ids])
 
 
-def show_wired(page: Page, name: str) -> Image.Image:
-    start, types = WIRED_SCENES[name]
+def screenshot_template_nodes(page: Page, name: str) -> Image.Image:
+    start, types = TEMPLATE_SCENES[name]
     (path,) = (ROOT / "workflows").rglob(f"{start}*.json")
     workflow = json.loads(path.read_text("utf-8"))
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
@@ -291,14 +291,17 @@ def save_image(picture: Image.Image, name: str) -> None:
 
 
 def main() -> None:
-    names = sys.argv[1:] or [*SCENES, *WIRED_SCENES]
+    names = sys.argv[1:] or [*SCENES, *TEMPLATE_SCENES]
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(arguments=make_weight_files(Path(folder))) as url,
         open_page(url, 1900, 1500) as page,
     ):
         for name in names:
-            save_image(run_scene(page, name) if name in SCENES else show_wired(page, name), name)
+            save_image(
+                run_scene(page, name) if name in SCENES else screenshot_template_nodes(page, name),
+                name,
+            )
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ from tools.host import ROOT
 from tools.host.in_process import load_pack
 
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
-HOST_LISTS = ("sampler_name", "scheduler")  # their options depend on the version of ComfyUI
-MAX_LIMIT = 2**32  # beyond are only the ranges of seeds, which are not shown
+INPUTS_WITH_COMFYUI_OPTIONS = (
+    "sampler_name",
+    "scheduler",
+)  # their options depend on the version of ComfyUI
+LARGEST_SHOWN_MAXIMUM = 2**32  # only seeds have larger ranges, and these are not shown
 
 
 class Words(NamedTuple):
@@ -79,7 +82,7 @@ def texts_of(schema: Any) -> dict[str, Any]:
 
 
 def describe_values(item: Any, words: Words) -> Iterator[str]:
-    """Yield what the schema adds to the tooltip of an input. Options are listed if it names none."""
+    """Yield what the schema adds to an input's tooltip. It lists options unless the tooltip names them."""
     fields = item.as_dict()
     options, default, most = (fields.get(key) for key in ("options", "default", "max"))
     if item.io_type == DYNAMIC_COMBO:
@@ -95,11 +98,13 @@ def describe_values(item: Any, words: Words) -> Iterator[str]:
         yield words.switch[default]
         return
     values = ""
-    if most is not None and most <= MAX_LIMIT:
+    if most is not None and most <= LARGEST_SHOWN_MAXIMUM:
         default, step = f"{default:g}", fields.get("step", 1)
         values = words.range.format(item.min, most) + (words.step.format(step) if step > 1 else "")
     elif (
-        options and item.id not in HOST_LISTS and not any(f"{o}: " in item.tooltip for o in options)
+        options
+        and item.id not in INPUTS_WITH_COMFYUI_OPTIONS
+        and not any(f"{o}: " in item.tooltip for o in options)
     ):
         values = words.comma.join(options)
     yield words.default.format(default, values and words.values.format(values))

@@ -2,7 +2,7 @@
 
 It runs the first template in a real ComfyUI. assets/zoom.webp is the resulting zoom. assets/editor.jpg
 is a screenshot of the page afterwards: the target picker, and the viewer at the deepest frame.
-assets/strips.jpg shows three chains with the built-in models, one of which fails.
+assets/strips.jpg shows three chains with the built-in models; the last is blurred.
 """
 
 import io
@@ -24,7 +24,7 @@ from tools.host import ROOT
 from tools.host.frontend import open_page
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE
-from tools.train_lite.bars import load, zoom_with
+from tools.train_lite.scoring import load, zoom_with
 
 from .help_pictures import RUN_GRAPH_JS
 
@@ -38,7 +38,7 @@ STRIPS = (
     ("astronaut.png", Target(0.335, 0.75), "coz_lite_x4_texture.safetensors"),
     ("astronaut.png", Target(0.482, 0.197), "coz_lite_x4.safetensors"),
 )
-"""Photograph, target and model; the last one fails on purpose."""
+"""Photograph, target and model; the last chain is blurred, to show the models' limit."""
 JPEG_QUALITY = 86
 
 OPEN_WORKFLOW_JS = """async workflow => {

@@ -4,8 +4,8 @@
 
 IMAGES is a folder. Each image is resized and cropped to 512 x 512, and each arm (a method to compare)
 enlarges its middle 4, 16, 64 and 256 times. The command writes report.html, table.md, scores.csv and all
-frames to DIR. If it is stopped, run it again: it continues and keeps finished results. It compares weight
-files by name only: use a new DIR after you replaced a file.
+frames to DIR. If it is stopped, run it again: it continues and keeps finished results. A weight
+file that you replaced under the same name goes unnoticed: use a new DIR then.
 """
 
 import argparse

@@ -27,7 +27,7 @@ class Arm:
     workflow: Prompt
     """A workflow in the API format with one Chain Loop."""
     keeps_texts: bool = False
-    """Whether the user named this workflow, whose texts and prompting then stay."""
+    """Whether this is a workflow of the user's own (NAME=FILE.json), whose texts and prompting are kept."""
 
 
 def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:

@@ -26,7 +26,7 @@ SECOND_FACTOR = 16
 
 
 @dataclass(frozen=True)
-class Shown:
+class ArmImage:
     """The image of one arm, with its text, seed and scores."""
 
     arm: str
@@ -51,7 +51,7 @@ class Case:
     """Side of the crop in pixels of the input."""
     truth: str = ""
     """Empty if there is no ground truth at this scale."""
-    arms: list[Shown] = field(default_factory=list)
+    arms: list[ArmImage] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -164,7 +164,7 @@ def _add_images(out: Path, made: dict[tuple[str, str], Result], scores: Scores, 
         values = [(METRICS[n].title, row.scores.get(n, np.nan)) for n in names]
         shown = tuple((title, _format_number(value)) for title, value in values if not isnan(value))
         picture = read_frame(out, result, case.factor)
-        case.arms.append(Shown(arm, encode_webp(picture), row.prompt, row.seed, shown))
+        case.arms.append(ArmImage(arm, encode_webp(picture), row.prompt, row.seed, shown))
         case.truth = case.truth or _encode_truth(
             truth_path(out, case.image), case.factor, picture.width
         )

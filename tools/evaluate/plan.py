@@ -16,7 +16,7 @@ from .arms import Arm
 from .inputs import Protocol, make_inputs
 from .job import Job, Result, add_scores, get_meter
 from .prompts import SCALE, make_prompts
-from .state import FRAME_FILES, SCORE_FILES, read_state
+from .state import FRAME_FILES, SCORE_FILES, read_code_versions
 from .store import (
     frame_path,
     input_path,
@@ -46,8 +46,10 @@ class Plan:
         self.metrics = tuple(metrics)
         self.seed = seed
         self.images: list[str] = []
-        self.versions = read_state(FRAME_FILES)
-        self.meters = {name: read_version(name) for name in LIBRARIES} | read_state(SCORE_FILES)
+        self.versions = read_code_versions(FRAME_FILES)
+        self.meters = {name: read_version(name) for name in LIBRARIES} | read_code_versions(
+            SCORE_FILES
+        )
         missing = get_meter(self.metrics).missing
         # Part of a job's key, so that a metric is measured once its weights have been downloaded.
         self.measurable = [name for name in self.metrics if name not in missing]

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from tools.host import ROOT, HostError
 
 from .job import Job, Result, make_result
-from .run import OwnHost
-from .state import read_state
+from .run import RestartingComfyUI
+from .state import read_code_versions
 
 TRIES = 3
 """Number of tries of a job whose worker ends."""
@@ -65,7 +65,7 @@ def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) ->
     if first is None:
         return
     with _connect(address) as ray:
-        count, cpus, gpus = share_out(_list_machines(ray), workers)
+        count, cpus, gpus = plan_workers(_list_machines(ray), workers)
         worker = ray.remote(_make_worker_class()).options(
             num_cpus=cpus, num_gpus=gpus, scheduling_strategy="SPREAD"
         )
@@ -112,7 +112,7 @@ def _list_machines(ray: Any) -> list[tuple[int, int]]:
     return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
 
 
-def share_out(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
+def plan_workers(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple[int, int, int]:
     """Return the number of workers, and the CPUs and GPUs of each.
 
     A worker gets as many CPUs as possible so that all workers still fit.
@@ -140,8 +140,8 @@ def share_out(machines: Sequence[tuple[int, int]], workers: int | None) -> tuple
 
 
 def _make_worker_class() -> type:
-    # Ray sends a class that is defined in a function as code. It would import a class of a module,
-    # which fails before the worker has put its clone into sys.path.
+    # Ray sends a class that is defined in a function as code. A class of a module it would import by
+    # name, which fails before the worker has put its clone into sys.path.
     class Worker:
         def __init__(self, place):
             own = Path(sys.prefix).parent  # the clone whose .venv/bin/ray was started
@@ -166,16 +166,18 @@ def _make_worker_class() -> type:
     return Worker
 
 
-def start_host(host: OwnHost | None, expected: dict[str, str]) -> tuple[OwnHost, str]:
+def start_host(
+    host: RestartingComfyUI | None, expected: dict[str, str]
+) -> tuple[RestartingComfyUI, str]:
     """Start the worker's ComfyUI unless it runs; also return the problem, or "".
 
     Args:
         host: The worker's ComfyUI, if it already has one.
-        expected: ``read_state()`` where the evaluation runs.
+        expected: ``read_code_versions()`` where the evaluation runs.
     """
-    host = host or OwnHost()
+    host = host or RestartingComfyUI()
     try:
-        found = read_state()
+        found = read_code_versions()
         for name, version in expected.items():
             if found[name] != version:
                 raise HostError(
@@ -207,30 +209,35 @@ class _Scheduler:
         self._free: list[Any] = []
         self._deaths = 0  # number of workers that ended before they had started
         self._problems: list[str] = []
-        self._expected = read_state()
+        self._expected = read_code_versions()
 
     def run(self, count: int) -> Iterator[Result]:
         self._waiting.extend(map(_Task, itertools.islice(self._jobs, count)))
         try:
             for _ in range(len(self._waiting)):
                 self._start(self._hire())
+            self._take_next_job()
             while self._has_work():
                 while self._free and self._waiting:
                     worker, task = self._free.pop(), self._waiting.popleft()
                     self._busy[worker.run.remote(task.job)] = worker, task
-                    self._has_work()
+                    self._take_next_job()
                 result = self._wait_for_result()
                 if result:
                     yield result
+                self._take_next_job()
         finally:
             workers = [worker for worker, _ in self._busy.values()]
             for worker in [*workers, *self._free]:
                 self._ray.kill(worker)
 
-    def _has_work(self) -> bool:
-        """Return whether a job waits or runs; also take the next job, so that one is always ready."""
+    def _take_next_job(self) -> None:
+        """Let the next job wait if none does, so that one is always ready."""
         if not self._waiting:
             self._waiting.extend(map(_Task, itertools.islice(self._jobs, 1)))
+
+    def _has_work(self) -> bool:
+        """Return whether a job waits or runs."""
         return bool(self._waiting) or any(task for _, task in self._busy.values())
 
     def _start(self, worker: Any) -> None:

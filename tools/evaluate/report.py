@@ -13,7 +13,7 @@ from .metrics import METRICS, Metric
 from .pictures import choose_cases
 from .plots import Plot, draw_curves, draw_scatters, get_look
 from .scores import Scores, gather, write_csv
-from .store import ASKED, SETTINGS, read_results
+from .store import JOB_KEYS, SETTINGS, read_results
 from .table import (
     NATURALNESS_WARNING,
     Cells,
@@ -78,7 +78,7 @@ def read_store(out: Path) -> tuple[list[Result], dict[str, Any], Scores]:
     """
     results = read_results(out)
     settings = _read_json(out / SETTINGS)
-    return results, settings, gather(results, settings.get("arms", ()), _read_json(out / ASKED))
+    return results, settings, gather(results, settings.get("arms", ()), _read_json(out / JOB_KEYS))
 
 
 def make_environment() -> Environment:
@@ -114,7 +114,7 @@ def _list_facts(results: list[Result]) -> list[tuple[str, str]]:
         facts.append((name, ", ".join(values) + (several if len(values) > 1 else "")))
     many = f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}: see scores.csv" if seeds else "none"
     facts.append(("seeds", ", ".join(map(str, seeds)) if 0 < len(seeds) <= 8 else many))
-    facts.append(("time on the host", f"{sum(result.seconds for result in results):.0f} s"))
+    facts.append(("time in ComfyUI", f"{sum(result.seconds for result in results):.0f} s"))
     return facts
 
 

@@ -26,12 +26,12 @@ def run_here(jobs: Iterable[Job]) -> Iterator[Result]:
     Raises:
         HostError: If ComfyUI does not start.
     """
-    with contextlib.closing(OwnHost()) as host:
+    with contextlib.closing(RestartingComfyUI()) as host:
         for job in jobs:
             yield host.run(job)
 
 
-class OwnHost:
+class RestartingComfyUI:
     """A ComfyUI that is started when it is needed, and again if it has ended."""
 
     def __init__(self) -> None:

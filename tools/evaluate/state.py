@@ -15,7 +15,7 @@ SCORE_FILES = tuple(
 """Patterns of further files on which the scores depend."""
 
 
-def read_state(files: Sequence[str] = (*FRAME_FILES, "tools/**/*")) -> dict[str, str]:
+def read_code_versions(files: Sequence[str] = (*FRAME_FILES, "tools/**/*")) -> dict[str, str]:
     """Return the versions of this repository's code and weights, of ComfyUI and of torch.
 
     Args:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from .job import Job, Result
 
-SETTINGS, ASKED, RESULT = "settings.json", "asked.json", "result.json"
+SETTINGS, JOB_KEYS, RESULT = "settings.json", "asked.json", "result.json"
 MAX_STEM_CHARACTERS = 40
 
 RESULT_ADAPTER = TypeAdapter(Result)
@@ -89,7 +89,7 @@ def read_frames(out: Path, result: Result) -> tuple[bytes, ...]:
 
 def read_results(out: Path) -> list[Result]:
     """Read the results of the last run, without their frames."""
-    path = out / ASKED
+    path = out / JOB_KEYS
     asked = json.loads(path.read_text("utf-8")) if path.is_file() else None
     found = [_read(path) for path in sorted(out.glob(f"results/*/*/{RESULT}"))]
     return [result for result in found if result and (asked is None or result.key in asked)]
@@ -98,7 +98,7 @@ def read_results(out: Path) -> list[Result]:
 def write_settings(out: Path, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Store the settings and keys of this run; ``read_results`` then ignores results with other keys."""
     write_atomically(out / SETTINGS, f"{json.dumps(settings, indent=1)}\n".encode())
-    write_atomically(out / ASKED, f"{json.dumps(keys)}\n".encode())
+    write_atomically(out / JOB_KEYS, f"{json.dumps(keys)}\n".encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -13,13 +13,14 @@ from .scores import Scores
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 MIN_IMAGES = 6
-"""Minimum images to mark a best arm: with fewer, even a sign test with no exception exceeds 5 %."""
+"""Minimum images to mark a best arm: with fewer, p is above 5 % in a sign test
+even if an arm wins on every image."""
 
 KINDS = {
     "fidelity": "Fidelity: against the ground truth",
     "consistency": "Consistency: downscaled, against the frame before and the source",
     "naturalness": "Naturalness: without any reference",
-    "figure": "Figures of the result alone",
+    "figure": "Properties of the result alone",
 }
 NATURALNESS_WARNING = (
     "A score without a reference can be gamed: a network tuned on it rose from 0.71 to 0.79 in "

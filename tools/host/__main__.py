@@ -18,7 +18,7 @@ checksum is verified before any of its code runs.
 import argparse
 
 from . import (
-    COMFYUI,
+    COMFYUI_RELEASES,
     HOST,
     NEWEST_FRONTEND,
     frontend_path,
@@ -37,7 +37,7 @@ def main() -> None:
         "--version",
         action="append",
         default=[],
-        choices=COMFYUI,
+        choices=COMFYUI_RELEASES,
         help="also install this ComfyUI (may be given several times)",
     )
     parser.add_argument("--frontend", action="store_true", help="also install the newest frontend")

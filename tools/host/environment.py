@@ -194,7 +194,7 @@ def run(command: list[object]) -> None:
     """
     with scratch_folder() as scratch:
         temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-        # ``explain`` shows the last line, so uv must not wrap its messages.
+        # ``explain_failure`` shows the last line, so uv must not wrap its messages.
         unbroken = {"COLUMNS": "10000"}
         result = subprocess.run(
             [str(part) for part in command],

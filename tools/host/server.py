@@ -26,7 +26,7 @@ LOG_TAIL_LINES = 25  # lines shown when the server dies
 def make_command(
     version: str | None = None, *, port: int, frontend: Path | None = None
 ) -> list[str]:
-    """Return ComfyUI's command line, without browser and online nodes, and with --cpu if it has no GPU.
+    """Return ComfyUI's command line: opens no browser, loads no API nodes, --cpu if there is no GPU.
 
     Raises:
         HostError: If that ComfyUI or .venv is not installed yet.
@@ -59,7 +59,7 @@ def serve(
     The server ends with the block, on Ctrl-C, and when this process ends, even if it is killed.
 
     Args:
-        version: One of ``tools.host.COMFYUI``; the default is COMFYUI_PATH or the pinned version.
+        version: One of ``tools.host.COMFYUI_RELEASES``; the default is COMFYUI_PATH or the pinned version.
         frontend: A frontend to serve instead of the installed one, such as ``frontend_path()``.
         arguments: More options of ComfyUI's main.py.
         folder: Keeps input, output, temp, user and server.log; by default these go to a temporary

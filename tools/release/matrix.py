@@ -74,7 +74,7 @@ NOTES = "\n## What was skipped or failed, and why\n\n"
 
 @dataclass
 class Row:
-    """One environment, and the tests that say something about it."""
+    """One environment, and which tests to run in it."""
 
     name: str
     version: str = host.DEFAULT_VERSION
@@ -87,7 +87,7 @@ class Row:
     @property
     def venv(self) -> Path:
         older = f"-transformers-{self.transformers}" if self.transformers else ""
-        return HOST / f"python-{self.python or read_own_python()}{older}"
+        return HOST / f"python-{self.python or read_venv_python_version()}{older}"
 
 
 @dataclass
@@ -101,20 +101,20 @@ class Result:
     seconds: float
 
 
-def read_own_python() -> str:
+def read_venv_python_version() -> str:
     line = [python_path(), "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
     return subprocess.check_output(line, encoding="utf-8").strip()
 
 
 def list_rows() -> list[Row]:
-    older = [version for version in host.COMFYUI if version != host.DEFAULT_VERSION]
+    older = [version for version in host.COMFYUI_RELEASES if version != host.DEFAULT_VERSION]
     return [
         Row("make test", tests=ALL_TESTS),
         *(Row(f"ComfyUI {version}", version) for version in older),
         *(
             Row(f"Python {python}", python=python)
             for python in PYTHONS
-            if python != read_own_python()
+            if python != read_venv_python_version()
         ),
         Row(
             f"transformers {OLDER_TRANSFORMERS}", transformers=OLDER_TRANSFORMERS, tests=TEXT_TESTS
@@ -158,7 +158,7 @@ def prepare_environment(row: Row) -> Path | None:
 
 
 def run_tests(python: Path, tests: list[str], comfyui: Path | None = None) -> Result | None:
-    """Run the tests; return None if they take longer than ``TIMEOUT``."""
+    """Run the tests; return None if they take longer than ``TIMEOUT_SECONDS``."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("COMFYUI_PATH", None)
     if comfyui:

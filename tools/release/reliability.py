@@ -25,7 +25,7 @@ from tools.host import ROOT, host_path, read_comfyui_version
 
 REPORT = ROOT / "benchmarks" / "RELIABILITY.md"
 PROPERTY_TESTS = "tests/host/property"
-PARTS = [
+TEST_FILES = [
     "tests/host/test_faults.py",
     "tests/host/test_hostile.py",
     "tests/host/test_hostile_files.py",
@@ -73,7 +73,7 @@ class Case:
 
 def run_tests(folder: Path) -> None:
     """Run all tests of the report, a few minutes for each part, and write JUnit files to ``folder``."""
-    parts = [part for part in PARTS if (ROOT / part).exists()]
+    parts = [part for part in TEST_FILES if (ROOT / part).exists()]
     everything = ["-m", "long or not long"]
     for name, arguments in {
         "parts": [*parts, *everything, "--dist", "loadfile"],
@@ -123,7 +123,7 @@ def format_table(head: list[str], rows: list[str]) -> list[str]:
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
 
 
-COUNTS = ["tried", "as it should be", "not", "skipped"]
+OUTCOME_HEADINGS = ["tried", "as it should be", "not", "skipped"]
 
 
 def group_by(found: list[Case], key: str) -> dict[str, list[Case]]:
@@ -138,24 +138,24 @@ def count_outcomes(found: list[Case]) -> str:
     return f"{len(found)} | {count['passed']} | {count['failed']} | {count['skipped']}"
 
 
-def write_summary(found: list[Case]) -> list[str]:
+def format_summary(found: list[Case]) -> list[str]:
     groups = group_by(found, "module").items()
     return format_table(
-        ["part", *COUNTS],
+        ["part", *OUTCOME_HEADINGS],
         [f"| {read_title(name)} | {count_outcomes(own)} |" for name, own in groups],
     )
 
 
-def write_part(module: str, found: list[Case]) -> list[str]:
+def format_part(module: str, found: list[Case]) -> list[str]:
     rows = [
         f"| {to_words(test)} | {count_outcomes(own)} | {shorten([c.parameters for c in own if c.parameters])} |"
         for test, own in group_by(found, "test").items()
     ]
     lines = [f"## {read_title(module)}", "", f"`{module}`", ""]
-    return lines + format_table(["what", *COUNTS, "with"], rows)
+    return lines + format_table(["what", *OUTCOME_HEADINGS, "with"], rows)
 
 
-def write_properties(found: list[Case]) -> list[str]:
+def format_properties(found: list[Case]) -> list[str]:
     counted = [
         (case, ast.literal_eval(case.properties["cases"]))
         for case in found
@@ -178,8 +178,8 @@ def write_properties(found: list[Case]) -> list[str]:
     ]
 
 
-def write_memory(found: list[Case]) -> list[str]:
-    """Write the section with the memory chart of the longest run."""
+def format_memory(found: list[Case]) -> list[str]:
+    """Format the section with the memory chart of the longest run."""
     curves = [json.loads(c.properties["memory"]) for c in found if "memory" in c.properties]
     if not curves:
         return []
@@ -204,7 +204,7 @@ def write_memory(found: list[Case]) -> list[str]:
     ]
 
 
-def write_notes(found: list[Case], outcome: str, heading: str) -> list[str]:
+def format_notes(found: list[Case], outcome: str, heading: str) -> list[str]:
     """List the tests of this outcome, each with its reason."""
     lines = [
         f"- {to_words(case.test)} {escape(case.parameters)}: {escape(case.reason)[:300]}"
@@ -225,21 +225,21 @@ def describe_machine() -> list[str]:
     ]
 
 
-def write_report(found: list[Case]) -> str:
+def format_report(found: list[Case]) -> str:
     lines = [
         "# Reliability",
         "",
         "The tests that try to break this pack, and their outcomes. `make reliability` runs them and writes this page.",
         "",
         *describe_machine(),
-        *write_summary(found),
-        *write_notes(found, "failed", "Does not hold"),
-        *write_properties(found),
-        *write_memory(found),
+        *format_summary(found),
+        *format_notes(found, "failed", "Failed"),
+        *format_properties(found),
+        *format_memory(found),
     ]
     for module, own in group_by(found, "module").items():
-        lines += write_part(module, own)
-    return "\n".join([*lines, *write_notes(found, "skipped", "Not run here")]).rstrip() + "\n"
+        lines += format_part(module, own)
+    return "\n".join([*lines, *format_notes(found, "skipped", "Not run here")]).rstrip() + "\n"
 
 
 def main() -> None:
@@ -255,7 +255,7 @@ def main() -> None:
         found = list(read_cases(folder))
     if not found:
         sys.exit(f"error: {folder} holds no test outcomes")
-    REPORT.write_text(write_report(found), "utf-8")
+    REPORT.write_text(format_report(found), "utf-8")
     failed = sum(case.outcome == "failed" for case in found)
     print(f"{REPORT.relative_to(ROOT)}: {len(found)} tests, {failed} failed")
     sys.exit(failed > 0)

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from .pairs import BUILT_IN, CROPS, Views
+from .pairs import BUILT_IN, CROPS, PairOptions
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     data.add_argument(
         "--backbone",
         default=BUILT_IN,
-        help=f"what sharpens a step: {BUILT_IN}, the file of an upscale model, or {CROPS} (nothing)",
+        help=f"what sharpens a step: {BUILT_IN}, the file of an upscale model, or {CROPS} (nothing: all views are cut from the photograph)",
     )
     data.add_argument(
         "--steps", type=int, default=4, help="4x steps of a chain (default: 4, up to 256x)"
@@ -84,12 +84,12 @@ def parse_arguments() -> argparse.Namespace:
 def prepare(args: argparse.Namespace) -> None:
     from .data import prepare
 
-    views = Views(args.backbone, args.steps, args.targets, args.size, args.frame, args.seed)
+    options = PairOptions(args.backbone, args.steps, args.targets, args.size, args.frame, args.seed)
     start = time.perf_counter()
     report = prepare(
         args.images,
         args.out,
-        views,
+        options,
         preferences=args.preferences,
         held_out=args.held_out,
         workers=args.workers,

@@ -22,7 +22,7 @@ CRITIC_INSTRUCTION = (
 )
 """Our own instruction: the paper's is not public."""
 
-Count = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
 Folder = Annotated[Path, Field(strict=False)]  # YAML has no type for paths
 
 
@@ -41,7 +41,7 @@ class Section(BaseModel, strict=True, frozen=True):
 
     @model_validator(mode="before")
     @classmethod
-    def _know_keys(cls, given: Any) -> Any:
+    def _reject_unknown_keys(cls, given: Any) -> Any:
         if isinstance(given, dict):
             require_known(given, cls.model_fields)
         return given
@@ -57,14 +57,14 @@ class Critic(Section):
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the API key, if the server needs one."""
     instruction: str = CRITIC_INSTRUCTION
-    max_tokens: Count = 16
+    max_tokens: PositiveInt = 16
     timeout: float = 120.0
     """Seconds to wait for an answer."""
-    tries: Count = 5
+    tries: PositiveInt = 5
     """Tries of a request; the pause between them starts at one second and doubles."""
-    at_once: Count = 16
+    at_once: PositiveInt = 16
     """Number of simultaneous requests; for a local model the batch size."""
-    patience: Count = 5
+    patience: PositiveInt = 5
     """The run stops after this many batches in a row without any readable score."""
 
 
@@ -105,7 +105,7 @@ class Config(Section):
     rewards: dict[str, float] = {**WEIGHTS, "image_feedback": 0.0}
     """Reward -> its weight. A reward of weight 0 is not computed."""
     phrases: list[str] = list(EXCLUDED_PHRASES)
-    ngram: Count = NGRAM
+    ngram: PositiveInt = NGRAM
     least_words: Annotated[int, Field(ge=0)] = MIN_WORDS
     lora: Lora = Lora()
     training: dict[str, Any] = {}

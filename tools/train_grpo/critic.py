@@ -27,7 +27,7 @@ class Question(NamedTuple):
 
     @property
     def text(self) -> str:
-        # On one line, so that an answer cannot contain its own line with a score.
+        # The words are put on one line, so that they cannot fake the line with the score.
         return f"Words: {' '.join(self.words.split())}\nScore (0 to 100):"
 
 
@@ -53,15 +53,15 @@ class CriticError(ValueError):
     """The critic cannot be used. The message says why and what to do."""
 
 
-Answers = Callable[[Sequence[Question]], list[str | None]]
+AskCritic = Callable[[Sequence[Question]], list[str | None]]
 
 
 class Judge:
     """Ask each question once, and stop the run if the critic gives no scores."""
 
-    def __init__(self, settings: Critic, answers: Answers) -> None:
+    def __init__(self, settings: Critic, ask: AskCritic) -> None:
         self.settings = settings
-        self.answers = answers
+        self.ask = ask
         self.fruitless = 0
 
     def __call__(self, questions: Sequence[Question]) -> Verdict:
@@ -71,7 +71,7 @@ class Judge:
             CriticError: If no question was answered, or ``patience`` batches in a row had no score.
         """
         asked = {(q.pair, q.words): q for q in questions if q.words.strip()}
-        found = dict(zip(asked, self.answers(list(asked.values())), strict=True))
+        found = dict(zip(asked, self.ask(list(asked.values())), strict=True))
         if found and not any(answer is not None for answer in found.values()):
             raise CriticError(
                 f"the critic at {self.settings.url or self.settings.model} no longer answers: start it "
@@ -119,8 +119,8 @@ def make_judge(settings: Critic) -> Judge:
         CriticError: If the critic cannot be used.
     """
     if not settings.url:
-        return Judge(settings, make_local_answers(settings))
-    ask = make_server_answers(settings)
+        return Judge(settings, make_local_asker(settings))
+    ask = make_server_asker(settings)
     blank = Image.new("RGB", (56, 56), "gray")
     try:
         _request(settings, Question("", (blank, blank), "plain grey"))
@@ -132,7 +132,7 @@ def make_judge(settings: Critic) -> Judge:
     return Judge(settings, ask)
 
 
-def make_server_answers(settings: Critic) -> Answers:
+def make_server_asker(settings: Critic) -> AskCritic:
     def answer(question: Question) -> str | None:
         wait = 1.0
         for attempt in range(settings.tries):
@@ -144,11 +144,11 @@ def make_server_answers(settings: Critic) -> Answers:
                     wait = min(2 * wait, MAX_WAIT_SECONDS)
         return None
 
-    def answers(questions: Sequence[Question]) -> list[str | None]:
+    def ask(questions: Sequence[Question]) -> list[str | None]:
         with ThreadPoolExecutor(settings.at_once) as pool:
             return list(pool.map(answer, questions))
 
-    return answers
+    return ask
 
 
 def _request(settings: Critic, question: Question) -> str:
@@ -187,7 +187,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def make_local_answers(settings: Critic) -> Answers:
+def make_local_asker(settings: Critic) -> AskCritic:
     """Load a transformers model into this process, on this process's GPU if there is one."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -223,10 +223,10 @@ def make_local_answers(settings: Critic) -> Answers:
         new = out[:, inputs["input_ids"].shape[1] :]
         return processor.batch_decode(new, skip_special_tokens=True)
 
-    def answers(questions: Sequence[Question]) -> list[str | None]:
+    def ask(questions: Sequence[Question]) -> list[str | None]:
         batches = range(0, len(questions), settings.at_once)
         return [
             a for start in batches for a in generate(questions[start : start + settings.at_once])
         ]
 
-    return answers
+    return ask

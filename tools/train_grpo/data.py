@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .chains import find_chains, make_chain_pairs
 from .marks import Mark, make_mark_pairs, read_marks
-from .pairs import CROPS, Views, load_upscaler, make_pairs
+from .pairs import CROPS, PairOptions, load_upscaler, make_pairs
 from .photo import UnusableError, find_photos, read_photo
 
 TEXT = datasets.Value("string")
@@ -72,7 +72,7 @@ class Report(NamedTuple):
 def prepare(
     images: Path,
     out: Path,
-    views: Views,
+    options: PairOptions,
     *,
     preferences: Path | None = None,
     held_out: float = 0.05,
@@ -87,11 +87,11 @@ def prepare(
     marks, skipped = read_marks(preferences) if preferences else ([], {})
     if not sources and not marks:
         raise ValueError(f"{images} holds no images and no saved chains ({preferences=!s})")
-    if views.backbone != CROPS:
-        load_upscaler(views.backbone)  # reports a wrong file at once, not in each worker
-    _claim_folder(out, views)
+    if options.backbone != CROPS:
+        load_upscaler(options.backbone)  # reports a wrong file at once, not in each worker
+    _claim_folder(out, options)
     keys = {source.key(): source for source in sources}
-    skipped |= _make_parts(keys, out / PARTS_FOLDER, views, workers or os.cpu_count() or 1)
+    skipped |= _make_parts(keys, out / PARTS_FOLDER, options, workers or os.cpu_count() or 1)
     return _gather_parts(keys, marks, out, held_out, skipped)
 
 
@@ -114,25 +114,25 @@ def _decode_name(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "replace")
 
 
-def _claim_folder(out: Path, views: Views) -> None:
+def _claim_folder(out: Path, options: PairOptions) -> None:
     """Create ``out``, or check that its pairs were made with the same options."""
-    options = json.loads(json.dumps(views._asdict()))
+    given = json.loads(json.dumps(options._asdict()))
     file = out / OPTIONS_FILE
     if file.is_file():
         before = json.loads(file.read_text("utf-8"))
-        if before != options:
-            changed = [name for name in options if options[name] != before.get(name)]
+        if before != given:
+            changed = [name for name in given if given[name] != before.get(name)]
             raise ValueError(
                 f"{out} holds pairs made with another {', '.join(changed)}: use another folder or delete it"
             )
     elif out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} holds other files: use a new folder")
     (out / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(options, indent=2) + "\n", "utf-8")
+    file.write_text(json.dumps(given, indent=2) + "\n", "utf-8")
 
 
 def _make_parts(
-    keys: dict[str, Source], folder: Path, views: Views, workers: int
+    keys: dict[str, Source], folder: Path, options: PairOptions, workers: int
 ) -> dict[str, str]:
     """Make the parts that do not exist yet; return the sources that cannot be used, and why."""
     missing = [
@@ -142,21 +142,23 @@ def _make_parts(
     ]
     done = len(keys) - len(missing)
     with tqdm(total=len(keys), initial=done, unit=" images", desc="Preparing") as bar:
-        for _ in _in_parallel(missing, views, min(workers, len(missing))):
+        for _ in _in_parallel(missing, options, min(workers, len(missing))):
             bar.update()
     files = {key: folder / f"{key}{SKIPPED_SUFFIX}" for key in keys}
     return {keys[key].name: f.read_text("utf-8") for key, f in files.items() if f.is_file()}
 
 
-def _in_parallel(tasks: list[tuple[Source, Path]], views: Views, workers: int) -> Iterator[None]:
+def _in_parallel(
+    tasks: list[tuple[Source, Path]], options: PairOptions, workers: int
+) -> Iterator[None]:
     if workers <= 1:
         for source, path in tasks:
-            yield make_part(source, path, views)
+            yield make_part(source, path, options)
         return
     context = get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, context, _use_one_thread) as pool:
         try:
-            for part in as_completed([pool.submit(make_part, *task, views) for task in tasks]):
+            for part in as_completed([pool.submit(make_part, *task, options) for task in tasks]):
                 yield part.result()
         except BrokenProcessPool as error:
             raise ValueError(
@@ -173,14 +175,14 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def make_part(source: Source, path: Path, views: Views) -> None:
+def make_part(source: Source, path: Path, options: PairOptions) -> None:
     """Write the rows of a source to ``path``.arrow, or why there are none to ``path``.skipped."""
     new = path.with_name(f"{path.name}.new")
     try:
         if source.is_chain:
             rows = list(make_chain_pairs(source.path, source.name))
         else:
-            rows = list(make_pairs(read_photo(source.path), source.name, views))
+            rows = list(make_pairs(read_photo(source.path), source.name, options))
     except UnusableError as error:
         new.write_text(str(error), "utf-8")
         new.replace(path.with_name(path.name + SKIPPED_SUFFIX))
@@ -235,7 +237,7 @@ def _save(whole: datasets.DatasetDict, path: Path) -> None:
 def choose_held_out(names, share: float) -> dict[str, bool]:
     """Decide which names are held out, by their hash, so that new names do not move old ones.
 
-    If there are two or more, at least one is held out. Never are all.
+    If there are two or more, at least one is held out. They are never all held out.
     """
     places = {n: int.from_bytes(hashlib.blake2b(n.encode(), digest_size=4).digest()) for n in names}
     held = {name: place < share * HASH_RANGE for name, place in places.items()}

@@ -10,7 +10,7 @@ from .photo import UnusableError, read_photo
 
 
 class Mark(NamedTuple):
-    """A verdict on a prompt, with the files of its two views, which are beside the list."""
+    """A verdict on a prompt, with the files of its two views, in the folder of preferences.jsonl."""
 
     previous: Path
     zoomed: Path
@@ -60,7 +60,7 @@ def _parse_mark(entry: dict, folder: Path) -> Mark:
     factor = entry["factor"]
     paths = [folder / entry[name] for name in ("previous", "zoomed")]
     if any(folder.resolve() not in path.resolve().parents for path in paths):
-        raise ValueError("its images must be beside the list")
+        raise ValueError("its images must be in the folder of preferences.jsonl or below")
     return Mark(*paths, entry["prompt"], entry["good"], max(map(float, factor)), user)
 
 
@@ -97,7 +97,7 @@ def make_mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]
     return rows, skipped
 
 
-def measure_agreement(trainer, rows) -> float | None:
+def measure_marks_agreement(trainer, rows) -> float | None:
     """Return how often the model prefers a prompt that people marked good to one marked bad.
 
     It compares all pairs of a good and a bad prompt by their mean log-probability per token. 0.5 is

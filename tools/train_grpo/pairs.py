@@ -28,7 +28,7 @@ TARGET_RANGE = 0.9
 """Targets lie in this middle part of a photograph's width and height."""
 
 
-class Views(NamedTuple):
+class PairOptions(NamedTuple):
     """How pairs are made from a photograph."""
 
     backbone: str = BUILT_IN
@@ -67,20 +67,20 @@ def encode_view(view: Image.Image) -> bytes:
     return encode(view, "jpeg", quality=JPEG_QUALITY, subsampling=0)
 
 
-def make_pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
+def make_pairs(photo: Image.Image, name: str, options: PairOptions) -> Iterator[dict]:
     """Make the rows of a photograph: one for each step of each chain."""
-    draw = random.Random(f"{views.seed}/{name}")  # independent of order and process
-    for chain in range(views.targets):
+    draw = random.Random(f"{options.seed}/{name}")  # independent of order and process
+    for chain in range(options.targets):
         target = Target(*(0.5 + TARGET_RANGE * (draw.random() - 0.5) for _ in "xy"))
-        first = place_first_frame(photo.height, photo.width, views.size, views.frame, target)
-        plan = plan_steps(first.height, first.width, SCALE, views.steps, first.target)
+        first = place_first_frame(photo.height, photo.width, options.size, options.frame, target)
+        plan = plan_steps(first.height, first.width, SCALE, options.steps, first.target)
         # The first frame is resized with Lanczos, as in the paper; the steps are bicubic.
         side = first.width, first.height
         frame = resize_window(photo, first.window, side, Image.Resampling.LANCZOS)
         window, wide_file = first.window, encode_view(frame)
         for step, (inner, _) in enumerate(plan, 1):
             window = _nest_window(window, inner, first.width, first.height)
-            if views.backbone == CROPS:
+            if options.backbone == CROPS:
                 zoomed = resize_window(photo, window, frame.size)
             else:
                 # As in the nodes: crop first, so that pixels outside the window do not blend into its edges.
@@ -89,18 +89,18 @@ def make_pairs(photo: Image.Image, name: str, views: Views) -> Iterator[dict]:
             zoomed_file = encode_view(zoomed)
             origin = {
                 "file": name,
-                "backbone": Path(views.backbone).name,
+                "backbone": Path(options.backbone).name,
                 "window": list(window),
                 "target": list(target),
-                "seed": views.seed,
+                "seed": options.seed,
             }
             yield make_row(f"{name}#{chain}.{step}", wide_file, zoomed_file, SCALE**step, origin)
-            if step == views.steps:
+            if step == options.steps:
                 break
-            if views.backbone == CROPS:
+            if options.backbone == CROPS:
                 wide_file = zoomed_file
             else:
-                frame = load_upscaler(views.backbone)(crop).resize(
+                frame = load_upscaler(options.backbone)(crop).resize(
                     frame.size, Image.Resampling.BICUBIC
                 )
                 wide_file = encode_view(frame)
@@ -124,7 +124,7 @@ def _to_box(window: Window) -> tuple[float, float, float, float]:
 
 
 def _nest_window(outer: Window, inner: Window, width: int, height: int) -> Window:
-    """Convert ``inner``, a window of a frame that shows ``outer``, to the coordinates of ``outer``."""
+    """Convert ``inner``, a window in a frame that shows ``outer``, to the coordinates of ``outer`` itself."""
     x, y = outer.width / width, outer.height / height
     return Window(outer.x + inner.x * x, outer.y + inner.y * y, inner.width * x, inner.height * y)
 

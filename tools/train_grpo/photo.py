@@ -11,7 +11,7 @@ SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".
 MIN_SIDE_PIXELS = 64
 """Minimum pixels of the shorter side. With fewer, a 4x step shows only a dozen pixels."""
 
-PILLOW_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
+EIGHT_BIT_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 BITS_PER_SAMPLE = 258
 """The TIFF tag with the bits of a channel."""
 
@@ -51,7 +51,7 @@ def _require_plain(file: Image.Image, path: Path) -> None:
         raise UnusableError(f"animated, or {file.n_frames} images in one file")
     if file.mode == "CMYK":
         raise UnusableError("CMYK: save it as RGB")
-    if file.mode not in PILLOW_MODES or _read_bits(file, path) > 8:
+    if file.mode not in EIGHT_BIT_MODES or _read_bits(file, path) > 8:
         raise UnusableError(f"more than 8 bits a channel, or unknown colors ({file.mode})")
     if min(file.size) < MIN_SIDE_PIXELS:
         raise UnusableError(

@@ -22,7 +22,7 @@ from .card import write_card
 from .config import Config, read_config, require_known
 from .critic import make_judge
 from .feedback import Feedback
-from .marks import measure_agreement
+from .marks import measure_marks_agreement
 from .trl_rewards import Scorer
 
 LANGUAGE_LAYERS = (
@@ -243,7 +243,7 @@ def score_held_out(trainer: GRPOTrainer, scorer: Scorer, phase: str) -> dict[str
     names = {f"eval_rewards/{name}/mean": name for name in scorer.weights}
     scores: dict[str, Any] = {names[key]: log[key] for key in log if key in names}
     scores |= {"reward": log.get("eval_reward"), "pairs": len(held_out)}
-    agreement = measure_agreement(trainer, held_out)
+    agreement = measure_marks_agreement(trainer, held_out)
     return scores | ({} if agreement is None else {"marks_agreement": agreement})
 
 

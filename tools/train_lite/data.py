@@ -16,8 +16,8 @@ from .backgrounds import read_backgrounds
 from .net import SCALE
 
 HELD_OUT = ("astronaut", "rocket", "perched-osprey", "beacon-street-sunset", "tea-gardens")
-"""Photographs for the scores, chosen before any result was seen. `moon` and `text`, of which the
-chains show parts, are not trained on either."""
+"""Photographs for the scores, chosen before any result was seen. `moon` and `text` are not
+trained on either: the chains that scoring.py measures show parts of them."""
 
 SHARP_SCALES = {
     # scikit-image: pictures whose docstring states CC0 or public domain
@@ -96,7 +96,7 @@ def make_pair(image: Image.Image) -> Pair:
 
 
 def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Another exposure, contrast and tint, so that eight photographs stand for more."""
+    """Another exposure, contrast and tint, so that few photographs stand for more."""
     pixels = np.asarray(image, np.float32) / 255
     pixels = pixels ** rng.uniform(0.6, 1.6)
     low, high = rng.uniform(0, 0.35), rng.uniform(0.65, 1)
@@ -106,7 +106,7 @@ def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def photograph_variants(rng: np.random.Generator, variants: int) -> list[Image.Image]:
-    """Every photograph at several sizes, pixel phases and exposures."""
+    """Every photograph at several sizes, sub-pixel offsets and exposures."""
     images = []
     for name in PHOTOGRAPHS:
         original, sharp = picture(name), SHARP_SCALES[name]
@@ -145,7 +145,7 @@ def gradient(side: int, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((first + (second - first) * ramp[..., None]).round().astype(np.uint8))
 
 
-def fractal(side: int, rng: np.random.Generator) -> np.ndarray:
+def fractal_noise(side: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of spectrum 1/f^a, of unit strength."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     frequency[0, 0] = 1
@@ -155,8 +155,8 @@ def fractal(side: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise_texture(side: int, rng: np.random.Generator) -> Image.Image:
-    """Clouds, stone, skin."""
-    grain = fractal(side, rng)
+    """A random texture that looks like clouds, stone or skin."""
+    grain = fractal_noise(side, rng)
     if rng.random() < 0.4:
         grain = np.abs(grain) * 2 - 1.5  # creases, as in marble and cloth folds
     tint = rng.normal(1, 0.15, 3)
@@ -182,7 +182,7 @@ def stripes(side: int, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_shape(canvas: Image.Image, radius: float, rng: np.random.Generator) -> None:
-    """One leaf: a disc, a polygon or a stroke, plain or filled with a texture."""
+    """Draw one "leaf" of `dead_leaves`: a disc, a polygon or a stroke, plain or with a texture."""
     side = canvas.width
     x, y = rng.uniform(0, side, 2)
     mask = Image.new("L", canvas.size)
@@ -290,17 +290,19 @@ def random_crop(image: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     return image[:, y : y + side, x : x + side].contiguous()
 
 
-def save_as_jpeg(image: Image.Image, quality: int, chroma: int = 2) -> Image.Image:
-    """What a JPEG file of this quality keeps; ``chroma`` is Pillow's `subsampling`."""
+def apply_jpeg(image: Image.Image, quality: int, chroma: int = 2) -> Image.Image:
+    """The image as a JPEG file of this quality shows it; ``chroma`` is Pillow's `subsampling`."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, subsampling=chroma)
     return Image.open(file).convert("RGB")
 
 
-def compress(patch: Tensor, rng: np.random.Generator, qualities: tuple[int, int]) -> Tensor:
-    """What a JPEG file keeps of a (3, H, W) patch, with its squares at any offset."""
+def apply_random_jpeg(
+    patch: Tensor, rng: np.random.Generator, qualities: tuple[int, int]
+) -> Tensor:
+    """Return a (3, H, W) patch as a JPEG file shows it, with its blocks of 8 pixels at any offset."""
     y, x = rng.integers(0, 8, 2)
     padded = F.pad(patch[None], (x, 0, y, 0), mode="replicate")[0]
     image = Image.fromarray((padded * 255).round().byte().permute(1, 2, 0).numpy())
-    kept = save_as_jpeg(image, int(rng.integers(*qualities)), int(rng.choice([0, 2])))
+    kept = apply_jpeg(image, int(rng.integers(*qualities)), int(rng.choice([0, 2])))
     return to_tensor(kept)[:, y:, x:].float() / 255

@@ -19,36 +19,36 @@ from .teachers import FOLDER, load_span
 
 STEPS = 10_000
 BATCH, SIDE = 4, 48
-"""Patches of a step and LR pixels of their side."""
+"""Number of patches in a step, and their side in LR pixels."""
 LATE_BATCH, LATE_SIDE = 2, 64
-"""The same in the precise part, where fewer pixels lie near the zeros that convolutions pad with."""
-GPU_BATCHES = 8
+"""The same in the last part, in float32: of a larger patch, less lies near the zero padding."""
+GPU_BATCH_FACTOR = 8
 """How many times more patches a GPU is given in a step."""
 MUON_LR = 2e-3
 ADAM_LR = 7e-4
 DECAY = 0.4  # last share of the steps, over which the rates fall to 0
-SQUARED = 0.3  # last share of the steps, with squared errors: PSNR counts those
-PRECISE = 0.3
-"""Last share of the steps, in float32, with faint patches and the grid loss. Before it bfloat16,
-which rounds a bright pixel to whole grey levels: a network trained so draws a 4-pixel staircase
-into smooth shading. In PSNR it hardly counts; in a chain every step enlarges it."""
+SQUARED_ERROR_SHARE = 0.3  # last share of the steps, with squared errors: PSNR counts those
+FLOAT32_SHARE = 0.3
+"""Share of the steps, at the end, that run in float32, with low-contrast patches and the grid loss.
+Earlier steps run in bfloat16, which rounds a bright pixel to whole grey levels: a network trained
+so draws a 4-pixel staircase into smooth shading. In PSNR it hardly counts; in a chain every step enlarges it."""
 JPEG_SHARE = 0.5
 JPEG_QUALITIES = (50, 95)
 BLURRED_SHARE = 0.4
 BLUR_SIGMAS = (2, 16)  # pixels of the larger picture
-FAINTEST = 0.05
+MIN_PATCH_CONTRAST = 0.05
 GRID_SHARE = 0.02
 TRUTH_SHARE = 0.5
 VARIANTS, NATIVE_CROPS, CROP = 1, 2, 160
-DRAWN = 200
+SYNTHETIC_IMAGES = 200
 
 
 def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
-    """Photographs reduced, as they are, and as the teacher enlarges them; drawings at the end.
+    """Make pairs from downscaled photographs, their crops, crops of the teacher's results, drawings.
 
-    The larger picture of a pair is what the network is to give: the teacher's result, averaged
-    with the truth where there is one. Both are nearer to the mean of all that the input may show
-    than the truth alone.
+    The larger picture of a pair is the target: the teacher's result, averaged with the photograph
+    where there is one of that size. Both this result and this average are closer than the photograph
+    to the mean of all pictures that fit the input. The target of a drawing is the drawing.
     """
     rng = np.random.default_rng(seed)
     pairs = []
@@ -67,7 +67,7 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
         for _ in range(NATIVE_CROPS):
             teach(data.random_crop(data.to_tensor(data.sharp_picture(name)), CROP, rng))
             teach(data.random_crop(pairs[-1].hr, CROP, rng))
-    return pairs + [data.make_pair(image) for image in data.synthetic_images(rng, DRAWN)]
+    return pairs + [data.make_pair(image) for image in data.synthetic_images(rng, SYNTHETIC_IMAGES)]
 
 
 def make_smooth(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,24 +75,24 @@ def make_smooth(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tenso
 
     Such patches are as smooth as the input of a deep zoom. Also returns a divisor for the error of
     each patch (B, 1, 1, 1), so that small errors in smooth patches count as much as large ones in
-    others: its contrast, or ``FAINTEST`` for a blurred patch.
+    others: its contrast, or ``MIN_PATCH_CONTRAST`` for a blurred patch.
     """
     is_blurred = rng.random(len(lq)) < BLURRED_SHARE
     for i in np.flatnonzero(is_blurred):
         sigma = np.exp(rng.uniform(*np.log(BLUR_SIGMAS)))
         hr[i] = torch.from_numpy(gaussian(hr[i].numpy(), sigma, channel_axis=0))
         lq[i] = resize(hr[i : i + 1], *lq.shape[-2:])[0]
-    contrasts = np.where(rng.random(len(lq)) < 0.5, 1, FAINTEST ** rng.random(len(lq)))
+    contrasts = np.where(rng.random(len(lq)) < 0.5, 1, MIN_PATCH_CONTRAST ** rng.random(len(lq)))
     contrast, divisor = (
         torch.from_numpy(values.astype(np.float32)).view(-1, 1, 1, 1)
-        for values in (contrasts, np.where(is_blurred, FAINTEST, contrasts))
+        for values in (contrasts, np.where(is_blurred, MIN_PATCH_CONTRAST, contrasts))
     )
     mean = lq.mean((2, 3), keepdim=True)
     return mean + (lq - mean) * contrast, mean + (hr - mean) * contrast, divisor
 
 
 def is_precise(step: int, steps: int) -> bool:
-    return step >= (1 - PRECISE) * steps
+    return step >= (1 - FLOAT32_SHARE) * steps
 
 
 class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -108,17 +108,17 @@ class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         rng = np.random.default_rng([self.seed, step])
         precise = is_precise(step, self.steps)
         batch, side = (LATE_BATCH, LATE_SIDE) if precise else (BATCH, SIDE)
-        batch *= GPU_BATCHES if DEVICE == "cuda" else 1
+        batch *= GPU_BATCH_FACTOR if DEVICE == "cuda" else 1
         lq, hr = data.sample(self.pairs, rng, batch, side, self.weights)
         for patch in lq:
             if rng.random() < JPEG_SHARE:
-                patch.copy_(data.compress(patch, rng, JPEG_QUALITIES))
+                patch.copy_(data.apply_random_jpeg(patch, rng, JPEG_QUALITIES))
         return make_smooth(lq, hr, rng) if precise else (lq, hr, torch.ones(1))
 
 
 def loss_at(progress: float, sr: Tensor, hr: Tensor, divisor: Tensor) -> Tensor:
     error = (sr - hr) / divisor
-    return error.square().mean() if progress > 1 - SQUARED else error.abs().mean()
+    return error.square().mean() if progress > 1 - SQUARED_ERROR_SHARE else error.abs().mean()
 
 
 def train(
@@ -133,7 +133,7 @@ def train(
     if not kept.exists():
         print("asking the teacher: ten minutes on one core", flush=True)
         pairs = make_pairs(seed, load_span().to(DEVICE))
-        torch.save([tuple(pair) for pair in pairs], kept)  # a class could not be read back
+        torch.save([tuple(pair) for pair in pairs], kept)  # weights_only reads no Pair
     pairs = [data.Pair(*pair) for pair in torch.load(kept, weights_only=True)]
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY)
     first = training.resume(checkpoint)

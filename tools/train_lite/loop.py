@@ -25,7 +25,7 @@ def rate_at(step: int, steps: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, net: nn.Module, step: int) -> None:
+def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
     """Exponential moving average of the weights, shorter in the first steps."""
     decay = min(EMA_DECAY, (step + 1) / (step + 10))
     for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
@@ -51,8 +51,8 @@ class Training:
             self.net.carry_colours()
             if not all(weights[name].equal(kept) for name, kept in self.net.state_dict().items()):
                 raise ValueError(
-                    f"{start_from} is not of this trainer: its first channels do not carry the "
-                    "picture. Train a new faithful model and start from that"
+                    f"{start_from} was not trained by this program: its first channels do not "
+                    "carry the picture. Train a new faithful model and start from that"
                 )
         self.net = self.net.to(DEVICE, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
@@ -75,7 +75,7 @@ class Training:
         return state["step"]
 
     def steps(self, first: int, count: int, target: Path, checkpoint: Path) -> Iterator[int]:
-        """Number the steps from ``first`` up to ``count``; the caller does each with `learn`.
+        """Yield the steps from ``first`` to ``count`` - 1; the caller calls `learn` once in each.
 
         ``target`` gets the averaged weights.
         """
@@ -84,7 +84,7 @@ class Training:
             for update, full in zip(self.updates, self.rates, strict=True):
                 update.param_groups[0]["lr"] = full * rate_at(step, count, self.decay)
             yield step
-            follow(self.average, self.net, step)
+            update_average(self.average, self.net, step)
             if (step + 1) % SNAPSHOT_STEPS == 0 or step + 1 == count:
                 seconds = time.monotonic() - start
                 state = {name: part.state_dict() for name, part in self.parts.items()}

@@ -12,11 +12,11 @@ COLOURS = 3
 
 
 def smooth_minus_nearest() -> Tensor:
-    """Weights (48, 3, 3, 3) that turn the nearest pixels into a quadratic B-spline.
+    """Weights (48, 3, 3, 3) that, added to nearest-neighbour upscaling, give a quadratic B-spline.
 
-    spandrel adds the nearest pixels to what the network gives. A network that has to learn to
-    cancel their squares leaves a staircase, and squares of colour, which a chain enlarges at every
-    step. The spline has none, and keeps ramps as they are.
+    spandrel adds a nearest-neighbour upscaling to the network's result. A network that must learn to
+    cancel its square pixels leaves stairs and blocks of colour, which a chain enlarges at every step.
+    The spline leaves neither, and keeps linear gradients.
     """
     places = (torch.arange(SCALE) + 0.5) / SCALE - 0.5
     away = (places[:, None] - torch.tensor([-1, 0, 1])).abs()
@@ -33,8 +33,8 @@ class CompactNet(nn.Module):
     """SRVGGNetCompact (Real-ESRGAN): all work at low resolution, pixel shuffle at the end.
 
     Keys and shapes are those of spandrel's `Compact`. The hidden convolutions start as the
-    identity plus noise: without it a plain 18-layer stack is still worse than bicubic after
-    1000 steps, with it it is 1.1 dB better.
+    identity plus noise: without the identity, a plain 18-layer stack is still worse than bicubic
+    after 1000 steps; with it, the stack is 1.1 dB better.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class CompactNet(nn.Module):
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Nearest semi-orthogonal matrices, roughly: five Newton-Schulz steps (Jordan, Muon, 2024).
 
-    A stack (N, C, 9C) in bfloat16: on a CPU three times as fast as one by one.
+    The input is a stack (N, C, 9C): at once and in bfloat16 it is three times as fast on a CPU.
     """
     x = matrices.bfloat16()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

