@@ -81,7 +81,7 @@ def best_align(
         least = torch.where(is_nearer, distances, least)
         chosen = torch.where(is_nearer, number, chosen)
         torch.where(is_nearer[:, None, None, None], fixed, best, out=best)
-    return best, [METHODS[number] for number in chosen.tolist()]
+    return best, [METHODS[number] for number in chosen.cpu().numpy().tolist()]
 
 
 def color_align(

@@ -188,7 +188,7 @@ def _compute_moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
         x, y = x - mean_a, y - mean_b
         sums += [(x * x).sum(), (y * y).sum(), (x * y).sum()]
     means = [
-        value / a.numel() for value in torch.stack(sums).tolist()
+        value / a.numel() for value in torch.stack(sums).cpu().numpy().tolist()
     ]  # read from the device at once
     return sum(means[::3]), sum(means[1::3]), sum(means[2::3])
 

@@ -163,7 +163,7 @@ def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
 
 def add_up(values: list[Tensor]) -> float:
     """Add up scalars in double precision, with one read from their device for all."""
-    return sum(torch.stack(values).tolist())
+    return sum(torch.stack(values).cpu().numpy().tolist())
 
 
 def _average_windows(planes: Tensor) -> Tensor:

@@ -114,11 +114,8 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
     side = min(chain.frames[1].shape[-2:])
     times = ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
     _require_size(chain, layout, times)
-    rows = (
-        _list_step_rows(chain)
-        if layout == "steps" and chain.steps
-        else _list_scale_rows(chain, layout)
-    )
+    is_by_step = layout == "steps" and chain.steps
+    rows = _list_step_rows(chain) if is_by_step else _list_scale_rows(chain, layout)
     images = [_draw_row(row, side * times, times, labels) for row in rows]
     gap = round(side * times * GAP)
     height = sum(image.height + gap for image in images) - gap
@@ -241,12 +238,9 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
 
 
 def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note: str = "") -> None:
-    """Draw a factor, and below it the real pixels with a dot in their color, and a note.
+    """Draw a label such as "16x" on an RGB image, below it its real pixels with a dot in their color.
 
     Args:
-        image: RGB; it is drawn on.
-        label: The factor in words, such as "16x".
-        real: What the image shows of the photograph.
         side: Short side of the image in pixels, which sets the size of the text.
         note: A further line.
     """

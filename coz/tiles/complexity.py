@@ -54,7 +54,7 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
     for top, bottom in pairwise(bounds):
         light = luma(image[..., top:bottom, :])[0, 0]
         grid.append(_rate_row(light, column, widths))
-    return torch.stack(grid).tolist()
+    return torch.stack(grid).cpu().numpy().tolist()
 
 
 def _rate_row(light: Tensor, column: Tensor, widths: Tensor) -> Tensor:
