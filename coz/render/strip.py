@@ -240,9 +240,7 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
 def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note: str = "") -> None:
     """Draw a label such as "16x" on an RGB image, below it its real pixels with a dot in their color.
 
-    Args:
-        side: Short side of the image in pixels, which sets the size of the text.
-        note: A further line.
+    A ``note`` is a further line. The size of the text follows ``side``, the short side of the image.
     """
     pen = ImageDraw.Draw(image, "RGBA")
     width, height = image.size
