@@ -211,7 +211,7 @@ def test_what_is_told_decides(node, agreement, stop_below, ends):
 
 def server_prompt(**inputs):
     """With a Preview Image that makes the host's default cache forget the loop's children."""
-    prompt = chain_prompt(center_x=0.41, **inputs)
+    prompt = chain_prompt(center_x=0.49, **inputs)
     prompt["input"] = {"class_type": "PreviewImage", "inputs": {"images": ["source", 0]}}
     return prompt
 
