@@ -8,7 +8,7 @@ from .full_image.full_image import CoZFullImage
 from .full_image.tile_prompts import CoZTilePrompts, CoZTileTexts
 from .full_image.tiles import CoZTiles
 from .host.files import register_builtin_models
-from .host.server import add_routes
+from .host.server import set_up_server
 from .load.prompt_extractor import CoZLoadPromptExtractor
 from .load.sample_picture import CoZSamplePicture
 from .load.self_ensemble import CoZSelfEnsemble
@@ -37,7 +37,7 @@ from .view.zoom_viewer import CoZZoomViewer
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
-        add_routes(serve_sources, serve_marks, serve_clips)
+        set_up_server(serve_sources, serve_marks, serve_clips)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -19,20 +19,25 @@ TEXT_INPUTS = ("prompting", "prompt", "step_prompts", "tile_prompts")
 
 
 def list_unread_inputs(kind: type[Backbone]) -> list[str]:
-    """List the inputs that a backbone does not read if all texts are typed: js/unread.js hides them."""
+    """List the inputs that have no effect with a backbone if no model writes texts.
+
+    js/host/unread.js hides them.
+    """
     texts = () if kind.reads_text else TEXT_INPUTS
     return [*texts, *(() if kind.reads_seed else ("seed",))]
 
 
-def backbone_input(**handed) -> io.Input:
+def backbone_input(**socket_options) -> io.Input:
     """Make the input that chooses a backbone.
 
-    ``handed`` are further options of its model sockets: AS_LINKS if the node expands, otherwise none.
+    ``socket_options`` are added to each model socket: AS_LINKS if the node expands, otherwise none.
     """
     summaries = [f"{each.name}: {each.summary}" for each in BACKBONES]
     return io.DynamicCombo.Input(
         "backbone",
-        options=[io.DynamicCombo.Option(each.name, each.inputs(**handed)) for each in BACKBONES],
+        options=[
+            io.DynamicCombo.Option(each.name, each.inputs(**socket_options)) for each in BACKBONES
+        ],
         tooltip=" ".join(["The model that sharpens each view.", *summaries]),
         extra_dict={"coz_unread": {each.name: list_unread_inputs(each) for each in BACKBONES}},
     )

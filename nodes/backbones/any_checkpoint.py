@@ -9,7 +9,7 @@ from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..host.text_encoder import require_clip
-from ..step.refine_step import denoise_inputs, describe_small_size
+from ..step.refine_step import describe_small_size, sampling_inputs
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
@@ -22,9 +22,9 @@ class AnyCheckpoint(DiffusionBackbone):
     reads_seed = True
 
     @classmethod
-    def inputs(cls, **handed) -> list[io.Input]:
+    def inputs(cls, **socket_options) -> list[io.Input]:
         return [
-            *super().inputs(**handed),
+            *super().inputs(**socket_options),
             io.String.Input(
                 "negative",
                 default="",
@@ -38,7 +38,7 @@ class AnyCheckpoint(DiffusionBackbone):
                 max=MAX_SAMPLING_STEPS,
                 tooltip="Number of sampling steps for each view.",
             ),
-            *denoise_inputs(),
+            *sampling_inputs(),
         ]
 
     def encode(self, text: str) -> list:

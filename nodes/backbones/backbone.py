@@ -41,8 +41,8 @@ class Tile(NamedTuple):
     zoomed: Tensor | None
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``sees_surroundings``."""
     window: Window
-    """The tile in whole pixels of the result; ``coz.tiles.plan.tile_source`` computes its place in the
-    image of the pass. It may reach beyond the image only if ``sees_surroundings``."""
+    """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_source`` computes
+    their place in the image of the pass. Beyond the image only if ``sees_surroundings``."""
     seed: int
 
 
@@ -72,8 +72,8 @@ class Backbone(ABC):
 
     @classmethod
     @abstractmethod
-    def inputs(cls, **handed) -> list[io.Input]:
-        """Make its sockets and widgets. ``handed`` are further options of the sockets, such as AS_LINKS."""
+    def inputs(cls, **socket_options) -> list[io.Input]:
+        """Make its sockets and widgets. ``socket_options`` are added to each socket, such as AS_LINKS."""
 
     def describe_scale(self, scale: float) -> str:
         """Return a notice for a scale that it was not trained for, otherwise ""."""
@@ -84,7 +84,7 @@ class Backbone(ABC):
         """Add the nodes that sharpen step i of Chain Loop and return the link to the image.
 
         ``add_node(class_type, name, **inputs)`` adds a node. The one that sharpens is named ``sr_{i}``.
-        Add only nodes of ComfyUI that run without a server, because ComfyUI is also used as a library.
+        Each must run without a server, because ComfyUI is also used as a library.
         """
 
     def start_pass(self, tiles: TilePass) -> None:

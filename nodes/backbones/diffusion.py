@@ -15,16 +15,16 @@ class DiffusionBackbone(Backbone):
         """Text -> its conditioning, or the link to it."""
 
     @classmethod
-    def inputs(cls, **handed) -> list[io.Input]:
+    def inputs(cls, **socket_options) -> list[io.Input]:
         return [
             io.Model.Input(
                 "model",
-                **handed,
+                **socket_options,
                 tooltip="For one-step diffusion, a super-resolution model from CoZ Load SR LoRA or a "
-                "merged checkpoint; for any checkpoint, any image model.",
+                'merged checkpoint; for the backbone "any checkpoint", any image model.',
             ),
-            io.Vae.Input("vae", **handed, tooltip="The VAE of model."),
-            io.Clip.Input("clip", **handed, tooltip="The text encoders of model."),
+            io.Vae.Input("vae", **socket_options, tooltip="The VAE of model."),
+            io.Clip.Input("clip", **socket_options, tooltip="The text encoders of model."),
         ]
 
     @abstractmethod
@@ -37,7 +37,8 @@ class DiffusionBackbone(Backbone):
 
     def add_encoder(self, add_node: Callable, name: int | str, text: str | list) -> list:
         """Add the node that encodes a text, unless it exists, and return the link to the conditioning."""
-        key = repr(text)  # the text may be a link, which is a list; repr quotes a string
+        # The text may be a link, which is a list. repr quotes a string, so no text equals a link.
+        key = repr(text)
         if key not in self.encoded:
             encoder, inputs = self.choose_encoder(text)
             child = add_node(encoder, f"text_{name}", clip=self.chosen["clip"], **inputs)

@@ -14,8 +14,8 @@ class OneStepDiffusion(DiffusionBackbone):
     summary = "SD3-medium with the Chain-of-Zoom LoRA."
 
     @classmethod
-    def inputs(cls, **handed) -> list[io.Input]:
-        return [*super().inputs(**handed), latent_shift_input()]
+    def inputs(cls, **socket_options) -> list[io.Input]:
+        return [*super().inputs(**socket_options), latent_shift_input()]
 
     def describe_scale(self, scale: float) -> str:
         if scale == TRAINED_SCALE:

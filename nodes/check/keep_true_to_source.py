@@ -56,7 +56,7 @@ class CoZConsistency(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="Number of correction iterations. More iterations reduce ringing at edges; "
-                    "the remaining error is below a thousandth after any number.",
+                    "even one leaves an error below a thousandth of the brightness range.",
                 ),
                 io.Combo.Input(
                     "kernel",

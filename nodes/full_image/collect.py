@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..host.messages import join_lines, show_expansion_closing
+from ..host.messages import join_with_line_breaks, show_expansion_closing
 from .full_image import MAX_PASSES
 
 
@@ -24,6 +24,6 @@ class CoZFullImageCollect(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
-        text = join_lines(said_1, said_2, said_3, said_4, notes)
+        text = join_with_line_breaks(said_1, said_2, said_3, said_4, notes)
         lines = dict.fromkeys(text.split("\n"))  # several passes may give the same notice
         return io.NodeOutput(image, ui=show_expansion_closing("\n".join(lines)))

@@ -6,7 +6,7 @@ from ..backbones import backbone_input, make_backbone
 from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion, nest_inputs
 from ..host.images import require_one_image
-from ..host.messages import give_notices, show
+from ..host.messages import give_notices, show_on_node
 from ..host.options import require_options, require_range, validate_options
 from ..loop.chain_loop import MAX_SCALE, MIN_SCALE, scale_input
 from ..step.color_fix import METHODS
@@ -17,9 +17,9 @@ from .plan import (
     count_tiles,
     describe_unused_lines,
     describe_work,
+    plan_pass_texts,
     plan_passes,
     require_memory,
-    split_lines,
 )
 
 MAX_PASSES = 4
@@ -85,9 +85,9 @@ class CoZFullImage(io.ComfyNode):
                     "- means no text. The prompts output has this form.",
                 ),
                 seed_input(
-                    "With any checkpoint: seed of the noise that all tiles of a pass share. Each "
-                    "tile's own seed is computed from it, for samplers that add noise and for a "
-                    "vision-language model with a temperature above 0."
+                    'With the backbone "any checkpoint": seed of the noise that all tiles of a pass '
+                    "share. Each tile's own seed is computed from it, for samplers that add noise and "
+                    "for a vision-language model with a temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -110,7 +110,7 @@ class CoZFullImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of its parameters is a given input: ``image`` always is.
+        # ComfyUI calls this only if one of its parameters is a given input: so image is one, unused.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -139,7 +139,7 @@ class CoZFullImage(io.ComfyNode):
         require_memory(*picture.shape[-2:], scale, passes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
         layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
-        lines = split_lines(layouts, source, prompt, tile_prompts)
+        lines = plan_pass_texts(layouts, source, prompt, tile_prompts)
         profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
         scale_line = sharpener.describe_scale(scale)
         notes = give_notices(
@@ -148,7 +148,7 @@ class CoZFullImage(io.ComfyNode):
             describe_unused_lines(tile_prompts, sum(map(len, lines))),
         )
         counts = count_tiles(picture, layouts, sharpener, color_fix)
-        show("\n".join([describe_work(counts, lines), *notes]))
+        show_on_node("\n".join([describe_work(counts, lines), *notes]))
         expansion = Expansion(cls)
         settings = {
             **nest_inputs("backbone", backbone),
@@ -193,9 +193,9 @@ def tile_inputs() -> list[io.Input]:
             min=0,
             max=2048,
             step=8,
-            tooltip="Smallest overlap of neighboring tiles, which are blended there, in pixels of the "
-            "result; less than tile. Upscale models see the surroundings of a tile and need none, except "
-            "with color_fix adain, histogram, hybrid or best.",
+            tooltip="Neighboring tiles overlap by at least this many pixels of the result, and are "
+            "blended there. It must be smaller than tile. Upscale models see the surroundings of a tile and "
+            "need none, except with color_fix adain, histogram, hybrid or best.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",

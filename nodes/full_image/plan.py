@@ -39,7 +39,7 @@ def count_tiles(
     return counts
 
 
-def split_lines(
+def plan_pass_texts(
     layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
 ) -> list[list[str]]:
     """Return a line for each tile of each pass: its text, "-" for no text, "" if a model writes it."""

@@ -9,7 +9,7 @@ from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.text.step_prompts import choose_step_texts, join_prompt, join_texts, split_step_lines
 from ...coz.tiles.layout import TileLayout, TileRow
 from ..host.images import to_bchw
-from ..host.messages import describe_time_left, show
+from ..host.messages import describe_time_left, show_on_node
 from ..text_sources import make_text_source, prompting_input
 
 
@@ -66,7 +66,7 @@ class CoZTilePrompts(io.ComfyNode):
         missing = [i for i, text in enumerate(texts) if not text]
         if missing:
             title = describe_pass(number, len(texts))
-            show(f"{title}, {describe_count(len(missing), 'prompt')}")
+            show_on_node(f"{title}, {describe_count(len(missing), 'prompt')}")
             source = make_text_source(prompting)
             source.start_pass(picture, original, layout, derive_step_seed(seed, number))
             bar = comfy.utils.ProgressBar(len(missing))
@@ -75,7 +75,7 @@ class CoZTilePrompts(io.ComfyNode):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 texts[i] = source.run(i)
                 left = describe_time_left(started, done, len(missing))
-                show(f"{title}; prompt {done} of {len(missing)}{left}\n{texts[i]}")
+                show_on_node(f"{title}; prompt {done} of {len(missing)}{left}\n{texts[i]}")
                 bar.update_absolute(done)
         return io.NodeOutput(join_texts(texts))
 

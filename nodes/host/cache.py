@@ -28,8 +28,8 @@ several times their own size, because the allocator cannot free the memory aroun
 class ChainCache(Caching.CacheProvider):
     """Keeps the steps of recent chains, so that a longer or edited chain runs only what is new.
 
-    ComfyUI's default cache forgets a loop's children as soon as another output node of the
-    workflow finishes before the loop expands: a Preview Image on its input is enough.
+    If another output node finishes before the loop expands, even a Preview Image on its input,
+    ComfyUI's default cache forgets the loop's children.
 
     The cache is registered with ComfyUI only while a loop runs. While a provider is registered, ComfyUI
     computes a key for every node from all nodes before it: with 100 nodes in a row, a prompt takes

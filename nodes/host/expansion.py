@@ -9,7 +9,7 @@ from .cache import CACHE, CHILD_PREFIX
 
 AS_LINKS = {"raw_link": True, "lazy": True}
 """Options of an input whose link an expanding node passes on to its children. (Inside a dynamic combo
-ComfyUI ignores ``lazy``: the loaders run.)"""
+ComfyUI ignores ``lazy``: the models are loaded even if no child needs them.)"""
 
 BLOCKED = ExecutionBlocker(None)
 """An output with this value keeps all nodes that depend on it from running, without an error."""
@@ -18,12 +18,16 @@ BLOCKED = ExecutionBlocker(None)
 class Expansion:
     """The child nodes that replace a node when it runs.
 
-    Pass a child links and constants only, never tensors, and only what it reads: anything else
+    Give a child only what it reads, and only links and constants, never tensors: anything else
     causes cache misses on unrelated edits.
     """
 
     def __init__(self, node: type[io.ComfyNode], reporters: set[str] | None = None):
-        """Start with no children. Those of the classes ``reporters`` (None: all) show progress on the node."""
+        """Start with no children.
+
+        Args:
+            reporters: Classes of the children that show progress on the node; None for all.
+        """
         CACHE.register()
         self.node_id = node.hidden.unique_id
         self.reporters = reporters
@@ -49,6 +53,6 @@ class Expansion:
 
 
 def nest_inputs(name: str, chosen: dict) -> dict:
-    """Return the inputs of a dynamic combo under the names that a prompt gives them."""
+    """Return the inputs of a dynamic combo as a prompt in API format names them: "backbone.model"."""
     inside = {f"{name}.{key}": value for key, value in chosen.items() if key != name}
     return {name: chosen[name], **inside}

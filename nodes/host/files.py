@@ -25,26 +25,28 @@ def find_files(name: str, *folders: str) -> list[Path]:
     return [Path(path) for folder in folders if (path := folder_paths.get_full_path(folder, name))]
 
 
-def describe_missing_file(name: str, own: str, *folders: str) -> str:
-    """Say that the file is in none of the folders, and where Chain-of-Zoom's own file is found."""
+def describe_missing_file(name: str, source: str, *folders: str) -> str:
+    """Say that the file is in none of the folders, and which file Chain-of-Zoom uses."""
     return (
         f"{name} is not in models/{' or models/'.join(folders)}. Put the file there and press R. "
-        f"Chain-of-Zoom's own file: {own}"
+        f"Chain-of-Zoom uses {source}"
     )
 
 
 def validate_names(*chosen: tuple[str | None, tuple[str, ...]]) -> bool | str:
-    """Check chosen files instead of ComfyUI, whose "value not in list" does not say where to get them."""
-    # Not by ComfyUI's list, which has backslashes on Windows.
-    for name, (own, *folders) in chosen:
+    """Check chosen files. ComfyUI's own "value not in list" does not say where to get them.
+
+    Names are not compared with ComfyUI's list, which has backslashes on Windows.
+    """
+    for name, (source, *folders) in chosen:
         if name not in {None, "none"} and not find_files(name, *folders):
-            return describe_missing_file(name, own, *folders)
+            return describe_missing_file(name, source, *folders)
     return True
 
 
-def require_file(name: str, own: str, *folders: str) -> Path:
+def require_file(name: str, source: str, *folders: str) -> Path:
     if not name or not (found := find_files(name, *folders)):
-        raise ValueError(describe_missing_file(name, own, *folders))
+        raise ValueError(describe_missing_file(name, source, *folders))
     return found[0]
 
 

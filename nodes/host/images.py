@@ -90,7 +90,7 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
         )
     # ComfyUI's loaders put images on this device (the GPU with --gpu-only), so all images go there.
     image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
-    low, high = find_range(image)  # before movedim: torch would copy a view for it
+    low, high = find_range(image)  # before movedim: aminmax would copy the moved view
     if not (isfinite(low) and isfinite(high)):
         bad = int((~image.isfinite()).sum())
         raise ValueError(

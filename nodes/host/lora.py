@@ -16,7 +16,7 @@ from comfy.weight_adapter import LoRAAdapter
 from ...coz.weights.lora import SRWeights
 from ...coz.weights.peft import PROMPT_LORA_PREFIX
 from ...coz.weights.read import read_prompt_lora
-from .sampling import LATENT_SHIFT, get_model_family
+from .sampling import LATENT_SHIFT_KEY, get_model_family
 
 
 def get_layer_shape(network, target) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def patch_model(model: ModelPatcher, weights: SRWeights, name: str, strength: fl
     model.add_patches(replaced, strength, 1 - strength)
     model.add_patches(patches, strength)
     if weights.latent_shift:
-        model.set_attachments(LATENT_SHIFT, weights.latent_shift)
+        model.set_attachments(LATENT_SHIFT_KEY, weights.latent_shift)
     return model
 
 

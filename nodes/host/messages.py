@@ -38,7 +38,7 @@ def find_graph_node(node_id: str) -> str:
     return prompt.get_real_node_id(node_id.removesuffix(CALLED_SUFFIX))
 
 
-def show(text: str) -> None:
+def show_on_node(text: str) -> None:
     """Show a text on the node that runs; for a child of Chain Loop, on the loop.
 
     Do nothing if ComfyUI is used as a library, without a server and a page.
@@ -49,7 +49,7 @@ def show(text: str) -> None:
         # A lone surrogate, which an edited record may hold, cannot be sent.
         text = replace_lone_surrogates(text.replace("<", "<\u200b"))
         server: PromptServer | None = getattr(PromptServer, "instance", None)
-        # Without a client id, the text would appear on every open page, on its node of this id.
+        # Without a client id, the text would appear on every open page, on the node with the same id.
         if server is not None and server.client_id is not None:
             server.send_progress_text(text, find_graph_node(context.node_id), server.client_id)
 
@@ -61,7 +61,7 @@ class PromptMessages:
     notices: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Notices by node id; the children of one expansion share a list."""
     texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    """Id of a node on the page -> collecting child of each of its expansions -> closing text."""
+    """Id of a node on the page -> id of the collecting child, one for each expansion -> closing text."""
     dots: dict[str, str] = field(default_factory=dict)
     """Line of these texts -> CSS colour of its dot."""
     given_once: set[tuple[str, str]] = field(default_factory=set)
@@ -88,9 +88,9 @@ def find_messages() -> tuple[PromptMessages, str, str] | None:
 
 
 def give_notice(text: str) -> None:
-    """Show a text with ``show``, log it as a warning, and keep it for ``show_closing``."""
+    """Show a text with ``show_on_node``, log it as a warning, and keep it for ``show_closing``."""
     logging.getLogger("chain_of_zoom").warning(text)
-    show(text)
+    show_on_node(text)
     if found := find_messages():
         messages, _, key = found
         messages.notices[key].append(text)
@@ -122,7 +122,7 @@ def show_closing(text: str = "") -> dict[str, list[str]]:
     calls ``show_expansion_closing``.
     """
     if text:
-        show(text)
+        show_on_node(text)
     found = find_messages()
     if found is None:
         return {}
@@ -131,7 +131,9 @@ def show_closing(text: str = "") -> dict[str, list[str]]:
         return {}
     # Even if the list is empty: without it, the page would keep the text of an earlier run.
     return {
-        CLOSING_KEY: [*filter(None, [replace_lone_surrogates(join_lines(text, *take_notices()))])]
+        CLOSING_KEY: [
+            *filter(None, [replace_lone_surrogates(join_with_line_breaks(text, *take_notices()))])
+        ]
     }
 
 
@@ -142,7 +144,7 @@ def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dic
     the page draws before them. An expanding node expands once for each image of a list, and the
     frontend keeps only the newest output: so the output has the texts of all its expansions.
     """
-    show(text)
+    show_on_node(text)
     found = find_messages()
     if found is None:
         return {}
@@ -154,7 +156,7 @@ def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dic
     return {CLOSING_KEY: [texts[child] for child in in_order], DOTS_KEY: [*messages.dots.items()]}
 
 
-def join_lines(*texts: str | None) -> str:
+def join_with_line_breaks(*texts: str | None) -> str:
     """Join the texts that are not empty with line breaks."""
     return "\n".join(filter(None, texts))
 

@@ -67,7 +67,7 @@ def is_image_token(token) -> bool:
 class Config(llama.Qwen25_3BConfig):
     """The language model's configuration, completed by what ComfyUI's class lacks."""
 
-    rope_dims = [16, 24, 24]  # noqa: RUF012 - as in ComfyUI's configs: no field
+    rope_dims = [16, 24, 24]  # noqa: RUF012 - no annotation, so no dataclass field, as in ComfyUI
     stop_tokens = [PAD_TOKEN, 151645]  # noqa: RUF012 - generation_config.json
 
 
@@ -91,7 +91,7 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
     def embed_images(self, images: list[Tensor], device) -> list[tuple[Tensor, Tensor]]:
         """Return the tokens and the grid of each image.
 
-        All images go through the vision tower in one pass, because it multiplies many small matrices.
+        All images go through the vision tower in one pass: many small multiplications would be slower.
         """
         if not images:
             return []

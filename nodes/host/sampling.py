@@ -17,7 +17,7 @@ from ...coz.latent import make_one_step_noise, scale_to_model, scale_to_vae
 from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_text_width
 from .options import require_range
 
-LATENT_SHIFT = "coz_latent_shift"
+LATENT_SHIFT_KEY = "coz_latent_shift"
 """Key of the attachment of a MODEL in which CoZ Load SR LoRA keeps the latent shift of its LoRA."""
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
@@ -44,7 +44,7 @@ def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift
     """
     require_text_width(model, "positive", positive)
     if latent_shift == "auto":
-        latent_shift = model.get_attachment(LATENT_SHIFT) or "reference"
+        latent_shift = model.get_attachment(LATENT_SHIFT_KEY) or "reference"
     latent_format = model.get_model_object("latent_format")
     sampling = model.get_model_object("model_sampling")
     latent = scale_to_model(encode(vae, image, model), latent_format, latent_shift)
@@ -85,7 +85,8 @@ def refine(
     ``draw_noise`` makes the initial noise from the latent and its reduction, the image pixels along a
     side of one latent pixel. Without it, the noise is drawn from ``seed``.
     """
-    require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)  # as the loops name them
+    # In Chain Loop and Full-Image SR the input is called sampling_steps.
+    require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)
     require_range("cfg", cfg, 0, MAX_CFG)
     require_range("denoise", denoise, 0, 1)
     require_range("seed", seed, 0, MAX_SEED)

@@ -12,8 +12,11 @@ from server import PromptServer
 from .cache import clear_cache_on_free
 
 
-def add_routes(*adders: Callable[[web.RouteTableDef], None]) -> None:
-    """Call each to add its routes; do nothing if ComfyUI is used as a library, without a server."""
+def set_up_server(*adders: Callable[[web.RouteTableDef], None]) -> None:
+    """Let each of ``adders`` add its routes, and clear the cache when ComfyUI is asked to free memory.
+
+    Do nothing if ComfyUI is used as a library, without a server.
+    """
     server: PromptServer | None = getattr(PromptServer, "instance", None)
     if server is not None:
         server.app.middlewares.append(clear_cache_on_free)

@@ -17,11 +17,11 @@ from .messages import give_notice, hide_called_progress
 from .upscale_model import LumaModel, SelfEnsembled, name_model
 
 MAX_REGION_PIXELS = 512
-"""Maximum side of a region in source pixels: larger images ComfyUI splits into tiles without margins."""
+"""Maximum side of a region in source pixels: ComfyUI splits larger images into tiles without margins."""
 
 REGION_GRID_PIXELS = 32
-"""Grid in source pixels on which a periodic model's regions begin: a multiple of all usual attention
-windows and strides."""
+"""Grid in source pixels on which regions begin if a model's result depends on where they begin: a
+multiple of all usual attention windows and strides."""
 
 DEFAULT_REACH = Reach(16, False)
 """The reach that is assumed for a model that cannot be measured."""
@@ -44,21 +44,21 @@ def get_reach(upscale_model) -> Reach:
     if loaded not in _reaches:
         try:
             with hide_called_progress():
-                whole = WholeRegion(upscale_model)
-                _reaches[loaded] = measure_reach(lambda lq: _run(whole, lq))
+                whole = UntiledModel(upscale_model)
+                _reaches[loaded] = measure_reach(lambda lq: _enlarge_bchw(whole, lq))
         except comfy.model_management.InterruptProcessingException:
             raise
         except RegionOutOfMemoryError:
             comfy.model_management.soft_empty_cache()
-            warn_of_default("out of memory")
+            warn_of_assumed_reach("out of memory")
             return DEFAULT_REACH  # only for this run: the next one may have enough memory
         except Exception as error:  # a third-party network may raise any error
-            warn_of_default(error)
+            warn_of_assumed_reach(error)
             _reaches[loaded] = DEFAULT_REACH
     return _reaches[loaded]
 
 
-def warn_of_default(reason: object) -> None:
+def warn_of_assumed_reach(reason: object) -> None:
     logging.getLogger("chain_of_zoom").warning(
         f"Could not measure how far the upscale model looks ({reason}): it gets {DEFAULT_REACH.pixels} "
         "pixels around each tile"
@@ -69,7 +69,7 @@ class RegionOutOfMemoryError(Exception):
     """Wraps an out-of-memory error so that ComfyUI's upscale node does not handle it."""
 
 
-class WholeRegion:
+class UntiledModel:
     """An upscale model that enlarges a region as a whole or fails.
 
     After an out-of-memory error, ComfyUI's node would go on with tiles that have no margins.
@@ -94,7 +94,7 @@ class Upscaler:
     """Upscales windows of images with their surroundings, in smaller parts after an out-of-memory error."""
 
     def __init__(self, upscale_model, margin: int, is_periodic: bool = False):
-        self.upscale_model = WholeRegion(upscale_model)
+        self.upscale_model = UntiledModel(upscale_model)
         self.margin = margin
         """Source pixels around each part."""
         self.period = REGION_GRID_PIXELS if is_periodic else 1
@@ -131,7 +131,7 @@ class Upscaler:
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 size = region_right - region_left, region_bottom - region_top
                 region = Window(region_left, region_top, *size)
-                sr = _run(self.upscale_model, crop_mirrored(image, region))
+                sr = _enlarge_bchw(self.upscale_model, crop_mirrored(image, region))
                 scale = sr.shape[-1] // int(region.width)
                 y, x = (top - region_top) * scale, (left - region_left) * scale
                 height, width = (bottom - top) * scale, (right - left) * scale
@@ -196,7 +196,7 @@ class Upscaler:
         return False
 
 
-def _run(upscale_model, lq: Tensor) -> Tensor:
+def _enlarge_bchw(upscale_model, lq: Tensor) -> Tensor:
     """Upscale (B, 3, h, w) with ComfyUI's Upscale Image (using Model)."""
     # In the memory layout of an IMAGE, convolutions on the CPU take three quarters of the time.
     image = to_image(lq).contiguous()

@@ -11,9 +11,9 @@ from .images import save_preview
 from .messages import find_graph_node, give_notice, show_closing
 
 MAX_MASK_BACKGROUND = 1 / 64
-"""A smallest mask value below this is background. Load Image gives opaque pixels 0.00005 (an opaque
-GIF, BMP or TGA) or 0.004 (a GIF, WebP, BMP or TGA with transparent pixels).
-"""
+"""If the smallest value of a mask is below this, it counts as background and is subtracted. Load Image
+gives opaque pixels 0.00005 (an opaque GIF, BMP or TGA) or 0.004 (a GIF, WebP, BMP or TGA with
+transparent pixels)."""
 
 MIN_MASK_RANGE = 1 / 512
 """Half a level of 8 bits: a mask whose values differ by less is the same everywhere."""

@@ -10,8 +10,8 @@ from ...coz.text.step_prompts import replace_lone_surrogates
 def escape_prompt(clip: CLIP, prompt: str) -> str:
     """Escape a prompt such that ComfyUI takes every character as written."""
     prompt = replace_lone_surrogates(prompt)
-    # Escaped brackets are no weights. Only the tokenizers of LongCat, Lens and MiniMax, which read no
-    # weights, would keep the backslash.
+    # Escape brackets, which would set weights. But LongCat, Lens and MiniMax read no weights: their
+    # tokenizers would keep the backslash.
     if clip.tokenize(r"\(") == clip.tokenize("("):
         prompt = re.sub(r"([()])", r"\\\1", prompt)
     return re.sub(r"(?<!\S)embedding:", "embedding :", prompt)

@@ -15,7 +15,7 @@ from .messages import CALLED_SUFFIX, give_notice_once
 
 
 class WrappedModel(ImageModelDescriptor):
-    """A base class for upscale models that change the call of a given one.
+    """A base class for upscale models that wrap another and change what a call does.
 
     Both share network and patcher: they are loaded, moved and unloaded together, and the weights
     are in memory once.

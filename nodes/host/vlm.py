@@ -70,7 +70,8 @@ def tokenize(clip: CLIP, family: ModelFamily, text: str, images: list[Tensor]) -
     """Tokenize a conversation and put each image, of any size, at its placeholder."""
     is_gemma3 = family is MODEL_FAMILIES["gemma3"]
     if is_gemma3 and clip.tokenize("<end_of_turn>") == clip.tokenize(""):
-        # ComfyUI takes a marker at the start of the text for the start token and drops it. Add one.
+        # ComfyUI takes a marker at the start of the text for the start token, and drops it. Put one there
+        # to be dropped, so that the text stays whole.
         text = "<end_of_turn>" + text
     tokens = clip.tokenize(text)
     row = get_token_row(tokens)

@@ -15,12 +15,15 @@ LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
 
 SHARD_NAME = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.safetensors)")
 INDEX_NAME = "model.safetensors.index.json"
-VLM_FILE = (f"both .safetensors files and {INDEX_NAME} of {MODEL_LINK}", "text_encoders")
-LORA_FILE = (
+VLM_SOURCE_AND_FOLDER = (
+    f"both .safetensors files and {INDEX_NAME} of {MODEL_LINK}",
+    "text_encoders",
+)
+LORA_SOURCE_AND_FOLDER = (
     f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}",
     "loras",
 )
-"""Where to get Chain-of-Zoom's own file, and the model folder for it."""
+"""What Chain-of-Zoom uses and where to get it, and the model folder for it."""
 
 
 def find_shards(path: Path) -> list[Path]:
@@ -63,14 +66,14 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vlm_name",
-                    options=list_files("qwen.*vl", *VLM_FILE[1:]),
+                    options=list_files("qwen.*vl", *VLM_SOURCE_AND_FOLDER[1:]),
                     tooltip="A file of models/text_encoders that holds all weights of "
                     "Qwen2.5-VL-3B-Instruct, the visual ones too; or the first of its files from Hugging "
                     "Face (model-00001-of-00002.safetensors), with the others beside it.",
                 ),
                 io.Combo.Input(
                     "lora_name",
-                    options=["none", *list_files("coz|adapter", *LORA_FILE[1:])],
+                    options=["none", *list_files("coz|adapter", *LORA_SOURCE_AND_FOLDER[1:])],
                     default="none",
                     tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, with "
                     "its adapter_config.json beside it) or converted. none: no LoRA.",
@@ -96,12 +99,14 @@ class CoZLoadPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, vlm_name, lora_name):
-        return validate_names((vlm_name, VLM_FILE), (lora_name, LORA_FILE))
+        return validate_names(
+            (vlm_name, VLM_SOURCE_AND_FOLDER), (lora_name, LORA_SOURCE_AND_FOLDER)
+        )
 
     @classmethod
     def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:
         require_comfyui_version()
-        clip = load_qwen(find_shards(require_file(vlm_name, *VLM_FILE)))
+        clip = load_qwen(find_shards(require_file(vlm_name, *VLM_SOURCE_AND_FOLDER)))
         if lora_name != "none" and lora_strength != 0:
-            clip = patch_clip(clip, require_file(lora_name, *LORA_FILE), lora_strength)
+            clip = patch_clip(clip, require_file(lora_name, *LORA_SOURCE_AND_FOLDER), lora_strength)
         return io.NodeOutput(clip)

@@ -10,7 +10,7 @@ from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import list_used_models
 from ..host.images import require_one_image
-from ..host.messages import give_notices, show
+from ..host.messages import give_notices, show_on_node
 from ..host.options import require_options, require_range, validate_options
 from ..host.sockets import Chain
 from ..step.color_fix import METHODS
@@ -96,15 +96,15 @@ class CoZChainLoop(io.ComfyNode):
                     "output has this form.",
                 ),
                 seed_input(
-                    "The seed of each step is computed from this one. Used by any checkpoint, and "
-                    "by a vision-language model with a temperature above 0."
+                    "The seed of each step is computed from this one. Used by the backbone "
+                    '"any checkpoint", and by a vision-language model with a temperature above 0.'
                 ),
                 io.Combo.Input(
                     "color_fix",
                     options=METHODS,
                     default="wavelet",
                     tooltip="How each step keeps the colors of the view that it enlarges: a method of "
-                    "Color Fix. hybrid mixes its two methods in equal parts.",
+                    "Color Fix. hybrid mixes wavelet and adain in equal parts.",
                 ),
                 *frame_inputs(advanced_size=True),
                 mask_input(),
@@ -168,7 +168,7 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of its parameters is a given input: ``image`` always is.
+        # ComfyUI calls this only if one of its parameters is a given input: so image is one, unused.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -200,7 +200,7 @@ class CoZChainLoop(io.ComfyNode):
         require_range("from_step", from_step, 0, MAX_STEPS)
         require_range("consistency", consistency, 0, 1)
         require_range("stop_below", stop_below, 0, MAX_STOP_BELOW_DB, " dB")
-        show("reading the image")
+        show_on_node("reading the image")
         expansion = Expansion(cls, reporters={"CoZChainCheck", "CoZChainCollect"})
         center = Target(center_x, center_y)
         if chain is None:

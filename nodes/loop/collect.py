@@ -13,18 +13,18 @@ from ...coz.geometry import Target, Window
 from ...coz.text.step_prompts import join_texts
 from ..host.images import save_preview, to_bchw, to_image
 from ..host.messages import (
-    join_lines,
+    join_with_line_breaks,
     pick_css_color,
-    show,
     show_expansion_closing,
+    show_on_node,
     take_notices,
 )
 from ..host.sockets import Chain, PreviewFiles
 from .gate import is_below, round_agreement
 
-STEP_OUTPUTS = ("frame", "shown", "agreement", "invented", "notices")
+STEP_INPUTS = ("frame", "shown", "agreement", "invented", "notices")
 """The inputs of the collector for each step, besides its text."""
-SHARE_DECIMALS = 4
+INVENTED_SHARE_DECIMALS = 4
 
 
 class CoZChainInput(io.ComfyNode):
@@ -43,8 +43,8 @@ class CoZChainInput(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, index) -> io.NodeOutput:
-        # ComfyUI repeats the last item of a list that is shorter than the others. The conversion is
-        # done here so that all chains of an image share its copy, if it needs one.
+        # ComfyUI repeats the last item of a list that is shorter than the others. Convert the image here:
+        # then all chains of an image share the copy, if the conversion makes one.
         return io.NodeOutput(to_image(to_bchw(image[min(index[0], len(image) - 1)])))
 
 
@@ -83,7 +83,9 @@ class CoZChainCollect(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Internal: collects the frames of a chain and requests them one by one.",
             is_dev_only=True,
-            is_output_node=True,  # so that ComfyUI picks it before nodes that would run all steps
+            # ComfyUI runs output nodes first. Otherwise it could pick other nodes that are ready, and run
+            # every step before this node asks for the first.
+            is_output_node=True,
             inputs=[
                 io.Image.Input("image"),
                 io.Float.Input("scale"),
@@ -133,7 +135,7 @@ class CoZChainCollect(io.ComfyNode):
         invented = parts.get(f"invented_{i}")
         return (
             nan if agreement is None else round_agreement(agreement),
-            nan if invented is None else round(invented, SHARE_DECIMALS),
+            nan if invented is None else round(invented, INVENTED_SHARE_DECIMALS),
         )
 
     @classmethod
@@ -144,7 +146,7 @@ class CoZChainCollect(io.ComfyNode):
             if i and text is None:
                 wanted, doing = [f"text_{i}"], "the vision-language model writes the prompt"
             elif parts.get(f"frame_{i}") is None:
-                names = STEP_OUTPUTS if i > kept else STEP_OUTPUTS[:1]
+                names = STEP_INPUTS if i > kept else STEP_INPUTS[:1]
                 wanted, doing = [f"{name}_{i}" for name in names], "super-resolving"
             else:
                 continue
@@ -157,7 +159,7 @@ class CoZChainCollect(io.ComfyNode):
                     chain = cls.gather_chain([image.movedim(-1, 1) for image in images], **parts)
                     before = describe_step(chain, i - 1)
                 lines = [f"step {i} of {steps}: {doing}", text, before, notes]
-                show("\n".join(filter(None, lines)))
+                show_on_node("\n".join(filter(None, lines)))
             return wanted
         return []
 
@@ -214,10 +216,12 @@ class CoZChainCollect(io.ComfyNode):
                 f"{format_decibels(chain.agreements[-1])}, below stop_below ({stop_below:g} dB)"
             )
         step_lines = [describe_step(chain, step) for step in range(1, last + 1)]
-        earlier = join_lines(notes, *(parts.get(f"notices_{i + 1}") for i in range(last)))
+        earlier = join_with_line_breaks(
+            notes, *(parts.get(f"notices_{i + 1}") for i in range(last))
+        )
         notices = dict.fromkeys([*earlier.split("\n"), *take_notices()])
         depth = describe_depth(chain)
-        text = join_lines(depth, stopped, *step_lines, prompts, *notices)
+        text = join_with_line_breaks(depth, stopped, *step_lines, prompts, *notices)
         dots = {line: pick_css_color(chain, layer) for layer, line in enumerate(step_lines, 2)}
         dots[depth] = pick_css_color(chain, last + 1)
         shown = {

@@ -4,8 +4,9 @@ from ...coz.fidelity.back_projection import MAX_SHOWN_DECIBELS
 from ..host.expansion import BLOCKED
 
 AGREEMENT_DECIMALS = 1
-"""Decimals of an agreement in dB where it is shown, recorded, and compared with stop_below: the number
-on the node decides, and a loaded chain goes on as it would have without saving."""
+"""Decimals of an agreement in dB where it is shown, recorded, and compared with stop_below. It is rounded
+before it is compared, so that the number shown decides, and a saved and loaded chain stops at the same
+step."""
 
 
 def round_agreement(agreement: float) -> float:
@@ -20,9 +21,10 @@ def is_below(agreement: float, stop_below: float) -> bool:
 class CoZChainGate(io.ComfyNode):
     """Lets the next step run only if the chain goes on; used only with --cache-none.
 
-    With a cache, the collector requests one step after the other, and the steps need no gate, which
-    would make them depend on ``stop_below``. Without a cache, each request would run all earlier
-    steps again. So all steps are in the prompt from the start, each behind the gate of the one before.
+    With a cache, the collector requests one step after the other, and no gate is used: with gates, each
+    change of ``stop_below`` would run all steps again. Without a cache, each request would run all
+    earlier steps again. So all steps are in the prompt from the start, each behind the gate of the one
+    before.
     """
 
     @classmethod

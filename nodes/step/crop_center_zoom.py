@@ -13,7 +13,7 @@ from ..host.images import show_frame, to_bchw, to_bounding_box, to_image
 from ..host.target import resolve_target, show_in_picker
 
 MAX_FRAME_SIDE_PIXELS = 16_384
-"""Four times the largest size, and the maximum of H.264."""
+"""Four times the maximum of size (4096) in Chain Loop, and the limit of H.264."""
 
 
 def center_inputs() -> list[io.Input]:

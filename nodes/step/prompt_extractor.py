@@ -86,7 +86,8 @@ class CoZPromptExtractor(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "image",
-                    tooltip="The view to describe: zoomed of Crop-Center-Zoom. One image of any size.",
+                    tooltip="The view to describe: the output zoomed of Crop-Center-Zoom. One image of any "
+                    "size.",
                 ),
                 io.String.Input(
                     "prompt",
@@ -158,7 +159,7 @@ class CoZPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, sampling_mode=None):
-        # ComfyUI calls this only if one of its parameters is a given input: ``image`` always is.
+        # ComfyUI calls this only if one of its parameters is a given input: so image is one, unused.
         return validate_options(cls, sampling_mode=sampling_mode)
 
     @classmethod

@@ -16,7 +16,7 @@ NATIVE_SIDE_PIXELS = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
 """Side of the images that a model family was trained with."""
 
 
-def denoise_inputs() -> list[io.Input]:
+def sampling_inputs() -> list[io.Input]:
     return [
         io.Float.Input(
             "cfg",
@@ -96,18 +96,18 @@ class CoZRefineStep(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "image",
-                    tooltip="The enlarged view: zoomed of Crop-Center-Zoom. A batch is processed at "
-                    "once.",
+                    tooltip="The enlarged view: the output zoomed of Crop-Center-Zoom. A batch is "
+                    "processed at once.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=20,
                     min=1,
                     max=MAX_SAMPLING_STEPS,
-                    tooltip="Number of sampling steps. All of them run, on the part of the schedule that "
-                    "denoise leaves.",
+                    tooltip="Number of sampling steps. All of them run, even with a low denoise: the "
+                    "noise schedule gets finer.",
                 ),
-                *denoise_inputs(),
+                *sampling_inputs(),
                 seed_input("Seed of the noise."),
             ],
             outputs=[

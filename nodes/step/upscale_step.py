@@ -43,11 +43,13 @@ class CoZUpscaleStep(io.ComfyNode):
                 io.UpscaleModel.Input(
                     "upscale_model", tooltip="Any model from Load Upscale Model."
                 ),
-                io.Image.Input("crop", tooltip="The window to enlarge: crop of Crop-Center-Zoom."),
+                io.Image.Input(
+                    "crop", tooltip="The window to enlarge: the output crop of Crop-Center-Zoom."
+                ),
                 io.Image.Input(
                     "zoomed",
-                    tooltip="The same window enlarged: zoomed of Crop-Center-Zoom. Only its size is "
-                    "used: the result has the same size.",
+                    tooltip="The same window enlarged: the output zoomed of Crop-Center-Zoom. Only its "
+                    "size is used: the result has the same size.",
                 ),
                 resampling_input(),
                 io.Image.Input(
@@ -61,7 +63,8 @@ class CoZUpscaleStep(io.ComfyNode):
                     "window",
                     optional=True,
                     force_input=True,
-                    tooltip="Where the crop lies in image: window of the same Crop-Center-Zoom.",
+                    tooltip="Where the crop lies in image: the output window of the same "
+                    "Crop-Center-Zoom.",
                 ),
             ],
             outputs=[

@@ -25,8 +25,8 @@ class TextSource(ABC):
 
     @classmethod
     @abstractmethod
-    def inputs(cls, is_for_tiles: bool, **handed) -> list[io.Input]:
-        """Make its sockets and widgets. ``handed`` are further options of the sockets, such as AS_LINKS."""
+    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+        """Make its sockets and widgets. ``socket_options`` are added to each socket, such as AS_LINKS."""
 
     @property
     @abstractmethod

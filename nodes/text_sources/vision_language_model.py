@@ -27,11 +27,11 @@ class VisionLanguageModel(TextSource):
     summary = "the model looks at each view and writes its text; prompt is added to it."
 
     @classmethod
-    def inputs(cls, is_for_tiles: bool, **handed) -> list[io.Input]:
+    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
         return [
             io.Clip.Input(
                 "vlm",
-                **handed,
+                **socket_options,
                 tooltip="A model that reads images and writes text: from CoZ Load Prompt Extractor, or "
                 "Qwen3-VL, Gemma 3 or Gemma 4 from Load CLIP.",
             ),
@@ -39,9 +39,11 @@ class VisionLanguageModel(TextSource):
                 "context",
                 options=[PREVIOUS, ORIGINAL, NONE],
                 default=ORIGINAL if is_for_tiles else PREVIOUS,
-                tooltip="What the model sees besides the view. previous scale: the frame before, as in "
-                "the paper, or the surroundings of a tile. original image: the first frame, or the whole "
-                "image of a tile. none: nothing else.",
+                tooltip="What the model sees besides the tile. previous scale: the image around it. "
+                "original image: the whole image. none: nothing else."
+                if is_for_tiles
+                else "What the model sees besides the view. previous scale: the frame before, as in the "
+                "paper. original image: the first frame. none: nothing else.",
             ),
             max_tokens_input(TILE_TOKENS if is_for_tiles else MAX_TOKENS),
             instruction_input(),

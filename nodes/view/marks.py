@@ -1,7 +1,8 @@
 """Save the user's marks on prompts, good or bad, as data for the training of the prompt LoRA.
 
-The file name of a run's first layer in the temporary folder identifies the run. The record of the
-run is beside that file. Prompt and images of a mark come from there, never from the browser.
+The viewer saves the source and each frame as a file, a layer, in the temporary folder. The name of the
+first one identifies the run; the record of the run is beside it. Prompt and images of a mark come from
+there, never from the browser.
 
 The marks are saved in the output folder; with --multi-user, in the folder of the user who made them.
 """
@@ -43,11 +44,11 @@ MAX_REQUEST_BYTES = 2**16
 
 RUN_GONE = "The images of this run are no longer in ComfyUI's temporary folder. Run again."
 
-_writing = Lock()
+_write_lock = Lock()
 
 
 def keep_record(chain: ZoomChain, layers: list[str]) -> None:
-    """Write the record that a mark needs beside the layers, in the temporary folder."""
+    """Write the record that marks need into the temporary folder, next to the layers."""
     record = {"chain": chain.to_json(), "layers": layers}
     _record_path(layers[0]).write_text(json.dumps(record), "utf-8")
 
@@ -76,7 +77,7 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
     previous = Path(folder_paths.get_temp_directory(), layers[step]).read_bytes()
     frame = decode_png(previous, *chain.frames[step].shape[-2:])
     zoomed = _encode_view(frame, chain.windows[step])
-    with _writing:
+    with _write_lock:
         subject = {
             "prompt": prompt,
             "previous": _keep_image(folder, previous),
@@ -151,7 +152,7 @@ def _record_path(run: str) -> Path:
 
 
 def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
-    """Return the chain of a run, with frames that have no pixels, and the files of its frames.
+    """Return the chain of a run, with empty frames of the right size, and the files of its frames.
 
     The record is checked, because ComfyUI lets anyone upload any file into the temporary folder.
 
@@ -163,7 +164,9 @@ def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
         FileNotFoundError: If its record is gone.
     """
     if not _is_file_name(run):
-        raise ValueError(f"run must be the file name of a viewer's first layer, got {run!r}")
+        raise ValueError(
+            f"run must be the file name of the first image that a viewer shows, got {run!r}"
+        )
     path = _record_path(run)
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
@@ -222,5 +225,6 @@ def _append(lines: Path, line: str) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a full disk left an incomplete line: start a new one
                 line = "\n" + line
-        # A lone surrogate, which an edited record may hold, is not valid UTF-8, but its escape is JSON.
+        # An edited record may hold a lone surrogate, which is not valid UTF-8: write it as \udXXX, as JSON
+        # allows.
         file.write(f"{line}\n".encode("utf-8", "backslashreplace"))

@@ -12,7 +12,7 @@ MAX_PNG_WRITERS = 4
 """Number of images written at once: a PNG of 12 megapixels takes a second, and memory for two copies."""
 
 RESULT_KEY = "coz_deepest"
-"""Key of the node's result in an app. ComfyUI would also draw files under "images" below the viewer."""
+"""Key of the node's result in an app. Not "images": ComfyUI would draw those again, below the viewer."""
 
 
 class CoZZoomViewer(io.ComfyNode):
