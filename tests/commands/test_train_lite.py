@@ -122,22 +122,14 @@ def failed(scores):
 
 
 @pytest.mark.network
-def test_faithful_model_has_the_scores_of_its_card():
+@pytest.mark.xfail(reason="the file in models/ is not yet the one trained on SPAN", strict=True)
+def test_faithful_model_reaches_its_goals():
     fetch(backgrounds.read_backgrounds)
-    scores = scoring.fidelity_scores(scoring.load(MODELS / FILES[0]))
-    card = {"": 0.99, ", JPEG 60": 0.13, ", JPEG 70": 0.19, ", JPEG 80": 0.31}
-    gains = {f"mean gain over bicubic{note}, dB": gain for note, gain in card.items()}
-    # The goals of the gains, above what the teacher itself reaches, are missed: see the card.
-    assert {score.name for score in failed(scores)} == gains.keys()
-    assert {s.name: round(s.value, 2) for s in scores if s.name in gains} == gains
+    assert failed(scoring.fidelity_scores(scoring.load(MODELS / FILES[0]))) == []
 
 
 def test_texture_model_reaches_its_goals_on_every_chain():
-    missed = failed(scoring.chain_scores(scoring.load(MODELS / FILES[1])))
-    # Smooth places stay smoother than the goal of 48 asks: see the card.
-    assert {score.name.split(", ")[0] for score in missed} == {"rocket nose", "night sky", "crater"}
-    assert {score.name.split(": ")[1] for score in missed} == {"Laplacian variance"}
-    assert min(score.value for score in missed) >= 35
+    assert failed(scoring.chain_scores(scoring.load(MODELS / FILES[1]))) == []
 
 
 def jpeg_squares(x_jump, size=512):
