@@ -25,10 +25,8 @@ MAX_FEATHER_SHARE = 0.15
 """Maximum width of a layer's soft edge, as a share of its side."""
 
 REDUCING_GAP = 3
-"""Before downscaling, the source is halved while this many source pixels per video pixel remain.
-
-Source: Pillow Image.resize, reducing_gap, where 3 is almost the same as no halving.
-"""
+"""Before downscaling, the source is halved while this many source pixels per video pixel remain: as
+reducing_gap of Pillow's Image.resize, where 3 is almost the same as no halving."""
 
 MARGIN_PIXELS = 3
 """Pixels around a region that are read to enlarge it; to downscale it, more in proportion."""
@@ -62,9 +60,9 @@ def plan_zoom_positions(
     length = seconds + 2 * hold
     count = max(2, round(length * fps))
     clocks = (length * k / (count - 1) - hold for k in range(count))
-    places = [min(max(clock / seconds, 0.0), 1.0) if seconds else 1.0 for clock in clocks]
-    places[0], places[-1] = 0.0, 1.0
-    return [smooth(t) for t in places] if easing == "smooth" else places
+    times = [min(max(clock / seconds, 0.0), 1.0) if seconds else 1.0 for clock in clocks]
+    times[0], times[-1] = 0.0, 1.0
+    return [smooth(t) for t in times] if easing == "smooth" else times
 
 
 class _Axis:
@@ -283,10 +281,7 @@ class _ScreenSpan:
     """The position of a layer's axis on the screen, in screen pixels, and its opacity there."""
 
     def __init__(self, start: float, length: float, side: int, size: int):
-        """Place a layer of ``side`` pixels on the screen.
-
-        Its span (start, length) is shown on all ``size`` pixels of the screen.
-        """
+        """Place a layer of ``side`` pixels so that its span (start, length) fills ``size`` pixels."""
         unit = size / length
         left, right = -start * unit, (side - start) * unit
         self.first = max(floor(left + EDGE_TOLERANCE), 0)

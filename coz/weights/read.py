@@ -1,7 +1,4 @@
-"""Read weight files of Chain-of-Zoom, OSEDiff, PEFT and diffusers, and those of tools/convert.py.
-
-No code in a file runs: pickles are read with `weights_only=True`, and anything it refuses is an error.
-"""
+"""Read weight files of Chain-of-Zoom, OSEDiff, PEFT, diffusers and tools/convert.py; no code in them runs."""
 
 import json
 import pickle
@@ -53,8 +50,7 @@ def read_weights(path: Path) -> SRWeights:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none of these, damaged, or a LoRA for the prompt extractor. The message
-            says in one sentence what was expected, what was found and what to do.
+        ValueError: If it is none of these, damaged, or a LoRA for the prompt extractor.
     """
     content, metadata = _read(path)
     with _name_file_in_errors(path):
@@ -281,10 +277,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _detach_tensors(content: Any, depth: int = 2) -> Any:
-    """Copy the content without the attributes that a pickle set on its dicts, lists and tensors.
-
-    A hostile pickle may use such attributes to override methods.
-    """
+    """Copy the content without the attributes of a pickle, which a hostile one uses to override methods."""
     if isinstance(content, Tensor):
         return Tensor.detach(content)
     if depth and isinstance(content, dict):
