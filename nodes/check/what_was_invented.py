@@ -270,8 +270,8 @@ class CoZDetailMap(io.ComfyNode):
             inputs = {"image": image, "source": source, "chain": chain}
             given = [name for name, values in inputs.items() if values]
             raise ValueError(
-                "connect image and source together, or chain alone: a chain holds its own source. Connected "
-                f"now: {', '.join(given) or 'none'}"
+                "connect image and source together, or chain alone: a chain holds its own source. Of the "
+                f"three, {len(given)} are connected: {', '.join(given) or 'none'}"
             )
         spread = (map_disagreement(results) / MAX_SHOWN_DISAGREEMENT).clamp(0, 1)
         maps = [

@@ -181,7 +181,8 @@ def test_it_can_be_stopped_between_pictures_and_frames(node, make_chain):
 def test_a_chain_alone_or_two_pictures(node, make_chain):
     image = [noise(1, 8, 8, 3)]
     for inputs in ({}, {"image": image}, {"source": image}, {"image": image, "chain": [1]}):
-        told = f"chain alone.* Connected now: {', '.join(inputs) or 'none'}"
+        connected = ", ".join(inputs) or "none"
+        told = f"chain alone.* Of the three, {len(inputs)} are connected: {connected}"
         with pytest.raises(ValueError, match=f"image and source together, or {told}"):
             node("CoZDetailMap").execute(**inputs)
 
