@@ -15,6 +15,25 @@ CPU = "no card"
 MOST_OUTPUTS = 8
 
 CENTER = {"center_x": 0.3, "center_y": 0.7}
+UPSCALE_BACKBONE = {
+    "backbone": "upscale model",
+    "backbone.upscale_model": ["upscaler", 0],
+    "backbone.resampling": "bicubic",
+}
+TWO_STEPS = {
+    "image": ["picture", 0],
+    "steps": 2,
+    "scale": 4.0,
+    "prompting": "text",
+    "prompt": "fur",
+    "step_prompts": "",
+    "seed": 0,
+    "color_fix": "wavelet",
+    "frame": "native pixels",
+    "size": 64,
+    "consistency": 0.5,
+    **CENTER,
+}
 
 GRAPH = {
     "models": ("TestModels", {}),
@@ -104,52 +123,20 @@ GRAPH = {
     "loop": (
         "CoZChainLoop",
         {
-            "image": ["picture", 0],
             "backbone": "one-step diffusion",
             "backbone.model": ["lora", 0],
             "backbone.vae": ["lora", 1],
             "backbone.clip": ["models", 2],
             "backbone.latent_shift": "auto",
-            "steps": 2,
-            "scale": 4.0,
-            "prompting": "text",
-            "prompt": "fur",
-            "step_prompts": "",
-            "seed": 0,
-            "color_fix": "wavelet",
-            "frame": "native pixels",
-            "size": 64,
-            "consistency": 0.5,
-            **CENTER,
+            **TWO_STEPS,
         },
     ),
-    "upscale loop": (
-        "CoZChainLoop",
-        {
-            "image": ["picture", 0],
-            "backbone": "upscale model",
-            "backbone.upscale_model": ["upscaler", 0],
-            "backbone.resampling": "bicubic",
-            "steps": 2,
-            "scale": 4.0,
-            "prompting": "text",
-            "prompt": "fur",
-            "step_prompts": "",
-            "seed": 0,
-            "color_fix": "wavelet",
-            "frame": "native pixels",
-            "size": 64,
-            "consistency": 0.5,
-            **CENTER,
-        },
-    ),
+    "upscale loop": ("CoZChainLoop", {**UPSCALE_BACKBONE, **TWO_STEPS}),
     "full": (
         "CoZFullImage",
         {
+            **UPSCALE_BACKBONE,
             "image": ["frame", 0],
-            "backbone": "upscale model",
-            "backbone.upscale_model": ["upscaler", 0],
-            "backbone.resampling": "bicubic",
             "passes": 1,
             "scale": 2.0,
             "prompting": "text",
