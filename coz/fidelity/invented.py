@@ -187,9 +187,8 @@ def _compute_moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     for x, y in zip(split_rows(a), split_rows(b), strict=True):
         x, y = x - mean_a, y - mean_b
         sums += [(x * x).sum(), (y * y).sum(), (x * y).sum()]
-    means = [
-        value / a.numel() for value in torch.stack(sums).cpu().numpy().tolist()
-    ]  # read from the device at once
+    values = torch.stack(sums).cpu().numpy().tolist()  # one read from the device for all
+    means = [value / a.numel() for value in values]
     return sum(means[::3]), sum(means[1::3]), sum(means[2::3])
 
 
