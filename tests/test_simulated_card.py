@@ -277,6 +277,12 @@ def test_generators_know_their_device(card, mode):
                 torch.randn(4, generator=generator, device=device)
 
 
+def test_the_highest_seed_is_valid(card):
+    for seed in (2**64 - 1, -(2**63)):
+        torch.manual_seed(seed)
+        assert torch.Generator(device=card.device).manual_seed(seed)
+
+
 def test_the_cards_numbers_are_not_the_cpus(card):
     torch.manual_seed(0)
     drawn, of_cpu = torch.rand(4, device=card.device).tolist(), torch.rand(4).tolist()

@@ -36,5 +36,5 @@ class Generator(torch.Generator):
         return self.where.type == "card"
 
     def manual_seed(self, seed: int) -> "Generator":
-        super().manual_seed(seed + CARD_SEED * self.is_on_card)
+        super().manual_seed((seed + CARD_SEED * self.is_on_card) % 2**64)
         return self
