@@ -45,7 +45,7 @@ RESULTS = """() => [...document.querySelectorAll('[data-testid=result-item]')]
 def search(editor):
     """The names that the search box lists for some words, best first."""
     editor.show_nodes([])
-    editor.page.mouse.dblclick(900, 500)
+    editor.run("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     field = editor.page.locator("input:focus")
 
     def search(words):
