@@ -29,6 +29,11 @@ TILED = {
 """The widgets of Full-Image SR that Chain Loop has not, with their defaults."""
 
 
+def make_node(class_type, **inputs):
+    """A node of a prompt; inputs with a dot in their name come as ``**{name: value}``."""
+    return {"class_type": class_type, "inputs": inputs}
+
+
 def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
     """A Chain Loop with its defaults, on the built-in model, its scales previewed."""
     loop = {
@@ -49,16 +54,10 @@ def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
         "size": 64,
     }
     return {
-        "source": {
-            "class_type": "CoZSamplePicture",
-            "inputs": {"picture": "astronaut.png"},
-        },
-        "model": {
-            "class_type": "UpscaleModelLoader",
-            "inputs": {"model_name": "coz_lite_x4.safetensors"},
-        },
-        "loop": {"class_type": "CoZChainLoop", "inputs": loop | inputs},
-        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["loop", 1]}},
+        "source": make_node("CoZSamplePicture", picture="astronaut.png"),
+        "model": make_node("UpscaleModelLoader", model_name="coz_lite_x4.safetensors"),
+        "loop": make_node("CoZChainLoop", **loop | inputs),
+        "scales": make_node("PreviewImage", images=["loop", 1]),
     }
 
 
@@ -66,7 +65,7 @@ def kept_prompt(**inputs):
     prompt = chain_prompt(**inputs)
     names = ("image", "scales", "prompts", "chain")
     links = {name: ["loop", k] for k, name in enumerate(names)}
-    prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+    prompt["scales"] = make_node("TestKeep", **links)
     return prompt
 
 
@@ -75,7 +74,7 @@ def as_full_image(prompt, **inputs):
     shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
     loop = prompt["loop"]["inputs"]
     kept = {key: value for key, value in loop.items() if key.partition(".")[0] in shared}
-    prompt["loop"] = {"class_type": "CoZFullImage", "inputs": kept | TILED | inputs}
+    prompt["loop"] = make_node("CoZFullImage", **kept | TILED | inputs)
     prompt["scales"]["inputs"] = {"images": ["loop", 0]}
     return prompt
 
@@ -88,7 +87,7 @@ def steps_run(executed, kind="sr"):
 
 def preview_scales(prompt, loop):
     """Adds a Preview Image of all frames of a Chain Loop."""
-    prompt["99"] = {"class_type": "PreviewImage", "inputs": {"images": [loop, 1]}}
+    prompt["99"] = make_node("PreviewImage", images=[loop, 1])
 
 
 def pictures(server, run, prompt):

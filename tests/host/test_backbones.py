@@ -9,7 +9,7 @@ from tools.host import ROOT
 from tools.host.client import PromptError, run_prompt
 from tools.host.workflow import find_node, read_prompt
 
-from .prompts import pictures, preview_scales, steps_run
+from .prompts import make_node, pictures, preview_scales, steps_run
 
 SD3 = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
@@ -52,7 +52,7 @@ def test_editing_a_step_s_text_runs_it_and_what_follows(server):
 def test_prompts_output_gives_the_same_chain_again(server):
     prompt = prompt_of(SD3, center_x=0.39, prompt="fur", step_prompts="\n-\nan eye (green:1.3)")
     loop = find_node(prompt, "CoZChainLoop")
-    prompt["shown"] = {"class_type": "PreviewAny", "inputs": {"source": [loop, 2]}}
+    prompt["shown"] = make_node("PreviewAny", source=[loop, 2])
     first = run_prompt(server, prompt)
     (text,) = first.outputs["shown"]["text"]
     assert text == "fur\n-\nan eye (green:1.3)"
@@ -78,7 +78,7 @@ def test_chain_is_its_nodes_wired_by_hand(server):
     }
 
     def add(name, class_type, **inputs):
-        prompt[name] = {"class_type": class_type, "inputs": inputs}
+        prompt[name] = make_node(class_type, **inputs)
         return lambda slot=0: [name, slot]
 
     center = {"center_x": loop["center_x"], "center_y": loop["center_y"]}

@@ -8,7 +8,7 @@ import torch
 
 from tools.host.client import PromptError, run_prompt
 
-from .prompts import VERSIONS, as_full_image, chain_prompt
+from .prompts import VERSIONS, as_full_image, chain_prompt, make_node
 
 
 def renamed(prompt, names):
@@ -40,29 +40,22 @@ def test_a_node_id_with_a_dot_gets_its_lines(executor):
 def test_a_node_id_with_a_dot_gets_its_picture(executor):
     host = executor("CLASSIC")
     prompt = chain_prompt()
-    prompt["zoom"] = {
-        "class_type": "CoZCropCenterZoom",
-        "inputs": {"image": ["source", 0], "scale": 4.0, "center_x": 0.5, "center_y": 0.5},
-    }
-    prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}}
+    prompt["zoom"] = make_node(
+        "CoZCropCenterZoom", image=["source", 0], scale=4.0, center_x=0.5, center_y=0.5
+    )
+    prompt["shown"] = make_node("PreviewImage", images=["zoom", 0])
     host.run(renamed(prompt, {"zoom": "a.b"}), "shown")
     assert json.loads(host.ui("a.b")["coz_source"][0])["width"] == 512
 
 
 def test_a_first_frame_has_a_longest_side(executor):
     prompt = chain_prompt(frame="whole picture", size=512)
-    prompt["source"] = {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 5, "height": 700, "batch_size": 1, "color": 0},
-    }
+    prompt["source"] = make_node("EmptyImage", width=5, height=700, batch_size=1, color=0)
     sentence = "the first frame would have 512 x 71,680 pixels, because frame is whole picture, .* has 5 x 700"
     with pytest.raises(RuntimeError, match=sentence):
         executor("CLASSIC").run(prompt)
     place = {"image": ["source", 0], "frame": "whole picture", "size": 512}
-    prompt["loop"] = {
-        "class_type": "CoZFitImage",
-        "inputs": place | {"center_x": 0.5, "center_y": 0.5},
-    }
+    prompt["loop"] = make_node("CoZFitImage", **place | {"center_x": 0.5, "center_y": 0.5})
     prompt["scales"]["inputs"]["images"] = ["loop", 0]
     with pytest.raises(RuntimeError, match=sentence):
         executor("CLASSIC").run(prompt)
@@ -103,8 +96,8 @@ def test_thin_frames_of_16_steps_in_every_node_of_a_chain(
     host = executor("CLASSIC")
     for class_type, values in inputs.items():
         prompt = {
-            "chain": {"class_type": "TestThin", "inputs": {}},
-            "node": {"class_type": class_type, "inputs": {"chain": ["chain", 0]} | values},
+            "chain": make_node("TestThin"),
+            "node": make_node(class_type, **{"chain": ["chain", 0]} | values),
         }
         assert "node" in host.run(prompt, "node"), class_type
     prompt["node"]["inputs"] |= {"labels": True, "layout": "steps"}
@@ -136,12 +129,9 @@ def extractor_prompt():
     inputs = {"vlm": ["clip", 0], "image": ["source", 0], "prompt": "", "sampling_mode": "off"}
     return {
         "source": chain_prompt()["source"],
-        "clip": {"class_type": "DualCLIPLoader", "inputs": clip},
-        "loop": {
-            "class_type": "CoZPromptExtractor",
-            "inputs": inputs | {"instruction": "", "max_tokens": 32},
-        },
-        "show": {"class_type": "PreviewAny", "inputs": {"source": ["loop", 0]}},
+        "clip": make_node("DualCLIPLoader", **clip),
+        "loop": make_node("CoZPromptExtractor", **inputs | {"instruction": "", "max_tokens": 32}),
+        "show": make_node("PreviewAny", source=["loop", 0]),
     }
 
 

@@ -12,7 +12,7 @@ from coz.chain.zoom_chain import derive_step_seed
 from tools.host import ROOT
 from tools.train_grpo.marks import read_marks
 
-from .prompts import kept_prompt, steps_run
+from .prompts import kept_prompt, make_node, steps_run
 
 BEFORE = ROOT / "tests" / "data" / "before_house"
 PROMPTS = json.loads((BEFORE / "prompts.json").read_text("utf-8"))
@@ -42,7 +42,7 @@ def test_a_saved_chain_is_read_and_written_again_alike(tmp_path):
 def test_chain_loop_goes_on_with_a_saved_chain(executor, keep, output):
     shutil.copytree(BEFORE / "chain", output / "before")
     prompt = kept_prompt(steps=3, size=32, image=("load", 1), chain=["load", 0])
-    prompt["load"] = {"class_type": "CoZLoadChain", "inputs": {"folder": "before"}}
+    prompt["load"] = make_node("CoZLoadChain", folder="before")
     executed = executor("CLASSIC").run(prompt)
     assert steps_run(executed) == [3]
     chain = read_chain(BEFORE / "chain")

@@ -7,24 +7,21 @@ from PIL import Image
 
 from coz.chain.folder import read_chain
 
-from .prompts import chain_prompt
+from .prompts import chain_prompt, make_node
 
 SIDE = 128
 DARKEST, STEP = 20000, 40  # the ramp covers 128 of 65536 levels: 20 of 256
 LEVELS_OF_8_BITS = 20
+CENTER = {"center_x": 0.5, "center_y": 0.5}
+VIEWS = {"crop": ["crop", 1], "zoomed": ["crop", 0], "resampling": "bicubic"}
 NODES = {
-    "first": {"class_type": "CoZFitImage", "inputs": {
-        "image": ["load", 0], "frame": "native pixels", "size": 128,
-        "center_x": 0.5, "center_y": 0.5}},
-    "crop": {"class_type": "CoZCropCenterZoom", "inputs": {
-        "image": ["first", 0], "scale": 4.0, "center_x": 0.5, "center_y": 0.5,
-        "resampling": "bicubic"}},
-    "model": {"class_type": "UpscaleModelLoader", "inputs": {
-        "model_name": "coz_lite_x4.safetensors"}},
-    "step": {"class_type": "CoZUpscaleStep", "inputs": {
-        "upscale_model": ["model", 0], "crop": ["crop", 1], "zoomed": ["crop", 0],
-        "resampling": "bicubic"}},
-}  # fmt: skip
+    "first": make_node("CoZFitImage", image=["load", 0], frame="native pixels", size=128, **CENTER),
+    "crop": make_node(
+        "CoZCropCenterZoom", image=["first", 0], scale=4.0, resampling="bicubic", **CENTER
+    ),
+    "model": make_node("UpscaleModelLoader", model_name="coz_lite_x4.safetensors"),
+    "step": make_node("CoZUpscaleStep", upscale_model=["model", 0], **VIEWS),
+}
 LINKS = {"first": ["first", 0], "crop": ["crop", 1], "zoomed": ["crop", 0], "step": ["step", 0]}
 
 
@@ -46,12 +43,12 @@ def count_levels(image):
 
 
 def load(prompt):
-    return {"load": {"class_type": "LoadImage", "inputs": {"image": "ramp.png"}}} | prompt
+    return {"load": make_node("LoadImage", image="ramp.png")} | prompt
 
 
 def test_a_16_bit_ramp_keeps_its_levels_through_the_nodes(ramp, executor, keeper):
     kept = keeper("TestDepth", dict.fromkeys(LINKS, "IMAGE"))
-    prompt = load(NODES) | {"keep": {"class_type": "TestDepth", "inputs": LINKS}}
+    prompt = load(NODES) | {"keep": make_node("TestDepth", **LINKS)}
     executor("CLASSIC").run(prompt, "keep")
     (images,) = kept
     assert (images["first"][0, ..., 0] - ramp).abs().max() < 0.5 / 65535
@@ -62,9 +59,8 @@ def test_a_16_bit_ramp_keeps_its_levels_through_the_nodes(ramp, executor, keeper
 
 
 def test_a_saved_chain_keeps_16_bits(ramp, executor, tmp_path):
-    prompt = load(chain_prompt(image=("load", 0), size=SIDE, steps=1, center_x=0.5, center_y=0.5))
-    inputs = {"chain": ["loop", 3], "filename_prefix": "ramp"}
-    prompt["scales"] = {"class_type": "CoZSaveChain", "inputs": inputs}
+    prompt = load(chain_prompt(image=("load", 0), size=SIDE, steps=1, **CENTER))
+    prompt["scales"] = make_node("CoZSaveChain", chain=["loop", 3], filename_prefix="ramp")
     del prompt["source"]
     executor("CLASSIC").run(prompt)
     _, first, deepest = read_chain(tmp_path / "ramp_00001_").frames

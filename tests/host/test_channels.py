@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from coz.color.align import LUMA_WEIGHTS
 from coz.resample import resize
 
-from .prompts import as_full_image, chain_prompt, kept_prompt
+from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
 
 HDR = (
     "image holds values below 0 or above 1, as HDR images do: they are clipped. To keep them, "
@@ -55,7 +55,7 @@ def picture(give):
 
 def pictured(prompt, model="coz_lite_x4.safetensors"):
     """The prompt with TestPicture and with a model."""
-    prompt["source"] = {"class_type": "TestPicture", "inputs": {}}
+    prompt["source"] = make_node("TestPicture")
     prompt["model"]["inputs"]["model_name"] = model
     return prompt
 
@@ -63,29 +63,25 @@ def pictured(prompt, model="coz_lite_x4.safetensors"):
 def full(prompt):
     """The loop as a Full-Image SR of small tiles."""
     as_full_image(prompt, tile=64, overlap=8)
-    prompt["scales"] = {"class_type": "TestImage", "inputs": {"image": ["loop", 0]}}
+    prompt["scales"] = make_node("TestImage", image=["loop", 0])
     return prompt
 
 
 def step_prompt():
     """CoZ Upscale-Model Step on the whole picture."""
     prompt = chain_prompt()
-    prompt["big"] = {
-        "class_type": "ImageScaleBy",
-        "inputs": {"image": ["source", 0], "upscale_method": "bicubic", "scale_by": 4.0},
-    }
+    prompt["big"] = make_node(
+        "ImageScaleBy", image=["source", 0], upscale_method="bicubic", scale_by=4.0
+    )
     links = {"upscale_model": ["model", 0], "crop": ["source", 0], "zoomed": ["big", 0]}
-    prompt["loop"] = {"class_type": "CoZUpscaleStep", "inputs": links | {"resampling": "bicubic"}}
-    prompt["scales"] = {"class_type": "TestImage", "inputs": {"image": ["loop", 0]}}
+    prompt["loop"] = make_node("CoZUpscaleStep", **links | {"resampling": "bicubic"})
+    prompt["scales"] = make_node("TestImage", image=["loop", 0])
     return prompt
 
 
 def ensembled(prompt):
     """The prompt with a CoZ Self-Ensemble behind its model."""
-    prompt["ensemble"] = {
-        "class_type": "CoZSelfEnsemble",
-        "inputs": {"upscale_model": ["model", 0]},
-    }
+    prompt["ensemble"] = make_node("CoZSelfEnsemble", upscale_model=["model", 0])
     inputs = prompt["loop"]["inputs"]
     name = next(key for key in inputs if key.endswith("upscale_model"))
     inputs[name] = ["ensemble", 0]

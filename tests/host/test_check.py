@@ -14,7 +14,7 @@ from coz.geometry import Window
 from coz.render.heat_map import draw_map_sheet, lay_over
 from coz.resample import resize
 
-from .prompts import chain_prompt
+from .prompts import chain_prompt, make_node
 
 
 def noise(*shape, seed=0):
@@ -316,33 +316,18 @@ def test_in_the_host(executor, pack):
     """A chain judged, and a list of results taken as one set, all in one prompt."""
     prompt = chain_prompt(steps=2)
     del prompt["scales"]
+    size = {"upscale_method": "area", "width": 16, "height": 16, "crop": "disabled"}
+    settings = {"strength": 1.0, "iterations": 10, "kernel": "area"}
     prompt |= {
-        "judge": {"class_type": "CoZDetailMap", "inputs": {"chain": ["loop", 3]}},
-        "size": {
-            "class_type": "ImageScale",
-            "inputs": {
-                "image": ["loop", 1], "upscale_method": "area", "width": 16, "height": 16,
-                "crop": "disabled",
-            },
-        },
-        "true": {
-            "class_type": "CoZConsistency",
-            "inputs": {
-                "image": ["loop", 1], "source": ["size", 0], "strength": 1.0, "iterations": 10,
-                "kernel": "area",
-            },
-        },
-        "list": {"class_type": "RebatchImages", "inputs": {"images": ["true", 0], "batch_size": 1}},
-        "one": {"class_type": "ImageFromBatch",
-                "inputs": {"image": ["size", 0], "batch_index": 0, "length": 1}},
-        "compare": {
-            "class_type": "CoZDetailMap",
-            "inputs": {"image": ["list", 0], "source": ["one", 0]},
-        },
-        "batch": {"class_type": "ImageBatch",
-                  "inputs": {"image1": ["judge", 0], "image2": ["compare", 1]}},
-        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["batch", 0]}},
-    }  # fmt: skip
+        "judge": make_node("CoZDetailMap", chain=["loop", 3]),
+        "size": make_node("ImageScale", image=["loop", 1], **size),
+        "true": make_node("CoZConsistency", image=["loop", 1], source=["size", 0], **settings),
+        "list": make_node("RebatchImages", images=["true", 0], batch_size=1),
+        "one": make_node("ImageFromBatch", image=["size", 0], batch_index=0, length=1),
+        "compare": make_node("CoZDetailMap", image=["list", 0], source=["one", 0]),
+        "batch": make_node("ImageBatch", image1=["judge", 0], image2=["compare", 1]),
+        "scales": make_node("PreviewImage", images=["batch", 0]),
+    }
     host = executor("LRU")
     ran = host.run(prompt)
     assert ran.count("compare") == 1

@@ -20,7 +20,7 @@ from coz.render.zoom_video import ZoomVideo
 from tools import host
 from tools.host.client import ServerClient, run_prompt
 
-from .prompts import chain_prompt
+from .prompts import chain_prompt, make_node
 
 ROUTE = "/chain_of_zoom/clip"
 
@@ -95,7 +95,7 @@ def photograph(steps, size):
 
 def test_a_run_of_the_viewer_becomes_a_clip(server):
     prompt = chain_prompt(steps=2, size=256)
-    prompt["viewer"] = {"class_type": "CoZZoomViewer", "inputs": {"chain": ["loop", 3]}}
+    prompt["viewer"] = make_node("CoZZoomViewer", chain=["loop", 3])
     shown = run_prompt(server, prompt).outputs["viewer"]
     status, lines = make(server, json.loads(*shown["coz_layers"])[0]["filename"])
     assert status == 200

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .prompts import as_full_image, chain_prompt
+from .prompts import as_full_image, chain_prompt, make_node
 
 UNUSED = "tile_prompts has 3 lines for 2 tiles: the extra lines are not used"
 EMPTY = "mask is empty"
@@ -76,15 +76,9 @@ def test_a_chain_keeps_the_notices_of_its_steps(executor, short_of_memory):
 def test_a_list_of_images_keeps_a_text_for_each(executor):
     prompt = chain_prompt(steps=1, image=("list", 0))
     prompt |= {
-        "other": {"class_type": "ImageInvert", "inputs": {"image": ["source", 0]}},
-        "both": {
-            "class_type": "ImageBatch",
-            "inputs": {"image1": ["source", 0], "image2": ["other", 0]},
-        },
-        "list": {
-            "class_type": "RebatchImages",
-            "inputs": {"images": ["both", 0], "batch_size": 1},
-        },
+        "other": make_node("ImageInvert", image=["source", 0]),
+        "both": make_node("ImageBatch", image1=["source", 0], image2=["other", 0]),
+        "list": make_node("RebatchImages", images=["both", 0], batch_size=1),
     }
     host = executor("CLASSIC")
     host.run(prompt)
@@ -101,7 +95,7 @@ def test_full_image_keeps_each_pass_and_its_notices(executor):
     inputs = {"scale": 2.0, "passes": 2, "tile_prompts": "a\nb\nc"}
     prompt = as_full_image(chain_prompt(color_fix="none"), image=["frame", 0], **inputs)
     frame = {"frame": "native pixels", "size": 32, "center_x": 0.5, "center_y": 0.5}
-    prompt["frame"] = {"class_type": "CoZFitImage", "inputs": {"image": ["source", 0]} | frame}
+    prompt["frame"] = make_node("CoZFitImage", **{"image": ["source", 0]} | frame)
     host = executor("CLASSIC")
     host.run(prompt)
     (text,) = closing(host, "loop")
@@ -115,21 +109,12 @@ def test_full_image_keeps_each_pass_and_its_notices(executor):
 
 
 def test_a_notice_goes_with_its_cause(executor):
+    place = {"scale": 4.0, "center_x": 0.5, "center_y": 0.5, "resampling": "bicubic"}
     prompt = {
-        "source": {"class_type": "CoZSamplePicture", "inputs": {"picture": "chelsea.png"}},
-        "mask": {"class_type": "SolidMask", "inputs": {"value": 0, "width": 8, "height": 8}},
-        "zoom": {
-            "class_type": "CoZCropCenterZoom",
-            "inputs": {
-                "image": ["source", 0],
-                "scale": 4.0,
-                "center_x": 0.5,
-                "center_y": 0.5,
-                "resampling": "bicubic",
-                "mask": ["mask", 0],
-            },
-        },
-        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}},
+        "source": make_node("CoZSamplePicture", picture="chelsea.png"),
+        "mask": make_node("SolidMask", value=0, width=8, height=8),
+        "zoom": make_node("CoZCropCenterZoom", image=["source", 0], mask=["mask", 0], **place),
+        "scales": make_node("PreviewImage", images=["zoom", 0]),
     }
     host = executor("CLASSIC")
     host.run(prompt)
@@ -143,17 +128,11 @@ def test_a_notice_goes_with_its_cause(executor):
 def test_each_item_of_a_list_is_told_once(executor):
     fix = {"image": ["list", 0], "reference": ["source", 0], "method": "best", "levels": 5}
     prompt = {
-        "source": {"class_type": "CoZSamplePicture", "inputs": {"picture": "chelsea.png"}},
-        "both": {
-            "class_type": "ImageBatch",
-            "inputs": {"image1": ["source", 0], "image2": ["source", 0]},
-        },
-        "list": {
-            "class_type": "RebatchImages",
-            "inputs": {"images": ["both", 0], "batch_size": 1},
-        },
-        "fix": {"class_type": "CoZColorFix", "inputs": fix},
-        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["fix", 0]}},
+        "source": make_node("CoZSamplePicture", picture="chelsea.png"),
+        "both": make_node("ImageBatch", image1=["source", 0], image2=["source", 0]),
+        "list": make_node("RebatchImages", images=["both", 0], batch_size=1),
+        "fix": make_node("CoZColorFix", **fix),
+        "scales": make_node("PreviewImage", images=["fix", 0]),
     }
     host = executor("CLASSIC")
     host.run(prompt)

@@ -11,7 +11,7 @@ from coz.chain.zoom_chain import ZoomChain
 from coz.render.pillow import from_pillow
 from tools.image_file import open_image
 
-from .prompts import as_full_image, chain_prompt, kept_prompt, steps_run
+from .prompts import as_full_image, chain_prompt, kept_prompt, make_node, steps_run
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
@@ -33,13 +33,10 @@ def input_folder(pack, tmp_path, monkeypatch):
 
 def loaded(prompt, name, *between):
     """The prompt with a Load Image, and nodes of one link between it and the loop."""
-    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": name}}
+    prompt["source"] = make_node("LoadImage", image=name)
     for k, (class_type, inputs) in enumerate(between):
         before = f"between{k - 1}" if k else "source"
-        prompt[f"between{k}"] = {
-            "class_type": class_type,
-            "inputs": {"image": [before, 0]} | inputs,
-        }
+        prompt[f"between{k}"] = make_node(class_type, **{"image": [before, 0]} | inputs)
         prompt["loop"]["inputs"]["image"] = [f"between{k}", 0]
     return prompt
 
@@ -81,12 +78,8 @@ def test_nothing_is_said_of_srgb_or_of_what_is_no_file(executor, keep, input_fol
 def test_a_way_that_forks_or_ends_is_not_followed(executor, keep, input_folder):
     host = executor("CLASSIC")
     prompt = loaded(kept_prompt(steps=1, size=32), "p3.png")
-    prompt["both"] = {
-        "class_type": "ImageBlend",
-        "inputs": {
-            "image1": ["source", 0], "image2": ["source", 0], "blend_factor": 0.5, "blend_mode": "normal",
-        },
-    }  # fmt: skip
+    both = {"image1": ["source", 0], "image2": ["source", 0]}
+    prompt["both"] = make_node("ImageBlend", **both, blend_factor=0.5, blend_mode="normal")
     prompt["loop"]["inputs"]["image"] = ["both", 0]
     host.run(prompt)
     assert keep[-1]["chain"].color_profile == ""
@@ -94,7 +87,7 @@ def test_a_way_that_forks_or_ends_is_not_followed(executor, keep, input_folder):
 
 def test_a_node_that_may_change_colours_ends_the_way(executor, keep, input_folder):
     prompt = loaded(kept_prompt(steps=1, size=32), "p3.png")
-    prompt["inverted"] = {"class_type": "ImageInvert", "inputs": {"image": ["source", 0]}}
+    prompt["inverted"] = make_node("ImageInvert", image=["source", 0])
     prompt["loop"]["inputs"]["image"] = ["inverted", 0]
     executor("CLASSIC").run(prompt)
     assert keep[-1]["chain"].color_profile == ""

@@ -14,7 +14,7 @@ from coz.render.pillow import from_pillow
 from coz.resample import resize
 from tools.host import host_path
 
-from .prompts import chain_prompt, steps_run
+from .prompts import chain_prompt, make_node, steps_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,10 +205,9 @@ def test_upscale_step_takes_it(model, ensemble, node):
 
 def test_chain_loop_takes_it(executor, keep):
     prompt = chain_prompt(model=("ensemble", 0), steps=1)
-    ensemble = {"class_type": "CoZSelfEnsemble", "inputs": {"upscale_model": ["model", 0]}}
-    prompt["ensemble"] = ensemble
+    prompt["ensemble"] = make_node("CoZSelfEnsemble", upscale_model=["model", 0])
     links = dict(zip(("image", "scales", "prompts", "chain"), (["loop", k] for k in range(4))))  # noqa: B905
-    prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+    prompt["scales"] = make_node("TestKeep", **links)
     host = executor("CLASSIC")
     assert steps_run(host.run(prompt)) == [1]
     prompt["loop"]["inputs"]["steps"] = 2

@@ -20,7 +20,7 @@ from tools.host.client import PromptError, run_prompt
 from tools.host.workflow import find_node, read_prompt
 
 from .faulty import FaultyServer
-from .prompts import chain_prompt, steps_run
+from .prompts import chain_prompt, make_node, steps_run
 
 pytestmark = pytest.mark.since("0.27")  # a vision-language model is among what is broken
 
@@ -49,14 +49,14 @@ class Chains:
         self.count += 1
         copy = f"{self.count} {name}"
         shutil.copy(ROOT / "pictures" / name, self.host.folder / "input" / copy)
-        return {"class_type": "LoadImage", "inputs": {"image": copy}}
+        return make_node("LoadImage", image=copy)
 
     def save(self, prompt, loop):
         # A picture shown before the loop expands: with it the host alone would forget the steps.
         image = prompt[loop]["inputs"]["image"]
-        prompt["input"] = {"class_type": "PreviewImage", "inputs": {"images": image}}
-        prefix = {"filename_prefix": f"chain {self.count}"}
-        prompt["save"] = {"class_type": "CoZSaveChain", "inputs": {"chain": [loop, 3], **prefix}}
+        prompt["input"] = make_node("PreviewImage", images=image)
+        prefix = f"chain {self.count}"
+        prompt["save"] = make_node("CoZSaveChain", chain=[loop, 3], filename_prefix=prefix)
         return prompt
 
     def paper(self, **inputs):
@@ -403,7 +403,7 @@ def test_memory_stands_still_over_many_prompts(host, count, record_property):
         place = {"center_x": draw.random(), "center_y": draw.random()}
         prompt = chain_prompt(steps=2, seed=seed, **place)
         prompt["source"]["inputs"]["picture"] = PICTURES[seed % len(PICTURES)]
-        prompt["input"] = {"class_type": "PreviewImage", "inputs": {"images": ["source", 0]}}
+        prompt["input"] = make_node("PreviewImage", images=["source", 0])
         assert steps_run(run_prompt(host.url, prompt).executed) == [1, 2]
         resident.append(process.memory_info().rss)
     record_property("memory", [round(size / 1e6) for size in resident])

@@ -16,7 +16,7 @@ from coz.tiles.plan import cut_tile_view, cut_wider_view, make_overview, plan_ti
 from tools.host import ROOT
 from tools.host.workflow import find_node, read_prompt
 
-from .prompts import TILED, chain_prompt
+from .prompts import TILED, chain_prompt, make_node
 
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
@@ -29,9 +29,9 @@ def as_full(graph, **inputs):
     full = {k: v for k, v in loop.items() if k.split(".")[0] in shared}
     kept = {"image": ["full", 0], "prompts": ["full", 1]}
     return {k: node for k, node in graph.items() if "Load" in node["class_type"]} | {
-        "source": {"class_type": "TestPicture", "inputs": {}},
-        "full": {"class_type": "CoZFullImage", "inputs": full | TILED | inputs},
-        "kept": {"class_type": "TestKeep", "inputs": kept},
+        "source": make_node("TestPicture"),
+        "full": make_node("CoZFullImage", **full | TILED | inputs),
+        "kept": make_node("TestKeep", **kept),
     }
 
 
@@ -436,7 +436,7 @@ def test_one_tile_is_the_step_itself(enlarge, node, tiny):
             "latent_shift": "auto",
         },
     }
-    prompt |= {name: {"class_type": name, "inputs": inputs} for name, inputs in by_hand.items()}
+    prompt |= {name: make_node(name, **inputs) for name, inputs in by_hand.items()}
     prompt["kept"]["inputs"] = {"image": ["CoZSRStep", 0], "prompts": ""}
     prompt["source"].pop("is_changed")  # which the host writes there
     enlarged = resize(image.movedim(-1, 1), 64, 96).movedim(1, -1).clamp(0, 1)

@@ -14,7 +14,7 @@ from coz.resample import crop, resize
 from tools.host.client import run_prompt
 from tools.host.server import serve
 
-from .prompts import chain_prompt, kept_prompt, steps_run
+from .prompts import chain_prompt, kept_prompt, make_node, steps_run
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 MEASURED = [30.3, 29.4, 30.1, 30.1]  # dB, of the prompt below
@@ -112,7 +112,8 @@ def test_a_chain_ends_after_a_step_that_agrees_too_little(
         if again:
             expected += 2 if limit == LIMIT else 4
         else:
-            assert {name.rpartition(".")[2] for name in executed} <= {"loop", "coz_collect", "scales"}  # fmt: skip
+            ran = {name.rpartition(".")[2] for name in executed}
+            assert ran <= {"loop", "coz_collect", "scales"}
         assert len(upscaled) == expected
     host.run(weak_prompt(stop_below=LIMIT, steps=5))
     assert len(upscaled) == expected + (2 if again else 0)
@@ -141,8 +142,7 @@ def test_a_chain_ends_after_a_step_that_agrees_too_little(
 @pytest.mark.parametrize("cache", ["CLASSIC", "NONE"])
 def test_where_a_chain_ends(executor, keep, weak_prompt, upscaled, cache, inputs, steps):
     prompt = weak_prompt(**inputs)
-    size = {"value": 1.0, "width": 64, "height": 64}
-    prompt["mask"] = {"class_type": "SolidMask", "inputs": size}
+    prompt["mask"] = make_node("SolidMask", value=1.0, width=64, height=64)
     host = executor(cache)
     host.run(prompt)
     assert len(upscaled) == keep[0]["chain"].steps == steps
@@ -152,14 +152,10 @@ def test_where_a_chain_ends(executor, keep, weak_prompt, upscaled, cache, inputs
 @pytest.mark.parametrize("cache", CACHES)
 def test_each_chain_of_a_list_ends_by_itself(executor, keep, weak_prompt, upscaled, cache):
     prompt = weak_prompt(stop_below=LIMIT, image=("list", 0), steps=3)
-    black = {"width": 96, "height": 96, "batch_size": 1, "color": 0}
-    prompt["black"] = {"class_type": "EmptyImage", "inputs": black}
+    prompt["black"] = make_node("EmptyImage", width=96, height=96, batch_size=1, color=0)
     both = {"images.image0": ["source", 0], "images.image1": ["black", 0]}
-    prompt["both"] = {"class_type": "BatchImagesNode", "inputs": both}
-    prompt["list"] = {
-        "class_type": "RebatchImages",
-        "inputs": {"images": ["both", 0], "batch_size": 1},
-    }
+    prompt["both"] = make_node("BatchImagesNode", **both)
+    prompt["list"] = make_node("RebatchImages", images=["both", 0], batch_size=1)
     executor(cache).run(prompt)
     assert [values["chain"].steps for values in keep] == [2, 3]
     assert len(upscaled) == 5
@@ -212,7 +208,7 @@ def test_what_is_told_decides(node, agreement, stop_below, ends):
 def server_prompt(**inputs):
     """With a Preview Image that makes the host's default cache forget the loop's children."""
     prompt = chain_prompt(center_x=0.49, **inputs)
-    prompt["input"] = {"class_type": "PreviewImage", "inputs": {"images": ["source", 0]}}
+    prompt["input"] = make_node("PreviewImage", images=["source", 0])
     return prompt
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .prompts import as_full_image, kept_prompt
+from .prompts import as_full_image, kept_prompt, make_node
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def test_chain_loop_and_all_that_shows_a_chain_run_without_a_server(
         "CoZZoomVideo": {"chain": loop, "width": 64, "height": 64, **video},
         "CoZSaveChain": {"chain": loop, "filename_prefix": "chain"},
     }
-    prompt |= {name: {"class_type": name, "inputs": inputs} for name, inputs in shows.items()}
+    prompt |= {name: make_node(name, **inputs) for name, inputs in shows.items()}
     ends = [name for name in shows if name not in {"CoZZoomViewer", "CoZSaveChain"}]
     for name in ends:
-        prompt[f"end {name}"] = {"class_type": "PreviewAny", "inputs": {"source": [name, 0]}}
+        prompt[f"end {name}"] = make_node("PreviewAny", source=[name, 0])
     for output in ("scales", "CoZZoomViewer", "CoZSaveChain", *(f"end {name}" for name in ends)):
         assert output in library.run(prompt, output)
     assert (tmp_path / "chain_00001_" / "chain.json").is_file()
@@ -46,11 +46,8 @@ def test_chain_loop_and_all_that_shows_a_chain_run_without_a_server(
 
 def test_full_image_sr_runs_without_a_server(library, keep, caplog):
     prompt = kept_prompt()
-    prompt["fit"] = {
-        "class_type": "CoZFitImage",
-        "inputs": {"image": ["source", 0], "frame": "native pixels", "size": 64}
-        | {"center_x": 0.5, "center_y": 0.5},
-    }
+    place = {"frame": "native pixels", "size": 64, "center_x": 0.5, "center_y": 0.5}
+    prompt["fit"] = make_node("CoZFitImage", image=["source", 0], **place)
     texts = "a\nb\n" * 20
     as_full_image(prompt, image=["fit", 0], scale=2.0, tile=64, overlap=16, tile_prompts=texts)
     prompt["scales"]["inputs"] = {"image": ["loop", 0]}

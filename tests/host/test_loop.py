@@ -11,7 +11,7 @@ import torch
 
 from coz.chain.zoom_chain import derive_step_seed
 
-from .prompts import chain_prompt, kept_prompt, steps_run
+from .prompts import chain_prompt, kept_prompt, make_node, steps_run
 
 ROOT = Path(__file__).parents[2]
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
@@ -26,7 +26,7 @@ def make_source(node, give):
 
 def sourced(prompt):
     """The prompt with TestSource for its picture."""
-    prompt["source"] = {"class_type": "TestSource", "inputs": {}}
+    prompt["source"] = make_node("TestSource")
     return prompt
 
 
@@ -74,10 +74,7 @@ def test_invisible_characters_are_no_text(executor, keep):
 
 def test_a_mask_is_the_target(executor, keep, node):
     prompt = kept_prompt(steps=2, mask=["mask", 0])
-    prompt["mask"] = {
-        "class_type": "SolidMask",
-        "inputs": {"value": 1.0, "width": 100, "height": 50},
-    }
+    prompt["mask"] = make_node("SolidMask", value=1.0, width=100, height=50)
     host = executor("CLASSIC")
     host.run(prompt)
     host.run(kept_prompt(steps=2, center_x=0.5, center_y=0.5))
@@ -91,7 +88,7 @@ def test_the_mask_of_an_opaque_picture_is_none(executor, keep, monkeypatch, cach
     monkeypatch.setattr(folder_paths, "input_directory", str(ROOT / "tests" / "data"))
     place = {"steps": 2, "size": 16, "center_x": 0.1, "center_y": 0.1, "scale": 2.0}
     prompt = kept_prompt(**place)
-    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": "opaque.gif"}}
+    prompt["source"] = make_node("LoadImage", image="opaque.gif")
     host = executor(cache)
     host.run(prompt)
     prompt["loop"]["inputs"]["mask"] = ["source", 1]
@@ -109,10 +106,7 @@ def test_the_mask_of_an_opaque_picture_is_none(executor, keep, monkeypatch, cach
 def test_a_list_of_images_gives_each_its_own_chain(executor, keep, make_source, cache):
     make_source(lambda _: torch.rand(3, 70, 80, 3, generator=torch.Generator().manual_seed(0)))
     prompt = sourced(kept_prompt(steps=2, image=("list", 0)))
-    prompt["list"] = {
-        "class_type": "RebatchImages",
-        "inputs": {"images": ["source", 0], "batch_size": 1},
-    }
+    prompt["list"] = make_node("RebatchImages", images=["source", 0], batch_size=1)
     host = executor(cache)
     host.run(prompt)
     if cache != "NONE":
@@ -120,10 +114,7 @@ def test_a_list_of_images_gives_each_its_own_chain(executor, keep, make_source, 
     together = keep[:3]
     for i in range(3):
         single = sourced(kept_prompt(steps=2, image=("one", 0)))
-        single["one"] = {
-            "class_type": "ImageFromBatch",
-            "inputs": {"image": ["source", 0], "batch_index": i, "length": 1},
-        }
+        single["one"] = make_node("ImageFromBatch", image=["source", 0], batch_index=i, length=1)
         host.run(single)
         assert torch.equal(keep[-1]["scales"], together[i]["scales"])
         assert keep[-1]["chain"].to_json() == together[i]["chain"].to_json()
@@ -131,10 +122,7 @@ def test_a_list_of_images_gives_each_its_own_chain(executor, keep, make_source, 
 
 def test_a_batch_names_the_way_out(executor):
     prompt = chain_prompt()
-    prompt["source"] = {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 64, "height": 64, "batch_size": 3, "color": 0},
-    }
+    prompt["source"] = make_node("EmptyImage", width=64, height=64, batch_size=3, color=0)
     with pytest.raises(RuntimeError, match=r"batch of 3 images.*Rebatch Images \(batch_size 1\)"):
         executor("CLASSIC").run(prompt)
 
@@ -316,7 +304,7 @@ def test_other_pictures_give_the_chain_of_their_colours(executor, keep, make_sou
 )
 def test_linked_numbers_are_checked_too(executor, name, kind, value, limits):
     prompt = chain_prompt(**{name: ["number", 0]})
-    prompt["number"] = {"class_type": f"Primitive{kind}", "inputs": {"value": value}}
+    prompt["number"] = make_node(f"Primitive{kind}", value=value)
     with pytest.raises(RuntimeError, match=f"{name} must be {limits}, got {value:g}"):
         executor("CLASSIC").run(prompt)
 

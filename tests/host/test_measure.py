@@ -12,7 +12,7 @@ from coz.chain.zoom_chain import ZoomChain
 from coz.fidelity.report import measure_chain, write_report
 from coz.geometry import Window
 
-from .prompts import chain_prompt
+from .prompts import chain_prompt, make_node
 
 OUTPUTS = ("table", "agreement", "psnr", "ssim", "sharpness", "color_drift")
 
@@ -29,18 +29,18 @@ def report_prompt(truth=None, **inputs):
     prompt = chain_prompt(**{"image": ("small", 0), "steps": 3, "scale": 2.0} | inputs)
     del prompt["scales"]
     prompt["small"] = scaled(128, 128)
-    prompt["report"] = {"class_type": "CoZMeasure", "inputs": {"chain": ["loop", 3]}}
+    prompt["report"] = make_node("CoZMeasure", chain=["loop", 3])
     if truth:
         prompt["report"]["inputs"]["ground_truth"] = list(truth)
     links = {name: ["report", k] for k, name in enumerate(OUTPUTS)}
     links |= {"chain": ["loop", 3], "source": ["source", 0]}
-    prompt["keep"] = {"class_type": "TestMeasured", "inputs": links}
+    prompt["keep"] = make_node("TestMeasured", **links)
     return prompt
 
 
 def scaled(width, height):
-    inputs = {"image": ["source", 0], "upscale_method": "area", "width": width, "height": height}
-    return {"class_type": "ImageScale", "inputs": inputs | {"crop": "disabled"}}
+    size = {"upscale_method": "area", "width": width, "height": height, "crop": "disabled"}
+    return make_node("ImageScale", image=["source", 0], **size)
 
 
 def own(chain):
@@ -90,13 +90,9 @@ def test_without_a_ground_truth_and_with_nothing_connected(executor, measured):
 
 def test_each_chain_of_a_list_has_its_own_table(executor, measured):
     prompt = report_prompt(truth=("source", 0), steps=1, image=("list", 0))
-    prompt["other"] = {"class_type": "ImageInvert", "inputs": {"image": ["small", 0]}}
-    both = {"image1": ["small", 0], "image2": ["other", 0]}
-    prompt["both"] = {"class_type": "ImageBatch", "inputs": both}
-    prompt["list"] = {
-        "class_type": "RebatchImages",
-        "inputs": {"images": ["both", 0], "batch_size": 1},
-    }
+    prompt["other"] = make_node("ImageInvert", image=["small", 0])
+    prompt["both"] = make_node("ImageBatch", image1=["small", 0], image2=["other", 0])
+    prompt["list"] = make_node("RebatchImages", images=["both", 0], batch_size=1)
     host = executor("CLASSIC")
     host.run(prompt, "keep")
     true, inverted = measured

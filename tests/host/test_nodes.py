@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from coz import color_align, crop, resize
 
-from .prompts import kept_prompt
+from .prompts import kept_prompt, make_node
 
 ROOT = Path(__file__).parents[2]
 
@@ -191,9 +191,9 @@ def test_color_fix_shows_which_method_is_best(executor, pack):
     def prompt(method):
         fix = {"image": ["source", 0], "reference": ["source", 0], "method": method, "levels": 5}
         return {
-            "source": {"class_type": "CoZSamplePicture", "inputs": {"picture": "chelsea.png"}},
-            "fix": {"class_type": "CoZColorFix", "inputs": fix},
-            "show": {"class_type": "PreviewImage", "inputs": {"images": ["fix", 0]}},
+            "source": make_node("CoZSamplePicture", picture="chelsea.png"),
+            "fix": make_node("CoZColorFix", **fix),
+            "show": make_node("PreviewImage", images=["fix", 0]),
         }
 
     run = executor("CLASSIC")
@@ -296,15 +296,9 @@ def loaded_target(executor, keeper, monkeypatch, tmp_path):
         host = executor("CLASSIC")
         host.run(
             {
-                "load": {"class_type": "LoadImage", "inputs": {"image": name}},
-                "first": {
-                    "class_type": "CoZFitImage",
-                    "inputs": first | {"center_x": 0.1, "center_y": 0.1},
-                },
-                "keep": {
-                    "class_type": "TestKeepTarget",
-                    "inputs": {"x": ["first", 2], "y": ["first", 3]},
-                },
+                "load": make_node("LoadImage", image=name),
+                "first": make_node("CoZFitImage", **first | {"center_x": 0.1, "center_y": 0.1}),
+                "keep": make_node("TestKeepTarget", x=["first", 2], y=["first", 3]),
             },
             "keep",
         )

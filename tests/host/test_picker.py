@@ -9,7 +9,7 @@ from PIL import Image
 
 from tools.host.client import ServerClient, run_prompt
 
-from .prompts import chain_prompt
+from .prompts import chain_prompt, make_node
 
 
 def test_a_sample_lies_where_the_hosts_pictures_do(node, monkeypatch):
@@ -22,28 +22,15 @@ def test_a_sample_lies_where_the_hosts_pictures_do(node, monkeypatch):
 
 def test_source_is_shown_with_its_size_and_target(server):
     prompt = chain_prompt(steps=1, center_x=0.45)
-    prompt["first"] = {
-        "class_type": "CoZFitImage",
-        "inputs": {
-            "image": ["wide", 0], "frame": "native pixels", "size": 64,
-            "center_x": 0.2, "center_y": 0.6,
-        },
-    }  # fmt: skip
-    prompt["wide"] = {
-        "class_type": "ImageScale",
-        "inputs": {
-            "image": ["source", 0], "upscale_method": "bilinear", "width": 2000, "height": 500,
-            "crop": "disabled",
-        },
-    }  # fmt: skip
-    prompt["zoom"] = {
-        "class_type": "CoZCropCenterZoom",
-        "inputs": {
-            "image": ["first", 0], "scale": 4, "center_x": ["first", 2], "center_y": ["first", 3],
-            "resampling": "bicubic",
-        },
-    }  # fmt: skip
-    prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["zoom", 0]}}
+    place = {"frame": "native pixels", "size": 64, "center_x": 0.2, "center_y": 0.6}
+    prompt["first"] = make_node("CoZFitImage", image=["wide", 0], **place)
+    wide = {"upscale_method": "bilinear", "width": 2000, "height": 500, "crop": "disabled"}
+    prompt["wide"] = make_node("ImageScale", image=["source", 0], **wide)
+    target = {"center_x": ["first", 2], "center_y": ["first", 3]}
+    prompt["zoom"] = make_node(
+        "CoZCropCenterZoom", image=["first", 0], scale=4, resampling="bicubic", **target
+    )
+    prompt["shown"] = make_node("PreviewImage", images=["zoom", 0])
     outputs = run_prompt(server, prompt).outputs
     sources = {
         node: json.loads(*ui["coz_source"]) for node, ui in outputs.items() if "coz_source" in ui

@@ -7,7 +7,7 @@ import torch
 from coz.render.pillow import from_pillow
 from coz.resample import resize
 
-from .prompts import as_full_image, chain_prompt, kept_prompt
+from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_tiles_appear_in_the_picture(executor, keep, previews, node, nodes_of, m
     monkeypatch.setattr(nodes_of("full_image.tiles"), "MIN_PREVIEW_SECONDS", -1.0)
     prompt = as_full_image(chain_prompt(), tile=1024)
     links = {"image": ["loop", 0], "prompts": ["loop", 1]}
-    prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+    prompt["scales"] = make_node("TestKeep", **links)
     executor("CLASSIC").run(prompt)
     result = keep[-1]["image"].movedim(-1, 1)
     shown_on, frames = zip(*previews, strict=True)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from coz.render.zoom_video import ZoomVideo
 
-from .prompts import as_full_image, chain_prompt, kept_prompt, more
+from .prompts import as_full_image, chain_prompt, kept_prompt, make_node, more
 
 
 def noise(*shape):
@@ -46,12 +46,12 @@ def run(executor, keeper, give):
         prompt = chain_prompt(color_fix="none", prompt="", **inputs)
         if node_id == "CoZFullImage":
             as_full_image(prompt, **inputs)
-        prompt["source"] = {"class_type": "TestSource", "inputs": {}}
+        prompt["source"] = make_node("TestSource")
         prompt["model"]["inputs"]["model_name"] = f"nearest_x{factor}.safetensors"
         links = {"image": ["loop", 0]}
         if node_id == "CoZChainLoop":
             links["chain"] = ["loop", 3]
-        prompt["scales"] = {"class_type": "TestKeep", "inputs": links}
+        prompt["scales"] = make_node("TestKeep", **links)
         executor("CLASSIC").run(prompt)
         return kept[-1]["chain" if node_id == "CoZChainLoop" else "image"]
 
@@ -159,10 +159,7 @@ def test_a_prompt_is_kept_as_it_is_written(executor, keep, prompt):
 def test_one_chain_goes_on_with_another_of_the_same_graph(executor, keep):
     prompt = kept_prompt(steps=3)
     executor("CLASSIC").run(prompt)
-    prompt["first"] = {
-        "class_type": "CoZChainLoop",
-        "inputs": prompt["loop"]["inputs"] | {"steps": 1},
-    }
+    prompt["first"] = make_node("CoZChainLoop", **prompt["loop"]["inputs"] | {"steps": 1})
     prompt["loop"]["inputs"] |= {"chain": ["first", 3], "from_step": 16}
     executor("CLASSIC").run(prompt)
     assert torch.equal(keep[1]["scales"], keep[0]["scales"])
@@ -172,20 +169,14 @@ def test_one_chain_goes_on_with_another_of_the_same_graph(executor, keep):
 def test_each_picture_of_a_list_gets_its_own_strip_report_and_viewer(executor, keeper):
     kept = keeper("TestKeep", {"image": "IMAGE"})
     prompt = chain_prompt(steps=1, image=("list", 0))
-    prompt["batch"] = {
-        "class_type": "RepeatImageBatch",
-        "inputs": {"image": ["source", 0], "amount": 3},
-    }
-    prompt["list"] = {
-        "class_type": "RebatchImages",
-        "inputs": {"images": ["batch", 0], "batch_size": 1},
-    }
+    prompt["batch"] = make_node("RepeatImageBatch", image=["source", 0], amount=3)
+    prompt["list"] = make_node("RebatchImages", images=["batch", 0], batch_size=1)
     chain = {"chain": ["loop", 3]}
     strip = chain | {"layout": "row", "labels": True}
-    prompt["strip"] = {"class_type": "CoZZoomStrip", "inputs": strip}
-    prompt["keep"] = {"class_type": "TestKeep", "inputs": {"image": ["strip", 0]}}
-    prompt["report"] = {"class_type": "CoZMeasure", "inputs": chain}
-    prompt["viewer"] = {"class_type": "CoZZoomViewer", "inputs": chain}
+    prompt["strip"] = make_node("CoZZoomStrip", **strip)
+    prompt["keep"] = make_node("TestKeep", image=["strip", 0])
+    prompt["report"] = make_node("CoZMeasure", **chain)
+    prompt["viewer"] = make_node("CoZZoomViewer", **chain)
     host = executor("CLASSIC")
     host.run(prompt, "keep")
     assert len(kept) == 3
@@ -233,7 +224,7 @@ def test_an_animation_is_refused_with_the_way_out(executor, monkeypatch, tmp_pat
     frames = [Image.new("RGB", (80, 70), (shade, 0, 0)) for shade in (0, 100, 200)]
     frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
     prompt = chain_prompt()
-    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": f"moving.{suffix}"}}
+    prompt["source"] = make_node("LoadImage", image=f"moving.{suffix}")
     with pytest.raises(RuntimeError, match=r"batch of 3 images.*Rebatch Images \(batch_size 1\)"):
         executor("CLASSIC").run(prompt)
 
@@ -245,6 +236,6 @@ def test_any_file_name_is_loaded(executor, keep, monkeypatch, tmp_path, name):
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     Image.new("RGB", (80, 70), (10, 20, 30)).save(tmp_path / name)
     prompt = kept_prompt(steps=1)
-    prompt["source"] = {"class_type": "LoadImage", "inputs": {"image": name}}
+    prompt["source"] = make_node("LoadImage", image=name)
     executor("CLASSIC").run(prompt)
     assert keep[-1]["chain"].frames[0].shape == (1, 3, 70, 80)

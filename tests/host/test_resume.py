@@ -7,7 +7,7 @@ from math import isnan
 import pytest
 import torch
 
-from .prompts import kept_prompt, steps_run
+from .prompts import kept_prompt, make_node, steps_run
 
 PLACE = {"center_x": 0.02, "center_y": 0.6, "scale": 3.2, "step_prompts": "a\nb\nc", "seed": 9}
 
@@ -52,8 +52,8 @@ def test_a_branch_keeps_what_is_before_it(executor, keep):
     executed = host.run(resumed({"steps": 4}, **branch))
     assert ran(executed) == [2, 3]
     host.run(kept_prompt(**PLACE, steps=4))
-    host.run(kept_prompt(**PLACE | branch | {"chain": ["loop_2", 3]}) | {"loop_2": {
-        "class_type": "CoZChainLoop", "inputs": kept_prompt(**PLACE, steps=4)["loop"]["inputs"]}})  # fmt: skip
+    prompt = kept_prompt(**PLACE | branch | {"chain": ["loop_2", 3]})
+    host.run(prompt | {"loop_2": kept_prompt(**PLACE, steps=4)["loop"]})
     branched, whole, linked = keep
     assert torch.equal(branched["scales"][:2], whole["scales"][:2])
     assert not torch.equal(branched["scales"][2], whole["scales"][2])
@@ -105,7 +105,7 @@ def test_widgets_that_say_something_else_are_named(executor, keep):
 def test_another_picture_is_named(executor, keep):
     host = executor("CLASSIC")
     prompt = resumed({"steps": 1, "image": ["other", 0]}, steps=2)
-    prompt["other"] = {"class_type": "CoZSamplePicture", "inputs": {"picture": "rocket.jpg"}}
+    prompt["other"] = make_node("CoZSamplePicture", picture="rocket.jpg")
     host.run(prompt)
     assert keep[0]["chain"].frames[0].shape[-2:] == (427, 640)
     assert "Not used, because the chain has its own: image." in told(host)[-1]
@@ -129,7 +129,7 @@ def test_a_mask_is_not_used_with_a_chain(executor, keep, value, named):
     host = executor("CLASSIC")
     prompt = resumed({"steps": 1}, steps=1, mask=["mask", 0], center_x=0.9)
     size = {"width": 64, "height": 64}
-    prompt["mask"] = {"class_type": "SolidMask", "inputs": {"value": value} | size}
+    prompt["mask"] = make_node("SolidMask", **{"value": value} | size)
     host.run(prompt)
     assert f"Not used, because the chain has its own: {named}. The chain zooms" in told(host)[-1]
     assert "mask is empty" not in "".join(told(host))
@@ -152,7 +152,7 @@ def test_texts_of_kept_steps_that_are_others_are_named(executor, keep):
 def test_the_record_names_the_models_that_were_used(executor, keep, kept, steps, models):
     files = {"first": "coz_lite_x4.safetensors", "other": "coz_lite_x4_texture.safetensors"}
     prompt = resumed({"steps": 2}, steps=steps, from_step=kept, model=("other", 0))
-    prompt["other"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": files["other"]}}
+    prompt["other"] = make_node("UpscaleModelLoader", model_name=files["other"])
     executor("CLASSIC").run(prompt)
     assert keep[0]["chain"].models == tuple(files[name] for name in models)
 
@@ -160,7 +160,7 @@ def test_the_record_names_the_models_that_were_used(executor, keep, kept, steps,
 @pytest.mark.parametrize("step", [-1, 17])
 def test_linked_from_step_is_checked_too(executor, keep, step):
     prompt = resumed({"steps": 2}, from_step=["number", 0])
-    prompt["number"] = {"class_type": "PrimitiveInt", "inputs": {"value": step}}
+    prompt["number"] = make_node("PrimitiveInt", value=step)
     with pytest.raises(RuntimeError, match=f"from_step must be 0 to 16, got {step}"):
         executor("CLASSIC").run(prompt)
 
@@ -195,7 +195,7 @@ def unmeasured(pack):
 
     def prompt(first, **inputs):
         made = resumed(first, **inputs)
-        made["forget"] = {"class_type": "TestForget", "inputs": {"chain": ["first", 3]}}
+        made["forget"] = make_node("TestForget", chain=["first", 3])
         made["loop"]["inputs"]["chain"] = ["forget", 0]
         return made
 

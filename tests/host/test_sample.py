@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from .prompts import kept_prompt
+from .prompts import kept_prompt, make_node
 
 
 @pytest.fixture
@@ -98,8 +98,9 @@ def test_the_list_has_the_pictures_of_the_input_folder(folder, node):
 def test_a_changed_file_runs_again(executor, keep, folder):
     def run():
         prompt = kept_prompt(steps=1, size=32, image=("sample", 0))
-        inputs = {"picture": "astronaut.png", "own_picture": "own.png"}
-        prompt["sample"] = {"class_type": "CoZSamplePicture", "inputs": inputs}
+        prompt["sample"] = make_node(
+            "CoZSamplePicture", picture="astronaut.png", own_picture="own.png"
+        )
         return "sample" in host.run(prompt)
 
     host = executor("CLASSIC")

@@ -16,7 +16,7 @@ from coz.chain.folder import read_chain
 from tools.host.client import PromptError, run_prompt
 
 from .executor import Executor
-from .prompts import chain_prompt
+from .prompts import chain_prompt, make_node
 
 HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding
 
@@ -56,10 +56,9 @@ def executor(chain, give, keep):
 
 
 def save_prompt(prefix="chain-of-zoom/chain"):
-    inputs = {"chain": ["chain", 0], "filename_prefix": prefix}
     return {
-        "chain": {"class_type": "TestChain", "inputs": {}},
-        "save": {"class_type": "CoZSaveChain", "inputs": inputs},
+        "chain": make_node("TestChain"),
+        "save": make_node("CoZSaveChain", chain=["chain", 0], filename_prefix=prefix),
     }
 
 
@@ -67,8 +66,8 @@ def load_prompt(folder):
     names = ("chain", "image", "scales", "prompts")
     inputs = {name: ["load", k] for k, name in enumerate(names)}
     return {
-        "load": {"class_type": "CoZLoadChain", "inputs": {"folder": folder}},
-        "keep": {"class_type": "TestKeep", "inputs": inputs},
+        "load": make_node("CoZLoadChain", folder=folder),
+        "keep": make_node("TestKeep", **inputs),
     }
 
 
@@ -133,9 +132,8 @@ def test_the_scales_hold_the_workflow_as_the_hosts_own_pictures(output, executor
     from comfy.cli_args import args
 
     prompt = save_prompt("chain")
-    prompt["image"] = {"class_type": "CoZSamplePicture", "inputs": {"picture": "astronaut.png"}}
-    own = {"images": ["image", 0], "filename_prefix": "own"}
-    prompt["own"] = {"class_type": "SaveImage", "inputs": own}
+    prompt["image"] = make_node("CoZSamplePicture", picture="astronaut.png")
+    prompt["own"] = make_node("SaveImage", images=["image", 0], filename_prefix="own")
     extra = {"client_id": "test", "extra_pnginfo": {"workflow": WORKFLOW}}
     args.disable_metadata = disabled
     try:
@@ -266,7 +264,7 @@ def difference(one, other):
 def test_through_the_server(server):
     prompt = chain_prompt(steps=2, center_x=0.47)
     inputs = {"chain": ["loop", 3], "filename_prefix": "深い zoom/my chain"}
-    prompt["save"] = {"class_type": "CoZSaveChain", "inputs": inputs}
+    prompt["save"] = make_node("CoZSaveChain", **inputs)
     run = run_prompt(server, prompt)
     place = "深い zoom/my chain_00001_"
     images = run.outputs["save"]["images"]
@@ -278,9 +276,9 @@ def test_through_the_server(server):
     info = json.loads(fetch(server, "object_info/CoZLoadChain"))
     assert place in info["CoZLoadChain"]["input"]["optional"]["folder"][1]["options"]
     load = {
-        "load": {"class_type": "CoZLoadChain", "inputs": {"folder": place}},
-        "prompts": {"class_type": "PreviewAny", "inputs": {"source": ["load", 3]}},
-        "scales": {"class_type": "PreviewImage", "inputs": {"images": ["load", 2]}},
+        "load": make_node("CoZLoadChain", folder=place),
+        "prompts": make_node("PreviewAny", source=["load", 3]),
+        "scales": make_node("PreviewImage", images=["load", 2]),
     }
     again = run_prompt(server, load)
     assert again.outputs["prompts"]["text"] == ["-\n-"]

@@ -8,13 +8,13 @@ import requests
 
 from tools.host.client import PromptError, ServerClient, run_prompt
 
-from .prompts import chain_prompt, steps_run
+from .prompts import chain_prompt, make_node, steps_run
 
 
 def with_preview_on_the_input(**inputs):
     # Enough to make the host's default cache forget the loop's children.
     prompt = chain_prompt(**inputs)
-    prompt["input"] = {"class_type": "PreviewImage", "inputs": {"images": ["source", 0]}}
+    prompt["input"] = make_node("PreviewImage", images=["source", 0])
     return prompt
 
 
@@ -28,10 +28,7 @@ def interrupt_after_step_two(server):
 
 def saved_chain(**inputs):
     prompt = chain_prompt(**inputs)
-    prompt["save"] = {
-        "class_type": "SaveImage",
-        "inputs": {"images": ["loop", 1], "filename_prefix": "zoom"},
-    }
+    prompt["save"] = make_node("SaveImage", images=["loop", 1], filename_prefix="zoom")
     return prompt
 
 
@@ -109,7 +106,7 @@ def test_an_open_backbone_socket_is_named(server):
 
 def test_a_target_out_of_range_that_comes_through_a_link_is_an_error(server):
     prompt = chain_prompt(center_x=["number", 0])
-    prompt["number"] = {"class_type": "PrimitiveFloat", "inputs": {"value": 1.25}}
+    prompt["number"] = make_node("PrimitiveFloat", value=1.25)
     with pytest.raises(PromptError, match=r"center_x must be a fraction .* got 1.25"):
         run_prompt(server, prompt)
 
@@ -124,10 +121,9 @@ def test_a_failed_run_writes_no_output_and_loses_none(server, center_x, batch, m
     before = output_files(server)
     assert before
     prompt = saved_chain(steps=8, center_x=center_x)
-    prompt["source"] = {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 300, "height": 200, "batch_size": batch, "color": 0x808080},
-    }
+    prompt["source"] = make_node(
+        "EmptyImage", width=300, height=200, batch_size=batch, color=0x808080
+    )
     with pytest.raises(PromptError, match=message):
         run_prompt(server, prompt, interrupt_after_step_two(server))
     assert output_files(server) == before
@@ -141,10 +137,9 @@ def test_a_failed_run_writes_no_output_and_loses_none(server, center_x, batch, m
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 200), (300, 40)])
 def test_sizes_down_to_one_pixel(server, width, height):
     prompt = chain_prompt(steps=2)
-    prompt["source"] = {
-        "class_type": "EmptyImage",
-        "inputs": {"width": width, "height": height, "batch_size": 1, "color": 0x808080},
-    }
+    prompt["source"] = make_node(
+        "EmptyImage", width=width, height=height, batch_size=1, color=0x808080
+    )
     run = run_prompt(server, prompt)
     assert len(run.outputs["scales"]["images"]) == 3
 

@@ -18,6 +18,8 @@ from tests.support.lying_files import ihdr, png, rows
 from tools.host import ROOT
 from tools.host.client import run_prompt
 
+from .prompts import make_node
+
 ROUTE = "/chain_of_zoom/source"
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="uses links, pipes or /proc")
 MAX_PREVIEW_PIXELS = 768**2
@@ -99,15 +101,12 @@ def test_it_is_what_load_image_gives(site, node, monkeypatch):
 def test_a_run_shows_the_same(site, name):
     url, folder = site
     make_files(folder)
+    place = {"frame": "native pixels", "size": 16, "center_x": 0.5, "center_y": 0.5}
     prompt = {
-        "source": {"class_type": "LoadImage", "inputs": {"image": name}},
-        "first": {
-            "class_type": "CoZFitImage",
-            "inputs": {"image": ["source", 0], "frame": "native pixels", "size": 16,
-                "center_x": 0.5, "center_y": 0.5},
-        },
-        "shown": {"class_type": "PreviewImage", "inputs": {"images": ["first", 0]}},
-    }  # fmt: skip
+        "source": make_node("LoadImage", image=name),
+        "first": make_node("CoZFitImage", image=["source", 0], **place),
+        "shown": make_node("PreviewImage", images=["first", 0]),
+    }
     source = json.loads(*run_prompt(url, prompt).outputs["first"]["coz_source"])
     reply = ask(url, name)[2]
     assert (source["width"], source["height"]) == (reply["width"], reply["height"])

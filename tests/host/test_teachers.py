@@ -11,7 +11,7 @@ from coz.fidelity.metrics import psnr
 from tools.host.environment import HostError
 from tools.train_lite import teachers
 
-from .prompts import TILED, chain_prompt
+from .prompts import TILED, chain_prompt, make_node
 
 pytestmark = [pytest.mark.tools, pytest.mark.network]
 
@@ -45,13 +45,13 @@ def run(teacher, executor, keeper):
         prompt = chain_prompt(("crop", 0), **inputs)
         prompt["model"]["inputs"]["model_name"] = "teacher.safetensors"
         crop = {"image": ["source", 0], "x": 200, "y": 60, "width": SIDE, "height": SIDE}
-        prompt["crop"] = {"class_type": "ImageCrop", "inputs": crop}
+        prompt["crop"] = make_node("ImageCrop", **crop)
         prompt["loop"]["class_type"] = node_id
         links = {"image": ["loop", 0], "source": ["crop", 0]}
-        prompt["scales"] = {"class_type": "TestImage", "inputs": links}
+        prompt["scales"] = make_node("TestImage", **links)
         if node_id == "CoZUpscaleStep":
             scaled = {"image": ["crop", 0], "upscale_method": "bicubic", "scale_by": 4.0}
-            prompt["big"] = {"class_type": "ImageScaleBy", "inputs": scaled}
+            prompt["big"] = make_node("ImageScaleBy", **scaled)
             prompt["loop"]["inputs"] = {
                 "upscale_model": ["model", 0],
                 "crop": ["crop", 0],

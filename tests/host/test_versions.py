@@ -9,7 +9,7 @@ from PIL import Image
 from tools.host.client import PromptError, run_prompt
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
-from .prompts import steps_run
+from .prompts import make_node, steps_run
 
 SD3, AR_2, OWN, WHOLE = (
     TEMPLATE.with_name(f"{name}.json")
@@ -48,21 +48,20 @@ def prompt_of(workflow, **inputs):
 def folder_prompt():
     """The whole-picture workflow with a folder of the input folder in place of its sample."""
     prompt = read_prompt(WHOLE)
-    folder = {"class_type": "LoadImageDataSetFromFolder", "inputs": {"folder": "pictures"}}
+    folder = make_node("LoadImageDataSetFromFolder", folder="pictures")
     return prompt | {find_node(prompt, "CoZSamplePicture"): folder}
 
 
 def test_workflows_without_downloads_run(older):
     prompt = prompt_of(TEMPLATE, size=128, steps=2)
     loop = find_node(prompt, "CoZChainLoop")
-    saved = {"chain": [loop, 3], "filename_prefix": "chain"}
-    prompt["save"] = {"class_type": "CoZSaveChain", "inputs": saved}
+    prompt["save"] = make_node("CoZSaveChain", chain=[loop, 3], filename_prefix="chain")
     run = run_prompt(older.url, prompt)
     assert len(run.outputs[f"{loop}.0.0.coz_collect"]["images"]) == 3
     prompt[loop]["inputs"] |= {"steps": 3}
     longer = run_prompt(older.url, prompt).executed
-    load = {"class_type": "CoZLoadChain", "inputs": {"folder": "chain_00002_"}}
-    show = {"class_type": "PreviewImage", "inputs": {"images": ["load", 2]}}
+    load = make_node("CoZLoadChain", folder="chain_00002_")
+    show = make_node("PreviewImage", images=["load", 2])
     shown = run_prompt(older.url, {"load": load, "show": show}).outputs["show"]["images"]
     run_prompt(older.url, folder_prompt())
     files = (older.folder / "output").glob("chain_of_zoom_*.png")

@@ -13,6 +13,8 @@ import torch
 from coz.render.strip import draw_strip
 from coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 
+from .prompts import make_node
+
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 
 LOSS = 0.015
@@ -84,9 +86,9 @@ def film_prompt(outputs=("video",), name="film", **inputs):
     }
     links = {output: [name, ("video", "frames").index(output)] for output in outputs}
     return {
-        "chain": {"class_type": "TestChain", "inputs": {}},
-        name: {"class_type": "CoZZoomVideo", "inputs": settings | inputs},
-        "scales": {"class_type": "TestFilm", "inputs": links},
+        "chain": make_node("TestChain"),
+        name: make_node("CoZZoomVideo", **settings | inputs),
+        "scales": make_node("TestFilm", **links),
     }
 
 
@@ -166,7 +168,7 @@ def test_frames_are_made_when_they_are_connected(executor, kept, temp, soft_chai
 
 def test_frames_are_made_within_another_node(executor, kept, temp, soft_chain):
     prompt = film_prompt()
-    prompt["film"] = {"class_type": "TestWithin", "inputs": {"chain": ["chain", 0]}}
+    prompt["film"] = make_node("TestWithin", chain=["chain", 0])
     prompt["scales"]["inputs"] = {"frames": ["film", 0]}
     executor("CLASSIC").run(prompt)
     assert torch.equal(kept[0]["frames"], rendered(soft_chain))
@@ -242,7 +244,7 @@ def test_a_strip(executor, soft_chain, kept):
     for layout in ("row", "grid", "steps"):
         for labels in (True, False):
             inputs = {"chain": ["chain", 0], "layout": layout, "labels": labels}
-            prompt["film"] = {"class_type": "CoZZoomStrip", "inputs": inputs}
+            prompt["film"] = make_node("CoZZoomStrip", **inputs)
             prompt["scales"]["inputs"] = {"frames": ["film", 0]}
             executor("CLASSIC").run(prompt)
             expected = draw_strip(soft_chain, layout, labels).movedim(1, -1)

@@ -15,7 +15,7 @@ from coz.chain.zoom_chain import ZoomChain
 from coz.resample import crop, resize
 from tools.host.client import ServerClient, run_prompt
 
-from .prompts import VERSIONS, chain_prompt
+from .prompts import VERSIONS, chain_prompt, make_node
 
 STEPS = 2
 PROMPTS = ["a face", '<img src=x onerror="hack()">']
@@ -42,7 +42,7 @@ def shown(run):
 def viewer_prompt(**inputs):
     prompt = chain_prompt(steps=STEPS, step_prompts="\n".join(PROMPTS), center_x=0.61, **inputs)
     del prompt["scales"]
-    prompt["viewer"] = {"class_type": "CoZZoomViewer", "inputs": {"chain": ["loop", 3]}}
+    prompt["viewer"] = make_node("CoZZoomViewer", chain=["loop", 3])
     return prompt
 
 

@@ -8,7 +8,7 @@ from coz.zoom import zoom
 from tools.host import ROOT
 from tools.host.workflow import find_node, read_prompt
 
-from .prompts import chain_prompt
+from .prompts import chain_prompt, make_node
 
 WORKFLOWS = {
     "one-step diffusion": "2 Chain-of-Zoom SD3",
@@ -36,7 +36,7 @@ def run(models, executor, keeper):
             if isinstance(value, list)
         }
         links |= {"scales": [loop, 1], "prompts": [loop, 2]}
-        graph["kept"] = {"class_type": "TestKeep", "inputs": links}
+        graph["kept"] = make_node("TestKeep", **links)
         executor("CLASSIC").run(graph, "kept")
         return kept[-1]
 
