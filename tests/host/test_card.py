@@ -9,180 +9,91 @@ import torch
 from tests.support.host_with_card import PLACEMENTS, HostWithCard
 
 from .executor import Executor
+from .prompts import make_node
 
 CPU = "no card"
 
 MOST_OUTPUTS = 8
 
 CENTER = {"center_x": 0.3, "center_y": 0.7}
-UPSCALE_BACKBONE = {
-    "backbone": "upscale model",
-    "backbone.upscale_model": ["upscaler", 0],
-    "backbone.resampling": "bicubic",
-}
-TWO_STEPS = {
-    "image": ["picture", 0],
-    "steps": 2,
-    "scale": 4.0,
-    "prompting": "text",
-    "prompt": "fur",
-    "step_prompts": "",
-    "seed": 0,
-    "color_fix": "wavelet",
-    "frame": "native pixels",
-    "size": 64,
-    "consistency": 0.5,
-    **CENTER,
-}
+UPSCALE = {"backbone": "upscale model", "backbone.upscale_model": ["upscaler", 0]}
+UPSCALE |= {"backbone.resampling": "bicubic", "prompting": "text"}
+DIFFUSE = {"backbone": "one-step diffusion", "backbone.model": ["lora", 0]}
+DIFFUSE |= {"backbone.vae": ["lora", 1], "backbone.clip": ["models", 2], "prompting": "text"}
+DIFFUSE |= {"backbone.latent_shift": "auto"}
+LOOP = {"image": ["picture", 0], "steps": 2, "prompt": "fur", "size": 64, "consistency": 0.5}
+LOOP |= CENTER
+TILES = {"passes": 1, "scale": 2.0, "tile": 64, "overlap": 16, "adaptive_overlap": True}
+FRAMES = {"seconds_per_step": 0.2, "fps": 8.0, "easing": "smooth", "hold": 0.1}
+METHODS = ("wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best")
+VIEWS = {"image": ["sr", 0], "source": ["zoom", 1]}
+TEXTS = {"positive": ["text", 0], "negative": ["text", 0]}
 
 GRAPH = {
-    "models": ("TestModels", {}),
-    "upscaler": ("UpscaleModelLoader", {"model_name": "coz_lite_x4.safetensors"}),
-    "picture": ("CoZSamplePicture", {"picture": "astronaut.png"}),
-    "frame": (
-        "CoZFitImage",
-        {"image": ["picture", 0], "frame": "native pixels", "size": 64, **CENTER},
+    "models": make_node("TestModels"),
+    "upscaler": make_node("UpscaleModelLoader", model_name="coz_lite_x4.safetensors"),
+    "picture": make_node("CoZSamplePicture", picture="astronaut.png"),
+    "frame": make_node("CoZFitImage", image=["picture", 0], size=64, **CENTER),
+    "zoom": make_node("CoZCropCenterZoom", image=["frame", 0], **CENTER),
+    "lora": make_node(
+        "CoZLoadSRLoRA", model=["models", 0], vae=["models", 1], lora_name="on_card_20001.pkl"
     ),
-    "zoom": (
-        "CoZCropCenterZoom",
-        {"image": ["frame", 0], "scale": 4.0, "resampling": "bicubic", **CENTER},
-    ),
-    "lora": (
-        "CoZLoadSRLoRA",
-        {
-            "model": ["models", 0],
-            "vae": ["models", 1],
-            "lora_name": "on_card_20001.pkl",
-            "vae_encoder_name": "none",
-            "strength": 1.0,
-        },
-    ),
-    "text": ("CoZEncodePrompt", {"clip": ["models", 2], "prompt": "fur", "t5_tokens": 77}),
-    "sr": (
+    "text": make_node("CoZEncodePrompt", clip=["models", 2], prompt="fur", t5_tokens=77),
+    "sr": make_node(
         "CoZSRStep",
-        {
-            "model": ["lora", 0],
-            "vae": ["lora", 1],
-            "positive": ["text", 0],
-            "image": ["zoom", 0],
-            "latent_shift": "auto",
-        },
+        model=["lora", 0],
+        vae=["lora", 1],
+        positive=["text", 0],
+        image=["zoom", 0],
     ),
-    "refine": (
+    "refine": make_node(
         "CoZRefineStep",
-        {
-            "model": ["models", 0],
-            "vae": ["models", 1],
-            "positive": ["text", 0],
-            "negative": ["text", 0],
-            "image": ["zoom", 0],
-            "steps": 2,
-            "cfg": 4.0,
-            "sampler_name": "euler",
-            "scheduler": "simple",
-            "denoise": 0.5,
-            "seed": 3,
-        },
+        model=["models", 0],
+        vae=["models", 1],
+        image=["zoom", 0],
+        steps=2,
+        cfg=4.0,
+        denoise=0.5,
+        seed=3,
+        **TEXTS,
     ),
-    "ensemble": ("CoZSelfEnsemble", {"upscale_model": ["upscaler", 0]}),
-    "upscale": (
+    "ensemble": make_node("CoZSelfEnsemble", upscale_model=["upscaler", 0]),
+    "upscale": make_node(
         "CoZUpscaleStep",
-        {
-            "upscale_model": ["ensemble", 0],
-            "crop": ["zoom", 1],
-            "zoomed": ["zoom", 0],
-            "resampling": "bicubic",
-            "image": ["frame", 0],
-            "window": ["zoom", 2],
-        },
+        upscale_model=["ensemble", 0],
+        crop=["zoom", 1],
+        zoomed=["zoom", 0],
+        image=["frame", 0],
+        window=["zoom", 2],
     ),
     **{
-        f"fix by {method}": (
-            "CoZColorFix",
-            {
-                "image": ["sr", 0],
-                "reference": ["zoom", 0],
-                "method": method,
-                "levels": 5,
-                "weight": 0.5,
-            },
+        f"fix by {method}": make_node(
+            "CoZColorFix", image=["sr", 0], reference=["zoom", 0], method=method
         )
-        for method in ("wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best")
+        for method in METHODS
     },
-    "true": (
-        "CoZConsistency",
-        {
-            "image": ["sr", 0],
-            "source": ["zoom", 1],
-            "strength": 1.0,
-            "iterations": 10,
-            "kernel": "bicubic",
-        },
-    ),
-    "map": ("CoZDetailMap", {"image": ["sr", 0], "source": ["zoom", 1]}),
-    "loop": (
-        "CoZChainLoop",
-        {
-            "backbone": "one-step diffusion",
-            "backbone.model": ["lora", 0],
-            "backbone.vae": ["lora", 1],
-            "backbone.clip": ["models", 2],
-            "backbone.latent_shift": "auto",
-            **TWO_STEPS,
-        },
-    ),
-    "upscale loop": ("CoZChainLoop", {**UPSCALE_BACKBONE, **TWO_STEPS}),
-    "full": (
-        "CoZFullImage",
-        {
-            **UPSCALE_BACKBONE,
-            "image": ["frame", 0],
-            "passes": 1,
-            "scale": 2.0,
-            "prompting": "text",
-            "prompt": "",
-            "tile_prompts": "",
-            "seed": 0,
-            "tile": 64,
-            "overlap": 16,
-            "adaptive_overlap": True,
-            "color_fix": "wavelet",
-            "consistency": 0.5,
-        },
-    ),
-    "save": ("CoZSaveChain", {"chain": ["loop", 3], "filename_prefix": "on_card/chain"}),
-    "load": ("CoZLoadChain", {"folder": "saved/chain_00001_"}),
-    "viewer": ("CoZZoomViewer", {"chain": ["loop", 3]}),
-    "video": (
-        "CoZZoomVideo",
-        {
-            "chain": ["loop", 3],
-            "seconds_per_step": 0.2,
-            "fps": 8.0,
-            "easing": "smooth",
-            "hold": 0.1,
-            "reverse": False,
-            "width": 0,
-            "height": 0,
-        },
-    ),
-    "strip": ("CoZZoomStrip", {"chain": ["loop", 3], "layout": "steps", "labels": True}),
-    "report": ("CoZMeasure", {"chain": ["loop", 3], "ground_truth": ["picture", 0]}),
-    "vlm": ("CoZLoadPromptExtractor", {"vlm_name": "qwen2.5-vl.safetensors", "lora_name": "none"}),
-    "extractor": (
+    "true": make_node("CoZConsistency", **VIEWS),
+    "map": make_node("CoZDetailMap", **VIEWS),
+    "loop": make_node("CoZChainLoop", **DIFFUSE, **LOOP),
+    "upscale loop": make_node("CoZChainLoop", **UPSCALE, **LOOP),
+    "full": make_node("CoZFullImage", image=["frame", 0], consistency=0.5, **UPSCALE, **TILES),
+    "save": make_node("CoZSaveChain", chain=["loop", 3], filename_prefix="on_card/chain"),
+    "load": make_node("CoZLoadChain", folder="saved/chain_00001_"),
+    "viewer": make_node("CoZZoomViewer", chain=["loop", 3]),
+    "video": make_node("CoZZoomVideo", chain=["loop", 3], **FRAMES),
+    "strip": make_node("CoZZoomStrip", chain=["loop", 3], layout="steps", labels=True),
+    "report": make_node("CoZMeasure", chain=["loop", 3], ground_truth=["picture", 0]),
+    "vlm": make_node("CoZLoadPromptExtractor", vlm_name="qwen2.5-vl.safetensors"),
+    "extractor": make_node(
         "CoZPromptExtractor",
-        {
-            "vlm": ["vlm", 0],
-            "image": ["zoom", 0],
-            "prompt": "",
-            "instruction": "",
-            "max_tokens": 3,
-            "sampling_mode": "off",
-            "previous_image": ["frame", 0],
-        },
+        vlm=["vlm", 0],
+        image=["zoom", 0],
+        max_tokens=3,
+        sampling_mode="off",
+        previous_image=["frame", 0],
     ),
 }
-"""Names -> classes and inputs, in an order in which each comes after what it takes."""
+"""Nodes in an order in which each comes after what it takes; their other widgets have the default."""
 
 LONG = {"vlm", "extractor"}
 """Those that take long."""
@@ -205,8 +116,8 @@ def marks_of(placement, name):
 CASES = [
     pytest.param(placement, name, marks=marks_of(placement, name), id=f"{placement}-{name}")
     for placement in PLACEMENTS
-    for name, (kind, _) in GRAPH.items()
-    if kind.startswith("CoZ")
+    for name, node in GRAPH.items()
+    if node["class_type"].startswith("CoZ")
 ]
 
 
@@ -259,7 +170,7 @@ class Run:
 
     def run(self, name: str) -> list:
         if name not in self.outputs:
-            for value in GRAPH[name][1].values():
+            for value in GRAPH[name]["inputs"].values():
                 if isinstance(value, list):
                     self.run(value[0])
             if self.host is None:
@@ -274,13 +185,15 @@ class Run:
     def _execute(self, name: str) -> list:
         import nodes
 
-        kind, _ = GRAPH[name]
-        prompt = {
-            key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in GRAPH.items()
-        }
-        count = len(nodes.NODE_CLASS_MAPPINGS[kind].RETURN_TYPES)
+        prompt = {}
+        for key, node in GRAPH.items():
+            required = nodes.NODE_CLASS_MAPPINGS[node["class_type"]].INPUT_TYPES()["required"]
+            options = {name: rest[0] for name, (_, *rest) in required.items() if rest}
+            defaults = {name: o["default"] for name, o in options.items() if "default" in o}
+            prompt[key] = make_node(node["class_type"], **defaults | node["inputs"])
+        count = len(nodes.NODE_CLASS_MAPPINGS[GRAPH[name]["class_type"]].RETURN_TYPES)
         links = {f"output_{k}": [name, k] for k in range(count)}
-        prompt["keep"] = {"class_type": "TestKeep", "inputs": links}
+        prompt["keep"] = make_node("TestKeep", **links)
         Keep.kept = []
         self.cache.clear()  # it knows a step by its inputs, wherever it ran
         self.executor.run(prompt, "keep" if count else name)
@@ -356,7 +269,8 @@ def test_every_node_is_in_the_graph(pack):
         for node_id, cls in nodes.NODE_CLASS_MAPPINGS.items()
         if cls.__module__.startswith(f"{pack.__name__}.") and not cls.GET_SCHEMA().is_dev_only
     }
-    assert ours == {kind for kind, _ in GRAPH.values() if kind.startswith("CoZ")}
+    kinds = {node["class_type"] for node in GRAPH.values()}
+    assert ours == {kind for kind in kinds if kind.startswith("CoZ")}
 
 
 @pytest.mark.parametrize(("placement", "name"), CASES)
