@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from coz.text.conversation import MODEL_FAMILIES, MULTISCALE_INSTRUCTION, write_chat
 from tests.support.random_qwen import qwen25vl, with_prompt_lora
-from tools.host import ROOT, host_path
 
 try:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -170,6 +167,16 @@ def test_tokens_and_logits_are_those_of_transformers(vlm, network, expected, pic
         assert len(set(result[0])) > ANSWER // 2
     else:
         assert penalty == 1.05 or result[0] != answer(vlm, images(pictures))[0]
+
+
+def test_the_extractor_asks_as_transformers_do(vlm, network, expected, nodes_of, monkeypatch):
+    answers, (wider, zoomed) = [], images(2)
+    monkeypatch.setattr(vlm, "decode", lambda ids: answers.append(ids) or "")
+    extract = nodes_of("step.prompt_extractor").CoZPromptExtractor.execute
+    with torch.inference_mode():
+        extract(vlm, as_image(zoomed), "", "", ANSWER, previous_image=as_image(wider))
+    text = write_chat(MODEL_FAMILIES["qwen2.5"], MULTISCALE_INSTRUCTION, 2)
+    assert answers == [expected(network, [wider, zoomed], 1.05, text=text)[0]]
 
 
 def test_each_picture_and_its_place_count(vlm):
@@ -626,47 +633,3 @@ def test_a_host_whose_classes_moved(nodes_of, folder, monkeypatch):
         )
         with pytest.raises(RuntimeError, match=message + ".*generate no longer takes gone"):
             loader.load_qwen([folder / MODEL])
-
-
-CONTRACT = """
-import asyncio, json, os, sys, torch
-from pathlib import Path
-folder, pack, text, host = sys.argv[1:]
-sys.path.insert(0, host)
-sys.path.append(pack)
-import utils.install_util  # as main.py does, before nodes.py puts the folder comfy in front
-from comfy.cli_args import args
-args.cpu = True
-import nodes, folder_paths
-assert asyncio.run(nodes.load_custom_node(pack))
-for kind in ("text_encoders", "loras"):
-    folder_paths.add_model_folder_path(kind, folder)
-load = nodes.NODE_CLASS_MAPPINGS["CoZLoadPromptExtractor"]
-try:
-    with torch.inference_mode():
-        vlm = load.execute("qwen2.5-vl.safetensors", "adapter_model.safetensors")[0]
-        tokens = vlm.tokenize(text, image=torch.load(Path(folder) / "image.pt"))
-        options = dict(max_length=8, top_k=1, top_p=1.0, repetition_penalty=1.05, seed=0)
-        result = vlm.generate(tokens, **options)
-except RuntimeError as error:
-    result = str(error)
-print("RESULT " + json.dumps(result), flush=True)
-os._exit(0)
-"""
-
-
-@pytest.mark.long
-@pytest.mark.skipif("COMFYUI_PATH" in os.environ, reason="runs with the pinned host's packages")
-@pytest.mark.parametrize("version", ["0.24.0", "0.27.0"])
-def test_older_hosts(load, folder, version):
-    torch.save(as_image(images(1)[0]), folder / "image.pt")
-    arguments = [str(folder), str(ROOT), chat(1), str(host_path(version))]
-    line = [sys.executable, "-c", CONTRACT, *arguments]
-    done = subprocess.run(line, capture_output=True, text=True)
-    results = [text for text in done.stdout.splitlines() if text.startswith("RESULT ")]
-    assert results, done.stderr
-    result = json.loads(results[0].removeprefix("RESULT "))
-    if version == "0.24.0":
-        assert result.startswith("The prompt extractor needs ComfyUI 0.27 or newer; this is 0.24.0")
-    else:
-        assert result == answer(load(MODEL, ADAPTER), images(1), 1.05)[0]
