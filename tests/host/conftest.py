@@ -2,7 +2,6 @@ import contextlib
 import importlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -339,20 +338,3 @@ def models(load_sd3, coz_files, tmp_path_factory):
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"tests": paths}), "utf-8")
     return ["--extra-model-paths-config", str(config)]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    if sys.platform != "linux":
-        pytest.skip("its watch reads /proc")
-    from .site import watched, works  # loads transformers
-
-    with watched(tmp_path_factory.mktemp("hostile")) as site:
-        works(site, "good")
-        before, done = site.outside(), site.acts()
-        yield site
-        works(site)
-        assert site.acts() - done == set()
-        assert site.reached() == set()
-        assert site.outside() == before
-        assert not list((site.home / "around").iterdir())

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.support.random_sd3 import coz_lora, sd3_transformer
 from tools.host import ROOT, host_path
 from tools.host.server import serve
 
@@ -127,6 +125,10 @@ def works(site, name="works"):
 
 
 def make_models(folder: Path) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from tests.support.random_sd3 import coz_lora, sd3_transformer
+
     for kind in KINDS:
         (folder / kind).mkdir(parents=True)
     save_file(sd3_transformer(2).state_dict(), folder / "diffusion_models" / "sd3.safetensors")

@@ -28,7 +28,6 @@ PROPERTY_TESTS = "tests/host/property"
 TEST_FILES = [
     "tests/host/test_faults.py",
     "tests/host/test_hostile.py",
-    "tests/host/test_hostile_files.py",
     "tests/browser/test_hostile.py",
     "tests/browser/test_two_pages.py",
     "tests/test_static.py",
