@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.support.small_models import NARROW_ENCODER, WIDTH, copy_weights, make_vae
 from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
@@ -73,65 +74,55 @@ def executor(nodes_of):
 
 
 @pytest.fixture
-def keeper(pack):
-    """Registers a node that keeps what reaches it, for the test to read."""
+def define(pack):
+    """Registers a node: what it does, by name the kinds of its inputs, and the kinds of its outputs."""
     import nodes
 
-    def register(node_id, kinds, need="required"):
-        kept = []
-
-        class Keep:
-            RETURN_TYPES = ()
-            FUNCTION = "keep"
-            OUTPUT_NODE = True
-            CATEGORY = "test"
-
-            @classmethod
-            def INPUT_TYPES(cls):  # noqa: N802
-                return {need: {name: (kind,) for name, kind in kinds.items()}}
-
-            def keep(self, **values):
-                kept.append(values)
-                return ()
-
-        patch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, Keep)
-        return kept
+    def register(node_id, run, kinds, returns=(), need="required", **attributes):
+        inputs = {
+            need: {n: kind if isinstance(kind, tuple) else (kind,) for n, kind in kinds.items()}
+        }
+        members = {"INPUT_TYPES": classmethod(lambda cls: inputs), "run": run, "FUNCTION": "run"}
+        members |= {"RETURN_TYPES": returns, "CATEGORY": "test", **attributes}
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, type(node_id, (), members))
 
     with pytest.MonkeyPatch.context() as patch:  # a test may undo its own
         yield register
 
 
 @pytest.fixture
-def give(pack):
-    """Registers a node that gives a value, which may be another later."""
-    import nodes
+def keeper(define):
+    """Registers a node that keeps what reaches it, for the test to read."""
 
+    def register(node_id, kinds, need="required"):
+        kept = []
+
+        def run(self, **values):
+            kept.append(values)
+            return ()
+
+        define(node_id, run, kinds, need=need, OUTPUT_NODE=True)
+        return kept
+
+    return register
+
+
+@pytest.fixture
+def give(define):
+    """Registers a node that gives a value, which may be another later."""
     values = {}
 
     def register(node_id, kind, value):
-        values[node_id] = value
+        values[node_id] = value  # the host keeps the object that it made of the first class
 
-        class Give:
-            RETURN_TYPES = (kind,)
-            FUNCTION = "give"
-            CATEGORY = "test"
+        def is_changed(cls):
+            value = values[node_id]
+            return f"{value.shape} {value.sum()}" if torch.is_tensor(value) else id(value)
 
-            @classmethod
-            def INPUT_TYPES(cls):  # noqa: N802
-                return {"required": {}}
+        changes = classmethod(is_changed)
+        define(node_id, lambda self: (values[node_id],), {}, (kind,), IS_CHANGED=changes)
 
-            @classmethod
-            def IS_CHANGED(cls):  # noqa: N802
-                value = values[node_id]
-                return f"{value.shape} {value.sum()}" if torch.is_tensor(value) else id(value)
-
-            def give(self):
-                return (values[node_id],)
-
-        patch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, Give)
-
-    with pytest.MonkeyPatch.context() as patch:
-        yield register
+    return register
 
 
 @pytest.fixture
@@ -141,7 +132,7 @@ def keep(keeper):
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory):
+def servers(models, tmp_path_factory):
     """(URL, folder) of a real server with some flags: one for all tests that ask for the same."""
     started = {}
     with contextlib.ExitStack() as stack:
@@ -152,7 +143,8 @@ def servers(tmp_path_factory):
             key = version, arguments
             if key not in started:
                 folder = tmp_path_factory.mktemp("server")
-                url = stack.enter_context(serve(version, folder=folder, arguments=arguments))
+                options = [*models, *arguments]
+                url = stack.enter_context(serve(version, folder=folder, arguments=options))
                 started[key] = url, folder
             return started[key]
 
@@ -161,7 +153,7 @@ def servers(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(servers):
-    """URL of a real server with default flags."""
+    """URL of a real server with default flags, and the models."""
     return servers()[0]
 
 
@@ -177,39 +169,32 @@ def step(node):
 class Backbone(NamedTuple):
     """A diffusion model in the host, and the same networks in diffusers."""
 
-    model: object
-    vae: object
-    transformer: object
-    autoencoder: object
-    folder: Path
+    model: object = None
+    vae: object = None
+    transformer: object = None
+    autoencoder: object = None
+    folder: Path = Path()
 
 
 @pytest.fixture(scope="session")
-def sd3_networks(pack, tmp_path_factory):
-    """A tiny SD3 with random weights, as diffusers' networks and as files."""
+def sd3_networks(pack):
+    """A tiny SD3 with random weights, as diffusers' networks."""
     from tests.support.random_sd3 import autoencoder, sd3_transformer
 
-    folder = tmp_path_factory.mktemp("sd3")
-    networks = sd3_transformer(2), autoencoder()
-    for network, name in zip(networks, ("transformer", "vae"), strict=True):
-        save_file(network.state_dict(), folder / f"{name}.safetensors")
-    return *networks, folder
+    return sd3_transformer(2), autoencoder(width=WIDTH)
 
 
 @pytest.fixture(scope="session")
 def load_sd3(sd3_networks):
     """The tiny SD3 as the host's own loaders make it: (model, vae)."""
     import comfy.sd
-    import comfy.utils
-
-    folder = sd3_networks[-1]
 
     def load(dtype=torch.float32):
-        model = comfy.sd.load_diffusion_model(
-            str(folder / "transformer.safetensors"), model_options={"dtype": dtype}
+        transformer, autoencoder = sd3_networks
+        model = comfy.sd.load_diffusion_model_state_dict(
+            copy_weights(transformer), model_options={"dtype": dtype}
         )
-        weights = comfy.utils.load_torch_file(str(folder / "vae.safetensors"))
-        return model, comfy.sd.VAE(sd=weights, dtype=dtype)
+        return model, make_vae(autoencoder, 16, dtype)
 
     return load
 
@@ -238,13 +223,10 @@ def vlm_folder(pack, since, tmp_path_factory):
 @pytest.fixture(scope="session")
 def vae_4(pack):
     """A VAE with 4 channels, as of SD1.5."""
-    import comfy.sd
-
     from tests.support.random_sd3 import autoencoder
 
-    network = autoencoder(latent_channels=4)
-    vae = comfy.sd.VAE(sd=network.state_dict(), dtype=torch.float32)
-    return Backbone(None, vae, None, network, Path())
+    network = autoencoder(4, WIDTH)
+    return Backbone(vae=make_vae(network, 4), autoencoder=network)
 
 
 @pytest.fixture(scope="session")
@@ -294,26 +276,30 @@ def coz_files(sd3_networks, tmp_path_factory):
 
     from tests.support.random_sd3 import coz_lora, with_coz_encoder, with_coz_lora
 
-    transformer, autoencoder, _ = sd3_networks
+    transformer, autoencoder = sd3_networks
     folder = tmp_path_factory.mktemp("coz")
     lora, adapted = coz_lora(2), with_coz_encoder(autoencoder)
     torch.save(lora, folder / "model_20001.pkl")
-    torch.save(adapted.encoder.state_dict(), folder / "vae_encoder_20001.pt")
+    torch.save(adapted.encoder.state_dict(), folder / NARROW_ENCODER)
     for kind in ("loras", "vae"):
         folder_paths.add_model_folder_path(kind, str(folder))
-    return Backbone(None, None, with_coz_lora(transformer, lora), adapted, folder)
+    networks = {"transformer": with_coz_lora(transformer, lora), "autoencoder": adapted}
+    return Backbone(**networks, folder=folder)
 
 
 @pytest.fixture(scope="session")
-def models(load_sd3, coz_files, tmp_path_factory):
+def models(load_sd3, tmp_path_factory):
     """Options for a server that has files by all names that the workflows ask for."""
     import comfy.sd
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from tests.support.random_qwen import qwen25vl, with_prompt_lora
+    from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder
 
     folder = tmp_path_factory.mktemp("models")
-    (folder / "checkpoints").mkdir()
+    kinds = ("checkpoints", "text_encoders", "loras", "vae")
+    for kind in kinds:
+        (folder / kind).mkdir()
     torch.manual_seed(0)
     clip_l = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072,
         num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).half()  # fmt: skip
@@ -324,17 +310,19 @@ def models(load_sd3, coz_files, tmp_path_factory):
     save_file(weights, folder / "clip_l.safetensors")
     clip = comfy.sd.load_clip([str(folder / "clip_l.safetensors")], clip_type=comfy.sd.CLIPType.SD3)
     checkpoint = folder / "checkpoints" / "sd3_medium_incl_clips_t5xxlfp8.safetensors"
-    model, vae = load_sd3(torch.float16)
-    comfy.sd.save_checkpoint(str(checkpoint), model, clip, vae)
+    network = autoencoder()
+    vae = comfy.sd.VAE(sd=copy_weights(network), dtype=torch.float16)
+    comfy.sd.save_checkpoint(str(checkpoint), load_sd3(torch.float16)[0], clip, vae)
     (folder / "checkpoints" / "sd_xl_base_1.0.safetensors").symlink_to(checkpoint)
+    torch.save(coz_lora(2), folder / "loras" / "model_20001.pkl")
+    encoder = with_coz_encoder(network).encoder
+    torch.save(encoder.state_dict(), folder / "vae" / "vae_encoder_20001.pt")
     network = qwen25vl()
     vlm = folder / "text_encoders" / "Qwen2.5-VL-3B-Instruct"
     network.save_pretrained(vlm, max_shard_size="100MB")
     assert (vlm / "model-00001-of-00002.safetensors").exists()
-    with_prompt_lora(network).save_pretrained(coz_files.folder / "coz_prompt_lora")
-    paths = {"base_path": str(folder), "checkpoints": "checkpoints"}
-    paths["text_encoders"] = "text_encoders"
-    paths |= dict.fromkeys(("loras", "vae"), str(coz_files.folder))
+    with_prompt_lora(network).save_pretrained(folder / "loras" / "coz_prompt_lora")
+    paths = {"base_path": str(folder), **{kind: kind for kind in kinds}}
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"tests": paths}), "utf-8")
     return ["--extra-model-paths-config", str(config)]

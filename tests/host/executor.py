@@ -60,6 +60,11 @@ class Executor:
             if event == "executing" and data["node"]
         ]
 
+    @property
+    def notices(self):
+        """(node, text) of each line that was shown on a node."""
+        return [data for event, data in self.server.sent if event == "progress_text"]
+
     def ui(self, node):
         return next(
             data["output"]

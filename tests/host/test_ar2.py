@@ -17,16 +17,11 @@ PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 BY_HAND = ROOT / "workflows" / "more" / "AR-2 step by step.json"
 
 
-@pytest.fixture(scope="module")
-def server(servers, models):
-    return servers(*models)[0]
-
-
 def prompt_of(**inputs):
     """The paper's workflow on small frames, with some of the loop's inputs changed."""
     prompt = read_prompt(PAPER)
     loop = find_node(prompt, "CoZChainLoop")
-    small = {"size": 64, "steps": 2, "prompting.max_tokens": 6}
+    small = {"size": 32, "steps": 2, "prompting.max_tokens": 6}
     prompt[loop]["inputs"] |= small | inputs
     preview_scales(prompt, loop)
     return prompt
@@ -54,7 +49,7 @@ def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
     by_hand = read_prompt(BY_HAND)
     for node in by_hand.values():
         node["inputs"] |= {
-            "CoZFitImage": {"size": 64},
+            "CoZFitImage": {"size": 32},
             "CoZPromptExtractor": {"max_tokens": 8},
         }.get(node["class_type"], {})
     second = run_prompt(server, by_hand)

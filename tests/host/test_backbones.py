@@ -1,12 +1,7 @@
 """The bundled workflows of the diffusion backbones, on tiny weights, through the real server."""
 
-import re
-
-import numpy as np
-import pytest
-
 from tools.host import ROOT
-from tools.host.client import PromptError, run_prompt
+from tools.host.client import run_prompt
 from tools.host.workflow import find_node, read_prompt
 
 from .prompts import make_node, pictures, preview_scales, steps_run
@@ -15,16 +10,11 @@ SD3 = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
 
 
-@pytest.fixture(scope="module")
-def server(servers, models):
-    return servers(*models)[0]
-
-
 def prompt_of(workflow, **inputs):
     """The workflow on small frames, with some of the loop's inputs changed."""
     prompt = read_prompt(workflow)
     loop = find_node(prompt, "CoZChainLoop")
-    prompt[loop]["inputs"] |= {"size": 64, "steps": 3} | inputs
+    prompt[loop]["inputs"] |= {"size": 32, "steps": 3} | inputs
     preview_scales(prompt, loop)
     return prompt
 
@@ -35,7 +25,7 @@ def test_sd3_workflow_runs_and_goes_on(server):
     assert steps_run(first.executed) == [1, 2, 3]
     assert len(steps_run(first.executed, "text")) == 1  # one text, encoded once
     frames = pictures(server, first, prompt)
-    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 4
+    assert [frame.shape for frame in frames] == [(32, 32, 3)] * 4
     assert all(frame.std() > 1 for frame in frames)
     longer = run_prompt(server, prompt_of(SD3, steps=4))
     assert steps_run(longer.executed) == [4]
@@ -65,51 +55,12 @@ def test_the_seed_does_not_reach_a_step_that_draws_nothing(server):
     assert steps_run(run_prompt(server, prompt_of(SD3, center_x=0.38, seed=9)).executed) == []
 
 
-def test_chain_is_its_nodes_wired_by_hand(server):
-    steps = 2
-    prompt = prompt_of(SD3, steps=steps, center_x=0.37)
-    by_loop = pictures(server, run_prompt(server, prompt), prompt)
-    loop_id = find_node(prompt, "CoZChainLoop")
-    loop = prompt.pop(loop_id)["inputs"]
-    prompt = {
-        key: node
-        for key, node in prompt.items()
-        if not re.search("Image|Viewer", node["class_type"])
-    }
-
-    def add(name, class_type, **inputs):
-        prompt[name] = make_node(class_type, **inputs)
-        return lambda slot=0: [name, slot]
-
-    center = {"center_x": loop["center_x"], "center_y": loop["center_y"]}
-    text = add("text", "CoZEncodePrompt", clip=loop["backbone.clip"], prompt=loop["prompt"],
-        t5_tokens=512)  # fmt: skip
-    first = add("first", "CoZFitImage", image=loop["image"], frame=loop["frame"], size=64, **center)
-    image, target = first(), {"center_x": first(2), "center_y": first(3)}
-    images = [image]
-    for i in range(steps):
-        zoom = add(f"zoom{i}", "CoZCropCenterZoom", image=image, scale=4.0, resampling="bicubic",
-            **target)  # fmt: skip
-        sharp = add(f"sr{i}", "CoZSRStep", model=loop["backbone.model"], vae=loop["backbone.vae"],
-            positive=text(), image=zoom(), latent_shift="auto")  # fmt: skip
-        fixed = add(f"fix{i}", "CoZColorFix", image=sharp(), reference=zoom(), method="wavelet",
-            levels=5)  # fmt: skip
-        image, target = fixed(), {"center_x": zoom(3), "center_y": zoom(4)}
-        images.append(image)
-    batch = {f"images.image{i}": link for i, link in enumerate(images)}
-    add("batch", "BatchImagesNode", **batch)
-    add("99", "PreviewImage", images=["batch", 0])
-    by_hand = pictures(server, run_prompt(server, prompt), prompt)
-    assert len(by_hand) == steps + 1
-    assert all(np.array_equal(a, b) for a, b in zip(by_loop, by_hand, strict=True))
-
-
 def test_own_checkpoint_workflow_runs_and_goes_on(server):
     sampling = {"backbone.sampling_steps": 2}
     first = run_prompt(server, prompt_of(OWN, **sampling))
     assert steps_run(first.executed) == [1, 2, 3]
     assert (find_node(prompt_of(OWN), "CoZChainLoop"),
-        "SD3 works best at 1024 pixels, but this frame has 64 x 64: raise size") in first.notices  # fmt: skip
+        "SD3 works best at 1024 pixels, but this frame has 32 x 32: raise size") in first.notices  # fmt: skip
     longer = run_prompt(server, prompt_of(OWN, steps=4, **sampling))
     assert steps_run(longer.executed) == [4]
     reseeded = run_prompt(server, prompt_of(OWN, steps=4, seed=3, **sampling))
@@ -120,17 +71,3 @@ def test_another_scale_is_noticed(server):
     prompt = prompt_of(SD3, scale=2.0, steps=1)
     notice = "scale is 2, but the Chain-of-Zoom LoRA and similar models are trained for 4x"
     assert (find_node(prompt, "CoZChainLoop"), notice) in run_prompt(server, prompt).notices
-
-
-def test_missing_file_is_refused_with_link_and_folder(server):
-    prompt = prompt_of(SD3)
-    prompt[find_node(prompt, "CoZLoadSRLoRA")]["inputs"]["lora_name"] = "absent.pkl"
-    with pytest.raises(PromptError, match=r"absent.pkl is not in models/loras.*model_20001\.pkl"):
-        run_prompt(server, prompt)
-
-
-def test_open_socket_is_named(server):
-    prompt = prompt_of(SD3)
-    del prompt[find_node(prompt, "CoZChainLoop")]["inputs"]["backbone.clip"]
-    with pytest.raises(PromptError, match=r"backbone\.clip"):
-        run_prompt(server, prompt)

@@ -153,11 +153,6 @@ def test_page_and_server_fly_alike(nodes_of):
     ("run", "status", "message"),
     [
         ("", 400, "run must be the file name of the first image that a viewer shows, got ''"),
-        ("../output/zoom_00001_.png", 400, "run must be the file name"),
-        ("..\\zoom.png", 400, "run must be the file name"),
-        ("/etc/passwd", 400, "run must be the file name"),
-        ("a.png\n", 400, "run must be the file name"),
-        ("Con.png", 400, "run must be the file name"),
         ("ComfyUI_temp_qqqqq_00001_.png", 404, "no longer in ComfyUI's temporary folder. Run again"),
     ],
 )  # fmt: skip
@@ -239,10 +234,3 @@ def make_or_busy(server, run):
     with contextlib.closing(connection):
         text = answer.read().decode()
         return text if answer.status == 200 else (answer.status, text)
-
-
-def test_a_stranger_gets_no_clip(servers):
-    server, _ = servers("--multi-user")
-    code, text = refusal(server, "x.png", **{"Comfy-User": "nobody"})
-    assert code == 401
-    assert text.startswith("ComfyUI knows no user 'nobody': ")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.small_models import make_vae
+
 SCALE, SHIFT = 1.5305, 0.0609  # of SD3's VAE, diffusers' vae/config.json
 
 
@@ -17,6 +19,22 @@ def conditioning(batch=1, width=4096, pooled=2048, seed=1):
     generator = torch.Generator().manual_seed(seed)
     context = torch.randn(batch, 77, width, generator=generator) * 0.3
     return [[context, {"pooled_output": torch.randn(batch, pooled, generator=generator) * 0.3}]]
+
+
+@pytest.fixture
+def refine(node, sd3):
+    """Runs CoZ Refine Step on the tiny SD3, on a small view by default."""
+
+    def run(image=None, positive=None, negative=None, vae=sd3.vae, **settings):
+        image = torch.rand(1, 16, 16, 3) if image is None else image
+        positive = positive or conditioning()
+        widgets = {"steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
+        widgets |= {"denoise": 0.5, "seed": 0} | settings
+        inputs = sd3.model, vae, positive, negative or positive, image
+        with torch.inference_mode():
+            return node("CoZRefineStep").execute(*inputs, **widgets)[0]
+
+    return run
 
 
 def reference_step(sd3, image, positive, latent_shift):
@@ -80,14 +98,6 @@ def test_half_precision_input_and_repeat(step, sd3):
     assert torch.equal(image, before)
 
 
-def test_bfloat16_stays_close(step, sd3, load_sd3):
-    # 2e-2: bfloat16 keeps 8 bits; the error of about forty layers in a row
-    image, positive = torch.rand(1, 64, 64, 3), conditioning()
-    model, vae = load_sd3(torch.bfloat16)
-    expected = reference_step(sd3, image, positive, "reference")
-    assert relative(step(model, vae, positive, image), expected) < 2e-2
-
-
 @pytest.mark.parametrize("parametrisation", ["EPS", "V_PREDICTION"])
 def test_x0_of_discrete_models(step, tiny_unet, vae_4, parametrisation):
     model = tiny_unet(parametrisation)
@@ -116,49 +126,34 @@ def test_other_family_s_vae_is_named(step, sd3, vae_4):
         step(sd3.model, vae_4.vae, conditioning(), torch.rand(1, 32, 32, 3))
 
 
-def test_a_text_without_pooled_values_is_named(node, step, sd3):
-    image, positive = torch.rand(1, 16, 16, 3), conditioning()
-    bare = [[positive[0][0], {}]]
+def test_a_text_without_pooled_values_is_named(refine, step, sd3):
+    bare = [[conditioning()[0][0], {}]]
     with pytest.raises(ValueError, match="positive has no pooled values"):
-        step(sd3.model, sd3.vae, bare, image)
-    with torch.inference_mode(), pytest.raises(ValueError, match="negative has no pooled values"):
-        node("CoZRefineStep").execute(
-            sd3.model, sd3.vae, positive, bare, image, 1, 2.0, "euler", "simple", 0.5, 0
-        )
+        step(sd3.model, sd3.vae, bare, torch.rand(1, 16, 16, 3))
+    with pytest.raises(ValueError, match="negative has no pooled values"):
+        refine(negative=bare, cfg=2.0)
 
 
-def test_other_family_s_negative_is_named_where_it_is_used(node, sd3):
-    image, positive, negative = torch.rand(1, 16, 16, 3), conditioning(), conditioning(width=768)
-
-    def refine(cfg):
-        inputs = sd3.model, sd3.vae, positive, negative, image
-        return node("CoZRefineStep").execute(*inputs, 1, cfg, "euler", "simple", 0.5, 0)
-
-    with torch.inference_mode():
-        assert refine(1.0)[0].shape == image.shape
-        with pytest.raises(
-            ValueError, match="negative has 768 values per token, but model takes 4096"
-        ):
-            refine(2.0)
-
-
-def test_other_family_s_text_is_named(step, sd3):
+def test_other_family_s_text_is_named_where_it_is_used(refine, step, sd3):
+    other = conditioning(width=768)
     with pytest.raises(ValueError, match="positive has 768 values per token, but model takes 4096"):
-        step(sd3.model, sd3.vae, conditioning(width=768), torch.rand(1, 32, 32, 3))
+        step(sd3.model, sd3.vae, other, torch.rand(1, 32, 32, 3))
+    assert refine(negative=other, cfg=1.0).shape == (1, 16, 16, 3)
+    with pytest.raises(ValueError, match="negative has 768 values per token, but model takes 4096"):
+        refine(negative=other, cfg=2.0)
 
 
-def test_a_view_beyond_the_models_places_is_refused(node, step, sd3, monkeypatch):
+def test_a_view_beyond_the_models_places_is_refused(refine, step, sd3, monkeypatch):
     """The host ends with an AssertionError of two numbers."""
     monkeypatch.setattr(sd3.model.model.diffusion_model, "pos_embed_max_size", 4)  # of 16 pixels
-    positive = conditioning()
-    refine = [positive, torch.rand(1, 16, 80, 3), 1, 1.0, "euler", "simple", 0.5, 0]
+    view = torch.rand(1, 16, 80, 3)
     message = (
         "the view is 80 x 16 pixels, but model takes at most 64 along a side: lower size or tile"
     )
-    with torch.inference_mode(), pytest.raises(ValueError, match=message):
-        node("CoZRefineStep").execute(sd3.model, sd3.vae, positive, *refine)
     with pytest.raises(ValueError, match=message):
-        step(sd3.model, sd3.vae, positive, refine[1])
+        refine(view)
+    with pytest.raises(ValueError, match=message):
+        step(sd3.model, sd3.vae, conditioning(), view)
 
 
 @pytest.mark.parametrize(
@@ -203,62 +198,50 @@ def test_vae_out_of_memory_falls_back_to_tiles(step, sd3, monkeypatch, part):
     assert not failures
 
 
-def test_refine_without_denoise_is_the_vae_alone(node, sd3):
-    image, positive = torch.rand(1, 32, 48, 3), conditioning()
+def test_refine_without_denoise_is_the_vae_alone(refine, sd3):
+    image = torch.rand(1, 32, 48, 3)
     with torch.inference_mode():
-        found = node("CoZRefineStep").execute(
-            sd3.model, sd3.vae, positive, positive, image, 4, 1.0, "euler", "simple", 0.0, 0
-        )[0]
         expected = sd3.vae.decode(sd3.vae.encode(image))
-    assert torch.equal(found, expected)
+    assert torch.equal(refine(image, steps=4, denoise=0.0), expected)
 
 
 @pytest.mark.parametrize("sampler", ["lcm", "euler_ancestral"])
-def test_refine_takes_every_seed_of_its_schema(node, sd3, sampler):
+def test_refine_takes_every_seed_of_its_schema(refine, sampler):
     # These samplers draw with a seed of one more.
-    image, positive = torch.rand(1, 16, 16, 3), conditioning()
-    sampling = 2, 1.0, sampler, "simple", 1.0
-    with torch.inference_mode():
-        found = node("CoZRefineStep").execute(
-            sd3.model, sd3.vae, positive, positive, image, *sampling, 2**64 - 1
-        )[0]
-    assert found.shape == image.shape
+    found = refine(steps=2, sampler_name=sampler, denoise=1.0, seed=2**64 - 1)
+    assert found.shape == (1, 16, 16, 3)
 
 
 @pytest.mark.parametrize(
-    ("steps", "cfg", "denoise", "told"),
+    ("settings", "told"),
     [
-        (0, 1.0, 1.0, r"steps \(sampling_steps\) must be 1 to 10000, got 0"),
-        (1, float("inf"), 1.0, "cfg must be 0 to 100, got inf"),
-        (1, 1.0, float("nan"), "denoise must be 0 to 1, got nan"),
-        (2, 1.0, 5e-324, "denoise must be 0 or at least 2e-06 for 2 steps, got 4.94066e-324"),
+        ({"steps": 0}, r"steps \(sampling_steps\) must be 1 to 10000, got 0"),
+        ({"cfg": float("inf")}, "cfg must be 0 to 100, got inf"),
+        ({"denoise": float("nan")}, "denoise must be 0 to 1, got nan"),
+        (
+            {"steps": 2, "denoise": 5e-324},
+            "denoise must be 0 or at least 2e-06 for 2 steps, got 4.94066e-324",
+        ),
+        # torchsde, which some samplers draw with, takes none below 0.
+        (
+            {"sampler_name": "dpmpp_sde", "seed": -1},
+            "seed must be 0 to 18446744073709551615, got -1",
+        ),
     ],
 )
-def test_refine_names_a_linked_value_beyond_its_limits(node, sd3, steps, cfg, denoise, told):
-    image, positive = torch.rand(1, 16, 16, 3), conditioning()
+def test_refine_names_a_linked_value_beyond_its_limits(refine, settings, told):
     with pytest.raises(ValueError, match=f"^{told}$"):
-        node("CoZRefineStep").execute(
-            sd3.model, sd3.vae, positive, positive, image, steps, cfg, "euler", "simple", denoise, 0
-        )
-
-
-def test_refine_names_a_linked_seed_below_0(node, sd3):
-    """torchsde, which some samplers draw with, takes none."""
-    image, positive = torch.rand(1, 16, 16, 3), conditioning()
-    inputs = sd3.model, sd3.vae, positive, positive, image, 1, 1.0, "dpmpp_sde", "simple", 1.0
-    with pytest.raises(ValueError, match=r"^seed must be 0 to 18446744073709551615, got -1$"):
-        node("CoZRefineStep").execute(*inputs, -1)
+        refine(**{"denoise": 1.0} | settings)
 
 
 @pytest.mark.parametrize(
     ("steps", "denoise", "fails"), [(1, 1.0, True), (1, 0.5, False), (2, 1.0, False)]
 )
-def test_refine_names_a_scheduler_that_has_no_single_step(node, sd3, steps, denoise, fails):
-    image, positive = torch.rand(1, 16, 16, 3), conditioning()
-    inputs = sd3.model, sd3.vae, positive, positive, image, steps, 1.0, "dpmpp_sde", "kl_optimal"
+def test_refine_names_a_scheduler_that_has_no_single_step(refine, steps, denoise, fails):
+    settings = {"sampler_name": "dpmpp_sde", "scheduler": "kl_optimal"}
     expected = pytest.raises(ValueError, match="scheduler kl_optimal") if fails else nullcontext()
     with expected:
-        assert node("CoZRefineStep").execute(*inputs, denoise, 0)[0].isfinite().all()
+        assert refine(steps=steps, denoise=denoise, **settings).isfinite().all()
 
 
 def test_a_vae_of_videos_takes_a_batch_for_pictures(nodes_of, sd3):
@@ -285,15 +268,9 @@ def test_a_vae_of_videos_takes_a_batch_for_pictures(nodes_of, sd3):
 @pytest.fixture(scope="module")
 def vae_with_outputs(sd3):
     """The host's AutoencoderKL with so many output channels; those that two share are the same."""
-    import comfy.sd
-
-    sides = {"z_channels": 16, "in_channels": 3, "ch": 32, "ch_mult": [1, 1, 1, 1]}
-    layers = {"num_res_blocks": 1, "attn_resolutions": [], "double_z": True, "resolution": 256}
 
     def make(channels):
-        structure = {**sides, **layers, "dropout": 0.0, "out_ch": channels}
-        config = {"params": {"ddconfig": structure, "embed_dim": 16}}
-        vae = comfy.sd.VAE(sd={}, config=config, dtype=torch.float32)
+        vae = make_vae(None, 16, out_ch=channels, ch_mult=[1, 1, 1, 1], num_res_blocks=1)
         generator = torch.Generator().manual_seed(0)
         for name, weight in vae.first_stage_model.state_dict().items():
             if name.startswith("decoder.conv_out"):
@@ -307,7 +284,7 @@ def vae_with_outputs(sd3):
 
 @pytest.mark.parametrize(("channels", "expected"), [(4, [0, 1, 2]), (1, [0, 0, 0]), (2, [0] * 3)])
 def test_results_have_three_channels_whatever_the_vae_decodes(
-    node, step, sd3, vae_with_outputs, channels, expected
+    refine, step, sd3, vae_with_outputs, channels, expected
 ):
     image, positive = torch.rand(1, 30, 40, 3), conditioning()
     rgb = step(sd3.model, vae_with_outputs(3), positive, image)
@@ -317,7 +294,4 @@ def test_results_have_three_channels_whatever_the_vae_decodes(
     vae = vae_with_outputs(channels)
     found = step(sd3.model, vae, positive, image)
     assert torch.equal(found, rgb[..., expected])
-    inputs = positive, positive, image, 1, 1.0, "euler", "simple", 0.5, 0
-    with torch.inference_mode():
-        refined = node("CoZRefineStep").execute(sd3.model, vae, *inputs)[0]
-    assert refined.shape == (1, 30, 40, 3)
+    assert refine(image, vae=vae).shape == (1, 30, 40, 3)

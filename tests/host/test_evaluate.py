@@ -62,21 +62,16 @@ def job(arm, side, steps, workflow=None):
     )
 
 
-@pytest.fixture(scope="module")
-def toy_server(servers, models):
-    return servers(*models)[0]
-
-
 def frames(result):
     assert result.error is None
     return [decode_own_png(file) for file in result.frames]
 
 
 @pytest.mark.parametrize("resampling", ["nearest", "bicubic"])
-def test_baselines_resize_the_window_at_once(toy_server, resampling):
+def test_baselines_resize_the_window_at_once(server, resampling):
     work = job(resampling, 512, 4)
     x_0 = decode_own_png(work.picture)
-    made = frames(run_job(toy_server, work))
+    made = frames(run_job(server, work))
     for k, frame in enumerate(made, 1):
         window = crop(x_0, place_window(512, 512, 4.0**k, Target(0.5, 0.5)))
         assert window.shape[-1] == 512 // 4**k
@@ -85,17 +80,17 @@ def test_baselines_resize_the_window_at_once(toy_server, resampling):
 
 
 @pytest.mark.parametrize("workflow", [None, AR_2, OWN], ids=["upscale", "one-step", "any"])
-def test_at_4x_one_step_is_the_chain(toy_server, workflow):
-    one = run_job(toy_server, job("onestep", 128, 1, workflow))
-    chain = run_job(toy_server, job("chain-null", 128, 1, workflow))
+def test_at_4x_one_step_is_the_chain(server, workflow):
+    one = run_job(server, job("onestep", 128, 1, workflow))
+    chain = run_job(server, job("chain-null", 128, 1, workflow))
     assert torch.equal(*frames(one), *frames(chain))
     assert set(one.models) >= set(chain.models)
     assert [row.scores for row in one.rows] == [row.scores for row in chain.rows]
 
 
 @pytest.mark.since("0.27")
-def test_a_vision_language_model_writes_the_prompts_of_its_arm_alone(toy_server):
-    null, vlm = (run_job(toy_server, job(arm, 64, 2, AR_2)) for arm in ("chain-null", "chain-vlm"))
+def test_a_vision_language_model_writes_the_prompts_of_its_arm_alone(server):
+    null, vlm = (run_job(server, job(arm, 64, 2, AR_2)) for arm in ("chain-null", "chain-vlm"))
     assert [row.prompt for row in null.rows] == ["", ""]
     assert all(row.prompt for row in vlm.rows)
     assert [row.factor for row in vlm.rows] == [4.0, 16.0]
@@ -105,7 +100,7 @@ def test_a_vision_language_model_writes_the_prompts_of_its_arm_alone(toy_server)
     assert not torch.equal(frames(null)[1], frames(vlm)[1])
 
 
-def test_an_arm_that_fails_says_why_in_the_server_s_words(toy_server):
+def test_an_arm_that_fails_says_why_in_the_server_s_words(server):
     missing = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
     (arm,) = read_arms("chain-null", missing)
     (prompt,) = make_prompts(arm, 64, 1, 0)
@@ -113,14 +108,14 @@ def test_an_arm_that_fails_says_why_in_the_server_s_words(toy_server):
         if "lora_name" in node["inputs"]:
             node["inputs"]["lora_name"] = "absent.pkl"
     work = job("chain-null", 64, 1, missing)
-    result = run_job(toy_server, Job(**{**vars(work), "prompts": (prompt,)}))
+    result = run_job(server, Job(**{**vars(work), "prompts": (prompt,)}))
     assert "absent.pkl is not in models/loras. Put the file there and press R" in result.error
     assert "\n" not in result.error
     assert (result.rows, result.frames) == ((), ())
     refused = Job(
         **{**vars(work), "prompts": ({**prompt, "x": {"class_type": "No", "inputs": {}}},)}
     )
-    assert "No" in run_job(toy_server, refused).error
+    assert "No" in run_job(server, refused).error
 
 
 @pytest.fixture(scope="module")

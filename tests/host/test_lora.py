@@ -5,12 +5,14 @@ from pathlib import PureWindowsPath
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from tests.support.random_sd3 import coz_lora, with_coz_lora
+from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder, with_coz_lora
+from tests.support.small_models import NARROW_ENCODER, make_vae
 
 from .test_diffusion import conditioning, reference_step, relative
 
-FILES = ("model_20001.pkl", "vae_encoder_20001.pt")
+FILES = ("model_20001.pkl", NARROW_ENCODER)
 
 
 @pytest.fixture
@@ -45,10 +47,14 @@ def test_each_file_changes_the_result(step, load, sd3, coz_files):
 
 
 def test_bfloat16_stays_close(step, load, load_sd3, coz_files):
-    # 2e-2: bfloat16 keeps 8 bits; the error of about forty layers in a row
+    # 2e-2: bfloat16 keeps 8 bits; the error of about forty layers in a row, larger in narrow ones
     image, positive = torch.rand(1, 64, 64, 3), conditioning()
-    model, vae = load(*load_sd3(torch.bfloat16), *FILES)
-    expected = reference_step(coz_files, image, positive, "reference")
+    network = autoencoder(width=96)
+    adapted = with_coz_encoder(network)
+    torch.save(adapted.encoder.state_dict(), coz_files.folder / "wider_encoder_20001.pt")
+    model, vae = load_sd3(torch.bfloat16)[0], make_vae(network, 16, torch.bfloat16, ch=96)
+    model, vae = load(model, vae, FILES[0], "wider_encoder_20001.pt")
+    expected = reference_step(coz_files._replace(autoencoder=adapted), image, positive, "reference")
     assert relative(step(model, vae, positive, image), expected) < 2e-2
 
 
@@ -91,8 +97,6 @@ def test_lora_of_another_depth(load, sd3, coz_files, tensors, message):
 
 
 def test_lora_of_another_width(load, sd3, coz_files):
-    from safetensors.torch import save_file
-
     name = "transformer.transformer_blocks.0.norm1.linear"
     weights = {
         f"{name}.lora_A.weight": torch.rand(4, 256),
@@ -107,8 +111,6 @@ def test_lora_of_another_width(load, sd3, coz_files):
 
 def test_layers_whose_rows_the_host_reorders(load, sd3, coz_files, step):
     """As TSD-SR's file has them."""
-    from safetensors.torch import save_file
-
     weights = {}
     for name, rows in (
         ("norm_out.linear", 128),
@@ -132,8 +134,6 @@ def test_packed_weights_have_the_shape_that_they_stand_for(load, sd3, coz_files,
 
 
 def test_sd15_lora_on_sd3(load, sd3, coz_files):
-    from safetensors.torch import save_file
-
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     weights = {
         f"{name}.lora_down.weight": torch.rand(4, 320),
@@ -146,7 +146,7 @@ def test_sd15_lora_on_sd3(load, sd3, coz_files):
 
 def test_files_in_each_others_place(load, sd3, coz_files):
     with pytest.raises(
-        ValueError, match=r"vae_encoder_20001\.pt holds no LoRA: its kind is coz vae encoder"
+        ValueError, match=r"narrow_encoder_20001\.pt holds no LoRA: its kind is coz vae encoder"
     ):
         load(sd3.model, sd3.vae, FILES[1])
     with pytest.raises(
@@ -157,7 +157,7 @@ def test_files_in_each_others_place(load, sd3, coz_files):
 
 def test_encoder_on_another_vae(load, sd3, vae_4, coz_files):
     with pytest.raises(
-        ValueError, match=r"vae_encoder_20001.pt does not fit vae: its encoder.conv_out"
+        ValueError, match=r"narrow_encoder_20001.pt does not fit vae: its encoder.conv_out"
     ):
         load(sd3.model, vae_4.vae, *FILES)
 
@@ -196,7 +196,7 @@ def test_osediff_changes_unet_first_layer_and_vae(load, tiny_unet, vae_4, coz_fi
     unet = {f"conv_in.base_layer.{name}": weight for name, weight in first.items()}
     layer = "down_blocks.0.resnets.0.conv1"
     unet |= {f"{layer}.lora_{k}.default_encoder.weight": v for k, v in factors.items()}
-    vae_factors = {"A": rand(4, 3, 3, 3), "B": rand(128, 4, 1, 1)}
+    vae_factors = {"A": rand(4, 3, 3, 3), "B": rand(32, 4, 1, 1)}
     vae = {f"encoder.conv_in.lora_{k}.default_encoder.weight": v for k, v in vae_factors.items()}
     file = {"rank_unet": 4, "rank_vae": 4, "state_dict_unet": unet, "state_dict_vae": vae}
     torch.save(file, coz_files.folder / "osediff.pkl")

@@ -24,7 +24,7 @@ def ran(executed, loop="loop"):
 
 
 def told(host):
-    return [data[1] for event, data in host.server.sent if event == "progress_text"]
+    return [text for _, text in host.notices]
 
 
 @pytest.mark.parametrize("cache", ["CLASSIC", "RAM_PRESSURE", "NONE"])
@@ -122,8 +122,7 @@ def test_a_picture_is_compared_to_its_last_row(nodes_of):
 
 
 @pytest.mark.parametrize(
-    ("value", "named"),
-    [(1.0, "mask"), (1 / 63, "mask"), (1 / 65, "center_x"), (0.0, "center_x")],
+    ("value", "named"), [(1.0, "mask"), (1 / 63, "mask"), (1 / 65, "center_x"), (0.0, "center_x")]
 )
 def test_a_mask_is_not_used_with_a_chain(executor, keep, value, named):
     host = executor("CLASSIC")
@@ -177,21 +176,11 @@ def test_figures_of_kept_steps_are_carried_on(executor, keep):
 
 
 @pytest.fixture
-def unmeasured(pack):
-    """Registers TestForget: the chain as an older record has it."""
-    import nodes
+def unmeasured(define):
+    """A loop that takes its chain from another, as an older record has it."""
 
-    class Forget:
-        RETURN_TYPES = ("COZ_CHAIN",)
-        FUNCTION = "forget"
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {"chain": ("COZ_CHAIN",)}}
-
-        def forget(self, chain):
-            return (replace(chain, agreements=(), invented=()),)
+    def forget(self, chain):
+        return (replace(chain, agreements=(), invented=()),)
 
     def prompt(first, **inputs):
         made = resumed(first, **inputs)
@@ -199,9 +188,8 @@ def unmeasured(pack):
         made["loop"]["inputs"]["chain"] = ["forget", 0]
         return made
 
-    nodes.NODE_CLASS_MAPPINGS["TestForget"] = Forget
-    yield prompt
-    del nodes.NODE_CLASS_MAPPINGS["TestForget"]
+    define("TestForget", forget, {"chain": "COZ_CHAIN"}, ("COZ_CHAIN",))
+    return prompt
 
 
 def test_an_older_chain_has_figures_for_its_new_steps_only(executor, keep, unmeasured):

@@ -29,8 +29,8 @@ class Older(NamedTuple):
 
 
 @pytest.fixture(scope="module", params=["0.24.0", "0.27.0"])
-def older(request, servers, models):
-    url, folder = servers(*models, version=request.param)
+def older(request, servers):
+    url, folder = servers(version=request.param)
     pictures = folder / "input" / "pictures"
     pictures.mkdir()
     for name, size in (("a", (30, 20)), ("b", (20, 30))):
@@ -65,10 +65,7 @@ def test_workflows_without_downloads_run(older):
     shown = run_prompt(older.url, {"load": load, "show": show}).outputs["show"]["images"]
     run_prompt(older.url, folder_prompt())
     files = (older.folder / "output").glob("chain_of_zoom_*.png")
-    assert sorted(Image.open(path).size for path in files) == [
-        (80, 120),
-        (120, 80),
-    ]
+    assert sorted(Image.open(path).size for path in files) == [(80, 120), (120, 80)]
     assert len(shown) == 4
     assert [node for node in longer if ".coz_sr_" in node] == [f"{loop}.0.0.coz_sr_3"]
 

@@ -242,6 +242,24 @@ def test_each_user_has_marks_of_their_own(multi_user):
     assert not (home / "output" / "chain-of-zoom").exists()
 
 
+def test_a_stranger_gets_no_clip(multi_user):
+    url, _ = multi_user
+    stranger = {"Comfy-User": "nobody"}
+    answer = requests.post(f"{url}/chain_of_zoom/clip?run=x.png", headers=stranger)
+    assert answer.status_code == 401
+    assert answer.text.startswith("ComfyUI knows no user 'nobody': ")
+
+
+def test_the_picker_shows_the_picture_of_each_user(multi_user):
+    url, folder = multi_user
+    Image.new("RGB", (7, 5)).save(folder / "input" / "a.png")
+    for base in (url, f"{url}/api"):
+        query = {"node": "LoadImage", "image": "a.png"}
+        user = {"Comfy-User": "ann_1"}
+        answer = requests.get(f"{base}/chain_of_zoom/source", query, headers=user)
+        assert answer.json()["width"] == 7
+
+
 def test_a_single_user_host_names_no_user(server, shown, folders):
     run = layers_of(shown)[0]["filename"]
     body = {"run": run, "step": 1, "good": True}

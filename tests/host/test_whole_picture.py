@@ -56,13 +56,8 @@ def reader_of(prompt, class_type, **inputs):
 
 
 @pytest.fixture(scope="module")
-def server(servers, models):
-    return servers(*models)[0]
-
-
-@pytest.fixture(scope="module")
-def home(servers, models):
-    return servers(*models)[1]
+def home(servers):
+    return servers()[1]
 
 
 def test_the_sd3_note_says_how_much_work_it_is():

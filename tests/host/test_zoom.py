@@ -125,7 +125,7 @@ def test_diffusion_and_a_vision_language_model(node, run, since, source):
         since("0.27")
     graph = read_prompt(ROOT / "workflows" / f"{WORKFLOWS[source]}.json")
     inputs = graph[find_node(graph, "CoZChainLoop")]["inputs"]
-    inputs |= {"size": 64, "steps": 2, "seed": 5}
+    inputs |= {"size": 32, "steps": 2, "seed": 5}
     small = {"backbone.sampling_steps": 3, "prompting.max_tokens": 6}
     inputs |= {key: value for key, value in small.items() if key in inputs}
     require_equal(node, run, graph)

@@ -56,11 +56,7 @@ def random_result(
 
 
 def write_store(
-    out: Path,
-    results: Sequence[Result],
-    *,
-    arms: Sequence[str] = ARMS,
-    side: int = 512,
+    out: Path, results: Sequence[Result], *, arms: Sequence[str] = ARMS, side: int = 512
 ) -> None:
     """The store of these results, with a picture for each."""
     chance = np.random.default_rng(0)

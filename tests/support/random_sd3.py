@@ -31,13 +31,13 @@ def sd3_transformer(blocks: int, seed: int = 0) -> SD3Transformer2DModel:
     return randomise(network, seed)
 
 
-def autoencoder(latent_channels: int = 16, seed: int = 0) -> AutoencoderKL:
-    """SD3's VAE, or with 4 channels that of SD1.5: the host knows them by their full width only."""
-    quant = latent_channels == 4
+def autoencoder(latent_channels: int = 16, width: int = 128, seed: int = 0) -> AutoencoderKL:
+    """SD3's VAE, or with 4 channels that of SD1.5: the host's loaders know the width 128 only."""
+    quant = latent_channels == 4 or width != 128
     network = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
+        block_out_channels=(width, 2 * width, 4 * width, 4 * width),
         layers_per_block=2,
         latent_channels=latent_channels,
         use_quant_conv=quant,

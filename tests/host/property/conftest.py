@@ -1,6 +1,7 @@
 """The host's real executor with one node under test, and small models for it to take."""
 
 import itertools
+import math
 import sys
 import warnings
 from typing import NamedTuple
@@ -26,17 +27,14 @@ def same_cases_whatever_was_imported(monkeypatch):
 
 
 @pytest.fixture
-def folders(pack, tmp_path):
+def folders(pack, tmp_path, monkeypatch):
     """Folders of the host's own for what a node writes, with some saved chains to load."""
     import folder_paths
 
-    before = folder_paths.get_output_directory(), folder_paths.get_temp_directory()
-    folder_paths.set_output_directory(str(tmp_path / "output"))
-    folder_paths.set_temp_directory(str(tmp_path / "temp"))
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
     (tmp_path / "temp").mkdir()
-    yield tmp_path / "output"
-    folder_paths.set_output_directory(before[0])
-    folder_paths.set_temp_directory(before[1])
+    return tmp_path / "output"
 
 
 @pytest.fixture
@@ -122,45 +120,23 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture
-def run(executor, folders, models, pack):
+def run(executor, folders, models, pack, define):
     """Runs a node on a case in the host's executor."""
-    import nodes
+    sockets, kept = [], []
 
-    class Give:
-        RETURN_TYPES = ("*",) * MOST
-        OUTPUT_IS_LIST = (True,) * MOST
-        FUNCTION = "give"
-        CATEGORY = "test"
-        values: tuple = ()
+    def give(self, number):
+        return (*sockets, *[[None]] * (MOST - len(sockets)))
 
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"required": {"number": ("INT",)}}
+    def keep(self, **values):
+        kept.extend(values.values())
+        return ()
 
-        def give(self, number):
-            return (*Give.values, *[[None]] * (MOST - len(Give.values)))
-
-    class Keep:
-        RETURN_TYPES = ()
-        INPUT_IS_LIST = True
-        OUTPUT_NODE = True
-        FUNCTION = "keep"
-        CATEGORY = "test"
-        kept: tuple = ()
-
-        @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
-            return {"optional": {f"value_{k}": ("*",) for k in range(MOST)}}
-
-        @classmethod
-        def IS_CHANGED(cls, **values):  # noqa: N802
-            return float("nan")  # another each time: the host finds the same one again
-
-        def keep(self, **values):
-            Keep.kept = list(values.values())
-            return ()
-
-    nodes.NODE_CLASS_MAPPINGS |= {"TestGiveAll": Give, "TestKeepAll": Keep}
+    define("TestGiveAll", give, {"number": "INT"}, ("*",) * MOST, OUTPUT_IS_LIST=(True,) * MOST)
+    changes = classmethod(lambda cls, **values: math.nan)  # the host would find the same again
+    options = {"INPUT_IS_LIST": True, "OUTPUT_NODE": True, "IS_CHANGED": changes}
+    define(
+        "TestKeepAll", keep, {f"value_{k}": "*" for k in range(MOST)}, need="optional", **options
+    )
     host = executor("CLASSIC")
     numbers = itertools.count()
     make_chain = sys.modules[f"{pack.__name__}.coz.chain.zoom_chain"].ZoomChain
@@ -176,14 +152,15 @@ def run(executor, folders, models, pack):
 
     def of(schema, case) -> Answer:
         given = {name: made(value) for name, value in case.items()}
-        inputs, sockets = {}, []
+        inputs = {}
+        sockets.clear()
+        kept.clear()
         for name, value in case.items():
             if isinstance(value, Picture | Chain | Model | Conditioning | list):
                 inputs[name] = ["give", len(sockets)]
                 sockets.append(given[name] if isinstance(value, list) else [given[name]])
             else:
                 inputs[name] = value
-        Give.values, Keep.kept = sockets, []
         number = next(numbers)
         prompt = {
             "give": {"class_type": "TestGiveAll", "inputs": {"number": number}},
@@ -204,10 +181,9 @@ def run(executor, folders, models, pack):
                 return Answer(
                     given, [], data["exception_type"], data["exception_message"].strip(), trace
                 )
-        return Answer(given, Keep.kept, "", "", "")
+        return Answer(given, [*kept], "", "", "")
 
-    yield of
-    del nodes.NODE_CLASS_MAPPINGS["TestGiveAll"], nodes.NODE_CLASS_MAPPINGS["TestKeepAll"]
+    return of
 
 
 def chain_of(spec: Chain, make):
