@@ -26,15 +26,10 @@ def renamed(prompt, names):
     }
 
 
-def told(host):
-    """(node, text) of each line that was shown on a node."""
-    return [data for event, data in host.server.sent if event == "progress_text"]
-
-
 def test_a_node_id_with_a_dot_gets_its_lines(executor):
     host = executor("CLASSIC")
     host.run(renamed(chain_prompt(steps=1), {"loop": "a.b"}))
-    assert {node for node, _ in told(host)} == {"a.b"}
+    assert {node for node, _ in host.notices} == {"a.b"}
 
 
 def test_a_node_id_with_a_dot_gets_its_picture(executor):

@@ -53,10 +53,7 @@ def test_chain_loop_goes_on_with_a_saved_chain(executor, keep, output):
 def test_marks_are_read():
     marks, skipped = read_marks(BEFORE / "marks" / "preferences.jsonl")
     assert skipped == {}
-    assert [mark[2:] for mark in marks] == [
-        ("hair", True, 4.0, ""),
-        ("hair", False, 16.0, ""),
-    ]
+    assert [mark[2:] for mark in marks] == [("hair", True, 4.0, ""), ("hair", False, 16.0, "")]
     assert all(mark.previous.is_file() and mark.zoomed.is_file() for mark in marks)
 
 

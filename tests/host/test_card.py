@@ -40,11 +40,7 @@ GRAPH = {
     ),
     "text": make_node("CoZEncodePrompt", clip=["models", 2], prompt="fur", t5_tokens=77),
     "sr": make_node(
-        "CoZSRStep",
-        model=["lora", 0],
-        vae=["lora", 1],
-        positive=["text", 0],
-        image=["zoom", 0],
+        "CoZSRStep", model=["lora", 0], vae=["lora", 1], positive=["text", 0], image=["zoom", 0]
     ),
     "refine": make_node(
         "CoZRefineStep",
@@ -98,12 +94,16 @@ GRAPH = {
 LONG = {"vlm", "extractor"}
 """Those that take long."""
 
+WEIGHTS = {"lora", "text", "sr", "refine", "loop", "ensemble", "upscale", "upscale loop", "full"}
+"""Nodes that have to do with a model's weights: of all others an offloaded model changes nothing."""
+
 NOT_OFFLOADED = {"upscale", "upscale loop", "full"}
 """ComfyUI leaves the weights of an upscale model on the CPU there, and its own Upscale Image fails."""
 
 
 def marks_of(placement, name):
-    marks = [pytest.mark.long] if name in LONG else []
+    is_further = placement == "offloaded" and name not in WEIGHTS
+    marks = [pytest.mark.long] if name in LONG or is_further else []
     if placement == "offloaded" and name in NOT_OFFLOADED:
         marks.append(
             pytest.mark.xfail(
@@ -187,9 +187,13 @@ class Run:
 
         prompt = {}
         for key, node in GRAPH.items():
-            required = nodes.NODE_CLASS_MAPPINGS[node["class_type"]].INPUT_TYPES()["required"]
-            options = {name: rest[0] for name, (_, *rest) in required.items() if rest}
-            defaults = {name: o["default"] for name, o in options.items() if "default" in o}
+            inputs = nodes.NODE_CLASS_MAPPINGS[node["class_type"]].INPUT_TYPES()
+            widgets = inputs.get("required", {}).items()
+            defaults = {
+                widget: options[0]["default"]
+                for widget, (_, *options) in widgets
+                if options and "default" in options[0]
+            }
             prompt[key] = make_node(node["class_type"], **defaults | node["inputs"])
         count = len(nodes.NODE_CLASS_MAPPINGS[GRAPH[name]["class_type"]].RETURN_TYPES)
         links = {f"output_{k}": [name, k] for k in range(count)}
@@ -209,19 +213,15 @@ def folders(pack, tmp_path_factory, make_chain):
     from tests.support.random_sd3 import coz_lora
 
     folder = tmp_path_factory.mktemp("on_card")
-    before = folder_paths.get_output_directory(), folder_paths.get_temp_directory()
-    for name, place in (("output", folder_paths.set_output_directory),
-                        ("temp", folder_paths.set_temp_directory)):  # fmt: skip
-        (folder / name).mkdir()
-        place(str(folder / name))
     torch.save(coz_lora(2), folder / "on_card_20001.pkl")
     folder_paths.add_model_folder_path("loras", str(folder))
     saved = folder / "output" / "saved"
-    saved.mkdir()
+    saved.mkdir(parents=True)
     write_chain(make_chain(40, 30, 16, steps=2), saved, "chain", 1)
-    yield folder
-    folder_paths.set_output_directory(before[0])
-    folder_paths.set_temp_directory(before[1])
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("output", "temp"):
+            patch.setattr(folder_paths, f"{name}_directory", str(folder / name))
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -95,8 +95,7 @@ def kept_images(keeper):
 
 def lines_of(host, text):
     """The lines on the loop that hold the text, and the last line on it."""
-    sent = [data for event, data in host.server.sent if event == "progress_text"]
-    on_loop = [shown for node, shown in sent if node == "loop"]
+    on_loop = [shown for node, shown in host.notices if node == "loop"]
     return [shown for shown in on_loop if text in shown], on_loop[-1] if on_loop else ""
 
 
@@ -131,9 +130,8 @@ def test_a_grey_model_enlarges_the_luma(
     assert uncut.float().mean() > 0.2
     torch.testing.assert_close(chroma * uncut, expected * uncut, rtol=0, atol=1e-5)
     node = "ensemble" if is_ensemble else "loop"
-    sent = [data for event, data in host.server.sent if event == "progress_text"]
     assert GREY in [
-        line for shown_on, text in sent if shown_on == node for line in text.split("\n")
+        line for shown_on, text in host.notices if shown_on == node for line in text.split("\n")
     ]
 
 

@@ -332,7 +332,7 @@ def test_in_the_host(executor, pack):
     ran = host.run(prompt)
     assert ran.count("compare") == 1
     # The last text on each node.
-    shown = dict(data for event, data in host.server.sent if event == "progress_text")
+    shown = dict(host.notices)
     assert len(shown["true"].splitlines()) == 3
     judged, compared = host.ui("judge"), host.ui("compare")
     lines = judged["coz_text"][0].splitlines()

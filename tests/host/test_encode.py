@@ -204,12 +204,7 @@ def test_t5_tokens_wins_over_the_clips_own_options_and_leaves_them(encode, token
 @pytest.fixture(scope="module")
 def networks():
     """Small random text encoders of transformers, with their configuration for the host."""
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModelWithProjection,
-        T5Config,
-        T5EncoderModel,
-    )
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
     torch.manual_seed(0)
     made = {}
@@ -333,25 +328,24 @@ def test_sd3_with_t5_alone(encode, sd3_clip, networks, reference_tokens):
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_sd15(encode, make_clip, networks, reference_tokens, prompt):
-    from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
+@pytest.mark.parametrize("encoder", ["l", "h"], ids=["SD1.5", "SD2.1"])
+def test_a_single_clip(encode, make_clip, networks, reference_tokens, encoder, prompt):
+    from comfy import sd1_clip
+    from comfy.text_encoders import sd2_clip
 
-    ((context, extra),) = encode(make_clip(SD1ClipModel, SD1Tokenizer, "l"), prompt, 512)
-    expected = run(networks, "l", reference_tokens("l", prompt))
-    assert error(context, expected.last_hidden_state) < TOLERANCE
-    assert error(extra["pooled_output"], expected.text_embeds) < TOLERANCE
-
-
-@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_sd21(encode, make_clip, networks, reference_tokens, prompt):
-    from comfy.text_encoders.sd2_clip import SD2ClipModel, SD2Tokenizer
-
-    ((context, extra),) = encode(make_clip(SD2ClipModel, SD2Tokenizer, "h"), prompt, 512)
-    expected = run(networks, "h", reference_tokens("h", prompt))
-    with torch.no_grad():
-        normed = networks["h"][0].text_model.final_layer_norm(expected.hidden_states[-2])
-    assert error(context, normed) < TOLERANCE
-    assert error(extra["pooled_output"], expected.text_embeds) < TOLERANCE
+    classes = {
+        "l": (sd1_clip.SD1ClipModel, sd1_clip.SD1Tokenizer),
+        "h": (sd2_clip.SD2ClipModel, sd2_clip.SD2Tokenizer),
+    }
+    ((context, extra),) = encode(make_clip(*classes[encoder], encoder), prompt, 512)
+    reference = run(networks, encoder, reference_tokens(encoder, prompt))
+    expected = reference.last_hidden_state
+    if encoder == "h":
+        with torch.no_grad():
+            norm = networks["h"][0].text_model.final_layer_norm
+            expected = norm(reference.hidden_states[-2])
+    assert error(context, expected) < TOLERANCE
+    assert error(extra["pooled_output"], reference.text_embeds) < TOLERANCE
 
 
 def test_plain_short_text_is_encoded_as_by_the_host(encode, node, sd3_clip):

@@ -170,12 +170,11 @@ def test_an_interrupt_stops_between_the_eight(model, ensemble, node, calls):
         if len(calls) == 3:
             comfy.model_management.interrupt_current_processing()
 
-    handle = model.model.register_forward_pre_hook(interrupt)
     try:
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            node("ImageUpscaleWithModel").execute(ensemble(model), noise(1, 8, 8, 3))
+        with model.model.register_forward_pre_hook(interrupt):
+            with pytest.raises(comfy.model_management.InterruptProcessingException):
+                node("ImageUpscaleWithModel").execute(ensemble(model), noise(1, 8, 8, 3))
     finally:
-        handle.remove()
         comfy.model_management.interrupt_current_processing(False)
     assert len(calls) == 3
 
@@ -187,11 +186,8 @@ def test_out_of_memory_makes_the_hosts_tiles_smaller(model, ensemble, node, call
         if max(args[0].shape) > 256:
             raise comfy.model_management.OOM_EXCEPTION("out of memory")
 
-    handle = model.model.register_forward_pre_hook(refuse)
-    try:
+    with model.model.register_forward_pre_hook(refuse):
         result = node("ImageUpscaleWithModel").execute(ensemble(model), noise(1, 20, 300, 3))[0]
-    finally:
-        handle.remove()
     assert result.shape == (1, 80, 1200, 3)
     assert result.isfinite().all()
 
@@ -226,10 +222,7 @@ def test_what_is_no_upscale_model_is_refused(ensemble, wrong):
         ensemble(wrong)
 
 
-@pytest.mark.parametrize(
-    ("name", "least"),
-    [("coz_lite_x4", 0.08), ("coz_lite_x4_texture", 0.5)],
-)
+@pytest.mark.parametrize(("name", "least"), [("coz_lite_x4", 0.08), ("coz_lite_x4_texture", 0.5)])
 def test_photographs_come_out_more_faithful(ensemble, node, name, least):
     """Reduced to a quarter and enlarged again, in dB; the help page has it for whole pictures."""
 

@@ -49,7 +49,7 @@ def upscaled(node, monkeypatch):
 
 
 def told(host):
-    return [data[1] for event, data in host.server.sent if event == "progress_text"]
+    return [text for _, text in host.notices]
 
 
 def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
@@ -236,6 +236,7 @@ def test_a_cache_that_the_host_empties_is_empty(server):
     assert steps_run(run_prompt(server, prompt).executed) == [1, 2, 3, 4]
 
 
+@pytest.mark.long
 def test_a_server_that_keeps_nothing_runs_each_step_once():
     prompt = chain_prompt(steps=4)
     with serve(arguments=["--cache-none"]) as url:

@@ -97,9 +97,9 @@ def test_the_mask_of_an_opaque_picture_is_none(executor, keep, monkeypatch, cach
     assert torch.equal(masked["scales"], typed["scales"])
     assert masked["chain"].to_json() == typed["chain"].to_json()
     assert masked["chain"].target == (0.1, 0.1)
-    told = [data for event, data in host.server.sent if event == "progress_text"]
-    assert told[-1][0] == "loop"
-    assert told[-1][1].split("\n")[-1].startswith("mask is empty")
+    node, text = host.notices[-1]
+    assert node == "loop"
+    assert text.split("\n")[-1].startswith("mask is empty")
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -135,13 +135,8 @@ def test_every_finished_step_and_the_collector_show_on_the_loop(executor):
         for event, data in host.server.sent
         if event == "executed" and data["display_node"] == "loop"
     ]
-    assert shown == [
-        ("coz_check_1", 1),
-        ("coz_check_2", 1),
-        ("coz_check_3", 1),
-        ("coz_collect", 4),
-    ]
-    lines = [data for event, data in host.server.sent if event == "progress_text"]
+    assert shown == [("coz_check_1", 1), ("coz_check_2", 1), ("coz_check_3", 1), ("coz_collect", 4)]
+    lines = host.notices
     assert lines[:2] == [("loop", "reading the image"), ("loop", "step 1 of 3: super-resolving")]
     assert re.fullmatch(
         "3 steps, 64x: the deepest frame holds .*, the rest is invented"
@@ -297,7 +292,8 @@ def test_other_pictures_give_the_chain_of_their_colours(executor, keep, make_sou
 
 @pytest.mark.parametrize(
     ("name", "kind", "value", "limits"),
-    [("steps", "Int", value, "1 to 16") for value in (0, 17)]
+    [("center_x", "Float", 1.25, "a fraction of the image, 0 to 1")]
+    + [("steps", "Int", value, "1 to 16") for value in (0, 17)]
     + [("scale", "Float", value, "1.5 to 8") for value in (1.0, 8.5)]
     + [("consistency", "Float", value, "0 .*") for value in (-0.5, 100.5, float("nan"))]
     + [("stop_below", "Float", value, "0 .*") for value in (-0.5, 100.5, float("nan"))],
@@ -309,11 +305,23 @@ def test_linked_numbers_are_checked_too(executor, name, kind, value, limits):
         executor("CLASSIC").run(prompt)
 
 
+def test_fp16_intermediates_cost_their_rounding_alone(executor, keep, nodes_of, monkeypatch):
+    from comfy.cli_args import args
+
+    executor("CLASSIC").run(kept_prompt(steps=1))
+    nodes_of("host.cache").CACHE.clear()
+    monkeypatch.setattr(args, "fp16_intermediates", True)
+    executor("CLASSIC").run(kept_prompt(steps=1))
+    whole, half = (values["chain"].frames[2] for values in keep)
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).abs().max() <= 2**-11  # float16 below 1
+
+
 def test_status_is_text_and_never_html(executor):
     """Its receiver parses it as HTML: there "<" is itself where no letter follows."""
     host = executor("CLASSIC")
     host.run(chain_prompt(steps=1, step_prompts="<img src=x onerror=alert(1)> & half a \ud83d"))
-    _, text = [data for event, data in host.server.sent if event == "progress_text"][-1]
+    _, text = host.notices[-1]
     assert text.split("\n")[2:] == ["<\u200bimg src=x onerror=alert(1)> & half a ?"]
 
 

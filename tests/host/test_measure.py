@@ -152,7 +152,7 @@ def test_a_chain_of_no_steps_has_its_first_frame(node, make_chain):
     assert sharpness > 0
 
 
-def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, tmp_path):
+def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, tmp_path, monkeypatch):
     """The first ones held no agreement, no share and no target."""
     import folder_paths
 
@@ -163,10 +163,8 @@ def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, tmp_p
     for name in ("agreements", "invented", "target"):
         del parts[name]
     record.write_text(json.dumps(parts), "utf-8")
-    before = folder_paths.get_output_directory()
-    folder_paths.set_output_directory(str(tmp_path))
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
     loaded = node("CoZLoadChain").execute(folder.name)[0]
-    folder_paths.set_output_directory(before)
     assert loaded.agreements == ()
     table, agreement, *_ = node("CoZMeasure").execute(loaded).result
     own_loaded = own(loaded)

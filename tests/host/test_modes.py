@@ -51,7 +51,7 @@ def expected(servers):
 
 LONG = pytest.mark.long
 ON_THE_CPU = [
-    pytest.param("--fp16-intermediates"),
+    pytest.param("--fp16-intermediates", marks=LONG),
     pytest.param("--cache-none", marks=LONG),
     pytest.param("--cache-classic", marks=LONG),
     pytest.param("--cache-lru 10", marks=LONG),

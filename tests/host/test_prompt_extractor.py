@@ -325,10 +325,7 @@ def reference_tokenizer(pack):
 @pytest.mark.parametrize("instruction", [SINGLE_INSTRUCTION, MULTISCALE_INSTRUCTION, "a {b}\nc"])
 def test_conversation_is_that_of_the_chat_template(reference_tokenizer, images, instruction):
     def reference(name, user, **options):
-        messages = [
-            {"role": "system", "content": instruction},
-            {"role": "user", "content": user},
-        ]
+        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": user}]
         return reference_tokenizer(name).apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, **options
         )

@@ -517,47 +517,42 @@ def test_the_hosts_device_and_delegate_factory(vlm, node, load):
     assert other.model.state_dict().keys() == vlm.patcher.model.state_dict().keys()
 
 
-def without_vision(weights):
-    return {key: w for key, w in weights.items() if ".visual." not in key}
-
-
-def of_another_width(weights):
-    return {**weights, "model.language_model.embed_tokens.weight": torch.zeros(1, 3584)}
-
-
-def incomplete(weights):
-    return {
-        k: w for k, w in weights.items() if k != "model.language_model.layers.1.mlp.up_proj.weight"
-    }
-
-
-def of_another_shape(weights):
-    return {**weights, "model.visual.merger.ln_q.weight": torch.zeros(3)}
-
-
-def scaled_elsewhere(weights):
-    return {**weights, "model.language_model.layers.0.mlp.up_proj.weight_scale": torch.ones(1)}
-
-
-def qwen3(weights):
-    return {**weights, "model.visual.deepstack_merger_list.0.norm.weight": torch.zeros(1)}
+TEXT = "model.language_model"
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("left_out", "added", "message"),
     [
-        (without_vision, r"visual weights .* language model alone.*Qwen/Qwen2\.5-VL-3B-Instruct"),
-        (of_another_width, r"found the 7B model \(3584 wide\)"),
-        (incomplete, r"none named model\.layers\.1\.mlp\.up_proj\.weight: it is incomplete"),
-        (of_another_shape, r"visual\.merger\.ln_q\.weight to be \(160,\), but found \(3,\)"),
-        (scaled_elsewhere, r"quantised for ComfyUI, but found .*up_proj\.weight_scale of another"),
-        (qwen3, "found Qwen3-VL; load it with ComfyUI's own Load CLIP"),
-        (lambda _: {"a": torch.zeros(1)}, "expected Qwen2.5-VL-3B, but found a; take the files of"),
+        (".visual.", {}, r"visual weights .* language model alone.*Qwen/Qwen2\.5-VL-3B-Instruct"),
+        ("", {f"{TEXT}.embed_tokens.weight": (1, 3584)}, r"found the 7B model \(3584 wide\)"),
+        (
+            "layers.1.mlp.up_proj",
+            {},
+            r"none named model\.layers\.1\.mlp\.up_proj\.weight: it is incomplete",
+        ),
+        (
+            "",
+            {"model.visual.merger.ln_q.weight": (3,)},
+            r"visual\.merger\.ln_q\.weight to be \(160,\), but found \(3,\)",
+        ),
+        (
+            "",
+            {f"{TEXT}.layers.0.mlp.up_proj.weight_scale": (1,)},
+            r"quantised for ComfyUI, but found .*up_proj\.weight_scale of another",
+        ),
+        (
+            "",
+            {"model.visual.deepstack_merger_list.0.norm.weight": (1,)},
+            "found Qwen3-VL; load it with ComfyUI's own Load CLIP",
+        ),
+        (".", {"a": (1,)}, "expected Qwen2.5-VL-3B, but found a; take the files of"),
     ],
-    ids=lambda value: getattr(value, "__name__", ""),
+    ids=["no vision", "7B", "incomplete", "another shape", "scaled elsewhere", "Qwen3", "none"],
 )
-def test_other_models_are_refused(load, network, folder, change, message):
-    save_file(change(weights_of(network)), folder / "other.safetensors")
+def test_other_models_are_refused(load, network, folder, left_out, added, message):
+    kept = {k: w for k, w in weights_of(network).items() if not left_out or left_out not in k}
+    zeros = {name: torch.zeros(shape) for name, shape in added.items()}
+    save_file(kept | zeros, folder / "other.safetensors")
     with pytest.raises(ValueError, match=f"^other.safetensors: .*{message}"):
         load("other.safetensors")
 

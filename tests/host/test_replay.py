@@ -87,7 +87,7 @@ def test_thin_strips_in_several_passes(run, width, passes):
     assert torch.equal(sr, repeat(image, 2**passes))
 
 
-@pytest.mark.parametrize("center", [(0.5, 0.5), (1, 0), *more((0, 0), (0, 1), (1, 1))], ids=str)
+@pytest.mark.parametrize("center", [(1, 0), *more((0.5, 0.5), (0, 0), (0, 1), (1, 1))], ids=str)
 @pytest.mark.parametrize("scale", [4.0, 8.0])
 def test_sixteen_steps_end_in_the_pixel_that_was_aimed_at(run, scale, center):
     image = noise(1, 70, 90, 3)
@@ -156,16 +156,6 @@ def test_a_prompt_is_kept_as_it_is_written(executor, keep, prompt):
     assert keep[-1]["prompts"] == prompt
 
 
-def test_one_chain_goes_on_with_another_of_the_same_graph(executor, keep):
-    prompt = kept_prompt(steps=3)
-    executor("CLASSIC").run(prompt)
-    prompt["first"] = make_node("CoZChainLoop", **prompt["loop"]["inputs"] | {"steps": 1})
-    prompt["loop"]["inputs"] |= {"chain": ["first", 3], "from_step": 16}
-    executor("CLASSIC").run(prompt)
-    assert torch.equal(keep[1]["scales"], keep[0]["scales"])
-    assert keep[1]["chain"].to_json() == keep[0]["chain"].to_json()
-
-
 def test_each_picture_of_a_list_gets_its_own_strip_report_and_viewer(executor, keeper):
     kept = keeper("TestKeep", {"image": "IMAGE"})
     prompt = chain_prompt(steps=1, image=("list", 0))
@@ -214,19 +204,6 @@ def test_a_video_of_any_shape_and_rate(
         stream = file.streams.video[0]
         assert (stream.frames, stream.height, stream.width) == (3, *sides)
         assert float(stream.average_rate) == pytest.approx(fps, rel=1e-6)
-
-
-@pytest.mark.parametrize("suffix", ["gif", "webp"])
-def test_an_animation_is_refused_with_the_way_out(executor, monkeypatch, tmp_path, suffix):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    frames = [Image.new("RGB", (80, 70), (shade, 0, 0)) for shade in (0, 100, 200)]
-    frames[0].save(tmp_path / f"moving.{suffix}", save_all=True, append_images=frames[1:])
-    prompt = chain_prompt()
-    prompt["source"] = make_node("LoadImage", image=f"moving.{suffix}")
-    with pytest.raises(RuntimeError, match=r"batch of 3 images.*Rebatch Images \(batch_size 1\)"):
-        executor("CLASSIC").run(prompt)
 
 
 @pytest.mark.parametrize("name", ["图片 & 100%.png", "a#b?c.png", "ümlaut [input].png"])

@@ -22,7 +22,7 @@ HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding
 
 
 @pytest.fixture
-def output(pack, tmp_path):
+def output(pack, tmp_path, monkeypatch):
     """An output folder that is a link, as people have it on another disk."""
     import folder_paths
 
@@ -32,10 +32,8 @@ def output(pack, tmp_path):
         folder.mkdir()
     else:
         folder.symlink_to(tmp_path / "disk")
-    before = folder_paths.get_output_directory()
-    folder_paths.set_output_directory(str(folder))
-    yield folder
-    folder_paths.set_output_directory(before)
+    monkeypatch.setattr(folder_paths, "output_directory", str(folder))
+    return folder
 
 
 @pytest.fixture
