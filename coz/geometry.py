@@ -120,15 +120,15 @@ def place_first_frame(
         frame: "native pixels" crops without resizing, so every pixel of x_0 is one of the
             source; along an axis on which the source is shorter than ``size``, x_0 takes all of it.
             "whole picture square" resizes the short side to ``size`` and crops a square. "whole
-            picture" resizes and keeps the shape.
+            picture" resizes the whole source, in its proportions.
         target: Fractions of the source.
 
     Raises:
         ValueError: If the source is empty, ``size`` below 1, or the target outside 0..1.
 
     Source: Chain-of-Zoom utils, resize_and_center_crop ("whole picture square").
-    Deviation: the short side is exactly ``size`` (upstream's int() may lose a pixel and pads a
-        black edge); the crop follows the target (upstream: the center).
+    Deviation: the short side is exactly ``size`` (upstream's int() may lose a pixel, and its crop
+        then has a black edge); the crop follows the target (upstream: the center).
     """
     if size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")

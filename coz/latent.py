@@ -15,7 +15,7 @@ SIDE_MULTIPLE_PIXELS = 16
 
 
 class LatentFormat(Protocol):
-    """The affine map between a VAE's latents and a model's, the interface of ComfyUI's latent formats."""
+    """The affine map between a VAE's latents and a model's; ComfyUI's latent formats have this interface."""
 
     def process_in(self, latent: Tensor) -> Tensor:
         """Convert from the VAE's scale to the model's."""
@@ -27,7 +27,7 @@ class LatentFormat(Protocol):
 
 
 class ModelSampling(Protocol):
-    """The parametrization of a model, the interface of ComfyUI's `model_sampling` objects."""
+    """The parametrization of a model; ComfyUI's `model_sampling` objects have this interface."""
 
     @property
     def sigma_max(self) -> Tensor:
@@ -63,7 +63,7 @@ def scale_to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShi
     scaled = latent_format.process_in(latent)
     if shift == "symmetric":
         return scaled
-    # Not every format has a shift_factor; all have a value that zero maps to.
+    # Not every format has a shift_factor, so the shift is taken from the value that zero maps to.
     return scaled - latent_format.process_in(torch.zeros_like(latent))
 
 
@@ -92,7 +92,7 @@ def make_one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
     Args:
         latent: (B, C, h, w) in the model's scale.
         sampling: The model's ``model_sampling``. Its noise_scaling and calculate_input are linear, so
-            applying them to the value 1 gives their common factor.
+            applying both to the value 1 gives the product of their factors.
 
     Returns:
         Same shape.

@@ -26,7 +26,7 @@ UNFINISHED_PREFIX = ".coz-unfinished-"
 """Prefix of a folder whose files are still being written."""
 
 STALE_SECONDS = 3600
-"""Age after which an unfinished folder is left over from a crash and can be removed."""
+"""Age from which an unfinished folder counts as left over from a crash and is removed."""
 
 MAX_RECORD_BYTES = 16 * 2**20
 """Maximum size of a chain.json; real ones have a few thousand bytes."""

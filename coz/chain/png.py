@@ -100,7 +100,7 @@ def decode_png(file: bytes, height: int, width: int) -> Tensor:
 
 
 def _split_pixel_chunks(file: bytes) -> list[tuple[bytes, bytes]]:
-    """Return (kind, chunk) without texts and profiles, which can decompress to any size."""
+    """Return (kind, chunk) of the chunks for pixels; texts and profiles could decompress to any size."""
     kept, start = [(b"", SIGNATURE)], len(SIGNATURE)
     while start + 12 <= len(file):
         end = start + 12 + int.from_bytes(file[start : start + 4], "big")
@@ -134,6 +134,6 @@ def _require_size(chunks: Iterable[bytes], rows: int, pixel_bytes: int) -> None:
     except zlib.error as error:
         raise ValueError(f"the image is damaged ({error})") from error
     if found > max_bytes:
-        raise ValueError("it holds far more than its pixels")
+        raise ValueError("it holds far more data than its pixels need")
     if found < rows + pixel_bytes:
         raise ValueError(CUT_SHORT)

@@ -30,7 +30,7 @@ WINDOW_TOLERANCE = 1e-6
 """Tolerance of a window's edges, as a fraction of the frame that it lies in: windows are rounded floats."""
 
 AGREEMENT_LIMITS_DECIBELS = (-10, 1000)
-"""Limits of an agreement. Few are above 99, and few below 0 (if the downscaled image overshoots)."""
+"""Limits of an agreement. Few are above 99. A few are below 0, if the downscaled image overshoots."""
 
 REQUIRED_KEYS = ("version", "scale", "frames", "windows", "prompts", "seeds")
 
@@ -140,10 +140,10 @@ def _read_figures(
     if value is None or value == []:
         return ()
 
-    def figure(field: str, value: object) -> float:
+    def read_figure(field: str, value: object) -> float:
         return math.nan if value is None else _read_number(field, value, *limits)
 
-    return _read_each(field, value, steps, steps, figure)
+    return _read_each(field, value, steps, steps, read_figure)
 
 
 def _read_seed(field: str, value: object) -> int:

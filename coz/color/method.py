@@ -69,7 +69,7 @@ def best_align(
         (B, 3, H, W) float32, not clamped, and the method of each image.
 
     Raises:
-        ValueError: As the methods.
+        ValueError: If one of the methods raises it.
     """
     best = torch.empty(sr.shape, device=sr.device)
     least = torch.full((len(sr),), torch.inf, device=sr.device)
@@ -77,7 +77,7 @@ def best_align(
     for number, method in enumerate(METHODS[:-1]):
         fixed = color_align(method, sr, reference, levels, weight)
         distances = low_frequency_distance(fixed.clamp(0, 1), reference)
-        is_nearer = distances < least  # not read here: a GPU would be waited for
+        is_nearer = distances < least  # not read here, as reading waits for the GPU
         least = torch.where(is_nearer, distances, least)
         chosen = torch.where(is_nearer, number, chosen)
         torch.where(is_nearer[:, None, None, None], fixed, best, out=best)
@@ -104,7 +104,7 @@ def color_align(
         (B, C, H, W) float32, not clamped; for "none" it may share the memory of ``sr``.
 
     Raises:
-        ValueError: If ``method`` is unknown, and as the methods.
+        ValueError: If ``method`` is unknown, or the method raises it.
     """
     match method:
         case "wavelet":

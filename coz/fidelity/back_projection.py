@@ -10,8 +10,8 @@ from .banded_resize import Block, Kernel, make_resize_matrices, multiply_both_ax
 from .metrics import psnr
 
 OVERSHOOT_FACTOR = 1.9
-"""Relative step size of an iteration: 1 removes the error and 2 flips its sign; slightly below 2 the
-fewest iterations are needed."""
+"""Relative step size of an iteration: 1 removes the error and 2 flips its sign; slightly below 2 it
+needs the fewest iterations."""
 
 MAX_CG_ITERATIONS = 100
 """Maximum conjugate-gradient iterations. At scale >= 1.5 each cuts the error to about a third, so ten
@@ -121,7 +121,7 @@ def back_project(
 
 
 def _find_local_range(sr: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the range of values around each pixel of ``sr``, within half a pixel of ``lq``."""
+    """Find the lowest and highest value around each pixel of ``sr``, as far as half a pixel of ``lq``."""
     height, width = sr.shape[-2:]
     reach = ceil(max(height / lq.shape[-2], width / lq.shape[-1]) / 2)
     low, high = -_find_local_maximum(-sr, reach), _find_local_maximum(sr, reach)
@@ -134,11 +134,11 @@ def _find_local_maximum(image: Tensor, reach: int) -> Tensor:
     for _ in range(2):
         wide = image.clone()
         for shift in range(1, min(reach + 1, image.shape[-2])):
-            for to, of in (
+            for highest, shifted in (
                 (wide[..., shift:, :], image[..., :-shift, :]),
                 (wide[..., :-shift, :], image[..., shift:, :]),
             ):
-                torch.maximum(to, of, out=to)
+                torch.maximum(highest, shifted, out=highest)
         image = wide.mT
     return image
 
@@ -156,8 +156,8 @@ def _solve_by_conjugate_gradients(
     is_on_cpu = target.device.type == "cpu"
     for i in range(iterations):
         is_enough = norm.max() < CG_TOLERANCE**2 * target[0, 0].numel()
-        is_read = is_on_cpu or (i > 0 and i % ITERATIONS_BETWEEN_READS == 0)
-        if is_read and is_enough:
+        is_time_to_read = is_on_cpu or (i > 0 and i % ITERATIONS_BETWEEN_READS == 0)
+        if is_time_to_read and is_enough:
             break
         product = multiply_both_axes(rows, columns, direction)
         energy = (direction * product).sum((-2, -1), keepdim=True)

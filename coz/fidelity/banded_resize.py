@@ -1,9 +1,9 @@
 """Resize with two banded matrices, one for each axis, which also give the adjoint.
 
-The matrices are cached for each pair of sizes. ``resample.resize`` sums the taps instead: it accepts
-any region of an image, as a video needs: each frame shows another region, and making matrices for it
-would take as long as using them saves. Its result also does not depend on a device's matrix
-multiplication (TF32).
+The matrices are cached for each pair of sizes. ``resample.resize`` sums the taps instead. It accepts
+any region of an image; a video shows another region in each frame, and making matrices for each would
+take as long as using them saves. Its result also does not depend on a device's matrix multiplication
+(TF32).
 """
 
 from functools import lru_cache
@@ -86,8 +86,8 @@ def _make_axis_matrices(big: int, small: int, kernel: Kernel) -> AxisMatrices:
     row, column, value = torch.arange(small).expand_as(value)[used], column[used], value[used]
     down = [_make_block(row, column, value, rows) for rows in _split_rows(small)]
     back = [_make_block(column, row, value, rows) for rows in _split_rows(big)]
-    # In the rows of D D' that belong to a block, a value can be nonzero only in the columns of those
-    # rows of D that share columns with the block.
+    # A block of D D' is the block of D times those rows of D' that match the columns of the block. They
+    # are nonzero only in a few columns.
     adjoint = [_make_block(column, row, value, block.columns) for block in down]
     gram = [
         Block(a.rows, b.columns, a.values @ b.values) for a, b in zip(down, adjoint, strict=True)

@@ -54,8 +54,8 @@ def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
 
     Energy is the variance about each channel's mean. The share is 1 - r^2, where r is the
     correlation of the two images over all channels, at least 0. Changes of brightness or contrast
-    do not count. For detail that is uncorrelated with the source, the result is its share of
-    the variance.
+    do not count. If the image is its source plus uncorrelated detail, the result is the detail's
+    share of the variance.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].

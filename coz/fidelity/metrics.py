@@ -91,7 +91,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 
 def sharpness(image: Tensor) -> float:
-    """Compute the variance of the luma's Laplacian, in squared levels of 255; the mean of a batch.
+    """Compute the variance of the luma's Laplacian, in squared levels of 255, averaged over a batch.
 
     It measures how much fine structure there is, not whether it is true: noise is sharp too.
 

@@ -147,7 +147,7 @@ def compute_max_comparable_magnification(chain: ZoomChain, ground_truth: Tensor)
 
 
 def describe_deepest_frame(chain: ZoomChain, layer: int) -> str:
-    """Describe how much of the photograph a chain's deepest judged frame shows, and what is invented."""
+    """Describe how much of the photograph the deepest frame (``layer``) shows, and what is invented."""
     real = count_real_pixels(chain, layer)
     count = describe_real_pixels(real)
     if real.share >= 1 or is_comparable(real):

@@ -128,7 +128,7 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
 
 
 def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
-    """Refuse a strip that would be too large, without counting captions, before it is drawn."""
+    """Refuse a strip that would be too large, before it is drawn. Captions are not counted."""
     height, width = (length * times for length in chain.frames[1].shape[-2:])
     count = chain.steps + 1
     columns, rows = count, 1
@@ -173,10 +173,10 @@ def _list_scale_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
 def _choose_columns(count: int, shape: float) -> int:
     """Choose the columns that make the sheet closest to a square, and of two equal choices the wider."""
 
-    def off_square(columns: int) -> float:
+    def distance_from_square(columns: int) -> float:
         return round(abs(log(columns * shape / ceil(count / columns))), 6)
 
-    return min(range(count, 0, -1), key=off_square)
+    return min(range(count, 0, -1), key=distance_from_square)
 
 
 def _list_step_rows(chain: ZoomChain) -> list[Row]:
@@ -238,7 +238,7 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
 
 
 def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note: str = "") -> None:
-    """Draw a label such as "16x" on an RGB image, below it its real pixels with a dot in their color.
+    """Draw a label such as "16x" on an RGB image, and below it the real pixels after a dot in their color.
 
     A ``note`` is a further line. The size of the text follows ``side``, the short side of the image.
     """

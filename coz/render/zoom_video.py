@@ -25,14 +25,14 @@ MAX_FEATHER_SHARE = 0.15
 """Maximum width of a layer's soft edge, as a share of its side."""
 
 REDUCING_GAP = 3
-"""Before downscaling, the source is halved while this many source pixels per video pixel remain: as
-reducing_gap of Pillow's Image.resize, where 3 is almost the same as no halving."""
+"""Before it is downscaled, the source is halved while at least this many of its pixels remain per video
+pixel. Pillow's Image.resize has the same reducing_gap; with 3 the result is almost that without halving."""
 
 MARGIN_PIXELS = 3
-"""Pixels around a region that are read to enlarge it; to downscale it, more in proportion."""
+"""Pixels that are read around a region to enlarge it. To downscale it, proportionally more are read."""
 
 SCALE_TOLERANCE = 1e-6
-"""Two scales count as equal if the factor between them differs from 1 by less."""
+"""Two scales count as equal if the factor between them differs from 1 by less than this."""
 
 
 def plan_zoom_positions(
@@ -82,13 +82,13 @@ class _Axis:
         end: tuple[float, float],
     ):
         """Plan the motion from span ``start`` of the source to span ``end`` of the deepest layer."""
-        self.enlarged = [1.0]
+        self.factors = [1.0]  # by which each layer enlarges the source
         begin = start[0]
         for side, (x, length) in zip(sides[1:], windows, strict=True):
-            self.enlarged.append(self.enlarged[-1] * side / length)
+            self.factors.append(self.factors[-1] * side / length)
             begin = (begin - x) * side / length
         self.length = start[1]
-        length = start[1] * self.enlarged[-1]
+        length = start[1] * self.factors[-1]
         self.shrink = max(0.0, log(length / end[1]))
         # The fixed point: its position on the screen, then in every layer.
         self.anchor = (end[0] - begin) / (length - end[1]) if self.shrink > SCALE_TOLERANCE else 0.0
@@ -97,7 +97,7 @@ class _Axis:
             self.points.insert(0, x + self.points[0] * length / side)
 
     def span(self, layer: int, t: float) -> tuple[float, float]:
-        length = self.length * self.enlarged[layer] * exp(-self.shrink * t)
+        length = self.length * self.factors[layer] * exp(-self.shrink * t)
         return self.points[layer] - self.anchor * length, length
 
 
@@ -189,7 +189,7 @@ class ZoomVideo:
             layer: 1 or more.
             view: The view in the layer's own pixels.
         """
-        x, y = self.x.enlarged, self.y.enlarged
+        x, y = self.x.factors, self.y.factors
         above = layer - 1
         factor = x[layer] * y[layer] / (x[above] * y[above])
         if above == 0:

@@ -34,7 +34,7 @@ class ModelFamily(NamedTuple):
     """The text that stands for one image in ``chat``."""
     multiple_of: int = 0
     """Sides of an image are multiples of this many pixels: the patch size times the merged patches per
-    side. 0 if sides need not be multiples (see ``square``; otherwise any size)."""
+    side. 0 if ``square`` states the size, or any size is allowed."""
     min_pixels: int = 0
     square: int = 0
     """Side in pixels to which every image is resized; 0 if images keep their shape."""

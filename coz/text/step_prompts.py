@@ -1,7 +1,7 @@
 """The texts of a chain's steps, one line for each step."""
 
 EMPTY_PROMPT_MARK = "-"
-"""Stands for an empty prompt, where a blank line means "no text of my own for this step"."""
+"""Line that means an empty prompt. A blank line means "no text of my own for this step"."""
 
 INVISIBLE_CHARACTERS = (
     "\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"

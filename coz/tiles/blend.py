@@ -24,7 +24,7 @@ class TileBlend:
     buffer of weights is needed.
 
     Deviation: the reference uses a Gaussian of variance 0.01 (in tile sides) and divides by the sum
-    of weights. With the reference's overlap of a quarter of a tile, the transition here takes half of it.
+    of weights. With the reference's overlap, a quarter of a tile, the transition here takes half the overlap.
     """
 
     def __init__(self, layout: TileLayout, out: Tensor) -> None:

@@ -37,7 +37,7 @@ def plan_layout(
     """Plan the fewest tiles that overlap their neighbors by at least ``overlap`` pixels.
 
     Neighbors overlap by exactly ``overlap`` pixels, except for the last tile of a row or column,
-    which is shifted inward to end with the image. A side shorter than ``tile`` is one tile long.
+    which is shifted inward to end with the image. A side shorter than ``tile`` gets one tile of its length.
 
     Args:
         height: Height of the image, in pixels.
@@ -136,13 +136,13 @@ def plan_adaptive_layout(
             *(Window(x, y + max_stride, tile, min_overlap) for x in range(0, width, tile))
         )
 
-    def row(y: int) -> TileRow:
+    def plan_row(y: int) -> TileRow:
         def tile_stride(x: int) -> int:
             return stride(Window(x + max_stride, y, min_overlap, tile))
 
         return TileRow(y, _list_starts(width, tile, tile_stride))
 
-    rows = tuple(row(y) for y in _list_starts(height, tile, row_stride))
+    rows = tuple(plan_row(y) for y in _list_starts(height, tile, row_stride))
     return TileLayout(height, width, min(tile, height), min(tile, width), rows)
 
 

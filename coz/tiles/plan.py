@@ -24,7 +24,7 @@ RESIZE_MARGIN_PIXELS = 3
 
 
 def enlarge_side(side: int, scale: float) -> int:
-    """Compute the length of a side in pixels after one pass."""
+    """Compute the length in pixels of a side after enlarging."""
     return max(1, round(side * scale))
 
 
@@ -85,11 +85,11 @@ def plan_abutting_tiles(height: int, width: int, layout: TileLayout) -> list[Win
         image where the scale allows it.
     """
 
-    def parts(side: int, source: int, tile: int) -> list[tuple[int, int]]:
+    def split(side: int, source: int, tile: int) -> list[tuple[int, int]]:
         return split_side(side, tile, find_source_aligned_multiple(Fraction(side, source), tile))
 
-    rows = parts(layout.height, height, layout.tile_height)
-    columns = parts(layout.width, width, layout.tile_width)
+    rows = split(layout.height, height, layout.tile_height)
+    columns = split(layout.width, width, layout.tile_width)
     return [Window(x, y, right - x, bottom - y) for y, bottom in rows for x, right in columns]
 
 

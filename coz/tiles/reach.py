@@ -18,8 +18,8 @@ VISIBLE_CHANGE = 0.25 / 255
 """Smallest change of a value that counts: a quarter of an 8-bit level."""
 
 STRIP_HEIGHT_PIXELS, STRIP_WIDTH_PIXELS = 32, 160
-"""Size of the test strip. Whichever end is cut off, ``ODD_CUT_PIXELS`` or ``MAX_REACH_PIXELS`` wide, more
-than the maximum reach remains."""
+"""Size of the test strip. It is longer than the maximum reach even after its left end, ``ODD_CUT_PIXELS`` or
+``MAX_REACH_PIXELS`` wide, is cut off."""
 
 TEXTURE_AMPLITUDE = 0.25
 """Maximum deviation of the textured strip from mid-gray, where 1 is white."""
@@ -47,7 +47,7 @@ def measure_reach(upscale: Callable[[Tensor], Tensor]) -> Reach:
     deterministic.
 
     Args:
-        upscale: (2, 3, H, W) float32 in [0, 1] to (2, C, H * s, W * s) for any whole factor s.
+        upscale: Maps (2, 3, H, W) float32 in [0, 1] to (2, C, H * s, W * s) for any whole factor s.
 
     Returns:
         The distance beyond which no value changes by more than 0.25 / 255, rounded up to a multiple

@@ -32,7 +32,7 @@ def convert_coz_lora(tensors: list[Any]) -> StandardKeyWeights:
             block does not have.
 
     Returns:
-        `transformer.transformer_blocks.{i}.norm1[_context].linear`, alpha = r.
+        LoRAs of the layers `transformer.transformer_blocks.{i}.norm1[_context].linear`, alpha = r.
 
     Raises:
         ValueError: If the list does not fit an SD3 transformer.

@@ -277,7 +277,7 @@ def _unpickle(path: Path) -> Any:
 
 
 def _detach_tensors(content: Any, depth: int = 2) -> Any:
-    """Copy the content without the attributes of a pickle, which a hostile one uses to override methods."""
+    """Copy the content without a pickle's attributes, by which a hostile file can override methods."""
     if isinstance(content, Tensor):
         return Tensor.detach(content)
     if depth and isinstance(content, dict):

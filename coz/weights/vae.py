@@ -27,21 +27,21 @@ COMFYUI_VAE_NAME_PATTERN = re.compile(
 
 
 def rename_vae_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename an AutoencoderKL's weights to ComfyUI's names; those that have them stay as they are.
+    """Rename an AutoencoderKL's weights to ComfyUI's names. Weights with such names keep them.
 
     diffusers numbers the decoder's levels in reverse, and its attention has matrices where ComfyUI
     has 1x1 convolutions.
     """
     level = re.compile(r"decoder\.up_blocks\.(\d+)\.")
     last = max((int(found[1]) for name in tensors if (found := level.match(name))), default=0)
-    host: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if found := level.match(name):
             name = f"decoder.up_blocks.{last - int(found[1])}.{name[found.end() :]}"
         name = rename_vae_weight(name)
         is_matrix = tensor.ndim == 2 and ".attn_1." in name
-        host[name] = tensor[..., None, None] if is_matrix else tensor
-    return host
+        renamed[name] = tensor[..., None, None] if is_matrix else tensor
+    return renamed
 
 
 def rename_vae_weight(name: str) -> str:

@@ -386,7 +386,7 @@ def test_a_picture_that_lies_is_refused_and_a_stuffed_one_is_only_its_pixels(sit
         assert error, name
         assert "scale_1.png" in error, (name, error)
     errors = {name: load(plant(content)) for name, content in stuffed_pngs(16, 16).items()}
-    assert errors.pop("pixels").count("far more than its pixels") == 1
+    assert errors.pop("pixels").count("far more data than its pixels need") == 1
     assert set(errors.values()) == {None}
 
 
