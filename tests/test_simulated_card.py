@@ -212,3 +212,22 @@ def test_the_cards_numbers_are_not_the_cpus(card):
     torch.manual_seed(0)
     assert drawn == torch.rand(4, device=card.device).tolist() != of_cpu
     assert torch.rand(4).tolist() == of_cpu
+
+
+@MODES
+def test_two_cards_meet_as_little_as_a_card_and_the_cpu(card, a, mode):
+    from tests.support.simulated_card import Card
+
+    with Card(100, index=1) as other, mode():
+        b = a.to(other.device)
+        assert (b.device, b.tolist()) == (torch.device("card", 1), a.tolist())
+        assert [(t.to_card, t.bytes) for t in other.work.transfers] == [(True, 48), (False, 48)]
+        assert (other.memory.live, (b.sum() + 1).device) == (48, b.device)
+        for meet in (lambda: a + b, lambda: a * b.sum(), lambda: b.index_select(0, a[0].long())):
+            with pytest.raises(RuntimeError, match=r"card:[01] and card:[01]"):
+                meet()
+        with pytest.raises(torch.OutOfMemoryError):
+            b.double()
+        kernels = other.work.kernels
+        a.copy_(b)
+        assert (other.work.kernels, len(card.work.transfers)) == (kernels, 2)

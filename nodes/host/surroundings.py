@@ -5,6 +5,7 @@ from math import ceil
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
+import torch
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 from torch import Tensor
 
@@ -28,6 +29,11 @@ DEFAULT_REACH = Reach(16, False)
 
 MIN_PART_RESULT_PIXELS = 128
 """Minimum side of a part in result pixels: smaller parts show a model too little."""
+
+OUT_OF_MEMORY_HINT = (
+    "Even the smallest part of the image does not fit into memory: close other programs that use the GPU, "
+    "choose a smaller upscale model, or start ComfyUI with --cpu"
+)
 
 _reaches: WeakKeyDictionary[object, Reach] = WeakKeyDictionary()
 
@@ -53,6 +59,8 @@ def get_reach(upscale_model) -> Reach:
             warn_of_assumed_reach("out of memory")
             return DEFAULT_REACH  # only for this run: the next one may have enough memory
         except Exception as error:  # a third-party network may raise any error
+            if isinstance(error, getattr(torch, "AcceleratorError", ())):  # since torch 2.8
+                raise  # the GPU failed, not the model
             warn_of_assumed_reach(error)
             _reaches[loaded] = DEFAULT_REACH
     return _reaches[loaded]
@@ -69,10 +77,10 @@ class RegionOutOfMemoryError(Exception):
     """Wraps an out-of-memory error so that ComfyUI's upscale node does not handle it."""
 
 
-class UntiledModel:
-    """An upscale model that enlarges a region as a whole or fails.
+class LoadedModel:
+    """An upscale model whose weights are all where the image is.
 
-    After an out-of-memory error, ComfyUI's node would go on with tiles that have no margins.
+    With --novram, or where little memory is free, ComfyUI leaves them on the CPU, and its node fails.
     """
 
     def __init__(self, upscale_model):
@@ -81,9 +89,22 @@ class UntiledModel:
     def __getattr__(self, name):
         return getattr(self.upscale_model, name)
 
-    def __call__(self, *args, **kwargs) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
+        patcher = getattr(self.upscale_model, "patcher", None)  # since ComfyUI 0.30
+        if patcher is not None and not patcher.is_dynamic():
+            patcher.model.to(image.device)
+        return self.upscale_model(image)
+
+
+class UntiledModel(LoadedModel):
+    """An upscale model that enlarges a region as a whole or fails.
+
+    After an out-of-memory error, ComfyUI's node would go on with tiles that have no margins.
+    """
+
+    def __call__(self, image: Tensor) -> Tensor:
         try:
-            return self.upscale_model(*args, **kwargs)
+            return super().__call__(image)
         except Exception as error:
             comfy.model_management.raise_non_oom(error)
             # The traceback would keep the tensors of the failed attempt in memory.
@@ -118,7 +139,7 @@ class Upscaler:
                     error = error.__cause__
                 comfy.model_management.raise_non_oom(error)
                 if not self._shrink(window, ring):
-                    raise error
+                    raise type(error)(f"{error}\n{OUT_OF_MEMORY_HINT}") from None
             # After the except block the error is gone, and the tensors of the failed attempt with it.
             comfy.model_management.soft_empty_cache()
 

@@ -4,7 +4,7 @@ from ...coz.geometry import Window
 from ...coz.resample import FILTER_RADIUS_PIXELS, resize
 from ..host.images import to_bchw, to_image
 from ..host.messages import show_closing
-from ..host.surroundings import Upscaler, enlarge, get_reach
+from ..host.surroundings import LoadedModel, Upscaler, enlarge, get_reach
 from ..host.upscale_model import adapt_to_color
 
 WINDOW_KEYS = ("x", "y", "width", "height")
@@ -79,7 +79,7 @@ class CoZUpscaleStep(io.ComfyNode):
         lq = to_bchw(crop, "crop")
         upscale_model = adapt_to_color(upscale_model)
         if image is None and window is None:
-            sr = enlarge(upscale_model, to_image(lq))
+            sr = enlarge(LoadedModel(upscale_model), to_image(lq))
         else:
             frame, place = require_frame_and_window(lq, image, window)
             margin = min(get_reach(upscale_model).pixels, MAX_MARGIN_PIXELS)

@@ -220,6 +220,28 @@ def vlm_folder(pack, since, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def on_card(vlm_folder, nodes_of, executor, give, keeper, tmp_path, monkeypatch):
+    """Makes ``Templates`` on a card of a size, with what they need."""
+    import folder_paths
+
+    import nodes
+    from tests.support.random_sd3 import coz_lora
+
+    from .templates import Models, Templates
+
+    torch.save(coz_lora(2), tmp_path / "on_card_20001.pkl")
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    for folder in ("output", "temp"):
+        monkeypatch.setattr(folder_paths, f"{folder}_directory", str(tmp_path))
+    picture = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(0))
+    give("TestPicture", "IMAGE", picture)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestModels", Models)
+    kept = keeper("TestKeep", {"image": "IMAGE"})
+    steps = nodes_of("host.cache").CACHE
+    return lambda **options: Templates(kept, steps, **options)
+
+
 @pytest.fixture(scope="session")
 def vae_4(pack):
     """A VAE with 4 channels, as of SD1.5."""

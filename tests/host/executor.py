@@ -46,11 +46,11 @@ class Executor:
                 patch.setattr(PromptServer, "instance", self.server, raising=False)
             self.executor.execute(prompt, prompt_id, extra, outputs)
 
-    def run(self, prompt, output="scales"):
-        """Ids of the nodes that ran."""
+    def run(self, prompt, *outputs):
+        """Ids of the nodes that ran for the outputs, or else for the node "scales"."""
         self.count += 1
         self.server.sent.clear()
-        self.execute(prompt, f"p{self.count}", {"client_id": "test"}, [output])
+        self.execute(prompt, f"p{self.count}", {"client_id": "test"}, outputs or ["scales"])
         errors = [data for event, data in self.server.sent if event == "execution_error"]
         if errors:
             raise RuntimeError(errors[0]["exception_message"])

@@ -97,20 +97,10 @@ LONG = {"vlm", "extractor"}
 WEIGHTS = {"lora", "text", "sr", "refine", "loop", "ensemble", "upscale", "upscale loop", "full"}
 """Nodes that have to do with a model's weights: of all others an offloaded model changes nothing."""
 
-NOT_OFFLOADED = {"upscale", "upscale loop", "full"}
-"""ComfyUI leaves the weights of an upscale model on the CPU there, and its own Upscale Image fails."""
-
 
 def marks_of(placement, name):
     is_further = placement == "offloaded" and name not in WEIGHTS
-    marks = [pytest.mark.long] if name in LONG or is_further else []
-    if placement == "offloaded" and name in NOT_OFFLOADED:
-        marks.append(
-            pytest.mark.xfail(
-                reason="ComfyUI leaves the weights on the CPU", strict=True, raises=RuntimeError
-            )
-        )
-    return marks
+    return [pytest.mark.long] if name in LONG or is_further else []
 
 
 CASES = [

@@ -1,6 +1,6 @@
 """The real host in this process, told that it has the simulated card: all that is changed of it."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -12,14 +12,18 @@ GIGABYTE = 2**30
 
 
 class HostWithCard:
-    """The host with one card and one placement. It can be entered again: its models stay loaded."""
+    """The host with its cards and one placement. It can be entered again: its models stay loaded."""
 
-    def __init__(self, placement: str = "default", size: int = 8 * GIGABYTE):
-        """``size``: of the card's memory in bytes. The host wants 1.2 GB of it to be free, always."""
+    def __init__(self, placement: str = "default", size: int = 8 * GIGABYTE, count: int = 1):
+        """Make ``count`` cards with a memory of ``size`` bytes each.
+
+        The host wants 1.2 GB of it to be free, always.
+        """
         from .simulated_card import Card  # it makes a device for the whole process
 
         self.placement = placement
-        self.card = Card(size)
+        self.cards = [Card(size, index) for index in range(count)]
+        self.card = self.cards[0]
         self._loaded: list = []
 
     @property
@@ -32,7 +36,9 @@ class HostWithCard:
 
     @contextmanager
     def running(self):
-        with self.patched(), self.card:
+        with self.patched(), ExitStack() as stack:
+            for card in self.cards:
+                stack.enter_context(card)
             yield self.card
 
     @contextmanager
@@ -41,13 +47,16 @@ class HostWithCard:
         from comfy.cli_args import args
 
         states = {"gpu only": host.VRAMState.HIGH_VRAM, "offloaded": host.VRAMState.NO_VRAM}
-        card, memory = self.card.device, self.card.memory
+        memories = {card.device: card.memory for card in self.cards}
+        devices = [*memories]
 
-        def ask(original, of_card):
+        def ask(original, name):
             def answer(device=None, *rest, **options):
-                if device is not None and device != card:
+                device = device or devices[0]
+                if device not in memories:
                     return original(device, *rest, **options)
-                return (of_card(), of_card()) if rest or options else of_card()
+                count = getattr(memories[device], name)
+                return (count, count) if rest or options else count
 
             return answer
 
@@ -58,9 +67,14 @@ class HostWithCard:
                 host, "vram_state", states.get(self.placement, host.VRAMState.NORMAL_VRAM)
             )
             patch.setattr(host, "current_loaded_models", self._loaded)
-            patch.setattr(host, "get_torch_device", lambda: card)
-            patch.setattr(host, "get_total_memory", ask(host.get_total_memory, lambda: memory.size))
-            patch.setattr(host, "get_free_memory", ask(host.get_free_memory, lambda: memory.free))
+            patch.setattr(host, "get_torch_device", lambda: devices[0])
+            patch.setattr(
+                host,
+                "get_all_torch_devices",
+                lambda exclude_current=False: devices[exclude_current:],
+            )
+            patch.setattr(host, "get_total_memory", ask(host.get_total_memory, "size"))
+            patch.setattr(host, "get_free_memory", ask(host.get_free_memory, "free"))
             # A CUDA build of torch would be asked for what no card has here.
             patch.setattr(host, "is_nvidia", lambda: False)
             # The CPU's values are in float32. Without a device it is asked where text encoders run.

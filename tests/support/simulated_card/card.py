@@ -23,11 +23,12 @@ WHOLE = {"aten::scaled_dot_product_attention"}
 
 
 class Card:
-    """A context in which there is a device ``CARD`` with so many bytes of memory."""
+    """A context in which there is a device ``CARD``, or one with another index, with so many bytes."""
 
-    device = CARD
+    running: dict[torch.device, "Card"] = {}  # noqa: RUF012
 
-    def __init__(self, size: int = DEFAULT_SIZE):
+    def __init__(self, size: int = DEFAULT_SIZE, index: int = CARD.index):
+        self.device = torch.device(CARD.type, index)
         self.memory = Memory(size)
         self.work = Work()
         self._stack = contextlib.ExitStack()
@@ -39,6 +40,8 @@ class Card:
             with self._modes():
                 run_thread(thread)
 
+        self.running[self.device] = self
+        self._stack.callback(self.running.pop, self.device)
         self._replace(threading.Thread, "run", run_with_card)
         self._replace(torch, "Generator", Generator)
         self._stack.enter_context(self._modes())
@@ -53,7 +56,10 @@ class Card:
 
     @contextlib.contextmanager
     def _modes(self):
-        """Torch's modes hold for one thread."""
+        """Torch's modes hold for one thread. Those of the first card serve all."""
+        if next(iter(self.running.values())) is not self:
+            yield
+            return
         with _Factories(self), _Operations(self):
             yield
 
@@ -75,11 +81,21 @@ class Card:
         if not on_card and not wants_card:
             _check_generator(kwargs, is_on_card=False)
             return func(*args, **kwargs)
+        return self._choose(on_card, kwargs)._run(func, args, kwargs, on_card)
+
+    def _choose(self, on_card, kwargs) -> "Card":
+        """The card that is asked for, or that of the tensors."""
+        device = kwargs.get("device")
+        if is_card(device):
+            return self.running[torch.device(device.type, device.index or 0)]
+        return on_card[0].card if on_card else self
+
+    def _run(self, func, args, kwargs, on_card):
         if _is_composite(func):
             with _Operations(self):
                 return func.decompose(*args, **kwargs)
         if on_card:
-            check_operands(func, args, kwargs)
+            check_operands(func, args, kwargs, on_card[0].device)
         return self._run_on_cpu(func, args, kwargs, on_card)
 
     def _run_on_cpu(self, func, args, kwargs, on_card):
@@ -99,12 +115,13 @@ class Card:
             other = args[1] if to_card else args[0]
             non_blocking = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
             blocks = not (non_blocking and _is_pinned(other))
-            self._count_copy(isinstance(args[1], CardTensor), to_card, args[0], blocks)
+            from_card = isinstance(args[1], CardTensor) and args[1].card is self
+            self._count_copy(from_card, to_card, args[0], blocks)
         elif name == "aten::_to_copy":
             # To the CPU torch takes pinned memory of its own accord.
             is_pinned = not stays or _is_pinned(args[0])
             blocks = not (kwargs.get("non_blocking") and is_pinned)
-            self._count_copy(bool(on_card), stays, result, blocks)
+            self._count_copy(bool(on_card) and args[0].card is self, stays, result, blocks)
         elif is_kernel(func) and stays:
             self.work.kernels += 1
         if is_indexing(func):
@@ -174,11 +191,13 @@ class _Factories(TorchFunctionMode):
             device = kwargs.pop("device")
             return func(*args, **kwargs).to(device)
         if func is torch.Tensor.new_tensor and isinstance(args[0], CardTensor):
-            return torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}).to(CARD)
+            made = torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs})
+            return made.to(args[0].device)
         indexes = func in {torch.Tensor.__getitem__, torch.Tensor.__setitem__}
         if indexes and isinstance(args[0], CardTensor):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
-            index = tuple(torch.tensor(x).to(CARD) if isinstance(x, list) else x for x in index)
+            device = args[0].device
+            index = tuple(torch.tensor(x).to(device) if isinstance(x, list) else x for x in index)
             args = (args[0], index, *args[2:])
         return func(*args, **kwargs)
 

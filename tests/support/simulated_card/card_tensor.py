@@ -82,7 +82,7 @@ class CardTensor(torch.Tensor):
                 storage_offset=inner.storage_offset(),
                 dtype=inner.dtype,
                 layout=inner.layout,
-                device=CARD,
+                device=card.device,
             )
         self.inner, self.allocation, self.card = inner, allocation, card
         return self

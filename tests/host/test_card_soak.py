@@ -1,0 +1,83 @@
+"""Many prompts on the simulated card leave nothing behind, also where memory runs out."""
+
+from contextlib import contextmanager
+from math import inf
+
+import pytest
+import torch
+
+from .prompts import more
+from .templates import PAPER, START, TEMPLATES, WHOLE, read_template
+
+ROUND = len(TEMPLATES)
+
+
+@pytest.mark.parametrize("count", [3 * ROUND, *more(100)])
+def test_prompts_leave_nothing_behind(on_card, nodes_of, monkeypatch, record_property, count):
+    monkeypatch.setattr(nodes_of("host.cache"), "MAX_KEPT_RUNS", ROUND)  # so that a round fills it
+    templates = on_card()
+    levels = []
+    for number in range(count):
+        templates.memory.restart_peak()
+        templates.run(read_template(TEMPLATES[number % ROUND], number))
+        levels.append(templates.count() | {"peak": templates.memory.peak})
+    record_property("levels", str(levels[-ROUND:]))
+    # The first round makes what stays.
+    for number in range(2 * ROUND, count):
+        assert levels[number] == levels[number - ROUND]
+    assert max(level["peak"] for level in levels) < 2**29
+
+
+OUT_OF_MEMORY = "Allocation on device (injected)\n"
+HALF_LOADED = "Expected all tensors to be on the same device"
+"""Where memory runs out while ComfyUI loads a VAE, it goes on in tiles with what is loaded."""
+
+TILED = 1e-4
+"""Of 1: what smaller tiles may round otherwise."""
+
+
+@contextmanager
+def out_of_memory(memory, at):
+    """The allocation of that number fails. Gives their sizes."""
+    take, sizes = memory.take, []
+
+    def count(size):
+        if size > 0:
+            sizes.append(size)
+            if len(sizes) == at:
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY.strip())
+        take(size)
+
+    memory.take = count
+    try:
+        yield sizes
+    finally:
+        del memory.take
+
+
+@pytest.mark.parametrize(
+    ("name", "every"), [(START, 60), (PAPER, 600), *[pytest.param(name, 10, marks=pytest.mark.long)
+                                                     for name in (START, PAPER, WHOLE)]]
+)  # fmt: skip
+def test_memory_that_runs_out_at_any_allocation(on_card, record_property, name, every):
+    templates = on_card()
+    prompt = read_template(name)
+    want = templates.run(prompt)
+    templates.forget()
+    with out_of_memory(templates.memory, inf) as sizes:
+        assert torch.equal(templates.run(prompt), want)
+    outcomes = {"worked": 0, OUT_OF_MEMORY: 0, HALF_LOADED: 0}
+    for at in range(every, len(sizes) + 1, every):
+        templates.forget()
+        outcome = "worked"
+        with out_of_memory(templates.memory, at):
+            try:
+                assert (templates.run(prompt) - want).abs().max() < TILED
+            except RuntimeError as error:
+                (outcome,) = [start for start in outcomes if str(error).startswith(start)]
+        if outcome == OUT_OF_MEMORY:
+            assert templates.count()["live"] == 0
+        assert (templates.run(prompt) - want).abs().max() < TILED
+        outcomes[outcome] += 1
+    record_property("outcomes", f"{outcomes} of {len(sizes)} allocations")
+    assert outcomes["worked" if name != PAPER else OUT_OF_MEMORY] > 0
