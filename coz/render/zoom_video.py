@@ -1,7 +1,9 @@
 """Render the frames of a continuous zoom from the whole source into a chain's deepest frame."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, repeat
 from math import ceil, exp, floor, inf, log
+from threading import Lock
 from typing import Literal, TypeVar, get_args
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
 from ..resample import resize
+from .source_span import SourceSpan
+from .threads import map_in_threads
 
 Easing = Literal["none", "smooth"]
 
@@ -27,9 +31,6 @@ MAX_FEATHER_SHARE = 0.15
 REDUCING_GAP = 3
 """Before it is downscaled, the source is halved while at least this many of its pixels remain per video
 pixel. Pillow's Image.resize has the same reducing_gap; with 3 the result is almost that without halving."""
-
-MARGIN_PIXELS = 3
-"""Pixels that are read around a region to enlarge it. To downscale it, proportionally more are read."""
 
 SCALE_TOLERANCE = 1e-6
 """Two scales count as equal if the factor between them differs from 1 by less than this."""
@@ -137,19 +138,22 @@ class ZoomVideo:
         )
         self.steps = (self.x.shrink + self.y.shrink) / 2 / log(chain.scale)
         self.halves = [chain.frames[0]]
+        self._lock = Lock()
 
     def find_view(self, layer: int, t: float) -> Window:
         """Compute the view at position ``t``, in pixels of a layer; it may reach beyond the layer."""
         (x, width), (y, height) = self.x.span(layer, t), self.y.span(layer, t)
         return Window(x, y, width, height)
 
-    def render_frames(self, positions: Iterable[float]) -> Iterator[Tensor]:
-        """Render the frames at these positions one by one. A rest yields the same tensor again."""
-        shown, frame = -1.0, torch.empty(0)
-        for t in positions:
-            if t != shown:
-                shown, frame = t, self.render_frame(t)
-            yield frame
+    def render_frames(self, positions: Iterable[float], threads: int = 1) -> Iterator[Tensor]:
+        """Render the frames at these positions in order. A rest yields the same tensor again.
+
+        With several threads, as many frames exist at once; their values are the same.
+        """
+        rests = [(t, len([*group])) for t, group in groupby(positions)]
+        frames = map_in_threads(self.render_frame, (t for t, _ in rests), threads)
+        for frame, (_, count) in zip(frames, rests, strict=True):
+            yield from repeat(frame, count)
 
     def render_frame(self, t: float) -> Tensor:
         """Render the view at position ``t`` (0 to 1) of the zoom.
@@ -220,12 +224,13 @@ class ZoomVideo:
             level = 0
             while 2 ** (level + 1) * REDUCING_GAP <= min(view.width / width, view.height / height):
                 level += 1
-            while len(self.halves) <= level:
-                self.halves.append(F.avg_pool2d(self.halves[-1], 2, ceil_mode=True))
+            with self._lock:
+                while len(self.halves) <= level:
+                    self.halves.append(F.avg_pool2d(self.halves[-1], 2, ceil_mode=True))
             image = self.halves[level]
             view = Window(*(value / 2**level for value in view))
-        rows = _SourceSpan(view.y, view.height, image.shape[-2], height)
-        columns = _SourceSpan(view.x, view.width, image.shape[-1], width)
+        rows = SourceSpan(view.y, view.height, image.shape[-2], height)
+        columns = SourceSpan(view.x, view.width, image.shape[-1], width)
         image = image[..., rows.pixels, columns.pixels]
         if any((*rows.beyond, *columns.beyond)):
             image = F.pad(image, (*columns.beyond, *rows.beyond), "replicate")
@@ -257,24 +262,6 @@ def _fit_window(width: int, height: int, across: float, down: float, x: float, y
     left = min(max(x - across / 2, 0.0), width - across)
     top = min(max(y - down / 2, 0.0), height - down)
     return Window(left, top, across, down)
-
-
-class _SourceSpan:
-    """The pixels of an axis that are read to resample a span, and the span's position in them."""
-
-    def __init__(self, start: float, length: float, side: int, size: int):
-        """Resample the span (start, length) of an axis of ``side`` pixels to ``size`` pixels."""
-        end = start + length
-        start = 0.0 if abs(start) < EDGE_TOLERANCE else start
-        end = float(side) if abs(side - end) < EDGE_TOLERANCE else end
-        is_whole = (start, end) == (0, side)
-        margin = 0 if is_whole else ceil(MARGIN_PIXELS * max(1.0, (end - start) / size))
-        # At a layer's edge a pixel of the view may reach beyond the layer, whose edge is then repeated.
-        self.beyond = max(0, ceil(-start)), max(0, ceil(end - side))
-        first, last = max(floor(start) - margin, 0), min(ceil(end) + margin, side)
-        self.pixels = slice(first, last)
-        self.start = start - first + self.beyond[0]
-        self.length = end - start
 
 
 class _ScreenSpan:

@@ -41,16 +41,17 @@ class TileBlend:
         _require_shape("out", out, (1, layout.height, layout.width, 3))
         self.out = out
         self._windows = layout.list_windows()
-        in_y = compute_axis_weights(tuple(row.y for row in layout.rows), layout.tile_height)
-        in_x = {
-            xs: compute_axis_weights(xs, layout.tile_width)
-            for xs in {row.xs for row in layout.rows}
-        }
+        in_y = self._weigh(tuple(row.y for row in layout.rows), layout.tile_height)
+        in_x = {xs: self._weigh(xs, layout.tile_width) for xs in {row.xs for row in layout.rows}}
         self._weights = [
             (y_weights, x_weights)
             for y_weights, row in zip(in_y, layout.rows, strict=True)
             for x_weights in in_x[row.xs]
         ]
+
+    def _weigh(self, starts: tuple[int, ...], length: int) -> list[Tensor]:
+        """Compute the weights of tiles along one axis and copy them to the device of ``out`` at once."""
+        return [*torch.stack(compute_axis_weights(starts, length)).to(self.out)]
 
     def add(self, index: int, tile: Tensor) -> None:
         """Add a tile. Each must be added once, in any order.
@@ -64,7 +65,7 @@ class TileBlend:
         """
         x, y, width, height = (int(v) for v in self._windows[index])
         _require_shape(f"tile {index}", tile, (1, 3, height, width))
-        y_weights, x_weights = (weights.to(self.out) for weights in self._weights[index])
+        y_weights, x_weights = self._weights[index]
         weights = torch.outer(y_weights, x_weights)[..., None]
         pixels = tile.to(self.out).movedim(1, -1)
         self.out[:, y : y + height, x : x + width].addcmul_(pixels, weights)

@@ -73,7 +73,9 @@ class AnyCheckpoint(DiffusionBackbone):
         self.noise = NoiseField(layout.height, layout.width, tiles.seed)
         super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
 
-    def run(self, tile: Tile, text: str) -> Tensor:
+    def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
+        # One at a time: some samplers draw noise for the whole batch from one seed.
+        (tile,), (text,) = tiles, texts
         chosen = self.chosen
         return refine(
             chosen["model"],

@@ -36,7 +36,7 @@ class TilePass(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The tile that one call of ``Backbone.run`` sharpens."""
+    """A tile that ``Backbone.run`` sharpens."""
 
     zoomed: Tensor | None
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``sees_surroundings``."""
@@ -62,7 +62,7 @@ class Backbone(ABC):
     """Whether ``run`` enlarges the image of the pass itself, together with the pixels around a tile.
 
     False: tiles overlap and are blended, ``run`` gets each enlarged view, and after an out-of-memory
-    error it is called with smaller tiles. True: tiles abut, the view may be missing, windows may
+    error it is called with fewer, then with smaller tiles. True: tiles abut, the view may be missing, windows may
     reach beyond the image, and ``run`` handles out-of-memory errors itself.
     """
 
@@ -91,6 +91,10 @@ class Backbone(ABC):
         """Prepare for the tiles of a pass."""
         self.tiles = tiles
 
+    def count_group(self, window: Window) -> int:
+        """Return how many tiles of a window's size a GPU sharpens in one call of ``run``."""
+        return 1
+
     @abstractmethod
-    def run(self, tile: Tile, text: str) -> Tensor:
-        """Return the sharpened tile as an IMAGE (1, h, w, 3) of the window's size."""
+    def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
+        """Return sharpened tiles as an IMAGE (B, h, w, 3) of the size that all their windows have."""

@@ -1,12 +1,17 @@
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...coz.tiles.grid import join_batch
+from ..host.text_encoder import can_join, join_texts
 from ..step.encode_prompt import T5_TOKENS, CoZEncodePrompt
 from ..step.sr_step import CoZSRStep, latent_shift_input
-from .backbone import Tile
+from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
 TRAINED_SCALE = 4
+
+MAX_GROUP_PIXELS = 1024 * 1024
+"""Maximum of pixels that are sharpened at once: those of one image of the size that SD3 is made for."""
 
 
 class OneStepDiffusion(DiffusionBackbone):
@@ -42,6 +47,15 @@ class OneStepDiffusion(DiffusionBackbone):
             latent_shift=self.chosen["latent_shift"],
         ).out(0)
 
-    def run(self, tile: Tile, text: str) -> Tensor:
+    def start_pass(self, tiles: TilePass) -> None:
+        super().start_pass(tiles)
+        self.can_join = can_join(list(self.encoded.values()))
+
+    def count_group(self, window) -> int:
+        return max(1, MAX_GROUP_PIXELS // int(window.width * window.height)) if self.can_join else 1
+
+    def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         model, vae, latent_shift = (self.chosen[key] for key in ("model", "vae", "latent_shift"))
-        return CoZSRStep.execute(model, vae, self.encoded[text], tile.zoomed, latent_shift)[0]
+        positive = join_texts([self.encoded[text] for text in texts])
+        zoomed = join_batch([tile.zoomed for tile in tiles])
+        return CoZSRStep.execute(model, vae, positive, zoomed, latent_shift)[0]

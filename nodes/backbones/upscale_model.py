@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...coz.geometry import Window
 from ...coz.resample import resize
+from ...coz.tiles.grid import join_batch
 from ...coz.tiles.plan import RESIZE_MARGIN_PIXELS, find_source_aligned_multiple, find_tile_source
 from ..host.images import to_image
 from ..host.messages import give_notice
@@ -65,21 +66,33 @@ class UpscaleModel(Backbone):
             )
         self.upscaler = Upscaler(upscale_model, margin, is_periodic)
 
-    def run(self, tile: Tile, text: str) -> Tensor:
+    def count_group(self, window) -> int:
+        return self.upscaler.count_group(*self._find_source(window)[1:])
+
+    def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
+        boxes, windows, rings = zip(*(self._find_source(t.window) for t in tiles), strict=True)
+        upscaled = self.upscaler.upscale_all(self.tiles.picture, windows, rings[0])
+        images = []
+        for tile, box, pixels, sr in zip(tiles, boxes, windows, upscaled, strict=True):
+            fx, fy = sr.shape[-1] / pixels.width, sr.shape[-2] / pixels.height
+            left, top = (box.x - pixels.x) * fx, (box.y - pixels.y) * fy
+            box = Window(left, top, box.width * fx, box.height * fy)
+            side = int(tile.window.height), int(tile.window.width)
+            images.append(resize(sr, *side, self.chosen["resampling"], box))
+        return to_image(join_batch(images))
+
+    def _find_source(self, window: Window) -> tuple[Window, Window, int]:
+        """Find the source of a window: its box, the whole pixels to upscale, and their ring."""
         picture, layout = self.tiles.picture, self.tiles.layout
-        x, y, width, height = find_tile_source(picture, layout, tile.window)
+        box = find_tile_source(picture, layout, window)
+        x, y, width, height = box
         left, top, right, bottom = floor(x), floor(y), ceil(x + width), ceil(y + height)
         ring = ceil(self.tiles.ring * picture.shape[-1] / layout.width)
         scale = self.chosen["upscale_model"].scale
-        is_exact = (left, top) == (x, y) and (width * scale, height * scale) == tile.window[2:]
+        is_exact = (left, top) == (x, y) and (width * scale, height * scale) == window[2:]
         if not is_exact:
             # The model's result is resized, which reads a little beyond the window.
             left, top = left - RESIZE_MARGIN_PIXELS, top - RESIZE_MARGIN_PIXELS
             right, bottom = right + RESIZE_MARGIN_PIXELS, bottom + RESIZE_MARGIN_PIXELS
             ring += RESIZE_MARGIN_PIXELS
-        pixels = Window(left, top, right - left, bottom - top)
-        sr = self.upscaler(picture, pixels, ring)
-        fx, fy = sr.shape[-1] / pixels.width, sr.shape[-2] / pixels.height
-        box = Window((x - left) * fx, (y - top) * fy, width * fx, height * fy)
-        side = int(tile.window.height), int(tile.window.width)
-        return to_image(resize(sr, *side, self.chosen["resampling"], box))
+        return box, Window(left, top, right - left, bottom - top), ring

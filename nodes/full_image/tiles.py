@@ -12,9 +12,10 @@ from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.fidelity.back_projection import agreement, back_project, describe_agreement
 from ...coz.fidelity.metrics import mse_to_decibels
 from ...coz.geometry import Window
-from ...coz.resample import crop, resize
+from ...coz.resample import crop, crop_mirrored
 from ...coz.text.step_prompts import choose_step_texts
 from ...coz.tiles.blend import TileBlend
+from ...coz.tiles.grid import join_batch
 from ...coz.tiles.layout import TileLayout, plan_layout
 from ...coz.tiles.plan import (
     cut_tile_view,
@@ -25,7 +26,7 @@ from ...coz.tiles.plan import (
 )
 from ..backbones import backbone_input, make_backbone
 from ..backbones.backbone import Backbone, Tile, TilePass
-from ..host.images import NotFiniteError, compute_preview_size, show_frame, to_bchw, to_image
+from ..host.images import NotFiniteError, to_bchw, to_image
 from ..host.messages import (
     describe_time_left,
     give_notice,
@@ -36,6 +37,7 @@ from ..host.messages import (
 )
 from ..host.surroundings import MIN_PART_RESULT_PIXELS
 from ..step.color_fix import CoZColorFix
+from .preview import TilePreview
 from .tile_prompts import describe_pass, read_layout
 
 LOCAL_COLOR_METHODS = {"none", "wavelet", "ycbcr"}
@@ -44,9 +46,6 @@ LOCAL_COLOR_METHODS = {"none", "wavelet", "ycbcr"}
 COLOR_RING_PIXELS = 32
 """Number of result pixels around a tile that are computed too. wavelet reads 31 pixels to each
 side, 1 + 2 + 4 + 8 + 16; back-projection reads farther, but that changes a pixel by a few 255ths at most."""
-
-MIN_PREVIEW_SECONDS = 0.5
-"""Minimum time between two previews of a pass."""
 
 
 def are_blended(backbone: Backbone, color_fix: str) -> bool:
@@ -110,26 +109,30 @@ class CoZTiles(io.ComfyNode):
         title = describe_pass(number, len(windows))
         show_on_node(title)
         pass_seed = derive_step_seed(seed, number)
+        seeds = [derive_step_seed(pass_seed, i + 1) for i in range(len(windows))]
         tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
         add = TileBlend(layout, result).add if are_blended(sharpener, color_fix) else None
         bar = comfy.utils.ProgressBar(len(windows))
         preview = TilePreview(picture, layout)
         started = time.monotonic()
-        for i, (window, text) in enumerate(zip(windows, texts, strict=True)):
+        done = 0
+        for group in tiles.plan_groups(windows):
             comfy.model_management.throw_exception_if_processing_interrupted()
             try:
-                sr = tiles.sharpen(window, text, derive_step_seed(pass_seed, i + 1))
+                srs = tiles.sharpen(*([each[i] for i in group] for each in (windows, texts, seeds)))
             except NotFiniteError as error:
-                place = f"pass {number}, tile {i + 1} of {len(windows)}"
+                place = f"pass {number}, tile {describe_tiles(group)} of {len(windows)}"
                 raise NotFiniteError(f"{error} (This was in {place}.)") from error
-            if add:
-                add(i, sr)
-            else:
-                crop(result.movedim(-1, 1), window).copy_(sr)
-            show_on_node(f"{title}; {i + 1} done{describe_time_left(started, i + 1, len(windows))}")
-            preview.add(window, sr)
-            bar.update_absolute(i + 1)
+            for i, sr in zip(group, srs.split(1), strict=True):
+                if add:
+                    add(i, sr)
+                else:
+                    crop(result.movedim(-1, 1), windows[i]).copy_(sr)
+                preview.add(windows[i], sr)
+            done += len(group)
+            show_on_node(f"{title}; {done} done{describe_time_left(started, done, len(windows))}")
+            bar.update_absolute(done)
         real = f"{original.shape[2]} x {original.shape[1]} pixels of the image"
         size = f"{layout.width} x {layout.height}"
         summary = f"{title}; {real} in {size}, {tiles.describe_agreement()}"
@@ -138,31 +141,17 @@ class CoZTiles(io.ComfyNode):
         return io.NodeOutput(result.clamp_(0, 1), report)
 
 
-class TilePreview:
-    """A preview of the image that a pass enlarges, in which the finished tiles appear."""
-
-    def __init__(self, picture: Tensor, layout: TileLayout):
-        height, width = compute_preview_size(layout.height, layout.width)
-        self.shrink = height / layout.height, width / layout.width
-        self.canvas = resize(picture, height, width).clone()
-        self.show()
-
-    def show(self) -> None:
-        self.shown_at = time.monotonic()
-        show_frame(self.canvas)
-
-    def add(self, window: Window, sr: Tensor) -> None:
-        rows, columns = self.shrink
-        top, bottom = (round(y * rows) for y in (window.y, window.y + window.height))
-        left, right = (round(x * columns) for x in (window.x, window.x + window.width))
-        if left < right and top < bottom:
-            self.canvas[..., top:bottom, left:right] = resize(sr, bottom - top, right - left)
-        if time.monotonic() - self.shown_at > MIN_PREVIEW_SECONDS:
-            self.show()
+def describe_tiles(group: list[int]) -> str:
+    """Name the tiles with these indices by their numbers, such as "3" or "3 to 6"."""
+    first, last = min(group) + 1, max(group) + 1
+    return f"{first}" if first == last else f"{first} to {last}"
 
 
 class TileSharpener:
-    """Upscales one tile at a time; after an out-of-memory error it halves the tile size."""
+    """Upscales tiles, on a GPU several at once.
+
+    After an out-of-memory error it halves their number, then the tile size.
+    """
 
     def __init__(
         self,
@@ -181,6 +170,8 @@ class TileSharpener:
         self.consistency = consistency
         self.limit = inf
         """Side of the largest tile that may fit into memory."""
+        self.max_group = 1 if comfy.model_management.get_torch_device().type == "cpu" else inf
+        """Maximum number of tiles at once: on the CPU a batch takes no less time than its images."""
         self.squared_errors: list[float] = []
         """Mean squared error of each tile against its source."""
         self.ring = 0
@@ -194,13 +185,40 @@ class TileSharpener:
             self.ring = ceil(COLOR_RING_PIXELS / multiple) * multiple
         backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
 
-    def sharpen(self, window: Window, text: str, seed: int) -> Tensor:
-        """Return the enlarged and sharpened window, (1, 3, h, w)."""
+    def plan_groups(self, windows: list[Window]) -> list[list[int]]:
+        """Divide the tiles into groups, which are sharpened at once: indices of equal windows."""
+        by_size: dict[tuple, list[int]] = {}
+        for i, window in enumerate(windows):
+            by_size.setdefault(window[2:], []).append(i)
+        if self.max_group == 1 or len(by_size) == len(windows):
+            return [[i] for i in range(len(windows))]
+        groups = []
+        for tiles in by_size.values():
+            count = self.backbone.count_group(self._add_ring(windows[tiles[0]]))
+            groups += [tiles[k : k + count] for k in range(0, len(tiles), count)]
+        return groups
+
+    def sharpen(self, windows: list[Window], texts: list[str], seeds: list[int]) -> Tensor:
+        """Return the enlarged and sharpened windows of equal size, (B, 3, h, w)."""
         if self.backbone.sees_surroundings:
-            return self._sharpen_without_splitting(window, text, seed)
+            return self._sharpen_without_splitting(windows, texts, seeds)
+        if len(windows) <= self.max_group and len(windows) > 1:
+            try:
+                return self._sharpen_without_splitting(windows, texts, seeds)
+            except Exception as error:
+                comfy.model_management.raise_non_oom(error)
+            self.max_group = len(windows) // 2
+            comfy.model_management.soft_empty_cache()
+        if len(windows) > 1:
+            middle = len(windows) // 2
+            halves = slice(middle), slice(middle, None)
+            return torch.cat([self.sharpen(windows[h], texts[h], seeds[h]) for h in halves])
+        return self._sharpen_one(windows[0], texts[0], seeds[0])
+
+    def _sharpen_one(self, window: Window, text: str, seed: int) -> Tensor:
         if max(window.height, window.width) <= self.limit:
             try:
-                return self._sharpen_without_splitting(window, text, seed)
+                return self._sharpen_without_splitting([window], [text], [seed])
             except Exception as error:
                 comfy.model_management.raise_non_oom(error)
                 smaller = int(max(window.height, window.width)) // 2
@@ -216,32 +234,44 @@ class TileSharpener:
         blend = TileBlend(inner, out)
         for i, part in enumerate(inner.list_windows()):
             moved = part._replace(x=part.x + window.x, y=part.y + window.y)
-            blend.add(i, self.sharpen(moved, text, seed))
+            blend.add(i, self._sharpen_one(moved, text, seed))
         return out.movedim(-1, 1)
 
-    def _sharpen_without_splitting(self, window: Window, text: str, seed: int) -> Tensor:
-        ring = self.ring
-        x, y, width, height = window
-        view = Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
-        zoomed = None
+    def _sharpen_without_splitting(
+        self, windows: list[Window], texts: list[str], seeds: list[int]
+    ) -> Tensor:
+        views = [self._add_ring(window) for window in windows]
+        zoomed: list[Tensor | None] = [None] * len(views)
         if self.color_fix != "none" or not self.backbone.sees_surroundings:
-            zoomed = to_image(cut_tile_view(self.picture, self.layout, view))
+            zoomed = [to_image(cut_tile_view(self.picture, self.layout, view)) for view in views]
+        tiles = [Tile(*parts) for parts in zip(zoomed, views, seeds, strict=True)]
         with hide_called_progress():
-            image = self.backbone.run(Tile(zoomed, view, seed), text)
+            image = self.backbone.run(tiles, texts)
             if self.color_fix != "none":
-                image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]
+                image = CoZColorFix.execute(image, join_batch(zoomed), self.color_fix)[0]
         sr = to_bchw(image).contiguous()
         if self.consistency:
-            sr = back_project(sr, self._source(view), self.consistency).clamp(0, 1)
-        sr = crop(sr, Window(ring, ring, width, height))
-        self.squared_errors.append(10 ** (-agreement(sr, self._source(window)) / 10))
+            sr = back_project(sr, self._find_source(views), self.consistency).clamp(0, 1)
+        sr = crop(sr, Window(self.ring, self.ring, *windows[0][2:]))
+        error = 10 ** (-agreement(sr, self._find_source(windows)) / 10)
+        self.squared_errors += [error] * len(windows)
         return sr
 
-    def _source(self, window: Window) -> Tensor:
-        """Return the source of a window of the result, in the image's own pixels."""
-        box = find_tile_source(self.picture, self.layout, window)
-        sides = max(1, round(box.height)), max(1, round(box.width))
-        return resize_mirrored(self.picture, *sides, box)
+    def _add_ring(self, window: Window) -> Window:
+        ring, (x, y, width, height) = self.ring, window
+        return Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
+
+    def _find_source(self, windows: list[Window]) -> Tensor:
+        """Return the sources of windows of the result, in the image's own pixels."""
+        sources = []
+        for window in windows:
+            box = find_tile_source(self.picture, self.layout, window)
+            sides = max(1, round(box.height)), max(1, round(box.width))
+            if (*box,) == (round(box.x), round(box.y), sides[1], sides[0]):
+                sources.append(crop_mirrored(self.picture, box))
+            else:
+                sources.append(resize_mirrored(self.picture, *sides, box))
+        return join_batch(sources)
 
     def describe_agreement(self) -> str:
         """Describe the agreement of all tiles with their source."""

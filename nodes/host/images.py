@@ -90,7 +90,7 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
         )
     # ComfyUI's loaders put images on this device (the GPU with --gpu-only), so all images go there.
     image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
-    low, high = find_range(image)  # before movedim: aminmax would copy the moved view
+    low, high = find_range(image)
     if not (isfinite(low) and isfinite(high)):
         bad = int((~image.isfinite()).sum())
         raise ValueError(
@@ -107,7 +107,10 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
 
 def find_range(image: Tensor) -> list[float]:
     """Return the lowest and the highest value, with one read from the image's device."""
-    return torch.stack(torch.aminmax(image)).tolist()
+    if image.is_contiguous():
+        return torch.stack(torch.aminmax(image)).tolist()
+    # aminmax copies any other memory layout first, which takes up to eight times as long.
+    return torch.stack((image.amin(), image.amax())).tolist()
 
 
 def require_one_image(image: Tensor, node: str, name: str = "image") -> Tensor:
@@ -130,8 +133,9 @@ def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) 
 
     The error also names the step of Chain Loop that the running node belongs to, if any.
     """
-    bad = int((~values.isfinite()).sum())
-    if bad:
+    # The range of a tensor is found in a tenth of the time in which its finite values are counted.
+    if not all(map(isfinite, find_range(values))):
+        bad = int((~values.isfinite()).sum())
         maker = name_maker()
         context: ExecutionContext | None = get_executing_context()
         step = STEP_ID.search(context.node_id) if context else None
@@ -144,7 +148,7 @@ def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) 
 
 def to_image(image: Tensor) -> Tensor:
     """Convert (B, C, H, W) to an IMAGE (B, H, W, C) in [0, 1]: a view if no value needs clamping."""
-    low, high = find_range(image if image.is_contiguous() else image.movedim(1, -1))
+    low, high = find_range(image)
     image = image.movedim(1, -1)
     if low >= 0 and high <= 1:
         return image

@@ -1,16 +1,19 @@
 """Upscale windows of an image with ComfyUI's own node, such that the model sees the pixels around them."""
 
 import logging
+from collections.abc import Sequence
 from math import ceil
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
 import torch
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
+from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 from ...coz.geometry import Window
 from ...coz.resample import crop_mirrored
+from ...coz.tiles.grid import join_grid, split_grid
 from ...coz.tiles.layout import split_side
 from ...coz.tiles.reach import MIN_REACH_PIXELS, Reach, measure_reach
 from .images import require_finite, to_bchw, to_image
@@ -99,12 +102,21 @@ class LoadedModel:
 class UntiledModel(LoadedModel):
     """An upscale model that enlarges a region as a whole or fails.
 
-    After an out-of-memory error, ComfyUI's node would go on with tiles that have no margins.
+    After an out-of-memory error, ComfyUI's node would go on with tiles that have no margins. That node
+    also enlarges the images of a batch one by one. So a batch is given to it as one image, a grid of
+    regions (``join_grid``), and this model enlarges them as a batch.
     """
+
+    def __init__(self, upscale_model):
+        super().__init__(upscale_model)
+        self.grid = 1, 1
+        """Rows and columns of regions in the image."""
 
     def __call__(self, image: Tensor) -> Tensor:
         try:
-            return super().__call__(image)
+            if self.grid == (1, 1):
+                return super().__call__(image)
+            return join_grid(super().__call__(split_grid(image, *self.grid)), *self.grid)
         except Exception as error:
             comfy.model_management.raise_non_oom(error)
             # The traceback would keep the tensors of the failed attempt in memory.
@@ -122,6 +134,8 @@ class Upscaler:
         """Regions begin and end at multiples of this number of source pixels."""
         self.max_region = MAX_REGION_PIXELS
         """Maximum side of a region in source pixels, margins included."""
+        self.max_windows = MAX_REGION_PIXELS**2
+        """Maximum number of windows that are upscaled at once."""
 
     def __call__(self, image: Tensor, window: Window, ring: int = 0) -> Tensor:
         """Return the upscaled window, (B, 3, h * s, w * s) for the model's own factor s.
@@ -135,13 +149,76 @@ class Upscaler:
             try:
                 return self._enlarge(image, window, ring)
             except Exception as error:
-                if isinstance(error, RegionOutOfMemoryError):
-                    error = error.__cause__
-                comfy.model_management.raise_non_oom(error)
+                error = _require_out_of_memory(error)
                 if not self._shrink(window, ring):
                     raise type(error)(f"{error}\n{OUT_OF_MEMORY_HINT}") from None
             # After the except block the error is gone, and the tensors of the failed attempt with it.
             comfy.model_management.soft_empty_cache()
+
+    def upscale_all(self, image: Tensor, windows: Sequence[Window], ring: int = 0) -> list[Tensor]:
+        """Upscale windows of one image as ``__call__`` does, as many at once as fit into a region.
+
+        Args:
+            image: (1, 3, H, W).
+            windows: As in ``__call__``.
+            ring: As in ``__call__``.
+
+        Returns:
+            The upscaled windows, each (1, 3, h * s, w * s). Those that are upscaled at once differ from
+            the result of ``__call__`` by the rounding of a batch.
+        """
+        done: list[Tensor] = []
+        while len(done) < len(windows):
+            rest = windows[len(done) :]
+            rows, columns = self._choose_grid(rest[0], ring, min(len(rest), self.max_windows))
+            group = rest[: rows * columns]
+            if len(group) == 1 or len({window[2:] for window in group}) > 1:
+                done.append(self(image, rest[0], ring))
+                continue
+            try:
+                done += self._enlarge_grid(image, group, ring, rows, columns).split(1)
+                continue
+            except Exception as error:
+                _require_out_of_memory(error)
+            self.max_windows = len(group) // 2
+            comfy.model_management.soft_empty_cache()
+        return done
+
+    def count_group(self, window: Window, ring: int) -> int:
+        """Return how many windows of this size ``upscale_all`` upscales at once."""
+        rows, columns = self._choose_grid(window, ring, self.max_windows)
+        return rows * columns
+
+    def _choose_grid(self, window: Window, ring: int, count: int) -> tuple[int, int]:
+        """Return rows and columns of a grid of at most ``count`` windows that is no larger than a region."""
+        height, width = self._measure_region(window, ring)
+        is_model_known = isinstance(self.upscale_model.upscale_model, ImageModelDescriptor)
+        if self.period > 1 or not is_model_known or max(height, width) > self.max_region:
+            return 1, 1
+        columns = min(count, self.max_region // width)
+        return min(count // columns, self.max_region // height), columns
+
+    def _measure_region(self, window: Window, ring: int) -> tuple[int, int]:
+        """Return height and width of a window with its margin, in source pixels."""
+        margin = 2 * max(0, self.margin - ring)
+        return int(window.height) + margin, int(window.width) + margin
+
+    def _enlarge_grid(
+        self, image: Tensor, windows: Sequence[Window], ring: int, rows: int, columns: int
+    ) -> Tensor:
+        margin = max(0, self.margin - ring)
+        height, width = self._measure_region(windows[0], ring)
+        places = [Window(int(w.x) - margin, int(w.y) - margin, width, height) for w in windows]
+        regions = torch.cat([crop_mirrored(image, place) for place in places])
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.upscale_model.grid = rows, columns
+        try:
+            sr = _enlarge_bchw(self.upscale_model, join_grid(regions, rows, columns))
+        finally:
+            self.upscale_model.grid = 1, 1
+        sr = split_grid(sr, rows, columns)
+        cut = margin * sr.shape[-1] // width
+        return sr[..., cut : sr.shape[-2] - cut, cut : sr.shape[-1] - cut]
 
     def _enlarge(self, image: Tensor, window: Window, ring: int) -> Tensor:
         rows = self._split_side(window.y, window.height, ring)
@@ -215,6 +292,14 @@ class Upscaler:
             )
             return True
         return False
+
+
+def _require_out_of_memory(error: Exception) -> Exception:
+    """Return the model's own out-of-memory error; raise every other error."""
+    if isinstance(error, RegionOutOfMemoryError):
+        error = error.__cause__
+    comfy.model_management.raise_non_oom(error)
+    return error
 
 
 def _enlarge_bchw(upscale_model, lq: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import re
 
+import torch
 from comfy.sd import CLIP
 
 from ...coz.text.step_prompts import replace_lone_surrogates
@@ -30,6 +31,25 @@ def encode(clip: CLIP | None, prompt: str, t5_tokens: int) -> list:
     for encoder in {"l", "g", "h"} & tokens.keys():
         tokens[encoder] = tokens[encoder][:1]
     return clip.encode_from_tokens_scheduled(tokens)
+
+
+def can_join(texts: list[list]) -> bool:
+    """Return whether encoded texts have the same form, so that ``join_texts`` can join them."""
+    return len(texts) == 1 or all(
+        len(text) == 1
+        and text[0][1].keys() == {"pooled_output"}
+        and text[0][0].shape == texts[0][0][0].shape
+        and text[0][1]["pooled_output"] is not None
+        for text in texts
+    )
+
+
+def join_texts(texts: list[list]) -> list:
+    """Join encoded texts, one for each image of a batch."""
+    if all(text is texts[0] for text in texts):
+        return texts[0]
+    pooled = torch.cat([text[0][1]["pooled_output"] for text in texts])
+    return [[torch.cat([text[0][0] for text in texts]), {"pooled_output": pooled}]]
 
 
 def require_clip(clip: CLIP | None) -> None:

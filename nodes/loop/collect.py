@@ -1,4 +1,5 @@
 import json
+from functools import cache
 from math import isnan, nan
 
 import comfy.utils
@@ -25,6 +26,20 @@ from .gate import is_below, round_agreement
 STEP_INPUTS = ("frame", "shown", "agreement", "invented", "notices")
 """The inputs of the collector for each step, besides its text."""
 INVENTED_SHARE_DECIMALS = 4
+
+
+class RememberedSchema(io.Schema):
+    """A schema that is converted for ComfyUI's executor once.
+
+    ComfyUI converts a node's schema whenever it looks up an input, and the collector has a hundred.
+    """
+
+    _info = None
+
+    def get_v1_info(self, cls):
+        if self._info is None:
+            self._info = super().get_v1_info(cls)
+        return self._info
 
 
 class CoZChainInput(io.ComfyNode):
@@ -70,48 +85,53 @@ class CoZChainFrames(io.ComfyNode):
         return io.NodeOutput(*map(to_image, frames), *[None] * missing)
 
 
+@cache
+def make_collector_schema() -> io.Schema:
+    def each(kind, name: str, first: int = 1) -> list[io.Input]:
+        steps = range(first, MAX_STEPS + 1)
+        return [kind.Input(f"{name}_{i}", optional=True, lazy=True) for i in steps]
+
+    return RememberedSchema(
+        node_id="CoZChainCollect",
+        display_name="CoZ Chain Collect",
+        category="Chain-of-Zoom/step",
+        description="Internal: collects the frames of a chain and requests them one by one.",
+        is_dev_only=True,
+        # ComfyUI runs output nodes first. Otherwise it could pick other nodes that are ready, and run
+        # every step before this node asks for the first.
+        is_output_node=True,
+        inputs=[
+            io.Image.Input("image"),
+            io.Float.Input("scale"),
+            io.Int.Input("steps", min=1, max=MAX_STEPS),
+            io.String.Input("windows"),
+            io.String.Input("seeds"),
+            io.String.Input("target"),
+            io.String.Input("models"),
+            io.String.Input("notes"),
+            io.Int.Input("kept", min=0, max=MAX_STEPS),
+            io.Float.Input("stop_below"),
+            io.String.Input("color_profile", optional=True),
+            *each(io.Image, "frame", 0),
+            *each(io.String, "text"),
+            *each(PreviewFiles, "shown"),
+            *each(io.Float, "agreement"),
+            *each(io.Float, "invented"),
+            *each(io.String, "notices"),
+        ],
+        outputs=[
+            io.Image.Output("image"),
+            io.Image.Output("scales"),
+            io.String.Output("prompts"),
+            Chain.Output("chain"),
+        ],
+    )
+
+
 class CoZChainCollect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        def each(kind, name: str, first: int = 1) -> list[io.Input]:
-            steps = range(first, MAX_STEPS + 1)
-            return [kind.Input(f"{name}_{i}", optional=True, lazy=True) for i in steps]
-
-        return io.Schema(
-            node_id="CoZChainCollect",
-            display_name="CoZ Chain Collect",
-            category="Chain-of-Zoom/step",
-            description="Internal: collects the frames of a chain and requests them one by one.",
-            is_dev_only=True,
-            # ComfyUI runs output nodes first. Otherwise it could pick other nodes that are ready, and run
-            # every step before this node asks for the first.
-            is_output_node=True,
-            inputs=[
-                io.Image.Input("image"),
-                io.Float.Input("scale"),
-                io.Int.Input("steps", min=1, max=MAX_STEPS),
-                io.String.Input("windows"),
-                io.String.Input("seeds"),
-                io.String.Input("target"),
-                io.String.Input("models"),
-                io.String.Input("notes"),
-                io.Int.Input("kept", min=0, max=MAX_STEPS),
-                io.Float.Input("stop_below"),
-                io.String.Input("color_profile", optional=True),
-                *each(io.Image, "frame", 0),
-                *each(io.String, "text"),
-                *each(PreviewFiles, "shown"),
-                *each(io.Float, "agreement"),
-                *each(io.Float, "invented"),
-                *each(io.String, "notices"),
-            ],
-            outputs=[
-                io.Image.Output("image"),
-                io.Image.Output("scales"),
-                io.String.Output("prompts"),
-                Chain.Output("chain"),
-            ],
-        )
+        return make_collector_schema()
 
     @classmethod
     def fingerprint_inputs(cls, **parts) -> float:

@@ -9,7 +9,6 @@ from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import ZoomStep
 from ...coz.text.step_prompts import choose_step_texts, split_step_lines
 from ..backbones.backbone import Backbone, ViewLinks
-from ..step.color_fix import WAVELET_LEVELS
 from ..text_sources.text_source import TextSource
 
 
@@ -53,7 +52,6 @@ class StepNodes:
             scale=self.settings.scale,
             center_x=step.aim.x,
             center_y=step.aim.y,
-            resampling="bicubic",
         )
         view = ViewLinks(
             zoomed=zoom.out(0),
@@ -94,7 +92,6 @@ class StepNodes:
                 image=sr,
                 reference=view.zoomed,
                 method=self.settings.color_fix,
-                levels=WAVELET_LEVELS,
             ).out(0)
         strength = self.settings.consistency
         check = self.add_node(

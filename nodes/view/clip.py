@@ -17,7 +17,7 @@ from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 from ..host.server import UnknownUserError, require_user
 from .marks import RUN_GONE, read_kept_record
-from .zoom_video import choose_video_size, write_video
+from .zoom_video import choose_video_size, count_render_threads, write_video
 
 ROUTE = "/chain_of_zoom/clip"
 
@@ -157,7 +157,8 @@ def _render_frames(
     zoom: ZoomVideo, positions: list[float], progress: Progress
 ) -> Iterator[torch.Tensor]:
     """Yield the frames one by one, until the clip is complete or cancelled."""
-    for k, frame in enumerate(zoom.render_frames(positions)):
+    threads = count_render_threads(zoom.height, zoom.width)
+    for k, frame in enumerate(zoom.render_frames(positions, threads)):
         if progress.is_cancelled.is_set():
             raise ClipCancelledError
         progress.done = k / len(positions)

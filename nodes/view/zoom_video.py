@@ -52,6 +52,14 @@ def choose_video_size(frame: torch.Tensor, height: int, width: int) -> tuple[int
 TORCH_THREADS = torch.get_num_threads()
 """Read on import: while a video limits torch to one thread, torch returns 1 in new threads too."""
 
+MAX_RENDER_BYTES = 10**9
+"""Maximum memory of the frames that are rendered at once. Each takes about four times its own size."""
+
+
+def count_render_threads(height: int, width: int) -> int:
+    """Return how many frames of this size are rendered at once: on all cores, if memory allows."""
+    return max(1, min(TORCH_THREADS, MAX_RENDER_BYTES // (4 * height * width * 3 * 4)))
+
 
 @contextmanager
 def limit_torch_to_one_thread() -> Iterator[None]:
@@ -194,7 +202,8 @@ class CoZZoomVideo(io.ComfyNode):
     ) -> Iterator[torch.Tensor]:
         """Yield the frames one by one; also copy each into ``kept``, if given."""
         bar = comfy.utils.ProgressBar(len(positions))
-        for k, frame in enumerate(zoom.render_frames(positions)):
+        threads = count_render_threads(zoom.height, zoom.width)
+        for k, frame in enumerate(zoom.render_frames(positions, threads)):
             throw_exception_if_processing_interrupted()
             bar.update_absolute(k + 1)
             if kept is not None:
