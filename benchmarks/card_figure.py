@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from coz.tiles.layout import plan_layout
 
 FACTORS = (4, 16, 64, 256)
-FRAME, OVERLAP = 512, 128
+FRAME = 512
+OVERLAPS = {"SD3": 128, "Real-ESRGAN": 0}
+"""Pixels that the views of Full-Image SR share: those of upscale models abut."""
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 400, 70, 30, 340
 COLORS = {"SD3": "#c0392b", "Real-ESRGAN": "#2471a3"}
 
 
-def count_views(factor: int) -> int:
+def count_views(factor: int, overlap: int) -> int:
     """Views of 512 pixels in all passes of 4x that enlarge a whole picture of 512 pixels by the factor."""
     side, count = FRAME, 0
     while side < FRAME * factor:
         side *= 4
-        rows = plan_layout(side, side, FRAME, OVERLAP).rows
+        rows = plan_layout(side, side, FRAME, overlap).rows
         count += sum(len(row.xs) for row in rows)
     return count
 
@@ -26,7 +28,9 @@ def draw_costs(flops: Mapping[str, int]) -> tuple[str, list[str], list[list[str]
     lines = {}
     for name, one in flops.items():
         lines[f"{name}, chain"] = [one * i / 1e12 for i in range(1, len(FACTORS) + 1)]
-        lines[f"{name}, whole picture"] = [one * count_views(f) / 1e12 for f in FACTORS]
+        lines[f"{name}, whole picture"] = [
+            one * count_views(f, OVERLAPS[name]) / 1e12 for f in FACTORS
+        ]
     top = math.ceil(max(math.log10(y) for line in lines.values() for y in line))
     low = math.floor(min(math.log10(y) for line in lines.values() for y in line))
 
