@@ -231,3 +231,65 @@ def test_two_cards_meet_as_little_as_a_card_and_the_cpu(card, a, mode):
         kernels = other.work.kernels
         a.copy_(b)
         assert (other.work.kernels, len(card.work.transfers)) == (kernels, 2)
+
+
+@MODES
+def test_bytes_read_are_those_of_the_operands(card, a, mode):
+    with mode():
+        for count, kernel in (
+            (48 + 48, lambda: a + a),
+            (48, lambda: a.sum()),
+            (16, lambda: a[0] * 2),
+            (4, lambda: a[0, :1].expand(3, 4) + 1),  # one value
+            (8 + 16, lambda: a[a.new_tensor([1], dtype=torch.int64)]),  # the index and one row
+            (48, lambda: torch.empty_like(a).copy_(a)),
+            (0, lambda: a.zero_()),
+            (0, lambda: a.view(4, 3)),
+        ):
+            before = card.work.copy()
+            kernel()
+            assert card.work.since(before).bytes_read == count
+
+
+@pytest.fixture
+def hollow():
+    from tests.support.simulated_card import Card
+
+    with Card(2**40, has_values=False) as card:
+        yield card
+
+
+@MODES
+def test_without_values_large_tensors_take_no_memory(hollow, mode):
+    with mode():
+        weight = torch.empty(2**15, 2**15).to(hollow.device)  # 4 GiB
+        result = F.linear(weight[:3].half(), weight.half()[:5])
+        assert hollow.memory.peak == 2**32 + 3 * 2**16 + 2**31 + 3 * 5 * 2
+        back = weight.to("cpu", torch.float64)
+        assert (result.shape, result.dtype, back.dtype) == ((3, 5), torch.float16, torch.float64)
+        assert back[0].sum() == 0  # the other pages stay untouched
+    assert hollow.work.flops == 2 * 3 * 5 * 2**15
+    assert [t.bytes for t in hollow.work.transfers] == [2**32, 2**33]
+
+
+@MODES
+def test_without_values_small_tensors_hold_them_until_a_large_one_comes_in(hollow, mode):
+    with mode():
+        sizes = torch.tensor([3, 4], device=hollow.device)
+        assert (sizes * 2).tolist() == [6, 8]
+        assert sizes.repeat_interleave(sizes).tolist() == [3, 3, 3, 4, 4, 4, 4]
+        large = torch.ones(2**20, device=hollow.device)
+        assert large.sum().item() == 0
+        assert large.nonzero().shape == (0, 1)
+        sizes.add_(large[:2].long())
+        assert sizes.tolist() == [0, 0]
+
+
+@MODES
+def test_without_values_large_copies_within_the_cpu_are_left_out(hollow, mode):
+    with mode():
+        assert torch.zeros(2**18).copy_(torch.ones(2**18)).sum() == 2**18
+        assert torch.zeros(2**18 + 1).copy_(torch.ones(2**18 + 1)).sum() == 0
+        image = torch.ones(2**20)
+        image.copy_(torch.ones(2**20, device=hollow.device))
+        assert image.sum() == 0

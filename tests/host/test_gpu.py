@@ -1,4 +1,4 @@
-"""The benchmarks of the GPU, at toy size on the CPU."""
+"""The benchmarks of the GPU, at toy size on the CPU, and those on a simulated one."""
 
 import importlib
 import os
@@ -14,6 +14,7 @@ from tools.host import ROOT
 
 pytestmark = pytest.mark.tools
 
+CELLS = r"( \| [\d,.]+){4,8} \|$"
 NUMBER = r"\s+\d+\.\d+"
 TIMES = rf"{NUMBER * 4}{NUMBER}x"
 ROWS = {
@@ -23,6 +24,28 @@ ROWS = {
         rf"^reference, fp32, text fp16{TIMES}\s+-\s+-$",
         rf"^fp32, no T5{TIMES}{NUMBER}\s+-$",
         r"^gpu_chain: PASS",
+    ],
+    "card": [
+        r"^card: 1 steps at 512 px on simulated cards, torch \S+$",
+        *(
+            rf"^\| {part}{CELLS}"
+            for part in (
+                "vision",
+                "prefill",
+                "tokens",
+                "text",
+                "encode",
+                "network",
+                "decode",
+                "load",
+            )
+        ),
+        r"^\| network \| 0\.002 / 0\.002 = 1\.00 \|",  # the reference's has the same arithmetic
+        r"^Peak of the reference .*: \d+\.\d GiB \(simulated\)\.$",
+        r"^\| SD3 \| _t5xxlfp8 \| 8 GB \| \d+\.\d\d \| \w+",
+        r"^\| AR-2 \| _t5xxlfp8 \| 8 GB \| \d+\.\d\d \| \w+",
+        rf"^\| 256x{CELLS}",
+        r"^card: PASS$",
     ],
     "gpu_prompt": [
         r"^gpu_prompt: 8 tokens from two images at 112 px, CPU, torch \S+, \d{4}-\d\d-\d\d$",
@@ -40,7 +63,11 @@ ROWS = {
 
 
 @pytest.mark.parametrize(
-    "name", ["gpu_chain", pytest.param("gpu_prompt", marks=pytest.mark.since("0.27"))]
+    "name",
+    [
+        "gpu_chain",
+        *(pytest.param(name, marks=pytest.mark.since("0.27")) for name in ("gpu_prompt", "card")),
+    ],
 )
 def test_toy_runs_to_the_end(name):
     line = [sys.executable, "-m", f"benchmarks.{name}", "--toy"]
@@ -51,7 +78,7 @@ def test_toy_runs_to_the_end(name):
         assert re.search(row, done.stdout, re.MULTILINE), (row, done.stdout)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ["gpu_chain", "gpu_prompt"])
 def test_without_a_gpu_one_line_says_so(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -10,19 +10,28 @@ stay in the CPU's memory)."""
 
 GIGABYTE = 2**30
 
+RAM = 32 * GIGABYTE
+
 
 class HostWithCard:
     """The host with its cards and one placement. It can be entered again: its models stay loaded."""
 
-    def __init__(self, placement: str = "default", size: int = 8 * GIGABYTE, count: int = 1):
+    def __init__(
+        self,
+        placement: str = "default",
+        size: int = 8 * GIGABYTE,
+        count: int = 1,
+        has_values: bool = True,
+    ):
         """Make ``count`` cards with a memory of ``size`` bytes each.
 
-        The host wants 1.2 GB of it to be free, always.
+        The host wants 1.2 GB of it to be free, always. Without values it computes in 16 bits and with
+        PyTorch's attention, as an NVIDIA GPU, beside ``RAM`` bytes of free memory.
         """
         from .simulated_card import Card  # it makes a device for the whole process
 
         self.placement = placement
-        self.cards = [Card(size, index) for index in range(count)]
+        self.cards = [Card(size, index, has_values) for index in range(count)]
         self.card = self.cards[0]
         self._loaded: list = []
 
@@ -49,12 +58,13 @@ class HostWithCard:
         states = {"gpu only": host.VRAMState.HIGH_VRAM, "offloaded": host.VRAMState.NO_VRAM}
         memories = {card.device: card.memory for card in self.cards}
         devices = [*memories]
+        has_values = self.card.has_values
 
         def ask(original, name):
             def answer(device=None, *rest, **options):
                 device = device or devices[0]
                 if device not in memories:
-                    return original(device, *rest, **options)
+                    return original(device, *rest, **options) if has_values else RAM
                 count = getattr(memories[device], name)
                 return (count, count) if rest or options else count
 
@@ -77,7 +87,13 @@ class HostWithCard:
             patch.setattr(host, "get_free_memory", ask(host.get_free_memory, "free"))
             # A CUDA build of torch would be asked for what no card has here.
             patch.setattr(host, "is_nvidia", lambda: False)
-            # The CPU's values are in float32. Without a device it is asked where text encoders run.
-            patch.setattr(host, "should_use_fp16", lambda device=None, *a, **k: device is None)
-            patch.setattr(host, "should_use_bf16", lambda *a, **k: False)
+            if not has_values:
+                patch.setattr(host, "pytorch_attention_flash_attention", lambda: True)
+            # Values are the CPU's in float32. Without a device it is asked where text encoders run.
+            patch.setattr(
+                host,
+                "should_use_fp16",
+                lambda device=None, *a, **k: device is None or not has_values,
+            )
+            patch.setattr(host, "should_use_bf16", lambda *a, **k: not has_values)
             yield

@@ -9,14 +9,18 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .card_tensor import CARD, Backend, CardTensor, is_card
-from .counting import count_flops, count_reads, is_kernel
+from .counting import count_bytes, count_bytes_read, count_flops, count_reads, is_kernel
 from .generator import Generator, belongs_to_card
 from .memory import Allocation, Memory
+from .no_values import drop_values, map_tensors, needs_no_values, run_without_values, tensors_of
 from .rules import check_operands, is_indexing
 from .work import Transfer, Work
 
 DEFAULT_SIZE = 8 * 2**30
 """Bytes, if no other size is asked for."""
+
+LARGEST_COPY = 2**20
+"""Bytes that are still copied within the CPU's memory beside a card without values."""
 
 WHOLE = {"aten::scaled_dot_product_attention"}
 """Run as it is on the CPU: a GPU has a kernel for it, and its parts would round otherwise."""
@@ -27,10 +31,15 @@ class Card:
 
     running: dict[torch.device, "Card"] = {}  # noqa: RUF012
 
-    def __init__(self, size: int = DEFAULT_SIZE, index: int = CARD.index):
+    def __init__(self, size: int = DEFAULT_SIZE, index: int = CARD.index, has_values: bool = True):
+        """``has_values``: whether all its tensors hold values. Else only those of up to ``LARGEST_VALUES``
+        bytes do that are made from such. Others take no memory and no time: they are read as 0, and
+        copied to the CPU as zeros. Copies of more than ``LARGEST_COPY`` bytes within the CPU's memory
+        are left out, so that weights take none there either."""
         self.device = torch.device(CARD.type, index)
         self.memory = Memory(size)
         self.work = Work()
+        self.has_values = has_values
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Card":
@@ -66,11 +75,13 @@ class Card:
     def put(self, tensor: torch.Tensor) -> CardTensor:
         """A copy of a CPU tensor on the card, which is not counted as a transfer."""
         inner = tensor.detach().clone()
+        if not self.has_values:
+            inner = drop_values(inner)
         return CardTensor(inner, Allocation(self.memory, inner.untyped_storage().nbytes()), self)
 
     def run(self, func, args, kwargs):
         """Run one operation of torch's dispatcher, of which something is the card's or may be."""
-        tensors = _tensors_of(args, kwargs)
+        tensors = tensors_of(args, kwargs)
         on_card = [x for x in tensors if isinstance(x, CardTensor)]
         name = func._schema.name
         if name == "aten::_has_compatible_shallow_copy_type":
@@ -80,6 +91,8 @@ class Card:
         wants_card = any(is_card(x) for x in _devices_of(args, kwargs))
         if not on_card and not wants_card:
             _check_generator(kwargs, is_on_card=False)
+            if name == "aten::copy_" and not self.has_values and args[0].nbytes > LARGEST_COPY:
+                return args[0]
             return func(*args, **kwargs)
         return self._choose(on_card, kwargs)._run(func, args, kwargs, on_card)
 
@@ -109,25 +122,32 @@ class Card:
             plain["device"] = torch.device("cpu")
         plain_args = [_unwrap(value) for value in args]
         with _card_random_numbers(func, kwargs) if stays else contextlib.nullcontext():
-            result = func(*plain_args, **plain)
+            if self.has_values:
+                result = func(*plain_args, **plain)
+            elif needs_no_values(func, plain_args, plain):
+                for tensor in _written(func, args):
+                    tensor.inner = tensor.inner.to("meta")
+                result = run_without_values(func, [_unwrap(x) for x in args], plain, stays)
+            else:
+                result = map_tensors(drop_values, func(*plain_args, **plain))
         if name == "aten::copy_":
             to_card = isinstance(args[0], CardTensor)
             other = args[1] if to_card else args[0]
             non_blocking = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
             blocks = not (non_blocking and _is_pinned(other))
-            from_card = isinstance(args[1], CardTensor) and args[1].card is self
-            self._count_copy(from_card, to_card, args[0], blocks)
+            self._count_copy(args[1], to_card, args[0], blocks)
         elif name == "aten::_to_copy":
             # To the CPU torch takes pinned memory of its own accord.
             is_pinned = not stays or _is_pinned(args[0])
             blocks = not (kwargs.get("non_blocking") and is_pinned)
-            self._count_copy(bool(on_card) and args[0].card is self, stays, result, blocks)
+            self._count_copy(args[0], stays, result, blocks)
         elif is_kernel(func) and stays:
             self.work.kernels += 1
+            self.work.bytes_read += count_bytes_read(func, args, kwargs, result)
         if is_indexing(func):
             self._count_indices(args[1])
-        if on_card:
-            count_reads(self.work.reads, func, plain_args, plain)
+        if on_card and (reads := count_reads(func, plain_args, plain)):
+            self.work.reads[name.removeprefix("aten::")] += reads
         if stays:
             self.work.flops += count_flops(func, plain_args, plain, result)
         return self._wrap(func, args, kwargs, result, on_card, stays)
@@ -156,9 +176,11 @@ class Card:
                 return CardTensor(result, tensor.allocation, self)
         return CardTensor(result, Allocation(self.memory, storage.nbytes()), self)
 
-    def _count_copy(self, from_card: bool, to_card: bool, result, blocks: bool) -> None:
+    def _count_copy(self, source, to_card: bool, result, blocks: bool) -> None:
+        from_card = isinstance(source, CardTensor) and source.card is self
         if from_card and to_card:
             self.work.kernels += 1
+            self.work.bytes_read += count_bytes(source)
         elif from_card or to_card:
             count = result.numel() * result.element_size()
             self.work.transfers.append(Transfer(to_card, count, blocks))
@@ -226,26 +248,19 @@ def _change_shape(func, args, kwargs):
     return args[0]
 
 
-def _tensors_of(args, kwargs) -> list[torch.Tensor]:
-    found = []
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += [x for x in value if isinstance(x, torch.Tensor)]
-    return found
-
-
 def _devices_of(args, kwargs) -> list[torch.device]:
     return [x for x in (*args, *kwargs.values()) if isinstance(x, torch.device)]
 
 
 def _unwrap(value):
-    if isinstance(value, CardTensor):
-        return value.inner
-    if isinstance(value, list | tuple):
-        return [_unwrap(x) for x in value]
-    return value
+    return map_tensors(lambda x: x.inner if isinstance(x, CardTensor) else x, value)
+
+
+def _written(func, args) -> list[CardTensor]:
+    pairs = zip(func._schema.arguments, args, strict=False)
+    return [
+        x for a, x in pairs if a.alias_info and a.alias_info.is_write and isinstance(x, CardTensor)
+    ]
 
 
 def _is_pinned(tensor: torch.Tensor) -> bool:

@@ -1,9 +1,11 @@
 """What counts as a kernel, as a read and as floating-point work."""
 
-from collections import Counter
+import math
 
 import torch
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+from .card_tensor import CardTensor
 
 READS = {
     "aten::_local_scalar_dense": 1,
@@ -42,16 +44,39 @@ def is_kernel(func) -> bool:
     return not is_view and not is_shape and schema.name not in NO_KERNEL
 
 
-def count_reads(reads: Counter[str], func, args, kwargs) -> None:
+def count_reads(func, args, kwargs) -> int:
+    """For how many values of the card the CPU waits."""
     name = func._schema.name
-    count = READS.get(name, 0)
-    if name == "aten::repeat_interleave" and kwargs.get("output_size") is None:
-        count = 1  # the sum of the repeats is the result's size
-    elif name in {"aten::index", "aten::index_put_", "aten::index_put"}:
+    if name == "aten::repeat_interleave":
+        return kwargs.get("output_size") is None  # the sum of the repeats is the result's size
+    if name in {"aten::index", "aten::index_put_", "aten::index_put"}:
         masks = (torch.bool, torch.uint8)
-        count = sum(x is not None and x.dtype in masks for x in args[1])
-    if count:
-        reads[name.removeprefix("aten::")] += count
+        return sum(x is not None and x.dtype in masks for x in args[1])
+    return READS.get(name, 0)
+
+
+PICKS = {"aten::embedding", "aten::gather", "aten::index", "aten::index_select"}
+"""What reads of its first operand only as many values as it returns."""
+
+OVERWRITES = {"aten::copy_", "aten::fill_", "aten::zero_"}
+"""What writes its first operand without reading it."""
+
+
+def count_bytes(tensor: CardTensor) -> int:
+    """Bytes of its values. Those that an expanded tensor repeats count once."""
+    sides = zip(tensor.shape, tensor.stride(), strict=True)
+    return tensor.element_size() * math.prod(length for length, stride in sides if stride)
+
+
+def count_bytes_read(func, args, kwargs, result) -> int:
+    """Bytes of the card's memory that a kernel reads, if it reads each operand once."""
+    name = func._schema.name
+    first, *others = [*args, *(value for key, value in kwargs.items() if key != "out")] or [None]
+    total = 0
+    for value in others if name in PICKS | OVERWRITES else [first, *others]:
+        tensors = value if isinstance(value, list | tuple) else [value]
+        total += sum(count_bytes(x) for x in tensors if isinstance(x, CardTensor))
+    return total + (result.nbytes if name in PICKS else 0)
 
 
 def count_flops(func, args, kwargs, result) -> int:

@@ -25,6 +25,8 @@ class Work:
     transfers: list[Transfer] = field(default_factory=list)
     flops: int = 0
     """By the formulae of torch.utils.flop_counter."""
+    bytes_read: int = 0
+    """Of the card's memory by its kernels, if each reads each operand once."""
 
     @property
     def scalar_reads(self) -> int:
@@ -41,7 +43,10 @@ class Work:
             self.reads - before.reads,
             self.transfers[len(before.transfers) :],
             self.flops - before.flops,
+            self.bytes_read - before.bytes_read,
         )
 
     def copy(self) -> "Work":
-        return Work(self.kernels, self.reads.copy(), self.transfers.copy(), self.flops)
+        return Work(
+            self.kernels, self.reads.copy(), self.transfers.copy(), self.flops, self.bytes_read
+        )

@@ -1,0 +1,232 @@
+"""Count what a zoom costs with the real sizes of the models, on simulated cards without weights.
+
+The nodes run in the real ComfyUI, on tensors that have shapes and no values: the counts are exact,
+the memory is that of all tensors, and no time is measured. Limits: AR-2 with SD3 and Qwen2.5-VL takes at most
+11 GiB of a card of 12, and 7.5 GiB of a card of 8.
+
+python -m benchmarks.card [--toy | --write]     --toy: networks of one or two blocks, one card
+    --write: also write cost.svg
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from tests.support.host_with_card import HostWithCard
+from tools.host import ROOT, host_path
+from tools.host.in_process import load_pack
+from tools.host.workflow import Prompt, find_node, read_prompt
+
+from .card_figure import draw_costs
+from .card_files import Files, Sizes, write_files
+from .card_parts import LOAD, NETWORK, PARTS, SR, TOKENS, Part, Recorder, add_parts
+from .card_tables import print_context, print_reference, print_step, print_table
+
+GIB = 2**30
+CARDS_GIB, TOY_CARDS_GIB = (8, 12, 16, 24), (8,)
+MAX_GIB = {8: 7.5, 12: 11.0}
+"""Card -> limit of the peak of AR-2."""
+SD3_TFLOP = 2.56
+"""Of SD3-medium's transformer at 512 pixels with 589 tokens of text."""
+STEPS, MAX_TOKENS, FEW_TOKENS = 4, 32, 2
+
+WORKFLOWS = {"SD3": "2 Chain-of-Zoom SD3", "AR-2": "4 Chain-of-Zoom as in the paper (AR-2)"}
+STEP_BY_STEP = "more/AR-2 step by step"
+UPSCALE, WHOLE = (
+    "1 Start here - zoom into a picture (no downloads)",
+    "6 Whole picture 4x (no downloads)",
+)
+
+
+def start_host() -> str:
+    """Load ComfyUI as it runs on an NVIDIA GPU; return the pack's module name."""
+    sys.path.insert(0, str(host_path()))
+    from comfy.cli_args import args
+
+    args.use_pytorch_cross_attention = True
+    name = load_pack(on_cpu=True).__name__
+    logging.disable(logging.WARNING)
+    return name
+
+
+def add_folders(folder: Path) -> None:
+    import folder_paths
+
+    for kind in ("checkpoints", "loras", "vae", "text_encoders", "upscale_models"):
+        folder_paths.add_model_folder_path(kind, str(folder / kind), is_default=True)
+    for name in ("temp", "output"):
+        (folder / name).mkdir()
+    folder_paths.set_temp_directory(str(folder / "temp"))
+    folder_paths.set_output_directory(str(folder / "output"))
+
+
+def read_workflow(name: str) -> Prompt:
+    return read_prompt(ROOT / "workflows" / f"{name}.json")
+
+
+def make_chain(name: str, steps: int, tokens: int, checkpoint: str) -> tuple[Prompt, str]:
+    """Make a template with so many steps, and the id of its last node."""
+    prompt = read_workflow(name)
+    prompt[find_node(prompt, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = checkpoint
+    loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    loop["steps"] = steps
+    if "prompting.vlm" in loop:
+        loop["prompting.max_tokens"] = tokens
+    else:  # texts of their own, or the host encodes one once
+        loop["step_prompts"] = "\n".join(f"a view of step {i}" for i in range(steps))
+    return prompt, find_node(prompt, "CoZZoomViewer")
+
+
+def make_text_step(t5_tokens: int, checkpoint: str) -> tuple[Prompt, str]:
+    """Make one step by single nodes, with a typed text of so many T5 tokens."""
+    prompt = read_workflow(STEP_BY_STEP)
+    prompt[find_node(prompt, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = checkpoint
+    step = next(key for key, node in prompt.items() if node["class_type"] == "CoZSRStep")
+    encoder, _ = prompt[step]["inputs"]["positive"]
+    prompt[encoder]["inputs"] |= {"prompt": "a rocket", "t5_tokens": t5_tokens}
+    return prompt, step
+
+
+def make_upscale(name: str, output: str, loop: str, **inputs) -> tuple[Prompt, str]:
+    prompt = read_workflow(name)
+    loader = prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]
+    loader["model_name"] = "RealESRGAN_x4plus.safetensors"
+    prompt[find_node(prompt, loop)]["inputs"] |= inputs
+    return prompt, find_node(prompt, output)
+
+
+def run(made: tuple[Prompt, str], card_gib: int) -> dict[str, Part]:
+    """Run a prompt on a card of its own."""
+    from tests.host.executor import Executor
+
+    prompt, output = made
+    with HostWithCard(size=card_gib * GIB, has_values=False).running() as card:
+        recorder = Recorder(card)
+        with recorder.in_host():
+            Executor("CLASSIC").run(prompt, output)
+    return recorder.parts
+
+
+def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]:
+    """Run one step of the reference's procedure, with its VLM's weights on the card, too."""
+    from tests.support.random_sd3 import (
+        autoencoder,
+        clip_text,
+        coz_lora,
+        sd3_medium,
+        sd3_transformer,
+        t5_xxl,
+        with_coz_encoder,
+    )
+    from tests.support.simulated_card import Card
+
+    from .reference_chain import Networks, Reference, inject_lora
+
+    meta = torch.device("meta")
+    is_whole = sizes == Sizes()
+    with torch.no_grad(), Card(64 * GIB, has_values=False) as card:
+        transformer = sd3_medium(meta) if is_whole else sd3_transformer(sizes.sd3_blocks)
+        transformer = transformer.to(card.device)
+        inject_lora(transformer, coz_lora(sizes.sd3_blocks))
+        vae = with_coz_encoder(autoencoder()).to(card.device)
+        clips = [clip_text(large, meta).to(card.device) for large in (False, True)]
+        t5 = t5_xxl(meta).to(card.device) if sizes.has_t5 else None
+        vlm = torch.empty(vlm_bytes, dtype=torch.uint8, device=card.device)
+        recorder = Recorder(card)
+
+        class Recorded(Reference):
+            def time_part(self, name: str):
+                return recorder.part(name)
+
+        reference = Recorded(Networks(transformer, vae, clips, t5))
+        reference.run_chain(
+            ROOT / "pictures" / "rocket.jpg", 512, folder / "reference", ["a rocket"]
+        )
+        recorder.switch()
+        del vlm
+    return recorder.parts
+
+
+def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
+    """Run both templates on all cards, print a table, and list the missed limits."""
+    rows, missed = [], []
+    runs = [(template, gib, files.t5_fp8) for template in WORKFLOWS for gib in cards]
+    runs += [("SD3", cards[-1], files.t5_fp16), ("SD3", cards[0], files.no_t5)]
+    for template, gib, checkpoint in runs:
+        parts = run(make_chain(WORKFLOWS[template], steps, FEW_TOKENS, checkpoint), gib)
+        total = add_parts(parts.values())
+        peak = total.peak / GIB
+        if template == "AR-2" and peak > MAX_GIB.get(gib, peak):
+            missed.append(f"{peak:.2f} GiB on a card of {gib} GB, not {MAX_GIB[gib]}")
+        peak_part = max(parts, key=lambda name: parts[name].peak)
+        streamed = total.count_moved(True) - parts[LOAD].count_moved(True)
+        cells = [checkpoint.partition("clips")[2].removesuffix(".safetensors"), f"{gib} GB"]
+        cells += [f"{peak:.2f}", peak_part, f"{total.count_moved(True):.1f}", f"{streamed:.1f}"]
+        cells += [f"{total.count_moved(False):.1f}", f"{len(total.work.transfers):,}"]
+        rows.append([template, *cells])
+    head = ["template", "file", "card", "peak, GiB", "in", "to card, GB", "of it in layers, GB"]
+    print_table(f"Chains of {steps} steps (simulated):", [*head, "back, GB", "transfers"], rows)
+    return missed
+
+
+def run_upscale(card_gib: int) -> int:
+    """Run Real-ESRGAN on a view and on a whole picture, print a table, and return the FLOPs of a view."""
+    view = make_upscale(UPSCALE, "CoZZoomViewer", "CoZChainLoop", steps=1, scale=4)
+    both = {"a view": view, "a picture": make_upscale(WHOLE, "SaveImage", "CoZFullImage")}
+    found = {name: add_parts(run(made, card_gib).values()) for name, made in both.items()}
+    rows = [
+        [name, f"{x.work.flops / 1e12:.2f}", f"{x.work.kernels:,}", f"{x.peak / GIB:.2f}"]
+        for name, x in found.items()
+    ]
+    print_table(
+        "Real-ESRGAN x4plus, 4x, to a view of 512 px and from a picture of 512 px (simulated):",
+        ["", "TFLOP", "kernels", "peak, GiB"],
+        rows,
+    )
+    return found["a view"].work.flops
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    toy = options.toy
+    sizes = Sizes(2, 1, 8, 1, has_t5=False) if toy else Sizes()
+    cards, steps, tokens = (TOY_CARDS_GIB, 1, FEW_TOKENS) if toy else (CARDS_GIB, STEPS, MAX_TOKENS)
+    pack = start_host()
+    print(f"card: {steps} steps at 512 px on simulated cards, torch {torch.__version__}")
+    with tempfile.TemporaryDirectory(prefix="coz-") as name:
+        files = write_files(Path(name), sizes, pack)
+        add_folders(Path(name))
+        step = run(make_chain(WORKFLOWS["AR-2"], 1, tokens, files.t5_fp8), cards[-1])
+        times = {**dict.fromkeys(PARTS, 1), TOKENS: tokens - 1}
+        floors = {part: times[part] * count for part, count in files.weights.items()}
+        print_step(step, floors, cards[-1])
+        reference = run_reference(sizes, files.vlm_bytes, Path(name))
+        print_reference(step, reference)
+        print_context(*(run(make_text_step(n, files.t5_fp8), cards[-1]) for n in (512, 77)))
+        missed = run_chains(files, cards, steps)
+        views = {"SD3": sum(step[part].work.flops for part in SR)}
+        views["Real-ESRGAN"] = run_upscale(cards[-1])
+    svg, head, rows = draw_costs(views)
+    print_table(
+        "TFLOP to one spot of a picture of 512 px (a view simulated, views counted):", head, rows
+    )
+    if options.write:
+        (ROOT / "benchmarks" / "cost.svg").write_text(svg, "utf-8")
+    found = step[NETWORK].work.flops / 1e12
+    if not toy and round(found, 2) != SD3_TFLOP:
+        missed.append(f"SD3 takes {found:.3f} TFLOP, not {SD3_TFLOP}")
+    if missed:
+        raise SystemExit(f"card: {'; '.join(missed)}")
+    print("card: PASS")
+
+
+if __name__ == "__main__":
+    main()

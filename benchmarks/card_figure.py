@@ -1,0 +1,69 @@
+"""The figure of card: what a zoom to a factor costs, in a chain and with the whole picture."""
+
+import math
+from collections.abc import Mapping
+
+from coz.tiles.layout import plan_layout
+
+FACTORS = (4, 16, 64, 256)
+FRAME = 512
+OVERLAPS = {"SD3": 128, "Real-ESRGAN": 0}
+"""Pixels that the views of Full-Image SR share: those of upscale models abut."""
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 400, 70, 30, 340
+COLORS = {"SD3": "#c0392b", "Real-ESRGAN": "#2471a3"}
+
+
+def count_views(factor: int, overlap: int) -> int:
+    """Views of 512 pixels in all passes of 4x that enlarge a whole picture of 512 pixels by the factor."""
+    side, count = FRAME, 0
+    while side < FRAME * factor:
+        side *= 4
+        rows = plan_layout(side, side, FRAME, overlap).rows
+        count += sum(len(row.xs) for row in rows)
+    return count
+
+
+def draw_costs(flops: Mapping[str, int]) -> tuple[str, list[str], list[list[str]]]:
+    """Draw the SVG from the FLOPs of a view by backbone; return it, and the head and rows of its table."""
+    lines = {}
+    for name, one in flops.items():
+        lines[f"{name}, chain"] = [one * i / 1e12 for i in range(1, len(FACTORS) + 1)]
+        lines[f"{name}, whole picture"] = [
+            one * count_views(f, OVERLAPS[name]) / 1e12 for f in FACTORS
+        ]
+    top = math.ceil(max(math.log10(y) for line in lines.values() for y in line))
+    low = math.floor(min(math.log10(y) for line in lines.values() for y in line))
+
+    def place(i: int, y: float) -> tuple[float, float]:
+        x = LEFT + i * (WIDTH - LEFT - 190) / (len(FACTORS) - 1)
+        return x, BOTTOM - (math.log10(y) - low) / (top - low) * (BOTTOM - TOP)
+
+    marks = []
+    for power in range(low, top + 1):
+        _, y = place(0, 10.0**power)
+        marks.append(f'<path d="M{LEFT} {y:.0f}H{WIDTH - 190}" stroke="#ddd"/>')
+        label = f"{10.0**power:,.10g}"
+        marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.0f}" text-anchor="end">{label}</text>')
+    for i, factor in enumerate(FACTORS):
+        x, _ = place(i, 10.0**low)
+        marks.append(f'<text x="{x:.0f}" y="{BOTTOM + 20}" text-anchor="middle">{factor}x</text>')
+    for name, values in lines.items():
+        points = " ".join("{:.1f},{:.1f}".format(*place(i, y)) for i, y in enumerate(values))
+        color = COLORS[name.partition(",")[0]]
+        dash = ' stroke-dasharray="6 4"' if "whole" in name else ""
+        marks.append(
+            f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"{dash}/>'
+        )
+        x, y = place(len(FACTORS) - 1, values[-1])
+        marks.append(f'<text x="{x + 8:.0f}" y="{y + 4:.0f}" fill="{color}">{name}</text>')
+    title = "TFLOP to zoom into one spot of a picture of 512 px (simulated)"
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'font-size="12"><rect width="100%" height="100%" fill="#fff"/>'
+        f'<text x="{LEFT}" y="18">{title}</text>{"".join(marks)}</svg>\n'
+    )
+    rows = [
+        [f"{factor}x", *(f"{line[i]:,.1f}" for line in lines.values())]
+        for i, factor in enumerate(FACTORS)
+    ]
+    return svg, ["factor", *lines], rows

@@ -1,0 +1,160 @@
+"""Weight files of the real sizes without weights, for card: their data is a hole that takes no disk."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from tests.support.random_sd3 import autoencoder, clip_text, coz_lora, t5_xxl, with_coz_encoder
+
+from .card_parts import DECODE, ENCODE, NETWORK, PREFILL, TEXT, TOKENS, VISION
+
+PROMPT_RANK, PROMPT_ALPHA = 8, 32
+T5 = "text_encoders.t5xxl."
+NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+NAMES[torch.float8_e4m3fn] = "F8_E4M3"
+
+
+class Sizes(NamedTuple):
+    sd3_blocks: int = 24
+    qwen_layers: int = 36
+    qwen_vision_layers: int = 32
+    rrdb_blocks: int = 23
+    has_t5: bool = True
+
+
+Shapes = dict[str, tuple[torch.dtype, torch.Size]]
+
+
+def shapes_of(network: nn.Module, prefix: str = "", dtype: torch.dtype = torch.float16) -> Shapes:
+    return {f"{prefix}{name}": (dtype, x.shape) for name, x in network.state_dict().items()}
+
+
+def write_hollow(path: Path, shapes: Mapping[str, tuple[torch.dtype, torch.Size]]) -> None:
+    """Write a safetensors file with a hole in place of the data: all weights are zeros."""
+    header, end = {}, 0
+    for name, (dtype, shape) in shapes.items():
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": [*shape], "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+def list_sd3(sizes: Sizes, t5: torch.dtype) -> Shapes:
+    """The checkpoint of SD3-medium with its text encoders."""
+    import comfy.ops
+    from comfy.diffusers_convert import convert_vae_state_dict
+    from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
+
+    width = 64 * sizes.sd3_blocks
+    embedder = {"in_features": 4096, "out_features": width}
+    meta = torch.device("meta")
+    transformer = MMDiT(
+        input_size=None,
+        in_channels=16,
+        depth=sizes.sd3_blocks,
+        adm_in_channels=2048,
+        context_embedder_config={"target": "torch.nn.Linear", "params": embedder},
+        pos_embed_max_size=192,
+        num_patches=192**2,
+        dtype=torch.float16,
+        device=meta,
+        operations=comfy.ops.disable_weight_init,
+    )
+    vae = convert_vae_state_dict(autoencoder().state_dict())
+    return {
+        **shapes_of(transformer, "model.diffusion_model."),
+        **{f"first_stage_model.{name}": (torch.float16, x.shape) for name, x in vae.items()},
+        **shapes_of(clip_text(False, meta), "text_encoders.clip_l.transformer."),
+        **shapes_of(clip_text(True, meta), "text_encoders.clip_g.transformer."),
+        **(shapes_of(t5_xxl(meta), f"{T5}transformer.", t5) if sizes.has_t5 else {}),
+    }
+
+
+def list_qwen(sizes: Sizes, pack: str) -> tuple[Shapes, Shapes]:
+    """Qwen2.5-VL-3B, and the paper's LoRA for it."""
+    import importlib
+
+    import comfy.ops
+
+    qwen = importlib.import_module(f"{pack}.nodes.host.qwen")
+    text = {"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008}
+    text |= {"num_attention_heads": 16, "num_key_value_heads": 2}
+    text["num_hidden_layers"] = sizes.qwen_layers
+    vision = {"hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
+    vision["num_layers"] = sizes.qwen_vision_layers
+    config = {"text": text, "vision": vision}
+    network = qwen.Network(config, torch.bfloat16, "meta", comfy.ops.manual_cast)
+    lora = {}
+    for name, module in network.model.layers.named_modules():
+        if name.endswith("_proj"):
+            rows, columns = module.weight.shape
+            layer = f"base_model.model.model.layers.{name}"
+            lora[f"{layer}.lora_A.weight"] = torch.float32, torch.Size((PROMPT_RANK, columns))
+            lora[f"{layer}.lora_B.weight"] = torch.float32, torch.Size((rows, PROMPT_RANK))
+    return shapes_of(network, dtype=torch.bfloat16), lora
+
+
+def weigh(shapes: Shapes, *prefixes: str) -> int:
+    """Bytes of the weights whose names start so."""
+    return sum(
+        math.prod(shape) * dtype.itemsize
+        for name, (dtype, shape) in shapes.items()
+        if name.startswith(prefixes)
+    )
+
+
+class Files(NamedTuple):
+    t5_fp8: str
+    t5_fp16: str
+    no_t5: str
+    weights: dict[str, int]
+    """Part of a step -> bytes of its weights."""
+    vlm_bytes: int
+
+
+def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
+    """Write all files under the names that templates 2 and 4 ask for, and Real-ESRGAN x4plus."""
+    from spandrel.architectures.ESRGAN import ESRGAN
+
+    names = [f"sd3_medium_incl_clips{end}.safetensors" for end in ("_t5xxlfp8", "_t5xxlfp16", "")]
+    checkpoint = list_sd3(sizes, torch.float8_e4m3fn)
+    small = {name: x for name, x in checkpoint.items() if not name.startswith(T5)}
+    large = {name: (torch.float16, shape) for name, (_, shape) in checkpoint.items()}
+    for name, shapes in zip(names, (checkpoint, large, small), strict=True):
+        write_hollow(folder / "checkpoints" / name, shapes)
+    (folder / "loras").mkdir()
+    torch.save(coz_lora(sizes.sd3_blocks), folder / "loras" / "model_20001.pkl")
+    (folder / "vae").mkdir()
+    encoder = with_coz_encoder(autoencoder()).half().encoder.state_dict()
+    torch.save(encoder, folder / "vae" / "vae_encoder_20001.pt")
+    network, lora = list_qwen(sizes, pack)
+    half = len(network) // 2
+    for i, part in enumerate(([*network][:half], [*network][half:]), 1):
+        name = f"model-0000{i}-of-00002.safetensors"
+        path = folder / "text_encoders" / "Qwen2.5-VL-3B-Instruct" / name
+        write_hollow(path, {key: network[key] for key in part})
+    adapter = folder / "loras" / "coz_prompt_lora"
+    write_hollow(adapter / "adapter_model.safetensors", lora)
+    config = {"r": PROMPT_RANK, "lora_alpha": PROMPT_ALPHA, "peft_type": "LORA"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    rrdb = shapes_of(ESRGAN(num_blocks=sizes.rrdb_blocks), dtype=torch.float32)
+    write_hollow(folder / "upscale_models" / "RealESRGAN_x4plus.safetensors", rrdb)
+    language = weigh(network, "model.")
+    weights = {
+        VISION: weigh(network, "visual."),
+        PREFILL: language - weigh(network, "model.embed_tokens."),
+        TOKENS: language,
+        TEXT: weigh(checkpoint, "text_encoders."),
+        ENCODE: weigh(checkpoint, "first_stage_model.encoder."),
+        NETWORK: weigh(checkpoint, "model."),
+        DECODE: weigh(checkpoint, "first_stage_model.decoder."),
+    }
+    return Files(*names, weights, weigh(network, ""))
