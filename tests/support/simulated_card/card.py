@@ -12,7 +12,8 @@ from .card_tensor import CARD, Backend, CardTensor, is_card
 from .counting import count_flops, count_reads, is_kernel
 from .generator import Generator, belongs_to_card
 from .memory import Allocation, Memory
-from .rules import check_operands, is_indexing
+from .precision import refuse_float64, round_products
+from .rules import MOVES, check_operands, is_indexing
 from .work import Transfer, Work
 
 DEFAULT_SIZE = 8 * 2**30
@@ -27,7 +28,8 @@ class Card:
 
     device = CARD
 
-    def __init__(self, size: int = DEFAULT_SIZE):
+    def __init__(self, size: int = DEFAULT_SIZE, has_float64: bool = True):
+        self.has_float64 = has_float64
         self.memory = Memory(size)
         self.work = Work()
         self._stack = contextlib.ExitStack()
@@ -92,8 +94,13 @@ class Card:
         if device is not None:
             plain["device"] = torch.device("cpu")
         plain_args = [_unwrap(value) for value in args]
+        if stays:
+            plain_args = round_products(func, plain_args)
         with _card_random_numbers(func, kwargs) if stays else contextlib.nullcontext():
             result = func(*plain_args, **plain)
+        if stays and not self.has_float64:
+            results = result if isinstance(result, list | tuple) else [result]
+            refuse_float64([*results, *(plain_args if name in MOVES else [])])
         if name == "aten::copy_":
             to_card = isinstance(args[0], CardTensor)
             other = args[1] if to_card else args[0]
