@@ -45,7 +45,8 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:]).float()  # of a video VAE: (B, 1, H, W, C)
     # One read for all: torch waits for a GPU at each.
-    is_finite, low, high = torch.stack([latent.isfinite().all().float(), *image.aminmax()]).tolist()
+    is_finite = latent.isfinite().all().to(image)
+    is_finite, low, high = torch.stack([is_finite, *image.aminmax()]).tolist()
     if not is_finite:
         require_finite(latent, lambda: "The diffusion model", FP32_MODEL_HINT)
     if not (isfinite(low) and isfinite(high)):

@@ -41,10 +41,10 @@ def test_keep_true_to_source_takes_3_gb_for_8192_pixels_a_side(
 
 
 def test_a_loaded_chain_is_in_memory_once(nodes_of, host, make_chain, tmp_path, monkeypatch):
-    from coz.chain.folder import write_chain
+    from coz.chain.folder import read_chain, write_chain
 
-    chain = make_chain(40, 30, 32, steps=4)
-    saved = write_chain(chain, tmp_path, "chain", 1)
+    saved = write_chain(make_chain(40, 30, 32, steps=4), tmp_path, "chain", 1)
+    chain = read_chain(saved)
     monkeypatch.setattr("folder_paths.output_directory", str(tmp_path))
     with host.running() as card, torch.inference_mode():
         card.memory.restart_peak()
