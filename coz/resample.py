@@ -138,7 +138,7 @@ def _resize_height(
     if size == in_size and start == 0 and length == in_size:
         return image
     index, weight = compute_taps(in_size, size, start, length, resampling)
-    index, weight = index.to(image.device), weight.to(image)
+    index, weight = index.to(image.device), weight.float().to(image.device)
     image = image.contiguous()
     out = image.new_zeros((*image.shape[:-2], size, image.shape[-1]))
     for rows, w in zip(index, weight, strict=True):

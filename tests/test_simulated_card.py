@@ -293,3 +293,38 @@ def test_without_values_large_copies_within_the_cpu_are_left_out(hollow, mode):
         image = torch.ones(2**20)
         image.copy_(torch.ones(2**20, device=hollow.device))
         assert image.sum() == 0
+
+
+@MODES
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_products_are_in_tf32_where_torch_is_allowed_to(card, a, mode, precision):
+    third = card.put(torch.full((1, 4, 1), 1 / 3))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with mode():
+            product = torch.bmm(a[None], third).flatten().tolist()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    rounded = 1365 / 4096 if precision == "high" else 1 / 3  # 1365 has 11 bits
+    assert product == pytest.approx([rounded * (6 + 16 * row) for row in range(3)], rel=1e-6)
+
+
+@MODES
+def test_without_float64_it_is_refused(mode):
+    from tests.support.simulated_card import Card
+
+    wide = torch.ones(3, dtype=torch.float64)
+    with Card(has_float64=False) as card, mode():
+        x = card.put(torch.ones(3))
+        for make in (
+            lambda: x.double(),
+            lambda: wide.to(card.device),
+            lambda: wide.to(x),  # in one step
+            lambda: x.copy_(wide),
+            lambda: torch.zeros(3, dtype=torch.float64, device=card.device),
+        ):
+            with pytest.raises(TypeError, match="float64"):
+                make()
+        assert wide.float().to(x).device == card.device
+        assert x.cpu().double().dtype == torch.float64

@@ -165,6 +165,19 @@ def read_chain(folder: Path) -> ZoomChain:
     """Read the chain in a folder, with its frames on the CPU.
 
     Raises:
+        ValueError: As ``read_images``.
+    """
+    record, source, scales = read_images(folder)
+    return ZoomChain.from_json(record, (source, *scales.unsqueeze(1)))
+
+
+def read_images(folder: Path) -> tuple[str, Tensor, Tensor]:
+    """Read the parts of the chain in a folder: its record, as JSON, and its images, on the CPU.
+
+    Returns:
+        The record, the source (1, 3, H, W), and the other frames as one batch (N, 3, h, w).
+
+    Raises:
         ValueError: If a file is missing, damaged, changed or does not match the others. The message
             has its path and what to do.
     """
@@ -180,11 +193,17 @@ def read_chain(folder: Path) -> ZoomChain:
         raise ValueError(f"{path}: {error}") from error
     count = len(record.sizes)
     hashes = record.sha256 or (None,) * count
-    frames = tuple(
+    images = (
         _read_frame(folder / name, size, sha256)
         for name, size, sha256 in zip(_image_names(count), record.sizes, hashes, strict=True)
     )
-    return ZoomChain.from_json(text, frames)
+    source, first = next(images), next(images)
+    # Each frame is freed once it is in the batch. To join them all at the end would take twice the memory.
+    scales = first.new_empty(count - 1, *first.shape[2:], 3).movedim(-1, 1)
+    scales[:1] = first
+    for k, frame in enumerate(images, 1):
+        scales[k] = frame[0]
+    return text, source, scales
 
 
 def list_saved_chains(output: Path) -> list[str]:

@@ -149,27 +149,29 @@ def _low_frequency_difference(sr: Tensor, reference: Tensor, levels: int) -> Ten
 
 
 def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
-    """Write into ``out`` the values of ``plane`` with the distribution of ``reference``."""
+    """Write into ``out`` the values of ``plane`` with the distribution of ``reference``.
+
+    The size of no tensor depends on values, for which torch would wait until a GPU has finished.
+    """
     values, order = _sort_by_bits(plane)
     targets, _ = _sort_by_bits(reference)
-    ranks, target_ranks = _count_not_above(values), _count_not_above(targets)
-    distinct, repeats = targets[target_ranks - 1], _count_repeats(target_ranks)
-    upper = torch.searchsorted(target_ranks, ranks)
+    _, ranks = _find_runs(values)  # how many values do not exceed each
+    starts, target_ranks = _find_runs(targets)
+    upper = starts[ranks - 1]  # the first target that as many do not exceed
     lower = (upper - 1).clamp_(min=0)  # the lowest value has none below it
-    share = 1 - (target_ranks[upper] - ranks) / repeats[upper]
-    matched = torch.lerp(distinct[lower], distinct[upper], share)
-    # With output_size, torch need not wait for a GPU to compute the size of the result.
-    out[order] = matched.repeat_interleave(_count_repeats(ranks), output_size=len(plane))
+    upper_ranks = target_ranks[upper]
+    share = 1 - (upper_ranks - ranks) / (upper_ranks - upper)
+    out[order] = torch.lerp(targets[lower], targets[upper], share)
 
 
-def _count_not_above(ordered: Tensor) -> Tensor:
-    """Count for each distinct value, in ascending order, the values that do not exceed it."""
-    ends = torch.nonzero(ordered[1:] > ordered[:-1]).flatten() + 1
-    return torch.cat((ends, ends.new_tensor([len(ordered)])))
-
-
-def _count_repeats(counts: Tensor) -> Tensor:
-    return counts.diff(prepend=counts.new_zeros(1))
+def _find_runs(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """Find for each value the start of the run of values equal to it, and the start of the next run."""
+    places = torch.arange(len(ordered), device=ordered.device)
+    rises = ordered[1:] > ordered[:-1]
+    starts, ends = places.clone(), places + 1
+    starts[1:] *= rises
+    ends[:-1] = torch.where(rises, ends[:-1], len(ordered))
+    return starts.cummax(0).values, ends.flip(0).cummin(0).values.flip(0)
 
 
 def _sort_by_bits(plane: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,17 @@ import torch
 from torch import Tensor
 
 from ..resample import resize
-from .banded_resize import Block, Kernel, make_resize_matrices, multiply_both_axes, resize_banded
-from .metrics import psnr
+from .banded_resize import (
+    AxisMatrices,
+    Block,
+    Kernel,
+    group_planes,
+    make_resize_matrices,
+    multiply_both_axes,
+    resize_banded,
+)
+from .metrics import sum_psnr
+from .sums import Sums, read_sums
 
 OVERSHOOT_FACTOR = 1.9
 """Relative step size of an iteration: 1 removes the error and 2 flips its sign; slightly below 2 it
@@ -49,9 +58,14 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
         ValueError: If ``lq`` is larger than ``sr`` along an axis, the numbers of channels or of
             images do not match, or ``kernel`` is unknown.
     """
+    return read_sums(sum_agreement(sr, lq, kernel))[0]
+
+
+def sum_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> Sums:
+    """Sum what ``agreement`` is computed from, without a read from the device."""
     _require_source(sr, lq)
     height, width = lq.shape[-2:]
-    return psnr(resize_banded(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
+    return sum_psnr(resize_banded(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
 
 
 def format_decibels(agreement: float) -> str:
@@ -73,6 +87,7 @@ def back_project(
     strength: float = 1.0,
     iterations: int = 10,
     kernel: Kernel = "bicubic",
+    out: Tensor | None = None,
 ) -> Tensor:
     """Change ``sr`` slightly, so that it equals ``lq`` when it is downscaled.
 
@@ -81,12 +96,15 @@ def back_project(
     then clamps every pixel to the range of ``sr`` and ``lq`` around it. The last iteration adds the
     smallest change, without clamping, so that no error is left.
 
+    Images are corrected one by one, large ones plane by plane (``group_planes``), to save memory.
+
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
         lq: (B or 1, C, h, w), its source, no larger than ``sr``.
         strength: Share of the change that is applied: 0 changes nothing, 1 leaves no error.
         iterations: More iterations reduce ringing at edges. 1 applies the smallest change.
         kernel: As in ``agreement``.
+        out: The result is written here, if given: float32, of the shape of ``sr``, contiguous.
 
     Returns:
         (B, C, H, W) float32, not clamped.
@@ -99,34 +117,59 @@ def back_project(
         raise ValueError(f"strength must be 0 to 1, got {strength:g}")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
+    if out is None:
+        out = torch.empty(sr.shape, device=sr.device)
+    out.copy_(sr)
     if strength == 0:
-        return sr.float()
-    sr, lq = sr.float().contiguous(), lq.float().contiguous()
+        return out
+    lq = lq.float()
     height, width = lq.shape[-2:]
-    rows, columns = make_resize_matrices(sr, height, width, kernel)
+    matrices = make_resize_matrices(sr, height, width, kernel)
+    groups = group_planes(sr.shape[1], sr.shape[-2], sr.shape[-1])
+    for k in range(len(sr)):
+        x, source = out[k : k + 1], lq[k % len(lq)][None]
+        for group in groups if iterations > 1 else []:
+            planes, target = x[:, group], source[:, group]
+            low, high = _find_local_range(planes, target)
+            for _ in range(iterations - 1):
+                change = _find_change(matrices, planes, target, 1)
+                _add_change(matrices, planes, change, OVERSHOOT_FACTOR)
+                planes.clamp_(low, high)
+            del low, high
+        change = _find_change(matrices, x, source, MAX_CG_ITERATIONS)
+        for group in groups:
+            planes = x[:, group]
+            _add_change(matrices, planes, change[:, group], 1.0)
+            if strength < 1:
+                torch.lerp(sr[k : k + 1, group].float(), planes, strength, out=planes)
+    return out
 
-    def correct(x: Tensor, cg_iterations: int, factor: float) -> Tensor:
-        error = lq - multiply_both_axes(rows.down, columns.down, x)
-        change = _solve_by_conjugate_gradients(rows.gram, columns.gram, error, cg_iterations)
-        change = multiply_both_axes(rows.back, columns.back, change)
-        return torch.add(x, change, alpha=factor, out=change)
 
-    x = sr
-    if iterations > 1:
-        low, high = _find_local_range(sr, lq)
-        for _ in range(iterations - 1):
-            x = correct(x, 1, OVERSHOOT_FACTOR).clamp_(low, high)
-    x = correct(x, MAX_CG_ITERATIONS, 1.0)
-    return x if strength == 1 else torch.lerp(sr, x, strength)
+def _find_change(
+    matrices: tuple[AxisMatrices, AxisMatrices], x: Tensor, source: Tensor, cg_iterations: int
+) -> Tensor:
+    """Find (D D')^-1 (source - D x), in the size of the source."""
+    rows, columns = matrices
+    error = multiply_both_axes(rows.down, columns.down, x)
+    torch.sub(source, error, out=error)
+    return _solve_by_conjugate_gradients(rows.gram, columns.gram, error, cg_iterations)
+
+
+def _add_change(
+    matrices: tuple[AxisMatrices, AxisMatrices], x: Tensor, change: Tensor, factor: float
+) -> None:
+    rows, columns = matrices
+    x.add_(multiply_both_axes(rows.back, columns.back, change), alpha=factor)
 
 
 def _find_local_range(sr: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
     """Find the lowest and highest value around each pixel of ``sr``, as far as half a pixel of ``lq``."""
     height, width = sr.shape[-2:]
     reach = ceil(max(height / lq.shape[-2], width / lq.shape[-1]) / 2)
-    low, high = -_find_local_maximum(-sr, reach), _find_local_maximum(sr, reach)
+    low = _find_local_maximum(-sr, reach).neg_()
+    high = _find_local_maximum(sr, reach)
     own = resize(lq, height, width, "nearest")
-    return torch.minimum(low, own), torch.maximum(high, own)
+    return torch.minimum(low, own, out=low), torch.maximum(high, own, out=high)
 
 
 def _find_local_maximum(image: Tensor, reach: int) -> Tensor:
@@ -148,10 +191,10 @@ def _solve_by_conjugate_gradients(
 ) -> Tensor:
     """Find the image that ``rows`` and ``columns``, applied along its axes, turn into ``target``.
 
-    Each plane of (B, C, h, w) is solved separately.
+    Each plane of (B, C, h, w) is solved separately. ``target`` is overwritten.
     """
     x = torch.zeros_like(target)
-    residual, direction = target, target
+    residual, direction = target, target.clone()
     norm = target.square().sum((-2, -1), keepdim=True)
     is_on_cpu = target.device.type == "cpu"
     for i in range(iterations):
@@ -164,10 +207,11 @@ def _solve_by_conjugate_gradients(
         # A plane is not changed if it has no error, if its error is below float32 precision, or if
         # all planes are exact enough.
         step = torch.where((energy > 0) & ~is_enough, norm / energy, 0.0)
-        x = x + step * direction
-        residual = residual - step * product
+        x += step * direction
+        residual -= product.mul_(step)
+        del product
         last, norm = norm, residual.square().sum((-2, -1), keepdim=True)
-        direction = residual + torch.where(last > 0, norm / last, 0.0) * direction
+        direction.mul_(torch.where(last > 0, norm / last, 0.0)).add_(residual)
     return x
 
 

@@ -1,13 +1,14 @@
 """Resize with two banded matrices, one for each axis, which also give the adjoint.
 
-The matrices are cached for each pair of sizes. ``resample.resize`` sums the taps instead. It accepts
-any region of an image; a video shows another region in each frame, and making matrices for each would
-take as long as using them saves. Its result also does not depend on a device's matrix multiplication
-(TF32).
+The matrices are cached for each pair of sizes and each device. ``resample.resize`` sums the taps
+instead. It accepts any region of an image; a video shows another region in each frame, and making
+matrices for each would take as long as using them saves.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +21,13 @@ KERNELS: list[Kernel] = list(get_args(Kernel))
 
 BLOCK_ROWS = 32
 """Number of rows of a banded matrix that are multiplied at once."""
+
+MAX_CACHED_MATRICES = 32
+"""Number of axes whose matrices are cached. Those of 8192 and 2048 pixels take 4 MB."""
+
+MAX_PIXELS_AT_ONCE = 2048**2
+"""Planes are resized together up to this size, which takes fewer kernels on a GPU. Larger ones are resized
+one by one, which takes less memory."""
 
 
 def resize_banded(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
@@ -53,8 +61,8 @@ def make_resize_matrices(
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel}")
     return (
-        _make_axis_matrices(image.shape[-2], height, kernel),
-        _make_axis_matrices(image.shape[-1], width, kernel),
+        _copy_axis_matrices(image.shape[-2], height, kernel, image.device),
+        _copy_axis_matrices(image.shape[-1], width, kernel, image.device),
     )
 
 
@@ -74,7 +82,18 @@ class AxisMatrices(NamedTuple):
     gram: list[Block]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(MAX_CACHED_MATRICES)
+def _copy_axis_matrices(big: int, small: int, kernel: Kernel, device: torch.device) -> AxisMatrices:
+    """Copy the matrices to a device; on the CPU they are the cached ones themselves."""
+    return AxisMatrices(
+        *(
+            [block._replace(values=block.values.to(device)) for block in blocks]
+            for blocks in _make_axis_matrices(big, small, kernel)
+        )
+    )
+
+
+@lru_cache(MAX_CACHED_MATRICES)
 def _make_axis_matrices(big: int, small: int, kernel: Kernel) -> AxisMatrices:
     if big == small:
         column, value = torch.arange(big)[None], torch.ones(1, big, dtype=torch.float64)
@@ -118,15 +137,52 @@ def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
     return tap.clamp(max=big - 1).long(), weight / weight.sum(0)
 
 
+def group_planes(count: int, height: int, width: int) -> list[slice]:
+    """Divide planes of a size into groups that are resized at once (``MAX_PIXELS_AT_ONCE``)."""
+    size = max(1, MAX_PIXELS_AT_ONCE // (height * width))
+    return [slice(first, first + size) for first in range(0, count, size)]
+
+
 def multiply_both_axes(rows: list[Block], columns: list[Block], image: Tensor) -> Tensor:
     """Multiply (B, C, H, W) by two matrices, along its height and along its width."""
     planes = image.flatten(0, 1)
-    high = planes.new_empty(len(planes), rows[-1].rows.stop, planes.shape[-1])
-    for block in rows:
-        values = block.values.to(planes).expand(len(planes), -1, -1)
-        torch.bmm(values, planes[:, block.columns], out=high[:, block.rows])
-    wide = planes.new_empty(*high.shape[:2], columns[-1].rows.stop)
-    for block in columns:
-        values = block.values.to(planes).mT.expand(len(planes), -1, -1)
-        torch.bmm(high[..., block.columns], values, out=wide[..., block.rows])
-    return wide.reshape(*image.shape[:2], *wide.shape[1:])
+    height, width = rows[-1].rows.stop, columns[-1].rows.stop
+    result = planes.new_empty(len(planes), height, width)
+    with multiply_in_full_precision():
+        for group in group_planes(len(planes), height, planes.shape[-1]):
+            some, wide = planes[group].contiguous(), result[group]
+            high = some.new_empty(len(some), height, some.shape[-1])
+            for block in rows:
+                values = block.values.expand(len(some), -1, -1)
+                torch.bmm(values, some[:, block.columns], out=high[:, block.rows])
+            for block in columns:
+                values = block.values.mT.expand(len(some), -1, -1)
+                torch.bmm(high[..., block.columns], values, out=wide[..., block.rows])
+    return result.reshape(*image.shape[:2], height, width)
+
+
+@contextmanager
+def multiply_in_full_precision() -> Generator[None]:
+    """Multiply float32 matrices without rounding them to TF32, even where other code allows torch to.
+
+    TF32 keeps 11 bits: a resized image would agree with its source to about 70 dB and no better. The
+    setting is the same for all threads.
+    """
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    # torch.get_float32_matmul_precision raises an error where other code has set only one of the parts.
+    backends: list[Any] = [torch.backends.cuda, torch.backends.mkldnn]
+    precisions = [backend.matmul.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.matmul.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, precisions, strict=True):
+            backend.matmul.fp32_precision = precision

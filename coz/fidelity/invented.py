@@ -10,6 +10,7 @@ from torch import Tensor
 from ..resample import require_same_shape
 from .banded_resize import resize_banded
 from .metrics import split_rows
+from .sums import Sums, read_sums
 
 CELLS_PER_SHORT_SIDE = 128
 """Number of cells along a map's short side."""
@@ -67,10 +68,20 @@ def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
+    return read_sums(sum_invented_energy(sr, reference))[0]
+
+
+def sum_invented_energy(sr: Tensor, reference: Tensor) -> Sums:
+    """Sum what ``measure_invented_energy`` is computed from, without a read from the device."""
     require_same_shape(sr, reference, "the image and its enlarged source")
-    energy, known, shared = _compute_moments(sr.float(), reference.float())
-    # On a flat image a network leaves invisible noise, hundredths of a level of 255.
-    return 0.0 if energy < ROUNDING_VARIANCE else _compute_invented_share(energy, known, shared)
+    moments = _sum_moments(sr.float(), reference.float())
+
+    def finish(values: list[float]) -> float:
+        energy, known, shared = moments.finish(values)
+        # On a flat image a network leaves invisible noise, hundredths of a level of 255.
+        return 0.0 if energy < ROUNDING_VARIANCE else _compute_invented_share(energy, known, shared)
+
+    return moments._replace(finish=finish)
 
 
 def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
@@ -88,9 +99,7 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
     """
     require_same_shape(sr, reference, "the image and its enlarged source")
     sr, reference = sr.float(), reference.float()
-    total = _compute_moments(sr, sr)[0]
-    bands: list[Octave] = []
-    size = 1
+    moments = [_sum_moments(sr, sr)]
     while min(sr.shape[-2:]) >= MIN_OCTAVE_SIDE_PIXELS:
         height, width = sr.shape[-2:]
         halves = [resize_banded(x, (height + 1) // 2, (width + 1) // 2) for x in (sr, reference)]
@@ -98,18 +107,17 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
             x - resize_banded(half, height, width)
             for x, half in zip((sr, reference), halves, strict=True)
         ]
-        energy, known, shared = _compute_moments(*details)
-        part = energy / total if total >= FLAT_VARIANCE else 0.0
-        bands.append(
-            Octave(
-                size,
-                _compute_invented_share(energy - ROUNDING_VARIANCE, known, shared),
-                min(part, 1.0),
-            )
-        )
+        moments.append(_sum_moments(*details))
         sr, reference = halves
-        size *= 2
-    return bands
+    (total, *_), *octaves = read_sums(*moments)
+    return [
+        Octave(
+            2**k,
+            _compute_invented_share(energy - ROUNDING_VARIANCE, known, shared),
+            min(energy / total, 1.0) if total >= FLAT_VARIANCE else 0.0,
+        )
+        for k, (energy, known, shared) in enumerate(octaves)
+    ]
 
 
 def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
@@ -180,16 +188,20 @@ def describe_invented(share: float) -> str:
     return f"{part} of its area is invented ({format_percent(share)})"
 
 
-def _compute_moments(a: Tensor, b: Tensor) -> tuple[float, float, float]:
-    """Compute the variances of a and b and their covariance, each about the planes' means."""
+def _sum_moments(a: Tensor, b: Tensor) -> Sums:
+    """Sum for the variances of a and b and their covariance, each about the planes' means."""
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
     sums: list[Tensor] = []
     for x, y in zip(split_rows(a), split_rows(b), strict=True):
         x, y = x - mean_a, y - mean_b
         sums += [(x * x).sum(), (y * y).sum(), (x * y).sum()]
-    values = torch.stack(sums).cpu().numpy().tolist()  # one read from the device for all
-    means = [value / a.numel() for value in values]
-    return sum(means[::3]), sum(means[1::3]), sum(means[2::3])
+    count = a.numel()
+
+    def finish(values: list[float]) -> tuple[float, float, float]:
+        means = [value / count for value in values]
+        return sum(means[::3]), sum(means[1::3]), sum(means[2::3])
+
+    return Sums(torch.stack(sums), finish)
 
 
 def _compute_invented_share(energy: float, known: float, shared: float) -> float:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from itertools import pairwise
 from math import exp, inf, log10
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from ..color.align import luma
 from ..resample import require_same_shape
+from .sums import Sums, read_sums
 
 ROWS_PER_BAND = 64
 """Number of rows that are measured at once: their data stays in the processor's cache, and a large image
@@ -41,10 +43,20 @@ def psnr(a: Tensor, b: Tensor) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
+    return read_sums(sum_psnr(a, b))[0]
+
+
+def sum_psnr(a: Tensor, b: Tensor) -> Sums:
+    """Sum what ``psnr`` is computed from, without a read from the device."""
     require_same_shape(a, b, "the two images")
     bands = zip(split_rows(a), split_rows(b), strict=True)
-    total = add_up([(x - y).square().sum() for x, y in bands])
-    return mse_to_decibels(total / a.numel())
+    errors = torch.stack([(x - y).square().sum() for x, y in bands])
+    count = a.numel()
+
+    def finish(values: list[float]) -> float:  # without the images, so that they can be freed
+        return mse_to_decibels(sum(values) / count)
+
+    return Sums(errors, finish)
 
 
 def mse_to_decibels(mean_squared_error: float) -> float:
@@ -70,6 +82,11 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Source: Wang et al. 2004, Image Quality Assessment: From Error Visibility to Structural
         Similarity, Eq. 13.
     """
+    return read_sums(sum_ssim(a, b))[0]
+
+
+def sum_ssim(a: Tensor, b: Tensor) -> Sums:
+    """Sum what ``ssim`` is computed from, without a read from the device."""
     require_same_shape(a, b, "the two images")
     height, width = a.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PIXELS:
@@ -77,7 +94,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
             f"SSIM compares windows of {SSIM_WINDOW_PIXELS} x {SSIM_WINDOW_PIXELS} pixels, and the images "
             f"have {width} x {height}: use larger ones"
         )
-    sums: list[Tensor] = []
+    bands: list[Tensor] = []
     for x, y in zip(
         split_rows(a, SSIM_WINDOW_PIXELS - 1), split_rows(b, SSIM_WINDOW_PIXELS - 1), strict=True
     ):
@@ -85,9 +102,14 @@ def ssim(a: Tensor, b: Tensor) -> float:
         both, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
         alike = (2 * both + SSIM_C1) / (squares + SSIM_C1)
         alike *= (2 * (xy - both) + SSIM_C2) / (xx + yy - squares + SSIM_C2)
-        sums.append(alike.sum())
+        bands.append(alike.sum())
     places = (height - SSIM_WINDOW_PIXELS + 1) * (width - SSIM_WINDOW_PIXELS + 1)
-    return add_up(sums) / (places * a.shape[0] * a.shape[1])
+    count = places * a.shape[0] * a.shape[1]
+
+    def finish(values: list[float]) -> float:
+        return sum(values) / count
+
+    return Sums(torch.stack(bands), finish)
 
 
 def sharpness(image: Tensor) -> float:
@@ -101,6 +123,11 @@ def sharpness(image: Tensor) -> float:
     Raises:
         ValueError: If ``image`` does not have three channels, or a side is below 3 pixels.
     """
+    return read_sums(sum_sharpness(image))[0]
+
+
+def sum_sharpness(image: Tensor) -> Sums:
+    """Compute ``sharpness`` without a read from the device."""
     height, width = image.shape[-2:]
     if image.shape[1] != 3 or min(height, width) < 3:
         raise ValueError(
@@ -115,7 +142,7 @@ def sharpness(image: Tensor) -> float:
     places = (height - 2) * (width - 2)
     variance = square / places - (total / places).square()
     # Rounding can make the variance of a smooth image negative, which a table would show as -0.
-    return float(variance.clamp(min=0).mean())
+    return Sums(variance.clamp(min=0).mean().reshape(1), itemgetter(0))
 
 
 def laplacian(image: Tensor) -> Tensor:
@@ -148,7 +175,12 @@ def color_shift(sr: Tensor, lq: Tensor) -> Tensor:
 
 def color_drift(sr: Tensor, lq: Tensor) -> float:
     """Return the absolute ``color_shift`` of the channel that has moved most."""
-    return float(color_shift(sr, lq).abs().max())
+    return read_sums(sum_color_drift(sr, lq))[0]
+
+
+def sum_color_drift(sr: Tensor, lq: Tensor) -> Sums:
+    """Compute ``color_drift`` without a read from the device."""
+    return Sums(color_shift(sr, lq).abs().max().reshape(1), itemgetter(0))
 
 
 def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
@@ -159,11 +191,6 @@ def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:
     height = image.shape[-2] - shared
     for top, bottom in pairwise([*range(0, height, ROWS_PER_BAND), height]):
         yield image[..., top : bottom + shared, :].float().contiguous()
-
-
-def add_up(values: list[Tensor]) -> float:
-    """Add up scalars in double precision, with one read from their device for all."""
-    return sum(torch.stack(values).cpu().numpy().tolist())
 
 
 def _average_windows(planes: Tensor) -> Tensor:

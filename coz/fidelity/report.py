@@ -17,8 +17,9 @@ from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
 from ..render.strip import write_factor_label
 from ..resample import FILTER_RADIUS_PIXELS, crop, resize
-from .back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, agreement, describe_agreement
-from .metrics import SSIM_WINDOW_PIXELS, color_drift, psnr, sharpness, ssim
+from .back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, describe_agreement, sum_agreement
+from .metrics import SSIM_WINDOW_PIXELS, sum_color_drift, sum_psnr, sum_sharpness, sum_ssim
+from .sums import Sums, read_sums
 
 REAL_SHARE_WORDS = (
     (1, "nothing in it had to be invented"),
@@ -44,17 +45,17 @@ class Figures:
 
     layer: int
     """1 is the first frame x_0."""
-    input: float
+    input: float = nan
     """Agreement with the crop that the frame was made from, in dB."""
-    source: float
+    source: float = nan
     """Agreement with the source photograph, in dB."""
-    psnr: float
+    psnr: float = nan
     """PSNR with the ground truth, in dB."""
-    ssim: float
+    ssim: float = nan
     """SSIM with the ground truth."""
-    sharpness: float
+    sharpness: float = nan
     """Variance of the Laplacian, in squared levels of 255."""
-    drift: float
+    drift: float = nan
     """How far the mean color has moved from the input's in the worst channel, in levels of 255."""
 
 
@@ -72,20 +73,22 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
     if ground_truth is not None:
         _require_ground_truth(chain, ground_truth)
     for layer in range(1, len(chain.frames)):
-        frame, made_from = chain.frames[layer], None
+        frame = chain.frames[layer]
+        sums: dict[str, Sums] = {}
         if layer > 1:
             made_from = crop(chain.frames[layer - 1], chain.windows[layer - 1])
+            sums["input"] = sum_agreement(frame, made_from)
+            sums["drift"] = sum_color_drift(frame, made_from)
+            if is_comparable(count_real_pixels(chain, layer)):
+                sums["source"] = _sum_source_agreement(chain, layer)
         truth = None if ground_truth is None else cut_true_view(chain, layer, ground_truth)
-        short = min(frame.shape[-2:])
-        yield Figures(
-            layer,
-            nan if made_from is None else agreement(frame, made_from),
-            nan if made_from is None else source_agreement(chain, layer),
-            nan if truth is None else psnr(frame, truth),
-            nan if truth is None or short < SSIM_WINDOW_PIXELS else ssim(frame, truth),
-            nan if short < 3 else sharpness(frame),
-            nan if made_from is None else color_drift(frame, made_from),
-        )
+        if truth is not None:
+            sums["psnr"] = sum_psnr(frame, truth)
+            if min(frame.shape[-2:]) >= SSIM_WINDOW_PIXELS:
+                sums["ssim"] = sum_ssim(frame, truth)
+        if min(frame.shape[-2:]) >= 3:
+            sums["sharpness"] = sum_sharpness(frame)
+        yield Figures(layer, **dict(zip(sums, read_sums(*sums.values()), strict=True)))
 
 
 def source_agreement(chain: ZoomChain, layer: int) -> float:
@@ -97,17 +100,21 @@ def source_agreement(chain: ZoomChain, layer: int) -> float:
     """
     if not is_comparable(count_real_pixels(chain, layer)):
         return nan
+    return read_sums(_sum_source_agreement(chain, layer))[0]
+
+
+def _sum_source_agreement(chain: ZoomChain, layer: int) -> Sums:
     source, frame = chain.frames[0], chain.frames[layer]
     height, width = frame.shape[-2:]
     x, y, across, down = chain.window_in(layer, 0)
     if across >= width and down >= height:
-        return psnr(_resize_region(source, Window(x, y, across, down), height, width), frame)
+        return sum_psnr(_resize_region(source, Window(x, y, across, down), height, width), frame)
     left, top = ceil(x - EDGE_TOLERANCE), ceil(y - EDGE_TOLERANCE)
     right, bottom = floor(x + across + EDGE_TOLERANCE), floor(y + down + EDGE_TOLERANCE)
     fx, fy = width / across, height / down
     box = Window((left - x) * fx, (top - y) * fy, (right - left) * fx, (bottom - top) * fy)
     small = _resize_region(frame, box, bottom - top, right - left)
-    return psnr(small, source[..., top:bottom, left:right])
+    return sum_psnr(small, source[..., top:bottom, left:right])
 
 
 def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:

@@ -215,7 +215,7 @@ class ZoomVideo:
         tall, wide = y.last - y.first, x.last - x.first
         box = Window(view.x + x.first * fx, view.y + y.first * fy, wide * fx, tall * fy)
         detail = self._resample(layer, box, tall, wide).clamp(0, 1)
-        alpha = (opacity * y.opacities[:, None] * x.opacities).to(image)
+        alpha = (opacity * y.opacities[:, None] * x.opacities).float().to(image)
         image[..., y.first : y.last, x.first : x.last].lerp_(detail, alpha)
 
     def _resample(self, layer: int, view: Window, height: int, width: int) -> Tensor:

@@ -49,31 +49,46 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
     rows, columns = (max(1, round(side / cell)) for side in (height, width))
     column = torch.arange(width, device=image.device) * columns // width
     bounds = [ceil(row * height / rows) for row in range(rows + 1)]
-    widths = column.bincount(minlength=columns)
-    grid: list[Tensor] = []
+    sums: list[Tensor] = []
+    counts: list[Tensor] = []
     for top, bottom in pairwise(bounds):
         light = luma(image[..., top:bottom, :])[0, 0]
-        grid.append(_rate_row(light, column, widths))
-    return torch.stack(grid).cpu().numpy().tolist()
+        slope = light.diff(dim=0).abs().sum(0)
+        slope[:-1] += light.diff(dim=1).abs().sum(0)
+        sums.append(torch.stack((light.sum(0), light.square().sum(0), slope / 2)))
+        counts.append(_count_levels(light, column, columns))
+    heights = image.new_tensor(bounds, dtype=torch.int64).diff()
+    return _rate_cells(torch.stack(sums), torch.stack(counts), heights).cpu().numpy().tolist()
 
 
-def _rate_row(light: Tensor, column: Tensor, widths: Tensor) -> Tensor:
-    """Rate the luma of one row of cells; ``column`` holds the cell of each x."""
-    columns = len(widths)
-    slope = light.diff(dim=0).abs().sum(0)
-    slope[:-1] += light.diff(dim=1).abs().sum(0)
-    sums = torch.stack((light.sum(0), light.square().sum(0), slope / 2))
-    pixels = widths * light.shape[0]
-    mean, square, gradient = sums.new_zeros(3, columns).index_add_(1, column, sums) / pixels
-    deviation = (square - mean.square()).clamp_(min=0).sqrt()
+def _count_levels(light: Tensor, column: Tensor, columns: int) -> Tensor:
+    """Count the pixels of each level in each cell of a row of cells: (columns, levels), integers.
 
+    ``column`` holds the cell of each x. Integers add up to the same in any order, and floats do not: a
+    GPU adds them by index in another order each time.
+    """
     level = (light * HISTOGRAM_LEVELS).long().clamp_(0, HISTOGRAM_LEVELS - 1)
-    counts = (
-        (level + column * HISTOGRAM_LEVELS).flatten().bincount(minlength=columns * HISTOGRAM_LEVELS)
-    )
-    share = counts.view(columns, HISTOGRAM_LEVELS) / pixels[:, None]
-    entropy = -torch.xlogy(share, share).sum(1) / log(2)
+    place = (level + column * HISTOGRAM_LEVELS).flatten()
+    counts = place.new_zeros(columns * HISTOGRAM_LEVELS)
+    return counts.scatter_add_(0, place, torch.ones_like(place)).view(columns, HISTOGRAM_LEVELS)
 
-    measures = torch.stack((deviation, gradient, entropy), dim=1)
+
+def _rate_cells(sums: Tensor, counts: Tensor, heights: Tensor) -> Tensor:
+    """Rate cells from the sums of their columns of pixels (rows, 3, width) and their levels' counts."""
+    columns = counts.shape[1]
+    width = sums.shape[-1]
+    edges = -(-torch.arange(columns + 1, device=sums.device) * width // columns)
+    starts, widths = edges[:-1], edges.diff()
+    totals = sums.new_zeros(*sums.shape[:2], columns)
+    # In order from the left: float sums depend on the order.
+    for k in range(ceil(width / columns)):
+        place = (starts + k).clamp_(max=width - 1)
+        totals += torch.where(k < widths, sums[..., place], 0.0)
+    pixels = heights[:, None] * widths
+    mean, square, gradient = (totals / pixels[:, None]).unbind(1)
+    deviation = (square - mean.square()).clamp_(min=0).sqrt()
+    share = counts / pixels[..., None]
+    entropy = -torch.xlogy(share, share).sum(-1) / log(2)
+    measures = torch.stack((deviation, gradient, entropy), dim=-1)
     calm, complex_ = measures.new_tensor((CALM_MEASURES, COMPLEX_MEASURES))
-    return ((measures - calm) / (complex_ - calm)).clamp_(0, 1).mean(1)
+    return ((measures - calm) / (complex_ - calm)).clamp_(0, 1).mean(-1)

@@ -3,14 +3,15 @@ import torch
 from comfy_api.latest import io
 
 from ...coz.fidelity.back_projection import (
-    agreement,
     back_project,
     describe_agreement,
     format_decibels,
+    sum_agreement,
 )
 from ...coz.fidelity.banded_resize import KERNELS, resize_banded
-from ...coz.fidelity.invented import format_percent, measure_invented_energy
-from ..host.images import to_bchw, to_image
+from ...coz.fidelity.invented import format_percent, sum_invented_energy
+from ...coz.fidelity.sums import Sums, read_sums
+from ..host.images import to_bchw
 from ..host.messages import show_closing
 
 
@@ -94,32 +95,33 @@ class CoZConsistency(io.ComfyNode):
     def execute(cls, image, source, strength, iterations, kernel="bicubic") -> io.NodeOutput:
         image = to_bchw(image)
         sources = match_sources(to_bchw(source, "source").split(1), len(image))
-        corrected = torch.empty(image.shape, device=image.device) if strength else image
+        corrected = torch.empty(image.shape, device=image.device)
         progress = comfy.utils.ProgressBar(len(image))
-        measured, lines = [], []
+        sums: list[Sums] = []
         # One image after the other: the correction takes several times the memory of its input.
-        for k, (single, lq) in enumerate(zip(image.split(1), sources, strict=True)):
-            # Contiguous channels make everything below much faster.
-            before, lq = single.contiguous(), lq.contiguous()
-            after, was = before, ""
-            if strength:
-                after = back_project(before, lq, strength, iterations, kernel).clamp(0, 1)
-                corrected[k] = after[0]
-                was = f", before {format_decibels(agreement(before, lq, kernel))}"
-            db = agreement(after, lq, kernel)
-            share = measure_invented_energy(after, resize_banded(lq, *after.shape[-2:]).clamp(0, 1))
-            measured.append((db, share))
-            sides = (f"{p.shape[-1]} x {p.shape[-2]}" for p in (lq, after))
-            lines.append(
-                f"{' pixels of its source in '.join(sides)}, {describe_agreement(db, 'its source')}{was}; "
-                f"{format_percent(share)} of its energy is not in the source"
-            )
+        for before, after, lq in zip(image.split(1), corrected.split(1), sources, strict=True):
+            back_project(before, lq, strength, iterations, kernel, out=after).clamp_(0, 1)
+            sums += [sum_agreement(x, lq, kernel) for x in (before, after)]
+            enlarged = resize_banded(lq, *after.shape[-2:]).clamp_(0, 1)
+            sums.append(sum_invented_energy(after, enlarged))
+            del enlarged
             progress.update(1)
+        figures = read_sums(*sums)
+        agreements, shares = figures[1::3], figures[2::3]
+        sides = " pixels of its source in ".join(
+            f"{p.shape[-1]} x {p.shape[-2]}" for p in (sources[0], image)
+        )
+        lines = [
+            f"{sides}, {describe_agreement(db, 'its source')}"
+            f"{f', before {format_decibels(before)}' if strength else ''}; "
+            f"{format_percent(share)} of its energy is not in the source"
+            for before, db, share in zip(figures[::3], agreements, shares, strict=True)
+        ]
         report = "\n".join(lines)
         return io.NodeOutput(
-            to_image(corrected),
-            min(db for db, _ in measured),
-            100 * max(share for _, share in measured),
+            corrected.movedim(1, -1),
+            min(agreements),
+            100 * max(shares),
             report,
             ui=show_closing(report),
         )

@@ -89,7 +89,8 @@ def to_bchw(image: Tensor, name: str = "image") -> Tensor:
             f"pixel, got shape {tuple(image.shape)}"
         )
     # ComfyUI's loaders put images on this device (the GPU with --gpu-only), so all images go there.
-    image = to_rgb(image).to(comfy.model_management.intermediate_device(), torch.float32)
+    # Apple's GPUs have no float64: it is converted before.
+    image = to_rgb(image).float().to(comfy.model_management.intermediate_device())
     low, high = find_range(image)
     if not (isfinite(low) and isfinite(high)):
         bad = int((~image.isfinite()).sum())

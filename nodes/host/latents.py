@@ -10,11 +10,13 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...coz.latent import SIDE_MULTIPLE_PIXELS, pad_to_multiple
-from .images import find_range, require_finite, to_rgb
+from .images import require_finite, to_rgb
 
 MAX_SEED = 2**64 - 1
 
 FP32_VAE_HINT = "It overflows in half precision: start ComfyUI with --fp32-vae"
+
+FP32_MODEL_HINT = "It overflows in half precision: load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet"
 
 
 def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
@@ -39,15 +41,14 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
 
 def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     """Decode a latent to an IMAGE of this size: the padding is cut off."""
-    require_finite(
-        latent,
-        lambda: "The diffusion model",
-        "It overflows in half precision: load it in bfloat16 or start ComfyUI with --fp32-unet or --bf16-unet",
-    )
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Drop it: every view is opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:]).float()  # of a video VAE: (B, 1, H, W, C)
-    low, high = find_range(image)
+    # One read for all: torch waits for a GPU at each.
+    is_finite = latent.isfinite().all().to(image)
+    is_finite, low, high = torch.stack([is_finite, *image.aminmax()]).tolist()
+    if not is_finite:
+        require_finite(latent, lambda: "The diffusion model", FP32_MODEL_HINT)
     if not (isfinite(low) and isfinite(high)):
         require_finite(image, lambda: "The VAE's decoder", FP32_VAE_HINT)
     cropped = image[:, :height, :width].contiguous()

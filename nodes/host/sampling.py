@@ -8,6 +8,7 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
+import torch.nn.functional as F
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
@@ -37,6 +38,28 @@ def get_model_family(model: ModelPatcher) -> str:
     return type(network.model_config).__name__
 
 
+class OneStepSampler(comfy.samplers.KSAMPLER):
+    """Run the network once and return its x0 prediction, without a wait for the GPU.
+
+    ComfyUI's lcm gives the same, but reads both sigmas. Its euler loses digits where sigma is large.
+    """
+
+    def __init__(self):
+        super().__init__(predict_once)
+
+    def max_denoise(self, model_wrap, sigmas) -> bool:
+        return True  # ``sharpen`` starts at sigma_max
+
+
+def predict_once(model, x, sigmas, extra_args=None, callback=None, disable=None) -> Tensor:
+    """Predict x0 at the first of ``sigmas``, as a sampler function of k-diffusion."""
+    sigma = sigmas[0]
+    denoised = model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
+    if callback is not None:
+        callback({"x": x, "i": 0, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+    return denoised
+
+
 def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift: str) -> Tensor:
     """Sharpen views (B, 3, H, W) with a one-step model: return its x0 prediction as an IMAGE.
 
@@ -48,14 +71,13 @@ def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift
     latent_format = model.get_model_object("latent_format")
     sampling = model.get_model_object("model_sampling")
     latent = scale_to_model(encode(vae, image, model), latent_format, latent_shift)
-    # lcm's last step is the x0 prediction itself; euler's loses digits where sigma is large.
     with explain_missing_pooled(positive=positive):
         denoised = comfy.sample.sample_custom(
             model,
             noise=make_one_step_noise(latent, sampling),
             cfg=1.0,
-            sampler=comfy.samplers.sampler_object("lcm"),
-            sigmas=torch.tensor([float(sampling.sigma_max), 0.0]),
+            sampler=OneStepSampler(),
+            sigmas=F.pad(sampling.sigma_max.reshape(1).float(), (0, 1)),
             positive=positive,
             negative=positive,
             latent_image=torch.zeros_like(latent),

@@ -1,8 +1,9 @@
 from comfy_api.latest import io, ui
 
-from ...coz.fidelity.back_projection import agreement, back_project
-from ...coz.fidelity.invented import measure_invented_energy
-from ..host.images import to_bchw, to_image
+from ...coz.fidelity.back_projection import back_project, sum_agreement
+from ...coz.fidelity.invented import sum_invented_energy
+from ...coz.fidelity.sums import read_sums
+from ..host.images import to_bchw
 from ..host.messages import take_notices
 from ..host.sockets import PreviewFiles
 
@@ -40,11 +41,12 @@ class CoZChainCheck(io.ComfyNode):
         sr, lq = to_bchw(image).contiguous(), to_bchw(crop, "crop").contiguous()
         result = None
         if strength > 0:
-            sr = back_project(sr, lq, strength).clamp(0, 1)
-            result = image = to_image(sr)
+            sr = back_project(sr, lq, strength).clamp_(0, 1)
+            result = image = sr.movedim(1, -1)
         shown = ui.PreviewImage(image, cls=cls)
-        share = measure_invented_energy(sr, to_bchw(zoomed, "zoomed").contiguous())
+        enlarged = to_bchw(zoomed, "zoomed").contiguous()
+        agreement, share = read_sums(sum_agreement(sr, lq), sum_invented_energy(sr, enlarged))
         # Without a correction the first output is empty: otherwise the cache would count the step's
         # image twice. The notices of the step are an output, so that they are cached with the step.
         notices = "\n".join(take_notices())
-        return io.NodeOutput(result, shown.values, agreement(sr, lq), share, notices, ui=shown)
+        return io.NodeOutput(result, shown.values, agreement, share, notices, ui=shown)

@@ -224,7 +224,7 @@ class CoZChainCollect(io.ComfyNode):
     ) -> io.NodeOutput:
         last = cls.find_last_step(steps, kept, stop_below, parts)
         images = [parts[f"frame_{i}"] for i in range(last + 1)]
-        frames = [to_bchw(frame) for frame in (image, *images)]
+        frames, scales = join_frames([image, *images])
         chain = cls.gather_chain(
             frames, scale, windows, seeds, target, models, color_profile, **parts
         )
@@ -255,10 +255,20 @@ class CoZChainCollect(io.ComfyNode):
             "coz_source": save_preview(chain.frames[0], chain.target),
             **show_expansion_closing(text, dots),
         }
-        scales = torch.cat(images)
-        return io.NodeOutput(images[-1], scales, join_texts(chain.prompts), chain, ui=shown)
+        return io.NodeOutput(scales[-1:], scales, join_texts(chain.prompts), chain, ui=shown)
 
     @classmethod
     def list_preview_files(cls, i, frame, parts) -> list:
         """Return the preview that its step has saved, or save a new one."""
         return parts.get(f"shown_{i}") or ui.PreviewImage(frame, cls=cls).values
+
+
+def join_frames(images: list) -> tuple[list, torch.Tensor]:
+    """Return the source and all frames (1, 3, H, W), and the frames as one batch (an IMAGE).
+
+    The frames are views of the batch, so that the images of the steps can be freed. Steps have checked
+    their images: no values are read.
+    """
+    source, *steps = images
+    scales = torch.cat(steps)
+    return [source.movedim(-1, 1), *scales.movedim(-1, 1).unsqueeze(1)], scales

@@ -3,7 +3,7 @@ from comfy_api.latest import io
 from ...coz.color.align import WAVELET_LEVELS
 from ...coz.color.method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ...coz.resample import resize
-from ..host.images import to_bchw, to_image
+from ..host.images import to_bchw
 from ..host.messages import show_closing
 
 
@@ -75,7 +75,7 @@ class CoZColorFix(io.ComfyNode):
     ) -> io.NodeOutput:
         image = to_bchw(image)
         if method == "none":
-            return io.NodeOutput(to_image(image), ui=show_closing())
+            return io.NodeOutput(image.movedim(1, -1), ui=show_closing())
         reference = resize(to_bchw(reference, "reference"), *image.shape[-2:])
         if reference.shape[0] not in {1, image.shape[0]}:
             raise ValueError(
@@ -89,4 +89,5 @@ class CoZColorFix(io.ComfyNode):
             choice = f"best: {', '.join(chosen)}"
         else:
             fixed = color_align(method, image, reference, levels, weight)
-        return io.NodeOutput(to_image(fixed), ui=show_closing(choice))
+        # Clamped without a look at the values, for which the CPU would wait for the GPU.
+        return io.NodeOutput(fixed.clamp_(0, 1).movedim(1, -1), ui=show_closing(choice))

@@ -2,13 +2,11 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path, PurePath
 
 import comfy.model_management
 import comfy.utils
 import folder_paths
-import torch
 from comfy.cli_args import args
 from comfy_api.latest import io, ui
 
@@ -16,12 +14,12 @@ from ...coz.chain.folder import (
     RECORD_NAME,
     fingerprint_files,
     list_saved_chains,
-    read_chain,
+    read_images,
     require_valid_prefix,
     write_chain,
 )
+from ...coz.chain.zoom_chain import ZoomChain
 from ...coz.text.step_prompts import join_texts
-from ..host.images import to_image
 from ..host.sockets import Chain
 
 
@@ -179,8 +177,10 @@ class CoZLoadChain(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder=None) -> io.NodeOutput:
-        chain = read_chain(find_chain_folder(folder))
         device = comfy.model_management.intermediate_device()
-        chain = replace(chain, frames=tuple(frame.to(device) for frame in chain.frames))
-        source, *scales = map(to_image, chain.frames)
-        return io.NodeOutput(chain, source, torch.cat(scales), join_texts(chain.prompts))
+        record, *images = read_images(find_chain_folder(folder))
+        source, scales = (image.to(device) for image in images)
+        chain = ZoomChain.from_json(record, (source, *scales.unsqueeze(1)))
+        # What read_images returns is in [0, 1].
+        batches = (image.movedim(1, -1) for image in (source, scales))
+        return io.NodeOutput(chain, *batches, join_texts(chain.prompts))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from coz.render.pillow import from_pillow
 from coz.tiles.complexity import rate_complexity
@@ -41,6 +42,24 @@ def test_a_cell_does_not_depend_on_the_rest_of_the_picture():
     alone = grid(image[..., 64:128, 128:256])
     # The last column looks across its bound for the gradient.
     assert torch.equal(grid(image)[4:8, 8:15], alone[:, :-1])
+
+
+class NoFloatSumsByIndex(TorchDispatchMode):
+    """Refuses sums that a GPU adds up in another order each time."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        by_index = ("index_add", "scatter_add", "scatter_reduce", "bincount", "index_put")
+        if func._schema.name.removeprefix("aten::").startswith(by_index):
+            tensors = [x for x in args if isinstance(x, torch.Tensor)]
+            assert not any(x.is_floating_point() for x in tensors), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_sum_depends_on_the_order_of_a_gpu():
+    image = picture("chelsea.png")[..., :70, :130]
+    with NoFloatSumsByIndex():
+        rated = rate_complexity(image)
+    assert rated == rate_complexity(image)
 
 
 def test_constant_is_zero_whatever_its_value():

@@ -13,7 +13,8 @@ from .counting import count_bytes, count_bytes_read, count_flops, count_reads, i
 from .generator import Generator, belongs_to_card
 from .memory import Allocation, Memory
 from .no_values import drop_values, map_tensors, needs_no_values, run_without_values, tensors_of
-from .rules import check_operands, is_indexing
+from .precision import refuse_float64, round_products
+from .rules import MOVES, check_operands, is_indexing
 from .work import Transfer, Work
 
 DEFAULT_SIZE = 8 * 2**30
@@ -31,12 +32,19 @@ class Card:
 
     running: dict[torch.device, "Card"] = {}  # noqa: RUF012
 
-    def __init__(self, size: int = DEFAULT_SIZE, index: int = CARD.index, has_values: bool = True):
+    def __init__(
+        self,
+        size: int = DEFAULT_SIZE,
+        index: int = CARD.index,
+        has_values: bool = True,
+        has_float64: bool = True,
+    ):
         """``has_values``: whether all its tensors hold values. Else only those of up to ``LARGEST_VALUES``
         bytes do that are made from such. Others take no memory and no time: they are read as 0, and
         copied to the CPU as zeros. Copies of more than ``LARGEST_COPY`` bytes within the CPU's memory
         are left out, so that weights take none there either."""
         self.device = torch.device(CARD.type, index)
+        self.has_float64 = has_float64
         self.memory = Memory(size)
         self.work = Work()
         self.has_values = has_values
@@ -121,6 +129,8 @@ class Card:
         if device is not None:
             plain["device"] = torch.device("cpu")
         plain_args = [_unwrap(value) for value in args]
+        if stays:
+            plain_args = round_products(func, plain_args)
         with _card_random_numbers(func, kwargs) if stays else contextlib.nullcontext():
             if self.has_values:
                 result = func(*plain_args, **plain)
@@ -130,6 +140,9 @@ class Card:
                 result = run_without_values(func, [_unwrap(x) for x in args], plain, stays)
             else:
                 result = map_tensors(drop_values, func(*plain_args, **plain))
+        if stays and not self.has_float64:
+            results = result if isinstance(result, list | tuple) else [result]
+            refuse_float64([*results, *(plain_args if name in MOVES else [])])
         if name == "aten::copy_":
             to_card = isinstance(args[0], CardTensor)
             other = args[1] if to_card else args[0]
