@@ -29,7 +29,7 @@ serve: host
 	@.venv/bin/python -m tools.host.server
 
 hosts: chromium
-	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
+	@$(PYTHON) -m tools.host --version 0.27.0 --frontend
 
 test: hosts
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 2 --dist loadfile

@@ -39,9 +39,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["gpu_chain", pytest.param("gpu_prompt", marks=pytest.mark.since("0.27"))]
-)
+@pytest.mark.parametrize("name", ["gpu_chain", "gpu_prompt"])
 def test_toy_runs_to_the_end(name):
     line = [sys.executable, "-m", f"benchmarks.{name}", "--toy"]
     without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
