@@ -1,7 +1,7 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks
+.PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks verified
 
 help:
 	@echo "make demo    zoom into a photograph in a real ComfyUI, into demo/"
@@ -17,6 +17,7 @@ help:
 	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
 	@echo "make test-train  train tiny random models and check them in ComfyUI"
 	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
+	@echo "make verified    write docs/verified.md from the reports in docs/verified/"
 	@echo "make locks   write the newest versions of all packages into locks/"
 
 host:
@@ -56,6 +57,9 @@ bench: host
 
 pack:
 	@$(PYTHON) tools/release/pack.py
+
+verified:
+	@$(PYTHON) -m tools.release.verified
 
 chromium:
 	@$(PYTHON) -m tools.host.chromium
