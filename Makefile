@@ -1,7 +1,7 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks verified
+.PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks release verified
 
 help:
 	@echo "make demo    zoom into a photograph in a real ComfyUI, into demo/"
@@ -17,6 +17,7 @@ help:
 	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
 	@echo "make test-train  train tiny random models and check them in ComfyUI"
 	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
+	@echo "make release VERSION=0.2.0   prepare a release and try it as a user gets it"
 	@echo "make verified    write docs/verified.md from the reports in docs/verified/"
 	@echo "make locks   write the newest versions of all packages into locks/"
 
@@ -57,6 +58,10 @@ bench: host
 
 pack:
 	@$(PYTHON) tools/release/pack.py
+
+release: export COMFYUI_PATH = # it brings ComfyUI versions of its own
+release: hosts
+	@.venv/bin/python -m tools.release.release "$(VERSION)"
 
 verified:
 	@$(PYTHON) -m tools.release.verified

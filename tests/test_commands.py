@@ -9,7 +9,7 @@ import pytest
 from tools.host import ROOT
 
 COMMANDS = ["convert", "demo", "evaluate", "host", "train_grpo", "train_lite", "verify"]
-RELEASE = ["locks", "matrix", "reliability", "verified"]
+RELEASE = ["locks", "matrix", "release", "reliability", "verified"]
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *map("release.{}".format, RELEASE)])
