@@ -1,7 +1,7 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
 
-.PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks
+.PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks release verified
 
 help:
 	@echo "make demo    zoom into a photograph in a real ComfyUI, into demo/"
@@ -17,6 +17,8 @@ help:
 	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
 	@echo "make test-train  train tiny random models and check them in ComfyUI"
 	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
+	@echo "make release VERSION=0.2.0   prepare a release and try it as a user gets it"
+	@echo "make verified    write docs/verified.md from the reports in docs/verified/"
 	@echo "make locks   write the newest versions of all packages into locks/"
 
 host:
@@ -29,7 +31,7 @@ serve: host
 	@.venv/bin/python -m tools.host.server
 
 hosts: chromium
-	@$(PYTHON) -m tools.host --version 0.24.0 --version 0.27.0 --frontend
+	@$(PYTHON) -m tools.host --version 0.27.0 --frontend
 
 test: hosts
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 2 --dist loadfile
@@ -56,6 +58,13 @@ bench: host
 
 pack:
 	@$(PYTHON) tools/release/pack.py
+
+release: export COMFYUI_PATH = # it brings ComfyUI versions of its own
+release: hosts
+	@.venv/bin/python -m tools.release.release "$(VERSION)"
+
+verified:
+	@$(PYTHON) -m tools.release.verified
 
 chromium:
 	@$(PYTHON) -m tools.host.chromium

@@ -1,5 +1,6 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
+import { listMenuItems } from "./diagnostics.js"
 import { nameAppInputs } from "./host/apps.js"
 import { attachClosingText, removeTextOnProgress } from "./closing.js"
 import { restoreHeight } from "./host/height.js"
@@ -30,5 +31,6 @@ app.registerExtension({
     attachClosingText(node)
   },
   afterConfigureGraph: nameAppInputs,
+  getNodeMenuItems: listMenuItems,
   onNodeOutputsUpdated: deliverRestoredOutputs,
 })

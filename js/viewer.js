@@ -30,6 +30,12 @@ export function attachViewer(node) {
   callAfter(node, "onRemoved", () => viewer.close())
 }
 
+/** Return the record of the chain that a viewer shows. @param {any} node */
+export const getRecord = (node) => {
+  const viewer = viewers.get(node)
+  return viewer?.chains[viewer.index]?.record
+}
+
 /** Let the viewers fetch missing images when the server answers again. */
 export function retryOnReconnect() {
   api.addEventListener("reconnected", () => {

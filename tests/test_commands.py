@@ -8,14 +8,14 @@ import pytest
 
 from tools.host import ROOT
 
-COMMANDS = ["convert", "demo", "evaluate", "host", "train_grpo", "train_lite"]
+COMMANDS = ["convert", "demo", "evaluate", "host", "train_grpo", "train_lite", "verify"]
+RELEASE = ["locks", "matrix", "release", "reliability", "verified"]
 
 
-@pytest.mark.parametrize(
-    "name", [*COMMANDS, *map("release.{}".format, ("locks", "matrix", "reliability"))]
-)
+@pytest.mark.parametrize("name", [*COMMANDS, *map("release.{}".format, RELEASE)])
 def test_a_command_describes_itself(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.setattr(sys, "path", [*sys.path])  # verify puts the pack in front
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(f"tools.{name}", run_name="__main__")
     assert not ended.value.code

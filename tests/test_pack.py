@@ -5,6 +5,7 @@ from pathlib import Path
 
 from coz import __version__
 from tools.release.pack import list_packed_files
+from tools.release.release import VERSION_PLACES
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,8 +33,11 @@ def test_built_in_models_have_at_most_four_mebibytes():
 
 
 def test_version_is_stated_alike():
-    stated = re.search('^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)[1]
-    assert stated == __version__
+    stated = {
+        re.search(pattern, (ROOT / name).read_text("utf-8"), re.M)[1]
+        for name, pattern in VERSION_PLACES.items()
+    }
+    assert stated == {__version__}
 
 
 def test_pack_holds_what_a_user_needs(tmp_path):
@@ -41,10 +45,12 @@ def test_pack_holds_what_a_user_needs(tmp_path):
         "CHANGELOG.md", "LICENSE", "README.md", "__init__.py", "coz/chain/zoom_chain.py", "js/coz.js",
         "js/docs/CoZChainLoop.md", "locales/zh/nodeDefs.json", "models/coz_lite_x4.safetensors",
         "models/sheet.jpg", "nodes/step/crop_center_zoom.py", "pictures/a.jpg", "pyproject.toml",
-        "requirements.txt", "subgraphs/a.json", "tools/convert.py", "workflows/1 Zoom (a).json",
+        "requirements.txt", "subgraphs/a.json", "tools/convert.py", "tools/verification/step.py",
+        "tools/verify.py", "workflows/1 Zoom (a).json",
     ]  # fmt: skip
     unwanted = [
-        ".ci/run", ".comfyignore", ".github/workflows/test.yml", ".gitignore", "Makefile",
+        ".ci/run", ".comfyignore", ".github/workflows/test.yml", ".gitignore", "CITATION.cff",
+        "CONTRIBUTING.md", "Makefile", "SECURITY.md",
         "benchmarks/chain.py", "locks/host.txt", "tests/data/a.npz", "tests/chain/test_zoom_chain.py",
         "tools/host/__main__.py",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ...coz.weights.lora import list_few
 from ..host.files import list_files, require_file, validate_names
 from ..host.lora import patch_clip
-from ..host.qwen_loader import load_qwen, require_comfyui_version
+from ..host.qwen_loader import load_qwen
 from ..host.qwen_weights import MODEL_LINK
 
 LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
@@ -60,8 +60,7 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             display_name="CoZ Load Prompt Extractor (Qwen2.5-VL-3B)",
             category="Chain-of-Zoom/load",
             description="Loads Qwen2.5-VL-3B-Instruct, the vision-language model of the Chain-of-Zoom "
-            "paper, with or without the paper's LoRA. ComfyUI's own Generate Text node also accepts it. "
-            "Needs ComfyUI 0.27 or newer.",
+            "paper, with or without the paper's LoRA. ComfyUI's own Generate Text node also accepts it.",
             search_aliases=["load clip", "load VLM", "VLM", "LLM", "caption", "image to text"],
             inputs=[
                 io.Combo.Input(
@@ -105,7 +104,6 @@ class CoZLoadPromptExtractor(io.ComfyNode):
 
     @classmethod
     def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:
-        require_comfyui_version()
         clip = load_qwen(find_shards(require_file(vlm_name, *VLM_SOURCE_AND_FOLDER)))
         if lora_name != "none" and lora_strength != 0:
             clip = patch_clip(clip, require_file(lora_name, *LORA_SOURCE_AND_FOLDER), lora_strength)

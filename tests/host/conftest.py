@@ -205,9 +205,8 @@ def sd3(sd3_networks, load_sd3):
 
 
 @pytest.fixture(scope="session")
-def vlm_folder(pack, since, tmp_path_factory):
+def vlm_folder(pack, tmp_path_factory):
     """A small random Qwen2.5-VL as a file of the host's, and a file that holds no model."""
-    since("0.27")
     import folder_paths
 
     from tests.support.random_qwen import qwen25vl

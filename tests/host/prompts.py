@@ -14,8 +14,8 @@ def more(*values):
     return [pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
-VERSIONS = [None, *more("0.24.0", "0.27.0")]
-"""Of ComfyUI: the pinned one, and the older ones that test_versions.py tries in `make test`."""
+VERSIONS = [None, *more("0.27.0")]
+"""Of ComfyUI: the pinned one, and the older one that test_versions.py tries in `make test`."""
 
 TILED = {
     "scale": 4.0,

@@ -11,8 +11,6 @@ from tools.host.workflow import find_node, read_prompt
 
 from .prompts import pictures, preview_scales, steps_run
 
-pytestmark = pytest.mark.since("0.27")
-
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 BY_HAND = ROOT / "workflows" / "more" / "AR-2 step by step.json"
 

@@ -229,12 +229,6 @@ def moved(use: Use) -> str:
     return f"ComfyUI {VERSION} has another {use}: {wrong}" if wrong else ""
 
 
-def runs_here(file: str) -> bool:
-    """A host that runs no VLM imports neither nodes/host/qwen.py nor qwen_weights.py."""
-    runs_vlm = [*map(int, VERSION.split("."))] >= [0, 27]
-    return runs_vlm or not file.startswith(("host/qwen", "nodes.host.qwen"))
-
-
 def test_all_that_is_used_of_the_host_is_in_the_list():
     used = {use.name for use in of_pack()}
     assert used - CALLS.keys() == set(), "add it to tests/data/host_signatures.json"
@@ -262,7 +256,7 @@ def test_the_root_module_takes_nothing_of_the_host():
 
 
 def test_this_host_has_what_is_used(pack):
-    assert [told for use in of_pack() if runs_here(use.file) and (told := moved(use))] == []
+    assert [told for use in of_pack() if (told := moved(use))] == []
 
 
 @pytest.mark.skipif(VERSION != RECORDED, reason=f"the list is of ComfyUI {RECORDED}")
@@ -289,7 +283,6 @@ def test_newer_hosts_were_read_to_have_what_is_used():
     assert wrong == []
 
 
-@pytest.mark.since("0.27")
 def test_what_the_extractor_looks_for_was_read_in_newer_hosts(nodes_of):
     for function, needed in nodes_of("host.qwen").REQUIRED_PARAMETERS.items():
         known = CALLS[f"{function.__module__}.{function.__qualname__}"]
@@ -316,8 +309,6 @@ def test_ours_take_what_this_and_newer_hosts_hand(pack):
     wrong = []
     for known in CALLED:
         module, _, path = known["ours"].partition(":")
-        if not runs_here(module):
-            continue
         ours = importlib.import_module(f"{pack.__name__}.{module}")
         for part in path.split("."):
             ours = getattr(ours, part)

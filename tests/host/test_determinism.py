@@ -12,7 +12,7 @@ from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import WORKFLOWS, find_node, read_prompt
 
-pytestmark = [pytest.mark.long, pytest.mark.since("0.27")]
+pytestmark = pytest.mark.long
 
 PAPER = next(path for path in WORKFLOWS if "AR-2)" in path.stem)
 SMALL = {

@@ -55,9 +55,9 @@ def calls(model):
     handle.remove()
 
 
-@pytest.fixture(scope="module", params=["this host", "0.27.0", "0.24.0"])
+@pytest.fixture(scope="module", params=["this host", "0.27.0"])
 def upscale_nodes(request, pack):
-    """The host's own upscale nodes, of three versions: only the newest gives a model a patcher."""
+    """The host's own upscale nodes, of two versions: only the newest gives a model a patcher."""
     import comfy_extras.nodes_upscale_model
 
     if request.param == "this host":

@@ -88,7 +88,6 @@ def test_at_4x_one_step_is_the_chain(server, workflow):
     assert [row.scores for row in one.rows] == [row.scores for row in chain.rows]
 
 
-@pytest.mark.since("0.27")
 def test_a_vision_language_model_writes_the_prompts_of_its_arm_alone(server):
     null, vlm = (run_job(server, job(arm, 64, 2, AR_2)) for arm in ("chain-null", "chain-vlm"))
     assert [row.prompt for row in null.rows] == ["", ""]

@@ -22,8 +22,6 @@ from tools.host.workflow import find_node, read_prompt
 from .faulty import FaultyServer
 from .prompts import chain_prompt, make_node, steps_run
 
-pytestmark = pytest.mark.since("0.27")  # a vision-language model is among what is broken
-
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 LONG = pytest.mark.long
 

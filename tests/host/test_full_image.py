@@ -315,7 +315,6 @@ def paper(**inputs):
     return as_full(graph, **small | inputs)
 
 
-@pytest.mark.since("0.27")
 def test_every_model_is_loaded_once_a_pass(enlarge, node, tiny, caplog):
     from comfy.model_management import unload_all_models
 
@@ -340,7 +339,6 @@ def test_every_model_is_loaded_once_a_pass(enlarge, node, tiny, caplog):
     assert same == texts
 
 
-@pytest.mark.since("0.27")
 def test_a_line_runs_its_pass_and_the_later_ones(enlarge, node, tiny):
     def run(*lines, **inputs):
         graph = paper(passes=2, scale=2.0, tile_prompts="\n".join(lines), **inputs)
@@ -443,7 +441,6 @@ def test_one_tile_is_the_step_itself(enlarge, node, tiny):
     assert torch.equal(found, enlarge(enlarged, prompt)[0])
 
 
-@pytest.mark.since("0.27")
 def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatch):
     seen = []
     extractor = node("CoZPromptExtractor")

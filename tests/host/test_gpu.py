@@ -62,13 +62,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "gpu_chain",
-        *(pytest.param(name, marks=pytest.mark.since("0.27")) for name in ("gpu_prompt", "card")),
-    ],
-)
+@pytest.mark.parametrize("name", ["gpu_chain", "gpu_prompt", "card"])
 def test_toy_runs_to_the_end(name):
     line = [sys.executable, "-m", f"benchmarks.{name}", "--toy"]
     without_gpu = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -54,11 +54,9 @@ ENCODERS = {
     "Ministral 3": Encoder("text_encoders.ernie.te", lacks=NO_IMAGES),
     "Qwen2.5-VL of Qwen-Image": Encoder("text_encoders.qwen_image.te", lacks=NO_TEXT),
     "Qwen2.5-VL of OmniGen2": Encoder("text_encoders.omnigen2.te", lacks=NO_TEXT),
-    "Qwen3-VL 4B": Encoder(
-        "text_encoders.qwen3vl.te", {"model_type": "qwen3vl_4b"}, "qwen3", since="0.27"
-    ),
-    "Qwen3-VL 8B": Encoder("text_encoders.qwen3vl.te", None, "qwen3", since="0.27"),
-    "Qwen3-VL 4B as krea2": Encoder("text_encoders.krea2.te", None, "qwen3", since="0.27"),
+    "Qwen3-VL 4B": Encoder("text_encoders.qwen3vl.te", {"model_type": "qwen3vl_4b"}, "qwen3"),
+    "Qwen3-VL 8B": Encoder("text_encoders.qwen3vl.te", None, "qwen3"),
+    "Qwen3-VL 4B as krea2": Encoder("text_encoders.krea2.te", None, "qwen3"),
     "Qwen3.5 4B": Encoder("text_encoders.qwen35.te", {"model_type": "qwen35_4b"}, "qwen3"),
     "Gemma 3 4B": Encoder("text_encoders.lumina2.te", {"model_type": "gemma3_4b_vision"}, "gemma3"),
     "Gemma 3 12B": Encoder("text_encoders.lt.gemma3_te", None, "gemma3"),
@@ -290,7 +288,6 @@ def test_what_a_newer_host_lets_a_model_do_decides(extractor, host_class):
         extractor.find_network(clip)
 
 
-@pytest.mark.since("0.27")
 def test_an_unknown_chat_format_is_refused(extractor, host_class):
     clip = host_class("Qwen3-VL 4B")
     network = extractor.find_network(clip)
@@ -660,8 +657,7 @@ def qwen3vl_reference(pack):
 
 
 @pytest.fixture(scope="module")
-def qwen3vl(qwen3vl_reference, tokenizer, since):
-    since(ENCODERS["Qwen3-VL 4B"].since)
+def qwen3vl(qwen3vl_reference, tokenizer):
     from comfy.text_encoders import qwen3vl
 
     weights = {

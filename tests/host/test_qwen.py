@@ -21,8 +21,6 @@ try:
 except ImportError:  # before transformers 5
     from transformers import Qwen2VLImageProcessor as Qwen2VLImageProcessorPil
 
-pytestmark = pytest.mark.since("0.27")
-
 PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 SIZES = [(112, 140), (196, 84)]
 MODEL, ADAPTER, CONFIG = (

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from tools.host.client import PromptError, run_prompt
+from tools.host.client import run_prompt
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
 from .prompts import make_node, steps_run
@@ -23,19 +23,18 @@ SD3, AR_2, OWN, WHOLE = (
 
 
 class Older(NamedTuple):
-    version: str
     folder: Path
     url: str
 
 
-@pytest.fixture(scope="module", params=["0.24.0", "0.27.0"])
+@pytest.fixture(scope="module", params=["0.27.0"])
 def older(request, servers):
     url, folder = servers(version=request.param)
     pictures = folder / "input" / "pictures"
     pictures.mkdir()
     for name, size in (("a", (30, 20)), ("b", (20, 30))):
         Image.new("RGB", size, "orange").save(pictures / f"{name}.png")
-    return Older(request.param, folder, url)
+    return Older(folder, url)
 
 
 def prompt_of(workflow, **inputs):
@@ -81,17 +80,9 @@ def test_diffusion_backbones_run_and_go_on(older):
 
 
 @pytest.mark.long
-def test_a_vision_language_model_is_asked_or_its_host_named(older):
+def test_a_vision_language_model_is_asked(older):
     prompt = prompt_of(AR_2, steps=2, **{"prompting.max_tokens": 6})
     inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
-    if older.version == "0.24.0":
-        with pytest.raises(PromptError, match=r"needs ComfyUI 0\.27 or newer; this is 0\.24"):
-            run_prompt(older.url, prompt)
-        inputs["prompting"] = "text"
-        for name in [name for name in inputs if name.startswith("prompting.")]:
-            del inputs[name]
-        assert steps_run(run_prompt(older.url, prompt).executed) == [1, 2]
-        return
     run = run_prompt(older.url, prompt)
     assert steps_run(run.executed, "prompt") == steps_run(run.executed) == [1, 2]
     inputs["steps"] = 3

@@ -134,7 +134,6 @@ def sd3_prompt(**inputs):
     return prompt
 
 
-@pytest.mark.since("0.27")
 def test_sd3_workflow_runs_and_takes_its_texts_back(server, home):
     cat = photograph("chelsea.png", (200, 100, 206, 104))
     cat.save(home / "input" / "cat.png")

@@ -120,9 +120,7 @@ def test_upscale_model(node, run, color_fix):
 
 
 @pytest.mark.parametrize("source", WORKFLOWS)
-def test_diffusion_and_a_vision_language_model(node, run, since, source):
-    if source == "vision-language model":
-        since("0.27")
+def test_diffusion_and_a_vision_language_model(node, run, source):
     graph = read_prompt(ROOT / "workflows" / f"{WORKFLOWS[source]}.json")
     inputs = graph[find_node(graph, "CoZChainLoop")]["inputs"]
     inputs |= {"size": 32, "steps": 2, "seed": 5}

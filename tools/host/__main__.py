@@ -1,7 +1,7 @@
 """Install a real, pinned ComfyUI with its real frontend for development, the demo and the tests.
 
     python3 -m tools.host                     install ComfyUI 0.30.0 in .host/ComfyUI and its packages in .venv
-    python3 -m tools.host --version 0.24.0    also install an older one in .host/ComfyUI-0.24.0
+    python3 -m tools.host --version 0.27.0    also install an older one in .host/ComfyUI-0.27.0
     python3 -m tools.host --frontend          also install the newest frontend in .host/frontend-*
     COMFYUI_PATH=DIR python3 -m tools.host    use your own checkout instead of 0.30.0
     NEWEST_PACKAGES=1 python3 -m tools.host   install the newest packages, not those of locks/host.txt

@@ -15,9 +15,6 @@ def load_pack(on_cpu: bool = False) -> ModuleType:
     """
     sys.path.insert(0, str(host_path()))
     import torch
-
-    # Before nodes, as in main.py: 0.24's nodes.py puts comfy/ first in sys.path, which has a utils.py.
-    import utils.install_util  # noqa: F401
     from comfy.cli_args import args
 
     args.cpu = on_cpu or not torch.cuda.is_available()

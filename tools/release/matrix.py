@@ -1,7 +1,7 @@
 """Run the tests on every ComfyUI, Python and transformers that the pack supports.
 
 python -m tools.release.matrix                     run all rows (over an hour), write benchmarks/MATRIX.md
-python -m tools.release.matrix --select 0.24.0     run only rows whose name contains this, keep the others
+python -m tools.release.matrix --select 0.27.0     run only rows whose name contains this, keep the others
 python -m tools.release.matrix --list              print the names of the rows
 
 If this machine lacks a Python, its row says so. Every Python except that of .venv, and the older

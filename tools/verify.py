@@ -1,0 +1,257 @@
+"""Check the published weights of Chain-of-Zoom on this machine, in about five minutes.
+
+Run it by its path, with the Python that ComfyUI runs on. In the Windows portable's folder:
+
+    python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\verify.py
+
+It looks for the models of the paper in ComfyUI's model folders and works with any part of them. It zooms into
+a photograph through the nodes of the pack, and compares one step with diffusers and the prompt extractor's
+tokens with transformers, where they are installed. It writes verify.json and verify.png, to attach to an
+issue. Neither holds a path, a file name or anything about you; verify.json is shown before it is written.
+Nothing is downloaded, and nothing in the model folders is changed.
+
+Options that are not listed here are options of ComfyUI's main.py, such as --base-directory or --lowvram.
+"""
+
+import argparse
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PACK = Path(__file__).absolute().parent.parent
+if __name__ == "__main__":
+    # In front, so that no other package is called tools. ComfyUI's own folder goes before it later.
+    sys.path.insert(0, str(PACK))
+
+try:
+    import torch
+    from PIL import Image
+    from torchvision.transforms.functional import to_tensor
+
+    from coz import ZoomChain, crop, resize
+    from coz.render.pillow import to_pillow
+    from coz.render.strip import draw_strip
+    from tools.verification import comfyui, step, tokens
+    from tools.verification.files import ROLES, FoundFile, describe, find_file, inspect, record
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
+
+FORMAT = "chain-of-zoom-verify/1"
+SIZE = 512
+REPORT = (
+    "open an issue of the form Verification in the repository of the pack and attach both files"
+)
+PICTURE = PACK / "pictures" / "astronaut.png"
+EQUAL, DIFFERS, RAN, FAILED, NOT_COMPARED = "equal", "differs", "ran", "failed", "not compared"
+BAD = (DIFFERS, FAILED)
+
+
+class Verification:
+    """The parts of one run, each with its verdict."""
+
+    def __init__(self, pack: ModuleType, files: dict[str, FoundFile], size: int):
+        self.pack, self.size = pack, size
+        self.files = {role: found for role, found in files.items() if not found.problem}
+        self.parts: list[dict[str, Any]] = []
+        self.chain = None
+
+    def run(self, name: str, check) -> None:
+        """Run a part, keep its verdict and print it."""
+        part: dict[str, Any] = {"part": name}
+        self.parts.append(part)
+        print(f"{name}: running", flush=True)
+        try:
+            with torch.inference_mode(), comfyui.measure(part):
+                part["verdict"], part["text"] = check()
+        except Exception as error:  # whatever a part raises, the others still run
+            part["verdict"], part["text"] = FAILED, comfyui.explain(error)
+        print(f"{name}: {part['verdict']}. {part['text']} ({part['seconds']} s)", flush=True)
+
+    def run_all(self) -> None:
+        self.vlm = self.networks = None
+        if "Qwen2.5-VL-3B" in self.files:
+            self.run("prompt extractor", self.load_vlm)
+        if "SD3" in self.files:
+            self.run("sr model", self.load_networks)
+        if self.networks or "upscale model" in self.files:
+            self.run("zoom", self.zoom)
+        if self.vlm and self.chain:
+            self.run("tokens", self.compare_tokens)
+        self.vlm = None
+        if self.networks and self.chain:
+            self.networks = None
+            self.run("step", self.compare_step)
+
+    def load_vlm(self) -> tuple[str, str]:
+        self.vlm = tokens.load_vlm(self.files)
+        return RAN, "It is loaded."
+
+    def load_networks(self) -> tuple[str, str]:
+        self.networks = step.load_networks(self.files)
+        absent = [role for role in ("SR LoRA", "VAE encoder") if role not in self.files]
+        return RAN, f"It is loaded{' without ' if absent else ''}{' and '.join(absent)}."
+
+    def zoom(self) -> tuple[str, str]:
+        upscaler = None
+        if not self.networks:
+            (upscaler,) = (
+                step.node("UpscaleModelLoader").execute(self.files["upscale model"].name).args
+            )
+        image = to_tensor(Image.open(PICTURE).convert("RGB"))[None]
+        self.chain = step.zoom_in(image, self.size, self.networks, self.vlm, upscaler)
+        backbone = "SD3" if self.networks else "the upscale model"
+        return RAN, f"{self.chain.steps} steps by {backbone}, prompts: {list(self.chain.prompts)}."
+
+    def compare_tokens(self) -> tuple[str, str]:
+        images = [tokens.fit(frame, self.size) for frame in self.list_views()]
+        found = tokens.ask(self.vlm, images)
+        if lacking := comfyui.find_lacking("transformers") or self.find_converted("prompt LoRA"):
+            return NOT_COMPARED, lacking
+        same, equal = tokens.compare_tokens(self.pack, self.files, self.vlm, images, found)
+        text = f"transformers choose {same} of {len(found)} tokens alike"
+        if equal == len(found):
+            rest = "." if same == equal else ", and the others are as likely there within rounding."
+            return EQUAL, text + rest
+        return DIFFERS, f"{text}, and {len(found) - equal} are unlikely there."
+
+    def compare_step(self) -> tuple[str, str]:
+        converted = self.find_converted("SR LoRA", "VAE encoder")
+        if lacking := comfyui.find_lacking("diffusers") or converted:
+            return NOT_COMPARED, lacking
+        difference = step.compare_step(self.files, self.list_views()[1])
+        text = f"In float32 it is {difference:.1e} from diffusers, the limit is {step.MAX_DIFFERENCE:.0e}."
+        return EQUAL if difference < step.MAX_DIFFERENCE else DIFFERS, text
+
+    def find_converted(self, *roles: str) -> str:
+        """Say which files are not in their published form; empty if all are."""
+        converted = [role for role in roles if role in self.files and self.files[role].is_converted]
+        if not converted:
+            return ""
+        return f"{' and '.join(converted)}: only the file as it was published can be compared."
+
+    def list_views(self) -> list[torch.Tensor]:
+        """Return x_0 and the enlarged view of the first step."""
+        frame = self.chain.frames[1]
+        view = resize(crop(frame, self.chain.windows[1]), *frame.shape[-2:]).clamp(0, 1)
+        return [frame, view]
+
+
+def find_files(given: dict[str, Path | None]) -> tuple[dict[str, FoundFile], list[str]]:
+    """Find, inspect and print the files. Return them by role, and the roles without one."""
+    files, absent = {}, []
+    for role in ROLES:
+        print(f"{role.name}: looking", flush=True)
+        found = find_file(role, given[role.option.replace("-", "_")])
+        if found is None:
+            absent.append(role.name)
+            print(f"{role.name}: none in models/{' or models/'.join(role.folders)}")
+            continue
+        inspect(found)
+        files[role.name] = found
+        print(describe(found), flush=True)
+    return files, absent
+
+
+def scrub(text: str, files: dict[str, FoundFile]) -> str:
+    """Take names and places of files out of a text for verify.json."""
+    for name, found in files.items():
+        for path in found.paths:
+            for place in (str(path), found.name, path.name, str(path.parent)):
+                text = text.replace(place, name)
+    for place in (str(PACK), str(Path.home()), str(Path.cwd())):
+        text = text.replace(place, "...")
+    # What still looks like a path, of any system.
+    return re.sub(r"(?:[A-Za-z]:)?[\\/](?:[^\s:'\"]+[\\/])+[^\s:'\"]*", "...", text)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for role in ROLES:
+        parser.add_argument(f"--{role.option}", type=Path, metavar="FILE", help=f"{role.source}")
+    parser.add_argument("--comfyui", type=Path, metavar="FOLDER", help="the one with main.py in it")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", default=Path(), help="where to write")
+    parser.add_argument("--size", type=int, default=SIZE, help="of the frames, a multiple of 16")
+    return parser.parse_known_args()
+
+
+def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
+    """Run every part that the files allow, show and write the result; return whether all went well."""
+    folder = comfyui.find_comfyui(options.comfyui)
+    pack = comfyui.start(folder, arguments)
+    machine = comfyui.describe_machine(folder)
+    notes = comfyui.list_notes(machine)
+    print("\n".join(notes))
+    files, absent = find_files(vars(options))
+    verification = Verification(pack, files, options.size)
+    verification.run_all()
+    result = {
+        "format": FORMAT,
+        **machine,
+        "notes": notes,
+        "size": options.size,
+        # Before JSON doubles the backslashes of a path.
+        "files": [
+            record(found) | {"problem": scrub(found.problem, files)} for found in files.values()
+        ],
+        "absent": absent,
+        "parts": [part | {"text": scrub(part["text"], files)} for part in verification.parts],
+    }
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    print(f"\nverify.json:\n{text}\n", flush=True)
+    write_results(options.out, text, verification.chain)
+    problems = [f"{found.role.name}: {found.problem}" for found in files.values() if found.problem]
+    bad = [part["part"] for part in verification.parts if part["verdict"] in BAD]
+    print("\n".join([*problems, *(f"{part}: see above" for part in bad)]))
+    return not problems and not bad
+
+
+def write_results(out: Path, text: str, chain: ZoomChain | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    files = {"verify.json": text.encode()}
+    if chain:
+        file = io.BytesIO()
+        to_pillow(draw_strip(chain)).save(file, "png")
+        files["verify.png"] = file.getvalue()
+    for name, content in files.items():
+        try:
+            write_atomically(out / name, content)
+        except OSError as error:
+            raise ValueError(
+                f"{name} cannot be written: {error.strerror}. Name another folder with --out FOLDER; what "
+                "verify.json would hold is above"
+            ) from error
+    print(f"Written: {' and '.join(str(out / name) for name in files)}. To report: {REPORT}")
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(
+            errors="backslashreplace"
+        )  # prompts may be Chinese, and a console may not
+    options, arguments = parse()
+    try:
+        sys.exit(0 if verify(options, arguments) else 1)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped: nothing was written")
+
+
+if __name__ == "__main__":
+    main()
