@@ -52,7 +52,7 @@ MIN_PREVIEW_SECONDS = 0.5
 def are_blended(backbone: Backbone, color_fix: str) -> bool:
     """Whether tiles overlap and are blended.
 
-    It is not needed if the backbone sees the surroundings of a tile and the colour method is local.
+    Blending is not needed if the backbone sees the surroundings of a tile and the colour method is local.
     """
     return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR_METHODS
 
@@ -232,13 +232,13 @@ class TileSharpener:
                 image = CoZColorFix.execute(image, zoomed, self.color_fix)[0]
         sr = to_bchw(image).contiguous()
         if self.consistency:
-            sr = back_project(sr, self._source(view), self.consistency).clamp(0, 1)
+            sr = back_project(sr, self._cut_source(view), self.consistency).clamp(0, 1)
         sr = crop(sr, Window(ring, ring, width, height))
-        self.squared_errors.append(10 ** (-agreement(sr, self._source(window)) / 10))
+        self.squared_errors.append(10 ** (-agreement(sr, self._cut_source(window)) / 10))
         return sr
 
-    def _source(self, window: Window) -> Tensor:
-        """Return the source of a window of the result, in the image's own pixels."""
+    def _cut_source(self, window: Window) -> Tensor:
+        """Cut the region of the image that a window of the result shows, without enlarging it."""
         box = find_tile_source(self.picture, self.layout, window)
         sides = max(1, round(box.height)), max(1, round(box.width))
         return resize_mirrored(self.picture, *sides, box)

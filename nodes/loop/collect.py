@@ -73,7 +73,7 @@ class CoZChainFrames(io.ComfyNode):
 class CoZChainCollect(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        def each(kind, name: str, first: int = 1) -> list[io.Input]:
+        def make_step_inputs(kind, name: str, first: int = 1) -> list[io.Input]:
             steps = range(first, MAX_STEPS + 1)
             return [kind.Input(f"{name}_{i}", optional=True, lazy=True) for i in steps]
 
@@ -98,12 +98,12 @@ class CoZChainCollect(io.ComfyNode):
                 io.Int.Input("kept", min=0, max=MAX_STEPS),
                 io.Float.Input("stop_below"),
                 io.String.Input("color_profile", optional=True),
-                *each(io.Image, "frame", 0),
-                *each(io.String, "text"),
-                *each(PreviewFiles, "shown"),
-                *each(io.Float, "agreement"),
-                *each(io.Float, "invented"),
-                *each(io.String, "notices"),
+                *make_step_inputs(io.Image, "frame", 0),
+                *make_step_inputs(io.String, "text"),
+                *make_step_inputs(PreviewFiles, "shown"),
+                *make_step_inputs(io.Float, "agreement"),
+                *make_step_inputs(io.Float, "invented"),
+                *make_step_inputs(io.String, "notices"),
             ],
             outputs=[
                 io.Image.Output("image"),
@@ -115,8 +115,8 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **parts) -> float:
-        # NaN keeps this node from cache providers: its key would hold the whole chain, and hashing it
-        # at every request takes longer than gathering the frames again.
+        # With NaN, cache providers do not store this node. Its key would hold the whole chain, and hashing
+        # that at every request takes longer than gathering the frames again.
         return nan
 
     @classmethod
