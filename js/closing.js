@@ -10,7 +10,7 @@ import { removeWidget, showOnNode } from "./host/widget.js"
 const TEXT_KEY = "coz_text"
 /** Name of the widget of ComfyUI's own progress text. */
 const PROGRESS_WIDGET = "$$node-text-preview"
-/** A higher text scrolls. */
+/** A longer text scrolls. */
 const MAX_HEIGHT_PX = 180
 const MARGIN_PX = 10
 

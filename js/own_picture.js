@@ -140,14 +140,14 @@ export function attachOwnPicture(node) {
   node.onDragOver = hasFiles
   node.onDragDrop = drop
   forwardFiles(root, () => node)
-  const seen = new IntersectionObserver((entries) => {
+  const visibilityObserver = new IntersectionObserver((entries) => {
     if (entries.at(-1)?.isIntersecting) callOnGraphChanges(refresh)
     else stopCalling(refresh)
   })
-  const observe = () => seen.observe(root)
+  const observe = () => visibilityObserver.observe(root)
   callAfter(node, "onAdded", observe)
   callAfter(node, "onRemoved", () => {
-    seen.disconnect()
+    visibilityObserver.disconnect()
     stopCalling(refresh)
   })
   if (node.graph) observe()

@@ -70,7 +70,7 @@ export function attachPicker(node) {
   /** Whether the user has set the target with this picker. */
   let hasPicked = false
   let pointer = 0
-  let drawn = ""
+  let drawnState = ""
 
   const findBlockingInput = () => findTargetInput(node)
 
@@ -178,8 +178,8 @@ export function attachPicker(node) {
       WINDOW_WIDGETS[type].map((name) => findWidget(node, name)?.value),
       [root.clientWidth, root.clientHeight],
     ])
-    if (state === drawn) return
-    drawn = state
+    if (state === drawnState) return
+    drawnState = state
     draw(blocked)
   }
 
@@ -256,29 +256,29 @@ export function attachPicker(node) {
     margin: MARGIN_PX,
     getMinHeight: () => computeHeight(node.size[0] - 2 * MARGIN_PX) + 2 * MARGIN_PX,
   })
-  // The classic renderer draws this widget first. Its place in node.widgets stays the last, because
-  // values are saved in that order. Nodes 2.0 draw the widgets in that order too.
+  // Let the classic renderer draw this widget first. In node.widgets it stays the last, because values are
+  // saved in that order. Nodes 2.0 also draw the widgets in that order.
   const { getLayoutWidgets } = node
   node.getLayoutWidgets = function () {
     const widgets = getLayoutWidgets.call(this)
     return [...widgets].sort((one, other) => Number(other === widget) - Number(one === widget))
   }
 
-  const resized = new ResizeObserver(() => {
+  const sizeObserver = new ResizeObserver(() => {
     updateHeight()
     refresh()
   })
-  const seen = new IntersectionObserver((entries) => {
+  const visibilityObserver = new IntersectionObserver((entries) => {
     if (entries.at(-1)?.isIntersecting) callOnGraphChanges(refresh)
     else stopCalling(refresh)
   })
   function observe() {
-    resized.observe(root)
-    seen.observe(root)
+    sizeObserver.observe(root)
+    visibilityObserver.observe(root)
   }
   function disconnect() {
-    resized.disconnect()
-    seen.disconnect()
+    sizeObserver.disconnect()
+    visibilityObserver.disconnect()
     stopCalling(refresh)
     hideLoupe()
   }

@@ -23,8 +23,8 @@ CONV_IN_KEYS = {
     "diffusion_model.input_blocks.0.0.set_weight": "diffusion_model.input_blocks.0.0.weight",
     "diffusion_model.input_blocks.0.0.bias.set_weight": "diffusion_model.input_blocks.0.0.bias",
 }
-"""A LoRA file may hold whole tensors that replace a weight: their keys in the file, and the keys of those
-weights. Source: ComfyUI comfy/lora.py, load_lora."""
+"""Key of a tensor in a LoRA file that replaces a whole weight -> key of that weight. Source: ComfyUI
+comfy/lora.py, load_lora."""
 
 VAE_LORA_PREFIX = "vae."
 """Prefix of the layers of a LoRA for the VAE, which ComfyUI's own loaders do not read."""

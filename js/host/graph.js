@@ -66,6 +66,8 @@ const MUTED = 2
 const BYPASSED = 4
 
 /**
+ * Follow a link back to the node whose output it gets in a run, as findFeeder does.
+ *
  * @param {any} graph
  * @param {any} link
  * @param {string} type of the input
@@ -134,8 +136,8 @@ function markUndoPoint() {
 }
 
 /**
- * Set a node's target as one change that Ctrl+Z undoes. It marks the states before and after it,
- * because newer frontends count a change soon after a mark as part of that mark.
+ * Set a node's target as one change that Ctrl+Z undoes. The states before and after the change are marked,
+ * because newer frontends add a change that comes soon after a mark to the state of that mark.
  *
  * @param {any} node
  * @param {{x: number, y: number}} target

@@ -8,7 +8,7 @@ import { callAfter } from "./hook.js"
 /** Number of newest runs in which a run of this workflow is searched. */
 const MAX_RUNS = 32
 
-/** Waits before the next request to a server that does not answer: they double from first to longest. */
+/** Wait before the next request to a server that does not answer. It doubles from first to longest. */
 const RETRY_MS = { first: 1000, longest: 60_000 }
 
 /** @typedef {{filename: string, subfolder: string, type: string}} File */
@@ -43,7 +43,7 @@ export async function findPastRun(node, key) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== app.rootGraph.id) continue
     const events = Object.fromEntries(status?.messages ?? [])
     const start = events.execution_start?.timestamp ?? 0
-    const left = new Map()
+    const orphans = new Map() // runs of nodes that the workflow no longer has
     // A loop has an output for each image of a list. The last one is taken, as the page does.
     for (const [source, output] of Object.entries(outputs).reverse()) {
       if (!output[key]) continue
@@ -52,12 +52,12 @@ export async function findPastRun(node, key) {
       // display_node and source both begin with the ids of the subgraph nodes around the node.
       const shownOn = id.split(":").at(-1)
       if (shownOn === String(node.id)) return run
-      const isLeft = prompt[2][id]?.class_type === node.type && !isInUse(shownOn, node.type)
-      if (isLeft && !left.has(id)) left.set(id, run)
+      const isOrphan = prompt[2][id]?.class_type === node.type && !isInUse(shownOn, node.type)
+      if (isOrphan && !orphans.has(id)) orphans.set(id, run)
     }
     // A node that was moved into a subgraph or out of one has a new id.
     const isNew = !Object.keys(prompt[2]).some((id) => id.split(":").at(-1) === String(node.id))
-    if (isNew && left.size === 1) return left.values().next().value
+    if (isNew && orphans.size === 1) return orphans.values().next().value
   }
   return null
 }

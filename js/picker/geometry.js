@@ -30,7 +30,7 @@ function placeSpan(side, scale, center) {
  * @param {Target} target
  * @returns {Window}
  */
-export function zoomWindow(height, width, scale, target) {
+export function placeWindow(height, width, scale, target) {
   const x = placeSpan(width, scale, target.x)
   const y = placeSpan(height, scale, target.y)
   return { x: x.start, y: y.start, width: x.length, height: y.length }
@@ -59,7 +59,7 @@ function carryTarget(height, width, window, target) {
  * @param {Target} target
  * @returns {FirstFrame}
  */
-export function firstFrame(height, width, size, frame, target) {
+export function placeFirstFrame(height, width, size, frame, target) {
   const short = Math.min(height, width)
   const native = frame === "native pixels"
   const h = native ? height : Math.max(size, Math.floor((height * size) / short))
@@ -90,7 +90,7 @@ export function planWindows(first, scale, steps) {
   const windows = [first.window]
   let target = first.target
   for (let i = 0; i < steps; i++) {
-    const window = zoomWindow(height, width, scale, target)
+    const window = placeWindow(height, width, scale, target)
     windows.push(window)
     target = carryTarget(height, width, window, target)
   }

@@ -87,12 +87,12 @@ const makeRunKey = (node) => `${getWorkflowId()}/${getLocator(node)}`
  * Return the query that asks the server for the file of a loader node, or null for other nodes.
  *
  * @param {string} type of a node
- * @param {(widget: string) => unknown} valueOf
+ * @param {(widget: string) => unknown} getValue
  */
-function makeFileQuery(type, valueOf) {
-  const own = type === "CoZSamplePicture" && valueOf("own_picture")
+function makeFileQuery(type, getValue) {
+  const own = type === "CoZSamplePicture" && getValue("own_picture")
   if (own && own !== NO_OWN_PICTURE) return makeFileQuery("LoadImage", () => own)
-  const name = Object.hasOwn(LOADERS, type) ? valueOf(LOADERS[type]) : null
+  const name = Object.hasOwn(LOADERS, type) ? getValue(LOADERS[type]) : null
   return typeof name === "string" ? String(new URLSearchParams({ node: type, image: name })) : null
 }
 

@@ -1,5 +1,5 @@
 // @ts-check
-// Calls functions when the graph may have changed. There is no event in all frontends for a change of
+// Calls functions when the graph may have changed. Not all frontends have an event for a change of
 // a widget or a link.
 import { api } from "../../../scripts/api.js"
 

@@ -1,7 +1,7 @@
 // @ts-check
 // Computes the windows that a node will crop from its image, from the values of its widgets.
 import { findWidget } from "../host/graph.js"
-import { formatFactorBetween, firstFrame, mapToSource, planWindows, zoomWindow } from "./geometry.js"
+import { formatFactorBetween, mapToSource, placeFirstFrame, placeWindow, planWindows } from "./geometry.js"
 
 /** @typedef {import("./geometry.js").Target} Target */
 
@@ -28,9 +28,9 @@ export function planNodeWindows(node, { width, height }, target) {
   let regions, whole
   if (type === "CoZCropCenterZoom") {
     whole = { x: 0, y: 0, width, height }
-    regions = [zoomWindow(height, width, scale, target)]
+    regions = [placeWindow(height, width, scale, target)]
   } else {
-    const first = firstFrame(height, width, size, frame, target)
+    const first = placeFirstFrame(height, width, size, frame, target)
     regions = mapToSource(first, planWindows(first, scale ?? 1, steps ?? 0))
     whole = regions[0]
   }

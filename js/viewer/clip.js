@@ -44,7 +44,7 @@ export class Clip {
   }
 
   /**
-   * Read the server's answer, one line of JSON for each progress, and return the finished file.
+   * Read the server's answer, lines of JSON that report the progress, and return the finished file.
    *
    * @param {Response} answer
    * @returns {Promise<import("./record.js").File>}

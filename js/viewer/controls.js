@@ -72,7 +72,7 @@ export function connectControls(viewer) {
     if (detail && target.closest("button")) root.focus({ preventScroll: true })
   })
 
-  let blinkStart = 0
+  let pressTime = 0 // of B, while it is down
   return listenToGestures(root, canvas, {
     zoom: (factor, x, y) => viewer.zoom(factor, x, y),
     move: (dx, dy) => viewer.move(dx, dy),
@@ -82,18 +82,18 @@ export function connectControls(viewer) {
       const name = key.toLowerCase()
       if (!(name in keys) || (!viewer.shown && name !== "f")) return false
       if (repeat && !REPEATING_KEYS.has(key)) return true
-      if (name === "b") blinkStart = timeStamp
+      if (name === "b") pressTime = timeStamp
       keys[name]()
       return true
     },
     release: ({ key, timeStamp }) => {
-      if (key.toLowerCase() !== "b" || !blinkStart) return
-      if (viewer.shown && timeStamp - blinkStart >= MIN_HOLD_MS) viewer.toggleBicubic()
-      blinkStart = 0
+      if (key.toLowerCase() !== "b" || !pressTime) return
+      if (viewer.shown && timeStamp - pressTime >= MIN_HOLD_MS) viewer.toggleBicubic()
+      pressTime = 0
     },
     leave: () => {
-      if (viewer.shown && blinkStart) viewer.toggleBicubic() // the release of the key will not be noticed
-      blinkStart = 0
+      if (viewer.shown && pressTime) viewer.toggleBicubic() // the release of the key will not be noticed
+      pressTime = 0
     },
   })
 }

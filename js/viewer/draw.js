@@ -5,7 +5,7 @@ import { isSeen, opacity, computePlace, progress, smooth } from "./places.js"
  * An inset is a layer drawn into the one before it. This is the width of its soft edges when it first
  * appears, as a share of its side: coz/render/zoom_video.py.
  */
-export const FEATHER = 0.15
+export const FEATHER_SHARE = 0.15
 
 /** Smallest width of a soft edge that is in view, as a share of the inset's side. */
 const SEAM_SHARE = 0.02
@@ -25,18 +25,18 @@ function* listInsets(layers, view, size) {
     const place = computePlace(layers[layer], view, size)
     if (!alpha || !isSeen(place, size)) continue
     const soft = layer
-      ? computeSoftEdges(place, size, FEATHER * (1 - progress(layers, layer, view, size)))
+      ? computeSoftEdges(place, size, FEATHER_SHARE * (1 - progress(layers, layer, view, size)))
       : { left: 0, top: 0, right: 0, bottom: 0 }
-    yield { layer, place, alpha, soft, isAll: alpha === 1 && isCovering(place, soft, size) }
+    yield { layer, place, alpha, soft, fillsView: alpha === 1 && isCovering(place, soft, size) }
   }
 }
 
 /** Return the layers that a view is drawn from. */
 export function listVisibleLayers(layers, view, size) {
   const seen = []
-  for (const { layer, isAll } of listInsets(layers, view, size)) {
+  for (const { layer, fillsView } of listInsets(layers, view, size)) {
     seen.push(layer)
-    if (isAll) break
+    if (fillsView) break
   }
   return seen
 }
@@ -59,7 +59,7 @@ export function drawView(context, scratch, layers, view, getBitmap) {
     const picture = getBitmap(inset.layer, Math.max(inset.place.sx, inset.place.sy))
     if (!picture) continue // a coarser layer shows until this one is loaded
     insets.unshift({ ...inset, picture })
-    if (inset.isAll) break
+    if (inset.fillsView) break
   }
   for (const inset of insets) drawInset(context, scratch, inset)
 }
@@ -75,15 +75,15 @@ function isCovering({ left, top, right, bottom }, soft, { width, height }) {
 
 /** Return the widths of the four soft edges in pixels. */
 function computeSoftEdges({ left, top, right, bottom }, { width, height }, feather) {
-  const edge = (length, inside) => {
+  const computeWidth = (length, inside) => {
     const wide = Math.max(feather * length, Math.min(SEAM_SHARE * length, inside))
     return wide < 0.5 ? 0 : wide
   }
   return {
-    left: edge(right - left, left),
-    top: edge(bottom - top, top),
-    right: edge(right - left, width - right),
-    bottom: edge(bottom - top, height - bottom),
+    left: computeWidth(right - left, left),
+    top: computeWidth(bottom - top, top),
+    right: computeWidth(right - left, width - right),
+    bottom: computeWidth(bottom - top, height - bottom),
   }
 }
 

@@ -26,7 +26,7 @@ const MAX_DOUBLE_CLICK_PX = 4
 export function listenToGestures(root, canvas, on) {
   const pointers = new Map()
 
-  const pointOf = ({ clientX, clientY }) => {
+  const toCanvasPoint = ({ clientX, clientY }) => {
     const box = canvas.getBoundingClientRect() // includes the zoom of the graph
     return {
       x: ((clientX - box.left) / box.width) * canvas.width,
@@ -39,20 +39,20 @@ export function listenToGestures(root, canvas, on) {
     root.focus({ preventScroll: true })
     canvas.setPointerCapture(event.pointerId)
     if (event.isPrimary) pointers.clear() // no other pointer is down, even if its release was missed
-    pointers.set(event.pointerId, pointOf(event))
+    pointers.set(event.pointerId, toCanvasPoint(event))
   })
   canvas.addEventListener("pointermove", (event) => {
     const before = pointers.get(event.pointerId)
     if (!before) return
-    const now = pointOf(event)
+    const now = toCanvasPoint(event)
     pointers.set(event.pointerId, now)
     if (pointers.size === 1) on.move(now.x - before.x, now.y - before.y)
     if (pointers.size !== 2) return
     const other = [...pointers].find(([id]) => id !== event.pointerId)[1]
-    const apart = (point) => Math.hypot(point.x - other.x, point.y - other.y)
+    const measureDistance = (point) => Math.hypot(point.x - other.x, point.y - other.y)
     on.move((now.x - before.x) / 2, (now.y - before.y) / 2)
-    if (apart(before) && apart(now))
-      on.zoom(apart(now) / apart(before), (now.x + other.x) / 2, (now.y + other.y) / 2)
+    if (measureDistance(before) && measureDistance(now))
+      on.zoom(measureDistance(now) / measureDistance(before), (now.x + other.x) / 2, (now.y + other.y) / 2)
   })
   for (const type of ["pointerup", "pointercancel", "lostpointercapture"])
     canvas.addEventListener(type, (event) => {
@@ -61,7 +61,7 @@ export function listenToGestures(root, canvas, on) {
 
   let pressed = { x: 0, y: 0 }
   canvas.addEventListener("click", (event) => {
-    const now = pointOf(event)
+    const now = toCanvasPoint(event)
     const near = Math.hypot(now.x - pressed.x, now.y - pressed.y) <= MAX_DOUBLE_CLICK_PX
     pressed = now
     if (event.detail === 2 && near) on.next()
@@ -73,7 +73,7 @@ export function listenToGestures(root, canvas, on) {
     event.preventDefault()
     event.stopPropagation()
     const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PX : 1
-    const { x, y } = pointOf(event)
+    const { x, y } = toCanvasPoint(event)
     on.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? PINCH_ZOOM : WHEEL_ZOOM)), x, y)
     on.end()
   }
@@ -87,13 +87,13 @@ export function listenToGestures(root, canvas, on) {
 
   // These listeners run before all others, because the graph would zoom with a pinch on the viewer too.
   // They run only while the viewer has the focus: otherwise the wheel zooms the graph.
-  const first = { capture: true, passive: false }
-  const early = { wheel, touchstart: touch, touchmove: touch, touchend: touch }
-  const each = Object.entries(early)
-  const take = () => each.forEach(([type, act]) => window.addEventListener(type, act, first))
-  const letGo = () => each.forEach(([type, act]) => window.removeEventListener(type, act, first))
-  root.addEventListener("focusin", take)
-  root.addEventListener("focusout", letGo)
+  const options = { capture: true, passive: false }
+  const handlers = { wheel, touchstart: touch, touchmove: touch, touchend: touch }
+  const each = Object.entries(handlers)
+  const addListeners = () => each.forEach(([type, act]) => window.addEventListener(type, act, options))
+  const removeListeners = () => each.forEach(([type, act]) => window.removeEventListener(type, act, options))
+  root.addEventListener("focusin", addListeners)
+  root.addEventListener("focusout", removeListeners)
   root.addEventListener("focusout", on.leave)
   forwardToGraph(root, isOverText)
 
@@ -110,5 +110,5 @@ export function listenToGestures(root, canvas, on) {
     root.addEventListener(type, (event) => {
       if (!(/** @type {MouseEvent} */ (event).button > 0)) event.stopPropagation()
     })
-  return letGo
+  return removeListeners
 }

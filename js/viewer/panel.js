@@ -193,7 +193,7 @@ export function fillBar(bar, scales, fly) {
   bar.replaceChildren()
   const start = Math.log(scales[0].factor)
   const length = Math.log(scales.at(-1).factor) - start || 1
-  const at = (factor) => {
+  const computeLeft = (factor) => {
     const part = (Math.log(factor) - start) / length
     return `${Math.min(Math.max(part, 0), 1) * 100}%`
   }
@@ -204,7 +204,7 @@ export function fillBar(bar, scales, fly) {
     tick.type = "button"
     tick.title = translate("fly", { scale: name })
     tick.setAttribute("aria-label", tick.title)
-    tick.style.left = at(factor)
+    tick.style.left = computeLeft(factor)
     addElement(tick, "span", "factor", name)
     tick.addEventListener("click", () => fly(layer))
     return tick
@@ -212,7 +212,7 @@ export function fillBar(bar, scales, fly) {
   hideCrowdedNames(ticks)
   return {
     move(factor, current) {
-      needle.style.left = at(factor)
+      needle.style.left = computeLeft(factor)
       ticks.forEach((tick, i) => tick.classList.toggle("now", scales[i].layer === current))
     },
   }

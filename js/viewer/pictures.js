@@ -24,6 +24,7 @@ export class Pictures {
     this.decoded = new Map()
     this.waiting = new Set()
     this.error = ""
+    /** Whether an image was dropped because the others need the memory. */
     this.full = false
     this.closed = false
   }

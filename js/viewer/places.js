@@ -68,7 +68,7 @@ export function fitView(layer, size) {
   }
 }
 
-/** How far a view has zoomed in: 0 shows the whole layer before, 1 this whole layer. */
+/** How far a view has zoomed in: 0 if it shows the whole layer before, 1 if it shows this whole layer. */
 export function progress(layers, layer, view, size) {
   const start = computeScreenPixelToFit(layers[layer - 1], size)
   const end = computeScreenPixelToFit(layers[layer], size)

@@ -25,15 +25,15 @@ const MAX_WHOLE_ZOOM = 1.001
  * @returns {RealPixels}
  */
 export function countRealPixels({ frames, windows }, layer) {
-  const sidesIn = (ancestor) => {
+  const computeSides = (ancestor) => {
     let sides = frames[layer]
     for (let i = layer; i > ancestor; i--)
       sides = sides.map((side, axis) => side * (windows[i - 1][2 + axis] / frames[i][axis]))
     return sides
   }
-  let [width, height] = sidesIn(0)
+  let [width, height] = computeSides(0)
   if (layer > 1) {
-    const [across, down] = sidesIn(1)
+    const [across, down] = computeSides(1)
     if (across * down < width * height) [width, height] = [across, down]
   }
   return { width, height, share: (width * height) / (frames[layer][0] * frames[layer][1]) }

@@ -13,9 +13,9 @@ export class Split {
     /** Share of the view's width, from the left, that shows plain enlargement. */
     this.share = 0
     this.line = viewer.panel.split
-    this.line.addEventListener("pointerdown", this.take)
+    this.line.addEventListener("pointerdown", this.startDrag)
     this.line.addEventListener("pointermove", this.drag)
-    this.line.addEventListener("keydown", this.key)
+    this.line.addEventListener("keydown", this.handleKey)
     this.show()
   }
 
@@ -46,15 +46,15 @@ export class Split {
    *
    * @param {PointerEvent} event
    */
-  take = (event) => {
+  startDrag = (event) => {
     if (event.button) return
     this.line.setPointerCapture(event.pointerId)
-    this.apart = this.share - this.computeShare(event)
+    this.dragOffset = this.share - this.computeShare(event)
   }
 
   /** @param {PointerEvent} event */
   drag = (event) => {
-    if (this.line.hasPointerCapture(event.pointerId)) this.moveTo(this.computeShare(event) + this.apart)
+    if (this.line.hasPointerCapture(event.pointerId)) this.moveTo(this.computeShare(event) + this.dragOffset)
   }
 
   computeShare({ clientX }) {
@@ -63,7 +63,7 @@ export class Split {
   }
 
   /** @param {KeyboardEvent} event */
-  key = (event) => {
+  handleKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return
     const move = event.shiftKey ? FAST_KEY_MOVE_SHARE : KEY_MOVE_SHARE
     const places = {

@@ -36,7 +36,7 @@ export class Viewer {
     this.bar = null
     this.observer = new ResizeObserver(this.resize)
     this.isOnScreen = true
-    this.seen = new IntersectionObserver((entries) => {
+    this.visibilityObserver = new IntersectionObserver((entries) => {
       this.isOnScreen = entries.at(-1).isIntersecting
       if (this.isOnScreen) this.requestDraw()
     })
@@ -49,7 +49,7 @@ export class Viewer {
   /** Start to watch the size of the stage and whether it is on the screen, until ``close``. */
   observe() {
     this.observer.observe(this.panel.stage)
-    this.seen.observe(this.panel.stage)
+    this.visibilityObserver.observe(this.panel.stage)
     window.addEventListener("resize", this.resize) // the browser's zoom does not change the stage's size
   }
 
@@ -110,36 +110,36 @@ export class Viewer {
     loading.first.forEach((address) => loading.pictures.load(address))
   }
 
-  showWhenComplete(source) {
-    const { error, decoded } = source.pictures
+  showWhenComplete(opened) {
+    const { error, decoded } = opened.pictures
     if (error) {
       const reason = error === "gone" ? translate("again") : translate("failed", { reason: error })
       this.showMessage(reason, true)
-    } else if (source === this.loading && source.first.every((address) => decoded.has(address))) {
+    } else if (opened === this.loading && opened.first.every((address) => decoded.has(address))) {
       this.shown?.pictures.close()
-      const isSame = this.shown?.shape === source.shape
-      this.shown = source
+      const isSame = this.shown?.shape === opened.shape
+      this.shown = opened
       this.loading = null
       if (!isSame) {
         const isPlaying = this.flight instanceof Play && canPlay(this)
-        this.view = source.view
+        this.view = opened.view
         this.flight = isPlaying ? new Play(this, this.flight) : null
       }
       this.showMessage("")
       this.updateScaleBar()
-      if (source.hasRun && !isSame) playOnce(this)
+      if (opened.hasRun && !isSame) playOnce(this)
     }
-    source.pictures.prefetchNext()
+    opened.pictures.prefetchNext()
     this.requestDraw()
   }
 
   /** Fetch again the images that failed to load. */
   retry() {
-    for (const source of [this.shown, this.loading]) {
-      if (!source?.pictures.error) continue
-      source.pictures.error = ""
+    for (const opened of [this.shown, this.loading]) {
+      if (!opened?.pictures.error) continue
+      opened.pictures.error = ""
       this.showMessage("")
-      source.first.forEach((address) => source.pictures.load(address))
+      opened.first.forEach((address) => opened.pictures.load(address))
     }
     this.requestDraw()
   }
@@ -203,10 +203,10 @@ export class Viewer {
 
   showMessage(words, stays = false) {
     const { message, root } = this.panel
-    clearTimeout(this.saying)
+    clearTimeout(this.messageTimer)
     setText(message, words)
     root.classList.toggle("empty", !this.shown)
-    if (words && !stays) this.saying = setTimeout(() => setText(message, ""), MESSAGE_MS)
+    if (words && !stays) this.messageTimer = setTimeout(() => setText(message, ""), MESSAGE_MS)
   }
 
   jumpTo(view) {
@@ -275,11 +275,11 @@ export class Viewer {
 
   close() {
     this.observer.disconnect()
-    this.seen.disconnect()
+    this.visibilityObserver.disconnect()
     window.removeEventListener("resize", this.resize)
     this.stopListening()
     this.clip.stop()
-    clearTimeout(this.saying)
+    clearTimeout(this.messageTimer)
     this.shown?.pictures.close()
     this.loading?.pictures.close()
     this.shown = this.loading = this.flight = null // for observers that are still called

@@ -1,7 +1,7 @@
 """The backbones, which sharpen each view in Chain Loop and in Full-Image SR.
 
-To add one, write its class in a new file and append it to BACKBONES. Its Chinese texts are in
-locales/zh, and the help pages in js/docs list the options of every node.
+To add one, write its class in a new file and append it to BACKBONES. Add its Chinese texts to
+locales/zh and its options to the help pages in js/docs.
 """
 
 from comfy_api.latest import io

@@ -42,7 +42,7 @@ class Tile(NamedTuple):
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``sees_surroundings``."""
     window: Window
     """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_source`` computes
-    their place in the image of the pass. Beyond the image only if ``sees_surroundings``."""
+    their place in the image of the pass. They reach beyond it only if ``sees_surroundings``."""
     seed: int
 
 

@@ -52,8 +52,8 @@ class CoZMeasure(io.ComfyNode):
                 ),
                 io.Float.Output(
                     "agreement",
-                    tooltip="PSNR in dB of each step, downscaled, with the window that it was made from: "
-                    "the lowest of all steps. NaN for a chain without steps.",
+                    tooltip="The lowest agreement of all steps: the PSNR in dB of a step, downscaled, "
+                    "with the window that it was made from. NaN for a chain without steps.",
                 ),
                 io.Float.Output(
                     "psnr",

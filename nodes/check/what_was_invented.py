@@ -278,19 +278,19 @@ class CoZDetailMap(io.ComfyNode):
             lay_over(result, map_invented(result, reference))
             for result, reference in zip(results, references, strict=True)
         ]
-        under = torch.cat(results)
+        base = torch.cat(results)
         if comparable:
-            under = under.mean(0, keepdim=True)
+            base = base.mean(0, keepdim=True)
         else:
-            spread = torch.zeros_like(under[:, :1])
+            spread = torch.zeros_like(base[:, :1])
         if comparable and len(results) > 1:
             title = f"Where the {len(results)} results disagree, they are guesses"
-            shown.append(draw_map_sheet(title, under, spread, RESULTS_LEGEND))
+            shown.append(draw_map_sheet(title, base, spread, RESULTS_LEGEND))
         saved = [ui.PreviewImage(to_image(picture)).as_dict()["images"] for picture in shown]
         figures = "\n".join(lines)
         return io.NodeOutput(
             to_image(torch.cat(maps)),
-            to_image(lay_over(under, spread)),
+            to_image(lay_over(base, spread)),
             figures,
             ui={"images": [file for files in saved for file in files]} | show_closing(figures),
         )

@@ -110,7 +110,7 @@ class CoZFullImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of its parameters is a given input: so image is one, unused.
+        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -160,13 +160,13 @@ class CoZFullImage(io.ComfyNode):
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
         current, texts, reports = original, "", {}
         for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
-            of_pass = {"image": current, "original": original, "number": i}
-            of_pass["layout"] = json.dumps(layout)
+            pass_inputs = {"image": current, "original": original, "number": i}
+            pass_inputs["layout"] = json.dumps(layout)
             text_inputs = prompting, source, prompt, seed
-            prompts, texts = add_texts(expansion, of_pass, own, texts, *text_inputs)
+            prompts, texts = add_texts(expansion, pass_inputs, own, texts, *text_inputs)
             prompts = prompts if sharpener.reads_text else ""
             tiles = expansion.add_node(
-                "CoZTiles", f"tiles_{i}", **of_pass, prompts=prompts, **settings
+                "CoZTiles", f"tiles_{i}", **pass_inputs, prompts=prompts, **settings
             )
             current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
         notes = "\n".join(notes)
@@ -220,7 +220,7 @@ def consistency_input() -> io.Input:
 
 def add_texts(
     expansion: Expansion,
-    of_pass: dict,
+    pass_inputs: dict,
     lines: list[str],
     before: str | list,
     prompting: dict,
@@ -240,15 +240,15 @@ def add_texts(
     own = "\n".join(lines)
     extracted = expansion.add_node(
         "CoZTilePrompts",
-        f"prompts_{of_pass['number']}",
-        **of_pass,
+        f"prompts_{pass_inputs['number']}",
+        **pass_inputs,
         **nest_inputs("prompting", prompting if needs_source else {"prompting": TYPED}),
         tile_prompts=own,
         seed=seed if needs_source and source.reads_seed else 0,
     ).out(0)
     written = expansion.add_node(
         "CoZTileTexts",
-        f"texts_{of_pass['number']}",
+        f"texts_{pass_inputs['number']}",
         extracted=extracted,
         tile_prompts=own,
         prompt=prompt if needs_source else "",

@@ -51,7 +51,7 @@ side, 1 + 2 + 4 + 8 + 16; back-projection reads farther, but that changes a pixe
 def are_blended(backbone: Backbone, color_fix: str) -> bool:
     """Whether tiles overlap and are blended.
 
-    It is not needed if the backbone sees the surroundings of a tile and the colour method is local.
+    Blending is not needed if the backbone sees the surroundings of a tile and the colour method is local.
     """
     return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR_METHODS
 
@@ -251,9 +251,9 @@ class TileSharpener:
                 image = CoZColorFix.execute(image, join_batch(zoomed), self.color_fix)[0]
         sr = to_bchw(image).contiguous()
         if self.consistency:
-            sr = back_project(sr, self._find_source(views), self.consistency).clamp(0, 1)
+            sr = back_project(sr, self._cut_sources(views), self.consistency).clamp(0, 1)
         sr = crop(sr, Window(self.ring, self.ring, *windows[0][2:]))
-        error = 10 ** (-agreement(sr, self._find_source(windows)) / 10)
+        error = 10 ** (-agreement(sr, self._cut_sources(windows)) / 10)
         self.squared_errors += [error] * len(windows)
         return sr
 
@@ -261,8 +261,8 @@ class TileSharpener:
         ring, (x, y, width, height) = self.ring, window
         return Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
 
-    def _find_source(self, windows: list[Window]) -> Tensor:
-        """Return the sources of windows of the result, in the image's own pixels."""
+    def _cut_sources(self, windows: list[Window]) -> Tensor:
+        """Cut the regions of the image that windows of the result show, without enlarging them."""
         sources = []
         for window in windows:
             box = find_tile_source(self.picture, self.layout, window)

@@ -1,4 +1,4 @@
-"""Keeps the steps of recent chains between runs."""
+"""Keep the steps of recent chains between runs."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ MAX_CACHE_BYTES = 512 * 2**20
 """Maximum size of all kept outputs: 16 steps at 512 pixels take 150 MB, an encoded text 10 MB."""
 
 ENTRY_BYTES = 4096
-"""Counted for each entry besides its tensors, so that the number of kept texts is limited too."""
+"""Size that each entry counts besides its tensors, so that the number of kept texts is limited too."""
 
 MAX_KEPT_RUNS = 8
 """Number of runs whose steps are kept. Small images that stay between large ones for long occupy
@@ -129,7 +129,7 @@ CACHE = ChainCache()
 
 @web.middleware
 async def clear_cache_on_free(request: web.Request, handler):
-    """Clear this cache when ComfyUI is asked to free memory: it does not notify cache providers."""
+    """Clear this cache when ComfyUI is asked to free memory. ComfyUI does not notify cache providers of that."""
     response = await handler(request)
     if request.method == "POST" and request.path in {"/free", "/api/free"}:
         options = await request.json()

@@ -19,7 +19,7 @@ from .messages import STEP_ID, give_notice_once
 MAX_PREVIEW_PIXELS = 768 * 768
 """Maximum size of a preview, as an area: a panorama keeps as much detail as a square image."""
 
-MAX_PREVIEW_SIDE = 3072
+MAX_PREVIEW_SIDE_PIXELS = 3072
 
 MAX_OVERSHOOT = 1 / 8
 """Values this far below 0 or above 1 are clipped without a notice. ComfyUI's bicubic scaling
@@ -31,9 +31,9 @@ class NotFiniteError(ValueError):
 
 
 def compute_preview_size(height: int, width: int) -> tuple[int, int]:
-    """Return (height, width) of an image's preview, within MAX_PREVIEW_PIXELS and MAX_PREVIEW_SIDE."""
+    """Return (height, width) of a preview, within MAX_PREVIEW_PIXELS and MAX_PREVIEW_SIDE_PIXELS."""
     pixels = height * width
-    shrink = min(1, sqrt(MAX_PREVIEW_PIXELS / pixels), MAX_PREVIEW_SIDE / max(height, width))
+    shrink = min(1, sqrt(MAX_PREVIEW_PIXELS / pixels), MAX_PREVIEW_SIDE_PIXELS / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 

@@ -22,8 +22,8 @@ MIN_MASK_RANGE = 1 / 512
 def show_in_picker(image: Tensor, target: Target) -> dict[str, list] | None:
     """Return the ui output for the target picker of the running node: the first image of the batch.
 
-    None if the node has no picker on the page: a step of Chain Loop, each of which would write a
-    file, or a node whose ``execute`` another node calls.
+    None if the node has no picker on the page: a step of Chain Loop (each would write
+    a file), or a node whose ``execute`` another node calls.
     """
     context: ExecutionContext | None = get_executing_context()
     if context is None or context.node_id != find_graph_node(context.node_id):

@@ -37,7 +37,7 @@ def find_shards(path: Path) -> list[Path]:
                 raise ValueError("it names files outside its folder")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
-                f"{INDEX_NAME}: expected a list of the model's files, but cannot read one; download it again"
+                f"{INDEX_NAME}: expected a list of the model's files, but it cannot be read; download it again"
             ) from error
         names = indexed if path.name in indexed else names
     elif numbered := SHARD_NAME.fullmatch(path.name):

@@ -60,7 +60,7 @@ def _answer(query: Mapping[str, str], known: tuple[ETag, ...]) -> web.Response:
     if node not in FILE_INPUTS or not name:
         return _refuse(400, f"expected ?node=NODE&image=FILE, NODE one of {', '.join(FILE_INPUTS)}")
     try:
-        path = _path_of(node, name)
+        path = _find_path(node, name)
         if path is None:
             return _refuse(403, f"{name!r} is not in ComfyUI's input, output or temp folder")
         facts = path.stat()
@@ -95,7 +95,7 @@ def _refuse(status: int, reason: str, version: dict | None = None) -> web.Respon
     return web.json_response({"error": reason} | (version or {}), status=status)
 
 
-def _path_of(node: str, name: str) -> Path | None:
+def _find_path(node: str, name: str) -> Path | None:
     """Return the file that a loader node loads for a name; None if it lies outside its folder."""
     if node == "CoZSamplePicture":
         return PICTURES / name if name in list_samples() else None

@@ -168,7 +168,7 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of its parameters is a given input: so image is one, unused.
+        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod

@@ -135,8 +135,8 @@ class CoZChainCollect(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **parts) -> float:
-        # NaN keeps this node from cache providers: its key would hold the whole chain, and hashing it
-        # at every request takes longer than gathering the frames again.
+        # With NaN, cache providers do not store this node. Its key would hold the whole chain, and hashing
+        # that at every request takes longer than gathering the frames again.
         return nan
 
     @classmethod

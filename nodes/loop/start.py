@@ -35,7 +35,7 @@ class Start(NamedTuple):
     """The target in fractions of the last frame."""
     windows: Sequence[Window]
     notes: list[str]
-    """Warnings that the node shows."""
+    """Notices that the node shows."""
     color_profile: str
     """This field and those below are as in ``ZoomChain``."""
     prompts: Sequence[str] = ()

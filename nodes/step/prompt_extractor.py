@@ -159,7 +159,7 @@ class CoZPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, sampling_mode=None):
-        # ComfyUI calls this only if one of its parameters is a given input: so image is one, unused.
+        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
         return validate_options(cls, sampling_mode=sampling_mode)
 
     @classmethod

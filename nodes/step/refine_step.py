@@ -52,7 +52,10 @@ def sampling_inputs() -> list[io.Input]:
 
 
 def describe_small_size(model, height: int, width: int, frame: str, size: str) -> str:
-    """Return a notice if an image is smaller than those that the model was trained with, otherwise ""."""
+    """Return a notice if an image is smaller than those that the model was trained with, otherwise "".
+
+    The notice calls the image ``frame``, and the input to raise ``size``.
+    """
     family = get_model_family(model)
     native = NATIVE_SIDE_PIXELS.get(family, 0)
     if min(height, width) >= native:

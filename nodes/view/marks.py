@@ -50,7 +50,7 @@ _write_lock = Lock()
 def keep_record(chain: ZoomChain, layers: list[str]) -> None:
     """Write the record that marks need into the temporary folder, next to the layers."""
     record = {"chain": chain.to_json(), "layers": layers}
-    _record_path(layers[0]).write_text(json.dumps(record), "utf-8")
+    _get_record_path(layers[0]).write_text(json.dumps(record), "utf-8")
 
 
 def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = None) -> bool:
@@ -83,8 +83,8 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
             "previous": _keep_image(folder, previous),
             "zoomed": _keep_image(folder, zoomed),
         }
-        lines = folder / "preferences.jsonl"
-        if _find_last_verdict(lines, subject) is good:
+        marks = folder / "preferences.jsonl"
+        if _find_last_verdict(marks, subject) is good:
             return False
         entry = subject | ({} if user is None else {"user": user})
         entry |= {
@@ -96,7 +96,7 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
             "pack": __version__,
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        _append(lines, json.dumps(entry, ensure_ascii=False))
+        _append(marks, json.dumps(entry, ensure_ascii=False))
     return True
 
 
@@ -147,7 +147,7 @@ def _is_file_name(name: str) -> bool:
     return bool(FILE_NAME.fullmatch(name)) and not UNSAFE_NAME.search(name)
 
 
-def _record_path(run: str) -> Path:
+def _get_record_path(run: str) -> Path:
     return Path(folder_paths.get_temp_directory(), run).with_suffix(".json")
 
 
@@ -167,7 +167,7 @@ def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
         raise ValueError(
             f"run must be the file name of the first image that a viewer shows, got {run!r}"
         )
-    path = _record_path(run)
+    path = _get_record_path(run)
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise ValueError("it is too large")
@@ -205,11 +205,11 @@ def _keep_image(folder: Path, content: bytes) -> str:
     return name
 
 
-def _find_last_verdict(lines: Path, subject: dict) -> bool | None:
+def _find_last_verdict(marks: Path, subject: dict) -> bool | None:
     """Return the last verdict on this prompt and its images; None if there is none."""
-    if not lines.exists():
+    if not marks.exists():
         return None
-    for line in reversed(lines.read_text("utf-8", "replace").split("\n")):
+    for line in reversed(marks.read_text("utf-8", "replace").split("\n")):
         try:
             entry = json.loads(line)
         except ValueError:  # an edited or incomplete line
@@ -219,8 +219,8 @@ def _find_last_verdict(lines: Path, subject: dict) -> bool | None:
     return None
 
 
-def _append(lines: Path, line: str) -> None:
-    with lines.open("a+b") as file:
+def _append(marks: Path, line: str) -> None:
+    with marks.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # a full disk left an incomplete line: start a new one

@@ -4,10 +4,10 @@ import test from "node:test"
 import { formatFactors, formatFactor } from "../../js/factors.js"
 import {
   formatFactorBetween,
-  firstFrame,
+  placeFirstFrame,
   mapToSource,
   planWindows,
-  zoomWindow,
+  placeWindow,
 } from "../../js/picker/geometry.js"
 import { listScales } from "../../js/viewer/panel.js"
 import { placeLayers } from "../../js/viewer/places.js"
@@ -17,11 +17,11 @@ const flat = ({ x, y, width, height }) => [x, y, width, height]
 
 test("the picker draws the windows that are cut", () => {
   for (const { height, width, size, frame, scale, steps, target, answer } of python.windows) {
-    const first = firstFrame(height, width, size, frame, target)
+    const first = placeFirstFrame(height, width, size, frame, target)
     assert.deepEqual(
       [
         [first.height, first.width, first.target.x, first.target.y],
-        flat(zoomWindow(height, width, scale, target)),
+        flat(placeWindow(height, width, scale, target)),
         ...planWindows(first, scale, steps).map(flat),
       ],
       answer,
@@ -31,7 +31,7 @@ test("the picker draws the windows that are cut", () => {
 
 test("the drawn windows lie in the source where the chain has them", () => {
   const { height, width, target, windows, names } = python.source
-  const first = firstFrame(height, width, 64, "native pixels", target)
+  const first = placeFirstFrame(height, width, 64, "native pixels", target)
   const regions = mapToSource(first, planWindows(first, 2.7, 5))
   assert.deepEqual(regions.map(flat), windows)
   assert.deepEqual(regions.map((region) => formatFactorBetween(regions[0], region)), names)

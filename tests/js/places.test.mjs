@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import test from "node:test"
 
-import { FEATHER } from "../../js/viewer/draw.js"
+import { FEATHER_SHARE } from "../../js/viewer/draw.js"
 import {
   FADE_SHARE,
   placeLayers,
@@ -45,7 +45,7 @@ test("layers fade in as in the video", () => {
   const { record, views, weights, feather, fade, times, eased } = python.fade
   const layers = placeLayers(record)
   const size = { width: 400, height: 400 }
-  assert.deepEqual([FEATHER, FADE_SHARE], [feather, fade])
+  assert.deepEqual([FEATHER_SHARE, FADE_SHARE], [feather, fade])
   assertNear(times.map(smooth), eased)
   const opacities = views.map((view) =>
     layers.slice(1).map((_, i) => opacity(layers, i + 1, view, size)),
