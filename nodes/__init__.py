@@ -15,6 +15,7 @@ from .load.sample_picture import CoZSamplePicture
 from .load.self_ensemble import CoZSelfEnsemble
 from .load.source import serve_sources
 from .load.sr_lora import CoZLoadSRLoRA
+from .load.tagger import CoZLoadTagger
 from .loop.chain_loop import CoZChainLoop
 from .loop.check import CoZChainCheck
 from .loop.collect import CoZChainCollect, CoZChainFrames, CoZChainInput
@@ -26,6 +27,7 @@ from .step.first_frame import CoZFitImage
 from .step.prompt_extractor import CoZPromptExtractor
 from .step.refine_step import CoZRefineStep
 from .step.sr_step import CoZSRStep
+from .step.tag_prompt import CoZTagPrompt
 from .step.upscale_step import CoZUpscaleStep
 from .view.clip import serve_clips
 from .view.marks import serve_marks
@@ -56,6 +58,8 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZLoadSRLoRA,
             CoZSelfEnsemble,
             CoZLoadPromptExtractor,
+            CoZTagPrompt,
+            CoZLoadTagger,
             CoZSamplePicture,
             CoZSaveChain,
             CoZLoadChain,

@@ -29,7 +29,7 @@ MODULES = {
 """Whose purpose is to run code, to unpickle it or to reach the network."""
 
 ALLOWED = {
-    ("coz/weights/read.py", "pickle.PROTO"),  # the first byte of a pickle
+    ("coz/weights/weight_file.py", "pickle.PROTO"),  # the first byte of a pickle
 }
 
 CALLS = {
@@ -198,11 +198,15 @@ def test_the_licence_of_every_dependency_is_listed():
 
 
 def test_what_ships_states_its_licence():
-    for folder, pattern in (("models", "*.safetensors"), ("pictures", "*.[jp][pn]g")):
+    for folder, pattern, licence in (
+        ("models", "*.safetensors", "CC0"),
+        ("pictures", "*.[jp][pn]g", "CC0"),
+        ("coz/networks", "*.txt", "Apache-2.0"),
+    ):
         notes = (ROOT / folder / "README.md").read_text("utf-8")
         for path in (ROOT / folder).glob(pattern):
             assert f"`{path.name}`" in notes
-        assert "CC0" in notes
+        assert licence in notes
 
 
 def test_the_algorithm_is_one_page():
@@ -235,7 +239,7 @@ def test_no_node_asks_which_option_is_chosen(combo):
 FLOORS = {
     "coz": [
         *("geometry", "latent", "ensemble", "text", "resample", "color", "chain", "tiles", "zoom"),
-        *("render", "fidelity", "weights"),
+        *("render", "fidelity", "networks", "weights"),
     ],
     "nodes": [
         "host",

@@ -1,8 +1,9 @@
-"""Turn a weight file of Chain-of-Zoom, OSEDiff or PEFT into safetensors for ComfyUI's own loaders.
+"""Turn a weight file of Chain-of-Zoom, OSEDiff, PEFT, RAM or SeeSR into safetensors.
 
     python -m tools.convert model_20001.pkl coz_sr_lora.safetensors
     python -m tools.convert vae_encoder_20001.pt coz_vae.safetensors --vae sd3_medium.safetensors
     python -m tools.convert adapter_model.safetensors coz_prompt_lora.safetensors --dtype bf16
+    python -m tools.convert ram_swin_large_14m.pth ram_swin_large_14m.safetensors
 
 This file also runs by its path, with the Python of ComfyUI. In the Windows portable's folder:
 
@@ -11,6 +12,7 @@ This file also runs by its path, with the Python of ComfyUI. In the Windows port
 
 import argparse
 import hashlib
+import json
 import math
 import os
 import sys
@@ -24,6 +26,7 @@ try:
     import torch
     from safetensors.torch import save
     from torch import Tensor
+    from tqdm import tqdm
 
     from coz.weights.lora import LORA_FACTOR, SRWeights, StandardKeyWeights, split_weights
     from coz.weights.read import FORMAT, read_vae, read_with_standard_keys
@@ -32,7 +35,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 
 DTYPES = {"bf16": torch.bfloat16, "fp8_e4m3fn": torch.float8_e4m3fn}
-DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for merged weights). bf16 halves the
+DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for merged weights; float16 for RAM). bf16 halves the
 size of float32 and changes each weight by up to 0.4 percent; fp8_e4m3fn quarters it and changes each
 by up to 6 percent, and by more in a VAE, whose small weights have no alpha to scale them. The mean change is printed."""
 
@@ -44,7 +47,12 @@ USES = {
     "For Load VAE, convert once more with --vae BASE.",
     "peft lora": "Load LoRA takes it; Load LoRA (Model and CLIP) if it is for a text encoder.",
     "lora": "Load LoRA takes it.",
+    "dape": "CoZ Load Tagger takes it, as dape_name.",
+    "ram": "CoZ Load Tagger takes it, as tagger_name. It holds only the weights that rate the tags.",
 }
+
+MIN_BYTES_WITH_BAR = 10**8
+"""Smaller files are converted in a second or two, without a progress bar."""
 
 
 def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | None) -> str:
@@ -55,23 +63,47 @@ def convert(source: Path, out: Path, base: Path | None, dtype: torch.dtype | Non
         raise ValueError(f"{out.name}: expected a new file, but it is one of the input files")
     keyed = read_with_standard_keys(source)
     tensors, use = keyed.tensors, USES[keyed.kind]
-    metadata = make_metadata(keyed, source)
-    if base:
-        tensors, use = complete_vae(read_vae(base), split_weights(keyed)), "Load VAE takes it."
-    if dtype:
-        tensors, cost = cast_weights(tensors, dtype)
-        use += f" Its weights differ by {cost:.2%} (root mean square)."
-    part = out.with_name(f"{out.name}.part")
-    part.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, metadata))
+    size = source.stat().st_size
+    with tqdm(total=size, unit="B", unit_scale=True, disable=size < MIN_BYTES_WITH_BAR) as bar:
+        metadata = make_metadata(keyed, source, bar)
+        if base:
+            tensors, use = complete_vae(read_vae(base), split_weights(keyed)), "Load VAE takes it."
+        part = out.with_name(f"{out.name}.part")
+        if keyed.kind == "ram" and not dtype:
+            write_in_half_precision(tensors, part, metadata, bar)
+        else:
+            if dtype:
+                tensors, cost = cast_weights(tensors, dtype)
+                use += f" Its weights differ by {cost:.2%} (root mean square)."
+            part.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, metadata))
     os.replace(part, out)
     return use
 
 
-def make_metadata(keyed: StandardKeyWeights, source: Path) -> dict[str, str]:
+def write_in_half_precision(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str], bar: tqdm
+) -> None:
+    """Write a safetensors file in float16, tensor by tensor, so that memory never holds all of them."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + 2 * tensor.numel()
+        header[name] = {"dtype": "F16", "shape": tensor.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    bar.total += end
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            bar.update(file.write(tensor.half().contiguous().numpy().tobytes()))
+
+
+def make_metadata(keyed: StandardKeyWeights, source: Path, bar: tqdm) -> dict[str, str]:
     digest = hashlib.sha256()
     with source.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            bar.update(len(block))
     entries = {
         "format": FORMAT,
         "kind": keyed.kind,

@@ -14,7 +14,7 @@ from torch import Tensor
 from .vae import COMFYUI_VAE_NAME_PATTERN, rename_vae_weights
 
 T = TypeVar("T")
-Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora"]
+Kind = Literal["coz lora", "coz vae encoder", "osediff", "peft lora", "lora", "dape", "ram"]
 
 PEFT_DEFAULT_ALPHA = 8.0
 """Default of peft's LoraConfig(lora_alpha=8): Chain-of-Zoom and OSEDiff set only r."""

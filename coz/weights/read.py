@@ -1,15 +1,14 @@
-"""Read weight files of Chain-of-Zoom, OSEDiff, PEFT, diffusers and tools/convert.py; no code in them runs."""
+"""Read weight files of Chain-of-Zoom, OSEDiff, PEFT, diffusers, RAM, SeeSR and tools/convert.py.
+
+No code in them runs.
+"""
 
 import json
-import pickle
 import re
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .chain_of_zoom import convert_coz_lora, convert_coz_vae_encoder
@@ -31,14 +30,18 @@ from .peft import (
     convert_lora,
     convert_peft,
 )
+from .ram import (
+    DAPE_NAME,
+    RAM_NAME,
+    convert_dape,
+    find_ram_weights,
+    is_dape,
+    pick_tagger_weights,
+)
+from .weight_file import is_safetensors, name_file_in_errors, open_safetensors, read_content
 
 FORMAT = "chain-of-zoom/1"
 """Value of `format` in the metadata of a converted file."""
-
-SAFETENSORS_SUFFIXES = {".safetensors", ".sft"}
-PICKLE_SUFFIXES = {".pkl", ".pt", ".pth", ".bin", ".ckpt"}
-
-DAMAGED = "it is damaged or cut short; download it again"
 
 
 def read_weights(path: Path) -> SRWeights:
@@ -52,12 +55,17 @@ def read_weights(path: Path) -> SRWeights:
         FileNotFoundError: If there is no such file.
         ValueError: If it is none of these, damaged, or a LoRA for the prompt extractor.
     """
-    content, metadata = _read(path)
-    with _name_file_in_errors(path):
+    content, metadata = read_content(path)
+    with name_file_in_errors(path):
         if is_state_dict(content) and any(map(_is_for_prompts, content)):
             raise ValueError(
                 "expected a LoRA for super-resolution, but found one for a language model; choose "
                 "it in CoZ Load Prompt Extractor"
+            )
+        if is_dape(content) or find_ram_weights(content):
+            raise ValueError(
+                "expected a LoRA for super-resolution, but found the tagger RAM or its LoRA DAPE; choose "
+                "it in CoZ Load Tagger"
             )
         return split_weights(_convert(content, metadata, path))
 
@@ -68,8 +76,8 @@ def read_with_standard_keys(path: Path) -> StandardKeyWeights:
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
     """
-    content, metadata = _read(path)
-    with _name_file_in_errors(path):
+    content, metadata = read_content(path)
+    with name_file_in_errors(path):
         return _convert(content, metadata, path)
 
 
@@ -88,7 +96,7 @@ def read_prompt_lora(path: Path) -> dict[str, Tensor]:
         FileNotFoundError, ValueError: As `read_weights`.
     """
     tensors = read_with_standard_keys(path).tensors
-    with _name_file_in_errors(path):
+    with name_file_in_errors(path):
         if rest := [name for name in tensors if not name.startswith(PROMPT_LORA_PREFIX)]:
             raise ValueError(
                 f"expected a LoRA for the prompt extractor, but found {list_few(rest)}; a LoRA for "
@@ -98,19 +106,72 @@ def read_prompt_lora(path: Path) -> dict[str, Tensor]:
         return tensors
 
 
+def read_tagger(path: Path) -> dict[str, Tensor]:
+    """Read the weights of RAM that rate the tags, under their names in its checkpoint.
+
+    Args:
+        path: ram_swin_large_14m.pth, of which only these weights are read, or its converted file.
+
+    Returns:
+        Weights that stay on disk until they are used.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_weights`.
+    """
+    content, _ = read_content(path)
+    with name_file_in_errors(path):
+        if is_dape(content):
+            raise ValueError(
+                "expected the tagger RAM, but found DAPE, a LoRA for it; choose it as dape_name, and "
+                f"{RAM_NAME} as tagger_name"
+            )
+        weights = find_ram_weights(content)
+        if weights is None:
+            names: list[str] = list(content) if is_state_dict(content) else []
+            raise ValueError(
+                f"expected the tagger RAM, but found {list_few(names)}; take {RAM_NAME}"
+            )
+        return pick_tagger_weights(weights)
+
+
+def read_dape(path: Path) -> dict[str, Tensor]:
+    """Read DAPE, under the keys of `convert_dape`.
+
+    Args:
+        path: DAPE.pth or its converted file.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read_weights`.
+    """
+    content, metadata = read_content(path)
+    with name_file_in_errors(path):
+        if find_ram_weights(content):
+            raise ValueError(
+                "expected DAPE, a LoRA for the tagger RAM, but found RAM itself; choose it as "
+                f"tagger_name, and {DAPE_NAME} or none as dape_name"
+            )
+        if not is_dape(content):
+            names: list[str] = list(content) if is_state_dict(content) else []
+            raise ValueError(
+                f"expected DAPE, a LoRA for the tagger RAM, but found {list_few(names)}; take "
+                f"{DAPE_NAME}"
+            )
+        return _convert(content, metadata, path).tensors
+
+
 def require_safetensors(path: Path) -> None:
     """Check the start and the size of a file that another reader will read.
 
     Raises:
         FileNotFoundError, ValueError: If it is no safetensors file, or is cut short.
     """
-    is_safetensors = _is_safetensors(path)
-    with _name_file_in_errors(path):
-        if not is_safetensors:
+    has_header = is_safetensors(path)
+    with name_file_in_errors(path):
+        if not has_header:
             raise ValueError(
                 "expected safetensors, but found a PyTorch file; take the .safetensors file of the same model"
             )
-        with _open_safetensors(path):
+        with open_safetensors(path):
             pass
 
 
@@ -123,8 +184,8 @@ def read_vae(path: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
     """
-    content, _ = _read(path)
-    with _name_file_in_errors(path):
+    content, _ = read_content(path)
+    with name_file_in_errors(path):
         names: list[str] = list(content) if is_state_dict(content) else []
         for prefix in ["first_stage_model.", "vae.", ""]:
             if f"{prefix}decoder.conv_in.weight" in names:
@@ -140,6 +201,8 @@ def read_vae(path: Path) -> dict[str, Tensor]:
 def _convert(content: Any, metadata: Mapping[str, str], path: Path) -> StandardKeyWeights:
     if isinstance(content, list):
         return convert_coz_lora(cast("list[Any]", content))
+    if weights := find_ram_weights(content):
+        return StandardKeyWeights("ram", pick_tagger_weights(weights), None, None)
     if isinstance(content, dict) and "state_dict_unet" in content:
         return convert_osediff(cast("dict[str, Any]", content))
     if not is_state_dict(content):
@@ -149,6 +212,8 @@ def _convert(content: Any, metadata: Mapping[str, str], path: Path) -> StandardK
         )
     if metadata.get("format") == FORMAT:
         return _read_converted(content, metadata)
+    if is_dape(content):
+        return convert_dape(content)
     if any(".base_layer." in name for name in content):
         return convert_coz_vae_encoder(content)
     if any(name.startswith(PEFT_PREFIX) for name in content):
@@ -198,100 +263,3 @@ def _is_for_prompts(name: str) -> bool:
     return name.startswith((PEFT_PREFIX, PROMPT_LORA_PREFIX)) and bool(
         re.search(LANGUAGE_LAYERS, name)
     )
-
-
-def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
-    """Read the content of a file unchecked, and the metadata of a safetensors file."""
-    is_safetensors = _is_safetensors(path)
-    with _name_file_in_errors(path):
-        return _read_safetensors(path) if is_safetensors else (_unpickle(path), {})
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether a file is safetensors; raise an error if it is no weight file at all."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path.name}: expected a weight file, but found none at {path}; check name and folder"
-        )
-    with _name_file_in_errors(path):
-        if path.is_dir():
-            raise ValueError("expected a weight file, but found a folder; name the file in it")
-        with path.open("rb") as file:
-            head = file.read(512)
-        text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-        suffix, found = path.suffix.lower(), ""
-        if not head:
-            found = "an empty file; download it again"
-        elif text.startswith(b"version https://git-lfs"):
-            found = "a git-lfs pointer; run git lfs pull, or download the file itself"
-        elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-            found = "a web page; download the file itself, by the page's download button"
-        elif head[8:9] == b"{":
-            if suffix not in PICKLE_SUFFIXES:
-                return True
-            found = "safetensors; rename it to end in .safetensors"
-        elif head.startswith(b"PK\x03\x04") or head[0] == pickle.PROTO[0]:
-            if suffix not in SAFETENSORS_SUFFIXES:
-                return False
-            found = "a PyTorch file; rename it to end in .pt"
-        expected = (
-            "safetensors" if suffix in SAFETENSORS_SUFFIXES else "a PyTorch or safetensors file"
-        )
-        raise ValueError(
-            f"expected {expected}, but found {found or f'a file that begins with {head[:8]!r}'}"
-            f"{'' if found else '; download it again'}"
-        )
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with _open_safetensors(path) as file:
-        names: list[str] = list(file.keys())
-        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-
-
-@contextmanager
-def _open_safetensors(path: Path) -> Generator[Any]:
-    try:
-        with cast("Any", safe_open)(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise ValueError(
-            f"expected safetensors, but found that {DAMAGED} ({error!s:.150})"
-        ) from error
-
-
-def _unpickle(path: Path) -> Any:
-    try:
-        return _detach_tensors(torch.load(path, map_location="cpu", weights_only=True))
-    # A damaged or hostile pickle can raise any exception; 13 types were seen.
-    except Exception as error:
-        with path.open("rb") as file:
-            is_archive = file.read(2) == b"PK"
-        if code := re.search(r"GLOBAL ([\w.]{1,99})", str(error)):
-            found = f"a call of {code[1]}, which does not run here; take the file of its authors"
-        elif is_archive:
-            found = "another zip archive, or a damaged file; unpack it, or download it again"
-        else:
-            found = f"that {DAMAGED}"
-        raise ValueError(f"expected a PyTorch file of weights alone, but found {found}") from error
-
-
-def _detach_tensors(content: Any, depth: int = 2) -> Any:
-    """Copy the content without a pickle's attributes, by which a hostile file can override methods."""
-    if isinstance(content, Tensor):
-        return Tensor.detach(content)
-    if depth and isinstance(content, dict):
-        items = dict[Any, Any].items(cast("dict[Any, Any]", content))
-        return {name: _detach_tensors(value, depth - 1) for name, value in items}
-    if depth and isinstance(content, list):
-        return [_detach_tensors(value, depth - 1) for value in cast("list[Any]", content)]
-    return content
-
-
-@contextmanager
-def _name_file_in_errors(path: Path) -> Generator[None]:
-    """Put the name of the file before the message of a ValueError."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error

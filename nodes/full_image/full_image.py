@@ -73,7 +73,7 @@ class CoZFullImage(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="What the image shows: the text of every tile. With a vision-language model "
-                    "it is added to the model's text. Upscale models do not read it.",
+                    "or a tagger it is added to the model's text. Upscale models do not read it.",
                 ),
                 io.String.Input(
                     "tile_prompts",

@@ -83,7 +83,7 @@ class CoZChainLoop(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="What the image shows: the text of every step. With a vision-language model "
-                    "it is added to the model's text. Upscale models do not read it; with them it is "
+                    "or a tagger it is added to the model's text. Upscale models do not read it; with them it is "
                     "only recorded.",
                 ),
                 io.String.Input(

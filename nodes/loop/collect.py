@@ -164,7 +164,7 @@ class CoZChainCollect(io.ComfyNode):
         for i in range(cls.find_last_step(steps, kept, stop_below, parts) + 1):
             text = parts.get(f"text_{i}")
             if i and text is None:
-                wanted, doing = [f"text_{i}"], "the vision-language model writes the prompt"
+                wanted, doing = [f"text_{i}"], "writing the prompt"
             elif parts.get(f"frame_{i}") is None:
                 names = STEP_INPUTS if i > kept else STEP_INPUTS[:1]
                 wanted, doing = [f"{name}_{i}" for name in names], "super-resolving"

@@ -6,13 +6,14 @@ locales/zh and its options to the help pages in js/docs.
 
 from comfy_api.latest import io
 
+from .tags import Tags
 from .text_source import TextSource
 from .vision_language_model import VisionLanguageModel
 
 TYPED = "text"
 """The first option: all texts are typed by the user."""
 
-TEXT_SOURCES: list[type[TextSource]] = [VisionLanguageModel]
+TEXT_SOURCES: list[type[TextSource]] = [VisionLanguageModel, Tags]
 """All text sources in the order of the node's options. Append new ones at the end."""
 
 

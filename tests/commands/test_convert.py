@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from coz.weights.lora import pair_factors
 from coz.weights.read import read_weights, read_with_standard_keys
 from coz.weights.vae import rename_vae_weights
+from tests.support.random_ram import as_published, ram
 from tools import convert as tool
 
 ROOT = Path(__file__).parents[2]
@@ -332,3 +333,31 @@ def test_an_error_is_one_line(tmp_path):
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"error: page\.pkl: expected .*, but found a web page; .*\n", done.stderr)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from coz.weights import weight_file
+from tools import convert
+weight_file.MAX_READ_BYTES = 10**8
+convert.MIN_BYTES_WITH_BAR = 0
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+convert.convert(Path(sys.argv[1]), Path(sys.argv[2]), None, None)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+def test_the_optimizer_of_rams_file_is_not_read(tmp_path):
+    content = as_published(ram())
+    size = 4 * 10**8
+    content["optimizer"]["state"][0]["exp_avg"] = torch.zeros(size // 4)
+    torch.save(content, tmp_path / "ram.pth")
+    line = [sys.executable, "-c", MEASURE, tmp_path / "ram.pth", tmp_path / "ram.safetensors"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "100%" in done.stderr
+    assert int(done.stdout) < size / 4
+    assert metadata(tmp_path / "ram.safetensors")["kind"] == "ram"

@@ -12,6 +12,7 @@ from tools.host.workflow import find_node, read_prompt
 from .jobs import SD3_VLM, WORKFLOWS
 
 SD3 = WORKFLOWS / "2 Chain-of-Zoom SD3.json"
+TAGS = WORKFLOWS / "more" / "Chain-of-Zoom SD3 + tags.json"
 OWN = WORKFLOWS / "5 Your own checkpoint.json"
 
 
@@ -42,6 +43,31 @@ def test_chain_arms_run_the_loop_by_the_protocol():
             assert inputs["prompting"] == "vision-language model"
             assert inputs["prompting.vlm"] == ["5", 0]
             assert classes(prompt) == ["CLIPLoader", *common]
+
+
+@pytest.mark.parametrize("workflow", [None, SD3_VLM, TAGS])
+def test_the_arm_with_tags_needs_no_workflow_of_its_own(workflow):
+    """So the paper's three kinds of prompt stand in one table."""
+    (arm,) = read_arms("chain-tags", workflow)
+    (prompt,) = make_prompts(arm, 512, 4, 7)
+    inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    chosen = {key: value for key, value in inputs.items() if key.startswith("prompting")}
+    tagger = find_node(prompt, "CoZLoadTagger")
+    assert chosen == {
+        "prompting": "tags (RAM/DAPE)",
+        "prompting.tagger": [tagger, 0],
+        "prompting.exclude": "",
+    }
+    assert prompt[tagger]["inputs"]["dape_name"] == "DAPE.pth"
+    assert "CLIPLoader" not in classes(prompt)
+
+
+def test_the_arm_with_tags_takes_a_tagger_that_is_not_linked():
+    (arm,) = read_arms("chain-tags", SD3_VLM)
+    own = {"tagger_name": "own.safetensors", "dape_name": "none", "dape_strength": 1}
+    arm.workflow["77"] = {"class_type": "CoZLoadTagger", "inputs": own}
+    (prompt,) = make_prompts(arm, 512, 4, 7)
+    assert prompt[find_node(prompt, "CoZLoadTagger")]["inputs"] == own
 
 
 def test_an_arm_of_your_own_keeps_its_texts():

@@ -242,6 +242,23 @@ def on_card(vlm_folder, nodes_of, executor, give, keeper, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
+def tagger_folder(pack, tmp_path_factory):
+    """A small random RAM and DAPE, as published and converted, in the host's folders."""
+    import folder_paths
+
+    from tests.support.random_ram import as_published, dape, ram
+    from tools.convert import convert
+
+    folder, weights = tmp_path_factory.mktemp("tagger"), ram()
+    for name, content in (("ram_small", as_published(weights)), ("DAPE", dape(weights))):
+        torch.save(content, folder / f"{name}.pth")
+        convert(folder / f"{name}.pth", folder / f"{name}.safetensors", None, None)
+    for kind in ("loras", "text_encoders"):
+        folder_paths.add_model_folder_path(kind, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def vae_4(pack):
     """A VAE with 4 channels, as of SD1.5."""
     from tests.support.random_sd3 import autoencoder
@@ -315,6 +332,7 @@ def models(load_sd3, tmp_path_factory):
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from tests.support.random_qwen import qwen25vl, with_prompt_lora
+    from tests.support.random_ram import as_published, dape, ram
     from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder
 
     folder = tmp_path_factory.mktemp("models")
@@ -343,6 +361,8 @@ def models(load_sd3, tmp_path_factory):
     network.save_pretrained(vlm, max_shard_size="100MB")
     assert (vlm / "model-00001-of-00002.safetensors").exists()
     with_prompt_lora(network).save_pretrained(folder / "loras" / "coz_prompt_lora")
+    torch.save(as_published(ram()), folder / "text_encoders" / "ram_swin_large_14m.pth")
+    torch.save(dape(ram()), folder / "loras" / "DAPE.pth")
     paths = {"base_path": str(folder), **{kind: kind for kind in kinds}}
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"tests": paths}), "utf-8")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.support.random_ram import ram
 from tools.host import ROOT, host_path
 from tools.host.server import serve
 
@@ -31,6 +32,7 @@ SOURCES = {
     "clip": ("CLIPLoader", {"clip_name": "clip_l.safetensors", "type": "sd3", "device": "default"}),
     "text": ("CLIPTextEncode", {"clip": ["clip", 0], "text": ""}),
     "upscaler": ("UpscaleModelLoader", {"model_name": "coz_lite_x4.safetensors"}),
+    "tagger": ("CoZLoadTagger", {"tagger_name": "ram.safetensors", "dape_name": "none", "dape_strength": 1.0}),
     "mask": ("SolidMask", {"value": 1.0, "width": 48, "height": 32}),
     "chain": ("CoZChainLoop", {
         "image": ["picture", 0], "backbone": "upscale model",
@@ -141,6 +143,7 @@ def make_models(folder: Path) -> None:
         for name, weight in network.state_dict().items()
     }
     save_file(weights, folder / "text_encoders" / "clip_l.safetensors")
+    save_file(ram(), folder / "text_encoders" / "ram.safetensors")
     shutil.copyfile(Path(__file__).with_name("audit_node.py"), folder / "custom_nodes" / "audit.py")
 
 

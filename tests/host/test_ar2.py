@@ -67,7 +67,7 @@ def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
             line
             for i, text in enumerate(written, 1)
             for line in (
-                f"step {i} of 4: the vision-language model writes the prompt",
+                f"step {i} of 4: writing the prompt",
                 text,
                 f"step {i} of 4: super-resolving\n{text}",
             )

@@ -88,6 +88,8 @@ GRAPH = {
         sampling_mode="off",
         previous_image=["frame", 0],
     ),
+    "tagger": make_node("CoZLoadTagger", tagger_name="ram_small.pth", dape_name="DAPE.pth"),
+    "tags": make_node("CoZTagPrompt", tagger=["tagger", 0], image=["zoom", 0], prompt="fur"),
 }
 """Nodes in an order in which each comes after what it takes; their other widgets have the default."""
 
@@ -215,7 +217,7 @@ def folders(pack, tmp_path_factory, make_chain):
 
 
 @pytest.fixture(scope="module")
-def runs(folders, vlm_folder, nodes_of):
+def runs(folders, vlm_folder, tagger_folder, nodes_of):
     """Placement -> its run."""
     import nodes
 
@@ -294,6 +296,7 @@ WAITS = {
     "true": 5,  # 2 in the correction, which reads its error every 8 iterations
     "report": 4,  # 1 a frame, and 1 for the ground truth
     "load": 0,
+    "tags": 2,  # 1 for the range of the image, and 1 for the logits
 }
 """How often a node may wait for a card that holds the images (--gpu-only)."""
 

@@ -29,7 +29,7 @@ CHOSEN = {"CoZLoadChain": {"folder": "good_00001_"}, "CoZLoadSRLoRA": {"lora_nam
 SOCKETS = {
     "IMAGE": ["picture", 0], "MODEL": ["model", 0], "VAE": ["vae", 0], "CLIP": ["clip", 0],
     "CONDITIONING": ["text", 0], "UPSCALE_MODEL": ["upscaler", 0], "COZ_CHAIN": ["chain", 3],
-    "MASK": ["mask", 0],
+    "MASK": ["mask", 0], "COZ_TAGGER": ["tagger", 0],
 }  # fmt: skip
 SHOWS_ITSELF = {"CoZSaveChain", "CoZZoomViewer"}
 REFUSES = {

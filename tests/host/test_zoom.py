@@ -13,6 +13,7 @@ from .prompts import chain_prompt, make_node
 WORKFLOWS = {
     "one-step diffusion": "2 Chain-of-Zoom SD3",
     "vision-language model": "4 Chain-of-Zoom as in the paper (AR-2)",
+    "tags (RAM/DAPE)": "more/Chain-of-Zoom SD3 + tags",
     "any checkpoint": "5 Your own checkpoint",
 }
 
@@ -23,7 +24,7 @@ def run(models, executor, keeper):
     from utils.extra_config import load_extra_path_config
 
     load_extra_path_config(models[1])
-    kinds = {"model": "MODEL", "vae": "VAE", "clip": "CLIP", "vlm": "CLIP"}
+    kinds = {"model": "MODEL", "vae": "VAE", "clip": "CLIP", "vlm": "CLIP", "tagger": "COZ_TAGGER"}
     kinds |= {"upscale_model": "UPSCALE_MODEL", "image": "IMAGE", "scales": "IMAGE"}
     kept = keeper("TestKeep", kinds | {"prompts": "STRING"}, "optional")
 
@@ -76,6 +77,9 @@ def make_chain(node, inputs, kept):
     def describe(frame, zoomed):
         if inputs["prompting"] == "text":
             return inputs["prompt"]
+        if inputs["prompting"] == "tags (RAM/DAPE)":
+            words = {"exclude": inputs["prompting.exclude"], "prompt": inputs["prompt"]}
+            return node("CoZTagPrompt").execute(kept["tagger"], to_image(zoomed), **words)[0]
         return node("CoZPromptExtractor").execute(
             kept["vlm"],
             to_image(zoomed),
@@ -120,7 +124,7 @@ def test_upscale_model(node, run, color_fix):
 
 
 @pytest.mark.parametrize("source", WORKFLOWS)
-def test_diffusion_and_a_vision_language_model(node, run, source):
+def test_diffusion_and_texts_of_a_model(node, run, source):
     graph = read_prompt(ROOT / "workflows" / f"{WORKFLOWS[source]}.json")
     inputs = graph[find_node(graph, "CoZChainLoop")]["inputs"]
     inputs |= {"size": 32, "steps": 2, "seed": 5}

@@ -172,13 +172,28 @@ SCENES = {
         },
         None,
     ),
+    "CoZTagPrompt": (
+        SAMPLE
+        | {
+            "zoom": ("CoZCropCenterZoom", (0, 140), {"image": ("sample", 0)} | TARGET),
+            "load": (
+                "CoZLoadTagger", (0, 600),
+                {"tagger_name": "ram_swin_large_14m.pth", "dape_name": "DAPE.pth"}, (340, 110),
+            ),
+            "it": (
+                "CoZTagPrompt", (420, 600), {"tagger": ("load", 0), "image": ("zoom", 0)}, (340, 220),
+            ),
+            "text": ("CoZEncodePrompt", (840, 600), {"prompt": ("it", 0)}, (300, 160)),
+        },
+        ["load", "it", "text"],
+    ),
 }  # fmt: skip
 """node -> (the scene's nodes by name, the names of those in the screenshot or None for all).
 
 A scene's node is (type, position, inputs, size). An input is a value or a link: (node, output).
 """
 
-SCENES_NOT_RUN = {"CoZRefineStep"}
+SCENES_NOT_RUN = {"CoZRefineStep", "CoZTagPrompt"}
 
 TEMPLATE_SCENES = {
     "CoZLoadSRLoRA": ("AR-2 step", ["CheckpointLoaderSimple", "CoZLoadSRLoRA"]),
@@ -186,6 +201,7 @@ TEMPLATE_SCENES = {
     "CoZSRStep": ("AR-2 step", ["CoZEncodePrompt", "CoZSRStep"]),
     "CoZPromptExtractor": ("AR-2 step", ["CoZCropCenterZoom", "CoZPromptExtractor"]),
     "CoZLoadPromptExtractor": ("AR-2 step", ["CoZLoadPromptExtractor"]),
+    "CoZLoadTagger": ("Chain-of-Zoom SD3 + tags", ["CoZLoadTagger"]),
 }
 """node -> (start of a template's name, types of which the template's first node is shown)."""
 
@@ -193,6 +209,8 @@ WEIGHT_FILES = [
     ("checkpoints", "sd3_medium_incl_clips_t5xxlfp8.safetensors"),
     ("checkpoints", "sd_xl_base_1.0.safetensors"),
     ("loras", "model_20001.pkl"),
+    ("loras", "DAPE.pth"),
+    ("text_encoders", "ram_swin_large_14m.pth"),
     ("loras", "coz_prompt_lora/adapter_model.safetensors"),
     ("vae", "vae_encoder_20001.pt"),
     ("text_encoders", "Qwen2.5-VL-3B-Instruct/model-00001-of-00002.safetensors"),

@@ -11,7 +11,7 @@ from tools.host.workflow import TEMPLATE, Prompt, read_prompt
 ARMS_WITHOUT_MODEL = ("nearest", "bicubic")
 """Arms without a model, which need no workflow and no seed."""
 
-KNOWN_ARMS = (*ARMS_WITHOUT_MODEL, "onestep", "chain-null", "chain-vlm")
+KNOWN_ARMS = (*ARMS_WITHOUT_MODEL, "onestep", "chain-null", "chain-vlm", "chain-tags")
 DEFAULT_ARMS = KNOWN_ARMS[:4]
 
 VLM_WORKFLOW = ROOT / "workflows" / "3 Chain-of-Zoom SD3 + VLM.json"

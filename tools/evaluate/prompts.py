@@ -4,7 +4,8 @@ from typing import Any
 
 from coz.chain.zoom_chain import derive_step_seed
 from coz.color.align import WAVELET_LEVELS
-from tools.host.workflow import Prompt
+from tools.host import ROOT
+from tools.host.workflow import Prompt, read_prompt
 
 from .arms import ARMS_WITHOUT_MODEL, Arm, ArmError, find_loop
 from .job import FRAMES_PREFIX, KEY, MIDDLE, PICTURE
@@ -16,6 +17,8 @@ MAX_SCALE = 64
 
 T5_TOKENS = 512
 """Number of T5 tokens with which Chain Loop encodes its texts: nodes/step/encode_prompt.py."""
+
+TAGS_WORKFLOW = ROOT / "workflows" / "more" / "Chain-of-Zoom SD3 + tags.json"
 
 BACKBONES = ("upscale model", "one-step diffusion", "any checkpoint")
 
@@ -54,11 +57,26 @@ def make_chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
     if not arm.keeps_texts:
         # The workflow's text was written for another image.
         inputs |= {"prompt": "", "step_prompts": ""}
-    if arm.name == "chain-null":
-        inputs = {key: value for key, value in inputs.items() if not key.startswith("prompting.")}
-        inputs["prompting"] = "text"
+    prompting, tagger = choose_prompting(arm, inputs)
+    inputs = {key: value for key, value in inputs.items() if not key.startswith("prompting")}
+    inputs |= prompting
     prompt = arm.workflow | {loop: {"class_type": "CoZChainLoop", "inputs": inputs}, **make_input()}
-    return keep_needed(prompt | make_save("scales", [loop, 1]))
+    return keep_needed(prompt | tagger | make_save("scales", [loop, 1]))
+
+
+def choose_prompting(arm: Arm, inputs: dict[str, Any]) -> tuple[dict[str, Any], Prompt]:
+    """Return what the arm sets for ``prompting``, and the node that loads its tagger, if it needs one.
+
+    The tagger is that of the workflow, linked or not, otherwise RAM with DAPE as in the bundled one.
+    """
+    if arm.name == "chain-null":
+        return {"prompting": "text"}, {}
+    if arm.name == "chain-tags" and "prompting.tagger" not in inputs:
+        nodes = [*arm.workflow.values(), *read_prompt(TAGS_WORKFLOW).values()]
+        loader = next(node for node in nodes if node["class_type"] == "CoZLoadTagger")
+        chosen = {"prompting.tagger": ["coz_tagger", 0], "prompting.exclude": ""}
+        return {"prompting": "tags (RAM/DAPE)", **chosen}, {"coz_tagger": loader}
+    return {key: value for key, value in inputs.items() if key.startswith("prompting")}, {}
 
 
 def make_resampled_prompt(resampling: str, steps: int) -> Prompt:

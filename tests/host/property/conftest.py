@@ -73,13 +73,17 @@ def weights(pack, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def only_these_files(weights, vlm_folder, monkeypatch):
+def only_these_files(weights, vlm_folder, tagger_folder, monkeypatch):
     """Whatever files the tests before these have left in the host's lists."""
     import folder_paths
 
     listed = folder_paths.folder_names_and_paths
-    for kind, folder in (("loras", weights), ("vae", weights), ("text_encoders", vlm_folder)):
-        monkeypatch.setitem(listed, kind, ([str(folder)], listed[kind][1]))
+    for kind, folders in (
+        ("loras", [weights, tagger_folder]),
+        ("vae", [weights]),
+        ("text_encoders", [vlm_folder, tagger_folder]),
+    ):
+        monkeypatch.setitem(listed, kind, ([*map(str, folders)], listed[kind][1]))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
 
 
@@ -92,12 +96,13 @@ def vlm(vlm_folder):
 
 
 @pytest.fixture(scope="session")
-def models(pack, vlm, weights, upscale_model):
+def models(pack, vlm, weights, tagger_folder, upscale_model):
     """The host's objects by kind and name."""
     import nodes
     from tests.support.small_models import small_clip, small_sd3, small_vae
 
     builtin = nodes.NODE_CLASS_MAPPINGS["UpscaleModelLoader"].load_model
+    load_tagger = nodes.NODE_CLASS_MAPPINGS["CoZLoadTagger"].execute
     return {
         "MODEL": {"SD3": small_sd3(), "SD3 in bfloat16": small_sd3(torch.bfloat16)},
         "VAE": {"of SD3": small_vae(), "of SD1.5": small_vae(4)},
@@ -105,6 +110,9 @@ def models(pack, vlm, weights, upscale_model):
         "UPSCALE_MODEL": {
             "built-in": builtin("coz_lite_x4.safetensors")[0],
             "2x": upscale_model(2),
+        },
+        "COZ_TAGGER": {
+            name: load_tagger("ram_small.pth", name)[0] for name in ("none", "DAPE.pth")
         },
     }
 

@@ -14,6 +14,7 @@ SIDES = {
     "CoZSRStep": 64,
     "CoZRefineStep": 48,
     "CoZPromptExtractor": 200,
+    "CoZTagPrompt": 200,
     "CoZZoomVideo": 128,
     "CoZZoomStrip": 200,
     "CoZZoomViewer": 200,
@@ -40,7 +41,7 @@ RANGES = {
 }
 """Parts of a schema's range that end in the time there is; of a nested input by its combo."""
 
-MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL"}
+MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER"}
 
 
 class Model(NamedTuple):

@@ -89,6 +89,7 @@ CHECKS = {
     "VAE": is_there,
     "CLIP": is_there,
     "UPSCALE_MODEL": is_there,
+    "COZ_TAGGER": is_there,
 }
 
 

@@ -33,8 +33,10 @@ SHARE = {
     "CoZChainLoop": 0.65,
     "CoZFullImage": 0.65,
     "CoZLoadPromptExtractor": 0.1,
+    "CoZLoadTagger": 0.1,
     "CoZPromptExtractor": 0.65,
     "CoZRefineStep": 0.65,
+    "CoZTagPrompt": 0.65,
     "CoZUpscaleStep": 0.65,
 }
 """Of a profile's cases: slow nodes get less than others."""

@@ -1,0 +1,121 @@
+"""Read the content of weight files; no code in them runs."""
+
+import pickle
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+SAFETENSORS_SUFFIXES = {".safetensors", ".sft"}
+PICKLE_SUFFIXES = {".pkl", ".pt", ".pth", ".bin", ".ckpt"}
+
+MAX_READ_BYTES = 2**30
+"""A larger PyTorch file is mapped into memory: only the tensors that are used are read."""
+
+DAMAGED = "it is damaged or cut short; download it again"
+
+
+def read_content(path: Path) -> tuple[Any, Mapping[str, str]]:
+    """Read the content of a file unchecked, and the metadata of a safetensors file."""
+    has_metadata = is_safetensors(path)
+    with name_file_in_errors(path):
+        return _read_safetensors(path) if has_metadata else (unpickle(path), {})
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is safetensors; raise an error if it is no weight file at all."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.name}: expected a weight file, but found none at {path}; check name and folder"
+        )
+    with name_file_in_errors(path):
+        if path.is_dir():
+            raise ValueError("expected a weight file, but found a folder; name the file in it")
+        with path.open("rb") as file:
+            head = file.read(512)
+        text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+        suffix, found = path.suffix.lower(), ""
+        if not head:
+            found = "an empty file; download it again"
+        elif text.startswith(b"version https://git-lfs"):
+            found = "a git-lfs pointer; run git lfs pull, or download the file itself"
+        elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+            found = "a web page; download the file itself, by the page's download button"
+        elif head[8:9] == b"{":
+            if suffix not in PICKLE_SUFFIXES:
+                return True
+            found = "safetensors; rename it to end in .safetensors"
+        elif head.startswith(b"PK\x03\x04") or head[0] == pickle.PROTO[0]:
+            if suffix not in SAFETENSORS_SUFFIXES:
+                return False
+            found = "a PyTorch file; rename it to end in .pt"
+        expected = (
+            "safetensors" if suffix in SAFETENSORS_SUFFIXES else "a PyTorch or safetensors file"
+        )
+        raise ValueError(
+            f"expected {expected}, but found {found or f'a file that begins with {head[:8]!r}'}"
+            f"{'' if found else '; download it again'}"
+        )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with open_safetensors(path) as file:
+        names: list[str] = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Generator[Any]:
+    """Open a safetensors file, which checks its header and its size."""
+    try:
+        with cast("Any", safe_open)(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"expected safetensors, but found that {DAMAGED} ({error!s:.150})"
+        ) from error
+
+
+def unpickle(path: Path) -> Any:
+    """Read a PyTorch file unchecked."""
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    is_mapped = is_archive and path.stat().st_size > MAX_READ_BYTES
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
+        return _detach_tensors(content)
+    # A damaged or hostile pickle can raise any exception; 13 types were seen.
+    except Exception as error:
+        if code := re.search(r"GLOBAL ([\w.]{1,99})", str(error)):
+            found = f"a call of {code[1]}, which does not run here; take the file of its authors"
+        elif is_archive:
+            found = "another zip archive, or a damaged file; unpack it, or download it again"
+        else:
+            found = f"that {DAMAGED}"
+        raise ValueError(f"expected a PyTorch file of weights alone, but found {found}") from error
+
+
+def _detach_tensors(content: Any, depth: int = 2) -> Any:
+    """Copy the content without a pickle's attributes, by which a hostile file can override methods."""
+    if isinstance(content, Tensor):
+        return Tensor.detach(content)
+    if depth and isinstance(content, dict):
+        items = dict[Any, Any].items(cast("dict[Any, Any]", content))
+        return {name: _detach_tensors(value, depth - 1) for name, value in items}
+    if depth and isinstance(content, list):
+        return [_detach_tensors(value, depth - 1) for value in cast("list[Any]", content)]
+    return content
+
+
+@contextmanager
+def name_file_in_errors(path: Path) -> Generator[None]:
+    """Put the name of the file before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error

@@ -1,0 +1,47 @@
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...coz.text.step_prompts import choose_step_texts
+from ...coz.tiles.layout import TileLayout
+from ...coz.tiles.plan import cut_tile_view
+from ..host.images import to_image
+from ..host.messages import hide_called_progress
+from ..host.sockets import TaggerSocket
+from ..step.tag_prompt import CoZTagPrompt, exclude_input
+from .text_source import TextSource
+
+
+class Tags(TextSource):
+    name = "tags (RAM/DAPE)"
+    summary = "the tagger finds tags that fit each view; prompt is added to them."
+    reads_seed = False
+
+    @classmethod
+    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+        return [
+            TaggerSocket.Input(
+                "tagger", **socket_options, tooltip="The model, from CoZ Load Tagger."
+            ),
+            exclude_input(),
+        ]
+
+    def add_nodes(self, add_node, i, zoomed, frames, prompt, seed) -> list:
+        return add_node(
+            "CoZTagPrompt",
+            f"prompt_{i}",
+            tagger=self.chosen["tagger"],
+            image=zoomed,
+            threshold_shift=0.0,
+            exclude=self.chosen["exclude"],
+            prompt=choose_step_texts(prompt, "", 1)[0],
+        ).out(0)
+
+    def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
+        self.picture, self.layout = picture, layout
+
+    def run(self, index: int) -> str:
+        view = cut_tile_view(self.picture, self.layout, self.layout.list_windows()[index])
+        with hide_called_progress():
+            return CoZTagPrompt.execute(
+                self.chosen["tagger"], to_image(view), exclude=self.chosen["exclude"]
+            )[0]
