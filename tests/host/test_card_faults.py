@@ -34,7 +34,8 @@ def test_a_small_card_gives_the_same_values(on_card, name, free, most):
     want = on_card().run(prompt)
     templates = crowded(on_card, free)
     templates.forget()
-    assert torch.equal(templates.run(prompt), want)
+    rounding = 2e-6 if name == WHOLE else 0  # of a batch of tiles: smaller where memory is short
+    assert torch.allclose(templates.run(prompt), want, rtol=0, atol=rounding)
     assert templates.memory.peak - (SMALL_CARD - free * MB) <= most * MB
 
 
