@@ -1,4 +1,5 @@
-"""The algorithm on a simulated card: the CPU's values, and how often it waits for the card."""
+"""Every function of tensors: it leaves them as they are, computes half floats in float32, and gives on
+a simulated card the values of the CPU with few waits for the card."""
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ CASES = {
     "nearest": (0, lambda a, b, lq: resize(lq, 200, 96, "nearest")),
     "mirror": (0, lambda a, b, lq: crop_mirrored(a, Window(-9, 150, 120, 80))),
     "banded resize": (0, lambda a, b, lq: resize_banded(a, 50, 24)),
+    "no method": (0, lambda a, b, lq: color_align("none", a, b)),
     "wavelet": (0, lambda a, b, lq: color_align("wavelet", a, b)),
     "adain": (0, lambda a, b, lq: color_align("adain", a, b)),
     "ycbcr": (0, lambda a, b, lq: color_align("ycbcr", a, b)),
@@ -68,16 +70,31 @@ def plain(value):
     return value.cpu().tolist() if isinstance(value, torch.Tensor) else value
 
 
+def pictures(dtype=torch.float32):
+    sizes = ((200, 96), (200, 96), (50, 24))
+    return [picture(seed, *size).to(dtype) for seed, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "name", sorted(CASES.keys() - {"self-ensemble"})
+)  # whose network computes in its own
+def test_half_floats_are_computed_in_float32_and_stay_as_they_are(name, dtype):
+    _, call = CASES[name]
+    given, kept = pictures(dtype), pictures(dtype)
+    assert plain(call(*given)) == plain(call(*(each.float() for each in kept)))
+    assert all(map(torch.equal, given, kept))
+
+
 @pytest.mark.parametrize(("most", "call"), CASES.values(), ids=CASES.keys())
 def test_the_cpus_values_with_few_waits(mode, most, call):
     # Not at the top: it makes a device for the whole process.
     from tests.support.simulated_card import Card
 
-    pictures = picture(0, 200, 96), picture(1, 200, 96), picture(2, 50, 24)
     with mode():
-        want = plain(call(*pictures))
+        want = plain(call(*pictures()))
         with Card() as card:
-            result = call(*map(card.put, pictures))
+            result = call(*map(card.put, pictures()))
             waits = card.work.waits
             if isinstance(result, torch.Tensor):
                 assert result.device == card.device

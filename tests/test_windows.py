@@ -63,26 +63,6 @@ def test_names_that_only_look_like_a_device_s(name):
     require_valid_prefix(name)
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    [
-        *(
-            "C:x",
-            "C:/x",
-            "c:\\x",
-            "a:stream",
-            "\\\\server\\share",
-            "//server/share",
-            "\\\\?\\C:\\x",
-        ),
-        *("\\x", "a\\", "a. ", "a .", "a/. /b", "tab\t", "line\n", 'quo"te', "a|b", "a*", "<a>"),
-    ],
-)
-def test_a_name_is_below_the_output_folder_and_can_be_made(prefix):
-    with pytest.raises(ValueError, match="cannot name a folder on every system"):
-        require_valid_prefix(prefix)
-
-
 def test_a_chain_s_folder_has_a_name_for_every_system(make_chain, tmp_path):
     folder = write_chain(make_chain(steps=MAX_STEPS, size=16), tmp_path, "con", 1)
     names = [folder.name, *(path.name for path in folder.iterdir())]
@@ -90,20 +70,12 @@ def test_a_chain_s_folder_has_a_name_for_every_system(make_chain, tmp_path):
     assert len({name.lower() for name in names}) == len(names) == MAX_STEPS + 4
 
 
-def test_a_name_that_is_too_long_leaves_nothing(make_chain, tmp_path):
-    with pytest.raises(OSError, match=r"."):
-        write_chain(make_chain(), tmp_path, "x" * MAX_PATH, 1)
-    assert [*tmp_path.iterdir()] == []
-
-
 def test_a_chain_with_the_line_ends_of_windows_is_read(make_chain, tmp_path):
     folder = write_chain(make_chain(), tmp_path, "chain", 1)
     record = (folder / "chain.json").read_bytes()
     assert b"\r" not in record
     (folder / "chain.json").write_bytes(record.replace(b"\n", b"\r\n"))
-    assert (
-        read_chain(folder).prompts == read_chain(folder).prompts == ("text 0", "text 1", "text 2")
-    )
+    assert read_chain(folder).prompts == ("text 0", "text 1", "text 2")
 
 
 def shipped() -> list[PurePosixPath]:

@@ -23,33 +23,6 @@ def node(node_id, node_type, widgets=(), values=(), links=(), mode=0):
     }
 
 
-def test_widgets_and_links():
-    workflow = {
-        "nodes": [
-            node(1, "Source", ["path"], ["a.png"]),
-            node(7, "Step", ["steps", "text"], [4, "fixed"], [("image", 3)]),
-        ],
-        "links": [[3, 1, 2, 7, 0, "IMAGE"]],
-    }
-    assert to_prompt(workflow) == {
-        "1": {"class_type": "Source", "inputs": {"path": "a.png"}},
-        "7": {"class_type": "Step", "inputs": {"image": ["1", 2], "steps": 4, "text": "fixed"}},
-    }
-
-
-def test_image_compare_has_what_the_frontend_submits():
-    compare = node(1, "ImageCompare", ["compare_view"])
-    compare["inputs"][0]["type"] = "IMAGECOMPARE"
-    prompt = to_prompt({"nodes": [compare], "links": []})
-    assert prompt["1"]["inputs"] == {"compare_view": {"__value__": ["", ""]}}
-
-
-def test_the_seeds_control_is_no_input():
-    step = node(1, "Step", ["seed", "method"], [5, "randomize", "wavelet"])
-    prompt = to_prompt({"nodes": [step], "links": []})
-    assert prompt["1"]["inputs"] == {"seed": 5, "method": "wavelet"}
-
-
 def test_a_link_into_a_widget_replaces_its_value():
     step = node(2, "Step", ["steps", "size"], [4, 512])
     step["inputs"][0]["link"] = 1
@@ -146,19 +119,6 @@ def test_the_template_browser_lists_six():
     assert {path.parent.name for path in WORKFLOWS} == {"workflows", "more"}
     pictures = (ROOT / "workflows").rglob("*.jpg")
     assert sorted(path.with_suffix(".json") for path in pictures) == LISTED
-
-
-def test_nothing_overlaps_in_a_bundled_workflow():
-    title = 30
-    for path in WORKFLOWS:
-        workflow = json.loads(path.read_text("utf-8"))
-        boxes = [
-            (x, y - title, x + width, y + height)
-            for (x, y), (width, height) in ((n["pos"], n["size"]) for n in workflow["nodes"])
-        ]
-        for i, (left, top, right, bottom) in enumerate(boxes):
-            for x0, y0, x1, y1 in boxes[:i]:
-                assert x1 <= left or right <= x0 or y1 <= top or bottom <= y0
 
 
 MISSING_MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx", ".gguf")

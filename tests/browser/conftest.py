@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, expect, sync_playwright
 
 from tools import host
 from tools.host.chromium import BROWSER_ARGUMENTS, chromium_path
@@ -22,6 +22,7 @@ TIMEOUT = 60_000  # the machine may be busy
 RENDERERS = ["classic", pytest.param("vue", marks=pytest.mark.long)]
 each_renderer = pytest.mark.parametrize("renderer", RENDERERS)
 VIEWPORT = {"width": 1600, "height": 900}
+expect.set_options(timeout=TIMEOUT)  # a page's own timeout does not count for it
 
 EMPTY = """{version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0, last_link_id: 0,
     config: {}, extra: {}}"""
@@ -68,14 +69,14 @@ class Editor:
 
     def reset(self) -> None:
         """Leave nothing of another module: what it ran, with cached results, and its graph."""
-        for path, body in (("history", {"clear": True}), ("free", {"free_memory": True})):
-            requests.post(f"{self.url}/{path}", json=body)
+        for path in ("interrupt", "queue", "history", "free"):
+            requests.post(f"{self.url}/{path}", json={"clear": True, "free_memory": True})
         self.page.keyboard.press("Escape")
         self.page.set_viewport_size(VIEWPORT)
         self.page.emulate_media(reduced_motion="reduce")
         self.use_renderer("classic")
         # The button that shows a node's help opens it, and it covers nodes.
-        self.run("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
+        self.use_side_panel(False)
         self.run(f"async () => await app.loadGraphData({EMPTY})")
         self.settle()
 
@@ -92,14 +93,15 @@ class Editor:
         self.page.reload()
         wait_until_ready(self.page)
 
-    def screenshot(self, name: str) -> None:
-        """Keep what is on the screen as screenshots/<frontend>-<name>.png, to be looked at."""
-        self.page.screenshot(path=host.ROOT / "screenshots" / f"{self.frontend}-{name}.png")
-
     def use_renderer(self, name: str) -> None:
         self.run(
             "vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", name == "vue"
         )
+
+    def use_side_panel(self, is_open: bool) -> None:
+        script = "open => app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', open)"
+        self.run(script, is_open)
+        expect(self.page.get_by_test_id("properties-panel")).to_be_visible(visible=is_open)
 
     def show_all(self) -> None:
         self.page.get_by_role("dialog").wait_for(state="hidden")
@@ -181,6 +183,17 @@ def browser():
         browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Keep what is on the screen where a test failed as screenshots/<test>.png."""
+    report = yield
+    if report.failed and "editor" in item.funcargs:
+        path = host.ROOT / "screenshots" / f"{re.sub('[^a-z0-9]+', '-', item.name.lower())}.png"
+        with contextlib.suppress(Error):  # the page may be what failed
+            item.funcargs["editor"].page.screenshot(path=path)
+    return report
 
 
 def new_page(browser):

@@ -1,11 +1,8 @@
 """A graph with the target picker in it, and what the picker shows."""
 
-import io
 import json
-from pathlib import Path
 
 import requests
-from PIL import Image
 from playwright.sync_api import expect
 
 from tools.host import ROOT
@@ -13,6 +10,7 @@ from tools.host import ROOT
 FOUR_STEPS = ROOT / "tests" / "data" / "workflows" / "before_start_here.json"
 """A workflow of four steps of 4x, with a viewer."""
 LOOP = "CoZChainLoop"
+UNDO_QUEUE = "app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue"
 PICKER = ".coz-picker"
 
 # A graph of nodes by name: {type, values, links: {input: [name, slot]}}, side by side, in view.
@@ -233,25 +231,8 @@ def type_number(editor, renderer, name, text):
         }""",
         name,
     )
-    page.mouse.dblclick(x, y)
+    page.mouse.click(x, y)
     field = page.locator(".graphdialog input")
     field.fill(text)
     field.press("Enter")
     field.wait_for(state="hidden")
-
-
-def upload(editor, name, size, orientation=None):
-    picture = Image.new("RGB", size, "teal")
-    exif = picture.getexif()
-    if orientation:
-        exif[0x0112] = orientation
-    data = io.BytesIO()
-    picture.save(data, Image.registered_extensions()[Path(name).suffix], exif=exif)
-    editor.page.request.post(
-        f"{editor.url}/upload/image",
-        multipart={
-            "image": {"name": name, "mimeType": "image/*", "buffer": data.getvalue()},
-            "subfolder": "my pictures",
-            "overwrite": "true",
-        },
-    )

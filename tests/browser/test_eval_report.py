@@ -8,6 +8,7 @@ from tools.evaluate.answers import read_answers
 from tools.evaluate.blind import PAGE, write_blind
 from tools.evaluate.report import KEY_FILE, write_report
 
+pytestmark = pytest.mark.tools
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
 PAIRS = 9
 

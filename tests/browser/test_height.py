@@ -2,7 +2,17 @@
 
 import json
 
-from .picker import FOUR_STEPS, LOOP, node, run_it, set_values, target, wait_for_picture
+from .picker import (
+    FOUR_STEPS,
+    LOOP,
+    UNDO_QUEUE,
+    node,
+    point,
+    run_it,
+    set_values,
+    target,
+    wait_for_picture,
+)
 
 
 def test_the_frames_stay_inside_the_node_after_undo(editor):
@@ -22,8 +32,9 @@ def test_the_frames_stay_inside_the_node_after_undo(editor):
     run_it(editor)
     editor.page.wait_for_function(f"{node(LOOP)}.imgs?.length === 3")
     wait_for_picture(editor, 512, 512)
-    editor.page.mouse.click(box[0] + 0.7 * box[2], box[1] + 0.5 * box[3])
-    editor.settle(30)  # the frontend keeps the state
+    kept = editor.run(f"{UNDO_QUEUE}.length")
+    editor.page.mouse.click(*point(box, 0.7, 0.5))
+    editor.page.wait_for_function(f"kept => {UNDO_QUEUE}.length > kept", arg=kept)
     assert target(editor)[0] > 0.6
     # Each time that the loop is drawn: its height then, and where its frames end.
     editor.run(

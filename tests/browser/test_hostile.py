@@ -101,20 +101,9 @@ def test_an_error_that_names_them_is_text(editor, files, nothing_runs):
         },
     }
     build(editor, "classic", nodes)
-    editor.run(
-        """() => {
-            window.failed = null
-            app.api.addEventListener('execution_error', ({detail}) => {
-                window.failed = detail.exception_message }, {once: true})
-        }"""
-    )
     editor.page.get_by_test_id("queue-button").click()
-    editor.page.wait_for_function("window.failed")
-    assert "cannot name a folder" in editor.run("window.failed")
-    editor.page.wait_for_timeout(1000)
-    details = editor.page.get_by_role("button", name="View details")
-    if details.count():
-        details.first.click()
-        editor.page.wait_for_timeout(1000)
+    editor.page.get_by_role("button", name="View details").first.click()
+    editor.page.get_by_text("cannot name a folder").first.wait_for()
+    editor.settle()
     assert nothing_runs()
     editor.page.keyboard.press("Escape")

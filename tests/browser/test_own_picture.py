@@ -99,14 +99,3 @@ def test_samples_are_named_by_what_they_show(graph):
         }"""
     )
     assert labels == ["Astronaut", "Cat", "Coffee", "Galaxies", "Rocket"]
-
-
-def test_a_workflow_of_before_opens_with_its_sample(editor):
-    editor.run(
-        """async () => await app.loadGraphData({version: 0.4, nodes: [{id: 1, type: 'CoZSamplePicture',
-            pos: [0, 0], size: [270, 58], flags: {}, order: 0, mode: 0, inputs: [], outputs: [],
-            properties: {}, widgets_values: ['rocket.jpg']}], links: [], groups: [], last_node_id: 1,
-            last_link_id: 0, config: {}, extra: {}})"""
-    )
-    saved = editor.run("() => app.graph.serialize().nodes[0].widgets_values")
-    assert saved == ["rocket.jpg", "none"]

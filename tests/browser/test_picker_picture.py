@@ -1,9 +1,12 @@
-"""The picture on the target picker: that of a run, of another tab, after a reload, after failures."""
+"""The picture on the target picker: that of a run, of another tab, after a reload.
 
-from contextlib import contextmanager
+tests/js/outputs.test.mjs has it after requests that failed.
+"""
 
 import pytest
 from playwright.sync_api import expect
+
+from tests.support.camera_files import oriented
 
 from .conftest import each_renderer
 from .picker import (
@@ -17,7 +20,6 @@ from .picker import (
     set_values,
     source_of,
     target,
-    upload,
     wait_for_picture,
 )
 
@@ -38,9 +40,11 @@ def test_what_comes_through_another_node_is_shown_after_a_run_and_a_reload(edito
 
 
 @each_renderer
-def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
-    upload(editor, "a wide [one].jpg", (60, 40))
-    upload(editor, "turned.jpg", (60, 40), orientation=6)
+def test_another_picture_in_load_image_is_shown_at_once(editor, folder, renderer):
+    pictures = folder / "input" / "my pictures"
+    pictures.mkdir(exist_ok=True)
+    oriented(pictures / "a wide [one].jpg", 1)
+    oriented(pictures / "turned.jpg", 6)
     build(editor, renderer, chain() | {"source": load_image("my pictures/a wide [one].jpg")})
     wait_for_picture(editor, 60, 40)
     source = source_of(run_it(editor))
@@ -50,7 +54,7 @@ def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
     source = source_of(run_it(editor))
     assert (source["width"], source["height"]) == (40, 60)
 
-    upload(editor, "turned.jpg", (50, 40))  # another picture of that name
+    oriented(pictures / "turned.jpg", 1, (50, 40))  # another picture of that name
     run_it(editor)
     wait_for_picture(editor, 50, 40)
 
@@ -61,9 +65,9 @@ def test_another_picture_in_load_image_is_shown_at_once(editor, renderer):
     wait_for_picture(editor, 60, 40)  # not what that run got
 
 
-def test_a_picture_that_the_browser_cannot_show_is_shown(editor):
-    upload(editor, "a.tif", (60, 40))
-    build(editor, "classic", chain() | {"source": load_image("my pictures/a.tif")})
+def test_a_picture_that_the_browser_cannot_show_is_shown(editor, folder):
+    oriented(folder / "input" / "a.tif", 1)
+    build(editor, "classic", chain() | {"source": load_image("a.tif")})
     wait_for_picture(editor, 60, 40)
 
 
@@ -83,43 +87,3 @@ def test_a_run_that_ended_while_its_tab_was_away_is_shown(editor):
         }"""
     )
     wait_for_picture(editor, 640, 427)
-
-
-@contextmanager
-def failing(editor, pattern, how, count):
-    """While it lasts, the first requests fail."""
-    failed = []
-
-    def fail(route):
-        if len(failed) == count:
-            return route.continue_()
-        failed.append(route.request.url)
-        return route.abort() if how == "cut" else route.fulfill(status=502, body="<html>")
-
-    editor.page.route(pattern, fail)
-    yield
-    editor.page.unroute(pattern)
-    assert len(failed) == count
-
-
-@pytest.mark.parametrize("fails", ["cut", "refused"])
-def test_a_failed_request_loses_no_picture(editor, fails):
-    # A loop that comes from the cache as a whole sends nothing.
-    place = {"cut": 0.25, "refused": 0.75}[fails]
-    build(editor, "classic", chain("rocket.jpg", between="ImageInvert", center_x=place))
-    run_it(editor)
-    wait_for_picture(editor, 640, 427)
-    with failing(editor, "**/history?max_items=32", fails, 2):
-        editor.reload()
-        wait_for_picture(editor, 640, 427)
-
-
-@pytest.mark.parametrize("fails", ["cut", "refused"])
-def test_a_failed_request_for_the_source_is_repeated(editor, fails):
-    upload(editor, "asked again.png", (40, 60))
-    with failing(editor, "**/chain_of_zoom/source?*", fails, 1):
-        nodes = chain() | {"source": load_image("my pictures/asked again.png")}
-        build(editor, "classic", nodes)
-        expect(note(editor)).to_have_text("loading the image")
-        wait_for_picture(editor, 40, 60)
-    editor.complaints.clear()  # the browser's own words about the failed request

@@ -16,7 +16,7 @@ SAVE = {
 def test_a_saved_chain_is_in_the_list_at_once(editor, folder, renderer):
     for record in (folder / "output").glob("*/chain.json"):
         shutil.rmtree(record.parent)
-    editor.reload()
+    editor.run("async () => { await app.refreshComboInNodes() }")
     load = {"type": "CoZLoadChain"}
     build(editor, renderer, chain() | {"save": SAVE, "load": load})
     names = f"""() => {{

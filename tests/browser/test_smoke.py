@@ -15,7 +15,7 @@ from tools.host.workflow import TEMPLATE, WORKFLOWS
 from .conftest import TIMEOUT
 from .picker import LOOP, PICKER, node, point, run_it, target, wait_for_picture
 from .test_frontend import FRAME as PICTURE
-from .test_frontend import open_template, pictures_of
+from .test_frontend import open_template, wait_for_pictures
 from .test_templates import require_order
 from .viewer import press
 
@@ -26,7 +26,8 @@ IN_APP = [
     )
     for frontend in ("pinned", "newest")
     for path in APPS
-    for is_long in [frontend == "newest" and path != TEMPLATE]
+    # Template 5 differs from 2 by its backbone, in whose place this test uses another.
+    for is_long in [path.stem[0] == "5" or (frontend == "newest" and path != TEMPLATE)]
 ]
 # How the run ends, and what its nodes send.
 WATCH = """() => {
@@ -113,7 +114,7 @@ def test_the_first_template_is_aimed_and_run_and_shows_its_frames(editor, render
     (record,) = (out["coz_chain"][0] for out in run_it(editor).values() if "coz_layers" in out)
     assert json.loads(record)["target"] == aimed
     if renderer == "classic":
-        assert len(pictures_of(editor, LOOP)) == 3
+        wait_for_pictures(editor, LOOP, [PICTURE] * 3)
     else:
         loop = page.locator(f'[data-node-id="{editor.run(node(LOOP) + ".id")}"]')
         expect(loop.locator("img[src*='/view']").nth(2)).to_be_visible()
@@ -126,7 +127,6 @@ def test_the_first_template_is_aimed_and_run_and_shows_its_frames(editor, render
     require_order(editor)
     assert page.get_by_role("dialog").count() == 0
     assert page.get_by_test_id("error-overlay").count() == 0
-    editor.screenshot(f"template-{renderer}")
 
 
 @pytest.mark.parametrize(("frontend", "path"), IN_APP, indirect=["frontend"])
@@ -179,9 +179,9 @@ def test_a_template_is_an_app(editor, said, path):
     assert query["filename"] == [file["filename"]]
     panel = page.get_by_test_id("linear-center-panel")
     expect(panel).to_contain_text(file.get("display_name", file["filename"]))
-    editor.screenshot(f"app-{path.stem[0]}")
 
     switch(editor, "graph")
+    require_order(editor)
     if "target" in inputs:
         expect(page.locator(".coz-viewer .label")).to_have_text(FIRST_VIEW)
     assert said == []
@@ -218,5 +218,4 @@ def test_an_own_picture_is_chosen_or_dropped_in_the_app(editor, tmp_path):
     for event in ("dragenter", "dragover", "drop"):
         button.dispatch_event(event, {"dataTransfer": dropped})
     page.wait_for_function(shown, arg=[50, 80])
-    editor.screenshot("app-own-picture")
     switch(editor, "graph")

@@ -31,7 +31,6 @@ def test_it_comes_back_with_its_tab(editor, viewer):
     expect(viewer).to_have_count(0)
     editor.run("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
     expect(viewer.locator(".label")).to_have_text("16x · step 2 of 4")
-    editor.page.wait_for_function(of.HAS_ALL)
     assert np.array_equal(drawn(viewer), pixels)
 
 
@@ -41,7 +40,6 @@ def test_it_is_found_again_after_a_reload(editor, viewer):
     pixels = drawn(viewer)
     reload(editor)
     expect(viewer.locator(".label")).to_have_text("64x · step 3 of 4")
-    editor.page.wait_for_function(of.HAS_ALL)
     assert np.abs(drawn(viewer) - pixels).mean() < 1
     fly(viewer, "256x")
     assert difference(viewer, sent(editor, "coz_layers", -1)) < 6

@@ -33,11 +33,11 @@ def test_the_view_is_saved_as_it_is(editor):
     viewer = run_two_steps(editor, "classic")
     for scale, name in (("whole", "zoom-picture.png"), ("16x", "zoom-16x.png")):
         fly(viewer, scale)
+        shown = drawn(viewer)
         with editor.page.expect_download() as download:
             viewer.locator(".save").click()
         assert download.value.suggested_filename == name
-        saved = Path(download.value.path()).read_bytes()
-        assert np.array_equal(to_array(saved), drawn(viewer))
+        assert np.array_equal(to_array(Path(download.value.path()).read_bytes()), shown)
 
 
 @each_renderer

@@ -30,8 +30,9 @@ VIEW = f"""async () => {{
 # Alone in view.
 LOAD = f"""async ([workflow, prompts]) => {{
     await app.loadGraphData(workflow)
-    const loop = {node("CoZChainLoop")}
-    loop.widgets.find(widget => widget.name === 'step_prompts').value = prompts
+    const {{widgets}} = {node("CoZChainLoop")}
+    for (const [name, value] of [['step_prompts', prompts], ['size', 256]])
+        widgets.find(widget => widget.name === name).value = value
     {NODE}.pos = [3000, 0]
     app.canvas.ds.scale = 1
     app.canvas.ds.offset = [-2700, 100]
@@ -117,7 +118,6 @@ def fly(viewer, scale):
     viewer.get_by_role("button", name=f"Fly to {scale}", exact=True).click()
     label = WHOLE if scale == "whole" else re.compile(rf"^{scale} ")
     expect(viewer.locator(".label")).to_have_text(label)
-    viewer.page.wait_for_function(HAS_ALL)
 
 
 def is_playing(viewer):
@@ -130,7 +130,8 @@ def middle_of(viewer):
 
 
 def drawn(viewer):
-    """What the canvas shows, as floats."""
+    """What the canvas shows once all pictures are there, as floats."""
+    viewer.page.wait_for_function(HAS_ALL)
     address = viewer.locator("canvas").evaluate("canvas => canvas.toDataURL()")
     return to_array(base64.b64decode(address.partition(",")[2]))
 

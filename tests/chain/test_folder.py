@@ -339,7 +339,9 @@ def test_a_name_too_long_for_a_file_system():
     [
         ("", "''"), ("a/", "''"), ("/etc/x", "''"), ("a//b", "''"), ("..", "'..'"), ("a/../b", "'..'"),
         ("a\\..\\..\\b", "'..'"), (".", "'.'"), ("C:\\x", "'C:'"), ("CON", "'CON'"), ("nul.txt/a", "'nul.txt'"),
-        ("a\ud800", r"'a\\ud800'"), ("Com1", "'Com1'"), ("a./b", "'a.'"), ("a /b", "'a '"), ("a?", r"'a\?'"), ("a\0b", r"'a\\x00b'"),
+        ("a:stream", "'a:stream'"), ("//server/share", "''"), (r"\\?\C:\x", "''"), ("\\x", "''"), ("a. ", r"'a\. '"),
+        ("a .", r"'a \.'"), ("tab\t", r"'tab\\t'"), ("line\n", r"'line\\n'"), ('quo"te', "'quo\"te'"), ("a|b", r"'a\|b'"),
+        ("a*", r"'a\*'"), ("<a>", "'<a>'"), ("a\ud800", r"'a\\ud800'"), ("Com1", "'Com1'"), ("a./b", "'a.'"), ("a /b", "'a '"), ("a?", r"'a\?'"), ("a\0b", r"'a\\x00b'"),
     ],
 )  # fmt: skip
 def test_names_that_lead_out_or_that_windows_cannot_hold(prefix, part):

@@ -39,13 +39,6 @@ def test_a_chain_of_4x_holds_a_sixteenth_of_the_pixels_a_step(make_chain):
     assert [is_comparable(real) for real in counted] == [True] * 5 + [False] * 2
 
 
-def test_sixteen_steps_end_far_below_a_pixel(make_chain):
-    chain = make_chain(64, 64, size=64, steps=16, scale=8.0)
-    deepest = count_real_pixels(chain, 17)
-    assert deepest.width == deepest.height == 64 / 8.0**16
-    assert describe_real_pixels(deepest) == "less than one real pixel"
-
-
 def test_steps_from_a_downscaled_first_frame_hold_the_pixels_of_that(make_chain):
     """They never saw the photograph's own, so that none of them is all real."""
     chain = make_chain(300, 400, size=64, steps=2)

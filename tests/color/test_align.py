@@ -68,18 +68,6 @@ def test_adain_of_one_pixel_is_the_references_colour():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_any_dtype_is_computed_in_float32_and_inputs_are_unchanged(method, dtype):
-    sr, reference = torch.rand(2, 2, 3, 16, 16).mul(1.4).sub(0.2).to(dtype)
-    before = sr.clone(), reference.clone()
-    fixed = color_align(method, sr, reference)
-    assert fixed.dtype == torch.float32
-    assert torch.equal(fixed, color_align(method, sr.float(), reference.float()))
-    assert torch.equal(sr, before[0])
-    assert torch.equal(reference, before[1])
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_images_of_a_batch_do_not_touch_each_other(method):
     generator = torch.Generator().manual_seed(0)
     sr, reference = torch.rand(2, 3, 3, 40, 56, generator=generator)
@@ -212,30 +200,22 @@ def test_the_order_of_the_methods_is_a_promise():
 
 def test_methods_by_name():
     sr, reference = torch.rand(2, 1, 3, 20, 24)
-    assert torch.equal(color_align("none", sr, reference), sr)
-    assert torch.equal(
-        color_align("wavelet", sr, reference, 2), wavelet_align(sr, reference, levels=2)
-    )
-    assert torch.equal(color_align("adain", sr, reference), adain_align(sr, reference))
-    assert torch.equal(color_align("ycbcr", sr, reference), ycbcr_align(sr, reference))
-    assert torch.equal(color_align("histogram", sr, reference), histogram_align(sr, reference))
-    assert torch.equal(
-        color_align("hybrid", sr, reference, 2, 0.3), hybrid_align(sr, reference, 2, 0.3)
-    )
-    assert torch.equal(
-        color_align("best", sr, reference, 2, 0.3), best_align(sr, reference, 2, 0.3)[0]
-    )
+    for method, expected in {
+        "none": sr,
+        "wavelet": wavelet_align(sr, reference, levels=2),
+        "adain": adain_align(sr, reference),
+        "ycbcr": ycbcr_align(sr, reference),
+        "histogram": histogram_align(sr, reference),
+        "hybrid": hybrid_align(sr, reference, 2, 0.3),
+        "best": best_align(sr, reference, 2, 0.3)[0],
+    }.items():
+        assert torch.equal(color_align(method, sr, reference, 2, 0.3), expected)
 
 
 def test_errors_name_the_value():
-    with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 4, 4\) and \(1, 3, 4, 5\)"):
-        wavelet_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 5))
-    with pytest.raises(ValueError, match="same shape"):
-        adain_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 5, 4))
-    for method in METHODS:
-        if method != "none":
-            with pytest.raises(ValueError, match="same shape"):
-                color_align(method, torch.rand(1, 3, 4, 4), torch.rand(1, 3, 5, 4))
+    for method in set(METHODS) - {"none"}:
+        with pytest.raises(ValueError, match=r"same shape, got \(1, 3, 4, 4\) and \(1, 3, 5, 4\)"):
+            color_align(method, torch.rand(1, 3, 4, 4), torch.rand(1, 3, 5, 4))
     with pytest.raises(ValueError, match=r"ycbcr needs 3 channels .*, got 4"):
         ycbcr_align(torch.rand(1, 4, 4, 4), torch.rand(1, 4, 4, 4))
     with pytest.raises(ValueError, match=r"weight must be 0 to 1, got 1\.5"):

@@ -64,12 +64,6 @@ def test_without_torch_it_says_what_to_do(tool):
     assert run.returncode == 1
 
 
-def test_it_writes_what_it_promises(result):
-    out, _ = result
-    names = "chain.json scale_0.png scale_1.png scale_2.png source.png strip.png zoom.webp"
-    assert sorted(path.name for path in out.iterdir()) == names.split()
-
-
 def test_without_a_terminal_it_prints_a_line_for_each_part(result):
     out, run = result
     assert run.stdout.splitlines() == [

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from tools import host
 from tools.release import matrix
 from tools.release.matrix import (
-    Result,
     Row,
     find_python,
     format_cells,
@@ -118,7 +116,3 @@ def test_every_supported_host_and_python_has_a_row():
     assert [row.tests for row in rows].count(matrix.ALL_TESTS) == 1
     for tests in matrix.SUITES.values():
         assert all((matrix.ROOT / path.removeprefix("--ignore=")).exists() for path in tests)
-
-
-def test_a_report_without_skips_or_failures():
-    assert format_notes(Row("a"), Result(1, [], Counter(), 60)) == ""

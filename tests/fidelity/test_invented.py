@@ -151,20 +151,6 @@ def test_disagreement_is_the_standard_deviation():
     assert torch.equal(map_disagreement([black, white]), torch.full((1, 1, 4, 4), 0.5))
 
 
-def test_inputs_are_unchanged():
-    a, b = noise(1, 3, 64, 64), noise(1, 3, 64, 64, seed=1)
-    before = a.clone(), b.clone()
-    (
-        measure_invented_energy(a, b),
-        measure_octaves(a, b),
-        map_invented(a, b),
-        map_disagreement([a, b]),
-        lay_over(a, b[:, :1]),
-    )
-    assert torch.equal(a, before[0])
-    assert torch.equal(b, before[1])
-
-
 def test_the_ramp_gets_lighter_steadily():
     colors = color_heat(torch.linspace(0, 1, 101).reshape(1, 1, 1, -1))[0, :, 0].T.numpy()
     lightness = rgb2lab(colors)[:, 0]

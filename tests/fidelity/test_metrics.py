@@ -1,7 +1,6 @@
 """PSNR, SSIM, sharpness and colour drift: closed forms, and two libraries beside them."""
 
 import math
-import time
 
 import piq
 import pytest
@@ -63,17 +62,6 @@ PAIRS = {
 @pytest.mark.parametrize("name", PAIRS)
 def test_psnr_and_ssim_are_those_of_piq_and_torchmetrics(name):
     a, b = PAIRS[name]
-    hold_to_libraries(a, b)
-
-
-@pytest.mark.parametrize("spread", [0.01, 0.05, 0.3])
-def test_so_they_are_of_a_photograph(photo, spread):
-    face = photo[..., 40:190, 160:300]
-    hold_to_libraries(face, spoilt(face, spread))
-    hold_to_libraries(face, blurred(face, 0.5 + 10 * spread))
-
-
-def hold_to_libraries(a, b):
     exact = a.double(), b.double()  # in float32 the two differ by 1e-5
     assert ssim(a, b) == pytest.approx(float(piq.ssim(*exact, downsample=False)), abs=2e-6)
     # torchmetrics' own mean takes in windows of mirrored pixels at the edges.
@@ -164,21 +152,6 @@ def test_color_drift_is_that_of_the_channel_that_moved_most():
     assert color_drift(sr, lq) == pytest.approx(10.2, abs=1e-3)
 
 
-def test_half_precision_is_measured_in_full():
-    a, b = noise(1, 3, 80, 60).half(), noise(1, 3, 80, 60, seed=1).half()
-    for figure in (psnr, ssim, color_drift):
-        assert figure(a, b) == pytest.approx(figure(a.float(), b.float()), rel=1e-6)
-    assert sharpness(a) == pytest.approx(sharpness(a.float()), rel=1e-6)
-
-
-def test_the_pictures_stay_as_they_are():
-    a, b = noise(1, 3, 80, 60), noise(1, 3, 80, 60, seed=1)
-    before = a.clone(), b.clone()
-    psnr(a, b), ssim(a, b), sharpness(a), color_drift(a, b)
-    assert torch.equal(a, before[0])
-    assert torch.equal(b, before[1])
-
-
 def test_a_view_of_an_image_is_measured_alike():
     a, b = noise(1, 80, 60, 4), noise(1, 80, 60, 4, seed=1)
     a, b = (x[..., :3].movedim(-1, 1) for x in (a, b))
@@ -211,15 +184,3 @@ def test_a_large_picture_takes_no_memory_of_its_size():
         psnr(a, b), ssim(a, b), sharpness(a), color_drift(a, b)
     largest = max(event.self_cpu_memory_usage for event in profiled.events())
     assert 0 < largest < a.nbytes / 5  # SSIM: five planes of a band
-
-
-def test_all_four_are_quick(photo):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    other, seconds = spoilt(photo), []
-    for _ in range(5):
-        start = time.process_time()  # whatever else the machine does
-        psnr(photo, other), ssim(photo, other), sharpness(photo), color_drift(photo, other)
-        seconds.append(time.process_time() - start)
-    torch.set_num_threads(threads)
-    assert min(seconds) < 0.1

@@ -103,14 +103,6 @@ def test_cells_lie_where_the_grid_says():
     assert rated[:, [0, 1, 4]].count_nonzero() == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_takes_half_floats_and_leaves_the_picture_as_it_is(dtype):
-    image = picture("chelsea.png").to(dtype)
-    before = image.clone()
-    assert (grid(image) - grid(image.float())).abs().max() == 0
-    assert torch.equal(image, before)
-
-
 def test_refuses_what_is_no_picture():
     with pytest.raises(ValueError, match="a single image"):
         rate_complexity(torch.zeros(2, 3, 8, 8))

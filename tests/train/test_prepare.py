@@ -321,19 +321,3 @@ def test_pairs_of_different_kinds_are_not_mixed(tool, photographs, pairs):
     )
     result = tool("prepare", photographs, photographs)
     assert result.error.endswith("holds other files: use a new folder")
-
-
-def test_plain_crops_are_twenty_pairs_a_second(photographs, in_training, tmp_path):
-    Image.open(photographs / "coffee.png").resize((2400, 1600)).save(tmp_path / "photo.jpg")
-    code = """
-import json, sys, time
-from pathlib import Path
-from tools.train_grpo.data import Source, make_part
-from tools.train_grpo.pairs import CROPS, PairOptions
-photo = Path(sys.argv[1])
-start, count = time.process_time(), 6
-for i in range(count):
-    make_part(Source("photo.jpg", photo, False), photo.with_name(str(i)), PairOptions(CROPS))
-print(json.dumps(count * 8 / (time.process_time() - start)))
-"""
-    assert in_training(code, tmp_path / "photo.jpg") >= 20

@@ -106,18 +106,12 @@ def test_tensors_of_training_leave_their_gradients_behind(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.pkl", "x.pt"])
-@pytest.mark.parametrize("form", ["pickle", "torch", "old torch", "in a list", "as a config"])
+@pytest.mark.parametrize("form", ["in a list", "as a config"])
 def test_nothing_in_a_hostile_file_runs(tmp_path, monkeypatch, name, form):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker, path = tmp_path / "ran", tmp_path / name
     gadget = Gadget(marker)
-    if form == "pickle":
-        path.write_bytes(pickle.dumps(gadget))
-    elif form == "torch":
-        torch.save(gadget, path)
-    elif form == "old torch":
-        torch.save({"state_dict_unet": gadget}, path, _use_new_zipfile_serialization=False)
-    elif form == "in a list":
+    if form == "in a list":
         torch.save([*torch.load(DATA / "sr_lora_2block.pkl", weights_only=True), gadget], path)
     else:
         (tmp_path / "adapter_config.json").write_bytes(pickle.dumps(gadget))
@@ -125,9 +119,6 @@ def test_nothing_in_a_hostile_file_runs(tmp_path, monkeypatch, name, form):
     with pytest.raises(ValueError, match=rf"^{name}: expected .*, but found .*; "):
         read_weights(path)
     assert not marker.exists()
-    if form == "pickle":
-        pickle.loads(path.read_bytes())
-        assert marker.exists(), "the gadget itself does not work"
 
 
 def test_a_hostile_files_call_is_named(tmp_path):
@@ -270,10 +261,6 @@ def test_a_layer_with_an_endless_name_is_refused(tmp_path):
         read_weights(path)
 
 
-def entry(shape, start, end):
-    return {"a.lora_A.weight": {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}}
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -292,11 +279,6 @@ def entry(shape, start, end):
         ("a.safetensors", pickle.dumps([1]), "found a PyTorch file; rename it"),
         ("a.pt", safetensors({}), "found safetensors; rename it to end in .safetensors"),
         ("a.safetensors", safetensors({}, length=1 << 40), "damaged or cut short; download"),
-        ("a.safetensors", safetensors({}, length=1), "damaged or cut short"),
-        ("a.safetensors", safetensors(entry([9, 9], 0, 324), b"1234"), "damaged or cut short"),
-        ("a.safetensors", safetensors(entry([9, 9], 0, 4), b"1234"), "damaged or cut short"),
-        ("a.safetensors", safetensors(entry([1], 2, 6), b"123456"), "damaged or cut short"),
-        ("a.safetensors", safetensors({"x": 1}), "damaged or cut short"),
         ("a.pkl", pickle.dumps(["a"]), "damaged or cut short"),
     ],
 )
