@@ -109,11 +109,7 @@ def test_faithful_model_has_the_scores_of_its_card():
 
 
 def test_texture_model_reaches_its_goals_on_every_chain():
-    missed = failed(scoring.chain_scores(scoring.load(MODELS / FILES[1])))
-    # Smooth places stay smoother than the goal of 48 asks: see the card.
-    assert {score.name.split(", ")[0] for score in missed} == {"rocket nose", "night sky", "crater"}
-    assert {score.name.split(": ")[1] for score in missed} == {"Laplacian variance"}
-    assert min(score.value for score in missed) >= 35
+    assert failed(scoring.chain_scores(scoring.load(MODELS / FILES[1]))) == []
 
 
 def jpeg_squares(x_jump, size=512):
