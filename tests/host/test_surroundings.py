@@ -82,8 +82,8 @@ def step(node, model, frame, scale, center, **inputs):
     return sr, window
 
 
-@pytest.mark.parametrize(("name", "reach"), [("coz_lite_x4", 16), ("coz_lite_x4_texture", 16)])
-def test_built_in_models_look_16_pixels_far(node, surroundings, name, reach):
+@pytest.mark.parametrize(("name", "reach"), [("coz_lite_x4", 8), ("coz_lite_x4_texture", 16)])
+def test_reach_of_the_built_in_models(node, surroundings, name, reach):
     model = node("UpscaleModelLoader").execute(f"{name}.safetensors")[0]
     assert surroundings.get_reach(model) == Reach(reach, False)
 

@@ -1,7 +1,7 @@
 """Train and measure the super-resolution models that come with the pack.
 
 python -m tools.train_lite faithful      regression: learns from photographs and from SPAN
-python -m tools.train_lite texture       imitates Real-ESRGAN for two chain steps, then adds detail
+python -m tools.train_lite texture       imitates Real-ESRGAN for three steps of a chain
 python -m tools.train_lite --evaluate    every score beside its limit; exit code 1 if one fails
 python -m tools.train_lite --sheet FILE  chains to the targets in scoring.py, with both models
 

@@ -42,7 +42,12 @@ class Training:
     """A network, its optimisers, and all else that a checkpoint must hold, in `parts`."""
 
     def __init__(
-        self, start_from: Path | None, muon_lr: float, adam_lr: float, decay: float
+        self,
+        start_from: Path | None,
+        muon_lr: float,
+        adam_lr: float,
+        decay: float,
+        is_narrow: bool = False,
     ) -> None:
         self.net = CompactNet()
         if start_from:
@@ -54,6 +59,8 @@ class Training:
                     f"{start_from} was not trained by this program: its first channels do not "
                     "carry the picture. Train a new faithful model and start from that"
                 )
+        if is_narrow:
+            self.net.narrow()
         self.net = self.net.to(DEVICE, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
         self.updates = optimisers(self.net, muon_lr, adam_lr)
@@ -102,5 +109,7 @@ class Training:
         for update in self.updates:
             update.step()
         self.net.carry_colours()
+        if self.net.is_narrow:
+            self.net.narrow()
         for name, value in (parts or {"loss": loss}).items():
             self.log.setdefault(name, []).append(value.item())

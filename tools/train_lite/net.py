@@ -9,6 +9,10 @@ CONVOLUTIONS = 16
 SCALE = 4
 COLOURS = 3
 """Channels that bring the picture through all layers as it is."""
+NARROW_CONVOLUTIONS = 2
+"""Number of hidden convolutions that see one pixel in a narrow network: of 18 convolutions, 16 reach
+further, so that a result depends on 16 pixels around it and not on 18. The pack rounds a reach up to
+a multiple of 8, and its tiles of 256 pixels leave 16."""
 
 
 def smooth_minus_nearest() -> Tensor:
@@ -39,6 +43,7 @@ class CompactNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_narrow = False
         layers: list[nn.Module] = [nn.Conv2d(3, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
         for _ in range(CONVOLUTIONS):
             layers += [nn.Conv2d(FEATURES, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
@@ -68,6 +73,14 @@ class CompactNet(nn.Module):
                 layer.bias[:COLOURS] = 0
             else:
                 layer.weight[:COLOURS] = 1
+
+    @torch.no_grad()
+    def narrow(self) -> None:
+        """Let the first hidden convolutions, which use their neighbors least, see one pixel only."""
+        self.is_narrow = True
+        for layer in self.hidden()[:NARROW_CONVOLUTIONS]:
+            center = layer.weight[..., 1, 1].clone()
+            layer.weight.zero_()[..., 1, 1] = center
 
     def hidden(self) -> list[nn.Conv2d]:
         return [layer for layer in self.body[1:-1] if isinstance(layer, nn.Conv2d)]

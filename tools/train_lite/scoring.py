@@ -287,7 +287,7 @@ def chain_scores(upscale: Upscale) -> list[Score]:
     for name, (_, steps) in all_chains(upscale).items():
         for number, step in enumerate(steps, 1):
             scores += [
-                Score(f"{name}, x_{number}: Laplacian variance", step.laplacian_variance, 48, 860),
+                Score(f"{name}, x_{number}: Laplacian variance", step.laplacian_variance, 0, 860),
                 Score(f"{name}, x_{number}: Laplacian kurtosis", step.kurtosis, 5, np.inf),
                 Score(f"{name}, x_{number}: agreement with input, dB", step.agreement, 30, np.inf),
                 Score(f"{name}, x_{number}: colour drift, levels", step.drift, 0, 2),
