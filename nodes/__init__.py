@@ -7,7 +7,6 @@ from .full_image.collect import CoZFullImageCollect
 from .full_image.full_image import CoZFullImage
 from .full_image.tile_prompts import CoZTilePrompts, CoZTileTexts
 from .full_image.tiles import CoZTiles
-from .host.cache import free_steps_with_models
 from .host.files import register_builtin_models
 from .host.server import set_up_server
 from .load.prompt_extractor import CoZLoadPromptExtractor
@@ -40,7 +39,6 @@ from .view.zoom_viewer import CoZZoomViewer
 class ChainOfZoomExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_builtin_models()
-        free_steps_with_models()
         set_up_server(serve_sources, serve_marks, serve_clips)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -1,16 +1,12 @@
 """Keep the steps of recent chains between runs."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from functools import wraps
 from threading import Lock
 
-import comfy.model_management
 import torch
 from aiohttp import web
 from comfy_api.latest import Caching
 from comfy_execution.cache_provider import register_cache_provider, unregister_cache_provider
-from comfy_execution.caching import RAMPressureCache
 
 CHILD_PREFIX = "coz_"
 """The ids of the nodes that an expansion adds begin with this."""
@@ -107,17 +103,6 @@ class ChainCache(Caching.CacheProvider):
             while self.values:
                 self.drop(self.oldest)
 
-    def free(self, device: torch.device, required: float) -> None:
-        """Drop steps on a device, the oldest first, until it has so many bytes free."""
-        with self.lock:
-            for key in [*self.values]:
-                if comfy.model_management.get_free_memory(device) >= required:
-                    return
-                if any(
-                    tensor.device == device for tensor in _find_tensors(self.values[key].outputs)
-                ):
-                    self.drop(key)
-
     def drop(self, key: str) -> None:
         if key in self.values:
             self.size -= _count_bytes(self.values.pop(key))
@@ -138,41 +123,16 @@ async def clear_cache_on_free(request: web.Request, handler):
     return response
 
 
-def free_steps_with_models() -> None:
-    """Free kept steps where ComfyUI frees memory: it asks only its own models and caches to.
-
-    Replace two of its functions: one unloads models, all of them after an out-of-memory error; the
-    other empties its cache where RAM becomes short.
-    """
-    free_models = comfy.model_management.free_memory
-    free_outputs = RAMPressureCache.ram_release
-
-    @wraps(free_models)
-    def free_memory(memory_required, device, *args, **kwargs):
-        unloaded = free_models(memory_required, device, *args, **kwargs)
-        if device is not None:
-            CACHE.free(device, memory_required)
-        return unloaded
-
-    @wraps(free_outputs)
-    def ram_release(self, target, *args, **kwargs):
-        # First here: what ComfyUI's own cache drops frees nothing while it is kept here too.
-        if kwargs.get("free_active"):
-            CACHE.free(torch.device("cpu"), target)
-        return free_outputs(self, target, *args, **kwargs)
-
-    comfy.model_management.free_memory = free_memory
-    RAMPressureCache.ram_release = ram_release
-
-
 def _count_bytes(value: Caching.CacheValue) -> int:
-    return ENTRY_BYTES + sum(tensor.nbytes for tensor in _find_tensors(value.outputs))
+    return ENTRY_BYTES + _count_tensor_bytes(value.outputs)
 
 
-def _find_tensors(value) -> Iterator[torch.Tensor]:
-    """Find all tensors in nested lists and dicts, as a conditioning has them."""
+def _count_tensor_bytes(value) -> int:
+    """Count the bytes of all tensors in nested lists and dicts, as a conditioning has them."""
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _find_tensors(item)
+        return value.nbytes
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return 0
+    return sum(_count_tensor_bytes(item) for item in value)
