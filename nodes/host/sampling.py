@@ -44,14 +44,16 @@ class OneStepSampler(comfy.samplers.KSAMPLER):
     ComfyUI's lcm gives the same, but reads both sigmas. Its euler loses digits where sigma is large.
     """
 
-    def __init__(self):
-        super().__init__(predict_once)
+    def __init__(self, **kwargs):
+        super().__init__(predict_once, **kwargs)
 
-    def max_denoise(self, model_wrap, sigmas) -> bool:
+    def max_denoise(self, model_wrap, sigmas, **kwargs) -> bool:
         return True  # ``sharpen`` starts at sigma_max
 
 
-def predict_once(model, x, sigmas, extra_args=None, callback=None, disable=None) -> Tensor:
+def predict_once(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, **kwargs
+) -> Tensor:
     """Predict x0 at the first of ``sigmas``, as a sampler function of k-diffusion."""
     sigma = sigmas[0]
     denoised = model(x, sigma * x.new_ones(len(x)), **(extra_args or {}))
