@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coz.color.align import luma
@@ -30,8 +29,6 @@ DEPTH_CHANCES = (0.4, 0.35, 0.25)
 """Chances that a patch is from a photograph, from the first result or from the second."""
 OWN_CHANCE = 0.6
 """Chance that the earlier results of a patch are the network's own, not the teacher's."""
-MARGIN = 4
-"""LR pixels around a patch that are shown and do not count."""
 ZOOMS = len(DEPTH_CHANCES)
 """Chain steps in which the network imitates the teacher."""
 CROPS = 300
@@ -119,11 +116,12 @@ def sample(
 
 
 def imitation_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Absolute errors of pixels, colours and spectrum, but for what lies along the edges.
+    """Absolute errors of pixels, colours and spectrum.
 
+    Errors along the edges of a patch count too: without them a frame gets lines along its edges.
     Colours count again, because two steps enlarge a small wrong speck to a coloured square.
     """
-    error = F.pad(sr - hr, [-MARGIN * data.SCALE] * 4)
+    error = sr - hr
     spectrum = torch.fft.rfft2(error, norm="ortho").abs()
     return error.abs().mean() + (error - luma(error)).abs().mean() + 0.1 * spectrum.mean()
 
@@ -148,9 +146,8 @@ def train(
             sr = training.net(lr.to(DEVICE, memory_format=torch.channels_last)).float()
         losses = {"imitation": imitation_loss(sr, hr.to(DEVICE))}
         if is_precise:
-            inner = F.pad(sr, [-MARGIN * data.SCALE] * 4)
-            lattice, any_period = repetition(inner)
-            losses |= {"grid": grid_loss(inner), "lattice": lattice, "any_period": any_period}
+            lattice, any_period = repetition(sr)
+            losses |= {"grid": grid_loss(sr), "lattice": lattice, "any_period": any_period}
         loss = sum(
             (WEIGHTS[name] * value for name, value in losses.items()),
             torch.zeros((), device=DEVICE),
