@@ -1,6 +1,7 @@
 // @ts-check
 // Adds "Copy diagnostics" to the menu of CoZ Zoom Viewer: what a bug report needs, and nothing private.
 import { api } from "../../scripts/api.js"
+import { nameRenderer } from "./host/canvas.js"
 import { makeTranslator } from "./host/language.js"
 import { notify } from "./host/toast.js"
 import { getRecord } from "./viewer.js"
@@ -39,7 +40,7 @@ async function copyDiagnostics(record) {
     pack: PACK_VERSION,
     comfyui: system.comfyui_version,
     frontend: globalThis.__COMFYUI_FRONTEND_VERSION__,
-    renderer: globalThis.LiteGraph.vueNodesMode ? "Nodes 2.0" : "classic",
+    renderer: nameRenderer(),
     python: system.python_version,
     torch: system.pytorch_version,
     system: system.os,

@@ -55,3 +55,6 @@ export function forwardFiles(root, findTaker) {
       if (type === "drop") taker.onDragDrop(drag)
     })
 }
+
+/** Return the name of the renderer of nodes that is in use. */
+export const nameRenderer = () => (globalThis.LiteGraph.vueNodesMode ? "Nodes 2.0" : "classic")

