@@ -80,7 +80,7 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
             sums["input"] = sum_agreement(frame, made_from)
             sums["drift"] = sum_color_drift(frame, made_from)
             if is_comparable(count_real_pixels(chain, layer)):
-                sums["source"] = _sum_source_agreement(chain, layer)
+                sums["source"] = sum_source_agreement(chain, layer)
         truth = None if ground_truth is None else cut_true_view(chain, layer, ground_truth)
         if truth is not None:
             sums["psnr"] = sum_psnr(frame, truth)
@@ -91,19 +91,13 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
         yield Figures(layer, **dict(zip(sums, read_sums(*sums.values()), strict=True)))
 
 
-def source_agreement(chain: ZoomChain, layer: int) -> float:
-    """Compute the PSNR in dB of a downscaled frame with the source's pixels in its window.
+def sum_source_agreement(chain: ZoomChain, layer: int) -> Sums:
+    """Sum what the PSNR in dB of a downscaled frame with the source's pixels in its window is computed from.
 
     Only whole source pixels count, so that the source is not resampled. If the source is finer than
-    the frame, the source is downscaled instead. The result is NaN if the window holds too few
-    pixels (``is_comparable``).
+    the frame, the source is downscaled instead. The window must hold enough pixels
+    (``is_comparable``).
     """
-    if not is_comparable(count_real_pixels(chain, layer)):
-        return nan
-    return read_sums(_sum_source_agreement(chain, layer))[0]
-
-
-def _sum_source_agreement(chain: ZoomChain, layer: int) -> Sums:
     source, frame = chain.frames[0], chain.frames[layer]
     height, width = frame.shape[-2:]
     x, y, across, down = chain.window_in(layer, 0)

@@ -17,13 +17,18 @@ from coz.fidelity.report import (
     describe_chain,
     describe_deepest_frame,
     measure_chain,
-    source_agreement,
+    sum_source_agreement,
     write_report,
 )
+from coz.fidelity.sums import read_sums
 from coz.geometry import Target, Window, place_first_frame, plan_steps
 from coz.render.pillow import from_pillow
 from coz.resample import crop, resize
 from tools.host import ROOT
+
+
+def source_agreement(chain, layer):
+    return read_sums(sum_source_agreement(chain, layer))[0]
 
 
 @pytest.fixture(scope="module")
