@@ -151,10 +151,9 @@ def read_dape(path: Path) -> dict[str, Tensor]:
                 f"tagger_name, and {DAPE_NAME} or none as dape_name"
             )
         if not is_dape(content):
-            names: list[str] = list(content) if is_state_dict(content) else []
             raise ValueError(
-                f"expected DAPE, a LoRA for the tagger RAM, but found {list_few(names)}; take "
-                f"{DAPE_NAME}"
+                "expected DAPE, a LoRA for the tagger RAM, but found "
+                f"{list_few(_list_names(content))}; take {DAPE_NAME}"
             )
         return _convert(content, metadata, path).tensors
 
@@ -186,7 +185,7 @@ def read_vae(path: Path) -> dict[str, Tensor]:
     """
     content, _ = read_content(path)
     with name_file_in_errors(path):
-        names: list[str] = list(content) if is_state_dict(content) else []
+        names = _list_names(content)
         for prefix in ["first_stage_model.", "vae.", ""]:
             if f"{prefix}decoder.conv_in.weight" in names:
                 parts = tuple(prefix + part for part in ("encoder.", "decoder.", "quant_", "post_"))
@@ -196,6 +195,11 @@ def read_vae(path: Path) -> dict[str, Tensor]:
             f"expected a VAE with its decoder, but found {list_few(names)}; take the VAE or the "
             "checkpoint of the base model"
         )
+
+
+def _list_names(content: Any) -> list[str]:
+    """List the names in a state dict; anything else has none."""
+    return list(content) if is_state_dict(content) else []
 
 
 def _convert(content: Any, metadata: Mapping[str, str], path: Path) -> StandardKeyWeights:
