@@ -56,7 +56,7 @@ def out_of_memory(memory, at):
 
 
 @pytest.mark.parametrize(
-    ("name", "every"), [(START, 60), (PAPER, 600), *[pytest.param(name, 10, marks=pytest.mark.long)
+    ("name", "every"), [(START, 60), (PAPER, 1200), *[pytest.param(name, 10, marks=pytest.mark.long)
                                                      for name in (START, PAPER, WHOLE)]]
 )  # fmt: skip
 def test_memory_that_runs_out_at_any_allocation(on_card, record_property, name, every):

@@ -280,7 +280,7 @@ def test_tiles_of_other_factors_are_those_of_the_whole_picture(node, upscale_mod
     assert (tiles - whole).abs().max() < 0.5 / 255
 
 
-@pytest.mark.parametrize("name", ["model", "ensemble"])
+@pytest.mark.parametrize("name", ["model", pytest.param("ensemble", marks=pytest.mark.long)])
 def test_tiles_of_windowed_attention_are_those_of_the_whole_picture(node, swinir, name):
     image = node("CoZSamplePicture").execute("chelsea.png")[0][:, 60:160, 100:216].contiguous()
     model = swinir if name == "model" else node("CoZSelfEnsemble").execute(swinir)[0]
