@@ -36,7 +36,7 @@ def score_complexity(image: Tensor) -> list[float]:
     """
     light = luma(image)
     slope = compute_gradient(light)
-    variance = _average_locally((light - _average_locally(light)).square())
+    variance = average_locally((light - average_locally(light)).square())
     measures = torch.stack(
         [
             0.25 * (10 * light.flatten(1).var(1, correction=0)).clamp(max=1),
@@ -56,7 +56,8 @@ def compute_gradient(light: Tensor) -> Tensor:
     return slopes.square().sum(1, keepdim=True).sqrt()
 
 
-def _average_locally(light: Tensor) -> Tensor:
+def average_locally(light: Tensor) -> Tensor:
+    """Average (B, 1, H, W) over 5 x 5 pixels; edge pixels are repeated."""
     edge = LOCAL_PIXELS // 2
     return F.avg_pool2d(F.pad(light, (edge,) * 4, mode="replicate"), LOCAL_PIXELS, 1)
 

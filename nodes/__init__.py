@@ -24,6 +24,7 @@ from .step.color_fix import CoZColorFix
 from .step.crop_center_zoom import CoZCropCenterZoom
 from .step.encode_prompt import CoZEncodePrompt
 from .step.first_frame import CoZFitImage
+from .step.fuse import CoZFuse
 from .step.invsr_step import CoZInvSRStep
 from .step.prompt_extractor import CoZPromptExtractor
 from .step.refine_step import CoZRefineStep
@@ -71,6 +72,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZMeasure,
             CoZLoadInvSR,
             CoZInvSRStep,
+            CoZFuse,
             CoZChainInput,
             CoZChainFrames,
             CoZChainCheck,
