@@ -240,6 +240,7 @@ FLOORS = {
     "coz": [
         *("geometry", "latent", "ensemble", "text", "resample", "color", "chain", "tiles", "zoom"),
         *("render", "fidelity", "networks", "weights"),
+        *("inversion", "detail"),
     ],
     "nodes": [
         "host",

@@ -85,9 +85,10 @@ class CoZFullImage(io.ComfyNode):
                     "- means no text. The prompts output has this form.",
                 ),
                 seed_input(
-                    'With the backbone "any checkpoint": seed of the noise that all tiles of a pass '
-                    "share. Each tile's own seed is computed from it, for samplers that add noise and "
-                    "for a vision-language model with a temperature above 0."
+                    'With the backbones "any checkpoint" and "diffusion inversion (InvSR)": seed of '
+                    "the noise that all tiles of a pass share. Each tile's own seed is computed from "
+                    "it, for samplers that add noise and for a vision-language model with a "
+                    "temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",

@@ -11,13 +11,13 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.modules.attention import optimized_attention_for_device
 from comfy.model_base import BaseModel, ModelType
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...coz.adaptive import adapt_guidance, adapt_timesteps, score_complexity
+from ...coz.detail.adaptive import adapt_guidance, adapt_timesteps, score_complexity
 from ...coz.inversion import (
     LQ_MULTIPLE_PIXELS,
     SCALE,
@@ -55,7 +55,8 @@ def attach_predictor(model: ModelPatcher, path: Path) -> ModelPatcher:
             f"model is {family} ({kind}): load sd_turbo.safetensors in Load Checkpoint"
         )
     weights = read_noise_predictor(path)
-    predictor = NoisePredictor(read_sizes(weights), comfy.ops.manual_cast, optimized_attention)
+    attend = optimized_attention_for_device(model.load_device)
+    predictor = NoisePredictor(read_sizes(weights), comfy.ops.manual_cast, attend)
     predictor.load_state_dict(weights)
     patcher = ModelPatcher(
         predictor.requires_grad_(False),
@@ -91,7 +92,10 @@ def invert(
     require_range("seed", seed, 0, MAX_SEED)
     timesteps = plan_timesteps(sampling_steps, None if start == "auto" else int(start))
     if not model.get_additional_models_with_key(PREDICTOR_KEY):
-        raise ValueError("model has no noise predictor: connect the model of CoZ Load InvSR")
+        raise ValueError(
+            f"model is {get_model_family(model)} and has no noise predictor: connect the model of CoZ "
+            "Load InvSR"
+        )
     require_text_width(model, "positive", positive)
     require_text_width(model, "negative", negative)
     height, width = zoomed.shape[-2:]
@@ -102,6 +106,7 @@ def invert(
             f"view {width} x {height} pixels: the view is downscaled to a quarter first"
         )
         crop = resize(zoomed, *quarter).clamp(0, 1)
+    crop = crop.contiguous()  # the rounding of convolutions depends on the memory layout
     parts = [(crop, timesteps, cfg)]
     if adaptive:
         parts = [

@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ...coz.fusion import (
+from ...coz.detail.fusion import (
     ATTENTION_KINDS,
     FUSION_METHODS,
     compute_attention,

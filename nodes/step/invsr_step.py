@@ -48,8 +48,8 @@ def adaptive_input() -> io.Input:
     return io.Boolean.Input(
         "adaptive",
         default=False,
-        tooltip="Adds one sampling step for a view of medium complexity and two for a complex one, and "
-        "raises cfg by up to 30 % for a complex one.",
+        tooltip="Adds one sampling step for a view of medium complexity and two for a complex one. "
+        "Multiplies cfg by 0.8 for the simplest views and by up to 1.3 for the most complex ones.",
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from coz.networks.noise_predictor import NoisePredictorSizes
+from tests.support.small_models import small_sd2
 
 GOLDEN = Path(__file__).parents[1] / "data/invsr"
 REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
@@ -37,10 +38,7 @@ def golden():
 @pytest.fixture(scope="module")
 def invsr(node, tmp_path_factory):
     """SD 2.1 of a fifth of its width with the reduced predictor, as MODEL and VAE."""
-    import comfy.model_management
-    import comfy.model_patcher
     import comfy.sd
-    import comfy.supported_models
     import comfy.utils
     import folder_paths
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -67,31 +65,16 @@ def invsr(node, tmp_path_factory):
             "unet.",
         )
     vae = comfy.sd.VAE(sd=autoencoder.state_dict(), dtype=torch.float32)
-    shape = {
-        "image_size": 32,
-        "in_channels": 4,
-        "out_channels": 4,
-        "model_channels": 64,
-        "num_res_blocks": [2] * 4,
-        "channel_mult": [1, 2, 4, 4],
-        "transformer_depth": [1] * 6 + [0] * 2,
-        "transformer_depth_output": [1] * 9 + [0] * 3,
-        "transformer_depth_middle": 1,
-        "context_dim": 64,
-        "use_linear_in_transformer": True,
-        "adm_in_channels": None,
-        "use_temporal_attention": False,
-        "use_spatial_transformer": True,
-        "legacy": False,
-    }
-    config = comfy.supported_models.SD20(shape)
-    config.set_inference_dtype(torch.float32, None)
-    network = config.get_model({}, "")
-    names = comfy.utils.unet_to_diffusers(shape)
+    model = small_sd2(
+        num_res_blocks=[2] * 4,
+        channel_mult=[1, 2, 4, 4],
+        transformer_depth=[1] * 6 + [0] * 2,
+        transformer_depth_output=[1] * 9 + [0] * 3,
+        context_dim=64,
+    )
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
     state = {names[name]: weight for name, weight in unet.state_dict().items()}
-    network.diffusion_model.load_state_dict(state)
-    device = comfy.model_management.get_torch_device()
-    model = comfy.model_patcher.ModelPatcher(network, device, device)
+    model.model.diffusion_model.load_state_dict(state)
     folder_paths.add_model_folder_path("model_patches", str(GOLDEN))
     with pytest.MonkeyPatch.context() as patch:
         host = sys.modules[node("CoZLoadInvSR").__module__.replace("load.invsr", "host.inversion")]

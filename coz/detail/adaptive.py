@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .color.align import luma
+from ..color.align import luma
 
 SIMPLE, COMPLEX = 0.3, 0.6
 """Views below the first score are simple, views from the second on are complex."""

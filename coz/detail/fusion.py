@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..color.align import luma
 from .adaptive import average_locally, compute_gradient
-from .color.align import luma
 
 AttentionKind = Literal["gradient", "variance"]
 ATTENTION_KINDS: list[AttentionKind] = list(get_args(AttentionKind))

@@ -4,7 +4,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coz.fusion import ATTENTION_KINDS, FUSION_METHODS, compute_attention, fuse, sharpen_edges
+from coz.detail.fusion import (
+    ATTENTION_KINDS,
+    FUSION_METHODS,
+    compute_attention,
+    fuse,
+    sharpen_edges,
+)
 from tests.conftest import DATA
 
 GOLDEN = load_file(DATA / "invsr/additions_golden.safetensors")

@@ -1,15 +1,15 @@
 """The adaptive features against the study's own results where it is right, and closed forms."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from coz import adaptive
+from coz.detail import adaptive
+from tests.conftest import DATA
 
-with safe_open(Path(__file__).parent / "data/invsr/additions_golden.safetensors", "pt") as file:
+with safe_open(DATA / "invsr/additions_golden.safetensors", "pt") as file:
     NUMBERS = json.loads(file.metadata()["numbers"])
 
 
