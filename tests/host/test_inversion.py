@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from coz.networks.noise_predictor import NoisePredictorSizes
-from tests.support.small_models import small_sd2
+from tests.support.small_models import SD2_SHAPE, small_predictor, small_sd2, small_vae
 
 GOLDEN = Path(__file__).parents[1] / "data/invsr"
 REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
@@ -135,3 +135,130 @@ def test_image_is_invsrs(step, golden):
     assert image.shape == (1, 128, 192, 3)
     # 1e-4 of white: ten times the rounding of the latent, which the decoder amplifies.
     assert (image.movedim(-1, 1) - golden["image_200"]).abs().max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def small(node, tmp_path_factory):
+    """A small SD2 of random weights with its predictor, its VAE, and texts for it."""
+    import folder_paths
+
+    folder = tmp_path_factory.mktemp("predictors")
+    save_file(small_predictor(), folder / "small_predictor.safetensors")
+    (folder / "page.pth").write_bytes(b"<!DOCTYPE html><html>404</html>")
+    whole = (folder / "small_predictor.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    save_file({"transformer.lora_A.weight": torch.rand(4, 8)}, folder / "lora.safetensors")
+    narrow = {
+        name: weight[:, :1].contiguous() if name.endswith("conv_in.weight") else weight
+        for name, weight in small_predictor().items()
+    }
+    save_file(narrow, folder / "narrow.safetensors")
+    folder_paths.add_model_folder_path("model_patches", str(folder))
+    generator = torch.Generator().manual_seed(0)
+    texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
+    model = node("CoZLoadInvSR").execute(small_sd2(), "small_predictor.safetensors")[0]
+    return SimpleNamespace(model=model, vae=small_vae(4), texts=texts)
+
+
+@pytest.fixture
+def sharpen(node, small):
+    """CoZ InvSR Step of the small model on a crop; ``zoomed`` is of four times its size."""
+
+    def run(crop, zoomed=None, model=small.model, vae=small.vae, **inputs):
+        b, h, w, _ = crop.shape
+        zoomed = torch.zeros(b, 4 * h, 4 * w, 3) if zoomed is None else zoomed
+        with torch.inference_mode():
+            return node("CoZInvSRStep").execute(model, vae, *small.texts, crop, zoomed, **inputs)[0]
+
+    return run
+
+
+def draw_views(b, h, w):
+    return torch.rand(b, h, w, 3, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("page.pth", "page.pth: expected a PyTorch or safetensors file, but found a web page"),
+        ("cut.safetensors", "cut.safetensors: .*damaged or cut short"),
+        ("lora.safetensors", "expected InvSR's noise predictor, but found .*lora_A"),
+        ("narrow.safetensors", r"expected encoder.conv_in.weight to be \(64, 3, 3, 3\), but found"),
+        ("none.pth", "none.pth is not in models/model_patches or models/upscale_models"),
+    ],
+)
+def test_other_files_are_refused(node, small, name, message):
+    with pytest.raises(ValueError, match=message):
+        node("CoZLoadInvSR").execute(small.model, name)
+
+
+def test_other_models_are_refused(node, small):
+    from tests.support.small_models import small_sd3
+
+    # ComfyUI takes SD 2.1 for a v-prediction model where this weight varies much.
+    name = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    v_prediction = small_sd2({name: torch.tensor([-1.0, 1.0])})
+    for model, found in ((v_prediction, r"SD20 \(v-prediction\)"), (small_sd3(), "SD3")):
+        with pytest.raises(ValueError, match=f"is for SD-Turbo, .* but model is {found}"):
+            node("CoZLoadInvSR").execute(model, "small_predictor.safetensors")
+
+
+def test_a_model_without_predictor_is_refused(sharpen):
+    with pytest.raises(ValueError, match="SD20 and has no noise predictor: connect the model of"):
+        sharpen(draw_views(1, 8, 8), model=small_sd2())
+
+
+def test_a_vae_of_another_family_is_refused(sharpen):
+    with pytest.raises(ValueError, match="vae makes latents of 16 channels, but model takes 4"):
+        sharpen(draw_views(1, 8, 8), vae=small_vae(16))
+
+
+def test_impossible_steps_are_refused_with_what_is_possible(sharpen):
+    with pytest.raises(ValueError, match="sampling_steps from 1 to 2 with start 100, but found 5"):
+        sharpen(draw_views(1, 8, 8), sampling_steps=5, start="100")
+
+
+def test_nan_is_refused(sharpen):
+    crop = draw_views(1, 8, 8)
+    crop[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="crop holds 1 values that are NaN"):
+        sharpen(crop)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 13), (1, 2, 500)], ids=str)
+def test_any_size_works(sharpen, shape):
+    image = sharpen(draw_views(*shape))
+    assert image.shape == (shape[0], 4 * shape[1], 4 * shape[2], 3)
+    assert image.isfinite().all()
+
+
+def test_a_view_that_is_no_multiple_of_four_keeps_its_size(sharpen):
+    assert sharpen(draw_views(1, 9, 9), torch.zeros(1, 33, 35, 3)).shape == (1, 33, 35, 3)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_each_view_of_a_batch_is_as_alone(sharpen, adaptive):
+    flat, noisy = torch.full((1, 16, 16, 3), 0.5), draw_views(1, 16, 16)
+    inputs = {"cfg": 2.0, "adaptive": adaptive}
+    together = sharpen(torch.cat([flat, noisy]), **inputs)
+    # Each image of a batch has noise of its own; the first has that of an image alone.
+    torch.testing.assert_close(together[:1], sharpen(flat, **inputs), rtol=0, atol=1e-6)
+
+
+def test_adaptive_steps_are_of_each_view_alone(sharpen, monkeypatch):
+    import comfy.sample
+
+    levels = []
+    sample = comfy.sample.sample_custom
+
+    def record(model, noise, cfg, sampler, sigmas, *arguments, **options):
+        levels.append((len(sigmas) - 1, round(cfg, 3)))
+        return sample(model, noise, cfg, sampler, sigmas, *arguments, **options)
+
+    monkeypatch.setattr(comfy.sample, "sample_custom", record)
+    flat, noisy = torch.full((1, 16, 16, 3), 0.5), draw_views(1, 16, 16)
+    sharpen(torch.cat([flat, noisy, flat]), adaptive=True, cfg=2.0)
+    simple, complicated, again = levels
+    assert simple == again == (1, 1.6)  # no edges and one level of brightness: 0.8 of cfg
+    assert complicated[0] == 3
+    assert 2.0 < complicated[1] <= 2.6
