@@ -9,8 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from coz.chain.zoom_chain import derive_step_seed
 from coz.networks.noise_predictor import NoisePredictorSizes
 from tests.support.small_models import SD2_SHAPE, small_predictor, small_sd2, small_vae
+
+from .prompts import as_full_image, kept_prompt
 
 GOLDEN = Path(__file__).parents[1] / "data/invsr"
 REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
@@ -262,3 +265,86 @@ def test_adaptive_steps_are_of_each_view_alone(sharpen, monkeypatch):
     assert simple == again == (1, 1.6)  # no edges and one level of brightness: 0.8 of cfg
     assert complicated[0] == 3
     assert 2.0 < complicated[1] <= 2.6
+
+
+@pytest.fixture
+def zoom_prompt(give, small):
+    """A Chain Loop with this backbone, by its inputs."""
+    from tests.support.small_models import small_clip
+
+    given = {"model": small.model, "vae": small.vae, "clip": small_clip()}
+    for name, value in given.items():
+        give(f"Test_{name}", name.upper(), value)
+    chosen = {
+        **{f"backbone.{name}": [name, 0] for name in given},
+        "backbone.negative": "blurry",
+        "backbone.sampling_steps": 2,
+        "backbone.cfg": 2.0,
+        "backbone.start": "auto",
+        "backbone.adaptive": False,
+    }
+
+    def make(**inputs):
+        name = "diffusion inversion (InvSR)"
+        prompt = kept_prompt(backbone=name, color_fix="none", prompt="fur", **chosen, **inputs)
+        for unread in ("upscale_model", "resampling"):
+            del prompt["loop"]["inputs"][f"backbone.{unread}"]
+        return prompt | {key: {"class_type": f"Test_{key}", "inputs": {}} for key in given}
+
+    make.clip = given["clip"]
+    return make
+
+
+def test_a_step_of_chain_loop_is_the_node(executor, keep, node, small, zoom_prompt):
+    executor("CLASSIC").run(zoom_prompt(steps=1, seed=7))
+    (chain,) = keep
+    picture = node("CoZSamplePicture").execute("astronaut.png")[0]
+    frame, _, *center = node("CoZFitImage").execute(picture, "native pixels", 64, 0.3, 0.7).args
+    zoomed, crop, *_ = node("CoZCropCenterZoom").execute(frame, 4.0, *center, "bicubic").args
+    with torch.inference_mode():
+        texts = [
+            node("CLIPTextEncode")().encode(zoom_prompt.clip, text)[0] for text in ("fur", "blurry")
+        ]
+        expected = node("CoZInvSRStep").execute(
+            small.model,
+            small.vae,
+            *texts,
+            crop,
+            zoomed,
+            sampling_steps=2,
+            cfg=2.0,
+            seed=derive_step_seed(7, 1),
+        )[0]
+    assert torch.equal(chain["image"], expected)
+
+
+def test_overlapping_tiles_share_their_noise(
+    executor, keep, node, nodes_of, zoom_prompt, monkeypatch
+):
+    host, drawn = nodes_of("host.inversion"), []
+    sample = host.sample_noise
+
+    def record(moments, normal):
+        drawn.append(normal)
+        return sample(moments, normal)
+
+    monkeypatch.setattr(host, "sample_noise", record)
+    prompt = as_full_image(zoom_prompt(), image=["fit", 0], tile=64, overlap=16)
+    prompt["fit"] = {
+        "class_type": "ImageScale",
+        "inputs": {
+            "image": ["source", 0],
+            "upscale_method": "area",
+            "width": 32,
+            "height": 16,
+            "crop": "disabled",
+        },
+    }
+    prompt["scales"]["inputs"] = {"image": ["loop", 0]}
+    executor("CLASSIC").run(prompt)
+    assert keep[0]["image"].shape == (1, 64, 128, 3)
+    # Tiles of 64 pixels at 0, 48 and 64 of 128: latent pixels 0 to 8, 6 to 14 and 8 to 16.
+    left, middle, right = drawn
+    assert torch.equal(left[..., 6:], middle[..., :2])
+    assert torch.equal(middle[..., 2:], right[..., :6])
+    assert not torch.equal(left, right)
