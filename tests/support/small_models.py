@@ -57,13 +57,13 @@ SD2_SHAPE = {
 }
 
 
-def small_sd2(state=(), **shape):
+def small_sd2(state=(), family="SD20", **shape):
     """SD2 with two stages or of another shape, as a MODEL; of ``state`` it is told whether it is v."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models
 
-    config = comfy.supported_models.SD20(SD2_SHAPE | shape)
+    config = getattr(comfy.supported_models, family)(SD2_SHAPE | shape)
     config.set_inference_dtype(torch.float32, None)
     network = config.get_model(dict(state), "")
     randomise(network.diffusion_model)
@@ -117,5 +117,5 @@ def randomise(network) -> None:
             continue
         scale = 0.7 * weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.0
         noise = torch.randn(weight.shape, generator=generator) * scale
-        norm = weight.ndim == 1 and "norm" in name and name.endswith("weight")
+        norm = weight.ndim == 1 and name.endswith("weight")
         weight.copy_(noise + norm)
