@@ -60,4 +60,4 @@ def enlarge_unclamped(lq: Tensor) -> Tensor:
 
     Source: torch's bicubic filter (a = -0.75). It differs from Pillow's by up to 0.025.
     """
-    return F.interpolate(lq, scale_factor=SCALE, mode="bicubic")
+    return F.interpolate(lq.float(), scale_factor=SCALE, mode="bicubic")

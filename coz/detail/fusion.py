@@ -79,8 +79,9 @@ def sharpen_edges(image: Tensor, strength: float) -> Tensor:
     """
     gradient = compute_gradient(luma(image))
     edges = gradient / gradient.amax((1, 2, 3), True).clamp(min=torch.finfo(gradient.dtype).tiny)
-    detail = image - _blur(image, *EDGE_BLUR)
-    return (image + 2 * strength**2 * edges * detail).clamp(0, 1)
+    exact = image.float()
+    detail = exact - _blur(exact, *EDGE_BLUR)
+    return (exact + 2 * strength**2 * edges * detail).clamp(0, 1)
 
 
 def _blur(image: Tensor, deviation: float, radius: int) -> Tensor:
