@@ -65,7 +65,9 @@ class DiffusionInversion(DiffusionBackbone):
         self.noise = NoiseField(tiles.layout.height, tiles.layout.width, tiles.seed)
         super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
 
-    def run(self, tile: Tile, text: str) -> Tensor:
+    def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
+        # One at a time: the noise of each is cut from its place.
+        (tile,), (text,) = tiles, texts
         chosen, zoomed = self.chosen, to_bchw(tile.zoomed)
         box = find_tile_source(self.tiles.picture, self.tiles.layout, tile.window)
         is_whole = all(side == int(side) for side in box)
