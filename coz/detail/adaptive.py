@@ -87,6 +87,21 @@ def compute_emphasis(complexity: float) -> float:
     return 1 + 0.3 * max(0.0, complexity - COMPLEX) / (1 - COMPLEX)
 
 
+def adapt_denoise(views: Tensor, denoise: float) -> list[tuple[Tensor, float]]:
+    """Raise the denoise of complex views (B, 3, H, W) and lower that of simple ones, up to 1.
+
+    Returns:
+        B pairs: a view (1, 3, H, W) and its denoise.
+
+    Raises:
+        ValueError: If ``denoise`` is not in [0, 1].
+    """
+    if not 0 <= denoise <= 1:
+        raise ValueError(f"denoise must be 0 to 1, got {denoise:g}")
+    emphases = map(compute_emphasis, score_complexity(views))
+    return [(views[i : i + 1], min(denoise * each, 1.0)) for i, each in enumerate(emphases)]
+
+
 def adapt_guidance(cfg: float, complexity: float) -> float:
     """Raise the guidance of complex views and lower that of simple ones, within 1 to 10."""
     return min(max(cfg * compute_emphasis(complexity), 1.0), MAX_GUIDANCE)

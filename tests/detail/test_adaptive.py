@@ -27,6 +27,19 @@ def test_guidance_is_the_studys(case):
     assert found == pytest.approx(NUMBERS["guidance"][case], rel=1e-12)
 
 
+def test_denoise_follows_the_complexity_up_to_1():
+    flat = torch.full((1, 3, 32, 32), 0.5)
+    stripes = torch.tensor([0.0, 0, 1, 1]).repeat(8).expand(1, 3, 32, 32)  # 0.825, as below
+    views = torch.cat([flat, stripes])
+    (calm, low), (busy, high) = adaptive.adapt_denoise(views, 0.5)
+    assert torch.equal(torch.cat([calm, busy]), views)
+    assert low == 0.4
+    assert high == pytest.approx(0.5 * (1 + 0.3 * 0.225 / 0.4), abs=1e-6)
+    assert adaptive.adapt_denoise(views, 0.9)[1][1] == 1
+    with pytest.raises(ValueError, match=r"denoise must be 0 to 1, got 1\.5"):
+        adaptive.adapt_denoise(views, 1.5)
+
+
 @pytest.mark.parametrize("gray", [0, 0.5, 1])
 @pytest.mark.parametrize("size", [(1, 1), (8, 1), (32, 40)])
 def test_a_flat_view_is_simple(gray, size):
