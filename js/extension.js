@@ -1,6 +1,7 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { listMenuItems } from "./diagnostics.js"
+import { addMissingValues } from "./host/added.js"
 import { nameAppInputs } from "./host/apps.js"
 import { attachClosingText, removeTextOnProgress } from "./closing.js"
 import { restoreHeight } from "./host/height.js"
@@ -30,6 +31,7 @@ app.registerExtension({
     restoreHeight(node)
     attachClosingText(node)
   },
+  beforeConfigureGraph: addMissingValues,
   afterConfigureGraph: nameAppInputs,
   getNodeMenuItems: listMenuItems,
   onNodeOutputsUpdated: deliverRestoredOutputs,

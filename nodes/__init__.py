@@ -9,6 +9,7 @@ from .full_image.tile_prompts import CoZTilePrompts, CoZTileTexts
 from .full_image.tiles import CoZTiles
 from .host.files import register_builtin_models
 from .host.server import set_up_server
+from .load.invsr import CoZLoadInvSR
 from .load.prompt_extractor import CoZLoadPromptExtractor
 from .load.sample_picture import CoZSamplePicture
 from .load.self_ensemble import CoZSelfEnsemble
@@ -23,6 +24,8 @@ from .step.color_fix import CoZColorFix
 from .step.crop_center_zoom import CoZCropCenterZoom
 from .step.encode_prompt import CoZEncodePrompt
 from .step.first_frame import CoZFitImage
+from .step.fuse import CoZFuse
+from .step.invsr_step import CoZInvSRStep
 from .step.prompt_extractor import CoZPromptExtractor
 from .step.refine_step import CoZRefineStep
 from .step.sr_step import CoZSRStep
@@ -67,6 +70,9 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZConsistency,
             CoZDetailMap,
             CoZMeasure,
+            CoZLoadInvSR,
+            CoZInvSRStep,
+            CoZFuse,
             CoZChainInput,
             CoZChainFrames,
             CoZChainCheck,

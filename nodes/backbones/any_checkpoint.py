@@ -3,13 +3,14 @@ from torch import Tensor
 
 from nodes import CLIPTextEncode
 
+from ...coz.detail.adaptive import adapt_denoise
 from ...coz.text.step_prompts import replace_lone_surrogates
 from ...coz.tiles.noise import NoiseField
 from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..host.text_encoder import require_clip
-from ..step.refine_step import describe_small_size, sampling_inputs
+from ..step.refine_step import adaptive_denoise_input, describe_small_size, sampling_inputs
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
@@ -39,6 +40,7 @@ class AnyCheckpoint(DiffusionBackbone):
                 tooltip="Number of sampling steps for each view.",
             ),
             *sampling_inputs(),
+            adaptive_denoise_input(),
         ]
 
     def encode(self, text: str) -> list:
@@ -63,6 +65,7 @@ class AnyCheckpoint(DiffusionBackbone):
             steps=self.chosen["sampling_steps"],
             **{key: self.chosen[key] for key in SAMPLING_INPUTS},
             seed=view.seed,
+            adaptive=self.chosen.get("adaptive", False),
         ).out(0)
 
     def start_pass(self, tiles: TilePass) -> None:
@@ -76,13 +79,16 @@ class AnyCheckpoint(DiffusionBackbone):
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         # One at a time: some samplers draw noise for the whole batch from one seed.
         (tile,), (text,) = tiles, texts
-        chosen = self.chosen
+        chosen, view = self.chosen, to_bchw(tile.zoomed)
+        if chosen.get("adaptive"):
+            ((view, denoise),) = adapt_denoise(view, chosen["denoise"])
+            chosen = chosen | {"denoise": denoise}
         return refine(
             chosen["model"],
             chosen["vae"],
             self.encoded[text],
             self.encoded[chosen["negative"]],
-            to_bchw(tile.zoomed),
+            view,
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,

@@ -84,6 +84,7 @@ class CoZTiles(io.ComfyNode):
                 io.String.Input("color_fix"),
                 io.Float.Input("consistency"),
                 io.Image.Input("original"),
+                io.Boolean.Input("blend_by_detail"),
             ],
             outputs=[io.Image.Output(), io.String.Output("said")],
         )
@@ -100,6 +101,7 @@ class CoZTiles(io.ComfyNode):
         color_fix,
         consistency,
         original,
+        blend_by_detail,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
@@ -112,7 +114,8 @@ class CoZTiles(io.ComfyNode):
         seeds = [derive_step_seed(pass_seed, i + 1) for i in range(len(windows))]
         tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
-        add = TileBlend(layout, result).add if are_blended(sharpener, color_fix) else None
+        is_blended = are_blended(sharpener, color_fix)
+        add = TileBlend(layout, result, blend_by_detail).add if is_blended else None
         bar = comfy.utils.ProgressBar(len(windows))
         preview = TilePreview(picture, layout)
         started = time.monotonic()

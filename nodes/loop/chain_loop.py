@@ -96,8 +96,9 @@ class CoZChainLoop(io.ComfyNode):
                     "output has this form.",
                 ),
                 seed_input(
-                    "The seed of each step is computed from this one. Used by the backbone "
-                    '"any checkpoint", and by a vision-language model with a temperature above 0.'
+                    "The seed of each step is computed from this one. Used by the backbones "
+                    '"any checkpoint" and "diffusion inversion (InvSR)", and by a vision-language '
+                    "model with a temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",

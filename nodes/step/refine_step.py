@@ -1,5 +1,7 @@
+import torch
 from comfy_api.latest import io
 
+from ...coz.detail.adaptive import adapt_denoise
 from ..host.images import to_bchw
 from ..host.messages import give_notice, show_closing
 from ..host.sampling import (
@@ -49,6 +51,16 @@ def sampling_inputs() -> list[io.Input]:
             "value departs from it.",
         ),
     ]
+
+
+def adaptive_denoise_input() -> io.Input:
+    return io.Boolean.Input(
+        "adaptive",
+        default=False,
+        optional=True,
+        tooltip="Multiplies denoise by 0.8 for the simplest views and by up to 1.3 for the most complex "
+        "ones, so that calm places stay as they are.",
+    )
 
 
 def describe_small_size(model, height: int, width: int, frame: str, size: str) -> str:
@@ -112,6 +124,7 @@ class CoZRefineStep(io.ComfyNode):
                 ),
                 *sampling_inputs(),
                 seed_input("Seed of the noise."),
+                adaptive_denoise_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -134,10 +147,12 @@ class CoZRefineStep(io.ComfyNode):
         scheduler,
         denoise,
         seed=0,
+        adaptive=False,
     ) -> io.NodeOutput:
         image = to_bchw(image)
         if note := describe_small_size(model, *image.shape[-2:], "this frame", "size"):
             give_notice(note)
-        sampling = steps, cfg, sampler_name, scheduler, denoise
-        refined = refine(model, vae, positive, negative, image, *sampling, seed)
-        return io.NodeOutput(refined, ui=show_closing())
+        texts, sampling = (positive, negative), (steps, cfg, sampler_name, scheduler)
+        parts = adapt_denoise(image, denoise) if adaptive else [(image, denoise)]
+        refined = [refine(model, vae, *texts, part[0], *sampling, part[1], seed) for part in parts]
+        return io.NodeOutput(torch.cat(refined), ui=show_closing())

@@ -13,6 +13,7 @@ SIDES = {
     "CoZFullImage": 40,
     "CoZSRStep": 64,
     "CoZRefineStep": 48,
+    "CoZInvSRStep": 48,
     "CoZPromptExtractor": 200,
     "CoZTagPrompt": 200,
     "CoZZoomVideo": 128,
@@ -76,7 +77,7 @@ def numbers(item, low, high):
     return often(often(usual, ends, one_in=3), st.sampled_from(beyond), one_in=24)
 
 
-def of_input(node_id: str, item, models: dict[str, list[str]], within: str = ""):
+def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "", option: str = ""):
     kind = item.io_type
     if kind == "IMAGE":
         return pictures(SIDES.get(node_id, 700))
@@ -101,7 +102,10 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "")
         wrong = [Conditioning((1, 77, 768), 768), Conditioning(pooled=None)]
         return often(st.just(Conditioning()), *map(st.just, [*odd, *wrong]), one_in=6)
     if kind in MODELS:
-        usual, *others = (st.just(Model(kind, name)) for name in models[kind])
+        names = models[kind]
+        if "InvSR" in node_id + option and kind != "CLIP":
+            names = names[::-1]
+        usual, *others = (st.just(Model(kind, name)) for name in names)
         if kind == "CLIP":
             others.append(st.just(Model(kind, None)))
         if item.id == "vlm":
@@ -126,7 +130,7 @@ def cases(draw, schema, models):
             option = draw(st.sampled_from(item.options))
             case[item.id] = option.key
             for nested in option.inputs:
-                strategy = of_input(schema.node_id, nested, models, within=item.id)
+                strategy = of_input(schema.node_id, nested, models, item.id, option.key)
                 case[f"{item.id}.{nested.id}"] = draw(strategy)
             continue
         strategy = of_input(schema.node_id, item, models)

@@ -37,6 +37,7 @@ SHARE = {
     "CoZPromptExtractor": 0.65,
     "CoZRefineStep": 0.65,
     "CoZTagPrompt": 0.65,
+    "CoZInvSRStep": 0.65,
     "CoZUpscaleStep": 0.65,
 }
 """Of a profile's cases: slow nodes get less than others."""

@@ -23,8 +23,8 @@ DEFAULT_SIZE = 8 * 2**30
 LARGEST_COPY = 2**20
 """Bytes that are still copied within the CPU's memory beside a card without values."""
 
-WHOLE = {"aten::scaled_dot_product_attention"}
-"""Run as it is on the CPU: a GPU has a kernel for it, and its parts would round otherwise."""
+WHOLE = {"aten::scaled_dot_product_attention", "aten::upsample_bicubic2d"}
+"""Run as they are on the CPU: a GPU has a kernel for each, and their parts would round otherwise."""
 
 
 class Card:
