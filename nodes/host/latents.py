@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from math import isfinite
 
+import comfy.model_management
 import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
@@ -29,6 +30,9 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     padded = pad_to_multiple(image, multiple).movedim(1, -1).contiguous()
     # A video VAE would treat a batch as the frames of one video.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
+    frames = (1,) * (vae.latent_dim - 2)
+    size = len(parts[0]), padded.shape[-1], *frames, *padded.shape[1:3]
+    load(vae, vae.memory_used_encode(size, vae.vae_dtype))
     latent = torch.cat([vae.encode(part) for part in parts]).float()
     expected = model.get_model_object("latent_format").latent_channels
     if latent.shape[1] != expected:
@@ -41,6 +45,7 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
 
 def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     """Decode a latent to an IMAGE of this size: the padding is cut off."""
+    load(vae, vae.memory_used_decode(latent.shape, vae.vae_dtype))
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Drop it: every view is opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:]).float()  # of a video VAE: (B, 1, H, W, C)
@@ -53,6 +58,16 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
         require_finite(image, lambda: "The VAE's decoder", FP32_VAE_HINT)
     cropped = image[:, :height, :width].contiguous()
     return cropped.clamp(0, 1) if low < 0 or high > 1 else cropped
+
+
+def load(vae: VAE, memory: float) -> None:
+    """Load a VAE, and have so many bytes beside it, as its own encode and decode do first.
+
+    If memory runs out while these load it, they go on in tiles, which fails with a half-loaded VAE.
+    """
+    comfy.model_management.load_models_gpu(
+        [vae.patcher], memory_required=memory, force_full_load=vae.disable_offload
+    )
 
 
 def require_text_width(model: ModelPatcher, name: str, text) -> None:
