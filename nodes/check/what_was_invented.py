@@ -205,9 +205,9 @@ class CoZDetailMap(io.ComfyNode):
             node_id="CoZDetailMap",
             display_name="CoZ What Was Invented",
             category="Chain-of-Zoom/check",
-            description="Shows what an enlarged image or a chain holds that its source does not: in a "
-            "sentence, as a map with a legend above the image, and for each size of structures. Several "
-            "results of one view are compared: where they disagree, they are guesses.",
+            description="Shows which detail of an enlarged image or a chain is not in its source: in a "
+            "sentence, as a map with a legend, and as a percentage for each size of detail. Several results "
+            "of one view are compared: where they disagree, they are guesses.",
             search_aliases=[
                 "heat map",
                 "invented",

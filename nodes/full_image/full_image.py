@@ -85,9 +85,8 @@ class CoZFullImage(io.ComfyNode):
                     "- means no text. The prompts output has this form.",
                 ),
                 seed_input(
-                    'With the backbone "any checkpoint": seed of the noise that all tiles of a pass '
-                    "share. Each tile's own seed is computed from it, for samplers that add noise and "
-                    "for a vision-language model with a temperature above 0."
+                    'The seeds of passes and tiles are computed from this one. Used by the backbone "any '
+                    'checkpoint", and by a vision-language model with a temperature above 0.'
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -194,8 +193,8 @@ def tile_inputs() -> list[io.Input]:
             max=2048,
             step=8,
             tooltip="Neighboring tiles overlap by at least this many pixels of the result, and are "
-            "blended there. It must be smaller than tile. Upscale models see the surroundings of a tile and "
-            "need none, except with color_fix adain, histogram, hybrid or best.",
+            "blended there. It must be smaller than tile. Upscale models see the pixels around each "
+            "tile, so their tiles do not overlap, except with color_fix adain, histogram, hybrid or best.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",
@@ -214,7 +213,7 @@ def consistency_input() -> io.Input:
         max=1.0,
         step=0.05,
         tooltip="How far each tile is corrected to agree with the view that it enlarges. 0: not at all. "
-        "1: fully; downscaled, it equals that view.",
+        "1: fully; downscaled, the tile equals that view.",
     )
 
 
