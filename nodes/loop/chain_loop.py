@@ -238,7 +238,7 @@ def plan_missing_steps(start: Start, steps: int, stop_below: float) -> list[Zoom
     if start.agreements and is_below(start.agreements[-1], stop_below):
         return []
     missing = steps - len(start.prompts)
-    return plan_steps(start.height, start.width, start.scale, missing, start.aim)
+    return plan_steps(start.height, start.width, start.scale, missing, start.frame_target)
 
 
 def add_collector(
