@@ -23,7 +23,7 @@ from coz.fidelity.invented import (
 from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
 from coz.geometry import Window
 from coz.inversion import enlarge_unclamped
-from coz.render.heat_map import lay_over
+from coz.render.heat_map import overlay_heat
 from coz.render.zoom_video import ZoomVideo
 from coz.resample import crop_mirrored, resize
 from coz.tiles.complexity import rate_complexity
@@ -53,7 +53,7 @@ CASES = {
     "invented map": (0, lambda a, b, lq: map_invented(a, b)),
     "invented area": (1, lambda a, b, lq: measure_invented_area(map_invented(a, b))),
     "disagreement": (0, lambda a, b, lq: map_disagreement([a, b])),
-    "heat": (0, lambda a, b, lq: lay_over(a, map_invented(a, b))),
+    "heat": (0, lambda a, b, lq: overlay_heat(a, map_invented(a, b))),
     "complexity": (1, lambda a, b, lq: rate_complexity(a[:1])),
     "unclamped": (0, lambda a, b, lq: enlarge_unclamped(lq)),
     "score": (5, lambda a, b, lq: score_complexity(a)),  # 2 a view and 1

@@ -30,7 +30,8 @@ WINDOW_TOLERANCE = 1e-6
 """Tolerance of a window's edges, as a fraction of the frame that it lies in: windows are rounded floats."""
 
 AGREEMENT_LIMITS_DECIBELS = (-10, 1000)
-"""Limits of an agreement. Few are above 99. A few are below 0, if the downscaled image overshoots."""
+"""Limits of an agreement. Most are 0 to 99. One below 0 is possible, because the downscaled image may have
+values outside [0, 1]."""
 
 REQUIRED_KEYS = ("version", "scale", "frames", "windows", "prompts", "seeds")
 

@@ -157,7 +157,7 @@ export function moveView(layers, view, size, dx, dy) {
   return limitView(layers, { ...view, x: view.x - dx * pixel, y: view.y - dy * pixel }, size)
 }
 
-/** Return the view at time t (0 to 1) of a flight at constant speed: coz/render/zoom_video.py, _Axis. */
+/** Return the view at time t (0 to 1) of a flight at constant speed: coz/render/zoom_video.py, _AxisMotion. */
 export function interpolateView(start, end, t) {
   const span = start.span ** (1 - t) * end.span ** t
   const same = Math.abs(start.span / end.span - 1) < 1e-6

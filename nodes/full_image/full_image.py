@@ -210,8 +210,8 @@ def tile_inputs() -> list[io.Input]:
             max=2048,
             step=8,
             tooltip="Neighboring tiles overlap by at least this many pixels of the result, and are "
-            "blended there. It must be smaller than tile. Upscale models see the surroundings of a tile and "
-            "need none, except with a color_fix other than none, wavelet or ycbcr.",
+            "blended there. It must be smaller than tile. Upscale models see the pixels around each "
+            "tile, so their tiles do not overlap, except with a color_fix other than none, wavelet or ycbcr.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",
@@ -230,7 +230,7 @@ def consistency_input() -> io.Input:
         max=1.0,
         step=0.05,
         tooltip="How far each tile is corrected to agree with the view that it enlarges. 0: not at all. "
-        "1: fully; downscaled, it equals that view.",
+        "1: fully; downscaled, the tile equals that view.",
     )
 
 

@@ -133,8 +133,9 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="How far each step is corrected to agree with the view that it enlarges. 0 "
-                    "only measures the agreement. At 1 the step, downscaled, equals that view.",
+                    tooltip="How far the result of each step is corrected to agree with the view that "
+                    "it enlarges. 0: not at all; the agreement is only measured. 1: fully; downscaled, "
+                    "the result equals that view.",
                 ),
                 io.Float.Input(
                     "stop_below",
@@ -144,9 +145,9 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     advanced=True,
-                    tooltip="Ends the chain after a step whose agreement with the view that it enlarges "
-                    "is below this, in dB. At 40 or more a step repeats that view; below 20 it "
-                    "contradicts it. 0: never.",
+                    tooltip="Minimum agreement of a step with the view that it enlarges, in dB. The chain "
+                    "ends after the first step below this. At 40 dB or more a step repeats that view; "
+                    "below 20 dB it contradicts it. 0: the chain never ends early.",
                 ),
             ],
             outputs=[
@@ -238,7 +239,7 @@ def plan_missing_steps(start: Start, steps: int, stop_below: float) -> list[Zoom
     if start.agreements and is_below(start.agreements[-1], stop_below):
         return []
     missing = steps - len(start.prompts)
-    return plan_steps(start.height, start.width, start.scale, missing, start.aim)
+    return plan_steps(start.height, start.width, start.scale, missing, start.frame_target)
 
 
 def add_collector(

@@ -31,7 +31,7 @@ class Start(NamedTuple):
     scale: float
     target: Target
     """The target in fractions of the source."""
-    aim: Target
+    frame_target: Target
     """The target in fractions of the last frame."""
     windows: Sequence[Window]
     notes: list[str]
@@ -82,7 +82,7 @@ def start_at_image(
         width=first.width,
         scale=scale,
         target=target,
-        aim=first.target,
+        frame_target=first.target,
         windows=[first.window],
         color_profile=color_profile,
         notes=notes,
@@ -93,9 +93,9 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
     """Add the node that outputs the frames of the chain, and start after its step ``kept``."""
     link, index = expansion.links["chain"], expansion.index
     child = expansion.add_node("CoZChainFrames", "frames", chain=link, index=index)
-    aim = chain.target
+    target = chain.target
     for frame, window in zip(chain.frames, chain.windows[: kept + 1], strict=False):
-        aim = carry_target(*frame.shape[-2:], window, aim)
+        target = carry_target(*frame.shape[-2:], window, target)
     height, width = chain.frames[1].shape[-2:]
     return Start(
         source=child.out(0),
@@ -104,7 +104,7 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
         width=width,
         scale=chain.scale,
         target=chain.target,
-        aim=aim,
+        frame_target=target,
         windows=chain.windows[: kept + 1],
         prompts=chain.prompts[:kept],
         seeds=chain.seeds[:kept],

@@ -50,8 +50,8 @@ class StepNodes:
             f"zoom_{i}",
             image=self.current,
             scale=self.settings.scale,
-            center_x=step.aim.x,
-            center_y=step.aim.y,
+            center_x=step.target.x,
+            center_y=step.target.y,
         )
         view = ViewLinks(
             zoomed=zoom.out(0),

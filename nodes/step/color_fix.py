@@ -45,9 +45,9 @@ class CoZColorFix(io.ComfyNode):
                     min=1,
                     max=10,
                     advanced=True,
-                    tooltip="For all methods with wavelet, and best: what is coarser than about 2 to the "
-                    "power of levels, in pixels, comes from the reference. The paper uses 5, which is 32 "
-                    "pixels.",
+                    tooltip="For the methods with wavelet, and best: structures larger than about 2 to the "
+                    "power of levels, in pixels, come from the reference. The paper uses 5: structures "
+                    "larger than 32 pixels.",
                 ),
                 io.Float.Input(
                     "weight",

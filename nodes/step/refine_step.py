@@ -119,8 +119,7 @@ class CoZRefineStep(io.ComfyNode):
                     default=20,
                     min=1,
                     max=MAX_SAMPLING_STEPS,
-                    tooltip="Number of sampling steps. All of them run, even with a low denoise: the "
-                    "noise schedule gets finer.",
+                    tooltip="Number of sampling steps. All of them run, even with a low denoise.",
                 ),
                 *sampling_inputs(),
                 seed_input("Seed of the noise."),

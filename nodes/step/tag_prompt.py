@@ -65,8 +65,8 @@ class CoZTagPrompt(io.ComfyNode):
                     "STRING",
                     display_name="prompt",
                     tooltip="The tags in the order of RAM's list, separated by commas, then your own "
-                    "prompt, for CoZ Encode Prompt. Of a batch one line for each image; - is an empty "
-                    "text.",
+                    "prompt, for CoZ Encode Prompt. A batch gives one line for each image; - is an "
+                    "empty text.",
                 )
             ],
         )

@@ -20,7 +20,7 @@ def resampling_input() -> io.Input:
         options=[*FILTER_RADIUS_PIXELS],
         default="bicubic",
         advanced=True,
-        tooltip="How the model's result is resized where the model's own factor is not that of the zoom.",
+        tooltip="How the model's result is resized if the model enlarges by another factor than the zoom.",
     )
 
 

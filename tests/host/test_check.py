@@ -11,7 +11,7 @@ from PIL import Image
 from coz.fidelity.back_projection import agreement, describe_agreement
 from coz.fidelity.invented import map_invented
 from coz.geometry import Window
-from coz.render.heat_map import draw_map_sheet, lay_over
+from coz.render.heat_map import draw_map_sheet, overlay_heat
 from coz.resample import resize
 
 from .prompts import chain_prompt, make_node
@@ -285,7 +285,7 @@ def test_the_node_shows_the_map_of_the_deepest_frame_that_can_be_compared(node, 
     expected = draw_map_sheet(title, frame, heat, ("in the photograph", "invented"))
     assert np.array_equal(picture, as_bytes(expected))
     deepest = map_invented(chain.frames[4], photograph_of(chain, 4))
-    assert torch.equal(output[0].movedim(-1, 1), lay_over(chain.frames[4], deepest))
+    assert torch.equal(output[0].movedim(-1, 1), overlay_heat(chain.frames[4], deepest))
     tiny = make_chain(7, 7, size=16, steps=1)
     tiny = replace(tiny, windows=(Window(0, 0, 7, 7), tiny.windows[1]))
     ((picture,), _) = shown_on(node, chain=[tiny])
