@@ -45,13 +45,14 @@ class CropDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, folder: Path, *, seed: int, degradation: str, held_out: bool = False):
         try:
-            crops = json.loads((folder / INDEX_FILE).read_text("utf-8"))
+            index = json.loads((folder / INDEX_FILE).read_text("utf-8"))
         except FileNotFoundError as error:
             raise ValueError(
                 f"{folder} holds no finished data set: python -m tools.train_sr prepare IMAGES {folder}"
             ) from error
         self.folder, self.seed, self.degradation = folder, seed, degradation
-        self.crops = [crop for crop in crops if crop["held_out"] == held_out]
+        self.crops = [crop for crop in index["crops"] if crop["held_out"] == held_out]
+        self.has_texts: bool = index["texts"]
         # Shared, because loader processes that live longer than an epoch keep copies of this object.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -75,11 +76,12 @@ class CropDataset(Dataset[dict[str, Any]]):
             high = high.flip(-1)
         low = DEGRADATIONS[self.degradation](high, rng)
         item = {"low": low * 2 - 1, "high": high * 2 - 1} | {n: crop[n] for n in ("prompt", "name")}
-        texts = find_text_file(self.folder, crop["prompt"])
-        return item | load_file(texts) if texts.exists() else item
+        if self.has_texts:
+            item |= load_file(find_text_file(self.folder, crop["prompt"]))
+        return item
 
 
 def find_text_file(folder: Path, prompt: str) -> Path:
-    """Return the file of a data set that holds the embeddings of a prompt, if they are cached."""
+    """Return the file of a data set that holds the embeddings of a prompt."""
     key = hashlib.blake2b(prompt.encode(), digest_size=10).hexdigest()
     return folder / TEXTS_FOLDER / f"{key}.safetensors"
