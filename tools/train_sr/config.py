@@ -49,9 +49,7 @@ class TrainingConfig(Section):
     save_every: PositiveInt = 500
     """Steps between two checkpoints."""
     preview_every: Annotated[int, Field(ge=0)] = 500
-    """Steps between two previews; 0 for none."""
-    preview_images: Folder | None = None
-    """A folder of images that are not trained on. The first three are zoomed into."""
+    """Steps between two previews; 0 for none. A preview zooms into the first three held-out crops."""
     preview_zooms: Annotated[int, Field(ge=1, le=8)] = 2
     """4x steps of a preview."""
 
@@ -69,8 +67,8 @@ class DistilConfig(TrainingConfig):
     """The config of `distil`."""
 
     steps: PositiveInt = 20_000
-    degradation: Literal["realesrgan", "bicubic"] = "realesrgan"
-    """How low-resolution crops are made: at random as for Real-ESRGAN, or only reduced 4x."""
+    degradation: Literal["real-esrgan", "4x"] = "real-esrgan"
+    """How low-resolution crops are made: at random as for Real-ESRGAN, or only reduced."""
     weights: Weights = Weights()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of an average of the LoRAs, which is then exported in their place; 0 for none."""

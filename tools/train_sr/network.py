@@ -84,6 +84,16 @@ class OneStepNetwork:
         for name, parameter in self._walk():
             parameter.requires_grad_(any(f".{adapter}." in name for adapter in names))
 
+    def get_loras(self) -> dict[str, Tensor]:
+        """Return the weights of all LoRAs by their names."""
+        return {name: p.detach() for name, p in self._walk() if ".lora_" in name}
+
+    @torch.no_grad()
+    def set_loras(self, weights: dict[str, Tensor]) -> None:
+        """Set the weights of all LoRAs to those of `get_loras`."""
+        for name, weight in self.get_loras().items():
+            weight.copy_(weights[name])
+
     def use(self, *names: str) -> None:
         """Make these the active adapters of the transformer; none: the base.
 
