@@ -68,7 +68,7 @@ def convert_coz_lora(tensors: list[Any]) -> StandardKeyWeights:
         keyed[f"{layer}.lora_A.weight"] = tensors[i + 1].detach()
         keyed[f"{layer}.lora_B.weight"] = tensors[i].detach()
         keyed[f"{layer}.alpha"] = torch.tensor(float(rank))
-    return StandardKeyWeights("coz lora", keyed, rank, float(rank))
+    return StandardKeyWeights("coz lora", keyed, rank, float(rank), "reference")
 
 
 def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> StandardKeyWeights:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
 import torch
 from torch import Tensor
 
+from ..latent import LatentShift
 from .vae import COMFYUI_VAE_NAME_PATTERN, rename_vae_weights
 
 T = TypeVar("T")
@@ -42,11 +43,8 @@ class StandardKeyWeights(NamedTuple):
     rank: int | None
     alpha: float | None
     """The LoRA is scaled by alpha / rank. None if its layers differ."""
-
-    @property
-    def latent_shift(self) -> Literal["reference"] | None:
-        """The latent convention that the weights need, if it is known."""
-        return "reference" if self.kind == "coz lora" else None
+    latent_shift: LatentShift | None = None
+    """The latent convention that the weights need, if it is known."""
 
 
 class SRWeights(NamedTuple):
@@ -64,7 +62,7 @@ class SRWeights(NamedTuple):
     rank: int | None
     alpha: float | None
     """The LoRA is scaled by alpha / rank. None if its layers differ."""
-    latent_shift: Literal["reference"] | None
+    latent_shift: LatentShift | None
 
 
 def split_weights(keyed: StandardKeyWeights) -> SRWeights:

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 
 from torch import Tensor
 
+from ..latent import LATENT_SHIFTS
 from .chain_of_zoom import convert_coz_lora, convert_coz_vae_encoder
 from .lora import (
     Kind,
@@ -226,7 +227,8 @@ def _convert(content: Any, metadata: Mapping[str, str], path: Path) -> StandardK
 
 
 def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> StandardKeyWeights:
-    kind, rank, alpha = (metadata.get(name) for name in ("kind", "rank", "alpha"))
+    entries = ("kind", "rank", "alpha", "latent_shift")
+    kind, rank, alpha, latent_shift = (metadata.get(name) for name in entries)
     layers = {} if kind == "lora" else pair_factors(tensors)[0]
     lacking = [layer for layer in layers if f"{layer}.alpha" not in tensors]
     if kind not in get_args(Kind) or lacking:
@@ -234,11 +236,17 @@ def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> 
             f"expected a file of tools/convert.py, but found kind {kind} and {list_few(lacking)} without "
             "alpha; convert the original again with this version"
         )
+    if latent_shift not in (None, *LATENT_SHIFTS):
+        raise ValueError(
+            f"expected latent_shift in its metadata to be {', '.join(LATENT_SHIFTS)}, but found "
+            f"{latent_shift:.40}; convert or train it again with this version"
+        )
     return StandardKeyWeights(
         cast("Kind", kind),
         tensors,
         None if rank is None else int(rank),
         None if alpha is None else float(alpha),
+        latent_shift,
     )
 
 

@@ -117,6 +117,19 @@ def toy(tmp_path_factory):
     return save_toy_model(tmp_path_factory.mktemp("toy"))
 
 
+@pytest.fixture(scope="session")
+def sr_parts(tmp_path_factory):
+    """The files that a config of tools.train_sr names."""
+    from .tiny_sd3 import save_crops, save_tiny_sd3, save_vgg16
+
+    folder = tmp_path_factory.mktemp("sr")
+    return {
+        "model": save_tiny_sd3(folder / "sd3"),
+        "lpips": save_vgg16(folder / "vgg16.pth"),
+        "data": save_crops(folder / "crops"),
+    }
+
+
 class ScriptedCritic(ThreadingHTTPServer):
     """Speaks as an OpenAI-compatible server does; what it answers is the test's.
 

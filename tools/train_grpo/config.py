@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -149,22 +149,25 @@ Loader.add_implicit_resolver(
 )
 
 
-def read_config(path: Path) -> Config:
+S = TypeVar("S", bound=Section)
+
+
+def read_config(path: Path, kind: type[S] = Config) -> S:
     """Read the config from a YAML file; its relative paths start at the file's folder.
 
     Raises:
         ValueError: If the file is missing or holds an unknown key or a wrong value.
     """
     try:
-        config = Config.model_validate(yaml.load(path.read_text("utf-8"), Loader))
+        config = kind.model_validate(yaml.load(path.read_text("utf-8"), Loader))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise ValueError(_explain(**error.errors()[0])) from error
-    folders = {name: path.parent / getattr(config, name) for name in ("data", "out")}
-    return config.model_copy(update=folders)
+    paths = {name: path.parent / value for name, value in config if isinstance(value, Path)}
+    return config.model_copy(update=paths)
 
 
 def _explain(type: str, loc: tuple, msg: str, input: Any, **_: Any) -> str:

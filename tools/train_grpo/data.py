@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .chains import find_chains, make_chain_pairs
 from .marks import Mark, make_mark_pairs, read_marks
 from .pairs import CROPS, PairOptions, load_upscaler, make_pairs
-from .photo import UnusableError, find_photos, read_photo
+from .photo import UnusableError, choose_held_out, find_photos, read_photo
 
 TEXT = datasets.Value("string")
 NUMBERS = datasets.List(datasets.Value("float64"))
@@ -44,7 +44,6 @@ ROW_FEATURES = datasets.Features(
 OPTIONS_FILE = "prepare.json"
 PARTS_FOLDER = "parts"
 SKIPPED_SUFFIX = ".skipped"
-HASH_RANGE = 2**32
 
 
 class Source(NamedTuple):
@@ -232,17 +231,3 @@ def _save(whole: datasets.DatasetDict, path: Path) -> None:
         path.rename(old)
     new.rename(path)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def choose_held_out(names, share: float) -> dict[str, bool]:
-    """Decide which names are held out, by their hash, so that new names do not move old ones.
-
-    If there are two or more, at least one is held out. They are never all held out.
-    """
-    places = {n: int.from_bytes(hashlib.blake2b(n.encode(), digest_size=4).digest()) for n in names}
-    held = {name: place < share * HASH_RANGE for name, place in places.items()}
-    if share > 0 and len(held) > 1 and not any(held.values()):
-        held[min(places, key=places.get)] = True
-    if held and all(held.values()):
-        held[max(places, key=places.get)] = False
-    return held

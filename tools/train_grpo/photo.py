@@ -1,6 +1,8 @@
-"""Find and read photographs, and say why one cannot be used."""
+"""Find and read photographs, say why one cannot be used, and choose those that are held out."""
 
+import hashlib
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -14,6 +16,7 @@ MIN_SIDE_PIXELS = 64
 EIGHT_BIT_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 BITS_PER_SAMPLE = 258
 """The TIFF tag with the bits of a channel."""
+HASH_RANGE = 2**32
 
 
 class UnusableError(Exception):
@@ -67,3 +70,17 @@ def _read_bits(file: Image.Image, path: Path) -> int:
     if file.format == "TIFF":
         return max(file.tag_v2.get(BITS_PER_SAMPLE, (8,)))
     return 8
+
+
+def choose_held_out(names: Collection[str], share: float) -> dict[str, bool]:
+    """Decide which names are held out, by their hash, so that new names do not move old ones.
+
+    If there are two or more, at least one is held out. They are never all held out.
+    """
+    places = {n: int.from_bytes(hashlib.blake2b(n.encode(), digest_size=4).digest()) for n in names}
+    held = {name: place < share * HASH_RANGE for name, place in places.items()}
+    if share > 0 and len(held) > 1 and not any(held.values()):
+        held[min(places, key=places.get)] = True
+    if held and all(held.values()):
+        held[max(places, key=places.get)] = False
+    return held

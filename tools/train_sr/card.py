@@ -1,0 +1,69 @@
+"""Write the card of a trained SR LoRA: its data, seed, losses and settings."""
+
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from coz.chain.zoom_chain import __version__
+from tools.train_grpo.card import draw_curves
+
+from .config import TrainingConfig
+
+SHOWN_STEPS = 100
+"""Steps at the beginning and at the end whose losses are averaged for the table."""
+
+
+def write_card(
+    config: TrainingConfig, folder: Path, run: dict[str, Any], losses: list[dict], cost: dict
+) -> None:
+    """Write README.md and curves.svg into the folder of the result."""
+    names = [name for name in losses[0] if name != "step"]
+    draw_curves({config.seed: losses}, names, folder / "curves.svg")
+    (folder / "README.md").write_text(format_card(config, run, losses, cost), "utf-8")
+
+
+def format_card(config: TrainingConfig, run: dict[str, Any], losses: list[dict], cost: dict) -> str:
+    """Write the text of the card, which states only measured values."""
+    first, last = losses[:SHOWN_STEPS], losses[-SHOWN_STEPS:]
+    rows = "\n".join(
+        f"| {name} | {mean(e[name] for e in first):.4g} | {mean(e[name] for e in last):.4g} |"
+        for name in losses[0]
+        if name != "step"
+    )
+    prepared = config.data / "prepare.json"
+    data = json.loads(prepared.read_text("utf-8")) if prepared.is_file() else {}
+    each = config.batch * config.accumulation * run["processes"]
+    settings = {name: value for name, value in run.items() if name not in ("model", "seed")}
+    return f"""---
+base_model: {config.model}
+tags: [chain-of-zoom, lora, super-resolution]
+---
+
+# SR LoRA for Chain-of-Zoom
+
+Trained on {config.model} by Chain-of-Zoom for ComfyUI {__version__}, after arXiv 2505.18600. Put \
+`sr_lora.safetensors` into `models/loras` and `vae_encoder.safetensors` into `models/vae`, and choose both in \
+CoZ Load SR LoRA, which reads the latent convention ({config.latent_shift}) from the file.
+
+## Losses
+
+The mean of the first and of the last {len(first)} of {len(losses)} steps.
+
+| | first | last |
+|---|---|---|
+{rows}
+
+![Curves](curves.svg)
+
+## Training
+
+- Data: {run["crops"]} crops, {join_values(data)}
+- {len(losses)} steps of {each} crops, seed {config.seed}
+- Measured in the last call: {join_values(cost)}
+- Settings: {join_values(settings)}
+"""
+
+
+def join_values(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

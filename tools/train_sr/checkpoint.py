@@ -1,0 +1,104 @@
+"""Keep the state of a training, so that it continues exactly where it was stopped."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+KEPT_CHECKPOINTS = 2
+
+ErrorsOfDamagedFile = (RuntimeError, OSError, EOFError, ValueError, KeyError)
+
+
+class Checkpoint(NamedTuple):
+    """The state after a step. Nothing else is random: noise is drawn by seed and step."""
+
+    step: int
+    run: dict[str, Any]
+    """What must be the same when it continues."""
+    loras: dict[str, torch.Tensor]
+    optimizers: dict[str, Any]
+    extra: dict[str, Any]
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, and delete all but the newest two. A full disk leaves the earlier ones whole.
+
+    Raises:
+        ValueError: If the disk is full.
+    """
+    buffer = (
+        io.BytesIO()
+    )  # torch.save itself reports a full disk as a RuntimeError without its cause
+    torch.save(checkpoint._asdict(), buffer)
+    path = folder / f"step-{checkpoint.step:07}.checkpoint"
+    try:
+        write_whole(path, buffer.getvalue())
+    except OSError as error:
+        raise ValueError(
+            f"the checkpoint of step {checkpoint.step} cannot be written to {folder}: {error.strerror}. The "
+            "earlier ones are kept: make room and run it again to continue"
+        ) from error
+    for old in list_checkpoints(folder)[KEPT_CHECKPOINTS:]:
+        old.unlink()
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints from the newest to the oldest."""
+    return sorted(folder.glob("step-*.checkpoint"), reverse=True)
+
+
+def read_checkpoint(folder: Path, run: dict[str, Any]) -> Checkpoint | None:
+    """Read the newest checkpoint that is not damaged; None if there is none.
+
+    Raises:
+        ValueError: If it is of another run.
+    """
+    for path in list_checkpoints(folder):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = Checkpoint(**content)
+        except (*ErrorsOfDamagedFile, TypeError):
+            print(f"{path.name} is damaged and left out")
+            continue
+        for name, value in run.items():
+            if checkpoint.run.get(name) != value:
+                raise ValueError(
+                    f"out: {folder} holds a run with {name} {checkpoint.run.get(name)}, but now it is {value}. "
+                    "Choose another out, or set it back to continue that run"
+                )
+        return checkpoint
+    return None
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there, even if the computer stops."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class LossLog:
+    """The losses of each step, a line of JSON each."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Continue the log after a step: what an interrupted run wrote after it is removed."""
+        self.path = path
+        lines = path.read_text("utf-8").splitlines(keepends=True)[:step] if path.is_file() else []
+        write_whole(path, "".join(lines).encode())
+
+    def write(self, entry: dict[str, float]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]

@@ -1,0 +1,85 @@
+"""The configs of the trainings of super-resolution, YAML files whose keys and values pydantic checks."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tools.train_grpo.config import Folder, PositiveInt, Section, read_config
+
+__all__ = ["DistilConfig", "TrainingConfig", "read_config"]
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class TrainingConfig(Section):
+    """The keys that all trainings share."""
+
+    data: Folder
+    """The folder that `prepare` made."""
+    out: Folder
+    model: str = "stabilityai/stable-diffusion-3-medium-diffusers"
+    """The name of SD3-medium on Hugging Face or a folder with it, in the layout of diffusers."""
+    vae: str = ""
+    """A folder with another VAE in the layout of diffusers; by default it is the model's."""
+    start_lora: Folder | None = None
+    """An SR LoRA to start from: an own one, or model_20001.pkl of Chain-of-Zoom."""
+    start_vae_encoder: Folder | None = None
+    """The VAE encoder that belongs to it."""
+    lpips: Folder
+    """torchvision's VGG16 (vgg16-397923af.pth), for the loss LPIPS. It is never downloaded."""
+    latent_shift: Literal["reference", "symmetric"] = "reference"
+    """How images become latents. "reference" (no shift on encode, shift on decode) is how the nodes and
+    the authors' inference do it; the authors trained with "symmetric"."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Of the frozen weights. LoRAs, losses and optimizers are float32."""
+    checkpointing: bool = True
+    """Compute the activations of transformer and VAE again for the gradients, to save memory."""
+    batch: PositiveInt = 1
+    accumulation: PositiveInt = 4
+    """Batches of a step. A step sees batch x accumulation crops in each process."""
+    text_cached: bool = False
+    """Take the text embeddings that `prepare` stored, and do not load the text encoders for training."""
+    steps: PositiveInt
+    seed: int = 123
+    rank: PositiveInt = 4
+    learning_rate: PositiveFloat = 5e-5
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that load crops."""
+    save_every: PositiveInt = 500
+    """Steps between two checkpoints."""
+    preview_every: Annotated[int, Field(ge=0)] = 500
+    """Steps between two previews; 0 for none. A preview zooms into the first three held-out crops."""
+    preview_zooms: Annotated[int, Field(ge=1, le=8)] = 2
+    """4x steps of a preview."""
+
+
+class Weights(Section):
+    """Weights of the losses, by default those of Chain-of-Zoom's training."""
+
+    mse: Weight = 1.0
+    lpips: Weight = 2.0
+    vsd: Weight = 1.0
+    regularizer: Weight = 1.0
+
+
+class DistilConfig(TrainingConfig):
+    """The config of `distil`."""
+
+    steps: PositiveInt = 20_000
+    degradation: Literal["real-esrgan", "4x"] = "real-esrgan"
+    """How low-resolution crops are made: at random as for Real-ESRGAN, or only reduced."""
+    weights: Weights = Weights()
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of an average of the LoRAs, which is then exported in their place; 0 for none."""
+    upstream_files: bool = False
+    """Also write model_N.pkl and vae_encoder_N.pt as Chain-of-Zoom's training does."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "DistilConfig":
+        if self.upstream_files and self.latent_shift != "reference":
+            raise ValueError(
+                "upstream_files: a .pkl cannot say that it needs latent_shift symmetric, and is read as "
+                "reference: leave it out, or train with latent_shift reference"
+            )
+        return self

@@ -1,0 +1,121 @@
+"""Cut sharp crops from photographs."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from tools.image_file import to_png
+from tools.train_grpo.photo import UnusableError, read_photo
+
+from .dataset import CROPS_FOLDER
+
+PARTS_FOLDER = "parts"
+"""Holds a list of crops for each photograph that is done."""
+
+T = TypeVar("T")
+
+
+class CropOptions(NamedTuple):
+    """Which crops are cut."""
+
+    size: int = 512
+    """Side of a crop in pixels."""
+    crops: int = 4
+    """Maximum number of crops of a photograph. They do not overlap."""
+    seed: int = 0
+
+
+def cut_crops(
+    photos: dict[str, Path], out: Path, options: CropOptions
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Cut the photographs that are not done yet.
+
+    Returns:
+        The names of the photographs with the files of their crops, and the skipped ones with the reason.
+    """
+    parts = {
+        name: out / PARTS_FOLDER / f"{_hash(name, path)}.json" for name, path in photos.items()
+    }
+
+    def cut(name: str) -> None:
+        if not parts[name].is_file():
+            folder = out / CROPS_FOLDER
+            write_json(
+                parts[name], cut_photo(photos[name], name, folder / parts[name].stem, options)
+            )
+
+    list(tqdm(_map_in_threads(cut, photos), "Cutting", len(photos), unit=" images"))
+    done = {name: json.loads(part.read_text("utf-8")) for name, part in parts.items()}
+    crops = {name: part["crops"] for name, part in done.items() if "crops" in part}
+    return crops, {name: part["skipped"] for name, part in done.items() if "skipped" in part}
+
+
+def _hash(name: str, path: Path) -> str:
+    """Return a hash that changes with the file."""
+    state = path.stat()
+    text = f"{name}/{state.st_size}/{state.st_mtime_ns}"
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def _map_in_threads(function: Callable[[T], None], values: Iterable[T]) -> Iterator[None]:
+    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow runs outside Python's lock
+    try:
+        yield from pool.map(function, values)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cut_photo(path: Path, name: str, crop: Path, options: CropOptions) -> dict:
+    """Write crops of a photograph to ``crop``-0.png and so on; return their files, or why there are none."""
+    try:
+        photo = read_photo(path)
+        windows = choose_windows(photo.size, name, options)
+    except UnusableError as error:
+        return {"skipped": str(error)}
+    files = []
+    for number, window in enumerate(windows):
+        files.append(f"{crop.name}-{number}.png")
+        write_file(crop.with_name(files[-1]), to_png(photo.crop(window)))
+    return {"crops": files}
+
+
+def choose_windows(
+    size: tuple[int, int], name: str, options: CropOptions
+) -> list[tuple[int, int, int, int]]:
+    """Choose some windows of a grid in the middle of a photograph, at random by its name.
+
+    Raises:
+        UnusableError: If the photograph is smaller than one.
+    """
+    (width, height), side = size, options.size
+    columns, rows = width // side, height // side
+    if not columns * rows:
+        raise UnusableError(f"{width} x {height} pixels: at least {side} x {side} are needed")
+    rng = np.random.default_rng(list(f"{options.seed}/{name}".encode()))
+    count = min(options.crops, columns * rows)
+    chosen = sorted(rng.choice(columns * rows, count, replace=False).tolist())
+    left, top = (width - columns * side) // 2, (height - rows * side) // 2
+    corners = [(left + i % columns * side, top + i // columns * side) for i in chosen]
+    return [(x, y, x + side, y + side) for x, y in corners]
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that is never seen half written."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        new.write_bytes(content)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    new.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    write_file(path, json.dumps(content, indent=1).encode() + b"\n")

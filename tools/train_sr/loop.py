@@ -1,0 +1,300 @@
+"""The loop that all trainings of super-resolution share."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from coz.render.pillow import to_pillow
+from tools.image_file import to_png
+
+from .card import write_card
+from .checkpoint import Checkpoint, LossLog, read_checkpoint, write_checkpoint, write_whole
+from .config import TrainingConfig
+from .dataset import CropDataset
+from .network import OneStepNetwork
+from .preview import draw_preview
+from .weights import export
+
+MAX_GRADIENT_NORM = 1.0
+"""Of each optimizer's gradients. Source: Chain-of-Zoom train_osediff_sd3.py."""
+
+FREE_KEYS = {"out", "steps", "save_every", "preview_every", "preview_zooms", "workers", "data"}
+"""Keys of a config that may change when a run continues."""
+
+RESULT = "result"
+"""The folder of the result in ``out``."""
+
+PACE_STEPS = 2
+"""Steps after which the remaining time is estimated without a GPU."""
+
+Batch = dict[str, Any]
+Backward = Callable[[Tensor], None]
+
+
+class Task:
+    """What is trained, and what is done with a batch."""
+
+    network: OneStepNetwork
+    adapters: tuple[str, ...]
+    """The adapters that are trained, each by an optimizer of its own."""
+    averaged: tuple[str, ...] = ()
+    """Those of the result, which may be averaged."""
+
+    def compute(self, batch: Batch, rng: torch.Generator, backward: Backward) -> dict[str, Tensor]:
+        """Compute the losses of a batch and their gradients."""
+        raise NotImplementedError
+
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the text embeddings of a batch, (text, pooled)."""
+        raise NotImplementedError
+
+    def finish_step(self, step: int) -> bool:
+        """Do what follows a step; return whether the training is over."""
+        return False
+
+    def export(self, folder: Path, step: int) -> None:
+        """Write the result."""
+        export(self.network, folder)
+
+
+def make_accelerator(config: TrainingConfig) -> Accelerator:
+    """Start accelerate. Models are not prepared: two backwards of a step are not what DDP expects."""
+    # Steps at the end of the data are as long as the others.
+    plugin = GradientAccumulationPlugin(num_steps=config.accumulation, sync_with_dataloader=False)
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        gradient_accumulation_plugin=plugin,
+        log_with="tensorboard",
+        project_dir=config.out,
+    )
+
+
+def train(
+    config: TrainingConfig,
+    task: Task,
+    data: CropDataset,
+    held_out: CropDataset,
+    accelerator: Accelerator,
+) -> None:
+    """Train, or continue an interrupted training, and write the result to ``out``/result.
+
+    Raises:
+        ValueError: If a loss is not finite, ``out`` holds another run, or the disk is full.
+    """
+    network, main = task.network, accelerator.is_main_process
+    groups = {name: network.list_parameters(name) for name in task.adapters}
+    optimizers = {
+        name: torch.optim.AdamW(group, lr=config.learning_rate, weight_decay=1e-2)
+        for name, group in groups.items()
+    }
+    result = network.list_parameters(*task.averaged)
+    decay = getattr(config, "ema", 0.0)
+    average = EMAModel(result, decay=decay) if decay else None
+    run = config.model_dump(mode="json", exclude=FREE_KEYS)
+    run |= {"processes": accelerator.num_processes, "crops": len(data)}
+    config.out.mkdir(parents=True, exist_ok=True)
+    start = 0
+    if checkpoint := read_checkpoint(config.out, run):
+        start = checkpoint.step
+        network.set_loras(checkpoint.loras)
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(checkpoint.optimizers[name])
+        if average:
+            average.load_state_dict(checkpoint.extra["average"])
+            average.to(accelerator.device)
+        accelerator.print(f"continues after step {start}")
+    accelerator.wait_for_everyone()
+    log = LossLog(config.out / "losses.jsonl", start) if main else None
+    tensorboard = {"tensorboard": {"purge_step": start}}
+    accelerator.init_trackers("tensorboard", init_kwargs=tensorboard)
+    pace = Pace(start, config.steps, accelerator)
+    batches = read_batches(config, data, accelerator, start)
+    is_over, step = start >= config.steps, start
+    while not is_over:
+        step += 1
+        sums: dict[str, Tensor] = {}
+        for number in range((step - 1) * config.accumulation, step * config.accumulation):
+            batch = move(next(batches), accelerator.device)
+            place = number * accelerator.num_processes + accelerator.process_index
+            rng = make_generator(config.seed, 1, place)
+            with accelerator.accumulate():
+                losses = task.compute(batch, rng, accelerator.backward)
+            for name, loss in losses.items():
+                if not math.isfinite(loss.item()):
+                    stop_at(step, name, batch, config.out)
+                sums[name] = sums.get(name, 0) + loss.detach() / config.accumulation
+        for name, group in groups.items():
+            average_gradients(group, accelerator)
+            norm = torch.nn.utils.clip_grad_norm_(group, MAX_GRADIENT_NORM)
+            if not torch.isfinite(norm):
+                stop_at(step, f"the gradient of {name}", batch, config.out)
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+        if average:
+            average.step(result)
+        is_over = task.finish_step(step) or step >= config.steps
+        means = accelerator.reduce(torch.stack(list(sums.values())), "mean").tolist()
+        entry = dict(zip(sums, means, strict=True))
+        accelerator.log(entry, step)
+        if main:
+            log.write({"step": step, **entry})
+        pace.report(step)
+        saves = is_over or step % config.save_every == 0
+        previews = config.preview_every and (is_over or step % config.preview_every == 0)
+        if main and saves:
+            states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
+            extra = {"average": average.state_dict()} if average else {}
+            write_checkpoint(config.out, Checkpoint(step, run, network.get_loras(), states, extra))
+        if main and (saves or previews):
+            with use_average(average, result):
+                if saves:
+                    task.export(config.out / RESULT, step)
+                if previews:
+                    write_preview(config, task, held_out, step, accelerator)
+        accelerator.wait_for_everyone()
+    if main:
+        if start >= config.steps:
+            accelerator.print(f"all {start} steps are done: raise steps to train on")
+            with use_average(average, result):
+                task.export(config.out / RESULT, start)
+        write_card(config, config.out / RESULT, run, log.read(), pace.measure(step))
+        accelerator.print(f"SR LoRA and VAE encoder for CoZ Load SR LoRA: {config.out / RESULT}")
+    accelerator.end_training()
+
+
+def write_preview(
+    config: TrainingConfig, task: Task, held_out: CropDataset, step: int, accelerator: Accelerator
+) -> None:
+    zooms, device = config.preview_zooms, accelerator.device
+    image = draw_preview(task.network, task.embed, held_out, zooms, device)
+    if image:
+        folder = config.out / "previews"
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / f"step-{step:07}.png", to_png(image))
+        pixels = np.asarray(image)[None]
+        accelerator.get_tracker("tensorboard").log_images(
+            {"preview": pixels}, step, dataformats="NHWC"
+        )
+
+
+@contextmanager
+def use_average(average: EMAModel | None, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+    """Put the average in the place of the parameters, if there is one."""
+    if average:
+        average.store(parameters)
+        average.copy_to(parameters)
+    yield
+    if average:
+        average.restore(parameters)
+
+
+def read_batches(
+    config: TrainingConfig, data: CropDataset, accelerator: Accelerator, step: int
+) -> Iterator[Batch]:
+    """Yield the batches of this process without end, from those of a step on.
+
+    Raises:
+        ValueError: If there are fewer crops than all processes need for a batch.
+    """
+    each = config.batch, accelerator.process_index, accelerator.num_processes
+    in_epoch = len(list_batches(len(data), *each, config.seed, 0))
+    if not in_epoch:
+        raise ValueError(
+            f"data: {config.data} holds {len(data)} crops to train on, fewer than batch x processes "
+            f"({config.batch} x {accelerator.num_processes}): prepare more images or set a smaller batch"
+        )
+    loading = {"num_workers": config.workers, "pin_memory": torch.cuda.is_available()}
+    epoch, first = divmod(step * config.accumulation, in_epoch)
+    while True:
+        data.set_epoch(epoch)
+        indices = list_batches(len(data), *each, config.seed, epoch)[first:]
+        yield from DataLoader(data, batch_sampler=indices, **loading)
+        epoch, first = epoch + 1, 0
+
+
+def list_batches(
+    crops: int, batch: int, process: int, processes: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """List the crops of each batch of a process in an epoch. The order is that of seed and epoch alone."""
+    order = torch.randperm(crops, generator=make_generator(seed, 0, epoch)).tolist()
+    step = batch * processes
+    starts = range(process * batch, crops - step + 1 + process * batch, step)
+    return [order[start : start + batch] for start in starts]
+
+
+def make_generator(*seeds: int) -> torch.Generator:
+    """Make a generator on the CPU, so that all devices draw the same."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+def average_gradients(parameters: list[torch.nn.Parameter], accelerator: Accelerator) -> None:
+    """Replace the gradients by their mean over all processes."""
+    if accelerator.num_processes == 1:
+        return
+    flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
+    parts = accelerator.reduce(flat, "mean").split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad.copy_(part.view_as(parameter))
+
+
+def stop_at(step: int, what: str, batch: Batch, out: Path) -> None:
+    """Save the images of a step that failed, and raise a ValueError that names them."""
+    folder = out / f"failed-step-{step}"
+    folder.mkdir(exist_ok=True)
+    for i in range(len(batch["low"])):
+        for kind in ("low", "high"):
+            image = batch[kind][i : i + 1].float() / 2 + 0.5
+            to_pillow(image.nan_to_num()).save(folder / f"{i}-{kind}.png")
+    raise ValueError(
+        f"step {step}: {what} is not a finite number, with the images {', '.join(batch['name'])} (saved in "
+        f"{folder}). The last checkpoint is kept. Remove broken images, or lower learning_rate"
+    )
+
+
+class Pace:
+    """Measures the time of a step, and says without a GPU how long the training will take."""
+
+    def __init__(self, start: int, steps: int, accelerator: Accelerator) -> None:
+        self.start, self.steps, self.accelerator = start, steps, accelerator
+        self.begin = time.perf_counter()
+        if not torch.cuda.is_available():
+            accelerator.print("There is no GPU here, so this will be slow.")
+
+    def report(self, step: int) -> None:
+        if step - self.start == PACE_STEPS and not torch.cuda.is_available():
+            seconds = (time.perf_counter() - self.begin) / PACE_STEPS
+            hours = seconds * (self.steps - step) / 3600
+            self.accelerator.print(
+                f"No GPU: {seconds:.1f} s per step, about {hours:.1f} hours for the other "
+                f"{self.steps - step} steps."
+            )
+
+    def measure(self, step: int) -> dict[str, Any]:
+        """Return the measured cost of this call, without that of earlier, interrupted calls."""
+        cost: dict[str, Any] = {
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            "processes": self.accelerator.num_processes,
+            "steps": step - self.start,
+            "seconds": round(time.perf_counter() - self.begin, 1),
+        }
+        if torch.cuda.is_available():
+            cost["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        return cost
