@@ -91,7 +91,7 @@ class Backbone(ABC):
         """Prepare for the tiles of a pass."""
         self.tiles = tiles
 
-    def count_group(self, window: Window) -> int:
+    def choose_group_size(self, window: Window) -> int:
         """Return how many tiles of a window's size a GPU sharpens in one call of ``run``."""
         return 1
 

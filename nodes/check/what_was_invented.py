@@ -143,7 +143,7 @@ def judge_chains(chains):
             if is_comparable(real):
                 area = measure_invented_area(map_invented(frame, resize_source(chain, layer)))
                 areas[label] = max(area, areas.get(label, 0))
-                against = f". Against the photograph {describe_invented(area)}."
+                against = f". Compared with the photograph, {describe_invented(area)}."
             else:
                 against = f", {TOO_FEW_REAL_PIXELS}."
             source = "its input" if layer == 2 else "its invented input"
@@ -161,10 +161,10 @@ def judge_chains(chains):
     elif areas:
         real = [label for label, area in areas.items() if area < MIN_INVENTED_SHARE]
         if real:
-            sentence += f" Down to {real[-1]} less than half of the area shows invented structure."
+            sentence += f" Down to {real[-1]}, less than half of the area shows invented structure."
         else:
             sentence += (
-                f" Already at {next(iter(areas))} most of the area shows invented structure."
+                f" Already at {next(iter(areas))}, most of the area shows invented structure."
             )
     if any(len(chain.frames) > depth + 1 for chain in chains):
         sentence += " Longer chains are judged down to this frame."

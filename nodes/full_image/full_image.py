@@ -121,7 +121,8 @@ class CoZFullImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
+        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
+        # parameter for that reason alone, and is not read.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -170,11 +171,11 @@ class CoZFullImage(io.ComfyNode):
         link, index = expansion.links["image"], expansion.index
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
         current, texts, reports = original, "", {}
-        for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
+        for i, (layout, pass_lines) in enumerate(zip(layouts, lines, strict=True), 1):
             pass_inputs = {"image": current, "original": original, "number": i}
             pass_inputs["layout"] = json.dumps(layout)
             text_inputs = prompting, source, prompt, seed
-            prompts, texts = add_texts(expansion, pass_inputs, own, texts, *text_inputs)
+            prompts, texts = add_texts(expansion, pass_inputs, pass_lines, texts, *text_inputs)
             pass_inputs["prompts"] = prompts if sharpener.reads_text else ""
             tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **pass_inputs, **settings)
             current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
@@ -253,20 +254,20 @@ def add_texts(
         The links to the texts of this pass, and to those of all passes up to it.
     """
     needs_source = "" in lines
-    own = "\n".join(lines)
+    typed = "\n".join(lines)
     extracted = expansion.add_node(
         "CoZTilePrompts",
         f"prompts_{pass_inputs['number']}",
         **pass_inputs,
         **nest_inputs("prompting", prompting if needs_source else {"prompting": TYPED}),
-        tile_prompts=own,
+        tile_prompts=typed,
         seed=seed if needs_source and source.reads_seed else 0,
     ).out(0)
     written = expansion.add_node(
         "CoZTileTexts",
         f"texts_{pass_inputs['number']}",
         extracted=extracted,
-        tile_prompts=own,
+        tile_prompts=typed,
         prompt=prompt if needs_source else "",
         before=before,
     )

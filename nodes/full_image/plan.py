@@ -61,7 +61,7 @@ def describe_unused_lines(tile_prompts: str, count: int) -> str:
 
 def describe_work(counts: list[int], lines: list[list[str]]) -> str:
     """Describe the work of a run, such as "15 + 247 tiles, 15 + 247 prompts"."""
-    prompts = [own.count("") for own in lines]
+    prompts = [pass_lines.count("") for pass_lines in lines]
     tiles = describe_counts(counts, "tile")
     return f"{tiles}, {describe_counts(prompts, 'prompt')}" if any(prompts) else tiles
 

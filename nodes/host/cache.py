@@ -21,8 +21,8 @@ ENTRY_BYTES = 4096
 """Size that each entry counts besides its tensors, so that the number of kept texts is limited too."""
 
 MAX_KEPT_RUNS = 8
-"""Number of runs whose steps are kept. Small images that stay between large ones for long occupy
-several times their own size, because the allocator cannot free the memory around them."""
+"""Number of runs whose steps are kept. The allocator cannot free the memory around an old small image, so
+images that are kept for long occupy several times their own size."""
 
 
 class ChainCache(Caching.CacheProvider):

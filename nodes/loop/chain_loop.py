@@ -170,7 +170,8 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
+        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
+        # parameter for that reason alone, and is not read.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod

@@ -28,8 +28,8 @@ STEP_INPUTS = ("frame", "shown", "agreement", "invented", "notices")
 INVENTED_SHARE_DECIMALS = 4
 
 
-class RememberedSchema(io.Schema):
-    """A schema that is converted for ComfyUI's executor once.
+class CachedSchema(io.Schema):
+    """A schema that is converted for ComfyUI's executor only once.
 
     ComfyUI converts a node's schema whenever it looks up an input, and the collector has a hundred.
     """
@@ -91,7 +91,7 @@ def make_collector_schema() -> io.Schema:
         steps = range(first, MAX_STEPS + 1)
         return [kind.Input(f"{name}_{i}", optional=True, lazy=True) for i in steps]
 
-    return RememberedSchema(
+    return CachedSchema(
         node_id="CoZChainCollect",
         display_name="CoZ Chain Collect",
         category="Chain-of-Zoom/step",

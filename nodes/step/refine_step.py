@@ -63,18 +63,16 @@ def adaptive_denoise_input() -> io.Input:
     )
 
 
-def describe_small_size(model, height: int, width: int, frame: str, size: str) -> str:
+def describe_small_size(model, height: int, width: int, image_name: str, input_name: str) -> str:
     """Return a notice if an image is smaller than those that the model was trained with, otherwise "".
 
-    The notice calls the image ``frame``, and the input to raise ``size``.
+    The notice calls the image ``image_name``, and asks the user to raise the input ``input_name``.
     """
     family = get_model_family(model)
     native = NATIVE_SIDE_PIXELS.get(family, 0)
     if min(height, width) >= native:
         return ""
-    return (
-        f"{family} works best at {native} pixels, but {frame} has {width} x {height}: raise {size}"
-    )
+    return f"{family} works best at {native} pixels, but {image_name} has {width} x {height}: raise {input_name}"
 
 
 class CoZRefineStep(io.ComfyNode):
