@@ -63,7 +63,7 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
 def load(vae: VAE, memory: float) -> None:
     """Load a VAE, and have so many bytes beside it, as its own encode and decode do first.
 
-    If memory runs out while these load it, they go on in tiles, which fails with a half-loaded VAE.
+    If memory runs out while these load it, they go on in tiles with a VAE that is not on the GPU, and fail.
     """
     comfy.model_management.load_models_gpu(
         [vae.patcher], memory_required=memory, force_full_load=vae.disable_offload

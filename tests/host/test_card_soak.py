@@ -59,7 +59,7 @@ def out_of_memory(memory, at):
 @pytest.mark.parametrize("way", ["encode", "decode"])
 @pytest.mark.parametrize("at", [1, 40])
 def test_memory_that_runs_out_while_the_vae_loads(nodes_of, way, at):
-    """ComfyUI would go on in tiles with the weights that are on the card."""
+    """ComfyUI would go on in tiles with a VAE that it took off the card again."""
     latents = nodes_of("host.latents")
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
