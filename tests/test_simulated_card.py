@@ -51,6 +51,14 @@ def test_operands_of_two_devices_raise(a, meet, mode):
         meet(a, torch.ones(3, 4))
 
 
+@MODES
+def test_a_list_of_values_on_the_card_becomes_a_tensor(a, mode):
+    with mode():
+        made = torch.tensor([a[1, 2], 7.5, a[0, 1]], device=a.device)
+    assert made.device == a.device
+    assert made.cpu().tolist() == [6, 7.5, 1]
+
+
 def test_numpy_raises(a):
     with pytest.raises(TypeError, match="convert"):
         a.numpy()

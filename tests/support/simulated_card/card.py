@@ -223,8 +223,10 @@ class _Factories(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if func in {torch.tensor, torch.as_tensor} and is_card(kwargs.get("device")):
-            device = kwargs.pop("device")
-            return func(*args, **kwargs).to(device)
+            device, (data, *rest) = kwargs.pop("device"), args
+            if isinstance(data, list):  # a GPU, too, reads its values one by one
+                data = [x.item() if isinstance(x, CardTensor) else x for x in data]
+            return func(data, *rest, **kwargs).to(device)
         if func is torch.Tensor.new_tensor and isinstance(args[0], CardTensor):
             made = torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs})
             return made.to(args[0].device)
