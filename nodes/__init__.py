@@ -1,5 +1,6 @@
 from comfy_api.latest import ComfyExtension, io
 
+from .backbones.family_check import CoZFamilyCheck
 from .check.chain_report import CoZMeasure
 from .check.keep_true_to_source import CoZConsistency
 from .check.what_was_invented import CoZDetailMap
@@ -78,6 +79,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZChainCheck,
             CoZChainGate,
             CoZChainCollect,
+            CoZFamilyCheck,
             CoZTilePrompts,
             CoZTileTexts,
             CoZTiles,

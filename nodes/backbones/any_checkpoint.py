@@ -6,11 +6,17 @@ from nodes import CLIPTextEncode
 from ...coz.detail.adaptive import adapt_denoise
 from ...coz.text.step_prompts import replace_lone_surrogates
 from ...coz.tiles.noise import NoiseField
+from ..host.control import add_control, choose_control
 from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..host.text_encoder import require_clip
-from ..step.refine_step import adaptive_denoise_input, describe_small_size, sampling_inputs
+from ..step.refine_step import (
+    adaptive_denoise_input,
+    control_inputs,
+    describe_small_size,
+    sampling_inputs,
+)
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
@@ -41,7 +47,13 @@ class AnyCheckpoint(DiffusionBackbone):
             ),
             *sampling_inputs(),
             adaptive_denoise_input(),
+            *control_inputs(**socket_options),
         ]
+
+    def __init__(self, chosen: dict):
+        super().__init__(chosen)
+        # For an input of an option that a saved prompt does not have, ComfyUI gives None.
+        self.control = choose_control(**{k: v for k, v in chosen.items() if v is not None})
 
     def encode(self, text: str) -> list:
         require_clip(self.chosen["clip"])
@@ -66,7 +78,14 @@ class AnyCheckpoint(DiffusionBackbone):
             **{key: self.chosen[key] for key in SAMPLING_INPUTS},
             seed=view.seed,
             adaptive=self.chosen.get("adaptive", False),
+            **(self.control._asdict() if self.control else {}),
         ).out(0)
+
+    def add_check(self, add_node, image) -> list:
+        if self.control is None:
+            return image
+        models = {"model": self.chosen["model"], "control_net": self.control.control_net}
+        return add_node("CoZFamilyCheck", "families", image=image, **models).out(0)
 
     def start_pass(self, tiles: TilePass) -> None:
         layout = tiles.layout
@@ -83,11 +102,11 @@ class AnyCheckpoint(DiffusionBackbone):
         if chosen.get("adaptive"):
             ((view, denoise),) = adapt_denoise(view, chosen["denoise"])
             chosen = chosen | {"denoise": denoise}
+        models = chosen["model"], chosen["vae"]
+        texts = self.encoded[text], self.encoded[chosen["negative"]]
         return refine(
-            chosen["model"],
-            chosen["vae"],
-            self.encoded[text],
-            self.encoded[chosen["negative"]],
+            *models,
+            *add_control(*models, *texts, view, self.control),
             view,
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING_INPUTS),

@@ -87,6 +87,13 @@ class Backbone(ABC):
         Each must run without a server, because ComfyUI is also used as a library.
         """
 
+    def add_check(self, add_node: Callable, image: list) -> list:
+        """Add a node that refuses models which do not fit together, before any work.
+
+        All other nodes get the image from the link that is returned.
+        """
+        return image
+
     def start_pass(self, tiles: TilePass) -> None:
         """Prepare for the tiles of a pass."""
         self.tiles = tiles

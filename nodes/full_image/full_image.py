@@ -169,6 +169,7 @@ class CoZFullImage(io.ComfyNode):
         }
         link, index = expansion.links["image"], expansion.index
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
+        original = sharpener.add_check(expansion.add_node, original)
         current, texts, reports = original, "", {}
         for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
             pass_inputs = {"image": current, "original": original, "number": i}
@@ -178,9 +179,8 @@ class CoZFullImage(io.ComfyNode):
             pass_inputs["prompts"] = prompts if sharpener.reads_text else ""
             tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **pass_inputs, **settings)
             current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
-        notes = "\n".join(notes)
         collect = expansion.add_node(
-            "CoZFullImageCollect", "collect", image=current, notes=notes, **reports
+            "CoZFullImageCollect", "collect", image=current, notes="\n".join(notes), **reports
         )
         return expansion.finish(collect.out(0), texts)
 

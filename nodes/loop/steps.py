@@ -41,7 +41,7 @@ class StepNodes:
         self.settings = settings
         self.frames = list(frames)
         """Links to all frames before the next step."""
-        self.current = frames[-1]
+        self.current = backbone.add_check(add_node, frames[-1])
 
     def add(self, i: int, step: ZoomStep) -> dict[str, list | str]:
         """Add step i and return the inputs that it gives the collector."""

@@ -74,6 +74,25 @@ def small_sd2(state=(), family="SD20", **shape):
     )
 
 
+def small_control_network(**shape):
+    """A ControlNet for ``small_sd2``, as the host's network."""
+    import comfy.cldm.cldm
+
+    sides = {key: value for key, value in (SD2_SHAPE | shape).items() if key != "out_channels"}
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, num_heads=8, dtype=torch.float32, **sides)
+    randomise(network)
+    return network
+
+
+def small_control_net(**shape):
+    """A ControlNet for ``small_sd2``, as a CONTROL_NET."""
+    import comfy.controlnet
+    import comfy.model_management
+
+    device = comfy.model_management.get_torch_device()
+    return comfy.controlnet.ControlNet(small_control_network(**shape), load_device=device)
+
+
 def small_predictor():
     """InvSR's noise predictor with a layer in each stage: its weights."""
     from coz.networks.noise_predictor import NoisePredictor, NoisePredictorSizes

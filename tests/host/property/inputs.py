@@ -42,7 +42,7 @@ RANGES = {
 }
 """Parts of a schema's range that end in the time there is; of a nested input by its combo."""
 
-MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER"}
+MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER", "CONTROL_NET"}
 
 
 class Model(NamedTuple):

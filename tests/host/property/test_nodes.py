@@ -22,6 +22,7 @@ INSIDE = {
     "CoZChainCheck": "CoZChainLoop",
     "CoZChainGate": "CoZChainLoop",
     "CoZChainCollect": "CoZChainLoop",
+    "CoZFamilyCheck": "CoZChainLoop",
     "CoZTilePrompts": "CoZFullImage",
     "CoZTileTexts": "CoZFullImage",
     "CoZTiles": "CoZFullImage",
