@@ -1,5 +1,6 @@
 from comfy_api.latest import ComfyExtension, io
 
+from .backbones.adapted_denoise import CoZAdaptedDenoise
 from .backbones.family_check import CoZFamilyCheck
 from .check.chain_report import CoZMeasure
 from .check.keep_true_to_source import CoZConsistency
@@ -80,6 +81,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZChainGate,
             CoZChainCollect,
             CoZFamilyCheck,
+            CoZAdaptedDenoise,
             CoZTilePrompts,
             CoZTileTexts,
             CoZTiles,

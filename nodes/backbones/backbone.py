@@ -66,6 +66,10 @@ class Backbone(ABC):
     reach beyond the image, and ``run`` handles out-of-memory errors itself.
     """
 
+    denoise: float | list | None = None
+    """How much of its view the last step from ``add_nodes`` samples again, 0..1, or the link to it. None if
+    it does not sample the view."""
+
     def __init__(self, chosen: dict):
         """Keep the values of the inputs. In an expanding node, links stand in place of the models."""
         self.chosen = chosen
@@ -78,6 +82,17 @@ class Backbone(ABC):
     def describe_scale(self, scale: float) -> str:
         """Return a notice for a scale that it was not trained for, otherwise ""."""
         return ""
+
+    def describe_extra_values(self, name: str, count: int) -> str:
+        """Return a notice if an input lists values for more steps or passes than the run has, else "".
+
+        ``name`` is that of the input with their number: steps or passes.
+        """
+        return ""
+
+    def choose_inputs(self, i: int) -> dict:
+        """Return the values of the inputs for pass i of Full-Image SR."""
+        return self.chosen
 
     @abstractmethod
     def add_nodes(self, add_node: Callable, i: int, view: ViewLinks, text: str | list) -> list:

@@ -155,13 +155,13 @@ class CoZFullImage(io.ComfyNode):
         notes = give_notices(
             describe_profile(profile),
             f"{scale_line} a pass" if scale_line else "",
+            sharpener.describe_extra_values("passes", passes),
             describe_unused_lines(tile_prompts, sum(map(len, lines))),
         )
         counts = count_tiles(picture, layouts, sharpener, color_fix)
         show_on_node("\n".join([describe_work(counts, lines), *notes]))
         expansion = Expansion(cls)
         settings = {
-            **nest_inputs("backbone", backbone),
             "seed": seed if sharpener.reads_seed else 0,
             "color_fix": color_fix,
             "consistency": consistency,
@@ -177,6 +177,7 @@ class CoZFullImage(io.ComfyNode):
             text_inputs = prompting, source, prompt, seed
             prompts, texts = add_texts(expansion, pass_inputs, own, texts, *text_inputs)
             pass_inputs["prompts"] = prompts if sharpener.reads_text else ""
+            pass_inputs |= nest_inputs("backbone", sharpener.choose_inputs(i))
             tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **pass_inputs, **settings)
             current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
         collect = expansion.add_node(

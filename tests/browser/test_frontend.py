@@ -96,6 +96,7 @@ OWN_CHECKPOINT = {
     "backbone.control_strength": 0.6,
     "backbone.control_end": 1,
     "backbone.control_hint": "zoomed view",
+    "backbone.denoise_steps": "",
 }
 """Inputs that the option "any checkpoint" got later: they lie before other saved values."""
 

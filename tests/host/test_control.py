@@ -1,68 +1,39 @@
 """ControlNets in CoZ Refine Step, Chain Loop and Full-Image SR: as ComfyUI's own Apply ControlNet."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from coz.chain.zoom_chain import derive_step_seed
 from coz.tiles.plan import cut_tile_view, plan_tiles
-from tests.support.small_models import (
-    SD2_SHAPE,
-    small_clip,
-    small_control_net,
-    small_control_network,
-    small_sd2,
-    small_vae,
-)
+from tests.support.small_models import SD15, small_control_net, small_sd2
 
-from .prompts import as_full_image, kept_prompt, make_node, steps_run
-
-SD15 = {"use_linear_in_transformer": False}
-SAMPLING = {"cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.6}
-
-
-@pytest.fixture(scope="module")
-def small(node, tmp_path_factory):
-    """A small SD1.5 of random weights with a ControlNet from the host's loader, and texts for it."""
-    import folder_paths
-
-    folder = tmp_path_factory.mktemp("controlnet")
-    save_file(small_control_network(**SD15).state_dict(), folder / "small_tile.safetensors")
-    folder_paths.add_model_folder_path("controlnet", str(folder))
-    generator = torch.Generator().manual_seed(0)
-    texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
-    return SimpleNamespace(
-        model=small_sd2(family="SD15", **SD15),
-        vae=small_vae(4),
-        clip=small_clip(),
-        texts=texts,
-        net=node("ControlNetLoader")().load_controlnet("small_tile.safetensors")[0],
-    )
+from .prompts import OWN_SAMPLING, as_full_image, make_node, steps_run
 
 
 @pytest.fixture
-def refine(node, small):
+def refine(node, own_models):
     """CoZ Refine Step of the small model on an image."""
 
-    def run(image, texts=small.texts, model=small.model, **inputs):
-        settings = {"steps": 3, "seed": 5} | SAMPLING | inputs
+    def run(image, texts=own_models.texts, model=own_models.model, **inputs):
+        settings = {"steps": 3, "seed": 5} | OWN_SAMPLING | inputs
         with torch.inference_mode():
-            return node("CoZRefineStep").execute(model, small.vae, *texts, image, **settings)[0]
+            return node("CoZRefineStep").execute(model, own_models.vae, *texts, image, **settings)[
+                0
+            ]
 
     return run
 
 
 @pytest.fixture
-def apply_by_hand(node, small):
+def apply_by_hand(node, own_models):
     """The host's own Apply ControlNet on the texts."""
 
-    def run(image, strength, end, net=small.net, texts=small.texts):
+    def run(image, strength, end, net=own_models.net, texts=own_models.texts):
         apply = node("ControlNetApplyAdvanced")().apply_controlnet
-        return apply(*texts, net, image, strength, 0.0, end, vae=small.vae)
+        return apply(*texts, net, image, strength, 0.0, end, vae=own_models.vae)
 
     return run
 
@@ -76,10 +47,10 @@ def draw_image(b, h, w):
     [((1, 32, 48), 0.6, 1.0, 3.0), ((2, 32, 32), 1.7, 0.7, 1.0)],
 )
 def test_a_step_is_that_of_apply_controlnet(
-    refine, apply_by_hand, small, shape, strength, end, cfg
+    refine, apply_by_hand, own_models, shape, strength, end, cfg
 ):
     image = draw_image(*shape)
-    settings = {"control_net": small.net, "control_strength": strength, "control_end": end}
+    settings = {"control_net": own_models.net, "control_strength": strength, "control_end": end}
     found = refine(image, cfg=cfg, **settings)
     assert torch.equal(found, refine(image, apply_by_hand(image, strength, end), cfg=cfg))
     assert (found - refine(image, cfg=cfg)).abs().max() > 1e-3
@@ -89,10 +60,10 @@ def test_a_step_is_that_of_apply_controlnet(
         ).abs().max() > 1e-3
 
 
-def test_a_hint_of_odd_sides_is_padded_as_the_view(refine, apply_by_hand, small):
+def test_a_hint_of_odd_sides_is_padded_as_the_view(refine, apply_by_hand, own_models):
     image = draw_image(1, 37, 53)
     padded = torch.from_numpy(np.pad(image, [(0, 0), (0, 11), (0, 11), (0, 0)], mode="reflect"))
-    found = refine(image, control_net=small.net)
+    found = refine(image, control_net=own_models.net)
     assert torch.equal(found, refine(image, apply_by_hand(padded, 0.6, 1.0)))
     # The host's node on the view as it is stretches the hint.
     assert not torch.equal(found, refine(image, apply_by_hand(image, 0.6, 1.0)))
@@ -101,9 +72,9 @@ def test_a_hint_of_odd_sides_is_padded_as_the_view(refine, apply_by_hand, small)
 @pytest.mark.parametrize(
     "inputs", [{"control_strength": 0.0}, {"control_hint": "none"}, {"control_net": None}], ids=str
 )
-def test_a_control_net_without_effect_leaves_the_bytes(refine, small, inputs):
+def test_a_control_net_without_effect_leaves_the_bytes(refine, own_models, inputs):
     image = draw_image(1, 32, 32)
-    assert torch.equal(refine(image, **{"control_net": small.net} | inputs), refine(image))
+    assert torch.equal(refine(image, **{"control_net": own_models.net} | inputs), refine(image))
 
 
 def test_a_union_control_net_takes_its_type_from_the_hosts_node(node, refine, apply_by_hand):
@@ -129,9 +100,9 @@ def test_a_union_control_net_takes_its_type_from_the_hosts_node(node, refine, ap
         ({"control_end": -0.5}, "control_end must be 0 to 1, got -0.5"),
     ],
 )
-def test_a_linked_value_beyond_its_limits_is_named(refine, small, inputs, message):
+def test_a_linked_value_beyond_its_limits_is_named(refine, own_models, inputs, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        refine(draw_image(1, 16, 16), control_net=small.net, **inputs)
+        refine(draw_image(1, 16, 16), control_net=own_models.net, **inputs)
 
 
 @pytest.fixture
@@ -141,7 +112,7 @@ def sdxl():
     )
 
 
-def test_a_control_net_of_another_family_is_refused(refine, small, sdxl, sd3):
+def test_a_control_net_of_another_family_is_refused(refine, own_models, sdxl, sd3):
     import comfy.controlnet
     import comfy.latent_formats
 
@@ -155,9 +126,9 @@ def test_a_control_net_of_another_family_is_refused(refine, small, sdxl, sd3):
             "is for SD15, but model is SDXL: load a ControlNet .* SDXL",
         ),
         (small_control_net(context_dim=1024), sdxl, "is for SD20, but model is SDXL"),
-        (lora, small.model, "is for SDXL, but model is SD15"),
+        (lora, own_models.model, "is for SDXL, but model is SD15"),
         (
-            small.net,
+            own_models.net,
             sdxl,
             "is for models whose texts have 4096 values per token, but model is SDXL",
         ),
@@ -169,30 +140,10 @@ def test_a_control_net_of_another_family_is_refused(refine, small, sdxl, sd3):
 
 
 @pytest.fixture
-def own_prompt(give, small):
-    """A Chain Loop with "any checkpoint" and the small models, by its inputs."""
-    given = {"model": small.model, "vae": small.vae, "clip": small.clip, "control_net": small.net}
-    for name, value in given.items():
-        give(f"Test_{name}", name.upper(), value)
-
-    def make(**inputs):
-        chosen = {"negative": "blurry", "sampling_steps": 2, **SAMPLING}
-        chosen |= {name: [name, 0] for name in given} | inputs.pop("backbone", {})
-        chosen = {f"backbone.{name}": value for name, value in chosen.items() if value is not None}
-        inputs = {"color_fix": "none", "prompt": "fur"} | chosen | inputs
-        prompt = kept_prompt(backbone="any checkpoint", **inputs)
-        for unread in ("upscale_model", "resampling"):
-            del prompt["loop"]["inputs"][f"backbone.{unread}"]
-        return prompt | {name: make_node(f"Test_{name}") for name in given}
-
-    return make
-
-
-@pytest.fixture
-def encode(node, small):
+def encode(node, own_models):
     def run(*texts):
         with torch.inference_mode():
-            return [node("CLIPTextEncode")().encode(small.clip, text)[0] for text in texts]
+            return [node("CLIPTextEncode")().encode(own_models.clip, text)[0] for text in texts]
 
     return run
 
@@ -221,7 +172,7 @@ def test_a_loop_without_effect_of_its_control_net_is_that_without(
     assert torch.equal(keep[0]["image"], keep[-1]["image"])
 
 
-def test_each_tile_sees_its_own_view(executor, keeper, give, own_prompt, small, monkeypatch):
+def test_each_tile_sees_its_own_view(executor, keeper, give, own_prompt, own_models, monkeypatch):
     import comfy.sample
 
     picture = draw_image(1, 24, 40)

@@ -57,6 +57,10 @@ SD2_SHAPE = {
 }
 
 
+SD15 = {"use_linear_in_transformer": False}
+"""What the shape of SD1.5 has else."""
+
+
 def small_sd2(state=(), family="SD20", **shape):
     """SD2 with two stages or of another shape, as a MODEL; of ``state`` it is told whether it is v."""
     import comfy.model_management

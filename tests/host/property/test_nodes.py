@@ -23,6 +23,7 @@ INSIDE = {
     "CoZChainGate": "CoZChainLoop",
     "CoZChainCollect": "CoZChainLoop",
     "CoZFamilyCheck": "CoZChainLoop",
+    "CoZAdaptedDenoise": "CoZChainLoop",
     "CoZTilePrompts": "CoZFullImage",
     "CoZTileTexts": "CoZFullImage",
     "CoZTiles": "CoZFullImage",
