@@ -52,9 +52,8 @@ class AnyCheckpoint(DiffusionBackbone):
             io.String.Input(
                 "denoise_steps",
                 default="",
-                multiline=True,
                 optional=True,
-                placeholder="0.5, 0.4, 0.3: denoise of each step; blank = denoise",
+                placeholder="0.5, 0.4, 0.3",
                 tooltip="The denoise of each step of Chain Loop or pass of Full-Image SR, in place of "
                 "denoise: numbers separated by commas or one on each line, such as 0.5, 0.4, 0.3. The last "
                 "one is used for all further steps.",
