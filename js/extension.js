@@ -1,10 +1,10 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { listMenuItems } from "./diagnostics.js"
-import { addMissingValues } from "./host/added.js"
 import { nameAppInputs } from "./host/apps.js"
 import { attachClosingText, removeTextOnProgress } from "./closing.js"
 import { restoreHeight } from "./host/height.js"
+import { insertNewOptionValues } from "./host/option_values.js"
 import { deliverRestoredOutputs } from "./host/outputs.js"
 import { attachOwnPicture } from "./own_picture.js"
 import { attachPicker } from "./picker.js"
@@ -21,6 +21,7 @@ app.registerExtension({
     removeTextOnProgress()
   },
   nodeCreated(node) {
+    insertNewOptionValues(node)
     attachPicker(node)
     attachOwnPicture(node)
     attachViewer(node)
@@ -31,7 +32,6 @@ app.registerExtension({
     restoreHeight(node)
     attachClosingText(node)
   },
-  beforeConfigureGraph: addMissingValues,
   afterConfigureGraph: nameAppInputs,
   getNodeMenuItems: listMenuItems,
   onNodeOutputsUpdated: deliverRestoredOutputs,

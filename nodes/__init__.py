@@ -1,5 +1,7 @@
 from comfy_api.latest import ComfyExtension, io
 
+from .backbones.adapted_denoise import CoZAdaptedDenoise
+from .backbones.family_check import CoZFamilyCheck
 from .check.chain_report import CoZMeasure
 from .check.keep_true_to_source import CoZConsistency
 from .check.what_was_invented import CoZDetailMap
@@ -78,6 +80,8 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZChainCheck,
             CoZChainGate,
             CoZChainCollect,
+            CoZFamilyCheck,
+            CoZAdaptedDenoise,
             CoZTilePrompts,
             CoZTileTexts,
             CoZTiles,

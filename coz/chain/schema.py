@@ -57,6 +57,8 @@ class Record:
     """In dB; NaN where not measured, empty in older records."""
     invented: tuple[float, ...]
     """0..1; NaN where not measured, empty in older records."""
+    denoises: tuple[float, ...]
+    """0..1; NaN where a step has none, empty in older records."""
     color_profile: str
     """Name of the source's color profile; "" in older records and if there is none or it is sRGB."""
 
@@ -117,6 +119,7 @@ def read_record(text: str) -> Record:
             "agreements", record.get("agreements"), steps, AGREEMENT_LIMITS_DECIBELS
         ),
         invented=_read_figures("invented", record.get("invented"), steps, (0, 1)),
+        denoises=_read_figures("denoises", record.get("denoises"), steps, (0, 1)),
         color_profile="" if profile is None else _read_text("color_profile", profile),
     )
 

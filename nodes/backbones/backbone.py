@@ -66,6 +66,10 @@ class Backbone(ABC):
     reach beyond the image, and ``run`` handles out-of-memory errors itself.
     """
 
+    denoise: float | list | None = None
+    """How much of its view the last step from ``add_nodes`` samples again, 0..1, or the link to it. None if
+    it does not sample the view."""
+
     def __init__(self, chosen: dict):
         """Keep the values of the inputs. In an expanding node, links stand in place of the models."""
         self.chosen = chosen
@@ -79,6 +83,17 @@ class Backbone(ABC):
         """Return a notice for a scale that it was not trained for, otherwise ""."""
         return ""
 
+    def describe_extra_values(self, name: str, count: int) -> str:
+        """Return a notice if an input lists values for more steps or passes than the run has, else "".
+
+        ``name`` is that of the input with their number: steps or passes.
+        """
+        return ""
+
+    def choose_inputs(self, i: int) -> dict:
+        """Return the values of the inputs for pass i of Full-Image SR."""
+        return self.chosen
+
     @abstractmethod
     def add_nodes(self, add_node: Callable, i: int, view: ViewLinks, text: str | list) -> list:
         """Add the nodes that sharpen step i of Chain Loop and return the link to the image.
@@ -86,6 +101,13 @@ class Backbone(ABC):
         ``add_node(class_type, name, **inputs)`` adds a node. The one that sharpens is named ``sr_{i}``.
         Each must run without a server, because ComfyUI is also used as a library.
         """
+
+    def add_check(self, add_node: Callable, image: list) -> list:
+        """Add a node that refuses models which do not fit together, before any work.
+
+        All other nodes get the image from the link that is returned.
+        """
+        return image
 
     def start_pass(self, tiles: TilePass) -> None:
         """Prepare for the tiles of a pass."""

@@ -156,13 +156,13 @@ class CoZFullImage(io.ComfyNode):
         notes = give_notices(
             describe_profile(profile),
             f"{scale_line} a pass" if scale_line else "",
+            sharpener.describe_extra_values("passes", passes),
             describe_unused_lines(tile_prompts, sum(map(len, lines))),
         )
         counts = count_tiles(picture, layouts, sharpener, color_fix)
         show_on_node("\n".join([describe_work(counts, lines), *notes]))
         expansion = Expansion(cls)
         settings = {
-            **nest_inputs("backbone", backbone),
             "seed": seed if sharpener.reads_seed else 0,
             "color_fix": color_fix,
             "consistency": consistency,
@@ -170,6 +170,7 @@ class CoZFullImage(io.ComfyNode):
         }
         link, index = expansion.links["image"], expansion.index
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
+        original = sharpener.add_check(expansion.add_node, original)
         current, texts, reports = original, "", {}
         for i, (layout, pass_lines) in enumerate(zip(layouts, lines, strict=True), 1):
             pass_inputs = {"image": current, "original": original, "number": i}
@@ -177,11 +178,11 @@ class CoZFullImage(io.ComfyNode):
             text_inputs = prompting, source, prompt, seed
             prompts, texts = add_texts(expansion, pass_inputs, pass_lines, texts, *text_inputs)
             pass_inputs["prompts"] = prompts if sharpener.reads_text else ""
+            pass_inputs |= nest_inputs("backbone", sharpener.choose_inputs(i))
             tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **pass_inputs, **settings)
             current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
-        notes = "\n".join(notes)
         collect = expansion.add_node(
-            "CoZFullImageCollect", "collect", image=current, notes=notes, **reports
+            "CoZFullImageCollect", "collect", image=current, notes="\n".join(notes), **reports
         )
         return expansion.finish(collect.out(0), texts)
 

@@ -11,7 +11,13 @@ from comfy_execution.cache_provider import register_cache_provider, unregister_c
 CHILD_PREFIX = "coz_"
 """The ids of the nodes that an expansion adds begin with this."""
 
-UNCACHED_NODES = {"CoZChainInput", "CoZChainFrames", "CoZChainCollect", "CoZFullImageCollect"}
+UNCACHED_NODES = {
+    "CoZChainInput",
+    "CoZChainFrames",
+    "CoZChainCollect",
+    "CoZFullImageCollect",
+    "CoZFamilyCheck",
+}
 """Classes whose outputs are not kept: they run fast, and other nodes hold the same images."""
 
 MAX_CACHE_BYTES = 512 * 2**20

@@ -23,11 +23,9 @@ FP32_MODEL_HINT = "It overflows in half precision: load it in bfloat16 or start 
 def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     """Encode a view in [0, 1] as a latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
-    compression = vae.spacial_compression_encode()
-    require_max_side(model, image, compression)
+    require_max_side(model, image, vae.spacial_compression_encode())
     # Always the same memory layout, because the rounding of convolutions depends on it.
-    multiple = max(SIDE_MULTIPLE_PIXELS, 2 * compression)
-    padded = pad_to_multiple(image, multiple).movedim(1, -1).contiguous()
+    padded = pad_view(vae, image).movedim(1, -1).contiguous()
     # A video VAE would treat a batch as the frames of one video.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     frames = (1,) * (vae.latent_dim - 2)
@@ -41,6 +39,11 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
             "vae of the same checkpoint, or of the same family as model"
         )
     return require_finite(latent, lambda: "The VAE's encoder", FP32_VAE_HINT)
+
+
+def pad_view(vae: VAE, image: Tensor) -> Tensor:
+    """Extend a view (B, 3, H, W) to the right and down to sides that ``encode`` takes."""
+    return pad_to_multiple(image, max(SIDE_MULTIPLE_PIXELS, 2 * vae.spacial_compression_encode()))
 
 
 def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:

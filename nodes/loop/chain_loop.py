@@ -215,17 +215,14 @@ class CoZChainLoop(io.ComfyNode):
             notes = describe_unused_inputs(chain, kept, *own_inputs)
             start = start_at_chain(expansion, chain, kept, notes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
-        own_notes = describe_profile(start.color_profile), sharpener.describe_scale(start.scale)
-        notes = give_notices(*start.notes, *own_notes)
-        settings = StepSettings(
-            scale=start.scale,
-            prompt=prompt,
-            step_prompts=step_prompts,
-            seed=seed,
-            color_fix=color_fix,
-            consistency=consistency,
-            stop_below=stop_below,
+        notes = give_notices(
+            *start.notes,
+            describe_profile(start.color_profile),
+            sharpener.describe_scale(start.scale),
+            sharpener.describe_extra_values("steps", steps),
         )
+        texts = prompt, step_prompts
+        settings = StepSettings(start.scale, *texts, seed, color_fix, consistency, stop_below)
         step_nodes = StepNodes(expansion.add_node, sharpener, source, settings, start.frames)
         plan = plan_missing_steps(start, steps, stop_below)
         parts = start.list_collector_inputs()

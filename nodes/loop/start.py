@@ -43,6 +43,7 @@ class Start(NamedTuple):
     models: Sequence[str] = ()
     agreements: Sequence[float] = ()
     invented: Sequence[float] = ()
+    denoises: Sequence[float] = ()
 
     def list_collector_inputs(self) -> dict[str, list | str | float]:
         """Return the inputs of the collector for the steps of this start."""
@@ -50,7 +51,11 @@ class Start(NamedTuple):
         texts = {f"text_{i}": text for i, text in enumerate(self.prompts, 1)}
         figures = {
             f"{name}_{i}": value
-            for name, values in (("agreement", self.agreements), ("invented", self.invented))
+            for name, values in (
+                ("agreement", self.agreements),
+                ("invented", self.invented),
+                ("denoise", self.denoises),
+            )
             for i, value in enumerate(values, 1)
             if not isnan(value)  # a NaN would be a cache miss in every run
         }
@@ -111,6 +116,7 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
         models=chain.models if kept else (),
         agreements=chain.agreements[:kept],
         invented=chain.invented[:kept],
+        denoises=chain.denoises[:kept],
         color_profile=chain.color_profile,
         notes=notes,
     )

@@ -57,6 +57,10 @@ SD2_SHAPE = {
 }
 
 
+SD15 = {"use_linear_in_transformer": False}
+"""What the shape of SD1.5 has else."""
+
+
 def small_sd2(state=(), family="SD20", **shape):
     """SD2 with two stages or of another shape, as a MODEL; of ``state`` it is told whether it is v."""
     import comfy.model_management
@@ -72,6 +76,25 @@ def small_sd2(state=(), family="SD20", **shape):
         comfy.model_management.get_torch_device(),
         comfy.model_management.unet_offload_device(),
     )
+
+
+def small_control_network(**shape):
+    """A ControlNet for ``small_sd2``, as the host's network."""
+    import comfy.cldm.cldm
+
+    sides = {key: value for key, value in (SD2_SHAPE | shape).items() if key != "out_channels"}
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, num_heads=8, dtype=torch.float32, **sides)
+    randomise(network)
+    return network
+
+
+def small_control_net(**shape):
+    """A ControlNet for ``small_sd2``, as a CONTROL_NET."""
+    import comfy.controlnet
+    import comfy.model_management
+
+    device = comfy.model_management.get_torch_device()
+    return comfy.controlnet.ControlNet(small_control_network(**shape), load_device=device)
 
 
 def small_predictor():

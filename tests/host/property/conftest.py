@@ -102,7 +102,13 @@ def vlm(vlm_folder):
 def models(pack, vlm, weights, tagger_folder, upscale_model):
     """The host's objects by kind and name."""
     import nodes
-    from tests.support.small_models import small_clip, small_sd2, small_sd3, small_vae
+    from tests.support.small_models import (
+        small_clip,
+        small_control_net,
+        small_sd2,
+        small_sd3,
+        small_vae,
+    )
 
     predict = nodes.NODE_CLASS_MAPPINGS["CoZLoadInvSR"].execute
     builtin = nodes.NODE_CLASS_MAPPINGS["UpscaleModelLoader"].load_model
@@ -119,6 +125,7 @@ def models(pack, vlm, weights, tagger_folder, upscale_model):
             "built-in": builtin("coz_lite_x4.safetensors")[0],
             "2x": upscale_model(2),
         },
+        "CONTROL_NET": {"of small SD2": small_control_net()},
         "COZ_TAGGER": {
             name: load_tagger("ram_small.pth", name)[0] for name in ("none", "DAPE.pth")
         },

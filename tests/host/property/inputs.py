@@ -42,7 +42,7 @@ RANGES = {
 }
 """Parts of a schema's range that end in the time there is; of a nested input by its combo."""
 
-MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER"}
+MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER", "CONTROL_NET"}
 
 
 class Model(NamedTuple):
@@ -87,6 +87,8 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "",
         return often(boxes(0, 24), boxes(-9, 999))
     if kind == "COZ_CHAIN":
         return chains(SIDES.get(node_id, 700))
+    if item.id == "denoise_steps":
+        return often(st.just(""), st.sampled_from(["0.5, 0.3", "1\n0", "0.5, strong", "2"]), texts)
     if kind == "STRING":
         return often(st.just(item.default or "fur"), texts, one_in=2)
     if kind == "BOOLEAN":

@@ -22,6 +22,8 @@ INSIDE = {
     "CoZChainCheck": "CoZChainLoop",
     "CoZChainGate": "CoZChainLoop",
     "CoZChainCollect": "CoZChainLoop",
+    "CoZFamilyCheck": "CoZChainLoop",
+    "CoZAdaptedDenoise": "CoZChainLoop",
     "CoZTilePrompts": "CoZFullImage",
     "CoZTileTexts": "CoZFullImage",
     "CoZTiles": "CoZFullImage",
