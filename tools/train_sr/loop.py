@@ -29,8 +29,17 @@ from .weights import export
 MAX_GRADIENT_NORM = 1.0
 """Of each optimizer's gradients. Source: Chain-of-Zoom train_osediff_sd3.py."""
 
-FREE_KEYS = {"out", "steps", "save_every", "preview_every", "preview_zooms", "workers", "data"}
-"""Keys of a config that may change when a run continues."""
+FREE_KEYS = {
+    "data",
+    "lpips",
+    "out",
+    "steps",
+    "save_every",
+    "preview_every",
+    "preview_zooms",
+    "workers",
+}
+"""Keys of a config that may change when a run continues: files may be moved."""
 
 RESULT = "result"
 """The folder of the result in ``out``."""
