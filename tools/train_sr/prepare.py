@@ -191,8 +191,8 @@ def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
     needed, free = len(missing) * TEXT_BYTES, shutil.disk_usage(out).free
     if needed > free:
         raise ValueError(
-            f"the embeddings of {len(missing)} prompts take {needed / 1e9:.1f} GB, but the disk of {out} "
-            f"has {free / 1e9:.1f} GB left: make room, or leave out --text-encoders, so that training "
+            f"the embeddings of {len(missing)} prompts take {needed / 1e9:.3g} GB, but the disk of {out} "
+            f"has {free / 1e9:.3g} GB left: make room, or leave out --text-encoders, so that training "
             "encodes the prompts"
         )
     if missing:
