@@ -22,10 +22,7 @@ WIDTHS = (3, 64, 64, 128, 128, *[256] * 3, *[512] * 6)
 
 def save_tiny_sd3(folder: Path) -> Path:
     vae = autoencoder(width=WIDTH)
-    vae.register_to_config(
-        scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False
-    )
-    del vae.quant_conv, vae.post_quant_conv
+    vae.register_to_config(scaling_factor=1.5305, shift_factor=0.0609)
     sd3_transformer(2).save_pretrained(folder / "transformer")
     vae.save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")

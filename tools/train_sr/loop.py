@@ -28,9 +28,18 @@ from .task import Batch, Task
 MAX_GRADIENT_NORM = 1.0
 """Of each optimizer's gradients. Source: Chain-of-Zoom train_osediff_sd3.py."""
 
-FREE_KEYS = {"out", "steps", "patience", "save_every", "workers", "data"}
-FREE_KEYS |= {"preview_every", "preview_zooms"}
-"""Keys of a config that may change when a run continues."""
+FREE_KEYS = {
+    "data",
+    "lpips",
+    "out",
+    "patience",
+    "steps",
+    "save_every",
+    "preview_every",
+    "preview_zooms",
+    "workers",
+}
+"""Keys of a config that may change when a run continues: files may be moved."""
 
 RESULT = "result"
 """The folder of the result in ``out``."""
