@@ -11,9 +11,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from coz.resample import resize
-from coz.weights.lora import pair_factors
 from coz.weights.read import read_weights
 from tests.support.random_sd3 import coz_lora
+from tests.support.small_models import make_vae
 from tools.train_sr import cross_scale, loop, second_prompts
 from tools.train_sr.config import CrossScaleConfig, read_config
 from tools.train_sr.cross_scale import TEACHER, ZOOM, CrossScale
@@ -21,7 +21,10 @@ from tools.train_sr.dataset import find_text_file
 from tools.train_sr.distil import open_crops
 from tools.train_sr.network import GENERATOR, load_networks
 from tools.train_sr.score import load_score
+from tools.train_sr.weights import ENCODER_FILE, LORA_FILE
 
+from .test_sr_files import enlarge, relative, run_step, to_frame
+from .test_sr_network import inputs
 from .tiny_sd3 import save_crops, write_config
 
 CPU = torch.device("cpu")
@@ -253,7 +256,7 @@ def test_patience_ends_a_training_and_the_best_is_kept(config, monkeypatch):
     monkeypatch.setattr(CrossScale, "measure", measure)
     train(settings)
     assert [entry["held_out"] for entry in read_log(settings)] == [-1.0, -1.5, -1.5009, -1.4]
-    kept = read_weights(settings.out / "result" / "sr_lora.safetensors").lora
+    kept = read_weights(settings.out / "result" / LORA_FILE).lora
     for name, weight in weights[1].items():
         assert torch.equal(kept[f"transformer.{name.replace('.zoom.', '.')}"], weight)
     train(settings)  # it has ended
@@ -289,37 +292,39 @@ def test_an_interrupted_training_continues_exactly(config, monkeypatch):
     monkeypatch.undo()
     train(broken)
     assert read_log(whole) == read_log(broken)
-    first, second = (
-        load_file(run.out / "result" / "sr_lora.safetensors") for run in (whole, broken)
-    )
+    first, second = (load_file(run.out / "result" / LORA_FILE) for run in (whole, broken))
     assert first.keys() == second.keys()
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
 
 
-def test_the_result_is_the_trained_network(config):
-    settings = config(steps=1, check_every=9)
-    task, batch = train(settings), read_batch(settings)
-    with torch.no_grad():
-        expected = task.predict(batch["low"].new_ones(1, 16, 8, 8), task.texts.embed_first(batch))
-    result = read_weights(settings.out / "result" / "sr_lora.safetensors")
-    assert (result.kind, result.latent_shift) == ("lora", "reference")
-    pairs, alphas = pair_factors(result.lora)
-    transformer, _ = load_networks(settings)
-    for layer, (down, up) in pairs.items():
-        scale = alphas[f"{layer}.alpha"] / len(down)
-        weight = transformer.get_submodule(layer.removeprefix("transformer.")).weight
-        weight.data += scale * up @ down
-    assert len(pairs) == 3 + 12
-    task.network.transformer = transformer
-    with torch.no_grad():
-        merged = task.predict(batch["low"].new_ones(1, 16, 8, 8), task.texts.embed_first(batch))
-    assert torch.allclose(merged, expected, atol=1e-5)
-    assert not torch.equal(merged, batch["low"].new_ones(1, 16, 8, 8))
+def test_the_node_gives_the_result_of_training(config, pack, tmp_path):
+    import comfy.sd
+    import folder_paths
+
+    import nodes
+
+    task = make_task(config())
+    folder = tmp_path / "cross_scale"
+    task.export(folder, 1)
+    for kind in ("loras", "vae"):
+        folder_paths.add_model_folder_path(kind, str(tmp_path))
+    transformer, vae = load_networks(config())
+    model = comfy.sd.load_diffusion_model_state_dict(
+        transformer.state_dict(), model_options={"dtype": torch.float32}
+    )
+    names = [f"cross_scale/{name}" for name in (LORA_FILE, ENCODER_FILE)]
+    given = model, make_vae(vae, 16)
+    with torch.inference_mode():
+        loaded = nodes.NODE_CLASS_MAPPINGS["CoZLoadSRLoRA"].execute(*given, *names).result
+    image, expected = inputs()[0], to_frame(enlarge(task.network))
+    assert relative(run_step(*loaded, image), expected) < 1e-3
+    task.network.use(GENERATOR)
+    assert relative(to_frame(enlarge(task.network)), expected) > 1e-2
 
 
 def test_a_result_is_not_fine_tuned_again(config, tmp_path):
     train(config(steps=1, check_every=9))
-    again = tmp_path / "run" / "result" / "sr_lora.safetensors"
+    again = tmp_path / "run" / "result" / LORA_FILE
     with pytest.raises(ValueError, match="12 layers more than an SR LoRA"):
         make_task(config("again", start_lora=str(again)))
 
