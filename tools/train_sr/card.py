@@ -1,6 +1,7 @@
 """Write the card of a trained SR LoRA: its data, seed, losses and settings."""
 
 import json
+from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,7 +26,9 @@ def write_card(
 
 def format_card(config: TrainingConfig, run: dict[str, Any], losses: list[dict], cost: dict) -> str:
     """Write the text of the card, which states only measured values."""
-    first, last = losses[:SHOWN_STEPS], losses[-SHOWN_STEPS:]
+    shown = min(SHOWN_STEPS, ceil(len(losses) / 4))
+    first, last = losses[:shown], losses[-shown:]
+    model = Path(config.model).name if Path(config.model).is_dir() else config.model
     rows = "\n".join(
         f"| {name} | {mean(e[name] for e in first):.4g} | {mean(e[name] for e in last):.4g} |"
         for name in losses[0]
@@ -34,21 +37,23 @@ def format_card(config: TrainingConfig, run: dict[str, Any], losses: list[dict],
     prepared = config.data / "prepare.json"
     data = json.loads(prepared.read_text("utf-8")) if prepared.is_file() else {}
     each = config.batch * config.accumulation * run["processes"]
-    settings = {name: value for name, value in run.items() if name not in ("model", "seed")}
+    settings = {
+        name: value for name, value in run.items() if name not in ("model", "seed") and value
+    }
     return f"""---
-base_model: {config.model}
+base_model: {model}
 tags: [chain-of-zoom, lora, super-resolution]
 ---
 
 # SR LoRA for Chain-of-Zoom
 
-Trained on {config.model} by Chain-of-Zoom for ComfyUI {__version__}, after arXiv 2505.18600. Put \
+Trained on {model} by Chain-of-Zoom for ComfyUI {__version__}, after arXiv 2505.18600. Put \
 `sr_lora.safetensors` into `models/loras` and `vae_encoder.safetensors` into `models/vae`, and choose both in \
 CoZ Load SR LoRA, which reads the latent convention ({config.latent_shift}) from the file.
 
 ## Losses
 
-The mean of the first and of the last {len(first)} of {len(losses)} steps.
+The mean of the first and of the last {shown} of {len(losses)} steps.
 
 | | first | last |
 |---|---|---|
@@ -66,4 +71,4 @@ The mean of the first and of the last {len(first)} of {len(losses)} steps.
 
 
 def join_values(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {value}" for name, value in values.items())
