@@ -384,7 +384,7 @@ def test_a_line_runs_its_pass_and_the_later_ones(enlarge, node, tiny):
 
 @pytest.mark.parametrize("backbone", ["one-step diffusion", "any checkpoint"])
 def test_a_checkpoint_without_text_encoders_is_named(nodes_of, backbone):
-    chosen = {"backbone": backbone, "clip": None, "negative": ""}
+    chosen = {"backbone": backbone, "clip": None, "negative": "", "denoise": 0.35}
     sharpener = nodes_of("backbones").make_backbone(chosen)
     with pytest.raises(ValueError, match=r"^clip is empty: the checkpoint holds no text encoder"):
         sharpener.encode("fur")
