@@ -18,8 +18,8 @@ from coz.networks.noise_predictor import sample_noise
 from tests.support.small_models import SD2_SHAPE, small_predictor, small_sd2
 from tools.host.in_process import load_pack
 
-LQ_SIDE = 64
-RUNS = 9
+LQ_SIDE = 32
+RUNS = 7
 MAX_TIME_RATIO = 1.05
 TIMESTEP = 199
 SEED = 0
