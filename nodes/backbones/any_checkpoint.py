@@ -72,6 +72,11 @@ class AnyCheckpoint(DiffusionBackbone):
         """Return the denoise of step or pass i, without ``adaptive``."""
         return self.denoises[min(i, len(self.denoises)) - 1]
 
+    def set_denoise(self, denoise: float) -> list[str]:
+        unused = " (not denoise_steps)" if self.chosen.get("denoise_steps") else ""
+        self.denoises = [denoise]
+        return [f"denoise {denoise:g}{unused}"]
+
     def describe_extra_values(self, name, count) -> str:
         given = len(self.denoises)
         if given <= count:

@@ -1,6 +1,7 @@
 from comfy_api.latest import io
 
 from ..backbones import backbone_input, make_backbone
+from ..backbones.restraint import restrain, restraint_input
 from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import is_connected
@@ -115,6 +116,7 @@ class CoZFullImage(io.ComfyNode):
                     "overlap, as those of upscale models.",
                 ),
                 *easy_tiles_inputs(),
+                restraint_input(),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged image."),
@@ -156,11 +158,13 @@ class CoZFullImage(io.ComfyNode):
         blend_by_detail=False,
         easy_tiles=OFF,
         easy_below=DEFAULT_THRESHOLD,
+        restraint=None,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
         picture = require_one_image(image, "Full-Image SR")
         require_ranges(scale, passes, consistency, tile, easy_below)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
+        color_fix, consistency, said = restrain(restraint, sharpener, color_fix, consistency)
         blend_by_detail = blend_by_detail and are_blended(sharpener, color_fix)
         require_memory(*picture.shape[-2:], scale, passes, 3 + blend_by_detail)
         layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
@@ -174,6 +178,7 @@ class CoZFullImage(io.ComfyNode):
             sharpener.describe_extra_values("passes", passes),
             describe_unused_lines(tile_prompts, sum(map(len, lines))),
             describe_ignored_easy_tiles(easy_tiles, sharpener),
+            said,
         )
         counts = count_tiles(picture, layouts, sharpener, color_fix)
         show_on_node("\n".join([describe_work(counts, lines, easy), *notes]))
