@@ -23,7 +23,7 @@ from .loop import DEVICE, Training
 from .losses import grid_loss, repetition
 from .scoring import BORDER, Upscale
 
-STEPS = 600
+STEPS = 400
 BATCH, SIDE = 2, 48
 """Number of patches in a step and their side; so many pixels in the middle of a result are zoomed again."""
 MUON_LR = 4e-4
