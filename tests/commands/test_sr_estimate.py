@@ -1,5 +1,7 @@
 """The memory that a training of super-resolution is said to need."""
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.support.random_sd3 import sd3_medium
 from tools.train_sr import estimate as measured
-from tools.train_sr.config import DistilConfig
+from tools.train_sr.__main__ import main
+from tools.train_sr.config import CrossScaleConfig, DistilConfig
 from tools.train_sr.estimate import GIB, LiveMemory, estimate, fuse_attention, print_estimate
 
 META = torch.device("meta")
@@ -100,6 +103,17 @@ def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
     assert kept == pytest.approx(seen[0], rel=0.01)
 
 
+def test_two_zooms_keep_more_than_one(parts):
+    config = CrossScaleConfig(
+        data="data", out="out", lpips="vgg16.pth", start_lora="a.pkl", text_cached=True
+    )
+    found = dict(estimate(config))
+    trained, prior = 7_077_888, 2_021_376
+    assert found["adapters, gradients and AdamW"] == 16 * trained + 4 * (trained + prior)
+    assert found["kept for the gradients"] / GIB == pytest.approx(1.78, abs=0.01)
+    assert found["SD3 transformer"] == parts()["SD3 transformer"]
+
+
 def test_checkpointing_batch_and_precision_change_what_is_kept(parts):
     kept = {
         name: parts(**changes)["kept for the gradients"] / GIB
@@ -131,6 +145,25 @@ def test_a_model_in_a_folder_has_its_own_size(tmp_path, parts):
     assert found["SD3 transformer"] == 4 * sum(values)
     assert found["text encoders"] < 1.2 * GIB
     assert sum(found.values()) < sum(parts().values())
+
+
+@pytest.mark.parametrize("command", ["distil", "cross-scale"])
+def test_the_command_prints_it_and_does_not_train(command, tmp_path, monkeypatch, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text("{data: a, out: b, lpips: c, start_lora: d}")
+    monkeypatch.setattr(measured, "estimate", lambda config: [(type(config).__name__, GIB)])
+    monkeypatch.setattr(sys, "argv", ["train_sr", command, str(config), "--estimate"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    name = {"distil": "DistilConfig", "cross-scale": "CrossScaleConfig"}[command]
+    assert capsys.readouterr().out.split() == [name, *["1.00", "GiB", "together", "1.00", "GiB"]]
+    monkeypatch.setattr(sys, "argv", ["train_sr", command, str(config), "--card-gb", "0.5"])
+    with pytest.raises(
+        SystemExit, match=r"error: the training needs 1\.0 GiB, but the card has 0\.5"
+    ):
+        main()
+    assert not (tmp_path / "b").exists()
 
 
 def test_what_does_not_fit_is_refused(monkeypatch, capsys):

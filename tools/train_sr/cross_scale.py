@@ -217,8 +217,17 @@ def load_network(config: CrossScaleConfig) -> OneStepNetwork:
             f"{min(strange)}: take model_20001.pkl or the result of distil"
         )
     rank = len(next(iter(pairs.values()))[0])
-    network.add_lora(GENERATOR, layers, rank, rank)
+    add_cross_scale_loras(network, config, rank)
     load_lora(network, config.start_lora)
+    return network
+
+
+def add_cross_scale_loras(
+    network: OneStepNetwork, config: CrossScaleConfig, generator_rank: int
+) -> None:
+    """Add the SR LoRA, which is frozen, the LoRA that is trained, and its average."""
+    layers = list_modulations(network.transformer)
+    network.add_lora(GENERATOR, layers, generator_rank, generator_rank)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network.add_lora(ZOOM, ATTENTION, config.rank, 2 * config.rank)
@@ -229,7 +238,6 @@ def load_network(config: CrossScaleConfig) -> OneStepNetwork:
             slow.data.copy_(fast.data)
     network.use(GENERATOR, ZOOM)
     network.set_trained(ZOOM)
-    return network
 
 
 def run(path: Path) -> None:

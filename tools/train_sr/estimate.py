@@ -1,7 +1,8 @@
 """Measure the memory that a training needs, on networks of the real size that have shapes but no values.
 
 One step of the training itself runs, and the bytes of all tensors that live at the same time are counted.
-What is not counted: the working memory of kernels, gaps between tensors, and a score of the user's.
+What is not counted: the working memory of kernels, gaps between tensors, and the score and the
+vision-language model of cross-scale training.
 """
 
 import warnings
@@ -20,9 +21,11 @@ from torch.utils._pytree import tree_leaves
 from torchmetrics.functional.image.lpips import _LPIPS
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from .config import TrainingConfig
+from .config import CrossScaleConfig, DistilConfig, TrainingConfig
+from .cross_scale import CrossScale, add_cross_scale_loras
 from .distil import Distillation
 from .network import DTYPES, OneStepNetwork, add_distil_loras
+from .task import Batch, Task
 
 GIB = 2**30
 
@@ -30,6 +33,8 @@ CUDA_BYTES = int(0.6 * GIB)
 """What CUDA itself takes of a card: an assumption, which no tensor shows."""
 
 SIDE_PIXELS = 512
+GENERATOR_RANK = 4
+"""Rank of the SR LoRA that cross-scale training starts from."""
 TEXT_SHAPE, POOLED_SHAPE = (589, 4096), (2048,)
 
 SD3_MEDIUM = {
@@ -109,8 +114,8 @@ def fuse_attention() -> Iterator[None]:
 class Step(NamedTuple):
     """The bytes of a step of training besides the frozen weights."""
 
-    trained: int
-    """LoRAs, their gradients and AdamW's averages."""
+    adapters: int
+    """LoRAs, and of those that are trained gradients and AdamW's averages."""
     kept: int
     """What is kept for the gradients at the end of the forward pass."""
     temporary: int
@@ -165,10 +170,13 @@ def estimate(config: TrainingConfig) -> list[tuple[str, int]]:
         if not config.text_cached:
             frozen.append(("text encoders", count_text_encoder_bytes(config.model)))
         network = OneStepNetwork(transformer, vae, config.latent_shift, config.checkpointing)
-        step = measure_step(ShapesOfDistillation(config, network, lpips), config.batch)
+        is_cross_scale = isinstance(config, CrossScaleConfig)
+        shapes = ShapesOfCrossScale if is_cross_scale else ShapesOfDistillation
+        task = shapes(config, network, lpips)
+    step = measure_step(task, config.batch)
     return [
         *frozen,
-        ("adapters, gradients and AdamW", step.trained),
+        ("adapters, gradients and AdamW", step.adapters),
         ("kept for the gradients", step.kept),
         ("temporary", step.temporary),
         ("CUDA (assumed)", CUDA_BYTES),
@@ -178,10 +186,25 @@ def estimate(config: TrainingConfig) -> list[tuple[str, int]]:
 class ShapesOfDistillation(Distillation):
     """A distillation whose networks are given and not loaded."""
 
-    def __init__(self, config, network: OneStepNetwork, lpips: nn.Module) -> None:
+    def __init__(self, config: DistilConfig, network: OneStepNetwork, lpips: nn.Module) -> None:
         self.config, self.network, self.lpips = config, network, lpips
-        self.timesteps, self.encode = torch.zeros(1000), None
+        self.timesteps, self.encode = torch.empty(1000), None
         add_distil_loras(network, config.rank, config.seed)
+
+
+class ShapesOfCrossScale(CrossScale):
+    """A training through two zooms whose networks are given and not loaded."""
+
+    def __init__(self, config: CrossScaleConfig, network: OneStepNetwork, lpips: nn.Module) -> None:
+        self.config, self.network, self.lpips = config, network, lpips
+        self.device, self.score, self.texts = torch.device("meta"), None, self
+        add_cross_scale_loras(network, config, GENERATOR_RANK)
+
+    def embed_first(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch["text"], batch["pooled"]
+
+    def embed_second(self, batch: Batch, *_: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embed_first(batch)
 
 
 def build_networks(config: TrainingConfig) -> tuple[SD3Transformer2DModel, AutoencoderKL]:
@@ -220,15 +243,16 @@ def count_text_encoder_bytes(model: str) -> int:
     return sum(map(count_bytes, networks))
 
 
-def measure_step(task, crops: int) -> Step:
+def measure_step(task: Task, crops: int) -> Step:
     """Measure the second of two batches that make a step, with gradients of the first and AdamW's averages."""
     weights = task.network.list_parameters(*task.adapters)
-    trained = 4 * sum(weight.nbytes for weight in weights)  # with gradient and two averages
+    adapters = sum(weight.nbytes for weight in task.network.get_loras().values())
+    adapters += 3 * sum(weight.nbytes for weight in weights)  # a gradient and two averages
     for weight in weights:
         weight.grad = torch.empty_like(weight)
-    image = torch.empty(crops, 3, SIDE_PIXELS, SIDE_PIXELS)
-    batch = {"low": image, "high": image.clone()}
-    batch |= {"text": torch.empty(crops, *TEXT_SHAPE), "pooled": torch.empty(crops, *POOLED_SHAPE)}
+    image = (3, SIDE_PIXELS, SIDE_PIXELS)
+    shapes = {"low": image, "high": image, "text": TEXT_SHAPE, "pooled": POOLED_SHAPE}
+    batch = {n: torch.empty(crops, *shape, device="meta") for n, shape in shapes.items()}
     kept = []
 
     def backward(loss: Tensor) -> None:
@@ -239,5 +263,5 @@ def measure_step(task, crops: int) -> Step:
     others = [tensor for network in networks for tensor in list_tensors(network)]
     others += [weight.grad for weight in weights]
     with fuse_attention(), LiveMemory(others) as memory:
-        task.compute(batch, torch.Generator("cpu"), backward)
-    return Step(trained, max(kept), memory.peak - max(kept))
+        task.compute(batch, torch.Generator(), backward)
+    return Step(adapters, max(kept), memory.peak - max(kept))
