@@ -40,15 +40,15 @@ def save_vgg16(path: Path) -> Path:
     return path
 
 
-def save_crops(folder: Path, count: int = 6) -> Path:
+def save_crops(folder: Path, count: int = 6, side: int = SIDE) -> Path:
     """Crops as `prepare` writes them; the last is held out."""
     generator = torch.Generator().manual_seed(1)
     for name in ("crops", "texts"):
         (folder / name).mkdir(parents=True)
     crops = []
     for i in range(count):
-        image = torch.rand(1, 3, SIDE // 4, SIDE // 4, generator=generator)
-        image = torch.nn.functional.interpolate(image, size=(SIDE, SIDE), mode="bicubic")
+        image = torch.rand(1, 3, side // 4, side // 4, generator=generator)
+        image = torch.nn.functional.interpolate(image, size=(side, side), mode="bicubic")
         to_pillow(image).save(folder / "crops" / f"{i}.png")
         text = torch.randn(5, 4096, generator=generator) * 0.3
         pooled = torch.randn(2048, generator=generator) * 0.3
@@ -56,7 +56,7 @@ def save_crops(folder: Path, count: int = 6) -> Path:
         crop = {"name": f"photo#{i}", "file": f"{i}.png", "prompt": f"text {i}"}
         crops.append(crop | {"held_out": i == count - 1})
     (folder / "crops.json").write_text(json.dumps({"texts": True, "crops": crops}))
-    (folder / "prepare.json").write_text(json.dumps({"size": SIDE, "seed": 0}))
+    (folder / "prepare.json").write_text(json.dumps({"size": side, "seed": 0}))
     return folder
 
 

@@ -61,7 +61,19 @@ def parse_arguments() -> argparse.Namespace:
         ("distil", "train a LoRA and a VAE encoder"),
         ("cross-scale", "train them further, through two zooms"),
     ):
-        commands.add_parser(name, help=purpose).add_argument("config", type=Path)
+        training = commands.add_parser(name, help=purpose)
+        training.add_argument("config", type=Path)
+        training.add_argument(
+            "--estimate",
+            action="store_true",
+            help="print the memory that the config needs, and do not train",
+        )
+        training.add_argument(
+            "--card-gb",
+            type=float,
+            metavar="GB",
+            help="print the memory, and do not train if it exceeds this",
+        )
     for command in commands.choices.values():
         command.add_argument(
             "--traceback",
@@ -100,6 +112,23 @@ def prepare(args: argparse.Namespace) -> None:
             print(f"  {name}: {reason}")
 
 
+def train(args: argparse.Namespace) -> None:
+    from .config import CrossScaleConfig, DistilConfig, read_config
+
+    if args.estimate or args.card_gb:
+        from .estimate import print_estimate
+
+        kind = DistilConfig if args.command == "distil" else CrossScaleConfig
+        print_estimate(read_config(args.config, kind), args.card_gb)
+    if args.estimate:
+        return
+    if args.command == "distil":
+        from .distil import run
+    else:
+        from .cross_scale import run
+    run(args.config)
+
+
 def main() -> None:
     args = parse_arguments()
     reason = run_command(args)
@@ -112,14 +141,8 @@ def run_command(args: argparse.Namespace) -> str | None:
     try:
         if args.command == "prepare":
             prepare(args)
-        elif args.command == "distil":
-            from .distil import run
-
-            run(args.config)
         else:
-            from .cross_scale import run
-
-            run(args.config)
+            train(args)
     except (ValueError, OSError) as error:
         if args.traceback:
             raise

@@ -22,6 +22,7 @@ MAX_TOKENS = 128
 """Maximum tokens of a description. Source: Chain-of-Zoom inference_coz.py."""
 
 Describe = Callable[[list[Image.Image]], list[str]]
+Ask = Callable[[list[list[Image.Image]]], list[str]]
 
 
 def find_device() -> str:
@@ -60,6 +61,16 @@ def load_vlm(model: str) -> Describe:
     Raises:
         ValueError: If it cannot be loaded.
     """
+    ask = load_conversation(model, SINGLE_INSTRUCTION, MAX_TOKENS)
+    return lambda crops: ask([[crop] for crop in crops])
+
+
+def load_conversation(model: str, instruction: str, max_tokens: int) -> Ask:
+    """Load a vision-language model that answers one question about lists of images.
+
+    Raises:
+        ValueError: If it cannot be loaded.
+    """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
@@ -71,9 +82,12 @@ def load_vlm(model: str) -> Describe:
     network = network.to(find_device())
 
     @torch.inference_mode()
-    def describe(crops: list[Image.Image]) -> list[str]:
-        system = {"role": "system", "content": [{"type": "text", "text": SINGLE_INSTRUCTION}]}
-        users = [{"role": "user", "content": [{"type": "image", "image": crop}]} for crop in crops]
+    def ask(views: list[list[Image.Image]]) -> list[str]:
+        system = {"role": "system", "content": [{"type": "text", "text": instruction}]}
+        users = [
+            {"role": "user", "content": [{"type": "image", "image": image} for image in images]}
+            for images in views
+        ]
         inputs = processor.apply_chat_template(
             [[system, user] for user in users],
             add_generation_prompt=True,
@@ -82,12 +96,12 @@ def load_vlm(model: str) -> Describe:
             return_tensors="pt",
             processor_kwargs={"padding": True},
         ).to(network.device)
-        answers = network.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
+        answers = network.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
         new = answers[:, inputs["input_ids"].shape[1] :]
         # Only an answer that ended is followed by an end token or by padding.
         ends = torch.as_tensor(network.generation_config.eos_token_id, device=new.device)
-        cut = ~torch.isin(new, ends).any(1) & (new.shape[1] == MAX_TOKENS)
+        cut = ~torch.isin(new, ends).any(1) & (new.shape[1] == max_tokens)
         texts = processor.batch_decode(new, skip_special_tokens=True)
         return [clean_answer(text, bool(c)) for text, c in zip(texts, cut, strict=True)]
 
-    return describe
+    return ask

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tools.train_grpo.config import Folder, PositiveInt, Section, read_config
 
-__all__ = ["DistilConfig", "TrainingConfig", "read_config"]
+__all__ = ["CrossScaleConfig", "DistilConfig", "TrainingConfig", "read_config"]
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -81,5 +81,62 @@ class DistilConfig(TrainingConfig):
             raise ValueError(
                 "upstream_files: a .pkl cannot say that it needs latent_shift symmetric, and is read as "
                 "reference: leave it out, or train with latent_shift reference"
+            )
+        return self
+
+
+class CrossScaleWeights(Section):
+    """Weights of the losses of two zooms, by default those of OracleZoom; 0 leaves a loss out."""
+
+    first: Weight = 1.0
+    """A: LPIPS of the first zoom and the target."""
+    second: Weight = 1.0
+    """B: LPIPS of the second zoom, reduced to the size of its view, and the middle of the target."""
+    quality: Weight = 0.4
+    """C: what `score` says of the second zoom."""
+    prior: Weight = 8.0
+    """D: squared distance of the second zoom's latent from what the SR LoRA alone makes of its view."""
+    teacher: Weight = 0.1
+    """E: squared distance of the first zoom's latent from what the averaged LoRA makes of the target."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "CrossScaleWeights":
+        if not self.first + self.second + self.quality + self.teacher:
+            raise ValueError("one of first, second, quality and teacher must be above 0")
+        return self
+
+
+class CrossScaleConfig(TrainingConfig):
+    """The config of `cross-scale`."""
+
+    start_lora: Folder
+    """The SR LoRA that is fine-tuned: a result of distil, or model_20001.pkl of Chain-of-Zoom."""
+    steps: PositiveInt = 10_000
+    rank: PositiveInt = 16
+    degradation: Literal["4x"] = "4x"
+    weights: CrossScaleWeights = CrossScaleWeights()
+    score: str = ""
+    """A module:function that scores images, for the loss quality; it is left out without one."""
+    through_first_zoom: bool = True
+    """Whether the losses of the second zoom train the first zoom too."""
+    teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    vlm: str = ""
+    """The name or folder of a VLM of transformers that writes the second zoom's prompts. Without one they
+    are those of the first."""
+    second_prompts: Literal["beforehand", "live"] = "beforehand"
+    """Whether the VLM sees once what the SR LoRA alone makes of each crop, or what each step makes."""
+    check_every: PositiveInt = 100
+    """Steps between two measurements of the loss on held-out crops."""
+    check_crops: PositiveInt = 64
+    """Held-out crops that are measured."""
+    patience: PositiveInt = 8
+    """The training ends after this many measurements in a row without a gain."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "CrossScaleConfig":
+        if self.text_cached and self.vlm and self.second_prompts == "live":
+            raise ValueError(
+                "text_cached: prompts that are written in each step are not stored: set text_cached to "
+                "false, or second_prompts to beforehand"
             )
         return self

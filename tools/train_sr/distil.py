@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .config import DistilConfig, read_config
 from .dataset import CropDataset
-from .loop import Backward, Batch, Task, make_accelerator, train
+from .loop import make_accelerator, train
 from .losses import load_lpips, match_distributions
 from .network import (
     GENERATOR,
@@ -20,6 +20,7 @@ from .network import (
     load_networks,
     load_timesteps,
 )
+from .task import Backward, Batch, Task
 from .texts import load_text_encoders
 from .weights import export_upstream, load_lora, load_vae_encoder
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from .card import write_card
 from .checkpoint import Checkpoint, LossLog, read_checkpoint, write_checkpoint, write_whole
 from .config import TrainingConfig
 from .dataset import CropDataset
-from .network import OneStepNetwork
 from .preview import draw_preview
-from .weights import export
+from .task import Batch, Task
 
 MAX_GRADIENT_NORM = 1.0
 """Of each optimizer's gradients. Source: Chain-of-Zoom train_osediff_sd3.py."""
@@ -33,6 +32,7 @@ FREE_KEYS = {
     "data",
     "lpips",
     "out",
+    "patience",
     "steps",
     "save_every",
     "preview_every",
@@ -46,35 +46,6 @@ RESULT = "result"
 
 PACE_STEPS = 2
 """Steps after which the remaining time is estimated without a GPU."""
-
-Batch = dict[str, Any]
-Backward = Callable[[Tensor], None]
-
-
-class Task:
-    """What is trained, and what is done with a batch."""
-
-    network: OneStepNetwork
-    adapters: tuple[str, ...]
-    """The adapters that are trained, each by an optimizer of its own."""
-    averaged: tuple[str, ...] = ()
-    """Those of the result, which may be averaged."""
-
-    def compute(self, batch: Batch, rng: torch.Generator, backward: Backward) -> dict[str, Tensor]:
-        """Compute the losses of a batch and their gradients."""
-        raise NotImplementedError
-
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the text embeddings of a batch, (text, pooled)."""
-        raise NotImplementedError
-
-    def finish_step(self, step: int) -> bool:
-        """Do what follows a step; return whether the training is over."""
-        return False
-
-    def export(self, folder: Path, step: int) -> None:
-        """Write the result."""
-        export(self.network, folder)
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -117,6 +88,7 @@ def train(
     if checkpoint := read_checkpoint(config.out, run):
         start = checkpoint.step
         network.set_loras(checkpoint.loras)
+        task.set_state(checkpoint.extra["task"])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(checkpoint.optimizers[name])
         if average:
@@ -129,7 +101,7 @@ def train(
     accelerator.init_trackers("tensorboard", init_kwargs=tensorboard)
     pace = Pace(start, config.steps, accelerator)
     batches = read_batches(config, data, accelerator, start)
-    is_over, step = start >= config.steps, start
+    is_over, step = task.is_over or start >= config.steps, start
     while not is_over:
         step += 1
         sums: dict[str, Tensor] = {}
@@ -152,9 +124,10 @@ def train(
             optimizers[name].zero_grad()
         if average:
             average.step(result)
-        is_over = task.finish_step(step) or step >= config.steps
+        found = task.finish_step(step)
+        is_over = task.is_over or step >= config.steps
         means = accelerator.reduce(torch.stack(list(sums.values())), "mean").tolist()
-        entry = dict(zip(sums, means, strict=True))
+        entry = dict(zip(sums, means, strict=True)) | found
         accelerator.log(entry, step)
         if main:
             log.write({"step": step, **entry})
@@ -163,7 +136,8 @@ def train(
         previews = config.preview_every and (is_over or step % config.preview_every == 0)
         if main and saves:
             states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
-            extra = {"average": average.state_dict()} if average else {}
+            extra = {"task": task.get_state()}
+            extra |= {"average": average.state_dict()} if average else {}
             write_checkpoint(config.out, Checkpoint(step, run, network.get_loras(), states, extra))
         if main and (saves or previews):
             with use_average(average, result):
@@ -173,8 +147,9 @@ def train(
                     write_preview(config, task, held_out, step, accelerator)
         accelerator.wait_for_everyone()
     if main:
-        if start >= config.steps:
-            accelerator.print(f"all {start} steps are done: raise steps to train on")
+        if step == start:
+            key = "patience" if task.is_over else "steps"
+            accelerator.print(f"all {start} steps are done: raise {key} to train on")
             with use_average(average, result):
                 task.export(config.out / RESULT, start)
         write_card(config, config.out / RESULT, run, log.read(), pace.measure(step))

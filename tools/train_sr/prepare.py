@@ -81,7 +81,7 @@ def prepare(images: Path, out: Path, options: PrepareOptions) -> Report:
                 + "; ".join(f"{name} ({reason})" for name, reason in list(skipped.items())[:3])
             )
         if options.text_encoders:
-            _encode_prompts(prompts.values(), out, options.text_encoders)
+            encode_prompts(prompts.values(), out, options.text_encoders)
         return Report(*_write_index(crops, prompts, out, options), skipped)
 
 
@@ -183,7 +183,7 @@ def _show_batches(values: Sequence[T], what: str, unit: str) -> Iterator[Sequenc
             bar.update(len(batch))
 
 
-def _encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
+def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
     """Cache the embeddings of the prompts that have none."""
     (out / TEXTS_FOLDER).mkdir(exist_ok=True)
     wanted = sorted({*prompts, ""})  # previews of training have no prompts
@@ -191,8 +191,8 @@ def _encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
     needed, free = len(missing) * TEXT_BYTES, shutil.disk_usage(out).free
     if needed > free:
         raise ValueError(
-            f"the embeddings of {len(missing)} prompts take {needed / 1e9:.1f} GB, but the disk of {out} "
-            f"has {free / 1e9:.1f} GB left: make room, or leave out --text-encoders, so that training "
+            f"the embeddings of {len(missing)} prompts take {needed / 1e9:.3g} GB, but the disk of {out} "
+            f"has {free / 1e9:.3g} GB left: make room, or leave out --text-encoders, so that training "
             "encodes the prompts"
         )
     if missing:

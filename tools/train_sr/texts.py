@@ -32,7 +32,7 @@ def load_text_encoders(model: str) -> Encode:
     dtype = torch.float16 if device == "cuda" else torch.float32
     try:
         pipeline = StableDiffusion3Pipeline.from_pretrained(
-            model, transformer=None, vae=None, torch_dtype=dtype
+            model, transformer=None, vae=None, dtype=dtype
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -1,0 +1,267 @@
+"""Measure the memory that a training needs, on networks of the real size that have shapes but no values.
+
+One step of the training itself runs, and the bytes of all tensors that live at the same time are counted.
+What is not counted: the working memory of kernels, gaps between tensors, and the score and the
+vision-language model of cross-scale training.
+"""
+
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torchmetrics.functional.image.lpips import _LPIPS
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+
+from .config import CrossScaleConfig, DistilConfig, TrainingConfig
+from .cross_scale import CrossScale, add_cross_scale_loras
+from .distil import Distillation
+from .network import DTYPES, OneStepNetwork, add_distil_loras
+from .task import Batch, Task
+
+GIB = 2**30
+
+CUDA_BYTES = int(0.6 * GIB)
+"""What CUDA itself takes of a card: an assumption, which no tensor shows."""
+
+SIDE_PIXELS = 512
+GENERATOR_RANK = 4
+"""Rank of the SR LoRA that cross-scale training starts from."""
+TEXT_SHAPE, POOLED_SHAPE = (589, 4096), (2048,)
+
+SD3_MEDIUM = {
+    "sample_size": 128,
+    "num_layers": 24,
+    "num_attention_heads": 24,
+    "caption_projection_dim": 1536,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 2048,
+    "out_channels": 16,
+    "pos_embed_max_size": 192,
+}
+SD3_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+}
+CLIP_L = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)  # fmt: skip
+CLIP_G = CLIPTextConfig(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280)  # fmt: skip
+T5_XXL = T5Config(d_model=4096, d_ff=10240, d_kv=64, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu")  # fmt: skip
+"""The sizes of SD3-medium. A model in a folder is measured with its own."""
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made inside it, as long as they live.
+
+    Args:
+        others: Tensors that are not counted, nor are views of them.
+    """
+
+    def __init__(self, others: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.storages = {tensor.untyped_storage()._cdata for tensor in others}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type == "meta":
+                self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.storages:
+            self.storages.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self.storages.discard(key)
+        self.live -= size
+
+
+@contextmanager
+def fuse_attention() -> Iterator[None]:
+    """Let attention keep no matrix of all pairs, as on a GPU; without values torch would compute that."""
+    usual = F.scaled_dot_product_attention
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, *_, **__) -> Tensor:
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
+
+    F.scaled_dot_product_attention = attend
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = usual
+
+
+class Step(NamedTuple):
+    """The bytes of a step of training besides the frozen weights."""
+
+    adapters: int
+    """LoRAs, and of those that are trained gradients and AdamW's averages."""
+    kept: int
+    """What is kept for the gradients at the end of the forward pass."""
+    temporary: int
+    """What else lives at the peak."""
+
+
+def print_estimate(config: TrainingConfig, card_gib: float | None) -> None:
+    """Print the memory of a training, and refuse one that does not fit the card.
+
+    Args:
+        card_gib: Memory of the card; by default that of the GPU here, if there is one.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    parts = estimate(config)
+    total = sum(size for _, size in parts) / GIB
+    for name, size in [*parts, ("together", total * GIB)]:
+        print(f"{name:32} {size / GIB:6.2f} GiB")
+    if card_gib is None and torch.cuda.is_available():
+        card_gib = torch.cuda.get_device_properties(0).total_memory / GIB
+    if card_gib and total > card_gib:
+        raise ValueError(
+            f"the training needs {total:.1f} GiB, but the card has {card_gib:.1f} GiB: {advise(config)}"
+        )
+
+
+def advise(config: TrainingConfig) -> str:
+    """Say what makes a training smaller, the most effective first."""
+    ways = {
+        "checkpointing: true": not config.checkpointing,
+        "text_cached: true (after prepare with --text-encoders)": not config.text_cached,
+        "precision: bf16": config.precision == "fp32",
+        "batch: 1, with more accumulation": config.batch > 1,
+    }
+    found = [way for way, is_left in ways.items() if is_left]
+    return f"set {', or '.join(found)}" if found else "it needs a larger card"
+
+
+def estimate(config: TrainingConfig) -> list[tuple[str, int]]:
+    """Measure the memory of a training at 512 pixels.
+
+    Returns:
+        Parts with their bytes on the card. The sum is the peak.
+    """
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")  # PEFT's about weights without values
+        transformer, vae = build_networks(config)
+        frozen = [("SD3 transformer", count_bytes(transformer)), ("VAE", count_bytes(vae))]
+        lpips = _LPIPS(net="vgg", pretrained=False, pnet_rand=True).to("meta").requires_grad_(False)
+        frozen.append(("LPIPS VGG16", count_bytes(lpips)))
+        if not config.text_cached:
+            frozen.append(("text encoders", count_text_encoder_bytes(config.model)))
+        network = OneStepNetwork(transformer, vae, config.latent_shift, config.checkpointing)
+        is_cross_scale = isinstance(config, CrossScaleConfig)
+        shapes = ShapesOfCrossScale if is_cross_scale else ShapesOfDistillation
+        task = shapes(config, network, lpips)
+    step = measure_step(task, config.batch)
+    return [
+        *frozen,
+        ("adapters, gradients and AdamW", step.adapters),
+        ("kept for the gradients", step.kept),
+        ("temporary", step.temporary),
+        ("CUDA (assumed)", CUDA_BYTES),
+    ]
+
+
+class ShapesOfDistillation(Distillation):
+    """A distillation whose networks are given and not loaded."""
+
+    def __init__(self, config: DistilConfig, network: OneStepNetwork, lpips: nn.Module) -> None:
+        self.config, self.network, self.lpips = config, network, lpips
+        self.timesteps, self.encode = torch.empty(1000), None
+        add_distil_loras(network, config.rank, config.seed)
+
+
+class ShapesOfCrossScale(CrossScale):
+    """A training through two zooms whose networks are given and not loaded."""
+
+    def __init__(self, config: CrossScaleConfig, network: OneStepNetwork, lpips: nn.Module) -> None:
+        self.config, self.network, self.lpips = config, network, lpips
+        self.device, self.score, self.texts = torch.device("meta"), None, self
+        add_cross_scale_loras(network, config, GENERATOR_RANK)
+
+    def embed_first(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch["text"], batch["pooled"]
+
+    def embed_second(self, batch: Batch, *_: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embed_first(batch)
+
+
+def build_networks(config: TrainingConfig) -> tuple[SD3Transformer2DModel, AutoencoderKL]:
+    """Build networks of the sizes in the config's folders, or of SD3-medium, on the default device."""
+    is_local = Path(config.model).is_dir()
+    sizes, vae_sizes = SD3_MEDIUM, SD3_VAE
+    if is_local:
+        sizes = SD3Transformer2DModel.load_config(config.model, subfolder="transformer")
+    if config.vae or is_local:
+        folder = None if config.vae else "vae"
+        vae_sizes = AutoencoderKL.load_config(config.vae or config.model, subfolder=folder)
+    networks = SD3Transformer2DModel.from_config(sizes), AutoencoderKL.from_config(vae_sizes)
+    for network in networks:
+        nn.Module.to(network, DTYPES[config.precision])  # that of diffusers warns
+    return networks
+
+
+def list_tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def count_bytes(network: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in list_tensors(network))
+
+
+def count_text_encoder_bytes(model: str) -> int:
+    """Count the bytes of the three text encoders in half precision."""
+    networks = []
+    for folder, kind, sizes in (
+        ("text_encoder", CLIPTextModelWithProjection, CLIP_L),
+        ("text_encoder_2", CLIPTextModelWithProjection, CLIP_G),
+        ("text_encoder_3", T5EncoderModel, T5_XXL),
+    ):
+        path = Path(model, folder)
+        networks.append(kind(type(sizes).from_pretrained(path) if path.is_dir() else sizes).half())
+    return sum(map(count_bytes, networks))
+
+
+def measure_step(task: Task, crops: int) -> Step:
+    """Measure the second of two batches that make a step, with gradients of the first and AdamW's averages."""
+    weights = task.network.list_parameters(*task.adapters)
+    adapters = sum(weight.nbytes for weight in task.network.get_loras().values())
+    adapters += 3 * sum(weight.nbytes for weight in weights)  # a gradient and two averages
+    for weight in weights:
+        weight.grad = torch.empty_like(weight)
+    image = (3, SIDE_PIXELS, SIDE_PIXELS)
+    shapes = {"low": image, "high": image, "text": TEXT_SHAPE, "pooled": POOLED_SHAPE}
+    batch = {n: torch.empty(crops, *shape, device="meta") for n, shape in shapes.items()}
+    kept = []
+
+    def backward(loss: Tensor) -> None:
+        kept.append(memory.live)
+        loss.backward()
+
+    networks = task.network.transformer, task.network.vae, task.lpips
+    others = [tensor for network in networks for tensor in list_tensors(network)]
+    others += [weight.grad for weight in weights]
+    with fuse_attention(), LiveMemory(others) as memory:
+        task.compute(batch, torch.Generator(), backward)
+    return Step(adapters, max(kept), memory.peak - max(kept))

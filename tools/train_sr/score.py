@@ -1,0 +1,53 @@
+"""Load a no-reference score of images as a loss."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+REPORTED_SCORES = ("niqe", "musiq", "maniqa", "clipiqa")
+"""What tools/evaluate reports: it says nothing about a network that was trained on it."""
+
+CHECKED_SIDE = 256
+"""Side of the images on which the gradient is checked, in pixels."""
+
+Score = Callable[[Tensor], Tensor]
+
+
+def load_score(name: str, device: torch.device) -> Score:
+    """Load a score and check that it has a gradient.
+
+    Args:
+        name: "module:function" that maps images (B, 3, H, W) in [0, 1] to (B,); more is better.
+        device: Where the images are.
+
+    Raises:
+        ValueError: If it cannot be loaded, is one that tools/evaluate reports, or has no gradient.
+    """
+    module, _, function = name.partition(":")
+    try:
+        score = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"score: {name} cannot be loaded ({error}): give a module:function"
+        ) from error
+    known_as = f"{name} {getattr(score, 'metric_name', '')}".lower()  # pyiqa's metrics have one
+    if found := [reported for reported in REPORTED_SCORES if reported in known_as]:
+        raise ValueError(
+            f"score: {name} is {found[0].upper()}, which tools/evaluate reports. A network that was trained "
+            "on it cannot be measured by it: take another, such as TOPIQ-NR"
+        )
+    noise = torch.rand(1, 3, CHECKED_SIDE, CHECKED_SIDE, generator=torch.Generator().manual_seed(0))
+    image = noise.to(device).requires_grad_()
+    value = score(image)
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        raise ValueError(
+            f"score: {name} must give a tensor with a gradient: remove no_grad, detach, item and round"
+        )
+    (gradient,) = torch.autograd.grad(value.sum(), image, allow_unused=True)
+    if gradient is None or not gradient.isfinite().all() or not gradient.any():
+        raise ValueError(
+            f"score: the gradient of {name} is zero or not finite, so nothing can be learned from it"
+        )
+    return score
