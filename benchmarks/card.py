@@ -165,7 +165,8 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
             missed.append(f"{peak:.2f} GiB on a card of {gib} GB, not {MAX_GIB[gib]}")
         peak_part = max(parts, key=lambda name: parts[name].peak)
         streamed = total.count_moved(True) - parts[LOAD].count_moved(True)
-        cells = [checkpoint.partition("clips")[2].removesuffix(".safetensors"), f"{gib} GB"]
+        end = checkpoint.partition("clips")[2].removesuffix(".safetensors")
+        cells = [end or "no T5", f"{gib} GB"]
         cells += [f"{peak:.2f}", peak_part, f"{total.count_moved(True):.1f}", f"{streamed:.1f}"]
         cells += [f"{total.count_moved(False):.1f}", f"{len(total.work.transfers):,}"]
         rows.append([template, *cells])

@@ -49,7 +49,7 @@ class ZoomStep(NamedTuple):
     """One step of a plan: the window that is cut from the frame, and the target in this frame."""
 
     window: Window
-    aim: Target
+    target: Target
     """The target as fractions of the frame that the window is cut from."""
 
 

@@ -84,7 +84,7 @@ def scale_to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift
 
 
 def make_one_step_noise(latent: Tensor, sampling: ModelSampling) -> Tensor:
-    """Make the noise with which a sampler gives the network ``latent`` as input at sigma_max.
+    """Make the noise for a sampler that starts at sigma_max, so that the network's input is ``latent``.
 
     The model's x0 prediction from there is the one-step result: z - v for a flow model (sigma 1),
     (z - sqrt(1 - a) eps) / sqrt(a) for an eps model, sqrt(a) z - sqrt(1 - a) v for v-prediction.

@@ -1,6 +1,6 @@
 // @ts-check
-// Shows the closing text of a run, its last lines, on the node. Since frontend 1.58, ComfyUI's own
-// progress text disappears when the run ends.
+// Shows the closing text on a node: the text that stays there after a run. Since frontend 1.58, ComfyUI's
+// own progress text disappears when the run ends.
 import { api } from "../../scripts/api.js"
 import { forwardToGraph, redraw, canScroll } from "./host/canvas.js"
 import { findNode } from "./host/graph.js"

@@ -4,6 +4,7 @@ import { listMenuItems } from "./diagnostics.js"
 import { nameAppInputs } from "./host/apps.js"
 import { attachClosingText, removeTextOnProgress } from "./closing.js"
 import { restoreHeight } from "./host/height.js"
+import { insertNewOptionValues } from "./host/option_values.js"
 import { deliverRestoredOutputs } from "./host/outputs.js"
 import { attachOwnPicture } from "./own_picture.js"
 import { attachPicker } from "./picker.js"
@@ -20,6 +21,7 @@ app.registerExtension({
     removeTextOnProgress()
   },
   nodeCreated(node) {
+    insertNewOptionValues(node)
     attachPicker(node)
     attachOwnPicture(node)
     attachViewer(node)

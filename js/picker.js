@@ -1,7 +1,7 @@
 // @ts-check
 // The target picker: it shows the connected image on the node and the windows that the steps will crop.
 import { forwardToGraph, redraw, forwardFiles } from "./host/canvas.js"
-import { findFeeder, setTarget, findTargetInput, findWidget } from "./host/graph.js"
+import { findLinkedNode, setTarget, findTargetInput, findWidget } from "./host/graph.js"
 import { callAfter } from "./host/hook.js"
 import { hideLoupe, showLoupe } from "./picker/loupe.js"
 import { drawOverlay } from "./picker/overlay.js"
@@ -104,7 +104,7 @@ export function attachPicker(node) {
   }
 
   /** Whether the user has chosen a target: it differs from that of a new node. */
-  function isPicked() {
+  function isTargetChosen() {
     const at = getTarget()
     return hasPicked || heldTarget !== null || at?.x !== 0.5 || at.y !== 0.5
   }
@@ -190,7 +190,7 @@ export function attachPicker(node) {
     root.style.cursor = size && !blocked ? "crosshair" : "default"
     root.title = size && !blocked ? translate("help") : ""
     root.ariaLabel = root.title
-    const hint = blocked ?? (isPicked() ? undefined : "pick")
+    const hint = blocked ?? (isTargetChosen() ? undefined : "pick")
     const key = size ? hint : picture ? undefined : (problem ?? "connect")
     note.textContent = key ? translate(/** @type {Parameters<typeof translate>[0]} */ (key)) : ""
     note.style.background = size ? "rgba(0, 0, 0, 0.6)" : "none"
@@ -216,7 +216,7 @@ export function attachPicker(node) {
     return clampTarget((clientX - x) / width, (clientY - y) / height)
   }
   forwardToGraph(root)
-  forwardFiles(root, () => findFeeder(node, "image")) // the node that loads the image takes the file
+  forwardFiles(root, () => findLinkedNode(node, "image")) // the node that loads the image takes the file
   root.addEventListener("pointerenter", checkFiles)
   root.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary && root.hasPointerCapture(pointer)) {

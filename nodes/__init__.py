@@ -1,5 +1,7 @@
 from comfy_api.latest import ComfyExtension, io
 
+from .backbones.adapted_denoise import CoZAdaptedDenoise
+from .backbones.family_check import CoZFamilyCheck
 from .check.chain_report import CoZMeasure
 from .check.keep_true_to_source import CoZConsistency
 from .check.what_was_invented import CoZDetailMap
@@ -9,6 +11,7 @@ from .full_image.tile_prompts import CoZTilePrompts, CoZTileTexts
 from .full_image.tiles import CoZTiles
 from .host.files import register_builtin_models
 from .host.server import set_up_server
+from .load.invsr import CoZLoadInvSR
 from .load.prompt_extractor import CoZLoadPromptExtractor
 from .load.sample_picture import CoZSamplePicture
 from .load.self_ensemble import CoZSelfEnsemble
@@ -23,6 +26,8 @@ from .step.color_fix import CoZColorFix
 from .step.crop_center_zoom import CoZCropCenterZoom
 from .step.encode_prompt import CoZEncodePrompt
 from .step.first_frame import CoZFitImage
+from .step.fuse import CoZFuse
+from .step.invsr_step import CoZInvSRStep
 from .step.prompt_extractor import CoZPromptExtractor
 from .step.refine_step import CoZRefineStep
 from .step.sr_step import CoZSRStep
@@ -67,11 +72,16 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZConsistency,
             CoZDetailMap,
             CoZMeasure,
+            CoZLoadInvSR,
+            CoZInvSRStep,
+            CoZFuse,
             CoZChainInput,
             CoZChainFrames,
             CoZChainCheck,
             CoZChainGate,
             CoZChainCollect,
+            CoZFamilyCheck,
+            CoZAdaptedDenoise,
             CoZTilePrompts,
             CoZTileTexts,
             CoZTiles,

@@ -57,7 +57,7 @@ def test_eight_steps_follow_one_marked_pixel(corner, height, width, scale):
     target = Target((column + 0.5) / width, (row + 0.5) / height)
     for step in plan_steps(height, width, scale, 8, target):
         frame = resize(crop(frame, step.window), height, width, "nearest")
-        target = carry_target(height, width, step.window, step.aim)
+        target = carry_target(height, width, step.window, step.target)
         y = min(int(target.y * height), height - 1)
         x = min(int(target.x * width), width - 1)
         assert frame[0, 0, y, x] == 1
@@ -66,7 +66,7 @@ def test_eight_steps_follow_one_marked_pixel(corner, height, width, scale):
 def test_clamped_window_aims_the_next_step_at_the_target_not_at_its_middle():
     first, second = plan_steps(512, 512, 4.0, 2, Target(0.01, 0.5))
     assert first.window == Window(0, 192, 128, 128)
-    assert second.aim == pytest.approx((0.04, 0.5))
+    assert second.target == pytest.approx((0.04, 0.5))
     assert second.window == Window(0, 192, 128, 128)
 
 
@@ -76,7 +76,7 @@ def test_a_target_on_a_windows_edge_stays_in_range(side, scale):
     for center in range(0, 10001, 4):
         target = Target(center / 10000, center / 10000)
         for step in plan_steps(side, side, scale, 6, target):
-            assert all(0 <= aim <= 1 for aim in step.aim)
+            assert all(0 <= place <= 1 for place in step.target)
 
 
 def test_a_longer_plan_begins_with_the_shorter_one():

@@ -20,7 +20,9 @@ PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 INSTALLED_BY_HAND = {"pyiqa"}
 """Its licence forbids commercial use. The tools name it where it is missing."""
 
-TOOLS = [path for path in ROOT.glob("tools/**/*.py") if path.parent.name != "train_grpo"]
+TRAINERS = ["train_grpo", "train_sr"]
+
+TOOLS = [path for path in ROOT.glob("tools/**/*.py") if path.parent.name not in TRAINERS]
 
 
 def names(lines) -> set[str]:
@@ -55,10 +57,11 @@ WHERE = {
         ],
     ),
     "evaluate": (lambda: host() | extra("eval"), [ROOT / "tools/evaluate/__main__.py"]),
-    "train_grpo": (
+    "training": (
         lambda: names(train_environment.TORCH) | extra("train"),
         [
-            *(ROOT / "tools" / name for name in ("train_grpo/__main__.py", "release/locks.py")),
+            *(ROOT / "tools" / name / "__main__.py" for name in TRAINERS),
+            ROOT / "tools/release/locks.py",
             ROOT / "tests/train/measure.py",
         ],
     ),

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from coz.color.method import best_align, color_align
+from coz.detail.adaptive import score_complexity
+from coz.detail.fusion import fuse, sharpen_edges
 from coz.ensemble import self_ensemble
 from coz.fidelity.back_projection import agreement, back_project
 from coz.fidelity.banded_resize import multiply_in_full_precision, resize_banded
@@ -20,7 +22,8 @@ from coz.fidelity.invented import (
 )
 from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
 from coz.geometry import Window
-from coz.render.heat_map import lay_over
+from coz.inversion import enlarge_unclamped
+from coz.render.heat_map import overlay_heat
 from coz.render.zoom_video import ZoomVideo
 from coz.resample import crop_mirrored, resize
 from coz.tiles.complexity import rate_complexity
@@ -50,8 +53,12 @@ CASES = {
     "invented map": (0, lambda a, b, lq: map_invented(a, b)),
     "invented area": (1, lambda a, b, lq: measure_invented_area(map_invented(a, b))),
     "disagreement": (0, lambda a, b, lq: map_disagreement([a, b])),
-    "heat": (0, lambda a, b, lq: lay_over(a, map_invented(a, b))),
+    "heat": (0, lambda a, b, lq: overlay_heat(a, map_invented(a, b))),
     "complexity": (1, lambda a, b, lq: rate_complexity(a[:1])),
+    "unclamped": (0, lambda a, b, lq: enlarge_unclamped(lq)),
+    "score": (5, lambda a, b, lq: score_complexity(a)),  # 2 a view and 1
+    "fuse": (0, lambda a, b, lq: fuse(a, "weighted", "variance")),
+    "edges": (0, lambda a, b, lq: sharpen_edges(a, 0.3)),
     "back-projection": (4, lambda a, b, lq: back_project(a, lq)),  # 2 an image
 }
 """Function -> how often it may wait, and its call: ``a`` and ``b`` are twice 200 x 96 pixels, which are

@@ -51,6 +51,14 @@ def test_operands_of_two_devices_raise(a, meet, mode):
         meet(a, torch.ones(3, 4))
 
 
+@MODES
+def test_a_list_of_values_on_the_card_becomes_a_tensor(a, mode):
+    with mode():
+        made = torch.tensor([a[1, 2], 7.5, a[0, 1]], device=a.device)
+    assert made.device == a.device
+    assert made.cpu().tolist() == [6, 7.5, 1]
+
+
 def test_numpy_raises(a):
     with pytest.raises(TypeError, match="convert"):
         a.numpy()
@@ -286,10 +294,13 @@ def test_without_values_small_tensors_hold_them_until_a_large_one_comes_in(hollo
 
 
 @MODES
-def test_without_values_large_copies_within_the_cpu_are_left_out(hollow, mode):
+def test_without_values_large_matrices_are_not_copied_within_the_cpu(hollow, mode):
     with mode():
         assert torch.zeros(2**18).copy_(torch.ones(2**18)).sum() == 2**18
         assert torch.zeros(2**18 + 1).copy_(torch.ones(2**18 + 1)).sum() == 0
+        image = torch.full((1, 2**19, 3), torch.nan)  # as memory that was in use before may be
+        image.copy_(torch.ones(1, 2**19, 3))
+        assert image.sum() == 3 * 2**19
         image = torch.ones(2**20)
         image.copy_(torch.ones(2**20, device=hollow.device))
         assert image.sum() == 0

@@ -238,8 +238,8 @@ def test_no_node_asks_which_option_is_chosen(combo):
 
 FLOORS = {
     "coz": [
-        *("geometry", "latent", "ensemble", "text", "resample", "color", "chain", "tiles", "zoom"),
-        *("render", "fidelity", "networks", "weights"),
+        *("geometry", "latent", "inversion", "ensemble", "text", "resample", "color", "detail"),
+        *("chain", "tiles", "zoom", "render", "fidelity", "networks", "weights"),
     ],
     "nodes": [
         "host",

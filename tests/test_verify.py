@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from coz.networks.ram_tagger import RAMTagger, read_tag_list
+from coz.weights.read import read_tagger
 from tools import verify
 from tools.host import DEFAULT_VERSION
 from tools.release import verified
-from tools.verification import comfyui
+from tools.verification import comfyui, tags
 from tools.verification.files import ROLES, FoundFile, describe, inspect, record
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +51,89 @@ def test_a_truncated_and_a_missing_file_are_named_by_their_role_alone(tmp_path):
         assert sentence in text
         assert path.stem not in text
         assert tmp_path.as_posix() not in text
+
+
+def test_a_file_of_rounded_weights_is_named(tmp_path):
+    """Text encoders in float8 are usual, and change nothing that is compared."""
+    path = tmp_path / "sd3_medium.safetensors"
+    weights = {
+        f"model.diffusion_model.joint_blocks.{i}.weight": torch.ones(2, 2).half() for i in range(24)
+    }
+    save_file(weights | {"text_encoders.t5xxl.w": torch.ones(2).to(FLOAT8)}, path)
+    one = found(path, ROLE["SD3"])
+    assert (one.problem, one.is_published) == ("", True)
+    assert describe(one).endswith("24 transformer blocks, as published")
+    weights["model.diffusion_model.joint_blocks.3.weight"] = torch.ones(2, 2).to(FLOAT8)
+    save_file(weights, path)
+    problem = found(path, ROLE["SD3"]).problem
+    assert problem.startswith("sd3_medium.safetensors: 1 of its weights are float8, which keeps 3 ")
+    assert (
+        "It runs, but cannot be compared with the published weights; take sd3_medium_in" in problem
+    )
+
+
+def test_an_adapter_without_its_config_is_named(tmp_path):
+    path = tmp_path / "adapter_model.safetensors"
+    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    factors = {
+        f"{layer}.lora_A.weight": torch.ones(4, 8),
+        f"{layer}.lora_B.weight": torch.ones(8, 4),
+    }
+    save_file(factors, path)
+    problem = found(path, ROLE["prompt LoRA"]).problem
+    assert problem.startswith("adapter_model.safetensors: expected adapter_config.json beside it")
+    path.with_name("adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}', "utf-8")
+    assert found(path, ROLE["prompt LoRA"]).problem == ""
+
+
+def test_the_weights_of_ram_that_rate_tags_are_counted(tmp_path):
+    from tools.convert import convert
+
+    role, path = ROLE["RAM"], DATA / "dape" / "ram_tiny.pth"
+    one = found(path, role)
+    used = read_tagger(path)
+    assert (one.problem, one.count) == ("", len(used))
+    assert sum(one.facts[0]["tensors"].values()) > len(used)
+    assert describe(one).endswith(
+        f"{len(used)} weights that rate tags, but the published file has 366"
+    )
+    with torch.device("meta"):
+        published = RAMTagger().state_dict()
+    assert [re.search(role.counted, name)[1] for name in published] == [*published]
+    assert len(published) == role.count
+    convert(path, tmp_path / "ram.safetensors", None, None)
+    one = found(tmp_path / "ram.safetensors", role)
+    assert describe(one).endswith(f"{len(used)} weights that rate tags, by tools/convert.py")
+    assert record(one)["as_published"] is False
+
+
+def test_the_files_of_the_tagger_are_not_taken_for_each_other():
+    ram, dape = DATA / "dape" / "ram_tiny.pth", DATA / "dape" / "dape_tiny.pth"
+    assert (
+        "expected the tagger RAM, but found DAPE, a LoRA for it" in found(dape, ROLE["RAM"]).problem
+    )
+    assert (
+        "expected DAPE, a LoRA for the tagger RAM, but found RAM itself"
+        in found(ram, ROLE["DAPE"]).problem
+    )
+    assert found(dape, ROLE["DAPE"]).problem == ""
+    names = {
+        "ram_swin_large_14m.pth": True,
+        "ram.safetensors": True,
+        "ram_plus_swin_large_14m.pth": False,
+        "program_ram.pth": False,
+    }
+    assert {n: bool(re.search(ROLE["RAM"].pattern, n)) for n in names} == names
+
+
+def test_a_tag_is_wrong_only_beyond_rounding():
+    names, thresholds = read_tag_list()
+    probabilities = thresholds.clamp(max=0.9) - 0.1
+    probabilities[:2] = thresholds[:2] + torch.tensor([0.1, 0.009])
+    logits = probabilities.logit()
+    assert tags.count_wrong(names[:2], logits) == 0
+    assert tags.count_wrong(names[:1], logits) == 0  # the second may be lost by rounding
+    assert tags.count_wrong(names[1:3], logits) == 2  # the first is missing, the third is not found
 
 
 @pytest.mark.parametrize("path", ["/home/jo/my models/a b.pt", "C:\\Users\\Jo\\a.pt", "/mnt/x/y"])
@@ -89,6 +175,14 @@ def test_a_full_disk_leaves_nothing_and_is_told(tmp_path, small_files):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ValueError, match=r"verify.json cannot be written: .*--out FOLDER.* is above"
+    ):
+        verify.write_results(tmp_path / "file" / "out", "{}", None)
+
+
 def test_an_interruption_writes_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -104,7 +198,7 @@ def make_report(device, verdict, published=True):
     file = {"bytes": 8, "sha256": "ab", "tensors": {"F32": 94}}
     files = [{"role": role.name, "files": [file], "as_published": published} for role in ROLES]
     parts = [{"part": "zoom", "verdict": "ran", "seconds": 3.5, "card_gib": 7.2}]
-    parts += [{"part": "step", "verdict": verdict}]
+    parts += [{"part": "step", "verdict": verdict}, {"part": "tags", "verdict": "differs"}]
     facts = {"device": device, "device_gib": 24.0, "system": "Linux", "pack": "1", "comfyui": "2"}
     return {"format": verify.FORMAT, **facts, "files": files, "parts": parts}
 
@@ -125,8 +219,9 @@ def test_the_page_and_the_readme_count_the_cards(tmp_path, capsys):
     assert count("d", "card | <B>", "equal") == "on 1 card"
     assert count("e", "card A", "equal") == "on 2 cards"
     page = (tmp_path / verified.PAGE).read_text("utf-8").splitlines()
-    assert "| card &lt;B>, 24.0 GiB | Linux | 1 | 2 | equal | — | 3.5 | 7.2 |" in page
-    assert "| card A, 24.0 GiB | Linux | 1 | 2 | equal, with other models | — | 3.5 | 7.2 |" in page
+    assert "| card &lt;B>, 24.0 GiB | Linux | 1 | 2 | equal | — | differs | 3.5 | 7.2 |" in page
+    others = "equal, with other models | — | differs, with other models"
+    assert f"| card A, 24.0 GiB | Linux | 1 | 2 | {others} | 3.5 | 7.2 |" in page
     assert "| SR LoRA | 8 | ab | 4 |" in page
     (reports / "f.json").write_text("{}", "utf-8")
     with pytest.raises(SystemExit, match=r"f\.json: expected a verify\.json"):

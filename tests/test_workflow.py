@@ -145,6 +145,26 @@ def test_each_file_of_the_sr_lora_has_its_address(path):
             assert f"{Path(name).stem}.safetensors" in notes
 
 
+def test_the_tile_control_net_waits_for_its_file():
+    """Its loader is muted, so that the template runs without the file."""
+    (path,) = (path for path in LISTED if path.stem == "5 Your own checkpoint")
+    workflow = json.loads(path.read_text("utf-8"))
+    prompt = to_prompt(workflow)
+    assert "backbone.control_net" not in prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    (loader,) = (node for node in workflow["nodes"] if node["type"] == "ControlNetLoader")
+    loader["mode"] = 0
+    prompt = to_prompt(workflow)
+    inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
+    assert inputs["backbone.control_net"] == [find_node(prompt, "ControlNetLoader"), 0]
+    (model,) = loader["properties"]["models"]
+    assert [model["name"]] == loader["widgets_values"]
+    notes = "".join(
+        n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "MarkdownNote"
+    )
+    for file in (model["name"], "control_v11f1e_sd15_tile_fp16.safetensors"):
+        assert f"[{file}](https://huggingface.co/" in notes
+
+
 @pytest.mark.parametrize(
     "path", [path for path in WORKFLOWS if "no downloads" in path.stem], ids=lambda path: path.stem
 )

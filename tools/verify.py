@@ -5,10 +5,10 @@ Run it by its path, with the Python that ComfyUI runs on. In the Windows portabl
     python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\verify.py
 
 It looks for the models of the paper in ComfyUI's model folders and works with any part of them. It zooms into
-a photograph through the nodes of the pack, and compares one step with diffusers and the prompt extractor's
-tokens with transformers, where they are installed. It writes verify.json and verify.png, to attach to an
-issue. Neither holds a path, a file name or anything about you; verify.json is shown before it is written.
-Nothing is downloaded, and nothing in the model folders is changed.
+a photograph through the nodes of the pack. It compares one step with diffusers and the prompt extractor's
+tokens with transformers, where they are installed, and the tags with the network outside ComfyUI. It writes
+verify.json and verify.png, to attach to an issue. Neither holds a path, a file name or anything about you;
+verify.json is shown before it is written. Nothing is downloaded, and nothing in the model folders is changed.
 
 Options that are not listed here are options of ComfyUI's main.py, such as --base-directory or --lowvram.
 """
@@ -36,7 +36,7 @@ try:
     from coz import ZoomChain, crop, resize
     from coz.render.pillow import to_pillow
     from coz.render.strip import draw_strip
-    from tools.verification import comfyui, step, tokens
+    from tools.verification import comfyui, step, tags, tokens
     from tools.verification.files import ROLES, FoundFile, describe, find_file, inspect, record
 except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
@@ -47,6 +47,7 @@ REPORT = (
     "open an issue of the form Verification in the repository of the pack and attach both files"
 )
 PICTURE = PACK / "pictures" / "astronaut.png"
+MAX_SHOWN_TAGS = 20
 EQUAL, DIFFERS, RAN, FAILED, NOT_COMPARED = "equal", "differs", "ran", "failed", "not compared"
 BAD = (DIFFERS, FAILED)
 
@@ -73,7 +74,7 @@ class Verification:
         print(f"{name}: {part['verdict']}. {part['text']} ({part['seconds']} s)", flush=True)
 
     def run_all(self) -> None:
-        self.vlm = self.networks = None
+        self.vlm = self.networks = self.tags = None
         if "Qwen2.5-VL-3B" in self.files:
             self.run("prompt extractor", self.load_vlm)
         if "SD3" in self.files:
@@ -86,6 +87,10 @@ class Verification:
         if self.networks and self.chain:
             self.networks = None
             self.run("step", self.compare_step)
+        if "RAM" in self.files:
+            self.run("tagger", self.find_tags)
+        if self.tags is not None:
+            self.run("tags", self.compare_tags)
 
     def load_vlm(self) -> tuple[str, str]:
         self.vlm = tokens.load_vlm(self.files)
@@ -100,10 +105,9 @@ class Verification:
         upscaler = None
         if not self.networks:
             (upscaler,) = (
-                step.node("UpscaleModelLoader").execute(self.files["upscale model"].name).args
+                step.node("UpscaleModelLoader").execute(self.files["upscale model"].choose()).args
             )
-        image = to_tensor(Image.open(PICTURE).convert("RGB"))[None]
-        self.chain = step.zoom_in(image, self.size, self.networks, self.vlm, upscaler)
+        self.chain = step.zoom_in(read_picture(), self.size, self.networks, self.vlm, upscaler)
         backbone = "SD3" if self.networks else "the upscale model"
         return RAN, f"{self.chain.steps} steps by {backbone}, prompts: {list(self.chain.prompts)}."
 
@@ -127,6 +131,23 @@ class Verification:
         text = f"In float32 it is {difference:.1e} from diffusers, the limit is {step.MAX_DIFFERENCE:.0e}."
         return EQUAL if difference < step.MAX_DIFFERENCE else DIFFERS, text
 
+    def find_tags(self) -> tuple[str, str]:
+        self.tags = tags.find_tags(self.files, read_picture())
+        plain = "" if "DAPE" in self.files else " without DAPE"
+        shown = ", ".join(self.tags[:MAX_SHOWN_TAGS])
+        return RAN, f"It finds{plain} {len(self.tags)} tags: {shown}."
+
+    def compare_tags(self) -> tuple[str, str]:
+        if converted := self.find_converted("DAPE"):
+            return NOT_COMPARED, converted
+        difference, logits = tags.compare_logits(self.pack, self.files, read_picture())
+        wrong = tags.count_wrong(self.tags, logits)
+        text = (
+            f"In float32 a logit is at most {difference:.1e} from the network outside ComfyUI, the limit is "
+            f"{tags.MAX_DIFFERENCE:.0e}. {wrong} tags differ by more than rounding."
+        )
+        return EQUAL if difference < tags.MAX_DIFFERENCE and not wrong else DIFFERS, text
+
     def find_converted(self, *roles: str) -> str:
         """Say which files are not in their published form; empty if all are."""
         converted = [role for role in roles if role in self.files and self.files[role].is_converted]
@@ -139,6 +160,11 @@ class Verification:
         frame = self.chain.frames[1]
         view = resize(crop(frame, self.chain.windows[1]), *frame.shape[-2:]).clamp(0, 1)
         return [frame, view]
+
+
+def read_picture() -> torch.Tensor:
+    """Return the bundled photograph (1, 3, H, W)."""
+    return to_tensor(Image.open(PICTURE).convert("RGB"))[None]
 
 
 def find_files(given: dict[str, Path | None]) -> tuple[dict[str, FoundFile], list[str]]:
@@ -222,7 +248,6 @@ def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
 
 
 def write_results(out: Path, text: str, chain: ZoomChain | None) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     files = {"verify.json": text.encode()}
     if chain:
         file = io.BytesIO()
@@ -230,6 +255,7 @@ def write_results(out: Path, text: str, chain: ZoomChain | None) -> None:
         files["verify.png"] = file.getvalue()
     for name, content in files.items():
         try:
+            out.mkdir(parents=True, exist_ok=True)
             write_atomically(out / name, content)
         except OSError as error:
             raise ValueError(

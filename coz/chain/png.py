@@ -100,7 +100,10 @@ def decode_png(file: bytes, height: int, width: int) -> Tensor:
 
 
 def _split_pixel_chunks(file: bytes) -> list[tuple[bytes, bytes]]:
-    """Return (kind, chunk) of the chunks for pixels; texts and profiles could decompress to any size."""
+    """Return (kind, chunk) of the chunks that hold pixels.
+
+    The others are left out: texts and profiles could decompress to any size.
+    """
     kept, start = [(b"", SIGNATURE)], len(SIGNATURE)
     while start + 12 <= len(file):
         end = start + 12 + int.from_bytes(file[start : start + 4], "big")

@@ -30,7 +30,8 @@ WINDOW_TOLERANCE = 1e-6
 """Tolerance of a window's edges, as a fraction of the frame that it lies in: windows are rounded floats."""
 
 AGREEMENT_LIMITS_DECIBELS = (-10, 1000)
-"""Limits of an agreement. Few are above 99. A few are below 0, if the downscaled image overshoots."""
+"""Limits of an agreement. Most are 0 to 99. One below 0 is possible, because the downscaled image may have
+values outside [0, 1]."""
 
 REQUIRED_KEYS = ("version", "scale", "frames", "windows", "prompts", "seeds")
 
@@ -56,6 +57,8 @@ class Record:
     """In dB; NaN where not measured, empty in older records."""
     invented: tuple[float, ...]
     """0..1; NaN where not measured, empty in older records."""
+    denoises: tuple[float, ...]
+    """0..1; NaN where a step has none, empty in older records."""
     color_profile: str
     """Name of the source's color profile; "" in older records and if there is none or it is sRGB."""
 
@@ -116,6 +119,7 @@ def read_record(text: str) -> Record:
             "agreements", record.get("agreements"), steps, AGREEMENT_LIMITS_DECIBELS
         ),
         invented=_read_figures("invented", record.get("invented"), steps, (0, 1)),
+        denoises=_read_figures("denoises", record.get("denoises"), steps, (0, 1)),
         color_profile="" if profile is None else _read_text("color_profile", profile),
     )
 

@@ -46,6 +46,9 @@ class ZoomChain:
     invented: tuple[float, ...] = ()
     """Share of each result's energy (variance; see ``measure_invented_energy``), 0..1, that the enlarged
     crop does not hold. NaN and empty as above."""
+    denoises: tuple[float, ...] = ()
+    """How much of its view each step sampled again, 0..1: the denoise of "any checkpoint". NaN where the
+    backbone has none; empty if no step has one."""
     color_profile: str = ""
     """Name of the color profile in the source's file, which was not applied; "" if it is sRGB or
     unknown."""
@@ -62,7 +65,11 @@ class ZoomChain:
         ):
             if length != expected:
                 raise ValueError(f"a chain of {steps} steps has {expected} {name}, got {length}")
-        for name, figures in (("agreements", self.agreements), ("invented", self.invented)):
+        for name, figures in (
+            ("agreements", self.agreements),
+            ("invented", self.invented),
+            ("denoises", self.denoises),
+        ):
             if len(figures) not in {0, steps}:
                 raise ValueError(
                     f"a chain of {steps} steps has {steps} {name} or none, got {len(figures)}"
@@ -161,6 +168,7 @@ class ZoomChain:
                 "models": list(self.models),
                 "pack": __version__,
             }
+            | ({"denoises": _replace_nan(self.denoises)} if self.denoises else {})
             | ({"color_profile": self.color_profile} if self.color_profile else {}),
             ensure_ascii=False,
         )
@@ -186,6 +194,7 @@ class ZoomChain:
             models=record.models,
             agreements=record.agreements,
             invented=record.invented,
+            denoises=record.denoises,
             color_profile=record.color_profile,
         )
         # The oldest records have no target; the center of the deepest frame is near it.

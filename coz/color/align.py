@@ -151,14 +151,14 @@ def _low_frequency_difference(sr: Tensor, reference: Tensor, levels: int) -> Ten
 def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
     """Write into ``out`` the values of ``plane`` with the distribution of ``reference``.
 
-    The size of no tensor depends on values, for which torch would wait until a GPU has finished.
+    No tensor's size depends on pixel values: to know such a size, torch would wait for the GPU.
     """
     values, order = _sort_by_bits(plane)
     targets, _ = _sort_by_bits(reference)
-    _, ranks = _find_runs(values)  # how many values do not exceed each
+    _, ranks = _find_runs(values)  # rank: how many values are no greater
     starts, target_ranks = _find_runs(targets)
-    upper = starts[ranks - 1]  # the first target that as many do not exceed
-    lower = (upper - 1).clamp_(min=0)  # the lowest value has none below it
+    upper = starts[ranks - 1]  # the lowest target with at least this rank
+    lower = (upper - 1).clamp_(min=0)  # the target before it, if there is one
     upper_ranks = target_ranks[upper]
     share = 1 - (upper_ranks - ranks) / (upper_ranks - upper)
     out[order] = torch.lerp(targets[lower], targets[upper], share)

@@ -62,7 +62,7 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
 
 
 def sum_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> Sums:
-    """Sum what ``agreement`` is computed from, without a read from the device."""
+    """Start to compute ``agreement``; ``read_sums`` reads the result from the device."""
     _require_source(sr, lq)
     height, width = lq.shape[-2:]
     return sum_psnr(resize_banded(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
@@ -198,15 +198,15 @@ def _solve_by_conjugate_gradients(
     norm = target.square().sum((-2, -1), keepdim=True)
     is_on_cpu = target.device.type == "cpu"
     for i in range(iterations):
-        is_enough = norm.max() < CG_TOLERANCE**2 * target[0, 0].numel()
+        is_exact = norm.max() < CG_TOLERANCE**2 * target[0, 0].numel()
         is_time_to_read = is_on_cpu or (i > 0 and i % ITERATIONS_BETWEEN_READS == 0)
-        if is_time_to_read and is_enough:
+        if is_time_to_read and is_exact:
             break
         product = multiply_both_axes(rows, columns, direction)
         energy = (direction * product).sum((-2, -1), keepdim=True)
         # A plane is not changed if it has no error, if its error is below float32 precision, or if
         # all planes are exact enough.
-        step = torch.where((energy > 0) & ~is_enough, norm / energy, 0.0)
+        step = torch.where((energy > 0) & ~is_exact, norm / energy, 0.0)
         x += step * direction
         residual -= product.mul_(step)
         del product

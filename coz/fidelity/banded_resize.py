@@ -150,14 +150,14 @@ def multiply_both_axes(rows: list[Block], columns: list[Block], image: Tensor) -
     result = planes.new_empty(len(planes), height, width)
     with multiply_in_full_precision():
         for group in group_planes(len(planes), height, planes.shape[-1]):
-            some, wide = planes[group].contiguous(), result[group]
-            high = some.new_empty(len(some), height, some.shape[-1])
+            inputs, outputs = planes[group].contiguous(), result[group]
+            resized_rows = inputs.new_empty(len(inputs), height, inputs.shape[-1])
             for block in rows:
-                values = block.values.expand(len(some), -1, -1)
-                torch.bmm(values, some[:, block.columns], out=high[:, block.rows])
+                values = block.values.expand(len(inputs), -1, -1)
+                torch.bmm(values, inputs[:, block.columns], out=resized_rows[:, block.rows])
             for block in columns:
-                values = block.values.mT.expand(len(some), -1, -1)
-                torch.bmm(high[..., block.columns], values, out=wide[..., block.rows])
+                values = block.values.mT.expand(len(inputs), -1, -1)
+                torch.bmm(resized_rows[..., block.columns], values, out=outputs[..., block.rows])
     return result.reshape(*image.shape[:2], height, width)
 
 

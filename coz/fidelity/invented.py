@@ -72,7 +72,7 @@ def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
 
 
 def sum_invented_energy(sr: Tensor, reference: Tensor) -> Sums:
-    """Sum what ``measure_invented_energy`` is computed from, without a read from the device."""
+    """Start to compute ``measure_invented_energy``; ``read_sums`` reads the result from the device."""
     require_same_shape(sr, reference, "the image and its enlarged source")
     moments = _sum_moments(sr.float(), reference.float())
 
@@ -189,7 +189,7 @@ def describe_invented(share: float) -> str:
 
 
 def _sum_moments(a: Tensor, b: Tensor) -> Sums:
-    """Sum for the variances of a and b and their covariance, each about the planes' means."""
+    """Start to compute the variances of a and b and their covariance, each about the means of its planes."""
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
     sums: list[Tensor] = []
     for x, y in zip(split_rows(a), split_rows(b), strict=True):

@@ -47,13 +47,14 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def sum_psnr(a: Tensor, b: Tensor) -> Sums:
-    """Sum what ``psnr`` is computed from, without a read from the device."""
+    """Start to compute ``psnr``; ``read_sums`` reads the result from the device."""
     require_same_shape(a, b, "the two images")
     bands = zip(split_rows(a), split_rows(b), strict=True)
     errors = torch.stack([(x - y).square().sum() for x, y in bands])
     count = a.numel()
 
-    def finish(values: list[float]) -> float:  # without the images, so that they can be freed
+    # It does not refer to the images, so that they can be freed before it is called.
+    def finish(values: list[float]) -> float:
         return mse_to_decibels(sum(values) / count)
 
     return Sums(errors, finish)
@@ -86,7 +87,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 
 def sum_ssim(a: Tensor, b: Tensor) -> Sums:
-    """Sum what ``ssim`` is computed from, without a read from the device."""
+    """Start to compute ``ssim``; ``read_sums`` reads the result from the device."""
     require_same_shape(a, b, "the two images")
     height, width = a.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PIXELS:
@@ -127,7 +128,7 @@ def sharpness(image: Tensor) -> float:
 
 
 def sum_sharpness(image: Tensor) -> Sums:
-    """Compute ``sharpness`` without a read from the device."""
+    """Start to compute ``sharpness``; ``read_sums`` reads the result from the device."""
     height, width = image.shape[-2:]
     if image.shape[1] != 3 or min(height, width) < 3:
         raise ValueError(
@@ -179,7 +180,7 @@ def color_drift(sr: Tensor, lq: Tensor) -> float:
 
 
 def sum_color_drift(sr: Tensor, lq: Tensor) -> Sums:
-    """Compute ``color_drift`` without a read from the device."""
+    """Start to compute ``color_drift``; ``read_sums`` reads the result from the device."""
     return Sums(color_shift(sr, lq).abs().max().reshape(1), itemgetter(0))
 
 

@@ -92,11 +92,11 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
 
 
 def sum_source_agreement(chain: ZoomChain, layer: int) -> Sums:
-    """Sum what the PSNR in dB of a downscaled frame with the source's pixels in its window is computed from.
+    """Compare a frame with the source's pixels in its window; ``read_sums`` reads the PSNR in dB.
 
-    Only whole source pixels count, so that the source is not resampled. If the source is finer than
-    the frame, the source is downscaled instead. The window must hold enough pixels
-    (``is_comparable``).
+    The frame is downscaled. Only whole source pixels count, so that the source is not resampled. If
+    the source is finer than the frame, the source is downscaled instead. The window must hold
+    enough pixels (``is_comparable``).
     """
     source, frame = chain.frames[0], chain.frames[layer]
     height, width = frame.shape[-2:]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Sums(NamedTuple):
-    """The sums that a figure is computed from. They are still on the device of the images."""
+    """A figure whose computation has started: its sums are still on the device of the images."""
 
     values: Tensor
     """(n,) float32."""

@@ -20,7 +20,7 @@ WINDOW_SIDE = 12
 """Side of a window of the image encoder's attention, in tokens."""
 EMBEDDING_WIDTH = 512
 """Width of the embeddings of the image and of the tags."""
-HEAD_ATTENTION_HEADS = 4
+TAGGING_ATTENTION_HEADS = 4
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -58,8 +58,8 @@ class WindowAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mask = self._make_bias().to(q)[None]
         if shift:
-            apart = _find_apart(h, w, shift, q.device).to(q) * -100
-            mask = (mask + apart[:, None]).repeat(b, 1, 1, 1)
+            separated = _find_separated(h, w, shift, q.device).to(q) * -100
+            mask = (mask + separated[:, None]).repeat(b, 1, 1, 1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = self.proj(x.transpose(1, 2).reshape(-1, n * n, c))
         x = x.view(b, h // n, w // n, n, n, c).transpose(2, 3).reshape(b, h, w, c)
@@ -74,15 +74,15 @@ class WindowAttention(nn.Module):
         return table[offset[..., 0] * (2 * n - 1) + offset[..., 1]].permute(2, 0, 1)
 
 
-def _find_apart(h: int, w: int, shift: int, device: torch.device) -> Tensor:
-    """Return which tokens of a moved window come from opposite edges: (windows, n * n, n * n)."""
+def _find_separated(h: int, w: int, shift: int, device: torch.device) -> Tensor:
+    """Find the pairs of tokens in a moved window that come from opposite edges: (windows, n * n, n * n)."""
     n = WINDOW_SIDE
 
-    def number(size: int) -> Tensor:
+    def number_regions(size: int) -> Tensor:
         place = torch.arange(size, device=device)
         return (place >= size - n).int() + (place >= size - shift).int()
 
-    area = (number(h)[:, None] * 3 + number(w)).view(h // n, n, w // n, n)
+    area = (number_regions(h)[:, None] * 3 + number_regions(w)).view(h // n, n, w // n, n)
     area = area.transpose(1, 2).reshape(-1, n * n)
     return area[:, None] != area[:, :, None]
 
@@ -165,7 +165,7 @@ class TagAttention(nn.Module):
     def forward(self, tags: Tensor, image: Tensor) -> Tensor:
         projected = self.query(tags), self.key(image), self.value(image)
         q, k, v = (
-            x.view(*x.shape[:2], HEAD_ATTENTION_HEADS, -1).transpose(1, 2) for x in projected
+            x.view(*x.shape[:2], TAGGING_ATTENTION_HEADS, -1).transpose(1, 2) for x in projected
         )
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 

@@ -45,7 +45,7 @@ def color_heat(heat: Tensor) -> Tensor:
     return mixed.movedim(-1, 1)
 
 
-def lay_over(image: Tensor, heat: Tensor) -> Tensor:
+def overlay_heat(image: Tensor, heat: Tensor) -> Tensor:
     """Make the image gray and dim, and blend the colors of ``color_heat`` over its hot places.
 
     Args:
@@ -77,7 +77,7 @@ def draw_map_sheet(
     margin, size = PANEL_SIDE_PIXELS // 48, PANEL_SIDE_PIXELS * 1.8 / TITLE_LINE_CHARACTERS
     font = ImageFont.load_default(size)
     text = textwrap.fill(title, TITLE_LINE_CHARACTERS)
-    panels = [frame] if heat is None else [lay_over(frame, heat), frame]
+    panels = [frame] if heat is None else [overlay_heat(frame, heat), frame]
     images = [_fit_panel(panel) for panel in panels]
     line = round(size * 1.3)
     top = line * (text.count("\n") + 1) + margin
@@ -93,7 +93,7 @@ def draw_map_sheet(
         pen.text((right + margin, top), ends[1], "white", font)
         values = torch.linspace(0, 1, max(right - left, 2)).expand(1, 1, line, -1)
         grey = torch.full((1, 3, *values.shape[-2:]), LEGEND_GREY)
-        sheet.paste(to_pillow(lay_over(grey, values)), (left, top))
+        sheet.paste(to_pillow(overlay_heat(grey, values)), (left, top))
     top += legend
     for image in images:
         sheet.paste(image, ((sheet.width - image.width) // 2, top))

@@ -11,6 +11,14 @@ MARGIN_PIXELS = 3
 class SourceSpan:
     """The pixels of an axis that are read to resample a span, and the span's position in them."""
 
+    pixels: slice
+    """The pixels to read."""
+    beyond: tuple[int, int]
+    """How many pixels the span reaches beyond each end of the axis. There the edge pixel is repeated."""
+    start: float
+    """Start of the span in the pixels that are read, those that are repeated included."""
+    length: float
+
     def __init__(self, start: float, length: float, side: int, size: int):
         """Resample the span (start, length) of an axis of ``side`` pixels to ``size`` pixels."""
         end = start + length
@@ -18,7 +26,6 @@ class SourceSpan:
         end = float(side) if abs(side - end) < EDGE_TOLERANCE else end
         is_whole = (start, end) == (0, side)
         margin = 0 if is_whole else ceil(MARGIN_PIXELS * max(1.0, (end - start) / size))
-        # At a layer's edge a pixel of the view may reach beyond the layer, whose edge is then repeated.
         self.beyond = max(0, ceil(-start)), max(0, ceil(end - side))
         first, last = max(floor(start) - margin, 0), min(ceil(end) + margin, side)
         self.pixels = slice(first, last)

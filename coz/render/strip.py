@@ -115,7 +115,7 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
     times = ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
     _require_size(chain, layout, times)
     is_by_step = layout == "steps" and chain.steps
-    rows = _list_step_rows(chain) if is_by_step else _list_scale_rows(chain, layout)
+    rows = _list_step_rows(chain) if is_by_step else _list_frame_rows(chain, layout)
     images = [_draw_row(row, side * times, times, labels) for row in rows]
     gap = round(side * times * GAP)
     height = sum(image.height + gap for image in images) - gap
@@ -149,7 +149,7 @@ def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
         )
 
 
-def _list_scale_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
+def _list_frame_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
     panels = [
         Panel(
             chain.frames[layer],

@@ -19,8 +19,7 @@ def map_in_threads(
     Args:
         function: Runs in other threads, in the caller's inference mode.
         values: They are read as threads become free.
-        threads: Number of threads, and the maximum of results that exist or are computed at once
-            besides the one that was yielded last.
+        threads: Number of threads. At most as many results are being computed or wait to be yielded.
 
     Raises:
         Exception: The first one that ``function`` raises. Then, and if the caller closes the iterator,

@@ -29,8 +29,9 @@ MAX_FEATHER_SHARE = 0.15
 """Maximum width of a layer's soft edge, as a share of its side."""
 
 REDUCING_GAP = 3
-"""Before it is downscaled, the source is halved while at least this many of its pixels remain per video
-pixel. Pillow's Image.resize has the same reducing_gap; with 3 the result is almost that without halving."""
+"""The source is halved, as often as possible, before it is downscaled to a frame. At least this many of its
+pixels remain for each video pixel. Pillow's Image.resize has the same reducing_gap; with 3 the result is
+almost that without halving."""
 
 SCALE_TOLERANCE = 1e-6
 """Two scales count as equal if the factor between them differs from 1 by less than this."""
@@ -66,8 +67,8 @@ def plan_zoom_positions(
     return [smooth(t) for t in times] if easing == "smooth" else times
 
 
-class _Axis:
-    """One axis of the motion: spans (start, length) of the view, in the pixels of any layer.
+class _AxisMotion:
+    """The motion of the view along one axis: its span (start, length) in the pixels of any layer.
 
     In equal times the view shrinks by equal factors, towards a point that is fixed on the screen.
     The point is computed from the deepest layer upwards, which reduces rounding errors at each
@@ -128,7 +129,7 @@ class ZoomVideo:
         self.chain, self.height, self.width = chain, height, width
         self.start, self.end = _find_end_views(chain, height, width)
         self.x, self.y = (
-            _Axis(
+            _AxisMotion(
                 [frame.shape[side] for frame in chain.frames],
                 [(window[k], window[k + 2]) for window in chain.windows],
                 (self.start[k], self.start[k + 2]),
@@ -150,9 +151,9 @@ class ZoomVideo:
 
         With several threads, as many frames exist at once; their values are the same.
         """
-        rests = [(t, len([*group])) for t, group in groupby(positions)]
-        frames = map_in_threads(self.render_frame, (t for t, _ in rests), threads)
-        for frame, (_, count) in zip(frames, rests, strict=True):
+        runs = [(t, len([*group])) for t, group in groupby(positions)]
+        frames = map_in_threads(self.render_frame, (t for t, _ in runs), threads)
+        for frame, (_, count) in zip(frames, runs, strict=True):
             yield from repeat(frame, count)
 
     def render_frame(self, t: float) -> Tensor:
@@ -173,7 +174,7 @@ class ZoomVideo:
             opacity = self.compute_opacity(layer, views[layer])
             if opacity == 0:
                 break
-            self._lay(image, layer, views[layer], opacity)
+            self._blend_layer(image, layer, views[layer], opacity)
         return image
 
     def _covers(self, layer: int, view: Window) -> bool:
@@ -199,12 +200,12 @@ class ZoomVideo:
         if above == 0:
             # The first layer fades in from the start, where only a part of the source may be in view.
             factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
-        beyond = view.width * view.height / (self.end.width * self.end.height)
+        area_ratio = view.width * view.height / (self.end.width * self.end.height)
         if factor < 1 + SCALE_TOLERANCE:
             return 1.0
-        return smooth(min(max((1 - log(beyond) / log(factor)) / FADE_SHARE, 0.0), 1.0))
+        return smooth(min(max((1 - log(area_ratio) / log(factor)) / FADE_SHARE, 0.0), 1.0))
 
-    def _lay(self, image: Tensor, layer: int, view: Window, opacity: float) -> None:
+    def _blend_layer(self, image: Tensor, layer: int, view: Window, opacity: float) -> None:
         """Blend a layer into the image of the view, with soft edges inside the view."""
         height, width = self.chain.frames[layer].shape[-2:]
         x = _ScreenSpan(view.x, view.width, width, self.width)

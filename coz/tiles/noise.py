@@ -16,7 +16,7 @@ class NoiseField:
     """
 
     def __init__(self, height: int, width: int, seed: int) -> None:
-        """Store the size; the noise is drawn with the first latent, which has the number of channels.
+        """Store the size. The noise is drawn for the first latent, which shows the number of channels.
 
         Args:
             height: Height of the image, in pixels.

@@ -3,11 +3,11 @@
 import { app } from "../../../scripts/app.js"
 
 /**
- * Give the inputs of the workflow's app the names that the frontend saves, which hold the workflow's id.
+ * Add the workflow's id to the names of the inputs of its app, as the frontend does when it saves them.
  *
- * A template has no id: with one, the runs of all copies of it would count as those of one workflow.
- * All frontends accept names without the id, but newer ones log a warning about them when another
- * workflow is opened.
+ * The files of the templates hold no id, because all copies of a template would then count as one
+ * workflow. All frontends accept names without the id, but newer ones log a warning about them when
+ * another workflow is opened.
  */
 export function nameAppInputs() {
   for (const input of app.rootGraph.extra?.linearData?.inputs ?? []) {

@@ -46,7 +46,7 @@ export function findWidget(node, name) {
   const own = node.widgets?.find((/** @type {any} */ widget) => widget.name === name)
   const link = getLinkInto(node, name)
   if (!link) return own
-  if (node.graph.getNodeById(link.origin_id)) return findFeeder(node, name) ? null : own
+  if (node.graph.getNodeById(link.origin_id)) return findLinkedNode(node, name) ? null : own
   const outer = findSubgraphNode(node.graph)
   const input = outer?.inputs[link.origin_slot]
   return input ? findWidget(outer, input.widget?.name ?? input.name) : null
@@ -59,14 +59,14 @@ export function findWidget(node, name) {
  * @param {any} node
  * @param {string} name of an input
  */
-export const findFeeder = (node, name) =>
+export const findLinkedNode = (node, name) =>
   findStart(node.graph, getLinkInto(node, name), node.inputs[node.findInputSlot(name)]?.type)
 
 const MUTED = 2
 const BYPASSED = 4
 
 /**
- * Follow a link back to the node whose output it gets in a run, as findFeeder does.
+ * Follow a link back to the node whose output it gets in a run, as findLinkedNode does.
  *
  * @param {any} graph
  * @param {any} link
@@ -107,7 +107,7 @@ function findPassedLink({ graph, inputs }, output, type) {
 
 /** Return the input that sets a node's target in place of center_x and center_y. @param {any} node */
 export const findTargetInput = (node) =>
-  ["mask", "chain"].find((name) => findFeeder(node, name)) ??
+  ["mask", "chain"].find((name) => findLinkedNode(node, name)) ??
   ["center_x", "center_y"].find((name) => !findWidget(node, name))
 
 /**
@@ -136,8 +136,8 @@ function markUndoPoint() {
 }
 
 /**
- * Set a node's target as one change that Ctrl+Z undoes. The states before and after the change are marked,
- * because newer frontends add a change that comes soon after a mark to the state of that mark.
+ * Set a node's target as one change that Ctrl+Z undoes. Undo points are set before and after the change,
+ * because newer frontends add a change to an undo point that was set shortly before.
  *
  * @param {any} node
  * @param {{x: number, y: number}} target

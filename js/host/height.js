@@ -3,7 +3,8 @@ import { callAfter } from "./hook.js"
 
 /**
  * Give a node of a loaded workflow its saved height again. While loading, the frontend reduces the
- * height of a node if one of its options adds inputs, and draws its images below it until the next repaint.
+ * height of a node if one of its options adds inputs. The node's images would then be drawn below the node
+ * until the next repaint.
  *
  * @param {any} node
  */

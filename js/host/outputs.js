@@ -5,7 +5,7 @@ import { app } from "../../../scripts/app.js"
 import { listGraphs } from "./graph.js"
 import { callAfter } from "./hook.js"
 
-/** Number of newest runs in which a run of this workflow is searched. */
+/** A run of this workflow is searched among this number of the newest runs. */
 const MAX_RUNS = 32
 
 /** Wait before the next request to a server that does not answer. It doubles from first to longest. */
@@ -14,7 +14,8 @@ const RETRY_MS = { first: 1000, longest: 60_000 }
 /** @typedef {{filename: string, subfolder: string, type: string}} File */
 
 /**
- * Return the key of a node's output in the frontend: its id, in a subgraph behind the subgraph's id.
+ * Return the key of a node's output in the frontend: the node's id. In a subgraph, the subgraph's id and a
+ * colon come before it.
  *
  * @param {any} node
  */

@@ -2,7 +2,7 @@
 // Finds the image that a node works on: the one of its last run, or the one that the server reads from
 // the loader's file.
 import { api } from "../../../scripts/api.js"
-import { findFeeder, findWidget, getWorkflowId } from "../host/graph.js"
+import { findLinkedNode, findWidget, getWorkflowId } from "../host/graph.js"
 import { getFileUrl, getKeptOutput, getLocator, findPastRun } from "../host/outputs.js"
 import { scheduleChecks } from "./watch.js"
 
@@ -103,7 +103,7 @@ function makeFileQuery(type, getValue) {
  * @returns {Origin | null}
  */
 function findOrigin(node) {
-  const start = findFeeder(node, "image")
+  const start = findLinkedNode(node, "image")
   if (!start) return null
   const file = makeFileQuery(start.type, (widget) => findWidget(start, widget)?.value)
   return { node: String(start.id), file }

@@ -1,6 +1,6 @@
 // @ts-check
-// Ways out of a view that the chain did not zoom into: back to the chain, or a new chain.
-import { findFeeder, setTarget, findTargetInput } from "../host/graph.js"
+// What the user can do where the chain did not zoom in: go back to the chain, or start a new one there.
+import { findLinkedNode, setTarget, findTargetInput } from "../host/graph.js"
 import * as places from "./places.js"
 import { translate } from "./texts.js"
 
@@ -30,8 +30,8 @@ export function isOutsideChain(viewer) {
 export const flyBack = (viewer) => viewer.flyTo(findDeepestVisible(viewer) + 1)
 
 /** Set the target of the connected Chain Loop to the middle of the view. @param {Viewer} viewer */
-export function aimLoop(viewer) {
-  const loop = findFeeder(viewer.node, "chain")
+export function setLoopTarget(viewer) {
+  const loop = findLinkedNode(viewer.node, "chain")
   if (loop?.type !== "CoZChainLoop") return viewer.showMessage(translate("noLoop"))
   const input = findTargetInput(loop)
   if (input) return viewer.showMessage(translate("taken", { input }))

@@ -44,11 +44,11 @@ export function updatePanel(viewer) {
   setText(prompt, written || (note === "noPrompt" && !hasPrompts ? "" : translate(note)))
   prompt.classList.toggle("note", !written)
   promptRow.title = written
-  const verdict = viewer.verdicts.get(viewer.shown.chain, step)
+  const mark = viewer.promptMarks.get(viewer.shown.chain, step)
   for (const [button, good] of [[buttons.good, true], [buttons.bad, false]]) {
     button.hidden = !hasPrompts
     button.disabled = !written
-    button.setAttribute("aria-pressed", String(verdict === good))
+    button.setAttribute("aria-pressed", String(mark === good))
   }
   buttons.bicubic.setAttribute("aria-pressed", String(bicubic))
   const isPlaying = viewer.flight instanceof Play

@@ -1,6 +1,6 @@
 // @ts-check
 // Connects the buttons and keys of a viewer with what they do.
-import { aimLoop, flyBack } from "./back.js"
+import { setLoopTarget, flyBack } from "./back.js"
 import { listenToGestures } from "./gestures.js"
 import { togglePlay } from "./play.js"
 
@@ -39,14 +39,14 @@ export function connectControls(viewer) {
     split: () => viewer.split.toggle(),
     bicubic: () => viewer.toggleBicubic(),
     chain: () => viewer.open((viewer.index + 1) % viewer.chains.length),
-    target: () => aimLoop(viewer),
+    target: () => setLoopTarget(viewer),
     save: () => viewer.saveImage(),
     clip: () => viewer.clip.toggle(),
     full: () => viewer.toggleFullScreen(),
     good: () => viewer.markPrompt(true),
     bad: () => viewer.markPrompt(false),
     back: () => flyBack(viewer),
-    here: () => aimLoop(viewer),
+    here: () => setLoopTarget(viewer),
   }
   const keys = {
     " ": actions.play,

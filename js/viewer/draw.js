@@ -8,7 +8,7 @@ import { isSeen, opacity, computePlace, progress, smooth } from "./places.js"
 export const FEATHER_SHARE = 0.15
 
 /** Smallest width of a soft edge that is in view, as a share of the inset's side. */
-const SEAM_SHARE = 0.02
+const MIN_FEATHER_SHARE = 0.02
 
 /** Number of straight pieces that approximate the curve of a soft edge. */
 const GRADIENT_STOPS = 12
@@ -76,7 +76,7 @@ function isCovering({ left, top, right, bottom }, soft, { width, height }) {
 /** Return the widths of the four soft edges in pixels. */
 function computeSoftEdges({ left, top, right, bottom }, { width, height }, feather) {
   const computeWidth = (length, inside) => {
-    const wide = Math.max(feather * length, Math.min(SEAM_SHARE * length, inside))
+    const wide = Math.max(feather * length, Math.min(MIN_FEATHER_SHARE * length, inside))
     return wide < 0.5 ? 0 : wide
   }
   return {

@@ -1,8 +1,8 @@
 // @ts-check
 // Computes where the layers of a chain lie and what a view shows of them.
 //
-// All lengths are in pixels of the deepest layer. Numbers far from it have larger rounding errors, but
-// only larger pixels are seen there: no error is visible, even with sixteen steps of 8x.
+// All lengths are in pixels of the deepest layer. Rounding errors grow with the distance from it, but the
+// pixels that can be seen there are larger too. So no error is visible, even with sixteen steps of 8x.
 import { geometricMean } from "../factors.js"
 
 /**
@@ -157,7 +157,7 @@ export function moveView(layers, view, size, dx, dy) {
   return limitView(layers, { ...view, x: view.x - dx * pixel, y: view.y - dy * pixel }, size)
 }
 
-/** Return the view at time t (0 to 1) of a flight at constant speed: coz/render/zoom_video.py, _Axis. */
+/** Return the view at time t (0 to 1) of a flight at constant speed: coz/render/zoom_video.py. */
 export function interpolateView(start, end, t) {
   const span = start.span ** (1 - t) * end.span ** t
   const same = Math.abs(start.span / end.span - 1) < 1e-6

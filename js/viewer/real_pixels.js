@@ -19,8 +19,8 @@ const MAX_WHOLE_ZOOM = 1.001
 
 /**
  * Count the pixels of the photograph that a layer shows, from the windows. ``share`` is their number for
- * each pixel of the frame. The steps see only the first frame: if that was downscaled, its pixels are
- * counted in place of the photograph's.
+ * each pixel of the frame. The steps see only the first frame: if it is a downscaled photograph, its own
+ * pixels are counted instead.
  *
  * @returns {RealPixels}
  */

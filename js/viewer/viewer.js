@@ -14,7 +14,7 @@ import { canPlay, isMotionReduced, Play, playOnce } from "./play.js"
 import { parseChains, storeView, loadView } from "./record.js"
 import { Split } from "./split.js"
 import { translate } from "./texts.js"
-import { Verdicts } from "./verdicts.js"
+import { PromptMarks } from "./prompt_marks.js"
 
 /** Time that a message is shown. */
 const MESSAGE_MS = 6000
@@ -32,7 +32,7 @@ export class Viewer {
     this.view = null
     this.flight = null
     this.bicubic = false
-    this.verdicts = new Verdicts()
+    this.promptMarks = new PromptMarks()
     this.bar = null
     this.observer = new ResizeObserver(this.resize)
     this.isOnScreen = true
@@ -196,8 +196,9 @@ export class Viewer {
   paint(isPlain) {
     const { pictures, chain, addresses } = this.shown
     drawView(this.context, this.scratch, this.layers, this.view, (layer, scale) => {
-      const plain = isPlain && layer > 1 ? chain.layers.length - 2 : 0
-      return pictures.pick(addresses[layer + plain], scale)
+      // The addresses of the plain enlargements follow those of the layers.
+      const offset = isPlain && layer > 1 ? chain.layers.length - 2 : 0
+      return pictures.pick(addresses[layer + offset], scale)
     })
   }
 
@@ -265,7 +266,7 @@ export class Viewer {
   async markPrompt(good) {
     const step = this.current - 1
     try {
-      const added = await this.verdicts.send(this.shown.chain, step, good)
+      const added = await this.promptMarks.send(this.shown.chain, step, good)
       this.showMessage(translate(added ? (good ? "markedGood" : "markedBad") : "markedBefore", { step }))
     } catch (error) {
       this.showMessage(translate("notMarked", { reason: error.message }), true)

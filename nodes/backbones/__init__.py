@@ -8,10 +8,16 @@ from comfy_api.latest import io
 
 from .any_checkpoint import AnyCheckpoint
 from .backbone import Backbone
+from .inversion import DiffusionInversion
 from .one_step import OneStepDiffusion
 from .upscale_model import UpscaleModel
 
-BACKBONES: list[type[Backbone]] = [UpscaleModel, OneStepDiffusion, AnyCheckpoint]
+BACKBONES: list[type[Backbone]] = [
+    UpscaleModel,
+    OneStepDiffusion,
+    AnyCheckpoint,
+    DiffusionInversion,
+]
 """All backbones in the order of the node's options. Append new ones at the end."""
 
 TEXT_INPUTS = ("prompting", "prompt", "step_prompts", "tile_prompts")

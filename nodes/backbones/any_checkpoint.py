@@ -3,13 +3,21 @@ from torch import Tensor
 
 from nodes import CLIPTextEncode
 
+from ...coz.detail.adaptive import adapt_denoise
+from ...coz.text.step_numbers import read_step_numbers
 from ...coz.text.step_prompts import replace_lone_surrogates
 from ...coz.tiles.noise import NoiseField
+from ..host.control import add_control, choose_control
 from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..host.text_encoder import require_clip
-from ..step.refine_step import describe_small_size, sampling_inputs
+from ..step.refine_step import (
+    adaptive_denoise_input,
+    control_inputs,
+    describe_small_size,
+    sampling_inputs,
+)
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
@@ -39,7 +47,39 @@ class AnyCheckpoint(DiffusionBackbone):
                 tooltip="Number of sampling steps for each view.",
             ),
             *sampling_inputs(),
+            adaptive_denoise_input(),
+            *control_inputs(**socket_options),
+            io.String.Input(
+                "denoise_steps",
+                default="",
+                optional=True,
+                placeholder="0.5, 0.4, 0.3",
+                tooltip="The denoise of each step of Chain Loop or pass of Full-Image SR, in place of "
+                "denoise: numbers separated by commas or one on each line, such as 0.5, 0.4, 0.3. The last "
+                "one is used for all further steps.",
+            ),
         ]
+
+    def __init__(self, chosen: dict):
+        super().__init__(chosen)
+        # For an input of an option that a saved prompt does not have, ComfyUI gives None.
+        self.control = choose_control(**{k: v for k, v in chosen.items() if v is not None})
+        typed = chosen.get("denoise_steps") or ""
+        self.denoises = read_step_numbers(typed, "denoise_steps", 0, 1) or [chosen["denoise"]]
+        """The denoise of the first steps; the last one is that of all further steps."""
+
+    def get_denoise(self, i: int) -> float:
+        """Return the denoise of step or pass i, without ``adaptive``."""
+        return self.denoises[min(i, len(self.denoises)) - 1]
+
+    def describe_extra_values(self, name, count) -> str:
+        given = len(self.denoises)
+        if given <= count:
+            return ""
+        return f"denoise_steps has {given} values, but {name} is {count}: the extra values are not used"
+
+    def choose_inputs(self, i: int) -> dict:
+        return {**self.chosen, "denoise": self.get_denoise(i), "denoise_steps": ""}
 
     def encode(self, text: str) -> list:
         require_clip(self.chosen["clip"])
@@ -52,6 +92,11 @@ class AnyCheckpoint(DiffusionBackbone):
         }
 
     def add_nodes(self, add_node, i, view, text) -> list:
+        self.denoise = self.get_denoise(i)
+        if self.chosen.get("adaptive"):
+            # A node of its own, so that the record gets the denoise that the step uses.
+            inputs = {"image": view.zoomed, "denoise": self.denoise}
+            self.denoise = add_node("CoZAdaptedDenoise", f"denoise_{i}", **inputs).out(0)
         return add_node(
             "CoZRefineStep",
             f"sr_{i}",
@@ -61,9 +106,17 @@ class AnyCheckpoint(DiffusionBackbone):
             negative=self.add_encoder(add_node, "negative", self.chosen["negative"]),
             image=view.zoomed,
             steps=self.chosen["sampling_steps"],
-            **{key: self.chosen[key] for key in SAMPLING_INPUTS},
+            **{key: self.chosen[key] for key in SAMPLING_INPUTS[:-1]},
+            denoise=self.denoise,
             seed=view.seed,
+            **(self.control._asdict() if self.control else {}),
         ).out(0)
+
+    def add_check(self, add_node, image) -> list:
+        if self.control is None:
+            return image
+        models = {"model": self.chosen["model"], "control_net": self.control.control_net}
+        return add_node("CoZFamilyCheck", "families", image=image, **models).out(0)
 
     def start_pass(self, tiles: TilePass) -> None:
         layout = tiles.layout
@@ -76,13 +129,16 @@ class AnyCheckpoint(DiffusionBackbone):
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         # One at a time: some samplers draw noise for the whole batch from one seed.
         (tile,), (text,) = tiles, texts
-        chosen = self.chosen
+        chosen, view = self.chosen, to_bchw(tile.zoomed)
+        if chosen.get("adaptive"):
+            ((view, denoise),) = adapt_denoise(view, chosen["denoise"])
+            chosen = chosen | {"denoise": denoise}
+        models = chosen["model"], chosen["vae"]
+        texts = self.encoded[text], self.encoded[chosen["negative"]]
         return refine(
-            chosen["model"],
-            chosen["vae"],
-            self.encoded[text],
-            self.encoded[chosen["negative"]],
-            to_bchw(tile.zoomed),
+            *models,
+            *add_control(*models, *texts, view, self.control),
+            view,
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,

@@ -66,6 +66,10 @@ class Backbone(ABC):
     reach beyond the image, and ``run`` handles out-of-memory errors itself.
     """
 
+    denoise: float | list | None = None
+    """How much of its view the last step from ``add_nodes`` samples again, 0..1, or the link to it. None if
+    it does not sample the view."""
+
     def __init__(self, chosen: dict):
         """Keep the values of the inputs. In an expanding node, links stand in place of the models."""
         self.chosen = chosen
@@ -79,6 +83,17 @@ class Backbone(ABC):
         """Return a notice for a scale that it was not trained for, otherwise ""."""
         return ""
 
+    def describe_extra_values(self, name: str, count: int) -> str:
+        """Return a notice if an input lists values for more steps or passes than the run has, else "".
+
+        ``name`` is that of the input with their number: steps or passes.
+        """
+        return ""
+
+    def choose_inputs(self, i: int) -> dict:
+        """Return the values of the inputs for pass i of Full-Image SR."""
+        return self.chosen
+
     @abstractmethod
     def add_nodes(self, add_node: Callable, i: int, view: ViewLinks, text: str | list) -> list:
         """Add the nodes that sharpen step i of Chain Loop and return the link to the image.
@@ -87,11 +102,18 @@ class Backbone(ABC):
         Each must run without a server, because ComfyUI is also used as a library.
         """
 
+    def add_check(self, add_node: Callable, image: list) -> list:
+        """Add a node that refuses models which do not fit together, before any work.
+
+        All other nodes get the image from the link that is returned.
+        """
+        return image
+
     def start_pass(self, tiles: TilePass) -> None:
         """Prepare for the tiles of a pass."""
         self.tiles = tiles
 
-    def count_group(self, window: Window) -> int:
+    def choose_group_size(self, window: Window) -> int:
         """Return how many tiles of a window's size a GPU sharpens in one call of ``run``."""
         return 1
 

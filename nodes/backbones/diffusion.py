@@ -21,7 +21,8 @@ class DiffusionBackbone(Backbone):
                 "model",
                 **socket_options,
                 tooltip="For one-step diffusion, a super-resolution model from CoZ Load SR LoRA or a "
-                'merged checkpoint; for the backbone "any checkpoint", any image model.',
+                'merged checkpoint; for the backbone "any checkpoint", any image model; for diffusion '
+                "inversion, the model of CoZ Load InvSR.",
             ),
             io.Vae.Input("vae", **socket_options, tooltip="The VAE of model."),
             io.Clip.Input("clip", **socket_options, tooltip="The text encoders of model."),

@@ -51,7 +51,7 @@ class OneStepDiffusion(DiffusionBackbone):
         super().start_pass(tiles)
         self.can_join = can_join(list(self.encoded.values()))
 
-    def count_group(self, window) -> int:
+    def choose_group_size(self, window) -> int:
         return max(1, MAX_GROUP_PIXELS // int(window.width * window.height)) if self.can_join else 1
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:

@@ -66,8 +66,8 @@ class UpscaleModel(Backbone):
             )
         self.upscaler = Upscaler(upscale_model, margin, is_periodic)
 
-    def count_group(self, window) -> int:
-        return self.upscaler.count_group(*self._find_source(window)[1:])
+    def choose_group_size(self, window) -> int:
+        return self.upscaler.choose_group_size(*self._find_source(window)[1:])
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         boxes, windows, rings = zip(*(self._find_source(t.window) for t in tiles), strict=True)

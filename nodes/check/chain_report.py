@@ -69,12 +69,12 @@ class CoZMeasure(io.ComfyNode):
                 io.Float.Output(
                     "sharpness",
                     tooltip="Sharpness of the deepest frame: the variance of the Laplacian of its luma, "
-                    "in squared levels of 255. Noise is sharp too.",
+                    "which goes from 0 to 255. Noise is sharp too.",
                 ),
                 io.Float.Output(
                     "color_drift",
-                    tooltip="How far a step moved the mean color of its input, in levels of 255: the "
-                    "worst channel of the worst step.",
+                    tooltip="How far a step moved the mean color of its input, on a scale from 0 to 255: "
+                    "the value of the worst channel in the worst step.",
                 ),
             ],
         )

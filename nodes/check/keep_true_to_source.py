@@ -79,8 +79,8 @@ class CoZConsistency(io.ComfyNode):
                 ),
                 io.Float.Output(
                     "invented",
-                    tooltip="Percentage of the result's energy that the enlarged source does not hold. "
-                    "For several images, the highest.",
+                    tooltip="How much of the result is not in the enlarged source, in percent of its "
+                    "energy (the variance of its brightness). For several images, the highest.",
                 ),
                 io.String.Output(
                     "report",

@@ -20,7 +20,7 @@ from ...coz.fidelity.invented import (
     measure_octaves,
 )
 from ...coz.fidelity.report import describe_deepest_frame
-from ...coz.render.heat_map import draw_map_sheet, lay_over
+from ...coz.render.heat_map import draw_map_sheet, overlay_heat
 from ...coz.render.strip import write_factor_label
 from ...coz.resample import crop, resize
 from ..host.images import to_bchw, to_image
@@ -143,7 +143,7 @@ def judge_chains(chains):
             if is_comparable(real):
                 area = measure_invented_area(map_invented(frame, resize_source(chain, layer)))
                 areas[label] = max(area, areas.get(label, 0))
-                against = f". Against the photograph {describe_invented(area)}."
+                against = f". Compared with the photograph, {describe_invented(area)}."
             else:
                 against = f", {TOO_FEW_REAL_PIXELS}."
             source = "its input" if layer == 2 else "its invented input"
@@ -161,10 +161,10 @@ def judge_chains(chains):
     elif areas:
         real = [label for label, area in areas.items() if area < MIN_INVENTED_SHARE]
         if real:
-            sentence += f" Down to {real[-1]} less than half of the area shows invented structure."
+            sentence += f" Down to {real[-1]}, less than half of the area shows invented structure."
         else:
             sentence += (
-                f" Already at {next(iter(areas))} most of the area shows invented structure."
+                f" Already at {next(iter(areas))}, most of the area shows invented structure."
             )
     if any(len(chain.frames) > depth + 1 for chain in chains):
         sentence += " Longer chains are judged down to this frame."
@@ -205,9 +205,9 @@ class CoZDetailMap(io.ComfyNode):
             node_id="CoZDetailMap",
             display_name="CoZ What Was Invented",
             category="Chain-of-Zoom/check",
-            description="Shows what an enlarged image or a chain holds that its source does not: in a "
-            "sentence, as a map with a legend above the image, and for each size of structures. Several "
-            "results of one view are compared: where they disagree, they are guesses.",
+            description="Shows which detail of an enlarged image or a chain is not in its source: in a "
+            "sentence, as a map with a legend, and as a percentage for each size of detail. Several results "
+            "of one view are compared: where they disagree, they are guesses.",
             search_aliases=[
                 "heat map",
                 "invented",
@@ -275,7 +275,7 @@ class CoZDetailMap(io.ComfyNode):
             )
         spread = (map_disagreement(results) / MAX_SHOWN_DISAGREEMENT).clamp(0, 1)
         maps = [
-            lay_over(result, map_invented(result, reference))
+            overlay_heat(result, map_invented(result, reference))
             for result, reference in zip(results, references, strict=True)
         ]
         base = torch.cat(results)
@@ -290,7 +290,7 @@ class CoZDetailMap(io.ComfyNode):
         figures = "\n".join(lines)
         return io.NodeOutput(
             to_image(torch.cat(maps)),
-            to_image(lay_over(base, spread)),
+            to_image(overlay_heat(base, spread)),
             figures,
             ui={"images": [file for files in saved for file in files]} | show_closing(figures),
         )

@@ -21,6 +21,7 @@ from .plan import (
     plan_passes,
     require_memory,
 )
+from .tiles import are_blended
 
 MAX_PASSES = 4
 
@@ -85,9 +86,10 @@ class CoZFullImage(io.ComfyNode):
                     "- means no text. The prompts output has this form.",
                 ),
                 seed_input(
-                    'With the backbone "any checkpoint": seed of the noise that all tiles of a pass '
-                    "share. Each tile's own seed is computed from it, for samplers that add noise and "
-                    "for a vision-language model with a temperature above 0."
+                    'With the backbones "any checkpoint" and "diffusion inversion (InvSR)": seed of '
+                    "the noise that all tiles of a pass share. Each tile's own seed is computed from "
+                    "it, for samplers that add noise and for a vision-language model with a "
+                    "temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -97,6 +99,15 @@ class CoZFullImage(io.ComfyNode):
                     "Color Fix.",
                 ),
                 consistency_input(),
+                io.Boolean.Input(
+                    "blend_by_detail",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where tiles overlap, the one with more detail there counts up to 1.4 times as "
+                    "much. Takes a third more memory for the result. No effect on tiles that do not "
+                    "overlap, as those of upscale models.",
+                ),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged image."),
@@ -110,7 +121,8 @@ class CoZFullImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
+        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
+        # parameter for that reason alone, and is not read.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -129,15 +141,14 @@ class CoZFullImage(io.ComfyNode):
         seed,
         color_fix,
         consistency,
+        blend_by_detail=False,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
         picture = require_one_image(image, "Full-Image SR")
-        require_range("scale", scale, MIN_SCALE, MAX_SCALE)
-        require_range("passes", passes, 1, MAX_PASSES)
-        require_range("consistency", consistency, 0, 1)
-        require_range("tile", tile, MIN_TILE_PIXELS, MAX_TILE_PIXELS, " pixels")
-        require_memory(*picture.shape[-2:], scale, passes)
+        require_ranges(scale, passes, consistency, tile)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
+        blend_by_detail = blend_by_detail and are_blended(sharpener, color_fix)
+        require_memory(*picture.shape[-2:], scale, passes, 3 + blend_by_detail)
         layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
         lines = plan_pass_texts(layouts, source, prompt, tile_prompts)
         profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
@@ -145,35 +156,42 @@ class CoZFullImage(io.ComfyNode):
         notes = give_notices(
             describe_profile(profile),
             f"{scale_line} a pass" if scale_line else "",
+            sharpener.describe_extra_values("passes", passes),
             describe_unused_lines(tile_prompts, sum(map(len, lines))),
         )
         counts = count_tiles(picture, layouts, sharpener, color_fix)
         show_on_node("\n".join([describe_work(counts, lines), *notes]))
         expansion = Expansion(cls)
         settings = {
-            **nest_inputs("backbone", backbone),
             "seed": seed if sharpener.reads_seed else 0,
             "color_fix": color_fix,
             "consistency": consistency,
+            "blend_by_detail": blend_by_detail,
         }
         link, index = expansion.links["image"], expansion.index
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
+        original = sharpener.add_check(expansion.add_node, original)
         current, texts, reports = original, "", {}
-        for i, (layout, own) in enumerate(zip(layouts, lines, strict=True), 1):
+        for i, (layout, pass_lines) in enumerate(zip(layouts, lines, strict=True), 1):
             pass_inputs = {"image": current, "original": original, "number": i}
             pass_inputs["layout"] = json.dumps(layout)
             text_inputs = prompting, source, prompt, seed
-            prompts, texts = add_texts(expansion, pass_inputs, own, texts, *text_inputs)
-            prompts = prompts if sharpener.reads_text else ""
-            tiles = expansion.add_node(
-                "CoZTiles", f"tiles_{i}", **pass_inputs, prompts=prompts, **settings
-            )
+            prompts, texts = add_texts(expansion, pass_inputs, pass_lines, texts, *text_inputs)
+            pass_inputs["prompts"] = prompts if sharpener.reads_text else ""
+            pass_inputs |= nest_inputs("backbone", sharpener.choose_inputs(i))
+            tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **pass_inputs, **settings)
             current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
-        notes = "\n".join(notes)
         collect = expansion.add_node(
-            "CoZFullImageCollect", "collect", image=current, notes=notes, **reports
+            "CoZFullImageCollect", "collect", image=current, notes="\n".join(notes), **reports
         )
         return expansion.finish(collect.out(0), texts)
+
+
+def require_ranges(scale: float, passes: int, consistency: float, tile: int) -> None:
+    require_range("scale", scale, MIN_SCALE, MAX_SCALE)
+    require_range("passes", passes, 1, MAX_PASSES)
+    require_range("consistency", consistency, 0, 1)
+    require_range("tile", tile, MIN_TILE_PIXELS, MAX_TILE_PIXELS, " pixels")
 
 
 def tile_inputs() -> list[io.Input]:
@@ -194,8 +212,8 @@ def tile_inputs() -> list[io.Input]:
             max=2048,
             step=8,
             tooltip="Neighboring tiles overlap by at least this many pixels of the result, and are "
-            "blended there. It must be smaller than tile. Upscale models see the surroundings of a tile and "
-            "need none, except with color_fix adain, histogram, hybrid or best.",
+            "blended there. It must be smaller than tile. Upscale models see the pixels around each "
+            "tile, so their tiles do not overlap, except with a color_fix other than none, wavelet or ycbcr.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",
@@ -214,7 +232,7 @@ def consistency_input() -> io.Input:
         max=1.0,
         step=0.05,
         tooltip="How far each tile is corrected to agree with the view that it enlarges. 0: not at all. "
-        "1: fully; downscaled, it equals that view.",
+        "1: fully; downscaled, the tile equals that view.",
     )
 
 
@@ -237,20 +255,20 @@ def add_texts(
         The links to the texts of this pass, and to those of all passes up to it.
     """
     needs_source = "" in lines
-    own = "\n".join(lines)
+    typed = "\n".join(lines)
     extracted = expansion.add_node(
         "CoZTilePrompts",
         f"prompts_{pass_inputs['number']}",
         **pass_inputs,
         **nest_inputs("prompting", prompting if needs_source else {"prompting": TYPED}),
-        tile_prompts=own,
+        tile_prompts=typed,
         seed=seed if needs_source and source.reads_seed else 0,
     ).out(0)
     written = expansion.add_node(
         "CoZTileTexts",
         f"texts_{pass_inputs['number']}",
         extracted=extracted,
-        tile_prompts=own,
+        tile_prompts=typed,
         prompt=prompt if needs_source else "",
         before=before,
     )

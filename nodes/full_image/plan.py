@@ -61,7 +61,7 @@ def describe_unused_lines(tile_prompts: str, count: int) -> str:
 
 def describe_work(counts: list[int], lines: list[list[str]]) -> str:
     """Describe the work of a run, such as "15 + 247 tiles, 15 + 247 prompts"."""
-    prompts = [own.count("") for own in lines]
+    prompts = [pass_lines.count("") for pass_lines in lines]
     tiles = describe_counts(counts, "tile")
     return f"{tiles}, {describe_counts(prompts, 'prompt')}" if any(prompts) else tiles
 
@@ -73,12 +73,12 @@ def describe_counts(counts: list[int], noun: str) -> str:
     return f"{' + '.join(map(str, counts))} {noun}s"
 
 
-def require_memory(height: int, width: int, scale: float, passes: int) -> None:
+def require_memory(height: int, width: int, scale: float, passes: int, channels: int) -> None:
     """Refuse an image whose result does not fit into memory, before an hour is spent on it."""
     needed = 0
     for _ in range(passes):
         height, width = enlarge_side(height, scale), enlarge_side(width, scale)
-        needed += height * width * 3 * 4
+        needed += height * width * channels * 4
     free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
     if needed > free:
         raise ValueError(

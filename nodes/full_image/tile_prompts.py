@@ -107,8 +107,8 @@ class CoZTileTexts(io.ComfyNode):
         count = extracted.count("\n") + 1
         (prompt,) = choose_step_texts(prompt, "", 1)
         texts = [
-            text if own else join_prompt(text, prompt)
-            for text, own in zip(
+            text if typed else join_prompt(text, prompt)
+            for text, typed in zip(
                 choose_step_texts("", extracted, count),
                 split_step_lines(tile_prompts, count),
                 strict=True,

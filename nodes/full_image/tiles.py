@@ -84,6 +84,7 @@ class CoZTiles(io.ComfyNode):
                 io.String.Input("color_fix"),
                 io.Float.Input("consistency"),
                 io.Image.Input("original"),
+                io.Boolean.Input("blend_by_detail"),
             ],
             outputs=[io.Image.Output(), io.String.Output("said")],
         )
@@ -100,6 +101,7 @@ class CoZTiles(io.ComfyNode):
         color_fix,
         consistency,
         original,
+        blend_by_detail,
     ) -> io.NodeOutput:
         picture = to_bchw(image)
         layout = read_layout(layout)
@@ -110,9 +112,10 @@ class CoZTiles(io.ComfyNode):
         show_on_node(title)
         pass_seed = derive_step_seed(seed, number)
         seeds = [derive_step_seed(pass_seed, i + 1) for i in range(len(windows))]
-        tiles = TileSharpener(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
+        tiles = TileUpscaler(sharpener, picture, layout, texts, color_fix, consistency, pass_seed)
         result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
-        add = TileBlend(layout, result).add if are_blended(sharpener, color_fix) else None
+        is_blended = are_blended(sharpener, color_fix)
+        add = TileBlend(layout, result, blend_by_detail).add if is_blended else None
         bar = comfy.utils.ProgressBar(len(windows))
         preview = TilePreview(picture, layout)
         started = time.monotonic()
@@ -147,7 +150,7 @@ def describe_tiles(group: list[int]) -> str:
     return f"{first}" if first == last else f"{first} to {last}"
 
 
-class TileSharpener:
+class TileUpscaler:
     """Upscales tiles, on a GPU several at once.
 
     After an out-of-memory error it halves their number, then the tile size.
@@ -186,7 +189,10 @@ class TileSharpener:
         backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
 
     def plan_groups(self, windows: list[Window]) -> list[list[int]]:
-        """Divide the tiles into groups, which are sharpened at once: indices of equal windows."""
+        """Divide the tiles into groups that are sharpened at once.
+
+        A group lists the indices of windows of equal size.
+        """
         by_size: dict[tuple, list[int]] = {}
         for i, window in enumerate(windows):
             by_size.setdefault(window[2:], []).append(i)
@@ -194,7 +200,7 @@ class TileSharpener:
             return [[i] for i in range(len(windows))]
         groups = []
         for tiles in by_size.values():
-            count = self.backbone.count_group(self._add_ring(windows[tiles[0]]))
+            count = self.backbone.choose_group_size(self._add_ring(windows[tiles[0]]))
             groups += [tiles[k : k + count] for k in range(0, len(tiles), count)]
         return groups
 

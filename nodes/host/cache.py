@@ -11,7 +11,13 @@ from comfy_execution.cache_provider import register_cache_provider, unregister_c
 CHILD_PREFIX = "coz_"
 """The ids of the nodes that an expansion adds begin with this."""
 
-UNCACHED_NODES = {"CoZChainInput", "CoZChainFrames", "CoZChainCollect", "CoZFullImageCollect"}
+UNCACHED_NODES = {
+    "CoZChainInput",
+    "CoZChainFrames",
+    "CoZChainCollect",
+    "CoZFullImageCollect",
+    "CoZFamilyCheck",
+}
 """Classes whose outputs are not kept: they run fast, and other nodes hold the same images."""
 
 MAX_CACHE_BYTES = 512 * 2**20
@@ -21,8 +27,8 @@ ENTRY_BYTES = 4096
 """Size that each entry counts besides its tensors, so that the number of kept texts is limited too."""
 
 MAX_KEPT_RUNS = 8
-"""Number of runs whose steps are kept. Small images that stay between large ones for long occupy
-several times their own size, because the allocator cannot free the memory around them."""
+"""Number of runs whose steps are kept. The allocator cannot free the memory around an old small image, so
+images that are kept for long occupy several times their own size."""
 
 
 class ChainCache(Caching.CacheProvider):

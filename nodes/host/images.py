@@ -129,20 +129,20 @@ def require_one_image(image: Tensor, node: str, name: str = "image") -> Tensor:
     return single
 
 
-def require_finite(values: Tensor, name_maker: Callable[[], str], way_out: str) -> Tensor:
-    """Return the values if all are finite; otherwise raise an error that names their maker.
+def require_finite(values: Tensor, name_model: Callable[[], str], advice: str) -> Tensor:
+    """Return the values if all are finite; otherwise raise an error that names the model that made them.
 
     The error also names the step of Chain Loop that the running node belongs to, if any.
     """
     # The range of a tensor is found in a tenth of the time in which its finite values are counted.
     if not all(map(isfinite, find_range(values))):
         bad = int((~values.isfinite()).sum())
-        maker = name_maker()
+        model = name_model()
         context: ExecutionContext | None = get_executing_context()
         step = STEP_ID.search(context.node_id) if context else None
-        maker = f"In step {step[1]}, {maker[0].lower()}{maker[1:]}" if step else maker
+        model = f"In step {step[1]}, {model[0].lower()}{model[1:]}" if step else model
         raise NotFiniteError(
-            f"{maker} made {bad} values that are NaN or infinite, which would give a black image. {way_out}"
+            f"{model} made {bad} values that are NaN or infinite, which would give a black image. {advice}"
         )
     return values
 

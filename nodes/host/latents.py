@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from math import isfinite
 
+import comfy.model_management
 import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
@@ -22,13 +23,14 @@ FP32_MODEL_HINT = "It overflows in half precision: load it in bfloat16 or start 
 def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     """Encode a view in [0, 1] as a latent, padded to sides that the model can take."""
     vae.throw_exception_if_invalid()
-    compression = vae.spacial_compression_encode()
-    require_max_side(model, image, compression)
+    require_max_side(model, image, vae.spacial_compression_encode())
     # Always the same memory layout, because the rounding of convolutions depends on it.
-    multiple = max(SIDE_MULTIPLE_PIXELS, 2 * compression)
-    padded = pad_to_multiple(image, multiple).movedim(1, -1).contiguous()
+    padded = pad_view(vae, image).movedim(1, -1).contiguous()
     # A video VAE would treat a batch as the frames of one video.
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
+    frames = (1,) * (vae.latent_dim - 2)
+    size = len(parts[0]), padded.shape[-1], *frames, *padded.shape[1:3]
+    load(vae, vae.memory_used_encode(size, vae.vae_dtype))
     latent = torch.cat([vae.encode(part) for part in parts]).float()
     expected = model.get_model_object("latent_format").latent_channels
     if latent.shape[1] != expected:
@@ -39,8 +41,14 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     return require_finite(latent, lambda: "The VAE's encoder", FP32_VAE_HINT)
 
 
+def pad_view(vae: VAE, image: Tensor) -> Tensor:
+    """Extend a view (B, 3, H, W) to the right and down to sides that ``encode`` takes."""
+    return pad_to_multiple(image, max(SIDE_MULTIPLE_PIXELS, 2 * vae.spacial_compression_encode()))
+
+
 def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     """Decode a latent to an IMAGE of this size: the padding is cut off."""
+    load(vae, vae.memory_used_decode(latent.shape, vae.vae_dtype))
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Drop it: every view is opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:]).float()  # of a video VAE: (B, 1, H, W, C)
@@ -53,6 +61,16 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
         require_finite(image, lambda: "The VAE's decoder", FP32_VAE_HINT)
     cropped = image[:, :height, :width].contiguous()
     return cropped.clamp(0, 1) if low < 0 or high > 1 else cropped
+
+
+def load(vae: VAE, memory: float) -> None:
+    """Load a VAE, and have so many bytes beside it, as its own encode and decode do first.
+
+    If memory runs out while these load it, they go on in tiles with a VAE that is not on the GPU, and fail.
+    """
+    comfy.model_management.load_models_gpu(
+        [vae.patcher], memory_required=memory, force_full_load=vae.disable_offload
+    )
 
 
 def require_text_width(model: ModelPatcher, name: str, text) -> None:

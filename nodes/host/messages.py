@@ -32,8 +32,8 @@ STEP_ID = re.compile(rf"\.coz_sr_(\d+)({re.escape(CALLED_SUFFIX)})?$")
 """Pattern of the id of the node that sharpens one step of Chain Loop."""
 
 
-def find_graph_node(node_id: str) -> str:
-    """Return the id of the node in the submitted prompt that is this node, or that expanded into it."""
+def find_node_on_page(node_id: str) -> str:
+    """Return the id of the node that the page shows: this node, or the one whose expansion added it."""
     prompt: DynamicPrompt = get_running_prompt()
     return prompt.get_real_node_id(node_id.removesuffix(CALLED_SUFFIX))
 
@@ -51,7 +51,7 @@ def show_on_node(text: str) -> None:
         server: PromptServer | None = getattr(PromptServer, "instance", None)
         # Without a client id, the text would appear on every open page, on the node with the same id.
         if server is not None and server.client_id is not None:
-            server.send_progress_text(text, find_graph_node(context.node_id), server.client_id)
+            server.send_progress_text(text, find_node_on_page(context.node_id), server.client_id)
 
 
 @dataclass
@@ -61,7 +61,7 @@ class PromptMessages:
     notices: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Notices by node id; the children of one expansion share a list."""
     texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    """Id of a node on the page -> id of the collecting child, one for each expansion -> closing text."""
+    """For each node on the page its closing texts, by the id of the child that collects an expansion."""
     dots: dict[str, str] = field(default_factory=dict)
     """Line of these texts -> CSS colour of its dot."""
     given_once: set[tuple[str, str]] = field(default_factory=set)
@@ -117,9 +117,9 @@ def take_notices() -> list[str]:
 def show_closing(text: str = "") -> dict[str, list[str]]:
     """Show the closing text of the node that runs; return the ui output that keeps it on the page.
 
-    The notices of the run are added. For a child of an expanding node, and for a node that another
-    one calls, the output is empty: the child that collects the expansion takes their notices and
-    calls ``show_expansion_closing``.
+    The notices of the run are added. The output is empty if the node is a child of an expanding node,
+    or is called by another node. The child that collects the expansion shows the notices of such
+    nodes (``show_expansion_closing``).
     """
     if text:
         show_on_node(text)
@@ -149,7 +149,7 @@ def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dic
     if found is None:
         return {}
     messages, node_id, _ = found
-    texts = messages.texts[find_graph_node(node_id)]
+    texts = messages.texts[find_node_on_page(node_id)]
     texts[node_id] = replace_lone_surrogates(text)
     in_order = sorted(texts, key=lambda child: (len(child), child))
     messages.dots |= dots or {}
@@ -165,7 +165,7 @@ def give_notice_once(text: str) -> None:
     """Give a notice once per prompt and node of the page; the children of a loop count as the loop."""
     if found := find_messages():
         messages, node_id, key = found
-        given = find_graph_node(node_id), text
+        given = find_node_on_page(node_id), text
         if given in messages.given_once:
             # Another image of a list may have given it: add it to this closing text too.
             if text not in messages.notices[key]:

@@ -109,8 +109,8 @@ class Network(llama.BaseLlama, llama.BaseQwen3, llama.BaseGenerate, torch.nn.Mod
         return self.embed_images([embed["data"]], device)[0]
 
     def logits(self, x, **kwargs):
-        # Like transformers, compute only the last position, the only one that is read, in float32: in
-        # half precision, rounding after the penalty would make tokens equally likely.
+        # As in transformers, compute only the logits that are read, those of the last position. In half
+        # precision, rounding after the penalty would make tokens equally likely.
         return super().logits(x[:, -1:]).float()
 
 
@@ -144,7 +144,11 @@ class ClipModel(sd1_clip.SDClipModel):
         presence_penalty=0.0,
         **kwargs,
     ):
-        """Generate like the base class, with image positions and, like transformers, a penalty on the prompt."""
+        """Generate as the base class does, with two changes.
+
+        Image tokens get their positions, and the repetition penalty also counts the prompt's tokens, as
+        in transformers.
+        """
         (pairs,) = next(iter(tokens.values())) if isinstance(tokens, dict) else tokens
         prompt = [token for token, *_ in pairs]
         images = [t["data"] for t in prompt if is_image_token(t)]

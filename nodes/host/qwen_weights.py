@@ -13,8 +13,8 @@ from ...coz.weights.read import require_safetensors
 MODEL_LINK = "https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct"
 
 OTHER_SIZES = {3584: "7B", 5120: "32B", 8192: "72B"}
-"""Width -> name of the larger models. Their output layer has its own weights; that of the
-3B model has those of the input layer."""
+"""Width -> name of the larger models. Their output layer has weights of its own; the output layer of the 3B
+model uses the weights of its input layer."""
 
 HEAD_CHANNELS = 128
 VISION_HEAD_CHANNELS = 80

@@ -16,10 +16,15 @@ from torch import Tensor
 
 from ...coz.latent import make_one_step_noise, scale_to_model, scale_to_vae
 from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_text_width
+from .memory import explain_out_of_memory
 from .options import require_range
 
 LATENT_SHIFT_KEY = "coz_latent_shift"
 """Key of the attachment of a MODEL in which CoZ Load SR LoRA keeps the latent shift of its LoRA."""
+
+explain_size = explain_out_of_memory(
+    "A view of this size", "lower size or tile, choose a smaller model"
+)
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
@@ -62,6 +67,7 @@ def predict_once(
     return denoised
 
 
+@explain_size
 def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift: str) -> Tensor:
     """Sharpen views (B, 3, H, W) with a one-step model: return its x0 prediction as an IMAGE.
 
@@ -90,6 +96,7 @@ def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift
     return decode(vae, scale_to_vae(denoised, latent_format, latent_shift), *image.shape[-2:])
 
 
+@explain_size
 def refine(
     model: ModelPatcher,
     vae: VAE,

@@ -1,4 +1,8 @@
-"""Upscale windows of an image with ComfyUI's own node, such that the model sees the pixels around them."""
+"""Upscale windows of an image with ComfyUI's own node, such that the model sees the pixels around them.
+
+A window that is too large is split into parts. A region is a part with the pixels around it: what the
+model gets in one call.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -45,12 +49,12 @@ _reaches: WeakKeyDictionary[object, Reach] = WeakKeyDictionary()
 def get_reach(upscale_model) -> Reach:
     """Return how far a model looks around a pixel, measured once for each model.
 
-    A self-ensemble looks as far as its single model.
+    A self-ensemble looks as far as the model in it.
     """
     if isinstance(upscale_model, SelfEnsembled):
-        upscale_model = upscale_model.single
+        upscale_model = upscale_model.wrapped
     # A grey model gets a new wrapper in each run, so use the model inside as the key.
-    loaded = upscale_model.single if isinstance(upscale_model, LumaModel) else upscale_model
+    loaded = upscale_model.wrapped if isinstance(upscale_model, LumaModel) else upscale_model
     if loaded not in _reaches:
         try:
             with hide_called_progress():
@@ -138,7 +142,7 @@ class Upscaler:
             comfy.model_management.soft_empty_cache()
         return done
 
-    def count_group(self, window: Window, ring: int) -> int:
+    def choose_group_size(self, window: Window, ring: int) -> int:
         """Return how many windows of this size ``upscale_all`` upscales at once."""
         rows, columns = self._choose_grid(window, ring, self.max_windows)
         return rows * columns

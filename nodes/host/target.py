@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...coz.geometry import Target
 from .images import save_preview
-from .messages import find_graph_node, give_notice, show_closing
+from .messages import find_node_on_page, give_notice, show_closing
 
 MAX_MASK_BACKGROUND = 1 / 64
 """If the smallest value of a mask is below this, it counts as background and is subtracted. Load Image
@@ -26,7 +26,7 @@ def show_in_picker(image: Tensor, target: Target) -> dict[str, list] | None:
     a file), or a node whose ``execute`` another node calls.
     """
     context: ExecutionContext | None = get_executing_context()
-    if context is None or context.node_id != find_graph_node(context.node_id):
+    if context is None or context.node_id != find_node_on_page(context.node_id):
         return None
     return {"coz_source": save_preview(image[:1], target)} | show_closing()
 

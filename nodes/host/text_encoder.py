@@ -6,6 +6,7 @@ import torch
 from comfy.sd import CLIP
 
 from ...coz.text.step_prompts import replace_lone_surrogates
+from .memory import explain_out_of_memory
 
 
 def escape_prompt(clip: CLIP, prompt: str) -> str:
@@ -18,6 +19,7 @@ def escape_prompt(clip: CLIP, prompt: str) -> str:
     return re.sub(r"(?<!\S)embedding:", "embedding :", prompt)
 
 
+@explain_out_of_memory("The text encoders", "choose a checkpoint without T5, or with T5 in fp8")
 def encode(clip: CLIP | None, prompt: str, t5_tokens: int) -> list:
     """Encode a prompt as written, cut to the length that the text encoders were trained with."""
     require_clip(clip)

@@ -24,7 +24,7 @@ class WrappedModel(ImageModelDescriptor):
     def __init__(self, upscale_model: ImageModelDescriptor):
         # Not super().__init__: it would load the weights into the network once more.
         self.__dict__.update(vars(upscale_model))
-        self.single = upscale_model
+        self.wrapped = upscale_model
 
 
 class LumaModel(WrappedModel):
@@ -35,7 +35,7 @@ class LumaModel(WrappedModel):
         self.input_channels = self.output_channels = 3
 
     def __call__(self, image: Tensor) -> Tensor:
-        sr = self.single(luma(image).to(image)).expand(-1, 3, -1, -1)
+        sr = self.wrapped(luma(image).to(image)).expand(-1, 3, -1, -1)
         return ycbcr_align(sr, resize(image, *sr.shape[-2:])).clamp(0, 1)
 
 
@@ -86,4 +86,4 @@ class SelfEnsembled(WrappedModel):
 
     def _upscale(self, image: Tensor) -> Tensor:
         throw_exception_if_processing_interrupted()  # ComfyUI itself checks only after all eight
-        return self.single(image)
+        return self.wrapped(image)

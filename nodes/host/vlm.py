@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...coz.text.answer import clean_answer
 from ...coz.text.conversation import MODEL_FAMILIES, REPETITION_PENALTY, ModelFamily
+from .memory import explain_out_of_memory
 
 QWEN_BY_GRID = {
     MODEL_FAMILIES[name].multiple_of: MODEL_FAMILIES[name] for name in ("qwen2.5", "qwen3")
@@ -94,6 +95,9 @@ def tokenize(clip: CLIP, family: ModelFamily, text: str, images: list[Tensor]) -
     return tokens
 
 
+@explain_out_of_memory(
+    "The vision-language model", "choose a smaller one, type the prompts in its place"
+)
 def generate(clip: CLIP, network, tokens, max_tokens: int, sampling: dict) -> str:
     """Generate the model's answer and clean it."""
     ids = clip.generate(

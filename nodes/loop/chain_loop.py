@@ -96,8 +96,9 @@ class CoZChainLoop(io.ComfyNode):
                     "output has this form.",
                 ),
                 seed_input(
-                    "The seed of each step is computed from this one. Used by the backbone "
-                    '"any checkpoint", and by a vision-language model with a temperature above 0.'
+                    "The seed of each step is computed from this one. Used by the backbones "
+                    '"any checkpoint" and "diffusion inversion (InvSR)", and by a vision-language '
+                    "model with a temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",
@@ -132,8 +133,9 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="How far each step is corrected to agree with the view that it enlarges. 0 "
-                    "only measures the agreement. At 1 the step, downscaled, equals that view.",
+                    tooltip="How far the result of each step is corrected to agree with the view that "
+                    "it enlarges. 0: not at all; the agreement is only measured. 1: fully; downscaled, "
+                    "the result equals that view.",
                 ),
                 io.Float.Input(
                     "stop_below",
@@ -143,9 +145,9 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     advanced=True,
-                    tooltip="Ends the chain after a step whose agreement with the view that it enlarges "
-                    "is below this, in dB. At 40 or more a step repeats that view; below 20 it "
-                    "contradicts it. 0: never.",
+                    tooltip="Minimum agreement of a step with the view that it enlarges, in dB. The chain "
+                    "ends after the first step below this. At 40 dB or more a step repeats that view; "
+                    "below 20 dB it contradicts it. 0: the chain never ends early.",
                 ),
             ],
             outputs=[
@@ -168,7 +170,8 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
+        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
+        # parameter for that reason alone, and is not read.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -212,17 +215,14 @@ class CoZChainLoop(io.ComfyNode):
             notes = describe_unused_inputs(chain, kept, *own_inputs)
             start = start_at_chain(expansion, chain, kept, notes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
-        own_notes = describe_profile(start.color_profile), sharpener.describe_scale(start.scale)
-        notes = give_notices(*start.notes, *own_notes)
-        settings = StepSettings(
-            scale=start.scale,
-            prompt=prompt,
-            step_prompts=step_prompts,
-            seed=seed,
-            color_fix=color_fix,
-            consistency=consistency,
-            stop_below=stop_below,
+        notes = give_notices(
+            *start.notes,
+            describe_profile(start.color_profile),
+            sharpener.describe_scale(start.scale),
+            sharpener.describe_extra_values("steps", steps),
         )
+        texts = prompt, step_prompts
+        settings = StepSettings(start.scale, *texts, seed, color_fix, consistency, stop_below)
         step_nodes = StepNodes(expansion.add_node, sharpener, source, settings, start.frames)
         plan = plan_missing_steps(start, steps, stop_below)
         parts = start.list_collector_inputs()
@@ -237,7 +237,7 @@ def plan_missing_steps(start: Start, steps: int, stop_below: float) -> list[Zoom
     if start.agreements and is_below(start.agreements[-1], stop_below):
         return []
     missing = steps - len(start.prompts)
-    return plan_steps(start.height, start.width, start.scale, missing, start.aim)
+    return plan_steps(start.height, start.width, start.scale, missing, start.frame_target)
 
 
 def add_collector(

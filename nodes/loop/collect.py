@@ -23,13 +23,13 @@ from ..host.messages import (
 from ..host.sockets import Chain, PreviewFiles
 from .gate import is_below, round_agreement
 
-STEP_INPUTS = ("frame", "shown", "agreement", "invented", "notices")
-"""The inputs of the collector for each step, besides its text."""
+STEP_INPUTS = ("frame", "shown", "agreement", "invented", "notices", "denoise")
+"""The inputs of the collector for each step, besides its text. Not every step has a denoise."""
 INVENTED_SHARE_DECIMALS = 4
 
 
-class RememberedSchema(io.Schema):
-    """A schema that is converted for ComfyUI's executor once.
+class CachedSchema(io.Schema):
+    """A schema that is converted for ComfyUI's executor only once.
 
     ComfyUI converts a node's schema whenever it looks up an input, and the collector has a hundred.
     """
@@ -91,7 +91,7 @@ def make_collector_schema() -> io.Schema:
         steps = range(first, MAX_STEPS + 1)
         return [kind.Input(f"{name}_{i}", optional=True, lazy=True) for i in steps]
 
-    return RememberedSchema(
+    return CachedSchema(
         node_id="CoZChainCollect",
         display_name="CoZ Chain Collect",
         category="Chain-of-Zoom/step",
@@ -118,6 +118,7 @@ def make_collector_schema() -> io.Schema:
             *each(io.Float, "agreement"),
             *each(io.Float, "invented"),
             *each(io.String, "notices"),
+            *each(io.Float, "denoise"),
         ],
         outputs=[
             io.Image.Output("image"),
@@ -167,7 +168,8 @@ class CoZChainCollect(io.ComfyNode):
                 wanted, doing = [f"text_{i}"], "writing the prompt"
             elif parts.get(f"frame_{i}") is None:
                 names = STEP_INPUTS if i > kept else STEP_INPUTS[:1]
-                wanted, doing = [f"{name}_{i}" for name in names], "super-resolving"
+                wanted = [f"{name}_{i}" for name in names if f"{name}_{i}" in parts]
+                doing = "super-resolving"
             else:
                 continue
             comfy.utils.ProgressBar(steps + 1).update_absolute(i)
@@ -193,6 +195,8 @@ class CoZChainCollect(io.ComfyNode):
         agreements, invented = zip(*measured, strict=True) if measured else ((), ())
         if all(map(isnan, agreements)):
             agreements = invented = ()
+        denoises = [parts.get(f"denoise_{i + 1}") for i in range(last)]
+        has_denoise = any(each is not None for each in denoises)
         return ZoomChain(
             scale=scale,
             frames=tuple(frames),
@@ -203,6 +207,7 @@ class CoZChainCollect(io.ComfyNode):
             models=tuple(json.loads(models)),
             agreements=agreements,
             invented=invented,
+            denoises=tuple(nan if each is None else each for each in denoises if has_denoise),
             color_profile=color_profile,
         )
 

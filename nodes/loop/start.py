@@ -31,7 +31,7 @@ class Start(NamedTuple):
     scale: float
     target: Target
     """The target in fractions of the source."""
-    aim: Target
+    frame_target: Target
     """The target in fractions of the last frame."""
     windows: Sequence[Window]
     notes: list[str]
@@ -43,6 +43,7 @@ class Start(NamedTuple):
     models: Sequence[str] = ()
     agreements: Sequence[float] = ()
     invented: Sequence[float] = ()
+    denoises: Sequence[float] = ()
 
     def list_collector_inputs(self) -> dict[str, list | str | float]:
         """Return the inputs of the collector for the steps of this start."""
@@ -50,7 +51,11 @@ class Start(NamedTuple):
         texts = {f"text_{i}": text for i, text in enumerate(self.prompts, 1)}
         figures = {
             f"{name}_{i}": value
-            for name, values in (("agreement", self.agreements), ("invented", self.invented))
+            for name, values in (
+                ("agreement", self.agreements),
+                ("invented", self.invented),
+                ("denoise", self.denoises),
+            )
             for i, value in enumerate(values, 1)
             if not isnan(value)  # a NaN would be a cache miss in every run
         }
@@ -82,7 +87,7 @@ def start_at_image(
         width=first.width,
         scale=scale,
         target=target,
-        aim=first.target,
+        frame_target=first.target,
         windows=[first.window],
         color_profile=color_profile,
         notes=notes,
@@ -93,9 +98,9 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
     """Add the node that outputs the frames of the chain, and start after its step ``kept``."""
     link, index = expansion.links["chain"], expansion.index
     child = expansion.add_node("CoZChainFrames", "frames", chain=link, index=index)
-    aim = chain.target
+    target = chain.target
     for frame, window in zip(chain.frames, chain.windows[: kept + 1], strict=False):
-        aim = carry_target(*frame.shape[-2:], window, aim)
+        target = carry_target(*frame.shape[-2:], window, target)
     height, width = chain.frames[1].shape[-2:]
     return Start(
         source=child.out(0),
@@ -104,13 +109,14 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
         width=width,
         scale=chain.scale,
         target=chain.target,
-        aim=aim,
+        frame_target=target,
         windows=chain.windows[: kept + 1],
         prompts=chain.prompts[:kept],
         seeds=chain.seeds[:kept],
         models=chain.models if kept else (),
         agreements=chain.agreements[:kept],
         invented=chain.invented[:kept],
+        denoises=chain.denoises[:kept],
         color_profile=chain.color_profile,
         notes=notes,
     )

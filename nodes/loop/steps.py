@@ -41,17 +41,17 @@ class StepNodes:
         self.settings = settings
         self.frames = list(frames)
         """Links to all frames before the next step."""
-        self.current = frames[-1]
+        self.current = backbone.add_check(add_node, frames[-1])
 
-    def add(self, i: int, step: ZoomStep) -> dict[str, list | str]:
+    def add(self, i: int, step: ZoomStep) -> dict[str, list | str | float]:
         """Add step i and return the inputs that it gives the collector."""
         zoom = self.add_node(
             "CoZCropCenterZoom",
             f"zoom_{i}",
             image=self.current,
             scale=self.settings.scale,
-            center_x=step.aim.x,
-            center_y=step.aim.y,
+            center_x=step.target.x,
+            center_y=step.target.y,
         )
         view = ViewLinks(
             zoomed=zoom.out(0),
@@ -65,7 +65,9 @@ class StepNodes:
         frame, check = self._add_correction(i, sr, view)
         self.frames.append(frame)
         self.current = self._add_gate(i, frame, check)
+        denoise = self.backbone.denoise
         return {
+            **({} if denoise is None else {f"denoise_{i}": denoise}),
             f"frame_{i}": frame,
             f"text_{i}": text,
             f"shown_{i}": check.out(1),

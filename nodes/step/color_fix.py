@@ -36,8 +36,8 @@ class CoZColorFix(io.ComfyNode):
                     default="wavelet",
                     tooltip="What is taken from the reference. wavelet: low frequencies. adain: mean and "
                     "spread of each channel. none: nothing. ycbcr: color without brightness. histogram: "
-                    "distribution of values. hybrid: wavelet and adain mixed. best: the result nearest "
-                    "the reference.",
+                    "distribution of values. hybrid: wavelet and adain mixed. best: of all these, the "
+                    "result nearest the reference. ycbcr+wavelet+histogram: a mix of the three.",
                 ),
                 io.Int.Input(
                     "levels",
@@ -45,8 +45,9 @@ class CoZColorFix(io.ComfyNode):
                     min=1,
                     max=10,
                     advanced=True,
-                    tooltip="For wavelet, hybrid and best: what is coarser than about 2 to the power of "
-                    "levels, in pixels, comes from the reference. The paper uses 5, which is 32 pixels.",
+                    tooltip="For the methods with wavelet, and best: structures larger than about 2 to the "
+                    "power of levels, in pixels, come from the reference. The paper uses 5: structures "
+                    "larger than 32 pixels.",
                 ),
                 io.Float.Input(
                     "weight",

@@ -130,8 +130,8 @@ class CoZCropCenterZoom(io.ComfyNode):
                     options=RESAMPLINGS,
                     default="bicubic",
                     advanced=True,
-                    tooltip="How the window is enlarged, as in Pillow, but on floats. The paper uses "
-                    "bicubic.",
+                    tooltip="How the window is enlarged: the filters of Pillow, without rounding to 8 bits. "
+                    "The paper uses bicubic.",
                 ),
                 mask_input(),
             ],

@@ -38,8 +38,8 @@ class CoZEncodePrompt(io.ComfyNode):
                     max=512,
                     advanced=True,
                     tooltip="Length of the T5 text in tokens, for SD3 and Flux: a longer prompt is cut, "
-                    "a shorter one padded. Chain-of-Zoom uses 512. Ignored without T5 and for other "
-                    "models, whose T5 gets the length it was trained with.",
+                    "a shorter one padded. Chain-of-Zoom uses 512. Not used without T5. Not used for "
+                    "other models either: their T5 gets the length that it was trained with.",
                 ),
             ],
             outputs=[

@@ -29,7 +29,9 @@ class CoZFitImage(io.ComfyNode):
                 mask_input(),
             ],
             outputs=[
-                io.Image.Output("IMAGE", display_name="image", tooltip="The first frame, x_0."),
+                io.Image.Output(
+                    "IMAGE", display_name="image", tooltip="The first frame of the chain."
+                ),
                 *target_outputs(),
             ],
         )

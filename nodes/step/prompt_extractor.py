@@ -159,7 +159,8 @@ class CoZPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, sampling_mode=None):
-        # ComfyUI calls this only if one of the inputs that it names is given. image always is; it is not read.
+        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
+        # parameter for that reason alone, and is not read.
         return validate_options(cls, sampling_mode=sampling_mode)
 
     @classmethod

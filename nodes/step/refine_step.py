@@ -1,5 +1,8 @@
+import torch
 from comfy_api.latest import io
 
+from ...coz.detail.adaptive import adapt_denoise
+from ..host.control import DEFAULT_STRENGTH, HINTS, MAX_STRENGTH, add_control, choose_control
 from ..host.images import to_bchw
 from ..host.messages import give_notice, show_closing
 from ..host.sampling import (
@@ -51,18 +54,67 @@ def sampling_inputs() -> list[io.Input]:
     ]
 
 
-def describe_small_size(model, height: int, width: int, frame: str, size: str) -> str:
+def adaptive_denoise_input() -> io.Input:
+    return io.Boolean.Input(
+        "adaptive",
+        default=False,
+        optional=True,
+        tooltip="Multiplies denoise by 0.8 for the simplest views and by up to 1.3 for the most complex "
+        "ones, so that calm places stay as they are.",
+    )
+
+
+def control_inputs(**socket_options) -> list[io.Input]:
+    return [
+        io.ControlNet.Input(
+            "control_net",
+            optional=True,
+            **socket_options,
+            tooltip="A ControlNet of model's family, from Load ControlNet Model. A tile ControlNet "
+            "keeps the result close to the view, so that denoise can be higher.",
+        ),
+        io.Float.Input(
+            "control_strength",
+            default=DEFAULT_STRENGTH,
+            min=0.0,
+            max=float(MAX_STRENGTH),
+            step=0.05,
+            optional=True,
+            tooltip="How strongly the ControlNet acts. 0: not at all.",
+        ),
+        io.Float.Input(
+            "control_end",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="The ControlNet acts up to this fraction of the noise schedule. With a low denoise "
+            "only the last part of the schedule runs: with 0.35, a value below about 0.65 turns the "
+            "ControlNet off.",
+        ),
+        io.Combo.Input(
+            "control_hint",
+            options=HINTS,
+            default=HINTS[0],
+            optional=True,
+            tooltip="What the ControlNet sees. zoomed view: the enlarged view that is sharpened. none: "
+            "the ControlNet is not used.",
+        ),
+    ]
+
+
+def describe_small_size(model, height: int, width: int, image_name: str, input_name: str) -> str:
     """Return a notice if an image is smaller than those that the model was trained with, otherwise "".
 
-    The notice calls the image ``frame``, and the input to raise ``size``.
+    The notice calls the image ``image_name``, and asks the user to raise the input ``input_name``.
     """
     family = get_model_family(model)
     native = NATIVE_SIDE_PIXELS.get(family, 0)
     if min(height, width) >= native:
         return ""
-    return (
-        f"{family} works best at {native} pixels, but {frame} has {width} x {height}: raise {size}"
-    )
+    return f"{family} works best at {native} pixels, but {image_name} has {width} x {height}: raise {input_name}"
 
 
 class CoZRefineStep(io.ComfyNode):
@@ -107,11 +159,12 @@ class CoZRefineStep(io.ComfyNode):
                     default=20,
                     min=1,
                     max=MAX_SAMPLING_STEPS,
-                    tooltip="Number of sampling steps. All of them run, even with a low denoise: the "
-                    "noise schedule gets finer.",
+                    tooltip="Number of sampling steps. All of them run, even with a low denoise.",
                 ),
                 *sampling_inputs(),
                 seed_input("Seed of the noise."),
+                adaptive_denoise_input(),
+                *control_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -134,10 +187,19 @@ class CoZRefineStep(io.ComfyNode):
         scheduler,
         denoise,
         seed=0,
+        adaptive=False,
+        control_net=None,
+        control_strength=DEFAULT_STRENGTH,
+        control_end=1.0,
+        control_hint=HINTS[0],
     ) -> io.NodeOutput:
         image = to_bchw(image)
         if note := describe_small_size(model, *image.shape[-2:], "this frame", "size"):
             give_notice(note)
-        sampling = steps, cfg, sampler_name, scheduler, denoise
-        refined = refine(model, vae, positive, negative, image, *sampling, seed)
-        return io.NodeOutput(refined, ui=show_closing())
+        sampling = steps, cfg, sampler_name, scheduler
+        control = choose_control(control_net, control_strength, control_end, control_hint)
+        refined = []
+        for view, own in adapt_denoise(image, denoise) if adaptive else [(image, denoise)]:
+            texts = add_control(model, vae, positive, negative, view, control)
+            refined.append(refine(model, vae, *texts, view, *sampling, own, seed))
+        return io.NodeOutput(torch.cat(refined), ui=show_closing())

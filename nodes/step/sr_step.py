@@ -13,9 +13,9 @@ def latent_shift_input() -> io.Input:
         options=["auto", *LATENT_SHIFTS],
         default="auto",
         advanced=True,
-        tooltip="Where the shift of the latents is applied. auto: as the loaded LoRA needs it; if "
-        "it does not say, like reference. reference: on decode only, as in Chain-of-Zoom. symmetric: on "
-        "encode and decode. none: on neither (TSD-SR). SD1.5, SD2.1 and SDXL have no shift.",
+        tooltip="Where the shift of the latents is applied. auto: where the loaded LoRA needs it; if that "
+        "is not known, as reference. reference: on decode only, as in Chain-of-Zoom. symmetric: on encode "
+        "and decode. none: on neither (TSD-SR). SD1.5, SD2.1 and SDXL have no shift.",
     )
 
 

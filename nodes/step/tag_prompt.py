@@ -65,8 +65,8 @@ class CoZTagPrompt(io.ComfyNode):
                     "STRING",
                     display_name="prompt",
                     tooltip="The tags in the order of RAM's list, separated by commas, then your own "
-                    "prompt, for CoZ Encode Prompt. Of a batch one line for each image; - is an empty "
-                    "text.",
+                    "prompt, for CoZ Encode Prompt. A batch gives one line for each image; - is an "
+                    "empty text.",
                 )
             ],
         )
@@ -96,9 +96,10 @@ class CoZTagPrompt(io.ComfyNode):
             found.append(join_tags(logits, names, thresholds + threshold_shift, excluded))
             bar.update_absolute(i)
         if not all(found):
-            one = "" if len(found) == 1 else f" of {found.count('')} of {len(found)} images"
+            where = "" if len(found) == 1 else f" in {found.count('')} of {len(found)} images"
             give_notice(
-                f"No tag{one} is above its threshold and not excluded: only prompt is used as the text"
+                f"No tag was found{where}: none is above its threshold and not excluded. Only prompt is "
+                "used as the text"
             )
         texts = [join_prompt(tags, prompt) for tags in found]
         text = texts[0] if len(texts) == 1 else join_texts(texts)

@@ -20,7 +20,7 @@ def resampling_input() -> io.Input:
         options=[*FILTER_RADIUS_PIXELS],
         default="bicubic",
         advanced=True,
-        tooltip="How the model's result is resized where the model's own factor is not that of the zoom.",
+        tooltip="How the model's result is resized if the model enlarges by another factor than the zoom.",
     )
 
 
@@ -115,8 +115,8 @@ def require_frame_and_window(lq, image, window):
     )
     if not is_inside or (place.height, place.width) != lq.shape[-2:] or len(frame) != len(lq):
         raise ValueError(
-            f"crop is {len(lq)} x ({lq.shape[-1]} x {lq.shape[-2]}) pixels, window is {place.width} x "
-            f"{place.height} at ({place.x}, {place.y}) and image is {len(frame)} x ({width} x {height}): "
+            f"crop is {lq.shape[-1]} x {lq.shape[-2]} pixels (batch of {len(lq)}), window is {place.width} x "
+            f"{place.height} at ({place.x}, {place.y}), and image is {width} x {height} (batch of {len(frame)}): "
             "connect crop and window of the same Crop-Center-Zoom, and the image that goes into it"
         )
     return frame, place

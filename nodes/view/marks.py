@@ -54,13 +54,13 @@ def keep_record(chain: ZoomChain, layers: list[str]) -> None:
 
 
 def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = None) -> bool:
-    """Append a verdict on the prompt of a step; return False if the last verdict on it is the same.
+    """Append a mark of the prompt of a step; return False if its last mark is the same.
 
     Args:
         folder: Folder of the marks.
         run: File name of the first layer that the viewer shows.
         step: Number of the step, from 1.
-        good: The verdict.
+        good: The mark: good or bad.
         user: ComfyUI's id of the user who gave it; None without --multi-user.
 
     Raises:
@@ -84,7 +84,7 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
             "zoomed": _keep_image(folder, zoomed),
         }
         marks = folder / "preferences.jsonl"
-        if _find_last_verdict(marks, subject) is good:
+        if _find_last_mark(marks, subject) is good:
             return False
         entry = subject | ({} if user is None else {"user": user})
         entry |= {
@@ -205,8 +205,8 @@ def _keep_image(folder: Path, content: bytes) -> str:
     return name
 
 
-def _find_last_verdict(marks: Path, subject: dict) -> bool | None:
-    """Return the last verdict on this prompt and its images; None if there is none."""
+def _find_last_mark(marks: Path, subject: dict) -> bool | None:
+    """Return the last mark of this prompt and its images; None if there is none."""
     if not marks.exists():
         return None
     for line in reversed(marks.read_text("utf-8", "replace").split("\n")):

@@ -117,9 +117,9 @@ class CoZZoomVideo(io.ComfyNode):
                     min=0.1,
                     max=60.0,
                     step=0.1,
-                    tooltip="Seconds for one step of the chain. The way from the whole image to the "
-                    "first frame has the same speed: an image twice as wide as the first frame adds a "
-                    "zoom of 2x, which is half a step of 4x.",
+                    tooltip="Seconds for one step of the chain. Before the first step, the video zooms "
+                    "from the whole image to the first frame at the same speed. If the image is twice as "
+                    "wide as that frame, this takes half as long as a step of 4x.",
                 ),
                 io.Float.Input(
                     "fps", default=24.0, min=1.0, max=120.0, step=0.01, tooltip="Frames per second."

@@ -148,10 +148,10 @@ def test_a_viewer_in_a_subgraph_aims_the_loop_outside_and_undo_takes_that_back(e
     build(editor, "classic", nodes)
     editor.run(
         """async () => {
-            const {findFeeder, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')
+            const {findLinkedNode, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')
             const viewer = app.graph.nodes.find(node => node.type === 'CoZZoomViewer')
             const {subgraph} = app.graph.convertToSubgraph(new Set([viewer]))
-            setTarget(findFeeder(subgraph.nodes[0], 'chain'), {x: 0.25, y: 1})
+            setTarget(findLinkedNode(subgraph.nodes[0], 'chain'), {x: 0.25, y: 1})
         }"""
     )
     assert target(editor) == [0.25, 1]

@@ -81,6 +81,15 @@ def test_figures_survive_json(make_chain):
     assert again.to_json() == ZoomChain.from_json(again.to_json(), chain.frames).to_json()
 
 
+def test_denoises_survive_json_and_are_left_out_where_there_are_none(make_chain):
+    chain = make_chain()
+    assert "denoises" not in json.loads(chain.to_json())
+    chain = replace(chain, denoises=(0.5, math.nan, 0.25))
+    assert json.loads(chain.to_json())["denoises"] == [0.5, None, 0.25]
+    again = ZoomChain.from_json(chain.to_json(), chain.frames)
+    assert again.denoises == pytest.approx(chain.denoises, nan_ok=True)
+
+
 def test_a_record_without_figures_is_read(make_chain):
     chain = make_chain()
     again = ZoomChain.from_json(edited(chain, agreements=None, invented=None), chain.frames)
@@ -96,7 +105,7 @@ def test_a_record_without_a_colour_profile_is_read(make_chain, value):
     assert again.to_json() == chain.to_json()
 
 
-@pytest.mark.parametrize("name", ["agreements", "invented"])
+@pytest.mark.parametrize("name", ["agreements", "invented", "denoises"])
 def test_figures_are_of_all_steps_or_of_none(make_chain, name):
     with pytest.raises(ValueError, match=f"a chain of 3 steps has 3 {name} or none, got 2"):
         replace(make_chain(), **{name: (0.5, 0.5)})
@@ -175,6 +184,7 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"agreements": [30.5, 31, HUGE]}, r"agreements\[2\] is 1000"),
         ({"invented": [0.1, True, 0.3]}, r"invented\[1\] is True, expected a number from 0 to 1"),
         ({"invented": [0.1, 0.2, 12]}, r"invented\[2\] is 12"),
+        ({"denoises": [0.1, 0.2, 1.5]}, r"denoises\[2\] is 1.5, expected a number from 0 to 1"),
         ({"sha256": ["0" * 64]}, "a chain of 3 steps has 5 sha256, got 1"),
         ({"sha256": ["0" * 63] * 5}, r"sha256\[0\] is '0000.*, expected 64 digits 0-9 a-f"),
     ],

@@ -15,7 +15,15 @@ from coz.color.align import (
     wavelet_align,
     ycbcr_align,
 )
-from coz.color.method import METHODS, best_align, color_align, hybrid_align
+from coz.color.method import (
+    CANDIDATES,
+    METHODS,
+    best_align,
+    color_align,
+    hybrid_align,
+    mix_align,
+)
+from tests.conftest import DATA
 
 ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]
 GOLDEN = load_file(Path(__file__).parents[1] / "data" / "color_fix.safetensors")
@@ -180,7 +188,7 @@ def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
     fixed, chosen = best_align(sr, reference)
     for i, method in enumerate(chosen):
         candidates = {
-            name: color_align(name, sr[i : i + 1], reference[i : i + 1]) for name in METHODS[:-1]
+            name: color_align(name, sr[i : i + 1], reference[i : i + 1]) for name in CANDIDATES
         }
         distances = {
             name: float(low_frequency_distance(image.clamp(0, 1), reference[i : i + 1]))
@@ -195,7 +203,19 @@ def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
 
 
 def test_the_order_of_the_methods_is_a_promise():
-    assert METHODS == ["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best"]
+    first = ["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid"]
+    assert first == CANDIDATES
+    assert [*first, "best", "ycbcr+wavelet+histogram"] == METHODS
+
+
+def test_the_mix_is_the_studys_with_an_exact_histogram():
+    golden = load_file(DATA / "invsr/additions_golden.safetensors")
+    sr, reference = golden["image_soft"], golden["image_half"]
+    # The source's histogram, which is 0.7 matched and 0.3 sr, has 256 levels.
+    exact = 0.7 * histogram_align(sr, reference) + 0.3 * sr
+    expected = golden["hybrid_adaptive"] + 0.4 * (exact - golden["histogram_0.7"])
+    found = color_align("ycbcr+wavelet+histogram", sr, reference)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
 
 def test_methods_by_name():
@@ -208,6 +228,7 @@ def test_methods_by_name():
         "histogram": histogram_align(sr, reference),
         "hybrid": hybrid_align(sr, reference, 2, 0.3),
         "best": best_align(sr, reference, 2, 0.3)[0],
+        "ycbcr+wavelet+histogram": mix_align(sr, reference, 2),
     }.items():
         assert torch.equal(color_align(method, sr, reference, 2, 0.3), expected)
 
@@ -220,7 +241,7 @@ def test_errors_name_the_value():
         ycbcr_align(torch.rand(1, 4, 4, 4), torch.rand(1, 4, 4, 4))
     with pytest.raises(ValueError, match=r"weight must be 0 to 1, got 1\.5"):
         hybrid_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), weight=1.5)
-    with pytest.raises(ValueError, match=r"method must be one of wavelet, .*, best, got lab"):
+    with pytest.raises(ValueError, match=r"method must be one of wavelet, .*, best, .*, got lab"):
         color_align("lab", torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4))
     with pytest.raises(ValueError, match="levels must be at least 1, got 0"):
         wavelet_align(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), 0)

@@ -19,7 +19,7 @@ from coz.render.heat_map import (
     PANEL_SIDE_PIXELS,
     color_heat,
     draw_map_sheet,
-    lay_over,
+    overlay_heat,
 )
 from coz.resample import resize
 
@@ -162,9 +162,9 @@ def test_the_ramp_gets_lighter_steadily():
 def test_cold_places_are_the_picture_in_dim_grey():
     picture = noise(1, 3, 8, 8)
     grey = torch.einsum("bchw,c->bhw", picture, torch.tensor([0.299, 0.587, 0.114]))[:, None]
-    cold = lay_over(picture, torch.zeros(1, 1, 8, 8))
+    cold = overlay_heat(picture, torch.zeros(1, 1, 8, 8))
     torch.testing.assert_close(cold, (DIMMED_BRIGHTNESS * grey).expand(1, 3, 8, 8))
-    hot = lay_over(picture, torch.ones(1, 1, 8, 8))
+    hot = overlay_heat(picture, torch.ones(1, 1, 8, 8))
     assert (hot[:, 0] > 0.7).all()
     assert hot.max() <= 1
 
@@ -229,10 +229,10 @@ def test_a_map_is_shown_with_a_legend_above_and_the_picture_below(size, shown):
 
     if max(size) <= PANEL_SIDE_PIXELS:
         times = height // size[0]
-        for number, picture in enumerate((lay_over(frame, heat), frame)):
+        for number, picture in enumerate((overlay_heat(frame, heat), frame)):
             expected = picture.repeat_interleave(times, -2).repeat_interleave(times, -1)
             torch.testing.assert_close(panel(number), expected, atol=ONE_BYTE, rtol=0)
-    assert (panel(0).mean() - lay_over(frame, heat).mean()).abs() < 0.1
+    assert (panel(0).mean() - overlay_heat(frame, heat).mean()).abs() < 0.1
     assert (panel(1).mean() - frame.mean()).abs() < 0.1
     # The bar holds the colours of the map, cold on the left and hot on the right.
     legend = sheet[0, :, : sheet.shape[-2] - 2 * (height + margin)]
@@ -252,7 +252,7 @@ ONE_BYTE = 0.51 / 255
 
 def bar(length):
     heat = torch.linspace(0, 1, length).reshape(1, 1, 1, -1)
-    return lay_over(torch.full((1, 3, 1, length), LEGEND_GREY), heat)[0]
+    return overlay_heat(torch.full((1, 3, 1, length), LEGEND_GREY), heat)[0]
 
 
 def test_too_little_to_compare_is_a_title_and_the_picture():

@@ -3,6 +3,7 @@ import importlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
 from .executor import Executor
+from .prompts import OWN_SAMPLING, kept_prompt, make_node
 
 
 def pytest_runtest_setup(item):
@@ -367,3 +369,56 @@ def models(load_sd3, tmp_path_factory):
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"tests": paths}), "utf-8")
     return ["--extra-model-paths-config", str(config)]
+
+
+@pytest.fixture(scope="session")
+def own_models(node, tmp_path_factory):
+    """A small SD1.5 of random weights with a ControlNet from the host's loader, and texts for it."""
+    import folder_paths
+
+    from tests.support.small_models import (
+        SD2_SHAPE,
+        SD15,
+        small_clip,
+        small_control_network,
+        small_sd2,
+        small_vae,
+    )
+
+    folder = tmp_path_factory.mktemp("controlnet")
+    save_file(small_control_network(**SD15).state_dict(), folder / "small_tile.safetensors")
+    folder_paths.add_model_folder_path("controlnet", str(folder))
+    generator = torch.Generator().manual_seed(0)
+    texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
+    return SimpleNamespace(
+        model=small_sd2(family="SD15", **SD15),
+        vae=small_vae(4),
+        clip=small_clip(),
+        texts=texts,
+        net=node("ControlNetLoader")().load_controlnet("small_tile.safetensors")[0],
+    )
+
+
+@pytest.fixture
+def own_prompt(give, own_models):
+    """A Chain Loop with "any checkpoint" and the small models, by its inputs."""
+    given = {
+        "model": own_models.model,
+        "vae": own_models.vae,
+        "clip": own_models.clip,
+        "control_net": own_models.net,
+    }
+    for name, value in given.items():
+        give(f"Test_{name}", name.upper(), value)
+
+    def make(**inputs):
+        chosen = {"negative": "blurry", "sampling_steps": 2, **OWN_SAMPLING}
+        chosen |= {name: [name, 0] for name in given} | inputs.pop("backbone", {})
+        chosen = {f"backbone.{name}": value for name, value in chosen.items() if value is not None}
+        inputs = {"color_fix": "none", "prompt": "fur"} | chosen | inputs
+        prompt = kept_prompt(backbone="any checkpoint", **inputs)
+        for unread in ("upscale_model", "resampling"):
+            del prompt["loop"]["inputs"][f"backbone.{unread}"]
+        return prompt | {name: make_node(f"Test_{name}") for name in given}
+
+    return make

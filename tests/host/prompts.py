@@ -29,6 +29,10 @@ TILED = {
 """The widgets of Full-Image SR that Chain Loop has not, with their defaults."""
 
 
+OWN_SAMPLING = {"cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.6}
+"""Widgets of "any checkpoint" and of CoZ Refine Step."""
+
+
 def make_node(class_type, **inputs):
     """A node of a prompt; inputs with a dot in their name come as ``**{name: value}``."""
     return {"class_type": class_type, "inputs": inputs}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.support.host_with_card import PLACEMENTS, HostWithCard
 
@@ -53,6 +54,25 @@ GRAPH = {
         seed=3,
         **TEXTS,
     ),
+    "predictor": make_node(
+        "CoZLoadInvSR", model=["models", 3], predictor_name="on_card_noise_predictor.safetensors"
+    ),
+    "invsr": make_node(
+        "CoZInvSRStep",
+        model=["predictor", 0],
+        vae=["models", 4],
+        crop=["zoom", 1],
+        zoomed=["zoom", 0],
+        sampling_steps=2,
+        cfg=2.0,
+        adaptive=True,
+        seed=3,
+        **TEXTS,
+    ),
+    "results": make_node(
+        "BatchImagesNode", **{"images.image0": ["sr", 0], "images.image1": ["zoom", 0]}
+    ),
+    "fuse": make_node("CoZFuse", images=["results", 0], edges=0.3),
     "ensemble": make_node("CoZSelfEnsemble", upscale_model=["upscaler", 0]),
     "upscale": make_node(
         "CoZUpscaleStep",
@@ -97,6 +117,7 @@ LONG = {"vlm", "extractor"}
 """Those that take long."""
 
 WEIGHTS = {"lora", "text", "sr", "refine", "loop", "ensemble", "upscale", "upscale loop", "full"}
+WEIGHTS |= {"predictor", "invsr"}
 """Nodes that have to do with a model's weights: of all others an offloaded model changes nothing."""
 
 
@@ -116,7 +137,7 @@ CASES = [
 class Models:
     """A node that gives the small models, made on the device of its own executor."""
 
-    RETURN_TYPES = ("MODEL", "VAE", "CLIP")
+    RETURN_TYPES = ("MODEL", "VAE", "CLIP", "MODEL", "VAE")
     FUNCTION = "give"
     CATEGORY = "test"
 
@@ -125,9 +146,9 @@ class Models:
         return {"required": {}}
 
     def give(self):
-        from tests.support.small_models import small_clip, small_sd3, small_vae
+        from tests.support.small_models import small_clip, small_sd2, small_sd3, small_vae
 
-        return small_sd3(), small_vae(), small_clip()
+        return small_sd3(), small_vae(), small_clip(), small_sd2(), small_vae(4)
 
 
 class Keep:
@@ -198,15 +219,18 @@ class Run:
 
 @pytest.fixture(scope="module")
 def folders(pack, tmp_path_factory, make_chain):
-    """The host's folders, with a LoRA and a saved chain in them."""
+    """The host's folders, with a LoRA, a noise predictor and a saved chain in them."""
     import folder_paths
 
     from coz.chain.folder import write_chain
     from tests.support.random_sd3 import coz_lora
+    from tests.support.small_models import small_predictor
 
     folder = tmp_path_factory.mktemp("on_card")
     torch.save(coz_lora(2), folder / "on_card_20001.pkl")
-    folder_paths.add_model_folder_path("loras", str(folder))
+    save_file(small_predictor(), folder / "on_card_noise_predictor.safetensors")
+    for kind in ("loras", "model_patches"):
+        folder_paths.add_model_folder_path(kind, str(folder))
     saved = folder / "output" / "saved"
     saved.mkdir(parents=True)
     write_chain(make_chain(40, 30, 16, steps=2), saved, "chain", 1)

@@ -55,6 +55,34 @@ def test_a_card_without_memory_says_what_to_do(on_card):
     assert torch.equal(got, on_card().run(prompt))
 
 
+WAYS_OUT = {
+    "comfy.sd.CLIP.generate": "The vision-language model did not fit into the GPU's memory: choose a smaller "
+    "one, type the prompts in its place",
+    "comfy.sd.CLIP.encode_from_tokens_scheduled": "The text encoders did not fit into the GPU's memory: choose "
+    "a checkpoint without T5, or with T5 in fp8",
+    "comfy.sample.sample_custom": "A view of this size did not fit into the GPU's memory: lower size or tile, "
+    "choose a smaller model",
+}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, torch.AcceleratorError])
+@pytest.mark.parametrize("place", WAYS_OUT)
+def test_memory_that_runs_out_says_what_to_do_and_is_freed(on_card, monkeypatch, place, error):
+    def fail(*args, **kwargs):
+        raise error("CARD: out of memory")
+
+    templates = on_card()
+    prompt = read_template(PAPER)
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(RuntimeError) as caught:
+        templates.run(prompt)
+    assert str(caught.value).startswith(
+        f"CARD: out of memory\n{WAYS_OUT[place]}, close other programs that use the GPU, or start ComfyUI "
+        "with --novram, which is slower\nThis error means you ran out of memory"
+    )
+    assert templates.count()["live"] == 0
+
+
 LOST = "CUDA error: unspecified launch failure"
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from coz.fidelity.back_projection import agreement, describe_agreement
 from coz.fidelity.invented import map_invented
 from coz.geometry import Window
-from coz.render.heat_map import draw_map_sheet, lay_over
+from coz.render.heat_map import draw_map_sheet, overlay_heat
 from coz.resample import resize
 
 from .prompts import chain_prompt, make_node
@@ -201,7 +201,7 @@ def test_chains_are_compared_in_the_scales_that_all_have(node, make_chain):
     sentence, *lines = figures.splitlines()
     assert sentence == (
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Already "
-        "at 4x most of the area shows invented structure. Longer chains are judged down to this frame."
+        "at 4x, most of the area shows invented structure. Longer chains are judged down to this frame."
     )
     assert [line.partition(":")[0] for line in lines] == [
         "chain 1, 4x", "chain 2, 4x", "4x", "chain 1, 16x", "chain 2, 16x", "16x",
@@ -225,11 +225,11 @@ def test_frames_of_too_few_real_pixels_are_not_compared_with_the_photograph(node
     sentence, *lines = node("CoZDetailMap").execute(chain=[make_chain(size=128)])[2].splitlines()
     assert sentence == (
         "The deepest frame (64x) shows 2 x 2 real pixels: nearly everything in it is invented. Already "
-        "at 4x most of the area shows invented structure."
+        "at 4x, most of the area shows invented structure."
     )
     for line, count in zip(lines, ("32 x 32", "8 x 8"), strict=False):
         assert (
-            f": {count} real pixels. Against the photograph nearly all of its area is invented ("
+            f": {count} real pixels. Compared with the photograph, nearly all of its area is invented ("
             in line
         )
         assert ". The step contradicts its " in line
@@ -247,9 +247,11 @@ def test_how_far_down_the_photograph_explains_the_frames(node, make_chain):
     chain = replace(chain, frames=tuple(frames))
     sentence, *lines = node("CoZDetailMap").execute(chain=[chain])[2].splitlines()
     assert sentence.endswith(
-        "a blur of colours is invented. Down to 16x less than half of the area shows invented structure."
+        "a blur of colours is invented. Down to 16x, less than half of the area shows invented structure."
     )
-    assert "Against the photograph almost nothing of its area is invented (0.0 %)." in lines[1]
+    assert (
+        "Compared with the photograph, almost nothing of its area is invented (0.0 %)." in lines[1]
+    )
 
 
 def test_sixteen_steps_and_tiny_sources_are_judged(node, make_chain):
@@ -285,7 +287,7 @@ def test_the_node_shows_the_map_of_the_deepest_frame_that_can_be_compared(node, 
     expected = draw_map_sheet(title, frame, heat, ("in the photograph", "invented"))
     assert np.array_equal(picture, as_bytes(expected))
     deepest = map_invented(chain.frames[4], photograph_of(chain, 4))
-    assert torch.equal(output[0].movedim(-1, 1), lay_over(chain.frames[4], deepest))
+    assert torch.equal(output[0].movedim(-1, 1), overlay_heat(chain.frames[4], deepest))
     tiny = make_chain(7, 7, size=16, steps=1)
     tiny = replace(tiny, windows=(Window(0, 0, 7, 7), tiny.windows[1]))
     ((picture,), _) = shown_on(node, chain=[tiny])
@@ -337,7 +339,7 @@ def test_in_the_host(executor, pack):
     judged, compared = host.ui("judge"), host.ui("compare")
     lines = judged["coz_text"][0].splitlines()
     assert [line.partition(":")[0] for line in lines[1:]] == ["4x", "16x"]
-    assert " Against the photograph " in lines[1]
+    assert " Compared with the photograph, " in lines[1]
     assert len(judged["images"]) == 1
     assert "The 3 results disagree" in compared["coz_text"][0].splitlines()[-1]
     assert len(compared["images"]) == 4

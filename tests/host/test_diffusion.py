@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from coz.detail.adaptive import score_complexity
 from tests.support.small_models import make_vae
 
 SCALE, SHIFT = 1.5305, 0.0609  # of SD3's VAE, diffusers' vae/config.json
@@ -242,6 +243,17 @@ def test_refine_names_a_scheduler_that_has_no_single_step(refine, steps, denoise
     expected = pytest.raises(ValueError, match="scheduler kl_optimal") if fails else nullcontext()
     with expected:
         assert refine(steps=steps, denoise=denoise, **settings).isfinite().all()
+
+
+def test_refine_adapts_the_denoise_of_each_view(refine):
+    generator = torch.Generator().manual_seed(0)
+    flat, noisy = torch.full((1, 16, 16, 3), 0.5), torch.rand(1, 16, 16, 3, generator=generator)
+    batch = refine(torch.cat([flat, noisy, flat]), steps=2, denoise=0.5, adaptive=True)
+    (score,) = score_complexity(noisy.movedim(-1, 1))
+    assert score > 0.6
+    simple = refine(flat, steps=2, denoise=0.4)
+    complicated = refine(noisy, steps=2, denoise=0.5 * (1 + 0.3 * (score - 0.6) / 0.4))
+    assert torch.equal(batch, torch.cat([simple, complicated, simple]))
 
 
 def test_a_vae_of_videos_takes_a_batch_for_pictures(nodes_of, sd3):

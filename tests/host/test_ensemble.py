@@ -123,7 +123,7 @@ def test_all_that_packs_read_of_a_model_is_the_given_models(model, ensemble):
 def test_moving_it_moves_the_network_and_keeps_the_ensemble(upscale_model, ensemble):
     ensembled = ensemble(upscale_model(2))
     assert ensembled.to("meta").eval() is ensembled
-    assert ensembled.device == ensembled.single.device == torch.device("meta")
+    assert ensembled.device == ensembled.wrapped.device == torch.device("meta")
 
 
 def test_the_given_model_is_not_changed(model, ensemble):

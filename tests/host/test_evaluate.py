@@ -15,13 +15,16 @@ import torch
 from PIL import Image
 
 from coz.geometry import Target, place_window
+from coz.networks.ram_tagger import read_tag_list
 from coz.resample import crop, resize
 from tools.evaluate import __main__ as evaluate
+from tools.evaluate import run
 from tools.evaluate.arms import read_arms
 from tools.evaluate.job import Job, decode_own_png, run_job
 from tools.evaluate.prompts import make_prompts
 from tools.evaluate.store import frame_path, read_results
 from tools.host import ROOT, host_path, read_comfyui_version
+from tools.host.server import serve
 from tools.image_file import to_png
 
 pytestmark = pytest.mark.tools
@@ -97,6 +100,29 @@ def test_a_vision_language_model_writes_the_prompts_of_its_arm_alone(server):
     assert not [name for name in null.models if "Qwen" in name]
     assert [name for name in vlm.models if "Qwen" in name]
     assert not torch.equal(frames(null)[1], frames(vlm)[1])
+
+
+def test_the_paper_s_three_kinds_of_prompt_stand_in_one_table(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "serve", lambda: serve(arguments=models))
+    picture, out = tmp_path / "astronaut.png", tmp_path / "out"
+    picture.write_bytes(job("nearest", 1024, 1).picture)
+    arms = ("chain-null", "chain-vlm", "chain-tags")
+    arguments = [picture, "--arms", ",".join(arms), "--workflow", AR_2, "--scale-down", "16"]
+    code, printed = command([*arguments, "--metrics", "consistency,sharpness", "--out", out])
+    assert code is None, printed
+    results = {result.arm: result for result in read_results(out)}
+    assert all(result.error is None for result in results.values())
+    prompts = {arm: [row.prompt for row in results[arm].rows] for arm in arms}
+    assert prompts["chain-null"] == ["", ""]
+    assert all(prompts["chain-vlm"])
+    names, _ = read_tag_list()
+    for text in prompts["chain-tags"]:
+        assert set(text.split(", ")) < set(names)
+    assert {"ram_swin_large_14m.pth", "DAPE.pth"} <= {*results["chain-tags"].models}
+    table = (out / "table.md").read_text("utf-8")
+    for scale in (4, 16):
+        for arm in arms:
+            assert f"| {scale}× | {arm} |" in table
 
 
 def test_an_arm_that_fails_says_why_in_the_server_s_words(server):

@@ -168,8 +168,14 @@ def test_an_interrupt_at_any_stage_costs_that_stage_alone(
 
 
 FALLS_BACK, FAILS = "falls back", "fails"
-OUT_OF_MEMORY = r"Allocation on device \(injected\){}\s+This error means you ran out of memory"
-HINTS = {"built_in": r"\nEven the smallest part .*, or start ComfyUI with --cpu", "paper": ""}
+OUT_OF_MEMORY = r"Allocation on device \(injected\)\n{}\s+This error means you ran out of memory"
+HINTS = {
+    "upscale model": r"Even the smallest part .*, or start ComfyUI with --cpu",
+    "VLM's eyes": r"The vision-language model did not fit .*, or start ComfyUI with --novram, .*",
+    "VLM": r"The vision-language model did not fit .*, or start ComfyUI with --novram, .*",
+    "text encoder": r"The text encoders did not fit .*, or start ComfyUI with --novram, .*",
+}
+VIEW_HINT = r"A view of this size did not fit .*, or start ComfyUI with --novram, .*"
 TILED = 1e-4
 """Of 1: what the host's tiled VAE may round otherwise. A tile holds the whole frame."""
 
@@ -202,7 +208,7 @@ def test_memory_that_runs_out_at_any_network_call(
             assert host.faults()["calls"][0] > call
             assert difference(found, frames) < TILED
             return
-        with pytest.raises(PromptError, match=OUT_OF_MEMORY.format(HINTS[kind])):
+        with pytest.raises(PromptError, match=OUT_OF_MEMORY.format(HINTS.get(place, VIEW_HINT))):
             run_prompt(host.url, prompt, watcher)
     goes_on(host, chains, prompt, watcher.finished, frames)
 

@@ -206,6 +206,20 @@ def test_adaptive_overlap_takes_fewer_tiles_where_it_is_calm(enlarge, node):
     assert (sr[:, :, 4 * (64 + 16) :] - 0.5).abs().max() < 0.01
 
 
+def test_blending_by_detail_changes_only_where_tiles_overlap(enlarge, node):
+    image = photograph(node, 64, 96)
+    inputs = {"tile": 256, "overlap": 128}
+    plain, guided = (
+        enlarge(image, color_fix="adain", blend_by_detail=chosen, **inputs)[0]
+        for chosen in (False, True)
+    )
+    # Tiles at 0 and 128; of the 128 pixels that they share, 32 at each side are of one tile.
+    changed = (plain != guided).any(-1).any(1)[0].nonzero().flatten()
+    assert (changed.min(), changed.max()) == (160, 223)
+    apart = [enlarge(image, color_fix="none", blend_by_detail=b, **inputs)[0] for b in (0, 1)]
+    assert torch.equal(*apart)
+
+
 def test_it_says_what_is_coming(enlarge, node):
     image = photograph(node, 40, 60)
     image[:, :, 30:] = 0.5
@@ -272,7 +286,7 @@ def test_memory_is_counted_where_the_result_lies(node, monkeypatch):
         lambda device: 0 if device.type == "meta" else 1e12,
     )
     with pytest.raises(ValueError, match=r"0\.0 GB of memory are free"):
-        sys.modules[node("CoZFullImage").__module__].require_memory(8, 8, 4.0, 1)
+        sys.modules[node("CoZFullImage").__module__].require_memory(8, 8, 4.0, 1, 3)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ def test_public_nodes_are_the_frozen_ones(schemas):
         "CoZChainFrames",
         "CoZChainCheck",
         "CoZChainGate",
+        "CoZFamilyCheck",
+        "CoZAdaptedDenoise",
         "CoZChainCollect",
         "CoZTilePrompts",
         "CoZTileTexts",
@@ -63,6 +65,6 @@ def test_execute_takes_what_the_schema_offers(schemas):
         optional = {i.id for i in schema.inputs if i.optional}
         assert {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD} >= optional - {
             f"{part}_{k}"
-            for part in ("frame", "text", "shown", "agreement", "invented", "notices")
+            for part in ("frame", "text", "shown", "agreement", "invented", "notices", "denoise")
             for k in range(17)
         }

@@ -226,8 +226,11 @@ def test_without_frame_and_window_the_bytes_are_those_of_the_crop_alone(node, te
     [
         ({"image": None}, "^window is connected, but image is not: connect both"),
         ({"window": None}, "^image is connected, but window is not: connect both"),
-        ({"image": noise(1, 32, 32, 3)}, r"at \(24, 24\) and image is 1 x \(32 x 32\)"),
-        ({"image": noise(2, 64, 64, 3)}, r"crop is 1 x \(16 x 16\) .* image is 2 x \(64 x 64\)"),
+        ({"image": noise(1, 32, 32, 3)}, r"at \(24, 24\), and image is 32 x 32 \(batch of 1\)"),
+        (
+            {"image": noise(2, 64, 64, 3)},
+            r"crop is 16 x 16 pixels \(batch of 1\), .* image is 64 x 64 \(batch of 2\)",
+        ),
         ({"window": {"x": -1, "y": 0, "width": 16, "height": 16}}, r"16 x 16 at \(-1, 0\)"),
         ({"window": {"x": 0, "y": 0, "width": 8, "height": 16}}, "window is 8 x 16 at"),
         ({"window": {"x": 24.6, "y": 0, "width": 16, "height": 16}}, "box of whole pixels"),
@@ -280,7 +283,7 @@ def test_tiles_of_other_factors_are_those_of_the_whole_picture(node, upscale_mod
     assert (tiles - whole).abs().max() < 0.5 / 255
 
 
-@pytest.mark.parametrize("name", ["model", "ensemble"])
+@pytest.mark.parametrize("name", ["model", pytest.param("ensemble", marks=pytest.mark.long)])
 def test_tiles_of_windowed_attention_are_those_of_the_whole_picture(node, swinir, name):
     image = node("CoZSamplePicture").execute("chelsea.png")[0][:, 60:160, 100:216].contiguous()
     model = swinir if name == "model" else node("CoZSelfEnsemble").execute(swinir)[0]

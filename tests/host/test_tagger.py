@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "dape"
 EXPECTED = load_file(GOLDEN / "expected.safetensors")
 TOLERANCE = 1e-5
 HALF_TOLERANCE = 1.3e-3
-NOTHING = "is above its threshold and not excluded: only prompt is used as the text"
+NOTHING = "none is above its threshold and not excluded. Only prompt is used as the text"
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +213,9 @@ def test_tags_are_excluded_in_any_case(execute, tagger, weights, said):
 def test_no_tag_is_an_empty_text_and_is_said(execute, tagger, said):
     assert execute(tagger, make_images(), 1.0) == ""
     assert execute(tagger, make_images(), 1.0, prompt="fur") == "fur"
-    assert said == [f"No tag {NOTHING}"] * 2
+    assert said == [f"No tag was found: {NOTHING}"] * 2
     assert execute(tagger, make_images(2), 1.0) == "-\n-"
-    assert said[2:] == [f"No tag of 2 of 2 images {NOTHING}"]
+    assert said[2:] == [f"No tag was found in 2 of 2 images: {NOTHING}"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

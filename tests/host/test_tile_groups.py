@@ -23,13 +23,13 @@ class Tiles:
 
     def run(self, chosen, tile, color_fix="wavelet", consistency=0.0, prompts="", max_group=None):
         if max_group:
-            plan = self.module.TileSharpener.plan_groups
+            plan = self.module.TileUpscaler.plan_groups
 
             def limited(sharpener, windows):
                 sharpener.max_group = max_group
                 return plan(sharpener, windows)
 
-            self.monkeypatch.setattr(self.module.TileSharpener, "plan_groups", limited)
+            self.monkeypatch.setattr(self.module.TileUpscaler, "plan_groups", limited)
         layout = json.dumps(plan_tiles(*self.picture.shape[1:3], 4.0, tile, tile // 4))
         inputs = self.picture, prompts, 1, layout, chosen, 0, color_fix, consistency, self.picture
         with torch.inference_mode(), self.host.running() as card:

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
+from torchvision.transforms.functional import to_tensor
 
 from tests.support.host_with_card import HostWithCard
 from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder
 from tools import verify
 from tools.host import ROOT, host_path
-from tools.verification import comfyui, step, tokens
-from tools.verification.files import ROLES
+from tools.verification import comfyui, step, tags, tokens
+from tools.verification.files import ROLES, FoundFile
 
 pytestmark = pytest.mark.tools
 
@@ -26,7 +28,10 @@ EQUAL = {
     "zoom": "ran",
     "tokens": "equal",
     "step": "equal",
+    "tagger": "ran",
+    "tags": "equal",
 }
+GOLDEN = Path(__file__).parents[1] / "data" / "dape"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,8 @@ def paths(models):
         "vae_encoder": folder / "vae" / "vae_encoder_20001.pt",
         "vlm": vlm,
         "prompt_lora": loras / "coz_prompt_lora" / "adapter_model.safetensors",
+        "tagger": folder / "text_encoders" / "ram_swin_large_14m.pth",
+        "dape": loras / "DAPE.pth",
     }
 
 
@@ -63,7 +70,7 @@ def verdicts(parts):
     return {name: part["verdict"] for name, part in parts.items()}
 
 
-def test_step_and_tokens_are_equal(check, capsys):
+def test_step_tokens_and_tags_are_equal(check, capsys):
     files, parts, chain = check()
     assert verdicts(parts) == EQUAL, parts
     assert all(not one.problem for one in files.values())
@@ -77,8 +84,31 @@ def test_a_difference_is_seen(check, monkeypatch):
     monkeypatch.setattr(step, "LATENT_SHIFT", 0.0)
     real = tokens.ask
     monkeypatch.setattr(tokens, "ask", lambda *args: real(*args)[::-1])
+    monkeypatch.setattr(tags, "DAPE_SCALE", 1.0)
     _, parts, _ = check()
-    assert verdicts(parts) == EQUAL | {"tokens": "differs", "step": "differs"}
+    assert verdicts(parts) == EQUAL | dict.fromkeys(("tokens", "step", "tags"), "differs")
+
+
+@pytest.mark.parametrize(
+    ("dape", "case"),
+    [
+        ("dape_tiny", "dape"),
+        ("dape_tiny_tagencoder_nonzero", "dape_tagencoder_nonzero"),
+        (None, "ram"),
+    ],
+)
+def test_tags_are_compared_with_what_the_authors_code_makes(pack, dape, case):
+    """Both sides of the comparison give the recorded logits."""
+    role = {role.name: role for role in ROLES}
+    files = {"RAM": FoundFile(role["RAM"], [GOLDEN / "ram_tiny.pth"], "")}
+    if dape:
+        files["DAPE"] = FoundFile(role["DAPE"], [GOLDEN / f"{dape}.pth"], "")
+    image = to_tensor(Image.open(GOLDEN / "input_512.png"))[None]
+    with torch.inference_mode():
+        difference, logits = tags.compare_logits(pack, files, image)
+    recorded = load_file(GOLDEN / "expected.safetensors")[f"logits_{case}"][0]
+    torch.testing.assert_close(logits, recorded, rtol=0, atol=1e-5)
+    assert difference < 1e-5
 
 
 def test_what_is_not_installed_is_named(check, monkeypatch):
@@ -93,11 +123,11 @@ def test_converted_files_run_and_are_not_compared(check, paths, tmp_path):
     from tools.convert import convert
 
     given = {}
-    for role in ("sr_lora", "prompt_lora"):
+    for role in ("sr_lora", "prompt_lora", "dape"):
         given[role] = tmp_path / f"{role}.safetensors"
         convert(paths[role], given[role], None, None)
     _, parts, _ = check(**given)
-    assert verdicts(parts) == EQUAL | {"tokens": "not compared", "step": "not compared"}
+    assert verdicts(parts) == EQUAL | dict.fromkeys(("tokens", "step", "tags"), "not compared")
     assert parts["step"]["text"].startswith("SR LoRA: only the file as it was published")
 
 
@@ -107,9 +137,19 @@ def test_on_a_card_it_is_the_same(check):
     assert verdicts(parts) == EQUAL, parts
 
 
-def test_sd3_and_the_upscale_model_alone(check, tmp_path):
+def test_the_converted_tagger_alone(check, paths, tmp_path):
+    from tools.convert import convert
+
+    convert(paths["tagger"], tmp_path / "ram.safetensors", None, None)
+    none = dict.fromkeys(paths, tmp_path / "none.pt")
+    _, parts, _ = check(**none | {"tagger": tmp_path / "ram.safetensors"})
+    assert verdicts(parts) == {"zoom": "ran", "tagger": "ran", "tags": "equal"}
+    assert parts["tagger"]["text"].startswith("It finds without DAPE ")
+
+
+def test_sd3_and_the_upscale_model_alone(check, paths, tmp_path):
     """Files that are missing are as good as none."""
-    none = dict.fromkeys(("sr_lora", "vae_encoder", "vlm", "prompt_lora"), tmp_path / "none.pt")
+    none = dict.fromkeys(paths.keys() - {"sd3"}, tmp_path / "none.pt")
     _, parts, _ = check(**none)
     assert verdicts(parts) == {"sr model": "ran", "zoom": "ran", "step": "equal"}
     assert parts["sr model"]["text"] == "It is loaded without SR LoRA and VAE encoder."

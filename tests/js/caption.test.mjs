@@ -38,8 +38,8 @@ function caption(record, look, { bicubic = false, size = SIZES[0] } = {}) {
   }
   const chains = [{ record }]
   const current = findCurrentLayer(layers, view, size)
-  const [shown, verdicts, bar] = [{ chain: chains[0] }, new Map(), { move() {} }]
-  updatePanel({ panel, layers, view, size, current, bicubic, shown, verdicts, chains, bar })
+  const [shown, promptMarks, bar] = [{ chain: chains[0] }, new Map(), { move() {} }]
+  updatePanel({ panel, layers, view, size, current, bicubic, shown, promptMarks, chains, bar })
   const texts = TEXTS.map((name) => [name, panel[name].textContent ?? ""])
   return { ...Object.fromEntries(texts), color: panel.dot.style.background, good: panel.buttons.good }
 }

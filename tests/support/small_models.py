@@ -38,6 +38,74 @@ def small_sd3(dtype=torch.float32):
     return comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": dtype})
 
 
+SD2_SHAPE = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1] * 4,
+    "transformer_depth_middle": 1,
+    "context_dim": 4096,  # of SD3's texts, so that small_clip() serves
+    "use_linear_in_transformer": True,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "use_spatial_transformer": True,
+    "legacy": False,
+}
+
+
+SD15 = {"use_linear_in_transformer": False}
+"""What the shape of SD1.5 has else."""
+
+
+def small_sd2(state=(), family="SD20", **shape):
+    """SD2 with two stages or of another shape, as a MODEL; of ``state`` it is told whether it is v."""
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = getattr(comfy.supported_models, family)(SD2_SHAPE | shape)
+    config.set_inference_dtype(torch.float32, None)
+    network = config.get_model(dict(state), "")
+    randomise(network.diffusion_model)
+    return comfy.model_patcher.ModelPatcher(
+        network,
+        comfy.model_management.get_torch_device(),
+        comfy.model_management.unet_offload_device(),
+    )
+
+
+def small_control_network(**shape):
+    """A ControlNet for ``small_sd2``, as the host's network."""
+    import comfy.cldm.cldm
+
+    sides = {key: value for key, value in (SD2_SHAPE | shape).items() if key != "out_channels"}
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, num_heads=8, dtype=torch.float32, **sides)
+    randomise(network)
+    return network
+
+
+def small_control_net(**shape):
+    """A ControlNet for ``small_sd2``, as a CONTROL_NET."""
+    import comfy.controlnet
+    import comfy.model_management
+
+    device = comfy.model_management.get_torch_device()
+    return comfy.controlnet.ControlNet(small_control_network(**shape), load_device=device)
+
+
+def small_predictor():
+    """InvSR's noise predictor with a layer in each stage: its weights."""
+    from coz.networks.noise_predictor import NoisePredictor, NoisePredictorSizes
+
+    predictor = NoisePredictor(NoisePredictorSizes((64, 128), 1, 64))
+    randomise(predictor)
+    return predictor.state_dict()
+
+
 def small_vae(channels=16):
     """TAESD, as a VAE."""
     import comfy.sd
@@ -72,5 +140,5 @@ def randomise(network) -> None:
             continue
         scale = 0.7 * weight[0].numel() ** -0.5 if weight.ndim > 1 else 0.0
         noise = torch.randn(weight.shape, generator=generator) * scale
-        norm = weight.ndim == 1 and "norm" in name and name.endswith("weight")
+        norm = weight.ndim == 1 and name.endswith("weight")
         weight.copy_(noise + norm)

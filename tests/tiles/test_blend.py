@@ -2,8 +2,10 @@ from math import cos, pi
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from coz.detail.fusion import compute_attention
 from coz.resample import crop
 from coz.tiles.blend import TileBlend, compute_axis_weights
 from coz.tiles.layout import plan_adaptive_layout, plan_layout
@@ -35,17 +37,19 @@ def canvas(layout):
     return torch.zeros(1, layout.height, layout.width, 3)
 
 
-def blend(layout, image, order=None):
+def blend(layout, image, order=None, by_detail=False):
     windows = layout.list_windows()
-    target = TileBlend(layout, canvas(layout))
+    target = TileBlend(layout, canvas(layout), by_detail)
     for index in order or range(len(windows)):
         target.add(index, crop(image, windows[index]))
     return target.out.movedim(-1, 1)
 
 
-def test_tiles_of_a_picture_give_that_picture_back(layout):
+@pytest.mark.parametrize("by_detail", [False, True])
+def test_tiles_of_a_picture_give_that_picture_back(layout, by_detail):
     image = noise(layout)
-    torch.testing.assert_close(blend(layout, image), image, atol=1e-6, rtol=0)
+    found = blend(layout, image, by_detail=by_detail)
+    torch.testing.assert_close(found, image, atol=1e-6, rtol=0)
 
 
 def test_a_constant_picture_stays_constant(layout):
@@ -120,6 +124,26 @@ def test_takes_any_float_dtype_and_leaves_the_tile_as_it_is(dtype):
     before = image.clone()
     torch.testing.assert_close(blend(layout, image), before.float(), atol=1e-6, rtol=0)
     assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_detail_is_three_tenths_of_a_weight(order):
+    layout = plan_layout(32, 48, 32, 16)
+    tiles = noise(layout)[..., :32], torch.linspace(0, 1, 32).square().expand(1, 3, 32, 32)
+    plain = [TileBlend(layout, canvas(layout)) for _ in tiles]
+    guided = TileBlend(layout, canvas(layout), by_detail=True)
+    weights = []
+    for i in order:
+        plain[i].add(i, torch.ones_like(tiles[i]))
+        guided.add(i, tiles[i])
+    for i, (window, tile) in enumerate(zip(layout.list_windows(), tiles, strict=True)):
+        attention = torch.zeros_like(plain[i].out)
+        seen = compute_attention(tile, "gradient").movedim(1, -1)
+        attention[:, :, int(window.x) : int(window.x) + 32] = seen
+        weights.append(plain[i].out * (0.7 + 0.3 * attention))
+    whole = [F.pad(tiles[0], (0, 16)).movedim(1, -1), F.pad(tiles[1], (16, 0)).movedim(1, -1)]
+    expected = (weights[0] * whole[0] + weights[1] * whole[1]) / (weights[0] + weights[1])
+    torch.testing.assert_close(guided.out, expected, atol=1e-6, rtol=0)
 
 
 class Allocated(TorchFunctionMode):

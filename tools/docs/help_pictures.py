@@ -187,13 +187,63 @@ SCENES = {
         },
         ["load", "it", "text"],
     ),
+    "CoZLoadInvSR": (
+        {
+            "load": ("CheckpointLoaderSimple", (0, 0), {"ckpt_name": "sd_turbo.safetensors"}),
+            "it": (
+                "CoZLoadInvSR", (400, 0),
+                {"model": ("load", 0), "predictor_name": "noise_predictor_sd_turbo_v5.pth"}, (360, 90),
+            ),
+        },
+        None,
+    ),
+    "CoZInvSRStep": (
+        SAMPLE
+        | {
+            "zoom": ("CoZCropCenterZoom", (0, 620), {"image": ("sample", 0)} | TARGET),
+            "load": ("CheckpointLoaderSimple", (0, 0), {"ckpt_name": "sd_turbo.safetensors"}),
+            "model": (
+                "CoZLoadInvSR", (380, 0),
+                {"model": ("load", 0), "predictor_name": "noise_predictor_sd_turbo_v5.pth"}, (360, 90),
+            ),
+            "text": (
+                "CLIPTextEncode", (0, 180),
+                {"clip": ("load", 1), "text": "photo-realistic, 8k, hyper sharpness"}, (300, 120),
+            ),
+            "not": ("CLIPTextEncode", (0, 360), {"clip": ("load", 1), "text": "blurring"}, (300, 120)),
+            "it": (
+                "CoZInvSRStep", (380, 160),
+                {
+                    "model": ("model", 0), "vae": ("load", 2), "positive": ("text", 0),
+                    "negative": ("not", 0), "crop": ("zoom", 1), "zoomed": ("zoom", 0),
+                },
+            ),
+        },
+        ["load", "model", "text", "not", "it"],
+    ),
+    "CoZFuse": (
+        ENLARGED
+        | {
+            "faithful": ("UpscaleModelLoader", (420, 320), FAITHFUL_INPUTS),
+            "other": (
+                "ImageUpscaleWithModel", (420, 460), {"upscale_model": ("faithful", 0), "image": ("frame", 0)},
+            ),
+            "both": (
+                "BatchImagesNode", (840, 0),
+                {"images.image0": ("large", 0), "images.image1": ("other", 0)}, (200, 80),
+            ),
+            "it": ("CoZFuse", (1080, 0), {"images": ("both", 0)}, (300, 150)),
+            "view": make_preview("it", 0, 1420),
+        },
+        ["both", "it", "view"],
+    ),
 }  # fmt: skip
 """node -> (the scene's nodes by name, the names of those in the screenshot or None for all).
 
 A scene's node is (type, position, inputs, size). An input is a value or a link: (node, output).
 """
 
-SCENES_NOT_RUN = {"CoZRefineStep", "CoZTagPrompt"}
+SCENES_NOT_RUN = {"CoZRefineStep", "CoZTagPrompt", "CoZLoadInvSR", "CoZInvSRStep"}
 
 TEMPLATE_SCENES = {
     "CoZLoadSRLoRA": ("AR-2 step", ["CheckpointLoaderSimple", "CoZLoadSRLoRA"]),
@@ -208,6 +258,8 @@ TEMPLATE_SCENES = {
 WEIGHT_FILES = [
     ("checkpoints", "sd3_medium_incl_clips_t5xxlfp8.safetensors"),
     ("checkpoints", "sd_xl_base_1.0.safetensors"),
+    ("checkpoints", "sd_turbo.safetensors"),
+    ("model_patches", "noise_predictor_sd_turbo_v5.pth"),
     ("loras", "model_20001.pkl"),
     ("loras", "DAPE.pth"),
     ("text_encoders", "ram_swin_large_14m.pth"),

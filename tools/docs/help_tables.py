@@ -110,27 +110,30 @@ def describe_values(item: Any, words: Words) -> Iterator[str]:
     yield words.default.format(default, values and words.values.format(values))
 
 
-def make_row(
-    item: Any, text: dict[str, str], words: Words, options: list[str], values: Iterable[str]
-) -> str:
+def make_row(item: Any, text: dict[str, str], words: Words, values: Iterable[str]) -> str:
+    """Make the row of an input or output, with {} for the options that have the input."""
     name = f"`{item.display_name or item.id}`"
     name = name if words is ENGLISH else f"{text['name']} {name}"
+    meaning = words.space.join([text["tooltip"], *values])
+    return f"| {name} | {{}}{meaning} |\n"
+
+
+def list_options(options: list[str], words: Words) -> str:
     listed = words.comma.join(f"*{option}*" for option in options)
-    of = words.only + listed + words.colon if options else ""
-    return f"| {name} | {words.space.join([of + text['tooltip'], *values])} |\n"
+    return words.only + listed + words.colon if options else ""
 
 
 def render_page(page: str, schema: Any, texts: dict[str, Any], words: Words) -> str:
     """Return a page with the first line and the tables that the schema and its texts give."""
     options: dict[str, list[str]] = {}
-    for key, _, option in inputs_of(schema.inputs):
-        options.setdefault(key, []).extend([option] if option else [])
-    inputs = [
-        make_row(item, texts["inputs"][key], words, options[key], describe_values(item, words))
-        for key, item in {key: item for key, item, _ in inputs_of(schema.inputs)}.items()
-    ]
+    for key, item, option in inputs_of(schema.inputs):
+        # Options may have different inputs of one name, which share a Chinese text.
+        text = text_of(item) if words is ENGLISH else texts["inputs"][key]
+        row = make_row(item, text, words, describe_values(item, words))
+        options.setdefault(row, []).extend([option] if option else [])
+    inputs = [row.replace("{}", list_options(names, words), 1) for row, names in options.items()]
     outputs = [
-        make_row(item, texts["outputs"][str(i)], words, [], [])
+        make_row(item, texts["outputs"][str(i)], words, []).replace("{}", "", 1)
         for i, item in enumerate(schema.outputs)
     ]
     page = texts["description"] + page[page.index("\n") :]

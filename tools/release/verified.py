@@ -17,7 +17,11 @@ PAGE = "docs/verified.md"
 FORMAT = "chain-of-zoom-verify/1"
 EQUAL = "equal"
 
-COMPARED = {"step": ("SD3", "SR LoRA", "VAE encoder"), "tokens": ("Qwen2.5-VL-3B",)}
+COMPARED = {
+    "step": ("SD3", "SR LoRA", "VAE encoder"),
+    "tokens": ("Qwen2.5-VL-3B",),
+    "tags": ("RAM", "DAPE"),
+}
 """Part that is compared with another implementation -> the models that it needs."""
 
 README_LINE = re.compile(r"(?<=\*\*Verified with the published weights\*\*: )[^.]+(?=\.)")

@@ -10,13 +10,16 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from coz.weights.ram import find_ram_weights
 from coz.weights.read import (
     FORMAT,
+    read_dape,
     read_prompt_lora,
+    read_tagger,
     read_weights,
     require_safetensors,
 )
-from coz.weights.weight_file import SAFETENSORS_SUFFIXES
+from coz.weights.weight_file import SAFETENSORS_SUFFIXES, read_content
 
 BUILTIN_MODEL = "coz_lite_x4.safetensors"
 SHARD = re.compile(r"(.+-)\d{5}(-of-\d{5}\.safetensors)")
@@ -112,8 +115,29 @@ ROLES = (
         count=504,
         require=read_prompt_lora,
     ),
+    Role(
+        "RAM",
+        "tagger",
+        ("text_encoders",),
+        r"\bram(?!_plus)(_|\b)",
+        "ram_swin_large_14m.pth of xinyu1205/recognize_anything_model",
+        count=366,
+        unit="weights that rate tags",
+        counted=r"^(label_embed|(?:visual_encoder|image_proj|wordvec_proj|fc|tagging_head)\..*"
+        r"(?:weight|bias|bias_table))$",
+        require=read_tagger,
+    ),
+    Role(
+        "DAPE",
+        "dape",
+        ("loras",),
+        "dape",
+        "DAPE.pth of CSWRY/SeeSR",
+        count=248,
+        require=read_dape,
+    ),
 )
-"""A row for each model. The tagger's files (RAM and DAPE) get theirs here, with `tags` in verify.py."""
+"""A row for each model."""
 
 
 @dataclass
@@ -124,11 +148,26 @@ class FoundFile:
     paths: list[Path]
     name: str
     """The name by which ComfyUI's loaders know the first file."""
+    folder: str = ""
+    """The model folder of ComfyUI that it is in."""
     problem: str = ""
     """Why the loaders do not take it; empty if they do."""
     facts: list[dict] = field(default_factory=list)
     """Of each file: bytes, sha256, tensors by dtype."""
     count: int = 0
+
+    def choose(self) -> str:
+        """Return the name for a loader, which then takes this file even if others have the same name."""
+        import folder_paths
+
+        place = self.paths[0].parents[len(Path(self.name).parts) - 1]
+        folder_paths.add_model_folder_path(self.folder, str(place), is_default=True)
+        return self.name
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it has as many tensors as the published file."""
+        return self.count == self.role.count and not self.is_converted
 
     @property
     def is_converted(self) -> bool:
@@ -146,16 +185,13 @@ def find_file(role: Role, given: Path | None) -> FoundFile | None:
 
     if given:
         path = given.expanduser().absolute()
-        if path.exists():
-            folder_paths.add_model_folder_path(role.folders[0], str(path.parent), is_default=True)
-        return FoundFile(role, list_shards(path), path.name)
+        return FoundFile(role, list_shards(path), path.name, role.folders[0])
     for folder in role.folders:
         names = folder_paths.get_filename_list(folder)
         for name in sorted(names):
             if re.search(role.pattern, name.replace("\\", "/"), re.IGNORECASE):
-                return FoundFile(
-                    role, list_shards(Path(folder_paths.get_full_path(folder, name))), name
-                )
+                path = Path(folder_paths.get_full_path(folder, name))
+                return FoundFile(role, list_shards(path), name, folder)
     return None
 
 
@@ -201,7 +237,8 @@ def read_dtypes(path: Path) -> dict[str, str]:
     if path.suffix.lower() in SAFETENSORS_SUFFIXES:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content, _ = read_content(path)
+    content = find_ram_weights(content) or content
     items = content.items() if isinstance(content, dict) else enumerate(content)
     short = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
     return {str(name): short.get(value.dtype, str(value.dtype)) for name, value in items}
@@ -217,8 +254,10 @@ def describe(found: FoundFile) -> str:
         lines.append(f"  {name}{facts['bytes']:,} bytes, {tensors}, sha256 {facts['sha256']}")
     if found.problem:
         lines.append(f"  {found.problem}")
-    elif role.count and found.count == role.count:
+    elif role.count and found.is_published:
         lines.append(f"  {found.count} {role.unit}, as published")
+    elif role.count and found.is_converted:
+        lines.append(f"  {found.count} {role.unit}, by tools/convert.py")
     elif role.count:
         lines.append(f"  {found.count} {role.unit}, but the published file has {role.count}")
     return "\n".join(lines)
@@ -226,7 +265,7 @@ def describe(found: FoundFile) -> str:
 
 def record(found: FoundFile) -> dict:
     """Return what verify.json says of a model: neither its name nor its place."""
-    published = found.count == found.role.count if found.role.count else None
+    published = found.is_published if found.role.count else None
     return {
         "role": found.role.name,
         "files": found.facts,

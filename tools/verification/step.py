@@ -42,10 +42,12 @@ def node(name: str) -> Any:
 
 def load_networks(files: dict[str, FoundFile]) -> Networks:
     """Load SD3 through the nodes, with its LoRA and encoder if they are there."""
-    model, clip, vae = node("CheckpointLoaderSimple")().load_checkpoint(files["SD3"].name)[:3]
+    model, clip, vae = node("CheckpointLoaderSimple")().load_checkpoint(files["SD3"].choose())[:3]
     if "SR LoRA" in files:
-        encoder = files["VAE encoder"].name if "VAE encoder" in files else "none"
-        model, vae = node("CoZLoadSRLoRA").execute(model, vae, files["SR LoRA"].name, encoder).args
+        encoder = files["VAE encoder"].choose() if "VAE encoder" in files else "none"
+        model, vae = (
+            node("CoZLoadSRLoRA").execute(model, vae, files["SR LoRA"].choose(), encoder).args
+        )
     return Networks(model, vae, clip)
 
 

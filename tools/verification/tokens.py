@@ -37,8 +37,8 @@ CONVERSATION = (
 
 
 def load_vlm(files: dict[str, FoundFile]) -> Any:
-    lora = files["prompt LoRA"].name if "prompt LoRA" in files else "none"
-    return node("CoZLoadPromptExtractor").execute(files["Qwen2.5-VL-3B"].name, lora).args[0]
+    lora = files["prompt LoRA"].choose() if "prompt LoRA" in files else "none"
+    return node("CoZLoadPromptExtractor").execute(files["Qwen2.5-VL-3B"].choose(), lora).args[0]
 
 
 def fit(image: Tensor, size: int) -> Image.Image:

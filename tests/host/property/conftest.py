@@ -56,10 +56,11 @@ def saved_chains(folders, pack, make_chain):
 
 @pytest.fixture(scope="session")
 def weights(pack, tmp_path_factory):
-    """Files as the loaders list them: Chain-of-Zoom's LoRA, and what is none."""
+    """Files as the loaders list them: Chain-of-Zoom's LoRA, a noise predictor, and what is none."""
     import folder_paths
 
     from tests.support.random_sd3 import coz_lora
+    from tests.support.small_models import small_predictor
 
     folder = tmp_path_factory.mktemp("weights")
     torch.save(coz_lora(2), folder / "model_20001.pkl")
@@ -67,7 +68,8 @@ def weights(pack, tmp_path_factory):
     save_file({"any.lora_A.weight": torch.rand(4, 8)}, folder / "alien.safetensors")
     (folder / "no weights.safetensors").write_bytes(b"<html>404</html>")
     (folder / "empty.pt").write_bytes(b"")
-    for kind in ("loras", "vae"):
+    save_file(small_predictor(), folder / "noise_predictor.safetensors")
+    for kind in ("loras", "vae", "model_patches"):
         folder_paths.add_model_folder_path(kind, str(folder))
     return folder
 
@@ -81,6 +83,7 @@ def only_these_files(weights, vlm_folder, tagger_folder, monkeypatch):
     for kind, folders in (
         ("loras", [weights, tagger_folder]),
         ("vae", [weights]),
+        ("model_patches", [weights]),
         ("text_encoders", [vlm_folder, tagger_folder]),
     ):
         monkeypatch.setitem(listed, kind, ([*map(str, folders)], listed[kind][1]))
@@ -99,18 +102,30 @@ def vlm(vlm_folder):
 def models(pack, vlm, weights, tagger_folder, upscale_model):
     """The host's objects by kind and name."""
     import nodes
-    from tests.support.small_models import small_clip, small_sd3, small_vae
+    from tests.support.small_models import (
+        small_clip,
+        small_control_net,
+        small_sd2,
+        small_sd3,
+        small_vae,
+    )
 
+    predict = nodes.NODE_CLASS_MAPPINGS["CoZLoadInvSR"].execute
     builtin = nodes.NODE_CLASS_MAPPINGS["UpscaleModelLoader"].load_model
     load_tagger = nodes.NODE_CLASS_MAPPINGS["CoZLoadTagger"].execute
     return {
-        "MODEL": {"SD3": small_sd3(), "SD3 in bfloat16": small_sd3(torch.bfloat16)},
+        "MODEL": {
+            "SD3": small_sd3(),
+            "SD3 in bfloat16": small_sd3(torch.bfloat16),
+            "SD2 with InvSR": predict(small_sd2(), "noise_predictor.safetensors")[0],
+        },
         "VAE": {"of SD3": small_vae(), "of SD1.5": small_vae(4)},
         "CLIP": {"of SD3": small_clip(), "Qwen2.5-VL": vlm},
         "UPSCALE_MODEL": {
             "built-in": builtin("coz_lite_x4.safetensors")[0],
             "2x": upscale_model(2),
         },
+        "CONTROL_NET": {"of small SD2": small_control_net()},
         "COZ_TAGGER": {
             name: load_tagger("ram_small.pth", name)[0] for name in ("none", "DAPE.pth")
         },

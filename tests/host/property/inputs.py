@@ -13,6 +13,7 @@ SIDES = {
     "CoZFullImage": 40,
     "CoZSRStep": 64,
     "CoZRefineStep": 48,
+    "CoZInvSRStep": 48,
     "CoZPromptExtractor": 200,
     "CoZTagPrompt": 200,
     "CoZZoomVideo": 128,
@@ -41,7 +42,7 @@ RANGES = {
 }
 """Parts of a schema's range that end in the time there is; of a nested input by its combo."""
 
-MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER"}
+MODELS = {"MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER", "CONTROL_NET"}
 
 
 class Model(NamedTuple):
@@ -76,7 +77,7 @@ def numbers(item, low, high):
     return often(often(usual, ends, one_in=3), st.sampled_from(beyond), one_in=24)
 
 
-def of_input(node_id: str, item, models: dict[str, list[str]], within: str = ""):
+def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "", option: str = ""):
     kind = item.io_type
     if kind == "IMAGE":
         return pictures(SIDES.get(node_id, 700))
@@ -86,6 +87,8 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "")
         return often(boxes(0, 24), boxes(-9, 999))
     if kind == "COZ_CHAIN":
         return chains(SIDES.get(node_id, 700))
+    if item.id == "denoise_steps":
+        return often(st.just(""), st.sampled_from(["0.5, 0.3", "1\n0", "0.5, strong", "2"]), texts)
     if kind == "STRING":
         return often(st.just(item.default or "fur"), texts, one_in=2)
     if kind == "BOOLEAN":
@@ -101,7 +104,10 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "")
         wrong = [Conditioning((1, 77, 768), 768), Conditioning(pooled=None)]
         return often(st.just(Conditioning()), *map(st.just, [*odd, *wrong]), one_in=6)
     if kind in MODELS:
-        usual, *others = (st.just(Model(kind, name)) for name in models[kind])
+        names = models[kind]
+        if "InvSR" in node_id + option and kind != "CLIP":
+            names = names[::-1]
+        usual, *others = (st.just(Model(kind, name)) for name in names)
         if kind == "CLIP":
             others.append(st.just(Model(kind, None)))
         if item.id == "vlm":
@@ -126,7 +132,7 @@ def cases(draw, schema, models):
             option = draw(st.sampled_from(item.options))
             case[item.id] = option.key
             for nested in option.inputs:
-                strategy = of_input(schema.node_id, nested, models, within=item.id)
+                strategy = of_input(schema.node_id, nested, models, item.id, option.key)
                 case[f"{item.id}.{nested.id}"] = draw(strategy)
             continue
         strategy = of_input(schema.node_id, item, models)

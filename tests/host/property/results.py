@@ -20,11 +20,12 @@ SAME_SIZE = {
     "CoZSRStep": ("image", 0),
     "CoZRefineStep": ("image", 0),
     "CoZUpscaleStep": ("zoomed", 0),
+    "CoZInvSRStep": ("zoomed", 0),
 }
 """Of which input an output, by its number, has the height and width."""
 
 HOST_SAYS = "clip input is invalid: None"
-"""By the host's own CLIP Text Encode, which encodes the texts of "any checkpoint"."""
+"""By the host's own CLIP Text Encode, which encodes the texts of two backbones."""
 
 
 def is_picture(image) -> None:

@@ -22,6 +22,8 @@ INSIDE = {
     "CoZChainCheck": "CoZChainLoop",
     "CoZChainGate": "CoZChainLoop",
     "CoZChainCollect": "CoZChainLoop",
+    "CoZFamilyCheck": "CoZChainLoop",
+    "CoZAdaptedDenoise": "CoZChainLoop",
     "CoZTilePrompts": "CoZFullImage",
     "CoZTileTexts": "CoZFullImage",
     "CoZTiles": "CoZFullImage",
@@ -37,6 +39,7 @@ SHARE = {
     "CoZPromptExtractor": 0.65,
     "CoZRefineStep": 0.65,
     "CoZTagPrompt": 0.65,
+    "CoZInvSRStep": 0.65,
     "CoZUpscaleStep": 0.65,
 }
 """Of a profile's cases: slow nodes get less than others."""

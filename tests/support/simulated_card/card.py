@@ -21,10 +21,10 @@ DEFAULT_SIZE = 8 * 2**30
 """Bytes, if no other size is asked for."""
 
 LARGEST_COPY = 2**20
-"""Bytes that are still copied within the CPU's memory beside a card without values."""
+"""Bytes of the largest matrix that is still copied within the CPU's memory beside a card without values."""
 
-WHOLE = {"aten::scaled_dot_product_attention"}
-"""Run as it is on the CPU: a GPU has a kernel for it, and its parts would round otherwise."""
+WHOLE = {"aten::scaled_dot_product_attention", "aten::upsample_bicubic2d"}
+"""Run as they are on the CPU: a GPU has a kernel for each, and their parts would round otherwise."""
 
 
 class Card:
@@ -41,8 +41,8 @@ class Card:
     ):
         """``has_values``: whether all its tensors hold values. Else only those of up to ``LARGEST_VALUES``
         bytes do that are made from such. Others take no memory and no time: they are read as 0, and
-        copied to the CPU as zeros. Copies of more than ``LARGEST_COPY`` bytes within the CPU's memory
-        are left out, so that weights take none there either."""
+        copied to the CPU as zeros. Copies of matrices of more than ``LARGEST_COPY`` bytes within the
+        CPU's memory are left out, so that weights take none there either."""
         self.device = torch.device(CARD.type, index)
         self.has_float64 = has_float64
         self.memory = Memory(size)
@@ -99,8 +99,8 @@ class Card:
         wants_card = any(is_card(x) for x in _devices_of(args, kwargs))
         if not on_card and not wants_card:
             _check_generator(kwargs, is_on_card=False)
-            if name == "aten::copy_" and not self.has_values and args[0].nbytes > LARGEST_COPY:
-                return args[0]
+            if name == "aten::copy_" and not self.has_values and _is_large_matrix(args[0]):
+                return args[0]  # it stays whatever it was, which would be seen in an image
             return func(*args, **kwargs)
         return self._choose(on_card, kwargs)._run(func, args, kwargs, on_card)
 
@@ -223,8 +223,10 @@ class _Factories(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if func in {torch.tensor, torch.as_tensor} and is_card(kwargs.get("device")):
-            device = kwargs.pop("device")
-            return func(*args, **kwargs).to(device)
+            device, (data, *rest) = kwargs.pop("device"), args
+            if isinstance(data, list):  # a GPU, too, reads its values one by one
+                data = [x.item() if isinstance(x, CardTensor) else x for x in data]
+            return func(data, *rest, **kwargs).to(device)
         if func is torch.Tensor.new_tensor and isinstance(args[0], CardTensor):
             made = torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs})
             return made.to(args[0].device)
@@ -247,6 +249,10 @@ def _is_composite(func) -> bool:
         has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
         _composite[func] = has_kernel and func._schema.name not in WHOLE
     return _composite[func]
+
+
+def _is_large_matrix(tensor: torch.Tensor) -> bool:
+    return tensor.dim() <= 2 and tensor.nbytes > LARGEST_COPY
 
 
 def _change_shape(func, args, kwargs):

@@ -4,7 +4,7 @@ import { api } from "../../../scripts/api.js"
 const makeKey = (chain, step) => `${chain.layers[0].filename}/${step}`
 
 /** The user's marks of the prompts, good or bad. */
-export class Verdicts {
+export class PromptMarks {
   constructor() {
     this.given = new Map()
   }

@@ -1,0 +1,1 @@
+"""How much detail a view has: sampling and fusion that adapt to it."""

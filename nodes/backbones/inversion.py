@@ -1,0 +1,86 @@
+from comfy_api.latest import io
+from torch import Tensor
+
+from nodes import CLIPTextEncode
+
+from ...coz.resample import crop
+from ...coz.text.step_prompts import replace_lone_surrogates
+from ...coz.tiles.noise import NoiseField
+from ...coz.tiles.plan import find_tile_source
+from ..host.images import to_bchw
+from ..host.inversion import invert
+from ..host.text_encoder import require_clip
+from ..step.invsr_step import adaptive_input, cfg_input, sampling_steps_input, start_input
+from .backbone import Tile, TilePass
+from .diffusion import DiffusionBackbone
+
+SAMPLING_INPUTS = ("sampling_steps", "start", "cfg", "adaptive")
+
+
+class DiffusionInversion(DiffusionBackbone):
+    name = "diffusion inversion (InvSR)"
+    summary = "SD-Turbo with InvSR's noise predictor."
+    reads_seed = True
+
+    @classmethod
+    def inputs(cls, **socket_options) -> list[io.Input]:
+        return [
+            *super().inputs(**socket_options),
+            io.String.Input(
+                "negative",
+                default="",
+                multiline=True,
+                tooltip="What the image must not show. It counts only if cfg is above 1.",
+            ),
+            sampling_steps_input(),
+            cfg_input(),
+            start_input(),
+            adaptive_input(),
+        ]
+
+    def encode(self, text: str) -> list:
+        require_clip(self.chosen["clip"])
+        return CLIPTextEncode().encode(self.chosen["clip"], replace_lone_surrogates(text))[0]
+
+    def choose_encoder(self, text) -> tuple[str, dict]:
+        return "CLIPTextEncode", {
+            "text": replace_lone_surrogates(text) if isinstance(text, str) else text
+        }
+
+    def add_nodes(self, add_node, i, view, text) -> list:
+        return add_node(
+            "CoZInvSRStep",
+            f"sr_{i}",
+            model=self.chosen["model"],
+            vae=self.chosen["vae"],
+            positive=self.add_encoder(add_node, i, text),
+            negative=self.add_encoder(add_node, "negative", self.chosen["negative"]),
+            crop=view.crop,
+            zoomed=view.zoomed,
+            **{key: self.chosen[key] for key in SAMPLING_INPUTS},
+            seed=view.seed,
+        ).out(0)
+
+    def start_pass(self, tiles: TilePass) -> None:
+        self.noise = NoiseField(tiles.layout.height, tiles.layout.width, tiles.seed)
+        super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
+
+    def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
+        # One at a time: the noise of each is cut from its place.
+        (tile,), (text,) = tiles, texts
+        chosen, zoomed = self.chosen, to_bchw(tile.zoomed)
+        box = find_tile_source(self.tiles.picture, self.tiles.layout, tile.window)
+        is_whole = all(side == int(side) for side in box)
+        return invert(
+            chosen["model"],
+            chosen["vae"],
+            self.encoded[text],
+            self.encoded[chosen["negative"]],
+            crop(self.tiles.picture, box) if is_whole else zoomed,
+            zoomed,
+            *(chosen[key] for key in SAMPLING_INPUTS),
+            tile.seed,
+            lambda latent, reduction: self.noise.cut_window(
+                latent, tile.window.x, tile.window.y, reduction
+            ),
+        )

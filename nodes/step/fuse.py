@@ -1,0 +1,74 @@
+from comfy_api.latest import io
+
+from ...coz.detail.fusion import (
+    ATTENTION_KINDS,
+    FUSION_METHODS,
+    compute_attention,
+    fuse,
+    sharpen_edges,
+)
+from ..host.images import to_bchw, to_image
+from ..host.messages import show_closing
+from ..host.options import require_range
+
+
+class CoZFuse(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZFuse",
+            display_name="CoZ Fuse Results",
+            category="Chain-of-Zoom/step",
+            description="Fuses several results for one view, such as those of two seeds or two models, "
+            "into one. Each place comes mostly from the results that have detail there.",
+            search_aliases=["merge images", "blend images", "combine images", "average"],
+            inputs=[
+                io.Image.Input(
+                    "images",
+                    tooltip="One batch of two or more results of the same view, from Batch Images.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=FUSION_METHODS,
+                    default="weighted",
+                    tooltip="weighted: the mean of all results, in which those with more detail at a place "
+                    "count more there. max: each pixel from the result with most detail there.",
+                ),
+                io.Combo.Input(
+                    "map",
+                    options=ATTENTION_KINDS,
+                    default="gradient",
+                    tooltip="How detail is measured. gradient: by the steepness of brightness. variance: by "
+                    "its variance in squares of 5 pixels.",
+                ),
+                io.Float.Input(
+                    "edges",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How much the edges of the result are sharpened. Calm parts stay as they are.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("IMAGE", display_name="image", tooltip="The fused result."),
+                io.Image.Output(
+                    "MAPS",
+                    display_name="map",
+                    tooltip="Where each result has detail: one gray image for each, white where most.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, method="weighted", map="gradient", edges=0.0) -> io.NodeOutput:
+        require_range("edges", edges, 0, 1)
+        results = to_bchw(images, "images")
+        if len(results) < 2:
+            raise ValueError(
+                "images must be a batch of two or more results of one view, got 1: join them with Batch "
+                "Images"
+            )
+        fused = sharpen_edges(fuse(results, method, map), edges)
+        maps = compute_attention(results, map).expand(-1, 3, -1, -1)
+        return io.NodeOutput(to_image(fused), to_image(maps), ui=show_closing())

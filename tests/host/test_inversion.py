@@ -1,0 +1,354 @@
+"""CoZ InvSR Step in the host, against results of InvSR's own pipeline on random weights."""
+
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from coz.chain.zoom_chain import derive_step_seed
+from coz.networks.noise_predictor import NoisePredictorSizes
+from tests.support.small_models import SD2_SHAPE, small_predictor, small_sd2, small_vae
+
+from .prompts import as_full_image, kept_prompt
+
+GOLDEN = Path(__file__).parents[1] / "data/invsr"
+REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
+ROUNDING = 1e-5  # relative; other libraries sum float32 products in another order
+LATENT_SCALE = 0.18215  # of SD's latents; ComfyUI's samplers return them without
+
+
+def fill(network, prefix):
+    """Give a network the weights of the recorded run: drawn from the names of the tensors."""
+    for name, weight in network.state_dict().items():
+        generator = torch.Generator().manual_seed(zlib.crc32((prefix + name).encode()))
+        noise = torch.randn(weight.shape, generator=generator)
+        if weight.ndim > 1:
+            weight.copy_(noise / weight[0].numel() ** 0.5)
+        else:
+            weight.copy_(1 + 0.1 * noise if name.endswith("weight") else 0.05 * noise)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_file(GOLDEN / "pipeline_golden.safetensors")
+
+
+@pytest.fixture(scope="module")
+def invsr(node, tmp_path_factory):
+    """SD 2.1 of a fifth of its width with the reduced predictor, as MODEL and VAE."""
+    import comfy.sd
+    import comfy.utils
+    import folder_paths
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    with torch.no_grad():
+        autoencoder = fill(
+            AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                layers_per_block=2,
+                latent_channels=4,
+            ),
+            "vae.",
+        )
+        autoencoder.quant_conv.bias[4:] = -100  # so that a sampled latent is the mean
+        unet = fill(
+            UNet2DConditionModel(
+                block_out_channels=(64, 128, 256, 256),
+                attention_head_dim=(1, 2, 4, 4),
+                cross_attention_dim=64,
+                use_linear_projection=True,
+            ),
+            "unet.",
+        )
+    vae = comfy.sd.VAE(sd=autoencoder.state_dict(), dtype=torch.float32)
+    model = small_sd2(
+        num_res_blocks=[2] * 4,
+        channel_mult=[1, 2, 4, 4],
+        transformer_depth=[1] * 6 + [0] * 2,
+        transformer_depth_output=[1] * 9 + [0] * 3,
+        context_dim=64,
+    )
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    state = {names[name]: weight for name, weight in unet.state_dict().items()}
+    model.model.diffusion_model.load_state_dict(state)
+    folder_paths.add_model_folder_path("model_patches", str(GOLDEN))
+    with pytest.MonkeyPatch.context() as patch:
+        host = sys.modules[node("CoZLoadInvSR").__module__.replace("load.invsr", "host.inversion")]
+        patch.setattr(host, "read_sizes", lambda weights: REDUCED)
+        with_predictor = node("CoZLoadInvSR").execute(model, "noise_predictor_reduced.safetensors")
+    return SimpleNamespace(model=with_predictor[0], bare=model, vae=vae)
+
+
+@pytest.fixture
+def step(node, invsr, golden, monkeypatch):
+    """CoZ InvSR Step on the recorded input, with the recorded noise: (image, latent)."""
+    import comfy.sample
+
+    denoised = []
+    sample = comfy.sample.sample_custom
+
+    def record(*arguments, **options):
+        denoised.append(sample(*arguments, **options))
+        return denoised[-1]
+
+    monkeypatch.setattr(comfy.sample, "sample_custom", record)
+    monkeypatch.setattr(comfy.sample, "prepare_noise", lambda *_: golden["eps"])
+    crop = golden["lq"].movedim(1, -1)
+    zoomed = torch.zeros(1, 128, 192, 3)
+
+    def run(**inputs):
+        texts = [[[golden[name], {}]] for name in ("prompt_embeds", "negative_embeds")]
+        with torch.inference_mode():
+            image = node("CoZInvSRStep").execute(
+                invsr.model, invsr.vae, *texts, crop, zoomed, **inputs
+            )[0]
+        return image, denoised[-1] * LATENT_SCALE
+
+    return run
+
+
+def relative_error(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    ("steps", "cfg", "recorded"),
+    [
+        (1, 1.0, "latent_200"),
+        (2, 1.0, "latent_200_100"),
+        (3, 1.0, "latent_200_100_50"),
+        (4, 1.0, "latent_200_150_100_50"),
+        (5, 1.0, "latent_250_200_150_100_50"),
+        (2, 2.0, "latent_200_100_cfg2"),
+    ],
+)
+def test_latents_are_invsrs(step, golden, steps, cfg, recorded):
+    assert relative_error(step(sampling_steps=steps, cfg=cfg)[1], golden[recorded]) < ROUNDING
+
+
+def test_image_is_invsrs(step, golden):
+    image, _ = step()
+    assert image.shape == (1, 128, 192, 3)
+    # 1e-4 of white: ten times the rounding of the latent, which the decoder amplifies.
+    assert (image.movedim(-1, 1) - golden["image_200"]).abs().max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def small(node, tmp_path_factory):
+    """A small SD2 of random weights with its predictor, its VAE, and texts for it."""
+    import folder_paths
+
+    folder = tmp_path_factory.mktemp("predictors")
+    save_file(small_predictor(), folder / "small_predictor.safetensors")
+    (folder / "page.pth").write_bytes(b"<!DOCTYPE html><html>404</html>")
+    whole = (folder / "small_predictor.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    save_file({"transformer.lora_A.weight": torch.rand(4, 8)}, folder / "lora.safetensors")
+    narrow = {
+        name: weight[:, :1].contiguous() if name.endswith("conv_in.weight") else weight
+        for name, weight in small_predictor().items()
+    }
+    save_file(narrow, folder / "narrow.safetensors")
+    folder_paths.add_model_folder_path("model_patches", str(folder))
+    generator = torch.Generator().manual_seed(0)
+    texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
+    model = node("CoZLoadInvSR").execute(small_sd2(), "small_predictor.safetensors")[0]
+    return SimpleNamespace(model=model, vae=small_vae(4), texts=texts)
+
+
+@pytest.fixture
+def sharpen(node, small):
+    """CoZ InvSR Step of the small model on a crop; ``zoomed`` is of four times its size."""
+
+    def run(crop, zoomed=None, model=small.model, vae=small.vae, **inputs):
+        b, h, w, _ = crop.shape
+        zoomed = torch.zeros(b, 4 * h, 4 * w, 3) if zoomed is None else zoomed
+        with torch.inference_mode():
+            return node("CoZInvSRStep").execute(model, vae, *small.texts, crop, zoomed, **inputs)[0]
+
+    return run
+
+
+def draw_views(b, h, w):
+    return torch.rand(b, h, w, 3, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("page.pth", "page.pth: expected a PyTorch or safetensors file, but found a web page"),
+        ("cut.safetensors", "cut.safetensors: .*damaged or cut short"),
+        ("lora.safetensors", "expected InvSR's noise predictor, but found .*lora_A"),
+        ("narrow.safetensors", r"expected encoder.conv_in.weight to be \(64, 3, 3, 3\), but found"),
+        ("none.pth", "none.pth is not in models/model_patches or models/upscale_models"),
+    ],
+)
+def test_other_files_are_refused(node, small, name, message):
+    with pytest.raises(ValueError, match=message):
+        node("CoZLoadInvSR").execute(small.model, name)
+
+
+def test_other_models_are_refused(node, small):
+    from tests.support.small_models import small_sd3
+
+    # ComfyUI takes SD 2.1 for a v-prediction model where this weight varies much.
+    name = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    v_prediction = small_sd2({name: torch.tensor([-1.0, 1.0])})
+    for model, found in (
+        (v_prediction, r"SD20 \(v-prediction\)"),
+        (small_sd2(family="SD15"), r"SD15 \(eps\)"),
+        (small_sd3(), "SD3"),
+    ):
+        with pytest.raises(ValueError, match=f"is for SD-Turbo, .* but model is {found}"):
+            node("CoZLoadInvSR").execute(model, "small_predictor.safetensors")
+
+
+def test_a_model_without_predictor_is_refused(sharpen):
+    with pytest.raises(ValueError, match="SD20 and has no noise predictor: connect the model of"):
+        sharpen(draw_views(1, 8, 8), model=small_sd2())
+
+
+def test_a_vae_of_another_family_is_refused(sharpen):
+    with pytest.raises(ValueError, match="vae makes latents of 16 channels, but model takes 4"):
+        sharpen(draw_views(1, 8, 8), vae=small_vae(16))
+
+
+def test_impossible_steps_are_refused_with_what_is_possible(sharpen):
+    with pytest.raises(ValueError, match="sampling_steps from 1 to 2 with start 100, but found 5"):
+        sharpen(draw_views(1, 8, 8), sampling_steps=5, start="100")
+
+
+def test_nan_is_refused(sharpen):
+    crop = draw_views(1, 8, 8)
+    crop[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="crop holds 1 values that are NaN"):
+        sharpen(crop)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 13), (1, 2, 500)], ids=str)
+def test_any_size_works(sharpen, shape):
+    image = sharpen(draw_views(*shape))
+    assert image.shape == (shape[0], 4 * shape[1], 4 * shape[2], 3)
+    assert image.isfinite().all()
+
+
+def test_a_view_that_is_no_multiple_of_four_keeps_its_size(sharpen):
+    assert sharpen(draw_views(1, 9, 9), torch.zeros(1, 33, 35, 3)).shape == (1, 33, 35, 3)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_each_view_of_a_batch_is_as_alone(sharpen, adaptive):
+    flat, noisy = torch.full((1, 16, 16, 3), 0.5), draw_views(1, 16, 16)
+    inputs = {"cfg": 2.0, "adaptive": adaptive}
+    together = sharpen(torch.cat([flat, noisy]), **inputs)
+    # Each image of a batch has noise of its own; the first has that of an image alone.
+    torch.testing.assert_close(together[:1], sharpen(flat, **inputs), rtol=0, atol=1e-5)
+
+
+def test_adaptive_steps_are_of_each_view_alone(sharpen, monkeypatch):
+    import comfy.sample
+
+    levels = []
+    sample = comfy.sample.sample_custom
+
+    def record(model, noise, cfg, sampler, sigmas, *arguments, **options):
+        levels.append((len(sigmas) - 1, round(cfg, 3)))
+        return sample(model, noise, cfg, sampler, sigmas, *arguments, **options)
+
+    monkeypatch.setattr(comfy.sample, "sample_custom", record)
+    flat, noisy = torch.full((1, 16, 16, 3), 0.5), draw_views(1, 16, 16)
+    sharpen(torch.cat([flat, noisy, flat]), adaptive=True, cfg=2.0)
+    simple, complicated, again = levels
+    assert simple == again == (1, 1.6)  # no edges and one level of brightness: 0.8 of cfg
+    assert complicated[0] == 3
+    assert 2.0 < complicated[1] <= 2.6
+
+
+@pytest.fixture
+def zoom_prompt(give, small):
+    """A Chain Loop with this backbone, by its inputs."""
+    from tests.support.small_models import small_clip
+
+    given = {"model": small.model, "vae": small.vae, "clip": small_clip()}
+    for name, value in given.items():
+        give(f"Test_{name}", name.upper(), value)
+    chosen = {
+        **{f"backbone.{name}": [name, 0] for name in given},
+        "backbone.negative": "blurry",
+        "backbone.sampling_steps": 2,
+        "backbone.cfg": 2.0,
+        "backbone.start": "auto",
+        "backbone.adaptive": False,
+    }
+
+    def make(**inputs):
+        name = "diffusion inversion (InvSR)"
+        prompt = kept_prompt(backbone=name, color_fix="none", prompt="fur", **chosen, **inputs)
+        for unread in ("upscale_model", "resampling"):
+            del prompt["loop"]["inputs"][f"backbone.{unread}"]
+        return prompt | {key: {"class_type": f"Test_{key}", "inputs": {}} for key in given}
+
+    make.clip = given["clip"]
+    return make
+
+
+def test_a_step_of_chain_loop_is_the_node(executor, keep, node, small, zoom_prompt):
+    executor("CLASSIC").run(zoom_prompt(steps=1, seed=7))
+    (chain,) = keep
+    picture = node("CoZSamplePicture").execute("astronaut.png")[0]
+    frame, _, *center = node("CoZFitImage").execute(picture, "native pixels", 64, 0.3, 0.7).args
+    zoomed, crop, *_ = node("CoZCropCenterZoom").execute(frame, 4.0, *center, "bicubic").args
+    with torch.inference_mode():
+        texts = [
+            node("CLIPTextEncode")().encode(zoom_prompt.clip, text)[0] for text in ("fur", "blurry")
+        ]
+        expected = node("CoZInvSRStep").execute(
+            small.model,
+            small.vae,
+            *texts,
+            crop,
+            zoomed,
+            sampling_steps=2,
+            cfg=2.0,
+            seed=derive_step_seed(7, 1),
+        )[0]
+    assert torch.equal(chain["image"], expected)
+
+
+def test_overlapping_tiles_share_their_noise(
+    executor, keep, node, nodes_of, zoom_prompt, monkeypatch
+):
+    host, drawn = nodes_of("host.inversion"), []
+    sample = host.sample_noise
+
+    def record(moments, normal):
+        drawn.append(normal)
+        return sample(moments, normal)
+
+    monkeypatch.setattr(host, "sample_noise", record)
+    prompt = as_full_image(zoom_prompt(), image=["fit", 0], tile=64, overlap=16)
+    prompt["fit"] = {
+        "class_type": "ImageScale",
+        "inputs": {
+            "image": ["source", 0],
+            "upscale_method": "area",
+            "width": 32,
+            "height": 16,
+            "crop": "disabled",
+        },
+    }
+    prompt["scales"]["inputs"] = {"image": ["loop", 0]}
+    executor("CLASSIC").run(prompt)
+    assert keep[0]["image"].shape == (1, 64, 128, 3)
+    # Tiles of 64 pixels at 0, 48 and 64 of 128: latent pixels 0 to 8, 6 to 14 and 8 to 16.
+    left, middle, right = drawn
+    assert torch.equal(left[..., 6:], middle[..., :2])
+    assert torch.equal(middle[..., 2:], right[..., :6])
+    assert not torch.equal(left, right)

@@ -1,0 +1,262 @@
+"""Whole trainings: resuming, several processes, and what goes wrong."""
+
+import math
+import os
+import re
+import signal
+import subprocess
+import time
+from statistics import mean
+
+import pytest
+import torch
+import yaml
+
+from tools.host import ROOT
+from tools.train_grpo.environment import python_path
+from tools.train_sr import loop
+from tools.train_sr.__main__ import run_command
+from tools.train_sr.checkpoint import LossLog, list_checkpoints, read_checkpoint
+from tools.train_sr.config import DistilConfig, read_config
+from tools.train_sr.distil import Distillation, open_crops
+from tools.train_sr.network import load_networks
+
+from .conftest import TIMEOUT, environment, lines
+from .test_sr_network import CPU, make_accelerator, read_losses, train
+from .tiny_sd3 import make_config, save_crops, write_config
+
+
+@pytest.fixture
+def config(sr_parts, tmp_path):
+    return lambda **changes: make_config(tmp_path, sr_parts, accumulation=1, **changes)
+
+
+def command(*arguments, launcher=None):
+    parts = [*(launcher or [python_path()]), "-m", "tools.train_sr", *arguments]
+    return {"args": [str(part) for part in parts], "cwd": ROOT, "env": environment(), "text": True}
+
+
+def distil(path, launcher=None):
+    call = command("distil", path, launcher=launcher)
+    result = subprocess.run(**call, capture_output=True, timeout=TIMEOUT)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def read_result(folder):
+    names = ("sr_lora.safetensors", "vae_encoder.safetensors")
+    return [(folder / "result" / name).read_bytes() for name in names]
+
+
+def test_a_killed_run_ends_the_same(sr_parts, tmp_path):
+    settings = {"steps": 8, "workers": 1, "preview_every": 8, "preview_zooms": 1, "ema": 0.9}
+    whole = write_config(tmp_path / "whole.yaml", sr_parts, **settings)
+    output = distil(whole)
+    assert "There is no GPU here, so this will be slow." in output or torch.cuda.is_available()
+    assert re.search(r"No GPU: .* for the other 6 steps", output) or torch.cuda.is_available()
+    killed = write_config(tmp_path / "killed.yaml", sr_parts, **settings)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(**command("distil", killed), **quiet)
+    log = tmp_path / "killed" / "losses.jsonl"
+    while not (log.is_file() and len(log.read_text("utf-8").splitlines()) >= 5):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = int(re.search(r"continues after step (\d)", distil(killed))[1])
+    assert step in (4, 6)
+    assert lines(log) == lines(tmp_path / "whole" / "losses.jsonl")
+    assert read_result(tmp_path / "killed") == read_result(tmp_path / "whole")
+    previews = [tmp_path / n / "previews" / "step-0000008.png" for n in ("killed", "whole")]
+    assert previews[0].read_bytes() == previews[1].read_bytes()
+    assert len(list_checkpoints(tmp_path / "whole")) == 2
+    card = (tmp_path / "whole" / "result" / "README.md").read_text("utf-8")
+    assert "- Data: 5 crops, size 32, seed 0\n- 8 steps of 2 crops, seed 123\n" in card
+    svg = (tmp_path / "whole" / "result" / "curves.svg").read_text("utf-8")
+    assert svg.count('<g id="axes_') == 4
+    assert list((tmp_path / "whole" / "tensorboard").glob("events.*"))
+
+
+def test_two_processes_see_the_same_data_and_average_their_gradients(sr_parts, tmp_path):
+    """Two processes with a crop each make the same steps as one process with two crops in turn."""
+    data = save_crops(tmp_path / "data", 5)
+    alone = make_config(tmp_path, sr_parts | {"data": data}, accumulation=2)
+    train(alone)
+    both = write_config(tmp_path / "both.yaml", sr_parts | {"data": data}, accumulation=1)
+    accelerate = python_path().with_name("accelerate")
+    launcher = [accelerate, "launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1]
+    output = distil(both, [*launcher, "--mixed_precision", "no"])
+    assert output.count("There is no GPU here") <= 1
+    found, expected = lines(tmp_path / "both" / "losses.jsonl"), read_losses(alone)
+    assert len(found) == alone.steps
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    first, second = (
+        torch.load(list_checkpoints(out)[0], weights_only=True)["loras"]
+        for out in (tmp_path / "both", alone.out)
+    )
+    for name in first:  # 1e-4: AdamW's first steps are as long where a gradient is nearly 0
+        assert torch.allclose(first[name], second[name], atol=1e-4)
+
+
+def test_batches_of_an_epoch():
+    """Together, the processes read each crop at most once, in the order of one process."""
+    alone = loop.list_batches(11, 2, 0, 1, seed=3, epoch=5)
+    assert [len(batch) for batch in alone] == [2] * 5
+    assert len({i for batch in alone for i in batch}) == 10
+    shares = [loop.list_batches(11, 1, process, 2, seed=3, epoch=5) for process in range(2)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == alone
+    assert loop.list_batches(11, 2, 0, 1, seed=3, epoch=6) != alone
+
+
+def test_a_loss_falls(config, tmp_path):
+    made = config(
+        data=str(save_crops(tmp_path / "one", 2)), steps=16, weights={"lpips": 0.0, "vsd": 0.0}
+    )
+    task = Distillation(made, CPU)
+    with torch.no_grad():  # a sample of this random encoder would be noise
+        last = task.network.vae.quant_conv
+        last.weight[16:], last.bias[16:] = 0, -20
+    loop.train(made, task, open_crops(made), open_crops(made, True), make_accelerator(made))
+    losses = [entry["mse"] for entry in read_losses(made)]
+    assert mean(losses[-4:]) < 0.9 * mean(losses[:4])
+
+
+def test_the_next_stage_starts_from_a_result(config, tmp_path):
+    first = config(steps=2)
+    train(first)
+    result = first.out / "result"
+    starts = {"start_lora": "sr_lora", "start_vae_encoder": "vae_encoder"}
+    starts = {key: str(result / f"{name}.safetensors") for key, name in starts.items()}
+    second = Distillation(config(out="second", **starts), CPU)
+    plain = Distillation(first, CPU)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    checkpoint = torch.load(list_checkpoints(first.out)[0], weights_only=True)
+    with torch.no_grad():
+        before = plain.network.encode(image)
+        plain.network.set_loras(checkpoint["loras"])
+        expected, found = plain.network.encode(image), second.network.encode(image)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(before, expected, rtol=1e-2, atol=1e-2)
+    for ours, theirs in zip(
+        second.network.list_parameters("gen"), plain.network.list_parameters("gen"), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_checkpoint_of_another_run(config):
+    train(config(steps=1))
+    message = "holds a run with rank 4, but now it is 8. Choose another out"
+    with pytest.raises(ValueError, match=message):
+        train(config(steps=2, rank=8))
+
+
+def test_a_damaged_checkpoint_is_left_out(config, capsys):
+    made = config(steps=2, save_every=1)
+    train(made)
+    newest, older = list_checkpoints(made.out)
+    newest.write_bytes(newest.read_bytes()[:5000])
+    assert read_checkpoint(made.out, {}).step == 1
+    assert f"{newest.name} is damaged and left out" in capsys.readouterr().out
+    assert older.is_file()
+
+
+def test_nan_stops_with_the_images(config, monkeypatch):
+    made = config(steps=4, save_every=1)
+    compute = Distillation.compute
+
+    def fail_at_third(self, batch, rng, backward):
+        losses = compute(self, batch, rng, backward)
+        self.steps = getattr(self, "steps", 0) + 1
+        return losses | ({"vsd": losses["vsd"] * math.nan} if self.steps == 3 else {})
+
+    monkeypatch.setattr(Distillation, "compute", fail_at_third)
+    with pytest.raises(
+        ValueError, match=r"step 3: vsd is not a finite number, with the images photo#\d \("
+    ):
+        train(made)
+    saved = sorted(path.name for path in (made.out / "failed-step-3").iterdir())
+    assert saved == ["0-high.png", "0-low.png"]
+    assert read_checkpoint(made.out, {}).step == 2
+    monkeypatch.undo()
+    train(made)
+    assert [entry["step"] for entry in read_losses(made)] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(config, small_files):
+    made = config(steps=1)
+    train(made)
+    size = list_checkpoints(made.out)[0].stat().st_size
+    task, more = Distillation(made, CPU), config(steps=2)
+    with (
+        small_files(size // 2),
+        pytest.raises(ValueError, match=r"of step 2 cannot be written .* too large"),
+    ):
+        loop.train(more, task, open_crops(more), open_crops(more, True), make_accelerator(more))
+    assert [path.name for path in more.out.glob("step-*")] == ["step-0000001.checkpoint"]
+    train(more)
+    assert len(read_losses(more)) == 2
+
+
+def test_steps_that_are_done(config, capsys):
+    made = config(steps=1)
+    train(made)
+    train(made)
+    assert "all 1 steps are done: raise steps to train on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"acumulation": 2}, "acumulation does not exist in a config: did you mean accumulation?"),
+        ({"weights": {"vds": 1}}, "weights.vds does not exist in a config: did you mean vsd?"),
+        ({"precision": "fp16"}, "precision must be 'bf16' or 'fp32', got 'fp16'"),
+        ({"ema": 1.0}, "ema must be less than 1, got 1.0"),
+        ({"upstream_files": True, "latent_shift": "symmetric"}, "upstream_files: a .pkl cannot say"),
+        ({"data": "nowhere"}, "holds no finished data set: python -m tools.train_sr prepare"),
+        ({"lpips": "nowhere.pth"}, "nowhere.pth: expected a weight file, but found none"),
+        ({"batch": 9}, "holds 5 crops to train on, fewer than batch x processes (9 x 1)"),
+        ({"model": "/nowhere/at all"}, "model: scheduler cannot be loaded from /nowhere/at all"),
+        ({"text_cached": False}, "the text encoders cannot be loaded from"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_in_a_line(sr_parts, tmp_path, monkeypatch, changes, error):
+    path = write_config(tmp_path / "wrong.yaml", sr_parts, **changes)
+    monkeypatch.setattr("tools.train_sr.distil.make_accelerator", make_accelerator)
+    arguments = {"command": "distil", "config": path, "traceback": False}
+    reason = run_command(type("Arguments", (), arguments))
+    assert reason.startswith("error: ")
+    assert error in reason
+    assert "\n" not in reason
+
+
+def test_a_part_of_sd3_that_is_missing(config, tmp_path):
+    made = config()
+    (tmp_path / "sd3").mkdir()
+    for name in ("transformer", "scheduler"):
+        os.symlink(f"{made.model}/{name}", tmp_path / "sd3" / name)
+    with pytest.raises(
+        ValueError, match=r"model: vae cannot be loaded from .* It needs SD3-medium"
+    ):
+        load_networks(made.model_copy(update={"model": str(tmp_path / "sd3")}))
+
+
+def test_example_states_the_defaults():
+    path = ROOT / "tools/train_sr/distil.yaml"
+    config = read_config(path, DistilConfig)
+    given = {name: getattr(config, name) for name in ("data", "out", "lpips")}
+    assert config == DistilConfig(**given)
+    keys = yaml.safe_load(path.read_text("utf-8")).keys()
+    optional = {"vae", "start_lora", "start_vae_encoder"}
+    assert keys == DistilConfig.model_fields.keys() - optional
+    text = path.read_text("utf-8")
+    assert all(f"# {name}: " in text for name in optional)
+
+
+def test_log_continues_after_a_step(tmp_path):
+    log = LossLog(tmp_path / "losses.jsonl", 0)
+    for step in (1, 2, 3):
+        log.write({"step": step})
+    log = LossLog(tmp_path / "losses.jsonl", 2)
+    log.write({"step": 3, "again": 1.0})
+    assert log.read() == [{"step": 1}, {"step": 2}, {"step": 3, "again": 1.0}]

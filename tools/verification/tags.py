@@ -1,0 +1,86 @@
+"""Find the tags of an image through the pack's nodes, and compare them with the plain network of coz/."""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from coz.networks.ram_tagger import (
+    RAMTagger,
+    make_tagger_input,
+    read_tag_list,
+    read_tagger_sizes,
+)
+from coz.weights.read import read_tagger
+
+from .files import FoundFile
+from .step import float32, node
+
+DAPE_SCALE = 1 / 8
+"""Of loralib, which divides lora_alpha, 1 by default, by the rank, which is 8."""
+
+MAX_DIFFERENCE = 1e-3
+"""Of a logit, in float32. The smallest known mistake makes 1.6e-3: tests/networks/test_ram_tagger.py."""
+
+MAX_ROUNDING = 0.01
+"""How far from its threshold a tag's probability is at most if half precision may turn the tag on or off."""
+
+
+def find_tags(files: dict[str, FoundFile], image: Tensor) -> list[str]:
+    """Return the tags that CoZ Tag Prompt finds in a (1, 3, H, W) image."""
+    dape = files["DAPE"].choose() if "DAPE" in files else "none"
+    (tagger,) = node("CoZLoadTagger").execute(files["RAM"].choose(), dape).args
+    text = node("CoZTagPrompt").execute(tagger, image.movedim(1, -1)).args[0]
+    return text.split(", ") if text else []
+
+
+def compare_logits(
+    pack: ModuleType, files: dict[str, FoundFile], image: Tensor
+) -> tuple[float, Tensor]:
+    """Rate all tags in float32, in ComfyUI and in the plain network.
+
+    Returns:
+        The largest difference of a logit, and the logits (tags,) of the plain network.
+    """
+    host = importlib.import_module(f"{pack.__name__}.nodes.host.tagger")
+    weights = {name: w.float() for name, w in read_tagger(files["RAM"].paths[0]).items()}
+    dape = files["DAPE"].paths[0] if "DAPE" in files else None
+    with float32():
+        tagger = host.manage_tagger(weights)
+        if dape:
+            tagger = host.patch_tagger(tagger, dape, 1.0)
+        found = tagger.rate(image)[0]
+    network = RAMTagger(read_tagger_sizes(weights))
+    network.load_state_dict(merge_dape(weights, dape) if dape else weights)
+    expected = network(make_tagger_input(image))[0]
+    return float((found - expected).abs().max()), expected
+
+
+def merge_dape(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Merge the factors of the published DAPE into RAM's weights, as loralib does."""
+    merged = {name: weight.clone() for name, weight in weights.items()}
+    published = torch.load(path, map_location="cpu", weights_only=True)
+    for layer in [name.removesuffix(".lora_A") for name in published if name.endswith(".lora_A")]:
+        # tag_encoder shares with tagging_head the weights that both have.
+        target = merged.get(f"{layer.replace('tag_encoder.', 'tagging_head.')}.weight")
+        if target is None:  # is for training or for captions
+            continue
+        down, up = (published[f"{layer}.lora_{factor}"].float() for factor in "AB")
+        if layer.endswith(".qkv"):  # holds the factors of query and value, and key has none
+            rows, (down_q, down_v), (up_q, up_v) = len(up) // 2, down.chunk(2), up.chunk(2)
+            target[:rows] += up_q @ down_q * DAPE_SCALE
+            target[-rows:] += up_v @ down_v * DAPE_SCALE
+        else:
+            target += up @ down * DAPE_SCALE
+    return merged
+
+
+def count_wrong(found: list[str], logits: Tensor) -> int:
+    """Count the tags that are found without reason or are missing, by more than rounding."""
+    names, thresholds = read_tag_list()
+    distance = logits.sigmoid() - thresholds
+    is_found = torch.tensor([name in set(found) for name in names])
+    differs = is_found != (distance > 0)
+    return int((differs & (distance.abs() > MAX_ROUNDING)).sum())
