@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from argparse import Namespace
 from statistics import mean
 
 import pytest
@@ -223,8 +224,10 @@ def test_steps_that_are_done(config, capsys):
 def test_mistakes_are_named_in_a_line(sr_parts, tmp_path, monkeypatch, changes, error):
     path = write_config(tmp_path / "wrong.yaml", sr_parts, **changes)
     monkeypatch.setattr("tools.train_sr.distil.make_accelerator", make_accelerator)
-    arguments = {"command": "distil", "config": path, "traceback": False}
-    reason = run_command(type("Arguments", (), arguments))
+    arguments = Namespace(
+        command="distil", config=path, estimate=False, card_gb=None, traceback=False
+    )
+    reason = run_command(arguments)
     assert reason.startswith("error: ")
     assert error in reason
     assert "\n" not in reason
