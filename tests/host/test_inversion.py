@@ -247,6 +247,15 @@ def test_other_numbers_of_crops_and_views_are_refused(sharpen, crops, views):
         sharpen(draw_views(crops, 8, 8), torch.zeros(views, 32, 32, 3))
 
 
+def test_memory_that_runs_out_says_what_to_do(sharpen, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("comfy.sample.sample_custom", fail)
+    with pytest.raises(torch.OutOfMemoryError, match="A view of this size did not fit"):
+        sharpen(draw_views(1, 8, 8))
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 13), (1, 2, 500)], ids=str)
 def test_any_size_works(sharpen, shape):
     image = sharpen(draw_views(*shape))
