@@ -481,8 +481,10 @@ def test_joined_loops_are_their_parts(executor, keep, node, small, shrink):
     with torch.inference_mode():
         texts = [node("CLIPTextEncode")().encode(shrink.clip, text)[0] for text in (TEXT, NEGATIVE)]
         for i in (2, 3):
-            aim = steps[i - 1].aim
-            zoomed, crop, *_ = node("CoZCropCenterZoom").execute(frame, 4.0, *aim, "bicubic").args
+            target = steps[i - 1].target
+            zoomed, crop, *_ = (
+                node("CoZCropCenterZoom").execute(frame, 4.0, *target, "bicubic").args
+            )
             sharp = node("CoZInvSRStep").execute(
                 small.model, small.vae, *texts, crop, zoomed, seed=derive_step_seed(seed, i)
             )[0]
