@@ -8,7 +8,17 @@ import torch
 from safetensors.torch import load_file
 
 from tools.host.environment import HostError
-from tools.train_lite import backgrounds, data, faithful, loop, losses, scoring, teachers, texture
+from tools.train_lite import (
+    backgrounds,
+    cross_scale,
+    data,
+    faithful,
+    loop,
+    losses,
+    scoring,
+    teachers,
+    texture,
+)
 from tools.train_lite.net import COLOURS, CompactNet
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -209,6 +219,53 @@ def test_blurred_and_faint_patches_weigh_as_much_as_others():
     assert smooth_lq.shape == lq.shape
 
 
+def test_second_zoom_trains_the_first():
+    """B and D of two zooms, in closed form for a network that repeats pixels and adds a number."""
+
+    class Brighter(torch.nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = torch.nn.Parameter(torch.tensor(by))
+
+        def forward(self, lq):
+            return lq.repeat_interleave(4, -2).repeat_interleave(4, -1) + self.by
+
+    net, lq, hr = Brighter(0.1), torch.full((1, 3, 16, 16), 0.5), torch.full((1, 3, 64, 64), 0.3)
+    found = cross_scale.cross_scale_losses(
+        net, Brighter(0.0), lq, hr, torch.full((1, 1, 1, 1), 0.5)
+    )
+    expected = {"A": (0.3 / 0.5) ** 2, "B": (0.4 / 0.5) ** 2, "D": 2 * (0.1 / 0.5) ** 2}
+    assert {name: found[name].item() for name in expected} == pytest.approx(expected, rel=1e-5)
+    found["B"].backward()
+    # twice what the second zoom alone gives: 2 (0.5 + by + by - 0.3) / 0.5 ** 2 for each zoom
+    assert net.by.grad.item() == pytest.approx(2 * 2 * 0.4 / 0.5**2, rel=1e-5)
+
+
+def test_a_narrow_network_stays_narrow(tmp_path):
+    net, path = CompactNet(), tmp_path / "net.safetensors"
+    for is_narrow in (False, True):
+        if is_narrow:
+            net.narrow()
+        loop.save(net, path)
+        training = loop.Training(path, 1e-3, 1e-3, 0.5)
+        training.learn(training.net(torch.rand(1, 3, 8, 8)).square().mean())
+        assert training.net.looks_narrow() == is_narrow
+
+
+def test_errors_of_two_zooms_are_those_of_the_photograph(monkeypatch):
+    monkeypatch.setattr(data, "HELD_OUT", ("camera",))
+    monkeypatch.setattr(cross_scale, "WINDOWS", 16)  # all
+    error = data.to_tensor(data.picture("camera")).float() - 255 / 4
+    windows = error.unfold(1, 128, 128).unfold(2, 128, 128)[..., 4:-4, 4:-4]
+    expected = windows.square().mean().sqrt().item()
+
+    def grey(lq):
+        return torch.full((1, 3, 4 * lq.shape[2], 4 * lq.shape[3]), 0.25)
+
+    (found,) = cross_scale.two_zoom_errors(grey)
+    assert found == ("camera", pytest.approx(expected, rel=1e-5), pytest.approx(expected, rel=1e-5))
+
+
 def lesson(side):
     lr = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
     return lr.repeat_interleave(4, 1).repeat_interleave(4, 2), lr
@@ -232,12 +289,13 @@ def small_training(tmp_path, monkeypatch):
         monkeypatch.setattr(module, make, lambda *_, answer=answer: [answer])
     monkeypatch.setattr(faithful, "SIDE", 16)
     monkeypatch.setattr(faithful, "LATE_SIDE", 24)
+    monkeypatch.setattr(cross_scale, "SIDE", 16)
     monkeypatch.setattr(texture, "FLOAT32_SHARE", 0.5)
     monkeypatch.setattr(loop, "SNAPSHOT_STEPS", 1)
     return tmp_path
 
 
-@pytest.mark.parametrize("module", [faithful, texture], ids=["faithful", "texture"])
+@pytest.mark.parametrize("module", [faithful, texture, cross_scale], ids=lambda m: m.__name__)
 def test_an_interrupted_training_goes_on_with_the_same_losses(
     module, small_training, monkeypatch, capsys
 ):
@@ -267,4 +325,4 @@ def test_an_interrupted_training_goes_on_with_the_same_losses(
     module.train(start, target, checkpoint, steps)
     assert losses() == unbroken[2:]
     outer = [load_file(target)[f"body.{layer}.weight"][..., 0, 0].any() for layer in (2, 4)]
-    assert outer == [module is faithful] * 2
+    assert outer == [module is not texture] * 2

@@ -2,6 +2,7 @@
 
 python -m tools.train_lite faithful      regression: learns from photographs and from SPAN
 python -m tools.train_lite texture       imitates Real-ESRGAN for three steps of a chain
+python -m tools.train_lite cross-scale   trains the texture model on, through two zooms
 python -m tools.train_lite --evaluate    every score beside its limit; exit code 1 if one fails
 python -m tools.train_lite --sheet FILE  chains to the targets in scoring.py, with both models
 
@@ -18,7 +19,7 @@ import torch
 
 from tools.host.environment import ROOT
 
-from . import faithful, scoring, texture
+from . import cross_scale, faithful, scoring, texture
 from .teachers import load_real_esrgan
 
 MODELS = ROOT / "models"
@@ -52,6 +53,10 @@ def evaluate() -> bool:
             scoring.teacher_scores(inventor, scoring.clamped(load_real_esrgan())),
         ),
     ]
+    for path, upscale in ((FAITHFUL, regression), (TEXTURE, inventor)):
+        print(f"{path.name}, zoomed twice: error in grey levels at 4x, and at 16x reduced to it")
+        for name, first, second in cross_scale.two_zoom_errors(upscale):
+            print(f"  {name:44} {first:9.2f} {second:9.2f}")
     return all(passed)
 
 
@@ -61,13 +66,14 @@ def arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("train", nargs="?", choices=["faithful", "texture"])
+    parser.add_argument("train", nargs="?", choices=["faithful", "texture", "cross-scale"])
     parser.add_argument("--evaluate", action="store_true")
     parser.add_argument("--sheet", type=Path, metavar="FILE")
     parser.add_argument(
         "--start",
         type=Path,
-        help="weights to go on from; default: faithful begins anew, texture takes the faithful file",
+        help="weights to go on from; default: faithful begins anew, texture takes the faithful file, "
+        "cross-scale the texture file",
     )
     parser.add_argument(
         "--steps", type=int, help="number of training steps; default: as for the models in models/"
@@ -92,9 +98,12 @@ def main() -> int:
         checkpoint = args.checkpoint or out.with_suffix(".checkpoint")
         if args.train == "faithful":
             faithful.train(args.start, out, checkpoint, args.steps or faithful.STEPS, args.seed)
-        else:
+        elif args.train == "texture":
             steps = args.steps or texture.STEPS
             texture.train(args.start or FAITHFUL, out, checkpoint, steps, args.seed)
+        else:
+            steps = args.steps or cross_scale.STEPS
+            cross_scale.train(args.start or TEXTURE, out, checkpoint, steps, args.seed)
     if args.sheet:
         models = {"faithful": FAITHFUL, "texture": TEXTURE}
         scoring.contact_sheet(models).save(args.sheet, quality=80)

@@ -70,6 +70,16 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
     return pairs + [data.make_pair(image) for image in data.synthetic_images(rng, SYNTHETIC_IMAGES)]
 
 
+def read_pairs(seed: int) -> list[data.Pair]:
+    """Read the pairs of `make_pairs`, or make them once."""
+    kept = FOLDER / f"faithful_{seed}.pt"
+    if not kept.exists():
+        print("asking the teacher: ten minutes on one core", flush=True)
+        pairs = make_pairs(seed, load_span().to(DEVICE))
+        torch.save([tuple(pair) for pair in pairs], kept)  # weights_only reads no Pair
+    return [data.Pair(*pair) for pair in torch.load(kept, weights_only=True)]
+
+
 def make_smooth(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Blur some patches and lower the contrast of others, without rounding.
 
@@ -129,12 +139,7 @@ def train(
     `target` holds the averaged weights.
     """
     torch.manual_seed(seed)
-    kept = FOLDER / f"faithful_{seed}.pt"
-    if not kept.exists():
-        print("asking the teacher: ten minutes on one core", flush=True)
-        pairs = make_pairs(seed, load_span().to(DEVICE))
-        torch.save([tuple(pair) for pair in pairs], kept)  # weights_only reads no Pair
-    pairs = [data.Pair(*pair) for pair in torch.load(kept, weights_only=True)]
+    pairs = read_pairs(seed)
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY)
     first = training.resume(checkpoint)
     workers = os.cpu_count() if DEVICE == "cuda" else 0

@@ -59,7 +59,7 @@ class Training:
                     f"{start_from} was not trained by this program: its first channels do not "
                     "carry the picture. Train a new faithful model and start from that"
                 )
-        if is_narrow:
+        if is_narrow or self.net.looks_narrow():
             self.net.narrow()
         self.net = self.net.to(DEVICE, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)

@@ -82,6 +82,11 @@ class CompactNet(nn.Module):
             center = layer.weight[..., 1, 1].clone()
             layer.weight.zero_()[..., 1, 1] = center
 
+    def looks_narrow(self) -> bool:
+        """Whether the network was narrowed before it was saved."""
+        narrow = self.hidden()[:NARROW_CONVOLUTIONS]
+        return all(int(layer.weight.count_nonzero((0, 1)).count_nonzero()) == 1 for layer in narrow)
+
     def hidden(self) -> list[nn.Conv2d]:
         return [layer for layer in self.body[1:-1] if isinstance(layer, nn.Conv2d)]
 
