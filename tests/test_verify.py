@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from coz.networks.ram_tagger import RAMTagger, read_tag_list
 from coz.weights.read import read_tagger
@@ -124,6 +124,18 @@ def test_the_files_of_the_tagger_are_not_taken_for_each_other():
         "program_ram.pth": False,
     }
     assert {n: bool(re.search(ROLE["RAM"].pattern, n)) for n in names} == names
+
+
+def test_the_noise_predictor_may_be_in_a_training_checkpoint(tmp_path):
+    path = tmp_path / "noise_predictor_sd_turbo_v5.pth"
+    weights = load_file(DATA / "invsr" / "noise_predictor_reduced.safetensors")
+    torch.save({"state_dict": weights}, path)
+    predictor = found(path, ROLE["InvSR"])
+    assert (predictor.problem, predictor.is_published) == ("", True)
+    del weights["encoder.conv_in.weight"]
+    torch.save(weights, path)
+    problem = found(path, ROLE["InvSR"]).problem
+    assert "expected encoder.conv_in.weight to be (32, 3, 3, 3), but found none" in problem
 
 
 def test_a_tag_is_wrong_only_beyond_rounding():

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from coz.weights.invsr import read_noise_predictor
 from coz.weights.ram import find_ram_weights
 from coz.weights.read import (
     FORMAT,
@@ -136,6 +137,15 @@ ROLES = (
         count=248,
         require=read_dape,
     ),
+    Role(
+        "InvSR",
+        "invsr",
+        ("model_patches", "upscale_models"),
+        r"noise_predictor|invsr",
+        "noise_predictor_sd_turbo_v5.pth of OAOA/InvSR",
+        count=164,
+        require=read_noise_predictor,
+    ),
 )
 """A row for each model."""
 
@@ -239,6 +249,8 @@ def read_dtypes(path: Path) -> dict[str, str]:
             return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     content, _ = read_content(path)
     content = find_ram_weights(content) or content
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
     items = content.items() if isinstance(content, dict) else enumerate(content)
     short = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
     return {str(name): short.get(value.dtype, str(value.dtype)) for name, value in items}
