@@ -29,13 +29,12 @@ SETTINGS = [
 
 
 def restraint_input() -> io.Input:
-    return io.Float.Input(
+    # Not a Float with force_input: for that, the frontend drops one of the saved values of a node with a
+    # dynamic combo if their number happens to fit.
+    return io.MultiType.Input(
         "restraint",
-        min=0.0,
-        max=1.0,
-        step=0.05,
+        types=[io.Float, io.Int],
         optional=True,
-        force_input=True,
         tooltip="Connect a number to set consistency, color_fix and denoise together: 0 invents freely, 1 "
         "keeps to the image. Not connected, the fields count.",
     )

@@ -69,8 +69,7 @@ def numbers(item, low, high):
     """Mostly in the range; what comes through a link may lie beyond, and be no number at all."""
     whole = item.io_type == "INT"
     inside = st.integers(low, high) if whole else st.floats(low, high)
-    default = low if item.default is None else item.default  # a socket without a widget has none
-    ends = st.sampled_from([default if low <= default <= high else low, low, high])
+    ends = st.sampled_from([item.default if low <= item.default <= high else low, low, high])
     beyond = [item.min - 1, *([] if whole else [math.nan, math.inf, -math.inf])]
     if high == item.max < 2**63:
         beyond.append(item.max + 1)
@@ -88,6 +87,8 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "",
         return often(boxes(0, 24), boxes(-9, 999))
     if kind == "COZ_CHAIN":
         return chains(SIDES.get(node_id, 700))
+    if item.id == "restraint":
+        return often(st.floats(0, 1), st.sampled_from([0, 1]), st.sampled_from([-0.1, math.nan]))
     if item.id == "denoise_steps":
         return often(st.just(""), st.sampled_from(["0.5, 0.3", "1\n0", "0.5, strong", "2"]), texts)
     if kind == "STRING":
