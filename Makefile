@@ -14,7 +14,7 @@ help:
 	@echo "make docs    write the tables of the help pages from the nodes' schemas"
 	@echo "make bench   print the benchmarks"
 	@echo "make pack    list what a user downloads"
-	@echo "make train-env   install what trains the prompts in .venv-train/ (Python 3.11)"
+	@echo "make train-env   install what trains prompts and SR LoRAs in .venv-train/ (Python 3.11)"
 	@echo "make test-train  train tiny random models and check them in ComfyUI"
 	@echo "make host    install ComfyUI in .host/ and its packages in .venv/"
 	@echo "make release VERSION=0.2.0   prepare a release and try it as a user gets it"

@@ -8,7 +8,7 @@ import pytest
 
 from tools.host import ROOT
 
-COMMANDS = ["convert", "demo", "evaluate", "host", "train_grpo", "train_lite", "verify"]
+COMMANDS = ["convert", "demo", "evaluate", "host", "train_grpo", "train_lite", "train_sr", "verify"]
 RELEASE = ["locks", "matrix", "release", "reliability", "verified"]
 
 

@@ -130,6 +130,15 @@ def test_checkpointing_batch_and_precision_change_what_is_kept(parts):
     assert kept["fp32"] == pytest.approx(1.85, abs=0.01)
 
 
+def test_smaller_crops_keep_less(tmp_path, parts):
+    (tmp_path / "prepare.json").write_text('{"size": 256}')
+    config = make_config(text_cached=True).model_copy(update={"data": tmp_path})
+    kept = dict(estimate(config))["kept for the gradients"]
+    assert kept / parts()["kept for the gradients"] == pytest.approx(
+        0.275, abs=0.001
+    )  # a quarter, and the text
+
+
 def test_a_model_in_a_folder_has_its_own_size(tmp_path, parts):
     from tests.support.random_sd3 import clip_text, sd3_transformer, t5_xxl
     from tests.train.tiny_sd3 import save_tiny_sd3

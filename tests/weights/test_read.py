@@ -558,6 +558,22 @@ def test_a_vae_without_decoder_is_no_base(tmp_path):
         read_vae(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("latent_shift", ["reference", "symmetric", "none"])
+def test_a_converted_file_states_its_latent_shift(tmp_path, latent_shift):
+    metadata = {"format": "chain-of-zoom/1", "kind": "lora", "latent_shift": latent_shift}
+    save_file(factors("transformer.a"), tmp_path / "a.safetensors", metadata)
+    assert read_weights(tmp_path / "a.safetensors").latent_shift == latent_shift
+
+
+def test_an_unknown_latent_shift_is_refused(tmp_path):
+    metadata = {"format": "chain-of-zoom/1", "kind": "lora", "latent_shift": "shifted"}
+    save_file(factors("transformer.a"), tmp_path / "a.safetensors", metadata)
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors: .* but found shifted; convert or train it"
+    ):
+        read_weights(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("metadata", [{"kind": "new kind"}, {}, {"kind": "coz lora"}])
 def test_a_converted_file_of_another_version_is_refused(tmp_path, metadata):
     metadata = {"format": "chain-of-zoom/1", **metadata}

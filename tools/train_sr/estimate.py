@@ -5,6 +5,7 @@ What is not counted: the working memory of kernels, gaps between tensors, and th
 vision-language model of cross-scale training.
 """
 
+import json
 import warnings
 import weakref
 from collections.abc import Iterable, Iterator
@@ -22,9 +23,11 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from .config import CrossScaleConfig, DistilConfig, TrainingConfig
+from .crops import CropOptions
 from .cross_scale import CrossScale, add_cross_scale_loras
 from .distil import Distillation
 from .network import DTYPES, OneStepNetwork, add_distil_loras
+from .prepare import OPTIONS_FILE
 from .task import Batch, Task
 
 GIB = 2**30
@@ -32,7 +35,6 @@ GIB = 2**30
 CUDA_BYTES = int(0.6 * GIB)
 """What CUDA itself takes of a card: an assumption, which no tensor shows."""
 
-SIDE_PIXELS = 512
 GENERATOR_RANK = 4
 """Rank of the SR LoRA that cross-scale training starts from."""
 TEXT_SHAPE, POOLED_SHAPE = (589, 4096), (2048,)
@@ -156,7 +158,7 @@ def advise(config: TrainingConfig) -> str:
 
 
 def estimate(config: TrainingConfig) -> list[tuple[str, int]]:
-    """Measure the memory of a training at 512 pixels.
+    """Measure the memory of a training on the crops in its folder, or of 512 pixels if there are none yet.
 
     Returns:
         Parts with their bytes on the card. The sum is the peak.
@@ -173,7 +175,7 @@ def estimate(config: TrainingConfig) -> list[tuple[str, int]]:
         is_cross_scale = isinstance(config, CrossScaleConfig)
         shapes = ShapesOfCrossScale if is_cross_scale else ShapesOfDistillation
         task = shapes(config, network, lpips)
-    step = measure_step(task, config.batch)
+    step = measure_step(task, config.batch, read_crop_side(config.data))
     return [
         *frozen,
         ("adapters, gradients and AdamW", step.adapters),
@@ -243,14 +245,19 @@ def count_text_encoder_bytes(model: str) -> int:
     return sum(map(count_bytes, networks))
 
 
-def measure_step(task: Task, crops: int) -> Step:
+def read_crop_side(data: Path) -> int:
+    file = data / OPTIONS_FILE
+    return json.loads(file.read_text("utf-8"))["size"] if file.is_file() else CropOptions().size
+
+
+def measure_step(task: Task, crops: int, side: int) -> Step:
     """Measure the second of two batches that make a step, with gradients of the first and AdamW's averages."""
     weights = task.network.list_parameters(*task.adapters)
     adapters = sum(weight.nbytes for weight in task.network.get_loras().values())
     adapters += 3 * sum(weight.nbytes for weight in weights)  # a gradient and two averages
     for weight in weights:
         weight.grad = torch.empty_like(weight)
-    image = (3, SIDE_PIXELS, SIDE_PIXELS)
+    image = (3, side, side)
     shapes = {"low": image, "high": image, "text": TEXT_SHAPE, "pooled": POOLED_SHAPE}
     batch = {n: torch.empty(crops, *shape, device="meta") for n, shape in shapes.items()}
     kept = []
