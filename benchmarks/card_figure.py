@@ -23,13 +23,19 @@ def count_views(factor: int, overlap: int) -> int:
     return count
 
 
-def draw_costs(flops: Mapping[str, int]) -> tuple[str, list[str], list[list[str]]]:
-    """Draw the SVG from the FLOPs of a view by backbone; return it, and the head and rows of its table."""
+def draw_costs(
+    flops: Mapping[str, tuple[float, float]],
+) -> tuple[str, list[str], list[list[str]]]:
+    """Draw the SVG and return it, and the head and rows of its table.
+
+    Args:
+        flops: Backbone -> FLOPs of a view in a chain, and of one of those that a whole picture is made of.
+    """
     lines = {}
-    for name, one in flops.items():
+    for name, (one, one_of_many) in flops.items():
         lines[f"{name}, chain"] = [one * i / 1e12 for i in range(1, len(FACTORS) + 1)]
         lines[f"{name}, whole picture"] = [
-            one * count_views(f, OVERLAPS[name]) / 1e12 for f in FACTORS
+            one_of_many * count_views(f, OVERLAPS[name]) / 1e12 for f in FACTORS
         ]
     top = math.ceil(max(math.log10(y) for line in lines.values() for y in line))
     low = math.floor(min(math.log10(y) for line in lines.values() for y in line))

@@ -1,8 +1,8 @@
 """Time VLM Prompt Extractor on two images, with random weights of Qwen2.5-VL-3B's size.
 
 Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer, its least possible time,
-is that of reading the language model's weights once, at the rate measured here. This needs a GPU of 12 GB, and 8 GB of
-disk in TMPDIR.
+is that of reading the language model's weights once, at the rate measured here. The estimates are the times
+that the counts of card take at the rates measured here. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
 
 python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
 """
@@ -19,6 +19,7 @@ import torch
 from tests.support.random_qwen import qwen25vl
 from tools.host.in_process import load_pack
 
+from .card_counts import estimate_seconds
 from .gpu_chain import GIB, measure_rates, take_medians
 
 RUNS = 3
@@ -139,7 +140,7 @@ def main() -> None:
         f"torch {torch.__version__}, {today}",
         flush=True,
     )
-    _, bandwidth = measure_rates(device)
+    flops, bandwidth = measure_rates(device)
     load_pack(on_cpu=toy)
     with tempfile.TemporaryDirectory(prefix="coz-") as folder:
         write_weights(toy, device, folder)
@@ -162,6 +163,10 @@ def main() -> None:
     )
     print(f"{'ratio to the floor':24} {a_token / floor:8.2f}")
     print(f"{'peak memory':24} {peak:>8}")
+    if not toy:
+        for part, counted in (("vision", "vision"), ("prefill", "prefill"), ("decode", "tokens")):
+            estimate = estimate_seconds([counted], flops, bandwidth)
+            print(f"{part:24} {times[part] / estimate:8.2f} times its estimate, {estimate:.4f}")
     if made != tokens:
         raise SystemExit(f"gpu_prompt: {made} tokens instead of {tokens}, so the time is wrong")
     print("gpu_prompt: PASS (compare the total with twice the sr of gpu_chain)")

@@ -6,6 +6,7 @@ from .check.chain_report import CoZMeasure
 from .check.keep_true_to_source import CoZConsistency
 from .check.what_was_invented import CoZDetailMap
 from .full_image.collect import CoZFullImageCollect
+from .full_image.easy_tiles import CoZComplexityMap
 from .full_image.full_image import CoZFullImage
 from .full_image.tile_prompts import CoZTilePrompts, CoZTileTexts
 from .full_image.tiles import CoZTiles
@@ -80,6 +81,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZChainCheck,
             CoZChainGate,
             CoZChainCollect,
+            CoZComplexityMap,
             CoZFamilyCheck,
             CoZAdaptedDenoise,
             CoZTilePrompts,

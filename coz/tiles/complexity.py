@@ -1,5 +1,6 @@
 """Rate how much detail each part of an image has."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil, log
 
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ..color.align import luma
+from ..geometry import Window
+from .layout import TileLayout, find_cells
 
 CELL_PIXELS = 16
 """Side of a cell: small compared with a tile, with enough pixels for a histogram."""
@@ -59,6 +62,31 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
         counts.append(_count_levels(light, column, columns))
     heights = image.new_tensor(bounds, dtype=torch.int64).diff()
     return _rate_cells(torch.stack(sums), torch.stack(counts), heights).cpu().numpy().tolist()
+
+
+def find_easy_tiles(
+    ratings: Sequence[Sequence[float]], layout: TileLayout, below: float
+) -> list[int]:
+    """Find the tiles without detail: no cell that their core touches is rated ``below`` or higher.
+
+    Detail at the edge of a tile does not count, as there the neighbor has more weight.
+
+    Args:
+        ratings: As ``rate_complexity`` returns them, of the image before it is enlarged.
+        layout: Tiles of the enlarged image.
+        below: 0 finds no tile, 1 finds all.
+
+    Returns:
+        Their indices in ``layout.list_windows()``.
+    """
+
+    def rate(core: Window) -> float:
+        top, bottom = find_cells(core.y, core.height, layout.height, len(ratings))
+        left, right = find_cells(core.x, core.width, layout.width, len(ratings[0]))
+        return max(max(row[left:right]) for row in ratings[top:bottom])
+
+    cores = layout.list_cores()
+    return [i for i, core in enumerate(cores) if below == 1 or rate(core) < below]
 
 
 def _count_levels(light: Tensor, column: Tensor, columns: int) -> Tensor:

@@ -30,6 +30,24 @@ class TileLayout(NamedTuple):
         size = self.tile_width, self.tile_height
         return [Window(x, row.y, *size) for row in self.rows for x in row.xs]
 
+    def list_cores(self) -> list[Window]:
+        """List, in the same order, the part of each tile in which it counts most when blended.
+
+        It ends in the middle of each overlap, so that the cores cover the image without overlap.
+        """
+        rows = _cut_overlaps([row.y for row in self.rows], self.tile_height, self.height)
+        return [
+            Window(left, top, right - left, bottom - top)
+            for (top, bottom), row in zip(rows, self.rows, strict=True)
+            for left, right in _cut_overlaps(row.xs, self.tile_width, self.width)
+        ]
+
+
+def _cut_overlaps(starts: Sequence[int], length: int, side: int) -> list[tuple[float, float]]:
+    """Return (start, end) of each tile of one axis, without the halves of overlaps that neighbors get."""
+    middles = [(before + length + start) / 2 for before, start in pairwise(starts)]
+    return [*pairwise([0, *middles, side])]
+
 
 def plan_layout(
     height: int, width: int, tile: int, overlap: int, multiple_of: int = 1
@@ -165,12 +183,16 @@ def _average_cells(
     grid: Sequence[Sequence[float]], height: int, width: int, window: Window
 ) -> float:
     """Average the cells that a window touches, of a grid that covers a (height, width) image."""
-    top, bottom = _find_cells(window.y, window.height, height, len(grid))
-    left, right = _find_cells(window.x, window.width, width, len(grid[0]))
+    top, bottom = find_cells(window.y, window.height, height, len(grid))
+    left, right = find_cells(window.x, window.width, width, len(grid[0]))
     return sum(sum(row[left:right]) for row in grid[top:bottom]) / (bottom - top) / (right - left)
 
 
-def _find_cells(start: float, length: float, side: int, count: int) -> tuple[int, int]:
+def find_cells(start: float, length: float, side: int, count: int) -> tuple[int, int]:
+    """Return the first cell that a part of a side touches, and the one after its last.
+
+    ``count`` cells divide the side evenly. An empty part touches one cell.
+    """
     first = floor(start * count / side)
     end = ceil(min(start + length, side) * count / side)
     # Tiles of one pixel do not overlap: their windows are empty.

@@ -34,11 +34,8 @@ def read_noise_predictor(path: Path) -> dict[str, Tensor]:
     with name_file_in_errors(path):
         if isinstance(content, dict) and "state_dict" in content:
             content = cast("dict[str, Any]", content)["state_dict"]
-        if not is_state_dict(content):
-            raise ValueError(
-                f"expected named tensors, but found something else; take {PREDICTOR_NAME}"
-            )
-        return _pick_weights({_unwrap(name): weight for name, weight in content.items()})
+        weights = content if is_state_dict(content) else {}
+        return _pick_weights({_unwrap(name): weight for name, weight in weights.items()})
 
 
 def _unwrap(name: str) -> str:

@@ -65,12 +65,18 @@ class AnyCheckpoint(DiffusionBackbone):
         # For an input of an option that a saved prompt does not have, ComfyUI gives None.
         self.control = choose_control(**{k: v for k, v in chosen.items() if v is not None})
         typed = chosen.get("denoise_steps") or ""
-        self.denoises = read_step_numbers(typed, "denoise_steps", 0, 1) or [chosen["denoise"]]
-        """The denoise of the first steps; the last one is that of all further steps."""
+        self.denoises = read_step_numbers(typed, "denoise_steps", 0, 1)
+        """The denoise of the first steps; the last one is that of all further steps. Empty: denoise."""
 
     def get_denoise(self, i: int) -> float:
         """Return the denoise of step or pass i, without ``adaptive``."""
-        return self.denoises[min(i, len(self.denoises)) - 1]
+        given = self.denoises or [self.chosen["denoise"]]
+        return given[min(i, len(given)) - 1]
+
+    def set_denoise(self, denoise: float) -> list[str]:
+        unused = " (not denoise_steps)" if self.chosen.get("denoise_steps") else ""
+        self.denoises = [denoise]
+        return [f"denoise {denoise:g}{unused}"]
 
     def describe_extra_values(self, name, count) -> str:
         given = len(self.denoises)

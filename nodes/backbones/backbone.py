@@ -83,6 +83,10 @@ class Backbone(ABC):
         """Return a notice for a scale that it was not trained for, otherwise ""."""
         return ""
 
+    def set_denoise(self, denoise: float) -> list[str]:
+        """Set the denoise of all steps, and return the inputs that this changes, such as "denoise 0.3"."""
+        return []
+
     def describe_extra_values(self, name: str, count: int) -> str:
         """Return a notice if an input lists values for more steps or passes than the run has, else "".
 

@@ -1,18 +1,25 @@
-import json
-
 from comfy_api.latest import io
 
 from ..backbones import backbone_input, make_backbone
+from ..backbones.restraint import restrain, restraint_input
 from ..host.color_profile import describe_profile, read_color_profile
-from ..host.expansion import AS_LINKS, Expansion, nest_inputs
+from ..host.expansion import AS_LINKS, Expansion
+from ..host.graph import is_connected
 from ..host.images import require_one_image
 from ..host.messages import give_notices, show_on_node
 from ..host.options import require_options, require_range, validate_options
 from ..loop.chain_loop import MAX_SCALE, MIN_SCALE, scale_input
 from ..step.color_fix import METHODS
 from ..step.sr_step import seed_input
-from ..text_sources import TYPED, make_text_source, prompting_input
-from ..text_sources.text_source import TextSource
+from ..text_sources import make_text_source, prompting_input
+from .easy_tiles import (
+    DEFAULT_THRESHOLD,
+    OFF,
+    describe_ignored_easy_tiles,
+    easy_tiles_inputs,
+    plan_easy_tiles,
+)
+from .passes import PassNodes
 from .plan import (
     count_tiles,
     describe_unused_lines,
@@ -21,7 +28,7 @@ from .plan import (
     plan_passes,
     require_memory,
 )
-from .tiles import are_blended
+from .tile_upscaler import are_blended
 
 MAX_PASSES = 4
 
@@ -108,6 +115,8 @@ class CoZFullImage(io.ComfyNode):
                     "much. Takes a third more memory for the result. No effect on tiles that do not "
                     "overlap, as those of upscale models.",
                 ),
+                *easy_tiles_inputs(),
+                restraint_input(),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged image."),
@@ -115,6 +124,11 @@ class CoZFullImage(io.ComfyNode):
                     "prompts",
                     tooltip="The text of each tile, one line for each; - is an empty text. Pasted into "
                     "tile_prompts it gives the same texts.",
+                ),
+                io.Image.Output(
+                    "complexity",
+                    tooltip="How much detail each part of the image has, from black (a clear sky) to white "
+                    "(hair, grass), in squares of about 16 pixels. easy_tiles compares it with easy_below.",
                 ),
             ],
         )
@@ -142,15 +156,20 @@ class CoZFullImage(io.ComfyNode):
         color_fix,
         consistency,
         blend_by_detail=False,
+        easy_tiles=OFF,
+        easy_below=DEFAULT_THRESHOLD,
+        restraint=None,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
         picture = require_one_image(image, "Full-Image SR")
-        require_ranges(scale, passes, consistency, tile)
+        require_ranges(scale, passes, consistency, tile, easy_below)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
+        color_fix, consistency, said = restrain(restraint, sharpener, color_fix, consistency)
         blend_by_detail = blend_by_detail and are_blended(sharpener, color_fix)
         require_memory(*picture.shape[-2:], scale, passes, 3 + blend_by_detail)
         layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
-        lines = plan_pass_texts(layouts, source, prompt, tile_prompts)
+        easy = plan_easy_tiles(picture, layouts, easy_tiles, easy_below, sharpener)
+        lines = plan_pass_texts(layouts, source, prompt, tile_prompts, easy)
         profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
         scale_line = sharpener.describe_scale(scale)
         notes = give_notices(
@@ -158,9 +177,11 @@ class CoZFullImage(io.ComfyNode):
             f"{scale_line} a pass" if scale_line else "",
             sharpener.describe_extra_values("passes", passes),
             describe_unused_lines(tile_prompts, sum(map(len, lines))),
+            describe_ignored_easy_tiles(easy_tiles, sharpener),
+            said,
         )
         counts = count_tiles(picture, layouts, sharpener, color_fix)
-        show_on_node("\n".join([describe_work(counts, lines), *notes]))
+        show_on_node("\n".join([describe_work(counts, lines, easy), *notes]))
         expansion = Expansion(cls)
         settings = {
             "seed": seed if sharpener.reads_seed else 0,
@@ -171,26 +192,23 @@ class CoZFullImage(io.ComfyNode):
         link, index = expansion.links["image"], expansion.index
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
         original = sharpener.add_check(expansion.add_node, original)
-        current, texts, reports = original, "", {}
-        for i, (layout, pass_lines) in enumerate(zip(layouts, lines, strict=True), 1):
-            pass_inputs = {"image": current, "original": original, "number": i}
-            pass_inputs["layout"] = json.dumps(layout)
-            text_inputs = prompting, source, prompt, seed
-            prompts, texts = add_texts(expansion, pass_inputs, pass_lines, texts, *text_inputs)
-            pass_inputs["prompts"] = prompts if sharpener.reads_text else ""
-            pass_inputs |= nest_inputs("backbone", sharpener.choose_inputs(i))
-            tiles = expansion.add_node("CoZTiles", f"tiles_{i}", **pass_inputs, **settings)
-            current, reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
-        collect = expansion.add_node(
-            "CoZFullImageCollect", "collect", image=current, notes="\n".join(notes), **reports
-        )
-        return expansion.finish(collect.out(0), texts)
+        text_inputs = prompting, source, prompt, seed
+        pass_nodes = PassNodes(expansion, original, sharpener, text_inputs, settings)
+        for layout, own, indices in zip(layouts, lines, easy, strict=True):
+            pass_nodes.add(layout, own, easy_tiles, indices)
+        collect = pass_nodes.add_collector(notes)
+        shows_map = is_connected(cls.hidden.dynprompt, cls.hidden.unique_id, 2)
+        shown = pass_nodes.add_complexity_map() if shows_map else None
+        return expansion.finish(collect, pass_nodes.texts, shown)
 
 
-def require_ranges(scale: float, passes: int, consistency: float, tile: int) -> None:
+def require_ranges(
+    scale: float, passes: int, consistency: float, tile: int, easy_below: float
+) -> None:
     require_range("scale", scale, MIN_SCALE, MAX_SCALE)
     require_range("passes", passes, 1, MAX_PASSES)
     require_range("consistency", consistency, 0, 1)
+    require_range("easy_below", easy_below, 0, 1)
     require_range("tile", tile, MIN_TILE_PIXELS, MAX_TILE_PIXELS, " pixels")
 
 
@@ -234,42 +252,3 @@ def consistency_input() -> io.Input:
         tooltip="How far each tile is corrected to agree with the view that it enlarges. 0: not at all. "
         "1: fully; downscaled, the tile equals that view.",
     )
-
-
-def add_texts(
-    expansion: Expansion,
-    pass_inputs: dict,
-    lines: list[str],
-    before: str | list,
-    prompting: dict,
-    source: TextSource | None,
-    prompt: str,
-    seed: int,
-) -> tuple[list, list]:
-    """Add the nodes that write the texts of a pass.
-
-    Args:
-        before: Link to the texts of all passes before.
-
-    Returns:
-        The links to the texts of this pass, and to those of all passes up to it.
-    """
-    needs_source = "" in lines
-    typed = "\n".join(lines)
-    extracted = expansion.add_node(
-        "CoZTilePrompts",
-        f"prompts_{pass_inputs['number']}",
-        **pass_inputs,
-        **nest_inputs("prompting", prompting if needs_source else {"prompting": TYPED}),
-        tile_prompts=typed,
-        seed=seed if needs_source and source.reads_seed else 0,
-    ).out(0)
-    written = expansion.add_node(
-        "CoZTileTexts",
-        f"texts_{pass_inputs['number']}",
-        extracted=extracted,
-        tile_prompts=typed,
-        prompt=prompt if needs_source else "",
-        before=before,
-    )
-    return written.out(0), written.out(1)

@@ -5,7 +5,13 @@ from itertools import islice
 import comfy.model_management
 from torch import Tensor
 
-from ...coz.text.step_prompts import choose_step_texts, join_texts, split_step_lines, trim
+from ...coz.text.step_prompts import (
+    EMPTY_PROMPT_MARK,
+    choose_step_texts,
+    join_texts,
+    split_step_lines,
+    trim,
+)
 from ...coz.tiles.complexity import rate_complexity
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import enlarge_side, plan_tiles
@@ -40,14 +46,25 @@ def count_tiles(
 
 
 def plan_pass_texts(
-    layouts: list[TileLayout], source: TextSource | None, prompt: str, tile_prompts: str
+    layouts: list[TileLayout],
+    source: TextSource | None,
+    prompt: str,
+    tile_prompts: str,
+    easy: list[list[int]],
 ) -> list[list[str]]:
-    """Return a line for each tile of each pass: its text, "-" for no text, "" if a model writes it."""
+    """Return a line for each tile of each pass: its text, "-" for no text, "" if a model writes it.
+
+    ``easy`` has the indices of the easy tiles of each pass, which get no text.
+    """
     counts = [len(layout.list_windows()) for layout in layouts]
     if source is None:
         tile_prompts = join_texts(choose_step_texts(prompt, tile_prompts, sum(counts)))
     lines = iter(split_step_lines(tile_prompts, sum(counts)))
-    return [list(islice(lines, count)) for count in counts]
+    passes = [list(islice(lines, count)) for count in counts]
+    for own, indices in zip(passes, easy, strict=True):
+        for i in indices:
+            own[i] = EMPTY_PROMPT_MARK
+    return passes
 
 
 def describe_unused_lines(tile_prompts: str, count: int) -> str:
@@ -59,10 +76,16 @@ def describe_unused_lines(tile_prompts: str, count: int) -> str:
     return f"tile_prompts has {given} lines for {describe_count(count, 'tile')}: the extra lines are not used"
 
 
-def describe_work(counts: list[int], lines: list[list[str]]) -> str:
-    """Describe the work of a run, such as "15 + 247 tiles, 15 + 247 prompts"."""
+def describe_work(counts: list[int], lines: list[list[str]], easy: list[list[int]]) -> str:
+    """Describe the work of a run, such as "15 + 247 tiles, 15 + 247 prompts".
+
+    With easy tiles: "181 of 262 tiles by the model, 10 + 171 prompts".
+    """
     prompts = [pass_lines.count("") for pass_lines in lines]
     tiles = describe_counts(counts, "tile")
+    if any(easy):
+        count = sum(counts)
+        tiles = f"{count - sum(map(len, easy))} of {count} tiles by the model"
     return f"{tiles}, {describe_counts(prompts, 'prompt')}" if any(prompts) else tiles
 
 

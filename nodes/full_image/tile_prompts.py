@@ -17,8 +17,11 @@ def describe_count(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def describe_pass(number: int, count: int) -> str:
-    return f"pass {number}: {describe_count(count, 'tile')}"
+def describe_pass(number: int, count: int, easy: int = 0) -> str:
+    tiles = (
+        f"{count - easy} of {count} tiles by the model" if easy else describe_count(count, "tile")
+    )
+    return f"pass {number}: {tiles}"
 
 
 def read_layout(text: str) -> TileLayout:

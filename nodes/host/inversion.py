@@ -33,7 +33,7 @@ from ...coz.weights.invsr import read_noise_predictor
 from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_text_width
 from .messages import give_notice_once
 from .options import require_range
-from .sampling import MAX_CFG, get_model_family
+from .sampling import MAX_CFG, explain_size, get_model_family
 
 MAX_SAMPLING_STEPS = max(STARTS) // TIMESTEP_SPACING
 
@@ -68,6 +68,7 @@ def attach_predictor(model: ModelPatcher, path: Path) -> ModelPatcher:
     return model
 
 
+@explain_size
 def invert(
     model: ModelPatcher,
     vae: VAE,

@@ -6,6 +6,7 @@ from ...coz.chain.schema import MAX_STEPS
 from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import Target, ZoomStep, plan_steps
 from ..backbones import backbone_input, make_backbone
+from ..backbones.restraint import restrain, restraint_input
 from ..host.color_profile import describe_profile, read_color_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import list_used_models
@@ -149,6 +150,7 @@ class CoZChainLoop(io.ComfyNode):
                     "ends after the first step below this. At 40 dB or more a step repeats that view; "
                     "below 20 dB it contradicts it. 0: the chain never ends early.",
                 ),
+                restraint_input(),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The deepest frame."),
@@ -195,6 +197,7 @@ class CoZChainLoop(io.ComfyNode):
         from_step=MAX_STEPS,
         consistency=0.0,
         stop_below=0.0,
+        restraint=None,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
         single = require_one_image(image, "Chain Loop")
@@ -215,11 +218,13 @@ class CoZChainLoop(io.ComfyNode):
             notes = describe_unused_inputs(chain, kept, *own_inputs)
             start = start_at_chain(expansion, chain, kept, notes)
         sharpener, source = make_backbone(backbone), make_text_source(prompting)
+        color_fix, consistency, said = restrain(restraint, sharpener, color_fix, consistency)
         notes = give_notices(
             *start.notes,
             describe_profile(start.color_profile),
             sharpener.describe_scale(start.scale),
             sharpener.describe_extra_values("steps", steps),
+            said,
         )
         texts = prompt, step_prompts
         settings = StepSettings(start.scale, *texts, seed, color_fix, consistency, stop_below)

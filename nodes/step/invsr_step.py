@@ -119,6 +119,11 @@ class CoZInvSRStep(io.ComfyNode):
         seed=0,
     ) -> io.NodeOutput:
         crop, zoomed = to_bchw(crop, "crop"), to_bchw(zoomed, "zoomed")
+        if len(crop) != len(zoomed):
+            raise ValueError(
+                f"crop holds {len(crop)} images and zoomed {len(zoomed)}: connect both outputs of the same "
+                "Crop-Center-Zoom"
+            )
         sampling = sampling_steps, start, cfg, adaptive
         sharp = invert(model, vae, positive, negative, crop, zoomed, *sampling, seed)
         return io.NodeOutput(sharp, ui=show_closing())

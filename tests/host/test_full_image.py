@@ -384,7 +384,7 @@ def test_a_line_runs_its_pass_and_the_later_ones(enlarge, node, tiny):
 
 @pytest.mark.parametrize("backbone", ["one-step diffusion", "any checkpoint"])
 def test_a_checkpoint_without_text_encoders_is_named(nodes_of, backbone):
-    chosen = {"backbone": backbone, "clip": None, "negative": ""}
+    chosen = {"backbone": backbone, "clip": None, "negative": "", "denoise": 0.35}
     sharpener = nodes_of("backbones").make_backbone(chosen)
     with pytest.raises(ValueError, match=r"^clip is empty: the checkpoint holds no text encoder"):
         sharpener.encode("fur")
@@ -407,7 +407,9 @@ def test_any_checkpoint_draws_each_tile_s_seed(enlarge, node, tiny, caplog):
 
 
 @pytest.mark.parametrize("limit", [None, 64])
-def test_tiles_that_overlap_start_from_the_same_noise(enlarge, node, tiny, monkeypatch, limit):
+def test_tiles_that_overlap_start_from_the_same_noise(
+    enlarge, node, nodes_of, tiny, monkeypatch, limit
+):
     import comfy.sample
 
     drawn = []
@@ -420,7 +422,7 @@ def test_tiles_that_overlap_start_from_the_same_noise(enlarge, node, tiny, monke
         return original(model, noise, *args, **kwargs)
 
     monkeypatch.setattr(comfy.sample, "sample", sample)
-    monkeypatch.setattr(sys.modules[node("CoZTiles").__module__], "MIN_PART_RESULT_PIXELS", 64)
+    monkeypatch.setattr(nodes_of("full_image.tile_upscaler"), "MIN_PART_RESULT_PIXELS", 64)
     graph = as_full(read_prompt(OWN), tile=128 if limit else 64, overlap=16)
     graph["full"]["inputs"] |= {"backbone.sampling_steps": 1, "prompt": f"an eye {limit}"}
     enlarge(photograph(node, 16, 32), graph)

@@ -1,5 +1,6 @@
 """CoZ InvSR Step in the host, against results of InvSR's own pipeline on random weights."""
 
+import logging
 import sys
 import zlib
 from pathlib import Path
@@ -10,10 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coz.chain.zoom_chain import derive_step_seed
+from coz.geometry import Target, plan_steps
 from coz.networks.noise_predictor import NoisePredictorSizes
 from tests.support.small_models import SD2_SHAPE, small_predictor, small_sd2, small_vae
+from tools.evaluate.arms import read_arms
+from tools.evaluate.prompts import make_prompts
+from tools.host import ROOT
+from tools.host.workflow import find_node, read_prompt
 
-from .prompts import as_full_image, kept_prompt
+from .prompts import as_full_image, kept_prompt, make_node, steps_run
 
 GOLDEN = Path(__file__).parents[1] / "data/invsr"
 REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
@@ -159,8 +165,9 @@ def small(node, tmp_path_factory):
     folder_paths.add_model_folder_path("model_patches", str(folder))
     generator = torch.Generator().manual_seed(0)
     texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
-    model = node("CoZLoadInvSR").execute(small_sd2(), "small_predictor.safetensors")[0]
-    return SimpleNamespace(model=model, vae=small_vae(4), texts=texts)
+    bare = small_sd2()
+    model = node("CoZLoadInvSR").execute(bare, "small_predictor.safetensors")[0]
+    return SimpleNamespace(model=model, bare=bare, vae=small_vae(4), texts=texts)
 
 
 @pytest.fixture
@@ -204,6 +211,7 @@ def test_other_models_are_refused(node, small):
     for model, found in (
         (v_prediction, r"SD20 \(v-prediction\)"),
         (small_sd2(family="SD15"), r"SD15 \(eps\)"),
+        (small_sd2(family="SDXL"), r"SDXL \(eps\)"),
         (small_sd3(), "SD3"),
     ):
         with pytest.raises(ValueError, match=f"is for SD-Turbo, .* but model is {found}"):
@@ -230,6 +238,22 @@ def test_nan_is_refused(sharpen):
     crop[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="crop holds 1 values that are NaN"):
         sharpen(crop)
+
+
+@pytest.mark.parametrize(("crops", "views"), [(2, 1), (1, 2)])
+def test_other_numbers_of_crops_and_views_are_refused(sharpen, crops, views):
+    message = f"crop holds {crops} images and zoomed {views}: connect both outputs of the same Crop"
+    with pytest.raises(ValueError, match=message):
+        sharpen(draw_views(crops, 8, 8), torch.zeros(views, 32, 32, 3))
+
+
+def test_memory_that_runs_out_says_what_to_do(sharpen, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("comfy.sample.sample_custom", fail)
+    with pytest.raises(torch.OutOfMemoryError, match="A view of this size did not fit"):
+        sharpen(draw_views(1, 8, 8))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 13), (1, 2, 500)], ids=str)
@@ -269,6 +293,22 @@ def test_adaptive_steps_are_of_each_view_alone(sharpen, monkeypatch):
     assert simple == again == (1, 1.6)  # no edges and one level of brightness: 0.8 of cfg
     assert complicated[0] == 3
     assert 2.0 < complicated[1] <= 2.6
+
+
+def test_the_host_sees_no_memory_leak(executor, keep, give, shrink, caplog):
+    import comfy.model_management
+
+    caplog.set_level(logging.INFO)
+    host = executor("CLASSIC")
+    prompt = read_prompt(INVSR)
+    loop = find_node(prompt, "CoZChainLoop")
+    for seed in range(3):
+        give("Test_model", "MODEL", small_sd2())  # the last one is freed
+        prompt[loop]["inputs"] |= {"steps": 1, "seed": seed}
+        host.run(shrink(prompt, image=[loop, 0]), "kept")
+        comfy.model_management.cleanup_models_gc()
+    assert len(keep) == 3
+    assert "memory leak" not in caplog.text
 
 
 @pytest.fixture
@@ -352,3 +392,113 @@ def test_overlapping_tiles_share_their_noise(
     assert torch.equal(left[..., 6:], middle[..., :2])
     assert torch.equal(middle[..., 2:], right[..., :6])
     assert not torch.equal(left, right)
+
+
+TEMPLATES = ROOT / "workflows" / "more"
+INVSR = TEMPLATES / "InvSR 4x and zoom.json"
+BY_SCALE = TEMPLATES / "A model for each scale.json"
+TEXT = (
+    "Cinematic, high-contrast, photo-realistic, 8k, ultra HD, meticulous detailing, hyper sharpness, "
+    "perfect without deformations"
+)
+NEGATIVE = (
+    "Low quality, blurring, jpeg artifacts, deformed, over-smooth, cartoon, noisy,painting, drawing, "
+    "sketch, oil painting"
+)
+"""InvSR's texts, as in its sampler_invsr.py."""
+
+
+@pytest.fixture
+def shrink(give, small):
+    """Puts small models and a small picture into the prompt of a template; what a link gives is kept."""
+    from tests.support.small_models import small_clip
+
+    clip = small_clip()
+    picture = draw_views(1, 64, 64)
+    for name, value in (("model", small.bare), ("clip", clip), ("vae", small.vae)):
+        give(f"Test_{name}", name.upper(), value)
+    give("Test_picture", "IMAGE", picture)
+
+    def shrink(prompt, **kept):
+        loader = find_node(prompt, "CheckpointLoaderSimple")
+        given = {(loader, i): f"Test_{name}" for i, name in enumerate(("model", "clip", "vae"))}
+        changed = {}
+        for key, entry in prompt.items():
+            kind = entry["class_type"]
+            inputs = {
+                name: [given[(*value,)], 0]
+                if isinstance(value, list) and (*value,) in given
+                else value
+                for name, value in entry["inputs"].items()
+            }
+            if kind in {"CoZSamplePicture", "LoadImage"}:
+                kind, inputs = "Test_picture", {}
+            elif kind == "CoZLoadInvSR":
+                inputs["predictor_name"] = "small_predictor.safetensors"
+            elif kind == "CoZChainLoop":
+                inputs["size"] = 64
+            if key != loader and kind not in {"SaveImage", "SaveImageAdvanced", "CoZZoomViewer"}:
+                changed[key] = make_node(kind, **inputs)
+        added = {name: make_node(name) for name in given.values()}
+        return changed | added | {"kept": make_node("TestKeep", **kept)}
+
+    shrink.clip, shrink.picture = clip, picture
+    return shrink
+
+
+def test_the_invsr_template_enlarges_the_picture_and_zooms(executor, keep, shrink):
+    prompt = read_prompt(INVSR)
+    full, loop = find_node(prompt, "CoZFullImage"), find_node(prompt, "CoZChainLoop")
+    for key in (full, loop):
+        assert prompt[key]["inputs"]["prompt"] == TEXT
+        assert prompt[key]["inputs"]["backbone.negative"] == NEGATIVE
+    prompt[full]["inputs"] |= {"tile": 128, "overlap": 32}
+    host = executor("CLASSIC")
+    host.run(shrink(prompt, image=[full, 0], scales=[loop, 1]), "kept")
+    (kept,) = keep
+    assert kept["image"].shape == (1, 256, 256, 3)
+    assert kept["scales"].shape == (3, 64, 64, 3)
+    # Every view is exactly four times its crop, so that nothing is downscaled.
+    assert not [text for _, text in host.notices if "InvSR enlarges" in text]
+
+
+def test_joined_loops_are_their_parts(executor, keep, node, small, shrink):
+    prompt = read_prompt(BY_SCALE)
+    loops = [key for key, each in prompt.items() if each["class_type"] == "CoZChainLoop"]
+    first, second = sorted(loops, key=lambda key: "chain" in prompt[key]["inputs"])
+    assert prompt[second]["inputs"]["chain"] == [first, 3]
+    host = executor("CLASSIC")
+    executed = host.run(shrink(prompt, scales=[second, 1], chain=[second, 3]), "kept")
+    for loop, steps in ((first, [1]), (second, [2, 3])):
+        assert steps_run([name for name in executed if name.startswith(f"{loop}.")]) == steps
+    assert not [text for _, text in host.notices if "Not used" in text]
+    host.run(shrink(prompt, scales=[first, 1]), "kept")
+    joined, alone = keep
+    assert torch.equal(joined["scales"][:2], alone["scales"])
+    x, y, seed = (prompt[second]["inputs"][name] for name in ("center_x", "center_y", "seed"))
+    frame = alone["scales"][-1:]
+    steps = plan_steps(64, 64, 4.0, 3, Target(x, y))  # the whole picture is the first frame
+    with torch.inference_mode():
+        texts = [node("CLIPTextEncode")().encode(shrink.clip, text)[0] for text in (TEXT, NEGATIVE)]
+        for i in (2, 3):
+            target = steps[i - 1].target
+            zoomed, crop, *_ = (
+                node("CoZCropCenterZoom").execute(frame, 4.0, *target, "bicubic").args
+            )
+            sharp = node("CoZInvSRStep").execute(
+                small.model, small.vae, *texts, crop, zoomed, seed=derive_step_seed(seed, i)
+            )[0]
+            frame = node("CoZColorFix").execute(sharp, zoomed, "wavelet")[0]
+            assert torch.equal(joined["scales"][i : i + 1], frame)
+
+
+@pytest.mark.tools
+def test_the_template_is_an_arm_of_the_evaluation(executor, keep, shrink):
+    host = executor("CLASSIC")
+    for name in ("onestep", "chain-null"):
+        (arm,) = read_arms(name, INVSR)
+        (prompt,) = make_prompts(arm, 64, 1, 0)
+        (saved,) = [each for each in prompt.values() if each["class_type"] == "SaveImageAdvanced"]
+        host.run(shrink(prompt, image=saved["inputs"]["images"]), "kept")
+    one, chain = (kept["image"] for kept in keep)
+    assert torch.equal(one, chain[1:])

@@ -29,6 +29,7 @@ def test_public_nodes_are_the_frozen_ones(schemas):
         "CoZChainFrames",
         "CoZChainCheck",
         "CoZChainGate",
+        "CoZComplexityMap",
         "CoZFamilyCheck",
         "CoZAdaptedDenoise",
         "CoZChainCollect",

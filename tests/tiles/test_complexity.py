@@ -6,7 +6,9 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coz.render.pillow import from_pillow
-from coz.tiles.complexity import rate_complexity
+from coz.tiles.complexity import find_easy_tiles, rate_complexity
+from coz.tiles.layout import plan_layout
+from coz.tiles.plan import plan_tiles
 
 PICTURES = Path(__file__).parents[2] / "pictures"
 
@@ -129,3 +131,28 @@ def test_refuses_what_is_no_picture():
         rate_complexity(torch.zeros(1, 3, 0, 8))
     with pytest.raises(ValueError, match="cell must be at least 1"):
         rate_complexity(torch.zeros(1, 3, 8, 8), cell=0)
+
+
+def test_tiles_are_easy_where_every_cell_of_their_core_is():
+    layout = plan_layout(256, 256, 128, 64)  # cores end at 96 and 160
+    ratings = [[0.0] * 4 for _ in range(4)]  # of 64 pixels
+    assert find_easy_tiles(ratings, layout, 0.2) == list(range(9))
+    ratings[0][0] = 0.2
+    assert find_easy_tiles(ratings, layout, 0.2) == list(range(1, 9))
+    assert find_easy_tiles(ratings, layout, 0.21) == list(range(9))
+    ratings[0][0], ratings[1][2] = 0.0, 1.0
+    assert find_easy_tiles(ratings, layout, 0.2) == [0, 3, 6, 7, 8]
+    assert find_easy_tiles(ratings, layout, 1) == list(range(9))
+    assert find_easy_tiles(ratings, layout, 0) == []
+
+
+def test_half_a_sky_is_easy_at_the_defaults_of_full_image_sr():
+    """62 % of this photograph are sky, between towers."""
+    image = picture("rocket.jpg")
+    ratings = rate_complexity(image)
+    height, width = image.shape[-2:]
+    first = plan_tiles(height, width, 4.0, 512, 128)
+    second = plan_tiles(first.height, first.width, 4.0, 512, 128)
+    easy = [len(find_easy_tiles(ratings, layout, 0.2)) for layout in (first, second)]
+    assert easy == [11, 221]
+    assert [len(layout.list_windows()) for layout in (first, second)] == [35, 486]

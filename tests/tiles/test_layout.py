@@ -221,3 +221,21 @@ def test_parts_of_any_side_abut_and_are_the_fewest():
         if side > longest >= multiple:
             assert all(start % multiple == 0 for start, _ in parts)
             assert len(parts) == ceil(ceil(side / multiple) / (longest // multiple))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile", "overlap"),
+    [(100, 260, 64, 16), (64, 64, 64, 0), (90, 1, 30, 0), (300, 301, 128, 96)],
+)
+def test_cores_cover_the_image_once_and_end_where_overlaps_do_in_half(height, width, tile, overlap):
+    layout = plan_layout(height, width, tile, overlap)
+    cores, windows = layout.list_cores(), layout.list_windows()
+    assert sum(core.width * core.height for core in cores) == height * width
+    for core, window in zip(cores, windows, strict=True):
+        assert window.x <= core.x < core.x + core.width <= window.x + window.width
+        assert window.y <= core.y < core.y + core.height <= window.y + window.height
+    if overlap == 0 and height % tile == 0:
+        assert [tuple(core) for core in cores] == [tuple(window) for window in windows]
+    columns = len(layout.rows[0].xs)
+    if columns > 1:
+        assert cores[1].x == (windows[0].width + windows[1].x) / 2

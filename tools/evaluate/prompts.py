@@ -20,7 +20,8 @@ T5_TOKENS = 512
 
 TAGS_WORKFLOW = ROOT / "workflows" / "more" / "Chain-of-Zoom SD3 + tags.json"
 
-BACKBONES = ("upscale model", "one-step diffusion", "any checkpoint")
+INVERSION = "diffusion inversion (InvSR)"
+BACKBONES = ("upscale model", "one-step diffusion", "any checkpoint", INVERSION)
 
 
 def make_prompts(arm: Arm, side: int, steps: int, seed: int) -> tuple[Prompt, ...]:
@@ -151,6 +152,17 @@ def make_step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str,
     view["positive"] = ["coz_text", 0]
     if kind == "one-step diffusion":
         return {"class_type": "CoZSRStep", **view, "latent_shift": chosen["latent_shift"]}
+    if kind == INVERSION:
+        del view["image"]
+        return {
+            "class_type": "CoZInvSRStep",
+            **view,
+            "negative": ["coz_negative", 0],
+            "crop": [f"coz_zoom_{k}", 1],
+            "zoomed": zoomed,
+            **{key: chosen[key] for key in ("sampling_steps", "start", "cfg", "adaptive")},
+            "seed": derive_step_seed(seed, k),
+        }
     sampling = {key: chosen[key] for key in ("cfg", "sampler_name", "scheduler", "denoise")}
     return {
         "class_type": "CoZRefineStep",
@@ -159,6 +171,7 @@ def make_step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str,
         "steps": chosen["sampling_steps"],
         **sampling,
         "seed": derive_step_seed(seed, k),
+        "adaptive": chosen.get("adaptive", False),
     }
 
 

@@ -69,7 +69,8 @@ def numbers(item, low, high):
     """Mostly in the range; what comes through a link may lie beyond, and be no number at all."""
     whole = item.io_type == "INT"
     inside = st.integers(low, high) if whole else st.floats(low, high)
-    ends = st.sampled_from([item.default if low <= item.default <= high else low, low, high])
+    default = low if item.default is None else item.default  # a socket without a widget has none
+    ends = st.sampled_from([default if low <= default <= high else low, low, high])
     beyond = [item.min - 1, *([] if whole else [math.nan, math.inf, -math.inf])]
     if high == item.max < 2**63:
         beyond.append(item.max + 1)

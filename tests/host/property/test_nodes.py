@@ -27,6 +27,7 @@ INSIDE = {
     "CoZTilePrompts": "CoZFullImage",
     "CoZTileTexts": "CoZFullImage",
     "CoZTiles": "CoZFullImage",
+    "CoZComplexityMap": "CoZFullImage",
     "CoZFullImageCollect": "CoZFullImage",
 }
 """Nodes that nobody can place: what reaches them is what those that make them hand on."""

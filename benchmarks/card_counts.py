@@ -1,0 +1,26 @@
+"""What card counted with models of the real sizes, to compare a real GPU with."""
+
+from collections.abc import Iterable
+
+TFLOP_AND_GB = {
+    "vision": (3.411, 22.4),
+    "prefill": (4.005, 12.3),
+    "tokens": (0.198, 193.1),
+    "text": (4.956, 36.5),
+    "encode": (1.118, 2.3),
+    "network": (2.560, 8.1),
+    "decode": (2.515, 4.7),
+}
+"""Part of the first AR-2 step -> TFLOP, and GB of the card's memory that its kernels read."""
+
+PEAK_GIB = 10.50
+"""Peak of a chain of four steps of template 2 with T5 in fp8 on cards of 12 to 24 GB: all weights stay there."""
+
+
+def estimate_seconds(parts: Iterable[str], flops: float, bandwidth: float) -> float:
+    """Estimate the least time of parts of a step at so many FLOPs and bytes per second.
+
+    In none of them does a kernel compute while another reads.
+    """
+    counts = [TFLOP_AND_GB[part] for part in parts]
+    return sum(max(1e12 * tflop / flops, 1e9 * gb / bandwidth) for tflop, gb in counts)

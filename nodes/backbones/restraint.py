@@ -1,0 +1,69 @@
+"""One dial that sets several inputs: how closely a result keeps to its view."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from comfy_api.latest import io
+
+from ..host.options import require_range
+from .backbone import Backbone
+
+
+class Setting(NamedTuple):
+    """The values of the inputs that a restraint sets."""
+
+    restraint: float
+    consistency: float
+    color_fix: str
+    denoise: float
+
+
+SETTINGS = [
+    Setting(0.0, 0.0, "adain", 0.6),
+    Setting(0.25, 0.0, "wavelet", 0.45),
+    Setting(0.5, 0.25, "wavelet", 0.35),
+    Setting(0.75, 0.5, "wavelet", 0.25),
+    Setting(1.0, 1.0, "wavelet", 0.15),
+]
+"""The table of the help pages. Between two rows the numbers change evenly."""
+
+
+def restraint_input() -> io.Input:
+    return io.Float.Input(
+        "restraint",
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        optional=True,
+        force_input=True,
+        tooltip="Connect a number to set consistency, color_fix and denoise together: 0 invents freely, 1 "
+        "keeps to the image. Not connected, the fields count.",
+    )
+
+
+def choose_setting(restraint: float) -> Setting:
+    """Compute the values for a restraint from 0 to 1."""
+    require_range("restraint", restraint, 0, 1)
+    for low, high in pairwise(SETTINGS):
+        if restraint < high.restraint:
+            share = (restraint - low.restraint) / (high.restraint - low.restraint)
+            consistency = low.consistency + share * (high.consistency - low.consistency)
+            denoise = low.denoise + share * (high.denoise - low.denoise)
+            return Setting(restraint, round(consistency, 3), low.color_fix, round(denoise, 3))
+    return SETTINGS[-1]
+
+
+def restrain(
+    restraint: float | None, backbone: Backbone, color_fix: str, consistency: float
+) -> tuple[str, float, str]:
+    """Return color_fix and consistency as the restraint sets them, and a notice that names all values.
+
+    It sets the denoise of the backbone too. Without a restraint nothing changes.
+    """
+    if restraint is None:
+        return color_fix, consistency, ""
+    setting = choose_setting(restraint)
+    values = [f"consistency {setting.consistency:g}", f"color_fix {setting.color_fix}"]
+    values += backbone.set_denoise(setting.denoise)
+    notice = f"restraint {restraint:g} sets {', '.join(values)}"
+    return setting.color_fix, setting.consistency, notice

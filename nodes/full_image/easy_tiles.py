@@ -1,0 +1,89 @@
+"""Tiles of Full-Image SR without detail, which the backbone does not need to sharpen."""
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...coz.resample import resize
+from ...coz.tiles.complexity import find_easy_tiles, rate_complexity
+from ...coz.tiles.layout import TileLayout
+from ..backbones.backbone import Backbone
+from ..backbones.plain_enlargement import PlainEnlargement
+from ..backbones.upscale_model import UpscaleModel
+from ..host.images import to_bchw, to_image
+
+OFF, ENLARGE, BUILT_IN = EASY_TILES = ["off", "enlarge", "built-in model"]
+
+BUILT_IN_FILE = "coz_lite_x4.safetensors"
+
+DEFAULT_THRESHOLD = 0.2
+"""Above a photographed sky with noise, below the softest edge."""
+
+
+def easy_tiles_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "easy_tiles",
+            options=EASY_TILES,
+            default=OFF,
+            optional=True,
+            tooltip="How diffusion backbones treat tiles without detail, such as a clear sky. off: like all "
+            "others. enlarge: they are enlarged with bicubic. built-in model: coz_lite_x4 enlarges them. "
+            "Such tiles get no text and take almost no time.",
+        ),
+        io.Float.Input(
+            "easy_below",
+            default=DEFAULT_THRESHOLD,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="With easy_tiles: a tile is easy if its complexity is below this everywhere. 0: no "
+            "tile. 1: all tiles. The output complexity shows it.",
+        ),
+    ]
+
+
+def plan_easy_tiles(
+    picture: Tensor, layouts: list[TileLayout], easy_tiles: str, below: float, backbone: Backbone
+) -> list[list[int]]:
+    """Return the indices of the easy tiles of each pass. The image is rated before the first pass."""
+    if easy_tiles == OFF or backbone.sees_surroundings:
+        return [[] for _ in layouts]
+    ratings = rate_complexity(picture)
+    return [find_easy_tiles(ratings, layout, below) for layout in layouts]
+
+
+def describe_ignored_easy_tiles(easy_tiles: str, backbone: Backbone) -> str:
+    """Return a notice if ``easy_tiles`` has no effect with the backbone, otherwise ""."""
+    if easy_tiles == OFF or not backbone.sees_surroundings:
+        return ""
+    return f'easy_tiles has no effect with the backbone "{backbone.name}"'
+
+
+def make_easy_backbone(easy_model) -> Backbone:
+    """Make the backbone for easy tiles; ``easy_model`` is None for plain enlargement."""
+    if easy_model is None:
+        return PlainEnlargement({})
+    return UpscaleModel({"upscale_model": easy_model, "resampling": "bicubic"})
+
+
+class CoZComplexityMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="CoZComplexityMap",
+            display_name="CoZ Complexity Map",
+            category="Chain-of-Zoom/step",
+            description="Internal: how much detail each part of the image of Full-Image SR has.",
+            is_dev_only=True,
+            inputs=[io.Image.Input("image")],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image) -> io.NodeOutput:
+        picture = to_bchw(image)
+        ratings = picture.new_tensor([[rate_complexity(picture)]])
+        cells = resize(ratings.expand(-1, 3, -1, -1), *picture.shape[-2:], "nearest")
+        return io.NodeOutput(to_image(cells))

@@ -1,0 +1,112 @@
+"""The nodes of the passes of Full-Image SR."""
+
+import json
+
+from ...coz.tiles.layout import TileLayout
+from ..backbones.backbone import Backbone
+from ..host.expansion import Expansion, nest_inputs
+from ..text_sources import TYPED
+from ..text_sources.text_source import TextSource
+from .easy_tiles import BUILT_IN, BUILT_IN_FILE
+
+
+class PassNodes:
+    """Adds the nodes of the passes, one pass after the other, to an expansion of Full-Image SR."""
+
+    def __init__(
+        self,
+        expansion: Expansion,
+        original: list,
+        backbone: Backbone,
+        text_inputs: tuple[dict, TextSource | None, str, int],
+        settings: dict,
+    ):
+        """Start at the link to the image.
+
+        Args:
+            text_inputs: prompting, its text source, prompt and seed.
+            settings: Inputs that the tiles of all passes have.
+        """
+        self.expansion = expansion
+        self.original = self.current = original
+        """``current`` is the link to the result of the last pass."""
+        self.backbone = backbone
+        self.text_inputs = text_inputs
+        self.settings = settings
+        self.texts: str | list = ""
+        """Link to the texts of all passes."""
+        self.reports: dict[str, list] = {}
+
+    def add(self, layout: TileLayout, lines: list[str], easy_tiles: str, easy: list[int]) -> None:
+        """Add the next pass: ``lines`` are its texts as typed, ``easy`` the indices of its easy tiles."""
+        i = len(self.reports) + 1
+        inputs = {"image": self.current, "original": self.original, "number": i}
+        inputs["layout"] = json.dumps(layout)
+        prompts, self.texts = add_texts(
+            self.expansion, inputs, lines, self.texts, *self.text_inputs
+        )
+        inputs["prompts"] = prompts if self.backbone.reads_text else ""
+        inputs |= nest_inputs("backbone", self.backbone.choose_inputs(i))
+        inputs |= add_easy_tiles(self.expansion, easy_tiles, easy)
+        tiles = self.expansion.add_node("CoZTiles", f"tiles_{i}", **inputs, **self.settings)
+        self.current, self.reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
+
+    def add_collector(self, notes: list[str]) -> list:
+        """Add the node that shows all notices, and return the link to the result."""
+        inputs = {"image": self.current, "notes": "\n".join(notes), **self.reports}
+        return self.expansion.add_node("CoZFullImageCollect", "collect", **inputs).out(0)
+
+    def add_complexity_map(self) -> list:
+        """Add the node that shows the detail of the image, and return the link to its output."""
+        return self.expansion.add_node("CoZComplexityMap", "map", image=self.original).out(0)
+
+
+def add_easy_tiles(expansion: Expansion, easy_tiles: str, indices: list[int]) -> dict:
+    """Return the inputs of a pass for its easy tiles, none if it has none."""
+    if not indices:
+        return {}
+    inputs = {"easy": json.dumps(indices)}
+    if easy_tiles == BUILT_IN:
+        name = {"model_name": BUILT_IN_FILE}
+        model = expansion.add_node("UpscaleModelLoader", "easy_model", **name)
+        inputs["easy_model"] = model.out(0)
+    return inputs
+
+
+def add_texts(
+    expansion: Expansion,
+    pass_inputs: dict,
+    lines: list[str],
+    before: str | list,
+    prompting: dict,
+    source: TextSource | None,
+    prompt: str,
+    seed: int,
+) -> tuple[list, list]:
+    """Add the nodes that write the texts of a pass.
+
+    Args:
+        before: Link to the texts of all passes before.
+
+    Returns:
+        The links to the texts of this pass, and to those of all passes up to it.
+    """
+    needs_source = "" in lines
+    typed = "\n".join(lines)
+    extracted = expansion.add_node(
+        "CoZTilePrompts",
+        f"prompts_{pass_inputs['number']}",
+        **pass_inputs,
+        **nest_inputs("prompting", prompting if needs_source else {"prompting": TYPED}),
+        tile_prompts=typed,
+        seed=seed if needs_source and source.reads_seed else 0,
+    ).out(0)
+    written = expansion.add_node(
+        "CoZTileTexts",
+        f"texts_{pass_inputs['number']}",
+        extracted=extracted,
+        tile_prompts=typed,
+        prompt=prompt if needs_source else "",
+        before=before,
+    )
+    return written.out(0), written.out(1)

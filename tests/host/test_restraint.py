@@ -1,0 +1,103 @@
+"""One dial for consistency, color_fix and denoise."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
+
+HELP = Path(__file__).parents[2] / "js" / "docs"
+
+
+@pytest.fixture
+def dial(define):
+    """A prompt with a restraint connected to its loop."""
+    values = {}
+    define("TestDial", lambda self, number: (values[number],), {"number": "INT"}, ("FLOAT",))
+
+    def connect(prompt, value):
+        number = len(values)
+        values[number] = value
+        prompt["loop"]["inputs"]["restraint"] = ["dial", 0]
+        return prompt | {"dial": make_node("TestDial", number=number)}
+
+    return connect
+
+
+@pytest.mark.parametrize(
+    ("restraint", "expected"),
+    [
+        (0.0, (0.0, "adain", 0.6)),
+        (0.2, (0.0, "adain", 0.48)),
+        (0.25, (0.0, "wavelet", 0.45)),
+        (0.6, (0.35, "wavelet", 0.31)),
+        (1.0, (1.0, "wavelet", 0.15)),
+    ],
+)
+def test_the_table_is_that_of_the_help_pages(nodes_of, restraint, expected):
+    module = nodes_of("backbones.restraint")
+    assert module.choose_setting(restraint)[1:] == expected
+    rows = [
+        f"| {s.restraint:g} | {s.consistency:g} | {s.color_fix} | {s.denoise:g} |"
+        for s in module.SETTINGS
+    ]
+    for page in ("CoZChainLoop.md", "CoZChainLoop/zh.md"):
+        text = (HELP / page).read_text("utf-8")
+        found = re.findall(r"^\| [\d.]+ \| [\d.]+ \| \w+ \| [\d.]+ \|$", text, re.MULTILINE)
+        assert found == rows
+
+
+def test_it_is_the_fields_set_by_hand_and_says_so(executor, keep, own_prompt, dial):
+    host = executor("CLASSIC")
+
+    def run(prompt):
+        host.run(prompt)
+        return keep[-1]["chain"], [text for _, text in host.notices]
+
+    def own(denoise_steps="", **inputs):
+        chosen = {"control_net": None, "denoise_steps": denoise_steps}
+        chosen |= {"denoise": inputs.pop("denoise")} if "denoise" in inputs else {}
+        return own_prompt(steps=1, size=32, backbone=chosen, **inputs)
+
+    found, told = run(dial(own("0.5", color_fix="none"), 0.6))
+    said = (
+        "restraint 0.6 sets consistency 0.35, color_fix wavelet, denoise 0.31 (not denoise_steps)"
+    )
+    assert said in told[-1].split("\n")
+    by_hand, told = run(own(denoise=0.31, color_fix="wavelet", consistency=0.35))
+    assert not any("restraint" in text for text in told)
+    assert torch.equal(found.frames[-1], by_hand.frames[-1])
+    assert found.denoises == by_hand.denoises == (0.31,)
+    free, _ = run(own(color_fix="none"))
+    assert free.denoises == (0.6,)
+    assert not torch.equal(free.frames[-1], by_hand.frames[-1])
+
+
+def test_full_image_sr_has_it_too(executor, keeper, dial):
+    kept = keeper("TestKept", {"image": "IMAGE"})
+    host = executor("CLASSIC")
+
+    def run(value=None, **inputs):
+        prompt = as_full_image(chain_prompt(), **inputs)
+        prompt["source"] = make_node("CoZSamplePicture", picture="chelsea.png")
+        prompt["small"] = make_node(
+            "ImageCrop", image=["source", 0], width=24, height=24, x=99, y=99
+        )
+        prompt["loop"]["inputs"]["image"] = ["small", 0]
+        prompt["scales"] = make_node("TestKept", image=["loop", 0])
+        host.run(prompt if value is None else dial(prompt, value))
+        return kept[-1]["image"]
+
+    found = run(1.0, color_fix="none")
+    told = "restraint 1 sets consistency 1, color_fix wavelet"  # an upscale model has no denoise
+    assert told in [text for _, text in host.notices]
+    assert torch.equal(found, run(color_fix="wavelet", consistency=1.0))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.01, math.nan])
+def test_a_value_beyond_its_limits_is_named(executor, keep, dial, value):
+    with pytest.raises(RuntimeError, match=f"restraint must be 0 to 1, got {value:g}"):
+        executor("CLASSIC").run(dial(kept_prompt(steps=1), value))
