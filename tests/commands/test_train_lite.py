@@ -254,10 +254,10 @@ def test_a_narrow_network_stays_narrow(tmp_path):
 
 def test_errors_of_two_zooms_are_those_of_the_photograph(monkeypatch):
     monkeypatch.setattr(data, "HELD_OUT", ("camera",))
-    monkeypatch.setattr(cross_scale, "WINDOWS", 16)  # all
     error = data.to_tensor(data.picture("camera")).float() - 255 / 4
-    windows = error.unfold(1, 128, 128).unfold(2, 128, 128)[..., 4:-4, 4:-4]
-    expected = windows.square().mean().sqrt().item()
+    windows = error.unfold(1, 128, 128).unfold(2, 128, 128).flatten(1, 2)[..., 4:-4, 4:-4]
+    chosen = np.random.default_rng(1).permutation(16)[:6]
+    expected = windows[:, chosen].square().mean().sqrt().item()
 
     def grey(lq):
         return torch.full((1, 3, 4 * lq.shape[2], 4 * lq.shape[3]), 0.25)

@@ -24,6 +24,9 @@ PROMPTS_FILE = "second_prompts.json"
 MAX_TOKENS = 32
 """Maximum tokens of an answer. Source: OracleZoom."""
 
+SAVE_EVERY = 100
+"""Prompts after which they are saved, so that an interrupted call continues."""
+
 Batch = dict[str, Any]
 Embeddings = tuple[Tensor, Tensor]
 
@@ -82,11 +85,12 @@ class Texts:
         config.out.mkdir(parents=True, exist_ok=True)
         if missing:
             ask = load_conversation(config.vlm, MULTISCALE_INSTRUCTION, MAX_TOKENS)
-            for crops, i in tqdm(missing, "Describing", unit=" crops"):
+            for number, (crops, i) in enumerate(tqdm(missing, "Describing", unit=" crops"), 1):
                 batch = default_collate([crops[i]])
                 (answer,) = ask(pair_images(*make_views(batch)))
                 self.prompts[batch["name"][0]] = answer
-                write_whole(path, json.dumps(self.prompts, indent=1).encode())
+                if number % SAVE_EVERY == 0 or number == len(missing):
+                    write_whole(path, json.dumps(self.prompts, indent=1).encode())
         if config.text_cached:
             encode_prompts(self.prompts.values(), config.data, config.model)
 
