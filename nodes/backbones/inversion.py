@@ -3,6 +3,7 @@ from torch import Tensor
 
 from nodes import CLIPTextEncode
 
+from ...coz.inversion import LQ_MULTIPLE_PIXELS, SCALE
 from ...coz.resample import crop
 from ...coz.text.step_prompts import replace_lone_surrogates
 from ...coz.tiles.noise import NoiseField
@@ -62,7 +63,8 @@ class DiffusionInversion(DiffusionBackbone):
         ).out(0)
 
     def start_pass(self, tiles: TilePass) -> None:
-        self.noise = NoiseField(tiles.layout.height, tiles.layout.width, tiles.seed)
+        layout, padding = tiles.layout, SCALE * LQ_MULTIPLE_PIXELS  # of a view's sides, at most
+        self.noise = NoiseField(layout.height + padding, layout.width + padding, tiles.seed)
         super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:

@@ -362,6 +362,20 @@ def test_a_step_of_chain_loop_is_the_node(executor, keep, node, small, zoom_prom
     assert torch.equal(chain["image"], expected)
 
 
+def make_full_prompt(prompt, height, width, scale):
+    prompt = as_full_image(prompt, image=["fit", 0], tile=64, overlap=16, scale=scale)
+    size = {"width": width, "height": height, "upscale_method": "area", "crop": "disabled"}
+    prompt["fit"] = {"class_type": "ImageScale", "inputs": {"image": ["source", 0], **size}}
+    prompt["scales"]["inputs"] = {"image": ["loop", 0]}
+    return prompt
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 40)])
+def test_any_size_works_as_full_image(executor, keep, zoom_prompt, height, width):
+    executor("CLASSIC").run(make_full_prompt(zoom_prompt(), height, width, 2.0))
+    assert keep[0]["image"].shape == (1, 2 * height, 2 * width, 3)
+
+
 def test_overlapping_tiles_share_their_noise(
     executor, keep, node, nodes_of, zoom_prompt, monkeypatch
 ):
@@ -373,19 +387,7 @@ def test_overlapping_tiles_share_their_noise(
         return sample(moments, normal)
 
     monkeypatch.setattr(host, "sample_noise", record)
-    prompt = as_full_image(zoom_prompt(), image=["fit", 0], tile=64, overlap=16)
-    prompt["fit"] = {
-        "class_type": "ImageScale",
-        "inputs": {
-            "image": ["source", 0],
-            "upscale_method": "area",
-            "width": 32,
-            "height": 16,
-            "crop": "disabled",
-        },
-    }
-    prompt["scales"]["inputs"] = {"image": ["loop", 0]}
-    executor("CLASSIC").run(prompt)
+    executor("CLASSIC").run(make_full_prompt(zoom_prompt(), 16, 32, 4.0))
     assert keep[0]["image"].shape == (1, 64, 128, 3)
     # Tiles of 64 pixels at 0, 48 and 64 of 128: latent pixels 0 to 8, 6 to 14 and 8 to 16.
     left, middle, right = drawn
