@@ -371,7 +371,7 @@ def test_texts_are_encoded_once(photos, tmp_path, text_encoders, monkeypatch):
     run(photos, out, text_files=True)
     assert not CropDataset(out, seed=0, degradation="4x").has_texts
     run(photos, out, **options)
-    files = [find_text_file(out, text) for text in ("", "a woman", "a cat")]
+    files = [find_text_file(out, text) for text in ("a cat", "a woman")]
     assert sorted(out.glob("texts/*")) == sorted(files)
     encode = load_text_encoders(str(text_encoders))
     for item in CropDataset(out, seed=0, degradation="4x"):

@@ -190,12 +190,11 @@ def test_quality_is_left_out_without_a_score(config):
     assert losses.keys() == {*LOSSES} - {"quality"}
 
 
-def test_a_training_needs_a_loss(config):
-    none = dict.fromkeys(LOSSES, 0.0) | {"prior": 8.0}
-    with pytest.raises(
-        ValueError, match="one of first, second, quality and teacher must be above 0"
-    ):
-        config(weights=none)
+@pytest.mark.parametrize("alone", ["prior", "quality", "teacher"])
+def test_a_training_needs_a_loss_on_held_out_crops(config, alone):
+    weights = dict.fromkeys(LOSSES, 0.0) | {alone: 1.0}
+    with pytest.raises(ValueError, match="weights: one of first, second and quality, which needs"):
+        config(weights=weights, score="")
 
 
 @pytest.mark.parametrize(

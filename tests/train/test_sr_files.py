@@ -106,6 +106,13 @@ def test_upstream_files_hold_the_same_weights(config, tmp_path):
         assert relative(theirs[name].float(), ours[name].float()) < 1e-3
 
 
+def test_upstream_files_are_whole_or_not_there(config, tmp_path, small_files):
+    network = make_network(config)
+    with small_files(1000), pytest.raises(OSError, match="too large"):
+        export_upstream(network, tmp_path, 7)
+    assert not [*tmp_path.glob("model_7*"), *tmp_path.glob("vae_encoder_7*")]
+
+
 @pytest.mark.parametrize("shift", ["reference", "symmetric"])
 def test_the_node_gives_the_result_of_training(config, pack, tmp_path, shift):
     """Trap 7: the file states its latent convention, and CoZ SR Step follows it."""

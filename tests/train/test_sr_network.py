@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def make_accelerator(config):
-    plugin = GradientAccumulationPlugin(num_steps=config.accumulation, sync_with_dataloader=False)
+    plugin = GradientAccumulationPlugin(num_steps=config.accumulation)
     return Accelerator(cpu=True, gradient_accumulation_plugin=plugin)
 
 

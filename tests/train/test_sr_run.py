@@ -12,6 +12,8 @@ from statistics import mean
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from tools.host import ROOT
@@ -155,6 +157,45 @@ def test_a_checkpoint_of_another_run(config):
         train(config(steps=2, rank=8))
 
 
+def test_the_files_of_a_run_may_be_moved(config, sr_parts, tmp_path):
+    train(config(steps=1))
+    moved = tmp_path / "moved" / sr_parts["model"].name
+    moved.parent.mkdir()
+    moved.symlink_to(sr_parts["model"])
+    more = config(steps=2, model=str(moved))
+    train(more)
+    assert len(read_losses(more)) == 2
+
+
+def test_a_model_may_be_a_folder_beside_the_config(config, tmp_path):
+    (tmp_path / "my_sd3").mkdir()
+    assert config(model="my_sd3").model == str(tmp_path / "my_sd3")
+    assert config(model="no/folder").model == "no/folder"
+
+
+def test_settings_of_accelerate_launch_do_not_count(config, monkeypatch):
+    """Its fp16 would scale the gradients, which nothing here would undo."""
+    settings = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "7"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = loop.make_accelerator(config())
+    found = accelerator.mixed_precision, accelerator.gradient_accumulation_steps
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert found == ("no", 1)
+
+
+def test_curves_keep_the_last_step_before_an_interruption(config, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        Accelerator, "init_trackers", lambda _, name, init_kwargs: given.append(init_kwargs)
+    )
+    for steps in (2, 3):
+        train(config(steps=steps))
+    # TensorBoard hides the steps from this one on
+    assert [kwargs["tensorboard"]["purge_step"] for kwargs in given] == [1, 3]
+
+
 def test_a_damaged_checkpoint_is_left_out(config, capsys):
     made = config(steps=2, save_every=1)
     train(made)
@@ -185,6 +226,25 @@ def test_nan_stops_with_the_images(config, monkeypatch):
     monkeypatch.undo()
     train(made)
     assert [entry["step"] for entry in read_losses(made)] == [1, 2, 3, 4]
+
+
+def test_a_gradient_of_nan_stops_with_all_images_of_the_step(sr_parts, tmp_path, monkeypatch):
+    made = make_config(tmp_path, sr_parts, steps=1, accumulation=2)
+    compute = Distillation.compute
+
+    def spoil(self, batch, rng, backward):
+        losses = compute(self, batch, rng, backward)
+        self.network.list_parameters("gen")[1].grad *= math.nan
+        return losses
+
+    monkeypatch.setattr(Distillation, "compute", spoil)
+    message = (
+        r"step 1: the gradient of gen is not a finite number, with the images photo#\d, photo#\d \("
+    )
+    with pytest.raises(ValueError, match=message):
+        train(made)
+    saved = sorted(path.name for path in (made.out / "failed-step-1").iterdir())
+    assert saved == ["0-high.png", "0-low.png", "1-high.png", "1-low.png"]
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(config, small_files):

@@ -71,19 +71,19 @@ This file is of seed {chosen}, the median of {len(seeds)} by the held-out reward
 
 ## Training
 
-- Data: {pairs} pairs of views to train on, {after[chosen].get("pairs", 0)} held out; {_join_values(data)}
-- Rewards: {_join_values(weights)}
+- Data: {pairs} pairs of views to train on, {after[chosen].get("pairs", 0)} held out; {join_values(data)}
+- Rewards: {join_values(weights)}
 {critic if "critic" in weights else ""}\
 - LoRA: r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, language model only
 - {after[chosen]["steps"]} steps per seed, seeds {", ".join(map(str, seeds))}
 {"".join(costs)}\
-- Settings other than the defaults: {_join_values(dict(sorted(config.training.items()))) or "none"}
+- Settings other than the defaults: {join_values(dict(sorted(config.training.items()))) or "none"}
 
 ![Curves](curves.svg)
 """
 
 
-def _join_values(values: dict[str, Any]) -> str:
+def join_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 

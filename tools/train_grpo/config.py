@@ -167,6 +167,10 @@ def read_config(path: Path, kind: type[S] = Config) -> S:
     except ValidationError as error:
         raise ValueError(_explain(**error.errors()[0])) from error
     paths = {name: path.parent / value for name, value in config if isinstance(value, Path)}
+    for name in {"model", "vlm"} & kind.model_fields.keys():  # a name on Hugging Face, or a folder
+        folder = path.parent / getattr(config, name)
+        if folder.is_dir() and folder != path.parent:
+            paths[name] = str(folder)
     return config.model_copy(update=paths)
 
 

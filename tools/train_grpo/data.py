@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .chains import find_chains, make_chain_pairs
 from .marks import Mark, make_mark_pairs, read_marks
 from .pairs import CROPS, PairOptions, load_upscaler, make_pairs
-from .photo import UnusableError, choose_held_out, find_photos, read_photo
+from .photo import UnusableError, choose_held_out, find_photos, name_photo, read_photo
 
 TEXT = datasets.Value("string")
 NUMBERS = datasets.List(datasets.Value("float64"))
@@ -102,15 +102,7 @@ def find_sources(folder: Path) -> list[Source]:
     inside = set(chains)
     photos = [path for path in find_photos(folder) if path.parent not in inside]
     found = [(path, False) for path in photos] + [(path, True) for path in chains]
-    return [
-        Source(_decode_name(path.relative_to(folder).as_posix()), path, chain)
-        for path, chain in found
-    ]
-
-
-def _decode_name(name: str) -> str:
-    """Replace the bytes of a file name that are not valid UTF-8, which Linux allows."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return [Source(name_photo(path, folder), path, chain) for path, chain in found]
 
 
 def _claim_folder(out: Path, options: PairOptions) -> None:

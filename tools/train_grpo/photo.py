@@ -1,6 +1,7 @@
 """Find and read photographs, say why one cannot be used, and choose those that are held out."""
 
 import hashlib
+import os
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -27,6 +28,11 @@ def find_photos(folder: Path) -> list[Path]:
     """Return the image files in a folder and below it, sorted by name."""
     files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     return sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+
+
+def name_photo(path: Path, folder: Path) -> str:
+    """Return the name of a file below a folder, without the bytes that are not valid UTF-8."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
 
 
 def read_photo(path: Path) -> Image.Image:

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from coz.chain.zoom_chain import __version__
-from tools.train_grpo.card import draw_curves
+from tools.train_grpo.card import draw_curves, join_values
 
 from .config import TrainingConfig
 
@@ -36,6 +36,7 @@ def format_card(config: TrainingConfig, run: dict[str, Any], losses: list[dict],
     )
     prepared = config.data / "prepare.json"
     data = json.loads(prepared.read_text("utf-8")) if prepared.is_file() else {}
+    data = {name: value for name, value in data.items() if value is not None}
     each = config.batch * config.accumulation * run["processes"]
     settings = {
         name: value for name, value in run.items() if name not in ("model", "seed") and value
@@ -68,7 +69,3 @@ The mean of the first and of the last {shown} of {len(losses)} steps.
 - Measured in the last call: {join_values(cost)}
 - Settings: {join_values(settings)}
 """
-
-
-def join_values(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())

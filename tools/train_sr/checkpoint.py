@@ -30,13 +30,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: If the disk is full.
     """
-    buffer = (
-        io.BytesIO()
-    )  # torch.save itself reports a full disk as a RuntimeError without its cause
-    torch.save(checkpoint._asdict(), buffer)
     path = folder / f"step-{checkpoint.step:07}.checkpoint"
     try:
-        write_whole(path, buffer.getvalue())
+        write_tensors(path, checkpoint._asdict())
     except OSError as error:
         raise ValueError(
             f"the checkpoint of step {checkpoint.step} cannot be written to {folder}: {error.strerror}. The "
@@ -74,13 +70,19 @@ def read_checkpoint(folder: Path, run: dict[str, Any]) -> Checkpoint | None:
     return None
 
 
+def write_tensors(path: Path, content: Any) -> None:
+    """Write a file of torch. torch.save itself reports a full disk as a RuntimeError without its cause."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is whole or not there, even if the computer stops."""
     part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
+        part.write_bytes(content)
+        with part.open("r+b") as file:
             os.fsync(file.fileno())
         part.replace(path)
     finally:

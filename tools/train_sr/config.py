@@ -20,7 +20,7 @@ class TrainingConfig(Section):
     out: Folder
     model: str = "stabilityai/stable-diffusion-3-medium-diffusers"
     """The name of SD3-medium on Hugging Face or a folder with it, in the layout of diffusers."""
-    vae: str = ""
+    vae: Folder | None = None
     """A folder with another VAE in the layout of diffusers; by default it is the model's."""
     start_lora: Folder | None = None
     """An SR LoRA to start from: an own one, or model_20001.pkl of Chain-of-Zoom."""
@@ -41,7 +41,7 @@ class TrainingConfig(Section):
     text_cached: bool = False
     """Take the text embeddings that `prepare` stored, and do not load the text encoders for training."""
     steps: PositiveInt
-    seed: int = 123
+    seed: Annotated[int, Field(ge=0)] = 123
     rank: PositiveInt = 4
     learning_rate: PositiveFloat = 5e-5
     workers: Annotated[int, Field(ge=0)] = 2
@@ -99,12 +99,6 @@ class CrossScaleWeights(Section):
     teacher: Weight = 0.1
     """E: squared distance of the first zoom's latent from what the averaged LoRA makes of the target."""
 
-    @model_validator(mode="after")
-    def _check(self) -> "CrossScaleWeights":
-        if not self.first + self.second + self.quality + self.teacher:
-            raise ValueError("one of first, second, quality and teacher must be above 0")
-        return self
-
 
 class CrossScaleConfig(TrainingConfig):
     """The config of `cross-scale`."""
@@ -134,6 +128,11 @@ class CrossScaleConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _check(self) -> "CrossScaleConfig":
+        if not (self.weights.first or self.weights.second or (self.weights.quality and self.score)):
+            raise ValueError(
+                "weights: one of first, second and quality, which needs a score, must be above 0: the "
+                "others do not say when to stop"
+            )
         if self.text_cached and self.vlm and self.second_prompts == "live":
             raise ValueError(
                 "text_cached: prompts that are written in each step are not stored: set text_cached to "

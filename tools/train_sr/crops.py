@@ -14,6 +14,7 @@ from tqdm import tqdm
 from tools.image_file import to_png
 from tools.train_grpo.photo import UnusableError, read_photo
 
+from .checkpoint import write_whole
 from .dataset import CROPS_FOLDER
 
 PARTS_FOLDER = "parts"
@@ -82,7 +83,7 @@ def cut_photo(path: Path, name: str, crop: Path, options: CropOptions) -> dict:
     files = []
     for number, window in enumerate(windows):
         files.append(f"{crop.name}-{number}.png")
-        write_file(crop.with_name(files[-1]), to_png(photo.crop(window)))
+        write_whole(crop.with_name(files[-1]), to_png(photo.crop(window)))
     return {"crops": files}
 
 
@@ -106,16 +107,5 @@ def choose_windows(
     return [(x, y, x + side, y + side) for x, y in corners]
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file that is never seen half written."""
-    new = path.with_name(f"{path.name}.new")
-    try:
-        new.write_bytes(content)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    new.replace(path)
-
-
 def write_json(path: Path, content: object) -> None:
-    write_file(path, json.dumps(content, indent=1).encode() + b"\n")
+    write_whole(path, json.dumps(content, indent=1).encode() + b"\n")

@@ -144,11 +144,11 @@ class CrossScale(Task):
         if step % self.config.check_every:
             return {}
         loss = self.measure()
-        if self.best and self.least - loss <= MIN_GAIN * abs(self.least):
-            self.without_gain += 1
-        else:
+        if not self.best or self.least - loss > MIN_GAIN * abs(self.least):
             self.least, self.without_gain = loss, 0
             self.best = {name: weight.cpu().clone() for name, weight in self.get_zoom().items()}
+        else:
+            self.without_gain += 1
         return {"held_out": loss}
 
     def measure(self) -> float:

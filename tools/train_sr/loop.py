@@ -39,7 +39,10 @@ FREE_KEYS = {
     "preview_zooms",
     "workers",
 }
-"""Keys of a config that may change when a run continues: files may be moved."""
+"""Keys of a config that may change when a run continues."""
+
+MOVABLE_KEYS = ("model", "vae", "vlm", "start_lora", "start_vae_encoder")
+"""Keys whose files must keep their names, but may be moved."""
 
 RESULT = "result"
 """The folder of the result in ``out``."""
@@ -50,11 +53,11 @@ PACE_STEPS = 2
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
     """Start accelerate. Models are not prepared: two backwards of a step are not what DDP expects."""
-    # Steps at the end of the data are as long as the others.
-    plugin = GradientAccumulationPlugin(num_steps=config.accumulation, sync_with_dataloader=False)
     return Accelerator(
         cpu=not torch.cuda.is_available(),
-        gradient_accumulation_plugin=plugin,
+        # These two are not left to the settings of `accelerate launch`: fp16 would scale the gradients.
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
         log_with="tensorboard",
         project_dir=config.out,
     )
@@ -82,6 +85,7 @@ def train(
     decay = getattr(config, "ema", 0.0)
     average = EMAModel(result, decay=decay) if decay else None
     run = config.model_dump(mode="json", exclude=FREE_KEYS)
+    run |= {name: Path(run[name]).name for name in MOVABLE_KEYS if run.get(name)}
     run |= {"processes": accelerator.num_processes, "crops": len(data)}
     config.out.mkdir(parents=True, exist_ok=True)
     start = 0
@@ -97,7 +101,7 @@ def train(
         accelerator.print(f"continues after step {start}")
     accelerator.wait_for_everyone()
     log = LossLog(config.out / "losses.jsonl", start) if main else None
-    tensorboard = {"tensorboard": {"purge_step": start}}
+    tensorboard = {"tensorboard": {"purge_step": start + 1}}
     accelerator.init_trackers("tensorboard", init_kwargs=tensorboard)
     pace = Pace(start, config.steps, accelerator)
     batches = read_batches(config, data, accelerator, start)
@@ -105,21 +109,22 @@ def train(
     while not is_over:
         step += 1
         sums: dict[str, Tensor] = {}
+        seen: list[Batch] = []
         for number in range((step - 1) * config.accumulation, step * config.accumulation):
             batch = move(next(batches), accelerator.device)
+            seen.append(batch)
             place = number * accelerator.num_processes + accelerator.process_index
             rng = make_generator(config.seed, 1, place)
-            with accelerator.accumulate():
-                losses = task.compute(batch, rng, accelerator.backward)
+            losses = task.compute(batch, rng, accelerator.backward)
             for name, loss in losses.items():
                 if not math.isfinite(loss.item()):
-                    stop_at(step, name, batch, config.out)
+                    stop_at(step, name, [batch], config.out)
                 sums[name] = sums.get(name, 0) + loss.detach() / config.accumulation
         for name, group in groups.items():
             average_gradients(group, accelerator)
             norm = torch.nn.utils.clip_grad_norm_(group, MAX_GRADIENT_NORM)
             if not torch.isfinite(norm):
-                stop_at(step, f"the gradient of {name}", batch, config.out)
+                stop_at(step, f"the gradient of {name}", seen, config.out)
             optimizers[name].step()
             optimizers[name].zero_grad()
         if average:
@@ -239,16 +244,17 @@ def average_gradients(parameters: list[torch.nn.Parameter], accelerator: Acceler
         parameter.grad.copy_(part.view_as(parameter))
 
 
-def stop_at(step: int, what: str, batch: Batch, out: Path) -> None:
+def stop_at(step: int, what: str, batches: list[Batch], out: Path) -> None:
     """Save the images of a step that failed, and raise a ValueError that names them."""
     folder = out / f"failed-step-{step}"
     folder.mkdir(exist_ok=True)
-    for i in range(len(batch["low"])):
-        for kind in ("low", "high"):
-            image = batch[kind][i : i + 1].float() / 2 + 0.5
-            to_pillow(image.nan_to_num()).save(folder / f"{i}-{kind}.png")
+    for kind in ("low", "high"):
+        images = torch.cat([batch[kind] for batch in batches]) / 2 + 0.5
+        for i, image in enumerate(images.nan_to_num()):
+            to_pillow(image[None]).save(folder / f"{i}-{kind}.png")
+    names = [name for batch in batches for name in batch["name"]]
     raise ValueError(
-        f"step {step}: {what} is not a finite number, with the images {', '.join(batch['name'])} (saved in "
+        f"step {step}: {what} is not a finite number, with the images {', '.join(names)} (saved in "
         f"{folder}). The last checkpoint is kept. Remove broken images, or lower learning_rate"
     )
 

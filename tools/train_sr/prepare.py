@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +12,11 @@ from PIL import Image
 from safetensors.torch import save
 from tqdm import tqdm
 
-from tools.train_grpo.photo import choose_held_out, find_photos
+from tools.train_grpo.photo import choose_held_out, find_photos, name_photo
 
 from .captions import find_device, load_tagger, load_vlm
-from .crops import PARTS_FOLDER, CropOptions, cut_crops, write_file, write_json
+from .checkpoint import write_whole
+from .crops import PARTS_FOLDER, CropOptions, cut_crops, write_json
 from .dataset import CROPS_FOLDER, INDEX_FILE, TEXTS_FOLDER, find_text_file
 from .texts import load_text_encoders
 
@@ -62,9 +62,7 @@ def prepare(images: Path, out: Path, options: PrepareOptions) -> Report:
     """
     if not images.is_dir():
         raise ValueError(f"{images} is not a folder")
-    photos = {
-        _decode_name(path.relative_to(images).as_posix()): path for path in find_photos(images)
-    }
+    photos = {name_photo(path, images): path for path in find_photos(images)}
     if not photos:
         raise ValueError(f"{images} holds no images")
     with explain_full_disk(out):
@@ -96,11 +94,6 @@ def explain_full_disk(out: Path) -> Iterator[None]:
         raise ValueError(
             f"the disk of {out} is full: make room and run it again; what is finished is kept"
         ) from error
-
-
-def _decode_name(name: str) -> str:
-    """Replace the bytes of a file name that are not valid UTF-8, which Linux allows."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _claim_folder(out: Path, options: PrepareOptions) -> None:
@@ -164,7 +157,7 @@ def _describe_crops(
         for batch in _show_batches(missing, "Describing", " crops"):
             images = [Image.open(folder / file).convert("RGB") for file in batch]
             for file, text in zip(batch, describe(images), strict=True):
-                write_file(texts[file], text.encode())
+                write_whole(texts[file], text.encode())
     return {file: text.read_text("utf-8").strip() for file, text in texts.items()}
 
 
@@ -186,8 +179,7 @@ def _show_batches(values: Sequence[T], what: str, unit: str) -> Iterator[Sequenc
 def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
     """Cache the embeddings of the prompts that have none."""
     (out / TEXTS_FOLDER).mkdir(exist_ok=True)
-    wanted = sorted({*prompts, ""})  # previews of training have no prompts
-    missing = [text for text in wanted if not find_text_file(out, text).is_file()]
+    missing = [text for text in sorted({*prompts}) if not find_text_file(out, text).is_file()]
     needed, free = len(missing) * TEXT_BYTES, shutil.disk_usage(out).free
     if needed > free:
         raise ValueError(
@@ -201,7 +193,7 @@ def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
         for batch in _show_batches(missing, "Encoding", " prompts"):
             for prompt, text, pooled in zip(batch, *encode(batch), strict=True):
                 tensors = {"text": text.half().cpu(), "pooled": pooled.half().cpu()}
-                write_file(find_text_file(out, prompt), save(tensors))
+                write_whole(find_text_file(out, prompt), save(tensors))
 
 
 def _write_index(

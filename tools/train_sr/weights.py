@@ -12,7 +12,7 @@ from coz.weights.lora import StandardKeyWeights, pair_factors
 from coz.weights.read import FORMAT, read_weights
 from coz.weights.vae import rename_vae_weight
 
-from .checkpoint import write_whole
+from .checkpoint import write_tensors, write_whole
 from .network import GENERATOR, OneStepNetwork, list_modulations
 
 LORA_FILE, ENCODER_FILE = "sr_lora.safetensors", "vae_encoder.safetensors"
@@ -42,9 +42,10 @@ def write_weights(path: Path, weights: StandardKeyWeights, network: OneStepNetwo
 
 def export_upstream(network: OneStepNetwork, folder: Path, step: int) -> None:
     """Write model_N.pkl and vae_encoder_N.pt as Chain-of-Zoom's training does."""
-    torch.save([factor.cpu() for factor in list_factors(network)], folder / f"model_{step}.pkl")
+    factors = [factor.cpu() for factor in list_factors(network)]
+    write_tensors(folder / f"model_{step}.pkl", factors)
     encoder = {name: w.half().cpu() for name, w in network.vae.encoder.state_dict().items()}
-    torch.save(encoder, folder / f"vae_encoder_{step}.pt")
+    write_tensors(folder / f"vae_encoder_{step}.pt", encoder)
 
 
 def list_factors(network: OneStepNetwork) -> list[Tensor]:
