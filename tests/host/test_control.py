@@ -222,3 +222,17 @@ def test_another_model_leaves_what_is_before_it(executor, keep, give, own_prompt
     give("Test_model", "MODEL", own_models.model.clone())
     ran = host.run(prompt, "scales")
     assert (steps_run(ran, "zoom"), steps_run(ran)) == ([], [1])
+
+
+def test_another_model_leaves_the_texts_of_tiles(executor, keep, give, own_prompt, own_models):
+    host = executor("CLASSIC")
+    give("TestPicture", "IMAGE", draw_image(1, 16, 16))
+
+    def run():
+        prompt = as_full_image(own_prompt()) | {"source": make_node("TestPicture")}
+        return host.run(prompt, "scales")
+
+    run()
+    give("Test_model", "MODEL", own_models.model.clone())
+    ran = run()
+    assert (steps_run(ran, "prompts"), steps_run(ran, "tiles")) == ([], [1])
