@@ -118,11 +118,10 @@ class AnyCheckpoint(DiffusionBackbone):
             **(self.control._asdict() if self.control else {}),
         ).out(0)
 
-    def add_check(self, add_node, image) -> list:
-        if self.control is None:
-            return image
-        models = {"model": self.chosen["model"], "control_net": self.control.control_net}
-        return add_node("CoZFamilyCheck", "families", image=image, **models).out(0)
+    def add_check(self, add_node) -> None:
+        if self.control:
+            models = {"model": self.chosen["model"], "control_net": self.control.control_net}
+            add_node("CoZFamilyCheck", "families", **models)
 
     def start_pass(self, tiles: TilePass) -> None:
         layout = tiles.layout

@@ -106,12 +106,11 @@ class Backbone(ABC):
         Each must run without a server, because ComfyUI is also used as a library.
         """
 
-    def add_check(self, add_node: Callable, image: list) -> list:
+    def add_check(self, add_node: Callable) -> None:  # noqa: B027
         """Add a node that refuses models which do not fit together, before any work.
 
-        All other nodes get the image from the link that is returned.
+        No other node is behind it: otherwise another model would make the texts of all tiles again.
         """
-        return image
 
     def start_pass(self, tiles: TilePass) -> None:
         """Prepare for the tiles of a pass."""

@@ -12,15 +12,11 @@ class CoZFamilyCheck(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Internal: refuses a ControlNet of another model family before any work.",
             is_dev_only=True,
-            inputs=[
-                io.Image.Input("image"),
-                io.Model.Input("model"),
-                io.ControlNet.Input("control_net"),
-            ],
-            outputs=[io.Image.Output()],
+            is_output_node=True,  # ComfyUI runs output nodes first
+            inputs=[io.Model.Input("model"), io.ControlNet.Input("control_net")],
         )
 
     @classmethod
-    def execute(cls, image, model, control_net) -> io.NodeOutput:
+    def execute(cls, model, control_net) -> io.NodeOutput:
         require_same_family(model, control_net)
-        return io.NodeOutput(image)
+        return io.NodeOutput()

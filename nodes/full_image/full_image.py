@@ -191,7 +191,7 @@ class CoZFullImage(io.ComfyNode):
         }
         link, index = expansion.links["image"], expansion.index
         original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
-        original = sharpener.add_check(expansion.add_node, original)
+        sharpener.add_check(expansion.add_node)
         text_inputs = prompting, source, prompt, seed
         pass_nodes = PassNodes(expansion, original, sharpener, text_inputs, settings)
         for layout, own, indices in zip(layouts, lines, easy, strict=True):

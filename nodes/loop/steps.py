@@ -41,7 +41,8 @@ class StepNodes:
         self.settings = settings
         self.frames = list(frames)
         """Links to all frames before the next step."""
-        self.current = backbone.add_check(add_node, frames[-1])
+        self.current = frames[-1]
+        backbone.add_check(add_node)
 
     def add(self, i: int, step: ZoomStep) -> dict[str, list | str | float]:
         """Add step i and return the inputs that it gives the collector."""

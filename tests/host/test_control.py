@@ -213,3 +213,26 @@ def test_another_family_is_refused_before_the_work(executor, keep, give, own_pro
     ran = [data["node"] for event, data in host.server.sent if event == "executing"]
     assert any(str(name).endswith("coz_families") for name in ran)
     assert not re.search("coz_(zoom|sr|tiles|prompts)", str(ran))
+
+
+def test_another_model_leaves_what_is_before_it(executor, keep, give, own_prompt, own_models):
+    host = executor("CLASSIC")
+    host.run(own_prompt(steps=1), "scales")
+    prompt = own_prompt(steps=1)
+    give("Test_model", "MODEL", own_models.model.clone())
+    ran = host.run(prompt, "scales")
+    assert (steps_run(ran, "zoom"), steps_run(ran)) == ([], [1])
+
+
+def test_another_model_leaves_the_texts_of_tiles(executor, keep, give, own_prompt, own_models):
+    host = executor("CLASSIC")
+    give("TestPicture", "IMAGE", draw_image(1, 16, 16))
+
+    def run():
+        prompt = as_full_image(own_prompt()) | {"source": make_node("TestPicture")}
+        return host.run(prompt, "scales")
+
+    run()
+    give("Test_model", "MODEL", own_models.model.clone())
+    ran = run()
+    assert (steps_run(ran, "prompts"), steps_run(ran, "tiles")) == ([], [1])
