@@ -10,6 +10,7 @@ from ..backbones.backbone import Backbone
 from ..backbones.plain_enlargement import PlainEnlargement
 from ..backbones.upscale_model import UpscaleModel
 from ..host.images import to_bchw, to_image
+from ..host.options import require_choice
 
 OFF, ENLARGE, BUILT_IN = EASY_TILES = ["off", "enlarge", "built-in model"]
 
@@ -48,6 +49,7 @@ def plan_easy_tiles(
     picture: Tensor, layouts: list[TileLayout], easy_tiles: str, below: float, backbone: Backbone
 ) -> list[list[int]]:
     """Return the indices of the easy tiles of each pass. The image is rated before the first pass."""
+    require_choice("easy_tiles", easy_tiles, EASY_TILES)
     if easy_tiles == OFF or backbone.sees_surroundings:
         return [[] for _ in layouts]
     ratings = rate_complexity(picture)

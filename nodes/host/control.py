@@ -11,7 +11,7 @@ from torch import Tensor
 from nodes import ControlNetApplyAdvanced
 
 from .latents import pad_view
-from .options import require_range
+from .options import require_choice, require_range
 from .sampling import get_model_family
 
 HINTS = ["zoomed view", "none"]
@@ -43,6 +43,7 @@ def choose_control(
     """Return the ControlNet that these inputs choose, or None if it would have no effect."""
     require_range("control_strength", control_strength, 0, MAX_STRENGTH)
     require_range("control_end", control_end, 0, 1)
+    require_choice("control_hint", control_hint, HINTS)
     if control_net is None or control_strength == 0 or control_hint != HINTS[0]:
         return None
     return Control(control_net, control_strength, control_end)

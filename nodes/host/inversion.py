@@ -32,10 +32,11 @@ from ...coz.resample import resize
 from ...coz.weights.invsr import read_noise_predictor
 from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_text_width
 from .messages import give_notice_once
-from .options import require_range
+from .options import require_choice, require_range
 from .sampling import MAX_CFG, explain_size, get_model_family
 
 MAX_SAMPLING_STEPS = max(STARTS) // TIMESTEP_SPACING
+START_CHOICES = ["auto", *map(str, STARTS)]
 
 PREDICTOR_KEY = "coz_noise_predictor"
 """Key under which a MODEL keeps its noise predictor."""
@@ -91,6 +92,7 @@ def invert(
     require_range("sampling_steps", sampling_steps, 1, MAX_SAMPLING_STEPS)
     require_range("cfg", cfg, 1, MAX_CFG)
     require_range("seed", seed, 0, MAX_SEED)
+    require_choice("start", start, START_CHOICES)
     timesteps = plan_timesteps(sampling_steps, None if start == "auto" else int(start))
     if not model.get_additional_models_with_key(PREDICTOR_KEY):
         raise ValueError(

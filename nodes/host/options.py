@@ -35,3 +35,10 @@ def require_range(name: str, value: float, minimum: float, maximum: float, unit:
     """Refuse a linked value outside a widget's limits: ComfyUI checks only typed values."""
     if not minimum <= value <= maximum:
         raise ValueError(f"{name} must be {minimum} to {maximum}{unit}, got {value:g}")
+
+
+def require_choice(name: str, value: str, choices: list[str]) -> None:
+    """Refuse a linked value that is not among a combo's: ComfyUI checks only chosen values."""
+    if value not in choices:
+        listed = ", ".join(f'"{choice}"' for choice in choices)
+        raise ValueError(f'{name} must be one of {listed}, got "{value}"')

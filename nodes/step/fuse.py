@@ -9,7 +9,7 @@ from ...coz.detail.fusion import (
 )
 from ..host.images import to_bchw, to_image
 from ..host.messages import show_closing
-from ..host.options import require_range
+from ..host.options import require_choice, require_range
 
 
 class CoZFuse(io.ComfyNode):
@@ -63,6 +63,8 @@ class CoZFuse(io.ComfyNode):
     @classmethod
     def execute(cls, images, method="weighted", map="gradient", edges=0.0) -> io.NodeOutput:
         require_range("edges", edges, 0, 1)
+        require_choice("method", method, FUSION_METHODS)
+        require_choice("map", map, ATTENTION_KINDS)
         results = to_bchw(images, "images")
         if len(results) < 2:
             raise ValueError(

@@ -1,8 +1,7 @@
 from comfy_api.latest import io
 
-from ...coz.inversion import STARTS
 from ..host.images import to_bchw
-from ..host.inversion import MAX_SAMPLING_STEPS, invert
+from ..host.inversion import MAX_SAMPLING_STEPS, START_CHOICES, invert
 from ..host.messages import show_closing
 from ..host.sampling import MAX_CFG
 from .sr_step import seed_input
@@ -22,7 +21,7 @@ def sampling_steps_input() -> io.Input:
 def start_input() -> io.Input:
     return io.Combo.Input(
         "start",
-        options=["auto", *map(str, STARTS)],
+        options=START_CHOICES,
         default="auto",
         advanced=True,
         tooltip="Timestep at which sampling starts, one of those that the predictor is trained for. A "

@@ -163,6 +163,7 @@ def test_color_fix_by_hybrid_weighs_wavelet_and_adain(node):
 
 def test_color_methods_are_the_same_everywhere_and_in_their_promised_order(node):
     promised = ["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best"]
+    promised += ["ycbcr+wavelet+histogram"]
     for node_id, input_id in (("CoZColorFix", "method"), ("CoZChainLoop", "color_fix")):
         (combo,) = (i for i in node(node_id).GET_SCHEMA().inputs if i.id == input_id)
         assert combo.options == promised
@@ -374,3 +375,39 @@ def test_builtin_models_are_listed_by_the_host(pack):
     assert shipped
     assert set(shipped) <= set(listed)
     assert not [name for name in listed if name.endswith((".md", ".jpg"))]
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "inputs", "message"),
+    [
+        (
+            "host.control",
+            "choose_control",
+            {"control_hint": "x"},
+            'control_hint must be one of "zoom',
+        ),
+        (
+            "full_image.easy_tiles",
+            "plan_easy_tiles",
+            {"picture": None, "layouts": [], "easy_tiles": "x", "below": 0.2, "backbone": None},
+            'easy_tiles must be one of "off"',
+        ),
+        (
+            "host.inversion",
+            "invert",
+            dict.fromkeys(("model", "vae", "positive", "negative", "crop", "zoomed", "adaptive"))
+            | {"sampling_steps": 1, "start": "x", "cfg": 1.0, "seed": 0},
+            'start must be one of "auto", "250"',
+        ),
+    ],
+)
+def test_linked_values_that_are_no_option_are_refused(nodes_of, module, function, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(nodes_of(module), function)(**inputs)
+
+
+def test_fusing_by_an_unknown_method_is_refused(node):
+    images = torch.zeros(2, 4, 4, 3)
+    for name in ("method", "map"):
+        with pytest.raises(ValueError, match=f'{name} must be one of "[a-z]+", "[a-z]+", got "x"'):
+            node("CoZFuse").execute(images, **{name: "x"})
