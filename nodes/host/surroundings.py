@@ -62,11 +62,11 @@ def get_reach(upscale_model) -> Reach:
                 _reaches[loaded] = measure_reach(lambda lq: _enlarge_bchw(whole, lq))
         except comfy.model_management.InterruptProcessingException:
             raise
-        except RegionOutOfMemoryError:
-            comfy.model_management.soft_empty_cache()
-            warn_of_assumed_reach("out of memory")
-            return DEFAULT_REACH  # only for this run: the next one may have enough memory
         except Exception as error:  # a third-party network may raise any error
+            if isinstance(error, RegionOutOfMemoryError) or comfy.model_management.is_oom(error):
+                comfy.model_management.soft_empty_cache()
+                warn_of_assumed_reach("out of memory")
+                return DEFAULT_REACH  # only for this run: the next one may have enough memory
             if isinstance(error, getattr(torch, "AcceleratorError", ())):  # since torch 2.8
                 raise  # the GPU failed, not the model
             warn_of_assumed_reach(error)

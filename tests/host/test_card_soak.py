@@ -36,6 +36,10 @@ OUT_OF_MEMORY = "Allocation on device (injected)\n"
 TILED = 1e-4
 """Of 1: what smaller tiles may round otherwise."""
 
+NOT_MEASURED = 0.25 / 255
+"""Of 1: what the pixels beyond a model's reach may change. Where memory runs out while the reach is
+measured, the model sees more of them."""
+
 
 @contextmanager
 def out_of_memory(memory, at):
@@ -80,7 +84,7 @@ def test_memory_that_runs_out_while_the_vae_loads(nodes_of, way, at):
     ("name", "every"), [(START, 60), (PAPER, 1200), *[pytest.param(name, 10, marks=pytest.mark.long)
                                                      for name in (START, PAPER, WHOLE)]]
 )  # fmt: skip
-def test_memory_that_runs_out_at_any_allocation(on_card, record_property, name, every):
+def test_memory_that_runs_out_at_any_allocation(on_card, record_property, caplog, name, every):
     templates = on_card()
     prompt = read_template(name)
     want = templates.run(prompt)
@@ -90,10 +94,12 @@ def test_memory_that_runs_out_at_any_allocation(on_card, record_property, name, 
     outcomes = {"worked": 0, OUT_OF_MEMORY: 0}
     for at in range(every, len(sizes) + 1, every):
         templates.forget()
+        caplog.clear()
         outcome = "worked"
         with out_of_memory(templates.memory, at):
             try:
-                assert (templates.run(prompt) - want).abs().max() < TILED
+                difference = (templates.run(prompt) - want).abs().max()
+                assert difference < (NOT_MEASURED if "Could not measure" in caplog.text else TILED)
             except RuntimeError as error:
                 (outcome,) = [start for start in outcomes if str(error).startswith(start)]
         if outcome == OUT_OF_MEMORY:

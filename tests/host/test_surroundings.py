@@ -112,7 +112,10 @@ def test_it_is_measured_once_for_a_model_and_not_longer_kept(
     assert len(surroundings._reaches) == 0
 
 
-def test_a_lack_of_memory_while_measuring_is_not_kept(surroundings, upscale_model):
+@pytest.mark.parametrize("place", ["model", "resize"])
+def test_a_lack_of_memory_while_measuring_is_not_kept(
+    surroundings, upscale_model, monkeypatch, place
+):
     import comfy.model_management as mm
 
     model, failures = upscale_model(8), [mm.OOM_EXCEPTION("injected")]
@@ -121,6 +124,9 @@ def test_a_lack_of_memory_while_measuring_is_not_kept(surroundings, upscale_mode
         if failures:
             raise failures.pop()
 
+    if place == "resize":
+        measure = surroundings.measure_reach
+        monkeypatch.setattr(surroundings, "measure_reach", lambda up: fail_once() or measure(up))
     with model.model.register_forward_pre_hook(fail_once):
         assert surroundings.get_reach(model) == Reach(16, False)
         assert surroundings.get_reach(model) == Reach(8, False)
