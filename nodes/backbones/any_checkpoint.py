@@ -1,17 +1,12 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from nodes import CLIPTextEncode
-
 from ...coz.detail.adaptive import adapt_denoise
 from ...coz.text.step_numbers import read_step_numbers
-from ...coz.text.step_prompts import replace_lone_surrogates
-from ...coz.tiles.noise import NoiseField
 from ..host.control import add_control, choose_control
 from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
-from ..host.text_encoder import require_clip
 from ..step.refine_step import (
     adaptive_denoise_input,
     control_inputs,
@@ -19,15 +14,14 @@ from ..step.refine_step import (
     sampling_inputs,
 )
 from .backbone import Tile, TilePass
-from .diffusion import DiffusionBackbone
+from .sampled import SampledDiffusion
 
 SAMPLING_INPUTS = ("cfg", "sampler_name", "scheduler", "denoise")
 
 
-class AnyCheckpoint(DiffusionBackbone):
+class AnyCheckpoint(SampledDiffusion):
     name = "any checkpoint"
     summary = "SD1.5, SDXL and others, by img2img."
-    reads_seed = True
 
     @classmethod
     def inputs(cls, **socket_options) -> list[io.Input]:
@@ -87,16 +81,6 @@ class AnyCheckpoint(DiffusionBackbone):
     def choose_inputs(self, i: int) -> dict:
         return {**self.chosen, "denoise": self.get_denoise(i), "denoise_steps": ""}
 
-    def encode(self, text: str) -> list:
-        require_clip(self.chosen["clip"])
-        return CLIPTextEncode().encode(self.chosen["clip"], replace_lone_surrogates(text))[0]
-
-    def choose_encoder(self, text) -> tuple[str, dict]:
-        # ComfyUI's own node refuses lone surrogates. The text behind a link has none.
-        return "CLIPTextEncode", {
-            "text": replace_lone_surrogates(text) if isinstance(text, str) else text
-        }
-
     def add_nodes(self, add_node, i, view, text) -> list:
         self.denoise = self.get_denoise(i)
         if self.chosen.get("adaptive"):
@@ -128,8 +112,7 @@ class AnyCheckpoint(DiffusionBackbone):
         sides = layout.tile_height, layout.tile_width
         if note := describe_small_size(self.chosen["model"], *sides, "a tile", "tile"):
             give_notice(note)
-        self.noise = NoiseField(layout.height, layout.width, tiles.seed)
-        super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
+        super().start_pass(tiles)
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         # One at a time: some samplers draw noise for the whole batch from one seed.
@@ -147,7 +130,5 @@ class AnyCheckpoint(DiffusionBackbone):
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,
-            lambda latent, reduction: self.noise.cut_window(
-                latent, tile.window.x, tile.window.y, reduction
-            ),
+            self.choose_noise(tile),
         )

@@ -1,27 +1,22 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from nodes import CLIPTextEncode
-
 from ...coz.inversion import LQ_MULTIPLE_PIXELS, SCALE
 from ...coz.resample import crop
-from ...coz.text.step_prompts import replace_lone_surrogates
-from ...coz.tiles.noise import NoiseField
 from ...coz.tiles.plan import find_tile_source
 from ..host.images import to_bchw
 from ..host.inversion import invert
-from ..host.text_encoder import require_clip
 from ..step.invsr_step import adaptive_input, cfg_input, sampling_steps_input, start_input
-from .backbone import Tile, TilePass
-from .diffusion import DiffusionBackbone
+from .backbone import Tile
+from .sampled import SampledDiffusion
 
 SAMPLING_INPUTS = ("sampling_steps", "start", "cfg", "adaptive")
 
 
-class DiffusionInversion(DiffusionBackbone):
+class DiffusionInversion(SampledDiffusion):
     name = "diffusion inversion (InvSR)"
     summary = "SD-Turbo with InvSR's noise predictor."
-    reads_seed = True
+    view_padding_pixels = SCALE * LQ_MULTIPLE_PIXELS
 
     @classmethod
     def inputs(cls, **socket_options) -> list[io.Input]:
@@ -39,15 +34,6 @@ class DiffusionInversion(DiffusionBackbone):
             adaptive_input(),
         ]
 
-    def encode(self, text: str) -> list:
-        require_clip(self.chosen["clip"])
-        return CLIPTextEncode().encode(self.chosen["clip"], replace_lone_surrogates(text))[0]
-
-    def choose_encoder(self, text) -> tuple[str, dict]:
-        return "CLIPTextEncode", {
-            "text": replace_lone_surrogates(text) if isinstance(text, str) else text
-        }
-
     def add_nodes(self, add_node, i, view, text) -> list:
         return add_node(
             "CoZInvSRStep",
@@ -61,11 +47,6 @@ class DiffusionInversion(DiffusionBackbone):
             **{key: self.chosen[key] for key in SAMPLING_INPUTS},
             seed=view.seed,
         ).out(0)
-
-    def start_pass(self, tiles: TilePass) -> None:
-        layout, padding = tiles.layout, SCALE * LQ_MULTIPLE_PIXELS  # of a view's sides, at most
-        self.noise = NoiseField(layout.height + padding, layout.width + padding, tiles.seed)
-        super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         # One at a time: the noise of each is cut from its place.
@@ -82,7 +63,5 @@ class DiffusionInversion(DiffusionBackbone):
             zoomed,
             *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,
-            lambda latent, reduction: self.noise.cut_window(
-                latent, tile.window.x, tile.window.y, reduction
-            ),
+            self.choose_noise(tile),
         )

@@ -62,7 +62,7 @@ SD15 = {"use_linear_in_transformer": False}
 
 
 def small_sd2(state=(), family="SD20", **shape):
-    """SD2 with two stages or of another shape, as a MODEL; of ``state`` it is told whether it is v."""
+    """SD2 with two stages or of another shape, as a MODEL; ``state`` shows whether it predicts v."""
     import comfy.model_management
     import comfy.model_patcher
     import comfy.supported_models

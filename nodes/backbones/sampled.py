@@ -1,0 +1,41 @@
+from collections.abc import Callable
+
+from torch import Tensor
+
+from nodes import CLIPTextEncode
+
+from ...coz.text.step_prompts import replace_lone_surrogates
+from ...coz.tiles.noise import NoiseField
+from ..host.text_encoder import require_clip
+from .backbone import Tile, TilePass
+from .diffusion import DiffusionBackbone
+
+
+class SampledDiffusion(DiffusionBackbone):
+    """A diffusion backbone that samples from noise, with a negative text."""
+
+    reads_seed = True
+    view_padding_pixels = 0
+    """How much longer than its tile a view may be, beyond what a VAE needs."""
+
+    def encode(self, text: str) -> list:
+        require_clip(self.chosen["clip"])
+        return CLIPTextEncode().encode(self.chosen["clip"], replace_lone_surrogates(text))[0]
+
+    def choose_encoder(self, text) -> tuple[str, dict]:
+        # ComfyUI's own node refuses lone surrogates. The text behind a link has none.
+        return "CLIPTextEncode", {
+            "text": replace_lone_surrogates(text) if isinstance(text, str) else text
+        }
+
+    def start_pass(self, tiles: TilePass) -> None:
+        height, width = (
+            side + self.view_padding_pixels for side in (tiles.layout.height, tiles.layout.width)
+        )
+        self.noise = NoiseField(height, width, tiles.seed)
+        super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
+
+    def choose_noise(self, tile: Tile) -> Callable[[Tensor, int], Tensor]:
+        """Return what cuts a tile's noise out of that of the pass: latent, reduction -> noise."""
+        x, y = tile.window.x, tile.window.y
+        return lambda latent, reduction: self.noise.cut_window(latent, x, y, reduction)
