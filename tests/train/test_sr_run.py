@@ -17,9 +17,10 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from tools.host import ROOT
+from tools.train_grpo.command import run_command
 from tools.train_grpo.environment import python_path
 from tools.train_sr import loop
-from tools.train_sr.__main__ import run_command
+from tools.train_sr.__main__ import execute
 from tools.train_sr.checkpoint import LossLog, list_checkpoints, read_checkpoint
 from tools.train_sr.config import DistilConfig, read_config
 from tools.train_sr.distil import Distillation, open_crops
@@ -290,7 +291,7 @@ def test_mistakes_are_named_in_a_line(sr_parts, tmp_path, monkeypatch, changes, 
     arguments = Namespace(
         command="distil", config=path, estimate=False, card_gb=None, traceback=False
     )
-    reason = run_command(arguments)
+    reason = run_command(execute, arguments, "tools.train_sr")
     assert reason.startswith("error: ")
     assert error in reason
     assert "\n" not in reason

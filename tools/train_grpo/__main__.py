@@ -9,11 +9,10 @@ It needs the .venv-train of `make train-env`.
 """
 
 import argparse
-import gc
-import sys
 import time
 from pathlib import Path
 
+from .command import add_traceback_option, print_skipped, run_and_exit
 from .pairs import BUILT_IN, CROPS, PairOptions
 
 
@@ -65,12 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     run = commands.add_parser("run", help="train, and score the held-out pairs before and after")
     run.add_argument("config", type=Path)
-    for command in (data, run):
-        command.add_argument(
-            "--traceback",
-            action="store_true",
-            help="show the traceback of an error, for a bug report",
-        )
+    add_traceback_option(commands.choices.values())
     args = parser.parse_args()
     if args.command == "prepare":
         for name, least, most in (("steps", 1, 16), ("targets", 1, 1000), ("size", 28, 4096)):
@@ -97,40 +91,20 @@ def prepare(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     print(f"{report.pairs} pairs to train on, {report.held_out} held out, in {args.out}")
     print(f"{(report.pairs + report.held_out) / seconds:.0f} pairs a second, {seconds:.0f} s")
-    if report.skipped:
-        print(f"Skipped: {len(report.skipped)}")
-        for name, reason in sorted(report.skipped.items()):
-            print(f"  {name}: {reason}")
+    print_skipped(report.skipped)
+
+
+def execute(args: argparse.Namespace) -> None:
+    if args.command == "prepare":
+        prepare(args)
+    else:
+        from .train import run
+
+        run(args.config)
 
 
 def main() -> None:
-    args = parse_arguments()
-    reason = run_command(args)
-    gc.collect()  # closes progress bars, so that they do not print after the reason
-    sys.exit(reason)
-
-
-def run_command(args: argparse.Namespace) -> str | None:
-    """Run the command; return an error message for the user, or None if it succeeded."""
-    try:
-        if args.command == "prepare":
-            prepare(args)
-        else:
-            from .train import run
-
-            run(args.config)
-    except (ValueError, OSError) as error:
-        if args.traceback:
-            raise
-        return f"error: {error}"
-    except ModuleNotFoundError as error:
-        return (
-            f"error: this Python has no {error.name}: make train-env, then .venv-train/bin/python -m "
-            "tools.train_grpo"
-        )
-    except KeyboardInterrupt:
-        return "stopped: run it again to continue"
-    return None
+    run_and_exit(execute, parse_arguments(), "tools.train_grpo")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ If a command was stopped, run it again to continue. It needs the .venv-train of 
 """
 
 import argparse
-import gc
-import sys
 from pathlib import Path
+
+from tools.train_grpo.command import add_traceback_option, print_skipped, run_and_exit
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,12 +74,7 @@ def parse_arguments() -> argparse.Namespace:
             metavar="GB",
             help="print the memory, and do not train if it exceeds this",
         )
-    for command in commands.choices.values():
-        command.add_argument(
-            "--traceback",
-            action="store_true",
-            help="show the traceback of an error, for a bug report",
-        )
+    add_traceback_option(commands.choices.values())
     args = parser.parse_args()
     if args.command == "prepare":
         for name, least in (("size", 64), ("crops", 1)):
@@ -106,10 +101,7 @@ def prepare(args: argparse.Namespace) -> None:
     )
     report = prepare(args.images, args.out, options)
     print(f"{report.crops} crops to train on, {report.held_out} held out, in {args.out}")
-    if report.skipped:
-        print(f"Skipped: {len(report.skipped)}")
-        for name, reason in sorted(report.skipped.items()):
-            print(f"  {name}: {reason}")
+    print_skipped(report.skipped)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -129,32 +121,15 @@ def train(args: argparse.Namespace) -> None:
     run(args.config)
 
 
+def execute(args: argparse.Namespace) -> None:
+    if args.command == "prepare":
+        prepare(args)
+    else:
+        train(args)
+
+
 def main() -> None:
-    args = parse_arguments()
-    reason = run_command(args)
-    gc.collect()  # closes progress bars, so that they do not print after the reason
-    sys.exit(reason)
-
-
-def run_command(args: argparse.Namespace) -> str | None:
-    """Run the command; return an error message for the user, or None if it succeeded."""
-    try:
-        if args.command == "prepare":
-            prepare(args)
-        else:
-            train(args)
-    except (ValueError, OSError) as error:
-        if args.traceback:
-            raise
-        return f"error: {error}"
-    except ModuleNotFoundError as error:
-        return (
-            f"error: this Python has no {error.name}: make train-env, then .venv-train/bin/python -m "
-            "tools.train_sr"
-        )
-    except KeyboardInterrupt:
-        return "stopped: run it again to continue"
-    return None
+    run_and_exit(execute, parse_arguments(), "tools.train_sr")
 
 
 if __name__ == "__main__":
