@@ -1,5 +1,7 @@
 # Every target brings what it needs; the work is in tools/. On Windows run the lines by hand.
 PYTHON ?= python3
+# Where bytecode files are turned off, as in many images, each Python would compile torch and ComfyUI again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: help host demo serve test test-all hosts reliability matrix lint docs bench pack chromium train-env test-train locks release verified
 
