@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from tests.support.small_models import NARROW_ENCODER, WIDTH, copy_weights, make_vae
@@ -330,6 +331,17 @@ def coz_files(sd3_networks, tmp_path_factory):
 @pytest.fixture(scope="session")
 def models(load_sd3, tmp_path_factory):
     """Options for a server that has files by all names that the workflows ask for."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers: they are 600 MB
+    folder /= "models"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "paths.yaml").exists():
+            write_models(folder, load_sd3)
+    return ["--extra-model-paths-config", str(folder / "paths.yaml")]
+
+
+def write_models(folder, load_sd3):
     import comfy.sd
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -337,10 +349,9 @@ def models(load_sd3, tmp_path_factory):
     from tests.support.random_ram import as_published, dape, ram
     from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder
 
-    folder = tmp_path_factory.mktemp("models")
     kinds = ("checkpoints", "text_encoders", "loras", "vae")
     for kind in kinds:
-        (folder / kind).mkdir()
+        (folder / kind).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     clip_l = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072,
         num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).half()  # fmt: skip
@@ -366,9 +377,7 @@ def models(load_sd3, tmp_path_factory):
     torch.save(as_published(ram()), folder / "text_encoders" / "ram_swin_large_14m.pth")
     torch.save(dape(ram()), folder / "loras" / "DAPE.pth")
     paths = {"base_path": str(folder), **{kind: kind for kind in kinds}}
-    config = folder / "paths.yaml"
-    config.write_text(json.dumps({"tests": paths}), "utf-8")
-    return ["--extra-model-paths-config", str(config)]
+    (folder / "paths.yaml").write_text(json.dumps({"tests": paths}), "utf-8")
 
 
 @pytest.fixture(scope="session")

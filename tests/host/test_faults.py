@@ -30,6 +30,18 @@ NEVER_KEPT = {"coz_input", "coz_collect"}
 
 
 @pytest.fixture(scope="module")
+def models(models, tmp_path_factory):
+    """The same files by links of this module's own: a test takes one away."""
+    paths = Path(models[-1])
+    folder = tmp_path_factory.mktemp("models") / "models"
+    shutil.copytree(paths.parent, folder, copy_function=os.link)
+    own = folder / paths.name
+    own.unlink()
+    own.write_text(paths.read_text("utf-8").replace(str(paths.parent), str(folder)), "utf-8")
+    return [models[0], str(own)]
+
+
+@pytest.fixture(scope="module")
 def host(models, tmp_path_factory):
     server = FaultyServer(tmp_path_factory.mktemp("faults"), models)
     yield server

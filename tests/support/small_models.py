@@ -1,5 +1,6 @@
 """The host's own objects around small random networks, on the devices that the host chooses."""
 
+import functools
 from types import SimpleNamespace
 
 import torch
@@ -116,16 +117,24 @@ def small_vae(channels=16):
     return vae
 
 
+@functools.cache
+def load_sd3_tokenizer():
+    """Loaded once: it takes a third of a second, and knows no weights."""
+    from comfy.text_encoders.sd3_clip import SD3Tokenizer
+
+    return SD3Tokenizer()
+
+
 def small_clip():
     """SD3's text encoders as a checkpoint without T5 has them, three layers deep, as a CLIP."""
     import comfy.sd
-    from comfy.text_encoders.sd3_clip import SD3Tokenizer, sd3_clip
+    from comfy.text_encoders.sd3_clip import sd3_clip
 
     shape = {"hidden_size": 768, "intermediate_size": 768, "num_hidden_layers": 3}
     config = shape | {"num_attention_heads": 12}
     options = {"dtype": torch.float32, "clip_l_model_config": config}
     encoders = sd3_clip(clip_l=True, clip_g=False, t5=False)
-    target = SimpleNamespace(params={}, clip=encoders, tokenizer=SD3Tokenizer)
+    target = SimpleNamespace(params={}, clip=encoders, tokenizer=lambda **_: load_sd3_tokenizer())
     clip = comfy.sd.CLIP(target, parameters=1, model_options=options)
     randomise(clip.cond_stage_model)
     return clip
