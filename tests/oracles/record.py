@@ -14,8 +14,8 @@ from torch import Tensor
 FOLDER = Path(__file__).parents[1] / "data" / "oracles"
 
 TENSORS = ("sd3", "qwen")
-TEXTS = ("layouts", "adapter_config")
-"""In JSON; the others need the layouts."""
+TEXTS = ("layouts", "adapter_config", "metrics")
+"""In JSON; the tensors need the layouts."""
 
 
 def make(name: str):

@@ -48,6 +48,14 @@ def test_the_config_of_an_adapter_is_that_of_peft():
     assert found | {"peft_version": recorded["peft_version"]} == recorded
 
 
+def test_metrics_are_those_of_the_libraries():
+    found = make("metrics")
+    recorded = json.loads((FOLDER / "metrics.json").read_text("utf-8"))
+    assert found.keys() == recorded.keys()
+    for name, figures in recorded.items():
+        assert found[name] == pytest.approx(figures, rel=1e-9)
+
+
 def assert_equal(found, expected):
     assert found.keys() == expected.keys()
     for name, weight in found.items():
