@@ -1,6 +1,7 @@
 import gc
 import importlib
 import random
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,16 @@ def pytest_configure(config):
 
 TOOLS = {"commands", "eval"}
 """Folders whose tests are of tools/."""
+
+MARKED_FILE = re.compile(r"^pytestmark = pytest\.mark\.(long|tools)$", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Do not import files that -m leaves out as a whole: their imports take seconds in each process."""
+    marks = {"tools"} if collection_path.name in TOOLS else set()
+    if collection_path.suffix == ".py":
+        marks.update(MARKED_FILE.findall(collection_path.read_text("utf-8")))
+    return any(f"not {mark}" in config.option.markexpr for mark in marks) or None
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

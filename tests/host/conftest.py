@@ -2,7 +2,6 @@ import contextlib
 import importlib
 import json
 import os
-from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 
-from tests.support.small_models import NARROW_ENCODER, WIDTH, copy_weights, make_vae
+from tests.support.small_models import NARROW_ENCODER, WIDTH, make_vae, small_sd3
 from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
@@ -170,41 +169,26 @@ def step(node):
 
 
 class Backbone(NamedTuple):
-    """A diffusion model in the host, and the same networks in diffusers."""
+    """A diffusion model in the host."""
 
-    model: object = None
-    vae: object = None
-    transformer: object = None
-    autoencoder: object = None
-    folder: Path = Path()
+    model: object
+    vae: object
 
 
 @pytest.fixture(scope="session")
-def sd3_networks(pack):
-    """A tiny SD3 with random weights, as diffusers' networks."""
-    from tests.support.random_sd3 import autoencoder, sd3_transformer
-
-    return sd3_transformer(2), autoencoder(width=WIDTH)
-
-
-@pytest.fixture(scope="session")
-def load_sd3(sd3_networks):
+def load_sd3(pack):
     """The tiny SD3 as the host's own loaders make it: (model, vae)."""
-    import comfy.sd
+    from tests.support.random_sd3 import draw_autoencoder
 
     def load(dtype=torch.float32):
-        transformer, autoencoder = sd3_networks
-        model = comfy.sd.load_diffusion_model_state_dict(
-            copy_weights(transformer), model_options={"dtype": dtype}
-        )
-        return model, make_vae(autoencoder, 16, dtype)
+        return Backbone(small_sd3(dtype), make_vae(draw_autoencoder(width=WIDTH), 16, dtype))
 
     return load
 
 
 @pytest.fixture(scope="session")
-def sd3(sd3_networks, load_sd3):
-    return Backbone(*load_sd3(), *sd3_networks)
+def sd3(load_sd3):
+    return load_sd3()
 
 
 @pytest.fixture(scope="session")
@@ -212,11 +196,10 @@ def vlm_folder(pack, tmp_path_factory):
     """A small random Qwen2.5-VL as a file of the host's, and a file that holds no model."""
     import folder_paths
 
-    from tests.support.random_qwen import qwen25vl
+    from tests.support.random_qwen import draw_qwen25vl, name_as_published
 
     folder = tmp_path_factory.mktemp("vlm")
-    qwen25vl().save_pretrained(folder)
-    (folder / "model.safetensors").rename(folder / "qwen2.5-vl.safetensors")
+    save_file(name_as_published(draw_qwen25vl()), folder / "qwen2.5-vl.safetensors")
     (folder / "no model.safetensors").write_bytes(b"<html>404</html>")
     folder_paths.add_model_folder_path("text_encoders", str(folder))
     return folder
@@ -264,10 +247,9 @@ def tagger_folder(pack, tmp_path_factory):
 @pytest.fixture(scope="session")
 def vae_4(pack):
     """A VAE with 4 channels, as of SD1.5."""
-    from tests.support.random_sd3 import autoencoder
+    from tests.support.random_sd3 import draw_autoencoder
 
-    network = autoencoder(4, WIDTH)
-    return Backbone(vae=make_vae(network, 4), autoencoder=network)
+    return make_vae(draw_autoencoder(4, WIDTH), 4)
 
 
 @pytest.fixture(scope="session")
@@ -311,21 +293,18 @@ def tiny_unet(pack):
 
 
 @pytest.fixture(scope="session")
-def coz_files(sd3_networks, tmp_path_factory):
-    """Files as Chain-of-Zoom's in models/loras and models/vae, and networks with them merged."""
+def coz_files(pack, tmp_path_factory):
+    """The folder of models/loras and models/vae that has files as Chain-of-Zoom's."""
     import folder_paths
 
-    from tests.support.random_sd3 import coz_lora, with_coz_encoder, with_coz_lora
+    from tests.support.random_sd3 import coz_lora, draw_autoencoder, draw_coz_encoder
 
-    transformer, autoencoder = sd3_networks
     folder = tmp_path_factory.mktemp("coz")
-    lora, adapted = coz_lora(2), with_coz_encoder(autoencoder)
-    torch.save(lora, folder / "model_20001.pkl")
-    torch.save(adapted.encoder.state_dict(), folder / NARROW_ENCODER)
+    torch.save(coz_lora(2), folder / "model_20001.pkl")
+    torch.save(draw_coz_encoder(draw_autoencoder(width=WIDTH)), folder / NARROW_ENCODER)
     for kind in ("loras", "vae"):
         folder_paths.add_model_folder_path(kind, str(folder))
-    networks = {"transformer": with_coz_lora(transformer, lora), "autoencoder": adapted}
-    return Backbone(**networks, folder=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -343,37 +322,31 @@ def models(load_sd3, tmp_path_factory):
 
 def write_models(folder, load_sd3):
     import comfy.sd
-    from transformers import CLIPTextConfig, CLIPTextModel
 
-    from tests.support.random_qwen import qwen25vl, with_prompt_lora
+    from tests.support.random_qwen import draw_qwen25vl, save_prompt_lora, save_shards
     from tests.support.random_ram import as_published, dape, ram
-    from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder
+    from tests.support.random_sd3 import (
+        coz_lora,
+        draw_autoencoder,
+        draw_clip_l,
+        draw_coz_encoder,
+    )
+    from tests.support.random_weights import read_layouts
 
     kinds = ("checkpoints", "text_encoders", "loras", "vae")
     for kind in kinds:
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    clip_l = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072,
-        num_hidden_layers=12, num_attention_heads=12, projection_dim=768)).half()  # fmt: skip
-    weights = {  # transformers before 5 name them so themselves
-        f"text_model.{name.removeprefix('text_model.')}": weight
-        for name, weight in clip_l.state_dict().items()
-    }
-    save_file(weights, folder / "clip_l.safetensors")
+    save_file(draw_clip_l(), folder / "clip_l.safetensors")
     clip = comfy.sd.load_clip([str(folder / "clip_l.safetensors")], clip_type=comfy.sd.CLIPType.SD3)
     checkpoint = folder / "checkpoints" / "sd3_medium_incl_clips_t5xxlfp8.safetensors"
-    network = autoencoder()
-    vae = comfy.sd.VAE(sd=copy_weights(network), dtype=torch.float16)
+    autoencoder = draw_autoencoder()
+    vae = comfy.sd.VAE(sd=dict(autoencoder), dtype=torch.float16)
     comfy.sd.save_checkpoint(str(checkpoint), load_sd3(torch.float16)[0], clip, vae)
     (folder / "checkpoints" / "sd_xl_base_1.0.safetensors").symlink_to(checkpoint)
     torch.save(coz_lora(2), folder / "loras" / "model_20001.pkl")
-    encoder = with_coz_encoder(network).encoder
-    torch.save(encoder.state_dict(), folder / "vae" / "vae_encoder_20001.pt")
-    network = qwen25vl()
-    vlm = folder / "text_encoders" / "Qwen2.5-VL-3B-Instruct"
-    network.save_pretrained(vlm, max_shard_size="100MB")
-    assert (vlm / "model-00001-of-00002.safetensors").exists()
-    with_prompt_lora(network).save_pretrained(folder / "loras" / "coz_prompt_lora")
+    torch.save(draw_coz_encoder(autoencoder), folder / "vae" / "vae_encoder_20001.pt")
+    save_shards(draw_qwen25vl(), folder / "text_encoders" / "Qwen2.5-VL-3B-Instruct")
+    save_prompt_lora(read_layouts()["qwen25vl"], folder / "loras" / "coz_prompt_lora")
     torch.save(as_published(ram()), folder / "text_encoders" / "ram_swin_large_14m.pth")
     torch.save(dape(ram()), folder / "loras" / "DAPE.pth")
     paths = {"base_path": str(folder), **{kind: kind for kind in kinds}}

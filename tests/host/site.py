@@ -127,20 +127,16 @@ def works(site, name="works"):
 
 
 def make_models(folder: Path) -> None:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    from tests.support.random_sd3 import coz_lora, sd3_transformer
+    from tests.support.random_sd3 import coz_lora, draw_sd3
+    from tests.support.random_weights import read_layouts
 
     for kind in KINDS:
         (folder / kind).mkdir(parents=True)
-    save_file(sd3_transformer(2).state_dict(), folder / "diffusion_models" / "sd3.safetensors")
+    save_file(draw_sd3(), folder / "diffusion_models" / "sd3.safetensors")
     torch.save(coz_lora(2), folder / "loras" / "good.pkl")
-    with torch.device("meta"):
-        network = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768,
-            intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768))  # fmt: skip
     weights = {
-        f"text_model.{name}": torch.zeros(weight.shape, dtype=torch.float16)
-        for name, weight in network.state_dict().items()
+        f"text_model.{name}": torch.zeros(shape, dtype=torch.float16)
+        for name, shape in read_layouts()["clip_l"].items()
     }
     save_file(weights, folder / "text_encoders" / "clip_l.safetensors")
     save_file(ram(), folder / "text_encoders" / "ram.safetensors")

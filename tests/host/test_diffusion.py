@@ -1,25 +1,19 @@
-"""CoZ SR Step and CoZ Refine Step in the host, with diffusers and closed forms as oracles."""
+"""CoZ SR Step and CoZ Refine Step in the host, with recorded results of diffusers and closed forms."""
 
 from contextlib import nullcontext
 
-import numpy as np
 import pytest
 import torch
 
 from coz.detail.adaptive import score_complexity
+from tests.oracles.record import read as read_recorded
+from tests.oracles.sd3 import LATENT_SHIFTS, ODD_SHAPES, PLAIN_SHAPES, draw_image, name_case
+from tests.support.random_sd3 import draw_conditioning as conditioning
 from tests.support.small_models import make_vae
-
-SCALE, SHIFT = 1.5305, 0.0609  # of SD3's VAE, diffusers' vae/config.json
 
 
 def relative(found, expected):
     return float((found - expected).norm() / expected.norm())
-
-
-def conditioning(batch=1, width=4096, pooled=2048, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    context = torch.randn(batch, 77, width, generator=generator) * 0.3
-    return [[context, {"pooled_output": torch.randn(batch, pooled, generator=generator) * 0.3}]]
 
 
 @pytest.fixture
@@ -38,33 +32,16 @@ def refine(node, sd3):
     return run
 
 
-def reference_step(sd3, image, positive, latent_shift):
-    """Chain-of-Zoom's step in diffusers, on an image whose sides are multiples of 16.
-
-    Deviation: the posterior's mode, as the host takes it, where the original draws a sample.
-    """
-    lq = image.movedim(-1, 1) * 2 - 1
-    latent = sd3.autoencoder.encode(lq).latent_dist.mode()
-    z = (latent - SHIFT * (latent_shift == "symmetric")) * SCALE
-    context, pooled = positive[0][0], positive[0][1]["pooled_output"]
-    velocity = sd3.transformer(
-        hidden_states=z,
-        timestep=torch.full((len(z),), 1000.0),
-        encoder_hidden_states=context.expand(len(z), -1, -1),
-        pooled_projections=pooled.expand(len(z), -1),
-        return_dict=False,
-    )[0]
-    latent = (z - velocity) / SCALE + SHIFT * (latent_shift != "none")
-    return (sd3.autoencoder.decode(latent).sample.clamp(-1, 1) / 2 + 0.5).movedim(1, -1)
+def assert_recorded(found, case):
+    """As diffusers made it."""
+    assert relative(found, read_recorded("sd3")[case]) < 1e-4
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("latent_shift", ["reference", "symmetric", "none"])
-def test_step_is_the_reference(step, sd3, latent_shift, batch):
-    image, positive = torch.rand(batch, 48, 80, 3), conditioning()
-    expected = reference_step(sd3, image, positive, latent_shift)
-    found = step(sd3.model, sd3.vae, positive, image, latent_shift)
-    assert relative(found, expected) < 1e-4
+@pytest.mark.parametrize("shape", PLAIN_SHAPES)
+@pytest.mark.parametrize("latent_shift", LATENT_SHIFTS)
+def test_step_is_the_reference(step, sd3, latent_shift, shape):
+    found = step(sd3.model, sd3.vae, conditioning(), draw_image(shape), latent_shift)
+    assert_recorded(found, name_case("plain", shape, latent_shift))
 
 
 def test_shift_modes_differ(step, sd3):
@@ -77,17 +54,11 @@ def test_shift_modes_differ(step, sd3):
     assert all(relative(results[i], results[j]) > 1e-2 for i, j in ((1, 2), (1, 3), (2, 3)))
 
 
-@pytest.mark.parametrize(("height", "width"), [(37, 53), (5, 7), (1, 1), (16, 31)])
-def test_odd_sizes_are_padded_and_cropped_back(step, sd3, height, width):
-    image, positive = torch.rand(1, height, width, 3), conditioning()
-    padded = image.numpy()
-    for axis, side in ((2, width), (1, height)):
-        added = [(0, -side % 16 if i == axis else 0) for i in range(4)]
-        padded = np.pad(padded, added, mode="reflect" if side > -side % 16 else "edge")
-    expected = reference_step(sd3, torch.from_numpy(padded), positive, "reference")
-    found = step(sd3.model, sd3.vae, positive, image)
-    assert found.shape == image.shape
-    assert relative(found, expected[:, :height, :width]) < 1e-4
+@pytest.mark.parametrize("shape", ODD_SHAPES)
+def test_odd_sizes_are_padded_and_cropped_back(step, sd3, shape):
+    found = step(sd3.model, sd3.vae, conditioning(), draw_image(shape))
+    assert found.shape == shape
+    assert_recorded(found, name_case("plain", shape))
 
 
 def test_half_precision_input_and_repeat(step, sd3):
@@ -103,13 +74,12 @@ def test_half_precision_input_and_repeat(step, sd3):
 def test_x0_of_discrete_models(step, tiny_unet, vae_4, parametrisation):
     model = tiny_unet(parametrisation)
     image, positive = torch.rand(1, 32, 32, 3), conditioning(width=768)
-    found = step(model, vae_4.vae, positive, image)
+    found = step(model, vae_4, positive, image)
 
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     alpha = torch.cumprod(1 - betas, 0)[-1]
-    latent = vae_4.autoencoder.encode(image.movedim(-1, 1) * 2 - 1).latent_dist.mode()
-    z = latent * 0.18215
     with torch.inference_mode():
+        z = vae_4.encode(image) * 0.18215
         output = model.model.diffusion_model(
             z, timesteps=torch.tensor([999.0]), context=positive[0][0]
         )
@@ -118,13 +88,23 @@ def test_x0_of_discrete_models(step, tiny_unet, vae_4, parametrisation):
         x0 = (z - (1 - alpha).sqrt() * output) / alpha.sqrt()
     else:
         x0 = alpha.sqrt() * z - (1 - alpha).sqrt() * output
-    expected = vae_4.autoencoder.decode((x0 / 0.18215).float()).sample
-    assert relative(found, (expected.clamp(-1, 1) / 2 + 0.5).movedim(1, -1)) < 1e-4
+    with torch.inference_mode():
+        expected = vae_4.decode((x0 / 0.18215).float())
+    assert relative(found, expected) < 1e-4
+
+
+def test_the_hosts_vae_of_4_channels_is_that_of_diffusers(vae_4):
+    """With which the test before computes."""
+    with torch.inference_mode():
+        latent = vae_4.encode(draw_image((1, 32, 32, 3)))
+        image = vae_4.decode(read_recorded("sd3")["vae_4 latent"].flip(-1))
+    assert_recorded(latent, "vae_4 latent")
+    assert_recorded(image, "vae_4 image")
 
 
 def test_other_family_s_vae_is_named(step, sd3, vae_4):
     with pytest.raises(ValueError, match="vae makes latents of 4 channels, but model takes 16"):
-        step(sd3.model, vae_4.vae, conditioning(), torch.rand(1, 32, 32, 3))
+        step(sd3.model, vae_4, conditioning(), torch.rand(1, 32, 32, 3))
 
 
 def test_a_text_without_pooled_values_is_named(refine, step, sd3):
@@ -282,7 +262,7 @@ def vae_with_outputs(sd3):
     """The host's AutoencoderKL with so many output channels; those that two share are the same."""
 
     def make(channels):
-        vae = make_vae(None, 16, out_ch=channels, ch_mult=[1, 1, 1, 1], num_res_blocks=1)
+        vae = make_vae({}, 16, out_ch=channels, ch_mult=[1, 1, 1, 1], num_res_blocks=1)
         generator = torch.Generator().manual_seed(0)
         for name, weight in vae.first_stage_model.state_dict().items():
             if name.startswith("decoder.conv_out"):

@@ -13,7 +13,14 @@ from safetensors.torch import load_file, save_file
 from coz.chain.zoom_chain import derive_step_seed
 from coz.geometry import Target, plan_steps
 from coz.networks.noise_predictor import NoisePredictorSizes
-from tests.support.small_models import SD2_SHAPE, small_predictor, small_sd2, small_vae
+from tests.support.random_weights import read_layouts
+from tests.support.small_models import (
+    SD2_SHAPE,
+    small_clip,
+    small_predictor,
+    small_sd2,
+    small_vae,
+)
 from tools.evaluate.arms import read_arms
 from tools.evaluate.prompts import make_prompts
 from tools.host import ROOT
@@ -27,16 +34,17 @@ ROUNDING = 1e-5  # relative; other libraries sum float32 products in another ord
 LATENT_SCALE = 0.18215  # of SD's latents; ComfyUI's samplers return them without
 
 
-def fill(network, prefix):
-    """Give a network the weights of the recorded run: drawn from the names of the tensors."""
-    for name, weight in network.state_dict().items():
+def draw_weights(layout, prefix):
+    """The weights of a network of the recorded run: drawn from the names of the tensors."""
+    weights = {}
+    for name, shape in read_layouts()[layout].items():
         generator = torch.Generator().manual_seed(zlib.crc32((prefix + name).encode()))
-        noise = torch.randn(weight.shape, generator=generator)
-        if weight.ndim > 1:
-            weight.copy_(noise / weight[0].numel() ** 0.5)
+        noise = torch.randn(shape, generator=generator)
+        if len(shape) > 1:
+            weights[name] = noise / noise[0].numel() ** 0.5
         else:
-            weight.copy_(1 + 0.1 * noise if name.endswith("weight") else 0.05 * noise)
-    return network.eval()
+            weights[name] = 1 + 0.1 * noise if name.endswith("weight") else 0.05 * noise
+    return weights
 
 
 @pytest.fixture(scope="module")
@@ -50,30 +58,10 @@ def invsr(node, tmp_path_factory):
     import comfy.sd
     import comfy.utils
     import folder_paths
-    from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    with torch.no_grad():
-        autoencoder = fill(
-            AutoencoderKL(
-                block_out_channels=(128, 256, 512, 512),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                layers_per_block=2,
-                latent_channels=4,
-            ),
-            "vae.",
-        )
-        autoencoder.quant_conv.bias[4:] = -100  # so that a sampled latent is the mean
-        unet = fill(
-            UNet2DConditionModel(
-                block_out_channels=(64, 128, 256, 256),
-                attention_head_dim=(1, 2, 4, 4),
-                cross_attention_dim=64,
-                use_linear_projection=True,
-            ),
-            "unet.",
-        )
-    vae = comfy.sd.VAE(sd=autoencoder.state_dict(), dtype=torch.float32)
+    autoencoder = draw_weights("invsr_vae", "vae.")
+    autoencoder["quant_conv.bias"][4:] = -100  # so that a sampled latent is the mean
+    vae = comfy.sd.VAE(sd=autoencoder, dtype=torch.float32)
     model = small_sd2(
         num_res_blocks=[2] * 4,
         channel_mult=[1, 2, 4, 4],
@@ -82,14 +70,15 @@ def invsr(node, tmp_path_factory):
         context_dim=64,
     )
     names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-    state = {names[name]: weight for name, weight in unet.state_dict().items()}
+    unet = draw_weights("invsr_unet", "unet.")
+    state = {names[name]: weight for name, weight in unet.items()}
     model.model.diffusion_model.load_state_dict(state)
     folder_paths.add_model_folder_path("model_patches", str(GOLDEN))
     with pytest.MonkeyPatch.context() as patch:
         host = sys.modules[node("CoZLoadInvSR").__module__.replace("load.invsr", "host.inversion")]
         patch.setattr(host, "read_sizes", lambda weights: REDUCED)
         with_predictor = node("CoZLoadInvSR").execute(model, "noise_predictor_reduced.safetensors")
-    return SimpleNamespace(model=with_predictor[0], bare=model, vae=vae)
+    return SimpleNamespace(model=with_predictor[0], bare=model, vae=vae, encoded={})
 
 
 @pytest.fixture
@@ -104,6 +93,16 @@ def step(node, invsr, golden, monkeypatch):
         denoised.append(sample(*arguments, **options))
         return denoised[-1]
 
+    encode = invsr.vae.encode
+
+    def encode_once(image):
+        """All cases encode the same image, and that takes a second."""
+        key = image.numpy().tobytes()
+        if key not in invsr.encoded:
+            invsr.encoded[key] = encode(image)
+        return invsr.encoded[key].clone()
+
+    monkeypatch.setattr(invsr.vae, "encode", encode_once)
     monkeypatch.setattr(comfy.sample, "sample_custom", record)
     monkeypatch.setattr(comfy.sample, "prepare_noise", lambda *_: golden["eps"])
     crop = golden["lq"].movedim(1, -1)
@@ -135,7 +134,9 @@ def relative_error(found, expected):
         (2, 2.0, "latent_200_100_cfg2"),
     ],
 )
-def test_latents_are_invsrs(step, golden, steps, cfg, recorded):
+def test_latents_are_invsrs(step, golden, invsr, monkeypatch, steps, cfg, recorded):
+    # The decoder, which the next test compares, takes most of the time.
+    monkeypatch.setattr(invsr.vae, "decode", lambda latent: torch.zeros(1, 128, 192, 3))
     assert relative_error(step(sampling_steps=steps, cfg=cfg)[1], golden[recorded]) < ROUNDING
 
 
@@ -167,7 +168,7 @@ def small(node, tmp_path_factory):
     texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
     bare = small_sd2()
     model = node("CoZLoadInvSR").execute(bare, "small_predictor.safetensors")[0]
-    return SimpleNamespace(model=model, bare=bare, vae=small_vae(4), texts=texts)
+    return SimpleNamespace(model=model, bare=bare, vae=small_vae(4), clip=small_clip(), texts=texts)
 
 
 @pytest.fixture
@@ -314,9 +315,7 @@ def test_the_host_sees_no_memory_leak(executor, keep, give, shrink, caplog):
 @pytest.fixture
 def zoom_prompt(give, small):
     """A Chain Loop with this backbone, by its inputs."""
-    from tests.support.small_models import small_clip
-
-    given = {"model": small.model, "vae": small.vae, "clip": small_clip()}
+    given = {"model": small.model, "vae": small.vae, "clip": small.clip}
     for name, value in given.items():
         give(f"Test_{name}", name.upper(), value)
     chosen = {
@@ -335,7 +334,6 @@ def zoom_prompt(give, small):
             del prompt["loop"]["inputs"][f"backbone.{unread}"]
         return prompt | {key: {"class_type": f"Test_{key}", "inputs": {}} for key in given}
 
-    make.clip = given["clip"]
     return make
 
 
@@ -346,9 +344,7 @@ def test_a_step_of_chain_loop_is_the_node(executor, keep, node, small, zoom_prom
     frame, _, *center = node("CoZFitImage").execute(picture, "native pixels", 64, 0.3, 0.7).args
     zoomed, crop, *_ = node("CoZCropCenterZoom").execute(frame, 4.0, *center, "bicubic").args
     with torch.inference_mode():
-        texts = [
-            node("CLIPTextEncode")().encode(zoom_prompt.clip, text)[0] for text in ("fur", "blurry")
-        ]
+        texts = [node("CLIPTextEncode")().encode(small.clip, text)[0] for text in ("fur", "blurry")]
         expected = node("CoZInvSRStep").execute(
             small.model,
             small.vae,
@@ -413,11 +409,8 @@ NEGATIVE = (
 @pytest.fixture
 def shrink(give, small):
     """Puts small models and a small picture into the prompt of a template; what a link gives is kept."""
-    from tests.support.small_models import small_clip
-
-    clip = small_clip()
     picture = draw_views(1, 64, 64)
-    for name, value in (("model", small.bare), ("clip", clip), ("vae", small.vae)):
+    for name, value in (("model", small.bare), ("clip", small.clip), ("vae", small.vae)):
         give(f"Test_{name}", name.upper(), value)
     give("Test_picture", "IMAGE", picture)
 
@@ -444,7 +437,6 @@ def shrink(give, small):
         added = {name: make_node(name) for name in given.values()}
         return changed | added | {"kept": make_node("TestKeep", **kept)}
 
-    shrink.clip, shrink.picture = clip, picture
     return shrink
 
 
@@ -481,7 +473,7 @@ def test_joined_loops_are_their_parts(executor, keep, node, small, shrink):
     frame = alone["scales"][-1:]
     steps = plan_steps(64, 64, 4.0, 3, Target(x, y))  # the whole picture is the first frame
     with torch.inference_mode():
-        texts = [node("CLIPTextEncode")().encode(shrink.clip, text)[0] for text in (TEXT, NEGATIVE)]
+        texts = [node("CLIPTextEncode")().encode(small.clip, text)[0] for text in (TEXT, NEGATIVE)]
         for i in (2, 3):
             target = steps[i - 1].target
             zoomed, crop, *_ = (

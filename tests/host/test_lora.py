@@ -1,4 +1,4 @@
-"""CoZ Load SR LoRA in the host, with diffusers and peft as oracles."""
+"""CoZ Load SR LoRA in the host, with recorded results of diffusers and peft as oracles."""
 
 import itertools
 from pathlib import PureWindowsPath
@@ -7,10 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder, with_coz_lora
-from tests.support.small_models import NARROW_ENCODER, make_vae
+from tests.oracles.record import read as read_recorded
+from tests.oracles.sd3 import ADAPTED_SHAPES, LATENT_SHIFTS, WIDER, draw_image, name_case
+from tests.support.random_sd3 import coz_lora, draw_autoencoder, draw_coz_encoder
+from tests.support.random_sd3 import draw_conditioning as conditioning
+from tests.support.small_models import NARROW_ENCODER, WIDTH, make_vae
 
-from .test_diffusion import conditioning, reference_step, relative
+from .test_diffusion import assert_recorded, relative
 
 FILES = ("model_20001.pkl", NARROW_ENCODER)
 
@@ -24,13 +27,12 @@ def load(node):
     return run
 
 
-@pytest.mark.parametrize("shape", [(1, 48, 80, 3), (2, 64, 32, 3)])
-@pytest.mark.parametrize("latent_shift", ["reference", "symmetric", "none"])
+@pytest.mark.parametrize("shape", ADAPTED_SHAPES)
+@pytest.mark.parametrize("latent_shift", LATENT_SHIFTS)
 def test_published_files_give_the_reference(step, load, sd3, coz_files, latent_shift, shape):
-    image, positive = torch.rand(shape), conditioning()
     model, vae = load(sd3.model, sd3.vae, *FILES)
-    expected = reference_step(coz_files, image, positive, latent_shift)
-    assert relative(step(model, vae, positive, image, latent_shift), expected) < 1e-4
+    found = step(model, vae, conditioning(), draw_image(shape), latent_shift)
+    assert_recorded(found, name_case("files", shape, latent_shift))
 
 
 def test_each_file_changes_the_result(step, load, sd3, coz_files):
@@ -48,25 +50,21 @@ def test_each_file_changes_the_result(step, load, sd3, coz_files):
 
 def test_bfloat16_stays_close(step, load, load_sd3, coz_files):
     # 2e-2: bfloat16 keeps 8 bits; the error of about forty layers in a row, larger in narrow ones
-    image, positive = torch.rand(1, 64, 64, 3), conditioning()
-    network = autoencoder(width=96)
-    adapted = with_coz_encoder(network)
-    torch.save(adapted.encoder.state_dict(), coz_files.folder / "wider_encoder_20001.pt")
-    model, vae = load_sd3(torch.bfloat16)[0], make_vae(network, 16, torch.bfloat16, ch=96)
-    model, vae = load(model, vae, FILES[0], "wider_encoder_20001.pt")
-    expected = reference_step(coz_files._replace(autoencoder=adapted), image, positive, "reference")
-    assert relative(step(model, vae, positive, image), expected) < 2e-2
+    shape = (1, 64, 64, 3)
+    weights = draw_autoencoder(width=WIDER)
+    torch.save(draw_coz_encoder(weights), coz_files / "wider_encoder_20001.pt")
+    vae = make_vae(weights, 16, torch.bfloat16, ch=WIDER)
+    model, vae = load(load_sd3(torch.bfloat16).model, vae, FILES[0], "wider_encoder_20001.pt")
+    found = step(model, vae, conditioning(), draw_image(shape))
+    assert relative(found, read_recorded("sd3")[name_case("wider", shape)]) < 2e-2
 
 
-def test_strength_is_a_share_of_the_change(step, load, sd3, sd3_networks, coz_files):
-    image, positive = torch.rand(1, 32, 32, 3), conditioning()
-    half = [tensor * 0.5**0.5 for tensor in coz_lora(2)]
-    expected = reference_step(
-        sd3._replace(transformer=with_coz_lora(sd3.transformer, half)), image, positive, "reference"
-    )
+def test_strength_is_a_share_of_the_change(step, load, sd3, coz_files):
+    shape = (1, 32, 32, 3)
     model, vae = load(sd3.model, sd3.vae, FILES[0], "none", 0.5)
     assert vae is sd3.vae
-    assert relative(step(model, vae, positive, image), expected) < 1e-4
+    found = step(model, vae, conditioning(), draw_image(shape))
+    assert_recorded(found, name_case("half", shape))
 
 
 def test_strength_0_changes_nothing(load, sd3, coz_files):
@@ -91,7 +89,7 @@ def test_auto_takes_the_latent_shift_of_the_file(load, sd3, coz_files):
 )
 def test_lora_of_another_depth(load, sd3, coz_files, tensors, message):
     name = f"model_{len(tensors) // 4 + 1}.pkl"
-    torch.save(tensors, coz_files.folder / name)
+    torch.save(tensors, coz_files / name)
     with pytest.raises(ValueError, match=message):
         load(sd3.model, sd3.vae, name)
 
@@ -102,7 +100,7 @@ def test_lora_of_another_width(load, sd3, coz_files):
         f"{name}.lora_A.weight": torch.rand(4, 256),
         f"{name}.lora_B.weight": torch.rand(1536, 4),
     }
-    save_file(weights, coz_files.folder / "wide.safetensors")
+    save_file(weights, coz_files / "wide.safetensors")
     with pytest.raises(
         ValueError, match=r"wide.safetensors .* 1536 x 256, but in model it is 768 x 128"
     ):
@@ -118,7 +116,7 @@ def test_layers_whose_rows_the_host_reorders(load, sd3, coz_files, step):
     ):
         weights[f"transformer.{name}.lora_A.weight"] = torch.rand(4, 128) / 10
         weights[f"transformer.{name}.lora_B.weight"] = torch.rand(2 * rows, 4) / 10
-    save_file(weights, coz_files.folder / "norm_out.safetensors")
+    save_file(weights, coz_files / "norm_out.safetensors")
     model, _ = load(sd3.model, sd3.vae, "norm_out.safetensors")
     image, positive = torch.rand(1, 32, 32, 3), conditioning()
     plain, changed = (step(each, sd3.vae, positive, image) for each in (sd3.model, model))
@@ -139,7 +137,7 @@ def test_sd15_lora_on_sd3(load, sd3, coz_files):
         f"{name}.lora_down.weight": torch.rand(4, 320),
         f"{name}.lora_up.weight": torch.rand(320, 4),
     }
-    save_file(weights, coz_files.folder / "sd15.safetensors")
+    save_file(weights, coz_files / "sd15.safetensors")
     with pytest.raises(ValueError, match=r"sd15.safetensors does not fit model \(SD3\)"):
         load(sd3.model, sd3.vae, "sd15.safetensors")
 
@@ -159,13 +157,13 @@ def test_encoder_on_another_vae(load, sd3, vae_4, coz_files):
     with pytest.raises(
         ValueError, match=r"narrow_encoder_20001.pt does not fit vae: its encoder.conv_out"
     ):
-        load(sd3.model, vae_4.vae, *FILES)
+        load(sd3.model, vae_4, *FILES)
 
 
 def test_converted_lora_in_the_stock_loader(node, step, load, sd3, coz_files):
     from tools.convert import convert
 
-    convert(coz_files.folder / FILES[0], coz_files.folder / "converted.safetensors", None, None)
+    convert(coz_files / FILES[0], coz_files / "converted.safetensors", None, None)
     image, positive = torch.rand(1, 32, 32, 3), conditioning()
     model, _ = load(sd3.model, sd3.vae, FILES[0])
     stock = node("LoraLoaderModelOnly")().load_lora_model_only(
@@ -199,12 +197,12 @@ def test_osediff_changes_unet_first_layer_and_vae(load, tiny_unet, vae_4, coz_fi
     vae_factors = {"A": rand(4, 3, 3, 3), "B": rand(32, 4, 1, 1)}
     vae = {f"encoder.conv_in.lora_{k}.default_encoder.weight": v for k, v in vae_factors.items()}
     file = {"rank_unet": 4, "rank_vae": 4, "state_dict_unet": unet, "state_dict_vae": vae}
-    torch.save(file, coz_files.folder / "osediff.pkl")
+    torch.save(file, coz_files / "osediff.pkl")
 
     plain = tiny_unet("EPS")
     before = {key: weight.clone() for key, weight in plain.model.state_dict().items()}
-    vae_before = vae_4.autoencoder.state_dict()["encoder.conv_in.weight"]
-    model, vae = load(plain, vae_4.vae, "osediff.pkl", "none", 0.5)
+    vae_before = draw_autoencoder(4, WIDTH)["encoder.conv_in.weight"]
+    model, vae = load(plain, vae_4, "osediff.pkl", "none", 0.5)
 
     def patched(patcher, key):
         load_models_gpu([patcher])  # takes off what another clone put on
@@ -242,8 +240,8 @@ def test_files_in_subfolders_have_slashes_on_every_system(nodes_of, monkeypatch)
 
 
 def test_a_workflow_saved_on_windows_finds_its_files(nodes_of, coz_files):
-    (coz_files.folder / "sub").mkdir()
-    (coz_files.folder / "sub" / "a.safetensors").touch()
+    (coz_files / "sub").mkdir()
+    (coz_files / "sub" / "a.safetensors").touch()
     for name in ("sub/a.safetensors", "sub\\a.safetensors"):
         found = nodes_of("host.files").find_files(name, "loras")
-        assert found == [coz_files.folder / "sub" / "a.safetensors"]
+        assert found == [coz_files / "sub" / "a.safetensors"]

@@ -1,49 +1,40 @@
-"""CoZ Load Prompt Extractor in the host, with transformers and peft as oracles."""
+"""CoZ Load Prompt Extractor in the host, with recorded results of transformers and peft as oracles."""
 
-import copy
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import Qwen2_5_VLProcessor
-from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-from coz.text.conversation import MODEL_FAMILIES, MULTISCALE_INSTRUCTION, write_chat
-from tests.support.random_qwen import qwen25vl, with_prompt_lora
+from tests.oracles.qwen import (
+    ANSWER,
+    PICTURE,
+    PLAIN,
+    QUANTISED,
+    STOCK_PICTURES,
+    WORDS,
+    make_pixels,
+    quantise,
+)
+from tests.oracles.qwen import draw_picture as picture
+from tests.oracles.qwen import draw_pictures as images
+from tests.oracles.qwen import write_pictures_chat as chat
+from tests.oracles.record import read as read_recorded
+from tests.support.random_qwen import (
+    draw_qwen25vl,
+    name_as_published,
+    save_prompt_lora,
+    save_shards,
+)
+from tests.support.random_weights import read_layouts
 
-try:
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-except ImportError:  # before transformers 5
-    from transformers import Qwen2VLImageProcessor as Qwen2VLImageProcessorPil
-
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
-SIZES = [(112, 140), (196, 84)]
 MODEL, ADAPTER, CONFIG = (
     "qwen2.5-vl.safetensors",
     "adapter_model.safetensors",
     "adapter_config.json",
 )
-ANSWER = 8
-
-
-def chat(pictures: int) -> str:
-    return (
-        "<|im_start|>system\nSay what you see.<|im_end|>\n<|im_start|>user\n"
-        f"{PICTURE * pictures}<|im_end|>\n<|im_start|>assistant\n"
-    )
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def images(count: int) -> list[np.ndarray]:
-    return [picture(*size, seed) for seed, size in enumerate(SIZES[:count])]
 
 
 def as_image(array: np.ndarray) -> torch.Tensor:
@@ -51,32 +42,22 @@ def as_image(array: np.ndarray) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def network():
-    return qwen25vl()
+def weights():
+    return draw_qwen25vl()
 
 
 @pytest.fixture(scope="module")
-def adapted(network):
-    return with_prompt_lora(copy.deepcopy(network))
-
-
-@pytest.fixture(scope="module")
-def folder(pack, network, adapted, tmp_path_factory):
+def folder(pack, weights, tmp_path_factory):
     """A folder of the host's text encoders and LoRAs, with the network and its adapter."""
     import folder_paths
 
     folder = tmp_path_factory.mktemp("qwen")
     for kind in ("text_encoders", "loras"):
         folder_paths.add_model_folder_path(kind, str(folder))
-    network.save_pretrained(folder / "hf", max_shard_size="100MB")
-    save_file(weights_of(network), folder / MODEL)
-    adapted.save_pretrained(folder)
+    save_shards(weights, folder / "hf")
+    save_file(weights, folder / MODEL)
+    save_prompt_lora(read_layouts()["qwen25vl"], folder)
     return folder
-
-
-def weights_of(network) -> dict[str, torch.Tensor]:
-    """As transformers name them in memory: `model.language_model`, `model.visual`; not lm_head."""
-    return {k: v for k, v in network.state_dict().items() if k != "lm_head.weight"}
 
 
 @pytest.fixture(scope="module")
@@ -94,29 +75,12 @@ def vlm(load):
 
 
 @pytest.fixture(scope="module")
-def processor(vlm):
-    return Qwen2_5_VLProcessor(
-        Qwen2VLImageProcessorPil(), vlm.tokenizer.qwen25vl.tokenizer, Qwen2VLVideoProcessor()
-    )
+def expected(weights):
+    """The recorded tokens of transformers, and the logits of each."""
+    recorded = read_recorded("qwen")
 
-
-@pytest.fixture(scope="module")
-def expected(processor):
-    """The tokens that transformers generate, and the logits of each."""
-
-    def run(network, pictures, penalty=1.0, length=ANSWER, text=None):
-        text = text or chat(len(pictures))
-        batch = [Image.fromarray(p) for p in pictures] or None
-        inputs = processor(text=[text], images=batch, return_tensors="pt")
-        out = network.generate(
-            **inputs,
-            max_new_tokens=length,
-            do_sample=False,
-            repetition_penalty=penalty,
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
-        return out.sequences[0, inputs["input_ids"].shape[1] :].tolist(), torch.cat(out.logits)
+    def run(case, words=weights[WORDS]):
+        return recorded[f"{case} tokens"].tolist(), recorded[f"{case} states"] @ words.T
 
     return run
 
@@ -155,26 +119,23 @@ def assert_same(result, expected, bar=1e-4):
     assert worst < bar
 
 
-@pytest.mark.parametrize(
-    ("pictures", "penalty"), [(0, 1.05), (1, 1.0), (1, 1.05), (2, 1.0), (2, 1.05), (2, 0.3)]
-)
-def test_tokens_and_logits_are_those_of_transformers(vlm, network, expected, pictures, penalty):
+@pytest.mark.parametrize(("pictures", "penalty"), PLAIN)
+def test_tokens_and_logits_are_those_of_transformers(vlm, expected, pictures, penalty):
     result = answer(vlm, images(pictures), penalty)
-    assert_same(result, expected(network, images(pictures), penalty))
+    assert_same(result, expected(f"plain {pictures} {penalty}"))
     if penalty == 1:
         assert len(set(result[0])) > ANSWER // 2
     else:
         assert penalty == 1.05 or result[0] != answer(vlm, images(pictures))[0]
 
 
-def test_the_extractor_asks_as_transformers_do(vlm, network, expected, nodes_of, monkeypatch):
+def test_the_extractor_asks_as_transformers_do(vlm, expected, nodes_of, monkeypatch):
     answers, (wider, zoomed) = [], images(2)
     monkeypatch.setattr(vlm, "decode", lambda ids: answers.append(ids) or "")
     extract = nodes_of("step.prompt_extractor").CoZPromptExtractor.execute
     with torch.inference_mode():
         extract(vlm, as_image(zoomed), "", "", ANSWER, previous_image=as_image(wider))
-    text = write_chat(MODEL_FAMILIES["qwen2.5"], MULTISCALE_INSTRUCTION, 2)
-    assert answers == [expected(network, [wider, zoomed], 1.05, text=text)[0]]
+    assert answers == [expected("extractor")[0]]
 
 
 def test_each_picture_and_its_place_count(vlm):
@@ -186,17 +147,16 @@ def test_each_picture_and_its_place_count(vlm):
     assert len(set(map(tuple, answers))) == 3
 
 
-def test_a_prompt_lora_counts_as_in_peft(vlm, load, adapted, network, expected):
+def test_a_prompt_lora_counts_as_in_peft(vlm, load, expected):
     with_lora = load(MODEL, ADAPTER)
-    assert_same(answer(with_lora, images(2), 1.05), expected(adapted, images(2), 1.05))
+    assert_same(answer(with_lora, images(2), 1.05), expected("lora"))
     # Neither changes the other model, whatever was loaded last.
-    assert_same(answer(vlm, images(2), 1.05), expected(network, images(2), 1.05))
+    assert_same(answer(vlm, images(2), 1.05), expected("plain 2 1.05"))
 
 
-def test_strength_is_a_share_of_the_change(load, network, expected):
-    half = with_prompt_lora(copy.deepcopy(network), alpha=16)
-    assert_same(answer(load(MODEL, ADAPTER, 0.5), images(1)), expected(half, images(1)))
-    assert_same(answer(load(MODEL, ADAPTER, 0.0), images(1)), expected(network, images(1)))
+def test_strength_is_a_share_of_the_change(load, expected):
+    assert_same(answer(load(MODEL, ADAPTER, 0.5), images(1)), expected("half lora"))
+    assert_same(answer(load(MODEL, ADAPTER, 0.0), images(1)), expected("plain 1 1.0"))
 
 
 def test_the_vlm_stays_as_it_was_below_a_lora(vlm, folder, nodes_of):
@@ -253,58 +213,28 @@ def test_an_index_names_the_shards_that_are_missing(nodes_of, folder, tmp_path):
 
 
 @pytest.mark.parametrize("is_older", [True, False])
-def test_usual_namings_and_a_stored_output_layer(vlm, load, network, folder, is_older):
-    renamed = {}
-    for key, weight in weights_of(network).items():
-        name = key.replace("model.language_model.", "model.")
-        renamed[name.replace("model.visual.", "visual.") if is_older else key] = weight.half()
+def test_usual_namings_and_a_stored_output_layer(vlm, load, weights, folder, is_older):
+    named = name_as_published(weights) if is_older else weights
+    renamed = {key: weight.half() for key, weight in named.items()}
     renamed["lm_head.weight"] = torch.zeros(1)
     save_file(renamed, folder / "half.safetensors")
     loaded = load("half.safetensors")
-    weights = loaded.cond_stage_model.state_dict()
-    assert {weights[key].dtype for key in weights if ".layers." in key} == {torch.float16}
+    state = loaded.cond_stage_model.state_dict()
+    assert {state[key].dtype for key in state if ".layers." in key} == {torch.float16}
     # 2e-2: half precision keeps 11 bits of each weight; the pictures pass through 11 layers
     logits, plain = (answer(model, images(1), 1.0, 1)[1] for model in (loaded, vlm))
     assert (logits - plain).abs().max() / plain.abs().max() < 2e-2
 
 
-def quantised(network, kind):
-    """The file as ComfyUI's tools write it, and the weights that it stands for."""
-    stored, meant = {}, {}
-    for key, weight in weights_of(network).items():
-        if kind == "plain fp8":
-            stored[key] = weight.to(torch.float8_e4m3fn)
-            meant[key] = stored[key].float()
-        elif weight.ndim == 2 and ".layers." in key:
-            layer, dtype, top = key.removesuffix(".weight"), torch.float8_e4m3fn, 448
-            if kind == "int8_tensorwise":
-                dtype, top = torch.int8, 127
-            scale = weight.abs().max() / top
-            stored[key] = (weight / scale).round() if top == 127 else weight / scale
-            stored[key] = stored[key].to(dtype)
-            stored[f"{layer}.weight_scale"] = scale
-            text = json.dumps({"format": kind}).encode()
-            stored[f"{layer}.comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
-            meant[key] = stored[key].float() * scale
-        else:
-            stored[key] = meant[key] = weight
-    return stored, meant
-
-
 # The host multiplies int8 by activations that it rounds to int8 as well.
-@pytest.mark.parametrize(
-    ("kind", "bar"), [("plain fp8", 1e-4), ("float8_e4m3fn", 1e-4), ("int8_tensorwise", 0.1)]
-)
-def test_quantised_weights(load, network, expected, folder, kind, bar):
-    stored, meant = quantised(network, kind)
+@pytest.mark.parametrize(("kind", "bar"), [*zip(QUANTISED, (1e-4, 1e-4, 0.1), strict=True)])
+def test_quantised_weights(load, weights, expected, folder, kind, bar):
+    stored, meant = quantise(weights, kind)
     save_file(stored, folder / "small.safetensors")
-    oracle = copy.deepcopy(network)
-    oracle.load_state_dict(meant, strict=False)
     loaded = load("small.safetensors")
-    assert_same(answer(loaded, images(2), 1.05, 3), expected(oracle, images(2), 1.05, 3), bar)
+    assert_same(answer(loaded, images(2), 1.05, 3), expected(kind, meant[WORDS]), bar)
 
-    plain = expected(oracle, images(2), 1.0, 1)[1]
-    adapted = expected(with_prompt_lora(oracle), images(2), 1.0, 1)[1]
+    plain, adapted = (expected(f"{kind} {n}", meant[WORDS])[1] for n in ("first", "lora"))
     _, result = answer(load("small.safetensors", ADAPTER), images(2), 1.0, 1)
     # Rounded to 8 bits once more, by the host's patcher.
     assert (result - adapted).norm() < 0.5 * (plain - adapted).norm()
@@ -312,25 +242,19 @@ def test_quantised_weights(load, network, expected, folder, kind, bar):
 
 def test_pixels_are_those_of_transformers(nodes_of):
     array = picture(112, 168)
-    theirs = Qwen2VLImageProcessorPil()(images=[Image.fromarray(array)], return_tensors="pt")
+    theirs = read_recorded("qwen")
     process = nodes_of("host.qwen").qwen_vl.process_qwen2vl_images
     pixels, grid = process(as_image(array))
-    assert torch.equal(grid, theirs["image_grid_thw"])
-    torch.testing.assert_close(pixels, theirs["pixel_values"])
+    assert torch.equal(grid, theirs["grid"])
+    torch.testing.assert_close(pixels, make_pixels(theirs["pixels"]))
 
 
-def test_the_stock_node_answers(node, vlm, network, expected):
-    pictures = [picture(84, 112, seed) for seed in (3, 4)]
-    batch = torch.cat([as_image(p) for p in pictures])
+def test_the_stock_node_answers(node, vlm, expected):
+    batch = torch.cat([as_image(picture(*each)) for each in STOCK_PICTURES])
     with torch.inference_mode():
         run = node("TextGenerate").execute
         text = run(vlm, "What?", ANSWER, {"sampling_mode": "off"}, image=batch)[0]
-    template = (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-        f"{PICTURE * 2}What?<|im_end|>\n<|im_start|>assistant\n"
-    )
-    tokens, _ = expected(network, pictures, text=template)
-    assert text == vlm.decode(tokens)
+    assert text == vlm.decode(expected("stock")[0])
     sampling = {"sampling_mode": "on", "temperature": 0.7, "top_k": 64, "top_p": 0.95}
     sampling |= {"min_p": 0.05, "repetition_penalty": 1.05, "seed": 3, "presence_penalty": 0.5}
     with torch.inference_mode():
@@ -380,14 +304,15 @@ def test_tokens_are_made_as_by_the_hosts_own_tokenizers(vlm, text, options):
     "text",
     ["(a:1.2) \\( \\\\)", "an embedding:easynegative, two", "{} {0} {x}", "zoom 放大 \n\t x"],
 )
-def test_text_is_taken_literally(vlm, processor, text):
+def test_text_is_taken_literally(vlm, text):
     for whole in (text, f"<|im_start|>user\n{text}"):
         (row,) = vlm.tokenize(whole)["qwen25vl"]
         template = (
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
             f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
         )
-        expected = processor.tokenizer(template if whole == text else whole)["input_ids"]
+        tokenize = vlm.tokenizer.qwen25vl.tokenizer
+        expected = tokenize(template if whole == text else whole)["input_ids"]
         assert [token for token, _ in row] == expected
 
 
@@ -402,7 +327,7 @@ def test_what_newer_hosts_hand_to_the_tokenizer_without_an_image(vlm, options):
     ("prompt", "system"),
     [("You are {a} pirate {}", "You are {a} pirate {}"), ("", None), (None, None)],
 )
-def test_a_system_prompt_is_the_system_turn(vlm, processor, prompt, system):
+def test_a_system_prompt_is_the_system_turn(vlm, prompt, system):
     system = system or "You are a helpful assistant."
     text = (
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{PICTURE}What {{}}?<|im_end|>\n"
@@ -411,7 +336,7 @@ def test_a_system_prompt_is_the_system_turn(vlm, processor, prompt, system):
     image = as_image(picture(28, 28))
     (row,) = vlm.tokenize("What {}?", image=image, system_prompt=prompt)["qwen25vl"]
     found = [151655 if isinstance(token, dict) else token for token, _ in row]
-    assert found == processor.tokenizer(text)["input_ids"]
+    assert found == vlm.tokenizer.qwen25vl.tokenizer(text)["input_ids"]
 
 
 @pytest.mark.parametrize(
@@ -458,7 +383,7 @@ def test_video_and_audio_are_refused(vlm):
             vlm.tokenize("What?", **{name: torch.rand(1, 28, 28, 3)})
 
 
-def test_presence_penalty_is_about_the_answer_alone(vlm, network):
+def test_presence_penalty_is_about_the_answer_alone(vlm):
     tokens = vlm.tokenize(chat(1), images=[as_image(images(1)[0])])
     seen = []
     transformer = vlm.cond_stage_model.qwen25vl.transformer
@@ -547,8 +472,8 @@ TEXT = "model.language_model"
     ],
     ids=["no vision", "7B", "incomplete", "another shape", "scaled elsewhere", "Qwen3", "none"],
 )
-def test_other_models_are_refused(load, network, folder, left_out, added, message):
-    kept = {k: w for k, w in weights_of(network).items() if not left_out or left_out not in k}
+def test_other_models_are_refused(load, weights, folder, left_out, added, message):
+    kept = {k: w for k, w in weights.items() if not left_out or left_out not in k}
     zeros = {name: torch.zeros(shape) for name, shape in added.items()}
     save_file(kept | zeros, folder / "other.safetensors")
     with pytest.raises(ValueError, match=f"^other.safetensors: .*{message}"):
@@ -568,17 +493,30 @@ def test_damaged_files_are_refused(load, folder):
         load("qwen_vl.pt")
 
 
+SHAPES = read_layouts()["qwen25vl"]
+THIRD_LAYER = {name.replace(".layers.1.", ".layers.2."): shape for name, shape in SHAPES.items()}
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("shapes", "message"),
     [
-        ({"layers": 3}, r"7 of its 21 layers are not found in vlm.* of 3 blocks, and vlm has 2"),
-        ({"layers": 1}, r"0 of its 7 layers are not found in vlm.* of 1 blocks, and vlm has 2"),
-        ({"heads": 1}, r"layers\.0\.\S+ is \d+ x \d+, but in vlm it is \d+ x \d+"),
+        (
+            SHAPES | THIRD_LAYER,
+            r"7 of its 21 layers are not found in vlm.* of 3 blocks, and vlm has 2",
+        ),
+        (
+            {name: shape for name, shape in SHAPES.items() if ".layers.1." not in name},
+            r"0 of its 7 layers are not found in vlm.* of 1 blocks, and vlm has 2",
+        ),
+        (
+            {name: [128 if n == 256 else n for n in shape] for name, shape in SHAPES.items()},
+            r"layers\.0\.\S+ is \d+ x \d+, but in vlm it is \d+ x \d+",
+        ),
     ],
     ids=["deeper", "shallower", "narrower"],
 )
-def test_a_lora_of_another_model(vlm, nodes_of, tmp_path, change, message):
-    with_prompt_lora(qwen25vl(**{"vision_layers": 1, **change})).save_pretrained(tmp_path)
+def test_a_lora_of_another_model(vlm, nodes_of, tmp_path, shapes, message):
+    save_prompt_lora(shapes, tmp_path)
     with pytest.raises(ValueError, match=f"^{ADAPTER} does not fit vlm: .*{message}"):
         nodes_of("host.lora").patch_clip(vlm, tmp_path / ADAPTER, 1.0)
 

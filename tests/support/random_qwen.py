@@ -1,16 +1,31 @@
-"""Random weights of the structure of Qwen2.5-VL and its prompt LoRA: nothing has to be downloaded."""
+"""Random weights of the structure of Qwen2.5-VL and its prompt LoRA: nothing has to be downloaded.
+
+`draw_qwen25vl` and the functions that write files do without transformers and peft, which compute.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from safetensors.torch import save_file
+from torch import Tensor
 
-from .random_weights import randomise
+from .random_weights import draw_recorded, randomise
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
 IMAGE_PAD = 151655
 HEAD = 128
 VISION_HEAD = 80
 LORA_LAYERS = r"(.*language_model.*)\.(q_proj|o_proj|gate_proj|down_proj|k_proj|up_proj|v_proj)$"
 """Chain-of-Zoom's adapter_config.json, in the layer names of transformers 5."""
+RANK = 8
+LORA_SEED = 5
+PROMPT_LORA_CONFIG = Path(__file__).parents[1] / "data" / "oracles" / "adapter_config.json"
 
 
 def qwen25vl(
@@ -22,11 +37,13 @@ def qwen25vl(
     vision_heads: int = 2,
     vision_intermediate: int = 320,
     seed: int = 0,
-) -> Qwen2_5_VLForConditionalGeneration:
+) -> "Qwen2_5_VLForConditionalGeneration":
     """The 3B model has 36 layers, 16 heads, 11008; its vision 32 layers, 16 heads, 3420.
 
     The first vision layer that sees beyond its window is the eighth.
     """
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
     width = HEAD * heads
     config = Qwen2_5_VLConfig(
         text_config={
@@ -64,14 +81,59 @@ def qwen25vl(
     return randomise(Qwen2_5_VLForConditionalGeneration(config), seed)
 
 
-def with_prompt_lora(
-    network: Qwen2_5_VLForConditionalGeneration, rank: int = 8, alpha: int = 32, seed: int = 5
-) -> PeftModel:
+def with_prompt_lora(network: "Qwen2_5_VLForConditionalGeneration", alpha: int = 32) -> "PeftModel":
     """The network, changed in place, under an adapter like Chain-of-Zoom's: in every layer."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=LORA_LAYERS)
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=RANK, lora_alpha=alpha, target_modules=LORA_LAYERS)
     adapted = get_peft_model(network, config)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(LORA_SEED)
     for name, weight in adapted.named_parameters():
         if "lora_" in name:
             weight.data = torch.randn(weight.shape, generator=generator) * 0.05
     return adapted.eval().requires_grad_(False)
+
+
+def draw_qwen25vl() -> dict[str, Tensor]:
+    """The weights of `qwen25vl()` as transformers name them in memory, without the output layer."""
+    return draw_recorded("qwen25vl")
+
+
+def name_as_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name weights as the files of Hugging Face do."""
+    return {
+        name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): weight
+        for name, weight in weights.items()
+    }
+
+
+def save_shards(weights: dict[str, Tensor], folder: Path) -> None:
+    """Save weights in two files and their index, the table of words in the first."""
+    folder.mkdir()
+    names = [f"model-{i:05}-of-00002.safetensors" for i in (1, 2)]
+    weights = name_as_published(weights)
+    places = {key: names["embed_tokens" not in key] for key in weights}
+    for name in names:
+        chosen = {key: weight for key, weight in weights.items() if places[key] == name}
+        save_file(chosen, folder / name, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def draw_prompt_lora(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """An adapter like Chain-of-Zoom's for layers of these shapes, in the names of PEFT's file."""
+    generator = torch.Generator().manual_seed(LORA_SEED)
+    factors = {}
+    for name, (rows, *columns) in shapes.items():
+        layer = name.removesuffix(".weight")
+        if name != layer and re.fullmatch(LORA_LAYERS, layer):
+            for end, shape in (("A", (RANK, *columns)), ("B", (rows, RANK))):
+                factor = torch.randn(shape, generator=generator) * 0.05
+                factors[f"base_model.model.{layer}.lora_{end}.weight"] = factor
+    return factors
+
+
+def save_prompt_lora(shapes: dict[str, list[int]], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    save_file(draw_prompt_lora(shapes), folder / "adapter_model.safetensors", {"format": "pt"})
+    (folder / "adapter_config.json").write_text(PROMPT_LORA_CONFIG.read_text("utf-8"), "utf-8")

@@ -1,20 +1,88 @@
-"""Random weights of the structure of SD3 and Chain-of-Zoom's files: nothing has to be downloaded."""
+"""Random weights of the structure of SD3 and Chain-of-Zoom's files: nothing has to be downloaded.
+
+`draw_sd3`, `draw_autoencoder` and `draw_coz_encoder` give the weights of the networks of diffusers
+without loading it, which takes seconds.
+"""
 
 import copy
+import re
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
-from peft import LoraConfig
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from .random_weights import randomise
+from .random_weights import draw_recorded, draw_weights, randomise, read_layouts
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, SD3Transformer2DModel
+    from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 RANK = 4
+ENCODER_LAYERS = ("conv", "to_q", "to_k", "to_v", "to_out.0")
 
 
-def sd3_transformer(blocks: int, seed: int = 0) -> SD3Transformer2DModel:
+def draw_sd3() -> dict[str, Tensor]:
+    """The weights of `sd3_transformer(2)`."""
+    return draw_recorded("sd3_transformer") | {"pos_embed.pos_embed": make_positions(192, 128)}
+
+
+def make_positions(side: int, width: int) -> Tensor:
+    """The sines and cosines of places by which SD3 knows where a patch is; the model's own side is 64."""
+    places = torch.arange(side, dtype=torch.float64) * 64 / side
+    angles = places[:, None] / 10000 ** (torch.arange(width // 4, dtype=torch.float64) * 4 / width)
+    waves = torch.cat([angles.sin(), angles.cos()], 1).float()
+    columns, rows = waves.expand(side, -1, -1), waves[:, None].expand(-1, side, -1)
+    return torch.cat([columns, rows], -1).reshape(1, side * side, width)
+
+
+def draw_autoencoder(latent_channels: int = 16, width: int = 128) -> dict[str, Tensor]:
+    """The weights of that `autoencoder`."""
+    return draw_recorded(f"autoencoder_{latent_channels}_{width}")
+
+
+def draw_coz_encoder(autoencoder: dict[str, Tensor], seed: int = 4) -> dict[str, Tensor]:
+    """The .pt file of these weights' encoder with Chain-of-Zoom's adapter, as of `with_coz_encoder`."""
+    generator = torch.Generator().manual_seed(seed)
+    file = {}
+    for name, weight in autoencoder.items():
+        layer, _, kind = name.removeprefix("encoder.").rpartition(".")
+        if not name.startswith("encoder."):
+            continue
+        adapted = weight.ndim if kind == "weight" else autoencoder[f"encoder.{layer}.weight"].ndim
+        if adapted == 1 or not any(part in layer for part in ENCODER_LAYERS):
+            file[f"{layer}.{kind}"] = weight
+            continue
+        file[f"{layer}.base_layer.{kind}"] = weight
+        if kind == "weight":
+            rows, columns, *kernel = weight.shape
+            for end, shape in (
+                ("A", (RANK, columns, *kernel)),
+                ("B", (rows, RANK, *[1] * len(kernel))),
+            ):
+                factor = torch.randn(shape, generator=generator) * 0.03
+                file[f"{layer}.lora_{end}.default_encoder.weight"] = factor
+    return file
+
+
+def draw_clip_l() -> dict[str, Tensor]:
+    """CLIP-L in float16, at its size. Its layers are all the same, for the sake of time."""
+    layout = read_layouts()["clip_l"]
+    first = {name: shape for name, shape in layout.items() if not re.search(r"\.[1-9]\d*\.", name)}
+    drawn = {name: weight.half() for name, weight in draw_weights(first, 0).items()}
+    return {f"text_model.{name}": drawn[re.sub(r"\.\d+\.", ".0.", name)].clone() for name in layout}
+
+
+def draw_conditioning(batch=1, width=4096, pooled=2048, seed=1) -> list:
+    """A CONDITIONING of the host, of SD3's sizes by default."""
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(batch, 77, width, generator=generator) * 0.3
+    return [[context, {"pooled_output": torch.randn(batch, pooled, generator=generator) * 0.3}]]
+
+
+def sd3_transformer(blocks: int, seed: int = 0) -> "SD3Transformer2DModel":
     """SD3-medium has 24 blocks; width and heads follow from their number, as in the host."""
+    from diffusers import SD3Transformer2DModel
+
     network = SD3Transformer2DModel(
         sample_size=128,
         patch_size=2,
@@ -31,8 +99,10 @@ def sd3_transformer(blocks: int, seed: int = 0) -> SD3Transformer2DModel:
     return randomise(network, seed)
 
 
-def autoencoder(latent_channels: int = 16, width: int = 128, seed: int = 0) -> AutoencoderKL:
+def autoencoder(latent_channels: int = 16, width: int = 128, seed: int = 0) -> "AutoencoderKL":
     """SD3's VAE, or with 4 channels that of SD1.5: the host's loaders know the width 128 only."""
+    from diffusers import AutoencoderKL
+
     quant = latent_channels == 4 or width != 128
     network = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -55,8 +125,8 @@ def coz_lora(blocks: int, seed: int = 3) -> list[Tensor]:
 
 
 def with_coz_lora(
-    transformer: SD3Transformer2DModel, tensors: list[Tensor]
-) -> SD3Transformer2DModel:
+    transformer: "SD3Transformer2DModel", tensors: list[Tensor]
+) -> "SD3Transformer2DModel":
     """A copy of the transformer with the LoRA added to its weights."""
     merged = copy.deepcopy(transformer)
     norms = [
@@ -69,16 +139,17 @@ def with_coz_lora(
     return merged
 
 
-def with_coz_encoder(autoencoder: AutoencoderKL, seed: int = 4) -> AutoencoderKL:
+def with_coz_encoder(autoencoder: "AutoencoderKL", seed: int = 4) -> "AutoencoderKL":
     """A copy whose encoder has Chain-of-Zoom's adapter; its state dict is the .pt file."""
+    from peft import LoraConfig
+
     adapted = copy.deepcopy(autoencoder)
-    parts = ("conv", "to_q", "to_k", "to_v", "to_out.0")
     layers = [
         name
         for name, module in adapted.named_modules()
         if name.startswith("encoder.")
         and isinstance(module, nn.Conv2d | nn.Linear)
-        and any(part in name for part in parts)
+        and any(part in name for part in ENCODER_LAYERS)
     ]
     adapted.add_adapter(LoraConfig(r=RANK, target_modules=layers), "default_encoder")
     generator = torch.Generator().manual_seed(seed)
@@ -88,16 +159,20 @@ def with_coz_encoder(autoencoder: AutoencoderKL, seed: int = 4) -> AutoencoderKL
     return adapted.eval().requires_grad_(False)
 
 
-def sd3_medium(device: torch.device) -> SD3Transformer2DModel:
+def sd3_medium(device: torch.device) -> "SD3Transformer2DModel":
     """SD3-medium's transformer at its real size, 2 billion values, made on the device."""
+    from diffusers import SD3Transformer2DModel
+
     width = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
     config = {**sd3_transformer(1).config, **width}
     with device:
         return SD3Transformer2DModel.from_config(config).eval().requires_grad_(False)
 
 
-def clip_text(large: bool, device: torch.device) -> CLIPTextModelWithProjection:
+def clip_text(large: bool, device: torch.device) -> "CLIPTextModelWithProjection":
     """CLIP-L in float16 or, if ``large``, CLIP-G: the host knows them by their full size only."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
     width, layers, activation = (1280, 32, "gelu") if large else (768, 12, "quick_gelu")
     config = CLIPTextConfig(
         hidden_size=width,
@@ -114,8 +189,10 @@ def clip_text(large: bool, device: torch.device) -> CLIPTextModelWithProjection:
     return network.half().eval().requires_grad_(False)
 
 
-def t5_xxl(device: torch.device) -> T5EncoderModel:
+def t5_xxl(device: torch.device) -> "T5EncoderModel":
     """T5-XXL's encoder in float16, 4.8 billion values."""
+    from transformers import T5Config, T5EncoderModel
+
     config = T5Config(
         vocab_size=32128,
         d_model=4096,

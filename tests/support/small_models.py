@@ -11,7 +11,7 @@ NARROW_ENCODER = "narrow_encoder_20001.pt"
 """File of models/vae: Chain-of-Zoom's encoder for such a VAE."""
 
 
-def make_vae(network, channels, dtype=torch.float32, **structure):
+def make_vae(weights, channels, dtype=torch.float32, **structure):
     """The host's VAE of that width, or of another structure, with the weights of diffusers' one."""
     import comfy.sd
 
@@ -19,24 +19,18 @@ def make_vae(network, channels, dtype=torch.float32, **structure):
     layers = {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": []}
     others = {"double_z": True, "resolution": 256, "dropout": 0.0}
     config = {"ddconfig": sides | layers | others | structure, "embed_dim": channels}
-    weights = copy_weights(network) if network else {}
-    vae = comfy.sd.VAE(sd=weights, config={"params": config}, dtype=dtype)
+    vae = comfy.sd.VAE(sd=dict(weights), config={"params": config}, dtype=dtype)
     vae.latent_channels = channels  # which the host's loader reads from the weights
     return vae
-
-
-def copy_weights(network):
-    return {name: weight.clone() for name, weight in network.state_dict().items()}
 
 
 def small_sd3(dtype=torch.float32):
     """SD3 with two blocks, as a MODEL."""
     import comfy.sd
 
-    from tests.support.random_sd3 import sd3_transformer
+    from tests.support.random_sd3 import draw_sd3
 
-    state = sd3_transformer(2).state_dict()
-    return comfy.sd.load_diffusion_model_state_dict(state, model_options={"dtype": dtype})
+    return comfy.sd.load_diffusion_model_state_dict(draw_sd3(), model_options={"dtype": dtype})
 
 
 SD2_SHAPE = {

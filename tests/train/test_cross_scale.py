@@ -312,7 +312,7 @@ def test_the_node_gives_the_result_of_training(config, pack, tmp_path):
         transformer.state_dict(), model_options={"dtype": torch.float32}
     )
     names = [f"cross_scale/{name}" for name in (LORA_FILE, ENCODER_FILE)]
-    given = model, make_vae(vae, 16)
+    given = model, make_vae(vae.state_dict(), 16)
     with torch.inference_mode():
         loaded = nodes.NODE_CLASS_MAPPINGS["CoZLoadSRLoRA"].execute(*given, *names).result
     image, expected = inputs()[0], to_frame(enlarge(task.network))

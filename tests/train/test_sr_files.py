@@ -132,7 +132,7 @@ def test_the_node_gives_the_result_of_training(config, pack, tmp_path, shift):
     model = comfy.sd.load_diffusion_model_state_dict(
         transformer.state_dict(), model_options={"dtype": torch.float32}
     )
-    given = model, make_vae(vae, 16)
+    given = model, make_vae(vae.state_dict(), 16)
     with torch.inference_mode():
         loaded = nodes.NODE_CLASS_MAPPINGS["CoZLoadSRLoRA"].execute(*given, *names).result
     image, expected = inputs()[0], to_frame(enlarge(network))
@@ -204,6 +204,6 @@ def test_merged_transformer_of_diffusers_in_load_diffusion_model(config, pack, t
         "diffusion_pytorch_model.safetensors", "default"
     )
     image = inputs()[0]
-    result = run_step(loaded[0], make_vae(load_networks(config)[1], 16), image)
+    result = run_step(loaded[0], make_vae(load_networks(config)[1].state_dict(), 16), image)
     assert relative(result, to_frame(enlarge(merged))) < 1e-3
     assert relative(enlarge(network), adapted) < 1e-4  # what was merged is the LoRA

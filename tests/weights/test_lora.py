@@ -4,8 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from peft import LoraConfig
 from safetensors.torch import load_file
 
 from coz.weights.chain_of_zoom import convert_coz_lora, convert_coz_vae_encoder
@@ -45,6 +43,8 @@ def change(lora, layer):
 
 
 def small_vae(**options):
+    from diffusers import AutoencoderKL
+
     torch.manual_seed(0)
     return AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * 4,
@@ -57,6 +57,8 @@ def small_vae(**options):
 
 def add_adapter(model, name, layers):
     """A LoRA as Chain-of-Zoom and OSEDiff make them: r given, alpha left at PEFT's default."""
+    from peft import LoraConfig
+
     model.add_adapter(LoraConfig(r=4, init_lora_weights="gaussian", target_modules=layers), name)
     for layer, parameter in model.named_parameters():
         if f"lora_B.{name}" in layer:
@@ -70,6 +72,8 @@ def matching(model, pattern):
 @pytest.fixture(scope="module")
 def osediff():
     """OSEDiff's networks, narrow, and the file that its save_model would write of them."""
+    from diffusers import UNet2DConditionModel
+
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         block_out_channels=(32, 64, 128, 128),

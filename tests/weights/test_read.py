@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel, UNet2DConditionModel
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from coz.weights.lora import pair_factors
@@ -55,6 +53,8 @@ def save_adapter(folder, tensors, **config):
 
 
 def sd3_transformer():
+    from diffusers import SD3Transformer2DModel
+
     torch.manual_seed(0)
     return SD3Transformer2DModel(
         num_layers=2,
@@ -68,6 +68,8 @@ def sd3_transformer():
 
 
 def unet():
+    from diffusers import UNet2DConditionModel
+
     torch.manual_seed(0)
     return UNet2DConditionModel(
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -332,6 +334,8 @@ def test_a_model_is_no_lora(tmp_path):
 @pytest.mark.parametrize("make", [sd3_transformer, unet])
 @pytest.mark.parametrize("use_rslora", [False, True])
 def test_peft_adapters_count_as_in_peft(tmp_path, make, use_rslora):
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(
         r=4,
         lora_alpha=6,
@@ -531,6 +535,8 @@ def test_a_diffusers_lora_without_metadata_counts_once(tmp_path):
 
 
 def test_a_diffusers_lora_counts_as_its_metadata_says(tmp_path):
+    from peft import LoraConfig
+
     model = sd3_transformer()
     config = LoraConfig(
         r=4, lora_alpha=6, target_modules=["to_q"], alpha_pattern={"1.attn.to_q": 3}
