@@ -48,9 +48,9 @@ class AnyCheckpoint(SampledDiffusion):
                 default="",
                 optional=True,
                 placeholder="0.5, 0.4, 0.3",
-                tooltip="The denoise of each step of Chain Loop or pass of Full-Image SR, in place of "
-                "denoise: numbers separated by commas or one on each line, such as 0.5, 0.4, 0.3. The last "
-                "one is used for all further steps.",
+                tooltip="A separate denoise for each step of Chain Loop or each pass of Full-Image SR, "
+                "used instead of denoise. Separate the numbers with commas or line breaks, such as 0.5, "
+                "0.4, 0.3. All further steps use the last number.",
             ),
         ]
 

@@ -20,9 +20,9 @@ class DiffusionBackbone(Backbone):
             io.Model.Input(
                 "model",
                 **socket_options,
-                tooltip="For one-step diffusion, a super-resolution model from CoZ Load SR LoRA or a "
-                'merged checkpoint; for the backbone "any checkpoint", any image model; for diffusion '
-                "inversion, the model of CoZ Load InvSR.",
+                tooltip="The model for the chosen backbone. one-step diffusion: the model from CoZ Load SR "
+                "LoRA, or a checkpoint that the LoRA is merged into. any checkpoint: any image model. "
+                "diffusion inversion: the model from CoZ Load InvSR.",
             ),
             io.Vae.Input("vae", **socket_options, tooltip="The VAE of model."),
             io.Clip.Input("clip", **socket_options, tooltip="The text encoders of model."),

@@ -35,8 +35,9 @@ def restraint_input() -> io.Input:
         "restraint",
         types=[io.Float, io.Int],
         optional=True,
-        tooltip="Connect a number to set consistency, color_fix and denoise together: 0 invents freely, 1 "
-        "keeps to the image. Not connected, the fields count.",
+        tooltip="Connect a number to set consistency, color_fix and denoise together. 0: the model invents "
+        "freely. 1: it stays closest to the image. Without a connection the three inputs keep their own "
+        "values.",
     )
 
 

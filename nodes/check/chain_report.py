@@ -17,10 +17,9 @@ class CoZMeasure(io.ComfyNode):
             node_id="CoZMeasure",
             display_name="CoZ Chain Report",
             category="Chain-of-Zoom/check",
-            description="Says what is good and bad about a chain, and measures it step by step: how many "
-            "real pixels each frame shows, how well it agrees with its input and with the source, how "
-            "sharp it is, and how far its colors have moved. With a ground truth it also measures PSNR "
-            "and SSIM.",
+            description="Judges a chain in words and measures each step: how many real pixels the frame "
+            "shows, how well it agrees with its input and with the source image, how sharp it is, and how "
+            "far its colors have moved. With a ground truth it also measures PSNR and SSIM.",
             search_aliases=[
                 "report",
                 "metrics",
@@ -39,42 +38,43 @@ class CoZMeasure(io.ComfyNode):
                 io.Image.Input(
                     "ground_truth",
                     optional=True,
-                    tooltip="The true image that each step is compared with: the same whole image as the "
-                    "chain's source, in the same shape, with as many pixels or more. It is never "
-                    "enlarged: steps that are finer than it are not compared.",
+                    tooltip="The true image to compare each step with. It must show the same as the source "
+                    "of the chain, with the same proportions and at least as many pixels. Steps that are "
+                    "finer than the ground truth are not compared with it.",
                 ),
             ],
             outputs=[
                 io.String.Output(
                     "table",
-                    tooltip="What is good and bad, then all figures as a Markdown table with one row for "
-                    "each step, and what each column means. The node shows it too.",
+                    tooltip="A judgment in words, then a Markdown table with one row for each step, then "
+                    "what each column means. The node shows it too.",
                 ),
                 io.Float.Output(
                     "agreement",
-                    tooltip="The lowest agreement of all steps: the PSNR in dB of a step, downscaled, "
-                    "with the window that it was made from. NaN for a chain without steps.",
+                    tooltip="The lowest agreement of all steps with their inputs. Agreement is the PSNR in "
+                    "dB of the downscaled result compared with the window that it was made from. NaN (not "
+                    "a number) for a chain without steps.",
                 ),
                 io.Float.Output(
                     "psnr",
-                    tooltip="PSNR in dB of the deepest step that the ground truth reaches; a higher "
-                    "value is nearer to the ground truth. NaN (no number) without a ground truth, or if "
-                    "it reaches no step.",
+                    tooltip="PSNR in dB of the deepest step that can be compared with the ground truth. "
+                    "Higher is closer. NaN (not a number) without a ground truth, or if no step can be "
+                    "compared.",
                 ),
                 io.Float.Output(
                     "ssim",
-                    tooltip="Structural similarity of the deepest step that the ground truth reaches; 1 "
-                    "means equal. NaN where psnr is NaN.",
+                    tooltip="SSIM (structural similarity) of the same step; 1 means equal. NaN if psnr is "
+                    "NaN.",
                 ),
                 io.Float.Output(
                     "sharpness",
-                    tooltip="Sharpness of the deepest frame: the variance of the Laplacian of its luma, "
-                    "which goes from 0 to 255. Noise is sharp too.",
+                    tooltip="Sharpness of the deepest frame: the variance of the Laplacian of its luma on "
+                    "a scale from 0 to 255. Noise counts as sharp too.",
                 ),
                 io.Float.Output(
                     "color_drift",
-                    tooltip="How far a step moved the mean color of its input, on a scale from 0 to 255: "
-                    "the value of the worst channel in the worst step.",
+                    tooltip="How far a step moved the mean color of its input, on a scale from 0 to 255. "
+                    "The value is that of the worst step and its worst color channel.",
                 ),
             ],
         )

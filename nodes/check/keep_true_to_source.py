@@ -32,15 +32,16 @@ class CoZConsistency(io.ComfyNode):
             node_id="CoZConsistency",
             display_name="CoZ Keep True to Source",
             category="Chain-of-Zoom/check",
-            description="Corrects an enlarged image so that, downscaled, it equals its source again. "
-            "Changes as little as possible, and measures how well the image agrees with the source.",
+            description="Corrects an enlarged image so that it equals its source again when it is "
+            "downscaled. It changes the image as little as possible. It also measures how well the image "
+            "agrees with the source.",
             search_aliases=["back projection", "consistency", "fidelity", "faithful", "PSNR"],
             inputs=[
                 io.Image.Input("image", tooltip="The enlarged image, from any upscaler."),
                 io.Image.Input(
                     "source",
-                    tooltip="The image that was enlarged. It must show the same view and be no larger. "
-                    "One for the whole batch, or one for each image.",
+                    tooltip="The image that was enlarged. It must show the same view as the enlarged image "
+                    "and be no larger. Connect one source for the whole batch, or one for each image.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -48,45 +49,46 @@ class CoZConsistency(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share of the correction that is applied. 0 changes nothing and only "
-                    "measures; 1 leaves no error.",
+                    tooltip="How much of the correction is applied. 0: none; the node only measures. 1: "
+                    "all of it.",
                 ),
                 io.Int.Input(
                     "iterations",
                     default=10,
                     min=1,
                     max=100,
-                    tooltip="Number of correction iterations. More iterations reduce ringing at edges; "
-                    "even one leaves an error below a thousandth of the brightness range.",
+                    tooltip="Number of correction iterations. More iterations reduce ringing at edges. "
+                    "Even one iteration leaves an error below a thousandth of the brightness range.",
                 ),
                 io.Combo.Input(
                     "kernel",
                     options=KERNELS,
                     default="bicubic",
                     advanced=True,
-                    tooltip="How the image is downscaled to compare it. bicubic: as most programs do it. "
-                    "area: the mean of the pixels, as a camera's sensor gathers light.",
+                    tooltip="How the image is downscaled for the comparison. bicubic: as most programs do "
+                    "it. area: by the mean of the pixels, similar to a camera sensor.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    "IMAGE", display_name="image", tooltip="The corrected image, in its own size."
+                    "IMAGE",
+                    display_name="image",
+                    tooltip="The corrected image, in the size of the enlarged image.",
                 ),
                 io.Float.Output(
                     "agreement",
-                    tooltip="PSNR in dB of the downscaled result with the source; more is better. For "
-                    "several images, the lowest.",
+                    tooltip="PSNR in dB of the downscaled result compared with the source; more is better. "
+                    "For several images, the lowest value.",
                 ),
                 io.Float.Output(
                     "invented",
-                    tooltip="How much of the result is not in the enlarged source, in percent of its "
-                    "energy (the variance of its brightness). For several images, the highest.",
+                    tooltip="How much of the result is not in the source, in percent of the variance of "
+                    "its pixel values. For several images, the highest value.",
                 ),
                 io.String.Output(
                     "report",
-                    tooltip="One line for each image: the number of the source's pixels, how well the "
-                    "result repeats them, and how much of its energy is not in the source. The node "
-                    "shows it too.",
+                    tooltip="One line for each image: the number of pixels of the source, how well the "
+                    "result repeats them, and how much of it is not in the source. The node shows it too.",
                 ),
             ],
         )

@@ -29,7 +29,7 @@ from ..host.sockets import Chain
 from .keep_true_to_source import match_sources
 
 MAX_SHOWN_DISAGREEMENT = 0.05
-"""Disagreement (standard deviation) from which on the map has its hottest colour."""
+"""Disagreement (standard deviation) from which on the map has its hottest color."""
 
 MIN_LISTED_SHARE = 0.005
 """A band (such as structures of 4 to 8 pixels) is listed if at least this share of it is invented."""
@@ -43,7 +43,7 @@ DISAGREEMENT_WORDS = ((0.02, "disagree, so that at most one is right"), (0.005, 
 IMAGE_LEGEND = ("in the source", "invented")
 CHAIN_LEGEND = ("in the photograph", "invented")
 RESULTS_LEGEND = ("all agree", "they disagree")
-"""Labels of the coldest and the hottest colour in the legend of a map."""
+"""Labels of the coldest and the hottest color in the legend of a map."""
 
 
 def describe_differences(results) -> str:
@@ -206,8 +206,8 @@ class CoZDetailMap(io.ComfyNode):
             display_name="CoZ What Was Invented",
             category="Chain-of-Zoom/check",
             description="Shows which detail of an enlarged image or a chain is not in its source: in a "
-            "sentence, as a map with a legend, and as a percentage for each size of detail. Several results "
-            "of one view are compared: where they disagree, they are guesses.",
+            "sentence, as a map, and as a percentage for each size of detail. It also compares several "
+            "results of the same view and shows where they disagree.",
             search_aliases=[
                 "heat map",
                 "invented",
@@ -222,40 +222,41 @@ class CoZDetailMap(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The enlarged image. Several results of one view, from other seeds, prompts "
-                    "or models, are also compared: connect them as a batch or a list. All must have the "
-                    "same size.",
+                    tooltip="The enlarged image. To compare several results of the same view, made with "
+                    "different seeds, prompts or models, connect them as a batch or a list. All must have "
+                    "the same size.",
                 ),
                 io.Image.Input(
                     "source",
                     optional=True,
-                    tooltip="The image that was enlarged. It must show the same view and be no larger. "
-                    "One for all results, or one for each.",
+                    tooltip="The image that was enlarged. It must show the same view as the enlarged image "
+                    "and be no larger. Connect one source for all results, or one for each.",
                 ),
                 Chain.Input(
                     "chain",
                     optional=True,
-                    tooltip="A chain instead of image and source; each of its frames is judged. Several "
-                    "chains of one target, as Chain Loop makes from a list of seeds or prompts, are also "
-                    "compared, in the frames that all have.",
+                    tooltip="A chain, used instead of image and source. Each of its frames is judged. "
+                    "Connect several chains of the same target as a list to compare them. Chain Loop makes "
+                    "such a list from a list of seeds or prompts.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     "map",
-                    tooltip="The image in gray. Violet (little), red and yellow (nearly all) mark what "
-                    "its source does not hold. One map for each result; for a chain, the deepest frame "
-                    "compared with the source.",
+                    tooltip="The image in gray. Colors mark structure that is not in the source: violet a "
+                    "little, red more, yellow nearly all. One map for each result. For a chain, its "
+                    "deepest frame is compared with the source.",
                 ),
                 io.Image.Output(
                     "disagreement",
-                    tooltip="The mean of all results in gray. Violet, red and yellow mark where they "
-                    "disagree; yellow is a standard deviation of at least 5 percent of the brightness "
-                    "range. Plain gray for a single result, and for results with different sources.",
+                    tooltip="The mean of all results in gray. Colors mark where the results disagree: "
+                    "violet a little, red more, yellow most (a standard deviation of at least 5 percent of "
+                    "the brightness range). Without colors for a single result, and for results with "
+                    "different sources.",
                 ),
                 io.String.Output(
                     "figures",
-                    tooltip="What is good and bad, then all figures as text. The node shows it too.",
+                    tooltip="A judgment in words, then all figures as text. The node shows it too.",
                 ),
             ],
         )

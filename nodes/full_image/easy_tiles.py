@@ -27,9 +27,10 @@ def easy_tiles_inputs() -> list[io.Input]:
             options=EASY_TILES,
             default=OFF,
             optional=True,
-            tooltip="How diffusion backbones treat tiles without detail, such as a clear sky. off: like all "
-            "others. enlarge: they are enlarged with bicubic. built-in model: coz_lite_x4 enlarges them. "
-            "Such tiles get no text and take almost no time.",
+            tooltip="What diffusion backbones do with easy tiles: those without detail, such as a clear "
+            "sky. off: sharpen them like all others. enlarge: enlarge them with bicubic. built-in model: "
+            "enlarge them with coz_lite_x4. Unless it is off, easy tiles get no text and take almost no "
+            "time.",
         ),
         io.Float.Input(
             "easy_below",
@@ -39,8 +40,9 @@ def easy_tiles_inputs() -> list[io.Input]:
             step=0.05,
             optional=True,
             advanced=True,
-            tooltip="With easy_tiles: a tile is easy if its complexity is below this everywhere. 0: no "
-            "tile. 1: all tiles. The output complexity shows it.",
+            tooltip="Used with easy_tiles: a tile is easy if its complexity is below this value "
+            "everywhere. 0: no tile is easy. 1: all tiles are easy. The output complexity is a map of the "
+            "complexity.",
         ),
     ]
 

@@ -43,9 +43,9 @@ class CoZFullImage(io.ComfyNode):
             node_id="CoZFullImage",
             display_name="Full-Image SR (CoZ)",
             category="Chain-of-Zoom/step",
-            description="Enlarges a whole image: it is cut into tiles, a super-resolution model sharpens "
-            "each tile, and all are joined without seams. A vision-language model can write a text for "
-            "each tile. A second pass enlarges the result again.",
+            description="Enlarges a whole image. The image is cut into tiles, a super-resolution model "
+            "sharpens each tile, and the tiles are joined without seams. A vision-language model can write "
+            "a text for each tile. A second pass enlarges the result again.",
             search_aliases=[
                 "tile",
                 "tiled upscale",
@@ -71,8 +71,8 @@ class CoZFullImage(io.ComfyNode):
                     default=1,
                     min=1,
                     max=MAX_PASSES,
-                    tooltip="Number of passes. Each enlarges the result of the one before: 2 passes of 4 "
-                    "make 16x.",
+                    tooltip="Number of passes. Each pass enlarges the result of the pass before: 2 passes "
+                    "of 4x make 16x.",
                 ),
                 *tile_inputs(),
                 prompting_input(is_for_tiles=True, **AS_LINKS),
@@ -80,30 +80,29 @@ class CoZFullImage(io.ComfyNode):
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What the image shows: the text of every tile. With a vision-language model "
-                    "or a tagger it is added to the model's text. Upscale models do not read it.",
+                    tooltip="What the image shows. All tiles use this text. If a vision-language model or "
+                    "a tagger writes the texts, it is added to each of them. Upscale models do not read it.",
                 ),
                 io.String.Input(
                     "tile_prompts",
                     default="",
                     multiline=True,
                     placeholder="one line per tile; blank = prompt; - = no text",
-                    tooltip="The whole text of each tile, one line for each, row by row and pass after "
-                    "pass. For a blank line the tile uses prompt or the vision-language model; a single "
-                    "- means no text. The prompts output has this form.",
+                    tooltip="The complete text of each tile, one line per tile, row by row and pass after "
+                    "pass. If a line is blank, the tile uses prompt or the text that a model writes. A "
+                    "line with only - means no text. The output prompts has the same form.",
                 ),
                 seed_input(
-                    'With the backbones "any checkpoint" and "diffusion inversion (InvSR)": seed of '
-                    "the noise that all tiles of a pass share. Each tile's own seed is computed from "
-                    "it, for samplers that add noise and for a vision-language model with a "
-                    "temperature above 0."
+                    'Seed of the random noise. It is used by the backbones "any checkpoint" and '
+                    '"diffusion inversion (InvSR)", and by a vision-language model with a temperature '
+                    "above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",
                     options=METHODS,
                     default="wavelet",
-                    tooltip="How each tile keeps the colors of the view that it enlarges: a method of "
-                    "Color Fix.",
+                    tooltip="The method of Color Fix that gives each sharpened tile the colors of the "
+                    "image at that place.",
                 ),
                 consistency_input(),
                 io.Boolean.Input(
@@ -111,9 +110,9 @@ class CoZFullImage(io.ComfyNode):
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Where tiles overlap, the one with more detail there counts up to 1.4 times as "
-                    "much. Takes a third more memory for the result. No effect on tiles that do not "
-                    "overlap, as those of upscale models.",
+                    tooltip="Where two tiles overlap, the one with more detail counts up to 1.4 times as "
+                    "much. The result then takes a third more memory. It has no effect on tiles that do "
+                    "not overlap, such as those of upscale models.",
                 ),
                 *easy_tiles_inputs(),
                 restraint_input(),
@@ -122,13 +121,13 @@ class CoZFullImage(io.ComfyNode):
                 io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged image."),
                 io.String.Output(
                     "prompts",
-                    tooltip="The text of each tile, one line for each; - is an empty text. Pasted into "
-                    "tile_prompts it gives the same texts.",
+                    tooltip="The text of each tile, one line per tile; - means no text. Paste it into "
+                    "tile_prompts to use the same texts again.",
                 ),
                 io.Image.Output(
                     "complexity",
-                    tooltip="How much detail each part of the image has, from black (a clear sky) to white "
-                    "(hair, grass), in squares of about 16 pixels. easy_tiles compares it with easy_below.",
+                    tooltip="A map of how much detail each part of the image has, from black (a clear sky) "
+                    "to white (hair, grass), in squares of about 16 pixels. Use it to choose easy_below.",
                 ),
             ],
         )
@@ -229,15 +228,15 @@ def tile_inputs() -> list[io.Input]:
             min=0,
             max=2048,
             step=8,
-            tooltip="Neighboring tiles overlap by at least this many pixels of the result, and are "
-            "blended there. It must be smaller than tile. Upscale models see the pixels around each "
-            "tile, so their tiles do not overlap, except with a color_fix other than none, wavelet or ycbcr.",
+            tooltip="Neighboring tiles overlap by at least this many pixels of the result and are blended "
+            "there. It must be smaller than tile. With an upscale model it is used only if color_fix is "
+            "adain, histogram, hybrid, best or ycbcr+wavelet+histogram.",
         ),
         io.Boolean.Input(
             "adaptive_overlap",
             default=False,
-            tooltip="Replaces overlap: neighboring tiles share a quarter of a tile where the image is "
-            "calm, and up to half of it where the image is full of detail.",
+            tooltip="Used instead of overlap: neighboring tiles overlap by a quarter of a tile where the "
+            "image is plain, and by up to half a tile where it is full of detail.",
         ),
     ]
 
@@ -249,6 +248,7 @@ def consistency_input() -> io.Input:
         min=0.0,
         max=1.0,
         step=0.05,
-        tooltip="How far each tile is corrected to agree with the view that it enlarges. 0: not at all. "
-        "1: fully; downscaled, the tile equals that view.",
+        tooltip="How strongly each tile is corrected towards the part of the image that it was made from. "
+        "0: no correction; the agreement is only measured. 1: full correction; the downscaled tile then "
+        "equals that part.",
     )

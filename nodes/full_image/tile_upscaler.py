@@ -24,7 +24,7 @@ from ..host.surroundings import MIN_PART_RESULT_PIXELS
 from ..step.color_fix import CoZColorFix
 
 LOCAL_COLOR_METHODS = {"none", "wavelet", "ycbcr"}
-"""Colour methods that read only a pixel's neighbourhood; the others use statistics of a whole tile."""
+"""Color methods that read only a pixel's neighborhood; the others use statistics of a whole tile."""
 
 COLOR_RING_PIXELS = 32
 """Number of result pixels around a tile that are computed too. wavelet reads 31 pixels to each
@@ -34,7 +34,7 @@ side, 1 + 2 + 4 + 8 + 16; back-projection reads farther, but that changes a pixe
 def are_blended(backbone: Backbone, color_fix: str) -> bool:
     """Whether tiles overlap and are blended.
 
-    Blending is not needed if the backbone sees the surroundings of a tile and the colour method is local.
+    Blending is not needed if the backbone sees the surroundings of a tile and the color method is local.
     """
     return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR_METHODS
 

@@ -1,4 +1,4 @@
-"""Find the colour profile of the file that an image comes from."""
+"""Find the color profile of the file that an image comes from."""
 
 from pathlib import Path
 
@@ -28,13 +28,13 @@ COLOR_KEEPERS = {
     "ImageScaleToMaxDimension",
     "ImageScaleToTotalPixels",
 }
-"""Nodes of ComfyUI that resize, crop or move an ``image`` and keep its colours."""
+"""Nodes of ComfyUI that resize, crop or move an ``image`` and keep its colors."""
 
 
 def find_image_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
     """Return the file that a node's input ``image`` comes from.
 
-    None if there is no file, or if a node in between may change the colours.
+    None if there is no file, or if a node in between may change the colors.
     """
     link, seen = dynprompt.get_node(node_id)["inputs"].get("image"), set()
     while is_link(link) and link[0] not in seen and dynprompt.has_node(link[0]):
@@ -49,7 +49,7 @@ def find_image_file(dynprompt: DynamicPrompt, node_id: str) -> Path | None:
 
 
 def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
-    """Return the name of the colour profile of a node's ``image``; "" if it is sRGB or unknown."""
+    """Return the name of the color profile of a node's ``image``; "" if it is sRGB or unknown."""
     try:
         path = find_image_file(dynprompt, node_id)
         if path is None:
@@ -61,10 +61,10 @@ def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
 
 
 def describe_profile(name: str) -> str:
-    """Return a notice about a colour profile of this name; "" if there is none."""
+    """Return a notice about a color profile of this name; "" if there is none."""
     if not name:
         return ""
     return (
-        f"the image has the colour profile {join_lines(name)[:MAX_PROFILE_NAME_CHARACTERS]}, which ComfyUI does not "
-        "apply: colours are read as sRGB. Convert the image to sRGB first"
+        f"the image has the color profile {join_lines(name)[:MAX_PROFILE_NAME_CHARACTERS]}, which ComfyUI does not "
+        "apply: colors are read as sRGB. Convert the image to sRGB first"
     )

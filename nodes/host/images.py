@@ -72,14 +72,14 @@ def show_frame(image: Tensor) -> None:
 
 
 def to_rgb(image: Tensor) -> Tensor:
-    """Convert (..., C) to (..., 3): repeat grey, drop alpha."""
+    """Convert (..., C) to (..., 3): repeat gray, drop alpha."""
     return image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
 
 
 def to_bchw(image: Tensor, name: str = "image") -> Tensor:
     """Convert an IMAGE (B, H, W, C) of any float dtype to (B, 3, H, W) float32 in [0, 1].
 
-    Grey is repeated, alpha dropped, and values outside [0, 1] are clamped, as in ComfyUI's own
+    Gray is repeated, alpha dropped, and values outside [0, 1] are clamped, as in ComfyUI's own
     nodes. A notice says so if they lie far outside.
     The result may share the image's memory: never write into it.
     """

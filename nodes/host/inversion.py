@@ -105,8 +105,9 @@ def invert(
     quarter = ceil(height / SCALE), ceil(width / SCALE)
     if crop.shape[-2:] != quarter:
         give_notice_once(
-            f"InvSR enlarges {SCALE} times, but the crop is {crop.shape[-1]} x {crop.shape[-2]} and the "
-            f"view {width} x {height} pixels: the view is downscaled to a quarter first"
+            f"InvSR enlarges by {SCALE} only: for this view of {width} x {height} pixels it needs "
+            f"{quarter[1]} x {quarter[0]} pixels. The part of the image that the view shows does not consist of "
+            "exactly that many whole pixels, so the enlarged view is downscaled to this size first"
         )
         crop = resize(zoomed, *quarter).clamp(0, 1)
     crop = crop.contiguous()  # the rounding of convolutions depends on the memory layout

@@ -23,7 +23,7 @@ CLOSING_KEY = "coz_text"
 """Key of the ui output with the closing texts, which js/closing.js draws."""
 
 DOTS_KEY = "coz_dots"
-"""Key of the ui output with (line, CSS colour) for each line of the closing text that has a dot."""
+"""Key of the ui output with (line, CSS color) for each line of the closing text that has a dot."""
 
 CALLED_SUFFIX = ".called"
 """Added to the id of a node while it calls other nodes: see ``hide_called_progress``."""
@@ -63,7 +63,7 @@ class PromptMessages:
     texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     """For each node on the page its closing texts, by the id of the child that collects an expansion."""
     dots: dict[str, str] = field(default_factory=dict)
-    """Line of these texts -> CSS colour of its dot."""
+    """Line of these texts -> CSS color of its dot."""
     given_once: set[tuple[str, str]] = field(default_factory=set)
     """(id of a node on the page, notice) for each notice of ``give_notice_once``."""
 
@@ -140,7 +140,7 @@ def show_closing(text: str = "") -> dict[str, list[str]]:
 def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
     """Show the closing text of an expansion; called by the child that collects it.
 
-    ``text`` includes the notices. ``dots`` maps some of its lines to the CSS colour of the dot that
+    ``text`` includes the notices. ``dots`` maps some of its lines to the CSS color of the dot that
     the page draws before them. An expanding node expands once for each image of a list, and the
     frontend keeps only the newest output: so the output has the texts of all its expansions.
     """
@@ -195,6 +195,6 @@ def describe_time_left(started: float, done: int, count: int) -> str:
 
 
 def pick_css_color(chain: ZoomChain, layer: int) -> str:
-    """Return the CSS colour for the share of real pixels in a layer of the chain."""
+    """Return the CSS color for the share of real pixels in a layer of the chain."""
     red, green, blue = pick_real_pixels_color(count_real_pixels(chain, layer).share)
     return f"rgb({red}, {green}, {blue})"

@@ -104,7 +104,7 @@ def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: s
     scaled = [key for key in state if re.search(r"\.weight_scale(_inv)?$", key)]
     if foreign := [key for key in scaled if key.rpartition(".")[0] not in layers]:
         raise ValueError(
-            f"{name}: expected weights that are not quantised, or quantised for ComfyUI, but found "
+            f"{name}: expected weights that are not quantized, or quantized for ComfyUI, but found "
             f"{list_few(foreign)} of another program; take the files of {MODEL_LINK}"
         )
 
@@ -112,5 +112,5 @@ def check_weights(state: dict[str, Tensor], expected: dict[str, Tensor], name: s
 def describe_incomplete(name: str, lacking: list[str]) -> str:
     return (
         f"{name}: expected all weights of Qwen2.5-VL-3B, but found none named {list_few(lacking)}: it is incomplete, "
-        f"or quantised for another program; take the files of {MODEL_LINK}"
+        f"or quantized for another program; take the files of {MODEL_LINK}"
     )

@@ -53,7 +53,7 @@ def get_reach(upscale_model) -> Reach:
     """
     if isinstance(upscale_model, SelfEnsembled):
         upscale_model = upscale_model.wrapped
-    # A grey model gets a new wrapper in each run, so use the model inside as the key.
+    # A gray model gets a new wrapper in each run, so use the model inside as the key.
     loaded = upscale_model.wrapped if isinstance(upscale_model, LumaModel) else upscale_model
     if loaded not in _reaches:
         try:

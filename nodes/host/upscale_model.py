@@ -28,7 +28,7 @@ class WrappedModel(ImageModelDescriptor):
 
 
 class LumaModel(WrappedModel):
-    """A grey upscale model that takes colour: it upscales the luma, and bicubic enlarges the chroma."""
+    """A gray upscale model that takes color: it upscales the luma, and bicubic enlarges the chroma."""
 
     def __init__(self, upscale_model: ImageModelDescriptor):
         super().__init__(upscale_model)
@@ -40,7 +40,7 @@ class LumaModel(WrappedModel):
 
 
 def adapt_to_color(upscale_model):
-    """Return an upscale model that takes colour images: the given one, or a wrapper of a grey one.
+    """Return an upscale model that takes color images: the given one, or a wrapper of a gray one.
 
     Raises:
         ValueError: If the model does not have 3 channels in and out, or 1 and 1.
@@ -53,12 +53,12 @@ def adapt_to_color(upscale_model):
     name = name_model(upscale_model)
     if channels == (1, 1):
         give_notice_once(
-            f"{name} is a grey model: it upscales the brightness, and bicubic enlarges the colours"
+            f"{name} is a gray model: it upscales the brightness, and bicubic enlarges the colors"
         )
         return LumaModel(upscale_model)
     raise ValueError(
         f"{name} takes images of {channels[0]} channels and gives {channels[1]}, but images here have 3 "
-        "(red, green, blue). Choose a model for colour images in Load Upscale Model, or a grey one (1 "
+        "(red, green, blue). Choose a model for color images in Load Upscale Model, or a gray one (1 "
         "and 1)"
     )
 

@@ -18,9 +18,9 @@ class CoZLoadInvSR(io.ComfyNode):
             node_id="CoZLoadInvSR",
             display_name="CoZ Load InvSR",
             category="Chain-of-Zoom/load",
-            description="Turns SD-Turbo into a super-resolution model: adds InvSR's noise predictor to "
-            "it, which finds the noise from which SD-Turbo makes a given image sharp. InvSR's files are "
-            "for non-commercial use only (S-Lab License 1.0).",
+            description="Turns SD-Turbo into a super-resolution model: it adds the noise predictor of "
+            "InvSR, which predicts the noise from which SD-Turbo generates a sharp version of an image. "
+            "Its files are for non-commercial use only (S-Lab License 1.0).",
             search_aliases=["InvSR", "diffusion inversion", "noise predictor", "SD-Turbo"],
             inputs=[
                 io.Model.Input(
@@ -32,15 +32,15 @@ class CoZLoadInvSR(io.ComfyNode):
                     "predictor_name",
                     options=list_files("noise_predictor|invsr", *PREDICTOR_SOURCE_AND_FOLDERS[1:]),
                     tooltip="A file of models/model_patches or models/upscale_models: "
-                    "noise_predictor_sd_turbo_v5.pth of InvSR, or its diftune variant.",
+                    "noise_predictor_sd_turbo_v5.pth or noise_predictor_sd_turbo_v5_diftune.pth of InvSR.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "MODEL",
                     display_name="model",
-                    tooltip="The model with its predictor, for CoZ InvSR Step, Chain Loop or Full-Image "
-                    "SR.",
+                    tooltip="The model with the noise predictor, for CoZ InvSR Step, Chain Loop or "
+                    "Full-Image SR.",
                 )
             ],
         )

@@ -66,16 +66,16 @@ class CoZLoadPromptExtractor(io.ComfyNode):
                 io.Combo.Input(
                     "vlm_name",
                     options=list_files("qwen.*vl", *VLM_SOURCE_AND_FOLDER[1:]),
-                    tooltip="A file of models/text_encoders that holds all weights of "
-                    "Qwen2.5-VL-3B-Instruct, the visual ones too; or the first of its files from Hugging "
-                    "Face (model-00001-of-00002.safetensors), with the others beside it.",
+                    tooltip="A file of models/text_encoders: either one file with all weights of "
+                    "Qwen2.5-VL-3B-Instruct, including those of the vision tower, or the first file from "
+                    "Hugging Face (model-00001-of-00002.safetensors) with the others in the same folder.",
                 ),
                 io.Combo.Input(
                     "lora_name",
                     options=["none", *list_files("coz|adapter", *LORA_SOURCE_AND_FOLDER[1:])],
                     default="none",
-                    tooltip="A file of models/loras: the paper's prompt LoRA as published (PEFT, with "
-                    "its adapter_config.json beside it) or converted. none: no LoRA.",
+                    tooltip="A file of models/loras: the prompt LoRA of the paper, either as published "
+                    "(with adapter_config.json in the same folder) or converted. none: no LoRA.",
                 ),
                 io.Float.Input(
                     "lora_strength",
@@ -83,7 +83,7 @@ class CoZLoadPromptExtractor(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Strength of the LoRA. 0 changes nothing; 1 is as trained.",
+                    tooltip="Strength of the LoRA. 0: no effect. 1: as trained.",
                 ),
             ],
             outputs=[

@@ -52,8 +52,8 @@ class CoZSamplePicture(io.ComfyNode):
             node_id="CoZSamplePicture",
             display_name="CoZ Sample Picture",
             category="Chain-of-Zoom/load",
-            description="Loads a photograph that comes with the pack (public domain or CC0), to try a "
-            "zoom with, or a photograph of your own: drop it onto the node.",
+            description="Loads a sample photograph that comes with the pack (public domain or CC0). To "
+            "load an image of your own, drop it onto the node.",
             search_aliases=["sample image", "example image", "test image", "load image"],
             inputs=[
                 io.Combo.Input(
@@ -67,9 +67,9 @@ class CoZSamplePicture(io.ComfyNode):
                     options=[NONE, *list_input_images()],
                     default=NONE,
                     optional=True,
-                    tooltip="A file of ComfyUI's input folder that replaces the sample. Drop an image "
-                    "onto the node, or press its button, to copy a file there and choose it. none: the "
-                    "sample.",
+                    tooltip="A file of ComfyUI's input folder, used instead of the sample. To add a file "
+                    "there and choose it, drop an image onto the node or press its button. none: the "
+                    "sample is used.",
                 ),
             ],
             outputs=[

@@ -11,8 +11,9 @@ class CoZSelfEnsemble(io.ComfyNode):
             node_id="CoZSelfEnsemble",
             display_name="CoZ Self-Ensemble",
             category="Chain-of-Zoom/load",
-            description="Makes an upscale model more faithful and eight times slower: it enlarges each "
-            "image in its eight flips and rotations, turns the results back and returns their mean.",
+            description="Makes an upscale model more faithful and eight times slower. The model enlarges "
+            "each image in eight orientations (flips and rotations). The results are turned back and "
+            "averaged.",
             search_aliases=["self-ensemble", "test-time augmentation", "TTA", "flip and rotate"],
             inputs=[
                 io.UpscaleModel.Input(

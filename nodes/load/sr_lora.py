@@ -18,9 +18,9 @@ class CoZLoadSRLoRA(io.ComfyNode):
             node_id="CoZLoadSRLoRA",
             display_name="CoZ Load SR LoRA",
             category="Chain-of-Zoom/load",
-            description="Turns a base model into a one-step super-resolution model. Loads the "
-            "Chain-of-Zoom LoRA and VAE encoder as published (.pkl, .pt), OSEDiff's file, or any LoRA "
-            "trained for this; no file has to be converted.",
+            description="Turns a base model into a one-step super-resolution model. It loads the "
+            "Chain-of-Zoom LoRA and VAE encoder as published (.pkl, .pt), the file of OSEDiff, or any "
+            "other LoRA that was trained for this. No file has to be converted.",
             search_aliases=["load lora", "super resolution LoRA", "OSEDiff", "TSD-SR"],
             inputs=[
                 io.Model.Input(
@@ -49,8 +49,8 @@ class CoZLoadSRLoRA(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Strength of the change to model and vae. 0 changes nothing; 1 is as "
-                    "trained.",
+                    tooltip="Strength of the LoRA and of the change to the VAE encoder. 0: no effect. 1: "
+                    "as trained.",
                 ),
             ],
             outputs=[

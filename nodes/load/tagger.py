@@ -19,22 +19,22 @@ class CoZLoadTagger(io.ComfyNode):
             node_id="CoZLoadTagger",
             display_name="CoZ Load Tagger (RAM)",
             category="Chain-of-Zoom/load",
-            description="Loads RAM (Recognize Anything), which finds the tags of an image, with or "
-            "without DAPE, a LoRA that finds them in blurred and enlarged images too.",
+            description="Loads RAM (Recognize Anything), a model that finds tags for an image. With the "
+            "LoRA DAPE it also works on blurred and enlarged images.",
             search_aliases=["load RAM", "recognize anything", "DAPE", "tagger", "interrogate"],
             inputs=[
                 io.Combo.Input(
                     "tagger_name",
                     options=list_files(r"\bram(_|\b)", *TAGGER_SOURCE_AND_FOLDER[1:]),
                     tooltip="A file of models/text_encoders: ram_swin_large_14m.pth as published, or the "
-                    "much smaller file that tools/convert.py makes of it.",
+                    "much smaller file that tools/convert.py makes from it.",
                 ),
                 io.Combo.Input(
                     "dape_name",
                     options=["none", *list_files("dape", *DAPE_SOURCE_AND_FOLDER[1:])],
                     default="none",
                     tooltip="A file of models/loras: DAPE.pth of SeeSR, which the paper uses. none: RAM "
-                    "as it is, for sharp images.",
+                    "alone, for sharp images.",
                 ),
                 io.Float.Input(
                     "dape_strength",
@@ -42,7 +42,7 @@ class CoZLoadTagger(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="Strength of DAPE. 0 changes nothing; 1 is as trained.",
+                    tooltip="Strength of DAPE. 0: no effect. 1: as trained.",
                 ),
             ],
             outputs=[

@@ -44,10 +44,10 @@ class CoZChainLoop(io.ComfyNode):
             node_id="CoZChainLoop",
             display_name="Zoom In with Super Resolution (Chain Loop)",
             category="Chain-of-Zoom",
-            description="Zooms into a spot of an image in steps. Each step cuts a window around the "
-            "target out of the last frame, enlarges it to the frame's size and sharpens it with a "
-            "super-resolution model: four steps of 4x show the spot at 256x. Detail beyond the image's "
-            "own pixels is invented. Connect an output to Preview Image or Save Image to run it.",
+            description="Zooms into a spot of an image in steps. Each step cuts a window around the target "
+            "out of the frame before, enlarges it to the size of the frame and sharpens it with a "
+            "super-resolution model. Four steps of 4x show the spot at 256x. Connect an output to Preview "
+            "Image or Save Image to run the node.",
             search_aliases=[
                 "chain of zoom",
                 "CoZ",
@@ -76,37 +76,37 @@ class CoZChainLoop(io.ComfyNode):
                     max=MAX_STEPS,
                     tooltip="Number of zoom steps. Raising it later runs only the new steps.",
                 ),
-                scale_input("Factor of each step: 4 steps of 4 make 256x."),
+                scale_input("Factor of each step: 4 steps of 4x make 256x."),
                 *center_inputs(),
                 prompting_input(**AS_LINKS),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
-                    tooltip="What the image shows: the text of every step. With a vision-language model "
-                    "or a tagger it is added to the model's text. Upscale models do not read it; with them it is "
-                    "only recorded.",
+                    tooltip="What the image shows. All steps use this text. If a vision-language model or "
+                    "a tagger writes the texts, it is added to each of them. Upscale models do not read "
+                    "it; with them it is only saved in the chain.",
                 ),
                 io.String.Input(
                     "step_prompts",
                     default="",
                     multiline=True,
                     placeholder="one line per step; blank = prompt; - = no text",
-                    tooltip="The whole text of each step, one line for each. For a blank line the step "
-                    "uses prompt or the vision-language model; a single - means no text. The prompts "
-                    "output has this form.",
+                    tooltip="The complete text of each step, one line per step. If a line is blank, the "
+                    "step uses prompt or the text that a model writes. A line with only - means no text. "
+                    "The output prompts has the same form.",
                 ),
                 seed_input(
-                    "The seed of each step is computed from this one. Used by the backbones "
-                    '"any checkpoint" and "diffusion inversion (InvSR)", and by a vision-language '
-                    "model with a temperature above 0."
+                    'The seed of each step is computed from this seed. It is used by the backbones "any '
+                    'checkpoint" and "diffusion inversion (InvSR)", and by a vision-language model with '
+                    "a temperature above 0."
                 ),
                 io.Combo.Input(
                     "color_fix",
                     options=METHODS,
                     default="wavelet",
-                    tooltip="How each step keeps the colors of the view that it enlarges: a method of "
-                    "Color Fix. hybrid mixes wavelet and adain in equal parts.",
+                    tooltip="The method of Color Fix that gives each result the colors of the view that it "
+                    "was made from. hybrid mixes wavelet and adain in equal parts.",
                 ),
                 *frame_inputs(advanced_size=True),
                 mask_input(),
@@ -114,7 +114,7 @@ class CoZChainLoop(io.ComfyNode):
                     "chain",
                     optional=True,
                     tooltip="A chain to continue, from CoZ Load Chain or another Chain Loop. Its frames, "
-                    "scale and target are used; connect its source to image.",
+                    "scale and target are used. Connect the source image of the chain to image.",
                 ),
                 io.Int.Input(
                     "from_step",
@@ -123,8 +123,8 @@ class CoZChainLoop(io.ComfyNode):
                     max=MAX_STEPS,
                     optional=True,
                     advanced=True,
-                    tooltip="With a chain: the last of its steps to keep. Later steps are computed "
-                    "again. 16 keeps all steps.",
+                    tooltip="Used only with a connected chain: the last step to keep from it. Later steps "
+                    "are computed again. 16 keeps all steps.",
                 ),
                 io.Float.Input(
                     "consistency",
@@ -134,9 +134,9 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="How far the result of each step is corrected to agree with the view that "
-                    "it enlarges. 0: not at all; the agreement is only measured. 1: fully; downscaled, "
-                    "the result equals that view.",
+                    tooltip="How strongly each result is corrected towards the view that it was made from. "
+                    "0: no correction; the agreement is only measured. 1: full correction; the downscaled "
+                    "result then equals the view.",
                 ),
                 io.Float.Input(
                     "stop_below",
@@ -146,9 +146,9 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     advanced=True,
-                    tooltip="Minimum agreement of a step with the view that it enlarges, in dB. The chain "
-                    "ends after the first step below this. At 40 dB or more a step repeats that view; "
-                    "below 20 dB it contradicts it. 0: the chain never ends early.",
+                    tooltip="Minimum agreement of a result with the view that it was made from, in dB. The "
+                    "chain ends after the first step below this value. At 40 dB or more the result repeats "
+                    "the view; below 20 dB it contradicts the view. 0: the chain never ends early.",
                 ),
                 restraint_input(),
             ],
@@ -159,8 +159,8 @@ class CoZChainLoop(io.ComfyNode):
                 ),
                 io.String.Output(
                     "prompts",
-                    tooltip="The text of each step, one line for each; - is an empty text. Pasted into "
-                    "step_prompts it gives the same texts.",
+                    tooltip="The text of each step, one line per step; - means no text. Paste it into "
+                    "step_prompts to use the same texts again.",
                 ),
                 Chain.Output(
                     "chain",

@@ -14,7 +14,7 @@ class CoZColorFix(io.ComfyNode):
             node_id="CoZColorFix",
             display_name="Color Fix (Wavelet/AdaIN)",
             category="Chain-of-Zoom",
-            description="Gives an image the colors of a reference and keeps its detail.",
+            description="Gives an image the colors of a reference image and keeps the detail of the image.",
             search_aliases=[
                 "color match",
                 "colour match",
@@ -27,17 +27,18 @@ class CoZColorFix(io.ComfyNode):
                 io.Image.Input("image", tooltip="The image to correct."),
                 io.Image.Input(
                     "reference",
-                    tooltip="The image with the right colors: one for the whole batch, or one for each "
-                    "image. It is resized (bicubic) if its size differs.",
+                    tooltip="The image with the right colors. Connect one for the whole batch, or one for "
+                    "each image. If its size differs, it is resized with bicubic.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=METHODS,
                     default="wavelet",
-                    tooltip="What is taken from the reference. wavelet: low frequencies. adain: mean and "
-                    "spread of each channel. none: nothing. ycbcr: color without brightness. histogram: "
-                    "distribution of values. hybrid: wavelet and adain mixed. best: of all these, the "
-                    "result nearest the reference. ycbcr+wavelet+histogram: a mix of the three.",
+                    tooltip="What is taken from the reference. wavelet: the low frequencies (coarse colors "
+                    "and shading). adain: mean and contrast of each color channel. none: nothing. ycbcr: "
+                    "color without brightness. histogram: the distribution of values of each channel. "
+                    "hybrid: wavelet and adain mixed. best: tries all of these and takes the result "
+                    "closest to the reference. ycbcr+wavelet+histogram: a mix of the three.",
                 ),
                 io.Int.Input(
                     "levels",
@@ -45,9 +46,9 @@ class CoZColorFix(io.ComfyNode):
                     min=1,
                     max=10,
                     advanced=True,
-                    tooltip="For the methods with wavelet, and best: structures larger than about 2 to the "
-                    "power of levels, in pixels, come from the reference. The paper uses 5: structures "
-                    "larger than 32 pixels.",
+                    tooltip="For wavelet, hybrid, best and ycbcr+wavelet+histogram: structures larger than "
+                    "about 2 to the power of levels pixels come from the reference. The paper uses 5, "
+                    "which is 32 pixels.",
                 ),
                 io.Float.Input(
                     "weight",
@@ -57,15 +58,15 @@ class CoZColorFix(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="For hybrid and best: the share of adain in hybrid. 0 is wavelet alone, 1 is "
-                    "adain alone.",
+                    tooltip="For hybrid and best: the share of adain in hybrid. 0: wavelet alone. 1: adain "
+                    "alone.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     "IMAGE",
                     display_name="image",
-                    tooltip="The corrected image, in the size of the input.",
+                    tooltip="The corrected image, in its own size.",
                 )
             ],
         )

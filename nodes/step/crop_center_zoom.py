@@ -44,9 +44,9 @@ def mask_input() -> io.Input:
     return io.Mask.Input(
         "mask",
         optional=True,
-        tooltip="A mask whose center of gravity is the target, instead of center_x and center_y. It is "
-        "scaled to the image. An empty mask, as Load Image gives for an image without transparency, is "
-        "not used.",
+        tooltip="A mask whose center of gravity is the target, used instead of center_x and center_y. It "
+        "is resized to the image. An empty mask is not used, such as the one that Load Image gives for an "
+        "image without transparency.",
     )
 
 
@@ -56,9 +56,9 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
             "frame",
             options=FRAME_MODES,
             default="native pixels",
-            tooltip="What the first frame shows. native pixels: a window around the target at the "
-            "image's own resolution; nothing is resized. whole picture square: the image resized and "
-            "cropped to a square, as in the paper. whole picture: the image resized, shape kept.",
+            tooltip="What the first frame shows. native pixels: a window around the target at the image's "
+            "own resolution; nothing is resized. whole picture square: the image, resized and cropped to a "
+            "square, as in the paper. whole picture: the whole image, resized, with its own shape.",
         ),
         io.Int.Input(
             "size",
@@ -68,7 +68,7 @@ def frame_inputs(advanced_size: bool) -> list[io.Input]:
             step=16,
             advanced=advanced_size or None,
             tooltip="Side of the first frame in pixels; with whole picture, its short side. All later "
-            "frames have the first one's size.",
+            "frames have the same size.",
         ),
     ]
 
@@ -87,11 +87,11 @@ def plan_first_frame(height: int, width: int, size: int, frame: str, target: Tar
 
 
 def target_outputs() -> list[io.Output]:
-    place = "The target's place in the resulting image, for the next Crop-Center-Zoom."
+    place = "Position of the target in the resulting image, for the next Crop-Center-Zoom."
     return [
         io.BoundingBox.Output(
             "window",
-            tooltip="The region that was taken: x, y, width and height in whole pixels of the connected "
+            tooltip="The region that was cut out: x, y, width and height in whole pixels of the connected "
             "image.",
         ),
         io.Float.Output("center_x", tooltip=place),
@@ -106,8 +106,8 @@ class CoZCropCenterZoom(io.ComfyNode):
             node_id="CoZCropCenterZoom",
             display_name="Crop-Center-Zoom",
             category="Chain-of-Zoom",
-            description="Crops a window around the target and enlarges it to the image's own size: the view that "
-            "a super-resolution step then sharpens.",
+            description="Cuts a window around the target out of an image and enlarges it to the size of "
+            "the image. A super-resolution step then sharpens this view.",
             search_aliases=["crop", "center crop", "cut out", "crop and resize"],
             has_intermediate_output=True,
             inputs=[
@@ -121,8 +121,8 @@ class CoZCropCenterZoom(io.ComfyNode):
                     min=1.0,
                     max=64.0,
                     step=0.01,
-                    tooltip="Factor of the zoom. Each side of the window is the image's side divided by "
-                    "this, rounded down to whole pixels, and at least 1.",
+                    tooltip="Factor of the zoom. Each side of the window is the side of the image divided "
+                    "by this factor, rounded down to whole pixels, and at least one pixel.",
                 ),
                 *center_inputs(),
                 io.Combo.Input(
@@ -130,14 +130,15 @@ class CoZCropCenterZoom(io.ComfyNode):
                     options=RESAMPLINGS,
                     default="bicubic",
                     advanced=True,
-                    tooltip="How the window is enlarged: the filters of Pillow, without rounding to 8 bits. "
-                    "The paper uses bicubic.",
+                    tooltip="Filter that enlarges the window. The paper uses bicubic.",
                 ),
                 mask_input(),
             ],
             outputs=[
-                io.Image.Output("zoomed", tooltip="The window enlarged to the image's size."),
-                io.Image.Output("crop", tooltip="The window before it is enlarged."),
+                io.Image.Output("zoomed", tooltip="The window, enlarged to the size of the image."),
+                io.Image.Output(
+                    "crop", tooltip="The window in its own size, before it is enlarged."
+                ),
                 *target_outputs(),
             ],
         )

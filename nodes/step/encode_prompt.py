@@ -13,23 +13,23 @@ class CoZEncodePrompt(io.ComfyNode):
             node_id="CoZEncodePrompt",
             display_name="CoZ Encode Prompt",
             category="Chain-of-Zoom/step",
-            description="Encodes a prompt as the Chain-of-Zoom paper's code does: every character is "
-            "plain text, and a prompt is cut off at the text encoders' limits.",
+            description="Encodes a prompt as the code of the Chain-of-Zoom paper does. Every character is "
+            "plain text. A prompt that is too long for a text encoder is cut off.",
             search_aliases=["text encode", "text encoder", "prompt", "CLIP", "T5"],
             inputs=[
                 io.Clip.Input(
                     "clip",
-                    tooltip="The text encoders of the model that reads the prompt, of any type: SD1.5, "
-                    "SD2.1, SDXL, SD3 with any of its encoders, Flux, Qwen-Image and others.",
+                    tooltip="The text encoders of the model. Any type works: SD1.5, SD2.1, SDXL, SD3 with "
+                    "some or all of its encoders, Flux, Qwen-Image and others.",
                 ),
                 io.String.Input(
                     "prompt",
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="What the image shows, as plain text: brackets, weights and embedding names "
-                    "have no meaning here. CLIP reads its first 75 tokens (a token is a short word or a "
-                    "part of one). It may be empty.",
+                    tooltip="What the image shows, as plain text. Brackets, weights and names of "
+                    "embeddings have no special meaning. CLIP reads the first 75 tokens (a token is a "
+                    "short word or a part of a word). The prompt may be empty.",
                 ),
                 io.Int.Input(
                     "t5_tokens",
@@ -37,9 +37,8 @@ class CoZEncodePrompt(io.ComfyNode):
                     min=77,
                     max=512,
                     advanced=True,
-                    tooltip="Length of the T5 text in tokens, for SD3 and Flux: a longer prompt is cut, "
-                    "a shorter one padded. Chain-of-Zoom uses 512. Not used without T5. Not used for "
-                    "other models either: their T5 gets the length that it was trained with.",
+                    tooltip="Length of the text for T5 in tokens. A longer prompt is cut, a shorter one is "
+                    "padded. Chain-of-Zoom uses 512. It is used only for SD3 and Flux with T5.",
                 ),
             ],
             outputs=[

@@ -19,7 +19,8 @@ class CoZFitImage(io.ComfyNode):
             node_id="CoZFitImage",
             display_name="CoZ First Frame",
             category="Chain-of-Zoom/step",
-            description="Makes the first frame of a chain from an image, around the target.",
+            description="Makes the first frame of a chain from an image: a part of the image around the "
+            "target, or the whole image.",
             search_aliases=["first frame", "crop", "square"],
             has_intermediate_output=True,
             inputs=[

@@ -19,27 +19,28 @@ class CoZFuse(io.ComfyNode):
             node_id="CoZFuse",
             display_name="CoZ Fuse Results",
             category="Chain-of-Zoom/step",
-            description="Fuses several results for one view, such as those of two seeds or two models, "
-            "into one. Each place comes mostly from the results that have detail there.",
+            description="Fuses several results for the same view into one image, such as those of two "
+            "seeds or two models. At each place the results with more detail count more.",
             search_aliases=["merge images", "blend images", "combine images", "average"],
             inputs=[
                 io.Image.Input(
                     "images",
-                    tooltip="One batch of two or more results of the same view, from Batch Images.",
+                    tooltip="A batch of two or more results of the same view, from Batch Images.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=FUSION_METHODS,
                     default="weighted",
-                    tooltip="weighted: the mean of all results, in which those with more detail at a place "
-                    "count more there. max: each pixel from the result with most detail there.",
+                    tooltip="weighted: the weighted mean of all results, in which the results with more "
+                    "detail at a place count more. max: each pixel comes from the result with the most "
+                    "detail there.",
                 ),
                 io.Combo.Input(
                     "map",
                     options=ATTENTION_KINDS,
                     default="gradient",
-                    tooltip="How detail is measured. gradient: by the steepness of brightness. variance: by "
-                    "its variance in squares of 5 pixels.",
+                    tooltip="How detail is measured. gradient: by how steeply the brightness changes. "
+                    "variance: by the variance of the brightness in squares of 5 x 5 pixels.",
                 ),
                 io.Float.Input(
                     "edges",
@@ -47,7 +48,7 @@ class CoZFuse(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How much the edges of the result are sharpened. Calm parts stay as they are.",
+                    tooltip="How much the edges of the result are sharpened. Plain areas do not change.",
                 ),
             ],
             outputs=[
@@ -55,7 +56,8 @@ class CoZFuse(io.ComfyNode):
                 io.Image.Output(
                     "MAPS",
                     display_name="map",
-                    tooltip="Where each result has detail: one gray image for each, white where most.",
+                    tooltip="One gray image for each result. It is white where the result has the most "
+                    "detail.",
                 ),
             ],
         )

@@ -24,9 +24,8 @@ def start_input() -> io.Input:
         options=START_CHOICES,
         default="auto",
         advanced=True,
-        tooltip="Timestep at which sampling starts, one of those that the predictor is trained for. A "
-        "lower start keeps more of the view and allows fewer steps: at most start / 50. auto: 200, or 250 "
-        "for five steps.",
+        tooltip="Timestep at which sampling starts. A lower start keeps more of the view and allows fewer "
+        "sampling steps: at most start / 50. auto: 200, or 250 with five sampling steps.",
     )
 
 
@@ -38,8 +37,8 @@ def cfg_input() -> io.Input:
         max=float(MAX_CFG),
         step=0.1,
         advanced=True,
-        tooltip="How strictly the model follows the text. 1 is as trained, ignores the negative text "
-        "and takes half the time.",
+        tooltip="How strictly the model follows the text. The model is trained for 1, which ignores the "
+        "negative text and takes half the time.",
     )
 
 
@@ -47,8 +46,9 @@ def adaptive_input() -> io.Input:
     return io.Boolean.Input(
         "adaptive",
         default=False,
-        tooltip="Adds one sampling step for a view of medium complexity and two for a complex one. "
-        "Multiplies cfg by 0.8 for the simplest views and by up to 1.3 for the most complex ones.",
+        tooltip="Adapts the sampling to the amount of detail in each view. A view with medium detail gets "
+        "one more sampling step, a view with much detail two more. cfg is multiplied by 0.8 for the "
+        "plainest views and by up to 1.3 for the most detailed ones, but stays at 1 or more.",
     )
 
 
@@ -59,19 +59,20 @@ class CoZInvSRStep(io.ComfyNode):
             node_id="CoZInvSRStep",
             display_name="CoZ InvSR Step",
             category="Chain-of-Zoom/step",
-            description="Sharpens a crop to four times its size with InvSR: finds the noise from which "
-            "SD-Turbo makes this crop sharp, and samples from there in 1 to 5 steps. InvSR's files are for "
-            "non-commercial use only.",
+            description="Enlarges a crop four times and sharpens it with InvSR. InvSR predicts the noise "
+            "from which SD-Turbo generates a sharp version of the crop in 1 to 5 sampling steps. Its files "
+            "are for non-commercial use only.",
             search_aliases=["InvSR", "diffusion inversion", "super resolution", "SD-Turbo"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="SD-Turbo with InvSR's predictor, from CoZ Load InvSR."
+                    "model",
+                    tooltip="SD-Turbo with the noise predictor of InvSR, from CoZ Load InvSR.",
                 ),
                 io.Vae.Input("vae", tooltip="The VAE of SD-Turbo."),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The encoded text, from CLIP Text Encode. InvSR is trained with one fixed "
-                    "text, which the template holds.",
+                    tooltip="The encoded text, from CLIP Text Encode. InvSR was trained with one fixed "
+                    'text. The template "InvSR 4x and zoom" contains this text.',
                 ),
                 io.Conditioning.Input(
                     "negative",
@@ -79,19 +80,18 @@ class CoZInvSRStep(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "crop",
-                    tooltip="The small view: the output crop of Crop-Center-Zoom. A batch is processed at "
-                    "once.",
+                    tooltip="The small view: the output crop of Crop-Center-Zoom. It may be a batch.",
                 ),
                 io.Image.Input(
                     "zoomed",
-                    tooltip="The view at the size of the result: the output zoomed of Crop-Center-Zoom. It "
-                    "replaces crop where it is not four times as large.",
+                    tooltip="The view in the size of the result: the output zoomed of Crop-Center-Zoom. If "
+                    "it is not four times as large as crop, it is downscaled and used instead of crop.",
                 ),
                 sampling_steps_input(),
                 start_input(),
                 cfg_input(),
                 adaptive_input(),
-                seed_input("Seed of the noise around the predicted mean."),
+                seed_input("Seed of the random part of the noise."),
             ],
             outputs=[
                 io.Image.Output(

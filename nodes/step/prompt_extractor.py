@@ -42,7 +42,8 @@ def instruction_input() -> io.Input:
         dynamic_prompts=False,
         placeholder="blank = the paper's",
         advanced=True,
-        tooltip="The question for the model. Blank: the paper's question, which asks for a set of words.",
+        tooltip="The question that the model answers. Blank: the paper's question, which asks for a set of "
+        "words.",
     )
 
 
@@ -53,8 +54,8 @@ def max_tokens_input(default: int = MAX_TOKENS) -> io.Input:
         min=1,
         max=512,
         advanced=True,
-        tooltip="Longest answer in tokens, about three quarters of a word each. An answer that is cut "
-        "there loses its last word.",
+        tooltip="Maximum length of the answer in tokens. A token is about three quarters of a word. If the "
+        "answer is cut off, its last word is removed, because it may be incomplete.",
     )
 
 
@@ -65,9 +66,9 @@ class CoZPromptExtractor(io.ComfyNode):
             node_id="CoZPromptExtractor",
             display_name=NODE_NAME,
             category="Chain-of-Zoom",
-            description="Lets a vision-language model look at an enlarged view, and at the wider view "
-            "that it comes from, and write what the enlarged view shows: the prompt for the next step of "
-            "a zoom. The node shows the text.",
+            description="A vision-language model looks at an enlarged view, and at the wider view that it "
+            "was cut from, and writes what the enlarged view shows. This text is the prompt for the next "
+            "step of a zoom. The node shows it.",
             search_aliases=[
                 "VLM",
                 "caption",
@@ -112,7 +113,7 @@ class CoZPromptExtractor(io.ComfyNode):
                                     max=2.0,
                                     step=0.01,
                                     advanced=True,
-                                    tooltip="How far the words may depart from the most likely ones.",
+                                    tooltip="A higher value allows less likely words.",
                                 ),
                                 io.Float.Input(
                                     "top_p",
@@ -121,8 +122,8 @@ class CoZPromptExtractor(io.ComfyNode):
                                     max=1.0,
                                     step=0.01,
                                     advanced=True,
-                                    tooltip="Words are drawn from the most likely ones whose "
-                                    "probabilities add up to this. 1: from all words.",
+                                    tooltip="The model chooses only among the most likely words whose "
+                                    "probabilities add up to this value. 1: among all words.",
                                 ),
                                 io.Int.Input(
                                     "seed",
@@ -130,29 +131,28 @@ class CoZPromptExtractor(io.ComfyNode):
                                     min=0,
                                     max=0xFFFFFFFFFFFFFFFF,
                                     advanced=True,
-                                    tooltip="Seed for drawing the words. The same seed gives the same "
-                                    "words.",
+                                    tooltip="Seed of the random choice. The same seed gives the same words.",
                                 ),
                             ],
                         ),
                     ],
                     extra_dict={"advanced": True},
-                    tooltip="off: always the most likely words, as in the paper. on: words are drawn by "
-                    "chance.",
+                    tooltip="off: the model always takes the most likely words, as in the paper. on: it "
+                    "chooses words at random.",
                 ),
                 io.Image.Input(
                     "previous_image",
                     optional=True,
-                    tooltip="The wider view that image is a zoom of: the image of the step before, or "
-                    "the whole frame. One image of any size. The paper shows both to the model.",
+                    tooltip="The wider view that the image was cut from, such as the frame before. One "
+                    "image of any size. In the paper the model sees both.",
                 ),
             ],
             outputs=[
                 io.String.Output(
                     "STRING",
                     display_name="prompt",
-                    tooltip="The model's text, a comma and your own prompt, on one line, for CoZ Encode "
-                    "Prompt.",
+                    tooltip="The text of the model and your own prompt, separated by a comma, on one line. "
+                    "Connect it to CoZ Encode Prompt.",
                 )
             ],
         )

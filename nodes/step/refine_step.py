@@ -34,13 +34,13 @@ def sampling_inputs() -> list[io.Input]:
             "sampler_name",
             options=SAMPLERS,
             default="euler",
-            tooltip="ComfyUI's sampler.",
+            tooltip="The sampling method, as in KSampler.",
         ),
         io.Combo.Input(
             "scheduler",
             options=SCHEDULERS,
             default="simple",
-            tooltip="ComfyUI's noise schedule.",
+            tooltip="The noise schedule, as in KSampler.",
         ),
         io.Float.Input(
             "denoise",
@@ -48,8 +48,8 @@ def sampling_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="How much of the view is generated again. A low value keeps the view soft; a high "
-            "value departs from it.",
+            tooltip="How much of the view is generated again. At a low value the result stays close to the "
+            "view and soft. At a high value it departs from the view.",
         ),
     ]
 
@@ -59,8 +59,8 @@ def adaptive_denoise_input() -> io.Input:
         "adaptive",
         default=False,
         optional=True,
-        tooltip="Multiplies denoise by 0.8 for the simplest views and by up to 1.3 for the most complex "
-        "ones, so that calm places stay as they are.",
+        tooltip="Adapts denoise to the amount of detail in each view: multiplies it by 0.8 for the "
+        "plainest views and by up to 1.3 for the most detailed ones. Plain areas then change less.",
     )
 
 
@@ -70,8 +70,8 @@ def control_inputs(**socket_options) -> list[io.Input]:
             "control_net",
             optional=True,
             **socket_options,
-            tooltip="A ControlNet of model's family, from Load ControlNet Model. A tile ControlNet "
-            "keeps the result close to the view, so that denoise can be higher.",
+            tooltip="A ControlNet from Load ControlNet Model, made for the same family as model, such as "
+            "SDXL. A tile ControlNet keeps the result close to the view, so denoise can be higher.",
         ),
         io.Float.Input(
             "control_strength",
@@ -91,8 +91,8 @@ def control_inputs(**socket_options) -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip="The ControlNet acts up to this fraction of the noise schedule. With a low denoise "
-            "only the last part of the schedule runs: with 0.35, a value below about 0.65 turns the "
-            "ControlNet off.",
+            "only the last part of the schedule runs. For example, at a denoise of 0.35 a value below "
+            "about 0.65 turns the ControlNet off.",
         ),
         io.Combo.Input(
             "control_hint",
@@ -125,9 +125,9 @@ class CoZRefineStep(io.ComfyNode):
             display_name="CoZ Refine Step (any checkpoint)",
             category="Chain-of-Zoom/step",
             description="Sharpens an enlarged view with a checkpoint that was not trained for "
-            "super-resolution, such as SD1.5, SDXL or SD3: adds a little noise and samples the view "
-            "again with the text (img2img). The size stays the same. It is slower than CoZ SR Step and "
-            "departs further from the view.",
+            "super-resolution, such as SD1.5, SDXL or SD3. It adds some noise to the view and samples it "
+            "again with the text (img2img). The size stays the same. It is slower than CoZ SR Step, and "
+            "its result departs further from the view.",
             search_aliases=[
                 "refine",
                 "img2img",
@@ -151,8 +151,7 @@ class CoZRefineStep(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "image",
-                    tooltip="The enlarged view: the output zoomed of Crop-Center-Zoom. A batch is "
-                    "processed at once.",
+                    tooltip="The enlarged view: the output zoomed of Crop-Center-Zoom. It may be a batch.",
                 ),
                 io.Int.Input(
                     "steps",

@@ -13,9 +13,9 @@ def latent_shift_input() -> io.Input:
         options=["auto", *LATENT_SHIFTS],
         default="auto",
         advanced=True,
-        tooltip="Where the shift of the latents is applied. auto: where the loaded LoRA needs it; if that "
-        "is not known, as reference. reference: on decode only, as in Chain-of-Zoom. symmetric: on encode "
-        "and decode. none: on neither (TSD-SR). SD1.5, SD2.1 and SDXL have no shift.",
+        tooltip="When the latent shift of the model is applied. auto: as the loaded LoRA needs it; if this "
+        "is not known, like reference. reference: only when decoding, as in Chain-of-Zoom. symmetric: when "
+        "encoding and decoding. none: never, as in TSD-SR. SD1.5, SD2.1 and SDXL have no shift.",
     )
 
 
@@ -37,9 +37,9 @@ class CoZSRStep(io.ComfyNode):
             node_id="CoZSRStep",
             display_name="CoZ SR Step",
             category="Chain-of-Zoom",
-            description="Sharpens an enlarged view with a one-step diffusion model, which invents the "
-            "detail that the text names. The size stays the same. The model must be trained for this, as "
-            "SD3-medium with the Chain-of-Zoom LoRA is; for any other checkpoint use CoZ Refine Step.",
+            description="Sharpens an enlarged view with a one-step diffusion model, which invents detail "
+            "that fits the text. The size stays the same. The model must be trained for this, such as "
+            "SD3-medium with the Chain-of-Zoom LoRA. For any other checkpoint use CoZ Refine Step.",
             search_aliases=[
                 "super resolution",
                 "one-step diffusion",
@@ -50,8 +50,8 @@ class CoZSRStep(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A one-step super-resolution model: a base model with its LoRA from CoZ Load "
-                    "SR LoRA, or a merged checkpoint.",
+                    tooltip="A one-step super-resolution model: the model from CoZ Load SR LoRA, or a "
+                    "checkpoint that the LoRA is merged into.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -65,8 +65,7 @@ class CoZSRStep(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "image",
-                    tooltip="The enlarged view: the output zoomed of Crop-Center-Zoom. A batch is "
-                    "processed at once.",
+                    tooltip="The enlarged view: the output zoomed of Crop-Center-Zoom. It may be a batch.",
                 ),
                 latent_shift_input(),
             ],

@@ -19,7 +19,7 @@ def exclude_input() -> io.Input:
         "exclude",
         default="",
         placeholder="tags to leave out, such as: blur, floor",
-        tooltip="Tags that are left out, separated by commas. Upper and lower case are the same.",
+        tooltip="Tags to leave out, separated by commas, in upper or lower case.",
     )
 
 
@@ -30,16 +30,16 @@ class CoZTagPrompt(io.ComfyNode):
             node_id="CoZTagPrompt",
             display_name="CoZ Tag Prompt (RAM/DAPE)",
             category="Chain-of-Zoom/step",
-            description="Finds which of 4585 tags fit an image and writes them as a prompt for the next "
-            "step of a zoom: the second of the paper's three kinds of prompt. It takes seconds on a CPU, "
-            "where a vision-language model takes minutes. The node shows the text.",
+            description="Finds which of 4585 tags fit an image, and writes them as the prompt for the next "
+            "step of a zoom. It takes seconds on a CPU; a vision-language model takes minutes there. The "
+            "node shows the text.",
             search_aliases=["tags", "RAM", "recognize anything", "DAPE", "interrogate", "caption"],
             inputs=[
                 TaggerSocket.Input("tagger", tooltip="The model, from CoZ Load Tagger."),
                 io.Image.Input(
                     "image",
-                    tooltip="The view to describe: the output zoomed of Crop-Center-Zoom. Images of any "
-                    "size; a batch gives one line for each image.",
+                    tooltip="The view to describe: the output zoomed of Crop-Center-Zoom. It may have any "
+                    "size. A batch gives one line for each image.",
                 ),
                 io.Float.Input(
                     "threshold_shift",
@@ -48,8 +48,8 @@ class CoZTagPrompt(io.ComfyNode):
                     max=MAX_THRESHOLD_SHIFT,
                     step=0.01,
                     advanced=True,
-                    tooltip="Added to the threshold of each tag, a probability between 0.45 and 1. Lower "
-                    "values give more tags.",
+                    tooltip="A tag is found if its probability is above its threshold, which is between "
+                    "0.45 and 1. This value is added to all thresholds: a lower value gives more tags.",
                 ),
                 exclude_input(),
                 io.String.Input(
@@ -64,9 +64,8 @@ class CoZTagPrompt(io.ComfyNode):
                 io.String.Output(
                     "STRING",
                     display_name="prompt",
-                    tooltip="The tags in the order of RAM's list, separated by commas, then your own "
-                    "prompt, for CoZ Encode Prompt. A batch gives one line for each image; - is an "
-                    "empty text.",
+                    tooltip="The tags, separated by commas, then your own prompt. Connect it to CoZ Encode "
+                    "Prompt. A batch gives one line for each image; - means no text.",
                 )
             ],
         )

@@ -20,7 +20,8 @@ def resampling_input() -> io.Input:
         options=[*FILTER_RADIUS_PIXELS],
         default="bicubic",
         advanced=True,
-        tooltip="How the model's result is resized if the model enlarges by another factor than the zoom.",
+        tooltip="Filter that resizes the result of the model if the model enlarges by another factor than "
+        "the zoom.",
     )
 
 
@@ -32,7 +33,7 @@ class CoZUpscaleStep(io.ComfyNode):
             display_name="CoZ Upscale-Model Step",
             category="Chain-of-Zoom/step",
             description="Enlarges the crop of one zoom step with an upscale model, such as ESRGAN, and "
-            "resizes the result to the frame's size.",
+            "resizes the result to the size of the frame.",
             search_aliases=[
                 "ESRGAN",
                 "RealESRGAN",
@@ -49,16 +50,16 @@ class CoZUpscaleStep(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "zoomed",
-                    tooltip="The same window enlarged: the output zoomed of Crop-Center-Zoom. Only its "
-                    "size is used: the result has the same size.",
+                    tooltip="The enlarged window: the output zoomed of Crop-Center-Zoom. Only its size is "
+                    "used, as the size of the result.",
                 ),
                 resampling_input(),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The frame that crop was cut from: the image that Crop-Center-Zoom gets. "
-                    "With window connected too, the model sees the pixels around the crop and draws no "
-                    "lines at its edges.",
+                    tooltip="The frame that crop was cut from: the input image of Crop-Center-Zoom. "
+                    "Connect window too. The model then also sees the pixels around the crop and draws no "
+                    "lines along its edges.",
                 ),
                 io.BoundingBox.Input(
                     "window",

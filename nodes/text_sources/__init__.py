@@ -33,7 +33,7 @@ def prompting_input(is_for_tiles: bool = False, **socket_options) -> io.Input:
         options=[typed, *written],
         tooltip=" ".join(
             [
-                "Where the text of each view comes from. text: from the two fields below.",
+                "Where the text of each view comes from. text: you type it in the fields below.",
                 *summaries,
             ]
         ),

@@ -13,7 +13,7 @@ from .text_source import TextSource
 
 class Tags(TextSource):
     name = "tags (RAM/DAPE)"
-    summary = "the tagger finds tags that fit each view; prompt is added to them."
+    summary = "a tagging model finds tags that fit each view; prompt is added at the end."
     reads_seed = False
 
     @classmethod

@@ -24,7 +24,7 @@ TILE_TOKENS = 16
 
 class VisionLanguageModel(TextSource):
     name = "vision-language model"
-    summary = "the model looks at each view and writes its text; prompt is added to it."
+    summary = "a model looks at each view and writes its text; prompt is added at the end."
 
     @classmethod
     def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
@@ -54,8 +54,8 @@ class VisionLanguageModel(TextSource):
                 max=2.0,
                 step=0.01,
                 advanced=True,
-                tooltip="0 always takes the most likely words. A higher value draws words by chance, "
-                "with the seed of each view.",
+                tooltip="0: the model always takes the most likely words. Above 0: it chooses words at "
+                "random, from a seed for each view. A higher value allows less likely words.",
             ),
         ]
 

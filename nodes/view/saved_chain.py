@@ -68,9 +68,9 @@ class CoZSaveChain(io.ComfyNode):
             node_id="CoZSaveChain",
             display_name="CoZ Save Chain",
             category="Chain-of-Zoom/view",
-            description="Saves a chain as a folder below the output folder: every frame as a 16-bit PNG, "
-            "and the record in chain.json. CoZ Load Chain reads it again, to view the zoom or to "
-            "continue it in Chain Loop.",
+            description="Saves a chain in a folder inside the output folder: every frame as a 16-bit PNG, "
+            "and all settings in chain.json. Load it with CoZ Load Chain to view the zoom or to continue "
+            "it in Chain Loop.",
             search_aliases=["save image", "export", "16-bit PNG", "resume"],
             is_output_node=True,
             inputs=[
@@ -78,9 +78,9 @@ class CoZSaveChain(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="chain-of-zoom/chain",
-                    tooltip="Name of the folder. A number is added to it, so nothing is ever replaced. A "
-                    "slash makes subfolders. As in Save Image, names between percent signs are filled "
-                    "in: parts of the date, or the value of a node's widget.",
+                    tooltip="Name of the folder. A number is added, so no earlier folder is replaced. A "
+                    "slash makes subfolders. As in Save Image, names between percent signs are replaced, "
+                    "such as parts of the date or the value of a widget.",
                 ),
             ],
         )
@@ -130,16 +130,15 @@ class CoZLoadChain(io.ComfyNode):
             node_id="CoZLoadChain",
             display_name="CoZ Load Chain",
             category="Chain-of-Zoom/load",
-            description="Loads a chain that CoZ Save Chain saved: to view it, to make a video or a strip "
-            "of it, or to continue it in Chain Loop without computing its steps again.",
+            description="Loads a chain that CoZ Save Chain saved. You can view it, make a video or a strip "
+            "of it, or continue it in Chain Loop without computing its steps again.",
             search_aliases=["load image", "open", "continue", "resume"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=list_saved_chains(get_output_folder()),
-                    tooltip="A folder below the output folder that holds a chain.json; the newest is "
-                    "first. A chain from CoZ Save Chain is in the list at once; press R to look for "
-                    "others.",
+                    tooltip="A folder inside the output folder that contains a chain.json. The newest is "
+                    "first. A chain from CoZ Save Chain is in the list at once; press R to find others.",
                     optional=True,  # so that find_chain_folder explains an empty list, not ComfyUI
                 )
             ],
@@ -158,7 +157,7 @@ class CoZLoadChain(io.ComfyNode):
                 ),
                 io.String.Output(
                     "prompts",
-                    tooltip="The text of each step, one line for each; - is an empty text.",
+                    tooltip="The text of each step, one line per step; - means no text.",
                 ),
             ],
         )

@@ -30,7 +30,7 @@ time.
 """
 
 BT709, LIMITED_RANGE = 1, 1
-"""Code points of ITU-T H.273 for the colours and their range."""
+"""Code points of ITU-T H.273 for the colors and their range."""
 
 
 def choose_video_size(frame: torch.Tensor, height: int, width: int) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def write_video(frames: Iterable[torch.Tensor], height: int, width: int, fps: fl
         with limit_torch_to_one_thread(), av.open(str(path), "w") as file:
             stream = file.add_stream("libx264", Fraction(round(fps * 1000), 1000), X264_OPTIONS)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            # Without these, players guess the colours from the size, and some guess wrong.
+            # Without these, players guess the colors from the size, and some guess wrong.
             context = stream.codec_context
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = LIMITED_RANGE
@@ -105,8 +105,8 @@ class CoZZoomVideo(io.ComfyNode):
             node_id="CoZZoomVideo",
             display_name="CoZ Zoom Video",
             category="Chain-of-Zoom/view",
-            description="Makes a video of a chain: one steady zoom from the whole image into the deepest "
-            "frame, through all its frames.",
+            description="Makes a video of a chain: one steady zoom from the whole image through all frames "
+            "into the deepest frame.",
             search_aliases=["video", "animation", "film", "ken burns"],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
@@ -117,9 +117,9 @@ class CoZZoomVideo(io.ComfyNode):
                     min=0.1,
                     max=60.0,
                     step=0.1,
-                    tooltip="Seconds for one step of the chain. Before the first step, the video zooms "
-                    "from the whole image to the first frame at the same speed. If the image is twice as "
-                    "wide as that frame, this takes half as long as a step of 4x.",
+                    tooltip="Seconds for one step of the chain. The video first zooms from the whole image "
+                    "to the first frame at the same speed. For example, if the image is twice as wide as "
+                    "the first frame, this takes half as long as a step of 4x.",
                 ),
                 io.Float.Input(
                     "fps", default=24.0, min=1.0, max=120.0, step=0.01, tooltip="Frames per second."
@@ -137,7 +137,7 @@ class CoZZoomVideo(io.ComfyNode):
                     min=0.0,
                     max=60.0,
                     step=0.1,
-                    tooltip="Seconds that the video stands still before and after the zoom.",
+                    tooltip="Seconds for which the video stands still before the zoom and again after it.",
                 ),
                 io.Boolean.Input(
                     "reverse",
@@ -151,9 +151,9 @@ class CoZZoomVideo(io.ComfyNode):
                         min=0,
                         max=8192,
                         step=2,
-                        tooltip=f"{side.capitalize()} of the video in pixels, an even number. 0: as "
-                        f"the frames, or computed from {other}. If the shape differs from the frames', "
-                        "the frames are cropped.",
+                        tooltip=f"{side.capitalize()} of the video in pixels, an even number. 0: the "
+                        f"{side} of the frames, or computed from {other} if that is given. The frames "
+                        "are cropped if the video has another shape.",
                     )
                     for side, other in (("width", "height"), ("height", "width"))
                 ),
@@ -162,8 +162,8 @@ class CoZZoomVideo(io.ComfyNode):
                 io.Video.Output("video", tooltip="The video (H.264), for Save Video."),
                 io.Image.Output(
                     "frames",
-                    tooltip="All frames of the video as one batch. They need much memory and are made "
-                    "only if this is connected.",
+                    tooltip="All frames of the video as one batch. They need much memory and are made only "
+                    "if this output is connected.",
                 ),
             ],
         )

@@ -22,9 +22,9 @@ class CoZZoomViewer(io.ComfyNode):
             node_id="CoZZoomViewer",
             display_name="CoZ Zoom Viewer",
             category="Chain-of-Zoom/view",
-            description="Shows a whole chain as one image to fly into: from the source down to the "
-            "deepest frame, with the number of real pixels and the prompt of each step. Compares it with "
-            "plain enlargement, and can start a new chain at the place that you look at.",
+            description="Shows a whole chain as one image that you can zoom into, from the source image to "
+            "the deepest frame. It shows the number of real pixels and the prompt of each step, compares "
+            "the chain with plain enlargement, and can start a new chain at the place that you look at.",
             search_aliases=["viewer", "preview", "deep zoom", "pan and zoom", "compare"],
             is_output_node=True,
             inputs=[Chain.Input("chain", tooltip="The chain of Chain Loop or CoZ Load Chain.")],

@@ -16,8 +16,8 @@ HDR = (
     "tone-map the image to 0 to 1 before this node"
 )
 GREY = (
-    "The upscale model grey.safetensors (ESRGAN) is a grey model: it upscales the brightness, and "
-    "bicubic enlarges the colours"
+    "The upscale model grey.safetensors (ESRGAN) is a gray model: it upscales the brightness, and "
+    "bicubic enlarges the colors"
 )
 PICTURE = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
 

@@ -13,7 +13,7 @@ from .prompts import as_full_image, chain_prompt, kept_prompt, make_node, steps_
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
 NOTE = (
-    "the image has the colour profile Display P3 like, which ComfyUI does not apply: colours are read "
+    "the image has the color profile Display P3 like, which ComfyUI does not apply: colors are read "
     "as sRGB. Convert the image to sRGB first"
 )
 
@@ -65,7 +65,7 @@ def test_nothing_is_said_of_srgb_or_of_what_is_no_file(executor, keep, input_fol
         kept_prompt(steps=1, size=32),
     ):
         host.run(prompt)
-        assert "colour profile" not in "\n".join(closing(host))
+        assert "color profile" not in "\n".join(closing(host))
         chain = keep[-1]["chain"]
         assert chain.color_profile == ""
         assert "color_profile" not in json.loads(chain.to_json())

@@ -461,7 +461,7 @@ TEXT = "model.language_model"
         (
             "",
             {f"{TEXT}.layers.0.mlp.up_proj.weight_scale": (1,)},
-            r"quantised for ComfyUI, but found .*up_proj\.weight_scale of another",
+            r"quantized for ComfyUI, but found .*up_proj\.weight_scale of another",
         ),
         (
             "",
