@@ -109,7 +109,8 @@ class Backbone(ABC):
     def add_check(self, add_node: Callable) -> None:  # noqa: B027
         """Add a node that refuses models which do not fit together, before any work.
 
-        No other node is behind it: otherwise another model would make the texts of all tiles again.
+        No other node depends on it: otherwise another model would cause the texts of all tiles to be
+        written again.
         """
 
     def start_pass(self, tiles: TilePass) -> None:

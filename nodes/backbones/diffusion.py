@@ -24,8 +24,10 @@ class DiffusionBackbone(Backbone):
                 "LoRA, or a checkpoint that the LoRA is merged into. any checkpoint: any image model. "
                 "diffusion inversion: the model from CoZ Load InvSR.",
             ),
-            io.Vae.Input("vae", **socket_options, tooltip="The VAE of model."),
-            io.Clip.Input("clip", **socket_options, tooltip="The text encoders of model."),
+            io.Vae.Input("vae", **socket_options, tooltip="The VAE that belongs to model."),
+            io.Clip.Input(
+                "clip", **socket_options, tooltip="The text encoders that belong to model."
+            ),
         ]
 
     @abstractmethod

@@ -26,7 +26,7 @@ class DiffusionInversion(SampledDiffusion):
                 "negative",
                 default="",
                 multiline=True,
-                tooltip="What the image must not show. It counts only if cfg is above 1.",
+                tooltip="What the image must not show. It has an effect only if cfg is above 1.",
             ),
             sampling_steps_input(),
             cfg_input(),

@@ -5,7 +5,7 @@ from .backbone import Backbone, Tile
 
 
 class PlainEnlargement(Backbone):
-    """Leaves tiles as they are enlarged. No option of the backbone input: only for easy tiles."""
+    """Returns tiles as bicubic enlarged them. It is used for easy tiles, not offered as a backbone."""
 
     name = "enlarge"
     summary = "Bicubic, without a model."

@@ -1,4 +1,4 @@
-"""One dial that sets several inputs: how closely a result keeps to its view."""
+"""The restraint: one number that sets several inputs, for how closely a result stays to its view."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -25,7 +25,7 @@ SETTINGS = [
     Setting(0.75, 0.5, "wavelet", 0.25),
     Setting(1.0, 1.0, "wavelet", 0.15),
 ]
-"""The table of the help pages. Between two rows the numbers change evenly."""
+"""The table of the help pages. Between two rows the numbers are interpolated linearly."""
 
 
 def restraint_input() -> io.Input:

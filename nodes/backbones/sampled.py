@@ -16,7 +16,7 @@ class SampledDiffusion(DiffusionBackbone):
 
     reads_seed = True
     view_padding_pixels = 0
-    """How much longer than its tile a view may be, beyond what a VAE needs."""
+    """Number of pixels by which a backbone may pad the sides of a view, besides the padding for the VAE."""
 
     def encode(self, text: str) -> list:
         require_clip(self.chosen["clip"])
@@ -36,6 +36,6 @@ class SampledDiffusion(DiffusionBackbone):
         super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
 
     def choose_noise(self, tile: Tile) -> Callable[[Tensor, int], Tensor]:
-        """Return what cuts a tile's noise out of that of the pass: latent, reduction -> noise."""
+        """Return a function (latent, reduction) -> noise, which cuts a tile's noise out of the pass's."""
         x, y = tile.window.x, tile.window.y
         return lambda latent, reduction: self.noise.cut_window(latent, x, y, reduction)

@@ -17,7 +17,7 @@ OFF, ENLARGE, BUILT_IN = EASY_TILES = ["off", "enlarge", "built-in model"]
 BUILT_IN_FILE = "coz_lite_x4.safetensors"
 
 DEFAULT_THRESHOLD = 0.2
-"""Above a photographed sky with noise, below the softest edge."""
+"""It is above the complexity of a photographed sky with noise, and below that of the softest edge."""
 
 
 def easy_tiles_inputs() -> list[io.Input]:

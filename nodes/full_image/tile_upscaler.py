@@ -120,7 +120,9 @@ class TileUpscaler:
                 if smaller < MIN_PART_RESULT_PIXELS:
                     raise
             self.limit = smaller
-            give_notice(f"Out of memory: from here on tiles have {smaller} pixels")
+            give_notice(
+                f"Out of memory: from here on tiles are at most {smaller} x {smaller} pixels"
+            )
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
         # Tiles begin at multiples of 4, which at the usual 4x are whole pixels of the image.

@@ -138,7 +138,7 @@ def plan_work(
     """Plan which tiles are sharpened at once: first the easy ones.
 
     Args:
-        kinds: The backbone of easy tiles at True, of the others at False.
+        kinds: True -> the backbone of easy tiles, False -> the backbone of the other tiles.
         easy: Indices of the easy tiles.
         settings: The image, the layout, the color fix, the consistency and the seed of the pass.
 
@@ -159,7 +159,7 @@ def plan_work(
 
 
 class Clock:
-    """Counts tiles and estimates the time left, for which easy tiles do not count."""
+    """Counts tiles and estimates the time left. Easy tiles are left out of the estimate."""
 
     def __init__(self, easy: int, count: int):
         self.easy = easy

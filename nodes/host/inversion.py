@@ -106,8 +106,8 @@ def invert(
     if crop.shape[-2:] != quarter:
         give_notice_once(
             f"InvSR enlarges by {SCALE} only: for this view of {width} x {height} pixels it needs "
-            f"{quarter[1]} x {quarter[0]} pixels. The part of the image that the view shows does not consist of "
-            "exactly that many whole pixels, so the enlarged view is downscaled to this size first"
+            f"{quarter[1]} x {quarter[0]} pixels. The part of the image that the view shows does not consist "
+            "of exactly that many whole pixels, so the enlarged view is downscaled to this size first"
         )
         crop = resize(zoomed, *quarter).clamp(0, 1)
     crop = crop.contiguous()  # the rounding of convolutions depends on the memory layout

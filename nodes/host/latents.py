@@ -64,9 +64,10 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
 
 
 def load(vae: VAE, memory: float) -> None:
-    """Load a VAE, and have so many bytes beside it, as its own encode and decode do first.
+    """Load a VAE and keep ``memory`` bytes free beside it, as its own encode and decode do first.
 
-    If memory runs out while these load it, they go on in tiles with a VAE that is not on the GPU, and fail.
+    If memory ran out while encode or decode load it, they would continue in tiles with a VAE that is not on
+    the GPU, and fail.
     """
     comfy.model_management.load_models_gpu(
         [vae.patcher], memory_required=memory, force_full_load=vae.disable_offload

@@ -56,14 +56,14 @@ def make_model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> di
     if not patches or unmatched or has_other_depth:
         raise ValueError(
             f"{name} does not fit model ({family}): {len(patches)} of its layers are found in model, "
-            f"{len(unmatched)} are not. It was made for another base model or another depth. The "
-            "Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
+            f"{len(unmatched)} are not. It was made for another base model, or for one with another number "
+            "of blocks. The Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
         )
     if wrong := find_misfit(patches, network):
         target, found, expected = wrong
         raise ValueError(
             f"{name} does not fit model ({family}): its layer for {target} is {found}, but in model it is "
-            f"{expected}. It was made for a base model of another width"
+            f"{expected}. It was made for a base model whose layers have another width"
         )
     return patches
 

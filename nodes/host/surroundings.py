@@ -76,8 +76,8 @@ def get_reach(upscale_model) -> Reach:
 
 def warn_of_assumed_reach(reason: object) -> None:
     logging.getLogger("chain_of_zoom").warning(
-        f"Could not measure how far the upscale model looks ({reason}): it gets {DEFAULT_REACH.pixels} "
-        "pixels around each tile"
+        f"Could not measure how many pixels around a tile affect the upscale model ({reason}). It gets "
+        f"{DEFAULT_REACH.pixels} pixels around each tile"
     )
 
 

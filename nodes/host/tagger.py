@@ -39,7 +39,7 @@ class Tagger:
 
 
 def load_tagger(path: Path) -> Tagger:
-    """Load RAM in half precision, in which its authors' code and Chain-of-Zoom's run it."""
+    """Load RAM in half precision, as the code of its authors and that of Chain-of-Zoom do."""
     weights = read_tagger(path)
     tags, expected = len(weights["label_embed"]), TaggerSizes().tags
     if tags != expected:

@@ -18,9 +18,9 @@ class CoZLoadInvSR(io.ComfyNode):
             node_id="CoZLoadInvSR",
             display_name="CoZ Load InvSR",
             category="Chain-of-Zoom/load",
-            description="Turns SD-Turbo into a super-resolution model: it adds the noise predictor of "
-            "InvSR, which predicts the noise from which SD-Turbo generates a sharp version of an image. "
-            "Its files are for non-commercial use only (S-Lab License 1.0).",
+            description="Turns SD-Turbo into a super-resolution model by adding the noise predictor of "
+            "InvSR. It predicts the noise from which SD-Turbo generates a sharp version of an image. The "
+            "files of InvSR are for non-commercial use only (S-Lab License 1.0).",
             search_aliases=["InvSR", "diffusion inversion", "noise predictor", "SD-Turbo"],
             inputs=[
                 io.Model.Input(

@@ -26,7 +26,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
                 io.Model.Input(
                     "model", tooltip="The base model. For Chain-of-Zoom it is SD3-medium."
                 ),
-                io.Vae.Input("vae", tooltip="The base model's VAE."),
+                io.Vae.Input("vae", tooltip="The VAE that belongs to the base model."),
                 io.Combo.Input(
                     "lora_name",
                     options=list_files(FIRST_LISTED_PATTERN, *LORA_SOURCE_AND_FOLDERS[1:]),

@@ -46,8 +46,8 @@ class CoZChainLoop(io.ComfyNode):
             category="Chain-of-Zoom",
             description="Zooms into a spot of an image in steps. Each step cuts a window around the target "
             "out of the frame before, enlarges it to the size of the frame and sharpens it with a "
-            "super-resolution model. Four steps of 4x show the spot at 256x. Connect an output to Preview "
-            "Image or Save Image to run the node.",
+            "super-resolution model. Four steps of 4x show the spot at 256x. Detail finer than the pixels "
+            "of the image is invented. Connect an output to Preview Image or Save Image to run the node.",
             search_aliases=[
                 "chain of zoom",
                 "CoZ",
@@ -74,7 +74,7 @@ class CoZChainLoop(io.ComfyNode):
                     default=4,
                     min=1,
                     max=MAX_STEPS,
-                    tooltip="Number of zoom steps. Raising it later runs only the new steps.",
+                    tooltip="Number of zoom steps. If you raise this number later, only the new steps run.",
                 ),
                 scale_input("Factor of each step: 4 steps of 4x make 256x."),
                 *center_inputs(),
@@ -164,8 +164,8 @@ class CoZChainLoop(io.ComfyNode):
                 ),
                 Chain.Output(
                     "chain",
-                    tooltip="The record of the zoom: source, frames, windows, texts and seeds. For CoZ "
-                    "Save Chain, the nodes that show or check a chain, or another Chain Loop.",
+                    tooltip="The whole zoom: source image, frames, windows, texts and seeds. Connect it to "
+                    "CoZ Save Chain, to another Chain Loop, or to the nodes that show or check a chain.",
                 ),
             ],
         )

@@ -47,8 +47,8 @@ class CoZColorFix(io.ComfyNode):
                     max=10,
                     advanced=True,
                     tooltip="For wavelet, hybrid, best and ycbcr+wavelet+histogram: structures larger than "
-                    "about 2 to the power of levels pixels come from the reference. The paper uses 5, "
-                    "which is 32 pixels.",
+                    "about 2^levels pixels come from the reference. The Chain-of-Zoom paper uses 5, which "
+                    "means 32 pixels.",
                 ),
                 io.Float.Input(
                     "weight",

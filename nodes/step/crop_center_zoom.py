@@ -25,8 +25,8 @@ def center_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.0001,
-            tooltip="Target, as a fraction of the connected image's width: 0 is the left edge, 1 the "
-            "right edge.",
+            tooltip="Horizontal position of the target, as a fraction of the width of the connected image: "
+            "0 is the left edge, 1 is the right edge.",
         ),
         io.Float.Input(
             "center_y",
@@ -34,8 +34,8 @@ def center_inputs() -> list[io.Input]:
             min=0.0,
             max=1.0,
             step=0.0001,
-            tooltip="Target, as a fraction of the connected image's height: 0 is the upper edge, 1 the "
-            "lower edge.",
+            tooltip="Vertical position of the target, as a fraction of the height of the connected image: "
+            "0 is the upper edge, 1 is the lower edge.",
         ),
     ]
 
@@ -130,7 +130,7 @@ class CoZCropCenterZoom(io.ComfyNode):
                     options=RESAMPLINGS,
                     default="bicubic",
                     advanced=True,
-                    tooltip="Filter that enlarges the window. The paper uses bicubic.",
+                    tooltip="Filter that enlarges the window. The Chain-of-Zoom paper uses bicubic.",
                 ),
                 mask_input(),
             ],

@@ -37,8 +37,8 @@ def cfg_input() -> io.Input:
         max=float(MAX_CFG),
         step=0.1,
         advanced=True,
-        tooltip="How strictly the model follows the text. The model is trained for 1, which ignores the "
-        "negative text and takes half the time.",
+        tooltip="How strictly the model follows the text. The model was trained for 1. With 1 the negative "
+        "text is ignored, and sampling takes half the time.",
     )
 
 
@@ -60,8 +60,8 @@ class CoZInvSRStep(io.ComfyNode):
             display_name="CoZ InvSR Step",
             category="Chain-of-Zoom/step",
             description="Enlarges a crop four times and sharpens it with InvSR. InvSR predicts the noise "
-            "from which SD-Turbo generates a sharp version of the crop in 1 to 5 sampling steps. Its files "
-            "are for non-commercial use only.",
+            "from which SD-Turbo generates a sharp version of the crop in 1 to 5 sampling steps. The files "
+            "of InvSR are for non-commercial use only.",
             search_aliases=["InvSR", "diffusion inversion", "super resolution", "SD-Turbo"],
             inputs=[
                 io.Model.Input(
@@ -76,7 +76,7 @@ class CoZInvSRStep(io.ComfyNode):
                 ),
                 io.Conditioning.Input(
                     "negative",
-                    tooltip="The encoded negative text. It counts only if cfg is above 1.",
+                    tooltip="The encoded negative text. It has an effect only if cfg is above 1.",
                 ),
                 io.Image.Input(
                     "crop",

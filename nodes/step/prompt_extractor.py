@@ -152,7 +152,7 @@ class CoZPromptExtractor(io.ComfyNode):
                     "STRING",
                     display_name="prompt",
                     tooltip="The text of the model and your own prompt, separated by a comma, on one line. "
-                    "Connect it to CoZ Encode Prompt.",
+                    "Connect this output to CoZ Encode Prompt.",
                 )
             ],
         )

@@ -27,8 +27,8 @@ def sampling_inputs() -> list[io.Input]:
             min=0.0,
             max=float(MAX_CFG),
             step=0.1,
-            tooltip="How strictly the model follows the text. 1 ignores the negative text and takes half "
-            "the time.",
+            tooltip="How strictly the model follows the text. With 1 the negative text is ignored, and "
+            "sampling takes half the time.",
         ),
         io.Combo.Input(
             "sampler_name",
@@ -141,7 +141,7 @@ class CoZRefineStep(io.ComfyNode):
                 io.Model.Input(
                     "model", tooltip="Any image model: SD1.5, SDXL, SD3 and others, with any LoRA."
                 ),
-                io.Vae.Input("vae", tooltip="The VAE of model."),
+                io.Vae.Input("vae", tooltip="The VAE that belongs to model."),
                 io.Conditioning.Input(
                     "positive",
                     tooltip="The encoded text of what the view shows, from CLIP Text Encode.",

@@ -55,8 +55,8 @@ class CoZSRStep(io.ComfyNode):
                 ),
                 io.Vae.Input(
                     "vae",
-                    tooltip="The VAE of model. For Chain-of-Zoom, take the one with the fine-tuned "
-                    "encoder from CoZ Load SR LoRA.",
+                    tooltip="The VAE that belongs to model. For Chain-of-Zoom, take the VAE with the "
+                    "fine-tuned encoder from CoZ Load SR LoRA.",
                 ),
                 io.Conditioning.Input(
                     "positive",

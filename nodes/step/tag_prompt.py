@@ -64,8 +64,8 @@ class CoZTagPrompt(io.ComfyNode):
                 io.String.Output(
                     "STRING",
                     display_name="prompt",
-                    tooltip="The tags, separated by commas, then your own prompt. Connect it to CoZ Encode "
-                    "Prompt. A batch gives one line for each image; - means no text.",
+                    tooltip="The tags, separated by commas, and then your own prompt. Connect this output "
+                    "to CoZ Encode Prompt. A batch gives one line for each image; - means no text.",
                 )
             ],
         )
@@ -97,7 +97,7 @@ class CoZTagPrompt(io.ComfyNode):
         if not all(found):
             where = "" if len(found) == 1 else f" in {found.count('')} of {len(found)} images"
             give_notice(
-                f"No tag was found{where}: none is above its threshold and not excluded. Only prompt is "
+                f"No tag was found{where}: all tags are below their thresholds or excluded. Only prompt is "
                 "used as the text"
             )
         texts = [join_prompt(tags, prompt) for tags in found]

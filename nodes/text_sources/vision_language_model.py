@@ -55,7 +55,7 @@ class VisionLanguageModel(TextSource):
                 step=0.01,
                 advanced=True,
                 tooltip="0: the model always takes the most likely words. Above 0: it chooses words at "
-                "random, from a seed for each view. A higher value allows less likely words.",
+                "random, with the seed of the view. A higher value allows less likely words.",
             ),
         ]
 

@@ -145,7 +145,8 @@ class CoZLoadChain(io.ComfyNode):
             outputs=[
                 Chain.Output(
                     "chain",
-                    tooltip="The chain, for Chain Loop, the viewer, the video or the strip.",
+                    tooltip="The chain. Connect it to Chain Loop, or to the nodes that show or check a "
+                    "chain.",
                 ),
                 io.Image.Output(
                     "IMAGE",

@@ -145,8 +145,8 @@ def test_a_model_that_cannot_be_measured_gets_a_default(surroundings, upscale_mo
         assert surroundings.get_reach(model) == Reach(16, False)
         assert surroundings.get_reach(model) == Reach(16, False)
     (told,) = caplog.messages
-    assert "Could not measure how far the upscale model looks" in told
-    assert "it gets 16 pixels around each tile" in told
+    assert "Could not measure how many pixels around a tile affect the upscale model" in told
+    assert "It gets 16 pixels around each tile" in told
 
 
 def test_an_interrupt_of_the_measurement_is_none_of_its_failures(surroundings, upscale_model):

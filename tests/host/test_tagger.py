@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "dape"
 EXPECTED = load_file(GOLDEN / "expected.safetensors")
 TOLERANCE = 1e-5
 HALF_TOLERANCE = 1.3e-3
-NOTHING = "none is above its threshold and not excluded. Only prompt is used as the text"
+NOTHING = "all tags are below their thresholds or excluded. Only prompt is used as the text"
 
 
 @pytest.fixture(scope="module")

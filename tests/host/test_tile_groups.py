@@ -129,4 +129,4 @@ def test_one_step_diffusion_sharpens_tiles_of_any_text_at_once(tiles, prompts, c
     assert torch.equal(found, alone)
     assert max(sizes) > 1
     assert sizes[-1] == 1
-    assert [text for text in caplog.messages if "tiles have" in text] == []
+    assert [text for text in caplog.messages if "tiles are at most" in text] == []
