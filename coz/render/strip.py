@@ -80,7 +80,7 @@ def write_factor_label(chain: ZoomChain, layer: int) -> str:
     If they differ by less than ``MAX_AXES_RATIO``, the factor is their geometric mean, whose square
     is the factor in area.
     """
-    across, down = chain.magnification(layer)
+    across, down = chain.compute_magnification(layer)
     differ = max(across, down) / min(across, down) >= MAX_AXES_RATIO
     factors = (across, down) if differ else (sqrt(across * down),)
     return "".join(map(format_factor, factors))
@@ -173,10 +173,10 @@ def _list_frame_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
 def _choose_columns(count: int, shape: float) -> int:
     """Choose the columns that make the sheet closest to a square, and of two equal choices the wider."""
 
-    def distance_from_square(columns: int) -> float:
+    def measure_distance_from_square(columns: int) -> float:
         return round(abs(log(columns * shape / ceil(count / columns))), 6)
 
-    return min(range(count, 0, -1), key=distance_from_square)
+    return min(range(count, 0, -1), key=measure_distance_from_square)
 
 
 def _list_step_rows(chain: ZoomChain) -> list[Row]:
@@ -229,10 +229,10 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
     if panel.window is not None:
         x, y, w, h = (value * times for value in panel.window)
         line = max(1, side // 256)
-        for colour, out in (((0, 0, 0, 110), 2 * line), ((255, 255, 255, 230), line)):
+        for color, out in (((0, 0, 0, 110), 2 * line), ((255, 255, 255, 230), line)):
             left, top = max(x - out, 0), max(y - out, 0)
             right, bottom = min(x + w + out, width) - 1, min(y + h + out, height) - 1
-            pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+            pen.rectangle((left, top, right, bottom), outline=color, width=line)
     draw_label(image, panel.label, panel.real, side, panel.note)
     return image
 

@@ -88,7 +88,7 @@ def clean_answer(answer: str, cut: bool = False) -> str:
     text = answer.rpartition("</think>")[2].partition("<think>")[0]
     text = SPECIAL_TOKEN.sub(" ", text)
     if cut:
-        text = _remove_half_word(text)
+        text = _remove_last_word(text)
     text = "".join(c for c in text if c.isspace() or _is_text(c)).replace("**", "")
     lines = (LIST_MARKER.sub("", " ".join(line.split())) for line in text.splitlines())
     text = "\n".join(line for line in lines if line)
@@ -107,7 +107,7 @@ def _is_text(character: str) -> bool:
     )
 
 
-def _remove_half_word(text: str) -> str:
+def _remove_last_word(text: str) -> str:
     """Remove the last word, which may be incomplete, unless it is the only one."""
     text = text.rstrip("\ufffd")
     shorter = LAST_WORD.sub("", text)

@@ -4,7 +4,7 @@ import piq
 import pytest
 import torch
 
-from coz.fidelity.back_projection import agreement
+from coz.fidelity.back_projection import measure_agreement
 from coz.resample import resize
 from tools.evaluate.metrics import ALL_METRICS, METRICS, WEIGHTLESS_MEASURES, Meter
 from tools.evaluate.seam import ROUNDING, seam
@@ -34,8 +34,8 @@ def test_each_metric_is_its_library_called_directly(photo):
         "ms_ssim": piq.multi_scale_ssim(sr, photo),
         "gmsd": piq.gmsd(sr, photo),
         "fsim": piq.fsim(sr, photo, chromatic=True),
-        "consistency": agreement(sr, lq),
-        "source_psnr": agreement(sr, source),
+        "consistency": measure_agreement(sr, lq),
+        "source_psnr": measure_agreement(sr, source),
     }
     # 1e-4: float32's order of sums, and the 1e-8 that piq adds inside PSNR's logarithm.
     for name, value in direct.items():

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from coz.chain.real_pixels import MIN_COMPARED_SIDE_PIXELS
-from coz.fidelity.back_projection import agreement
-from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
+from coz.fidelity.back_projection import measure_agreement
+from coz.fidelity.metrics import measure_color_drift, measure_psnr, measure_sharpness, measure_ssim
 
 from .iqa import PYIQA_NAMES, load_score
 from .perceptual import downscale_to, load_dists, load_lpips
@@ -103,7 +103,7 @@ METRICS = {
             "variance of the Laplacian, in levels of 255 squared; noise is sharp too", 3,
         ),
         Metric(
-            "color_drift", "Colour drift", "lower", "figure", "coz",
+            "color_drift", "Color drift", "lower", "figure", "coz",
             "largest difference of a channel's mean from that of its window, in levels of 255",
         ),
         Metric(
@@ -129,17 +129,17 @@ class Views:
 Measure = Callable[[Views], float]
 
 WEIGHTLESS_MEASURES: dict[str, Measure] = {
-    "psnr": lambda v: psnr(v.sr, v.ground_truth),
-    "ssim": lambda v: ssim(v.sr, v.ground_truth),
+    "psnr": lambda v: measure_psnr(v.sr, v.ground_truth),
+    "ssim": lambda v: measure_ssim(v.sr, v.ground_truth),
     "ms_ssim": lambda v: float(
         piq.multi_scale_ssim(_to_channels_last(v.sr), _to_channels_last(v.ground_truth))
     ),
     "gmsd": lambda v: float(piq.gmsd(v.sr, v.ground_truth)),
     "fsim": lambda v: float(piq.fsim(v.sr, v.ground_truth)),
-    "consistency": lambda v: agreement(v.sr, v.lq),
-    "source_psnr": lambda v: agreement(v.sr, v.source),
-    "sharpness": lambda v: sharpness(v.sr),
-    "color_drift": lambda v: color_drift(v.sr, v.lq),
+    "consistency": lambda v: measure_agreement(v.sr, v.lq),
+    "source_psnr": lambda v: measure_agreement(v.sr, v.source),
+    "sharpness": lambda v: measure_sharpness(v.sr),
+    "color_drift": lambda v: measure_color_drift(v.sr, v.lq),
     "seam": lambda v: seam(v.sr),
 }
 """The metrics that need no weights."""

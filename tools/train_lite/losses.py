@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coz.color.align import luma
+from coz.color.align import compute_luma
 
 BLOCK = 4
 WINDOW = 32
@@ -39,7 +39,9 @@ def repetition(image: Tensor) -> tuple[Tensor, Tensor]:
     are small because a lattice is dark in one place and bright in another, and would cancel out over
     a picture. Chance peaks of less than 1 do not count.
     """
-    windows = (luma(image) * 255).unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
+    windows = (
+        (compute_luma(image) * 255).unfold(2, WINDOW, WINDOW // 2).unfold(3, WINDOW, WINDOW // 2)
+    )
     windows = windows - windows.mean((-2, -1), keepdim=True)
     hann = torch.hann_window(WINDOW).to(image)
     spectra = torch.fft.fft2(windows * hann[:, None] * hann).abs().square() + ROUNDING

@@ -13,8 +13,13 @@ from spandrel import ModelLoader
 from torch import Tensor
 
 from coz.chain.zoom_chain import ZoomChain
-from coz.color.align import luma, wavelet_align
-from coz.fidelity.metrics import color_shift, laplacian, psnr, sharpness
+from coz.color.align import compute_luma, wavelet_align
+from coz.fidelity.metrics import (
+    compute_laplacian,
+    measure_color_shift,
+    measure_psnr,
+    measure_sharpness,
+)
 from coz.geometry import Target, ZoomPlan, plan_zoom
 from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
@@ -115,7 +120,7 @@ def clamped(model: Upscale) -> Upscale:
 def psnr_inside(first: Image.Image, second: Image.Image, border: int) -> float:
     """PSNR in dB of two RGB images, without ``border`` pixels at each edge."""
     a, b = (from_pillow(ImageOps.crop(image, border)) for image in (first, second))
-    return psnr(a, b)
+    return measure_psnr(a, b)
 
 
 def fidelity(upscale: Upscale, quality: int = 0) -> Iterator[tuple[str, float, float]]:
@@ -158,9 +163,9 @@ def measure_seconds(upscale: Upscale, repeats: int = 5) -> float:
 
 def laplacian_statistics(frame: Tensor) -> tuple[float, float]:
     """Variance and kurtosis (3 for gaussian noise) of the Laplacian of the luma."""
-    edges = laplacian(frame).double()
+    edges = compute_laplacian(frame).double()
     centred = edges - edges.mean()
-    variance = sharpness(frame)
+    variance = measure_sharpness(frame)
     return variance, float(centred.pow(4).mean() / max(variance, 1e-12) ** 2)
 
 
@@ -169,7 +174,7 @@ def seam(frame: Tensor, pixel: int) -> float:
 
     The frame's middle must be a corner of blocks. A pixel of the file is ``pixel`` pixels wide here.
     """
-    light, excess = luma(frame) * 255, 0.0
+    light, excess = compute_luma(frame) * 255, 0.0
     for image in (light, light.mT):
         slope = (image[..., 1:] - image[..., :-1]).abs().mean((0, 1, 2))
         place = torch.arange(1, image.shape[-1]) - image.shape[-1] // 2 + BLOCK * pixel // 2
@@ -231,9 +236,9 @@ def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor,
         chain.frames[1:], chain.windows[1:], chain.frames[2:], strict=False
     ):
         lq = crop(before, window)
-        moved = moved + color_shift(frame, lq)
+        moved = moved + measure_color_shift(frame, lq)
         small = to_pillow(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
-        agreement = psnr(from_pillow(small), from_pillow(to_pillow(lq)))
+        agreement = measure_psnr(from_pillow(small), from_pillow(to_pillow(lq)))
         drift = float(moved.abs().max())
         statistics = laplacian_statistics(frame)
         steps.append(ChainStep(frame, *statistics, agreement, drift, float(repetition(frame)[0])))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coz.color.align import luma
+from coz.color.align import compute_luma
 
 from . import data
 from .loop import DEVICE, Training
@@ -123,7 +123,7 @@ def imitation_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """
     error = sr - hr
     spectrum = torch.fft.rfft2(error, norm="ortho").abs()
-    return error.abs().mean() + (error - luma(error)).abs().mean() + 0.1 * spectrum.mean()
+    return error.abs().mean() + (error - compute_luma(error)).abs().mean() + 0.1 * spectrum.mean()
 
 
 def train(
