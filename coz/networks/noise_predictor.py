@@ -138,10 +138,17 @@ class _Encoder(nn.Module):
             }
         )
         self.conv_in = ops.Conv2d(3, first, 3, padding=1)
-        count, before = len(sizes.widths), (first, *sizes.widths)
+        count, in_widths = len(sizes.widths), (first, *sizes.widths)
         self.down_blocks = nn.ModuleList(
             _Stage(
-                before[i], width, sizes.layers, sizes.layers, i < count - 1, sizes, ops, attention
+                in_widths[i],
+                width,
+                sizes.layers,
+                sizes.layers,
+                i < count - 1,
+                sizes,
+                ops,
+                attention,
             )
             for i, width in enumerate(sizes.widths)
         )
@@ -164,7 +171,7 @@ class _Stage(nn.Module):
 
     def __init__(
         self,
-        before: int,
+        in_width: int,
         width: int,
         blocks: int,
         attentions: int,
@@ -175,7 +182,7 @@ class _Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
-            _ResidualBlock(width if i else before, width, sizes, ops) for i in range(blocks)
+            _ResidualBlock(width if i else in_width, width, sizes, ops) for i in range(blocks)
         )
         self.attentions = nn.ModuleList(
             _SelfAttention(width, sizes, ops, attention) for _ in range(attentions)
@@ -195,14 +202,14 @@ class _Stage(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, before: int, width: int, sizes: NoisePredictorSizes, ops: Any) -> None:
+    def __init__(self, in_width: int, width: int, sizes: NoisePredictorSizes, ops: Any) -> None:
         super().__init__()
-        self.norm1 = ops.GroupNorm(sizes.groups, before, eps=NORM_EPSILON)
-        self.conv1 = ops.Conv2d(before, width, 3, padding=1)
+        self.norm1 = ops.GroupNorm(sizes.groups, in_width, eps=NORM_EPSILON)
+        self.conv1 = ops.Conv2d(in_width, width, 3, padding=1)
         self.time_emb_proj = ops.Linear(sizes.time_width, width)
         self.norm2 = ops.GroupNorm(sizes.groups, width, eps=NORM_EPSILON)
         self.conv2 = ops.Conv2d(width, width, 3, padding=1)
-        self.conv_shortcut = nn.Identity() if before == width else ops.Conv2d(before, width, 1)
+        self.conv_shortcut = nn.Identity() if in_width == width else ops.Conv2d(in_width, width, 1)
 
     def forward(self, features: Tensor, time: Tensor) -> Tensor:
         change = self.conv1(F.silu(self.norm1(features)))

@@ -39,13 +39,13 @@ MAX_STRIP_PIXELS = 100_000_000
 LINE_SPACING = 1.2
 """Height of a label's line, relative to its font size."""
 
-GAP = 1 / 64
-"""White space between two panels. This and the four sizes below are fractions of a panel's short side."""
+GAP_SHARE = 1 / 64
+"""White space between two panels. This and the four sizes below are shares of a panel's short side."""
 
-LABEL_HEIGHT = 1 / 12
-REAL_PIXELS_HEIGHT = 1 / 18
-CAPTION_HEIGHT = 1 / 22
-MARGIN = 1 / 32
+LABEL_HEIGHT_SHARE = 1 / 12
+REAL_PIXELS_HEIGHT_SHARE = 1 / 18
+CAPTION_HEIGHT_SHARE = 1 / 22
+MARGIN_SHARE = 1 / 32
 
 MAX_CAPTION_LINES = 3
 
@@ -117,7 +117,7 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
     is_by_step = layout == "steps" and chain.steps
     rows = _list_step_rows(chain) if is_by_step else _list_frame_rows(chain, layout)
     images = [_draw_row(row, side * times, times, labels) for row in rows]
-    gap = round(side * times * GAP)
+    gap = round(side * times * GAP_SHARE)
     height = sum(image.height + gap for image in images) - gap
     sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
     top = 0
@@ -137,7 +137,7 @@ def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
         rows = ceil(count / columns)
     elif layout == "steps" and chain.steps:
         columns, rows = 3, chain.steps
-    gap = round(min(height, width) * GAP)
+    gap = round(min(height, width) * GAP_SHARE)
     across, down = columns * (width + gap) - gap, rows * (height + gap) - gap
     if max(across, down) > MAX_STRIP_SIDE_PIXELS or across * down > MAX_STRIP_PIXELS:
         enlarged = f", enlarged {times} times for their labels" if times > 1 else ""
@@ -198,12 +198,12 @@ def _list_step_rows(chain: ZoomChain) -> list[Row]:
 
 def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
     """Draw the panels of a row with their captions, each pixel enlarged ``times`` times."""
-    gap, margin = round(side * GAP), round(side * MARGIN)
+    gap, margin = round(side * GAP_SHARE), round(side * MARGIN_SHARE)
     images = [_draw_panel(panel, side, times, labels) for panel in row.panels]
     width, height = images[0].size
     whole = len(images) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
-    font = _load_font(side * CAPTION_HEIGHT)
+    font = _load_font(side * CAPTION_HEIGHT_SHARE)
     captions = [_wrap(text, font, column - margin) for text in row.captions] if labels else []
     lines = max(map(len, captions), default=0)
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else side // 20
@@ -245,9 +245,9 @@ def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note
     pen = ImageDraw.Draw(image, "RGBA")
     width, height = image.size
     margin = side // 32
-    small, dot = side * REAL_PIXELS_HEIGHT, side * REAL_PIXELS_HEIGHT * 0.7
+    small, dot = side * REAL_PIXELS_HEIGHT_SHARE, side * REAL_PIXELS_HEIGHT_SHARE * 0.7
     words = describe_real_pixels(real)
-    lines = [(label, side * LABEL_HEIGHT, 0.0), (words, small, dot * 1.5)]
+    lines = [(label, side * LABEL_HEIGHT_SHARE, 0.0), (words, small, dot * 1.5)]
     if note:
         lines.append((note, small, dot * 1.5))
     full = max(indent + pen.textlength(text, _load_font(size)) for text, size, indent in lines)
