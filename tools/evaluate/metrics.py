@@ -15,7 +15,7 @@ from coz.fidelity.metrics import measure_color_drift, measure_psnr, measure_shar
 
 from .iqa import PYIQA_NAMES, load_score
 from .perceptual import downscale_to, load_dists, load_lpips
-from .seam import seam
+from .seam import measure_seam
 from .weights import MissingWeightsError
 
 
@@ -29,7 +29,7 @@ class Metric:
     kind: Literal["fidelity", "consistency", "naturalness", "figure"]
     library: str
     note: str
-    """The exact definition, for the table's legend."""
+    """The exact definition, for the legend of the table."""
     min_side: int = 1
     """Minimum pixels of a frame's shorter side."""
 
@@ -140,7 +140,7 @@ WEIGHTLESS_MEASURES: dict[str, Measure] = {
     "source_psnr": lambda v: measure_agreement(v.sr, v.source),
     "sharpness": lambda v: measure_sharpness(v.sr),
     "color_drift": lambda v: measure_color_drift(v.sr, v.lq),
-    "seam": lambda v: seam(v.sr),
+    "seam": lambda v: measure_seam(v.sr),
 }
 """The metrics that need no weights."""
 
@@ -165,7 +165,7 @@ class Meter:
             raise ValueError(f"no metric {', '.join(unknown)}; there are: {', '.join(METRICS)}")
         self.missing = {}
         self._measures: dict[str, Measure] = {}
-        learned = _Learned(device)
+        learned = _LearnedMeasures(device)
         for name in dict.fromkeys(names):
             try:
                 self._measures[name] = WEIGHTLESS_MEASURES.get(name) or learned.measure(name)
@@ -222,8 +222,8 @@ class Meter:
         return scores, reasons
 
 
-class _Learned:
-    """The metrics that need weights. A network that two metrics use is loaded once."""
+class _LearnedMeasures:
+    """The metrics that need weights. A network that two metrics share is loaded once."""
 
     def __init__(self, device: str) -> None:
         self.device = device
