@@ -1,7 +1,7 @@
-"""Count what a zoom costs with the real sizes of the models, on simulated cards without weights.
+"""Count the arithmetic, memory and transfers of a zoom at the real sizes of the models, on simulated GPUs.
 
-The nodes run in the real ComfyUI, on tensors that have shapes and no values: the counts are exact,
-the memory is that of all tensors, and no time is measured. Limits: AR-2 with SD3 and Qwen2.5-VL takes at most
+"Card" means a GPU here. The nodes run in the real ComfyUI, on tensors that have shapes but no values. So the
+counts are exact, the memory is that of all tensors, and no time is measured. Limits: AR-2 with SD3 and Qwen2.5-VL takes at most
 11 GiB of a card of 12, and 7.5 GiB of a card of 8.
 
 python -m benchmarks.card [--toy | --write]     --toy: networks of one or two blocks, one card
@@ -31,7 +31,7 @@ from .card_tables import print_context, print_reference, print_step, print_table
 GIB = 2**30
 CARDS_GIB, TOY_CARDS_GIB = (8, 12, 16, 24), (8,)
 MAX_GIB = {8: 7.5, 12: 11.0}
-"""Card -> limit of the peak of AR-2."""
+"""GB of a card -> limit of the peak of AR-2 in GiB."""
 STEPS, MAX_TOKENS, FEW_TOKENS = 4, 32, 2
 
 WORKFLOWS = {"SD3": "2 Chain-of-Zoom SD3", "AR-2": "4 Chain-of-Zoom as in the paper (AR-2)"}
@@ -43,7 +43,7 @@ UPSCALE, WHOLE = (
 
 
 def start_host() -> str:
-    """Load ComfyUI as it runs on an NVIDIA GPU; return the pack's module name."""
+    """Load ComfyUI with the settings of an NVIDIA GPU; return the name of the pack's module."""
     sys.path.insert(0, str(host_path()))
     from comfy.cli_args import args
 
@@ -54,6 +54,7 @@ def start_host() -> str:
 
 
 def add_folders(folder: Path) -> None:
+    """Let ComfyUI find models in the folder, and write its files there."""
     import folder_paths
 
     for kind in ("checkpoints", "loras", "vae", "text_encoders", "upscale_models"):
@@ -69,20 +70,20 @@ def read_workflow(name: str) -> Prompt:
 
 
 def make_chain(name: str, steps: int, tokens: int, checkpoint: str) -> tuple[Prompt, str]:
-    """Make a template with so many steps, and the id of its last node."""
+    """Make the prompt of a template with this number of steps; also return the id of its last node."""
     prompt = read_workflow(name)
     prompt[find_node(prompt, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = checkpoint
     loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
     loop["steps"] = steps
     if "prompting.vlm" in loop:
         loop["prompting.max_tokens"] = tokens
-    else:  # texts of their own, or the host encodes one once
+    else:  # different texts, because ComfyUI would encode equal ones only once
         loop["step_prompts"] = "\n".join(f"a view of step {i}" for i in range(steps))
     return prompt, find_node(prompt, "CoZZoomViewer")
 
 
 def make_text_step(t5_tokens: int, checkpoint: str) -> tuple[Prompt, str]:
-    """Make one step by single nodes, with a typed text of so many T5 tokens."""
+    """Make one step out of single nodes, with a typed text of this number of T5 tokens."""
     prompt = read_workflow(STEP_BY_STEP)
     prompt[find_node(prompt, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = checkpoint
     step = next(key for key, node in prompt.items() if node["class_type"] == "CoZSRStep")
@@ -100,19 +101,19 @@ def make_upscale(name: str, output: str, loop: str, **inputs) -> tuple[Prompt, s
 
 
 def run(made: tuple[Prompt, str], card_gib: int) -> dict[str, Part]:
-    """Run a prompt on a card of its own."""
+    """Run a prompt on a new card; return the work of each part."""
     from tests.host.executor import Executor
 
     prompt, output = made
     with HostWithCard(size=card_gib * GIB, has_values=False).running() as card:
         recorder = Recorder(card)
-        with recorder.in_host():
+        with recorder.record_host():
             Executor("CLASSIC").run(prompt, output)
     return recorder.parts
 
 
 def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]:
-    """Run one step of the reference's procedure, with its VLM's weights on the card, too."""
+    """Run one step of the reference's procedure, with the weights of its VLM on the card too."""
     from tests.support.random_sd3 import (
         autoencoder,
         clip_text,
@@ -140,7 +141,7 @@ def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]
 
         class Recorded(Reference):
             def time_part(self, name: str):
-                return recorder.part(name)
+                return recorder.record_part(name)
 
         reference = Recorded(Networks(transformer, vae, clips, t5))
         reference.run_chain(
@@ -152,7 +153,7 @@ def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]
 
 
 def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
-    """Run both templates on all cards, print a table, and list the missed limits."""
+    """Run both templates on all cards and print a table; return the missed limits."""
     rows, missed = [], []
     runs = [(template, gib, files.t5_fp8) for template in WORKFLOWS for gib in cards]
     runs += [("SD3", cards[-1], files.t5_fp16), ("SD3", cards[0], files.no_t5)]
@@ -163,7 +164,7 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
         if template == "AR-2" and peak > MAX_GIB.get(gib, peak):
             missed.append(f"{peak:.2f} GiB on a card of {gib} GB, not {MAX_GIB[gib]}")
         peak_part = max(parts, key=lambda name: parts[name].peak)
-        # ComfyUI makes text encoders on the card where this has more free memory than half of the RAM's.
+        # ComfyUI creates text encoders on the card if the card has more free memory than half of the free RAM.
         whole = sum(parts[part].count_moved(True) for part in (LOAD, REST))
         streamed = total.count_moved(True) - whole
         end = checkpoint.partition("clips")[2].removesuffix(".safetensors")
@@ -185,9 +186,10 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
 
 
 def run_upscale(card_gib: int) -> tuple[float, float]:
-    """Run Real-ESRGAN on a view and on a whole picture and print a table.
+    """Run Real-ESRGAN on a view and on a whole image, and print a table.
 
-    Return the FLOPs of a view, and those of the whole picture by view of the same size.
+    Returns:
+        The FLOPs of the view, and the FLOPs of the whole image divided by its number of views.
     """
     view = make_upscale(UPSCALE, "CoZZoomViewer", "CoZChainLoop", steps=1, scale=4)
     both = {"a view": view, "a picture": make_upscale(WHOLE, "SaveImage", "CoZFullImage")}

@@ -1,4 +1,4 @@
-"""The figure of card: what a zoom to a factor costs, in a chain and with the whole picture."""
+"""Draw the figure of benchmarks.card: the arithmetic of a zoom in a chain and with the whole image."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from coz.tiles.layout import plan_layout
 FACTORS = (4, 16, 64, 256)
 FRAME = 512
 OVERLAPS = {"SD3": 128, "Real-ESRGAN": 0}
-"""Pixels that the views of Full-Image SR share: those of upscale models abut."""
+"""Backbone -> pixels by which the views of Full-Image SR overlap. Those of upscale models abut."""
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 400, 70, 30, 340
 COLORS = {"SD3": "#c0392b", "Real-ESRGAN": "#2471a3"}
 
 
 def count_views(factor: int, overlap: int) -> int:
-    """Views of 512 pixels in all passes of 4x that enlarge a whole picture of 512 pixels by the factor."""
+    """Count the views of 512 pixels in all 4x passes that enlarge a whole image of 512 pixels by a factor."""
     side, count = FRAME, 0
     while side < FRAME * factor:
         side *= 4
@@ -26,10 +26,10 @@ def count_views(factor: int, overlap: int) -> int:
 def draw_costs(
     flops: Mapping[str, tuple[float, float]],
 ) -> tuple[str, list[str], list[list[str]]]:
-    """Draw the SVG and return it, and the head and rows of its table.
+    """Draw the SVG; return it with the head and the rows of its table.
 
     Args:
-        flops: Backbone -> FLOPs of a view in a chain, and of one of those that a whole picture is made of.
+        flops: Backbone -> FLOPs of a view in a chain, and FLOPs of a view of a whole image.
     """
     lines = {}
     for name, (one, one_of_many) in flops.items():

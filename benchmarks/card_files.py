@@ -1,4 +1,4 @@
-"""Weight files of the real sizes without weights, for card: their data is a hole that takes no disk."""
+"""Write sparse weight files of the real sizes for benchmarks.card. Their data takes no disk space."""
 
 import json
 import math
@@ -15,11 +15,13 @@ from .card_parts import DECODE, ENCODE, NETWORK, PREFILL, TEXT, TOKENS, VISION
 
 PROMPT_RANK, PROMPT_ALPHA = 8, 32
 T5 = "text_encoders.t5xxl."
-NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-NAMES[torch.float8_e4m3fn] = "F8_E4M3"
+DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+DTYPE_NAMES[torch.float8_e4m3fn] = "F8_E4M3"
 
 
 class Sizes(NamedTuple):
+    """Numbers of blocks and layers of the models; the defaults are the real ones."""
+
     sd3_blocks: int = 24
     qwen_layers: int = 36
     qwen_vision_layers: int = 32
@@ -30,16 +32,20 @@ class Sizes(NamedTuple):
 Shapes = dict[str, tuple[torch.dtype, torch.Size]]
 
 
-def shapes_of(network: nn.Module, prefix: str = "", dtype: torch.dtype = torch.float16) -> Shapes:
+def list_shapes(network: nn.Module, prefix: str = "", dtype: torch.dtype = torch.float16) -> Shapes:
     return {f"{prefix}{name}": (dtype, x.shape) for name, x in network.state_dict().items()}
 
 
-def write_hollow(path: Path, shapes: Mapping[str, tuple[torch.dtype, torch.Size]]) -> None:
-    """Write a safetensors file with a hole in place of the data: all weights are zeros."""
+def write_sparse_file(path: Path, shapes: Mapping[str, tuple[torch.dtype, torch.Size]]) -> None:
+    """Write a sparse safetensors file, in which all weights are zeros."""
     header, end = {}, 0
     for name, (dtype, shape) in shapes.items():
         start, end = end, end + math.prod(shape) * dtype.itemsize
-        header[name] = {"dtype": NAMES[dtype], "shape": [*shape], "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": DTYPE_NAMES[dtype],
+            "shape": [*shape],
+            "data_offsets": [start, end],
+        }
     text = json.dumps(header).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -48,7 +54,7 @@ def write_hollow(path: Path, shapes: Mapping[str, tuple[torch.dtype, torch.Size]
 
 
 def list_sd3(sizes: Sizes, t5: torch.dtype) -> Shapes:
-    """The checkpoint of SD3-medium with its text encoders."""
+    """List the weights of the checkpoint of SD3-medium with its text encoders."""
     import comfy.ops
     from comfy.diffusers_convert import convert_vae_state_dict
     from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
@@ -70,16 +76,16 @@ def list_sd3(sizes: Sizes, t5: torch.dtype) -> Shapes:
     )
     vae = convert_vae_state_dict(autoencoder().state_dict())
     return {
-        **shapes_of(transformer, "model.diffusion_model."),
+        **list_shapes(transformer, "model.diffusion_model."),
         **{f"first_stage_model.{name}": (torch.float16, x.shape) for name, x in vae.items()},
-        **shapes_of(clip_text(False, meta), "text_encoders.clip_l.transformer."),
-        **shapes_of(clip_text(True, meta), "text_encoders.clip_g.transformer."),
-        **(shapes_of(t5_xxl(meta), f"{T5}transformer.", t5) if sizes.has_t5 else {}),
+        **list_shapes(clip_text(False, meta), "text_encoders.clip_l.transformer."),
+        **list_shapes(clip_text(True, meta), "text_encoders.clip_g.transformer."),
+        **(list_shapes(t5_xxl(meta), f"{T5}transformer.", t5) if sizes.has_t5 else {}),
     }
 
 
 def list_qwen(sizes: Sizes, pack: str) -> tuple[Shapes, Shapes]:
-    """Qwen2.5-VL-3B, and the paper's LoRA for it."""
+    """List the weights of Qwen2.5-VL-3B, and those of the paper's LoRA for it."""
     import importlib
 
     import comfy.ops
@@ -99,11 +105,11 @@ def list_qwen(sizes: Sizes, pack: str) -> tuple[Shapes, Shapes]:
             layer = f"base_model.model.model.layers.{name}"
             lora[f"{layer}.lora_A.weight"] = torch.float32, torch.Size((PROMPT_RANK, columns))
             lora[f"{layer}.lora_B.weight"] = torch.float32, torch.Size((rows, PROMPT_RANK))
-    return shapes_of(network, dtype=torch.bfloat16), lora
+    return list_shapes(network, dtype=torch.bfloat16), lora
 
 
-def weigh(shapes: Shapes, *prefixes: str) -> int:
-    """Bytes of the weights whose names start so."""
+def count_bytes(shapes: Shapes, *prefixes: str) -> int:
+    """Count the bytes of the weights whose names start with one of the prefixes."""
     return sum(
         math.prod(shape) * dtype.itemsize
         for name, (dtype, shape) in shapes.items()
@@ -112,6 +118,8 @@ def weigh(shapes: Shapes, *prefixes: str) -> int:
 
 
 class Files(NamedTuple):
+    """Names of the three checkpoints of SD3, and sizes of weights."""
+
     t5_fp8: str
     t5_fp16: str
     no_t5: str
@@ -129,7 +137,7 @@ def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
     small = {name: x for name, x in checkpoint.items() if not name.startswith(T5)}
     large = {name: (torch.float16, shape) for name, (_, shape) in checkpoint.items()}
     for name, shapes in zip(names, (checkpoint, large, small), strict=True):
-        write_hollow(folder / "checkpoints" / name, shapes)
+        write_sparse_file(folder / "checkpoints" / name, shapes)
     (folder / "loras").mkdir()
     torch.save(coz_lora(sizes.sd3_blocks), folder / "loras" / "model_20001.pkl")
     (folder / "vae").mkdir()
@@ -140,21 +148,21 @@ def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
     for i, part in enumerate(([*network][:half], [*network][half:]), 1):
         name = f"model-0000{i}-of-00002.safetensors"
         path = folder / "text_encoders" / "Qwen2.5-VL-3B-Instruct" / name
-        write_hollow(path, {key: network[key] for key in part})
+        write_sparse_file(path, {key: network[key] for key in part})
     adapter = folder / "loras" / "coz_prompt_lora"
-    write_hollow(adapter / "adapter_model.safetensors", lora)
+    write_sparse_file(adapter / "adapter_model.safetensors", lora)
     config = {"r": PROMPT_RANK, "lora_alpha": PROMPT_ALPHA, "peft_type": "LORA"}
     (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
-    rrdb = shapes_of(ESRGAN(num_blocks=sizes.rrdb_blocks), dtype=torch.float32)
-    write_hollow(folder / "upscale_models" / "RealESRGAN_x4plus.safetensors", rrdb)
-    language = weigh(network, "model.")
+    rrdb = list_shapes(ESRGAN(num_blocks=sizes.rrdb_blocks), dtype=torch.float32)
+    write_sparse_file(folder / "upscale_models" / "RealESRGAN_x4plus.safetensors", rrdb)
+    language = count_bytes(network, "model.")
     weights = {
-        VISION: weigh(network, "visual."),
-        PREFILL: language - weigh(network, "model.embed_tokens."),
+        VISION: count_bytes(network, "visual."),
+        PREFILL: language - count_bytes(network, "model.embed_tokens."),
         TOKENS: language,
-        TEXT: weigh(checkpoint, "text_encoders."),
-        ENCODE: weigh(checkpoint, "first_stage_model.encoder."),
-        NETWORK: weigh(checkpoint, "model."),
-        DECODE: weigh(checkpoint, "first_stage_model.decoder."),
+        TEXT: count_bytes(checkpoint, "text_encoders."),
+        ENCODE: count_bytes(checkpoint, "first_stage_model.encoder."),
+        NETWORK: count_bytes(checkpoint, "model."),
+        DECODE: count_bytes(checkpoint, "first_stage_model.decoder."),
     }
-    return Files(*names, weights, weigh(network, ""))
+    return Files(*names, weights, count_bytes(network, ""))

@@ -1,4 +1,4 @@
-"""What each part of a step has the simulated card do, for card."""
+"""Record for benchmarks.card the work of the simulated card in each part of a step."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -17,6 +17,8 @@ PARTS = (VISION, PREFILL, TOKENS, TEXT, ENCODE, NETWORK, DECODE, REST, LOAD)
 
 @dataclass
 class Part:
+    """The work of the card in a part of a step, and the peak of its memory in bytes."""
+
     work: Work = field(default_factory=Work)
     peak: int = 0
 
@@ -29,7 +31,7 @@ class Part:
         self.peak = max(self.peak, peak)
 
     def count_moved(self, to_card: bool) -> float:
-        """GB that crossed the bus in one direction."""
+        """Count the GB that were transferred to the card, or from it."""
         return sum(t.bytes for t in self.work.transfers if t.to_card == to_card) / 1e9
 
 
@@ -41,7 +43,7 @@ def add_parts(parts: Iterable[Part]) -> Part:
 
 
 class Recorder:
-    """Credits what the card does to the innermost part that runs."""
+    """Attributes the work of the card to the innermost part that runs."""
 
     def __init__(self, card: Card):
         self.card = card
@@ -51,13 +53,14 @@ class Recorder:
         card.memory.restart_peak()
 
     def switch(self) -> None:
+        """Attribute the work since the last switch to the running part."""
         memory, work = self.card.memory, self.card.work
         self.parts[self.running[-1]].add(work.since(self.before), memory.peak)
         memory.restart_peak()
         self.before = work.copy()
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def record_part(self, name: str) -> Iterator[None]:
         self.switch()
         self.running.append(name)
         try:
@@ -70,14 +73,14 @@ class Recorder:
         inner = getattr(owner, method)
 
         def recorded(*args, **kwargs):
-            with self.part(name):
+            with self.record_part(name):
                 return inner(*args, **kwargs)
 
         patch.setattr(owner, method, recorded)
 
     @contextmanager
-    def in_host(self) -> Iterator[None]:
-        """Record the parts of the host's networks."""
+    def record_host(self) -> Iterator[None]:
+        """Record the parts of ComfyUI's networks during the block."""
         import comfy.model_management
         import comfy.sample
         import comfy.sd
@@ -95,7 +98,7 @@ class Recorder:
 
             def recorded(network, x, *args, embeds=None, **kwargs):
                 is_first = embeds is not None and embeds.shape[1] > 1
-                with self.part(PREFILL if is_first else TOKENS):
+                with self.record_part(PREFILL if is_first else TOKENS):
                     return forward(network, x, *args, embeds=embeds, **kwargs)
 
             patch.setattr(llama.Llama2_, "forward", recorded)

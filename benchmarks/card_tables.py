@@ -1,4 +1,4 @@
-"""The tables of card, in Markdown."""
+"""Print the tables of benchmarks.card, in Markdown."""
 
 import sys
 
@@ -7,12 +7,16 @@ from tests.support.simulated_card import Work
 from .card_parts import PARTS, SR, TEXT, Part, add_parts
 
 RATES = {"16 bits": 165.2e12, "fp32": 82.6e12, "memory": 1008e9, "bus": 25e9}
-"""Of a GeForce RTX 4090 by its data sheet: FLOP/s of dense products that add up in fp32, and without
-tensor cores; bytes/s. Of PCIe 4.0 x16, what a copy from pinned memory is known to reach."""
+"""Rates of a GeForce RTX 4090 by its data sheet: FLOP/s of dense 16-bit products that are added up in fp32,
+FLOP/s in fp32 without tensor cores, and bytes/s of its memory. "bus" is the bytes/s that a copy from pinned
+memory usually reaches over PCIe 4.0 x16."""
 
 
 def estimate_seconds(work: Work, rate: float) -> float:
-    """Estimate the least time on a GeForce RTX 4090: no kernel computes while another reads."""
+    """Estimate the minimum time on a GeForce RTX 4090.
+
+    It is the longer of the times for arithmetic and reads, plus the time for transfers.
+    """
     moved = sum(transfer.bytes for transfer in work.transfers)
     return max(work.flops / rate, work.bytes_read / RATES["memory"]) + moved / RATES["bus"]
 
@@ -26,7 +30,10 @@ def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 
 
 def print_step(parts: dict[str, Part], floors: dict[str, int], card_gib: int) -> None:
-    """Print each part of a step beside its floor: the weights read once, and the time of that or of its FLOPs."""
+    """Print each part of a step beside its floor.
+
+    The floor is to read the weights once, in the time that this or the arithmetic takes, whichever is longer.
+    """
     rows, sums = [], [0.0, 0.0]
     for name in [*(name for name in PARTS if name in parts), "all"]:
         part = add_parts(parts.values()) if name == "all" else parts[name]
@@ -64,7 +71,9 @@ def print_reference(ours: dict[str, Part], theirs: dict[str, Part]) -> None:
             add_parts(p[x] for x in names) if name == "all" else p[name] for p in (ours, theirs)
         ]
         a, b = (part.work for part in both)
-        rate = RATES["16 bits" if name == TEXT else "fp32"]  # its text encoders are in fp16
+        rate = RATES[
+            "16 bits" if name == TEXT else "fp32"
+        ]  # the reference's text encoders are in fp16
         times = [estimate_seconds(a, RATES["16 bits"]), estimate_seconds(b, rate)]
         if name == "all":
             times = sums

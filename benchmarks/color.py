@@ -57,7 +57,7 @@ def measure_share_of_sr() -> float:
     network, lq = ESRGAN().eval(), torch.rand(1, 3, TILE, TILE)
     sr, reference = torch.rand(2, 1, 3, SIDE, SIDE)
     network(lq)
-    # In turns and the least of each: the machine may be busy with other work.
+    # They run in turns, and the minimum of each counts: the machine may be busy with other work.
     seconds: dict[str, list[float]] = {}
     for _ in range(3):
         seconds.setdefault("network", []).append(time_cpu(network, lq) / (4 * TILE) ** 2)

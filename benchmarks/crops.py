@@ -2,7 +2,7 @@
 
 Limit: 2 crops of 512 pixels a second. A step of the training takes about half a second a crop on a fast GPU.
 
-It prints the processes' own time as well: on a busy machine only that says how fast they are. Not on Windows.
+It also prints the CPU time of the processes, which alone counts on a busy machine. It does not run on Windows.
 """
 
 import os

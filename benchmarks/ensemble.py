@@ -11,8 +11,8 @@ from PIL import Image
 
 from coz import self_ensemble
 from coz.render.pillow import from_pillow, to_pillow
-from tools.train_lite.data import crop_to_multiple, reduced
-from tools.train_lite.scoring import BORDER, Upscale, load, psnr_inside
+from tools.train_lite.data import crop_to_multiple, downscale
+from tools.train_lite.scoring import BORDER, Upscale, load_model, measure_inner_psnr
 
 ROOT = Path(__file__).parent.parent
 FAITHFUL = "coz_lite_x4"
@@ -25,10 +25,10 @@ def make_ensemble(upscale: Upscale) -> Upscale:
 
 def measure_upscale(upscale: Upscale, picture: Image.Image) -> tuple[float, float]:
     """Upscale the downscaled photograph; return (PSNR in dB, seconds)."""
-    lq = from_pillow(reduced(picture))
+    lq = from_pillow(downscale(picture))
     start = time.perf_counter()
     sr = upscale(lq)
-    return psnr_inside(to_pillow(sr), picture, BORDER), time.perf_counter() - start
+    return measure_inner_psnr(to_pillow(sr), picture, BORDER), time.perf_counter() - start
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     ]
     gain = {}
     for path in sorted((ROOT / "models").glob("*.safetensors")):
-        alone = load(path)
+        alone = load_model(path)
         measure_upscale(alone, photographs[0])  # the first call is slower
         rows = [
             (*measure_upscale(alone, each), *measure_upscale(make_ensemble(alone), each))

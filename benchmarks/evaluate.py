@@ -1,7 +1,7 @@
 """Evaluate the built-in models and their teachers on scikit-image's photographs.
 
-First with a ground truth: every photograph is downscaled 4x, then upscaled 4x. Then by the paper's
-protocol: four 4x steps from 512 pixels. It prints the lines of RESULTS.md.
+The first evaluation has a ground truth: every photograph is downscaled 4x, then upscaled 4x. The second follows
+the paper's protocol: four 4x steps from 512 pixels. It prints the lines of RESULTS.md.
 """
 
 import contextlib

@@ -70,9 +70,8 @@ def main() -> None:
             run_prompt(url, make_prompt(upload(url, 256)))  # loads the model
             graph = make_prompt(upload(url, side))
             Path(f"/proc/{process.pid}/clear_refs").write_text("5", "utf-8")  # resets the peak
-            before = sum(
-                process.cpu_times()[:2]
-            )  # CPU time: the machine may be busy with other work
+            # CPU time is measured, because the machine may be busy with other work.
+            before = sum(process.cpu_times()[:2])
             run_prompt(url, graph)
             used = sum(process.cpu_times()[:2]) - before
             seconds[side] = used / (side * SCALE) ** 2

@@ -5,7 +5,7 @@ weights in 16 bits, and 12 GiB with T5 in fp8 or, if that takes more, where --re
 leaves 12 GiB to ComfyUI.
 This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The floor of a step is the longer of two times:
 that of its arithmetic and that of reading its weights once, at the rates measured here. The last lines
-compare with what card counted: the time that its counts take at these rates, and its peak.
+compare the measured times and peak with the counts of benchmarks.card at these rates.
 
 python -m benchmarks.gpu_chain [--toy]     --toy: two blocks at 64 pixels, on the CPU
 """
@@ -58,7 +58,7 @@ class Variant:
     free_gib: float | None = None
     """GiB that --reserve-vram leaves to ComfyUI."""
     was_simulated: bool = False
-    """Whether card ran the same weights."""
+    """Whether benchmarks.card ran the same weights."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Row:
     floor: float = 0.0
 
     @property
-    def step(self) -> float:
+    def step_seconds(self) -> float:
         return sum(self.seconds.values())
 
 
@@ -117,7 +117,7 @@ def measure_rates(device: torch.device) -> tuple[float, float]:
     a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
     source, target = torch.empty(2, size, device=device, dtype=torch.uint8)
 
-    def seconds(function, *arguments) -> float:
+    def time_calls(function, *arguments) -> float:
         for _ in range(2):  # the first pass warms up
             start = time.perf_counter()
             for _ in range(runs):
@@ -126,7 +126,7 @@ def measure_rates(device: torch.device) -> tuple[float, float]:
                 torch.cuda.synchronize()
         return (time.perf_counter() - start) / runs
 
-    return 2 * side**3 / seconds(torch.mm, a, b), 2 * size / seconds(target.copy_, source)
+    return 2 * side**3 / time_calls(torch.mm, a, b), 2 * size / time_calls(target.copy_, source)
 
 
 def make_texts(run: int) -> list[str]:
@@ -254,15 +254,17 @@ def run_ours(variant: Variant, toy: bool, folder: Path, runs: int) -> tuple[Row,
 
 
 def print_row(row: Row, theirs: Row) -> None:
-    times = (row.step, *(row.seconds[part] for part in ("text", "sr", "rest")))
+    times = (row.step_seconds, *(row.seconds[part] for part in ("text", "sr", "rest")))
     floor = f"{row.floor:.4f}" if row.floor else "-"
     peak = f"{row.peak:.1f} GiB" if row.peak else "-"
     shown = f"{row.name:26}" + "".join(f" {time:7.3f}" for time in times)
-    print(f"{shown} {theirs.step / row.step:5.1f}x {floor:>7} {peak:>9}", flush=True)
+    print(
+        f"{shown} {theirs.step_seconds / row.step_seconds:5.1f}x {floor:>7} {peak:>9}", flush=True
+    )
 
 
 def describe_model_error(row: Row, flops: float, bandwidth: float) -> str:
-    """Compare a row with card: its times with those of the counts, its peak with the simulated one."""
+    """Compare the times and the peak of a row with those that benchmarks.card counted."""
     estimates = {"text": ["text"], "sr": SR_PARTS}
     times = [
         f"{part} {row.seconds[part] / estimate_seconds(counted, flops, bandwidth):.2f} times its estimate"
@@ -274,7 +276,7 @@ def describe_model_error(row: Row, flops: float, bandwidth: float) -> str:
 
 def find_missed_goals(theirs: Row, rows: list[Row]) -> list[str]:
     all_16_bit, fp8_t5, *_, reserved = rows
-    ratio, small = theirs.step / all_16_bit.step, min(fp8_t5.peak, reserved.peak)
+    ratio, small = theirs.step_seconds / all_16_bit.step_seconds, min(fp8_t5.peak, reserved.peak)
     missed = [f"{ratio:.1f} times as fast, not {MIN_SPEEDUP:.0f}"] if ratio < MIN_SPEEDUP else []
     for peak, goal in ((all_16_bit.peak, MAX_GIB_16_BIT), (small, MAX_GIB_SMALL)):
         missed += [f"{peak:.1f} GiB, not {goal:.0f}"] if peak > goal else []

@@ -2,7 +2,7 @@
 
 Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer, its least possible time,
 is that of reading the language model's weights once, at the rate measured here. The estimates are the times
-that the counts of card take at the rates measured here. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
+that the counts of benchmarks.card take at these rates. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
 
 python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
 """
@@ -66,7 +66,7 @@ class Clock:
         self.wrap(network.model, "forward", "tokens")
         self.wrap(network, "generate", "answer")
 
-    def now(self) -> float:
+    def read_time(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -77,18 +77,18 @@ class Clock:
         def timed(*args, **kwargs):
             if name == "answer":
                 self.prompt_tokens = args[0].shape[1]
-            start = self.now()
+            start = self.read_time()
             result = inner(*args, **kwargs)
-            self.spans.setdefault(name, []).append((start, self.now()))
+            self.spans.setdefault(name, []).append((start, self.read_time()))
             return result
 
         setattr(owner, method, timed)
 
-    def seconds(self, function) -> dict[str, float]:
+    def time_parts(self, function) -> dict[str, float]:
         self.spans.clear()
-        start = self.now()
+        start = self.read_time()
         function()
-        total = self.now() - start
+        total = self.read_time() - start
         starts = [begin for begin, _ in self.spans["tokens"]]
         ((_, end),) = self.spans["answer"]
         # From one forward call to the next, which includes the output layer and the choice of a token.
@@ -119,7 +119,7 @@ def measure(clip, side: int, tokens: int, device: torch.device):
         node.execute(clip, view, "", max_tokens=tokens, previous_image=wide)
 
     ask()  # warms up and loads the weights
-    times = take_medians([clock.seconds(ask) for _ in range(RUNS)])
+    times = take_medians([clock.time_parts(ask) for _ in range(RUNS)])
     weights = sum(weight.numel() * weight.element_size() for weight in network.model.parameters())
     return times, clock.prompt_tokens, weights
 

@@ -2,7 +2,7 @@
 
 Limits: the peak grows by at most four times the size of the frames plus 60 MB. It does not grow in 20
 more runs, whether all results come from the cache or, on a ComfyUI without cache, every step runs again.
-Without cache, the allocator takes about 20 runs to reach its final size: these come before the measurement.
+Without cache, the allocator needs about 20 runs to reach its final size, which are run before the measurement.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Measure the time that CoZ SR Step adds to the calls it makes: encode, one forward, decode. On the CPU.
+"""Measure on the CPU the time that CoZ SR Step adds to its calls of encode, the network and decode.
 
 Limit: 1.05 times their time. The transformer is small, which makes the node's share larger than usual.
 """

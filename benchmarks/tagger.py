@@ -1,6 +1,6 @@
 """Measure RAM at its full size with random weights: conversion, loading and speed on one core. Linux only.
 
-The file to convert has the size of the published one: 5.6 GB, of which two thirds are the optimizer's.
+The file to convert has the size of the published one, 5.6 GB, of which two thirds are the optimizer's state.
 
 Limits: converting takes at most 1.5 GB of memory, and loading at most 1.2 times the converted file. In
 ComfyUI a view takes at most 5 s of one core, and at most 1.1 times as long as in the plain network.

@@ -34,7 +34,7 @@ def make_images(sample: type) -> Iterator[tuple[str, Tensor]]:
     ramp = torch.linspace(0.1, 0.9, 192)
     down, right = ramp[:, None].expand(192, 192), ramp.expand(192, 192)
     yield "gradient", torch.stack((right, down, (right + down) / 2), -1)[None]
-    yield "flat grey", torch.full((1, 192, 192, 3), 0.5)
+    yield "flat gray", torch.full((1, 192, 192, 3), 0.5)
     for name in ("chelsea.png", "hubble_deep_field.jpg"):
         yield name, sample.execute(name)[0][:, 60:252, 60:252].contiguous()
 
@@ -92,7 +92,7 @@ def main() -> None:
                 inside = float(error[100:-100, 100:-100].max())
                 error[100:-100, 100:-100] = 0
                 print(
-                    f"tiles: {name}, a step on flat grey at {center}: {float(error.max()):.2f} of 255 "
+                    f"tiles: {name}, a step on flat gray at {center}: {float(error.max()):.2f} of 255 "
                     f"at the edge, {inside:.2f} inside (limit: 1.2 times that + 1); the network "
                     f"computes {pixels[-1] / 128**2:.2f} times the pixels of the crop"
                 )

@@ -80,7 +80,7 @@ def main() -> None:
     inputs = make_transformers_inputs(tokens["qwen25vl"][0], images)
     prompt = inputs["input_ids"].shape[1]
 
-    def ours() -> list[int]:
+    def run_ours() -> list[int]:
         return clip.generate(
             tokens,
             max_length=TOKENS,
@@ -90,13 +90,13 @@ def main() -> None:
             seed=0,
         )
 
-    def theirs() -> list[int]:
+    def run_theirs() -> list[int]:
         ids = network.generate(
             **inputs, max_new_tokens=TOKENS, do_sample=False, repetition_penalty=REPETITION_PENALTY
         )
         return ids[0, prompt:].tolist()
 
-    calls = {"ours": ours, "theirs": theirs}
+    calls = {"ours": run_ours, "theirs": run_theirs}
     answers = {name: call() for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(RUNS):

@@ -57,7 +57,7 @@ def main() -> None:
     image = frame.movedim(1, -1).contiguous()
     chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
 
-    def ours(tile: int, color_fix: str = "none") -> None:
+    def run_ours(tile: int, color_fix: str = "none") -> None:
         layout = json.dumps(plan_tiles(SIDE, SIDE, SCALE, tile, tile // 4))
         tiles = image, "", 1, layout, chosen, 0, color_fix, 0.0, image
         nodes.NODE_CLASS_MAPPINGS["CoZTiles"].execute(*tiles)
@@ -69,7 +69,7 @@ def main() -> None:
             ratios, peaks = [], []
             for _ in range(pairs):
                 hosts = measure(lambda: ImageUpscaleWithModel.execute(model, image))
-                own = measure(lambda tile=tile: ours(tile))
+                own = measure(lambda tile=tile: run_ours(tile))
                 ratios.append(own[0] / hosts[0])
                 peaks.append((own[1], hosts[1]))
             ratio = statistics.median(ratios)
@@ -83,7 +83,7 @@ def main() -> None:
             is_first = tile == next(iter(RUNS_BY_TILE))
             is_over |= is_first and (ratio > MAX_TIME_RATIO or own_peak > host_peak)
         fixed = min(
-            measure(lambda: ours(FIXED_TILE, "wavelet"))[0]
+            measure(lambda: run_ours(FIXED_TILE, "wavelet"))[0]
             / measure(lambda: ImageUpscaleWithModel.execute(model, image))[0]
             for _ in range(FIXED_PAIRS)
         )

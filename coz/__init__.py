@@ -9,13 +9,13 @@ from .chain.zoom_chain import ZoomChain, __version__, derive_step_seed
 from .color.align import (
     adain_align,
     histogram_align,
-    low_frequency_distance,
+    measure_low_frequency_distance,
     wavelet_align,
     ycbcr_align,
 )
 from .color.method import best_align, color_align, hybrid_align
 from .ensemble import self_ensemble
-from .fidelity.back_projection import agreement, back_project
+from .fidelity.back_projection import back_project, measure_agreement
 from .fidelity.invented import (
     map_disagreement,
     map_invented,
@@ -52,7 +52,6 @@ __all__ = [
     "ZoomVideo",
     "__version__",
     "adain_align",
-    "agreement",
     "back_project",
     "best_align",
     "carry_target",
@@ -64,11 +63,12 @@ __all__ = [
     "histogram_align",
     "hybrid_align",
     "join_texts",
-    "low_frequency_distance",
     "make_one_step_noise",
     "map_disagreement",
     "map_invented",
+    "measure_agreement",
     "measure_invented_energy",
+    "measure_low_frequency_distance",
     "measure_octaves",
     "pad_to_multiple",
     "place_first_frame",

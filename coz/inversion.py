@@ -1,4 +1,6 @@
-"""Diffusion inversion (InvSR): timesteps and image sizes of a chain of denoising steps.
+"""Diffusion inversion (InvSR): the timesteps at which it calls the network, and its image sizes.
+
+Here lq is the low-quality input image, a quarter of the result's size along each axis.
 
 Source: InvSR, sampler_invsr.py, inference_invsr.py and its StableDiffusionInversionSR pipeline.
 """
@@ -9,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCALE = 4
-"""The noise predictor halves its image, and a latent is an eighth of the result: only 4x works."""
-STARTS = (250, 200, 150, 100)
-"""The timesteps from which the published noise predictors were trained to start."""
-USUAL_START = 200
+"""The only possible factor: the predicted noise has half the size of the input, and must have the size of a
+latent, which is an eighth of the result's."""
+START_TIMESTEPS = (250, 200, 150, 100)
+"""First timesteps for which the published noise predictors were trained."""
+DEFAULT_START_TIMESTEP = 200
 TIMESTEP_SPACING = 50
 LQ_MULTIPLE_PIXELS = 16
-"""Sides of the small image are multiples of this: the VAE reduces its enlargement by 8, the UNet by 8
-more."""
+"""Sides of the input are padded to a multiple of this: the VAE reduces the 4x larger image by 8, and the
+UNet reduces the latent by 8 again."""
 
 
 def plan_timesteps(sampling_steps: int, start: int | None = None) -> list[int]:
@@ -24,20 +27,28 @@ def plan_timesteps(sampling_steps: int, start: int | None = None) -> list[int]:
 
     Args:
         sampling_steps: Number of calls, 1 to 5.
-        start: One of `STARTS`; None starts at 200, or at 250 for five steps.
+        start: The first timestep, one of `START_TIMESTEPS`; None means 200, or 250 for five steps.
 
     Returns:
-        Timesteps counted from 1, falling: 200 is index 199. They are multiples of 50 as evenly
-        spaced as possible, the larger gaps first.
+        Timesteps from high to low, counted from 1: timestep 200 has index 199 in the model's tables.
+        They are multiples of 50, as evenly spaced as possible. If gaps differ, the larger ones come
+        first.
 
     Raises:
-        ValueError: If there are fewer multiples of 50 up to ``start`` than steps.
+        ValueError: If ``start`` is not one of `START_TIMESTEPS`, or if there are fewer multiples of
+            50 up to ``start`` than steps.
     """
     if start is None:
-        start = USUAL_START if sampling_steps * TIMESTEP_SPACING <= USUAL_START else STARTS[0]
+        start = (
+            DEFAULT_START_TIMESTEP
+            if sampling_steps * TIMESTEP_SPACING <= DEFAULT_START_TIMESTEP
+            else START_TIMESTEPS[0]
+        )
     possible = start // TIMESTEP_SPACING
-    if start not in STARTS:
-        raise ValueError(f"expected start to be one of {STARTS}, but found {start}: choose one")
+    if start not in START_TIMESTEPS:
+        raise ValueError(
+            f"expected start to be one of {START_TIMESTEPS}, but found {start}: choose one"
+        )
     if not 1 <= sampling_steps <= possible:
         raise ValueError(
             f"expected sampling_steps from 1 to {possible} with start {start}, but found "
@@ -50,14 +61,15 @@ def plan_timesteps(sampling_steps: int, start: int | None = None) -> list[int]:
 
 
 def enlarge_unclamped(lq: Tensor) -> Tensor:
-    """Enlarge an image four times; overshoots at edges stay, as in InvSR's training.
+    """Enlarge an image four times without clamping its overshoots at edges, as in InvSR's training.
 
     Args:
-        lq: (B, C, H, W) in [0, 1].
+        lq: (B, C, H, W), any float dtype, in [0, 1].
 
     Returns:
-        (B, C, 4 H, 4 W), slightly beyond [0, 1] at edges.
+        (B, C, 4 H, 4 W) float32, slightly beyond [0, 1] at edges.
 
-    Source: torch's bicubic filter (a = -0.75). It differs from Pillow's by up to 0.025.
+    Source: InvSR enlarges with torch's bicubic filter (a = -0.75). The result differs from that of
+        Pillow's filter by up to 0.025.
     """
     return F.interpolate(lq.float(), scale_factor=SCALE, mode="bicubic")

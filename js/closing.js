@@ -1,6 +1,6 @@
 // @ts-check
-// Shows the closing text on a node: the text that stays there after a run. Since frontend 1.58, ComfyUI's
-// own progress text disappears when the run ends.
+// Shows the closing text of a node, which stays on the node after a run. ComfyUI's own progress text
+// disappears when the run ends, since frontend 1.58.
 import { api } from "../../scripts/api.js"
 import { forwardToGraph, redraw, canScroll } from "./host/canvas.js"
 import { findNode } from "./host/graph.js"
@@ -10,7 +10,7 @@ import { removeWidget, showOnNode } from "./host/widget.js"
 const TEXT_KEY = "coz_text"
 /** Name of the widget of ComfyUI's own progress text. */
 const PROGRESS_WIDGET = "$$node-text-preview"
-/** A longer text scrolls. */
+/** Height above which the text scrolls. */
 const MAX_HEIGHT_PX = 180
 const MARGIN_PX = 10
 
@@ -30,7 +30,7 @@ export function attachClosingText(node) {
   if (!node.comfyClass?.startsWith("CoZ")) return
   receiveOutputs(node, TEXT_KEY, (output) => {
     if (!output) return // a cached run may have none
-    draw(node, output[TEXT_KEY] ?? [], new Map(output.coz_dots))
+    drawText(node, output[TEXT_KEY] ?? [], new Map(output.coz_dots))
   })
 }
 
@@ -44,10 +44,10 @@ export function removeTextOnProgress() {
 
 /**
  * @param {any} node
- * @param {string[]} texts one for each run of the node; it runs once for each item of a list
+ * @param {string[]} texts one for each run of the node: a node runs once for each item of a list
  * @param {Map<string, string>} dots maps a line to the color of the dot before it
  */
-function draw(node, texts, dots) {
+function drawText(node, texts, dots) {
   removeWidget(node, TEXT_KEY)
   if (!texts.length) return
   removeWidget(node, PROGRESS_WIDGET)
@@ -68,15 +68,15 @@ function draw(node, texts, dots) {
   })
   root.attachShadow({ mode: "open" }).append(style, ...parts)
 
-  const height = () => {
+  const computeHeight = () => {
     const needed = parts.reduce((sum, part) => sum + part.offsetHeight, 0)
     return Math.min(needed, MAX_HEIGHT_PX) + 2 * MARGIN_PX
   }
   showOnNode(node, TEXT_KEY, "COZ_TEXT", root, {
     hideOnZoom: false,
     margin: MARGIN_PX,
-    getMinHeight: height,
-    getMaxHeight: height,
+    getMinHeight: computeHeight,
+    getMaxHeight: computeHeight,
   })
   new ResizeObserver(redraw).observe(root)
   forwardToGraph(root, canScroll)

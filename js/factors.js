@@ -1,11 +1,11 @@
 // @ts-check
 // Writes how far a region is enlarged, across and down. coz/render/strip.py has the same rules.
 
-/** From this ratio on, both factors are written. */
+/** Ratio of the two factors from which on both are written. */
 const MAX_AXES_RATIO = 1.05
 
-/** The square of the mean is the ratio of the areas. @param {number[]} factors */
-export const geometricMean = ([across, down]) => Math.sqrt(across * down)
+/** Compute the geometric mean; its square is the ratio of the areas. @param {number[]} factors */
+export const computeGeometricMean = ([across, down]) => Math.sqrt(across * down)
 
 /** Round to three digits, or to a whole number; a half is rounded up. @param {number} value */
 export const roundToThreeDigits = (value) =>
@@ -20,5 +20,5 @@ export function formatFactor(factor) {
 /** Write factors as 16x, or as 4x3.2x (across, down) where they differ. @param {number[]} factors */
 export function formatFactors(factors) {
   const differ = Math.max(...factors) / Math.min(...factors) >= MAX_AXES_RATIO
-  return differ ? factors.map(formatFactor).join("") : formatFactor(geometricMean(factors))
+  return differ ? factors.map(formatFactor).join("") : formatFactor(computeGeometricMean(factors))
 }

@@ -1,6 +1,6 @@
 // @ts-check
-// Widgets of CoZ Sample Picture: it shows its image, names each sample by its subject, and uploads a
-// file that the user drops onto it or chooses from the disk.
+// Widgets of CoZ Sample Picture. The node shows its image, names each sample by its subject, and uploads
+// a file that the user drops onto the node or chooses from the disk.
 import { api } from "../../scripts/api.js"
 import { hasFiles, forwardToGraph, forwardFiles } from "./host/canvas.js"
 import { chooseValue, findWidget } from "./host/graph.js"
@@ -68,7 +68,7 @@ async function uploadFile(node, file) {
     if (!answer.ok) throw new Error(answer.statusText)
     const { name, subfolder } = await answer.json()
     chooseValue(node, "own_picture", subfolder ? `${subfolder}/${name}` : name)
-    checkFiles() // it may have replaced a file of the same name
+    checkFiles() // the upload may have replaced a file of the same name
   } catch (error) {
     warn(translate("failed", { name: file.name, reason: error instanceof Error ? error.message : "" }))
   }
@@ -97,7 +97,7 @@ export function attachOwnPicture(node) {
     if (own.value !== NO_OWN_PICTURE) chooseValue(node, "own_picture", NO_OWN_PICTURE)
   })
 
-  // The value none is not sent, so that workflows older than this input give the same prompt.
+  // The value "none" is not sent, so that a workflow saved before this input existed gives the same prompt.
   own.serializeValue = () => (own.value === NO_OWN_PICTURE ? undefined : own.value)
 
   const button = node.addWidget("button", "choose", null, () => askForFile(node), { serialize: false })

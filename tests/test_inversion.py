@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coz.inversion import STARTS, enlarge_unclamped, plan_timesteps
+from coz.inversion import START_TIMESTEPS, enlarge_unclamped, plan_timesteps
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_timesteps(steps, start, timesteps):
     assert plan_timesteps(steps, start) == timesteps
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", START_TIMESTEPS)
 def test_every_possible_number_of_steps_falls_from_the_start(start):
     for steps in range(1, start // 50 + 1):
         timesteps = plan_timesteps(steps, start)

@@ -67,7 +67,7 @@ def in_source(chain):
     return {
         **dict(zip(("height", "width"), chain.frames[0].shape[-2:], strict=True)),
         "target": chain.target._asdict(),
-        "windows": [chain.window_in(layer, 0) for layer in layers],
+        "windows": [chain.find_window_in(layer, 0) for layer in layers],
         "names": [write_factor_label(chain, layer) for layer in layers],
     }
 
@@ -109,7 +109,9 @@ def places(chain):
     return {
         "record": record_of(chain),
         "windows": [(0, 0, width, height), *chain.windows],
-        "magnifications": [chain.magnification(layer) for layer in range(len(chain.frames))],
+        "magnifications": [
+            chain.compute_magnification(layer) for layer in range(len(chain.frames))
+        ],
     }
 
 

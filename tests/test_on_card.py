@@ -11,7 +11,7 @@ from coz.color.method import best_align, color_align
 from coz.detail.adaptive import score_complexity
 from coz.detail.fusion import fuse, sharpen_edges
 from coz.ensemble import self_ensemble
-from coz.fidelity.back_projection import agreement, back_project
+from coz.fidelity.back_projection import back_project, measure_agreement
 from coz.fidelity.banded_resize import multiply_in_full_precision, resize_banded
 from coz.fidelity.invented import (
     map_disagreement,
@@ -20,7 +20,7 @@ from coz.fidelity.invented import (
     measure_invented_energy,
     measure_octaves,
 )
-from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
+from coz.fidelity.metrics import measure_color_drift, measure_psnr, measure_sharpness, measure_ssim
 from coz.geometry import Window
 from coz.inversion import enlarge_unclamped
 from coz.render.heat_map import overlay_heat
@@ -43,11 +43,11 @@ CASES = {
     "histogram": (0, lambda a, b, lq: color_align("histogram", a, b)),
     "best": (1, lambda a, b, lq: best_align(a, b)),
     "self-ensemble": (0, lambda a, b, lq: self_ensemble(lambda x: x.square(), a)),
-    "psnr": (1, lambda a, b, lq: psnr(a, b)),
-    "ssim": (1, lambda a, b, lq: ssim(a, b)),
-    "sharpness": (1, lambda a, b, lq: sharpness(a)),
-    "colour drift": (1, lambda a, b, lq: color_drift(a, lq)),
-    "agreement": (1, lambda a, b, lq: agreement(a, lq)),
+    "psnr": (1, lambda a, b, lq: measure_psnr(a, b)),
+    "ssim": (1, lambda a, b, lq: measure_ssim(a, b)),
+    "sharpness": (1, lambda a, b, lq: measure_sharpness(a)),
+    "color drift": (1, lambda a, b, lq: measure_color_drift(a, lq)),
+    "agreement": (1, lambda a, b, lq: measure_agreement(a, lq)),
     "invented": (1, lambda a, b, lq: measure_invented_energy(a, b)),
     "octaves": (1, lambda a, b, lq: measure_octaves(a, b)),
     "invented map": (0, lambda a, b, lq: map_invented(a, b)),
@@ -151,7 +151,7 @@ def test_back_projection_converges_where_torch_may_use_tf32(tf32):
     with Card() as card:
         result = back_project(card.put(sr), card.put(lq))
         waits = card.work.waits
-        decibels = agreement(result, card.put(lq))
+        decibels = measure_agreement(result, card.put(lq))
         assert torch.equal(result.cpu(), back_project(sr, lq))
     assert waits <= 2
     assert decibels > 120

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.docs.help_tables import inputs_of, public_schemas, render_pages, texts_of
+from tools.docs.help_tables import get_texts, list_inputs, list_public_schemas, render_pages
 
 ROOT = Path(__file__).parent.parent
 HELP = ROOT / "js" / "docs"
@@ -25,7 +25,7 @@ CHINESE = re.compile("[\u4e00-\u9fff]")
 
 @pytest.fixture(scope="module")
 def schemas(pack):
-    return public_schemas(pack)
+    return list_public_schemas(pack)
 
 
 def locale(language, file):
@@ -43,7 +43,7 @@ def test_nodes_are_described(schemas):
 
 
 def test_inputs_have_a_tooltip(schemas):
-    inputs = [(s.node_id, *found) for s in schemas for found in inputs_of(s.inputs)]
+    inputs = [(s.node_id, *found) for s in schemas for found in list_inputs(s.inputs)]
     assert [f"{node}: {key}" for node, key, item, _ in inputs if not item.tooltip] == []
 
 
@@ -61,7 +61,7 @@ def test_english_stands_in_the_schemas_alone():
 
 def test_chinese_texts_are_complete(schemas):
     chinese = leaves(locale("zh", "nodeDefs.json"))
-    assert chinese.keys() == leaves({s.node_id: texts_of(s) for s in schemas}).keys()
+    assert chinese.keys() == leaves({s.node_id: get_texts(s) for s in schemas}).keys()
     assert [path for path, text in chinese.items() if not CHINESE.search(text)] == []
 
 
@@ -72,7 +72,7 @@ def test_chinese_menu_names_every_category(schemas):
 
 def test_texts_hold_no_message_syntax(schemas):
     texts = leaves({"zh": locale("zh", "nodeDefs.json")})
-    texts |= leaves({"en": {s.node_id: texts_of(s) for s in schemas}})
+    texts |= leaves({"en": {s.node_id: get_texts(s) for s in schemas}})
     assert [path for path, text in texts.items() if I18N_SYNTAX.search(text)] == []
 
 

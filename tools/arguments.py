@@ -14,9 +14,9 @@ class OneLineParser(argparse.ArgumentParser):
 def make_whole_number_type(low: int, high: int) -> Callable[[str], int]:
     """Return the argparse type of a whole number from ``low`` to ``high``."""
 
-    def number(text: str) -> int:
+    def parse(text: str) -> int:
         if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"expected a whole number {low}..{high}, got {text!r}")
         return int(text)
 
-    return number
+    return parse

@@ -25,7 +25,8 @@ from typing import Any
 
 PACK = Path(__file__).absolute().parent.parent
 if __name__ == "__main__":
-    # In front, so that no other package is called tools. ComfyUI's own folder goes before it later.
+    # Insert it first, so that no other package of the name tools is found. ComfyUI's folder is inserted before it
+    # later.
     sys.path.insert(0, str(PACK))
 
 try:
@@ -49,7 +50,7 @@ REPORT = (
 PICTURE = PACK / "pictures" / "astronaut.png"
 MAX_SHOWN_TAGS = 20
 EQUAL, DIFFERS, RAN, FAILED, NOT_COMPARED = "equal", "differs", "ran", "failed", "not compared"
-BAD = (DIFFERS, FAILED)
+BAD_VERDICTS = (DIFFERS, FAILED)
 
 
 class Verification:
@@ -69,7 +70,7 @@ class Verification:
         try:
             with torch.inference_mode(), comfyui.measure(part):
                 part["verdict"], part["text"] = check()
-        except Exception as error:  # whatever a part raises, the others still run
+        except Exception as error:  # the other parts still run, whatever this part raises
             part["verdict"], part["text"] = FAILED, comfyui.explain(error)
         print(f"{name}: {part['verdict']}. {part['text']} ({part['seconds']} s)", flush=True)
 
@@ -105,14 +106,16 @@ class Verification:
         upscaler = None
         if not self.networks:
             (upscaler,) = (
-                step.node("UpscaleModelLoader").execute(self.files["upscale model"].choose()).args
+                step.get_node("UpscaleModelLoader")
+                .execute(self.files["upscale model"].choose())
+                .args
             )
         self.chain = step.zoom_in(read_picture(), self.size, self.networks, self.vlm, upscaler)
         backbone = "SD3" if self.networks else "the upscale model"
         return RAN, f"{self.chain.steps} steps by {backbone}, prompts: {list(self.chain.prompts)}."
 
     def compare_tokens(self) -> tuple[str, str]:
-        images = [tokens.fit(frame, self.size) for frame in self.list_views()]
+        images = [tokens.resize_for_model(frame, self.size) for frame in self.list_views()]
         found = tokens.ask(self.vlm, images)
         if lacking := comfyui.find_lacking("transformers") or self.find_converted("prompt LoRA"):
             return NOT_COMPARED, lacking
@@ -149,7 +152,7 @@ class Verification:
         return EQUAL if difference < tags.MAX_DIFFERENCE and not wrong else DIFFERS, text
 
     def find_converted(self, *roles: str) -> str:
-        """Say which files are not in their published form; empty if all are."""
+        """Return a sentence that names the files which are not as published, or "" if all are."""
         converted = [role for role in roles if role in self.files and self.files[role].is_converted]
         if not converted:
             return ""
@@ -184,14 +187,14 @@ def find_files(given: dict[str, Path | None]) -> tuple[dict[str, FoundFile], lis
 
 
 def scrub(text: str, files: dict[str, FoundFile]) -> str:
-    """Take names and places of files out of a text for verify.json."""
+    """Remove the names and paths of files from a text for verify.json."""
     for name, found in files.items():
         for path in found.paths:
             for place in (str(path), found.name, path.name, str(path.parent)):
                 text = text.replace(place, name)
     for place in (str(PACK), str(Path.home()), str(Path.cwd())):
         text = text.replace(place, "...")
-    # What still looks like a path, of any system.
+    # Remove whatever still looks like a path of any system.
     return re.sub(r"(?:[A-Za-z]:)?[\\/](?:[^\s:'\"]+[\\/])+[^\s:'\"]*", "...", text)
 
 
@@ -204,7 +207,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def parse() -> tuple[argparse.Namespace, list[str]]:
+def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -217,7 +220,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 
 def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
-    """Run every part that the files allow, show and write the result; return whether all went well."""
+    """Run every part for which there are files, print and write the result; return whether all succeeded."""
     folder = comfyui.find_comfyui(options.comfyui)
     pack = comfyui.start(folder, arguments)
     machine = comfyui.describe_machine(folder)
@@ -231,7 +234,7 @@ def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
         **machine,
         "notes": notes,
         "size": options.size,
-        # Before JSON doubles the backslashes of a path.
+        # Texts are scrubbed here, before JSON doubles the backslashes of paths.
         "files": [
             record(found) | {"problem": scrub(found.problem, files)} for found in files.values()
         ],
@@ -242,7 +245,7 @@ def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
     print(f"\nverify.json:\n{text}\n", flush=True)
     write_results(options.out, text, verification.chain)
     problems = [f"{found.role.name}: {found.problem}" for found in files.values() if found.problem]
-    bad = [part["part"] for part in verification.parts if part["verdict"] in BAD]
+    bad = [part["part"] for part in verification.parts if part["verdict"] in BAD_VERDICTS]
     print("\n".join([*problems, *(f"{part}: see above" for part in bad)]))
     return not problems and not bad
 
@@ -267,10 +270,9 @@ def write_results(out: Path, text: str, chain: ZoomChain | None) -> None:
 
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(
-            errors="backslashreplace"
-        )  # prompts may be Chinese, and a console may not
-    options, arguments = parse()
+        # Prompts may be Chinese, which some consoles cannot show.
+        stream.reconfigure(errors="backslashreplace")
+    options, arguments = parse_arguments()
     try:
         sys.exit(0 if verify(options, arguments) else 1)
     except ValueError as error:

@@ -28,7 +28,7 @@ class RealPixels(NamedTuple):
 
 
 def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
-    """Compute from ``chain.real_window`` how many real pixels a layer shows.
+    """Compute from ``ZoomChain.find_real_window`` how many real pixels a layer shows.
 
     Args:
         chain: Any chain; its pixel values are not read.
@@ -38,7 +38,7 @@ def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
         ValueError: If the layer does not exist.
     """
     height, width = chain.frames[layer].shape[-2:]
-    window = chain.real_window(layer)
+    window = chain.find_real_window(layer)
     share = window.width * window.height / (width * height)
     return RealPixels(window.width, window.height, share)
 

@@ -28,7 +28,7 @@ class ZoomChain:
     """
 
     scale: float
-    """Requested scale of each step. The exact factors follow from the windows: see ``magnification``."""
+    """Requested scale of each step. The exact factors follow from the windows: see ``compute_magnification``."""
     frames: tuple[Tensor, ...]
     """One for each layer: (1, 3, H, W) float32 in [0, 1]. All but the source have the same size."""
     windows: tuple[Window, ...]
@@ -45,10 +45,10 @@ class ZoomChain:
     where it was not measured; empty in older records."""
     invented: tuple[float, ...] = ()
     """Share of each result's energy (variance; see ``measure_invented_energy``), 0..1, that the enlarged
-    crop does not hold. NaN and empty as above."""
+    crop does not hold. NaN where it was not measured; empty in older records."""
     denoises: tuple[float, ...] = ()
-    """How much of its view each step sampled again, 0..1: the denoise of "any checkpoint". NaN where the
-    backbone has none; empty if no step has one."""
+    """The ``denoise`` of each step, 0..1: the share of the noise schedule with which the backbone "any
+    checkpoint" sampled the view again. NaN for other backbones; empty if no step has a value."""
     color_profile: str = ""
     """Name of the color profile in the source's file, which was not applied; "" if it is sRGB or
     unknown."""
@@ -80,7 +80,7 @@ class ZoomChain:
         """Number of steps: the frames after x_0."""
         return len(self.frames) - 2
 
-    def window_in(self, layer: int, ancestor: int) -> Window:
+    def find_window_in(self, layer: int, ancestor: int) -> Window:
         """Compute the region that ``layer`` shows, in pixels of ``ancestor``, an earlier layer or itself.
 
         Raises:
@@ -105,7 +105,7 @@ class ZoomChain:
             )
         return region
 
-    def real_window(self, layer: int) -> Window:
+    def find_real_window(self, layer: int) -> Window:
         """Compute the region that ``layer`` shows, in real pixels.
 
         For layers 0 and 1 these are the source's pixels. Later frames are made from the first frame:
@@ -114,26 +114,26 @@ class ZoomChain:
         Raises:
             ValueError: If the layer does not exist.
         """
-        window = self.window_in(layer, 0)
+        window = self.find_window_in(layer, 0)
         if layer <= 1:
             return window
-        return min(window, self.window_in(layer, 1), key=lambda w: w.width * w.height)
+        return min(window, self.find_window_in(layer, 1), key=lambda w: w.width * w.height)
 
     def find_deepest_center(self) -> Target:
         """Compute the center of the deepest frame, as fractions of the source."""
-        x, y, w, h = self.window_in(len(self.frames) - 1, 0)
+        x, y, w, h = self.find_window_in(len(self.frames) - 1, 0)
         height, width = self.frames[0].shape[-2:]
         return Target((x + w / 2) / width, (y + h / 2) / height)
 
-    def magnification(self, layer: int) -> tuple[float, float]:
+    def compute_magnification(self, layer: int) -> tuple[float, float]:
         """Return the (horizontal, vertical) factor by which a layer enlarges the first frame."""
-        x, y = self._density(layer)
-        first_x, first_y = self._density(1)
+        x, y = self._compute_density(layer)
+        first_x, first_y = self._compute_density(1)
         return x / first_x, y / first_y
 
-    def _density(self, layer: int) -> tuple[float, float]:
+    def _compute_density(self, layer: int) -> tuple[float, float]:
         """Return the number of the layer's pixels per source pixel, along x and y."""
-        window = self.window_in(layer, 0)
+        window = self.find_window_in(layer, 0)
         height, width = self.frames[layer].shape[-2:]
         return width / window.width, height / window.height
 
@@ -147,7 +147,7 @@ class ZoomChain:
     def to_json(self) -> str:
         """Write everything but the pixels. Frames become [width, height], windows [x, y, w, h].
 
-        ``real_pixels`` is the [width, height] of each frame's ``real_window``, from the first frame
+        ``real_pixels`` is the [width, height] of each frame's ``find_real_window``, from the first frame
         on. It is only for people who read the file; ``from_json`` ignores it.
         """
         return json.dumps(
@@ -160,7 +160,7 @@ class ZoomChain:
                 "prompts": list(self.prompts),
                 "seeds": list(self.seeds),
                 "real_pixels": [
-                    list(self.real_window(layer)[2:]) for layer in range(1, len(self.frames))
+                    list(self.find_real_window(layer)[2:]) for layer in range(1, len(self.frames))
                 ],
                 "agreements": _replace_nan(self.agreements),
                 "invented": _replace_nan(self.invented),

@@ -18,7 +18,7 @@ LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 and the YCbCr of super-resolution papers use the same."""
 
 
-def luma(image: Tensor) -> Tensor:
+def compute_luma(image: Tensor) -> Tensor:
     """Compute the luma of an image (B, 3, H, W), of any float dtype: (B, 1, H, W) float32."""
     red, green, blue = image.float().unbind(1)
     return (LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue).unsqueeze(1)
@@ -44,7 +44,7 @@ def wavelet_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -
     Source: StableSR color fix, as used by Chain-of-Zoom utils/wavelet_color_fix.py.
     Deviation: any number of levels and channels (upstream fixes 5 and 3).
     """
-    return _low_frequency_difference(sr, reference, levels).add_(sr)
+    return _compute_low_frequency_difference(sr, reference, levels).add_(sr)
 
 
 def adain_align(sr: Tensor, reference: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
     require_same_shape(sr, reference, "image and reference")
     if sr.shape[1] != 3:
         raise ValueError(f"ycbcr needs 3 channels (red, green, blue), got {sr.shape[1]}")
-    return reference.float() - luma(reference.float() - sr.float())
+    return reference.float() - compute_luma(reference.float() - sr.float())
 
 
 def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
@@ -119,7 +119,9 @@ def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
     return matched
 
 
-def low_frequency_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
+def measure_low_frequency_distance(
+    sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS
+) -> Tensor:
     """Measure how far the low frequencies of each image of ``sr`` are from those of ``reference``.
 
     Args:
@@ -133,10 +135,12 @@ def low_frequency_distance(sr: Tensor, reference: Tensor, levels: int = WAVELET_
     Raises:
         ValueError: If the two shapes differ or ``levels`` is below 1.
     """
-    return _low_frequency_difference(sr, reference, levels).square_().mean((1, 2, 3)).sqrt_()
+    return (
+        _compute_low_frequency_difference(sr, reference, levels).square_().mean((1, 2, 3)).sqrt_()
+    )
 
 
-def _low_frequency_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
+def _compute_low_frequency_difference(sr: Tensor, reference: Tensor, levels: int) -> Tensor:
     require_same_shape(sr, reference, "image and reference")
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")

@@ -9,7 +9,7 @@ from .align import (
     WAVELET_LEVELS,
     adain_align,
     histogram_align,
-    low_frequency_distance,
+    measure_low_frequency_distance,
     wavelet_align,
     ycbcr_align,
 )
@@ -20,8 +20,8 @@ Method = Literal[
 
 METHODS: list[Method] = list(get_args(Method))
 
-CANDIDATES = METHODS[: METHODS.index("best")]
-"""The methods that "best" tries."""
+BEST_CANDIDATES = METHODS[: METHODS.index("best")]
+"""The methods that "best" tries, "none" included."""
 
 HYBRID_WEIGHT = 0.5
 """Weight of adain in hybrid."""
@@ -66,8 +66,8 @@ def mix_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Te
     Raises:
         ValueError: If the two shapes differ, there are not 3 channels or ``levels`` is below 1.
 
-    Source: the InvSR study (dgm-2025.2-g4), util_color_fix.py, there called hybrid.
-    Deviation: the histogram is exact; the source sorts values into 256 levels.
+    Source: the InvSR study (GitHub dgm-2025.2-g4), util_color_fix.py, where it is called hybrid.
+    Deviation: the histogram alignment is exact; the source sorts values into 256 levels.
     """
     mixed = ycbcr_align(sr, reference).clamp_(0, 1)
     mixed.add_(wavelet_align(sr, reference, levels).clamp_(0, 1)).mul_(0.3)
@@ -80,9 +80,9 @@ def best_align(
     levels: int = WAVELET_LEVELS,
     weight: float = HYBRID_WEIGHT,
 ) -> tuple[Tensor, list[Method]]:
-    """Try all ``CANDIDATES``, "none" included, and keep the best result for each image.
+    """Try all ``BEST_CANDIDATES`` and keep the best result for each image.
 
-    The best result has the smallest ``low_frequency_distance`` after clamping to [0, 1]. The
+    The best result has the smallest ``measure_low_frequency_distance`` after clamping to [0, 1]. The
     distance always uses ``WAVELET_LEVELS``, so detail finer than about 32 pixels does not count.
     Among equal results the method that comes first in ``METHODS`` is chosen.
 
@@ -101,9 +101,9 @@ def best_align(
     best = torch.empty(sr.shape, device=sr.device)
     least = torch.full((len(sr),), torch.inf, device=sr.device)
     chosen = torch.full((len(sr),), METHODS.index("none"), device=sr.device)
-    for number, method in enumerate(CANDIDATES):
+    for number, method in enumerate(BEST_CANDIDATES):
         fixed = color_align(method, sr, reference, levels, weight)
-        distances = low_frequency_distance(fixed.clamp(0, 1), reference)
+        distances = measure_low_frequency_distance(fixed.clamp(0, 1), reference)
         is_nearer = distances < least  # not read here, as reading waits for the GPU
         least = torch.where(is_nearer, distances, least)
         chosen = torch.where(is_nearer, number, chosen)

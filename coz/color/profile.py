@@ -17,6 +17,7 @@ MAX_PROFILE_NAME_CHARACTERS = 80
 """Length to which a profile's name is cut."""
 
 PATCH_LEVELS = (0, 32, 64, 128, 192, 255)
+"""Levels of each channel, in all combinations, for which a profile is compared with sRGB."""
 
 
 def read_non_srgb_profile_name(image: Image.Image) -> str:

@@ -1,29 +1,34 @@
-"""Adapt the sampling of a view to how complex it is.
+"""Adapt the sampling of a view to its complexity, the amount of detail in it.
 
-Source: the InvSR study (dgm-2025.2-g4), util_adaptive.py and util_enhancement.py.
+``tiles.complexity.rate_complexity`` rates the parts of an image by other measures, for the plan of tiles.
+
+Source: the InvSR study (GitHub dgm-2025.2-g4), util_adaptive.py and util_enhancement.py.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..color.align import luma
+from ..color.align import compute_luma
 
-SIMPLE, COMPLEX = 0.3, 0.6
-"""Views below the first score are simple, views from the second on are complex."""
+MIN_MEDIUM_SCORE, MIN_COMPLEX_SCORE = 0.3, 0.6
+"""Views with a score below the first limit are simple, and views from the second limit on are complex."""
 
-LAST_TIMESTEP = 20
-"""The last timestep is at least this."""
+MIN_LAST_TIMESTEP = 20
+"""Lower limit of the last timestep."""
 
-MAX_GUIDANCE = 10
+MAX_ADAPTED_GUIDANCE = 10
+"""Upper limit of the guidance scale (cfg) of a complex view."""
 
-SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
-LOCAL_PIXELS = 5
-"""Side of the squares in which the local variance is computed."""
+SOBEL_KERNEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+LOCAL_SIDE_PIXELS = 5
+"""Side of the square around each pixel in which the local variance is computed."""
 
 
 def score_complexity(image: Tensor) -> list[float]:
-    """Score how complex each image of a batch is: contrast, edges, local variance and entropy.
+    """Score the complexity of each image of a batch: its contrast, edges, local variance and entropy.
+
+    The four measures are scaled to at most 1 and weighted as in the source.
 
     Args:
         image: (B, 3, H, W), any float dtype, in [0, 1].
@@ -31,10 +36,10 @@ def score_complexity(image: Tensor) -> list[float]:
     Returns:
         B scores from 0 (flat) to 1.
 
-    Deviation: edge pixels are repeated around the image. The source pads with zeros, so that a flat gray
-    image has edges along its border and scores 0.318.
+    Deviation: edge pixels are repeated around the image. The source pads with zeros, which adds edges
+        along the border: there a flat gray image scores 0.318.
     """
-    light = luma(image)
+    light = compute_luma(image)
     slope = compute_gradient(light)
     variance = average_locally((light - average_locally(light)).square())
     measures = torch.stack(
@@ -50,48 +55,63 @@ def score_complexity(image: Tensor) -> list[float]:
 
 
 def compute_gradient(light: Tensor) -> Tensor:
-    """Compute the length of Sobel's gradient of (B, 1, H, W), which a step from 0 to 1 raises to 4."""
-    kernel = light.new_tensor([SOBEL, tuple(zip(*SOBEL, strict=True))]).unsqueeze(1)
+    """Compute the length of the Sobel gradient of images (B, 1, H, W).
+
+    Returns:
+        (B, 1, H, W), 4 at an upright edge between values 0 and 1. Edge pixels are repeated.
+    """
+    kernel = light.new_tensor([SOBEL_KERNEL, tuple(zip(*SOBEL_KERNEL, strict=True))]).unsqueeze(1)
     slopes = F.conv2d(F.pad(light, (1, 1, 1, 1), mode="replicate"), kernel)
     return slopes.square().sum(1, keepdim=True).sqrt()
 
 
 def average_locally(light: Tensor) -> Tensor:
-    """Average (B, 1, H, W) over 5 x 5 pixels; edge pixels are repeated."""
-    edge = LOCAL_PIXELS // 2
-    return F.avg_pool2d(F.pad(light, (edge,) * 4, mode="replicate"), LOCAL_PIXELS, 1)
+    """Average images (B, 1, H, W) over the 5 x 5 pixels around each pixel; edge pixels are repeated."""
+    edge = LOCAL_SIDE_PIXELS // 2
+    return F.avg_pool2d(F.pad(light, (edge,) * 4, mode="replicate"), LOCAL_SIDE_PIXELS, 1)
 
 
 def _compute_entropy(light: Tensor) -> Tensor:
-    """Compute the entropy in bits of an image's 256 levels."""
+    """Compute the entropy, in bits, of the 256 levels of an image."""
     counts = (light * 256).long().clamp(0, 255).flatten().bincount(minlength=256)
     share = counts / light.numel()
     return -torch.xlogy(share, share).sum() / torch.tensor(2.0).log()
 
 
 def adapt_timesteps(timesteps: list[int], complexity: float) -> list[int]:
-    """Spread the timesteps evenly, with one more for a medium view and two more for a complex one.
+    """Spread the timesteps evenly; add one for a medium view and two for a complex one.
 
-    The first timestep stays: the noise predictor is trained for it.
+    The first timestep stays, because the noise predictor is trained for it.
+
+    Args:
+        timesteps: From high to low, as ``inversion.plan_timesteps`` returns them.
+        complexity: The view's score from ``score_complexity``.
     """
-    count = len(timesteps) + (complexity >= SIMPLE) + (complexity >= COMPLEX)
-    first, last = timesteps[0], max(LAST_TIMESTEP, timesteps[-1] if len(timesteps) > 1 else 0)
+    count = len(timesteps) + (complexity >= MIN_MEDIUM_SCORE) + (complexity >= MIN_COMPLEX_SCORE)
+    first, last = timesteps[0], max(MIN_LAST_TIMESTEP, timesteps[-1] if len(timesteps) > 1 else 0)
     gap = (first - last) / max(1, count - 1)
     return [int(first - gap * step) for step in range(count)]
 
 
 def compute_emphasis(complexity: float) -> float:
-    """Compute the factor of guidance and denoise: 0.8 to 0.9 for simple views, up to 1.3 for complex."""
-    if complexity < SIMPLE:
+    """Compute the factor by which guidance and denoise are multiplied.
+
+    It is 0.8 to 0.9 for a simple view, 1 for a medium one, and 1 to 1.3 for a complex one.
+    """
+    if complexity < MIN_MEDIUM_SCORE:
         return 0.8 + complexity / 3
-    return 1 + 0.3 * max(0.0, complexity - COMPLEX) / (1 - COMPLEX)
+    return 1 + 0.3 * max(0.0, complexity - MIN_COMPLEX_SCORE) / (1 - MIN_COMPLEX_SCORE)
 
 
 def adapt_denoise(views: Tensor, denoise: float) -> list[tuple[Tensor, float]]:
-    """Raise the denoise of complex views (B, 3, H, W) and lower that of simple ones, up to 1.
+    """Raise the denoise of complex views and lower that of simple ones.
+
+    Args:
+        views: (B, 3, H, W), any float dtype, in [0, 1].
+        denoise: Share of the noise schedule that is sampled, 0 to 1.
 
     Returns:
-        B pairs: a view (1, 3, H, W) and its denoise.
+        B pairs: a view (1, 3, H, W) and its denoise, at most 1.
 
     Raises:
         ValueError: If ``denoise`` is not in [0, 1].
@@ -103,5 +123,5 @@ def adapt_denoise(views: Tensor, denoise: float) -> list[tuple[Tensor, float]]:
 
 
 def adapt_guidance(cfg: float, complexity: float) -> float:
-    """Raise the guidance of complex views and lower that of simple ones, within 1 to 10."""
-    return min(max(cfg * compute_emphasis(complexity), 1.0), MAX_GUIDANCE)
+    """Raise the guidance scale for a complex view or lower it for a simple one, within 1 to 10."""
+    return min(max(cfg * compute_emphasis(complexity), 1.0), MAX_ADAPTED_GUIDANCE)

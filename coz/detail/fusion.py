@@ -1,7 +1,8 @@
-"""Fuse several results for one view, and sharpen their edges, by how much detail each place has.
+"""Fuse several results for one view, and sharpen edges, depending on the detail at each pixel.
 
-Source: the InvSR study (dgm-2025.2-g4), util_enhancement.py.
-Deviation: edge pixels are repeated around an image. The source pads with zeros, so that borders light up.
+Source: the InvSR study (GitHub dgm-2025.2-g4), util_enhancement.py.
+Deviation: edge pixels are repeated around an image. The source pads with zeros, and takes the step to
+    this padding for detail.
 """
 
 from typing import Literal, get_args
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..color.align import luma
+from ..color.align import compute_luma
 from .adaptive import average_locally, compute_gradient
 
 AttentionKind = Literal["gradient", "variance"]
@@ -19,44 +20,47 @@ ATTENTION_KINDS: list[AttentionKind] = list(get_args(AttentionKind))
 FusionMethod = Literal["weighted", "max"]
 FUSION_METHODS: list[FusionMethod] = list(get_args(FusionMethod))
 
-ATTENTION_BLUR = (2.0, 6)
-EDGE_BLUR = (1.5, 2)
-"""Standard deviation and radius in pixels of a Gaussian blur."""
+ATTENTION_BLUR_PIXELS = (2.0, 6)
+"""Standard deviation and radius of the Gaussian that smooths an attention map."""
+
+EDGE_BLUR_PIXELS = (1.5, 2)
+"""Standard deviation and radius of the Gaussian that separates the high frequencies to sharpen."""
 
 
 def compute_attention(image: Tensor, kind: AttentionKind) -> Tensor:
-    """Map where an image has detail.
+    """Compute an attention map, which is high where an image has detail.
 
     Args:
         image: (B, 3, H, W), any float dtype, in [0, 1].
-        kind: "gradient": Sobel's gradient of the luma; "variance": its variance in 5 x 5 pixels.
+        kind: "gradient" takes the luma's Sobel gradient for detail; "variance" takes its variance in
+            5 x 5 pixels.
 
     Returns:
-        (B, 1, H, W) float32 in [0, 1], blurred; zero everywhere where an image is flat.
+        (B, 1, H, W) float32 in [0, 1], blurred; all zeros for a flat image.
     """
-    light = luma(image)
+    light = compute_luma(image)
     if kind == "gradient":
         detail = compute_gradient(light)
     else:
         detail = average_locally((light - average_locally(light)).square())
     low, high = detail.amin((1, 2, 3), True), detail.amax((1, 2, 3), True)
     detail = (detail - low) / (high - low).clamp(min=torch.finfo(detail.dtype).tiny)
-    return _blur(detail, *ATTENTION_BLUR)
+    return _blur(detail, *ATTENTION_BLUR_PIXELS)
 
 
 def fuse(images: Tensor, method: FusionMethod, kind: AttentionKind) -> Tensor:
-    """Fuse images of one view into one, in which each place is from the images with detail there.
+    """Fuse images of one view into one that takes each pixel from the images with detail there.
 
     Args:
-        images: (B, 3, H, W) in [0, 1].
-        method: "weighted": the mean, weighted by attention; "max": at each pixel the image with the
-            highest attention, the first of equals.
+        images: (B, 3, H, W), any float dtype, in [0, 1].
+        method: "weighted" averages the images, weighted by their attention. "max" takes each pixel
+            from the image with the highest attention there, or from the first of equal ones.
         kind: As in `compute_attention`.
 
     Returns:
-        (1, 3, H, W).
+        (1, 3, H, W) in [0, 1].
 
-    Deviation: where no image has attention, all count the same. The source gives black there.
+    Deviation: where all attention is 0, "weighted" takes the plain mean; the source gives black.
     """
     attention = compute_attention(images, kind)
     if method == "max":
@@ -68,24 +72,25 @@ def fuse(images: Tensor, method: FusionMethod, kind: AttentionKind) -> Tensor:
 
 
 def sharpen_edges(image: Tensor, strength: float) -> Tensor:
-    """Sharpen an image where it has edges, and leave its calm parts as they are.
+    """Sharpen images at their edges, and leave flat parts as they are.
 
     Args:
-        image: (B, 3, H, W) in [0, 1].
-        strength: 0 changes nothing; 1 adds at most twice the high frequencies.
+        image: (B, 3, H, W), any float dtype, in [0, 1].
+        strength: 0 to 1. At 0 nothing changes; at 1 the high frequencies are tripled at the strongest
+            edge of the image.
 
     Returns:
-        (B, 3, H, W) in [0, 1].
+        (B, 3, H, W) float32 in [0, 1].
     """
-    gradient = compute_gradient(luma(image))
+    gradient = compute_gradient(compute_luma(image))
     edges = gradient / gradient.amax((1, 2, 3), True).clamp(min=torch.finfo(gradient.dtype).tiny)
     exact = image.float()
-    detail = exact - _blur(exact, *EDGE_BLUR)
+    detail = exact - _blur(exact, *EDGE_BLUR_PIXELS)
     return (exact + 2 * strength**2 * edges * detail).clamp(0, 1)
 
 
 def _blur(image: Tensor, deviation: float, radius: int) -> Tensor:
-    """Blur (B, C, H, W) with a Gaussian; edge pixels are repeated."""
+    """Blur images (B, C, H, W) with a Gaussian; edge pixels are repeated."""
     places = torch.arange(-radius, radius + 1, device=image.device)
     kernel = (-(places**2) / (2 * deviation**2)).exp()
     kernel = (kernel / kernel.sum()).to(image).view(1, 1, 1, -1)

@@ -42,7 +42,7 @@ MAX_SHOWN_DECIBELS = 99
 """Higher values are shown as "over 99 dB": an RMS error of 1e-5 is close to float32 rounding."""
 
 
-def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
+def measure_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
     """Compute the PSNR in dB of a downscaled super-resolved image with its source.
 
     Args:
@@ -52,7 +52,7 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
             the area of each output pixel.
 
     Returns:
-        As ``metrics.psnr``: infinite for equal images, NaN if a value is NaN.
+        As ``measure_psnr``: infinite for equal images, NaN if a value is NaN.
 
     Raises:
         ValueError: If ``lq`` is larger than ``sr`` along an axis, the numbers of channels or of
@@ -62,7 +62,7 @@ def agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
 
 
 def sum_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> Sums:
-    """Start to compute ``agreement``; ``read_sums`` reads the result from the device."""
+    """Start to compute ``measure_agreement``; ``read_sums`` reads the result from the device."""
     _require_source(sr, lq)
     height, width = lq.shape[-2:]
     return sum_psnr(resize_banded(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
@@ -103,14 +103,14 @@ def back_project(
         lq: (B or 1, C, h, w), its source, no larger than ``sr``.
         strength: Share of the change that is applied: 0 changes nothing, 1 leaves no error.
         iterations: More iterations reduce ringing at edges. 1 applies the smallest change.
-        kernel: As in ``agreement``.
+        kernel: As in ``measure_agreement``.
         out: The result is written here, if given: float32, of the shape of ``sr``, contiguous.
 
     Returns:
         (B, C, H, W) float32, not clamped.
 
     Raises:
-        ValueError: As ``agreement``, or if ``strength`` is not in 0..1 or ``iterations`` is below 1.
+        ValueError: As ``measure_agreement``, or if ``strength`` is not in 0..1 or ``iterations`` is below 1.
     """
     _require_source(sr, lq)
     if not 0 <= strength <= 1:

@@ -8,7 +8,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from ..color.align import luma
+from ..color.align import compute_luma
 from ..resample import require_same_shape
 from .sums import Sums, read_sums
 
@@ -29,7 +29,7 @@ MAX_LEVEL = 255
 """The highest 8-bit level: sharpness and colors are given in 8-bit levels."""
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
+def measure_psnr(a: Tensor, b: Tensor) -> float:
     """Compute the peak signal-to-noise ratio of two images, in dB.
 
     Args:
@@ -47,7 +47,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def sum_psnr(a: Tensor, b: Tensor) -> Sums:
-    """Start to compute ``psnr``; ``read_sums`` reads the result from the device."""
+    """Start to compute ``measure_psnr``; ``read_sums`` reads the result from the device."""
     require_same_shape(a, b, "the two images")
     bands = zip(split_rows(a), split_rows(b), strict=True)
     errors = torch.stack([(x - y).square().sum() for x, y in bands])
@@ -65,7 +65,7 @@ def mse_to_decibels(mean_squared_error: float) -> float:
     return inf if mean_squared_error == 0 else -10 * log10(mean_squared_error)
 
 
-def ssim(a: Tensor, b: Tensor) -> float:
+def measure_ssim(a: Tensor, b: Tensor) -> float:
     """Compute the structural similarity of two images: 1 if equal, about 0 if nothing is similar.
 
     This is the variant of Wang et al. and of most published tables: a Gaussian window of 11 x 11
@@ -87,7 +87,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 
 def sum_ssim(a: Tensor, b: Tensor) -> Sums:
-    """Start to compute ``ssim``; ``read_sums`` reads the result from the device."""
+    """Start to compute ``measure_ssim``; ``read_sums`` reads the result from the device."""
     require_same_shape(a, b, "the two images")
     height, width = a.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PIXELS:
@@ -113,7 +113,7 @@ def sum_ssim(a: Tensor, b: Tensor) -> Sums:
     return Sums(torch.stack(bands), finish)
 
 
-def sharpness(image: Tensor) -> float:
+def measure_sharpness(image: Tensor) -> float:
     """Compute the variance of the luma's Laplacian, in squared levels of 255, averaged over a batch.
 
     It measures how much fine structure there is, not whether it is true: noise is sharp too.
@@ -128,7 +128,7 @@ def sharpness(image: Tensor) -> float:
 
 
 def sum_sharpness(image: Tensor) -> Sums:
-    """Start to compute ``sharpness``; ``read_sums`` reads the result from the device."""
+    """Start to compute ``measure_sharpness``; ``read_sums`` reads the result from the device."""
     height, width = image.shape[-2:]
     if image.shape[1] != 3 or min(height, width) < 3:
         raise ValueError(
@@ -137,7 +137,7 @@ def sum_sharpness(image: Tensor) -> Sums:
         )
     total, square = (image.new_zeros(len(image), dtype=torch.float32) for _ in range(2))
     for band in split_rows(image, 2):
-        edges = laplacian(band)
+        edges = compute_laplacian(band)
         total += edges.sum((-2, -1))
         square += edges.square().sum((-2, -1))
     places = (height - 2) * (width - 2)
@@ -146,7 +146,7 @@ def sum_sharpness(image: Tensor) -> Sums:
     return Sums(variance.clamp(min=0).mean().reshape(1), itemgetter(0))
 
 
-def laplacian(image: Tensor) -> Tensor:
+def compute_laplacian(image: Tensor) -> Tensor:
     """Return four times each pixel's luma minus the sum of its four neighbors', in levels of 255.
 
     Args:
@@ -155,12 +155,12 @@ def laplacian(image: Tensor) -> Tensor:
     Returns:
         (B, H - 2, W - 2) float32, without the edge pixels, which lack a neighbor.
     """
-    light = MAX_LEVEL * luma(image)[:, 0]
+    light = MAX_LEVEL * compute_luma(image)[:, 0]
     across = light[:, 1:-1, :-2] + light[:, 1:-1, 2:]
     return 4 * light[:, 1:-1, 1:-1] - across - light[:, :-2, 1:-1] - light[:, 2:, 1:-1]
 
 
-def color_shift(sr: Tensor, lq: Tensor) -> Tensor:
+def measure_color_shift(sr: Tensor, lq: Tensor) -> Tensor:
     """Compute how far the mean of each channel has moved, in levels of 255; above 0 is brighter.
 
     Args:
@@ -174,14 +174,14 @@ def color_shift(sr: Tensor, lq: Tensor) -> Tensor:
     return (after - before) * MAX_LEVEL
 
 
-def color_drift(sr: Tensor, lq: Tensor) -> float:
-    """Return the absolute ``color_shift`` of the channel that has moved most."""
+def measure_color_drift(sr: Tensor, lq: Tensor) -> float:
+    """Return the absolute ``measure_color_shift`` of the channel that has moved most."""
     return read_sums(sum_color_drift(sr, lq))[0]
 
 
 def sum_color_drift(sr: Tensor, lq: Tensor) -> Sums:
-    """Start to compute ``color_drift``; ``read_sums`` reads the result from the device."""
-    return Sums(color_shift(sr, lq).abs().max().reshape(1), itemgetter(0))
+    """Start to compute ``measure_color_drift``; ``read_sums`` reads the result from the device."""
+    return Sums(measure_color_shift(sr, lq).abs().max().reshape(1), itemgetter(0))
 
 
 def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:

@@ -25,13 +25,13 @@ REAL_SHARE_WORDS = (
     (1, "nothing in it had to be invented"),
     (1 / 10**2, "its shapes are real, its fine detail is invented"),
     (1 / 40**2, "only its coarsest shapes are real, all detail is invented"),
-    (0, "all but a blur of colours is invented"),
+    (0, "all but a blur of colors is invented"),
 )
 """Minimum share of real pixels for each description: the shares of frames enlarged 1x, 10x and 40x."""
 
 MIN_REPEATS_DECIBELS, MIN_CLOSE_DECIBELS = AGREEMENT_WORDS[0][0], AGREEMENT_WORDS[1][0]
 
-COLOR_DRIFT_WORDS = ((2, "colours stay true"), (6, "colours move a little"))
+COLOR_DRIFT_WORDS = ((2, "colors stay true"), (6, "colors move a little"))
 """Maximum drift, in levels of 255, of each description of the colors. For a middle gray 6 levels are 2.3
 in lightness (CIELAB), the least that most people notice side by side."""
 
@@ -100,7 +100,7 @@ def sum_source_agreement(chain: ZoomChain, layer: int) -> Sums:
     """
     source, frame = chain.frames[0], chain.frames[layer]
     height, width = frame.shape[-2:]
-    x, y, across, down = chain.window_in(layer, 0)
+    x, y, across, down = chain.find_window_in(layer, 0)
     if across >= width and down >= height:
         return sum_psnr(_resize_region(source, Window(x, y, across, down), height, width), frame)
     left, top = ceil(x - EDGE_TOLERANCE), ceil(y - EDGE_TOLERANCE)
@@ -123,7 +123,7 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
         (1, 3, h, w) float32 in [0, 1]; None if the ground truth is coarser than the layer.
     """
     height, width = chain.frames[layer].shape[-2:]
-    x, y, across, down = chain.window_in(layer, 0)
+    x, y, across, down = chain.find_window_in(layer, 0)
     source_height, source_width = chain.frames[0].shape[-2:]
     full_height, full_width = ground_truth.shape[-2:]
     # The sides of a downscaled source are rounded, so up to one more pixel may be needed.
@@ -139,7 +139,7 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
 
 def compute_max_comparable_magnification(chain: ZoomChain, ground_truth: Tensor) -> float:
     """Compute the largest magnification at which the ground truth is as fine as a frame."""
-    _, _, across, down = chain.window_in(1, 0)
+    _, _, across, down = chain.find_window_in(1, 0)
     height, width = chain.frames[1].shape[-2:]
     (full_height, full_width), (rows, columns) = (
         image.shape[-2:] for image in (ground_truth, chain.frames[0])
@@ -180,7 +180,7 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
         label = write_factor_label(chain, worst.layer)
         judged = f"The weakest step, to {label}, {describe_agreement(worst.input)}"
     drift = max(f.drift for f in steps)
-    colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colours change visibly")
+    colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colors change visibly")
     sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 a step).")
     compared = [f for f in steps if not isnan(f.source)]
     if compared and compared[-1].source < MIN_CLOSE_DECIBELS:
@@ -210,13 +210,13 @@ def write_report(
         ("PSNR dB", [_format_decibels(f.psnr, 2) for f in figures]),
         ("SSIM", [_format_number(f.ssim, 3) for f in figures]),
         ("sharpness", [_format_number(f.sharpness, 0) for f in figures]),
-        ("colour drift", [_format_number(f.drift, 2) for f in figures]),
+        ("color drift", [_format_number(f.drift, 2) for f in figures]),
     ]
     legend = [
         "real pixels: how many pixels of the photograph the frame shows. Finer detail is invented.",
         "its input: the step's result, downscaled, compared with what the step enlarged. "
         f'"repeats it" ({MIN_REPEATS_DECIBELS} dB and more) is good, below {MIN_CLOSE_DECIBELS} dB shapes or '
-        "colours have changed. From the second step on, the input itself is partly invented, so repeating it "
+        "colors have changed. From the second step on, the input itself is partly invented, so repeating it "
         "does not mean being true.",
         "the photograph: the same comparison with the photograph's own pixels, where at least "
         f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. Finer detail is not "
@@ -225,7 +225,7 @@ def write_report(
         f"{MAX_SHOWN_DECIBELS} dB and 1 mean equal.",
         "sharpness: the amount of fine structure, whether real, invented or noise. Near 0 is blur. "
         "Compare it along the chain.",
-        "colour drift: how far the step moved the mean colour, in levels of 255. Up to "
+        "color drift: how far the step moved the mean color, in levels of 255. Up to "
         f"{COLOR_DRIFT_WORDS[0][0]} it is invisible, above {COLOR_DRIFT_WORDS[1][0]} visible.",
     ]
     if ground_truth is None:

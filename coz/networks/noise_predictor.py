@@ -1,6 +1,6 @@
-"""InvSR's noise predictor: the noise from which a diffusion model makes a given image sharp.
+"""InvSR's noise predictor: it predicts the noise from which a diffusion model restores a given image.
 
-Source: InvSR, NoisePredictor and TimeAwareEncoder. Written from the layout of its weight file.
+Source: InvSR, NoisePredictor and TimeAwareEncoder. This was written from the layout of the weight file.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,18 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""Computes attention of q, k and v, each (B, N, C), with a number of heads; returns (B, N, C)."""
+"""Function (q, k, v, number of heads) -> attention. q, k, v and the result are (B, N, C)."""
 
 LATENT_CHANNELS = 4
 NORM_EPSILON = 1e-6
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
+"""Range to which the predicted log variance is clamped. Source: diffusers, DiagonalGaussianDistribution."""
+
 MIN_TIME_CHANNELS = 128
-MAX_PERIOD = 10_000
+"""Minimum number of sinusoids that encode a timestep."""
+
+MAX_TIMESTEP_PERIOD = 10_000
 """Longest period of the sinusoids that encode a timestep."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Compute attention with torch's own kernel; q, k, v and the result are (B, N, C)."""
+    """Compute multi-head attention with torch's own kernel; q, k, v and the result are (B, N, C)."""
     b, n, c = q.shape
     q, k, v = (part.view(b, n, heads, c // heads).transpose(1, 2) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -38,12 +42,13 @@ class NoisePredictorSizes:
     widths: tuple[int, ...] = (256, 512)
     """Channels of each stage."""
     layers: int = 3
-    """Residual blocks, and attentions, of each stage."""
+    """Number of residual blocks of each stage, and of its attention layers."""
     time_width: int = 512
+    """Channels of the timestep's embedding."""
     groups: int = 32
-    """Groups of the normalizations; they cannot be read from the weights."""
+    """Groups of each group normalization. The weights do not show this number."""
     head_width: int = 64
-    """Channels of an attention head; they cannot be read from the weights."""
+    """Channels of an attention head. The weights do not show this number."""
 
 
 def read_sizes(weights: Mapping[str, Tensor]) -> NoisePredictorSizes:
@@ -63,7 +68,7 @@ def read_sizes(weights: Mapping[str, Tensor]) -> NoisePredictorSizes:
 
 
 class NoisePredictor(nn.Module):
-    """Predicts, from a small image and a timestep, the noise for its four times larger version.
+    """Predicts from a small image and a timestep the noise for the latent of the 4x larger image.
 
     The modules are named like the weights in InvSR's file.
     """
@@ -71,13 +76,14 @@ class NoisePredictor(nn.Module):
     def __init__(
         self, sizes: NoisePredictorSizes, ops: Any = nn, attention: Attention = attend
     ) -> None:
-        """Make the network with random weights.
+        """Create the network with random weights.
 
         Args:
             sizes: Numbers of channels and layers.
-            ops: Where Conv2d, Linear and GroupNorm come from; ComfyUI's operations cast and offload.
-            attention: Computes attention. At 256 x 256 pixels there are 65,536 tokens, so that it
-                must not make the whole matrix of them.
+            ops: Holds the classes Conv2d, Linear and GroupNorm. Those of ComfyUI's operations also cast
+                and offload weights.
+            attention: Computes attention. An image of 256 x 256 pixels has 65,536 tokens, so the
+                function must not allocate the whole matrix of attention weights.
         """
         super().__init__()
         self.encoder = _Encoder(sizes, ops, attention)
@@ -86,7 +92,7 @@ class NoisePredictor(nn.Module):
         """Predict the distribution of the noise.
 
         Args:
-            lq: (B, 3, H, W) in [0, 1], the image that is to be four times as large.
+            lq: (B, 3, H, W) in [0, 1], the image to enlarge four times.
             timestep: Index of the diffusion model's timestep, 0 to 999.
 
         Returns:
@@ -97,7 +103,7 @@ class NoisePredictor(nn.Module):
 
 
 def sample_noise(moments: Tensor, normal: Tensor) -> Tensor:
-    """Draw a noise from the predicted distribution.
+    """Draw noise from the predicted distribution.
 
     Args:
         moments: (B, 8, h, w), the result of `NoisePredictor`.
@@ -113,7 +119,9 @@ def sample_noise(moments: Tensor, normal: Tensor) -> Tensor:
 def encode_timesteps(timesteps: Tensor, channels: int) -> Tensor:
     """Encode timesteps (B,) as sinusoids (B, channels) in float32, cosines first."""
     half = channels // 2
-    frequencies = (-log(MAX_PERIOD) / half * torch.arange(half, device=timesteps.device)).exp()
+    frequencies = (
+        -log(MAX_TIMESTEP_PERIOD) / half * torch.arange(half, device=timesteps.device)
+    ).exp()
     angles = timesteps[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], 1)
 
@@ -130,10 +138,17 @@ class _Encoder(nn.Module):
             }
         )
         self.conv_in = ops.Conv2d(3, first, 3, padding=1)
-        count, before = len(sizes.widths), (first, *sizes.widths)
+        count, in_widths = len(sizes.widths), (first, *sizes.widths)
         self.down_blocks = nn.ModuleList(
             _Stage(
-                before[i], width, sizes.layers, sizes.layers, i < count - 1, sizes, ops, attention
+                in_widths[i],
+                width,
+                sizes.layers,
+                sizes.layers,
+                i < count - 1,
+                sizes,
+                ops,
+                attention,
             )
             for i, width in enumerate(sizes.widths)
         )
@@ -142,7 +157,7 @@ class _Encoder(nn.Module):
         self.conv_out = ops.Conv2d(last, 2 * LATENT_CHANNELS, 3, padding=1)
 
     def forward(self, image: Tensor, timesteps: Tensor) -> Tensor:
-        # In the image's dtype: a float32 time would turn every layer after it to float32.
+        # Cast to the image's dtype: a float32 embedding would make all later layers compute in float32.
         time = encode_timesteps(timesteps, self.time_channels).to(image.dtype)
         time = self.time_embedding["linear_2"](F.silu(self.time_embedding["linear_1"](time)))
         features = self.conv_in(image)
@@ -152,11 +167,11 @@ class _Encoder(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Residual blocks and attentions in turn; all but the last stage then halve the size."""
+    """Residual blocks and attention layers in turn, and then, if ``halves``, a layer that halves the size."""
 
     def __init__(
         self,
-        before: int,
+        in_width: int,
         width: int,
         blocks: int,
         attentions: int,
@@ -167,7 +182,7 @@ class _Stage(nn.Module):
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
-            _ResidualBlock(width if i else before, width, sizes, ops) for i in range(blocks)
+            _ResidualBlock(width if i else in_width, width, sizes, ops) for i in range(blocks)
         )
         self.attentions = nn.ModuleList(
             _SelfAttention(width, sizes, ops, attention) for _ in range(attentions)
@@ -187,14 +202,14 @@ class _Stage(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    def __init__(self, before: int, width: int, sizes: NoisePredictorSizes, ops: Any) -> None:
+    def __init__(self, in_width: int, width: int, sizes: NoisePredictorSizes, ops: Any) -> None:
         super().__init__()
-        self.norm1 = ops.GroupNorm(sizes.groups, before, eps=NORM_EPSILON)
-        self.conv1 = ops.Conv2d(before, width, 3, padding=1)
+        self.norm1 = ops.GroupNorm(sizes.groups, in_width, eps=NORM_EPSILON)
+        self.conv1 = ops.Conv2d(in_width, width, 3, padding=1)
         self.time_emb_proj = ops.Linear(sizes.time_width, width)
         self.norm2 = ops.GroupNorm(sizes.groups, width, eps=NORM_EPSILON)
         self.conv2 = ops.Conv2d(width, width, 3, padding=1)
-        self.conv_shortcut = nn.Identity() if before == width else ops.Conv2d(before, width, 1)
+        self.conv_shortcut = nn.Identity() if in_width == width else ops.Conv2d(in_width, width, 1)
 
     def forward(self, features: Tensor, time: Tensor) -> Tensor:
         change = self.conv1(F.silu(self.norm1(features)))

@@ -1,8 +1,8 @@
 """RAM (Recognize Anything), which rates how well each of 4585 tags fits an image.
 
 Youcai Zhang, Xinyu Huang et al.: "Recognize Anything: A Strong Image Tagging Model", arXiv
-2306.03514. An image encoder (Swin-L) and a tagging head of two layers of cross-attention. The names of
-the modules are those of the keys in RAM's checkpoint, so that no table of keys is needed.
+2306.03514. The network has an image encoder (Swin-L) and a tagging head of two cross-attention layers.
+The modules are named like the keys in RAM's checkpoint, so that no table of keys is needed.
 """
 
 import re
@@ -21,6 +21,7 @@ WINDOW_SIDE = 12
 EMBEDDING_WIDTH = 512
 """Width of the embeddings of the image and of the tags."""
 TAGGING_ATTENTION_HEADS = 4
+ATTENTION_MASK_BIAS = -100  # excludes a pair of tokens, as in RAM
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -34,7 +35,9 @@ class TaggerSizes(NamedTuple):
     depths: tuple[int, ...] = (2, 2, 18, 2)
     """Number of blocks of each stage."""
     heads: tuple[int, ...] = (6, 12, 24, 48)
+    """Number of attention heads of each stage."""
     head_width: int = 768
+    """Channels of the tagging head; head_inner are those inside its MLPs."""
     head_inner: int = 3072
     head_layers: int = 2
 
@@ -50,7 +53,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(table)
 
     def forward(self, x: Tensor, shift: int) -> Tensor:
-        """Attend within windows of x (B, H, W, C), which are moved by ``shift`` tokens."""
+        """Compute attention within windows of x (B, H, W, C) that are shifted by ``shift`` tokens."""
         (b, h, w, c), n = x.shape, WINDOW_SIDE
         x = x.roll((-shift, -shift), (1, 2)).view(b, h // n, n, w // n, n, c)
         x = x.transpose(2, 3).reshape(-1, n * n, c)
@@ -58,7 +61,7 @@ class WindowAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         mask = self._make_bias().to(q)[None]
         if shift:
-            separated = _find_separated(h, w, shift, q.device).to(q) * -100
+            separated = _find_separated(h, w, shift, q.device).to(q) * ATTENTION_MASK_BIAS
             mask = (mask + separated[:, None]).repeat(b, 1, 1, 1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = self.proj(x.transpose(1, 2).reshape(-1, n * n, c))
@@ -66,7 +69,7 @@ class WindowAttention(nn.Module):
         return x.roll((shift, shift), (1, 2))
 
     def _make_bias(self) -> Tensor:
-        """Return the bias (heads, n * n, n * n) of each query for each key, on the table's device."""
+        """Return the relative position bias (heads, n * n, n * n) of each query and key of a window."""
         table, n = self.relative_position_bias_table, WINDOW_SIDE
         line = torch.arange(n, device=table.device)
         grid = torch.cartesian_prod(line, line)
@@ -75,7 +78,7 @@ class WindowAttention(nn.Module):
 
 
 def _find_separated(h: int, w: int, shift: int, device: torch.device) -> Tensor:
-    """Find the pairs of tokens in a moved window that come from opposite edges: (windows, n * n, n * n)."""
+    """Mask the token pairs of shifted windows that come from opposite edges: (windows, n * n, n * n)."""
     n = WINDOW_SIDE
 
     def number_regions(size: int) -> Tensor:
@@ -88,7 +91,7 @@ def _find_separated(h: int, w: int, shift: int, device: torch.device) -> Tensor:
 
 
 class SwinBlock(nn.Module):
-    """Attention within windows, and an MLP; both normalize first."""
+    """Attention within windows, and an MLP. Each normalizes its input first."""
 
     def __init__(self, width: int, heads: int, shift: int, ops: Any):
         super().__init__()
@@ -105,11 +108,11 @@ class SwinBlock(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Blocks and, except in the last stage, a layer that merges each 2 x 2 tokens."""
+    """Several blocks and, except in the last stage, a layer that merges each 2 x 2 tokens into one."""
 
     def __init__(self, width: int, depth: int, heads: int, side: int, merges: bool, ops: Any):
         super().__init__()
-        # A stage that is one window, the last, has nothing to shift.
+        # The last stage is a single window, so it has nothing to shift.
         shifts = [WINDOW_SIDE // 2 if i % 2 and side > WINDOW_SIDE else 0 for i in range(depth)]
         self.blocks = nn.ModuleList([SwinBlock(width, heads, shift, ops) for shift in shifts])
         self.downsample = None
@@ -123,14 +126,14 @@ class SwinStage(nn.Module):
         for block in self.blocks:
             x = block(x)
         if self.downsample is not None:
-            # In the order (row, column) 00, 10, 01, 11.
+            # RAM joins the four tokens in the order (row, column) 00, 10, 01, 11.
             x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
             x = self.downsample["reduction"](self.downsample["norm"](x))
         return x
 
 
 class Swin(nn.Module):
-    """The image encoder: pixels (B, 3, 384, 384) to their mean and 144 tokens (B, 145, C)."""
+    """The image encoder. It turns pixels (B, 3, 384, 384) into 144 tokens with their mean in front, (B, 145, C)."""
 
     def __init__(self, sizes: TaggerSizes, ops: Any):
         super().__init__()
@@ -214,7 +217,7 @@ class TagEncoder(nn.Module):
 
 
 class RAMTagger(nn.Module):
-    """The network, with weights that are not set.
+    """The whole network, created with weights that are not meaningful yet.
 
     Args:
         sizes: Those of the weights, from `read_tagger_sizes`.

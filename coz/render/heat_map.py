@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..color.align import luma
+from ..color.align import compute_luma
 from .pillow import from_pillow, to_pillow
 
 HEAT_COLORS = (
@@ -32,7 +32,7 @@ PANEL_SIDE_PIXELS = 512
 TITLE_LINE_CHARACTERS = 40
 """Number of characters in a line as wide as the panel, which decides the font size."""
 
-LEGEND_GREY = 0.7
+LEGEND_GRAY = 0.7
 """Gray value of the legend's color bar under the heat."""
 
 
@@ -50,14 +50,14 @@ def overlay_heat(image: Tensor, heat: Tensor) -> Tensor:
 
     Args:
         image: (B, 3, H, W) in [0, 1].
-        heat: (B, 1, H, W) in [0, 1]; 0 leaves the image grey.
+        heat: (B, 1, H, W) in [0, 1]; 0 leaves the image gray.
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
     """
-    grey = luma(image) * DIMMED_BRIGHTNESS
+    gray = compute_luma(image) * DIMMED_BRIGHTNESS
     # Even the hottest place shows the lightness of the image.
-    return torch.lerp(grey.expand_as(image), color_heat(heat), MAX_HEAT_OPACITY * heat.clamp(0, 1))
+    return torch.lerp(gray.expand_as(image), color_heat(heat), MAX_HEAT_OPACITY * heat.clamp(0, 1))
 
 
 def draw_map_sheet(
@@ -92,8 +92,8 @@ def draw_map_sheet(
         pen.text((margin, top), ends[0], "white", font)
         pen.text((right + margin, top), ends[1], "white", font)
         values = torch.linspace(0, 1, max(right - left, 2)).expand(1, 1, line, -1)
-        grey = torch.full((1, 3, *values.shape[-2:]), LEGEND_GREY)
-        sheet.paste(to_pillow(overlay_heat(grey, values)), (left, top))
+        gray = torch.full((1, 3, *values.shape[-2:]), LEGEND_GRAY)
+        sheet.paste(to_pillow(overlay_heat(gray, values)), (left, top))
     top += legend
     for image in images:
         sheet.paste(image, ((sheet.width - image.width) // 2, top))

@@ -39,13 +39,13 @@ MAX_STRIP_PIXELS = 100_000_000
 LINE_SPACING = 1.2
 """Height of a label's line, relative to its font size."""
 
-GAP = 1 / 64
-"""White space between two panels. This and the four sizes below are fractions of a panel's short side."""
+GAP_SHARE = 1 / 64
+"""White space between two panels. This and the four sizes below are shares of a panel's short side."""
 
-LABEL_HEIGHT = 1 / 12
-REAL_PIXELS_HEIGHT = 1 / 18
-CAPTION_HEIGHT = 1 / 22
-MARGIN = 1 / 32
+LABEL_HEIGHT_SHARE = 1 / 12
+REAL_PIXELS_HEIGHT_SHARE = 1 / 18
+CAPTION_HEIGHT_SHARE = 1 / 22
+MARGIN_SHARE = 1 / 32
 
 MAX_CAPTION_LINES = 3
 
@@ -80,7 +80,7 @@ def write_factor_label(chain: ZoomChain, layer: int) -> str:
     If they differ by less than ``MAX_AXES_RATIO``, the factor is their geometric mean, whose square
     is the factor in area.
     """
-    across, down = chain.magnification(layer)
+    across, down = chain.compute_magnification(layer)
     differ = max(across, down) / min(across, down) >= MAX_AXES_RATIO
     factors = (across, down) if differ else (sqrt(across * down),)
     return "".join(map(format_factor, factors))
@@ -117,7 +117,7 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
     is_by_step = layout == "steps" and chain.steps
     rows = _list_step_rows(chain) if is_by_step else _list_frame_rows(chain, layout)
     images = [_draw_row(row, side * times, times, labels) for row in rows]
-    gap = round(side * times * GAP)
+    gap = round(side * times * GAP_SHARE)
     height = sum(image.height + gap for image in images) - gap
     sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
     top = 0
@@ -137,7 +137,7 @@ def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
         rows = ceil(count / columns)
     elif layout == "steps" and chain.steps:
         columns, rows = 3, chain.steps
-    gap = round(min(height, width) * GAP)
+    gap = round(min(height, width) * GAP_SHARE)
     across, down = columns * (width + gap) - gap, rows * (height + gap) - gap
     if max(across, down) > MAX_STRIP_SIDE_PIXELS or across * down > MAX_STRIP_PIXELS:
         enlarged = f", enlarged {times} times for their labels" if times > 1 else ""
@@ -173,10 +173,10 @@ def _list_frame_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
 def _choose_columns(count: int, shape: float) -> int:
     """Choose the columns that make the sheet closest to a square, and of two equal choices the wider."""
 
-    def distance_from_square(columns: int) -> float:
+    def measure_distance_from_square(columns: int) -> float:
         return round(abs(log(columns * shape / ceil(count / columns))), 6)
 
-    return min(range(count, 0, -1), key=distance_from_square)
+    return min(range(count, 0, -1), key=measure_distance_from_square)
 
 
 def _list_step_rows(chain: ZoomChain) -> list[Row]:
@@ -198,12 +198,12 @@ def _list_step_rows(chain: ZoomChain) -> list[Row]:
 
 def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
     """Draw the panels of a row with their captions, each pixel enlarged ``times`` times."""
-    gap, margin = round(side * GAP), round(side * MARGIN)
+    gap, margin = round(side * GAP_SHARE), round(side * MARGIN_SHARE)
     images = [_draw_panel(panel, side, times, labels) for panel in row.panels]
     width, height = images[0].size
     whole = len(images) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
-    font = _load_font(side * CAPTION_HEIGHT)
+    font = _load_font(side * CAPTION_HEIGHT_SHARE)
     captions = [_wrap(text, font, column - margin) for text in row.captions] if labels else []
     lines = max(map(len, captions), default=0)
     line_height = sum(font.getmetrics()) if isinstance(font, ImageFont.FreeTypeFont) else side // 20
@@ -229,10 +229,10 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
     if panel.window is not None:
         x, y, w, h = (value * times for value in panel.window)
         line = max(1, side // 256)
-        for colour, out in (((0, 0, 0, 110), 2 * line), ((255, 255, 255, 230), line)):
+        for color, out in (((0, 0, 0, 110), 2 * line), ((255, 255, 255, 230), line)):
             left, top = max(x - out, 0), max(y - out, 0)
             right, bottom = min(x + w + out, width) - 1, min(y + h + out, height) - 1
-            pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+            pen.rectangle((left, top, right, bottom), outline=color, width=line)
     draw_label(image, panel.label, panel.real, side, panel.note)
     return image
 
@@ -245,9 +245,9 @@ def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note
     pen = ImageDraw.Draw(image, "RGBA")
     width, height = image.size
     margin = side // 32
-    small, dot = side * REAL_PIXELS_HEIGHT, side * REAL_PIXELS_HEIGHT * 0.7
+    small, dot = side * REAL_PIXELS_HEIGHT_SHARE, side * REAL_PIXELS_HEIGHT_SHARE * 0.7
     words = describe_real_pixels(real)
-    lines = [(label, side * LABEL_HEIGHT, 0.0), (words, small, dot * 1.5)]
+    lines = [(label, side * LABEL_HEIGHT_SHARE, 0.0), (words, small, dot * 1.5)]
     if note:
         lines.append((note, small, dot * 1.5))
     full = max(indent + pen.textlength(text, _load_font(size)) for text, size, indent in lines)

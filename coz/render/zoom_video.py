@@ -98,7 +98,7 @@ class _AxisMotion:
         for side, (x, length) in zip(reversed(sides[1:]), reversed(windows), strict=True):
             self.points.insert(0, x + self.points[0] * length / side)
 
-    def span(self, layer: int, t: float) -> tuple[float, float]:
+    def find_span(self, layer: int, t: float) -> tuple[float, float]:
         length = self.length * self.factors[layer] * exp(-self.shrink * t)
         return self.points[layer] - self.anchor * length, length
 
@@ -143,7 +143,7 @@ class ZoomVideo:
 
     def find_view(self, layer: int, t: float) -> Window:
         """Compute the view at position ``t``, in pixels of a layer; it may reach beyond the layer."""
-        (x, width), (y, height) = self.x.span(layer, t), self.y.span(layer, t)
+        (x, width), (y, height) = self.x.find_span(layer, t), self.y.find_span(layer, t)
         return Window(x, y, width, height)
 
     def render_frames(self, positions: Iterable[float], threads: int = 1) -> Iterator[Tensor]:
@@ -243,7 +243,7 @@ def _find_end_views(chain: ZoomChain, height: int, width: int) -> tuple[Window, 
     """Find the first view in the source's pixels, and the last in the deepest frame's."""
     deepest = len(chain.frames) - 1
     rows, columns = chain.frames[deepest].shape[-2:]
-    region, target = chain.window_in(deepest, 0), chain.target
+    region, target = chain.find_window_in(deepest, 0), chain.target
     source_height, source_width = chain.frames[0].shape[-2:]
     x = (target.x * source_width - region.x) / region.width * columns
     y = (target.y * source_height - region.y) / region.height * rows

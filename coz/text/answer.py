@@ -9,6 +9,7 @@ SPECIAL_TOKEN = re.compile(r"<[|/]?\w+[|/]?>")
 LIST_MARKER = re.compile(r"^(?:[-*+•·–]|#{1,6}|\d{1,2}[.)])\s+")
 
 CLAUSE = re.compile(r"(.*?)([,;:.!?]+(?:\s+|$)|[，、。；：！？]\s*|$)")
+"""A clause, and the punctuation and white space that end it."""
 
 IMAGE_NOUNS = (
     "image",
@@ -57,14 +58,18 @@ PHRASE_PATTERN = re.compile(
 LEFTOVER_OPENING = re.compile(
     rf"^(?:(?:and|but|which|that|it|this|{SHOWING_VERB})\b\s*)+(?:of\b\s*|on\b\s*)?", re.IGNORECASE
 )
+"""Words at the start of a clause that mean nothing after a phrase was removed before them."""
 
 EMPTY_CLAUSE = re.compile(
     rf"(?:\s|\b(?:a|an|the|of|in|on|as|and|it|that|which|{SHOWING_VERB})\b)*", re.IGNORECASE
 )
+"""A clause of function words alone, without content."""
 
 REPEATED_WORDS = re.compile(r"\b(\w+(?:\W+\w+){0,7}?)(?:\W+\1\b){2,}", re.IGNORECASE)
+"""Up to eight words that occur at least three times in a row."""
 
 REPEATED_CHARACTERS = re.compile(r"([^\s\d]{1,16}?)\1{5,}")
+"""Up to 16 characters that occur at least six times in a row."""
 
 SPACED_SCRIPT_LETTER = (
     r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
@@ -88,7 +93,7 @@ def clean_answer(answer: str, cut: bool = False) -> str:
     text = answer.rpartition("</think>")[2].partition("<think>")[0]
     text = SPECIAL_TOKEN.sub(" ", text)
     if cut:
-        text = _remove_half_word(text)
+        text = _remove_last_word(text)
     text = "".join(c for c in text if c.isspace() or _is_text(c)).replace("**", "")
     lines = (LIST_MARKER.sub("", " ".join(line.split())) for line in text.splitlines())
     text = "\n".join(line for line in lines if line)
@@ -107,7 +112,7 @@ def _is_text(character: str) -> bool:
     )
 
 
-def _remove_half_word(text: str) -> str:
+def _remove_last_word(text: str) -> str:
     """Remove the last word, which may be incomplete, unless it is the only one."""
     text = text.rstrip("\ufffd")
     shorter = LAST_WORD.sub("", text)

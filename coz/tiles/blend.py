@@ -16,7 +16,8 @@ NARROW_OVERLAP_PIXELS = 96
 """In a narrower overlap the rim is a third of the overlap, so that a third is left to fade in."""
 
 ATTENTION_SHARE = 0.3
-"""How much of a tile's weight depends on its detail. Source: the InvSR study, util_smart_chopping.py."""
+"""Share of a tile's weight that depends on its detail. Source: the InvSR study (GitHub dgm-2025.2-g4),
+util_smart_chopping.py."""
 
 
 class TileBlend:

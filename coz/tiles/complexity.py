@@ -7,7 +7,7 @@ from math import ceil, log
 import torch
 from torch import Tensor
 
-from ..color.align import luma
+from ..color.align import compute_luma
 from ..geometry import Window
 from .layout import TileLayout, find_cells
 
@@ -55,7 +55,7 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
     sums: list[Tensor] = []
     counts: list[Tensor] = []
     for top, bottom in pairwise(bounds):
-        light = luma(image[..., top:bottom, :])[0, 0]
+        light = compute_luma(image[..., top:bottom, :])[0, 0]
         slope = light.diff(dim=0).abs().sum(0)
         slope[:-1] += light.diff(dim=1).abs().sum(0)
         sums.append(torch.stack((light.sum(0), light.square().sum(0), slope / 2)))

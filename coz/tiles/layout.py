@@ -142,25 +142,25 @@ def plan_adaptive_layout(
         min_stride = ceil(min_stride / multiple_of) * multiple_of
     min_overlap = tile - max_stride
 
-    def stride(*seams: Window) -> int:
+    def choose_stride(*seams: Window) -> int:
         worst = max(_average_cells(complexity, height, width, seam) for seam in seams)
         wanted = max_stride - round((max_stride - min_stride) * worst)
         return max(min_stride, wanted // multiple_of * multiple_of)
 
     # Look at the strip that two tiles share at the smallest allowed overlap. If it is calm, that
     # overlap is kept; the more complex it is, the larger the overlap.
-    def row_stride(y: int) -> int:
-        return stride(
+    def choose_row_stride(y: int) -> int:
+        return choose_stride(
             *(Window(x, y + max_stride, tile, min_overlap) for x in range(0, width, tile))
         )
 
     def plan_row(y: int) -> TileRow:
-        def tile_stride(x: int) -> int:
-            return stride(Window(x + max_stride, y, min_overlap, tile))
+        def choose_tile_stride(x: int) -> int:
+            return choose_stride(Window(x + max_stride, y, min_overlap, tile))
 
-        return TileRow(y, _list_starts(width, tile, tile_stride))
+        return TileRow(y, _list_starts(width, tile, choose_tile_stride))
 
-    rows = tuple(plan_row(y) for y in _list_starts(height, tile, row_stride))
+    rows = tuple(plan_row(y) for y in _list_starts(height, tile, choose_row_stride))
     return TileLayout(height, width, min(tile, height), min(tile, width), rows)
 
 

@@ -11,9 +11,9 @@ from ..networks.noise_predictor import NoisePredictor, read_sizes
 from .lora import is_state_dict, list_few
 from .weight_file import name_file_in_errors, read_content
 
-PREDICTOR_NAME = "noise_predictor_sd_turbo_v5.pth"
+PREDICTOR_FILE_NAME = "noise_predictor_sd_turbo_v5.pth"
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What PyTorch's wrappers for training put before the names."""
+"""Prefixes that PyTorch's wrappers for training put before the names."""
 
 
 def read_noise_predictor(path: Path) -> dict[str, Tensor]:
@@ -24,11 +24,12 @@ def read_noise_predictor(path: Path) -> dict[str, Tensor]:
             names.
 
     Returns:
-        All weights of a `NoisePredictor`. Other weights in the file are left out, as in InvSR.
+        All weights of a `NoisePredictor`, in the dtype of the file. Other weights in the file are
+        left out, as in InvSR.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is another file, damaged, or a weight is missing or has another shape.
+        ValueError: If it is another kind of file or damaged, or a weight is missing or has another shape.
     """
     content, _ = read_content(path)
     with name_file_in_errors(path):
@@ -50,12 +51,12 @@ def _pick_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             expected = NoisePredictor(read_sizes(weights)).state_dict()
     except (KeyError, IndexError) as error:
         raise ValueError(
-            f"expected InvSR's noise predictor, but found {list_few(weights)}; take {PREDICTOR_NAME}"
+            f"expected InvSR's noise predictor, but found {list_few(weights)}; take {PREDICTOR_FILE_NAME}"
         ) from error
     for name, weight in expected.items():
         found = tuple(weights[name].shape) if name in weights else "none"
         if found != tuple(weight.shape):
             raise ValueError(
-                f"expected {name} to be {tuple(weight.shape)}, but found {found}; take {PREDICTOR_NAME}"
+                f"expected {name} to be {tuple(weight.shape)}, but found {found}; take {PREDICTOR_FILE_NAME}"
             )
     return {name: weights[name] for name in expected}

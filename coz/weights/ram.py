@@ -10,7 +10,7 @@ from torch import Tensor
 from ..networks.ram_tagger import RAMTagger, read_tagger_sizes
 from .lora import StandardKeyWeights, find_common_value, is_state_dict, list_few
 
-RAM_NAME, DAPE_NAME = "ram_swin_large_14m.pth", "DAPE.pth"
+RAM_FILE_NAME, DAPE_FILE_NAME = "ram_swin_large_14m.pth", "DAPE.pth"
 
 USED_PARTS = (
     *("visual_encoder.", "image_proj.", "label_embed", "wordvec_proj.", "fc."),
@@ -54,12 +54,12 @@ def pick_tagger_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         All weights of a `RAMTagger`, not copied.
 
     Raises:
-        ValueError: If it is RAM++, or a weight is missing, is too many or has another shape.
+        ValueError: If it is RAM++, or a weight is missing, superfluous or of another shape.
     """
     if "reweight_scale" in weights:
         raise ValueError(
             "expected RAM, but found RAM++, which has several descriptions for each tag; take "
-            f"{RAM_NAME}"
+            f"{RAM_FILE_NAME}"
         )
     # Source of the old name: recognize-anything ram/models/utils.py, load_checkpoint_swinlarge.
     renamed = {name.replace("vision_multi", "tagging_head"): w for name, w in weights.items()}
@@ -73,24 +73,24 @@ def pick_tagger_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             expected = RAMTagger(read_tagger_sizes(used)).state_dict()
     except (KeyError, IndexError, TypeError) as error:  # a weight is missing, or has too few sides
         raise ValueError(
-            f"expected all weights of RAM, but found none that fits {error!s:.150}; take {RAM_NAME}"
+            f"expected all weights of RAM, but found none that fits {error!s:.150}; take {RAM_FILE_NAME}"
         ) from error
     shapes = {name: tuple(weight.shape) for name, weight in used.items()}
     for name, weight in expected.items():
         if shapes.pop(name, None) != tuple(weight.shape):
             found = tuple(used[name].shape) if name in used else "none"
             raise ValueError(
-                f"expected {name} of RAM to be {tuple(weight.shape)}, but found {found}; take {RAM_NAME}"
+                f"expected {name} of RAM to be {tuple(weight.shape)}, but found {found}; take {RAM_FILE_NAME}"
             )
     if shapes:
         raise ValueError(
-            f"expected the weights of RAM alone, but found {list_few(shapes)} besides; take {RAM_NAME}"
+            f"expected the weights of RAM alone, but found {list_few(shapes)} besides; take {RAM_FILE_NAME}"
         )
     return used
 
 
 def convert_dape(tensors: Mapping[str, Tensor]) -> StandardKeyWeights:
-    """Convert DAPE, which changes query and value of the image encoder, and query and key of the head.
+    """Convert DAPE, a LoRA for query and value of the image encoder, and query and key of the tagging head.
 
     Args:
         tensors: The factors `lora_A` and `lora_B` of loralib. Those of the image encoder hold the
@@ -109,9 +109,11 @@ def convert_dape(tensors: Mapping[str, Tensor]) -> StandardKeyWeights:
     for layer in dict.fromkeys(found[1] for name in tensors if (found := DAPE_KEY.fullmatch(name))):
         down, up = (tensors.get(f"{layer}.lora_{factor}") for factor in "AB")
         if down is None or up is None or not down.ndim == up.ndim == 2:
-            raise ValueError(f"expected {layer:.150} to have two LoRA factors; take {DAPE_NAME}")
-        # tag_encoder has these weights in common with tagging_head, and loralib adds both LoRAs to them.
-        # In DAPE the LoRA of tag_encoder is probably 0, because its training does not run tag_encoder.
+            raise ValueError(
+                f"expected {layer:.150} to have two LoRA factors; take {DAPE_FILE_NAME}"
+            )
+        # tag_encoder shares these weights with tagging_head, so loralib adds the LoRAs of both to them. That
+        # of tag_encoder is probably 0, because DAPE's training does not run tag_encoder.
         target = layer.replace("tag_encoder.", "tagging_head.")
         is_head = target.startswith("tagging_head.") and f"{target}.lora_A" in tensors
         if layer.startswith("visual_encoder."):
@@ -126,7 +128,7 @@ def convert_dape(tensors: Mapping[str, Tensor]) -> StandardKeyWeights:
         shapes = [tuple(t.shape) for t in (*downs, *ups)]
         if any(down.shape[0] != up.shape[1] for down, up in pairs):
             raise ValueError(
-                f"expected {layer:.150} to have LoRA factors that fit, but found {shapes}; take {DAPE_NAME}"
+                f"expected {layer:.150} to have LoRA factors that fit, but found {shapes}; take {DAPE_FILE_NAME}"
             )
         down, up = torch.cat(downs), torch.cat(ups, 1)
         keyed[f"{layer}.lora_A.weight"], keyed[f"{layer}.lora_B.weight"] = down, up

@@ -1,6 +1,6 @@
 """Read weight files of Chain-of-Zoom, OSEDiff, PEFT, diffusers, RAM, SeeSR and tools/convert.py.
 
-No code in them runs.
+No code in the files is run.
 """
 
 import json
@@ -32,8 +32,8 @@ from .peft import (
     convert_peft,
 )
 from .ram import (
-    DAPE_NAME,
-    RAM_NAME,
+    DAPE_FILE_NAME,
+    RAM_FILE_NAME,
     convert_dape,
     find_ram_weights,
     is_dape,
@@ -124,13 +124,13 @@ def read_tagger(path: Path) -> dict[str, Tensor]:
         if is_dape(content):
             raise ValueError(
                 "expected the tagger RAM, but found DAPE, a LoRA for it; choose it as dape_name, and "
-                f"{RAM_NAME} as tagger_name"
+                f"{RAM_FILE_NAME} as tagger_name"
             )
         weights = find_ram_weights(content)
         if weights is None:
             names: list[str] = list(content) if is_state_dict(content) else []
             raise ValueError(
-                f"expected the tagger RAM, but found {list_few(names)}; take {RAM_NAME}"
+                f"expected the tagger RAM, but found {list_few(names)}; take {RAM_FILE_NAME}"
             )
         return pick_tagger_weights(weights)
 
@@ -149,12 +149,12 @@ def read_dape(path: Path) -> dict[str, Tensor]:
         if find_ram_weights(content):
             raise ValueError(
                 "expected DAPE, a LoRA for the tagger RAM, but found RAM itself; choose it as "
-                f"tagger_name, and {DAPE_NAME} or none as dape_name"
+                f"tagger_name, and {DAPE_FILE_NAME} or none as dape_name"
             )
         if not is_dape(content):
             raise ValueError(
                 "expected DAPE, a LoRA for the tagger RAM, but found "
-                f"{list_few(_list_names(content))}; take {DAPE_NAME}"
+                f"{list_few(_list_names(content))}; take {DAPE_FILE_NAME}"
             )
         return _convert(content, metadata, path).tensors
 

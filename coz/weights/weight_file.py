@@ -1,4 +1,4 @@
-"""Read the content of weight files; no code in them runs."""
+"""Read the content of weight files without running any code in them."""
 
 import pickle
 import re
@@ -17,14 +17,17 @@ PICKLE_SUFFIXES = {".pkl", ".pt", ".pth", ".bin", ".ckpt"}
 MAX_READ_BYTES = 2**30
 """A larger PyTorch file is mapped into memory: only the tensors that are used are read."""
 
-DAMAGED = "it is damaged or cut short; download it again"
+DAMAGED_TEXT = "it is damaged or cut short; download it again"
 
 
 def read_content(path: Path) -> tuple[Any, Mapping[str, str]]:
-    """Read the content of a file unchecked, and the metadata of a safetensors file."""
-    has_metadata = is_safetensors(path)
+    """Read the content of a weight file, without checking what it holds, and its metadata.
+
+    The metadata is empty unless the file is safetensors.
+    """
+    has_header = is_safetensors(path)
     with name_file_in_errors(path):
-        return _read_safetensors(path) if has_metadata else (unpickle(path), {})
+        return _read_safetensors(path) if has_header else (unpickle(path), {})
 
 
 def is_safetensors(path: Path) -> bool:
@@ -71,18 +74,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @contextmanager
 def open_safetensors(path: Path) -> Generator[Any]:
-    """Open a safetensors file, which checks its header and its size."""
+    """Open a safetensors file. Opening it checks its header and its size."""
     try:
         with cast("Any", safe_open)(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
         raise ValueError(
-            f"expected safetensors, but found that {DAMAGED} ({error!s:.150})"
+            f"expected safetensors, but found that {DAMAGED_TEXT} ({error!s:.150})"
         ) from error
 
 
 def unpickle(path: Path) -> Any:
-    """Read a PyTorch file unchecked."""
+    """Read a PyTorch file, without checking what it holds."""
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
     is_mapped = is_archive and path.stat().st_size > MAX_READ_BYTES
@@ -96,12 +99,12 @@ def unpickle(path: Path) -> Any:
         elif is_archive:
             found = "another zip archive, or a damaged file; unpack it, or download it again"
         else:
-            found = f"that {DAMAGED}"
+            found = f"that {DAMAGED_TEXT}"
         raise ValueError(f"expected a PyTorch file of weights alone, but found {found}") from error
 
 
 def _detach_tensors(content: Any, depth: int = 2) -> Any:
-    """Copy the content without a pickle's attributes, by which a hostile file can override methods."""
+    """Copy the content without the attributes that a hostile pickle can add to override methods."""
     if isinstance(content, Tensor):
         return Tensor.detach(content)
     if depth and isinstance(content, dict):

@@ -1,10 +1,10 @@
 // @ts-check
-// Hands events on a widget to the graph under it.
+// Passes events on a widget to the graph under it.
 import { app } from "../../../scripts/app.js"
 
 /**
- * Hand the graph the wheel and drags with the middle button, which the widget would block in the
- * classic renderer. Nodes 2.0 hand on the wheel themselves.
+ * Pass wheel events and drags with the middle button to the graph. In the classic renderer the widget would
+ * block both. In Nodes 2.0 the frontend itself passes the wheel on.
  *
  * @param {HTMLElement} root
  * @param {(event: WheelEvent) => boolean} [keeps]  Whether the widget itself uses a wheel event.
@@ -37,7 +37,7 @@ export const redraw = () => app.canvas?.setDirty(true, true) // no canvas yet wh
 export const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files") ?? false
 
 /**
- * Hand a node the files that are dropped onto an element. In the classic renderer the canvas does
+ * Pass the files that are dropped onto an element to a node. In the classic renderer the canvas does
  * not see files that are dropped onto a widget.
  *
  * @param {HTMLElement} root

@@ -5,10 +5,10 @@ import { app } from "../../../scripts/app.js"
 import { listGraphs } from "./graph.js"
 import { callAfter } from "./hook.js"
 
-/** A run of this workflow is searched among this number of the newest runs. */
+/** Number of the newest runs among which the last run of this workflow is searched. */
 const MAX_RUNS = 32
 
-/** Wait before the next request to a server that does not answer. It doubles from first to longest. */
+/** Wait before the next request to a server that does not answer. It doubles each time, up to longest. */
 const RETRY_MS = { first: 1000, longest: 60_000 }
 
 /** @typedef {{filename: string, subfolder: string, type: string}} File */
@@ -25,7 +25,7 @@ export const getLocator = (node) =>
 /** Return what the frontend has kept of a node's last run. @param {any} node */
 export const getKeptOutput = (node) => app.nodeOutputs?.[getLocator(node)]
 
-/** Whether the workflow has a node of that type and id. @param {string} id @param {string} type */
+/** Whether the workflow has a node of this type and id. @param {string} id @param {string} type */
 const isInUse = (id, type) =>
   listGraphs().some(({ nodes }) => nodes.some((node) => node.type === type && String(node.id) === id))
 
@@ -44,7 +44,7 @@ export async function findPastRun(node, key) {
     if (prompt[3]?.extra_pnginfo?.workflow?.id !== app.rootGraph.id) continue
     const events = Object.fromEntries(status?.messages ?? [])
     const start = events.execution_start?.timestamp ?? 0
-    const orphans = new Map() // runs of nodes that the workflow no longer has
+    const orphans = new Map() // outputs of nodes that the workflow no longer has
     // A loop has an output for each image of a list. The last one is taken, as the page does.
     for (const [source, output] of Object.entries(outputs).reverse()) {
       if (!output[key]) continue
@@ -89,13 +89,13 @@ async function waitForRuns(node) {
 /** @type {Promise<any[] | null> | null} */
 let pendingRequest = null
 
-/** Return the newest runs, the newest first. Nodes that are loaded together share one request. */
+/** Fetch the newest runs, the newest first. Nodes that are loaded together share one request. */
 function fetchRunsOnce() {
   pendingRequest ??= fetchRuns().finally(() => (pendingRequest = null))
   return pendingRequest
 }
 
-/** Return null where the server does not answer. */
+/** Fetch the newest runs; return null where the server does not answer. */
 async function fetchRuns() {
   try {
     const answer = await api.fetchApi(`/history?max_items=${MAX_RUNS}`)

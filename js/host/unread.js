@@ -5,10 +5,15 @@ import { redraw } from "./canvas.js"
 import { listGraphs } from "./graph.js"
 import { callAfter } from "./hook.js"
 
-/** The option of prompting with which no model writes texts: nodes/text_sources. */
+/** The option of `prompting` with which the user types the texts: nodes/text_sources. */
 const TEXT_PROMPTING = "text"
 
-/** Whether a subgraph node shows a widget of this node inside it. @param {any} node @param {string} name */
+/**
+ * Whether the subgraph node around a node shows this widget of the node.
+ *
+ * @param {any} node
+ * @param {string} name
+ */
 const isPromoted = (node, name) =>
   listGraphs().some(({ nodes }) =>
     nodes.some(
@@ -25,9 +30,9 @@ const isPromoted = (node, name) =>
 export function hideUnreadInputs(node) {
   /** For each backbone, the inputs that it does not read: nodes/backbones/__init__.py. */
   const unread = node.constructor.nodeData?.input?.required?.backbone?.[1].coz_unread
-  const widget = (/** @type {string} */ name) =>
+  const findOwnWidget = (/** @type {string} */ name) =>
     node.widgets?.find((/** @type {any} */ each) => each.name === name)
-  if (!unread || !widget("prompting")) return
+  if (!unread || !findOwnWidget("prompting")) return
   const isLinked = (/** @type {string} */ name) =>
     node.inputs.some((/** @type {any} */ input) => input.widget?.name === name && input.link != null)
 
@@ -36,11 +41,11 @@ export function hideUnreadInputs(node) {
 
   /** Hide and show widgets. Return whether any changed. */
   function update() {
-    const isTyped = widget("prompting").value === TEXT_PROMPTING
-    const unneeded = isTyped ? (unread[widget("backbone").value] ?? []) : []
+    const isTyped = findOwnWidget("prompting").value === TEXT_PROMPTING
+    const unneeded = isTyped ? (unread[findOwnWidget("backbone").value] ?? []) : []
     let changed = false
     for (const name of new Set(Object.values(unread).flat())) {
-      const found = widget(name)
+      const found = findOwnWidget(name)
       const hides = unneeded.includes(name) && !isLinked(name) && !isPromoted(node, name)
       if (!found || hidden.has(name) === hides) continue
       for (const each of [found, ...(found.linkedWidgets ?? [])]) {
@@ -71,5 +76,5 @@ export function hideUnreadInputs(node) {
   // The saved height fits the widgets that were shown when the node was saved, so it is not changed.
   callAfter(node, "onConfigure", update)
   callAfter(node, "onConnectionsChange", updateAndResize)
-  for (const name of ["backbone", "prompting"]) callAfter(widget(name), "callback", updateAndResize)
+  for (const name of ["backbone", "prompting"]) callAfter(findOwnWidget(name), "callback", updateAndResize)
 }

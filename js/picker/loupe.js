@@ -1,13 +1,13 @@
 // @ts-check
-// The loupe magnifies the place under the pointer where one pixel of the screen covers so many pixels
-// of the image that nobody could point at one of them.
+// The loupe magnifies the place under the pointer. It appears only where one pixel of the screen covers so
+// many pixels of the image that nobody could point at one of them.
 
 import { COLORS, makeCrosshairPath, makeRectanglePath } from "./overlay.js"
 
 /** @typedef {import("./geometry.js").Window} Window */
 /** @typedef {import("./geometry.js").Target} Target */
 
-/** The loupe shows where a pixel of the screen covers at least this many along a side. */
+/** The loupe appears if a pixel of the screen covers at least this many image pixels along a side. */
 const MIN_IMAGE_PIXELS_PER_SCREEN_PIXEL = 8
 /** Side of the loupe. */
 const SIDE_PX = 180

@@ -1,6 +1,6 @@
 // @ts-check
-// Finds the image that a node works on: the one of its last run, or the one that the server reads from
-// the loader's file.
+// Finds the image that a node works on: the image of its last run, or the image that the server reads
+// from the loader's file.
 import { api } from "../../../scripts/api.js"
 import { findLinkedNode, findWidget, getWorkflowId } from "../host/graph.js"
 import { getFileUrl, getKeptOutput, getLocator, findPastRun } from "../host/outputs.js"
@@ -58,7 +58,7 @@ const unconfirmed = new Set()
 /** @type {WeakMap<any, FileInfo>} */
 const fileInfos = new WeakMap()
 
-/** Counter of the events after which a file may have changed. */
+/** Number of events so far after which a file may have changed. */
 let checkRound = 1
 
 /** Ask the server again whether the files have changed. */
@@ -110,7 +110,7 @@ function findOrigin(node) {
 }
 
 /**
- * Return the same for a node of a prompt, which has no reroutes and bypassed nodes.
+ * Return where the image of a node in a prompt comes from. A prompt has no reroutes and no bypassed nodes.
  *
  * @param {Record<string, any>} prompt
  * @param {string} id

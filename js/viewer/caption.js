@@ -1,6 +1,6 @@
 // @ts-check
 // Updates everything around the image that depends on the view.
-import { formatFactors, geometricMean } from "../factors.js"
+import { formatFactors, computeGeometricMean } from "../factors.js"
 import { isOutsideChain } from "./back.js"
 import { setIcon, setText } from "./panel.js"
 import * as places from "./places.js"
@@ -22,7 +22,7 @@ const AGREEMENT_WORDS = [
 /** A higher agreement is shown as "over 99 dB", as in coz/fidelity/back_projection.py. */
 const MAX_DECIBELS = 99
 
-/** Whether a factor is shown. Below 1x the image is displayed smaller than it is. */
+/** Whether to show a factor. Below 1x the image is displayed smaller than it is. */
 export const isFactorShown = (factor) => factor >= 0.9995
 
 /** @param {import("./viewer.js").Viewer} viewer */
@@ -32,7 +32,7 @@ export function updatePanel(viewer) {
   const { label, prompt, promptRow, buttons } = panel
   const step = current - 1
   const factors = places.computeFactors(layers, view, size)
-  const factor = geometricMean(factors)
+  const factor = computeGeometricMean(factors)
   const name = nameCurrentLayer(viewer)
   setText(label, isFactorShown(factor) ? `${formatFactors(factors)} · ${name}` : name)
   updateRealPixels(viewer)
@@ -92,7 +92,7 @@ function describeAgreement(step, agreement) {
 /** Outline the next frame while it is too small to be shown. */
 function outlineNext({ panel, layers, view, size }, layer) {
   const { outline, canvas, stage } = panel
-  outline.hidden = layer >= layers.length || places.opacity(layers, layer, view, size) > 0.5
+  outline.hidden = layer >= layers.length || places.computeOpacity(layers, layer, view, size) > 0.5
   if (outline.hidden) return
   const place = places.computePlace(layers[layer], view, size)
   outline.hidden = !places.isSeen(place, size)

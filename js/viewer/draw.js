@@ -1,5 +1,5 @@
 // @ts-check
-import { isSeen, opacity, computePlace, progress, smooth } from "./places.js"
+import { isSeen, computeOpacity, computePlace, computeProgress, smooth } from "./places.js"
 
 /**
  * An inset is a layer drawn into the one before it. This is the width of its soft edges when it first
@@ -18,14 +18,14 @@ const MARGIN_PX = 2
 
 const BACKGROUND = "#0d0f12"
 
-/** Yield the visible layers, the deepest first, with how each is drawn on a screen of that size. */
+/** Yield the visible layers, the deepest first, and how to draw each on a screen of that size. */
 function* listInsets(layers, view, size) {
   for (let layer = layers.length - 1; layer >= 0; layer--) {
-    const alpha = opacity(layers, layer, view, size)
+    const alpha = computeOpacity(layers, layer, view, size)
     const place = computePlace(layers[layer], view, size)
     if (!alpha || !isSeen(place, size)) continue
     const soft = layer
-      ? computeSoftEdges(place, size, FEATHER_SHARE * (1 - progress(layers, layer, view, size)))
+      ? computeSoftEdges(place, size, FEATHER_SHARE * (1 - computeProgress(layers, layer, view, size)))
       : { left: 0, top: 0, right: 0, bottom: 0 }
     yield { layer, place, alpha, soft, fillsView: alpha === 1 && isCovering(place, soft, size) }
   }

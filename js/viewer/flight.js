@@ -1,9 +1,9 @@
 // @ts-check
 import { interpolateView, smooth } from "./places.js"
 
-/** Time for a step of 4x. */
+/** Duration of a flight over a factor of 4. */
 const STEP_MS = 450
-/** Longest time for a flight. */
+/** Maximum duration of a flight. */
 const MAX_FLIGHT_MS = 2500
 
 /** A flight from one view to another that starts now. */

@@ -1,9 +1,10 @@
 // @ts-check
+// Turns pointer, wheel, touch and key events into actions of the viewer.
 import { forwardToGraph } from "../host/canvas.js"
 
 /** Logarithm of the zoom for each unit of a mouse wheel; a notch has 100 units. */
 const WHEEL_ZOOM = 0.0025
-/** The same for each unit of a pinch on a trackpad. */
+/** Logarithm of the zoom for each unit of a pinch on a trackpad. */
 const PINCH_ZOOM = 0.01
 
 /** Wheel units of one line, for wheels that count in lines. */
@@ -67,8 +68,8 @@ export function listenToGestures(root, canvas, on) {
     if (event.detail === 2 && near) on.next()
   })
 
-  const wheel = (event) => {
-    if (!isOurs(event)) return
+  const handleWheel = (event) => {
+    if (!isOnViewer(event)) return
     if (isOverText(event)) return event.stopPropagation()
     event.preventDefault()
     event.stopPropagation()
@@ -77,18 +78,23 @@ export function listenToGestures(root, canvas, on) {
     on.zoom(Math.exp(-event.deltaY * lines * (event.ctrlKey ? PINCH_ZOOM : WHEEL_ZOOM)), x, y)
     on.end()
   }
-  const touch = (event) => isOurs(event) && event.stopPropagation()
+  const handleTouch = (event) => isOnViewer(event) && event.stopPropagation()
   const isOverText = (event) => {
     const prompt = event.composedPath().find(({ className }) => className === "prompt")
     return prompt?.scrollHeight > prompt?.clientHeight
   }
-  const isOurs = (event) => event.composedPath().includes(root)
+  const isOnViewer = (event) => event.composedPath().includes(root)
   const isButton = (event) => event.composedPath()[0] instanceof HTMLButtonElement
 
   // These listeners run before all others, because the graph would zoom with a pinch on the viewer too.
   // They run only while the viewer has the focus: otherwise the wheel zooms the graph.
   const options = { capture: true, passive: false }
-  const handlers = { wheel, touchstart: touch, touchmove: touch, touchend: touch }
+  const handlers = {
+    wheel: handleWheel,
+    touchstart: handleTouch,
+    touchmove: handleTouch,
+    touchend: handleTouch,
+  }
   const each = Object.entries(handlers)
   const addListeners = () => each.forEach(([type, act]) => window.addEventListener(type, act, options))
   const removeListeners = () => each.forEach(([type, act]) => window.removeEventListener(type, act, options))

@@ -1,6 +1,6 @@
 // @ts-check
 // Creates the viewer's elements. Texts from outside are set as text, never as HTML.
-import { formatFactors, geometricMean } from "../factors.js"
+import { formatFactors, computeGeometricMean } from "../factors.js"
 import { translate } from "./texts.js"
 
 const ICONS = {
@@ -175,7 +175,7 @@ const MAX_WHOLE_FACTOR = 0.95
 export function listScales(layers, whole) {
   const scales = layers.map(({ factors }, layer) => ({
     layer,
-    factor: geometricMean(factors),
+    factor: computeGeometricMean(factors),
     name: formatFactors(factors),
   }))
   const [, ...steps] = scales

@@ -1,12 +1,12 @@
 // @ts-check
 
 /**
- * Decoded pixels to keep besides those of the source; each takes four bytes. Two frames of 2048 x 2048
- * have 11 million with their smaller versions.
+ * Number of decoded pixels to keep, not counting those of the source; each takes four bytes. Two frames of
+ * 2048 x 2048 and their smaller versions have 11 million.
  */
 const MAX_PIXELS = 80e6
 
-/** No smaller version is made whose longer side would be below this. */
+/** Minimum of the longer side of a smaller version. */
 const MIN_SIDE_PX = 64
 
 /** The images of a chain. They are decoded when needed and dropped when others need the memory. */

@@ -3,7 +3,7 @@
 //
 // All lengths are in pixels of the deepest layer. Rounding errors grow with the distance from it, but the
 // pixels that can be seen there are larger too. So no error is visible, even with sixteen steps of 8x.
-import { geometricMean } from "../factors.js"
+import { computeGeometricMean } from "../factors.js"
 
 /**
  * @typedef {{x: number, y: number, kx: number, ky: number, width: number, height: number,
@@ -16,10 +16,10 @@ import { geometricMean } from "../factors.js"
 /** A pixel of the deepest layer in view covers at most this many pixels of the screen along a side. */
 const MAX_PIXEL_SIZE = 24
 
-/** The next layer is opaque after this share of the way to it: coz/render/zoom_video.py. */
+/** A layer is opaque after this share of the zoom from the layer before: coz/render/zoom_video.py. */
 export const FADE_SHARE = 1 / 3
 
-/** Ease t from 0 to 1 with no slope at both ends: coz/render/zoom_video.py. */
+/** Ease t from 0 to 1, with slope 0 at both ends: coz/render/zoom_video.py. */
 export const smooth = (t) => t * t * (3 - 2 * t)
 
 /** Layers whose sizes differ by less than this ratio count as equal. */
@@ -51,10 +51,10 @@ export function placeLayers({ frames, windows }) {
   return layers
 }
 
-/** Return the side of one pixel of the screen. */
+/** Return the side of one pixel of the screen, in pixels of the deepest layer. */
 export const computeScreenPixel = (view, size) => view.span / Math.min(size.width, size.height)
 
-/** Return the same for the view that shows all of a layer. */
+/** Return the side of one pixel of the screen for the view that shows all of a layer. */
 function computeScreenPixelToFit(layer, size) {
   return Math.max((layer.width * layer.kx) / size.width, (layer.height * layer.ky) / size.height)
 }
@@ -68,20 +68,20 @@ export function fitView(layer, size) {
   }
 }
 
-/** How far a view has zoomed in: 0 if it shows the whole layer before, 1 if it shows this whole layer. */
-export function progress(layers, layer, view, size) {
+/** Compute how far a view has zoomed in: 0 shows all of the layer before, 1 all of this layer. */
+export function computeProgress(layers, layer, view, size) {
   const start = computeScreenPixelToFit(layers[layer - 1], size)
   const end = computeScreenPixelToFit(layers[layer], size)
   if (start < end * SAME_SIZE_RATIO) return 1
   return Math.log(start / computeScreenPixel(view, size)) / Math.log(start / end)
 }
 
-/** Opacity of a layer over the one before it. */
-export function opacity(layers, layer, view, size) {
+/** Compute the opacity of a layer over the one before it. */
+export function computeOpacity(layers, layer, view, size) {
   if (!layer) return 1
   // A first frame that was downscaled is not drawn, because the source shows the same in finer pixels.
   if (layer === 1 && layers[1].kx > layers[0].kx * SAME_SIZE_RATIO) return 0
-  return smooth(Math.min(Math.max(progress(layers, layer, view, size) / FADE_SHARE, 0), 1))
+  return smooth(Math.min(Math.max(computeProgress(layers, layer, view, size) / FADE_SHARE, 0), 1))
 }
 
 /** Return the edges of a layer and the sides of its pixels on a screen of that size. */
@@ -104,7 +104,7 @@ export function findCurrentLayer(layers, view, size) {
   const holdsMiddle = ({ x, y, kx, ky, width, height }) =>
     view.x >= x && view.y >= y && view.x <= x + width * kx && view.y <= y + height * ky
   for (let i = layers.length - 1; i > 0; i--)
-    if (holdsMiddle(layers[i]) && progress(layers, i, view, size) >= FADE_SHARE / 2) return i
+    if (holdsMiddle(layers[i]) && computeProgress(layers, i, view, size) >= FADE_SHARE / 2) return i
   return 0
 }
 
@@ -118,8 +118,9 @@ export function computeFactors(layers, view, size) {
   return layer.factors.map((factor) => factor * computeZoom(layer, view, size))
 }
 
-/** Return the same as one number; its square is the ratio of the areas. */
-export const magnification = (layers, view, size) => geometricMean(computeFactors(layers, view, size))
+/** Return the geometric mean of both factors. */
+export const computeMagnification = (layers, view, size) =>
+  computeGeometricMean(computeFactors(layers, view, size))
 
 /** Return the nearest allowed view: inside the source, with no pixel above MAX_PIXEL_SIZE. */
 export function limitView(layers, view, size) {

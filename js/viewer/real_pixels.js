@@ -40,8 +40,8 @@ export function countRealPixels({ frames, windows }, layer) {
 }
 
 /**
- * Count the same for a view. If its shape differs from the frame's, only the largest part with the
- * frame's shape counts.
+ * Count the pixels of the photograph that a view of a layer shows. If the view's shape differs from the
+ * frame's, only its largest part with the frame's shape counts.
  *
  * @param {number} zoom of the view, compared with the view of the whole frame
  * @param {number} scale pixels of the screen for one of the frame, along a side

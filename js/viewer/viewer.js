@@ -158,7 +158,7 @@ export class Viewer {
   updateScaleBar() {
     if (!this.shown || !this.size.width) return
     const { layers, size } = this
-    const whole = places.magnification(layers, places.fitView(layers[0], size), size)
+    const whole = places.computeMagnification(layers, places.fitView(layers[0], size), size)
     this.bar = fillBar(this.panel.bar, listScales(layers, whole), (layer) => this.flyTo(layer))
   }
 
@@ -251,7 +251,7 @@ export class Viewer {
   saveImage() {
     this.draw()
     this.paint(this.bicubic) // without the dividing line
-    const factor = places.magnification(this.layers, this.view, this.size)
+    const factor = places.computeMagnification(this.layers, this.view, this.size)
     const name = `zoom-${isFactorShown(factor) ? formatFactor(factor) : "picture"}.png`
     this.panel.canvas.toBlob((blob) => download(blob, name))
     this.requestDraw()

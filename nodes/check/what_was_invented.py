@@ -9,7 +9,7 @@ from ...coz.chain.real_pixels import (
     describe_real_pixels,
     is_comparable,
 )
-from ...coz.fidelity.back_projection import agreement, describe_agreement
+from ...coz.fidelity.back_projection import describe_agreement, measure_agreement
 from ...coz.fidelity.banded_resize import resize_banded
 from ...coz.fidelity.invented import (
     describe_invented,
@@ -87,7 +87,7 @@ def judge_images(images, sources):
         name = f"Result {k + 1}: " if len(results) > 1 else ""
         height, width = source.shape[-2:]
         count = f"{width} x {height} pixels of its source"
-        agrees = describe_agreement(agreement(result, source), "its source")
+        agrees = describe_agreement(measure_agreement(result, source), "its source")
         if min(height, width) < MIN_COMPARED_SIDE_PIXELS:
             lines.append(f"{name}The image shows {count}, {TOO_FEW_REAL_PIXELS}. It {agrees}.")
             shown.append(draw_map_sheet(f"{name}{count}, {TOO_FEW_REAL_PIXELS}", result))
@@ -149,7 +149,7 @@ def judge_chains(chains):
             source = "its input" if layer == 2 else "its invented input"
             lines.append(
                 f"{name}{label}: {describe_real_pixels(real)}{against} The step "
-                f"{describe_agreement(agreement(frame, lq), source)}."
+                f"{describe_agreement(measure_agreement(frame, lq), source)}."
             )
         if len(chains) > 1:
             lines.append(
@@ -194,7 +194,7 @@ def draw_chain_maps(chains, depth):
 def resize_source(chain, layer):
     """Enlarge the window of the source that a layer shows to the size of the layer."""
     height, width = chain.frames[layer].shape[-2:]
-    box = chain.window_in(layer, 0)
+    box = chain.find_window_in(layer, 0)
     return resize(chain.frames[0], height, width, box=box).clamp(0, 1)
 
 

@@ -5,7 +5,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...coz.fidelity.back_projection import agreement, back_project
+from ...coz.fidelity.back_projection import back_project, measure_agreement
 from ...coz.geometry import Window
 from ...coz.resample import crop, crop_mirrored
 from ...coz.tiles.blend import TileBlend
@@ -150,7 +150,7 @@ class TileUpscaler:
         if self.consistency:
             sr = back_project(sr, self._cut_sources(views), self.consistency).clamp(0, 1)
         sr = crop(sr, Window(self.ring, self.ring, *windows[0][2:]))
-        error = 10 ** (-agreement(sr, self._cut_sources(windows)) / 10)
+        error = 10 ** (-measure_agreement(sr, self._cut_sources(windows)) / 10)
         self.squared_errors += [error] * len(windows)
         return sr
 

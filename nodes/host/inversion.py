@@ -21,7 +21,7 @@ from ...coz.detail.adaptive import adapt_guidance, adapt_timesteps, score_comple
 from ...coz.inversion import (
     LQ_MULTIPLE_PIXELS,
     SCALE,
-    STARTS,
+    START_TIMESTEPS,
     TIMESTEP_SPACING,
     enlarge_unclamped,
     plan_timesteps,
@@ -35,8 +35,8 @@ from .messages import give_notice_once
 from .options import require_choice, require_range
 from .sampling import MAX_CFG, explain_size, get_model_family
 
-MAX_SAMPLING_STEPS = max(STARTS) // TIMESTEP_SPACING
-START_CHOICES = ["auto", *map(str, STARTS)]
+MAX_SAMPLING_STEPS = max(START_TIMESTEPS) // TIMESTEP_SPACING
+START_CHOICES = ["auto", *map(str, START_TIMESTEPS)]
 
 PREDICTOR_KEY = "coz_noise_predictor"
 """Key under which a MODEL keeps its noise predictor."""

@@ -19,7 +19,7 @@ from ...coz.networks.ram_tagger import (
     make_tagger_input,
     read_tagger_sizes,
 )
-from ...coz.weights.ram import DAPE_NAME, RAM_NAME
+from ...coz.weights.ram import DAPE_FILE_NAME, RAM_FILE_NAME
 from ...coz.weights.read import read_dape, read_tagger
 from .lora import find_misfit
 
@@ -44,7 +44,7 @@ def load_tagger(path: Path) -> Tagger:
     tags, expected = len(weights["label_embed"]), TaggerSizes().tags
     if tags != expected:
         raise ValueError(
-            f"{path.name}: expected RAM with {expected} tags, but found {tags}; take {RAM_NAME}"
+            f"{path.name}: expected RAM with {expected} tags, but found {tags}; take {RAM_FILE_NAME}"
         )
     is_single = {name: weight.dtype == torch.float32 for name, weight in weights.items()}
     return manage_tagger({n: w.half() if is_single[n] else w for n, w in weights.items()})
@@ -76,7 +76,7 @@ def patch_tagger(tagger: Tagger, path: Path, strength: float) -> Tagger:
         key = f"{base}.qkv.weight" if part else f"{base}.weight"
         if key not in weights:
             raise ValueError(
-                f"{path.name} does not fit tagger: tagger has no {key}. Take {DAPE_NAME} and {RAM_NAME}"
+                f"{path.name} does not fit tagger: tagger has no {key}. Take {DAPE_FILE_NAME} and {RAM_FILE_NAME}"
             )
         rows = len(weights[key]) // 3
         targets[layer] = (key, (0, "qkv".index(part) * rows, rows)) if part else key
@@ -85,7 +85,7 @@ def patch_tagger(tagger: Tagger, path: Path, strength: float) -> Tagger:
         target, found, expected = wrong
         raise ValueError(
             f"{path.name} does not fit tagger: its layer for {target} is {found}, but in tagger it is "
-            f"{expected}. Take {DAPE_NAME} and {RAM_NAME}"
+            f"{expected}. Take {DAPE_FILE_NAME} and {RAM_FILE_NAME}"
         )
     plain: ModelPatcher = tagger.patcher
     patcher: ModelPatcher = plain.clone()

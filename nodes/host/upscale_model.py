@@ -7,7 +7,7 @@ from comfy_execution.utils import ExecutionContext, get_executing_context
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from ...coz.color.align import luma, ycbcr_align
+from ...coz.color.align import compute_luma, ycbcr_align
 from ...coz.ensemble import self_ensemble
 from ...coz.resample import resize
 from .graph import get_running_prompt, list_used_models
@@ -35,7 +35,7 @@ class LumaModel(WrappedModel):
         self.input_channels = self.output_channels = 3
 
     def __call__(self, image: Tensor) -> Tensor:
-        sr = self.wrapped(luma(image).to(image)).expand(-1, 3, -1, -1)
+        sr = self.wrapped(compute_luma(image).to(image)).expand(-1, 3, -1, -1)
         return ycbcr_align(sr, resize(image, *sr.shape[-2:])).clamp(0, 1)
 
 

@@ -90,7 +90,7 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
         entry |= {
             "good": good,
             "step": step,
-            "factor": chain.magnification(step + 1),
+            "factor": chain.compute_magnification(step + 1),
             "scale": chain.scale,
             "models": chain.models,
             "pack": __version__,

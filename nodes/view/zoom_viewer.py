@@ -42,7 +42,7 @@ class CoZZoomViewer(io.ComfyNode):
 
         def save_bicubic(layer: int) -> ui.SavedResult:
             """Save the window of the source that an invented frame shows, enlarged with bicubic."""
-            box = chain.window_in(layer, 0)
+            box = chain.find_window_in(layer, 0)
             return save(resize(chain.frames[0], height, width, box=box))
 
         with ThreadPoolExecutor(MAX_PNG_WRITERS) as pool:

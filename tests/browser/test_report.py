@@ -23,7 +23,7 @@ TABLE = """() => {
 }"""
 NAMES = [
     "zoom", "real pixels", "its input", "the photograph", "PSNR dB", "SSIM", "sharpness",
-    "colour drift",
+    "color drift",
 ]  # fmt: skip
 COLORS = [f"rgb{pick_real_pixels_color(16.0**-k)}" for k in range(3)]
 
@@ -50,7 +50,7 @@ def test_the_table_stands_on_the_node(editor):
     assert shown["parts"] == "P TABLE" + 7 * " P"
     assert shown["notes"][0].startswith("The deepest frame (16x) shows 4 x 4 real pixels: ")
     assert [note.split(":")[0] for note in shown["notes"][1:]] == [
-        "real pixels", "its input", "the photograph", "PSNR and SSIM", "sharpness", "colour drift",
+        "real pixels", "its input", "the photograph", "PSNR and SSIM", "sharpness", "color drift",
         "The ground truth is fine enough for frames up to 1x",
     ]  # fmt: skip
     editor.use_renderer("vue")

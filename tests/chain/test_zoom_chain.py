@@ -11,10 +11,10 @@ from coz.geometry import Target, Window, place_first_frame, plan_steps
 
 def test_windows_in_ancestors_compose(make_chain):
     chain = make_chain()
-    assert chain.window_in(1, 0) == chain.windows[0]
-    assert chain.window_in(2, 2) == Window(0, 0, 64, 64)
+    assert chain.find_window_in(1, 0) == chain.windows[0]
+    assert chain.find_window_in(2, 2) == Window(0, 0, 64, 64)
     outer, inner = chain.windows[1], chain.windows[2]
-    assert chain.window_in(3, 1) == Window(
+    assert chain.find_window_in(3, 1) == Window(
         outer.x + inner.x / 4, outer.y + inner.y / 4, inner.width / 4, inner.height / 4
     )
 
@@ -22,16 +22,16 @@ def test_windows_in_ancestors_compose(make_chain):
 def test_every_layer_holds_the_target(make_chain):
     chain = make_chain(center=(0.9, 0.1))
     for layer in range(1, 5):
-        x, y, width, height = chain.window_in(layer, 0)
+        x, y, width, height = chain.find_window_in(layer, 0)
         assert x <= 0.9 * 400 <= x + width
         assert y <= 0.1 * 300 <= y + height
 
 
 def test_magnification_comes_from_the_windows(make_chain):
     chain = make_chain(scale=3.0)  # 64 / 3 is 21 whole pixels
-    assert chain.magnification(0) == (1, 1)
-    assert chain.magnification(1) == (1, 1)
-    assert chain.magnification(3) == pytest.approx(((64 / 21) ** 2,) * 2)
+    assert chain.compute_magnification(0) == (1, 1)
+    assert chain.compute_magnification(1) == (1, 1)
+    assert chain.compute_magnification(3) == pytest.approx(((64 / 21) ** 2,) * 2)
 
 
 def test_a_cache_is_told_every_frame(make_chain):
@@ -251,9 +251,9 @@ def test_a_record_of_any_real_chain_is_read(height, width, scale, frame):
 def test_errors_name_the_value(make_chain):
     chain = make_chain()
     with pytest.raises(ValueError, match="got ancestor 3 and layer 2"):
-        chain.window_in(2, 3)
+        chain.find_window_in(2, 3)
     with pytest.raises(ValueError, match="layer at most 4, got ancestor 0 and layer 5"):
-        chain.window_in(5, 0)
+        chain.find_window_in(5, 0)
     with pytest.raises(ValueError, match="at least a source and a first frame"):
         ZoomChain(4.0, chain.frames[:1], (), (), (), chain.target)
 

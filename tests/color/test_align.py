@@ -11,12 +11,12 @@ from benchmarks.color import align_dense
 from coz.color.align import (
     adain_align,
     histogram_align,
-    low_frequency_distance,
+    measure_low_frequency_distance,
     wavelet_align,
     ycbcr_align,
 )
 from coz.color.method import (
-    CANDIDATES,
+    BEST_CANDIDATES,
     METHODS,
     best_align,
     color_align,
@@ -165,7 +165,7 @@ def test_low_distance_is_that_of_the_blurred_images():
     sr, reference = torch.rand(2, 2, 3, 50, 70)
     low = [wavelet_align(torch.zeros_like(sr), image, 3) for image in (sr, reference)]
     expected = (low[0] - low[1]).square().mean((1, 2, 3)).sqrt()
-    torch.testing.assert_close(low_frequency_distance(sr, reference, 3), expected)
+    torch.testing.assert_close(measure_low_frequency_distance(sr, reference, 3), expected)
 
 
 def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
@@ -188,10 +188,10 @@ def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
     fixed, chosen = best_align(sr, reference)
     for i, method in enumerate(chosen):
         candidates = {
-            name: color_align(name, sr[i : i + 1], reference[i : i + 1]) for name in CANDIDATES
+            name: color_align(name, sr[i : i + 1], reference[i : i + 1]) for name in BEST_CANDIDATES
         }
         distances = {
-            name: float(low_frequency_distance(image.clamp(0, 1), reference[i : i + 1]))
+            name: float(measure_low_frequency_distance(image.clamp(0, 1), reference[i : i + 1]))
             for name, image in candidates.items()
         }
         assert method == min(distances, key=distances.get)
@@ -204,7 +204,7 @@ def test_best_takes_for_each_image_what_is_nearest_in_low_frequencies():
 
 def test_the_order_of_the_methods_is_a_promise():
     first = ["wavelet", "adain", "none", "ycbcr", "histogram", "hybrid"]
-    assert first == CANDIDATES
+    assert first == BEST_CANDIDATES
     assert [*first, "best", "ycbcr+wavelet+histogram"] == METHODS
 
 

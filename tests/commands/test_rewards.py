@@ -44,7 +44,7 @@ from tools.train_grpo import rewards
     ],
 )
 def test_critic_answers(answer, score):
-    assert rewards.critic_score(answer) == (score if score is None else pytest.approx(score))
+    assert rewards.read_critic_score(answer) == (score if score is None else pytest.approx(score))
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_critic_answers(answer, score):
     ],
 )
 def test_phrases_are_excluded(text, reward):
-    assert rewards.phrase_exclusion(text) == reward
+    assert rewards.score_phrase_exclusion(text) == reward
 
 
 def test_phrases_are_the_callers():
-    assert rewards.phrase_exclusion("a blurry leaf", ["blurry"]) == 0
-    assert rewards.phrase_exclusion("the first image", ["blurry", " "]) == 1
-    assert rewards.phrase_exclusion("the first image", []) == 1
-    assert rewards.phrase_exclusion("a (b) c", ["(b)"]) == 0
+    assert rewards.score_phrase_exclusion("a blurry leaf", ["blurry"]) == 0
+    assert rewards.score_phrase_exclusion("the first image", ["blurry", " "]) == 1
+    assert rewards.score_phrase_exclusion("the first image", []) == 1
+    assert rewards.score_phrase_exclusion("a (b) c", ["(b)"]) == 0
 
 
 # 3-grams: of n words n - 2, and how many of them are new.
@@ -92,12 +92,12 @@ def test_phrases_are_the_callers():
     ],
 )
 def test_repetition(text, reward):
-    assert rewards.repetition(text) == pytest.approx(reward)
+    assert rewards.score_repetition(text) == pytest.approx(reward)
 
 
 def test_repetition_of_other_lengths():
-    assert rewards.repetition("a a b b", ngram=1) == pytest.approx(-1 / 2)
-    assert rewards.repetition("a a a", ngram=2) == pytest.approx(-1 / 2)
+    assert rewards.score_repetition("a a b b", ngram=1) == pytest.approx(-1 / 2)
+    assert rewards.score_repetition("a a a", ngram=2) == pytest.approx(-1 / 2)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_repetition_of_other_lengths():
     ],
 )
 def test_form_of_an_answer(text, reward):
-    assert rewards.answer_form(text) == pytest.approx(reward)
+    assert rewards.score_answer_form(text) == pytest.approx(reward)
 
 
 def test_form_of_an_answer_of_any_length():
-    assert rewards.answer_form("moss", least_words=0) == 0
-    assert rewards.answer_form("moss", least_words=2) == -0.5
+    assert rewards.score_answer_form("moss", least_words=0) == 0
+    assert rewards.score_answer_form("moss", least_words=2) == -0.5
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,15 @@ def test_form_of_an_answer_of_any_length():
     ],
 )
 def test_preference(text, good, bad, reward):
-    assert rewards.preference(text, good, bad) == reward
+    assert rewards.score_preference(text, good, bad) == reward
 
 
 def test_image_feedback():
-    assert rewards.image_feedback(50, 50) == 0
+    assert rewards.score_image_feedback(50, 50) == 0
     assert (
-        rewards.image_feedback(51, 50)
-        == -rewards.image_feedback(49, 50)
+        rewards.score_image_feedback(51, 50)
+        == -rewards.score_image_feedback(49, 50)
         == pytest.approx(0.7616, abs=1e-4)
     )
-    assert rewards.image_feedback(52, 50, spread=2) == rewards.image_feedback(51, 50)
-    assert rewards.image_feedback(float("nan"), 50) is None
+    assert rewards.score_image_feedback(52, 50, spread=2) == rewards.score_image_feedback(51, 50)
+    assert rewards.score_image_feedback(float("nan"), 50) is None

@@ -19,7 +19,7 @@ from tools.train_lite import (
     teachers,
     texture,
 )
-from tools.train_lite.net import COLOURS, CompactNet
+from tools.train_lite.net import COLOR_CHANNELS, CompactNet
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FILES = ["coz_lite_x4.safetensors", "coz_lite_x4_texture.safetensors"]
@@ -61,8 +61,8 @@ def test_teachers_give_what_ncnn_gives(name):
 
 @pytest.mark.network
 def test_photographs_are_read_at_the_scale_at_which_they_are_sharp():
-    assert fetch(lambda: data.sharp_picture("tea-gardens")).size == (1920, 1280)
-    assert all(data.picture(name).mode == "RGB" for name in data.SHARP_SCALES)
+    assert fetch(lambda: data.read_sharp_picture("tea-gardens")).size == (1920, 1280)
+    assert all(data.read_picture(name).mode == "RGB" for name in data.SHARP_SCALES)
 
 
 NCNN = """7767517
@@ -91,7 +91,7 @@ def test_ncnn_weights_are_read_to_the_last_byte():
         teachers.read_ncnn(NCNN, content + biases(0))
     with pytest.raises(ValueError):
         teachers.read_ncnn(NCNN, content[:-4])
-    with pytest.raises(ValueError, match="half are stored as 0x3f800000"):
+    with pytest.raises(ValueError, match="half are stored in the unknown format 0x3f800000"):
         teachers.read_ncnn(NCNN, CONSTANT + biases(1) + content[16:])
 
 
@@ -110,7 +110,7 @@ def failed(scores):
 @pytest.mark.network
 def test_faithful_model_has_the_scores_of_its_card():
     fetch(backgrounds.read_backgrounds)
-    scores = scoring.fidelity_scores(scoring.load(MODELS / FILES[0]))
+    scores = scoring.score_fidelity(scoring.load_model(MODELS / FILES[0]))
     card = {"": 0.99, ", JPEG 60": 0.13, ", JPEG 70": 0.19, ", JPEG 80": 0.31}
     gains = {f"mean gain over bicubic{note}, dB": gain for note, gain in card.items()}
     # The goals of the gains, above what the teacher itself reaches, are missed: see the card.
@@ -119,7 +119,7 @@ def test_faithful_model_has_the_scores_of_its_card():
 
 
 def test_texture_model_reaches_its_goals_on_every_chain():
-    assert failed(scoring.chain_scores(scoring.load(MODELS / FILES[1]))) == []
+    assert failed(scoring.score_chains(scoring.load_model(MODELS / FILES[1]))) == []
 
 
 def jpeg_squares(x_jump, size=512):
@@ -130,21 +130,21 @@ def jpeg_squares(x_jump, size=512):
 
 
 def test_seams_are_seen_at_block_borders_only():
-    assert scoring.seam(jpeg_squares(0), 4) == pytest.approx(10 * 16 / 80 / 2, rel=0.1)
-    assert scoring.seam(jpeg_squares(12), 4) == pytest.approx(-10 * 16 / 431 / 2, rel=0.1)
+    assert scoring.measure_seam(jpeg_squares(0), 4) == pytest.approx(10 * 16 / 80 / 2, rel=0.1)
+    assert scoring.measure_seam(jpeg_squares(12), 4) == pytest.approx(-10 * 16 / 431 / 2, rel=0.1)
 
 
 def test_network_gives_what_spandrel_gives(tmp_path):
     net = CompactNet()
     path = tmp_path / "net.safetensors"
-    loop.save(net, path)
+    loop.save_weights(net, path)
     lq = torch.rand(1, 3, 12, 20)
-    assert torch.allclose(scoring.load(path)(lq), net(lq).clamp(0, 1), atol=1e-5)
+    assert torch.allclose(scoring.load_model(path)(lq), net(lq).clamp(0, 1), atol=1e-5)
 
 
 def test_a_new_network_enlarges_ramps_without_a_staircase():
     net = CompactNet()
-    net.body[-1].weight.data[:, COLOURS:] = 0  # what is to be learned
+    net.body[-1].weight.data[:, COLOR_CHANNELS:] = 0  # what is to be learned
     row, column = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
     ramp = (0.3 + 0.01 * column + 0.004 * row).expand(1, 3, 24, 24)
     enlarged = torch.nn.functional.interpolate(ramp, scale_factor=4, mode="bilinear")
@@ -156,40 +156,43 @@ def test_a_new_network_enlarges_ramps_without_a_staircase():
 def test_weights_without_the_carried_picture_are_refused(tmp_path):
     net, path = CompactNet(), tmp_path / "other.safetensors"
     net.body[2].weight.data[0, 5] = 1
-    loop.save(net, path)
-    with pytest.raises(ValueError, match="do not carry the picture"):
+    loop.save_weights(net, path)
+    with pytest.raises(ValueError, match="do not pass the image through"):
         loop.Training(path, 1e-3, 1e-3, 0.5)
 
 
 def test_laplacian_statistics_of_gaussian_noise_and_of_a_point():
     noise = 0.5 + 0.02 * torch.randn(1, 1, 512, 512).expand(1, 3, -1, -1)
-    variance, kurtosis = scoring.laplacian_statistics(noise)
+    variance, kurtosis = scoring.compute_laplacian_statistics(noise)
     assert variance == pytest.approx(20 * (0.02 * 255) ** 2, rel=0.05)  # 4**2 + 4 * 1**2 = 20
     assert kurtosis == pytest.approx(3, abs=0.1)
     point = torch.zeros(1, 3, 32, 32)
     point[..., 16, 16] = 1
-    assert scoring.laplacian_statistics(point)[1] > 100
+    assert scoring.compute_laplacian_statistics(point)[1] > 100
 
 
 def test_grid_loss_sees_blocks_and_not_slopes():
     slope = torch.linspace(0, 1, 64).expand(1, 3, 64, 64).contiguous()
     blocks = slope[..., ::4].repeat_interleave(4, -1)
-    assert losses.grid_loss(slope) < 0.1 < 1 < losses.grid_loss(blocks)
+    assert losses.compute_grid_loss(slope) < 0.1 < 1 < losses.compute_grid_loss(blocks)
 
 
 def test_lattice_sees_dots_of_either_sign_and_no_photograph():
-    photograph = data.to_tensor(data.picture("gravel"))[None].float() / 255
+    photograph = data.to_tensor(data.read_picture("gravel"))[None].float() / 255
     dots = torch.zeros_like(photograph)
     dots[..., ::4, ::4] = 0.2
     dots[..., :256] *= -1  # no mean over the picture
-    plain, dotted = losses.repetition(photograph), losses.repetition(photograph + dots)
+    plain, dotted = (
+        losses.measure_repetition(photograph),
+        losses.measure_repetition(photograph + dots),
+    )
     assert plain[0] < 0.02 < 0.2 < dotted[0]
     assert 2 * plain[1] < dotted[1]
 
 
 def test_every_variant_of_a_photograph_holds_the_largest_patch(monkeypatch):
     monkeypatch.setattr(data, "PHOTOGRAPHS", ("camera", "chelsea"))
-    images = data.photograph_variants(np.random.default_rng(0), 1)
+    images = data.make_photograph_variants(np.random.default_rng(0), 1)
     assert len(images) == 4  # camera at 1, 0.8 and 0.64, chelsea at 1: 292 pixels high
     assert min(min(image.size) for image in images) >= faithful.LATE_SIDE * data.SCALE
 
@@ -231,9 +234,7 @@ def test_second_zoom_trains_the_first():
             return lq.repeat_interleave(4, -2).repeat_interleave(4, -1) + self.by
 
     net, lq, hr = Brighter(0.1), torch.full((1, 3, 16, 16), 0.5), torch.full((1, 3, 64, 64), 0.3)
-    found = cross_scale.cross_scale_losses(
-        net, Brighter(0.0), lq, hr, torch.full((1, 1, 1, 1), 0.5)
-    )
+    found = cross_scale.compute_losses(net, Brighter(0.0), lq, hr, torch.full((1, 1, 1, 1), 0.5))
     expected = {"A": (0.3 / 0.5) ** 2, "B": (0.4 / 0.5) ** 2, "D": 2 * (0.1 / 0.5) ** 2}
     assert {name: found[name].item() for name in expected} == pytest.approx(expected, rel=1e-5)
     found["B"].backward()
@@ -246,7 +247,7 @@ def test_a_narrow_network_stays_narrow(tmp_path):
     for is_narrow in (False, True):
         if is_narrow:
             net.narrow()
-        loop.save(net, path)
+        loop.save_weights(net, path)
         training = loop.Training(path, 1e-3, 1e-3, 0.5)
         training.learn(training.net(torch.rand(1, 3, 8, 8)).square().mean())
         assert training.net.looks_narrow() == is_narrow
@@ -254,7 +255,7 @@ def test_a_narrow_network_stays_narrow(tmp_path):
 
 def test_errors_of_two_zooms_are_those_of_the_photograph(monkeypatch):
     monkeypatch.setattr(data, "HELD_OUT", ("camera",))
-    error = data.to_tensor(data.picture("camera")).float() - 255 / 4
+    error = data.to_tensor(data.read_picture("camera")).float() - 255 / 4
     windows = error.unfold(1, 128, 128).unfold(2, 128, 128).flatten(1, 2)[..., 4:-4, 4:-4]
     chosen = np.random.default_rng(1).permutation(16)[:6]
     expected = windows[:, chosen].square().mean().sqrt().item()
@@ -262,7 +263,7 @@ def test_errors_of_two_zooms_are_those_of_the_photograph(monkeypatch):
     def grey(lq):
         return torch.full((1, 3, 4 * lq.shape[2], 4 * lq.shape[3]), 0.25)
 
-    (found,) = cross_scale.two_zoom_errors(grey)
+    (found,) = cross_scale.measure_two_zoom_errors(grey)
     assert found == ("camera", pytest.approx(expected, rel=1e-5), pytest.approx(expected, rel=1e-5))
 
 
@@ -272,8 +273,8 @@ def lesson(side):
 
 
 def taught_chain():
-    result, crop = lesson(texture.CROP)
-    deep = [lesson(texture.DEEP_CROP)[0] for _ in range(texture.ZOOMS - 1)]
+    result, crop = lesson(texture.CROP_SIDE_PIXELS)
+    deep = [lesson(texture.DEEP_CROP_SIDE_PIXELS)[0] for _ in range(texture.ZOOMS - 1)]
     return crop, [result, *deep], [[8, 16], [0, 4]]
 
 
@@ -300,7 +301,7 @@ def test_an_interrupted_training_goes_on_with_the_same_losses(
     module, small_training, monkeypatch, capsys
 ):
     start, target = small_training / "start.safetensors", small_training / "out.safetensors"
-    loop.save(CompactNet(), start)
+    loop.save_weights(CompactNet(), start)
     checkpoint, steps = small_training / "run.checkpoint", 4
 
     def losses():
@@ -317,11 +318,11 @@ def test_an_interrupted_training_goes_on_with_the_same_losses(
         if len(capsys.readouterr().out.splitlines()) == 1:
             raise KeyboardInterrupt
 
-    save = loop.save
-    monkeypatch.setattr(loop, "save", stop_after_two)
+    save = loop.save_weights
+    monkeypatch.setattr(loop, "save_weights", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         module.train(start, target, checkpoint, steps)
-    monkeypatch.setattr(loop, "save", save)
+    monkeypatch.setattr(loop, "save_weights", save)
     module.train(start, target, checkpoint, steps)
     assert losses() == unbroken[2:]
     outer = [load_file(target)[f"body.{layer}.weight"][..., 0, 0].any() for layer in (2, 4)]

@@ -11,7 +11,7 @@ from tools.evaluate.answers import Answer, rank_arms, read_answers
 from tools.evaluate.blind import PAGE, choose_pairs, write_blind
 from tools.evaluate.bradley import fit_strengths
 from tools.evaluate.report import KEY_FILE, write_report
-from tools.evaluate.scores import gather
+from tools.evaluate.scores import gather_scores
 
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
 
@@ -22,7 +22,7 @@ def scores_for(arms, images, factors=4):
         for i in range(images)
         for arm in arms
     ]
-    return gather(results, arms)
+    return gather_scores(results, arms)
 
 
 @pytest.mark.parametrize("pairs", [1, 7, 24, 60, 6 * 4 * 10])

@@ -4,10 +4,10 @@ import piq
 import pytest
 import torch
 
-from coz.fidelity.back_projection import agreement
+from coz.fidelity.back_projection import measure_agreement
 from coz.resample import resize
 from tools.evaluate.metrics import ALL_METRICS, METRICS, WEIGHTLESS_MEASURES, Meter
-from tools.evaluate.seam import ROUNDING, seam
+from tools.evaluate.seam import ROUNDING, measure_seam
 
 from . import degraded
 from .degraded import blurred, measured, noisy
@@ -34,8 +34,8 @@ def test_each_metric_is_its_library_called_directly(photo):
         "ms_ssim": piq.multi_scale_ssim(sr, photo),
         "gmsd": piq.gmsd(sr, photo),
         "fsim": piq.fsim(sr, photo, chromatic=True),
-        "consistency": agreement(sr, lq),
-        "source_psnr": agreement(sr, source),
+        "consistency": measure_agreement(sr, lq),
+        "source_psnr": measure_agreement(sr, source),
     }
     # 1e-4: float32's order of sums, and the 1e-8 that piq adds inside PSNR's logarithm.
     for name, value in direct.items():
@@ -102,21 +102,21 @@ def test_seam_is_what_was_drawn(transposed):
 
     slope, height = 0.002, 0.05
     expected = (slope + height + ROUNDING) / (slope + ROUNDING)
-    assert seam(drawn(slope, height)) == pytest.approx(expected, rel=1e-4)
-    assert seam(drawn(0, height)) == pytest.approx((height + ROUNDING) / ROUNDING, rel=1e-4)
-    assert seam(drawn(slope, 0)) == pytest.approx(1, rel=1e-4)
+    assert measure_seam(drawn(slope, height)) == pytest.approx(expected, rel=1e-4)
+    assert measure_seam(drawn(0, height)) == pytest.approx((height + ROUNDING) / ROUNDING, rel=1e-4)
+    assert measure_seam(drawn(slope, 0)) == pytest.approx(1, rel=1e-4)
     # Of tiles of 16 pixels: every second line of the grid is one.
     tiles = (slope + height * 3 / 7 + ROUNDING) / (slope + ROUNDING)
-    assert seam(drawn(slope, height, grid=16)) == pytest.approx(tiles, rel=1e-4)
+    assert measure_seam(drawn(slope, height, grid=16)) == pytest.approx(tiles, rel=1e-4)
     # Lines of another grid are the picture's own; the other axis, which has none, is the worse.
-    assert seam(drawn(slope, height, shift=4)) == 1
+    assert measure_seam(drawn(slope, height, shift=4)) == 1
 
 
 def test_seam_of_a_photograph_is_about_one_and_grows_with_the_blocks(photo):
-    values = [seam(photo)]
+    values = [measure_seam(photo)]
     blocks = torch.arange(192) // 8 % 2
     for height in (0.02, 0.05, 0.1):
-        values.append(seam((photo * 0.8 + height * (blocks[:, None] ^ blocks)).clamp(0, 1)))
+        values.append(measure_seam((photo * 0.8 + height * (blocks[:, None] ^ blocks)).clamp(0, 1)))
     assert 0.9 < values[0] < 1.1
     assert values == sorted(values)
     assert values[-1] > 2
@@ -126,7 +126,7 @@ def test_lines_that_are_smoother_than_the_rest_are_no_seam():
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for axis in (image, image.mT):
         axis[..., 8::8] = axis[..., 7:-1:8]
-    assert seam(image) == 1
+    assert measure_seam(image) == 1
 
 
 def test_a_small_frame_is_told_what_it_lacks():

@@ -16,9 +16,9 @@ from tools.evaluate.metrics import METRICS
 from tools.evaluate.pictures import MAX_SIDE_PIXELS, choose_cases, crop_view, encode_webp
 from tools.evaluate.plots import draw_curves, draw_scatters
 from tools.evaluate.report import write_report
-from tools.evaluate.scores import gather
+from tools.evaluate.scores import gather_scores
 from tools.evaluate.store import read_results
-from tools.evaluate.table import summarise
+from tools.evaluate.table import summarize_scores
 
 HOSTILE = "`*_&'.png" if os.name == "nt" else '<script>alert(1)</script>"|`*_&.png'
 ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
@@ -122,7 +122,7 @@ def test_without_naturalness_the_axis_is_called_sharpness(store):
 
 def test_best_and_worst(store):
     results = read_results(store)
-    scores = gather(results, ARMS)
+    scores = gather_scores(results, ARMS)
     found, no_room = choose_cases(store, results, scores)
     assert no_room == 0
     assert [(case.image, case.factor) for case in found] == [(HOSTILE, 16), ("folder/6.png", 16)]
@@ -141,7 +141,7 @@ def test_a_value_below_zero_keeps_its_sign(tmp_path):
         for value in (-0.25, 0.5)
     ]
     write_store(tmp_path, results, arms=("one",), side=SIDE)
-    found, _ = choose_cases(tmp_path, results, gather(results))
+    found, _ = choose_cases(tmp_path, results, gather_scores(results))
     assert [badge for case in found for badge in case.badges] == [
         ("worst", "one, -0.250"),
         ("best", "one, 0.500"),
@@ -176,8 +176,8 @@ def test_plots_take_the_colours_of_the_page_and_tell_their_numbers():
         for arm, value in (("one", 20.0), ("two", inf))
         for i in range(8)
     ]
-    scores = gather(results)
-    cells = summarise(scores)
+    scores = gather_scores(results)
+    cells = summarize_scores(scores)
     (plot,) = draw_curves(scores, cells)
     assert 'aria-label="PSNR (dB) against scale. one: 20 at 4×"' in plot.svg
     assert "var(--arm-0)" in plot.svg
@@ -193,8 +193,8 @@ def test_scatters_turn_lower_is_better_around():
         for arm, lpips, niqe in (("good", 0.1, 3.0), ("bad", 0.5, 9.0))
         for i in range(6)
     ]
-    scores = gather(results)
-    (plot,) = draw_scatters(scores, summarise(scores), METRICS["lpips"], METRICS["niqe"])
+    scores = gather_scores(results)
+    (plot,) = draw_scatters(scores, summarize_scores(scores), METRICS["lpips"], METRICS["niqe"])
     uses = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill: var\(--arm-(\d)', plot.svg)
     place = {number: (float(x), float(y)) for x, y, number in uses}
     assert place["0"][0] > place["1"][0]  # good is to the right

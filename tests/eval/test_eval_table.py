@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from tests.support.random_scores import random_result
-from tools.evaluate.scores import gather
+from tools.evaluate.scores import gather_scores
 from tools.evaluate.table import (
     MIN_IMAGES,
     count_decimals,
     escape_markdown,
     format_markdown,
     make_tables,
-    summarise,
+    summarize_scores,
 )
 
 
@@ -27,7 +27,9 @@ def results_of(values, metric="psnr", arms=("one", "two")):
 def cells_of(values, metric="psnr", arms=("one", "two")):
     return {
         arm: cell
-        for (_, _, arm), cell in summarise(gather(results_of(values, metric, arms), arms)).items()
+        for (_, _, arm), cell in summarize_scores(
+            gather_scores(results_of(values, metric, arms), arms)
+        ).items()
     }
 
 
@@ -72,14 +74,14 @@ def test_every_arm_is_compared_on_the_same_pictures():
     results = results_of([[1.0, 2.0, 99.0], [3.0, 4.0, 5.0]])
     results[2] = random_result("002.png", "one", [], error="no memory")
     results += [random_result("003.png", "two", [{"psnr": 50.0}])]
-    scores = gather(results, ("two", "one", "never run"))
+    scores = gather_scores(results, ("two", "one", "never run"))
     assert scores.arms == ("two", "one")
     assert scores.images == ("000.png", "001.png")
     assert scores.left_out == ("002.png", "003.png")
     assert scores.failed == (("002.png", "one", "no memory"),)
     assert scores.unmade == (("003.png", "one"),)
-    assert {c.mean for c in summarise(scores).values()} == {1.5, 3.5}
-    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    assert {c.mean for c in summarize_scores(scores).values()} == {1.5, 3.5}
+    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
     assert "2 of 4 images are left out of all comparisons" in text
     assert "1 results failed, 1 are missing" in text
     assert "| 002.png | one | no memory |" in text
@@ -88,29 +90,29 @@ def test_every_arm_is_compared_on_the_same_pictures():
 def test_an_arm_that_failed_everywhere_takes_no_picture_from_the_others():
     results = results_of([[1.0, 2.0], [3.0, 4.0]])
     results += [random_result(f"00{i}.png", "d_e_a_d", [], error="no memory") for i in range(2)]
-    scores = gather(results, ("d_e_a_d", "one", "two"))
+    scores = gather_scores(results, ("d_e_a_d", "one", "two"))
     assert scores.arms == ("one", "two")
     assert scores.images == ("000.png", "001.png")
     assert (scores.failed_arms, scores.left_out) == (("d_e_a_d",), ())
-    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
     assert r"Left out because they failed on every image: d\_e\_a\_d." in text
     assert "left out" not in text
     assert r"| 001.png | d\_e\_a\_d | no memory |" in text
     results += [random_result("002.png", "d_e_a_d", [{"psnr": 50.0}])]
-    assert gather(results).images == ()
+    assert gather_scores(results).images == ()
 
 
 def test_an_unfinished_run_is_told():
     results = results_of([[1.0], [2.0]])
-    scores = gather(results, asked=[*(result.key for result in results), "x", "y"])
-    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    scores = gather_scores(results, asked=[*(result.key for result in results), "x", "y"])
+    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
     assert "The run is not finished: 2 results are missing." in text
 
 
 def test_a_metric_that_one_picture_lacks_for_one_arm_is_compared_without_that_picture():
     results = results_of([[1.0, 2.0], [3.0, 4.0]])
     results[0] = random_result("000.png", "one", [{"ssim": 0.5}])
-    cells = summarise(gather(results))
+    cells = summarize_scores(gather_scores(results))
     assert (cells["psnr", 4, "two"].mean, cells["psnr", 4, "two"].pictures) == (4.0, 1)
     assert ("ssim", 4, "two") not in cells
 
@@ -119,8 +121,8 @@ def test_a_cell_of_fewer_pictures_than_others_says_so():
     results = results_of([[1.0, 2.0], [3.0, 4.0]])
     results[0] = random_result("000.png", "one", [{"psnr": 1.0}, {"psnr": 5.0}])
     results[2] = random_result("000.png", "two", [{"psnr": 3.0}, {"psnr": 6.0}])
-    scores = gather(results)
-    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    scores = gather_scores(results)
+    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
     assert "| 4× | one | 1.50 [1.00, 2.00] |" in text
     assert "| 16× | one | 5.00 n = 1 |" in text
     assert "n = 1 to 2." in text
@@ -130,8 +132,8 @@ def test_equal_pictures_are_counted_apart():
     cells = cells_of([[30.0] * 7 + [inf], [inf] * 8, [30.0] * 8], arms=("b", "a", "c"))
     assert (cells["a"].mean, cells["a"].infinite, cells["a"].best) == (None, 8, True)
     assert (cells["b"].mean, cells["b"].low, cells["b"].infinite) == (30, 30, 1)
-    scores = gather(results_of([[inf] * 8, [30.0] * 7 + [inf]]))
-    text = format_markdown(scores, make_tables(scores, summarise(scores)))
+    scores = gather_scores(results_of([[inf] * 8, [30.0] * 7 + [inf]]))
+    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
     assert "| 4× | one | **∞** in all 8 |" in text
     assert "| 4× | two | 30.00 [30.00, 30.00] and ∞ in 1 |" in text
 
@@ -149,8 +151,8 @@ def test_numbers_are_as_long_as_they_must_be(largest, places):
 
 
 def test_naturalness_comes_with_its_warning():
-    scores = gather(results_of([[5.0] * 6, [6.0] * 6], "niqe"))
-    assert "can be gamed" in format_markdown(scores, make_tables(scores, summarise(scores)))
+    scores = gather_scores(results_of([[5.0] * 6, [6.0] * 6], "niqe"))
+    assert "can be gamed" in format_markdown(scores, make_tables(scores, summarize_scores(scores)))
 
 
 def test_text_in_a_markdown_table_is_text():

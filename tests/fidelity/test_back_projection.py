@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from coz.fidelity.back_projection import (
-    agreement,
     back_project,
     describe_agreement,
     format_decibels,
+    measure_agreement,
 )
 from coz.fidelity.banded_resize import make_resize_matrices, multiply_both_axes, resize_banded
 from coz.resample import resize
@@ -86,24 +86,26 @@ def test_agreement_is_the_psnr(kernel):
     lq = noise(2, 3, 16, 20) / 2
     sr = lq.repeat_interleave(4, -1).repeat_interleave(4, -2) + 0.25
     if kernel == "area":
-        assert agreement(sr, lq, kernel) == pytest.approx(-20 * log10(0.25), abs=1e-4)
+        assert measure_agreement(sr, lq, kernel) == pytest.approx(-20 * log10(0.25), abs=1e-4)
     flat = torch.full((1, 3, 64, 80), 0.5)
-    assert agreement(flat, flat[..., :16, :20], kernel) > 120
-    assert agreement(flat + 0.1, flat[..., :16, :20], kernel) == pytest.approx(20, abs=1e-4)
-    assert agreement(sr.half(), lq, kernel) == pytest.approx(agreement(sr, lq, kernel), abs=0.01)
+    assert measure_agreement(flat, flat[..., :16, :20], kernel) > 120
+    assert measure_agreement(flat + 0.1, flat[..., :16, :20], kernel) == pytest.approx(20, abs=1e-4)
+    assert measure_agreement(sr.half(), lq, kernel) == pytest.approx(
+        measure_agreement(sr, lq, kernel), abs=0.01
+    )
 
 
 def test_nan_is_no_agreement():
     image = noise(1, 3, 9, 7)
     broken = image.clone()
     broken[0, 0, 0, 0] = nan
-    assert isnan(agreement(broken, image))
-    assert isnan(agreement(image, broken))
+    assert isnan(measure_agreement(broken, image))
+    assert isnan(measure_agreement(image, broken))
 
 
 def test_equal_pictures_agree_without_end():
     image = noise(1, 3, 9, 7)
-    assert agreement(image, image) == inf
+    assert measure_agreement(image, image) == inf
     assert format_decibels(inf) == "over 99 dB"
     assert format_decibels(48.249) == "48.2 dB"
 
@@ -224,7 +226,7 @@ def test_photographs_ring_no_more_than_before(picture, network):
             ModelLoader().load_from_file(ROOT / "models" / f"{network}.safetensors")(lq).clamp(0, 1)
         )
     result = back_project(sr, lq)
-    assert agreement(result.clamp(0, 1), lq) > agreement(sr, lq) + 10
+    assert measure_agreement(result.clamp(0, 1), lq) > measure_agreement(sr, lq) + 10
     # 1.2: the sharper edges that the source demands; the truth's is up to 2.8 times as large.
     assert total_variation(result) < 1.2 * total_variation(sr)
     assert rms(result - truth) < rms(sr - truth)

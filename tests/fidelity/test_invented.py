@@ -15,7 +15,7 @@ from coz.fidelity.invented import (
 )
 from coz.render.heat_map import (
     DIMMED_BRIGHTNESS,
-    LEGEND_GREY,
+    LEGEND_GRAY,
     PANEL_SIDE_PIXELS,
     color_heat,
     draw_map_sheet,
@@ -252,7 +252,7 @@ ONE_BYTE = 0.51 / 255
 
 def bar(length):
     heat = torch.linspace(0, 1, length).reshape(1, 1, 1, -1)
-    return overlay_heat(torch.full((1, 3, 1, length), LEGEND_GREY), heat)[0]
+    return overlay_heat(torch.full((1, 3, 1, length), LEGEND_GRAY), heat)[0]
 
 
 def test_too_little_to_compare_is_a_title_and_the_picture():

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from coz.chain.zoom_chain import ZoomChain
-from coz.fidelity.back_projection import agreement
-from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
+from coz.fidelity.back_projection import measure_agreement
+from coz.fidelity.metrics import measure_color_drift, measure_psnr, measure_sharpness, measure_ssim
 from coz.fidelity.report import (
     Figures,
     compute_max_comparable_magnification,
@@ -65,14 +65,14 @@ def test_each_figure_is_its_functions(make_chain):
     assert math.isnan(first.input)
     assert math.isnan(first.source)
     assert math.isnan(first.drift)
-    assert first.sharpness == sharpness(chain.frames[1])
+    assert first.sharpness == measure_sharpness(chain.frames[1])
     assert [f.layer for f in steps] == [2, 3, 4]
     for f in steps:
         frame = chain.frames[f.layer]
         lq = crop(chain.frames[f.layer - 1], chain.windows[f.layer - 1])
-        assert f.input == agreement(frame, lq)
-        assert f.drift == color_drift(frame, lq)
-        assert f.sharpness == sharpness(frame)
+        assert f.input == measure_agreement(frame, lq)
+        assert f.drift == measure_color_drift(frame, lq)
+        assert f.sharpness == measure_sharpness(frame)
         assert math.isnan(f.psnr)
         assert math.isnan(f.ssim)
 
@@ -88,7 +88,7 @@ def test_only_whole_pixels_of_the_source_count(photo):
     source = photo[..., 60:124, 180:244]
     chain = bicubic_chain(source, size=64, scale=2.0, steps=2)
     chain = replace(chain, windows=(chain.windows[0], Window(10, 12, 32, 32), Window(5, 7, 32, 32)))
-    assert chain.window_in(3, 0) == (12.5, 15.5, 16, 16)
+    assert chain.find_window_in(3, 0) == (12.5, 15.5, 16, 16)
     even = source.repeat_interleave(4, -2).repeat_interleave(4, -1)
 
     def shown(x, y):
@@ -97,14 +97,14 @@ def test_only_whole_pixels_of_the_source_count(photo):
     box = Window(2, 2, 60, 60)
     small = resize(even[..., 62:126, 50:114], 15, 15, box=box).clamp(0, 1)
     true = source_agreement(shown(50, 62), 3)
-    assert true == pytest.approx(psnr(small, source[..., 16:31, 13:28]), abs=1e-3)
+    assert true == pytest.approx(measure_psnr(small, source[..., 16:31, 13:28]), abs=1e-3)
     assert source_agreement(shown(52, 62), 3) < true - 5  # half a pixel to the side
     assert source_agreement(shown(50, 60), 3) < true - 5
 
 
 def test_a_view_of_fewer_than_8_x_8_pixels_is_not_compared_with_the_source(photo):
     chain = bicubic_chain(photo, size=128, scale=4.0, steps=4)
-    assert [chain.window_in(layer, 0).width for layer in (2, 3, 4, 5)] == [32, 8, 2, 0.5]
+    assert [chain.find_window_in(layer, 0).width for layer in (2, 3, 4, 5)] == [32, 8, 2, 0.5]
     first, *steps = measure_chain(chain)
     assert [math.isfinite(f.source) for f in steps] == [True, True, False, False]
     assert all(math.isfinite(f.input) for f in steps)
@@ -117,11 +117,13 @@ def test_a_view_of_fewer_than_8_x_8_pixels_is_not_compared_with_the_source(photo
 def test_a_finer_source_is_made_small_instead(photo):
     """The paper's frame of a large picture: the source shows what the first steps should."""
     chain = bicubic_chain(photo, size=64, scale=2.0, steps=3, frame="whole picture square")
-    assert chain.window_in(2, 0).width == 256
-    true = [resize(photo, 64, 64, box=chain.window_in(k, 0)).clamp(0, 1) for k in (1, 2, 3, 4)]
+    assert chain.find_window_in(2, 0).width == 256
+    true = [resize(photo, 64, 64, box=chain.find_window_in(k, 0)).clamp(0, 1) for k in (1, 2, 3, 4)]
     ideal = with_frames(chain, true)
     assert [source_agreement(ideal, k) > 90 for k in (2, 3, 4)] == [True] * 3
-    assert source_agreement(chain, 2) == pytest.approx(psnr(chain.frames[2], true[1]), abs=1e-3)
+    assert source_agreement(chain, 2) == pytest.approx(
+        measure_psnr(chain.frames[2], true[1]), abs=1e-3
+    )
 
 
 def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
@@ -130,7 +132,7 @@ def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
     truth = [cut_true_view(chain, k, photo) for k in (1, 2, 3)]
     for k, view in enumerate(truth, 1):
         assert torch.equal(
-            view, resize(photo, 64, 64, box=times(4, chain.window_in(k, 0))).clamp(0, 1)
+            view, resize(photo, 64, 64, box=times(4, chain.find_window_in(k, 0))).clamp(0, 1)
         )
     assert cut_true_view(chain, 4, photo) is None  # 8x, of 4x
     assert compute_max_comparable_magnification(chain, photo) == 4
@@ -141,8 +143,8 @@ def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
     assert math.isnan(figures[3].psnr)
     assert math.isnan(figures[3].ssim)
     plain = list(measure_chain(chain, photo))
-    assert plain[1].psnr == psnr(chain.frames[2], truth[1]) < 40
-    assert plain[2].ssim == ssim(chain.frames[3], truth[2]) < plain[1].ssim < 0.99
+    assert plain[1].psnr == measure_psnr(chain.frames[2], truth[1]) < 40
+    assert plain[2].ssim == measure_ssim(chain.frames[3], truth[2]) < plain[1].ssim < 0.99
 
 
 def times(factor, window):
@@ -194,7 +196,7 @@ REAL = "real pixels: how many pixels of the photograph the frame shows. Finer de
 INPUT = (
     "its input: the step's result, downscaled, compared with what the step enlarged. "
     '"repeats it" (40 dB and more) is good, below 30 dB shapes or '
-    "colours have changed. From the second step on, the input itself is partly invented, so repeating it "
+    "colors have changed. From the second step on, the input itself is partly invented, so repeating it "
     "does not mean being true."
 )
 PHOTOGRAPH = (
@@ -210,7 +212,7 @@ SHARPNESS = (
     "Compare it along the chain."
 )
 DRIFT = (
-    "colour drift: how far the step moved the mean colour, in levels of 255. Up to 2 it is invisible, "
+    "color drift: how far the step moved the mean color, in levels of 255. Up to 2 it is invisible, "
     "above 6 visible."
 )
 
@@ -225,14 +227,14 @@ def test_the_table_without_a_ground_truth(photo):
     ]
     assert write_report(chain, made_up).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. The "
-        "weakest step, to 16x, contradicts its input (9.0 dB); colours change visibly (at most 12.0 "
+        "weakest step, to 16x, contradicts its input (9.0 dB); colors change visibly (at most 12.0 "
         "of 255 a step). The deepest frame is blurred: sharpness falls from 3174 to 0.",
         "",
-        "| zoom |         real pixels |                its input |                 the photograph | sharpness | colour drift |",
-        "| ---: | ------------------: | -----------------------: | -----------------------------: | --------: | -----------: |",
-        "|   1x |            all real |                        - |                              - |      3174 |            - |",
-        "|   4x | 16 x 16 real pixels | is close to it (36.9 dB) |        repeats it (over 99 dB) |       710 |         0.14 |",
-        "|  16x |   4 x 4 real pixels |  contradicts it (9.0 dB) | too few real pixels to compare |         0 |        12.00 |",
+        "| zoom |         real pixels |                its input |                 the photograph | sharpness | color drift |",
+        "| ---: | ------------------: | -----------------------: | -----------------------------: | --------: | ----------: |",
+        "|   1x |            all real |                        - |                              - |      3174 |           - |",
+        "|   4x | 16 x 16 real pixels | is close to it (36.9 dB) |        repeats it (over 99 dB) |       710 |        0.14 |",
+        "|  16x |   4 x 4 real pixels |  contradicts it (9.0 dB) | too few real pixels to compare |         0 |       12.00 |",
         *["", REAL, "", INPUT, "", PHOTOGRAPH, "", SHARPNESS, "", DRIFT, ""],
         "No ground truth is connected: PSNR and SSIM are not measured.",
     ]
@@ -248,14 +250,14 @@ def test_the_table_with_a_ground_truth(photo):
     ]  # fmt: skip
     assert write_report(chain, made_up, photo).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Every "
-        "step repeats its input; colours move a little (at most 2.5 of 255 a step). At 4x the chain "
+        "step repeats its input; colors move a little (at most 2.5 of 255 a step). At 4x the chain "
         "departs from the photograph (24.9 dB).",
         "",
-        "| zoom |         real pixels |            its input |                 the photograph | PSNR dB |  SSIM | sharpness | colour drift |",
-        "| ---: | ------------------: | -------------------: | -----------------------------: | ------: | ----: | --------: | -----------: |",
-        "|   1x |            all real |                    - |                              - |     >99 | 1.000 |      3174 |            - |",
-        "|   4x | 16 x 16 real pixels | repeats it (46.9 dB) |      departs from it (24.9 dB) |   24.73 | 0.741 |       710 |         0.00 |",
-        "|  16x |   4 x 4 real pixels | repeats it (49.0 dB) | too few real pixels to compare |       - |     - |       700 |         2.50 |",
+        "| zoom |         real pixels |            its input |                 the photograph | PSNR dB |  SSIM | sharpness | color drift |",
+        "| ---: | ------------------: | -------------------: | -----------------------------: | ------: | ----: | --------: | ----------: |",
+        "|   1x |            all real |                    - |                              - |     >99 | 1.000 |      3174 |           - |",
+        "|   4x | 16 x 16 real pixels | repeats it (46.9 dB) |      departs from it (24.9 dB) |   24.73 | 0.741 |       710 |        0.00 |",
+        "|  16x |   4 x 4 real pixels | repeats it (49.0 dB) | too few real pixels to compare |       - |     - |       700 |        2.50 |",
         *["", REAL, "", INPUT, "", PHOTOGRAPH, "", TRUTH, "", SHARPNESS, "", DRIFT, ""],
         "The ground truth is fine enough for frames up to 4x: beyond that PSNR and SSIM cannot be measured.",
     ]
@@ -270,7 +272,7 @@ def test_the_table_with_a_ground_truth(photo):
         (512, 4, 2, "(4x) shows 128 x 128 real pixels: its shapes are real, its fine detail is invented."),
         (512, 8, 2, "(8x) shows 64 x 64 real pixels: its shapes are real, its fine detail is invented."),
         (512, 4, 3, "(16x) shows 32 x 32 real pixels: only its coarsest shapes are real, all detail is invented."),
-        (512, 4, 4, "(64x) shows 8 x 8 real pixels: all but a blur of colours is invented."),
+        (512, 4, 4, "(64x) shows 8 x 8 real pixels: all but a blur of colors is invented."),
         (512, 4, 5, "(256x) shows 2 x 2 real pixels: nearly everything in it is invented."),
         (512, 4, 6, "(1024x) shows less than one real pixel: everything in it is invented."),
         (16, 4, 2, "(4x) shows 4 x 4 real pixels: nearly everything in it is invented."),
@@ -287,7 +289,7 @@ def test_the_sentence_of_a_chain(make_chain):
     first = Figures(layer=1, sharpness=500, **nothing)
     steps = [replace(first, layer=k, input=46, source=46, drift=0.4) for k in (2, 3)]
     deepest = "The deepest frame (16x) shows 32 x 32 real pixels: only its coarsest shapes are real, all detail is invented."
-    kept = "colours stay true (at most 0.4 of 255 a step)."
+    kept = "colors stay true (at most 0.4 of 255 a step)."
     assert describe_chain(chain, [first, *steps]) == (
         f"{deepest} Every step repeats its input; {kept}"
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.fidelity.back_projection import agreement, describe_agreement
+from coz.fidelity.back_projection import describe_agreement, measure_agreement
 from coz.fidelity.invented import map_invented
 from coz.geometry import Window
 from coz.render.heat_map import draw_map_sheet, overlay_heat
@@ -38,8 +38,8 @@ def test_the_result_is_truer_than_what_came(node, photograph, kernel):
     truth, source, sr = photograph
     before = sr.clone(), source.clone()
     image, db, share, report = node("CoZConsistency").execute(sr, source, 1.0, 10, kernel).args
-    was = agreement(sr.movedim(-1, 1).clamp(0, 1), source.movedim(-1, 1), kernel)
-    assert db == agreement(image.movedim(-1, 1), source.movedim(-1, 1), kernel)
+    was = measure_agreement(sr.movedim(-1, 1).clamp(0, 1), source.movedim(-1, 1), kernel)
+    assert db == measure_agreement(image.movedim(-1, 1), source.movedim(-1, 1), kernel)
     assert db > 60 > was
     assert report == (
         f"64 x 64 pixels of its source in 256 x 256, repeats its source ({db:.1f} dB), before {was:.1f} dB; "
@@ -242,12 +242,12 @@ def test_how_far_down_the_photograph_explains_the_frames(node, make_chain):
     chain = make_chain(size=512, height=600, width=600)
     frames = [chain.frames[0]]
     for layer in range(1, 5):  # plain enlargements
-        view = resize(frames[0], 512, 512, box=chain.window_in(layer, 0)).clamp(0, 1)
+        view = resize(frames[0], 512, 512, box=chain.find_window_in(layer, 0)).clamp(0, 1)
         frames.append(view if layer < 4 else chain.frames[layer])
     chain = replace(chain, frames=tuple(frames))
     sentence, *lines = node("CoZDetailMap").execute(chain=[chain])[2].splitlines()
     assert sentence.endswith(
-        "a blur of colours is invented. Down to 16x, less than half of the area shows invented structure."
+        "a blur of colors is invented. Down to 16x, less than half of the area shows invented structure."
     )
     assert (
         "Compared with the photograph, almost nothing of its area is invented (0.0 %)." in lines[1]
@@ -307,7 +307,7 @@ def test_the_node_shows_each_result_and_where_they_disagree(node):
 
 def photograph_of(chain, layer):
     size = chain.frames[layer].shape[-2:]
-    return resize(chain.frames[0], *size, box=chain.window_in(layer, 0)).clamp(0, 1)
+    return resize(chain.frames[0], *size, box=chain.find_window_in(layer, 0)).clamp(0, 1)
 
 
 def as_bytes(picture):

@@ -226,7 +226,7 @@ def test_what_is_no_upscale_model_is_refused(ensemble, wrong):
 def test_photographs_come_out_more_faithful(ensemble, node, name, least):
     """Reduced to a quarter and enlarged again, in dB; the help page has it for whole pictures."""
 
-    def psnr(upscale):
+    def measure_psnr(upscale):
         inner = (upscale(resize(pictures, 48, 48).clamp(0, 1)) - pictures)[..., 4:-4, 4:-4]
         return -10 * torch.log10(inner.square().mean((1, 2, 3)))
 
@@ -237,7 +237,7 @@ def test_photographs_come_out_more_faithful(ensemble, node, name, least):
         middles.append(picture[..., top : top + 192, left : left + 192])
     pictures = torch.cat(middles)
     model = node("UpscaleModelLoader").execute(f"{name}.safetensors")[0]
-    gain = psnr(ensemble(model)) - psnr(model)
+    gain = measure_psnr(ensemble(model)) - measure_psnr(model)
     assert len(gain) == 5
     assert gain.min() > -0.01  # the middle of the rocket's picture is mostly plain sky
     assert gain.mean() > least

@@ -8,7 +8,7 @@ import pytest
 import requests
 import torch
 
-from coz.fidelity.back_projection import agreement
+from coz.fidelity.back_projection import measure_agreement
 from coz.fidelity.invented import measure_invented_energy
 from coz.resample import crop, resize
 from tools.host.client import run_prompt
@@ -59,7 +59,7 @@ def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
     for i in range(4):
         window = crop(chain.frames[i + 1], chain.windows[i + 1])
         view = resize(window, 64, 64).clamp(0, 1)
-        assert chain.agreements[i] == round(agreement(chain.frames[i + 2], window), 1)
+        assert chain.agreements[i] == round(measure_agreement(chain.frames[i + 2], window), 1)
         assert chain.invented[i] == round(measure_invented_energy(chain.frames[i + 2], view), 4)
     assert chain.agreements == pytest.approx(MEASURED, abs=0.05)
     record = json.loads(host.ui("coz_collect")["coz_chain"][0])

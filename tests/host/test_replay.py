@@ -95,11 +95,11 @@ def test_sixteen_steps_end_in_the_pixel_that_was_aimed_at(run, scale, center):
         image, "CoZChainLoop", int(scale), scale=scale, steps=16,
         center_x=center[0], center_y=center[1],
     )  # fmt: skip
-    x, y, width, height = chain.window_in(17, 0)
+    x, y, width, height = chain.find_window_in(17, 0)
     assert (width, height) == (64 / scale**16, 64 / scale**16)
     assert x <= center[0] * 90 <= x + width
     assert y <= center[1] * 70 <= y + height
-    assert chain.magnification(17) == (scale**16, scale**16)
+    assert chain.compute_magnification(17) == (scale**16, scale**16)
     for layer in range(2, 18):
         left, top, *sides = map(int, chain.windows[layer - 1])
         crop = chain.frames[layer - 1][..., top : top + sides[1], left : left + sides[0]]
@@ -118,7 +118,7 @@ def test_any_factor_and_scale_hold_the_target(run, factor, scale):
         noise(1, 70, 90, 3), "CoZChainLoop", factor, scale=scale, steps=3, center_x=1, center_y=0.3
     )
     for layer in range(1, 5):
-        x, y, width, height = chain.window_in(layer, 0)
+        x, y, width, height = chain.find_window_in(layer, 0)
         assert x <= 90 <= x + width + 1e-9
         assert y <= 0.3 * 70 <= y + height
         assert chain.frames[layer].shape == (1, 3, 64, 64)

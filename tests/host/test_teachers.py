@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from coz.fidelity.metrics import psnr
+from coz.fidelity.metrics import measure_psnr
 from tools.host.environment import HostError
 from tools.train_lite import teachers
 
@@ -73,11 +73,11 @@ def test_upscale_step_gives_what_the_network_gives(teacher, run):
 def test_full_image_shows_its_input(run):
     lq, sr = run("CoZFullImage", **TILED | {"tile": 96, "overlap": 32})
     assert sr.shape[-2:] == (4 * SIDE, 4 * SIDE)
-    assert psnr(F.avg_pool2d(sr, 4), lq) > 25
+    assert measure_psnr(F.avg_pool2d(sr, 4), lq) > 25
 
 
 def test_chain_loop_shows_its_input(run):
     lq, sr = run("CoZChainLoop", steps=1, size=SIDE, center_x=0.5, center_y=0.5)
     window = lq[..., 12:20, 12:20]
     assert sr.shape[-2:] == (SIDE, SIDE)
-    assert psnr(F.avg_pool2d(sr, 4), window) > 25
+    assert measure_psnr(F.avg_pool2d(sr, 4), window) > 25

@@ -119,7 +119,7 @@ def test_bicubic_is_the_sources_own(server, shown):
     chain = ZoomChain.from_json(shown["coz_chain"][0], (source, *frames))
     assert len(files_of(shown, "coz_bicubic")) == STEPS
     for layer, saved in enumerate(files_of(shown, "coz_bicubic"), 2):
-        expected = to_bytes(resize(source, 64, 64, box=chain.window_in(layer, 0)))
+        expected = to_bytes(resize(source, 64, 64, box=chain.find_window_in(layer, 0)))
         actual = pixels(picture(server, saved))
         assert np.abs(actual.astype(int) - expected).max() <= 1
         assert (actual == expected).mean() > 0.99

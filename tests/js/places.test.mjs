@@ -6,7 +6,7 @@ import {
   FADE_SHARE,
   placeLayers,
   limitView,
-  opacity,
+  computeOpacity,
   computePlace,
   smooth,
   fitView,
@@ -48,7 +48,7 @@ test("layers fade in as in the video", () => {
   assert.deepEqual([FEATHER_SHARE, FADE_SHARE], [feather, fade])
   assertNear(times.map(smooth), eased)
   const opacities = views.map((view) =>
-    layers.slice(1).map((_, i) => opacity(layers, i + 1, view, size)),
+    layers.slice(1).map((_, i) => computeOpacity(layers, i + 1, view, size)),
   )
   assertNear(opacities, weights, { absolute: 1e-6 })
 })

@@ -18,9 +18,8 @@ from tools.host.frontend import open_page
 from tools.host.server import serve
 
 FOLDER = ROOT / "js" / "docs"
-MAX_WIDTH = (
-    900  # pixels; more than a help panel is wide, so that it is sharp on high-density screens too
-)
+MAX_WIDTH_PIXELS = 900
+"""Maximum width of an image. A help panel is narrower, so that the image is sharp on high-density screens too."""
 JPEG_QUALITY = 84
 MARGIN_PIXELS = 16
 TARGET = {"center_x": 0.4, "center_y": 0.29}
@@ -48,7 +47,7 @@ def make_preview(node: str, output: int, x: int, y: int = 0, size=(300, 330)):
 
 
 def make_chain_scene(node: str, widgets: dict | None = None, size=(420, 480), **more):
-    """Make the scene of a node that takes a chain, with the nodes that take its result."""
+    """Make the scene of a node that takes a chain; ``more`` are nodes that take the node's result."""
     it = (node, (520, 0), {"chain": ("loop", 3)} | (widgets or {}), size)
     return CHAIN | {"it": it} | more, ["it", *more]
 
@@ -238,12 +237,13 @@ SCENES = {
         ["both", "it", "view"],
     ),
 }  # fmt: skip
-"""node -> (the scene's nodes by name, the names of those in the screenshot or None for all).
+"""Node of a help page -> (the nodes of its scene by name, the names of those to show, or None for all).
 
-A scene's node is (type, position, inputs, size). An input is a value or a link: (node, output).
+A node of a scene is (type, position, inputs, size). An input is a value or a link: (node, output).
 """
 
 SCENES_NOT_RUN = {"CoZRefineStep", "CoZTagPrompt", "CoZLoadInvSR", "CoZInvSRStep"}
+"""Scenes that need downloaded weights."""
 
 TEMPLATE_SCENES = {
     "CoZLoadSRLoRA": ("AR-2 step", ["CheckpointLoaderSimple", "CoZLoadSRLoRA"]),
@@ -253,7 +253,7 @@ TEMPLATE_SCENES = {
     "CoZLoadPromptExtractor": ("AR-2 step", ["CoZLoadPromptExtractor"]),
     "CoZLoadTagger": ("Chain-of-Zoom SD3 + tags", ["CoZLoadTagger"]),
 }
-"""node -> (start of a template's name, types of which the template's first node is shown)."""
+"""Node of a help page -> (start of a template's name, types of the nodes to show, the first of each type)."""
 
 WEIGHT_FILES = [
     ("checkpoints", "sd3_medium_incl_clips_t5xxlfp8.safetensors"),
@@ -325,8 +325,10 @@ def make_weight_files(folder: Path) -> list[str]:
 def take_screenshot(page: Page, ids: list[str]) -> Image.Image:
     """Take a screenshot of the nodes with these ids."""
     page.evaluate(FOCUS_NODES_JS, [ids, MARGIN_PIXELS])
-    page.wait_for_timeout(1500)  # the nodes show their images a moment later
-    box = page.evaluate(FOCUS_NODES_JS, [ids, MARGIN_PIXELS])  # and grow with them
+    page.wait_for_timeout(1500)  # until the nodes show their images
+    box = page.evaluate(
+        FOCUS_NODES_JS, [ids, MARGIN_PIXELS]
+    )  # again, because nodes grow with their images
     page.wait_for_timeout(500)
     return Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
 
@@ -354,8 +356,10 @@ def screenshot_template_nodes(page: Page, name: str) -> Image.Image:
 
 
 def save_image(picture: Image.Image, name: str) -> None:
-    if picture.width > MAX_WIDTH:
-        picture = picture.resize((MAX_WIDTH, round(picture.height * MAX_WIDTH / picture.width)))
+    if picture.width > MAX_WIDTH_PIXELS:
+        picture = picture.resize(
+            (MAX_WIDTH_PIXELS, round(picture.height * MAX_WIDTH_PIXELS / picture.width))
+        )
     picture.save(FOLDER / f"{name}.jpg", quality=JPEG_QUALITY, optimize=True)
     print(f"{name}: {picture.width} x {picture.height}")
 

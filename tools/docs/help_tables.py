@@ -17,14 +17,15 @@ from tools.host import ROOT
 from tools.host.in_process import load_pack
 
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
-INPUTS_WITH_COMFYUI_OPTIONS = (
-    "sampler_name",
-    "scheduler",
-)  # their options depend on the version of ComfyUI
-LARGEST_SHOWN_MAXIMUM = 2**32  # only seeds have larger ranges, and these are not shown
+INPUTS_WITH_COMFYUI_OPTIONS = ("sampler_name", "scheduler")
+"""Inputs whose options depend on the version of ComfyUI, and are therefore not listed."""
+LARGEST_SHOWN_MAXIMUM = 2**32
+"""Ranges with a larger maximum, which only seeds have, are not shown."""
 
 
 class Words(NamedTuple):
+    """The words and format strings of a language for the tables."""
+
     page: str
     headings: tuple[str, str]
     meaning: str
@@ -52,37 +53,43 @@ CHINESE = Words(
 )  # fmt: skip
 
 
-def public_schemas(pack: ModuleType) -> list[Any]:
+def list_public_schemas(pack: ModuleType) -> list[Any]:
     extension = asyncio.run(pack.comfy_entrypoint())
     nodes = asyncio.run(extension.get_node_list())
     return [s for s in (node.define_schema() for node in nodes) if not s.is_dev_only]
 
 
-def inputs_of(inputs: list, prefix: str = "", option: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Yield (key, input, option that it is nested in); the frontend's key is parent_child."""
+def list_inputs(inputs: list, prefix: str = "", option: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, input, option) of each input, and of those nested in options of dynamic combos.
+
+    A nested input has the frontend's key, parent_child, and the option that it belongs to.
+    """
     for item in inputs:
         yield prefix + item.id, item, option
         for each in item.options if item.io_type == DYNAMIC_COMBO else ():
-            yield from inputs_of(each.inputs, f"{prefix}{item.id}_", each.key)
+            yield from list_inputs(each.inputs, f"{prefix}{item.id}_", each.key)
 
 
-def text_of(item: Any) -> dict[str, str]:
+def get_text(item: Any) -> dict[str, str]:
     text = {"name": item.display_name or item.id}
     return text | ({"tooltip": item.tooltip} if item.tooltip else {})
 
 
-def texts_of(schema: Any) -> dict[str, Any]:
+def get_texts(schema: Any) -> dict[str, Any]:
     """Return the English texts of a node, in the form of nodeDefs.json."""
     return {
         "display_name": schema.display_name,
         "description": schema.description,
-        "inputs": {key: text_of(item) for key, item, _ in inputs_of(schema.inputs)},
-        "outputs": {str(i): text_of(item) for i, item in enumerate(schema.outputs)},
+        "inputs": {key: get_text(item) for key, item, _ in list_inputs(schema.inputs)},
+        "outputs": {str(i): get_text(item) for i, item in enumerate(schema.outputs)},
     }
 
 
 def describe_values(item: Any, words: Words) -> Iterator[str]:
-    """Yield what the schema adds to an input's tooltip. It lists options unless the tooltip names them."""
+    """Yield what the schema adds to an input's tooltip: optional, advanced, default, range and options.
+
+    Options that the tooltip explains are not listed again.
+    """
     fields = item.as_dict()
     options, default, most = (fields.get(key) for key in ("options", "default", "max"))
     if item.io_type == DYNAMIC_COMBO:
@@ -111,7 +118,7 @@ def describe_values(item: Any, words: Words) -> Iterator[str]:
 
 
 def make_row(item: Any, text: dict[str, str], words: Words, values: Iterable[str]) -> str:
-    """Make the row of an input or output, with {} for the options that have the input."""
+    """Make the row of an input or output. Its {} is to be filled with the options that have the input."""
     name = f"`{item.display_name or item.id}`"
     name = name if words is ENGLISH else f"{text['name']} {name}"
     meaning = words.space.join([text["tooltip"], *values])
@@ -126,9 +133,9 @@ def list_options(options: list[str], words: Words) -> str:
 def render_page(page: str, schema: Any, texts: dict[str, Any], words: Words) -> str:
     """Return a page with the first line and the tables that the schema and its texts give."""
     options: dict[str, list[str]] = {}
-    for key, item, option in inputs_of(schema.inputs):
+    for key, item, option in list_inputs(schema.inputs):
         # Options may have different inputs of one name, which share a Chinese text.
-        text = text_of(item) if words is ENGLISH else texts["inputs"][key]
+        text = get_text(item) if words is ENGLISH else texts["inputs"][key]
         row = make_row(item, text, words, describe_values(item, words))
         options.setdefault(row, []).extend([option] if option else [])
     inputs = [row.replace("{}", list_options(names, words), 1) for row, names in options.items()]
@@ -150,13 +157,13 @@ def render_pages(schemas: list[Any]) -> Iterator[tuple[Path, str]]:
     """Yield each help page and what should be in it."""
     chinese = json.loads((ROOT / "locales/zh/nodeDefs.json").read_text("utf-8"))
     for schema in schemas:
-        for words, texts in ((ENGLISH, texts_of(schema)), (CHINESE, chinese[schema.node_id])):
+        for words, texts in ((ENGLISH, get_texts(schema)), (CHINESE, chinese[schema.node_id])):
             path = ROOT / "js/docs" / words.page.format(schema.node_id)
             yield path, render_page(path.read_text("utf-8"), schema, texts, words)
 
 
 def main() -> None:
-    for path, text in render_pages(public_schemas(load_pack(on_cpu=True))):
+    for path, text in render_pages(list_public_schemas(load_pack(on_cpu=True))):
         path.write_text(text, "utf-8", newline="\n")
 
 

@@ -24,7 +24,7 @@ from tools.host import ROOT
 from tools.host.frontend import open_page
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE
-from tools.train_lite.scoring import load, zoom_with
+from tools.train_lite.scoring import load_model, zoom_with
 
 from .help_pictures import RUN_GRAPH_JS
 
@@ -82,7 +82,7 @@ def draw_strips() -> Image.Image:
     for name, target, model in STRIPS:
         image = from_pillow(Image.open(ROOT / "pictures" / name).convert("RGB"))
         plan = plan_zoom(*image.shape[-2:], STRIP_STEPS, target=target)
-        chain = zoom_with(load(ROOT / "models" / model), image, plan)
+        chain = zoom_with(load_model(ROOT / "models" / model), image, plan)
         row = to_pillow(draw_strip(chain))
         height = round(row.height * STRIP_WIDTH / row.width)
         rows.append(row.resize((STRIP_WIDTH, height), Image.Resampling.LANCZOS))

@@ -20,30 +20,29 @@ from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 from tools.image_file import open_image
 
-GAP = 8
-HALF_SIDE = (
-    400  # pixels of half a thumbnail; the template browser shows all of it at 230 to 350 pixels
-)
-INSET_SIDE = 300
-COMPARED_BOX = (
-    0.3125,
-    0.07,
-    0.5625,
-    0.32,
-)  # left, top, right and bottom of a face, as fractions of the image
-QUALITY = 86
-MIN_WINDOW_SIDE = 12  # pixels: side of the smallest window that can still be seen
-MIN_LABELED_SIDE = 40
+GAP_PIXELS = 8
+HALF_SIDE_PIXELS = 400
+"""Half the side of a thumbnail. The template browser shows a whole thumbnail at 230 to 350 pixels."""
+INSET_SIDE_PIXELS = 300
+COMPARED_BOX = (0.3125, 0.07, 0.5625, 0.32)
+"""Left, top, right and bottom of a face, as fractions of the image."""
+JPEG_QUALITY = 86
+MIN_WINDOW_SIDE_PIXELS = 12
+"""Side of the smallest window that can still be seen."""
+MIN_LABELED_SIDE_PIXELS = 40
+"""Side of the smallest window that gets a label."""
 
 
 def show_deepest_frame(demo: Path) -> Image.Image:
     """Show the deepest frame of a saved chain, and the whole image in its corner."""
     chain = read_chain(demo)
     source, deepest = to_pillow(chain.frames[0]), to_pillow(chain.frames[-1])
-    side = 2 * HALF_SIDE + GAP
+    side = 2 * HALF_SIDE_PIXELS + GAP_PIXELS
     sheet = ImageOps.fit(deepest, (side, side), Image.Resampling.LANCZOS)
-    small = ImageOps.contain(source, (INSET_SIDE, INSET_SIDE), Image.Resampling.LANCZOS)
-    framed = ImageOps.expand(small, GAP, "white")
+    small = ImageOps.contain(
+        source, (INSET_SIDE_PIXELS, INSET_SIDE_PIXELS), Image.Resampling.LANCZOS
+    )
+    framed = ImageOps.expand(small, GAP_PIXELS, "white")
     sheet.paste(framed, (side - framed.width, side - framed.height))
     return sheet
 
@@ -57,7 +56,7 @@ def draw_windows(prompt: Prompt) -> Image.Image:
     """Draw the windows of a workflow's steps on its first frame."""
     loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
     picture = open_sample(prompt)
-    side = 2 * HALF_SIDE + GAP
+    side = 2 * HALF_SIDE_PIXELS + GAP_PIXELS
     target = Target(loop["center_x"], loop["center_y"])
     first = place_first_frame(picture.height, picture.width, loop["size"], loop["frame"], target)
     x, y, width, height = first.window
@@ -68,12 +67,12 @@ def draw_windows(prompt: Prompt) -> Image.Image:
     for i, step in enumerate(plan, 1):
         left, top = left + step.window.x * unit, top + step.window.y * unit
         shown = step.window.width * unit
-        if shown < MIN_WINDOW_SIDE:
+        if shown < MIN_WINDOW_SIDE_PIXELS:
             break
-        for colour, thickness, grown in (("black", 6, 2), ("white", 3, 0)):
+        for color, thickness, grown in (("black", 6, 2), ("white", 3, 0)):
             box = (left - grown, top - grown, left + shown + grown, top + shown + grown)
-            pen.rectangle(box, outline=colour, width=thickness)
-        if shown > MIN_LABELED_SIDE:
+            pen.rectangle(box, outline=color, width=thickness)
+        if shown > MIN_LABELED_SIDE_PIXELS:
             place = (left + 8, top + (4 if i == 1 else shown + 6))
             label = f"{loop['scale'] ** i:g}x"
             pen.text(place, label, "white", font, stroke_width=3, stroke_fill="black")
@@ -86,7 +85,7 @@ def show_before_and_after(prompt: Prompt) -> Image.Image:
     with serve() as url:
         (file,) = run_prompt(url, prompt).outputs[find_node(prompt, "SaveImage")]["images"]
         result = Image.open(io.BytesIO(ServerClient(url).download(file)))
-    side = 2 * HALF_SIDE + GAP
+    side = 2 * HALF_SIDE_PIXELS + GAP_PIXELS
 
     def cut(picture: Image.Image) -> Image.Image:
         box = [share * length for share, length in zip(COMPARED_BOX, 2 * picture.size, strict=True)]
@@ -94,7 +93,7 @@ def show_before_and_after(prompt: Prompt) -> Image.Image:
 
     after, before = cut(result), cut(open_sample(prompt))
     after.paste(before.crop((0, 0, side // 2, side)), (0, 0))
-    line = (side - GAP) // 2, 0, (side + GAP) // 2 - 1, side
+    line = (side - GAP_PIXELS) // 2, 0, (side + GAP_PIXELS) // 2 - 1, side
     ImageDraw.Draw(after).rectangle(line, fill="white")
     return after
 
@@ -111,7 +110,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "demo"
     for path in (ROOT / "workflows").glob("*.json"):
         sheet = make_thumbnail(path, folder)
-        sheet.save(path.with_suffix(".jpg"), quality=QUALITY, optimize=True)
+        sheet.save(path.with_suffix(".jpg"), quality=JPEG_QUALITY, optimize=True)
 
 
 if __name__ == "__main__":

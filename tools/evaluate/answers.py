@@ -1,4 +1,4 @@
-"""Read people's answers to the blind pairs and compute how strong each arm is."""
+"""Read people's answers to the blind pairs, and compute how strongly people prefer each arm."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -19,13 +19,13 @@ from .store import input_path
 PAGE = "blind.html"
 BLIND_QUALITY = 95
 MAX_LOSSLESS_BYTES = 150_000
-OVERVIEW_SIDE = 256
-"""Pixels a side of the whole image that is shown beside a pair."""
+OVERVIEW_SIDE_PIXELS = 256
+"""Side of the whole image that is shown beside a pair."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A question of the page, with the arms, which only the key names."""
+    """A question of the page. Only the key names the arms on its left and right."""
 
     id: str
     image: str
@@ -60,7 +60,7 @@ def write_blind(out: Path, pairs: int, seed: int) -> None:
             for side, arm in (("left", pair.left), ("right", pair.right))
         }
         crop = encode_png(crop_view(whole, pair.factor))
-        small = whole.resize((OVERVIEW_SIDE, OVERVIEW_SIDE), Image.Resampling.LANCZOS)
+        small = whole.resize((OVERVIEW_SIDE_PIXELS, OVERVIEW_SIDE_PIXELS), Image.Resampling.LANCZOS)
         questions.append(
             {
                 "id": pair.id,

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 EXTRA_WINS = 0.5
-"""Extra wins of each arm against every other that it met. They keep all strengths finite.
+"""Extra wins of each arm against every other arm that it met. They keep all strengths finite.
 
 For two arms this is the log-odds with 1/2 added to each count (Haldane 1956, Anscombe 1956).
 """
@@ -14,7 +14,7 @@ TOLERANCE = 1e-10
 
 
 def fit_strengths(wins: NDArray[np.float64], met: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Fit the strengths (log-odds) with mean 0 within each group of arms that met, also indirectly.
+    """Fit the strengths (log-odds). Their mean is 0 in each group of arms that met, directly or indirectly.
 
     Args:
         wins: (..., k, k), how often row i was preferred to column j; a tie is half a win for each.
@@ -95,8 +95,9 @@ def _tabulate_wins(
 def group_names(won: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
     """Group the names so that between two groups wins go in at most one direction.
 
-    Given who met, these are the groups that never met. Given who won, these are groups between which
-    all answers went the same way, so that their distance cannot be estimated.
+    If ``won`` states which arms met, the groups are those that never met. If it states which arm won
+    against which, all answers between two groups went the same way, so that their distance cannot be
+    estimated.
     """
     count, part = connected_components(won, connection="strong")
     return [[name for name, p in zip(names, part, strict=True) if p == i] for i in range(count)]

@@ -14,7 +14,7 @@ from tools.image_file import ImageError, open_image, to_png
 from .job import MIDDLE
 
 X0_SIDE_PIXELS = 512
-"""Pixels a side of x_0, as in the paper."""
+"""Side of x_0, as in the paper."""
 
 MIN_SIDE_PIXELS = 64
 MAX_STEPS = 4
@@ -34,7 +34,7 @@ class Protocol:
     ground_truth: Path | None = None
     """A folder with images of the same names, whose size is a whole multiple of the image's."""
     scale_down: int = 0
-    """Downscale the image by this factor and use the image as ground truth. 0: do not."""
+    """Factor by which to downscale the image, which itself is then the ground truth; 0 does not."""
 
     @property
     def multiple(self) -> int:
@@ -54,17 +54,17 @@ class Protocol:
         return text
 
 
-def find_images(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the images below ``folder`` and of its other files that are not hidden.
+def find_images(folder: Path, skipped: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the images below ``folder``, and those of the other files that are not hidden.
 
     Args:
         folder: A folder, or one image file.
-        besides: A folder to skip.
+        skipped: A folder to skip.
 
     Raises:
         ImageError: If there is no such folder, or no image in it.
     """
-    if folder.resolve() == besides.resolve():
+    if folder.resolve() == skipped.resolve():
         raise ImageError(f"--out must differ from the folder of the images, {folder}")
     if folder.is_file():
         return [folder.name], []
@@ -77,7 +77,7 @@ def find_images(folder: Path, besides: Path) -> tuple[list[str], list[str]]:
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_file()
-        and besides.resolve() not in path.resolve().parents
+        and skipped.resolve() not in path.resolve().parents
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     pictures = sorted(name for name in found if Path(name).suffix.lower() in endings)

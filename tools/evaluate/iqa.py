@@ -37,7 +37,7 @@ def load_score(name: str, device: str) -> Callable[[Tensor], float]:
     if find_spec("pyiqa") is None:
         raise MissingWeightsError(
             f"{name.upper()}: pyiqa is not installed; it is for non-commercial use: pip install pyiqa, "
-            f"then {WEIGHT_FILES[name].fetch}"
+            f"then {WEIGHT_FILES[name].instruction}"
         )
 
     def build():

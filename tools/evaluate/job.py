@@ -120,8 +120,10 @@ def _run(host: ServerClient, job: Job) -> tuple[Result, tuple[str, ...]]:
         ]
         files = tuple(host.download(file) for file in list_frames(runs))[-job.steps :]
     except (PromptError, requests.HTTPError) as problem:
-        error = read_error(problem)
-        read_host_versions(host)  # raises OSError if ComfyUI has ended: then the arm did not fail
+        error = format_error(problem)
+        read_host_versions(
+            host
+        )  # raises OSError if ComfyUI has ended, because then the arm did not fail
     seconds = time.monotonic() - started
     record = find_record(runs)
     prompts = tuple(record.get("prompts", ("",) * job.steps))
@@ -160,7 +162,7 @@ def add_scores(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
 
 
 def explain_missing(whys: dict[str, list[str]], steps: int) -> str:
-    """Say in one line why a metric is missing, and at which scales unless it is all.
+    """Explain in one line why a metric is missing, and at which scales if it is not missing at all of them.
 
     Args:
         whys: Reason -> the scales at which the metric is missing.
@@ -172,8 +174,8 @@ def explain_missing(whys: dict[str, list[str]], steps: int) -> str:
     )
 
 
-def read_error(error: Exception) -> str:
-    """Return the server's error in one line; for a refused prompt, all its reasons."""
+def format_error(error: Exception) -> str:
+    """Format the server's error in one line; for a refused prompt, list all its reasons."""
     text = str(error)
     try:
         answer = json.loads(text)
@@ -183,7 +185,7 @@ def read_error(error: Exception) -> str:
                 parts.append(f"{node['class_type']}: {reason['message']}: {reason['details']}")
         text = "; ".join(parts) or text
     except (ValueError, TypeError, KeyError, AttributeError):
-        pass  # no JSON: the message of a node
+        pass  # the text is not JSON, but the message of a node
     return " ".join(text.split())
 
 
@@ -211,11 +213,11 @@ def fill_placeholders(prompt: Prompt, picture: str, key: str) -> Prompt:
     """Replace the placeholders PICTURE and KEY in the prompt."""
     names = {PICTURE: picture, KEY: key}
 
-    def value_of(value: Any) -> Any:
+    def fill(value: Any) -> Any:
         return names.get(value, value) if isinstance(value, str) else value
 
     return {
-        node_id: node | {"inputs": {name: value_of(v) for name, v in node["inputs"].items()}}
+        node_id: node | {"inputs": {name: fill(v) for name, v in node["inputs"].items()}}
         for node_id, node in prompt.items()
     }
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from coz.chain.real_pixels import MIN_COMPARED_SIDE_PIXELS
-from coz.fidelity.back_projection import agreement
-from coz.fidelity.metrics import color_drift, psnr, sharpness, ssim
+from coz.fidelity.back_projection import measure_agreement
+from coz.fidelity.metrics import measure_color_drift, measure_psnr, measure_sharpness, measure_ssim
 
 from .iqa import PYIQA_NAMES, load_score
 from .perceptual import downscale_to, load_dists, load_lpips
-from .seam import seam
+from .seam import measure_seam
 from .weights import MissingWeightsError
 
 
@@ -29,7 +29,7 @@ class Metric:
     kind: Literal["fidelity", "consistency", "naturalness", "figure"]
     library: str
     note: str
-    """The exact definition, for the table's legend."""
+    """The exact definition, for the legend of the table."""
     min_side: int = 1
     """Minimum pixels of a frame's shorter side."""
 
@@ -103,7 +103,7 @@ METRICS = {
             "variance of the Laplacian, in levels of 255 squared; noise is sharp too", 3,
         ),
         Metric(
-            "color_drift", "Colour drift", "lower", "figure", "coz",
+            "color_drift", "Color drift", "lower", "figure", "coz",
             "largest difference of a channel's mean from that of its window, in levels of 255",
         ),
         Metric(
@@ -129,18 +129,18 @@ class Views:
 Measure = Callable[[Views], float]
 
 WEIGHTLESS_MEASURES: dict[str, Measure] = {
-    "psnr": lambda v: psnr(v.sr, v.ground_truth),
-    "ssim": lambda v: ssim(v.sr, v.ground_truth),
+    "psnr": lambda v: measure_psnr(v.sr, v.ground_truth),
+    "ssim": lambda v: measure_ssim(v.sr, v.ground_truth),
     "ms_ssim": lambda v: float(
         piq.multi_scale_ssim(_to_channels_last(v.sr), _to_channels_last(v.ground_truth))
     ),
     "gmsd": lambda v: float(piq.gmsd(v.sr, v.ground_truth)),
     "fsim": lambda v: float(piq.fsim(v.sr, v.ground_truth)),
-    "consistency": lambda v: agreement(v.sr, v.lq),
-    "source_psnr": lambda v: agreement(v.sr, v.source),
-    "sharpness": lambda v: sharpness(v.sr),
-    "color_drift": lambda v: color_drift(v.sr, v.lq),
-    "seam": lambda v: seam(v.sr),
+    "consistency": lambda v: measure_agreement(v.sr, v.lq),
+    "source_psnr": lambda v: measure_agreement(v.sr, v.source),
+    "sharpness": lambda v: measure_sharpness(v.sr),
+    "color_drift": lambda v: measure_color_drift(v.sr, v.lq),
+    "seam": lambda v: measure_seam(v.sr),
 }
 """The metrics that need no weights."""
 
@@ -165,7 +165,7 @@ class Meter:
             raise ValueError(f"no metric {', '.join(unknown)}; there are: {', '.join(METRICS)}")
         self.missing = {}
         self._measures: dict[str, Measure] = {}
-        learned = _Learned(device)
+        learned = _LearnedMeasures(device)
         for name in dict.fromkeys(names):
             try:
                 self._measures[name] = WEIGHTLESS_MEASURES.get(name) or learned.measure(name)
@@ -222,8 +222,8 @@ class Meter:
         return scores, reasons
 
 
-class _Learned:
-    """The metrics that need weights. A network that two metrics use is loaded once."""
+class _LearnedMeasures:
+    """The metrics that need weights. A network that two metrics share is loaded once."""
 
     def __init__(self, device: str) -> None:
         self.device = device

@@ -15,7 +15,7 @@ from .weights import WeightFile, load_network
 
 ALEXNET = WeightFile(AlexNet_Weights.DEFAULT.url, "checkpoints")
 VGG16 = WeightFile(VGG16_Weights.DEFAULT.url, "checkpoints")
-"""233 MB and 528 MB. torchmetrics itself holds the small weights of the layers on top."""
+"""The files have 233 MB and 528 MB. torchmetrics itself contains the small weights of the layers on top."""
 
 MIN_SIDE_PIXELS = 64
 """Side in pixels of the patches that LPIPS was trained on (Zhang et al. 2018, section 3). Both images

@@ -47,9 +47,9 @@ class Plan:
         self.seed = seed
         self.images: list[str] = []
         self.versions = read_code_versions(FRAME_FILES)
-        self.meters = {name: read_version(name) for name in LIBRARIES} | read_code_versions(
-            SCORE_FILES
-        )
+        self.metric_versions = {
+            name: read_version(name) for name in LIBRARIES
+        } | read_code_versions(SCORE_FILES)
         missing = get_meter(self.metrics).missing
         # Part of a job's key, so that a metric is measured once its weights have been downloaded.
         self.measurable = [name for name in self.metrics if name not in missing]
@@ -79,7 +79,9 @@ class Plan:
             scale=SCALE,
             seed=self.seed,
             metrics=self.metrics,
-            key=digest(made, ground_truth, self.metrics, self.measurable, self.meters, self.seed),
+            key=digest(
+                made, ground_truth, self.metrics, self.measurable, self.metric_versions, self.seed
+            ),
             made=made,
         )
 

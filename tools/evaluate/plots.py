@@ -15,13 +15,13 @@ from .scores import Scores
 from .table import ARROWS, Cell, Cells, format_factor, format_heading
 
 INK, FAINT = "#010203", "#040506"
-COLOURS = tuple(f"#0a0b{i:02x}" for i in range(8))
-"""Unique placeholder colors, which ``_svg`` replaces by the page's CSS variables."""
+PLACEHOLDER_COLORS = tuple(f"#0a0b{i:02x}" for i in range(8))
+"""Unique placeholder colors, which ``_to_svg`` replaces by the page's CSS variables."""
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--rule)"} | {
-    colour: f"var(--arm-{i})" for i, colour in enumerate(COLOURS)
+    color: f"var(--arm-{i})" for i, color in enumerate(PLACEHOLDER_COLORS)
 }
-MARKERS = tuple(zip("os^DvPX*", "●■▲◆▼✚✖★", strict=True))
-"""(Matplotlib's name of a marker, the character that looks like it)."""
+MARKER_PAIRS = tuple(zip("os^DvPX*", "●■▲◆▼✚✖★", strict=True))
+"""Matplotlib's name of each marker, and the character that looks like it."""
 
 STYLE = {
     "svg.fonttype": "none",  # text in the page's font, which can be searched
@@ -57,13 +57,13 @@ class Plot:
     note: str = ""
 
 
-def get_look(arm: int) -> tuple[int, str]:
+def choose_look(arm: int) -> tuple[int, str]:
     """Return the number of the arm's color, and its marker as a character."""
-    return arm % len(COLOURS), _get_marker(arm)[1]
+    return arm % len(PLACEHOLDER_COLORS), _choose_marker(arm)[1]
 
 
-def _get_marker(arm: int) -> tuple[str, str]:
-    return MARKERS[(arm + arm // len(COLOURS)) % len(MARKERS)]
+def _choose_marker(arm: int) -> tuple[str, str]:
+    return MARKER_PAIRS[(arm + arm // len(PLACEHOLDER_COLORS)) % len(MARKER_PAIRS)]
 
 
 def draw_curves(scores: Scores, cells: Cells) -> list[Plot]:
@@ -99,14 +99,14 @@ def _write_note(scores: Scores, cells: Cells, metric: Metric, factors: Sequence[
 
 
 def _draw_line(axes: Axes, arm: int, drawn: Sequence[tuple[int, Cell]]) -> None:
-    colour, marker = COLOURS[arm % len(COLOURS)], _get_marker(arm)[0]
+    color, marker = PLACEHOLDER_COLORS[arm % len(PLACEHOLDER_COLORS)], _choose_marker(arm)[0]
     xs, means = [x for x, _ in drawn], [c.mean for _, c in drawn]
-    axes.plot(xs, means, color=colour, marker=marker, zorder=3)
+    axes.plot(xs, means, color=color, marker=marker, zorder=3)
     bands = [(x, c.low, c.high) for x, c in drawn if c.low is not None]
     if len(bands) > 1:
-        axes.fill_between(*zip(*bands, strict=True), color=colour, alpha=BAND_ALPHA, linewidth=0)
+        axes.fill_between(*zip(*bands, strict=True), color=color, alpha=BAND_ALPHA, linewidth=0)
     elif bands:
-        axes.vlines(*zip(*bands, strict=True), color=colour, linewidth=1)
+        axes.vlines(*zip(*bands, strict=True), color=color, linewidth=1)
 
 
 def draw_scatters(scores: Scores, cells: Cells, across: Metric, up: Metric) -> list[Plot]:
@@ -127,12 +127,12 @@ def _draw_scatter(
             x, y = (cells.get((metric.name, factor, arm)) for metric in (across, up))
             if x is None or y is None or x.mean is None or y.mean is None:
                 continue
-            colour, marker = COLOURS[i % len(COLOURS)], _get_marker(i)[0]
+            color, marker = PLACEHOLDER_COLORS[i % len(PLACEHOLDER_COLORS)], _choose_marker(i)[0]
             if x.low is not None:
-                axes.hlines(y.mean, x.low, x.high, color=colour, linewidth=1)
+                axes.hlines(y.mean, x.low, x.high, color=color, linewidth=1)
             if y.low is not None:
-                axes.vlines(x.mean, y.low, y.high, color=colour, linewidth=1)
-            axes.plot(x.mean, y.mean, color=colour, marker=marker, markersize=7, zorder=3)
+                axes.vlines(x.mean, y.low, y.high, color=color, linewidth=1)
+            axes.plot(x.mean, y.mean, color=color, marker=marker, markersize=7, zorder=3)
             said.append(f"{arm}: {x.mean:.4g} and {y.mean:.4g}")
         if not said:
             return None

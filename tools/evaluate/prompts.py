@@ -1,4 +1,4 @@
-"""Make the prompts that run an arm of an evaluation on an image."""
+"""Make the ComfyUI prompts that run an arm of an evaluation on an image."""
 
 from typing import Any
 
@@ -62,13 +62,14 @@ def make_chain_prompt(arm: Arm, side: int, steps: int, seed: int) -> Prompt:
     inputs = {key: value for key, value in inputs.items() if not key.startswith("prompting")}
     inputs |= prompting
     prompt = arm.workflow | {loop: {"class_type": "CoZChainLoop", "inputs": inputs}, **make_input()}
-    return keep_needed(prompt | tagger | make_save("scales", [loop, 1]))
+    return keep_needed_nodes(prompt | tagger | make_save("scales", [loop, 1]))
 
 
 def choose_prompting(arm: Arm, inputs: dict[str, Any]) -> tuple[dict[str, Any], Prompt]:
-    """Return what the arm sets for ``prompting``, and the node that loads its tagger, if it needs one.
+    """Return the inputs of ``prompting`` for an arm, and the node that loads its tagger, if it needs one.
 
-    The tagger is that of the workflow, linked or not, otherwise RAM with DAPE as in the bundled one.
+    The tagger is that of the workflow, whether it is linked or not, or otherwise RAM with DAPE as in the
+    bundled workflow.
     """
     if arm.name == "chain-null":
         return {"prompting": "text"}, {}
@@ -121,7 +122,7 @@ def make_one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
             )
             image = [f"coz_check_{k}", 0]
         prompt |= make_save(k, image)
-    return keep_needed(prompt)
+    return keep_needed_nodes(prompt)
 
 
 def make_texts(kind: str, chosen: dict[str, Any]) -> Prompt:
@@ -211,7 +212,7 @@ def make_save(name: str | int, images: list) -> Prompt:
     return make_node(f"{FRAMES_PREFIX}_{name}", "SaveImageAdvanced", **inputs)
 
 
-def keep_needed(prompt: Prompt) -> Prompt:
+def keep_needed_nodes(prompt: Prompt) -> Prompt:
     """Keep the nodes that save frames, and those that they depend on."""
     kept, waiting = [], [name for name in prompt if name.startswith(FRAMES_PREFIX)]
     while waiting:

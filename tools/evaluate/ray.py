@@ -131,12 +131,12 @@ def plan_workers(machines: Sequence[tuple[int, int]], workers: int | None) -> tu
     count = workers or sum(place if gpus else -(-place // CPUS_PER_WORKER) for place in places)
     count = min(count, sum(places))
 
-    def room(cpus: int) -> int:
+    def count_places(cpus: int) -> int:
         each = zip(machines, places, strict=True)
         return sum(min(place, cpu // cpus) if cpus else place for (cpu, _), place in each)
 
     most = max(cpu for cpu, _ in machines)
-    return count, next(cpus for cpus in range(most, -1, -1) if room(cpus) >= count), gpus
+    return count, next(cpus for cpus in range(most, -1, -1) if count_places(cpus) >= count), gpus
 
 
 def _make_worker_class() -> type:

@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from .job import Result
 from .metrics import METRICS, Metric
 from .pictures import choose_cases
-from .plots import Plot, draw_curves, draw_scatters, get_look
-from .scores import Scores, gather, write_csv
+from .plots import Plot, choose_look, draw_curves, draw_scatters
+from .scores import Scores, gather_scores, write_csv
 from .store import JOB_KEYS, SETTINGS, read_results
 from .table import (
     NATURALNESS_WARNING,
@@ -20,7 +20,7 @@ from .table import (
     format_heading,
     format_markdown,
     make_tables,
-    summarise,
+    summarize_scores,
     write_notes,
 )
 
@@ -41,7 +41,7 @@ def write_report(out: Path) -> None:
         ValueError: If there are no results.
     """
     results, settings, scores = read_store(out)
-    cells = summarise(scores)
+    cells = summarize_scores(scores)
     found = make_tables(scores, cells)
     write_csv(scores, out / "scores.csv")
     (out / "table.md").write_text(format_markdown(scores, found), "utf-8")
@@ -49,7 +49,7 @@ def write_report(out: Path) -> None:
     page = make_environment().get_template("report.html.jinja")
     text = page.render(
         scores=scores,
-        arms=[(arm, *get_look(i)) for i, arm in enumerate(scores.arms)],
+        arms=[(arm, *choose_look(i)) for i, arm in enumerate(scores.arms)],
         tables=found,
         heading=format_heading,
         notes=write_notes(scores),
@@ -78,7 +78,11 @@ def read_store(out: Path) -> tuple[list[Result], dict[str, Any], Scores]:
     """
     results = read_results(out)
     settings = _read_json(out / SETTINGS)
-    return results, settings, gather(results, settings.get("arms", ()), _read_json(out / JOB_KEYS))
+    return (
+        results,
+        settings,
+        gather_scores(results, settings.get("arms", ()), _read_json(out / JOB_KEYS)),
+    )
 
 
 def make_environment() -> Environment:

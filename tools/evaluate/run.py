@@ -72,7 +72,7 @@ class RestartingComfyUI:
 def empty_folders(url: str) -> None:
     """Delete the files that a job left in the folders of a ComfyUI on this machine.
 
-    An evaluation makes thousands of frames, and the store has a copy of each.
+    An evaluation makes thousands of frames, of which the store has copies.
     """
     line = ServerClient(url).get_stats()["system"]["argv"]
     folders = [Path(line[line.index(option) + 1]) for option in FOLDER_OPTIONS]

@@ -1,4 +1,4 @@
-"""Collect the scores of a store into arrays, and what is missing and why."""
+"""Collect the scores of a store into arrays, and list which scores are missing and why."""
 
 import csv
 from collections import Counter
@@ -36,7 +36,7 @@ class Scores:
     missing: tuple[tuple[str, str, int], ...]
     """(Metric, why it is missing, number of results)."""
     waiting: int = 0
-    """Number of results that the last run should have made but did not."""
+    """Number of results that are missing because the last run did not finish."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class Scores:
         return None
 
 
-def gather(
+def gather_scores(
     results: Sequence[Result], order: Sequence[str] = (), asked: Collection[str] = ()
 ) -> Scores:
     """Collect results into arrays.

@@ -9,7 +9,7 @@ ROUNDING = 0.5 / 255
 """Half a level of 8 bits: smaller differences do not survive in an 8-bit file."""
 
 
-def seam(image: Tensor) -> float:
+def measure_seam(image: Tensor) -> float:
     """Divide the mean difference of neighboring pixels across the grid's lines by that elsewhere.
 
     Args:
@@ -18,10 +18,10 @@ def seam(image: Tensor) -> float:
     Returns:
         The ratio of the worse axis, at least 1. 1 means that no seam is visible.
     """
-    return max(_ratio(image), _ratio(image.mT), 1.0)
+    return max(_compute_ratio(image), _compute_ratio(image.mT), 1.0)
 
 
-def _ratio(image: Tensor) -> float:
+def _compute_ratio(image: Tensor) -> float:
     differences = image.diff(dim=-1).abs().mean((0, 1, 2))
     # Difference x is that of the pixels x and x + 1: the last one of a block crosses a line.
     on_line = differences[GRID_PIXELS - 1 :: GRID_PIXELS]

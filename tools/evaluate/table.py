@@ -1,4 +1,4 @@
-"""Compute means with intervals, find the best arm if one is significant, and write the tables."""
+"""Compute means with intervals, find the best arm if it is significantly better, and write the tables."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -57,7 +57,8 @@ Cells = dict[tuple[str, float, str], Cell]
 """(Metric's name, factor, arm) -> cell, only for what was measured."""
 
 
-def summarise(scores: Scores) -> Cells:
+def summarize_scores(scores: Scores) -> Cells:
+    """Compute the cell of each metric, scale and arm that was measured."""
     cells: Cells = {}
     for metric in scores.metrics:
         for factor in scores.factors:
@@ -151,7 +152,7 @@ def make_tables(scores: Scores, cells: Cells) -> list[Table]:
         own = {key: cell for key, cell in cells.items() if METRICS[key[0]].kind == kind}
         if not own:
             continue
-        places = {
+        decimals = {
             m.name: count_decimals(c.mean for (name, *_), c in own.items() if name == m.name)
             for m in metrics
         }
@@ -162,7 +163,7 @@ def make_tables(scores: Scores, cells: Cells) -> list[Table]:
                 line = [own.get((metric.name, factor, arm)) for metric in metrics]
                 if any(line):
                     shown = [
-                        cell and _format_cell(cell, places[m.name], counts[-1])
+                        cell and _format_cell(cell, decimals[m.name], counts[-1])
                         for m, cell in zip(metrics, line, strict=True)
                     ]
                     lines.append(Line(format_factor(factor), arm, tuple(shown)))
@@ -171,16 +172,18 @@ def make_tables(scores: Scores, cells: Cells) -> list[Table]:
     return found
 
 
-def _format_cell(cell: Cell, places: int, most: int) -> tuple[str, str, bool]:
+def _format_cell(cell: Cell, decimals: int, max_count: int) -> tuple[str, str, bool]:
     """Format a cell, with its number of images if other cells have more."""
     if cell.mean is None:
         return "∞", f"in all {cell.infinite}", cell.best
-    interval = f"[{cell.low:.{places}f}, {cell.high:.{places}f}]" if cell.low is not None else ""
+    interval = (
+        f"[{cell.low:.{decimals}f}, {cell.high:.{decimals}f}]" if cell.low is not None else ""
+    )
     if cell.infinite:
         interval += f" and ∞ in {cell.infinite}"
-    if cell.pictures < most:
+    if cell.pictures < max_count:
         interval += f" n = {cell.pictures}"
-    return f"{cell.mean:.{places}f}", interval.strip(), cell.best
+    return f"{cell.mean:.{decimals}f}", interval.strip(), cell.best
 
 
 def format_heading(metric: Metric) -> str:

@@ -22,16 +22,17 @@ class WeightFile:
     url: str
     folder: str
     """The folder below torch.hub.get_dir(), which the variable TORCH_HOME changes."""
-    also: str = ""
-    """Further instructions, for files whose path is not known."""
+    further_steps: str = ""
+    """Text to add to the instruction, for files whose path is not known."""
 
     @property
     def path(self) -> Path:
         return Path(torch.hub.get_dir()) / self.folder / self.url.rsplit("/", 1)[-1]
 
     @property
-    def fetch(self) -> str:
-        return f"download {self.url} to {self.path.parent}{self.also}"
+    def instruction(self) -> str:
+        """How to download the file, for an error message."""
+        return f"download {self.url} to {self.path.parent}{self.further_steps}"
 
 
 class MissingWeightsError(Exception):
@@ -46,7 +47,7 @@ def load_network(title: str, files: Sequence[WeightFile], build: Callable[[], to
     """
     absent = [file for file in files if not file.path.is_file()]
     if absent:
-        raise MissingWeightsError(f"{title}: " + "; ".join(file.fetch for file in absent))
+        raise MissingWeightsError(f"{title}: " + "; ".join(file.instruction for file in absent))
     try:
         with block_network():
             return build().eval()
@@ -55,7 +56,7 @@ def load_network(title: str, files: Sequence[WeightFile], build: Callable[[], to
         names = ", ".join(file.path.name for file in files)
         raise MissingWeightsError(
             f"{title} does not load ({reason}): {names} is damaged or another file of that name; "
-            + "; ".join(file.fetch for file in files)
+            + "; ".join(file.instruction for file in files)
         ) from error
 
 

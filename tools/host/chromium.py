@@ -14,7 +14,7 @@ BROWSER_ARGUMENTS = [
 ]
 
 TESTED_MAJOR_VERSION = 156
-"""All browser tests passed in this version. Change it after `make test` passed in a newer one."""
+"""Major version in which all browser tests passed. Change it after `make test` has passed in a newer one."""
 
 BROWSER_COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

@@ -47,7 +47,7 @@ class ContradictionError(HostError):
 def python_path() -> Path:
     """Return the Python that has the packages of ComfyUI and of the tests.
 
-    It is that of .venv, or the running one if ``tools.release.matrix`` made it in .host/.
+    It is that of .venv, or the running one if ``tools.release.matrix`` created it in .host/.
     """
     own = Path(sys.prefix)
     return venv_python_path(own if HOST in own.parents else VENV)
@@ -58,7 +58,7 @@ def venv_python_path(venv: Path) -> Path:
 
 
 def make_venv(venv: Path, oldest: tuple[int, int] = (3, 10)) -> None:
-    """Create ``venv`` unless a complete one exists there that was not moved and whose Python runs."""
+    """Create ``venv``, unless it exists, is complete, was not moved, and its Python runs."""
     if venv.exists():
         version = _read_venv_version(venv)
         place, state = _read_stamp(venv)
@@ -79,9 +79,8 @@ def make_venv(venv: Path, oldest: tuple[int, int] = (3, 10)) -> None:
     venv.mkdir()
     _write_stamp(venv, UNFINISHED)
     run([sys.executable, "-m", "venv", "--without-pip", venv])
-    run(
-        [venv_python_path(venv), "-m", "ensurepip", "--default-pip"]
-    )  # a separate step: venv would hide its errors
+    # This is a separate step, because venv would hide its errors.
+    run([venv_python_path(venv), "-m", "ensurepip", "--default-pip"])
     _write_stamp(venv, EMPTY)
 
 

@@ -15,7 +15,7 @@ import threading
 
 def main() -> None:
     if hasattr(os, "fork") and (watcher := os.fork()):
-        # A Ray worker that ends kills its children but not its grandchildren. So watch in a grandchild.
+        # A Ray worker that ends kills its children, but not its grandchildren. So a grandchild watches.
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(watcher, 0)[1]))
     folder, *command = sys.argv[1:]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)

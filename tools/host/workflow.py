@@ -65,9 +65,8 @@ def read_widget_values(node: dict[str, Any]) -> dict[str, Any]:
             continue
         value = next(values)
         if named and value in SEED_CONTROL_VALUES and "seed" in list(named)[-1]:
-            value = next(
-                values
-            )  # skip control_after_generate: the frontend's own widget behind a seed
+            # Skip the value of control_after_generate, which the frontend adds behind a seed.
+            value = next(values)
         named[entry["widget"]["name"]] = value
     return named
 

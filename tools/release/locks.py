@@ -24,7 +24,7 @@ from tools.host.environment import ROOT, HostError, python_path, run, scratch_fo
 from tools.train_grpo import environment as train_environment
 
 NOT_LOCKED = re.compile(r"torch|torchvision|torchaudio|triton|(nvidia|cuda)-.+")
-"""torch, the packages that must match it, and its GPU packages."""
+"""Matches torch, the packages that must match it, and its GPU packages."""
 
 HEAD = "# Written by `make locks`. torch and what it brings for a GPU are left out: see tools/release/locks.py.\n"
 

@@ -53,7 +53,7 @@ SUITES = {
         for name in ("qwen", "ar2", "prompt_extractor", "encode", "backbones", "contract")
     ],
 }
-"""Suite -> pytest's arguments. The last one holds the tests in which ComfyUI uses transformers."""
+"""Suite -> pytest's arguments. The last suite holds the tests in which ComfyUI uses transformers."""
 
 PRINT_VERSIONS = """
 from importlib.metadata import version
@@ -125,10 +125,8 @@ def list_rows() -> list[Row]:
 def find_python(version: str) -> Path | None:
     """Return the interpreter of that version, or None if this machine has none."""
     line = ["py", f"-{version}"] if os.name == "nt" else [f"python{version}"]
-    environment = {
-        **os.environ,
-        "PYENV_VERSION": version,
-    }  # without it, pyenv's python3.X commands refuse to run
+    # Without PYENV_VERSION, pyenv's python3.X commands refuse to run.
+    environment = {**os.environ, "PYENV_VERSION": version}
     try:
         found = subprocess.run(
             [*line, "-c", "import sys; print(sys.executable)"],

@@ -1,4 +1,4 @@
-"""List the files of the pack's download: comfy-cli packs all tracked files but those of .comfyignore."""
+"""List the files of the pack's archive. comfy-cli packs all tracked files except those of .comfyignore."""
 
 import subprocess
 import sys

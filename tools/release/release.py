@@ -27,16 +27,16 @@ from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
 from .pack import MAX_PACK_MB, list_packed_files
 
-COMFY_CLI = "1.23.0"
-"""Version of comfy-cli, whose `node pack` and `node validate` are what publishing runs."""
+COMFY_CLI_VERSION = "1.23.0"
+"""Version of comfy-cli. Publishing runs its `node pack` and `node validate`."""
 
-HOSTS = (min(host.COMFYUI_RELEASES), host.DEFAULT_VERSION)
+TESTED_VERSIONS = (min(host.COMFYUI_RELEASES), host.DEFAULT_VERSION)
 USER_FOLDER = "Zoom für alle, größer"
 OLD_WORKFLOW = ROOT / "tests" / "data" / "workflows" / "before_start_here.json"
 OLD_CHAIN = ROOT / "tests" / "data" / "before_house" / "chain"
 OLD_CHAIN_FRAMES = 3
 MAX_START_SECONDS = 1800
-"""Of a server whose Python files are not compiled yet, on a busy machine."""
+"""Time limit for the start of a server whose Python files are not compiled yet, on a busy machine."""
 
 VERSION_PLACES = {
     "pyproject.toml": r'^version = "(.+)"',
@@ -47,7 +47,7 @@ VERSION_PLACES = {
 """File -> pattern of the line that states the pack's version."""
 
 NODE_VERSION = re.compile(r'("cnr_id": "chain-of-zoom",\s+"ver": ")[^"]+')
-"""States in a workflow the version of the pack that a node needs."""
+"""Matches the version of the pack that a node of a workflow needs."""
 
 CHANGELOG_HEADING = re.compile(r"^## \[(.+)\] - (.+)$", re.MULTILINE)
 UNRELEASED = "unreleased"
@@ -68,8 +68,8 @@ def set_version(root: Path, version: str, day: str) -> None:
         raise HostError(
             f"CHANGELOG.md begins with {newest} of {state}: put '## [{version}] - {UNRELEASED}' above it, and what changed"
         )
-    older = [parse(found[1]) for found in CHANGELOG_HEADING.finditer(changelog)][1:]
-    if older and parse(version) <= max(older):
+    older = [parse_version(found[1]) for found in CHANGELOG_HEADING.finditer(changelog)][1:]
+    if older and parse_version(version) <= max(older):
         raise HostError(f"expected a version above those of CHANGELOG.md, got {version}")
     heading = CHANGELOG_HEADING.sub(f"## [{version}] - {day}", changelog, count=1)
     (root / "CHANGELOG.md").write_text(heading, "utf-8")
@@ -83,12 +83,12 @@ def set_version(root: Path, version: str, day: str) -> None:
         path.write_text(NODE_VERSION.sub(rf"\g<1>{version}", text), "utf-8")
 
 
-def parse(version: str) -> tuple[int, ...]:
+def parse_version(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
 def copy_tracked_files(target: Path) -> None:
-    """Copy the tracked files as they are into a repository of their own, for comfy-cli reads git."""
+    """Copy the tracked files, with uncommitted changes, into a new repository, because comfy-cli reads git."""
     listed = subprocess.check_output(["git", "-C", ROOT, "ls-files", "-z"], encoding="utf-8")
     for name in listed.split("\0")[:-1]:
         if (ROOT / name).is_file():
@@ -99,24 +99,14 @@ def copy_tracked_files(target: Path) -> None:
 
 
 def run_comfy(folder: Path, *arguments: str) -> str:
-    """Run comfy-cli in a folder and return what it printed. It keeps its settings out of the home folder."""
-    venv = HOST / f"comfy-cli-{COMFY_CLI}"
+    """Run comfy-cli in a folder and return its output. Its settings are kept out of the home folder."""
+    venv = HOST / f"comfy-cli-{COMFY_CLI_VERSION}"
     python = venv_python_path(venv)
     if not (venv / "ready").exists():
-        print(f"comfy-cli {COMFY_CLI}: installing", flush=True)
+        print(f"comfy-cli {COMFY_CLI_VERSION}: installing", flush=True)
         run([python_path(), "-m", "uv", "venv", "--clear", "--python", python_path(), venv])
-        run(
-            [
-                python_path(),
-                "-m",
-                "uv",
-                "pip",
-                "install",
-                "--python",
-                python,
-                f"comfy-cli=={COMFY_CLI}",
-            ]
-        )
+        install = [python_path(), "-m", "uv", "pip", "install", "--python", python]
+        run([*install, f"comfy-cli=={COMFY_CLI_VERSION}"])
         (venv / "ready").touch()
     home = dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "XDG_CONFIG_HOME"), str(venv / "home"))
     quiet = {"DO_NOT_TRACK": "1", "PYTHONUTF8": "1", "NO_COLOR": "1"}
@@ -134,7 +124,7 @@ def run_comfy(folder: Path, *arguments: str) -> str:
 
 
 def pack_archive(repository: Path) -> Path:
-    """Pack the archive, and require that it holds the files that `make pack` lists, and is small."""
+    """Pack the archive, and require that it holds the files that `make pack` lists and is small enough."""
     run_comfy(repository, "node", "pack")
     archive = repository / "node.zip"
     with zipfile.ZipFile(archive) as file:
@@ -158,8 +148,8 @@ def validate(repository: Path) -> None:
 
 
 @contextlib.contextmanager
-def cut_off(comfyui: Path) -> Iterator[None]:
-    """Let what is started in the block use this ComfyUI, and find no git, no package index and no network."""
+def isolate(comfyui: Path) -> Iterator[None]:
+    """Let processes that start in the block use this ComfyUI, without git, package index and network."""
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
     unreachable = dict.fromkeys(proxies, "http://127.0.0.1:9")
     before = dict(os.environ)
@@ -173,7 +163,7 @@ def cut_off(comfyui: Path) -> Iterator[None]:
 
 
 def try_archive(archive: Path, version: str, folder: Path) -> None:
-    """Install the archive into a clean ComfyUI of this version in ``folder``, and use it there."""
+    """Install the archive into a clean ComfyUI of this version in ``folder``, and run the examples there."""
     print(f"ComfyUI {version} in '{USER_FOLDER}':", flush=True)
     comfyui = folder / USER_FOLDER / f"ComfyUI {version}"
     unwanted = shutil.ignore_patterns(".git", "output", "user", "temp", "*.db")
@@ -182,20 +172,14 @@ def try_archive(archive: Path, version: str, folder: Path) -> None:
     pack = comfyui / "custom_nodes" / PACK_NAME
     with zipfile.ZipFile(archive) as file:
         file.extractall(pack)
-    with cut_off(comfyui):
-        install = [
-            python_path(),
-            "-m",
-            "pip",
-            "install",
-            "--requirement",
-            pack / "requirements.txt",
-        ]
-        subprocess.run([*install, "--quiet", "--disable-pip-version-check"], check=True)
+    with isolate(comfyui):
+        install = [python_path(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        requirements = ["--requirement", pack / "requirements.txt"]
+        subprocess.run([*install, *requirements], check=True)
         home = comfyui.with_name("Eigene Dateien")
         shutil.copytree(OLD_CHAIN, home / "output" / "old chain")
         with serve(folder=home, timeout=MAX_START_SECONDS) as url:
-            use(url, pack)
+            run_examples(url, pack)
         print("- tools/verify.py", flush=True)
         shutil.rmtree(home)
         line = [python_path(), pack / "tools" / "verify.py", "--size", "64", "--out", home]
@@ -206,7 +190,7 @@ def try_archive(archive: Path, version: str, folder: Path) -> None:
             raise HostError(f"tools/verify.py failed in ComfyUI {version}:\n{done.stdout}")
 
 
-def use(url: str, pack: Path) -> None:
+def run_examples(url: str, pack: Path) -> None:
     """Run the first template and an old workflow, and load an old chain."""
     for workflow in (pack / TEMPLATE.relative_to(ROOT), OLD_WORKFLOW):
         print(f"- {workflow.name}", flush=True)
@@ -228,7 +212,7 @@ def use(url: str, pack: Path) -> None:
 
 
 def list_owner_values(root: Path) -> list[str]:
-    """List in a sentence each the values that only the owner of the registry account knows."""
+    """List the values that only the owner of the registry account knows, each in a sentence."""
     text = (root / "pyproject.toml").read_text("utf-8")
     lacking = []
     if '\nPublisherId = ""' in text:
@@ -245,14 +229,14 @@ def list_owner_values(root: Path) -> list[str]:
 
 
 def release(version: str) -> list[str]:
-    """Prepare the release, and return what is lacking."""
+    """Prepare the release, and return the sentences about missing values."""
     day = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
     with scratch_folder() as scratch:
         repository = scratch / "repository"
         copy_tracked_files(repository)
         set_version(repository, version, day)
         archive = pack_archive(repository)
-        for comfyui in HOSTS:
+        for comfyui in TESTED_VERSIONS:
             try_archive(archive, comfyui, scratch / comfyui)
         validate(repository)
     set_version(ROOT, version, day)

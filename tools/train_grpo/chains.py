@@ -35,9 +35,9 @@ def make_chain_pairs(folder: Path, name: str) -> Iterator[dict]:
         origin = {
             "file": name,
             "backbone": ", ".join(chain.models),
-            "window": list(chain.window_in(step + 1, 0)),
+            "window": list(chain.find_window_in(step + 1, 0)),
             "target": list(chain.target),
             "seed": chain.seeds[step - 1],
         }
         views = (encode_view(to_pillow(view)) for view in (frame, zoomed))
-        yield make_row(f"{name}#{step}", *views, max(chain.magnification(step + 1)), origin)
+        yield make_row(f"{name}#{step}", *views, max(chain.compute_magnification(step + 1)), origin)

@@ -1,4 +1,4 @@
-"""What the commands of all trainings do alike: report an error in one line, and list what was skipped."""
+"""Run the commands of all trainings: report an error in one line, and list the files that were skipped."""
 
 import argparse
 import gc
@@ -27,6 +27,7 @@ Run = Callable[[argparse.Namespace], None]
 
 
 def run_and_exit(run: Run, args: argparse.Namespace, package: str) -> None:
+    """Run a command of a package, and exit with its error message if it failed."""
     reason = run_command(run, args, package)
     gc.collect()  # closes progress bars, so that they do not print after the reason
     sys.exit(reason)

@@ -97,7 +97,7 @@ class Config(Section):
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """The name of a model on Hugging Face or a folder with one."""
     seeds: list[int] = [0, 1, 2]
-    """Seeds to train, one after another. Short runs vary: with fewer than three the result says little."""
+    """Seeds of the trainings, one after another. Short runs vary, so fewer than three seeds prove little."""
     held_out: Annotated[int, Field(ge=0)] = 64
     """Number of pairs that are scored before and after training."""
     critic: Critic = Critic()
@@ -113,13 +113,13 @@ class Config(Section):
 
     @field_validator("rewards")
     @classmethod
-    def _complete(cls, given: dict[str, float]) -> dict[str, float]:
+    def _add_default_weights(cls, given: dict[str, float]) -> dict[str, float]:
         weights = cls.model_fields["rewards"].default
         require_known(given, weights)
         return weights | given
 
     @model_validator(mode="after")
-    def _check(self) -> "Config":
+    def _require_consistent(self) -> "Config":
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, at least one, got {self.seeds}")
         if self.rewards["critic"] and not self.critic.model:

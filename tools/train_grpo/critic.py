@@ -12,7 +12,7 @@ from PIL import Image
 from tools.image_file import encode, make_data_url
 
 from .config import Critic
-from .rewards import critic_score
+from .rewards import read_critic_score
 
 MAX_WAIT_SECONDS = 30.0
 """Longest pause between two tries."""
@@ -62,7 +62,7 @@ class Judge:
     def __init__(self, settings: Critic, ask: AskCritic) -> None:
         self.settings = settings
         self.ask = ask
-        self.fruitless = 0
+        self.batches_without_score = 0
 
     def __call__(self, questions: Sequence[Question]) -> Verdict:
         """Return the scores, 0..1. An answer without words gets 0 and is not sent to the critic.
@@ -77,7 +77,7 @@ class Judge:
                 f"the critic at {self.settings.url or self.settings.model} no longer answers: start it "
                 "and run again; training continues from the last checkpoint"
             )
-        scores = {key: None if a is None else critic_score(a) for key, a in found.items()}
+        scores = {key: None if a is None else read_critic_score(a) for key, a in found.items()}
         self._count(scores, found)
         keys = [(q.pair, q.words) for q in questions]
         return Verdict(
@@ -86,13 +86,13 @@ class Judge:
 
     def _count(self, scores: dict, found: dict) -> None:
         if any(score is not None for score in scores.values()):
-            self.fruitless = 0
+            self.batches_without_score = 0
         elif scores:
-            self.fruitless += 1
-        if self.fruitless >= self.settings.patience:
+            self.batches_without_score += 1
+        if self.batches_without_score >= self.settings.patience:
             last = next(answer for answer in reversed(found.values()) if answer is not None)
             raise CriticError(
-                f"the critic gave no score in {self.fruitless} batches, but answers such as {last[:80]!r}: use "
+                f"the critic gave no score in {self.batches_without_score} batches, but answers such as {last[:80]!r}: use "
                 "another critic.model, or a critic.instruction that asks for one number from 0 to 100"
             )
 
@@ -100,8 +100,8 @@ class Judge:
 def fill_missing(scores: Sequence[float | None], pairs: Sequence[str]) -> list[float | None]:
     """Replace missing scores by the mean score of the same pair, or of all if that has none.
 
-    With the mean, a missing score does not change the policy. Without it, the answer would count as one
-    of the worst, because TRL sums only the scores that exist. All stay None if no score exists.
+    A score equal to the mean does not change the policy. A missing one would make the answer count as one
+    of the worst, because TRL sums only the scores that exist. All stay None if there is no score.
     """
     known = [score for score in scores if score is not None]
     result: list[float | None] = []
@@ -123,10 +123,10 @@ def make_judge(settings: Critic) -> Judge:
     ask = make_server_asker(settings)
     blank = Image.new("RGB", (56, 56), "gray")
     try:
-        _request(settings, Question("", (blank, blank), "plain grey"))
+        _request(settings, Question("", (blank, blank), "plain gray"))
     except SERVER_ERRORS as error:
         raise CriticError(
-            f"the critic at {settings.url} does not answer ({_reason(error)}): start it, or name another "
+            f"the critic at {settings.url} does not answer ({_explain(error)}): start it, or name another "
             "critic.url"
         ) from error
     return Judge(settings, ask)
@@ -178,7 +178,7 @@ def _request(settings: Critic, question: Question) -> str:
     return text
 
 
-def _reason(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     if isinstance(error, requests.HTTPError):
         answer = error.response
         return f"{answer.status_code} {answer.reason}: {answer.text[:200].strip()}"

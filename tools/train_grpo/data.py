@@ -54,8 +54,8 @@ class Source(NamedTuple):
     path: Path
     is_chain: bool
 
-    def key(self) -> str:
-        """Return a hash that changes with the file."""
+    def compute_key(self) -> str:
+        """Compute a hash that changes with the file."""
         state = (self.path / "chain.json" if self.is_chain else self.path).stat()
         text = f"{self.name}/{state.st_size}/{state.st_mtime_ns}"
         return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
@@ -89,7 +89,7 @@ def prepare(
     if options.backbone != CROPS:
         load_upscaler(options.backbone)  # reports a wrong file at once, not in each worker
     _claim_folder(out, options)
-    keys = {source.key(): source for source in sources}
+    keys = {source.compute_key(): source for source in sources}
     skipped |= _make_parts(keys, out / PARTS_FOLDER, options, workers or os.cpu_count() or 1)
     return _gather_parts(keys, marks, out, held_out, skipped)
 
@@ -133,13 +133,13 @@ def _make_parts(
     ]
     done = len(keys) - len(missing)
     with tqdm(total=len(keys), initial=done, unit=" images", desc="Preparing") as bar:
-        for _ in _in_parallel(missing, options, min(workers, len(missing))):
+        for _ in _make_in_parallel(missing, options, min(workers, len(missing))):
             bar.update()
     files = {key: folder / f"{key}{SKIPPED_SUFFIX}" for key in keys}
     return {keys[key].name: f.read_text("utf-8") for key, f in files.items() if f.is_file()}
 
 
-def _in_parallel(
+def _make_in_parallel(
     tasks: list[tuple[Source, Path]], options: PairOptions, workers: int
 ) -> Iterator[None]:
     if workers <= 1:

@@ -1,4 +1,4 @@
-"""Reward a text by its effect on the image: a ComfyUI makes it with and without the text."""
+"""Reward a text by its effect on the image, which a ComfyUI makes with and without the text."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from tools.host.client import PromptError, ServerClient, run_prompt
 from tools.image_file import to_png
 
 from .config import Feedback as Settings
-from .rewards import image_feedback
+from .rewards import score_image_feedback
 
 IMAGE, PROMPT = "{image}", "{prompt}"
 """Placeholders in the workflow for the view's file and for the text."""
@@ -42,13 +42,13 @@ class Feedback:
         for pair, view, text in zip(pairs, views, words, strict=True):
             name = self._upload(view)
             if pair not in self.without:
-                self.without[pair] = self._quality(name, "")
+                self.without[pair] = self._measure_quality(name, "")
             without = self.without[pair]
-            quality = self._quality(name, text) if text else without
-            found.append(image_feedback(quality, without, self.settings.spread))
+            quality = self._measure_quality(name, text) if text else without
+            found.append(score_image_feedback(quality, without, self.settings.spread))
         return found
 
-    def _quality(self, image: str, words: str) -> float:
+    def _measure_quality(self, image: str, words: str) -> float:
         text = self.workflow
         for placeholder, value in ((IMAGE, image), (PROMPT, words)):
             text = text.replace(placeholder, json.dumps(value)[1:-1])

@@ -67,7 +67,7 @@ def _parse_mark(entry: dict, folder: Path) -> Mark:
 def make_mark_pairs(marks: list[Mark]) -> tuple[dict[str, dict], dict[str, str]]:
     """Return name -> row of each judged pair of views, and the skipped ones with the reason.
 
-    A user's last verdict on a prompt counts. If users disagree, the majority counts.
+    The last verdict of each user on a prompt counts. If users disagree, the majority counts.
     """
     views: dict[str, Mark] = {}
     verdicts: dict[str, dict[str, dict[str, bool]]] = {}
@@ -143,7 +143,7 @@ def _measure_likelihood(model, processor, line: dict, prompt: str) -> float:
 
 
 def _drop_empty(line: dict) -> list[dict]:
-    """Return the conversation without the None fields, which `datasets` adds to make parts alike."""
+    """Return the conversation without the None fields that `datasets` adds to give all parts the same keys."""
     return [
         {
             "role": message["role"],

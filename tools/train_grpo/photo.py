@@ -12,7 +12,7 @@ from coz.color.profile import convert_to_srgb
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp"}
 MIN_SIDE_PIXELS = 64
-"""Minimum pixels of the shorter side. With fewer, a 4x step shows only a dozen pixels."""
+"""Minimum of the shorter side. In a smaller image a 4x step would show only a dozen pixels."""
 
 EIGHT_BIT_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa"}
 BITS_PER_SAMPLE = 258

@@ -1,7 +1,7 @@
 """Compute the rewards of GRPO for a prompt, from texts and numbers only.
 
-R = w_critic R_critic + w_phrase R_phrase + w_rep R_rep (paper, Eq. 10). We add rewards for what this sum
-does not see: it penalizes neither an answer of two words nor one in Chinese.
+R = w_critic R_critic + w_phrase R_phrase + w_rep R_rep (paper, Eq. 10). Further rewards are added here,
+because this sum penalizes neither an answer of two words nor one in Chinese.
 """
 
 import re
@@ -20,11 +20,11 @@ WEIGHTS: Mapping[str, float] = {
     "preference": 0.5,
     "image_feedback": 1.0,
 }
-"""Weights of the sum. The first three are the paper's (Eq. 10), the others ours: useless answers weigh as
-much as the critic, preferences half of that."""
+"""Weights of the sum. The first three are the paper's (Eq. 10). The others are ours: the form of the answer
+and image feedback weigh as much as the critic, and preferences half as much."""
 
 NGRAM = 3
-"""Words in a run. Source: the default of RepetitionPenalty in ms-swift v3.4.0, swift/plugin/orm.py, with
+"""Number of words in a run that is compared. Source: the default of RepetitionPenalty in ms-swift v3.4.0, swift/plugin/orm.py, with
 which the published adapter was trained."""
 
 MIN_WORDS = 4
@@ -49,13 +49,14 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
 KNOWN_SCALES = {5.0, 10.0, 100.0}
 
 
-def critic_score(answer: str) -> float | None:
+def read_critic_score(answer: str) -> float | None:
     """Read the score in a critic's answer as 0..1; the critic was asked for 0 to 100.
 
     A number with its scale ("87/100", "8.5 out of 10") has priority, then a number after the word
-    score, rating or grade, then the only number of the answer. Of several of the first two kinds, the
-    last counts. "0 to 100" repeats the question and is ignored. Return None for anything ambiguous:
-    another range, a number above 100, or a fraction below 1, which may be 0.9 of 1 or of 100.
+    score, rating or grade, then the only number of the answer. If there are several of the first or
+    second kind, the last counts. "0 to 100" repeats the question and is ignored. Return None for
+    anything ambiguous: another range, a number above 100, or a fraction such as 0.9, whose scale may
+    be 1 or 100.
     """
     text = answer.rpartition("</think>")[2]
     if stated := NUMBER_WITH_SCALE.findall(text):
@@ -69,7 +70,7 @@ def critic_score(answer: str) -> float | None:
     return value / 100 if 1 <= value <= 100 or value == 0 else None
 
 
-def phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> float:
+def score_phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> float:
     """Return 1.0 if the text holds none of the phrases (``build_phrase_pattern``, in any case), or 0.0.
 
     Source: paper, phrase-exclusion reward.
@@ -78,7 +79,7 @@ def phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> fl
     return 0.0 if pattern and re.search(pattern, text, re.IGNORECASE) else 1.0
 
 
-def repetition(text: str, ngram: int = NGRAM) -> float:
+def score_repetition(text: str, ngram: int = NGRAM) -> float:
     """Return 0.0 if no run of ``ngram`` words occurs twice, and down to -1.0 if many do.
 
     A shorter text gets 0.0.
@@ -90,7 +91,7 @@ def repetition(text: str, ngram: int = NGRAM) -> float:
     return len(set(runs)) / len(runs) - 1 if runs else 0.0
 
 
-def answer_form(text: str, least_words: int = MIN_WORDS) -> float:
+def score_answer_form(text: str, least_words: int = MIN_WORDS) -> float:
     """Return 0.0 for an answer that a text encoder can use, and down to -1.0 otherwise.
 
     The penalty is the larger of two shares: of the missing words up to ``least_words``, and of the
@@ -105,21 +106,21 @@ def answer_form(text: str, least_words: int = MIN_WORDS) -> float:
     return -max(missing, foreign)
 
 
-def preference(text: str, good: Iterable[str], bad: Iterable[str]) -> float | None:
+def score_preference(text: str, good: Iterable[str], bad: Iterable[str]) -> float | None:
     """Return how much closer a text is to the prompts marked good than to those marked bad, -1..1.
 
     Closeness is the F1 score of the two sets of words; the closest prompt of each kind counts. Return
     None if no prompt is marked.
     """
     words = _split_words(text)
-    liked = [_overlap(words, _split_words(other)) for other in good]
-    disliked = [_overlap(words, _split_words(other)) for other in bad]
+    liked = [_measure_overlap(words, _split_words(other)) for other in good]
+    disliked = [_measure_overlap(words, _split_words(other)) for other in bad]
     if not liked and not disliked:
         return None
     return max(liked, default=0.0) - max(disliked, default=0.0)
 
 
-def image_feedback(
+def score_image_feedback(
     quality: float, null_quality: float, spread: float = FEEDBACK_SPREAD
 ) -> float | None:
     """Return how much a prompt improved the image, -1..1; 0.0 if it equals that of an empty prompt.
@@ -146,5 +147,5 @@ def _split_words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.casefold()))
 
 
-def _overlap(first: frozenset[str], second: frozenset[str]) -> float:
+def _measure_overlap(first: frozenset[str], second: frozenset[str]) -> float:
     return 2 * len(first & second) / max(1, len(first) + len(second))

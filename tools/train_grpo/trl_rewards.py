@@ -32,12 +32,12 @@ class Scorer:
         self.found: dict[str, Sequence[float | None]] = {}
         self.answers: list[str | None] = []
         scorers = {
-            "critic": self._critic,
-            "phrase_exclusion": _score_each(rewards.phrase_exclusion, config.phrases),
-            "repetition": _score_each(rewards.repetition, config.ngram),
-            "answer_form": _score_each(rewards.answer_form, config.least_words),
-            "preference": self._preference,
-            "image_feedback": self._image_feedback,
+            "critic": self._score_by_critic,
+            "phrase_exclusion": _score_each(rewards.score_phrase_exclusion, config.phrases),
+            "repetition": _score_each(rewards.score_repetition, config.ngram),
+            "answer_form": _score_each(rewards.score_answer_form, config.least_words),
+            "preference": self._score_preferences,
+            "image_feedback": self._score_image_feedback,
         }
         self.weights = {name: weight for name, weight in config.rewards.items() if weight}
         self.functions = [self._make_trl_reward(name, scorers[name]) for name in self.weights]
@@ -53,7 +53,7 @@ class Scorer:
         reward.__name__ = name
         return reward
 
-    def _critic(self, texts: list[str], columns: Columns) -> list[float | None]:
+    def _score_by_critic(self, texts: list[str], columns: Columns) -> list[float | None]:
         views = zip(columns["pair"], columns["images"], texts, strict=True)
         verdict = self.judge([Question(pair, tuple(images), text) for pair, images, text in views])
         columns["log_metric"]("critic/failed", verdict.failed)
@@ -61,11 +61,11 @@ class Scorer:
         self.answers = verdict.answers
         return fill_missing(verdict.scores, columns["pair"])
 
-    def _preference(self, texts: list[str], columns: Columns) -> list[float | None]:
+    def _score_preferences(self, texts: list[str], columns: Columns) -> list[float | None]:
         rows = zip(texts, columns["good"], columns["bad"], strict=True)
-        return [rewards.preference(*row) for row in rows]
+        return [rewards.score_preference(*row) for row in rows]
 
-    def _image_feedback(self, texts: list[str], columns: Columns) -> list[float | None]:
+    def _score_image_feedback(self, texts: list[str], columns: Columns) -> list[float | None]:
         words = [clean_answer(text) for text in texts]
         views = [images[-1] for images in columns["images"]]
         return fill_missing(self.feedback(columns["pair"], views, words), columns["pair"])

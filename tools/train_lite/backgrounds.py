@@ -1,4 +1,4 @@
-"""Photographs of the Debian package budgie-backgrounds, whose copyright file states CC0."""
+"""Read the photographs of the Debian package budgie-backgrounds, whose copyright file states CC0."""
 
 import hashlib
 import io
@@ -13,11 +13,12 @@ PACKAGE = "budgie-backgrounds_3.0-1_all.deb"
 SHA256 = "b91c2d5209558bc11d8d3a161f22a608857e3f8c735980cfab0d6650b03014ca"
 FOLDER = HOST / "train_lite"
 AR_HEADER_BYTES = 60
+"""Size of the header before each member of an ar archive, which a Debian package is."""
 
 
 @cache
 def read_backgrounds() -> dict[str, bytes]:
-    """Return the JPEG files of the package by name without suffix; fetch it where it is missing."""
+    """Return the package's JPEG files by their names without suffix; download the package if it is missing."""
     path = FOLDER / PACKAGE
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Training pictures of the built-in models: CC0 and public-domain photographs, and drawings."""
+"""Make the training images of the built-in models: CC0 and public-domain photographs, and drawings."""
 
 import io
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from .backgrounds import read_backgrounds
 from .net import SCALE
 
 HELD_OUT = ("astronaut", "rocket", "perched-osprey", "beacon-street-sunset", "tea-gardens")
-"""Photographs for the scores, chosen before any result was seen. `moon` and `text` are not
-trained on either: the chains that scoring.py measures show parts of them."""
+"""Photographs for the scores, chosen before any result was seen. `moon` and `text` are not used for
+training either, because the chains that scoring.py measures show parts of them."""
 
 SHARP_SCALES = {
-    # scikit-image: pictures whose docstring states CC0 or public domain
+    # scikit-image: images whose docstring states CC0 or public domain
     "astronaut": 1.0,
     "rocket": 1.0,
     "brick": 1.0,
@@ -47,32 +47,33 @@ SHARP_SCALES = {
     "singaporean-cityscape": 0.5,
     "tea-gardens": 0.5,
 }
-"""Name of each photograph, and the scale at which its pixels are sharp."""
+"""Name of each photograph -> the scale at which its pixels are sharp."""
 PHOTOGRAPHS = tuple(name for name in SHARP_SCALES if name not in HELD_OUT)
 REDUCTIONS = (1.0, 0.8, 0.64, 0.5, 0.4)
-SMALLEST_SIDE = 256
-LARGEST_SIDE = 1024
-SYNTHETIC_SIDE = 256
+"""Factors by which the sharp photographs are downscaled further."""
+MIN_SIDE_PIXELS = 256
+MAX_SIDE_PIXELS = 1024
+SYNTHETIC_SIDE_PIXELS = 256
 
 
 class Pair(NamedTuple):
-    """A picture and its reduction by Pillow's bicubic filter, both (3, H, W) uint8."""
+    """An image, and the same image downscaled 4x by Pillow's bicubic filter, both (3, H, W) uint8."""
 
     hr: Tensor
     lr: Tensor
 
 
 @cache
-def picture(name: str) -> Image.Image:
-    """Read a photograph of `SHARP_SCALES`, or any picture of scikit-image, as RGB."""
+def read_picture(name: str) -> Image.Image:
+    """Read a photograph of `SHARP_SCALES`, or any image of scikit-image, as RGB."""
     if "-" in name:
         return Image.open(io.BytesIO(read_backgrounds()[name])).convert("RGB")
     return Image.fromarray(np.asarray(getattr(samples, name)())).convert("RGB")
 
 
-def sharp_picture(name: str) -> Image.Image:
+def read_sharp_picture(name: str) -> Image.Image:
     """Read a photograph at the scale at which its pixels are sharp."""
-    image, scale = picture(name), SHARP_SCALES[name]
+    image, scale = read_picture(name), SHARP_SCALES[name]
     return image if scale == 1 else image.reduce(round(1 / scale))
 
 
@@ -81,7 +82,7 @@ def crop_to_multiple(image: Image.Image, multiple: int = SCALE) -> Image.Image:
     return image.crop((0, 0, width - width % multiple, height - height % multiple))
 
 
-def reduced(image: Image.Image, factor: int = SCALE) -> Image.Image:
+def downscale(image: Image.Image, factor: int = SCALE) -> Image.Image:
     width, height = image.size
     return image.resize((width // factor, height // factor), Image.Resampling.BICUBIC)
 
@@ -92,11 +93,11 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 def make_pair(image: Image.Image) -> Pair:
     image = crop_to_multiple(image)
-    return Pair(to_tensor(image), to_tensor(reduced(image)))
+    return Pair(to_tensor(image), to_tensor(downscale(image)))
 
 
-def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Another exposure, contrast and tint, so that few photographs stand for more."""
+def recolor(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Change exposure, contrast and tint at random, so that few photographs give many colors."""
     pixels = np.asarray(image, np.float32) / 255
     pixels = pixels ** rng.uniform(0.6, 1.6)
     low, high = rng.uniform(0, 0.35), rng.uniform(0.65, 1)
@@ -105,15 +106,17 @@ def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((pixels * 255).round().astype(np.uint8))
 
 
-def photograph_variants(rng: np.random.Generator, variants: int) -> list[Image.Image]:
-    """Every photograph at several sizes, sub-pixel offsets and exposures."""
+def make_photograph_variants(rng: np.random.Generator, variants: int) -> list[Image.Image]:
+    """Make variants of every photograph at several sizes, sub-pixel offsets and exposures."""
     images = []
     for name in PHOTOGRAPHS:
-        original, sharp = picture(name), SHARP_SCALES[name]
+        original, sharp = read_picture(name), SHARP_SCALES[name]
         for reduction in REDUCTIONS:
             scale = sharp * reduction
-            width, height = (min(int((side - 8) * scale), LARGEST_SIDE) for side in original.size)
-            if min(width, height) < SMALLEST_SIDE:
+            width, height = (
+                min(int((side - 8) * scale), MAX_SIDE_PIXELS) for side in original.size
+            )
+            if min(width, height) < MIN_SIDE_PIXELS:
                 continue
             for variant in range(variants):
                 x = rng.uniform(0, original.width - width / scale)
@@ -125,28 +128,28 @@ def photograph_variants(rng: np.random.Generator, variants: int) -> list[Image.I
                     if scale == 1
                     else original.resize((width, height), kind, box)
                 )
-                images.append(recoloured(image, rng) if variant else image)
+                images.append(recolor(image, rng) if variant else image)
     return images
 
 
-def random_colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    grey = rng.uniform(0, 255)
-    r, g, b = np.clip(grey + rng.normal(0, rng.choice([0, 12, 50]), 3), 0, 255).astype(int)
+def choose_random_color(rng: np.random.Generator) -> tuple[int, int, int]:
+    gray = rng.uniform(0, 255)
+    r, g, b = np.clip(gray + rng.normal(0, rng.choice([0, 12, 50]), 3), 0, 255).astype(int)
     return int(r), int(g), int(b)
 
 
-def gradient(side: int, rng: np.random.Generator) -> Image.Image:
-    """Two colours blended over a smooth ramp, linear or bent."""
+def draw_gradient(side: int, rng: np.random.Generator) -> Image.Image:
+    """Blend two colors over a smooth ramp, straight or bent."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-2, 2, 3)
     ramp = x * np.cos(angle) + y * np.sin(angle) + bend[0] * x * y + bend[1] * x**2 + bend[2] * y**2
     ramp = (ramp - ramp.min()) / (np.ptp(ramp) + 1e-6)
-    first, second = np.array(random_colour(rng)), np.array(random_colour(rng))
+    first, second = np.array(choose_random_color(rng)), np.array(choose_random_color(rng))
     return Image.fromarray((first + (second - first) * ramp[..., None]).round().astype(np.uint8))
 
 
-def fractal_noise(side: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise of spectrum 1/f^a, of unit strength."""
+def make_fractal_noise(side: int, rng: np.random.Generator) -> np.ndarray:
+    """Make noise with a spectrum of 1/f^a and a standard deviation of 1, (side, side)."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     frequency[0, 0] = 1
     exponent = rng.uniform(0.8, 2.2)
@@ -154,19 +157,19 @@ def fractal_noise(side: int, rng: np.random.Generator) -> np.ndarray:
     return grain / grain.std()
 
 
-def noise_texture(side: int, rng: np.random.Generator) -> Image.Image:
-    """A random texture that looks like clouds, stone or skin."""
-    grain = fractal_noise(side, rng)
+def draw_noise_texture(side: int, rng: np.random.Generator) -> Image.Image:
+    """Draw a random texture that looks like clouds, stone or skin."""
+    grain = make_fractal_noise(side, rng)
     if rng.random() < 0.4:
         grain = np.abs(grain) * 2 - 1.5  # creases, as in marble and cloth folds
     tint = rng.normal(1, 0.15, 3)
-    base = np.array(random_colour(rng), np.float32)
+    base = np.array(choose_random_color(rng), np.float32)
     pixels = base + grain[..., None] * tint * rng.uniform(5, 45)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def stripes(side: int, rng: np.random.Generator) -> Image.Image:
-    """Bent lines or a lattice: cloth, grilles, planks."""
+def draw_stripes(side: int, rng: np.random.Generator) -> Image.Image:
+    """Draw bent lines or a lattice, like cloth, grilles or planks."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     wave = np.zeros((side, side), np.float32)
     for _ in range(rng.integers(1, 3)):
@@ -176,13 +179,13 @@ def stripes(side: int, rng: np.random.Generator) -> Image.Image:
         )
         phase = (x * np.cos(angle) + y * np.sin(angle) + bend) * 2 * np.pi / period
         wave += np.clip(np.sin(phase) * rng.uniform(1, 8), -1, 1)
-    first, second = np.array(random_colour(rng)), np.array(random_colour(rng))
+    first, second = np.array(choose_random_color(rng)), np.array(choose_random_color(rng))
     share = (wave - wave.min()) / (np.ptp(wave) + 1e-6)
     return Image.fromarray((first + (second - first) * share[..., None]).round().astype(np.uint8))
 
 
 def draw_shape(canvas: Image.Image, radius: float, rng: np.random.Generator) -> None:
-    """Draw one "leaf" of `dead_leaves`: a disc, a polygon or a stroke, plain or with a texture."""
+    """Draw one "leaf" of `draw_dead_leaves`: a disc, a polygon or a stroke, plain or with a texture."""
     side = canvas.width
     x, y = rng.uniform(0, side, 2)
     mask = Image.new("L", canvas.size)
@@ -201,15 +204,15 @@ def draw_shape(canvas: Image.Image, radius: float, rng: np.random.Generator) -> 
         width = max(1, round(radius * rng.uniform(0.05, 0.3)))
         pen.line((x - dx, y - dy, x + dx, y + dy), fill=255, width=width)
     if radius > side / 12 and rng.random() < 0.7:
-        fill = [gradient, noise_texture, stripes][rng.integers(3)](side, rng)
+        fill = [draw_gradient, draw_noise_texture, draw_stripes][rng.integers(3)](side, rng)
         canvas.paste(fill, (0, 0), mask)
     else:
-        canvas.paste(random_colour(rng), (0, 0), mask)
+        canvas.paste(choose_random_color(rng), (0, 0), mask)
 
 
-def dead_leaves(side: int, rng: np.random.Generator) -> Image.Image:
-    """Overlapping shapes with power-law sizes: the edges and occlusions of photographs."""
-    canvas = gradient(2 * side, rng)
+def draw_dead_leaves(side: int, rng: np.random.Generator) -> Image.Image:
+    """Draw overlapping shapes of power-law sizes, which have the edges and occlusions of photographs."""
+    canvas = draw_gradient(2 * side, rng)
     for _ in range(rng.integers(40, 160)):
         draw_shape(canvas, side * min(0.5, 0.015 * (rng.pareto(1.3) + 1)), rng)
     if rng.random() < 0.4:
@@ -217,10 +220,10 @@ def dead_leaves(side: int, rng: np.random.Generator) -> Image.Image:
     return canvas.resize((side, side), Image.Resampling.BOX)
 
 
-def written_text(side: int, rng: np.random.Generator) -> Image.Image:
-    """Lines of letters, turned and softened, on paper or on a texture."""
+def draw_written_text(side: int, rng: np.random.Generator) -> Image.Image:
+    """Draw lines of letters, rotated and blurred at random, on plain ground or on a texture."""
     large = 2 * side
-    canvas = [gradient, gradient, noise_texture][rng.integers(3)](large, rng)
+    canvas = [draw_gradient, draw_gradient, draw_noise_texture][rng.integers(3)](large, rng)
     mask = Image.new("L", canvas.size)
     pen = ImageDraw.Draw(mask)
     letters = np.array(
@@ -234,38 +237,43 @@ def written_text(side: int, rng: np.random.Generator) -> Image.Image:
         pen.text((rng.uniform(-60, 10), y), " ".join(words), fill=255, font=font)
         y += size * rng.uniform(1, 1.5)
     mask = mask.rotate(rng.choice([0, 0, rng.uniform(-15, 15)]), Image.Resampling.BICUBIC)
-    canvas.paste(random_colour(rng), (0, 0), mask)
+    canvas.paste(choose_random_color(rng), (0, 0), mask)
     if rng.random() < 0.7:
         canvas = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 3)))
     return canvas.resize((side, side), Image.Resampling.BOX)
 
 
-SYNTHETIC: dict[Callable[[int, np.random.Generator], Image.Image], float] = {
-    dead_leaves: 0.5,
-    written_text: 0.3,
-    noise_texture: 0.08,
-    stripes: 0.08,
-    gradient: 0.04,
+DRAWING_SHARES: dict[Callable[[int, np.random.Generator], Image.Image], float] = {
+    draw_dead_leaves: 0.5,
+    draw_written_text: 0.3,
+    draw_noise_texture: 0.08,
+    draw_stripes: 0.08,
+    draw_gradient: 0.04,
 }
+"""Function that draws one kind of image -> the kind's share of all drawings."""
 
 
-def synthetic_images(rng: np.random.Generator, count: int) -> list[Image.Image]:
-    draw = rng.choice(np.array(list(SYNTHETIC)), count, p=list(SYNTHETIC.values()))
-    return [recoloured(make(SYNTHETIC_SIDE, rng), rng) for make in draw]
+def make_synthetic_images(rng: np.random.Generator, count: int) -> list[Image.Image]:
+    kinds = rng.choice(np.array(list(DRAWING_SHARES)), count, p=list(DRAWING_SHARES.values()))
+    return [recolor(draw(SYNTHETIC_SIDE_PIXELS, rng), rng) for draw in kinds]
 
 
-def turned(patch: Tensor, turn: int) -> Tensor:
-    """One of the eight symmetries of the square."""
+def turn_patch(patch: Tensor, turn: int) -> Tensor:
+    """Apply one of the eight symmetries of the square, numbered 0 to 7."""
     patch = torch.rot90(patch, turn % 4, (-2, -1))
     return patch.flip(-1) if turn >= 4 else patch
 
 
-def sample(
+def sample_patches(
     pairs: list[Pair], rng: np.random.Generator, batch: int, side: int, weights: np.ndarray
 ) -> tuple[Tensor, Tensor]:
-    """Random patches: lr (B, 3, side, side) and hr, four times as large, floats in [0, 1].
+    """Cut random patches out of pairs, rotated, mirrored and recolored at random.
 
-    Of two places of a picture the one with more contrast is taken: much of a photograph is empty.
+    Of two random places in an image the one with more contrast is taken, because much of a
+    photograph is empty.
+
+    Returns:
+        lr (B, 3, side, side) and hr, four times as large, both float32 in [0, 1].
     """
     lrs, hrs = [], []
     for index in rng.choice(len(pairs), batch, p=weights):
@@ -273,10 +281,10 @@ def sample(
         places = rng.integers(0, np.array(lr.shape[1:]) - side + 1, (2, 2)).tolist()
         y, x = max(places, key=lambda yx: lr[:, yx[0] :, yx[1] :][:, :side, :side].float().var())
         turn = int(rng.integers(8))
-        colours = torch.from_numpy(rng.permutation(3))
-        lr = turned(lr[:, y : y + side, x : x + side], turn)[colours]
+        colors = torch.from_numpy(rng.permutation(3))
+        lr = turn_patch(lr[:, y : y + side, x : x + side], turn)[colors]
         y, x, large = y * SCALE, x * SCALE, side * SCALE
-        hr = turned(hr[:, y : y + large, x : x + large], turn)[colours]
+        hr = turn_patch(hr[:, y : y + large, x : x + large], turn)[colors]
         if rng.random() < 0.2:
             lr, hr = 255 - lr, 255 - hr
         lrs.append(lr)
@@ -284,14 +292,14 @@ def sample(
     return torch.stack(lrs).float() / 255, torch.stack(hrs).float() / 255
 
 
-def random_crop(image: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """A square of a (3, H, W) image."""
+def crop_randomly(image: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """Cut a random square out of a (3, H, W) image."""
     y, x = (int(rng.integers(0, length - side + 1)) for length in image.shape[1:])
     return image[:, y : y + side, x : x + side].contiguous()
 
 
 def apply_jpeg(image: Image.Image, quality: int, chroma: int = 2) -> Image.Image:
-    """The image as a JPEG file of this quality shows it; ``chroma`` is Pillow's `subsampling`."""
+    """Save an image as JPEG of this quality and read it again; ``chroma`` is Pillow's `subsampling`."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, subsampling=chroma)
     return Image.open(file).convert("RGB")
@@ -300,7 +308,7 @@ def apply_jpeg(image: Image.Image, quality: int, chroma: int = 2) -> Image.Image
 def apply_random_jpeg(
     patch: Tensor, rng: np.random.Generator, qualities: tuple[int, int]
 ) -> Tensor:
-    """Return a (3, H, W) patch as a JPEG file shows it, with its blocks of 8 pixels at any offset."""
+    """Apply JPEG of a random quality to a (3, H, W) patch, with its 8-pixel blocks at a random offset."""
     y, x = rng.integers(0, 8, 2)
     padded = F.pad(patch[None], (x, 0, y, 0), mode="replicate")[0]
     image = Image.fromarray((padded * 255).round().byte().permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""Training of the faithful model: regression on pictures reduced by Pillow's bicubic filter."""
+"""Train the faithful model, a regression on images downscaled by Pillow's bicubic filter."""
 
 import os
 from pathlib import Path
@@ -14,41 +14,48 @@ from coz.resample import resize
 
 from . import data
 from .loop import DEVICE, Training
-from .losses import grid_loss
+from .losses import compute_grid_loss
 from .teachers import FOLDER, load_span
 
 STEPS = 10_000
 BATCH, SIDE = 4, 48
-"""Number of patches in a step, and their side in LR pixels."""
+"""Number of patches in a step, and their side in pixels of the low-resolution (LR) input."""
 LATE_BATCH, LATE_SIDE = 2, 64
-"""The same in the last part, in float32: of a larger patch, less lies near the zero padding."""
+"""The same for the last part of the training, in float32. A smaller share of a larger patch lies near the
+zero padding."""
 GPU_BATCH_FACTOR = 8
-"""How many times more patches a GPU is given in a step."""
+"""Factor by which a step on a GPU has more patches."""
 MUON_LR = 2e-3
 ADAM_LR = 7e-4
-DECAY = 0.4  # last share of the steps, over which the rates fall to 0
-SQUARED_ERROR_SHARE = 0.3  # last share of the steps, with squared errors: PSNR counts those
+DECAY_SHARE = 0.4
+"""Share of the steps, at the end, over which the learning rates fall to 0."""
+SQUARED_ERROR_SHARE = 0.3
+"""Share of the steps, at the end, with squared errors, which PSNR is computed from."""
 FLOAT32_SHARE = 0.3
 """Share of the steps, at the end, that run in float32, with low-contrast patches and the grid loss.
-Earlier steps run in bfloat16, which rounds a bright pixel to whole grey levels: a network trained
-so draws a 4-pixel staircase into smooth shading. In PSNR it hardly counts; in a chain every step enlarges it."""
+Earlier steps run in bfloat16, which rounds bright pixels to whole levels of 255. A network trained only in
+bfloat16 draws a 4-pixel staircase into smooth shading. This hardly changes the PSNR, but each step of a chain
+enlarges it."""
 JPEG_SHARE = 0.5
 JPEG_QUALITIES = (50, 95)
 BLURRED_SHARE = 0.4
-BLUR_SIGMAS = (2, 16)  # pixels of the larger picture
+BLUR_SIGMAS_PIXELS = (2, 16)
+"""Range of the blur's standard deviation, in pixels of the larger image."""
 MIN_PATCH_CONTRAST = 0.05
-GRID_SHARE = 0.02
+GRID_LOSS_WEIGHT = 0.02
 TRUTH_SHARE = 0.5
-VARIANTS, NATIVE_CROPS, CROP = 1, 2, 160
+"""Weight of the photograph in the mean of photograph and teacher's result."""
+VARIANTS, NATIVE_CROPS, CROP_SIDE_PIXELS = 1, 2, 160
+"""Variants of each photograph and size; crops of each sharp photograph, and their side."""
 SYNTHETIC_IMAGES = 200
 
 
 def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
-    """Make pairs from downscaled photographs, their crops, crops of the teacher's results, drawings.
+    """Make pairs from downscaled photographs, their crops, crops of the teacher's results, and drawings.
 
-    The larger picture of a pair is the target: the teacher's result, averaged with the photograph
-    where there is one of that size. Both this result and this average are closer than the photograph
-    to the mean of all pictures that fit the input. The target of a drawing is the drawing.
+    The larger image of a pair is the target. For a drawing it is the drawing itself, otherwise the
+    teacher's result, averaged with the photograph if there is one of that size. This target is
+    closer than the photograph to the mean of all images that fit the input.
     """
     rng = np.random.default_rng(seed)
     pairs = []
@@ -60,36 +67,45 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
         mixed = taught if hr is None else taught.lerp(hr.float(), TRUTH_SHARE)
         pairs.append(data.Pair(mixed.round().byte(), lr))
 
-    for image in data.photograph_variants(rng, VARIANTS):
+    for image in data.make_photograph_variants(rng, VARIANTS):
         pair = data.make_pair(image)
         teach(pair.lr, pair.hr)
     for name in data.PHOTOGRAPHS:
         for _ in range(NATIVE_CROPS):
-            teach(data.random_crop(data.to_tensor(data.sharp_picture(name)), CROP, rng))
-            teach(data.random_crop(pairs[-1].hr, CROP, rng))
-    return pairs + [data.make_pair(image) for image in data.synthetic_images(rng, SYNTHETIC_IMAGES)]
+            teach(
+                data.crop_randomly(
+                    data.to_tensor(data.read_sharp_picture(name)), CROP_SIDE_PIXELS, rng
+                )
+            )
+            teach(data.crop_randomly(pairs[-1].hr, CROP_SIDE_PIXELS, rng))
+    return pairs + [
+        data.make_pair(image) for image in data.make_synthetic_images(rng, SYNTHETIC_IMAGES)
+    ]
 
 
 def read_pairs(seed: int) -> list[data.Pair]:
-    """Read the pairs of `make_pairs`, or make them once."""
+    """Read the pairs of `make_pairs` from their file; if there is none, make and save them."""
     kept = FOLDER / f"faithful_{seed}.pt"
     if not kept.exists():
-        print("asking the teacher: ten minutes on one core", flush=True)
+        print("Running the teacher: this takes ten minutes on one core", flush=True)
         pairs = make_pairs(seed, load_span().to(DEVICE))
-        torch.save([tuple(pair) for pair in pairs], kept)  # weights_only reads no Pair
+        torch.save([tuple(pair) for pair in pairs], kept)  # weights_only=True cannot read a Pair
     return [data.Pair(*pair) for pair in torch.load(kept, weights_only=True)]
 
 
 def make_smooth(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Blur some patches and lower the contrast of others, without rounding.
 
-    Such patches are as smooth as the input of a deep zoom. Also returns a divisor for the error of
-    each patch (B, 1, 1, 1), so that small errors in smooth patches count as much as large ones in
-    others: its contrast, or ``MIN_PATCH_CONTRAST`` for a blurred patch.
+    Such patches are as smooth as the input of a deep zoom.
+
+    Returns:
+        The changed ``lq`` and ``hr``, and a divisor (B, 1, 1, 1) for the errors of each patch, so that
+        small errors in smooth patches count as much as large errors in others. It is the factor of
+        the contrast, or ``MIN_PATCH_CONTRAST`` for a blurred patch.
     """
     is_blurred = rng.random(len(lq)) < BLURRED_SHARE
     for i in np.flatnonzero(is_blurred):
-        sigma = np.exp(rng.uniform(*np.log(BLUR_SIGMAS)))
+        sigma = np.exp(rng.uniform(*np.log(BLUR_SIGMAS_PIXELS)))
         hr[i] = torch.from_numpy(gaussian(hr[i].numpy(), sigma, channel_axis=0))
         lq[i] = resize(hr[i : i + 1], *lq.shape[-2:])[0]
     contrasts = np.where(rng.random(len(lq)) < 0.5, 1, MIN_PATCH_CONTRAST ** rng.random(len(lq)))
@@ -102,11 +118,12 @@ def make_smooth(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tenso
 
 
 def is_precise(step: int, steps: int) -> bool:
+    """Return whether a step runs in float32."""
     return step >= (1 - FLOAT32_SHARE) * steps
 
 
 class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """What each step sees: LR patches, what they are to become, and the divisors of their errors."""
+    """The data of each step: LR patches, their targets, and the divisors of their errors."""
 
     def __init__(self, pairs: list[data.Pair], steps: int, seed: int) -> None:
         self.pairs, self.steps, self.seed = pairs, steps, seed
@@ -114,19 +131,19 @@ class Batches(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.weights = pixels / pixels.sum()
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        # a generator per step, so that a resumed training sees what an unbroken one sees
+        # Each step has its own generator, so that a continued training gets the same patches as an unbroken one.
         rng = np.random.default_rng([self.seed, step])
         precise = is_precise(step, self.steps)
         batch, side = (LATE_BATCH, LATE_SIDE) if precise else (BATCH, SIDE)
         batch *= GPU_BATCH_FACTOR if DEVICE == "cuda" else 1
-        lq, hr = data.sample(self.pairs, rng, batch, side, self.weights)
+        lq, hr = data.sample_patches(self.pairs, rng, batch, side, self.weights)
         for patch in lq:
             if rng.random() < JPEG_SHARE:
                 patch.copy_(data.apply_random_jpeg(patch, rng, JPEG_QUALITIES))
         return make_smooth(lq, hr, rng) if precise else (lq, hr, torch.ones(1))
 
 
-def loss_at(progress: float, sr: Tensor, hr: Tensor, divisor: Tensor) -> Tensor:
+def compute_loss(progress: float, sr: Tensor, hr: Tensor, divisor: Tensor) -> Tensor:
     error = (sr - hr) / divisor
     return error.square().mean() if progress > 1 - SQUARED_ERROR_SHARE else error.abs().mean()
 
@@ -134,25 +151,25 @@ def loss_at(progress: float, sr: Tensor, hr: Tensor, divisor: Tensor) -> Tensor:
 def train(
     start_from: Path | None, target: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0
 ) -> None:
-    """Train a new network or that in `start_from`, or go on from `checkpoint` after a break.
+    """Train a new network or that in `start_from`, or continue from `checkpoint` after an interruption.
 
-    `target` holds the averaged weights.
+    The averaged weights are written to `target`.
     """
     torch.manual_seed(seed)
     pairs = read_pairs(seed)
-    training = Training(start_from, MUON_LR, ADAM_LR, DECAY)
+    training = Training(start_from, MUON_LR, ADAM_LR, DECAY_SHARE)
     first = training.resume(checkpoint)
     workers = os.cpu_count() if DEVICE == "cuda" else 0
     batches = DataLoader(
         Batches(pairs, steps, seed), None, sampler=range(first, steps), num_workers=workers or 0
     )
-    numbers = training.steps(first, steps, target, checkpoint)
+    numbers = training.run_steps(first, steps, target, checkpoint)
     for step, (lq, hr, divisor) in zip(numbers, batches, strict=True):
         precise = is_precise(step, steps)
         lq = lq.to(DEVICE, memory_format=torch.channels_last)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=not precise):
             sr = training.net(lq)
-        loss = loss_at(step / steps, sr.float(), hr.to(DEVICE), divisor.to(DEVICE))
+        loss = compute_loss(step / steps, sr.float(), hr.to(DEVICE), divisor.to(DEVICE))
         if precise:
-            loss = loss * (1 + GRID_SHARE * grid_loss(sr))
+            loss = loss * (1 + GRID_LOSS_WEIGHT * compute_grid_loss(sr))
         training.learn(loss)

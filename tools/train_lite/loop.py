@@ -1,4 +1,4 @@
-"""The loop in which both models are trained: rates, moving average, log and checkpoint."""
+"""Run the training loop of all models: learning rates, moving average, log and checkpoint."""
 
 import copy
 import time
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .net import CompactNet, optimisers
+from .net import CompactNet, make_optimizers
 
 WARM_UP_STEPS = 100
 EMA_DECAY = 0.998
@@ -19,27 +19,31 @@ SNAPSHOT_STEPS = 50
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def rate_at(step: int, steps: int, decay: float) -> float:
-    """Warm-up, plateau, and over the last share ``decay`` of the steps a straight line to 0."""
+def compute_rate_factor(step: int, steps: int, decay: float) -> float:
+    """Compute the factor of the learning rate in a step.
+
+    It rises to 1 during the warm-up, stays there, and falls linearly to 0 over the last share
+    ``decay`` of the steps.
+    """
     return min(1, (step + 1) / WARM_UP_STEPS, (1 - step / steps) / decay)
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, net: nn.Module, step: int) -> None:
-    """Exponential moving average of the weights, shorter in the first steps."""
+    """Update the exponential moving average of the weights; its window is shorter in the first steps."""
     decay = min(EMA_DECAY, (step + 1) / (step + 10))
     for slow, fast in zip(average.parameters(), net.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)
 
 
-def save(net: nn.Module, path: Path) -> None:
-    """As plain contiguous tensors: training keeps them channels-last."""
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Save the weights as contiguous tensors; during the training they are channels-last."""
     weights = {name: weight.contiguous().cpu() for name, weight in net.state_dict().items()}
     save_file(weights, path, metadata={"format": "pt"})
 
 
 class Training:
-    """A network, its optimisers, and all else that a checkpoint must hold, in `parts`."""
+    """A network and its optimizers. `parts` holds everything that a checkpoint must contain."""
 
     def __init__(
         self,
@@ -53,17 +57,17 @@ class Training:
         if start_from:
             weights = load_file(start_from)
             self.net.load_state_dict(weights)
-            self.net.carry_colours()
+            self.net.pass_colors_through()
             if not all(weights[name].equal(kept) for name, kept in self.net.state_dict().items()):
                 raise ValueError(
                     f"{start_from} was not trained by this program: its first channels do not "
-                    "carry the picture. Train a new faithful model and start from that"
+                    "pass the image through. Train a new faithful model and start from that"
                 )
         if is_narrow or self.net.looks_narrow():
             self.net.narrow()
         self.net = self.net.to(DEVICE, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
-        self.updates = optimisers(self.net, muon_lr, adam_lr)
+        self.updates = make_optimizers(self.net, muon_lr, adam_lr)
         self.rates = [update.param_groups[0]["lr"] for update in self.updates]
         self.decay = decay
         self.seconds = 0.0
@@ -72,7 +76,7 @@ class Training:
         self.log: dict[str, list[float]] = {}
 
     def resume(self, checkpoint: Path) -> int:
-        """Go on from ``checkpoint`` where there is one; return the number of the next step."""
+        """Continue from ``checkpoint`` if it exists; return the number of the next step."""
         if not checkpoint.exists():
             return 0
         state = torch.load(checkpoint, weights_only=True)
@@ -81,34 +85,34 @@ class Training:
         self.seconds = state["seconds"]
         return state["step"]
 
-    def steps(self, first: int, count: int, target: Path, checkpoint: Path) -> Iterator[int]:
+    def run_steps(self, first: int, count: int, target: Path, checkpoint: Path) -> Iterator[int]:
         """Yield the steps from ``first`` to ``count`` - 1; the caller calls `learn` once in each.
 
-        ``target`` gets the averaged weights.
+        The averaged weights are written to ``target``.
         """
         start = time.monotonic() - self.seconds
         for step in range(first, count):
             for update, full in zip(self.updates, self.rates, strict=True):
-                update.param_groups[0]["lr"] = full * rate_at(step, count, self.decay)
+                update.param_groups[0]["lr"] = full * compute_rate_factor(step, count, self.decay)
             yield step
             update_average(self.average, self.net, step)
             if (step + 1) % SNAPSHOT_STEPS == 0 or step + 1 == count:
                 seconds = time.monotonic() - start
                 state = {name: part.state_dict() for name, part in self.parts.items()}
                 torch.save(state | {"step": step + 1, "seconds": seconds}, checkpoint)
-                save(self.average, target)
+                save_weights(self.average, target)
                 means = [f"{name} {np.mean(values):.5f}" for name, values in self.log.items()]
                 print(f"step {step + 1} of {count}, {seconds:.0f} s,", *means, flush=True)
                 self.log.clear()
-        checkpoint.unlink()  # finished: the next call starts anew
+        checkpoint.unlink()  # finished: the next call starts from the beginning
 
     def learn(self, loss: Tensor, **parts: Tensor) -> None:
-        """Improve the network by ``loss``; ``parts`` of it are for the log."""
+        """Train the network one step with ``loss``. ``parts`` are the terms of the loss, for the log."""
         self.net.zero_grad()
         loss.backward()
         for update in self.updates:
             update.step()
-        self.net.carry_colours()
+        self.net.pass_colors_through()
         if self.net.is_narrow:
             self.net.narrow()
         for name, value in (parts or {"loss": loss}).items():

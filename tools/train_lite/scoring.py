@@ -1,4 +1,4 @@
-"""Scores and limits of the built-in models: fidelity on held-out pictures, texture along chains."""
+"""Score the built-in models against limits: fidelity on held-out photographs, texture along chains."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,21 +13,27 @@ from spandrel import ModelLoader
 from torch import Tensor
 
 from coz.chain.zoom_chain import ZoomChain
-from coz.color.align import luma, wavelet_align
-from coz.fidelity.metrics import color_shift, laplacian, psnr, sharpness
+from coz.color.align import compute_luma, wavelet_align
+from coz.fidelity.metrics import (
+    compute_laplacian,
+    measure_color_shift,
+    measure_psnr,
+    measure_sharpness,
+)
 from coz.geometry import Target, ZoomPlan, plan_zoom
 from coz.render.pillow import from_pillow, to_pillow
 from coz.resample import crop, resize
 from coz.zoom import zoom
 
 from . import data
-from .losses import repetition
+from .losses import measure_repetition
 
-MEGABYTE = 1 << 20
+MEBIBYTE = 1 << 20
 BORDER = 4
-GREYS = (0, 8, 32, 64, 96, 128, 160, 192, 224, 248, 255)
+"""Pixels at each edge of an image that are not compared."""
+GRAY_LEVELS = (0, 8, 32, 64, 96, 128, 160, 192, 224, 248, 255)
 MIN_GAINS_DB = {0: 1.8, 60: 0.5, 70: 0.5, 80: 0.5}
-"""JPEG quality of the input (0: not compressed) and the least gain over bicubic, in dB."""
+"""JPEG quality of the input (0: not compressed) -> the minimum gain over bicubic, in dB."""
 FRAME = 512
 STEPS = 4
 TARGETS = {
@@ -40,10 +46,11 @@ TARGETS = {
     "crater": ("moon", Target(0.235, 0.165)),
     "pen stroke": ("text", Target(0.435, 0.37)),
 }
-"""Chosen from the pictures before any result was seen: edges, skin, cloth, sky, stone, ink."""
+"""Name -> photograph and target of a chain. They show edges, skin, cloth, sky, stone and ink, and were chosen
+before any result was seen."""
 
 MAX_LATTICE = 0.06
-"""The limit is what photographs have: 0.055 in rocket (a JPEG file), up to 0.043 in eleven others."""
+"""Maximum lattice (see `ChainStep`). Photographs have 0.055 (rocket, a JPEG file), or up to 0.043 (eleven others)."""
 
 JPEG_CORNERS = {
     "astronaut": (60, [(160, 216), (240, 112), (104, 320), (176, 384), (344, 152), (256, 424)]),
@@ -56,20 +63,21 @@ JPEG_CORNERS = {
         [(400, 600), (640, 704), (904, 808), (1104, 560), (1304, 640), (304, 800)],
     ),
 }
-"""Photographs saved as JPEG of this quality, and corners of its blocks (x, y) to zoom into."""
-BLOCK = 8
+"""Photograph -> the quality with which it is saved as JPEG, and corners of JPEG blocks (x, y) to zoom into."""
+BLOCK_PIXELS = 8
 MAX_BLOCKINESS = 0.2141 / 3
-"""A third of what the texture model of version 0.1 had: 0.719, 0.140, -0.018, 0.015 at its steps."""
+"""Maximum mean blockiness, in levels of 255: a third of that of the texture model of version 0.1, which had
+0.719, 0.140, -0.018 and 0.015 at its four steps."""
 MAX_DIFFERENCE = 0.4 * 7.66
-"""From Real-ESRGAN, in grey levels: 40 % of what the texture model of version 0.1 had."""
+"""Maximum difference from Real-ESRGAN, in levels of 255: 40 % of that of the texture model of version 0.1."""
 CROP_SIDE = 64
 
 Upscale = Callable[[Tensor], Tensor]
-"""(1, 3, H, W) in [0, 1] to four times the size, clamped."""
+"""Function that enlarges (1, 3, H, W) in [0, 1] four times and clamps the result."""
 
 
 class Score(NamedTuple):
-    """One measured number and where it has to lie."""
+    """One measured number, and the range in which it has to lie."""
 
     name: str
     value: float
@@ -83,28 +91,28 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class ChainStep:
-    """What one step of a chain gave, and its numbers."""
+    """The frame that one step of a chain made, and its measured values."""
 
     frame: Tensor
     laplacian_variance: float
     kurtosis: float
     agreement: float
-    """PSNR in dB of the frame, reduced by Pillow's BOX filter, against its input."""
+    """PSNR in dB of the frame, downscaled by Pillow's BOX filter, with its input."""
     drift: float
-    """Grey levels by which this step and those before it moved the mean colour, worst channel."""
+    """Levels of 255 by which this step and those before it moved the mean color, in the worst channel."""
     lattice: float
-    """The 4-pixel period's peak above the spectrum around it, in nepers; see `losses.repetition`."""
+    """Peak of the 4-pixel period above the spectrum around it, in nepers: see `losses.measure_repetition`."""
 
 
-def load(path: Path) -> Upscale:
+def load_model(path: Path) -> Upscale:
     """Load a model as ComfyUI does: spandrel guesses architecture and factor from the keys."""
     model = ModelLoader(device="cpu").load_from_file(path)
     if model.scale != data.SCALE:
         raise ValueError(f"{path} enlarges {model.scale} times, not {data.SCALE}")
-    return clamped(model)
+    return clamp_results(model)
 
 
-def clamped(model: Upscale) -> Upscale:
+def clamp_results(model: Upscale) -> Upscale:
     def upscale(lq: Tensor) -> Tensor:
         with torch.inference_mode():
             return model(lq).clamp(0, 1)
@@ -112,38 +120,38 @@ def clamped(model: Upscale) -> Upscale:
     return upscale
 
 
-def psnr_inside(first: Image.Image, second: Image.Image, border: int) -> float:
-    """PSNR in dB of two RGB images, without ``border`` pixels at each edge."""
+def measure_inner_psnr(first: Image.Image, second: Image.Image, border: int) -> float:
+    """Measure the PSNR in dB of two RGB images, without ``border`` pixels at each edge."""
     a, b = (from_pillow(ImageOps.crop(image, border)) for image in (first, second))
-    return psnr(a, b)
+    return measure_psnr(a, b)
 
 
-def fidelity(upscale: Upscale, quality: int = 0) -> Iterator[tuple[str, float, float]]:
-    """(name, PSNR of Pillow bicubic, PSNR of the model) for the held-out photographs.
+def measure_fidelity(upscale: Upscale, quality: int = 0) -> Iterator[tuple[str, float, float]]:
+    """Yield (name, PSNR of Pillow's bicubic, PSNR of the model) for each held-out photograph.
 
-    The input is saved as JPEG of this quality, or not at all if it is 0.
+    The input is compressed as JPEG of this quality, or not at all if the quality is 0.
     """
     for name in data.HELD_OUT:
-        hr = data.crop_to_multiple(data.sharp_picture(name))
-        lr = data.reduced(hr)
+        hr = data.crop_to_multiple(data.read_sharp_picture(name))
+        lr = data.downscale(hr)
         if quality:
             lr = data.apply_jpeg(lr, quality)
         bicubic = lr.resize(hr.size, Image.Resampling.BICUBIC)
         sr = to_pillow(upscale(from_pillow(lr)))
-        yield name, psnr_inside(bicubic, hr, BORDER), psnr_inside(sr, hr, BORDER)
+        yield name, measure_inner_psnr(bicubic, hr, BORDER), measure_inner_psnr(sr, hr, BORDER)
 
 
-def flat_error(upscale: Upscale) -> float:
-    """Worst mean error on flat grey pictures, in grey levels."""
+def measure_flat_error(upscale: Upscale) -> float:
+    """Measure the worst mean error on flat gray images, in levels of 255."""
     errors = []
-    for grey in GREYS:
-        flat = torch.full((1, 3, 64, 64), grey / 255)
-        errors.append((upscale(flat) - grey / 255).mean(dim=(0, 2, 3)).abs().max() * 255)
+    for gray in GRAY_LEVELS:
+        flat = torch.full((1, 3, 64, 64), gray / 255)
+        errors.append((upscale(flat) - gray / 255).mean(dim=(0, 2, 3)).abs().max() * 255)
     return float(max(errors))
 
 
 def measure_seconds(upscale: Upscale, repeats: int = 5) -> float:
-    """128 -> 512 on two cores: the fastest of several, because other work shares the machine."""
+    """Measure the seconds for 128 -> 512 pixels on two cores: the fastest run, because the machine may be busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     lq = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
@@ -156,38 +164,39 @@ def measure_seconds(upscale: Upscale, repeats: int = 5) -> float:
     return min(times)
 
 
-def laplacian_statistics(frame: Tensor) -> tuple[float, float]:
-    """Variance and kurtosis (3 for gaussian noise) of the Laplacian of the luma."""
-    edges = laplacian(frame).double()
-    centred = edges - edges.mean()
-    variance = sharpness(frame)
-    return variance, float(centred.pow(4).mean() / max(variance, 1e-12) ** 2)
+def compute_laplacian_statistics(frame: Tensor) -> tuple[float, float]:
+    """Compute variance and kurtosis (3 for Gaussian noise) of the Laplacian of the luma."""
+    edges = compute_laplacian(frame).double()
+    centered = edges - edges.mean()
+    variance = measure_sharpness(frame)
+    return variance, float(centered.pow(4).mean() / max(variance, 1e-12) ** 2)
 
 
-def seam(frame: Tensor, pixel: int) -> float:
-    """How much steeper a frame is at the borders of JPEG blocks than elsewhere, in grey levels.
+def measure_seam(frame: Tensor, pixel: int) -> float:
+    """Measure how much steeper a frame is at the borders of JPEG blocks than elsewhere, in levels of 255.
 
-    The frame's middle must be a corner of blocks. A pixel of the file is ``pixel`` pixels wide here.
+    The middle of the frame must be a corner of blocks. A pixel of the file is ``pixel`` pixels wide in the
+    frame.
     """
-    light, excess = luma(frame) * 255, 0.0
+    light, excess = compute_luma(frame) * 255, 0.0
     for image in (light, light.mT):
         slope = (image[..., 1:] - image[..., :-1]).abs().mean((0, 1, 2))
-        place = torch.arange(1, image.shape[-1]) - image.shape[-1] // 2 + BLOCK * pixel // 2
-        near = (place % (BLOCK * pixel) - BLOCK * pixel // 2).abs() <= pixel // 2
+        place = torch.arange(1, image.shape[-1]) - image.shape[-1] // 2 + BLOCK_PIXELS * pixel // 2
+        near = (place % (BLOCK_PIXELS * pixel) - BLOCK_PIXELS * pixel // 2).abs() <= pixel // 2
         excess += float(slope[near].mean() - slope[~near].mean()) / 2
     return excess
 
 
-def blockiness(upscale: Upscale) -> np.ndarray:
-    """How much stronger the seams at each step are from a JPEG file than from the clean picture."""
+def measure_blockiness(upscale: Upscale) -> np.ndarray:
+    """Measure, for each step, how much stronger the seams are in a chain from a JPEG file than from a clean image."""
     rows = []
     for name, (quality, corners) in JPEG_CORNERS.items():
-        clean = data.sharp_picture(name)
+        clean = data.read_sharp_picture(name)
         for x, y in corners:
             target = Target(x / clean.width, y / clean.height)
             seams = [
                 [
-                    seam(step.frame, data.SCALE**number)
+                    measure_seam(step.frame, data.SCALE**number)
                     for number, step in enumerate(
                         run_chain(upscale, from_pillow(image), target)[1], 1
                     )
@@ -198,11 +207,11 @@ def blockiness(upscale: Upscale) -> np.ndarray:
     return np.mean(rows, 0)
 
 
-def difference(upscale: Upscale, teacher: Upscale) -> float:
-    """Mean absolute difference of the first step to the teacher's, at all targets, in grey levels."""
+def measure_difference(upscale: Upscale, teacher: Upscale) -> float:
+    """Measure the mean absolute difference of the first step from the teacher's, over all targets, in levels of 255."""
     errors = []
     for name, target in TARGETS.values():
-        image = from_pillow(data.picture(name))
+        image = from_pillow(data.read_picture(name))
         y, x = (
             min(max(0, round(place * side) - CROP_SIDE // 2), side - CROP_SIDE)
             for place, side in zip((target.y, target.x), image.shape[2:], strict=True)
@@ -213,7 +222,7 @@ def difference(upscale: Upscale, teacher: Upscale) -> float:
 
 
 def zoom_with(upscale: Upscale, source: Tensor, plan: ZoomPlan) -> ZoomChain:
-    """The chain of an upscale model, with the wavelet colour fix."""
+    """Run the chain of an upscale model with the wavelet color fix."""
     return zoom(
         source,
         plan,
@@ -223,7 +232,7 @@ def zoom_with(upscale: Upscale, source: Tensor, plan: ZoomPlan) -> ZoomChain:
 
 
 def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor, list[ChainStep]]:
-    """x_0 and the steps after it."""
+    """Run a chain of ``STEPS`` steps; return x_0 and the steps after it."""
     plan = plan_zoom(*source.shape[-2:], STEPS, data.SCALE, target, size=FRAME)
     chain = zoom_with(upscale, source, plan)
     steps, moved = [], torch.zeros(3)
@@ -231,40 +240,42 @@ def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor,
         chain.frames[1:], chain.windows[1:], chain.frames[2:], strict=False
     ):
         lq = crop(before, window)
-        moved = moved + color_shift(frame, lq)
+        moved = moved + measure_color_shift(frame, lq)
         small = to_pillow(frame).resize(lq.shape[:1:-1], Image.Resampling.BOX)
-        agreement = psnr(from_pillow(small), from_pillow(to_pillow(lq)))
+        agreement = measure_psnr(from_pillow(small), from_pillow(to_pillow(lq)))
         drift = float(moved.abs().max())
-        statistics = laplacian_statistics(frame)
-        steps.append(ChainStep(frame, *statistics, agreement, drift, float(repetition(frame)[0])))
+        statistics = compute_laplacian_statistics(frame)
+        steps.append(
+            ChainStep(frame, *statistics, agreement, drift, float(measure_repetition(frame)[0]))
+        )
     return chain.frames[1], steps
 
 
-def all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:
+def run_all_chains(upscale: Upscale) -> dict[str, tuple[Tensor, list[ChainStep]]]:
     return {
-        name: run_chain(upscale, from_pillow(data.picture(picture)), target)
+        name: run_chain(upscale, from_pillow(data.read_picture(picture)), target)
         for name, (picture, target) in TARGETS.items()
     }
 
 
 def measure_worst_lattice(upscale: Upscale) -> float:
-    """The worst lattice in the chains: a regression invents nothing, and so must draw none."""
-    return max(step.lattice for _, steps in all_chains(upscale).values() for step in steps)
+    """Measure the worst lattice in the chains. A regression invents nothing, so it must draw no lattice."""
+    return max(step.lattice for _, steps in run_all_chains(upscale).values() for step in steps)
 
 
-def file_scores(path: Path, upscale: Upscale) -> list[Score]:
+def score_file(path: Path, upscale: Upscale) -> list[Score]:
     return [
-        Score("file, MiB", path.stat().st_size / MEGABYTE, 0, 4),
+        Score("file, MiB", path.stat().st_size / MEBIBYTE, 0, 4),
         Score("128 -> 512 on two cores, s", measure_seconds(upscale), 0, 1.5),
     ]
 
 
-def fidelity_scores(upscale: Upscale) -> list[Score]:
+def score_fidelity(upscale: Upscale) -> list[Score]:
     scores = []
     for quality, minimum in MIN_GAINS_DB.items():
         note = f", JPEG {quality}" if quality else ""
         gains = []
-        for name, bicubic, sr in fidelity(upscale, quality):
+        for name, bicubic, sr in measure_fidelity(upscale, quality):
             print(f"  {name + note:30} bicubic {bicubic:6.2f} dB   model {sr - bicubic:+.2f} dB")
             gains.append(sr - bicubic)
         scores.append(
@@ -272,7 +283,7 @@ def fidelity_scores(upscale: Upscale) -> list[Score]:
         )
     return [
         *scores,
-        Score("worst mean error on flat grey, levels", flat_error(upscale), 0, 0.5),
+        Score("worst mean error on flat gray, levels", measure_flat_error(upscale), 0, 0.5),
         Score(
             "worst 4-pixel lattice in chains, nepers",
             measure_worst_lattice(upscale),
@@ -282,37 +293,42 @@ def fidelity_scores(upscale: Upscale) -> list[Score]:
     ]
 
 
-def chain_scores(upscale: Upscale) -> list[Score]:
+def score_chains(upscale: Upscale) -> list[Score]:
     scores = []
-    for name, (_, steps) in all_chains(upscale).items():
+    for name, (_, steps) in run_all_chains(upscale).items():
         for number, step in enumerate(steps, 1):
             scores += [
                 Score(f"{name}, x_{number}: Laplacian variance", step.laplacian_variance, 0, 860),
                 Score(f"{name}, x_{number}: Laplacian kurtosis", step.kurtosis, 5, np.inf),
                 Score(f"{name}, x_{number}: agreement with input, dB", step.agreement, 30, np.inf),
-                Score(f"{name}, x_{number}: colour drift, levels", step.drift, 0, 2),
+                Score(f"{name}, x_{number}: color drift, levels", step.drift, 0, 2),
                 Score(f"{name}, x_{number}: 4-pixel lattice, nepers", step.lattice, 0, MAX_LATTICE),
             ]
     return scores
 
 
-def teacher_scores(upscale: Upscale, teacher: Upscale) -> list[Score]:
-    seams = blockiness(upscale)
+def score_beside_teacher(upscale: Upscale, teacher: Upscale) -> list[Score]:
+    seams = measure_blockiness(upscale)
     print("  JPEG blockiness of steps 1 to 4:", *(f"{value:.3f}" for value in seams))
     return [
-        Score("JPEG blockiness, mean of the steps, levels", seams.mean(), -np.inf, MAX_BLOCKINESS),
+        Score(
+            "JPEG blockiness, mean of the steps, levels",
+            seams.mean(),
+            -np.inf,
+            MAX_BLOCKINESS,
+        ),
         Score(
             "difference from Real-ESRGAN at step 1, levels",
-            difference(upscale, teacher),
+            measure_difference(upscale, teacher),
             0,
             MAX_DIFFERENCE,
         ),
     ]
 
 
-def contact_sheet(models: dict[str, Path], side: int = 256) -> Image.Image:
-    """A row for each target and model: x_0, then the frame of each step."""
-    chains = {name: all_chains(load(path)) for name, path in models.items()}
+def draw_contact_sheet(models: dict[str, Path], side: int = 256) -> Image.Image:
+    """Draw a row for each target and model: x_0, then the frame of each step."""
+    chains = {name: run_all_chains(load_model(path)) for name, path in models.items()}
     rows = []
     for target in TARGETS:
         for model, chain in chains.items():

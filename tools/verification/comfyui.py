@@ -1,4 +1,4 @@
-"""Start the ComfyUI around this pack in this process, without its server, and measure what it does."""
+"""Start the ComfyUI that the pack is in, in this process without its server, and measure time and memory."""
 
 import asyncio
 import importlib
@@ -36,7 +36,7 @@ def find_comfyui(given: Path | None) -> Path:
             "one with main.py in it: --comfyui FOLDER"
         )
     version, oldest = read_version(folder), read_oldest_version()
-    if as_numbers(version) < as_numbers(oldest):
+    if parse_version(version) < parse_version(oldest):
         raise ValueError(
             f"this is ComfyUI {version}, and the pack needs {oldest} or newer; update ComfyUI and run this again"
         )
@@ -53,7 +53,8 @@ def read_oldest_version() -> str:
     return re.search(r'^requires-comfyui = ">=(.+)"', text, re.MULTILINE)[1]
 
 
-def as_numbers(version: str) -> list[int]:
+def parse_version(version: str) -> list[int]:
+    """Return the first two numbers of a version."""
     return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
@@ -115,7 +116,7 @@ def find_package_version(name: str) -> str | None:
 
 
 def find_lacking(package: str) -> str:
-    """Say that a package is not installed; empty if it is."""
+    """Return a sentence that a package is not installed, or "" if it is."""
     if find_package_version(package):
         return ""
     return (
@@ -134,9 +135,9 @@ def explain(error: Exception) -> str:
 
 
 def list_notes(machine: dict) -> list[str]:
-    """List what may explain a result: an untested ComfyUI, or memory that other programs hold."""
+    """List facts that may explain a result: an untested ComfyUI, or memory that other programs hold."""
     notes = []
-    if as_numbers(machine["comfyui"]) > as_numbers(NEWEST_TESTED):
+    if parse_version(machine["comfyui"]) > parse_version(NEWEST_TESTED):
         notes.append(
             f"ComfyUI {machine['comfyui']} is newer than {NEWEST_TESTED}, the newest that the pack was tested with."
         )
@@ -151,7 +152,7 @@ def list_notes(machine: dict) -> list[str]:
 
 @contextmanager
 def measure(part: dict) -> Iterator[None]:
-    """Add the seconds of the block to ``part``, and the most memory that was in use beyond the start."""
+    """Add the seconds of the block to ``part``, and the peak of memory above that at the start, in GiB."""
     import comfy.model_management as host
 
     device = host.get_torch_device()

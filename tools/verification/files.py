@@ -1,4 +1,4 @@
-"""Find the weight files of the paper in ComfyUI's model folders, and say what they hold."""
+"""Find the weight files of the paper in ComfyUI's model folders, and describe their content."""
 
 import hashlib
 import re
@@ -46,7 +46,7 @@ def require_vae_encoder(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Role:
-    """What a file is for. The counts are those of the published file."""
+    """A model that is needed, and how to recognize its file. The counts are those of the published file."""
 
     name: str
     option: str
@@ -60,7 +60,7 @@ class Role:
     count: int = 0
     unit: str = "tensors"
     counted: str = ""
-    """Pattern with one group; its different values are counted. Empty: every tensor counts."""
+    """Pattern with one group, whose different values are counted. If it is empty, every tensor counts."""
     in_16_bits: str = ""
     """Pattern of the names of the weights that are published in 16 bits or more."""
     require: Callable[[Path], object] = require_safetensors
@@ -161,7 +161,7 @@ class FoundFile:
     folder: str = ""
     """The model folder of ComfyUI that it is in."""
     problem: str = ""
-    """Why the loaders do not take it; empty if they do."""
+    """Why the loaders reject it; empty if they accept it."""
     facts: list[dict] = field(default_factory=list)
     """Of each file: bytes, sha256, tensors by dtype."""
     count: int = 0
@@ -212,7 +212,7 @@ def list_shards(path: Path) -> list[Path]:
 
 
 def inspect(found: FoundFile) -> None:
-    """Fill in what the files hold, and the problem if the loaders do not take them."""
+    """Fill in the facts about the files, and the problem if the loaders reject them."""
     role, names = found.role, []
     try:
         for path in found.paths:
@@ -276,7 +276,7 @@ def describe(found: FoundFile) -> str:
 
 
 def record(found: FoundFile) -> dict:
-    """Return what verify.json says of a model: neither its name nor its place."""
+    """Return the entry of a model in verify.json, without the file's name and path."""
     published = found.is_published if found.role.count else None
     return {
         "role": found.role.name,

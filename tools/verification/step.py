@@ -16,16 +16,18 @@ STEPS = 2
 TEXT = "an astronaut, skin, fabric"
 TARGET = Target(0.398, 0.196)
 LATENT_SCALE, LATENT_SHIFT = 1.5305, 0.0609
-"""Of SD3's VAE, from its config in diffusers. Chain-of-Zoom applies the shift only to decode."""
+"""Scale and shift of the latents of SD3's VAE, from its config in diffusers. Chain-of-Zoom applies the shift
+only to decode."""
 
 MAX_DIFFERENCE = 1e-3
-"""Relative to the image, in float32. A wrong shift of the latents makes more than 1e-2."""
+"""Maximum norm of the difference, relative to that of the image, in float32. A wrong shift of the latents
+already makes a difference of more than 1e-2."""
 
 ENCODER_ALPHA = 8
-"""Default of peft's LoraConfig, which Chain-of-Zoom's encoder was trained with."""
+"""The alpha of the LoRA of Chain-of-Zoom's encoder: the default of peft's LoraConfig."""
 
-PATCH = 2 * 8
-"""Pixels along the side of a token of SD3."""
+TOKEN_SIDE_PIXELS = 2 * 8
+"""Side of the image region that a token of SD3 covers."""
 
 
 class Networks(NamedTuple):
@@ -34,26 +36,29 @@ class Networks(NamedTuple):
     clip: Any
 
 
-def node(name: str) -> Any:
+def get_node(name: str) -> Any:
+    """Return the class of a node."""
     import nodes
 
     return nodes.NODE_CLASS_MAPPINGS[name]
 
 
 def load_networks(files: dict[str, FoundFile]) -> Networks:
-    """Load SD3 through the nodes, with its LoRA and encoder if they are there."""
-    model, clip, vae = node("CheckpointLoaderSimple")().load_checkpoint(files["SD3"].choose())[:3]
+    """Load SD3 through the nodes, with the SR LoRA and the VAE encoder if ``files`` has them."""
+    model, clip, vae = get_node("CheckpointLoaderSimple")().load_checkpoint(files["SD3"].choose())[
+        :3
+    ]
     if "SR LoRA" in files:
         encoder = files["VAE encoder"].choose() if "VAE encoder" in files else "none"
         model, vae = (
-            node("CoZLoadSRLoRA").execute(model, vae, files["SR LoRA"].choose(), encoder).args
+            get_node("CoZLoadSRLoRA").execute(model, vae, files["SR LoRA"].choose(), encoder).args
         )
     return Networks(model, vae, clip)
 
 
 @contextmanager
-def float32():
-    """Let ComfyUI load networks in float32, and compute products and convolutions in it."""
+def use_float32():
+    """Let ComfyUI load networks in float32, and torch compute products and convolutions without TF32."""
     from comfy.cli_args import args
 
     names = ("fp32_unet", "fp32_vae")
@@ -76,7 +81,7 @@ def float32():
 def encode(clip: Any, text: str) -> list:
     """Encode the text, or draw random values in its place if there is no text encoder."""
     if clip is not None:
-        return node("CoZEncodePrompt").execute(clip, text).args[0]
+        return get_node("CoZEncodePrompt").execute(clip, text).args[0]
     generator = torch.Generator().manual_seed(0)
     context = torch.randn(1, 77, 4096, generator=generator) * 0.3
     return [[context, {"pooled_output": torch.randn(1, 2048, generator=generator) * 0.3}]]
@@ -86,7 +91,7 @@ def run_step(networks: Networks, positive: list, view: Tensor) -> Tensor:
     """Sharpen a (1, 3, H, W) view with CoZ SR Step."""
     model, vae, _ = networks
     image = view.movedim(1, -1)
-    return node("CoZSRStep").execute(model, vae, positive, image).args[0].movedim(-1, 1)
+    return get_node("CoZSRStep").execute(model, vae, positive, image).args[0].movedim(-1, 1)
 
 
 def zoom_in(
@@ -98,31 +103,31 @@ def zoom_in(
         if vlm is None:
             return TEXT
         frame, zoomed = frame.movedim(1, -1), zoomed.movedim(1, -1)
-        ask = node("CoZPromptExtractor").execute
+        ask = get_node("CoZPromptExtractor").execute
         return ask(vlm, zoomed, "", previous_image=frame).args[0]
 
     def super_resolve(view: View, text: str) -> Tensor:
         if networks:
             return run_step(networks, encode(networks.clip, text), view.zoomed)
         crop, zoomed = view.crop.movedim(1, -1), view.zoomed.movedim(1, -1)
-        return node("CoZUpscaleStep").execute(upscaler, crop, zoomed).args[0].movedim(-1, 1)
+        return get_node("CoZUpscaleStep").execute(upscaler, crop, zoomed).args[0].movedim(-1, 1)
 
     def align(frame: Tensor, view: View) -> Tensor:
         images = frame.movedim(1, -1), view.zoomed.movedim(1, -1)
-        return node("CoZColorFix").execute(*images, "wavelet").args[0].movedim(-1, 1)
+        return get_node("CoZColorFix").execute(*images, "wavelet").args[0].movedim(-1, 1)
 
     plan = plan_zoom(*image.shape[-2:], STEPS, target=TARGET, size=size)
     return zoom(image, plan, super_resolve, describe if networks else None, align)
 
 
 def compare_step(files: dict[str, FoundFile], view: Tensor) -> float:
-    """Return how far the step's result is from that of diffusers, both in float32.
+    """Measure how far the step's result is from that of diffusers, both in float32.
 
-    It is the norm of the difference relative to that of the result of diffusers.
+    This is the norm of the difference, relative to the norm of the result of diffusers.
     """
     import comfy.model_management as host
 
-    with float32():
+    with use_float32():
         networks = load_networks(files)
         positive = encode(networks.clip, TEXT)
         found = run_step(networks, positive, view).cpu()
@@ -135,13 +140,15 @@ def compare_step(files: dict[str, FoundFile], view: Tensor) -> float:
 
 
 def run_reference(files: dict[str, FoundFile], positive: list, view: Tensor, device) -> Tensor:
-    """Run the step of the authors' code in diffusers, with the mode of the latent in place of a sample."""
+    """Run the step of the authors' code in diffusers. The latent is the mode of its distribution, not a sample."""
     state = load_file(files["SD3"].paths[0])
     lora, encoder = files.get("SR LoRA"), files.get("VAE encoder")
     vae = build_vae(state, encoder if lora else None).to(device)
     height, width = view.shape[-2:]
-    if height % PATCH or width % PATCH:
-        raise ValueError(f"expected sides that are multiples of {PATCH}, got {width} x {height}")
+    if height % TOKEN_SIDE_PIXELS or width % TOKEN_SIDE_PIXELS:
+        raise ValueError(
+            f"expected sides that are multiples of {TOKEN_SIDE_PIXELS}, got {width} x {height}"
+        )
     latent = vae.encode(view.to(device) * 2 - 1).latent_dist.mode() * LATENT_SCALE
     transformer = build_transformer(state, lora).to(device)
     context, pooled = positive[0][0], positive[0][1]["pooled_output"]

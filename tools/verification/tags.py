@@ -16,23 +16,25 @@ from coz.networks.ram_tagger import (
 from coz.weights.read import read_tagger
 
 from .files import FoundFile
-from .step import float32, node
+from .step import get_node, use_float32
 
 DAPE_SCALE = 1 / 8
-"""Of loralib, which divides lora_alpha, 1 by default, by the rank, which is 8."""
+"""Scale of DAPE's LoRA. loralib divides lora_alpha, 1 by default, by the rank, which is 8."""
 
 MAX_DIFFERENCE = 1e-3
-"""Of a logit, in float32. The smallest known mistake makes 1.6e-3: tests/networks/test_ram_tagger.py."""
+"""Maximum difference of a logit, in float32. The smallest known mistake makes a difference of 1.6e-3:
+tests/networks/test_ram_tagger.py."""
 
 MAX_ROUNDING = 0.01
-"""How far from its threshold a tag's probability is at most if half precision may turn the tag on or off."""
+"""Maximum distance of a tag's probability from its threshold at which rounding to half precision may add or
+remove the tag."""
 
 
 def find_tags(files: dict[str, FoundFile], image: Tensor) -> list[str]:
     """Return the tags that CoZ Tag Prompt finds in a (1, 3, H, W) image."""
     dape = files["DAPE"].choose() if "DAPE" in files else "none"
-    (tagger,) = node("CoZLoadTagger").execute(files["RAM"].choose(), dape).args
-    text = node("CoZTagPrompt").execute(tagger, image.movedim(1, -1)).args[0]
+    (tagger,) = get_node("CoZLoadTagger").execute(files["RAM"].choose(), dape).args
+    text = get_node("CoZTagPrompt").execute(tagger, image.movedim(1, -1)).args[0]
     return text.split(", ") if text else []
 
 
@@ -47,7 +49,7 @@ def compare_logits(
     host = importlib.import_module(f"{pack.__name__}.nodes.host.tagger")
     weights = {name: w.float() for name, w in read_tagger(files["RAM"].paths[0]).items()}
     dape = files["DAPE"].paths[0] if "DAPE" in files else None
-    with float32():
+    with use_float32():
         tagger = host.manage_tagger(weights)
         if dape:
             tagger = host.patch_tagger(tagger, dape, 1.0)
@@ -65,10 +67,10 @@ def merge_dape(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for layer in [name.removesuffix(".lora_A") for name in published if name.endswith(".lora_A")]:
         # tag_encoder shares with tagging_head the weights that both have.
         target = merged.get(f"{layer.replace('tag_encoder.', 'tagging_head.')}.weight")
-        if target is None:  # is for training or for captions
+        if target is None:  # the layer is for training or for captions
             continue
         down, up = (published[f"{layer}.lora_{factor}"].float() for factor in "AB")
-        if layer.endswith(".qkv"):  # holds the factors of query and value, and key has none
+        if layer.endswith(".qkv"):  # has factors for query and value, and none for key
             rows, (down_q, down_v), (up_q, up_v) = len(up) // 2, down.chunk(2), up.chunk(2)
             target[:rows] += up_q @ down_q * DAPE_SCALE
             target[-rows:] += up_v @ down_v * DAPE_SCALE

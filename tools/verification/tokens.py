@@ -17,49 +17,49 @@ from coz.render.pillow import to_pillow
 from coz.text.conversation import MULTISCALE_INSTRUCTION, REPETITION_PENALTY
 
 from .files import FoundFile
-from .step import node
+from .step import get_node
 
 MAX_TOKENS = 16
 SIDE_MULTIPLE = 28
-"""The model's images have sides that are multiples of this, so that nothing resizes them again."""
+"""Sides of the images are multiples of this, so that neither implementation resizes them again."""
 
-TIES = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
-"""How far a token's logit may be below the highest one, relative to the largest in the vocabulary: the
-rounding of the weights' dtype. Such tokens are equally likely."""
+MAX_TIE_DISTANCES = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 2e-2}
+"""Dtype of the weights -> how far a token's logit may be below the highest logit to count as equally likely.
+The distance is relative to the largest absolute logit, and allows for the rounding of the dtype."""
 
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+IMAGE_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 IMAGE_TOKEN, VISION_START_TOKEN = 151655, 151652
 CONVERSATION = (
-    f"<|im_start|>system\n{MULTISCALE_INSTRUCTION}<|im_end|>\n<|im_start|>user\n{PICTURE * 2}<|im_end|>\n"
+    f"<|im_start|>system\n{MULTISCALE_INSTRUCTION}<|im_end|>\n<|im_start|>user\n{IMAGE_PLACEHOLDER * 2}<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
-"""As the authors' code has it: the instruction in the system's turn, the two images in the user's."""
+"""The conversation of the authors' code: the instruction in the system's turn, the images in the user's turn."""
 
 
 def load_vlm(files: dict[str, FoundFile]) -> Any:
     lora = files["prompt LoRA"].choose() if "prompt LoRA" in files else "none"
-    return node("CoZLoadPromptExtractor").execute(files["Qwen2.5-VL-3B"].choose(), lora).args[0]
+    return get_node("CoZLoadPromptExtractor").execute(files["Qwen2.5-VL-3B"].choose(), lora).args[0]
 
 
-def fit(image: Tensor, size: int) -> Image.Image:
-    """Turn a (1, 3, H, W) image into 8 bits and a size that the model takes as it is."""
+def resize_for_model(image: Tensor, size: int) -> Image.Image:
+    """Convert a (1, 3, H, W) image to 8 bits, and resize it to a size that the model accepts unchanged."""
     side = max(2, size // SIDE_MULTIPLE) * SIDE_MULTIPLE
     return to_pillow(image).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def ask(vlm: Any, images: list[Image.Image]) -> list[int]:
-    """Return the tokens that VLM Prompt Extractor gets from the model."""
+    """Run VLM Prompt Extractor and return the tokens that it gets from the model."""
     asked: list[list[int]] = []
     generate = vlm.generate
 
-    def keep(*args, **kwargs):
+    def generate_and_record(*args, **kwargs):
         asked.append(generate(*args, **kwargs))
         return asked[-1]
 
-    vlm.generate = keep
+    vlm.generate = generate_and_record
     try:
         wide, view = (torch.from_numpy(np.array(image)).float()[None] / 255 for image in images)
-        extract = node("CoZPromptExtractor").execute
+        extract = get_node("CoZPromptExtractor").execute
         extract(vlm, view, "", max_tokens=MAX_TOKENS, previous_image=wide)
     finally:
         del vlm.generate
@@ -73,9 +73,10 @@ def compare_tokens(
     images: list[Image.Image],
     found: list[int],
 ) -> tuple[int, int]:
-    """Count the tokens that transformers choose at the same place, and those that are as likely there.
+    """Count the tokens that the package transformers would choose too, and those that are equally likely.
 
-    transformers read the conversation with the tokens found, and give the logits of each place.
+    The network of transformers gets the conversation and the found tokens, and gives the logits at the
+    place of each token.
     """
     import comfy.model_management as host
     from transformers import RepetitionPenaltyLogitsProcessor
@@ -96,7 +97,7 @@ def compare_tokens(
             inputs[name] = torch.cat([inputs[name], one], dim=1)
     logits = network(**inputs).logits[0, start - 1 : -1].float()
     penalize = RepetitionPenaltyLogitsProcessor(REPETITION_PENALTY)
-    bar = TIES[network.dtype]
+    bar = MAX_TIE_DISTANCES[network.dtype]
     same = equal = 0
     for i, token in enumerate(found):
         scores = penalize(inputs["input_ids"][:, : start + i], logits[i : i + 1].clone())[0]
