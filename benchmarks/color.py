@@ -10,7 +10,6 @@ import time
 
 import torch
 import torch.nn.functional as F
-from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor
 
 from coz import color_align, wavelet_align
@@ -53,6 +52,8 @@ def time_call(function, *arguments) -> float:
 @torch.inference_mode()
 def measure_share_of_sr() -> float:
     """Print the share of each method in the time of super-resolution; return the largest."""
+    from spandrel.architectures.ESRGAN import ESRGAN  # slow; a test imports align_dense
+
     torch.set_num_threads(1)
     network, lq = ESRGAN().eval(), torch.rand(1, 3, TILE, TILE)
     sr, reference = torch.rand(2, 1, 3, SIDE, SIDE)
