@@ -35,9 +35,9 @@ def restraint_input() -> io.Input:
         "restraint",
         types=[io.Float, io.Int],
         optional=True,
-        tooltip="Connect a number to set consistency, color_fix and denoise together. 0: the model invents "
-        "freely. 1: it stays closest to the image. Without a connection the three inputs keep their own "
-        "values.",
+        tooltip="How closely the result stays to the image, from 0 (the model invents freely) to 1 (closest "
+        "to the image). Connect a number: it sets consistency, color_fix and denoise together. Without a "
+        "connection the three inputs keep their own values.",
     )
 
 

@@ -28,7 +28,7 @@ class UpscaleModel(Backbone):
             io.UpscaleModel.Input(
                 "upscale_model",
                 **socket_options,
-                tooltip="Any model from Load Upscale Model. coz_lite_x4 and coz_lite_x4_texture come "
+                tooltip="Any model from Load Upscale Model. coz_lite_x4 (faithful) and coz_lite_x4_texture (clean edges) come "
                 "with the pack.",
             ),
             resampling_input(),

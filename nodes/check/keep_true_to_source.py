@@ -58,7 +58,8 @@ class CoZConsistency(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="Number of correction iterations. More iterations reduce ringing at edges. "
-                    "Even one iteration leaves an error below a thousandth of the brightness range.",
+                    "After a single iteration the error is already below a thousandth of the brightness "
+                    "range.",
                 ),
                 io.Combo.Input(
                     "kernel",
@@ -82,8 +83,8 @@ class CoZConsistency(io.ComfyNode):
                 ),
                 io.Float.Output(
                     "invented",
-                    tooltip="How much of the result is not in the source, in percent of the variance of "
-                    "its pixel values. For several images, the highest value.",
+                    tooltip="How much of the result is not in the source, in percent of the energy of the "
+                    "result (the variance of its pixel values). For several images, the highest value.",
                 ),
                 io.String.Output(
                     "report",

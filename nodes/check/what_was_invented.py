@@ -251,8 +251,8 @@ class CoZDetailMap(io.ComfyNode):
                     "disagreement",
                     tooltip="The mean of all results in gray. Colors mark where the results disagree: "
                     "violet a little, red more, yellow most (a standard deviation of at least 5 percent of "
-                    "the brightness range). Without colors for a single result, and for results with "
-                    "different sources.",
+                    "the brightness range). Nothing is colored if there is only one result, or if the "
+                    "results have different sources.",
                 ),
                 io.String.Output(
                     "figures",

@@ -123,8 +123,9 @@ class CoZChainLoop(io.ComfyNode):
                     max=MAX_STEPS,
                     optional=True,
                     advanced=True,
-                    tooltip="Used only with a connected chain: the last step to keep from it. Later steps "
-                    "are computed again. 16 keeps all steps.",
+                    tooltip="The last step to keep from the connected chain. The step after it is the first "
+                    "that is computed. 0 keeps only the first frame, 16 keeps all steps. Without a chain "
+                    "this input is not used.",
                 ),
                 io.Float.Input(
                     "consistency",
@@ -146,16 +147,18 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     advanced=True,
-                    tooltip="Minimum agreement of a result with the view that it was made from, in dB. The "
-                    "chain ends after the first step below this value. At 40 dB or more the result repeats "
-                    "the view; below 20 dB it contradicts the view. 0: the chain never ends early.",
+                    tooltip="Agreement in dB below which the chain ends. The agreement says how well the "
+                    "downscaled result of a step equals the view that it was made from: at 40 dB or more "
+                    "the result repeats the view; below 20 dB it contradicts the view. The first step with "
+                    "a lower agreement is the last one. 0: the chain never ends early.",
                 ),
                 restraint_input(),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The deepest frame."),
                 io.Image.Output(
-                    "scales", tooltip="All frames as one batch, from the first to the deepest."
+                    "scales",
+                    tooltip="All frames, from the first to the deepest, as one batch of images.",
                 ),
                 io.String.Output(
                     "prompts",

@@ -58,8 +58,8 @@ class CoZColorFix(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="For hybrid and best: the share of adain in hybrid. 0: wavelet alone. 1: adain "
-                    "alone.",
+                    tooltip="Share of adain in hybrid, the mix of wavelet and adain. 0: wavelet alone. 1: "
+                    "adain alone. Used for hybrid and best.",
                 ),
             ],
             outputs=[

@@ -39,7 +39,7 @@ class CoZFuse(io.ComfyNode):
                     "map",
                     options=ATTENTION_KINDS,
                     default="gradient",
-                    tooltip="How detail is measured. gradient: by how steeply the brightness changes. "
+                    tooltip="How the detail of each result is measured. gradient: by how steeply the brightness changes. "
                     "variance: by the variance of the brightness in squares of 5 x 5 pixels.",
                 ),
                 io.Float.Input(
@@ -48,7 +48,8 @@ class CoZFuse(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How much the edges of the result are sharpened. Plain areas do not change.",
+                    tooltip="How much the edges of the result are sharpened. 0: not at all. Plain areas do "
+                    "not change.",
                 ),
             ],
             outputs=[

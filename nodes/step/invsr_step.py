@@ -24,8 +24,9 @@ def start_input() -> io.Input:
         options=START_CHOICES,
         default="auto",
         advanced=True,
-        tooltip="Timestep at which sampling starts. A lower start keeps more of the view and allows fewer "
-        "sampling steps: at most start / 50. auto: 200, or 250 with five sampling steps.",
+        tooltip="Timestep at which sampling starts. A lower timestep adds less noise to the view, so it keeps "
+        "more of the view. It also allows fewer sampling steps: at most start / 50. auto: 200, or 250 with "
+        "five sampling steps.",
     )
 
 
@@ -46,8 +47,8 @@ def adaptive_input() -> io.Input:
     return io.Boolean.Input(
         "adaptive",
         default=False,
-        tooltip="Adapts the sampling to the amount of detail in each view. A view with medium detail gets "
-        "one more sampling step, a view with much detail two more. cfg is multiplied by 0.8 for the "
+        tooltip="Adapts sampling_steps and cfg to the amount of detail in each view. A view with medium detail "
+        "gets one more sampling step, a view with much detail two more. cfg is multiplied by 0.8 for the "
         "plainest views and by up to 1.3 for the most detailed ones, but stays at 1 or more.",
     )
 

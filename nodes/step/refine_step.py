@@ -49,7 +49,7 @@ def sampling_inputs() -> list[io.Input]:
             max=1.0,
             step=0.01,
             tooltip="How much of the view is generated again. At a low value the result stays close to the "
-            "view and soft. At a high value it departs from the view.",
+            "view, but also as soft as the view. At a high value it departs from the view.",
         ),
     ]
 

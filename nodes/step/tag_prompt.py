@@ -48,8 +48,9 @@ class CoZTagPrompt(io.ComfyNode):
                     max=MAX_THRESHOLD_SHIFT,
                     step=0.01,
                     advanced=True,
-                    tooltip="A tag is found if its probability is above its threshold, which is between "
-                    "0.45 and 1. This value is added to all thresholds: a lower value gives more tags.",
+                    tooltip="Number that is added to the threshold of every tag. A tag is found if its "
+                    "probability is above its threshold, which is between 0.45 and 1. A negative number "
+                    "gives more tags.",
                 ),
                 exclude_input(),
                 io.String.Input(

@@ -13,7 +13,10 @@ from .text_source import TextSource
 
 class Tags(TextSource):
     name = "tags (RAM/DAPE)"
-    summary = "a tagging model finds tags that fit each view; prompt is added at the end."
+    summary = (
+        "the tagging model RAM (Recognize Anything), with or without its LoRA DAPE, finds tags that fit "
+        "each view; prompt is added at the end."
+    )
     reads_seed = False
 
     @classmethod

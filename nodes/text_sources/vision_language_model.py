@@ -39,8 +39,8 @@ class VisionLanguageModel(TextSource):
                 "context",
                 options=[PREVIOUS, ORIGINAL, NONE],
                 default=ORIGINAL if is_for_tiles else PREVIOUS,
-                tooltip="What the model sees besides the tile. previous scale: the image around it. "
-                "original image: the whole image. none: nothing else."
+                tooltip="What the model sees besides the tile. previous scale: the part of the image "
+                "around the tile. original image: the whole image. none: nothing else."
                 if is_for_tiles
                 else "What the model sees besides the view. previous scale: the frame before, as in the "
                 "paper. original image: the first frame. none: nothing else.",

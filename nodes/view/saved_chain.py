@@ -154,7 +154,8 @@ class CoZLoadChain(io.ComfyNode):
                     tooltip="The source: the whole image that the chain started from.",
                 ),
                 io.Image.Output(
-                    "scales", tooltip="All frames as one batch, from the first to the deepest."
+                    "scales",
+                    tooltip="All frames, from the first to the deepest, as one batch of images.",
                 ),
                 io.String.Output(
                     "prompts",
