@@ -1,11 +1,11 @@
 """Check the published weights of Chain-of-Zoom on this machine, in about five minutes.
 
-Run it by its path, with the Python that ComfyUI runs on. In the Windows portable's folder:
+Run it by its path, with the same Python as ComfyUI. In the Windows portable's folder:
 
     python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\verify.py
 
-It looks for the models of the paper in ComfyUI's model folders and works with any part of them. It zooms into
-a photograph through the nodes of the pack. It compares one step with diffusers and the prompt extractor's
+It looks for the models of the paper in ComfyUI's model folders, and works even if only some of them are there.
+It zooms into a photograph through the nodes of the pack. It compares one step with diffusers and the prompt extractor's
 tokens with transformers, where they are installed, and the tags with the network outside ComfyUI. It writes
 verify.json and verify.png, to attach to an issue. Neither holds a path, a file name or anything about you;
 verify.json is shown before it is written. Nothing is downloaded, and nothing in the model folders is changed.

@@ -28,13 +28,13 @@ README_LINE = re.compile(r"(?<=\*\*Verified with the published weights\*\*: )[^.
 
 HEAD = """# Verified with the published weights
 
-Written by `make verified` from what people sent. To add a card, run this in ComfyUI's folder with the Python that ComfyUI runs on. It takes about five minutes, downloads nothing, and works with any part of the models:
+This page lists the reports that people sent; `make verified` writes it. To add a report for your graphics card, run this command in ComfyUI's folder, with the same Python as ComfyUI. It takes about five minutes and downloads nothing. It also works if you have only some of the models:
 
 ```
 python custom_nodes/chain-of-zoom/tools/verify.py
 ```
 
-In the folder of the Windows portable: `python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\verify.py`. Attach verify.json and verify.png to an issue of the form Verification. verify.json holds versions, hardware, sizes and checksums of the models, verdicts and times, and nothing about you; it is shown before it is written. The comparison of the step needs 16 GB of free RAM or of the card's memory, and diffusers in that Python.
+In the folder of the Windows portable: `python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\verify.py`. Attach verify.json and verify.png to an issue of the form Verification. verify.json holds versions, hardware, sizes and checksums of the models, verdicts and times, and nothing about you; it is shown before it is written. One part compares a step of this pack with diffusers. It needs diffusers in that Python, and 16 GB of free RAM or GPU memory.
 
 """
 
