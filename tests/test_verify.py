@@ -227,9 +227,9 @@ def test_the_page_and_the_readme_count_the_cards(tmp_path, capsys):
 
     assert count("a", "card A", "differs") == "by nobody yet"
     assert count("b", "card A", "equal", False) == "by nobody yet"
-    assert count("c", "card | <B>", "equal") == "on 1 card"
-    assert count("d", "card | <B>", "equal") == "on 1 card"
-    assert count("e", "card A", "equal") == "on 2 cards"
+    assert count("c", "card | <B>", "equal") == "on 1 graphics card"
+    assert count("d", "card | <B>", "equal") == "on 1 graphics card"
+    assert count("e", "card A", "equal") == "on 2 graphics cards"
     page = (tmp_path / verified.PAGE).read_text("utf-8").splitlines()
     assert "| card &lt;B>, 24.0 GiB | Linux | 1 | 2 | equal | — | differs | 3.5 | 7.2 |" in page
     others = "equal, with other models | — | differs, with other models"

@@ -1,4 +1,4 @@
-"""Write docs/verified.md from the verify.json files in docs/verified/, and count the cards in the README.
+"""Write docs/verified.md from the verify.json files in docs/verified/, and count the graphics cards in the README.
 
 python -m tools.release.verified    save each verify.json that is attached to an issue as docs/verified/NAME.json first
 """
@@ -39,13 +39,13 @@ In the folder of the Windows portable: `python_embeded\\python.exe ComfyUI\\cust
 """
 
 COLUMNS = (
-    "Card",
+    "Graphics card",
     "System",
     "Pack",
     "ComfyUI",
     *COMPARED,
     "Two steps, s",
-    "Memory of the card, GiB",
+    "GPU memory, GiB",
 )
 
 
@@ -87,7 +87,7 @@ def describe_count(reports: dict[str, dict[str, Any]]) -> str:
     cards = {report["device"] for report in reports.values() if is_verified(report)}
     if not cards:
         return "by nobody yet"
-    return f"on {len(cards)} card{'s' * (len(cards) > 1)}"
+    return f"on {len(cards)} graphics card{'s' * (len(cards) > 1)}"
 
 
 def format_row(report: dict[str, Any]) -> str:
