@@ -179,8 +179,8 @@ def test_a_damaged_folder_is_refused(saved, damage, message):
         (lambda f: cut(f, "scale_1.png", 9999), "the file ends in the middle of the image. Put the sa"),
         (lambda f: cut(f, "scale_1.png", 30), "the file ends in the middle"),
         (lambda f: cut(f, "scale_1.png", 0), "this is no PNG image"),
-        (lambda f: shutil.copy(f / "source.png", f / "scale_1.png"), "it is 400 x 300 pixels, expected 64 x 64"),
-        (lambda f: os.truncate(f / "scale_1.png", 2**26 + 9 * 64 * 64 + 1), "has 67,145,729 bytes; it can have at most 67,145,728: p"),
+        (lambda f: shutil.copy(f / "source.png", f / "scale_1.png"), "is 400 x 300 pixels, expected 64 x 64"),
+        (lambda f: os.truncate(f / "scale_1.png", 2**26 + 9 * 64 * 64 + 1), "67,145,729 bytes; it can .* 67,145,728: p"),
     ],
 )  # fmt: skip
 def test_a_damaged_picture_is_refused_without_hashes_too(saved, damage, message):
