@@ -17,25 +17,12 @@ from coz.geometry import Window
 def test_a_chain_of_4x_holds_a_sixteenth_of_the_pixels_a_step(make_chain):
     chain = make_chain(1024, 1024, size=512, steps=5, center=(0.3, 0.6))
     counted = [count_real_pixels(chain, layer) for layer in range(7)]
-    assert [(real.width, real.height) for real in counted] == [
-        (1024, 1024),
-        (512, 512),
-        (128, 128),
-        (32, 32),
-        (8, 8),
-        (2, 2),
-        (0.5, 0.5),
-    ]
+    sides = [1024, 512, 128, 32, 8, 2, 0.5]
+    assert [(real.width, real.height) for real in counted] == [(side, side) for side in sides]
     assert [real.share for real in counted] == [1, 1, *(16.0**-i for i in range(1, 6))]
-    assert list(map(describe_real_pixels, counted)) == [
-        "all real",
-        "all real",
-        "128 x 128 real pixels",
-        "32 x 32 real pixels",
-        "8 x 8 real pixels",
-        "2 x 2 real pixels",
-        "less than one real pixel",
-    ]
+    words = [f"{side} x {side} real pixels" for side in (128, 32, 8, 2)]
+    expected = ["all real", "all real", *words, "less than one real pixel"]
+    assert list(map(describe_real_pixels, counted)) == expected
     assert [is_comparable(real) for real in counted] == [True] * 5 + [False] * 2
 
 

@@ -14,9 +14,8 @@ def test_windows_in_ancestors_compose(make_chain):
     assert chain.find_window_in(1, 0) == chain.windows[0]
     assert chain.find_window_in(2, 2) == Window(0, 0, 64, 64)
     outer, inner = chain.windows[1], chain.windows[2]
-    assert chain.find_window_in(3, 1) == Window(
-        outer.x + inner.x / 4, outer.y + inner.y / 4, inner.width / 4, inner.height / 4
-    )
+    x, y, width, height = (value / 4 for value in inner)
+    assert chain.find_window_in(3, 1) == Window(outer.x + x, outer.y + y, width, height)
 
 
 def test_every_layer_holds_the_target(make_chain):
@@ -45,11 +44,8 @@ def test_json_round_trip(make_chain):
     chain = make_chain()
     again = ZoomChain.from_json(chain.to_json(), chain.frames)
     assert again.to_json() == chain.to_json()
-    assert (again.windows, again.prompts, again.seeds) == (
-        chain.windows,
-        chain.prompts,
-        chain.seeds,
-    )
+    for name in ("windows", "prompts", "seeds"):
+        assert getattr(again, name) == getattr(chain, name)
 
 
 def test_json_form_is_frozen(make_chain):
@@ -215,9 +211,8 @@ def test_a_text_that_is_no_record_is_refused(make_chain, text, message):
 
 def test_frames_of_other_sizes_than_the_record_are_refused(make_chain):
     chain = make_chain()
-    with pytest.raises(
-        ValueError, match=r"record has frames of sizes \(\(400, 300\), .* got \(\(400, 300"
-    ):
+    message = r"record has frames of sizes \(\(400, 300\), .* got \(\(400, 300"
+    with pytest.raises(ValueError, match=message):
         ZoomChain.from_json(chain.to_json(), chain.frames[:-1])
 
 

@@ -1,6 +1,7 @@
 """Real-ESRGAN's degradation against closed forms."""
 
 import io
+from itertools import product
 from math import cos, pi, radians, sin
 
 import numpy as np
@@ -93,26 +94,17 @@ def test_kernels_are_drawn_as_upstream_draws_them(monkeypatch, rng):
     assert len(sincs) / 10_000 == pytest.approx(0.1, abs=0.01)
     assert all((pi / 3 if size < 13 else pi / 5) <= cutoff <= pi for cutoff, size in sincs)
     sizes = np.array([size for _, size, *_ in bells])
-    assert [np.mean(sizes == n).round(2) for n in range(7, 22, 2)] == pytest.approx(
-        [1 / 8] * 8, abs=0.015
-    )
+    found = [np.mean(sizes == n).round(2) for n in range(7, 22, 2)]
+    assert found == pytest.approx([1 / 8] * 8, abs=0.015)
     counts = {}
     for shape, _, x, y, angle, beta in bells:
         assert 0.2 <= min(x, y) <= max(x, y) <= 3
-        is_round = x == y
         assert -pi <= angle <= pi
-        assert (angle == 0) == is_round
-        betas = counts.setdefault((shape, is_round), [])
-        betas.append(beta)
+        assert (angle == 0) == (x == y)
+        counts.setdefault((shape, x == y), []).append(beta)
     shares = {key: len(betas) / len(bells) for key, betas in counts.items()}
-    expected = {
-        ("gaussian", True): 0.45,
-        ("gaussian", False): 0.25,
-        ("generalized", True): 0.12,
-        ("generalized", False): 0.03,
-        ("plateau", True): 0.12,
-        ("plateau", False): 0.03,
-    }
+    kinds = product(("gaussian", "generalized", "plateau"), (True, False))
+    expected = dict(zip(kinds, (0.45, 0.25, 0.12, 0.03, 0.12, 0.03), strict=True))
     assert shares == pytest.approx(expected, abs=0.015)
     betas = np.array(counts["generalized", True])
     assert 0.5 <= betas.min() < betas.max() <= 4
@@ -124,6 +116,11 @@ def test_kernels_are_drawn_as_upstream_draws_them(monkeypatch, rng):
 
 def test_the_values_are_upstreams():
     """Those of params_realesrgan.yml, of the first and the second degradation."""
+    kernels = (
+        *("iso", "aniso", "generalized_iso", "generalized_aniso"),
+        "plateau_iso",
+        "plateau_aniso",
+    )
     both = {
         "blur_prob": (1, 0.8),
         "blur_sigma": ((0.2, 3), (0.2, 1.5)),
@@ -133,17 +130,7 @@ def test_the_values_are_upstreams():
         "poisson_scale_range": ((0.05, 3.0), (0.05, 2.5)),
         "betag_range": ((0.5, 4),) * 2,
         "betap_range": ((1, 2),) * 2,
-        "kernel_list": (
-            (
-                "iso",
-                "aniso",
-                "generalized_iso",
-                "generalized_aniso",
-                "plateau_iso",
-                "plateau_aniso",
-            ),
-        )
-        * 2,
+        "kernel_list": (kernels,) * 2,
         "kernel_prob": ((0.45, 0.25, 0.12, 0.03, 0.12, 0.03),) * 2,
         "sinc_prob": (0.1,) * 2,
         "gaussian_noise_prob": (0.5,) * 2,
@@ -205,12 +192,14 @@ def test_jpeg_is_pillows(photo):
         assert torch.equal(compress(photo, 30.4), from_pillow(expected)[0])
 
 
+def in_both_stages(**changes):
+    first, second = (stage._replace(**changes) for stage in REAL_ESRGAN[:2])
+    return REAL_ESRGAN._replace(first=first, second=second)
+
+
 def test_a_gray_plane_without_noise_stays_as_it_is():
     """Kernels sum to 1, resizing keeps a constant, and edges are reflected, in each of 40 draws."""
-    quiet = {"gaussian_noise_prob": 1, "noise_range": (0, 0)}
-    values = REAL_ESRGAN._replace(
-        first=REAL_ESRGAN.first._replace(**quiet), second=REAL_ESRGAN.second._replace(**quiet)
-    )
+    values = in_both_stages(gaussian_noise_prob=1, noise_range=(0, 0))
     plane = torch.full((3, 96, 128), 128 / 255)
     for seed in range(40):
         assert torch.equal(degrade(plane, np.random.default_rng(seed), values), plane)
@@ -225,11 +214,7 @@ def test_keep_leaves_the_size(photo, monkeypatch):
         return resize(image, size, kind)
 
     monkeypatch.setattr(degradation, "resize", note)
-    keep = {"resize_prob": (0, 0, 1)}
-    values = REAL_ESRGAN._replace(
-        first=REAL_ESRGAN.first._replace(**keep), second=REAL_ESRGAN.second._replace(**keep)
-    )
-    degrade(photo, np.random.default_rng(0), values)
+    degrade(photo, np.random.default_rng(0), in_both_stages(resize_prob=(0, 0, 1)))
     whole, small = (96, 128), (24, 32)
     assert sizes == [(whole, whole), (whole, small), (small, small), (small, whole)]
 

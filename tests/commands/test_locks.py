@@ -44,10 +44,8 @@ def test_a_lock_holds_versions_and_nothing_of_torch_or_of_a_machine(lock):
     assert head == locks.HEAD
     for line in lines:
         assert re.fullmatch(r"[a-z0-9-]+==[a-z0-9.]+( ; [^/:@]+)?\n", line)
-    left_out = {"torch", "torchvision", "torchaudio", "triton", "nvidia-cublas", "cuda-toolkit"}
-    names = {pin.name for pin in pins(lock)}
-    assert not left_out & names
-    assert not [name for name in names if re.match("nvidia|cuda", name)]
+    left_out = "nvidia|cuda|torch==|torchvision==|torchaudio==|triton=="
+    assert not [line for line in lines if re.match(left_out, line)]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +102,8 @@ def index(tmp_path, monkeypatch):
 
 
 def test_a_lock_is_for_every_system_and_agrees_with_torch(index, tmp_path):
-    index(
-        "torch", "2.0", "solver<2", "triton; sys_platform == 'linux'", "nvidia-nccl", "cuda-toolkit"
-    )
+    linux = "triton; sys_platform == 'linux'"
+    index("torch", "2.0", "solver<2", linux, "nvidia-nccl", "cuda-toolkit")
     for name in ("triton", "nvidia_nccl", "cuda_toolkit", "colours"):
         index(name, "1.0")
     index("solver", "1.5")
@@ -121,13 +118,12 @@ def test_a_lock_is_for_every_system_and_agrees_with_torch(index, tmp_path):
     )
 
 
-@pytest.fixture
-def uv():
-    return [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable]
+UV = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable]
 
 
 @pytest.fixture
-def lock(index, tmp_path):
+def lock(index, tmp_path, monkeypatch):
+    monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
     for release in ("1.0", "2.0"):
         index("coz_tested", release)
     path = tmp_path / "lock.txt"
@@ -135,33 +131,30 @@ def lock(index, tmp_path):
     return path
 
 
-def test_the_locked_versions_are_chosen(uv, lock, monkeypatch):
-    monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
-    chosen = environment.choose_versions(uv, ["coz-tested"], lock)
+def test_the_locked_versions_are_chosen(lock):
+    chosen = environment.choose_versions(UV, ["coz-tested"], lock)
     assert chosen == ["--constraints", lock]
-    line = [*map(str, [*uv, "--dry-run", "coz-tested", *chosen])]
+    line = [*UV, "--dry-run", "coz-tested", *chosen]
     assert " + coz-tested==1.0\n" in subprocess.run(line, capture_output=True, text=True).stderr
 
 
-def test_the_newest_are_chosen_where_the_lock_does_not_fit(uv, lock, monkeypatch, capsys):
-    monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
-    assert environment.choose_versions(uv, ["coz-tested>1"], lock) == ["--upgrade"]
+def test_the_newest_are_chosen_where_the_lock_does_not_fit(lock, capsys):
+    assert environment.choose_versions(UV, ["coz-tested>1"], lock) == ["--upgrade"]
     assert capsys.readouterr().out == (
         "locks/lock.txt does not fit these packages: installing the newest\n"
     )
 
 
-def test_what_no_version_fits_is_an_error(uv, lock, monkeypatch, capsys):
-    monkeypatch.delenv("NEWEST_PACKAGES", raising=False)
+def test_what_no_version_fits_is_an_error(lock, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
     with pytest.raises(environment.ContradictionError, match="you require coz-tested>2"):
-        environment.choose_versions(uv, ["coz-tested>2"], lock)
+        environment.choose_versions(UV, ["coz-tested>2"], lock)
     assert capsys.readouterr().out == ""
 
 
-def test_the_newest_are_chosen_on_request(uv, lock, monkeypatch, capsys):
+def test_the_newest_are_chosen_on_request(lock, monkeypatch, capsys):
     monkeypatch.setenv("NEWEST_PACKAGES", "1")
-    assert environment.choose_versions(uv, ["coz-tested"], lock) == ["--upgrade"]
+    assert environment.choose_versions(UV, ["coz-tested"], lock) == ["--upgrade"]
     assert capsys.readouterr().out == ""
 
 

@@ -75,25 +75,21 @@ def test_a_row_that_takes_too_long(monkeypatch, tmp_path):
 
 def test_a_python_that_is_not_here():
     assert find_python("3.99") is None
-    assert (
-        format_cells(Row("Python 3.99", python="3.99"), None, None)[2]
-        == "3.99: not on this machine"
-    )
+    cells = format_cells(Row("Python 3.99", python="3.99"), None, None)
+    assert cells[2] == "3.99: not on this machine"
     found = find_python(OWN)
     assert found is None or found.exists()
 
 
 def test_a_single_row_leaves_the_others():
     names = ["one", "two", "three"]
-    first = merge_report(
-        "",
-        names,
-        {
-            "one": ("| one | 0.30.0 | 1 |", "### one\n\n- 2 skipped: a | b\n"),
-            "three": ("| three | 0.24.0 | 3 |", "### three\n\n- FAILED x\n"),
-        },
+    rows = {
+        "one": ("| one | 0.30.0 | 1 |", "### one\n\n- 2 skipped: a | b\n"),
+        "three": ("| three | 0.24.0 | 3 |", "### three\n\n- FAILED x\n"),
+    }
+    again = merge_report(
+        merge_report("", names, rows), names, {"three": ("| three | 0.24.0 | 4 |", "")}
     )
-    again = merge_report(first, names, {"three": ("| three | 0.24.0 | 4 |", "")})
     again = merge_report(again, names, {"two": ("| two | 0.27.0 | 2 |", "### two\n\n- FAILED y\n")})
     assert again == (
         f"{matrix.HEAD}| one | 0.30.0 | 1 |\n| two | 0.27.0 | 2 |\n| three | 0.24.0 | 4 |\n"

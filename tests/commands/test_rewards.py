@@ -139,11 +139,8 @@ def test_preference(text, good, bad, reward):
 
 
 def test_image_feedback():
+    better, worse = (rewards.score_image_feedback(score, 50) for score in (51, 49))
     assert rewards.score_image_feedback(50, 50) == 0
-    assert (
-        rewards.score_image_feedback(51, 50)
-        == -rewards.score_image_feedback(49, 50)
-        == pytest.approx(0.7616, abs=1e-4)
-    )
-    assert rewards.score_image_feedback(52, 50, spread=2) == rewards.score_image_feedback(51, 50)
+    assert better == -worse == pytest.approx(0.7616, abs=1e-4)
+    assert rewards.score_image_feedback(52, 50, spread=2) == better
     assert rewards.score_image_feedback(float("nan"), 50) is None

@@ -96,17 +96,12 @@ def test_windows_do_not_overlap_and_depend_on_the_seed():
 def test_a_photograph_is_held_out_with_all_its_crops(photos, tmp_path):
     report = run(photos, tmp_path / "out")
     assert (report.crops, report.held_out, report.skipped) == (4, 2, {})
-    held = {
-        entry["name"].partition("#")[0]
-        for entry in index(tmp_path / "out")["crops"]
-        if entry["held_out"]
-    }
-    assert len(held) == 1
-    split = [
-        CropDataset(tmp_path / "out", seed=0, degradation="4x", held_out=h) for h in (False, True)
-    ]
-    assert [len(part) for part in split] == [4, 2]
-    assert {item["name"].partition("#")[0] for item in split[1]} == held
+    crops = index(tmp_path / "out")["crops"]
+    (held,) = {crop["name"].partition("#")[0] for crop in crops if crop["held_out"]}
+    for is_held, count in ((False, 4), (True, 2)):
+        part = CropDataset(tmp_path / "out", seed=0, degradation="4x", held_out=is_held)
+        assert len(part) == count
+    assert {item["name"].partition("#")[0] for item in part} == {held}
 
 
 def test_files_that_cannot_be_used_are_listed_each_time(photos, tmp_path):
@@ -135,9 +130,8 @@ def test_what_was_interrupted_is_completed(photos, tmp_path, monkeypatch):
         run(photos, out)
     monkeypatch.undo()
     assert not (out / "crops.json").exists()
-    finished = {
-        p for part in out.glob("parts/*.json") for p in (part, *out.glob(f"crops/{part.stem}-*"))
-    }
+    parts = [*out.glob("parts/*.json")]
+    finished = {*parts, *(crop for part in parts for crop in out.glob(f"crops/{part.stem}-*"))}
     before = read_times(out)
     assert 3 <= len(finished) < 9
     run(photos, out)
@@ -204,12 +198,11 @@ def test_prompts_are_written_by_a_vlm(photos, tmp_path):
 
     model = save_toy_model(tmp_path / "vlm")
     run(photos, tmp_path / "out", vlm=str(model))
-    prompts = [entry["prompt"] for entry in index(tmp_path / "out")["crops"]]
-    describe = captions.load_vlm(str(model))
-    for entry, prompt in zip(index(tmp_path / "out")["crops"], prompts, strict=True):
+    entries, describe = index(tmp_path / "out")["crops"], captions.load_vlm(str(model))
+    for entry in entries:
         with Image.open(tmp_path / "out/crops" / entry["file"]) as crop:
-            assert describe([crop]) == [prompt]
-    assert any(prompts)
+            assert describe([crop]) == [entry["prompt"]]
+    assert any(entry["prompt"] for entry in entries)
 
 
 def test_a_vlm_that_is_missing_is_named(photos, tmp_path):
@@ -244,14 +237,13 @@ def test_mistakes_are_named(photos, tmp_path):
     with pytest.raises(ValueError, match="in holds other files: use a new folder"):
         run(photos, photos)
     with pytest.raises(
-        ValueError, match=r"holds no finished data set: python -m tools\.train_sr prepare"
+        ValueError, match=r"no finished data set: python -m tools\.train_sr prepare"
     ):
         CropDataset(tmp_path / "out", seed=0, degradation="4x")
 
 
 def test_a_full_disk_is_named(photos, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    write = Path.write_bytes
+    out, write = tmp_path / "out", Path.write_bytes
 
     def fill(path, content):
         if "crops" not in str(path):
@@ -260,9 +252,7 @@ def test_a_full_disk_is_named(photos, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill)
-    with pytest.raises(
-        ValueError, match="out is full: make room and run it again; what is finished"
-    ):
+    with pytest.raises(ValueError, match="is full: make room and run it again; what is finished"):
         run(photos, out)
     monkeypatch.undo()
     assert not list(out.glob("crops/*"))
@@ -270,10 +260,8 @@ def test_a_full_disk_is_named(photos, tmp_path, monkeypatch):
 
 
 def test_an_item_is_a_crop_and_its_degradation(data):
-    for name, expected in (
-        ("real-esrgan", degrade),
-        ("4x", lambda image, _: reduce_and_enlarge(image)),
-    ):
+    degradations = {"real-esrgan": degrade, "4x": lambda image, _: reduce_and_enlarge(image)}
+    for name, expected in degradations.items():
         dataset = CropDataset(data, seed=7, degradation=name)
         for i, item in enumerate(dataset):
             assert item.keys() == {"low", "high", "prompt", "name"}
@@ -341,24 +329,19 @@ def text_encoders(tmp_path_factory):
     """SD3's three text encoders, tiny and random, with the real tokenizers."""
     folder = tmp_path_factory.mktemp("sd3")
     tokenizers = host_path() / "comfy"
-    clips = [
-        CLIPTextModelWithProjection(
-            CLIPTextConfig(
-                **{"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2},
-                **{"num_hidden_layers": 3, "projection_dim": width},
-            )
-        )
-        for width in (8, 16)
-    ]
-    t5 = T5EncoderModel(T5Config(d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+    shape = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+    configs = [CLIPTextConfig(**shape, num_hidden_layers=3, projection_dim=w) for w in (8, 16)]
+    t5 = T5Config(d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    clip = {"pretrained_model_name_or_path": tokenizers / "sd1_tokenizer", "model_max_length": 77}
     StableDiffusion3Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        **{"transformer": None, "vae": None, "text_encoder": clips[0], "text_encoder_2": clips[1]},
-        text_encoder_3=t5,
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizers / "sd1_tokenizer", model_max_length=77),
-        tokenizer_2=CLIPTokenizer.from_pretrained(
-            tokenizers / "sd1_tokenizer", pad_token="!", model_max_length=77
-        ),
+        transformer=None,
+        vae=None,
+        text_encoder=CLIPTextModelWithProjection(configs[0]),
+        text_encoder_2=CLIPTextModelWithProjection(configs[1]),
+        text_encoder_3=T5EncoderModel(t5),
+        tokenizer=CLIPTokenizer.from_pretrained(**clip),
+        tokenizer_2=CLIPTokenizer.from_pretrained(**clip, pad_token="!"),
         tokenizer_3=T5TokenizerFast.from_pretrained(tokenizers / "text_encoders/t5_tokenizer"),
     ).save_pretrained(folder)
     return folder
@@ -391,9 +374,7 @@ def test_texts_are_encoded_once(photos, tmp_path, text_encoders, monkeypatch):
 def test_texts_that_do_not_fit_the_disk_are_not_begun(photos, tmp_path, monkeypatch):
     usage = type(prepare.shutil.disk_usage("."))(10**9, 10**9, 4_000_000)
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: usage)
-    message = (
-        r"of 1 prompts take 0\.00483 GB, but the disk of .*out has 0\.004 GB left: make room, or "
-    )
+    message = r"of 1 prompts take 0\.00483 GB, but the disk of .*out has 0\.004 GB left: make room"
     with pytest.raises(ValueError, match=message):
         run(photos, tmp_path / "out", text_encoders="nowhere")
 
@@ -401,7 +382,5 @@ def test_texts_that_do_not_fit_the_disk_are_not_begun(photos, tmp_path, monkeypa
 def test_a_missing_text_encoder_is_named(photos, tmp_path, text_encoders):
     folder = shutil.copytree(text_encoders, tmp_path / "sd3")
     shutil.rmtree(folder / "text_encoder_3")
-    with pytest.raises(
-        ValueError, match=r"the text encoders cannot be loaded from .*sd3: .*text_enc"
-    ):
+    with pytest.raises(ValueError, match=r"text encoders cannot be loaded from .*sd3: .*text_enc"):
         run(photos, tmp_path / "out", text_encoders=str(folder))

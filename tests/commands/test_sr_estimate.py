@@ -16,8 +16,8 @@ from tools.train_sr.estimate import GIB, LiveMemory, estimate, fuse_attention, p
 META = torch.device("meta")
 
 
-def make_config(**changes):
-    return DistilConfig(data="data", out="out", lpips="vgg16.pth", **changes)
+def make_config(config=DistilConfig, **changes):
+    return config(data="data", out="out", lpips="vgg16.pth", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,8 @@ def test_attention_keeps_no_matrix():
 
 def test_weights_count_once(parts):
     found = parts()
-    assert found["SD3 transformer"] == sum(
-        2 * tensor.numel() for tensor in sd3_medium(META).state_dict().values()
-    )
+    values = [tensor.numel() for tensor in sd3_medium(META).state_dict().values()]
+    assert found["SD3 transformer"] == 2 * sum(values)
     assert found["VAE"] / 2 == pytest.approx(83.8e6, rel=1e-3)
     assert found["LPIPS VGG16"] / 4 == pytest.approx(14.7e6, rel=2e-3)
     assert parts(precision="fp32")["SD3 transformer"] == 2 * found["SD3 transformer"]
@@ -104,9 +103,7 @@ def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
 
 
 def test_two_zooms_keep_more_than_one(parts):
-    config = CrossScaleConfig(
-        data="data", out="out", lpips="vgg16.pth", start_lora="a.pkl", text_cached=True
-    )
+    config = make_config(CrossScaleConfig, start_lora="a.pkl", text_cached=True)
     found = dict(estimate(config))
     trained, prior = 7_077_888, 2_021_376
     assert found["adapters, gradients and AdamW"] == 16 * trained + 4 * (trained + prior)
@@ -115,28 +112,19 @@ def test_two_zooms_keep_more_than_one(parts):
 
 
 def test_checkpointing_batch_and_precision_change_what_is_kept(parts):
-    kept = {
-        name: parts(**changes)["kept for the gradients"] / GIB
-        for name, changes in {
-            "usual": {},
-            "two": {"batch": 2},
-            "all": {"checkpointing": False},
-            "fp32": {"precision": "fp32"},
-        }.items()
-    }
-    assert kept["usual"] == pytest.approx(1.23, abs=0.01)
-    assert kept["two"] == pytest.approx(2 * kept["usual"], rel=0.01)
-    assert kept["all"] == pytest.approx(7.62, abs=0.01)
-    assert kept["fp32"] == pytest.approx(1.85, abs=0.01)
+    changes = {}, {"batch": 2}, {"checkpointing": False}, {"precision": "fp32"}
+    usual, two, everything, fp32 = (parts(**c)["kept for the gradients"] / GIB for c in changes)
+    assert usual == pytest.approx(1.23, abs=0.01)
+    assert two == pytest.approx(2 * usual, rel=0.01)
+    assert everything == pytest.approx(7.62, abs=0.01)
+    assert fp32 == pytest.approx(1.85, abs=0.01)
 
 
 def test_smaller_crops_keep_less(tmp_path, parts):
     (tmp_path / "prepare.json").write_text('{"size": 256}')
     config = make_config(text_cached=True).model_copy(update={"data": tmp_path})
-    kept = dict(estimate(config))["kept for the gradients"]
-    assert kept / parts()["kept for the gradients"] == pytest.approx(
-        0.275, abs=0.001
-    )  # a quarter, and the text
+    part = dict(estimate(config))["kept for the gradients"] / parts()["kept for the gradients"]
+    assert part == pytest.approx(0.275, abs=0.001)  # a quarter, and the text
 
 
 def test_a_model_in_a_folder_has_its_own_size(tmp_path, parts):
@@ -144,11 +132,10 @@ def test_a_model_in_a_folder_has_its_own_size(tmp_path, parts):
     from tests.train.tiny_sd3 import save_tiny_sd3
 
     save_tiny_sd3(tmp_path)
-    clip_text(False, META).config.save_pretrained(tmp_path / "text_encoder")
-    clip_text(False, META).config.save_pretrained(tmp_path / "text_encoder_2")
-    t5 = t5_xxl(META).config
+    clip, t5 = clip_text(False, META).config, t5_xxl(META).config
     t5.num_layers = 1
-    t5.save_pretrained(tmp_path / "text_encoder_3")
+    for number, config in (("", clip), ("_2", clip), ("_3", t5)):
+        config.save_pretrained(tmp_path / f"text_encoder{number}")
     found = dict(estimate(make_config(model=str(tmp_path), precision="fp32")))
     values = [t.numel() for t in sd3_transformer(2).state_dict().values()]
     assert found["SD3 transformer"] == 4 * sum(values)
@@ -169,7 +156,7 @@ def test_the_command_prints_it_and_does_not_train(command, tmp_path, monkeypatch
     assert capsys.readouterr().out.split() == [name, *["1.00", "GiB", "together", "1.00", "GiB"]]
     monkeypatch.setattr(sys, "argv", ["train_sr", command, str(config), "--card-gb", "0.5"])
     with pytest.raises(
-        SystemExit, match=r"error: the training needs 1\.0 GiB, but the card has 0\.5"
+        SystemExit, match=r"^error: the training needs 1\.0 GiB, but the card has 0\.5"
     ):
         main()
     assert not (tmp_path / "b").exists()

@@ -84,9 +84,8 @@ def biases(*values):
 def test_ncnn_weights_are_read_to_the_last_byte():
     content = CONSTANT + HALF + biases(7) + SINGLE + biases(8, 9, 10)
     half, single = teachers.read_ncnn(NCNN, content)
-    assert [values.tolist() for values in (*half, *single)] == [
-        [1, 2, 3], [7], [4, 5, 6], [8, 9, 10],
-    ]  # fmt: skip
+    found = [values.tolist() for values in (*half, *single)]
+    assert found == [[1, 2, 3], [7], [4, 5, 6], [8, 9, 10]]
     with pytest.raises(ValueError, match="has 56 bytes of weights, the file 60"):
         teachers.read_ncnn(NCNN, content + biases(0))
     with pytest.raises(ValueError):

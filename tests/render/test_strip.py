@@ -23,9 +23,10 @@ def rounded(frame):
     return (frame[0] * 255).round() / 255
 
 
-def flat_chain(height, width, steps, value=0.5):
-    windows = (Window(0, 0, width, height), *[Window(1, 1, width // 4, height // 4)] * steps)
-    frames = (torch.full((1, 3, height, width), value),) * (steps + 2)
+def flat_chain(height, width, steps, value=0.5, window=None):
+    window = window or Window(1, 1, width // 4, height // 4)
+    windows = (Window(0, 0, width, height), *[window] * steps)
+    frames = (torch.tensor(value).expand(1, 3, height, width),) * (steps + 2)  # without memory
     return ZoomChain(4.0, frames, windows, ("",) * steps, (0,) * steps, Target(0.5, 0.5))
 
 
@@ -40,22 +41,11 @@ def flat_chain(height, width, steps, value=0.5):
     ],
 )
 def test_a_strip_has_a_largest_size(height, width, steps, layout, labels, size):
-    chain = flat_chain(1, 1, 0)  # of frames without memory
-    frame = torch.zeros(1, 1, 1, 1).expand(1, 3, height, width)
-    windows = (Window(0, 0, width, height),) * (steps + 1)
-    chain = replace(
-        chain,
-        frames=(frame,) * (steps + 2),
-        windows=windows,
-        prompts=("",) * steps,
-        seeds=(0,) * steps,
-    )
+    chain = flat_chain(height, width, steps, window=Window(0, 0, width, height))
     if size == "8,704 x 5":
         assert draw_strip(chain, layout, labels).shape[-2:] == (5, 8704)
         return
-    with pytest.raises(
-        ValueError, match=f"the strip would have {size} pixels: {steps + 1} frames of"
-    ):
+    with pytest.raises(ValueError, match=f"would have {size} pixels: {steps + 1} frames of"):
         draw_strip(chain, layout, labels)
 
 
@@ -118,10 +108,8 @@ def test_without_labels_nothing_is_drawn(chain):
 
 @pytest.mark.parametrize("layout", ["row", "grid", "steps"])
 def test_prompts_are_written_below_their_frames(chain, layout):
-    plain, prompted = (
-        draw_strip(replace(chain, prompts=prompts), layout)
-        for prompts in (("",) * 3, ("", "hair", ""))
-    )
+    plain = draw_strip(chain, layout)
+    prompted = draw_strip(replace(chain, prompts=("", "hair", "")), layout)
     band = prompted.shape[-2] - plain.shape[-2]
     assert 256 / 22 < band < 2 * 256 / 22 + 256 / 32
     if layout == "row":
@@ -152,10 +140,8 @@ def test_any_prompt_fits_below_its_frame(chain, prompt, layout):
 
 
 def test_long_prompts_end_in_an_ellipsis():
-    from coz.render.strip import (  # what is written can hardly be read back from pixels
-        ELLIPSIS,
-        _wrap,
-    )
+    # What is written can hardly be read back from pixels.
+    from coz.render.strip import ELLIPSIS, _wrap
 
     font = ImageFont.load_default(20)
     assert _wrap("one two three", font, 1000) == ["one two three"]
@@ -177,9 +163,8 @@ def test_small_frames_are_enlarged_a_whole_number_of_times(side, times, make_cha
     shown = Image.fromarray(last).resize((size, size), Image.Resampling.NEAREST)
     expected = torch.frombuffer(bytearray(shown.tobytes()), dtype=torch.uint8).view(size, size, 3)
     top = size * 2 // 3  # above the label
-    assert torch.equal(
-        (picture[:, :top, -size:] * 255).round().byte(), expected.movedim(-1, 0)[:, :top]
-    )
+    drawn = (picture[:, :top, -size:] * 255).round().byte()
+    assert torch.equal(drawn, expected.movedim(-1, 0)[:, :top])
 
 
 @pytest.mark.parametrize("steps", [1, 16])
@@ -236,10 +221,8 @@ def test_two_factors_are_named_only_where_they_differ_by_5_percent(make_chain, w
 
 def drawn_colors(picture):
     """(red, green, blue) of every pixel that is neither grey nor white."""
-    pixels = (picture[0] * 255).round().byte().flatten(1).T
-    return {
-        tuple(map(int, pixel)) for pixel in pixels.unique(dim=0) if len(set(pixel.tolist())) > 1
-    }
+    pixels = (picture[0] * 255).round().byte().flatten(1).T.unique(dim=0).tolist()
+    return {tuple(pixel) for pixel in pixels if len({*pixel}) > 1}
 
 
 @pytest.mark.parametrize("layout", ["row", "grid", "steps"])
@@ -254,39 +237,31 @@ def test_a_dot_has_the_color_of_the_real_pixels(layout):
 @pytest.mark.parametrize(
     ("layout", "expected"),
     [
-        (
-            "row",
-            [["1x: all real", "4x: 64 x 64 real pixels", "16x: 16 x 16 real pixels"]],
-        ),
+        ("row", ["1x: all real", "4x: 64 x 64 real pixels", "16x: 16 x 16 real pixels"]),
         (
             "steps",
             [
-                [
-                    "1x: all real",
-                    "4x bicubic: 64 x 64 real pixels, nothing invented",
-                    "4x: 64 x 64 real pixels, the rest is invented",
-                ],
-                [
-                    "4x: 64 x 64 real pixels",
-                    "16x bicubic: 16 x 16 real pixels, nothing invented",
-                    "16x: 16 x 16 real pixels, the rest is invented",
-                ],
+                "1x: all real",
+                "4x bicubic: 64 x 64 real pixels, nothing invented",
+                "4x: 64 x 64 real pixels, the rest is invented",
+                "4x: 64 x 64 real pixels",
+                "16x bicubic: 16 x 16 real pixels, nothing invented",
+                "16x: 16 x 16 real pixels, the rest is invented",
             ],
         ),
     ],
 )
 def test_each_panel_says_how_many_pixels_are_real(layout, expected, monkeypatch):
     """What is drawn can hardly be read back from pixels: what is given to the pen."""
-    drawn = []
-    text = ImageDraw.ImageDraw.text
-    monkeypatch.setattr(
-        ImageDraw.ImageDraw,
-        "text",
-        lambda pen, place, words, *rest: (drawn.append(words), text(pen, place, words, *rest)),
-    )
+    drawn, text = [], ImageDraw.ImageDraw.text
+
+    def note(pen, place, words, *rest):
+        drawn.append(words)
+        text(pen, place, words, *rest)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
     draw_strip(flat_chain(256, 256, 2), layout)
-    lines = [line for row in expected for panel in row for line in re.split(": |, ", panel)]
-    assert drawn == lines
+    assert drawn == [line for panel in expected for line in re.split(": |, ", panel)]
 
 
 def test_a_long_label_fits_its_frame():

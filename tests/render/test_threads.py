@@ -16,7 +16,6 @@ def test_two_threads_render_the_bytes_of_one(make_chain, easing):
     one, two, direct = (
         list(ZoomVideo(chain, 48, 64).render_frames(positions, threads)) for threads in (1, 2, 5)
     )
-    assert len(one) == len(two) == len(direct) == len(positions)
     for first, second, third, t in zip(one, two, direct, positions, strict=True):
         assert torch.equal(first, second)
         assert torch.equal(first, third)

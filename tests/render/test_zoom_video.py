@@ -89,9 +89,8 @@ def test_zoom_begins_with_the_whole_source_and_ends_with_the_deepest_frame(make_
     zoom = ZoomVideo(chain, 64, 64)
     square = Window(100, 0, 300, 300)  # the right of the picture: the target lies at 0.9
     assert zoom.start == square
-    assert torch.equal(
-        zoom.render_frame(0), resize(chain.frames[0], 64, 64, box=square).clamp(0, 1)
-    )
+    whole = resize(chain.frames[0], 64, 64, box=square).clamp(0, 1)
+    assert torch.equal(zoom.render_frame(0), whole)
     assert torch.equal(zoom.render_frame(1), chain.frames[-1])
     zoom.render_frame(1).zero_()  # a frame is a copy
     assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
@@ -103,20 +102,17 @@ def test_a_source_of_the_films_shape_is_whole_at_first():
 
 
 def test_the_way_to_the_first_frame_takes_its_share(make_chain):
-    assert ZoomVideo(make_chain(height=300, width=400, steps=2), 64, 64).steps == pytest.approx(
-        2 + log(300 / 64) / log(4)
-    )
-    assert ZoomVideo(smooth_chain(steps=3), 64, 64).steps == pytest.approx(3)
+    larger = make_chain(height=300, width=400, steps=2)
+    for chain, steps in ((larger, 2 + log(300 / 64) / log(4)), (smooth_chain(steps=3), 3)):
+        assert ZoomVideo(chain, 64, 64).steps == pytest.approx(steps)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (36, 64), (100, 50)], ids=["frame", "wide", "tall"])
 def test_the_view_shrinks_steadily_towards_a_point_fixed_on_the_screen(size, make_chain):
     zoom = ZoomVideo(make_chain(steps=3, scale=3.2), *size)
     views = [zoom.find_view(0, k / 20) for k in range(21)]
-    point = (
-        views[7].x + zoom.x.anchor * views[7].width,
-        views[7].y + zoom.y.anchor * views[7].height,
-    )
+    x, y, width, height = views[7]
+    point = x + zoom.x.anchor * width, y + zoom.y.anchor * height
     shrink = views[1].width / views[0].width, views[1].height / views[0].height
     for k, (x, y, width, height) in enumerate(views):
         assert width == pytest.approx(views[0].width * shrink[0] ** k)
@@ -148,11 +144,8 @@ def test_sixteen_steps_down_the_views_are_still_exact(scale):
 @pytest.mark.parametrize(
     "chain",
     [
-        {"target": (0.5, 0.5)},
-        {"target": (0.02, 0.97)},
-        {"scale": 1.5, "steps": 5},
-        {"scale": 8.0, "steps": 1},
-        {"height": 200, "width": 300},
+        *({"target": (0.5, 0.5)}, {"target": (0.02, 0.97)}, {"scale": 1.5, "steps": 5}),
+        *({"scale": 8.0, "steps": 1}, {"height": 200, "width": 300}),
     ],
     ids=["centre", "corner", "1.5x", "8x", "larger source"],
 )
@@ -225,8 +218,7 @@ def test_another_shape_is_cut_around_the_target():
 
 def test_a_target_at_the_edge_stays_in_the_cut():
     zoom = ZoomVideo(smooth_chain(height=160, width=90, size=64, target=(0.5, 0.0)), 18, 32)
-    assert zoom.start.y == 0
-    assert zoom.end.y == 0
+    assert (zoom.start.y, zoom.end.y) == (0, 0)
 
 
 def test_a_rest_is_rendered_once():

@@ -53,3 +53,10 @@ def randomise(network: nn.Module, seed: int) -> nn.Module:
     for name, weight in network.named_parameters():
         weight.data = drawn[name]
     return network.eval().requires_grad_(False)
+
+
+def are_equal(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    """Whether two state dicts have the same names and values."""
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name], expected[name]) for name in found
+    )

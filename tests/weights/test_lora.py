@@ -10,6 +10,7 @@ from coz.weights.chain_of_zoom import convert_coz_lora, convert_coz_vae_encoder
 from coz.weights.lora import pair_factors, split_weights
 from coz.weights.osediff import convert_osediff
 from coz.weights.vae import rename_vae_weights
+from tests.support.random_weights import are_equal
 
 DATA = Path(__file__).parents[1] / "data"
 SD21_UNET = {
@@ -88,10 +89,8 @@ def osediff():
         ("default_decoder", r"(up_blocks\..*|conv_out)"),
         ("default_others", r"mid_block\..*"),
     ]:
-        layers = [
-            layer for layer in matching(unet, inside) if re.search(rf"\b{UNET_LAYERS}$", layer)
-        ]
-        add_adapter(unet, name, layers)
+        layers = matching(unet, inside)
+        add_adapter(unet, name, [x for x in layers if re.search(rf"\b{UNET_LAYERS}$", x)])
     unet.set_adapter(["default_encoder", "default_decoder", "default_others"])
     for parameter in unet.conv_in.base_layer.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
@@ -103,9 +102,9 @@ def osediff():
         "unet_lora_encoder_modules": ["conv_in"],
         "vae_lora_encoder_modules": layers,
         "state_dict_unet": {
-            name: w for name, w in unet.state_dict().items() if "lora" in name or "conv_in" in name
+            n: w for n, w in unet.state_dict().items() if re.search("lora|conv_in", n)
         },
-        "state_dict_vae": {name: w for name, w in vae.state_dict().items() if "lora" in name},
+        "state_dict_vae": {n: w for n, w in vae.state_dict().items() if "lora" in n},
     }
     return SimpleNamespace(unet=unet, vae=vae, plain=plain, file=file)
 
@@ -127,12 +126,8 @@ def test_sr_lora_gives_the_merged_weights_of_the_reference(sr_lora):
     names = [layer.removeprefix("transformer.") for layer in layers]
     assert {f"merged.{name}.weight" for name in names} == {n for n in golden if "merged" in n}
     for layer, name in zip(layers, names, strict=True):
-        torch.testing.assert_close(
-            golden[f"base.{name}.weight"] + change(weights.lora, layer),
-            golden[f"merged.{name}.weight"],
-            atol=1e-6,
-            rtol=0,
-        )
+        found = golden[f"base.{name}.weight"] + change(weights.lora, layer)
+        torch.testing.assert_close(found, golden[f"merged.{name}.weight"], atol=1e-6, rtol=0)
     assert weights.kind == "coz lora"
     assert weights[2:] == ({}, {}, {}, 4, 4.0, "reference")
 
@@ -154,10 +149,7 @@ def test_sr_lora_of_sd3_medium_names_all_47_layers():
         (lambda list_: [*list_[:5], 3], "found a list of 6 entries that are not all matrices"),
         (lambda list_: [*list_[:5], list_[5][0]], "not all matrices"),
         (lambda list_: list_[::-1], "expected"),
-        (
-            lambda list_: [*list_[:4], list_[4][:9], list_[5]],
-            r"matrix 4 .* \(768, 4\), but .* \(9, 4\)",
-        ),
+        (lambda list_: [*list_[:4], list_[4][:9], list_[5]], r"4 .* \(768, 4\), but .* \(9, 4\)"),
         (lambda list_: [*list_[:5], list_[5][:2]], r"matrix 5 .* \(4, 128\), but found \(2, 128\)"),
         (lambda list_: [torch.zeros(6, 4), torch.zeros(4, 1)], "expected 0 matrices"),
         (lambda list_: [t[:, :0] if i % 2 == 0 else t[:0] for i, t in enumerate(list_)], "not all"),
@@ -173,9 +165,8 @@ def test_sr_lora_of_another_shape_is_refused(sr_lora, change, message):
 
 def test_vae_encoder_equals_the_reference(vae_encoder):
     golden = load_file(DATA / "sr_vae_encoder_small_expected.safetensors")
-    expected = rename_vae_weights(
-        {name.removeprefix("merged."): w for name, w in golden.items() if "merged" in name}
-    )
+    merged = {n.removeprefix("merged."): w for n, w in golden.items() if "merged" in n}
+    expected = rename_vae_weights(merged)
     weights = split_weights(convert_coz_vae_encoder(vae_encoder))
     assert weights.vae.keys() == expected.keys()
     for name, weight in weights.vae.items():
@@ -189,16 +180,8 @@ def test_vae_encoder_encodes_as_the_reference_in_the_hosts_own_encoder(pack, vae
     from comfy.ldm.modules.diffusionmodules.model import Encoder
 
     golden = load_file(DATA / "sr_vae_encoder_small_expected.safetensors")
-    encoder = Encoder(
-        ch=32,
-        out_ch=3,
-        ch_mult=(1, 1, 2),
-        num_res_blocks=1,
-        attn_resolutions=[],
-        in_channels=3,
-        resolution=32,
-        z_channels=4,
-    )
+    sides = {"ch": 32, "ch_mult": (1, 1, 2), "in_channels": 3, "out_ch": 3, "z_channels": 4}
+    encoder = Encoder(**sides, num_res_blocks=1, attn_resolutions=[], resolution=32)
     for layer in encoder.modules():
         if isinstance(layer, torch.nn.GroupNorm):
             layer.num_groups = 8  # the recorded encoder's, for its 32 channels; the host fixes 32
@@ -206,10 +189,9 @@ def test_vae_encoder_encodes_as_the_reference_in_the_hosts_own_encoder(pack, vae
     encoder.load_state_dict({name.removeprefix("encoder."): w for name, w in weights.items()})
     with torch.no_grad():
         moments = encoder(golden["input"])
+    expected = golden["moments"]
     # 1e-5: the recorded tolerance, relative to the largest value.
-    torch.testing.assert_close(
-        moments, golden["moments"], rtol=0, atol=1e-5 * golden["moments"].abs().max().item()
-    )
+    torch.testing.assert_close(moments, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize(
@@ -218,10 +200,7 @@ def test_vae_encoder_encodes_as_the_reference_in_the_hosts_own_encoder(pack, vae
         ("conv_out.base_layer.weight", "expected conv_out to have a base weight .* found none"),
         ("conv_in.lora_B.default_encoder.weight", r"conv_in .*, but found \[\(4, 3, 3, 3\)\]"),
         ("conv_out.lora_A.default_encoder.weight", "expected conv_out to have two LoRA factors"),
-        (
-            "conv_norm_out.weight",
-            "found 19 LoRA layers, other weights: nothing, missing: encoder.norm_out",
-        ),
+        ("conv_norm_out.weight", "19 LoRA layers, other weights: nothing, missing: encoder.norm_o"),
     ],
 )
 def test_vae_encoder_with_a_part_missing_is_refused(vae_encoder, name, message):
@@ -247,15 +226,12 @@ def test_vae_names_equal_the_hosts_own_conversion(pack, has_quant_conv):
 
     vae = small_vae(use_quant_conv=has_quant_conv, use_post_quant_conv=has_quant_conv).state_dict()
     first_names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    old = {
-        re.sub("|".join(first_names), lambda found: first_names[found[0]], name): weight
-        for name, weight in vae.items()
-    }
+    pattern = "|".join(first_names)
+    old = {re.sub(pattern, lambda found: first_names[found[0]], n): w for n, w in vae.items()}
     assert old.keys() != vae.keys()
     for named in [vae, old]:
-        host, expected = rename_vae_weights(named), convert_vae_state_dict(dict(named))
-        assert host.keys() == expected.keys()
-        assert all(torch.equal(host[name], expected[name]) for name in host)
+        host = rename_vae_weights(named)
+        assert are_equal(host, convert_vae_state_dict(dict(named)))
         again = rename_vae_weights(host)
         assert again.keys() == host.keys()
         assert all(again[name] is host[name] for name in host)
@@ -265,15 +241,10 @@ def test_osediff_equals_peft_in_the_hosts_own_loader(pack, osediff):
     import comfy.lora
     from comfy.utils import unet_to_diffusers
 
-    names = unet_to_diffusers(SD21_UNET)
-    state = {
-        f"diffusion_model.{names[name]}": weight
-        for name, weight in osediff.plain.items()
-        if name in names
-    }
-    model = SimpleNamespace(
-        state_dict=lambda: state, model_config=SimpleNamespace(unet_config=SD21_UNET)
-    )
+    names = {n: f"diffusion_model.{host}" for n, host in unet_to_diffusers(SD21_UNET).items()}
+    state = {names[name]: weight for name, weight in osediff.plain.items() if name in names}
+    config = SimpleNamespace(unet_config=SD21_UNET)
+    model = SimpleNamespace(state_dict=lambda: state, model_config=config)
     keyed = convert_osediff(osediff.file)
     weights = split_weights(keyed)
     places = comfy.lora.model_lora_keys_unet(model, {})
@@ -281,17 +252,14 @@ def test_osediff_equals_peft_in_the_hosts_own_loader(pack, osediff):
     expected["conv_in.bias"] = osediff.unet.conv_in.base_layer.bias
     # As one file, in the stock loader: conv_in is in it as a whole weight.
     stock = comfy.lora.load_lora(keyed.tensors, places, log_missing=False)
-    assert stock.keys() == {f"diffusion_model.{names[name]}" for name in expected}
+    assert stock.keys() == {names[name] for name in expected}
     for name, weight in expected.items():
-        key = f"diffusion_model.{names[name]}"
-        patched = comfy.lora.calculate_weight(
-            [(1.0, stock[key], 1.0, None, None)], state[key].clone(), key
-        )
+        key = names[name]
+        patches = [(1.0, stock[key], 1.0, None, None)]
+        patched = comfy.lora.calculate_weight(patches, state[key].clone(), key)
         torch.testing.assert_close(patched, weight, atol=1e-6, rtol=0)
-    assert weights.replaced.keys() == {
-        "diffusion_model.input_blocks.0.0.weight",
-        "diffusion_model.input_blocks.0.0.bias",
-    }
+    conv_in = "diffusion_model.input_blocks.0.0"
+    assert weights.replaced.keys() == {f"{conv_in}.weight", f"{conv_in}.bias"}
     for key, weight in weights.replaced.items():
         assert torch.equal(weight, stock[key][1][0])
     alone = comfy.lora.load_lora(weights.lora, places)
@@ -302,9 +270,8 @@ def test_osediff_equals_peft_in_the_hosts_own_loader(pack, osediff):
 def test_osediffs_vae_part_equals_peft(osediff):
     weights = split_weights(convert_osediff(osediff.file))
     expected = rename_vae_weights(merged(osediff.vae))
-    plain = rename_vae_weights(
-        {n: osediff.plain[n] for n in osediff.plain if n.startswith(("enc", "quant"))}
-    )
+    plain = {n: w for n, w in osediff.plain.items() if n.startswith(("enc", "quant"))}
+    plain = rename_vae_weights(plain)
     assert "quant_conv.weight" in expected
     assert weights.vae == {}
     assert weights.vae_diff.keys() == expected.keys()
@@ -342,7 +309,7 @@ def test_osediff_without_a_lora_on_conv_in_keeps_its_weight(osediff):
         ("state_dict_vae", lambda state: {}, "found 0 and other weights: nothing"),
         (
             "state_dict_vae",
-            lambda state: {name.replace("encoder.", "coder."): w for name, w in state.items()},
+            lambda state: {n.replace("encoder.", "coder."): w for n, w in state.items()},
             "coder.conv_in and",
         ),
     ],
@@ -357,5 +324,5 @@ def test_inputs_are_unchanged(vae_encoder, osediff):
     convert_coz_vae_encoder(vae_encoder)
     unet = dict(osediff.file["state_dict_unet"])
     convert_osediff(osediff.file)
-    assert all(torch.equal(vae_encoder[name], before[name]) for name in before)
+    assert are_equal(vae_encoder, before)
     assert osediff.file["state_dict_unet"].keys() == unet.keys()

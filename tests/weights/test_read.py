@@ -2,7 +2,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
@@ -22,9 +21,12 @@ from coz.weights.read import (
 )
 from tests.support.gadgets import hostile_pickles
 from tests.support.lying_files import lying_safetensors, safetensors
+from tests.support.random_sd3 import sd3_transformer
+from tests.support.random_weights import are_equal
 from tools.convert import convert
 
 DATA = Path(__file__).parents[1] / "data"
+SR_LAYER = "base_model.model.transformer_blocks.0.attn.to_q"
 LANGUAGE_LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
@@ -52,21 +54,6 @@ def save_adapter(folder, tensors, **config):
     return path
 
 
-def sd3_transformer():
-    from diffusers import SD3Transformer2DModel
-
-    torch.manual_seed(0)
-    return SD3Transformer2DModel(
-        num_layers=2,
-        num_attention_heads=2,
-        attention_head_dim=16,
-        caption_projection_dim=32,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        pos_embed_max_size=8,
-    )
-
-
 def unet():
     from diffusers import UNet2DConditionModel
 
@@ -91,10 +78,8 @@ def test_upstream_files_are_read_in_both_formats_of_torch(tmp_path, name, kind, 
     torch.save(content, tmp_path / name, _use_new_zipfile_serialization=is_zip)
     weights, golden = read_weights(tmp_path / name), read_weights(DATA / name)
     assert weights.kind == kind
-    for part in ["lora", "vae"]:
-        found, expected = getattr(weights, part), getattr(golden, part)
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[key], expected[key]) for key in found)
+    assert are_equal(weights.lora, golden.lora)
+    assert are_equal(weights.vae, golden.vae)
 
 
 @pytest.mark.parametrize("name", ["sr_lora_2block.pkl", "sr_vae_encoder_small.pt"])
@@ -117,7 +102,7 @@ def test_nothing_in_a_hostile_file_runs(tmp_path, monkeypatch, name, form):
         torch.save([*torch.load(DATA / "sr_lora_2block.pkl", weights_only=True), gadget], path)
     else:
         (tmp_path / "adapter_config.json").write_bytes(pickle.dumps(gadget))
-        torch.save(factors("base_model.model.transformer_blocks.0.attn.to_q"), path)
+        torch.save(factors(SR_LAYER), path)
     with pytest.raises(ValueError, match=rf"^{name}: expected .*, but found .*; "):
         read_weights(path)
     assert not marker.exists()
@@ -145,24 +130,6 @@ def test_no_gadget_of_any_family_runs(tmp_path):
                 with pytest.raises(ValueError, match=rf"^x\{suffix}: expected .*, but found"):
                     read(path)
                 assert not marker.exists(), (name, suffix)
-
-
-TRY = """
-import pickle, sys, warnings
-warnings.simplefilter("ignore")
-pickle.load(open(sys.argv[1], "rb"))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the gadgets are a Unix shell's")
-@pytest.mark.parametrize(
-    "name", ["os.system", "eval", "pathlib.touch", "numpy objects", "torch.fx"]
-)
-def test_gadgets_do_run_in_a_pickle_that_is_trusted(tmp_path, name):
-    marker = tmp_path / "ran"
-    (tmp_path / "x").write_bytes(hostile_pickles(marker)[name])
-    subprocess.run([sys.executable, "-c", TRY, tmp_path / "x"], capture_output=True)
-    assert marker.exists()
 
 
 class Dressed:
@@ -240,9 +207,8 @@ def test_names_from_a_file_are_shown_short_and_as_text(tmp_path):
 )  # fmt: skip
 def test_a_config_that_would_take_hours_is_refused(tmp_path, pattern):
     layer = factors("base_model.model." + "a." * 60 + "to_q")
-    with pytest.raises(
-        ValueError, match="of its config to be numbers, and rank_pattern and alpha_pattern to"
-    ):
+    message = "of its config to be numbers, and rank_pattern and alpha_pattern to"
+    with pytest.raises(ValueError, match=message):
         read_weights(save_adapter(tmp_path, layer, rank_pattern={pattern: 4}))
 
 
@@ -257,9 +223,8 @@ def test_patterns_that_people_write_are_read(tmp_path, pattern):
 
 def test_a_layer_with_an_endless_name_is_refused(tmp_path):
     path = save_adapter(tmp_path, factors("base_model.model." + "a." * 10_000 + "to_q"))
-    with pytest.raises(
-        ValueError, match=r"expected layer names of at most 128 characters, but found a\.a\.a"
-    ):
+    message = r"expected layer names of at most 128 characters, but found a\.a\.a"
+    with pytest.raises(ValueError, match=message):
         read_weights(path)
 
 
@@ -272,8 +237,8 @@ def test_a_layer_with_an_endless_name_is_refused(tmp_path):
         ("a.safetensors", b"\xef\xbb\xbf<html>", "found a web page"),
         (
             "a.pt",
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 68\n",
-            "found a git-lfs pointer; run git lfs pull, or download the file itself",
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "git-lfs pointer; run git lfs pull, or",
         ),
         ("a.pt", b"hello", r"found a file that begins with b'hello'; download it again"),
         ("a.safetensors", b"hello", r"found a file that begins with b'hello'"),
@@ -325,15 +290,20 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, content):
 
 def test_a_model_is_no_lora(tmp_path):
     save_file({"joint_blocks.0.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(
-        ValueError, match=r"found joint_blocks\.0\.weight; a whole model belongs in"
-    ):
+    with pytest.raises(ValueError, match=r"found joint_blocks\.0\.weight; a whole model belongs"):
         read_weights(tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("make", [sd3_transformer, unet])
+@pytest.mark.parametrize(
+    ("make", "rename"),
+    [
+        (lambda: sd3_transformer(2), "transformer.{}".format),
+        (unet, lambda name: f"lora_unet_{name.replace('.', '_')}"),
+    ],
+    ids=["SD3", "UNet"],
+)
 @pytest.mark.parametrize("use_rslora", [False, True])
-def test_peft_adapters_count_as_in_peft(tmp_path, make, use_rslora):
+def test_peft_adapters_count_as_in_peft(tmp_path, make, rename, use_rslora):
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -350,14 +320,10 @@ def test_peft_adapters_count_as_in_peft(tmp_path, make, use_rslora):
     weights = read_weights(tmp_path / "adapter_model.safetensors")
     pairs, alphas = pair_factors(weights.lora)
     expected = {
-        name.removeprefix("base_model.model."): layer.get_delta_weight("default")
+        rename(name.removeprefix("base_model.model.")): layer.get_delta_weight("default")
         for name, layer in model.named_modules()
         if hasattr(layer, "get_delta_weight")
     }
-    if make is unet:
-        expected = {f"lora_unet_{n.replace('.', '_')}": delta for n, delta in expected.items()}
-    else:
-        expected = {f"transformer.{name}": delta for name, delta in expected.items()}
     assert pairs.keys() == expected.keys()
     for layer, (down, up) in pairs.items():
         product = (up.flatten(1) @ down.flatten(1)).reshape(expected[layer].shape)
@@ -368,21 +334,24 @@ def test_peft_adapters_count_as_in_peft(tmp_path, make, use_rslora):
 
 
 def test_a_uniform_peft_adapter_states_its_rank_and_alpha(tmp_path):
-    path = save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+    path = save_adapter(tmp_path, factors(SR_LAYER))
     weights = read_weights(path)
     assert (weights.rank, weights.alpha) == (4, 8.0)
     assert weights.lora["transformer.transformer_blocks.0.attn.to_q.alpha"] == 8
 
 
-def test_a_peft_adapter_without_its_config_is_refused(tmp_path):
-    path = save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+@pytest.mark.parametrize(
+    ("read", "layer"), [(read_weights, SR_LAYER), (read_prompt_lora, LANGUAGE_LAYER)]
+)
+def test_a_peft_adapter_without_its_config_is_refused(tmp_path, read, layer):
+    path = save_adapter(tmp_path, factors(layer))
     (tmp_path / "adapter_config.json").unlink()
     message = (
         "adapter_model.safetensors: expected adapter_config.json beside it, which states the scale "
         f"of the LoRA, but found none; put the one that it was saved with into {tmp_path}"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        read_weights(path)
+        read(path)
 
 
 @pytest.mark.parametrize(
@@ -393,10 +362,7 @@ def test_a_peft_adapter_without_its_config_is_refused(tmp_path):
         ({"fan_in_fan_out": True}, "found fan_in_fan_out=True"),
         ({"peft_type": "LOHA"}, "found peft_type=LOHA"),
         ({"init_lora_weights": "pissa_niter_4"}, "found init_lora_weights=pissa_niter_4"),
-        (
-            {"lora_alpha": None},
-            r"numbers, .* found \[4, None, None, None\]; take the adapter_config.json",
-        ),
+        ({"lora_alpha": None}, r"numbers, .* found \[4, None, None, None\]; take the adapter_conf"),
         ({"r": 8}, r"attn\.to_q to have rank 8, as its config says, but found 4"),
         ({"rank_pattern": {"to_q": 2}}, "to have rank 2, as its config says, but found 4"),
         ({"rank_pattern": {"(": 2}}, "of its config to be numbers"),
@@ -405,24 +371,22 @@ def test_a_peft_adapter_without_its_config_is_refused(tmp_path):
     ],
 )
 def test_a_peft_config_that_cannot_be_honoured_is_refused(tmp_path, config, message):
-    layer = factors("base_model.model.transformer_blocks.0.attn.to_q")
     with pytest.raises(ValueError, match=message):
-        read_weights(save_adapter(tmp_path, layer, **config))
+        read_weights(save_adapter(tmp_path, factors(SR_LAYER), **config))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00", "[" * 100_000])
 def test_a_config_that_is_no_json_is_refused(tmp_path, text):
-    path = save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+    path = save_adapter(tmp_path, factors(SR_LAYER))
     (tmp_path / "adapter_config.json").write_text(text)
     with pytest.raises(ValueError, match="expected a JSON object as the LoRA's config, but found"):
         read_weights(path)
 
 
 def test_more_than_lora_in_a_peft_adapter_is_refused(tmp_path):
-    layer = "base_model.model.transformer_blocks.0.attn.to_q"
-    extra = {f"{layer}.lora_magnitude_vector": torch.zeros(8)}
+    extra = {f"{SR_LAYER}.lora_magnitude_vector": torch.zeros(8)}
     with pytest.raises(ValueError, match=r"found 1 and other weights: .*lora_magnitude_vector"):
-        read_weights(save_adapter(tmp_path, {**factors(layer), **extra}))
+        read_weights(save_adapter(tmp_path, {**factors(SR_LAYER), **extra}))
 
 
 @pytest.mark.parametrize("has_config", [True, False])
@@ -471,20 +435,13 @@ def test_a_prompt_lora_is_read_in_every_naming(tmp_path, layer, expected):
     assert read_prompt_lora(tmp_path / "converted.safetensors").keys() == {*keys, *read}
 
 
-def test_a_prompt_lora_without_its_config_is_refused(tmp_path):
-    path = save_adapter(tmp_path, factors(LANGUAGE_LAYER))
-    (tmp_path / "adapter_config.json").unlink()
-    with pytest.raises(ValueError, match=r"^adapter_model\.safetensors: expected adapter_config"):
-        read_prompt_lora(path)
-
-
 @pytest.mark.parametrize(
     "name", ["model_20001.pkl", "adapter_model.safetensors", "ordinary.safetensors"]
 )
 def test_a_lora_for_super_resolution_is_no_prompt_lora(tmp_path, name):
     path = tmp_path / name
     if name == "adapter_model.safetensors":
-        save_adapter(tmp_path, factors("base_model.model.transformer_blocks.0.attn.to_q"))
+        save_adapter(tmp_path, factors(SR_LAYER))
     elif name == "ordinary.safetensors":
         save_file(factors("transformer.transformer_blocks.0.attn.to_q"), path)
     else:
@@ -537,10 +494,8 @@ def test_a_diffusers_lora_without_metadata_counts_once(tmp_path):
 def test_a_diffusers_lora_counts_as_its_metadata_says(tmp_path):
     from peft import LoraConfig
 
-    model = sd3_transformer()
-    config = LoraConfig(
-        r=4, lora_alpha=6, target_modules=["to_q"], alpha_pattern={"1.attn.to_q": 3}
-    )
+    model, alphas = sd3_transformer(2), {"1.attn.to_q": 3}
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=["to_q"], alpha_pattern=alphas)
     model.add_adapter(config)
     model.save_lora_adapter(tmp_path, weight_name="a.safetensors")
     plain = load_file(tmp_path / "a.safetensors")
@@ -549,40 +504,37 @@ def test_a_diffusers_lora_counts_as_its_metadata_says(tmp_path):
     metadata = {"lora_adapter_metadata": json.dumps(adapter, default=list)}
     save_file(named, tmp_path / "b.safetensors", {**metadata, "format": "pt"})
     lora = read_weights(tmp_path / "b.safetensors").lora
-    assert lora.keys() - named.keys() == {
-        f"transformer.transformer_blocks.{i}.attn.to_q.alpha" for i in range(2)
-    }
-    assert lora["transformer.transformer_blocks.0.attn.to_q.alpha"] == 6
-    assert lora["transformer.transformer_blocks.1.attn.to_q.alpha"] == 3
+    added = {f"transformer.transformer_blocks.{i}.attn.to_q.alpha": a for i, a in ((0, 6), (1, 3))}
+    assert {name: lora[name] for name in lora.keys() - named.keys()} == added
 
 
 def test_a_vae_without_decoder_is_no_base(tmp_path):
     save_file({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(
-        ValueError, match=r"expected a VAE with its decoder, but found encoder\.conv_in"
-    ):
+    with pytest.raises(ValueError, match=r"a VAE with its decoder, but found encoder\.conv_in"):
         read_vae(tmp_path / "a.safetensors")
+
+
+def save_converted(path, **metadata):
+    """A LoRA with these words of tools/convert.py."""
+    save_file(factors("transformer.a"), path, {"format": "chain-of-zoom/1", **metadata})
 
 
 @pytest.mark.parametrize("latent_shift", ["reference", "symmetric", "none"])
 def test_a_converted_file_states_its_latent_shift(tmp_path, latent_shift):
-    metadata = {"format": "chain-of-zoom/1", "kind": "lora", "latent_shift": latent_shift}
-    save_file(factors("transformer.a"), tmp_path / "a.safetensors", metadata)
+    save_converted(tmp_path / "a.safetensors", kind="lora", latent_shift=latent_shift)
     assert read_weights(tmp_path / "a.safetensors").latent_shift == latent_shift
 
 
-def test_an_unknown_latent_shift_is_refused(tmp_path):
-    metadata = {"format": "chain-of-zoom/1", "kind": "lora", "latent_shift": "shifted"}
-    save_file(factors("transformer.a"), tmp_path / "a.safetensors", metadata)
-    with pytest.raises(
-        ValueError, match=r"a\.safetensors: .* but found shifted; convert or train it"
-    ):
-        read_weights(tmp_path / "a.safetensors")
-
-
-@pytest.mark.parametrize("metadata", [{"kind": "new kind"}, {}, {"kind": "coz lora"}])
-def test_a_converted_file_of_another_version_is_refused(tmp_path, metadata):
-    metadata = {"format": "chain-of-zoom/1", **metadata}
-    save_file(factors("transformer.a"), tmp_path / "a.safetensors", metadata)
-    with pytest.raises(ValueError, match=r"tools/convert\.py, .*; convert the original again"):
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"kind": "lora", "latent_shift": "shifted"}, "found shifted; convert or train it"),
+        ({"kind": "new kind"}, r"tools/convert\.py, .*; convert the original again"),
+        ({}, r"tools/convert\.py, .*; convert the original again"),
+        ({"kind": "coz lora"}, r"tools/convert\.py, .*; convert the original again"),
+    ],
+)
+def test_a_converted_file_of_another_version_is_refused(tmp_path, metadata, message):
+    save_converted(tmp_path / "a.safetensors", **metadata)
+    with pytest.raises(ValueError, match=rf"a\.safetensors: .*{message}"):
         read_weights(tmp_path / "a.safetensors")
