@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools import host
-from tools.host import HOST, PACK_NAME, ROOT, HostError
+from tools.host import HOST_FOLDER, PACK_NAME, ROOT, HostError
 from tools.host.client import PromptError, ServerClient, run_prompt
 from tools.host.environment import python_path, run, scratch_folder, venv_python_path
 from tools.host.server import serve
@@ -100,7 +100,7 @@ def copy_tracked_files(target: Path) -> None:
 
 def run_comfy(folder: Path, *arguments: str) -> str:
     """Run comfy-cli in a folder and return its output. Its settings are kept out of the home folder."""
-    venv = HOST / f"comfy-cli-{COMFY_CLI_VERSION}"
+    venv = HOST_FOLDER / f"comfy-cli-{COMFY_CLI_VERSION}"
     python = venv_python_path(venv)
     if not (venv / "ready").exists():
         print(f"comfy-cli {COMFY_CLI_VERSION}: installing", flush=True)
