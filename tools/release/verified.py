@@ -1,4 +1,6 @@
-"""Write docs/verified.md from the verify.json files in docs/verified/, and count the cards in the README.
+"""Write docs/verified.md from the verify.json files in docs/verified/.
+
+Also write into the README how many cards (GPUs) gave equal results.
 
 python -m tools.release.verified    save each verify.json that is attached to an issue as docs/verified/NAME.json first
 """
@@ -28,7 +30,7 @@ README_LINE = re.compile(r"(?<=\*\*Verified with the published weights\*\*: )[^.
 
 HEAD = """# Verified with the published weights
 
-Written by `make verified` from what people sent. To add a card, run this in ComfyUI's folder with the Python that ComfyUI runs on. It takes about five minutes, downloads nothing, and works with any part of the models:
+Written by `make verified` from what people sent. To add a card, run this in ComfyUI's folder with the Python that ComfyUI runs on. It takes about five minutes, downloads nothing, and works even if only some of the models are there:
 
 ```
 python custom_nodes/chain-of-zoom/tools/verify.py
