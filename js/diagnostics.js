@@ -14,12 +14,12 @@ const translate = makeTranslator(
   {
     copy: "Copy diagnostics",
     copied: "Diagnostics copied. They hold no text, file name or path.",
-    saved: "This page may not copy. The diagnostics are saved as a file.",
+    saved: "The browser does not let this page use the clipboard. The diagnostics are saved as a file.",
   },
   {
     copy: "复制诊断信息",
     copied: "已复制诊断信息，其中不含文本、文件名或路径。",
-    saved: "此页面不能复制。诊断信息已另存为文件。",
+    saved: "浏览器不允许此页面使用剪贴板。诊断信息已另存为文件。",
   },
 )
 

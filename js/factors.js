@@ -1,8 +1,8 @@
 // @ts-check
 // Writes how far a region is enlarged, across and down. coz/render/strip.py has the same rules.
 
-/** Ratio of the two factors from which on both are written. */
-const MAX_AXES_RATIO = 1.05
+/** If the two factors differ by this ratio or more, both are written. */
+const MIN_RATIO_TO_WRITE_BOTH = 1.05
 
 /** Compute the geometric mean; its square is the ratio of the areas. @param {number[]} factors */
 export const computeGeometricMean = ([across, down]) => Math.sqrt(across * down)
@@ -19,6 +19,6 @@ export function formatFactor(factor) {
 
 /** Write factors as 16x, or as 4x3.2x (across, down) where they differ. @param {number[]} factors */
 export function formatFactors(factors) {
-  const differ = Math.max(...factors) / Math.min(...factors) >= MAX_AXES_RATIO
+  const differ = Math.max(...factors) / Math.min(...factors) >= MIN_RATIO_TO_WRITE_BOTH
   return differ ? factors.map(formatFactor).join("") : formatFactor(computeGeometricMean(factors))
 }

@@ -19,7 +19,7 @@ PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 """Module -> the package that holds it, where their names differ."""
 
 INSTALLED_BY_HAND = {"pyiqa"}
-"""Its licence forbids commercial use. The tools name it where it is missing."""
+"""Its license forbids commercial use. The tools name it where it is missing."""
 
 PLAIN = [
     f"tools/{name}.py"

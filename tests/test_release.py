@@ -56,11 +56,11 @@ def test_a_version_is_above_the_last_one(repository):
 def test_the_owner_s_values_are_named_until_they_are_filled(tmp_path):
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     (tmp_path / "pyproject.toml").write_text(project, "utf-8")
-    publisher, address = release.list_owner_values(tmp_path)
+    publisher, address = release.list_missing_owner_values(tmp_path)
     assert publisher.startswith("PublisherId in pyproject.toml is empty")
     assert address.startswith("The repository address in pyproject.toml is a placeholder")
     filled = project.replace('PublisherId = ""', 'PublisherId = "me"').replace(
         "/PUBLISHER/", "/me/"
     )
     (tmp_path / "pyproject.toml").write_text(filled, "utf-8")
-    assert release.list_owner_values(tmp_path) == []
+    assert release.list_missing_owner_values(tmp_path) == []

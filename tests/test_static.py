@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.release.licences import CONDITIONAL_LICENCES, LICENCES_FILE, REASONS_FOR_USE, read_extras
+from tools.release.licences import CONDITIONAL_LICENSES, LICENSES_FILE, REASONS_FOR_USE, read_extras
 
 ROOT = Path(__file__).parent.parent
 PYTHON = sorted(
@@ -161,32 +161,32 @@ def test_nothing_is_needed_beside_the_host():
 
 def listed() -> dict[str, dict[str, str]]:
     """Heading -> package -> what LICENSES.md says of it."""
-    sections = LICENCES_FILE.read_text("utf-8").split("\n## ")[1:]
+    sections = LICENSES_FILE.read_text("utf-8").split("\n## ")[1:]
     return {
         section.split("\n")[0]: dict(re.findall(r"^\| ([\w.-]+) \| (\S.*) \|$", section, re.M))
         for section in sections
     }
 
 
-def test_the_licence_of_every_dependency_is_listed():
+def test_the_license_of_every_dependency_is_listed():
     sections = listed()
     for extra, names in read_extras().items():
         assert sorted(names) == [n for n in sections[f"Extra `{extra}`"] if n != "Package"], (
             "python -m tools.release.licences"
         )
     assert len(sections) == len(read_extras()) + 1
-    for package, licence in [pair for names in sections.values() for pair in names.items()]:
+    for package, license in [pair for names in sections.values() for pair in names.items()]:
         if package == "Package":
             continue
-        identifier, _, reason = licence.partition(": ")
+        identifier, _, reason = license.partition(": ")
         assert re.fullmatch(r"[A-Za-z0-9.-]+( (AND|OR) [A-Za-z0-9.-]+)*", identifier), package
-        assert bool(reason) == bool(CONDITIONAL_LICENCES.search(identifier)), package
+        assert bool(reason) == bool(CONDITIONAL_LICENSES.search(identifier)), package
         assert not reason or REASONS_FOR_USE[package] == reason
     assert (ROOT / "LICENSE").read_text("utf-8").lstrip().startswith("Apache License")
 
 
-def test_what_ships_states_its_licence():
-    for folder, pattern, licence in (
+def test_what_ships_states_its_license():
+    for folder, pattern, license in (
         ("models", "*.safetensors", "CC0"),
         ("pictures", "*.[jp][pn]g", "CC0"),
         ("coz/networks", "*.txt", "Apache-2.0"),
@@ -194,7 +194,7 @@ def test_what_ships_states_its_licence():
         notes = (ROOT / folder / "README.md").read_text("utf-8")
         for path in (ROOT / folder).glob(pattern):
             assert f"`{path.name}`" in notes
-        assert licence in notes
+        assert license in notes
 
 
 def test_the_algorithm_is_one_page():

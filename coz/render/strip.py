@@ -51,7 +51,7 @@ MAX_CAPTION_LINES = 3
 
 ELLIPSIS = "..."
 
-MAX_AXES_RATIO = 1.05
+MIN_RATIO_TO_WRITE_BOTH = 1.05
 """If a layer's horizontal and vertical factors differ by this ratio or more, the label gives both.
 ``js/factors.js`` has the same."""
 
@@ -77,11 +77,11 @@ class Row(NamedTuple):
 def write_factor_label(chain: ZoomChain, layer: int) -> str:
     """Write the magnification of a layer: 16x, or 4x3.2x (across, down) if the axes differ much.
 
-    If they differ by less than ``MAX_AXES_RATIO``, the factor is their geometric mean, whose square
+    If they differ by less than ``MIN_RATIO_TO_WRITE_BOTH``, the factor is their geometric mean, whose square
     is the factor in area.
     """
     across, down = chain.compute_magnification(layer)
-    differ = max(across, down) / min(across, down) >= MAX_AXES_RATIO
+    differ = max(across, down) / min(across, down) >= MIN_RATIO_TO_WRITE_BOTH
     factors = (across, down) if differ else (sqrt(across * down),)
     return "".join(map(format_factor, factors))
 

@@ -105,7 +105,12 @@ function findPassedLink({ graph, inputs }, output, type) {
   return graph.getLink(passed?.link)
 }
 
-/** Return the input that sets a node's target in place of center_x and center_y. @param {any} node */
+/**
+ * Return the input through which another node sets a node's target: mask, chain, or a linked center_x or
+ * center_y.
+ *
+ * @param {any} node
+ */
 export const findTargetInput = (node) =>
   ["mask", "chain"].find((name) => findLinkedNode(node, name)) ??
   ["center_x", "center_y"].find((name) => !findWidget(node, name))

@@ -1,6 +1,6 @@
 // @ts-check
-// Saved values have no names: the frontend assigns them in the order of the widgets. So an input that an
-// option of a combo got after a workflow was saved would take the value of the widget after it.
+// Saved values have no names: the frontend assigns them in the order of the widgets. If an option of a
+// combo has gained an input since the workflow was saved, that input would take the value of the next widget.
 
 /** Values of the widget that the frontend adds after a seed. */
 const SEED_CONTROL = ["fixed", "increment", "decrement", "randomize"]
@@ -8,7 +8,7 @@ const SEED_CONTROL = ["fixed", "increment", "decrement", "randomize"]
 /** Types of the inputs that are widgets. */
 const WIDGET_TYPES = ["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"]
 
-/** Load saved values with the defaults of the inputs that they lack. @param {any} node */
+/** When saved values are loaded, add the defaults of the inputs that they lack. @param {any} node */
 export function insertNewOptionValues(node) {
   const { required, optional } = node.constructor.nodeData?.input ?? {}
   const combos = Object.entries({ ...required, ...optional }).filter(
@@ -23,7 +23,7 @@ export function insertNewOptionValues(node) {
 }
 
 /**
- * Return the saved values of a node, with the defaults of the inputs that its options got later.
+ * Return the saved values of a node, with the defaults of the inputs that its options have gained since.
  *
  * @param {any} saved
  * @param {[string, any][]} combos  The name and the definition of each combo with options that add inputs.

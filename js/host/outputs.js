@@ -5,7 +5,7 @@ import { app } from "../../../scripts/app.js"
 import { listGraphs } from "./graph.js"
 import { callAfter } from "./hook.js"
 
-/** Number of the newest runs among which the last run of this workflow is searched. */
+/** Number of the newest runs to search for the last run of this workflow. */
 const MAX_RUNS = 32
 
 /** Wait before the next request to a server that does not answer. It doubles each time, up to longest. */
@@ -45,7 +45,7 @@ export async function findPastRun(node, key) {
     const events = Object.fromEntries(status?.messages ?? [])
     const start = events.execution_start?.timestamp ?? 0
     const orphans = new Map() // outputs of nodes that the workflow no longer has
-    // A loop has an output for each image of a list. The last one is taken, as the page does.
+    // A Chain Loop has one output for each image of a list. The last is taken, as the frontend does.
     for (const [source, output] of Object.entries(outputs).reverse()) {
       if (!output[key]) continue
       const id = meta?.[source]?.display_node ?? source

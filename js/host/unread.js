@@ -5,7 +5,7 @@ import { redraw } from "./canvas.js"
 import { listGraphs } from "./graph.js"
 import { callAfter } from "./hook.js"
 
-/** The option of `prompting` with which the user types the texts: nodes/text_sources. */
+/** The option of `prompting` with which the user types the texts. nodes/text_sources defines it. */
 const TEXT_PROMPTING = "text"
 
 /**
@@ -28,7 +28,7 @@ const isPromoted = (node, name) =>
 
 /** @param {any} node */
 export function hideUnreadInputs(node) {
-  /** For each backbone, the inputs that it does not read: nodes/backbones/__init__.py. */
+  /** For each backbone, the inputs that it does not read. nodes/backbones/__init__.py lists them. */
   const unread = node.constructor.nodeData?.input?.required?.backbone?.[1].coz_unread
   const findOwnWidget = (/** @type {string} */ name) =>
     node.widgets?.find((/** @type {any} */ each) => each.name === name)

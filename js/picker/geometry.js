@@ -98,7 +98,7 @@ export function planWindows(first, scale, steps) {
 }
 
 /**
- * Return the same windows in pixels of the source.
+ * Convert the windows of planWindows to pixels of the source.
  *
  * @param {FirstFrame} first
  * @param {Window[]} windows

@@ -39,14 +39,14 @@ for (const type of ["pointermove", "pointerdown", "wheel", "keydown"])
  * Show a place of an image in the loupe, if the image is displayed small enough.
  *
  * @param {HTMLImageElement} image
- * @param {number} pixels width of the source image
+ * @param {number} sourceWidth in pixels
  * @param {Window} box rectangle of the image on the screen
  * @param {Target} at
  * @param {Window[]} regions from the largest to the smallest, as fractions of the image; the first one
  *   that fits into the loupe is outlined
  */
-export function showLoupe(image, pixels, box, at, regions) {
-  canvas.hidden = pixels / box.width < MIN_IMAGE_PIXELS_PER_SCREEN_PIXEL
+export function showLoupe(image, sourceWidth, box, at, regions) {
+  canvas.hidden = sourceWidth / box.width < MIN_IMAGE_PIXELS_PER_SCREEN_PIXEL
   if (canvas.hidden) return
   if (!canvas.isConnected) document.body.append(canvas)
 

@@ -30,9 +30,13 @@ import { scheduleChecks } from "./watch.js"
  *   target?: Saved["target"]}} Picture  Each image has its own `key`.
  */
 
-/** The input of each loader node that names its file: nodes/load/source.py. @type {Record<string, string>} */
-const LOADERS = { LoadImage: "image", LoadImageOutput: "image", CoZSamplePicture: "picture" }
-/** The value of own_picture with which CoZ Sample Picture loads a sample: nodes/load/sample_picture.py. */
+/**
+ * Type of a loader node -> the input that names its file. nodes/load/source.py has the same.
+ *
+ * @type {Record<string, string>}
+ */
+const FILE_INPUTS = { LoadImage: "image", LoadImageOutput: "image", CoZSamplePicture: "picture" }
+/** With this value of own_picture, CoZ Sample Picture (nodes/load/sample_picture.py) loads a sample. */
 export const NO_OWN_PICTURE = "none"
 /** @type {Record<number, Problem>} */
 const PROBLEMS_BY_STATUS = { 404: "gone", 413: "large" }
@@ -52,13 +56,13 @@ const runs = new Map()
  *
  * @type {WeakMap<any, Saved | undefined>}
  */
-const askedRuns = new WeakMap()
+const searchedImages = new WeakMap()
 /** Nodes whose run was not yet in the history. */
 const unconfirmed = new Set()
 /** @type {WeakMap<any, FileInfo>} */
 const fileInfos = new WeakMap()
 
-/** Number of events so far after which a file may have changed. */
+/** It increases with each event after which a file may have changed. */
 let checkRound = 1
 
 /** Ask the server again whether the files have changed. */
@@ -70,7 +74,7 @@ addEventListener("focus", checkFiles) // the user may have edited the file in an
 api.addEventListener("reconnected", checkFiles)
 /** Search the history again for runs that it did not have yet. */
 function searchHistoryAgain() {
-  for (const node of unconfirmed) askedRuns.delete(node)
+  for (const node of unconfirmed) searchedImages.delete(node)
   unconfirmed.clear()
   scheduleChecks()
 }
@@ -92,7 +96,7 @@ const makeRunKey = (node) => `${getWorkflowId()}/${getLocator(node)}`
 function makeFileQuery(type, getValue) {
   const own = type === "CoZSamplePicture" && getValue("own_picture")
   if (own && own !== NO_OWN_PICTURE) return makeFileQuery("LoadImage", () => own)
-  const name = Object.hasOwn(LOADERS, type) ? getValue(LOADERS[type]) : null
+  const name = Object.hasOwn(FILE_INPUTS, type) ? getValue(FILE_INPUTS[type]) : null
   return typeof name === "string" ? String(new URLSearchParams({ node: type, image: name })) : null
 }
 
@@ -149,8 +153,8 @@ function findRun(node, origin) {
   const saved = readSaved(getKeptOutput(node))
   if (saved && saved.filename !== runs.get(id)?.saved.filename) keepRun(id, { saved, origin })
   const run = runs.get(id)
-  const isAsked = askedRuns.has(node) && askedRuns.get(node) === run?.saved
-  if (run?.start === undefined && !isAsked) confirmRun(node, id, run?.saved)
+  const isSearched = searchedImages.has(node) && searchedImages.get(node) === run?.saved
+  if (run?.start === undefined && !isSearched) confirmRun(node, id, run?.saved)
   return run
 }
 
@@ -163,7 +167,7 @@ function findRun(node, origin) {
  * @param {Saved | undefined} saved
  */
 async function confirmRun(node, id, saved) {
-  askedRuns.set(node, saved)
+  searchedImages.set(node, saved)
   const past = await findPastRun(node, "coz_source")
   const run = runs.get(id)
   if (run?.saved !== saved) return // it ran again meanwhile

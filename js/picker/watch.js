@@ -3,7 +3,7 @@
 // a widget or a link.
 import { api } from "../../../scripts/api.js"
 
-/** Time from an event that may have changed the graph to the check. */
+/** Delay of the check after an event that may have changed the graph. */
 const CHECK_DELAY_MS = 100
 /** Time between checks without an event, because scripts change graphs too. */
 const POLL_MS = 1000

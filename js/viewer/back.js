@@ -4,8 +4,8 @@ import { findLinkedNode, setTarget, findTargetInput } from "../host/graph.js"
 import * as places from "./places.js"
 import { translate } from "./texts.js"
 
-/** A frame looks blurred where one of its pixels covers this many of the screen along a side. */
-const MIN_BLURRED_PIXEL_SIZE = 3
+/** A frame looks blurred where the side of one of its pixels covers at least this many CSS pixels. */
+const MIN_BLURRED_PIXEL_SIDE_PX = 3
 
 /** @typedef {import("./viewer.js").Viewer} Viewer */
 
@@ -23,11 +23,11 @@ export function isOutsideChain(viewer) {
   const { layers, view, size } = viewer
   if (layer === layers.length - 1) return false
   const { sx, sy } = places.computePlace(layers[layer], view, size)
-  return Math.max(sx, sy) >= MIN_BLURRED_PIXEL_SIZE * devicePixelRatio
+  return Math.max(sx, sy) >= MIN_BLURRED_PIXEL_SIDE_PX * devicePixelRatio
 }
 
-/** Fly to the frame after the deepest one in view. @param {Viewer} viewer */
-export const flyBack = (viewer) => viewer.flyTo(findDeepestVisible(viewer) + 1)
+/** Fly to the next frame of the chain, which is out of view. @param {Viewer} viewer */
+export const flyToChain = (viewer) => viewer.flyTo(findDeepestVisible(viewer) + 1)
 
 /** Set the target of the connected Chain Loop to the middle of the view. @param {Viewer} viewer */
 export function setLoopTarget(viewer) {

@@ -27,10 +27,10 @@ export const isFactorShown = (factor) => factor >= 0.9995
 
 /** @param {import("./viewer.js").Viewer} viewer */
 export function updatePanel(viewer) {
-  const { panel, layers, view, size, current, bicubic } = viewer
+  const { panel, layers, view, size, currentLayer, bicubic } = viewer
   const { record } = viewer.shown.chain
   const { label, prompt, promptRow, buttons } = panel
-  const step = current - 1
+  const step = currentLayer - 1
   const factors = places.computeFactors(layers, view, size)
   const factor = computeGeometricMean(factors)
   const name = nameCurrentLayer(viewer)
@@ -40,7 +40,7 @@ export function updatePanel(viewer) {
   setText(panel.agreement, agreement == null ? "" : describeAgreement(step, agreement))
   const written = step > 0 && !bicubic ? record.prompts[step - 1] : ""
   const hasPrompts = record.prompts.some(Boolean)
-  const note = ["shownWhole", "shownFirst"][current] ?? (bicubic ? "shownBicubic" : "noPrompt")
+  const note = ["shownWhole", "shownFirst"][currentLayer] ?? (bicubic ? "shownBicubic" : "noPrompt")
   setText(prompt, written || (note === "noPrompt" && !hasPrompts ? "" : translate(note)))
   prompt.classList.toggle("note", !written)
   promptRow.title = written
@@ -58,24 +58,24 @@ export function updatePanel(viewer) {
   panel.outsideChain.hidden = !isOutsideChain(viewer)
   setText(panel.notice, panel.outsideChain.hidden ? "" : translate("outsideChain"))
   buttons.chain.hidden = viewer.chains.length < 2
-  viewer.bar.move(factor, current)
-  outlineNext(viewer, current + 1)
+  viewer.bar.move(factor, currentLayer)
+  outlineNext(viewer, currentLayer + 1)
 }
 
-function nameCurrentLayer({ layers, view, size, current }) {
-  if (current > 1) return translate("step", { step: current - 1, steps: layers.length - 2 })
-  if (current) return translate("first")
+function nameCurrentLayer({ layers, view, size, currentLayer }) {
+  if (currentLayer > 1) return translate("step", { step: currentLayer - 1, steps: layers.length - 2 })
+  if (currentLayer) return translate("first")
   return translate(places.computeZoom(layers[0], view, size) < 1.001 ? "allLabel" : "partLabel")
 }
 
 /** Update how many pixels of the photograph are in view. */
-function updateRealPixels({ panel, layers, view, size, current, bicubic, shown }) {
+function updateRealPixels({ panel, layers, view, size, currentLayer, bicubic, shown }) {
   const { record } = shown.chain
-  const zoom = places.computeZoom(layers[current], view, size)
-  const { sx, sy } = places.computePlace(layers[current], view, size)
-  const real = countRealPixelsInView(record, current, zoom, Math.max(sx, sy))
+  const zoom = places.computeZoom(layers[currentLayer], view, size)
+  const { sx, sy } = places.computePlace(layers[currentLayer], view, size)
+  const real = countRealPixelsInView(record, currentLayer, zoom, Math.max(sx, sy))
   setText(panel.real, describeRealPixels(real))
-  const isInvented = current > 1 && !bicubic
+  const isInvented = currentLayer > 1 && !bicubic
   const rest = isInvented ? "restInvented" : real.share >= 1 ? "restNothing" : "restPlain"
   setText(panel.rest, translate(rest))
   panel.dot.style.background = `rgb(${pickRealPixelsColor(real.share).join(" ")})`

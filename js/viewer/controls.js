@@ -1,6 +1,6 @@
 // @ts-check
 // Connects the buttons and keys of a viewer with what they do.
-import { setLoopTarget, flyBack } from "./back.js"
+import { setLoopTarget, flyToChain } from "./back.js"
 import { listenToGestures } from "./gestures.js"
 import { togglePlay } from "./play.js"
 
@@ -45,7 +45,7 @@ export function connectControls(viewer) {
     full: () => viewer.toggleFullScreen(),
     good: () => viewer.markPrompt(true),
     bad: () => viewer.markPrompt(false),
-    back: () => flyBack(viewer),
+    back: () => flyToChain(viewer),
     here: () => setLoopTarget(viewer),
   }
   const keys = {
@@ -77,7 +77,7 @@ export function connectControls(viewer) {
     zoom: (factor, x, y) => viewer.zoom(factor, x, y),
     move: (dx, dy) => viewer.move(dx, dy),
     end: () => viewer.saveView(),
-    next: () => viewer.shown && viewer.flyTo((viewer.current + 1) % viewer.layers.length),
+    next: () => viewer.shown && viewer.flyTo((viewer.currentLayer + 1) % viewer.layers.length),
     key: ({ key, repeat, timeStamp }) => {
       const name = key.toLowerCase()
       if (!(name in keys) || (!viewer.shown && name !== "f")) return false

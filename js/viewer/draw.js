@@ -3,7 +3,7 @@ import { isSeen, computeOpacity, computePlace, computeProgress, smooth } from ".
 
 /**
  * An inset is a layer drawn into the one before it. This is the width of its soft edges when it first
- * appears, as a share of its side: coz/render/zoom_video.py.
+ * appears, as a share of its side. coz/render/zoom_video.py has the same value.
  */
 export const FEATHER_SHARE = 0.15
 

@@ -95,9 +95,10 @@ export function listenToGestures(root, canvas, on) {
     touchmove: handleTouch,
     touchend: handleTouch,
   }
-  const each = Object.entries(handlers)
-  const addListeners = () => each.forEach(([type, act]) => window.addEventListener(type, act, options))
-  const removeListeners = () => each.forEach(([type, act]) => window.removeEventListener(type, act, options))
+  const entries = Object.entries(handlers)
+  const addListeners = () => entries.forEach(([type, act]) => window.addEventListener(type, act, options))
+  const removeListeners = () =>
+    entries.forEach(([type, act]) => window.removeEventListener(type, act, options))
   root.addEventListener("focusin", addListeners)
   root.addEventListener("focusout", removeListeners)
   root.addEventListener("focusout", on.leave)

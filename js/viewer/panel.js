@@ -161,13 +161,13 @@ export function setText(element, words) {
   if (element.textContent !== words) element.textContent = words
 }
 
-/** The bar has a place for the whole source only if the view of it has a factor below this. */
+/** The bar gets a tick for the whole source only if the view of the whole source has a factor below this. */
 const MAX_WHOLE_FACTOR = 0.95
 
 /** @typedef {{name: string, factor: number, layer: number}} Scale */
 
 /**
- * Return the scales that have a place on the bar.
+ * Return the scales that get a tick on the bar.
  *
  * @param {number} whole factor of the view of the whole source
  * @returns {Scale[]}
@@ -187,7 +187,7 @@ export function listScales(layers, whole) {
  *
  * @param {Scale[]} scales
  * @param {(layer: number) => void} fly
- * @returns {{move: (factor: number, current: number) => void}}
+ * @returns {{move: (factor: number, currentLayer: number) => void}}
  */
 export function fillBar(bar, scales, fly) {
   bar.replaceChildren()
@@ -211,9 +211,9 @@ export function fillBar(bar, scales, fly) {
   })
   hideCrowdedNames(ticks)
   return {
-    move(factor, current) {
+    move(factor, currentLayer) {
       needle.style.left = computeLeft(factor)
-      ticks.forEach((tick, i) => tick.classList.toggle("now", scales[i].layer === current))
+      ticks.forEach((tick, i) => tick.classList.toggle("now", scales[i].layer === currentLayer))
     },
   }
 }

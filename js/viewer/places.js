@@ -16,10 +16,13 @@ import { computeGeometricMean } from "../factors.js"
 /** A pixel of the deepest layer in view covers at most this many pixels of the screen along a side. */
 const MAX_PIXEL_SIZE = 24
 
-/** A layer is opaque after this share of the zoom from the layer before: coz/render/zoom_video.py. */
+/**
+ * A layer is opaque after this share of the zoom from the layer before. coz/render/zoom_video.py has the
+ * same value.
+ */
 export const FADE_SHARE = 1 / 3
 
-/** Ease t from 0 to 1, with slope 0 at both ends: coz/render/zoom_video.py. */
+/** Ease t from 0 to 1, with slope 0 at both ends, as coz/render/zoom_video.py does. */
 export const smooth = (t) => t * t * (3 - 2 * t)
 
 /** Layers whose sizes differ by less than this ratio count as equal. */
@@ -158,7 +161,7 @@ export function moveView(layers, view, size, dx, dy) {
   return limitView(layers, { ...view, x: view.x - dx * pixel, y: view.y - dy * pixel }, size)
 }
 
-/** Return the view at time t (0 to 1) of a flight at constant speed: coz/render/zoom_video.py. */
+/** Return the view at time t (0 to 1) of a flight at constant speed, as in coz/render/zoom_video.py. */
 export function interpolateView(start, end, t) {
   const span = start.span ** (1 - t) * end.span ** t
   const same = Math.abs(start.span / end.span - 1) < 1e-6

@@ -3,9 +3,9 @@
 import { interpolateView, smooth, fitView } from "./places.js"
 import { translate } from "./texts.js"
 
-/** Duration of the flight through one step of the chain: nodes/view/clip.py has the same. */
+/** Duration of the flight through one step of the chain. nodes/view/clip.py has the same. */
 export const STEP_MS = 1500
-/** Pause at both ends: nodes/view/clip.py has the same. */
+/** Pause at both ends. nodes/view/clip.py has the same. */
 export const REST_MS = 500
 
 /** Views whose sizes differ by less than this ratio count as equal. */

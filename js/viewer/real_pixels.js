@@ -3,7 +3,7 @@
 import { roundToThreeDigits } from "../factors.js"
 import { translate } from "./texts.js"
 
-/** Colors from all real to 256x and more. Each stands for a magnification four times the one before. */
+/** Colors by magnification of the real pixels: 1x (all real), 4x, 16x, 64x, and 256x or more. */
 export const COLOR_STOPS = [
   [63, 185, 80],
   [165, 201, 58],
@@ -19,8 +19,8 @@ const MAX_WHOLE_ZOOM = 1.001
 
 /**
  * Count the pixels of the photograph that a layer shows, from the windows. ``share`` is their number for
- * each pixel of the frame. The steps see only the first frame: if it is a downscaled photograph, its own
- * pixels are counted instead.
+ * each pixel of the frame. The steps see only the first frame. If the first frame is a downscaled
+ * photograph, the pixels of the first frame are counted instead.
  *
  * @returns {RealPixels}
  */

@@ -16,8 +16,8 @@ export function parseChains(output) {
 const makeViewKey = (node) => `coz_view/${node.graph.id}/${node.id}`
 
 /**
- * Keep the view for a reload and for the next visit of the workflow's tab. In the node's properties,
- * each move of the view would count as an edit of the workflow.
+ * Keep the view for a reload and for the next visit of the workflow's tab. If it were kept in the node's
+ * properties, each move would count as an edit of the workflow.
  */
 export const storeView = (node, view) => sessionStorage.setItem(makeViewKey(node), JSON.stringify(view))
 

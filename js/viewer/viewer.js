@@ -62,7 +62,7 @@ export class Viewer {
     return this.shown.layers
   }
 
-  get current() {
+  get currentLayer() {
     return places.findCurrentLayer(this.layers, this.view, this.size)
   }
 
@@ -264,7 +264,7 @@ export class Viewer {
   }
 
   async markPrompt(good) {
-    const step = this.current - 1
+    const step = this.currentLayer - 1
     try {
       const added = await this.promptMarks.send(this.shown.chain, step, good)
       this.showMessage(translate(added ? (good ? "markedGood" : "markedBad") : "markedBefore", { step }))

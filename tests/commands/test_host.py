@@ -24,7 +24,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
     for module in (environment, host):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-        monkeypatch.setattr(module, "HOST", tmp_path / ".host")
+        monkeypatch.setattr(module, "HOST_FOLDER", tmp_path / ".host")
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
     (tmp_path / ".host").mkdir()
     return tmp_path

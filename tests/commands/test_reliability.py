@@ -42,7 +42,7 @@ def test_the_page_says_what_pytest_says(page):
     lines = page.splitlines()
     assert "| Pots and pans: what they hold | 5 | 3 | 1 | 1 |" in lines
     assert "| a pot holds | 2 | 1 | 1 | 0 | soup; a\\|b &lt;b> |" in lines
-    assert "1,234 cases: 1,200 gave a valid result, 34 were refused with a sentence." in lines
+    assert "1,234 cases: 1,200 gave a valid result, 34 were refused with an error message." in lines
     assert "| CoZPot | 1,234 | 1,200 | 34 |" in lines
     assert "## Memory of the server over 40 prompts in a row" in lines
     assert "prompt it grew by at most 4.0 %" in page

@@ -31,6 +31,6 @@ def job(arm="nearest", image="a.png", **changes):
         "seed": 0,
         "metrics": ("psnr",),
         "key": "k" * 64,
-        "made": "m",
+        "frames_key": "m",
     }
     return Job(**fields | changes)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tools.evaluate.arms import Arm, ArmError, read_arms, read_workflow
-from tools.evaluate.job import FRAMES_PREFIX, PICTURE
+from tools.evaluate.job import FRAMES_PREFIX, PICTURE_PLACEHOLDER
 from tools.evaluate.prompts import make_prompts
 from tools.host.workflow import find_node, read_prompt
 
@@ -32,7 +32,7 @@ def test_chain_arms_run_the_loop_by_the_protocol():
             "seed": 7,
         }
         assert (inputs["center_x"], inputs["center_y"], inputs["prompt"]) == (0.5, 0.5, "")
-        assert prompt[inputs["image"][0]]["inputs"]["image"] == PICTURE
+        assert prompt[inputs["image"][0]]["inputs"]["image"] == PICTURE_PLACEHOLDER
         common = ["CheckpointLoaderSimple", "CoZChainLoop", "CoZLoadSRLoRA", "LoadImage",
             "SaveImageAdvanced"]  # fmt: skip
         if arm.name == "chain-null":

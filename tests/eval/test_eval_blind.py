@@ -105,7 +105,10 @@ def test_answers_become_a_table(blind):
         ("8", "0", "0"), ("4", "0", "4"), ("0", "0", "8"),
     ]  # fmt: skip
     assert any("every answer went the same way" in note for note in judged.notes)
-    assert any("of one judge, so they do not cover other people" in note for note in judged.notes)
+    assert any(
+        "of one judge, so the intervals say nothing about other people" in note
+        for note in judged.notes
+    )
     text = (out / "blind.md").read_text("utf-8")
     assert "&#38;lt;i&#38;gt;" in text
     write_report(out)

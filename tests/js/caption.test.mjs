@@ -37,9 +37,9 @@ function caption(record, look, { bicubic = false, size = SIZES[0] } = {}) {
     stage: { clientWidth: size.width },
   }
   const chains = [{ record }]
-  const current = findCurrentLayer(layers, view, size)
+  const currentLayer = findCurrentLayer(layers, view, size)
   const [shown, promptMarks, bar] = [{ chain: chains[0] }, new Map(), { move() {} }]
-  updatePanel({ panel, layers, view, size, current, bicubic, shown, promptMarks, chains, bar })
+  updatePanel({ panel, layers, view, size, currentLayer, bicubic, shown, promptMarks, chains, bar })
   const texts = TEXTS.map((name) => [name, panel[name].textContent ?? ""])
   return { ...Object.fromEntries(texts), color: panel.dot.style.background, good: panel.buttons.good }
 }

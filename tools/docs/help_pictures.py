@@ -24,18 +24,19 @@ JPEG_QUALITY = 84
 MARGIN_PIXELS = 16
 TARGET = {"center_x": 0.4, "center_y": 0.29}
 
-SAMPLE = {"sample": ("CoZSamplePicture", (0, -310), {"picture": "astronaut.png"})}
+# The following nodes are parts of scenes. SCENES describes their form.
+SAMPLE_NODES = {"sample": ("CoZSamplePicture", (0, -310), {"picture": "astronaut.png"})}
 TEXTURE_INPUTS = {"model_name": "coz_lite_x4_texture.safetensors"}
 FAITHFUL_INPUTS = {"model_name": "coz_lite_x4.safetensors"}
-FRAME = SAMPLE | {
+FRAME_NODES = SAMPLE_NODES | {
     "frame": ("CoZFitImage", (0, 140), {"image": ("sample", 0), "size": 256} | TARGET)
 }
-ENLARGED = FRAME | {
+ENLARGED_NODES = FRAME_NODES | {
     "model": ("UpscaleModelLoader", (420, 0), TEXTURE_INPUTS),
     "large": ("ImageUpscaleWithModel", (420, 140), {"upscale_model": ("model", 0), "image": ("frame", 0)}),
 }  # fmt: skip
 LOOP_INPUTS = {"image": ("sample", 0), "backbone.upscale_model": ("model", 0), "size": 256} | TARGET
-CHAIN = {
+CHAIN_NODES = {
     "sample": ("CoZSamplePicture", (-360, 0), {"picture": "astronaut.png"}),
     "model": ("UpscaleModelLoader", (-360, 320), TEXTURE_INPUTS),
     "loop": ("CoZChainLoop", (0, 0), LOOP_INPUTS),
@@ -49,14 +50,14 @@ def make_preview(node: str, output: int, x: int, y: int = 0, size=(300, 330)):
 def make_chain_scene(node: str, widgets: dict | None = None, size=(420, 480), **more):
     """Make the scene of a node that takes a chain; ``more`` are nodes that take the node's result."""
     it = (node, (520, 0), {"chain": ("loop", 3)} | (widgets or {}), size)
-    return CHAIN | {"it": it} | more, ["it", *more]
+    return CHAIN_NODES | {"it": it} | more, ["it", *more]
 
 
 SCENES = {
-    "CoZSamplePicture": (SAMPLE | {"view": make_preview("sample", 0, 420, -310)}, None),
-    "CoZFitImage": (FRAME | {"view": make_preview("frame", 0, 420)}, None),
+    "CoZSamplePicture": (SAMPLE_NODES | {"view": make_preview("sample", 0, 420, -310)}, None),
+    "CoZFitImage": (FRAME_NODES | {"view": make_preview("frame", 0, 420)}, None),
     "CoZCropCenterZoom": (
-        SAMPLE
+        SAMPLE_NODES
         | {
             "zoom": ("CoZCropCenterZoom", (0, 140), {"image": ("sample", 0)} | TARGET),
             "view": make_preview("zoom", 0, 420),
@@ -64,7 +65,7 @@ SCENES = {
         None,
     ),
     "CoZUpscaleStep": (
-        FRAME
+        FRAME_NODES
         | {
             "model": ("UpscaleModelLoader", (420, 0), TEXTURE_INPUTS),
             "zoom": (
@@ -84,7 +85,7 @@ SCENES = {
         ["model", "it", "before", "after"],
     ),
     "CoZFullImage": (
-        SAMPLE
+        SAMPLE_NODES
         | {
             "model": ("UpscaleModelLoader", (0, 140), FAITHFUL_INPUTS),
             "it": (
@@ -96,7 +97,7 @@ SCENES = {
         ["it", "view"],
     ),
     "CoZConsistency": (
-        ENLARGED
+        ENLARGED_NODES
         | {
             "it": ("CoZConsistency", (840, 0), {"image": ("large", 0), "source": ("frame", 0)}, (320, 270)),
             "view": make_preview("it", 0, 1190, 0, (440, 460)),
@@ -105,7 +106,7 @@ SCENES = {
     ),
     "CoZDetailMap": make_chain_scene("CoZDetailMap", size=(380, 900)),
     "CoZMeasure": (
-        CHAIN
+        CHAIN_NODES
         | {
             "small": (
                 "ImageScaleBy", (-720, 0),
@@ -117,7 +118,7 @@ SCENES = {
         ["it"],
     ),
     "CoZSelfEnsemble": (
-        FRAME
+        FRAME_NODES
         | {
             "model": ("UpscaleModelLoader", (0, 600), FAITHFUL_INPUTS, (320, 60)),
             "it": ("CoZSelfEnsemble", (0, 740), {"upscale_model": ("model", 0)}, (320, 60)),
@@ -130,7 +131,7 @@ SCENES = {
         ["model", "it", "large", "view"],
     ),
     "CoZColorFix": (
-        SAMPLE
+        SAMPLE_NODES
         | {
             "orange": ("EmptyImage", (0, 140), {"width": 512, "height": 512, "color": 0xFF8800}),
             "tint": (
@@ -143,7 +144,7 @@ SCENES = {
         },
         ["it", "before", "after"],
     ),
-    "CoZChainLoop": (CHAIN | {"view": make_preview("loop", 1, 520, 0, (420, 480))}, ["loop", "view"]),
+    "CoZChainLoop": (CHAIN_NODES | {"view": make_preview("loop", 1, 520, 0, (420, 480))}, ["loop", "view"]),
     "CoZZoomViewer": make_chain_scene("CoZZoomViewer", size=(560, 640)),
     "CoZZoomVideo": make_chain_scene(
         "CoZZoomVideo", {"seconds_per_step": 1.0}, (340, 300),
@@ -172,7 +173,7 @@ SCENES = {
         None,
     ),
     "CoZTagPrompt": (
-        SAMPLE
+        SAMPLE_NODES
         | {
             "zoom": ("CoZCropCenterZoom", (0, 140), {"image": ("sample", 0)} | TARGET),
             "load": (
@@ -197,7 +198,7 @@ SCENES = {
         None,
     ),
     "CoZInvSRStep": (
-        SAMPLE
+        SAMPLE_NODES
         | {
             "zoom": ("CoZCropCenterZoom", (0, 620), {"image": ("sample", 0)} | TARGET),
             "load": ("CheckpointLoaderSimple", (0, 0), {"ckpt_name": "sd_turbo.safetensors"}),
@@ -221,7 +222,7 @@ SCENES = {
         ["load", "model", "text", "not", "it"],
     ),
     "CoZFuse": (
-        ENLARGED
+        ENLARGED_NODES
         | {
             "faithful": ("UpscaleModelLoader", (420, 320), FAITHFUL_INPUTS),
             "other": (

@@ -118,14 +118,18 @@ def describe_values(item: Any, words: Words) -> Iterator[str]:
 
 
 def make_row(item: Any, text: dict[str, str], words: Words, values: Iterable[str]) -> str:
-    """Make the row of an input or output. Its {} is to be filled with the options that have the input."""
+    """Make the row of an input or output.
+
+    The row contains {}, to be replaced by the options to which the input belongs.
+    """
     name = f"`{item.display_name or item.id}`"
     name = name if words is ENGLISH else f"{text['name']} {name}"
     meaning = words.space.join([text["tooltip"], *values])
     return f"| {name} | {{}}{meaning} |\n"
 
 
-def list_options(options: list[str], words: Words) -> str:
+def format_options(options: list[str], words: Words) -> str:
+    """Format the options before an input's meaning: "Only with *a*, *b*: ", or "" if there are none."""
     listed = words.comma.join(f"*{option}*" for option in options)
     return words.only + listed + words.colon if options else ""
 
@@ -138,7 +142,7 @@ def render_page(page: str, schema: Any, texts: dict[str, Any], words: Words) -> 
         text = get_text(item) if words is ENGLISH else texts["inputs"][key]
         row = make_row(item, text, words, describe_values(item, words))
         options.setdefault(row, []).extend([option] if option else [])
-    inputs = [row.replace("{}", list_options(names, words), 1) for row, names in options.items()]
+    inputs = [row.replace("{}", format_options(names, words), 1) for row, names in options.items()]
     outputs = [
         make_row(item, texts["outputs"][str(i)], words, []).replace("{}", "", 1)
         for i, item in enumerate(schema.outputs)

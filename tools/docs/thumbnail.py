@@ -1,8 +1,8 @@
 """Make the templates' thumbnails: python -m tools.docs.thumbnail [DIR]
 
-The first template shows what ``make demo`` wrote to DIR (default: demo/). Whole picture 4x is run and
-shows its result. The others need downloaded weights: they show their image and the windows of
-their steps.
+The thumbnail of the first template shows what ``make demo`` wrote to DIR (default: demo/). The template
+"Whole picture 4x" is run, and its thumbnail shows the result. The others need downloaded weights, so their
+thumbnails show the template's image and the windows of its steps.
 """
 
 import io

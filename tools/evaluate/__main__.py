@@ -77,13 +77,13 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
             failures.add(name, str(error))
     if not plan.images:
         raise ImageError(f"none of the {len(names)} images can be used")
-    command = {
+    more_settings = {
         "command": to_line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "workflow": to_line((options.workflow or TEMPLATE).name),
         "left out": dict(failures.messages),
     }
-    waiting = plan.start(arms, command)
+    waiting = plan.write_settings_and_list_waiting(arms, more_settings)
     total = len(arms) * len(plan.images)
     with tqdm(total=total, initial=total - len(waiting), unit="result") as bar:
 
@@ -186,7 +186,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add(
         "--steps",
         type=make_whole_number_type(1, MAX_STEPS),
-        help="number of 4x steps. Default: 4; with a ground truth 1, with --scale-down 16 2",
+        help="number of 4x steps. Default: 4; 1 with --ground-truth or --scale-down 4; 2 with "
+        "--scale-down 16",
     )
     add(
         "--seed",

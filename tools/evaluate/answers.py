@@ -175,7 +175,7 @@ def _write_notes(
     drawn = (
         "judges and pairs"
         if judges > 1
-        else "pairs (of one judge, so they do not cover other people)"
+        else "pairs (of one judge, so the intervals say nothing about other people)"
     )
     yield (
         f"{len(answers)} answers to {pairs} pairs by {judges} {'judges' if judges > 1 else 'judge'}, "

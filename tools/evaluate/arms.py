@@ -12,6 +12,15 @@ ARMS_WITHOUT_MODEL = ("nearest", "bicubic")
 """Arms without a model, which need no workflow and no seed."""
 
 KNOWN_ARMS = (*ARMS_WITHOUT_MODEL, "onestep", "chain-null", "chain-vlm", "chain-tags")
+"""The arms that need no workflow of the user's own.
+
+nearest, bicubic: resample the window of each scale to the size of a frame
+onestep: super-resolve the window of each scale once
+chain-null: the chain with empty prompts
+chain-vlm: the chain with the prompts of a vision-language model
+chain-tags: the chain with the tags of a tagger as prompts
+"""
+
 DEFAULT_ARMS = KNOWN_ARMS[:4]
 
 VLM_WORKFLOW = ROOT / "workflows" / "3 Chain-of-Zoom SD3 + VLM.json"

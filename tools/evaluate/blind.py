@@ -25,7 +25,7 @@ OVERVIEW_SIDE_PIXELS = 256
 
 @dataclass(frozen=True)
 class Pair:
-    """A question of the page. Only the key names the arms on its left and right."""
+    """A question of the page. Only blind_key.json says which arm is on which side."""
 
     id: str
     image: str

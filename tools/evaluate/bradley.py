@@ -92,12 +92,16 @@ def _tabulate_wins(
     return table.reshape(len(winner), k * k)
 
 
-def group_names(won: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
-    """Group the names so that between two groups wins go in at most one direction.
+def group_names(edges: NDArray[np.bool_], names: list[str]) -> list[list[str]]:
+    """Group the names so that between two groups edges go in at most one direction.
 
-    If ``won`` states which arms met, the groups are those that never met. If it states which arm won
-    against which, all answers between two groups went the same way, so that their distance cannot be
-    estimated.
+    If ``edges`` states which arms met, no arm of a group met an arm of another group. If it states which
+    arm won against which, all answers between two groups went the same way, so that their distance
+    cannot be estimated.
+
+    Args:
+        edges: (k, k), whether the arm of the row met the arm of the column, or whether it won against it.
+        names: The names of the k arms.
     """
-    count, part = connected_components(won, connection="strong")
+    count, part = connected_components(edges, connection="strong")
     return [[name for name, p in zip(names, part, strict=True) if p == i] for i in range(count)]

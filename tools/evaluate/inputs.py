@@ -34,7 +34,7 @@ class Protocol:
     ground_truth: Path | None = None
     """A folder with images of the same names, whose size is a whole multiple of the image's."""
     scale_down: int = 0
-    """Factor by which to downscale the image, which itself is then the ground truth; 0 does not."""
+    """Factor by which to downscale the image, which itself is then the ground truth; 0 for no downscaling."""
 
     @property
     def multiple(self) -> int:

@@ -24,7 +24,7 @@ from tools.host.client import PromptError, Run, ServerClient, run_prompt
 from tools.host.workflow import Prompt
 from tools.image_file import read_size
 
-PICTURE, KEY = "{picture}", "{key}"
+PICTURE_PLACEHOLDER, KEY_PLACEHOLDER = "{picture}", "{key}"
 """Placeholders in a job's prompts, for the name of its uploaded image and for its key."""
 
 FRAMES_PREFIX = "coz_frames"
@@ -53,7 +53,7 @@ class Job:
     """Names in ``metrics.METRICS``."""
     key: str
     """sha256 of all of the above and the versions. The same key means the same result."""
-    made: str = ""
+    frames_key: str = ""
     """sha256 of all that the frames depend on. The same hash means the same frames."""
 
 
@@ -91,7 +91,7 @@ class Result:
     """Why the arm failed on this image, as the server reports it."""
     seed: int = 0
     made: str = ""
-    """``Job.made`` of its job."""
+    """``Job.frames_key`` of its job. result.json has this field, so its name stays."""
 
 
 def run_job(url: str, job: Job) -> Result:
@@ -128,13 +128,13 @@ def _run(host: ServerClient, job: Job) -> tuple[Result, tuple[str, ...]]:
     record = find_record(runs)
     prompts = tuple(record.get("prompts", ("",) * job.steps))
     models = tuple(record.get("models", ())) or find_models(job.prompts)
-    made = {"models": models, "versions": versions, "seconds": seconds}
-    return replace(make_result(job, error), frames=() if error else files, **made), prompts
+    known = {"models": models, "versions": versions, "seconds": seconds}
+    return replace(make_result(job, error), frames=() if error else files, **known), prompts
 
 
 def make_result(job: Job, error: str | None) -> Result:
     """Return the result of a job with what is known before it runs, and its error if it failed."""
-    own = {"seed": job.seed, "made": job.made, "models": find_models(job.prompts)}
+    own = {"seed": job.seed, "made": job.frames_key, "models": find_models(job.prompts)}
     return Result(job.key, job.image, job.arm, error=error, **own)
 
 
@@ -162,7 +162,7 @@ def add_scores(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
 
 
 def explain_missing(whys: dict[str, list[str]], steps: int) -> str:
-    """Explain in one line why a metric is missing, and at which scales if it is not missing at all of them.
+    """Explain in one line why a metric is missing and, if it is missing only at some scales, at which.
 
     Args:
         whys: Reason -> the scales at which the metric is missing.
@@ -210,8 +210,8 @@ def read_host_versions(host: ServerClient) -> dict[str, str]:
 
 
 def fill_placeholders(prompt: Prompt, picture: str, key: str) -> Prompt:
-    """Replace the placeholders PICTURE and KEY in the prompt."""
-    names = {PICTURE: picture, KEY: key}
+    """Replace the placeholders of the image's name and of the job's key in the prompt."""
+    names = {PICTURE_PLACEHOLDER: picture, KEY_PLACEHOLDER: key}
 
     def fill(value: Any) -> Any:
         return names.get(value, value) if isinstance(value, str) else value

@@ -26,7 +26,7 @@ class Metric:
     name: str
     title: str
     better: Literal["higher", "lower", "neither"]
-    kind: Literal["fidelity", "consistency", "naturalness", "figure"]
+    kind: Literal["fidelity", "consistency", "naturalness", "property"]
     library: str
     note: str
     """The exact definition, for the legend of the table."""
@@ -99,15 +99,15 @@ METRICS = {
             "pyiqa's clipiqa: CLIP (ResNet-50) with pairs of opposite words, 0 to 1",
         ),
         Metric(
-            "sharpness", "Sharpness", "neither", "figure", "coz",
+            "sharpness", "Sharpness", "neither", "property", "coz",
             "variance of the Laplacian, in levels of 255 squared; noise is sharp too", 3,
         ),
         Metric(
-            "color_drift", "Color drift", "lower", "figure", "coz",
+            "color_drift", "Color drift", "lower", "property", "coz",
             "largest difference of a channel's mean from that of its window, in levels of 255",
         ),
         Metric(
-            "seam", "Seam", "lower", "figure", "coz",
+            "seam", "Seam", "lower", "property", "coz",
             "mean difference of neighboring pixels across an 8-pixel grid, divided by that elsewhere; 1 is no seam", 16,
         ),
     )
@@ -168,7 +168,7 @@ class Meter:
         learned = _LearnedMeasures(device)
         for name in dict.fromkeys(names):
             try:
-                self._measures[name] = WEIGHTLESS_MEASURES.get(name) or learned.measure(name)
+                self._measures[name] = WEIGHTLESS_MEASURES.get(name) or learned.load_measure(name)
             except MissingWeightsError as error:
                 self.missing[name] = str(error)
 
@@ -229,7 +229,7 @@ class _LearnedMeasures:
         self.device = device
         self.distances = {}
 
-    def measure(self, name: str) -> Measure:
+    def load_measure(self, name: str) -> Measure:
         if name in PYIQA_NAMES:
             score = load_score(name, self.device)
             return lambda v: score(v.sr)

@@ -65,18 +65,18 @@ class Case:
 
 
 def encode_webp(
-    picture: Image.Image, quality: int = WEBP_QUALITY, without_loss: int = MAX_LOSSLESS_BYTES
+    picture: Image.Image, quality: int = WEBP_QUALITY, max_lossless_bytes: int = MAX_LOSSLESS_BYTES
 ) -> str:
     """Encode the image as a data URL without metadata.
 
-    It is lossless if it fits into ``without_loss`` bytes. That is the case for smooth images, on which
+    It is lossless if it fits into ``max_lossless_bytes`` bytes. That is the case for smooth images, on which
     the blocks of lossy compression would be the most visible.
     """
     picture = picture.convert("RGB")
     if max(picture.size) > MAX_SIDE_PIXELS:
         picture.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS), Image.Resampling.LANCZOS)
     file = encode(picture, "webp", lossless=True, quality=0, method=0)
-    if len(file) > without_loss:
+    if len(file) > max_lossless_bytes:
         file = encode(picture, "webp", quality=quality, method=2)
     return make_data_url("webp", file)
 

@@ -68,7 +68,7 @@ class Plan:
         truth = truth_path(self.out, image)
         ground_truth = truth.read_bytes() if truth.exists() else None
         prompts = make_prompts(arm, read_size(picture)[0], self.protocol.steps, self.seed)
-        made = digest(image, arm.name, picture, prompts, self.protocol.steps, self.versions)
+        frames_key = digest(image, arm.name, picture, prompts, self.protocol.steps, self.versions)
         return Job(
             image=image,
             arm=arm.name,
@@ -80,17 +80,24 @@ class Plan:
             seed=self.seed,
             metrics=self.metrics,
             key=digest(
-                made, ground_truth, self.metrics, self.measurable, self.metric_versions, self.seed
+                frames_key,
+                ground_truth,
+                self.metrics,
+                self.measurable,
+                self.metric_versions,
+                self.seed,
             ),
-            made=made,
+            frames_key=frames_key,
         )
 
-    def start(self, arms: Sequence[Arm], command: dict[str, Any]) -> list[tuple[Arm, str]]:
+    def write_settings_and_list_waiting(
+        self, arms: Sequence[Arm], more_settings: dict[str, Any]
+    ) -> list[tuple[Arm, str]]:
         """Write the settings of this run; return the arms and images that have no result yet.
 
         Args:
             arms: The arms to run on every image.
-            command: More settings for the report.
+            more_settings: Settings for the report that the plan does not know.
         """
         waiting, keys = [], []
         for arm in arms:
@@ -99,7 +106,7 @@ class Plan:
                 keys.append(job.key)
                 if not self.is_done(job):
                     waiting.append((arm, image))
-        write_settings(self.out, command | self.collect_settings(arms), keys)
+        write_settings(self.out, more_settings | self.collect_settings(arms), keys)
         return waiting
 
     def is_done(self, job: Job) -> bool:
@@ -114,7 +121,7 @@ class Plan:
     def measure_again(self, job: Job) -> Result | None:
         """Measure the stored frames of a job again; return None if there are none."""
         result = read_result(self.out, job)
-        if result is None or result.made != job.made or result.error is not None:
+        if result is None or result.made != job.frames_key or result.error is not None:
             return None
         prompts = tuple(row.prompt for row in result.rows)
         try:

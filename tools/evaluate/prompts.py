@@ -8,7 +8,7 @@ from tools.host import ROOT
 from tools.host.workflow import Prompt, read_prompt
 
 from .arms import ARMS_WITHOUT_MODEL, Arm, ArmError, find_loop
-from .job import FRAMES_PREFIX, KEY, MIDDLE, PICTURE
+from .job import FRAMES_PREFIX, KEY_PLACEHOLDER, MIDDLE, PICTURE_PLACEHOLDER
 
 SCALE = 4.0
 
@@ -181,7 +181,7 @@ def make_node(node_id: str, class_type: str, **inputs: Any) -> Prompt:
 
 
 def make_input() -> Prompt:
-    return make_node("coz_picture", "LoadImage", image=PICTURE)
+    return make_node("coz_picture", "LoadImage", image=PICTURE_PLACEHOLDER)
 
 
 def make_zoom(k: int, resampling: str) -> Prompt:
@@ -207,7 +207,7 @@ def make_save(name: str | int, images: list) -> Prompt:
 
     In 8 bits ComfyUI truncates instead of rounding, which would change the scores.
     """
-    inputs = {"images": images, "filename_prefix": KEY, "format": "png"}
+    inputs = {"images": images, "filename_prefix": KEY_PLACEHOLDER, "format": "png"}
     inputs |= {"format.bit_depth": "16-bit", "format.input_color_space": "sRGB"}
     return make_node(f"{FRAMES_PREFIX}_{name}", "SaveImageAdvanced", **inputs)
 

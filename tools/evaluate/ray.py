@@ -140,8 +140,8 @@ def plan_workers(machines: Sequence[tuple[int, int]], workers: int | None) -> tu
 
 
 def _make_worker_class() -> type:
-    # Ray sends a class that is defined in a function as code. A class of a module it would import by
-    # name, which fails before the worker has put its clone into sys.path.
+    # Ray sends a class that is defined in a function as code. It would import a class of a module by its
+    # name. That fails, because the worker's clone is not yet in sys.path.
     class Worker:
         def __init__(self, place):
             own = Path(sys.prefix).parent  # the clone whose .venv/bin/ray was started
@@ -232,7 +232,7 @@ class _Scheduler:
                 self._ray.kill(worker)
 
     def _take_next_job(self) -> None:
-        """Let the next job wait if none does, so that one is always ready."""
+        """If no job is waiting, take the next one from the iterator, so that one is always ready."""
         if not self._waiting:
             self._waiting.extend(map(_Task, itertools.islice(self._jobs, 1)))
 

@@ -13,7 +13,7 @@ from .metrics import METRICS, Metric
 from .pictures import choose_cases
 from .plots import Plot, choose_look, draw_curves, draw_scatters
 from .scores import Scores, gather_scores, write_csv
-from .store import JOB_KEYS, SETTINGS, read_results
+from .store import JOB_KEYS_FILE, SETTINGS_FILE, read_results
 from .table import (
     NATURALNESS_WARNING,
     Cells,
@@ -42,15 +42,15 @@ def write_report(out: Path) -> None:
     """
     results, settings, scores = read_store(out)
     cells = summarize_scores(scores)
-    found = make_tables(scores, cells)
+    tables = make_tables(scores, cells)
     write_csv(scores, out / "scores.csv")
-    (out / "table.md").write_text(format_markdown(scores, found), "utf-8")
+    (out / "table.md").write_text(format_markdown(scores, tables), "utf-8")
     shown, no_room = choose_cases(out, results, scores)
     page = make_environment().get_template("report.html.jinja")
     text = page.render(
         scores=scores,
         arms=[(arm, *choose_look(i)) for i, arm in enumerate(scores.arms)],
-        tables=found,
+        tables=tables,
         heading=format_heading,
         notes=write_notes(scores),
         gameable=NATURALNESS_WARNING,
@@ -77,11 +77,11 @@ def read_store(out: Path) -> tuple[list[Result], dict[str, Any], Scores]:
         ValueError: If there are no results.
     """
     results = read_results(out)
-    settings = _read_json(out / SETTINGS)
+    settings = _read_json(out / SETTINGS_FILE)
     return (
         results,
         settings,
-        gather_scores(results, settings.get("arms", ()), _read_json(out / JOB_KEYS)),
+        gather_scores(results, settings.get("arms", ()), _read_json(out / JOB_KEYS_FILE)),
     )
 
 

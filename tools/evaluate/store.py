@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from .job import Job, Result
 
-SETTINGS, JOB_KEYS, RESULT = "settings.json", "asked.json", "result.json"
+SETTINGS_FILE, JOB_KEYS_FILE, RESULT_FILE = "settings.json", "asked.json", "result.json"
 MAX_STEM_CHARACTERS = 40
 
 RESULT_ADAPTER = TypeAdapter(Result)
@@ -60,7 +60,7 @@ def write_result(out: Path, result: Result) -> None:
     """Store a result. If this is interrupted, there is no result."""
     folder = result_folder(out, result.arm, result.image)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULT).unlink(missing_ok=True)
+    (folder / RESULT_FILE).unlink(missing_ok=True)
     for left in folder.glob("x_*.png"):
         left.unlink()
     for k, frame in enumerate(result.frames, 1):
@@ -74,12 +74,13 @@ def write_record(out: Path, result: Result) -> None:
     for row in record["rows"]:
         row["scores"] = {name: to_json(value) for name, value in row["scores"].items()}
     text = json.dumps(record, indent=1, allow_nan=False)
-    write_atomically(result_folder(out, result.arm, result.image) / RESULT, f"{text}\n".encode())
+    path = result_folder(out, result.arm, result.image) / RESULT_FILE
+    write_atomically(path, f"{text}\n".encode())
 
 
 def read_result(out: Path, job: Job) -> Result | None:
     """Read the stored result for the job's arm and image, which may have another key."""
-    return _read(result_folder(out, job.arm, job.image) / RESULT)
+    return _read(result_folder(out, job.arm, job.image) / RESULT_FILE)
 
 
 def read_frames(out: Path, result: Result) -> tuple[bytes, ...]:
@@ -89,16 +90,16 @@ def read_frames(out: Path, result: Result) -> tuple[bytes, ...]:
 
 def read_results(out: Path) -> list[Result]:
     """Read the results of the last run, without their frames."""
-    path = out / JOB_KEYS
-    asked = json.loads(path.read_text("utf-8")) if path.is_file() else None
-    found = [_read(path) for path in sorted(out.glob(f"results/*/*/{RESULT}"))]
-    return [result for result in found if result and (asked is None or result.key in asked)]
+    path = out / JOB_KEYS_FILE
+    keys = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    found = [_read(path) for path in sorted(out.glob(f"results/*/*/{RESULT_FILE}"))]
+    return [result for result in found if result and (keys is None or result.key in keys)]
 
 
 def write_settings(out: Path, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Store the settings and keys of this run; ``read_results`` then ignores results with other keys."""
-    write_atomically(out / SETTINGS, f"{json.dumps(settings, indent=1)}\n".encode())
-    write_atomically(out / JOB_KEYS, f"{json.dumps(keys)}\n".encode())
+    write_atomically(out / SETTINGS_FILE, f"{json.dumps(settings, indent=1)}\n".encode())
+    write_atomically(out / JOB_KEYS_FILE, f"{json.dumps(keys)}\n".encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

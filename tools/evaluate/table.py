@@ -20,7 +20,7 @@ KINDS = {
     "fidelity": "Fidelity: against the ground truth",
     "consistency": "Consistency: downscaled, against the frame before and the source",
     "naturalness": "Naturalness: without any reference",
-    "figure": "Properties of the result alone",
+    "property": "Properties of the result alone",
 }
 NATURALNESS_WARNING = (
     "A score without a reference can be gamed: a network tuned on it rose from 0.71 to 0.79 in "
@@ -29,9 +29,9 @@ NATURALNESS_WARNING = (
 )
 METHOD_NOTE = (
     f"Mean and {CONFIDENCE:.0%} interval of the mean: bootstrap over the images (percentile, "
-    f"{RESAMPLES} resamples, fixed seed). Bold marks the best arm at its scale: in at least "
-    f"{(1 + CONFIDENCE) / 2:.1%} of the resamples its mean is better than that of each other arm on the "
-    f"same images (paired; not corrected for the number of arms; not with fewer than {MIN_IMAGES} images). "
+    f"{RESAMPLES} resamples, fixed seed). Bold marks the best arm at its scale: compared with "
+    f"each other arm on the same images, its mean is better in at least {(1 + CONFIDENCE) / 2:.1%} of the "
+    f"resamples (paired; not corrected for the number of arms; not with fewer than {MIN_IMAGES} images). "
     "∞ (equal images) is counted separately, not in the mean."
 )
 FEW_IMAGES_NOTE = f"There are fewer than {MIN_IMAGES} images: intervals are too narrow, and no arm is marked as best."
@@ -146,7 +146,7 @@ class Table:
 
 def make_tables(scores: Scores, cells: Cells) -> list[Table]:
     """Make a table for each kind of metric, with a line for each scale and arm."""
-    found = []
+    tables = []
     for kind, title in KINDS.items():
         metrics = tuple(metric for metric in scores.metrics if metric.kind == kind)
         own = {key: cell for key, cell in cells.items() if METRICS[key[0]].kind == kind}
@@ -168,8 +168,8 @@ def make_tables(scores: Scores, cells: Cells) -> list[Table]:
                     ]
                     lines.append(Line(format_factor(factor), arm, tuple(shown)))
         pictures = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-        found.append(Table(kind, title, metrics, tuple(lines), pictures))
-    return found
+        tables.append(Table(kind, title, metrics, tuple(lines), pictures))
+    return tables
 
 
 def _format_cell(cell: Cell, decimals: int, max_count: int) -> tuple[str, str, bool]:
@@ -190,14 +190,14 @@ def format_heading(metric: Metric) -> str:
     return f"{metric.title} {ARROWS[metric.better]}".strip()
 
 
-def format_markdown(scores: Scores, found: list[Table]) -> str:
+def format_markdown(scores: Scores, tables: list[Table]) -> str:
     """Write the tables as Markdown, with what is missing and what failed."""
     lines = [
         "# Scores by scale and arm",
         "",
         *(f"{escape_markdown(note)}\n" for note in write_notes(scores)),
     ]
-    for table in found:
+    for table in tables:
         lines += [f"## {table.title}", ""]
         if table.kind == "naturalness":
             lines += [NATURALNESS_WARNING, ""]

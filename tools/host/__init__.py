@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from .environment import (
-    HOST,
+    HOST_FOLDER,
     LOCK,
     ROOT,
     VENV,
@@ -61,23 +61,23 @@ def host_path(version: str | None = None) -> Path:
             raise HostError(f"COMFYUI_PATH is {checkout}, but there is no main.py in it")
         return path
     if version in (None, DEFAULT_VERSION):
-        return HOST / "ComfyUI"
-    return HOST / f"ComfyUI-{version}"
+        return HOST_FOLDER / "ComfyUI"
+    return HOST_FOLDER / f"ComfyUI-{version}"
 
 
 def frontend_path() -> Path:
     """Return the newest frontend's folder for ``main.py --front-end-root``. It may not exist yet."""
-    return HOST / f"frontend-{NEWEST_FRONTEND.release}"
+    return HOST_FOLDER / f"frontend-{NEWEST_FRONTEND.release}"
 
 
 def install(*versions: str, frontend: bool = False) -> None:
     """Install the default ComfyUI with its packages, other ``versions`` and the newest frontend."""
     default = host_path()
     with _lock_installation():
-        for left in HOST.glob("tmp-*"):
+        for left in HOST_FOLDER.glob("tmp-*"):
             shutil.rmtree(left)
         make_venv(VENV)
-        if default == HOST / "ComfyUI":
+        if default == HOST_FOLDER / "ComfyUI":
             _unpack_comfyui(DEFAULT_VERSION, default)
         link_pack(default / "custom_nodes")
         install_packages(VENV, ROOT / LOCK, list_host_packages(default / "requirements.txt"))
@@ -99,7 +99,7 @@ def link_pack(custom_nodes: Path) -> None:
         raise HostError(f"{link} is another copy of the pack: move it away and try again")
     link.unlink(missing_ok=True)  # removes a link whose target no longer exists
     # Within the repository a relative link survives moving the repository.
-    target = os.path.relpath(ROOT, custom_nodes) if HOST in custom_nodes.parents else ROOT
+    target = os.path.relpath(ROOT, custom_nodes) if HOST_FOLDER in custom_nodes.parents else ROOT
     try:
         link.symlink_to(target, target_is_directory=True)
     except OSError:
@@ -111,8 +111,8 @@ def link_pack(custom_nodes: Path) -> None:
 
 @contextlib.contextmanager
 def _lock_installation() -> Iterator[None]:
-    HOST.mkdir(exist_ok=True)
-    with (HOST / "lock").open("w", encoding="utf-8") as file:
+    HOST_FOLDER.mkdir(exist_ok=True)
+    with (HOST_FOLDER / "lock").open("w", encoding="utf-8") as file:
         os.set_inheritable(file.fileno(), True)
         if not _try_lock(file):
             print("Another installation is running here: waiting for it", flush=True)

@@ -19,7 +19,7 @@ import argparse
 
 from . import (
     COMFYUI_RELEASES,
-    HOST,
+    HOST_FOLDER,
     NEWEST_FRONTEND,
     frontend_path,
     host_path,
@@ -45,7 +45,7 @@ def main() -> None:
     with exit_in_one_line():
         install(*options.version, frontend=options.frontend)
         for path in map(host_path, dict.fromkeys([None, *options.version])):
-            note = "" if HOST in path.parents else " (COMFYUI_PATH), its packages in .venv"
+            note = "" if HOST_FOLDER in path.parents else " (COMFYUI_PATH), its packages in .venv"
             print(f"ComfyUI {read_comfyui_version(path)} is ready in {path}{note}")
         if options.frontend:
             print(f"Frontend {NEWEST_FRONTEND.release} is ready in {frontend_path()}")

