@@ -5,6 +5,7 @@ import pytest
 
 from tools.host import ROOT
 from tools.host.environment import wants_newest
+from tools.train_grpo.environment import python_path
 
 
 def run(*arguments):
@@ -13,8 +14,10 @@ def run(*arguments):
 
 @pytest.mark.skipif(wants_newest(), reason="NEWEST_PACKAGES looks for newer ones each time")
 def test_what_is_there_is_left_alone():
-    result = run("-m", "tools.train_grpo.environment")
-    assert result.returncode == 0
+    if not python_path().is_file():
+        pytest.skip("there is no .venv-train: make train-env")
+    first, result = (run("-m", "tools.train_grpo.environment") for _ in range(2))
+    assert first.returncode == result.returncode == 0  # the first may install newer versions
     assert result.stdout == f"The packages for training are ready in {ROOT / '.venv-train'}\n"
 
 
