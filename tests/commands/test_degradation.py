@@ -16,6 +16,7 @@ from coz.render.pillow import from_pillow, to_pillow
 from tools.image_file import encode
 from tools.train_sr import degradation
 from tools.train_sr.degradation import (
+    FINAL_SINC_PROB,
     REAL_ESRGAN,
     add_gaussian_noise,
     add_poisson_noise,
@@ -90,7 +91,7 @@ def test_kernels_are_drawn_as_upstream_draws_them(monkeypatch, rng):
     monkeypatch.setattr(degradation, "make_sinc_kernel", lambda *drawn: sincs.append(drawn))
     monkeypatch.setattr(degradation, "make_bell_kernel", lambda *drawn: bells.append(drawn))
     for _ in range(10_000):
-        draw_kernel(REAL_ESRGAN.first, rng)
+        draw_kernel(REAL_ESRGAN[0], rng)
     assert len(sincs) / 10_000 == pytest.approx(0.1, abs=0.01)
     assert all((pi / 3 if size < 13 else pi / 5) <= cutoff <= pi for cutoff, size in sincs)
     sizes = np.array([size for _, size, *_ in bells])
@@ -137,9 +138,9 @@ def test_the_values_are_upstreams():
         "gray_noise_prob": (0.4,) * 2,
         "jpeg_range": ((30, 95),) * 2,
     }
-    for stage, values in zip(REAL_ESRGAN[:2], zip(*both.values(), strict=True), strict=True):
+    for stage, values in zip(REAL_ESRGAN, zip(*both.values(), strict=True), strict=True):
         assert stage._asdict() == dict(zip(both, values, strict=True))
-    assert REAL_ESRGAN.final_sinc_prob == 0.8
+    assert FINAL_SINC_PROB == 0.8
 
 
 @pytest.mark.parametrize("size", [7, 21])
@@ -193,8 +194,7 @@ def test_jpeg_is_pillows(photo):
 
 
 def in_both_stages(**changes):
-    first, second = (stage._replace(**changes) for stage in REAL_ESRGAN[:2])
-    return REAL_ESRGAN._replace(first=first, second=second)
+    return tuple(stage._replace(**changes) for stage in REAL_ESRGAN)
 
 
 def test_a_gray_plane_without_noise_stays_as_it_is():

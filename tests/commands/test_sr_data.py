@@ -8,31 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 from PIL import Image
 from safetensors.torch import save_file
 from skimage import data as samples
 from torch.utils.data import DataLoader
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5TokenizerFast,
-)
 
 from coz.networks.ram_tagger import RAMTagger, make_tagger_input, read_tag_list
 from coz.render.pillow import from_pillow
 from coz.text.tags import join_tags
 from tests.support.random_ram import SMALL, as_published, ram
-from tools.host import host_path
+from tests.support.random_sd3 import TEXT_WIDTH, save_text_encoders
 from tools.train_sr import captions, prepare
 from tools.train_sr.crops import CropOptions, choose_windows
 from tools.train_sr.dataset import CropDataset, find_text_file
 from tools.train_sr.degradation import degrade, reduce_and_enlarge
 from tools.train_sr.prepare import PrepareOptions
-from tools.train_sr.texts import load_text_encoders
+from tools.train_sr.sd3 import load_text_encoders
 
 SIDE = 64
 SMALL_CROPS = PrepareOptions(CropOptions(SIDE, 2), held_out=0.3)
@@ -198,10 +189,10 @@ def test_prompts_are_written_by_a_vlm(photos, tmp_path):
 
     model = save_toy_model(tmp_path / "vlm")
     run(photos, tmp_path / "out", vlm=str(model))
-    entries, describe = index(tmp_path / "out")["crops"], captions.load_vlm(str(model))
+    entries, describe = index(tmp_path / "out")["crops"], captions.load_writer(str(model))
     for entry in entries:
         with Image.open(tmp_path / "out/crops" / entry["file"]) as crop:
-            assert describe([crop]) == [entry["prompt"]]
+            assert describe([[crop]]) == [entry["prompt"]]
     assert any(entry["prompt"] for entry in entries)
 
 
@@ -326,25 +317,7 @@ def test_cached_texts_come_with_their_crops(photos, data):
 
 @pytest.fixture(scope="module")
 def text_encoders(tmp_path_factory):
-    """SD3's three text encoders, tiny and random, with the real tokenizers."""
-    folder = tmp_path_factory.mktemp("sd3")
-    tokenizers = host_path() / "comfy"
-    shape = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
-    configs = [CLIPTextConfig(**shape, num_hidden_layers=3, projection_dim=w) for w in (8, 16)]
-    t5 = T5Config(d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    clip = {"pretrained_model_name_or_path": tokenizers / "sd1_tokenizer", "model_max_length": 77}
-    StableDiffusion3Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        transformer=None,
-        vae=None,
-        text_encoder=CLIPTextModelWithProjection(configs[0]),
-        text_encoder_2=CLIPTextModelWithProjection(configs[1]),
-        text_encoder_3=T5EncoderModel(t5),
-        tokenizer=CLIPTokenizer.from_pretrained(**clip),
-        tokenizer_2=CLIPTokenizer.from_pretrained(**clip, pad_token="!"),
-        tokenizer_3=T5TokenizerFast.from_pretrained(tokenizers / "text_encoders/t5_tokenizer"),
-    ).save_pretrained(folder)
-    return folder
+    return save_text_encoders(tmp_path_factory.mktemp("sd3"))
 
 
 def test_texts_are_encoded_once(photos, tmp_path, text_encoders, monkeypatch):
@@ -359,7 +332,7 @@ def test_texts_are_encoded_once(photos, tmp_path, text_encoders, monkeypatch):
     encode = load_text_encoders(str(text_encoders))
     for item in CropDataset(out, seed=0, degradation="4x"):
         (text,), (pooled,) = encode([item["prompt"]])
-        assert text.shape == (77 + 512, 32)
+        assert text.shape == (77 + 512, TEXT_WIDTH)
         torch.testing.assert_close(item["text"], text.half(), atol=2e-3, rtol=0)
         torch.testing.assert_close(item["pooled"], pooled.half(), atol=2e-3, rtol=0)
     files[1].unlink()

@@ -28,7 +28,7 @@ def parts():
     def measure(**changes):
         key = tuple(sorted(changes.items()))
         if key not in found:
-            found[key] = dict(estimate(make_config(text_cached=True, **changes)))
+            found[key] = estimate(make_config(text_cached=True, **changes))
         return found[key]
 
     return measure
@@ -83,7 +83,7 @@ def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
         saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    compute = measured.ShapesOfDistillation.compute
+    compute = measured.Distillation.compute
 
     def compute_with_hooks(task, batch, rng, backward):
         networks = task.network.transformer, task.network.vae, task.lpips
@@ -97,14 +97,14 @@ def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
         with saved_tensors_hooks(note, lambda tensor: tensor):
             compute(task, batch, rng, count)
 
-    monkeypatch.setattr(measured.ShapesOfDistillation, "compute", compute_with_hooks)
+    monkeypatch.setattr(measured.Distillation, "compute", compute_with_hooks)
     estimate(make_config(text_cached=True, checkpointing=False))
     assert kept == pytest.approx(seen[0], rel=0.01)
 
 
 def test_two_zooms_keep_more_than_one(parts):
     config = make_config(CrossScaleConfig, start_lora="a.pkl", text_cached=True)
-    found = dict(estimate(config))
+    found = estimate(config)
     trained, prior = 7_077_888, 2_021_376
     assert found["adapters, gradients and AdamW"] == 16 * trained + 4 * (trained + prior)
     assert found["kept for the gradients"] / GIB == pytest.approx(1.78, abs=0.01)
@@ -123,7 +123,7 @@ def test_checkpointing_batch_and_precision_change_what_is_kept(parts):
 def test_smaller_crops_keep_less(tmp_path, parts):
     (tmp_path / "prepare.json").write_text('{"size": 256}')
     config = make_config(text_cached=True).model_copy(update={"data": tmp_path})
-    part = dict(estimate(config))["kept for the gradients"] / parts()["kept for the gradients"]
+    part = estimate(config)["kept for the gradients"] / parts()["kept for the gradients"]
     assert part == pytest.approx(0.275, abs=0.001)  # a quarter, and the text
 
 
@@ -136,7 +136,7 @@ def test_a_model_in_a_folder_has_its_own_size(tmp_path, parts):
     t5.num_layers = 1
     for number, config in (("", clip), ("_2", clip), ("_3", t5)):
         config.save_pretrained(tmp_path / f"text_encoder{number}")
-    found = dict(estimate(make_config(model=str(tmp_path), precision="fp32")))
+    found = estimate(make_config(model=str(tmp_path), precision="fp32"))
     values = [t.numel() for t in sd3_transformer(2).state_dict().values()]
     assert found["SD3 transformer"] == 4 * sum(values)
     assert found["text encoders"] < 1.2 * GIB
@@ -147,7 +147,7 @@ def test_a_model_in_a_folder_has_its_own_size(tmp_path, parts):
 def test_the_command_prints_it_and_does_not_train(command, tmp_path, monkeypatch, capsys):
     config = tmp_path / "run.yaml"
     config.write_text("{data: a, out: b, lpips: c, start_lora: d}")
-    monkeypatch.setattr(measured, "estimate", lambda config: [(type(config).__name__, GIB)])
+    monkeypatch.setattr(measured, "estimate", lambda config: {type(config).__name__: GIB})
     monkeypatch.setattr(sys, "argv", ["train_sr", command, str(config), "--estimate"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -162,8 +162,19 @@ def test_the_command_prints_it_and_does_not_train(command, tmp_path, monkeypatch
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("size", ["0", "-24", "nan"])
+def test_a_card_without_memory_is_refused(size, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_sr", "distil", "run.yaml", f"--card-gb={size}"])
+    with pytest.raises(SystemExit):
+        main()
+    assert (
+        f"error: --card-gb must be above 0, got {size}: give the memory of the card, such as 24, or leave it out"
+        in capsys.readouterr().err
+    )
+
+
 def test_what_does_not_fit_is_refused(monkeypatch, capsys):
-    sizes = [("SD3 transformer", 4 * GIB), ("text encoders", 10 * GIB), ("temporary", GIB)]
+    sizes = {"SD3 transformer": 4 * GIB, "text encoders": 10 * GIB, "temporary": GIB}
     monkeypatch.setattr(measured, "estimate", lambda config: sizes)
     print_estimate(make_config(), 15.0)
     assert capsys.readouterr().out.splitlines()[-2:] == [

@@ -6,10 +6,13 @@ without loading it, which takes seconds.
 
 import copy
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from tools.host import host_path
 
 from .random_weights import draw_recorded, draw_weights, randomise, read_layouts
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 RANK = 4
 ENCODER_LAYERS = ("conv", "to_q", "to_k", "to_v", "to_out.0")
+TEXT_WIDTH, POOLED_WIDTH = 32, 24
+"""Of the tiny text encoders; SD3's are 4096 and 2048."""
 
 
 def draw_sd3() -> dict[str, Tensor]:
@@ -210,3 +215,39 @@ def t5_xxl(device: torch.device) -> "T5EncoderModel":
             return T5EncoderModel(config).eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(usual)
+
+
+def save_text_encoders(folder: Path) -> Path:
+    """SD3's three text encoders, tiny and random, with the real tokenizers and the sampler, as diffusers."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+        T5Config,
+        T5EncoderModel,
+        T5TokenizerFast,
+    )
+
+    tokenizers = host_path() / "comfy"
+    clips = [
+        CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                **{"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2},
+                **{"num_hidden_layers": 3, "projection_dim": width},
+            )
+        )
+        for width in (8, POOLED_WIDTH - 8)
+    ]
+    t5 = T5Config(d_model=TEXT_WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    StableDiffusion3Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        **{"transformer": None, "vae": None, "text_encoder": clips[0], "text_encoder_2": clips[1]},
+        text_encoder_3=T5EncoderModel(t5),
+        tokenizer=CLIPTokenizer.from_pretrained(tokenizers / "sd1_tokenizer", model_max_length=77),
+        tokenizer_2=CLIPTokenizer.from_pretrained(
+            tokenizers / "sd1_tokenizer", pad_token="!", model_max_length=77
+        ),
+        tokenizer_3=T5TokenizerFast.from_pretrained(tokenizers / "text_encoders/t5_tokenizer"),
+    ).save_pretrained(folder)
+    return folder

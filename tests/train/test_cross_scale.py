@@ -2,6 +2,7 @@
 
 import copy
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,19 @@ from coz.resample import resize
 from coz.weights.read import read_weights
 from tests.support.random_sd3 import coz_lora
 from tests.support.small_models import make_vae
-from tools.train_sr import cross_scale, loop, second_prompts
+from tools.train_sr import cross_scale, loop, second_prompts, texts
 from tools.train_sr.config import CrossScaleConfig, read_config
-from tools.train_sr.cross_scale import TEACHER, ZOOM, CrossScale
-from tools.train_sr.dataset import find_text_file
-from tools.train_sr.distil import open_crops
-from tools.train_sr.network import GENERATOR, load_networks
+from tools.train_sr.cross_scale import TEACHER, ZOOM, CrossScale, load_cross_scale
+from tools.train_sr.dataset import find_text_file, open_crops
+from tools.train_sr.network import GENERATOR
 from tools.train_sr.score import load_score
+from tools.train_sr.sd3 import load_transformer_and_vae
 from tools.train_sr.weights import ENCODER_FILE, LORA_FILE
 
+from .conftest import lines
 from .test_sr_files import enlarge, relative, run_step, to_frame
 from .test_sr_network import inputs
+from .test_sr_run import start
 from .tiny_sd3 import save_crops, write_config
 
 CPU = torch.device("cpu")
@@ -78,7 +81,7 @@ def config(cross_scale_parts, tmp_path):
 
 def make_task(config, is_moved=True):
     """With a LoRA that is not 0, as later in a training."""
-    task = CrossScale(config, open_crops(config, held_out=True), CPU)
+    task = load_cross_scale(config, CPU, open_crops(config), open_crops(config, held_out=True))
     for name in (ZOOM, TEACHER) if is_moved else ():
         for parameter in task.network.list_parameters(name):
             generator = torch.Generator().manual_seed(parameter.numel() + len(name))
@@ -111,7 +114,7 @@ def train(config):
 
 
 def read_log(config):
-    return [json.loads(line) for line in (config.out / "losses.jsonl").read_text().splitlines()]
+    return lines(config.out / "losses.jsonl")
 
 
 def test_losses_are_those_of_three_networks(config):
@@ -209,7 +212,7 @@ def test_a_training_needs_a_loss_on_held_out_crops(config, alone):
 )
 def test_scores_that_must_not_train(config, name, message):
     with pytest.raises(ValueError, match=message):
-        CrossScale(config(score=f"{__name__}:{name}"), None, CPU)
+        make_task(config(score=f"{__name__}:{name}"))
 
 
 def test_every_network_that_scores_is_refused(monkeypatch):
@@ -262,6 +265,23 @@ def test_patience_ends_a_training_and_the_best_is_kept(config, monkeypatch):
     assert len(read_log(settings)) == 4
 
 
+def test_processes_end_together(cross_scale_parts, tmp_path):
+    """Alone, the first would find a gain each time, and the second never one."""
+    data = save_crops(tmp_path / "data", side=64)
+    index = json.loads((data / "crops.json").read_text())
+    index["crops"][0]["held_out"] = True
+    (data / "crops.json").write_text(json.dumps(index))
+    weights = {name: float(name == "quality") for name in LOSSES}
+    path = write_config(
+        tmp_path / "run.yaml",
+        cross_scale_parts | {"data": data},
+        **{"score": "tests.train.measure:disagree", "weights": weights, "accumulation": 1},
+        **{"steps": 6, "check_every": 1, "patience": 2, "rank": 2},
+    )
+    start("cross-scale", path, processes=2)
+    assert len(lines(tmp_path / "run" / "losses.jsonl")) == 3
+
+
 def test_measurements_do_not_change_a_training(config):
     """And they are the same at any time."""
     settings = config(check_every=1)
@@ -307,7 +327,7 @@ def test_the_node_gives_the_result_of_training(config, pack, tmp_path):
     task.export(folder, 1)
     for kind in ("loras", "vae"):
         folder_paths.add_model_folder_path(kind, str(tmp_path))
-    transformer, vae = load_networks(config())
+    transformer, vae = load_transformer_and_vae(config())
     model = comfy.sd.load_diffusion_model_state_dict(
         transformer.state_dict(), model_options={"dtype": torch.float32}
     )
@@ -338,20 +358,26 @@ def answer(*_):
 
 def test_prompts_beforehand(config, monkeypatch):
     settings = config(vlm="model", out="prompts")
-    encoded = []
+    encoded, vlms = [], []
+
+    def load(*_):
+        vlm = answer()
+        vlms.append(weakref.ref(vlm))
+        return vlm
 
     def encode(prompts, data, _):
+        assert [vlm() for vlm in vlms] == [
+            None
+        ]  # it is unloaded before the text encoders are loaded
         encoded.extend(prompts)
         for prompt in prompts:
             value = float(prompt.split()[0])
             tensors = {"text": torch.full((5, 4096), value), "pooled": torch.full((2048,), value)}
             save_file(tensors, find_text_file(data, prompt))
 
-    monkeypatch.setattr(second_prompts, "load_conversation", answer)
+    monkeypatch.setattr(second_prompts, "load_writer", load)
     monkeypatch.setattr(second_prompts, "encode_prompts", encode)
     task = make_task(settings)
-    crops = open_crops(settings), open_crops(settings, held_out=True)
-    task.texts.write_prompts(crops, task.make_views)
     path = settings.out / "second_prompts.json"
     prompts = json.loads(path.read_text())
     assert prompts.keys() == {f"photo#{i}" for i in range(6)}
@@ -359,9 +385,9 @@ def test_prompts_beforehand(config, monkeypatch):
     # what the SR LoRA alone makes
     task.network.use(GENERATOR)
     batch = read_batch(settings)
-    text = task.texts.embed_first(batch)
+    text = task.texts.embed(batch)
     with torch.no_grad():
-        image = task.zoom(task.network.encode(batch["low"]), text).image
+        _, image = task.zoom(task.network.encode(batch["low"]), text)
     view = cross_scale.enlarge_middle(image)
     (expected,) = answer()(second_prompts.pair_images(image, view))
     assert prompts[batch["name"][0]] == expected
@@ -370,8 +396,8 @@ def test_prompts_beforehand(config, monkeypatch):
     assert set(text.flatten().tolist()) | set(pooled.flatten().tolist()) == {
         float(expected.split()[0])
     }
-    monkeypatch.setattr(second_prompts, "load_conversation", None)  # nothing is asked twice
-    make_task(settings).texts.write_prompts(crops, task.make_views)
+    monkeypatch.setattr(second_prompts, "load_writer", None)  # nothing is asked twice
+    assert make_task(settings).texts.prompts == prompts
 
 
 def test_live_prompts(config, monkeypatch):
@@ -382,8 +408,8 @@ def test_live_prompts(config, monkeypatch):
         asked.extend(prompts)
         return torch.zeros(len(prompts), 5, 4096), torch.zeros(len(prompts), 2048)
 
-    monkeypatch.setattr(second_prompts, "load_conversation", answer)
-    monkeypatch.setattr(second_prompts, "load_text_encoders", lambda _: encode)
+    monkeypatch.setattr(second_prompts, "load_writer", answer)
+    monkeypatch.setattr(texts, "load_text_encoders", lambda _: encode)
     task, batch = make_task(settings), read_batch(settings)
     losses = task.compute_losses(batch, loop.make_generator(7))
     assert losses["second"].requires_grad

@@ -1,22 +1,25 @@
 """The files of a trained SR LoRA: read again, and in CoZ Load SR LoRA of the real host."""
 
 import re
+from math import isfinite
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from coz.weights.read import read_weights
+from coz.weights.vae import rename_vae_weight
 from tests.support.small_models import make_vae
+from tools.train_sr.distil import add_distil_loras
 from tools.train_sr.losses import load_lpips
 from tools.train_sr.network import (
     GENERATOR,
     REGULARIZER,
     VAE_ENCODER,
     OneStepNetwork,
-    add_distil_loras,
-    load_networks,
+    list_modulations,
 )
+from tools.train_sr.sd3 import load_transformer_and_vae
 from tools.train_sr.weights import (
     ENCODER_FILE,
     LORA_FILE,
@@ -26,12 +29,12 @@ from tools.train_sr.weights import (
     load_vae_encoder,
 )
 
-from .test_sr_network import inputs
+from .test_sr_network import inputs, read_losses, train
 from .tiny_sd3 import make_config
 
 
 def make_network(config, seed=0, shift="reference", rank=4):
-    made = OneStepNetwork(*load_networks(config), shift)
+    made = OneStepNetwork(*load_transformer_and_vae(config), shift)
     add_distil_loras(made, rank, seed)
     return made
 
@@ -76,7 +79,7 @@ def relative(found, expected):
 def test_exported_files_give_the_same_network(config, tmp_path):
     network = disturb(make_network(config))
     export(network, tmp_path)
-    plain, vae = load_networks(config)
+    plain, vae = load_transformer_and_vae(config)
     load_vae_encoder(vae, tmp_path / ENCODER_FILE)
     again = OneStepNetwork(plain, vae)
     add_distil_loras(again, 4, 1)
@@ -114,21 +117,22 @@ def test_upstream_files_are_whole_or_not_there(config, tmp_path, small_files):
 
 
 @pytest.mark.parametrize("shift", ["reference", "symmetric"])
-def test_the_node_gives_the_result_of_training(config, pack, tmp_path, shift):
-    """Trap 7: the file states its latent convention, and CoZ SR Step follows it."""
+def test_the_node_gives_the_result_of_training(sr_parts, pack, tmp_path, shift):
+    """The LoRA of 20 updates. Trap 7: its file states its latent convention, and CoZ SR Step follows it."""
     import comfy.sd
     import folder_paths
 
     import nodes
 
-    network = disturb(make_network(config, shift=shift))
-    export(network, tmp_path)
-    names = [f"{shift}_{name}" for name in (LORA_FILE, ENCODER_FILE)]
-    for name in (LORA_FILE, ENCODER_FILE):
-        (tmp_path / name).rename(tmp_path / f"{shift}_{name}")
+    config = make_config(
+        tmp_path, sr_parts, out=shift, latent_shift=shift, steps=20, accumulation=1
+    )
+    network = train(config).network
+    network.use(GENERATOR)
+    names = [f"{shift}/result/{name}" for name in (LORA_FILE, ENCODER_FILE)]
     for kind in ("loras", "vae"):
         folder_paths.add_model_folder_path(kind, str(tmp_path))
-    transformer, vae = load_networks(config)
+    transformer, vae = load_transformer_and_vae(config)
     model = comfy.sd.load_diffusion_model_state_dict(
         transformer.state_dict(), model_options={"dtype": torch.float32}
     )
@@ -138,6 +142,29 @@ def test_the_node_gives_the_result_of_training(config, pack, tmp_path, shift):
     image, expected = inputs()[0], to_frame(enlarge(network))
     assert relative(run_step(*loaded, image), expected) < 1e-3
     assert relative(run_step(*given, image), expected) > 1e-2
+
+
+def test_a_bfloat16_run_trains_and_exports_float32_loras(sr_parts, tmp_path):
+    config = make_config(tmp_path, sr_parts, precision="bf16", steps=4, accumulation=1)
+    network, result = train(config).network, config.out / "result"
+    assert all(isfinite(value) for entry in read_losses(config) for value in entry.values())
+    loras = network.get_loras()
+    assert {weight.dtype for weight in loras.values()} == {torch.float32}
+    weights = [*network.transformer.named_parameters(), *network.vae.named_parameters()]
+    assert {w.dtype for name, w in weights if name not in loras} == {torch.bfloat16}
+    file = read_weights(result / LORA_FILE).lora
+    names = [f"transformer.{name}" for name in list_modulations(network.transformer)]
+    for name, down, up in zip(names, *[iter(network.list_parameters(GENERATOR))] * 2, strict=True):
+        for factor, weight in (("A", down), ("B", up)):
+            assert torch.equal(file[f"{name}.lora_{factor}.weight"], weight)
+            assert not torch.equal(weight, weight.bfloat16())  # it has digits that bfloat16 has not
+    encoder = read_weights(result / ENCODER_FILE).vae
+    layers = {n: m for n, m in network.vae.named_modules() if hasattr(m, "get_delta_weight")}
+    assert len(layers) == 31
+    for name, layer in layers.items():
+        expected = layer.base_layer.weight.float() + layer.get_delta_weight(VAE_ENCODER)
+        found = encoder[rename_vae_weight(f"{name}.weight")].view_as(expected)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_metadata(config, tmp_path):
@@ -160,7 +187,7 @@ def test_files_that_do_not_fit(config, tmp_path):
     with pytest.raises(ValueError, match=r"has no transformer_blocks\.0\.norm1\.linear"):
         load_lora(network, tmp_path / ENCODER_FILE)
     with pytest.raises(ValueError, match=r"start_vae_encoder: sr_lora\.safetensors does not fit"):
-        load_vae_encoder(load_networks(config)[1], tmp_path / LORA_FILE)
+        load_vae_encoder(load_transformer_and_vae(config)[1], tmp_path / LORA_FILE)
 
 
 def test_lpips_is_that_of_torchmetrics(config):
@@ -197,13 +224,15 @@ def test_merged_transformer_of_diffusers_in_load_diffusion_model(config, pack, t
     adapted = enlarge(network)
     network.transformer.fuse_lora(adapter_names=[GENERATOR])
     network.transformer.unload_lora()
-    merged = OneStepNetwork(network.transformer, load_networks(config)[1])
+    merged = OneStepNetwork(network.transformer, load_transformer_and_vae(config)[1])
     network.transformer.save_pretrained(tmp_path)
     folder_paths.add_model_folder_path("diffusion_models", str(tmp_path))
     loaded = nodes.NODE_CLASS_MAPPINGS["UNETLoader"]().load_unet(
         "diffusion_pytorch_model.safetensors", "default"
     )
     image = inputs()[0]
-    result = run_step(loaded[0], make_vae(load_networks(config)[1].state_dict(), 16), image)
+    result = run_step(
+        loaded[0], make_vae(load_transformer_and_vae(config)[1].state_dict(), 16), image
+    )
     assert relative(result, to_frame(enlarge(merged))) < 1e-3
     assert relative(enlarge(network), adapted) < 1e-4  # what was merged is the LoRA

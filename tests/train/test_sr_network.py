@@ -9,15 +9,15 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
 from tools.train_sr import loop
-from tools.train_sr.distil import Distillation, open_crops
+from tools.train_sr.dataset import open_crops
+from tools.train_sr.distil import add_distil_loras, load_distillation
 from tools.train_sr.network import (
     GENERATOR,
     REGULARIZER,
     VAE_ENCODER,
     OneStepNetwork,
-    add_distil_loras,
-    load_networks,
 )
+from tools.train_sr.sd3 import load_timesteps, load_transformer_and_vae
 
 from .tiny_sd3 import make_config
 
@@ -30,7 +30,7 @@ def make_accelerator(config):
 
 
 def train(config):
-    task = Distillation(config, CPU)
+    task = load_distillation(config, CPU)
     crops = open_crops(config), open_crops(config, held_out=True)
     loop.train(config, task, *crops, make_accelerator(config))
     return task
@@ -47,7 +47,7 @@ def config(sr_parts, tmp_path):
 
 @pytest.fixture
 def network(config):
-    made = OneStepNetwork(*load_networks(config()))
+    made = OneStepNetwork(*load_transformer_and_vae(config()))
     add_distil_loras(made, 4, 0)
     with torch.no_grad():  # with B = 0, as at the start, adapters change nothing
         for parameter in made.list_parameters(GENERATOR, REGULARIZER):
@@ -70,7 +70,7 @@ def list_gradients(network, *names):
 
 def train_three_networks(config):
     """Three networks, one for each role, whose adapters are never switched, in plain torch."""
-    task, crops = Distillation(config, CPU), open_crops(config)
+    task, crops = load_distillation(config, CPU), open_crops(config)
     roles = {role: copy.deepcopy(task.network) for role in (GENERATOR, REGULARIZER, "base")}
     for role, network in roles.items():
         network.use(*[role] * (role != "base"))
@@ -124,12 +124,12 @@ def test_one_network_equals_three(config):
 
 
 def test_only_the_loras_move(config):
-    transformer, vae = load_networks(config())
+    transformer, vae = load_transformer_and_vae(config())
     network = train(config(steps=1)).network
     for before, now in ((transformer, network.transformer), (vae, network.vae)):
         frozen = {n.replace(".base_layer", ""): p for n, p in now.named_parameters()}
         assert all(torch.equal(weight, frozen[name]) for name, weight in before.named_parameters())
-    begin = OneStepNetwork(*load_networks(config()))
+    begin = OneStepNetwork(*load_transformer_and_vae(config()))
     add_distil_loras(begin, 4, config().seed)
     before, now = begin.get_loras(), network.get_loras()
     # the last block has one modulation that is not of this class; 31 layers of the encoder
@@ -175,7 +175,7 @@ def test_a_frozen_adapter_stays_frozen(network):
 
 def test_loras_are_float32_in_a_bfloat16_network(config):
     """Traps 4 and 6: PEFT makes them bfloat16, and diffusers casts only those that get gradients."""
-    made = OneStepNetwork(*load_networks(config(precision="bf16")))
+    made = OneStepNetwork(*load_transformer_and_vae(config(precision="bf16")))
     add_distil_loras(made, 4, 0)
     assert made.transformer.pos_embed.proj.weight.dtype == torch.bfloat16
     assert {weight.dtype for weight in made.get_loras().values()} == {torch.float32}
@@ -202,7 +202,7 @@ def test_layers_of_the_lora(network):
 @pytest.mark.parametrize("shift", ["reference", "symmetric"])
 def test_latent_conventions(config, shift):
     """Trap 7, and Chain-of-Zoom's formulas."""
-    made = OneStepNetwork(*load_networks(config()), shift)
+    made = OneStepNetwork(*load_transformer_and_vae(config()), shift)
     image = inputs()[0]
     with torch.no_grad():
         mean = made.vae.encode(image).latent_dist.mode()
@@ -213,8 +213,6 @@ def test_latent_conventions(config, shift):
 
 
 def test_timesteps_are_those_of_the_sampler(config):
-    from tools.train_sr.network import load_timesteps
-
     timesteps = load_timesteps(config().model)
     assert (len(timesteps), timesteps[0]) == (1000, 1000)
     assert timesteps.median() == pytest.approx(750.5, abs=0.5)

@@ -23,8 +23,9 @@ from tools.train_sr import loop
 from tools.train_sr.__main__ import execute
 from tools.train_sr.checkpoint import LossLog, list_checkpoints, read_checkpoint
 from tools.train_sr.config import DistilConfig, read_config
-from tools.train_sr.distil import Distillation, open_crops
-from tools.train_sr.network import load_networks
+from tools.train_sr.dataset import open_crops
+from tools.train_sr.distil import Distillation, load_distillation
+from tools.train_sr.sd3 import load_transformer_and_vae
 
 from .conftest import TIMEOUT, environment, lines
 from .test_sr_network import CPU, make_accelerator, read_losses, train
@@ -36,16 +37,20 @@ def config(sr_parts, tmp_path):
     return lambda **changes: make_config(tmp_path, sr_parts, accumulation=1, **changes)
 
 
-def command(*arguments, launcher=None):
-    parts = [*(launcher or [python_path()]), "-m", "tools.train_sr", *arguments]
+def command(kind, path, processes=1):
+    """python -m tools.train_sr, or with several processes as accelerate starts them."""
+    several = [python_path().with_name("accelerate"), "launch", "--multi_gpu", "--num_machines", 1]
+    several += ["--num_processes", processes, "--mixed_precision", "no"]
+    launcher = [python_path()] if processes == 1 else several
+    parts = [*launcher, "-m", "tools.train_sr", kind, path]
     return {"args": [str(part) for part in parts], "cwd": ROOT, "env": environment(), "text": True}
 
 
-def distil(path, launcher=None):
-    call = command("distil", path, launcher=launcher)
+def start(kind, path, processes=1):
+    call = command(kind, path, processes)
     result = subprocess.run(**call, capture_output=True, timeout=TIMEOUT)
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return result.stdout + result.stderr
 
 
 def read_result(folder):
@@ -56,9 +61,9 @@ def read_result(folder):
 def test_a_killed_run_ends_the_same(sr_parts, tmp_path):
     settings = {"steps": 8, "workers": 1, "preview_every": 8, "preview_zooms": 1, "ema": 0.9}
     whole = write_config(tmp_path / "whole.yaml", sr_parts, **settings)
-    output = distil(whole)
-    assert "There is no GPU here, so this will be slow." in output or torch.cuda.is_available()
-    assert re.search(r"No GPU: .* for the other 6 steps", output) or torch.cuda.is_available()
+    output = start("distil", whole)
+    assert "There is no GPU here, so this will be slow" in output or torch.cuda.is_available()
+    assert re.search(r"Training: .* 2/8 \[.*<.*\]", output)  # the time that is left
     killed = write_config(tmp_path / "killed.yaml", sr_parts, **settings)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(**command("distil", killed), **quiet)
@@ -68,7 +73,7 @@ def test_a_killed_run_ends_the_same(sr_parts, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    step = int(re.search(r"continues after step (\d)", distil(killed))[1])
+    step = int(re.search(r"continues after step (\d)", start("distil", killed))[1])
     assert step in (4, 6)
     assert lines(log) == lines(tmp_path / "whole" / "losses.jsonl")
     results = [read_result(tmp_path / name) for name in ("killed", "whole")]
@@ -90,9 +95,7 @@ def test_two_processes_see_the_same_data_and_average_their_gradients(sr_parts, t
     alone = make_config(tmp_path, sr_parts | {"data": data}, accumulation=2)
     train(alone)
     both = write_config(tmp_path / "both.yaml", sr_parts | {"data": data}, accumulation=1)
-    accelerate = python_path().with_name("accelerate")
-    launcher = [accelerate, "launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1]
-    output = distil(both, [*launcher, "--mixed_precision", "no"])
+    output = start("distil", both, processes=2)
     assert output.count("There is no GPU here") <= 1
     found, expected = lines(tmp_path / "both" / "losses.jsonl"), read_losses(alone)
     assert len(found) == alone.steps
@@ -120,7 +123,7 @@ def test_a_loss_falls(config, tmp_path):
     made = config(
         data=str(save_crops(tmp_path / "one", 2)), steps=16, weights={"lpips": 0.0, "vsd": 0.0}
     )
-    task = Distillation(made, CPU)
+    task = load_distillation(made, CPU)
     with torch.no_grad():  # a sample of this random encoder would be noise
         last = task.network.vae.quant_conv
         last.weight[16:], last.bias[16:] = 0, -20
@@ -135,8 +138,8 @@ def test_the_next_stage_starts_from_a_result(config, tmp_path):
     result = first.out / "result"
     starts = {"start_lora": "sr_lora", "start_vae_encoder": "vae_encoder"}
     starts = {key: str(result / f"{name}.safetensors") for key, name in starts.items()}
-    second = Distillation(config(out="second", **starts), CPU)
-    plain = Distillation(first, CPU)
+    second = load_distillation(config(out="second", **starts), CPU)
+    plain = load_distillation(first, CPU)
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     checkpoint = torch.load(list_checkpoints(first.out)[0], weights_only=True)
     with torch.no_grad():
@@ -252,7 +255,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(config, small_files):
     made = config(steps=1)
     train(made)
     size = list_checkpoints(made.out)[0].stat().st_size
-    task, more = Distillation(made, CPU), config(steps=2)
+    task, more = load_distillation(made, CPU), config(steps=2)
     with (
         small_files(size // 2),
         pytest.raises(ValueError, match=r"of step 2 cannot be written .* too large"),
@@ -261,6 +264,40 @@ def test_a_full_disk_keeps_the_last_checkpoint(config, small_files):
     assert [path.name for path in more.out.glob("step-*")] == ["step-0000001.checkpoint"]
     train(more)
     assert len(read_losses(more)) == 2
+
+
+def run_distil(path):
+    """As the command line runs it; return the error message."""
+    arguments = Namespace(
+        command="distil", config=path, estimate=False, card_gb=None, traceback=False
+    )
+    return run_command(execute, arguments, "tools.train_sr")
+
+
+def test_out_of_memory_is_explained(sr_parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tools.train_sr.loop.make_accelerator", make_accelerator)
+    settings = {"steps": 3, "save_every": 1, "accumulation": 1, "batch": 2, "checkpointing": False}
+    path, steps = write_config(tmp_path / "run.yaml", sr_parts, **settings), []
+    compute = Distillation.compute
+
+    def fail_at_second(self, *arguments):
+        steps.append(1)
+        if len(steps) == 2:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB of "
+                "which 1.21 GiB is free. Process 7 has 22.43 GiB memory in use."
+            )
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(Distillation, "compute", fail_at_second)
+    assert run_distil(path) == (
+        "error: the memory of the GPU ran out (CUDA out of memory. Tried to allocate 2.00 GiB): set "
+        "checkpointing: true, or precision: bf16, or batch: 1, with more accumulation. The last checkpoint is kept: run it "
+        "again to continue. For another batch or precision, choose another out"
+    )
+    write_config(path, sr_parts, **settings | {"checkpointing": True})
+    assert run_distil(path) is None
+    assert "continues after step 1" in capsys.readouterr().out
 
 
 def test_steps_that_are_done(config, capsys):
@@ -281,17 +318,14 @@ def test_steps_that_are_done(config, capsys):
         ({"data": "nowhere"}, "holds no finished data set: python -m tools.train_sr prepare"),
         ({"lpips": "nowhere.pth"}, "nowhere.pth: expected a weight file, but found none"),
         ({"batch": 9}, "holds 5 crops to train on, fewer than batch x processes (9 x 1)"),
-        ({"model": "/nowhere/at all"}, "model: scheduler cannot be loaded from /nowhere/at all"),
+        ({"model": "/nowhere/at all"}, "error: scheduler cannot be loaded from /nowhere/at all"),
         ({"text_cached": False}, "the text encoders cannot be loaded from"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_in_a_line(sr_parts, tmp_path, monkeypatch, changes, error):
     path = write_config(tmp_path / "wrong.yaml", sr_parts, **changes)
-    monkeypatch.setattr("tools.train_sr.distil.make_accelerator", make_accelerator)
-    arguments = Namespace(
-        command="distil", config=path, estimate=False, card_gb=None, traceback=False
-    )
-    reason = run_command(execute, arguments, "tools.train_sr")
+    monkeypatch.setattr("tools.train_sr.loop.make_accelerator", make_accelerator)
+    reason = run_distil(path)
     assert reason.startswith("error: ")
     assert error in reason
     assert "\n" not in reason
@@ -302,10 +336,8 @@ def test_a_part_of_sd3_that_is_missing(config, tmp_path):
     (tmp_path / "sd3").mkdir()
     for name in ("transformer", "scheduler"):
         os.symlink(f"{made.model}/{name}", tmp_path / "sd3" / name)
-    with pytest.raises(
-        ValueError, match=r"model: vae cannot be loaded from .* It needs SD3-medium"
-    ):
-        load_networks(made.model_copy(update={"model": str(tmp_path / "sd3")}))
+    with pytest.raises(ValueError, match=r"^vae cannot be loaded from .* It needs SD3-medium"):
+        load_transformer_and_vae(made.model_copy(update={"model": str(tmp_path / "sd3")}))
 
 
 def test_example_states_the_defaults():

@@ -14,9 +14,10 @@ from tests.support.random_sd3 import autoencoder, sd3_transformer
 from tests.support.small_models import WIDTH
 from tools.train_sr.config import DistilConfig
 from tools.train_sr.dataset import find_text_file
-from tools.train_sr.losses import VGG16_LAYERS
 
 SIDE = 32
+VGG16_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+"""Numbers of the convolutions in torchvision's `vgg16().features`."""
 WIDTHS = (3, 64, 64, 128, 128, *[256] * 3, *[512] * 6)
 
 

@@ -189,44 +189,18 @@ def _explain(error: Exception) -> str:
 
 def make_local_asker(settings: Critic) -> AskCritic:
     """Load a transformers model into this process, on this process's GPU if there is one."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from .vlm import load_vlm
 
     try:
-        processor = AutoProcessor.from_pretrained(settings.model, padding_side="left")
-        model = AutoModelForImageTextToText.from_pretrained(settings.model, dtype="auto").eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CriticError(f"the critic {settings.model} cannot be loaded: {reason}") from error
-    if torch.cuda.is_available():
-        model = model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-
-    @torch.inference_mode()
-    def generate(questions: Sequence[Question]) -> list[str]:
-        conversations = []
-        for question in questions:
-            images = [{"type": "image", "image": image} for image in question.images]
-            system = [{"type": "text", "text": settings.instruction}]
-            user = [*images, {"type": "text", "text": question.text}]
-            conversations.append(
-                [{"role": "system", "content": system}, {"role": "user", "content": user}]
-            )
-        inputs = processor.apply_chat_template(
-            conversations,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(model.device)
-        out = model.generate(**inputs, max_new_tokens=settings.max_tokens, do_sample=False)
-        new = out[:, inputs["input_ids"].shape[1] :]
-        return processor.batch_decode(new, skip_special_tokens=True)
+        ask_vlm = load_vlm(settings.model, settings.instruction, settings.max_tokens)
+    except ValueError as error:
+        raise CriticError(f"the critic {settings.model} cannot be loaded: {error}") from error
 
     def ask(questions: Sequence[Question]) -> list[str | None]:
-        batches = range(0, len(questions), settings.at_once)
-        return [
-            a for start in batches for a in generate(questions[start : start + settings.at_once])
-        ]
+        answers: list[str | None] = []
+        for start in range(0, len(questions), settings.at_once):
+            batch = questions[start : start + settings.at_once]
+            answers += [text for text, _ in ask_vlm([(*q.images, q.text) for q in batch])]
+        return answers
 
     return ask

@@ -15,75 +15,51 @@ from tools.train_grpo.command import add_traceback_option, print_skipped, run_an
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.train_sr",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    form = {"formatter_class": argparse.RawDescriptionHelpFormatter, "description": __doc__}
+    parser = argparse.ArgumentParser("python -m tools.train_sr", **form)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("prepare", help="make a data set from photographs")
-    data.add_argument("images", type=Path, help="folder of photographs")
-    data.add_argument(
-        "out", type=Path, help="folder of the data set; an unfinished one is continued"
+    add = data.add_argument
+    add("images", type=Path, help="folder of photographs")
+    add("out", type=Path, help="folder of the data set; an unfinished one is continued")
+    add("--size", type=int, default=512, help="side of a crop in pixels")
+    add("--crops", type=int, default=4, help="maximum crops per photograph")
+    add("--seed", type=int, default=0)
+    add("--held-out", type=float, default=0.02, help="share of the photographs not to train on")
+    add = data.add_mutually_exclusive_group().add_argument
+    add(
+        "--tagger", type=Path, metavar="FILE", help="ram_swin_large_14m.pth: prompts are RAM's tags"
     )
-    data.add_argument("--size", type=int, default=512, help="side of a crop in pixels")
-    data.add_argument("--crops", type=int, default=4, help="maximum crops per photograph")
-    data.add_argument("--seed", type=int, default=0)
-    data.add_argument(
-        "--held-out",
-        type=float,
-        default=0.02,
-        help="share of the photographs that are not trained on",
+    add("--vlm", metavar="MODEL", help="a vision-language model of transformers writes the prompts")
+    add("--text-files", action="store_true", help="PHOTOGRAPH.txt has the prompt of PHOTOGRAPH.jpg")
+    text = (
+        "also store the text embeddings (4.8 MB a prompt), so that training needs no text encoders"
     )
-    prompts = data.add_mutually_exclusive_group()
-    prompts.add_argument(
-        "--tagger",
-        type=Path,
-        metavar="FILE",
-        help="take the prompts from the tags of RAM, ram_swin_large_14m.pth",
-    )
-    prompts.add_argument(
-        "--vlm",
-        metavar="MODEL",
-        help="let a vision-language model of transformers write the prompts",
-    )
-    prompts.add_argument(
-        "--text-files",
-        action="store_true",
-        help="take the prompt of PHOTOGRAPH.jpg from PHOTOGRAPH.txt",
-    )
-    data.add_argument(
-        "--text-encoders",
-        metavar="SD3",
-        help="also store the text embeddings (4.8 MB a prompt), so that training needs no text encoders",
-    )
-    for name, purpose in (
-        ("distil", "train a LoRA and a VAE encoder"),
-        ("cross-scale", "train them further, through two zooms"),
-    ):
-        training = commands.add_parser(name, help=purpose)
-        training.add_argument("config", type=Path)
-        training.add_argument(
-            "--estimate",
-            action="store_true",
-            help="print the memory that the config needs, and do not train",
-        )
-        training.add_argument(
-            "--card-gb",
-            type=float,
-            metavar="GB",
-            help="print the memory, and do not train if it exceeds this",
-        )
+    data.add_argument("--text-encoders", metavar="SD3", help=text)
+    distil, cross_scale = "train a LoRA and a VAE encoder", "train them further, through two zooms"
+    for name, purpose in (("distil", distil), ("cross-scale", cross_scale)):
+        add = commands.add_parser(name, help=purpose).add_argument
+        add("config", type=Path)
+        text = "print the memory that the config needs, and do not train"
+        add("--estimate", action="store_true", help=text)
+        text = "print the memory, and do not train if it exceeds this"
+        add("--card-gb", type=float, metavar="GB", help=text)
     add_traceback_option(commands.choices.values())
     args = parser.parse_args()
-    if args.command == "prepare":
-        for name, least in (("size", 64), ("crops", 1)):
-            if getattr(args, name) < least:
-                parser.error(f"--{name} must be at least {least}, got {getattr(args, name)}")
-        if args.size % 16:
-            parser.error(f"--size must be a multiple of 16, got {args.size}")
-        if not 0 <= args.held_out < 1:
-            parser.error(f"--held-out must be a share from 0 to below 1, got {args.held_out}")
+    if args.command != "prepare":
+        if args.card_gb is not None and not args.card_gb > 0:
+            parser.error(
+                f"--card-gb must be above 0, got {args.card_gb:g}: give the memory of the card, such as 24, or "
+                "leave it out"
+            )
+        return args
+    for name, least in (("size", 64), ("crops", 1)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(args, name)}")
+    if args.size % 16:
+        parser.error(f"--size must be a multiple of 16, got {args.size}")
+    if not 0 <= args.held_out < 1:
+        parser.error(f"--held-out must be a share from 0 to below 1, got {args.held_out}")
     return args
 
 
@@ -91,15 +67,9 @@ def prepare(args: argparse.Namespace) -> None:
     from .crops import CropOptions
     from .prepare import PrepareOptions, prepare
 
-    options = PrepareOptions(
-        CropOptions(args.size, args.crops, args.seed),
-        args.held_out,
-        args.tagger,
-        args.vlm,
-        args.text_files,
-        args.text_encoders,
-    )
-    report = prepare(args.images, args.out, options)
+    crops = CropOptions(args.size, args.crops, args.seed)
+    prompts = args.tagger, args.vlm, args.text_files, args.text_encoders
+    report = prepare(args.images, args.out, PrepareOptions(crops, args.held_out, *prompts))
     print(f"{report.crops} crops to train on, {report.held_out} held out, in {args.out}")
     print_skipped(report.skipped)
 
@@ -107,18 +77,21 @@ def prepare(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> None:
     from .config import CrossScaleConfig, DistilConfig, read_config
 
-    if args.estimate or args.card_gb:
+    kind = DistilConfig if args.command == "distil" else CrossScaleConfig
+    config = read_config(args.config, kind)
+    if args.estimate or args.card_gb is not None:
         from .estimate import print_estimate
 
-        kind = DistilConfig if args.command == "distil" else CrossScaleConfig
-        print_estimate(read_config(args.config, kind), args.card_gb)
+        print_estimate(config, args.card_gb)
     if args.estimate:
         return
+    from .loop import run
+
     if args.command == "distil":
-        from .distil import run
+        from .distil import load_distillation as load
     else:
-        from .cross_scale import run
-    run(args.config)
+        from .cross_scale import load_cross_scale as load
+    run(config, load)
 
 
 def execute(args: argparse.Namespace) -> None:

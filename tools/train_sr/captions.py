@@ -1,17 +1,12 @@
-"""Describe crops for their prompts: by a text file beside the photograph, the tags of RAM, or a VLM."""
+"""Describe crops for their prompts, by the tags of RAM or by a vision-language model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from coz.networks.ram_tagger import (
-    RAMTagger,
-    make_tagger_input,
-    read_tag_list,
-    read_tagger_sizes,
-)
+from coz.networks.ram_tagger import RAMTagger, make_tagger_input, read_tag_list, read_tagger_sizes
 from coz.render.pillow import from_pillow
 from coz.text.answer import clean_answer
 from coz.text.conversation import SINGLE_INSTRUCTION
@@ -21,20 +16,16 @@ from coz.weights.read import read_tagger
 MAX_TOKENS = 128
 """Maximum tokens of a description. Source: Chain-of-Zoom inference_coz.py."""
 
-Describe = Callable[[list[Image.Image]], list[str]]
-Ask = Callable[[list[list[Image.Image]]], list[str]]
+Write = Callable[[Sequence[Sequence[Image.Image]]], list[str]]
+"""Writes a prompt for each list of images."""
 
 
 def find_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_tagger(path: Path) -> Describe:
-    """Load RAM, which describes the sharp crop by its tags, as in Chain-of-Zoom's training.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it is not RAM.
-    """
+def load_tagger(path: Path) -> Write:
+    """Load RAM, which describes the sharp crop by its tags, as in Chain-of-Zoom's training."""
     weights, (names, thresholds) = read_tagger(path), read_tag_list()
     with torch.device("meta"):
         network = RAMTagger(read_tagger_sizes(weights))
@@ -47,61 +38,22 @@ def load_tagger(path: Path) -> Describe:
         )
 
     @torch.inference_mode()
-    def describe(crops: list[Image.Image]) -> list[str]:
-        pixels = torch.cat([make_tagger_input(from_pillow(crop)) for crop in crops])
+    def write(crops: Sequence[Sequence[Image.Image]]) -> list[str]:
+        pixels = torch.cat([make_tagger_input(from_pillow(crop)) for (crop,) in crops])
         logits = network(pixels.to(network.label_embed.device)).cpu()
         return [join_tags(values, names, thresholds, ()) for values in logits]
 
-    return describe
+    return write
 
 
-def load_vlm(model: str) -> Describe:
-    """Load a vision-language model, the name or folder of one that transformers loads.
-
-    Raises:
-        ValueError: If it cannot be loaded.
-    """
-    ask = load_conversation(model, SINGLE_INSTRUCTION, MAX_TOKENS)
-    return lambda crops: ask([[crop] for crop in crops])
-
-
-def load_conversation(model: str, instruction: str, max_tokens: int) -> Ask:
-    """Load a vision-language model that answers one question about lists of images.
-
-    Raises:
-        ValueError: If it cannot be loaded.
-    """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+def load_writer(
+    model: str, instruction: str = SINGLE_INSTRUCTION, max_tokens: int = MAX_TOKENS
+) -> Write:
+    """Load a vision-language model, the name or folder of one that transformers loads."""
+    from tools.train_grpo.vlm import load_vlm
 
     try:
-        processor = AutoProcessor.from_pretrained(model, padding_side="left")
-        network = AutoModelForImageTextToText.from_pretrained(model, dtype="auto").eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"the VLM {model} cannot be loaded: {reason}") from error
-    network = network.to(find_device())
-
-    @torch.inference_mode()
-    def ask(views: list[list[Image.Image]]) -> list[str]:
-        system = {"role": "system", "content": [{"type": "text", "text": instruction}]}
-        users = [
-            {"role": "user", "content": [{"type": "image", "image": image} for image in images]}
-            for images in views
-        ]
-        inputs = processor.apply_chat_template(
-            [[system, user] for user in users],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(network.device)
-        answers = network.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
-        new = answers[:, inputs["input_ids"].shape[1] :]
-        # Only an answer that ended is followed by an end token or by padding.
-        ends = torch.as_tensor(network.generation_config.eos_token_id, device=new.device)
-        cut = ~torch.isin(new, ends).any(1) & (new.shape[1] == max_tokens)
-        texts = processor.batch_decode(new, skip_special_tokens=True)
-        return [clean_answer(text, bool(c)) for text, c in zip(texts, cut, strict=True)]
-
-    return ask
+        ask = load_vlm(model, instruction, max_tokens)
+    except ValueError as error:
+        raise ValueError(f"the VLM {model} cannot be loaded: {error}") from error
+    return lambda images: [clean_answer(*answer) for answer in ask(images)]

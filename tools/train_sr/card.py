@@ -18,30 +18,21 @@ SHOWN_STEPS = 100
 def write_card(
     config: TrainingConfig, folder: Path, run: dict[str, Any], losses: list[dict], cost: dict
 ) -> None:
-    """Write README.md and curves.svg into the folder of the result."""
+    """Write README.md, which states only measured values, and curves.svg into the folder of the result."""
     names = [name for name in losses[0] if name != "step"]
     draw_curves({config.seed: losses}, names, folder / "curves.svg")
-    (folder / "README.md").write_text(format_card(config, run, losses, cost), "utf-8")
-
-
-def format_card(config: TrainingConfig, run: dict[str, Any], losses: list[dict], cost: dict) -> str:
-    """Write the text of the card, which states only measured values."""
     shown = min(SHOWN_STEPS, ceil(len(losses) / 4))
     first, last = losses[:shown], losses[-shown:]
     model = Path(config.model).name if Path(config.model).is_dir() else config.model
     rows = "\n".join(
         f"| {name} | {mean(e[name] for e in first):.4g} | {mean(e[name] for e in last):.4g} |"
-        for name in losses[0]
-        if name != "step"
+        for name in names
     )
-    prepared = config.data / "prepare.json"
-    data = json.loads(prepared.read_text("utf-8")) if prepared.is_file() else {}
+    data = json.loads((config.data / "prepare.json").read_text("utf-8"))
     data = {name: value for name, value in data.items() if value is not None}
     each = config.batch * config.accumulation * run["processes"]
-    settings = {
-        name: value for name, value in run.items() if name not in ("model", "seed") and value
-    }
-    return f"""---
+    settings = {key: value for key, value in run.items() if value and key not in ("model", "seed")}
+    card = f"""---
 base_model: {model}
 tags: [chain-of-zoom, lora, super-resolution]
 ---
@@ -69,3 +60,4 @@ The mean of the first and of the last {shown} of {len(losses)} steps.
 - Measured in the last call: {join_values(cost)}
 - Settings: {join_values(settings)}
 """
+    (folder / "README.md").write_text(card, "utf-8")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import torch
 
 KEPT_CHECKPOINTS = 2
 
-ErrorsOfDamagedFile = (RuntimeError, OSError, EOFError, ValueError, KeyError)
+DAMAGE = RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError
+"""The errors that torch.load raises for damaged files."""
 
 
 class Checkpoint(NamedTuple):
@@ -25,11 +27,7 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, and delete all but the newest two. A full disk leaves the earlier ones whole.
-
-    Raises:
-        ValueError: If the disk is full.
-    """
+    """Write a checkpoint, and delete all but the newest two. A full disk leaves the earlier ones whole."""
     path = folder / f"step-{checkpoint.step:07}.checkpoint"
     try:
         write_tensors(path, checkpoint._asdict())
@@ -48,16 +46,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def read_checkpoint(folder: Path, run: dict[str, Any]) -> Checkpoint | None:
-    """Read the newest checkpoint that is not damaged; None if there is none.
-
-    Raises:
-        ValueError: If it is of another run.
-    """
+    """Read the newest checkpoint that is not damaged; None if there is none. Refuse that of another run."""
     for path in list_checkpoints(folder):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            checkpoint = Checkpoint(**content)
-        except (*ErrorsOfDamagedFile, TypeError):
+            checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+        except DAMAGE:
             print(f"{path.name} is damaged and left out")
             continue
         for name, value in run.items():
@@ -90,7 +83,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 class LossLog:
-    """The losses of each step, a line of JSON each."""
+    """A log of the losses, with a line of JSON for each step."""
 
     def __init__(self, path: Path, step: int) -> None:
         """Continue the log after a step: what an interrupted run wrote after it is removed."""

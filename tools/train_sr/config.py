@@ -8,7 +8,6 @@ from tools.train_grpo.config import Folder, PositiveInt, Section, read_config
 
 __all__ = ["CrossScaleConfig", "DistilConfig", "TrainingConfig", "read_config"]
 
-PositiveFloat = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -43,7 +42,7 @@ class TrainingConfig(Section):
     steps: PositiveInt
     seed: Annotated[int, Field(ge=0)] = 123
     rank: PositiveInt = 4
-    learning_rate: PositiveFloat = 5e-5
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that load crops."""
     save_every: PositiveInt = 500

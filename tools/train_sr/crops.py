@@ -3,13 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from tools.image_file import to_png
 from tools.train_grpo.photo import UnusableError, read_photo
@@ -19,8 +17,6 @@ from .dataset import CROPS_FOLDER
 
 PARTS_FOLDER = "parts"
 """Holds a list of crops for each photograph that is done."""
-
-T = TypeVar("T")
 
 
 class CropOptions(NamedTuple):
@@ -39,20 +35,20 @@ def cut_crops(
     """Cut the photographs that are not done yet.
 
     Returns:
-        The names of the photographs with the files of their crops, and the skipped ones with the reason.
+        Photograph -> files of its crops, and skipped photograph -> reason.
     """
     parts = {
         name: out / PARTS_FOLDER / f"{_hash(name, path)}.json" for name, path in photos.items()
     }
 
     def cut(name: str) -> None:
-        if not parts[name].is_file():
-            folder = out / CROPS_FOLDER
-            write_json(
-                parts[name], cut_photo(photos[name], name, folder / parts[name].stem, options)
-            )
+        part = parts[name]
+        if not part.is_file():
+            crop = out / CROPS_FOLDER / part.stem
+            write_json(part, cut_photo(photos[name], name, crop, options))
 
-    list(tqdm(_map_in_threads(cut, photos), "Cutting", len(photos), unit=" images"))
+    # Pillow runs outside Python's lock.
+    thread_map(cut, photos, max_workers=os.cpu_count(), desc="Cutting", unit=" images")
     done = {name: json.loads(part.read_text("utf-8")) for name, part in parts.items()}
     crops = {name: part["crops"] for name, part in done.items() if "crops" in part}
     return crops, {name: part["skipped"] for name, part in done.items() if "skipped" in part}
@@ -63,14 +59,6 @@ def _hash(name: str, path: Path) -> str:
     state = path.stat()
     text = f"{name}/{state.st_size}/{state.st_mtime_ns}"
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
-
-
-def _map_in_threads(function: Callable[[T], None], values: Iterable[T]) -> Iterator[None]:
-    pool = ThreadPoolExecutor(os.cpu_count())  # Pillow runs outside Python's lock
-    try:
-        yield from pool.map(function, values)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def cut_photo(path: Path, name: str, crop: Path, options: CropOptions) -> dict:

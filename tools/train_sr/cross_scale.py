@@ -4,13 +4,14 @@ The SR LoRA is frozen, and a new LoRA on the attention is trained. What the netw
 makes now and the average of its last steps are one network here, whose adapters take turns.
 """
 
-import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from accelerate import PartialState
+from accelerate.utils import reduce, send_to_device
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from coz.resample import resize
@@ -19,23 +20,16 @@ from coz.weights.lora import StandardKeyWeights, pair_factors
 from coz.weights.read import read_weights
 from coz.weights.vae import rename_vae_weights
 
-from .config import CrossScaleConfig, read_config
+from .config import CrossScaleConfig
 from .dataset import CropDataset
-from .distil import open_crops
-from .loop import make_accelerator, make_generator, move, train
+from .loop import make_generator
 from .losses import load_lpips
-from .network import GENERATOR, LAST_TIMESTEP, OneStepNetwork, list_modulations, load_networks
-from .score import load_score
-from .second_prompts import Texts
-from .task import Backward, Batch, Task
-from .weights import (
-    ENCODER_FILE,
-    LORA_FILE,
-    list_factors,
-    load_lora,
-    load_vae_encoder,
-    write_weights,
-)
+from .network import GENERATOR, OneStepNetwork, list_modulations
+from .score import Score, load_score
+from .second_prompts import TextsOfTwoZooms
+from .task import Backward, Task
+from .texts import Batch, Embeddings
+from .weights import ENCODER_FILE, LORA_FILE, list_factors, load_lora, load_network, write_weights
 
 ZOOM, TEACHER = "zoom", "teacher"
 ATTENTION = ["to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"]
@@ -45,31 +39,26 @@ MIN_GAIN = 1e-3
 """Minimum relative fall of the held-out loss that counts as a gain. Source: OracleZoom."""
 
 
-class Zoom(NamedTuple):
-    latent: Tensor
-    image: Tensor
-    """(B, 3, H, W) in [-1, 1], clamped."""
-
-
 class CrossScale(Task):
     """A zoom and a second one into its middle, on whose losses a LoRA is trained."""
 
     adapters = (ZOOM,)
 
     def __init__(
-        self, config: CrossScaleConfig, held_out: CropDataset, device: torch.device
+        self,
+        config: CrossScaleConfig,
+        network: OneStepNetwork,
+        lpips: nn.Module,
+        texts: TextsOfTwoZooms,
+        generator_rank: int,
+        score: Score | None = None,
+        held_out: CropDataset | None = None,
     ) -> None:
-        self.config, self.held_out, self.device = config, held_out, device
-        wanted = config.score and config.weights.quality
-        self.score = load_score(config.score, device) if wanted else None
-        self.lpips = load_lpips(config.lpips).to(device)
-        self.network = load_network(config)
-        self.network.transformer.to(device)
-        self.network.vae.to(device)
-        self.texts = Texts(config, device)
-        self.embed = self.texts.embed_first
+        super().__init__(network, lpips, texts)
+        self.config, self.score, self.held_out = config, score, held_out
         self.best: dict[str, Tensor] = {}
         self.least, self.without_gain = float("inf"), 0
+        add_cross_scale_loras(network, config, generator_rank)
 
     @property
     def is_over(self) -> bool:
@@ -89,49 +78,43 @@ class CrossScale(Task):
     ) -> dict[str, Tensor]:
         """Zoom twice and compute the losses whose weights are not 0."""
         network, weights, high = self.network, self.config.weights, batch["high"]
-        text = self.texts.embed_first(batch)
+        text = self.texts.embed(batch)
         network.use(GENERATOR, ZOOM)
-        first = self.zoom(network.encode(batch["low"], rng), text)
-        view = enlarge_middle(
-            first.image if self.config.through_first_zoom else first.image.detach()
-        )
-        second_text = self.texts.embed_second(batch, first.image, view)
+        latent, image = self.zoom(network.encode(batch["low"], rng), text)
+        view = enlarge_middle(image if self.config.through_first_zoom else image.detach())
+        second_text = self.texts.embed_second(batch, image, view)
         start = network.encode(view, rng)
-        second = self.zoom(start, second_text)
+        second_latent, second_image = self.zoom(start, second_text)
         losses = {}
         if weights.first:
-            losses["first"] = self.lpips(first.image, high).mean()
+            losses["first"] = self.lpips(image, high).mean()
         if weights.second:
             target = cut_middle(high)
-            reduced = resize(second.image, *target.shape[-2:]).clamp(-1, 1)
+            reduced = resize(second_image, *target.shape[-2:]).clamp(-1, 1)
             losses["second"] = self.lpips(reduced, target).mean()
         if self.score:
-            losses["quality"] = -self.score(second.image / 2 + 0.5).mean()
+            losses["quality"] = -self.score(second_image / 2 + 0.5).mean()
         if weights.prior:
             with torch.no_grad(), network.using(GENERATOR):
-                prior = self.predict(start, second_text)
-            losses["prior"] = F.mse_loss(second.latent, prior)
+                prior = network.predict_in_one_step(start, *second_text)
+            losses["prior"] = F.mse_loss(second_latent, prior)
         if weights.teacher and with_teacher:
             with torch.no_grad(), network.using(GENERATOR, TEACHER):
-                taught = self.predict(network.encode(high, rng), text)
-            losses["teacher"] = F.mse_loss(first.latent, taught)
+                taught = network.predict_in_one_step(network.encode(high, rng), *text)
+            losses["teacher"] = F.mse_loss(latent, taught)
         return losses
 
-    def predict(self, latent: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
-        last = torch.tensor([LAST_TIMESTEP], device=self.device)
-        return self.network.predict(latent, last, *text)
-
-    def zoom(self, latent: Tensor, text: tuple[Tensor, Tensor]) -> Zoom:
-        latent = self.predict(latent, text)
-        return Zoom(latent, self.network.decode(latent).clamp(-1, 1))
+    def zoom(self, latent: Tensor, text: Embeddings) -> tuple[Tensor, Tensor]:
+        """Return the clean latents, and the images (B, 3, H, W) clamped to [-1, 1]."""
+        latent = self.network.predict_in_one_step(latent, *text)
+        return latent, self.network.decode(latent).clamp(-1, 1)
 
     @torch.no_grad()
     def make_views(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Zoom with the SR LoRA alone; return the results and their enlarged middles."""
-        batch = move(batch, self.device)
+        batch = send_to_device(batch, self.texts.device)
         with self.network.using(GENERATOR):
-            latent = self.network.encode(batch["low"])
-            image = self.zoom(latent, self.texts.embed_first(batch)).image
+            _, image = self.zoom(self.network.encode(batch["low"]), self.texts.embed(batch))
         return image, enlarge_middle(image)
 
     @torch.no_grad()
@@ -152,20 +135,24 @@ class CrossScale(Task):
         return {"held_out": loss}
 
     def measure(self) -> float:
-        """Return the mean weighted loss on held-out crops, without the teacher's part, as it moves."""
-        losses = []
-        for i in range(min(self.config.check_crops, len(self.held_out))):
-            batch = move(default_collate([self.held_out[i]]), self.device)
+        """Return the mean weighted loss on held-out crops, without the teacher's part, as it moves.
+
+        Each process measures some of them, and all get the same result, so that they end together.
+        """
+        state, device = PartialState(), self.texts.device
+        count = min(self.config.check_crops, len(self.held_out))
+        total = torch.zeros((), device=device)
+        for i in range(state.process_index, count, state.num_processes):
+            batch = send_to_device(default_collate([self.held_out[i]]), device)
             rng = make_generator(self.config.seed, 2, i)
-            losses.append(self.weigh(self.compute_losses(batch, rng, with_teacher=False)))
-        return torch.stack(losses).mean().item()
+            total += self.weigh(self.compute_losses(batch, rng, with_teacher=False))
+        return reduce(total, "sum").item() / count
 
     def get_state(self) -> dict[str, Any]:
         return {"best": self.best, "least": self.least, "without_gain": self.without_gain}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        self.best, self.least = state["best"], state["least"]
-        self.without_gain = state["without_gain"]
+        vars(self).update(state)
 
     def get_zoom(self) -> dict[str, Tensor]:
         """Return the weights of the new LoRA by their names."""
@@ -179,12 +166,10 @@ class CrossScale(Task):
             name = f"transformer.{name.replace(f'.{ZOOM}.', '.')}"
             tensors[name] = weight
             tensors[f"{name.partition('.lora_')[0]}.alpha"] = torch.tensor(2.0 * self.config.rank)
-        write_weights(
-            folder / LORA_FILE, StandardKeyWeights("lora", tensors, None, None), self.network
-        )
-        encoder = self.network.vae.encoder.state_dict()
-        encoder = rename_vae_weights({f"encoder.{name}": w for name, w in encoder.items()})
-        weights = StandardKeyWeights("coz vae encoder", encoder, None, None)
+        weights = StandardKeyWeights("lora", tensors, None, None)
+        write_weights(folder / LORA_FILE, weights, self.network)
+        encoder = self.network.vae.encoder.state_dict(prefix="encoder.")
+        weights = StandardKeyWeights("coz vae encoder", rename_vae_weights(encoder), None, None)
         write_weights(folder / ENCODER_FILE, weights, self.network)
 
 
@@ -197,29 +182,6 @@ def cut_middle(image: Tensor) -> Tensor:
 def enlarge_middle(image: Tensor) -> Tensor:
     """Enlarge the middle of images (B, 3, H, W) in [-1, 1] to their size, as the nodes do."""
     return resize(cut_middle(image), *image.shape[-2:]).clamp(-1, 1)
-
-
-def load_network(config: CrossScaleConfig) -> OneStepNetwork:
-    """Load SD3 with the SR LoRA, and add the LoRAs of cross-scale training.
-
-    Raises:
-        ValueError: If a file cannot be used.
-    """
-    transformer, vae = load_networks(config)
-    if config.start_vae_encoder:
-        load_vae_encoder(vae, config.start_vae_encoder)
-    network = OneStepNetwork(transformer, vae, config.latent_shift, config.checkpointing)
-    pairs, _ = pair_factors(read_weights(config.start_lora).lora)
-    layers = list_modulations(transformer)
-    if strange := pairs.keys() - {f"transformer.{name}" for name in layers}:
-        raise ValueError(
-            f"start_lora: {config.start_lora.name} has {len(strange)} layers more than an SR LoRA, such as "
-            f"{min(strange)}: take model_20001.pkl or the result of distil"
-        )
-    rank = len(next(iter(pairs.values()))[0])
-    add_cross_scale_loras(network, config, rank)
-    load_lora(network, config.start_lora)
-    return network
 
 
 def add_cross_scale_loras(
@@ -240,24 +202,30 @@ def add_cross_scale_loras(
     network.set_trained(ZOOM)
 
 
-def run(path: Path) -> None:
-    """Fine-tune as a config says, or continue an unfinished training.
-
-    Raises:
-        ValueError: If the config, the data or a model cannot be used, or a loss is not finite.
-    """
-    # PEFT warns of every adapter after the first.
-    warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
-    config = read_config(path, CrossScaleConfig)
-    accelerator = make_accelerator(config)
-    crops, held_out = open_crops(config), open_crops(config, held_out=True)
+def load_cross_scale(
+    config: CrossScaleConfig, device: torch.device, crops: CropDataset, held_out: CropDataset
+) -> CrossScale:
+    """Load the networks of a training through two zooms, and write the prompts that it needs beforehand."""
     if not len(held_out):
         raise ValueError(
             f"data: {config.data} holds no held-out crops, which say when to stop: prepare it with a larger "
             "--held-out"
         )
-    task = CrossScale(config, held_out, accelerator.device)
+    score = load_score(config.score, device) if config.score and config.weights.quality else None
+    lpips = load_lpips(config.lpips).to(device)
+    network = load_network(config, device)
+    pairs, _ = pair_factors(read_weights(config.start_lora).lora)
+    layers = {f"transformer.{name}" for name in list_modulations(network.transformer)}
+    if strange := pairs.keys() - layers:
+        raise ValueError(
+            f"start_lora: {config.start_lora.name} has {len(strange)} layers more than an SR LoRA, such as "
+            f"{min(strange)}: take model_20001.pkl or the result of distil"
+        )
+    rank = len(next(iter(pairs.values()))[0])
+    texts = TextsOfTwoZooms(config, device)
+    task = CrossScale(config, network, lpips, texts, rank, score, held_out)
+    load_lora(network, config.start_lora)
     if config.vlm and config.second_prompts == "beforehand":
-        with accelerator.main_process_first():
-            task.texts.write_prompts((crops, held_out), task.make_views)
-    train(config, task, crops, held_out, accelerator)
+        with PartialState().main_process_first():
+            texts.write_prompts((crops, held_out), task.make_views)
+    return task

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from coz.render.pillow import from_pillow
 
+from .config import CrossScaleConfig, DistilConfig
 from .degradation import degrade, reduce_and_enlarge
 
 INDEX_FILE = "crops.json"
@@ -30,17 +31,14 @@ DEGRADATIONS: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
 class CropDataset(Dataset[dict[str, Any]]):
     """The crops of a folder that `prepare` wrote.
 
-    What item i of an epoch looks like depends on the seed, the epoch and i alone, so that it is the same
-    in any number of processes and after an interruption.
+    Item i of an epoch depends on the seed, the epoch and i alone, so that it is the same in any number of
+    processes and after an interruption.
 
     Args:
         folder: The folder that `prepare` wrote.
         seed: 0 or more.
         degradation: "real-esrgan", or "4x" for a plain reduction.
         held_out: Take the crops that are not trained on.
-
-    Raises:
-        ValueError: If the folder holds no finished data set.
     """
 
     def __init__(self, folder: Path, *, seed: int, degradation: str, held_out: bool = False):
@@ -79,6 +77,19 @@ class CropDataset(Dataset[dict[str, Any]]):
         if self.has_texts:
             item |= load_file(find_text_file(self.folder, crop["prompt"]))
         return item
+
+
+def open_crops(config: DistilConfig | CrossScaleConfig, held_out: bool = False) -> CropDataset:
+    """Open the crops of a config, which must have text embeddings if it wants stored ones."""
+    choices = {"degradation": config.degradation, "held_out": held_out}
+    data = CropDataset(config.data, seed=config.seed, **choices)
+    if config.text_cached and not data.has_texts:
+        raise ValueError(
+            f"text_cached: {config.data} holds no text embeddings: prepare it again with --text-encoders, or "
+            "set text_cached to false"
+        )
+    data.has_texts = config.text_cached
+    return data
 
 
 def find_text_file(folder: Path, prompt: str) -> Path:

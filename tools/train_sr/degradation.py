@@ -8,7 +8,7 @@ results differ by about one gray level.
 import io
 from collections.abc import Sequence
 from math import ceil, log2, pi
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,18 +23,14 @@ from tools.image_file import encode
 from .kernels import make_bell_kernel, make_sinc_kernel
 
 SCALE = 4
-"""The low-resolution picture has a quarter of the width and height, and is enlarged again."""
+"""A low-resolution image has a quarter of the width and height, and is enlarged again."""
 
 KERNEL_SIZES = range(7, 22, 2)
-KERNELS = (
-    *("iso", "aniso", "generalized_iso", "generalized_aniso"),
-    *("plateau_iso", "plateau_aniso"),
-)
+KERNELS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 FILTERS = ("area", "bilinear", "bicubic")
 LUMA = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in grey noise. Source: torchvision's rgb_to_grayscale."""
+"""Weights of red, green and blue in gray noise. Source: torchvision's rgb_to_grayscale."""
 
-T = TypeVar("T")
 Range = tuple[float, float]
 
 
@@ -62,56 +58,34 @@ class Stage(NamedTuple):
     jpeg_range: Range = (30, 95)
 
 
-class Degradation(NamedTuple):
-    """All values of the model."""
-
-    first: Stage
-    second: Stage
-    final_sinc_prob: float = 0.8
-
-
-REAL_ESRGAN = Degradation(
-    Stage(
-        blur_prob=1,
-        blur_sigma=(0.2, 3),
-        resize_prob=(0.2, 0.7, 0.1),
-        resize_range=(0.15, 1.5),
-        noise_range=(1, 30),
-        poisson_scale_range=(0.05, 3),
-    ),
-    Stage(
-        blur_prob=0.8,
-        blur_sigma=(0.2, 1.5),
-        resize_prob=(0.3, 0.4, 0.3),
-        resize_range=(0.3, 1.2),
-        noise_range=(1, 25),
-        poisson_scale_range=(0.05, 2.5),
-    ),
+REAL_ESRGAN = (
+    Stage(1, (0.2, 3), (0.2, 0.7, 0.1), (0.15, 1.5), (1, 30), (0.05, 3)),
+    Stage(0.8, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05, 2.5)),
 )
+FINAL_SINC_PROB = 0.8
 
 
-def degrade(image: Tensor, rng: Generator, values: Degradation = REAL_ESRGAN) -> Tensor:
+def degrade(image: Tensor, rng: Generator, stages: tuple[Stage, Stage] = REAL_ESRGAN) -> Tensor:
     """Degrade an image twice by blur, resizing, noise and JPEG.
 
     Args:
         image: (3, H, W) in [0, 1].
         rng: Draws everything that is random, so that the same state gives the same result.
-        values: What is drawn.
 
     Returns:
         (3, H, W) in [0, 1], rounded to 8 bits.
     """
-    height, width = image.shape[1:]
-    x = _blur_and_resize(image, values.first, (height, width), rng)
-    x = compress(_add_noise(x, values.first, rng), rng.uniform(*values.first.jpeg_range))
+    (height, width), (first, second) = image.shape[1:], stages
+    x = _add_noise(_blur_and_resize(image, first, (height, width), rng), first, rng)
+    x = compress(x, rng.uniform(*first.jpeg_range))
     small = height / SCALE, width / SCALE
-    x = _add_noise(_blur_and_resize(x, values.second, small, rng), values.second, rng)
-    quality = rng.uniform(*values.second.jpeg_range)
+    x = _add_noise(_blur_and_resize(x, second, small, rng), second, rng)
+    quality = rng.uniform(*second.jpeg_range)
     compresses_last = rng.random() < 0.5
     if not compresses_last:
         x = compress(x, quality)
     x = resize(x, small, _choose(FILTERS, rng))
-    if rng.random() < values.final_sinc_prob:
+    if rng.random() < FINAL_SINC_PROB:
         x = blur(x, make_sinc_kernel(rng.uniform(pi / 3, pi), _choose(KERNEL_SIZES, rng)))
     if compresses_last:
         x = compress(x, quality)
@@ -121,10 +95,10 @@ def degrade(image: Tensor, rng: Generator, values: Degradation = REAL_ESRGAN) ->
 def reduce_and_enlarge(image: Tensor) -> Tensor:
     """Reduce an image (3, H, W) in [0, 1] by 4 and enlarge it again, both by Pillow's bicubic filter."""
     height, width = image.shape[1:]
-    small = to_pillow(image[None]).resize(
-        (width // SCALE, height // SCALE), Image.Resampling.BICUBIC
-    )
-    return from_pillow(small.resize((width, height), Image.Resampling.BICUBIC))[0]
+    bicubic, small = Image.Resampling.BICUBIC, (width // SCALE, height // SCALE)
+    return from_pillow(
+        to_pillow(image[None]).resize(small, bicubic).resize((width, height), bicubic)
+    )[0]
 
 
 def blur(image: Tensor, kernel: Tensor) -> Tensor:
@@ -214,5 +188,5 @@ def _add_noise(image: Tensor, stage: Stage, rng: Generator) -> Tensor:
     return add_poisson_noise(image, rng.uniform(*stage.poisson_scale_range), gray, rng)
 
 
-def _choose(values: Sequence[T], rng: Generator, chances: Sequence[float] | None = None) -> T:
+def _choose(values: Sequence[Any], rng: Generator, chances: Sequence[float] | None = None) -> Any:
     return values[rng.choice(len(values), p=chances)]

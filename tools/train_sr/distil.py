@@ -1,61 +1,51 @@
 """Train SD3 to a one-step super-resolution model by distribution matching, as Chain-of-Zoom and OSEDiff."""
 
-import warnings
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .config import DistilConfig, read_config
+from coz.weights.lora import PEFT_DEFAULT_ALPHA
+
+from .config import DistilConfig
 from .dataset import CropDataset
-from .loop import make_accelerator, train
 from .losses import load_lpips, match_distributions
 from .network import (
     GENERATOR,
     REGULARIZER,
     VAE_ENCODER,
     OneStepNetwork,
-    add_distil_loras,
-    load_networks,
-    load_timesteps,
+    list_encoder_layers,
+    list_modulations,
 )
-from .task import Backward, Batch, Task
-from .texts import load_text_encoders
-from .weights import export_upstream, load_lora, load_vae_encoder
+from .sd3 import load_timesteps
+from .task import Backward, Task
+from .texts import Batch, Texts
+from .weights import export_upstream, load_lora, load_network
 
 
 class Distillation(Task):
-    """Generator, regularizer and VAE encoder learn by turns; the base model is their measure."""
+    """Generator, regularizer and VAE encoder learn by turns, and the base model guides them."""
 
     adapters = (GENERATOR, REGULARIZER, VAE_ENCODER)
     averaged = (GENERATOR, VAE_ENCODER)
 
-    def __init__(self, config: DistilConfig, device: torch.device) -> None:
-        self.config = config
-        self.lpips = load_lpips(config.lpips).to(device)
-        self.timesteps = load_timesteps(config.model).to(device)
-        self.encode = None if config.text_cached else load_text_encoders(config.model)
-        transformer, vae = load_networks(config)
-        if config.start_vae_encoder:
-            load_vae_encoder(vae, config.start_vae_encoder)
-        self.network = OneStepNetwork(transformer, vae, config.latent_shift, config.checkpointing)
-        add_distil_loras(self.network, config.rank, config.seed)
-        if config.start_lora:
-            load_lora(self.network, config.start_lora)
-        transformer.to(device)
-        vae.to(device)
-
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the text embeddings of a batch, cached or encoded now."""
-        if self.encode:
-            # Copies, because tensors made in inference mode cannot be saved for backward.
-            return tuple(tensor.clone() for tensor in self.encode(batch["prompt"]))
-        return batch["text"], batch["pooled"]
+    def __init__(
+        self,
+        config: DistilConfig,
+        network: OneStepNetwork,
+        lpips: nn.Module,
+        texts: Texts,
+        timesteps: Tensor,
+    ) -> None:
+        super().__init__(network, lpips, texts)
+        self.config, self.timesteps = config, timesteps
+        add_distil_loras(network, config.rank, config.seed)
 
     def compute(self, batch: Batch, rng: torch.Generator, backward: Backward) -> dict[str, Tensor]:
         """Compute the losses of the generator and, on the same latents, of the regularizer."""
-        network, weights, text = self.network, self.config.weights, self.embed(batch)
+        network, weights, text = self.network, self.config.weights, self.texts.embed(batch)
         network.use(GENERATOR)
         latent, image = network.enlarge(batch["low"], *text, rng)
         fixed = latent.detach()
@@ -90,33 +80,23 @@ class Distillation(Task):
             export_upstream(self.network, folder, step)
 
 
-def run(path: Path) -> None:
-    """Distil as a config says, or continue an unfinished training.
-
-    Raises:
-        ValueError: If the config, the data or a model cannot be used, or a loss is not finite.
-    """
-    # PEFT warns of every adapter after the first.
-    warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
-    config = read_config(path, DistilConfig)
-    accelerator = make_accelerator(config)
-    crops = open_crops(config), open_crops(config, held_out=True)
-    train(config, Distillation(config, accelerator.device), *crops, accelerator)
+def add_distil_loras(network: OneStepNetwork, rank: int, seed: int) -> None:
+    """Add the LoRAs of distillation: generator, regularizer and VAE encoder."""
+    layers = list_modulations(network.transformer)
+    encoder_layers = list_encoder_layers(network.vae)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network.add_lora(REGULARIZER, layers, rank, rank)
+        network.add_lora(GENERATOR, layers, rank, rank)
+        network.add_lora(VAE_ENCODER, encoder_layers, rank, PEFT_DEFAULT_ALPHA, of_vae=True)
 
 
-def open_crops(config: DistilConfig, held_out: bool = False) -> CropDataset:
-    """Open the crops of a config.
-
-    Raises:
-        ValueError: If they lack the text embeddings that the config wants.
-    """
-    data = CropDataset(
-        config.data, seed=config.seed, degradation=config.degradation, held_out=held_out
-    )
-    if config.text_cached and not data.has_texts:
-        raise ValueError(
-            f"text_cached: {config.data} holds no text embeddings: prepare it again with --text-encoders, or "
-            "set text_cached to false"
-        )
-    data.has_texts = config.text_cached
-    return data
+def load_distillation(config: DistilConfig, device: torch.device, *_: CropDataset) -> Distillation:
+    """Load the networks of a distillation."""
+    lpips, timesteps = load_lpips(config.lpips), load_timesteps(config.model)
+    texts = Texts(config, device)
+    network = load_network(config, device)
+    task = Distillation(config, network, lpips.to(device), texts, timesteps.to(device))
+    if config.start_lora:
+        load_lora(network, config.start_lora)
+    return task

@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +21,16 @@ from torch.utils._pytree import tree_leaves
 from torchmetrics.functional.image.lpips import _LPIPS
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-from .config import CrossScaleConfig, DistilConfig, TrainingConfig
+from .config import CrossScaleConfig, TrainingConfig
 from .crops import CropOptions
-from .cross_scale import CrossScale, add_cross_scale_loras
+from .cross_scale import CrossScale
 from .distil import Distillation
-from .network import DTYPES, OneStepNetwork, add_distil_loras
+from .memory import advise
+from .network import OneStepNetwork
 from .prepare import OPTIONS_FILE
-from .task import Batch, Task
+from .sd3 import DTYPES
+from .second_prompts import TextsOfTwoZooms
+from .task import Task
 
 GIB = 2**30
 
@@ -40,26 +42,15 @@ GENERATOR_RANK = 4
 TEXT_SHAPE, POOLED_SHAPE = (589, 4096), (2048,)
 
 SD3_MEDIUM = {
-    "sample_size": 128,
-    "num_layers": 24,
-    "num_attention_heads": 24,
-    "caption_projection_dim": 1536,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 2048,
-    "out_channels": 16,
+    "num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536,
     "pos_embed_max_size": 192,
-}
+}  # fmt: skip
 SD3_VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-    "scaling_factor": 1.5305,
-    "shift_factor": 0.0609,
-}
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 16,
+    "use_quant_conv": False, "use_post_quant_conv": False,
+    "scaling_factor": 1.5305, "shift_factor": 0.0609,
+}  # fmt: skip
 CLIP_L = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)  # fmt: skip
 CLIP_G = CLIPTextConfig(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280)  # fmt: skip
 T5_XXL = T5Config(d_model=4096, d_ff=10240, d_kv=64, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu")  # fmt: skip
@@ -113,100 +104,48 @@ def fuse_attention() -> Iterator[None]:
         F.scaled_dot_product_attention = usual
 
 
-class Step(NamedTuple):
-    """The bytes of a step of training besides the frozen weights."""
-
-    adapters: int
-    """LoRAs, and of those that are trained gradients and AdamW's averages."""
-    kept: int
-    """What is kept for the gradients at the end of the forward pass."""
-    temporary: int
-    """What else lives at the peak."""
-
-
 def print_estimate(config: TrainingConfig, card_gib: float | None) -> None:
     """Print the memory of a training, and refuse one that does not fit the card.
 
     Args:
         card_gib: Memory of the card; by default that of the GPU here, if there is one.
-
-    Raises:
-        ValueError: If it does not fit.
     """
-    parts = estimate(config)
-    total = sum(size for _, size in parts) / GIB
-    for name, size in [*parts, ("together", total * GIB)]:
-        print(f"{name:32} {size / GIB:6.2f} GiB")
+    parts = {name: size / GIB for name, size in estimate(config).items()}
+    total = sum(parts.values())
+    for name, size in [*parts.items(), ("together", total)]:
+        print(f"{name:32} {size:6.2f} GiB")
     if card_gib is None and torch.cuda.is_available():
         card_gib = torch.cuda.get_device_properties(0).total_memory / GIB
-    if card_gib and total > card_gib:
+    if card_gib is not None and total > card_gib:
         raise ValueError(
             f"the training needs {total:.1f} GiB, but the card has {card_gib:.1f} GiB: {advise(config)}"
         )
 
 
-def advise(config: TrainingConfig) -> str:
-    """Say what makes a training smaller, the most effective first."""
-    ways = {
-        "checkpointing: true": not config.checkpointing,
-        "text_cached: true (after prepare with --text-encoders)": not config.text_cached,
-        "precision: bf16": config.precision == "fp32",
-        "batch: 1, with more accumulation": config.batch > 1,
-    }
-    found = [way for way, is_left in ways.items() if is_left]
-    return f"set {', or '.join(found)}" if found else "it needs a larger card"
-
-
-def estimate(config: TrainingConfig) -> list[tuple[str, int]]:
+def estimate(config: TrainingConfig) -> dict[str, int]:
     """Measure the memory of a training on the crops in its folder, or of 512 pixels if there are none yet.
 
     Returns:
         Parts with their bytes on the card. The sum is the peak.
     """
     with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")  # PEFT's about weights without values
+        warnings.simplefilter("ignore")  # PEFT warns of weights without values
         transformer, vae = build_networks(config)
-        frozen = [("SD3 transformer", count_bytes(transformer)), ("VAE", count_bytes(vae))]
+        parts = {"SD3 transformer": count_bytes(transformer), "VAE": count_bytes(vae)}
         lpips = _LPIPS(net="vgg", pretrained=False, pnet_rand=True).to("meta").requires_grad_(False)
-        frozen.append(("LPIPS VGG16", count_bytes(lpips)))
+        parts["LPIPS VGG16"] = count_bytes(lpips)
         if not config.text_cached:
-            frozen.append(("text encoders", count_text_encoder_bytes(config.model)))
+            parts["text encoders"] = count_text_encoder_bytes(config.model)
         network = OneStepNetwork(transformer, vae, config.latent_shift, config.checkpointing)
-        is_cross_scale = isinstance(config, CrossScaleConfig)
-        shapes = ShapesOfCrossScale if is_cross_scale else ShapesOfDistillation
-        task = shapes(config, network, lpips)
-    step = measure_step(task, config.batch, read_crop_side(config.data))
-    return [
-        *frozen,
-        ("adapters, gradients and AdamW", step.adapters),
-        ("kept for the gradients", step.kept),
-        ("temporary", step.temporary),
-        ("CUDA (assumed)", CUDA_BYTES),
-    ]
-
-
-class ShapesOfDistillation(Distillation):
-    """A distillation whose networks are given and not loaded."""
-
-    def __init__(self, config: DistilConfig, network: OneStepNetwork, lpips: nn.Module) -> None:
-        self.config, self.network, self.lpips = config, network, lpips
-        self.timesteps, self.encode = torch.empty(1000), None
-        add_distil_loras(network, config.rank, config.seed)
-
-
-class ShapesOfCrossScale(CrossScale):
-    """A training through two zooms whose networks are given and not loaded."""
-
-    def __init__(self, config: CrossScaleConfig, network: OneStepNetwork, lpips: nn.Module) -> None:
-        self.config, self.network, self.lpips = config, network, lpips
-        self.device, self.score, self.texts = torch.device("meta"), None, self
-        add_cross_scale_loras(network, config, GENERATOR_RANK)
-
-    def embed_first(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return batch["text"], batch["pooled"]
-
-    def embed_second(self, batch: Batch, *_: Tensor) -> tuple[Tensor, Tensor]:
-        return self.embed_first(batch)
+        stored = config.model_copy(update={"text_cached": True, "vlm": ""})
+        given = network, lpips, TextsOfTwoZooms(stored, torch.device("meta"))
+        if isinstance(config, CrossScaleConfig):
+            task = CrossScale(config, *given, GENERATOR_RANK)
+        else:
+            task = Distillation(config, *given, torch.empty(1000))
+    file = config.data / OPTIONS_FILE
+    side = json.loads(file.read_text("utf-8"))["size"] if file.is_file() else CropOptions().size
+    return parts | measure_step(task, config.batch, side) | {"CUDA (assumed)": CUDA_BYTES}
 
 
 def build_networks(config: TrainingConfig) -> tuple[SD3Transformer2DModel, AutoencoderKL]:
@@ -234,24 +173,21 @@ def count_bytes(network: nn.Module) -> int:
 
 def count_text_encoder_bytes(model: str) -> int:
     """Count the bytes of the three text encoders in half precision."""
-    networks = []
-    for folder, kind, sizes in (
-        ("text_encoder", CLIPTextModelWithProjection, CLIP_L),
-        ("text_encoder_2", CLIPTextModelWithProjection, CLIP_G),
-        ("text_encoder_3", T5EncoderModel, T5_XXL),
-    ):
-        path = Path(model, folder)
-        networks.append(kind(type(sizes).from_pretrained(path) if path.is_dir() else sizes).half())
-    return sum(map(count_bytes, networks))
+    total, clip = 0, CLIPTextModelWithProjection
+    for i, (kind, sizes) in enumerate(((clip, CLIP_L), (clip, CLIP_G), (T5EncoderModel, T5_XXL))):
+        path = Path(model, f"text_encoder_{i + 1}" if i else "text_encoder")
+        sizes = type(sizes).from_pretrained(path) if path.is_dir() else sizes
+        total += count_bytes(kind(sizes).half())
+    return total
 
 
-def read_crop_side(data: Path) -> int:
-    file = data / OPTIONS_FILE
-    return json.loads(file.read_text("utf-8"))["size"] if file.is_file() else CropOptions().size
+def measure_step(task: Task, crops: int, side: int) -> dict[str, int]:
+    """Measure the second of two batches that make a step, with gradients of the first and AdamW's averages.
 
-
-def measure_step(task: Task, crops: int, side: int) -> Step:
-    """Measure the second of two batches that make a step, with gradients of the first and AdamW's averages."""
+    Returns:
+        Bytes of the adapters with the optimizers, of what lives at the end of the forward pass, and of what
+        else lives at the peak.
+    """
     weights = task.network.list_parameters(*task.adapters)
     adapters = sum(weight.nbytes for weight in task.network.get_loras().values())
     adapters += 3 * sum(weight.nbytes for weight in weights)  # a gradient and two averages
@@ -271,4 +207,8 @@ def measure_step(task: Task, crops: int, side: int) -> Step:
     others += [weight.grad for weight in weights]
     with fuse_attention(), LiveMemory(others) as memory:
         task.compute(batch, torch.Generator(), backward)
-    return Step(adapters, max(kept), memory.peak - max(kept))
+    return {
+        "adapters, gradients and AdamW": adapters,
+        "kept for the gradients": max(kept),
+        "temporary": memory.peak - max(kept),
+    }

@@ -2,15 +2,22 @@
 
 import math
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    send_to_device,
+    tqdm,
+)
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,23 +28,18 @@ from tools.image_file import to_png
 from .card import write_card
 from .checkpoint import Checkpoint, LossLog, read_checkpoint, write_checkpoint, write_whole
 from .config import TrainingConfig
-from .dataset import CropDataset
+from .dataset import CropDataset, open_crops
+from .memory import advise, explain_out_of_memory
 from .preview import draw_preview
-from .task import Batch, Task
+from .task import Task
+from .texts import Batch
 
 MAX_GRADIENT_NORM = 1.0
 """Of each optimizer's gradients. Source: Chain-of-Zoom train_osediff_sd3.py."""
 
 FREE_KEYS = {
-    "data",
-    "lpips",
-    "out",
-    "patience",
-    "steps",
-    "save_every",
-    "preview_every",
-    "preview_zooms",
-    "workers",
+    *("data", "out", "lpips", "steps", "patience", "workers", "checkpointing", "text_cached"),
+    *("save_every", "preview_every", "preview_zooms"),
 }
 """Keys of a config that may change when a run continues."""
 
@@ -47,8 +49,23 @@ MOVABLE_KEYS = ("model", "vae", "vlm", "start_lora", "start_vae_encoder")
 RESULT = "result"
 """The folder of the result in ``out``."""
 
-PACE_STEPS = 2
-"""Steps after which the remaining time is estimated without a GPU."""
+MAX_WAIT = timedelta(days=7)
+"""Time that processes wait for the first one, which may write prompts for days."""
+
+
+def run(config: TrainingConfig, load: Callable[..., Task]) -> None:
+    """Train what ``load`` loads as a config says, or continue an unfinished training."""
+    # PEFT warns of every adapter after the first.
+    warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+    advice = (
+        f"{advise(config)}. The last checkpoint is kept: run it again to continue. For another batch or "
+        "precision, choose another out"
+    )
+    with explain_out_of_memory(advice):
+        accelerator = make_accelerator(config)
+        crops, held_out = open_crops(config), open_crops(config, held_out=True)
+        task = load(config, accelerator.device, crops, held_out)
+        train(config, task, crops, held_out, accelerator)
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -60,6 +77,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
         log_with="tensorboard",
         project_dir=config.out,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=MAX_WAIT)],
     )
 
 
@@ -70,19 +88,14 @@ def train(
     held_out: CropDataset,
     accelerator: Accelerator,
 ) -> None:
-    """Train, or continue an interrupted training, and write the result to ``out``/result.
-
-    Raises:
-        ValueError: If a loss is not finite, ``out`` holds another run, or the disk is full.
-    """
-    network, main = task.network, accelerator.is_main_process
+    """Train, or continue an interrupted training, and write the result to ``out``/result."""
+    begin, network, main = time.perf_counter(), task.network, accelerator.is_main_process
     groups = {name: network.list_parameters(name) for name in task.adapters}
     optimizers = {
         name: torch.optim.AdamW(group, lr=config.learning_rate, weight_decay=1e-2)
         for name, group in groups.items()
     }
-    result = network.list_parameters(*task.averaged)
-    decay = getattr(config, "ema", 0.0)
+    result, decay = network.list_parameters(*task.averaged), getattr(config, "ema", 0.0)
     average = EMAModel(result, decay=decay) if decay else None
     run = config.model_dump(mode="json", exclude=FREE_KEYS)
     run |= {name: Path(run[name]).name for name in MOVABLE_KEYS if run.get(name)}
@@ -101,17 +114,18 @@ def train(
         accelerator.print(f"continues after step {start}")
     accelerator.wait_for_everyone()
     log = LossLog(config.out / "losses.jsonl", start) if main else None
-    tensorboard = {"tensorboard": {"purge_step": start + 1}}
-    accelerator.init_trackers("tensorboard", init_kwargs=tensorboard)
-    pace = Pace(start, config.steps, accelerator)
-    batches = read_batches(config, data, accelerator, start)
-    is_over, step = task.is_over or start >= config.steps, start
-    while not is_over:
+    options = {"tensorboard": {"purge_step": start + 1}}
+    accelerator.init_trackers("tensorboard", init_kwargs=options)
+    if not torch.cuda.is_available():
+        accelerator.print("There is no GPU here, so this will be slow: see the time that is left.")
+    batches, step = read_batches(config, data, accelerator, start), start
+    bar = tqdm(total=config.steps, initial=start, desc="Training", unit="step")
+    while not (task.is_over or step >= config.steps):
         step += 1
         sums: dict[str, Tensor] = {}
         seen: list[Batch] = []
         for number in range((step - 1) * config.accumulation, step * config.accumulation):
-            batch = move(next(batches), accelerator.device)
+            batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
             seen.append(batch)
             place = number * accelerator.num_processes + accelerator.process_index
             rng = make_generator(config.seed, 1, place)
@@ -121,7 +135,9 @@ def train(
                     stop_at(step, name, [batch], config.out)
                 sums[name] = sums.get(name, 0) + loss.detach() / config.accumulation
         for name, group in groups.items():
-            average_gradients(group, accelerator)
+            gradients = accelerator.reduce([parameter.grad for parameter in group], "mean")
+            for parameter, gradient in zip(group, gradients, strict=True):
+                parameter.grad = gradient
             norm = torch.nn.utils.clip_grad_norm_(group, MAX_GRADIENT_NORM)
             if not torch.isfinite(norm):
                 stop_at(step, f"the gradient of {name}", seen, config.out)
@@ -130,15 +146,15 @@ def train(
         if average:
             average.step(result)
         found = task.finish_step(step)
-        is_over = task.is_over or step >= config.steps
         means = accelerator.reduce(torch.stack(list(sums.values())), "mean").tolist()
         entry = dict(zip(sums, means, strict=True)) | found
         accelerator.log(entry, step)
+        bar.update()
         if main:
             log.write({"step": step, **entry})
-        pace.report(step)
-        saves = is_over or step % config.save_every == 0
-        previews = config.preview_every and (is_over or step % config.preview_every == 0)
+        is_last = task.is_over or step >= config.steps
+        saves = is_last or step % config.save_every == 0
+        previews = config.preview_every and (is_last or step % config.preview_every == 0)
         if main and saves:
             states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
             extra = {"task": task.get_state()}
@@ -151,30 +167,38 @@ def train(
                 if previews:
                     write_preview(config, task, held_out, step, accelerator)
         accelerator.wait_for_everyone()
+    bar.close()
     if main:
         if step == start:
             key = "patience" if task.is_over else "steps"
             accelerator.print(f"all {start} steps are done: raise {key} to train on")
             with use_average(average, result):
                 task.export(config.out / RESULT, start)
-        write_card(config, config.out / RESULT, run, log.read(), pace.measure(step))
+        cost = measure_cost(time.perf_counter() - begin, step - start)
+        write_card(config, config.out / RESULT, run, log.read(), cost)
         accelerator.print(f"SR LoRA and VAE encoder for CoZ Load SR LoRA: {config.out / RESULT}")
     accelerator.end_training()
+
+
+def measure_cost(seconds: float, steps: int) -> dict[str, Any]:
+    """Return the cost of this call, without that of earlier, interrupted calls."""
+    cost: dict[str, Any] = {"device": "CPU", "steps": steps, "seconds": round(seconds, 1)}
+    if torch.cuda.is_available():
+        cost["device"] = torch.cuda.get_device_name()
+        cost["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return cost
 
 
 def write_preview(
     config: TrainingConfig, task: Task, held_out: CropDataset, step: int, accelerator: Accelerator
 ) -> None:
-    zooms, device = config.preview_zooms, accelerator.device
-    image = draw_preview(task.network, task.embed, held_out, zooms, device)
+    image = draw_preview(task.network, task.texts, held_out, config.preview_zooms)
     if image:
         folder = config.out / "previews"
         folder.mkdir(exist_ok=True)
         write_whole(folder / f"step-{step:07}.png", to_png(image))
-        pixels = np.asarray(image)[None]
-        accelerator.get_tracker("tensorboard").log_images(
-            {"preview": pixels}, step, dataformats="NHWC"
-        )
+        tracker = accelerator.get_tracker("tensorboard")
+        tracker.log_images({"preview": np.asarray(image)[None]}, step, dataformats="NHWC")
 
 
 @contextmanager
@@ -191,11 +215,7 @@ def use_average(average: EMAModel | None, parameters: list[torch.nn.Parameter]) 
 def read_batches(
     config: TrainingConfig, data: CropDataset, accelerator: Accelerator, step: int
 ) -> Iterator[Batch]:
-    """Yield the batches of this process without end, from those of a step on.
-
-    Raises:
-        ValueError: If there are fewer crops than all processes need for a batch.
-    """
+    """Yield the batches of this process without end, from those of a step on."""
     each = config.batch, accelerator.process_index, accelerator.num_processes
     in_epoch = len(list_batches(len(data), *each, config.seed, 0))
     if not in_epoch:
@@ -227,23 +247,6 @@ def make_generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
 
-def move(batch: Batch, device: torch.device) -> Batch:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
-
-
-def average_gradients(parameters: list[torch.nn.Parameter], accelerator: Accelerator) -> None:
-    """Replace the gradients by their mean over all processes."""
-    if accelerator.num_processes == 1:
-        return
-    flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
-    parts = accelerator.reduce(flat, "mean").split([p.numel() for p in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
-
-
 def stop_at(step: int, what: str, batches: list[Batch], out: Path) -> None:
     """Save the images of a step that failed, and raise a ValueError that names them."""
     folder = out / f"failed-step-{step}"
@@ -257,34 +260,3 @@ def stop_at(step: int, what: str, batches: list[Batch], out: Path) -> None:
         f"step {step}: {what} is not a finite number, with the images {', '.join(names)} (saved in "
         f"{folder}). The last checkpoint is kept. Remove broken images, or lower learning_rate"
     )
-
-
-class Pace:
-    """Measures the time of a step, and says without a GPU how long the training will take."""
-
-    def __init__(self, start: int, steps: int, accelerator: Accelerator) -> None:
-        self.start, self.steps, self.accelerator = start, steps, accelerator
-        self.begin = time.perf_counter()
-        if not torch.cuda.is_available():
-            accelerator.print("There is no GPU here, so this will be slow.")
-
-    def report(self, step: int) -> None:
-        if step - self.start == PACE_STEPS and not torch.cuda.is_available():
-            seconds = (time.perf_counter() - self.begin) / PACE_STEPS
-            hours = seconds * (self.steps - step) / 3600
-            self.accelerator.print(
-                f"No GPU: {seconds:.1f} s per step, about {hours:.1f} hours for the other "
-                f"{self.steps - step} steps."
-            )
-
-    def measure(self, step: int) -> dict[str, Any]:
-        """Return the measured cost of this call, without that of earlier, interrupted calls."""
-        cost: dict[str, Any] = {
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-            "processes": self.accelerator.num_processes,
-            "steps": step - self.start,
-            "seconds": round(time.perf_counter() - self.begin, 1),
-        }
-        if torch.cuda.is_available():
-            cost["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        return cost

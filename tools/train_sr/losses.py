@@ -11,9 +11,6 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from coz.weights.weight_file import name_file_in_errors, read_content
 
-VGG16_LAYERS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-"""Numbers of the convolutions in torchvision's `vgg16().features`."""
-
 
 def load_lpips(path: Path) -> nn.Module:
     """Load LPIPS with VGG16, a frozen network (image, image) -> (B, 1, 1, 1), for images in [-1, 1].
@@ -22,9 +19,6 @@ def load_lpips(path: Path) -> nn.Module:
 
     Args:
         path: torchvision's VGG16, vgg16-397923af.pth.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it is not VGG16.
     """
     content, _ = read_content(path)
     with init_empty_weights():  # VGG16's classifier, which LPIPS does not use, would take 0.5 GB

@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel
 from diffusers.models.normalization import AdaLayerNormZero
 from peft import LoraConfig
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from coz.latent import LatentShift
-from coz.weights.lora import PEFT_DEFAULT_ALPHA
-
-from .config import TrainingConfig
 
 GENERATOR = "gen"
 REGULARIZER = "reg"
@@ -26,8 +23,6 @@ VAE_ENCODER = "default_encoder"
 
 LAST_TIMESTEP = 1000.0
 """The timestep of a one-step result: sigma is 1, so the network's input is no mixture with noise."""
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class OneStepNetwork:
@@ -60,12 +55,8 @@ class OneStepNetwork:
     ) -> None:
         """Add a LoRA that is trained, and make it the only active one of its network."""
         network = self.vae if of_vae else self.transformer
-        network.add_adapter(
-            LoraConfig(
-                r=rank, lora_alpha=alpha, target_modules=layers, init_lora_weights="gaussian"
-            ),
-            name,
-        )
+        shape = {"r": rank, "lora_alpha": alpha, "target_modules": layers}
+        network.add_adapter(LoraConfig(**shape, init_lora_weights="gaussian"), name)
         # AdamW's steps are smaller than bfloat16 resolves. Each LoRA is cast by its name, as diffusers'
         # cast_training_params would leave out those whose gradients the next add_adapter turns off.
         for parameter in self.list_parameters(name):
@@ -139,11 +130,7 @@ class OneStepNetwork:
         return self.vae.decode(latent.to(self.dtype)).sample.float()
 
     def predict(self, latent: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
-        """Predict the clean latent with the active adapters.
-
-        Args:
-            timestep: (1,) or (B,), 0 to 1000.
-        """
+        """Predict the clean latent with the active adapters; ``timestep`` is (1,) or (B,), 0 to 1000."""
         velocity = self.transformer(
             latent.to(self.dtype),
             encoder_hidden_states=text.to(self.dtype),
@@ -152,12 +139,15 @@ class OneStepNetwork:
         ).sample.float()
         return latent - timestep.view(-1, 1, 1, 1) / 1000 * velocity
 
+    def predict_in_one_step(self, latent: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
+        """Predict the clean latent of a low-resolution one."""
+        return self.predict(latent, latent.new_tensor([LAST_TIMESTEP]), text, pooled)
+
     def enlarge(
         self, image: Tensor, text: Tensor, pooled: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Enlarge images with the active adapters; return the clean latents and the decoded images."""
-        last = torch.tensor([LAST_TIMESTEP], device=image.device)
-        latent = self.predict(self.encode(image, generator), last, text, pooled)
+        latent = self.predict_in_one_step(self.encode(image, generator), text, pooled)
         return latent, self.decode(latent)
 
     def _checkpoint(self, block: nn.Module, *args):
@@ -192,45 +182,3 @@ def list_encoder_layers(vae: AutoencoderKL) -> list[str]:
         for name, layer in vae.named_modules()
         if name.startswith("encoder.") and isinstance(layer, nn.Conv2d | nn.Linear)
     ]
-
-
-def load_timesteps(model: str) -> Tensor:
-    """Return the 1000 timesteps of the model's sampler, from 1000 down; half of SD3's are above 750."""
-    scheduler = load_part(FlowMatchEulerDiscreteScheduler, model, "scheduler")
-    scheduler.set_timesteps(1000)
-    return scheduler.timesteps
-
-
-def load_networks(config: TrainingConfig) -> tuple[SD3Transformer2DModel, AutoencoderKL]:
-    """Load SD3's transformer and VAE in the config's precision."""
-    dtype = {"torch_dtype": DTYPES[config.precision]}
-    transformer = load_part(SD3Transformer2DModel, config.model, "transformer", **dtype)
-    vae = config.vae or config.model
-    return transformer, load_part(AutoencoderKL, vae, "" if config.vae else "vae", **dtype)
-
-
-def load_part(kind, model: str, folder: str, **options):
-    """Load a part of SD3 by its class in diffusers.
-
-    Raises:
-        ValueError: If it is missing.
-    """
-    try:
-        return kind.from_pretrained(model, subfolder=folder or None, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"model: {folder or 'the VAE'} cannot be loaded from {model}: {reason}. It needs SD3-medium in "
-            "the layout of diffusers, the folder of stabilityai/stable-diffusion-3-medium-diffusers"
-        ) from error
-
-
-def add_distil_loras(network: OneStepNetwork, rank: int, seed: int) -> None:
-    """Add the LoRAs of distillation: generator, regularizer and VAE encoder."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layers = list_modulations(network.transformer)
-        network.add_lora(REGULARIZER, layers, rank, rank)
-        network.add_lora(GENERATOR, layers, rank, rank)
-        encoder_layers = list_encoder_layers(network.vae)
-        network.add_lora(VAE_ENCODER, encoder_layers, rank, PEFT_DEFAULT_ALPHA, of_vae=True)

@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from tools.train_grpo.photo import choose_held_out, find_photos, name_photo
 
-from .captions import find_device, load_tagger, load_vlm
+from .captions import find_device, load_tagger, load_writer
 from .checkpoint import write_whole
 from .crops import PARTS_FOLDER, CropOptions, cut_crops, write_json
 from .dataset import CROPS_FOLDER, INDEX_FILE, TEXTS_FOLDER, find_text_file
-from .texts import load_text_encoders
+from .memory import explain_out_of_memory
+from .sd3 import load_text_encoders
 
 OPTIONS_FILE = "prepare.json"
 AT_ONCE = 8
@@ -54,18 +55,14 @@ class Report(NamedTuple):
 
 
 def prepare(images: Path, out: Path, options: PrepareOptions) -> Report:
-    """Make a data set in ``out``, or do what is missing in it.
-
-    Raises:
-        ValueError: If there are no usable images, a model cannot be loaded, ``out`` holds other files,
-            or the disk is full.
-    """
+    """Make a data set in ``out``, or do what is missing in it."""
     if not images.is_dir():
         raise ValueError(f"{images} is not a folder")
     photos = {name_photo(path, images): path for path in find_photos(images)}
     if not photos:
         raise ValueError(f"{images} holds no images")
-    with explain_full_disk(out):
+    advice = "close what else uses it, and run it again; what is finished is kept"
+    with explain_full_disk(out), explain_out_of_memory(advice):
         _claim_folder(out, options)
         crops, skipped = cut_crops(photos, out, options.crops)
         if options.text_files:
@@ -136,9 +133,8 @@ def _read_text_files(
         try:
             prompts |= dict.fromkeys(files, " ".join(path.read_text("utf-8").split()))
         except (OSError, UnicodeDecodeError) as error:
-            without[name] = (
-                f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}"
-            )
+            reason = getattr(error, "strerror", None) or error
+            without[name] = f"{path.name} cannot be read: {reason}"
     return prompts, without
 
 
@@ -152,28 +148,22 @@ def _describe_crops(
     texts = {file: (folder / file).with_suffix(".txt") for file in files}
     missing = [file for file in files if not texts[file].is_file()]
     if missing:
-        describe = load_tagger(options.tagger) if options.tagger else load_vlm(str(options.vlm))
-        _warn_without_gpu()
-        for batch in _show_batches(missing, "Describing", " crops"):
-            images = [Image.open(folder / file).convert("RGB") for file in batch]
-            for file, text in zip(batch, describe(images), strict=True):
+        write = load_tagger(options.tagger) if options.tagger else load_writer(str(options.vlm))
+        for batch in _show_batches(missing, "Describing", "crop"):
+            images = [[Image.open(folder / file).convert("RGB")] for file in batch]
+            for file, text in zip(batch, write(images), strict=True):
                 write_whole(texts[file], text.encode())
     return {file: text.read_text("utf-8").strip() for file, text in texts.items()}
 
 
-def _warn_without_gpu() -> None:
+def _show_batches(values: Sequence[T], what: str, unit: str) -> Iterator[Sequence[T]]:
     if find_device() == "cpu":
         print(
-            "There is no GPU: this takes seconds a crop. It may be stopped, and continues when run again."
+            "There is no GPU, so this takes seconds each. If you stop it, run it again to continue."
         )
-
-
-def _show_batches(values: Sequence[T], what: str, unit: str) -> Iterator[Sequence[T]]:
-    with tqdm(values, what, unit=unit) as bar:
-        for start in range(0, len(values), AT_ONCE):
-            batch = values[start : start + AT_ONCE]
-            yield batch
-            bar.update(len(batch))
+    starts = range(0, len(values), AT_ONCE)
+    for start in tqdm(starts, what, unit=unit, unit_scale=AT_ONCE):
+        yield values[start : start + AT_ONCE]
 
 
 def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
@@ -189,10 +179,9 @@ def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
         )
     if missing:
         encode = load_text_encoders(model)
-        _warn_without_gpu()
-        for batch in _show_batches(missing, "Encoding", " prompts"):
+        for batch in _show_batches(missing, "Encoding", "prompt"):
             for prompt, text, pooled in zip(batch, *encode(batch), strict=True):
-                tensors = {"text": text.half().cpu(), "pooled": pooled.half().cpu()}
+                tensors = {"text": text.cpu(), "pooled": pooled.cpu()}
                 write_whole(find_text_file(out, prompt), save(tensors))
 
 

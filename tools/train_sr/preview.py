@@ -1,8 +1,5 @@
 """Draw what the LoRA of a step makes: zooms into crops that are not trained on."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,41 +12,27 @@ from coz.zoom import View, zoom
 
 from .dataset import CropDataset
 from .network import OneStepNetwork
+from .texts import Texts
 
 PREVIEWED_CROPS = 3
-
-Embed = Callable[[dict[str, Any]], tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
 def draw_preview(
-    network: OneStepNetwork, embed: Embed, crops: CropDataset, zooms: int, device: torch.device
+    network: OneStepNetwork, texts: Texts, crops: CropDataset, zooms: int
 ) -> Image.Image | None:
-    """Zoom into the first three crops with the active adapters; None if there are no crops.
-
-    Args:
-        embed: Maps a batch to its text embeddings, (text, pooled).
-        zooms: Number of 4x steps.
-    """
-    strips: list[Image.Image] = []
+    """Zoom in 4x steps into the first three crops with the active adapters; None if there are no crops."""
+    strips = []
     for i in range(min(PREVIEWED_CROPS, len(crops))):
         batch = default_collate([crops[i]])
-        text, pooled = (tensor.to(device) for tensor in embed(batch))
+        embeddings = texts.embed(batch)
 
-        def super_resolve(view: View, _: str, text=text, pooled=pooled) -> Tensor:
-            _, image = network.enlarge(view.zoomed.to(device) * 2 - 1, text, pooled)
+        def super_resolve(view: View, _: str, embeddings=embeddings) -> Tensor:
+            _, image = network.enlarge(view.zoomed.to(texts.device) * 2 - 1, *embeddings)
             return image.cpu() / 2 + 0.5
 
         image = batch["high"] / 2 + 0.5
-        plan = plan_zoom(
-            *image.shape[-2:], zooms, frame="whole picture square", size=len(image[0, 0])
-        )
-        strips.append(to_pillow(draw_strip(zoom(image, plan, super_resolve))))
-    return stack(strips) if strips else None
-
-
-def stack(images: list[Image.Image]) -> Image.Image:
-    sheet = Image.new("RGB", (images[0].width, sum(image.height for image in images)))
-    for i, image in enumerate(images):
-        sheet.paste(image, (0, i * image.height))
-    return sheet
+        side = image.shape[-1]
+        plan = plan_zoom(side, side, zooms, frame="whole picture square", size=side)
+        strips.append(draw_strip(zoom(image, plan, super_resolve)))
+    return to_pillow(torch.cat(strips, 2)) if strips else None

@@ -16,14 +16,11 @@ Score = Callable[[Tensor], Tensor]
 
 
 def load_score(name: str, device: torch.device) -> Score:
-    """Load a score and check that it has a gradient.
+    """Load a score, and refuse one that has no gradient or that tools/evaluate reports.
 
     Args:
         name: "module:function" that maps images (B, 3, H, W) in [0, 1] to (B,); more is better.
         device: Where the images are.
-
-    Raises:
-        ValueError: If it cannot be loaded, is one that tools/evaluate reports, or has no gradient.
     """
     module, _, function = name.partition(":")
     try:

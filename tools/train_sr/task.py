@@ -1,38 +1,35 @@
-"""What the loop of all trainings of super-resolution asks of one."""
+"""The interface between the training loop and a kind of training."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .network import OneStepNetwork
+from .texts import Batch, Texts
 from .weights import export
 
-Batch = dict[str, Any]
 Backward = Callable[[Tensor], None]
 
 
 class Task:
-    """What is trained, and what is done with a batch."""
+    """A network, and the losses that train its adapters."""
 
-    network: OneStepNetwork
     adapters: tuple[str, ...]
     """The adapters that are trained, each by an optimizer of its own."""
     averaged: tuple[str, ...] = ()
-    """Those of the result, which may be averaged."""
+    """The adapters of the result, which may be averaged."""
+    is_over = False
+    """Whether the training ends before its last step. It must be the same in all processes."""
+
+    def __init__(self, network: OneStepNetwork, lpips: nn.Module, texts: Texts) -> None:
+        self.network, self.lpips, self.texts = network, lpips, texts
 
     def compute(self, batch: Batch, rng: torch.Generator, backward: Backward) -> dict[str, Tensor]:
         """Compute the losses of a batch and their gradients."""
         raise NotImplementedError
-
-    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the text embeddings of a batch, (text, pooled)."""
-        raise NotImplementedError
-
-    is_over = False
-    """Whether the training ends before its last step."""
 
     def finish_step(self, step: int) -> dict[str, float]:
         """Do what follows a step; return values for its entry in the log."""

@@ -1,59 +1,37 @@
-"""Encode prompts with SD3's three text encoders."""
+"""Make the text embeddings of batches, from stored ones or with SD3's text encoders."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from .captions import find_device
+from .config import TrainingConfig
+from .dataset import find_text_file
+from .sd3 import load_text_encoders
 
-T5_TOKENS = 512
-"""Tokens of T5, with padding; CLIP adds 77 before them. Source: Chain-of-Zoom train_osediff_sd3.py."""
-
-Encode = Callable[[list[str]], tuple[Tensor, Tensor]]
+Batch = dict[str, Any]
+Embeddings = tuple[Tensor, Tensor]
 
 
-def load_text_encoders(model: str) -> Encode:
-    """Load the text encoders of SD3, in half precision on a GPU.
+class Texts:
+    """Embeds prompts as text (B, tokens, 4096) and pooled (B, 2048)."""
 
-    Args:
-        model: The name of SD3-medium on Hugging Face or a folder with it, in the layout of diffusers.
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.encode = None if config.text_cached else load_text_encoders(config.model)
 
-    Returns:
-        A function that encodes B prompts to text (B, 589, 4096) and pooled (B, 2048), on the encoders'
-        device.
+    def embed(self, batch: Batch) -> Embeddings:
+        """Return the embeddings of a batch's prompts, which are in the batch if they are stored."""
+        if "text" in batch:
+            return batch["text"].to(self.device), batch["pooled"].to(self.device)
+        return self.embed_prompts(batch["prompt"])
 
-    Raises:
-        ValueError: If a text encoder or tokenizer is missing.
-    """
-    from diffusers import StableDiffusion3Pipeline
-
-    device = find_device()
-    dtype = torch.float16 if device == "cuda" else torch.float32
-    try:
-        pipeline = StableDiffusion3Pipeline.from_pretrained(
-            model, transformer=None, vae=None, dtype=dtype
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"the text encoders cannot be loaded from {model}: {reason}. It needs SD3-medium in the layout "
-            "of diffusers, the folder of stabilityai/stable-diffusion-3-medium-diffusers"
-        ) from error
-    missing = [n for n, part in pipeline.components.items() if part is None and n.startswith("t")]
-    if missing := [name for name in missing if name != "transformer"]:
-        raise ValueError(f"{model} has no {', '.join(missing)}: SD3 is trained with all encoders")
-    pipeline.to(device)
-
-    @torch.inference_mode()
-    def encode(prompts: list[str]) -> tuple[Tensor, Tensor]:
-        text, _, pooled, _ = pipeline.encode_prompt(
-            prompts,
-            None,
-            None,
-            do_classifier_free_guidance=False,
-            max_sequence_length=T5_TOKENS,
-        )
-        return text, pooled
-
-    return encode
+    def embed_prompts(self, prompts: Sequence[str]) -> Embeddings:
+        if self.encode:
+            text, pooled = self.encode(prompts)
+        else:
+            stored = [load_file(find_text_file(self.config.data, prompt)) for prompt in prompts]
+            text, pooled = (torch.stack([s[name] for s in stored]) for name in ("text", "pooled"))
+        return text.to(self.device), pooled.to(self.device)

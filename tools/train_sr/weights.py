@@ -13,7 +13,9 @@ from coz.weights.read import FORMAT, read_weights
 from coz.weights.vae import rename_vae_weight
 
 from .checkpoint import write_tensors, write_whole
+from .config import TrainingConfig
 from .network import GENERATOR, OneStepNetwork, list_modulations
+from .sd3 import load_transformer_and_vae
 
 LORA_FILE, ENCODER_FILE = "sr_lora.safetensors", "vae_encoder.safetensors"
 
@@ -27,15 +29,9 @@ def export(network: OneStepNetwork, folder: Path) -> None:
 
 def write_weights(path: Path, weights: StandardKeyWeights, network: OneStepNetwork) -> None:
     """Write weights under standard keys with the latent convention that they were trained with."""
-    entries = {
-        "format": FORMAT,
-        "kind": weights.kind,
-        "rank": weights.rank,
-        "alpha": weights.alpha,
-        "latent_shift": network.latent_shift,
-    }
+    entries = weights._asdict() | {"format": FORMAT, "latent_shift": network.latent_shift}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in entries.pop("tensors").items()}
     metadata = {name: str(value) for name, value in entries.items() if value is not None}
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save(tensors, metadata))
 
@@ -50,21 +46,23 @@ def export_upstream(network: OneStepNetwork, folder: Path, step: int) -> None:
 
 def list_factors(network: OneStepNetwork) -> list[Tensor]:
     """List the factors of the generator's LoRA, [up, down, up, down, ...]."""
-    layers = map(network.transformer.get_submodule, list_modulations(network.transformer))
-    return [
-        factors[GENERATOR].weight.detach()
-        for layer in layers
-        for factors in (layer.lora_B, layer.lora_A)
-    ]
+    factors = [factor.detach() for factor in network.list_parameters(GENERATOR)]
+    return [factor for pair in zip(factors[1::2], factors[::2], strict=True) for factor in pair]
+
+
+def load_network(config: TrainingConfig, device: torch.device) -> OneStepNetwork:
+    """Load SD3 with the VAE encoder to start from, without LoRAs."""
+    transformer, vae = load_transformer_and_vae(config)
+    if config.start_vae_encoder:
+        load_vae_encoder(vae, config.start_vae_encoder)
+    transformer.to(device)
+    vae.to(device)
+    return OneStepNetwork(transformer, vae, config.latent_shift, config.checkpointing)
 
 
 @torch.no_grad()
 def load_lora(network: OneStepNetwork, path: Path) -> None:
-    """Load an SR LoRA into the generator.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it does not fit.
-    """
+    """Load an SR LoRA into the generator."""
     weights = read_weights(path)
     if weights.latent_shift not in (None, network.latent_shift):
         raise ValueError(
@@ -91,11 +89,7 @@ def load_lora(network: OneStepNetwork, path: Path) -> None:
 
 @torch.no_grad()
 def load_vae_encoder(vae: AutoencoderKL, path: Path) -> None:
-    """Load a whole VAE encoder into a VAE without adapters.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it does not fit.
-    """
+    """Load a whole VAE encoder into a VAE without adapters."""
     given = read_weights(path).vae
     for name, weight in vae.encoder.state_dict().items():
         found = given.get(rename_vae_weight(f"encoder.{name}"))
