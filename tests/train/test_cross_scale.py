@@ -15,8 +15,9 @@ from coz.resample import resize
 from coz.weights.read import read_weights
 from tests.support.random_sd3 import coz_lora
 from tests.support.small_models import make_vae
+from tools.train_grpo.config import read_config
 from tools.train_sr import cross_scale, loop, second_prompts, texts
-from tools.train_sr.config import CrossScaleConfig, read_config
+from tools.train_sr.config import CrossScaleConfig
 from tools.train_sr.cross_scale import TEACHER, ZOOM, CrossScale, load_cross_scale
 from tools.train_sr.dataset import find_text_file, open_crops
 from tools.train_sr.network import GENERATOR

@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 from tools.host import ROOT
 from tools.train_grpo.command import run_command
+from tools.train_grpo.config import read_config
 from tools.train_grpo.environment import python_path
 from tools.train_sr import loop
 from tools.train_sr.__main__ import execute
 from tools.train_sr.checkpoint import LossLog, list_checkpoints, read_checkpoint
-from tools.train_sr.config import DistilConfig, read_config
+from tools.train_sr.config import DistilConfig
 from tools.train_sr.dataset import open_crops
 from tools.train_sr.distil import Distillation, load_distillation
 from tools.train_sr.sd3 import load_transformer_and_vae

@@ -13,7 +13,8 @@ from tests.support.random_sd3 import (
     sd3_transformer,
 )
 from tests.support.random_weights import randomise
-from tools.train_sr.config import CrossScaleConfig, read_config
+from tools.train_grpo.config import read_config
+from tools.train_sr.config import CrossScaleConfig
 from tools.train_sr.cross_scale import load_cross_scale
 from tools.train_sr.dataset import open_crops
 from tools.train_sr.prepare import encode_prompts

@@ -70,6 +70,6 @@ def write_config(path: Path, parts: dict[str, Path], **changes) -> Path:
 
 
 def make_config(folder: Path, parts: dict[str, Path], **changes) -> DistilConfig:
-    from tools.train_sr.config import read_config
+    from tools.train_grpo.config import read_config
 
     return read_config(write_config(folder / "run.yaml", parts, **changes), DistilConfig)

@@ -49,8 +49,8 @@ def parse_arguments() -> argparse.Namespace:
     if args.command != "prepare":
         if args.card_gb is not None and not args.card_gb > 0:
             parser.error(
-                f"--card-gb must be above 0, got {args.card_gb:g}: give the memory of the card, such as 24, or "
-                "leave it out"
+                f"--card-gb must be above 0, got {args.card_gb:g}: give the memory of the card, such as 24, "
+                "or leave it out"
             )
         return args
     for name, least in (("size", 64), ("crops", 1)):
@@ -75,7 +75,9 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    from .config import CrossScaleConfig, DistilConfig, read_config
+    from tools.train_grpo.config import read_config
+
+    from .config import CrossScaleConfig, DistilConfig
 
     kind = DistilConfig if args.command == "distil" else CrossScaleConfig
     config = read_config(args.config, kind)
@@ -95,10 +97,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def execute(args: argparse.Namespace) -> None:
-    if args.command == "prepare":
-        prepare(args)
-    else:
-        train(args)
+    (prepare if args.command == "prepare" else train)(args)
 
 
 def main() -> None:

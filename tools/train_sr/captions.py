@@ -17,7 +17,7 @@ MAX_TOKENS = 128
 """Maximum tokens of a description. Source: Chain-of-Zoom inference_coz.py."""
 
 Write = Callable[[Sequence[Sequence[Image.Image]]], list[str]]
-"""Writes a prompt for each list of images."""
+"""A function that writes a prompt for each list of images."""
 
 
 def find_device() -> str:

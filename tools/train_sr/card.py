@@ -12,7 +12,7 @@ from tools.train_grpo.card import draw_curves, join_values
 from .config import TrainingConfig
 
 SHOWN_STEPS = 100
-"""Steps at the beginning and at the end whose losses are averaged for the table."""
+"""Number of steps at the beginning and at the end whose losses are averaged for the table."""
 
 
 def write_card(
@@ -40,8 +40,8 @@ tags: [chain-of-zoom, lora, super-resolution]
 # SR LoRA for Chain-of-Zoom
 
 Trained on {model} by Chain-of-Zoom for ComfyUI {__version__}, after arXiv 2505.18600. Put \
-`sr_lora.safetensors` into `models/loras` and `vae_encoder.safetensors` into `models/vae`, and choose both in \
-CoZ Load SR LoRA, which reads the latent convention ({config.latent_shift}) from the file.
+`sr_lora.safetensors` into `models/loras` and `vae_encoder.safetensors` into `models/vae`, and choose both \
+in CoZ Load SR LoRA, which reads the latent convention ({config.latent_shift}) from the file.
 
 ## Losses
 

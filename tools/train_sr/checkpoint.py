@@ -16,11 +16,11 @@ DAMAGE = RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, pickl
 
 
 class Checkpoint(NamedTuple):
-    """The state after a step. Nothing else is random: noise is drawn by seed and step."""
+    """The state after a step. It holds no random state, because all noise is drawn by seed and step."""
 
     step: int
     run: dict[str, Any]
-    """What must be the same when it continues."""
+    """The settings that must be the same when the run continues."""
     loras: dict[str, torch.Tensor]
     optimizers: dict[str, Any]
     extra: dict[str, Any]
@@ -46,7 +46,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def read_checkpoint(folder: Path, run: dict[str, Any]) -> Checkpoint | None:
-    """Read the newest checkpoint that is not damaged; None if there is none. Refuse that of another run."""
+    """Return the newest checkpoint that is not damaged, or None. A checkpoint of another run is an error."""
     for path in list_checkpoints(folder):
         try:
             checkpoint = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
@@ -56,22 +56,22 @@ def read_checkpoint(folder: Path, run: dict[str, Any]) -> Checkpoint | None:
         for name, value in run.items():
             if checkpoint.run.get(name) != value:
                 raise ValueError(
-                    f"out: {folder} holds a run with {name} {checkpoint.run.get(name)}, but now it is {value}. "
-                    "Choose another out, or set it back to continue that run"
+                    f"out: {folder} holds a run with {name} {checkpoint.run.get(name)}, but now it is "
+                    f"{value}. Choose another out, or set it back to continue that run"
                 )
         return checkpoint
     return None
 
 
 def write_tensors(path: Path, content: Any) -> None:
-    """Write a file of torch. torch.save itself reports a full disk as a RuntimeError without its cause."""
+    """Write a file of torch. torch.save itself would report a full disk as a RuntimeError without a cause."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, buffer.getvalue())
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there, even if the computer stops."""
+    """Write a file that is either complete or absent, even if the computer stops."""
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_bytes(content)
@@ -86,7 +86,7 @@ class LossLog:
     """A log of the losses, with a line of JSON for each step."""
 
     def __init__(self, path: Path, step: int) -> None:
-        """Continue the log after a step: what an interrupted run wrote after it is removed."""
+        """Continue the log after a step, and remove the lines that an interrupted run wrote after it."""
         self.path = path
         lines = path.read_text("utf-8").splitlines(keepends=True)[:step] if path.is_file() else []
         write_whole(path, "".join(lines).encode())

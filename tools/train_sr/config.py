@@ -1,12 +1,10 @@
-"""The configs of the trainings of super-resolution, YAML files whose keys and values pydantic checks."""
+"""Configs of the SR trainings: YAML files whose keys and values pydantic checks."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tools.train_grpo.config import Folder, PositiveInt, Section, read_config
-
-__all__ = ["CrossScaleConfig", "DistilConfig", "TrainingConfig", "read_config"]
+from tools.train_grpo.config import Folder, PositiveInt, Section
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -22,7 +20,7 @@ class TrainingConfig(Section):
     vae: Folder | None = None
     """A folder with another VAE in the layout of diffusers; by default it is the model's."""
     start_lora: Folder | None = None
-    """An SR LoRA to start from: an own one, or model_20001.pkl of Chain-of-Zoom."""
+    """An SR LoRA to start from: an earlier result, or model_20001.pkl of Chain-of-Zoom."""
     start_vae_encoder: Folder | None = None
     """The VAE encoder that belongs to it."""
     lpips: Folder
@@ -31,12 +29,12 @@ class TrainingConfig(Section):
     """How images become latents. "reference" (no shift on encode, shift on decode) is how the nodes and
     the authors' inference do it; the authors trained with "symmetric"."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the frozen weights. LoRAs, losses and optimizers are float32."""
+    """Precision of the frozen weights. LoRAs, losses and optimizers are float32."""
     checkpointing: bool = True
     """Compute the activations of transformer and VAE again for the gradients, to save memory."""
     batch: PositiveInt = 1
     accumulation: PositiveInt = 4
-    """Batches of a step. A step sees batch x accumulation crops in each process."""
+    """Number of batches of a step. A step sees batch x accumulation crops in each process."""
     text_cached: bool = False
     """Take the text embeddings that `prepare` stored, and do not load the text encoders for training."""
     steps: PositiveInt
@@ -44,13 +42,13 @@ class TrainingConfig(Section):
     rank: PositiveInt = 4
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that load crops."""
+    """Number of processes that load crops."""
     save_every: PositiveInt = 500
     """Steps between two checkpoints."""
     preview_every: Annotated[int, Field(ge=0)] = 500
     """Steps between two previews; 0 for none. A preview zooms into the first three held-out crops."""
     preview_zooms: Annotated[int, Field(ge=1, le=8)] = 2
-    """4x steps of a preview."""
+    """Number of 4x steps of a preview."""
 
 
 class Weights(Section):
@@ -92,7 +90,7 @@ class CrossScaleWeights(Section):
     second: Weight = 1.0
     """B: LPIPS of the second zoom, reduced to the size of its view, and the middle of the target."""
     quality: Weight = 0.4
-    """C: what `score` says of the second zoom."""
+    """C: minus the score of the second zoom."""
     prior: Weight = 8.0
     """D: squared distance of the second zoom's latent from what the SR LoRA alone makes of its view."""
     teacher: Weight = 0.1
@@ -117,11 +115,11 @@ class CrossScaleConfig(TrainingConfig):
     """The name or folder of a VLM of transformers that writes the second zoom's prompts. Without one they
     are those of the first."""
     second_prompts: Literal["beforehand", "live"] = "beforehand"
-    """Whether the VLM sees once what the SR LoRA alone makes of each crop, or what each step makes."""
+    """Whether the VLM writes them once, from the results of the SR LoRA alone, or in each step."""
     check_every: PositiveInt = 100
     """Steps between two measurements of the loss on held-out crops."""
     check_crops: PositiveInt = 64
-    """Held-out crops that are measured."""
+    """Number of held-out crops that are measured."""
     patience: PositiveInt = 8
     """The training ends after this many measurements in a row without a gain."""
 

@@ -16,11 +16,11 @@ from .checkpoint import write_whole
 from .dataset import CROPS_FOLDER
 
 PARTS_FOLDER = "parts"
-"""Holds a list of crops for each photograph that is done."""
+"""Folder with a list of crops for each photograph that is done."""
 
 
 class CropOptions(NamedTuple):
-    """Which crops are cut."""
+    """Settings that decide which crops are cut."""
 
     size: int = 512
     """Side of a crop in pixels."""
@@ -62,7 +62,7 @@ def _hash(name: str, path: Path) -> str:
 
 
 def cut_photo(path: Path, name: str, crop: Path, options: CropOptions) -> dict:
-    """Write crops of a photograph to ``crop``-0.png and so on; return their files, or why there are none."""
+    """Write crops of a photograph to ``crop``-0.png and so on; return their files, or the reason for none."""
     try:
         photo = read_photo(path)
         windows = choose_windows(photo.size, name, options)

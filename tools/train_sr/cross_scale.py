@@ -40,7 +40,7 @@ MIN_GAIN = 1e-3
 
 
 class CrossScale(Task):
-    """A zoom and a second one into its middle, on whose losses a LoRA is trained."""
+    """Train a LoRA on the losses of a zoom and of a second zoom into its middle."""
 
     adapters = (ZOOM,)
 
@@ -174,7 +174,7 @@ class CrossScale(Task):
 
 
 def cut_middle(image: Tensor) -> Tensor:
-    """Cut a quarter of each side out of the middle of images (B, 3, H, W)."""
+    """Cut the middle out of images (B, 3, H, W), with a quarter of their width and height."""
     height, width = image.shape[-2:]
     return image[..., height * 3 // 8 : height * 5 // 8, width * 3 // 8 : width * 5 // 8]
 
@@ -184,12 +184,10 @@ def enlarge_middle(image: Tensor) -> Tensor:
     return resize(cut_middle(image), *image.shape[-2:]).clamp(-1, 1)
 
 
-def add_cross_scale_loras(
-    network: OneStepNetwork, config: CrossScaleConfig, generator_rank: int
-) -> None:
-    """Add the SR LoRA, which is frozen, the LoRA that is trained, and its average."""
+def add_cross_scale_loras(network: OneStepNetwork, config: CrossScaleConfig, rank: int) -> None:
+    """Add the frozen SR LoRA, the LoRA that is trained, and its average."""
     layers = list_modulations(network.transformer)
-    network.add_lora(GENERATOR, layers, generator_rank, generator_rank)
+    network.add_lora(GENERATOR, layers, rank, rank)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         network.add_lora(ZOOM, ATTENTION, config.rank, 2 * config.rank)

@@ -1,4 +1,4 @@
-"""Crops of photographs that are degraded as they are read, with their prompts."""
+"""Read crops of photographs with their prompts, and degrade them."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ class CropDataset(Dataset[dict[str, Any]]):
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of what is read from now on."""
+        """Set the epoch of the items that are read from now on."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class CropDataset(Dataset[dict[str, Any]]):
 
 
 def open_crops(config: DistilConfig | CrossScaleConfig, held_out: bool = False) -> CropDataset:
-    """Open the crops of a config, which must have text embeddings if it wants stored ones."""
+    """Open the crops of a config. If it wants stored text embeddings, they must have them."""
     choices = {"degradation": config.degradation, "held_out": held_out}
     data = CropDataset(config.data, seed=config.seed, **choices)
     if config.text_cached and not data.has_texts:

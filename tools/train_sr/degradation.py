@@ -35,15 +35,15 @@ Range = tuple[float, float]
 
 
 class Stage(NamedTuple):
-    """One of the two degradations. Names and values are those of upstream's params_realesrgan.yml."""
+    """Values of one of the two degradations, named as in upstream's params_realesrgan.yml."""
 
     blur_prob: float
     blur_sigma: Range
     resize_prob: tuple[float, float, float]
-    """Chances of up, down and keep."""
+    """Probabilities of up, down and keep."""
     resize_range: Range
     noise_range: Range
-    """Sigma of the Gaussian noise, of 255."""
+    """Sigma of the Gaussian noise, for values of 0 to 255."""
     poisson_scale_range: Range
     betag_range: Range = (0.5, 4)
     """Exponents of the generalized Gaussian kernels; half of them are below 1."""
@@ -53,7 +53,7 @@ class Stage(NamedTuple):
     kernel_prob: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
     sinc_prob: float = 0.1
     gaussian_noise_prob: float = 0.5
-    """Chance of Gaussian noise; else it is Poisson noise."""
+    """Probability of Gaussian noise; else it is Poisson noise."""
     gray_noise_prob: float = 0.4
     jpeg_range: Range = (30, 95)
 
@@ -108,7 +108,7 @@ def blur(image: Tensor, kernel: Tensor) -> Tensor:
     The kernels here are the same when turned by 180 degrees, so it is a correlation as well.
     """
     (height, width), margin = image.shape[1:], len(kernel) // 2
-    # Only crops of fewer than 74 pixels get so small that they cannot be reflected.
+    # Reflection needs more pixels than the margin, which only crops below 74 pixels may lack.
     mode = "reflect" if margin < min(height, width) else "replicate"
     padded = F.pad(image[None], (margin,) * 4, mode)[0]
     size = padded.shape[1:]
@@ -123,16 +123,16 @@ def resize(image: Tensor, size: tuple[float, float], kind: str) -> Tensor:
 
 
 def add_gaussian_noise(image: Tensor, sigma: float, gray: bool, rng: Generator) -> Tensor:
-    """Add noise with a sigma, of 255, to an image (3, H, W) in [0, 1]; gray noise is one for all channels."""
+    """Add noise with sigma / 255 to an image (3, H, W) in [0, 1]; gray noise is the same in all channels."""
     shape = (1 if gray else 3, *image.shape[1:])
     noise = torch.from_numpy(rng.standard_normal(shape, np.float32))
     return (image + sigma / 255 * noise).clamp(0, 1)
 
 
 def add_poisson_noise(image: Tensor, scale: float, gray: bool, rng: Generator) -> Tensor:
-    """Add shot noise, times ``scale``, to an image (3, H, W) in [0, 1]; gray noise is one for all channels.
+    """Add shot noise times ``scale`` to an image (3, H, W) in [0, 1]; gray noise is the same in all channels.
 
-    White is as many photons as the image has 8-bit values, rounded up to a power of 2.
+    White is a number of photons: that of the image's 8-bit values, rounded up to a power of 2.
     """
     clean = (image * image.new_tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True) if gray else image
     clean = round_to_bytes(clean)

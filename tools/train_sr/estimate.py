@@ -35,7 +35,7 @@ from .task import Task
 GIB = 2**30
 
 CUDA_BYTES = int(0.6 * GIB)
-"""What CUDA itself takes of a card: an assumption, which no tensor shows."""
+"""Memory that CUDA itself uses. This is assumed, because no tensor shows it."""
 
 GENERATOR_RANK = 4
 """Rank of the SR LoRA that cross-scale training starts from."""
@@ -51,9 +51,13 @@ SD3_VAE = {
     "use_quant_conv": False, "use_post_quant_conv": False,
     "scaling_factor": 1.5305, "shift_factor": 0.0609,
 }  # fmt: skip
-CLIP_L = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)  # fmt: skip
-CLIP_G = CLIPTextConfig(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, projection_dim=1280)  # fmt: skip
-T5_XXL = T5Config(d_model=4096, d_ff=10240, d_kv=64, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu")  # fmt: skip
+CLIP_L, CLIP_G = (
+    CLIPTextConfig(hidden_size=w, intermediate_size=4 * w, num_hidden_layers=n, projection_dim=w)
+    for w, n in ((768, 12), (1280, 32))
+)
+T5_XXL = T5Config(
+    d_model=4096, d_ff=10240, d_kv=64, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
+)
 """The sizes of SD3-medium. A model in a folder is measured with its own."""
 
 
@@ -91,7 +95,7 @@ class LiveMemory(TorchDispatchMode):
 
 @contextmanager
 def fuse_attention() -> Iterator[None]:
-    """Let attention keep no matrix of all pairs, as on a GPU; without values torch would compute that."""
+    """Use attention that keeps no matrix of all pairs, as on a GPU; without values torch would not."""
     usual = F.scaled_dot_product_attention
 
     def attend(query: Tensor, key: Tensor, value: Tensor, *_, **__) -> Tensor:
@@ -159,7 +163,7 @@ def build_networks(config: TrainingConfig) -> tuple[SD3Transformer2DModel, Autoe
         vae_sizes = AutoencoderKL.load_config(config.vae or config.model, subfolder=folder)
     networks = SD3Transformer2DModel.from_config(sizes), AutoencoderKL.from_config(vae_sizes)
     for network in networks:
-        nn.Module.to(network, DTYPES[config.precision])  # that of diffusers warns
+        nn.Module.to(network, DTYPES[config.precision])  # diffusers' own method warns
     return networks
 
 
@@ -190,7 +194,7 @@ def measure_step(task: Task, crops: int, side: int) -> dict[str, int]:
     """
     weights = task.network.list_parameters(*task.adapters)
     adapters = sum(weight.nbytes for weight in task.network.get_loras().values())
-    adapters += 3 * sum(weight.nbytes for weight in weights)  # a gradient and two averages
+    adapters += 3 * sum(weight.nbytes for weight in weights)  # one gradient and two averages
     for weight in weights:
         weight.grad = torch.empty_like(weight)
     image = (3, side, side)

@@ -25,7 +25,7 @@ def make_sinc_kernel(cutoff: float, size: int) -> Tensor:
     """
     x, y = _make_grid(size)
     radius = torch.hypot(x, y)
-    radius[size // 2, size // 2] = 1  # any number but 0, by which the next line divides
+    radius[size // 2, size // 2] = 1  # not 0, because the next line divides by it
     kernel = cutoff * torch.special.bessel_j1(cutoff * radius) / (2 * pi * radius)
     kernel[size // 2, size // 2] = cutoff**2 / (4 * pi)
     return _normalize(kernel)
@@ -60,7 +60,7 @@ def make_bell_kernel(
 
 
 def _make_grid(size: int) -> tuple[Tensor, Tensor]:
-    """Return the x and the y of each pixel, counted from the middle."""
+    """Return x and y of each pixel, counted from the middle."""
     line = torch.arange(size, dtype=torch.float64) - size // 2
     return line.expand(size, size), line[:, None].expand(size, size)
 

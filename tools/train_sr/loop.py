@@ -35,7 +35,7 @@ from .task import Task
 from .texts import Batch
 
 MAX_GRADIENT_NORM = 1.0
-"""Of each optimizer's gradients. Source: Chain-of-Zoom train_osediff_sd3.py."""
+"""Maximum norm of each optimizer's gradients. Source: Chain-of-Zoom train_osediff_sd3.py."""
 
 FREE_KEYS = {
     *("data", "out", "lpips", "steps", "patience", "workers", "checkpointing", "text_cached"),
@@ -44,17 +44,14 @@ FREE_KEYS = {
 """Keys of a config that may change when a run continues."""
 
 MOVABLE_KEYS = ("model", "vae", "vlm", "start_lora", "start_vae_encoder")
-"""Keys whose files must keep their names, but may be moved."""
-
-RESULT = "result"
-"""The folder of the result in ``out``."""
+"""Keys whose files may be moved, but must keep their names."""
 
 MAX_WAIT = timedelta(days=7)
-"""Time that processes wait for the first one, which may write prompts for days."""
+"""Maximum time that processes wait for the first one, which may write prompts for days."""
 
 
 def run(config: TrainingConfig, load: Callable[..., Task]) -> None:
-    """Train what ``load`` loads as a config says, or continue an unfinished training."""
+    """Load a task with ``load`` and train it as a config says, or continue an unfinished training."""
     # PEFT warns of every adapter after the first.
     warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
     advice = (
@@ -69,10 +66,10 @@ def run(config: TrainingConfig, load: Callable[..., Task]) -> None:
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """Start accelerate. Models are not prepared: two backwards of a step are not what DDP expects."""
+    """Start accelerate. It prepares no models, because DDP does not expect two backward passes in a step."""
     return Accelerator(
         cpu=not torch.cuda.is_available(),
-        # These two are not left to the settings of `accelerate launch`: fp16 would scale the gradients.
+        # Given here, because the settings of `accelerate launch` would count: fp16 scales the gradients.
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
         log_with="tensorboard",
@@ -101,7 +98,7 @@ def train(
     run |= {name: Path(run[name]).name for name in MOVABLE_KEYS if run.get(name)}
     run |= {"processes": accelerator.num_processes, "crops": len(data)}
     config.out.mkdir(parents=True, exist_ok=True)
-    start = 0
+    folder, start = config.out / "result", 0
     if checkpoint := read_checkpoint(config.out, run):
         start = checkpoint.step
         network.set_loras(checkpoint.loras)
@@ -163,7 +160,7 @@ def train(
         if main and (saves or previews):
             with use_average(average, result):
                 if saves:
-                    task.export(config.out / RESULT, step)
+                    task.export(folder, step)
                 if previews:
                     write_preview(config, task, held_out, step, accelerator)
         accelerator.wait_for_everyone()
@@ -173,10 +170,10 @@ def train(
             key = "patience" if task.is_over else "steps"
             accelerator.print(f"all {start} steps are done: raise {key} to train on")
             with use_average(average, result):
-                task.export(config.out / RESULT, start)
+                task.export(folder, start)
         cost = measure_cost(time.perf_counter() - begin, step - start)
-        write_card(config, config.out / RESULT, run, log.read(), cost)
-        accelerator.print(f"SR LoRA and VAE encoder for CoZ Load SR LoRA: {config.out / RESULT}")
+        write_card(config, folder, run, log.read(), cost)
+        accelerator.print(f"SR LoRA and VAE encoder for CoZ Load SR LoRA: {folder}")
     accelerator.end_training()
 
 
@@ -203,7 +200,7 @@ def write_preview(
 
 @contextmanager
 def use_average(average: EMAModel | None, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
-    """Put the average in the place of the parameters, if there is one."""
+    """Replace the parameters by their average, if there is one, for a block of code."""
     if average:
         average.store(parameters)
         average.copy_to(parameters)
@@ -215,7 +212,7 @@ def use_average(average: EMAModel | None, parameters: list[torch.nn.Parameter]) 
 def read_batches(
     config: TrainingConfig, data: CropDataset, accelerator: Accelerator, step: int
 ) -> Iterator[Batch]:
-    """Yield the batches of this process without end, from those of a step on."""
+    """Yield the batches of this process without end, beginning with those of a step."""
     each = config.batch, accelerator.process_index, accelerator.num_processes
     in_epoch = len(list_batches(len(data), *each, config.seed, 0))
     if not in_epoch:
@@ -235,7 +232,7 @@ def read_batches(
 def list_batches(
     crops: int, batch: int, process: int, processes: int, seed: int, epoch: int
 ) -> list[list[int]]:
-    """List the crops of each batch of a process in an epoch. The order is that of seed and epoch alone."""
+    """List the crops of each batch of a process in an epoch. Seed and epoch alone decide their order."""
     order = torch.randperm(crops, generator=make_generator(seed, 0, epoch)).tolist()
     step = batch * processes
     starts = range(process * batch, crops - step + 1 + process * batch, step)
@@ -243,7 +240,7 @@ def list_batches(
 
 
 def make_generator(*seeds: int) -> torch.Generator:
-    """Make a generator on the CPU, so that all devices draw the same."""
+    """Make a generator on the CPU, so that all devices draw the same values."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
 

@@ -1,4 +1,4 @@
-"""Say what to do if the memory of the GPU does not suffice."""
+"""Advise what to do if the memory of the GPU does not suffice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from .config import TrainingConfig
 
 
 def advise(config: TrainingConfig) -> str:
-    """Say what makes a training smaller, the most effective first."""
+    """Name the keys that make a training smaller, the most effective first."""
     ways = {
         "checkpointing: true": not config.checkpointing,
         "text_cached: true (after prepare with --text-encoders)": not config.text_cached,
@@ -22,7 +22,7 @@ def advise(config: TrainingConfig) -> str:
 
 @contextmanager
 def explain_out_of_memory(advice: str) -> Iterator[None]:
-    """Turn the error of a GPU whose memory is full into a ValueError that says what to do."""
+    """Turn an out-of-memory error of the GPU into a ValueError that says what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -22,7 +22,7 @@ VAE_ENCODER = "default_encoder"
 """Name of the VAE's adapter in Chain-of-Zoom's files."""
 
 LAST_TIMESTEP = 1000.0
-"""The timestep of a one-step result: sigma is 1, so the network's input is no mixture with noise."""
+"""The timestep of a one-step result. The network's input is no mixture with noise, although sigma is 1."""
 
 
 class OneStepNetwork:
@@ -43,7 +43,7 @@ class OneStepNetwork:
         self.transformer = transformer.requires_grad_(False)
         self.vae = vae.requires_grad_(False)
         self.latent_shift = latent_shift
-        self.dtype = transformer.dtype  # later it is that of the LoRAs
+        self.dtype = transformer.dtype  # read now, as adapters change what the property says
         self.active: tuple[str, ...] = ()
         self.trained: set[str] = set()
         if checkpointing:
@@ -53,7 +53,7 @@ class OneStepNetwork:
     def add_lora(
         self, name: str, layers: list[str], rank: int, alpha: float, of_vae: bool = False
     ) -> None:
-        """Add a LoRA that is trained, and make it the only active one of its network."""
+        """Add a LoRA that is trained, and make it the only active LoRA of its network."""
         network = self.vae if of_vae else self.transformer
         shape = {"r": rank, "lora_alpha": alpha, "target_modules": layers}
         network.add_adapter(LoraConfig(**shape, init_lora_weights="gaussian"), name)
@@ -70,7 +70,7 @@ class OneStepNetwork:
         return [p for n, p in self._walk() if any(f".{name}." in n for name in names)]
 
     def set_trained(self, *names: str) -> None:
-        """Set the adapters that get gradients, whichever are active."""
+        """Choose the adapters that get gradients, whether they are active or not."""
         self.trained = set(names)
         for name, parameter in self._walk():
             parameter.requires_grad_(any(f".{adapter}." in name for adapter in names))
@@ -113,7 +113,7 @@ class OneStepNetwork:
             self.use(*before)
 
     def encode(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Encode images; with a ``generator`` a sample, else the mean, as ComfyUI does."""
+        """Encode images as a sample if there is a ``generator``, else as the mean, as ComfyUI does."""
         posterior = self.vae.encode(image.to(self.dtype)).latent_dist
         mean = posterior.mean.float()
         if generator:
@@ -140,7 +140,7 @@ class OneStepNetwork:
         return latent - timestep.view(-1, 1, 1, 1) / 1000 * velocity
 
     def predict_in_one_step(self, latent: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
-        """Predict the clean latent of a low-resolution one."""
+        """Predict the clean latent of a low-resolution image's latent."""
         return self.predict(latent, latent.new_tensor([LAST_TIMESTEP]), text, pooled)
 
     def enlarge(

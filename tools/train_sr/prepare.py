@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class PrepareOptions(NamedTuple):
-    """How a data set is made."""
+    """Settings of a data set."""
 
     crops: CropOptions = CropOptions()
     held_out: float = 0.02
@@ -42,20 +42,20 @@ class PrepareOptions(NamedTuple):
     vlm: str | None = None
     """A vision-language model that writes the prompts."""
     text_files: bool = False
-    """The prompt of a photograph is in a .txt file beside it."""
+    """Whether the prompt of a photograph is in a .txt file beside it."""
     text_encoders: str | None = None
-    """SD3-medium in the layout of diffusers, to cache the embeddings of the prompts."""
+    """SD3-medium in the layout of diffusers, which makes the embeddings to store."""
 
 
 class Report(NamedTuple):
     crops: int
     held_out: int
     skipped: dict[str, str]
-    """File -> why it was skipped."""
+    """File -> reason why it was skipped."""
 
 
 def prepare(images: Path, out: Path, options: PrepareOptions) -> Report:
-    """Make a data set in ``out``, or do what is missing in it."""
+    """Make a data set in ``out``, or complete an unfinished one."""
     if not images.is_dir():
         raise ValueError(f"{images} is not a folder")
     photos = {name_photo(path, images): path for path in find_photos(images)}
@@ -167,7 +167,7 @@ def _show_batches(values: Sequence[T], what: str, unit: str) -> Iterator[Sequenc
 
 
 def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
-    """Cache the embeddings of the prompts that have none."""
+    """Store the embeddings of the prompts that have none."""
     (out / TEXTS_FOLDER).mkdir(exist_ok=True)
     missing = [text for text in sorted({*prompts}) if not find_text_file(out, text).is_file()]
     needed, free = len(missing) * TEXT_BYTES, shutil.disk_usage(out).free

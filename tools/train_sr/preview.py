@@ -1,4 +1,4 @@
-"""Draw what the LoRA of a step makes: zooms into crops that are not trained on."""
+"""Draw previews of a training: zooms into crops that are not trained on."""
 
 import torch
 from PIL import Image

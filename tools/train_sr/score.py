@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 REPORTED_SCORES = ("niqe", "musiq", "maniqa", "clipiqa")
-"""What tools/evaluate reports: it says nothing about a network that was trained on it."""
+"""Scores that tools/evaluate reports. They say nothing about a network that was trained on them."""
 
 CHECKED_SIDE = 256
 """Side of the images on which the gradient is checked, in pixels."""
@@ -29,7 +29,9 @@ def load_score(name: str, device: torch.device) -> Score:
         raise ValueError(
             f"score: {name} cannot be loaded ({error}): give a module:function"
         ) from error
-    known_as = f"{name} {getattr(score, 'metric_name', '')}".lower()  # pyiqa's metrics have one
+    known_as = (
+        f"{name} {getattr(score, 'metric_name', '')}".lower()
+    )  # pyiqa's metrics have this name
     if found := [reported for reported in REPORTED_SCORES if reported in known_as]:
         raise ValueError(
             f"score: {name} is {found[0].upper()}, which tools/evaluate reports. A network that was trained "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-import diffusers  # loads its classes when they are used
+import diffusers  # imports its classes when they are used
 import torch
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from .config import TrainingConfig
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 T5_TOKENS = 512
-"""Tokens of T5, with padding; CLIP adds 77 before them. Source: Chain-of-Zoom train_osediff_sd3.py."""
+"""T5's tokens, with padding; CLIP adds 77 before them. Source: Chain-of-Zoom train_osediff_sd3.py."""
 
 Encode = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
@@ -54,7 +54,7 @@ def load_text_encoders(model: str) -> Encode:
         raise ValueError(f"{model} has no {', '.join(missing)}: SD3 is trained with all encoders")
     pipeline.to(device)
 
-    @torch.no_grad()  # not inference mode, whose tensors cannot be saved for backward
+    @torch.no_grad()  # inference mode would make tensors that backward cannot keep
     def encode(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         text, _, pooled, _ = pipeline.encode_prompt(
             list(prompts),

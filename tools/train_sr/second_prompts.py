@@ -1,4 +1,4 @@
-"""Prompts of the second zoom, which a vision-language model may write."""
+"""Write the prompts of the second zoom with a vision-language model, and embed them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ MAX_TOKENS = 32
 """Maximum tokens of an answer. Source: OracleZoom."""
 
 SAVE_EVERY = 100
-"""Prompts after which they are saved, so that an interrupted call continues."""
+"""Number of prompts after which they are saved, so that an interrupted call continues."""
 
 
 class TextsOfTwoZooms(Texts):

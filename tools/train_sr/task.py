@@ -15,12 +15,12 @@ Backward = Callable[[Tensor], None]
 
 
 class Task:
-    """A network, and the losses that train its adapters."""
+    """A network with the losses that train its adapters."""
 
     adapters: tuple[str, ...]
     """The adapters that are trained, each by an optimizer of its own."""
     averaged: tuple[str, ...] = ()
-    """The adapters of the result, which may be averaged."""
+    """The adapters of the result, which may be averaged over the steps."""
     is_over = False
     """Whether the training ends before its last step. It must be the same in all processes."""
 
@@ -32,7 +32,7 @@ class Task:
         raise NotImplementedError
 
     def finish_step(self, step: int) -> dict[str, float]:
-        """Do what follows a step; return values for its entry in the log."""
+        """Update the task after a step; return values for the step's entry in the log."""
         return {}
 
     def get_state(self) -> dict[str, Any]:

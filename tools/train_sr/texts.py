@@ -1,4 +1,4 @@
-"""Make the text embeddings of batches, from stored ones or with SD3's text encoders."""
+"""Make the text embeddings of batches with SD3's text encoders, or read stored ones."""
 
 from collections.abc import Sequence
 from typing import Any
