@@ -26,6 +26,7 @@ from tools.train_sr.checkpoint import LossLog, list_checkpoints, read_checkpoint
 from tools.train_sr.config import DistilConfig
 from tools.train_sr.dataset import open_crops
 from tools.train_sr.distil import Distillation, load_distillation
+from tools.train_sr.network import list_modulations
 from tools.train_sr.sd3 import load_transformer_and_vae
 
 from .conftest import TIMEOUT, environment, lines
@@ -153,6 +154,26 @@ def test_the_next_stage_starts_from_a_result(config, tmp_path):
         second.network.list_parameters("gen"), plain.network.list_parameters("gen"), strict=True
     ):
         assert torch.equal(ours, theirs)
+
+
+def test_the_average_of_the_steps_is_exported(config, monkeypatch):
+    """diffusers' average counts an early step for more: with the weight 1 - (1 + n) / (10 + n)."""
+    made, seen = config(steps=3, ema=0.2), []
+    monkeypatch.setattr(
+        Distillation,
+        "finish_step",
+        lambda task, _: seen.append([p.clone() for p in task.network.list_parameters("gen")]) or {},
+    )
+    task = train(made)
+    expected = seen[0]
+    for decay, weights in zip((2 / 11, 0.2), seen[1:], strict=True):
+        expected = [decay * e + (1 - decay) * w for e, w in zip(expected, weights, strict=True)]
+    lora = load_file(made.out / "result" / "sr_lora.safetensors")
+    layers = [f"transformer.{n}" for n in list_modulations(task.network.transformer)]
+    found = [lora[f"{layer}.lora_{factor}.weight"] for layer in layers for factor in "AB"]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-7)
+    assert all(map(torch.equal, task.network.list_parameters("gen"), seen[-1]))  # training goes on
 
 
 def test_a_checkpoint_of_another_run(config):
