@@ -51,7 +51,8 @@ def load_vlm(model: str, instruction: str, max_tokens: int) -> Ask:
         answers = network.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
         new = answers[:, inputs["input_ids"].shape[1] :]
         # Only an answer that ended is followed by an end token or by padding.
-        ends = torch.as_tensor(network.generation_config.eos_token_id, device=new.device)
+        end = network.generation_config.eos_token_id  # one, several or none
+        ends = torch.as_tensor(-1 if end is None else end, device=new.device)
         cut = ~torch.isin(new, ends).any(1) & (new.shape[1] == max_tokens)
         texts = processor.batch_decode(new, skip_special_tokens=True)
         return list(zip(texts, cut.tolist(), strict=True))
