@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from coz.ensemble import self_ensemble
+from tests.support.images import noise
 
 TURNS = [
     pytest.param(lambda x, k=k, mirror=mirror: (x.flip(-1) if mirror else x).rot90(k, (-2, -1)),
@@ -24,10 +25,6 @@ def network(factor=2):
         return F.pixel_shuffle(F.conv2d(image, weight, padding=1).tanh(), factor)
 
     return upscale
-
-
-def noise(*shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("turn", TURNS)

@@ -27,6 +27,7 @@ from coz.render.heat_map import overlay_heat
 from coz.render.zoom_video import ZoomVideo
 from coz.resample import crop_mirrored, resize
 from coz.tiles.complexity import rate_complexity
+from tests.support.images import noise
 
 CASES = {
     "resize": (0, lambda a, b, lq: resize(a, 70, 50)),
@@ -70,8 +71,15 @@ def mode(request):
     return request.param
 
 
+def use_card(**options):
+    # Not at the top: it makes a device for the whole process.
+    from tests.support.simulated_card import Card
+
+    return Card(**options)
+
+
 def picture(seed, height, width):
-    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    return noise(2, 3, height, width, seed=seed)
 
 
 def plain(value):
@@ -87,9 +95,8 @@ def pictures(dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(
-    "name", sorted(CASES.keys() - {"self-ensemble"})
-)  # whose network computes in its own
+# The network of a self-ensemble computes in its own.
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"self-ensemble"}))
 def test_half_floats_are_computed_in_float32_and_stay_as_they_are(name, dtype):
     _, call = CASES[name]
     given, kept = pictures(dtype), pictures(dtype)
@@ -99,12 +106,9 @@ def test_half_floats_are_computed_in_float32_and_stay_as_they_are(name, dtype):
 
 @pytest.mark.parametrize(("most", "call"), CASES.values(), ids=CASES.keys())
 def test_the_cpus_values_with_few_waits(mode, most, call):
-    # Not at the top: it makes a device for the whole process.
-    from tests.support.simulated_card import Card
-
     with mode():
         want = plain(call(*pictures()))
-        with Card(has_float64=False) as card:  # as Apple's GPUs
+        with use_card(has_float64=False) as card:  # as Apple's GPUs
             result = call(*map(card.put, pictures()))
             waits = card.work.waits
             if isinstance(result, torch.Tensor):
@@ -114,20 +118,16 @@ def test_the_cpus_values_with_few_waits(mode, most, call):
 
 
 def test_a_video_needs_no_float64(make_chain):
-    from tests.support.simulated_card import Card
-
     chain = make_chain()
     want = ZoomVideo(chain, 48, 64).render_frame(0.8)
-    with Card(has_float64=False) as card:
+    with use_card(has_float64=False) as card:
         on_card = replace(chain, frames=tuple(map(card.put, chain.frames)))
         frame = ZoomVideo(on_card, 48, 64).render_frame(0.8).cpu()
     torch.testing.assert_close(frame, want, atol=1e-7, rtol=0)
 
 
 def test_resampling_matrices_are_copied_to_the_card_once():
-    from tests.support.simulated_card import Card
-
-    with Card() as card:
+    with use_card() as card:
         image = card.put(picture(0, 130, 66))
         first = resize_banded(image, 31, 17)
         before = card.work.copy()
@@ -145,10 +145,8 @@ def tf32():
 
 
 def test_back_projection_converges_where_torch_may_use_tf32(tf32):
-    from tests.support.simulated_card import Card
-
     sr, lq = picture(0, 96, 96)[:1], picture(2, 24, 24)[:1]
-    with Card() as card:
+    with use_card() as card:
         result = back_project(card.put(sr), card.put(lq))
         waits = card.work.waits
         decibels = measure_agreement(result, card.put(lq))
@@ -196,15 +194,11 @@ def test_other_code_may_set_the_precision_of_one_backend():
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_back_projection_takes_its_result_and_about_one_image_more(monkeypatch, scale):
-    from tests.support.simulated_card import Card
-
     # As an image of 2048 x 2048 pixels and more.
     monkeypatch.setattr("coz.fidelity.banded_resize.MAX_PIXELS_AT_ONCE", 1)
-    with Card() as card:
-        sr, lq = (
-            card.put(picture(0, 128, 128)[:1]),
-            card.put(picture(2, 128 // scale, 128 // scale)[:1]),
-        )
+    with use_card() as card:
+        small = 128 // scale
+        sr, lq = (card.put(picture(*place)[:1]) for place in ((0, 128, 128), (2, small, small)))
         want = back_project(sr, lq, iterations=2)  # the matrices are on the card now
         before = card.memory.live
         card.memory.restart_peak()

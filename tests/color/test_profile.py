@@ -28,9 +28,7 @@ def picture(mode, profile, colour=128):
 
 def grey_profile(gamma, name=b"Some grey"):
     """The smallest ICC profile of grey pictures; gamma 0: a profile that is cut short."""
-    desc = (
-        b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(1 + 4 + 4 + 2 + 1 + 67)
-    )
+    desc = b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + bytes(79)
     white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(256 * gamma)) + bytes(2)
     tags, body = b"", b""
@@ -50,6 +48,7 @@ def difference(one, other):
 
 P3 = Image.open(DATA / "p3.png").info["icc_profile"]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+LONG, LONG_NAME = b"x" * 200, "x" * MAX_PROFILE_NAME_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -71,11 +70,7 @@ def test_a_profile_is_applied(read):
         pytest.param(picture("L", P3), "Display P3 like", id="grey of another gamma"),
         pytest.param(picture("RGB", SRGB), "", id="sRGB by another name"),
         pytest.param(picture("L", grey_profile(1.0)), "Some grey", id="grey"),
-        pytest.param(
-            picture("L", grey_profile(1.0, b"x" * 200)),
-            "x" * MAX_PROFILE_NAME_CHARACTERS,
-            id="a long name",
-        ),
+        pytest.param(picture("L", grey_profile(1.0, LONG)), LONG_NAME, id="a long name"),
         pytest.param(picture("RGB", grey_profile(1.0)), "", id="of another kind of picture"),
         pytest.param(picture("CMYK", P3, (1, 2, 3, 4)), "", id="CMYK with a profile of RGB"),
         pytest.param(picture("RGB", P3[:200]), "", id="cut short"),
@@ -89,15 +84,11 @@ def test_only_what_is_not_srgb_is_named(opened, name):
 
 
 def test_grey_and_deep_pictures_are_converted(tmp_path):
-    linear = grey_profile(1.0)
-    assert convert_to_srgb(picture("L", linear)).getpixel((0, 0)) == (
-        188,
-        188,
-        188,
-    )  # sRGB of 128 / 255
+    linear, grey = grey_profile(1.0), (188, 188, 188)  # sRGB of 128 / 255
+    assert convert_to_srgb(picture("L", linear)).getpixel((0, 0)) == grey
     deep = Image.fromarray(np.full((3, 4), 128 * 256, np.uint16))
     deep.save(tmp_path / "deep.png", icc_profile=linear)
-    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == (188, 188, 188)
+    assert open_image(tmp_path / "deep.png").getpixel((0, 0)) == grey
 
 
 def test_srgb_by_another_name_stays_as_it_is():

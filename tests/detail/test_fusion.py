@@ -28,12 +28,9 @@ def test_attention_is_the_studys_up_to_its_range(kind, name):
     # The source's lowest and highest value may lie on its border, so the maps differ by a line.
     found = inside(compute_attention(GOLDEN[f"image_{name}"], kind)).flatten().double()
     expected = inside(GOLDEN[f"attention_{kind}_{name}"]).flatten().double()
-    slope = (
-        (found - found.mean())
-        @ (expected - expected.mean())
-        / (found - found.mean()).square().sum()
-    )
-    assert torch.allclose(expected, expected.mean() + slope * (found - found.mean()), atol=1e-6)
+    found, mean = found - found.mean(), expected.mean()
+    slope = found @ (expected - mean) / found.square().sum()
+    assert torch.allclose(expected, mean + slope * found, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", IMAGES)

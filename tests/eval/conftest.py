@@ -1,5 +1,7 @@
 import pytest
 
+from tests.support.images import read_photo
+
 from .jobs import noise
 
 
@@ -10,3 +12,8 @@ def folder(tmp_path):
     (place / "sub").mkdir(parents=True)
     noise(700, 600).save(place / "a.png")
     return place
+
+
+@pytest.fixture(scope="session")
+def photo():
+    return read_photo()[..., 100:292, 150:342].contiguous()

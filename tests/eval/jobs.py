@@ -1,8 +1,9 @@
-"""A job of the evaluation, and pictures of noise."""
+"""A job of the evaluation, pictures of noise, and the scores of a meter."""
 
 import numpy as np
 from PIL import Image
 
+from coz.resample import resize
 from tools.evaluate.arms import read_arms
 from tools.evaluate.job import Job
 from tools.evaluate.prompts import make_prompts
@@ -34,3 +35,10 @@ def job(arm="nearest", image="a.png", **changes):
         "frames_key": "m",
     }
     return Job(**fields | changes)
+
+
+def measured(meter, sr, truth, lq=None, source=None):
+    lq = resize(sr, sr.shape[-2] // 4, sr.shape[-1] // 4).clamp(0, 1) if lq is None else lq
+    source = lq if source is None else source
+    scores, _ = meter.measure(sr, lq=lq, source=source, ground_truth=truth)
+    return scores

@@ -14,6 +14,7 @@ from .jobs import SD3_VLM, WORKFLOWS
 SD3 = WORKFLOWS / "2 Chain-of-Zoom SD3.json"
 TAGS = WORKFLOWS / "more" / "Chain-of-Zoom SD3 + tags.json"
 OWN = WORKFLOWS / "5 Your own checkpoint.json"
+LOOP = {"class_type": "CoZChainLoop", "inputs": {}}
 
 
 def classes(prompt):
@@ -24,14 +25,9 @@ def test_chain_arms_run_the_loop_by_the_protocol():
     for arm in read_arms("chain-null,chain-vlm", SD3_VLM):
         (prompt,) = make_prompts(arm, 512, 4, 7)
         inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
-        assert {key: inputs[key] for key in ("steps", "scale", "frame", "size", "seed")} == {
-            "steps": 4,
-            "scale": 4.0,
-            "frame": "whole picture square",
-            "size": 512,
-            "seed": 7,
-        }
-        assert (inputs["center_x"], inputs["center_y"], inputs["prompt"]) == (0.5, 0.5, "")
+        protocol = {"steps": 4, "scale": 4.0, "size": 512, "frame": "whole picture square"}
+        protocol |= {"center_x": 0.5, "center_y": 0.5, "seed": 7, "prompt": ""}
+        assert {key: inputs[key] for key in protocol} == protocol
         assert prompt[inputs["image"][0]]["inputs"]["image"] == PICTURE_PLACEHOLDER
         common = ["CheckpointLoaderSimple", "CoZChainLoop", "CoZLoadSRLoRA", "LoadImage",
             "SaveImageAdvanced"]  # fmt: skip
@@ -53,11 +49,8 @@ def test_the_arm_with_tags_needs_no_workflow_of_its_own(workflow):
     inputs = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
     chosen = {key: value for key, value in inputs.items() if key.startswith("prompting")}
     tagger = find_node(prompt, "CoZLoadTagger")
-    assert chosen == {
-        "prompting": "tags (RAM/DAPE)",
-        "prompting.tagger": [tagger, 0],
-        "prompting.exclude": "",
-    }
+    kind = {"prompting": "tags (RAM/DAPE)"}
+    assert chosen == kind | {"prompting.tagger": [tagger, 0], "prompting.exclude": ""}
     assert prompt[tagger]["inputs"]["dape_name"] == "DAPE.pth"
     assert "CLIPLoader" not in classes(prompt)
 
@@ -97,7 +90,7 @@ def test_one_step_runs_the_nodes_of_the_loop(workflow, step, encoders):
 
 @pytest.mark.parametrize("inputs", [{}, {"backbone": "upscale model"}])
 def test_one_step_of_a_loop_without_its_inputs(inputs):
-    workflow = {"1": {"class_type": "CoZChainLoop", "inputs": inputs}}
+    workflow = {"1": LOOP | {"inputs": inputs}}
     with pytest.raises(ArmError, match=r"the workflow's Chain Loop has no '.*': save it again"):
         make_prompts(Arm("onestep", workflow), 512, 4, 0)
 
@@ -116,10 +109,7 @@ def test_a_workflow_in_the_api_format_is_the_same(tmp_path):
         ('{"a": 1}', "w.json is not a workflow of ComfyUI"),
         ('{"1": {"class_type": "LoadImage", "inputs": {}}}', "has no Chain Loop outside its sub"),
         ('{"nodes": [], "links": []}', "has no Chain Loop outside its subgraphs"),
-        (
-            json.dumps({key: {"class_type": "CoZChainLoop", "inputs": {}} for key in "ab"}),
-            "has 2 Chain Loops: keep only the one to evaluate",
-        ),
+        (json.dumps(dict.fromkeys("ab", LOOP)), "has 2 Chain Loops: keep only the one to evaluate"),
     ],
 )
 def test_a_workflow_that_cannot_be_used(content, message, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import shutil
+from itertools import product
 from math import log
 
 import numpy as np
@@ -17,11 +18,8 @@ ARMS = ("bicubic", "chain-null", "&lt;i&gt; 'it' $x$")
 
 
 def scores_for(arms, images, factors=4):
-    results = [
-        random_result(f"{i}.png", arm, [{"psnr": 1.0}] * factors)
-        for i in range(images)
-        for arm in arms
-    ]
+    pairs = product(range(images), arms)
+    results = [random_result(f"{i}.png", arm, [{"psnr": 1.0}] * factors) for i, arm in pairs]
     return gather_scores(results, arms)
 
 
@@ -41,10 +39,8 @@ def test_the_design_is_balanced(pairs):
     asked = {(m, p.factor, p.image) for m, p in zip(meetings, chosen, strict=True)}
     assert len(asked) == pairs
     for meeting in set(meetings):
-        sides = [
-            p.left == meeting[0] for p, m in zip(chosen, meetings, strict=True) if m == meeting
-        ]
-        assert abs(2 * sum(sides) - len(sides)) <= 1
+        lefts = [p.left for p in chosen if {p.left, p.right} == {*meeting}]
+        assert abs(2 * lefts.count(meeting[0]) - len(lefts)) <= 1
 
 
 def test_another_seed_is_another_order():
@@ -67,8 +63,7 @@ def blind(tmp_path_factory):
     frames = [random_png(np.random.default_rng(1), 64)] * 2
     results = [
         random_result(f"folder/{i}.png", arm, [{"psnr": 20.0 + i}] * 2, frames=frames)
-        for i in range(3)
-        for arm in ARMS
+        for i, arm in product(range(3), ARMS)
     ]
     write_store(out, results, arms=ARMS, side=64)
     write_blind(out, 12, 5)
@@ -87,9 +82,7 @@ def test_the_page_does_not_tell_the_arms(blind):
 
 
 def saved(path, key, choose, judge="Anna", run=None, **more):
-    answers = [
-        {"pair": pair["id"], "answer": choose(pair), "seconds": 2.0} for pair in key["pairs"]
-    ]
+    answers = [{"pair": p["id"], "answer": choose(p), "seconds": 2.0} for p in key["pairs"]]
     content = {"run": run or key["run"], "judge": judge, "answers": answers} | more
     path.write_text(json.dumps(content), "utf-8")
     return path
@@ -101,9 +94,8 @@ def test_answers_become_a_table(blind):
     judged = read_answers(out, [file])
     # By name: chain-null over bicubic over the one in brackets; each meets each four times.
     assert [line[0] for line in judged.lines] == ["chain-null", "bicubic", "&lt;i&gt; 'it' $x$"]
-    assert [line[3:6] for line in judged.lines] == [
-        ("8", "0", "0"), ("4", "0", "4"), ("0", "0", "8"),
-    ]  # fmt: skip
+    counts = [("8", "0", "0"), ("4", "0", "4"), ("0", "0", "8")]
+    assert [line[3:6] for line in judged.lines] == counts
     assert any("every answer went the same way" in note for note in judged.notes)
     assert any(
         "of one judge, so the intervals say nothing about other people" in note
@@ -137,14 +129,10 @@ def test_what_cannot_be_counted_is_said_in_a_line_each(blind):
     good = saved(out / "good.json", key, same)
     twice = saved(out / "twice.json", key, same)
     other = saved(out / "other.json", key, same, judge="Ben", run="0" * 16)
-    damaged = out / "damaged.json"
-    damaged.write_text('{"run": "' + key["run"], "utf-8")
-    listed = out / "listed.json"
-    listed.write_text("[1, 2]", "utf-8")
-    deep = out / "deep.json"
-    deep.write_text("[" * 100_000, "utf-8")
-    latin = out / "latin.json"
-    latin.write_bytes(b"\xff\xfe\x00")
+    cut = b'{"run": "' + key["run"].encode()
+    unread = {"damaged": cut, "listed": b"[1, 2]", "deep": b"[" * 100_000, "latin": b"\xff\xfe\x00"}
+    for name, content in unread.items():
+        (out / f"{name}.json").write_bytes(content)
     one = key["pairs"][0]["id"]
     odd = saved(
         out / "odd.json", key, same, judge="<script>alert(3)</script>" * 9,
@@ -159,8 +147,8 @@ def test_what_cannot_be_counted_is_said_in_a_line_each(blind):
             7,
         ],
     )  # fmt: skip
-    files = [good, twice, other, damaged, listed, deep, latin, odd, out / "none.json"]
-    judged = read_answers(out, files)
+    files = [good, twice, other, *(out / f"{name}.json" for name in unread), odd]
+    judged = read_answers(out, [*files, out / "none.json"])
     assert judged.notes[-10:] == (
         "twice.json: left out, good.json has the same judge's answers",
         "other.json: left out, it belongs to another blind.html",
@@ -268,9 +256,8 @@ def test_judges_who_disagree_widen_the_interval():
     key = key_of([("a", "b")] * 40, ["a", "b"])
     ten = [f"judge {i}" for i in range(10)]
     agree = [x for who in ten for x in answers_of(["left"] * 28 + ["right"] * 12, who)]
-    differ = [
-        x for i, who in enumerate(ten) for x in answers_of(["left" if i < 7 else "right"] * 40, who)
-    ]
+    differ = [x for who in ten[:7] for x in answers_of(["left"] * 40, who)]
+    differ += [x for who in ten[7:] for x in answers_of(["right"] * 40, who)]
 
     def width(answers):
         low, high = map(float, rank_arms(key, answers).lines[0][2].strip("[]").split(","))

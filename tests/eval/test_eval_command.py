@@ -147,9 +147,8 @@ def test_a_host_that_fails_twice_is_the_job_s_error_and_the_others_go_on(
     answer, reason, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("COMFYUI_PATH", str(fake_host(tmp_path / "host", answer)))
-    for made, arm in zip(
-        run_here([job(), job(arm="bicubic")]), ("nearest", "bicubic"), strict=True
-    ):
+    arms = ("nearest", "bicubic")
+    for made, arm in zip(run_here([job(arm) for arm in arms]), arms, strict=True):
         told = f"ComfyUI ended while it ran this, 2 times: {reason.replace('ARM', arm)}"
         assert made.arm == arm
         assert re.match(told, made.error)

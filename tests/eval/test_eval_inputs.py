@@ -53,18 +53,13 @@ def test_a_picture_on_its_side_is_turned(folder):
 
 
 def test_deep_and_transparent_pictures(folder):
-    grey = noise(80, 80, "L")
+    grey, rgba = noise(80, 80, "L"), noise(80, 80, "RGBA")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    deep.save(folder / "deep.png")
-    grey.save(folder / "grey.png")
-    rgba = noise(80, 80, "RGBA")
-    rgba.save(folder / "alpha.png")
-    rgba.convert("RGB").save(folder / "rgb.png")
-    made = {
-        n: make_inputs(folder, f"{n}.png", Protocol(4)) for n in ("deep", "grey", "alpha", "rgb")
-    }
-    assert made["deep"] == made["grey"]
-    assert made["alpha"] == made["rgb"]
+    for one, other in ((deep, grey), (rgba, rgba.convert("RGB"))):
+        one.save(folder / "one.png")
+        other.save(folder / "other.png")
+        made, plain = (make_inputs(folder, f"{n}.png", Protocol(4)) for n in ("one", "other"))
+        assert made == plain
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "DDS"])

@@ -6,11 +6,11 @@ import torch
 
 from coz.fidelity.back_projection import measure_agreement
 from coz.resample import resize
+from tests.support.images import add_noise, blur
 from tools.evaluate.metrics import ALL_METRICS, METRICS, WEIGHTLESS_MEASURES, Meter
 from tools.evaluate.seam import ROUNDING, measure_seam
 
-from . import degraded
-from .degraded import blurred, measured, noisy
+from .jobs import measured
 
 FIDELITY = [name for name in WEIGHTLESS_MEASURES if METRICS[name].kind == "fidelity"]
 BEST = {
@@ -19,13 +19,8 @@ BEST = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def photo():
-    return degraded.photo()
-
-
 def test_each_metric_is_its_library_called_directly(photo):
-    sr = noisy(photo, 0.1)
+    sr = add_noise(photo, 0.1)
     lq, source = resize(photo, 48, 48).clamp(0, 1), resize(photo, 12, 12).clamp(0, 1)
     scores = measured(Meter(ALL_METRICS), sr, photo, lq, source)
     direct = {
@@ -72,7 +67,7 @@ def test_equal_pictures_have_the_ideal_values(photo, kind):
     image = {
         "photo": photo,
         "flat": torch.full((1, 3, 192, 192), 0.25),
-        "noise": noisy(torch.full((1, 3, 192, 192), 0.5), 0.3),
+        "noise": add_noise(torch.full((1, 3, 192, 192), 0.5), 0.3),
     }[kind]
     scores = measured(Meter(ALL_METRICS), image, image, lq=image, source=image)
     names = [name for name in WEIGHTLESS_MEASURES if name in BEST]
@@ -82,9 +77,9 @@ def test_equal_pictures_have_the_ideal_values(photo, kind):
 
 
 @pytest.mark.parametrize("name", FIDELITY)
-@pytest.mark.parametrize("change", [blurred, noisy])
+@pytest.mark.parametrize("change", [blur, add_noise])
 def test_more_blur_or_noise_is_worse(photo, name, change):
-    amounts = (0.5, 1, 2, 4) if change is blurred else (0.01, 0.03, 0.1, 0.3)
+    amounts = (0.5, 1, 2, 4) if change is blur else (0.01, 0.03, 0.1, 0.3)
     meter = Meter([name])
     values = [measured(meter, change(photo, amount), photo)[name] for amount in amounts]
     rising = METRICS[name].better == "lower"
@@ -150,7 +145,7 @@ def test_a_small_frame_is_told_what_it_lacks():
 def test_each_metric_works_at_its_least_size():
     for name in WEIGHTLESS_MEASURES:
         least = METRICS[name].min_side
-        frame = noisy(torch.full((1, 3, least, least), 0.5), 0.2)
+        frame = add_noise(torch.full((1, 3, least, least), 0.5), 0.2)
         assert name in measured(Meter([name]), frame, frame, lq=frame, source=frame)
 
 
@@ -162,7 +157,7 @@ def test_without_a_ground_truth_fidelity_is_told_not_measured(photo):
 
 
 def test_inputs_stay_and_a_second_measure_is_equal(photo):
-    sr = noisy(photo, 0.1)
+    sr = add_noise(photo, 0.1)
     images = {"lq": photo[..., :48, :48], "source": photo[..., :2, :2]}
     before = [image.clone() for image in (sr, *images.values())]
     meter = Meter(ALL_METRICS)

@@ -4,6 +4,7 @@ import io
 import os
 import re
 from html.parser import HTMLParser
+from itertools import product
 from math import inf
 
 import numpy as np
@@ -45,23 +46,17 @@ def store(tmp_path_factory):
     chance = np.random.default_rng(1)
     frames = [random_png(chance, SIDE) for _ in range(2)]
     results = []
-    for i in range(8):
-        image = HOSTILE if i == 0 else f"folder/{i}.png"
-        for a, arm in enumerate(ARMS):
-            scores = [{"psnr": 20 + i + 2 * a, "sharpness": 5.0 * a + i} for _ in range(2)]
-            failed = (i, a) == (7, 2)
-            results.append(
-                random_result(
-                    image,
-                    arm,
-                    [] if failed else scores,
-                    prompt="=1+1" if i == 1 else "</style><script>alert(2)</script>, Katze, 猫",
-                    seed=i,
-                    frames=[] if failed else frames,
-                    missing={"niqe": "pyiqa is not installed"},
-                    error="out of <memory>" if failed else None,
-                )
-            )
+    for i, (a, arm) in product(range(8), enumerate(ARMS)):
+        words = {
+            "prompt": "=1+1" if i == 1 else "</style><script>alert(2)</script>, Katze, 猫",
+            "missing": {"niqe": "pyiqa is not installed"},
+        }
+        scores = [{"psnr": 20 + i + 2 * a, "sharpness": 5.0 * a + i}] * 2
+        made = {"scores": scores, "frames": frames}
+        if (i, a) == (7, 2):
+            made = {"scores": [], "error": "out of <memory>"}
+        image = f"folder/{i}.png" if i else HOSTILE
+        results.append(random_result(image, arm, seed=i, **words, **made))
     write_store(out, results, arms=ARMS, side=SIDE)
     write_report(out)
     return out
@@ -135,17 +130,13 @@ def test_best_and_worst(store):
 def test_a_value_below_zero_keeps_its_sign(tmp_path):
     frame = random_png(np.random.default_rng(0), SIDE)
     results = [
-        random_result(
-            f"{value}.png", "one", [{"maniqa": value}, {"maniqa": value}], frames=[frame] * 2
-        )
+        random_result(f"{value}.png", "one", [{"maniqa": value}] * 2, frames=[frame] * 2)
         for value in (-0.25, 0.5)
     ]
     write_store(tmp_path, results, arms=("one",), side=SIDE)
     found, _ = choose_cases(tmp_path, results, gather_scores(results))
-    assert [badge for case in found for badge in case.badges] == [
-        ("worst", "one, -0.250"),
-        ("best", "one, 0.500"),
-    ]
+    badges = [badge for case in found for badge in case.badges]
+    assert badges == [("worst", "one, -0.250"), ("best", "one, 0.500")]
 
 
 def test_the_window_is_the_middle():

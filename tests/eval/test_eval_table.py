@@ -25,12 +25,12 @@ def results_of(values, metric="psnr", arms=("one", "two")):
 
 
 def cells_of(values, metric="psnr", arms=("one", "two")):
-    return {
-        arm: cell
-        for (_, _, arm), cell in summarize_scores(
-            gather_scores(results_of(values, metric, arms), arms)
-        ).items()
-    }
+    cells = summarize_scores(gather_scores(results_of(values, metric, arms), arms))
+    return {arm: cell for (_, _, arm), cell in cells.items()}
+
+
+def write(scores):
+    return format_markdown(scores, make_tables(scores, summarize_scores(scores)))
 
 
 def test_mean_and_interval_of_the_same_value_everywhere():
@@ -81,7 +81,7 @@ def test_every_arm_is_compared_on_the_same_pictures():
     assert scores.failed == (("002.png", "one", "no memory"),)
     assert scores.unmade == (("003.png", "one"),)
     assert {c.mean for c in summarize_scores(scores).values()} == {1.5, 3.5}
-    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
+    text = write(scores)
     assert "2 of 4 images are left out of all comparisons" in text
     assert "1 results failed, 1 are missing" in text
     assert "| 002.png | one | no memory |" in text
@@ -94,7 +94,7 @@ def test_an_arm_that_failed_everywhere_takes_no_picture_from_the_others():
     assert scores.arms == ("one", "two")
     assert scores.images == ("000.png", "001.png")
     assert (scores.failed_arms, scores.left_out) == (("d_e_a_d",), ())
-    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
+    text = write(scores)
     assert r"Left out because they failed on every image: d\_e\_a\_d." in text
     assert "left out" not in text
     assert r"| 001.png | d\_e\_a\_d | no memory |" in text
@@ -105,7 +105,7 @@ def test_an_arm_that_failed_everywhere_takes_no_picture_from_the_others():
 def test_an_unfinished_run_is_told():
     results = results_of([[1.0], [2.0]])
     scores = gather_scores(results, asked=[*(result.key for result in results), "x", "y"])
-    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
+    text = write(scores)
     assert "The run is not finished: 2 results are missing." in text
 
 
@@ -122,7 +122,7 @@ def test_a_cell_of_fewer_pictures_than_others_says_so():
     results[0] = random_result("000.png", "one", [{"psnr": 1.0}, {"psnr": 5.0}])
     results[2] = random_result("000.png", "two", [{"psnr": 3.0}, {"psnr": 6.0}])
     scores = gather_scores(results)
-    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
+    text = write(scores)
     assert "| 4× | one | 1.50 [1.00, 2.00] |" in text
     assert "| 16× | one | 5.00 n = 1 |" in text
     assert "n = 1 to 2." in text
@@ -133,7 +133,7 @@ def test_equal_pictures_are_counted_apart():
     assert (cells["a"].mean, cells["a"].infinite, cells["a"].best) == (None, 8, True)
     assert (cells["b"].mean, cells["b"].low, cells["b"].infinite) == (30, 30, 1)
     scores = gather_scores(results_of([[inf] * 8, [30.0] * 7 + [inf]]))
-    text = format_markdown(scores, make_tables(scores, summarize_scores(scores)))
+    text = write(scores)
     assert "| 4× | one | **∞** in all 8 |" in text
     assert "| 4× | two | 30.00 [30.00, 30.00] and ∞ in 1 |" in text
 
@@ -152,7 +152,7 @@ def test_numbers_are_as_long_as_they_must_be(largest, places):
 
 def test_naturalness_comes_with_its_warning():
     scores = gather_scores(results_of([[5.0] * 6, [6.0] * 6], "niqe"))
-    assert "can be gamed" in format_markdown(scores, make_tables(scores, summarize_scores(scores)))
+    assert "can be gamed" in write(scores)
 
 
 def test_text_in_a_markdown_table_is_text():

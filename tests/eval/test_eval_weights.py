@@ -1,7 +1,10 @@
+import re
 import socket
 import sys
 import threading
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -9,17 +12,12 @@ import torchmetrics.functional.image as functional
 import torchvision
 
 from coz.resample import resize
+from tests.support.images import add_noise, blur
 from tools.evaluate.metrics import ALL_METRICS, METRICS, WEIGHTLESS_MEASURES, Meter
 from tools.evaluate.perceptual import ALEXNET, VGG16
 from tools.evaluate.weights import block_network
 
-from . import degraded
-from .degraded import blurred, measured, noisy
-
-
-@pytest.fixture(scope="module")
-def photo():
-    return degraded.photo()
+from .jobs import measured
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +41,10 @@ def random_weights(tmp_path_factory):
     for network, file in ((torchvision.models.alexnet, ALEXNET), (torchvision.models.vgg16, VGG16)):
         with torch.device("meta"):
             shapes = network().state_dict()
-        state = {}
+        state = {name: torch.zeros(1).expand(shape.shape) for name, shape in shapes.items()}
         for name, shape in shapes.items():
-            if "features" in name and name.endswith("weight"):
+            if re.fullmatch(r"features.*weight", name):
                 state[name] = torch.randn(shape.shape) / shape[0].numel() ** 0.5
-            else:
-                state[name] = torch.zeros(1).expand(shape.shape)
         torch.save(state, home / "hub" / "checkpoints" / file.path.name)
     return home
 
@@ -90,7 +86,7 @@ def test_weights_that_are_there_are_used(random_weights, monkeypatch, photo):
     meter = Meter(["lpips", "dists", "p_lpips", "p_dists"])
     assert meter.missing == {}
     photo = photo[..., :96, :96].contiguous()
-    sr, lq = noisy(photo, 0.1), resize(photo, 24, 24).clamp(0, 1)
+    sr, lq = add_noise(photo, 0.1), resize(photo, 24, 24).clamp(0, 1)
     scores = measured(meter, sr, photo, lq)
     lpips = functional.learned_perceptual_image_patch_similarity
     dists = functional.deep_image_structure_and_texture_similarity
@@ -107,7 +103,7 @@ def test_weights_that_are_there_are_used(random_weights, monkeypatch, photo):
 
     same = measured(meter, photo, photo, lq=photo)
     assert same == {name: pytest.approx(0, abs=1e-5) for name in scores}
-    for change, amounts in ((blurred, (0.5, 4)), (noisy, (0.01, 0.3))):
+    for change, amounts in ((blur, (0.5, 4)), (add_noise, (0.01, 0.3))):
         rows = [measured(meter, change(photo, x), photo) for x in amounts]
         for name in ("lpips", "dists"):
             values = [row[name] for row in rows]
@@ -134,60 +130,48 @@ def test_damaged_weights_are_told_in_one_line(random_weights, torch_home, damage
     assert "Traceback" not in line
 
 
-def stand_in(folder, lines):
+class Score(torch.nn.Module):
+    def __init__(self, name, device):
+        super().__init__()
+        self.value = torch.full((1, 1), float(len(name)), device=device)
+
+    def forward(self, image):
+        return self.value + image.mean()
+
+
+def stand_in(monkeypatch, create_metric):
     """A package of pyiqa's name: this project never installs the real one."""
-    (folder / "pyiqa.py").write_text("\n".join(["import torch", *lines]))
+    package = module_from_spec(ModuleSpec("pyiqa", None))
+    package.create_metric = create_metric
+    monkeypatch.setitem(sys.modules, "pyiqa", package)
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
 
 def test_pyiqa_is_called_with_the_papers_ids(torch_home, monkeypatch, photo):
-    stand_in(
-        torch_home,
-        [
-            "class Score(torch.nn.Module):",
-            "    def __init__(self, name, device):",
-            "        super().__init__()",
-            "        self.value = torch.full((1, 1), float(len(name)), device=device)",
-            "    def forward(self, image):",
-            "        return self.value + image.mean()",
-            "def create_metric(name, device=None):",
-            "    return Score(name, device)",
-        ],
-    )
-    monkeypatch.syspath_prepend(str(torch_home))
-    monkeypatch.delitem(sys.modules, "pyiqa", raising=False)
+    stand_in(monkeypatch, Score)
     names = ["niqe", "musiq", "maniqa", "clipiqa"]
     assert [line.split(":")[0].lower() for line in Meter(names).missing.values()] == names
     for place in ("pyiqa/niqe_modelparameters.mat", "pyiqa/musiq_koniq_ckpt-e95806b9.pth",
                   "pyiqa/MANIQA_PIPAL-ae6d356b.pth", "clip/RN50.pt"):  # fmt: skip
-        path = torch_home / "hub" / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        touch(torch_home / "hub" / place)
     meter = Meter(names)
     assert meter.missing == {}
     mean = float(photo.mean())
     ids = ("niqe", "musiq", "maniqa-pipal", "clipiqa")
     expected = {name: len(i) + mean for name, i in zip(names, ids, strict=True)}
     assert measured(meter, photo, None) == pytest.approx(expected, rel=1e-5)
-    monkeypatch.delitem(sys.modules, "pyiqa")
 
 
 def test_a_library_that_downloads_is_stopped_and_told(torch_home, monkeypatch):
-    stand_in(
-        torch_home,
-        [
-            "from urllib.request import urlopen",
-            "def create_metric(name, device=None):",
-            "    urlopen('https://huggingface.co/timm/vit_base_patch8_224')",
-        ],
-    )
-    monkeypatch.syspath_prepend(str(torch_home))
-    monkeypatch.delitem(sys.modules, "pyiqa", raising=False)
-    path = torch_home / "hub" / "pyiqa" / "MANIQA_PIPAL-ae6d356b.pth"
-    path.parent.mkdir(parents=True)
-    path.touch()
+    address = "https://huggingface.co/timm/vit_base_patch8_224"
+    stand_in(monkeypatch, lambda name, device: urlopen(address))
+    touch(torch_home / "hub" / "pyiqa" / "MANIQA_PIPAL-ae6d356b.pth")
     line = Meter(["maniqa"]).missing["maniqa"]
     assert "a metric tried to use the internet; nothing is downloaded" in line
-    monkeypatch.delitem(sys.modules, "pyiqa")
 
 
 def test_only_the_loading_thread_is_offline():

@@ -1,5 +1,4 @@
 from math import inf, isnan, log10, nan
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +13,10 @@ from coz.fidelity.back_projection import (
 )
 from coz.fidelity.banded_resize import make_resize_matrices, multiply_both_axes, resize_banded
 from coz.resample import resize
+from tests.support.images import noise, read_photo
+from tools.host import ROOT
 
-ROOT = Path(__file__).parents[2]
 KERNELS = ["bicubic", "area"]
-
-
-def noise(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def rms(x):
@@ -36,11 +32,6 @@ def step(edge, side=128, blur=0.0):
     x = torch.arange(side) + 0.5 - edge
     shape = torch.special.ndtr(x / blur) if blur else x.clamp(-0.5, 0.5) + 0.5
     return (0.2 + 0.6 * shape).expand(1, 3, side // 2, side).clone()
-
-
-def photograph(name, side=256):
-    pixels = np.array(Image.open(ROOT / "pictures" / name).convert("RGB"))
-    return torch.from_numpy(pixels[:side, :side]).permute(2, 0, 1)[None].float() / 255
 
 
 @pytest.mark.parametrize(
@@ -62,9 +53,8 @@ def test_area_is_the_mean_of_what_a_pixel_covers(big, small):
     image = noise(1, 2, big, big)
     fine = image.double().repeat_interleave(small, -1).repeat_interleave(small, -2)
     expected = torch.nn.functional.avg_pool2d(fine, big).float()
-    torch.testing.assert_close(
-        resize_banded(image, small, small, "area"), expected, atol=1e-6, rtol=0
-    )
+    found = resize_banded(image, small, small, "area")
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("new", [(8, 11), (30, 41), (17, 40)])
@@ -76,9 +66,8 @@ def test_the_way_back_is_the_adjoint(new):
     back = multiply_both_axes(rows.back, columns.back, small)
     torch.testing.assert_close(back, image.grad, atol=2e-6, rtol=0)
     there = multiply_both_axes(rows.down, columns.down, back)
-    torch.testing.assert_close(
-        multiply_both_axes(rows.gram, columns.gram, small), there, atol=2e-6, rtol=0
-    )
+    both = multiply_both_axes(rows.gram, columns.gram, small)
+    torch.testing.assert_close(both, there, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -219,12 +208,11 @@ def test_edges_ring_less_than_with_the_smallest_change(guess):
 def test_photographs_ring_no_more_than_before(picture, network):
     from spandrel import ModelLoader
 
-    truth = photograph(picture)
+    truth = read_photo(picture)[..., :256, :256]
     lq = resize(truth, 64, 64).clamp(0, 1)
+    model = ModelLoader().load_from_file(ROOT / "models" / f"{network}.safetensors")
     with torch.inference_mode():
-        sr = (
-            ModelLoader().load_from_file(ROOT / "models" / f"{network}.safetensors")(lq).clamp(0, 1)
-        )
+        sr = model(lq).clamp(0, 1)
     result = back_project(sr, lq)
     assert measure_agreement(result.clamp(0, 1), lq) > measure_agreement(sr, lq) + 10
     # 1.2: the sharper edges that the source demands; the truth's is up to 2.8 times as large.

@@ -22,10 +22,7 @@ from coz.render.heat_map import (
     overlay_heat,
 )
 from coz.resample import resize
-
-
-def noise(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+from tests.support.images import noise
 
 
 def waves(period, side=64):

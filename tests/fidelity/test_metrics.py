@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from coz.fidelity.metrics import (
     ROWS_PER_BAND,
@@ -17,22 +16,14 @@ from coz.fidelity.metrics import (
     measure_sharpness,
     measure_ssim,
 )
-from coz.render.pillow import from_pillow
-from tests.oracles.metrics import PAIRS, noise, spoilt
+from tests.oracles.metrics import PAIRS, noise
 from tests.oracles.record import FOLDER
-from tools.host import ROOT
+from tests.support.images import add_noise, blur, read_photo
 
 
 @pytest.fixture(scope="module")
 def photo():
-    return from_pillow(Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB"))
-
-
-def blurred(image, sigma):
-    x = torch.arange(-12, 13).float()
-    weights = (-((x / sigma) ** 2) / 2).exp()
-    kernel = (weights[:, None] * weights).div(weights.sum() ** 2).expand(3, 1, -1, -1)
-    return F.conv2d(F.pad(image, (12, 12, 12, 12), "reflect"), kernel, groups=3)
+    return read_photo()
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -77,17 +68,14 @@ def test_a_nan_is_not_hidden():
     assert math.isnan(measure_color_drift(a, b))
 
 
-@pytest.mark.parametrize("worse", [blurred, spoilt])
+@pytest.mark.parametrize("worse", [blur, add_noise])
 def test_the_worse_the_lower(photo, worse):
-    levels = [0.5, 1, 2, 4] if worse is blurred else [0.01, 0.03, 0.1, 0.3]
+    levels, sign = ([0.5, 1, 2, 4], 1) if worse is blur else ([0.01, 0.03, 0.1, 0.3], -1)
     pictures = [worse(photo, level) for level in levels]
     for measured in (
         [measure_psnr(photo, picture) for picture in pictures],
         [measure_ssim(photo, picture) for picture in pictures],
-        [
-            measure_sharpness(picture) * (1 if worse is blurred else -1)
-            for picture in [photo, *pictures]
-        ],
+        [sign * measure_sharpness(picture) for picture in [photo, *pictures]],
     ):
         assert measured == sorted(measured, reverse=True)
         assert len(set(measured)) == len(measured)
@@ -95,10 +83,8 @@ def test_the_worse_the_lower(photo, worse):
 
 def test_sharpness_of_noise_and_of_a_point():
     grey = 0.5 + 0.02 * torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0))
-    # 4**2 + 4 * 1**2 = 20
-    assert measure_sharpness(grey.expand(1, 3, -1, -1)) == pytest.approx(
-        20 * (0.02 * 255) ** 2, rel=0.02
-    )
+    variance = 20 * (0.02 * 255) ** 2  # 4**2 + 4 * 1**2 = 20
+    assert measure_sharpness(grey.expand(1, 3, -1, -1)) == pytest.approx(variance, rel=0.02)
     point = torch.zeros(1, 3, 102, 102)
     point[..., 1, 64, 50] = 1  # only green, on the border of two bands
     assert measure_sharpness(point) == pytest.approx(20 * (0.587 * 255) ** 2 / 100**2, rel=1e-5)
@@ -118,9 +104,8 @@ def test_sharpness_is_the_variance_of_the_laplacian(height):
     image = noise(1, 3, height, 40)
     expected = float(compute_laplacian(image).var(correction=0))
     assert measure_sharpness(image) == pytest.approx(expected, rel=1e-5)
-    assert measure_sharpness(torch.cat((image, torch.zeros_like(image)))) == pytest.approx(
-        expected / 2
-    )
+    pair = torch.cat((image, torch.zeros_like(image)))
+    assert measure_sharpness(pair) == pytest.approx(expected / 2)
 
 
 def test_sharpness_does_not_see_a_flat_or_even_slope():
@@ -145,10 +130,9 @@ def test_a_view_of_an_image_is_measured_alike():
 
 def test_pictures_of_two_sizes_are_refused():
     a, b = noise(1, 3, 20, 30), noise(1, 3, 20, 31)
+    message = r"same shape, got \(1, 3, 20, 30\) and \(1, 3, 20, 31\)"
     for figure in (measure_psnr, measure_ssim):
-        with pytest.raises(
-            ValueError, match=r"same shape, got \(1, 3, 20, 30\) and \(1, 3, 20, 31\)"
-        ):
+        with pytest.raises(ValueError, match=message):
             figure(a, b)
 
 

@@ -1,11 +1,11 @@
 """A chain in figures: each step beside its input, the source and the ground truth."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
 from coz.chain.zoom_chain import ZoomChain
 from coz.fidelity.back_projection import measure_agreement
@@ -22,9 +22,8 @@ from coz.fidelity.report import (
 )
 from coz.fidelity.sums import read_sums
 from coz.geometry import Target, Window, place_first_frame, plan_steps
-from coz.render.pillow import from_pillow
 from coz.resample import crop, resize
-from tools.host import ROOT
+from tests.support.images import read_photo
 
 
 def source_agreement(chain, layer):
@@ -33,7 +32,7 @@ def source_agreement(chain, layer):
 
 @pytest.fixture(scope="module")
 def photo():
-    return from_pillow(Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB"))
+    return read_photo()
 
 
 def bicubic_chain(source, size=32, scale=2.0, steps=3, center=(0.5, 0.3), frame="native pixels"):
@@ -290,17 +289,16 @@ def test_the_sentence_of_a_chain(make_chain):
     steps = [replace(first, layer=k, input=46, source=46, drift=0.4) for k in (2, 3)]
     deepest = "The deepest frame (16x) shows 32 x 32 real pixels: only its coarsest shapes are real, all detail is invented."
     kept = "colors stay true (at most 0.4 of 255 a step)."
-    assert describe_chain(chain, [first, *steps]) == (
-        f"{deepest} Every step repeats its input; {kept}"
-    )
+    good = f"{deepest} Every step repeats its input; {kept}"
+    assert describe_chain(chain, [first, *steps]) == good
     close = replace(steps[0], input=39.9, source=29.9)
     assert describe_chain(chain, [first, close, steps[1]]) == (
         f"{deepest} The weakest step, to 4x, is close to its input (39.9 dB); {kept}"
     )  # the deepest that can be compared repeats the photograph
     blurred = replace(steps[1], sharpness=9.9, source=12)
     assert describe_chain(chain, [first, steps[0], blurred]) == (
-        f"{deepest} Every step repeats its input; {kept} At 16x the chain contradicts the photograph "
-        "(12.0 dB). The deepest frame is blurred: sharpness falls from 500 to 10."
+        f"{good} At 16x the chain contradicts the photograph (12.0 dB). The deepest frame is blurred: "
+        "sharpness falls from 500 to 10."
     )
     # Nothing known of the steps, no steps, no sharpness.
     none = "There is no step to judge."
@@ -315,14 +313,10 @@ def test_sixteen_steps_far_below_a_pixel(make_chain):
     chain = make_chain(64, 64, size=16, steps=16, scale=8.0)
     text = write_report(chain, list(measure_chain(chain)))
     assert "shows less than one real pixel: everything in it is invented." in text
-    rows = [line for line in text.split("\n") if line.startswith("|")][2:]
-    assert [row.split("|")[2].strip() for row in rows] == [
-        "all real", "2 x 2 real pixels", *["less than one real pixel"] * 15
-    ]  # fmt: skip
-    assert [row.split("|")[4].strip() for row in rows] == [
-        "-",
-        *["too few real pixels to compare"] * 16,
-    ]
+    rows = [re.split(r" *\| *", line) for line in text.split("\n") if line.startswith("|")][2:]
+    real = ["all real", "2 x 2 real pixels", *["less than one real pixel"] * 15]
+    assert [row[2] for row in rows] == real
+    assert [row[4] for row in rows] == ["-", *["too few real pixels to compare"] * 16]
 
 
 def test_thin_and_tiny_pictures_are_reported(photo):

@@ -2,22 +2,17 @@ import pytest
 
 from coz.text.conversation import MODEL_FAMILIES, choose_image_size, write_chat
 
+QWEN = (
+    "<|im_start|>system\nAsk?<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
+    "<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n<|im_start|>assistant\n"
+)
+
 
 @pytest.mark.parametrize(
     ("family", "expected"),
     [
-        (
-            "qwen2.5",
-            "<|im_start|>system\nAsk?<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-            "<|vision_end|><|vision_start|><|image_pad|><|vision_end|><|im_end|>\n"
-            "<|im_start|>assistant\n",
-        ),
-        (
-            "qwen3",
-            "<|im_start|>system\nAsk?<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-            "<|vision_end|><|vision_start|><|image_pad|><|vision_end|><|im_end|>\n"
-            "<|im_start|>assistant\n<think>\n\n</think>\n\n",
-        ),
+        ("qwen2.5", QWEN),
+        ("qwen3", QWEN + "<think>\n\n</think>\n\n"),
         (
             "gemma3",
             "<start_of_turn>user\nAsk?\n\n\n\n<start_of_image><image_soft_token><end_of_image>\n\n"

@@ -2,6 +2,8 @@ import pytest
 
 from coz.text.step_prompts import choose_step_texts, join_lines, join_prompt, join_texts
 
+HEART, CODER = "\u2764\ufe0f", "\U0001f468\u200d\U0001f4bb"
+
 
 @pytest.mark.parametrize(
     ("prompt", "step_prompts", "expected"),
@@ -16,12 +18,7 @@ from coz.text.step_prompts import choose_step_texts, join_lines, join_prompt, jo
         pytest.param("\ud800 a", "x\udfff", ["x?", "? a", "? a"], id="half of a character"),
         pytest.param("a", "\ufeff-\n\u200b\nz\u2060 ", ["", "a", "z"], id="invisible characters"),
         pytest.param("\ufeff \u200b", "", ["", "", ""], id="an invisible prompt"),
-        pytest.param(
-            "\u2764\ufe0f",
-            "\U0001f468\u200d\U0001f4bb",
-            ["\U0001f468\u200d\U0001f4bb", "\u2764\ufe0f", "\u2764\ufe0f"],
-            id="emoji stay whole",
-        ),
+        pytest.param(HEART, CODER, [CODER, HEART, HEART], id="emoji stay whole"),
         pytest.param("a", "x\u2028y\r\nz", ["x y", "z", "a"], id="lines end at \\n only"),
     ],
 )

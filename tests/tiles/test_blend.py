@@ -9,6 +9,7 @@ from coz.detail.fusion import compute_attention
 from coz.resample import crop
 from coz.tiles.blend import TileBlend, compute_axis_weights
 from coz.tiles.layout import plan_adaptive_layout, plan_layout
+from tests.support.images import noise
 
 LAYOUTS = {
     "one tile": plan_layout(40, 30, 64, 16),
@@ -28,9 +29,8 @@ def layout(request):
     return request.param
 
 
-def noise(layout, seed=0):
-    size = 1, 3, layout.height, layout.width
-    return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+def draw_noise(layout):
+    return noise(1, 3, layout.height, layout.width)
 
 
 def canvas(layout):
@@ -47,7 +47,7 @@ def blend(layout, image, order=None, by_detail=False):
 
 @pytest.mark.parametrize("by_detail", [False, True])
 def test_tiles_of_a_picture_give_that_picture_back(layout, by_detail):
-    image = noise(layout)
+    image = draw_noise(layout)
     found = blend(layout, image, by_detail=by_detail)
     torch.testing.assert_close(found, image, atol=1e-6, rtol=0)
 
@@ -72,11 +72,10 @@ def test_weights_are_positive_and_sum_to_one(layout):
 
 
 def test_order_does_not_matter(layout):
-    image = noise(layout)
+    image = draw_noise(layout)
     backwards = list(reversed(range(len(layout.list_windows()))))
-    torch.testing.assert_close(
-        blend(layout, image, backwards), blend(layout, image), atol=1e-6, rtol=0
-    )
+    found = blend(layout, image, backwards)
+    torch.testing.assert_close(found, blend(layout, image), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_blends_into_a_part_of_a_larger_picture():
     picture = torch.full((1, 40, 50, 3), 0.5)
     part = picture[:, 7:27, 11:41]
     part.zero_()
-    image = noise(layout)
+    image = draw_noise(layout)
     target = TileBlend(layout, part)
     for index, window in enumerate(layout.list_windows()):
         target.add(index, crop(image, window))
@@ -120,7 +119,7 @@ def test_blends_into_a_part_of_a_larger_picture():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_takes_any_float_dtype_and_leaves_the_tile_as_it_is(dtype):
     layout = plan_layout(20, 30, 16, 4)
-    image = noise(layout).to(dtype)
+    image = draw_noise(layout).to(dtype)
     before = image.clone()
     torch.testing.assert_close(blend(layout, image), before.float(), atol=1e-6, rtol=0)
     assert torch.equal(image, before)
@@ -129,7 +128,7 @@ def test_takes_any_float_dtype_and_leaves_the_tile_as_it_is(dtype):
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_detail_is_three_tenths_of_a_weight(order):
     layout = plan_layout(32, 48, 32, 16)
-    tiles = noise(layout)[..., :32], torch.linspace(0, 1, 32).square().expand(1, 3, 32, 32)
+    tiles = draw_noise(layout)[..., :32], torch.linspace(0, 1, 32).square().expand(1, 3, 32, 32)
     plain = [TileBlend(layout, canvas(layout)) for _ in tiles]
     guided = TileBlend(layout, canvas(layout), by_detail=True)
     weights = []

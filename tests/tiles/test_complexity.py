@@ -1,21 +1,11 @@
-from pathlib import Path
-
 import pytest
 import torch
-from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coz.render.pillow import from_pillow
 from coz.tiles.complexity import find_easy_tiles, rate_complexity
 from coz.tiles.layout import plan_layout
 from coz.tiles.plan import plan_tiles
-
-PICTURES = Path(__file__).parents[2] / "pictures"
-
-
-def picture(name):
-    with Image.open(PICTURES / name) as file:
-        return from_pillow(file.convert("RGB"))
+from tests.support.images import read_photo
 
 
 def grid(image, **options):
@@ -35,12 +25,12 @@ def grid(image, **options):
 )
 def test_photographs(name, region, low, high):
     top, bottom, left, right = region
-    rated = grid(picture(name)[..., top:bottom, left:right])
+    rated = grid(read_photo(name)[..., top:bottom, left:right])
     assert low <= rated.mean() <= high
 
 
 def test_a_cell_does_not_depend_on_the_rest_of_the_picture():
-    image = picture("astronaut.png")
+    image = read_photo("astronaut.png")
     alone = grid(image[..., 64:128, 128:256])
     # The last column looks across its bound for the gradient.
     assert torch.equal(grid(image)[4:8, 8:15], alone[:, :-1])
@@ -58,7 +48,7 @@ class NoFloatSumsByIndex(TorchDispatchMode):
 
 
 def test_no_sum_depends_on_the_order_of_a_gpu():
-    image = picture("chelsea.png")[..., :70, :130]
+    image = read_photo("chelsea.png")[..., :70, :130]
     with NoFloatSumsByIndex():
         rated = rate_complexity(image)
     assert rated == rate_complexity(image)
@@ -96,13 +86,8 @@ def test_measures_are_weighed_as_documented():
 @pytest.mark.parametrize(
     ("height", "width", "rows", "columns"),
     [
-        (1, 1, 1, 1),
-        (1, 500, 1, 31),
-        (500, 1, 31, 1),
-        (15, 23, 1, 1),
-        (30, 41, 2, 3),
-        (427, 640, 27, 40),
-        (50, 10000, 3, 625),
+        *((1, 1, 1, 1), (1, 500, 1, 31), (500, 1, 31, 1), (15, 23, 1, 1), (30, 41, 2, 3)),
+        *((427, 640, 27, 40), (50, 10000, 3, 625)),
     ],
 )
 def test_any_size_gives_a_grid_of_numbers_in_range(height, width, rows, columns):
@@ -148,7 +133,7 @@ def test_tiles_are_easy_where_every_cell_of_their_core_is():
 
 def test_half_a_sky_is_easy_at_the_defaults_of_full_image_sr():
     """62 % of this photograph are sky, between towers."""
-    image = picture("rocket.jpg")
+    image = read_photo("rocket.jpg")
     ratings = rate_complexity(image)
     height, width = image.shape[-2:]
     first = plan_tiles(height, width, 4.0, 512, 128)

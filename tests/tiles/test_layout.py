@@ -61,17 +61,10 @@ def test_starts_of_one_axis(side, tile, overlap, starts):
 
 
 def test_windows_go_row_by_row_and_are_as_small_as_the_picture():
-    assert plan_layout(50, 1000, 512, 128).list_windows() == [
-        Window(0, 0, 512, 50),
-        Window(384, 0, 512, 50),
-        Window(488, 0, 512, 50),
-    ]
-    assert [window[:2] for window in plan_layout(4, 4, 3, 1).list_windows()] == [
-        (0, 0),
-        (1, 0),
-        (0, 1),
-        (1, 1),
-    ]
+    windows = [Window(x, 0, 512, 50) for x in (0, 384, 488)]
+    assert plan_layout(50, 1000, 512, 128).list_windows() == windows
+    windows = plan_layout(4, 4, 3, 1).list_windows()
+    assert [window[:2] for window in windows] == [(0, 0), (1, 0), (0, 1), (1, 1)]
 
 
 def test_a_picture_of_4096_pixels_takes_121_tiles():
@@ -120,10 +113,8 @@ def test_adaptive_is_a_quarter_where_all_is_calm_and_a_half_where_all_is_complex
     for height, width, numbers in sizes(300, seed=2):
         tile = numbers.randint(128, 1000)
         for value, overlap in ((0, ceil(tile / 4)), (1, tile // 2)):
-            calm_or_complex = [[value] * 5] * 3
-            assert plan_adaptive_layout(height, width, tile, calm_or_complex) == plan_layout(
-                height, width, tile, overlap
-            )
+            adaptive = plan_adaptive_layout(height, width, tile, [[value] * 5] * 3)
+            assert adaptive == plan_layout(height, width, tile, overlap)
 
 
 def test_tiles_begin_on_multiples():
@@ -133,10 +124,7 @@ def test_tiles_begin_on_multiples():
         overlap = numbers.randint(0, tile // 2)
         fixed = plan_layout(height, width, tile, overlap, multiple_of=4)
         adaptive = plan_adaptive_layout(height, width, tile, grid(numbers), multiple_of=4)
-        for layout, least, most in (
-            (fixed, overlap, overlap + 3),
-            (adaptive, tile / 4, tile / 2),
-        ):
+        for layout, least, most in ((fixed, overlap, overlap + 3), (adaptive, tile / 4, tile / 2)):
             for starts, length, side in axes(layout):
                 require_cover(starts, length, side)
                 assert all(start % 4 == 0 for start in starts[:-1])

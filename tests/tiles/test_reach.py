@@ -47,9 +47,8 @@ def test_what_shows_on_either_strip_counts(number):
 
 def test_windows_matter_wherever_they_begin():
     def attend(image):  # each pixel becomes the mean of its window of 8 x 8
-        return F.interpolate(F.avg_pool2d(F.pad(image, (0, -image.shape[-1] % 8)), 8), scale_factor=8.0)[
-            ..., : image.shape[-1]
-        ]  # fmt: skip
+        means = F.avg_pool2d(F.pad(image, (0, -image.shape[-1] % 8)), 8)
+        return F.interpolate(means, scale_factor=8.0)[..., : image.shape[-1]]
 
     assert measure_reach(attend) == Reach(MIN_REACH_PIXELS, True)
 
