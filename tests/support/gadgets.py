@@ -57,10 +57,15 @@ def calls(marker: Path) -> dict[str, Call]:
     path = str(marker)
     shell = f'echo ran > "{path}"'
     source = f"open({path!r}, 'w')"
-    code = compile(source, "gadget", "exec")
+    loaded = Call("marshal:loads", marshal.dumps(compile(source, "gadget", "exec")))
+    compiled = Call("builtins:compile", source, "gadget", "exec")
+    integer = Named("builtins", "int")
     made = Call("os:mkdir", path)
     touch = Call("pathlib:Path", path)
     module = Call("importlib:import_module", "os")
+    browser = Call("webbrowser:GenericBrowser", ["touch", path])
+    process = Call("multiprocessing:Process", None, Named("os", "mkdir"), None, (path,))
+    interpreter = Call("code:InteractiveInterpreter")
     inner = pickled(Call("os:system", shell))
     return {
         "os.system": Call("os:system", shell),
@@ -78,16 +83,11 @@ def calls(marker: Path) -> dict[str, Call]:
         "multiprocessing.util": Call(
             "multiprocessing.util:spawnv_passfds", b"/bin/sh", ["sh", "-c", shell], ()
         ),
-        "multiprocessing.Process": Call(
-            "multiprocessing:Process.run",
-            Call("multiprocessing:Process", None, Named("os", "mkdir"), None, (path,)),
-        ),
-        "webbrowser": Call(
-            "webbrowser:GenericBrowser.open", Call("webbrowser:GenericBrowser", ["touch", path]), ""
-        ),
+        "multiprocessing.Process": Call("multiprocessing:Process.run", process),
+        "webbrowser": Call("webbrowser:GenericBrowser.open", browser, ""),
         "eval": Call("builtins:eval", source),
         "exec": Call("builtins:exec", source),
-        "compile": Call("builtins:exec", Call("builtins:compile", source, "gadget", "exec")),
+        "compile": Call("builtins:exec", compiled),
         "open": Call("builtins:open", path, "w"),
         "io.open": Call("io:open", path, "w"),
         "_io.FileIO": Call("_io:FileIO", path, "w"),
@@ -99,7 +99,7 @@ def calls(marker: Path) -> dict[str, Call]:
         "getattr chain": Call(method(method(Named("pathlib", "Path"), "mkdir"), "__call__"), touch),
         "dotted name": Call("pathlib:os.system", shell),
         "importlib": Call(method(module, "system"), shell),
-        "runpy": Call("runpy:_run_code", Call("builtins:compile", source, "", "exec"), {}),
+        "runpy": Call("runpy:_run_code", compiled, {}),
         "pathlib.touch": Call("pathlib:Path.touch", touch),
         "pathlib.write_text": Call("pathlib:Path.write_text", touch, "ran"),
         "operator.methodcaller": Call(Call("operator:methodcaller", "touch"), touch),
@@ -107,23 +107,14 @@ def calls(marker: Path) -> dict[str, Call]:
         "functools.partial": Call(Call("functools:partial", Named("os", "system"), shell)),
         "functools.reduce": Call("functools:reduce", Named("os", "mkdir"), [path, 511]),
         "map": Call("builtins:list", Call("builtins:map", Named("os", "system"), [shell])),
-        "marshal": Call("builtins:exec", Call("marshal:loads", marshal.dumps(code))),
-        "types.FunctionType": Call(
-            Call("types:FunctionType", Call("marshal:loads", marshal.dumps(code)), {})
-        ),
-        "types.CodeType": Call(
-            "builtins:exec",
-            Call("types:CodeType.replace", Call("builtins:compile", source, "", "exec")),
-        ),
-        "copyreg._reconstructor": Call(
-            "copyreg:_reconstructor", Named("builtins", "int"), Named("builtins", "int"), made
-        ),
+        "marshal": Call("builtins:exec", loaded),
+        "types.FunctionType": Call(Call("types:FunctionType", loaded, {})),
+        "types.CodeType": Call("builtins:exec", Call("types:CodeType.replace", compiled)),
+        "copyreg._reconstructor": Call("copyreg:_reconstructor", integer, integer, made),
         "timeit": Call("timeit:timeit", source, "pass", Named("time", "time"), 1),
         "cProfile": Call("cProfile:run", source),
         "bdb": Call("bdb:Bdb.run", Call("bdb:Bdb"), source),
-        "code": Call(
-            "code:InteractiveInterpreter.runsource", Call("code:InteractiveInterpreter"), source
-        ),
+        "code": Call("code:InteractiveInterpreter.runsource", interpreter, source),
         "pickle": Call("pickle:loads", inner),
         "shutil": Call("shutil:copyfile", __file__, path),
         "sqlite3": Call(

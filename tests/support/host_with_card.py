@@ -70,30 +70,24 @@ class HostWithCard:
 
             return answer
 
+        changes = {
+            "cpu_state": host.CPUState.GPU,
+            "vram_state": states.get(self.placement, host.VRAMState.NORMAL_VRAM),
+            "current_loaded_models": self._loaded,
+            "get_torch_device": lambda: devices[0],
+            "get_all_torch_devices": lambda exclude_current=False: devices[exclude_current:],
+            "get_total_memory": ask(host.get_total_memory, "size"),
+            "get_free_memory": ask(host.get_free_memory, "free"),
+            # A CUDA build of torch would be asked for what no card has here.
+            "is_nvidia": lambda: False,
+            # Values are the CPU's in float32. Without a device it is asked where text encoders run.
+            "should_use_fp16": lambda device=None, *a, **k: device is None or not has_values,
+            "should_use_bf16": lambda *a, **k: not has_values,
+        }
+        if not has_values:
+            changes["pytorch_attention_flash_attention"] = lambda: True
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(args, "gpu_only", self.placement == "gpu only")
-            patch.setattr(host, "cpu_state", host.CPUState.GPU)
-            patch.setattr(
-                host, "vram_state", states.get(self.placement, host.VRAMState.NORMAL_VRAM)
-            )
-            patch.setattr(host, "current_loaded_models", self._loaded)
-            patch.setattr(host, "get_torch_device", lambda: devices[0])
-            patch.setattr(
-                host,
-                "get_all_torch_devices",
-                lambda exclude_current=False: devices[exclude_current:],
-            )
-            patch.setattr(host, "get_total_memory", ask(host.get_total_memory, "size"))
-            patch.setattr(host, "get_free_memory", ask(host.get_free_memory, "free"))
-            # A CUDA build of torch would be asked for what no card has here.
-            patch.setattr(host, "is_nvidia", lambda: False)
-            if not has_values:
-                patch.setattr(host, "pytorch_attention_flash_attention", lambda: True)
-            # Values are the CPU's in float32. Without a device it is asked where text encoders run.
-            patch.setattr(
-                host,
-                "should_use_fp16",
-                lambda device=None, *a, **k: device is None or not has_values,
-            )
-            patch.setattr(host, "should_use_bf16", lambda *a, **k: not has_values)
+            for name, value in changes.items():
+                patch.setattr(host, name, value)
             yield

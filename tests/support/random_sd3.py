@@ -60,10 +60,8 @@ def draw_coz_encoder(autoencoder: dict[str, Tensor], seed: int = 4) -> dict[str,
         file[f"{layer}.base_layer.{kind}"] = weight
         if kind == "weight":
             rows, columns, *kernel = weight.shape
-            for end, shape in (
-                ("A", (RANK, columns, *kernel)),
-                ("B", (rows, RANK, *[1] * len(kernel))),
-            ):
+            shapes = {"A": (RANK, columns, *kernel), "B": (rows, RANK, *[1] * len(kernel))}
+            for end, shape in shapes.items():
                 factor = torch.randn(shape, generator=generator) * 0.03
                 file[f"{layer}.lora_{end}.default_encoder.weight"] = factor
     return file
@@ -150,10 +148,9 @@ def with_coz_encoder(autoencoder: "AutoencoderKL", seed: int = 4) -> "Autoencode
 
     adapted = copy.deepcopy(autoencoder)
     layers = [
-        name
-        for name, module in adapted.named_modules()
-        if name.startswith("encoder.")
-        and isinstance(module, nn.Conv2d | nn.Linear)
+        f"encoder.{name}"
+        for name, module in adapted.encoder.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
         and any(part in name for part in ENCODER_LAYERS)
     ]
     adapted.add_adapter(LoraConfig(r=RANK, target_modules=layers), "default_encoder")

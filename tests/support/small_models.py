@@ -66,11 +66,11 @@ def small_sd2(state=(), family="SD20", **shape):
     config.set_inference_dtype(torch.float32, None)
     network = config.get_model(dict(state), "")
     randomise(network.diffusion_model)
-    return comfy.model_patcher.ModelPatcher(
-        network,
+    devices = (
         comfy.model_management.get_torch_device(),
         comfy.model_management.unet_offload_device(),
     )
+    return comfy.model_patcher.ModelPatcher(network, *devices)
 
 
 def small_control_network(**shape):

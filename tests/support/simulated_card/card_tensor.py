@@ -15,33 +15,13 @@ class Backend:
     generator: Generator
     """Draws where no other generator is given."""
 
-    @staticmethod
-    def is_available() -> bool:
-        return False
-
-    @staticmethod
-    def is_initialized() -> bool:
-        return True
-
-    @staticmethod
-    def _is_in_bad_fork() -> bool:
-        return False
-
-    @staticmethod
-    def manual_seed_all(seed: int) -> None:
-        Backend.generator.manual_seed(seed)
-
-    @staticmethod
-    def current_device() -> int:
-        return 0
-
-    @staticmethod
-    def device_count() -> int:
-        return 1
-
-    @staticmethod
-    def get_amp_supported_dtype() -> list[torch.dtype]:
-        return [torch.float16, torch.bfloat16]
+    is_available = staticmethod(lambda: False)
+    is_initialized = staticmethod(lambda: True)
+    _is_in_bad_fork = staticmethod(lambda: False)
+    manual_seed_all = staticmethod(lambda seed: Backend.generator.manual_seed(seed))
+    current_device = staticmethod(lambda: 0)
+    device_count = staticmethod(lambda: 1)
+    get_amp_supported_dtype = staticmethod(lambda: [torch.float16, torch.bfloat16])
 
 
 class Hooks(torch._C._acc.PrivateUse1Hooks):

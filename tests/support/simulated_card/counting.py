@@ -21,19 +21,9 @@ READS = {
 """Operations for which the CPU waits for so many values of the card."""
 
 NO_KERNEL = {
-    "aten::_local_scalar_dense",
-    "aten::_unsafe_view",
-    "aten::_reshape_alias",
-    "aten::alias",
-    "aten::detach",
-    "aten::empty",
-    "aten::empty_like",
-    "aten::empty_strided",
-    "aten::lift_fresh",
-    "aten::new_empty",
-    "aten::new_empty_strided",
-    "aten::resize_",
-    "aten::set_",
+    *("aten::_local_scalar_dense", "aten::_unsafe_view", "aten::_reshape_alias", "aten::alias"),
+    *("aten::detach", "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::resize_"),
+    *("aten::lift_fresh", "aten::new_empty", "aten::new_empty_strided", "aten::set_"),
 }
 
 

@@ -1,6 +1,7 @@
 """Operations on tensors that have a shape and no values: torch's own, on its device meta."""
 
 import mmap
+from operator import methodcaller
 
 import torch
 
@@ -34,10 +35,6 @@ def drop_values(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.untyped_storage().nbytes() <= LARGEST_VALUES else tensor.to("meta")
 
 
-def to_meta(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to("meta")
-
-
 def make_zeros(like: torch.Tensor) -> torch.Tensor:
     """Make a CPU tensor of zeros. Its pages take memory once they are written to."""
     count = like.untyped_storage().nbytes()
@@ -63,6 +60,7 @@ def run_without_values(func, args, kwargs, stays: bool):
         return map_tensors(drop_values, result)
     if func._schema.name == "aten::copy_" and not args[0].is_meta:
         args[0].zero_()
+    to_meta = methodcaller("to", "meta")
     plain = {key: map_tensors(to_meta, value) for key, value in kwargs.items()}
     if "device" in kwargs:
         plain["device"] = torch.device("meta")

@@ -47,6 +47,4 @@ class Work:
         )
 
     def copy(self) -> "Work":
-        return Work(
-            self.kernels, self.reads.copy(), self.transfers.copy(), self.flops, self.bytes_read
-        )
+        return self.since(Work())
