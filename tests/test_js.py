@@ -113,9 +113,7 @@ def fade(chain):
     return {
         **{"record": record_of(chain), "feather": MAX_FEATHER_SHARE, "fade": FADE_SHARE},
         **{"times": times, "eased": [smooth(t) for t in times]},
-        "views": [
-            {"x": v.x + v.width / 2, "y": v.y + v.height / 2, "span": v.width} for v in views
-        ],
+        "views": [{"x": x + w / 2, "y": y + h / 2, "span": w} for x, y, w, h in views],
         "weights": [[zoom.compute_opacity(k, zoom.find_view(k, t)) for k in layers] for t in times],
     }
 

@@ -22,6 +22,7 @@ FLOAT8 = torch.float8_e4m3fn
 DATA = Path(__file__).parent / "data"
 ROLE = {role.name: role for role in ROLES}
 LORA = ROLE["SR LoRA"]
+UNWRITTEN = "verify.json cannot be written: .*--out FOLDER.* is above"
 
 
 def found(path, role=LORA):
@@ -41,10 +42,8 @@ def test_what_a_file_holds_is_told():
 def test_a_truncated_and_a_missing_file_are_named_by_their_role_alone(tmp_path):
     cut = tmp_path / "my own name.pkl"
     cut.write_bytes((DATA / "sr_lora_2block.pkl").read_bytes()[:2000])
-    for path, sentence in (
-        (cut, "download it again"),
-        (tmp_path / "my absence.pkl", "but found none at"),
-    ):
+    absent = tmp_path / "my absence.pkl"
+    for path, sentence in ((cut, "download it again"), (absent, "but found none at")):
         one = found(path)
         assert sentence in one.problem
         text = verify.scrub(record(one)["problem"], {"SR LoRA": one})
@@ -56,30 +55,25 @@ def test_a_truncated_and_a_missing_file_are_named_by_their_role_alone(tmp_path):
 def test_a_file_of_rounded_weights_is_named(tmp_path):
     """Text encoders in float8 are usual, and change nothing that is compared."""
     path = tmp_path / "sd3_medium.safetensors"
-    weights = {
-        f"model.diffusion_model.joint_blocks.{i}.weight": torch.ones(2, 2).half() for i in range(24)
-    }
+    block = "model.diffusion_model.joint_blocks.{}.weight"
+    weights = {block.format(i): torch.ones(2, 2).half() for i in range(24)}
     save_file(weights | {"text_encoders.t5xxl.w": torch.ones(2).to(FLOAT8)}, path)
     one = found(path, ROLE["SD3"])
     assert (one.problem, one.is_published) == ("", True)
     assert describe(one).endswith("24 transformer blocks, as published")
-    weights["model.diffusion_model.joint_blocks.3.weight"] = torch.ones(2, 2).to(FLOAT8)
+    weights[block.format(3)] = torch.ones(2, 2).to(FLOAT8)
     save_file(weights, path)
     problem = found(path, ROLE["SD3"]).problem
     assert problem.startswith("sd3_medium.safetensors: 1 of its weights are float8, which keeps 3 ")
-    assert (
-        "It runs, but cannot be compared with the published weights; take sd3_medium_in" in problem
-    )
+    reason = "It runs, but cannot be compared with the published weights; take sd3_medium_in"
+    assert reason in problem
 
 
 def test_an_adapter_without_its_config_is_named(tmp_path):
     path = tmp_path / "adapter_model.safetensors"
     layer = "base_model.model.model.layers.0.self_attn.q_proj"
-    factors = {
-        f"{layer}.lora_A.weight": torch.ones(4, 8),
-        f"{layer}.lora_B.weight": torch.ones(8, 4),
-    }
-    save_file(factors, path)
+    shapes = {"A": (4, 8), "B": (8, 4)}
+    save_file({f"{layer}.lora_{end}.weight": torch.ones(s) for end, s in shapes.items()}, path)
     problem = found(path, ROLE["prompt LoRA"]).problem
     assert problem.startswith("adapter_model.safetensors: expected adapter_config.json beside it")
     path.with_name("adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}', "utf-8")
@@ -94,36 +88,33 @@ def test_the_weights_of_ram_that_rate_tags_are_counted(tmp_path):
     used = read_tagger(path)
     assert (one.problem, one.count) == ("", len(used))
     assert sum(one.facts[0]["tensors"].values()) > len(used)
-    assert describe(one).endswith(
-        f"{len(used)} weights that rate tags, but the published file has 366"
-    )
+    counted = f"{len(used)} weights that rate tags"
+    assert describe(one).endswith(f"{counted}, but the published file has 366")
     with torch.device("meta"):
         published = RAMTagger().state_dict()
     assert [re.search(role.counted, name)[1] for name in published] == [*published]
     assert len(published) == role.count
     convert(path, tmp_path / "ram.safetensors", None, None)
     one = found(tmp_path / "ram.safetensors", role)
-    assert describe(one).endswith(f"{len(used)} weights that rate tags, by tools/convert.py")
+    assert describe(one).endswith(f"{counted}, by tools/convert.py")
     assert record(one)["as_published"] is False
 
 
 def test_the_files_of_the_tagger_are_not_taken_for_each_other():
     ram, dape = DATA / "dape" / "ram_tiny.pth", DATA / "dape" / "dape_tiny.pth"
-    assert (
-        "expected the tagger RAM, but found DAPE, a LoRA for it" in found(dape, ROLE["RAM"]).problem
-    )
-    assert (
-        "expected DAPE, a LoRA for the tagger RAM, but found RAM itself"
-        in found(ram, ROLE["DAPE"]).problem
-    )
+    for path, role, words in (
+        (dape, "RAM", "expected the tagger RAM, but found DAPE, a LoRA for it"),
+        (ram, "DAPE", "expected DAPE, a LoRA for the tagger RAM, but found RAM itself"),
+    ):
+        assert words in found(path, ROLE[role]).problem
     assert found(dape, ROLE["DAPE"]).problem == ""
-    names = {
-        "ram_swin_large_14m.pth": True,
-        "ram.safetensors": True,
-        "ram_plus_swin_large_14m.pth": False,
-        "program_ram.pth": False,
-    }
-    assert {n: bool(re.search(ROLE["RAM"].pattern, n)) for n in names} == names
+    names = (
+        "ram_swin_large_14m.pth",
+        "ram.safetensors",
+        "ram_plus_swin_large_14m.pth",
+        "program_ram.pth",
+    )
+    assert [n for n in names if re.search(ROLE["RAM"].pattern, n)] == [*names[:2]]
 
 
 def test_the_noise_predictor_may_be_in_a_training_checkpoint(tmp_path):
@@ -157,9 +148,8 @@ def test_no_path_is_left(path):
 def test_an_old_comfyui_is_named(tmp_path):
     (tmp_path / "comfyui_version.py").write_text('__version__ = "0.20.1"\n')
     oldest = comfyui.read_oldest_version()
-    with pytest.raises(
-        ValueError, match=f"this is ComfyUI 0.20.1, and the pack needs {oldest} or newer; update"
-    ):
+    message = f"this is ComfyUI 0.20.1, and the pack needs {oldest} or newer; update"
+    with pytest.raises(ValueError, match=message):
         comfyui.find_comfyui(tmp_path)
     with pytest.raises(ValueError, match=r"found no comfyui_version.py; .*--comfyui FOLDER"):
         comfyui.find_comfyui(tmp_path / "empty")
@@ -170,28 +160,20 @@ def test_a_newer_comfyui_and_a_full_card_are_noted():
     machine = {"comfyui": "0.46.0", "device": "a card", "device_gib": 24.0, "device_free_gib": 9.5}
     newer, full = comfyui.list_notes(machine)
     assert newer.startswith(f"ComfyUI 0.46.0 is newer than {DEFAULT_VERSION}")
-    assert full.startswith(
-        "Other programs hold 14.5 GiB of the card. If ComfyUI is running, close it"
-    )
+    reason = "Other programs hold 14.5 GiB of the card. If ComfyUI is running, close it"
+    assert full.startswith(reason)
     assert comfyui.list_notes(machine | {"comfyui": "0.30.0", "device_free_gib": 23.0}) == []
 
 
 def test_a_full_disk_leaves_nothing_and_is_told(tmp_path, small_files):
-    with (
-        small_files(10),
-        pytest.raises(
-            ValueError, match=r"verify.json cannot be written: .*--out FOLDER.* is above"
-        ),
-    ):
+    with small_files(10), pytest.raises(ValueError, match=UNWRITTEN):
         verify.write_results(tmp_path, "{}" * 10, None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(
-        ValueError, match=r"verify.json cannot be written: .*--out FOLDER.* is above"
-    ):
+    with pytest.raises(ValueError, match=UNWRITTEN):
         verify.write_results(tmp_path / "file" / "out", "{}", None)
 
 

@@ -14,13 +14,8 @@ LISTED = [path for path in WORKFLOWS if path.parent.name == "workflows"]
 def node(node_id, node_type, widgets=(), values=(), links=(), mode=0):
     inputs = [{"name": name, "link": link} for name, link in links]
     inputs += [{"name": name, "link": None, "widget": {"name": name}} for name in widgets]
-    return {
-        "id": node_id,
-        "type": node_type,
-        "mode": mode,
-        "inputs": inputs,
-        "widgets_values": list(values),
-    }
+    about = {"id": node_id, "type": node_type, "mode": mode}
+    return about | {"inputs": inputs, "widgets_values": list(values)}
 
 
 def test_a_link_into_a_widget_replaces_its_value():
@@ -35,26 +30,21 @@ def test_a_link_into_a_widget_replaces_its_value():
 )
 def test_what_does_not_run_is_left_out(node_type, mode):
     idle = node(1, node_type, ["path"], ["a.png"], mode=mode)
-    workflow = {
-        "nodes": [idle, node(2, "Step", links=[("image", 1)])],
-        "links": [[1, 1, 0, 2, 0, "IMAGE"]],
-    }
+    nodes = [idle, node(2, "Step", links=[("image", 1)])]
+    workflow = {"nodes": nodes, "links": [[1, 1, 0, 2, 0, "IMAGE"]]}
     assert to_prompt(workflow) == {"2": {"class_type": "Step", "inputs": {}}}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_bundled_workflow(path):
     workflow = json.loads(path.read_text("utf-8"))
-    ids = {entry["id"] for entry in workflow["nodes"]}
+    nodes = {entry["id"]: entry for entry in workflow["nodes"]}
     for link, source, slot, target, entry, kind in workflow["links"]:
-        ends = {
-            key: next(n for n in workflow["nodes"] if n["id"] == key) for key in (source, target)
-        }
-        assert link in ends[source]["outputs"][slot]["links"]
-        assert ends[target]["inputs"][entry]["link"] == link
-        assert ends[source]["outputs"][slot]["type"] == kind
+        assert link in nodes[source]["outputs"][slot]["links"]
+        assert nodes[target]["inputs"][entry]["link"] == link
+        assert nodes[source]["outputs"][slot]["type"] == kind
     assert workflow["version"] == 0.4
-    assert workflow["last_node_id"] >= max(ids)
+    assert workflow["last_node_id"] >= max(nodes)
     for entry in workflow["nodes"]:
         if entry["type"] != "MarkdownNote":
             ours = entry["type"].startswith("CoZ")
@@ -77,9 +67,7 @@ def test_an_app_sets_what_is_there_and_shows_one_result(path):
     assert "id" not in workflow  # else all who open it have one workflow's runs
     for node_id, name in extra["linearData"]["inputs"]:
         node = nodes[node_id]
-        widgets = {
-            entry["widget"]["name"]: entry["link"] for entry in node["inputs"] if "widget" in entry
-        }
+        widgets = {e["widget"]["name"]: e["link"] for e in node["inputs"] if "widget" in e}
         # Files from before own_picture: the page adds it.
         own = (node["type"], name) == ("CoZSamplePicture", "own_picture")
         assert own or (node["type"], name) in PAGE_WIDGETS or widgets[name] is None
@@ -125,10 +113,14 @@ MISSING_MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx
 """What the frontends 1.47 and 1.58 list as missing."""
 
 
+def read_notes(nodes):
+    return "".join(n["widgets_values"][0] for n in nodes if n["type"] == "MarkdownNote")
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_each_file_of_the_sr_lora_has_its_address(path):
     nodes = json.loads(path.read_text("utf-8"))["nodes"]
-    notes = "".join(n["widgets_values"][0] for n in nodes if n["type"] == "MarkdownNote")
+    notes = read_notes(nodes)
     for node in nodes:
         if node["type"] != "CoZLoadSRLoRA":
             continue
@@ -136,9 +128,8 @@ def test_each_file_of_the_sr_lora_has_its_address(path):
         assert [*models] == node["widgets_values"][:2]
         for name, model in models.items():
             assert model["url"].endswith(f"/{name}")
-            if (
-                name.endswith(MISSING_MODELS) or "step by step" in path.stem
-            ):  # which refers to template 4
+            # The template step by step refers to template 4.
+            if name.endswith(MISSING_MODELS) or "step by step" in path.stem:
                 continue
             assert f"[{name}]({model['url']})" in notes
             assert f"ComfyUI's list of missing models leaves out {name}" in notes
@@ -158,9 +149,7 @@ def test_the_tile_control_net_waits_for_its_file():
     assert inputs["backbone.control_net"] == [find_node(prompt, "ControlNetLoader"), 0]
     (model,) = loader["properties"]["models"]
     assert [model["name"]] == loader["widgets_values"]
-    notes = "".join(
-        n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "MarkdownNote"
-    )
+    notes = read_notes(workflow["nodes"])
     for file in (model["name"], "control_v11f1e_sd15_tile_fp16.safetensors"):
         assert f"[{file}](https://huggingface.co/" in notes
 

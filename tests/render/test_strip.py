@@ -45,7 +45,8 @@ def test_a_strip_has_a_largest_size(height, width, steps, layout, labels, size):
     if size == "8,704 x 5":
         assert draw_strip(chain, layout, labels).shape[-2:] == (5, 8704)
         return
-    with pytest.raises(ValueError, match=f"would have {size} pixels: {steps + 1} frames of"):
+    message = f"the strip would have {size} pixels: {steps + 1} frames of"
+    with pytest.raises(ValueError, match=message):
         draw_strip(chain, layout, labels)
 
 
