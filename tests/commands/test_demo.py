@@ -131,7 +131,7 @@ def test_the_film(result):
         (["nowhere.png"], "there is no file nowhere.png"),
         (["README.md"], "README.md is not an image that can be read"),
         (["tests"], "tests is not an image that can be read"),
-        (["--center", "0.5"], "--center: expected two fractions 0..1 such as 0.3,0.6, got '0.5'"),
+        (["--center", "0.5"], "argument --center: expected two fractions 0..1 such as 0.3,0.6, got '0.5'"),
         (["--center", "0.5,1.1"], "0..1 such as 0.3,0.6, got '0.5,1.1'"),
         (["--center", "a,b"], "0..1 such as 0.3,0.6, got 'a,b'"),
         (["--steps", "0"], "argument --steps: expected a whole number 1..16, got '0'"),
@@ -139,7 +139,7 @@ def test_the_film(result):
         (["--steps", "two"], "a whole number 1..16, got 'two'"),
         (["--out", "README.md"], "README.md"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_argument_is_one_clear_line(arguments, message, monkeypatch):
     monkeypatch.chdir(ROOT)
     error = error_of(arguments, monkeypatch)

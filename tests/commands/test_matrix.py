@@ -87,9 +87,8 @@ def test_a_single_row_leaves_the_others():
         "one": ("| one | 0.30.0 | 1 |", "### one\n\n- 2 skipped: a | b\n"),
         "three": ("| three | 0.24.0 | 3 |", "### three\n\n- FAILED x\n"),
     }
-    again = merge_report(
-        merge_report("", names, rows), names, {"three": ("| three | 0.24.0 | 4 |", "")}
-    )
+    again = merge_report("", names, rows)
+    again = merge_report(again, names, {"three": ("| three | 0.24.0 | 4 |", "")})
     again = merge_report(again, names, {"two": ("| two | 0.27.0 | 2 |", "### two\n\n- FAILED y\n")})
     assert again == (
         f"{matrix.HEAD}| one | 0.30.0 | 1 |\n| two | 0.27.0 | 2 |\n| three | 0.24.0 | 4 |\n"

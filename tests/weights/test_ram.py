@@ -43,9 +43,7 @@ def test_a_large_file_is_mapped_and_a_small_one_is_not(files, monkeypatch):
     assert seen == [True, False]
 
 
-def test_a_large_file_of_the_old_format_and_the_heads_older_name_are_read(
-    files, weights, monkeypatch
-):
+def test_large_files_of_older_formats_are_read(files, weights, monkeypatch):
     monkeypatch.setattr(weight_file, "MAX_READ_BYTES", 0)
     renamed = {name.replace("tagging_head", "vision_multi"): w for name, w in weights.items()}
     for content in (as_published(weights), {"model": renamed}):
@@ -87,14 +85,11 @@ def test_a_lora_of_the_shared_weights_is_added(weights):
 
 
 def test_a_deeper_tag_encoder_and_the_decoder_are_left_out(weights):
-    layers = (
-        "tag_encoder.encoder.layer.7.crossattention",
-        "text_decoder.bert.encoder.layer.0.attention",
-    )
-    more = {f"{layer}.self.query.lora_{end}": torch.ones(8, 8) for layer in layers for end in "AB"}
-    assert are_equal(
-        convert_dape(dape(weights) | more).tensors, convert_dape(dape(weights)).tensors
-    )
+    places = "tag_encoder.encoder.layer.7.cross", "text_decoder.bert.encoder.layer.0."
+    layers = [f"{place}attention.self.query" for place in places]
+    more = {f"{layer}.lora_{end}": torch.ones(8, 8) for layer in layers for end in "AB"}
+    found, expected = (convert_dape(dape(weights) | added).tensors for added in (more, {}))
+    assert are_equal(found, expected)
 
 
 def test_dape_is_read_and_converted(files, weights):
@@ -171,11 +166,11 @@ def test_ram_plus_plus_is_named(files, weights):
         ("fc.weight", None, r"expected fc.weight of RAM to be \(1, 32\), but found none"),
         ("visual_encoder.norm.bias", torch.zeros(7), r"to be \(64,\), but found \(7,\)"),
         ("label_embed", torch.zeros(()), "expected all weights of RAM"),
-        ("visual_encoder.patch_embed.norm.weight", None, "none that fits '.*patch_embed.norm"),
+        ("visual_encoder.patch_embed.norm.weight", None, "found none that fits '.*patch_embed.norm"),
         ("visual_encoder.layers.9999999999.blocks.0.x", torch.zeros(1), "found none that fits"),
-        ("visual_encoder.extra", torch.zeros(1), r"alone, but found visual_encoder\.extra besides"),
+        ("visual_encoder.extra", torch.zeros(1), "RAM alone, but found visual_encoder.extra besides"),
     ],
-)
+)  # fmt: skip
 def test_a_weight_that_does_not_fit_is_named(files, weights, name, weight, message):
     changed = {key: w for key, w in weights.items() if key != name}
     if weight is not None:
