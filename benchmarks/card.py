@@ -1,8 +1,8 @@
 """Count the arithmetic, memory and transfers of a zoom at the real sizes of the models, on simulated GPUs.
 
 "Card" means a GPU here. The nodes run in the real ComfyUI, on tensors that have shapes but no values. So the
-counts are exact, the memory is that of all tensors, and no time is measured. Limits: AR-2 with SD3 and Qwen2.5-VL takes at most
-11 GiB of a card of 12, and 7.5 GiB of a card of 8.
+counts are exact, the memory is that of all tensors, and no time is measured. Limits: template 4, the paper's
+method with SD3 and Qwen2.5-VL (AR-2), takes at most 11 GiB on a card of 12 GiB, and 7.5 GiB on a card of 8 GiB.
 
 python -m benchmarks.card [--toy | --write]     --toy: networks of one or two blocks, one card
     --write: also write cost.svg
@@ -30,16 +30,14 @@ from .card_tables import print_context, print_reference, print_step, print_table
 
 GIB = 2**30
 CARDS_GIB, TOY_CARDS_GIB = (8, 12, 16, 24), (8,)
-MAX_GIB = {8: 7.5, 12: 11.0}
-"""GB of a card -> limit of the peak of AR-2 in GiB."""
+MAX_PEAK_GIB_BY_CARD = {8: 7.5, 12: 11.0}
+"""Memory of a card in GiB -> maximum peak of AR-2 in GiB."""
 STEPS, MAX_TOKENS, FEW_TOKENS = 4, 32, 2
 
 WORKFLOWS = {"SD3": "2 Chain-of-Zoom SD3", "AR-2": "4 Chain-of-Zoom as in the paper (AR-2)"}
-STEP_BY_STEP = "more/AR-2 step by step"
-UPSCALE, WHOLE = (
-    "1 Start here - zoom into a picture (no downloads)",
-    "6 Whole picture 4x (no downloads)",
-)
+STEP_WORKFLOW = "more/AR-2 step by step"
+UPSCALE_WORKFLOW = "1 Start here - zoom into a picture (no downloads)"
+WHOLE_PICTURE_WORKFLOW = "6 Whole picture 4x (no downloads)"
 
 
 def start_host() -> str:
@@ -84,7 +82,7 @@ def make_chain(name: str, steps: int, tokens: int, checkpoint: str) -> tuple[Pro
 
 def make_text_step(t5_tokens: int, checkpoint: str) -> tuple[Prompt, str]:
     """Make one step out of single nodes, with a typed text of this number of T5 tokens."""
-    prompt = read_workflow(STEP_BY_STEP)
+    prompt = read_workflow(STEP_WORKFLOW)
     prompt[find_node(prompt, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = checkpoint
     step = next(key for key, node in prompt.items() if node["class_type"] == "CoZSRStep")
     encoder, _ = prompt[step]["inputs"]["positive"]
@@ -161,10 +159,11 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
         parts = run(make_chain(WORKFLOWS[template], steps, FEW_TOKENS, checkpoint), gib)
         total = add_parts(parts.values())
         peak = total.peak / GIB
-        if template == "AR-2" and peak > MAX_GIB.get(gib, peak):
-            missed.append(f"{peak:.2f} GiB on a card of {gib} GB, not {MAX_GIB[gib]}")
+        if template == "AR-2" and peak > (limit := MAX_PEAK_GIB_BY_CARD.get(gib, peak)):
+            missed.append(f"{peak:.2f} GiB on a card of {gib} GiB, not {limit}")
         peak_part = max(parts, key=lambda name: parts[name].peak)
         # ComfyUI creates text encoders on the card if the card has more free memory than half of the free RAM.
+        # So whole models are transferred in REST too. Transfers in all other parts are of single layers.
         whole = sum(parts[part].count_moved(True) for part in (LOAD, REST))
         streamed = total.count_moved(True) - whole
         end = checkpoint.partition("clips")[2].removesuffix(".safetensors")
@@ -177,9 +176,9 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
         "file",
         "card",
         "peak, GiB",
-        "in",
+        "peak in part",
         "to card, GB",
-        "of it in layers, GB",
+        "streamed by layer, GB",
     ]
     print_table(f"Chains of {steps} steps (simulated):", [*head, "back, GB", "transfers"], rows)
     return missed
@@ -191,8 +190,9 @@ def run_upscale(card_gib: int) -> tuple[float, float]:
     Returns:
         The FLOPs of the view, and the FLOPs of the whole image divided by its number of views.
     """
-    view = make_upscale(UPSCALE, "CoZZoomViewer", "CoZChainLoop", steps=1, scale=4)
-    both = {"a view": view, "a picture": make_upscale(WHOLE, "SaveImage", "CoZFullImage")}
+    view = make_upscale(UPSCALE_WORKFLOW, "CoZZoomViewer", "CoZChainLoop", steps=1, scale=4)
+    whole = make_upscale(WHOLE_PICTURE_WORKFLOW, "SaveImage", "CoZFullImage")
+    both = {"a view": view, "a picture": whole}
     found = {name: add_parts(run(made, card_gib).values()) for name, made in both.items()}
     rows = [
         [name, f"{x.work.flops / 1e12:.2f}", f"{x.work.kernels:,}", f"{x.peak / GIB:.2f}"]
@@ -232,7 +232,9 @@ def main() -> None:
         views = {"SD3": (sd3, sd3), "Real-ESRGAN": run_upscale(cards[-1])}
     svg, head, rows = draw_costs(views)
     print_table(
-        "TFLOP to one spot of a picture of 512 px (a view simulated, views counted):", head, rows
+        "TFLOP to zoom into one spot of a picture of 512 px (one view simulated, times the number of views):",
+        head,
+        rows,
     )
     if options.write:
         (ROOT / "benchmarks" / "cost.svg").write_text(svg, "utf-8")

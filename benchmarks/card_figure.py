@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from coz.tiles.layout import plan_layout
 
 FACTORS = (4, 16, 64, 256)
-FRAME = 512
+FRAME_SIDE_PIXELS = 512
 OVERLAPS = {"SD3": 128, "Real-ESRGAN": 0}
 """Backbone -> pixels by which the views of Full-Image SR overlap. Those of upscale models abut."""
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 400, 70, 30, 340
@@ -15,10 +15,10 @@ COLORS = {"SD3": "#c0392b", "Real-ESRGAN": "#2471a3"}
 
 def count_views(factor: int, overlap: int) -> int:
     """Count the views of 512 pixels in all 4x passes that enlarge a whole image of 512 pixels by a factor."""
-    side, count = FRAME, 0
-    while side < FRAME * factor:
+    side, count = FRAME_SIDE_PIXELS, 0
+    while side < FRAME_SIDE_PIXELS * factor:
         side *= 4
-        rows = plan_layout(side, side, FRAME, overlap).rows
+        rows = plan_layout(side, side, FRAME_SIDE_PIXELS, overlap).rows
         count += sum(len(row.xs) for row in rows)
     return count
 

@@ -32,7 +32,8 @@ def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 def print_step(parts: dict[str, Part], floors: dict[str, int], card_gib: int) -> None:
     """Print each part of a step beside its floor.
 
-    The floor is to read the weights once, in the time that this or the arithmetic takes, whichever is longer.
+    The floor of the reads is the weights, read once. The floor of the time is the longer of the times for
+    these reads and for the arithmetic.
     """
     rows, sums = [], [0.0, 0.0]
     for name in [*(name for name in PARTS if name in parts), "all"]:
@@ -86,7 +87,10 @@ def print_reference(ours: dict[str, Part], theirs: dict[str, Part]) -> None:
             (1000 * times[0], 1000 * times[1], ".0f"),
         ]
         rows.append([name, *(f"{x:{f}} / {y:{f}} = {x / max(y, 1e-9):.2f}" for x, y, f in pairs)])
-    title = "A step without VLM, which is the same in both: ours / the reference (simulated; ms: estimated):"
+    title = (
+        "A step, ours / the reference, without the VLM, which is the same in both "
+        "(simulated; ms: estimated):"
+    )
     print_table(title, ["part", "TFLOP", "read, GB", "kernels", "ms"], rows)
     peak = max(part.peak for part in theirs.values()) / 2**30
     print(f"\nPeak of the reference with its VLM on the same card: {peak:.1f} GiB (simulated).")
@@ -100,5 +104,5 @@ def print_context(whole: dict[str, Part], short: dict[str, Part]) -> None:
             for p in (whole, short)
         )
         rows.append([name, f"{a:.3f}", f"{b:.3f}", f"{1 - b / a:.0%}"])
-    title = "What a T5 context of 77 tokens in place of 512 saves of a step with a typed text (simulated):"
+    title = "Work saved in a step with a typed text by a T5 context of 77 instead of 512 tokens (simulated):"
     print_table(title, ["part", "TFLOP, 512", "TFLOP, 77", "saved"], rows)

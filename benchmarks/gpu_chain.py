@@ -1,7 +1,7 @@
 """Compare our nodes with the reference's procedure in four steps, on random weights of SD3-medium's size.
 
 Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all
-weights in 16 bits, and 12 GiB with T5 in fp8 or, if that takes more, where --reserve-vram
+weights in 16 bits. With T5 in fp8 they take at most 12 GiB, either without a limit or when --reserve-vram
 leaves 12 GiB to ComfyUI.
 This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The floor of a step is the longer of two times:
 that of its arithmetic and that of reading its weights once, at the rates measured here. The last lines
@@ -263,7 +263,7 @@ def print_row(row: Row, theirs: Row) -> None:
     )
 
 
-def describe_model_error(row: Row, flops: float, bandwidth: float) -> str:
+def compare_with_estimates(row: Row, flops: float, bandwidth: float) -> str:
     """Compare the times and the peak of a row with those that benchmarks.card counted."""
     estimates = {"text": ["text"], "sr": SR_PARTS}
     times = [
@@ -315,7 +315,7 @@ def main() -> None:
         if not toy:
             for variant, row in zip(VARIANTS, rows, strict=True):
                 if variant.was_simulated:
-                    print(describe_model_error(row, flops, bandwidth))
+                    print(compare_with_estimates(row, flops, bandwidth))
     means = ", ".join(f"{difference:.2f}" for difference in differences)
     print(f"the first step differs from the reference's by {means} of 255 levels on average")
     if toy and differences[0] > MAX_DIFFERENCE_LEVELS:

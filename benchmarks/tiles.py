@@ -21,7 +21,7 @@ TILES = (512, 256, 128)
 MAX_SEAM_LEVELS = 0.5
 """Levels of 255, for tiles of at least 256 pixels: smaller ones get fewer pixels around them than the
 models see."""
-HALF_SKY = "rocket.jpg"
+HALF_SKY_PICTURE = "rocket.jpg"
 MIN_FEWER_TILES = 0.20
 MAX_PIXEL_RATIO = 1.15
 """Pixels that the network computes at tile 1904, relative to those in ComfyUI's own node."""
@@ -108,7 +108,7 @@ def main() -> None:
         )
         if tile == 1904 and ours > MAX_PIXEL_RATIO * host_pixels:
             missed.append("network pixels")
-    image = sample.execute(HALF_SKY)[0]
+    image = sample.execute(HALF_SKY_PICTURE)[0]
     layouts = [
         plan_tiles(*image.shape[1:3], SCALE, 512, overlap, complexity)
         for overlap, complexity in ((256, None), (0, rate_complexity(image.movedim(-1, 1))))

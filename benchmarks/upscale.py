@@ -27,8 +27,8 @@ SIDE, SCALE = 2048, 4
 RUNS_BY_TILE = {1904: 5, 1024: 1, 512: 1}
 """Tile size -> number of runs. The limits apply to the first tile size."""
 MAX_TIME_RATIO = 1.15
-FIXED_TILE, FIXED_PAIRS = 1904, 2
-MAX_FIXED_TIME_RATIO = 1.25
+COLOR_FIX_TILE, COLOR_FIX_PAIRS = 1904, 2
+MAX_COLOR_FIX_TIME_RATIO = 1.25
 MODEL = "coz_lite_x4.safetensors"
 
 
@@ -82,16 +82,16 @@ def main() -> None:
             )
             is_first = tile == next(iter(RUNS_BY_TILE))
             is_over |= is_first and (ratio > MAX_TIME_RATIO or own_peak > host_peak)
-        fixed = min(
-            measure(lambda: run_ours(FIXED_TILE, "wavelet"))[0]
+        color_fix_ratio = min(
+            measure(lambda: run_ours(COLOR_FIX_TILE, "wavelet"))[0]
             / measure(lambda: ImageUpscaleWithModel.execute(model, image))[0]
-            for _ in range(FIXED_PAIRS)
+            for _ in range(COLOR_FIX_PAIRS)
         )
     print(
-        f"upscale: tile {FIXED_TILE} with wavelet: {fixed:.3f} times the CPU time of ComfyUI's node (limit: "
-        f"{MAX_FIXED_TIME_RATIO})"
+        f"upscale: tile {COLOR_FIX_TILE} with wavelet: {color_fix_ratio:.3f} times the CPU time of "
+        f"ComfyUI's node (limit: {MAX_COLOR_FIX_TIME_RATIO})"
     )
-    if is_over or fixed > MAX_FIXED_TIME_RATIO:
+    if is_over or color_fix_ratio > MAX_COLOR_FIX_TIME_RATIO:
         raise SystemExit("upscale: over the limit")
 
 

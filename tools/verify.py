@@ -4,11 +4,12 @@ Run it by its path, with the same Python as ComfyUI. In the Windows portable's f
 
     python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\verify.py
 
-It looks for the models of the paper in ComfyUI's model folders, and works even if only some of them are there.
-It zooms into a photograph through the nodes of the pack. It compares one step with diffusers and the prompt extractor's
-tokens with transformers, where they are installed, and the tags with the network outside ComfyUI. It writes
-verify.json and verify.png, to attach to an issue. Neither holds a path, a file name or anything about you;
-verify.json is shown before it is written. Nothing is downloaded, and nothing in the model folders is changed.
+It looks for the models of the paper in ComfyUI's model folders and works even if only some of them are there. It
+zooms into a photograph through the nodes of the pack. It compares one step with diffusers and the prompt
+extractor's tokens with transformers, where they are installed, and the tags with the network outside ComfyUI.
+It writes verify.json and verify.png, to attach to an issue. Neither holds a path, a file name or anything
+about you; verify.json is shown before it is written. Nothing is downloaded, and nothing in the model folders
+is changed.
 
 Options that are not listed here are options of ComfyUI's main.py, such as --base-directory or --lowvram.
 """
@@ -25,8 +26,8 @@ from typing import Any
 
 PACK = Path(__file__).absolute().parent.parent
 if __name__ == "__main__":
-    # Insert it first, so that no other package of the name tools is found. ComfyUI's folder is inserted before it
-    # later.
+    # Insert it first, so that no other package of the name tools is found. Later, ComfyUI's folder is inserted
+    # in front of it.
     sys.path.insert(0, str(PACK))
 
 try:
@@ -44,7 +45,7 @@ except ModuleNotFoundError as error:
 
 FORMAT = "chain-of-zoom-verify/1"
 SIZE = 512
-REPORT = (
+REPORT_INSTRUCTION = (
     "open an issue of the form Verification in the repository of the pack and attach both files"
 )
 PICTURE = PACK / "pictures" / "astronaut.png"
@@ -107,7 +108,7 @@ class Verification:
         if not self.networks:
             (upscaler,) = (
                 step.get_node("UpscaleModelLoader")
-                .execute(self.files["upscale model"].choose())
+                .execute(self.files["upscale model"].register_for_loader())
                 .args
             )
         self.chain = step.zoom_in(read_picture(), self.size, self.networks, self.vlm, upscaler)
@@ -117,19 +118,20 @@ class Verification:
     def compare_tokens(self) -> tuple[str, str]:
         images = [tokens.resize_for_model(frame, self.size) for frame in self.list_views()]
         found = tokens.ask(self.vlm, images)
-        if lacking := comfyui.find_lacking("transformers") or self.find_converted("prompt LoRA"):
-            return NOT_COMPARED, lacking
+        converted = self.explain_converted_files("prompt LoRA")
+        if reason := comfyui.explain_missing_package("transformers") or converted:
+            return NOT_COMPARED, reason
         same, equal = tokens.compare_tokens(self.pack, self.files, self.vlm, images, found)
-        text = f"transformers choose {same} of {len(found)} tokens alike"
+        text = f"transformers chooses the same token in {same} of {len(found)} cases"
         if equal == len(found):
             rest = "." if same == equal else ", and the others are as likely there within rounding."
             return EQUAL, text + rest
         return DIFFERS, f"{text}, and {len(found) - equal} are unlikely there."
 
     def compare_step(self) -> tuple[str, str]:
-        converted = self.find_converted("SR LoRA", "VAE encoder")
-        if lacking := comfyui.find_lacking("diffusers") or converted:
-            return NOT_COMPARED, lacking
+        converted = self.explain_converted_files("SR LoRA", "VAE encoder")
+        if reason := comfyui.explain_missing_package("diffusers") or converted:
+            return NOT_COMPARED, reason
         difference = step.compare_step(self.files, self.list_views()[1])
         text = f"In float32 it is {difference:.1e} from diffusers, the limit is {step.MAX_DIFFERENCE:.0e}."
         return EQUAL if difference < step.MAX_DIFFERENCE else DIFFERS, text
@@ -138,10 +140,10 @@ class Verification:
         self.tags = tags.find_tags(self.files, read_picture())
         plain = "" if "DAPE" in self.files else " without DAPE"
         shown = ", ".join(self.tags[:MAX_SHOWN_TAGS])
-        return RAN, f"It finds{plain} {len(self.tags)} tags: {shown}."
+        return RAN, f"It finds {len(self.tags)} tags{plain}: {shown}."
 
     def compare_tags(self) -> tuple[str, str]:
-        if converted := self.find_converted("DAPE"):
+        if converted := self.explain_converted_files("DAPE"):
             return NOT_COMPARED, converted
         difference, logits = tags.compare_logits(self.pack, self.files, read_picture())
         wrong = tags.count_wrong(self.tags, logits)
@@ -151,7 +153,7 @@ class Verification:
         )
         return EQUAL if difference < tags.MAX_DIFFERENCE and not wrong else DIFFERS, text
 
-    def find_converted(self, *roles: str) -> str:
+    def explain_converted_files(self, *roles: str) -> str:
         """Return a sentence that names the files which are not as published, or "" if all are."""
         converted = [role for role in roles if role in self.files and self.files[role].is_converted]
         if not converted:
@@ -265,7 +267,9 @@ def write_results(out: Path, text: str, chain: ZoomChain | None) -> None:
                 f"{name} cannot be written: {error.strerror}. Name another folder with --out FOLDER; what "
                 "verify.json would hold is above"
             ) from error
-    print(f"Written: {' and '.join(str(out / name) for name in files)}. To report: {REPORT}")
+    print(
+        f"Written: {' and '.join(str(out / name) for name in files)}. To report: {REPORT_INSTRUCTION}"
+    )
 
 
 def main() -> None:

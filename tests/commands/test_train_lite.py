@@ -196,11 +196,11 @@ def test_every_variant_of_a_photograph_holds_the_largest_patch(monkeypatch):
     assert min(min(image.size) for image in images) >= faithful.LATE_SIDE * data.SCALE
 
 
-def test_a_narrow_network_depends_on_16_pixels_around_a_result():
-    for is_narrow, reach in ((False, 18), (True, 16)):
+def test_a_network_of_limited_reach_depends_on_16_pixels_around_a_result():
+    for has_limited_reach, reach in ((False, 18), (True, 16)):
         net = CompactNet()
-        if is_narrow:
-            net.narrow()
+        if has_limited_reach:
+            net.limit_reach()
         lq = torch.rand(1, 3, 1, 41, requires_grad=True)
         net(lq)[..., 4 * 20 : 4 * 21].sum().backward()
         seen = lq.grad[0, :, 0].abs().amax(0).nonzero().flatten().tolist()
@@ -241,15 +241,15 @@ def test_second_zoom_trains_the_first():
     assert net.by.grad.item() == pytest.approx(2 * 2 * 0.4 / 0.5**2, rel=1e-5)
 
 
-def test_a_narrow_network_stays_narrow(tmp_path):
+def test_a_network_keeps_its_limited_reach(tmp_path):
     net, path = CompactNet(), tmp_path / "net.safetensors"
-    for is_narrow in (False, True):
-        if is_narrow:
-            net.narrow()
+    for has_limited_reach in (False, True):
+        if has_limited_reach:
+            net.limit_reach()
         loop.save_weights(net, path)
         training = loop.Training(path, 1e-3, 1e-3, 0.5)
         training.learn(training.net(torch.rand(1, 3, 8, 8)).square().mean())
-        assert training.net.looks_narrow() == is_narrow
+        assert training.net.was_saved_with_limited_reach() == has_limited_reach
 
 
 def test_errors_of_two_zooms_are_those_of_the_photograph(monkeypatch):

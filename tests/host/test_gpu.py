@@ -98,10 +98,10 @@ def test_goals(seconds, peaks, missed):
 
 def test_the_simulated_card_is_compared_with_the_measured_one():
     row = gpu_chain.Row("ours", {"text": 73.0, "sr": 6.04}, 11.0)
-    assert gpu_chain.describe_model_error(row, 1e30, 1e9) == (  # reading takes 36.5 s and 15.1
+    assert gpu_chain.compare_with_estimates(row, 1e30, 1e9) == (  # reading takes 36.5 s and 15.1
         "ours: text 2.00 times its estimate, sr 0.40 times its estimate; peak +0.5 GiB from the simulated 10.5"
     )
     row.seconds = {"text": 4.956, "sr": 2 * (1.118 + 2.56 + 2.515)}  # computing
-    assert gpu_chain.describe_model_error(row, 1e12, 1e30).startswith(
+    assert gpu_chain.compare_with_estimates(row, 1e12, 1e30).startswith(
         "ours: text 1.00 times its estimate, sr 2.00 times its estimate;"
     )

@@ -130,7 +130,7 @@ def test_each_question_is_asked_once_and_silence_is_worth_nothing():
 def test_what_the_critic_does_not_say_is_counted():
     verdict = Judge(Critic(), lambda _: ["50", "what?", None, "70"])(asked(*"abcd"))
     assert verdict.scores == [0.5, None, None, 0.7]
-    assert (verdict.failed, verdict.unreadable) == (0.25, 0.25)
+    assert (verdict.failed_share, verdict.unreadable_share) == (0.25, 0.25)
 
 
 def test_patience_ends_and_begins_anew():

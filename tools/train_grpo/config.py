@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from coz.text.answer import EXCLUDED_PHRASES
 
-from .rewards import FEEDBACK_SPREAD, MIN_WORDS, NGRAM, WEIGHTS
+from .rewards import FEEDBACK_SPREAD, MIN_WORDS, NGRAM_WORDS, WEIGHTS
 
 CRITIC_INSTRUCTION = (
     "You see two images; the second is a zoom-in of the first. Somebody described the second image in "
@@ -27,7 +27,7 @@ Folder = Annotated[Path, Field(strict=False)]  # YAML has no type for paths
 
 
 def require_known(given: Iterable[str], known: Iterable[str], place: str = "") -> None:
-    """Raise a ValueError for the first unknown key that suggests a similar one."""
+    """Raise a ValueError for the first unknown key. The message suggests a similar one."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -105,7 +105,7 @@ class Config(Section):
     rewards: dict[str, float] = {**WEIGHTS, "image_feedback": 0.0}
     """Reward -> its weight. A reward of weight 0 is not computed."""
     phrases: list[str] = list(EXCLUDED_PHRASES)
-    ngram: PositiveInt = NGRAM
+    ngram: PositiveInt = NGRAM_WORDS
     least_words: Annotated[int, Field(ge=0)] = MIN_WORDS
     lora: Lora = Lora()
     training: dict[str, Any] = {}
@@ -178,7 +178,10 @@ def _explain(type: str, loc: tuple, msg: str, input: Any, **_: Any) -> str:
     """Describe pydantic's error in one line that starts with the key."""
     place = ".".join(map(str, loc))
     if type == "missing":
-        return f"{place} is missing: data is the folder that prepare made, out the one to write to"
+        return (
+            f"{place} is missing. A config needs data (the folder that prepare made) and out (the folder "
+            "to write to)"
+        )
     if type == "value_error":
         return ".".join(filter(None, (place, msg.removeprefix("Value error, "))))
     problem = msg.removeprefix("Input ").replace("should be", "must be").partition(" for <")[0]

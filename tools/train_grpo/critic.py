@@ -39,14 +39,14 @@ class Verdict(NamedTuple):
     """The unchanged answers; None for a question that got none."""
 
     @property
-    def failed(self) -> float:
+    def failed_share(self) -> float:
         """Share of the questions that got no answer."""
         return self.answers.count(None) / max(1, len(self.answers))
 
     @property
-    def unreadable(self) -> float:
+    def unreadable_share(self) -> float:
         """Share of the questions whose answer holds no score."""
-        return self.scores.count(None) / max(1, len(self.scores)) - self.failed
+        return self.scores.count(None) / max(1, len(self.scores)) - self.failed_share
 
 
 class CriticError(ValueError):
@@ -78,13 +78,13 @@ class Judge:
                 "and run again; training continues from the last checkpoint"
             )
         scores = {key: None if a is None else read_critic_score(a) for key, a in found.items()}
-        self._count(scores, found)
+        self._stop_after_batches_without_score(scores, found)
         keys = [(q.pair, q.words) for q in questions]
         return Verdict(
             [scores.get(key, 0.0) for key in keys], [found.get(key, "0") for key in keys]
         )
 
-    def _count(self, scores: dict, found: dict) -> None:
+    def _stop_after_batches_without_score(self, scores: dict, found: dict) -> None:
         if any(score is not None for score in scores.values()):
             self.batches_without_score = 0
         elif scores:

@@ -85,7 +85,8 @@ def prepare(
     sources = find_sources(images)
     marks, skipped = read_marks(preferences) if preferences else ([], {})
     if not sources and not marks:
-        raise ValueError(f"{images} holds no images and no saved chains ({preferences=!s})")
+        given = f"{preferences} holds no marks" if preferences else "no --preferences are given"
+        raise ValueError(f"{images} holds no images and no saved chains, and {given}")
     if options.backbone != CROPS:
         load_upscaler(options.backbone)  # reports a wrong file at once, not in each worker
     _claim_folder(out, options)

@@ -33,7 +33,7 @@ class Feedback:
         self.host = ServerClient(settings.url)
         self.workflow = _read_workflow(folder / settings.workflow)
         self.quality = load_quality(settings.quality)
-        self.without: dict[str, float] = {}
+        self.quality_without_text: dict[str, float] = {}
 
     def __call__(
         self, pairs: Sequence[str], views: Sequence[Image.Image], words: Sequence[str]
@@ -41,11 +41,11 @@ class Feedback:
         found: list[float | None] = []
         for pair, view, text in zip(pairs, views, words, strict=True):
             name = self._upload(view)
-            if pair not in self.without:
-                self.without[pair] = self._measure_quality(name, "")
-            without = self.without[pair]
-            quality = self._measure_quality(name, text) if text else without
-            found.append(score_image_feedback(quality, without, self.settings.spread))
+            if pair not in self.quality_without_text:
+                self.quality_without_text[pair] = self._measure_quality(name, "")
+            without_text = self.quality_without_text[pair]
+            quality = self._measure_quality(name, text) if text else without_text
+            found.append(score_image_feedback(quality, without_text, self.settings.spread))
         return found
 
     def _measure_quality(self, image: str, words: str) -> float:

@@ -23,9 +23,9 @@ WEIGHTS: Mapping[str, float] = {
 """Weights of the sum. The first three are the paper's (Eq. 10). The others are ours: the form of the answer
 and image feedback weigh as much as the critic, and preferences half as much."""
 
-NGRAM = 3
-"""Number of words in a run that is compared. Source: the default of RepetitionPenalty in ms-swift v3.4.0, swift/plugin/orm.py, with
-which the published adapter was trained."""
+NGRAM_WORDS = 3
+"""Length in words of the sequences that are compared. Source: the default of RepetitionPenalty in ms-swift
+v3.4.0, swift/plugin/orm.py, with which the published adapter was trained."""
 
 MIN_WORDS = 4
 """Minimum words of an answer. In a published re-implementation, answers shrank to almost nothing until
@@ -79,16 +79,16 @@ def score_phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES)
     return 0.0 if pattern and re.search(pattern, text, re.IGNORECASE) else 1.0
 
 
-def score_repetition(text: str, ngram: int = NGRAM) -> float:
-    """Return 0.0 if no run of ``ngram`` words occurs twice, and down to -1.0 if many do.
+def score_repetition(text: str, ngram: int = NGRAM_WORDS) -> float:
+    """Return 0.0 if no sequence of ``ngram`` words occurs twice, and down to -1.0 if many do.
 
     A shorter text gets 0.0.
 
     Source: ms-swift v3.4.0, swift/plugin/orm.py, RepetitionPenalty; Yeo et al. 2502.03373.
     """
     words = text.lower().split()
-    runs = list(zip(*(words[start:] for start in range(ngram)), strict=False))
-    return len(set(runs)) / len(runs) - 1 if runs else 0.0
+    sequences = list(zip(*(words[start:] for start in range(ngram)), strict=False))
+    return len(set(sequences)) / len(sequences) - 1 if sequences else 0.0
 
 
 def score_answer_form(text: str, least_words: int = MIN_WORDS) -> float:

@@ -17,7 +17,7 @@ Columns = dict[str, list]
 
 
 class Scorer:
-    """Make the reward functions of a run, in the order of their weights.
+    """Make the reward functions of a run. ``functions`` and ``weights`` have the same order.
 
     ``phase`` (before, train or after) is logged with every answer.
     """
@@ -33,9 +33,11 @@ class Scorer:
         self.answers: list[str | None] = []
         scorers = {
             "critic": self._score_by_critic,
-            "phrase_exclusion": _score_each(rewards.score_phrase_exclusion, config.phrases),
-            "repetition": _score_each(rewards.score_repetition, config.ngram),
-            "answer_form": _score_each(rewards.score_answer_form, config.least_words),
+            "phrase_exclusion": _make_reward_of_each(
+                rewards.score_phrase_exclusion, config.phrases
+            ),
+            "repetition": _make_reward_of_each(rewards.score_repetition, config.ngram),
+            "answer_form": _make_reward_of_each(rewards.score_answer_form, config.least_words),
             "preference": self._score_preferences,
             "image_feedback": self._score_image_feedback,
         }
@@ -56,8 +58,8 @@ class Scorer:
     def _score_by_critic(self, texts: list[str], columns: Columns) -> list[float | None]:
         views = zip(columns["pair"], columns["images"], texts, strict=True)
         verdict = self.judge([Question(pair, tuple(images), text) for pair, images, text in views])
-        columns["log_metric"]("critic/failed", verdict.failed)
-        columns["log_metric"]("critic/unreadable", verdict.unreadable)
+        columns["log_metric"]("critic/failed", verdict.failed_share)
+        columns["log_metric"]("critic/unreadable", verdict.unreadable_share)
         self.answers = verdict.answers
         return fill_missing(verdict.scores, columns["pair"])
 
@@ -82,7 +84,7 @@ class Scorer:
         self.found, self.answers = {}, []
 
 
-def _score_each(
+def _make_reward_of_each(
     worth: Callable[[str, Any], float], setting: Any
 ) -> Callable[[list[str], Columns], list]:
     """Make a reward function of many texts from one of a single text."""

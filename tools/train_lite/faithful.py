@@ -45,8 +45,12 @@ MIN_PATCH_CONTRAST = 0.05
 GRID_LOSS_WEIGHT = 0.02
 TRUTH_SHARE = 0.5
 """Weight of the photograph in the mean of photograph and teacher's result."""
-VARIANTS, NATIVE_CROPS, CROP_SIDE_PIXELS = 1, 2, 160
-"""Variants of each photograph and size; crops of each sharp photograph, and their side."""
+VARIANTS = 1
+"""Number of variants of each photograph at each size."""
+NATIVE_CROPS = 2
+"""Number of crops of each photograph at full size. As many crops are made of the teacher's results for them."""
+CROP_SIDE_PIXELS = 160
+"""Side of these crops."""
 SYNTHETIC_IMAGES = 200
 
 

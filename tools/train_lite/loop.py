@@ -19,13 +19,13 @@ SNAPSHOT_STEPS = 50
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def compute_rate_factor(step: int, steps: int, decay: float) -> float:
+def compute_rate_factor(step: int, steps: int, decay_share: float) -> float:
     """Compute the factor of the learning rate in a step.
 
-    It rises to 1 during the warm-up, stays there, and falls linearly to 0 over the last share
-    ``decay`` of the steps.
+    It rises to 1 during the warm-up, stays there, and falls linearly to 0 over the last part of the
+    steps, whose share is ``decay_share``.
     """
-    return min(1, (step + 1) / WARM_UP_STEPS, (1 - step / steps) / decay)
+    return min(1, (step + 1) / WARM_UP_STEPS, (1 - step / steps) / decay_share)
 
 
 @torch.no_grad()
@@ -50,8 +50,8 @@ class Training:
         start_from: Path | None,
         muon_lr: float,
         adam_lr: float,
-        decay: float,
-        is_narrow: bool = False,
+        decay_share: float,
+        has_limited_reach: bool = False,
     ) -> None:
         self.net = CompactNet()
         if start_from:
@@ -63,16 +63,17 @@ class Training:
                     f"{start_from} was not trained by this program: its first channels do not "
                     "pass the image through. Train a new faithful model and start from that"
                 )
-        if is_narrow or self.net.looks_narrow():
-            self.net.narrow()
+        if has_limited_reach or self.net.was_saved_with_limited_reach():
+            self.net.limit_reach()
         self.net = self.net.to(DEVICE, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
-        self.updates = make_optimizers(self.net, muon_lr, adam_lr)
-        self.rates = [update.param_groups[0]["lr"] for update in self.updates]
-        self.decay = decay
+        self.optimizers = make_optimizers(self.net, muon_lr, adam_lr)
+        self.rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self.decay_share = decay_share
         self.seconds = 0.0
         self.parts: dict[str, Any] = {"net": self.net, "average": self.average}
-        self.parts |= {f"update {i}": update for i, update in enumerate(self.updates)}
+        # Checkpoints have these names.
+        self.parts |= {f"update {i}": optimizer for i, optimizer in enumerate(self.optimizers)}
         self.log: dict[str, list[float]] = {}
 
     def resume(self, checkpoint: Path) -> int:
@@ -92,8 +93,9 @@ class Training:
         """
         start = time.monotonic() - self.seconds
         for step in range(first, count):
-            for update, full in zip(self.updates, self.rates, strict=True):
-                update.param_groups[0]["lr"] = full * compute_rate_factor(step, count, self.decay)
+            factor = compute_rate_factor(step, count, self.decay_share)
+            for optimizer, full in zip(self.optimizers, self.rates, strict=True):
+                optimizer.param_groups[0]["lr"] = full * factor
             yield step
             update_average(self.average, self.net, step)
             if (step + 1) % SNAPSHOT_STEPS == 0 or step + 1 == count:
@@ -110,10 +112,10 @@ class Training:
         """Train the network one step with ``loss``. ``parts`` are the terms of the loss, for the log."""
         self.net.zero_grad()
         loss.backward()
-        for update in self.updates:
-            update.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.net.pass_colors_through()
-        if self.net.is_narrow:
-            self.net.narrow()
+        if self.net.has_limited_reach:
+            self.net.limit_reach()
         for name, value in (parts or {"loss": loss}).items():
             self.log.setdefault(name, []).append(value.item())

@@ -35,15 +35,16 @@ def compute_grid_loss(sr: Tensor) -> Tensor:
 def measure_repetition(image: Tensor) -> tuple[Tensor, Tensor]:
     """Measure how far the peaks of periodic patterns rise above the spectrum around them.
 
-    Small windows are used, because a lattice that is dark in one place and bright in another would
-    cancel out over a whole image. Peaks below 1 do not count, because they arise by chance.
+    The height of a peak is log(its power / the power around it). Small windows are used, because a
+    lattice that is dark in one place and bright in another would cancel out over a whole image. Only the
+    part of a height above 1 counts, because smaller peaks arise by chance.
 
     Args:
         image: (B, 3, H, W) in [0, 1].
 
     Returns:
-        Two means of the logarithm of the ratio of powers: for the period of the LR pixels, and for
-        all periods up to 8 pixels.
+        Two values, each the mean of max(height - 1, 0) over windows and frequencies: the frequencies of
+        the grid of LR pixels, and all frequencies with a period below 8 pixels.
     """
     windows = (
         (compute_luma(image) * 255)

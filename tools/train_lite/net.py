@@ -9,10 +9,10 @@ CONVOLUTIONS = 16
 SCALE = 4
 COLOR_CHANNELS = 3
 """Number of channels that pass the image through all layers unchanged."""
-NARROW_CONVOLUTIONS = 2
-"""Number of hidden convolutions of a narrow network that see only one pixel. The other 16 of its 18
-convolutions reach one pixel further each, so that a result depends on 16 pixels around it instead of 18. The
-pack rounds this reach up to a multiple of 8, and around its tiles of 256 pixels there is room for 16."""
+POINTWISE_CONVOLUTIONS = 2
+"""Number of hidden convolutions that see only one pixel if the reach of the network is limited. The other 16 of
+its 18 convolutions reach one pixel further each, so that a result depends on 16 pixels around it instead of 18.
+The pack rounds this reach up to a multiple of 8, and around its tiles of 256 pixels there is room for 16."""
 
 
 def make_spline_weights() -> Tensor:
@@ -43,7 +43,7 @@ class CompactNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_narrow = False
+        self.has_limited_reach = False
         layers: list[nn.Module] = [nn.Conv2d(3, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
         for _ in range(CONVOLUTIONS):
             layers += [nn.Conv2d(FEATURES, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
@@ -75,17 +75,17 @@ class CompactNet(nn.Module):
                 layer.weight[:COLOR_CHANNELS] = 1
 
     @torch.no_grad()
-    def narrow(self) -> None:
+    def limit_reach(self) -> None:
         """Let the first hidden convolutions, which use neighboring pixels least, see only one pixel."""
-        self.is_narrow = True
-        for layer in self.list_hidden_layers()[:NARROW_CONVOLUTIONS]:
+        self.has_limited_reach = True
+        for layer in self.list_hidden_layers()[:POINTWISE_CONVOLUTIONS]:
             center = layer.weight[..., 1, 1].clone()
             layer.weight.zero_()[..., 1, 1] = center
 
-    def looks_narrow(self) -> bool:
-        """Whether `narrow` was applied to the network before it was saved."""
-        narrow = self.list_hidden_layers()[:NARROW_CONVOLUTIONS]
-        return all(int(layer.weight.count_nonzero((0, 1)).count_nonzero()) == 1 for layer in narrow)
+    def was_saved_with_limited_reach(self) -> bool:
+        """Whether `limit_reach` was applied to the network before it was saved."""
+        first = self.list_hidden_layers()[:POINTWISE_CONVOLUTIONS]
+        return all(int(layer.weight.count_nonzero((0, 1)).count_nonzero()) == 1 for layer in first)
 
     def list_hidden_layers(self) -> list[nn.Conv2d]:
         return [layer for layer in self.body[1:-1] if isinstance(layer, nn.Conv2d)]

@@ -34,7 +34,7 @@ BORDER = 4
 GRAY_LEVELS = (0, 8, 32, 64, 96, 128, 160, 192, 224, 248, 255)
 MIN_GAINS_DB = {0: 1.8, 60: 0.5, 70: 0.5, 80: 0.5}
 """JPEG quality of the input (0: not compressed) -> the minimum gain over bicubic, in dB."""
-FRAME = 512
+FRAME_SIDE_PIXELS = 512
 STEPS = 4
 TARGETS = {
     "eye": ("astronaut", Target(0.482, 0.197)),
@@ -70,7 +70,7 @@ MAX_BLOCKINESS = 0.2141 / 3
 0.719, 0.140, -0.018 and 0.015 at its four steps."""
 MAX_DIFFERENCE = 0.4 * 7.66
 """Maximum difference from Real-ESRGAN, in levels of 255: 40 % of that of the texture model of version 0.1."""
-CROP_SIDE = 64
+CROP_SIDE_PIXELS = 64
 
 Upscale = Callable[[Tensor], Tensor]
 """Function that enlarges (1, 3, H, W) in [0, 1] four times and clamps the result."""
@@ -172,17 +172,17 @@ def compute_laplacian_statistics(frame: Tensor) -> tuple[float, float]:
     return variance, float(centered.pow(4).mean() / max(variance, 1e-12) ** 2)
 
 
-def measure_seam(frame: Tensor, pixel: int) -> float:
+def measure_seam(frame: Tensor, scale: int) -> float:
     """Measure how much steeper a frame is at the borders of JPEG blocks than elsewhere, in levels of 255.
 
-    The middle of the frame must be a corner of blocks. A pixel of the file is ``pixel`` pixels wide in the
-    frame.
+    The middle of the frame must be a corner of blocks. One pixel of the file covers ``scale`` x ``scale``
+    pixels of the frame.
     """
     light, excess = compute_luma(frame) * 255, 0.0
     for image in (light, light.mT):
         slope = (image[..., 1:] - image[..., :-1]).abs().mean((0, 1, 2))
-        place = torch.arange(1, image.shape[-1]) - image.shape[-1] // 2 + BLOCK_PIXELS * pixel // 2
-        near = (place % (BLOCK_PIXELS * pixel) - BLOCK_PIXELS * pixel // 2).abs() <= pixel // 2
+        place = torch.arange(1, image.shape[-1]) - image.shape[-1] // 2 + BLOCK_PIXELS * scale // 2
+        near = (place % (BLOCK_PIXELS * scale) - BLOCK_PIXELS * scale // 2).abs() <= scale // 2
         excess += float(slope[near].mean() - slope[~near].mean()) / 2
     return excess
 
@@ -213,10 +213,10 @@ def measure_difference(upscale: Upscale, teacher: Upscale) -> float:
     for name, target in TARGETS.values():
         image = from_pillow(data.read_picture(name))
         y, x = (
-            min(max(0, round(place * side) - CROP_SIDE // 2), side - CROP_SIDE)
+            min(max(0, round(place * side) - CROP_SIDE_PIXELS // 2), side - CROP_SIDE_PIXELS)
             for place, side in zip((target.y, target.x), image.shape[2:], strict=True)
         )
-        lq = image[..., y : y + CROP_SIDE, x : x + CROP_SIDE]
+        lq = image[..., y : y + CROP_SIDE_PIXELS, x : x + CROP_SIDE_PIXELS]
         errors.append((upscale(lq) - teacher(lq)).abs().mean() * 255)
     return float(torch.stack(errors).mean())
 
@@ -233,7 +233,7 @@ def zoom_with(upscale: Upscale, source: Tensor, plan: ZoomPlan) -> ZoomChain:
 
 def run_chain(upscale: Upscale, source: Tensor, target: Target) -> tuple[Tensor, list[ChainStep]]:
     """Run a chain of ``STEPS`` steps; return x_0 and the steps after it."""
-    plan = plan_zoom(*source.shape[-2:], STEPS, data.SCALE, target, size=FRAME)
+    plan = plan_zoom(*source.shape[-2:], STEPS, data.SCALE, target, size=FRAME_SIDE_PIXELS)
     chain = zoom_with(upscale, source, plan)
     steps, moved = [], torch.zeros(3)
     for before, window, frame in zip(

@@ -143,7 +143,7 @@ def train(
         teacher = load_real_esrgan().to(DEVICE, memory_format=torch.channels_last)
         torch.save([tuple(lesson) for lesson in make_lessons(seed, teacher)], kept)
     lessons = [Lesson(*lesson) for lesson in torch.load(kept, weights_only=True)]
-    training = Training(start_from, MUON_LR, ADAM_LR, DECAY_SHARE, is_narrow=True)
+    training = Training(start_from, MUON_LR, ADAM_LR, DECAY_SHARE, has_limited_reach=True)
     first = training.resume(checkpoint)
     for step in training.run_steps(first, steps, target, checkpoint):
         lr, hr = sample_patches(lessons, training.net, np.random.default_rng([seed, step]))

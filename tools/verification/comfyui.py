@@ -1,4 +1,7 @@
-"""Start the ComfyUI that the pack is in, in this process without its server, and measure time and memory."""
+"""Start, in this process and without a server, the ComfyUI that contains the pack.
+
+Also describe the machine, and measure time and memory.
+"""
 
 import asyncio
 import importlib
@@ -23,7 +26,7 @@ GIB = 2**30
 
 
 def find_comfyui(given: Path | None) -> Path:
-    """Return the folder of ComfyUI, the ``given`` one or the one that the pack is in.
+    """Return the folder of ComfyUI, the ``given`` one or the one that contains the pack.
 
     Raises:
         ValueError: If there is none, or the pack does not support its version.
@@ -115,7 +118,7 @@ def find_package_version(name: str) -> str | None:
         return None
 
 
-def find_lacking(package: str) -> str:
+def explain_missing_package(package: str) -> str:
     """Return a sentence that a package is not installed, or "" if it is."""
     if find_package_version(package):
         return ""

@@ -166,8 +166,8 @@ class FoundFile:
     """Of each file: bytes, sha256, tensors by dtype."""
     count: int = 0
 
-    def choose(self) -> str:
-        """Return the name for a loader, which then takes this file even if others have the same name."""
+    def register_for_loader(self) -> str:
+        """Let loaders take this file even if others have the same name; return its name for a loader."""
         import folder_paths
 
         place = self.paths[0].parents[len(Path(self.name).parts) - 1]
@@ -175,8 +175,8 @@ class FoundFile:
         return self.name
 
     @property
-    def is_published(self) -> bool:
-        """Whether it has as many tensors as the published file."""
+    def has_published_count(self) -> bool:
+        """Whether it has as many tensors as the published file and was not converted."""
         return self.count == self.role.count and not self.is_converted
 
     @property
@@ -266,7 +266,7 @@ def describe(found: FoundFile) -> str:
         lines.append(f"  {name}{facts['bytes']:,} bytes, {tensors}, sha256 {facts['sha256']}")
     if found.problem:
         lines.append(f"  {found.problem}")
-    elif role.count and found.is_published:
+    elif role.count and found.has_published_count:
         lines.append(f"  {found.count} {role.unit}, as published")
     elif role.count and found.is_converted:
         lines.append(f"  {found.count} {role.unit}, by tools/convert.py")
@@ -277,7 +277,7 @@ def describe(found: FoundFile) -> str:
 
 def record(found: FoundFile) -> dict:
     """Return the entry of a model in verify.json, without the file's name and path."""
-    published = found.is_published if found.role.count else None
+    published = found.has_published_count if found.role.count else None
     return {
         "role": found.role.name,
         "files": found.facts,

@@ -45,13 +45,15 @@ def get_node(name: str) -> Any:
 
 def load_networks(files: dict[str, FoundFile]) -> Networks:
     """Load SD3 through the nodes, with the SR LoRA and the VAE encoder if ``files`` has them."""
-    model, clip, vae = get_node("CheckpointLoaderSimple")().load_checkpoint(files["SD3"].choose())[
-        :3
-    ]
+    model, clip, vae = get_node("CheckpointLoaderSimple")().load_checkpoint(
+        files["SD3"].register_for_loader()
+    )[:3]
     if "SR LoRA" in files:
-        encoder = files["VAE encoder"].choose() if "VAE encoder" in files else "none"
+        encoder = files["VAE encoder"].register_for_loader() if "VAE encoder" in files else "none"
         model, vae = (
-            get_node("CoZLoadSRLoRA").execute(model, vae, files["SR LoRA"].choose(), encoder).args
+            get_node("CoZLoadSRLoRA")
+            .execute(model, vae, files["SR LoRA"].register_for_loader(), encoder)
+            .args
         )
     return Networks(model, vae, clip)
 

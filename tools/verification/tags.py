@@ -32,8 +32,8 @@ remove the tag."""
 
 def find_tags(files: dict[str, FoundFile], image: Tensor) -> list[str]:
     """Return the tags that CoZ Tag Prompt finds in a (1, 3, H, W) image."""
-    dape = files["DAPE"].choose() if "DAPE" in files else "none"
-    (tagger,) = get_node("CoZLoadTagger").execute(files["RAM"].choose(), dape).args
+    dape = files["DAPE"].register_for_loader() if "DAPE" in files else "none"
+    (tagger,) = get_node("CoZLoadTagger").execute(files["RAM"].register_for_loader(), dape).args
     text = get_node("CoZTagPrompt").execute(tagger, image.movedim(1, -1)).args[0]
     return text.split(", ") if text else []
 
@@ -80,7 +80,7 @@ def merge_dape(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def count_wrong(found: list[str], logits: Tensor) -> int:
-    """Count the tags that are found without reason or are missing, by more than rounding."""
+    """Count the tags that are wrongly found or wrongly missing, and that rounding cannot explain."""
     names, thresholds = read_tag_list()
     distance = logits.sigmoid() - thresholds
     is_found = torch.tensor([name in set(found) for name in names])

@@ -37,8 +37,12 @@ CONVERSATION = (
 
 
 def load_vlm(files: dict[str, FoundFile]) -> Any:
-    lora = files["prompt LoRA"].choose() if "prompt LoRA" in files else "none"
-    return get_node("CoZLoadPromptExtractor").execute(files["Qwen2.5-VL-3B"].choose(), lora).args[0]
+    lora = files["prompt LoRA"].register_for_loader() if "prompt LoRA" in files else "none"
+    return (
+        get_node("CoZLoadPromptExtractor")
+        .execute(files["Qwen2.5-VL-3B"].register_for_loader(), lora)
+        .args[0]
+    )
 
 
 def resize_for_model(image: Tensor, size: int) -> Image.Image:
