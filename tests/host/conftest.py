@@ -1,5 +1,6 @@
 import contextlib
 import importlib
+import inspect
 import json
 import os
 from types import SimpleNamespace
@@ -10,12 +11,34 @@ import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 
-from tests.support.small_models import NARROW_ENCODER, WIDTH, make_vae, small_sd3
+from tests.support.random_qwen import (
+    draw_qwen25vl,
+    name_as_published,
+    save_prompt_lora,
+    save_shards,
+)
+from tests.support.random_ram import as_published, dape, ram
+from tests.support.random_sd3 import coz_lora, draw_autoencoder, draw_clip_l, draw_coz_encoder
+from tests.support.random_weights import read_layouts
+from tests.support.small_models import (
+    NARROW_ENCODER,
+    SD2_SHAPE,
+    SD15,
+    WIDTH,
+    make_vae,
+    small_clip,
+    small_control_network,
+    small_sd2,
+    small_sd3,
+    small_vae,
+)
+from tools.convert import convert
 from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
 from .executor import Executor
-from .prompts import OWN_SAMPLING, kept_prompt, make_node
+from .images import noise
+from .prompts import OWN_SAMPLING, kept_prompt, make_class, make_node
 
 
 def pytest_runtest_setup(item):
@@ -45,22 +68,101 @@ def node(pack):
 
 
 @pytest.fixture(scope="session")
-def upscale_model(pack, tmp_path_factory):
-    """A tiny random network with the given factor, loaded by the host's own loader."""
-    import folder_paths
-    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
-    from spandrel.architectures.Compact import Compact
+def our_nodes(pack):
+    """The classes of the pack's nodes by id."""
+    import nodes
 
-    folder = tmp_path_factory.mktemp("upscale_models")
-    folder_paths.add_model_folder_path("upscale_models", str(folder))
+    known = nodes.NODE_CLASS_MAPPINGS.items()
+    return {key: cls for key, cls in known if cls.__module__.startswith(f"{pack.__name__}.")}
+
+
+@pytest.fixture(scope="session")
+def model_folder(pack, tmp_path_factory):
+    """Makes a folder in which the host finds some kinds of models."""
+    import folder_paths
+
+    def make(*kinds):
+        folder = tmp_path_factory.mktemp(kinds[0])
+        for kind in kinds:
+            folder_paths.add_model_folder_path(kind, str(folder))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def load_upscale_model(node, model_folder):
+    """Loads a network by the host's own loader, from a file of some name."""
+    folder = model_folder("upscale_models")
+
+    def load(name, network):
+        weights = {key: weight.clone() for key, weight in network.state_dict().items()}
+        save_file(weights, folder / f"{name}.safetensors")
+        return node("UpscaleModelLoader").execute(f"{name}.safetensors")[0]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def upscale_model(load_upscale_model):
+    """A tiny random network with the given factor."""
+    from spandrel.architectures.Compact import Compact
 
     def load(factor):
         torch.manual_seed(0)
         network = Compact(num_feat=8, num_conv=2, upscale=factor)
-        save_file(network.state_dict(), folder / f"tiny_x{factor}.safetensors")
-        return UpscaleModelLoader.execute(f"tiny_x{factor}.safetensors")[0]
+        return load_upscale_model(f"tiny_x{factor}", network)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def upscale_node(pack):
+    """The host's upscale node that the pack calls; the registry has a twin of it."""
+    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
+
+    return ImageUpscaleWithModel
+
+
+@pytest.fixture
+def input_folder(pack, tmp_path, monkeypatch):
+    """The host's folder of input files, empty."""
+    monkeypatch.setattr("folder_paths.input_directory", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def output_folder(pack, tmp_path, monkeypatch):
+    """The host's folder of output files, empty."""
+    monkeypatch.setattr("folder_paths.output_directory", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def mm(pack):
+    """The host's memory management; no interrupt stays behind."""
+    import comfy.model_management
+
+    yield comfy.model_management
+    comfy.model_management.interrupt_current_processing(False)
+
+
+@pytest.fixture
+def before(monkeypatch):
+    """Has a function called before each call of another, with the same arguments."""
+
+    def watch(owner, name, act):
+        original = inspect.getattr_static(owner, name)
+        is_method = isinstance(original, classmethod)
+        whole = original.__func__ if is_method else original
+
+        def watched(*args, **kwargs):
+            act(*args[is_method:], **kwargs)
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, classmethod(watched) if is_method else watched)
+
+    return watch
 
 
 @pytest.fixture(scope="session")
@@ -76,17 +178,18 @@ def executor(nodes_of):
 
 
 @pytest.fixture
+def host(executor):
+    """The executor with ComfyUI's classic cache."""
+    return executor("CLASSIC")
+
+
+@pytest.fixture
 def define(pack):
-    """Registers a node: what it does, by name the kinds of its inputs, and the kinds of its outputs."""
+    """Registers a node of ``make_class``."""
     import nodes
 
-    def register(node_id, run, kinds, returns=(), need="required", **attributes):
-        inputs = {
-            need: {n: kind if isinstance(kind, tuple) else (kind,) for n, kind in kinds.items()}
-        }
-        members = {"INPUT_TYPES": classmethod(lambda cls: inputs), "run": run, "FUNCTION": "run"}
-        members |= {"RETURN_TYPES": returns, "CATEGORY": "test", **attributes}
-        patch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, type(node_id, (), members))
+    def register(node_id, *args, **options):
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, node_id, make_class(*args, **options))
 
     with pytest.MonkeyPatch.context() as patch:  # a test may undo its own
         yield register
@@ -159,6 +262,12 @@ def server(servers):
     return servers()[0]
 
 
+@pytest.fixture(scope="session")
+def server_folder(servers):
+    """Where that server has its folders."""
+    return servers()[1]
+
+
 @pytest.fixture
 def step(node):
     def run(*args, **kwargs):
@@ -178,7 +287,6 @@ class Backbone(NamedTuple):
 @pytest.fixture(scope="session")
 def load_sd3(pack):
     """The tiny SD3 as the host's own loaders make it: (model, vae)."""
-    from tests.support.random_sd3 import draw_autoencoder
 
     def load(dtype=torch.float32):
         return Backbone(small_sd3(dtype), make_vae(draw_autoencoder(width=WIDTH), 16, dtype))
@@ -192,118 +300,51 @@ def sd3(load_sd3):
 
 
 @pytest.fixture(scope="session")
-def vlm_folder(pack, tmp_path_factory):
+def vlm_folder(model_folder):
     """A small random Qwen2.5-VL as a file of the host's, and a file that holds no model."""
-    import folder_paths
-
-    from tests.support.random_qwen import draw_qwen25vl, name_as_published
-
-    folder = tmp_path_factory.mktemp("vlm")
+    folder = model_folder("text_encoders")
     save_file(name_as_published(draw_qwen25vl()), folder / "qwen2.5-vl.safetensors")
     (folder / "no model.safetensors").write_bytes(b"<html>404</html>")
-    folder_paths.add_model_folder_path("text_encoders", str(folder))
     return folder
 
 
 @pytest.fixture
-def on_card(vlm_folder, nodes_of, executor, give, keeper, tmp_path, monkeypatch):
+def on_card(
+    vlm_folder, nodes_of, executor, define, give, keep, model_folder, output_folder, monkeypatch
+):
     """Makes ``Templates`` on a card of a size, with what they need."""
-    import folder_paths
+    from .templates import Templates, give_models
 
-    import nodes
-    from tests.support.random_sd3 import coz_lora
-
-    from .templates import Models, Templates
-
-    torch.save(coz_lora(2), tmp_path / "on_card_20001.pkl")
-    folder_paths.add_model_folder_path("loras", str(tmp_path))
-    for folder in ("output", "temp"):
-        monkeypatch.setattr(folder_paths, f"{folder}_directory", str(tmp_path))
-    picture = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(0))
-    give("TestPicture", "IMAGE", picture)
-    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestModels", Models)
-    kept = keeper("TestKeep", {"image": "IMAGE"})
+    torch.save(coz_lora(2), model_folder("loras") / "on_card_20001.pkl")
+    monkeypatch.setattr("folder_paths.temp_directory", str(output_folder))
+    give("TestPicture", "IMAGE", noise(1, 48, 64, 3))
+    define("TestModels", give_models, {}, ("MODEL", "CLIP", "VAE"))
     steps = nodes_of("host.cache").CACHE
-    return lambda **options: Templates(kept, steps, **options)
+    return lambda **options: Templates(keep, steps, **options)
 
 
 @pytest.fixture(scope="session")
-def tagger_folder(pack, tmp_path_factory):
+def tagger_folder(model_folder):
     """A small random RAM and DAPE, as published and converted, in the host's folders."""
-    import folder_paths
-
-    from tests.support.random_ram import as_published, dape, ram
-    from tools.convert import convert
-
-    folder, weights = tmp_path_factory.mktemp("tagger"), ram()
+    folder, weights = model_folder("loras", "text_encoders"), ram()
     for name, content in (("ram_small", as_published(weights)), ("DAPE", dape(weights))):
         torch.save(content, folder / f"{name}.pth")
         convert(folder / f"{name}.pth", folder / f"{name}.safetensors", None, None)
-    for kind in ("loras", "text_encoders"):
-        folder_paths.add_model_folder_path(kind, str(folder))
     return folder
 
 
 @pytest.fixture(scope="session")
 def vae_4(pack):
     """A VAE with 4 channels, as of SD1.5."""
-    from tests.support.random_sd3 import draw_autoencoder
-
     return make_vae(draw_autoencoder(4, WIDTH), 4)
 
 
 @pytest.fixture(scope="session")
-def tiny_unet(pack):
-    """The host's SD1.5 at a tenth of its width, eps or v-prediction."""
-    import comfy.model_base
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    def load(parametrisation):
-        config = comfy.supported_models.SD15(
-            {
-                "image_size": 32,
-                "in_channels": 4,
-                "out_channels": 4,
-                "model_channels": 32,
-                "num_res_blocks": [1, 1],
-                "channel_mult": [1, 2],
-                "transformer_depth": [1, 1],
-                "transformer_depth_output": [1, 1, 1, 1],
-                "transformer_depth_middle": 1,
-                "num_heads": 4,
-                "context_dim": 768,
-                "use_spatial_transformer": True,
-                "use_linear_in_transformer": False,
-                "adm_in_channels": None,
-                "legacy": False,
-                "use_temporal_attention": False,
-            }
-        )
-        config.set_inference_dtype(torch.float32, None)
-        torch.manual_seed(0)
-        kind = comfy.model_base.ModelType[parametrisation]
-        network = comfy.model_base.BaseModel(config, model_type=kind, device="cpu")
-        for weight in network.diffusion_model.parameters():
-            torch.nn.init.normal_(weight, std=0.05)
-        device = torch.device("cpu")
-        return comfy.model_patcher.ModelPatcher(network, device, device)
-
-    return load
-
-
-@pytest.fixture(scope="session")
-def coz_files(pack, tmp_path_factory):
+def coz_files(model_folder):
     """The folder of models/loras and models/vae that has files as Chain-of-Zoom's."""
-    import folder_paths
-
-    from tests.support.random_sd3 import coz_lora, draw_autoencoder, draw_coz_encoder
-
-    folder = tmp_path_factory.mktemp("coz")
+    folder = model_folder("loras", "vae")
     torch.save(coz_lora(2), folder / "model_20001.pkl")
     torch.save(draw_coz_encoder(draw_autoencoder(width=WIDTH)), folder / NARROW_ENCODER)
-    for kind in ("loras", "vae"):
-        folder_paths.add_model_folder_path(kind, str(folder))
     return folder
 
 
@@ -320,18 +361,16 @@ def models(load_sd3, tmp_path_factory):
     return ["--extra-model-paths-config", str(folder / "paths.yaml")]
 
 
+@pytest.fixture(scope="session")
+def listed_models(models):
+    """Has this process's host find the same files."""
+    from utils.extra_config import load_extra_path_config
+
+    load_extra_path_config(models[1])
+
+
 def write_models(folder, load_sd3):
     import comfy.sd
-
-    from tests.support.random_qwen import draw_qwen25vl, save_prompt_lora, save_shards
-    from tests.support.random_ram import as_published, dape, ram
-    from tests.support.random_sd3 import (
-        coz_lora,
-        draw_autoencoder,
-        draw_clip_l,
-        draw_coz_encoder,
-    )
-    from tests.support.random_weights import read_layouts
 
     kinds = ("checkpoints", "text_encoders", "loras", "vae")
     for kind in kinds:
@@ -354,22 +393,10 @@ def write_models(folder, load_sd3):
 
 
 @pytest.fixture(scope="session")
-def own_models(node, tmp_path_factory):
+def own_models(node, model_folder):
     """A small SD1.5 of random weights with a ControlNet from the host's loader, and texts for it."""
-    import folder_paths
-
-    from tests.support.small_models import (
-        SD2_SHAPE,
-        SD15,
-        small_clip,
-        small_control_network,
-        small_sd2,
-        small_vae,
-    )
-
-    folder = tmp_path_factory.mktemp("controlnet")
+    folder = model_folder("controlnet")
     save_file(small_control_network(**SD15).state_dict(), folder / "small_tile.safetensors")
-    folder_paths.add_model_folder_path("controlnet", str(folder))
     generator = torch.Generator().manual_seed(0)
     texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
     return SimpleNamespace(
@@ -377,21 +404,16 @@ def own_models(node, tmp_path_factory):
         vae=small_vae(4),
         clip=small_clip(),
         texts=texts,
-        net=node("ControlNetLoader")().load_controlnet("small_tile.safetensors")[0],
+        control_net=node("ControlNetLoader")().load_controlnet("small_tile.safetensors")[0],
     )
 
 
 @pytest.fixture
 def own_prompt(give, own_models):
     """A Chain Loop with "any checkpoint" and the small models, by its inputs."""
-    given = {
-        "model": own_models.model,
-        "vae": own_models.vae,
-        "clip": own_models.clip,
-        "control_net": own_models.net,
-    }
-    for name, value in given.items():
-        give(f"Test_{name}", name.upper(), value)
+    given = ("model", "vae", "clip", "control_net")
+    for name in given:
+        give(f"Test_{name}", name.upper(), getattr(own_models, name))
 
     def make(**inputs):
         chosen = {"negative": "blurry", "sampling_steps": 2, **OWN_SAMPLING}

@@ -2,6 +2,8 @@
 
 import pytest
 
+CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
+
 
 class Server:
     """The executor's own view of a server: it records what would be sent."""
@@ -59,6 +61,11 @@ class Executor:
             for event, data in self.server.sent
             if event == "executing" and data["node"]
         ]
+
+    @property
+    def told(self):
+        """The lines that were shown, on whatever node."""
+        return [text for _, text in self.notices]
 
     @property
     def notices(self):

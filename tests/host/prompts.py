@@ -17,15 +17,8 @@ def more(*values):
 VERSIONS = [None, *more("0.27.0")]
 """Of ComfyUI: the pinned one, and the older one that test_versions.py tries in `make test`."""
 
-TILED = {
-    "scale": 4.0,
-    "passes": 1,
-    "tile": 512,
-    "overlap": 128,
-    "adaptive_overlap": False,
-    "tile_prompts": "",
-    "consistency": 0.0,
-}
+TILED = {"scale": 4.0, "passes": 1, "tile": 512, "overlap": 128, "adaptive_overlap": False}
+TILED |= {"tile_prompts": "", "consistency": 0.0}
 """The widgets of Full-Image SR that Chain Loop has not, with their defaults."""
 
 
@@ -38,25 +31,21 @@ def make_node(class_type, **inputs):
     return {"class_type": class_type, "inputs": inputs}
 
 
+def make_class(run, kinds, returns=(), need="required", **attributes):
+    """A node's class: what it does, by name the kinds of its inputs, and the kinds of its outputs."""
+    pairs = kinds.items()
+    inputs = {need: {name: kind if isinstance(kind, tuple) else (kind,) for name, kind in pairs}}
+    members = {"INPUT_TYPES": classmethod(lambda cls: inputs), "run": run, "FUNCTION": "run"}
+    members |= {"RETURN_TYPES": returns, "CATEGORY": "test", **attributes}
+    return type("TestNode", (), members)
+
+
 def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
     """A Chain Loop with its defaults, on the built-in model, its scales previewed."""
-    loop = {
-        "image": list(image),
-        "backbone": "upscale model",
-        "backbone.upscale_model": list(model),
-        "backbone.resampling": "bicubic",
-        "steps": 4,
-        "scale": 4.0,
-        "center_x": 0.3,
-        "center_y": 0.7,
-        "prompting": "text",
-        "prompt": "",
-        "step_prompts": "",
-        "seed": 0,
-        "color_fix": "wavelet",
-        "frame": "native pixels",
-        "size": 64,
-    }
+    loop = {"image": list(image), "steps": 4, "scale": 4.0, "center_x": 0.3, "center_y": 0.7}
+    loop |= {"backbone": "upscale model", "backbone.upscale_model": list(model)}
+    loop |= {"backbone.resampling": "bicubic", "color_fix": "wavelet", "prompting": "text"}
+    loop |= {"prompt": "", "step_prompts": "", "seed": 0, "frame": "native pixels", "size": 64}
     return {
         "source": make_node("CoZSamplePicture", picture="astronaut.png"),
         "model": make_node("UpscaleModelLoader", model_name="coz_lite_x4.safetensors"),
@@ -94,12 +83,13 @@ def preview_scales(prompt, loop):
     prompt["99"] = make_node("PreviewImage", images=[loop, 1])
 
 
+def fetch_picture(server, file):
+    """A picture that a node shows or saves, (H, W, 3) of 8 bits."""
+    return np.asarray(Image.open(io.BytesIO(ServerClient(server).download(file))))
+
+
 def pictures(server, run, prompt):
     """What the prompt's Preview Images show, in the order of their ids."""
-    previews = sorted(
-        (key for key, node in prompt.items() if node["class_type"] == "PreviewImage"), key=int
-    )
-    shown = []
-    for image in [image for preview in previews for image in run.outputs[preview]["images"]]:
-        shown.append(np.asarray(Image.open(io.BytesIO(ServerClient(server).download(image)))))
-    return shown
+    previews = [key for key, node in prompt.items() if node["class_type"] == "PreviewImage"]
+    files = [file for key in sorted(previews, key=int) for file in run.outputs[key]["images"]]
+    return [fetch_picture(server, file) for file in files]

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.random_ram import ram
+from tests.support.random_sd3 import coz_lora, draw_sd3
+from tests.support.random_weights import read_layouts
 from tools.host import ROOT, host_path
 from tools.host.server import serve
 
@@ -127,9 +129,6 @@ def works(site, name="works"):
 
 
 def make_models(folder: Path) -> None:
-    from tests.support.random_sd3 import coz_lora, draw_sd3
-    from tests.support.random_weights import read_layouts
-
     for kind in KINDS:
         (folder / kind).mkdir(parents=True)
     save_file(draw_sd3(), folder / "diffusion_models" / "sd3.safetensors")

@@ -45,23 +45,13 @@ def read_template(name, number=0):
     return prompt
 
 
-class Models:
-    """Gives the small models as Load Checkpoint does, and lets Select Device nodes load them again."""
-
-    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
-    FUNCTION = "give"
-    CATEGORY = "test"
-
-    @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
-        return {"required": {}}
-
-    def give(self):
-        model, clip, vae = small_sd3(), small_clip(), small_vae()
-        model.cached_patcher_init = (small_sd3, ())
-        clip.patcher.cached_patcher_init = (lambda: small_clip().patcher, ())
-        vae.patcher.cached_patcher_init = (lambda: small_vae().patcher, ())
-        return model, clip, vae
+def give_models(self):
+    """Give the small models as Load Checkpoint does; Select Device nodes can load them again."""
+    model, clip, vae = small_sd3(), small_clip(), small_vae()
+    model.cached_patcher_init = (small_sd3, ())
+    clip.patcher.cached_patcher_init = (lambda: small_clip().patcher, ())
+    vae.patcher.cached_patcher_init = (lambda: small_vae().patcher, ())
+    return model, clip, vae
 
 
 class Templates:

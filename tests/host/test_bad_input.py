@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
-import torch
 
 from tools.host.client import PromptError, run_prompt
 
+from .images import noise
 from .prompts import VERSIONS, as_full_image, chain_prompt, make_node
 
 
@@ -17,27 +17,20 @@ def renamed(prompt, names):
     def link(value):
         return [names.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
 
-    return {
-        names.get(node, node): {
-            **about,
-            "inputs": {key: link(value) for key, value in about["inputs"].items()},
-        }
-        for node, about in prompt.items()
-    }
+    for node in prompt.values():
+        node["inputs"] = {key: link(value) for key, value in node["inputs"].items()}
+    return {names.get(node, node): about for node, about in prompt.items()}
 
 
-def test_a_node_id_with_a_dot_gets_its_lines(executor):
-    host = executor("CLASSIC")
+def test_a_node_id_with_a_dot_gets_its_lines(host):
     host.run(renamed(chain_prompt(steps=1), {"loop": "a.b"}))
     assert {node for node, _ in host.notices} == {"a.b"}
 
 
-def test_a_node_id_with_a_dot_gets_its_picture(executor):
-    host = executor("CLASSIC")
+def test_a_node_id_with_a_dot_gets_its_picture(host):
     prompt = chain_prompt()
-    prompt["zoom"] = make_node(
-        "CoZCropCenterZoom", image=["source", 0], scale=4.0, center_x=0.5, center_y=0.5
-    )
+    place = {"scale": 4.0, "center_x": 0.5, "center_y": 0.5}
+    prompt["zoom"] = make_node("CoZCropCenterZoom", image=["source", 0], **place)
     prompt["shown"] = make_node("PreviewImage", images=["zoom", 0])
     host.run(renamed(prompt, {"zoom": "a.b"}), "shown")
     assert json.loads(host.ui("a.b")["coz_source"][0])["width"] == 512
@@ -59,25 +52,18 @@ def test_a_first_frame_has_a_longest_side(executor):
 @pytest.fixture
 def thin(nodes_of):
     """16 steps in frames of 5 x 512 pixels, each window 1 x 128: the last far below a source pixel."""
-    chain = nodes_of("loop.collect").ZoomChain
-    window = nodes_of("loop.collect").Window
-    generator = torch.Generator().manual_seed(0)
-    return chain(
+    of = nodes_of("loop.collect")
+    return of.ZoomChain(
         scale=4.0,
-        frames=tuple(torch.rand(1, 3, 512, 5, generator=generator) for _ in range(18)),
-        windows=(window(0, 0, 5, 512), *[window(2, 200, 1, 128)] * 16),
+        frames=noise(18, 3, 512, 5).split(1),
+        windows=(of.Window(0, 0, 5, 512), *[of.Window(2, 200, 1, 128)] * 16),
         prompts=("",) * 16,
         seeds=(0,) * 16,
-        target=nodes_of("loop.collect").Target(0.5, 0.5),
+        target=of.Target(0.5, 0.5),
     )
 
 
-def test_thin_frames_of_16_steps_in_every_node_of_a_chain(
-    executor, thin, give, monkeypatch, tmp_path
-):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+def test_thin_frames_of_16_steps_in_every_node_of_a_chain(host, thin, give, output_folder):
     give("TestThin", "COZ_CHAIN", thin)
     video = {"seconds_per_step": 0.1, "fps": 2.0, "easing": "none", "hold": 0.0, "reverse": False}
     inputs = {
@@ -88,12 +74,9 @@ def test_thin_frames_of_16_steps_in_every_node_of_a_chain(
         "CoZSaveChain": {"filename_prefix": "thin"},
         "CoZZoomStrip": {"layout": "grid", "labels": False},
     }
-    host = executor("CLASSIC")
     for class_type, values in inputs.items():
-        prompt = {
-            "chain": make_node("TestThin"),
-            "node": make_node(class_type, **{"chain": ["chain", 0]} | values),
-        }
+        shown = make_node(class_type, chain=["chain", 0], **values)
+        prompt = {"chain": make_node("TestThin"), "node": shown}
         assert "node" in host.run(prompt, "node"), class_type
     prompt["node"]["inputs"] |= {"labels": True, "layout": "steps"}
     with pytest.raises(RuntimeError, match="the strip would have 788 x 426,044 pixels: 17 frames"):

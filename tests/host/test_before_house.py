@@ -10,20 +10,13 @@ import torch
 from coz.chain.folder import read_chain, write_files
 from coz.chain.zoom_chain import derive_step_seed
 from tools.host import ROOT
+from tools.host.workflow import find_node
 from tools.train_grpo.marks import read_marks
 
 from .prompts import kept_prompt, make_node, steps_run
 
 BEFORE = ROOT / "tests" / "data" / "before_house"
 PROMPTS = json.loads((BEFORE / "prompts.json").read_text("utf-8"))
-
-
-@pytest.fixture
-def output(pack, monkeypatch, tmp_path):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    return tmp_path
 
 
 def test_a_saved_chain_is_read_and_written_again_alike(tmp_path):
@@ -39,8 +32,8 @@ def test_a_saved_chain_is_read_and_written_again_alike(tmp_path):
     assert {key: new[key] for key in old} == old
 
 
-def test_chain_loop_goes_on_with_a_saved_chain(executor, keep, output):
-    shutil.copytree(BEFORE / "chain", output / "before")
+def test_chain_loop_goes_on_with_a_saved_chain(executor, keep, output_folder):
+    shutil.copytree(BEFORE / "chain", output_folder / "before")
     prompt = kept_prompt(steps=3, size=32, image=("load", 1), chain=["load", 0])
     prompt["load"] = make_node("CoZLoadChain", folder="before")
     executed = executor("CLASSIC").run(prompt)
@@ -58,21 +51,16 @@ def test_marks_are_read():
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_the_prompt_of_a_template_is_valid(models, name):
+def test_the_prompt_of_a_template_is_valid(listed_models, name):
     import execution
-    from utils.extra_config import load_extra_path_config
 
-    load_extra_path_config(models[1])
     _, _, _, errors = asyncio.run(execution.validate_prompt("p", PROMPTS[name], None))
     # A file that the tests have not, in a loader of the host, is all that may be wrong.
     assert {error["class_type"] for error in errors.values()} <= {"CLIPLoader"}
 
 
-def test_the_first_template_s_prompt_runs(executor, output):
+def test_the_first_template_s_prompt_runs(executor, output_folder):
     prompt = PROMPTS["1 Zoom 256x (no downloads)"]
-    (loop,) = (node for node in prompt.values() if node["class_type"] == "CoZChainLoop")
-    loop["inputs"] |= {"size": 32}
-    executed = executor("CLASSIC").run(
-        prompt, next(id for id, node in prompt.items() if node["class_type"] == "CoZZoomViewer")
-    )
+    prompt[find_node(prompt, "CoZChainLoop")]["inputs"]["size"] = 32
+    executed = executor("CLASSIC").run(prompt, find_node(prompt, "CoZZoomViewer"))
     assert steps_run(executed) == [1, 2, 3, 4]

@@ -13,12 +13,11 @@ SIDE = 128
 DARKEST, STEP = 20000, 40  # the ramp covers 128 of 65536 levels: 20 of 256
 LEVELS_OF_8_BITS = 20
 CENTER = {"center_x": 0.5, "center_y": 0.5}
-VIEWS = {"crop": ["crop", 1], "zoomed": ["crop", 0], "resampling": "bicubic"}
+BICUBIC = {"resampling": "bicubic"}
+VIEWS = {"crop": ["crop", 1], "zoomed": ["crop", 0], **BICUBIC}
 NODES = {
     "first": make_node("CoZFitImage", image=["load", 0], frame="native pixels", size=128, **CENTER),
-    "crop": make_node(
-        "CoZCropCenterZoom", image=["first", 0], scale=4.0, resampling="bicubic", **CENTER
-    ),
+    "crop": make_node("CoZCropCenterZoom", image=["first", 0], scale=4.0, **BICUBIC, **CENTER),
     "model": make_node("UpscaleModelLoader", model_name="coz_lite_x4.safetensors"),
     "step": make_node("CoZUpscaleStep", upscale_model=["model", 0], **VIEWS),
 }
@@ -26,15 +25,11 @@ LINKS = {"first": ["first", 0], "crop": ["crop", 1], "zoomed": ["crop", 0], "ste
 
 
 @pytest.fixture
-def ramp(pack, tmp_path, monkeypatch):
+def ramp(input_folder, output_folder):
     """A 16-bit grey ramp from left to right, as the loader's input: (H, W) in [0, 1]."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
     row = (DARKEST + STEP * np.arange(SIDE)).astype(np.uint16)
     picture = np.tile(row, (SIDE, 1))
-    Image.fromarray(picture).save(tmp_path / "ramp.png")
+    Image.fromarray(picture).save(input_folder / "ramp.png")
     return torch.from_numpy(picture.astype(np.float32) / 65535)
 
 
@@ -58,11 +53,11 @@ def test_a_16_bit_ramp_keeps_its_levels_through_the_nodes(ramp, executor, keeper
         assert count_levels(images[name]) > 4 * LEVELS_OF_8_BITS
 
 
-def test_a_saved_chain_keeps_16_bits(ramp, executor, tmp_path):
+def test_a_saved_chain_keeps_16_bits(ramp, executor, output_folder):
     prompt = load(chain_prompt(image=("load", 0), size=SIDE, steps=1, **CENTER))
     prompt["scales"] = make_node("CoZSaveChain", chain=["loop", 3], filename_prefix="ramp")
     del prompt["source"]
     executor("CLASSIC").run(prompt)
-    _, first, deepest = read_chain(tmp_path / "ramp_00001_").frames
+    _, first, deepest = read_chain(output_folder / "ramp_00001_").frames
     assert (first[0, 0] - ramp).abs().max() <= 0.5 / 65535 + 2**-24
     assert count_levels(deepest.movedim(1, -1)) > 4 * LEVELS_OF_8_BITS

@@ -1,16 +1,26 @@
 """Every node on a simulated card, in the host's real executor: the CPU's values, on the right device."""
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from coz.chain.folder import write_chain
 from tests.support.host_with_card import PLACEMENTS, HostWithCard
+from tests.support.random_sd3 import coz_lora
+from tests.support.small_models import (
+    small_clip,
+    small_predictor,
+    small_sd2,
+    small_sd3,
+    small_vae,
+)
 
 from .executor import Executor
-from .prompts import make_node
+from .prompts import make_class, make_node
 
 CPU = "no card"
 
@@ -29,6 +39,15 @@ FRAMES = {"seconds_per_step": 0.2, "fps": 8.0, "easing": "smooth", "hold": 0.1}
 METHODS = ("wavelet", "adain", "none", "ycbcr", "histogram", "hybrid", "best")
 VIEWS = {"image": ["sr", 0], "source": ["zoom", 1]}
 TEXTS = {"positive": ["text", 0], "negative": ["text", 0]}
+SD3 = {"model": ["models", 0], "vae": ["models", 1]}
+SD2 = {"model": ["predictor", 0], "vae": ["models", 4]}
+ZOOMED = {"crop": ["zoom", 1], "zoomed": ["zoom", 0]}
+FRAME = {"image": ["frame", 0], "window": ["zoom", 2]}
+FIXED = {"image": ["sr", 0], "reference": ["zoom", 0]}
+RESULTS = {"images.image0": ["sr", 0], "images.image1": ["zoom", 0]}
+REFINE = {"steps": 2, "cfg": 4.0, "denoise": 0.5, "seed": 3}
+INVERT = {"sampling_steps": 2, "cfg": 2.0, "adaptive": True, "seed": 3}
+EXTRACT = {"max_tokens": 3, "sampling_mode": "off", "previous_image": ["frame", 0]}
 
 GRAPH = {
     "models": make_node("TestModels"),
@@ -36,58 +55,21 @@ GRAPH = {
     "picture": make_node("CoZSamplePicture", picture="astronaut.png"),
     "frame": make_node("CoZFitImage", image=["picture", 0], size=64, **CENTER),
     "zoom": make_node("CoZCropCenterZoom", image=["frame", 0], **CENTER),
-    "lora": make_node(
-        "CoZLoadSRLoRA", model=["models", 0], vae=["models", 1], lora_name="on_card_20001.pkl"
-    ),
+    "lora": make_node("CoZLoadSRLoRA", **SD3, lora_name="on_card_20001.pkl"),
     "text": make_node("CoZEncodePrompt", clip=["models", 2], prompt="fur", t5_tokens=77),
     "sr": make_node(
         "CoZSRStep", model=["lora", 0], vae=["lora", 1], positive=["text", 0], image=["zoom", 0]
     ),
-    "refine": make_node(
-        "CoZRefineStep",
-        model=["models", 0],
-        vae=["models", 1],
-        image=["zoom", 0],
-        steps=2,
-        cfg=4.0,
-        denoise=0.5,
-        seed=3,
-        **TEXTS,
-    ),
+    "refine": make_node("CoZRefineStep", **SD3, image=["zoom", 0], **TEXTS, **REFINE),
     "predictor": make_node(
-        "CoZLoadInvSR", model=["models", 3], predictor_name="on_card_noise_predictor.safetensors"
+        "CoZLoadInvSR", model=["models", 3], predictor_name="on_card.safetensors"
     ),
-    "invsr": make_node(
-        "CoZInvSRStep",
-        model=["predictor", 0],
-        vae=["models", 4],
-        crop=["zoom", 1],
-        zoomed=["zoom", 0],
-        sampling_steps=2,
-        cfg=2.0,
-        adaptive=True,
-        seed=3,
-        **TEXTS,
-    ),
-    "results": make_node(
-        "BatchImagesNode", **{"images.image0": ["sr", 0], "images.image1": ["zoom", 0]}
-    ),
+    "invsr": make_node("CoZInvSRStep", **SD2, **ZOOMED, **TEXTS, **INVERT),
+    "results": make_node("BatchImagesNode", **RESULTS),
     "fuse": make_node("CoZFuse", images=["results", 0], edges=0.3),
     "ensemble": make_node("CoZSelfEnsemble", upscale_model=["upscaler", 0]),
-    "upscale": make_node(
-        "CoZUpscaleStep",
-        upscale_model=["ensemble", 0],
-        crop=["zoom", 1],
-        zoomed=["zoom", 0],
-        image=["frame", 0],
-        window=["zoom", 2],
-    ),
-    **{
-        f"fix by {method}": make_node(
-            "CoZColorFix", image=["sr", 0], reference=["zoom", 0], method=method
-        )
-        for method in METHODS
-    },
+    "upscale": make_node("CoZUpscaleStep", upscale_model=["ensemble", 0], **ZOOMED, **FRAME),
+    **{f"fix by {name}": make_node("CoZColorFix", **FIXED, method=name) for name in METHODS},
     "true": make_node("CoZConsistency", **VIEWS),
     "map": make_node("CoZDetailMap", **VIEWS),
     "loop": make_node("CoZChainLoop", **DIFFUSE, **LOOP),
@@ -100,14 +82,7 @@ GRAPH = {
     "strip": make_node("CoZZoomStrip", chain=["loop", 3], layout="steps", labels=True),
     "report": make_node("CoZMeasure", chain=["loop", 3], ground_truth=["picture", 0]),
     "vlm": make_node("CoZLoadPromptExtractor", vlm_name="qwen2.5-vl.safetensors"),
-    "extractor": make_node(
-        "CoZPromptExtractor",
-        vlm=["vlm", 0],
-        image=["zoom", 0],
-        max_tokens=3,
-        sampling_mode="off",
-        previous_image=["frame", 0],
-    ),
+    "extractor": make_node("CoZPromptExtractor", vlm=["vlm", 0], image=["zoom", 0], **EXTRACT),
     "tagger": make_node("CoZLoadTagger", tagger_name="ram_small.pth", dape_name="DAPE.pth"),
     "tags": make_node("CoZTagPrompt", tagger=["tagger", 0], image=["zoom", 0], prompt="fur"),
 }
@@ -134,46 +109,16 @@ CASES = [
 ]
 
 
-class Models:
-    """A node that gives the small models, made on the device of its own executor."""
-
-    RETURN_TYPES = ("MODEL", "VAE", "CLIP", "MODEL", "VAE")
-    FUNCTION = "give"
-    CATEGORY = "test"
-
-    @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
-        return {"required": {}}
-
-    def give(self):
-        from tests.support.small_models import small_clip, small_sd2, small_sd3, small_vae
-
-        return small_sd3(), small_vae(), small_clip(), small_sd2(), small_vae(4)
-
-
-class Keep:
-    """A node that keeps all outputs of another."""
-
-    RETURN_TYPES = ()
-    FUNCTION = "keep"
-    OUTPUT_NODE = True
-    INPUT_IS_LIST = True
-    CATEGORY = "test"
-    kept: tuple = ()
-
-    @classmethod
-    def INPUT_TYPES(cls):  # noqa: N802
-        return {"optional": {f"output_{k}": ("*",) for k in range(MOST_OUTPUTS)}}
-
-    def keep(self, **values):
-        Keep.kept = [values[name] for name in sorted(values)]
-        return ()
+def give_models(self):
+    """Make the small models on the device of the executor."""
+    return small_sd3(), small_vae(), small_clip(), small_sd2(), small_vae(4)
 
 
 class Run:
     """All nodes of the graph in one placement, each run once and by itself."""
 
-    def __init__(self, placement: str, cache):
+    def __init__(self, placement: str, cache, kept: dict):
+        self.kept = kept
         self.host = None if placement == CPU else HostWithCard(placement)
         self.executor = Executor("LRU")
         self.cache = cache
@@ -211,32 +156,24 @@ class Run:
         count = len(nodes.NODE_CLASS_MAPPINGS[GRAPH[name]["class_type"]].RETURN_TYPES)
         links = {f"output_{k}": [name, k] for k in range(count)}
         prompt["keep"] = make_node("TestKeep", **links)
-        Keep.kept = []
+        self.kept.clear()
         self.cache.clear()  # it knows a step by its inputs, wherever it ran
         self.executor.run(prompt, "keep" if count else name)
-        return Keep.kept
+        return [self.kept[key] for key in sorted(self.kept)]
 
 
 @pytest.fixture(scope="module")
-def folders(pack, tmp_path_factory, make_chain):
+def folders(model_folder, make_chain):
     """The host's folders, with a LoRA, a noise predictor and a saved chain in them."""
-    import folder_paths
-
-    from coz.chain.folder import write_chain
-    from tests.support.random_sd3 import coz_lora
-    from tests.support.small_models import small_predictor
-
-    folder = tmp_path_factory.mktemp("on_card")
+    folder = model_folder("loras", "model_patches")
     torch.save(coz_lora(2), folder / "on_card_20001.pkl")
-    save_file(small_predictor(), folder / "on_card_noise_predictor.safetensors")
-    for kind in ("loras", "model_patches"):
-        folder_paths.add_model_folder_path(kind, str(folder))
+    save_file(small_predictor(), folder / "on_card.safetensors")
     saved = folder / "output" / "saved"
     saved.mkdir(parents=True)
     write_chain(make_chain(40, 30, 16, steps=2), saved, "chain", 1)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("output", "temp"):
-            patch.setattr(folder_paths, f"{name}_directory", str(folder / name))
+            patch.setattr(f"folder_paths.{name}_directory", str(folder / name))
         yield folder
 
 
@@ -245,17 +182,19 @@ def runs(folders, vlm_folder, tagger_folder, nodes_of):
     """Placement -> its run."""
     import nodes
 
-    made = {}
+    kept = {}
 
-    def of(placement):
-        if placement not in made:
-            made[placement] = Run(placement, nodes_of("host.cache").CACHE)
-        return made[placement]
+    def keep(self, **given):
+        kept.update(given)
+        return ()
 
+    models = make_class(give_models, {}, ("MODEL", "VAE", "CLIP", "MODEL", "VAE"))
+    names = {f"output_{k}": "*" for k in range(MOST_OUTPUTS)}
+    keeper = make_class(keep, names, need="optional", OUTPUT_NODE=True, INPUT_IS_LIST=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestModels", Models)
-        patch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestKeep", Keep)
-        yield of
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestModels", models)
+        patch.setitem(nodes.NODE_CLASS_MAPPINGS, "TestKeep", keeper)
+        yield cache(lambda placement: Run(placement, nodes_of("host.cache").CACHE, kept))
 
 
 def parts_of(value):
@@ -282,14 +221,8 @@ def is_same(got, want, rounding: float) -> bool:
     return got == want or (want != want and got != got)
 
 
-def test_every_node_is_in_the_graph(pack):
-    import nodes
-
-    ours = {
-        node_id
-        for node_id, cls in nodes.NODE_CLASS_MAPPINGS.items()
-        if cls.__module__.startswith(f"{pack.__name__}.") and not cls.GET_SCHEMA().is_dev_only
-    }
+def test_every_node_is_in_the_graph(our_nodes):
+    ours = {key for key, cls in our_nodes.items() if not cls.GET_SCHEMA().is_dev_only}
     kinds = {node["class_type"] for node in GRAPH.values()}
     assert ours == {kind for kind in kinds if kind.startswith("CoZ")}
 

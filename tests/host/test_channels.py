@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from coz.color.align import LUMA_WEIGHTS
 from coz.resample import resize
 
+from .images import noise
 from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
 
 HDR = (
@@ -19,30 +19,22 @@ GREY = (
     "The upscale model grey.safetensors (ESRGAN) is a gray model: it upscales the brightness, and "
     "bicubic enlarges the colors"
 )
-PICTURE = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+PICTURE = noise(1, 16, 24, 3) * 0.6 + 0.2
 
 
 @pytest.fixture(scope="module")
-def esrgan(pack, tmp_path_factory):
+def esrgan(load_upscale_model):
     """Loads a small ESRGAN of random weights with so many channels in and out, by its file's name."""
-    import folder_paths
-    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
     from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
-
-    folder = tmp_path_factory.mktemp("channels")
-    folder_paths.add_model_folder_path("upscale_models", str(folder))
 
     def load(name, channels_in, channels_out):
         torch.manual_seed(0)
-        network = RRDBNet(
-            in_nc=channels_in, out_nc=channels_out, num_filters=8, num_blocks=1, scale=4
-        )
-        weights = network.state_dict()
-        *_, weight, bias = weights.values()
+        sizes = {"num_filters": 8, "num_blocks": 1, "scale": 4}
+        network = RRDBNet(in_nc=channels_in, out_nc=channels_out, **sizes)
+        *_, weight, bias = network.state_dict().values()
         weight.mul_(0.1)
         bias.fill_(0.5)  # else the results are cut at 0
-        save_file(weights, folder / f"{name}.safetensors")
-        return UpscaleModelLoader.execute(f"{name}.safetensors")[0]
+        return load_upscale_model(name, network)
 
     return load
 
@@ -63,19 +55,18 @@ def pictured(prompt, model="coz_lite_x4.safetensors"):
 def full(prompt):
     """The loop as a Full-Image SR of small tiles."""
     as_full_image(prompt, tile=64, overlap=8)
-    prompt["scales"] = make_node("TestImage", image=["loop", 0])
+    prompt["scales"] = make_node("TestKeep", image=["loop", 0])
     return prompt
 
 
 def step_prompt():
     """CoZ Upscale-Model Step on the whole picture."""
     prompt = chain_prompt()
-    prompt["big"] = make_node(
-        "ImageScaleBy", image=["source", 0], upscale_method="bicubic", scale_by=4.0
-    )
+    scaled = {"upscale_method": "bicubic", "scale_by": 4.0}
+    prompt["big"] = make_node("ImageScaleBy", image=["source", 0], **scaled)
     links = {"upscale_model": ["model", 0], "crop": ["source", 0], "zoomed": ["big", 0]}
-    prompt["loop"] = make_node("CoZUpscaleStep", **links | {"resampling": "bicubic"})
-    prompt["scales"] = make_node("TestImage", image=["loop", 0])
+    prompt["loop"] = make_node("CoZUpscaleStep", resampling="bicubic", **links)
+    prompt["scales"] = make_node("TestKeep", image=["loop", 0])
     return prompt
 
 
@@ -86,11 +77,6 @@ def ensembled(prompt):
     name = next(key for key in inputs if key.endswith("upscale_model"))
     inputs[name] = ["ensemble", 0]
     return prompt
-
-
-@pytest.fixture
-def kept_images(keeper):
-    return keeper("TestImage", {"image": "IMAGE"})
 
 
 def lines_of(host, text):
@@ -105,21 +91,15 @@ def luma(image):
 
 @pytest.mark.parametrize("is_ensemble", [False, True], ids=["alone", "self-ensemble"])
 @pytest.mark.parametrize("prompt", [step_prompt, lambda: full(chain_prompt(color_fix="none"))])
-def test_a_grey_model_enlarges_the_luma(
-    executor, kept_images, picture, esrgan, prompt, is_ensemble
-):
+def test_a_grey_model_enlarges_the_luma(host, keep, picture, esrgan, prompt, is_ensemble):
     model = esrgan("grey", 1, 1)
     picture(PICTURE)
-    host = executor("CLASSIC")
     prompt = pictured(prompt(), "grey.safetensors")
     host.run(ensembled(prompt) if is_ensemble else prompt)
-    sr = kept_images[-1]["image"]
+    sr = keep[-1]["image"]
     plain = resize(PICTURE.movedim(-1, 1), 64, 96).movedim(1, -1)
-    inside = (
-        slice(None),
-        slice(8, -8),
-        slice(8, -8),
-    )  # the step's model sees zeros around the crop
+    # The step's model sees zeros around the crop.
+    inside = ..., slice(8, -8), slice(8, -8), slice(None)
     if prompt["loop"]["class_type"] == "CoZUpscaleStep" and not is_ensemble:
         with torch.inference_mode():
             grey = model(luma(PICTURE).movedim(-1, 1)).movedim(1, -1)
@@ -130,17 +110,15 @@ def test_a_grey_model_enlarges_the_luma(
     assert uncut.float().mean() > 0.2
     torch.testing.assert_close(chroma * uncut, expected * uncut, rtol=0, atol=1e-5)
     node = "ensemble" if is_ensemble else "loop"
-    assert GREY in [
-        line for shown_on, text in host.notices if shown_on == node for line in text.split("\n")
-    ]
+    told = [text for shown_on, text in host.notices if shown_on == node]
+    assert GREY in "\n".join(told).split("\n")
 
 
-def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(executor, keep, picture, esrgan, caplog):
+def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(host, keep, picture, esrgan, caplog):
     esrgan("grey", 1, 1)
     picture(PICTURE)
-    host = executor("CLASSIC")
     host.run(pictured(kept_prompt(steps=3, size=16), "grey.safetensors"))
-    assert [record.message for record in caplog.records].count(GREY) == 1
+    assert caplog.messages.count(GREY) == 1
     assert lines_of(host, GREY)[1].split("\n")[-1] == GREY
 
 
@@ -155,7 +133,7 @@ def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(executor, keep, pictu
     ],
 )
 def test_other_channels_are_refused_by_name(
-    executor, keep, kept_images, picture, esrgan, prompt, channels_in, channels_out
+    executor, keep, picture, esrgan, prompt, channels_in, channels_out
 ):
     esrgan("odd", channels_in, channels_out)
     picture(PICTURE)
@@ -189,9 +167,8 @@ def make_nan(monkeypatch):
     return make
 
 
-def test_nan_of_a_tile_names_model_tile_and_pass(executor, kept_images, picture, make_nan):
+def test_nan_of_a_tile_names_model_tile_and_pass(host, keep, picture, make_nan):
     picture(PICTURE)
-    host = executor("CLASSIC")
     host.run(pictured(full(chain_prompt())))  # 2 tiles; measures the model
     sentence = (
         r"The upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values that are NaN or infinite, "
@@ -202,9 +179,8 @@ def test_nan_of_a_tile_names_model_tile_and_pass(executor, kept_images, picture,
         host.run(pictured(full(chain_prompt(color_fix="none"))))
 
 
-def test_nan_of_a_chain_names_step_and_model(executor, keep, picture, make_nan):
+def test_nan_of_a_chain_names_step_and_model(host, keep, picture, make_nan):
     picture(PICTURE)
-    host = executor("CLASSIC")
     host.run(pictured(kept_prompt(steps=1, size=16)))
     sentence = r"In step 2, the upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values"
     make_nan(1)
@@ -221,9 +197,7 @@ def test_nan_of_a_chain_names_step_and_model(executor, keep, picture, make_nan):
         pytest.param(-3 / 32, 1 + 3 / 32, False, id="bicubic overshoot"),
     ],
 )
-def test_values_that_are_cut_are_told_once(
-    executor, keep, kept_images, picture, caplog, low, high, is_told
-):
+def test_values_that_are_cut_are_told_once(executor, keep, picture, caplog, low, high, is_told):
     image = PICTURE.clone()
     image[:, 0, 0], image[:, 0, 1] = low, high
     picture(image)
@@ -231,5 +205,5 @@ def test_values_that_are_cut_are_told_once(
         host = executor("CLASSIC")
         caplog.clear()
         host.run(pictured(prompt))
-        assert [record.message for record in caplog.records].count(HDR) == is_told
+        assert caplog.messages.count(HDR) == is_told
         assert (HDR in lines_of(host, HDR)[1].split("\n")) == is_told

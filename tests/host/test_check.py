@@ -14,23 +14,22 @@ from coz.geometry import Window
 from coz.render.heat_map import draw_map_sheet, overlay_heat
 from coz.resample import resize
 
+from .images import noise
 from .prompts import chain_prompt, make_node
 
 
-def noise(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+def upscale(node, image):
+    model = node("UpscaleModelLoader").execute("coz_lite_x4.safetensors")[0]
+    with torch.inference_mode():
+        return node("ImageUpscaleWithModel").execute(model, image)[0]
 
 
 @pytest.fixture(scope="module")
 def photograph(node):
     """A photograph (1, H, W, 3), its small source, and what the built-in model makes of that."""
-    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
-
     truth = node("CoZSamplePicture").execute("astronaut.png")[0][:, :256, :256]
     source = resize(truth.movedim(-1, 1), 64, 64).clamp(0, 1).movedim(1, -1)
-    model = UpscaleModelLoader.execute("coz_lite_x4.safetensors")[0]
-    with torch.inference_mode():
-        return truth, source, ImageUpscaleWithModel.execute(model, source)[0]
+    return truth, source, upscale(node, source)
 
 
 @pytest.mark.parametrize("kernel", ["bicubic", "area"])
@@ -46,8 +45,7 @@ def test_the_result_is_truer_than_what_came(node, photograph, kernel):
         f"{share:.1f} % of its energy is not in the source"
     )
     assert 0 < share < 10
-    assert image.min() >= 0
-    assert image.max() <= 1
+    assert 0 <= image.min() <= image.max() <= 1
     if kernel == "bicubic":  # the one that made the source
         assert (image - truth).square().mean() < (sr - truth).square().mean()
     assert torch.equal(sr, before[0])
@@ -55,12 +53,8 @@ def test_the_result_is_truer_than_what_came(node, photograph, kernel):
 
 
 def test_of_a_flat_picture_nothing_is_invented(node):
-    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
-
     source = torch.tensor([90, 140, 200]).expand(1, 32, 48, 3) / 255
-    model = UpscaleModelLoader.execute("coz_lite_x4.safetensors")[0]
-    with torch.inference_mode():
-        sr = ImageUpscaleWithModel.execute(model, source)[0]
+    sr = upscale(node, source)
     assert not torch.equal(sr, sr[:, :1, :1].expand_as(sr))
     report = node("CoZConsistency").execute(sr, source, 0.0, 10)[3]
     assert report.endswith(" dB); 0.0 % of its energy is not in the source")
@@ -70,24 +64,23 @@ def test_strength_0_only_measures(node, photograph):
     _, source, sr = photograph
     image, db, _, report = node("CoZConsistency").execute(sr, source, 0.0, 10).args
     assert torch.equal(image, sr.clamp(0, 1))
-    assert report.startswith(
-        f"64 x 64 pixels of its source in 256 x 256, {describe_agreement(db, 'its source')}; "
-    )
+    told = describe_agreement(db, "its source")
+    assert report.startswith(f"64 x 64 pixels of its source in 256 x 256, {told}; ")
 
 
 def test_a_batch_is_measured_picture_by_picture(node):
+    def correct(images, sources):
+        return node("CoZConsistency").execute(images, sources, 0.5, 10).args
+
     images, sources = noise(2, 32, 40, 3), noise(2, 8, 10, 3, seed=1)
-    image, db, share, report = node("CoZConsistency").execute(images, sources, 0.5, 10).args
-    alone = [
-        node("CoZConsistency").execute(images[k : k + 1], sources[k : k + 1], 0.5, 10).args
-        for k in range(2)
-    ]
-    assert torch.equal(image, torch.cat([one[0] for one in alone]))
-    assert db == min(one[1] for one in alone)
-    assert share == max(one[2] for one in alone)
-    assert report == "\n".join(one[3] for one in alone)
-    shared = node("CoZConsistency").execute(images, sources[:1], 0.5, 10).args
-    assert shared[3].splitlines()[0] == report.splitlines()[0]
+    image, db, share, report = correct(images, sources)
+    frames, agreements, shares, reports = zip(
+        *(correct(*pair) for pair in zip(images.split(1), sources.split(1), strict=True)),
+        strict=True,
+    )
+    assert torch.equal(image, torch.cat(frames))
+    assert (db, share, report) == (min(agreements), max(shares), "\n".join(reports))
+    assert correct(images, sources[:1])[3].splitlines()[0] == report.splitlines()[0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 1, 7, 3), (1, 4, 5, 4), (1, 4, 5, 1)])
@@ -162,19 +155,16 @@ def test_results_of_one_view_are_compared_as_batch_or_list(node):
 
 
 def test_results_of_other_sizes_are_refused(node):
+    results = [noise(1, 32, 32, 3), noise(1, 32, 40, 3)]
     with pytest.raises(ValueError, match=r"images .* same size, got 32 x 32, 40 x 32"):
-        node("CoZDetailMap").execute(
-            [noise(1, 32, 32, 3), noise(1, 32, 40, 3)], [noise(1, 8, 8, 3)]
-        )
+        node("CoZDetailMap").execute(results, [noise(1, 8, 8, 3)])
 
 
-def test_it_can_be_stopped_between_pictures_and_frames(node, make_chain):
-    import comfy.model_management
-
+def test_it_can_be_stopped_between_pictures_and_frames(node, make_chain, mm):
     pictures = {"image": [noise(2, 8, 8, 3)], "source": [noise(1, 4, 4, 3)]}
     for inputs in (pictures, {"chain": [make_chain()]}):
-        comfy.model_management.interrupt_current_processing()
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
+        mm.interrupt_current_processing()
+        with pytest.raises(mm.InterruptProcessingException):
             node("CoZDetailMap").execute(**inputs)
 
 
@@ -227,11 +217,9 @@ def test_frames_of_too_few_real_pixels_are_not_compared_with_the_photograph(node
         "The deepest frame (64x) shows 2 x 2 real pixels: nearly everything in it is invented. Already "
         "at 4x, most of the area shows invented structure."
     )
+    told = "real pixels. Compared with the photograph, nearly all of its area is invented ("
     for line, count in zip(lines, ("32 x 32", "8 x 8"), strict=False):
-        assert (
-            f": {count} real pixels. Compared with the photograph, nearly all of its area is invented ("
-            in line
-        )
+        assert f": {count} {told}" in line
         assert ". The step contradicts its " in line
     start = "64x: 2 x 2 real pixels, too few real pixels to compare. The step contradicts "
     assert lines[2].startswith(start)
@@ -249,9 +237,8 @@ def test_how_far_down_the_photograph_explains_the_frames(node, make_chain):
     assert sentence.endswith(
         "a blur of colors is invented. Down to 16x, less than half of the area shows invented structure."
     )
-    assert (
-        "Compared with the photograph, almost nothing of its area is invented (0.0 %)." in lines[1]
-    )
+    told = "Compared with the photograph, almost nothing of its area is invented (0.0 %)."
+    assert told in lines[1]
 
 
 def test_sixteen_steps_and_tiny_sources_are_judged(node, make_chain):
@@ -261,9 +248,8 @@ def test_sixteen_steps_and_tiny_sources_are_judged(node, make_chain):
     assert len(lines) == 16
     assert all("too few real pixels to compare" in line for line in lines)
     figures = node("CoZDetailMap").execute([noise(1, 32, 32, 3)], [noise(1, 7, 9, 3)])[2]
-    assert figures.startswith(
-        "The image shows 9 x 7 pixels of its source, too few real pixels to compare. It "
-    )
+    start = "The image shows 9 x 7 pixels of its source, too few real pixels to compare. It "
+    assert figures.startswith(start)
     assert len(figures.splitlines()) == 1
     assert "%" not in figures
 

@@ -8,7 +8,6 @@ import re
 import urllib.parse
 import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import av
 import numpy as np
@@ -16,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from coz.chain.zoom_chain import ZoomChain
+from coz.geometry import Target, Window
 from coz.render.zoom_video import ZoomVideo
 from tools import host
 from tools.host.client import ServerClient, run_prompt
@@ -26,10 +27,9 @@ ROUTE = "/chain_of_zoom/clip"
 
 
 @pytest.fixture(scope="module")
-def temp(server):
+def temp(server_folder):
     """The server's folder of temporary files."""
-    argv = ServerClient(server).get_stats()["system"]["argv"]
-    folder = Path(argv[argv.index("--output-directory") + 1]).parent / "temp"
+    folder = server_folder / "temp"
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -81,13 +81,9 @@ def frames_of(file):
 
 def photograph(steps, size):
     """A chain of smooth pictures, which a video keeps."""
-    from coz.chain.zoom_chain import ZoomChain
-    from coz.geometry import Target, Window
-
     ramp = torch.linspace(0, 1, size)
-    frame = torch.stack(
-        [ramp.expand(size, size), ramp[:, None].expand(size, size), ramp * ramp[:, None]]
-    )[None]
+    x, y = torch.meshgrid(ramp, ramp, indexing="xy")
+    frame = torch.stack([x, y, x * y])[None]
     quarter = Window(size * 3 / 8, size * 3 / 8, size / 4, size / 4)
     return ZoomChain(4.0, (frame,) * (steps + 2), (Window(0, 0, size, size), *[quarter] * steps),
         ("",) * steps, (0,) * steps, Target(0.5, 0.5))  # fmt: skip
@@ -142,11 +138,9 @@ def test_it_takes_at_most_ten_seconds(server, plant):
 
 def test_page_and_server_fly_alike(nodes_of):
     text = (host.ROOT / "js" / "viewer" / "play.js").read_text("utf-8")
-    step, rest = (
-        int(re.search(rf"const {name} = (\d+)", text)[1]) for name in ("STEP_MS", "REST_MS")
-    )
     clip = nodes_of("view.clip")
-    assert (step, rest) == (1000 * clip.SECONDS_PER_STEP, 1000 * clip.HOLD_SECONDS)
+    for name, seconds in (("STEP_MS", clip.SECONDS_PER_STEP), ("REST_MS", clip.HOLD_SECONDS)):
+        assert int(re.search(rf"const {name} = (\d+)", text)[1]) == 1000 * seconds
 
 
 @pytest.mark.parametrize(
@@ -174,10 +168,8 @@ def test_a_record_that_names_other_files_is_refused(server, plant, temp):
 
 
 def test_a_chain_of_one_frame_is_refused(server, plant):
-    assert refusal(server, plant(photograph(0, 32))) == (
-        400,
-        "This chain has only one frame: there is nothing to play",
-    )
+    message = "This chain has only one frame: there is nothing to play"
+    assert refusal(server, plant(photograph(0, 32))) == (400, message)
 
 
 def test_a_first_frame_inside_its_picture_is_a_way(server, plant, make_chain):
@@ -224,13 +216,10 @@ def test_one_at_a_time_and_a_cancelled_one_leaves_nothing(server, plant, temp):
     connection.close()
     answer.close()
     quick = plant(photograph(1, 32), "quick")
-    while make_or_busy(server, quick) == busy:
-        pass
+    status = 409
+    while status == 409:
+        connection, answer = ask(server, quick)
+        with contextlib.closing(connection):
+            status, text = answer.status, answer.read().decode()
+        assert status == 200 or (status, text) == busy
     assert len(clips_in(temp) - before) == 1  # the quick one
-
-
-def make_or_busy(server, run):
-    connection, answer = ask(server, run)
-    with contextlib.closing(connection):
-        text = answer.read().decode()
-        return text if answer.status == 200 else (answer.status, text)

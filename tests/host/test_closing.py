@@ -20,24 +20,9 @@ def closing(host, node, key="coz_text"):
     return outputs[-1][key]
 
 
-@pytest.fixture
-def short_of_memory(monkeypatch):
-    """From its call on the network takes 90 pixels a side at most."""
-    from comfy_extras import nodes_upscale_model
-
-    original = nodes_upscale_model.ImageUpscaleWithModel.execute.__func__
-
-    def execute(cls, upscale_model, image):
-        if max(image.shape[1:3]) > 90:
-            raise torch.OutOfMemoryError("injected")
-        return original(cls, upscale_model, image)
-
-    def start():
-        monkeypatch.setattr(
-            nodes_upscale_model.ImageUpscaleWithModel, "execute", classmethod(execute)
-        )
-
-    return start
+def short_of_memory(upscale_model, image):
+    if max(image.shape[1:3]) > 90:
+        raise torch.OutOfMemoryError("injected")
 
 
 @pytest.mark.parametrize("is_library", [False, True])
@@ -46,10 +31,8 @@ def test_a_chain_keeps_why_it_stopped(executor, is_library):
     host.run(chain_prompt(stop_below=99.0))
     (text,) = closing(host, "loop")
     first, second, third = text.split("\n")
-    assert closing(host, "loop", "coz_dots") == [
-        (third, "rgb(165, 201, 58)"),
-        (first, "rgb(165, 201, 58)"),
-    ]
+    green = "rgb(165, 201, 58)"
+    assert closing(host, "loop", "coz_dots") == [(third, green), (first, green)]
     assert first == "1 step, 4x: the deepest frame holds 16 x 16 real pixels, the rest is invented"
     assert second.startswith("stopped after step 1 of 4: its agreement with its input is ")
     ran = host.run(chain_prompt(stop_below=98.0))
@@ -57,11 +40,10 @@ def test_a_chain_keeps_why_it_stopped(executor, is_library):
     assert closing(host, "loop") == [text.replace("stop_below (99 dB)", "stop_below (98 dB)")]
 
 
-def test_a_chain_keeps_the_notices_of_its_steps(executor, short_of_memory):
-    host = executor("CLASSIC")
+def test_a_chain_keeps_the_notices_of_its_steps(host, upscale_node, before):
     host.run(chain_prompt(steps=1, size=256))
     assert MEMORY not in closing(host, "loop")[0]
-    short_of_memory()
+    before(upscale_node, "execute", short_of_memory)
     prompt = chain_prompt(steps=2, size=256, scale=2.0)
     host.run(prompt)
     (text,) = closing(host, "loop")
@@ -73,14 +55,13 @@ def test_a_chain_keeps_the_notices_of_its_steps(executor, short_of_memory):
     assert closing(host, "loop")[0].split("\n")[-1] == notice
 
 
-def test_a_list_of_images_keeps_a_text_for_each(executor):
+def test_a_list_of_images_keeps_a_text_for_each(host):
     prompt = chain_prompt(steps=1, image=("list", 0))
     prompt |= {
         "other": make_node("ImageInvert", image=["source", 0]),
         "both": make_node("ImageBatch", image1=["source", 0], image2=["other", 0]),
         "list": make_node("RebatchImages", images=["both", 0], batch_size=1),
     }
-    host = executor("CLASSIC")
     host.run(prompt)
     together = closing(host, "loop")
     alone = []
@@ -91,12 +72,11 @@ def test_a_list_of_images_keeps_a_text_for_each(executor):
     assert together == alone
 
 
-def test_full_image_keeps_each_pass_and_its_notices(executor):
+def test_full_image_keeps_each_pass_and_its_notices(host):
     inputs = {"scale": 2.0, "passes": 2, "tile_prompts": "a\nb\nc"}
     prompt = as_full_image(chain_prompt(color_fix="none"), image=["frame", 0], **inputs)
     frame = {"frame": "native pixels", "size": 32, "center_x": 0.5, "center_y": 0.5}
     prompt["frame"] = make_node("CoZFitImage", **{"image": ["source", 0]} | frame)
-    host = executor("CLASSIC")
     host.run(prompt)
     (text,) = closing(host, "loop")
     first, second, notice = text.split("\n")
@@ -108,7 +88,7 @@ def test_full_image_keeps_each_pass_and_its_notices(executor):
     assert closing(host, "loop") == [f"{first}\n{second}"]
 
 
-def test_a_notice_goes_with_its_cause(executor):
+def test_a_notice_goes_with_its_cause(host):
     place = {"scale": 4.0, "center_x": 0.5, "center_y": 0.5, "resampling": "bicubic"}
     prompt = {
         "source": make_node("CoZSamplePicture", picture="chelsea.png"),
@@ -116,7 +96,6 @@ def test_a_notice_goes_with_its_cause(executor):
         "zoom": make_node("CoZCropCenterZoom", image=["source", 0], mask=["mask", 0], **place),
         "scales": make_node("PreviewImage", images=["zoom", 0]),
     }
-    host = executor("CLASSIC")
     host.run(prompt)
     (text,) = closing(host, "zoom")
     assert text.startswith(EMPTY)
@@ -125,7 +104,7 @@ def test_a_notice_goes_with_its_cause(executor):
     assert closing(host, "zoom") == []
 
 
-def test_each_item_of_a_list_is_told_once(executor):
+def test_each_item_of_a_list_is_told_once(host):
     fix = {"image": ["list", 0], "reference": ["source", 0], "method": "best", "levels": 5}
     prompt = {
         "source": make_node("CoZSamplePicture", picture="chelsea.png"),
@@ -134,6 +113,5 @@ def test_each_item_of_a_list_is_told_once(executor):
         "fix": make_node("CoZColorFix", **fix),
         "scales": make_node("PreviewImage", images=["fix", 0]),
     }
-    host = executor("CLASSIC")
     host.run(prompt)
     assert closing(host, "fix") == ["best: wavelet"] * 2

@@ -18,14 +18,10 @@ NOTE = (
 )
 
 
-@pytest.fixture
-def input_folder(pack, tmp_path, monkeypatch):
-    import folder_paths
-
+@pytest.fixture(autouse=True)
+def files(input_folder):
     for name in ("p3.png", "p3_true.png"):
-        shutil.copyfile(DATA / name, tmp_path / name)
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    return tmp_path
+        shutil.copyfile(DATA / name, input_folder / name)
 
 
 def loaded(prompt, name, *between):
@@ -47,8 +43,7 @@ CROP = ("ImageCrop", {"width": 60, "height": 40, "x": 0, "y": 0})
 
 
 @pytest.mark.parametrize("between", [(), (SMALLER, CROP)], ids=["direct", "two nodes between"])
-def test_a_chain_tells_and_records_it(executor, keep, input_folder, between):
-    host = executor("CLASSIC")
+def test_a_chain_tells_and_records_it(host, keep, between):
     host.run(loaded(kept_prompt(steps=2, size=32), "p3.png", *between))
     assert closing(host).count(NOTE) == 1
     chain = keep[-1]["chain"]
@@ -58,12 +53,9 @@ def test_a_chain_tells_and_records_it(executor, keep, input_folder, between):
     assert steps_run(host.run(loaded(kept_prompt(steps=3, size=32), "p3.png", *between))) == [3]
 
 
-def test_nothing_is_said_of_srgb_or_of_what_is_no_file(executor, keep, input_folder):
-    host = executor("CLASSIC")
-    for prompt in (
-        loaded(kept_prompt(steps=1, size=32), "p3_true.png"),
-        kept_prompt(steps=1, size=32),
-    ):
+def test_nothing_is_said_of_srgb_or_of_what_is_no_file(host, keep):
+    plain = kept_prompt(steps=1, size=32)
+    for prompt in (loaded(kept_prompt(steps=1, size=32), "p3_true.png"), plain):
         host.run(prompt)
         assert "color profile" not in "\n".join(closing(host))
         chain = keep[-1]["chain"]
@@ -71,26 +63,19 @@ def test_nothing_is_said_of_srgb_or_of_what_is_no_file(executor, keep, input_fol
         assert "color_profile" not in json.loads(chain.to_json())
 
 
-def test_a_way_that_forks_or_ends_is_not_followed(executor, keep, input_folder):
-    host = executor("CLASSIC")
-    prompt = loaded(kept_prompt(steps=1, size=32), "p3.png")
-    both = {"image1": ["source", 0], "image2": ["source", 0]}
-    prompt["both"] = make_node("ImageBlend", **both, blend_factor=0.5, blend_mode="normal")
-    prompt["loop"]["inputs"]["image"] = ["both", 0]
-    host.run(prompt)
+BLEND = {"image1": ["source", 0], "image2": ["source", 0], "blend_mode": "normal"}
+FORK = make_node("ImageBlend", blend_factor=0.5, **BLEND)
+OTHER_COLORS = make_node("ImageInvert", image=["source", 0])
+
+
+@pytest.mark.parametrize("node", [FORK, OTHER_COLORS], ids=["a fork", "other colours"])
+def test_a_way_that_forks_or_may_change_colours_is_not_followed(executor, keep, node):
+    prompt = loaded(kept_prompt(steps=1, size=32, image=("between", 0)), "p3.png")
+    executor("CLASSIC").run(prompt | {"between": node})
     assert keep[-1]["chain"].color_profile == ""
 
 
-def test_a_node_that_may_change_colours_ends_the_way(executor, keep, input_folder):
-    prompt = loaded(kept_prompt(steps=1, size=32), "p3.png")
-    prompt["inverted"] = make_node("ImageInvert", image=["source", 0])
-    prompt["loop"]["inputs"]["image"] = ["inverted", 0]
-    executor("CLASSIC").run(prompt)
-    assert keep[-1]["chain"].color_profile == ""
-
-
-def test_full_image_tells_it_to_the_end(executor, input_folder):
+def test_full_image_tells_it_to_the_end(host):
     prompt = loaded(chain_prompt(), "p3.png", CROP)
-    host = executor("CLASSIC")
     host.run(as_full_image(prompt, scale=2.0, tile=64, overlap=8))
     assert closing(host).count(NOTE) == 1

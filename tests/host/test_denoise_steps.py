@@ -13,15 +13,14 @@ from .prompts import as_full_image, kept_prompt, make_node, steps_run
 
 
 @pytest.fixture
-def zoom(executor, keep, own_prompt):
+def zoom(host, keep, own_prompt):
     """Runs a Chain Loop with "any checkpoint" on 32 pixels and keeps its chain; ``zoom.told`` is said."""
-    host = executor("CLASSIC")
 
     def run(denoise_steps=None, **inputs):
         chosen = {"control_net": None, "denoise_steps": denoise_steps} | inputs.pop("backbone", {})
         zoom_prompt = own_prompt(size=32, backbone=chosen, **inputs)
         run.ran = steps_run(host.run(zoom_prompt, "scales"))
-        run.told = [text for _, text in host.notices]
+        run.told = host.told
         return keep[-1]["chain"]
 
     return run
@@ -82,10 +81,9 @@ def test_kept_steps_keep_theirs(zoom, give, own_prompt, executor, keep):
 
     def go_on(chain):
         give("TestChain", "COZ_CHAIN", chain)
-        prompt = own_prompt(
-            size=32, steps=3, chain=["chain", 0], from_step=1,
-            backbone={"control_net": None, "denoise_steps": "0.1, 0.2, 0.3"},
-        )  # fmt: skip
+        chosen = {"control_net": None, "denoise_steps": "0.1, 0.2, 0.3"}
+        inputs = {"size": 32, "steps": 3, "chain": ["chain", 0], "from_step": 1}
+        prompt = own_prompt(backbone=chosen, **inputs)
         executor("CLASSIC").run(prompt | {"chain": make_node("TestChain")})
         return keep[-1]["chain"].denoises
 
@@ -99,29 +97,22 @@ def test_a_chain_without_denoise_records_none(executor, keep):
     assert "denoises" not in json.loads(keep[0]["chain"].to_json())
 
 
-def test_each_pass_of_full_image_sr_has_its_own(executor, keeper, own_prompt, monkeypatch):
+def test_each_pass_of_full_image_sr_has_its_own(host, keep, own_prompt, before):
     import comfy.sample
 
-    used, sample = [], comfy.sample.sample
-    keeper("TestKept", {"image": "IMAGE"})
-
-    def record(*arguments, **options):
-        used.append(options["denoise"])
-        return sample(*arguments, **options)
-
-    monkeypatch.setattr(comfy.sample, "sample", record)
-    host = executor("CLASSIC")
+    used = []
+    before(comfy.sample, "sample", lambda *arguments, denoise, **_: used.append(denoise))
 
     def run(denoise_steps):
         used.clear()
         chosen = {"control_net": None, "denoise_steps": denoise_steps}
         prompt = as_full_image(own_prompt(backbone=chosen), passes=2, scale=1.5, tile=4096)
         prompt["source"] = make_node("EmptyImage", width=20, height=16, batch_size=1, color=9)
-        prompt["scales"] = make_node("TestKept", image=["loop", 0])
+        prompt["scales"] = make_node("TestKeep", image=["loop", 0])
         host.run(prompt)
         return used
 
     assert run("0.5, 0.4, 0.3") == [0.5, 0.4]
     told = "denoise_steps has 3 values, but passes is 2: the extra values are not used"
-    assert told in [text for _, text in host.notices]
+    assert told in host.told
     assert run("0.5, 0.3") == [0.3]  # the first pass is kept

@@ -10,6 +10,7 @@ from coz.resample import resize
 from coz.tiles.complexity import find_easy_tiles, rate_complexity
 from coz.tiles.plan import plan_tiles
 
+from .images import noise
 from .prompts import as_full_image, chain_prompt, make_node
 
 TILE, OVERLAP = 64, 16
@@ -23,20 +24,17 @@ def photograph(node):
 
 
 @pytest.fixture
-def enlarge(executor, keeper, give, own_prompt, monkeypatch):
+def enlarge(host, keeper, give, own_prompt, before):
     """Runs Full-Image SR with "any checkpoint" and tiles of 64 pixels: its image, texts and map.
 
     ``enlarge.calls`` counts the tiles that were sampled, ``enlarge.told`` is what the node said.
     """
     import comfy.sample
 
-    sample = comfy.sample.sample
-    host = executor("CLASSIC")
     kept = keeper("TestKept", {"image": "IMAGE", "prompts": "STRING", "complexity": "IMAGE"})
 
     def count(*arguments, **options):
         run.calls += 1
-        return sample(*arguments, **options)
 
     def run(image, prompt=None, **inputs):
         give("TestPicture", "IMAGE", image)
@@ -48,10 +46,10 @@ def enlarge(executor, keeper, give, own_prompt, monkeypatch):
         prompt["scales"] = make_node("TestKept", **links)
         run.calls = 0
         host.run(prompt)
-        run.told = [text for _, text in host.notices]
+        run.told = host.told
         return kept[-1]["image"], kept[-1]["prompts"], kept[-1]["complexity"]
 
-    monkeypatch.setattr(comfy.sample, "sample", count)
+    before(comfy.sample, "sample", count)
     return run
 
 
@@ -65,9 +63,8 @@ def test_half_a_sky_takes_half_the_model_calls(enlarge, photograph):
     assert enlarge.calls <= 0.55 * count
     said = f"{enlarge.calls} of {count} tiles by the model"
     assert enlarge.told[0] == said
-    assert enlarge.told[-1].startswith(
-        f"pass 1: {said}; 96 x 112 pixels of the image in 384 x 448, "
-    )
+    last = f"pass 1: {said}; 96 x 112 pixels of the image in 384 x 448, "
+    assert enlarge.told[-1].startswith(last)
 
     layout = plan_tiles(112, 96, 4.0, TILE, OVERLAP)
     easy = find_easy_tiles(rate_complexity(photograph.movedim(-1, 1)), layout, 0.2)
@@ -78,13 +75,9 @@ def test_half_a_sky_takes_half_the_model_calls(enlarge, photograph):
 
     # Tiles by the model are as they were where no other tile reaches.
     for i in set(range(count)) - set(easy):
-        x, y = (int(v) for v in layout.list_windows()[i][:2])
-        inner = (
-            slice(None),
-            slice(y + OVERLAP, y + TILE - OVERLAP),
-            slice(x + OVERLAP, x + TILE - OVERLAP),
-        )
-        assert torch.equal(mixed[inner], whole[inner])
+        left, top = (int(place) for place in layout.list_windows()[i][:2])
+        x, y = (slice(start + OVERLAP, start + TILE - OVERLAP) for start in (left, top))
+        assert torch.equal(mixed[:, y, x], whole[:, y, x])
 
 
 def invent(
@@ -112,9 +105,8 @@ def test_borders_between_kinds_show_no_step(enlarge, photograph, nodes_of, monke
         sizes = []
         for image in (mixed, whole):
             step = image[0, line, across] - image[0, line - 1, across]
-            sizes.append(
-                [step.abs().mean(), step.mean(0).abs().mean()]
-            )  # of pixels, of all together
+            # Of pixels, and of all together.
+            sizes.append([step.abs().mean(), step.mean(0).abs().mean()])
         excess.append(torch.tensor(sizes[0]) - torch.tensor(sizes[1]))
     assert len(excess) == 2
     assert (mixed - whole).mean() < -1 / 255  # easy tiles are not brighter
@@ -150,7 +142,7 @@ def test_no_easy_tile_leaves_the_bytes(enlarge, photograph):
 
 @pytest.mark.parametrize(("value", "said"), [(0.3, "0 of 1 tiles by the model"), (None, "1 tile")])
 def test_an_image_of_one_tile(enlarge, value, said):
-    image = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    image = noise(1, 16, 16, 3)
     enlarge(image if value is None else torch.full_like(image, value), easy_tiles="enlarge")
     assert enlarge.told[0] == said
     assert enlarge.calls == (value is None)

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,10 @@ from coz.render.pillow import from_pillow
 from coz.resample import resize
 from tools.host import host_path
 
-from .prompts import chain_prompt, make_node, steps_run
+from .images import noise
+from .prompts import kept_prompt, make_node, steps_run
 
 ROOT = Path(__file__).parents[2]
-
-
-def noise(*shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def mean_of_eight(upscale, image):
@@ -35,10 +33,7 @@ def mean_of_eight(upscale, image):
 
 @pytest.fixture
 def ensemble(node):
-    def make(upscale_model):
-        return node("CoZSelfEnsemble").execute(upscale_model)[0]
-
-    return make
+    return lambda upscale_model: node("CoZSelfEnsemble").execute(upscale_model)[0]
 
 
 @pytest.fixture
@@ -72,7 +67,9 @@ def upscale_nodes(request, pack):
 
 
 @pytest.mark.parametrize("shape", [(2, 20, 33, 3), (1, 1, 1, 3), (1, 20, 1100, 3)])
-def test_the_hosts_upscale_node_gives_the_mean_of_eight(upscale_nodes, upscale_model, node, shape):
+def test_the_hosts_upscale_node_gives_the_mean_of_eight(
+    upscale_nodes, upscale_model, ensemble, shape
+):
     """The last picture is wider than the host's tile: its tiles are oblong."""
     import comfy.utils
 
@@ -80,16 +77,11 @@ def test_the_hosts_upscale_node_gives_the_mean_of_eight(upscale_nodes, upscale_m
     loaded = upscale_nodes.UpscaleModelLoader.execute("tiny_x4.safetensors")[0]
     image = noise(*shape)
     alone = upscale_nodes.ImageUpscaleWithModel.execute(loaded, image)[0]
-    ensembled = node("CoZSelfEnsemble").execute(loaded)[0]
+    ensembled = ensemble(loaded)
     result = upscale_nodes.ImageUpscaleWithModel.execute(ensembled, image)[0]
-    expected = comfy.utils.tiled_scale(
-        image.movedim(-1, 1),
-        lambda tile: mean_of_eight(loaded, tile),
-        tile_x=512,
-        tile_y=512,
-        overlap=32,
-        upscale_amount=4,
-    ).movedim(1, -1)
+    tiles = {"tile_x": 512, "tile_y": 512, "overlap": 32, "upscale_amount": 4}
+    by_hand = partial(mean_of_eight, loaded)
+    expected = comfy.utils.tiled_scale(image.movedim(-1, 1), by_hand, **tiles).movedim(1, -1)
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
     again = upscale_nodes.ImageUpscaleWithModel.execute(loaded, image)[0]
     assert torch.equal(again, alone)
@@ -97,15 +89,13 @@ def test_the_hosts_upscale_node_gives_the_mean_of_eight(upscale_nodes, upscale_m
 
 
 @pytest.mark.since("0.30")  # from then on the host gives an upscale model a patcher
-def test_the_weights_are_loaded_once_and_managed_by_the_host(model, ensemble, node):
-    import comfy.model_management
-
+def test_the_weights_are_loaded_once_and_managed_by_the_host(model, ensemble, node, mm):
     ensembled = ensemble(model)
     for each in (ensembled, model, ensembled):
         node("ImageUpscaleWithModel").execute(each, noise(1, 8, 8, 3))
     assert ensembled.model is model.model
     assert ensembled.patcher is model.patcher
-    loaded = [each.model for each in comfy.model_management.current_loaded_models]
+    loaded = [each.model for each in mm.current_loaded_models]
     assert [patcher for patcher in loaded if patcher.model is model.model] == [model.patcher]
 
 
@@ -163,28 +153,21 @@ def test_sizes_that_the_network_cannot_take_are_padded(model, ensemble):
     torch.testing.assert_close(result, mean_of_eight(picky, image), atol=1e-6, rtol=0)
 
 
-def test_an_interrupt_stops_between_the_eight(model, ensemble, node, calls):
-    import comfy.model_management
-
+def test_an_interrupt_stops_between_the_eight(model, ensemble, node, calls, mm):
     def interrupt(*_):
         if len(calls) == 3:
-            comfy.model_management.interrupt_current_processing()
+            mm.interrupt_current_processing()
 
-    try:
-        with model.model.register_forward_pre_hook(interrupt):
-            with pytest.raises(comfy.model_management.InterruptProcessingException):
-                node("ImageUpscaleWithModel").execute(ensemble(model), noise(1, 8, 8, 3))
-    finally:
-        comfy.model_management.interrupt_current_processing(False)
+    with model.model.register_forward_pre_hook(interrupt):
+        with pytest.raises(mm.InterruptProcessingException):
+            node("ImageUpscaleWithModel").execute(ensemble(model), noise(1, 8, 8, 3))
     assert len(calls) == 3
 
 
 def test_out_of_memory_makes_the_hosts_tiles_smaller(model, ensemble, node, calls):
-    import comfy.model_management
-
     def refuse(_, args):
         if max(args[0].shape) > 256:
-            raise comfy.model_management.OOM_EXCEPTION("out of memory")
+            raise torch.OutOfMemoryError("out of memory")
 
     with model.model.register_forward_pre_hook(refuse):
         result = node("ImageUpscaleWithModel").execute(ensemble(model), noise(1, 20, 300, 3))[0]
@@ -199,12 +182,9 @@ def test_upscale_step_takes_it(model, ensemble, node):
     torch.testing.assert_close(sr, expected, atol=1e-6, rtol=0)
 
 
-def test_chain_loop_takes_it(executor, keep):
-    prompt = chain_prompt(model=("ensemble", 0), steps=1)
+def test_chain_loop_takes_it(host, keep):
+    prompt = kept_prompt(model=("ensemble", 0), steps=1)
     prompt["ensemble"] = make_node("CoZSelfEnsemble", upscale_model=["model", 0])
-    links = dict(zip(("image", "scales", "prompts", "chain"), (["loop", k] for k in range(4))))  # noqa: B905
-    prompt["scales"] = make_node("TestKeep", **links)
-    host = executor("CLASSIC")
     assert steps_run(host.run(prompt)) == [1]
     prompt["loop"]["inputs"]["steps"] = 2
     assert steps_run(host.run(prompt)) == [2]

@@ -45,16 +45,15 @@ def picture(give):
 
 
 @pytest.fixture
-def enlarge(executor, keep, picture):
+def enlarge(host, keep, picture):
     """The picture and the texts that one run gives, and what it told."""
-    host = executor("CLASSIC")
 
     def run(image, graph=None, **inputs):
         picture(image)
         chain = chain_prompt()
         chain["model"]["inputs"]["model_name"] = MODEL
         run.executed = host.run(graph or as_full(chain, **inputs), "kept")
-        run.told = [text for _, text in host.notices]
+        run.told = host.told
         kept = keep[-1]
         assert kept["image"].dtype == torch.float32
         assert 0 <= kept["image"].min() <= kept["image"].max() <= 1
@@ -64,20 +63,16 @@ def enlarge(executor, keep, picture):
 
 
 @pytest.fixture(scope="module")
-def tiny(models, load_sd3, coz_files):
+def tiny(listed_models, node, load_sd3, coz_files):
     """The files of the paper's workflow in the host's folders; its checkpoint has a narrow VAE."""
-    from utils.extra_config import load_extra_path_config
-
-    import nodes
-
-    load_extra_path_config(models[1])
-    vae, whole = load_sd3()[1], nodes.CheckpointLoaderSimple.load_checkpoint
+    loader = node("CheckpointLoaderSimple")
+    vae, whole = load_sd3().vae, loader.load_checkpoint
 
     def load_checkpoint(self, ckpt_name):
         return *whole(self, ckpt_name)[:2], vae
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nodes.CheckpointLoaderSimple, "load_checkpoint", load_checkpoint)
+        patch.setattr(loader, "load_checkpoint", load_checkpoint)
         yield
 
 
@@ -89,12 +84,10 @@ def photograph(node, height, width):
 
 def untiled(node, image, sides=None):
     """The host's own node on the picture, mirrored at its edges; resized to other sides."""
-    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
-
-    model = UpscaleModelLoader.execute(MODEL)[0]
+    model = node("UpscaleModelLoader").execute(MODEL)[0]
     mirrored = F.pad(image.movedim(-1, 1), (16, 16, 16, 16), mode="reflect").movedim(1, -1)
     with torch.inference_mode():
-        sr = ImageUpscaleWithModel.execute(model, mirrored)[0]
+        sr = node("ImageUpscaleWithModel").execute(model, mirrored)[0]
     height, width = image.shape[1:3]
     if sides is None:
         return sr[:, 64:-64, 64:-64]
@@ -187,9 +180,8 @@ def test_consistency_makes_it_true_to_its_source(enlarge, node):
     small = resize(sr.movedim(-1, 1), 100, 100).movedim(1, -1)
     error = -10 * math.log10((small - image).square().mean())
     assert error > 45
-    assert enlarge.told[-1].startswith(
-        "pass 1: 4 tiles; 100 x 100 pixels of the image in 400 x 400, repeats its input ("
-    )
+    start = "pass 1: 4 tiles; 100 x 100 pixels of the image in 400 x 400, repeats its input ("
+    assert enlarge.told[-1].startswith(start)
     told = float(enlarge.told[-1].split(" dB")[0].rpartition("(")[2])
     # Of single tiles, at whose edges the neighbour's pixels are missing: a little too low.
     assert error - 6 < told <= error
@@ -276,15 +268,10 @@ def test_bad_input_is_refused(enlarge, image, inputs, message):
         enlarge(image, **inputs)
 
 
-def test_memory_is_counted_where_the_result_lies(node, monkeypatch):
-    import comfy.model_management
-
-    monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
-    monkeypatch.setattr(
-        comfy.model_management,
-        "get_free_memory",
-        lambda device: 0 if device.type == "meta" else 1e12,
-    )
+def test_memory_is_counted_where_the_result_lies(node, mm, monkeypatch):
+    monkeypatch.setattr(mm, "intermediate_device", lambda: torch.device("meta"))
+    free = {"meta": 0}
+    monkeypatch.setattr(mm, "get_free_memory", lambda device: free.get(device.type, 1e12))
     with pytest.raises(ValueError, match=r"0\.0 GB of memory are free"):
         sys.modules[node("CoZFullImage").__module__].require_memory(8, 8, 4.0, 1, 3)
 
@@ -302,23 +289,17 @@ def test_memory_is_counted_where_the_result_lies(node, monkeypatch):
     ],
 )
 def test_out_of_memory_makes_smaller_tiles_and_goes_on(
-    enlarge, node, monkeypatch, longest, warning, error
+    enlarge, node, upscale_node, before, longest, warning, error
 ):
-    from comfy_extras import nodes_upscale_model
-
     image = photograph(node, 100, 150)
-    original = nodes_upscale_model.ImageUpscaleWithModel.execute.__func__
 
-    def short_of_memory(cls, upscale_model, image):
+    def short_of_memory(upscale_model, image):
         if max(image.shape[1:3]) > longest:
             raise torch.OutOfMemoryError("injected")
-        return original(cls, upscale_model, image)
 
     enlarge(image, color_fix="none")  # measures how far the model looks
     expected = untiled(node, image)
-    monkeypatch.setattr(
-        nodes_upscale_model.ImageUpscaleWithModel, "execute", classmethod(short_of_memory)
-    )
+    before(upscale_node, "execute", short_of_memory)
     found, _ = enlarge(image, tile=400, color_fix="none")
     told = [text for text in enlarge.told if text.startswith(warning)]
     assert len(told) == 1
@@ -333,12 +314,10 @@ def paper(**inputs):
     return as_full(graph, **small | inputs)
 
 
-def test_every_model_is_loaded_once_a_pass(enlarge, node, tiny, caplog):
-    from comfy.model_management import unload_all_models
-
+def test_every_model_is_loaded_once_a_pass(enlarge, node, tiny, mm, caplog):
     caplog.set_level("INFO")
     enlarge(photograph(node, 8, 8), paper())  # for the loaders, which load what they find
-    unload_all_models()
+    mm.unload_all_models()
     caplog.clear()
     sr, texts = enlarge(photograph(node, 16, 40), paper())
     assert sr.shape == (1, 64, 160, 3)
@@ -408,20 +387,18 @@ def test_any_checkpoint_draws_each_tile_s_seed(enlarge, node, tiny, caplog):
 
 @pytest.mark.parametrize("limit", [None, 64])
 def test_tiles_that_overlap_start_from_the_same_noise(
-    enlarge, node, nodes_of, tiny, monkeypatch, limit
+    enlarge, node, nodes_of, tiny, before, monkeypatch, limit
 ):
     import comfy.sample
 
     drawn = []
-    original = comfy.sample.sample
 
-    def sample(model, noise, *args, **kwargs):
+    def draw(model, noise, *args, **kwargs):
         drawn.append(noise)
         if limit and noise.shape[-1] * 8 > limit:
             raise torch.OutOfMemoryError("injected")
-        return original(model, noise, *args, **kwargs)
 
-    monkeypatch.setattr(comfy.sample, "sample", sample)
+    before(comfy.sample, "sample", draw)
     monkeypatch.setattr(nodes_of("full_image.tile_upscaler"), "MIN_PART_RESULT_PIXELS", 64)
     graph = as_full(read_prompt(OWN), tile=128 if limit else 64, overlap=16)
     graph["full"]["inputs"] |= {"backbone.sampling_steps": 1, "prompt": f"an eye {limit}"}
@@ -444,33 +421,20 @@ def test_one_tile_is_the_step_itself(enlarge, node, tiny):
     full["prompting"] = "text"
     found, texts = enlarge(image, prompt)
     assert texts == "an eye"
-    by_hand = {
-        "CoZEncodePrompt": {"clip": full["backbone.clip"], "prompt": "an eye", "t5_tokens": 512},
-        "CoZSRStep": {
-            "model": full["backbone.model"],
-            "vae": full["backbone.vae"],
-            "positive": ["CoZEncodePrompt", 0],
-            "image": ["source", 0],
-            "latent_shift": "auto",
-        },
-    }
-    prompt |= {name: make_node(name, **inputs) for name, inputs in by_hand.items()}
-    prompt["kept"]["inputs"] = {"image": ["CoZSRStep", 0], "prompts": ""}
+    text = {"clip": full["backbone.clip"], "prompt": "an eye", "t5_tokens": 512}
+    prompt["text"] = make_node("CoZEncodePrompt", **text)
+    given = {"model": full["backbone.model"], "vae": full["backbone.vae"], "positive": ["text", 0]}
+    prompt["step"] = make_node("CoZSRStep", image=["source", 0], latent_shift="auto", **given)
+    prompt["kept"]["inputs"] = {"image": ["step", 0], "prompts": ""}
     prompt["source"].pop("is_changed")  # which the host writes there
     enlarged = resize(image.movedim(-1, 1), 64, 96).movedim(1, -1).clamp(0, 1)
     assert torch.equal(found, enlarge(enlarged, prompt)[0])
 
 
-def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatch):
+def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, before):
     seen = []
     extractor = node("CoZPromptExtractor")
-    original = extractor.execute.__func__
-
-    def look(cls, vlm, image, *args):
-        seen.append((image, args[-1]))
-        return original(cls, vlm, image, *args)
-
-    monkeypatch.setattr(extractor, "execute", classmethod(look))
+    before(extractor, "execute", lambda vlm, image, *args: seen.append((image, args[-1])))
     image = photograph(node, 16, 28)
     source = image.movedim(-1, 1)
     layout = plan_tiles(16, 28, 4, 64, 16)
@@ -492,27 +456,18 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, monkeypatc
             assert wider is None if view is None else torch.equal(wider, view.movedim(1, -1))
 
 
-def test_an_interrupt_ends_it_between_tiles(enlarge, executor, keep, picture, node, monkeypatch):
-    import comfy.model_management as mm
-    from comfy_extras import nodes_upscale_model
-
-    host = executor("CLASSIC")
+def test_an_interrupt_ends_it_between_tiles(host, keep, picture, node, upscale_node, mm, before):
     picture(photograph(node, 100, 100))
-    original = nodes_upscale_model.ImageUpscaleWithModel.execute.__func__
     calls = []
 
-    def interrupted(cls, upscale_model, image):
+    def interrupt(upscale_model, image):
         calls.append(1)
         mm.interrupt_current_processing(len(calls) == 2)
-        return original(cls, upscale_model, image)
 
-    monkeypatch.setattr(
-        nodes_upscale_model.ImageUpscaleWithModel, "execute", classmethod(interrupted)
-    )
+    before(upscale_node, "execute", interrupt)
     host.run(as_full(chain_prompt(), tile=128, overlap=32), "kept")
     assert "execution_interrupted" in [event for event, _ in host.server.sent]
     assert len(calls) == 2
     assert keep == []
-    monkeypatch.undo()
     host.run(as_full(chain_prompt(), tile=128, overlap=32), "kept")
     assert keep[0]["image"].shape == (1, 400, 400, 3)

@@ -14,9 +14,9 @@ from coz.resample import crop, resize
 from tools.host.client import run_prompt
 from tools.host.server import serve
 
+from .executor import CACHES
 from .prompts import chain_prompt, kept_prompt, make_node, steps_run
 
-CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 MEASURED = [30.3, 29.4, 30.1, 30.1]  # dB, of the prompt below
 LIMIT = 29.9
 
@@ -35,25 +35,14 @@ def weak_prompt(upscale_model):
 
 
 @pytest.fixture
-def upscaled(node, monkeypatch):
+def upscaled(node, before):
     """Grows by each step that really runs: the host announces those too that it then blocks."""
-    step = node("CoZUpscaleStep")
-    execute, ran = step.execute.__func__, []
-
-    def counted(cls, *args, **kwargs):
-        ran.append(1)
-        return execute(cls, *args, **kwargs)
-
-    monkeypatch.setattr(step, "execute", classmethod(counted))
+    ran = []
+    before(node("CoZUpscaleStep"), "execute", lambda *args, **kwargs: ran.append(1))
     return ran
 
 
-def told(host):
-    return [text for _, text in host.notices]
-
-
-def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
-    host = executor("CLASSIC")
+def test_each_step_is_measured_shown_and_recorded(host, keep, weak_prompt):
     host.run(weak_prompt())
     chain = keep[0]["chain"]
     for i in range(4):
@@ -65,7 +54,7 @@ def test_each_step_is_measured_shown_and_recorded(executor, keep, weak_prompt):
     record = json.loads(host.ui("coz_collect")["coz_chain"][0])
     assert record["agreements"] == list(chain.agreements)
     assert record["invented"] == list(chain.invented)
-    lines = told(host)
+    lines = host.told
     each = [
         "4x: 16 x 16 real pixels, is close to its input (30.3 dB)",
         "16x: 4 x 4 real pixels, departs from its invented input (29.4 dB)",
@@ -92,7 +81,7 @@ def test_a_chain_ends_after_a_step_that_agrees_too_little(
     expected = 2
     host.run(weak_prompt(stop_below=LIMIT))
     assert len(upscaled) == expected
-    assert told(host)[-1] == (
+    assert host.told[-1] == (
         "2 steps, 16x: the deepest frame holds 4 x 4 real pixels, the rest is invented\n"
         "stopped after step 2 of 4: its agreement with its input is 29.4 dB, below stop_below (29.9 dB)\n"
         "4x: 16 x 16 real pixels, is close to its input (30.3 dB)\n"
@@ -106,7 +95,7 @@ def test_a_chain_ends_after_a_step_that_agrees_too_little(
     host.run(weak_prompt(stop_below=29.0))
     expected += 4 if again else 2
     assert len(upscaled) == expected
-    assert "stopped" not in told(host)[-1]
+    assert "stopped" not in host.told[-1]
     for limit in (LIMIT, 20.0, LIMIT, 0.0):
         executed = host.run(weak_prompt(stop_below=limit))
         if again:
@@ -146,7 +135,7 @@ def test_where_a_chain_ends(executor, keep, weak_prompt, upscaled, cache, inputs
     host = executor(cache)
     host.run(prompt)
     assert len(upscaled) == keep[0]["chain"].steps == steps
-    assert ("stopped after" in told(host)[-1]) == (steps < inputs.get("steps", 4))
+    assert ("stopped after" in host.told[-1]) == (steps < inputs.get("steps", 4))
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -161,8 +150,7 @@ def test_each_chain_of_a_list_ends_by_itself(executor, keep, weak_prompt, upscal
     assert len(upscaled) == 5
 
 
-def test_consistency_is_the_node_between_two_steps(executor, keep, node, weak_prompt, upscaled):
-    host = executor("CLASSIC")
+def test_consistency_is_the_node_between_two_steps(host, keep, node, weak_prompt, upscaled):
     host.run(weak_prompt(steps=2))
     host.run(weak_prompt(steps=2, consistency=0.5))
     assert len(upscaled) == 3  # the first is the same, and only corrected

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.tools
 CELLS = r"( \| [\d,.]+){4,8} \|$"
 NUMBER = r"\s+\d+\.\d+"
 TIMES = rf"{NUMBER * 4}{NUMBER}x"
+PARTS = ("vision", "prefill", "tokens", "text", "encode", "network", "decode", "load")
 ROWS = {
     "gpu_chain": [
         r"^gpu_chain: 4 steps at 64 px, CPU, torch \S+, \d{4}-\d\d-\d\d$",
@@ -27,19 +28,7 @@ ROWS = {
     ],
     "card": [
         r"^card: 1 steps at 512 px on simulated cards, torch \S+$",
-        *(
-            rf"^\| {part}{CELLS}"
-            for part in (
-                "vision",
-                "prefill",
-                "tokens",
-                "text",
-                "encode",
-                "network",
-                "decode",
-                "load",
-            )
-        ),
+        *(rf"^\| {part}{CELLS}" for part in PARTS),
         r"^\| network \| 0\.002 / 0\.002 = 1\.00 \|",  # the reference's has the same arithmetic
         r"^Peak of the reference .*: \d+\.\d GiB \(simulated\)\.$",
         r"^\| SD3 \| _t5xxlfp8 \| 8 GB \| \d+\.\d\d \| \w+",
@@ -102,6 +91,5 @@ def test_the_simulated_card_is_compared_with_the_measured_one():
         "ours: text 2.00 times its estimate, sr 0.40 times its estimate; peak +0.5 GiB from the simulated 10.5"
     )
     row.seconds = {"text": 4.956, "sr": 2 * (1.118 + 2.56 + 2.515)}  # computing
-    assert gpu_chain.compare_with_estimates(row, 1e12, 1e30).startswith(
-        "ours: text 1.00 times its estimate, sr 2.00 times its estimate;"
-    )
+    start = "ours: text 1.00 times its estimate, sr 2.00 times its estimate;"
+    assert gpu_chain.compare_with_estimates(row, 1e12, 1e30).startswith(start)

@@ -31,6 +31,7 @@ SOCKETS = {
     "CONDITIONING": ["text", 0], "UPSCALE_MODEL": ["upscaler", 0], "COZ_CHAIN": ["chain", 3],
     "MASK": ["mask", 0], "COZ_TAGGER": ["tagger", 0],
 }  # fmt: skip
+SHOW = "PreviewAny", {"source": ["node", 0]}
 SHOWS_ITSELF = {"CoZSaveChain", "CoZZoomViewer"}
 REFUSES = {
     "CoZPromptExtractor": "generates no text",  # a text encoder in place of a model that sees
@@ -97,7 +98,7 @@ def public(site):
 
 def submit(site, node, inputs, **changed):
     values = {name: value for name, (_, value) in inputs.items()} | changed
-    show = {} if node in SHOWS_ITSELF else {"show": ("PreviewAny", {"source": ["node", 0]})}
+    show = {} if node in SHOWS_ITSELF else {"show": SHOW}
     return site.submit(node=(node, values), **show)
 
 
@@ -173,9 +174,8 @@ def run_text(site, **texts):
     kind, inputs = SOURCES["chain"]
     save = {"chain": ["chain", 3], "filename_prefix": "texts"}
     view = {"chain": ["chain", 3]}
-    return site.run(
-        chain=(kind, inputs | texts), save=("CoZSaveChain", save), view=("CoZZoomViewer", view)
-    )
+    shows = {"save": ("CoZSaveChain", save), "view": ("CoZZoomViewer", view)}
+    return site.run(chain=(kind, inputs | texts), **shows)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
@@ -193,16 +193,15 @@ def test_texts_of_10_mb_run_through_the_loop(site):
 def test_any_text_is_encoded(site, text):
     # The host's tokenizer takes seconds for a million characters.
     encode = ("CoZEncodePrompt", {"clip": ["clip", 0], "prompt": text[: 10**5], "t5_tokens": 77})
-    assert site.run(node=encode, show=("PreviewAny", {"source": ["node", 0]})) is None
+    assert site.run(node=encode, show=SHOW) is None
 
 
 @pytest.mark.parametrize(
     "prefix", [SCRIPT, "../x", "/etc/x", "a/../../x", "~/x", "a\0", "x" * 5000, "\ud800"]
 )
 def test_a_name_for_a_chain_stays_below_the_output_folder(site, prefix):
-    status, _ = site.submit(
-        save=("CoZSaveChain", {"chain": ["chain", 3], "filename_prefix": prefix})
-    )
+    typed = {"chain": ["chain", 3], "filename_prefix": prefix}
+    status, _ = site.submit(save=("CoZSaveChain", typed))
     assert status == (200 if prefix == "~/x" else 400)
     # What comes through a link is known only when the node runs.
     linked = {"chain": ["chain", 3], "filename_prefix": ["name", 0]}
@@ -249,9 +248,8 @@ def test_a_record_in_the_temporary_folder_reads_no_file_elsewhere(site):
     ):  # fmt: skip
         plant_record(site, **changed)
         status, answer = site.fetch(ROUTE, json.dumps(MARK).encode())
-        assert (status, "not a valid record of the viewer" in answer["error"]) == (400, True), (
-            answer
-        )
+        assert status == 400, answer
+        assert "not a valid record of the viewer" in answer["error"]
     for content in (*lying_pngs(16, 16).values(), stuffed_pngs(16, 16)["pixels"]):
         plant_record(site)
         (site.temp / "y.png").write_bytes(content)
@@ -279,22 +277,24 @@ def test_only_pictures_of_the_hosts_folders_are_served(site, node, name):
     assert status in {400, 403, 404}
 
 
-def run_each(site, node, inputs, name, files):
-    """The error of a run with each file as that input; each is there under its number."""
-    answers = []
-    for i in range(len(files)):
-        status, answer = site.submit(
-            node=(node, inputs | {name: f"{name}_{i}{files[i][0]}"}),
-            show=("PreviewAny", {"source": ["node", 0]}),
-        )
+LOADER = {"model": ["model", 0], "vae": ["vae", 0], "vae_encoder_name": "none", "strength": 1.0}
+
+
+def load_each(site, files, suffix, name="lora_name", folder="loras"):
+    """Name of each content -> the error of CoZ Load SR LoRA with such a file as that input."""
+    answers, paths = [], []
+    for i, content in enumerate(files.values()):
+        paths.append(site.models / folder / f"{name}_{i}{suffix}")
+        paths[-1].write_bytes(content)
+        inputs = LOADER | {"lora_name": "good.pkl"} | {name: paths[-1].name}
+        status, answer = site.submit(node=("CoZLoadSRLoRA", inputs), show=SHOW)
         assert status == 200, answer
         answers.append(answer["prompt_id"])
-    return site.results(answers)
-
-
-@pytest.fixture(scope="module")
-def pickles(site):
-    return hostile_pickles(site.home / "around" / "ran")
+    errors = site.results(answers)
+    for path in paths:
+        path.unlink()
+    works(site)
+    return dict(zip(files, errors, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -305,32 +305,18 @@ def pickles(site):
         pytest.param("lora_name", "loras", ".safetensors", marks=pytest.mark.long),
     ],
 )
-def test_no_pickle_runs(site, pickles, name, folder, suffix):
-    loader = {"model": ["model", 0], "vae": ["vae", 0], "lora_name": "good.pkl", "strength": 1.0}
-    files = [(suffix, content) for content in pickles.values()]
-    for i, (_, content) in enumerate(files):
-        (site.models / folder / f"{name}_{i}{suffix}").write_bytes(content)
-    errors = run_each(site, "CoZLoadSRLoRA", {"vae_encoder_name": "none"} | loader, name, files)
-    for family, error in zip(pickles, errors, strict=True):
+def test_no_pickle_runs(site, name, folder, suffix):
+    ran = site.home / "around" / "ran"
+    for family, error in load_each(site, hostile_pickles(ran), suffix, name, folder).items():
         assert error, family
         assert "expected" in error, (family, error)
-    assert not (site.home / "around" / "ran").exists()
-    for i in range(len(files)):
-        (site.models / folder / f"{name}_{i}{suffix}").unlink()
-    works(site)
+    assert not ran.exists()
 
 
 def test_headers_that_lie_are_refused(site):
     lying = {name: file for name, file in lying_safetensors().items() if len(file) < 2**20}
-    loader = {"model": ["model", 0], "vae": ["vae", 0], "vae_encoder_name": "none", "strength": 1.0}
-    files = [(".safetensors", content) for content in lying.values()]
-    for i, (_, content) in enumerate(files):
-        (site.models / "loras" / f"lora_name_{i}.safetensors").write_bytes(content)
-    errors = run_each(site, "CoZLoadSRLoRA", loader, "lora_name", files)
-    for i in range(len(files)):
-        (site.models / "loras" / f"lora_name_{i}.safetensors").unlink()
-    assert {name: e for name, e in zip(lying, errors, strict=True) if not e or len(e) > 600} == {}
-    works(site)
+    errors = load_each(site, lying, ".safetensors")
+    assert {name: error for name, error in errors.items() if not error or len(error) > 600} == {}
 
 
 def test_an_index_that_leads_out_of_its_folder_is_refused(site):
@@ -338,15 +324,12 @@ def test_an_index_that_leads_out_of_its_folder_is_refused(site):
     folder.mkdir()
     save_file({"a": torch.zeros(1)}, folder / "model-00001-of-00002.safetensors")
     bad = ["../clip_l.safetensors", "/etc/passwd", "..", "", 7, None, ["a"], "a\0b", "x" * 5000]
-    texts = [
-        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": b}}) for b in bad
-    ]
+    good = {"a": "model-00001-of-00002.safetensors"}
+    loader = {"vlm_name": f"sharded/{good['a']}", "lora_name": "none", "lora_strength": 1.0}
+    texts = [json.dumps({"weight_map": good | {"b": name}}) for name in bad]
     for text in [*texts, "[" * 100_000, "{}", "[]", "null"]:
         (folder / "model.safetensors.index.json").write_text(text)
-        error = site.run(
-            node=("CoZLoadPromptExtractor", {"vlm_name": "sharded/model-00001-of-00002.safetensors", "lora_name": "none", "lora_strength": 1.0}),
-            show=("PreviewAny", {"source": ["node", 0]}),
-        )  # fmt: skip
+        error = site.run(node=("CoZLoadPromptExtractor", loader), show=SHOW)
         assert "model" in error, text[-80:]
         assert "expected" in error, (text[-80:], error)
     shutil.rmtree(folder)
@@ -368,17 +351,15 @@ def load(site):
     return load
 
 
-def without_hashes(folder):
+def change_record(folder, change):
     path = folder / "chain.json"
-    record = json.loads(path.read_text("utf-8"))
-    del record["sha256"]
-    path.write_text(json.dumps(record), "utf-8")
+    path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))), "utf-8")
 
 
 def test_a_picture_that_lies_is_refused_and_a_stuffed_one_is_only_its_pixels(site, load):
     def plant(content):
         def tamper(folder):
-            without_hashes(folder)
+            change_record(folder, lambda record: {k: record[k] for k in record if k != "sha256"})
             (folder / "scale_1.png").write_bytes(content)
 
         return tamper
@@ -414,11 +395,10 @@ RECORDS = {
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 def test_a_record_that_lies_is_refused(load, record):
     def tamper(folder):
-        path = folder / "chain.json"
-        text = record
         if isinstance(record, dict):
-            text = json.dumps(json.loads(path.read_text("utf-8")) | record)
-        path.write_text(text, "utf-8")
+            change_record(folder, lambda good: good | record)
+        else:
+            (folder / "chain.json").write_text(record, "utf-8")
 
     error = load(tamper)
     assert "chain.json" in error
@@ -428,16 +408,9 @@ def test_a_record_that_lies_is_refused(load, record):
 def test_paths_in_a_record_lead_nowhere(site, load):
     """The files' names follow from their number: a record's own are not even read."""
 
-    def tamper(folder):
-        path = folder / "chain.json"
-        record = json.loads(path.read_text("utf-8"))
-        record |= {
-            "files": ["/etc/passwd", "../../x"],
-            "models": ["../../x", "/etc/passwd", SCRIPT],
-        }
-        path.write_text(json.dumps(record | {"path": "/etc/passwd"}), "utf-8")
-
-    assert load(tamper) is None
+    paths = {"files": ["/etc/passwd", "../../x"], "models": ["../../x", "/etc/passwd", SCRIPT]}
+    paths["path"] = "/etc/passwd"
+    assert load(lambda folder: change_record(folder, lambda record: record | paths)) is None
 
 
 @pytest.mark.parametrize("name", ["chain.json", "scale_1.png"])

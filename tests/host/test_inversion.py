@@ -1,7 +1,6 @@
 """CoZ InvSR Step in the host, against results of InvSR's own pipeline on random weights."""
 
 import logging
-import sys
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from tests.support.small_models import (
     small_clip,
     small_predictor,
     small_sd2,
+    small_sd3,
     small_vae,
 )
 from tools.evaluate.arms import read_arms
@@ -26,6 +26,7 @@ from tools.evaluate.prompts import make_prompts
 from tools.host import ROOT
 from tools.host.workflow import find_node, read_prompt
 
+from .images import noise
 from .prompts import as_full_image, kept_prompt, make_node, steps_run
 
 GOLDEN = Path(__file__).parents[1] / "data/invsr"
@@ -53,7 +54,7 @@ def golden():
 
 
 @pytest.fixture(scope="module")
-def invsr(node, tmp_path_factory):
+def invsr(node, nodes_of):
     """SD 2.1 of a fifth of its width with the reduced predictor, as MODEL and VAE."""
     import comfy.sd
     import comfy.utils
@@ -75,8 +76,7 @@ def invsr(node, tmp_path_factory):
     model.model.diffusion_model.load_state_dict(state)
     folder_paths.add_model_folder_path("model_patches", str(GOLDEN))
     with pytest.MonkeyPatch.context() as patch:
-        host = sys.modules[node("CoZLoadInvSR").__module__.replace("load.invsr", "host.inversion")]
-        patch.setattr(host, "read_sizes", lambda weights: REDUCED)
+        patch.setattr(nodes_of("host.inversion"), "read_sizes", lambda weights: REDUCED)
         with_predictor = node("CoZLoadInvSR").execute(model, "noise_predictor_reduced.safetensors")
     return SimpleNamespace(model=with_predictor[0], bare=model, vae=vae, encoded={})
 
@@ -111,9 +111,8 @@ def step(node, invsr, golden, monkeypatch):
     def run(**inputs):
         texts = [[[golden[name], {}]] for name in ("prompt_embeds", "negative_embeds")]
         with torch.inference_mode():
-            image = node("CoZInvSRStep").execute(
-                invsr.model, invsr.vae, *texts, crop, zoomed, **inputs
-            )[0]
+            given = invsr.model, invsr.vae, *texts, crop, zoomed
+            image = node("CoZInvSRStep").execute(*given, **inputs)[0]
         return image, denoised[-1] * LATENT_SCALE
 
     return run
@@ -148,11 +147,9 @@ def test_image_is_invsrs(step, golden):
 
 
 @pytest.fixture(scope="module")
-def small(node, tmp_path_factory):
+def small(node, model_folder):
     """A small SD2 of random weights with its predictor, its VAE, and texts for it."""
-    import folder_paths
-
-    folder = tmp_path_factory.mktemp("predictors")
+    folder = model_folder("model_patches")
     save_file(small_predictor(), folder / "small_predictor.safetensors")
     (folder / "page.pth").write_bytes(b"<!DOCTYPE html><html>404</html>")
     whole = (folder / "small_predictor.safetensors").read_bytes()
@@ -163,7 +160,6 @@ def small(node, tmp_path_factory):
         for name, weight in small_predictor().items()
     }
     save_file(narrow, folder / "narrow.safetensors")
-    folder_paths.add_model_folder_path("model_patches", str(folder))
     generator = torch.Generator().manual_seed(0)
     texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
     bare = small_sd2()
@@ -185,7 +181,7 @@ def sharpen(node, small):
 
 
 def draw_views(b, h, w):
-    return torch.rand(b, h, w, 3, generator=torch.Generator().manual_seed(1))
+    return noise(b, h, w, 3, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +200,6 @@ def test_other_files_are_refused(node, small, name, message):
 
 
 def test_other_models_are_refused(node, small):
-    from tests.support.small_models import small_sd3
-
     # ComfyUI takes SD 2.1 for a v-prediction model where this weight varies much.
     name = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
     v_prediction = small_sd2({name: torch.tensor([-1.0, 1.0])})
@@ -219,33 +213,31 @@ def test_other_models_are_refused(node, small):
             node("CoZLoadInvSR").execute(model, "small_predictor.safetensors")
 
 
-def test_a_model_without_predictor_is_refused(sharpen):
-    with pytest.raises(ValueError, match="SD20 and has no noise predictor: connect the model of"):
-        sharpen(draw_views(1, 8, 8), model=small_sd2())
+NUMBERS = "crop holds {} images and zoomed {}: connect both outputs of the same Crop"
 
 
-def test_a_vae_of_another_family_is_refused(sharpen):
-    with pytest.raises(ValueError, match="vae makes latents of 16 channels, but model takes 4"):
-        sharpen(draw_views(1, 8, 8), vae=small_vae(16))
-
-
-def test_impossible_steps_are_refused_with_what_is_possible(sharpen):
-    with pytest.raises(ValueError, match="sampling_steps from 1 to 2 with start 100, but found 5"):
-        sharpen(draw_views(1, 8, 8), sampling_steps=5, start="100")
-
-
-def test_nan_is_refused(sharpen):
-    crop = draw_views(1, 8, 8)
-    crop[0, 0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match="crop holds 1 values that are NaN"):
-        sharpen(crop)
-
-
-@pytest.mark.parametrize(("crops", "views"), [(2, 1), (1, 2)])
-def test_other_numbers_of_crops_and_views_are_refused(sharpen, crops, views):
-    message = f"crop holds {crops} images and zoomed {views}: connect both outputs of the same Crop"
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: {"model": small_sd2()}, "SD20 and has no noise predictor: connect the model of"),
+        (lambda: {"vae": small_vae(16)}, "vae makes latents of 16 channels, but model takes 4"),
+        (
+            lambda: {"sampling_steps": 5, "start": "100"},
+            "sampling_steps from 1 to 2 with start 100, but found 5",
+        ),
+        (
+            lambda: {"crop": torch.full((1, 8, 8, 3), torch.nan)},
+            "crop holds 192 values that are NaN",
+        ),
+        (lambda: {"crop": draw_views(2, 8, 8)}, NUMBERS.format(2, 1)),
+        (lambda: {"zoomed": torch.zeros(2, 32, 32, 3)}, NUMBERS.format(1, 2)),
+    ],
+    ids=["no predictor", "VAE", "steps", "NaN", "crops", "views"],
+)
+def test_what_does_not_fit_is_refused(sharpen, make, message):
+    inputs = {"crop": draw_views(1, 8, 8), "zoomed": torch.zeros(1, 32, 32, 3)} | make()
     with pytest.raises(ValueError, match=message):
-        sharpen(draw_views(crops, 8, 8), torch.zeros(views, 32, 32, 3))
+        sharpen(**inputs)
 
 
 def test_memory_that_runs_out_says_what_to_do(sharpen, monkeypatch):
@@ -257,15 +249,14 @@ def test_memory_that_runs_out_says_what_to_do(sharpen, monkeypatch):
         sharpen(draw_views(1, 8, 8))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 7, 13), (1, 2, 500)], ids=str)
-def test_any_size_works(sharpen, shape):
-    image = sharpen(draw_views(*shape))
-    assert image.shape == (shape[0], 4 * shape[1], 4 * shape[2], 3)
+@pytest.mark.parametrize(
+    ("crop", "view"),
+    [((1, 1), (4, 4)), ((7, 13), (28, 52)), ((2, 500), (8, 2000)), ((9, 9), (33, 35))],
+)
+def test_any_size_works(sharpen, crop, view):
+    image = sharpen(draw_views(1, *crop), torch.zeros(1, *view, 3))
+    assert image.shape == (1, *view, 3)
     assert image.isfinite().all()
-
-
-def test_a_view_that_is_no_multiple_of_four_keeps_its_size(sharpen):
-    assert sharpen(draw_views(1, 9, 9), torch.zeros(1, 33, 35, 3)).shape == (1, 33, 35, 3)
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
@@ -277,17 +268,15 @@ def test_each_view_of_a_batch_is_as_alone(sharpen, adaptive):
     torch.testing.assert_close(together[:1], sharpen(flat, **inputs), rtol=0, atol=1e-5)
 
 
-def test_adaptive_steps_are_of_each_view_alone(sharpen, monkeypatch):
+def test_adaptive_steps_are_of_each_view_alone(sharpen, before):
     import comfy.sample
 
     levels = []
-    sample = comfy.sample.sample_custom
 
     def record(model, noise, cfg, sampler, sigmas, *arguments, **options):
         levels.append((len(sigmas) - 1, round(cfg, 3)))
-        return sample(model, noise, cfg, sampler, sigmas, *arguments, **options)
 
-    monkeypatch.setattr(comfy.sample, "sample_custom", record)
+    before(comfy.sample, "sample_custom", record)
     flat, noisy = torch.full((1, 16, 16, 3), 0.5), draw_views(1, 16, 16)
     sharpen(torch.cat([flat, noisy, flat]), adaptive=True, cfg=2.0)
     simple, complicated, again = levels
@@ -296,18 +285,15 @@ def test_adaptive_steps_are_of_each_view_alone(sharpen, monkeypatch):
     assert 2.0 < complicated[1] <= 2.6
 
 
-def test_the_host_sees_no_memory_leak(executor, keep, give, shrink, caplog):
-    import comfy.model_management
-
+def test_the_host_sees_no_memory_leak(host, keep, give, shrink, mm, caplog):
     caplog.set_level(logging.INFO)
-    host = executor("CLASSIC")
     prompt = read_prompt(INVSR)
     loop = find_node(prompt, "CoZChainLoop")
     for seed in range(3):
         give("Test_model", "MODEL", small_sd2())  # the last one is freed
         prompt[loop]["inputs"] |= {"steps": 1, "seed": seed}
         host.run(shrink(prompt, image=[loop, 0]), "kept")
-        comfy.model_management.cleanup_models_gc()
+        mm.cleanup_models_gc()
     assert len(keep) == 3
     assert "memory leak" not in caplog.text
 
@@ -318,21 +304,16 @@ def zoom_prompt(give, small):
     given = {"model": small.model, "vae": small.vae, "clip": small.clip}
     for name, value in given.items():
         give(f"Test_{name}", name.upper(), value)
-    chosen = {
-        **{f"backbone.{name}": [name, 0] for name in given},
-        "backbone.negative": "blurry",
-        "backbone.sampling_steps": 2,
-        "backbone.cfg": 2.0,
-        "backbone.start": "auto",
-        "backbone.adaptive": False,
-    }
+    chosen = {"negative": "blurry", "sampling_steps": 2, "cfg": 2.0, "start": "auto"}
+    chosen |= {"adaptive": False, **{name: [name, 0] for name in given}}
+    chosen = {f"backbone.{name}": value for name, value in chosen.items()}
 
     def make(**inputs):
         name = "diffusion inversion (InvSR)"
         prompt = kept_prompt(backbone=name, color_fix="none", prompt="fur", **chosen, **inputs)
         for unread in ("upscale_model", "resampling"):
             del prompt["loop"]["inputs"][f"backbone.{unread}"]
-        return prompt | {key: {"class_type": f"Test_{key}", "inputs": {}} for key in given}
+        return prompt | {key: make_node(f"Test_{key}") for key in given}
 
     return make
 
@@ -345,23 +326,16 @@ def test_a_step_of_chain_loop_is_the_node(executor, keep, node, small, zoom_prom
     zoomed, crop, *_ = node("CoZCropCenterZoom").execute(frame, 4.0, *center, "bicubic").args
     with torch.inference_mode():
         texts = [node("CLIPTextEncode")().encode(small.clip, text)[0] for text in ("fur", "blurry")]
-        expected = node("CoZInvSRStep").execute(
-            small.model,
-            small.vae,
-            *texts,
-            crop,
-            zoomed,
-            sampling_steps=2,
-            cfg=2.0,
-            seed=derive_step_seed(7, 1),
-        )[0]
+        settings = {"sampling_steps": 2, "cfg": 2.0, "seed": derive_step_seed(7, 1)}
+        given = small.model, small.vae, *texts, crop, zoomed
+        expected = node("CoZInvSRStep").execute(*given, **settings)[0]
     assert torch.equal(chain["image"], expected)
 
 
 def make_full_prompt(prompt, height, width, scale):
     prompt = as_full_image(prompt, image=["fit", 0], tile=64, overlap=16, scale=scale)
     size = {"width": width, "height": height, "upscale_method": "area", "crop": "disabled"}
-    prompt["fit"] = {"class_type": "ImageScale", "inputs": {"image": ["source", 0], **size}}
+    prompt["fit"] = make_node("ImageScale", image=["source", 0], **size)
     prompt["scales"]["inputs"] = {"image": ["loop", 0]}
     return prompt
 
@@ -372,17 +346,10 @@ def test_any_size_works_as_full_image(executor, keep, zoom_prompt, height, width
     assert keep[0]["image"].shape == (1, 2 * height, 2 * width, 3)
 
 
-def test_overlapping_tiles_share_their_noise(
-    executor, keep, node, nodes_of, zoom_prompt, monkeypatch
-):
-    host, drawn = nodes_of("host.inversion"), []
-    sample = host.sample_noise
-
-    def record(moments, normal):
-        drawn.append(normal)
-        return sample(moments, normal)
-
-    monkeypatch.setattr(host, "sample_noise", record)
+def test_overlapping_tiles_share_their_noise(executor, keep, nodes_of, zoom_prompt, before):
+    drawn = []
+    host = nodes_of("host.inversion")
+    before(host, "sample_noise", lambda moments, normal: drawn.append(normal))
     executor("CLASSIC").run(make_full_prompt(zoom_prompt(), 16, 32, 4.0))
     assert keep[0]["image"].shape == (1, 64, 128, 3)
     # Tiles of 64 pixels at 0, 48 and 64 of 128: latent pixels 0 to 8, 6 to 14 and 8 to 16.
@@ -440,32 +407,30 @@ def shrink(give, small):
     return shrink
 
 
-def test_the_invsr_template_enlarges_the_picture_and_zooms(executor, keep, shrink):
+def test_the_invsr_template_enlarges_the_picture_and_zooms(host, keep, shrink):
     prompt = read_prompt(INVSR)
     full, loop = find_node(prompt, "CoZFullImage"), find_node(prompt, "CoZChainLoop")
     for key in (full, loop):
         assert prompt[key]["inputs"]["prompt"] == TEXT
         assert prompt[key]["inputs"]["backbone.negative"] == NEGATIVE
     prompt[full]["inputs"] |= {"tile": 128, "overlap": 32}
-    host = executor("CLASSIC")
     host.run(shrink(prompt, image=[full, 0], scales=[loop, 1]), "kept")
     (kept,) = keep
     assert kept["image"].shape == (1, 256, 256, 3)
     assert kept["scales"].shape == (3, 64, 64, 3)
     # Every view is exactly four times its crop, so that nothing is downscaled.
-    assert not [text for _, text in host.notices if "InvSR enlarges" in text]
+    assert "InvSR enlarges" not in "\n".join(host.told)
 
 
-def test_joined_loops_are_their_parts(executor, keep, node, small, shrink):
+def test_joined_loops_are_their_parts(host, keep, node, small, shrink):
     prompt = read_prompt(BY_SCALE)
     loops = [key for key, each in prompt.items() if each["class_type"] == "CoZChainLoop"]
     first, second = sorted(loops, key=lambda key: "chain" in prompt[key]["inputs"])
     assert prompt[second]["inputs"]["chain"] == [first, 3]
-    host = executor("CLASSIC")
     executed = host.run(shrink(prompt, scales=[second, 1], chain=[second, 3]), "kept")
     for loop, steps in ((first, [1]), (second, [2, 3])):
         assert steps_run([name for name in executed if name.startswith(f"{loop}.")]) == steps
-    assert not [text for _, text in host.notices if "Not used" in text]
+    assert "Not used" not in "\n".join(host.told)
     host.run(shrink(prompt, scales=[first, 1]), "kept")
     joined, alone = keep
     assert torch.equal(joined["scales"][:2], alone["scales"])
@@ -476,19 +441,16 @@ def test_joined_loops_are_their_parts(executor, keep, node, small, shrink):
         texts = [node("CLIPTextEncode")().encode(small.clip, text)[0] for text in (TEXT, NEGATIVE)]
         for i in (2, 3):
             target = steps[i - 1].target
-            zoomed, crop, *_ = (
-                node("CoZCropCenterZoom").execute(frame, 4.0, *target, "bicubic").args
-            )
-            sharp = node("CoZInvSRStep").execute(
-                small.model, small.vae, *texts, crop, zoomed, seed=derive_step_seed(seed, i)
-            )[0]
+            views = node("CoZCropCenterZoom").execute(frame, 4.0, *target, "bicubic")
+            zoomed, crop, *_ = views.args
+            given = small.model, small.vae, *texts, crop, zoomed
+            sharp = node("CoZInvSRStep").execute(*given, seed=derive_step_seed(seed, i))[0]
             frame = node("CoZColorFix").execute(sharp, zoomed, "wavelet")[0]
             assert torch.equal(joined["scales"][i : i + 1], frame)
 
 
 @pytest.mark.tools
-def test_the_template_is_an_arm_of_the_evaluation(executor, keep, shrink):
-    host = executor("CLASSIC")
+def test_the_template_is_an_arm_of_the_evaluation(host, keep, shrink):
     for name in ("onestep", "chain-null"):
         (arm,) = read_arms(name, INVSR)
         (prompt,) = make_prompts(arm, 64, 1, 0)

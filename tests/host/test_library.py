@@ -15,29 +15,25 @@ def library(executor):
 
 
 def test_chain_loop_and_all_that_shows_a_chain_run_without_a_server(
-    library, executor, keep, monkeypatch, tmp_path
+    library, executor, keep, output_folder
 ):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     prompt = kept_prompt(scale=3.0, steps=2, step_prompts="a\nb")
-    loop = ["loop", 3]
     video = {"seconds_per_step": 0.1, "fps": 24.0, "easing": "none", "hold": 0.0, "reverse": False}
     shows = {
-        "CoZZoomViewer": {"chain": loop},
-        "CoZMeasure": {"chain": loop},
-        "CoZDetailMap": {"chain": loop},
-        "CoZZoomStrip": {"chain": loop, "layout": "row", "labels": True},
-        "CoZZoomVideo": {"chain": loop, "width": 64, "height": 64, **video},
-        "CoZSaveChain": {"chain": loop, "filename_prefix": "chain"},
+        "CoZZoomViewer": {},
+        "CoZMeasure": {},
+        "CoZDetailMap": {},
+        "CoZZoomStrip": {"layout": "row", "labels": True},
+        "CoZZoomVideo": {"width": 64, "height": 64, **video},
+        "CoZSaveChain": {"filename_prefix": "chain"},
     }
-    prompt |= {name: make_node(name, **inputs) for name, inputs in shows.items()}
+    prompt |= {name: make_node(name, chain=["loop", 3], **shows[name]) for name in shows}
     ends = [name for name in shows if name not in {"CoZZoomViewer", "CoZSaveChain"}]
     for name in ends:
         prompt[f"end {name}"] = make_node("PreviewAny", source=[name, 0])
     for output in ("scales", "CoZZoomViewer", "CoZSaveChain", *(f"end {name}" for name in ends)):
         assert output in library.run(prompt, output)
-    assert (tmp_path / "chain_00001_" / "chain.json").is_file()
+    assert (output_folder / "chain_00001_" / "chain.json").is_file()
     (without,) = keep
     executor("CLASSIC").run(kept_prompt(scale=3.0, steps=2, step_prompts="a\nb"))
     assert torch.equal(without["scales"], keep[1]["scales"])

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
+import math
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,11 @@ import torch
 
 from coz.chain.zoom_chain import derive_step_seed
 
+from .executor import CACHES
+from .images import noise
 from .prompts import chain_prompt, kept_prompt, make_node, steps_run
 
 ROOT = Path(__file__).parents[2]
-CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 
 
 @pytest.fixture
@@ -58,9 +59,8 @@ def test_outputs(executor, keep, cache):
     assert chain.prompts == ("a", "", "b")
     assert chain.models == ("coz_lite_x4.safetensors",)
     assert chain.seeds == tuple(derive_step_seed(9, i) for i in (1, 2, 3))
-    assert [tuple(f.shape) for f in chain.frames] == [(1, 3, 512, 512), *[(1, 3, 64, 64)] * 4]
-    for i in range(4):
-        assert torch.equal(chain.frames[i + 1], scales[i : i + 1].movedim(-1, 1))
+    assert chain.frames[0].shape == (1, 3, 512, 512)
+    assert torch.equal(torch.cat(chain.frames[1:]), scales.movedim(-1, 1))
     x, y, width, height = (int(v) for v in chain.windows[0])
     assert (width, height) == (64, 64)
     assert torch.equal(chain.frames[1], chain.frames[0][..., y : y + 64, x : x + 64])
@@ -72,10 +72,9 @@ def test_invisible_characters_are_no_text(executor, keep):
     assert keep[0]["chain"].prompts == ("", "b", "x")
 
 
-def test_a_mask_is_the_target(executor, keep, node):
+def test_a_mask_is_the_target(host, keep, node):
     prompt = kept_prompt(steps=2, mask=["mask", 0])
     prompt["mask"] = make_node("SolidMask", value=1.0, width=100, height=50)
-    host = executor("CLASSIC")
     host.run(prompt)
     host.run(kept_prompt(steps=2, center_x=0.5, center_y=0.5))
     assert torch.equal(keep[0]["scales"], keep[1]["scales"])
@@ -83,9 +82,7 @@ def test_a_mask_is_the_target(executor, keep, node):
 
 @pytest.mark.parametrize("cache", CACHES[:3])
 def test_the_mask_of_an_opaque_picture_is_none(executor, keep, monkeypatch, cache):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(ROOT / "tests" / "data"))
+    monkeypatch.setattr("folder_paths.input_directory", str(ROOT / "tests" / "data"))
     place = {"steps": 2, "size": 16, "center_x": 0.1, "center_y": 0.1, "scale": 2.0}
     prompt = kept_prompt(**place)
     prompt["source"] = make_node("LoadImage", image="opaque.gif")
@@ -104,7 +101,7 @@ def test_the_mask_of_an_opaque_picture_is_none(executor, keep, monkeypatch, cach
 
 @pytest.mark.parametrize("cache", CACHES)
 def test_a_list_of_images_gives_each_its_own_chain(executor, keep, make_source, cache):
-    make_source(lambda _: torch.rand(3, 70, 80, 3, generator=torch.Generator().manual_seed(0)))
+    make_source(lambda _: noise(3, 70, 80, 3))
     prompt = sourced(kept_prompt(steps=2, image=("list", 0)))
     prompt["list"] = make_node("RebatchImages", images=["source", 0], batch_size=1)
     host = executor(cache)
@@ -127,8 +124,7 @@ def test_a_batch_names_the_way_out(executor):
         executor("CLASSIC").run(prompt)
 
 
-def test_every_finished_step_and_the_collector_show_on_the_loop(executor):
-    host = executor("CLASSIC")
+def test_every_finished_step_and_the_collector_show_on_the_loop(host):
     host.run(chain_prompt(steps=3))
     shown = [
         (data["node"].rpartition(".")[2], len(data["output"]["images"]))
@@ -138,33 +134,27 @@ def test_every_finished_step_and_the_collector_show_on_the_loop(executor):
     assert shown == [("coz_check_1", 1), ("coz_check_2", 1), ("coz_check_3", 1), ("coz_collect", 4)]
     lines = host.notices
     assert lines[:2] == [("loop", "reading the image"), ("loop", "step 1 of 3: super-resolving")]
-    assert re.fullmatch(
-        "3 steps, 64x: the deepest frame holds .*, the rest is invented"
-        + "".join(
-            rf"\n{x}x: .* real pixels?, .* its (invented )?input \(.* dB\)" for x in (4, 16, 64)
-        ),
-        lines[-1][1],
-    )
+    depth = "3 steps, 64x: the deepest frame holds .*, the rest is invented"
+    each = (rf"\n{x}x: .* real pixels?, .* its (invented )?input \(.* dB\)" for x in (4, 16, 64))
+    assert re.fullmatch(depth + "".join(each), lines[-1][1])
     shown = [text for _, text in lines if text.startswith("step ")]
     assert [text.split(":")[0] for text in shown] == [f"step {i} of 3" for i in (1, 2, 3)]
     record = json.loads(host.ui("coz_collect")["coz_chain"][0])
     assert record["steps"] == 3
 
 
-def test_steps_show_in_order_while_the_chain_runs(executor):
-    host = executor("CLASSIC")
+def test_steps_show_in_order_while_the_chain_runs(host):
     order = [name.rpartition(".")[2] for name in host.run(chain_prompt(steps=2))]
     assert order.index("coz_check_1") < order.index("coz_sr_2")
 
 
-def test_provider_keeps_only_what_fits(pack):
+def test_provider_keeps_only_what_fits(nodes_of):
     from comfy_api.latest import Caching
 
-    cache_module = sys.modules[f"{pack.__name__}.nodes.host.cache"]
+    cache_module = nodes_of("host.cache")
     cache = cache_module.ChainCache()
-    one_third = torch.empty(
-        cache_module.MAX_CACHE_BYTES // 3 - cache_module.ENTRY_BYTES, dtype=torch.uint8
-    )
+    size = cache_module.MAX_CACHE_BYTES // 3 - cache_module.ENTRY_BYTES
+    one_third = torch.empty(size, dtype=torch.uint8)
     half = len(one_third) // 2
     conditioning = [[[one_third[:half], {"pooled_output": one_third[half:]}]]]
 
@@ -188,10 +178,10 @@ def test_provider_keeps_only_what_fits(pack):
     assert not cache.should_cache(Caching.CacheContext("5.0.0.coz_collect", "CoZChainCollect", "x"))
 
 
-def test_provider_keeps_the_steps_of_recent_prompts_only(pack):
+def test_provider_keeps_the_steps_of_recent_prompts_only(nodes_of):
     from comfy_api.latest import Caching
 
-    cache_module = sys.modules[f"{pack.__name__}.nodes.host.cache"]
+    cache_module = nodes_of("host.cache")
     cache = cache_module.ChainCache()
 
     def context(key):
@@ -229,9 +219,8 @@ def test_provider_stays_within_its_limit_while_a_chain_runs(executor, nodes_of, 
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_the_host_knows_of_the_provider_only_while_a_loop_runs(executor, stopped):
+def test_the_host_knows_of_the_provider_only_while_a_loop_runs(executor, mm, stopped):
     """For any provider the host works out a key of every node, from all that stands before it."""
-    from comfy.model_management import interrupt_current_processing
     from comfy_execution.cache_provider import _get_cache_providers
 
     def names():
@@ -245,7 +234,7 @@ def test_the_host_knows_of_the_provider_only_while_a_loop_runs(executor, stopped
         if event == "executing" and data["node"]:
             known[data["node"].rpartition(".")[2]] = names()
             if stopped and data["node"].endswith("coz_sr_2"):
-                interrupt_current_processing()
+                mm.interrupt_current_processing()
         send(event, data, *rest)
 
     host.server.send_sync = record
@@ -259,16 +248,13 @@ def test_the_host_knows_of_the_provider_only_while_a_loop_runs(executor, stopped
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        pytest.param(
-            lambda i: i * float("nan"), "image holds 786432 values that are NaN", id="NaN"
-        ),
+        pytest.param(lambda i: i * math.nan, "image holds 786432 values that are NaN", id="NaN"),
         pytest.param(lambda i: i / 0, "image holds .* values that are NaN or infinite", id="Inf"),
         pytest.param(lambda i: i[:0], "at least one pixel, got shape", id="empty"),
     ],
 )
-def test_bad_pictures_are_refused_before_a_step_runs(executor, make_source, bad, message):
+def test_bad_pictures_are_refused_before_a_step_runs(host, make_source, bad, message):
     make_source(bad)
-    host = executor("CLASSIC")
     with pytest.raises(RuntimeError, match=message):
         host.run(sourced(chain_prompt()))
     assert not steps_run([data["node"] for event, data in host.server.sent if event == "executing"])
@@ -282,9 +268,8 @@ def test_bad_pictures_are_refused_before_a_step_runs(executor, make_source, bad,
         pytest.param(lambda i: torch.where(i == 1, 1.5, torch.where(i == 0, -2, i)), id="range"),
     ],
 )
-def test_other_pictures_give_the_chain_of_their_colours(executor, keep, make_source, change):
+def test_other_pictures_give_the_chain_of_their_colours(host, keep, make_source, change):
     make_source(change)
-    host = executor("CLASSIC")
     host.run(kept_prompt(steps=1))
     host.run(sourced(kept_prompt(steps=1)))
     assert torch.equal(keep[1]["scales"], keep[0]["scales"])
@@ -317,16 +302,14 @@ def test_fp16_intermediates_cost_their_rounding_alone(executor, keep, nodes_of, 
     assert 0 < (half - whole).abs().max() <= 2**-11  # float16 below 1
 
 
-def test_status_is_text_and_never_html(executor):
+def test_status_is_text_and_never_html(host):
     """Its receiver parses it as HTML: there "<" is itself where no letter follows."""
-    host = executor("CLASSIC")
     host.run(chain_prompt(steps=1, step_prompts="<img src=x onerror=alert(1)> & half a \ud83d"))
     _, text = host.notices[-1]
     assert text.split("\n")[2:] == ["<\u200bimg src=x onerror=alert(1)> & half a ?"]
 
 
-def test_status_goes_to_the_page_that_queued_the_prompt(executor):
-    host = executor("CLASSIC")
+def test_status_goes_to_the_page_that_queued_the_prompt(host):
     to = []
     host.server.send_progress_text = lambda text, node, sid=None: to.append(sid)
     for place, extra in ((0.31, {"client_id": "mine"}), (0.32, {})):

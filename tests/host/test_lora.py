@@ -1,6 +1,5 @@
 """CoZ Load SR LoRA in the host, with recorded results of diffusers and peft as oracles."""
 
-import itertools
 from pathlib import PureWindowsPath
 
 import pytest
@@ -11,7 +10,8 @@ from tests.oracles.record import read as read_recorded
 from tests.oracles.sd3 import ADAPTED_SHAPES, LATENT_SHIFTS, WIDER, draw_image, name_case
 from tests.support.random_sd3 import coz_lora, draw_autoencoder, draw_coz_encoder
 from tests.support.random_sd3 import draw_conditioning as conditioning
-from tests.support.small_models import NARROW_ENCODER, WIDTH, make_vae
+from tests.support.small_models import NARROW_ENCODER, WIDTH, make_vae, small_sd2
+from tools.convert import convert
 
 from .test_diffusion import assert_recorded, relative
 
@@ -39,11 +39,8 @@ def test_each_file_changes_the_result(step, load, sd3, coz_files):
     image, positive = torch.rand(1, 32, 32, 3), conditioning()
     plain = step(sd3.model, sd3.vae, positive, image)
     model, vae = load(sd3.model, sd3.vae, *FILES)
-    results = [
-        plain,
-        *(step(m, v, positive, image) for m, v in ((model, sd3.vae), (sd3.model, vae))),
-    ]
-    assert all(relative(a, b) > 1e-2 for a, b in itertools.pairwise(results))
+    first, second = (step(*pair, positive, image) for pair in ((model, sd3.vae), (sd3.model, vae)))
+    assert min(relative(plain, first), relative(first, second)) > 1e-2
     # The connected model and vae stay as they were.
     assert torch.equal(step(sd3.model, sd3.vae, positive, image), plain)
 
@@ -79,49 +76,37 @@ def test_auto_takes_the_latent_shift_of_the_file(load, sd3, coz_files):
     assert sd3.model.get_attachment("coz_latent_shift") is None
 
 
+WIDE = "transformer.transformer_blocks.0.norm1.linear"
+SD15 = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+def factors(down, up, width, height):
+    return {f"{down}.weight": torch.rand(4, width), f"{up}.weight": torch.rand(height, 4)}
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (
-            coz_lora(3),
-            "model_3.pkl does not fit model .SD3.: .* another number of blocks.*SD3-medium",
-        ),
-        (
-            coz_lora(1),
-            "model_1.pkl does not fit model .SD3.: .* another number of blocks.*SD3-medium",
-        ),
+        (coz_lora(3), "does not fit model .SD3.: .* another number of blocks.*SD3-medium"),
+        (coz_lora(1), "does not fit model .SD3.: .* another number of blocks.*SD3-medium"),
+        (factors(f"{WIDE}.lora_A", f"{WIDE}.lora_B", 256, 1536),
+         ".* 1536 x 256, but in model it is 768 x 128"),
+        (factors(f"{SD15}.lora_down", f"{SD15}.lora_up", 320, 320), r"does not fit model \(SD3\)"),
     ],
-    ids=["deeper", "shallower"],
-)
-def test_lora_of_another_depth(load, sd3, coz_files, tensors, message):
-    name = f"model_{len(tensors) // 4 + 1}.pkl"
-    torch.save(tensors, coz_files / name)
-    with pytest.raises(ValueError, match=message):
-        load(sd3.model, sd3.vae, name)
-
-
-def test_lora_of_another_width(load, sd3, coz_files):
-    name = "transformer.transformer_blocks.0.norm1.linear"
-    weights = {
-        f"{name}.lora_A.weight": torch.rand(4, 256),
-        f"{name}.lora_B.weight": torch.rand(1536, 4),
-    }
-    save_file(weights, coz_files / "wide.safetensors")
-    with pytest.raises(
-        ValueError, match=r"wide.safetensors .* 1536 x 256, but in model it is 768 x 128"
-    ):
-        load(sd3.model, sd3.vae, "wide.safetensors")
+    ids=["deeper", "shallower", "wider", "of SD1.5"],
+)  # fmt: skip
+def test_a_lora_of_another_model(load, sd3, coz_files, tensors, message):
+    torch.save(tensors, coz_files / "another.pkl")
+    with pytest.raises(ValueError, match=f"^another.pkl {message}"):
+        load(sd3.model, sd3.vae, "another.pkl")
 
 
 def test_layers_whose_rows_the_host_reorders(load, sd3, coz_files, step):
     """As TSD-SR's file has them."""
     weights = {}
-    for name, rows in (
-        ("norm_out.linear", 128),
-        ("transformer_blocks.1.norm1_context.linear", 128),
-    ):
+    for name in ("norm_out.linear", "transformer_blocks.1.norm1_context.linear"):
         weights[f"transformer.{name}.lora_A.weight"] = torch.rand(4, 128) / 10
-        weights[f"transformer.{name}.lora_B.weight"] = torch.rand(2 * rows, 4) / 10
+        weights[f"transformer.{name}.lora_B.weight"] = torch.rand(256, 4) / 10
     save_file(weights, coz_files / "norm_out.safetensors")
     model, _ = load(sd3.model, sd3.vae, "norm_out.safetensors")
     image, positive = torch.rand(1, 32, 32, 3), conditioning()
@@ -137,44 +122,27 @@ def test_packed_weights_have_the_shape_that_they_stand_for(load, sd3, coz_files,
     load(sd3.model, sd3.vae, FILES[0])
 
 
-def test_sd15_lora_on_sd3(load, sd3, coz_files):
-    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
-    weights = {
-        f"{name}.lora_down.weight": torch.rand(4, 320),
-        f"{name}.lora_up.weight": torch.rand(320, 4),
-    }
-    save_file(weights, coz_files / "sd15.safetensors")
-    with pytest.raises(ValueError, match=r"sd15.safetensors does not fit model \(SD3\)"):
-        load(sd3.model, sd3.vae, "sd15.safetensors")
-
-
 def test_files_in_each_others_place(load, sd3, coz_files):
-    with pytest.raises(
-        ValueError, match=r"narrow_encoder_20001\.pt holds no LoRA: its kind is coz vae encoder"
-    ):
+    message = r"narrow_encoder_20001\.pt holds no LoRA: its kind is coz vae encoder"
+    with pytest.raises(ValueError, match=message):
         load(sd3.model, sd3.vae, FILES[1])
-    with pytest.raises(
-        ValueError, match=r"model_20001\.pkl holds no VAE encoder: its kind is coz lora"
-    ):
+    message = r"model_20001\.pkl holds no VAE encoder: its kind is coz lora"
+    with pytest.raises(ValueError, match=message):
         load(sd3.model, sd3.vae, FILES[0], FILES[0])
 
 
 def test_encoder_on_another_vae(load, sd3, vae_4, coz_files):
-    with pytest.raises(
-        ValueError, match=r"narrow_encoder_20001.pt does not fit vae: its encoder.conv_out"
-    ):
+    message = r"narrow_encoder_20001.pt does not fit vae: its encoder.conv_out"
+    with pytest.raises(ValueError, match=message):
         load(sd3.model, vae_4, *FILES)
 
 
 def test_converted_lora_in_the_stock_loader(node, step, load, sd3, coz_files):
-    from tools.convert import convert
-
     convert(coz_files / FILES[0], coz_files / "converted.safetensors", None, None)
     image, positive = torch.rand(1, 32, 32, 3), conditioning()
     model, _ = load(sd3.model, sd3.vae, FILES[0])
-    stock = node("LoraLoaderModelOnly")().load_lora_model_only(
-        sd3.model, "converted.safetensors", 1.0
-    )[0]
+    stock_loader = node("LoraLoaderModelOnly")()
+    (stock,) = stock_loader.load_lora_model_only(sd3.model, "converted.safetensors", 1.0)
     ours, _ = load(sd3.model, sd3.vae, "converted.safetensors")
     expected = step(model, sd3.vae, positive, image)
     assert torch.equal(step(stock, sd3.vae, positive, image), expected)
@@ -190,9 +158,7 @@ def test_behind_the_hosts_select_device_nodes(node, step, load, sd3, coz_files):
     assert torch.equal(step(model, vae, positive, image), expected)
 
 
-def test_osediff_changes_unet_first_layer_and_vae(load, tiny_unet, vae_4, coz_files):
-    from comfy.model_management import load_models_gpu
-
+def test_osediff_changes_unet_first_layer_and_vae(load, vae_4, coz_files, mm):
     generator = torch.Generator().manual_seed(5)
     rand = lambda *shape: torch.randn(shape, generator=generator) * 0.1  # noqa: E731
     factors = {"A": rand(4, 32, 3, 3), "B": rand(32, 4, 1, 1)}
@@ -205,13 +171,13 @@ def test_osediff_changes_unet_first_layer_and_vae(load, tiny_unet, vae_4, coz_fi
     file = {"rank_unet": 4, "rank_vae": 4, "state_dict_unet": unet, "state_dict_vae": vae}
     torch.save(file, coz_files / "osediff.pkl")
 
-    plain = tiny_unet("EPS")
+    plain = small_sd2(family="SD15", model_channels=32, context_dim=768)
     before = {key: weight.clone() for key, weight in plain.model.state_dict().items()}
     vae_before = draw_autoencoder(4, WIDTH)["encoder.conv_in.weight"]
     model, vae = load(plain, vae_4, "osediff.pkl", "none", 0.5)
 
     def patched(patcher, key):
-        load_models_gpu([patcher])  # takes off what another clone put on
+        mm.load_models_gpu([patcher])  # takes off what another clone put on
         return patcher.model.state_dict()[key].clone()
 
     def delta(parts):  # scaling 2.0: alpha 8, rank 4

@@ -48,8 +48,7 @@ def own(chain):
     return ZoomChain.from_json(chain.to_json(), chain.frames)
 
 
-def test_outputs_and_table_are_cozs(executor, measured):
-    host = executor("CLASSIC")
+def test_outputs_and_table_are_cozs(host, measured):
     host.run(report_prompt(truth=("source", 0)), "keep")
     (kept,) = measured
     chain, truth = own(kept["chain"]), kept["source"].movedim(-1, 1)
@@ -88,12 +87,11 @@ def test_without_a_ground_truth_and_with_nothing_connected(executor, measured):
         assert host.ui("report")["text"] == [kept["table"]]
 
 
-def test_each_chain_of_a_list_has_its_own_table(executor, measured):
+def test_each_chain_of_a_list_has_its_own_table(host, measured):
     prompt = report_prompt(truth=("source", 0), steps=1, image=("list", 0))
     prompt["other"] = make_node("ImageInvert", image=["small", 0])
     prompt["both"] = make_node("ImageBatch", image1=["small", 0], image2=["other", 0])
     prompt["list"] = make_node("RebatchImages", images=["both", 0], batch_size=1)
-    host = executor("CLASSIC")
     host.run(prompt, "keep")
     true, inverted = measured
     assert host.ui("report")["text"] == [true["table"], inverted["table"]]
@@ -116,23 +114,20 @@ def test_a_picture_that_is_not_the_sources_is_refused(executor, width, height):
     prompt = report_prompt(truth=("truth", 0), steps=1)
     prompt["truth"] = scaled(width, height)
     del prompt["keep"]
-    message = (
-        rf"is {width} x {height} pixels and the chain's source 128 x 128: .* Connect the image"
-    )
+    message = f"is {width} x {height} pixels and the chain's source 128 x 128: .* Connect the image"
     with pytest.raises(RuntimeError, match=message):
         executor("CLASSIC").run(prompt, "report")
 
 
-def test_several_pictures_are_refused(node, make_chain):
-    pictures = torch.rand(2, 300, 400, 3)
-    with pytest.raises(ValueError, match=r"ground_truth holds 2 images, .*Get Image from Batch"):
-        node("CoZMeasure").execute(make_chain(), pictures)
-
-
-def test_a_picture_with_holes_is_refused(node, make_chain):
-    truth = torch.rand(1, 600, 800, 3)
-    truth[0, 5, 5, 1] = math.nan
-    with pytest.raises(ValueError, match="ground_truth holds 1 values that are NaN"):
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        (torch.rand(2, 300, 400, 3), "ground_truth holds 2 images, .*Get Image from Batch"),
+        (torch.full((1, 300, 400, 3), math.nan), "ground_truth holds 360000 values that are NaN"),
+    ],
+)
+def test_several_pictures_or_holes_are_refused(node, make_chain, truth, message):
+    with pytest.raises(ValueError, match=message):
         node("CoZMeasure").execute(make_chain(), truth)
 
 
@@ -152,26 +147,22 @@ def test_a_chain_of_no_steps_has_its_first_frame(node, make_chain):
     assert sharpness > 0
 
 
-def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, tmp_path, monkeypatch):
+def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, output_folder):
     """The first ones held no agreement, no share and no target."""
-    import folder_paths
-
     chain = make_chain(height=128, width=128)
-    folder = write_chain(chain, tmp_path, "old", 1, {})
+    folder = write_chain(chain, output_folder, "old", 1, {})
     record = folder / "chain.json"
     parts = json.loads(record.read_text("utf-8"))
     for name in ("agreements", "invented", "target"):
         del parts[name]
     record.write_text(json.dumps(parts), "utf-8")
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
     loaded = node("CoZLoadChain").execute(folder.name)[0]
     assert loaded.agreements == ()
     table, agreement, *_ = node("CoZMeasure").execute(loaded).result
     own_loaded = own(loaded)
     assert table == write_report(own_loaded, list(measure_chain(own_loaded)))
-    assert agreement == pytest.approx(
-        min(f.input for f in list(measure_chain(chain))[1:]), abs=1e-2
-    )
+    _, *steps = measure_chain(chain)
+    assert agreement == pytest.approx(min(step.input for step in steps), abs=1e-2)
 
 
 def test_windows_between_pixels_and_small_frames_are_measured(node, make_chain):
@@ -183,26 +174,18 @@ def test_windows_between_pixels_and_small_frames_are_measured(node, make_chain):
     assert math.isfinite(result[2])
 
 
-def test_it_tells_its_progress_and_can_be_interrupted(node, make_chain):
-    import comfy.model_management
-    import comfy.utils
-
+def test_it_tells_its_progress_and_can_be_interrupted(node, make_chain, mm, monkeypatch):
     told, interrupted = [], False
 
     def hook(done, count, *_, **__):
         told.append((done, count))
-        comfy.model_management.interrupt_current_processing(interrupted)
+        mm.interrupt_current_processing(interrupted)
 
-    comfy.utils.set_progress_bar_global_hook(hook)
-    try:
+    monkeypatch.setattr("comfy.utils.PROGRESS_BAR_HOOK", hook)
+    node("CoZMeasure").execute(make_chain())
+    assert (told[0], told[-1]) == ((1, 4), (4, 4))
+    told.clear()
+    interrupted = True
+    with pytest.raises(mm.InterruptProcessingException):
         node("CoZMeasure").execute(make_chain())
-        assert told[0] == (1, 4)
-        assert told[-1] == (4, 4)
-        told.clear()
-        interrupted = True
-        with pytest.raises(comfy.model_management.InterruptProcessingException):
-            node("CoZMeasure").execute(make_chain())
-    finally:
-        comfy.utils.set_progress_bar_global_hook(None)
-        comfy.model_management.interrupt_current_processing(False)
     assert told == [(1, 4)]

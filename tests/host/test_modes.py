@@ -11,6 +11,10 @@ from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import TEMPLATE, find_node, read_prompt
 
+from .prompts import make_node
+
+pytestmark = pytest.mark.long
+
 WHOLE = TEMPLATE.with_name("6 Whole picture 4x (no downloads).json")
 FP16 = [0, 0, 1, 4, 0, 0, 1, 4, 16, 8.1]
 """Of float16's precision below 1, 2**-11: how far each of the pictures may be off with --fp16-intermediates.
@@ -20,23 +24,18 @@ has rounded comes back up to 4 times as large. The last picture was saved with 8
 
 def runs(url, folder):
     """What the two workflows give: the frames of a chain, first of 2 steps and then of 3, and a picture."""
-    Image.open(ROOT / "pictures" / "astronaut.png").crop((200, 80, 260, 120)).save(
-        folder / "input" / "small.png"
-    )
+    picture = Image.open(ROOT / "pictures" / "astronaut.png").crop((200, 80, 260, 120))
+    picture.save(folder / "input" / "small.png")
     prompt = read_prompt(TEMPLATE)
     loop = find_node(prompt, "CoZChainLoop")
-    prompt["save"] = {
-        "class_type": "CoZSaveChain",
-        "inputs": {"chain": [loop, 3], "filename_prefix": "mode chain"},
-    }
+    prompt["save"] = make_node("CoZSaveChain", chain=[loop, 3], filename_prefix="mode chain")
     frames = []
     for steps in (2, 3):
         prompt[loop]["inputs"] |= {"size": 64, "steps": steps}
         run_prompt(url, prompt)
         frames += read_chain(folder / "output" / f"mode chain_{steps - 1:05}_").frames
     prompt = read_prompt(WHOLE)
-    source = {"class_type": "LoadImage", "inputs": {"image": "small.png"}}
-    prompt[find_node(prompt, "CoZSamplePicture")] = source
+    prompt[find_node(prompt, "CoZSamplePicture")] = make_node("LoadImage", image="small.png")
     prompt[find_node(prompt, "CoZFullImage")]["inputs"] |= {"tile": 128, "overlap": 32}
     prompt[find_node(prompt, "SaveImage")]["inputs"]["filename_prefix"] = "mode whole"
     run_prompt(url, prompt)
@@ -49,29 +48,20 @@ def expected(servers):
     return runs(*servers())
 
 
-LONG = pytest.mark.long
-ON_THE_CPU = [
-    pytest.param("--fp16-intermediates", marks=LONG),
-    pytest.param("--cache-none", marks=LONG),
-    pytest.param("--cache-classic", marks=LONG),
-    pytest.param("--cache-lru 10", marks=LONG),
-    pytest.param("--cache-ram 1000", marks=LONG),  # never so much is free: it drops what it can
-    pytest.param("--high-ram", marks=LONG),
-    pytest.param("--disable-dynamic-vram", marks=LONG),
-    pytest.param("--disable-smart-memory", marks=LONG),
-    pytest.param("--disable-mmap", marks=LONG),
-    pytest.param("--disable-metadata", marks=LONG),
-    pytest.param("--deterministic", marks=LONG),
-]
-IN_PLACE_OF_CPU = [
-    pytest.param(mode, marks=LONG) for mode in ("--lowvram", "--novram", "--highvram", "--gpu-only")
-]
+CACHES = ["--cache-none", "--cache-classic", "--cache-lru 10", "--cache-ram 1000"]
+"""The last one drops what it can: never so much is free."""
+MEMORY = ["--high-ram", "--disable-dynamic-vram", "--disable-smart-memory", "--disable-mmap"]
+OTHERS = ["--fp16-intermediates", "--disable-metadata", "--deterministic"]
+IN_PLACE_OF_CPU = ["--lowvram", "--novram", "--highvram", "--gpu-only"]
 
 
-def check(mode, folder, expected):
-    with serve(folder=folder, arguments=mode.split()) as url:
+@pytest.mark.parametrize("mode", [*CACHES, *MEMORY, *OTHERS, *IN_PLACE_OF_CPU])
+def test_every_mode_gives_the_same_pictures(tmp_path, expected, mode):
+    if mode in IN_PLACE_OF_CPU and not torch.cuda.is_available():
+        pytest.skip(f"ComfyUI takes {mode} in place of --cpu only: it needs a GPU")
+    with serve(folder=tmp_path, arguments=mode.split()) as url:
         assert mode.split()[0] in ServerClient(url).get_stats()["system"]["argv"]
-        found = runs(url, folder)
+        found = runs(url, tmp_path)
     assert len(found) == len(expected)
     differences = [float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)]
     if mode == "--fp16-intermediates":
@@ -80,15 +70,3 @@ def check(mode, folder, expected):
         assert max(differences) > 0
     else:
         assert max(differences) == 0, differences
-
-
-@pytest.mark.parametrize("mode", ON_THE_CPU)
-def test_every_mode_gives_the_same_pictures(tmp_path, expected, mode):
-    check(mode, tmp_path, expected)
-
-
-@pytest.mark.parametrize("mode", IN_PLACE_OF_CPU)
-def test_every_mode_of_a_gpu_gives_the_same_pictures(tmp_path, expected, mode):
-    if not torch.cuda.is_available():
-        pytest.skip(f"ComfyUI takes {mode} in place of --cpu only: it needs a GPU")
-    check(mode, tmp_path, expected)

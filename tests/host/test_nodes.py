@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -9,13 +10,10 @@ from PIL import Image, ImageCms
 
 from coz import color_align, crop, resize
 
+from .images import noise
 from .prompts import kept_prompt, make_node
 
 ROOT = Path(__file__).parents[2]
-
-
-def noise(*shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def test_native_first_frame_is_the_sources_own_pixels(node):
@@ -27,9 +25,8 @@ def test_native_first_frame_is_the_sources_own_pixels(node):
 
 
 def test_whole_picture_square_is_resized_and_cropped(node):
-    x_0, window, _, _ = (
-        node("CoZFitImage").execute(noise(1, 96, 192, 3), "whole picture square", 48, 0.5, 0.5).args
-    )
+    image = noise(1, 96, 192, 3)
+    x_0, window, *_ = node("CoZFitImage").execute(image, "whole picture square", 48, 0.5, 0.5).args
     assert x_0.shape == (1, 48, 48, 3)
     assert window == {"x": 48, "y": 0, "width": 96, "height": 96}
 
@@ -37,9 +34,8 @@ def test_whole_picture_square_is_resized_and_cropped(node):
 def test_crop_center_zoom(node):
     image = noise(2, 40, 64, 3)
     before = image.clone()
-    zoomed, crop, window, x, y = (
-        node("CoZCropCenterZoom").execute(image, 4.0, 0.0, 0.5, "nearest").args
-    )
+    made = node("CoZCropCenterZoom").execute(image, 4.0, 0.0, 0.5, "nearest")
+    zoomed, crop, window, x, y = made.args
     assert window == {"x": 0, "y": 15, "width": 16, "height": 10}
     assert torch.equal(crop, image[:, 15:25, 0:16])
     assert torch.equal(zoomed, crop.repeat_interleave(4, 1).repeat_interleave(4, 2))
@@ -50,50 +46,34 @@ def test_crop_center_zoom(node):
 def test_a_mask_is_the_target(node):
     mask = torch.zeros(1, 20, 40)
     mask[0, 4, 30] = 1
-    _, _, _, x, y = (
-        node("CoZCropCenterZoom").execute(noise(1, 200, 400, 3), 4.0, 0.5, 0.5, mask=mask).args
-    )
-    _, _, _, x2, y2 = (
-        node("CoZCropCenterZoom").execute(noise(1, 200, 400, 3), 4.0, 30.5 / 40, 4.5 / 20).args
-    )
-    assert (x, y) == pytest.approx((x2, y2), abs=1e-5)
+    crop_zoom = partial(node("CoZCropCenterZoom").execute, noise(1, 200, 400, 3), 4.0)
+    masked, typed = crop_zoom(0.5, 0.5, mask=mask), crop_zoom(30.5 / 40, 4.5 / 20)
+    assert masked.args[3:] == pytest.approx(typed.args[3:], abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("channels", "expected"),
+    ("image", "expected"),
     [
-        pytest.param(1, [0, 0, 0], id="grey is repeated"),
-        pytest.param(2, [0, 0, 0], id="alpha of grey is dropped"),
-        pytest.param(4, [0, 1, 2], id="alpha is dropped"),
+        pytest.param(noise(1, 8, 8, 1), [0, 0, 0], id="grey is repeated"),
+        pytest.param(noise(1, 8, 8, 2), [0, 0, 0], id="alpha of grey is dropped"),
+        pytest.param(noise(1, 8, 8, 4), [0, 1, 2], id="alpha is dropped"),
+        pytest.param(noise(1, 8, 8, 3).half(), [0, 1, 2], id="half becomes float32"),
+        pytest.param(noise(1, 8, 8, 3) * 3 - 1, [0, 1, 2], id="values are clamped"),
     ],
 )
-def test_other_channels(node, channels, expected):
-    image = noise(1, 8, 8, channels)
-    x_0 = node("CoZFitImage").execute(image, "native pixels", 16, 0.5, 0.5)[0]
-    assert torch.equal(x_0, image[..., expected])
-
-
-def test_half_precision_comes_out_as_float32(node):
-    image = noise(1, 8, 8, 3).half()
-    x_0 = node("CoZFitImage").execute(image, "native pixels", 16, 0.5, 0.5)[0]
-    assert x_0.dtype == torch.float32
-    assert torch.equal(x_0, image.float())
-
-
-def test_values_outside_the_range_are_clamped_in_a_copy(node):
-    image = noise(1, 8, 8, 3) * 3 - 1
+def test_other_images_come_out_in_three_channels_of_float32(node, image, expected):
     before = image.clone()
     x_0 = node("CoZFitImage").execute(image, "native pixels", 16, 0.5, 0.5)[0]
-    assert torch.equal(x_0, before.clamp(0, 1))
+    assert x_0.dtype == torch.float32
+    assert torch.equal(x_0, before[..., expected].float().clamp(0, 1))
     assert torch.equal(image, before)
 
 
 def test_values_are_clamped_before_they_are_resized(node):
     image = noise(1, 32, 32, 3) * 3 - 1
-    zoomed = node("CoZCropCenterZoom").execute(image, 4.0, 0.5, 0.5)[0]
-    assert torch.equal(
-        zoomed, node("CoZCropCenterZoom").execute(image.clamp(0, 1), 4.0, 0.5, 0.5)[0]
-    )
+    crop_zoom = node("CoZCropCenterZoom").execute
+    zoomed, expected = (crop_zoom(each, 4.0, 0.5, 0.5)[0] for each in (image, image.clamp(0, 1)))
+    assert torch.equal(zoomed, expected)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -169,32 +149,26 @@ def test_color_methods_are_the_same_everywhere_and_in_their_promised_order(node)
         assert combo.options == promised
 
 
-def test_chain_loop_takes_every_color_method(executor, keep):
-    host = executor("CLASSIC")
+def test_chain_loop_takes_every_color_method(host, keep):
+    frames = {}
     for method in ("none", "ycbcr", "histogram", "hybrid", "best"):
         host.run(kept_prompt(steps=1, color_fix=method))
-    frames = {}
-    for method, values in zip(("none", "ycbcr", "histogram", "hybrid", "best"), keep, strict=True):
-        frames[method] = values["chain"].frames[2]
-    zoomed = resize(crop(values["chain"].frames[1], values["chain"].windows[1]), 64, 64).clamp(0, 1)
-    for method, frame in frames.items():
-        torch.testing.assert_close(
-            frame, color_align(method, frames["none"], zoomed).clamp(0, 1), atol=1e-6, rtol=0
-        )
+        chain = keep[-1]["chain"]
+        frames[method] = chain.frames[2]
+        zoomed = resize(crop(chain.frames[1], chain.windows[1]), 64, 64).clamp(0, 1)
+        expected = color_align(method, frames["none"], zoomed).clamp(0, 1)
+        torch.testing.assert_close(frames[method], expected, atol=1e-6, rtol=0)
 
 
-def test_color_fix_shows_which_method_is_best(executor, pack):
-    def prompt(method):
-        fix = {"image": ["source", 0], "reference": ["source", 0], "method": method, "levels": 5}
-        return {
-            "source": make_node("CoZSamplePicture", picture="chelsea.png"),
-            "fix": make_node("CoZColorFix", **fix),
-            "show": make_node("PreviewImage", images=["fix", 0]),
-        }
-
-    run = executor("CLASSIC")
-    run.run(prompt("best"), "show")
-    assert run.notices == [("fix", "best: wavelet")]
+def test_color_fix_shows_which_method_is_best(host, pack):
+    fix = {"image": ["source", 0], "reference": ["source", 0], "method": "best", "levels": 5}
+    prompt = {
+        "source": make_node("CoZSamplePicture", picture="chelsea.png"),
+        "fix": make_node("CoZColorFix", **fix),
+        "show": make_node("PreviewImage", images=["fix", 0]),
+    }
+    host.run(prompt, "show")
+    assert host.notices == [("fix", "best: wavelet")]
 
 
 def test_color_fix_wants_one_reference_or_as_many_as_images(node):
@@ -231,11 +205,10 @@ def test_a_mask_that_is_low_and_the_same_everywhere_is_none(nodes_of, node, capl
         ("CoZCropCenterZoom", {"scale": 4.0}),
     ):
         caplog.clear()
-        typed = node(node_id).execute(image=image, center_x=0.1, center_y=0.3, **inputs).args
+        inputs |= {"image": image, "center_x": 0.1, "center_y": 0.3}
+        typed = node(node_id).execute(**inputs).args
         assert not caplog.messages
-        masked = (
-            node(node_id).execute(image=image, center_x=0.1, center_y=0.3, mask=mask, **inputs).args
-        )
+        masked = node(node_id).execute(mask=mask, **inputs).args
         assert torch.equal(masked[0], typed[0])
         assert masked[-3:] == typed[-3:]
         (line,) = caplog.messages
@@ -279,25 +252,20 @@ def test_a_mask_without_a_background_is_taken_as_it_is(nodes_of):
 
 
 @pytest.fixture
-def loaded_target(executor, keeper, monkeypatch, tmp_path):
+def loaded_target(executor, keeper, input_folder):
     """The target of First Frame for a picture file and its mask, both from the host's Load Image."""
-    import folder_paths
-
     kept = keeper("TestKeepTarget", {"x": "FLOAT", "y": "FLOAT"})
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+    first = {"image": ["load", 0], "mask": ["load", 1], "frame": "whole picture", "size": 64}
 
-    def load(name, frame="whole picture"):
-        first = {"image": ["load", 0], "mask": ["load", 1], "frame": frame, "size": 64}
+    def load(name):
+        prompt = {
+            "load": make_node("LoadImage", image=name),
+            "first": make_node("CoZFitImage", center_x=0.1, center_y=0.1, **first),
+            "keep": make_node("TestKeepTarget", x=["first", 2], y=["first", 3]),
+        }
         host = executor("CLASSIC")
-        host.run(
-            {
-                "load": make_node("LoadImage", image=name),
-                "first": make_node("CoZFitImage", **first | {"center_x": 0.1, "center_y": 0.1}),
-                "keep": make_node("TestKeepTarget", x=["first", 2], y=["first", 3]),
-            },
-            "keep",
-        )
-        return (kept[-1]["x"], kept[-1]["y"]), [text for _, text in host.notices]
+        host.run(prompt, "keep")
+        return (kept[-1]["x"], kept[-1]["y"]), host.told
 
     return load
 
@@ -320,10 +288,9 @@ def test_a_transparent_colour_of_a_png_is_the_target(loaded_target, tmp_path, mo
 
 def test_the_mask_of_an_opaque_gif_is_none(loaded_target, tmp_path):
     shutil.copy(ROOT / "tests" / "data" / "opaque.gif", tmp_path)
-    target, told = loaded_target("opaque.gif")
+    target, (told,) = loaded_target("opaque.gif")
     assert target == pytest.approx((0.1, 0.1), abs=1e-9)
-    assert len(told) == 1
-    assert told[0].startswith("mask is empty")
+    assert told.startswith("mask is empty")
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "tga", "png"])
@@ -377,33 +344,23 @@ def test_builtin_models_are_listed_by_the_host(pack):
     assert not [name for name in listed if name.endswith((".md", ".jpg"))]
 
 
+EASY = {"picture": None, "layouts": [], "easy_tiles": "x", "below": 0.2, "backbone": None}
+INVERT = {"sampling_steps": 1, "start": "x", "cfg": 1.0, "seed": 0}
+INVERT |= dict.fromkeys(("model", "vae", "positive", "negative", "crop", "zoomed", "adaptive"))
+
+
 @pytest.mark.parametrize(
-    ("module", "function", "inputs", "message"),
+    ("function", "inputs", "message"),
     [
-        (
-            "host.control",
-            "choose_control",
-            {"control_hint": "x"},
-            'control_hint must be one of "zoom',
-        ),
-        (
-            "full_image.easy_tiles",
-            "plan_easy_tiles",
-            {"picture": None, "layouts": [], "easy_tiles": "x", "below": 0.2, "backbone": None},
-            'easy_tiles must be one of "off"',
-        ),
-        (
-            "host.inversion",
-            "invert",
-            dict.fromkeys(("model", "vae", "positive", "negative", "crop", "zoomed", "adaptive"))
-            | {"sampling_steps": 1, "start": "x", "cfg": 1.0, "seed": 0},
-            'start must be one of "auto", "250"',
-        ),
+        ("host.control.choose_control", {"control_hint": "x"}, 'control_hint must be one of "zoom'),
+        ("full_image.easy_tiles.plan_easy_tiles", EASY, 'easy_tiles must be one of "off"'),
+        ("host.inversion.invert", INVERT, 'start must be one of "auto", "250"'),
     ],
 )
-def test_linked_values_that_are_no_option_are_refused(nodes_of, module, function, inputs, message):
+def test_linked_values_that_are_no_option_are_refused(nodes_of, function, inputs, message):
+    module, _, name = function.rpartition(".")
     with pytest.raises(ValueError, match=message):
-        getattr(nodes_of(module), function)(**inputs)
+        getattr(nodes_of(module), name)(**inputs)
 
 
 def test_fusing_by_an_unknown_method_is_refused(node):

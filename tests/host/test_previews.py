@@ -1,5 +1,7 @@
 """What a run shows before it has a result: an app of the frontend has nothing else to show."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,6 @@ from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
 @pytest.fixture
 def previews(pack, monkeypatch):
     """(id of the node that the page shows it on, frame) of each preview."""
-    import comfy.utils
     from comfy_execution.progress import get_progress_state
     from comfy_execution.utils import get_executing_context
 
@@ -21,12 +22,10 @@ def previews(pack, monkeypatch):
 
     def hook(value, total, preview, node_id=None):
         if preview:
-            shown_on = get_progress_state().dynprompt.get_display_node_id(
-                get_executing_context().node_id
-            )
-            seen.append((shown_on, from_pillow(preview[1])))
+            prompt, running = get_progress_state().dynprompt, get_executing_context().node_id
+            seen.append((prompt.get_display_node_id(running), from_pillow(preview[1])))
 
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    monkeypatch.setattr("comfy.utils.PROGRESS_BAR_HOOK", hook)
     return seen
 
 
@@ -59,11 +58,8 @@ def test_tiles_appear_in_the_picture(executor, keep, previews, node, nodes_of, m
     # A quarter after the other becomes that of the result.
     small = resize(result, 768, 768).clamp(0, 1)
     changed = [
-        [
-            bool((part != before).any())
-            for part, before in zip(quarters(a), quarters(b), strict=True)
-        ]
-        for a, b in zip(frames[1:], frames, strict=False)
+        [part.abs().max() > 0 for part in quarters(after - before)]
+        for before, after in pairwise(frames)
     ]
     assert np.array_equal(changed, np.eye(4))
     inner = [part[..., 8:-8, 8:-8] for part in quarters(frames[-1] - small)]

@@ -29,12 +29,10 @@ from tests.support.random_qwen import (
     save_shards,
 )
 from tests.support.random_weights import read_layouts
+from tools.convert import convert
 
-MODEL, ADAPTER, CONFIG = (
-    "qwen2.5-vl.safetensors",
-    "adapter_model.safetensors",
-    "adapter_config.json",
-)
+MODEL = "qwen2.5-vl.safetensors"
+ADAPTER, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def as_image(array: np.ndarray) -> torch.Tensor:
@@ -47,13 +45,9 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def folder(pack, weights, tmp_path_factory):
+def folder(model_folder, weights):
     """A folder of the host's text encoders and LoRAs, with the network and its adapter."""
-    import folder_paths
-
-    folder = tmp_path_factory.mktemp("qwen")
-    for kind in ("text_encoders", "loras"):
-        folder_paths.add_model_folder_path(kind, str(folder))
+    folder = model_folder("text_encoders", "loras")
     save_shards(weights, folder / "hf")
     save_file(weights, folder / MODEL)
     save_prompt_lora(read_layouts()["qwen25vl"], folder)
@@ -104,12 +98,10 @@ def answer(vlm, pictures, penalty=1.0, length=ANSWER):
         seen.append(logits.clone())
         return type(network).sample_token(network, logits, *args, **kwargs)
 
-    network.sample_token = sample_token
-    try:
-        tokens = vlm.tokenize(chat(len(pictures)), images=[as_image(p) for p in pictures])
+    tokens = vlm.tokenize(chat(len(pictures)), images=[as_image(p) for p in pictures])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "sample_token", sample_token)
         return generate(vlm, tokens, penalty, max_length=length), torch.cat(seen)
-    finally:
-        del network.sample_token
 
 
 def assert_same(result, expected, bar=1e-4):
@@ -141,9 +133,8 @@ def test_the_extractor_asks_as_transformers_do(vlm, expected, nodes_of, monkeypa
 def test_each_picture_and_its_place_count(vlm):
     first, second = images(2)
     turned = np.ascontiguousarray(first[::-1])
-    answers = [
-        answer(vlm, pair)[0] for pair in ([first, second], [second, first], [turned, second])
-    ]
+    pairs = [first, second], [second, first], [turned, second]
+    answers = [answer(vlm, pair)[0] for pair in pairs]
     assert len(set(map(tuple, answers))) == 3
 
 
@@ -168,14 +159,11 @@ def test_the_vlm_stays_as_it_was_below_a_lora(vlm, folder, nodes_of):
 
 
 def test_a_converted_prompt_lora_here_and_in_the_stock_loader(node, vlm, load, folder):
-    from tools.convert import convert
-
-    convert(folder / ADAPTER, folder / "converted_prompt_lora.safetensors", None, None)
+    name = "converted_prompt_lora.safetensors"
+    convert(folder / ADAPTER, folder / name, None, None)
     expected, _ = answer(load(MODEL, ADAPTER), images(1))
-    assert answer(load(MODEL, "converted_prompt_lora.safetensors"), images(1))[0] == expected
-    _, stock = node("LoraLoader")().load_lora(
-        None, vlm, "converted_prompt_lora.safetensors", 0, 1.0
-    )
+    assert answer(load(MODEL, name), images(1))[0] == expected
+    _, stock = node("LoraLoader")().load_lora(None, vlm, name, 0, 1.0)
     assert answer(stock, images(1))[0] == expected
 
 
@@ -383,51 +371,38 @@ def test_video_and_audio_are_refused(vlm):
             vlm.tokenize("What?", **{name: torch.rand(1, 28, 28, 3)})
 
 
-def test_presence_penalty_is_about_the_answer_alone(vlm):
+def test_presence_penalty_is_about_the_answer_alone(vlm, before):
     tokens = vlm.tokenize(chat(1), images=[as_image(images(1)[0])])
     seen = []
-    transformer = vlm.cond_stage_model.qwen25vl.transformer
-    transformer.sample_token = lambda logits, *args, **kwargs: (
-        seen.append(args[5]) or type(transformer).sample_token(transformer, logits, *args, **kwargs)
-    )
-    try:
-        generate(vlm, tokens, max_length=2, presence_penalty=1.0)
-        generate(vlm, tokens, 1.05, max_length=1)
-    finally:
-        del transformer.sample_token
+    network = type(vlm.cond_stage_model.qwen25vl.transformer)
+    before(network, "sample_token", lambda *args, **_: seen.append(args[7]))
+    generate(vlm, tokens, max_length=2, presence_penalty=1.0)
+    generate(vlm, tokens, 1.05, max_length=1)
     prompt = [151655 if isinstance(t, dict) else t for t, _ in tokens["qwen25vl"][0]]
     assert [len(history) for history in seen] == [0, 1, len(prompt)]
     assert seen[-1] == prompt
 
 
-def test_an_interrupted_answer_leaves_a_usable_vlm(vlm, monkeypatch):
-    import comfy.model_management as mm
-    import comfy.utils
-
-    before = answer(vlm, images(1))[0]
+def test_an_interrupted_answer_leaves_a_usable_vlm(vlm, mm, before, monkeypatch):
+    expected = answer(vlm, images(1))[0]
     tokens = vlm.tokenize(chat(1), images=[as_image(images(1)[0])])
-    progress = []
-    comfy.utils.set_progress_bar_global_hook(lambda *args, **_: progress.append(args[:2]))
-    network = vlm.cond_stage_model.qwen25vl.transformer
-    steps = []
+    progress, steps = [], []
 
-    def sample_token(*args, **kwargs):
+    def tell(value, total, *_, **__):
+        progress.append((value, total))
+
+    def interrupt(*args, **kwargs):
         steps.append(len(steps))
         mm.interrupt_current_processing(len(steps) == 3)
-        return type(network).sample_token(network, *args, **kwargs)
 
-    try:
+    monkeypatch.setattr("comfy.utils.PROGRESS_BAR_HOOK", tell)
+    generate(vlm, tokens)
+    assert (progress[0], progress[-1]) == ((1, ANSWER), (ANSWER, ANSWER))
+    before(type(vlm.cond_stage_model.qwen25vl.transformer), "sample_token", interrupt)
+    with pytest.raises(mm.InterruptProcessingException):
         generate(vlm, tokens)
-        assert (progress[0], progress[-1]) == ((1, ANSWER), (ANSWER, ANSWER))
-        with monkeypatch.context() as patch:
-            patch.setattr(network, "sample_token", sample_token)
-            with pytest.raises(mm.InterruptProcessingException):
-                generate(vlm, tokens)
-    finally:
-        comfy.utils.set_progress_bar_global_hook(None)
-        mm.interrupt_current_processing(False)
     assert len(steps) == 3
-    assert answer(vlm, images(1))[0] == before
+    assert answer(vlm, images(1))[0] == expected
 
 
 def test_the_hosts_device_and_delegate_factory(vlm, node, load):
@@ -448,30 +423,17 @@ TEXT = "model.language_model"
     [
         (".visual.", {}, r"visual weights .* language model alone.*Qwen/Qwen2\.5-VL-3B-Instruct"),
         ("", {f"{TEXT}.embed_tokens.weight": (1, 3584)}, r"found the 7B model \(3584 wide\)"),
-        (
-            "layers.1.mlp.up_proj",
-            {},
-            r"none named model\.layers\.1\.mlp\.up_proj\.weight: it is incomplete",
-        ),
-        (
-            "",
-            {"model.visual.merger.ln_q.weight": (3,)},
-            r"visual\.merger\.ln_q\.weight to be \(160,\), but found \(3,\)",
-        ),
-        (
-            "",
-            {f"{TEXT}.layers.0.mlp.up_proj.weight_scale": (1,)},
-            r"quantized for ComfyUI, but found .*up_proj\.weight_scale of another",
-        ),
-        (
-            "",
-            {"model.visual.deepstack_merger_list.0.norm.weight": (1,)},
-            "found Qwen3-VL; load it with ComfyUI's own Load CLIP",
-        ),
+        ("layers.1.mlp.up_proj", {}, r"none named model\.layers\.1\.mlp\.up_proj\.weight: it is incomplete"),
+        ("", {"model.visual.merger.ln_q.weight": (3,)},
+         r"visual\.merger\.ln_q\.weight to be \(160,\), but found \(3,\)"),
+        ("", {f"{TEXT}.layers.0.mlp.up_proj.weight_scale": (1,)},
+         r"quantized for ComfyUI, but found .*up_proj\.weight_scale of another"),
+        ("", {"model.visual.deepstack_merger_list.0.norm.weight": (1,)},
+         "found Qwen3-VL; load it with ComfyUI's own Load CLIP"),
         (".", {"a": (1,)}, "expected Qwen2.5-VL-3B, but found a; take the files of"),
     ],
     ids=["no vision", "7B", "incomplete", "another shape", "scaled elsewhere", "Qwen3", "none"],
-)
+)  # fmt: skip
 def test_other_models_are_refused(load, weights, folder, left_out, added, message):
     kept = {k: w for k, w in weights.items() if not left_out or left_out not in k}
     zeros = {name: torch.zeros(shape) for name, shape in added.items()}
@@ -494,24 +456,17 @@ def test_damaged_files_are_refused(load, folder):
 
 
 SHAPES = read_layouts()["qwen25vl"]
-THIRD_LAYER = {name.replace(".layers.1.", ".layers.2."): shape for name, shape in SHAPES.items()}
+DEEPER = SHAPES | {key.replace(".layers.1.", ".layers.2."): shape for key, shape in SHAPES.items()}
+SHALLOWER = {key: shape for key, shape in SHAPES.items() if ".layers.1." not in key}
+NARROWER = {key: [128 if n == 256 else n for n in shape] for key, shape in SHAPES.items()}
 
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (
-            SHAPES | THIRD_LAYER,
-            r"7 of its 21 layers are not found in vlm.* of 3 blocks, and vlm has 2",
-        ),
-        (
-            {name: shape for name, shape in SHAPES.items() if ".layers.1." not in name},
-            r"0 of its 7 layers are not found in vlm.* of 1 blocks, and vlm has 2",
-        ),
-        (
-            {name: [128 if n == 256 else n for n in shape] for name, shape in SHAPES.items()},
-            r"layers\.0\.\S+ is \d+ x \d+, but in vlm it is \d+ x \d+",
-        ),
+        (DEEPER, r"7 of its 21 layers are not found in vlm.* of 3 blocks, and vlm has 2"),
+        (SHALLOWER, r"0 of its 7 layers are not found in vlm.* of 1 blocks, and vlm has 2"),
+        (NARROWER, r"layers\.0\.\S+ is \d+ x \d+, but in vlm it is \d+ x \d+"),
     ],
     ids=["deeper", "shallower", "narrower"],
 )
@@ -554,13 +509,11 @@ def test_likely_files_come_first(nodes_of, folder):
 def test_a_host_whose_classes_moved(nodes_of, folder, monkeypatch):
     loader, qwen = nodes_of("load.prompt_extractor"), nodes_of("host.qwen")
     message = r"has changed its Qwen classes.*pack \d+\.\d+\.\d+, ComfyUI \d+\.\d+\.\d+: "
-    with monkeypatch.context() as patch:
-        patch.delattr(qwen.qwen_vl, "qwen2vl_mrope_position_ids")
-        with pytest.raises(RuntimeError, match=message):
-            loader.load_qwen([folder / MODEL])
-    with monkeypatch.context() as patch:
-        patch.setitem(
-            qwen.REQUIRED_PARAMETERS, qwen.llama.BaseGenerate.generate, {"position_ids", "gone"}
-        )
-        with pytest.raises(RuntimeError, match=message + ".*generate no longer takes gone"):
-            loader.load_qwen([folder / MODEL])
+    needed = {"position_ids", "gone"}
+    monkeypatch.setitem(qwen.REQUIRED_PARAMETERS, qwen.llama.BaseGenerate.generate, needed)
+    with pytest.raises(RuntimeError, match=message + ".*generate no longer takes gone"):
+        loader.load_qwen([folder / MODEL])
+    monkeypatch.undo()
+    monkeypatch.delattr(qwen.qwen_vl, "qwen2vl_mrope_position_ids")
+    with pytest.raises(RuntimeError, match=message):
+        loader.load_qwen([folder / MODEL])

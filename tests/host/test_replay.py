@@ -7,15 +7,11 @@ import av
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from coz.render.zoom_video import ZoomVideo
 
+from .images import noise
 from .prompts import as_full_image, chain_prompt, kept_prompt, make_node, more
-
-
-def noise(*shape):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 def repeat(image, times):
@@ -23,17 +19,15 @@ def repeat(image, times):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nearest(pack, tmp_path_factory):
+def nearest(load_upscale_model):
     """Files of networks that repeat each pixel 1, 2, 3, 4 or 8 times."""
-    import folder_paths
     from spandrel.architectures.Compact import Compact
 
-    folder = tmp_path_factory.mktemp("nearest")
     for factor in (1, 2, 3, 4, 8):
         network = Compact(num_feat=4, num_conv=1, upscale=factor)
-        weights = {key: torch.zeros_like(value) for key, value in network.state_dict().items()}
-        save_file(weights, folder / f"nearest_x{factor}.safetensors")
-    folder_paths.add_model_folder_path("upscale_models", str(folder))
+        for weight in network.state_dict().values():
+            weight.zero_()
+        load_upscale_model(f"nearest_x{factor}", network)
 
 
 @pytest.fixture
@@ -66,11 +60,6 @@ def test_odd_sizes_lose_no_pixel_and_get_no_bar_at_a_side(run, size, overlap):
     assert torch.equal(sr, repeat(image, 4))
 
 
-def test_a_photograph_of_odd_size_in_large_tiles(run):
-    image = noise(1, 769, 1025, 3)
-    assert torch.equal(run(image, "CoZFullImage", 2, scale=2.0), repeat(image, 2))
-
-
 @pytest.mark.parametrize("sides", [(1280, 1400, 2.0), *more((1900, 1900, 1.5))])
 def test_nothing_turns_black_beyond_a_large_side(run, sides):
     height, width, scale = sides
@@ -80,9 +69,9 @@ def test_nothing_turns_black_beyond_a_large_side(run, sides):
     assert (sr - 0.5).abs().max() < 1e-6  # resampling weights sum to 1 up to rounding
 
 
-@pytest.mark.parametrize(("width", "passes"), [(5, 2), (1, 4)])
-def test_thin_strips_in_several_passes(run, width, passes):
-    image = noise(1, 40, width, 3)
+@pytest.mark.parametrize(("size", "passes"), [((769, 1025), 1), ((40, 5), 2), ((40, 1), 4)])
+def test_a_photograph_of_odd_size_and_thin_strips_in_several_passes(run, size, passes):
+    image = noise(1, *size, 3)
     sr = run(image, "CoZFullImage", 2, scale=2.0, passes=passes)
     assert torch.equal(sr, repeat(image, 2**passes))
 
@@ -91,10 +80,8 @@ def test_thin_strips_in_several_passes(run, width, passes):
 @pytest.mark.parametrize("scale", [4.0, 8.0])
 def test_sixteen_steps_end_in_the_pixel_that_was_aimed_at(run, scale, center):
     image = noise(1, 70, 90, 3)
-    chain = run(
-        image, "CoZChainLoop", int(scale), scale=scale, steps=16,
-        center_x=center[0], center_y=center[1],
-    )  # fmt: skip
+    place = {"center_x": center[0], "center_y": center[1]}
+    chain = run(image, "CoZChainLoop", int(scale), scale=scale, steps=16, **place)
     x, y, width, height = chain.find_window_in(17, 0)
     assert (width, height) == (64 / scale**16, 64 / scale**16)
     assert x <= center[0] * 90 <= x + width
@@ -103,9 +90,8 @@ def test_sixteen_steps_end_in_the_pixel_that_was_aimed_at(run, scale, center):
     for layer in range(2, 18):
         left, top, *sides = map(int, chain.windows[layer - 1])
         crop = chain.frames[layer - 1][..., top : top + sides[1], left : left + sides[0]]
-        assert torch.equal(
-            chain.frames[layer], repeat(crop.movedim(1, -1), int(scale)).movedim(-1, 1)
-        )
+        expected = repeat(crop.movedim(1, -1), int(scale)).movedim(-1, 1)
+        assert torch.equal(chain.frames[layer], expected)
     column = min(int(center[0] * 90), 89)
     row = min(int(center[1] * 70), 69)
     assert torch.equal(chain.frames[17][0, :, 32, 32], image[0, row, column])
@@ -114,9 +100,8 @@ def test_sixteen_steps_end_in_the_pixel_that_was_aimed_at(run, scale, center):
 @pytest.mark.parametrize("factor", [1, 3, *more(2, 8)])
 @pytest.mark.parametrize("scale", [1.61, 7.99, *more(1.5)])
 def test_any_factor_and_scale_hold_the_target(run, factor, scale):
-    chain = run(
-        noise(1, 70, 90, 3), "CoZChainLoop", factor, scale=scale, steps=3, center_x=1, center_y=0.3
-    )
+    place = {"center_x": 1, "center_y": 0.3}
+    chain = run(noise(1, 70, 90, 3), "CoZChainLoop", factor, scale=scale, steps=3, **place)
     for layer in range(1, 5):
         x, y, width, height = chain.find_window_in(layer, 0)
         assert x <= 90 <= x + width + 1e-9
@@ -156,8 +141,7 @@ def test_a_prompt_is_kept_as_it_is_written(executor, keep, prompt):
     assert keep[-1]["prompts"] == prompt
 
 
-def test_each_picture_of_a_list_gets_its_own_strip_report_and_viewer(executor, keeper):
-    kept = keeper("TestKeep", {"image": "IMAGE"})
+def test_each_picture_of_a_list_gets_its_own_strip_report_and_viewer(host, keep):
     prompt = chain_prompt(steps=1, image=("list", 0))
     prompt["batch"] = make_node("RepeatImageBatch", image=["source", 0], amount=3)
     prompt["list"] = make_node("RebatchImages", images=["batch", 0], batch_size=1)
@@ -167,36 +151,27 @@ def test_each_picture_of_a_list_gets_its_own_strip_report_and_viewer(executor, k
     prompt["keep"] = make_node("TestKeep", image=["strip", 0])
     prompt["report"] = make_node("CoZMeasure", **chain)
     prompt["viewer"] = make_node("CoZZoomViewer", **chain)
-    host = executor("CLASSIC")
     host.run(prompt, "keep")
-    assert len(kept) == 3
+    assert len(keep) == 3
     host.run(prompt, "report")
     assert len(host.ui("report")["text"]) == 3
     host.run(prompt, "viewer")
     assert len(host.ui("viewer")["coz_chain"]) == 3
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "film"),
-    [
-        (1, 1, (2, 2)),
-        (700, 5, (512, 4)),
-        (101, 1, (100, 2)),
-        (511, 511, (510, 510)),
-        (63, 65, (62, 64)),
-    ],
-)
-@pytest.mark.parametrize("fps", [23.976, *more(1, 59.94, 120)])
-def test_a_video_of_any_shape_and_rate(
-    run, nodes_of, monkeypatch, tmp_path, height, width, film, fps
-):
-    import folder_paths
+FILMS = {(1, 1): (2, 2), (700, 5): (512, 4), (101, 1): (100, 2), (511, 511): (510, 510)}
+FILMS |= {(63, 65): (62, 64)}
+"""By the sides of a picture those of its video."""
 
-    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+
+@pytest.mark.parametrize("size", FILMS, ids=str)
+@pytest.mark.parametrize("fps", [23.976, *more(1, 59.94, 120)])
+def test_a_video_of_any_shape_and_rate(run, nodes_of, monkeypatch, tmp_path, size, fps):
+    monkeypatch.setattr("folder_paths.get_temp_directory", lambda: str(tmp_path))
     video = nodes_of("view.zoom_video")
-    chain = run(noise(1, height, width, 3), "CoZChainLoop", steps=1, size=512)
+    chain = run(noise(1, *size, 3), "CoZChainLoop", steps=1, size=512)
     sides = video.choose_video_size(chain.frames[-1], 0, 0)
-    assert sides == film
+    assert sides == FILMS[size]
     zoom = ZoomVideo(chain, *sides)
     with torch.inference_mode():
         path = video.write_video(zoom.render_frames([0.0, 0.5, 1.0]), *sides, fps)
@@ -207,11 +182,8 @@ def test_a_video_of_any_shape_and_rate(
 
 
 @pytest.mark.parametrize("name", ["图片 & 100%.png", "a#b?c.png", "ümlaut [input].png"])
-def test_any_file_name_is_loaded(executor, keep, monkeypatch, tmp_path, name):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    Image.new("RGB", (80, 70), (10, 20, 30)).save(tmp_path / name)
+def test_any_file_name_is_loaded(executor, keep, input_folder, name):
+    Image.new("RGB", (80, 70), (10, 20, 30)).save(input_folder / name)
     prompt = kept_prompt(steps=1)
     prompt["source"] = make_node("LoadImage", image=name)
     executor("CLASSIC").run(prompt)

@@ -50,12 +50,10 @@ def test_the_table_is_that_of_the_help_pages(nodes_of, restraint, expected):
         assert found == rows
 
 
-def test_it_is_the_fields_set_by_hand_and_says_so(executor, keep, own_prompt, dial):
-    host = executor("CLASSIC")
-
+def test_it_is_the_fields_set_by_hand_and_says_so(host, keep, own_prompt, dial):
     def run(prompt):
         host.run(prompt)
-        return keep[-1]["chain"], [text for _, text in host.notices]
+        return keep[-1]["chain"], host.told
 
     def own(denoise_steps="", **inputs):
         chosen = {"control_net": None, "denoise_steps": denoise_steps}
@@ -63,10 +61,8 @@ def test_it_is_the_fields_set_by_hand_and_says_so(executor, keep, own_prompt, di
         return own_prompt(steps=1, size=32, backbone=chosen, **inputs)
 
     found, told = run(dial(own("0.5", color_fix="none"), 0.6))
-    said = (
-        "restraint 0.6 sets consistency 0.35, color_fix wavelet, denoise 0.31 (not denoise_steps)"
-    )
-    assert said in told[-1].split("\n")
+    settings = "consistency 0.35, color_fix wavelet, denoise 0.31 (not denoise_steps)"
+    assert f"restraint 0.6 sets {settings}" in told[-1].split("\n")
     by_hand, told = run(own(denoise=0.31, color_fix="wavelet", consistency=0.35))
     assert not any("restraint" in text for text in told)
     assert torch.equal(found.frames[-1], by_hand.frames[-1])
@@ -76,24 +72,21 @@ def test_it_is_the_fields_set_by_hand_and_says_so(executor, keep, own_prompt, di
     assert not torch.equal(free.frames[-1], by_hand.frames[-1])
 
 
-def test_full_image_sr_has_it_too(executor, keeper, dial):
-    kept = keeper("TestKept", {"image": "IMAGE"})
-    host = executor("CLASSIC")
+def test_full_image_sr_has_it_too(host, keep, dial):
 
     def run(value=None, **inputs):
         prompt = as_full_image(chain_prompt(), **inputs)
         prompt["source"] = make_node("CoZSamplePicture", picture="chelsea.png")
-        prompt["small"] = make_node(
-            "ImageCrop", image=["source", 0], width=24, height=24, x=99, y=99
-        )
+        crop = {"width": 24, "height": 24, "x": 99, "y": 99}
+        prompt["small"] = make_node("ImageCrop", image=["source", 0], **crop)
         prompt["loop"]["inputs"]["image"] = ["small", 0]
-        prompt["scales"] = make_node("TestKept", image=["loop", 0])
+        prompt["scales"] = make_node("TestKeep", image=["loop", 0])
         host.run(prompt if value is None else dial(prompt, value))
-        return kept[-1]["image"]
+        return keep[-1]["image"]
 
     found = run(1.0, color_fix="none")
     told = "restraint 1 sets consistency 1, color_fix wavelet"  # an upscale model has no denoise
-    assert told in [text for _, text in host.notices]
+    assert told in host.told
     assert torch.equal(found, run(color_fix="wavelet", consistency=1.0))
 
 

@@ -23,10 +23,6 @@ def ran(executed, loop="loop"):
     return steps_run([name for name in executed if name.startswith(f"{loop}.")])
 
 
-def told(host):
-    return [text for _, text in host.notices]
-
-
 @pytest.mark.parametrize("cache", ["CLASSIC", "RAM_PRESSURE", "NONE"])
 def test_going_on_equals_one_run_to_the_last_bit(executor, keep, cache):
     host = executor(cache)
@@ -43,11 +39,10 @@ def test_going_on_equals_one_run_to_the_last_bit(executor, keep, cache):
     assert torch.equal(again["image"], whole["image"])
     assert again["prompts"] == whole["prompts"]
     assert again["chain"].to_json() == whole["chain"].to_json()
-    assert "Not used" not in "".join(told(host))
+    assert "Not used" not in "".join(host.told)
 
 
-def test_a_branch_keeps_what_is_before_it(executor, keep):
-    host = executor("CLASSIC")
+def test_a_branch_keeps_what_is_before_it(host, keep):
     branch = {"steps": 3, "from_step": 1, "color_fix": "none", "step_prompts": "x\ny\nz", "seed": 1}
     executed = host.run(resumed({"steps": 4}, **branch))
     assert ran(executed) == [2, 3]
@@ -69,8 +64,7 @@ def test_a_branch_keeps_what_is_before_it(executor, keep):
     ("inputs", "steps"),
     [({"steps": 2}, 2), ({"steps": 4, "from_step": 0}, 4), ({"steps": 4, "from_step": 9}, 4)],
 )
-def test_steps_that_are_there_are_not_run(executor, keep, inputs, steps):
-    host = executor("CLASSIC")
+def test_steps_that_are_there_are_not_run(host, keep, inputs, steps):
     executed = host.run(resumed({"steps": 3}, **inputs))
     kept = min(3, inputs.get("from_step", 16), steps)
     assert ran(executed) == list(range(kept + 1, steps + 1))
@@ -78,8 +72,7 @@ def test_steps_that_are_there_are_not_run(executor, keep, inputs, steps):
     assert len(keep[0]["scales"]) == steps + 1
 
 
-def test_widgets_that_say_something_else_are_named(executor, keep):
-    host = executor("CLASSIC")
+def test_widgets_that_say_something_else_are_named(host, keep):
     host.run(kept_prompt(**PLACE, steps=3))
     other = {"scale": 4.0, "center_x": 0.5, "size": 32, "frame": "whole picture", "steps": 3}
     host.run(resumed({"steps": 2}, **other))
@@ -88,27 +81,22 @@ def test_widgets_that_say_something_else_are_named(executor, keep):
         "Not used, because the chain has its own: scale, center_x, frame, size. The chain zooms by 3.2 into "
         "0.0200, 0.6000 of its image, with frames of 64 x 64"
     )
-    assert line in told(host)
-    shown = told(host)[-1].split("\n")
+    assert line in host.told
+    shown = host.told[-1].split("\n")
     # 64 // 3.2 is 20: 3.2x each
-    assert shown[0] == (
-        "3 steps, 32.8x: the deepest frame holds 1.95 x 1.95 real pixels, the rest is invented"
-    )
-    assert [text.split(",")[0] for text in shown[1:4]] == [
-        "3.2x: 20 x 20 real pixels",
-        "10.2x: 6.25 x 6.25 real pixels",
-        "32.8x: 1.95 x 1.95 real pixels",
-    ]
+    depth = "3 steps, 32.8x: the deepest frame holds 1.95 x 1.95 real pixels, the rest is invented"
+    each = ("3.2x: 20 x 20", "10.2x: 6.25 x 6.25", "32.8x: 1.95 x 1.95")
+    assert shown[0] == depth
+    assert [text.split(",")[0] for text in shown[1:4]] == [f"{text} real pixels" for text in each]
     assert shown[4:] == ["a", "b", "c", line]
 
 
-def test_another_picture_is_named(executor, keep):
-    host = executor("CLASSIC")
+def test_another_picture_is_named(host, keep):
     prompt = resumed({"steps": 1, "image": ["other", 0]}, steps=2)
     prompt["other"] = make_node("CoZSamplePicture", picture="rocket.jpg")
     host.run(prompt)
     assert keep[0]["chain"].frames[0].shape[-2:] == (427, 640)
-    assert "Not used, because the chain has its own: image." in told(host)[-1]
+    assert "Not used, because the chain has its own: image." in host.told[-1]
 
 
 def test_a_picture_is_compared_to_its_last_row(nodes_of):
@@ -124,22 +112,19 @@ def test_a_picture_is_compared_to_its_last_row(nodes_of):
 @pytest.mark.parametrize(
     ("value", "named"), [(1.0, "mask"), (1 / 63, "mask"), (1 / 65, "center_x"), (0.0, "center_x")]
 )
-def test_a_mask_is_not_used_with_a_chain(executor, keep, value, named):
-    host = executor("CLASSIC")
+def test_a_mask_is_not_used_with_a_chain(host, keep, value, named):
     prompt = resumed({"steps": 1}, steps=1, mask=["mask", 0], center_x=0.9)
-    size = {"width": 64, "height": 64}
-    prompt["mask"] = make_node("SolidMask", **{"value": value} | size)
+    prompt["mask"] = make_node("SolidMask", value=value, width=64, height=64)
     host.run(prompt)
-    assert f"Not used, because the chain has its own: {named}. The chain zooms" in told(host)[-1]
-    assert "mask is empty" not in "".join(told(host))
+    assert f"Not used, because the chain has its own: {named}. The chain zooms" in host.told[-1]
+    assert "mask is empty" not in "".join(host.told)
     assert keep[0]["chain"].target == (0.02, 0.6)
 
 
-def test_texts_of_kept_steps_that_are_others_are_named(executor, keep):
-    host = executor("CLASSIC")
+def test_texts_of_kept_steps_that_are_others_are_named(host, keep):
     host.run(resumed({"steps": 3, "step_prompts": "a\n-\nc"}, steps=4, step_prompts="\nb\nx\nd"))
     names = "line 2 of step_prompts, line 3 of step_prompts"
-    assert f"Not used, because the chain has its own: {names}. The chain zooms" in told(host)[-1]
+    assert f"Not used, because the chain has its own: {names}. The chain zooms" in host.told[-1]
     assert keep[0]["prompts"] == "a\n-\nc\nd"
 
 
@@ -164,8 +149,7 @@ def test_linked_from_step_is_checked_too(executor, keep, step):
         executor("CLASSIC").run(prompt)
 
 
-def test_figures_of_kept_steps_are_carried_on(executor, keep):
-    host = executor("CLASSIC")
+def test_figures_of_kept_steps_are_carried_on(host, keep):
     host.run(resumed({"steps": 3}, steps=4, from_step=2, consistency=1.0))
     host.run(kept_prompt(**PLACE, steps=3))
     branched, first = (values["chain"] for values in keep)
@@ -192,22 +176,20 @@ def unmeasured(define):
     return prompt
 
 
-def test_an_older_chain_has_figures_for_its_new_steps_only(executor, keep, unmeasured):
-    host = executor("CLASSIC")
+def test_an_older_chain_has_figures_for_its_new_steps_only(host, keep, unmeasured):
     prompt = unmeasured({"steps": 2}, steps=3, stop_below=100.0)
     host.run(prompt)
-    shown = told(host)[-1].split("\n")
+    shown = host.told[-1].split("\n")
     # What an older record did not measure is not told; the real pixels are in every record.
     assert shown[1:3] == ["3.2x: 20 x 20 real pixels", "10.2x: 6.25 x 6.25 real pixels"]
-    assert re.fullmatch(
-        r"32.8x: 1.95 x 1.95 real pixels, [a-z ]+ its invented input \([\d.]+ dB\)", shown[3]
-    )
+    told = r"32.8x: 1.95 x 1.95 real pixels, [a-z ]+ its invented input \([\d.]+ dB\)"
+    assert re.fullmatch(told, shown[3])
     assert host.run(prompt) == []
     chain = keep[0]["chain"]
     assert [isnan(db) for db in chain.agreements] == [True, True, False]
     host.run(unmeasured({"steps": 2}, steps=2))
     assert keep[-1]["chain"].agreements == keep[-1]["chain"].invented == ()
-    assert "input" not in told(host)[-1]
+    assert "input" not in host.told[-1]
 
 
 @pytest.mark.parametrize("cache", ["CLASSIC", "NONE"])
@@ -216,6 +198,6 @@ def test_a_kept_step_that_agrees_too_little_is_the_last(executor, keep, cache):
     executed = host.run(resumed({"steps": 2}, steps=4, stop_below=100.0))
     assert ran(executed) == []
     assert keep[0]["chain"].steps == 2
-    assert "stopped after step 2 of 4: its agreement with its input is " in told(host)[-1]
+    assert "stopped after step 2 of 4: its agreement with its input is " in host.told[-1]
     executed = host.run(resumed({"steps": 2}, steps=2, stop_below=100.0))
-    assert "stopped" not in told(host)[-1]
+    assert "stopped" not in host.told[-1]

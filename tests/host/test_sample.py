@@ -8,15 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from .prompts import kept_prompt, make_node
-
-
-@pytest.fixture
-def folder(pack, monkeypatch, tmp_path):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    return tmp_path
+from .prompts import kept_prompt
 
 
 def noise(*shape):
@@ -39,8 +31,8 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_own_picture_is_what_load_image_gives(folder, node, name):
-    FILES[name](folder / name)
+def test_an_own_picture_is_what_load_image_gives(input_folder, node, name):
+    FILES[name](input_folder / name)
     (image,) = node("CoZSamplePicture").execute("astronaut.png", name).args
     assert torch.equal(image, node("LoadImage")().load_image(name)[0])
     if name == "astronaut.png":  # it does not take the place of the sample of that name
@@ -74,37 +66,34 @@ NO_PICTURES = {
 
 
 @pytest.mark.parametrize("kind", NO_PICTURES)
-def test_what_is_no_picture_is_refused_by_name(folder, node, kind):
-    (folder / "notes.png").write_bytes(NO_PICTURES[kind])
+def test_what_is_no_picture_is_refused_by_name(input_folder, node, kind):
+    (input_folder / "notes.png").write_bytes(NO_PICTURES[kind])
     with pytest.raises(ValueError, match=r"^own_picture: notes\.png cannot be read as an image"):
         node("CoZSamplePicture").execute("astronaut.png", "notes.png")
 
 
-def test_a_missing_file_is_refused_and_a_new_one_is_not(folder, node):
+def test_a_missing_file_is_refused_and_a_new_one_is_not(input_folder, node):
     check = node("CoZSamplePicture").validate_inputs
     assert check(own_picture="new.png").startswith("own_picture: there is no file new.png")
-    (folder / "new.png").touch()
+    (input_folder / "new.png").touch()
     assert check(own_picture="new.png") is True
     assert check(own_picture="none") is True
 
 
-def test_the_list_has_the_pictures_of_the_input_folder(folder, node):
+def test_the_list_has_the_pictures_of_the_input_folder(input_folder, node):
     for name in ("b.png", "a.jpg", "notes.txt"):
-        (folder / name).touch()
+        (input_folder / name).touch()
     (own,) = (i for i in node("CoZSamplePicture").define_schema().inputs if i.id == "own_picture")
     assert own.options == ["none", "a.jpg", "b.png"]
 
 
-def test_a_changed_file_runs_again(executor, keep, folder):
+def test_a_changed_file_runs_again(host, keep, input_folder):
     def run():
-        prompt = kept_prompt(steps=1, size=32, image=("sample", 0))
-        prompt["sample"] = make_node(
-            "CoZSamplePicture", picture="astronaut.png", own_picture="own.png"
-        )
-        return "sample" in host.run(prompt)
+        prompt = kept_prompt(steps=1, size=32)
+        prompt["source"]["inputs"]["own_picture"] = "own.png"
+        return "source" in host.run(prompt)
 
-    host = executor("CLASSIC")
-    Image.fromarray(noise(40, 40, 3)).save(folder / "own.png")
+    Image.fromarray(noise(40, 40, 3)).save(input_folder / "own.png")
     assert [run(), run()] == [True, False]
-    Image.fromarray(255 - noise(40, 40, 3)).save(folder / "own.png")
+    Image.fromarray(255 - noise(40, 40, 3)).save(input_folder / "own.png")
     assert run()

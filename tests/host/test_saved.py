@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 import sys
 
@@ -16,7 +17,7 @@ from coz.chain.folder import read_chain
 from tools.host.client import PromptError, run_prompt
 
 from .executor import Executor
-from .prompts import chain_prompt, make_node
+from .prompts import chain_prompt, fetch_picture, make_node
 
 HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding
 
@@ -24,22 +25,34 @@ HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding
 @pytest.fixture
 def output(pack, tmp_path, monkeypatch):
     """An output folder that is a link, as people have it on another disk."""
-    import folder_paths
-
     (tmp_path / "disk").mkdir()
     folder = tmp_path / "output"
     if sys.platform == "win32":
         folder.mkdir()
     else:
         folder.symlink_to(tmp_path / "disk")
-    monkeypatch.setattr(folder_paths, "output_directory", str(folder))
+    monkeypatch.setattr("folder_paths.output_directory", str(folder))
     return folder
 
 
 @pytest.fixture
-def chain(pack, make_chain):
+def link(output, tmp_path):
+    """Has "linked" in the output folder lead to another folder."""
+
+    def make(folder=None):
+        if sys.platform == "win32":
+            pytest.skip("links need a privilege on Windows")
+        folder = folder or tmp_path / "elsewhere"
+        folder.mkdir(exist_ok=True)
+        (output / "linked").symlink_to(folder)
+
+    return make
+
+
+@pytest.fixture
+def chain(nodes_of, make_chain):
     """Noise, as the pack's own ZoomChain."""
-    own = sys.modules[f"{pack.__name__}.coz.chain.zoom_chain"].ZoomChain
+    own = nodes_of("loop.collect").ZoomChain
     chain = make_chain()
     return own.from_json(chain.to_json(), chain.frames)
 
@@ -62,11 +75,9 @@ def save_prompt(prefix="chain-of-zoom/chain"):
 
 def load_prompt(folder):
     names = ("chain", "image", "scales", "prompts")
-    inputs = {name: ["load", k] for k, name in enumerate(names)}
-    return {
-        "load": make_node("CoZLoadChain", folder=folder),
-        "keep": make_node("TestKeep", **inputs),
-    }
+    links = {name: ["load", k] for k, name in enumerate(names)}
+    load = make_node("CoZLoadChain", folder=folder)
+    return {"load": load, "keep": make_node("TestKeep", **links)}
 
 
 def validate(prompt):
@@ -78,16 +89,14 @@ def validate(prompt):
 
 
 def folders(node):
-    schema = node("CoZLoadChain").GET_SCHEMA()
-    return schema.inputs[0].options
+    return node("CoZLoadChain").GET_SCHEMA().inputs[0].options
 
 
 def test_a_saved_chain_is_loaded_as_it_was(output, executor, chain, node):
     executor.run(save_prompt(), "save")
     place = "chain-of-zoom/chain_00001_"
-    images = [
-        {"filename": f"scale_{i}.png", "subfolder": place, "type": "output"} for i in range(4)
-    ]
+    shown = {"subfolder": place, "type": "output"}
+    images = [{"filename": f"scale_{i}.png", **shown} for i in range(4)]
     assert executor.ui("save") == {"images": images}
     assert folders(node) == [place]
     executor.run(load_prompt(place), "keep")
@@ -102,8 +111,6 @@ def test_a_saved_chain_is_loaded_as_it_was(output, executor, chain, node):
 
 
 def test_each_save_is_a_new_folder_and_the_newest_is_listed_first(output, executor, node):
-    import os
-
     for age, prefix in enumerate(["a 链/x", "a 链/x", "a 链/x y", "b", "a 链/x"]):
         executor.executor.reset()  # the host would not save the same chain again
         executor.run(save_prompt(prefix), "save")
@@ -126,18 +133,15 @@ WORKFLOW = {"nodes": [{"title": "放大 🔭"}]}
 
 
 @pytest.mark.parametrize("disabled", [False, True])
-def test_the_scales_hold_the_workflow_as_the_hosts_own_pictures(output, executor, disabled):
-    from comfy.cli_args import args
-
+def test_the_scales_hold_the_workflow_as_the_hosts_own_pictures(
+    output, executor, monkeypatch, disabled
+):
     prompt = save_prompt("chain")
     prompt["image"] = make_node("CoZSamplePicture", picture="astronaut.png")
     prompt["own"] = make_node("SaveImage", images=["image", 0], filename_prefix="own")
     extra = {"client_id": "test", "extra_pnginfo": {"workflow": WORKFLOW}}
-    args.disable_metadata = disabled
-    try:
-        executor.executor.execute(prompt, "p", extra, ["save", "own"])
-    finally:
-        args.disable_metadata = False
+    monkeypatch.setattr("comfy.cli_args.args.disable_metadata", disabled)
+    executor.executor.execute(prompt, "p", extra, ["save", "own"])
     texts = {}
     for name in ("own_00001_.png", "chain_00001_/scale_0.png", "chain_00001_/source.png"):
         with Image.open(output / name) as picture:
@@ -167,14 +171,12 @@ def test_a_chain_newer_than_the_page_is_accepted(output, executor):
         (7, "there is no saved chain 7 in"),
     ],
 )
-def test_a_folder_that_is_none_of_ours_is_refused(output, executor, name, message):
+def test_a_folder_that_is_none_of_ours_is_refused(output, link, executor, name, message):
     secret = output.resolve().parent / "secret"
     executor.run(save_prompt("chain"), "save")
     (output / "chain_00001_").rename(secret)
     if name == "linked":
-        if sys.platform == "win32":
-            pytest.skip("links need a privilege on Windows")
-        (output / "linked").symlink_to(secret)
+        link(secret)
     name = str(secret) if name == "{}" else name
     (said,) = validate(load_prompt(name))
     assert message in said
@@ -188,16 +190,12 @@ def test_without_any_chain_the_node_is_there(output, node):
 
 
 @pytest.mark.parametrize("prefix", ["..", "a/../../b", "/tmp/x", "CON/x", "a./b", "", "linked/x"])
-def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path, prefix):
+def test_nothing_is_written_outside_the_output_folder(link, executor, tmp_path, prefix):
     if prefix == "linked/x":
-        if sys.platform == "win32":
-            pytest.skip("links need a privilege on Windows")
-        (tmp_path / "elsewhere").mkdir()
-        (output / "linked").symlink_to(tmp_path / "elsewhere")
+        link()
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(
-        RuntimeError, match=r"filename_prefix is .*(cannot name|link there leads out of)"
-    ):
+    message = r"filename_prefix is .*(cannot name|link there leads out of)"
+    with pytest.raises(RuntimeError, match=message):
         executor.run(save_prompt(prefix), "save")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -211,12 +209,9 @@ def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path
         ("linked/x", "a link there leads out of the output folder"),
     ],
 )
-def test_a_bad_prefix_is_refused_before_the_work(output, executor, tmp_path, prefix, refusal):
+def test_a_bad_prefix_is_refused_before_the_work(link, executor, prefix, refusal):
     if prefix == "linked/x":
-        if sys.platform == "win32":
-            pytest.skip("links need a privilege on Windows")
-        (tmp_path / "elsewhere").mkdir()
-        (output / "linked").symlink_to(tmp_path / "elsewhere")
+        link()
     (said,) = validate(save_prompt(prefix))
     assert said.startswith("filename_prefix - filename_prefix ")
     assert refusal in said
@@ -250,12 +245,8 @@ def fetch(server, path, **query):
     return answer.content
 
 
-def picture(server, file):
-    """A picture that a node shows, as 8 bits."""
-    return np.array(Image.open(io.BytesIO(fetch(server, "view", **file)))).astype(int)
-
-
-def difference(one, other):
+def difference(server, *files):
+    one, other = (fetch_picture(server, file).astype(int) for file in files)
     return np.abs(one - other).max()
 
 
@@ -270,7 +261,7 @@ def test_through_the_server(server):
     for image, preview in zip(images, run.outputs["scales"]["images"], strict=True):
         shown = Image.open(io.BytesIO(fetch(server, "view", **image, preview="webp;90")))
         assert (shown.format, shown.size) == ("WEBP", (64, 64))
-        assert difference(*(picture(server, file) for file in (image, preview))) <= 1
+        assert difference(server, image, preview) <= 1
     info = json.loads(fetch(server, "object_info/CoZLoadChain"))
     assert place in info["CoZLoadChain"]["input"]["optional"]["folder"][1]["options"]
     load = {
@@ -280,8 +271,8 @@ def test_through_the_server(server):
     }
     again = run_prompt(server, load)
     assert again.outputs["prompts"]["text"] == ["-\n-"]
-    for image, preview in zip(again.outputs["scales"]["images"], images, strict=True):
-        assert difference(*(picture(server, file) for file in (image, preview))) <= 1
+    for pair in zip(again.outputs["scales"]["images"], images, strict=True):
+        assert difference(server, *pair) <= 1
     load["load"]["inputs"]["folder"] = "../user"
     with pytest.raises(PromptError, match="is not below the output folder"):
         run_prompt(server, load)

@@ -8,18 +8,14 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from coz.geometry import Window
 from coz.resample import resize
 from coz.tiles.plan import plan_tiles
 from coz.tiles.reach import Reach
 
+from .images import noise
 from .prompts import more
-
-
-def noise(*shape, seed=0):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
@@ -32,25 +28,8 @@ def texture(node):
     return node("UpscaleModelLoader").execute("coz_lite_x4_texture.safetensors")[0]
 
 
-@pytest.fixture(scope="module")
-def random_model(pack, tmp_path_factory):
-    """A small network of an architecture that reads ``weights``, loaded by the host."""
-    import folder_paths
-    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
-
-    folder = tmp_path_factory.mktemp("random_models")
-    folder_paths.add_model_folder_path("upscale_models", str(folder))
-
-    def load(name, network):
-        weights = {key: value.clone() for key, value in network.state_dict().items()}
-        save_file(weights, folder / f"{name}.safetensors")
-        return UpscaleModelLoader.execute(f"{name}.safetensors")[0]
-
-    return load
-
-
 @pytest.fixture
-def swinir(random_model):
+def swinir(load_upscale_model):
     from spandrel.architectures.SwinIR import SwinIR
 
     torch.manual_seed(0)
@@ -60,7 +39,7 @@ def swinir(random_model):
         for name, weight in network.named_parameters():
             if "attn" in name and weight.ndim > 1:
                 weight.mul_(12)  # random weights hardly attend to anything
-    return random_model("swinir", network)
+    return load_upscale_model("swinir", network)
 
 
 def mirrored_result(node, model, image, margin):
@@ -75,11 +54,9 @@ def mirrored_result(node, model, image, margin):
 def step(node, model, frame, scale, center, **inputs):
     """The step of Chain Loop on its views: (the result, the window)."""
     zoomed, crop, window, *_ = node("CoZCropCenterZoom").execute(frame, scale, *center).args
+    around = {"image": frame, "window": window} | inputs
     with torch.inference_mode():
-        sr = node("CoZUpscaleStep").execute(
-            model, crop, zoomed, **{"image": frame, "window": window} | inputs
-        )[0]
-    return sr, window
+        return node("CoZUpscaleStep").execute(model, crop, zoomed, **around)[0], window
 
 
 @pytest.mark.parametrize(("name", "reach"), [("coz_lite_x4", 8), ("coz_lite_x4_texture", 16)])
@@ -112,21 +89,24 @@ def test_it_is_measured_once_for_a_model_and_not_longer_kept(
     assert len(surroundings._reaches) == 0
 
 
-@pytest.mark.parametrize("place", ["model", "resize"])
-def test_a_lack_of_memory_while_measuring_is_not_kept(
-    surroundings, upscale_model, monkeypatch, place
-):
-    import comfy.model_management as mm
+@pytest.fixture
+def fail_once():
+    failures = [torch.OutOfMemoryError("injected")]
 
-    model, failures = upscale_model(8), [mm.OOM_EXCEPTION("injected")]
-
-    def fail_once(*_):
+    def fail(*_):
         if failures:
             raise failures.pop()
 
+    return fail
+
+
+@pytest.mark.parametrize("place", ["model", "resize"])
+def test_a_lack_of_memory_while_measuring_is_not_kept(
+    surroundings, upscale_model, before, fail_once, place
+):
+    model = upscale_model(8)
     if place == "resize":
-        measure = surroundings.measure_reach
-        monkeypatch.setattr(surroundings, "measure_reach", lambda up: fail_once() or measure(up))
+        before(surroundings, "measure_reach", fail_once)
     with model.model.register_forward_pre_hook(fail_once):
         assert surroundings.get_reach(model) == Reach(16, False)
         assert surroundings.get_reach(model) == Reach(8, False)
@@ -149,9 +129,7 @@ def test_a_model_that_cannot_be_measured_gets_a_default(surroundings, upscale_mo
     assert "It gets 16 pixels around each tile" in told
 
 
-def test_an_interrupt_of_the_measurement_is_none_of_its_failures(surroundings, upscale_model):
-    import comfy.model_management as mm
-
+def test_an_interrupt_of_the_measurement_is_none_of_its_failures(surroundings, upscale_model, mm):
     model = upscale_model(1)
 
     def interrupt(*_):
@@ -297,11 +275,9 @@ def test_tiles_of_windowed_attention_are_those_of_the_whole_picture(node, swinir
     assert (tiles - whole).abs().max() < 0.5 / 255
     # Two tiles a side begin at 200 of 400 rows and at 232 of 464 columns.
     for axis, border in ((1, 200), (2, 232)):
-        step = [
-            float((sr.select(axis, border) - sr.select(axis, border - 1)).abs().mean())
-            for sr in (tiles, whole)
-        ]
-        assert step[0] == pytest.approx(step[1], rel=0.02)
+        edges = (sr.narrow(axis, border - 1, 2).diff(dim=axis) for sr in (tiles, whole))
+        found, expected = (float(edge.abs().mean()) for edge in edges)
+        assert found == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("scale", [1.52, 1.61, 2.56, 3.2, 4.0, 7.96])
@@ -311,10 +287,8 @@ def test_the_tile_that_a_notice_names_is_large_enough(nodes_of, texture, scale, 
         chosen = {"backbone": "upscale model", "upscale_model": texture}
         picture = torch.zeros(1, 3, 700, 900)
         caplog.clear()
-        sharpener = nodes_of("backbones").make_backbone(chosen)
-        sharpener.start_pass(
-            nodes_of("backbones.backbone").TilePass(picture, layout, [], ring=0, seed=0)
-        )
+        tiles = nodes_of("backbones.backbone").TilePass(picture, layout, [], ring=0, seed=0)
+        nodes_of("backbones").make_backbone(chosen).start_pass(tiles)
         return caplog.messages
 
     (note,) = notes(64)
@@ -335,23 +309,12 @@ def test_pictures_smaller_than_the_margin(node, texture, shape):
         assert (small - image).abs().mean() < 0.05
 
 
-@pytest.fixture
-def regions(pack, monkeypatch):
-    """Sides of the images that reach the host's node."""
-    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel as upscale  # noqa: N813
-
-    original, seen = upscale.execute.__func__, []
-
-    def execute(cls, upscale_model, image):
-        seen.append(tuple(image.shape[1:3]))
-        return original(cls, upscale_model, image)
-
-    monkeypatch.setattr(upscale, "execute", classmethod(execute))
-    return seen
-
-
 @pytest.mark.parametrize("margin", [0, 8, 64])
-def test_no_region_is_larger_than_the_hosts_tiles(surroundings, upscale_model, regions, margin):
+def test_no_region_is_larger_than_the_hosts_tiles(
+    surroundings, upscale_model, upscale_node, before, margin
+):
+    regions = []
+    before(upscale_node, "execute", lambda _, image: regions.append(image.shape[1:3]))
     model, image = upscale_model(2), noise(1, 3, 700, 1100)
     window = Window(3, 5, 1090, 690)
     with torch.inference_mode():
@@ -364,16 +327,10 @@ def test_no_region_is_larger_than_the_hosts_tiles(surroundings, upscale_model, r
     assert (difference > 0.01) if margin == 0 else (difference < 0.25 / 255)
 
 
-def test_regions_of_attention_begin_on_multiples_of_32(surroundings, swinir, monkeypatch):
+def test_regions_of_attention_begin_on_multiples_of_32(surroundings, swinir, before):
     image = noise(1, 3, 200, 260)
     seen = []
-    crop = surroundings.crop_mirrored
-
-    def note_region(image, window):
-        seen.append(window)
-        return crop(image, window)
-
-    monkeypatch.setattr(surroundings, "crop_mirrored", note_region)
+    before(surroundings, "crop_mirrored", lambda image, window: seen.append(window))
     whole = surroundings.Upscaler(swinir, 16, is_periodic=True)
     parts = surroundings.Upscaler(swinir, 16, is_periodic=True)
     parts.max_region = 150
@@ -391,8 +348,6 @@ def test_regions_of_attention_begin_on_multiples_of_32(surroundings, swinir, mon
 def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
     node, surroundings, upscale_model, name, caplog
 ):
-    import comfy.model_management as mm
-
     plain = upscale_model(4)
     model = plain if name == "model" else node("CoZSelfEnsemble").execute(plain)[0]
     image, window, seen = noise(1, 3, 240, 200), Window(0, 0, 200, 240), []
@@ -400,7 +355,7 @@ def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
     def short_of_memory(_, args):
         seen.append(tuple(args[0].shape[-2:]))
         if max(seen[-1]) > 140:
-            raise mm.OOM_EXCEPTION("injected")
+            raise torch.OutOfMemoryError("injected")
 
     with torch.inference_mode():
         expected = surroundings.Upscaler(model, 8)(image, window)
@@ -412,22 +367,13 @@ def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
     # Once too large; the second window is enlarged in small parts from the start.
     assert [max(region) > 140 for region in seen].count(True) == 1
     assert len(seen) - first == first - 1
-    assert caplog.messages == [
-        "Out of memory: from here on the model enlarges at most 128 x 128 pixels at once"
-    ]
+    told = "Out of memory: from here on the model enlarges at most 128 x 128 pixels at once"
+    assert caplog.messages == [told]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
-def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model, caplog):
-    import comfy.model_management as mm
-
+def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model, fail_once, caplog):
     model, image = upscale_model(4), noise(1, 3, 30, 30)
-    failures = [mm.OOM_EXCEPTION("injected")]
-
-    def fail_once(*_):
-        if failures:
-            raise failures.pop()
-
     with torch.inference_mode():
         expected = surroundings.Upscaler(model, 8)(image, Window(8, 8, 16, 16))
         with model.model.register_forward_pre_hook(fail_once):
@@ -437,8 +383,6 @@ def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model, c
 
 
 def test_a_failed_attempt_is_gone_before_the_next(surroundings, upscale_model):
-    import comfy.model_management as mm
-
     model, attempts = upscale_model(4), []
 
     class Activation:
@@ -450,7 +394,7 @@ def test_a_failed_attempt_is_gone_before_the_next(surroundings, upscale_model):
         attempts.append(weakref.ref(held))
         assert alive == []
         if len(attempts) < 3:
-            raise mm.OOM_EXCEPTION("injected")
+            raise torch.OutOfMemoryError("injected")
 
     with model.model.register_forward_pre_hook(fail_twice):
         with torch.inference_mode():
@@ -459,13 +403,11 @@ def test_a_failed_attempt_is_gone_before_the_next(surroundings, upscale_model):
 
 
 def test_memory_that_never_suffices_ends_with_its_own_error(surroundings, upscale_model):
-    import comfy.model_management as mm
-
     model = upscale_model(4)
 
     def fail(*_):
-        raise mm.OOM_EXCEPTION("injected")
+        raise torch.OutOfMemoryError("injected")
 
     with model.model.register_forward_pre_hook(fail):
-        with pytest.raises(mm.OOM_EXCEPTION, match="injected"), torch.inference_mode():
+        with pytest.raises(torch.OutOfMemoryError, match="injected"), torch.inference_mode():
             surroundings.Upscaler(model, 32)(noise(1, 3, 300, 300), Window(0, 0, 300, 300))

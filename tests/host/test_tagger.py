@@ -8,17 +8,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from coz.networks.ram_tagger import (
-    RAMTagger,
-    make_tagger_input,
-    read_tag_list,
-)
+from coz.networks.ram_tagger import RAMTagger, make_tagger_input, read_tag_list
 from coz.text.tags import join_tags
 from coz.weights.read import read_tagger
 from tests.support.host_with_card import PLACEMENTS, HostWithCard
 from tests.support.random_ram import SMALL, dape, ram
 
-from .prompts import as_full_image, kept_prompt
+from .images import noise
+from .prompts import as_full_image, kept_prompt, make_node
 
 GOLDEN = Path(__file__).parents[1] / "data" / "dape"
 EXPECTED = load_file(GOLDEN / "expected.safetensors")
@@ -83,19 +80,16 @@ def test_a_card_gives_the_recorded_logits_wherever_the_weights_are(host, golden_
     assert read_error(logits, "dape") < TOLERANCE
 
 
-def test_weights_that_do_not_fit_the_card_stay_behind(host, golden_image):
+def test_weights_that_do_not_fit_the_card_stay_behind(host, golden_image, monkeypatch):
     """As much as the host keeps free of a card leaves no place for the weights."""
-    import comfy.model_management
-
     simulated = HostWithCard()
     with simulated.running(), torch.inference_mode():
         tagger = host.manage_tagger(read_golden())
         tagger = host.patch_tagger(tagger, GOLDEN / "dape_tiny.pth", 1.0)
         half = tagger.patcher.model_size() // 2
         tagger.patcher.patch_model(simulated.card.device, lowvram_model_memory=half)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(comfy.model_management, "load_model_gpu", lambda patcher: None)
-            logits = tagger.rate(golden_image)
+        monkeypatch.setattr("comfy.model_management.load_model_gpu", lambda patcher: None)
+        logits = tagger.rate(golden_image)
         places = {weight.device for weight in tagger.patcher.model.parameters()}
     assert len(places) == 2
     assert read_error(logits, "dape") < TOLERANCE
@@ -131,9 +125,8 @@ def tagger(node, tagger_folder):
         return node("CoZLoadTagger").execute("ram_small.pth")[0]
 
 
-def make_images(count=1, height=40, width=56, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, height, width, 3, generator=generator)
+def make_images(count=1, height=40, width=56):
+    return noise(count, height, width, 3)
 
 
 def tag_plainly(weights, image, shift=0.0, excluded=()):
@@ -145,11 +138,20 @@ def tag_plainly(weights, image, shift=0.0, excluded=()):
     return [join_tags(row, names, thresholds + shift, excluded) for row in logits]
 
 
-def test_the_text_is_the_tags(execute, tagger, weights):
-    image = make_images()
-    (expected,) = tag_plainly(weights, image)
-    assert 100 < len(expected.split(", ")) < 4500
-    assert execute(tagger, image) == expected
+@pytest.mark.parametrize(
+    ("image", "shift"),
+    [
+        *((make_images(), shift) for shift in (0.0, -0.2, 0.1)),
+        *((make_images(1, *size), 0.0) for size in ((1, 1), (20, 8000), (8000, 20))),
+        *((make_images().to(dtype), 0.0) for dtype in (torch.float16, torch.bfloat16)),
+    ],
+)
+def test_the_text_is_the_tags_of_any_image_and_shift(execute, tagger, weights, image, shift):
+    assert execute(tagger, image, shift) == tag_plainly(weights, image.float(), shift)[0]
+
+
+def test_some_tags_are_found(execute, tagger):
+    assert 100 < len(execute(tagger, make_images()).split(", ")) < 4500
 
 
 def test_the_converted_file_gives_the_same_text(node, execute, tagger):
@@ -195,12 +197,6 @@ def test_a_batch_gives_a_line_for_each_image(execute, tagger):
     assert all(line.endswith(", a cat at home") for line in lines)
 
 
-def test_the_thresholds_are_shifted(execute, tagger, weights):
-    image = make_images()
-    for shift in (-0.2, 0.1):
-        assert execute(tagger, image, shift) == tag_plainly(weights, image, shift)[0]
-
-
 def test_tags_are_excluded_in_any_case(execute, tagger, weights, said):
     first, second, *rest = execute(tagger, make_images()).split(", ")
     excluded = f" {second.upper()} ,\n{first},"
@@ -216,18 +212,6 @@ def test_no_tag_is_an_empty_text_and_is_said(execute, tagger, said):
     assert said == [f"No tag was found: {NOTHING}"] * 2
     assert execute(tagger, make_images(2), 1.0) == "-\n-"
     assert said[2:] == [f"No tag was found in 2 of 2 images: {NOTHING}"]
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_images_of_any_float_type_are_taken(execute, tagger, dtype):
-    image = make_images().to(dtype)
-    assert execute(tagger, image) == execute(tagger, image.float())
-
-
-@pytest.mark.parametrize("size", [(1, 1), (20, 8000), (8000, 20)])
-def test_images_of_any_shape_are_taken(execute, tagger, weights, size):
-    image = make_images(1, *size)
-    assert execute(tagger, image) == tag_plainly(weights, image)[0]
 
 
 def test_a_nan_is_refused_in_an_image_and_in_the_weights(host, execute, tagger, weights):
@@ -252,9 +236,8 @@ def test_another_object_is_refused(execute):
 
 
 def test_another_number_of_tags_is_refused(host):
-    with pytest.raises(
-        ValueError, match="expected RAM with 4585 tags, but found 61; take ram_swin"
-    ):
+    message = "expected RAM with 4585 tags, but found 61; take ram_swin"
+    with pytest.raises(ValueError, match=message):
         host.load_tagger(GOLDEN / "ram_tiny.pth")
 
 
@@ -275,17 +258,18 @@ def test_missing_files_are_named_before_the_run(node):
     check = node("CoZLoadTagger").validate_inputs
     assert check("ram_small.pth", "none") is True
     said = check("gone.pth", "DAPE.pth")
-    assert said.startswith(
-        "gone.pth is not in models/text_encoders. Put the file there and press R."
-    )
+    start = "gone.pth is not in models/text_encoders. Put the file there and press R."
+    assert said.startswith(start)
     assert "ram_swin_large_14m.pth of https://huggingface.co/xinyu1205" in said
     assert "DAPE.pth of https://huggingface.co/CSWRY/SeeSR" in check("ram_small.pth", "gone.pth")
 
 
+TAGGER = {"tagger_name": "ram_small.pth", "dape_name": "DAPE.pth", "dape_strength": 1.0}
+
+
 def tagged(prompt, exclude=""):
     """The prompt with tags as the texts of its loop."""
-    names = {"tagger_name": "ram_small.pth", "dape_name": "DAPE.pth", "dape_strength": 1.0}
-    prompt["tagger"] = {"class_type": "CoZLoadTagger", "inputs": names}
+    prompt["tagger"] = make_node("CoZLoadTagger", **TAGGER)
     prompt["loop"]["inputs"] |= {
         "prompting": "tags (RAM/DAPE)",
         "prompting.tagger": ["tagger", 0],
@@ -295,16 +279,13 @@ def tagged(prompt, exclude=""):
 
 
 @pytest.fixture
-def asked(host, monkeypatch):
+def asked(host, tagger_folder, before):
     """The images that a tagger rates."""
-    images, rate = [], host.Tagger.rate
-    monkeypatch.setattr(
-        host.Tagger, "rate", lambda self, image: (images.append(image), rate(self, image))[1]
-    )
+    images = []
+    before(host.Tagger, "rate", lambda self, image: images.append(image))
     return images
 
 
-@pytest.mark.usefixtures("tagger_folder")
 def test_a_chain_with_tags_asks_once_for_each_step_and_is_reproduced(executor, keep, asked):
     host = executor("LRU")
     host.run(tagged(kept_prompt(steps=2, prompt="fur")))
@@ -317,13 +298,11 @@ def test_a_chain_with_tags_asks_once_for_each_step_and_is_reproduced(executor, k
     assert len(asked) == 2
     host.run(tagged(kept_prompt(steps=3, prompt="fur")))
     assert len(asked) == 3
-    pasted = kept_prompt(steps=2, step_prompts=first["prompts"])
-    host.run(pasted)
+    host.run(kept_prompt(steps=2, step_prompts=first["prompts"]))
     assert torch.equal(keep[-1]["scales"], first["scales"])
     assert keep[-1]["prompts"] == first["prompts"]
 
 
-@pytest.mark.usefixtures("tagger_folder")
 def test_typed_lines_are_kept_and_their_steps_ask_nothing(executor, keep, asked):
     executor("CLASSIC").run(tagged(kept_prompt(steps=3, step_prompts="own\n\n-"), "Cat"))
     own, written, none = keep[-1]["prompts"].split("\n")
@@ -332,44 +311,33 @@ def test_typed_lines_are_kept_and_their_steps_ask_nothing(executor, keep, asked)
     assert len(asked) == 1
 
 
-@pytest.mark.usefixtures("tagger_folder")
-def test_full_image_asks_once_for_each_tile(executor, keeper, asked):
-    kept = keeper("TestKeep", {"image": "IMAGE", "prompts": "STRING"})
+def test_full_image_asks_once_for_each_tile(executor, keep, asked):
     prompt = tagged(as_full_image(kept_prompt(prompt="fur"), scale=2.0, tile=256, overlap=32))
-    prompt["source"] = {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 200, "height": 120, "batch_size": 1, "color": 123},
-    }
+    prompt["source"] = make_node("EmptyImage", width=200, height=120, batch_size=1, color=123)
     prompt["scales"]["inputs"] = {"image": ["loop", 0], "prompts": ["loop", 1]}
     host = executor("CLASSIC")
     host.run(prompt)
-    texts = kept[-1]["prompts"].split("\n")
+    texts = keep[-1]["prompts"].split("\n")
     assert len(asked) == len(texts) > 1
     assert all(text.endswith(", fur") for text in texts)
     before = len(asked)
     prompt["loop"]["inputs"]["prompt"] = "hair"
     host.run(prompt)
     assert len(asked) == before
-    assert all(text.endswith(", hair") for text in kept[-1]["prompts"].split("\n"))
+    assert all(text.endswith(", hair") for text in keep[-1]["prompts"].split("\n"))
 
 
-@pytest.mark.usefixtures("tagger_folder")
-def test_an_image_list_runs_once_for_each(executor, keeper, give, asked):
-    kept = keeper("TestKeep", {"prompt": "STRING"})
+def test_an_image_list_runs_once_for_each(executor, keep, give, asked):
     give("TestBatch", "IMAGE", make_images(2))
-    names = {"tagger_name": "ram_small.pth", "dape_name": "none", "dape_strength": 1.0}
     inputs = {"tagger": ["tagger", 0], "image": ["list", 0], "threshold_shift": 0.0, "exclude": ""}
     prompt = {
-        "batch": {"class_type": "TestBatch", "inputs": {}},
-        "list": {
-            "class_type": "RebatchImages",
-            "inputs": {"images": ["batch", 0], "batch_size": 1},
-        },
-        "tagger": {"class_type": "CoZLoadTagger", "inputs": names},
-        "tag": {"class_type": "CoZTagPrompt", "inputs": inputs},
-        "kept": {"class_type": "TestKeep", "inputs": {"prompt": ["tag", 0]}},
+        "batch": make_node("TestBatch"),
+        "list": make_node("RebatchImages", images=["batch", 0], batch_size=1),
+        "tagger": make_node("CoZLoadTagger", **TAGGER | {"dape_name": "none"}),
+        "tag": make_node("CoZTagPrompt", **inputs),
+        "kept": make_node("TestKeep", prompts=["tag", 0]),
     }
     host = executor("CLASSIC")
     host.run(prompt, "kept")
-    assert len(kept) == len(asked) == 2
-    assert host.ui("tag")["coz_text"] == [each["prompt"] for each in kept]
+    assert len(keep) == len(asked) == 2
+    assert host.ui("tag")["coz_text"] == [each["prompts"] for each in keep]

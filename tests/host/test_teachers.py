@@ -52,12 +52,8 @@ def run(teacher, executor, keeper):
         if node_id == "CoZUpscaleStep":
             scaled = {"image": ["crop", 0], "upscale_method": "bicubic", "scale_by": 4.0}
             prompt["big"] = make_node("ImageScaleBy", **scaled)
-            prompt["loop"]["inputs"] = {
-                "upscale_model": ["model", 0],
-                "crop": ["crop", 0],
-                "zoomed": ["big", 0],
-                "resampling": "bicubic",
-            }
+            views = {"crop": ["crop", 0], "zoomed": ["big", 0], "resampling": "bicubic"}
+            prompt["loop"]["inputs"] = {"upscale_model": ["model", 0], **views}
         executor("CLASSIC").run(prompt)
         return (kept[-1][name].movedim(-1, 1) for name in ("source", "image"))
 

@@ -8,6 +8,7 @@ import torch
 from coz.tiles.grid import join_grid, split_grid
 from coz.tiles.plan import plan_tiles
 from tests.support.host_with_card import HostWithCard
+from tests.support.small_models import small_clip, small_sd3, small_vae
 
 ROUNDING = 2e-6
 """A batch rounds otherwise than its images do one by one; back-projection adds up the differences."""
@@ -73,8 +74,6 @@ def test_a_group_has_the_values_of_its_tiles_and_few_kernels(tiles, upscale_mode
 
 @pytest.mark.parametrize("max_images", [1, 4])
 def test_out_of_memory_makes_smaller_groups_first(tiles, upscale_model, max_images, caplog):
-    import comfy.model_management as mm
-
     with tiles.host.running():
         model = upscale_model(4)
     chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
@@ -84,14 +83,11 @@ def test_out_of_memory_makes_smaller_groups_first(tiles, upscale_model, max_imag
     def short_of_memory(_, args):
         sizes.append(len(args[0]))
         if len(args[0]) > max_images:
-            raise mm.OOM_EXCEPTION("injected")
+            raise torch.OutOfMemoryError("injected")
 
-    handle = model.model.register_forward_pre_hook(short_of_memory)
     caplog.clear()
-    try:
+    with model.model.register_forward_pre_hook(short_of_memory):
         found, _ = tiles.run(chosen, 128)
-    finally:
-        handle.remove()
     assert max(sizes) == 10
     assert sizes[-1] <= max_images
     assert (found - expected).abs().max() < ROUNDING
@@ -100,10 +96,6 @@ def test_out_of_memory_makes_smaller_groups_first(tiles, upscale_model, max_imag
 
 @pytest.mark.parametrize("prompts", ["", "a\nb\nc\nd\ne\nf"])
 def test_one_step_diffusion_sharpens_tiles_of_any_text_at_once(tiles, prompts, caplog):
-    import comfy.model_management as mm
-
-    from tests.support.small_models import small_clip, small_sd3, small_vae
-
     tiles.picture = tiles.picture[:, :24, :32]
     with tiles.host.running():
         chosen = {"backbone": "one-step diffusion", "model": small_sd3(), "vae": small_vae(),
@@ -118,14 +110,11 @@ def test_one_step_diffusion_sharpens_tiles_of_any_text_at_once(tiles, prompts, c
     def short_of_memory(_, args):
         sizes.append(len(args[0]))
         if len(args[0]) > 1:
-            raise mm.OOM_EXCEPTION("injected")
+            raise torch.OutOfMemoryError("injected")
 
-    handle = network.register_forward_pre_hook(short_of_memory)
     caplog.clear()
-    try:
+    with network.register_forward_pre_hook(short_of_memory):
         found, _ = tiles.run(chosen, 64, prompts=prompts)
-    finally:
-        handle.remove()
     assert torch.equal(found, alone)
     assert max(sizes) > 1
     assert sizes[-1] == 1

@@ -7,19 +7,11 @@ import pytest
 from PIL import Image
 
 from tools.host.client import run_prompt
-from tools.host.workflow import TEMPLATE, find_node, read_prompt
+from tools.host.workflow import TEMPLATE, WORKFLOWS, find_node, read_prompt
 
 from .prompts import make_node, steps_run
 
-SD3, AR_2, OWN, WHOLE = (
-    TEMPLATE.with_name(f"{name}.json")
-    for name in (
-        "2 Chain-of-Zoom SD3",
-        "4 Chain-of-Zoom as in the paper (AR-2)",
-        "5 Your own checkpoint",
-        "6 Whole picture 4x (no downloads)",
-    )
-)
+SD3, AR_2, OWN, WHOLE = (path for path in WORKFLOWS if path.stem[0] in "2456")
 
 
 class Older(NamedTuple):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -13,9 +14,8 @@ import torch
 from coz.render.strip import draw_strip
 from coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 
+from .executor import CACHES
 from .prompts import make_node
-
-CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
 
 LOSS = 0.015
 """Mean difference that encoding may make on a soft picture: 4 of 255."""
@@ -24,17 +24,13 @@ LOSS = 0.015
 @pytest.fixture
 def temp(pack, tmp_path, monkeypatch):
     """The host's temporary folder, empty."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    monkeypatch.setattr("folder_paths.temp_directory", str(tmp_path / "temp"))
     return tmp_path / "temp"
 
 
 @pytest.fixture
 def soft_chain(make_chain):
     """A chain of soft pictures, which a video can hold."""
-    from dataclasses import replace
-
     chain = make_chain(height=96, width=128, size=64, steps=2, center=(0.6, 0.4))
     frames = (
         torch.nn.functional.interpolate(frame[..., ::32, ::32], frame.shape[-2:], mode="bicubic")
@@ -60,16 +56,8 @@ def kept(soft_chain, define, keeper, give):
 
 
 def film_prompt(outputs=("video",), name="film", **inputs):
-    settings = {
-        "chain": ["chain", 0],
-        "seconds_per_step": 0.5,
-        "fps": 24.0,
-        "easing": "none",
-        "hold": 0.25,
-        "reverse": False,
-        "width": 0,
-        "height": 0,
-    }
+    settings = {"chain": ["chain", 0], "seconds_per_step": 0.5, "fps": 24.0, "easing": "none"}
+    settings |= {"hold": 0.25, "reverse": False, "width": 0, "height": 0}
     links = {output: [name, ("video", "frames").index(output)] for output in outputs}
     return {
         "chain": make_node("TestChain"),
@@ -133,9 +121,8 @@ def test_settings(executor, kept, temp, soft_chain, settings, expected):
     film = decoded(kept[0]["video"])
     assert film.shape == frames.shape
     assert (film - frames).abs().mean() < LOSS
-    assert kept[0]["video"].get_frame_rate() == Fraction(
-        round(settings.get("fps", 24) * 1000), 1000
-    )
+    rate = Fraction(round(settings.get("fps", 24) * 1000), 1000)
+    assert kept[0]["video"].get_frame_rate() == rate
 
 
 @pytest.mark.parametrize(
@@ -175,8 +162,6 @@ def test_frames_that_are_too_many_are_refused_before_any_is_made(executor, kept,
 
 
 def test_a_film_too_large_for_h264_is_refused(soft_chain, node):
-    from dataclasses import replace
-
     wide = replace(soft_chain, frames=(torch.zeros(1, 3, 16, 16386),) * 4)
     message = (
         r"would have 16386 x 16 pixels, .* at most 16384 .* 16386 x 16: give both width and height"
@@ -185,17 +170,14 @@ def test_a_film_too_large_for_h264_is_refused(soft_chain, node):
         node("CoZZoomVideo").execute(wide, 1.0, 24.0, "none", 0.0, False, 0, 0)
 
 
-def test_an_interrupted_film_leaves_no_file(executor, kept, temp):
-    import comfy.model_management
-
-    host = executor("CLASSIC")
+def test_an_interrupted_film_leaves_no_file(host, kept, temp, mm):
     prompt = film_prompt(seconds_per_step=60.0, fps=120.0)
     thread = threading.Thread(target=host.run, args=(prompt,))
     thread.start()
     while not (files := list(temp.glob("*.mp4"))) or not files[0].stat().st_size:
         assert thread.is_alive()
         time.sleep(0.01)
-    comfy.model_management.interrupt_current_processing()
+    mm.interrupt_current_processing()
     thread.join(10)
     assert not thread.is_alive()
     assert "execution_interrupted" in [event for event, _ in host.server.sent]
@@ -203,19 +185,14 @@ def test_an_interrupted_film_leaves_no_file(executor, kept, temp):
     assert kept == []
 
 
-def encode_of(node):
-    import sys
-
-    return sys.modules[node("CoZZoomVideo").__module__].write_video
-
-
 @pytest.mark.long
-def test_large_frames(temp, node, make_chain):
+def test_large_frames(temp, nodes_of, make_chain):
     """Two frames of 2048 x 2048: half of the way, and the deepest."""
     chain = make_chain(height=2048, width=2048, size=2048, steps=1)
     with torch.inference_mode():
         zoom = ZoomVideo(chain, 2048, 2048)
-        path = encode_of(node)(zoom.render_frames([0.5, 1.0]), 2048, 2048, 24)
+        frames = zoom.render_frames([0.5, 1.0])
+        path = nodes_of("view.zoom_video").write_video(frames, 2048, 2048, 24)
     with av.open(str(path)) as file:
         assert file.streams.video[0].frames == 2
 

@@ -22,11 +22,9 @@ PROMPTS = ["a face", '<img src=x onerror="hack()">']
 
 
 @pytest.fixture(scope="module")
-def folders(server):
+def folders(server_folder):
     """The server's (temp, output) folders."""
-    argv = ServerClient(server).get_stats()["system"]["argv"]
-    output = Path(argv[argv.index("--output-directory") + 1])
-    return output.parent / "temp", output
+    return server_folder / "temp", server_folder / "output"
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +48,14 @@ def picture(server, saved):
     return ServerClient(server).download(saved)
 
 
-def files_of(ui, key):
+def files_of(ui, key="coz_layers"):
     """The files that the viewer's own page code gets, which no app takes for results."""
     return json.loads(*ui[key])
 
 
-def layers_of(ui):
-    return files_of(ui, "coz_layers")
+def run_of(ui):
+    """The name by which a mark knows the run."""
+    return files_of(ui)[0]["filename"]
 
 
 def pixels(content):
@@ -80,11 +79,8 @@ def post(server, body, headers=None, path="/chain_of_zoom/preference"):
     return answer.status_code, answer.json()
 
 
-def lines_of(folders):
-    return read_lines(folders[1] / "chain-of-zoom" / "preferences.jsonl")
-
-
-def read_lines(path):
+def read_marks(output):
+    path = output / "chain-of-zoom" / "preferences.jsonl"
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -99,7 +95,7 @@ def multi_user(request, servers):
 def test_it_shows_every_layer_and_the_record(server, shown):
     record = json.loads(shown["coz_chain"][0])
     assert record["prompts"] == PROMPTS
-    layers = [pixels(picture(server, saved)) for saved in layers_of(shown)]
+    layers = [pixels(picture(server, saved)) for saved in files_of(shown)]
     assert [[a.shape[1], a.shape[0]] for a in layers] == record["frames"]
     assert record["frames"] == [[512, 512], *[[64, 64]] * (STEPS + 1)]
     # x_0 is the source's own pixels, so both are written without a loss.
@@ -111,11 +107,11 @@ def test_its_one_result_is_the_deepest_frame(shown):
     """An app of the frontend takes every file of the output for a result."""
     files = [item for items in shown.values() for item in items if isinstance(item, dict)]
     words = "2 steps, 16x: the deepest frame holds 4 x 4 real pixels, the rest is invented"
-    assert files == [{**layers_of(shown)[-1], "display_name": words}]
+    assert files == [{**files_of(shown)[-1], "display_name": words}]
 
 
 def test_bicubic_is_the_sources_own(server, shown):
-    source, *frames = (to_frame(pixels(picture(server, s))) for s in layers_of(shown))
+    source, *frames = (to_frame(pixels(picture(server, s))) for s in files_of(shown))
     chain = ZoomChain.from_json(shown["coz_chain"][0], (source, *frames))
     assert len(files_of(shown, "coz_bicubic")) == STEPS
     for layer, saved in enumerate(files_of(shown, "coz_bicubic"), 2):
@@ -136,30 +132,25 @@ def test_it_writes_nothing_when_nothing_changed(server, run, shown, folders):
 def test_each_chain_is_shown_with_its_own_layers(node, make_chain):
     chains = [make_chain(steps=1), make_chain(steps=2)]
     sent = [node("CoZZoomViewer").execute(chain).ui for chain in chains]
-    assert [len(layers_of(ui)) for ui in sent] == [3, 4]
+    assert [len(files_of(ui)) for ui in sent] == [3, 4]
     assert [len(files_of(ui, "coz_bicubic")) for ui in sent] == [1, 2]
     assert [json.loads(*ui["coz_chain"])["steps"] for ui in sent] == [1, 2]
 
 
 def test_a_mark_keeps_prompt_and_pictures(server, shown, folders):
-    run = layers_of(shown)[0]["filename"]
+    run = run_of(shown)
     for good, added in [(True, True), (True, False), (False, True), (True, True)]:
         assert post(server, {"run": run, "step": 2, "good": good}) == (200, {"added": added})
-    entries = lines_of(folders)
+    entries = read_marks(folders[1])
     assert [entry["good"] for entry in entries] == [True, False, True]
     entry = entries[0]
     assert entry["time"].endswith("+00:00")
     record = json.loads(shown["coz_chain"][0])
-    assert {key: entry[key] for key in ("prompt", "step", "factor", "scale", "models", "pack")} == {
-        "prompt": PROMPTS[1],
-        "step": 2,
-        "factor": [16.0, 16.0],
-        "scale": 4.0,
-        "models": ["coz_lite_x4.safetensors"],
-        "pack": record["pack"],
-    }
+    expected = {"prompt": PROMPTS[1], "step": 2, "factor": [16.0, 16.0], "scale": 4.0}
+    expected |= {"models": ["coz_lite_x4.safetensors"], "pack": record["pack"]}
+    assert {key: entry[key] for key in expected} == expected
     folder = folders[1] / "chain-of-zoom"
-    previous = picture(server, layers_of(shown)[2])
+    previous = picture(server, files_of(shown)[2])
     assert (folder / entry["previous"]).read_bytes() == previous
     frame = to_frame(pixels(previous))
     x, y, width, height = record["windows"][2]
@@ -171,7 +162,7 @@ def test_a_mark_keeps_prompt_and_pictures(server, shown, folders):
 
 def test_a_line_cut_short_swallows_no_mark(server, shown, folders):
     path = folders[1] / "chain-of-zoom" / "preferences.jsonl"
-    run = layers_of(shown)[0]["filename"]
+    run = run_of(shown)
     post(server, {"run": run, "step": 1, "good": True})
     before = path.read_bytes()
     path.write_bytes(before + b'{"prompt": "cut sh')
@@ -203,23 +194,22 @@ def test_a_line_cut_short_swallows_no_mark(server, shown, folders):
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_bad_mark_is_refused(server, shown, folders, change, status, message):
-    body = {"run": layers_of(shown)[0]["filename"], "step": 1, "good": True} | change
-    before = lines_of(folders)
+    body = {"run": run_of(shown), "step": 1, "good": True} | change
+    before = read_marks(folders[1])
     code, answer = post(server, body)
     assert (code, list(answer)) == (status, ["error"])
     assert message in answer["error"]
-    assert lines_of(folders) == before
+    assert read_marks(folders[1]) == before
 
 
 def test_each_user_has_marks_of_their_own(multi_user):
     server, home = multi_user
     ann, ben = (post(server, {"username": name}, path="/users")[1] for name in ("ann", "ben"))
     shown = run_prompt(server, viewer_prompt()).outputs["viewer"]
-    run = layers_of(shown)[0]["filename"]
 
     def give(user, good):
         headers = {} if user is None else {"Comfy-User": user}
-        return post(server, {"run": run, "step": 2, "good": good}, headers)
+        return post(server, {"run": run_of(shown), "step": 2, "good": good}, headers)
 
     assert give(ann, True) == (200, {"added": True})
     assert give(ben, True) == (200, {"added": True})  # not answered by ann's
@@ -230,15 +220,13 @@ def test_each_user_has_marks_of_their_own(multi_user):
         code, answer = give(stranger, True)
         assert code == 401
         assert answer["error"].startswith(f"ComfyUI knows no user {stranger or ''!r}: ")
+    previous = picture(server, files_of(shown)[2])
     for user, verdicts in ((ann, [True]), (ben, [True, False])):
+        entries = read_marks(home / "user" / user)
+        assert [entry["good"] for entry in entries] == verdicts
+        assert {entry["user"] for entry in entries} == {user}
         folder = home / "user" / user / "chain-of-zoom"
-        entries = read_lines(folder / "preferences.jsonl")
-        assert [(entry["user"], entry["good"]) for entry in entries] == [
-            (user, good) for good in verdicts
-        ]
-        assert (folder / entries[0]["previous"]).read_bytes() == picture(
-            server, layers_of(shown)[2]
-        )
+        assert (folder / entries[0]["previous"]).read_bytes() == previous
     assert not (home / "output" / "chain-of-zoom").exists()
 
 
@@ -261,10 +249,9 @@ def test_the_picker_shows_the_picture_of_each_user(multi_user):
 
 
 def test_a_single_user_host_names_no_user(server, shown, folders):
-    run = layers_of(shown)[0]["filename"]
-    body = {"run": run, "step": 1, "good": True}
+    body = {"run": run_of(shown), "step": 1, "good": True}
     assert post(server, body, {"Comfy-User": "ann"})[0] == 200  # ignored, as by the host
-    assert not any("user" in entry for entry in lines_of(folders))
+    assert not any("user" in entry for entry in read_marks(folders[1]))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff"])
@@ -278,19 +265,15 @@ def test_a_step_without_a_prompt_cannot_be_judged(server):
     prompt = viewer_prompt()
     prompt["loop"]["inputs"]["step_prompts"] = "-\na face"
     shown = run_prompt(server, prompt).outputs["viewer"]
-    run = layers_of(shown)[0]["filename"]
-    assert post(server, {"run": run, "step": 1, "good": True}) == (
-        400,
-        {"error": "step 1 has no prompt to judge"},
-    )
+    answer = post(server, {"run": run_of(shown), "step": 1, "good": True})
+    assert answer == (400, {"error": "step 1 has no prompt to judge"})
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_and_loses_nothing(server, shown, folders):
     folder, aside = folders[1] / "chain-of-zoom", folders[1] / "aside"
     folder.rename(aside)
     folder.write_bytes(b"in the way")
-    run = layers_of(shown)[0]["filename"]
-    code, answer = post(server, {"run": run, "step": 2, "good": False})
+    code, answer = post(server, {"run": run_of(shown), "step": 2, "good": False})
     folder.unlink()
     aside.rename(folder)
     assert code == 507
@@ -302,7 +285,7 @@ def test_half_a_character_in_a_prompt_can_be_marked(node, nodes_of, make_chain, 
     chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d 好"), chain.frames)
     viewer = node("CoZZoomViewer")
     mark = nodes_of("view.marks").add_mark
-    run = layers_of(viewer.execute(chain).ui)[0]["filename"]
+    run = run_of(viewer.execute(chain).ui)
     assert [mark(tmp_path, run, 1, good) for good in (True, True, False)] == [True, False, True]
     lines = (tmp_path / "preferences.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == ["\ud83d 好"] * 2
@@ -316,7 +299,7 @@ def test_a_full_disk_leaves_no_half_picture(node, nodes_of, make_chain, tmp_path
         pytest.skip("this system has no /dev/full")
     viewer = node("CoZZoomViewer")
     mark = nodes_of("view.marks").add_mark
-    layers = [saved["filename"] for saved in layers_of(viewer.execute(make_chain(steps=1)).ui)]
+    layers = [saved["filename"] for saved in files_of(viewer.execute(make_chain(steps=1)).ui)]
     previous = Path(folder_paths.get_temp_directory(), layers[1]).read_bytes()
     pictures = tmp_path / "preferences"
     pictures.mkdir()
@@ -332,8 +315,8 @@ def test_a_full_disk_leaves_no_half_picture(node, nodes_of, make_chain, tmp_path
 
 # The last one: it throws the run's pictures away.
 def test_gone_pictures_say_run_again(server, shown, folders):
-    run = layers_of(shown)[0]["filename"]
-    (folders[0] / layers_of(shown)[1]["filename"]).unlink()
+    run = run_of(shown)
+    (folders[0] / files_of(shown)[1]["filename"]).unlink()
     assert post(server, {"run": run, "step": 1, "good": True})[0] == 404
     (folders[0] / run).with_suffix(".json").unlink()
     code, answer = post(server, {"run": run, "step": 2, "good": True})

@@ -1,15 +1,14 @@
 """The bundled workflows of whole pictures, through the real server."""
 
-import io
-
 import numpy as np
-import pytest
 from PIL import Image
 
 from coz.tiles.layout import plan_layout
 from tools.host import ROOT
-from tools.host.client import ServerClient, run_prompt
+from tools.host.client import run_prompt
 from tools.host.workflow import find_node, read_prompt
+
+from .prompts import fetch_picture, make_node, steps_run
 
 BUILT_IN = ROOT / "workflows" / "6 Whole picture 4x (no downloads).json"
 SD3 = ROOT / "workflows" / "more" / "Whole picture 16x SD3.json"
@@ -23,7 +22,7 @@ def photograph(name, box=None):
 def shown(url, run, prompt, class_type, key="images"):
     """The pictures that the prompt's only node of that class shows or saves."""
     files = run.outputs[find_node(prompt, class_type)][key]
-    return [Image.open(io.BytesIO(ServerClient(url).download(file))) for file in files]
+    return [Image.fromarray(fetch_picture(url, file)) for file in files]
 
 
 def difference(a, b):
@@ -40,24 +39,9 @@ def told(run, prompt):
     return [text for node, text in run.notices if node == full]
 
 
-def passes_run(run, kind):
-    """Numbers of the passes whose prompts or tiles ran."""
-    names = [node.rpartition(".")[2] for node in run.executed]
-    return [int(name[-1]) for name in names if name.startswith(f"coz_{kind}_")]
-
-
-def edit(prompt, class_type, **inputs):
-    prompt[find_node(prompt, class_type)]["inputs"] |= inputs
-
-
 def reader_of(prompt, class_type, **inputs):
     """Another node in the place of the sample picture."""
-    prompt[find_node(prompt, "CoZSamplePicture")] = {"class_type": class_type, "inputs": inputs}
-
-
-@pytest.fixture(scope="module")
-def home(servers):
-    return servers()[1]
+    prompt[find_node(prompt, "CoZSamplePicture")] = make_node(class_type, **inputs)
 
 
 def test_the_sd3_note_says_how_much_work_it_is():
@@ -80,29 +64,25 @@ def test_the_sd3_note_says_how_much_work_it_is():
 def test_built_in_workflow_runs_as_it_is(server):
     prompt = read_prompt(BUILT_IN)
     run = run_prompt(server, prompt)
-    assert told(run, prompt)[-1].startswith(
-        "pass 1: 4 tiles; 512 x 512 pixels of the image in 2048 x 2048, repeats its input ("
-    )
+    start = "pass 1: 4 tiles; 512 x 512 pixels of the image in 2048 x 2048, repeats its input ("
+    assert told(run, prompt)[-1].startswith(start)
     (result,) = shown(server, run, prompt, "SaveImage")
     assert result.size == (2048, 2048)
     source = photograph("astronaut.png")
     assert difference(small(result, (512, 512)), source) < 2
     # Image Compare gets both in their own sizes.
-    shown_result, shown_source = (
-        shown(server, run, prompt, "ImageCompare", key) for key in ("a_images", "b_images")
-    )
-    assert difference(shown_result[0], result) == 0
-    assert difference(shown_source[0], source) == 0
+    for key, picture in (("a_images", result), ("b_images", source)):
+        assert difference(shown(server, run, prompt, "ImageCompare", key)[0], picture) == 0
 
 
-def test_a_folder_in_gives_a_folder_out(server, home):
+def test_a_folder_in_gives_a_folder_out(server, server_folder):
     """As the workflow's note says."""
     pictures = {
         "a cat.png": photograph("chelsea.png", (100, 60, 160, 100)),
         "b.JPG": photograph("rocket.jpg", (300, 200, 330, 264)),
         "c.webp": photograph("coffee.png", (200, 100, 248, 148)),
     }
-    folder = home / "input" / "my pictures"
+    folder = server_folder / "input" / "my pictures"
     folder.mkdir()
     for name, picture in pictures.items():
         kind = {"lossless": True} if name.endswith("webp") else {"quality": 95}
@@ -130,16 +110,17 @@ def sd3_prompt(**inputs):
     paper = read_prompt(PAPER)
     prompt[find_node(prompt, "CLIPLoader")] = paper[find_node(paper, "CoZLoadPromptExtractor")]
     reader_of(prompt, "LoadImage", image="cat.png")
-    edit(prompt, "CoZFullImage", **{"tile": 64, "overlap": 16, "prompting.max_tokens": 4} | inputs)
+    small = {"tile": 64, "overlap": 16, "prompting.max_tokens": 4}
+    prompt[find_node(prompt, "CoZFullImage")]["inputs"] |= small | inputs
     return prompt
 
 
-def test_sd3_workflow_runs_and_takes_its_texts_back(server, home):
+def test_sd3_workflow_runs_and_takes_its_texts_back(server, server_folder):
     cat = photograph("chelsea.png", (200, 100, 206, 104))
-    cat.save(home / "input" / "cat.png")
+    cat.save(server_folder / "input" / "cat.png")
     prompt = sd3_prompt()
     first = run_prompt(server, prompt)
-    assert passes_run(first, "prompts") == passes_run(first, "tiles") == [1, 2]
+    assert steps_run(first.executed, "prompts") == steps_run(first.executed, "tiles") == [1, 2]
     (result,) = shown(server, first, prompt, "SaveImage")
     assert result.size == (6 * 16, 4 * 16)
     lines = told(first, prompt)

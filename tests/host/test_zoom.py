@@ -19,11 +19,8 @@ WORKFLOWS = {
 
 
 @pytest.fixture
-def run(models, executor, keeper):
+def run(listed_models, executor, keeper):
     """Runs a graph: the scales and prompts of its loop, and the models that are linked into it."""
-    from utils.extra_config import load_extra_path_config
-
-    load_extra_path_config(models[1])
     kinds = {"model": "MODEL", "vae": "VAE", "clip": "CLIP", "vlm": "CLIP", "tagger": "COZ_TAGGER"}
     kinds |= {"upscale_model": "UPSCALE_MODEL", "image": "IMAGE", "scales": "IMAGE"}
     kept = keeper("TestKeep", kinds | {"prompts": "STRING"}, "optional")
@@ -31,11 +28,8 @@ def run(models, executor, keeper):
     def run_graph(graph):
         loop = find_node(graph, "CoZChainLoop")
         inputs = graph[loop]["inputs"]
-        links = {
-            key.partition(".")[2] or key: value
-            for key, value in inputs.items()
-            if isinstance(value, list)
-        }
+        links = {key: value for key, value in inputs.items() if isinstance(value, list)}
+        links = {key.partition(".")[2] or key: value for key, value in links.items()}
         links |= {"scales": [loop, 1], "prompts": [loop, 2]}
         graph["kept"] = make_node("TestKeep", **links)
         executor("CLASSIC").run(graph, "kept")
@@ -55,13 +49,9 @@ def make_chain(node, inputs, kept):
         zoomed = to_image(view.zoomed)
         if inputs["backbone"] == "upscale model":
             box = dict(zip(("x", "y", "width", "height"), map(int, view.window), strict=True))
-            sr = node("CoZUpscaleStep").execute(
-                kept["upscale_model"],
-                to_image(view.crop),
-                zoomed,
-                image=to_image(view.frame),
-                window=box,
-            )
+            around = {"image": to_image(view.frame), "window": box}
+            step = node("CoZUpscaleStep").execute
+            sr = step(kept["upscale_model"], to_image(view.crop), zoomed, **around)
         elif inputs["backbone"] == "one-step diffusion":
             cond = node("CoZEncodePrompt").execute(kept["clip"], text)[0]
             sr = node("CoZSRStep").execute(kept["model"], kept["vae"], cond, zoomed)
@@ -80,32 +70,19 @@ def make_chain(node, inputs, kept):
         if inputs["prompting"] == "tags (RAM/DAPE)":
             words = {"exclude": inputs["prompting.exclude"], "prompt": inputs["prompt"]}
             return node("CoZTagPrompt").execute(kept["tagger"], to_image(zoomed), **words)[0]
-        return node("CoZPromptExtractor").execute(
-            kept["vlm"],
-            to_image(zoomed),
-            inputs["prompt"],
-            max_tokens=inputs["prompting.max_tokens"],
-            sampling_mode={"sampling_mode": "off"},
-            previous_image=to_image(frame),
-        )[0]
+        how = {"max_tokens": inputs["prompting.max_tokens"], "previous_image": to_image(frame)}
+        how["sampling_mode"] = {"sampling_mode": "off"}
+        extract = node("CoZPromptExtractor").execute
+        return extract(kept["vlm"], to_image(zoomed), inputs["prompt"], **how)[0]
 
     def align(sr, view):
-        fixed = node("CoZColorFix").execute(
-            to_image(sr), to_image(view.zoomed), inputs["color_fix"]
-        )
-        return fixed[0].movedim(-1, 1)
+        images = to_image(sr), to_image(view.zoomed)
+        return node("CoZColorFix").execute(*images, inputs["color_fix"])[0].movedim(-1, 1)
 
     image = kept["image"].movedim(-1, 1)
     target = Target(inputs["center_x"], inputs["center_y"])
-    names = ("steps", "scale")
-    plan = plan_zoom(
-        *image.shape[-2:],
-        *(inputs[name] for name in names),
-        target,
-        inputs["frame"],
-        inputs["size"],
-        inputs["seed"],
-    )
+    steps, scale, *frame = (inputs[name] for name in ("steps", "scale", "frame", "size", "seed"))
+    plan = plan_zoom(*image.shape[-2:], steps, scale, target, *frame)
     with torch.inference_mode():
         return zoom(image, plan, super_resolve, describe, align)
 

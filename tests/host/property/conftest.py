@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sys
 import warnings
 from typing import NamedTuple
 
@@ -10,6 +9,17 @@ import pytest
 import torch
 from hypothesis.internal.conjecture import providers
 from safetensors.torch import save_file
+
+from tests.host.prompts import make_node
+from tests.support.random_sd3 import coz_lora
+from tests.support.small_models import (
+    small_clip,
+    small_control_net,
+    small_predictor,
+    small_sd2,
+    small_sd3,
+    small_vae,
+)
 
 from .inputs import Conditioning, Model
 from .results import frame_of
@@ -29,10 +39,8 @@ def same_cases_whatever_was_imported(monkeypatch):
 @pytest.fixture
 def folders(pack, tmp_path, monkeypatch):
     """Folders of the host's own for what a node writes, with some saved chains to load."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
-    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    for name in ("output", "temp"):
+        monkeypatch.setattr(f"folder_paths.{name}_directory", str(tmp_path / name))
     (tmp_path / "temp").mkdir()
     return tmp_path / "output"
 
@@ -55,22 +63,15 @@ def saved_chains(folders, pack, make_chain):
 
 
 @pytest.fixture(scope="session")
-def weights(pack, tmp_path_factory):
+def weights(model_folder):
     """Files as the loaders list them: Chain-of-Zoom's LoRA, a noise predictor, and what is none."""
-    import folder_paths
-
-    from tests.support.random_sd3 import coz_lora
-    from tests.support.small_models import small_predictor
-
-    folder = tmp_path_factory.mktemp("weights")
+    folder = model_folder("loras", "vae", "model_patches")
     torch.save(coz_lora(2), folder / "model_20001.pkl")
     torch.save(coz_lora(3), folder / "of another depth 20001.pkl")
     save_file({"any.lora_A.weight": torch.rand(4, 8)}, folder / "alien.safetensors")
     (folder / "no weights.safetensors").write_bytes(b"<html>404</html>")
     (folder / "empty.pt").write_bytes(b"")
     save_file(small_predictor(), folder / "noise_predictor.safetensors")
-    for kind in ("loras", "vae", "model_patches"):
-        folder_paths.add_model_folder_path(kind, str(folder))
     return folder
 
 
@@ -91,28 +92,12 @@ def only_these_files(weights, vlm_folder, tagger_folder, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def vlm(vlm_folder):
-    import nodes
-
-    load = nodes.NODE_CLASS_MAPPINGS["CoZLoadPromptExtractor"].execute
-    return load("qwen2.5-vl.safetensors")[0]
-
-
-@pytest.fixture(scope="session")
-def models(pack, vlm, weights, tagger_folder, upscale_model):
+def models(node, vlm_folder, weights, tagger_folder, upscale_model):
     """The host's objects by kind and name."""
-    import nodes
-    from tests.support.small_models import (
-        small_clip,
-        small_control_net,
-        small_sd2,
-        small_sd3,
-        small_vae,
-    )
-
-    predict = nodes.NODE_CLASS_MAPPINGS["CoZLoadInvSR"].execute
-    builtin = nodes.NODE_CLASS_MAPPINGS["UpscaleModelLoader"].load_model
-    load_tagger = nodes.NODE_CLASS_MAPPINGS["CoZLoadTagger"].execute
+    predict = node("CoZLoadInvSR").execute
+    builtin = node("UpscaleModelLoader").load_model
+    load_tagger = node("CoZLoadTagger").execute
+    vlm = node("CoZLoadPromptExtractor").execute("qwen2.5-vl.safetensors")[0]
     return {
         "MODEL": {
             "SD3": small_sd3(),
@@ -126,9 +111,7 @@ def models(pack, vlm, weights, tagger_folder, upscale_model):
             "2x": upscale_model(2),
         },
         "CONTROL_NET": {"of small SD2": small_control_net()},
-        "COZ_TAGGER": {
-            name: load_tagger("ram_small.pth", name)[0] for name in ("none", "DAPE.pth")
-        },
+        "COZ_TAGGER": {n: load_tagger("ram_small.pth", n)[0] for n in ("none", "DAPE.pth")},
     }
 
 
@@ -143,7 +126,7 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture
-def run(executor, folders, models, pack, define):
+def run(executor, folders, models, nodes_of, define):
     """Runs a node on a case in the host's executor."""
     sockets, kept = [], []
 
@@ -157,12 +140,11 @@ def run(executor, folders, models, pack, define):
     define("TestGiveAll", give, {"number": "INT"}, ("*",) * MOST, OUTPUT_IS_LIST=(True,) * MOST)
     changes = classmethod(lambda cls, **values: math.nan)  # the host would find the same again
     options = {"INPUT_IS_LIST": True, "OUTPUT_NODE": True, "IS_CHANGED": changes}
-    define(
-        "TestKeepAll", keep, {f"value_{k}": "*" for k in range(MOST)}, need="optional", **options
-    )
+    names = {f"value_{k}": "*" for k in range(MOST)}
+    define("TestKeepAll", keep, names, need="optional", **options)
     host = executor("CLASSIC")
     numbers = itertools.count()
-    make_chain = sys.modules[f"{pack.__name__}.coz.chain.zoom_chain"].ZoomChain
+    make_chain = nodes_of("loop.collect").ZoomChain
 
     def made(value):
         if isinstance(value, list):
@@ -185,13 +167,11 @@ def run(executor, folders, models, pack, define):
             else:
                 inputs[name] = value
         number = next(numbers)
+        links = {f"value_{k}": ["node", k] for k in range(len(schema.outputs))}
         prompt = {
-            "give": {"class_type": "TestGiveAll", "inputs": {"number": number}},
-            "node": {"class_type": schema.node_id, "inputs": inputs},
-            "keep": {
-                "class_type": "TestKeepAll",
-                "inputs": {f"value_{k}": ["node", k] for k in range(len(schema.outputs))},
-            },
+            "give": make_node("TestGiveAll", number=number),
+            "node": make_node(schema.node_id, **inputs),
+            "keep": make_node("TestKeepAll", **links),
         }
         last = "keep" if schema.outputs else "node"
         host.server.sent.clear()
@@ -200,10 +180,8 @@ def run(executor, folders, models, pack, define):
             host.execute(prompt, f"case {number}", {"client_id": "test"}, [last])
         for event, data in host.server.sent:
             if event == "execution_error":
-                trace = "".join(data["traceback"])
-                return Answer(
-                    given, [], data["exception_type"], data["exception_message"].strip(), trace
-                )
+                trace, message = "".join(data["traceback"]), data["exception_message"].strip()
+                return Answer(given, [], data["exception_type"], message, trace)
         return Answer(given, [*kept], "", "", "")
 
     return of

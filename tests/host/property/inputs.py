@@ -8,19 +8,9 @@ from hypothesis import strategies as st
 
 from .values import CHANNELS, boxes, chains, fractions, masks, often, pictures, texts
 
-SIDES = {
-    "CoZChainLoop": 200,
-    "CoZFullImage": 40,
-    "CoZSRStep": 64,
-    "CoZRefineStep": 48,
-    "CoZInvSRStep": 48,
-    "CoZPromptExtractor": 200,
-    "CoZTagPrompt": 200,
-    "CoZZoomVideo": 128,
-    "CoZZoomStrip": 200,
-    "CoZZoomViewer": 200,
-    "CoZSaveChain": 200,
-}
+SIDES = {"CoZFullImage": 40, "CoZSRStep": 64, "CoZRefineStep": 48, "CoZInvSRStep": 48}
+SIDES |= dict.fromkeys(("CoZChainLoop", "CoZPromptExtractor", "CoZTagPrompt", "CoZZoomStrip"), 200)
+SIDES |= {"CoZZoomVideo": 128, "CoZZoomViewer": 200, "CoZSaveChain": 200}
 """Most pixels of a picture's side, where 700 take too long."""
 
 RANGES = {
@@ -98,11 +88,7 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "",
     if kind == "COMBO":
         return st.sampled_from(item.options) if item.options else st.just("missing")
     if kind == "CONDITIONING":
-        odd = [
-            Conditioning((1, 1, 4096)),
-            Conditioning((1, 200, 4096)),
-            Conditioning((2, 77, 4096)),
-        ]
+        odd = map(Conditioning, [(1, 1, 4096), (1, 200, 4096), (2, 77, 4096)])
         wrong = [Conditioning((1, 77, 768), 768), Conditioning(pooled=None)]
         return often(st.just(Conditioning()), *map(st.just, [*odd, *wrong]), one_in=6)
     if kind in MODELS:
@@ -118,9 +104,7 @@ def of_input(node_id: str, item, models: dict[str, list[str]], within: str = "",
     if kind in {"INT", "FLOAT"}:
         default = (item.min, item.max)
         return numbers(item, *RANGES.get((within or node_id, item.id), default))
-    raise NotImplementedError(
-        f"{node_id}: {item.id} is a {kind}, of which there is no strategy here: add one"
-    )
+    raise NotImplementedError(f"{node_id}: {item.id} is a {kind}: add a strategy for it here")
 
 
 @st.composite

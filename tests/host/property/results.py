@@ -13,30 +13,20 @@ from coz.geometry import Target, place_first_frame
 from .inputs import Conditioning, Model
 from .values import Chain, Picture
 
-SAME_SIZE = {
-    "CoZCropCenterZoom": ("image", 0),
-    "CoZColorFix": ("image", 0),
-    "CoZConsistency": ("image", 0),
-    "CoZSRStep": ("image", 0),
-    "CoZRefineStep": ("image", 0),
-    "CoZUpscaleStep": ("zoomed", 0),
-    "CoZInvSRStep": ("zoomed", 0),
-}
-"""Of which input an output, by its number, has the height and width."""
+STEPS = ("CoZCropCenterZoom", "CoZColorFix", "CoZConsistency", "CoZSRStep", "CoZRefineStep")
+SAME_SIZE = dict.fromkeys(STEPS, "image") | {"CoZUpscaleStep": "zoomed", "CoZInvSRStep": "zoomed"}
+"""Of which input the first output has the height and width."""
 
 HOST_SAYS = "clip input is invalid: None"
 """By the host's own CLIP Text Encode, which encodes the texts of two backbones."""
 
 
 def is_picture(image) -> None:
-    assert image.ndim == 4
-    assert image.dtype == torch.float32
-    assert image.device.type == "cpu"
-    assert image.shape[-1] == 3
+    kind = image.ndim, image.shape[-1], image.dtype, image.device.type
+    assert kind == (4, 3, torch.float32, "cpu")
     assert image.numel()
     assert image.isfinite().all()
-    assert image.min() >= 0
-    assert image.max() <= 1
+    assert 0 <= image.min() <= image.max() <= 1
 
 
 def is_chain(chain) -> None:
@@ -78,20 +68,9 @@ def is_there(value) -> None:
     assert value is not None
 
 
-CHECKS = {
-    "IMAGE": is_picture,
-    "COZ_CHAIN": is_chain,
-    "VIDEO": is_video,
-    "BOUNDING_BOX": is_box,
-    "FLOAT": is_figure,
-    "STRING": is_text,
-    "CONDITIONING": is_conditioning,
-    "MODEL": is_there,
-    "VAE": is_there,
-    "CLIP": is_there,
-    "UPSCALE_MODEL": is_there,
-    "COZ_TAGGER": is_there,
-}
+CHECKS = dict.fromkeys(("MODEL", "VAE", "CLIP", "UPSCALE_MODEL", "COZ_TAGGER"), is_there)
+CHECKS |= {"IMAGE": is_picture, "COZ_CHAIN": is_chain, "VIDEO": is_video, "BOUNDING_BOX": is_box}
+CHECKS |= {"FLOAT": is_figure, "STRING": is_text, "CONDITIONING": is_conditioning}
 
 
 def is_valid(schema, case: dict, values: list) -> None:
@@ -103,10 +82,10 @@ def is_valid(schema, case: dict, values: list) -> None:
         if output.id.startswith("center_"):
             assert 0 <= value <= 1
     if schema.node_id in SAME_SIZE:
-        name, number = SAME_SIZE[schema.node_id]
-        assert values[number][0].shape[1:3] == case[name].shape[1:3]
+        name = SAME_SIZE[schema.node_id]
+        assert values[0][0].shape[1:3] == case[name].shape[1:3]
         if name == "image":
-            assert len(values[number][0]) == case[name].shape[0]
+            assert len(values[0][0]) == case[name].shape[0]
     if schema.node_id in {"CoZFitImage", "CoZChainLoop"} and not {"mask", "chain"} & case.keys():
         size = case["image"].shape[1:3]
         target = Target(case["center_x"], case["center_y"])

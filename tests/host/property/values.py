@@ -97,14 +97,8 @@ contents = often(st.sampled_from(PLAIN), st.sampled_from(STRANGE), one_in=6)
 
 
 def pictures(most: int = 700, batch: int = 3):
-    return st.builds(
-        Picture,
-        shapes(most, batch),
-        st.sampled_from(DTYPES),
-        contents,
-        st.integers(0, 9),
-        st.booleans(),
-    )
+    kind = st.sampled_from(DTYPES), contents, st.integers(0, 9), st.booleans()
+    return st.builds(Picture, shapes(most, batch), *kind)
 
 
 def boxes(least: int, most: int):
