@@ -20,7 +20,7 @@ from tests.support.lying_files import ihdr, png, rows
 from tools.host import ROOT
 from tools.host.client import run_prompt
 
-from .prompts import make_node
+from .prompts import chain_prompt, fetch_picture, make_node
 
 ROUTE = "/chain_of_zoom/source"
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="uses links, pipes or /proc")
@@ -81,12 +81,10 @@ def downscaled(image):
 
 
 def test_it_is_what_load_image_gives(site, node, monkeypatch):
-    import folder_paths
-
     url, folder = site
     names = [f"{k}.{suffix}" for suffix in ("webp", "jpg", "png") for k in range(1, 9)]
     names += ["p3.png", "hidden.png", "hidden.webp", "grey.png", "grey16.png", "a.tif"]
-    monkeypatch.setattr(folder_paths, "input_directory", str(folder / "input"))
+    monkeypatch.setattr("folder_paths.input_directory", str(folder / "input"))
     for name in [*names, "large.png", "two.webp", "two.png", "two.gif"]:
         (image, *_) = node("LoadImage")().load_image(name)
         status, headers, reply = ask(url, name)
@@ -113,6 +111,40 @@ def test_a_run_shows_the_same(site, name):
     assert (source["width"], source["height"]) == (reply["width"], reply["height"])
     with Image.open(folder / source["type"] / source["subfolder"] / source["filename"]) as picture:
         assert np.array_equal(np.asarray(picture), shown(reply))
+
+
+def test_a_run_shows_the_source_with_its_size_and_target(server):
+    prompt = chain_prompt(steps=1, center_x=0.45)
+    place = {"frame": "native pixels", "size": 64, "center_x": 0.2, "center_y": 0.6}
+    prompt["first"] = make_node("CoZFitImage", image=["wide", 0], **place)
+    wide = {"upscale_method": "bilinear", "width": 2000, "height": 500, "crop": "disabled"}
+    prompt["wide"] = make_node("ImageScale", image=["source", 0], **wide)
+    target = {"center_x": ["first", 2], "center_y": ["first", 3], "scale": 4}
+    target |= {"image": ["first", 0], "resampling": "bicubic"}
+    prompt["zoom"] = make_node("CoZCropCenterZoom", **target)
+    prompt["shown"] = make_node("PreviewImage", images=["zoom", 0])
+    outputs = run_prompt(server, prompt).outputs
+    shown = {key: ui["coz_source"] for key, ui in outputs.items() if "coz_source" in ui}
+    sources = {key: json.loads(*source) for key, source in shown.items()}
+
+    # Nor is any of them one of the results that an app of the frontend shows: files in a list.
+    assert {
+        key for ui in outputs.values() for key in ui if any(isinstance(x, dict) for x in ui[key])
+    } == {"images"}
+
+    # The loop's own first frame and zooms write no picture each.
+    assert {key: (s["width"], s["height"], s["target"]) for key, s in sources.items()} == {
+        "loop.0.0.coz_collect": (512, 512, [0.45, 0.7]),
+        "first": (2000, 500, [0.2, 0.6]),
+        "zoom": (64, 64, [0.5, 0.5]),
+    }
+    file = {key: sources["first"][key] for key in ("filename", "subfolder", "type")}
+    assert fetch_picture(server, file).shape == (384, 1536, 3)
+
+    # What comes from the cache shows its picture too: a reloaded page has nothing else.
+    again = run_prompt(server, prompt)
+    assert again.executed == []
+    assert json.loads(*again.outputs["first"]["coz_source"]) == sources["first"]
 
 
 def test_a_sample_is_what_its_node_gives(site, node):
@@ -157,16 +189,8 @@ def test_nothing_else_is_served(site, tmp_path):
     ):  # fmt: skip
         status, _, reply = ask(url, name)
         assert (status, "not in ComfyUI's input" in reply["error"]) == (403, True), name
-    missing = (
-        "made.png [models]",
-        "nowhere.png",
-        "pipe.png",
-        "a\0b.png",
-        "x" * 5000,
-        ".",
-        "\ud800",
-    )
-    for name in missing:
+    missing = ["made.png [models]", "nowhere.png", "pipe.png", "a\0b.png", "x" * 5000]
+    for name in (*missing, ".", "\ud800"):
         name = name.encode("utf-8", "surrogatepass")
         assert ask(url, name)[0] == 404, name
     for node in ("SaveImage", "CoZChainLoop", "", "__class__"):
@@ -217,15 +241,12 @@ def test_pictures_of_20000_pixels(site):
     assert ask(url, "long.gif")[0] == 413
 
 
-def test_a_tiny_frame_counts_for_more(nodes_of, tmp_path, monkeypatch):
-    import folder_paths
-
+def test_a_tiny_frame_counts_for_more(nodes_of, input_folder, monkeypatch):
     source = nodes_of("load.source")
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
     monkeypatch.setattr(source, "MAX_SOURCE_PIXELS", 3 * source.MIN_FRAME_PIXELS)
     for count, status in ((3, 200), (4, 413)):
         frames = [Image.new("RGB", (16, 16), (60 * i, 0, 0)) for i in range(count)]
-        frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+        frames[0].save(input_folder / "a.gif", save_all=True, append_images=frames[1:])
         assert source._answer({"node": "LoadImage", "image": "a.gif"}, ()).status == status
 
 
@@ -290,37 +311,24 @@ def test_a_changed_file_is_told_and_an_unchanged_one_not_sent_again(site):
     assert ask(url, "edited.png", **{"If-None-Match": headers["ETag"]})[0] == 404
 
 
-def test_few_pictures_are_kept(nodes_of, node, tmp_path, monkeypatch):
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
+def test_few_pictures_are_kept(nodes_of, node, input_folder, before):
     source = nodes_of("load.source")
     source._load.cache_clear()
     loads = []
-    load = node("LoadImage").load_image
-
-    def counted(self, image):
-        loads.append(image)
-        return load(self, image)
-
-    monkeypatch.setattr(node("LoadImage"), "load_image", counted)
+    before(node("LoadImage"), "load_image", lambda self, image: loads.append(image))
     names = [f"{i}.png" for i in range(10)]
     for name in names:
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
+        Image.new("RGB", (4, 4)).save(input_folder / name)
     for name in [*names, *names[2:], names[0]]:
         assert source._answer({"node": "LoadImage", "image": name}, ()).status == 200
     assert loads == [*names, names[0]]
     assert source._load.cache_info().currsize == 8
 
 
-def test_the_graphics_card_is_not_touched(nodes_of, tmp_path, monkeypatch):
-    import comfy.model_management
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path))
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+def test_the_graphics_card_is_not_touched(nodes_of, input_folder, mm, monkeypatch):
+    Image.new("RGB", (4, 4)).save(input_folder / "a.png")
     # With --gpu-only Load Image puts pictures there; meta stands for any device that is not the CPU.
-    monkeypatch.setattr(comfy.model_management, "intermediate_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(mm, "intermediate_device", lambda: torch.device("meta"))
     answer = nodes_of("load.source")._answer({"node": "LoadImage", "image": "a.png"}, ())
     assert (answer.status, "--gpu-only" in answer.text) == (501, True)
 
