@@ -1,21 +1,13 @@
 """Chain Loop through the real HTTP server with default flags."""
 
 import json
-from pathlib import Path
 
 import pytest
 import requests
 
-from tools.host.client import PromptError, ServerClient, run_prompt
+from tools.host.client import PromptError, run_prompt
 
-from .prompts import chain_prompt, make_node, steps_run
-
-
-def with_preview_on_the_input(**inputs):
-    # Enough to make the host's default cache forget the loop's children.
-    prompt = chain_prompt(**inputs)
-    prompt["input"] = make_node("PreviewImage", images=["source", 0])
-    return prompt
+from .prompts import chain_prompt, make_node
 
 
 def interrupt_after_step_two(server):
@@ -32,20 +24,10 @@ def saved_chain(**inputs):
     return prompt
 
 
-def output_files(server):
+def output_files(folder):
     """Path -> content of all that lies in the server's output folder."""
-    argv = ServerClient(server).get_stats()["system"]["argv"]
-    folder = Path(argv[argv.index("--output-directory") + 1])
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_an_interrupted_chain_goes_on_where_it_stopped(server):
-    prompt = with_preview_on_the_input(center_x=0.42, steps=8)
-    with pytest.raises(PromptError, match="execution_interrupted"):
-        run_prompt(server, prompt, interrupt_after_step_two(server))
-    resumed = run_prompt(server, prompt)
-    assert steps_run(resumed.executed)[-1] == 8
-    assert steps_run(resumed.executed)[0] > 2
+    files = (folder / "output").rglob("*")
+    return {path: path.read_bytes() for path in files if path.is_file()}
 
 
 def test_overall_progress_and_finished_scales_show_on_the_loop(server):
@@ -98,20 +80,21 @@ def test_an_open_backbone_socket_is_named(server):
     [(0.45, 2, "image is a batch of 2 images"), (0.46, 1, "execution_interrupted")],
     ids=["a batch", "interrupted in the middle"],
 )
-def test_a_failed_run_writes_no_output_and_loses_none(server, center_x, batch, message):
+def test_a_failed_run_writes_no_output_and_loses_none(
+    server, server_folder, center_x, batch, message
+):
     run_prompt(server, saved_chain(steps=1, center_x=0.44))
-    before = output_files(server)
+    before = output_files(server_folder)
     assert before
     prompt = saved_chain(steps=8, center_x=center_x)
-    prompt["source"] = make_node(
-        "EmptyImage", width=300, height=200, batch_size=batch, color=0x808080
-    )
+    size = {"width": 300, "height": 200, "batch_size": batch}
+    prompt["source"] = make_node("EmptyImage", color=0x808080, **size)
     with pytest.raises(PromptError, match=message):
         run_prompt(server, prompt, interrupt_after_step_two(server))
-    assert output_files(server) == before
+    assert output_files(server_folder) == before
     prompt["source"]["inputs"]["batch_size"] = 1
     run_prompt(server, prompt)
-    after = output_files(server)
+    after = output_files(server_folder)
     assert before.items() <= after.items()
     assert len(after) == len(before) + 9
 
@@ -119,9 +102,8 @@ def test_a_failed_run_writes_no_output_and_loses_none(server, center_x, batch, m
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 200), (300, 40)])
 def test_sizes_down_to_one_pixel(server, width, height):
     prompt = chain_prompt(steps=2)
-    prompt["source"] = make_node(
-        "EmptyImage", width=width, height=height, batch_size=1, color=0x808080
-    )
+    size = {"width": width, "height": height, "batch_size": 1}
+    prompt["source"] = make_node("EmptyImage", color=0x808080, **size)
     run = run_prompt(server, prompt)
     assert len(run.outputs["scales"]["images"]) == 3
 
