@@ -50,6 +50,7 @@ class Editor:
         self.url = url
         self.frontend = frontend
         self.complaints: list[str] = []
+        self.session = page.context.new_cdp_session(page)
         page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
         page.on("console", self._listen)
         page.set_default_timeout(TIMEOUT)
@@ -82,9 +83,13 @@ class Editor:
 
     def settle(self, frames: int = 10) -> None:
         """Wait until what begins in the next frame has begun."""
-        self.run(
-            "async frames => { while (frames--) await new Promise(requestAnimationFrame) }", frames
-        )
+        script = "async frames => { while (frames--) await new Promise(requestAnimationFrame) }"
+        self.run(script, frames)
+
+    def touch(self, kind: str, *places: tuple[float, float]) -> None:
+        """A touchStart, touchMove or touchEnd, after which fingers are at these places."""
+        points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def reload(self) -> None:
         """Load the page again, once the frontend has kept the workflow; it opens the same one."""
@@ -94,9 +99,8 @@ class Editor:
         wait_until_ready(self.page)
 
     def use_renderer(self, name: str) -> None:
-        self.run(
-            "vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", name == "vue"
-        )
+        script = "vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)"
+        self.run(script, name == "vue")
 
     def use_side_panel(self, is_open: bool) -> None:
         script = "open => app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', open)"
@@ -132,13 +136,9 @@ class Editor:
 
     def prompt(self) -> dict:
         """The graph as the frontend would submit it, without the titles."""
-        output = json.loads(
-            self.run("async () => JSON.stringify((await app.graphToPrompt()).output)")
-        )
-        return {
-            node_id: {"class_type": node["class_type"], "inputs": node["inputs"]}
-            for node_id, node in output.items()
-        }
+        output = self.run("async () => JSON.stringify((await app.graphToPrompt()).output)")
+        kept = ("class_type", "inputs")
+        return {key: {k: node[k] for k in kept} for key, node in json.loads(output).items()}
 
 
 @pytest.fixture(scope="package", params=["pinned", pytest.param("newest", marks=pytest.mark.long)])

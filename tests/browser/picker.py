@@ -13,7 +13,7 @@ LOOP = "CoZChainLoop"
 UNDO_QUEUE = "app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue"
 PICKER = ".coz-picker"
 
-# A graph of nodes by name: {type, values, links: {input: [name, slot]}}, side by side, in view.
+# A graph of nodes of ``make`` by name, side by side, in view; a link is [name, slot].
 BUILD = """async nodes => {
     await app.loadGraphData({version: 0.4, nodes: [], links: [], groups: [], last_node_id: 0,
         last_link_id: 0, config: {}, extra: {}})
@@ -44,24 +44,23 @@ SETTLED = """async () => {
 }"""
 
 
+def make(node_type, values=None, **links):
+    """A node for ``build``."""
+    return {"type": node_type, "values": values or {}, "links": links}
+
+
 def chain(picture="hubble_deep_field.jpg", between=None, **values):
     """A short chain on the built-in model, small enough to run in a test."""
     values = {"steps": 2, "size": 64, "scale": 2, **values}
+    links = {"image": ["source", 0], "backbone.upscale_model": ["model", 0]}
     nodes = {
-        "source": {"type": "CoZSamplePicture", "values": {"picture": picture}},
-        "model": {
-            "type": "UpscaleModelLoader",
-            "values": {"model_name": "coz_lite_x4.safetensors"},
-        },
-        "loop": {
-            "type": LOOP,
-            "values": values,
-            "links": {"image": ["source", 0], "backbone.upscale_model": ["model", 0]},
-        },
-        "shown": {"type": "PreviewImage", "links": {"images": ["loop", 0]}},
+        "source": make("CoZSamplePicture", {"picture": picture}),
+        "model": make("UpscaleModelLoader", {"model_name": "coz_lite_x4.safetensors"}),
+        "loop": make(LOOP, values, **links),
+        "shown": make("PreviewImage", images=["loop", 0]),
     }
     if between:
-        middle = {"type": between, "links": {"image": ["source", 0]}}
+        middle = make(between, image=["source", 0])
         nodes = {"source": nodes.pop("source"), "between": middle, **nodes}
         nodes["loop"]["links"]["image"] = ["between", 0]
     return nodes
@@ -85,12 +84,9 @@ def wait_for_picture(editor, width, height):
     editor.run(SETTLED)
     box = editor.page.locator(PICKER).bounding_box()
     scale = min(box["width"] / width, box["height"] / height)
-    return (
-        box["x"] + (box["width"] - width * scale) / 2,
-        box["y"] + (box["height"] - height * scale) / 2,
-        width * scale,
-        height * scale,
-    )
+    width, height = width * scale, height * scale
+    left, top = box["x"] + (box["width"] - width) / 2, box["y"] + (box["height"] - height) / 2
+    return left, top, width, height
 
 
 def node(node_type):
@@ -99,7 +95,7 @@ def node(node_type):
 
 
 def load_image(name):
-    return {"type": "LoadImage", "values": {"image": name}}
+    return make("LoadImage", {"image": name})
 
 
 def set_values(editor, node_type, **values):
@@ -183,10 +179,8 @@ def run_it(editor, then=lambda: None):
 
 def source_of(outputs):
     """What a run's picker was given."""
-    (source,) = (
-        json.loads(out["coz_source"][0]) for out in outputs.values() if "coz_source" in out
-    )
-    return source
+    (source,) = (out["coz_source"] for out in outputs.values() if "coz_source" in out)
+    return json.loads(*source)
 
 
 def loop_inputs(editor):

@@ -1,15 +1,14 @@
 """What widgets of ours listen to, and what they leave to the graph and the page."""
 
-import json
-
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from .conftest import each_renderer
-from .picker import build, chain, node, run_it
+from .picker import build, chain, make, node, run_it
 from .viewer import SHOWN, VIEWER, fly
 
-REPORT = {"type": "CoZMeasure", "links": {"chain": ["loop", 3]}}
+REPORT = make("CoZMeasure", chain=["loop", 3])
 
 ELEMENTS = {
     "CoZZoomViewer": "zoom",
@@ -98,28 +97,23 @@ def require_forwarding(editor, widget):
     editor.page.mouse.wheel(0, -100)
     editor.page.wait_for_function("before => app.canvas.ds.scale > before", arg=before)
     editor.page.mouse.wheel(0, 100)
-    editor.page.wait_for_function(
-        "before => Math.abs(app.canvas.ds.scale / before - 1) < 1e-6", arg=before
-    )
+    is_back = "before => Math.abs(app.canvas.ds.scale / before - 1) < 1e-6"
+    editor.page.wait_for_function(is_back, arg=before)
     offset = editor.run("[...app.canvas.ds.offset]")
     x, y = middle(element.bounding_box())
     editor.page.mouse.move(x, y)
     editor.page.mouse.down(button="middle")
     editor.page.mouse.move(x + 60, y + 30, steps=4)
     editor.page.mouse.up(button="middle")
-    moved = editor.run("[...app.canvas.ds.offset]")
-    assert [b - a for a, b in zip(offset, moved, strict=True)] == pytest.approx(
-        [60 / scale(editor), 30 / scale(editor)], abs=2
-    )
+    moved = np.subtract(editor.run("[...app.canvas.ds.offset]"), offset)
+    assert moved * scale(editor) == pytest.approx([60, 30], abs=2 * scale(editor))
 
 
 def test_a_wheel_over_a_long_report_scrolls_it_first(editor):
     build(editor, "classic", chain() | {"report": REPORT})
     place(editor, "CoZMeasure")
     widget = f"{node('CoZMeasure')}.widgets.find(({{name}}) => name === 'report').element"
-    editor.run(
-        f"() => {node('CoZMeasure')}.onExecuted({{text: [{json.dumps('a line' + chr(10))}.repeat(99)]}})"
-    )
+    editor.run(f"text => {node('CoZMeasure')}.onExecuted({{text: [text]}})", "a line\n" * 99)
     element = editor.page.evaluate_handle(widget).as_element()
     editor.page.mouse.move(*middle(element.bounding_box()))
     before = scale(editor)
@@ -173,11 +167,9 @@ def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
     fly(viewer, "2x")
     before = label.text_content()
     x, y = middle(viewer.locator("canvas").bounding_box())
-    session = editor.page.context.new_cdp_session(editor.page)
 
     def touch(kind, *offsets):
-        points = [{"x": x + dx, "y": y, "id": 0} for dx in offsets]
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        editor.touch(kind, *((x + dx, y) for dx in offsets))
 
     # Another element takes the finger over, and gets its end.
     viewer.evaluate(
@@ -193,7 +185,6 @@ def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
     for dx in (20, 40, 60, 80):
         touch("touchMove", dx)
     touch("touchEnd")
-    session.detach()
     editor.settle()
     assert label.text_content() == before
 
@@ -207,7 +198,7 @@ TITLES = {
 
 @each_renderer
 def test_the_side_panel_lists_no_empty_input(editor, renderer):
-    others = {"viewer": SHOWN, "report": REPORT, "fit": {"type": "CoZFitImage"}}
+    others = {"viewer": SHOWN, "report": REPORT, "fit": make("CoZFitImage")}
     build(editor, renderer, chain() | others)
     editor.use_side_panel(True)
     panel = editor.page.get_by_test_id("properties-panel")

@@ -3,18 +3,15 @@
 import pytest
 
 from .conftest import each_renderer
-from .picker import build, chain, node, run_it, set_values
+from .picker import build, chain, make, node, run_it, set_values
 
 STOPPED = "stopped after step 1 of 4"
 UNUSED = "tile_prompts has 2 lines for 1 tile: the extra lines are not used"
 CHAIN = chain("astronaut.png", size=64, steps=4, scale=4, stop_below=99)
+LINKS = {"image": ["frame", 0], "backbone.upscale_model": ["model", 0]}
 FULL = CHAIN | {
-    "frame": {"type": "CoZFitImage", "values": {"size": 32}, "links": {"image": ["source", 0]}},
-    "loop": {
-        "type": "CoZFullImage",
-        "values": {"tile_prompts": "one\ntwo <b>three</b>"},
-        "links": {"image": ["frame", 0], "backbone.upscale_model": ["model", 0]},
-    },
+    "frame": make("CoZFitImage", {"size": 32}, image=["source", 0]),
+    "loop": make("CoZFullImage", {"tile_prompts": "one\ntwo <b>three</b>"}, **LINKS),
 }
 ORDER = ["source", "model", "frame", "loop", "shown"]
 
@@ -53,9 +50,8 @@ SHOW_END = """id => {
 
 
 def wait_for_text(editor, node, text):
-    editor.page.wait_for_function(
-        f"([id, text]) => ({TEXTS})(id).some(shown => shown.includes(text))", arg=[node, text]
-    )
+    shows = f"([id, text]) => ({TEXTS})(id).some(shown => shown.includes(text))"
+    editor.page.wait_for_function(shows, arg=[node, text])
 
 
 @each_renderer

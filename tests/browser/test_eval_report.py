@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -22,18 +23,14 @@ def no_complaints():
 def store(tmp_path_factory):
     out = tmp_path_factory.mktemp("store")
     chance = np.random.default_rng(0)
-    results = [
-        random_result(
-            f"{'long name ' * 12}{i}.png",
-            arm,
-            [dict.fromkeys(("psnr", "ssim", "gmsd", "niqe"), 10.0 + i + a)] * 4,
-            prompt="<img src=x onerror=\"document.title='owned'\">" + "word" * 60,
-            frames=[random_png(chance, 64)] * 4,
-            missing={"lpips": "no " + "weights" * 40},
-        )
-        for i in range(6)
-        for a, arm in enumerate(ARMS)
-    ]
+    results = []
+    texts = {"prompt": "<img src=x onerror=\"document.title='owned'\">" + "word" * 60}
+    texts["missing"] = {"lpips": "no " + "weights" * 40}
+    for i, (a, arm) in itertools.product(range(6), enumerate(ARMS)):
+        scores = [dict.fromkeys(("psnr", "ssim", "gmsd", "niqe"), 10.0 + i + a)] * 4
+        frames = [random_png(chance, 64)] * 4
+        name = f"{'long name ' * 12}{i}.png"
+        results.append(random_result(name, arm, scores, frames=frames, **texts))
     write_store(out, results, arms=ARMS, side=64)
     write_blind(out, PAIRS, 0)
     write_report(out)

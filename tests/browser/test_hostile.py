@@ -1,18 +1,17 @@
 """HTML and script in prompts and file names, in the real frontend: they are shown as text."""
 
-import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from coz import ZoomChain
 from coz.chain.folder import write_chain
 
 from .conftest import each_renderer
-from .picker import PICKER, build, chain, run_it, wait_for_picture
+from .picker import PICKER, build, chain, load_image, make, run_it, wait_for_picture
 from .viewer import fly
 
 HTML = "<img src=x onerror=window.hacked=1><script>window.hacked=2</script>"
@@ -51,13 +50,8 @@ def files(folder, make_chain):
     """A picture and a chain whose names are HTML."""
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "input" / f"{NAME}.png")
-    saved = make_chain(steps=2)
-    saved = ZoomChain.from_json(
-        saved.to_json().replace("text 0", json.dumps(HTML)[1:-1]).replace("text 1", "\\u202etxt"),
-        saved.frames,
-    )
-    made = write_chain(saved, folder / "output", "chain", 1)
-    made.rename(folder / "output" / NAME)
+    chain = replace(make_chain(steps=2), prompts=(HTML, "\u202etxt"))
+    write_chain(chain, folder / "output", "chain", 1).rename(folder / "output" / NAME)
     yield
     (folder / "input" / f"{NAME}.png").unlink()
     shutil.rmtree(folder / "output" / NAME)
@@ -67,12 +61,12 @@ def files(folder, make_chain):
 def test_names_and_prompts_are_text_everywhere(editor, files, nothing_runs, renderer):
     editor.run("async () => { await app.refreshComboInNodes() }")
     nodes = chain(size=64, steps=2, prompt=HTML, step_prompts=f"{HTML}\n{NAME}")
-    nodes["source"] = {"type": "LoadImage", "values": {"image": f"{NAME}.png"}}
-    nodes["load"] = {"type": "CoZLoadChain", "values": {"folder": NAME}}
-    nodes["viewer"] = {"type": "CoZZoomViewer", "links": {"chain": ["load", 0]}}
-    nodes["strip"] = {"type": "CoZZoomStrip", "links": {"chain": ["load", 0]}}
-    nodes["picture"] = {"type": "PreviewImage", "links": {"images": ["strip", 0]}}
-    nodes["texts"] = {"type": "PreviewAny", "links": {"source": ["load", 3]}}
+    nodes["source"] = load_image(f"{NAME}.png")
+    nodes["load"] = make("CoZLoadChain", {"folder": NAME})
+    nodes["viewer"] = make("CoZZoomViewer", chain=["load", 0])
+    nodes["strip"] = make("CoZZoomStrip", chain=["load", 0])
+    nodes["picture"] = make("PreviewImage", images=["strip", 0])
+    nodes["texts"] = make("PreviewAny", source=["load", 3])
     build(editor, renderer, nodes)
     wait_for_picture(editor, 64, 48)
     assert nothing_runs()
@@ -92,13 +86,10 @@ def test_names_and_prompts_are_text_everywhere(editor, files, nothing_runs, rend
 
 def test_an_error_that_names_them_is_text(editor, files, nothing_runs):
     nodes = {
-        "load": {"type": "CoZLoadChain", "values": {"folder": NAME}},
+        "load": make("CoZLoadChain", {"folder": NAME}),
         # A linked name is refused when the node runs, a typed one before.
-        "name": {"type": "PrimitiveString", "values": {"value": HTML}},
-        "save": {
-            "type": "CoZSaveChain",
-            "links": {"chain": ["load", 0], "filename_prefix": ["name", 0]},
-        },
+        "name": make("PrimitiveString", {"value": HTML}),
+        "save": make("CoZSaveChain", chain=["load", 0], filename_prefix=["name", 0]),
     }
     build(editor, "classic", nodes)
     editor.page.get_by_test_id("queue-button").click()

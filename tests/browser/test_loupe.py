@@ -65,10 +65,8 @@ def test_the_place_under_the_pointer_is_magnified(editor, panorama, renderer):
     page.mouse.move(*point(box, *RED))
     expect(loupe).to_be_visible()
     # Half of it is the first frame of 512 pixels. So it magnifies the square, and nothing else:
-    square = SQUARE / 512 * SIDE / 2
-    (middle, inside, outside) = colors(
-        editor, (0, 0), (square / 2 - 8, square / 2 - 8), (square / 2 + 8, 0)
-    )
+    half = SQUARE / 512 * SIDE / 4
+    middle, inside, outside = colors(editor, (0, 0), (half - 8, half - 8), (half + 8, 0))
     assert middle[0] > 200
     assert inside[0] > 200
     assert outside[0] < 40

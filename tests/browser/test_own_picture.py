@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from .conftest import RENDERERS
-from .picker import LOOP, build
+from .picker import LOOP, build, make
 
 GRAPH = {
-    "picture": {"type": "CoZSamplePicture", "values": {"picture": "chelsea.png"}},
-    "loop": {"type": LOOP, "links": {"image": ["picture", 0]}},
+    "picture": make("CoZSamplePicture", {"picture": "chelsea.png"}),
+    "loop": make(LOOP, image=["picture", 0]),
 }
 
 # A file let go over the node, as the browser reports it.
@@ -39,10 +39,8 @@ def png(color):
 
 
 def wait_for_size(editor, selector, width):
-    editor.page.wait_for_function(
-        "([selector, width]) => document.querySelector(selector)?.naturalWidth === width",
-        arg=[selector, width],
-    )
+    is_wide = "([selector, width]) => document.querySelector(selector)?.naturalWidth === width"
+    editor.page.wait_for_function(is_wide, arg=[selector, width])
 
 
 @pytest.fixture(params=RENDERERS)

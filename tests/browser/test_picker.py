@@ -18,6 +18,7 @@ from .picker import (
     feed,
     labels,
     loop_inputs,
+    make,
     note,
     point,
     run_it,
@@ -126,14 +127,8 @@ def test_what_is_held_is_written_before_another_key_or_not_at_all(editor):
 def test_a_pinch_moves_no_target(editor, renderer):
     build(editor, renderer, chain("rocket.jpg"))
     box = wait_for_picture(editor, 640, 427)
-    session = editor.page.context.new_cdp_session(editor.page)
-
-    def touch(kind, *places):
-        points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
     first, second = point(box, 0.3, 0.3), point(box, 0.7, 0.7)
-    before = target(editor)
+    touch, before = editor.touch, target(editor)
     touch("touchStart", first)
     touch("touchStart", first, second)
     touch("touchMove", point(box, 0.25, 0.25), point(box, 0.75, 0.75))
@@ -163,9 +158,7 @@ def test_it_looks_at_the_graph_only_while_it_is_seen_and_then_seldom(editor):
         }"""
     )
     count = "count => window.timers.size === count"
-    nodes = chain()
-    nodes["second"] = {"type": "CoZFitImage", "links": {"image": ["source", 0]}}
-    build(editor, "classic", nodes)
+    build(editor, "classic", chain() | {"second": make("CoZFitImage", image=["source", 0])})
     editor.page.locator(PICKER).nth(1).wait_for()
     editor.page.wait_for_function(count, arg=1)
     assert editor.run("[...window.timers.values()]") == [1000]

@@ -12,6 +12,7 @@ from .picker import (
     feed,
     labels,
     loop_inputs,
+    make,
     note,
     point,
     run_it,
@@ -19,20 +20,19 @@ from .picker import (
     undone,
     wait_for_picture,
 )
+from .viewer import SHOWN
 
+NUMBER = make("PrimitiveFloat", {"value": 0.25})
 MASK_NOTE = "the mask sets the target, unless it is empty"
 
 
 @each_renderer
 def test_a_linked_target_is_shown_and_never_written(editor, renderer):
     nodes = {
-        "source": {"type": "CoZSamplePicture", "values": {"picture": "coffee.png"}},
-        "number": {"type": "PrimitiveFloat", "values": {"value": 0.25}},
-        "crop": {
-            "type": "CoZCropCenterZoom",
-            "links": {"image": ["source", 0], "center_x": ["number", 0]},
-        },
-        "shown": {"type": "PreviewImage", "links": {"images": ["crop", 0]}},
+        "source": make("CoZSamplePicture", {"picture": "coffee.png"}),
+        "number": NUMBER,
+        "crop": make("CoZCropCenterZoom", image=["source", 0], center_x=["number", 0]),
+        "shown": make("PreviewImage", images=["crop", 0]),
     }
     build(editor, renderer, nodes)
     box = wait_for_picture(editor, 600, 400)
@@ -102,15 +102,9 @@ def test_a_mask_that_does_not_come_leaves_the_target_free(editor):
         }"""
     )
     always, muted, bypassed = 0, 2, 4
-    for i, (mask, invert, comes) in enumerate(
-        [
-            (always, always, True),
-            (always, muted, False),
-            (always, bypassed, True),
-            (muted, bypassed, False),
-            (bypassed, bypassed, False),
-        ]
-    ):
+    cases = [(always, always, True), (always, muted, False), (always, bypassed, True)]
+    cases += [(muted, bypassed, False), (bypassed, bypassed, False)]
+    for i, (mask, invert, comes) in enumerate(cases):
         editor.run(
             """modes => {
                 for (const [type, mode] of Object.entries(modes))
@@ -129,8 +123,7 @@ def test_a_mask_that_does_not_come_leaves_the_target_free(editor):
 
 
 def test_a_number_that_does_not_come_leaves_the_target_free(editor):
-    number = {"type": "PrimitiveFloat", "values": {"value": 0.25}}
-    nodes = {"number": number, **chain("rocket.jpg")}
+    nodes = {"number": NUMBER, **chain("rocket.jpg")}
     nodes["loop"]["links"]["center_x"] = ["number", 0]
     build(editor, "classic", nodes)
     expect(note(editor)).to_have_text("a link sets the target")
@@ -143,9 +136,7 @@ def test_a_number_that_does_not_come_leaves_the_target_free(editor):
 
 
 def test_a_viewer_in_a_subgraph_aims_the_loop_outside_and_undo_takes_that_back(editor):
-    nodes = chain()
-    nodes["shown"] = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
-    build(editor, "classic", nodes)
+    build(editor, "classic", chain() | {"shown": SHOWN})
     editor.run(
         """async () => {
             const {findLinkedNode, setTarget} = await import('/extensions/chain-of-zoom/host/graph.js')

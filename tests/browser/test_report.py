@@ -4,10 +4,10 @@ picture on CoZ What Was Invented."""
 from coz.chain.real_pixels import pick_real_pixels_color
 
 from .conftest import each_renderer
-from .picker import build, chain, run_it
+from .picker import build, chain, make, run_it
 from .picker import node as of
 
-REPORT = {"type": "CoZMeasure", "links": {"chain": ["loop", 3], "ground_truth": ["source", 0]}}
+REPORT = make("CoZMeasure", chain=["loop", 3], ground_truth=["source", 0])
 TABLE = """() => {
     const node = app.graph.nodes.find(({type}) => type === 'CoZMeasure')
     const root = node?.widgets.find(({name}) => name === 'report').element
@@ -65,13 +65,9 @@ def test_each_of_several_chains_has_its_table(editor):
     nodes = short_chain(report=REPORT)
     several = {
         "source": nodes["source"],
-        "other": {"type": "ImageInvert", "links": {"image": ["source", 0]}},
-        "both": {"type": "ImageBatch", "links": {"image1": ["source", 0], "image2": ["other", 0]}},
-        "list": {
-            "type": "RebatchImages",
-            "values": {"batch_size": 1},
-            "links": {"images": ["both", 0]},
-        },
+        "other": make("ImageInvert", image=["source", 0]),
+        "both": make("ImageBatch", image1=["source", 0], image2=["other", 0]),
+        "list": make("RebatchImages", {"batch_size": 1}, images=["both", 0]),
     }
     nodes["loop"]["links"]["image"] = ["list", 0]
     build(editor, "classic", several | nodes)
@@ -86,7 +82,7 @@ def test_each_of_several_chains_has_its_table(editor):
 
 @each_renderer
 def test_what_was_invented_shows_its_map_large_enough_to_read(editor, renderer):
-    invented = {"type": "CoZDetailMap", "links": {"chain": ["loop", 3]}}
+    invented = make("CoZDetailMap", chain=["loop", 3])
     build(editor, renderer, short_chain(map=invented))
     run_it(editor)
     node = of("CoZDetailMap")

@@ -1,15 +1,11 @@
-"""CoZ Load Chain on the page: its list."""
+"""Saved chains on the page: the list of CoZ Load Chain, and what is filled into a name."""
 
 import shutil
 
 from .conftest import each_renderer
-from .picker import LOOP, build, chain, node, run_it, set_values
+from .picker import LOOP, build, chain, make, node, run_it, set_values
 
-SAVE = {
-    "type": "CoZSaveChain",
-    "values": {"filename_prefix": "chain"},
-    "links": {"chain": ["loop", 3]},
-}
+SAVE = make("CoZSaveChain", {"filename_prefix": "chain"}, chain=["loop", 3])
 
 
 @each_renderer
@@ -17,8 +13,7 @@ def test_a_saved_chain_is_in_the_list_at_once(editor, folder, renderer):
     for record in (folder / "output").glob("*/chain.json"):
         shutil.rmtree(record.parent)
     editor.run("async () => { await app.refreshComboInNodes() }")
-    load = {"type": "CoZLoadChain"}
-    build(editor, renderer, chain() | {"save": SAVE, "load": load})
+    build(editor, renderer, chain() | {"save": SAVE, "load": make("CoZLoadChain")})
     names = f"""() => {{
         const {{value, options}} = {node("CoZLoadChain")}.widgets.find(({{name}}) => name === 'folder')
         return [value, [...options.values]]
@@ -42,3 +37,21 @@ def test_a_saved_chain_is_in_the_list_at_once(editor, folder, renderer):
         }"""
     )
     assert made == ["chain_00002_", ["chain_00002_", "chain_00001_"]]
+
+
+# A node by its title and by its type.
+PREFIX = (
+    "%Zoom In with Super Resolution (Chain Loop).steps%/%CoZChainLoop.step_prompts%"
+    "_%year%_%Nothing.here%"
+)
+
+
+def test_nodes_and_widgets_are_filled_in_as_by_save_image(editor):
+    named = {"filename_prefix": PREFIX}
+    save = make("CoZSaveChain", named, chain=["loop", 3])
+    image = make("SaveImage", named, images=["loop", 1])
+    nodes = chain(steps=3, step_prompts="a/b")
+    build(editor, "classic", nodes | {"save": save, "image": image})
+    names = [n["inputs"].get("filename_prefix") for n in editor.prompt().values()]
+    assert [name for name in names if name] == ["3/a_b_%year%_%Nothing.here%"] * 2
+    assert editor.run(f"{node('CoZSaveChain')}.widgets[0].value") == PREFIX

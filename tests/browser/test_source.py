@@ -16,6 +16,7 @@ from .conftest import each_renderer
 from .picker import (
     build,
     chain,
+    make,
     note,
     point,
     run_it,
@@ -56,13 +57,9 @@ def shown(editor):
 def fit(name, node="LoadImage"):
     """A first frame of 16 pixels, which runs in no time."""
     return {
-        "source": {"type": node, "values": {"image": name}},
-        "first": {
-            "type": "CoZFitImage",
-            "values": {"size": 16},
-            "links": {"image": ["source", 0]},
-        },
-        "shown": {"type": "PreviewImage", "links": {"images": ["first", 0]}},
+        "source": make(node, {"image": name}),
+        "first": make("CoZFitImage", {"size": 16}, image=["source", 0]),
+        "shown": make("PreviewImage", images=["first", 0]),
     }
 
 
@@ -79,9 +76,8 @@ def frame_of(editor, outputs):
 
 def wait_for_run(editor):
     """Until the picker shows what a run got."""
-    editor.page.wait_for_function(
-        "document.querySelector('.coz-picker img')?.src.includes('type=temp')"
-    )
+    is_from_run = "document.querySelector('.coz-picker img')?.src.includes('type=temp')"
+    editor.page.wait_for_function(is_from_run)
 
 
 def red_of(pixels):
@@ -144,9 +140,7 @@ def test_colours_are_those_that_run(editor, folder, renderer):
 def test_other_loaders_and_folders(editor, folder, renderer):
     (folder / "input" / "clipspace").mkdir(exist_ok=True)
     painted = quarters().convert("RGBA")
-    painted.putalpha(
-        Image.new("L", painted.size)
-    )  # the mask editor makes what is painted transparent
+    painted.putalpha(0)  # the mask editor makes what is painted transparent
     painted.save(folder / "input" / "clipspace" / "painted-masked-1.png")
     oriented(folder / "output" / "6.webp", 6)
     for name, node, size in (

@@ -29,9 +29,8 @@ def loop(request, editor):
 
 
 def wait_until_seen(editor, names):
-    editor.page.wait_for_function(
-        f"([all, names]) => String(({SEEN})(all)) === String(names)", arg=[ALL, names]
-    )
+    are_seen = f"([all, names]) => String(({SEEN})(all)) === String(names)"
+    editor.page.wait_for_function(are_seen, arg=[ALL, names])
 
 
 def choose(editor, name, value):

@@ -1,4 +1,4 @@
-"""What CoZ Zoom Viewer writes: marks of prompts, the view as a picture, the flight as a clip."""
+"""What CoZ Zoom Viewer writes: marks, the view as a picture, the flight as a clip, diagnostics."""
 
 import json
 import re
@@ -8,8 +8,11 @@ import av
 import numpy as np
 from playwright.sync_api import expect
 
+from coz import __version__
+from tools.host import DEFAULT_VERSION
+
 from .conftest import each_renderer
-from .viewer import HOSTILE, NODE, SHADOW, drawn, fly, run_two_steps, to_array
+from .viewer import FOUR_STEPS, HOSTILE, LOAD, NODE, SHADOW, drawn, fly, run_two_steps, to_array
 
 
 def test_a_mark_is_written(editor, folder):
@@ -82,3 +85,29 @@ def test_a_clip_is_cancelled_and_refused(editor, folder):
         "No clip was made: The images of this run are no longer in ComfyUI's temporary folder. "
         "Run again."
     )
+
+
+PRIVATE = "my secret prompt"
+
+COPY = f"""async () => {{
+    const copied = new Promise(resolve => {{
+        Object.defineProperty(navigator, 'clipboard', {{value: {{writeText: resolve}}}})
+    }})
+    const items = app.canvas.getNodeMenuOptions({NODE})
+    items.find(item => item?.content === 'Copy diagnostics').callback()
+    return await copied
+}}"""
+
+
+def test_diagnostics_hold_versions_and_nothing_private(editor, folder):
+    editor.run(LOAD, [json.loads(FOUR_STEPS.read_text("utf-8")), PRIVATE])
+    text = editor.run(COPY)
+    found = json.loads(text)
+    assert (found["pack"], found["comfyui"]) == (__version__, DEFAULT_VERSION)
+    assert found["renderer"] == "classic"
+    assert found["devices"][0]["vram_total"] > 0
+    assert "--port" in found["options"]
+    for private in (PRIVATE, str(folder), "/"):
+        assert private not in json.dumps(found["options"])
+    assert PRIVATE not in text
+    assert str(folder) not in text

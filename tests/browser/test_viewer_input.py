@@ -141,18 +141,15 @@ def test_pinches_zoom(editor, viewer):
     expect(label).to_contain_text(re.compile("^5.14x "))
     assert editor.run("app.canvas.ds.scale") == scale
     fly(viewer, "4x")
-    session = editor.page.context.new_cdp_session(editor.page)
 
-    def touch(kind, *points):
-        points = [{"x": x + dx, "y": y, "id": i} for i, dx in enumerate(points)]
-        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    def touch(kind, *offsets):
+        editor.touch(kind, *((x + dx, y) for dx in offsets))
 
     touch("touchStart", -40)
     touch("touchStart", -40, 40)
     for apart in (48, 56, 64, 72, 80):
         touch("touchMove", -apart, apart)
     touch("touchEnd")
-    session.detach()
     expect(label).to_contain_text(re.compile("^8x "))
 
 

@@ -84,10 +84,8 @@ def test_nothing_flies_by_itself(editor, renderer, reason):
     if reason == "reduced motion":
         editor.page.emulate_media(reduced_motion="reduce")
     viewer = build_two_steps(editor, renderer, is_on_screen=reason != "off screen")
-    hidden = (
-        "hidden => Object.defineProperty(document, 'hidden', {value: hidden, configurable: true})"
-    )
-    editor.run(hidden, reason == "hidden tab")
+    hide = "value => Object.defineProperty(document, 'hidden', {value, configurable: true})"
+    editor.run(hide, reason == "hidden tab")
     run_it(editor)
     editor.page.wait_for_function(f"!{SHADOW}.host.classList.contains('empty')")
     editor.settle()

@@ -86,11 +86,10 @@ def test_the_browsers_zoom_keeps_it_sharp(editor, viewer):
     fly(viewer, "4x")
     width = drawn(viewer).shape[1]
     is_wide = f"width => {SHADOW}.querySelector('canvas').width === width"
-    session = editor.page.context.new_cdp_session(editor.page)
     metrics = {"width": 800, "height": 450, "deviceScaleFactor": 2, "mobile": False}
-    session.send("Emulation.setDeviceMetricsOverride", metrics)
+    editor.session.send("Emulation.setDeviceMetricsOverride", metrics)
     editor.page.wait_for_function(is_wide, arg=2 * width)
-    session.send("Emulation.clearDeviceMetricsOverride")
+    editor.session.send("Emulation.clearDeviceMetricsOverride")
     editor.page.set_viewport_size({"width": 1600, "height": 900})
     editor.page.wait_for_function(is_wide, arg=width)
 

@@ -11,10 +11,10 @@ from playwright.sync_api import expect
 
 from tools.host.client import ServerClient
 
-from .picker import FOUR_STEPS, build, chain, node, run_it
+from .picker import FOUR_STEPS, build, chain, make, node, run_it
 
 VIEWER = ".coz-viewer"
-SHOWN = {"type": "CoZZoomViewer", "links": {"chain": ["loop", 3]}}
+SHOWN = make("CoZZoomViewer", chain=["loop", 3])
 NODE = node("CoZZoomViewer")
 SHADOW = f"document.querySelector('{VIEWER}').shadowRoot"
 HOSTILE = "<img src=x onerror=window.hacked=1>"
@@ -73,14 +73,10 @@ def run_four_steps(editor):
 def show(editor, viewer, renderer, width=540, height=640):
     """The viewer in a renderer, its node of a size."""
     editor.use_renderer(renderer)
-    editor.run(
-        f"([w, h]) => {{ {NODE}.setSize([w, h]); app.canvas.setDirty(true, true) }}",
-        [width, height],
-    )
-    editor.page.wait_for_function(
-        f"width => Math.abs(document.querySelector('{VIEWER}').clientWidth - width) < 40",
-        arg=width,
-    )
+    resize = f"size => {{ {NODE}.setSize(size); app.canvas.setDirty(true, true) }}"
+    editor.run(resize, [width, height])
+    fits = f"width => Math.abs(document.querySelector('{VIEWER}').clientWidth - width) < 40"
+    editor.page.wait_for_function(fits, arg=width)
     return viewer
 
 
@@ -144,9 +140,8 @@ def to_array(content, side=None):
 
 def sent(editor, name, index):
     """A picture that the node sent, from the server."""
-    return ServerClient(editor.url).download(
-        editor.run(f"JSON.parse(window.output.{name}[0]).at({index})")
-    )
+    file = editor.run(f"JSON.parse(window.output.{name}[0]).at({index})")
+    return ServerClient(editor.url).download(file)
 
 
 def difference(viewer, content):
