@@ -182,7 +182,9 @@ def test_help_opens(editor):
     editor.show_nodes(["CoZChainLoop"])
     editor.run("() => app.canvas.selectNode(app.graph.nodes[0])")
     editor.page.get_by_test_id("info-button").click()
-    editor.page.locator(".node-help-content").get_by_text("Detail beyond the image").wait_for()
+    editor.page.locator(".node-help-content").get_by_text(
+        "Detail finer than the pixels of the photograph"
+    ).wait_for()
 
 
 def test_blueprint_is_listed_and_runs(editor):

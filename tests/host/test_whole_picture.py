@@ -55,9 +55,9 @@ def test_the_sd3_note_says_how_much_work_it_is():
     )
     assert full["passes"] == 2
     text = SD3.read_text("utf-8")
-    assert f"{first + second} prompts and {first + second} tiles" in text
-    for (width, height), count in zip(sides, (f"in {first} tiles", f"in {second}:"), strict=True):
-        assert f"{width} x {height} {count}" in text
+    assert f"{first + second} tiles with {first + second} prompts" in text
+    for (width, height), count in zip(sides, (first, second), strict=True):
+        assert f"{width} x {height} pixels in {count} tiles" in text
         assert f"{width * height * 12 / 1e6:.0f} MB" in text
 
 
