@@ -170,11 +170,11 @@ def _list_frame_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
     ]
 
 
-def _choose_columns(count: int, shape: float) -> int:
+def _choose_columns(count: int, aspect_ratio: float) -> int:
     """Choose the columns that make the sheet closest to a square, and of two equal choices the wider."""
 
     def measure_distance_from_square(columns: int) -> float:
-        return round(abs(log(columns * shape / ceil(count / columns))), 6)
+        return round(abs(log(columns * aspect_ratio / ceil(count / columns))), 6)
 
     return min(range(count, 0, -1), key=measure_distance_from_square)
 
@@ -196,10 +196,10 @@ def _list_step_rows(chain: ZoomChain) -> list[Row]:
     return rows
 
 
-def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
-    """Draw the panels of a row with their captions, each pixel enlarged ``times`` times."""
+def _draw_row(row: Row, side: int, enlargement: int, labels: bool) -> Image.Image:
+    """Draw the panels of a row with their captions. ``enlargement`` is a factor for the panels' images."""
     gap, margin = round(side * GAP_SHARE), round(side * MARGIN_SHARE)
-    images = [_draw_panel(panel, side, times, labels) for panel in row.panels]
+    images = [_draw_panel(panel, side, enlargement, labels) for panel in row.panels]
     width, height = images[0].size
     whole = len(images) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
@@ -238,9 +238,10 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
 
 
 def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note: str = "") -> None:
-    """Draw a label such as "16x" on an RGB image, and below it the real pixels after a dot in their color.
+    """Draw a label such as "16x" on an RGB image, and below it a line with the number of real pixels.
 
-    A ``note`` is a further line. The size of the text follows ``side``, the short side of the image.
+    That line begins with a dot, whose color shows the share of real pixels. A ``note`` is a further line.
+    The size of the text follows ``side``, the short side of the image.
     """
     pen = ImageDraw.Draw(image, "RGBA")
     width, height = image.size

@@ -33,7 +33,7 @@ def list_unread_inputs(kind: type[Backbone]) -> list[str]:
     return [*texts, *(() if kind.reads_seed else ("seed",))]
 
 
-def backbone_input(**socket_options) -> io.Input:
+def make_backbone_input(**socket_options) -> io.Input:
     """Make the input that chooses a backbone.
 
     ``socket_options`` are added to each model socket: AS_LINKS if the node expands, otherwise none.

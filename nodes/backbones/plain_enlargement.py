@@ -5,7 +5,7 @@ from .backbone import Backbone, Tile
 
 
 class PlainEnlargement(Backbone):
-    """Returns tiles as bicubic enlarged them. It is used for easy tiles, not offered as a backbone."""
+    """Returns tiles as they are after bicubic enlargement. It serves easy tiles only, as no option."""
 
     name = "enlarge"
     summary = "Bicubic, without a model."

@@ -81,7 +81,7 @@ def warn_of_assumed_reach(reason: object) -> None:
     )
 
 
-class Upscaler:
+class WindowUpscaler:
     """Upscales windows of images with their surroundings, in smaller parts after an out-of-memory error."""
 
     def __init__(self, upscale_model, margin: int, is_periodic: bool = False):

@@ -44,8 +44,8 @@ class TextSource(ABC):
         """
 
     @abstractmethod
-    def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
-        """Prepare for a pass that enlarges ``picture`` (1, 3, H, W), made from the IMAGE ``original``."""
+    def start_pass(self, image: Tensor, source: Tensor, layout: TileLayout, seed: int) -> None:
+        """Prepare for a pass that enlarges ``image`` (1, 3, H, W), made from the IMAGE ``source``."""
 
     @abstractmethod
     def run(self, index: int) -> str:

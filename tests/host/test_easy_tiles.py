@@ -66,7 +66,7 @@ def test_half_a_sky_takes_half_the_model_calls(enlarge, photograph):
     said = f"{enlarge.calls} of {count} tiles by the model"
     assert enlarge.told[0] == said
     assert enlarge.told[-1].startswith(
-        f"pass 1: {said}; 96 x 112 pixels of the image in 384 x 448, "
+        f"pass 1: {said}. The result of 384 x 448 pixels shows 96 x 112 pixels of the image. "
     )
 
     layout = plan_tiles(112, 96, 4.0, TILE, OVERLAP)

@@ -205,7 +205,7 @@ def test_nothing_is_written_outside_the_output_folder(output, executor, tmp_path
 @pytest.mark.parametrize(
     ("prefix", "refusal"),
     [
-        ("a:b", "'a:b' cannot name a folder"),
+        ("a:b", "some systems do not allow 'a:b' as the name of a folder"),
         ("x/%Chain Loop.seed%", "%Chain Loop.seed% was not filled in"),
         ("x" * 256, "a folder name of 256 bytes"),
         ("linked/x", "a link there leads out of the output folder"),

@@ -81,7 +81,8 @@ def test_built_in_workflow_runs_as_it_is(server):
     prompt = read_prompt(BUILT_IN)
     run = run_prompt(server, prompt)
     assert told(run, prompt)[-1].startswith(
-        "pass 1: 4 tiles; 512 x 512 pixels of the image in 2048 x 2048, repeats its input ("
+        "pass 1: 4 tiles. The result of 2048 x 2048 pixels shows 512 x 512 pixels of the image. "
+        "It repeats its input ("
     )
     (result,) = shown(server, run, prompt, "SaveImage")
     assert result.size == (2048, 2048)
