@@ -69,7 +69,7 @@ def ycbcr_wavelet_histogram_align(
         ValueError: If the two shapes differ, there are not 3 channels or ``levels`` is below 1.
 
     Source: the InvSR study (GitHub dgm-2025.2-g4), util_color_fix.py, where it is called hybrid.
-    Deviation: the histogram alignment is exact; the source sorts values into 256 levels.
+    Deviation: the histogram alignment is exact; the study sorts values into 256 levels.
     """
     mixed = ycbcr_align(sr, reference).clamp_(0, 1)
     mixed.add_(wavelet_align(sr, reference, levels).clamp_(0, 1)).mul_(0.3)

@@ -28,7 +28,7 @@ LOCAL_SIDE_PIXELS = 5
 def score_complexity(image: Tensor) -> list[float]:
     """Score the complexity of each image of a batch: its contrast, edges, local variance and entropy.
 
-    The four measures are scaled to at most 1 and weighted as in the source.
+    The four measures are scaled to at most 1 and weighted as in the study.
 
     Args:
         image: (B, 3, H, W), any float dtype, in [0, 1].
@@ -36,7 +36,7 @@ def score_complexity(image: Tensor) -> list[float]:
     Returns:
         B scores from 0 (flat) to 1.
 
-    Deviation: edge pixels are repeated around the image. The source pads with zeros, which adds edges
+    Deviation: edge pixels are repeated around the image. The study pads with zeros, which adds edges
         along the border: there a flat gray image scores 0.318.
     """
     light = compute_luma(image)

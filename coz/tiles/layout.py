@@ -64,7 +64,7 @@ def plan_layout(
         overlap: Overlap in pixels, below ``tile``.
         multiple_of: All but the last tiles start at multiples of this many pixels, which makes
             overlaps a little larger. If it is the factor of an enlargement, each tile starts on a
-            pixel of its source. Ignored if tiles are less than this far apart.
+            pixel of the image before it. Ignored if tiles are less than this far apart.
 
     Raises:
         ValueError: If a side or ``tile`` is below 1, or ``overlap`` not in 0..tile - 1.

@@ -8,10 +8,10 @@ from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..step.refine_step import (
-    describe_small_size,
     make_adaptive_denoise_input,
     make_control_inputs,
     make_sampling_inputs,
+    warn_of_small_size,
 )
 from .backbone import Tile, TilePass
 from .sampled import SampledDiffusion
@@ -111,7 +111,7 @@ class AnyCheckpoint(SampledDiffusion):
     def start_pass(self, tile_pass: TilePass) -> None:
         layout = tile_pass.layout
         sides = layout.tile_height, layout.tile_width
-        if notice := describe_small_size(self.chosen["model"], *sides, "a tile", "tile"):
+        if notice := warn_of_small_size(self.chosen["model"], *sides, "a tile", "tile"):
             give_notice(notice)
         super().start_pass(tile_pass)
 

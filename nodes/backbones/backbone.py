@@ -41,7 +41,7 @@ class Tile(NamedTuple):
     zoomed: Tensor | None
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``enlarges_itself``."""
     window: Window
-    """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_source`` computes
+    """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_input`` computes
     their place in the image of the pass. They reach beyond it only if ``enlarges_itself``."""
     seed: int
 

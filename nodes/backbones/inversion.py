@@ -3,7 +3,7 @@ from torch import Tensor
 
 from ...coz.inversion import LQ_MULTIPLE_PIXELS, SCALE
 from ...coz.resample import crop
-from ...coz.tiles.plan import find_tile_source
+from ...coz.tiles.plan import find_tile_input
 from ..host.images import to_bchw
 from ..host.inversion import sharpen_by_inversion
 from ..step.invsr_step import (
@@ -57,7 +57,7 @@ class DiffusionInversion(SampledDiffusion):
         # One at a time: the noise of each is cut from its place.
         (tile,), (text,) = tiles, texts
         chosen, zoomed = self.chosen, to_bchw(tile.zoomed)
-        box = find_tile_source(self.tile_pass.image, self.tile_pass.layout, tile.window)
+        box = find_tile_input(self.tile_pass.image, self.tile_pass.layout, tile.window)
         is_whole = all(side == int(side) for side in box)
         return sharpen_by_inversion(
             chosen["model"],

@@ -7,7 +7,7 @@ from torch import Tensor
 from ...coz.geometry import Window
 from ...coz.resample import resize
 from ...coz.tiles.grid import join_batch
-from ...coz.tiles.plan import RESIZE_MARGIN_PIXELS, find_source_aligned_multiple, find_tile_source
+from ...coz.tiles.plan import RESIZE_MARGIN_PIXELS, find_input_aligned_multiple, find_tile_input
 from ..host.images import to_image
 from ..host.messages import give_notice
 from ..host.surroundings import WindowUpscaler, get_reach
@@ -57,9 +57,9 @@ class UpscaleModel(Backbone):
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         margin = max(margin, ceil(tile_pass.ring / factor))
         if margin < reach:
-            # plan_tiles rounds a tile down to whole source pixels: by less than
-            # find_source_aligned_multiple, so add that. Then round up to the widget's step of 16.
-            enough = ceil(4 * reach * factor) + find_source_aligned_multiple(factor, tile)
+            # plan_tiles rounds a tile down to whole input pixels: by less than
+            # find_input_aligned_multiple, so add that. Then round up to the widget's step of 16.
+            enough = ceil(4 * reach * factor) + find_input_aligned_multiple(factor, tile)
             give_notice(
                 f"The upscale model needs {reach} pixels around a tile, but tiles of {tile} pixels leave "
                 f"only {margin}: lines may show. Raise tile to {ceil(enough / 16) * 16}"
@@ -67,10 +67,10 @@ class UpscaleModel(Backbone):
         self.upscaler = WindowUpscaler(upscale_model, margin, is_periodic)
 
     def choose_group_size(self, window) -> int:
-        return self.upscaler.choose_group_size(*self._find_source(window)[1:])
+        return self.upscaler.choose_group_size(*self._find_input(window)[1:])
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
-        boxes, windows, rings = zip(*(self._find_source(t.window) for t in tiles), strict=True)
+        boxes, windows, rings = zip(*(self._find_input(t.window) for t in tiles), strict=True)
         upscaled = self.upscaler.upscale_all(self.tile_pass.image, windows, rings[0])
         images = []
         for tile, box, pixels, sr in zip(tiles, boxes, windows, upscaled, strict=True):
@@ -81,10 +81,10 @@ class UpscaleModel(Backbone):
             images.append(resize(sr, *side, self.chosen["resampling"], box))
         return to_image(join_batch(images))
 
-    def _find_source(self, window: Window) -> tuple[Window, Window, int]:
-        """Find the source of a window: its box, the whole pixels to upscale, and their ring."""
+    def _find_input(self, window: Window) -> tuple[Window, Window, int]:
+        """Find the input of a window: its box, the whole pixels to upscale, and their ring."""
         image, layout = self.tile_pass.image, self.tile_pass.layout
-        box = find_tile_source(image, layout, window)
+        box = find_tile_input(image, layout, window)
         x, y, width, height = box
         left, top, right, bottom = floor(x), floor(y), ceil(x + width), ceil(y + height)
         ring = ceil(self.tile_pass.ring * image.shape[-1] / layout.width)

@@ -58,7 +58,7 @@ def plan_easy_tiles(
     return [find_easy_tiles(ratings, layout, limit) for layout in layouts]
 
 
-def describe_ignored_easy_tiles(easy_tiles: str, backbone: Backbone) -> str:
+def warn_of_ignored_easy_tiles(easy_tiles: str, backbone: Backbone) -> str:
     """Return a notice if ``easy_tiles`` has no effect with the backbone, otherwise ""."""
     if easy_tiles == OFF or not backbone.enlarges_itself:
         return ""

@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ..backbones import make_backbone, make_backbone_input
 from ..backbones.restraint import make_restraint_input, restrain
-from ..host.color_profile import describe_profile, read_color_profile
+from ..host.color_profile import read_color_profile, warn_of_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import is_connected
 from ..host.images import require_one_image
@@ -15,18 +15,18 @@ from ..text_sources import make_prompting_input, make_text_source
 from .easy_tiles import (
     DEFAULT_EASY_BELOW,
     OFF,
-    describe_ignored_easy_tiles,
     make_easy_tiles_inputs,
     plan_easy_tiles,
+    warn_of_ignored_easy_tiles,
 )
 from .passes import PassNodes
 from .plan import (
     count_tiles,
-    describe_unused_lines,
     describe_work,
     plan_pass_texts,
     plan_passes,
     require_memory,
+    warn_of_unused_lines,
 )
 from .tile_upscaler import are_blended
 
@@ -172,11 +172,11 @@ class CoZFullImage(io.ComfyNode):
         profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
         scale_line = sharpener.warn_of_untrained_scale(scale)
         notices = give_notices(
-            describe_profile(profile),
+            warn_of_profile(profile),
             f"{scale_line} a pass" if scale_line else "",
             sharpener.warn_of_extra_values("passes", passes),
-            describe_unused_lines(tile_prompts, sum(map(len, lines))),
-            describe_ignored_easy_tiles(easy_tiles, sharpener),
+            warn_of_unused_lines(tile_prompts, sum(map(len, lines))),
+            warn_of_ignored_easy_tiles(easy_tiles, sharpener),
             notice,
         )
         counts = count_tiles(image, layouts, sharpener, color_fix)

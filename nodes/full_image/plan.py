@@ -67,7 +67,7 @@ def plan_pass_texts(
     return passes
 
 
-def describe_unused_lines(tile_prompts: str, count: int) -> str:
+def warn_of_unused_lines(tile_prompts: str, count: int) -> str:
     """Return a notice if there are more lines than tiles, otherwise ""."""
     lines = tile_prompts.split("\n")
     given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)

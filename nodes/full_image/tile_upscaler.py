@@ -13,8 +13,8 @@ from ...coz.tiles.grid import join_batch
 from ...coz.tiles.layout import TileLayout, plan_layout
 from ...coz.tiles.plan import (
     cut_tile_view,
-    find_source_aligned_multiple,
-    find_tile_source,
+    find_input_aligned_multiple,
+    find_tile_input,
     resize_mirrored,
 )
 from ..backbones.backbone import Backbone, Tile, TilePass
@@ -71,7 +71,7 @@ class TileUpscaler:
         corrects = color_fix == "wavelet" or consistency > 0
         if corrects and not are_blended(backbone, color_fix):
             factor = Fraction(layout.width, image.shape[-1])
-            multiple = find_source_aligned_multiple(
+            multiple = find_input_aligned_multiple(
                 factor, max(layout.tile_height, layout.tile_width)
             )
             self.ring = ceil(COLOR_RING_PIXELS / multiple) * multiple
@@ -148,9 +148,9 @@ class TileUpscaler:
                 image = CoZColorFix.execute(image, join_batch(zoomed), self.color_fix)[0]
         sr = to_bchw(image).contiguous()
         if self.consistency:
-            sr = back_project(sr, self._cut_sources(views), self.consistency).clamp(0, 1)
+            sr = back_project(sr, self._cut_inputs(views), self.consistency).clamp(0, 1)
         sr = crop(sr, Window(self.ring, self.ring, *windows[0][2:]))
-        error = 10 ** (-measure_agreement(sr, self._cut_sources(windows)) / 10)
+        error = 10 ** (-measure_agreement(sr, self._cut_inputs(windows)) / 10)
         self.squared_errors += [error] * len(windows)
         return sr
 
@@ -158,14 +158,14 @@ class TileUpscaler:
         ring, (x, y, width, height) = self.ring, window
         return Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
 
-    def _cut_sources(self, windows: list[Window]) -> Tensor:
+    def _cut_inputs(self, windows: list[Window]) -> Tensor:
         """Cut the regions of the image that windows of the result show, without enlarging them."""
-        sources = []
+        inputs = []
         for window in windows:
-            box = find_tile_source(self.image, self.layout, window)
+            box = find_tile_input(self.image, self.layout, window)
             sides = max(1, round(box.height)), max(1, round(box.width))
             if (*box,) == (round(box.x), round(box.y), sides[1], sides[0]):
-                sources.append(crop_mirrored(self.image, box))
+                inputs.append(crop_mirrored(self.image, box))
             else:
-                sources.append(resize_mirrored(self.image, *sides, box))
-        return join_batch(sources)
+                inputs.append(resize_mirrored(self.image, *sides, box))
+        return join_batch(inputs)

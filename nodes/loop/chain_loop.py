@@ -7,7 +7,7 @@ from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import Target, ZoomStep, plan_steps
 from ..backbones import make_backbone, make_backbone_input
 from ..backbones.restraint import make_restraint_input, restrain
-from ..host.color_profile import describe_profile, read_color_profile
+from ..host.color_profile import read_color_profile, warn_of_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import list_used_models
 from ..host.images import require_one_image
@@ -19,7 +19,7 @@ from ..step.crop_center_zoom import make_center_inputs, make_frame_inputs, make_
 from ..step.sr_step import make_seed_input
 from ..text_sources import make_prompting_input, make_text_source
 from .gate import is_below
-from .start import Start, describe_unused_inputs, start_at_chain, start_at_image
+from .start import Start, start_at_chain, start_at_image, warn_of_unused_inputs
 from .steps import StepNodes, StepSettings
 
 MIN_SCALE, MAX_SCALE = 1.5, 8
@@ -218,13 +218,13 @@ class CoZChainLoop(io.ComfyNode):
         else:
             kept = min(from_step, chain.steps, steps)
             own_inputs = single, scale, center, mask, step_prompts, frame, size
-            notices = describe_unused_inputs(chain, kept, *own_inputs)
+            notices = warn_of_unused_inputs(chain, kept, *own_inputs)
             start = start_at_chain(expansion, chain, kept, notices)
         sharpener, text_source = make_backbone(backbone), make_text_source(prompting)
         color_fix, consistency, notice = restrain(restraint, sharpener, color_fix, consistency)
         notices = give_notices(
             *start.notices,
-            describe_profile(start.color_profile),
+            warn_of_profile(start.color_profile),
             sharpener.warn_of_untrained_scale(start.scale),
             sharpener.warn_of_extra_values("steps", steps),
             notice,

@@ -132,7 +132,7 @@ def is_same(image: Tensor, source: Tensor) -> bool:
     )
 
 
-def describe_unused_inputs(
+def warn_of_unused_inputs(
     chain: ZoomChain,
     kept: int,
     image: Tensor,
