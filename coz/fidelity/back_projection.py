@@ -94,9 +94,8 @@ def back_project(
     """Change ``sr`` slightly, so that it equals ``lq`` when it is downscaled.
 
     If D downscales an image, and D' is its adjoint, D' (D D')^-1 (lq - D sr) is the smallest such change,
-    but it rings at
-    edges that differ from those in ``lq``. Therefore each iteration takes a step towards ``lq``,
-    then clamps every pixel to the range of ``sr`` and ``lq`` around it. The last iteration adds the
+    but it rings at edges that differ from those in ``lq``. Therefore each iteration takes a step towards
+    ``lq``, then clamps every pixel to the range of ``sr`` and ``lq`` around it. The last iteration adds the
     smallest change, without clamping, so that no error is left.
 
     Images are corrected one by one, large ones plane by plane (``group_planes``), to save memory.

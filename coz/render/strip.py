@@ -112,12 +112,14 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
         ValueError: If the strip would exceed ``MAX_STRIP_SIDE_PIXELS`` or ``MAX_STRIP_PIXELS``.
     """
     side = min(chain.frames[1].shape[-2:])
-    times = ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
-    _require_size(chain, layout, times)
+    enlargement = (
+        ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
+    )
+    _require_size(chain, layout, enlargement)
     is_by_step = layout == "steps" and chain.steps
     rows = _list_step_rows(chain) if is_by_step else _list_frame_rows(chain, layout)
-    images = [_draw_row(row, side * times, times, labels) for row in rows]
-    gap = round(side * times * GAP_SHARE)
+    images = [_draw_row(row, side * enlargement, enlargement, labels) for row in rows]
+    gap = round(side * enlargement * GAP_SHARE)
     height = sum(image.height + gap for image in images) - gap
     sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
     top = 0
@@ -127,9 +129,9 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
     return from_pillow(sheet).to(chain.frames[1])
 
 
-def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
+def _require_size(chain: ZoomChain, layout: Layout, enlargement: int) -> None:
     """Refuse a strip that would be too large, before it is drawn. Captions are not counted."""
-    height, width = (length * times for length in chain.frames[1].shape[-2:])
+    height, width = (length * enlargement for length in chain.frames[1].shape[-2:])
     count = chain.steps + 1
     columns, rows = count, 1
     if layout == "grid":
@@ -140,10 +142,10 @@ def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
     gap = round(min(height, width) * GAP_SHARE)
     across, down = columns * (width + gap) - gap, rows * (height + gap) - gap
     if max(across, down) > MAX_STRIP_SIDE_PIXELS or across * down > MAX_STRIP_PIXELS:
-        enlarged = f", enlarged {times} times for their labels" if times > 1 else ""
+        enlarged = f", enlarged {enlargement} times for their labels" if enlargement > 1 else ""
         raise ValueError(
-            f"the strip would have {across:,} x {down:,} pixels: {count} frames of {width // times} x "
-            f"{height // times}{enlarged}. At most {MAX_STRIP_SIDE_PIXELS:,} along a side and "
+            f"the strip would have {across:,} x {down:,} pixels: {count} frames of {width // enlargement} x "
+            f"{height // enlargement}{enlarged}. At most {MAX_STRIP_SIDE_PIXELS:,} along a side and "
             f"{MAX_STRIP_PIXELS // 10**6} megapixels are made. Choose another layout, turn labels off, or "
             "make the chain with frame whole picture square, a smaller size or fewer steps"
         )
@@ -219,15 +221,15 @@ def _draw_row(row: Row, side: int, enlargement: int, labels: bool) -> Image.Imag
     return sheet
 
 
-def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Image:
+def _draw_panel(panel: Panel, side: int, enlargement: int, labels: bool) -> Image.Image:
     image = to_pillow(panel.frame)
     if not labels:
         return image
-    width, height = image.width * times, image.height * times
+    width, height = image.width * enlargement, image.height * enlargement
     image = image.resize((width, height), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(image, "RGBA")
     if panel.window is not None:
-        x, y, w, h = (value * times for value in panel.window)
+        x, y, w, h = (value * enlargement for value in panel.window)
         line = max(1, side // 256)
         for color, out in (((0, 0, 0, 110), 2 * line), ((255, 255, 255, 230), line)):
             left, top = max(x - out, 0), max(y - out, 0)

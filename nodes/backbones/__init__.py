@@ -42,7 +42,8 @@ def make_backbone_input(**socket_options) -> io.Input:
     return io.DynamicCombo.Input(
         "backbone",
         options=[
-            io.DynamicCombo.Option(each.name, each.inputs(**socket_options)) for each in BACKBONES
+            io.DynamicCombo.Option(each.name, each.make_inputs(**socket_options))
+            for each in BACKBONES
         ],
         tooltip=" ".join(["The model that sharpens each view.", *summaries]),
         extra_dict={"coz_unread": {each.name: list_unread_inputs(each) for each in BACKBONES}},

@@ -24,9 +24,9 @@ class AnyCheckpoint(SampledDiffusion):
     summary = "SD1.5, SDXL and others, by img2img."
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [
-            *super().inputs(**socket_options),
+            *super().make_inputs(**socket_options),
             io.String.Input(
                 "negative",
                 default="",

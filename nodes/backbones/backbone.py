@@ -76,7 +76,7 @@ class Backbone(ABC):
 
     @classmethod
     @abstractmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         """Make its sockets and widgets. ``socket_options`` are added to each socket, such as AS_LINKS."""
 
     def warn_of_untrained_scale(self, scale: float) -> str:

@@ -15,7 +15,7 @@ class DiffusionBackbone(Backbone):
         """Text -> its conditioning, or the link to it."""
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [
             io.Model.Input(
                 "model",

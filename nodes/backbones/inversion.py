@@ -24,9 +24,9 @@ class DiffusionInversion(SampledDiffusion):
     view_padding_pixels = SCALE * LQ_MULTIPLE_PIXELS
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [
-            *super().inputs(**socket_options),
+            *super().make_inputs(**socket_options),
             io.String.Input(
                 "negative",
                 default="",

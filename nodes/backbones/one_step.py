@@ -19,8 +19,8 @@ class OneStepDiffusion(DiffusionBackbone):
     summary = "SD3-medium with the Chain-of-Zoom LoRA."
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
-        return [*super().inputs(**socket_options), make_latent_shift_input()]
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
+        return [*super().make_inputs(**socket_options), make_latent_shift_input()]
 
     def warn_of_untrained_scale(self, scale: float) -> str:
         if scale == TRAINED_SCALE:

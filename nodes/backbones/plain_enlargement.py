@@ -12,7 +12,7 @@ class PlainEnlargement(Backbone):
     reads_text = False
 
     @classmethod
-    def inputs(cls, **socket_options) -> list:
+    def make_inputs(cls, **socket_options) -> list:
         return []
 
     def add_nodes(self, add_node, i, view, text) -> list:

@@ -23,7 +23,7 @@ class UpscaleModel(Backbone):
     enlarges_itself = True
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [
             io.UpscaleModel.Input(
                 "upscale_model",

@@ -117,9 +117,9 @@ def take_notices() -> list[str]:
 def finish_with_notices(text: str = "") -> dict[str, list[str]]:
     """Return the ui output that keeps the closing text of the running node on the page.
 
-    The closing text is ``text``, which is also shown now, and the notices of the run. The output is empty if the node is a child of an expanding node,
-    or is called by another node. The child that collects the expansion shows the notices of such
-    nodes (``show_expansion_closing``).
+    The closing text is ``text``, which is also shown now, and the notices of the run. The output is empty if
+    the node is a child of an expanding node, or is called by another node. The child that collects the
+    expansion shows the notices of such nodes (``show_expansion_closing``).
     """
     if text:
         show_on_node(text)

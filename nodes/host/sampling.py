@@ -119,7 +119,9 @@ def refine(
     ``draw_noise`` makes the initial noise from the latent and its reduction, the image pixels along a
     side of one latent pixel. Without it, the noise is drawn from ``seed``.
     """
-    require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)  # 2nd: Chain Loop's name
+    require_range(
+        "steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS
+    )  # sampling_steps in Chain Loop
     require_range("cfg", cfg, 0, MAX_CFG)
     require_range("denoise", denoise, 0, 1)
     require_range("seed", seed, 0, MAX_SEED)

@@ -24,7 +24,7 @@ def make_prompting_input(is_for_tiles: bool = False, **socket_options) -> io.Inp
     """
     typed = io.DynamicCombo.Option(TYPED, [])
     written = [
-        io.DynamicCombo.Option(each.name, each.inputs(is_for_tiles, **socket_options))
+        io.DynamicCombo.Option(each.name, each.make_inputs(is_for_tiles, **socket_options))
         for each in TEXT_SOURCES
     ]
     summaries = [f"{each.name}: {each.summary}" for each in TEXT_SOURCES]

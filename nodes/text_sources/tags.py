@@ -20,7 +20,7 @@ class Tags(TextSource):
     reads_seed = False
 
     @classmethod
-    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
         return [
             TaggerSocket.Input(
                 "tagger", **socket_options, tooltip="The model, from CoZ Load Tagger."

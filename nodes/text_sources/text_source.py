@@ -25,7 +25,7 @@ class TextSource(ABC):
 
     @classmethod
     @abstractmethod
-    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
         """Make its sockets and widgets. ``socket_options`` are added to each socket, such as AS_LINKS."""
 
     @property

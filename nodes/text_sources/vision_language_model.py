@@ -27,7 +27,7 @@ class VisionLanguageModel(TextSource):
     summary = "a model looks at each view and writes its text; prompt is added at the end."
 
     @classmethod
-    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
         return [
             io.Clip.Input(
                 "vlm",
