@@ -116,12 +116,10 @@ def refine(
 ) -> Tensor:
     """Sample views (B, 3, H, W) again, as ComfyUI's KSampler does it, and return an IMAGE.
 
-    ``draw_noise`` makes the initial noise from the latent and its reduction, the image pixels along a
-    side of one latent pixel. Without it, the noise is drawn from ``seed``.
+    ``draw_noise`` makes the noise from the latent and its reduction, the image pixels along a side of one
+    latent pixel. Without it, ``seed`` makes it. Chain Loop's name for ``steps`` is sampling_steps.
     """
-    require_range(
-        "steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS
-    )  # sampling_steps in Chain Loop
+    require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)
     require_range("cfg", cfg, 0, MAX_CFG)
     require_range("denoise", denoise, 0, 1)
     require_range("seed", seed, 0, MAX_SEED)
