@@ -77,7 +77,8 @@ def place_window(height: int, width: int, scale: float, target: Target) -> Windo
         ValueError: If a side is below 1 pixel, the scale below 1, or the target outside 0..1.
 
     Source: Chain-of-Zoom inference_coz.py, crop of each recursion (w // rscale).
-    Deviation: any target (upstream: the center); sides are exact for scales such as 3.2.
+    Deviation: any target (upstream: the center). Upstream's float ``//`` can lose a pixel (1600 // 3.2
+        is 499); here a quotient just below a whole number counts as that number.
     """
     if not scale >= 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
@@ -157,7 +158,10 @@ def plan_zoom(
     size: int = 512,
     seed: int = 0,
 ) -> ZoomPlan:
-    """Plan a chain for a (height, width) source. The arguments are those of Chain Loop.
+    """Plan a chain for a (height, width) source.
+
+    ``target``, ``size`` and ``frame`` are as in ``place_first_frame``; ``scale`` and ``steps`` are as in
+    ``plan_steps``. The node Chain Loop has inputs of the same names.
 
     Raises:
         ValueError: As ``place_first_frame`` and ``place_window``.

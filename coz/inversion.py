@@ -44,18 +44,18 @@ def plan_timesteps(sampling_steps: int, start: int | None = None) -> list[int]:
             if sampling_steps * TIMESTEP_SPACING <= DEFAULT_START_TIMESTEP
             else START_TIMESTEPS[0]
         )
-    possible = start // TIMESTEP_SPACING
+    max_steps = start // TIMESTEP_SPACING
     if start not in START_TIMESTEPS:
         raise ValueError(
             f"expected start to be one of {START_TIMESTEPS}, but found {start}: choose one"
         )
-    if not 1 <= sampling_steps <= possible:
+    if not 1 <= sampling_steps <= max_steps:
         raise ValueError(
-            f"expected sampling_steps from 1 to {possible} with start {start}, but found "
+            f"expected sampling_steps from 1 to {max_steps} with start {start}, but found "
             f"{sampling_steps}: lower sampling_steps, or raise start"
         )
     return [
-        start - TIMESTEP_SPACING * ceil(step * possible / sampling_steps)
+        start - TIMESTEP_SPACING * ceil(step * max_steps / sampling_steps)
         for step in range(sampling_steps)
     ]
 

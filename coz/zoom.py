@@ -35,7 +35,7 @@ def zoom(
         image: The source, (1, 3, H, W). It is not modified.
         plan: From ``plan_zoom``, for an image of this size.
         super_resolve: Maps (view, text) to the next frame, in the shape of ``view.zoomed``.
-        describe: Maps (frame, enlarged crop) to the text of the step. Without it texts are empty.
+        describe: Maps (frame, ``view.zoomed``) to the text of the step. Without it texts are empty.
         align: Maps (super-resolved frame, view) to the frame in the view's colors.
         on_step: Called after each step with the chain so far. The chain ends if it returns False.
     """

@@ -2,9 +2,9 @@ from comfy_api.latest import ComfyExtension, io
 
 from .backbones.adapted_denoise import CoZAdaptedDenoise
 from .backbones.family_check import CoZFamilyCheck
-from .check.chain_report import CoZMeasure
-from .check.keep_true_to_source import CoZConsistency
-from .check.what_was_invented import CoZDetailMap
+from .check.chain_report import CoZChainReport
+from .check.keep_true_to_source import CoZKeepTrueToSource
+from .check.what_was_invented import CoZWhatWasInvented
 from .full_image.collect import CoZFullImageCollect
 from .full_image.easy_tiles import CoZComplexityMap
 from .full_image.full_image import CoZFullImage
@@ -26,7 +26,7 @@ from .loop.gate import CoZChainGate
 from .step.color_fix import CoZColorFix
 from .step.crop_center_zoom import CoZCropCenterZoom
 from .step.encode_prompt import CoZEncodePrompt
-from .step.first_frame import CoZFitImage
+from .step.first_frame import CoZFirstFrame
 from .step.fuse import CoZFuse
 from .step.invsr_step import CoZInvSRStep
 from .step.prompt_extractor import CoZPromptExtractor
@@ -54,7 +54,7 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZPromptExtractor,
             CoZSRStep,
             CoZColorFix,
-            CoZFitImage,
+            CoZFirstFrame,
             CoZFullImage,
             CoZUpscaleStep,
             CoZRefineStep,
@@ -70,9 +70,9 @@ class ChainOfZoomExtension(ComfyExtension):
             CoZZoomViewer,
             CoZZoomVideo,
             CoZZoomStrip,
-            CoZConsistency,
-            CoZDetailMap,
-            CoZMeasure,
+            CoZKeepTrueToSource,
+            CoZWhatWasInvented,
+            CoZChainReport,
             CoZLoadInvSR,
             CoZInvSRStep,
             CoZFuse,

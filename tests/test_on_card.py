@@ -12,7 +12,7 @@ from coz.detail.adaptive import score_complexity
 from coz.detail.fusion import fuse, sharpen_edges
 from coz.ensemble import self_ensemble
 from coz.fidelity.back_projection import back_project, measure_agreement
-from coz.fidelity.banded_resize import multiply_in_full_precision, resize_banded
+from coz.fidelity.banded_resize import forbid_tf32, resize_banded
 from coz.fidelity.invented import (
     map_disagreement,
     map_invented,
@@ -164,7 +164,7 @@ def test_the_precision_of_products_is_set_back(monkeypatch, is_old, precision):
     inside = []
 
     def multiply_and_fail():
-        with multiply_in_full_precision():
+        with forbid_tf32():
             inside.append(torch.get_float32_matmul_precision())
             raise RuntimeError("stopped")
 
@@ -185,7 +185,7 @@ def test_other_code_may_set_the_precision_of_one_backend():
     before = matmul.fp32_precision
     matmul.fp32_precision = "tf32"  # torch.get_float32_matmul_precision now raises an error
     try:
-        with multiply_in_full_precision():
+        with forbid_tf32():
             assert matmul.fp32_precision == "ieee"
         assert matmul.fp32_precision == "tf32"
     finally:

@@ -76,8 +76,8 @@ def require_valid_prefix(prefix: str) -> str:
     for part in parts:
         if UNSAFE_NAME.search(part):
             raise ValueError(
-                f"filename_prefix is {prefix!r}, but {part!r} cannot name a folder on every "
-                "system. Give a name below the output folder such as chain-of-zoom/chain, or "
+                f"filename_prefix is {prefix!r}, but some systems do not allow {part!r} as the name "
+                "of a folder. Give a name below the output folder such as chain-of-zoom/chain, or "
                 "chain-of-zoom/%year%-%month%-%day%"
             )
         if (size := len(part.encode())) > MAX_NAME_BYTES:
@@ -113,10 +113,10 @@ def write_chain(
         ValueError: If ``read_record`` would refuse the chain.
         OSError: If something could not be written.
     """
-    for left in parent.glob(f"{UNFINISHED_PREFIX}*"):
+    for leftover in parent.glob(f"{UNFINISHED_PREFIX}*"):
         with suppress(FileNotFoundError):  # another process has just removed it
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
     unfinished = parent / f"{UNFINISHED_PREFIX}{uuid4().hex}"
     try:
         unfinished.mkdir()
@@ -165,13 +165,13 @@ def read_chain(folder: Path) -> ZoomChain:
     """Read the chain in a folder, with its frames on the CPU.
 
     Raises:
-        ValueError: As ``read_images``.
+        ValueError: As ``read_record_and_images``.
     """
-    record, source, scales = read_images(folder)
+    record, source, scales = read_record_and_images(folder)
     return ZoomChain.from_json(record, (source, *scales.unsqueeze(1)))
 
 
-def read_images(folder: Path) -> tuple[str, Tensor, Tensor]:
+def read_record_and_images(folder: Path) -> tuple[str, Tensor, Tensor]:
     """Read the parts of the chain in a folder: its record, as JSON, and its images, on the CPU.
 
     Returns:

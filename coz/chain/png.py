@@ -92,10 +92,10 @@ def decode_png(file: bytes, height: int, width: int) -> Tensor:
         frames = [*codec.decode(av.Packet(kept)), *codec.decode(None)]
     except FFmpegError as error:
         raise ValueError(f"the image is damaged ({error.strerror})") from error
-    deep = depth == 16
+    is_16_bit = depth == 16
     # FFmpeg converts to other formats inexactly.
-    values = frames[0].to_ndarray(format="rgb48le" if deep else "rgb24")
-    pixels = np.divide(values, np.float32(65535 if deep else 255), dtype=np.float32)
+    values = frames[0].to_ndarray(format="rgb48le" if is_16_bit else "rgb24")
+    pixels = np.divide(values, np.float32(65535 if is_16_bit else 255), dtype=np.float32)
     return torch.as_tensor(pixels).permute(2, 0, 1)[None]
 
 

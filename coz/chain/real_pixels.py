@@ -1,4 +1,7 @@
-"""Count how many pixels of the photograph a frame shows. All finer detail is invented."""
+"""Count how many pixels of the source a frame shows. All finer detail is invented.
+
+Texts for the user call the source of a chain "the photograph".
+"""
 
 from decimal import ROUND_HALF_UP, Context
 from math import log
@@ -7,8 +10,8 @@ from typing import NamedTuple
 from .zoom_chain import ZoomChain
 
 MIN_COMPARED_SIDE_PIXELS = 8
-"""A frame is compared with the photograph only if it shows at least this many of its pixels each way:
-with fewer, a PSNR says how well a few colors match, and nothing about detail."""
+"""A frame is compared with the source only if it shows at least this many of the source's pixels along
+each side: with fewer, a PSNR says how well a few colors match, and nothing about detail."""
 
 TOO_FEW_REAL_PIXELS = "too few real pixels to compare"
 """Text for a frame that ``is_comparable`` rejects."""
@@ -19,12 +22,12 @@ more. ``js/viewer/real_pixels.js`` has the same."""
 
 
 class RealPixels(NamedTuple):
-    """The part of the photograph that a frame shows, in pixels of the photograph."""
+    """The part of the source that a frame shows, in pixels of the source."""
 
     width: float
     height: float
     share: float
-    """Pixels of the photograph for each pixel of the frame: 1 or more where nothing is invented."""
+    """Pixels of the source for each pixel of the frame: 1 or more where nothing is invented."""
 
 
 def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
@@ -55,7 +58,7 @@ def describe_real_pixels(real: RealPixels) -> str:
 
 
 def is_comparable(real: RealPixels) -> bool:
-    """Whether the frame shows enough of the photograph to be compared with it."""
+    """Whether the frame shows enough of the source to be compared with it."""
     return min(real.width, real.height) >= MIN_COMPARED_SIDE_PIXELS
 
 

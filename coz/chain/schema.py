@@ -30,8 +30,9 @@ WINDOW_TOLERANCE = 1e-6
 """Tolerance of a window's edges, as a fraction of the frame that it lies in: windows are rounded floats."""
 
 AGREEMENT_LIMITS_DECIBELS = (-10, 1000)
-"""Limits of an agreement. Most are 0 to 99. One below 0 is possible, because the downscaled image may have
-values outside [0, 1]."""
+"""Limits of an agreement: the PSNR in dB of a downscaled result with the image that the step enlarged. Most
+are 0 to 99. An agreement below 0 is possible, because the downscaled result may have values outside
+[0, 1]."""
 
 REQUIRED_KEYS = ("version", "scale", "frames", "windows", "prompts", "seeds")
 

@@ -47,8 +47,8 @@ class ZoomChain:
     """Share of each result's energy (variance; see ``measure_invented_energy``), 0..1, that the enlarged
     crop does not hold. NaN where it was not measured; empty in older records."""
     denoises: tuple[float, ...] = ()
-    """The ``denoise`` of each step, 0..1: the share of the noise schedule with which the backbone "any
-    checkpoint" sampled the view again. NaN for other backbones; empty if no step has a value."""
+    """The ``denoise`` of each step, 0..1, as in KSampler: 0 keeps the view as it is, 1 samples a new one.
+    NaN for a step that was made without this value; empty if no step has one."""
     color_profile: str = ""
     """Name of the color profile in the source's file, which was not applied; "" if it is sRGB or
     unknown."""

@@ -52,7 +52,9 @@ def hybrid_align(
     return torch.lerp(wavelet_align(sr, reference, levels), adain_align(sr, reference), weight)
 
 
-def mix_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
+def ycbcr_wavelet_histogram_align(
+    sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS
+) -> Tensor:
     """Mix 0.3 ``ycbcr_align``, 0.3 ``wavelet_align``, 0.28 ``histogram_align`` and 0.12 ``sr``.
 
     Args:
@@ -67,7 +69,7 @@ def mix_align(sr: Tensor, reference: Tensor, levels: int = WAVELET_LEVELS) -> Te
         ValueError: If the two shapes differ, there are not 3 channels or ``levels`` is below 1.
 
     Source: the InvSR study (GitHub dgm-2025.2-g4), util_color_fix.py, where it is called hybrid.
-    Deviation: the histogram alignment is exact; the source sorts values into 256 levels.
+    Deviation: the histogram alignment is exact; the study sorts values into 256 levels.
     """
     mixed = ycbcr_align(sr, reference).clamp_(0, 1)
     mixed.add_(wavelet_align(sr, reference, levels).clamp_(0, 1)).mul_(0.3)
@@ -104,7 +106,7 @@ def best_align(
     for number, method in enumerate(BEST_CANDIDATES):
         fixed = color_align(method, sr, reference, levels, weight)
         distances = measure_low_frequency_distance(fixed.clamp(0, 1), reference)
-        is_nearer = distances < least  # not read here, as reading waits for the GPU
+        is_nearer = distances < least  # stays a tensor: a Python ``if`` would wait for the GPU
         least = torch.where(is_nearer, distances, least)
         chosen = torch.where(is_nearer, number, chosen)
         torch.where(is_nearer[:, None, None, None], fixed, best, out=best)
@@ -150,6 +152,6 @@ def color_align(
         case "best":
             return best_align(sr, reference, levels, weight)[0]
         case "ycbcr+wavelet+histogram":
-            return mix_align(sr, reference, levels)
+            return ycbcr_wavelet_histogram_align(sr, reference, levels)
         case _:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method}")

@@ -1,1 +1,1 @@
-"""How much detail a view has: sampling and fusion that adapt to it."""
+"""Measure how much detail a view has, and adapt sampling and fusion to it."""

@@ -28,7 +28,7 @@ LOCAL_SIDE_PIXELS = 5
 def score_complexity(image: Tensor) -> list[float]:
     """Score the complexity of each image of a batch: its contrast, edges, local variance and entropy.
 
-    The four measures are scaled to at most 1 and weighted as in the source.
+    The four measures are scaled to at most 1 and weighted as in the study.
 
     Args:
         image: (B, 3, H, W), any float dtype, in [0, 1].
@@ -36,7 +36,7 @@ def score_complexity(image: Tensor) -> list[float]:
     Returns:
         B scores from 0 (flat) to 1.
 
-    Deviation: edge pixels are repeated around the image. The source pads with zeros, which adds edges
+    Deviation: edge pixels are repeated around the image. The study pads with zeros, which adds edges
         along the border: there a flat gray image scores 0.318.
     """
     light = compute_luma(image)
@@ -93,7 +93,7 @@ def adapt_timesteps(timesteps: list[int], complexity: float) -> list[int]:
     return [int(first - gap * step) for step in range(count)]
 
 
-def compute_emphasis(complexity: float) -> float:
+def compute_detail_factor(complexity: float) -> float:
     """Compute the factor by which guidance and denoise are multiplied.
 
     It is 0.8 to 0.9 for a simple view, 1 for a medium one, and 1 to 1.3 for a complex one.
@@ -118,10 +118,10 @@ def adapt_denoise(views: Tensor, denoise: float) -> list[tuple[Tensor, float]]:
     """
     if not 0 <= denoise <= 1:
         raise ValueError(f"denoise must be 0 to 1, got {denoise:g}")
-    emphases = map(compute_emphasis, score_complexity(views))
-    return [(views[i : i + 1], min(denoise * each, 1.0)) for i, each in enumerate(emphases)]
+    factors = map(compute_detail_factor, score_complexity(views))
+    return [(views[i : i + 1], min(denoise * factor, 1.0)) for i, factor in enumerate(factors)]
 
 
 def adapt_guidance(cfg: float, complexity: float) -> float:
     """Raise the guidance scale for a complex view or lower it for a simple one, within 1 to 10."""
-    return min(max(cfg * compute_emphasis(complexity), 1.0), MAX_ADAPTED_GUIDANCE)
+    return min(max(cfg * compute_detail_factor(complexity), 1.0), MAX_ADAPTED_GUIDANCE)

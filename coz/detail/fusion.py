@@ -1,8 +1,8 @@
 """Fuse several results for one view, and sharpen edges, depending on the detail at each pixel.
 
 Source: the InvSR study (GitHub dgm-2025.2-g4), util_enhancement.py.
-Deviation: edge pixels are repeated around an image. The source pads with zeros, and takes the step to
-    this padding for detail.
+Deviation: edge pixels are repeated around an image. The study pads with zeros, and so mistakes the jump at
+    the border for detail.
 """
 
 from typing import Literal, get_args
@@ -14,60 +14,60 @@ from torch import Tensor
 from ..color.align import compute_luma
 from .adaptive import average_locally, compute_gradient
 
-AttentionKind = Literal["gradient", "variance"]
-ATTENTION_KINDS: list[AttentionKind] = list(get_args(AttentionKind))
+DetailMeasure = Literal["gradient", "variance"]
+DETAIL_MEASURES: list[DetailMeasure] = list(get_args(DetailMeasure))
 
 FusionMethod = Literal["weighted", "max"]
 FUSION_METHODS: list[FusionMethod] = list(get_args(FusionMethod))
 
-ATTENTION_BLUR_PIXELS = (2.0, 6)
-"""Standard deviation and radius of the Gaussian that smooths an attention map."""
+DETAIL_BLUR_PIXELS = (2.0, 6)
+"""Standard deviation and radius of the Gaussian that smooths a detail map."""
 
 EDGE_BLUR_PIXELS = (1.5, 2)
 """Standard deviation and radius of the Gaussian that separates the high frequencies to sharpen."""
 
 
-def compute_attention(image: Tensor, kind: AttentionKind) -> Tensor:
-    """Compute an attention map, which is high where an image has detail.
+def map_detail(image: Tensor, measure: DetailMeasure) -> Tensor:
+    """Map how much detail an image has at each pixel. The study calls it an attention map.
 
     Args:
         image: (B, 3, H, W), any float dtype, in [0, 1].
-        kind: "gradient" takes the luma's Sobel gradient for detail; "variance" takes its variance in
-            5 x 5 pixels.
+        measure: What counts as detail: "gradient" is the luma's Sobel gradient, "variance" its variance
+            in 5 x 5 pixels.
 
     Returns:
         (B, 1, H, W) float32 in [0, 1], blurred; all zeros for a flat image.
     """
     light = compute_luma(image)
-    if kind == "gradient":
+    if measure == "gradient":
         detail = compute_gradient(light)
     else:
         detail = average_locally((light - average_locally(light)).square())
     low, high = detail.amin((1, 2, 3), True), detail.amax((1, 2, 3), True)
     detail = (detail - low) / (high - low).clamp(min=torch.finfo(detail.dtype).tiny)
-    return _blur(detail, *ATTENTION_BLUR_PIXELS)
+    return _blur(detail, *DETAIL_BLUR_PIXELS)
 
 
-def fuse(images: Tensor, method: FusionMethod, kind: AttentionKind) -> Tensor:
+def fuse(images: Tensor, method: FusionMethod, measure: DetailMeasure) -> Tensor:
     """Fuse images of one view into one that takes each pixel from the images with detail there.
 
     Args:
         images: (B, 3, H, W), any float dtype, in [0, 1].
-        method: "weighted" averages the images, weighted by their attention. "max" takes each pixel
-            from the image with the highest attention there, or from the first of equal ones.
-        kind: As in `compute_attention`.
+        method: "weighted" averages the images, weighted by their detail. "max" takes each pixel from
+            the image with the most detail there, or from the first of equal ones.
+        measure: As in ``map_detail``.
 
     Returns:
         (1, 3, H, W) in [0, 1].
 
-    Deviation: where all attention is 0, "weighted" takes the plain mean; the source gives black.
+    Deviation: where no image has detail, "weighted" takes the plain mean; the study gives black.
     """
-    attention = compute_attention(images, kind)
+    detail = map_detail(images, measure)
     if method == "max":
-        choice = attention.argmax(0, keepdim=True).expand(1, *images.shape[1:])
+        choice = detail.argmax(0, keepdim=True).expand(1, *images.shape[1:])
         return images.gather(0, choice)
-    total = attention.sum(0, keepdim=True)
-    weights = torch.where(total > 0, attention / total, 1 / len(images))
+    total = detail.sum(0, keepdim=True)
+    weights = torch.where(total > 0, detail / total, 1 / len(images))
     return (weights * images).sum(0, keepdim=True)
 
 
@@ -84,9 +84,9 @@ def sharpen_edges(image: Tensor, strength: float) -> Tensor:
     """
     gradient = compute_gradient(compute_luma(image))
     edges = gradient / gradient.amax((1, 2, 3), True).clamp(min=torch.finfo(gradient.dtype).tiny)
-    exact = image.float()
-    detail = exact - _blur(exact, *EDGE_BLUR_PIXELS)
-    return (exact + 2 * strength**2 * edges * detail).clamp(0, 1)
+    pixels = image.float()
+    detail = pixels - _blur(pixels, *EDGE_BLUR_PIXELS)
+    return (pixels + 2 * strength**2 * edges * detail).clamp(0, 1)
 
 
 def _blur(image: Tensor, deviation: float, radius: int) -> Tensor:

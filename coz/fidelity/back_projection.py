@@ -1,4 +1,4 @@
-"""Compare a super-resolved image with its source, and correct it to agree with the source."""
+"""Compare a super-resolved image with the image that was enlarged, and correct it to agree with that."""
 
 from math import ceil
 
@@ -15,12 +15,12 @@ from .banded_resize import (
     multiply_both_axes,
     resize_banded,
 )
-from .metrics import sum_psnr
-from .sums import Sums, read_sums
+from .metrics import start_measuring_psnr
+from .pending_figure import PendingFigure, read_figures
 
 OVERSHOOT_FACTOR = 1.9
-"""Relative step size of an iteration: 1 removes the error and 2 flips its sign; slightly below 2 it
-needs the fewest iterations."""
+"""Relative step size of an iteration: 1 removes the error, 2 flips its sign. A value slightly below 2 needs
+the fewest iterations."""
 
 MAX_CG_ITERATIONS = 100
 """Maximum conjugate-gradient iterations. At scale >= 1.5 each cuts the error to about a third, so ten
@@ -43,11 +43,11 @@ MAX_SHOWN_DECIBELS = 99
 
 
 def measure_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> float:
-    """Compute the PSNR in dB of a downscaled super-resolved image with its source.
+    """Compute the agreement: the PSNR in dB of a downscaled result with the image that was enlarged.
 
     Args:
-        sr: (B, C, H, W), any float dtype, values in [0, 1].
-        lq: (B or 1, C, h, w), its source, no larger than ``sr``.
+        sr: The result, (B, C, H, W), any float dtype, values in [0, 1].
+        lq: The image that was enlarged, (B or 1, C, h, w), no larger than ``sr``.
         kernel: Antialiased filter for downscaling: "bicubic" as in Pillow, or "area", the mean over
             the area of each output pixel.
 
@@ -58,14 +58,16 @@ def measure_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> flo
         ValueError: If ``lq`` is larger than ``sr`` along an axis, the numbers of channels or of
             images do not match, or ``kernel`` is unknown.
     """
-    return read_sums(sum_agreement(sr, lq, kernel))[0]
+    return read_figures(start_measuring_agreement(sr, lq, kernel))[0]
 
 
-def sum_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> Sums:
-    """Start to compute ``measure_agreement``; ``read_sums`` reads the result from the device."""
+def start_measuring_agreement(sr: Tensor, lq: Tensor, kernel: Kernel = "bicubic") -> PendingFigure:
+    """Start to compute ``measure_agreement``; ``read_figures`` reads the result from the device."""
     _require_source(sr, lq)
     height, width = lq.shape[-2:]
-    return sum_psnr(resize_banded(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1))
+    return start_measuring_psnr(
+        resize_banded(sr, height, width, kernel), lq.expand(len(sr), -1, -1, -1)
+    )
 
 
 def format_decibels(agreement: float) -> str:
@@ -75,10 +77,10 @@ def format_decibels(agreement: float) -> str:
     )
 
 
-def describe_agreement(agreement: float, source: str = "its input") -> str:
-    """Describe in words how well an image repeats its source, with the dB in brackets."""
+def describe_agreement(agreement: float, compared: str = "its input") -> str:
+    """Describe in words how well an image repeats the compared one, with the dB in brackets."""
     verb = next((verb for least, verb in AGREEMENT_WORDS if agreement >= least), "contradicts")
-    return f"{verb} {source} ({format_decibels(agreement)})"
+    return f"{verb} {compared} ({format_decibels(agreement)})"
 
 
 def back_project(
@@ -91,16 +93,16 @@ def back_project(
 ) -> Tensor:
     """Change ``sr`` slightly, so that it equals ``lq`` when it is downscaled.
 
-    If D downscales an image, D' (D D')^-1 (lq - D sr) is the smallest such change, but it rings at
-    edges that differ from those in ``lq``. Therefore each iteration takes a step towards ``lq``,
-    then clamps every pixel to the range of ``sr`` and ``lq`` around it. The last iteration adds the
+    If D downscales an image, and D' is its adjoint, D' (D D')^-1 (lq - D sr) is the smallest such change,
+    but it rings at edges that differ from those in ``lq``. Therefore each iteration takes a step towards
+    ``lq``, then clamps every pixel to the range of ``sr`` and ``lq`` around it. The last iteration adds the
     smallest change, without clamping, so that no error is left.
 
     Images are corrected one by one, large ones plane by plane (``group_planes``), to save memory.
 
     Args:
-        sr: (B, C, H, W), any float dtype, values in [0, 1].
-        lq: (B or 1, C, h, w), its source, no larger than ``sr``.
+        sr: The result, (B, C, H, W), any float dtype, values in [0, 1].
+        lq: The image that was enlarged, (B or 1, C, h, w), no larger than ``sr``.
         strength: Share of the change that is applied: 0 changes nothing, 1 leaves no error.
         iterations: More iterations reduce ringing at edges. 1 applies the smallest change.
         kernel: As in ``measure_agreement``.
@@ -127,43 +129,47 @@ def back_project(
     matrices = make_resize_matrices(sr, height, width, kernel)
     groups = group_planes(sr.shape[1], sr.shape[-2], sr.shape[-1])
     for k in range(len(sr)):
-        x, source = out[k : k + 1], lq[k % len(lq)][None]
+        x, small = out[k : k + 1], lq[k % len(lq)][None]
         for group in groups if iterations > 1 else []:
-            planes, target = x[:, group], source[:, group]
-            low, high = _find_local_range(planes, target)
+            planes, small_planes = x[:, group], small[:, group]
+            low, high = _find_local_range(planes, small_planes)
             for _ in range(iterations - 1):
-                change = _find_change(matrices, planes, target, 1)
-                _add_change(matrices, planes, change, OVERSHOOT_FACTOR)
+                change = _find_small_change(matrices, planes, small_planes, 1)
+                _add_enlarged(matrices, planes, change, OVERSHOOT_FACTOR)
                 planes.clamp_(low, high)
             del low, high
-        change = _find_change(matrices, x, source, MAX_CG_ITERATIONS)
+        change = _find_small_change(matrices, x, small, MAX_CG_ITERATIONS)
         for group in groups:
             planes = x[:, group]
-            _add_change(matrices, planes, change[:, group], 1.0)
+            _add_enlarged(matrices, planes, change[:, group], 1.0)
             if strength < 1:
                 torch.lerp(sr[k : k + 1, group].float(), planes, strength, out=planes)
     return out
 
 
-def _find_change(
-    matrices: tuple[AxisMatrices, AxisMatrices], x: Tensor, source: Tensor, cg_iterations: int
+def _find_small_change(
+    matrices: tuple[AxisMatrices, AxisMatrices], x: Tensor, lq: Tensor, cg_iterations: int
 ) -> Tensor:
-    """Find (D D')^-1 (source - D x), in the size of the source."""
+    """Find (D D')^-1 (lq - D x), in the size of ``lq``; D' enlarges it to the change of ``x``."""
     rows, columns = matrices
     error = multiply_both_axes(rows.down, columns.down, x)
-    torch.sub(source, error, out=error)
+    torch.sub(lq, error, out=error)
     return _solve_by_conjugate_gradients(rows.gram, columns.gram, error, cg_iterations)
 
 
-def _add_change(
+def _add_enlarged(
     matrices: tuple[AxisMatrices, AxisMatrices], x: Tensor, change: Tensor, factor: float
 ) -> None:
+    """Add ``factor`` D' ``change`` to ``x``."""
     rows, columns = matrices
     x.add_(multiply_both_axes(rows.back, columns.back, change), alpha=factor)
 
 
 def _find_local_range(sr: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the lowest and highest value around each pixel of ``sr``, as far as half a pixel of ``lq``."""
+    """Find the lowest and highest value within half a pixel of ``lq`` around each pixel of ``sr``.
+
+    The value of ``lq`` at that place counts too.
+    """
     height, width = sr.shape[-2:]
     reach = ceil(max(height / lq.shape[-2], width / lq.shape[-1]) / 2)
     low = _find_local_maximum(-sr, reach).neg_()

@@ -1,8 +1,8 @@
 """Resize with two banded matrices, one for each axis, which also give the adjoint.
 
 The matrices are cached for each pair of sizes and each device. ``resample.resize`` sums the taps
-instead. It accepts any region of an image; a video shows another region in each frame, and making
-matrices for each would take as long as using them saves.
+instead. It accepts any region of an image. A video needs a different region for each frame: there, making
+the matrices would take the time that they save.
 """
 
 from collections.abc import Generator
@@ -23,11 +23,11 @@ BLOCK_ROWS = 32
 """Number of rows of a banded matrix that are multiplied at once."""
 
 MAX_CACHED_MATRICES = 32
-"""Number of axes whose matrices are cached. Those of 8192 and 2048 pixels take 4 MB."""
+"""Number of axes whose matrices are cached. The matrices from 8192 to 2048 pixels take 4 MB."""
 
 MAX_PIXELS_AT_ONCE = 2048**2
-"""Planes are resized together up to this size, which takes fewer kernels on a GPU. Larger ones are resized
-one by one, which takes less memory."""
+"""Planes are resized together up to this number of pixels, which a GPU does in fewer calls. Larger planes
+are resized one by one, which takes less memory."""
 
 
 def resize_banded(image: Tensor, height: int, width: int, kernel: Kernel = "bicubic") -> Tensor:
@@ -138,7 +138,7 @@ def _compute_area_taps(big: int, small: int) -> tuple[Tensor, Tensor]:
 
 
 def group_planes(count: int, height: int, width: int) -> list[slice]:
-    """Divide planes of a size into groups that are resized at once (``MAX_PIXELS_AT_ONCE``)."""
+    """Divide ``count`` planes of (height, width) pixels into groups of at most ``MAX_PIXELS_AT_ONCE``."""
     size = max(1, MAX_PIXELS_AT_ONCE // (height * width))
     return [slice(first, first + size) for first in range(0, count, size)]
 
@@ -148,7 +148,7 @@ def multiply_both_axes(rows: list[Block], columns: list[Block], image: Tensor) -
     planes = image.flatten(0, 1)
     height, width = rows[-1].rows.stop, columns[-1].rows.stop
     result = planes.new_empty(len(planes), height, width)
-    with multiply_in_full_precision():
+    with forbid_tf32():
         for group in group_planes(len(planes), height, planes.shape[-1]):
             inputs, outputs = planes[group].contiguous(), result[group]
             resized_rows = inputs.new_empty(len(inputs), height, inputs.shape[-1])
@@ -162,11 +162,11 @@ def multiply_both_axes(rows: list[Block], columns: list[Block], image: Tensor) -
 
 
 @contextmanager
-def multiply_in_full_precision() -> Generator[None]:
-    """Multiply float32 matrices without rounding them to TF32, even where other code allows torch to.
+def forbid_tf32() -> Generator[None]:
+    """Within this context, torch multiplies float32 matrices without rounding them to TF32.
 
-    TF32 keeps 11 bits: a resized image would agree with its source to about 70 dB and no better. The
-    setting is the same for all threads.
+    TF32 keeps 11 bits: a resized image would have a PSNR of about 70 dB and no better. The setting is
+    global: while the context is open, it also affects other threads.
     """
     if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
         before = torch.get_float32_matmul_precision()

@@ -1,4 +1,7 @@
-"""Measure what a super-resolved image shows that its source does not hold."""
+"""Measure what a super-resolved image shows that a reference does not hold.
+
+The reference is the source, or the image that a step enlarged, enlarged to the size of the result.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,13 +13,13 @@ from torch import Tensor
 from ..resample import require_same_shape
 from .banded_resize import resize_banded
 from .metrics import split_rows
-from .sums import Sums, read_sums
+from .pending_figure import PendingFigure, read_figures
 
 CELLS_PER_SHORT_SIDE = 128
-"""Number of cells along a map's short side."""
+"""Number of cells along the short side of the coarse grid in which ``map_invented`` measures variances."""
 
 MIN_CELL_PIXELS = 4
-"""Minimum side of a cell."""
+"""Minimum side of a cell, in pixels."""
 
 VISIBLE_DEVIATION = 4 / 255
 """Local standard deviation at which new structure begins to be visible; weaker structure counts little."""
@@ -30,7 +33,7 @@ finest structures."""
 
 INVENTED_THRESHOLD = 0.5**0.5
 """Value of ``map_invented`` from which a pixel counts as invented: there the new structure is as strong
-as that of the source."""
+as that of the reference."""
 
 INVENTED_WORDS = ((0.9, "nearly all"), (0.5, "most"), (0.1, "part"), (0.01, "little"))
 """Minimum share of each description."""
@@ -45,22 +48,22 @@ class Octave(NamedTuple):
     size: int
     """Smallest size of a light or dark spot, in pixels; the largest is twice as large."""
     invented: float
-    """Share of their energy that the source does not hold, 0 to 1."""
+    """Share of their energy that the reference does not hold, 0 to 1."""
     energy: float
     """Share of the image's energy that they have, 0 to 1."""
 
 
 def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
-    """Measure the share of an image's energy that is not in its enlarged source.
+    """Measure the share of an image's energy that is not in the reference.
 
     Energy is the variance about each channel's mean. The share is 1 - r^2, where r is the
     correlation of the two images over all channels, at least 0. Changes of brightness or contrast
-    do not count. If the image is its source plus uncorrelated detail, the result is the detail's
+    do not count. If the image is the reference plus uncorrelated detail, the result is the detail's
     share of the variance.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
-        reference: The source enlarged to the same shape.
+        reference: Of the same shape.
 
     Returns:
         0 (nothing is invented, or the variance is below ``ROUNDING_VARIANCE``) to 1 (everything is).
@@ -68,11 +71,11 @@ def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
-    return read_sums(sum_invented_energy(sr, reference))[0]
+    return read_figures(start_measuring_invented_energy(sr, reference))[0]
 
 
-def sum_invented_energy(sr: Tensor, reference: Tensor) -> Sums:
-    """Start to compute ``measure_invented_energy``; ``read_sums`` reads the result from the device."""
+def start_measuring_invented_energy(sr: Tensor, reference: Tensor) -> PendingFigure:
+    """Start to compute ``measure_invented_energy``; ``read_figures`` reads the result from the device."""
     require_same_shape(sr, reference, "the image and its enlarged source")
     moments = _sum_moments(sr.float(), reference.float())
 
@@ -92,7 +95,7 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
-        reference: The source enlarged to the same shape.
+        reference: Of the same shape.
 
     Raises:
         ValueError: If the shapes differ.
@@ -109,7 +112,7 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
         ]
         moments.append(_sum_moments(*details))
         sr, reference = halves
-    (total, *_), *octaves = read_sums(*moments)
+    (total, *_), *octaves = read_figures(*moments)
     return [
         Octave(
             2**k,
@@ -121,7 +124,7 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
 
 
 def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
-    """Map where an image shows what its enlarged source does not hold.
+    """Map where an image shows what the reference does not hold.
 
     The value is sqrt(new / (new + known)), where new is the local variance of ``sr - reference``
     and known that of ``reference``, both blurred over about 1/40 of the image. It goes to 0 where
@@ -129,10 +132,10 @@ def map_invented(sr: Tensor, reference: Tensor) -> Tensor:
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
-        reference: The source enlarged to the same shape.
+        reference: Of the same shape.
 
     Returns:
-        (B, 1, H, W) float32: 0 (the source holds it) to 1 (invented).
+        (B, 1, H, W) float32: 0 (the reference holds it) to 1 (invented).
 
     Raises:
         ValueError: If the shapes differ.
@@ -188,7 +191,7 @@ def describe_invented(share: float) -> str:
     return f"{part} of its area is invented ({format_percent(share)})"
 
 
-def _sum_moments(a: Tensor, b: Tensor) -> Sums:
+def _sum_moments(a: Tensor, b: Tensor) -> PendingFigure:
     """Start to compute the variances of a and b and their covariance, each about the means of its planes."""
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
     sums: list[Tensor] = []
@@ -201,7 +204,7 @@ def _sum_moments(a: Tensor, b: Tensor) -> Sums:
         means = [value / count for value in values]
         return sum(means[::3]), sum(means[1::3]), sum(means[2::3])
 
-    return Sums(torch.stack(sums), finish)
+    return PendingFigure(torch.stack(sums), finish)
 
 
 def _compute_invented_share(energy: float, known: float, shared: float) -> float:

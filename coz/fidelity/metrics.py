@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..color.align import compute_luma
 from ..resample import require_same_shape
-from .sums import Sums, read_sums
+from .pending_figure import PendingFigure, read_figures
 
 ROWS_PER_BAND = 64
 """Number of rows that are measured at once: their data stays in the processor's cache, and a large image
@@ -43,21 +43,21 @@ def measure_psnr(a: Tensor, b: Tensor) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
-    return read_sums(sum_psnr(a, b))[0]
+    return read_figures(start_measuring_psnr(a, b))[0]
 
 
-def sum_psnr(a: Tensor, b: Tensor) -> Sums:
-    """Start to compute ``measure_psnr``; ``read_sums`` reads the result from the device."""
+def start_measuring_psnr(a: Tensor, b: Tensor) -> PendingFigure:
+    """Start to compute ``measure_psnr``; ``read_figures`` reads the result from the device."""
     require_same_shape(a, b, "the two images")
     bands = zip(split_rows(a), split_rows(b), strict=True)
     errors = torch.stack([(x - y).square().sum() for x, y in bands])
     count = a.numel()
 
-    # It does not refer to the images, so that they can be freed before it is called.
+    # ``finish`` holds no reference to the images, so that they can be freed before it is called.
     def finish(values: list[float]) -> float:
         return mse_to_decibels(sum(values) / count)
 
-    return Sums(errors, finish)
+    return PendingFigure(errors, finish)
 
 
 def mse_to_decibels(mean_squared_error: float) -> float:
@@ -83,11 +83,11 @@ def measure_ssim(a: Tensor, b: Tensor) -> float:
     Source: Wang et al. 2004, Image Quality Assessment: From Error Visibility to Structural
         Similarity, Eq. 13.
     """
-    return read_sums(sum_ssim(a, b))[0]
+    return read_figures(start_measuring_ssim(a, b))[0]
 
 
-def sum_ssim(a: Tensor, b: Tensor) -> Sums:
-    """Start to compute ``measure_ssim``; ``read_sums`` reads the result from the device."""
+def start_measuring_ssim(a: Tensor, b: Tensor) -> PendingFigure:
+    """Start to compute ``measure_ssim``; ``read_figures`` reads the result from the device."""
     require_same_shape(a, b, "the two images")
     height, width = a.shape[-2:]
     if min(height, width) < SSIM_WINDOW_PIXELS:
@@ -110,7 +110,7 @@ def sum_ssim(a: Tensor, b: Tensor) -> Sums:
     def finish(values: list[float]) -> float:
         return sum(values) / count
 
-    return Sums(torch.stack(bands), finish)
+    return PendingFigure(torch.stack(bands), finish)
 
 
 def measure_sharpness(image: Tensor) -> float:
@@ -124,11 +124,11 @@ def measure_sharpness(image: Tensor) -> float:
     Raises:
         ValueError: If ``image`` does not have three channels, or a side is below 3 pixels.
     """
-    return read_sums(sum_sharpness(image))[0]
+    return read_figures(start_measuring_sharpness(image))[0]
 
 
-def sum_sharpness(image: Tensor) -> Sums:
-    """Start to compute ``measure_sharpness``; ``read_sums`` reads the result from the device."""
+def start_measuring_sharpness(image: Tensor) -> PendingFigure:
+    """Start to compute ``measure_sharpness``; ``read_figures`` reads the result from the device."""
     height, width = image.shape[-2:]
     if image.shape[1] != 3 or min(height, width) < 3:
         raise ValueError(
@@ -143,7 +143,7 @@ def sum_sharpness(image: Tensor) -> Sums:
     places = (height - 2) * (width - 2)
     variance = square / places - (total / places).square()
     # Rounding can make the variance of a smooth image negative, which a table would show as -0.
-    return Sums(variance.clamp(min=0).mean().reshape(1), itemgetter(0))
+    return PendingFigure(variance.clamp(min=0).mean().reshape(1), itemgetter(0))
 
 
 def compute_laplacian(image: Tensor) -> Tensor:
@@ -176,12 +176,12 @@ def measure_color_shift(sr: Tensor, lq: Tensor) -> Tensor:
 
 def measure_color_drift(sr: Tensor, lq: Tensor) -> float:
     """Return the absolute ``measure_color_shift`` of the channel that has moved most."""
-    return read_sums(sum_color_drift(sr, lq))[0]
+    return read_figures(start_measuring_color_drift(sr, lq))[0]
 
 
-def sum_color_drift(sr: Tensor, lq: Tensor) -> Sums:
-    """Start to compute ``measure_color_drift``; ``read_sums`` reads the result from the device."""
-    return Sums(measure_color_shift(sr, lq).abs().max().reshape(1), itemgetter(0))
+def start_measuring_color_drift(sr: Tensor, lq: Tensor) -> PendingFigure:
+    """Start to compute ``measure_color_drift``; ``read_figures`` reads the result from the device."""
+    return PendingFigure(measure_color_shift(sr, lq).abs().max().reshape(1), itemgetter(0))
 
 
 def split_rows(image: Tensor, shared: int = 0) -> Iterator[Tensor]:

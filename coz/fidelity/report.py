@@ -16,10 +16,21 @@ from ..chain.real_pixels import (
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
 from ..render.strip import write_factor_label
-from ..resample import FILTER_RADIUS_PIXELS, crop, resize
-from .back_projection import AGREEMENT_WORDS, MAX_SHOWN_DECIBELS, describe_agreement, sum_agreement
-from .metrics import SSIM_WINDOW_PIXELS, sum_color_drift, sum_psnr, sum_sharpness, sum_ssim
-from .sums import Sums, read_sums
+from ..resample import crop, resize_region
+from .back_projection import (
+    AGREEMENT_WORDS,
+    MAX_SHOWN_DECIBELS,
+    describe_agreement,
+    start_measuring_agreement,
+)
+from .metrics import (
+    SSIM_WINDOW_PIXELS,
+    start_measuring_color_drift,
+    start_measuring_psnr,
+    start_measuring_sharpness,
+    start_measuring_ssim,
+)
+from .pending_figure import PendingFigure, read_figures
 
 REAL_SHARE_WORDS = (
     (1, "nothing in it had to be invented"),
@@ -45,10 +56,10 @@ class Figures:
 
     layer: int
     """1 is the first frame x_0."""
-    input: float = nan
+    input_agreement: float = nan
     """Agreement with the crop that the frame was made from, in dB."""
-    source: float = nan
-    """Agreement with the source photograph, in dB."""
+    source_agreement: float = nan
+    """Agreement with the source, in dB."""
     psnr: float = nan
     """PSNR with the ground truth, in dB."""
     ssim: float = nan
@@ -74,25 +85,26 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
         _require_ground_truth(chain, ground_truth)
     for layer in range(1, len(chain.frames)):
         frame = chain.frames[layer]
-        sums: dict[str, Sums] = {}
+        pending: dict[str, PendingFigure] = {}
         if layer > 1:
             made_from = crop(chain.frames[layer - 1], chain.windows[layer - 1])
-            sums["input"] = sum_agreement(frame, made_from)
-            sums["drift"] = sum_color_drift(frame, made_from)
+            pending["input_agreement"] = start_measuring_agreement(frame, made_from)
+            pending["drift"] = start_measuring_color_drift(frame, made_from)
             if is_comparable(count_real_pixels(chain, layer)):
-                sums["source"] = sum_source_agreement(chain, layer)
+                pending["source_agreement"] = start_measuring_source_agreement(chain, layer)
         truth = None if ground_truth is None else cut_true_view(chain, layer, ground_truth)
         if truth is not None:
-            sums["psnr"] = sum_psnr(frame, truth)
+            pending["psnr"] = start_measuring_psnr(frame, truth)
             if min(frame.shape[-2:]) >= SSIM_WINDOW_PIXELS:
-                sums["ssim"] = sum_ssim(frame, truth)
+                pending["ssim"] = start_measuring_ssim(frame, truth)
         if min(frame.shape[-2:]) >= 3:
-            sums["sharpness"] = sum_sharpness(frame)
-        yield Figures(layer, **dict(zip(sums, read_sums(*sums.values()), strict=True)))
+            pending["sharpness"] = start_measuring_sharpness(frame)
+        values = read_figures(*pending.values())
+        yield Figures(layer, **dict(zip(pending, values, strict=True)))
 
 
-def sum_source_agreement(chain: ZoomChain, layer: int) -> Sums:
-    """Compare a frame with the source's pixels in its window; ``read_sums`` reads the PSNR in dB.
+def start_measuring_source_agreement(chain: ZoomChain, layer: int) -> PendingFigure:
+    """Start to compare a frame with the source's pixels in its window; the figure is a PSNR in dB.
 
     The frame is downscaled. Only whole source pixels count, so that the source is not resampled. If
     the source is finer than the frame, the source is downscaled instead. The window must hold
@@ -102,13 +114,15 @@ def sum_source_agreement(chain: ZoomChain, layer: int) -> Sums:
     height, width = frame.shape[-2:]
     x, y, across, down = chain.find_window_in(layer, 0)
     if across >= width and down >= height:
-        return sum_psnr(_resize_region(source, Window(x, y, across, down), height, width), frame)
+        return start_measuring_psnr(
+            resize_region(source, Window(x, y, across, down), height, width), frame
+        )
     left, top = ceil(x - EDGE_TOLERANCE), ceil(y - EDGE_TOLERANCE)
     right, bottom = floor(x + across + EDGE_TOLERANCE), floor(y + down + EDGE_TOLERANCE)
     fx, fy = width / across, height / down
     box = Window((left - x) * fx, (top - y) * fy, (right - left) * fx, (bottom - top) * fy)
-    small = _resize_region(frame, box, bottom - top, right - left)
-    return sum_psnr(small, source[..., top:bottom, left:right])
+    small = resize_region(frame, box, bottom - top, right - left)
+    return start_measuring_psnr(small, source[..., top:bottom, left:right])
 
 
 def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
@@ -132,7 +146,7 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
     if down * (full_height + 1) < height * source_height - EDGE_TOLERANCE:
         return None
     fx, fy = full_width / source_width, full_height / source_height
-    return _resize_region(
+    return resize_region(
         ground_truth, Window(x * fx, y * fy, across * fx, down * fy), height, width
     )
 
@@ -147,9 +161,12 @@ def compute_max_comparable_magnification(chain: ZoomChain, ground_truth: Tensor)
     return min(full_width / columns * across / width, full_height / rows * down / height)
 
 
-def describe_deepest_frame(chain: ZoomChain, layer: int) -> str:
-    """Describe how much of the photograph the deepest frame (``layer``) shows, and what is invented."""
-    real = count_real_pixels(chain, layer)
+def describe_deepest_frame(chain: ZoomChain, deepest: int) -> str:
+    """Describe how much of the source the deepest frame shows, and what is invented.
+
+    ``deepest`` is the layer of the deepest frame that is judged; the chain may be longer.
+    """
+    real = count_real_pixels(chain, deepest)
     count = describe_real_pixels(real)
     if real.share >= 1 or is_comparable(real):
         words = next(words for least, words in REAL_SHARE_WORDS if real.share >= least)
@@ -158,7 +175,7 @@ def describe_deepest_frame(chain: ZoomChain, layer: int) -> str:
     else:
         words = "nearly everything in it is invented"
     verb = "is" if real.share >= 1 else "shows"
-    return f"The deepest frame ({write_factor_label(chain, layer)}) {verb} {count}: {words}."
+    return f"The deepest frame ({write_factor_label(chain, deepest)}) {verb} {count}: {words}."
 
 
 def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
@@ -170,22 +187,22 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
     """
     first, deepest = figures[0], figures[-1]
     sentences = [describe_deepest_frame(chain, deepest.layer)]
-    steps = [f for f in figures[1:] if not isnan(f.input)]
+    steps = [f for f in figures[1:] if not isnan(f.input_agreement)]
     if not steps:
         return " ".join([*sentences, "There is no step to judge."])
-    worst = min(steps, key=lambda f: f.input)
-    if worst.input >= MIN_REPEATS_DECIBELS:
+    worst = min(steps, key=lambda f: f.input_agreement)
+    if worst.input_agreement >= MIN_REPEATS_DECIBELS:
         judged = "Every step repeats its input"
     else:
         label = write_factor_label(chain, worst.layer)
-        judged = f"The weakest step, to {label}, {describe_agreement(worst.input)}"
+        judged = f"The weakest step, to {label}, {describe_agreement(worst.input_agreement)}"
     drift = max(f.drift for f in steps)
     colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colors change visibly")
     sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 a step).")
-    compared = [f for f in steps if not isnan(f.source)]
-    if compared and compared[-1].source < MIN_CLOSE_DECIBELS:
+    compared = [f for f in steps if not isnan(f.source_agreement)]
+    if compared and compared[-1].source_agreement < MIN_CLOSE_DECIBELS:
         label = write_factor_label(chain, compared[-1].layer)
-        words = describe_agreement(compared[-1].source, "the photograph")
+        words = describe_agreement(compared[-1].source_agreement, "the photograph")
         sentences.append(f"At {label} the chain {words}.")
     if deepest.sharpness < first.sharpness * BLURRED_SHARPNESS_SHARE:
         sentences.append(
@@ -205,8 +222,8 @@ def write_report(
     columns = [
         ("zoom", [write_factor_label(chain, f.layer) for f in figures]),
         ("real pixels", [describe_real_pixels(count_real_pixels(chain, f.layer)) for f in figures]),
-        ("its input", [_describe_agreement(f.input) for f in figures]),
-        ("the photograph", [_describe_photograph(chain, f) for f in figures]),
+        ("its input", [_format_agreement_cell(f.input_agreement) for f in figures]),
+        ("the photograph", [_format_source_cell(chain, f) for f in figures]),
         ("PSNR dB", [_format_decibels(f.psnr, 2) for f in figures]),
         ("SSIM", [_format_number(f.ssim, 3) for f in figures]),
         ("sharpness", [_format_number(f.sharpness, 0) for f in figures]),
@@ -245,14 +262,14 @@ def write_report(
     return "\n\n".join([describe_chain(chain, figures), "\n".join(table), *legend, note])
 
 
-def _describe_agreement(value: float) -> str:
+def _format_agreement_cell(value: float) -> str:
     return "-" if isnan(value) else describe_agreement(value, "it")
 
 
-def _describe_photograph(chain: ZoomChain, figures: Figures) -> str:
+def _format_source_cell(chain: ZoomChain, figures: Figures) -> str:
     if figures.layer > 1 and not is_comparable(count_real_pixels(chain, figures.layer)):
         return TOO_FEW_REAL_PIXELS
-    return _describe_agreement(figures.source)
+    return _format_agreement_cell(figures.source_agreement)
 
 
 def _format_decibels(value: float, digits: int) -> str:
@@ -263,17 +280,6 @@ def _format_decibels(value: float, digits: int) -> str:
 
 def _format_number(value: float, digits: int) -> str:
     return "-" if isnan(value) else f"{value:.{digits}f}"
-
-
-def _resize_region(image: Tensor, box: Window, height: int, width: int) -> Tensor:
-    """Resize a region of an image, reading only the rows that the filter needs."""
-    margin = ceil(FILTER_RADIUS_PIXELS["bicubic"] * max(box.height / height, 1.0)) + 1
-    rows, columns = image.shape[-2:]
-    top = max(floor(box.y) - margin, 0)
-    x, y = max(box.x, 0.0), max(box.y, 0.0)
-    box = Window(x, y - top, min(box.width, columns - x), min(box.height, rows - y))
-    part = image[..., top : top + ceil(box.y + box.height) + margin, :]
-    return resize(part, height, width, box=box).clamp(0, 1)
 
 
 def _require_ground_truth(chain: ZoomChain, ground_truth: Tensor) -> None:

@@ -37,8 +37,9 @@ class TaggerSizes(NamedTuple):
     heads: tuple[int, ...] = (6, 12, 24, 48)
     """Number of attention heads of each stage."""
     head_width: int = 768
-    """Channels of the tagging head; head_inner are those inside its MLPs."""
+    """Channels of the tagging head."""
     head_inner: int = 3072
+    """Channels inside the MLPs of the tagging head."""
     head_layers: int = 2
 
 

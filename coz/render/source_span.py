@@ -20,7 +20,10 @@ class SourceSpan:
     length: float
 
     def __init__(self, start: float, length: float, side: int, size: int):
-        """Resample the span (start, length) of an axis of ``side`` pixels to ``size`` pixels."""
+        """Find the pixels to read, if a span is resampled to ``size`` pixels.
+
+        The span is (start, length) on an axis of ``side`` pixels, and may reach beyond it.
+        """
         end = start + length
         start = 0.0 if abs(start) < EDGE_TOLERANCE else start
         end = float(side) if abs(side - end) < EDGE_TOLERANCE else end

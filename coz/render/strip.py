@@ -112,12 +112,14 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
         ValueError: If the strip would exceed ``MAX_STRIP_SIDE_PIXELS`` or ``MAX_STRIP_PIXELS``.
     """
     side = min(chain.frames[1].shape[-2:])
-    times = ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
-    _require_size(chain, layout, times)
+    enlargement = (
+        ceil(MIN_PANEL_SIDE_PIXELS / side) if labels and side < MIN_PANEL_SIDE_PIXELS else 1
+    )
+    _require_size(chain, layout, enlargement)
     is_by_step = layout == "steps" and chain.steps
     rows = _list_step_rows(chain) if is_by_step else _list_frame_rows(chain, layout)
-    images = [_draw_row(row, side * times, times, labels) for row in rows]
-    gap = round(side * times * GAP_SHARE)
+    images = [_draw_row(row, side * enlargement, enlargement, labels) for row in rows]
+    gap = round(side * enlargement * GAP_SHARE)
     height = sum(image.height + gap for image in images) - gap
     sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
     top = 0
@@ -127,9 +129,9 @@ def draw_strip(chain: ZoomChain, layout: Layout = "row", labels: bool = True) ->
     return from_pillow(sheet).to(chain.frames[1])
 
 
-def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
+def _require_size(chain: ZoomChain, layout: Layout, enlargement: int) -> None:
     """Refuse a strip that would be too large, before it is drawn. Captions are not counted."""
-    height, width = (length * times for length in chain.frames[1].shape[-2:])
+    height, width = (length * enlargement for length in chain.frames[1].shape[-2:])
     count = chain.steps + 1
     columns, rows = count, 1
     if layout == "grid":
@@ -140,10 +142,10 @@ def _require_size(chain: ZoomChain, layout: Layout, times: int) -> None:
     gap = round(min(height, width) * GAP_SHARE)
     across, down = columns * (width + gap) - gap, rows * (height + gap) - gap
     if max(across, down) > MAX_STRIP_SIDE_PIXELS or across * down > MAX_STRIP_PIXELS:
-        enlarged = f", enlarged {times} times for their labels" if times > 1 else ""
+        enlarged = f", enlarged {enlargement} times for their labels" if enlargement > 1 else ""
         raise ValueError(
-            f"the strip would have {across:,} x {down:,} pixels: {count} frames of {width // times} x "
-            f"{height // times}{enlarged}. At most {MAX_STRIP_SIDE_PIXELS:,} along a side and "
+            f"the strip would have {across:,} x {down:,} pixels: {count} frames of {width // enlargement} x "
+            f"{height // enlargement}{enlarged}. At most {MAX_STRIP_SIDE_PIXELS:,} along a side and "
             f"{MAX_STRIP_PIXELS // 10**6} megapixels are made. Choose another layout, turn labels off, or "
             "make the chain with frame whole picture square, a smaller size or fewer steps"
         )
@@ -170,11 +172,11 @@ def _list_frame_rows(chain: ZoomChain, layout: Layout) -> list[Row]:
     ]
 
 
-def _choose_columns(count: int, shape: float) -> int:
+def _choose_columns(count: int, aspect_ratio: float) -> int:
     """Choose the columns that make the sheet closest to a square, and of two equal choices the wider."""
 
     def measure_distance_from_square(columns: int) -> float:
-        return round(abs(log(columns * shape / ceil(count / columns))), 6)
+        return round(abs(log(columns * aspect_ratio / ceil(count / columns))), 6)
 
     return min(range(count, 0, -1), key=measure_distance_from_square)
 
@@ -196,10 +198,10 @@ def _list_step_rows(chain: ZoomChain) -> list[Row]:
     return rows
 
 
-def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
-    """Draw the panels of a row with their captions, each pixel enlarged ``times`` times."""
+def _draw_row(row: Row, side: int, enlargement: int, labels: bool) -> Image.Image:
+    """Draw the panels of a row with their captions. ``enlargement`` is a factor for the panels' images."""
     gap, margin = round(side * GAP_SHARE), round(side * MARGIN_SHARE)
-    images = [_draw_panel(panel, side, times, labels) for panel in row.panels]
+    images = [_draw_panel(panel, side, enlargement, labels) for panel in row.panels]
     width, height = images[0].size
     whole = len(images) * (width + gap) - gap
     column = whole if len(row.captions) == 1 else width
@@ -219,15 +221,15 @@ def _draw_row(row: Row, side: int, times: int, labels: bool) -> Image.Image:
     return sheet
 
 
-def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Image:
+def _draw_panel(panel: Panel, side: int, enlargement: int, labels: bool) -> Image.Image:
     image = to_pillow(panel.frame)
     if not labels:
         return image
-    width, height = image.width * times, image.height * times
+    width, height = image.width * enlargement, image.height * enlargement
     image = image.resize((width, height), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(image, "RGBA")
     if panel.window is not None:
-        x, y, w, h = (value * times for value in panel.window)
+        x, y, w, h = (value * enlargement for value in panel.window)
         line = max(1, side // 256)
         for color, out in (((0, 0, 0, 110), 2 * line), ((255, 255, 255, 230), line)):
             left, top = max(x - out, 0), max(y - out, 0)
@@ -238,9 +240,10 @@ def _draw_panel(panel: Panel, side: int, times: int, labels: bool) -> Image.Imag
 
 
 def draw_label(image: Image.Image, label: str, real: RealPixels, side: int, note: str = "") -> None:
-    """Draw a label such as "16x" on an RGB image, and below it the real pixels after a dot in their color.
+    """Draw a label such as "16x" on an RGB image, and below it a line with the number of real pixels.
 
-    A ``note`` is a further line. The size of the text follows ``side``, the short side of the image.
+    That line begins with a dot, whose color shows the share of real pixels. A ``note`` is a further line.
+    The size of the text follows ``side``, the short side of the image.
     """
     pen = ImageDraw.Draw(image, "RGBA")
     width, height = image.size

@@ -138,7 +138,8 @@ class ZoomVideo:
             for k, side in ((0, -1), (1, -2))
         )
         self.steps = (self.x.shrink + self.y.shrink) / 2 / log(chain.scale)
-        self.halves = [chain.frames[0]]
+        self.source_pyramid = [chain.frames[0]]
+        """The source, halved 0, 1, 2, ... times. Levels are made when they are needed."""
         self._lock = Lock()
 
     def find_view(self, layer: int, t: float) -> Window:
@@ -149,7 +150,8 @@ class ZoomVideo:
     def render_frames(self, positions: Iterable[float], threads: int = 1) -> Iterator[Tensor]:
         """Render the frames at these positions in order. A rest yields the same tensor again.
 
-        With several threads, as many frames exist at once; their values are the same.
+        With n threads, up to n frames are in memory at once. The number of threads does not change the
+        values.
         """
         runs = [(t, len([*group])) for t, group in groupby(positions)]
         frames = map_in_threads(self.render_frame, (t for t, _ in runs), threads)
@@ -226,9 +228,10 @@ class ZoomVideo:
             while 2 ** (level + 1) * REDUCING_GAP <= min(view.width / width, view.height / height):
                 level += 1
             with self._lock:
-                while len(self.halves) <= level:
-                    self.halves.append(F.avg_pool2d(self.halves[-1], 2, ceil_mode=True))
-            image = self.halves[level]
+                while len(self.source_pyramid) <= level:
+                    half = F.avg_pool2d(self.source_pyramid[-1], 2, ceil_mode=True)
+                    self.source_pyramid.append(half)
+            image = self.source_pyramid[level]
             view = Window(*(value / 2**level for value in view))
         rows = SourceSpan(view.y, view.height, image.shape[-2], height)
         columns = SourceSpan(view.x, view.width, image.shape[-1], width)

@@ -28,8 +28,9 @@ EXCLUDED_PHRASES = (
     *("two images", "both images", "previous image"),
     *("zoom-in", "zooms in", "zoomed-in", "zooming in"),
 )
-"""Phrases about the two images instead of their content. They are removed from an answer, and penalized
-in training. The paper lists "first image", "second image" "and the like"; the full list is not public."""
+"""Phrases about the two images instead of their content. They are removed from an answer. The paper's
+training of the prompt LoRA penalizes them; it lists "first image", "second image" "and the like", and the
+full list is not public."""
 
 
 def build_phrase_pattern(phrases: Iterable[str]) -> str:

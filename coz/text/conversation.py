@@ -47,25 +47,27 @@ QWEN_CHAT = (
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 MODEL_FAMILIES = {
+    # Qwen2.5-VL
     "qwen2.5": ModelFamily(QWEN_CHAT, QWEN_IMAGE, multiple_of=28, min_pixels=56 * 56),
-    # The empty thoughts keep Thinking variants from spending tokens on thoughts.
+    # Qwen3-VL and Qwen3.5. The empty thoughts keep Thinking variants from spending tokens on thoughts.
     "qwen3": ModelFamily(
         QWEN_CHAT + "<think>\n\n</think>\n\n", QWEN_IMAGE, multiple_of=32, min_pixels=256 * 256
     ),
+    # Gemma 3 has no system role: the instruction opens the user's turn.
     "gemma3": ModelFamily(
         "<start_of_turn>user\n{instruction}\n\n{images}<end_of_turn>\n<start_of_turn>model\n",
         "\n\n<start_of_image><image_soft_token><end_of_image>\n\n",
         square=896,
     ),
+    # Gemma 4
     "gemma4": ModelFamily(
         "<|turn>system\n{instruction}<turn|>\n<|turn>user\n{images}<turn|>\n<|turn>model\n"
         "<|channel>thought\n<channel|>",
         "\n\n<|image><|image|><image|>\n\n",
     ),
 }
-"""Qwen2.5-VL; Qwen3-VL and Qwen3.5; Gemma 3 (no system role: the instruction opens the user's turn);
-Gemma 4. Source: chat_template and preprocessor_config.json of the models, and the processors in
-transformers, which put a Gemma image between its two markers and blank lines."""
+"""Source: chat_template and preprocessor_config.json of the models, and the processors in transformers, which
+put a Gemma image between its two markers and blank lines."""
 
 
 def write_chat(family: ModelFamily, instruction: str, images: int) -> str:
@@ -77,7 +79,9 @@ def write_chat(family: ModelFamily, instruction: str, images: int) -> str:
     return family.chat.format(instruction=instruction, images=family.image * images)
 
 
-def smart_resize(height: int, width: int, multiple_of: int, min_pixels: int) -> tuple[int, int]:
+def find_qwen_image_size(
+    height: int, width: int, multiple_of: int, min_pixels: int
+) -> tuple[int, int]:
     """Find the height and width in pixels, close to an image's own, that a Qwen model accepts.
 
     Source: transformers models/qwen2_vl/image_processing_qwen2_vl.py, smart_resize.
@@ -102,5 +106,5 @@ def choose_image_size(family: ModelFamily, height: int, width: int) -> tuple[int
     if family.square:
         return family.square, family.square
     if family.multiple_of:
-        return smart_resize(height, width, family.multiple_of, family.min_pixels)
+        return find_qwen_image_size(height, width, family.multiple_of, family.min_pixels)
     return height, width

@@ -45,7 +45,7 @@ def choose_step_texts(prompt: str, step_prompts: str, steps: int) -> list[str]:
 
 
 def join_texts(texts: list[str]) -> str:
-    """Join texts, one line for each step. Used as ``step_prompts``, the lines give the same texts."""
+    """Join texts, one line for each step. Typed into ``step_prompts``, the result gives the same texts."""
     return "\n".join(join_lines(text) or EMPTY_PROMPT_MARK for text in texts)
 
 

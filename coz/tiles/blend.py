@@ -5,7 +5,7 @@ from math import pi
 import torch
 from torch import Tensor
 
-from ..detail.fusion import compute_attention
+from ..detail.fusion import map_detail
 from .layout import TileLayout
 
 RIM_PIXELS = 32
@@ -15,7 +15,7 @@ sees no pixels beyond the edge."""
 NARROW_OVERLAP_PIXELS = 96
 """In a narrower overlap the rim is a third of the overlap, so that a third is left to fade in."""
 
-ATTENTION_SHARE = 0.3
+DETAIL_SHARE = 0.3
 """Share of a tile's weight that depends on its detail. Source: the InvSR study (GitHub dgm-2025.2-g4),
 util_smart_chopping.py."""
 
@@ -39,7 +39,7 @@ class TileBlend:
             layout: Layout of the tiles.
             out: (1, H, W, 3) float32 zeros of the layout's size, on any device. It is modified, and
                 may be a view of a larger image.
-            by_detail: Reduce the weight of a tile by up to ``ATTENTION_SHARE`` where it has little
+            by_detail: Reduce the weight of a tile by up to ``DETAIL_SHARE`` where it has little
                 detail, and divide by the sum of weights, which takes a buffer of (1, H, W, 1).
 
         Raises:
@@ -80,8 +80,8 @@ class TileBlend:
         if self._totals is None:
             self.out[place].addcmul_(pixels, weights)
             return
-        attention = compute_attention(tile, "gradient").to(self.out).movedim(1, -1)
-        weights = weights * torch.lerp(torch.ones_like(attention), attention, ATTENTION_SHARE)
+        detail = map_detail(tile, "gradient").to(self.out).movedim(1, -1)
+        weights = weights * torch.lerp(torch.ones_like(detail), detail, DETAIL_SHARE)
         total = self._totals[place].add_(weights)
         # The mean so far moves to the tile by the tile's share of all weights so far.
         share = weights / total.clamp(min=torch.finfo(total.dtype).tiny)

@@ -65,16 +65,16 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
 
 
 def find_easy_tiles(
-    ratings: Sequence[Sequence[float]], layout: TileLayout, below: float
+    ratings: Sequence[Sequence[float]], layout: TileLayout, limit: float
 ) -> list[int]:
-    """Find the tiles without detail: no cell that their core touches is rated ``below`` or higher.
+    """Find the tiles without detail: those whose core touches only cells rated lower than the limit.
 
     Detail at the edge of a tile does not count, as there the neighbor has more weight.
 
     Args:
         ratings: As ``rate_complexity`` returns them, of the image before it is enlarged.
         layout: Tiles of the enlarged image.
-        below: 0 finds no tile, 1 finds all.
+        limit: A rating, 0 to 1. With 0 no tile is found, with 1 all are.
 
     Returns:
         Their indices in ``layout.list_windows()``.
@@ -86,7 +86,7 @@ def find_easy_tiles(
         return max(max(row[left:right]) for row in ratings[top:bottom])
 
     cores = layout.list_cores()
-    return [i for i, core in enumerate(cores) if below == 1 or rate(core) < below]
+    return [i for i, core in enumerate(cores) if limit == 1 or rate(core) < limit]
 
 
 def _count_levels(light: Tensor, column: Tensor, columns: int) -> Tensor:

@@ -64,7 +64,7 @@ def plan_layout(
         overlap: Overlap in pixels, below ``tile``.
         multiple_of: All but the last tiles start at multiples of this many pixels, which makes
             overlaps a little larger. If it is the factor of an enlargement, each tile starts on a
-            pixel of its source. Ignored if tiles are less than this far apart.
+            pixel of the image before it. Ignored if tiles are less than this far apart.
 
     Raises:
         ValueError: If a side or ``tile`` is below 1, or ``overlap`` not in 0..tile - 1.
@@ -115,9 +115,9 @@ def plan_adaptive_layout(
 ) -> TileLayout:
     """Plan tiles that overlap by a quarter where the image is calm, by half where it is complex.
 
-    The most complex part of a row decides its distance to the next row; columns then differ from
-    row to row. This keeps a pixel's blend weight a product of two one-dimensional weights. The last
-    tile of a row or column is shifted inward, as in ``plan_layout``.
+    The distance between two rows is the same over their whole width: the most complex part of the upper row
+    decides it. Columns may differ from row to row. So the blend weight of a pixel stays a product of two
+    one-dimensional weights. The last tile of a row or column is shifted inward, as in ``plan_layout``.
 
     Args:
         height: Height of the image, in pixels.

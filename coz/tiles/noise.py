@@ -11,8 +11,8 @@ from ..latent import SIDE_MULTIPLE_PIXELS
 class NoiseField:
     """Gaussian noise for the latent of a whole image. Each tile uses its window of the noise.
 
-    Overlapping tiles start from the same noise, in any order. This is exact if tiles start at
-    multiples of the VAE's reduction; other starts are rounded to the nearest latent pixel.
+    Where tiles overlap they get the same noise, in whatever order they are sampled. This is exact if tiles
+    start at multiples of the VAE's reduction; other starts are rounded to the nearest latent pixel.
     """
 
     def __init__(self, height: int, width: int, seed: int) -> None:

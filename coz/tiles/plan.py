@@ -20,7 +20,7 @@ MAX_OVERVIEW_LONG_SIDE_PIXELS = 2048
 """Limit of its long side: without it 10000 x 50 pixels would become 102400 x 512."""
 
 RESIZE_MARGIN_PIXELS = 3
-"""Source pixels around a box that are enough to enlarge it: the filter radius of lanczos."""
+"""Input pixels around a box that are enough to enlarge it: the filter radius of lanczos."""
 
 
 def enlarge_side(side: int, scale: float) -> int:
@@ -39,7 +39,7 @@ def plan_tiles(
     """Plan the tiles of the enlarged image.
 
     Where the scale allows it, they start and end on pixels of the image, so that each tile can be
-    compared with its source without interpolating the source.
+    compared with its input without interpolating the input.
 
     Args:
         height: Height of the image before it is enlarged, in pixels.
@@ -56,15 +56,15 @@ def plan_tiles(
     Source: Chain-of-Zoom inference_coz_full.py: tiles of 512 pixels that overlap by 128.
     """
     height, width = enlarge_side(height, scale), enlarge_side(width, scale)
-    multiple = find_source_aligned_multiple(Fraction(scale), tile)
+    multiple = find_input_aligned_multiple(Fraction(scale), tile)
     tile -= tile % multiple
     if complexity is not None:
         return plan_adaptive_layout(height, width, tile, complexity, multiple)
     return plan_layout(height, width, tile, overlap, multiple)
 
 
-def find_source_aligned_multiple(scale: Fraction, tile: int) -> int:
-    """Find the smallest number of enlarged pixels that is a whole number of source pixels.
+def find_input_aligned_multiple(scale: Fraction, tile: int) -> int:
+    """Find the smallest number of enlarged pixels that is a whole number of input pixels.
 
     It is 16 for 3.2x. If it exceeds an eighth of a tile, the result is 1.
     """
@@ -85,15 +85,15 @@ def plan_abutting_tiles(height: int, width: int, layout: TileLayout) -> list[Win
         image where the scale allows it.
     """
 
-    def split(side: int, source: int, tile: int) -> list[tuple[int, int]]:
-        return split_side(side, tile, find_source_aligned_multiple(Fraction(side, source), tile))
+    def split(side: int, input_side: int, tile: int) -> list[tuple[int, int]]:
+        return split_side(side, tile, find_input_aligned_multiple(Fraction(side, input_side), tile))
 
     rows = split(layout.height, height, layout.tile_height)
     columns = split(layout.width, width, layout.tile_width)
     return [Window(x, y, right - x, bottom - y) for y, bottom in rows for x, right in columns]
 
 
-def find_tile_source(image: Tensor, layout: TileLayout, window: Window) -> Window:
+def find_tile_input(image: Tensor, layout: TileLayout, window: Window) -> Window:
     """Find the region of ``image`` that a window of the enlarged image shows, in pixels of ``image``."""
     height, width = image.shape[-2:]
     fx, fy = width / layout.width, height / layout.height
@@ -105,7 +105,7 @@ def cut_tile_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
 
     The window may reach beyond the image, which is mirrored there.
     """
-    box = find_tile_source(image, layout, window)
+    box = find_tile_input(image, layout, window)
     return resize_mirrored(image, int(window.height), int(window.width), box)
 
 
@@ -128,7 +128,7 @@ def cut_wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
     They stand for the previous frame x_{i-1} when the tile's prompt is written.
     """
     height, width = image.shape[-2:]
-    x, y, w, h = find_tile_source(image, layout, window)
+    x, y, w, h = find_tile_input(image, layout, window)
     middle = Target((x + w / 2) / width, (y + h / 2) / height)
     side = int(max(window.height, window.width))
     return crop(image, place_first_frame(height, width, side, "native pixels", middle).window)

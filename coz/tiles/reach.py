@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 MIN_REACH_PIXELS, MAX_REACH_PIXELS = 8, 64
-"""Limits of a reach, in source pixels. Networks that use the whole image, as by attention, get the
+"""Limits of a reach, in input pixels. Networks that use the whole image, as by attention, get the
 maximum."""
 
 REACH_MULTIPLE_PIXELS = 8
-"""A reach is rounded up to a multiple of this many source pixels."""
+"""A reach is rounded up to a multiple of this many input pixels."""
 
 VISIBLE_CHANGE = 0.25 / 255
 """Smallest change of a value that counts: a quarter of an 8-bit level."""
@@ -32,7 +32,7 @@ class Reach(NamedTuple):
     """The surroundings that a network needs to upscale a region as it would in the whole image."""
 
     pixels: int
-    """Width of the surroundings in source pixels."""
+    """Width of the surroundings in input pixels."""
     is_periodic: bool
     """Whether the result also depends on where the region starts, as with attention in windows."""
 
@@ -71,7 +71,7 @@ def measure_reach(upscale: Callable[[Tensor], Tensor]) -> Reach:
 
 
 def _count_changed_columns(whole: Tensor, cut: Tensor) -> int:
-    """Count the source pixels from the left edge of ``cut`` to the last one that differs from ``whole``."""
+    """Count the input pixels from the left edge of ``cut`` to the last one that differs from ``whole``."""
     difference = (whole[..., -cut.shape[-1] :] - cut).abs().amax((0, 1, 2))
     changed = torch.nonzero(~(difference <= VISIBLE_CHANGE))
     return (

@@ -12,7 +12,7 @@ from .lora import (
     find_common_value,
     is_weight,
     list_few,
-    merge_lora,
+    merge_lora_with_default_alpha,
     pair_factors,
 )
 from .vae import COMFYUI_VAE_NAME_PATTERN, rename_vae_weights
@@ -81,14 +81,14 @@ def convert_coz_vae_encoder(tensors: Mapping[str, Tensor]) -> StandardKeyWeights
         The whole encoder. Merged weights are float32, the others keep their dtype.
 
     Raises:
-        ValueError: If a part of the encoder is missing, or a weight does not belong to one.
+        ValueError: If a part of the encoder is missing, or a weight belongs to something else.
 
     Source: Chain-of-Zoom osediff_sd3.py, inject_lora_vae (LoraConfig with r and no alpha).
     """
     pairs, rest = pair_factors(tensors)
     plain = {name.replace(".base_layer.", "."): tensor for name, tensor in rest.items()}
     for layer, pair in pairs.items():
-        plain[f"{layer}.weight"] = merge_lora(layer, plain, *pair)
+        plain[f"{layer}.weight"] = merge_lora_with_default_alpha(layer, plain, *pair)
     encoder = rename_vae_weights({f"encoder.{name}": tensor for name, tensor in plain.items()})
     lacking = [part for part in ENCODER_PARTS if f"{part}.weight" not in encoder]
     strange = [name for name in encoder if not COMFYUI_VAE_NAME_PATTERN.fullmatch(name)]

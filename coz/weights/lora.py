@@ -34,7 +34,7 @@ LORA_FACTOR = re.compile(r"(.+)\.lora_(A|B|down|up)(?:\.\w+)?\.weight")
 
 
 class StandardKeyWeights(NamedTuple):
-    """The weights of a file under standard keys, as a converted file holds them."""
+    """The weights of a file under standard keys, as in a file written by tools/convert.py."""
 
     kind: Kind
     tensors: dict[str, Tensor]
@@ -53,7 +53,7 @@ class SRWeights(NamedTuple):
     kind: Kind
     lora: dict[str, Tensor]
     """Keys of ComfyUI's `load_lora`, with an `.alpha` for each layer; for kind "lora" as in the file."""
-    replaced: dict[str, Tensor]
+    replacements: dict[str, Tensor]
     """Diffusion-model weights that replace the base's, under ComfyUI's names."""
     vae: dict[str, Tensor]
     """VAE weights that replace the base's, under ComfyUI's names."""
@@ -70,12 +70,12 @@ def split_weights(keyed: StandardKeyWeights) -> SRWeights:
     vae: dict[str, Tensor] = {}
     vae_lora: dict[str, Tensor] = {}
     lora: dict[str, Tensor] = {}
-    replaced: dict[str, Tensor] = {}
+    replacements: dict[str, Tensor] = {}
     for name, tensor in keyed.tensors.items():
         if keyed.kind == "lora":
             lora[name] = tensor
         elif name in CONV_IN_KEYS:
-            replaced[CONV_IN_KEYS[name]] = tensor
+            replacements[CONV_IN_KEYS[name]] = tensor
         elif name.startswith(VAE_LORA_PREFIX):
             vae_lora[name.removeprefix(VAE_LORA_PREFIX)] = tensor
         elif COMFYUI_VAE_NAME_PATTERN.fullmatch(name):
@@ -90,7 +90,7 @@ def split_weights(keyed: StandardKeyWeights) -> SRWeights:
         for layer, (down, up) in pairs.items()
     }
     rest = keyed.rank, keyed.alpha, keyed.latent_shift
-    return SRWeights(keyed.kind, lora, replaced, vae, rename_vae_weights(vae_diff), *rest)
+    return SRWeights(keyed.kind, lora, replacements, vae, rename_vae_weights(vae_diff), *rest)
 
 
 def pair_factors(
@@ -121,8 +121,8 @@ def pair_factors(
         factors[found[1]] = tensor
     for layer in {**downs, **ups}:
         shapes = [tuple(t[layer].shape) for t in (downs, ups) if layer in t]
-        are_whole = len(shapes) == 2 and min(map(len, shapes)) > 1 and all(map(prod, shapes))
-        if not are_whole or shapes[0][0] != prod(shapes[1][1:]):
+        are_complete = len(shapes) == 2 and min(map(len, shapes)) > 1 and all(map(prod, shapes))
+        if not are_complete or shapes[0][0] != prod(shapes[1][1:]):
             raise ValueError(
                 f"expected {layer} to have two LoRA factors that fit, but found {shapes}; download "
                 "the file again"
@@ -160,7 +160,9 @@ def list_few(names: Iterable[str]) -> str:
     return " and ".join(shown + ["more"] * (len(listed) > 2)) or "nothing"
 
 
-def merge_lora(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tensor) -> Tensor:
+def merge_lora_with_default_alpha(
+    layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tensor
+) -> Tensor:
     """Merge the LoRA of a layer, scaled by 8 / r, into its weight; return float32.
 
     Raises:
@@ -176,6 +178,9 @@ def merge_lora(layer: str, weights: Mapping[str, Tensor], down: Tensor, up: Tens
 
 
 def _multiply_factors(down: Tensor, up: Tensor) -> Tensor:
-    """Multiply the factors to a float32 change, (out, in) or (out, in, kernel height, kernel width)."""
+    """Multiply the two factors into the float32 change of a weight.
+
+    It has the shape (out, in) or (out, in, kernel height, kernel width).
+    """
     change = up.float().flatten(1) @ down.float().flatten(1)
     return change.reshape(up.shape[0], *down.shape[1:])

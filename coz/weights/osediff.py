@@ -13,7 +13,7 @@ from .lora import (
     find_common_value,
     is_state_dict,
     list_few,
-    merge_lora,
+    merge_lora_with_default_alpha,
     pair_factors,
 )
 from .vae import COMFYUI_VAE_NAME_PATTERN, rename_vae_weight
@@ -43,7 +43,9 @@ def convert_osediff(content: Mapping[str, Any]) -> StandardKeyWeights:
             f"found {len(pairs)} LoRA layers and {list_few(base)}; take osediff.pkl"
         )
     if "conv_in" in pairs:
-        base["conv_in.weight"] = merge_lora("conv_in", base, *pairs.pop("conv_in"))
+        base["conv_in.weight"] = merge_lora_with_default_alpha(
+            "conv_in", base, *pairs.pop("conv_in")
+        )
     weight, bias = base["conv_in.weight"], base["conv_in.bias"]
     keyed = dict(zip(CONV_IN_KEYS, [weight, bias], strict=True))
     vae_pairs, rest = pair_factors(vae)

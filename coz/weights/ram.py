@@ -115,12 +115,12 @@ def convert_dape(tensors: Mapping[str, Tensor]) -> StandardKeyWeights:
         # tag_encoder shares these weights with tagging_head, so loralib adds the LoRAs of both to them. That
         # of tag_encoder is probably 0, because DAPE's training does not run tag_encoder.
         target = layer.replace("tag_encoder.", "tagging_head.")
-        is_head = target.startswith("tagging_head.") and f"{target}.lora_A" in tensors
+        is_head_with_lora = target.startswith("tagging_head.") and f"{target}.lora_A" in tensors
         if layer.startswith("visual_encoder."):
             middle, rows = len(down) // 2, len(up) // 2
             layers[f"{layer}.q"] = [(down[:middle], up[:rows])]
             layers[f"{layer}.v"] = [(down[middle:], up[rows:])]
-        elif is_head and (target == layer or up.any()):
+        elif is_head_with_lora and (target == layer or up.any()):
             layers.setdefault(target, []).append((down, up))
     keyed: dict[str, Tensor] = {}
     for layer, pairs in layers.items():

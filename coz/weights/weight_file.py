@@ -95,7 +95,10 @@ def unpickle(path: Path) -> Any:
     # A damaged or hostile pickle can raise any exception; 13 types were seen.
     except Exception as error:
         if code := re.search(r"GLOBAL ([\w.]{1,99})", str(error)):
-            found = f"a call of {code[1]}, which does not run here; take the file of its authors"
+            found = (
+                f"a call of {code[1]}, which is never run, for safety; download the original file "
+                "from the authors of the model"
+            )
         elif is_archive:
             found = "another zip archive, or a damaged file; unpack it, or download it again"
         else:

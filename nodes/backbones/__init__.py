@@ -33,7 +33,7 @@ def list_unread_inputs(kind: type[Backbone]) -> list[str]:
     return [*texts, *(() if kind.reads_seed else ("seed",))]
 
 
-def backbone_input(**socket_options) -> io.Input:
+def make_backbone_input(**socket_options) -> io.Input:
     """Make the input that chooses a backbone.
 
     ``socket_options`` are added to each model socket: AS_LINKS if the node expands, otherwise none.
@@ -42,7 +42,8 @@ def backbone_input(**socket_options) -> io.Input:
     return io.DynamicCombo.Input(
         "backbone",
         options=[
-            io.DynamicCombo.Option(each.name, each.inputs(**socket_options)) for each in BACKBONES
+            io.DynamicCombo.Option(each.name, each.make_inputs(**socket_options))
+            for each in BACKBONES
         ],
         tooltip=" ".join(["The model that sharpens each view.", *summaries]),
         extra_dict={"coz_unread": {each.name: list_unread_inputs(each) for each in BACKBONES}},

@@ -11,7 +11,7 @@ class CoZAdaptedDenoise(io.ComfyNode):
             node_id="CoZAdaptedDenoise",
             display_name="CoZ Adapted Denoise",
             category="Chain-of-Zoom/step",
-            description="Internal: the denoise of a step of Chain Loop with adaptive.",
+            description="Internal: computes the denoise of a step of Chain Loop if adaptive is on.",
             is_dev_only=True,
             inputs=[io.Image.Input("image"), io.Float.Input("denoise")],
             outputs=[io.Float.Output()],

@@ -8,10 +8,10 @@ from ..host.images import to_bchw
 from ..host.messages import give_notice
 from ..host.sampling import MAX_SAMPLING_STEPS, refine
 from ..step.refine_step import (
-    adaptive_denoise_input,
-    control_inputs,
-    describe_small_size,
-    sampling_inputs,
+    make_adaptive_denoise_input,
+    make_control_inputs,
+    make_sampling_inputs,
+    warn_of_small_size,
 )
 from .backbone import Tile, TilePass
 from .sampled import SampledDiffusion
@@ -24,9 +24,9 @@ class AnyCheckpoint(SampledDiffusion):
     summary = "SD1.5, SDXL and others, by img2img."
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [
-            *super().inputs(**socket_options),
+            *super().make_inputs(**socket_options),
             io.String.Input(
                 "negative",
                 default="",
@@ -40,9 +40,9 @@ class AnyCheckpoint(SampledDiffusion):
                 max=MAX_SAMPLING_STEPS,
                 tooltip="Number of sampling steps for each view.",
             ),
-            *sampling_inputs(),
-            adaptive_denoise_input(),
-            *control_inputs(**socket_options),
+            *make_sampling_inputs(),
+            make_adaptive_denoise_input(),
+            *make_control_inputs(**socket_options),
             io.String.Input(
                 "denoise_steps",
                 default="",
@@ -56,11 +56,12 @@ class AnyCheckpoint(SampledDiffusion):
 
     def __init__(self, chosen: dict):
         super().__init__(chosen)
-        # For an input of an option that a saved prompt does not have, ComfyUI gives None.
+        # ComfyUI passes None for an option's input that is missing in an older saved prompt.
         self.control = choose_control(**{k: v for k, v in chosen.items() if v is not None})
         typed = chosen.get("denoise_steps") or ""
         self.denoises = read_step_numbers(typed, "denoise_steps", 0, 1)
-        """The denoise of the first steps; the last one is that of all further steps. Empty: denoise."""
+        """The denoise of each step; further steps use the last value. If the list is empty, all steps use
+        the input denoise."""
 
     def get_denoise(self, i: int) -> float:
         """Return the denoise of step or pass i, without ``adaptive``."""
@@ -68,11 +69,11 @@ class AnyCheckpoint(SampledDiffusion):
         return given[min(i, len(given)) - 1]
 
     def set_denoise(self, denoise: float) -> list[str]:
-        unused = " (not denoise_steps)" if self.chosen.get("denoise_steps") else ""
+        unused = " (denoise_steps is ignored)" if self.chosen.get("denoise_steps") else ""
         self.denoises = [denoise]
         return [f"denoise {denoise:g}{unused}"]
 
-    def describe_extra_values(self, name, count) -> str:
+    def warn_of_extra_values(self, name, count) -> str:
         given = len(self.denoises)
         if given <= count:
             return ""
@@ -107,12 +108,12 @@ class AnyCheckpoint(SampledDiffusion):
             models = {"model": self.chosen["model"], "control_net": self.control.control_net}
             add_node("CoZFamilyCheck", "families", **models)
 
-    def start_pass(self, tiles: TilePass) -> None:
-        layout = tiles.layout
+    def start_pass(self, tile_pass: TilePass) -> None:
+        layout = tile_pass.layout
         sides = layout.tile_height, layout.tile_width
-        if note := describe_small_size(self.chosen["model"], *sides, "a tile", "tile"):
-            give_notice(note)
-        super().start_pass(tiles)
+        if notice := warn_of_small_size(self.chosen["model"], *sides, "a tile", "tile"):
+            give_notice(notice)
+        super().start_pass(tile_pass)
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         # One at a time: some samplers draw noise for the whole batch from one seed.
@@ -122,13 +123,13 @@ class AnyCheckpoint(SampledDiffusion):
             ((view, denoise),) = adapt_denoise(view, chosen["denoise"])
             chosen = chosen | {"denoise": denoise}
         models = chosen["model"], chosen["vae"]
-        texts = self.encoded[text], self.encoded[chosen["negative"]]
+        conditionings = self.encoded[text], self.encoded[chosen["negative"]]
         return refine(
             *models,
-            *add_control(*models, *texts, view, self.control),
+            *add_control(*models, *conditionings, view, self.control),
             view,
             chosen["sampling_steps"],
             *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,
-            self.choose_noise(tile),
+            self.make_noise_cutter(tile),
         )

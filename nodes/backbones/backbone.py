@@ -26,7 +26,7 @@ class ViewLinks(NamedTuple):
 class TilePass(NamedTuple):
     """Data that all tiles of one pass of Full-Image SR share."""
 
-    picture: Tensor
+    image: Tensor
     """The image (1, 3, H, W) that the pass enlarges."""
     layout: TileLayout
     texts: list[str]
@@ -39,10 +39,10 @@ class Tile(NamedTuple):
     """A tile that ``Backbone.run`` sharpens."""
 
     zoomed: Tensor | None
-    """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``sees_surroundings``."""
+    """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``enlarges_itself``."""
     window: Window
-    """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_source`` computes
-    their place in the image of the pass. They reach beyond it only if ``sees_surroundings``."""
+    """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_input`` computes
+    their place in the image of the pass. They reach beyond it only if ``enlarges_itself``."""
     seed: int
 
 
@@ -58,17 +58,17 @@ class Backbone(ABC):
     """Its description in the tooltip of the backbone input."""
     reads_text: ClassVar[bool] = True
     reads_seed: ClassVar[bool] = False
-    sees_surroundings: ClassVar[bool] = False
-    """Whether ``run`` enlarges the image of the pass itself, together with the pixels around a tile.
+    enlarges_itself: ClassVar[bool] = False
+    """Whether ``run`` does the enlarging, for which it also reads the pixels around a tile.
 
     False: tiles overlap and are blended, ``run`` gets each enlarged view, and after an out-of-memory
-    error it is called with fewer, then with smaller tiles. True: tiles abut, the view may be missing, windows may
-    reach beyond the image, and ``run`` handles out-of-memory errors itself.
+    error it is called with fewer, then with smaller tiles. True: tiles abut, the view may be missing,
+    windows may reach beyond the image, and ``run`` handles out-of-memory errors itself.
     """
 
     denoise: float | list | None = None
-    """How much of its view the last step from ``add_nodes`` samples again, 0..1, or the link to it. None if
-    it does not sample the view."""
+    """The denoise (0..1), or the link to it, of the step that ``add_nodes`` added last. None if the backbone
+    has no denoise."""
 
     def __init__(self, chosen: dict):
         """Keep the values of the inputs. In an expanding node, links stand in place of the models."""
@@ -76,21 +76,24 @@ class Backbone(ABC):
 
     @classmethod
     @abstractmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         """Make its sockets and widgets. ``socket_options`` are added to each socket, such as AS_LINKS."""
 
-    def describe_scale(self, scale: float) -> str:
-        """Return a notice for a scale that it was not trained for, otherwise ""."""
+    def warn_of_untrained_scale(self, scale: float) -> str:
+        """Return a notice if the backbone was not trained for this scale, otherwise ""."""
         return ""
 
     def set_denoise(self, denoise: float) -> list[str]:
-        """Set the denoise of all steps, and return the inputs that this changes, such as "denoise 0.3"."""
+        """Set the denoise of all steps, if the backbone has one.
+
+        Return the inputs that this changes, such as "denoise 0.3", for a notice.
+        """
         return []
 
-    def describe_extra_values(self, name: str, count: int) -> str:
+    def warn_of_extra_values(self, name: str, count: int) -> str:
         """Return a notice if an input lists values for more steps or passes than the run has, else "".
 
-        ``name`` is that of the input with their number: steps or passes.
+        ``count`` is the number of steps or passes, and ``name`` the name of the input with this number.
         """
         return ""
 
@@ -109,13 +112,13 @@ class Backbone(ABC):
     def add_check(self, add_node: Callable) -> None:  # noqa: B027
         """Add a node that refuses models which do not fit together, before any work.
 
-        No other node depends on it: otherwise another model would cause the texts of all tiles to be
-        written again.
+        No other node may depend on it: otherwise a change of the model would invalidate the cached texts
+        of all tiles.
         """
 
-    def start_pass(self, tiles: TilePass) -> None:
-        """Prepare for the tiles of a pass."""
-        self.tiles = tiles
+    def start_pass(self, tile_pass: TilePass) -> None:
+        """Prepare for the tiles of a pass of Full-Image SR."""
+        self.tile_pass = tile_pass
 
     def choose_group_size(self, window: Window) -> int:
         """Return how many tiles of a window's size a GPU sharpens in one call of ``run``."""

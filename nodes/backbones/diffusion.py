@@ -15,7 +15,7 @@ class DiffusionBackbone(Backbone):
         """Text -> its conditioning, or the link to it."""
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [
             io.Model.Input(
                 "model",
@@ -48,7 +48,7 @@ class DiffusionBackbone(Backbone):
             self.encoded[key] = child.out(0)
         return self.encoded[key]
 
-    def start_pass(self, tiles: TilePass) -> None:
-        super().start_pass(tiles)
+    def start_pass(self, tile_pass: TilePass) -> None:
+        super().start_pass(tile_pass)
         # Encode all texts before the first tile, so that the text encoder is loaded once.
-        self.encoded = {text: self.encode(text) for text in dict.fromkeys(tiles.texts)}
+        self.encoded = {text: self.encode(text) for text in dict.fromkeys(tile_pass.texts)}

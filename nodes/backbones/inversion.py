@@ -3,10 +3,15 @@ from torch import Tensor
 
 from ...coz.inversion import LQ_MULTIPLE_PIXELS, SCALE
 from ...coz.resample import crop
-from ...coz.tiles.plan import find_tile_source
+from ...coz.tiles.plan import find_tile_input
 from ..host.images import to_bchw
-from ..host.inversion import invert
-from ..step.invsr_step import adaptive_input, cfg_input, sampling_steps_input, start_input
+from ..host.inversion import sharpen_by_inversion
+from ..step.invsr_step import (
+    make_adaptive_input,
+    make_cfg_input,
+    make_sampling_steps_input,
+    make_start_input,
+)
 from .backbone import Tile
 from .sampled import SampledDiffusion
 
@@ -19,19 +24,19 @@ class DiffusionInversion(SampledDiffusion):
     view_padding_pixels = SCALE * LQ_MULTIPLE_PIXELS
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [
-            *super().inputs(**socket_options),
+            *super().make_inputs(**socket_options),
             io.String.Input(
                 "negative",
                 default="",
                 multiline=True,
                 tooltip="What the image must not show. It has an effect only if cfg is above 1.",
             ),
-            sampling_steps_input(),
-            cfg_input(),
-            start_input(),
-            adaptive_input(),
+            make_sampling_steps_input(),
+            make_cfg_input(),
+            make_start_input(),
+            make_adaptive_input(),
         ]
 
     def add_nodes(self, add_node, i, view, text) -> list:
@@ -52,16 +57,16 @@ class DiffusionInversion(SampledDiffusion):
         # One at a time: the noise of each is cut from its place.
         (tile,), (text,) = tiles, texts
         chosen, zoomed = self.chosen, to_bchw(tile.zoomed)
-        box = find_tile_source(self.tiles.picture, self.tiles.layout, tile.window)
+        box = find_tile_input(self.tile_pass.image, self.tile_pass.layout, tile.window)
         is_whole = all(side == int(side) for side in box)
-        return invert(
+        return sharpen_by_inversion(
             chosen["model"],
             chosen["vae"],
             self.encoded[text],
             self.encoded[chosen["negative"]],
-            crop(self.tiles.picture, box) if is_whole else zoomed,
+            crop(self.tile_pass.image, box) if is_whole else zoomed,
             zoomed,
             *(chosen[key] for key in SAMPLING_INPUTS),
             tile.seed,
-            self.choose_noise(tile),
+            self.make_noise_cutter(tile),
         )

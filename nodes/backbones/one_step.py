@@ -2,16 +2,16 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...coz.tiles.grid import join_batch
-from ..host.text_encoder import can_join, join_texts
+from ..host.text_encoder import can_join_conditionings, join_conditionings
 from ..step.encode_prompt import T5_TOKENS, CoZEncodePrompt
-from ..step.sr_step import CoZSRStep, latent_shift_input
+from ..step.sr_step import CoZSRStep, make_latent_shift_input
 from .backbone import Tile, TilePass
 from .diffusion import DiffusionBackbone
 
 TRAINED_SCALE = 4
 
 MAX_GROUP_PIXELS = 1024 * 1024
-"""Maximum of pixels that are sharpened at once: those of one image of the size that SD3 is made for."""
+"""Maximum number of pixels that are sharpened at once: one image of SD3's native size."""
 
 
 class OneStepDiffusion(DiffusionBackbone):
@@ -19,10 +19,10 @@ class OneStepDiffusion(DiffusionBackbone):
     summary = "SD3-medium with the Chain-of-Zoom LoRA."
 
     @classmethod
-    def inputs(cls, **socket_options) -> list[io.Input]:
-        return [*super().inputs(**socket_options), latent_shift_input()]
+    def make_inputs(cls, **socket_options) -> list[io.Input]:
+        return [*super().make_inputs(**socket_options), make_latent_shift_input()]
 
-    def describe_scale(self, scale: float) -> str:
+    def warn_of_untrained_scale(self, scale: float) -> str:
         if scale == TRAINED_SCALE:
             return ""
         return (
@@ -47,15 +47,15 @@ class OneStepDiffusion(DiffusionBackbone):
             latent_shift=self.chosen["latent_shift"],
         ).out(0)
 
-    def start_pass(self, tiles: TilePass) -> None:
-        super().start_pass(tiles)
-        self.can_join = can_join(list(self.encoded.values()))
+    def start_pass(self, tile_pass: TilePass) -> None:
+        super().start_pass(tile_pass)
+        self.can_join = can_join_conditionings(list(self.encoded.values()))
 
     def choose_group_size(self, window) -> int:
         return max(1, MAX_GROUP_PIXELS // int(window.width * window.height)) if self.can_join else 1
 
     def run(self, tiles: list[Tile], texts: list[str]) -> Tensor:
         model, vae, latent_shift = (self.chosen[key] for key in ("model", "vae", "latent_shift"))
-        positive = join_texts([self.encoded[text] for text in texts])
+        positive = join_conditionings([self.encoded[text] for text in texts])
         zoomed = join_batch([tile.zoomed for tile in tiles])
         return CoZSRStep.execute(model, vae, positive, zoomed, latent_shift)[0]

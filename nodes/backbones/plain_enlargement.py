@@ -5,14 +5,14 @@ from .backbone import Backbone, Tile
 
 
 class PlainEnlargement(Backbone):
-    """Returns tiles as bicubic enlarged them. It is used for easy tiles, not offered as a backbone."""
+    """Returns tiles as they are after bicubic enlargement. It serves easy tiles only, as no option."""
 
     name = "enlarge"
     summary = "Bicubic, without a model."
     reads_text = False
 
     @classmethod
-    def inputs(cls, **socket_options) -> list:
+    def make_inputs(cls, **socket_options) -> list:
         return []
 
     def add_nodes(self, add_node, i, view, text) -> list:

@@ -9,7 +9,7 @@ from ..host.options import require_range
 from .backbone import Backbone
 
 
-class Setting(NamedTuple):
+class RestraintRow(NamedTuple):
     """The values of the inputs that a restraint sets."""
 
     restraint: float
@@ -18,19 +18,19 @@ class Setting(NamedTuple):
     denoise: float
 
 
-SETTINGS = [
-    Setting(0.0, 0.0, "adain", 0.6),
-    Setting(0.25, 0.0, "wavelet", 0.45),
-    Setting(0.5, 0.25, "wavelet", 0.35),
-    Setting(0.75, 0.5, "wavelet", 0.25),
-    Setting(1.0, 1.0, "wavelet", 0.15),
+RESTRAINT_TABLE = [
+    RestraintRow(0.0, 0.0, "adain", 0.6),
+    RestraintRow(0.25, 0.0, "wavelet", 0.45),
+    RestraintRow(0.5, 0.25, "wavelet", 0.35),
+    RestraintRow(0.75, 0.5, "wavelet", 0.25),
+    RestraintRow(1.0, 1.0, "wavelet", 0.15),
 ]
 """The table of the help pages. Between two rows the numbers are interpolated linearly."""
 
 
-def restraint_input() -> io.Input:
-    # Not a Float with force_input: for that, the frontend drops one of the saved values of a node with a
-    # dynamic combo if their number happens to fit.
+def make_restraint_input() -> io.Input:
+    # Not a Float with force_input: when the frontend loads a node with a dynamic combo, it may take such an
+    # input for a widget, and then drops one of the saved widget values (it compares their numbers only).
     return io.MultiType.Input(
         "restraint",
         types=[io.Float, io.Int],
@@ -41,16 +41,16 @@ def restraint_input() -> io.Input:
     )
 
 
-def choose_setting(restraint: float) -> Setting:
+def interpolate_restraint_row(restraint: float) -> RestraintRow:
     """Compute the values for a restraint from 0 to 1."""
     require_range("restraint", restraint, 0, 1)
-    for low, high in pairwise(SETTINGS):
+    for low, high in pairwise(RESTRAINT_TABLE):
         if restraint < high.restraint:
             share = (restraint - low.restraint) / (high.restraint - low.restraint)
             consistency = low.consistency + share * (high.consistency - low.consistency)
             denoise = low.denoise + share * (high.denoise - low.denoise)
-            return Setting(restraint, round(consistency, 3), low.color_fix, round(denoise, 3))
-    return SETTINGS[-1]
+            return RestraintRow(restraint, round(consistency, 3), low.color_fix, round(denoise, 3))
+    return RESTRAINT_TABLE[-1]
 
 
 def restrain(
@@ -62,8 +62,8 @@ def restrain(
     """
     if restraint is None:
         return color_fix, consistency, ""
-    setting = choose_setting(restraint)
-    values = [f"consistency {setting.consistency:g}", f"color_fix {setting.color_fix}"]
-    values += backbone.set_denoise(setting.denoise)
+    row = interpolate_restraint_row(restraint)
+    values = [f"consistency {row.consistency:g}", f"color_fix {row.color_fix}"]
+    values += backbone.set_denoise(row.denoise)
     notice = f"restraint {restraint:g} sets {', '.join(values)}"
-    return setting.color_fix, setting.consistency, notice
+    return row.color_fix, row.consistency, notice

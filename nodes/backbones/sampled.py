@@ -28,14 +28,15 @@ class SampledDiffusion(DiffusionBackbone):
             "text": replace_lone_surrogates(text) if isinstance(text, str) else text
         }
 
-    def start_pass(self, tiles: TilePass) -> None:
+    def start_pass(self, tile_pass: TilePass) -> None:
         height, width = (
-            side + self.view_padding_pixels for side in (tiles.layout.height, tiles.layout.width)
+            side + self.view_padding_pixels
+            for side in (tile_pass.layout.height, tile_pass.layout.width)
         )
-        self.noise = NoiseField(height, width, tiles.seed)
-        super().start_pass(tiles._replace(texts=[*tiles.texts, self.chosen["negative"]]))
+        self.noise = NoiseField(height, width, tile_pass.seed)
+        super().start_pass(tile_pass._replace(texts=[*tile_pass.texts, self.chosen["negative"]]))
 
-    def choose_noise(self, tile: Tile) -> Callable[[Tensor, int], Tensor]:
-        """Return a function (latent, reduction) -> noise, which cuts a tile's noise out of the pass's."""
+    def make_noise_cutter(self, tile: Tile) -> Callable[[Tensor, int], Tensor]:
+        """Make a function (latent, reduction) -> noise, which cuts a tile's noise out of the noise field."""
         x, y = tile.window.x, tile.window.y
         return lambda latent, reduction: self.noise.cut_window(latent, x, y, reduction)

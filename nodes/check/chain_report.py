@@ -6,11 +6,11 @@ from comfy_api.latest import io
 
 from ...coz.fidelity.report import measure_chain, write_report
 from ..host.images import to_bchw
-from ..host.messages import pick_css_color, show_closing
+from ..host.messages import finish_with_notices, pick_css_color
 from ..host.sockets import Chain
 
 
-class CoZMeasure(io.ComfyNode):
+class CoZChainReport(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -93,12 +93,12 @@ class CoZMeasure(io.ComfyNode):
         compared = [f for f in steps if not isnan(f.psnr)]
         return io.NodeOutput(
             table,
-            min((f.input for f in steps), default=nan),
+            min((f.input_agreement for f in steps), default=nan),
             compared[-1].psnr if compared else nan,
             compared[-1].ssim if compared else nan,
             figures[-1].sharpness,
             max((f.drift for f in steps), default=nan),
-            ui=show_closing()
+            ui=finish_with_notices()
             | {
                 "text": [table],
                 "coz_colors": [[pick_css_color(chain, f.layer) for f in figures]],

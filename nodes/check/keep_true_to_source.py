@@ -6,13 +6,13 @@ from ...coz.fidelity.back_projection import (
     back_project,
     describe_agreement,
     format_decibels,
-    sum_agreement,
+    start_measuring_agreement,
 )
 from ...coz.fidelity.banded_resize import KERNELS, resize_banded
-from ...coz.fidelity.invented import format_percent, sum_invented_energy
-from ...coz.fidelity.sums import Sums, read_sums
+from ...coz.fidelity.invented import format_percent, start_measuring_invented_energy
+from ...coz.fidelity.pending_figure import PendingFigure, read_figures
 from ..host.images import to_bchw
-from ..host.messages import show_closing
+from ..host.messages import finish_with_notices
 
 
 def match_sources(sources, count: int) -> list:
@@ -25,7 +25,7 @@ def match_sources(sources, count: int) -> list:
     return [*sources] * (count // len(sources))
 
 
-class CoZConsistency(io.ComfyNode):
+class CoZKeepTrueToSource(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -100,24 +100,24 @@ class CoZConsistency(io.ComfyNode):
         sources = match_sources(to_bchw(source, "source").split(1), len(image))
         corrected = torch.empty(image.shape, device=image.device)
         progress = comfy.utils.ProgressBar(len(image))
-        sums: list[Sums] = []
+        pending: list[PendingFigure] = []
         # One image after the other: the correction takes several times the memory of its input.
         for before, after, lq in zip(image.split(1), corrected.split(1), sources, strict=True):
             back_project(before, lq, strength, iterations, kernel, out=after).clamp_(0, 1)
-            sums += [sum_agreement(x, lq, kernel) for x in (before, after)]
+            pending += [start_measuring_agreement(x, lq, kernel) for x in (before, after)]
             enlarged = resize_banded(lq, *after.shape[-2:]).clamp_(0, 1)
-            sums.append(sum_invented_energy(after, enlarged))
+            pending.append(start_measuring_invented_energy(after, enlarged))
             del enlarged
             progress.update(1)
-        figures = read_sums(*sums)
+        figures = read_figures(*pending)
         agreements, shares = figures[1::3], figures[2::3]
-        sides = " pixels of its source in ".join(
-            f"{p.shape[-1]} x {p.shape[-2]}" for p in (sources[0], image)
-        )
+        height, width = image.shape[-2:]
+        source_height, source_width = sources[0].shape[-2:]
         lines = [
-            f"{sides}, {describe_agreement(db, 'its source')}"
-            f"{f', before {format_decibels(before)}' if strength else ''}; "
-            f"{format_percent(share)} of its energy is not in the source"
+            f"The image of {width} x {height} pixels shows {source_width} x {source_height} pixels of its "
+            f"source. It {describe_agreement(db, 'its source')}"
+            f"{f'; before the correction it had {format_decibels(before)}' if strength else ''}. "
+            f"{format_percent(share)} of its energy is not in the source."
             for before, db, share in zip(figures[::3], agreements, shares, strict=True)
         ]
         report = "\n".join(lines)
@@ -126,5 +126,5 @@ class CoZConsistency(io.ComfyNode):
             min(agreements),
             100 * max(shares),
             report,
-            ui=show_closing(report),
+            ui=finish_with_notices(report),
         )

@@ -24,7 +24,7 @@ from ...coz.render.heat_map import draw_map_sheet, overlay_heat
 from ...coz.render.strip import write_factor_label
 from ...coz.resample import crop, resize
 from ..host.images import to_bchw, to_image
-from ..host.messages import show_closing
+from ..host.messages import finish_with_notices
 from ..host.sockets import Chain
 from .keep_true_to_source import match_sources
 
@@ -32,10 +32,10 @@ MAX_SHOWN_DISAGREEMENT = 0.05
 """Disagreement (standard deviation) from which on the map has its hottest color."""
 
 MIN_LISTED_SHARE = 0.005
-"""A band (such as structures of 4 to 8 pixels) is listed if at least this share of it is invented."""
+"""An octave (structures of 4 to 8 pixels, for example) is listed if at least this share of it is invented."""
 
 MIN_INVENTED_SHARE = 0.5
-"""A band, or a frame, counts as invented if at least this share of it is."""
+"""An octave, or a frame, counts as invented if at least this share of it is."""
 
 DISAGREEMENT_WORDS = ((0.02, "disagree, so that at most one is right"), (0.005, "differ a little"))
 """(minimum of the mean disagreement, how it is described), the largest first."""
@@ -57,13 +57,13 @@ def describe_differences(results) -> str:
     )
 
 
-def describe_sizes(bands) -> str:
+def describe_real_structure_sizes(octaves) -> str:
     """Describe down to which size the structures of an image come from its source."""
-    invented_sizes = [band.size for band in bands if band.invented >= MIN_INVENTED_SHARE]
+    invented_sizes = [each.size for each in octaves if each.invented >= MIN_INVENTED_SHARE]
     if not invented_sizes:
         return "Structures of every size come from the source."
     real = 2 * invented_sizes[-1]
-    if real > bands[-1].size:
+    if real > octaves[-1].size:
         return "Hardly any structure comes from the source."
     return f"Structures of {real} pixels and more come from the source, finer ones are mostly invented."
 
@@ -92,15 +92,15 @@ def judge_images(images, sources):
             lines.append(f"{name}The image shows {count}, {TOO_FEW_REAL_PIXELS}. It {agrees}.")
             shown.append(draw_map_sheet(f"{name}{count}, {TOO_FEW_REAL_PIXELS}", result))
             continue
-        bands, heat = measure_octaves(result, reference), map_invented(result, reference)
+        octaves, heat = measure_octaves(result, reference), map_invented(result, reference)
         lines.append(
-            f"{name}{describe_sizes(bands)} The image {agrees}; "
+            f"{name}{describe_real_structure_sizes(octaves)} The image {agrees}; "
             f"{describe_invented(measure_invented_area(heat))}."
         )
         sizes = [
-            f"{format_percent(band.invented)} of {band.size} to {2 * band.size} pixels"
-            for band in bands
-            if band.invented >= MIN_LISTED_SHARE
+            f"{format_percent(octave.invented)} of {octave.size} to {2 * octave.size} pixels"
+            for octave in octaves
+            if octave.invented >= MIN_LISTED_SHARE
         ]
         if sizes:
             lines.append("Invented share of its structures by size: " + ", ".join(sizes) + ".")
@@ -137,8 +137,8 @@ def judge_chains(chains):
         label = write_factor_label(first, layer)
         for k, chain in enumerate(chains):
             throw_exception_if_processing_interrupted()
-            frame, view = chain.frames[layer], chain.frames[layer - 1]
-            lq = crop(view, chain.windows[layer - 1])
+            frame, previous = chain.frames[layer], chain.frames[layer - 1]
+            lq = crop(previous, chain.windows[layer - 1])
             name = f"chain {k + 1}, " if len(chains) > 1 else ""
             if is_comparable(real):
                 area = measure_invented_area(map_invented(frame, resize_source(chain, layer)))
@@ -146,10 +146,10 @@ def judge_chains(chains):
                 against = f". Compared with the photograph, {describe_invented(area)}."
             else:
                 against = f", {TOO_FEW_REAL_PIXELS}."
-            source = "its input" if layer == 2 else "its invented input"
+            compared = "its input" if layer == 2 else "its invented input"
             lines.append(
                 f"{name}{label}: {describe_real_pixels(real)}{against} The step "
-                f"{describe_agreement(measure_agreement(frame, lq), source)}."
+                f"{describe_agreement(measure_agreement(frame, lq), compared)}."
             )
         if len(chains) > 1:
             lines.append(
@@ -174,7 +174,7 @@ def judge_chains(chains):
 
 
 def draw_chain_maps(chains, depth):
-    """Yield for each chain the map of its deepest frame that can be compared with the photograph."""
+    """Yield for each chain the map of its deepest frame that can be compared with the source."""
     first = chains[0]
     layers = [k for k in range(1, depth + 1) if is_comparable(count_real_pixels(first, k))]
     layer = layers[-1] if layers else depth
@@ -198,7 +198,7 @@ def resize_source(chain, layer):
     return resize(chain.frames[0], height, width, box=box).clamp(0, 1)
 
 
-class CoZDetailMap(io.ComfyNode):
+class CoZWhatWasInvented(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -293,5 +293,6 @@ class CoZDetailMap(io.ComfyNode):
             to_image(torch.cat(maps)),
             to_image(overlay_heat(base, spread)),
             figures,
-            ui={"images": [file for files in saved for file in files]} | show_closing(figures),
+            ui={"images": [file for files in saved for file in files]}
+            | finish_with_notices(figures),
         )

@@ -16,14 +16,16 @@ class CoZFullImageCollect(io.ComfyNode):
             is_dev_only=True,
             inputs=[
                 io.Image.Input("image"),
-                io.String.Input("notes"),
-                *(io.String.Input(f"said_{i}", optional=True) for i in numbers),
+                io.String.Input("notices"),
+                *(io.String.Input(f"notices_{i}", optional=True) for i in numbers),
             ],
             outputs=[io.Image.Output()],
         )
 
     @classmethod
-    def execute(cls, image, notes, said_1="", said_2="", said_3="", said_4="") -> io.NodeOutput:
-        text = join_with_line_breaks(said_1, said_2, said_3, said_4, notes)
+    def execute(
+        cls, image, notices, notices_1="", notices_2="", notices_3="", notices_4=""
+    ) -> io.NodeOutput:
+        text = join_with_line_breaks(notices_1, notices_2, notices_3, notices_4, notices)
         lines = dict.fromkeys(text.split("\n"))  # several passes may give the same notice
         return io.NodeOutput(image, ui=show_expansion_closing("\n".join(lines)))

@@ -16,11 +16,11 @@ OFF, ENLARGE, BUILT_IN = EASY_TILES = ["off", "enlarge", "built-in model"]
 
 BUILT_IN_FILE = "coz_lite_x4.safetensors"
 
-DEFAULT_THRESHOLD = 0.2
+DEFAULT_EASY_BELOW = 0.2
 """It is above the complexity of a photographed sky with noise, and below that of the softest edge."""
 
 
-def easy_tiles_inputs() -> list[io.Input]:
+def make_easy_tiles_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "easy_tiles",
@@ -34,7 +34,7 @@ def easy_tiles_inputs() -> list[io.Input]:
         ),
         io.Float.Input(
             "easy_below",
-            default=DEFAULT_THRESHOLD,
+            default=DEFAULT_EASY_BELOW,
             min=0.0,
             max=1.0,
             step=0.05,
@@ -48,19 +48,19 @@ def easy_tiles_inputs() -> list[io.Input]:
 
 
 def plan_easy_tiles(
-    picture: Tensor, layouts: list[TileLayout], easy_tiles: str, below: float, backbone: Backbone
+    image: Tensor, layouts: list[TileLayout], easy_tiles: str, limit: float, backbone: Backbone
 ) -> list[list[int]]:
     """Return the indices of the easy tiles of each pass. The image is rated before the first pass."""
     require_choice("easy_tiles", easy_tiles, EASY_TILES)
-    if easy_tiles == OFF or backbone.sees_surroundings:
+    if easy_tiles == OFF or backbone.enlarges_itself:
         return [[] for _ in layouts]
-    ratings = rate_complexity(picture)
-    return [find_easy_tiles(ratings, layout, below) for layout in layouts]
+    ratings = rate_complexity(image)
+    return [find_easy_tiles(ratings, layout, limit) for layout in layouts]
 
 
-def describe_ignored_easy_tiles(easy_tiles: str, backbone: Backbone) -> str:
+def warn_of_ignored_easy_tiles(easy_tiles: str, backbone: Backbone) -> str:
     """Return a notice if ``easy_tiles`` has no effect with the backbone, otherwise ""."""
-    if easy_tiles == OFF or not backbone.sees_surroundings:
+    if easy_tiles == OFF or not backbone.enlarges_itself:
         return ""
     return f'easy_tiles has no effect with the backbone "{backbone.name}"'
 
@@ -87,7 +87,7 @@ class CoZComplexityMap(io.ComfyNode):
 
     @classmethod
     def execute(cls, image) -> io.NodeOutput:
-        picture = to_bchw(image)
-        ratings = picture.new_tensor([[rate_complexity(picture)]])
-        cells = resize(ratings.expand(-1, 3, -1, -1), *picture.shape[-2:], "nearest")
+        image = to_bchw(image)
+        ratings = image.new_tensor([[rate_complexity(image)]])
+        cells = resize(ratings.expand(-1, 3, -1, -1), *image.shape[-2:], "nearest")
         return io.NodeOutput(to_image(cells))

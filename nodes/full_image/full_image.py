@@ -1,32 +1,32 @@
 from comfy_api.latest import io
 
-from ..backbones import backbone_input, make_backbone
-from ..backbones.restraint import restrain, restraint_input
-from ..host.color_profile import describe_profile, read_color_profile
+from ..backbones import make_backbone, make_backbone_input
+from ..backbones.restraint import make_restraint_input, restrain
+from ..host.color_profile import read_color_profile, warn_of_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import is_connected
 from ..host.images import require_one_image
 from ..host.messages import give_notices, show_on_node
 from ..host.options import require_options, require_range, validate_options
-from ..loop.chain_loop import MAX_SCALE, MIN_SCALE, scale_input
+from ..loop.chain_loop import MAX_SCALE, MIN_SCALE, make_scale_input
 from ..step.color_fix import METHODS
-from ..step.sr_step import seed_input
-from ..text_sources import make_text_source, prompting_input
+from ..step.sr_step import make_seed_input
+from ..text_sources import make_prompting_input, make_text_source
 from .easy_tiles import (
-    DEFAULT_THRESHOLD,
+    DEFAULT_EASY_BELOW,
     OFF,
-    describe_ignored_easy_tiles,
-    easy_tiles_inputs,
+    make_easy_tiles_inputs,
     plan_easy_tiles,
+    warn_of_ignored_easy_tiles,
 )
 from .passes import PassNodes
 from .plan import (
     count_tiles,
-    describe_unused_lines,
     describe_work,
     plan_pass_texts,
     plan_passes,
     require_memory,
+    warn_of_unused_lines,
 )
 from .tile_upscaler import are_blended
 
@@ -64,8 +64,8 @@ class CoZFullImage(io.ComfyNode):
                     tooltip="The image to enlarge: one image, not a batch. For a list of images the node "
                     "runs once for each.",
                 ),
-                backbone_input(**AS_LINKS),
-                scale_input("Factor of each pass."),
+                make_backbone_input(**AS_LINKS),
+                make_scale_input("Factor of each pass."),
                 io.Int.Input(
                     "passes",
                     default=1,
@@ -74,8 +74,8 @@ class CoZFullImage(io.ComfyNode):
                     tooltip="Number of passes. Each pass enlarges the result of the pass before: 2 passes "
                     "of 4x make 16x.",
                 ),
-                *tile_inputs(),
-                prompting_input(is_for_tiles=True, **AS_LINKS),
+                *make_tile_inputs(),
+                make_prompting_input(is_for_tiles=True, **AS_LINKS),
                 io.String.Input(
                     "prompt",
                     default="",
@@ -92,7 +92,7 @@ class CoZFullImage(io.ComfyNode):
                     "pass. If a line is blank, the tile uses prompt or the text that a model writes. A "
                     "line with only - means no text. The output prompts has the same form.",
                 ),
-                seed_input(
+                make_seed_input(
                     'Seed of the random noise. It is used by the backbones "any checkpoint" and '
                     '"diffusion inversion (InvSR)", and by a vision-language model with a temperature '
                     "above 0."
@@ -104,7 +104,7 @@ class CoZFullImage(io.ComfyNode):
                     tooltip="The method of Color Fix that gives each sharpened tile the colors of the "
                     "image at that place.",
                 ),
-                consistency_input(),
+                make_consistency_input(),
                 io.Boolean.Input(
                     "blend_by_detail",
                     default=False,
@@ -114,8 +114,8 @@ class CoZFullImage(io.ComfyNode):
                     "much. The result then takes a third more memory. It has no effect on tiles that do "
                     "not overlap, such as those of upscale models.",
                 ),
-                *easy_tiles_inputs(),
-                restraint_input(),
+                *make_easy_tiles_inputs(),
+                make_restraint_input(),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The enlarged image."),
@@ -156,31 +156,31 @@ class CoZFullImage(io.ComfyNode):
         consistency,
         blend_by_detail=False,
         easy_tiles=OFF,
-        easy_below=DEFAULT_THRESHOLD,
+        easy_below=DEFAULT_EASY_BELOW,
         restraint=None,
     ) -> io.NodeOutput:
         require_options(cls, backbone=backbone, prompting=prompting)
-        picture = require_one_image(image, "Full-Image SR")
+        image = require_one_image(image, "Full-Image SR")
         require_ranges(scale, passes, consistency, tile, easy_below)
-        sharpener, source = make_backbone(backbone), make_text_source(prompting)
-        color_fix, consistency, said = restrain(restraint, sharpener, color_fix, consistency)
+        sharpener, text_source = make_backbone(backbone), make_text_source(prompting)
+        color_fix, consistency, notice = restrain(restraint, sharpener, color_fix, consistency)
         blend_by_detail = blend_by_detail and are_blended(sharpener, color_fix)
-        require_memory(*picture.shape[-2:], scale, passes, 3 + blend_by_detail)
-        layouts = plan_passes(picture, scale, passes, tile, overlap, adaptive_overlap)
-        easy = plan_easy_tiles(picture, layouts, easy_tiles, easy_below, sharpener)
-        lines = plan_pass_texts(layouts, source, prompt, tile_prompts, easy)
+        require_memory(*image.shape[-2:], scale, passes, blend_by_detail)
+        layouts = plan_passes(image, scale, passes, tile, overlap, adaptive_overlap)
+        easy = plan_easy_tiles(image, layouts, easy_tiles, easy_below, sharpener)
+        lines = plan_pass_texts(layouts, text_source, prompt, tile_prompts, easy)
         profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
-        scale_line = sharpener.describe_scale(scale)
-        notes = give_notices(
-            describe_profile(profile),
+        scale_line = sharpener.warn_of_untrained_scale(scale)
+        notices = give_notices(
+            warn_of_profile(profile),
             f"{scale_line} a pass" if scale_line else "",
-            sharpener.describe_extra_values("passes", passes),
-            describe_unused_lines(tile_prompts, sum(map(len, lines))),
-            describe_ignored_easy_tiles(easy_tiles, sharpener),
-            said,
+            sharpener.warn_of_extra_values("passes", passes),
+            warn_of_unused_lines(tile_prompts, sum(map(len, lines))),
+            warn_of_ignored_easy_tiles(easy_tiles, sharpener),
+            notice,
         )
-        counts = count_tiles(picture, layouts, sharpener, color_fix)
-        show_on_node("\n".join([describe_work(counts, lines, easy), *notes]))
+        counts = count_tiles(image, layouts, sharpener, color_fix)
+        show_on_node("\n".join([describe_work(counts, lines, easy), *notices]))
         expansion = Expansion(cls)
         settings = {
             "seed": seed if sharpener.reads_seed else 0,
@@ -189,13 +189,13 @@ class CoZFullImage(io.ComfyNode):
             "blend_by_detail": blend_by_detail,
         }
         link, index = expansion.links["image"], expansion.index
-        original = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
+        source = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
         sharpener.add_check(expansion.add_node)
-        text_inputs = prompting, source, prompt, seed
-        pass_nodes = PassNodes(expansion, original, sharpener, text_inputs, settings)
-        for layout, own, indices in zip(layouts, lines, easy, strict=True):
-            pass_nodes.add(layout, own, easy_tiles, indices)
-        collect = pass_nodes.add_collector(notes)
+        text_inputs = prompting, text_source, prompt, seed
+        pass_nodes = PassNodes(expansion, source, sharpener, text_inputs, settings)
+        for layout, pass_lines, easy_indices in zip(layouts, lines, easy, strict=True):
+            pass_nodes.add(layout, pass_lines, easy_tiles, easy_indices)
+        collect = pass_nodes.add_collector(notices)
         shows_map = is_connected(cls.hidden.dynprompt, cls.hidden.unique_id, 2)
         shown = pass_nodes.add_complexity_map() if shows_map else None
         return expansion.finish(collect, pass_nodes.texts, shown)
@@ -211,7 +211,7 @@ def require_ranges(
     require_range("tile", tile, MIN_TILE_PIXELS, MAX_TILE_PIXELS, " pixels")
 
 
-def tile_inputs() -> list[io.Input]:
+def make_tile_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "tile",
@@ -241,7 +241,7 @@ def tile_inputs() -> list[io.Input]:
     ]
 
 
-def consistency_input() -> io.Input:
+def make_consistency_input() -> io.Input:
     return io.Float.Input(
         "consistency",
         default=0.0,

@@ -16,31 +16,37 @@ class PassNodes:
     def __init__(
         self,
         expansion: Expansion,
-        original: list,
+        source: list,
         backbone: Backbone,
         text_inputs: tuple[dict, TextSource | None, str, int],
         settings: dict,
     ):
-        """Start at the link to the image.
+        """Start with the first pass.
 
         Args:
+            source: Link to the image that the first pass enlarges.
             text_inputs: prompting, its text source, prompt and seed.
             settings: Inputs that the tiles of all passes have.
         """
         self.expansion = expansion
-        self.original = self.current = original
+        self.source = self.current = source
         """``current`` is the link to the result of the last pass."""
         self.backbone = backbone
         self.text_inputs = text_inputs
         self.settings = settings
         self.texts: str | list = ""
         """Link to the texts of all passes."""
-        self.reports: dict[str, list] = {}
+        self.notices: dict[str, list] = {}
 
     def add(self, layout: TileLayout, lines: list[str], easy_tiles: str, easy: list[int]) -> None:
-        """Add the next pass: ``lines`` are its texts as typed, ``easy`` the indices of its easy tiles."""
-        i = len(self.reports) + 1
-        inputs = {"image": self.current, "original": self.original, "number": i}
+        """Add the nodes of the next pass.
+
+        Args:
+            lines: The texts of its tiles, from ``plan_pass_texts``.
+            easy: The indices of its easy tiles.
+        """
+        i = len(self.notices) + 1
+        inputs = {"image": self.current, "source": self.source, "number": i}
         inputs["layout"] = json.dumps(layout)
         prompts, self.texts = add_texts(
             self.expansion, inputs, lines, self.texts, *self.text_inputs
@@ -49,16 +55,16 @@ class PassNodes:
         inputs |= nest_inputs("backbone", self.backbone.choose_inputs(i))
         inputs |= add_easy_tiles(self.expansion, easy_tiles, easy)
         tiles = self.expansion.add_node("CoZTiles", f"tiles_{i}", **inputs, **self.settings)
-        self.current, self.reports[f"said_{i}"] = tiles.out(0), tiles.out(1)
+        self.current, self.notices[f"notices_{i}"] = tiles.out(0), tiles.out(1)
 
-    def add_collector(self, notes: list[str]) -> list:
+    def add_collector(self, notices: list[str]) -> list:
         """Add the node that shows all notices, and return the link to the result."""
-        inputs = {"image": self.current, "notes": "\n".join(notes), **self.reports}
+        inputs = {"image": self.current, "notices": "\n".join(notices), **self.notices}
         return self.expansion.add_node("CoZFullImageCollect", "collect", **inputs).out(0)
 
     def add_complexity_map(self) -> list:
         """Add the node that shows the detail of the image, and return the link to its output."""
-        return self.expansion.add_node("CoZComplexityMap", "map", image=self.original).out(0)
+        return self.expansion.add_node("CoZComplexityMap", "map", image=self.source).out(0)
 
 
 def add_easy_tiles(expansion: Expansion, easy_tiles: str, indices: list[int]) -> dict:
@@ -79,7 +85,7 @@ def add_texts(
     lines: list[str],
     before: str | list,
     prompting: dict,
-    source: TextSource | None,
+    text_source: TextSource | None,
     prompt: str,
     seed: int,
 ) -> tuple[list, list]:
@@ -91,22 +97,22 @@ def add_texts(
     Returns:
         The links to the texts of this pass, and to those of all passes up to it.
     """
-    needs_source = "" in lines
+    needs_texts = "" in lines
     typed = "\n".join(lines)
     extracted = expansion.add_node(
         "CoZTilePrompts",
         f"prompts_{pass_inputs['number']}",
         **pass_inputs,
-        **nest_inputs("prompting", prompting if needs_source else {"prompting": TYPED}),
+        **nest_inputs("prompting", prompting if needs_texts else {"prompting": TYPED}),
         tile_prompts=typed,
-        seed=seed if needs_source and source.reads_seed else 0,
+        seed=seed if needs_texts and text_source.reads_seed else 0,
     ).out(0)
     written = expansion.add_node(
         "CoZTileTexts",
         f"texts_{pass_inputs['number']}",
         extracted=extracted,
         tile_prompts=typed,
-        prompt=prompt if needs_source else "",
+        prompt=prompt if needs_texts else "",
         before=before,
     )
     return written.out(0), written.out(1)

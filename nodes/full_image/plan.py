@@ -22,11 +22,11 @@ from .tiles import list_network_tiles
 
 
 def plan_passes(
-    picture: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
+    image: Tensor, scale: float, passes: int, tile: int, overlap: int, adaptive: bool
 ) -> list[TileLayout]:
     """Lay out the tiles of every pass."""
-    height, width = picture.shape[-2:]
-    complexity = rate_complexity(picture) if adaptive else None
+    height, width = image.shape[-2:]
+    complexity = rate_complexity(image) if adaptive else None
     layouts = []
     for _ in range(passes):
         layouts.append(plan_tiles(height, width, scale, tile, overlap, complexity))
@@ -35,10 +35,10 @@ def plan_passes(
 
 
 def count_tiles(
-    picture: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
+    image: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
 ) -> list[int]:
     """Count the tiles that the network enlarges in each pass."""
-    counts, size = [], picture.shape[-2:]
+    counts, size = [], image.shape[-2:]
     for layout in layouts:
         counts.append(len(list_network_tiles(*size, layout, backbone, color_fix)))
         size = layout.height, layout.width
@@ -47,7 +47,7 @@ def count_tiles(
 
 def plan_pass_texts(
     layouts: list[TileLayout],
-    source: TextSource | None,
+    text_source: TextSource | None,
     prompt: str,
     tile_prompts: str,
     easy: list[list[int]],
@@ -57,17 +57,17 @@ def plan_pass_texts(
     ``easy`` has the indices of the easy tiles of each pass, which get no text.
     """
     counts = [len(layout.list_windows()) for layout in layouts]
-    if source is None:
+    if text_source is None:
         tile_prompts = join_texts(choose_step_texts(prompt, tile_prompts, sum(counts)))
     lines = iter(split_step_lines(tile_prompts, sum(counts)))
     passes = [list(islice(lines, count)) for count in counts]
-    for own, indices in zip(passes, easy, strict=True):
-        for i in indices:
-            own[i] = EMPTY_PROMPT_MARK
+    for pass_lines, easy_indices in zip(passes, easy, strict=True):
+        for i in easy_indices:
+            pass_lines[i] = EMPTY_PROMPT_MARK
     return passes
 
 
-def describe_unused_lines(tile_prompts: str, count: int) -> str:
+def warn_of_unused_lines(tile_prompts: str, count: int) -> str:
     """Return a notice if there are more lines than tiles, otherwise ""."""
     lines = tile_prompts.split("\n")
     given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)
@@ -96,12 +96,15 @@ def describe_counts(counts: list[int], noun: str) -> str:
     return f"{' + '.join(map(str, counts))} {noun}s"
 
 
-def require_memory(height: int, width: int, scale: float, passes: int, channels: int) -> None:
+def require_memory(
+    height: int, width: int, scale: float, passes: int, blend_by_detail: bool
+) -> None:
     """Refuse an image whose result does not fit into memory, before an hour is spent on it."""
+    floats_per_pixel = 4 if blend_by_detail else 3  # the fourth is the weight of the pixel
     needed = 0
     for _ in range(passes):
         height, width = enlarge_side(height, scale), enlarge_side(width, scale)
-        needed += height * width * channels * 4
+        needed += height * width * floats_per_pixel * 4
     free = comfy.model_management.get_free_memory(comfy.model_management.intermediate_device())
     if needed > free:
         raise ValueError(

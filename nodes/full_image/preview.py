@@ -14,10 +14,10 @@ MIN_PREVIEW_SECONDS = 0.5
 class TilePreview:
     """A preview of the image that a pass enlarges, in which the finished tiles appear."""
 
-    def __init__(self, picture: Tensor, layout: TileLayout):
+    def __init__(self, image: Tensor, layout: TileLayout):
         height, width = compute_preview_size(layout.height, layout.width)
         self.shrink = height / layout.height, width / layout.width
-        self.canvas = resize(picture, height, width).clone()
+        self.canvas = resize(image, height, width).clone()
         self.show()
 
     def show(self) -> None:

@@ -10,7 +10,7 @@ from ...coz.text.step_prompts import choose_step_texts, join_prompt, join_texts,
 from ...coz.tiles.layout import TileLayout, TileRow
 from ..host.images import to_bchw
 from ..host.messages import describe_time_left, show_on_node
-from ..text_sources import make_text_source, prompting_input
+from ..text_sources import make_prompting_input, make_text_source
 
 
 def describe_count(count: int, noun: str) -> str:
@@ -42,10 +42,10 @@ class CoZTilePrompts(io.ComfyNode):
             is_dev_only=True,
             inputs=[
                 io.Image.Input("image"),
-                io.Image.Input("original"),
+                io.Image.Input("source"),
                 io.Int.Input("number"),
                 io.String.Input("layout"),
-                prompting_input(),
+                make_prompting_input(),
                 io.String.Input("tile_prompts"),
                 io.Int.Input("seed"),
             ],
@@ -56,27 +56,27 @@ class CoZTilePrompts(io.ComfyNode):
     def execute(
         cls,
         image,
-        original,
+        source,
         number,
         layout,
         prompting,
         tile_prompts,
         seed,
     ) -> io.NodeOutput:
-        picture = to_bchw(image)
+        image = to_bchw(image)
         layout = read_layout(layout)
         texts = split_step_lines(tile_prompts, len(layout.list_windows()))
         missing = [i for i, text in enumerate(texts) if not text]
         if missing:
             title = describe_pass(number, len(texts))
             show_on_node(f"{title}, {describe_count(len(missing), 'prompt')}")
-            source = make_text_source(prompting)
-            source.start_pass(picture, original, layout, derive_step_seed(seed, number))
+            text_source = make_text_source(prompting)
+            text_source.start_pass(image, source, layout, derive_step_seed(seed, number))
             bar = comfy.utils.ProgressBar(len(missing))
             started = time.monotonic()
             for done, i in enumerate(missing, 1):
                 comfy.model_management.throw_exception_if_processing_interrupted()
-                texts[i] = source.run(i)
+                texts[i] = text_source.run(i)
                 left = describe_time_left(started, done, len(missing))
                 show_on_node(f"{title}; prompt {done} of {len(missing)}{left}\n{texts[i]}")
                 bar.update_absolute(done)

@@ -13,8 +13,8 @@ from ...coz.tiles.grid import join_batch
 from ...coz.tiles.layout import TileLayout, plan_layout
 from ...coz.tiles.plan import (
     cut_tile_view,
-    find_source_aligned_multiple,
-    find_tile_source,
+    find_input_aligned_multiple,
+    find_tile_input,
     resize_mirrored,
 )
 from ..backbones.backbone import Backbone, Tile, TilePass
@@ -36,7 +36,7 @@ def are_blended(backbone: Backbone, color_fix: str) -> bool:
 
     Blending is not needed if the backbone sees the surroundings of a tile and the color method is local.
     """
-    return not backbone.sees_surroundings or color_fix not in LOCAL_COLOR_METHODS
+    return not backbone.enlarges_itself or color_fix not in LOCAL_COLOR_METHODS
 
 
 class TileUpscaler:
@@ -48,7 +48,7 @@ class TileUpscaler:
     def __init__(
         self,
         backbone: Backbone,
-        picture: Tensor,
+        image: Tensor,
         layout: TileLayout,
         texts: list[str],
         color_fix: str,
@@ -56,26 +56,26 @@ class TileUpscaler:
         seed: int,
     ):
         self.backbone = backbone
-        self.picture = picture
+        self.image = image
         self.layout = layout
         self.color_fix = color_fix
         self.consistency = consistency
-        self.limit = inf
+        self.max_tile_side = inf
         """Side of the largest tile that may fit into memory."""
         self.max_group = 1 if comfy.model_management.get_torch_device().type == "cpu" else inf
         """Maximum number of tiles at once: on the CPU a batch takes no less time than its images."""
         self.squared_errors: list[float] = []
-        """Mean squared error of each tile against its source."""
+        """Mean squared error of each downscaled tile against the pixels that were enlarged."""
         self.ring = 0
         """Number of result pixels around a tile that are computed with it and cut off at the end."""
         corrects = color_fix == "wavelet" or consistency > 0
         if corrects and not are_blended(backbone, color_fix):
-            factor = Fraction(layout.width, picture.shape[-1])
-            multiple = find_source_aligned_multiple(
+            factor = Fraction(layout.width, image.shape[-1])
+            multiple = find_input_aligned_multiple(
                 factor, max(layout.tile_height, layout.tile_width)
             )
             self.ring = ceil(COLOR_RING_PIXELS / multiple) * multiple
-        backbone.start_pass(TilePass(picture, layout, texts, self.ring, seed))
+        backbone.start_pass(TilePass(image, layout, texts, self.ring, seed))
 
     def plan_groups(self, windows: list[Window]) -> list[list[int]]:
         """Divide the tiles into groups that are sharpened at once.
@@ -95,7 +95,7 @@ class TileUpscaler:
 
     def sharpen(self, windows: list[Window], texts: list[str], seeds: list[int]) -> Tensor:
         """Return the enlarged and sharpened windows of equal size, (B, 3, h, w)."""
-        if self.backbone.sees_surroundings:
+        if self.backbone.enlarges_itself:
             return self._sharpen_without_splitting(windows, texts, seeds)
         if len(windows) <= self.max_group and len(windows) > 1:
             try:
@@ -111,7 +111,7 @@ class TileUpscaler:
         return self._sharpen_one(windows[0], texts[0], seeds[0])
 
     def _sharpen_one(self, window: Window, text: str, seed: int) -> Tensor:
-        if max(window.height, window.width) <= self.limit:
+        if max(window.height, window.width) <= self.max_tile_side:
             try:
                 return self._sharpen_without_splitting([window], [text], [seed])
             except Exception as error:
@@ -119,15 +119,15 @@ class TileUpscaler:
                 smaller = int(max(window.height, window.width)) // 2
                 if smaller < MIN_PART_RESULT_PIXELS:
                     raise
-            self.limit = smaller
+            self.max_tile_side = smaller
             give_notice(
                 f"Out of memory: from here on tiles are at most {smaller} x {smaller} pixels"
             )
             comfy.model_management.soft_empty_cache()
         height, width = int(window.height), int(window.width)
         # Tiles begin at multiples of 4, which at the usual 4x are whole pixels of the image.
-        inner = plan_layout(height, width, int(self.limit), int(self.limit) // 4, 4)
-        out = torch.zeros(1, height, width, 3, device=self.picture.device)
+        inner = plan_layout(height, width, int(self.max_tile_side), int(self.max_tile_side) // 4, 4)
+        out = torch.zeros(1, height, width, 3, device=self.image.device)
         blend = TileBlend(inner, out)
         for i, part in enumerate(inner.list_windows()):
             moved = part._replace(x=part.x + window.x, y=part.y + window.y)
@@ -139,8 +139,8 @@ class TileUpscaler:
     ) -> Tensor:
         views = [self._add_ring(window) for window in windows]
         zoomed: list[Tensor | None] = [None] * len(views)
-        if self.color_fix != "none" or not self.backbone.sees_surroundings:
-            zoomed = [to_image(cut_tile_view(self.picture, self.layout, view)) for view in views]
+        if self.color_fix != "none" or not self.backbone.enlarges_itself:
+            zoomed = [to_image(cut_tile_view(self.image, self.layout, view)) for view in views]
         tiles = [Tile(*parts) for parts in zip(zoomed, views, seeds, strict=True)]
         with hide_called_progress():
             image = self.backbone.run(tiles, texts)
@@ -148,9 +148,9 @@ class TileUpscaler:
                 image = CoZColorFix.execute(image, join_batch(zoomed), self.color_fix)[0]
         sr = to_bchw(image).contiguous()
         if self.consistency:
-            sr = back_project(sr, self._cut_sources(views), self.consistency).clamp(0, 1)
+            sr = back_project(sr, self._cut_inputs(views), self.consistency).clamp(0, 1)
         sr = crop(sr, Window(self.ring, self.ring, *windows[0][2:]))
-        error = 10 ** (-measure_agreement(sr, self._cut_sources(windows)) / 10)
+        error = 10 ** (-measure_agreement(sr, self._cut_inputs(windows)) / 10)
         self.squared_errors += [error] * len(windows)
         return sr
 
@@ -158,14 +158,14 @@ class TileUpscaler:
         ring, (x, y, width, height) = self.ring, window
         return Window(x - ring, y - ring, width + 2 * ring, height + 2 * ring)
 
-    def _cut_sources(self, windows: list[Window]) -> Tensor:
+    def _cut_inputs(self, windows: list[Window]) -> Tensor:
         """Cut the regions of the image that windows of the result show, without enlarging them."""
-        sources = []
+        inputs = []
         for window in windows:
-            box = find_tile_source(self.picture, self.layout, window)
+            box = find_tile_input(self.image, self.layout, window)
             sides = max(1, round(box.height)), max(1, round(box.width))
             if (*box,) == (round(box.x), round(box.y), sides[1], sides[0]):
-                sources.append(crop_mirrored(self.picture, box))
+                inputs.append(crop_mirrored(self.image, box))
             else:
-                sources.append(resize_mirrored(self.picture, *sides, box))
-        return join_batch(sources)
+                inputs.append(resize_mirrored(self.image, *sides, box))
+        return join_batch(inputs)

@@ -17,7 +17,7 @@ from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import (
     plan_abutting_tiles,
 )
-from ..backbones import backbone_input, make_backbone
+from ..backbones import make_backbone, make_backbone_input
 from ..backbones.backbone import Backbone
 from ..host.images import NotFiniteError, to_bchw
 from ..host.messages import (
@@ -55,16 +55,16 @@ class CoZTiles(io.ComfyNode):
                 io.String.Input("prompts"),
                 io.Int.Input("number"),
                 io.String.Input("layout"),
-                backbone_input(),
+                make_backbone_input(),
                 io.Int.Input("seed"),
                 io.String.Input("color_fix"),
                 io.Float.Input("consistency"),
-                io.Image.Input("original"),
+                io.Image.Input("source"),
                 io.Boolean.Input("blend_by_detail"),
                 io.String.Input("easy", optional=True),
                 io.UpscaleModel.Input("easy_model", optional=True),
             ],
-            outputs=[io.Image.Output(), io.String.Output("said")],
+            outputs=[io.Image.Output(), io.String.Output("notices")],
         )
 
     @classmethod
@@ -78,34 +78,36 @@ class CoZTiles(io.ComfyNode):
         seed,
         color_fix,
         consistency,
-        original,
+        source,
         blend_by_detail=False,
         easy="[]",
         easy_model=None,
     ) -> io.NodeOutput:
-        picture = to_bchw(image)
+        image = to_bchw(image)
         layout = read_layout(layout)
         sharpener = make_backbone(backbone)
-        windows = list_network_tiles(*picture.shape[-2:], layout, sharpener, color_fix)
+        windows = list_network_tiles(*image.shape[-2:], layout, sharpener, color_fix)
         texts = choose_step_texts("", prompts, len(windows))
-        easy = json.loads(easy)
+        easy = set(json.loads(easy))
         title = describe_pass(number, len(windows), len(easy))
         show_on_node(title)
         pass_seed = derive_step_seed(seed, number)
         seeds = [derive_step_seed(pass_seed, i + 1) for i in range(len(windows))]
-        settings = picture, layout, color_fix, consistency, pass_seed
-        kinds = {False: sharpener, True: make_easy_backbone(easy_model)}
-        sharpeners, groups = plan_work(kinds, windows, texts, set(easy), settings)
-        result = torch.zeros(1, layout.height, layout.width, 3, device=picture.device)
+        settings = image, layout, color_fix, consistency, pass_seed
+        easy_backbone = make_easy_backbone(easy_model)
+        upscalers, groups = plan_work(sharpener, easy_backbone, windows, texts, easy, settings)
+        result = torch.zeros(1, layout.height, layout.width, 3, device=image.device)
         is_blended = are_blended(sharpener, color_fix)
         add = TileBlend(layout, result, blend_by_detail).add if is_blended else None
         bar = comfy.utils.ProgressBar(len(windows))
-        preview = TilePreview(picture, layout)
-        clock = Clock(len(easy), len(windows))
-        for tiles, group in groups:
+        preview = TilePreview(image, layout)
+        progress = TileProgress(len(easy), len(windows))
+        for upscaler, group in groups:
             comfy.model_management.throw_exception_if_processing_interrupted()
             try:
-                srs = tiles.sharpen(*([each[i] for i in group] for each in (windows, texts, seeds)))
+                srs = upscaler.sharpen(
+                    *([each[i] for i in group] for each in (windows, texts, seeds))
+                )
             except NotFiniteError as error:
                 place = f"pass {number}, tile {describe_tiles(group)} of {len(windows)}"
                 raise NotFiniteError(f"{error} (This was in {place}.)") from error
@@ -115,21 +117,22 @@ class CoZTiles(io.ComfyNode):
                 else:
                     crop(result.movedim(-1, 1), windows[i]).copy_(sr)
                 preview.add(windows[i], sr)
-            left = clock.count(len(group))
-            show_on_node(f"{title}; {clock.done} done{left}")
-            bar.update_absolute(clock.done)
-        real = f"{original.shape[2]} x {original.shape[1]} pixels of the image"
-        size = f"{layout.width} x {layout.height}"
-        errors = [error for tiles in sharpeners for error in tiles.squared_errors]
+            time_left = progress.count(len(group))
+            show_on_node(f"{title}; {progress.done} done{time_left}")
+            bar.update_absolute(progress.done)
+        errors = [error for upscaler in upscalers for error in upscaler.squared_errors]
         agreed = describe_agreement(mse_to_decibels(sum(errors) / len(errors)))
-        summary = f"{title}; {real} in {size}, {agreed}"
+        size = f"{layout.width} x {layout.height} pixels"
+        real = f"{source.shape[2]} x {source.shape[1]} pixels"
+        summary = f"{title}. The result of {size} shows {real} of the image. It {agreed}"
         report = join_with_line_breaks(summary, *take_notices())
         # Clamp in place: the whole result may take half of the machine's memory.
         return io.NodeOutput(result.clamp_(0, 1), report)
 
 
 def plan_work(
-    kinds: dict[bool, Backbone],
+    sharpener: Backbone,
+    easy_backbone: Backbone,
     windows: list[Window],
     texts: list[str],
     easy: set[int],
@@ -138,27 +141,28 @@ def plan_work(
     """Plan which tiles are sharpened at once: first the easy ones.
 
     Args:
-        kinds: True -> the backbone of easy tiles, False -> the backbone of the other tiles.
+        sharpener: The backbone of the tiles that are not easy.
+        easy_backbone: The backbone of the easy tiles.
         easy: Indices of the easy tiles.
         settings: The image, the layout, the color fix, the consistency and the seed of the pass.
 
     Returns:
-        The sharpener of each kind of tiles that there is, and for each group its sharpener and indices.
+        An upscaler for each backbone that has tiles, and for each group its upscaler and indices.
     """
-    sharpeners, groups = [], []
-    picture, layout, *others = settings
-    for is_easy, backbone in sorted(kinds.items(), key=lambda kind: not kind[0]):
+    upscalers, groups = [], []
+    image, layout, *others = settings
+    for is_easy, backbone in ((True, easy_backbone), (False, sharpener)):
         indices = [i for i in range(len(windows)) if (i in easy) == is_easy]
         if not indices:
             continue
-        tiles = TileUpscaler(backbone, picture, layout, [texts[i] for i in indices], *others)
-        sharpeners.append(tiles)
-        own = tiles.plan_groups([windows[i] for i in indices])
-        groups += [(tiles, [indices[k] for k in group]) for group in own]
-    return sharpeners, groups
+        upscaler = TileUpscaler(backbone, image, layout, [texts[i] for i in indices], *others)
+        upscalers.append(upscaler)
+        for group in upscaler.plan_groups([windows[i] for i in indices]):
+            groups.append((upscaler, [indices[k] for k in group]))
+    return upscalers, groups
 
 
-class Clock:
+class TileProgress:
     """Counts tiles and estimates the time left. Easy tiles are left out of the estimate."""
 
     def __init__(self, easy: int, count: int):

@@ -34,8 +34,8 @@ images that are kept for long occupy several times their own size."""
 class ChainCache(Caching.CacheProvider):
     """Keeps the steps of recent chains, so that a longer or edited chain runs only what is new.
 
-    If another output node finishes before the loop expands, even a Preview Image on its input,
-    ComfyUI's default cache forgets the loop's children.
+    ComfyUI's default cache forgets the loop's children if another output node finishes before the loop
+    expands, even a Preview Image that is connected to the loop's own input image.
 
     The cache is registered with ComfyUI only while a loop runs. While a provider is registered, ComfyUI
     computes a key for every node from all nodes before it: with 100 nodes in a row, a prompt takes

@@ -20,7 +20,7 @@ HINTS = ["zoomed view", "none"]
 DEFAULT_STRENGTH, MAX_STRENGTH = 0.6, 10
 
 FAMILIES = {768: "SD15", 1024: "SD20", 2048: "SDXL"}
-"""Values per token of a text -> ComfyUI's name for the family that reads such texts."""
+"""Values per token of a conditioning -> ComfyUI's name for the family that reads such conditionings."""
 
 
 class Control(NamedTuple):
@@ -57,7 +57,7 @@ def add_control(
     view: Tensor,
     control: Control | None,
 ) -> tuple[list, list]:
-    """Add a ControlNet that sees ``view`` (B, 3, H, W) to both texts, as Apply ControlNet does.
+    """Add a ControlNet that sees ``view`` (B, 3, H, W) to both conditionings, as Apply ControlNet does.
 
     It sees the view as the VAE gets it: ComfyUI would stretch an unpadded one to the padded size.
     """
@@ -79,7 +79,7 @@ def add_control(
 def require_same_family(model: ModelPatcher, control_net: ControlBase) -> None:
     """Refuse a ControlNet of another model family, which would fail deep inside the network."""
     network: BaseModel = model.model
-    width = find_text_width(control_net)
+    width = find_conditioning_width(control_net)
     if width is not None:
         is_same = width == network.model_config.unet_config.get("context_dim")
         family = FAMILIES.get(width, f"models whose texts have {width} values per token")
@@ -97,8 +97,11 @@ def require_same_family(model: ModelPatcher, control_net: ControlBase) -> None:
         )
 
 
-def find_text_width(control_net: ControlBase) -> int | None:
-    """Return the values per token of the texts that a ControlNet with a UNet's encoder reads, or None."""
+def find_conditioning_width(control_net: ControlBase) -> int | None:
+    """Return the values per token of the conditioning that a ControlNet reads.
+
+    None if it reads none, or is not made from the encoder of a UNet.
+    """
     # A Control-LoRA has its weights only: ComfyUI makes the network when sampling starts.
     network = getattr(control_net, "control_model", None)
     weights = network.state_dict() if network else getattr(control_net, "control_weights", {})

@@ -15,9 +15,9 @@ def get_running_prompt() -> DynamicPrompt:
 
 
 def list_used_models(dynprompt: DynamicPrompt, node_id: str) -> list[str]:
-    """List the model files in the inputs of all nodes before a loop, except those of its chain.
+    """List the model files that are named in the inputs of a node and of all nodes before it.
 
-    The record of the chain already has them.
+    What comes in through the node's input ``chain`` is left out, because the record of that chain lists it.
     """
     names, seen, waiting = [], set(), [node_id]
     while waiting:

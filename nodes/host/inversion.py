@@ -30,10 +30,10 @@ from ...coz.latent import pad_to_multiple
 from ...coz.networks.noise_predictor import NoisePredictor, read_sizes, sample_noise
 from ...coz.resample import resize
 from ...coz.weights.invsr import read_noise_predictor
-from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_text_width
+from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_conditioning_width
 from .messages import give_notice_once
 from .options import require_choice, require_range
-from .sampling import MAX_CFG, explain_size, get_model_family
+from .sampling import MAX_CFG, explain_view_out_of_memory, get_model_family
 
 MAX_SAMPLING_STEPS = max(START_TIMESTEPS) // TIMESTEP_SPACING
 START_CHOICES = ["auto", *map(str, START_TIMESTEPS)]
@@ -69,8 +69,8 @@ def attach_predictor(model: ModelPatcher, path: Path) -> ModelPatcher:
     return model
 
 
-@explain_size
-def invert(
+@explain_view_out_of_memory
+def sharpen_by_inversion(
     model: ModelPatcher,
     vae: VAE,
     positive,
@@ -86,8 +86,8 @@ def invert(
 ) -> Tensor:
     """Sharpen views (B, 3, H, W) by diffusion inversion, as InvSR does, and return an IMAGE.
 
-    ``crop`` is the view before its enlargement. Where it is not a quarter of ``zoomed``, that is
-    downscaled to a quarter instead, because the predictor works for 4x only.
+    ``crop`` is the view before its enlargement. The predictor works for 4x only: if ``crop`` is not exactly a
+    quarter of ``zoomed``, ``zoomed`` is downscaled to a quarter and used instead.
     """
     require_range("sampling_steps", sampling_steps, 1, MAX_SAMPLING_STEPS)
     require_range("cfg", cfg, 1, MAX_CFG)
@@ -99,8 +99,8 @@ def invert(
             f"model is {get_model_family(model)} and has no noise predictor: connect the model of CoZ "
             "Load InvSR"
         )
-    require_text_width(model, "positive", positive)
-    require_text_width(model, "negative", negative)
+    require_conditioning_width(model, "positive", positive)
+    require_conditioning_width(model, "negative", negative)
     height, width = zoomed.shape[-2:]
     quarter = ceil(height / SCALE), ceil(width / SCALE)
     if crop.shape[-2:] != quarter:
@@ -117,12 +117,12 @@ def invert(
             (view, adapt_timesteps(timesteps, score), adapt_guidance(cfg, score))
             for view, score in zip(crop.split(1), score_complexity(crop), strict=True)
         ]
-    texts, noise = (positive, negative), (seed, draw_noise)
-    sharp = [_invert(model, vae, *texts, *part, *noise) for part in parts]
+    conditionings, noise = (positive, negative), (seed, draw_noise)
+    sharp = [_sharpen_small_views(model, vae, *conditionings, *part, *noise) for part in parts]
     return torch.cat(sharp)[:, :height, :width]
 
 
-def _invert(
+def _sharpen_small_views(
     model: ModelPatcher, vae: VAE, positive, negative, lq, timesteps, cfg, seed, draw_noise
 ) -> Tensor:
     """Sharpen small views (B, 3, H, W): return an IMAGE of four times their size."""

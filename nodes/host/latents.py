@@ -30,7 +30,7 @@ def encode(vae: VAE, image: Tensor, model: ModelPatcher) -> Tensor:
     parts = padded.split(1) if vae.latent_dim == 3 else [padded]
     frames = (1,) * (vae.latent_dim - 2)
     size = len(parts[0]), padded.shape[-1], *frames, *padded.shape[1:3]
-    load(vae, vae.memory_used_encode(size, vae.vae_dtype))
+    load_vae_with_room(vae, vae.memory_used_encode(size, vae.vae_dtype))
     latent = torch.cat([vae.encode(part) for part in parts]).float()
     expected = model.get_model_object("latent_format").latent_channels
     if latent.shape[1] != expected:
@@ -48,7 +48,7 @@ def pad_view(vae: VAE, image: Tensor) -> Tensor:
 
 def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     """Decode a latent to an IMAGE of this size: the padding is cut off."""
-    load(vae, vae.memory_used_decode(latent.shape, vae.vae_dtype))
+    load_vae_with_room(vae, vae.memory_used_decode(latent.shape, vae.vae_dtype))
     # An RGBA VAE (Qwen-Image 2.1) decodes alpha too. Drop it: every view is opaque.
     image = to_rgb(vae.decode(latent))
     image = image.reshape(-1, *image.shape[-3:]).float()  # of a video VAE: (B, 1, H, W, C)
@@ -63,25 +63,25 @@ def decode(vae: VAE, latent: Tensor, height: int, width: int) -> Tensor:
     return cropped.clamp(0, 1) if low < 0 or high > 1 else cropped
 
 
-def load(vae: VAE, memory: float) -> None:
-    """Load a VAE and keep ``memory`` bytes free beside it, as its own encode and decode do first.
+def load_vae_with_room(vae: VAE, memory: float) -> None:
+    """Load a VAE and keep ``memory`` bytes free beside it, before encode or decode does the same.
 
-    If memory ran out while encode or decode load it, they would continue in tiles with a VAE that is not on
-    the GPU, and fail.
+    Otherwise, if memory ran out while encode or decode loads the VAE, ComfyUI would fall back to tiles with
+    the VAE still on the CPU, and fail.
     """
     comfy.model_management.load_models_gpu(
         [vae.patcher], memory_required=memory, force_full_load=vae.disable_offload
     )
 
 
-def require_text_width(model: ModelPatcher, name: str, text) -> None:
-    """Refuse a text that was encoded for another model family, which would fail deep inside the model."""
+def require_conditioning_width(model: ModelPatcher, name: str, conditioning) -> None:
+    """Refuse a conditioning for another model family, which would fail deep inside the model."""
     network: BaseModel = model.model
     config = network.model_config.unet_config
     expected = config.get("context_dim") or config.get("context_embedder_config", {}).get(
         "params", {}
     ).get("in_features")
-    found = text[0][0].shape[-1]
+    found = conditioning[0][0].shape[-1]
     if isinstance(expected, int) and found != expected:
         raise ValueError(
             f"{name} has {found} values per token, but model takes {expected}: encode the text with "
@@ -102,12 +102,14 @@ def require_max_side(model: ModelPatcher, image: Tensor, compression: int) -> No
 
 
 @contextmanager
-def explain_missing_pooled(**texts):
-    """If the model fails because a text has no pooled values, raise an error that names the text."""
+def explain_missing_pooled(**conditionings):
+    """If the model fails because a conditioning has no pooled values, raise an error that names it."""
     try:
         yield
     except KeyError as error:
-        unpooled = [name for name, text in texts.items() if "pooled_output" not in text[0][1]]
+        unpooled = [
+            name for name, each in conditionings.items() if "pooled_output" not in each[0][1]
+        ]
         if error.args != ("pooled_output",) or not unpooled:
             raise
         raise ValueError(

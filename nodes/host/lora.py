@@ -69,11 +69,14 @@ def make_model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> di
 
 
 def patch_model(model: ModelPatcher, weights: SRWeights, name: str, strength: float):
-    """Return a copy of model with the weights of a file of this name, which must fit."""
+    """Return a patched copy of the model; refuse weights that do not fit.
+
+    ``name`` is the name of their file, for the error.
+    """
     patches = make_model_patches(model, weights, name)
     model = model.clone()
-    replaced = {key: (weight,) for key, weight in weights.replaced.items()}
-    model.add_patches(replaced, strength, 1 - strength)
+    replacements = {key: (weight,) for key, weight in weights.replacements.items()}
+    model.add_patches(replacements, strength, 1 - strength)
     model.add_patches(patches, strength)
     if weights.latent_shift:
         model.set_attachments(LATENT_SHIFT_KEY, weights.latent_shift)
@@ -81,7 +84,10 @@ def patch_model(model: ModelPatcher, weights: SRWeights, name: str, strength: fl
 
 
 def patch_vae(vae: VAE, weights: SRWeights, name: str, strength: float):
-    """Return a copy of vae with the weights of a file of this name, which must fit."""
+    """Return a patched copy of the VAE; refuse weights that do not fit.
+
+    ``name`` is the name of their file, for the error.
+    """
     vae.throw_exception_if_invalid()
     state = vae.first_stage_model.state_dict()
     for key, weight in {**weights.vae, **weights.vae_diff}.items():
@@ -92,8 +98,8 @@ def patch_vae(vae: VAE, weights: SRWeights, name: str, strength: float):
                 "Chain-of-Zoom encoder is for the VAE of SD3 (16 channels), OSEDiff's for the VAE of SD2.1"
             )
     patcher: ModelPatcher = vae.patcher.clone()
-    replaced = {key: (weight,) for key, weight in weights.vae.items()}
-    patcher.add_patches(replaced, strength, 1 - strength)
+    replacements = {key: (weight,) for key, weight in weights.vae.items()}
+    patcher.add_patches(replacements, strength, 1 - strength)
     patcher.add_patches({key: (diff,) for key, diff in weights.vae_diff.items()}, strength)
     vae = copy.copy(vae)
     vae.patcher = patcher
@@ -101,7 +107,10 @@ def patch_vae(vae: VAE, weights: SRWeights, name: str, strength: float):
 
 
 def patch_clip(clip: CLIP, path: Path, strength: float):
-    """Return a copy of clip with a LoRA, which must fit: ComfyUI itself only logs layers that do not."""
+    """Return a copy of the text encoder with a LoRA; refuse a LoRA that does not fit.
+
+    ComfyUI itself only logs layers that do not fit.
+    """
     lora = read_prompt_lora(path)
     network = clip.cond_stage_model
     targets = comfy.lora.model_lora_keys_clip(network, {})

@@ -7,7 +7,7 @@ import comfy.model_management
 
 @contextmanager
 def explain_out_of_memory(what: str, way_out: str):
-    """Name what did not fit into the GPU's memory, and what to do, in an error of this kind.
+    """Add to an out-of-memory error what did not fit into the GPU's memory, and what to do.
 
     The error keeps its class, from which ComfyUI knows that it has to free memory.
     """

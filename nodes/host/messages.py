@@ -88,7 +88,7 @@ def find_messages() -> tuple[PromptMessages, str, str] | None:
 
 
 def give_notice(text: str) -> None:
-    """Show a text with ``show_on_node``, log it as a warning, and keep it for ``show_closing``."""
+    """Show a text with ``show_on_node``, log it as a warning, and keep it for ``finish_with_notices``."""
     logging.getLogger("chain_of_zoom").warning(text)
     show_on_node(text)
     if found := find_messages():
@@ -114,12 +114,12 @@ def take_notices() -> list[str]:
     return []
 
 
-def show_closing(text: str = "") -> dict[str, list[str]]:
-    """Show the closing text of the node that runs; return the ui output that keeps it on the page.
+def finish_with_notices(text: str = "") -> dict[str, list[str]]:
+    """Return the ui output that keeps the closing text of the running node on the page.
 
-    The notices of the run are added. The output is empty if the node is a child of an expanding node,
-    or is called by another node. The child that collects the expansion shows the notices of such
-    nodes (``show_expansion_closing``).
+    The closing text is ``text``, which is also shown now, and the notices of the run. The output is empty if
+    the node is a child of an expanding node, or is called by another node. The child that collects the
+    expansion shows the notices of such nodes (``show_expansion_closing``).
     """
     if text:
         show_on_node(text)

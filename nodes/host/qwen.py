@@ -50,8 +50,8 @@ REQUIRED_PARAMETERS: dict[Callable, set[str]] = {
 """Functions of ComfyUI that this file and qwen_weights call -> the parameters that they must have."""
 
 
-def check_host() -> None:
-    """Raise the error that a later call would raise, before minutes are spent on reading a file."""
+def check_comfyui_classes() -> None:
+    """Raise an error if ComfyUI's Qwen classes have changed, before minutes are spent on reading a file."""
     if not hasattr(qwen_vl, "qwen2vl_mrope_position_ids"):
         raise AttributeError("comfy.text_encoders.qwen_vl has no qwen2vl_mrope_position_ids")
     for function, needed in REQUIRED_PARAMETERS.items():
@@ -240,7 +240,7 @@ class Tokenizer(sd1_clip.SD1Tokenizer):
 
 def load_qwen(paths: list[Path], disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """Load Qwen2.5-VL from its one or more files, as ComfyUI's load_clip loads a model."""
-    check_host()
+    check_comfyui_classes()
     state = read_state(paths)
     name = paths[0].name
     config = read_sizes(state, name)

@@ -15,14 +15,14 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...coz.latent import make_one_step_noise, scale_to_model, scale_to_vae
-from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_text_width
+from .latents import MAX_SEED, decode, encode, explain_missing_pooled, require_conditioning_width
 from .memory import explain_out_of_memory
 from .options import require_range
 
 LATENT_SHIFT_KEY = "coz_latent_shift"
 """Key of the attachment of a MODEL in which CoZ Load SR LoRA keeps the latent shift of its LoRA."""
 
-explain_size = explain_out_of_memory(
+explain_view_out_of_memory = explain_out_of_memory(
     "A view of this size", "lower size or tile, choose a smaller model"
 )
 
@@ -33,8 +33,8 @@ MAX_SAMPLING_STEPS, MAX_CFG = 10000, 100
 """The limits of ComfyUI's KSampler."""
 
 MAX_SCHEDULE_STEPS = 10**6
-"""Maximum of steps / denoise, the length of the schedule that ComfyUI computes: KSampler reaches it
-with the maximum of steps and the minimum of denoise, 0.01."""
+"""Maximum length of the schedule that ComfyUI computes, steps / denoise: KSampler reaches it with the most
+steps and the least denoise above 0, 0.01."""
 
 
 def get_model_family(model: ModelPatcher) -> str:
@@ -46,14 +46,15 @@ def get_model_family(model: ModelPatcher) -> str:
 class OneStepSampler(comfy.samplers.KSAMPLER):
     """Run the network once and return its x0 prediction, without a wait for the GPU.
 
-    ComfyUI's lcm gives the same, but reads both sigmas. Its euler loses digits where sigma is large.
+    ComfyUI's sampler lcm gives the same result, but it reads both sigmas, which waits for the GPU. ComfyUI's
+    euler loses digits where sigma is large.
     """
 
     def __init__(self, **kwargs):
         super().__init__(predict_once, **kwargs)
 
     def max_denoise(self, model_wrap, sigmas, **kwargs) -> bool:
-        return True  # ``sharpen`` starts at sigma_max
+        return True  # ``sharpen_in_one_step`` starts at sigma_max
 
 
 def predict_once(
@@ -67,13 +68,15 @@ def predict_once(
     return denoised
 
 
-@explain_size
-def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift: str) -> Tensor:
+@explain_view_out_of_memory
+def sharpen_in_one_step(
+    model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift: str
+) -> Tensor:
     """Sharpen views (B, 3, H, W) with a one-step model: return its x0 prediction as an IMAGE.
 
     ``latent_shift`` is "auto" or one of ``LATENT_SHIFTS``.
     """
-    require_text_width(model, "positive", positive)
+    require_conditioning_width(model, "positive", positive)
     if latent_shift == "auto":
         latent_shift = model.get_attachment(LATENT_SHIFT_KEY) or "reference"
     latent_format = model.get_model_object("latent_format")
@@ -96,7 +99,7 @@ def sharpen(model: ModelPatcher, vae: VAE, positive, image: Tensor, latent_shift
     return decode(vae, scale_to_vae(denoised, latent_format, latent_shift), *image.shape[-2:])
 
 
-@explain_size
+@explain_view_out_of_memory
 def refine(
     model: ModelPatcher,
     vae: VAE,
@@ -113,10 +116,10 @@ def refine(
 ) -> Tensor:
     """Sample views (B, 3, H, W) again, as ComfyUI's KSampler does it, and return an IMAGE.
 
-    ``draw_noise`` makes the initial noise from the latent and its reduction, the image pixels along a
-    side of one latent pixel. Without it, the noise is drawn from ``seed``.
+    ``draw_noise`` makes the noise from the latent and its reduction, the image pixels along a side of one
+    latent pixel. Without it, ``seed`` makes it. Chain Loop's name for ``steps`` is sampling_steps.
     """
-    require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)  # 2nd name: Chain Loop
+    require_range("steps (sampling_steps)", steps, 1, MAX_SAMPLING_STEPS)
     require_range("cfg", cfg, 0, MAX_CFG)
     require_range("denoise", denoise, 0, 1)
     require_range("seed", seed, 0, MAX_SEED)
@@ -130,9 +133,9 @@ def refine(
             "scheduler kl_optimal needs a schedule of at least 2 steps: set steps to 2, got 1, or choose "
             "another scheduler"
         )
-    require_text_width(model, "positive", positive)
-    if not isclose(cfg, 1):  # at cfg 1 ComfyUI does not use the negative text
-        require_text_width(model, "negative", negative)
+    require_conditioning_width(model, "positive", positive)
+    if not isclose(cfg, 1):  # at cfg 1 ComfyUI does not use negative
+        require_conditioning_width(model, "negative", negative)
     # Some of ComfyUI's samplers add 1 to the seed, and torch takes at most 64 bits.
     seed = min(seed, MAX_SEED - 1)
     latent = comfy.sample.fix_empty_latent_channels(model, encode(vae, image, model))

@@ -26,10 +26,10 @@ from .untiled_model import RegionOutOfMemoryError, UntiledModel
 from .upscale_model import LumaModel, SelfEnsembled, name_model
 
 MAX_REGION_PIXELS = 512
-"""Maximum side of a region in source pixels: ComfyUI splits larger images into tiles without margins."""
+"""Maximum side of a region in input pixels: ComfyUI splits larger images into tiles without margins."""
 
 REGION_GRID_PIXELS = 32
-"""Grid in source pixels on which regions begin if a model's result depends on where they begin: a
+"""Grid in input pixels on which regions begin if a model's result depends on where they begin: a
 multiple of all usual attention windows and strides."""
 
 DEFAULT_REACH = Reach(16, False)
@@ -81,17 +81,17 @@ def warn_of_assumed_reach(reason: object) -> None:
     )
 
 
-class Upscaler:
+class WindowUpscaler:
     """Upscales windows of images with their surroundings, in smaller parts after an out-of-memory error."""
 
     def __init__(self, upscale_model, margin: int, is_periodic: bool = False):
         self.upscale_model = UntiledModel(upscale_model)
         self.margin = margin
-        """Source pixels around each part."""
+        """Input pixels around each part."""
         self.period = REGION_GRID_PIXELS if is_periodic else 1
-        """Regions begin and end at multiples of this number of source pixels."""
+        """Regions begin and end at multiples of this number of input pixels."""
         self.max_region = MAX_REGION_PIXELS
-        """Maximum side of a region in source pixels, margins included."""
+        """Maximum side of a region in input pixels, margins included."""
         self.max_windows = MAX_REGION_PIXELS**2
         """Maximum number of windows that are upscaled at once."""
 
@@ -157,7 +157,7 @@ class Upscaler:
         return min(count // columns, self.max_region // height), columns
 
     def _measure_region(self, window: Window, ring: int) -> tuple[int, int]:
-        """Return height and width of a window with its margin, in source pixels."""
+        """Return height and width of a window with its margin, in input pixels."""
         margin = 2 * max(0, self.margin - ring)
         return int(window.height) + margin, int(window.width) + margin
 

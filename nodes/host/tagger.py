@@ -47,10 +47,10 @@ def load_tagger(path: Path) -> Tagger:
             f"{path.name}: expected RAM with {expected} tags, but found {tags}; take {RAM_FILE_NAME}"
         )
     is_single = {name: weight.dtype == torch.float32 for name, weight in weights.items()}
-    return manage_tagger({n: w.half() if is_single[n] else w for n, w in weights.items()})
+    return make_tagger({n: w.half() if is_single[n] else w for n, w in weights.items()})
 
 
-def manage_tagger(weights: Mapping[str, Tensor]) -> Tagger:
+def make_tagger(weights: Mapping[str, Tensor]) -> Tagger:
     """Make the network around these weights, which are not copied."""
     with torch.device("meta"):
         network = RAMTagger(read_tagger_sizes(weights), comfy.ops.manual_cast)

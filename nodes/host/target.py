@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...coz.geometry import Target
 from .images import save_preview
-from .messages import find_node_on_page, give_notice, show_closing
+from .messages import find_node_on_page, finish_with_notices, give_notice
 
 MAX_MASK_BACKGROUND = 1 / 64
 """If the smallest value of a mask is below this, it counts as background and is subtracted. Load Image
@@ -28,7 +28,7 @@ def show_in_picker(image: Tensor, target: Target) -> dict[str, list] | None:
     context: ExecutionContext | None = get_executing_context()
     if context is None or context.node_id != find_node_on_page(context.node_id):
         return None
-    return {"coz_source": save_preview(image[:1], target)} | show_closing()
+    return {"coz_source": save_preview(image[:1], target)} | finish_with_notices()
 
 
 def subtract_background(mask: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ def encode(clip: CLIP | None, prompt: str, t5_tokens: int) -> list:
     require_clip(clip)
     text = escape_prompt(clip, prompt)
     tokens = clip.tokenize(text)
-    # Only for SD3 and Flux: T5 alone, or in HiDream, already gets the length of its model's training.
+    # Only SD3 and Flux need this. In other models with T5, ComfyUI's tokenizer already pads to the length
+    # that they were trained with.
     if {"l", "t5xxl"} <= tokens.keys() <= {"l", "g", "t5xxl"}:
         options = {"t5xxl_min_length": t5_tokens, "t5xxl_min_padding": 0}
         (t5,) = clip.tokenize(text, tokenizer_options=options)["t5xxl"]
@@ -35,23 +36,23 @@ def encode(clip: CLIP | None, prompt: str, t5_tokens: int) -> list:
     return clip.encode_from_tokens_scheduled(tokens)
 
 
-def can_join(texts: list[list]) -> bool:
-    """Return whether encoded texts have the same form, so that ``join_texts`` can join them."""
-    return len(texts) == 1 or all(
-        len(text) == 1
-        and text[0][1].keys() == {"pooled_output"}
-        and text[0][0].shape == texts[0][0][0].shape
-        and text[0][1]["pooled_output"] is not None
-        for text in texts
+def can_join_conditionings(conditionings: list[list]) -> bool:
+    """Return whether conditionings have the same form, so that ``join_conditionings`` can join them."""
+    return len(conditionings) == 1 or all(
+        len(each) == 1
+        and each[0][1].keys() == {"pooled_output"}
+        and each[0][0].shape == conditionings[0][0][0].shape
+        and each[0][1]["pooled_output"] is not None
+        for each in conditionings
     )
 
 
-def join_texts(texts: list[list]) -> list:
-    """Join encoded texts, one for each image of a batch."""
-    if all(text is texts[0] for text in texts):
-        return texts[0]
-    pooled = torch.cat([text[0][1]["pooled_output"] for text in texts])
-    return [[torch.cat([text[0][0] for text in texts]), {"pooled_output": pooled}]]
+def join_conditionings(conditionings: list[list]) -> list:
+    """Join conditionings, one for each image of a batch."""
+    if all(each is conditionings[0] for each in conditionings):
+        return conditionings[0]
+    pooled = torch.cat([each[0][1]["pooled_output"] for each in conditionings])
+    return [[torch.cat([each[0][0] for each in conditionings]), {"pooled_output": pooled}]]
 
 
 def require_clip(clip: CLIP | None) -> None:

@@ -29,7 +29,7 @@ FILE_INPUTS = {"LoadImage": "image", "LoadImageOutput": "image", "CoZSamplePictu
 """Loader nodes -> the input that names the file."""
 
 MAX_SOURCE_PIXELS = 2**26
-"""Maximum of pixels in all frames of a file. Loading takes up to 33 bytes a pixel, so 2.2 GB at most."""
+"""Maximum number of pixels in all frames of a file. Loading takes up to 33 bytes a pixel: at most 2.2 GB."""
 
 MIN_FRAME_PIXELS = 2**12
 """A smaller frame counts as this many pixels, because loading millions of tiny frames is slow too."""

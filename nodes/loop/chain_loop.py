@@ -5,9 +5,9 @@ from comfy_api.latest import io
 from ...coz.chain.schema import MAX_STEPS
 from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import Target, ZoomStep, plan_steps
-from ..backbones import backbone_input, make_backbone
-from ..backbones.restraint import restrain, restraint_input
-from ..host.color_profile import describe_profile, read_color_profile
+from ..backbones import make_backbone, make_backbone_input
+from ..backbones.restraint import make_restraint_input, restrain
+from ..host.color_profile import read_color_profile, warn_of_profile
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import list_used_models
 from ..host.images import require_one_image
@@ -15,18 +15,18 @@ from ..host.messages import give_notices, show_on_node
 from ..host.options import require_options, require_range, validate_options
 from ..host.sockets import Chain
 from ..step.color_fix import METHODS
-from ..step.crop_center_zoom import center_inputs, frame_inputs, mask_input
-from ..step.sr_step import seed_input
-from ..text_sources import make_text_source, prompting_input
+from ..step.crop_center_zoom import make_center_inputs, make_frame_inputs, make_mask_input
+from ..step.sr_step import make_seed_input
+from ..text_sources import make_prompting_input, make_text_source
 from .gate import is_below
-from .start import Start, describe_unused_inputs, start_at_chain, start_at_image
+from .start import Start, start_at_chain, start_at_image, warn_of_unused_inputs
 from .steps import StepNodes, StepSettings
 
 MIN_SCALE, MAX_SCALE = 1.5, 8
 MAX_STOP_BELOW_DB = 100
 
 
-def scale_input(tooltip: str) -> io.Input:
+def make_scale_input(tooltip: str) -> io.Input:
     return io.Float.Input(
         "scale",
         default=4.0,
@@ -68,7 +68,7 @@ class CoZChainLoop(io.ComfyNode):
                     tooltip="The image to zoom into: one image, not a batch. Each image of a list gets "
                     "its own chain.",
                 ),
-                backbone_input(**AS_LINKS),
+                make_backbone_input(**AS_LINKS),
                 io.Int.Input(
                     "steps",
                     default=4,
@@ -76,9 +76,9 @@ class CoZChainLoop(io.ComfyNode):
                     max=MAX_STEPS,
                     tooltip="Number of zoom steps. If you raise this number later, only the new steps run.",
                 ),
-                scale_input("Factor of each step: 4 steps of 4x make 256x."),
-                *center_inputs(),
-                prompting_input(**AS_LINKS),
+                make_scale_input("Factor of each step: 4 steps of 4x make 256x."),
+                *make_center_inputs(),
+                make_prompting_input(**AS_LINKS),
                 io.String.Input(
                     "prompt",
                     default="",
@@ -96,7 +96,7 @@ class CoZChainLoop(io.ComfyNode):
                     "step uses prompt or the text that a model writes. A line with only - means no text. "
                     "The output prompts has the same form.",
                 ),
-                seed_input(
+                make_seed_input(
                     'The seed of each step is computed from this seed. It is used by the backbones "any '
                     'checkpoint" and "diffusion inversion (InvSR)", and by a vision-language model with '
                     "a temperature above 0."
@@ -108,8 +108,8 @@ class CoZChainLoop(io.ComfyNode):
                     tooltip="The method of Color Fix that gives each result the colors of the view that it "
                     "was made from. hybrid mixes wavelet and adain in equal parts.",
                 ),
-                *frame_inputs(advanced_size=True),
-                mask_input(),
+                *make_frame_inputs(advanced_size=True),
+                make_mask_input(),
                 Chain.Input(
                     "chain",
                     optional=True,
@@ -152,7 +152,7 @@ class CoZChainLoop(io.ComfyNode):
                     "the result repeats the view; below 20 dB it contradicts the view. The first step with "
                     "a lower agreement is the last one. 0: the chain never ends early.",
                 ),
-                restraint_input(),
+                make_restraint_input(),
             ],
             outputs=[
                 io.Image.Output("IMAGE", display_name="image", tooltip="The deepest frame."),
@@ -218,26 +218,28 @@ class CoZChainLoop(io.ComfyNode):
         else:
             kept = min(from_step, chain.steps, steps)
             own_inputs = single, scale, center, mask, step_prompts, frame, size
-            notes = describe_unused_inputs(chain, kept, *own_inputs)
-            start = start_at_chain(expansion, chain, kept, notes)
-        sharpener, source = make_backbone(backbone), make_text_source(prompting)
-        color_fix, consistency, said = restrain(restraint, sharpener, color_fix, consistency)
-        notes = give_notices(
-            *start.notes,
-            describe_profile(start.color_profile),
-            sharpener.describe_scale(start.scale),
-            sharpener.describe_extra_values("steps", steps),
-            said,
+            notices = warn_of_unused_inputs(chain, kept, *own_inputs)
+            start = start_at_chain(expansion, chain, kept, notices)
+        sharpener, text_source = make_backbone(backbone), make_text_source(prompting)
+        color_fix, consistency, notice = restrain(restraint, sharpener, color_fix, consistency)
+        notices = give_notices(
+            *start.notices,
+            warn_of_profile(start.color_profile),
+            sharpener.warn_of_untrained_scale(start.scale),
+            sharpener.warn_of_extra_values("steps", steps),
+            notice,
         )
         texts = prompt, step_prompts
         settings = StepSettings(start.scale, *texts, seed, color_fix, consistency, stop_below)
-        step_nodes = StepNodes(expansion.add_node, sharpener, source, settings, start.frames)
+        step_nodes = StepNodes(expansion.add_node, sharpener, text_source, settings, start.frames)
         plan = plan_missing_steps(start, steps, stop_below)
-        parts = start.list_collector_inputs()
+        collector_inputs = start.list_collector_inputs()
         for i, step in enumerate(plan, len(start.prompts) + 1):
-            parts |= step_nodes.add(i, step)
+            collector_inputs |= step_nodes.add(i, step)
         used = list_used_models(cls.hidden.dynprompt, cls.hidden.unique_id) if plan else []
-        return add_collector(expansion, start, plan, steps, settings, used, notes, parts)
+        return add_collector(
+            expansion, start, plan, steps, settings, used, notices, collector_inputs
+        )
 
 
 def plan_missing_steps(start: Start, steps: int, stop_below: float) -> list[ZoomStep]:
@@ -255,8 +257,8 @@ def add_collector(
     steps: int,
     settings: StepSettings,
     models: list[str],
-    notes: list[str],
-    parts: dict,
+    notices: list[str],
+    collector_inputs: dict,
 ) -> io.NodeOutput:
     """Add the node that collects the chain, and return its outputs as those of Chain Loop."""
     done = len(start.prompts)
@@ -271,10 +273,10 @@ def add_collector(
         seeds=json.dumps([*start.seeds, *seeds]),
         target=json.dumps(start.target),
         models=json.dumps(list(dict.fromkeys([*start.models, *models]))),
-        notes="\n".join(notes),
+        notices="\n".join(notices),
         kept=done,
         stop_below=settings.stop_below,
         color_profile=start.color_profile,
-        **parts,
+        **collector_inputs,
     )
     return expansion.finish(*(child.out(k) for k in range(4)))

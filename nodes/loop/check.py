@@ -1,8 +1,8 @@
 from comfy_api.latest import io, ui
 
-from ...coz.fidelity.back_projection import back_project, sum_agreement
-from ...coz.fidelity.invented import sum_invented_energy
-from ...coz.fidelity.sums import read_sums
+from ...coz.fidelity.back_projection import back_project, start_measuring_agreement
+from ...coz.fidelity.invented import start_measuring_invented_energy
+from ...coz.fidelity.pending_figure import read_figures
 from ..host.images import to_bchw
 from ..host.messages import take_notices
 from ..host.sockets import PreviewFiles
@@ -27,7 +27,7 @@ class CoZChainCheck(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("image"),
-                PreviewFiles.Output("shown"),
+                PreviewFiles.Output("preview_files"),
                 io.Float.Output("agreement"),
                 io.Float.Output("invented"),
                 io.String.Output("notices"),
@@ -36,17 +36,22 @@ class CoZChainCheck(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, crop, zoomed, strength) -> io.NodeOutput:
-        """Do what CoZ Keep True to Source does, without enlarging the crop a second time."""
+        """Correct, measure and show the result of a step.
+
+        This is what CoZ Keep True to Source does, without enlarging the crop a second time.
+        """
         # Contiguous channels make everything below much faster.
         sr, lq = to_bchw(image).contiguous(), to_bchw(crop, "crop").contiguous()
         result = None
         if strength > 0:
             sr = back_project(sr, lq, strength).clamp_(0, 1)
             result = image = sr.movedim(1, -1)
-        shown = ui.PreviewImage(image, cls=cls)
+        preview = ui.PreviewImage(image, cls=cls)
         enlarged = to_bchw(zoomed, "zoomed").contiguous()
-        agreement, share = read_sums(sum_agreement(sr, lq), sum_invented_energy(sr, enlarged))
+        agreement, share = read_figures(
+            start_measuring_agreement(sr, lq), start_measuring_invented_energy(sr, enlarged)
+        )
         # Without a correction the first output is empty: otherwise the cache would count the step's
         # image twice. The notices of the step are an output, so that they are cached with the step.
         notices = "\n".join(take_notices())
-        return io.NodeOutput(result, shown.values, agreement, share, notices, ui=shown)
+        return io.NodeOutput(result, preview.values, agreement, share, notices, ui=preview)

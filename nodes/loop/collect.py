@@ -23,7 +23,7 @@ from ..host.messages import (
 from ..host.sockets import Chain, PreviewFiles
 from .gate import is_below, round_agreement
 
-STEP_INPUTS = ("frame", "shown", "agreement", "invented", "notices", "denoise")
+STEP_INPUTS = ("frame", "preview_files", "agreement", "invented", "notices", "denoise")
 """The inputs of the collector for each step, besides its text. Not every step has a denoise."""
 INVENTED_SHARE_DECIMALS = 4
 
@@ -108,13 +108,13 @@ def make_collector_schema() -> io.Schema:
             io.String.Input("seeds"),
             io.String.Input("target"),
             io.String.Input("models"),
-            io.String.Input("notes"),
+            io.String.Input("notices"),
             io.Int.Input("kept", min=0, max=MAX_STEPS),
             io.Float.Input("stop_below"),
             io.String.Input("color_profile", optional=True),
             *each(io.Image, "frame", 0),
             *each(io.String, "text"),
-            *each(PreviewFiles, "shown"),
+            *each(PreviewFiles, "preview_files"),
             *each(io.Float, "agreement"),
             *each(io.Float, "invented"),
             *each(io.String, "notices"),
@@ -135,40 +135,40 @@ class CoZChainCollect(io.ComfyNode):
         return make_collector_schema()
 
     @classmethod
-    def fingerprint_inputs(cls, **parts) -> float:
+    def fingerprint_inputs(cls, **inputs) -> float:
         # With NaN, cache providers do not store this node. Its key would hold the whole chain, and hashing
         # that at every request takes longer than gathering the frames again.
         return nan
 
     @classmethod
-    def find_last_step(cls, steps, kept, stop_below, parts) -> int:
+    def find_last_step(cls, steps, kept, stop_below, inputs) -> int:
         """Return the step that the chain ends with, as far as the agreements so far show it."""
         for i in range(max(kept, 1), steps):
-            agreement = parts.get(f"agreement_{i}")
+            agreement = inputs.get(f"agreement_{i}")
             if agreement is not None and is_below(agreement, stop_below):
                 return i
         return steps
 
     @classmethod
-    def read_figures(cls, i, parts) -> tuple[float, float]:
-        """Return the agreement of step i with its input, in dB, and the share of it that is invented."""
-        agreement = parts.get(f"agreement_{i}")
-        invented = parts.get(f"invented_{i}")
+    def get_step_figures(cls, i, inputs) -> tuple[float, float]:
+        """Return for step i its agreement with its input, in dB, and the invented share of its result."""
+        agreement = inputs.get(f"agreement_{i}")
+        invented = inputs.get(f"invented_{i}")
         return (
             nan if agreement is None else round_agreement(agreement),
             nan if invented is None else round(invented, INVENTED_SHARE_DECIMALS),
         )
 
     @classmethod
-    def check_lazy_status(cls, steps, kept, stop_below, notes="", **parts):
+    def check_lazy_status(cls, steps, kept, stop_below, notices="", **inputs):
         # Request one step at a time, and its text before it, so that the chain can end early.
-        for i in range(cls.find_last_step(steps, kept, stop_below, parts) + 1):
-            text = parts.get(f"text_{i}")
+        for i in range(cls.find_last_step(steps, kept, stop_below, inputs) + 1):
+            text = inputs.get(f"text_{i}")
             if i and text is None:
                 wanted, doing = [f"text_{i}"], "writing the prompt"
-            elif parts.get(f"frame_{i}") is None:
+            elif inputs.get(f"frame_{i}") is None:
                 names = STEP_INPUTS if i > kept else STEP_INPUTS[:1]
-                wanted = [f"{name}_{i}" for name in names if f"{name}_{i}" in parts]
+                wanted = [f"{name}_{i}" for name in names if f"{name}_{i}" in inputs]
                 doing = "super-resolving"
             else:
                 continue
@@ -176,32 +176,32 @@ class CoZChainCollect(io.ComfyNode):
             if i:
                 before = ""
                 if i > 1:
-                    images = [parts["image"], *(parts[f"frame_{k}"] for k in range(i))]
+                    images = [inputs["image"], *(inputs[f"frame_{k}"] for k in range(i))]
                     # Only the sizes are read: to_bchw would check every pixel again.
-                    chain = cls.gather_chain([image.movedim(-1, 1) for image in images], **parts)
+                    chain = cls.gather_chain([image.movedim(-1, 1) for image in images], **inputs)
                     before = describe_step(chain, i - 1)
-                lines = [f"step {i} of {steps}: {doing}", text, before, notes]
+                lines = [f"step {i} of {steps}: {doing}", text, before, notices]
                 show_on_node("\n".join(filter(None, lines)))
             return wanted
         return []
 
     @classmethod
     def gather_chain(
-        cls, frames, scale, windows, seeds, target, models, color_profile="", **parts
+        cls, frames, scale, windows, seeds, target, models, color_profile="", **inputs
     ) -> ZoomChain:
         """Make the record of a chain from its frames, the source first."""
         last = len(frames) - 2
-        measured = [cls.read_figures(i + 1, parts) for i in range(last)]
+        measured = [cls.get_step_figures(i + 1, inputs) for i in range(last)]
         agreements, invented = zip(*measured, strict=True) if measured else ((), ())
         if all(map(isnan, agreements)):
             agreements = invented = ()
-        denoises = [parts.get(f"denoise_{i + 1}") for i in range(last)]
+        denoises = [inputs.get(f"denoise_{i + 1}") for i in range(last)]
         has_denoise = any(each is not None for each in denoises)
         return ZoomChain(
             scale=scale,
             frames=tuple(frames),
             windows=tuple(Window(*window) for window in json.loads(windows)[: last + 1]),
-            prompts=tuple(parts[f"text_{i + 1}"] for i in range(last)),
+            prompts=tuple(inputs[f"text_{i + 1}"] for i in range(last)),
             seeds=tuple(json.loads(seeds)[:last]),
             target=Target(*json.loads(target)),
             models=tuple(json.loads(models)),
@@ -221,17 +221,17 @@ class CoZChainCollect(io.ComfyNode):
         seeds,
         target,
         models,
-        notes,
+        notices,
         kept,
         stop_below,
         color_profile="",
-        **parts,
+        **inputs,
     ) -> io.NodeOutput:
-        last = cls.find_last_step(steps, kept, stop_below, parts)
-        images = [parts[f"frame_{i}"] for i in range(last + 1)]
+        last = cls.find_last_step(steps, kept, stop_below, inputs)
+        images = [inputs[f"frame_{i}"] for i in range(last + 1)]
         frames, scales = join_frames([image, *images])
         chain = cls.gather_chain(
-            frames, scale, windows, seeds, target, models, color_profile, **parts
+            frames, scale, windows, seeds, target, models, color_profile, **inputs
         )
         prompts = join_texts(chain.prompts) if any(chain.prompts) else ""
         stopped = ""
@@ -242,30 +242,30 @@ class CoZChainCollect(io.ComfyNode):
             )
         step_lines = [describe_step(chain, step) for step in range(1, last + 1)]
         earlier = join_with_line_breaks(
-            notes, *(parts.get(f"notices_{i + 1}") for i in range(last))
+            notices, *(inputs.get(f"notices_{i + 1}") for i in range(last))
         )
         notices = dict.fromkeys([*earlier.split("\n"), *take_notices()])
         depth = describe_depth(chain)
         text = join_with_line_breaks(depth, stopped, *step_lines, prompts, *notices)
         dots = {line: pick_css_color(chain, layer) for layer, line in enumerate(step_lines, 2)}
         dots[depth] = pick_css_color(chain, last + 1)
-        shown = {
+        ui_output = {
             "images": [
                 file
                 for i, frame in enumerate(images)
-                for file in cls.list_preview_files(i, frame, parts)
+                for file in cls.list_preview_files(i, frame, inputs)
             ],
             "animated": (False,),
             "coz_chain": [chain.to_json()],
             "coz_source": save_preview(chain.frames[0], chain.target),
             **show_expansion_closing(text, dots),
         }
-        return io.NodeOutput(scales[-1:], scales, join_texts(chain.prompts), chain, ui=shown)
+        return io.NodeOutput(scales[-1:], scales, join_texts(chain.prompts), chain, ui=ui_output)
 
     @classmethod
-    def list_preview_files(cls, i, frame, parts) -> list:
+    def list_preview_files(cls, i, frame, inputs) -> list:
         """Return the preview that its step has saved, or save a new one."""
-        return parts.get(f"shown_{i}") or ui.PreviewImage(frame, cls=cls).values
+        return inputs.get(f"preview_files_{i}") or ui.PreviewImage(frame, cls=cls).values
 
 
 def join_frames(images: list) -> tuple[list, torch.Tensor]:

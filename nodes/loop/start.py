@@ -34,8 +34,7 @@ class Start(NamedTuple):
     frame_target: Target
     """The target in fractions of the last frame."""
     windows: Sequence[Window]
-    notes: list[str]
-    """Notices that the node shows."""
+    notices: list[str]
     color_profile: str
     """This field and those below are as in ``ZoomChain``."""
     prompts: Sequence[str] = ()
@@ -73,8 +72,8 @@ def start_at_image(
     color_profile: str,
 ) -> Start:
     """Add the nodes that make the first frame, and start there."""
-    notes: list[str] = []
-    target = resolve_target(*center, mask, notes.append)
+    notices: list[str] = []
+    target = resolve_target(*center, mask, notices.append)
     link, index = expansion.links["image"], expansion.index
     source = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
     place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
@@ -90,11 +89,11 @@ def start_at_image(
         frame_target=first.target,
         windows=[first.window],
         color_profile=color_profile,
-        notes=notes,
+        notices=notices,
     )
 
 
-def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: list[str]) -> Start:
+def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notices: list[str]) -> Start:
     """Add the node that outputs the frames of the chain, and start after its step ``kept``."""
     link, index = expansion.links["chain"], expansion.index
     child = expansion.add_node("CoZChainFrames", "frames", chain=link, index=index)
@@ -118,7 +117,7 @@ def start_at_chain(expansion: Expansion, chain: ZoomChain, kept: int, notes: lis
         invented=chain.invented[:kept],
         denoises=chain.denoises[:kept],
         color_profile=chain.color_profile,
-        notes=notes,
+        notices=notices,
     )
 
 
@@ -133,7 +132,7 @@ def is_same(image: Tensor, source: Tensor) -> bool:
     )
 
 
-def describe_unused_inputs(
+def warn_of_unused_inputs(
     chain: ZoomChain,
     kept: int,
     image: Tensor,

@@ -71,7 +71,7 @@ class StepNodes:
             **({} if denoise is None else {f"denoise_{i}": denoise}),
             f"frame_{i}": frame,
             f"text_{i}": text,
-            f"shown_{i}": check.out(1),
+            f"preview_files_{i}": check.out(1),
             f"agreement_{i}": check.out(2),
             f"invented_{i}": check.out(3),
             f"notices_{i}": check.out(4),

@@ -4,7 +4,7 @@ from ...coz.color.align import WAVELET_LEVELS
 from ...coz.color.method import HYBRID_WEIGHT, METHODS, best_align, color_align
 from ...coz.resample import resize
 from ..host.images import to_bchw
-from ..host.messages import show_closing
+from ..host.messages import finish_with_notices
 
 
 class CoZColorFix(io.ComfyNode):
@@ -77,7 +77,7 @@ class CoZColorFix(io.ComfyNode):
     ) -> io.NodeOutput:
         image = to_bchw(image)
         if method == "none":
-            return io.NodeOutput(image.movedim(1, -1), ui=show_closing())
+            return io.NodeOutput(image.movedim(1, -1), ui=finish_with_notices())
         reference = resize(to_bchw(reference, "reference"), *image.shape[-2:])
         if reference.shape[0] not in {1, image.shape[0]}:
             raise ValueError(
@@ -92,4 +92,4 @@ class CoZColorFix(io.ComfyNode):
         else:
             fixed = color_align(method, image, reference, levels, weight)
         # Clamped without a look at the values, for which the CPU would wait for the GPU.
-        return io.NodeOutput(fixed.clamp_(0, 1).movedim(1, -1), ui=show_closing(choice))
+        return io.NodeOutput(fixed.clamp_(0, 1).movedim(1, -1), ui=finish_with_notices(choice))

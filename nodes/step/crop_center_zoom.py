@@ -16,7 +16,7 @@ MAX_FRAME_SIDE_PIXELS = 16_384
 """Four times the maximum of size (4096) in Chain Loop, and the limit of H.264."""
 
 
-def center_inputs() -> list[io.Input]:
+def make_center_inputs() -> list[io.Input]:
     # If the widget has no step, the frontend rounds typed numbers to 0.1.
     return [
         io.Float.Input(
@@ -40,7 +40,7 @@ def center_inputs() -> list[io.Input]:
     ]
 
 
-def mask_input() -> io.Input:
+def make_mask_input() -> io.Input:
     return io.Mask.Input(
         "mask",
         optional=True,
@@ -50,7 +50,7 @@ def mask_input() -> io.Input:
     )
 
 
-def frame_inputs(advanced_size: bool) -> list[io.Input]:
+def make_frame_inputs(advanced_size: bool) -> list[io.Input]:
     return [
         io.Combo.Input(
             "frame",
@@ -86,7 +86,7 @@ def plan_first_frame(height: int, width: int, size: int, frame: str, target: Tar
     return first
 
 
-def target_outputs() -> list[io.Output]:
+def make_target_outputs() -> list[io.Output]:
     place = "Position of the target in the resulting image, for the next Crop-Center-Zoom."
     return [
         io.BoundingBox.Output(
@@ -124,7 +124,7 @@ class CoZCropCenterZoom(io.ComfyNode):
                     tooltip="Factor of the zoom. Each side of the window is the side of the image divided "
                     "by this factor, rounded down to whole pixels, and at least one pixel.",
                 ),
-                *center_inputs(),
+                *make_center_inputs(),
                 io.Combo.Input(
                     "resampling",
                     options=RESAMPLINGS,
@@ -132,14 +132,14 @@ class CoZCropCenterZoom(io.ComfyNode):
                     advanced=True,
                     tooltip="Filter that enlarges the window. The Chain-of-Zoom paper uses bicubic.",
                 ),
-                mask_input(),
+                make_mask_input(),
             ],
             outputs=[
                 io.Image.Output("zoomed", tooltip="The window, enlarged to the size of the image."),
                 io.Image.Output(
                     "crop", tooltip="The window in its own size, before it is enlarged."
                 ),
-                *target_outputs(),
+                *make_target_outputs(),
             ],
         )
 
@@ -154,8 +154,8 @@ class CoZCropCenterZoom(io.ComfyNode):
         cropped = crop(image, window).clone()
         zoomed = resize(cropped, height, width, resampling)
         carried = carry_target(height, width, window, target)
-        picked = show_in_picker(image, target)
-        if picked is None:  # this node runs as a step of Chain Loop
+        picker_output = show_in_picker(image, target)
+        if picker_output is None:  # this node runs as a step of Chain Loop
             show_frame(image[:1])
         return io.NodeOutput(
             to_image(zoomed),
@@ -163,5 +163,5 @@ class CoZCropCenterZoom(io.ComfyNode):
             to_bounding_box(window),
             carried.x,
             carried.y,
-            ui=picked,
+            ui=picker_output,
         )

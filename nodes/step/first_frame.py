@@ -4,15 +4,15 @@ from ...coz.resample import cut_first_frame
 from ..host.images import to_bchw, to_bounding_box, to_image
 from ..host.target import resolve_target, show_in_picker
 from .crop_center_zoom import (
-    center_inputs,
-    frame_inputs,
-    mask_input,
+    make_center_inputs,
+    make_frame_inputs,
+    make_mask_input,
+    make_target_outputs,
     plan_first_frame,
-    target_outputs,
 )
 
 
-class CoZFitImage(io.ComfyNode):
+class CoZFirstFrame(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -25,15 +25,15 @@ class CoZFitImage(io.ComfyNode):
             has_intermediate_output=True,
             inputs=[
                 io.Image.Input("image", tooltip="The image to zoom into."),
-                *frame_inputs(advanced_size=False),
-                *center_inputs(),
-                mask_input(),
+                *make_frame_inputs(advanced_size=False),
+                *make_center_inputs(),
+                make_mask_input(),
             ],
             outputs=[
                 io.Image.Output(
                     "IMAGE", display_name="image", tooltip="The first frame of the chain."
                 ),
-                *target_outputs(),
+                *make_target_outputs(),
             ],
         )
 

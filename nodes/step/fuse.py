@@ -1,14 +1,14 @@
 from comfy_api.latest import io
 
 from ...coz.detail.fusion import (
-    ATTENTION_KINDS,
+    DETAIL_MEASURES,
     FUSION_METHODS,
-    compute_attention,
     fuse,
+    map_detail,
     sharpen_edges,
 )
 from ..host.images import to_bchw, to_image
-from ..host.messages import show_closing
+from ..host.messages import finish_with_notices
 from ..host.options import require_choice, require_range
 
 
@@ -37,7 +37,7 @@ class CoZFuse(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "map",
-                    options=ATTENTION_KINDS,
+                    options=DETAIL_MEASURES,
                     default="gradient",
                     tooltip="How the detail of each result is measured. gradient: by how steeply the brightness changes. "
                     "variance: by the variance of the brightness in squares of 5 x 5 pixels.",
@@ -67,13 +67,14 @@ class CoZFuse(io.ComfyNode):
     def execute(cls, images, method="weighted", map="gradient", edges=0.0) -> io.NodeOutput:
         require_range("edges", edges, 0, 1)
         require_choice("method", method, FUSION_METHODS)
-        require_choice("map", map, ATTENTION_KINDS)
+        detail_measure = map
+        require_choice("map", detail_measure, DETAIL_MEASURES)
         results = to_bchw(images, "images")
         if len(results) < 2:
             raise ValueError(
                 "images must be a batch of two or more results of one view, got 1: join them with Batch "
                 "Images"
             )
-        fused = sharpen_edges(fuse(results, method, map), edges)
-        maps = compute_attention(results, map).expand(-1, 3, -1, -1)
-        return io.NodeOutput(to_image(fused), to_image(maps), ui=show_closing())
+        fused = sharpen_edges(fuse(results, method, detail_measure), edges)
+        maps = map_detail(results, detail_measure).expand(-1, 3, -1, -1)
+        return io.NodeOutput(to_image(fused), to_image(maps), ui=finish_with_notices())

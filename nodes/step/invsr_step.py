@@ -1,13 +1,13 @@
 from comfy_api.latest import io
 
 from ..host.images import to_bchw
-from ..host.inversion import MAX_SAMPLING_STEPS, START_CHOICES, invert
-from ..host.messages import show_closing
+from ..host.inversion import MAX_SAMPLING_STEPS, START_CHOICES, sharpen_by_inversion
+from ..host.messages import finish_with_notices
 from ..host.sampling import MAX_CFG
-from .sr_step import seed_input
+from .sr_step import make_seed_input
 
 
-def sampling_steps_input() -> io.Input:
+def make_sampling_steps_input() -> io.Input:
     return io.Int.Input(
         "sampling_steps",
         default=1,
@@ -18,7 +18,7 @@ def sampling_steps_input() -> io.Input:
     )
 
 
-def start_input() -> io.Input:
+def make_start_input() -> io.Input:
     return io.Combo.Input(
         "start",
         options=START_CHOICES,
@@ -30,7 +30,7 @@ def start_input() -> io.Input:
     )
 
 
-def cfg_input() -> io.Input:
+def make_cfg_input() -> io.Input:
     return io.Float.Input(
         "cfg",
         default=1.0,
@@ -43,7 +43,7 @@ def cfg_input() -> io.Input:
     )
 
 
-def adaptive_input() -> io.Input:
+def make_adaptive_input() -> io.Input:
     return io.Boolean.Input(
         "adaptive",
         default=False,
@@ -88,11 +88,11 @@ class CoZInvSRStep(io.ComfyNode):
                     tooltip="The view in the size of the result: the output zoomed of Crop-Center-Zoom. If "
                     "it is not four times as large as crop, it is downscaled and used instead of crop.",
                 ),
-                sampling_steps_input(),
-                start_input(),
-                cfg_input(),
-                adaptive_input(),
-                seed_input("Seed of the random part of the noise."),
+                make_sampling_steps_input(),
+                make_start_input(),
+                make_cfg_input(),
+                make_adaptive_input(),
+                make_seed_input("Seed of the random part of the noise."),
             ],
             outputs=[
                 io.Image.Output(
@@ -125,5 +125,5 @@ class CoZInvSRStep(io.ComfyNode):
                 "Crop-Center-Zoom"
             )
         sampling = sampling_steps, start, cfg, adaptive
-        sharp = invert(model, vae, positive, negative, crop, zoomed, *sampling, seed)
-        return io.NodeOutput(sharp, ui=show_closing())
+        sharp = sharpen_by_inversion(model, vae, positive, negative, crop, zoomed, *sampling, seed)
+        return io.NodeOutput(sharp, ui=finish_with_notices())

@@ -11,7 +11,7 @@ from ...coz.text.conversation import (
 )
 from ...coz.text.step_prompts import join_prompt, trim
 from ..host.images import require_one_image, to_image
-from ..host.messages import give_notice, show_closing
+from ..host.messages import finish_with_notices, give_notice
 from ..host.options import require_options, validate_options
 from ..host.text_encoder import escape_prompt
 from ..host.vlm import find_chat_family, find_network, generate, tokenize
@@ -34,7 +34,7 @@ def fit_to_model(image: Tensor, family: ModelFamily) -> Tensor:
     return to_image(resize(image, *choose_image_size(family, *image.shape[-2:])))
 
 
-def instruction_input() -> io.Input:
+def make_instruction_input() -> io.Input:
     return io.String.Input(
         "instruction",
         default="",
@@ -47,7 +47,7 @@ def instruction_input() -> io.Input:
     )
 
 
-def max_tokens_input(default: int = MAX_TOKENS) -> io.Input:
+def make_max_tokens_input(default: int = MAX_TOKENS) -> io.Input:
     return io.Int.Input(
         "max_tokens",
         default=default,
@@ -97,8 +97,8 @@ class CoZPromptExtractor(io.ComfyNode):
                     tooltip="Your own text, added at the end. The model does not read it. It may be "
                     "empty.",
                 ),
-                instruction_input(),
-                max_tokens_input(),
+                make_instruction_input(),
+                make_max_tokens_input(),
                 io.DynamicCombo.Input(
                     "sampling_mode",
                     options=[
@@ -199,4 +199,4 @@ class CoZPromptExtractor(io.ComfyNode):
         extracted = generate(vlm, network, tokens, max_tokens, sampling)
         if not extracted:
             give_notice("The model wrote nothing usable: only prompt is used as the text")
-        return io.NodeOutput(join_prompt(extracted, prompt), ui=show_closing(extracted))
+        return io.NodeOutput(join_prompt(extracted, prompt), ui=finish_with_notices(extracted))

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from ...coz.detail.adaptive import adapt_denoise
 from ..host.control import DEFAULT_STRENGTH, HINTS, MAX_STRENGTH, add_control, choose_control
 from ..host.images import to_bchw
-from ..host.messages import give_notice, show_closing
+from ..host.messages import finish_with_notices, give_notice
 from ..host.sampling import (
     MAX_CFG,
     MAX_SAMPLING_STEPS,
@@ -13,13 +13,13 @@ from ..host.sampling import (
     get_model_family,
     refine,
 )
-from .sr_step import seed_input
+from .sr_step import make_seed_input
 
 NATIVE_SIDE_PIXELS = {"SD15": 512, "SD20": 512, "SDXL": 1024, "SD3": 1024}
 """Side of the images that a model family was trained with."""
 
 
-def sampling_inputs() -> list[io.Input]:
+def make_sampling_inputs() -> list[io.Input]:
     return [
         io.Float.Input(
             "cfg",
@@ -54,7 +54,7 @@ def sampling_inputs() -> list[io.Input]:
     ]
 
 
-def adaptive_denoise_input() -> io.Input:
+def make_adaptive_denoise_input() -> io.Input:
     return io.Boolean.Input(
         "adaptive",
         default=False,
@@ -64,7 +64,7 @@ def adaptive_denoise_input() -> io.Input:
     )
 
 
-def control_inputs(**socket_options) -> list[io.Input]:
+def make_control_inputs(**socket_options) -> list[io.Input]:
     return [
         io.ControlNet.Input(
             "control_net",
@@ -105,7 +105,7 @@ def control_inputs(**socket_options) -> list[io.Input]:
     ]
 
 
-def describe_small_size(model, height: int, width: int, image_name: str, input_name: str) -> str:
+def warn_of_small_size(model, height: int, width: int, image_name: str, input_name: str) -> str:
     """Return a notice if an image is smaller than those that the model was trained with, otherwise "".
 
     The notice calls the image ``image_name``, and asks the user to raise the input ``input_name``.
@@ -160,10 +160,10 @@ class CoZRefineStep(io.ComfyNode):
                     max=MAX_SAMPLING_STEPS,
                     tooltip="Number of sampling steps. All of them run, even with a low denoise.",
                 ),
-                *sampling_inputs(),
-                seed_input("Seed of the noise."),
-                adaptive_denoise_input(),
-                *control_inputs(),
+                *make_sampling_inputs(),
+                make_seed_input("Seed of the noise."),
+                make_adaptive_denoise_input(),
+                *make_control_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -193,12 +193,13 @@ class CoZRefineStep(io.ComfyNode):
         control_hint=HINTS[0],
     ) -> io.NodeOutput:
         image = to_bchw(image)
-        if note := describe_small_size(model, *image.shape[-2:], "this frame", "size"):
-            give_notice(note)
+        if notice := warn_of_small_size(model, *image.shape[-2:], "this frame", "size"):
+            give_notice(notice)
         sampling = steps, cfg, sampler_name, scheduler
         control = choose_control(control_net, control_strength, control_end, control_hint)
         refined = []
-        for view, own in adapt_denoise(image, denoise) if adaptive else [(image, denoise)]:
-            texts = add_control(model, vae, positive, negative, view, control)
-            refined.append(refine(model, vae, *texts, view, *sampling, own, seed))
-        return io.NodeOutput(torch.cat(refined), ui=show_closing())
+        views = adapt_denoise(image, denoise) if adaptive else [(image, denoise)]
+        for view, view_denoise in views:
+            conditionings = add_control(model, vae, positive, negative, view, control)
+            refined.append(refine(model, vae, *conditionings, view, *sampling, view_denoise, seed))
+        return io.NodeOutput(torch.cat(refined), ui=finish_with_notices())

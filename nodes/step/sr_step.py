@@ -3,11 +3,11 @@ from comfy_api.latest import io
 from ...coz.latent import LATENT_SHIFTS
 from ..host.images import to_bchw
 from ..host.latents import MAX_SEED
-from ..host.messages import show_closing
-from ..host.sampling import sharpen
+from ..host.messages import finish_with_notices
+from ..host.sampling import sharpen_in_one_step
 
 
-def latent_shift_input() -> io.Input:
+def make_latent_shift_input() -> io.Input:
     return io.Combo.Input(
         "latent_shift",
         options=["auto", *LATENT_SHIFTS],
@@ -20,7 +20,7 @@ def latent_shift_input() -> io.Input:
     )
 
 
-def seed_input(tooltip: str) -> io.Input:
+def make_seed_input(tooltip: str) -> io.Input:
     return io.Int.Input(
         "seed",
         default=0,
@@ -68,7 +68,7 @@ class CoZSRStep(io.ComfyNode):
                     "image",
                     tooltip="The enlarged view: the output zoomed of Crop-Center-Zoom. It may be a batch.",
                 ),
-                latent_shift_input(),
+                make_latent_shift_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -79,5 +79,5 @@ class CoZSRStep(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, vae, positive, image, latent_shift="auto") -> io.NodeOutput:
-        sharp = sharpen(model, vae, positive, to_bchw(image), latent_shift)
-        return io.NodeOutput(sharp, ui=show_closing())
+        sharp = sharpen_in_one_step(model, vae, positive, to_bchw(image), latent_shift)
+        return io.NodeOutput(sharp, ui=finish_with_notices())

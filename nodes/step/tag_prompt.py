@@ -6,7 +6,7 @@ from ...coz.networks.ram_tagger import read_tag_list
 from ...coz.text.step_prompts import join_prompt, join_texts
 from ...coz.text.tags import find_unknown_tags, join_tags, split_tags
 from ..host.images import to_bchw
-from ..host.messages import give_notice, give_notice_once, show_closing
+from ..host.messages import finish_with_notices, give_notice, give_notice_once
 from ..host.options import require_range
 from ..host.sockets import TaggerSocket
 from ..host.tagger import Tagger
@@ -14,7 +14,7 @@ from ..host.tagger import Tagger
 MAX_THRESHOLD_SHIFT = 1
 
 
-def exclude_input() -> io.Input:
+def make_exclude_input() -> io.Input:
     return io.String.Input(
         "exclude",
         default="",
@@ -52,7 +52,7 @@ class CoZTagPrompt(io.ComfyNode):
                     "probability is above its threshold, which is between 0.45 and 1. A negative number "
                     "gives more tags.",
                 ),
-                exclude_input(),
+                make_exclude_input(),
                 io.String.Input(
                     "prompt",
                     default="",
@@ -103,4 +103,4 @@ class CoZTagPrompt(io.ComfyNode):
             )
         texts = [join_prompt(tags, prompt) for tags in found]
         text = texts[0] if len(texts) == 1 else join_texts(texts)
-        return io.NodeOutput(text, ui=show_closing("\n".join(filter(None, found))))
+        return io.NodeOutput(text, ui=finish_with_notices("\n".join(filter(None, found))))

@@ -3,8 +3,8 @@ from comfy_api.latest import io
 from ...coz.geometry import Window
 from ...coz.resample import FILTER_RADIUS_PIXELS, resize
 from ..host.images import to_bchw, to_image
-from ..host.messages import show_closing
-from ..host.surroundings import Upscaler, enlarge, get_reach
+from ..host.messages import finish_with_notices
+from ..host.surroundings import WindowUpscaler, enlarge, get_reach
 from ..host.untiled_model import LoadedModel
 from ..host.upscale_model import adapt_to_color
 
@@ -14,7 +14,7 @@ MAX_MARGIN_PIXELS = 16
 """Maximum margin around a window: at 4x and a size of 512 the network computes 1.56 times as much."""
 
 
-def resampling_input() -> io.Input:
+def make_resampling_input() -> io.Input:
     return io.Combo.Input(
         "resampling",
         options=[*FILTER_RADIUS_PIXELS],
@@ -53,7 +53,7 @@ class CoZUpscaleStep(io.ComfyNode):
                     tooltip="The enlarged window: the output zoomed of Crop-Center-Zoom. Only its size is "
                     "used, as the size of the result.",
                 ),
-                resampling_input(),
+                make_resampling_input(),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -85,9 +85,9 @@ class CoZUpscaleStep(io.ComfyNode):
         else:
             frame, place = require_frame_and_window(lq, image, window)
             margin = min(get_reach(upscale_model).pixels, MAX_MARGIN_PIXELS)
-            sr = Upscaler(upscale_model, margin)(frame, place)
+            sr = WindowUpscaler(upscale_model, margin)(frame, place)
         image = to_image(resize(sr, *zoomed.shape[1:3], resampling))
-        return io.NodeOutput(image, ui=show_closing())
+        return io.NodeOutput(image, ui=finish_with_notices())
 
 
 def require_frame_and_window(lq, image, window):
@@ -104,13 +104,13 @@ def require_frame_and_window(lq, image, window):
         )
     frame = to_bchw(image)
     height, width = frame.shape[-2:]
-    sides = [window.get(key) for key in WINDOW_KEYS] if isinstance(window, dict) else []
-    if not sides or not all(isinstance(side, int) for side in sides):
+    box = [window.get(key) for key in WINDOW_KEYS] if isinstance(window, dict) else []
+    if not box or not all(isinstance(value, int) for value in box):
         raise ValueError(
             f"window must be one box of whole pixels, with {', '.join(WINDOW_KEYS)}, got {window}: connect "
             "window of Crop-Center-Zoom"
         )
-    place = Window(*sides)
+    place = Window(*box)
     is_inside = min(place.x, place.y) >= 0 and (
         place.x + place.width <= width and place.y + place.height <= height
     )

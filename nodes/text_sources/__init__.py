@@ -17,14 +17,14 @@ TEXT_SOURCES: list[type[TextSource]] = [VisionLanguageModel, Tags]
 """All text sources in the order of the node's options. Append new ones at the end."""
 
 
-def prompting_input(is_for_tiles: bool = False, **socket_options) -> io.Input:
+def make_prompting_input(is_for_tiles: bool = False, **socket_options) -> io.Input:
     """Make the input that chooses a text source.
 
     ``socket_options`` are added to each model socket: AS_LINKS if the node expands, otherwise none.
     """
     typed = io.DynamicCombo.Option(TYPED, [])
     written = [
-        io.DynamicCombo.Option(each.name, each.inputs(is_for_tiles, **socket_options))
+        io.DynamicCombo.Option(each.name, each.make_inputs(is_for_tiles, **socket_options))
         for each in TEXT_SOURCES
     ]
     summaries = [f"{each.name}: {each.summary}" for each in TEXT_SOURCES]

@@ -7,7 +7,7 @@ from ...coz.tiles.plan import cut_tile_view
 from ..host.images import to_image
 from ..host.messages import hide_called_progress
 from ..host.sockets import TaggerSocket
-from ..step.tag_prompt import CoZTagPrompt, exclude_input
+from ..step.tag_prompt import CoZTagPrompt, make_exclude_input
 from .text_source import TextSource
 
 
@@ -20,12 +20,12 @@ class Tags(TextSource):
     reads_seed = False
 
     @classmethod
-    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
         return [
             TaggerSocket.Input(
                 "tagger", **socket_options, tooltip="The model, from CoZ Load Tagger."
             ),
-            exclude_input(),
+            make_exclude_input(),
         ]
 
     def add_nodes(self, add_node, i, zoomed, frames, prompt, seed) -> list:
@@ -39,11 +39,11 @@ class Tags(TextSource):
             prompt=choose_step_texts(prompt, "", 1)[0],
         ).out(0)
 
-    def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
-        self.picture, self.layout = picture, layout
+    def start_pass(self, image: Tensor, source: Tensor, layout: TileLayout, seed: int) -> None:
+        self.image, self.layout = image, layout
 
     def run(self, index: int) -> str:
-        view = cut_tile_view(self.picture, self.layout, self.layout.list_windows()[index])
+        view = cut_tile_view(self.image, self.layout, self.layout.list_windows()[index])
         with hide_called_progress():
             return CoZTagPrompt.execute(
                 self.chosen["tagger"], to_image(view), exclude=self.chosen["exclude"]

@@ -25,7 +25,7 @@ class TextSource(ABC):
 
     @classmethod
     @abstractmethod
-    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
         """Make its sockets and widgets. ``socket_options`` are added to each socket, such as AS_LINKS."""
 
     @property
@@ -44,8 +44,8 @@ class TextSource(ABC):
         """
 
     @abstractmethod
-    def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
-        """Prepare for a pass that enlarges ``picture`` (1, 3, H, W), made from the IMAGE ``original``."""
+    def start_pass(self, image: Tensor, source: Tensor, layout: TileLayout, seed: int) -> None:
+        """Prepare for a pass that enlarges ``image`` (1, 3, H, W), made from the IMAGE ``source``."""
 
     @abstractmethod
     def run(self, index: int) -> str:

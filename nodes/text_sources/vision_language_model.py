@@ -11,8 +11,8 @@ from ..host.messages import hide_called_progress
 from ..step.prompt_extractor import (
     MAX_TOKENS,
     CoZPromptExtractor,
-    instruction_input,
-    max_tokens_input,
+    make_instruction_input,
+    make_max_tokens_input,
 )
 from .text_source import TextSource
 
@@ -27,7 +27,7 @@ class VisionLanguageModel(TextSource):
     summary = "a model looks at each view and writes its text; prompt is added at the end."
 
     @classmethod
-    def inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
+    def make_inputs(cls, is_for_tiles: bool, **socket_options) -> list[io.Input]:
         return [
             io.Clip.Input(
                 "vlm",
@@ -45,8 +45,8 @@ class VisionLanguageModel(TextSource):
                 else "What the model sees besides the view. previous scale: the frame before, as in the "
                 "paper. original image: the first frame. none: nothing else.",
             ),
-            max_tokens_input(TILE_TOKENS if is_for_tiles else MAX_TOKENS),
-            instruction_input(),
+            make_max_tokens_input(TILE_TOKENS if is_for_tiles else MAX_TOKENS),
+            make_instruction_input(),
             io.Float.Input(
                 "temperature",
                 default=0.0,
@@ -90,22 +90,22 @@ class VisionLanguageModel(TextSource):
             **inputs,
         ).out(0)
 
-    def start_pass(self, picture: Tensor, original: Tensor, layout: TileLayout, seed: int) -> None:
-        self.picture, self.layout, self.seed = picture, layout, seed
+    def start_pass(self, image: Tensor, source: Tensor, layout: TileLayout, seed: int) -> None:
+        self.image, self.layout, self.seed = image, layout, seed
         self.windows = layout.list_windows()
         self.whole_image = None
         if self.chosen["context"] == ORIGINAL:
-            self.whole_image = to_image(make_overview(to_bchw(original)))
+            self.whole_image = to_image(make_overview(to_bchw(source)))
 
     def run(self, index: int) -> str:
         window = self.windows[index]
         context = self.whole_image
         if self.chosen["context"] == PREVIOUS:
-            context = to_image(cut_wider_view(self.picture, self.layout, window))
+            context = to_image(cut_wider_view(self.image, self.layout, window))
         with hide_called_progress():
             return CoZPromptExtractor.execute(
                 self.chosen["vlm"],
-                to_image(cut_tile_view(self.picture, self.layout, window)),
+                to_image(cut_tile_view(self.image, self.layout, window)),
                 "",
                 self.chosen["instruction"],
                 self.chosen["max_tokens"],

@@ -34,7 +34,7 @@ MAX_LONG_SIDE, MAX_SHORT_SIDE = 1920, 1080
 """Maximum size of a clip in pixels. If the frames are smaller, the clip has their size."""
 
 MAX_CHAIN_PIXELS = 2**27
-"""Maximum of pixels in all frames of a chain. They are float32 in memory, 1.6 GB at the limit."""
+"""Maximum number of pixels in all frames of a chain. In memory they are float32, 1.6 GB at the limit."""
 
 PROGRESS_SECONDS = 0.25
 """Time between two lines of progress, and until a closed connection is noticed."""
@@ -60,7 +60,7 @@ def serve_clips(routes: web.RouteTableDef) -> None:
     async def clip(request: web.Request) -> web.StreamResponse:
         try:
             require_user(request)
-            chain, layers = await asyncio.to_thread(_find_chain, request.query.get("run", ""))
+            chain, layer_files = await asyncio.to_thread(_find_chain, request.query.get("run", ""))
         except UnknownUserError as error:
             return web.Response(status=401, text=str(error))
         except ValueError as error:
@@ -71,7 +71,7 @@ def serve_clips(routes: web.RouteTableDef) -> None:
             reason = "ComfyUI is already making another clip. Try again when it is done"
             return web.Response(status=409, text=reason)
         async with one_at_a_time:
-            return await _stream(request, chain, layers)
+            return await _stream(request, chain, layer_files)
 
 
 def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
@@ -81,7 +81,7 @@ def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
         ValueError: If no clip can be made of this run.
         FileNotFoundError: If its files are gone.
     """
-    chain, layers = read_kept_record(run)
+    chain, layer_files = read_kept_record(run)
     pixels = sum(frame.shape[-2] * frame.shape[-1] for frame in chain.frames)
     if pixels > MAX_CHAIN_PIXELS:
         raise ValueError(
@@ -90,7 +90,7 @@ def _find_chain(run: str) -> tuple[ZoomChain, list[str]]:
         )
     if ZoomVideo(chain, *_choose_size(chain)).steps == 0:
         raise ValueError("This chain has only one frame: there is nothing to play")
-    return chain, layers
+    return chain, layer_files
 
 
 def _choose_size(chain: ZoomChain) -> tuple[int, int]:
@@ -100,13 +100,15 @@ def _choose_size(chain: ZoomChain) -> tuple[int, int]:
     return choose_video_size(chain.frames[-1], round(rows * shrink), round(columns * shrink))
 
 
-async def _stream(request: web.Request, chain: ZoomChain, layers: list[str]) -> web.StreamResponse:
+async def _stream(
+    request: web.Request, chain: ZoomChain, layer_files: list[str]
+) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     progress = Progress()
     rendering = None
     try:
         await response.prepare(request)
-        rendering = asyncio.ensure_future(asyncio.to_thread(_render, chain, layers, progress))
+        rendering = asyncio.ensure_future(asyncio.to_thread(_render, chain, layer_files, progress))
         while not rendering.done():
             await _write_line(response, progress=progress.done)
             await asyncio.wait({rendering}, timeout=PROGRESS_SECONDS)
@@ -125,12 +127,12 @@ async def _write_line(response: web.StreamResponse, **values) -> None:
     await response.write(f"{json.dumps(values)}\n".encode())
 
 
-def _render(chain: ZoomChain, layers: list[str], progress: Progress) -> dict:
+def _render(chain: ZoomChain, layer_files: list[str], progress: Progress) -> dict:
     """Render the clip into the temporary folder; return ``file`` for ComfyUI's /view, or ``error``."""
     folder = Path(folder_paths.get_temp_directory())
     height, width = _choose_size(chain)
     try:
-        pairs = zip(layers, chain.frames, strict=True)
+        pairs = zip(layer_files, chain.frames, strict=True)
         frames = tuple(_read(folder / name, *frame.shape[-2:]) for name, frame in pairs)
         zoom = ZoomVideo(replace(chain, frames=frames), height, width)
         seconds = min(zoom.steps * SECONDS_PER_STEP, MAX_SECONDS - 2 * HOLD_SECONDS)

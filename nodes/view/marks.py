@@ -1,8 +1,8 @@
 """Save the user's marks on prompts, good or bad, as data for the training of the prompt LoRA.
 
-The viewer saves the source and each frame as a file, a layer, in the temporary folder. The name of the
-first one identifies the run; the record of the run is beside it. Prompt and images of a mark come from
-there, never from the browser.
+The viewer saves the source and each frame of a chain as a file in the temporary folder: the layer files. The
+name of the first layer file identifies the run; the record of the run is beside it. Prompt and images of a
+mark come from there, never from the browser.
 
 The marks are saved in the output folder; with --multi-user, in the folder of the user who made them.
 """
@@ -47,10 +47,10 @@ RUN_GONE = "The images of this run are no longer in ComfyUI's temporary folder. 
 _write_lock = Lock()
 
 
-def keep_record(chain: ZoomChain, layers: list[str]) -> None:
+def keep_record(chain: ZoomChain, layer_files: list[str]) -> None:
     """Write the record that marks need into the temporary folder, next to the layers."""
-    record = {"chain": chain.to_json(), "layers": layers}
-    _get_record_path(layers[0]).write_text(json.dumps(record), "utf-8")
+    record = {"chain": chain.to_json(), "layers": layer_files}
+    _get_record_path(layer_files[0]).write_text(json.dumps(record), "utf-8")
 
 
 def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = None) -> bool:
@@ -68,13 +68,13 @@ def add_mark(folder: Path, run: str, step: int, good: bool, user: str | None = N
         FileNotFoundError: If the run's files are gone.
         OSError: If the output folder cannot be written.
     """
-    chain, layers = read_kept_record(run)
+    chain, layer_files = read_kept_record(run)
     if not 1 <= step <= chain.steps:
         raise ValueError(f"step must be 1 to {chain.steps}, got {step}")
     prompt = chain.prompts[step - 1]
     if not prompt:
         raise ValueError(f"step {step} has no prompt to judge")
-    previous = Path(folder_paths.get_temp_directory(), layers[step]).read_bytes()
+    previous = Path(folder_paths.get_temp_directory(), layer_files[step]).read_bytes()
     frame = decode_png(previous, *chain.frames[step].shape[-2:])
     zoomed = _encode_view(frame, chain.windows[step])
     with _write_lock:
@@ -172,9 +172,9 @@ def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise ValueError("it is too large")
         kept = json.loads(path.read_text("utf-8"))
-        chain, layers = kept["chain"], kept["layers"]
+        chain, layer_files = kept["chain"], kept["layers"]
         sizes = read_record(chain).sizes
-        if len(layers) != len(sizes) or not all(map(_is_file_name, layers)):
+        if len(layer_files) != len(sizes) or not all(map(_is_file_name, layer_files)):
             raise ValueError("its layers are not images of the viewer")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
@@ -182,7 +182,7 @@ def read_kept_record(run: str) -> tuple[ZoomChain, list[str]]:
         ) from error
     # These frames take no memory: only their sizes are used.
     frames = tuple(torch.zeros(1).expand(1, 3, height, width) for width, height in sizes)
-    return ZoomChain.from_json(chain, frames), layers
+    return ZoomChain.from_json(chain, frames), layer_files
 
 
 def _encode_view(frame: Tensor, window: Window) -> bytes:

@@ -14,7 +14,7 @@ from ...coz.chain.folder import (
     RECORD_NAME,
     fingerprint_files,
     list_saved_chains,
-    read_images,
+    read_record_and_images,
     require_valid_prefix,
     write_chain,
 )
@@ -31,8 +31,8 @@ def is_below_output(path: Path) -> bool:
     return path.resolve().is_relative_to(get_output_folder().resolve())
 
 
-def read_prefix(filename_prefix: str) -> str:
-    """Return the prefix of the path of a chain's folder, relative to the output folder."""
+def check_prefix(filename_prefix: str) -> str:
+    """Return ``filename_prefix`` with slashes; refuse one that leads out of the output folder."""
     prefix = require_valid_prefix(filename_prefix)
     if not is_below_output(get_output_folder() / prefix):
         raise ValueError(
@@ -88,13 +88,13 @@ class CoZSaveChain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix=None):  # None if linked: execute checks it
         try:
-            return filename_prefix is None or bool(read_prefix(filename_prefix))
+            return filename_prefix is None or bool(check_prefix(filename_prefix))
         except ValueError as error:
             return str(error)
 
     @classmethod
     def execute(cls, chain, filename_prefix) -> io.NodeOutput:
-        filename_prefix = read_prefix(filename_prefix)
+        filename_prefix = check_prefix(filename_prefix)
         height, width = chain.frames[-1].shape[-2:]
         bar = comfy.utils.ProgressBar(len(chain.frames))
         try:
@@ -179,9 +179,9 @@ class CoZLoadChain(io.ComfyNode):
     @classmethod
     def execute(cls, folder=None) -> io.NodeOutput:
         device = comfy.model_management.intermediate_device()
-        record, *images = read_images(find_chain_folder(folder))
+        record, *images = read_record_and_images(find_chain_folder(folder))
         source, scales = (image.to(device) for image in images)
         chain = ZoomChain.from_json(record, (source, *scales.unsqueeze(1)))
-        # What read_images returns is in [0, 1].
+        # What read_record_and_images returns is in [0, 1].
         batches = (image.movedim(1, -1) for image in (source, scales))
         return io.NodeOutput(chain, *batches, join_texts(chain.prompts))

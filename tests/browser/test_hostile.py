@@ -94,7 +94,7 @@ def test_an_error_that_names_them_is_text(editor, files, nothing_runs):
     build(editor, "classic", nodes)
     editor.page.get_by_test_id("queue-button").click()
     editor.page.get_by_role("button", name="View details").first.click()
-    editor.page.get_by_text("cannot name a folder").first.wait_for()
+    editor.page.get_by_text("some systems do not allow").first.wait_for()
     editor.settle()
     assert nothing_runs()
     editor.page.keyboard.press("Escape")

@@ -326,5 +326,7 @@ def test_a_name_too_long_for_a_file_system():
     ],
 )  # fmt: skip
 def test_names_that_lead_out_or_that_windows_cannot_hold(prefix, part):
-    with pytest.raises(ValueError, match=f"{part} cannot name a folder on every system. Give a na"):
+    with pytest.raises(
+        ValueError, match=f"some systems do not allow {part} as the name of a folder. Give a na"
+    ):
         require_valid_prefix(prefix)

@@ -21,7 +21,7 @@ from coz.color.method import (
     best_align,
     color_align,
     hybrid_align,
-    mix_align,
+    ycbcr_wavelet_histogram_align,
 )
 from tests.conftest import DATA
 
@@ -216,7 +216,7 @@ def test_methods_by_name():
         "histogram": histogram_align(sr, reference),
         "hybrid": hybrid_align(sr, reference, 2, 0.3),
         "best": best_align(sr, reference, 2, 0.3)[0],
-        "ycbcr+wavelet+histogram": mix_align(sr, reference, 2),
+        "ycbcr+wavelet+histogram": ycbcr_wavelet_histogram_align(sr, reference, 2),
     }.items():
         assert torch.equal(color_align(method, sr, reference, 2, 0.3), expected)
 

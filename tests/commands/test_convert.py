@@ -79,7 +79,7 @@ def test_converted_files_are_read_as_the_original(tmp_path, osediff_file, kind):
     source, out = files[kind], tmp_path / "out.safetensors"
     tool.convert(source, out, None, None)
     original, converted = read_weights(source), read_weights(out)
-    for part in ["lora", "replaced", "vae", "vae_diff"]:
+    for part in ["lora", "replacements", "vae", "vae_diff"]:
         assert are_equal(getattr(converted, part), getattr(original, part)), part
     assert (converted.kind, *converted[5:]) == (original.kind, *original[5:])
     assert original.kind == kind

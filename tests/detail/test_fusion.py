@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 from coz.detail.fusion import (
-    ATTENTION_KINDS,
+    DETAIL_MEASURES,
     FUSION_METHODS,
-    compute_attention,
     fuse,
+    map_detail,
     sharpen_edges,
 )
 from tests.conftest import DATA
@@ -23,10 +23,10 @@ def inside(image):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+@pytest.mark.parametrize("kind", DETAIL_MEASURES)
 def test_attention_is_the_studys_up_to_its_range(kind, name):
     # The source's lowest and highest value may lie on its border, so the maps differ by a line.
-    found = inside(compute_attention(GOLDEN[f"image_{name}"], kind)).flatten().double()
+    found = inside(map_detail(GOLDEN[f"image_{name}"], kind)).flatten().double()
     expected = inside(GOLDEN[f"attention_{kind}_{name}"]).flatten().double()
     found, mean = found - found.mean(), expected.mean()
     slope = found @ (expected - mean) / found.square().sum()
@@ -49,7 +49,7 @@ def test_max_takes_the_image_with_more_detail():
     assert torch.equal(fuse(torch.cat([calm, sharp]), "max", "variance"), sharp)
 
 
-@pytest.mark.parametrize("kind", ATTENTION_KINDS)
+@pytest.mark.parametrize("kind", DETAIL_MEASURES)
 def test_flat_images_are_averaged_and_not_black(kind):
     flat = torch.tensor([0.2, 0.8]).view(2, 1, 1, 1).expand(2, 3, 9, 9)
     assert torch.allclose(fuse(flat, "weighted", kind), torch.tensor(0.5))
@@ -65,7 +65,7 @@ def test_equal_images_stay_as_they_are(method):
 
 def test_weights_are_the_attention():
     images = torch.cat([GOLDEN["image_half"], GOLDEN["image_soft"]])
-    first, second = compute_attention(images, "gradient")
+    first, second = map_detail(images, "gradient")
     expected = (first * images[0] + second * images[1]) / (first + second)
     assert torch.allclose(fuse(images, "weighted", "gradient")[0], expected, atol=1e-6)
 

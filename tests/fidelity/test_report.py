@@ -10,6 +10,7 @@ import torch
 from coz.chain.zoom_chain import ZoomChain
 from coz.fidelity.back_projection import measure_agreement
 from coz.fidelity.metrics import measure_color_drift, measure_psnr, measure_sharpness, measure_ssim
+from coz.fidelity.pending_figure import read_figures
 from coz.fidelity.report import (
     Figures,
     compute_max_comparable_magnification,
@@ -17,17 +18,16 @@ from coz.fidelity.report import (
     describe_chain,
     describe_deepest_frame,
     measure_chain,
-    sum_source_agreement,
+    start_measuring_source_agreement,
     write_report,
 )
-from coz.fidelity.sums import read_sums
 from coz.geometry import Target, Window, place_first_frame, plan_steps
 from coz.resample import crop, resize
 from tests.support.images import read_photo
 
 
 def source_agreement(chain, layer):
-    return read_sums(sum_source_agreement(chain, layer))[0]
+    return read_figures(start_measuring_source_agreement(chain, layer))[0]
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +61,15 @@ def with_frames(chain, frames):
 def test_each_figure_is_its_functions(make_chain):
     chain = make_chain()
     first, *steps = measure_chain(chain)
-    assert math.isnan(first.input)
-    assert math.isnan(first.source)
+    assert math.isnan(first.input_agreement)
+    assert math.isnan(first.source_agreement)
     assert math.isnan(first.drift)
     assert first.sharpness == measure_sharpness(chain.frames[1])
     assert [f.layer for f in steps] == [2, 3, 4]
     for f in steps:
         frame = chain.frames[f.layer]
         lq = crop(chain.frames[f.layer - 1], chain.windows[f.layer - 1])
-        assert f.input == measure_agreement(frame, lq)
+        assert f.input_agreement == measure_agreement(frame, lq)
         assert f.drift == measure_color_drift(frame, lq)
         assert f.sharpness == measure_sharpness(frame)
         assert math.isnan(f.psnr)
@@ -79,7 +79,7 @@ def test_each_figure_is_its_functions(make_chain):
 def test_the_first_step_repeats_the_source_as_it_repeats_its_input(make_chain):
     chain = make_chain()  # native pixels: x_0 is the source's own
     _, step, *_ = measure_chain(chain)
-    assert step.source == pytest.approx(step.input, abs=1e-4)
+    assert step.source_agreement == pytest.approx(step.input_agreement, abs=1e-4)
 
 
 def test_only_whole_pixels_of_the_source_count(photo):
@@ -105,8 +105,8 @@ def test_a_view_of_fewer_than_8_x_8_pixels_is_not_compared_with_the_source(photo
     chain = bicubic_chain(photo, size=128, scale=4.0, steps=4)
     assert [chain.find_window_in(layer, 0).width for layer in (2, 3, 4, 5)] == [32, 8, 2, 0.5]
     first, *steps = measure_chain(chain)
-    assert [math.isfinite(f.source) for f in steps] == [True, True, False, False]
-    assert all(math.isfinite(f.input) for f in steps)
+    assert [math.isfinite(f.source_agreement) for f in steps] == [True, True, False, False]
+    assert all(math.isfinite(f.input_agreement) for f in steps)
     # Whole pixels in it: seven by seven, where it begins in the middle of one.
     moved = replace(chain, windows=(Window(190.5, 100.5, 128, 128), *chain.windows[1:]))
     assert math.isfinite(source_agreement(moved, 3))
@@ -221,8 +221,16 @@ def test_the_table_without_a_ground_truth(photo):
     figures = list(measure_chain(chain))
     made_up = [
         replace(figures[0], sharpness=3174.4),
-        replace(figures[1], input=36.94, source=math.inf, sharpness=710.3, drift=0.144),
-        replace(figures[2], input=9.0, source=math.nan, sharpness=0.4, drift=12.0),
+        replace(
+            figures[1],
+            input_agreement=36.94,
+            source_agreement=math.inf,
+            sharpness=710.3,
+            drift=0.144,
+        ),
+        replace(
+            figures[2], input_agreement=9.0, source_agreement=math.nan, sharpness=0.4, drift=12.0
+        ),
     ]
     assert write_report(chain, made_up).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. The "
@@ -244,8 +252,8 @@ def test_the_table_with_a_ground_truth(photo):
     figures = list(measure_chain(chain, photo))
     made_up = [
         replace(figures[0], psnr=math.inf, ssim=1.0, sharpness=3174),
-        replace(figures[1], input=46.94, source=24.9, psnr=24.728, ssim=0.7414, sharpness=710, drift=0),
-        replace(figures[2], input=49.0, source=math.nan, sharpness=700, drift=2.5),
+        replace(figures[1], input_agreement=46.94, source_agreement=24.9, psnr=24.728, ssim=0.7414, sharpness=710, drift=0),
+        replace(figures[2], input_agreement=49.0, source_agreement=math.nan, sharpness=700, drift=2.5),
     ]  # fmt: skip
     assert write_report(chain, made_up, photo).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Every "
@@ -284,18 +292,22 @@ def test_a_sentence_about_the_deepest_frame(make_chain, size, scale, layer, word
 
 def test_the_sentence_of_a_chain(make_chain):
     chain = make_chain(1024, 1024, size=512, steps=2)
-    nothing = dict.fromkeys(("input", "source", "psnr", "ssim", "drift"), math.nan)
+    nothing = dict.fromkeys(
+        ("input_agreement", "source_agreement", "psnr", "ssim", "drift"), math.nan
+    )
     first = Figures(layer=1, sharpness=500, **nothing)
-    steps = [replace(first, layer=k, input=46, source=46, drift=0.4) for k in (2, 3)]
+    steps = [
+        replace(first, layer=k, input_agreement=46, source_agreement=46, drift=0.4) for k in (2, 3)
+    ]
     deepest = "The deepest frame (16x) shows 32 x 32 real pixels: only its coarsest shapes are real, all detail is invented."
     kept = "colors stay true (at most 0.4 of 255 a step)."
     good = f"{deepest} Every step repeats its input; {kept}"
     assert describe_chain(chain, [first, *steps]) == good
-    close = replace(steps[0], input=39.9, source=29.9)
+    close = replace(steps[0], input_agreement=39.9, source_agreement=29.9)
     assert describe_chain(chain, [first, close, steps[1]]) == (
         f"{deepest} The weakest step, to 4x, is close to its input (39.9 dB); {kept}"
     )  # the deepest that can be compared repeats the photograph
-    blurred = replace(steps[1], sharpness=9.9, source=12)
+    blurred = replace(steps[1], sharpness=9.9, source_agreement=12)
     assert describe_chain(chain, [first, steps[0], blurred]) == (
         f"{good} At 16x the chain contradicts the photograph (12.0 dB). The deepest frame is blurred: "
         "sharpness falls from 500 to 10."

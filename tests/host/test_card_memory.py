@@ -22,7 +22,7 @@ def test_keep_true_to_source_takes_3_gb_for_8192_pixels_a_side(
 ):
     banded = sys.modules[f"{pack.__name__}.coz.fidelity.banded_resize"]
     monkeypatch.setattr(banded, "MAX_PIXELS_AT_ONCE", 1)  # as for that many pixels
-    node = nodes_of("check.keep_true_to_source").CoZConsistency
+    node = nodes_of("check.keep_true_to_source").CoZKeepTrueToSource
     with host.running() as card, torch.inference_mode():
         # Tall, because some figures are summed in bands of rows.
         height, width = 4096, 8

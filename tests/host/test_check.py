@@ -41,8 +41,9 @@ def test_the_result_is_truer_than_what_came(node, photograph, kernel):
     assert db == measure_agreement(image.movedim(-1, 1), source.movedim(-1, 1), kernel)
     assert db > 60 > was
     assert report == (
-        f"64 x 64 pixels of its source in 256 x 256, repeats its source ({db:.1f} dB), before {was:.1f} dB; "
-        f"{share:.1f} % of its energy is not in the source"
+        "The image of 256 x 256 pixels shows 64 x 64 pixels of its source. It repeats its source "
+        f"({db:.1f} dB); before the correction it had {was:.1f} dB. "
+        f"{share:.1f} % of its energy is not in the source."
     )
     assert 0 < share < 10
     assert 0 <= image.min() <= image.max() <= 1
@@ -57,7 +58,7 @@ def test_of_a_flat_picture_nothing_is_invented(node):
     sr = upscale(node, source)
     assert not torch.equal(sr, sr[:, :1, :1].expand_as(sr))
     report = node("CoZConsistency").execute(sr, source, 0.0, 10)[3]
-    assert report.endswith(" dB); 0.0 % of its energy is not in the source")
+    assert report.endswith(" dB). 0.0 % of its energy is not in the source.")
 
 
 def test_strength_0_only_measures(node, photograph):
@@ -65,7 +66,8 @@ def test_strength_0_only_measures(node, photograph):
     image, db, _, report = node("CoZConsistency").execute(sr, source, 0.0, 10).args
     assert torch.equal(image, sr.clamp(0, 1))
     told = describe_agreement(db, "its source")
-    assert report.startswith(f"64 x 64 pixels of its source in 256 x 256, {told}; ")
+    shown = "The image of 256 x 256 pixels shows 64 x 64 pixels of its source."
+    assert report.startswith(f"{shown} It {told}. ")
 
 
 def test_a_batch_is_measured_picture_by_picture(node):

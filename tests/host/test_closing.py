@@ -80,8 +80,12 @@ def test_full_image_keeps_each_pass_and_its_notices(host):
     host.run(prompt)
     (text,) = closing(host, "loop")
     first, second, notice = text.split("\n")
-    assert first.startswith("pass 1: 1 tile; 32 x 32 pixels of the image in 64 x 64, ")
-    assert second.startswith("pass 2: 1 tile; 32 x 32 pixels of the image in 128 x 128, ")
+    assert first.startswith(
+        "pass 1: 1 tile. The result of 64 x 64 pixels shows 32 x 32 pixels of the image. "
+    )
+    assert second.startswith(
+        "pass 2: 1 tile. The result of 128 x 128 pixels shows 32 x 32 pixels of the image. "
+    )
     assert notice == UNUSED
     prompt["loop"]["inputs"]["tile_prompts"] = "a\nb"
     assert "loop.0.0.coz_tiles_1" not in host.run(prompt)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from coz.detail.adaptive import compute_emphasis, score_complexity
+from coz.detail.adaptive import compute_detail_factor, score_complexity
 from coz.resample import crop, resize
 
 from .prompts import as_full_image, kept_prompt, make_node, steps_run
@@ -63,7 +63,7 @@ def test_adaptive_multiplies_it_and_the_record_has_the_product(zoom):
         (0.5, 0.4), chain.denoises, chain.frames[1:], chain.windows[1:], strict=False
     ):
         view = resize(crop(frame, window), 32, 32).clamp(0, 1)
-        factors.append(compute_emphasis(score_complexity(view)[0]))
+        factors.append(compute_detail_factor(score_complexity(view)[0]))
         assert found == pytest.approx(typed * factors[-1], rel=1e-5)
     assert factors != [1, 1]
     alone = zoom(f"{chain.denoises[0]}, {chain.denoises[1]}", steps=2)

@@ -63,8 +63,8 @@ def test_half_a_sky_takes_half_the_model_calls(enlarge, photograph):
     assert enlarge.calls <= 0.55 * count
     said = f"{enlarge.calls} of {count} tiles by the model"
     assert enlarge.told[0] == said
-    last = f"pass 1: {said}; 96 x 112 pixels of the image in 384 x 448, "
-    assert enlarge.told[-1].startswith(last)
+    shown = "The result of 384 x 448 pixels shows 96 x 112 pixels of the image."
+    assert enlarge.told[-1].startswith(f"pass 1: {said}. {shown} ")
 
     layout = plan_tiles(112, 96, 4.0, TILE, OVERLAP)
     easy = find_easy_tiles(rate_complexity(photograph.movedim(-1, 1)), layout, 0.2)

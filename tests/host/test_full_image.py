@@ -148,7 +148,10 @@ def test_two_passes_are_one_after_the_other(enlarge, node):
     assert enlarge.executed.count("full.0.0.coz_tiles_1") == 0  # the first pass is kept
     # Its input is invented itself: what is real is still the picture that was given.
     (said,) = (line for line in enlarge.told[-1].split("\n") if line.startswith("pass 2"))
-    assert re.match("pass 2: .* tiles; 60 x 40 pixels of the image in 960 x 640, ", said)
+    assert re.match(
+        "pass 2: .* tiles. The result of 960 x 640 pixels shows 60 x 40 pixels of the image. It ",
+        said,
+    )
     again, second = enlarge(once, tile=128, overlap=32, prompt="a")
     assert torch.equal(twice, again)
     assert texts.split("\n") == ["a"] * (2 * 3) + second.split("\n")
@@ -180,8 +183,8 @@ def test_consistency_makes_it_true_to_its_source(enlarge, node):
     small = resize(sr.movedim(-1, 1), 100, 100).movedim(1, -1)
     error = -10 * math.log10((small - image).square().mean())
     assert error > 45
-    start = "pass 1: 4 tiles; 100 x 100 pixels of the image in 400 x 400, repeats its input ("
-    assert enlarge.told[-1].startswith(start)
+    shown = "The result of 400 x 400 pixels shows 100 x 100 pixels of the image."
+    assert enlarge.told[-1].startswith(f"pass 1: 4 tiles. {shown} It repeats its input (")
     told = float(enlarge.told[-1].split(" dB")[0].rpartition("(")[2])
     # Of single tiles, at whose edges the neighbour's pixels are missing: a little too low.
     assert error - 6 < told <= error
@@ -273,7 +276,7 @@ def test_memory_is_counted_where_the_result_lies(node, mm, monkeypatch):
     free = {"meta": 0}
     monkeypatch.setattr(mm, "get_free_memory", lambda device: free.get(device.type, 1e12))
     with pytest.raises(ValueError, match=r"0\.0 GB of memory are free"):
-        sys.modules[node("CoZFullImage").__module__].require_memory(8, 8, 4.0, 1, 3)
+        sys.modules[node("CoZFullImage").__module__].require_memory(8, 8, 4.0, 1, False)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_value_of_the_wrong_type_is_refused_or_told_in_words(site, public, eve
 @pytest.mark.parametrize("inputs", [{"steps": 10**30}, {"kept": -(10**9)}, {"steps": 0}])
 def test_the_collector_refuses_steps_that_never_end(site, inputs):
     parts = {"image": ["picture", 0], "scale": 4.0, "steps": 1, "windows": "[]", "seeds": "[]",
-        "target": "[]", "models": "[]", "notes": "", "kept": 0, "stop_below": 1.0}  # fmt: skip
+        "target": "[]", "models": "[]", "notices": "", "kept": 0, "stop_below": 1.0}  # fmt: skip
     status, answer = site.submit(node=("CoZChainCollect", parts | inputs))
     assert (status, "than m" in json.dumps(answer)) == (400, True)
 

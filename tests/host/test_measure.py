@@ -55,7 +55,7 @@ def test_outputs_and_table_are_cozs(host, measured):
     figures = list(measure_chain(chain, truth))
     first, *steps = figures
     assert kept["table"] == write_report(chain, figures, truth)
-    assert kept["agreement"] == min(f.input for f in steps)
+    assert kept["agreement"] == min(f.input_agreement for f in steps)
     assert [math.isnan(f.psnr) for f in figures] == [False, False, False, True]  # 4x of 8x
     assert kept["psnr"] == steps[1].psnr != first.psnr
     assert kept["ssim"] == steps[1].ssim
@@ -67,7 +67,9 @@ def test_outputs_and_table_are_cozs(host, measured):
     colors = [f"rgb{pick_real_pixels_color(share)}" for share in shares]
     said = {"text": [kept["table"]], "coz_colors": [colors], "coz_text": []}
     assert host.ui("report") == said
-    assert [round(a, 1) for a in kept["chain"].agreements] == [round(f.input, 1) for f in steps]
+    assert [round(a, 1) for a in kept["chain"].agreements] == [
+        round(f.input_agreement, 1) for f in steps
+    ]
 
 
 def test_without_a_ground_truth_and_with_nothing_connected(executor, measured):
@@ -162,7 +164,7 @@ def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, outpu
     own_loaded = own(loaded)
     assert table == write_report(own_loaded, list(measure_chain(own_loaded)))
     _, *steps = measure_chain(chain)
-    assert agreement == pytest.approx(min(step.input for step in steps), abs=1e-2)
+    assert agreement == pytest.approx(min(step.input_agreement for step in steps), abs=1e-2)
 
 
 def test_windows_between_pixels_and_small_frames_are_measured(node, make_chain):

@@ -18,7 +18,7 @@ from coz.text.conversation import (
     QWEN_IMAGE,
     SINGLE_INSTRUCTION,
     choose_image_size,
-    smart_resize,
+    find_qwen_image_size,
     write_chat,
 )
 from coz.text.step_prompts import trim
@@ -90,7 +90,7 @@ def shown(extractor, monkeypatch):
         if text:
             lines.append((name, text))
 
-    for name in ("show_closing", "give_notice"):
+    for name in ("finish_with_notices", "give_notice"):
         monkeypatch.setattr(extractor, name, partial(record, name))
     return lines
 
@@ -432,13 +432,13 @@ def test_sizes_are_those_of_transformers(pack, multiple_of):
     for height in SIDES:
         for width in SIDES:
             for least in (56 * 56, 256 * 256):
-                size = smart_resize(height, width, multiple_of, least)
+                size = find_qwen_image_size(height, width, multiple_of, least)
                 if max(height, width) <= 200 * min(height, width):
                     assert size == reference(height, width, multiple_of, least)
                 assert all(side % multiple_of == 0 and side > 0 for side in size)
                 assert size[0] * size[1] >= least
-    assert smart_resize(512, 512, 28, 56 * 56) == (504, 504)
-    assert smart_resize(20, 8000, 28, 56 * 56) == (28, 8008)
+    assert find_qwen_image_size(512, 512, 28, 56 * 56) == (504, 504)
+    assert find_qwen_image_size(20, 8000, 28, 56 * 56) == (28, 8008)
 
 
 @pytest.mark.parametrize("family", ["qwen2.5", "qwen3"])
@@ -537,9 +537,9 @@ def test_a_cut_answer_loses_its_last_word(extract, recorder, ids, decoded, text)
 @pytest.mark.parametrize(
     ("answer", "prompt", "text", "shown_lines"),
     [
-        ("a cat", "", "a cat", [("show_closing", "a cat")]),
-        (" a cat\n", "best\nquality", "a cat, best quality", [("show_closing", "a cat")]),
-        ("A cat.", "sharp", "A cat, sharp", [("show_closing", "A cat.")]),
+        ("a cat", "", "a cat", [("finish_with_notices", "a cat")]),
+        (" a cat\n", "best\nquality", "a cat, best quality", [("finish_with_notices", "a cat")]),
+        ("A cat.", "sharp", "A cat, sharp", [("finish_with_notices", "A cat.")]),
         ("", "sharp (b:1.2)", "sharp (b:1.2)", "give_notice"),
         ("The second image is a zoom-in.", "", "", "give_notice"),
     ],

@@ -39,10 +39,10 @@ def dial(define):
 )
 def test_the_table_is_that_of_the_help_pages(nodes_of, restraint, expected):
     module = nodes_of("backbones.restraint")
-    assert module.choose_setting(restraint)[1:] == expected
+    assert module.interpolate_restraint_row(restraint)[1:] == expected
     rows = [
         f"| {s.restraint:g} | {s.consistency:g} | {s.color_fix} | {s.denoise:g} |"
-        for s in module.SETTINGS
+        for s in module.RESTRAINT_TABLE
     ]
     for page in ("CoZChainLoop.md", "CoZChainLoop/zh.md"):
         text = (HELP / page).read_text("utf-8")
@@ -61,7 +61,7 @@ def test_it_is_the_fields_set_by_hand_and_says_so(host, keep, own_prompt, dial):
         return own_prompt(steps=1, size=32, backbone=chosen, **inputs)
 
     found, told = run(dial(own("0.5", color_fix="none"), 0.6))
-    settings = "consistency 0.35, color_fix wavelet, denoise 0.31 (not denoise_steps)"
+    settings = "consistency 0.35, color_fix wavelet, denoise 0.31 (denoise_steps is ignored)"
     assert f"restraint 0.6 sets {settings}" in told[-1].split("\n")
     by_hand, told = run(own(denoise=0.31, color_fix="wavelet", consistency=0.35))
     assert not any("restraint" in text for text in told)

@@ -194,7 +194,7 @@ def test_nothing_is_written_outside_the_output_folder(link, executor, tmp_path, 
     if prefix == "linked/x":
         link()
     before = sorted(tmp_path.rglob("*"))
-    message = r"filename_prefix is .*(cannot name|link there leads out of)"
+    message = r"filename_prefix is .*(do not allow|link there leads out of)"
     with pytest.raises(RuntimeError, match=message):
         executor.run(save_prompt(prefix), "save")
     assert sorted(tmp_path.rglob("*")) == before
@@ -203,7 +203,7 @@ def test_nothing_is_written_outside_the_output_folder(link, executor, tmp_path, 
 @pytest.mark.parametrize(
     ("prefix", "refusal"),
     [
-        ("a:b", "'a:b' cannot name a folder"),
+        ("a:b", "some systems do not allow 'a:b' as the name of a folder"),
         ("x/%Chain Loop.seed%", "%Chain Loop.seed% was not filled in"),
         ("x" * 256, "a folder name of 256 bytes"),
         ("linked/x", "a link there leads out of the output folder"),

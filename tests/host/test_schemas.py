@@ -157,6 +157,14 @@ def test_execute_takes_what_the_schema_offers(our_nodes):
         optional = {i.id for i in schema.inputs if i.optional}
         assert {p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD} >= optional - {
             f"{part}_{k}"
-            for part in ("frame", "text", "shown", "agreement", "invented", "notices", "denoise")
+            for part in (
+                "frame",
+                "text",
+                "preview_files",
+                "agreement",
+                "invented",
+                "notices",
+                "denoise",
+            )
             for k in range(17)
         }

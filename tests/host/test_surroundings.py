@@ -318,7 +318,7 @@ def test_no_region_is_larger_than_the_hosts_tiles(
     model, image = upscale_model(2), noise(1, 3, 700, 1100)
     window = Window(3, 5, 1090, 690)
     with torch.inference_mode():
-        sr = surroundings.Upscaler(model, margin)(image, window)
+        sr = surroundings.WindowUpscaler(model, margin)(image, window)
     assert max(max(region) for region in regions) <= 512
     assert len(regions) == 2 * 3
     with torch.inference_mode():
@@ -331,8 +331,8 @@ def test_regions_of_attention_begin_on_multiples_of_32(surroundings, swinir, bef
     image = noise(1, 3, 200, 260)
     seen = []
     before(surroundings, "crop_mirrored", lambda image, window: seen.append(window))
-    whole = surroundings.Upscaler(swinir, 16, is_periodic=True)
-    parts = surroundings.Upscaler(swinir, 16, is_periodic=True)
+    whole = surroundings.WindowUpscaler(swinir, 16, is_periodic=True)
+    parts = surroundings.WindowUpscaler(swinir, 16, is_periodic=True)
     parts.max_region = 150
     window = Window(0, 0, 260, 200)
     with torch.inference_mode():
@@ -358,9 +358,9 @@ def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
             raise torch.OutOfMemoryError("injected")
 
     with torch.inference_mode():
-        expected = surroundings.Upscaler(model, 8)(image, window)
+        expected = surroundings.WindowUpscaler(model, 8)(image, window)
         with plain.model.register_forward_pre_hook(short_of_memory):
-            upscaler = surroundings.Upscaler(model, 8)
+            upscaler = surroundings.WindowUpscaler(model, 8)
             found = upscaler(image, window)
             first = len(seen)
             assert torch.equal(upscaler(image, window), found)
@@ -375,9 +375,9 @@ def test_out_of_memory_in_the_network_makes_no_tiles_without_surroundings(
 def test_a_passing_lack_of_memory_changes_nothing(surroundings, upscale_model, fail_once, caplog):
     model, image = upscale_model(4), noise(1, 3, 30, 30)
     with torch.inference_mode():
-        expected = surroundings.Upscaler(model, 8)(image, Window(8, 8, 16, 16))
+        expected = surroundings.WindowUpscaler(model, 8)(image, Window(8, 8, 16, 16))
         with model.model.register_forward_pre_hook(fail_once):
-            upscaler = surroundings.Upscaler(model, 8)
+            upscaler = surroundings.WindowUpscaler(model, 8)
             assert torch.equal(upscaler(image, Window(8, 8, 16, 16)), expected)
     assert caplog.messages == []
 
@@ -398,7 +398,7 @@ def test_a_failed_attempt_is_gone_before_the_next(surroundings, upscale_model):
 
     with model.model.register_forward_pre_hook(fail_twice):
         with torch.inference_mode():
-            surroundings.Upscaler(model, 8)(noise(1, 3, 300, 300), Window(0, 0, 300, 300))
+            surroundings.WindowUpscaler(model, 8)(noise(1, 3, 300, 300), Window(0, 0, 300, 300))
     assert len(attempts) >= 3
 
 
@@ -410,4 +410,4 @@ def test_memory_that_never_suffices_ends_with_its_own_error(surroundings, upscal
 
     with model.model.register_forward_pre_hook(fail):
         with pytest.raises(torch.OutOfMemoryError, match="injected"), torch.inference_mode():
-            surroundings.Upscaler(model, 32)(noise(1, 3, 300, 300), Window(0, 0, 300, 300))
+            surroundings.WindowUpscaler(model, 32)(noise(1, 3, 300, 300), Window(0, 0, 300, 300))

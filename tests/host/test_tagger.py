@@ -45,7 +45,7 @@ def read_error(logits, case):
 
 def test_dape_as_patches_gives_the_recorded_logits_and_comes_off_again(host, golden_image):
     with torch.inference_mode():
-        plain = host.manage_tagger(read_golden())
+        plain = host.make_tagger(read_golden())
         before = plain.rate(golden_image)
         for name, case in (("dape_tiny", "dape"),
                            ("dape_tiny_tagencoder_nonzero", "dape_tagencoder_nonzero")):  # fmt: skip
@@ -59,7 +59,7 @@ def test_dape_as_patches_gives_the_recorded_logits_and_comes_off_again(host, gol
 
 def test_weights_in_half_precision_are_computed_in_single_precision(host, golden_image):
     with torch.inference_mode():
-        tagger = host.manage_tagger(read_golden(torch.float16))
+        tagger = host.make_tagger(read_golden(torch.float16))
         # These weights are exact in half precision; with DAPE in them they are not.
         assert read_error(tagger.rate(golden_image), "ram") < TOLERANCE
         tagger = host.patch_tagger(tagger, GOLDEN / "dape_tiny.pth", 1.0)
@@ -71,7 +71,7 @@ def test_weights_in_half_precision_are_computed_in_single_precision(host, golden
 def test_a_card_gives_the_recorded_logits_wherever_the_weights_are(host, golden_image, placement):
     simulated = HostWithCard(placement)
     with simulated.running() as card, torch.inference_mode():
-        tagger = host.manage_tagger(read_golden())
+        tagger = host.make_tagger(read_golden())
         tagger = host.patch_tagger(tagger, GOLDEN / "dape_tiny.pth", 1.0)
         before = card.work.copy()
         logits = tagger.rate(golden_image.to(simulated.intermediate_device))
@@ -84,7 +84,7 @@ def test_weights_that_do_not_fit_the_card_stay_behind(host, golden_image, monkey
     """As much as the host keeps free of a card leaves no place for the weights."""
     simulated = HostWithCard()
     with simulated.running(), torch.inference_mode():
-        tagger = host.manage_tagger(read_golden())
+        tagger = host.make_tagger(read_golden())
         tagger = host.patch_tagger(tagger, GOLDEN / "dape_tiny.pth", 1.0)
         half = tagger.patcher.model_size() // 2
         tagger.patcher.patch_model(simulated.card.device, lowvram_model_memory=half)
@@ -219,7 +219,7 @@ def test_a_nan_is_refused_in_an_image_and_in_the_weights(host, execute, tagger, 
     image[0, 3, 4, 1] = torch.nan
     with pytest.raises(ValueError, match="image holds 1 values that are NaN or infinite"):
         execute(tagger, image)
-    broken = host.manage_tagger(weights | {"fc.bias": torch.tensor([torch.nan])})
+    broken = host.make_tagger(weights | {"fc.bias": torch.tensor([torch.nan])})
     with pytest.raises(ValueError, match="tagger made values that are NaN or infinite"):
         execute(broken, make_images())
 
@@ -249,7 +249,7 @@ def test_another_number_of_tags_is_refused(host):
     ],
 )
 def test_a_lora_of_other_sizes_is_refused(host, tagger_folder, sizes, message):
-    narrow = host.manage_tagger(ram(sizes))
+    narrow = host.make_tagger(ram(sizes))
     with pytest.raises(ValueError, match=rf"DAPE.pth does not fit tagger: {message}"):
         host.patch_tagger(narrow, tagger_folder / "DAPE.pth", 1.0)
 

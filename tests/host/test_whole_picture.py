@@ -64,8 +64,8 @@ def test_the_sd3_note_says_how_much_work_it_is():
 def test_built_in_workflow_runs_as_it_is(server):
     prompt = read_prompt(BUILT_IN)
     run = run_prompt(server, prompt)
-    start = "pass 1: 4 tiles; 512 x 512 pixels of the image in 2048 x 2048, repeats its input ("
-    assert told(run, prompt)[-1].startswith(start)
+    shown = "The result of 2048 x 2048 pixels shows 512 x 512 pixels of the image."
+    assert told(run, prompt)[-1].startswith(f"pass 1: 4 tiles. {shown} It repeats its input (")
     (result,) = shown(server, run, prompt, "SaveImage")
     assert result.size == (2048, 2048)
     source = photograph("astronaut.png")

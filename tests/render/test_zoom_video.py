@@ -191,7 +191,7 @@ def test_a_large_source_is_halved_first_and_looks_the_same(make_chain):
         whole = resize(chain.frames[0], 64, 64, box=view).clamp(0, 1)
         # Of noise, the worst case, shrinking leaves little; halving changes a quarter of that.
         assert (zoom.render_frame(t) - whole).std() < 0.27 * whole.std()
-        assert len(zoom.halves) == 3
+        assert len(zoom.source_pyramid) == 3
     changes = differences(zoom, [k / 200 for k in range(100)])
     assert (changes[1:] / changes[:-1]).max() < 1.2
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from coz.detail.fusion import compute_attention
+from coz.detail.fusion import map_detail
 from coz.resample import crop
 from coz.tiles.blend import TileBlend, compute_axis_weights
 from coz.tiles.layout import plan_adaptive_layout, plan_layout
@@ -137,7 +137,7 @@ def test_detail_is_three_tenths_of_a_weight(order):
         guided.add(i, tiles[i])
     for i, (window, tile) in enumerate(zip(layout.list_windows(), tiles, strict=True)):
         attention = torch.zeros_like(plain[i].out)
-        seen = compute_attention(tile, "gradient").movedim(1, -1)
+        seen = map_detail(tile, "gradient").movedim(1, -1)
         attention[:, :, int(window.x) : int(window.x) + 32] = seen
         weights.append(plain[i].out * (0.7 + 0.3 * attention))
     whole = [F.pad(tiles[0], (0, 16)).movedim(1, -1), F.pad(tiles[1], (16, 0)).movedim(1, -1)]

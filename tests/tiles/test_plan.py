@@ -11,7 +11,7 @@ from coz.tiles.plan import (
     cut_tile_view,
     cut_wider_view,
     enlarge_side,
-    find_tile_source,
+    find_tile_input,
     make_overview,
     plan_abutting_tiles,
     plan_tiles,
@@ -71,7 +71,7 @@ def test_tiles_begin_and_end_on_pixels_of_the_picture(scale, tile, adaptive):
     assert (layout.tile_height, layout.tile_width) == (min(tile, layout.height), tile)
     assert len(layout.list_windows()) > 1
     for window in layout.list_windows():
-        for value in find_tile_source(image, layout, window):
+        for value in find_tile_input(image, layout, window):
             assert value == pytest.approx(round(value), abs=1e-9)
 
 

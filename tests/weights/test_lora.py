@@ -174,7 +174,7 @@ def test_vae_encoder_equals_the_reference(vae_encoder):
     for name, weight in weights.vae.items():
         torch.testing.assert_close(weight.float(), expected[name], rtol=1e-5, atol=1e-7)
     assert weights.kind == "coz vae encoder"
-    assert (weights.lora, weights.replaced, weights.vae_diff) == ({}, {}, {})
+    assert (weights.lora, weights.replacements, weights.vae_diff) == ({}, {}, {})
     assert weights[5:] == (4, 8.0, None)
 
 
@@ -261,11 +261,11 @@ def test_osediff_equals_peft_in_the_hosts_own_loader(pack, osediff):
         patched = comfy.lora.calculate_weight(patches, state[key].clone(), key)
         torch.testing.assert_close(patched, weight, atol=1e-6, rtol=0)
     conv_in = "diffusion_model.input_blocks.0.0"
-    assert weights.replaced.keys() == {f"{conv_in}.weight", f"{conv_in}.bias"}
-    for key, weight in weights.replaced.items():
+    assert weights.replacements.keys() == {f"{conv_in}.weight", f"{conv_in}.bias"}
+    for key, weight in weights.replacements.items():
         assert torch.equal(weight, stock[key][1][0])
     alone = comfy.lora.load_lora(weights.lora, places)
-    assert alone.keys() == stock.keys() - weights.replaced.keys()
+    assert alone.keys() == stock.keys() - weights.replacements.keys()
     assert weights[5:] == (4, 8.0, None)
 
 
@@ -287,9 +287,11 @@ def test_osediff_without_a_lora_on_conv_in_keeps_its_weight(osediff):
         for name, weight in osediff.file["state_dict_unet"].items()
         if "conv_in.lora" not in name
     }
-    replaced = split_weights(convert_osediff({**osediff.file, "state_dict_unet": unet})).replaced
+    replacements = split_weights(
+        convert_osediff({**osediff.file, "state_dict_unet": unet})
+    ).replacements
     trained = osediff.unet.conv_in.base_layer.weight
-    assert torch.equal(replaced["diffusion_model.input_blocks.0.0.weight"], trained)
+    assert torch.equal(replacements["diffusion_model.input_blocks.0.0.weight"], trained)
 
 
 @pytest.mark.parametrize(

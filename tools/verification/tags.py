@@ -50,7 +50,7 @@ def compare_logits(
     weights = {name: w.float() for name, w in read_tagger(files["RAM"].paths[0]).items()}
     dape = files["DAPE"].paths[0] if "DAPE" in files else None
     with use_float32():
-        tagger = host.manage_tagger(weights)
+        tagger = host.make_tagger(weights)
         if dape:
             tagger = host.patch_tagger(tagger, dape, 1.0)
         found = tagger.rate(image)[0]
