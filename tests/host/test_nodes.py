@@ -344,7 +344,7 @@ def test_builtin_models_are_listed_by_the_host(pack):
     assert not [name for name in listed if name.endswith((".md", ".jpg"))]
 
 
-EASY = {"picture": None, "layouts": [], "easy_tiles": "x", "below": 0.2, "backbone": None}
+EASY = {"image": None, "layouts": [], "easy_tiles": "x", "limit": 0.2, "backbone": None}
 INVERT = {"sampling_steps": 1, "start": "x", "cfg": 1.0, "seed": 0}
 INVERT |= dict.fromkeys(("model", "vae", "positive", "negative", "crop", "zoomed", "adaptive"))
 
@@ -354,7 +354,7 @@ INVERT |= dict.fromkeys(("model", "vae", "positive", "negative", "crop", "zoomed
     [
         ("host.control.choose_control", {"control_hint": "x"}, 'control_hint must be one of "zoom'),
         ("full_image.easy_tiles.plan_easy_tiles", EASY, 'easy_tiles must be one of "off"'),
-        ("host.inversion.invert", INVERT, 'start must be one of "auto", "250"'),
+        ("host.inversion.sharpen_by_inversion", INVERT, 'start must be one of "auto", "250"'),
     ],
 )
 def test_linked_values_that_are_no_option_are_refused(nodes_of, function, inputs, message):

@@ -64,8 +64,8 @@ def test_the_sd3_note_says_how_much_work_it_is():
 def test_built_in_workflow_runs_as_it_is(server):
     prompt = read_prompt(BUILT_IN)
     run = run_prompt(server, prompt)
-    shown = "The result of 2048 x 2048 pixels shows 512 x 512 pixels of the image."
-    assert told(run, prompt)[-1].startswith(f"pass 1: 4 tiles. {shown} It repeats its input (")
+    start = "The result of 2048 x 2048 pixels shows 512 x 512 pixels of the image."
+    assert told(run, prompt)[-1].startswith(f"pass 1: 4 tiles. {start} It repeats its input (")
     (result,) = shown(server, run, prompt, "SaveImage")
     assert result.size == (2048, 2048)
     source = photograph("astronaut.png")
