@@ -5,7 +5,7 @@ import { nameAppInputs } from "./host/apps.js"
 import { attachClosingText, removeTextOnProgress } from "./closing.js"
 import { restoreHeight } from "./host/height.js"
 import { insertNewOptionValues } from "./host/option_values.js"
-import { deliverRestoredOutputs } from "./host/outputs.js"
+import { deliverRestoredOutputs, keepAllImages } from "./host/outputs.js"
 import { attachOwnPicture } from "./own_picture.js"
 import { attachPicker } from "./picker.js"
 import { expandPrefix } from "./host/prefix.js"
@@ -30,6 +30,7 @@ app.registerExtension({
     watchSaves(node)
     hideUnreadInputs(node)
     restoreHeight(node)
+    keepAllImages(node)
     attachClosingText(node)
   },
   afterConfigureGraph: nameAppInputs,

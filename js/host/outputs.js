@@ -1,5 +1,5 @@
 // @ts-check
-// Finds the last output of a node, and the files in it.
+// Finds the last output of a node, and the files in it; keeps its images.
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 import { listGraphs } from "./graph.js"
@@ -144,3 +144,30 @@ export function deliverRestoredOutputs() {
 /** @param {File} file */
 export const getFileUrl = ({ filename, subfolder, type }) =>
   `/view?${new URLSearchParams({ filename, subfolder, type })}`
+
+/** @param {HTMLImageElement} image */
+const getFileName = ({ src }) => new URL(src).searchParams.get("filename")
+
+/**
+ * Let a node go on showing all images of its output when the image of a single step loads after them.
+ *
+ * The frontend loads the images of several outputs of a run at the same time, and would show those that
+ * come last.
+ *
+ * @param {any} node
+ */
+export function keepAllImages(node) {
+  if (node.comfyClass !== "CoZChainLoop") return
+  /** @type {HTMLImageElement[] | undefined} */
+  let shown
+  Object.defineProperty(node, "imgs", {
+    configurable: true,
+    enumerable: true,
+    get: () => shown,
+    set(/** @type {HTMLImageElement[] | undefined} */ images) {
+      const names = new Set(shown?.map(getFileName))
+      const isPart = images && shown && images.length < shown.length
+      if (!isPart || !images.every((image) => names.has(getFileName(image)))) shown = images
+    },
+  })
+}

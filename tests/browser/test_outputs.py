@@ -19,6 +19,7 @@ from .picker import (
     target,
     wait_for_picture,
 )
+from .test_frontend import wait_for_pictures
 from .viewer import SHOWN, VIEWER
 
 REPORT = make("CoZMeasure", chain=["loop", 3])
@@ -117,3 +118,17 @@ def test_the_frames_stay_inside_the_node_after_undo(editor):
     # The text below the frames comes a moment after them, and the node grows in the next drawing.
     height, end = seen[-1]
     assert end <= height, seen
+
+
+def test_an_image_of_one_step_that_loads_late_does_not_replace_all(editor):
+    build(editor, "classic", chain(size=64, steps=2))
+    run_it(editor)
+    wait_for_pictures(editor, LOOP, [[64, 64]] * 3)
+    show = f"""make => {{
+        const loop = {node(LOOP)}
+        loop.imgs = [new Function('loop', `return ${{make}}`)(loop)]
+        return loop.imgs.length
+    }}"""
+    assert editor.run(show, "loop.imgs.at(-1)") == 3
+    live = "Object.assign(new Image(), {src: URL.createObjectURL(new Blob())})"
+    assert editor.run(show, live) == 1
