@@ -28,6 +28,12 @@ def join_lines(text: str) -> str:
     return trim(" ".join(replace_lone_surrogates(text).splitlines()))
 
 
+def clean_prompt(prompt: str) -> str:
+    """Join the lines of a prompt and trim it; "-" means empty."""
+    text = join_lines(prompt)
+    return "" if text == EMPTY_PROMPT_MARK else text
+
+
 def split_step_lines(step_prompts: str, steps: int) -> list[str]:
     """Return the user's own text for each step, "" where there is none.
 
@@ -40,8 +46,7 @@ def split_step_lines(step_prompts: str, steps: int) -> list[str]:
 
 def choose_step_texts(prompt: str, step_prompts: str, steps: int) -> list[str]:
     """Return the text of each step: its own line, or ``prompt`` if that is blank; "-" means empty."""
-    texts = [line or join_lines(prompt) for line in split_step_lines(step_prompts, steps)]
-    return ["" if text == EMPTY_PROMPT_MARK else text for text in texts]
+    return [clean_prompt(line or prompt) for line in split_step_lines(step_prompts, steps)]
 
 
 def join_texts(texts: list[str]) -> str:

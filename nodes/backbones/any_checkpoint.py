@@ -11,7 +11,7 @@ from ..step.refine_step import (
     make_adaptive_denoise_input,
     make_control_inputs,
     make_sampling_inputs,
-    warn_of_small_size,
+    write_small_size_notice,
 )
 from .backbone import Tile, TilePass
 from .sampled import SampledDiffusion
@@ -73,7 +73,7 @@ class AnyCheckpoint(SampledDiffusion):
         self.denoises = [denoise]
         return [f"denoise {denoise:g}{unused}"]
 
-    def warn_of_extra_values(self, name, count) -> str:
+    def write_extra_values_notice(self, name, count) -> str:
         given = len(self.denoises)
         if given <= count:
             return ""
@@ -111,7 +111,7 @@ class AnyCheckpoint(SampledDiffusion):
     def start_pass(self, tile_pass: TilePass) -> None:
         layout = tile_pass.layout
         sides = layout.tile_height, layout.tile_width
-        if notice := warn_of_small_size(self.chosen["model"], *sides, "a tile", "tile"):
+        if notice := write_small_size_notice(self.chosen["model"], *sides, "a tile", "tile"):
             give_notice(notice)
         super().start_pass(tile_pass)
 

@@ -39,10 +39,10 @@ class Tile(NamedTuple):
     """A tile that ``Backbone.run`` sharpens."""
 
     zoomed: Tensor | None
-    """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``enlarges_itself``."""
+    """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``enlarges_input``."""
     window: Window
     """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_input`` computes
-    their place in the image of the pass. They reach beyond it only if ``enlarges_itself``."""
+    their place in the image of the pass. They reach beyond it only if ``enlarges_input``."""
     seed: int
 
 
@@ -58,8 +58,8 @@ class Backbone(ABC):
     """Its description in the tooltip of the backbone input."""
     reads_text: ClassVar[bool] = True
     reads_seed: ClassVar[bool] = False
-    enlarges_itself: ClassVar[bool] = False
-    """Whether ``run`` does the enlarging, for which it also reads the pixels around a tile.
+    enlarges_input: ClassVar[bool] = False
+    """Whether ``run`` enlarges the input itself, for which it also reads the pixels around a tile.
 
     False: tiles overlap and are blended, ``run`` gets each enlarged view, and after an out-of-memory
     error it is called with fewer, then with smaller tiles. True: tiles abut, the view may be missing,
@@ -79,7 +79,7 @@ class Backbone(ABC):
     def make_inputs(cls, **socket_options) -> list[io.Input]:
         """Make its sockets and widgets. ``socket_options`` are added to each socket, such as AS_LINKS."""
 
-    def warn_of_untrained_scale(self, scale: float) -> str:
+    def write_untrained_scale_notice(self, scale: float) -> str:
         """Return a notice if the backbone was not trained for this scale, otherwise ""."""
         return ""
 
@@ -90,7 +90,7 @@ class Backbone(ABC):
         """
         return []
 
-    def warn_of_extra_values(self, name: str, count: int) -> str:
+    def write_extra_values_notice(self, name: str, count: int) -> str:
         """Return a notice if an input lists values for more steps or passes than the run has, else "".
 
         ``count`` is the number of steps or passes, and ``name`` the name of the input with this number.

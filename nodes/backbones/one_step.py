@@ -22,7 +22,7 @@ class OneStepDiffusion(DiffusionBackbone):
     def make_inputs(cls, **socket_options) -> list[io.Input]:
         return [*super().make_inputs(**socket_options), make_latent_shift_input()]
 
-    def warn_of_untrained_scale(self, scale: float) -> str:
+    def write_untrained_scale_notice(self, scale: float) -> str:
         if scale == TRAINED_SCALE:
             return ""
         return (

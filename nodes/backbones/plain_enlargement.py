@@ -5,7 +5,10 @@ from .backbone import Backbone, Tile
 
 
 class PlainEnlargement(Backbone):
-    """Returns tiles as they are after bicubic enlargement. It serves easy tiles only, as no option."""
+    """Returns tiles as they are after bicubic enlargement.
+
+    It is used for easy tiles only, and is not an option of the backbone input.
+    """
 
     name = "enlarge"
     summary = "Bicubic, without a model."

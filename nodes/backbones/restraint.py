@@ -30,7 +30,8 @@ RESTRAINT_TABLE = [
 
 def make_restraint_input() -> io.Input:
     # Not a Float with force_input: when the frontend loads a node with a dynamic combo, it may take such an
-    # input for a widget, and then drops one of the saved widget values (it compares their numbers only).
+    # input for a widget, and then drops one of the saved widget values (it only compares how many values are
+    # saved with how many widgets there are).
     return io.MultiType.Input(
         "restraint",
         types=[io.Float, io.Int],

@@ -37,6 +37,9 @@ class SampledDiffusion(DiffusionBackbone):
         super().start_pass(tile_pass._replace(texts=[*tile_pass.texts, self.chosen["negative"]]))
 
     def make_noise_cutter(self, tile: Tile) -> Callable[[Tensor, int], Tensor]:
-        """Make a function (latent, reduction) -> noise, which cuts a tile's noise out of the noise field."""
+        """Make a function (latent, reduction) -> noise, which cuts a tile's noise out of the noise field.
+
+        reduction: Image pixels along a side of one latent pixel.
+        """
         x, y = tile.window.x, tile.window.y
         return lambda latent, reduction: self.noise.cut_window(latent, x, y, reduction)

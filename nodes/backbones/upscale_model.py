@@ -20,7 +20,7 @@ class UpscaleModel(Backbone):
     name = "upscale model"
     summary = "ESRGAN and similar models, which read no text."
     reads_text = False
-    enlarges_itself = True
+    enlarges_input = True
 
     @classmethod
     def make_inputs(cls, **socket_options) -> list[io.Input]:

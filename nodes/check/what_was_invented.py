@@ -159,9 +159,11 @@ def judge_chains(chains):
     if depth < 2:
         sentence += " There is no step to judge."
     elif areas:
-        real = [label for label, area in areas.items() if area < MIN_INVENTED_SHARE]
-        if real:
-            sentence += f" Down to {real[-1]}, less than half of the area shows invented structure."
+        mostly_real = [label for label, area in areas.items() if area < MIN_INVENTED_SHARE]
+        if mostly_real:
+            sentence += (
+                f" Down to {mostly_real[-1]}, less than half of the area shows invented structure."
+            )
         else:
             sentence += (
                 f" Already at {next(iter(areas))}, most of the area shows invented structure."
@@ -202,7 +204,7 @@ class CoZWhatWasInvented(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="CoZDetailMap",
+            node_id="CoZDetailMap",  # an older name, kept for saved workflows
             display_name="CoZ What Was Invented",
             category="Chain-of-Zoom/check",
             description="Shows which detail of an enlarged image or a chain is not in its source: in a "

@@ -52,15 +52,15 @@ def plan_easy_tiles(
 ) -> list[list[int]]:
     """Return the indices of the easy tiles of each pass. The image is rated before the first pass."""
     require_choice("easy_tiles", easy_tiles, EASY_TILES)
-    if easy_tiles == OFF or backbone.enlarges_itself:
+    if easy_tiles == OFF or backbone.enlarges_input:
         return [[] for _ in layouts]
     ratings = rate_complexity(image)
     return [find_easy_tiles(ratings, layout, limit) for layout in layouts]
 
 
-def warn_of_ignored_easy_tiles(easy_tiles: str, backbone: Backbone) -> str:
+def write_ignored_easy_tiles_notice(easy_tiles: str, backbone: Backbone) -> str:
     """Return a notice if ``easy_tiles`` has no effect with the backbone, otherwise ""."""
-    if easy_tiles == OFF or not backbone.enlarges_itself:
+    if easy_tiles == OFF or not backbone.enlarges_input:
         return ""
     return f'easy_tiles has no effect with the backbone "{backbone.name}"'
 

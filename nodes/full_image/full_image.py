@@ -2,7 +2,7 @@ from comfy_api.latest import io
 
 from ..backbones import make_backbone, make_backbone_input
 from ..backbones.restraint import make_restraint_input, restrain
-from ..host.color_profile import read_color_profile, warn_of_profile
+from ..host.color_profile import read_color_profile, write_profile_notice
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import is_connected
 from ..host.images import require_one_image
@@ -17,7 +17,7 @@ from .easy_tiles import (
     OFF,
     make_easy_tiles_inputs,
     plan_easy_tiles,
-    warn_of_ignored_easy_tiles,
+    write_ignored_easy_tiles_notice,
 )
 from .passes import PassNodes
 from .plan import (
@@ -26,7 +26,7 @@ from .plan import (
     plan_pass_texts,
     plan_passes,
     require_memory,
-    warn_of_unused_lines,
+    write_unused_lines_notice,
 )
 from .tile_upscaler import are_blended
 
@@ -134,8 +134,9 @@ class CoZFullImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
-        # parameter for that reason alone, and is not read.
+        # ComfyUI ignores the answer if a prompt in API format has none of the parameters, and there
+        # backbone and prompting may be missing. image is always connected: it is a parameter only so
+        # that the answer counts.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -170,13 +171,13 @@ class CoZFullImage(io.ComfyNode):
         easy = plan_easy_tiles(image, layouts, easy_tiles, easy_below, sharpener)
         lines = plan_pass_texts(layouts, text_source, prompt, tile_prompts, easy)
         profile = read_color_profile(cls.hidden.dynprompt, cls.hidden.unique_id)
-        scale_line = sharpener.warn_of_untrained_scale(scale)
+        scale_line = sharpener.write_untrained_scale_notice(scale)
         notices = give_notices(
-            warn_of_profile(profile),
+            write_profile_notice(profile),
             f"{scale_line} a pass" if scale_line else "",
-            sharpener.warn_of_extra_values("passes", passes),
-            warn_of_unused_lines(tile_prompts, sum(map(len, lines))),
-            warn_of_ignored_easy_tiles(easy_tiles, sharpener),
+            sharpener.write_extra_values_notice("passes", passes),
+            write_unused_lines_notice(tile_prompts, sum(map(len, lines))),
+            write_ignored_easy_tiles_notice(easy_tiles, sharpener),
             notice,
         )
         counts = count_tiles(image, layouts, sharpener, color_fix)

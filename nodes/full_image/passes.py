@@ -38,12 +38,15 @@ class PassNodes:
         """Link to the texts of all passes."""
         self.notices: dict[str, list] = {}
 
-    def add(self, layout: TileLayout, lines: list[str], easy_tiles: str, easy: list[int]) -> None:
+    def add(
+        self, layout: TileLayout, lines: list[str], easy_mode: str, easy_indices: list[int]
+    ) -> None:
         """Add the nodes of the next pass.
 
         Args:
             lines: The texts of its tiles, from ``plan_pass_texts``.
-            easy: The indices of its easy tiles.
+            easy_mode: The input easy_tiles.
+            easy_indices: The indices of its easy tiles.
         """
         i = len(self.notices) + 1
         inputs = {"image": self.current, "source": self.source, "number": i}
@@ -53,7 +56,7 @@ class PassNodes:
         )
         inputs["prompts"] = prompts if self.backbone.reads_text else ""
         inputs |= nest_inputs("backbone", self.backbone.choose_inputs(i))
-        inputs |= add_easy_tiles(self.expansion, easy_tiles, easy)
+        inputs |= add_easy_tiles(self.expansion, easy_mode, easy_indices)
         tiles = self.expansion.add_node("CoZTiles", f"tiles_{i}", **inputs, **self.settings)
         self.current, self.notices[f"notices_{i}"] = tiles.out(0), tiles.out(1)
 
@@ -67,12 +70,12 @@ class PassNodes:
         return self.expansion.add_node("CoZComplexityMap", "map", image=self.source).out(0)
 
 
-def add_easy_tiles(expansion: Expansion, easy_tiles: str, indices: list[int]) -> dict:
+def add_easy_tiles(expansion: Expansion, easy_mode: str, easy_indices: list[int]) -> dict:
     """Return the inputs of a pass for its easy tiles, none if it has none."""
-    if not indices:
+    if not easy_indices:
         return {}
-    inputs = {"easy": json.dumps(indices)}
-    if easy_tiles == BUILT_IN:
+    inputs = {"easy": json.dumps(easy_indices)}
+    if easy_mode == BUILT_IN:
         name = {"model_name": BUILT_IN_FILE}
         model = expansion.add_node("UpscaleModelLoader", "easy_model", **name)
         inputs["easy_model"] = model.out(0)

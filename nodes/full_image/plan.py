@@ -18,7 +18,7 @@ from ...coz.tiles.plan import enlarge_side, plan_tiles
 from ..backbones.backbone import Backbone
 from ..text_sources.text_source import TextSource
 from .tile_prompts import describe_count
-from .tiles import list_network_tiles
+from .tiles import list_result_tiles
 
 
 def plan_passes(
@@ -37,10 +37,10 @@ def plan_passes(
 def count_tiles(
     image: Tensor, layouts: list[TileLayout], backbone: Backbone, color_fix: str
 ) -> list[int]:
-    """Count the tiles that the network enlarges in each pass."""
+    """Count the tiles of each pass, as ``list_result_tiles`` lists them."""
     counts, size = [], image.shape[-2:]
     for layout in layouts:
-        counts.append(len(list_network_tiles(*size, layout, backbone, color_fix)))
+        counts.append(len(list_result_tiles(*size, layout, backbone, color_fix)))
         size = layout.height, layout.width
     return counts
 
@@ -67,7 +67,7 @@ def plan_pass_texts(
     return passes
 
 
-def warn_of_unused_lines(tile_prompts: str, count: int) -> str:
+def write_unused_lines_notice(tile_prompts: str, count: int) -> str:
     """Return a notice if there are more lines than tiles, otherwise ""."""
     lines = tile_prompts.split("\n")
     given = max((i for i, line in enumerate(lines, 1) if trim(line)), default=1)

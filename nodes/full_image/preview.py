@@ -5,7 +5,7 @@ from torch import Tensor
 from ...coz.geometry import Window
 from ...coz.resample import resize
 from ...coz.tiles.layout import TileLayout
-from ..host.images import compute_preview_size, show_frame
+from ..host.images import compute_preview_size, show_preview
 
 MIN_PREVIEW_SECONDS = 0.5
 """Minimum time between two previews of a pass."""
@@ -22,7 +22,7 @@ class TilePreview:
 
     def show(self) -> None:
         self.shown_at = time.monotonic()
-        show_frame(self.canvas)
+        show_preview(self.canvas)
 
     def add(self, window: Window, sr: Tensor) -> None:
         rows, columns = self.shrink

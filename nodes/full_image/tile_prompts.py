@@ -6,7 +6,13 @@ import comfy.utils
 from comfy_api.latest import io
 
 from ...coz.chain.zoom_chain import derive_step_seed
-from ...coz.text.step_prompts import choose_step_texts, join_prompt, join_texts, split_step_lines
+from ...coz.text.step_prompts import (
+    choose_step_texts,
+    clean_prompt,
+    join_prompt,
+    join_texts,
+    split_step_lines,
+)
 from ...coz.tiles.layout import TileLayout, TileRow
 from ..host.images import to_bchw
 from ..host.messages import describe_time_left, show_on_node
@@ -90,8 +96,8 @@ class CoZTileTexts(io.ComfyNode):
             node_id="CoZTileTexts",
             display_name="CoZ Tile Texts",
             category="Chain-of-Zoom/step",
-            description="Internal: adds prompt to the texts that a model wrote for the tiles of a pass, "
-            "so that the model does not run again for another prompt.",
+            description="Internal: adds prompt to the texts that a model wrote for the tiles of a pass. "
+            "This is a separate node so that the model does not run again if only prompt changes.",
             is_dev_only=True,
             inputs=[
                 io.String.Input("extracted"),
@@ -108,7 +114,7 @@ class CoZTileTexts(io.ComfyNode):
     @classmethod
     def execute(cls, extracted, tile_prompts, prompt, before) -> io.NodeOutput:
         count = extracted.count("\n") + 1
-        (prompt,) = choose_step_texts(prompt, "", 1)
+        prompt = clean_prompt(prompt)
         texts = [
             text if typed else join_prompt(text, prompt)
             for text, typed in zip(

@@ -36,7 +36,7 @@ def are_blended(backbone: Backbone, color_fix: str) -> bool:
 
     Blending is not needed if the backbone sees the surroundings of a tile and the color method is local.
     """
-    return not backbone.enlarges_itself or color_fix not in LOCAL_COLOR_METHODS
+    return not backbone.enlarges_input or color_fix not in LOCAL_COLOR_METHODS
 
 
 class TileUpscaler:
@@ -63,13 +63,13 @@ class TileUpscaler:
         self.max_tile_side = inf
         """Side of the largest tile that may fit into memory."""
         self.max_group = 1 if comfy.model_management.get_torch_device().type == "cpu" else inf
-        """Maximum number of tiles at once: on the CPU a batch takes no less time than its images."""
+        """Maximum number of tiles at once: on the CPU a batch takes as long as its images one by one."""
         self.squared_errors: list[float] = []
         """Mean squared error of each downscaled tile against the pixels that were enlarged."""
         self.ring = 0
         """Number of result pixels around a tile that are computed with it and cut off at the end."""
-        corrects = color_fix == "wavelet" or consistency > 0
-        if corrects and not are_blended(backbone, color_fix):
+        reads_around = color_fix == "wavelet" or consistency > 0
+        if reads_around and not are_blended(backbone, color_fix):
             factor = Fraction(layout.width, image.shape[-1])
             multiple = find_input_aligned_multiple(
                 factor, max(layout.tile_height, layout.tile_width)
@@ -95,7 +95,7 @@ class TileUpscaler:
 
     def sharpen(self, windows: list[Window], texts: list[str], seeds: list[int]) -> Tensor:
         """Return the enlarged and sharpened windows of equal size, (B, 3, h, w)."""
-        if self.backbone.enlarges_itself:
+        if self.backbone.enlarges_input:
             return self._sharpen_without_splitting(windows, texts, seeds)
         if len(windows) <= self.max_group and len(windows) > 1:
             try:
@@ -139,7 +139,7 @@ class TileUpscaler:
     ) -> Tensor:
         views = [self._add_ring(window) for window in windows]
         zoomed: list[Tensor | None] = [None] * len(views)
-        if self.color_fix != "none" or not self.backbone.enlarges_itself:
+        if self.color_fix != "none" or not self.backbone.enlarges_input:
             zoomed = [to_image(cut_tile_view(self.image, self.layout, view)) for view in views]
         tiles = [Tile(*parts) for parts in zip(zoomed, views, seeds, strict=True)]
         with hide_called_progress():

@@ -32,10 +32,13 @@ from .tile_prompts import describe_pass, read_layout
 from .tile_upscaler import TileUpscaler, are_blended
 
 
-def list_network_tiles(
+def list_result_tiles(
     height: int, width: int, layout: TileLayout, backbone: Backbone, color_fix: str
 ) -> list[Window]:
-    """List the tiles that the network enlarges one by one, for an image of (height, width)."""
+    """List the windows of the result that are made separately, for an image of (height, width).
+
+    They are the overlapping tiles of the layout, or abutting tiles if nothing is blended.
+    """
     if are_blended(backbone, color_fix):
         return layout.list_windows()
     return plan_abutting_tiles(height, width, layout)
@@ -86,7 +89,7 @@ class CoZTiles(io.ComfyNode):
         image = to_bchw(image)
         layout = read_layout(layout)
         sharpener = make_backbone(backbone)
-        windows = list_network_tiles(*image.shape[-2:], layout, sharpener, color_fix)
+        windows = list_result_tiles(*image.shape[-2:], layout, sharpener, color_fix)
         texts = choose_step_texts("", prompts, len(windows))
         easy = set(json.loads(easy))
         title = describe_pass(number, len(windows), len(easy))

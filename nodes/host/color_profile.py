@@ -60,7 +60,7 @@ def read_color_profile(dynprompt: DynamicPrompt, node_id: str) -> str:
         return ""  # Load Image also reads files that Pillow cannot read
 
 
-def warn_of_profile(name: str) -> str:
+def write_profile_notice(name: str) -> str:
     """Return a notice about a color profile of this name; "" if there is none."""
     if not name:
         return ""

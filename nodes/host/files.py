@@ -25,11 +25,11 @@ def find_files(name: str, *folders: str) -> list[Path]:
     return [Path(path) for folder in folders if (path := folder_paths.get_full_path(folder, name))]
 
 
-def describe_missing_file(name: str, source: str, *folders: str) -> str:
+def describe_missing_file(name: str, origin: str, *folders: str) -> str:
     """Say that the file is in none of the folders, and which file Chain-of-Zoom uses."""
     return (
         f"{name} is not in models/{' or models/'.join(folders)}. Put the file there and press R. "
-        f"Chain-of-Zoom uses {source}"
+        f"Chain-of-Zoom uses {origin}"
     )
 
 
@@ -38,15 +38,15 @@ def validate_names(*chosen: tuple[str | None, tuple[str, ...]]) -> bool | str:
 
     Names are not compared with ComfyUI's list, which has backslashes on Windows.
     """
-    for name, (source, *folders) in chosen:
+    for name, (origin, *folders) in chosen:
         if name not in {None, "none"} and not find_files(name, *folders):
-            return describe_missing_file(name, source, *folders)
+            return describe_missing_file(name, origin, *folders)
     return True
 
 
-def require_file(name: str, source: str, *folders: str) -> Path:
+def require_file(name: str, origin: str, *folders: str) -> Path:
     if not name or not (found := find_files(name, *folders)):
-        raise ValueError(describe_missing_file(name, source, *folders))
+        raise ValueError(describe_missing_file(name, origin, *folders))
     return found[0]
 
 

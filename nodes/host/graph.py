@@ -41,7 +41,8 @@ def list_used_models(dynprompt: DynamicPrompt, node_id: str) -> list[str]:
 def is_connected(dynprompt: DynamicPrompt, node_id: str, output: int) -> bool:
     """Whether any node of the prompt takes this output."""
     if dynprompt.get_parent_node_id(node_id) is not None:
-        # Links to an expanding node do not name the child that makes the output.
+        # The node is a child of an expanding node. Other nodes link to that node, so it is unknown
+        # whether this output is used: assume that it is.
         return True
     return any(
         is_link(value) and tuple(value) == (node_id, output)

@@ -61,7 +61,7 @@ def save_preview(image: Tensor, target: Target) -> list[str]:
     return [hide_files({**saved, "height": height, "width": width, "target": [*target]})]
 
 
-def show_frame(image: Tensor) -> None:
+def show_preview(image: Tensor) -> None:
     """Show a (1, 3, H, W) image as the preview of the prompt that runs.
 
     An app of the frontend shows it until there is a result. The preview of a child of Chain Loop
@@ -148,7 +148,10 @@ def require_finite(values: Tensor, name_model: Callable[[], str], advice: str) -
 
 
 def to_image(image: Tensor) -> Tensor:
-    """Convert (B, C, H, W) to an IMAGE (B, H, W, C) in [0, 1]: a view if no value needs clamping."""
+    """Convert (B, C, H, W) to an IMAGE (B, H, W, C) in [0, 1].
+
+    It shares the memory of the argument if no value needs clamping.
+    """
     low, high = find_range(image)
     image = image.movedim(1, -1)
     if low >= 0 and high <= 1:

@@ -86,8 +86,8 @@ def sharpen_by_inversion(
 ) -> Tensor:
     """Sharpen views (B, 3, H, W) by diffusion inversion, as InvSR does, and return an IMAGE.
 
-    ``crop`` is the view before its enlargement. The predictor works for 4x only: if ``crop`` is not exactly a
-    quarter of ``zoomed``, ``zoomed`` is downscaled to a quarter and used instead.
+    ``crop`` is the input from which ``zoomed`` was enlarged. The predictor works for 4x only: if ``crop``
+    is not exactly a quarter of ``zoomed``, ``zoomed`` is downscaled to a quarter and used instead.
     """
     require_range("sampling_steps", sampling_steps, 1, MAX_SAMPLING_STEPS)
     require_range("cfg", cfg, 1, MAX_CFG)
@@ -105,27 +105,27 @@ def sharpen_by_inversion(
     quarter = ceil(height / SCALE), ceil(width / SCALE)
     if crop.shape[-2:] != quarter:
         give_notice_once(
-            f"InvSR enlarges by {SCALE} only: for this view of {width} x {height} pixels it needs "
-            f"{quarter[1]} x {quarter[0]} pixels. The part of the image that the view shows does not consist "
-            "of exactly that many whole pixels, so the enlarged view is downscaled to this size first"
+            f"InvSR enlarges by {SCALE} only: to make {width} x {height} pixels it needs an input of "
+            f"{quarter[1]} x {quarter[0]}, but the input here has another size. So the enlarged view, "
+            f"downscaled to {quarter[1]} x {quarter[0]}, is used as the input"
         )
         crop = resize(zoomed, *quarter).clamp(0, 1)
     crop = crop.contiguous()  # the rounding of convolutions depends on the memory layout
     parts = [(crop, timesteps, cfg)]
     if adaptive:
         parts = [
-            (view, adapt_timesteps(timesteps, score), adapt_guidance(cfg, score))
-            for view, score in zip(crop.split(1), score_complexity(crop), strict=True)
+            (lq, adapt_timesteps(timesteps, score), adapt_guidance(cfg, score))
+            for lq, score in zip(crop.split(1), score_complexity(crop), strict=True)
         ]
     conditionings, noise = (positive, negative), (seed, draw_noise)
-    sharp = [_sharpen_small_views(model, vae, *conditionings, *part, *noise) for part in parts]
+    sharp = [_sharpen_inputs(model, vae, *conditionings, *part, *noise) for part in parts]
     return torch.cat(sharp)[:, :height, :width]
 
 
-def _sharpen_small_views(
+def _sharpen_inputs(
     model: ModelPatcher, vae: VAE, positive, negative, lq, timesteps, cfg, seed, draw_noise
 ) -> Tensor:
-    """Sharpen small views (B, 3, H, W): return an IMAGE of four times their size."""
+    """Enlarge inputs (B, 3, h, w) four times and sharpen them, and return an IMAGE."""
     height, width = lq.shape[-2:]
     lq = pad_to_multiple(lq, LQ_MULTIPLE_PIXELS)
     latent = encode(vae, enlarge_unclamped(lq), model)

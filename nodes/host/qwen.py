@@ -167,7 +167,8 @@ class ClipModel(sd1_clip.SDClipModel):
             min_p,
             repetition_penalty,
             seed,
-            # The presence penalty applies to the answer only, not to the prompt.
+            # ComfyUI counts initial_tokens for both penalties. Pass the prompt only for a repetition
+            # penalty, so that a presence penalty alone counts only the answer.
             initial_tokens=ids if repetition_penalty != 1 else [],
             presence_penalty=presence_penalty,
             position_ids=qwen_vl.qwen2vl_mrope_position_ids(

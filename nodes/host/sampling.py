@@ -33,8 +33,8 @@ MAX_SAMPLING_STEPS, MAX_CFG = 10000, 100
 """The limits of ComfyUI's KSampler."""
 
 MAX_SCHEDULE_STEPS = 10**6
-"""Maximum length of the schedule that ComfyUI computes, steps / denoise: KSampler reaches it with the most
-steps and the least denoise above 0, 0.01."""
+"""Maximum length of the schedule that ComfyUI computes, steps / denoise: KSampler reaches it with its
+maximum of 10000 steps and its smallest denoise, 0.01."""
 
 
 def get_model_family(model: ModelPatcher) -> str:

@@ -65,16 +65,16 @@ def get_reach(upscale_model) -> Reach:
         except Exception as error:  # a third-party network may raise any error
             if isinstance(error, RegionOutOfMemoryError) or comfy.model_management.is_oom(error):
                 comfy.model_management.soft_empty_cache()
-                warn_of_assumed_reach("out of memory")
+                log_assumed_reach("out of memory")
                 return DEFAULT_REACH  # only for this run: the next one may have enough memory
             if isinstance(error, getattr(torch, "AcceleratorError", ())):  # since torch 2.8
                 raise  # the GPU failed, not the model
-            warn_of_assumed_reach(error)
+            log_assumed_reach(error)
             _reaches[loaded] = DEFAULT_REACH
     return _reaches[loaded]
 
 
-def warn_of_assumed_reach(reason: object) -> None:
+def log_assumed_reach(reason: object) -> None:
     logging.getLogger("chain_of_zoom").warning(
         f"Could not measure how many pixels around a tile affect the upscale model ({reason}). It gets "
         f"{DEFAULT_REACH.pixels} pixels around each tile"

@@ -1,4 +1,8 @@
-"""Wrap upscale models so that ComfyUI's node runs them on the GPU, as a whole and as a batch."""
+"""Wrap upscale models for ComfyUI's node.
+
+Their weights then are where the image is, a region is never split into tiles, and several regions are
+enlarged as one batch.
+"""
 
 import comfy.model_management
 from torch import Tensor

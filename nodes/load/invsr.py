@@ -3,12 +3,12 @@ from comfy_api.latest import io
 from ..host.files import list_files, require_file, validate_names
 from ..host.inversion import attach_predictor
 
-PREDICTOR_SOURCE_AND_FOLDERS = (
+PREDICTOR_ORIGIN_AND_FOLDERS = (
     "noise_predictor_sd_turbo_v5.pth of https://huggingface.co/OAOA/InvSR for its InvSR backbone",
     "model_patches",
     "upscale_models",
 )
-"""Where to get InvSR's noise predictor, and the model folders for it."""
+"""What an error says after "Chain-of-Zoom uses", and the model folders for the file."""
 
 
 class CoZLoadInvSR(io.ComfyNode):
@@ -30,7 +30,7 @@ class CoZLoadInvSR(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "predictor_name",
-                    options=list_files("noise_predictor|invsr", *PREDICTOR_SOURCE_AND_FOLDERS[1:]),
+                    options=list_files("noise_predictor|invsr", *PREDICTOR_ORIGIN_AND_FOLDERS[1:]),
                     tooltip="A file of models/model_patches or models/upscale_models: "
                     "noise_predictor_sd_turbo_v5.pth or noise_predictor_sd_turbo_v5_diftune.pth of InvSR.",
                 ),
@@ -47,9 +47,9 @@ class CoZLoadInvSR(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, predictor_name):
-        return validate_names((predictor_name, PREDICTOR_SOURCE_AND_FOLDERS))
+        return validate_names((predictor_name, PREDICTOR_ORIGIN_AND_FOLDERS))
 
     @classmethod
     def execute(cls, model, predictor_name) -> io.NodeOutput:
-        path = require_file(predictor_name, *PREDICTOR_SOURCE_AND_FOLDERS)
+        path = require_file(predictor_name, *PREDICTOR_ORIGIN_AND_FOLDERS)
         return io.NodeOutput(attach_predictor(model, path))

@@ -15,15 +15,15 @@ LORA_LINK = "https://github.com/bryanswkim/Chain-of-Zoom/tree/main/ckpt"
 
 SHARD_NAME = re.compile(r"(.+-)\d{5}(-of-(\d{5})\.safetensors)")
 INDEX_NAME = "model.safetensors.index.json"
-VLM_SOURCE_AND_FOLDER = (
+VLM_ORIGIN_AND_FOLDER = (
     f"both .safetensors files and {INDEX_NAME} of {MODEL_LINK}",
     "text_encoders",
 )
-LORA_SOURCE_AND_FOLDER = (
+LORA_ORIGIN_AND_FOLDER = (
     f"adapter_model.safetensors and adapter_config.json of VLM_LoRA in {LORA_LINK}",
     "loras",
 )
-"""What Chain-of-Zoom uses and where to get it, and the model folder for it."""
+"""What an error says after "Chain-of-Zoom uses", and the model folder for the file."""
 
 
 def find_shards(path: Path) -> list[Path]:
@@ -65,7 +65,7 @@ class CoZLoadPromptExtractor(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "vlm_name",
-                    options=list_files("qwen.*vl", *VLM_SOURCE_AND_FOLDER[1:]),
+                    options=list_files("qwen.*vl", *VLM_ORIGIN_AND_FOLDER[1:]),
                     tooltip="A file of models/text_encoders: either one file with all weights of "
                     "Qwen2.5-VL-3B-Instruct, including those of its vision part, which reads images, or the "
                     "first file from Hugging Face (model-00001-of-00002.safetensors) with the others in "
@@ -73,7 +73,7 @@ class CoZLoadPromptExtractor(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "lora_name",
-                    options=["none", *list_files("coz|adapter", *LORA_SOURCE_AND_FOLDER[1:])],
+                    options=["none", *list_files("coz|adapter", *LORA_ORIGIN_AND_FOLDER[1:])],
                     default="none",
                     tooltip="A file of models/loras: the prompt LoRA of the paper, either as published "
                     "(with adapter_config.json in the same folder) or converted. none: no LoRA.",
@@ -100,12 +100,12 @@ class CoZLoadPromptExtractor(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, vlm_name, lora_name):
         return validate_names(
-            (vlm_name, VLM_SOURCE_AND_FOLDER), (lora_name, LORA_SOURCE_AND_FOLDER)
+            (vlm_name, VLM_ORIGIN_AND_FOLDER), (lora_name, LORA_ORIGIN_AND_FOLDER)
         )
 
     @classmethod
     def execute(cls, vlm_name, lora_name="none", lora_strength=1.0) -> io.NodeOutput:
-        clip = load_qwen(find_shards(require_file(vlm_name, *VLM_SOURCE_AND_FOLDER)))
+        clip = load_qwen(find_shards(require_file(vlm_name, *VLM_ORIGIN_AND_FOLDER)))
         if lora_name != "none" and lora_strength != 0:
-            clip = patch_clip(clip, require_file(lora_name, *LORA_SOURCE_AND_FOLDER), lora_strength)
+            clip = patch_clip(clip, require_file(lora_name, *LORA_ORIGIN_AND_FOLDER), lora_strength)
         return io.NodeOutput(clip)

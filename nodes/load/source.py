@@ -29,10 +29,11 @@ FILE_INPUTS = {"LoadImage": "image", "LoadImageOutput": "image", "CoZSamplePictu
 """Loader nodes -> the input that names the file."""
 
 MAX_SOURCE_PIXELS = 2**26
-"""Maximum number of pixels in all frames of a file. Loading takes up to 33 bytes a pixel: at most 2.2 GB."""
+"""Maximum number of pixels in all animation frames of a file. Loading takes up to 33 bytes a pixel:
+at most 2.2 GB."""
 
-MIN_FRAME_PIXELS = 2**12
-"""A smaller frame counts as this many pixels, because loading millions of tiny frames is slow too."""
+MIN_ANIMATION_FRAME_PIXELS = 2**12
+"""A smaller animation frame counts as this many pixels: loading millions of tiny ones is slow too."""
 
 MAX_CACHED_SOURCES = 8
 """Number of previews in memory, up to 2 MB each."""
@@ -119,8 +120,8 @@ def _load(node: str, name: str, path: Path, state: str) -> dict:
         Exception: Any error of Pillow or of ComfyUI's loader about the content of the file.
     """
     with Image.open(path) as file:  # reads the header only, and refuses videos
-        frame = max(file.width * file.height, MIN_FRAME_PIXELS)
-        if frame * getattr(file, "n_frames", 1) > MAX_SOURCE_PIXELS:
+        frame_pixels = max(file.width * file.height, MIN_ANIMATION_FRAME_PIXELS)
+        if frame_pixels * getattr(file, "n_frames", 1) > MAX_SOURCE_PIXELS:
             raise TooLargeError
     image = to_bchw(run_loader_node(node, **{FILE_INPUTS[node]: name})[:1])
     small = downscale_to_preview(image)

@@ -5,9 +5,9 @@ from ..host.files import list_files, require_file, validate_names
 from ..host.lora import patch_model, patch_vae
 
 UPSTREAM_URL = "https://github.com/bryanswkim/Chain-of-Zoom/raw/main/ckpt/"
-LORA_SOURCE_AND_FOLDERS = (UPSTREAM_URL + "SR_LoRA/model_20001.pkl", "loras")
-ENCODER_SOURCE_AND_FOLDERS = (UPSTREAM_URL + "SR_VAE/vae_encoder_20001.pt", "vae", "loras")
-"""Where to get the file that Chain-of-Zoom uses, and the model folders for it."""
+LORA_ORIGIN_AND_FOLDERS = (UPSTREAM_URL + "SR_LoRA/model_20001.pkl", "loras")
+ENCODER_ORIGIN_AND_FOLDERS = (UPSTREAM_URL + "SR_VAE/vae_encoder_20001.pt", "vae", "loras")
+"""What an error says after "Chain-of-Zoom uses", and the model folders for the file."""
 FIRST_LISTED_PATTERN = "coz|20001"
 
 
@@ -29,14 +29,14 @@ class CoZLoadSRLoRA(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE that belongs to the base model."),
                 io.Combo.Input(
                     "lora_name",
-                    options=list_files(FIRST_LISTED_PATTERN, *LORA_SOURCE_AND_FOLDERS[1:]),
+                    options=list_files(FIRST_LISTED_PATTERN, *LORA_ORIGIN_AND_FOLDERS[1:]),
                     tooltip="A file of models/loras: model_20001.pkl of Chain-of-Zoom, osediff.pkl, or a safetensors file.",
                 ),
                 io.Combo.Input(
                     "vae_encoder_name",
                     options=[
                         "none",
-                        *list_files(FIRST_LISTED_PATTERN, *ENCODER_SOURCE_AND_FOLDERS[1:]),
+                        *list_files(FIRST_LISTED_PATTERN, *ENCODER_ORIGIN_AND_FOLDERS[1:]),
                     ],
                     default="none",
                     tooltip="A file of models/vae or models/loras with a VAE encoder: "
@@ -70,14 +70,14 @@ class CoZLoadSRLoRA(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, lora_name, vae_encoder_name):
         return validate_names(
-            (lora_name, LORA_SOURCE_AND_FOLDERS), (vae_encoder_name, ENCODER_SOURCE_AND_FOLDERS)
+            (lora_name, LORA_ORIGIN_AND_FOLDERS), (vae_encoder_name, ENCODER_ORIGIN_AND_FOLDERS)
         )
 
     @classmethod
     def execute(cls, model, vae, lora_name, vae_encoder_name="none", strength=1.0) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model, vae)
-        weights = read_weights(require_file(lora_name, *LORA_SOURCE_AND_FOLDERS))
+        weights = read_weights(require_file(lora_name, *LORA_ORIGIN_AND_FOLDERS))
         if not weights.lora:
             raise ValueError(
                 f"{lora_name} holds no LoRA: its kind is {weights.kind}. Choose it as vae_encoder_name, and "
@@ -87,7 +87,7 @@ class CoZLoadSRLoRA(io.ComfyNode):
         if weights.vae_diff:
             vae = patch_vae(vae, weights, lora_name, strength)
         if vae_encoder_name != "none":
-            encoder = read_weights(require_file(vae_encoder_name, *ENCODER_SOURCE_AND_FOLDERS))
+            encoder = read_weights(require_file(vae_encoder_name, *ENCODER_ORIGIN_AND_FOLDERS))
             if not encoder.vae:
                 raise ValueError(
                     f"{vae_encoder_name} holds no VAE encoder: its kind is {encoder.kind}. Choose "

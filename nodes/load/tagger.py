@@ -4,12 +4,12 @@ from ..host.files import list_files, require_file, validate_names
 from ..host.sockets import TaggerSocket
 from ..host.tagger import load_tagger, patch_tagger
 
-TAGGER_SOURCE_AND_FOLDER = (
+TAGGER_ORIGIN_AND_FOLDER = (
     "ram_swin_large_14m.pth of https://huggingface.co/xinyu1205/recognize_anything_model",
     "text_encoders",
 )
-DAPE_SOURCE_AND_FOLDER = ("DAPE.pth of https://huggingface.co/CSWRY/SeeSR", "loras")
-"""What Chain-of-Zoom uses and where to get it, and the model folder for it."""
+DAPE_ORIGIN_AND_FOLDER = ("DAPE.pth of https://huggingface.co/CSWRY/SeeSR", "loras")
+"""What an error says after "Chain-of-Zoom uses", and the model folder for the file."""
 
 
 class CoZLoadTagger(io.ComfyNode):
@@ -25,13 +25,13 @@ class CoZLoadTagger(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "tagger_name",
-                    options=list_files(r"\bram(_|\b)", *TAGGER_SOURCE_AND_FOLDER[1:]),
+                    options=list_files(r"\bram(_|\b)", *TAGGER_ORIGIN_AND_FOLDER[1:]),
                     tooltip="A file of models/text_encoders: ram_swin_large_14m.pth as published, or the "
                     "much smaller file that tools/convert.py makes from it.",
                 ),
                 io.Combo.Input(
                     "dape_name",
-                    options=["none", *list_files("dape", *DAPE_SOURCE_AND_FOLDER[1:])],
+                    options=["none", *list_files("dape", *DAPE_ORIGIN_AND_FOLDER[1:])],
                     default="none",
                     tooltip="A file of models/loras: DAPE.pth of SeeSR, which the paper uses. none: RAM "
                     "alone, for sharp images.",
@@ -56,13 +56,13 @@ class CoZLoadTagger(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, tagger_name, dape_name):
         return validate_names(
-            (tagger_name, TAGGER_SOURCE_AND_FOLDER), (dape_name, DAPE_SOURCE_AND_FOLDER)
+            (tagger_name, TAGGER_ORIGIN_AND_FOLDER), (dape_name, DAPE_ORIGIN_AND_FOLDER)
         )
 
     @classmethod
     def execute(cls, tagger_name, dape_name="none", dape_strength=1.0) -> io.NodeOutput:
-        tagger = load_tagger(require_file(tagger_name, *TAGGER_SOURCE_AND_FOLDER))
+        tagger = load_tagger(require_file(tagger_name, *TAGGER_ORIGIN_AND_FOLDER))
         if dape_name != "none" and dape_strength != 0:
-            dape = require_file(dape_name, *DAPE_SOURCE_AND_FOLDER)
+            dape = require_file(dape_name, *DAPE_ORIGIN_AND_FOLDER)
             tagger = patch_tagger(tagger, dape, dape_strength)
         return io.NodeOutput(tagger)

@@ -7,7 +7,7 @@ from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.geometry import Target, ZoomStep, plan_steps
 from ..backbones import make_backbone, make_backbone_input
 from ..backbones.restraint import make_restraint_input, restrain
-from ..host.color_profile import read_color_profile, warn_of_profile
+from ..host.color_profile import read_color_profile, write_profile_notice
 from ..host.expansion import AS_LINKS, Expansion
 from ..host.graph import list_used_models
 from ..host.images import require_one_image
@@ -19,7 +19,7 @@ from ..step.crop_center_zoom import make_center_inputs, make_frame_inputs, make_
 from ..step.sr_step import make_seed_input
 from ..text_sources import make_prompting_input, make_text_source
 from .gate import is_below
-from .start import Start, start_at_chain, start_at_image, warn_of_unused_inputs
+from .start import Start, start_at_chain, start_at_image, write_unused_inputs_notice
 from .steps import StepNodes, StepSettings
 
 MIN_SCALE, MAX_SCALE = 1.5, 8
@@ -123,9 +123,8 @@ class CoZChainLoop(io.ComfyNode):
                     max=MAX_STEPS,
                     optional=True,
                     advanced=True,
-                    tooltip="The last step to keep from the connected chain. The step after it is the first "
-                    "that is computed. 0 keeps only the first frame, 16 keeps all steps. Without a chain "
-                    "this input is not used.",
+                    tooltip="Continue after this step of the connected chain. 0 keeps only the first frame, 16 "
+                    "keeps all steps. Without a chain this input is not used.",
                 ),
                 io.Float.Input(
                     "consistency",
@@ -135,9 +134,9 @@ class CoZChainLoop(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="How strongly each result is corrected towards the view that it was made from. "
-                    "0: no correction; the agreement is only measured. 1: full correction; the downscaled "
-                    "result then equals the view.",
+                    tooltip="How strongly each result is corrected towards its input, the part of the frame "
+                    "that was enlarged. 0: no correction; the agreement is only measured. 1: full "
+                    "correction; the downscaled result then equals its input.",
                 ),
                 io.Float.Input(
                     "stop_below",
@@ -148,9 +147,9 @@ class CoZChainLoop(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Agreement in dB below which the chain ends. The agreement says how well the "
-                    "downscaled result of a step equals the view that it was made from: at 40 dB or more "
-                    "the result repeats the view; below 20 dB it contradicts the view. The first step with "
-                    "a lower agreement is the last one. 0: the chain never ends early.",
+                    "downscaled result of a step equals its input, the part of the frame that was enlarged: "
+                    "at 40 dB or more the result repeats the input; below 20 dB it contradicts the input. "
+                    "The first step with a lower agreement is the last one. 0: the chain never ends early.",
                 ),
                 make_restraint_input(),
             ],
@@ -175,8 +174,9 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
-        # parameter for that reason alone, and is not read.
+        # ComfyUI ignores the answer if a prompt in API format has none of the parameters, and there
+        # backbone and prompting may be missing. image is always connected: it is a parameter only so
+        # that the answer counts.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod
@@ -218,15 +218,15 @@ class CoZChainLoop(io.ComfyNode):
         else:
             kept = min(from_step, chain.steps, steps)
             own_inputs = single, scale, center, mask, step_prompts, frame, size
-            notices = warn_of_unused_inputs(chain, kept, *own_inputs)
+            notices = write_unused_inputs_notice(chain, kept, *own_inputs)
             start = start_at_chain(expansion, chain, kept, notices)
         sharpener, text_source = make_backbone(backbone), make_text_source(prompting)
         color_fix, consistency, notice = restrain(restraint, sharpener, color_fix, consistency)
         notices = give_notices(
             *start.notices,
-            warn_of_profile(start.color_profile),
-            sharpener.warn_of_untrained_scale(start.scale),
-            sharpener.warn_of_extra_values("steps", steps),
+            write_profile_notice(start.color_profile),
+            sharpener.write_untrained_scale_notice(start.scale),
+            sharpener.write_extra_values_notice("steps", steps),
             notice,
         )
         texts = prompt, step_prompts

@@ -49,7 +49,7 @@ class CoZChainInput(io.ComfyNode):
             node_id="CoZChainInput",
             display_name="CoZ Chain Input",
             category="Chain-of-Zoom/step",
-            description="Internal: the image that one chain of a Chain Loop zooms into.",
+            description="Internal: the image that one run of Chain Loop or Full-Image SR starts from.",
             is_dev_only=True,
             is_input_list=True,
             inputs=[io.Image.Input("image"), io.Int.Input("index")],
@@ -58,8 +58,8 @@ class CoZChainInput(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, index) -> io.NodeOutput:
-        # ComfyUI repeats the last item of a list that is shorter than the others. Convert the image here:
-        # then all chains of an image share the copy, if the conversion makes one.
+        # min: as ComfyUI does, use the last item of a shorter list again. Convert the image here and not in
+        # each node that reads it, so that all of them share one copy.
         return io.NodeOutput(to_image(to_bchw(image[min(index[0], len(image) - 1)])))
 
 
@@ -229,7 +229,7 @@ class CoZChainCollect(io.ComfyNode):
     ) -> io.NodeOutput:
         last = cls.find_last_step(steps, kept, stop_below, inputs)
         images = [inputs[f"frame_{i}"] for i in range(last + 1)]
-        frames, scales = join_frames([image, *images])
+        frames, batch = join_frames([image, *images])
         chain = cls.gather_chain(
             frames, scale, windows, seeds, target, models, color_profile, **inputs
         )
@@ -260,7 +260,7 @@ class CoZChainCollect(io.ComfyNode):
             "coz_source": save_preview(chain.frames[0], chain.target),
             **show_expansion_closing(text, dots),
         }
-        return io.NodeOutput(scales[-1:], scales, join_texts(chain.prompts), chain, ui=ui_output)
+        return io.NodeOutput(batch[-1:], batch, join_texts(chain.prompts), chain, ui=ui_output)
 
     @classmethod
     def list_preview_files(cls, i, frame, inputs) -> list:
@@ -271,9 +271,9 @@ class CoZChainCollect(io.ComfyNode):
 def join_frames(images: list) -> tuple[list, torch.Tensor]:
     """Return the source and all frames (1, 3, H, W), and the frames as one batch (an IMAGE).
 
-    The frames are views of the batch, so that the images of the steps can be freed. Steps have checked
-    their images: no values are read.
+    The frames share the memory of the batch, so that the images of the steps can be freed. No pixel
+    values are read here: each step has already checked its image.
     """
-    source, *steps = images
-    scales = torch.cat(steps)
-    return [source.movedim(-1, 1), *scales.movedim(-1, 1).unsqueeze(1)], scales
+    source, *frames = images
+    batch = torch.cat(frames)
+    return [source.movedim(-1, 1), *batch.movedim(-1, 1).unsqueeze(1)], batch

@@ -77,6 +77,7 @@ def start_at_image(
     link, index = expansion.links["image"], expansion.index
     source = expansion.add_node("CoZChainInput", "input", image=link, index=index).out(0)
     place = {"frame": frame, "size": frame_size, "center_x": target.x, "center_y": target.y}
+    # CoZFitImage is CoZ First Frame.
     x_0 = expansion.add_node("CoZFitImage", "first", image=source, **place).out(0)
     first = plan_first_frame(*image.shape[-2:], frame_size, frame, target)
     return Start(
@@ -132,7 +133,7 @@ def is_same(image: Tensor, source: Tensor) -> bool:
     )
 
 
-def warn_of_unused_inputs(
+def write_unused_inputs_notice(
     chain: ZoomChain,
     kept: int,
     image: Tensor,
@@ -143,7 +144,7 @@ def warn_of_unused_inputs(
     frame: str,
     frame_size: int,
 ) -> list[str]:
-    """Warn about inputs that a connected chain overrides, in one line or none."""
+    """Return one notice about the inputs that a connected chain overrides, or an empty list."""
     has_mask = mask is not None and not is_blank(mask)
     source, x_0 = chain.frames[:2]
     height, width = x_0.shape[-2:]

@@ -91,5 +91,5 @@ class CoZColorFix(io.ComfyNode):
             choice = f"best: {', '.join(chosen)}"
         else:
             fixed = color_align(method, image, reference, levels, weight)
-        # Clamped without a look at the values, for which the CPU would wait for the GPU.
+        # Always clamp: to check first whether a value needs it, the CPU would have to wait for the GPU.
         return io.NodeOutput(fixed.clamp_(0, 1).movedim(1, -1), ui=finish_with_notices(choice))

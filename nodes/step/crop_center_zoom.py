@@ -9,7 +9,7 @@ from ...coz.geometry import (
     place_window,
 )
 from ...coz.resample import RESAMPLINGS, crop, resize
-from ..host.images import show_frame, to_bchw, to_bounding_box, to_image
+from ..host.images import show_preview, to_bchw, to_bounding_box, to_image
 from ..host.target import resolve_target, show_in_picker
 
 MAX_FRAME_SIDE_PIXELS = 16_384
@@ -156,7 +156,7 @@ class CoZCropCenterZoom(io.ComfyNode):
         carried = carry_target(height, width, window, target)
         picker_output = show_in_picker(image, target)
         if picker_output is None:  # this node runs as a step of Chain Loop
-            show_frame(image[:1])
+            show_preview(image[:1])
         return io.NodeOutput(
             to_image(zoomed),
             to_image(cropped),

@@ -16,7 +16,7 @@ class CoZFirstFrame(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="CoZFitImage",
+            node_id="CoZFitImage",  # an older name, kept for saved workflows
             display_name="CoZ First Frame",
             category="Chain-of-Zoom/step",
             description="Makes the first frame of a chain from an image: a part of the image around the "

@@ -81,7 +81,8 @@ class CoZInvSRStep(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "crop",
-                    tooltip="The small view: the output crop of Crop-Center-Zoom. It may be a batch.",
+                    tooltip="The part of the frame, before it is enlarged: the output crop of "
+                    "Crop-Center-Zoom. It may be a batch.",
                 ),
                 io.Image.Input(
                     "zoomed",

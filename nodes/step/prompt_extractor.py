@@ -159,8 +159,9 @@ class CoZPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, sampling_mode=None):
-        # ComfyUI calls this only if one of its parameters has a value. image always has one: it is a
-        # parameter for that reason alone, and is not read.
+        # ComfyUI ignores the answer if a prompt in API format has none of the parameters, and there
+        # sampling_mode may be missing. image is always connected: it is a parameter only so
+        # that the answer counts.
         return validate_options(cls, sampling_mode=sampling_mode)
 
     @classmethod

@@ -105,7 +105,9 @@ def make_control_inputs(**socket_options) -> list[io.Input]:
     ]
 
 
-def warn_of_small_size(model, height: int, width: int, image_name: str, input_name: str) -> str:
+def write_small_size_notice(
+    model, height: int, width: int, image_name: str, input_name: str
+) -> str:
     """Return a notice if an image is smaller than those that the model was trained with, otherwise "".
 
     The notice calls the image ``image_name``, and asks the user to raise the input ``input_name``.
@@ -193,7 +195,9 @@ class CoZRefineStep(io.ComfyNode):
         control_hint=HINTS[0],
     ) -> io.NodeOutput:
         image = to_bchw(image)
-        if notice := warn_of_small_size(model, *image.shape[-2:], "this frame", "size"):
+        if notice := write_small_size_notice(
+            model, *image.shape[-2:], "this view", "size of Chain Loop or CoZ First Frame"
+        ):
             give_notice(notice)
         sampling = steps, cfg, sampler_name, scheduler
         control = choose_control(control_net, control_strength, control_end, control_hint)

@@ -1,7 +1,7 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...coz.text.step_prompts import choose_step_texts
+from ...coz.text.step_prompts import clean_prompt
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import cut_tile_view
 from ..host.images import to_image
@@ -36,7 +36,7 @@ class Tags(TextSource):
             image=zoomed,
             threshold_shift=0.0,
             exclude=self.chosen["exclude"],
-            prompt=choose_step_texts(prompt, "", 1)[0],
+            prompt=clean_prompt(prompt),
         ).out(0)
 
     def start_pass(self, image: Tensor, source: Tensor, layout: TileLayout, seed: int) -> None:

@@ -2,7 +2,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...coz.chain.zoom_chain import derive_step_seed
-from ...coz.text.step_prompts import choose_step_texts
+from ...coz.text.step_prompts import clean_prompt
 from ...coz.tiles.layout import TileLayout
 from ...coz.tiles.plan import cut_tile_view, cut_wider_view, make_overview
 from ..host.expansion import nest_inputs
@@ -84,7 +84,7 @@ class VisionLanguageModel(TextSource):
             f"prompt_{i}",
             vlm=self.chosen["vlm"],
             image=zoomed,
-            prompt=choose_step_texts(prompt, "", 1)[0],
+            prompt=clean_prompt(prompt),
             instruction=self.chosen["instruction"],
             max_tokens=self.chosen["max_tokens"],
             **inputs,

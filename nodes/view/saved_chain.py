@@ -139,7 +139,7 @@ class CoZLoadChain(io.ComfyNode):
                     options=list_saved_chains(get_output_folder()),
                     tooltip="A folder inside the output folder that contains a chain.json. The newest is "
                     "first. A chain from CoZ Save Chain is in the list at once; press R to find others.",
-                    optional=True,  # so that find_chain_folder explains an empty list, not ComfyUI
+                    optional=True,  # an empty list gets find_chain_folder's error, not ComfyUI's
                 )
             ],
             outputs=[
@@ -180,8 +180,8 @@ class CoZLoadChain(io.ComfyNode):
     def execute(cls, folder=None) -> io.NodeOutput:
         device = comfy.model_management.intermediate_device()
         record, *images = read_record_and_images(find_chain_folder(folder))
-        source, scales = (image.to(device) for image in images)
-        chain = ZoomChain.from_json(record, (source, *scales.unsqueeze(1)))
-        # What read_record_and_images returns is in [0, 1].
-        batches = (image.movedim(1, -1) for image in (source, scales))
+        source, frames = (image.to(device) for image in images)
+        chain = ZoomChain.from_json(record, (source, *frames.unsqueeze(1)))
+        # to_image is not needed: the values of read_record_and_images are in [0, 1].
+        batches = (image.movedim(1, -1) for image in (source, frames))
         return io.NodeOutput(chain, *batches, join_texts(chain.prompts))

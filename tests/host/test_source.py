@@ -243,7 +243,7 @@ def test_pictures_of_20000_pixels(site):
 
 def test_a_tiny_frame_counts_for_more(nodes_of, input_folder, monkeypatch):
     source = nodes_of("load.source")
-    monkeypatch.setattr(source, "MAX_SOURCE_PIXELS", 3 * source.MIN_FRAME_PIXELS)
+    monkeypatch.setattr(source, "MAX_SOURCE_PIXELS", 3 * source.MIN_ANIMATION_FRAME_PIXELS)
     for count, status in ((3, 200), (4, 413)):
         frames = [Image.new("RGB", (16, 16), (60 * i, 0, 0)) for i in range(count)]
         frames[0].save(input_folder / "a.gif", save_all=True, append_images=frames[1:])

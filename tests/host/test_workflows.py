@@ -162,7 +162,7 @@ def test_own_checkpoint_workflow_runs_and_goes_on(server):
     first = run_prompt(server, prompt_of(OWN, **sampling))
     assert steps_run(first.executed) == [1, 2, 3]
     assert (find_node(prompt_of(OWN), "CoZChainLoop"),
-        "SD3 works best at 1024 pixels, but this frame has 32 x 32: raise size") in first.notices  # fmt: skip
+        "SD3 works best at 1024 pixels, but this view has 32 x 32: raise size of Chain Loop or CoZ First Frame") in first.notices  # fmt: skip
     longer = run_prompt(server, prompt_of(OWN, steps=4, **sampling))
     assert steps_run(longer.executed) == [4]
     reseeded = run_prompt(server, prompt_of(OWN, steps=4, seed=3, **sampling))
