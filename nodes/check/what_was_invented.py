@@ -246,8 +246,8 @@ class CoZWhatWasInvented(io.ComfyNode):
                 io.Image.Output(
                     "map",
                     tooltip="The image in gray. Colors mark structure that is not in the source: violet a "
-                    "little, red more, yellow nearly all. One map for each result. For a chain, its "
-                    "deepest frame is compared with the source.",
+                    "little, red more, yellow nearly all. One map for each result. For a chain: "
+                    "the map of its deepest frame.",
                 ),
                 io.Image.Output(
                     "disagreement",

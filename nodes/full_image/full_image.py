@@ -45,7 +45,7 @@ class CoZFullImage(io.ComfyNode):
             category="Chain-of-Zoom/step",
             description="Enlarges a whole image. The image is cut into tiles, a super-resolution model "
             "sharpens each tile, and the tiles are joined without seams. A vision-language model can write "
-            "a text for each tile. A second pass enlarges the result again.",
+            "a text for each tile. With two or more passes the result is enlarged again.",
             search_aliases=[
                 "tile",
                 "tiled upscale",
@@ -90,7 +90,7 @@ class CoZFullImage(io.ComfyNode):
                     placeholder="one line per tile; blank = prompt; - = no text",
                     tooltip="The complete text of each tile, one line per tile, row by row and pass after "
                     "pass. If a line is blank, the tile uses prompt or the text that a model writes. A "
-                    "line with only - means no text. The output prompts has the same form.",
+                    'line that contains only "-" means no text. The output "prompts" has the same form.',
                 ),
                 make_seed_input(
                     'Seed of the random noise. It is used by the backbones "any checkpoint" and '

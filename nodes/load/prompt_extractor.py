@@ -66,10 +66,10 @@ class CoZLoadPromptExtractor(io.ComfyNode):
                 io.Combo.Input(
                     "vlm_name",
                     options=list_files("qwen.*vl", *VLM_ORIGIN_AND_FOLDER[1:]),
-                    tooltip="A file of models/text_encoders: either one file with all weights of "
-                    "Qwen2.5-VL-3B-Instruct, including those of its vision part, which reads images, or the "
-                    "first file from Hugging Face (model-00001-of-00002.safetensors) with the others in "
-                    "the same folder.",
+                    tooltip="A file of models/text_encoders. It may be one file with all weights of "
+                    "Qwen2.5-VL-3B-Instruct and its vision part, which reads images. It may also be the "
+                    "first file from Hugging Face (model-00001-of-00002.safetensors); keep the other "
+                    "files in the same folder.",
                 ),
                 io.Combo.Input(
                     "lora_name",

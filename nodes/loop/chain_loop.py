@@ -93,8 +93,8 @@ class CoZChainLoop(io.ComfyNode):
                     multiline=True,
                     placeholder="one line per step; blank = prompt; - = no text",
                     tooltip="The complete text of each step, one line per step. If a line is blank, the "
-                    "step uses prompt or the text that a model writes. A line with only - means no text. "
-                    "The output prompts has the same form.",
+                    'step uses prompt or the text that a model writes. A line that contains only "-" '
+                    'means no text. The output "prompts" has the same form.',
                 ),
                 make_seed_input(
                     'The seed of each step is computed from this seed. It is used by the backbones "any '
@@ -114,7 +114,7 @@ class CoZChainLoop(io.ComfyNode):
                     "chain",
                     optional=True,
                     tooltip="A chain to continue, from CoZ Load Chain or another Chain Loop. Its frames, "
-                    "scale and target are used. Connect the source image of the chain to image.",
+                    'scale and target are used. Connect its source image to the input "image".',
                 ),
                 io.Int.Input(
                     "from_step",
@@ -149,7 +149,8 @@ class CoZChainLoop(io.ComfyNode):
                     tooltip="Agreement in dB below which the chain ends. The agreement says how well the "
                     "downscaled result of a step equals its input, the part of the frame that was enlarged: "
                     "at 40 dB or more the result repeats the input; below 20 dB it contradicts the input. "
-                    "The first step with a lower agreement is the last one. 0: the chain never ends early.",
+                    "The chain ends with the first step whose agreement is lower; this step is kept. 0: the chain "
+                    "never ends early.",
                 ),
                 make_restraint_input(),
             ],

@@ -87,7 +87,8 @@ class CoZInvSRStep(io.ComfyNode):
                 io.Image.Input(
                     "zoomed",
                     tooltip="The view in the size of the result: the output zoomed of Crop-Center-Zoom. If "
-                    "it is not four times as large as crop, it is downscaled and used instead of crop.",
+                    'it is not four times as large as the input "crop", it is downscaled to a quarter, and '
+                    "this is used instead of that input.",
                 ),
                 make_sampling_steps_input(),
                 make_start_input(),

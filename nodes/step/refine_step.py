@@ -160,7 +160,8 @@ class CoZRefineStep(io.ComfyNode):
                     default=20,
                     min=1,
                     max=MAX_SAMPLING_STEPS,
-                    tooltip="Number of sampling steps. All of them run, even with a low denoise.",
+                    tooltip="Number of sampling steps. With a low denoise all of them still run, but only "
+                    "within the last part of the noise schedule.",
                 ),
                 *make_sampling_inputs(),
                 make_seed_input("Seed of the noise."),

@@ -14,9 +14,9 @@ def make_latent_shift_input() -> io.Input:
         default="auto",
         advanced=True,
         tooltip="When to apply the latent shift, which is a fixed offset between the values of SD3 and those "
-        "of its VAE. auto: as the loaded LoRA says. If it does not say: the same as the option "
-        "reference. reference: only when decoding, as in Chain-of-Zoom. symmetric: when encoding and "
-        "decoding. none: never, as in TSD-SR. SD1.5, SD2.1 and SDXL have no shift.",
+        'of its VAE. auto: what the loaded LoRA needs, or the option "reference" if the LoRA does not say. '
+        "reference: only when decoding, as in Chain-of-Zoom. symmetric: when encoding and decoding. none: "
+        "never, as in TSD-SR. SD1.5, SD2.1 and SDXL have no shift.",
     )
 
 

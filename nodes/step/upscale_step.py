@@ -20,8 +20,8 @@ def make_resampling_input() -> io.Input:
         options=[*FILTER_RADIUS_PIXELS],
         default="bicubic",
         advanced=True,
-        tooltip="Filter that resizes the result of the model if the model enlarges by another factor than "
-        "the zoom.",
+        tooltip="Filter that resizes the result of the model if the result of the node "
+        "has another size.",
     )
 
 
@@ -57,9 +57,9 @@ class CoZUpscaleStep(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The frame that crop was cut from: the input image of Crop-Center-Zoom. "
-                    "Connect window too. The model then also sees the pixels around the crop and draws no "
-                    "lines along its edges.",
+                    tooltip="The frame from which the crop was cut: the image that is connected to "
+                    "Crop-Center-Zoom. Connect window too. The model then also sees the pixels around "
+                    "the crop and draws no lines along its edges.",
                 ),
                 io.BoundingBox.Input(
                     "window",

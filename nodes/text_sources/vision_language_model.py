@@ -33,7 +33,7 @@ class VisionLanguageModel(TextSource):
                 "vlm",
                 **socket_options,
                 tooltip="A model that reads images and writes text: from CoZ Load Prompt Extractor, or "
-                "Qwen3-VL, Gemma 3 or Gemma 4 from Load CLIP.",
+                "Qwen3-VL, Qwen3.5, Gemma 3 (with vision) or Gemma 4 from Load CLIP.",
             ),
             io.Combo.Input(
                 "context",

@@ -105,8 +105,8 @@ class CoZZoomVideo(io.ComfyNode):
             node_id="CoZZoomVideo",
             display_name="CoZ Zoom Video",
             category="Chain-of-Zoom/view",
-            description="Makes a video of a chain: one steady zoom from the whole image through all frames "
-            "into the deepest frame.",
+            description="Makes a video of a chain: one steady zoom from the image, cropped to the shape of "
+            "the video, through all frames into the deepest frame.",
             search_aliases=["video", "animation", "film", "ken burns"],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             inputs=[
