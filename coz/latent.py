@@ -58,7 +58,7 @@ def scale_to_model(latent: Tensor, latent_format: LatentFormat, shift: LatentShi
 
     Source: "reference" is Chain-of-Zoom osediff_sd3.py, OSEDiff_SD3_TEST.forward (no shift on
     encode, shift on decode); "symmetric" is its training code, OSEDiff_SD3_GEN.forward; "none" is TSD-SR
-    and the reference's whole-image mode.
+    and Chain-of-Zoom's whole-image mode (inference_coz_full.py).
     """
     scaled = latent_format.process_in(latent)
     if shift == "symmetric":
@@ -73,7 +73,7 @@ def scale_to_vae(latent: Tensor, latent_format: LatentFormat, shift: LatentShift
     Args:
         latent: (B, C, h, w), in the VAE's scale with the format's shift added.
         latent_format: The latent format of the model.
-        shift: "none" subtracts the format's shift again.
+        shift: "none" removes the shift that process_out added; the others keep it.
 
     Returns:
         Same shape.

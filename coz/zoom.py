@@ -12,7 +12,7 @@ from .resample import crop, cut_first_frame, resize
 
 
 class View(NamedTuple):
-    """What a step receives: its crop, the crop enlarged to the frame's size, and the frame (1, 3, H, W)."""
+    """What a step gets: a view (``zoomed``), the crop enlarged to it, and the cropped frame (1, 3, H, W)."""
 
     zoomed: Tensor
     crop: Tensor
@@ -45,10 +45,10 @@ def zoom(
         pixels = crop(x, step.window)
         zoomed = resize(pixels, plan.first.height, plan.first.width).clamp(0, 1)
         view = View(zoomed, pixels, x, step.window, derive_step_seed(plan.seed, i))
-        text = describe(x, zoomed) if describe else ""  # c_i ~ p(c_i | x_{i-1}, x_{i-2}), Eq. 2
-        x = super_resolve(view, text).clamp(0, 1)  # x_i = f(x_{i-1}, c_i), Eq. 7
+        text = describe(x, zoomed) if describe else ""  # Eq. 2; its x_{i-1} is zoomed, x_{i-2} is x
+        x = super_resolve(view, text).clamp(0, 1)  # Eq. 7, x_i = f(x_{i-1}, c_i)
         x = align(x, view).clamp(0, 1) if align else x
-        chain = replace(  # record the step, one factor of Eq. 3
+        chain = replace(  # record the step
             chain,
             frames=(*chain.frames, x),
             windows=(*chain.windows, step.window),

@@ -167,8 +167,8 @@ def read_chain(folder: Path) -> ZoomChain:
     Raises:
         ValueError: As ``read_record_and_images``.
     """
-    record, source, scales = read_record_and_images(folder)
-    return ZoomChain.from_json(record, (source, *scales.unsqueeze(1)))
+    record, source, frames = read_record_and_images(folder)
+    return ZoomChain.from_json(record, (source, *frames.unsqueeze(1)))
 
 
 def read_record_and_images(folder: Path) -> tuple[str, Tensor, Tensor]:
@@ -199,11 +199,11 @@ def read_record_and_images(folder: Path) -> tuple[str, Tensor, Tensor]:
     )
     source, first = next(images), next(images)
     # Each frame is freed once it is in the batch. To join them all at the end would take twice the memory.
-    scales = first.new_empty(count - 1, *first.shape[2:], 3).movedim(-1, 1)
-    scales[:1] = first
+    frames = first.new_empty(count - 1, *first.shape[2:], 3).movedim(-1, 1)
+    frames[:1] = first
     for k, frame in enumerate(images, 1):
-        scales[k] = frame[0]
-    return text, source, scales
+        frames[k] = frame[0]
+    return text, source, frames
 
 
 def list_saved_chains(output: Path) -> list[str]:

@@ -22,12 +22,15 @@ more. ``js/viewer/real_pixels.js`` has the same."""
 
 
 class RealPixels(NamedTuple):
-    """The part of the source that a frame shows, in pixels of the source."""
+    """The part of the source that a frame shows, in pixels of the source.
+
+    If x_0 was downscaled, later frames count pixels of x_0, because no more of the source reached them.
+    """
 
     width: float
     height: float
     share: float
-    """Pixels of the source for each pixel of the frame: 1 or more where nothing is invented."""
+    """Such pixels for each pixel of the frame: 1 or more where nothing is invented."""
 
 
 def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:

@@ -188,7 +188,7 @@ def _read_text(field: str, value: object) -> str:
 
 def _read_sizes(value: object) -> tuple[tuple[int, int], ...]:
     if not 2 <= len(frames := _as_list(value)) <= MAX_STEPS + 2:
-        expected = f"the [width, height] of the source and of 1 to {MAX_STEPS + 1} scales"
+        expected = f"the [width, height] of the source and of 1 to {MAX_STEPS + 1} frames"
         raise _make_error("frames", value, expected)
     sizes: list[tuple[int, int]] = []
     for k, size in enumerate(frames):
@@ -197,7 +197,7 @@ def _read_sizes(value: object) -> tuple[tuple[int, int], ...]:
         width, height = (_read_integer(f"frames[{k}]", side, 1, MAX_CHAIN_PIXELS) for side in sides)
         sizes.append((width, height))
         if k > 1 and sizes[k] != sizes[1]:
-            raise _make_error(f"frames[{k}]", size, f"the size of the first scale, {frames[1]}")
+            raise _make_error(f"frames[{k}]", size, f"the size of the first frame, {frames[1]}")
     if (pixels := sum(width * height for width, height in sizes)) > MAX_CHAIN_PIXELS:
         raise ValueError(
             f"its frames have {pixels:,} pixels together; a saved chain may have {MAX_CHAIN_PIXELS:,}. "

@@ -106,10 +106,10 @@ class ZoomChain:
         return region
 
     def find_real_window(self, layer: int) -> Window:
-        """Compute the region that ``layer`` shows, in real pixels.
+        """Compute the region that ``layer`` shows, in pixels of the source.
 
-        For layers 0 and 1 these are the source's pixels. Later frames are made from the first frame:
-        if that was downscaled, its pixels, which are fewer, count instead.
+        If x_0 was downscaled, the region of layers 2 and deeper is in pixels of x_0, because no more of the
+        source reached them.
 
         Raises:
             ValueError: If the layer does not exist.

@@ -94,9 +94,10 @@ def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
 def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
     """Give each channel of ``sr`` the distribution of values of ``reference``.
 
-    A value of ``sr`` becomes the value of ``reference`` at the same quantile, interpolated where the
-    reference repeats a value. Equal values stay equal, and the order of values is kept. Images and
-    channels are matched one by one, so the working memory is that of one plane.
+    A value of ``sr`` becomes the value of ``reference`` at the same quantile. Where that quantile
+    falls between two values of the reference (equal values share one), it is interpolated between them.
+    Equal values stay equal, and the order of values is kept. Images and channels are matched one by one,
+    so the working memory is that of one plane.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].
@@ -159,7 +160,8 @@ def _match_plane(plane: Tensor, reference: Tensor, out: Tensor) -> None:
     """
     values, order = _sort_by_bits(plane)
     targets, _ = _sort_by_bits(reference)
-    _, ranks = _find_runs(values)  # rank: how many values are no greater
+    # The start of the next run is the rank: the number of values <= this one.
+    _, ranks = _find_runs(values)
     starts, target_ranks = _find_runs(targets)
     upper = starts[ranks - 1]  # the lowest target with at least this rank
     lower = (upper - 1).clamp_(min=0)  # the target before it, if there is one

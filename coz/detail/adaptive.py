@@ -37,7 +37,7 @@ def score_complexity(image: Tensor) -> list[float]:
         B scores from 0 (flat) to 1.
 
     Deviation: edge pixels are repeated around the image. The study pads with zeros, which adds edges
-        along the border: there a flat gray image scores 0.318.
+        along the border, so that a flat gray image scores 0.318.
     """
     light = compute_luma(image)
     slope = compute_gradient(light)
@@ -58,7 +58,7 @@ def compute_gradient(light: Tensor) -> Tensor:
     """Compute the length of the Sobel gradient of images (B, 1, H, W).
 
     Returns:
-        (B, 1, H, W), 4 at an upright edge between values 0 and 1. Edge pixels are repeated.
+        (B, 1, H, W), 4 at a vertical edge between values 0 and 1. The image is padded with its border pixels.
     """
     kernel = light.new_tensor([SOBEL_KERNEL, tuple(zip(*SOBEL_KERNEL, strict=True))]).unsqueeze(1)
     slopes = F.conv2d(F.pad(light, (1, 1, 1, 1), mode="replicate"), kernel)

@@ -129,16 +129,16 @@ def back_project(
     matrices = make_resize_matrices(sr, height, width, kernel)
     groups = group_planes(sr.shape[1], sr.shape[-2], sr.shape[-1])
     for k in range(len(sr)):
-        x, small = out[k : k + 1], lq[k % len(lq)][None]
+        x, lq_image = out[k : k + 1], lq[k % len(lq)][None]
         for group in groups if iterations > 1 else []:
-            planes, small_planes = x[:, group], small[:, group]
-            low, high = _find_local_range(planes, small_planes)
+            planes, lq_planes = x[:, group], lq_image[:, group]
+            low, high = _find_local_range(planes, lq_planes)
             for _ in range(iterations - 1):
-                change = _find_small_change(matrices, planes, small_planes, 1)
+                change = _find_change_in_lq_size(matrices, planes, lq_planes, 1)
                 _add_enlarged(matrices, planes, change, OVERSHOOT_FACTOR)
                 planes.clamp_(low, high)
             del low, high
-        change = _find_small_change(matrices, x, small, MAX_CG_ITERATIONS)
+        change = _find_change_in_lq_size(matrices, x, lq_image, MAX_CG_ITERATIONS)
         for group in groups:
             planes = x[:, group]
             _add_enlarged(matrices, planes, change[:, group], 1.0)
@@ -147,7 +147,7 @@ def back_project(
     return out
 
 
-def _find_small_change(
+def _find_change_in_lq_size(
     matrices: tuple[AxisMatrices, AxisMatrices], x: Tensor, lq: Tensor, cg_iterations: int
 ) -> Tensor:
     """Find (D D')^-1 (lq - D x), in the size of ``lq``; D' enlarges it to the change of ``x``."""
@@ -166,7 +166,7 @@ def _add_enlarged(
 
 
 def _find_local_range(sr: Tensor, lq: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the lowest and highest value within half a pixel of ``lq`` around each pixel of ``sr``.
+    """Find the lowest and highest value of ``sr`` around each of its pixels, within half a pixel of ``lq``.
 
     The value of ``lq`` at that place counts too.
     """

@@ -176,7 +176,7 @@ def forbid_tf32() -> Generator[None]:
         finally:
             torch.set_float32_matmul_precision(before)
         return
-    # torch.get_float32_matmul_precision raises an error where other code has set only one of the parts.
+    # torch.get_float32_matmul_precision raises an error after other code has set a backend's precision.
     backends: list[Any] = [torch.backends.cuda, torch.backends.mkldnn]
     precisions = [backend.matmul.fp32_precision for backend in backends]
     try:

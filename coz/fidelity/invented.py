@@ -1,6 +1,6 @@
 """Measure what a super-resolved image shows that a reference does not hold.
 
-The reference is the source, or the image that a step enlarged, enlarged to the size of the result.
+The reference is the source or the input of a step, in both cases resized to the size of the result.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def measure_invented_energy(sr: Tensor, reference: Tensor) -> float:
 def start_measuring_invented_energy(sr: Tensor, reference: Tensor) -> PendingFigure:
     """Start to compute ``measure_invented_energy``; ``read_figures`` reads the result from the device."""
     require_same_shape(sr, reference, "the image and its enlarged source")
-    moments = _sum_moments(sr.float(), reference.float())
+    moments = _start_computing_moments(sr.float(), reference.float())
 
     def finish(values: list[float]) -> float:
         energy, known, shared = moments.finish(values)
@@ -102,7 +102,7 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
     """
     require_same_shape(sr, reference, "the image and its enlarged source")
     sr, reference = sr.float(), reference.float()
-    moments = [_sum_moments(sr, sr)]
+    moments = [_start_computing_moments(sr, sr)]
     while min(sr.shape[-2:]) >= MIN_OCTAVE_SIDE_PIXELS:
         height, width = sr.shape[-2:]
         halves = [resize_banded(x, (height + 1) // 2, (width + 1) // 2) for x in (sr, reference)]
@@ -110,7 +110,7 @@ def measure_octaves(sr: Tensor, reference: Tensor) -> list[Octave]:
             x - resize_banded(half, height, width)
             for x, half in zip((sr, reference), halves, strict=True)
         ]
-        moments.append(_sum_moments(*details))
+        moments.append(_start_computing_moments(*details))
         sr, reference = halves
     (total, *_), *octaves = read_figures(*moments)
     return [
@@ -191,8 +191,11 @@ def describe_invented(share: float) -> str:
     return f"{part} of its area is invented ({format_percent(share)})"
 
 
-def _sum_moments(a: Tensor, b: Tensor) -> PendingFigure:
-    """Start to compute the variances of a and b and their covariance, each about the means of its planes."""
+def _start_computing_moments(a: Tensor, b: Tensor) -> PendingFigure:
+    """Start to compute the variances of a and b and their covariance.
+
+    The mean of each plane is subtracted first.
+    """
     mean_a, mean_b = a.mean((-2, -1), keepdim=True), b.mean((-2, -1), keepdim=True)
     sums: list[Tensor] = []
     for x, y in zip(split_rows(a), split_rows(b), strict=True):

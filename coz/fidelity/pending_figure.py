@@ -1,4 +1,4 @@
-"""Measure several figures of images on their device, and read all of them at once."""
+"""Measure several figures (numbers) of images on the images' device, and read all of them at once."""
 
 from collections.abc import Callable
 from itertools import islice

@@ -140,7 +140,8 @@ def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor 
     x, y, across, down = chain.find_window_in(layer, 0)
     source_height, source_width = chain.frames[0].shape[-2:]
     full_height, full_width = ground_truth.shape[-2:]
-    # The sides of a downscaled source are rounded, so up to one more pixel may be needed.
+    # A source that was made by downscaling the ground truth has rounded sides: a ground truth that is short
+    # by up to one pixel still counts as fine enough.
     if across * (full_width + 1) < width * source_width - EDGE_TOLERANCE:
         return None
     if down * (full_height + 1) < height * source_height - EDGE_TOLERANCE:

@@ -16,8 +16,8 @@ def describe_step(chain: ZoomChain, step: int) -> str:
     agreement = chain.agreements[step - 1] if chain.agreements else nan
     if isnan(agreement):
         return line
-    source = "its input" if step == 1 else "its invented input"
-    return f"{line}, {describe_agreement(agreement, source)}"
+    compared = "its input" if step == 1 else "its invented input"
+    return f"{line}, {describe_agreement(agreement, compared)}"
 
 
 def describe_depth(chain: ZoomChain) -> str:

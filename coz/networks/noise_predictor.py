@@ -42,7 +42,7 @@ class NoisePredictorSizes:
     widths: tuple[int, ...] = (256, 512)
     """Channels of each stage."""
     layers: int = 3
-    """Number of residual blocks of each stage, and of its attention layers."""
+    """Number of residual blocks of each stage. It has as many attention layers."""
     time_width: int = 512
     """Channels of the timestep's embedding."""
     groups: int = 32

@@ -36,11 +36,11 @@ class TaggerSizes(NamedTuple):
     """Number of blocks of each stage."""
     heads: tuple[int, ...] = (6, 12, 24, 48)
     """Number of attention heads of each stage."""
-    head_width: int = 768
+    tagging_width: int = 768
     """Channels of the tagging head."""
-    head_inner: int = 3072
+    tagging_inner: int = 3072
     """Channels inside the MLPs of the tagging head."""
-    head_layers: int = 2
+    tagging_layers: int = 2
 
 
 class WindowAttention(nn.Module):
@@ -208,8 +208,10 @@ class TagEncoder(nn.Module):
 
     def __init__(self, sizes: TaggerSizes, ops: Any):
         super().__init__()
-        width, inner = sizes.head_width, sizes.head_inner
-        self.layer = nn.ModuleList([TagLayer(width, inner, ops) for _ in range(sizes.head_layers)])
+        width, inner = sizes.tagging_width, sizes.tagging_inner
+        self.layer = nn.ModuleList(
+            [TagLayer(width, inner, ops) for _ in range(sizes.tagging_layers)]
+        )
 
     def forward(self, tags: Tensor, image: Tensor) -> Tensor:
         for layer in self.layer:
@@ -233,8 +235,8 @@ class RAMTagger(nn.Module):
         self.visual_encoder = Swin(sizes, ops)
         self.image_proj = ops.Linear(image_width, EMBEDDING_WIDTH)
         self.label_embed = nn.Parameter(torch.zeros(sizes.tags, EMBEDDING_WIDTH))
-        self.wordvec_proj = ops.Linear(EMBEDDING_WIDTH, sizes.head_width)
-        self.fc = ops.Linear(sizes.head_width, 1)
+        self.wordvec_proj = ops.Linear(EMBEDDING_WIDTH, sizes.tagging_width)
+        self.fc = ops.Linear(sizes.tagging_width, 1)
         self.tagging_head = nn.ModuleDict({"encoder": TagEncoder(sizes, ops)})
         self.requires_grad_(False).eval()
 
@@ -284,9 +286,9 @@ def read_tagger_sizes(weights: Mapping[str, Tensor]) -> TaggerSizes:
         width=len(weights["visual_encoder.patch_embed.norm.weight"]),
         depths=tuple(count(rf"visual_encoder\.layers\.{i}\.blocks\.(\d+)\.") for i in stages),
         heads=tuple(weights[table.format(i)].shape[-1] for i in stages),
-        head_width=inner.shape[-1],
-        head_inner=len(inner),
-        head_layers=count(r"tagging_head\.encoder\.layer\.(\d+)\."),
+        tagging_width=inner.shape[-1],
+        tagging_inner=len(inner),
+        tagging_layers=count(r"tagging_head\.encoder\.layer\.(\d+)\."),
     )
 
 

@@ -191,7 +191,7 @@ def _list_step_rows(chain: ZoomChain) -> list[Row]:
         real = count_real_pixels(chain, step + 1)
         panels = [
             Panel(before, write_factor_label(chain, step), count_real_pixels(chain, step), window),
-            Panel(enlarged, f"{label} bicubic", real, note="nothing invented"),
+            Panel(enlarged, f"{label} bicubic", real, note="nothing added"),
             Panel(after, label, real, note="the rest is invented"),
         ]
         rows.append(Row(panels, [prompt]))

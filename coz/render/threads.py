@@ -19,8 +19,7 @@ def map_in_threads(
     Args:
         function: Runs in other threads, in the caller's inference mode.
         values: They are read as threads become free.
-        threads: Number of threads. At most this many results exist at a time, computed or waiting to be
-            yielded.
+        threads: Number of threads. At most this many results are computed ahead of the one that is yielded.
 
     Raises:
         Exception: The first one that ``function`` raises. Then, and if the caller closes the iterator,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..chain.zoom_chain import ZoomChain
 from ..geometry import EDGE_TOLERANCE, Window
 from ..resample import resize
-from .source_span import SourceSpan
+from .read_span import ReadSpan
 from .threads import map_in_threads
 
 Easing = Literal["none", "smooth"]
@@ -150,8 +150,8 @@ class ZoomVideo:
     def render_frames(self, positions: Iterable[float], threads: int = 1) -> Iterator[Tensor]:
         """Render the frames at these positions in order. A rest yields the same tensor again.
 
-        With n threads, up to n frames are in memory at once. The number of threads does not change the
-        values.
+        With n threads, up to n frames are computed ahead of the one that is yielded. The number of threads
+        does not change the values.
         """
         runs = [(t, len([*group])) for t, group in groupby(positions)]
         frames = map_in_threads(self.render_frame, (t for t, _ in runs), threads)
@@ -198,14 +198,15 @@ class ZoomVideo:
         """
         x, y = self.x.factors, self.y.factors
         above = layer - 1
-        factor = x[layer] * y[layer] / (x[above] * y[above])
+        area_factor = x[layer] * y[layer] / (x[above] * y[above])
         if above == 0:
-            # The first layer fades in from the start, where only a part of the source may be in view.
-            factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
+            # The first layer fades in from the start of the zoom. There the view has, in the layer's
+            # pixels, this many times the area of the last view.
+            area_factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
         area_ratio = view.width * view.height / (self.end.width * self.end.height)
-        if factor < 1 + SCALE_TOLERANCE:
+        if area_factor < 1 + SCALE_TOLERANCE:
             return 1.0
-        return smooth(min(max((1 - log(area_ratio) / log(factor)) / FADE_SHARE, 0.0), 1.0))
+        return smooth(min(max((1 - log(area_ratio) / log(area_factor)) / FADE_SHARE, 0.0), 1.0))
 
     def _blend_layer(self, image: Tensor, layer: int, view: Window, opacity: float) -> None:
         """Blend a layer into the image of the view, with soft edges inside the view."""
@@ -233,8 +234,8 @@ class ZoomVideo:
                     self.source_pyramid.append(half)
             image = self.source_pyramid[level]
             view = Window(*(value / 2**level for value in view))
-        rows = SourceSpan(view.y, view.height, image.shape[-2], height)
-        columns = SourceSpan(view.x, view.width, image.shape[-1], width)
+        rows = ReadSpan(view.y, view.height, image.shape[-2], height)
+        columns = ReadSpan(view.x, view.width, image.shape[-1], width)
         image = image[..., rows.pixels, columns.pixels]
         if any((*rows.beyond, *columns.beyond)):
             image = F.pad(image, (*columns.beyond, *rows.beyond), "replicate")
@@ -251,7 +252,8 @@ def _find_end_views(chain: ZoomChain, height: int, width: int) -> tuple[Window, 
     x = (target.x * source_width - region.x) / region.width * columns
     y = (target.y * source_height - region.y) / region.height * rows
     end = _fit_window(columns, rows, width, height, x, y)
-    # A frame's pixels need not have the proportions of the source's.
+    # A pixel of a frame need not cover a square of the source, so the video's proportions are converted to
+    # the source's pixels.
     first = chain.windows[0]
     wide, tall = width * first.width / columns, height * first.height / rows
     x = region.x + (end.x + end.width / 2) * region.width / columns

@@ -21,7 +21,8 @@ MAX_IMAGE_PIXELS = 14 * 14 * 4 * 1280
 """Maximum size of an image, 1280 tokens: the default of transformers' smart_resize.
 
 Deviation: the models' preprocessor_config.json allow 12.8 and 16.8 megapixels, up to 16384 tokens for
-an answer of a few words. Frames of a chain are smaller than either limit.
+an answer of a few words. Frames of a chain are usually smaller than 1280 tokens
+(1 megapixel), so neither limit takes effect.
 """
 
 

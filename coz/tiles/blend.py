@@ -28,8 +28,8 @@ class TileBlend:
     weights sum to one (to 1e-6 in float32) without a division, however many tiles overlap, so no
     buffer of weights is needed, except with ``by_detail``.
 
-    Deviation: the reference uses a Gaussian of variance 0.01 (in tile sides) and divides by the sum
-    of weights. With the reference's overlap, a quarter of a tile, the transition here takes half the overlap.
+    Deviation: upstream uses a Gaussian of variance 0.01 (in tile sides) and divides by the sum
+    of weights. With upstream's overlap, a quarter of a tile, the transition here takes half the overlap.
     """
 
     def __init__(self, layout: TileLayout, out: Tensor, by_detail: bool = False) -> None:

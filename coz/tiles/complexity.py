@@ -92,8 +92,8 @@ def find_easy_tiles(
 def _count_levels(light: Tensor, column: Tensor, columns: int) -> Tensor:
     """Count the pixels of each level in each cell of a row of cells: (columns, levels), integers.
 
-    ``column`` holds the cell of each x. Integers add up to the same in any order, and floats do not: a
-    GPU adds them by index in another order each time.
+    ``column`` holds the cell of each x. scatter_add_ on a GPU adds in another order each time. Sums of
+    floats depend on the order, sums of integers do not.
     """
     level = (light * HISTOGRAM_LEVELS).long().clamp_(0, HISTOGRAM_LEVELS - 1)
     place = (level + column * HISTOGRAM_LEVELS).flatten()

@@ -195,5 +195,5 @@ def find_cells(start: float, length: float, side: int, count: int) -> tuple[int,
     """
     first = floor(start * count / side)
     end = ceil(min(start + length, side) * count / side)
-    # Tiles of one pixel do not overlap: their windows are empty.
+    # Tiles of one pixel do not overlap, so the strip that two of them share is empty.
     return first, max(end, first + 1)

@@ -122,10 +122,11 @@ def resize_mirrored(image: Tensor, height: int, width: int, box: Window) -> Tens
     return resize(image, height, width, box=box)
 
 
-def cut_wider_view(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
-    """Cut the surroundings of a tile from the image, with as many pixels as the tile.
+def cut_surroundings(image: Tensor, layout: TileLayout, window: Window) -> Tensor:
+    """Cut a square around a tile's input from the image, with as many pixels as the enlarged tile.
 
-    They stand for the previous frame x_{i-1} when the tile's prompt is written.
+    The square therefore shows more than the tile. It stands for the previous frame x_{i-1} when the tile's
+    prompt is written. Along an axis on which the image is shorter, all of the image is taken.
     """
     height, width = image.shape[-2:]
     x, y, w, h = find_tile_input(image, layout, window)

@@ -71,9 +71,10 @@ def pick_tagger_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     try:
         with torch.device("meta"):
             expected = RAMTagger(read_tagger_sizes(used)).state_dict()
-    except (KeyError, IndexError, TypeError) as error:  # a weight is missing, or has too few sides
+    except (KeyError, IndexError, TypeError) as error:
         raise ValueError(
-            f"expected all weights of RAM, but found none that fits {error!s:.150}; take {RAM_FILE_NAME}"
+            f"expected all weights of RAM, but one is missing or has too few dimensions ({error!s:.150}); "
+            f"take {RAM_FILE_NAME}"
         ) from error
     shapes = {name: tuple(weight.shape) for name, weight in used.items()}
     for name, weight in expected.items():

@@ -231,10 +231,15 @@ def _read_converted(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> 
     kind, rank, alpha, latent_shift = (metadata.get(name) for name in entries)
     layers = {} if kind == "lora" else pair_factors(tensors)[0]
     lacking = [layer for layer in layers if f"{layer}.alpha" not in tensors]
-    if kind not in get_args(Kind) or lacking:
+    if kind not in get_args(Kind):
         raise ValueError(
-            f"expected a file of tools/convert.py, but found kind {kind} and {list_few(lacking)} without "
-            "alpha; convert the original again with this version"
+            f"expected a file of tools/convert.py, but found the kind {kind!s:.40}, which is none of "
+            f"{', '.join(get_args(Kind))}; convert the original again with this version"
+        )
+    if lacking:
+        raise ValueError(
+            f"expected a file of tools/convert.py, but found no alpha for {list_few(lacking)}; convert the "
+            "original again with this version"
         )
     if latent_shift not in (None, *LATENT_SHIFTS):
         raise ValueError(

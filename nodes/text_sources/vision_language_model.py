@@ -4,7 +4,7 @@ from torch import Tensor
 from ...coz.chain.zoom_chain import derive_step_seed
 from ...coz.text.step_prompts import clean_prompt
 from ...coz.tiles.layout import TileLayout
-from ...coz.tiles.plan import cut_tile_view, cut_wider_view, make_overview
+from ...coz.tiles.plan import cut_surroundings, cut_tile_view, make_overview
 from ..host.expansion import nest_inputs
 from ..host.images import to_bchw, to_image
 from ..host.messages import hide_called_progress
@@ -101,7 +101,7 @@ class VisionLanguageModel(TextSource):
         window = self.windows[index]
         context = self.whole_image
         if self.chosen["context"] == PREVIOUS:
-            context = to_image(cut_wider_view(self.image, self.layout, window))
+            context = to_image(cut_surroundings(self.image, self.layout, window))
         with hide_called_progress():
             return CoZPromptExtractor.execute(
                 self.chosen["vlm"],

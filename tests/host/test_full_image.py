@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from coz.geometry import Window
 from coz.resample import resize
 from coz.tiles.layout import plan_layout
-from coz.tiles.plan import cut_tile_view, cut_wider_view, make_overview, plan_tiles
+from coz.tiles.plan import cut_surroundings, cut_tile_view, make_overview, plan_tiles
 from tests.support.small_models import NARROW_ENCODER
 from tools.host import ROOT
 from tools.host.workflow import find_node, read_prompt
@@ -444,7 +444,7 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, before):
     windows = layout.list_windows()
     assert len(windows) == 2
     expected = {
-        "previous scale": [cut_wider_view(source, layout, window) for window in windows],
+        "previous scale": [cut_surroundings(source, layout, window) for window in windows],
         "original image": [make_overview(source).clamp(0, 1)] * 2,
         "none": [None] * 2,
     }

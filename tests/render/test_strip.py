@@ -243,10 +243,10 @@ def test_a_dot_has_the_color_of_the_real_pixels(layout):
             "steps",
             [
                 "1x: all real",
-                "4x bicubic: 64 x 64 real pixels, nothing invented",
+                "4x bicubic: 64 x 64 real pixels, nothing added",
                 "4x: 64 x 64 real pixels, the rest is invented",
                 "4x: 64 x 64 real pixels",
-                "16x bicubic: 16 x 16 real pixels, nothing invented",
+                "16x bicubic: 16 x 16 real pixels, nothing added",
                 "16x: 16 x 16 real pixels, the rest is invented",
             ],
         ),

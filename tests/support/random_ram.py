@@ -6,7 +6,12 @@ from torch import Tensor
 from coz.networks.ram_tagger import RAMTagger, TaggerSizes
 
 SMALL = TaggerSizes(
-    width=8, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8), head_width=32, head_inner=64, head_layers=2
+    width=8,
+    depths=(2, 2, 2, 2),
+    heads=(1, 2, 4, 8),
+    tagging_width=32,
+    tagging_inner=64,
+    tagging_layers=2,
 )
 """RAM with all of its tags; its image encoder is 192 wide and 24 blocks deep, its head 768 wide."""
 

@@ -8,8 +8,8 @@ from coz.resample import resize
 from coz.tiles.complexity import rate_complexity
 from coz.tiles.plan import (
     OVERVIEW_SHORT_SIDE_PIXELS,
+    cut_surroundings,
     cut_tile_view,
-    cut_wider_view,
     enlarge_side,
     find_tile_input,
     make_overview,
@@ -83,14 +83,14 @@ def test_the_wider_view_has_a_tile_s_pixels_and_the_tile_in_its_middle():
     image = torch.rand(1, 3, 300, 400)
     layout = plan_tiles(300, 400, 4, 64, 16)
     window = Window(768, 576, 64, 64)  # the source's pixels 192..208, 144..160
-    assert torch.equal(cut_wider_view(image, layout, window), image[..., 120:184, 168:232])
+    assert torch.equal(cut_surroundings(image, layout, window), image[..., 120:184, 168:232])
     # At the edge it stays inside the picture.
     corner = Window(1536, 1136, 64, 64)
-    assert torch.equal(cut_wider_view(image, layout, corner), image[..., 236:300, 336:400])
+    assert torch.equal(cut_surroundings(image, layout, corner), image[..., 236:300, 336:400])
     # A picture smaller than a tile is seen whole.
     small = image[..., :20, :30]
     layout = plan_tiles(20, 30, 2, 512, 128)
-    assert torch.equal(cut_wider_view(small, layout, *layout.list_windows()), small)
+    assert torch.equal(cut_surroundings(small, layout, *layout.list_windows()), small)
 
 
 def test_the_overview_is_the_whole_picture_with_a_fixed_short_side():

@@ -8,7 +8,7 @@ MARGIN_PIXELS = 3
 """Pixels around a region that are read to enlarge it; to downscale it, more in proportion."""
 
 
-class SourceSpan:
+class ReadSpan:
     """The pixels of an axis that are read to resample a span, and the span's position in them."""
 
     pixels: slice
