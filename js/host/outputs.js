@@ -146,7 +146,7 @@ export const getFileUrl = ({ filename, subfolder, type }) =>
   `/view?${new URLSearchParams({ filename, subfolder, type })}`
 
 /** @param {HTMLImageElement} image */
-const getFileName = ({ src }) => new URL(src).searchParams.get("filename")
+const getFileName = ({ src }) => new URL(src, location.href).searchParams.get("filename")
 
 /**
  * Let a node go on showing all images of its output when the image of a single step loads after them.
@@ -165,9 +165,12 @@ export function keepAllImages(node) {
     enumerable: true,
     get: () => shown,
     set(/** @type {HTMLImageElement[] | undefined} */ images) {
-      const names = new Set(shown?.map(getFileName))
-      const isPart = images && shown && images.length < shown.length
-      if (!isPart || !images.every((image) => names.has(getFileName(image)))) shown = images
+      // The output of a step is one image; that of the chain has the first frame too.
+      const isLate =
+        images?.length === 1 &&
+        (shown?.length ?? 0) > 1 &&
+        shown?.some((image) => getFileName(image) === getFileName(images[0]))
+      if (!isLate) shown = images
     },
   })
 }

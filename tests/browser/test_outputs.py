@@ -130,5 +130,11 @@ def test_an_image_of_one_step_that_loads_late_does_not_replace_all(editor):
         return loop.imgs.length
     }}"""
     assert editor.run(show, "loop.imgs.at(-1)") == 3
+    fewer_steps = f"""() => {{
+        const loop = {node(LOOP)}
+        loop.imgs = loop.imgs.slice(0, 2)
+        return loop.imgs.length
+    }}"""
+    assert editor.run(fewer_steps) == 2
     live = "Object.assign(new Image(), {src: URL.createObjectURL(new Blob())})"
     assert editor.run(show, live) == 1
