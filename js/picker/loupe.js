@@ -13,8 +13,8 @@ const MIN_IMAGE_PIXELS_PER_SCREEN_PIXEL = 8
 const SIDE_PX = 180
 /** Distance between the loupe and the place that it shows. */
 const GAP_PX = 24
-/** Factors between the screen and the loupe: the usual one is changed to fit a window into the loupe. */
-const MAGNIFICATION = { min: 2, usual: 4, max: 8 }
+/** Factors between the screen and the loupe; `withoutWindow` is used if no window is outlined. */
+const MAGNIFICATION = { min: 2, withoutWindow: 4, max: 8 }
 /** Share of the loupe's side that the outlined window fills, unless MAGNIFICATION limits the factor. */
 const WINDOW_SHARE = 0.5
 /** Largest share of the loupe's side that a window may take. */
@@ -54,7 +54,7 @@ export function showLoupe(image, sourceWidth, box, at, regions) {
     Math.max(width * box.width, height * box.height)
   const maxSide = (SIDE_PX * MAX_WINDOW_SHARE) / MAGNIFICATION.min
   const region = regions.find((each) => computeSide(each) <= maxSide)
-  const wanted = region ? (SIDE_PX * WINDOW_SHARE) / computeSide(region) : MAGNIFICATION.usual
+  const wanted = region ? (SIDE_PX * WINDOW_SHARE) / computeSide(region) : MAGNIFICATION.withoutWindow
   const power = Math.min(Math.max(wanted, MAGNIFICATION.min), MAGNIFICATION.max)
   const [width, height] = [box.width * power, box.height * power]
 

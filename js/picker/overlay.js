@@ -57,11 +57,11 @@ const isWithin = (inner, outer) =>
  *
  * @param {Window} window
  * @param {number} width of the label
- * @param {Window} picture rectangle of the image
+ * @param {Window} imageBox rectangle of the image
  * @param {Window[]} taken rectangles that the label must not cover
  * @returns {Window | null}
  */
-function placeLabel({ x, y, width: w, height: h }, width, picture, taken) {
+function placeLabel({ x, y, width: w, height: h }, width, imageBox, taken) {
   const places = [
     [x, y - LINE_HEIGHT_PX],
     [x, y + h],
@@ -77,26 +77,26 @@ function placeLabel({ x, y, width: w, height: h }, width, picture, taken) {
   ]
   for (const [left, top] of places) {
     const place = { x: left, y: top, width, height: LINE_HEIGHT_PX }
-    if (isWithin(place, picture) && !taken.some((other) => doOverlap(place, other))) return place
+    if (isWithin(place, imageBox) && !taken.some((other) => doOverlap(place, other))) return place
   }
   return null
 }
 
 /**
  * @param {SVGSVGElement} svg
- * @param {Window} picture rectangle of the image in the svg
+ * @param {Window} imageBox rectangle of the image in the svg
  * @param {{region: Window, label: string}[]} windows from the largest to the smallest; regions and
  *   target are fractions of the image
  * @param {{x: number, y: number} | null} target
  */
-export function drawOverlay(svg, picture, windows, target) {
+export function drawOverlay(svg, imageBox, windows, target) {
   const parts = []
   const drawn = []
   for (const { region, label } of windows) {
-    const left = Math.round(picture.x + region.x * picture.width) + 0.5
-    const top = Math.round(picture.y + region.y * picture.height) + 0.5
-    const width = Math.round(region.width * picture.width) - 1
-    const height = Math.round(region.height * picture.height) - 1
+    const left = Math.round(imageBox.x + region.x * imageBox.width) + 0.5
+    const top = Math.round(imageBox.y + region.y * imageBox.height) + 0.5
+    const width = Math.round(region.width * imageBox.width) - 1
+    const height = Math.round(region.height * imageBox.height) - 1
     if (!(Math.min(width, height) >= MIN_WINDOW_SIDE_PX)) continue
     const box = { x: left, y: top, width, height }
     drawn.push({ label, box })
@@ -104,8 +104,8 @@ export function drawOverlay(svg, picture, windows, target) {
   }
   const taken = []
   if (target) {
-    const x = Math.round(picture.x + target.x * picture.width - 0.5) + 0.5
-    const y = Math.round(picture.y + target.y * picture.height - 0.5) + 0.5
+    const x = Math.round(imageBox.x + target.x * imageBox.width - 0.5) + 0.5
+    const y = Math.round(imageBox.y + target.y * imageBox.height - 0.5) + 0.5
     parts.push(...createOutlinedPath(makeCrosshairPath(x, y), COLORS.target))
     const reach = CROSSHAIR_PX.gap + CROSSHAIR_PX.length
     taken.push({ x: x - reach, y: y - 1, width: 2 * reach, height: 2 })
@@ -113,7 +113,7 @@ export function drawOverlay(svg, picture, windows, target) {
   }
   drawn.forEach(({ label, box }, i) => {
     const smaller = drawn.slice(i + 1).map((other) => other.box)
-    const place = placeLabel(box, label.length * LETTER_WIDTH_PX + 2, picture, [...taken, ...smaller])
+    const place = placeLabel(box, label.length * LETTER_WIDTH_PX + 2, imageBox, [...taken, ...smaller])
     if (!place) return
     taken.push(place)
     const text = createShape("text", {

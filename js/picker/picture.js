@@ -11,18 +11,19 @@ import { scheduleChecks } from "./watch.js"
  *   width: number, height: number, target: [number, number]}} Saved  nodes/host/images.py, save_preview
  */
 /**
- * @typedef {{node: string, file: string | null}} Origin  Where an image comes from: the id of the
+ * @typedef {{node: string, fileQuery: string | null}} Origin  Where an image comes from: the id of the
  *   node, and for a loader the query that asks nodes/load/source.py for its file.
  */
 /**
  * @typedef {{saved: Saved, origin: Origin, start?: number, state?: string, gone?: boolean}} Run
- *   `start` is set when the server's history has confirmed the origin. `state` is the state of the
- *   file that the run loaded. `gone` means that the server no longer has the saved image.
+ *   `start` is set when the server's history has confirmed the origin. `state` is that of FileInfo when
+ *   the run loaded the file. `gone` means that the server no longer has the saved image.
  */
 /**
- * @typedef {{file: string, asking: boolean, checkRound: number, state?: string, changed?: number,
+ * @typedef {{fileQuery: string, asking: boolean, checkRound: number, state?: string, changed?: number,
  *   picture?: {url: string, width: number, height: number}, problem?: Problem}} FileInfo
- *   The server's answer about a file; `checkRound` is the value of the counter below when it was asked.
+ *   The server's answer about a file. `state` identifies its version, `changed` is when it last changed, in
+ *   milliseconds since 1970. `checkRound` is the value of the counter below when the server was asked.
  */
 /** @typedef {"run" | "loading" | "gone" | "large" | "unreadable"} Problem  Why there is no image to show. */
 /**
@@ -109,8 +110,8 @@ function makeFileQuery(type, getValue) {
 function findOrigin(node) {
   const start = findLinkedNode(node, "image")
   if (!start) return null
-  const file = makeFileQuery(start.type, (widget) => findWidget(start, widget)?.value)
-  return { node: String(start.id), file }
+  const fileQuery = makeFileQuery(start.type, (widget) => findWidget(start, widget)?.value)
+  return { node: String(start.id), fileQuery }
 }
 
 /**
@@ -123,8 +124,8 @@ function findOrigin(node) {
 function findPastOrigin(prompt, id) {
   const start = String(prompt[id]?.inputs.image?.[0])
   const { class_type: type, inputs } = prompt[start] ?? {}
-  const file = makeFileQuery(type, (widget) => inputs[widget])
-  return { node: start.split(":").at(-1) ?? "", file }
+  const fileQuery = makeFileQuery(type, (widget) => inputs[widget])
+  return { node: start.split(":").at(-1) ?? "", fileQuery }
 }
 
 /** @param {string} id @param {Run} run */
@@ -181,11 +182,12 @@ async function confirmRun(node, id, saved) {
  * Return what the server said about a file; ask it again if the file may have changed.
  *
  * @param {any} node
- * @param {string} file
+ * @param {string} fileQuery
  */
-function getFileInfo(node, file) {
+function getFileInfo(node, fileQuery) {
   let info = fileInfos.get(node)
-  if (info?.file !== file) fileInfos.set(node, (info = { file, asking: false, checkRound: 0 }))
+  if (info?.fileQuery !== fileQuery)
+    fileInfos.set(node, (info = { fileQuery, asking: false, checkRound: 0 }))
   if (info.checkRound !== checkRound && !info.asking) fetchFileInfo(info)
   return info
 }
@@ -195,7 +197,7 @@ async function fetchFileInfo(info) {
   info.asking = true
   const now = checkRound
   try {
-    const address = `/chain_of_zoom/source?${info.file}`
+    const address = `/chain_of_zoom/source?${info.fileQuery}`
     const answer = await api.fetchApi(address, { cache: "no-cache" })
     const { state, changed, png, width, height } = await answer.json()
     const url = `data:image/png;base64,${png}`
@@ -229,7 +231,7 @@ function isCurrent(run, info) {
 
 /** @param {FileInfo | null} info @param {Saved["target"]} [target] @returns {Picture | Problem} */
 function getFileImage(info, target) {
-  if (info?.picture) return { key: `${info.state} ${info.file}`, ...info.picture, target }
+  if (info?.picture) return { key: `${info.state} ${info.fileQuery}`, ...info.picture, target }
   return info ? (info.problem ?? "loading") : "run"
 }
 
@@ -240,8 +242,8 @@ function getFileImage(info, target) {
  * @returns {Picture | Problem}
  */
 export function getLoaderImage(loader) {
-  const file = makeFileQuery(loader.type, (widget) => findWidget(loader, widget)?.value)
-  return getFileImage(file ? getFileInfo(loader, file) : null)
+  const fileQuery = makeFileQuery(loader.type, (widget) => findWidget(loader, widget)?.value)
+  return getFileImage(fileQuery ? getFileInfo(loader, fileQuery) : null)
 }
 
 /**
@@ -254,9 +256,9 @@ export function getNodeImage(node) {
   const origin = findOrigin(node)
   if (!origin) return null
   const run = findRun(node, origin)
-  const info = origin.file ? getFileInfo(node, origin.file) : null
+  const info = origin.fileQuery ? getFileInfo(node, origin.fileQuery) : null
   const isSame =
-    run && (origin.file ? run.origin.file === origin.file : run.origin.node === origin.node)
+    run && (origin.fileQuery ? run.origin.fileQuery === origin.fileQuery : run.origin.node === origin.node)
   const target = isSame ? run.saved.target : undefined
   if (isSame && !run.gone && (!info || isCurrent(run, info))) {
     const { saved } = run
