@@ -11,7 +11,7 @@ const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowD
 /** Keys that repeat their action while they are held. */
 const REPEATING_KEYS = new Set(["+", "=", "-", "_", ...Object.keys(ARROWS)])
 
-/** A key that is down for at least this long switches back when it is released. */
+/** If B was down for at least this long, releasing it undoes what pressing it did. */
 const MIN_HOLD_MS = 350
 
 /**

@@ -102,7 +102,10 @@ export function isSeen(place, size) {
   )
 }
 
-/** Return the deepest layer that holds the middle of the view and is at least half opaque. */
+/**
+ * Return the deepest layer that holds the middle of the view and is at least half opaque. A downscaled
+ * first frame counts as if it were drawn.
+ */
 export function findCurrentLayer(layers, view, size) {
   const holdsMiddle = ({ x, y, kx, ky, width, height }) =>
     view.x >= x && view.y >= y && view.x <= x + width * kx && view.y <= y + height * ky

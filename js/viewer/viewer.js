@@ -102,12 +102,12 @@ export class Viewer {
     const addresses = [...chain.layers, ...chain.bicubic].map(getFileUrl)
     const get = (address) => api.fetchApi(address)
     this.loading?.pictures.close()
-    const first = view && this.size.width ? listVisibleLayers(layers, view, this.size) : [0]
+    const visible = view && this.size.width ? listVisibleLayers(layers, view, this.size) : [0]
     const loading = { chain, layers, shape, view, addresses, hasRun, pictures: null }
-    loading.first = first.map((layer) => addresses[layer])
+    loading.needed = visible.map((layer) => addresses[layer])
     loading.pictures = new Pictures(addresses, get, () => this.showWhenComplete(loading))
     this.loading = loading
-    loading.first.forEach((address) => loading.pictures.load(address))
+    loading.needed.forEach((address) => loading.pictures.load(address))
   }
 
   showWhenComplete(opened) {
@@ -115,7 +115,7 @@ export class Viewer {
     if (error) {
       const reason = error === "gone" ? translate("again") : translate("failed", { reason: error })
       this.showMessage(reason, true)
-    } else if (opened === this.loading && opened.first.every((address) => decoded.has(address))) {
+    } else if (opened === this.loading && opened.needed.every((address) => decoded.has(address))) {
       this.shown?.pictures.close()
       const isSame = this.shown?.shape === opened.shape
       this.shown = opened
@@ -139,7 +139,7 @@ export class Viewer {
       if (!opened?.pictures.error) continue
       opened.pictures.error = ""
       this.showMessage("")
-      opened.first.forEach((address) => opened.pictures.load(address))
+      opened.needed.forEach((address) => opened.pictures.load(address))
     }
     this.requestDraw()
   }
