@@ -1,7 +1,7 @@
 // @ts-check
 import { app } from "../../scripts/app.js"
 import { listMenuItems } from "./diagnostics.js"
-import { nameAppInputs } from "./host/apps.js"
+import { completeAppInputIds } from "./host/apps.js"
 import { attachClosingText, removeTextOnProgress } from "./closing.js"
 import { restoreHeight } from "./host/height.js"
 import { insertNewOptionValues } from "./host/option_values.js"
@@ -33,7 +33,7 @@ app.registerExtension({
     keepAllImages(node)
     attachClosingText(node)
   },
-  afterConfigureGraph: nameAppInputs,
+  afterConfigureGraph: completeAppInputIds,
   getNodeMenuItems: listMenuItems,
   onNodeOutputsUpdated: deliverRestoredOutputs,
 })

@@ -7,7 +7,7 @@ const MIN_RATIO_TO_WRITE_BOTH = 1.05
 /** Compute the geometric mean; its square is the ratio of the areas. @param {number[]} factors */
 export const computeGeometricMean = ([across, down]) => Math.sqrt(across * down)
 
-/** Round to three digits, or to a whole number; a half is rounded up. @param {number} value */
+/** Round to three digits, or to a whole number from 1000 on; a half is rounded up. @param {number} value */
 export const roundToThreeDigits = (value) =>
   Number(value.toPrecision(Math.max(3, String(Math.floor(value)).length)))
 
