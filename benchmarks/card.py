@@ -2,7 +2,7 @@
 
 "Card" means a GPU here. The nodes run in the real ComfyUI, on tensors that have shapes but no values. So the
 counts are exact, the memory is that of all tensors, and no time is measured. Limits: template 4, the paper's
-method with SD3 and Qwen2.5-VL (AR-2), takes at most 11 GiB on a card of 12 GiB, and 7.5 GiB on a card of 8 GiB.
+method with SD3 and Qwen2.5-VL (AR-2), takes at most 11 GiB on a card of 12 GB, and 7.5 GiB on a card of 8 GB.
 
 python -m benchmarks.card [--toy | --write]     --toy: networks of one or two blocks, one card
     --write: also write cost.svg
@@ -81,7 +81,7 @@ def make_chain(name: str, steps: int, tokens: int, checkpoint: str) -> tuple[Pro
 
 
 def make_text_step(t5_tokens: int, checkpoint: str) -> tuple[Prompt, str]:
-    """Make one step out of single nodes, with a typed text of this number of T5 tokens."""
+    """Make one step out of single nodes, with a typed text in a T5 context of this number of tokens."""
     prompt = read_workflow(STEP_WORKFLOW)
     prompt[find_node(prompt, "CheckpointLoaderSimple")]["inputs"]["ckpt_name"] = checkpoint
     step = next(key for key, node in prompt.items() if node["class_type"] == "CoZSRStep")
@@ -90,11 +90,11 @@ def make_text_step(t5_tokens: int, checkpoint: str) -> tuple[Prompt, str]:
     return prompt, step
 
 
-def make_upscale(name: str, output: str, loop: str, **inputs) -> tuple[Prompt, str]:
+def make_upscale(name: str, output: str, node: str, **inputs) -> tuple[Prompt, str]:
     prompt = read_workflow(name)
     loader = prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]
     loader["model_name"] = "RealESRGAN_x4plus.safetensors"
-    prompt[find_node(prompt, loop)]["inputs"] |= inputs
+    prompt[find_node(prompt, node)]["inputs"] |= inputs
     return prompt, find_node(prompt, output)
 
 
@@ -126,9 +126,9 @@ def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]
     from .reference_chain import Networks, Reference, inject_lora
 
     meta = torch.device("meta")
-    is_whole = sizes == Sizes()
+    is_full_size = sizes == Sizes()
     with torch.no_grad(), Card(64 * GIB, has_values=False) as card:
-        transformer = sd3_medium(meta) if is_whole else sd3_transformer(sizes.sd3_blocks)
+        transformer = sd3_medium(meta) if is_full_size else sd3_transformer(sizes.sd3_blocks)
         transformer = transformer.to(card.device)
         inject_lora(transformer, coz_lora(sizes.sd3_blocks))
         vae = with_coz_encoder(autoencoder()).to(card.device)
@@ -145,7 +145,7 @@ def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]
         reference.run_chain(
             ROOT / "pictures" / "rocket.jpg", 512, folder / "reference", ["a rocket"]
         )
-        recorder.switch()
+        recorder.attribute_work()
         del vlm
     return recorder.parts
 
@@ -160,7 +160,7 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
         total = add_parts(parts.values())
         peak = total.peak / GIB
         if template == "AR-2" and peak > (limit := MAX_PEAK_GIB_BY_CARD.get(gib, peak)):
-            missed.append(f"{peak:.2f} GiB on a card of {gib} GiB, not {limit}")
+            missed.append(f"{peak:.2f} GiB on a card of {gib} GB, not {limit}")
         peak_part = max(parts, key=lambda name: parts[name].peak)
         # ComfyUI creates text encoders on the card if the card has more free memory than half of the free RAM.
         # So whole models are transferred in REST too. Transfers in all other parts are of single layers.
@@ -222,7 +222,7 @@ def main() -> None:
         add_folders(Path(name))
         step = run(make_chain(WORKFLOWS["AR-2"], 1, tokens, files.t5_fp8), cards[-1])
         times = {**dict.fromkeys(PARTS, 1), TOKENS: tokens - 1}
-        floors = {part: times[part] * count for part, count in files.weights.items()}
+        floors = {part: times[part] * count for part, count in files.weight_bytes.items()}
         print_step(step, floors, cards[-1])
         reference = run_reference(sizes, files.vlm_bytes, Path(name))
         print_reference(step, reference)

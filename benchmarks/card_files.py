@@ -123,7 +123,7 @@ class Files(NamedTuple):
     t5_fp8: str
     t5_fp16: str
     no_t5: str
-    weights: dict[str, int]
+    weight_bytes: dict[str, int]
     """Part of a step -> bytes of its weights."""
     vlm_bytes: int
 
@@ -156,7 +156,7 @@ def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
     rrdb = list_shapes(ESRGAN(num_blocks=sizes.rrdb_blocks), dtype=torch.float32)
     write_sparse_file(folder / "upscale_models" / "RealESRGAN_x4plus.safetensors", rrdb)
     language = count_bytes(network, "model.")
-    weights = {
+    weight_bytes = {
         VISION: count_bytes(network, "visual."),
         PREFILL: language - count_bytes(network, "model.embed_tokens."),
         TOKENS: language,
@@ -165,4 +165,4 @@ def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
         NETWORK: count_bytes(checkpoint, "model."),
         DECODE: count_bytes(checkpoint, "first_stage_model.decoder."),
     }
-    return Files(*names, weights, count_bytes(network, ""))
+    return Files(*names, weight_bytes, count_bytes(network, ""))

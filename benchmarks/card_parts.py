@@ -52,8 +52,8 @@ class Recorder:
         self.before = card.work.copy()
         card.memory.restart_peak()
 
-    def switch(self) -> None:
-        """Attribute the work since the last switch to the running part."""
+    def attribute_work(self) -> None:
+        """Attribute the work since the last call to the running part."""
         memory, work = self.card.memory, self.card.work
         self.parts[self.running[-1]].add(work.since(self.before), memory.peak)
         memory.restart_peak()
@@ -61,12 +61,12 @@ class Recorder:
 
     @contextmanager
     def record_part(self, name: str) -> Iterator[None]:
-        self.switch()
+        self.attribute_work()
         self.running.append(name)
         try:
             yield
         finally:
-            self.switch()
+            self.attribute_work()
             self.running.pop()
 
     def wrap(self, patch: pytest.MonkeyPatch, owner, method: str, name: str) -> None:
@@ -103,4 +103,4 @@ class Recorder:
 
             patch.setattr(llama.Llama2_, "forward", recorded)
             yield
-        self.switch()
+        self.attribute_work()

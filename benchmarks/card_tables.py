@@ -22,7 +22,7 @@ def estimate_seconds(work: Work, rate: float) -> float:
 
 
 def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
-    """Print a table; all columns but the first are numbers."""
+    """Print a table; all columns but the first are aligned to the right."""
     print(f"\n{title}\n\n| {' | '.join(head)} |\n|---{'|---:' * (len(head) - 1)}|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
@@ -104,5 +104,5 @@ def print_context(whole: dict[str, Part], short: dict[str, Part]) -> None:
             for p in (whole, short)
         )
         rows.append([name, f"{a:.3f}", f"{b:.3f}", f"{1 - b / a:.0%}"])
-    title = "Work saved in a step with a typed text by a T5 context of 77 instead of 512 tokens (simulated):"
+    title = "Work that a T5 context of 77, not 512, tokens saves in a step with a typed text (simulated):"
     print_table(title, ["part", "TFLOP, 512", "TFLOP, 77", "saved"], rows)

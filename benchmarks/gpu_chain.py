@@ -1,4 +1,6 @@
-"""Compare our nodes with the reference's procedure in four steps, on random weights of SD3-medium's size.
+"""Compare our nodes with the reference in four steps, on random weights of SD3-medium's size.
+
+The reference is the authors' procedure in diffusers (reference_chain.py).
 
 Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all
 weights in 16 bits. With T5 in fp8 they take at most 12 GiB, either without a limit or when --reserve-vram
@@ -42,8 +44,8 @@ PICTURE = "astronaut.png"
 WORKFLOW = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 GIB = 2**30
 MIN_SPEEDUP, MAX_GIB_16_BIT, MAX_GIB_SMALL = 5.0, 17.0, 12.0
-"""Goals: speed relative to the reference's; peak GiB with all weights in 16 bits; peak GiB in the
-other variants, with T5 in fp8 or limited memory."""
+"""Goals: speed relative to the reference's; peak GiB with all weights in 16 bits; peak GiB with T5 in fp8,
+with or without a limit of the memory."""
 
 MAX_DIFFERENCE_LEVELS = 2.0
 """Levels of 255 by which the first step may differ on average on the CPU: the reference truncates to
@@ -66,7 +68,7 @@ class Row:
     name: str
     seconds: dict[str, float]
     peak: float = 0.0
-    weights: int = 0
+    weight_bytes: int = 0
     floor: float = 0.0
 
     @property
@@ -92,7 +94,7 @@ def read_used_memory() -> int:
 
 @contextmanager
 def record_peak(before: int) -> Iterator[list[float]]:
-    """Put the peak GPU memory of all processes above ``before`` into a list, in GiB, after the block."""
+    """Yield a list; after the block it holds the peak GPU memory of all processes less ``before`` (GiB)."""
     most, peak, done = before, [], threading.Event()
 
     def watch() -> None:
@@ -295,27 +297,30 @@ def main() -> None:
     today = datetime.datetime.now().astimezone().date()
     runs, size = (1, 64) if toy else (3, 512)
     print(f"gpu_chain: {STEPS} steps at {size} px, {machine}, torch {torch.__version__}, {today}")
-    flops, bandwidth = measure_rates(device)
+    flops_per_second, bandwidth = measure_rates(device)
     with tempfile.TemporaryDirectory(prefix="coz-") as name:
         folder = Path(name)
-        theirs, line, needed = run_reference(toy, device, folder, runs)
+        theirs, line, step_flops = run_reference(toy, device, folder, runs)
         gc.collect()
         if not toy:
             torch.cuda.empty_cache()
-        print(f"{line}\n{flops / 1e12:.3g} TFLOP/s in bf16, {bandwidth / 1e9:.3g} GB/s", flush=True)
+        print(
+            f"{line}\n{flops_per_second / 1e12:.3g} TFLOP/s in bf16, {bandwidth / 1e9:.3g} GB/s",
+            flush=True,
+        )
         print(f"{'seconds per step':26}     all    text      sr    rest  ratio   floor      peak")
         print_row(theirs, theirs)
         rows, differences = [], []
         for variant in TOY if toy else VARIANTS:
             row, difference = run_ours(variant, toy, folder, runs)
-            row.floor = max(needed / flops, row.weights / bandwidth)
+            row.floor = max(step_flops / flops_per_second, row.weight_bytes / bandwidth)
             print_row(row, theirs)
             rows.append(row)
             differences.append(difference)
         if not toy:
             for variant, row in zip(VARIANTS, rows, strict=True):
                 if variant.was_simulated:
-                    print(compare_with_estimates(row, flops, bandwidth))
+                    print(compare_with_estimates(row, flops_per_second, bandwidth))
     means = ", ".join(f"{difference:.2f}" for difference in differences)
     print(f"the first step differs from the reference's by {means} of 255 levels on average")
     if toy and differences[0] > MAX_DIFFERENCE_LEVELS:
