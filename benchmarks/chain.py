@@ -1,7 +1,7 @@
 """Measure the time that ComfyUI adds to each step of a chain.
 
-It runs eight steps at 512 pixels on the real server with default flags, and in a plain loop with the
-same crop, resize, network and color fix. Limit: ComfyUI adds at most 60 ms to each step.
+It runs eight steps at 512 pixels on the real server, and in a plain loop with the same crop, resize,
+network and color fix, both on the CPU. Limit: ComfyUI adds at most 60 ms to each step.
 """
 
 import statistics
@@ -59,7 +59,6 @@ def main() -> None:
     model = spandrel.ModelLoader("cpu").load_from_file(ROOT / "models" / MODEL).eval()
     frame = from_pillow(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
     host, alone = [], []
-    # Both run on the CPU, even if there is a GPU.
     with serve(arguments=["--cpu"]) as url, torch.inference_mode():
         run_prompt(url, make_prompt(0.5))
         run_bare(model, frame, 0.5)

@@ -1,8 +1,8 @@
 """Measure ComfyUI's memory while a chain of 16 steps at 512 pixels runs. Linux only.
 
-Limits: the peak grows by at most four times the size of the frames plus 60 MB. It does not grow in 20
-more runs, whether all results come from the cache or, on a ComfyUI without cache, every step runs again.
-Without cache, the allocator needs about 20 runs to reach its final size, which are run before the measurement.
+Limits: the peak grows by at most four times the size of the frames plus 60 MB. 20 more runs add at most
+20 MB, whether all results come from the cache or, on a ComfyUI without cache, every step runs again. Without
+cache, the allocator needs about 20 runs to reach its final size; they are run before the measurement.
 """
 
 import sys

@@ -26,29 +26,29 @@ MAX_VIEW_SECONDS = 5
 MAX_HOST_RATIO = 1.1
 VIEWS = 3
 
-READ_PEAK = """
+READ_MEMORY = """
 from pathlib import Path
-def peak(name):
+def read_bytes(field):
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if name in line)
+    return next(int(line.split()[1]) * 1024 for line in lines if field in line)
 """
-CONVERT = f"""{READ_PEAK}
+CONVERT = f"""{READ_MEMORY}
 import sys
 from tools.convert import convert
 convert(Path(sys.argv[1]), Path(sys.argv[2]), None, None)
-print(peak("VmHWM"))
+print(read_bytes("VmHWM"))
 """
-LOAD = f"""{READ_PEAK}
+LOAD = f"""{READ_MEMORY}
 import sys, torch
 from tools.host.in_process import load_pack
 pack = load_pack(on_cpu=True)
 loader = sys.modules[f"{{pack.__name__}}.nodes.host.tagger"]
 with torch.inference_mode():
     Path("/proc/self/clear_refs").write_text("5")
-    before = peak("VmRSS")
+    before = read_bytes("VmRSS")
     tagger = loader.load_tagger(Path(sys.argv[1]))
     sum(weight.float().sum() for weight in tagger.patcher.model.parameters())
-print(peak("VmHWM") - before)
+print(read_bytes("VmHWM") - before)
 """
 
 

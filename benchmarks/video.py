@@ -1,4 +1,4 @@
-"""Measure time and memory of CoZ Zoom Video on the real server with default flags. Linux only.
+"""Measure time and memory of CoZ Zoom Video on the real server, on the CPU. Linux only.
 
 The chain has 4 steps at 512 pixels, from an image of 12 megapixels of noise, the slowest content. The
 video has 24 frames per second: 8 seconds for the steps, and more from the whole image to the first
