@@ -152,7 +152,7 @@ def test_provider_keeps_only_what_fits(nodes_of):
     from comfy_api.latest import Caching
 
     cache_module = nodes_of("host.cache")
-    cache = cache_module.ChainCache()
+    cache = cache_module.ExpansionCache()
     size = cache_module.MAX_CACHE_BYTES // 3 - cache_module.ENTRY_BYTES
     one_third = torch.empty(size, dtype=torch.uint8)
     half = len(one_third) // 2
@@ -182,7 +182,7 @@ def test_provider_keeps_the_steps_of_recent_prompts_only(nodes_of):
     from comfy_api.latest import Caching
 
     cache_module = nodes_of("host.cache")
-    cache = cache_module.ChainCache()
+    cache = cache_module.ExpansionCache()
 
     def context(key):
         return Caching.CacheContext(f"5.0.0.coz_{key}", "CoZColorFix", str(key))
@@ -240,7 +240,7 @@ def test_the_host_knows_of_the_provider_only_while_a_loop_runs(executor, mm, sto
     host.server.send_sync = record
     host.run(chain_prompt(steps=3))
     assert known["source"] == known["loop"] == []
-    assert known["coz_sr_2"] == ["ChainCache"]
+    assert known["coz_sr_2"] == ["ExpansionCache"]
     assert ("coz_sr_3" in known) == (not stopped)
     assert names() == []
 

@@ -86,8 +86,8 @@ def test_the_walk_finds_what_the_host_calls(nodes_of):
         for method in overrides(cls)
     }
     assert found == {
-        *("ChainCache.should_cache", "ChainCache.on_lookup", "ChainCache.on_store"),
-        *("ChainCache.on_prompt_end", "Network.logits"),
+        *("ExpansionCache.should_cache", "ExpansionCache.on_lookup", "ExpansionCache.on_store"),
+        *("ExpansionCache.on_prompt_end", "Network.logits"),
         *("ClipModel.__init__", "ClipModel.generate", "TextEncoder.__init__"),
         *("Tokenizer.__init__", "Tokenizer.tokenize_with_weights"),
     }
