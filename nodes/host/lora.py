@@ -54,10 +54,12 @@ def make_model_patches(model: ModelPatcher, weights: SRWeights, name: str) -> di
     depth = network.model_config.unet_config.get("depth", 0)
     has_other_depth = weights.kind == "coz lora" and len(layers) != 2 * depth - 1
     if not patches or unmatched or has_other_depth:
+        found = f"{len(patches)} of its layers are found in model, {len(unmatched)} are not"
+        if not patches:
+            found = "none of its layers is found in model"
         raise ValueError(
-            f"{name} does not fit model ({family}): {len(patches)} of its layers are found in model, "
-            f"{len(unmatched)} are not. It was made for another base model, or for one with another number "
-            "of blocks. The Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
+            f"{name} does not fit model ({family}): {found}. It was made for another base model, or for one "
+            "with another number of blocks. The Chain-of-Zoom LoRA is for SD3-medium (24 blocks), OSEDiff's for SD2.1"
         )
     if wrong := find_misfit(patches, network):
         target, found, expected = wrong
@@ -123,14 +125,14 @@ def patch_clip(clip: CLIP, path: Path, strength: float):
         raise ValueError(
             f"{path.name} does not fit vlm: {len(unmatched)} of its {len(layers)} layers are not found in "
             f"vlm. It was made for a language model of {len(lora_blocks)} blocks, and vlm has {len(model_blocks)}. "
-            "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
+            "The Chain-of-Zoom LoRA is for Qwen2.5-VL-3B-Instruct"
         )
     patches = comfy.lora.load_lora(lora, targets, log_missing=False)
     if wrong := find_misfit(patches, network):
         target, found, expected = wrong
         raise ValueError(
             f"{path.name} does not fit vlm: its layer for {target} is {found}, but in vlm it is {expected}. "
-            "Chain-of-Zoom's is for Qwen2.5-VL-3B-Instruct"
+            "The Chain-of-Zoom LoRA is for Qwen2.5-VL-3B-Instruct"
         )
     clip = clip.clone()
     clip.add_patches(patches, strength)

@@ -91,7 +91,8 @@ def factors(down, up, width, height):
         (coz_lora(1), "does not fit model .SD3.: .* another number of blocks.*SD3-medium"),
         (factors(f"{WIDE}.lora_A", f"{WIDE}.lora_B", 256, 1536),
          ".* 1536 x 256, but in model it is 768 x 128"),
-        (factors(f"{SD15}.lora_down", f"{SD15}.lora_up", 320, 320), r"does not fit model \(SD3\)"),
+        (factors(f"{SD15}.lora_down", f"{SD15}.lora_up", 320, 320),
+         r"does not fit model \(SD3\): none of its layers is found in model\. "),
     ],
     ids=["deeper", "shallower", "wider", "of SD1.5"],
 )  # fmt: skip
