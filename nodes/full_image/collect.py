@@ -1,6 +1,6 @@
 from comfy_api.latest import io
 
-from ..host.messages import join_with_line_breaks, show_expansion_closing
+from ..host.messages import join_with_line_breaks, show_expansion_closing_text
 from .full_image import MAX_PASSES
 
 
@@ -28,4 +28,4 @@ class CoZFullImageCollect(io.ComfyNode):
     ) -> io.NodeOutput:
         text = join_with_line_breaks(notices_1, notices_2, notices_3, notices_4, notices)
         lines = dict.fromkeys(text.split("\n"))  # several passes may give the same notice
-        return io.NodeOutput(image, ui=show_expansion_closing("\n".join(lines)))
+        return io.NodeOutput(image, ui=show_expansion_closing_text("\n".join(lines)))

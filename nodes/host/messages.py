@@ -61,7 +61,7 @@ class PromptMessages:
     notices: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Notices by node id; the children of one expansion share a list."""
     texts: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    """For each node on the page its closing texts, by the id of the child that collects an expansion."""
+    """Node on the page -> {child that collects one of its expansions -> closing text of that expansion}."""
     dots: dict[str, str] = field(default_factory=dict)
     """Line of these texts -> CSS color of its dot."""
     given_once: set[tuple[str, str]] = field(default_factory=set)
@@ -119,7 +119,7 @@ def finish_with_notices(text: str = "") -> dict[str, list[str]]:
 
     The closing text is ``text``, which is also shown now, and the notices of the run. The output is empty if
     the node is a child of an expanding node, or is called by another node. The child that collects the
-    expansion shows the notices of such nodes (``show_expansion_closing``).
+    expansion shows the notices of such nodes (``show_expansion_closing_text``).
     """
     if text:
         show_on_node(text)
@@ -137,7 +137,7 @@ def finish_with_notices(text: str = "") -> dict[str, list[str]]:
     }
 
 
-def show_expansion_closing(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
+def show_expansion_closing_text(text: str, dots: dict[str, str] | None = None) -> dict[str, list]:
     """Show the closing text of an expansion; called by the child that collects it.
 
     ``text`` includes the notices. ``dots`` maps some of its lines to the CSS color of the dot that

@@ -16,7 +16,7 @@ from ..host.images import save_preview, to_bchw, to_image
 from ..host.messages import (
     join_with_line_breaks,
     pick_css_color,
-    show_expansion_closing,
+    show_expansion_closing_text,
     show_on_node,
     take_notices,
 )
@@ -87,7 +87,7 @@ class CoZChainFrames(io.ComfyNode):
 
 @cache
 def make_collector_schema() -> io.Schema:
-    def each(kind, name: str, first: int = 1) -> list[io.Input]:
+    def make_step_inputs(kind, name: str, first: int = 1) -> list[io.Input]:
         steps = range(first, MAX_STEPS + 1)
         return [kind.Input(f"{name}_{i}", optional=True, lazy=True) for i in steps]
 
@@ -112,13 +112,13 @@ def make_collector_schema() -> io.Schema:
             io.Int.Input("kept", min=0, max=MAX_STEPS),
             io.Float.Input("stop_below"),
             io.String.Input("color_profile", optional=True),
-            *each(io.Image, "frame", 0),
-            *each(io.String, "text"),
-            *each(PreviewFiles, "preview_files"),
-            *each(io.Float, "agreement"),
-            *each(io.Float, "invented"),
-            *each(io.String, "notices"),
-            *each(io.Float, "denoise"),
+            *make_step_inputs(io.Image, "frame", 0),
+            *make_step_inputs(io.String, "text"),
+            *make_step_inputs(PreviewFiles, "preview_files"),
+            *make_step_inputs(io.Float, "agreement"),
+            *make_step_inputs(io.Float, "invented"),
+            *make_step_inputs(io.String, "notices"),
+            *make_step_inputs(io.Float, "denoise"),
         ],
         outputs=[
             io.Image.Output("image"),
@@ -258,7 +258,7 @@ class CoZChainCollect(io.ComfyNode):
             "animated": (False,),
             "coz_chain": [chain.to_json()],
             "coz_source": save_preview(chain.frames[0], chain.target),
-            **show_expansion_closing(text, dots),
+            **show_expansion_closing_text(text, dots),
         }
         return io.NodeOutput(batch[-1:], batch, join_texts(chain.prompts), chain, ui=ui_output)
 
