@@ -59,7 +59,7 @@ def add_control(
 ) -> tuple[list, list]:
     """Add a ControlNet that sees ``view`` (B, 3, H, W) to both conditionings, as Apply ControlNet does.
 
-    It sees the view as the VAE gets it: ComfyUI would stretch an unpadded one to the padded size.
+    It sees the padded view that the VAE gets: ComfyUI would stretch an unpadded one to the padded size.
     """
     if control is None:
         return positive, negative

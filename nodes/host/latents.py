@@ -97,7 +97,7 @@ def require_max_side(model: ModelPatcher, image: Tensor, compression: int) -> No
     if patches and max(height, width) > (limit := patches * network.patch_size * compression):
         raise ValueError(
             f"the view is {width} x {height} pixels, but model takes at most {limit} along a side: lower "
-            'size or tile. If frame is "whole picture", choose another: its long side may be too long'
+            'size or tile. With frame "whole picture" the long side may be too long: choose another frame'
         )
 
 

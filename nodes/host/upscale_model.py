@@ -14,8 +14,8 @@ from .graph import get_running_prompt, list_used_models
 from .messages import CALLED_SUFFIX, give_notice_once
 
 
-class WrappedModel(ImageModelDescriptor):
-    """A base class for upscale models that wrap another and change what a call does.
+class ModelWrapper(ImageModelDescriptor):
+    """An upscale model that wraps another and changes what a call does.
 
     Both share network and patcher: they are loaded, moved and unloaded together, and the weights
     are in memory once.
@@ -27,7 +27,7 @@ class WrappedModel(ImageModelDescriptor):
         self.wrapped = upscale_model
 
 
-class LumaModel(WrappedModel):
+class LumaModel(ModelWrapper):
     """A gray upscale model that takes color: it upscales the luma, and bicubic enlarges the chroma."""
 
     def __init__(self, upscale_model: ImageModelDescriptor):
@@ -78,7 +78,7 @@ def name_model(upscale_model) -> str:
     return f"The upscale model ({kind})"
 
 
-class SelfEnsembled(WrappedModel):
+class SelfEnsembled(ModelWrapper):
     """An upscale model that returns the mean of its results for eight flips and rotations."""
 
     def __call__(self, image: Tensor) -> Tensor:
