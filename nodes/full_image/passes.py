@@ -56,7 +56,7 @@ class PassNodes:
         )
         inputs["prompts"] = prompts if self.backbone.reads_text else ""
         inputs |= nest_inputs("backbone", self.backbone.choose_inputs(i))
-        inputs |= add_easy_tiles(self.expansion, easy_mode, easy_indices)
+        inputs |= make_easy_inputs(self.expansion, easy_mode, easy_indices)
         tiles = self.expansion.add_node("CoZTiles", f"tiles_{i}", **inputs, **self.settings)
         self.current, self.notices[f"notices_{i}"] = tiles.out(0), tiles.out(1)
 
@@ -70,7 +70,7 @@ class PassNodes:
         return self.expansion.add_node("CoZComplexityMap", "map", image=self.source).out(0)
 
 
-def add_easy_tiles(expansion: Expansion, easy_mode: str, easy_indices: list[int]) -> dict:
+def make_easy_inputs(expansion: Expansion, easy_mode: str, easy_indices: list[int]) -> dict:
     """Return the inputs of a pass for its easy tiles, none if it has none."""
     if not easy_indices:
         return {}

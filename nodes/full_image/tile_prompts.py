@@ -23,10 +23,10 @@ def describe_count(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def describe_pass(number: int, count: int, easy: int = 0) -> str:
-    tiles = (
-        f"{count - easy} of {count} tiles by the model" if easy else describe_count(count, "tile")
-    )
+def describe_pass(number: int, count: int, easy_count: int = 0) -> str:
+    tiles = describe_count(count, "tile")
+    if easy_count:
+        tiles = f"{count - easy_count} of {count} tiles by the model"
     return f"pass {number}: {tiles}"
 
 

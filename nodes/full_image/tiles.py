@@ -141,7 +141,7 @@ def plan_work(
     easy: set[int],
     settings: tuple,
 ) -> tuple[list[TileUpscaler], list[tuple[TileUpscaler, list[int]]]]:
-    """Plan which tiles are sharpened at once: first the easy ones.
+    """Plan which tiles are sharpened together, the easy ones first.
 
     Args:
         sharpener: The backbone of the tiles that are not easy.
@@ -168,8 +168,8 @@ def plan_work(
 class TileProgress:
     """Counts tiles and estimates the time left. Easy tiles are left out of the estimate."""
 
-    def __init__(self, easy: int, count: int):
-        self.easy = easy
+    def __init__(self, easy_count: int, count: int):
+        self.easy_count = easy_count
         self.total = count
         self.done = 0
         self.started = time.monotonic()
@@ -177,10 +177,11 @@ class TileProgress:
     def count(self, tiles: int) -> str:
         """Count finished tiles and return the time left, as ``describe_time_left`` does."""
         self.done += tiles
-        if self.done <= self.easy:
+        if self.done <= self.easy_count:
             self.started = time.monotonic()
             return ""
-        return describe_time_left(self.started, self.done - self.easy, self.total - self.easy)
+        sharpened, count = self.done - self.easy_count, self.total - self.easy_count
+        return describe_time_left(self.started, sharpened, count)
 
 
 def describe_tiles(group: list[int]) -> str:
