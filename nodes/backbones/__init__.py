@@ -25,7 +25,7 @@ TEXT_INPUTS = ("prompting", "prompt", "step_prompts", "tile_prompts")
 
 
 def list_unread_inputs(kind: type[Backbone]) -> list[str]:
-    """List the inputs that have no effect with a backbone if no model writes texts.
+    """List the inputs that have no effect with a backbone if ``prompting`` is "text".
 
     js/host/unread.js hides them.
     """

@@ -41,8 +41,8 @@ class Tile(NamedTuple):
     zoomed: Tensor | None
     """The enlarged view as an IMAGE (1, h, w, 3). It may be None if ``enlarges_input``."""
     window: Window
-    """The pixels to sharpen, tile and ring, in whole pixels of the result. ``find_tile_input`` computes
-    their place in the image of the pass. They reach beyond it only if ``enlarges_input``."""
+    """The tile with its ring, in whole pixels of the result. ``find_tile_input`` computes its place in the
+    image of the pass. It reaches beyond that image only if ``enlarges_input``."""
     seed: int
 
 

@@ -12,7 +12,8 @@ class DiffusionBackbone(Backbone):
     def __init__(self, chosen: dict):
         super().__init__(chosen)
         self.encoded: dict[str, list] = {}
-        """Text -> its conditioning, or the link to it."""
+        """Text -> its conditioning. In an expansion: repr of the text, or of the link to it -> the link to its
+        conditioning."""
 
     @classmethod
     def make_inputs(cls, **socket_options) -> list[io.Input]:
@@ -40,7 +41,7 @@ class DiffusionBackbone(Backbone):
 
     def add_encoder(self, add_node: Callable, name: int | str, text: str | list) -> list:
         """Add the node that encodes a text, unless it exists, and return the link to the conditioning."""
-        # The text may be a link, which is a list. repr quotes a string, so no text equals a link.
+        # A link is a list, which cannot be a key. repr quotes a text, so its key never equals that of a link.
         key = repr(text)
         if key not in self.encoded:
             encoder, inputs = self.choose_encoder(text)

@@ -1,4 +1,4 @@
-"""The restraint: one number that sets several inputs, for how closely a result stays to its view."""
+"""The restraint: one number that says how closely a result stays to its view, and sets several inputs."""
 
 from itertools import pairwise
 from typing import NamedTuple

@@ -57,8 +57,8 @@ class UpscaleModel(Backbone):
         margin = min(reach, floor(tile / factor / 4)) if is_tiled else reach
         margin = max(margin, ceil(tile_pass.ring / factor))
         if margin < reach:
-            # plan_tiles rounds a tile down to whole input pixels: by less than
-            # find_input_aligned_multiple, so add that. Then round up to the widget's step of 16.
+            # plan_tiles rounds a tile down to a multiple: add that multiple, so that enough is left. Then
+            # round up to the widget's step of 16.
             enough = ceil(4 * reach * factor) + find_input_aligned_multiple(factor, tile)
             give_notice(
                 f"The upscale model needs {reach} pixels around a tile, but tiles of {tile} pixels leave "
