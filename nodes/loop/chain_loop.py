@@ -175,9 +175,8 @@ class CoZChainLoop(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, backbone=None, prompting=None):
-        # ComfyUI ignores the answer if a prompt in API format has none of the parameters, and there
-        # backbone and prompting may be missing. image is always connected: it is a parameter only so
-        # that the answer counts.
+        # ComfyUI reports an error once for each of these parameters that the prompt holds. A prompt in API
+        # format may lack backbone and prompting, so image, which is always connected, is a parameter too.
         return validate_options(cls, backbone=backbone, prompting=prompting)
 
     @classmethod

@@ -23,8 +23,7 @@ class CoZChainGate(io.ComfyNode):
 
     With a cache, the collector requests one step after the other, and no gate is used: with gates, each
     change of ``stop_below`` would run all steps again. Without a cache, each request would run all
-    earlier steps again. So all steps are in the expanded graph from the start, each behind the gate of
-    the step before.
+    earlier steps again. So each step runs without a request, unless the gate of the step before stops it.
     """
 
     @classmethod

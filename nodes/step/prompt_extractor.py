@@ -25,7 +25,7 @@ before the repetition penalty is applied."""
 MIN_TEMPERATURE = 0.01
 """ComfyUI divides by the temperature; a much lower one makes NaN."""
 
-MAX_TOKENS = 32
+DEFAULT_MAX_TOKENS = 32
 """The value of max_new_tokens in Chain-of-Zoom's code for recursive zooming."""
 
 
@@ -47,7 +47,7 @@ def make_instruction_input() -> io.Input:
     )
 
 
-def make_max_tokens_input(default: int = MAX_TOKENS) -> io.Input:
+def make_max_tokens_input(default: int = DEFAULT_MAX_TOKENS) -> io.Input:
     return io.Int.Input(
         "max_tokens",
         default=default,
@@ -159,9 +159,8 @@ class CoZPromptExtractor(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image=None, sampling_mode=None):
-        # ComfyUI ignores the answer if a prompt in API format has none of the parameters, and there
-        # sampling_mode may be missing. image is always connected: it is a parameter only so
-        # that the answer counts.
+        # ComfyUI reports an error once for each of these parameters that the prompt holds. A prompt in API
+        # format may lack sampling_mode, so image, which is always connected, is a parameter too.
         return validate_options(cls, sampling_mode=sampling_mode)
 
     @classmethod
@@ -171,7 +170,7 @@ class CoZPromptExtractor(io.ComfyNode):
         image,
         prompt,
         instruction="",
-        max_tokens=MAX_TOKENS,
+        max_tokens=DEFAULT_MAX_TOKENS,
         sampling_mode=None,
         previous_image=None,
     ) -> io.NodeOutput:

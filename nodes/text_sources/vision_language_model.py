@@ -9,7 +9,7 @@ from ..host.expansion import nest_inputs
 from ..host.images import to_bchw, to_image
 from ..host.messages import hide_called_progress
 from ..step.prompt_extractor import (
-    MAX_TOKENS,
+    DEFAULT_MAX_TOKENS,
     CoZPromptExtractor,
     make_instruction_input,
     make_max_tokens_input,
@@ -18,8 +18,8 @@ from .text_source import TextSource
 
 PREVIOUS, ORIGINAL, NONE = "previous scale", "original image", "none"
 
-TILE_TOKENS = 16
-"""The limit for a tile in Chain-of-Zoom's inference_coz_full.py, lower than for a zoom step."""
+DEFAULT_MAX_TILE_TOKENS = 16
+"""The limit for a tile in Chain-of-Zoom's inference_coz_full.py."""
 
 
 class VisionLanguageModel(TextSource):
@@ -45,7 +45,7 @@ class VisionLanguageModel(TextSource):
                 else "What the model sees besides the view. previous scale: the frame before, as in the "
                 "paper. original image: the first frame. none: nothing else.",
             ),
-            make_max_tokens_input(TILE_TOKENS if is_for_tiles else MAX_TOKENS),
+            make_max_tokens_input(DEFAULT_MAX_TILE_TOKENS if is_for_tiles else DEFAULT_MAX_TOKENS),
             make_instruction_input(),
             io.Float.Input(
                 "temperature",
