@@ -25,7 +25,7 @@ FILTER_RADIUS_PIXELS = {"bicubic": 2.0, "lanczos": 3.0}
 
 
 def require_same_shape(first: Tensor, second: Tensor, names: str) -> None:
-    """Raise a ValueError that names two images whose shapes differ."""
+    """Raise a ValueError if the shapes of two images differ. Its message starts with ``names``."""
     if first.shape != second.shape:
         raise ValueError(
             f"{names} must have the same shape, got {tuple(first.shape)} and "
@@ -132,7 +132,7 @@ def resize_region(image: Tensor, box: Window, height: int, width: int) -> Tensor
 
     Args:
         image: (B, C, H, W), any float dtype.
-        box: The region, in pixels of the image. What lies beyond the image is left out.
+        box: The region, in pixels of the image. Rounding may have moved its edges beyond the image.
         height: Height of the result, in pixels.
         width: Width of the result, in pixels.
 

@@ -12,7 +12,7 @@ from .resample import crop, cut_first_frame, resize
 
 
 class View(NamedTuple):
-    """What a step gets: a view (``zoomed``), the crop enlarged to it, and the cropped frame (1, 3, H, W)."""
+    """The view of a step, ``zoomed``, enlarged from ``crop``, which was cut from ``frame`` (1, 3, H, W)."""
 
     zoomed: Tensor
     crop: Tensor

@@ -100,7 +100,7 @@ def decode_png(file: bytes, height: int, width: int) -> Tensor:
 
 
 def _split_pixel_chunks(file: bytes) -> list[tuple[bytes, bytes]]:
-    """Return (kind, chunk) of the chunks that hold pixels.
+    """Return (kind, chunk) of the signature, which has no kind, and of the chunks needed to decode pixels.
 
     The others are left out: texts and profiles could decompress to any size.
     """

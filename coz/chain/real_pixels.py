@@ -30,7 +30,7 @@ class RealPixels(NamedTuple):
     width: float
     height: float
     share: float
-    """Such pixels for each pixel of the frame: 1 or more where nothing is invented."""
+    """Real pixels for each pixel of the frame: 1 or more if nothing is invented."""
 
 
 def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
@@ -41,7 +41,7 @@ def count_real_pixels(chain: ZoomChain, layer: int) -> RealPixels:
         layer: 0 is the source, 1 the first frame x_0, i + 1 the frame x_i.
 
     Raises:
-        ValueError: If the layer does not exist.
+        IndexError, ValueError: If the layer does not exist.
     """
     height, width = chain.frames[layer].shape[-2:]
     window = chain.find_real_window(layer)

@@ -174,10 +174,10 @@ def _require_count(field: str, value: object, steps: int, length: int) -> list[A
 
 
 def _read_each(
-    field: str, value: object, steps: int, length: int, check: Callable[[str, object], T]
+    field: str, value: object, steps: int, length: int, read_item: Callable[[str, object], T]
 ) -> tuple[T, ...]:
     items = _require_count(field, value, steps, length)
-    return tuple(check(f"{field}[{i}]", item) for i, item in enumerate(items))
+    return tuple(read_item(f"{field}[{i}]", item) for i, item in enumerate(items))
 
 
 def _read_text(field: str, value: object) -> str:
