@@ -94,10 +94,9 @@ def ycbcr_align(sr: Tensor, reference: Tensor) -> Tensor:
 def histogram_align(sr: Tensor, reference: Tensor) -> Tensor:
     """Give each channel of ``sr`` the distribution of values of ``reference``.
 
-    A value of ``sr`` becomes the value of ``reference`` at the same quantile. Where that quantile
-    falls between two values of the reference (equal values share one), it is interpolated between them.
-    Equal values stay equal, and the order of values is kept. Images and channels are matched one by one,
-    so the working memory is that of one plane.
+    A value of ``sr`` becomes the value of ``reference`` at the same quantile. Between the quantiles of
+    two values of ``reference`` the result is interpolated. Equal values stay equal, and the order of
+    values is kept. Images and channels are matched one by one, so the working memory is that of one plane.
 
     Args:
         sr: (B, C, H, W), any float dtype, values in [0, 1].

@@ -18,7 +18,7 @@ MIN_LAST_TIMESTEP = 20
 """Lower limit of the last timestep."""
 
 MAX_ADAPTED_GUIDANCE = 10
-"""Upper limit of the guidance scale (cfg) of a complex view."""
+"""Upper limit of the adapted guidance scale (cfg)."""
 
 SOBEL_KERNEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 LOCAL_SIDE_PIXELS = 5
@@ -39,42 +39,42 @@ def score_complexity(image: Tensor) -> list[float]:
     Deviation: edge pixels are repeated around the image. The study pads with zeros, which adds edges
         along the border, so that a flat gray image scores 0.318.
     """
-    light = compute_luma(image)
-    slope = compute_gradient(light)
-    variance = average_locally((light - average_locally(light)).square())
+    luma = compute_luma(image)
+    slope = compute_gradient(luma)
+    variance = average_locally((luma - average_locally(luma)).square())
     measures = torch.stack(
         [
-            0.25 * (10 * light.flatten(1).var(1, correction=0)).clamp(max=1),
+            0.25 * (10 * luma.flatten(1).var(1, correction=0)).clamp(max=1),
             0.30 * (5 * slope.mean((1, 2, 3))).clamp(max=1),
             0.25 * (20 * variance.mean((1, 2, 3))).clamp(max=1),
-            0.20 * torch.stack([_compute_entropy(view) for view in light]) / 8,
+            0.20 * torch.stack([_compute_entropy(view) for view in luma]) / 8,
         ]
     )
     scores: list[float] = measures.sum(0).cpu().numpy().tolist()
     return scores
 
 
-def compute_gradient(light: Tensor) -> Tensor:
+def compute_gradient(luma: Tensor) -> Tensor:
     """Compute the length of the Sobel gradient of images (B, 1, H, W).
 
     Returns:
         (B, 1, H, W), 4 at a vertical edge between values 0 and 1. The image is padded with its border pixels.
     """
-    kernel = light.new_tensor([SOBEL_KERNEL, tuple(zip(*SOBEL_KERNEL, strict=True))]).unsqueeze(1)
-    slopes = F.conv2d(F.pad(light, (1, 1, 1, 1), mode="replicate"), kernel)
+    kernel = luma.new_tensor([SOBEL_KERNEL, tuple(zip(*SOBEL_KERNEL, strict=True))]).unsqueeze(1)
+    slopes = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), kernel)
     return slopes.square().sum(1, keepdim=True).sqrt()
 
 
-def average_locally(light: Tensor) -> Tensor:
+def average_locally(luma: Tensor) -> Tensor:
     """Average images (B, 1, H, W) over the 5 x 5 pixels around each pixel; edge pixels are repeated."""
     edge = LOCAL_SIDE_PIXELS // 2
-    return F.avg_pool2d(F.pad(light, (edge,) * 4, mode="replicate"), LOCAL_SIDE_PIXELS, 1)
+    return F.avg_pool2d(F.pad(luma, (edge,) * 4, mode="replicate"), LOCAL_SIDE_PIXELS, 1)
 
 
-def _compute_entropy(light: Tensor) -> Tensor:
+def _compute_entropy(luma: Tensor) -> Tensor:
     """Compute the entropy, in bits, of the 256 levels of an image."""
-    counts = (light * 256).long().clamp(0, 255).flatten().bincount(minlength=256)
-    share = counts / light.numel()
+    counts = (luma * 256).long().clamp(0, 255).flatten().bincount(minlength=256)
+    share = counts / luma.numel()
     return -torch.xlogy(share, share).sum() / torch.tensor(2.0).log()
 
 

@@ -38,11 +38,11 @@ def map_detail(image: Tensor, measure: DetailMeasure) -> Tensor:
     Returns:
         (B, 1, H, W) float32 in [0, 1], blurred; all zeros for a flat image.
     """
-    light = compute_luma(image)
+    luma = compute_luma(image)
     if measure == "gradient":
-        detail = compute_gradient(light)
+        detail = compute_gradient(luma)
     else:
-        detail = average_locally((light - average_locally(light)).square())
+        detail = average_locally((luma - average_locally(luma)).square())
     low, high = detail.amin((1, 2, 3), True), detail.amax((1, 2, 3), True)
     detail = (detail - low) / (high - low).clamp(min=torch.finfo(detail.dtype).tiny)
     return _blur(detail, *DETAIL_BLUR_PIXELS)

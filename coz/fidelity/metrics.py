@@ -155,9 +155,9 @@ def compute_laplacian(image: Tensor) -> Tensor:
     Returns:
         (B, H - 2, W - 2) float32, without the edge pixels, which lack a neighbor.
     """
-    light = MAX_LEVEL * compute_luma(image)[:, 0]
-    across = light[:, 1:-1, :-2] + light[:, 1:-1, 2:]
-    return 4 * light[:, 1:-1, 1:-1] - across - light[:, :-2, 1:-1] - light[:, 2:, 1:-1]
+    luma = MAX_LEVEL * compute_luma(image)[:, 0]
+    across = luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
+    return 4 * luma[:, 1:-1, 1:-1] - across - luma[:, :-2, 1:-1] - luma[:, 2:, 1:-1]
 
 
 def measure_color_shift(sr: Tensor, lq: Tensor) -> Tensor:

@@ -55,11 +55,11 @@ def rate_complexity(image: Tensor, cell: int = CELL_PIXELS) -> list[list[float]]
     sums: list[Tensor] = []
     counts: list[Tensor] = []
     for top, bottom in pairwise(bounds):
-        light = compute_luma(image[..., top:bottom, :])[0, 0]
-        slope = light.diff(dim=0).abs().sum(0)
-        slope[:-1] += light.diff(dim=1).abs().sum(0)
-        sums.append(torch.stack((light.sum(0), light.square().sum(0), slope / 2)))
-        counts.append(_count_levels(light, column, columns))
+        luma = compute_luma(image[..., top:bottom, :])[0, 0]
+        slope = luma.diff(dim=0).abs().sum(0)
+        slope[:-1] += luma.diff(dim=1).abs().sum(0)
+        sums.append(torch.stack((luma.sum(0), luma.square().sum(0), slope / 2)))
+        counts.append(_count_levels(luma, column, columns))
     heights = image.new_tensor(bounds, dtype=torch.int64).diff()
     return _rate_cells(torch.stack(sums), torch.stack(counts), heights).cpu().numpy().tolist()
 
@@ -89,13 +89,13 @@ def find_easy_tiles(
     return [i for i, core in enumerate(cores) if limit == 1 or rate(core) < limit]
 
 
-def _count_levels(light: Tensor, column: Tensor, columns: int) -> Tensor:
+def _count_levels(luma: Tensor, column: Tensor, columns: int) -> Tensor:
     """Count the pixels of each level in each cell of a row of cells: (columns, levels), integers.
 
     ``column`` holds the cell of each x. scatter_add_ on a GPU adds in another order each time. Sums of
     floats depend on the order, sums of integers do not.
     """
-    level = (light * HISTOGRAM_LEVELS).long().clamp_(0, HISTOGRAM_LEVELS - 1)
+    level = (luma * HISTOGRAM_LEVELS).long().clamp_(0, HISTOGRAM_LEVELS - 1)
     place = (level + column * HISTOGRAM_LEVELS).flatten()
     counts = place.new_zeros(columns * HISTOGRAM_LEVELS)
     return counts.scatter_add_(0, place, torch.ones_like(place)).view(columns, HISTOGRAM_LEVELS)
