@@ -23,7 +23,7 @@ BLOCK_ROWS = 32
 """Number of rows of a banded matrix that are multiplied at once."""
 
 MAX_CACHED_MATRICES = 32
-"""Number of axes whose matrices are cached. The matrices from 8192 to 2048 pixels take 4 MB."""
+"""Number of axes whose matrices are cached. The matrices from 8192 to 2048 pixels take 2 MB."""
 
 MAX_PIXELS_AT_ONCE = 2048**2
 """Planes are resized together up to this number of pixels, which a GPU does in fewer calls. Larger planes

@@ -92,7 +92,7 @@ def measure_chain(chain: ZoomChain, ground_truth: Tensor | None = None) -> Itera
             pending["drift"] = start_measuring_color_drift(frame, made_from)
             if is_comparable(count_real_pixels(chain, layer)):
                 pending["source_agreement"] = start_measuring_source_agreement(chain, layer)
-        truth = None if ground_truth is None else cut_true_view(chain, layer, ground_truth)
+        truth = None if ground_truth is None else cut_ground_truth(chain, layer, ground_truth)
         if truth is not None:
             pending["psnr"] = start_measuring_psnr(frame, truth)
             if min(frame.shape[-2:]) >= SSIM_WINDOW_PIXELS:
@@ -125,7 +125,7 @@ def start_measuring_source_agreement(chain: ZoomChain, layer: int) -> PendingFig
     return start_measuring_psnr(small, source[..., top:bottom, left:right])
 
 
-def cut_true_view(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
+def cut_ground_truth(chain: ZoomChain, layer: int, ground_truth: Tensor) -> Tensor | None:
     """Cut from the ground truth the region that a layer shows, resized to the layer's size.
 
     Args:
@@ -199,7 +199,7 @@ def describe_chain(chain: ZoomChain, figures: Sequence[Figures]) -> str:
         judged = f"The weakest step, to {label}, {describe_agreement(worst.input_agreement)}"
     drift = max(f.drift for f in steps)
     colors = next((w for most, w in COLOR_DRIFT_WORDS if drift <= most), "colors change visibly")
-    sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 a step).")
+    sentences.append(f"{judged}; {colors} (at most {drift:.1f} of 255 levels in a step).")
     compared = [f for f in steps if not isnan(f.source_agreement)]
     if compared and compared[-1].source_agreement < MIN_CLOSE_DECIBELS:
         label = write_factor_label(chain, compared[-1].layer)
@@ -239,8 +239,8 @@ def write_report(
         "the photograph: the same comparison with the photograph's own pixels, where at least "
         f"{MIN_COMPARED_SIDE_PIXELS} x {MIN_COMPARED_SIDE_PIXELS} of them are in view. Finer detail is not "
         "judged.",
-        "PSNR and SSIM: the frame compared with the ground truth. Higher is closer; over "
-        f"{MAX_SHOWN_DECIBELS} dB and 1 mean equal.",
+        "PSNR and SSIM: the frame compared with the ground truth. Higher is closer; equal images have a PSNR "
+        f"over {MAX_SHOWN_DECIBELS} dB and an SSIM of 1.",
         "sharpness: the amount of fine structure, whether real, invented or noise. Near 0 is blur. "
         "Compare it along the chain.",
         "color drift: how far the step moved the mean color, in levels of 255. Up to "

@@ -14,7 +14,7 @@ from coz.fidelity.pending_figure import read_figures
 from coz.fidelity.report import (
     Figures,
     compute_max_comparable_magnification,
-    cut_true_view,
+    cut_ground_truth,
     describe_chain,
     describe_deepest_frame,
     measure_chain,
@@ -128,12 +128,12 @@ def test_a_finer_source_is_made_small_instead(photo):
 def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
     source = resize(photo, 128, 128).clamp(0, 1)
     chain = bicubic_chain(source, size=64, scale=2.0, center=(0.43, 0.29))
-    truth = [cut_true_view(chain, k, photo) for k in (1, 2, 3)]
+    truth = [cut_ground_truth(chain, k, photo) for k in (1, 2, 3)]
     for k, view in enumerate(truth, 1):
         assert torch.equal(
             view, resize(photo, 64, 64, box=times(4, chain.find_window_in(k, 0))).clamp(0, 1)
         )
-    assert cut_true_view(chain, 4, photo) is None  # 8x, of 4x
+    assert cut_ground_truth(chain, 4, photo) is None  # 8x, of 4x
     assert compute_max_comparable_magnification(chain, photo) == 4
     ideal = with_frames(chain, (*truth, chain.frames[4]))
     figures = list(measure_chain(ideal, photo))
@@ -203,8 +203,8 @@ PHOTOGRAPH = (
     "them are in view. Finer detail is not judged."
 )
 TRUTH = (
-    "PSNR and SSIM: the frame compared with the ground truth. Higher is closer; over 99 dB and 1 "
-    "mean equal."
+    "PSNR and SSIM: the frame compared with the ground truth. Higher is closer; equal images "
+    "have a PSNR over 99 dB and an SSIM of 1."
 )
 SHARPNESS = (
     "sharpness: the amount of fine structure, whether real, invented or noise. Near 0 is blur. "
@@ -235,7 +235,7 @@ def test_the_table_without_a_ground_truth(photo):
     assert write_report(chain, made_up).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. The "
         "weakest step, to 16x, contradicts its input (9.0 dB); colors change visibly (at most 12.0 "
-        "of 255 a step). The deepest frame is blurred: sharpness falls from 3174 to 0.",
+        "of 255 levels in a step). The deepest frame is blurred: sharpness falls from 3174 to 0.",
         "",
         "| zoom |         real pixels |                its input |                 the photograph | sharpness | color drift |",
         "| ---: | ------------------: | -----------------------: | -----------------------------: | --------: | ----------: |",
@@ -257,7 +257,7 @@ def test_the_table_with_a_ground_truth(photo):
     ]  # fmt: skip
     assert write_report(chain, made_up, photo).split("\n") == [
         "The deepest frame (16x) shows 4 x 4 real pixels: nearly everything in it is invented. Every "
-        "step repeats its input; colors move a little (at most 2.5 of 255 a step). At 4x the chain "
+        "step repeats its input; colors move a little (at most 2.5 of 255 levels in a step). At 4x the chain "
         "departs from the photograph (24.9 dB).",
         "",
         "| zoom |         real pixels |            its input |                 the photograph | PSNR dB |  SSIM | sharpness | color drift |",
@@ -300,7 +300,7 @@ def test_the_sentence_of_a_chain(make_chain):
         replace(first, layer=k, input_agreement=46, source_agreement=46, drift=0.4) for k in (2, 3)
     ]
     deepest = "The deepest frame (16x) shows 32 x 32 real pixels: only its coarsest shapes are real, all detail is invented."
-    kept = "colors stay true (at most 0.4 of 255 a step)."
+    kept = "colors stay true (at most 0.4 of 255 levels in a step)."
     good = f"{deepest} Every step repeats its input; {kept}"
     assert describe_chain(chain, [first, *steps]) == good
     close = replace(steps[0], input_agreement=39.9, source_agreement=29.9)
