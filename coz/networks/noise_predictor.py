@@ -55,7 +55,7 @@ def read_sizes(weights: Mapping[str, Tensor]) -> NoisePredictorSizes:
     """Read the sizes of a noise predictor from its weights.
 
     Raises:
-        KeyError: If the weights are not those of a noise predictor.
+        KeyError, IndexError: If the weights are not those of a noise predictor.
     """
     stages = {name.split(".")[2] for name in weights if name.startswith("encoder.down_blocks.")}
     first = [f"encoder.down_blocks.{i}.resnets.0.conv1.weight" for i in range(len(stages))]

@@ -28,7 +28,7 @@ LAYOUTS: list[Layout] = list(get_args(Layout))
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 MIN_PANEL_SIDE_PIXELS = 256
-"""Smaller frames are enlarged to this short side, so that their labels can be read."""
+"""Smaller frames are enlarged to at least this short side, so that their labels can be read."""
 
 MAX_STRIP_SIDE_PIXELS = 32_768
 """Maximum side: five frames of 4096 fit side by side, and many programs open no larger images."""

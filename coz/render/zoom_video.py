@@ -200,8 +200,8 @@ class ZoomVideo:
         above = layer - 1
         area_factor = x[layer] * y[layer] / (x[above] * y[above])
         if above == 0:
-            # The first layer fades in from the start of the zoom. There the view has, in the layer's
-            # pixels, this many times the area of the last view.
+            # x_0 fades in from the start of the zoom. The first view covers this many times as many
+            # pixels of x_0 as the last view covers of the deepest frame.
             area_factor *= self.start.width * self.start.height / (self.end.width * self.end.height)
         area_ratio = view.width * view.height / (self.end.width * self.end.height)
         if area_factor < 1 + SCALE_TOLERANCE:

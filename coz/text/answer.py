@@ -85,7 +85,7 @@ def clean_answer(answer: str, cut: bool = False) -> str:
     """Turn a vision-language model's answer into one line; "" if nothing is left.
 
     This removes thoughts, special tokens, list markers, control characters, the phrases of
-    ``EXCLUDED_PHRASES`` and repetitions. An answer without any of these stays as it is.
+    ``EXCLUDED_PHRASES`` and repetitions. All other words stay as they are.
 
     Args:
         answer: The answer as the tokenizer decodes it.

@@ -1,4 +1,4 @@
-"""Blend tiles into an image one by one, without keeping tiles or an image of weights."""
+"""Blend tiles into an image one by one, without keeping them."""
 
 from math import pi
 

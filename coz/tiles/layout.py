@@ -63,8 +63,8 @@ def plan_layout(
         tile: Side of a tile, in pixels.
         overlap: Overlap in pixels, below ``tile``.
         multiple_of: All but the last tiles start at multiples of this many pixels, which makes
-            overlaps a little larger. If it is the factor of an enlargement, each tile starts on a
-            pixel of the image before it. Ignored if tiles are less than this far apart.
+            overlaps a little larger. If the image was enlarged by this factor, these tiles start on
+            pixels of the original. Ignored if tiles are less than this far apart.
 
     Raises:
         ValueError: If a side or ``tile`` is below 1, or ``overlap`` not in 0..tile - 1.

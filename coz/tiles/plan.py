@@ -20,7 +20,7 @@ MAX_OVERVIEW_LONG_SIDE_PIXELS = 2048
 """Limit of its long side: without it 10000 x 50 pixels would become 102400 x 512."""
 
 RESIZE_MARGIN_PIXELS = 3
-"""Input pixels around a box that are enough to enlarge it: the filter radius of lanczos."""
+"""Input pixels that are read around a box to enlarge it; the bicubic filter needs two."""
 
 
 def enlarge_side(side: int, scale: float) -> int:
