@@ -39,10 +39,11 @@ def convert_coz_lora(tensors: list[Any]) -> StandardKeyWeights:
 
     Source: Chain-of-Zoom osediff_sd3.py, inject_lora (scale=1.0).
     """
-    if len(tensors) < 2 or not all(is_weight(t) and t.ndim == 2 and t.numel() for t in tensors):
+    matrices = [t for t in tensors if is_weight(t) and t.ndim == 2 and t.numel()]
+    if len(tensors) < 2 or len(matrices) < len(tensors):
         raise ValueError(
             "expected the Chain-of-Zoom SR LoRA, a list of matrices, but found a list of "
-            f"{len(tensors)} entries that are not all matrices; take model_20001.pkl"
+            f"{len(tensors)} entries, {len(matrices)} of them matrices; take model_20001.pkl"
         )
     rank, width = tensors[1].shape
     blocks = width // SD3_CHANNELS_PER_BLOCK

@@ -39,7 +39,7 @@ class StandardKeyWeights(NamedTuple):
     kind: Kind
     tensors: dict[str, Tensor]
     """Keys of ComfyUI's LoRA loader. `encoder.`... are VAE weights under ComfyUI's names; `vae.`... is
-    a LoRA for the VAE."""
+    a LoRA for the VAE. The kinds "ram" and "dape" use the layer names of RAM."""
     rank: int | None
     alpha: float | None
     """The LoRA is scaled by alpha / rank. None if its layers differ."""

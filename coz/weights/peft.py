@@ -124,7 +124,7 @@ def convert_lora(tensors: Mapping[str, Tensor], adapters: Mapping[str, Any]) -> 
     Args:
         tensors: As in the file.
         adapters: diffusers' `lora_adapter_metadata`, PEFT configs whose keys start with the name of a
-            part (`transformer.lora_alpha`). {} if there is none; alpha is then r.
+            part (`transformer.lora_alpha`). {} if there is none; alpha is then that in the file, or r.
 
     Raises:
         ValueError: If it holds no LoRA, or has other ranks than its metadata states.

@@ -72,7 +72,7 @@ def read_weights(path: Path) -> SRWeights:
 
 
 def read_with_standard_keys(path: Path) -> StandardKeyWeights:
-    """Read a file that `read_weights` accepts, or a prompt LoRA, under the keys of a converted file.
+    """Read an SR LoRA, a VAE encoder, a prompt LoRA, RAM or DAPE under the keys of a converted file.
 
     Raises:
         FileNotFoundError, ValueError: As `read_weights`.
@@ -165,9 +165,9 @@ def require_safetensors(path: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: If it is no safetensors file, or is cut short.
     """
-    has_header = is_safetensors(path)
+    is_pytorch = not is_safetensors(path)
     with name_file_in_errors(path):
-        if not has_header:
+        if is_pytorch:
             raise ValueError(
                 "expected safetensors, but found a PyTorch file; take the .safetensors file of the same model"
             )
@@ -176,7 +176,7 @@ def require_safetensors(path: Path) -> None:
 
 
 def read_vae(path: Path) -> dict[str, Tensor]:
-    """Read the VAE from a safetensors file that holds only a VAE or a whole checkpoint.
+    """Read the VAE from the file of a VAE or of a whole checkpoint.
 
     Returns:
         The weights under the names in the file, without `first_stage_model.` or `vae.`.

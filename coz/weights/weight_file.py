@@ -25,9 +25,9 @@ def read_content(path: Path) -> tuple[Any, Mapping[str, str]]:
 
     The metadata is empty unless the file is safetensors.
     """
-    has_header = is_safetensors(path)
+    is_pytorch = not is_safetensors(path)
     with name_file_in_errors(path):
-        return _read_safetensors(path) if has_header else (unpickle(path), {})
+        return (unpickle(path), {}) if is_pytorch else _read_safetensors(path)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -52,7 +52,7 @@ def is_safetensors(path: Path) -> bool:
         elif head[8:9] == b"{":
             if suffix not in PICKLE_SUFFIXES:
                 return True
-            found = "safetensors; rename it to end in .safetensors"
+            found = f"safetensors that ends in {suffix}; rename it to end in .safetensors"
         elif head.startswith(b"PK\x03\x04") or head[0] == pickle.PROTO[0]:
             if suffix not in SAFETENSORS_SUFFIXES:
                 return False

@@ -241,7 +241,11 @@ def test_a_layer_with_an_endless_name_is_refused(tmp_path):
         ("a.safetensors", b"hello", r"found a file that begins with b'hello'"),
         ("a.safetensors", b"PK\x03\x04", "found a PyTorch file; rename it to end in .pt"),
         ("a.safetensors", pickle.dumps([1]), "found a PyTorch file; rename it"),
-        ("a.pt", safetensors({}), "found safetensors; rename it to end in .safetensors"),
+        (
+            "a.pt",
+            safetensors({}),
+            r"found safetensors that ends in \.pt; rename it to end in \.safetensors",
+        ),
         ("a.safetensors", safetensors({}, length=1 << 40), "damaged or cut short; download"),
         ("a.pkl", pickle.dumps(["a"]), "damaged or cut short"),
     ],
