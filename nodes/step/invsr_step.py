@@ -87,8 +87,8 @@ class CoZInvSRStep(io.ComfyNode):
                 io.Image.Input(
                     "zoomed",
                     tooltip="The view in the size of the result: the output zoomed of Crop-Center-Zoom. If "
-                    'it is not four times as large as the input "crop", it is downscaled to a quarter, and '
-                    "this is used instead of that input.",
+                    'it is not four times as large as the input "crop", the node downscales it to a quarter and '
+                    'uses this instead of "crop".',
                 ),
                 make_sampling_steps_input(),
                 make_start_input(),

@@ -20,8 +20,8 @@ def make_resampling_input() -> io.Input:
         options=[*FILTER_RADIUS_PIXELS],
         default="bicubic",
         advanced=True,
-        tooltip="Filter that resizes the result of the model if the result of the node "
-        "has another size.",
+        tooltip="Filter that resizes the result of the model to the right size if the model "
+        "enlarges by another factor.",
     )
 
 
