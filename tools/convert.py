@@ -35,9 +35,9 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 
 DTYPES = {"bf16": torch.bfloat16, "fp8_e4m3fn": torch.float8_e4m3fn}
-DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for merged weights; float16 for RAM). bf16 halves the
-size of float32 and changes each weight by up to 0.4 percent; fp8_e4m3fn quarters it and changes each
-by up to 6 percent, and by more in a VAE, whose small weights have no alpha to scale them. The mean change is printed."""
+DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for the weights into which a LoRA of IN is merged;
+float16 for RAM). bf16 halves the size of float32 and changes each weight by up to 0.4 percent; fp8_e4m3fn quarters
+it and changes each by up to 6 percent, and small weights of a VAE by more. The change (root mean square) is printed."""
 
 USES = {
     "coz lora": "Load LoRA and CoZ Load SR LoRA take it.",
@@ -45,7 +45,8 @@ USES = {
     "For Load VAE, convert with --vae BASE.",
     "osediff": "Load LoRA takes its UNet part; only CoZ Load SR LoRA takes its VAE part. "
     "For Load VAE, convert once more with --vae BASE.",
-    "peft lora": "Load LoRA takes it; Load LoRA (Model and CLIP) if it is for a text encoder.",
+    "peft lora": "Load LoRA takes it. If it is for a language model, CoZ Load Prompt Extractor takes it; "
+    "if for another text encoder, Load LoRA (Model and CLIP).",
     "lora": "Load LoRA takes it.",
     "dape": "CoZ Load Tagger takes it, as dape_name.",
     "ram": "CoZ Load Tagger takes it, as tagger_name. It holds only the weights that rate the tags.",
@@ -116,7 +117,7 @@ def make_metadata(keyed: StandardKeyWeights, source: Path, bar: tqdm) -> dict[st
 
 
 def complete_vae(base: Mapping[str, Tensor], weights: SRWeights) -> dict[str, Tensor]:
-    """Put the VAE weights of a file into the base VAE; the names are ComfyUI's."""
+    """Put the VAE weights of a file into the base VAE, and return them under ComfyUI's names."""
     if not weights.vae and not weights.vae_diff:
         raise ValueError(
             "expected VAE weights, but found none; take Chain-of-Zoom's VAE encoder or OSEDiff's "
