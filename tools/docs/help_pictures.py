@@ -334,7 +334,7 @@ def take_screenshot(page: Page, ids: list[str]) -> Image.Image:
     return Image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")
 
 
-def run_scene(page: Page, name: str) -> Image.Image:
+def screenshot_scene(page: Page, name: str) -> Image.Image:
     nodes, shown = SCENES[name]
     ids = page.evaluate(BUILD_GRAPH_JS, nodes)
     if name not in SCENES_NOT_RUN:
@@ -374,7 +374,9 @@ def main() -> None:
     ):
         for name in names:
             save_image(
-                run_scene(page, name) if name in SCENES else screenshot_template_nodes(page, name),
+                screenshot_scene(page, name)
+                if name in SCENES
+                else screenshot_template_nodes(page, name),
                 name,
             )
 

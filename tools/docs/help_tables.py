@@ -62,7 +62,7 @@ def list_public_schemas(pack: ModuleType) -> list[Any]:
 def list_inputs(inputs: list, prefix: str = "", option: str = "") -> Iterator[tuple[str, Any, str]]:
     """Yield (key, input, option) of each input, and of those nested in options of dynamic combos.
 
-    A nested input has the frontend's key, parent_child, and the option that it belongs to.
+    The key of a nested input is PARENT_CHILD, as in nodeDefs.json. Its option is the one that it belongs to.
     """
     for item in inputs:
         yield prefix + item.id, item, option

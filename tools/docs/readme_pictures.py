@@ -2,7 +2,7 @@
 
 It runs the first template in a real ComfyUI. assets/zoom.webp is the resulting zoom. assets/editor.jpg
 is a screenshot of the page afterwards: the target picker, and the viewer at the deepest frame.
-assets/strips.jpg shows three chains with the built-in models; the last is blurred.
+assets/strips.jpg shows three chains with the built-in models; the last ends in a blur, to show their limit.
 """
 
 import io
@@ -38,7 +38,7 @@ STRIPS = (
     ("astronaut.png", Target(0.335, 0.75), "coz_lite_x4_texture.safetensors"),
     ("astronaut.png", Target(0.482, 0.197), "coz_lite_x4.safetensors"),
 )
-"""Photograph, target and model; the last chain is blurred, to show the models' limit."""
+"""Photograph, target and model of each chain."""
 JPEG_QUALITY = 86
 
 OPEN_WORKFLOW_JS = """async workflow => {

@@ -21,8 +21,8 @@ from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
 from tools.image_file import open_image
 
 GAP_PIXELS = 8
-HALF_SIDE_PIXELS = 400
-"""Half the side of a thumbnail. The template browser shows a whole thumbnail at 230 to 350 pixels."""
+SIDE_PIXELS = 808
+"""Side of a thumbnail. The template browser shows it at 230 to 350 pixels."""
 INSET_SIDE_PIXELS = 300
 COMPARED_BOX = (0.3125, 0.07, 0.5625, 0.32)
 """Left, top, right and bottom of a face, as fractions of the image."""
@@ -37,13 +37,12 @@ def show_deepest_frame(demo: Path) -> Image.Image:
     """Show the deepest frame of a saved chain, and the whole image in its corner."""
     chain = read_chain(demo)
     source, deepest = to_pillow(chain.frames[0]), to_pillow(chain.frames[-1])
-    side = 2 * HALF_SIDE_PIXELS + GAP_PIXELS
-    sheet = ImageOps.fit(deepest, (side, side), Image.Resampling.LANCZOS)
+    sheet = ImageOps.fit(deepest, (SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS)
     small = ImageOps.contain(
         source, (INSET_SIDE_PIXELS, INSET_SIDE_PIXELS), Image.Resampling.LANCZOS
     )
     framed = ImageOps.expand(small, GAP_PIXELS, "white")
-    sheet.paste(framed, (side - framed.width, side - framed.height))
+    sheet.paste(framed, (SIDE_PIXELS - framed.width, SIDE_PIXELS - framed.height))
     return sheet
 
 
@@ -56,27 +55,28 @@ def draw_windows(prompt: Prompt) -> Image.Image:
     """Draw the windows of a workflow's steps on its first frame."""
     loop = prompt[find_node(prompt, "CoZChainLoop")]["inputs"]
     picture = open_sample(prompt)
-    side = 2 * HALF_SIDE_PIXELS + GAP_PIXELS
     target = Target(loop["center_x"], loop["center_y"])
     first = place_first_frame(picture.height, picture.width, loop["size"], loop["frame"], target)
     x, y, width, height = first.window
-    sheet = picture.resize((side, side), Image.Resampling.LANCZOS, (x, y, x + width, y + height))
+    sheet = picture.resize(
+        (SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS, (x, y, x + width, y + height)
+    )
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(30)
-    left, top, unit = 0.0, 0.0, side / first.width
+    left, top, unit = 0.0, 0.0, SIDE_PIXELS / first.width
     plan = plan_steps(first.height, first.width, loop["scale"], loop["steps"], first.target)
     for i, step in enumerate(plan, 1):
         left, top = left + step.window.x * unit, top + step.window.y * unit
-        shown = step.window.width * unit
-        if shown < MIN_WINDOW_SIDE_PIXELS:
+        length = step.window.width * unit
+        if length < MIN_WINDOW_SIDE_PIXELS:
             break
         for color, thickness, grown in (("black", 6, 2), ("white", 3, 0)):
-            box = (left - grown, top - grown, left + shown + grown, top + shown + grown)
+            box = (left - grown, top - grown, left + length + grown, top + length + grown)
             pen.rectangle(box, outline=color, width=thickness)
-        if shown > MIN_LABELED_SIDE_PIXELS:
-            place = (left + 8, top + (4 if i == 1 else shown + 6))
+        if length > MIN_LABELED_SIDE_PIXELS:
+            place = (left + 8, top + (4 if i == 1 else length + 6))
             label = f"{loop['scale'] ** i:g}x"
             pen.text(place, label, "white", font, stroke_width=3, stroke_fill="black")
-        unit = shown / first.width
+        unit = length / first.width
     return sheet
 
 
@@ -85,15 +85,14 @@ def show_before_and_after(prompt: Prompt) -> Image.Image:
     with serve() as url:
         (file,) = run_prompt(url, prompt).outputs[find_node(prompt, "SaveImage")]["images"]
         result = Image.open(io.BytesIO(ServerClient(url).download(file)))
-    side = 2 * HALF_SIDE_PIXELS + GAP_PIXELS
 
     def cut(picture: Image.Image) -> Image.Image:
         box = [share * length for share, length in zip(COMPARED_BOX, 2 * picture.size, strict=True)]
-        return picture.resize((side, side), Image.Resampling.LANCZOS, box)
+        return picture.resize((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.LANCZOS, box)
 
     after, before = cut(result), cut(open_sample(prompt))
-    after.paste(before.crop((0, 0, side // 2, side)), (0, 0))
-    line = (side - GAP_PIXELS) // 2, 0, (side + GAP_PIXELS) // 2 - 1, side
+    after.paste(before.crop((0, 0, SIDE_PIXELS // 2, SIDE_PIXELS)), (0, 0))
+    line = (SIDE_PIXELS - GAP_PIXELS) // 2, 0, (SIDE_PIXELS + GAP_PIXELS) // 2 - 1, SIDE_PIXELS
     ImageDraw.Draw(after).rectangle(line, fill="white")
     return after
 
