@@ -6,7 +6,7 @@ python -m tools.release.locks moved FILE    list the installed packages whose ve
 
 A lock file fits Linux, Windows and macOS, and every Python that its environment supports. It leaves out
 torch and torch's GPU packages, whose builds differ between machines. It has no hashes: they could not
-cover torch, and would make 4700 lines of 160, too many to review.
+cover torch, and would turn 160 lines into 4700, too many to review.
 """
 
 import argparse

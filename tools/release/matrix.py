@@ -109,7 +109,7 @@ def read_venv_python_version() -> str:
 def list_rows() -> list[Row]:
     older = [version for version in host.COMFYUI_RELEASES if version != host.DEFAULT_VERSION]
     return [
-        Row("make test", tests=ALL_TESTS),
+        Row(f"ComfyUI {host.DEFAULT_VERSION}", tests=ALL_TESTS),
         *(Row(f"ComfyUI {version}", version) for version in older),
         *(
             Row(f"Python {python}", python=python)
@@ -172,12 +172,12 @@ def run_tests(python: Path, tests: list[str], comfyui: Path | None = None) -> Re
         except subprocess.TimeoutExpired:
             return None
         seconds = time.monotonic() - started
-        found = list(read_cases(Path(folder)))
-    if not found:
+        cases = list(read_cases(Path(folder)))
+    if not cases:
         raise HostError(f"pytest did not run: {' '.join(map(str, line))}")
-    skipped = Counter(case.reason for case in found if case.outcome == "skipped")
-    failed = [case.name for case in found if case.outcome == "failed"]
-    return Result(len(found) - len(failed) - skipped.total(), failed, skipped, seconds)
+    skipped = Counter(case.reason for case in cases if case.outcome == "skipped")
+    failed = [case.name for case in cases if case.outcome == "failed"]
+    return Result(len(cases) - len(failed) - skipped.total(), failed, skipped, seconds)
 
 
 def format_cells(row: Row, python: Path | None, result: Result | None) -> list[str]:

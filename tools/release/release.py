@@ -257,7 +257,11 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("stopped: nothing was changed")
     if missing:
-        sys.exit("\n".join(["Only the owner knows these. Then run this again:", *missing]))
+        sys.exit(
+            "\n".join(
+                ["Fill in these values, which only the owner knows, and run this again:", *missing]
+            )
+        )
     print(f"To publish: git commit -a, git tag v{options.version}, git push --tags")
 
 

@@ -125,39 +125,39 @@ def format_table(head: list[str], rows: list[str]) -> list[str]:
 OUTCOME_HEADINGS = ["tried", "passed", "failed", "skipped"]
 
 
-def group_by(found: list[Case], key: str) -> dict[str, list[Case]]:
+def group_by(cases: list[Case], key: str) -> dict[str, list[Case]]:
     groups = defaultdict(list)
-    for case in found:
+    for case in cases:
         groups[getattr(case, key)].append(case)
     return groups
 
 
-def count_outcomes(found: list[Case]) -> str:
-    count = Counter(case.outcome for case in found)
-    return f"{len(found)} | {count['passed']} | {count['failed']} | {count['skipped']}"
+def count_outcomes(cases: list[Case]) -> str:
+    count = Counter(case.outcome for case in cases)
+    return f"{len(cases)} | {count['passed']} | {count['failed']} | {count['skipped']}"
 
 
-def format_summary(found: list[Case]) -> list[str]:
-    groups = group_by(found, "module").items()
+def format_summary(cases: list[Case]) -> list[str]:
+    groups = group_by(cases, "module").items()
     return format_table(
         ["part", *OUTCOME_HEADINGS],
         [f"| {read_title(name)} | {count_outcomes(own)} |" for name, own in groups],
     )
 
 
-def format_part(module: str, found: list[Case]) -> list[str]:
+def format_part(module: str, cases: list[Case]) -> list[str]:
     rows = [
         f"| {to_words(test)} | {count_outcomes(own)} | {shorten([c.parameters for c in own if c.parameters])} |"
-        for test, own in group_by(found, "test").items()
+        for test, own in group_by(cases, "test").items()
     ]
     lines = [f"## {read_title(module)}", "", f"`{module}`", ""]
     return lines + format_table(["test", *OUTCOME_HEADINGS, "parameters"], rows)
 
 
-def format_properties(found: list[Case]) -> list[str]:
+def format_properties(cases: list[Case]) -> list[str]:
     counted = [
         (case, ast.literal_eval(case.properties["cases"]))
-        for case in found
+        for case in cases
         if "cases" in case.properties
     ]
     if not counted:
@@ -177,9 +177,9 @@ def format_properties(found: list[Case]) -> list[str]:
     ]
 
 
-def format_memory(found: list[Case]) -> list[str]:
+def format_memory(cases: list[Case]) -> list[str]:
     """Format the section with the memory chart of the longest run."""
-    curves = [json.loads(c.properties["memory"]) for c in found if "memory" in c.properties]
+    curves = [json.loads(c.properties["memory"]) for c in cases if "memory" in c.properties]
     if not curves:
         return []
     sizes = max(curves, key=len)
@@ -203,11 +203,11 @@ def format_memory(found: list[Case]) -> list[str]:
     ]
 
 
-def format_notes(found: list[Case], outcome: str, heading: str) -> list[str]:
+def format_notes(cases: list[Case], outcome: str, heading: str) -> list[str]:
     """List the tests of this outcome, each with its reason."""
     lines = [
         f"- {to_words(case.test)} {escape(case.parameters)}: {escape(case.reason)[:300]}"
-        for case in found
+        for case in cases
         if case.outcome == outcome
     ]
     return [f"## {heading}", "", *lines, ""] if lines else []
@@ -224,21 +224,21 @@ def describe_machine() -> list[str]:
     ]
 
 
-def format_report(found: list[Case]) -> str:
+def format_report(cases: list[Case]) -> str:
     lines = [
         "# Reliability",
         "",
         "The tests that try to break this pack, and their outcomes. `make reliability` runs them and writes this page.",
         "",
         *describe_machine(),
-        *format_summary(found),
-        *format_notes(found, "failed", "Failed"),
-        *format_properties(found),
-        *format_memory(found),
+        *format_summary(cases),
+        *format_notes(cases, "failed", "Failed"),
+        *format_properties(cases),
+        *format_memory(cases),
     ]
-    for module, own in group_by(found, "module").items():
+    for module, own in group_by(cases, "module").items():
         lines += format_part(module, own)
-    return "\n".join([*lines, *format_notes(found, "skipped", "Not run here")]).rstrip() + "\n"
+    return "\n".join([*lines, *format_notes(cases, "skipped", "Not run here")]).rstrip() + "\n"
 
 
 def main() -> None:
@@ -251,12 +251,12 @@ def main() -> None:
         folder = options.results or Path(temporary)
         if not options.results:
             run_tests(folder)
-        found = list(read_cases(folder))
-    if not found:
+        cases = list(read_cases(folder))
+    if not cases:
         sys.exit(f"error: {folder} holds no test outcomes")
-    REPORT.write_text(format_report(found), "utf-8")
-    failed = sum(case.outcome == "failed" for case in found)
-    print(f"{REPORT.relative_to(ROOT)}: {len(found)} tests, {failed} failed")
+    REPORT.write_text(format_report(cases), "utf-8")
+    failed = sum(case.outcome == "failed" for case in cases)
+    print(f"{REPORT.relative_to(ROOT)}: {len(cases)} tests, {failed} failed")
     sys.exit(failed > 0)
 
 
