@@ -28,7 +28,7 @@ class Run:
     prompt_id: str
     events: list[Event] = field(default_factory=list)
     """The server's messages about the prompt, in order: {"type": ..., "data": {...}}."""
-    outputs: dict[str, Event] = field(default_factory=dict)
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Node id -> the node's ui output, as in the server's history."""
     notices: list[tuple[str, str]] = field(default_factory=list)
     """(node id, text) of each notice."""
@@ -134,7 +134,9 @@ def _parse_notices(message: bytes) -> list[tuple[str, str]]:
     return [(node.decode(), text.decode())] if kind == TEXT_MESSAGE else []
 
 
-async def _fetch_outputs(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Event]:
+async def _fetch_outputs(
+    session: aiohttp.ClientSession, prompt_id: str
+) -> dict[str, dict[str, Any]]:
     # Wait: the server writes its history only after it has sent the success message.
     for _ in range(200):
         async with session.get(f"/history/{prompt_id}") as response:

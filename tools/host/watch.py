@@ -1,6 +1,6 @@
-"""Run a command until it ends or until standard input closes; then remove a folder.
+"""Run a command until it ends. If standard input closes first, kill it and remove a folder.
 
-    python watch.py FOLDER COMMAND...        with an empty FOLDER nothing is removed
+    python watch.py FOLDER COMMAND...        if FOLDER is "", nothing is removed
 
 The other end of standard input is a pipe that the parent holds. The system closes it when the
 parent ends, however it ends, so the command cannot be left behind.
