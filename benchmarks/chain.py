@@ -18,7 +18,7 @@ from coz.zoom import View, zoom
 from tools.host import ROOT
 from tools.host.client import run_prompt
 from tools.host.server import serve
-from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, Prompt, find_node, read_prompt
 
 STEPS = 8
 RUNS = 9
@@ -31,7 +31,7 @@ MARGIN_PIXELS = 16
 
 def make_prompt(center: float) -> Prompt:
     """Make the bundled workflow with 4x steps, and with a preview instead of the viewer."""
-    workflow = read_prompt(TEMPLATE)
+    workflow = read_prompt(FIRST_TEMPLATE)
     loop = find_node(workflow, "CoZChainLoop")
     preview = {"class_type": "PreviewImage", "inputs": {"images": [loop, 1]}}
     workflow[find_node(workflow, "CoZZoomViewer")] = preview

@@ -16,7 +16,7 @@ import skimage.data
 from safetensors.torch import save_file
 
 from tools.host import ROOT, host_path
-from tools.host.workflow import TEMPLATE, find_node, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, find_node, read_prompt
 from tools.train_lite.teachers import load_real_esrgan, load_span
 
 PICTURES = (
@@ -53,7 +53,7 @@ def main() -> None:
             save_file(load().state_dict(), file)
             stack.callback(file.unlink)
         for arm, model in models.items():
-            prompt = read_prompt(TEMPLATE)
+            prompt = read_prompt(FIRST_TEMPLATE)
             prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]["model_name"] = model
             file = place / f"{arm}.json"
             file.write_text(json.dumps(prompt), "utf-8")

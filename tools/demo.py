@@ -31,7 +31,7 @@ from coz.render.strip import draw_label, draw_strip, format_factor
 from coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 from tools.host.client import Event, PromptError, ServerClient, run_prompt
 from tools.host.server import serve
-from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, Prompt, find_node, read_prompt
 
 from .arguments import OneLineParser, make_whole_number_type
 from .host import ROOT, HostError
@@ -94,7 +94,7 @@ class StepBars:
 
 def make_demo(image: Path | None, center: tuple[float, float] | None, steps: int | None, out: Path):
     """Run the bundled workflow, on ``image`` if it is given, and write the result to ``out``."""
-    prompt = read_prompt(TEMPLATE)
+    prompt = read_prompt(FIRST_TEMPLATE)
     sample, loop = find_node(prompt, "CoZSamplePicture"), find_node(prompt, "CoZChainLoop")
     picture = open_image(image or ROOT / "pictures" / prompt[sample]["inputs"]["picture"])
     settings = prompt[loop]["inputs"]

@@ -4,7 +4,7 @@ import pytest
 import requests
 
 from tools.host import ROOT
-from tools.host.workflow import TEMPLATE, WORKFLOWS, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, WORKFLOWS, read_prompt
 
 from .conftest import each_renderer
 from .picker import run_it
@@ -33,7 +33,7 @@ def our_nodes(editor):
     return {name: node for name, node in info.items() if "chain-of-zoom" in node["python_module"]}
 
 
-def open_template(editor, path=TEMPLATE):
+def open_template(editor, path=FIRST_TEMPLATE):
     """As a workflow with an id of its own: by it the viewer and the picker find its runs."""
     page = editor.page
     before = editor.run("app.graph.id")

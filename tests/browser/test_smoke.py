@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tools.host.workflow import TEMPLATE, WORKFLOWS
+from tools.host.workflow import FIRST_TEMPLATE, WORKFLOWS
 
 from .conftest import TIMEOUT
 from .picker import LOOP, PICKER, node, point, run_it, target, wait_for_picture
@@ -27,7 +27,7 @@ IN_APP = [
     for frontend in ("pinned", "newest")
     for path in APPS
     # Template 5 differs from 2 by its backbone, in whose place this test uses another.
-    for is_long in [path.stem[0] == "5" or (frontend == "newest" and path != TEMPLATE)]
+    for is_long in [path.stem[0] == "5" or (frontend == "newest" and path != FIRST_TEMPLATE)]
 ]
 # How the run ends, and what its nodes send.
 WATCH = """() => {
@@ -189,7 +189,7 @@ def test_a_template_is_an_app(editor, said, path):
 
 def test_an_own_picture_is_chosen_or_dropped_in_the_app(editor, tmp_path):
     page = editor.page
-    open_graph(editor, TEMPLATE)
+    open_graph(editor, FIRST_TEMPLATE)
     switch(editor, "app")
     items = page.get_by_test_id("app-mode-widget-item")
     shown = f"""size => {{

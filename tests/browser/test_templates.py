@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tools.host import ROOT
-from tools.host.workflow import TEMPLATE, WORKFLOWS, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, WORKFLOWS, read_prompt
 
 from .conftest import RESTS
 from .picker import LOOP, node, run_it, set_values
@@ -90,7 +90,7 @@ def test_six_are_listed(editor):
     page.get_by_role("button", name="Templates").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("chain-of-zoom", exact=True).click()
-    page.get_by_test_id(f"template-workflow-{TEMPLATE.stem}").wait_for()
+    page.get_by_test_id(f"template-workflow-{FIRST_TEMPLATE.stem}").wait_for()
     ids = dialog.locator("[data-testid^=template-workflow-]").evaluate_all(
         "cards => cards.map(card => card.dataset.testid)"
     )
@@ -108,7 +108,7 @@ def test_a_template_opens_readable_and_means_what_it_says(editor, opened, path):
     width, height = (
         max(box[i + 2] for box in boxes) - min(box[i] for box in boxes) for i in (0, 1)
     )
-    most = START_PIXELS if path == TEMPLATE else MOST_PIXELS[in_one_view]
+    most = START_PIXELS if path == FIRST_TEMPLATE else MOST_PIXELS[in_one_view]
     assert width <= most[0]
     assert height <= most[1]
     require_order(editor)
@@ -140,7 +140,7 @@ def test_the_whole_picture_is_compared_with_its_source(editor, opened):
 
 def test_the_groups_have_room_for_what_a_run_shows(editor, opened):
     """What Chain Loop grows by in a run of four steps fits into it where it lies in a group."""
-    opened(TEMPLATE)
+    opened(FIRST_TEMPLATE)
     before = editor.run(LEAST_HEIGHT, LOOP)
     set_values(editor, LOOP, steps=4, size=64)
     run_it(editor)

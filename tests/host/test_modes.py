@@ -9,13 +9,13 @@ from coz.chain.png import decode_png
 from tools.host import ROOT
 from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
-from tools.host.workflow import TEMPLATE, find_node, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, find_node, read_prompt
 
 from .prompts import make_node
 
 pytestmark = pytest.mark.long
 
-WHOLE = TEMPLATE.with_name("6 Whole picture 4x (no downloads).json")
+WHOLE = FIRST_TEMPLATE.with_name("6 Whole picture 4x (no downloads).json")
 FP16 = [0, 0, 1, 4, 0, 0, 1, 4, 16, 8.1]
 """Of float16's precision below 1, 2**-11: how far each of the pictures may be off with --fp16-intermediates.
 There the host's upscale model hands its result on in float16. A step sharpens, so what the step before it
@@ -26,7 +26,7 @@ def runs(url, folder):
     """What the two workflows give: the frames of a chain, first of 2 steps and then of 3, and a picture."""
     picture = Image.open(ROOT / "pictures" / "astronaut.png").crop((200, 80, 260, 120))
     picture.save(folder / "input" / "small.png")
-    prompt = read_prompt(TEMPLATE)
+    prompt = read_prompt(FIRST_TEMPLATE)
     loop = find_node(prompt, "CoZChainLoop")
     prompt["save"] = make_node("CoZSaveChain", chain=[loop, 3], filename_prefix="mode chain")
     frames = []

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tools.host.client import run_prompt
-from tools.host.workflow import TEMPLATE, WORKFLOWS, find_node, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, WORKFLOWS, find_node, read_prompt
 
 from .prompts import make_node, steps_run
 
@@ -44,7 +44,7 @@ def folder_prompt():
 
 
 def test_workflows_without_downloads_run(older):
-    prompt = prompt_of(TEMPLATE, size=128, steps=2)
+    prompt = prompt_of(FIRST_TEMPLATE, size=128, steps=2)
     loop = find_node(prompt, "CoZChainLoop")
     prompt["save"] = make_node("CoZSaveChain", chain=[loop, 3], filename_prefix="chain")
     run = run_prompt(older.url, prompt)

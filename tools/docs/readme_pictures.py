@@ -23,7 +23,7 @@ from tools.demo import make_demo, write_zoom
 from tools.host import ROOT
 from tools.host.frontend import open_page
 from tools.host.server import serve
-from tools.host.workflow import TEMPLATE
+from tools.host.workflow import FIRST_TEMPLATE
 from tools.train_lite.scoring import load_model, zoom_with
 
 from .help_pictures import RUN_GRAPH_JS
@@ -61,7 +61,7 @@ FIND_AREA_JS = """() => {
 
 def take_editor_screenshot(page: Page) -> Image.Image:
     """Run the first template and take a screenshot with its viewer at the deepest frame."""
-    page.evaluate(OPEN_WORKFLOW_JS, TEMPLATE.read_text("utf-8"))
+    page.evaluate(OPEN_WORKFLOW_JS, FIRST_TEMPLATE.read_text("utf-8"))
     page.wait_for_timeout(1500)  # until the picker shows its image
     end, message = page.evaluate(RUN_GRAPH_JS)
     if end != "execution_success":

@@ -17,7 +17,7 @@ from coz.render.pillow import to_pillow
 from tools.host import ROOT
 from tools.host.client import ServerClient, run_prompt
 from tools.host.server import serve
-from tools.host.workflow import TEMPLATE, Prompt, find_node, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, Prompt, find_node, read_prompt
 from tools.image_file import open_image
 
 GAP_PIXELS = 8
@@ -98,7 +98,7 @@ def show_before_and_after(prompt: Prompt) -> Image.Image:
 
 
 def make_thumbnail(path: Path, demo: Path) -> Image.Image:
-    if path == TEMPLATE:
+    if path == FIRST_TEMPLATE:
         return show_deepest_frame(demo)
     prompt = read_prompt(path)
     kinds = {node["class_type"] for node in prompt.values()}

@@ -36,7 +36,7 @@ except ModuleNotFoundError as error:
 
 from tools.arguments import OneLineParser, make_whole_number_type
 from tools.host import HostError
-from tools.host.workflow import TEMPLATE
+from tools.host.workflow import FIRST_TEMPLATE
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAX_LISTED_FILES = 3  # names of files that are no images, to list at most
@@ -80,7 +80,7 @@ def evaluate(options: argparse.Namespace, failures: Failures) -> None:
     more_settings = {
         "command": to_line(shlex.join(["python", "-m", "tools.evaluate", *sys.argv[1:]])),
         "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "workflow": to_line((options.workflow or TEMPLATE).name),
+        "workflow": to_line((options.workflow or FIRST_TEMPLATE).name),
         "left out": dict(failures.messages),
     }
     waiting = plan.write_settings_and_list_waiting(arms, more_settings)
@@ -181,7 +181,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=Path,
         metavar="FILE",
         help="a workflow with a Chain Loop, whose backbone and vision-language model are evaluated. "
-        f"Default: {TEMPLATE.name}",
+        f"Default: {FIRST_TEMPLATE.name}",
     )
     add(
         "--steps",

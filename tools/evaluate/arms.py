@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.host import ROOT
-from tools.host.workflow import TEMPLATE, Prompt, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, Prompt, read_prompt
 
 ARMS_WITHOUT_MODEL = ("nearest", "bicubic")
 """Arms without a model, which need no workflow and no seed."""
@@ -68,11 +68,11 @@ def read_arms(text: str, workflow: Path | None = None) -> list[Arm]:
                 "workflow of your own"
             )
         if shared is None:
-            shared = read_workflow(workflow or TEMPLATE)
+            shared = read_workflow(workflow or FIRST_TEMPLATE)
         if name == "chain-vlm" and "prompting.vlm" not in find_loop(shared)[1]:
             raise ArmError(
                 f"chain-vlm needs a workflow whose Chain Loop has a vision-language model, and "
-                f"{(workflow or TEMPLATE).name} has none: add --workflow "
+                f"{(workflow or FIRST_TEMPLATE).name} has none: add --workflow "
                 f"'{VLM_WORKFLOW.relative_to(ROOT).as_posix()}'"
             )
         arms.append(Arm(name, shared))

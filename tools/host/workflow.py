@@ -6,7 +6,7 @@ from typing import Any
 
 from . import ROOT
 
-TEMPLATE = ROOT / "workflows" / "1 Start here - zoom into a picture (no downloads).json"
+FIRST_TEMPLATE = ROOT / "workflows" / "1 Start here - zoom into a picture (no downloads).json"
 WORKFLOWS = sorted((ROOT / "workflows").rglob("*.json"))
 
 Prompt = dict[str, dict[str, Any]]

@@ -23,7 +23,7 @@ from tools.host import HOST_FOLDER, PACK_NAME, ROOT, HostError
 from tools.host.client import PromptError, ServerClient, run_prompt
 from tools.host.environment import python_path, run, scratch_folder, venv_python_path
 from tools.host.server import serve
-from tools.host.workflow import TEMPLATE, find_node, read_prompt
+from tools.host.workflow import FIRST_TEMPLATE, find_node, read_prompt
 
 from .pack import MAX_PACK_MB, list_packed_files
 
@@ -192,7 +192,7 @@ def try_archive(archive: Path, version: str, folder: Path) -> None:
 
 def run_examples(url: str, pack: Path) -> None:
     """Run the first template and an old workflow, and load an old chain."""
-    for workflow in (pack / TEMPLATE.relative_to(ROOT), OLD_WORKFLOW):
+    for workflow in (pack / FIRST_TEMPLATE.relative_to(ROOT), OLD_WORKFLOW):
         print(f"- {workflow.name}", flush=True)
         prompt = read_prompt(workflow)
         loop = find_node(prompt, "CoZChainLoop")
