@@ -15,7 +15,7 @@ from tools import verify
 from tools.host import DEFAULT_VERSION
 from tools.release import verified
 from tools.verification import comfyui, tags
-from tools.verification.files import ROLES, FoundFile, describe, inspect, record
+from tools.verification.files import ROLES, FoundModel, describe, inspect, record
 
 ROOT = Path(__file__).parent.parent
 FLOAT8 = torch.float8_e4m3fn
@@ -26,7 +26,7 @@ UNWRITTEN = "verify.json cannot be written: .*--out FOLDER.* is above"
 
 
 def found(path, role=LORA):
-    one = FoundFile(role, [path], path.name)
+    one = FoundModel(role, [path], path.name)
     inspect(one)
     return one
 
@@ -59,7 +59,7 @@ def test_a_file_of_rounded_weights_is_named(tmp_path):
     weights = {block.format(i): torch.ones(2, 2).half() for i in range(24)}
     save_file(weights | {"text_encoders.t5xxl.w": torch.ones(2).to(FLOAT8)}, path)
     one = found(path, ROLE["SD3"])
-    assert (one.problem, one.has_published_count) == ("", True)
+    assert (one.problem, one.is_as_published) == ("", True)
     assert describe(one).endswith("24 transformer blocks, as published")
     weights[block.format(3)] = torch.ones(2, 2).to(FLOAT8)
     save_file(weights, path)
@@ -122,7 +122,7 @@ def test_the_noise_predictor_may_be_in_a_training_checkpoint(tmp_path):
     weights = load_file(DATA / "invsr" / "noise_predictor_reduced.safetensors")
     torch.save({"state_dict": weights}, path)
     predictor = found(path, ROLE["InvSR"])
-    assert (predictor.problem, predictor.has_published_count) == ("", True)
+    assert (predictor.problem, predictor.is_as_published) == ("", True)
     del weights["encoder.conv_in.weight"]
     torch.save(weights, path)
     problem = found(path, ROLE["InvSR"]).problem

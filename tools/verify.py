@@ -4,9 +4,10 @@ Run it by its path, with the same Python as ComfyUI. In the Windows portable's f
 
     python_embeded\\python.exe ComfyUI\\custom_nodes\\chain-of-zoom\\tools\\verify.py
 
-It looks for the models of the paper in ComfyUI's model folders and works even if only some of them are there. It
+It looks for the published models in ComfyUI's model folders and works even if only some of them are there. It
 zooms into a photograph through the nodes of the pack. It compares one step with diffusers and the prompt
-extractor's tokens with transformers, where they are installed, and the tags with the network outside ComfyUI.
+extractor's tokens with transformers, where they are installed, and the ratings and tags of the tagger RAM with
+those of the same network outside ComfyUI.
 It writes verify.json and verify.png, to attach to an issue. Neither holds a path, a file name or anything
 about you; verify.json is shown before it is written. Nothing is downloaded, and nothing in the model folders
 is changed.
@@ -39,7 +40,7 @@ try:
     from coz.render.pillow import to_pillow
     from coz.render.strip import draw_strip
     from tools.verification import comfyui, step, tags, tokens
-    from tools.verification.files import ROLES, FoundFile, describe, find_file, inspect, record
+    from tools.verification.files import ROLES, FoundModel, describe, find_model, inspect, record
 except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 
@@ -57,9 +58,9 @@ BAD_VERDICTS = (DIFFERS, FAILED)
 class Verification:
     """The parts of one run, each with its verdict."""
 
-    def __init__(self, pack: ModuleType, files: dict[str, FoundFile], size: int):
+    def __init__(self, pack: ModuleType, models: dict[str, FoundModel], size: int):
         self.pack, self.size = pack, size
-        self.files = {role: found for role, found in files.items() if not found.problem}
+        self.models = {role: found for role, found in models.items() if not found.problem}
         self.parts: list[dict[str, Any]] = []
         self.chain = None
 
@@ -77,11 +78,11 @@ class Verification:
 
     def run_all(self) -> None:
         self.vlm = self.networks = self.tags = None
-        if "Qwen2.5-VL-3B" in self.files:
+        if "Qwen2.5-VL-3B" in self.models:
             self.run("prompt extractor", self.load_vlm)
-        if "SD3" in self.files:
+        if "SD3" in self.models:
             self.run("sr model", self.load_networks)
-        if self.networks or "upscale model" in self.files:
+        if self.networks or "upscale model" in self.models:
             self.run("zoom", self.zoom)
         if self.vlm and self.chain:
             self.run("tokens", self.compare_tokens)
@@ -89,18 +90,18 @@ class Verification:
         if self.networks and self.chain:
             self.networks = None
             self.run("step", self.compare_step)
-        if "RAM" in self.files:
+        if "RAM" in self.models:
             self.run("tagger", self.find_tags)
         if self.tags is not None:
             self.run("tags", self.compare_tags)
 
     def load_vlm(self) -> tuple[str, str]:
-        self.vlm = tokens.load_vlm(self.files)
+        self.vlm = tokens.load_vlm(self.models)
         return RAN, "It is loaded."
 
     def load_networks(self) -> tuple[str, str]:
-        self.networks = step.load_networks(self.files)
-        absent = [role for role in ("SR LoRA", "VAE encoder") if role not in self.files]
+        self.networks = step.load_networks(self.models)
+        absent = [role for role in ("SR LoRA", "VAE encoder") if role not in self.models]
         return RAN, f"It is loaded{' without ' if absent else ''}{' and '.join(absent)}."
 
     def zoom(self) -> tuple[str, str]:
@@ -108,7 +109,7 @@ class Verification:
         if not self.networks:
             (upscaler,) = (
                 step.get_node("UpscaleModelLoader")
-                .execute(self.files["upscale model"].register_for_loader())
+                .execute(self.models["upscale model"].register_for_loader())
                 .args
             )
         self.chain = step.zoom_in(read_picture(), self.size, self.networks, self.vlm, upscaler)
@@ -116,12 +117,12 @@ class Verification:
         return RAN, f"{self.chain.steps} steps by {backbone}, prompts: {list(self.chain.prompts)}."
 
     def compare_tokens(self) -> tuple[str, str]:
-        images = [tokens.resize_for_model(frame, self.size) for frame in self.list_views()]
+        images = [tokens.resize_for_model(image, self.size) for image in self.get_frame_and_view()]
         found = tokens.ask(self.vlm, images)
         converted = self.explain_converted_files("prompt LoRA")
         if reason := comfyui.explain_missing_package("transformers") or converted:
             return NOT_COMPARED, reason
-        same, equal = tokens.compare_tokens(self.pack, self.files, self.vlm, images, found)
+        same, equal = tokens.compare_tokens(self.pack, self.models, self.vlm, images, found)
         text = f"transformers chooses the same token in {same} of {len(found)} cases"
         if equal == len(found):
             rest = "." if same == equal else ", and the others are as likely there within rounding."
@@ -132,35 +133,40 @@ class Verification:
         converted = self.explain_converted_files("SR LoRA", "VAE encoder")
         if reason := comfyui.explain_missing_package("diffusers") or converted:
             return NOT_COMPARED, reason
-        difference = step.compare_step(self.files, self.list_views()[1])
-        text = f"In float32 it is {difference:.1e} from diffusers, the limit is {step.MAX_DIFFERENCE:.0e}."
+        difference = step.compare_step(self.models, self.get_frame_and_view()[1])
+        text = (
+            f"In float32 the result differs from that of diffusers by {difference:.1e} (relative norm); "
+            f"the limit is {step.MAX_DIFFERENCE:.0e}."
+        )
         return EQUAL if difference < step.MAX_DIFFERENCE else DIFFERS, text
 
     def find_tags(self) -> tuple[str, str]:
-        self.tags = tags.find_tags(self.files, read_picture())
-        plain = "" if "DAPE" in self.files else " without DAPE"
+        self.tags = tags.find_tags(self.models, read_picture())
+        plain = "" if "DAPE" in self.models else " without DAPE"
         shown = ", ".join(self.tags[:MAX_SHOWN_TAGS])
         return RAN, f"It finds {len(self.tags)} tags{plain}: {shown}."
 
     def compare_tags(self) -> tuple[str, str]:
         if converted := self.explain_converted_files("DAPE"):
             return NOT_COMPARED, converted
-        difference, logits = tags.compare_logits(self.pack, self.files, read_picture())
+        difference, logits = tags.compare_logits(self.pack, self.models, read_picture())
         wrong = tags.count_wrong(self.tags, logits)
         text = (
-            f"In float32 a logit is at most {difference:.1e} from the network outside ComfyUI, the limit is "
-            f"{tags.MAX_DIFFERENCE:.0e}. {wrong} tags differ by more than rounding."
+            f"In float32 the logits differ by at most {difference:.1e} from those of the same network outside "
+            f"ComfyUI; the limit is {tags.MAX_DIFFERENCE:.0e}. {wrong} tags differ by more than rounding."
         )
         return EQUAL if difference < tags.MAX_DIFFERENCE and not wrong else DIFFERS, text
 
     def explain_converted_files(self, *roles: str) -> str:
         """Return a sentence that names the files which are not as published, or "" if all are."""
-        converted = [role for role in roles if role in self.files and self.files[role].is_converted]
+        converted = [
+            role for role in roles if role in self.models and self.models[role].is_converted
+        ]
         if not converted:
             return ""
         return f"{' and '.join(converted)}: only the file as it was published can be compared."
 
-    def list_views(self) -> list[torch.Tensor]:
+    def get_frame_and_view(self) -> list[torch.Tensor]:
         """Return x_0 and the enlarged view of the first step."""
         frame = self.chain.frames[1]
         view = resize(crop(frame, self.chain.windows[1]), *frame.shape[-2:]).clamp(0, 1)
@@ -172,25 +178,25 @@ def read_picture() -> torch.Tensor:
     return to_tensor(Image.open(PICTURE).convert("RGB"))[None]
 
 
-def find_files(given: dict[str, Path | None]) -> tuple[dict[str, FoundFile], list[str]]:
-    """Find, inspect and print the files. Return them by role, and the roles without one."""
-    files, absent = {}, []
+def find_models(given: dict[str, Path | None]) -> tuple[dict[str, FoundModel], list[str]]:
+    """Find, inspect and print the models. Return them by role, and the roles without one."""
+    models, absent = {}, []
     for role in ROLES:
         print(f"{role.name}: looking", flush=True)
-        found = find_file(role, given[role.option.replace("-", "_")])
+        found = find_model(role, given[role.option.replace("-", "_")])
         if found is None:
             absent.append(role.name)
             print(f"{role.name}: none in models/{' or models/'.join(role.folders)}")
             continue
         inspect(found)
-        files[role.name] = found
+        models[role.name] = found
         print(describe(found), flush=True)
-    return files, absent
+    return models, absent
 
 
-def scrub(text: str, files: dict[str, FoundFile]) -> str:
+def scrub(text: str, models: dict[str, FoundModel]) -> str:
     """Remove the names and paths of files from a text for verify.json."""
-    for name, found in files.items():
+    for name, found in models.items():
         for path in found.paths:
             for place in (str(path), found.name, path.name, str(path.parent)):
                 text = text.replace(place, name)
@@ -222,14 +228,14 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
 
 
 def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
-    """Run every part for which there are files, print and write the result; return whether all succeeded."""
+    """Run every part for which there are models, print and write the result; return whether all succeeded."""
     folder = comfyui.find_comfyui(options.comfyui)
     pack = comfyui.start(folder, arguments)
     machine = comfyui.describe_machine(folder)
     notes = comfyui.list_notes(machine)
     print("\n".join(notes))
-    files, absent = find_files(vars(options))
-    verification = Verification(pack, files, options.size)
+    models, absent = find_models(vars(options))
+    verification = Verification(pack, models, options.size)
     verification.run_all()
     result = {
         "format": FORMAT,
@@ -238,15 +244,15 @@ def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
         "size": options.size,
         # Texts are scrubbed here, before JSON doubles the backslashes of paths.
         "files": [
-            record(found) | {"problem": scrub(found.problem, files)} for found in files.values()
+            record(found) | {"problem": scrub(found.problem, models)} for found in models.values()
         ],
         "absent": absent,
-        "parts": [part | {"text": scrub(part["text"], files)} for part in verification.parts],
+        "parts": [part | {"text": scrub(part["text"], models)} for part in verification.parts],
     }
     text = json.dumps(result, indent=1, ensure_ascii=False)
     print(f"\nverify.json:\n{text}\n", flush=True)
     write_results(options.out, text, verification.chain)
-    problems = [f"{found.role.name}: {found.problem}" for found in files.values() if found.problem]
+    problems = [f"{found.role.name}: {found.problem}" for found in models.values() if found.problem]
     bad = [part["part"] for part in verification.parts if part["verdict"] in BAD_VERDICTS]
     print("\n".join([*problems, *(f"{part}: see above" for part in bad)]))
     return not problems and not bad

@@ -19,7 +19,7 @@ from tools import verify
 from tools.convert import convert
 from tools.host import ROOT, host_path
 from tools.verification import comfyui, step, tags, tokens
-from tools.verification.files import ROLES, FoundFile
+from tools.verification.files import ROLES, FoundModel
 
 pytestmark = pytest.mark.tools
 
@@ -49,14 +49,14 @@ def paths(models):
 
 @pytest.fixture
 def check(pack, paths):
-    """Runs every part on the files, some of them replaced, and returns the files and the parts."""
+    """Runs every part on the models, some of them replaced, and returns the models and the parts."""
 
     def run(**given):
         options = dict.fromkeys((role.option.replace("-", "_") for role in ROLES), None)
-        files, _ = verify.find_files(options | paths | given)
-        verification = verify.Verification(pack, files, SIZE)
+        models, _ = verify.find_models(options | paths | given)
+        verification = verify.Verification(pack, models, SIZE)
         verification.run_all()
-        return files, {part["part"]: part for part in verification.parts}, verification.chain
+        return models, {part["part"]: part for part in verification.parts}, verification.chain
 
     return run
 
@@ -66,9 +66,9 @@ def verdicts(parts):
 
 
 def test_step_tokens_and_tags_are_equal(check, capsys):
-    files, parts, chain = check()
+    models, parts, chain = check()
     assert verdicts(parts) == EQUAL, parts
-    assert all(not one.problem for one in files.values())
+    assert all(not one.problem for one in models.values())
     assert all(part["seconds"] >= 0 and part["ram_gib"] >= 0 for part in parts.values())
     assert [frame.shape[-1] for frame in chain.frames[1:]] == [SIZE] * 3
     assert all(chain.prompts)
@@ -95,12 +95,12 @@ CASES = {
 def test_tags_are_compared_with_what_the_authors_code_makes(pack, dape, case):
     """Both sides of the comparison give the recorded logits."""
     role = {role.name: role for role in ROLES}
-    files = {"RAM": FoundFile(role["RAM"], [GOLDEN / "ram_tiny.pth"], "")}
+    models = {"RAM": FoundModel(role["RAM"], [GOLDEN / "ram_tiny.pth"], "")}
     if dape:
-        files["DAPE"] = FoundFile(role["DAPE"], [GOLDEN / f"{dape}.pth"], "")
+        models["DAPE"] = FoundModel(role["DAPE"], [GOLDEN / f"{dape}.pth"], "")
     image = to_tensor(Image.open(GOLDEN / "input_512.png"))[None]
     with torch.inference_mode():
-        difference, logits = tags.compare_logits(pack, files, image)
+        difference, logits = tags.compare_logits(pack, models, image)
     recorded = load_file(GOLDEN / "expected.safetensors")[f"logits_{case}"][0]
     torch.testing.assert_close(logits, recorded, rtol=0, atol=1e-5)
     assert difference < 1e-5
@@ -170,8 +170,8 @@ def wrong_encoder(paths, folder):
 def test_a_file_of_another_model_is_named(check, paths, tmp_path, monkeypatch, plant, sentence):
     """What the file alone shows is tested in tests/test_verify.py."""
     monkeypatch.setattr(verify.Verification, "zoom", lambda _: ("ran", ""))  # saves the time
-    files, parts, _ = check(**plant(paths, tmp_path))
-    told = {name: one.problem for name, one in files.items() if one.problem}
+    models, parts, _ = check(**plant(paths, tmp_path))
+    told = {name: one.problem for name, one in models.items() if one.problem}
     told |= {name: one["text"] for name, one in parts.items() if one["verdict"] == "failed"}
     assert list(told) == ["sr model"]
     assert sentence in told["sr model"]

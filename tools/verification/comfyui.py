@@ -155,7 +155,7 @@ def list_notes(machine: dict) -> list[str]:
 
 @contextmanager
 def measure(part: dict) -> Iterator[None]:
-    """Add the seconds of the block to ``part``, and the peak of memory above that at the start, in GiB."""
+    """Add to ``part`` the seconds of the block, and by how many GiB memory rose above that at its start."""
     import comfy.model_management as host
 
     device = host.get_torch_device()

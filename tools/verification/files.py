@@ -1,4 +1,4 @@
-"""Find the weight files of the paper in ComfyUI's model folders, and describe their content."""
+"""Find the published models in ComfyUI's model folders, and describe their content."""
 
 import hashlib
 import re
@@ -68,7 +68,13 @@ class Role:
 
 
 ROLES = (
-    Role("upscale model", "upscale-model", ("upscale_models",), re.escape(BUILTIN_MODEL), "any"),
+    Role(
+        "upscale model",
+        "upscale-model",
+        ("upscale_models",),
+        re.escape(BUILTIN_MODEL),
+        "any upscale model",
+    ),
     Role(
         "SD3",
         "sd3",
@@ -151,7 +157,7 @@ ROLES = (
 
 
 @dataclass
-class FoundFile:
+class FoundModel:
     """One model on disk, which may be split into several files."""
 
     role: Role
@@ -175,8 +181,8 @@ class FoundFile:
         return self.name
 
     @property
-    def has_published_count(self) -> bool:
-        """Whether it has as many tensors as the published file and was not converted."""
+    def is_as_published(self) -> bool:
+        """Whether it has the count of the published file and was not converted."""
         return self.count == self.role.count and not self.is_converted
 
     @property
@@ -189,19 +195,19 @@ class FoundFile:
             return (file.metadata() or {}).get("format") == FORMAT
 
 
-def find_file(role: Role, given: Path | None) -> FoundFile | None:
+def find_model(role: Role, given: Path | None) -> FoundModel | None:
     """Find the file of a role, at the ``given`` path or in ComfyUI's model folders."""
     import folder_paths
 
     if given:
         path = given.expanduser().absolute()
-        return FoundFile(role, list_shards(path), path.name, role.folders[0])
+        return FoundModel(role, list_shards(path), path.name, role.folders[0])
     for folder in role.folders:
         names = folder_paths.get_filename_list(folder)
         for name in sorted(names):
             if re.search(role.pattern, name.replace("\\", "/"), re.IGNORECASE):
                 path = Path(folder_paths.get_full_path(folder, name))
-                return FoundFile(role, list_shards(path), name, folder)
+                return FoundModel(role, list_shards(path), name, folder)
     return None
 
 
@@ -211,7 +217,7 @@ def list_shards(path: Path) -> list[Path]:
     return sorted(others) or [path]
 
 
-def inspect(found: FoundFile) -> None:
+def inspect(found: FoundModel) -> None:
     """Fill in the facts about the files, and the problem if the loaders reject them."""
     role, names = found.role, []
     try:
@@ -256,7 +262,7 @@ def read_dtypes(path: Path) -> dict[str, str]:
     return {str(name): short.get(value.dtype, str(value.dtype)) for name, value in items}
 
 
-def describe(found: FoundFile) -> str:
+def describe(found: FoundModel) -> str:
     """Describe a model in lines for the terminal."""
     role = found.role
     lines = [f"{role.name}: {found.name}"]
@@ -266,7 +272,7 @@ def describe(found: FoundFile) -> str:
         lines.append(f"  {name}{facts['bytes']:,} bytes, {tensors}, sha256 {facts['sha256']}")
     if found.problem:
         lines.append(f"  {found.problem}")
-    elif role.count and found.has_published_count:
+    elif role.count and found.is_as_published:
         lines.append(f"  {found.count} {role.unit}, as published")
     elif role.count and found.is_converted:
         lines.append(f"  {found.count} {role.unit}, by tools/convert.py")
@@ -275,9 +281,9 @@ def describe(found: FoundFile) -> str:
     return "\n".join(lines)
 
 
-def record(found: FoundFile) -> dict:
+def record(found: FoundModel) -> dict:
     """Return the entry of a model in verify.json, without the file's name and path."""
-    published = found.has_published_count if found.role.count else None
+    published = found.is_as_published if found.role.count else None
     return {
         "role": found.role.name,
         "files": found.facts,

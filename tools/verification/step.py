@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coz import Target, View, ZoomChain, plan_zoom, zoom
 
-from .files import FoundFile
+from .files import FoundModel
 
 STEPS = 2
 TEXT = "an astronaut, skin, fabric"
@@ -43,16 +43,16 @@ def get_node(name: str) -> Any:
     return nodes.NODE_CLASS_MAPPINGS[name]
 
 
-def load_networks(files: dict[str, FoundFile]) -> Networks:
-    """Load SD3 through the nodes, with the SR LoRA and the VAE encoder if ``files`` has them."""
+def load_networks(models: dict[str, FoundModel]) -> Networks:
+    """Load SD3 through the nodes, with the SR LoRA and the VAE encoder if ``models`` has them."""
     model, clip, vae = get_node("CheckpointLoaderSimple")().load_checkpoint(
-        files["SD3"].register_for_loader()
+        models["SD3"].register_for_loader()
     )[:3]
-    if "SR LoRA" in files:
-        encoder = files["VAE encoder"].register_for_loader() if "VAE encoder" in files else "none"
+    if "SR LoRA" in models:
+        encoder = models["VAE encoder"].register_for_loader() if "VAE encoder" in models else "none"
         model, vae = (
             get_node("CoZLoadSRLoRA")
-            .execute(model, vae, files["SR LoRA"].register_for_loader(), encoder)
+            .execute(model, vae, models["SR LoRA"].register_for_loader(), encoder)
             .args
         )
     return Networks(model, vae, clip)
@@ -122,7 +122,7 @@ def zoom_in(
     return zoom(image, plan, super_resolve, describe if networks else None, align)
 
 
-def compare_step(files: dict[str, FoundFile], view: Tensor) -> float:
+def compare_step(models: dict[str, FoundModel], view: Tensor) -> float:
     """Measure how far the step's result is from that of diffusers, both in float32.
 
     This is the norm of the difference, relative to the norm of the result of diffusers.
@@ -130,21 +130,21 @@ def compare_step(files: dict[str, FoundFile], view: Tensor) -> float:
     import comfy.model_management as host
 
     with use_float32():
-        networks = load_networks(files)
+        networks = load_networks(models)
         positive = encode(networks.clip, TEXT)
         found = run_step(networks, positive, view).cpu()
         device = host.get_torch_device()
         del networks
         host.unload_all_models()
         host.soft_empty_cache()
-        expected = run_reference(files, positive, view, device).cpu()
+        expected = run_reference(models, positive, view, device).cpu()
     return float((found - expected).norm() / expected.norm())
 
 
-def run_reference(files: dict[str, FoundFile], positive: list, view: Tensor, device) -> Tensor:
+def run_reference(models: dict[str, FoundModel], positive: list, view: Tensor, device) -> Tensor:
     """Run the step of the authors' code in diffusers. The latent is the mode of its distribution, not a sample."""
-    state = load_file(files["SD3"].paths[0])
-    lora, encoder = files.get("SR LoRA"), files.get("VAE encoder")
+    state = load_file(models["SD3"].paths[0])
+    lora, encoder = models.get("SR LoRA"), models.get("VAE encoder")
     vae = build_vae(state, encoder if lora else None).to(device)
     height, width = view.shape[-2:]
     if height % TOKEN_SIDE_PIXELS or width % TOKEN_SIDE_PIXELS:
@@ -165,8 +165,8 @@ def run_reference(files: dict[str, FoundFile], positive: list, view: Tensor, dev
     return image.clamp(-1, 1) / 2 + 0.5
 
 
-def build_transformer(state: dict[str, Tensor], lora: FoundFile | None):
-    """Build SD3's transformer in diffusers, with the published LoRA, a list, merged into it."""
+def build_transformer(state: dict[str, Tensor], lora: FoundModel | None):
+    """Build SD3's transformer in diffusers, and merge the published LoRA: a list of up, down, up, down, ..."""
     from diffusers import SD3Transformer2DModel
     from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 
@@ -190,19 +190,19 @@ def build_transformer(state: dict[str, Tensor], lora: FoundFile | None):
         )
     weights = convert_sd3_transformer_checkpoint_to_diffusers(own)
     network.load_state_dict(weights, strict=True, assign=True)
-    pairs = torch.load(lora.paths[0], map_location="cpu", weights_only=True) if lora else []
+    factors = torch.load(lora.paths[0], map_location="cpu", weights_only=True) if lora else []
     norms = [
         module
         for name, module in network.named_modules()
         if name.endswith(("norm1.linear", "norm1_context.linear"))
     ]
     # The last block's norm1_context has no LoRA: it is of another class in the authors' code.
-    for norm, up, down in zip(norms, pairs[::2], pairs[1::2], strict=False):
+    for norm, up, down in zip(norms, factors[::2], factors[1::2], strict=False):
         norm.weight.data += up.detach().float() @ down.detach().float()
     return network.eval().requires_grad_(False)
 
 
-def build_vae(state: dict[str, Tensor], encoder: FoundFile | None):
+def build_vae(state: dict[str, Tensor], encoder: FoundModel | None):
     """Build SD3's VAE in diffusers, with the published encoder and its LoRA merged into it."""
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint

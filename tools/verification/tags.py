@@ -15,31 +15,31 @@ from coz.networks.ram_tagger import (
 )
 from coz.weights.read import read_tagger
 
-from .files import FoundFile
+from .files import FoundModel
 from .step import get_node, use_float32
 
 DAPE_SCALE = 1 / 8
 """Scale of DAPE's LoRA. loralib divides lora_alpha, 1 by default, by the rank, which is 8."""
 
 MAX_DIFFERENCE = 1e-3
-"""Maximum difference of a logit, in float32. The smallest known mistake makes a difference of 1.6e-3:
-tests/networks/test_ram_tagger.py."""
+"""Maximum difference of a logit, in float32. The smallest known mistake, to leave the mean token
+out, makes a difference of 1.6e-3."""
 
 MAX_ROUNDING = 0.01
 """Maximum distance of a tag's probability from its threshold at which rounding to half precision may add or
 remove the tag."""
 
 
-def find_tags(files: dict[str, FoundFile], image: Tensor) -> list[str]:
+def find_tags(models: dict[str, FoundModel], image: Tensor) -> list[str]:
     """Return the tags that CoZ Tag Prompt finds in a (1, 3, H, W) image."""
-    dape = files["DAPE"].register_for_loader() if "DAPE" in files else "none"
-    (tagger,) = get_node("CoZLoadTagger").execute(files["RAM"].register_for_loader(), dape).args
+    dape = models["DAPE"].register_for_loader() if "DAPE" in models else "none"
+    (tagger,) = get_node("CoZLoadTagger").execute(models["RAM"].register_for_loader(), dape).args
     text = get_node("CoZTagPrompt").execute(tagger, image.movedim(1, -1)).args[0]
     return text.split(", ") if text else []
 
 
 def compare_logits(
-    pack: ModuleType, files: dict[str, FoundFile], image: Tensor
+    pack: ModuleType, models: dict[str, FoundModel], image: Tensor
 ) -> tuple[float, Tensor]:
     """Rate all tags in float32, in ComfyUI and in the plain network.
 
@@ -47,8 +47,8 @@ def compare_logits(
         The largest difference of a logit, and the logits (tags,) of the plain network.
     """
     host = importlib.import_module(f"{pack.__name__}.nodes.host.tagger")
-    weights = {name: w.float() for name, w in read_tagger(files["RAM"].paths[0]).items()}
-    dape = files["DAPE"].paths[0] if "DAPE" in files else None
+    weights = {name: w.float() for name, w in read_tagger(models["RAM"].paths[0]).items()}
+    dape = models["DAPE"].paths[0] if "DAPE" in models else None
     with use_float32():
         tagger = host.make_tagger(weights)
         if dape:

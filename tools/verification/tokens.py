@@ -16,7 +16,7 @@ from torch import Tensor
 from coz.render.pillow import to_pillow
 from coz.text.conversation import MULTISCALE_INSTRUCTION, REPETITION_PENALTY
 
-from .files import FoundFile
+from .files import FoundModel
 from .step import get_node
 
 MAX_TOKENS = 16
@@ -36,11 +36,11 @@ CONVERSATION = (
 """The conversation of the authors' code: the instruction in the system's turn, the images in the user's turn."""
 
 
-def load_vlm(files: dict[str, FoundFile]) -> Any:
-    lora = files["prompt LoRA"].register_for_loader() if "prompt LoRA" in files else "none"
+def load_vlm(models: dict[str, FoundModel]) -> Any:
+    lora = models["prompt LoRA"].register_for_loader() if "prompt LoRA" in models else "none"
     return (
         get_node("CoZLoadPromptExtractor")
-        .execute(files["Qwen2.5-VL-3B"].register_for_loader(), lora)
+        .execute(models["Qwen2.5-VL-3B"].register_for_loader(), lora)
         .args[0]
     )
 
@@ -53,12 +53,12 @@ def resize_for_model(image: Tensor, size: int) -> Image.Image:
 
 def ask(vlm: Any, images: list[Image.Image]) -> list[int]:
     """Run VLM Prompt Extractor and return the tokens that it gets from the model."""
-    asked: list[list[int]] = []
+    answers: list[list[int]] = []
     generate = vlm.generate
 
     def generate_and_record(*args, **kwargs):
-        asked.append(generate(*args, **kwargs))
-        return asked[-1]
+        answers.append(generate(*args, **kwargs))
+        return answers[-1]
 
     vlm.generate = generate_and_record
     try:
@@ -67,20 +67,20 @@ def ask(vlm: Any, images: list[Image.Image]) -> list[int]:
         extract(vlm, view, "", max_tokens=MAX_TOKENS, previous_image=wide)
     finally:
         del vlm.generate
-    return list(asked[0])
+    return list(answers[0])
 
 
 def compare_tokens(
     pack: ModuleType,
-    files: dict[str, FoundFile],
+    models: dict[str, FoundModel],
     vlm: Any,
     images: list[Image.Image],
     found: list[int],
 ) -> tuple[int, int]:
-    """Count the tokens that the package transformers would choose too, and those that are equally likely.
+    """Count the tokens that transformers would choose too, and those that are as likely as its choice.
 
-    The network of transformers gets the conversation and the found tokens, and gives the logits at the
-    place of each token.
+    The second count includes the first. The network of transformers gets the conversation and the found
+    tokens, and gives the logits at the place of each token.
     """
     import comfy.model_management as host
     from transformers import RepetitionPenaltyLogitsProcessor
@@ -89,7 +89,7 @@ def compare_tokens(
     device = host.get_torch_device()
     host.unload_all_models()
     host.soft_empty_cache()
-    network = build_network(pack, files).to(device)
+    network = build_network(pack, models).to(device)
     inputs = build_processor(tokenizer)(text=[CONVERSATION], images=images, return_tensors="pt")
     inputs = {name: value.to(device) for name, value in inputs.items()}
     start = inputs["input_ids"].shape[1]
@@ -123,12 +123,12 @@ def build_processor(tokenizer: Any) -> Any:
     return Qwen2_5_VLProcessor(ImageProcessor(), tokenizer, Qwen2VLVideoProcessor())
 
 
-def build_network(pack: ModuleType, files: dict[str, FoundFile]) -> Any:
+def build_network(pack: ModuleType, models: dict[str, FoundModel]) -> Any:
     """Build Qwen2.5-VL in transformers, with the prompt LoRA merged into it."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     weights = importlib.import_module(f"{pack.__name__}.nodes.host.qwen_weights")
-    paths = files["Qwen2.5-VL-3B"].paths
+    paths = models["Qwen2.5-VL-3B"].paths
     state = weights.read_state(paths)
     sizes = weights.read_sizes(state, paths[0].name)
     config = Qwen2_5_VLConfig(
@@ -165,8 +165,8 @@ def build_network(pack: ModuleType, files: dict[str, FoundFile]) -> Any:
     )
     if info["missing_keys"] or info["unexpected_keys"]:
         raise RuntimeError(f"transformers did not take the weights: {info}")
-    if "prompt LoRA" in files:
-        merge_prompt_lora(network, files["prompt LoRA"].paths[0])
+    if "prompt LoRA" in models:
+        merge_prompt_lora(network, models["prompt LoRA"].paths[0])
     return network.eval().requires_grad_(False)
 
 
