@@ -8,7 +8,7 @@ import time
 import torch
 
 from coz.resample import resize
-from tools.evaluate.metrics import WEIGHTLESS_MEASURES, Views
+from tools.evaluate.metrics import WEIGHTLESS_MEASURES, ComparedImages
 
 SIDE = 512
 RUNS = 9
@@ -20,14 +20,14 @@ def main() -> None:
     truth = resize(torch.rand(1, 3, SIDE // 8, SIDE // 8), SIDE, SIDE).clamp(0, 1).contiguous()
     sr = (truth + 0.05 * torch.randn(truth.shape)).clamp(0, 1)
     lq = resize(truth, SIDE // 4, SIDE // 4).clamp(0, 1)
-    views = Views(sr, lq, lq, truth)
+    images = ComparedImages(sr, lq, lq, truth)
     total = 0.0
     for name, measure in WEIGHTLESS_MEASURES.items():
         times = []
         with torch.inference_mode():
             for _ in range(RUNS):
                 start = time.process_time()
-                measure(views)
+                measure(images)
                 times.append(time.process_time() - start)
         # The minimum: other programs on this machine only make a run slower.
         best = min(times)

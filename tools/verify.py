@@ -6,8 +6,8 @@ Run it by its path, with the same Python as ComfyUI. In the Windows portable's f
 
 It looks for the published models in ComfyUI's model folders and works even if only some of them are there. It
 zooms into a photograph through the nodes of the pack. It compares one step with diffusers and the prompt
-extractor's tokens with transformers, where they are installed, and the ratings and tags of the tagger RAM with
-those of the same network outside ComfyUI.
+extractor's tokens with transformers, where they are installed, and the ratings and tags of the tagger RAM
+with those of the same network outside ComfyUI.
 It writes verify.json and verify.png, to attach to an issue. Neither holds a path, a file name or anything
 about you; verify.json is shown before it is written. Nothing is downloaded, and nothing in the model folders
 is changed.
@@ -152,8 +152,8 @@ class Verification:
         difference, logits = tags.compare_logits(self.pack, self.models, read_picture())
         wrong = tags.count_wrong(self.tags, logits)
         text = (
-            f"In float32 the logits differ by at most {difference:.1e} from those of the same network outside "
-            f"ComfyUI; the limit is {tags.MAX_DIFFERENCE:.0e}. {wrong} tags differ by more than rounding."
+            f"In float32 the logits differ by at most {difference:.1e} from those of the same network "
+            f"outside ComfyUI; the limit is {tags.MAX_DIFFERENCE:.0e}. {wrong} tags differ by more than rounding."
         )
         return EQUAL if difference < tags.MAX_DIFFERENCE and not wrong else DIFFERS, text
 

@@ -82,7 +82,7 @@ def test_the_report(open_page, scheme):
     # Best and worst are the same two pictures for all arms, at 256x and at 16x.
     assert loaded(page) == 2 * 2 * (2 + len(ARMS))
     plots = page.locator("svg[role=img]")
-    assert plots.count() == 4 + 4  # a metric each; fidelity against naturalness, a scale each
+    assert plots.count() == 4 + 4  # a metric each; naturalness against fidelity, a scale each
     assert all(box["height"] > 100 for box in (plot.bounding_box() for plot in plots.all()))
     ink = page.locator("svg text").first.evaluate("text => getComputedStyle(text).fill")
     assert ink == {"light": "rgb(29, 29, 27)", "dark": "rgb(233, 232, 227)"}[scheme]

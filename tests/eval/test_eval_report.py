@@ -111,7 +111,7 @@ def test_the_page_holds_all_it_shows(store):
 
 def test_without_naturalness_the_axis_is_called_sharpness(store):
     page = Page((store / "report.html").read_text("utf-8"))
-    assert "Fidelity against sharpness" in page.text
+    assert "Sharpness against fidelity" in page.text
     assert "No naturalness metric was measured" in page.text
 
 

@@ -35,7 +35,7 @@ def write(scores):
 
 def test_mean_and_interval_of_the_same_value_everywhere():
     cell = cells_of([[3.5] * 8, [2.5] * 8])["one"]
-    assert (cell.mean, cell.low, cell.high, cell.pictures) == (3.5, 3.5, 3.5, 8)
+    assert (cell.mean, cell.low, cell.high, cell.image_count) == (3.5, 3.5, 3.5, 8)
 
 
 def test_the_interval_is_that_of_a_normal_mean():
@@ -113,7 +113,7 @@ def test_a_metric_that_one_picture_lacks_for_one_arm_is_compared_without_that_pi
     results = results_of([[1.0, 2.0], [3.0, 4.0]])
     results[0] = random_result("000.png", "one", [{"ssim": 0.5}])
     cells = summarize_scores(gather_scores(results))
-    assert (cells["psnr", 4, "two"].mean, cells["psnr", 4, "two"].pictures) == (4.0, 1)
+    assert (cells["psnr", 4, "two"].mean, cells["psnr", 4, "two"].image_count) == (4.0, 1)
     assert ("ssim", 4, "two") not in cells
 
 

@@ -197,7 +197,7 @@ def test_workers_share_all_cpus_and_have_a_gpu_each(machines, workers, expected)
 
 
 def test_a_cluster_without_cpus_is_an_error():
-    with pytest.raises(HostError, match="no free CPU"):
+    with pytest.raises(HostError, match="no CPU and no GPU"):
         plan_workers([(0, 0)], None)
 
 

@@ -39,7 +39,7 @@ from tools.host import HostError
 from tools.host.workflow import FIRST_TEMPLATE
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-MAX_LISTED_FILES = 3  # names of files that are no images, to list at most
+MAX_LISTED_FILES = 3  # of those that are no images
 
 
 class Failures:
@@ -200,7 +200,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--ground-truth",
         type=parse_folder,
         metavar="DIR",
-        help="the ground truth: images of the same names, at least 4 times as large",
+        help="the ground truth: images of the same names, 4, 5, 6, ... times as wide and as high",
     )
     truth.add_argument(
         "--scale-down",

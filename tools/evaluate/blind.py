@@ -45,7 +45,7 @@ def write_blind(out: Path, pairs: int, seed: int) -> None:
     """
     results, _, scores = read_store(out)
     chosen = choose_pairs(scores, pairs, seed)
-    made = {(result.image, result.arm): result for result in results}
+    result_of = {(result.image, result.arm): result for result in results}
     content = json.dumps([[asdict(pair) for pair in chosen], sorted(r.key for r in results)])
     run = sha256(content.encode()).hexdigest()[:16]
     questions = []
@@ -53,7 +53,7 @@ def write_blind(out: Path, pairs: int, seed: int) -> None:
         whole = open_rgb(input_path(out, pair.image))
         sides = {
             side: encode_webp(
-                read_frame(out, made[pair.image, arm], pair.factor),
+                read_frame(out, result_of[pair.image, arm], pair.factor),
                 BLIND_QUALITY,
                 MAX_LOSSLESS_BYTES,
             )
@@ -94,15 +94,15 @@ def choose_pairs(scores: Scores, pairs: int, seed: int) -> list[Pair]:
             f"--blind takes 1 to {most} pairs here ({len(meetings)} pairs of arms, {len(factors)} "
             f"scales, {len(scores.images)} images), got {pairs}"
         )
-    chance = random.Random(seed)  # noqa: S311 (not for secrets: a seed always gives the same pairs)
+    generator = random.Random(seed)  # noqa: S311 (not for secrets: a seed always gives the same pairs)
     for order in (meetings, factors):
-        chance.shuffle(order)
+        generator.shuffle(order)
     # Cycle through both lists, and shift the factors by one after each common period. So every
     # combination comes up equally often.
     shift = lcm(len(meetings), len(factors))
     shown: Counter[str] = Counter()
     asked: set[tuple[str, ...]] = set()
-    turns = {meeting: chance.random() < 0.5 for meeting in meetings}
+    turns = {meeting: generator.random() < 0.5 for meeting in meetings}
     chosen = []
     for i in range(pairs):
         meeting = meetings[i % len(meetings)]
@@ -110,11 +110,11 @@ def choose_pairs(scores: Scores, pairs: int, seed: int) -> list[Pair]:
         cell = (*meeting, str(factor))
         free = [image for image in scores.images if (*cell, image) not in asked]
         fewest = min(shown[image] for image in free)
-        image = chance.choice([image for image in free if shown[image] == fewest])
+        image = generator.choice([image for image in free if shown[image] == fewest])
         shown[image] += 1
         asked.add((*cell, image))
         turns[meeting] = not turns[meeting]
         left, right = meeting if turns[meeting] else meeting[::-1]
-        chosen.append(Pair(f"{chance.getrandbits(64):016x}", image, factor, left, right))
-    chance.shuffle(chosen)
+        chosen.append(Pair(f"{generator.getrandbits(64):016x}", image, factor, left, right))
+    generator.shuffle(chosen)
     return chosen

@@ -63,11 +63,11 @@ def fit_resamples(
         count: The number of resamples.
     """
     k = len(met)
-    chance = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     weights = np.ones((count, len(winner)))
     for labels in groups:
         members = int(labels.max()) + 1
-        drawn = chance.multinomial(members, np.full(members, 1 / members), size=count)
+        drawn = generator.multinomial(members, np.full(members, 1 / members), size=count)
         weights *= drawn[:, labels]
     return fit_strengths(
         (weights @ _tabulate_wins(k, winner, loser, tie)).reshape(count, k, k), met

@@ -66,6 +66,7 @@ class Row:
     factor: float
     """4, 16, 64, 256."""
     prompt: str
+    """The text of the step. result.json has this field, so its name stays."""
     seed: int
     scores: dict[str, float]
     """Metric -> value, only of those that could be measured. For equal images some are infinite."""
@@ -103,10 +104,10 @@ def run_job(url: str, job: Job) -> Result:
         HostError: If this ComfyUI ends meanwhile. The job can be run on another one.
     """
     try:
-        result, prompts = _run(ServerClient(url), job)
+        result, texts = _run(ServerClient(url), job)
     except OSError as error:
         raise HostError(f"ComfyUI ended during {job.arm} of {job.image}: {error}") from error
-    return result if result.error else add_scores(job, result, prompts)
+    return result if result.error else add_scores(job, result, texts)
 
 
 def _run(host: ServerClient, job: Job) -> tuple[Result, tuple[str, ...]]:
@@ -126,10 +127,10 @@ def _run(host: ServerClient, job: Job) -> tuple[Result, tuple[str, ...]]:
         )  # raises OSError if ComfyUI has ended, because then the arm did not fail
     seconds = time.monotonic() - started
     record = find_record(runs)
-    prompts = tuple(record.get("prompts", ("",) * job.steps))
+    texts = tuple(record.get("prompts", ("",) * job.steps))
     models = tuple(record.get("models", ())) or find_models(job.prompts)
     known = {"models": models, "versions": versions, "seconds": seconds}
-    return replace(make_result(job, error), frames=() if error else files, **known), prompts
+    return replace(make_result(job, error), frames=() if error else files, **known), texts
 
 
 def make_result(job: Job, error: str | None) -> Result:
@@ -138,7 +139,7 @@ def make_result(job: Job, error: str | None) -> Result:
     return Result(job.key, job.image, job.arm, error=error, **own)
 
 
-def add_scores(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
+def add_scores(job: Job, result: Result, texts: tuple[str, ...]) -> Result:
     """Add the scores of the frames, which the job made with these texts, to the result."""
     meter = get_meter(job.metrics)
     rows: list[Row] = []
@@ -146,12 +147,12 @@ def add_scores(job: Job, result: Result, prompts: tuple[str, ...]) -> Result:
     try:
         if len(result.frames) != job.steps:
             raise ValueError(f"the arm made {len(result.frames)} frames in place of {job.steps}")
-        for k, (sr, views) in enumerate(_pair_images(job, result.frames)):
-            scores, absent = meter.measure(sr, **views)
+        for k, (sr, others) in enumerate(_pair_images(job, result.frames)):
+            scores, absent = meter.measure(sr, **others)
             factor = job.scale ** (k + 1)
             for name, why in absent.items():
                 reasons.setdefault(name, {}).setdefault(why, []).append(f"{factor:g}x")
-            rows.append(Row(job.image, job.arm, factor, prompts[k], job.seed, scores))
+            rows.append(Row(job.image, job.arm, factor, texts[k], job.seed, scores))
     except (
         ValueError,
         RuntimeError,

@@ -117,7 +117,7 @@ ALL_METRICS = tuple(METRICS)
 
 
 @dataclass(frozen=True)
-class Views:
+class ComparedImages:
     """A frame and the images that it is compared with, all (1, 3, H, W) float32 in [0, 1]."""
 
     sr: Tensor
@@ -126,21 +126,21 @@ class Views:
     ground_truth: Tensor | None
 
 
-Measure = Callable[[Views], float]
+Measure = Callable[[ComparedImages], float]
 
 WEIGHTLESS_MEASURES: dict[str, Measure] = {
-    "psnr": lambda v: measure_psnr(v.sr, v.ground_truth),
-    "ssim": lambda v: measure_ssim(v.sr, v.ground_truth),
-    "ms_ssim": lambda v: float(
-        piq.multi_scale_ssim(_to_channels_last(v.sr), _to_channels_last(v.ground_truth))
+    "psnr": lambda x: measure_psnr(x.sr, x.ground_truth),
+    "ssim": lambda x: measure_ssim(x.sr, x.ground_truth),
+    "ms_ssim": lambda x: float(
+        piq.multi_scale_ssim(_to_channels_last(x.sr), _to_channels_last(x.ground_truth))
     ),
-    "gmsd": lambda v: float(piq.gmsd(v.sr, v.ground_truth)),
-    "fsim": lambda v: float(piq.fsim(v.sr, v.ground_truth)),
-    "consistency": lambda v: measure_agreement(v.sr, v.lq),
-    "source_psnr": lambda v: measure_agreement(v.sr, v.source),
-    "sharpness": lambda v: measure_sharpness(v.sr),
-    "color_drift": lambda v: measure_color_drift(v.sr, v.lq),
-    "seam": lambda v: measure_seam(v.sr),
+    "gmsd": lambda x: float(piq.gmsd(x.sr, x.ground_truth)),
+    "fsim": lambda x: float(piq.fsim(x.sr, x.ground_truth)),
+    "consistency": lambda x: measure_agreement(x.sr, x.lq),
+    "source_psnr": lambda x: measure_agreement(x.sr, x.source),
+    "sharpness": lambda x: measure_sharpness(x.sr),
+    "color_drift": lambda x: measure_color_drift(x.sr, x.lq),
+    "seam": lambda x: measure_seam(x.sr),
 }
 """The metrics that need no weights."""
 
@@ -195,7 +195,7 @@ class Meter:
         """
         _check(sr, lq, source, ground_truth)
         # A resized image is not contiguous in memory, which makes the libraries 1.5 times as slow.
-        views = Views(
+        images = ComparedImages(
             *(None if x is None else x.contiguous() for x in (sr, lq, source, ground_truth))
         )
         side, real = min(sr.shape[-2:]), min(source.shape[-2:])
@@ -215,7 +215,7 @@ class Meter:
                         f"{metric.title} needs {MIN_COMPARED_SIDE_PIXELS} real pixels a side, but "
                         f"the frame shows {real}"
                     )
-                elif isnan(value := measure(views)):
+                elif isnan(value := measure(images)):
                     reasons[name] = f"{metric.title} is not a number for this frame"
                 else:
                     scores[name] = value
@@ -232,15 +232,15 @@ class _LearnedMeasures:
     def load_measure(self, name: str) -> Measure:
         if name in PYIQA_NAMES:
             score = load_score(name, self.device)
-            return lambda v: score(v.sr)
+            return lambda x: score(x.sr)
         network = name.removeprefix("p_")
         if network not in self.distances:
             load = {"lpips": load_lpips, "dists": load_dists}[network]
             self.distances[network] = load(self.device)
         distance = self.distances[network]
         if name == network:
-            return lambda v: distance(v.sr, v.ground_truth)
-        return lambda v: distance(downscale_to(v.sr, v.lq), v.lq)
+            return lambda x: distance(x.sr, x.ground_truth)
+        return lambda x: distance(downscale_to(x.sr, x.lq), x.lq)
 
 
 def _to_channels_last(image: Tensor) -> Tensor:

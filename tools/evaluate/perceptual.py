@@ -1,6 +1,7 @@
 """Measure LPIPS and DISTS with torchmetrics: the distance of two images in a network's features.
 
 torchmetrics is imported only where it is used, because that takes seconds and may not be needed.
+OracleZoom is arXiv 2609.06490.
 """
 
 from collections.abc import Callable

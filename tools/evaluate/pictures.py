@@ -109,12 +109,12 @@ def choose_cases(out: Path, results: list[Result], scores: Scores) -> tuple[list
 
     They are chosen at the deepest scale and at 16x, by the first metric of RANKED_BY measured there.
     """
-    made = {(result.image, result.arm): result for result in results}
+    result_of = {(result.image, result.arm): result for result in results}
     found = _rank_cases(scores)
     shown: list[Case] = []
     size = 0
     for case in found:
-        _add_images(out, made, scores, case)
+        _add_images(out, result_of, scores, case)
         size += case.size
         if shown and size > MAX_PAGE_BYTES:
             break
@@ -153,14 +153,16 @@ def _find_extremes(
             yield arm, badge, scores.images[place], _format_number(row[place])
 
 
-def _add_images(out: Path, made: dict[tuple[str, str], Result], scores: Scores, case: Case) -> None:
+def _add_images(
+    out: Path, result_of: dict[tuple[str, str], Result], scores: Scores, case: Case
+) -> None:
     whole = open_rgb(input_path(out, case.image))
     crop = crop_view(whole, case.factor)
     case.whole, case.crop, case.side = encode_webp(whole), encode_png(crop), crop.width
     chosen = [case.metric, *(scores.find_metric(kind, factor=case.factor) for kind in RANKED_BY)]
     names = dict.fromkeys([*(metric.name for metric in chosen if metric), "sharpness"])
     for arm in scores.arms:
-        result, row = made[case.image, arm], scores.rows[case.image, arm, case.factor]
+        result, row = result_of[case.image, arm], scores.rows[case.image, arm, case.factor]
         values = [(METRICS[n].title, row.scores.get(n, np.nan)) for n in names]
         shown = tuple((title, _format_number(value)) for title, value in values if not isnan(value))
         picture = read_frame(out, result, case.factor)

@@ -123,9 +123,9 @@ class Plan:
         result = read_result(self.out, job)
         if result is None or result.made != job.frames_key or result.error is not None:
             return None
-        prompts = tuple(row.prompt for row in result.rows)
+        texts = tuple(row.prompt for row in result.rows)
         try:
-            result = add_scores(job, replace(result, frames=read_frames(self.out, result)), prompts)
+            result = add_scores(job, replace(result, frames=read_frames(self.out, result)), texts)
         except OSError:  # a frame is missing
             return None
         return None if result.error else result

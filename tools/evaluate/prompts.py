@@ -112,13 +112,13 @@ def make_one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
         image = [f"coz_sr_{k}", 0]
         if loop.get("color_fix", "none") != "none":
             fix = {"method": loop["color_fix"], "levels": WAVELET_LEVELS}
-            view = {"image": image, "reference": [f"coz_zoom_{k}", 0]}
-            prompt |= make_node(f"coz_fix_{k}", "CoZColorFix", **view, **fix)
+            inputs = {"image": image, "reference": [f"coz_zoom_{k}", 0]}
+            prompt |= make_node(f"coz_fix_{k}", "CoZColorFix", **inputs, **fix)
             image = [f"coz_fix_{k}", 0]
         if loop.get("consistency", 0) != 0:
-            view = {"image": image, "crop": [f"coz_zoom_{k}", 1], "zoomed": [f"coz_zoom_{k}", 0]}
+            inputs = {"image": image, "crop": [f"coz_zoom_{k}", 1], "zoomed": [f"coz_zoom_{k}", 0]}
             prompt |= make_node(
-                f"coz_check_{k}", "CoZChainCheck", **view, strength=loop["consistency"]
+                f"coz_check_{k}", "CoZChainCheck", **inputs, strength=loop["consistency"]
             )
             image = [f"coz_check_{k}", 0]
         prompt |= make_save(k, image)
@@ -149,15 +149,15 @@ def make_step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str,
             "image": ["coz_picture", 0],
             "window": [f"coz_zoom_{k}", 2],
         }
-    view = {"model": chosen["model"], "vae": chosen["vae"], "image": zoomed}
-    view["positive"] = ["coz_text", 0]
+    inputs = {"model": chosen["model"], "vae": chosen["vae"], "image": zoomed}
+    inputs["positive"] = ["coz_text", 0]
     if kind == "one-step diffusion":
-        return {"class_type": "CoZSRStep", **view, "latent_shift": chosen["latent_shift"]}
+        return {"class_type": "CoZSRStep", **inputs, "latent_shift": chosen["latent_shift"]}
     if kind == INVERSION:
-        del view["image"]
+        del inputs["image"]
         return {
             "class_type": "CoZInvSRStep",
-            **view,
+            **inputs,
             "negative": ["coz_negative", 0],
             "crop": [f"coz_zoom_{k}", 1],
             "zoomed": zoomed,
@@ -167,7 +167,7 @@ def make_step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str,
     sampling = {key: chosen[key] for key in ("cfg", "sampler_name", "scheduler", "denoise")}
     return {
         "class_type": "CoZRefineStep",
-        **view,
+        **inputs,
         "negative": ["coz_negative", 0],
         "steps": chosen["sampling_steps"],
         **sampling,

@@ -127,7 +127,7 @@ def plan_workers(machines: Sequence[tuple[int, int]], workers: int | None) -> tu
     gpus = int(any(gpu for _, gpu in machines))
     places = [gpu if gpus else cpu for cpu, gpu in machines]
     if not sum(places):
-        raise HostError("the Ray cluster has no free CPU: see .venv/bin/ray status")
+        raise HostError("the Ray cluster has no CPU and no GPU: see .venv/bin/ray status")
     count = workers or sum(place if gpus else -(-place // CPUS_PER_WORKER) for place in places)
     count = min(count, sum(places))
 

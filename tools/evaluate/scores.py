@@ -80,23 +80,23 @@ def gather_scores(
     """
     if not results:
         raise ValueError("there are no results to report: run python -m tools.evaluate first")
-    made = {(result.image, result.arm): result for result in results}
+    made = {(result.image, result.arm) for result in results}
     known = [result.arm for result in results]
     works = {result.arm for result in results if result.error is None} or set(known)
     arms = tuple(arm for arm in dict.fromkeys([*order, *known]) if arm in works)
     images = sorted({image for image, _ in made})
     failed = [(r.image, r.arm, r.error) for r in results if r.error is not None]
     unmade = [(image, arm) for image in images for arm in arms if (image, arm) not in made]
-    out = {image for image, arm, *_ in (*failed, *unmade) if arm in arms}
+    left_out = {image for image, arm, *_ in (*failed, *unmade) if arm in arms}
     rows = {(row.image, row.arm, row.factor): row for r in results for row in r.rows}
     scored = {name for row in rows.values() for name in row.scores}
     metrics = tuple(metric for name, metric in METRICS.items() if name in scored)
     factors = tuple(sorted({factor for *_, factor in rows}))
-    whole = tuple(image for image in images if image not in out)
-    values = np.full((len(metrics), len(factors), len(arms), len(whole)), np.nan)
+    complete = tuple(image for image in images if image not in left_out)
+    values = np.full((len(metrics), len(factors), len(arms), len(complete)), np.nan)
     for f, factor in enumerate(factors):
         for a, arm in enumerate(arms):
-            for i, image in enumerate(whole):
+            for i, image in enumerate(complete):
                 if row := rows.get((image, arm, factor)):
                     for m, metric in enumerate(metrics):
                         values[m, f, a, i] = row.scores.get(metric.name, np.nan)
@@ -105,7 +105,7 @@ def gather_scores(
         arms=arms,
         factors=factors,
         metrics=metrics,
-        images=whole,
+        images=complete,
         values=values,
         rows=rows,
         failed=tuple(sorted(failed)),

@@ -48,7 +48,7 @@ class Cell:
     mean: float | None
     low: float | None
     high: float | None
-    pictures: int
+    image_count: int
     infinite: int
     best: bool = False
 
@@ -140,8 +140,8 @@ class Table:
     title: str
     metrics: tuple[Metric, ...]
     lines: tuple[Line, ...]
-    pictures: str
-    """The number of images, such as "n = 8"."""
+    image_counts: str
+    """Such as "n = 8" or "n = 7 to 8"."""
 
 
 def make_tables(scores: Scores, cells: Cells) -> list[Table]:
@@ -156,7 +156,7 @@ def make_tables(scores: Scores, cells: Cells) -> list[Table]:
             m.name: count_decimals(c.mean for (name, *_), c in own.items() if name == m.name)
             for m in metrics
         }
-        counts = sorted({cell.pictures for cell in own.values()})
+        counts = sorted({cell.image_count for cell in own.values()})
         lines = []
         for factor in scores.factors:
             for arm in scores.arms:
@@ -167,8 +167,10 @@ def make_tables(scores: Scores, cells: Cells) -> list[Table]:
                         for m, cell in zip(metrics, line, strict=True)
                     ]
                     lines.append(Line(format_factor(factor), arm, tuple(shown)))
-        pictures = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-        tables.append(Table(kind, title, metrics, tuple(lines), pictures))
+        shown_counts = (
+            f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+        )
+        tables.append(Table(kind, title, metrics, tuple(lines), shown_counts))
     return tables
 
 
@@ -181,8 +183,8 @@ def _format_cell(cell: Cell, decimals: int, max_count: int) -> tuple[str, str, b
     )
     if cell.infinite:
         interval += f" and ∞ in {cell.infinite}"
-    if cell.pictures < max_count:
-        interval += f" n = {cell.pictures}"
+    if cell.image_count < max_count:
+        interval += f" n = {cell.image_count}"
     return f"{cell.mean:.{decimals}f}", interval.strip(), cell.best
 
 
@@ -209,7 +211,7 @@ def format_markdown(scores: Scores, tables: list[Table]) -> str:
                 for c in line.cells
             ]
             lines.append(_format_row([line.factor, escape_markdown(line.arm), *cells]))
-        lines += ["", f"{table.pictures}.", ""]
+        lines += ["", f"{table.image_counts}.", ""]
     if scores.missing:
         lines += [
             "## Not measured",

@@ -166,7 +166,7 @@ def run_reference(models: dict[str, FoundModel], positive: list, view: Tensor, d
 
 
 def build_transformer(state: dict[str, Tensor], lora: FoundModel | None):
-    """Build SD3's transformer in diffusers, and merge the published LoRA: a list of up, down, up, down, ..."""
+    """Build SD3's transformer in diffusers, and merge the published LoRA, a list of up, down, up, ..."""
     from diffusers import SD3Transformer2DModel
     from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
 
