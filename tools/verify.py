@@ -153,7 +153,8 @@ class Verification:
         wrong = tags.count_wrong(self.tags, logits)
         text = (
             f"In float32 the logits differ by at most {difference:.1e} from those of the same network "
-            f"outside ComfyUI; the limit is {tags.MAX_DIFFERENCE:.0e}. {wrong} tags differ by more than rounding."
+            f"outside ComfyUI; the limit is {tags.MAX_DIFFERENCE:.0e}. {wrong} tags differ by more than "
+            "rounding."
         )
         return EQUAL if difference < tags.MAX_DIFFERENCE and not wrong else DIFFERS, text
 
