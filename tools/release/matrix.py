@@ -50,7 +50,7 @@ SUITES = {
     NO_BROWSER_TESTS: ["tests", "--ignore=tests/browser"],
     TEXT_TESTS: [
         f"tests/host/test_{name}.py"
-        for name in ("qwen", "ar2", "prompt_extractor", "encode", "backbones", "contract")
+        for name in ("qwen", "workflows", "prompt_extractor", "encode", "contract")
     ],
 }
 """Suite -> pytest's arguments. The last suite holds the tests in which ComfyUI uses transformers."""
