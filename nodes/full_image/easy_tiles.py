@@ -41,8 +41,8 @@ def make_easy_tiles_inputs() -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip="Used with easy_tiles: a tile is easy if its complexity is below this value "
-            'everywhere. 0: no tile is easy. 1: all tiles are easy. The output "complexity" shows this '
-            "value for each place as a gray map.",
+            'everywhere. 0: no tile is easy. 1: all tiles are easy. The output "complexity" shows the '
+            "complexity of each place as a gray map.",
         ),
     ]
 

@@ -49,7 +49,7 @@ def make_adaptive_input() -> io.Input:
         default=False,
         tooltip="Adapts sampling_steps and cfg to the amount of detail in each view. A view with medium detail "
         "gets one more sampling step, a view with much detail two more. cfg is multiplied by 0.8 for the "
-        "plainest views and by up to 1.3 for the most detailed ones, but stays at 1 or more.",
+        "plainest views and by up to 1.3 for the most detailed ones, but stays between 1 and 10.",
     )
 
 
