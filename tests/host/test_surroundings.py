@@ -80,7 +80,7 @@ def test_it_is_measured_once_for_a_model_and_not_longer_kept(
     ensemble = node("CoZSelfEnsemble").execute(model)[0]
     assert surroundings.get_reach(ensemble) == Reach(8, False)
     # Flat and textured, whole and cut.
-    assert calls == [(1, 3, 32, 160)] * 2 + [(1, 3, 32, 147)] * 2
+    assert calls == [(1, 3, 32, 96)] * 2 + [(1, 3, 32, 83)] * 2
     handle.remove()
     kept = weakref.ref(model)
     del model, ensemble, handle

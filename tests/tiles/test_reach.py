@@ -73,6 +73,6 @@ def test_it_is_the_same_every_time_and_takes_two_runs():
 
     torch.manual_seed(1)
     first = measure_reach(upscale)
-    assert shapes == [(2, 3, 32, 160), (2, 3, 32, 147)]
+    assert shapes == [(2, 3, 32, 96), (2, 3, 32, 83)]
     torch.manual_seed(2)
     assert measure_reach(upscale) == first
