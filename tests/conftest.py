@@ -69,11 +69,21 @@ def pytest_ignore_collect(collection_path, config):
     return any(f"not {mark}" in config.option.markexpr for mark in marks) or None
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
+@pytest.hookimpl(tryfirst=True)  # before -m chooses, and before xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.path.parent.name in TOOLS:
+        folder = item.path.parent.name
+        if folder in TOOLS:
             item.add_marker("tools")
+        # One process for each group: a browser and a server take seconds to start.
+        shared = (
+            "browser"
+            if folder == "browser"
+            else "server"
+            if "servers" in item.fixturenames
+            else None
+        )
+        item.add_marker(pytest.mark.xdist_group(shared or item.nodeid.split("::")[0]))
 
 
 @pytest.fixture

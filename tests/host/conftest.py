@@ -172,8 +172,10 @@ def nodes_of(pack):
 
 
 @pytest.fixture
-def executor(nodes_of):
+def executor(nodes_of, tmp_path_factory, monkeypatch):
     nodes_of("host.cache").CACHE.clear()  # what an earlier test kept
+    # The host lists the whole folder for each preview that it saves.
+    monkeypatch.setattr("folder_paths.temp_directory", str(tmp_path_factory.mktemp("temp")))
     return Executor
 
 

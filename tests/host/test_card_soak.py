@@ -81,7 +81,7 @@ def test_memory_that_runs_out_while_the_vae_loads(nodes_of, way, at):
 
 
 @pytest.mark.parametrize(
-    ("name", "every"), [(START, 60), (PAPER, 1200), *[pytest.param(name, 10, marks=pytest.mark.long)
+    ("name", "every"), [(START, 60), (PAPER, 1800), *[pytest.param(name, 10, marks=pytest.mark.long)
                                                      for name in (START, PAPER, WHOLE)]]
 )  # fmt: skip
 def test_memory_that_runs_out_at_any_allocation(on_card, record_property, caplog, name, every):

@@ -21,6 +21,7 @@ class Tiles:
         self.module, self.node, self.monkeypatch = nodes_of("full_image.tiles"), node, monkeypatch
         self.host = HostWithCard()
         self.picture = torch.rand(1, 96, 128, 3, generator=torch.Generator().manual_seed(0))
+        self.is_loaded = False
 
     def run(self, chosen, tile, color_fix="wavelet", consistency=0.0, prompts="", max_group=None):
         if max_group:
@@ -34,7 +35,9 @@ class Tiles:
         layout = json.dumps(plan_tiles(*self.picture.shape[1:3], 4.0, tile, tile // 4))
         inputs = self.picture, prompts, 1, layout, chosen, 0, color_fix, consistency, self.picture
         with torch.inference_mode(), self.host.running() as card:
-            self.node("CoZTiles").execute(*inputs)  # loads the weights
+            if not self.is_loaded:
+                self.node("CoZTiles").execute(*inputs)  # loads the weights
+                self.is_loaded = True
             before = card.work.copy()
             result = self.node("CoZTiles").execute(*inputs)[0]
             self.monkeypatch.undo()
