@@ -83,7 +83,7 @@ def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
         saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    compute = measured.Distillation.compute
+    compute = measured.Distillation.compute_gradients
 
     def compute_with_hooks(task, batch, rng, backward):
         networks = task.network.transformer, task.network.vae, task.lpips
@@ -97,7 +97,7 @@ def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
         with saved_tensors_hooks(note, lambda tensor: tensor):
             compute(task, batch, rng, count)
 
-    monkeypatch.setattr(measured.Distillation, "compute", compute_with_hooks)
+    monkeypatch.setattr(measured.Distillation, "compute_gradients", compute_with_hooks)
     estimate(make_config(text_cached=True, checkpointing=False))
     assert kept == pytest.approx(seen[0], rel=0.01)
 

@@ -18,7 +18,7 @@ from tests.support.small_models import make_vae
 from tools.train_grpo.config import read_config
 from tools.train_sr import cross_scale, loop, second_prompts, texts
 from tools.train_sr.config import CrossScaleConfig
-from tools.train_sr.cross_scale import TEACHER, ZOOM, CrossScale, load_cross_scale
+from tools.train_sr.cross_scale import STUDENT, TEACHER, CrossScale, load_cross_scale
 from tools.train_sr.dataset import find_text_file, open_crops
 from tools.train_sr.network import GENERATOR
 from tools.train_sr.score import load_score
@@ -83,7 +83,7 @@ def config(cross_scale_parts, tmp_path):
 def make_task(config, is_moved=True):
     """With a LoRA that is not 0, as later in a training."""
     task = load_cross_scale(config, CPU, open_crops(config), open_crops(config, held_out=True))
-    for name in (ZOOM, TEACHER) if is_moved else ():
+    for name in (STUDENT, TEACHER) if is_moved else ():
         for parameter in task.network.list_parameters(name):
             generator = torch.Generator().manual_seed(parameter.numel() + len(name))
             parameter.data += torch.randn(parameter.shape, generator=generator) / 9
@@ -95,7 +95,7 @@ def read_batch(config):
 
 
 def find_gradients(task, batch):
-    task.compute(batch, loop.make_generator(7), lambda loss: loss.backward())
+    task.compute_gradients(batch, loop.make_generator(7), lambda loss: loss.backward())
     named = [*task.network.transformer.named_parameters(), *task.network.vae.named_parameters()]
     found = {name: p.grad for name, p in named if p.grad is not None}
     for _, parameter in named:
@@ -121,12 +121,12 @@ def read_log(config):
 def test_losses_are_those_of_three_networks(config):
     """Each role is a network of its own here, whose adapters are never switched."""
     task, batch = make_task(config()), read_batch(config())
-    roles = {ZOOM: (GENERATOR, ZOOM), TEACHER: (GENERATOR, TEACHER), "prior": (GENERATOR,)}
+    roles = {STUDENT: (GENERATOR, STUDENT), TEACHER: (GENERATOR, TEACHER), "prior": (GENERATOR,)}
     networks = {role: copy.deepcopy(task.network) for role in roles}
     for role, adapters in roles.items():
         networks[role].use(*adapters)
     text, rng = (batch["text"], batch["pooled"]), loop.make_generator(7)
-    last, network, high = torch.tensor([1000.0]), networks[ZOOM], batch["high"]
+    last, network, high = torch.tensor([1000.0]), networks[STUDENT], batch["high"]
     with torch.no_grad():
         z4 = network.predict(network.encode(batch["low"], rng), last, *text)
         x4 = network.decode(z4).clamp(-1, 1)
@@ -233,10 +233,10 @@ def test_the_teacher_is_the_average(config):
     finish = task.finish_step
 
     def record(step):
-        seen.append([p.clone() for p in task.network.list_parameters(ZOOM)])
+        seen.append([p.clone() for p in task.network.list_parameters(STUDENT)])
         return finish(step)
 
-    start = [p.clone() for p in task.network.list_parameters(ZOOM)]
+    start = [p.clone() for p in task.network.list_parameters(STUDENT)]
     task.finish_step = record
     crops = open_crops(settings), open_crops(settings, held_out=True)
     loop.train(settings, task, *crops, loop.make_accelerator(settings))
@@ -253,7 +253,7 @@ def test_patience_ends_a_training_and_the_best_is_kept(config, monkeypatch):
     weights = []
 
     def measure(task):
-        weights.append({name: w.clone() for name, w in task.get_zoom().items()})
+        weights.append({name: w.clone() for name, w in task.get_student().items()})
         return next(script)
 
     monkeypatch.setattr(CrossScale, "measure", measure)
@@ -287,18 +287,18 @@ def test_measurements_do_not_change_a_training(config):
     """And they are the same at any time."""
     settings = config(check_every=1)
     task = make_task(settings)
-    before = task.network.active, [p.clone() for p in task.network.list_parameters(ZOOM)]
+    before = task.network.active, [p.clone() for p in task.network.list_parameters(STUDENT)]
     with torch.no_grad():
         assert task.measure() == task.measure()
     assert before[0] == task.network.active
-    assert all(map(torch.equal, before[1], task.network.list_parameters(ZOOM)))
+    assert all(map(torch.equal, before[1], task.network.list_parameters(STUDENT)))
 
 
 def test_an_interrupted_training_continues_exactly(config, monkeypatch):
     settings = {"steps": 5, "check_every": 1, "save_every": 2, "patience": 3}
     whole, broken = config("whole", **settings), config("broken", **settings)
     train(whole)
-    compute, calls = CrossScale.compute, []
+    compute, calls = CrossScale.compute_gradients, []
 
     def fail(task, *arguments):
         calls.append(1)
@@ -306,7 +306,7 @@ def test_an_interrupted_training_continues_exactly(config, monkeypatch):
             raise KeyboardInterrupt
         return compute(task, *arguments)
 
-    monkeypatch.setattr(CrossScale, "compute", fail)
+    monkeypatch.setattr(CrossScale, "compute_gradients", fail)
     with pytest.raises(KeyboardInterrupt):
         train(broken)
     monkeypatch.undo()

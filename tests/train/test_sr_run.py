@@ -234,14 +234,14 @@ def test_a_damaged_checkpoint_is_left_out(config, capsys):
 
 def test_nan_stops_with_the_images(config, monkeypatch):
     made = config(steps=4, save_every=1)
-    compute = Distillation.compute
+    compute = Distillation.compute_gradients
 
     def fail_at_third(self, batch, rng, backward):
         losses = compute(self, batch, rng, backward)
         self.steps = getattr(self, "steps", 0) + 1
         return losses | ({"vsd": losses["vsd"] * math.nan} if self.steps == 3 else {})
 
-    monkeypatch.setattr(Distillation, "compute", fail_at_third)
+    monkeypatch.setattr(Distillation, "compute_gradients", fail_at_third)
     with pytest.raises(
         ValueError, match=r"step 3: vsd is not a finite number, with the images photo#\d \("
     ):
@@ -256,14 +256,14 @@ def test_nan_stops_with_the_images(config, monkeypatch):
 
 def test_a_gradient_of_nan_stops_with_all_images_of_the_step(sr_parts, tmp_path, monkeypatch):
     made = make_config(tmp_path, sr_parts, steps=1, accumulation=2)
-    compute = Distillation.compute
+    compute = Distillation.compute_gradients
 
     def spoil(self, batch, rng, backward):
         losses = compute(self, batch, rng, backward)
         self.network.list_parameters("gen")[1].grad *= math.nan
         return losses
 
-    monkeypatch.setattr(Distillation, "compute", spoil)
+    monkeypatch.setattr(Distillation, "compute_gradients", spoil)
     message = (
         r"step 1: the gradient of gen is not a finite number, with the images photo#\d, photo#\d \("
     )
@@ -300,7 +300,7 @@ def test_out_of_memory_is_explained(sr_parts, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tools.train_sr.loop.make_accelerator", make_accelerator)
     settings = {"steps": 3, "save_every": 1, "accumulation": 1, "batch": 2, "checkpointing": False}
     path, steps = write_config(tmp_path / "run.yaml", sr_parts, **settings), []
-    compute = Distillation.compute
+    compute = Distillation.compute_gradients
 
     def fail_at_second(self, *arguments):
         steps.append(1)
@@ -311,7 +311,7 @@ def test_out_of_memory_is_explained(sr_parts, tmp_path, monkeypatch, capsys):
             )
         return compute(self, *arguments)
 
-    monkeypatch.setattr(Distillation, "compute", fail_at_second)
+    monkeypatch.setattr(Distillation, "compute_gradients", fail_at_second)
     assert run_distil(path) == (
         "error: the memory of the GPU ran out (CUDA out of memory. Tried to allocate 2.00 GiB): set "
         "checkpointing: true, or precision: bf16, or batch: 1, with more accumulation. The last checkpoint is kept: run it "

@@ -81,7 +81,9 @@ def test_two_zooms_with_live_text_encoders(parts, tmp_path):
         batch = {"low": crops[0][0]["low"][None], "high": crops[0][0]["high"][None]}
         batch |= {n: crops[0][0][n][None] for n in ("text", "pooled") if n in crops[0][0]}
         batch["prompt"] = [crops[0][0]["prompt"]]
-        losses.append(task.compute(batch, torch.Generator(), lambda loss: loss.backward()))
+        losses.append(
+            task.compute_gradients(batch, torch.Generator(), lambda loss: loss.backward())
+        )
     assert losses[0].keys() == losses[1].keys()
     for name, loss in losses[0].items():
         assert losses[1][name].item() == pytest.approx(loss.item(), rel=1e-4)

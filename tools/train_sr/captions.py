@@ -49,7 +49,7 @@ def load_tagger(path: Path) -> Write:
 def load_writer(
     model: str, instruction: str = SINGLE_INSTRUCTION, max_tokens: int = MAX_TOKENS
 ) -> Write:
-    """Load a vision-language model, the name or folder of one that transformers loads."""
+    """Load a vision-language model by its name or folder; transformers must know it."""
     from tools.train_grpo.vlm import load_vlm
 
     try:

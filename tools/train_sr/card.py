@@ -16,7 +16,7 @@ SHOWN_STEPS = 100
 
 
 def write_card(
-    config: TrainingConfig, folder: Path, run: dict[str, Any], losses: list[dict], cost: dict
+    config: TrainingConfig, folder: Path, settings: dict[str, Any], losses: list[dict], cost: dict
 ) -> None:
     """Write README.md, which states only measured values, and curves.svg into the folder of the result."""
     names = [name for name in losses[0] if name != "step"]
@@ -30,8 +30,10 @@ def write_card(
     )
     data = json.loads((config.data / "prepare.json").read_text("utf-8"))
     data = {name: value for name, value in data.items() if value is not None}
-    each = config.batch * config.accumulation * run["processes"]
-    settings = {key: value for key, value in run.items() if value and key not in ("model", "seed")}
+    each = config.batch * config.accumulation * settings["processes"]
+    other = {
+        key: value for key, value in settings.items() if value and key not in ("model", "seed")
+    }
     card = f"""---
 base_model: {model}
 tags: [chain-of-zoom, lora, super-resolution]
@@ -55,9 +57,9 @@ The mean of the first and of the last {shown} of {len(losses)} steps.
 
 ## Training
 
-- Data: {run["crops"]} crops, {join_values(data)}
+- Data: {settings["crops"]} crops, {join_values(data)}
 - {len(losses)} steps of {each} crops, seed {config.seed}
 - Measured in the last call: {join_values(cost)}
-- Settings: {join_values(settings)}
+- Settings: {join_values(other)}
 """
     (folder / "README.md").write_text(card, "utf-8")

@@ -127,8 +127,8 @@ class CrossScaleConfig(TrainingConfig):
     def _check(self) -> "CrossScaleConfig":
         if not (self.weights.first or self.weights.second or (self.weights.quality and self.score)):
             raise ValueError(
-                "weights: one of first, second and quality, which needs a score, must be above 0: the "
-                "others do not say when to stop"
+                "weights: one of first, second and quality, which needs a score, must be above 0: prior "
+                "and teacher alone do not show whether the result gets better"
             )
         if self.text_cached and self.vlm and self.second_prompts == "live":
             raise ValueError(

@@ -44,8 +44,8 @@ def cut_crops(
     def cut(name: str) -> None:
         part = parts[name]
         if not part.is_file():
-            crop = out / CROPS_FOLDER / part.stem
-            write_json(part, cut_photo(photos[name], name, crop, options))
+            stem = out / CROPS_FOLDER / part.stem
+            write_json(part, cut_photo(photos[name], name, stem, options))
 
     # Pillow runs outside Python's lock.
     thread_map(cut, photos, max_workers=os.cpu_count(), desc="Cutting", unit=" images")
@@ -61,8 +61,8 @@ def _hash(name: str, path: Path) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
-def cut_photo(path: Path, name: str, crop: Path, options: CropOptions) -> dict:
-    """Write crops of a photograph to ``crop``-0.png and so on; return their files, or the reason for none."""
+def cut_photo(path: Path, name: str, stem: Path, options: CropOptions) -> dict:
+    """Write crops of a photograph to ``stem``-0.png and so on; return their files, or the reason for none."""
     try:
         photo = read_photo(path)
         windows = choose_windows(photo.size, name, options)
@@ -70,15 +70,15 @@ def cut_photo(path: Path, name: str, crop: Path, options: CropOptions) -> dict:
         return {"skipped": str(error)}
     files = []
     for number, window in enumerate(windows):
-        files.append(f"{crop.name}-{number}.png")
-        write_whole(crop.with_name(files[-1]), to_png(photo.crop(window)))
+        files.append(f"{stem.name}-{number}.png")
+        write_whole(stem.with_name(files[-1]), to_png(photo.crop(window)))
     return {"crops": files}
 
 
 def choose_windows(
     size: tuple[int, int], name: str, options: CropOptions
 ) -> list[tuple[int, int, int, int]]:
-    """Choose some windows of a grid in the middle of a photograph, at random by its name.
+    """Choose windows of a grid in the middle of a photograph at random; its name is part of the seed.
 
     Raises:
         UnusableError: If the photograph is smaller than one.

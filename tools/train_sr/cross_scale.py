@@ -1,7 +1,7 @@
 """Fine-tune an SR LoRA through two zooms, with the five losses of OracleZoom.
 
-The SR LoRA is frozen, and a new LoRA on the attention is trained. What the network made before, what it
-makes now and the average of its last steps are one network here, whose adapters take turns.
+The SR LoRA is frozen, and a new LoRA on the attention is trained. The network before the training, the present
+one and the average over its last steps are one network here, whose adapters take turns.
 """
 
 from pathlib import Path
@@ -31,7 +31,9 @@ from .task import Backward, Task
 from .texts import Batch, Embeddings
 from .weights import ENCODER_FILE, LORA_FILE, list_factors, load_lora, load_network, write_weights
 
-ZOOM, TEACHER = "zoom", "teacher"
+STUDENT, TEACHER = "zoom", "teacher"
+"""Names of the new LoRA and of its average, also in checkpoints."""
+
 ATTENTION = ["to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"]
 """The layers of the new LoRA. Source: OracleZoom."""
 
@@ -42,7 +44,7 @@ MIN_GAIN = 1e-3
 class CrossScale(Task):
     """Train a LoRA on the losses of a zoom and of a second zoom into its middle."""
 
-    adapters = (ZOOM,)
+    adapters = (STUDENT,)
 
     def __init__(
         self,
@@ -64,7 +66,9 @@ class CrossScale(Task):
     def is_over(self) -> bool:
         return self.without_gain >= self.config.patience
 
-    def compute(self, batch: Batch, rng: torch.Generator, backward: Backward) -> dict[str, Tensor]:
+    def compute_gradients(
+        self, batch: Batch, rng: torch.Generator, backward: Backward
+    ) -> dict[str, Tensor]:
         losses = self.compute_losses(batch, rng)
         backward(self.weigh(losses))
         return losses
@@ -79,7 +83,7 @@ class CrossScale(Task):
         """Zoom twice and compute the losses whose weights are not 0."""
         network, weights, high = self.network, self.config.weights, batch["high"]
         text = self.texts.embed(batch)
-        network.use(GENERATOR, ZOOM)
+        network.use(GENERATOR, STUDENT)
         latent, image = self.zoom(network.encode(batch["low"], rng), text)
         view = enlarge_middle(image if self.config.through_first_zoom else image.detach())
         second_text = self.texts.embed_second(batch, image, view)
@@ -122,14 +126,14 @@ class CrossScale(Task):
         """Update the teacher, and measure the loss on held-out crops every few steps."""
         if self.config.weights.teacher:
             teacher = self.network.list_parameters(TEACHER)
-            for slow, fast in zip(teacher, self.network.list_parameters(ZOOM), strict=True):
+            for slow, fast in zip(teacher, self.network.list_parameters(STUDENT), strict=True):
                 slow.lerp_(fast, 1 - self.config.teacher_decay)
         if step % self.config.check_every:
             return {}
         loss = self.measure()
         if not self.best or self.least - loss > MIN_GAIN * abs(self.least):
             self.least, self.without_gain = loss, 0
-            self.best = {name: weight.cpu().clone() for name, weight in self.get_zoom().items()}
+            self.best = {name: weight.cpu().clone() for name, weight in self.get_student().items()}
         else:
             self.without_gain += 1
         return {"held_out": loss}
@@ -154,16 +158,16 @@ class CrossScale(Task):
     def set_state(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
 
-    def get_zoom(self) -> dict[str, Tensor]:
+    def get_student(self) -> dict[str, Tensor]:
         """Return the weights of the new LoRA by their names."""
         loras = self.network.get_loras()
-        return {name: weight for name, weight in loras.items() if f".{ZOOM}." in name}
+        return {name: weight for name, weight in loras.items() if f".{STUDENT}." in name}
 
     def export(self, folder: Path, step: int) -> None:
         """Write the SR LoRA with the best new LoRA in one file, and the VAE encoder."""
         tensors = dict(convert_coz_lora(list_factors(self.network)).tensors)
-        for name, weight in (self.best or self.get_zoom()).items():
-            name = f"transformer.{name.replace(f'.{ZOOM}.', '.')}"
+        for name, weight in (self.best or self.get_student()).items():
+            name = f"transformer.{name.replace(f'.{STUDENT}.', '.')}"
             tensors[name] = weight
             tensors[f"{name.partition('.lora_')[0]}.alpha"] = torch.tensor(2.0 * self.config.rank)
         weights = StandardKeyWeights("lora", tensors, None, None)
@@ -190,14 +194,14 @@ def add_cross_scale_loras(network: OneStepNetwork, config: CrossScaleConfig, ran
     network.add_lora(GENERATOR, layers, rank, rank)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        network.add_lora(ZOOM, ATTENTION, config.rank, 2 * config.rank)
+        network.add_lora(STUDENT, ATTENTION, config.rank, 2 * config.rank)
     if config.weights.teacher:
         network.add_lora(TEACHER, ATTENTION, config.rank, 2 * config.rank)
-        pairs = zip(network.list_parameters(TEACHER), network.list_parameters(ZOOM), strict=True)
+        pairs = zip(network.list_parameters(TEACHER), network.list_parameters(STUDENT), strict=True)
         for slow, fast in pairs:
             slow.data.copy_(fast.data)
-    network.use(GENERATOR, ZOOM)
-    network.set_trained(ZOOM)
+    network.use(GENERATOR, STUDENT)
+    network.set_trained(STUDENT)
 
 
 def load_cross_scale(

@@ -80,7 +80,7 @@ class CropDataset(Dataset[dict[str, Any]]):
 
 
 def open_crops(config: DistilConfig | CrossScaleConfig, held_out: bool = False) -> CropDataset:
-    """Open the crops of a config. If it wants stored text embeddings, they must have them."""
+    """Open the crops of a config. For ``text_cached``, `prepare` must have stored the text embeddings."""
     choices = {"degradation": config.degradation, "held_out": held_out}
     data = CropDataset(config.data, seed=config.seed, **choices)
     if config.text_cached and not data.has_texts:

@@ -1,8 +1,8 @@
 """Degrade sharp crops: Real-ESRGAN's second-order model, and a plain reduction by 4.
 
 The model is that of arXiv 2107.10833, with the values of OSEDiff's and Chain-of-Zoom's training.
-Deviation: Pillow's JPEG and whole qualities. Theirs is differentiable, which nothing needs here; the
-results differ by about one gray level.
+Deviation: Pillow makes the JPEG files, with the quality rounded to an integer. Theirs is differentiable,
+which nothing needs here; the results differ by about one gray level.
 """
 
 import io
@@ -132,7 +132,7 @@ def add_gaussian_noise(image: Tensor, sigma: float, gray: bool, rng: Generator) 
 def add_poisson_noise(image: Tensor, scale: float, gray: bool, rng: Generator) -> Tensor:
     """Add shot noise times ``scale`` to an image (3, H, W) in [0, 1]; gray noise is the same in all channels.
 
-    White is a number of photons: that of the image's 8-bit values, rounded up to a power of 2.
+    White is as many photons as the image has different 8-bit values, rounded up to a power of 2.
     """
     clean = (image * image.new_tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True) if gray else image
     clean = round_to_bytes(clean)

@@ -26,7 +26,7 @@ from .weights import export_upstream, load_lora, load_network
 
 
 class Distillation(Task):
-    """Generator, regularizer and VAE encoder learn by turns, and the base model guides them."""
+    """Trains generator and VAE encoder towards the base model, and the regularizer on their results."""
 
     adapters = (GENERATOR, REGULARIZER, VAE_ENCODER)
     averaged = (GENERATOR, VAE_ENCODER)
@@ -43,7 +43,9 @@ class Distillation(Task):
         self.config, self.timesteps = config, timesteps
         add_distil_loras(network, config.rank, config.seed)
 
-    def compute(self, batch: Batch, rng: torch.Generator, backward: Backward) -> dict[str, Tensor]:
+    def compute_gradients(
+        self, batch: Batch, rng: torch.Generator, backward: Backward
+    ) -> dict[str, Tensor]:
         """Compute the losses of the generator and, on the same latents, of the regularizer."""
         network, weights, text = self.network, self.config.weights, self.texts.embed(batch)
         network.use(GENERATOR)

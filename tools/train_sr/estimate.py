@@ -95,7 +95,7 @@ class LiveMemory(TorchDispatchMode):
 
 @contextmanager
 def fuse_attention() -> Iterator[None]:
-    """Use attention that keeps no matrix of all pairs, as on a GPU; without values torch would not."""
+    """Use attention that keeps no matrix of all pairs, as on a GPU. For meta tensors torch would not choose it."""
     usual = F.scaled_dot_product_attention
 
     def attend(query: Tensor, key: Tensor, value: Tensor, *_, **__) -> Tensor:
@@ -210,7 +210,7 @@ def measure_step(task: Task, crops: int, side: int) -> dict[str, int]:
     others = [tensor for network in networks for tensor in list_tensors(network)]
     others += [weight.grad for weight in weights]
     with fuse_attention(), LiveMemory(others) as memory:
-        task.compute(batch, torch.Generator(), backward)
+        task.compute_gradients(batch, torch.Generator(), backward)
     return {
         "adapters, gradients and AdamW": adapters,
         "kept for the gradients": max(kept),

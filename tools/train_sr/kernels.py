@@ -34,11 +34,11 @@ def make_sinc_kernel(cutoff: float, size: int) -> Tensor:
 def make_bell_kernel(
     shape: Shape, size: int, sigma_x: float, sigma_y: float, angle: float = 0, beta: float = 1
 ) -> Tensor:
-    """Make a kernel whose values fall with the distance q from the middle, measured in sigmas.
+    """Make a kernel whose values fall with q, the squared distance from the middle in sigmas.
 
     Args:
         shape: "gaussian", exp(-q / 2); "generalized", exp(-q ** beta / 2); or "plateau",
-            1 / (1 + q ** beta). q is the square of the distance.
+            1 / (1 + q ** beta).
         size: Side in pixels, an odd number.
         sigma_x: Width in pixels along the first axis.
         sigma_y: Width in pixels along the second axis.

@@ -69,7 +69,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     """Start accelerate. It prepares no models, because DDP does not expect two backward passes in a step."""
     return Accelerator(
         cpu=not torch.cuda.is_available(),
-        # Given here, because the settings of `accelerate launch` would count: fp16 scales the gradients.
+        # Otherwise the settings of `accelerate launch` would count, and fp16 scales the gradients.
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
         log_with="tensorboard",
@@ -94,12 +94,12 @@ def train(
     }
     result, decay = network.list_parameters(*task.averaged), getattr(config, "ema", 0.0)
     average = EMAModel(result, decay=decay) if decay else None
-    run = config.model_dump(mode="json", exclude=FREE_KEYS)
-    run |= {name: Path(run[name]).name for name in MOVABLE_KEYS if run.get(name)}
-    run |= {"processes": accelerator.num_processes, "crops": len(data)}
+    settings = config.model_dump(mode="json", exclude=FREE_KEYS)
+    settings |= {name: Path(settings[name]).name for name in MOVABLE_KEYS if settings.get(name)}
+    settings |= {"processes": accelerator.num_processes, "crops": len(data)}
     config.out.mkdir(parents=True, exist_ok=True)
     folder, start = config.out / "result", 0
-    if checkpoint := read_checkpoint(config.out, run):
+    if checkpoint := read_checkpoint(config.out, settings):
         start = checkpoint.step
         network.set_loras(checkpoint.loras)
         task.set_state(checkpoint.extra["task"])
@@ -126,7 +126,7 @@ def train(
             seen.append(batch)
             place = number * accelerator.num_processes + accelerator.process_index
             rng = make_generator(config.seed, 1, place)
-            losses = task.compute(batch, rng, accelerator.backward)
+            losses = task.compute_gradients(batch, rng, accelerator.backward)
             for name, loss in losses.items():
                 if not math.isfinite(loss.item()):
                     stop_at(step, name, [batch], config.out)
@@ -156,7 +156,8 @@ def train(
             states = {name: optimizer.state_dict() for name, optimizer in optimizers.items()}
             extra = {"task": task.get_state()}
             extra |= {"average": average.state_dict()} if average else {}
-            write_checkpoint(config.out, Checkpoint(step, run, network.get_loras(), states, extra))
+            loras = network.get_loras()
+            write_checkpoint(config.out, Checkpoint(step, settings, loras, states, extra))
         if main and (saves or previews):
             with use_average(average, result):
                 if saves:
@@ -172,7 +173,7 @@ def train(
             with use_average(average, result):
                 task.export(folder, start)
         cost = measure_cost(time.perf_counter() - begin, step - start)
-        write_card(config, folder, run, log.read(), cost)
+        write_card(config, folder, settings, log.read(), cost)
         accelerator.print(f"SR LoRA and VAE encoder for CoZ Load SR LoRA: {folder}")
     accelerator.end_training()
 
@@ -182,7 +183,7 @@ def measure_cost(seconds: float, steps: int) -> dict[str, Any]:
     cost: dict[str, Any] = {"device": "CPU", "steps": steps, "seconds": round(seconds, 1)}
     if torch.cuda.is_available():
         cost["device"] = torch.cuda.get_device_name()
-        cost["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        cost["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return cost
 
 
@@ -212,7 +213,7 @@ def use_average(average: EMAModel | None, parameters: list[torch.nn.Parameter]) 
 def read_batches(
     config: TrainingConfig, data: CropDataset, accelerator: Accelerator, step: int
 ) -> Iterator[Batch]:
-    """Yield the batches of this process without end, beginning with those of a step."""
+    """Yield the batches of this process without end, beginning after ``step``."""
     each = config.batch, accelerator.process_index, accelerator.num_processes
     in_epoch = len(list_batches(len(data), *each, config.seed, 0))
     if not in_epoch:

@@ -41,9 +41,9 @@ def load_lpips(path: Path) -> nn.Module:
 def match_distributions(latent: Tensor, fake: Tensor, real: Tensor) -> Tensor:
     """Compute the loss of variational score distillation.
 
-    Its gradient moves the generator's latents towards what the base model predicts for them, and away
-    from what the regularizer does, which has learned the generator's results. It is the mean of the
-    squared difference, and hovers: the regularizer always follows.
+    The gradient moves the generator's latents towards the base model's prediction, and away from that of
+    the regularizer, which learns the generator's results. The value is the mean square of the scaled
+    difference of both predictions. It does not fall, because the regularizer keeps learning.
 
     Args:
         latent: The generator's clean latents, (B, C, h, w).

@@ -9,7 +9,7 @@ from .config import TrainingConfig
 
 
 def advise(config: TrainingConfig) -> str:
-    """Name the keys that make a training smaller, the most effective first."""
+    """Name the keys that make a training smaller."""
     ways = {
         "checkpointing: true": not config.checkpointing,
         "text_cached: true (after prepare with --text-encoders)": not config.text_cached,

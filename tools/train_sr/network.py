@@ -21,8 +21,8 @@ REGULARIZER = "reg"
 VAE_ENCODER = "default_encoder"
 """Name of the VAE's adapter in Chain-of-Zoom's files."""
 
-LAST_TIMESTEP = 1000.0
-"""The timestep of a one-step result. The network's input is no mixture with noise, although sigma is 1."""
+ONE_STEP_TIMESTEP = 1000.0
+"""The timestep of the only step. Its sigma is 1, which means pure noise, but the input has no noise."""
 
 
 class OneStepNetwork:
@@ -141,7 +141,7 @@ class OneStepNetwork:
 
     def predict_in_one_step(self, latent: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
         """Predict the clean latent of a low-resolution image's latent."""
-        return self.predict(latent, latent.new_tensor([LAST_TIMESTEP]), text, pooled)
+        return self.predict(latent, latent.new_tensor([ONE_STEP_TIMESTEP]), text, pooled)
 
     def enlarge(
         self, image: Tensor, text: Tensor, pooled: Tensor, generator: torch.Generator | None = None

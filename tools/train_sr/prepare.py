@@ -22,7 +22,7 @@ from .memory import explain_out_of_memory
 from .sd3 import load_text_encoders
 
 OPTIONS_FILE = "prepare.json"
-AT_ONCE = 8
+BATCH_SIZE = 8
 """Number of crops that are described, and of prompts that are encoded, in one batch."""
 
 TEXT_BYTES = 589 * 4096 * 2
@@ -61,7 +61,7 @@ def prepare(images: Path, out: Path, options: PrepareOptions) -> Report:
     photos = {name_photo(path, images): path for path in find_photos(images)}
     if not photos:
         raise ValueError(f"{images} holds no images")
-    advice = "close what else uses it, and run it again; what is finished is kept"
+    advice = "close other programs that use it, and run the command again; what is finished is kept"
     with explain_full_disk(out), explain_out_of_memory(advice):
         _claim_folder(out, options)
         crops, skipped = cut_crops(photos, out, options.crops)
@@ -149,21 +149,21 @@ def _describe_crops(
     missing = [file for file in files if not texts[file].is_file()]
     if missing:
         write = load_tagger(options.tagger) if options.tagger else load_writer(str(options.vlm))
-        for batch in _show_batches(missing, "Describing", "crop"):
+        for batch in _iterate_batches(missing, "Describing", "crop"):
             images = [[Image.open(folder / file).convert("RGB")] for file in batch]
             for file, text in zip(batch, write(images), strict=True):
                 write_whole(texts[file], text.encode())
     return {file: text.read_text("utf-8").strip() for file, text in texts.items()}
 
 
-def _show_batches(values: Sequence[T], what: str, unit: str) -> Iterator[Sequence[T]]:
+def _iterate_batches(values: Sequence[T], what: str, unit: str) -> Iterator[Sequence[T]]:
     if find_device() == "cpu":
         print(
-            "There is no GPU, so this takes seconds each. If you stop it, run it again to continue."
+            f"There is no GPU, so each {unit} takes seconds. If you stop it, run it again to continue."
         )
-    starts = range(0, len(values), AT_ONCE)
-    for start in tqdm(starts, what, unit=unit, unit_scale=AT_ONCE):
-        yield values[start : start + AT_ONCE]
+    starts = range(0, len(values), BATCH_SIZE)
+    for start in tqdm(starts, what, unit=unit, unit_scale=BATCH_SIZE):
+        yield values[start : start + BATCH_SIZE]
 
 
 def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
@@ -179,7 +179,7 @@ def encode_prompts(prompts: Collection[str], out: Path, model: str) -> None:
         )
     if missing:
         encode = load_text_encoders(model)
-        for batch in _show_batches(missing, "Encoding", "prompt"):
+        for batch in _iterate_batches(missing, "Encoding", "prompt"):
             for prompt, text, pooled in zip(batch, *encode(batch), strict=True):
                 tensors = {"text": text.cpu(), "pooled": pooled.cpu()}
                 write_whole(find_text_file(out, prompt), save(tensors))

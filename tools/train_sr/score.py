@@ -29,9 +29,8 @@ def load_score(name: str, device: torch.device) -> Score:
         raise ValueError(
             f"score: {name} cannot be loaded ({error}): give a module:function"
         ) from error
-    known_as = (
-        f"{name} {getattr(score, 'metric_name', '')}".lower()
-    )  # pyiqa's metrics have this name
+    # pyiqa's metrics have their name in metric_name.
+    known_as = f"{name} {getattr(score, 'metric_name', '')}".lower()
     if found := [reported for reported in REPORTED_SCORES if reported in known_as]:
         raise ValueError(
             f"score: {name} is {found[0].upper()}, which tools/evaluate reports. A network that was trained "

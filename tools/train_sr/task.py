@@ -27,8 +27,10 @@ class Task:
     def __init__(self, network: OneStepNetwork, lpips: nn.Module, texts: Texts) -> None:
         self.network, self.lpips, self.texts = network, lpips, texts
 
-    def compute(self, batch: Batch, rng: torch.Generator, backward: Backward) -> dict[str, Tensor]:
-        """Compute the losses of a batch and their gradients."""
+    def compute_gradients(
+        self, batch: Batch, rng: torch.Generator, backward: Backward
+    ) -> dict[str, Tensor]:
+        """Compute the gradients of a batch with ``backward``; return its losses."""
         raise NotImplementedError
 
     def finish_step(self, step: int) -> dict[str, float]:
