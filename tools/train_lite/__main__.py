@@ -6,8 +6,7 @@ python -m tools.train_lite cross-scale   fine-tune the texture model through two
 python -m tools.train_lite --evaluate    print every score beside its limit; the exit code is 1 if one fails
 python -m tools.train_lite --sheet FILE  draw the chains to the targets in scoring.py, with both models
 
-The teachers and most photographs are downloaded from package indexes. It needs the packages of the
-`train` extra, which the .venv of `make host` has.
+The teachers and most photographs are downloaded from package indexes. It needs the .venv of `make host`.
 """
 
 import argparse
@@ -50,7 +49,9 @@ def evaluate() -> bool:
         print_scores("  chains of four steps", scoring.score_chains(texture_model)),
         print_scores(
             "  compared with Real-ESRGAN, and on JPEG files",
-            scoring.score_beside_teacher(texture_model, scoring.clamp_results(load_real_esrgan())),
+            scoring.score_jpeg_and_imitation(
+                texture_model, scoring.clamp_results(load_real_esrgan())
+            ),
         ),
     ]
     for path, upscale in ((FAITHFUL, faithful_model), (TEXTURE, texture_model)):
@@ -78,7 +79,10 @@ def parse_arguments() -> argparse.Namespace:
         "the texture model for cross-scale",
     )
     parser.add_argument(
-        "--steps", type=int, help="number of training steps; default: that of the models in models/"
+        "--steps",
+        type=int,
+        help=f"number of training steps; default: {faithful.STEPS} for faithful, {texture.STEPS} for "
+        f"texture, {cross_scale.STEPS} for cross-scale",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -48,7 +48,8 @@ TRUTH_SHARE = 0.5
 VARIANTS = 1
 """Number of variants of each photograph at each size."""
 NATIVE_CROPS = 2
-"""Number of crops of each photograph at full size. As many crops are made of the teacher's results for them."""
+"""Number of crops of each photograph, at the scale at which its pixels are sharp. As many crops are made of
+the teacher's results for them."""
 CROP_SIDE_PIXELS = 160
 """Side of these crops."""
 SYNTHETIC_IMAGES = 200
@@ -64,7 +65,7 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
     rng = np.random.default_rng(seed)
     pairs = []
 
-    def teach(lr: Tensor, hr: Tensor | None = None) -> None:
+    def add_pair(lr: Tensor, hr: Tensor | None = None) -> None:
         with torch.inference_mode():
             taught = self_ensemble(teacher, lr[None].float().to(DEVICE) / 255)
         taught = taught[0].clamp(0, 1).cpu() * 255
@@ -73,15 +74,15 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
 
     for image in data.make_photograph_variants(rng, VARIANTS):
         pair = data.make_pair(image)
-        teach(pair.lr, pair.hr)
+        add_pair(pair.lr, pair.hr)
     for name in data.PHOTOGRAPHS:
         for _ in range(NATIVE_CROPS):
-            teach(
+            add_pair(
                 data.crop_randomly(
                     data.to_tensor(data.read_sharp_picture(name)), CROP_SIDE_PIXELS, rng
                 )
             )
-            teach(data.crop_randomly(pairs[-1].hr, CROP_SIDE_PIXELS, rng))
+            add_pair(data.crop_randomly(pairs[-1].hr, CROP_SIDE_PIXELS, rng))
     return pairs + [
         data.make_pair(image) for image in data.make_synthetic_images(rng, SYNTHETIC_IMAGES)
     ]
@@ -89,12 +90,12 @@ def make_pairs(seed: int, teacher: nn.Module) -> list[data.Pair]:
 
 def read_pairs(seed: int) -> list[data.Pair]:
     """Read the pairs of `make_pairs` from their file; if there is none, make and save them."""
-    kept = FOLDER / f"faithful_{seed}.pt"
-    if not kept.exists():
+    file = FOLDER / f"faithful_{seed}.pt"
+    if not file.exists():
         print("Running the teacher: this takes ten minutes on one core", flush=True)
         pairs = make_pairs(seed, load_span().to(DEVICE))
-        torch.save([tuple(pair) for pair in pairs], kept)  # weights_only=True cannot read a Pair
-    return [data.Pair(*pair) for pair in torch.load(kept, weights_only=True)]
+        torch.save([tuple(pair) for pair in pairs], file)  # weights_only=True cannot read a Pair
+    return [data.Pair(*pair) for pair in torch.load(file, weights_only=True)]
 
 
 def make_smooth(lq: Tensor, hr: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,8 +108,8 @@ class Training:
                 self.log.clear()
         checkpoint.unlink()  # finished: the next call starts from the beginning
 
-    def learn(self, loss: Tensor, **parts: Tensor) -> None:
-        """Train the network one step with ``loss``. ``parts`` are the terms of the loss, for the log."""
+    def learn(self, loss: Tensor, **terms: Tensor) -> None:
+        """Train the network one step with ``loss``; its ``terms`` are logged."""
         self.net.zero_grad()
         loss.backward()
         for optimizer in self.optimizers:
@@ -117,5 +117,5 @@ class Training:
         self.net.pass_colors_through()
         if self.net.has_limited_reach:
             self.net.limit_reach()
-        for name, value in (parts or {"loss": loss}).items():
+        for name, value in (terms or {"loss": loss}).items():
             self.log.setdefault(name, []).append(value.item())

@@ -132,7 +132,7 @@ class Muon(torch.optim.Optimizer):
                 average = state["average"].mul_(momentum).add_(weight.grad)
                 updates.append((weight.grad + momentum * average).flatten(1))
             for weight, update in zip(weights, orthogonalize(torch.stack(updates)), strict=True):
-                # The factor sqrt(3) gives the update the RMS value that it would have for a square matrix.
+                # An update (C, 9C) has a third of the RMS value of a square one; sqrt(3) balances part of it.
                 weight.add_(update.view_as(weight), alpha=-group["lr"] * 3**0.5)
 
 

@@ -101,7 +101,7 @@ class ChainStep:
     drift: float
     """Levels of 255 by which this step and those before it moved the mean color, in the worst channel."""
     lattice: float
-    """Peak of the 4-pixel period above the spectrum around it, in nepers: see `losses.measure_repetition`."""
+    """Strength of patterns with a period of 4 pixels: the first value of `losses.measure_repetition`."""
 
 
 def load_model(path: Path) -> Upscale:
@@ -285,7 +285,7 @@ def score_fidelity(upscale: Upscale) -> list[Score]:
         *scores,
         Score("worst mean error on flat gray, levels", measure_flat_error(upscale), 0, 0.5),
         Score(
-            "worst 4-pixel lattice in chains, nepers",
+            "worst 4-pixel lattice in chains",
             measure_worst_lattice(upscale),
             0,
             MAX_LATTICE,
@@ -302,12 +302,12 @@ def score_chains(upscale: Upscale) -> list[Score]:
                 Score(f"{name}, x_{number}: Laplacian kurtosis", step.kurtosis, 5, np.inf),
                 Score(f"{name}, x_{number}: agreement with input, dB", step.agreement, 30, np.inf),
                 Score(f"{name}, x_{number}: color drift, levels", step.drift, 0, 2),
-                Score(f"{name}, x_{number}: 4-pixel lattice, nepers", step.lattice, 0, MAX_LATTICE),
+                Score(f"{name}, x_{number}: 4-pixel lattice", step.lattice, 0, MAX_LATTICE),
             ]
     return scores
 
 
-def score_beside_teacher(upscale: Upscale, teacher: Upscale) -> list[Score]:
+def score_jpeg_and_imitation(upscale: Upscale, teacher: Upscale) -> list[Score]:
     seams = measure_blockiness(upscale)
     print("  JPEG blockiness of steps 1 to 4:", *(f"{value:.3f}" for value in seams))
     return [

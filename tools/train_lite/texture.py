@@ -137,12 +137,12 @@ def train(
 ) -> None:
     """Train the network in `start_from`, or continue from `checkpoint` after an interruption."""
     torch.manual_seed(seed)
-    kept = FOLDER / f"texture_{seed}.pt"
-    if not kept.exists():
+    file = FOLDER / f"texture_{seed}.pt"
+    if not file.exists():
         print("Running the teacher: this takes half an hour on one core", flush=True)
         teacher = load_real_esrgan().to(DEVICE, memory_format=torch.channels_last)
-        torch.save([tuple(lesson) for lesson in make_lessons(seed, teacher)], kept)
-    lessons = [Lesson(*lesson) for lesson in torch.load(kept, weights_only=True)]
+        torch.save([tuple(lesson) for lesson in make_lessons(seed, teacher)], file)
+    lessons = [Lesson(*lesson) for lesson in torch.load(file, weights_only=True)]
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY_SHARE, has_limited_reach=True)
     first = training.resume(checkpoint)
     for step in training.run_steps(first, steps, target, checkpoint):
