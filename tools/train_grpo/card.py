@@ -93,7 +93,7 @@ def _describe_cost(cost: dict[str, Any]) -> str:
         f"{cost['tokens_per_second']} tokens per second",
     ]
     if "peak_memory_gb" in cost:
-        parts.append(f"at most {cost['peak_memory_gb']} GB per GPU")
+        parts.append(f"at most {cost['peak_memory_gb']} GiB per GPU")
     return ", ".join(parts)
 
 

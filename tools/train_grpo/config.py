@@ -23,7 +23,7 @@ CRITIC_INSTRUCTION = (
 """Our own instruction: the paper's is not public."""
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Folder = Annotated[Path, Field(strict=False)]  # YAML has no type for paths
+ConfigPath = Annotated[Path, Field(strict=False)]  # YAML has no type for paths
 
 
 def require_known(given: Iterable[str], known: Iterable[str], place: str = "") -> None:
@@ -91,9 +91,9 @@ class Lora(Section):
 class Config(Section):
     """The whole config of a run."""
 
-    data: Folder
+    data: ConfigPath
     """The folder that `prepare` made."""
-    out: Folder
+    out: ConfigPath
     model: str = "Qwen/Qwen2.5-VL-3B-Instruct"
     """The name of a model on Hugging Face or a folder with one."""
     seeds: list[int] = [0, 1, 2]
@@ -102,7 +102,7 @@ class Config(Section):
     """Number of pairs that are scored before and after training."""
     critic: Critic = Critic()
     feedback: Feedback = Feedback()
-    rewards: dict[str, float] = {**WEIGHTS, "image_feedback": 0.0}
+    rewards: dict[str, float] = dict(WEIGHTS)
     """Reward -> its weight. A reward of weight 0 is not computed."""
     phrases: list[str] = list(EXCLUDED_PHRASES)
     ngram: PositiveInt = NGRAM_WORDS
@@ -179,8 +179,8 @@ def _explain(type: str, loc: tuple, msg: str, input: Any, **_: Any) -> str:
     place = ".".join(map(str, loc))
     if type == "missing":
         return (
-            f"{place} is missing. A config needs data (the folder that prepare made) and out (the folder "
-            "to write to)"
+            f"{place} is missing. A config needs at least data (the folder that prepare made) and out (the "
+            "folder to write to)"
         )
     if type == "value_error":
         return ".".join(filter(None, (place, msg.removeprefix("Value error, "))))

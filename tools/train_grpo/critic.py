@@ -65,7 +65,7 @@ class Judge:
         self.batches_without_score = 0
 
     def __call__(self, questions: Sequence[Question]) -> Verdict:
-        """Return the scores, 0..1. An answer without words gets 0 and is not sent to the critic.
+        """Return the scores, 0..1. A question without words gets 0 and is not sent to the critic.
 
         Raises:
             CriticError: If no question was answered, or ``patience`` batches in a row had no score.

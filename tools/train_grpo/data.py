@@ -43,6 +43,8 @@ ROW_FEATURES = datasets.Features(
 
 OPTIONS_FILE = "prepare.json"
 PARTS_FOLDER = "parts"
+"""Folder with a file for each source that is done: its rows, or the reason why there are none."""
+
 SKIPPED_SUFFIX = ".skipped"
 
 
@@ -65,7 +67,7 @@ class Report(NamedTuple):
     pairs: int
     held_out: int
     skipped: dict[str, str]
-    """File, or file:line of a mark -> why it was skipped."""
+    """File, file:line of a mark, or marked prompt -> why it was skipped."""
 
 
 def prepare(

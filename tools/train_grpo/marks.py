@@ -109,11 +109,11 @@ def measure_marks_agreement(trainer, rows) -> float | None:
     was_training = model.training
     model.eval()
     likelihoods: dict[bool, list[float]] = {True: [], False: []}
-    for line in rows:
-        for good, prompts in ((True, line["good"]), (False, line["bad"])):
+    for row in rows:
+        for good, prompts in ((True, row["good"]), (False, row["bad"])):
             for prompt in prompts:
                 with torch.no_grad():
-                    likelihoods[good].append(_measure_likelihood(model, processor, line, prompt))
+                    likelihoods[good].append(_measure_likelihood(model, processor, row, prompt))
     model.train(was_training)
     both = [(good, bad) for good in likelihoods[True] for bad in likelihoods[False]]
     if not both:
@@ -121,12 +121,12 @@ def measure_marks_agreement(trainer, rows) -> float | None:
     return sum((good > bad) + 0.5 * (good == bad) for good, bad in both) / len(both)
 
 
-def _measure_likelihood(model, processor, line: dict, prompt: str) -> float:
+def _measure_likelihood(model, processor, row: dict, prompt: str) -> float:
     """Return the prompt's mean log-probability per token, as the answer to the two views."""
     asked = processor.apply_chat_template(
-        _drop_empty(line), add_generation_prompt=True, tokenize=False
+        _drop_empty(row), add_generation_prompt=True, tokenize=False
     )
-    inputs = processor(text=[asked], images=[line["images"]], return_tensors="pt")
+    inputs = processor(text=[asked], images=[row["images"]], return_tensors="pt")
     answer = processor.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
     inputs = {name: value.to(model.device) for name, value in inputs.items()}
     answer = answer.to(model.device)
@@ -142,7 +142,7 @@ def _measure_likelihood(model, processor, line: dict, prompt: str) -> float:
     return logits.log_softmax(-1).gather(-1, answer[0, :, None]).mean().item()
 
 
-def _drop_empty(line: dict) -> list[dict]:
+def _drop_empty(row: dict) -> list[dict]:
     """Return the conversation without the None fields that `datasets` adds to give all parts the same keys."""
     return [
         {
@@ -151,5 +151,5 @@ def _drop_empty(line: dict) -> list[dict]:
                 {k: v for k, v in part.items() if v is not None} for part in message["content"]
             ],
         }
-        for message in line["prompt"]
+        for message in row["prompt"]
     ]

@@ -124,7 +124,7 @@ def _to_box(window: Window) -> tuple[float, float, float, float]:
 
 
 def _nest_window(outer: Window, inner: Window, width: int, height: int) -> Window:
-    """Convert ``inner``, a window in a frame that shows ``outer``, to the coordinates of ``outer`` itself."""
+    """Convert ``inner``, a window in a frame that shows ``outer``, to a window in the image of ``outer``."""
     x, y = outer.width / width, outer.height / height
     return Window(outer.x + inner.x * x, outer.y + inner.y * y, inner.width * x, inner.height * y)
 

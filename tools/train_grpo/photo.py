@@ -43,7 +43,7 @@ def read_photo(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as file:
-            _require_plain(file, path)
+            _require_usable(file, path)
             return convert_to_srgb(ImageOps.exif_transpose(file))
     except UnusableError:
         raise
@@ -54,7 +54,7 @@ def read_photo(path: Path) -> Image.Image:
         raise UnusableError(f"cannot be read: {reason}") from error
 
 
-def _require_plain(file: Image.Image, path: Path) -> None:
+def _require_usable(file: Image.Image, path: Path) -> None:
     # An MPO file, as phones write it, holds one photograph and its preview.
     if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
         raise UnusableError(f"animated, or {file.n_frames} images in one file")

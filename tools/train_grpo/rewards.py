@@ -18,14 +18,14 @@ WEIGHTS: Mapping[str, float] = {
     "repetition": 0.5,
     "answer_form": 1.0,
     "preference": 0.5,
-    "image_feedback": 1.0,
+    "image_feedback": 0.0,
 }
-"""Weights of the sum. The first three are the paper's (Eq. 10). The others are ours: the form of the answer
-and image feedback weigh as much as the critic, and preferences half as much."""
+"""Default weights of the sum. The first three are the paper's (Eq. 10). The others are ours: the form of the
+answer weighs as much as the critic, preferences half as much. Image feedback is off: it needs a ComfyUI."""
 
 NGRAM_WORDS = 3
 """Length in words of the sequences that are compared. Source: the default of RepetitionPenalty in ms-swift
-v3.4.0, swift/plugin/orm.py, with which the published adapter was trained."""
+v3.4.0, swift/plugin/orm.py, with which the published adapter seems to have been trained."""
 
 MIN_WORDS = 4
 """Minimum words of an answer. In a published re-implementation, answers shrank to almost nothing until
@@ -123,7 +123,7 @@ def score_preference(text: str, good: Iterable[str], bad: Iterable[str]) -> floa
 def score_image_feedback(
     quality: float, null_quality: float, spread: float = FEEDBACK_SPREAD
 ) -> float | None:
-    """Return how much a prompt improved the image, -1..1; 0.0 if it equals that of an empty prompt.
+    """Return how much a prompt improved the image, -1..1; 0.0 if it is as good as with the empty prompt.
 
     Return None if the gain is not a finite number.
 

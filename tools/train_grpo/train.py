@@ -48,7 +48,7 @@ DEFAULT_TRAINING = {
     "save_total_limit": 2,
 }
 """Defaults of GRPOConfig. Generations, beta, learning rate and schedule are those of ms-swift v3.4.0, with
-which the published adapter seems to be trained. The completion length is that of the node."""
+which the published adapter seems to have been trained. The completion length is that of the node."""
 
 ADAPTER = "adapter"
 BEFORE, AFTER = "before.json", "after.json"

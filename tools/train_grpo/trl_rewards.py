@@ -29,7 +29,7 @@ class Scorer:
         self.feedback = feedback
         self.log = log
         self.phase = "train"
-        self.found: dict[str, Sequence[float | None]] = {}
+        self.batch_rewards: dict[str, Sequence[float | None]] = {}
         self.answers: list[str | None] = []
         scorers = {
             "critic": self._score_by_critic,
@@ -47,10 +47,10 @@ class Scorer:
     def _make_trl_reward(self, name: str, score: Callable[[list[str], Columns], list]) -> Reward:
         def reward(prompts, completions, completion_ids, **columns) -> list[float | None]:
             texts = [completion[0]["content"] for completion in completions]
-            worth = self.found[name] = score(texts, columns)
-            if len(self.found) == len(self.functions):
+            values = self.batch_rewards[name] = score(texts, columns)
+            if len(self.batch_rewards) == len(self.functions):
                 self._write(texts, columns)
-            return worth
+            return values
 
         reward.__name__ = name
         return reward
@@ -76,16 +76,16 @@ class Scorer:
         step = columns["trainer_state"].global_step
         with self.log.open("a", encoding="utf-8") as file:
             for i, (pair, text) in enumerate(zip(columns["pair"], texts, strict=True)):
-                worth = {name: values[i] for name, values in self.found.items()}
+                entry = {name: values[i] for name, values in self.batch_rewards.items()}
                 if self.answers:
-                    worth["critic_answer"] = self.answers[i]
-                line = {"phase": self.phase, "step": step, "pair": pair, "answer": text} | worth
+                    entry["critic_answer"] = self.answers[i]
+                line = {"phase": self.phase, "step": step, "pair": pair, "answer": text} | entry
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self.found, self.answers = {}, []
+        self.batch_rewards, self.answers = {}, []
 
 
 def _make_reward_of_each(
-    worth: Callable[[str, Any], float], setting: Any
+    score: Callable[[str, Any], float], setting: Any
 ) -> Callable[[list[str], Columns], list]:
     """Make a reward function of many texts from one of a single text."""
-    return lambda texts, columns: [worth(text, setting) for text in texts]
+    return lambda texts, columns: [score(text, setting) for text in texts]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tools.train_grpo.config import Folder, PositiveInt, Section
+from tools.train_grpo.config import ConfigPath, PositiveInt, Section
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -12,18 +12,18 @@ Weight = Annotated[float, Field(ge=0)]
 class TrainingConfig(Section):
     """The keys that all trainings share."""
 
-    data: Folder
+    data: ConfigPath
     """The folder that `prepare` made."""
-    out: Folder
+    out: ConfigPath
     model: str = "stabilityai/stable-diffusion-3-medium-diffusers"
     """The name of SD3-medium on Hugging Face or a folder with it, in the layout of diffusers."""
-    vae: Folder | None = None
+    vae: ConfigPath | None = None
     """A folder with another VAE in the layout of diffusers; by default it is the model's."""
-    start_lora: Folder | None = None
+    start_lora: ConfigPath | None = None
     """An SR LoRA to start from: an earlier result, or model_20001.pkl of Chain-of-Zoom."""
-    start_vae_encoder: Folder | None = None
+    start_vae_encoder: ConfigPath | None = None
     """The VAE encoder that belongs to it."""
-    lpips: Folder
+    lpips: ConfigPath
     """torchvision's VGG16 (vgg16-397923af.pth), for the loss LPIPS. It is never downloaded."""
     latent_shift: Literal["reference", "symmetric"] = "reference"
     """How images become latents. "reference" (no shift on encode, shift on decode) is how the nodes and
@@ -100,7 +100,7 @@ class CrossScaleWeights(Section):
 class CrossScaleConfig(TrainingConfig):
     """The config of `cross-scale`."""
 
-    start_lora: Folder
+    start_lora: ConfigPath
     """The SR LoRA that is fine-tuned: a result of distil, or model_20001.pkl of Chain-of-Zoom."""
     steps: PositiveInt = 10_000
     rank: PositiveInt = 16
