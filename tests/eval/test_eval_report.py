@@ -118,8 +118,8 @@ def test_without_naturalness_the_axis_is_called_sharpness(store):
 def test_best_and_worst(store):
     results = read_results(store)
     scores = gather_scores(results, ARMS)
-    found, no_room = choose_cases(store, results, scores)
-    assert no_room == 0
+    found, unshown_count = choose_cases(store, results, scores)
+    assert unshown_count == 0
     assert [(case.image, case.factor) for case in found] == [(HOSTILE, 16), ("folder/6.png", 16)]
     assert found[0].badges[0] == ("worst", "bicubic, 20.00")
     assert [arm.arm for arm in found[1].arms] == list(ARMS)

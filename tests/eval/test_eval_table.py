@@ -130,8 +130,8 @@ def test_a_cell_of_fewer_pictures_than_others_says_so():
 
 def test_equal_pictures_are_counted_apart():
     cells = cells_of([[30.0] * 7 + [inf], [inf] * 8, [30.0] * 8], arms=("b", "a", "c"))
-    assert (cells["a"].mean, cells["a"].infinite, cells["a"].best) == (None, 8, True)
-    assert (cells["b"].mean, cells["b"].low, cells["b"].infinite) == (30, 30, 1)
+    assert (cells["a"].mean, cells["a"].infinite_count, cells["a"].best) == (None, 8, True)
+    assert (cells["b"].mean, cells["b"].low, cells["b"].infinite_count) == (30, 30, 1)
     scores = gather_scores(results_of([[inf] * 8, [30.0] * 7 + [inf]]))
     text = write(scores)
     assert "| 4× | one | **∞** in all 8 |" in text

@@ -114,7 +114,7 @@ def choose_runner(options: argparse.Namespace) -> Callable[[Iterator[Job]], Iter
 
 
 def choose_steps(options: argparse.Namespace) -> int:
-    """Return --steps, or by default as many as the ground truth covers."""
+    """Return --steps, or what the smallest allowed ground truth covers; MAX_STEPS without one."""
     if options.steps:
         return options.steps
     if options.scale_down or options.ground_truth:

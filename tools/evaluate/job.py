@@ -272,6 +272,6 @@ def crop_truth(truth: Tensor, factor: float, side: int) -> Tensor | None:
 
 
 def decode_own_png(file: bytes) -> Tensor:
-    """Decode a PNG file that this evaluation wrote to (1, 3, H, W)."""
+    """Decode to (1, 3, H, W) a PNG file that this evaluation wrote."""
     width, height = read_size(file)
     return decode_png(file, height, width).contiguous()

@@ -22,7 +22,7 @@ WEBP_QUALITY = 82
 MAX_LOSSLESS_BYTES = 40_000
 MAX_PAGE_BYTES = 22_000_000
 RANKED_BY = ("fidelity", "consistency", "naturalness")
-SECOND_FACTOR = 16
+SECOND_SHOWN_FACTOR = 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_frame(out: Path, result: Result, factor: float) -> Image.Image:
 def choose_cases(out: Path, results: list[Result], scores: Scores) -> tuple[list[Case], int]:
     """Choose the best and worst image of each arm; also return how many did not fit into the page.
 
-    They are chosen at the deepest scale and at 16x, by the first metric of RANKED_BY measured there.
+    They are chosen at the deepest scale and at 16x, by the first metric measured there of the kinds RANKED_BY.
     """
     result_of = {(result.image, result.arm): result for result in results}
     found = _rank_cases(scores)
@@ -127,7 +127,7 @@ def _rank_cases(scores: Scores) -> list[Case]:
         return []
     deepest = scores.factors[-1]
     found: dict[tuple[float, str], Case] = {}
-    for factor in dict.fromkeys((deepest, SECOND_FACTOR)):
+    for factor in dict.fromkeys((deepest, SECOND_SHOWN_FACTOR)):
         if factor not in scores.factors:
             continue
         metric = scores.find_metric(*RANKED_BY, factor=factor)
@@ -172,12 +172,12 @@ def _add_images(
         )
 
 
-def _encode_truth(path: Path, factor: float, least: int) -> str:
+def _encode_truth(path: Path, factor: float, min_side: int) -> str:
     """Crop the ground truth as a frame at ``factor`` shows it; empty if it has too few pixels."""
     if not path.is_file():
         return ""
     view = crop_view(open_rgb(path), factor)
-    return encode_webp(view) if view.width >= least else ""
+    return encode_webp(view) if view.width >= min_side else ""
 
 
 def _format_number(value: float) -> str:

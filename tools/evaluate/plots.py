@@ -76,7 +76,7 @@ def _draw_curve(scores: Scores, cells: Cells, metric: Metric) -> Plot:
         figure = Figure(SIZE_INCHES, layout="constrained")
         axes = figure.subplots()
         axes.set_title(format_heading(metric))
-        said = []
+        descriptions = []
         for i, arm in enumerate(scores.arms):
             cell = [cells.get((metric.name, factor, arm)) for factor in scores.factors]
             drawn = [(x, c) for x, c in enumerate(cell) if c and c.mean is not None]
@@ -84,17 +84,19 @@ def _draw_curve(scores: Scores, cells: Cells, metric: Metric) -> Plot:
                 continue
             _draw_line(axes, i, drawn)
             means = (f"{c.mean:.4g} at {format_factor(scores.factors[x])}" for x, c in drawn)
-            said.append(f"{arm}: {', '.join(means)}")
+            descriptions.append(f"{arm}: {', '.join(means)}")
         axes.set_xticks(range(len(scores.factors)), list(map(format_factor, scores.factors)))
         axes.set_xlim(-0.3, len(scores.factors) - 0.7)
         axes.margins(y=0.12)
         note = _write_note(scores, cells, metric, scores.factors)
-        return Plot(_to_svg(figure, f"{metric.title} against scale. {'; '.join(said)}"), note)
+        return Plot(
+            _to_svg(figure, f"{metric.title} against scale. {'; '.join(descriptions)}"), note
+        )
 
 
 def _write_note(scores: Scores, cells: Cells, metric: Metric, factors: Sequence[float]) -> str:
     found = [(arm, cells.get((metric.name, f, arm))) for arm in scores.arms for f in factors]
-    infinite = dict.fromkeys(arm for arm, cell in found if cell and cell.infinite)
+    infinite = dict.fromkeys(arm for arm, cell in found if cell and cell.infinite_count)
     return f"∞ is not drawn: {', '.join(infinite)}." if infinite else ""
 
 
@@ -122,7 +124,7 @@ def _draw_scatter(
         figure = Figure(SIZE_INCHES, layout="constrained")
         axes = figure.subplots()
         axes.set_title(format_factor(factor))
-        said = []
+        descriptions = []
         for i, arm in enumerate(scores.arms):
             x, y = (cells.get((metric.name, factor, arm)) for metric in (across, up))
             if x is None or y is None or x.mean is None or y.mean is None:
@@ -133,8 +135,8 @@ def _draw_scatter(
             if y.low is not None:
                 axes.vlines(x.mean, y.low, y.high, color=color, linewidth=1)
             axes.plot(x.mean, y.mean, color=color, marker=marker, markersize=7, zorder=3)
-            said.append(f"{arm}: {x.mean:.4g} and {y.mean:.4g}")
-        if not said:
+            descriptions.append(f"{arm}: {x.mean:.4g} and {y.mean:.4g}")
+        if not descriptions:
             return None
         axes.set_xlabel(_label_axis(across))
         axes.set_ylabel(_label_axis(up))
@@ -144,7 +146,7 @@ def _draw_scatter(
         if up.better == "lower":
             axes.invert_yaxis()
         note = _write_note(scores, cells, across, [factor])
-        text = f"{up.title} against {across.title} at {format_factor(factor)}. {'; '.join(said)}"
+        text = f"{up.title} against {across.title} at {format_factor(factor)}. {'; '.join(descriptions)}"
         return Plot(_to_svg(figure, text), note)
 
 

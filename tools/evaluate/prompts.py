@@ -97,17 +97,17 @@ def make_one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
         raise ArmError(
             f"onestep does not support the backbone {kind!r}, only {', '.join(BACKBONES)}"
         )
-    chosen = {
+    backbone_inputs = {
         key.removeprefix("backbone."): value
         for key, value in loop.items()
         if key.startswith("backbone.")
     }
     prompt = workflow | make_input()
     if kind != "upscale model":
-        prompt |= make_texts(kind, chosen)
+        prompt |= make_texts(kind, backbone_inputs)
     for k in range(1, steps + 1):
         prompt |= make_zoom(k, "bicubic") | make_node(
-            f"coz_sr_{k}", **make_step(kind, chosen, k, seed)
+            f"coz_sr_{k}", **make_step(kind, backbone_inputs, k, seed)
         )
         image = [f"coz_sr_{k}", 0]
         if loop.get("color_fix", "none") != "none":
@@ -125,34 +125,38 @@ def make_one_step_prompt(workflow: Prompt, steps: int, seed: int) -> Prompt:
     return keep_needed_nodes(prompt)
 
 
-def make_texts(kind: str, chosen: dict[str, Any]) -> Prompt:
+def make_texts(kind: str, backbone_inputs: dict[str, Any]) -> Prompt:
     """Make the nodes that encode a diffusion model's texts: an empty one, and the negative one."""
     if kind == "one-step diffusion":
-        inputs = {"clip": chosen["clip"], "prompt": "", "t5_tokens": T5_TOKENS}
+        inputs = {"clip": backbone_inputs["clip"], "prompt": "", "t5_tokens": T5_TOKENS}
         return make_node("coz_text", "CoZEncodePrompt", **inputs)
-    negative = {"clip": chosen["clip"], "text": chosen["negative"]}
-    return make_node("coz_text", "CLIPTextEncode", clip=chosen["clip"], text="") | make_node(
-        "coz_negative", "CLIPTextEncode", **negative
-    )
+    negative = {"clip": backbone_inputs["clip"], "text": backbone_inputs["negative"]}
+    return make_node(
+        "coz_text", "CLIPTextEncode", clip=backbone_inputs["clip"], text=""
+    ) | make_node("coz_negative", "CLIPTextEncode", **negative)
 
 
-def make_step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str, Any]:
+def make_step(kind: str, backbone_inputs: dict[str, Any], k: int, seed: int) -> dict[str, Any]:
     """Return the inputs of a step's node, as nodes/backbones sets them, with its class_type."""
     zoomed = [f"coz_zoom_{k}", 0]
     if kind == "upscale model":
         return {
             "class_type": "CoZUpscaleStep",
-            "upscale_model": chosen["upscale_model"],
+            "upscale_model": backbone_inputs["upscale_model"],
             "crop": [f"coz_zoom_{k}", 1],
             "zoomed": zoomed,
-            "resampling": chosen["resampling"],
+            "resampling": backbone_inputs["resampling"],
             "image": ["coz_picture", 0],
             "window": [f"coz_zoom_{k}", 2],
         }
-    inputs = {"model": chosen["model"], "vae": chosen["vae"], "image": zoomed}
+    inputs = {"model": backbone_inputs["model"], "vae": backbone_inputs["vae"], "image": zoomed}
     inputs["positive"] = ["coz_text", 0]
     if kind == "one-step diffusion":
-        return {"class_type": "CoZSRStep", **inputs, "latent_shift": chosen["latent_shift"]}
+        return {
+            "class_type": "CoZSRStep",
+            **inputs,
+            "latent_shift": backbone_inputs["latent_shift"],
+        }
     if kind == INVERSION:
         del inputs["image"]
         return {
@@ -161,18 +165,20 @@ def make_step(kind: str, chosen: dict[str, Any], k: int, seed: int) -> dict[str,
             "negative": ["coz_negative", 0],
             "crop": [f"coz_zoom_{k}", 1],
             "zoomed": zoomed,
-            **{key: chosen[key] for key in ("sampling_steps", "start", "cfg", "adaptive")},
+            **{key: backbone_inputs[key] for key in ("sampling_steps", "start", "cfg", "adaptive")},
             "seed": derive_step_seed(seed, k),
         }
-    sampling = {key: chosen[key] for key in ("cfg", "sampler_name", "scheduler", "denoise")}
+    sampling = {
+        key: backbone_inputs[key] for key in ("cfg", "sampler_name", "scheduler", "denoise")
+    }
     return {
         "class_type": "CoZRefineStep",
         **inputs,
         "negative": ["coz_negative", 0],
-        "steps": chosen["sampling_steps"],
+        "steps": backbone_inputs["sampling_steps"],
         **sampling,
         "seed": derive_step_seed(seed, k),
-        "adaptive": chosen.get("adaptive", False),
+        "adaptive": backbone_inputs.get("adaptive", False),
     }
 
 

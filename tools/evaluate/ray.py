@@ -51,7 +51,7 @@ def run_on_ray(jobs: Iterable[Job], address: str, workers: int | None = None) ->
     their ComfyUIs end.
 
     Args:
-        jobs: The next one is taken only when a worker is free for it.
+        jobs: Taken as workers need them, and one in advance.
         address: An address of Ray such as "auto" or "HOST:6379"; "local" starts a cluster here and
             stops it afterwards.
         workers: The number of workers, each with its own ComfyUI; at most one per GPU, or one per
@@ -143,9 +143,9 @@ def _make_worker_class() -> type:
     # Ray sends a class that is defined in a function as code. It would import a class of a module by its
     # name. That fails, because the worker's clone is not yet in sys.path.
     class Worker:
-        def __init__(self, place):
+        def __init__(self, driver_clone):
             own = Path(sys.prefix).parent  # the clone whose .venv/bin/ray was started
-            clone = own if (own / "tools" / "evaluate" / "ray.py").exists() else place
+            clone = own if (own / "tools" / "evaluate" / "ray.py").exists() else driver_clone
             sys.path.insert(0, str(clone))
             self.host = None
 

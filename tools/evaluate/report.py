@@ -45,7 +45,7 @@ def write_report(out: Path) -> None:
     tables = make_tables(scores, cells)
     write_csv(scores, out / "scores.csv")
     (out / "table.md").write_text(format_markdown(scores, tables), "utf-8")
-    shown, no_room = choose_cases(out, results, scores)
+    shown, unshown_count = choose_cases(out, results, scores)
     page = make_environment().get_template("report.html.jinja")
     text = page.render(
         scores=scores,
@@ -53,11 +53,11 @@ def write_report(out: Path) -> None:
         tables=tables,
         heading=format_heading,
         notes=write_notes(scores),
-        gameable=NATURALNESS_WARNING,
+        naturalness_warning=NATURALNESS_WARNING,
         curves=draw_curves(scores, cells),
         groups=list(_draw_groups(scores, cells)),
         cases=shown,
-        no_room=no_room,
+        unshown_count=unshown_count,
         judged=_read_judgement(out),
         settings=list(_flatten(settings)),
         made=[

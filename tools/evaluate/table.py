@@ -49,7 +49,7 @@ class Cell:
     low: float | None
     high: float | None
     image_count: int
-    infinite: int
+    infinite_count: int
     best: bool = False
 
 
@@ -113,7 +113,7 @@ def _find_best(metric: Metric, values: NDArray[np.float64]) -> int | None:
 
 
 def count_decimals(values: Iterable[float | None]) -> int:
-    """Return the number of decimals that shows values of this size with about three digits."""
+    """Return the number of decimals that shows values of this size with at least three digits."""
     largest = max((abs(v) for v in values if v is not None and not isinf(v)), default=1.0)
     if largest >= 1:
         return 2 if largest < 1000 else 0
@@ -177,12 +177,12 @@ def make_tables(scores: Scores, cells: Cells) -> list[Table]:
 def _format_cell(cell: Cell, decimals: int, max_count: int) -> tuple[str, str, bool]:
     """Format a cell, with its number of images if other cells have more."""
     if cell.mean is None:
-        return "∞", f"in all {cell.infinite}", cell.best
+        return "∞", f"in all {cell.infinite_count}", cell.best
     interval = (
         f"[{cell.low:.{decimals}f}, {cell.high:.{decimals}f}]" if cell.low is not None else ""
     )
-    if cell.infinite:
-        interval += f" and ∞ in {cell.infinite}"
+    if cell.infinite_count:
+        interval += f" and ∞ in {cell.infinite_count}"
     if cell.image_count < max_count:
         interval += f" n = {cell.image_count}"
     return f"{cell.mean:.{decimals}f}", interval.strip(), cell.best

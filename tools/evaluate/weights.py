@@ -23,7 +23,7 @@ class WeightFile:
     folder: str
     """The folder below torch.hub.get_dir(), which the variable TORCH_HOME changes."""
     further_steps: str = ""
-    """Text to add to the instruction, for files whose path is not known."""
+    """Text to add to the instruction: how to get a further file, whose path is not known."""
 
     @property
     def path(self) -> Path:
