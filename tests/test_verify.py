@@ -15,7 +15,7 @@ from tools import verify
 from tools.host import DEFAULT_VERSION
 from tools.release import verified
 from tools.verification import comfyui, tags
-from tools.verification.files import ROLES, FoundModel, describe, inspect, record
+from tools.verification.files import ROLES, FoundModel, describe, inspect, to_entry
 
 ROOT = Path(__file__).parent.parent
 FLOAT8 = torch.float8_e4m3fn
@@ -36,7 +36,7 @@ def test_what_a_file_holds_is_told():
     assert (one.problem, one.count) == ("", 6)
     assert one.facts[0]["tensors"] == {"F32": 6}
     assert describe(one).endswith("6 tensors, but the published file has 94")
-    assert record(one)["as_published"] is False
+    assert to_entry(one)["as_published"] is False
 
 
 def test_a_truncated_and_a_missing_file_are_named_by_their_role_alone(tmp_path):
@@ -46,7 +46,7 @@ def test_a_truncated_and_a_missing_file_are_named_by_their_role_alone(tmp_path):
     for path, sentence in ((cut, "download it again"), (absent, "but found none at")):
         one = found(path)
         assert sentence in one.problem
-        text = verify.scrub(record(one)["problem"], {"SR LoRA": one})
+        text = verify.scrub(to_entry(one)["problem"], {"SR LoRA": one})
         assert sentence in text
         assert path.stem not in text
         assert tmp_path.as_posix() not in text
@@ -97,7 +97,7 @@ def test_the_weights_of_ram_that_rate_tags_are_counted(tmp_path):
     convert(path, tmp_path / "ram.safetensors", None, None)
     one = found(tmp_path / "ram.safetensors", role)
     assert describe(one).endswith(f"{counted}, by tools/convert.py")
-    assert record(one)["as_published"] is False
+    assert to_entry(one)["as_published"] is False
 
 
 def test_the_files_of_the_tagger_are_not_taken_for_each_other():

@@ -40,14 +40,14 @@ try:
     from coz.render.pillow import to_pillow
     from coz.render.strip import draw_strip
     from tools.verification import comfyui, step, tags, tokens
-    from tools.verification.files import ROLES, FoundModel, describe, find_model, inspect, record
+    from tools.verification.files import ROLES, FoundModel, describe, find_model, inspect, to_entry
 except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 
 FORMAT = "chain-of-zoom-verify/1"
 SIZE = 512
 REPORT_INSTRUCTION = (
-    "open an issue of the form Verification in the repository of the pack and attach both files"
+    "attach this to an issue of the form Verification in the repository of the pack"
 )
 PICTURE = PACK / "pictures" / "astronaut.png"
 MAX_SHOWN_TAGS = 20
@@ -245,7 +245,7 @@ def verify(options: argparse.Namespace, arguments: list[str]) -> bool:
         "size": options.size,
         # Texts are scrubbed here, before JSON doubles the backslashes of paths.
         "files": [
-            record(found) | {"problem": scrub(found.problem, models)} for found in models.values()
+            to_entry(found) | {"problem": scrub(found.problem, models)} for found in models.values()
         ],
         "absent": absent,
         "parts": [part | {"text": scrub(part["text"], models)} for part in verification.parts],

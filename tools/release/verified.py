@@ -24,7 +24,7 @@ COMPARED = {
     "tokens": ("Qwen2.5-VL-3B",),
     "tags": ("RAM", "DAPE"),
 }
-"""Part that is compared with another implementation -> the models that it needs."""
+"""Part that is compared with another implementation -> the models that must be as published."""
 
 README_LINE = re.compile(r"(?<=\*\*Verified with the published weights\*\*: )[^.]+(?=\.)")
 

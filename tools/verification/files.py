@@ -46,7 +46,7 @@ def require_vae_encoder(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Role:
-    """A model that is needed, and how to recognize its file. The counts are those of the published file."""
+    """A model to look for, and how to recognize its file. The counts are those of the published file."""
 
     name: str
     option: str
@@ -62,7 +62,7 @@ class Role:
     counted: str = ""
     """Pattern with one group, whose different values are counted. If it is empty, every tensor counts."""
     in_16_bits: str = ""
-    """Pattern of the names of the weights that are published in 16 bits or more."""
+    """Pattern of the names of the weights that are published in 16 bits or more. If it is empty, all are."""
     require: Callable[[Path], object] = require_safetensors
     """Raises ValueError if the file is not what the loader expects."""
 
@@ -111,7 +111,6 @@ ROLES = (
         r"qwen.?2.?5.?vl.?3b|qwen_2\.5_vl_fp16",
         "both .safetensors files of Qwen/Qwen2.5-VL-3B-Instruct",
         count=824,
-        in_16_bits="",
     ),
     Role(
         "prompt LoRA",
@@ -281,7 +280,7 @@ def describe(found: FoundModel) -> str:
     return "\n".join(lines)
 
 
-def record(found: FoundModel) -> dict:
+def to_entry(found: FoundModel) -> dict:
     """Return the entry of a model in verify.json, without the file's name and path."""
     published = found.is_as_published if found.role.count else None
     return {
