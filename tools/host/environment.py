@@ -37,7 +37,7 @@ NO_NETWORK_MESSAGES = (
 
 
 class HostError(Exception):
-    """An error whose message says in one line what is wrong and how to fix it."""
+    """An error whose message says what is wrong and how to fix it."""
 
 
 class ContradictionError(HostError):

@@ -2,8 +2,8 @@
 
     python watch.py FOLDER COMMAND...        if FOLDER is "", nothing is removed
 
-The other end of standard input is a pipe that the parent holds. The system closes it when the
-parent ends, however it ends, so the command cannot be left behind.
+Standard input is a pipe whose other end the parent holds. The system closes it when the parent
+ends, however it ends, so the command cannot be left behind.
 """
 
 import os

@@ -35,7 +35,7 @@ CONDITIONAL_LICENSES = re.compile(r"GPL|MPL|EPL|NC|[Pp]roprietary|unknown")
 REASONS_FOR_USE = {
     "certifi": "certificates for the downloads of the tools, unchanged",
     "hypothesis": "makes the cases of property tests, unchanged",
-    "tqdm": "progress bars of the training, unchanged",
+    "tqdm": "progress bars of the tools, unchanged",
 }
 """Package -> why it is used although its license has more conditions than attribution.
 

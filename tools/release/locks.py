@@ -48,7 +48,10 @@ def parse_name(line: str) -> str:
 
 
 def read_versions(text: str, own_python_only: bool = False) -> dict[str, str]:
-    """Read package -> version from a lock file, with all versions if they depend on the Python."""
+    """Read package -> version from a lock file.
+
+    If the version depends on the Python, it lists all, or with ``own_python_only`` that of this Python.
+    """
     found = defaultdict(list)
     for line in text.splitlines():
         if not line.startswith("#"):

@@ -37,9 +37,9 @@ TEST_FILES = [
     "tests/host/test_contract.py",
     "tests/test_windows.py",
 ]
-"""Test files about errors and hostile input; a file that does not exist is left out."""
+"""Test files of the report besides the property tests; a file that does not exist is left out."""
 
-PACKAGES = ["torch", "transformers", "comfyui-frontend-package", "hypothesis"]
+REPORTED_PACKAGES = ["torch", "transformers", "comfyui-frontend-package", "hypothesis"]
 PROMPTS_PER_LINE = 20
 """Prompts between two lines of the memory chart."""
 
@@ -216,7 +216,7 @@ def format_notes(cases: list[Case], outcome: str, heading: str) -> list[str]:
 def describe_machine() -> list[str]:
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if os.name != "nt" else []
     name = next((ln.split(": ")[1] for ln in lines if "model name" in ln), platform.machine())
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in REPORTED_PACKAGES]
     return [
         f"{datetime.date.today()}, {name}, {os.cpu_count()} cores, {platform.system()}; Python "
         f"{platform.python_version()}, ComfyUI {read_comfyui_version(host_path())}, {', '.join(versions)}.",
