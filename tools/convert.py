@@ -35,8 +35,8 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this Python has no {error.name}: use the one that ComfyUI runs on")
 
 DTYPES = {"bf16": torch.bfloat16, "fp8_e4m3fn": torch.float8_e4m3fn}
-DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for the weights into which a LoRA of
-IN is merged; float16 for RAM). bf16 halves the size of float32 and changes each weight by up to 0.4 percent;
+DTYPE_HELP = """dtype of the weights (default: that of IN; float32 for weights that a LoRA was merged
+into; float16 for RAM). bf16 halves the size of float32 and changes each weight by up to 0.4 percent;
 fp8_e4m3fn quarters it and changes each by up to 6 percent, and small weights of a VAE by more. The change
 (root mean square) is printed."""
 
