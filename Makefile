@@ -36,7 +36,7 @@ hosts: chromium
 	@$(PYTHON) -m tools.host --version 0.27.0 --frontend
 
 test: hosts
-	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 3 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 3 --dist loadfile
 
 test-all: hosts
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m "" --hypothesis-profile=long -n 2 --dist loadfile

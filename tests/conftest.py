@@ -69,21 +69,32 @@ def pytest_ignore_collect(collection_path, config):
     return any(f"not {mark}" in config.option.markexpr for mark in marks) or None
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses, and before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     for item in items:
-        folder = item.path.parent.name
-        if folder in TOOLS:
+        if item.path.parent.name in TOOLS:
             item.add_marker("tools")
-        # One process for each group: a browser and a server take seconds to start.
-        shared = (
-            "browser"
-            if folder == "browser"
-            else "server"
-            if "servers" in item.fixturenames
-            else None
-        )
-        item.add_marker(pytest.mark.xdist_group(shared or item.nodeid.split("::")[0]))
+
+
+SHARED = re.compile(
+    "(browser)/|host/test_(?:bad_input|card_server|clip|gate|modes|saved|server|source|verify|versions|viewer"
+    "|whole_picture|workflows)[.]py"
+)
+"""Files whose tests share a browser, or servers, which take seconds to start."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        """Gives one process all files that share something."""
+
+        def _split_scope(self, nodeid):
+            shared = SHARED.match(nodeid)
+            return shared[1] or "server" if shared else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture
