@@ -25,8 +25,8 @@ def make_start_input() -> io.Input:
         default="auto",
         advanced=True,
         tooltip="Timestep at which sampling starts. A lower timestep adds less noise to the view, so it keeps "
-        "more of the view. It also allows fewer sampling steps: at most start / 50. auto: 200, or 250 with "
-        "five sampling steps.",
+        "more of the view. sampling_steps can be at most start / 50. auto: 200, or 250 with five sampling "
+        "steps.",
     )
 
 
