@@ -222,7 +222,7 @@ def test_no_node_asks_which_option_is_chosen(combo):
     assert asked == []
 
 
-FLOORS = {
+LAYERS = {
     "coz": [
         *("geometry", "latent", "inversion", "ensemble", "text", "resample", "color", "detail"),
         *("chain", "tiles", "zoom", "render", "fidelity", "networks", "weights"),
@@ -232,7 +232,7 @@ FLOORS = {
         "full_image",
     ],
 }
-"""The rooms of each package from the ground up: a room imports only from those before it."""
+"""The layers of each package from the bottom up: a layer imports only from those before it."""
 
 
 def own_imports(package: str) -> dict[str, set[str]]:
@@ -250,20 +250,20 @@ def own_imports(package: str) -> dict[str, set[str]]:
     return {module: imported & found.keys() - {package} for module, imported in found.items()}
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_a_room_imports_only_from_those_below_it(package):
+@pytest.mark.parametrize("package", LAYERS)
+def test_a_layer_imports_only_from_those_below_it(package):
     upward = {
         (module, imported)
         for module, all_imported in own_imports(package).items()
         for imported in all_imported
         if module != package
-        and (room := module.split(".")[1]) != (below := imported.split(".")[1])
-        and FLOORS[package].index(below) > FLOORS[package].index(room)
+        and (layer := module.split(".")[1]) != (other := imported.split(".")[1])
+        and LAYERS[package].index(other) > LAYERS[package].index(layer)
     }
     assert upward == set()
 
 
-@pytest.mark.parametrize("package", [*FLOORS, "tools"])
+@pytest.mark.parametrize("package", [*LAYERS, "tools"])
 def test_no_module_imports_itself_by_way_of_others(package):
     imports = {module: imported - {module} for module, imported in own_imports(package).items()}
     TopologicalSorter(imports).prepare()
