@@ -33,7 +33,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--vlm", metavar="MODEL", help="a vision-language model of transformers writes the prompts")
     add("--text-files", action="store_true", help="PHOTOGRAPH.txt has the prompt of PHOTOGRAPH.jpg")
     text = (
-        "also store the text embeddings (4.8 MB a prompt), so that training needs no text encoders"
+        "folder or Hugging Face name of SD3-medium in the layout of diffusers: also store the text "
+        "embeddings (4.8 MB a prompt), so that training needs no text encoders"
     )
     data.add_argument("--text-encoders", metavar="SD3", help=text)
     distil, cross_scale = "train a LoRA and a VAE encoder", "train them further, through two zooms"

@@ -1,4 +1,4 @@
-"""Describe crops for their prompts, by the tags of RAM or by a vision-language model."""
+"""Write the prompts of crops with the tagger RAM or with a vision-language model."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

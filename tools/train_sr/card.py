@@ -12,7 +12,7 @@ from tools.train_grpo.card import draw_curves, join_values
 from .config import TrainingConfig
 
 SHOWN_STEPS = 100
-"""Number of steps at the beginning and at the end whose losses are averaged for the table."""
+"""Maximum number of steps at the beginning and at the end whose losses are averaged for the table."""
 
 
 def write_card(

@@ -107,7 +107,7 @@ class CrossScaleConfig(TrainingConfig):
     degradation: Literal["4x"] = "4x"
     weights: CrossScaleWeights = CrossScaleWeights()
     score: str = ""
-    """A module:function that scores images, for the loss quality; it is left out without one."""
+    """A module:function that scores images. Without it the loss quality is left out."""
     through_first_zoom: bool = True
     """Whether the losses of the second zoom train the first zoom too."""
     teacher_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95

@@ -1,4 +1,4 @@
-"""Cut sharp crops from photographs."""
+"""Cut crops from photographs."""
 
 import hashlib
 import json

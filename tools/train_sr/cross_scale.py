@@ -139,9 +139,10 @@ class CrossScale(Task):
         return {"held_out": loss}
 
     def measure(self) -> float:
-        """Return the mean weighted loss on held-out crops, without the teacher's part, as it moves.
+        """Return the mean weighted loss on held-out crops.
 
-        Each process measures some of them, and all get the same result, so that they end together.
+        The teacher's loss is left out, because the teacher changes. Each process measures some crops, and
+        all get the same result, so that they end together.
         """
         state, device = PartialState(), self.texts.device
         count = min(self.config.check_crops, len(self.held_out))

@@ -62,9 +62,10 @@ class CropDataset(Dataset[dict[str, Any]]):
         return len(self.crops)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return low and high, (3, size, size) float32 in [-1, 1], prompt and name of the crop.
+        """Return the crop as high, its degraded copy as low, its prompt and its name.
 
-        If `prepare` cached the prompt's embeddings, text (tokens, width) and pooled (width,) are added.
+        Both images are (3, size, size) float32 in [-1, 1]. If `has_texts` is set, the prompt's embeddings
+        text (tokens, width) and pooled (width,) are added.
         """
         crop = self.crops[index]
         rng = np.random.default_rng((self.seed, int(self.epoch), index))

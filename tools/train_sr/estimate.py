@@ -186,7 +186,7 @@ def count_text_encoder_bytes(model: str) -> int:
 
 
 def measure_step(task: Task, crops: int, side: int) -> dict[str, int]:
-    """Measure the second of two batches that make a step, with gradients of the first and AdamW's averages.
+    """Measure the second batch of a step: the first one's gradients and AdamW's averages already exist.
 
     Returns:
         Bytes of the adapters with the optimizers, of what lives at the end of the forward pass, and of what

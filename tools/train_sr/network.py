@@ -67,17 +67,17 @@ class OneStepNetwork:
 
     def list_parameters(self, *names: str) -> list[nn.Parameter]:
         """List the parameters of adapters: for each layer A, then B."""
-        return [p for n, p in self._walk() if any(f".{name}." in n for name in names)]
+        return [p for n, p in self._iterate_parameters() if any(f".{name}." in n for name in names)]
 
     def set_trained(self, *names: str) -> None:
         """Choose the adapters that get gradients, whether they are active or not."""
         self.trained = set(names)
-        for name, parameter in self._walk():
+        for name, parameter in self._iterate_parameters():
             parameter.requires_grad_(any(f".{adapter}." in name for adapter in names))
 
     def get_loras(self) -> dict[str, Tensor]:
         """Return the weights of all LoRAs by their names."""
-        return {name: p.detach() for name, p in self._walk() if ".lora_" in name}
+        return {name: p.detach() for name, p in self._iterate_parameters() if ".lora_" in name}
 
     @torch.no_grad()
     def set_loras(self, weights: dict[str, Tensor]) -> None:
@@ -160,7 +160,7 @@ class OneStepNetwork:
 
         return checkpoint(run, *args, use_reentrant=False)
 
-    def _walk(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def _iterate_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.transformer.named_parameters()
         yield from self.vae.named_parameters()
 

@@ -1,4 +1,4 @@
-"""Make a data set of sharp crops and their prompts from a folder of photographs."""
+"""Make a data set of crops and their prompts from a folder of photographs."""
 
 import errno
 import json

@@ -20,7 +20,7 @@ class Task:
     adapters: tuple[str, ...]
     """The adapters that are trained, each by an optimizer of its own."""
     averaged: tuple[str, ...] = ()
-    """The adapters of the result, which may be averaged over the steps."""
+    """The adapters that the result holds as averages over the steps if the config sets ema."""
     is_over = False
     """Whether the training ends before its last step. It must be the same in all processes."""
 
