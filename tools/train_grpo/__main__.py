@@ -51,7 +51,8 @@ def parse_arguments() -> argparse.Namespace:
         "--preferences",
         type=Path,
         metavar="PATH",
-        help="a preferences.jsonl, or a folder that holds those of several users",
+        help="add the prompts that people marked in the viewer: a preferences.jsonl, or a folder that holds "
+        "those of several users",
     )
     data.add_argument(
         "--held-out",

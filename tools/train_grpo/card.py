@@ -77,7 +77,7 @@ This file is of seed {chosen}, the median of {len(seeds)} by the held-out reward
 - LoRA: r {lora.r}, alpha {lora.alpha}, dropout {lora.dropout}, language model only
 - {after[chosen]["steps"]} steps per seed, seeds {", ".join(map(str, seeds))}
 {"".join(costs)}\
-- Settings other than the defaults: {join_values(dict(sorted(config.training.items()))) or "none"}
+- Settings under `training`: {join_values(dict(sorted(config.training.items()))) or "none"}
 
 ![Curves](curves.svg)
 """

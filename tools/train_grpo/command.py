@@ -1,4 +1,4 @@
-"""Run the commands of all trainings: report an error in one line, and list the files that were skipped."""
+"""Run the commands of train_grpo and train_sr: report an error in one line, and list what was skipped."""
 
 import argparse
 import gc
@@ -16,7 +16,7 @@ def add_traceback_option(commands: Iterable[argparse.ArgumentParser]) -> None:
 
 
 def print_skipped(skipped: dict[str, str]) -> None:
-    """Print the photographs that were skipped, each with its reason."""
+    """Print the names of what was skipped, each with its reason."""
     if skipped:
         print(f"Skipped: {len(skipped)}")
         for name, reason in sorted(skipped.items()):

@@ -48,7 +48,7 @@ class Section(BaseModel, strict=True, frozen=True):
 
 
 class Critic(Section):
-    """A second vision-language model that scores answers, on a server or loaded from a folder."""
+    """A second vision-language model that scores answers, on a server or in this process."""
 
     model: str = ""
     """The server's name of the model; without a url, the name or folder of a transformers model."""

@@ -21,7 +21,7 @@ HASH_RANGE = 2**32
 
 
 class UnusableError(Exception):
-    """An error whose message says briefly why no pairs can be made from a file."""
+    """An error whose message says briefly why a photograph or a chain cannot be used."""
 
 
 def find_photos(folder: Path) -> list[Path]:

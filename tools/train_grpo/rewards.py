@@ -71,7 +71,7 @@ def read_critic_score(answer: str) -> float | None:
 
 
 def score_phrase_exclusion(text: str, phrases: Sequence[str] = EXCLUDED_PHRASES) -> float:
-    """Return 1.0 if the text holds none of the phrases (``build_phrase_pattern``, in any case), or 0.0.
+    """Return 1.0 if the text holds none of the phrases, in upper or lower case, else 0.0.
 
     Source: paper, phrase-exclusion reward.
     """

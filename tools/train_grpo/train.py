@@ -47,8 +47,8 @@ DEFAULT_TRAINING = {
     "save_steps": 50,
     "save_total_limit": 2,
 }
-"""Defaults of GRPOConfig. Generations, beta, learning rate and schedule are those of ms-swift v3.4.0, with
-which the published adapter seems to have been trained. The completion length is that of the node."""
+"""Our defaults for GRPOConfig. Generations, beta, learning rate and schedule are those of ms-swift v3.4.0,
+with which the published adapter seems to have been trained. The completion length is that of the node."""
 
 ADAPTER = "adapter"
 BEFORE, AFTER = "before.json", "after.json"
