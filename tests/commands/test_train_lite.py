@@ -299,7 +299,7 @@ def small_training(tmp_path, monkeypatch):
 def test_an_interrupted_training_goes_on_with_the_same_losses(
     module, small_training, monkeypatch, capsys
 ):
-    start, target = small_training / "start.safetensors", small_training / "out.safetensors"
+    start, out = small_training / "start.safetensors", small_training / "out.safetensors"
     loop.save_weights(CompactNet(), start)
     checkpoint, steps = small_training / "run.checkpoint", 4
 
@@ -307,7 +307,7 @@ def test_an_interrupted_training_goes_on_with_the_same_losses(
         lines = capsys.readouterr().out.splitlines()
         return [line.split(" s, ")[1] for line in lines if line.startswith("step ")]
 
-    module.train(start, target, checkpoint, steps)
+    module.train(start, out, checkpoint, steps)
     unbroken = losses()
     assert len(unbroken) == steps
     assert not checkpoint.exists()
@@ -320,9 +320,9 @@ def test_an_interrupted_training_goes_on_with_the_same_losses(
     save = loop.save_weights
     monkeypatch.setattr(loop, "save_weights", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        module.train(start, target, checkpoint, steps)
+        module.train(start, out, checkpoint, steps)
     monkeypatch.setattr(loop, "save_weights", save)
-    module.train(start, target, checkpoint, steps)
+    module.train(start, out, checkpoint, steps)
     assert losses() == unbroken[2:]
-    outer = [load_file(target)[f"body.{layer}.weight"][..., 0, 0].any() for layer in (2, 4)]
+    outer = [load_file(out)[f"body.{layer}.weight"][..., 0, 0].any() for layer in (2, 4)]
     assert outer == [module is not texture] * 2

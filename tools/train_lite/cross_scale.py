@@ -1,9 +1,9 @@
 """Fine-tune a trained model through two zooms, and measure the errors of both zooms.
 
-The losses A, B and D are those of OracleZoom (arXiv 2609.06490). A compares the first zoom with the target. B
+The losses A, B and D follow OracleZoom (arXiv 2609.06490). A compares the first zoom with the target. B
 downscales the second zoom to the size of its view, and compares it with the middle of the target. D compares
-both zooms with the results of the network before the fine-tuning. OracleZoom uses LPIPS for A and B. The
-network of LPIPS is in no package index, so squared errors are used here.
+both zooms with the results of the network before the fine-tuning; in OracleZoom only the second. OracleZoom
+uses LPIPS for A and B. The network of LPIPS is in no package index, so squared errors are used here.
 """
 
 import copy
@@ -84,9 +84,7 @@ def compute_losses(
     }
 
 
-def train(
-    start_from: Path, target: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0
-) -> None:
+def train(start_from: Path, out: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0) -> None:
     """Fine-tune the weights in `start_from`, or continue from `checkpoint` after an interruption."""
     torch.manual_seed(seed)
     pairs = read_pairs(seed)
@@ -94,7 +92,7 @@ def train(
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY_SHARE)
     start = copy.deepcopy(training.net).requires_grad_(False)
     first = training.resume(checkpoint)
-    for step in training.run_steps(first, steps, target, checkpoint):
+    for step in training.run_steps(first, steps, out, checkpoint):
         rng = np.random.default_rng([seed, step])
         lq, hr = data.sample_patches(pairs, rng, BATCH, SIDE, pixels / pixels.sum())
         for patch in lq:

@@ -154,11 +154,11 @@ def compute_loss(progress: float, sr: Tensor, hr: Tensor, divisor: Tensor) -> Te
 
 
 def train(
-    start_from: Path | None, target: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0
+    start_from: Path | None, out: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0
 ) -> None:
     """Train a new network or that in `start_from`, or continue from `checkpoint` after an interruption.
 
-    The averaged weights are written to `target`.
+    The averaged weights are written to `out`.
     """
     torch.manual_seed(seed)
     pairs = read_pairs(seed)
@@ -168,7 +168,7 @@ def train(
     batches = DataLoader(
         Batches(pairs, steps, seed), None, sampler=range(first, steps), num_workers=workers or 0
     )
-    numbers = training.run_steps(first, steps, target, checkpoint)
+    numbers = training.run_steps(first, steps, out, checkpoint)
     for step, (lq, hr, divisor) in zip(numbers, batches, strict=True):
         precise = is_precise(step, steps)
         lq = lq.to(DEVICE, memory_format=torch.channels_last)

@@ -86,10 +86,10 @@ class Training:
         self.seconds = state["seconds"]
         return state["step"]
 
-    def run_steps(self, first: int, count: int, target: Path, checkpoint: Path) -> Iterator[int]:
+    def run_steps(self, first: int, count: int, out: Path, checkpoint: Path) -> Iterator[int]:
         """Yield the steps from ``first`` to ``count`` - 1; the caller calls `learn` once in each.
 
-        The averaged weights are written to ``target``.
+        The averaged weights are written to ``out``.
         """
         start = time.monotonic() - self.seconds
         for step in range(first, count):
@@ -102,7 +102,7 @@ class Training:
                 seconds = time.monotonic() - start
                 state = {name: part.state_dict() for name, part in self.parts.items()}
                 torch.save(state | {"step": step + 1, "seconds": seconds}, checkpoint)
-                save_weights(self.average, target)
+                save_weights(self.average, out)
                 means = [f"{name} {np.mean(values):.5f}" for name, values in self.log.items()]
                 print(f"step {step + 1} of {count}, {seconds:.0f} s,", *means, flush=True)
                 self.log.clear()

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FEATURES = 64
-CONVOLUTIONS = 16
+HIDDEN_CONVOLUTIONS = 16
 SCALE = 4
 COLOR_CHANNELS = 3
 """Number of channels that pass the image through all layers unchanged."""
@@ -45,7 +45,7 @@ class CompactNet(nn.Module):
         super().__init__()
         self.has_limited_reach = False
         layers: list[nn.Module] = [nn.Conv2d(3, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
-        for _ in range(CONVOLUTIONS):
+        for _ in range(HIDDEN_CONVOLUTIONS):
             layers += [nn.Conv2d(FEATURES, FEATURES, 3, padding=1), nn.PReLU(FEATURES)]
         layers.append(nn.Conv2d(FEATURES, 3 * SCALE**2, 3, padding=1))
         self.body = nn.ModuleList(layers)

@@ -132,9 +132,7 @@ def compute_imitation_loss(sr: Tensor, hr: Tensor) -> Tensor:
     return error.abs().mean() + (error - compute_luma(error)).abs().mean() + 0.1 * spectrum.mean()
 
 
-def train(
-    start_from: Path, target: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0
-) -> None:
+def train(start_from: Path, out: Path, checkpoint: Path, steps: int = STEPS, seed: int = 0) -> None:
     """Train the network in `start_from`, or continue from `checkpoint` after an interruption."""
     torch.manual_seed(seed)
     file = FOLDER / f"texture_{seed}.pt"
@@ -145,7 +143,7 @@ def train(
     lessons = [Lesson(*lesson) for lesson in torch.load(file, weights_only=True)]
     training = Training(start_from, MUON_LR, ADAM_LR, DECAY_SHARE, has_limited_reach=True)
     first = training.resume(checkpoint)
-    for step in training.run_steps(first, steps, target, checkpoint):
+    for step in training.run_steps(first, steps, out, checkpoint):
         lr, hr = sample_patches(lessons, training.net, np.random.default_rng([seed, step]))
         is_precise = step >= (1 - FLOAT32_SHARE) * steps
         with torch.autocast(DEVICE, torch.bfloat16, enabled=not is_precise):
