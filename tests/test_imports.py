@@ -15,7 +15,7 @@ from tools.host import ROOT, environment, host_path
 from tools.release.licences import read_extras
 from tools.train_grpo import environment as train_environment
 
-PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+PACKAGES = {"PIL": "pillow", "skimage": "scikit-image", "xdist": "pytest-xdist", "yaml": "pyyaml"}
 """Module -> the package that holds it, where their names differ."""
 
 INSTALLED_BY_HAND = {"pyiqa"}
