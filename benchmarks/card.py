@@ -4,8 +4,8 @@
 counts are exact, the memory is that of all tensors, and no time is measured. Limits: template 4, the paper's
 method with SD3 and Qwen2.5-VL (AR-2), takes at most 11 GiB on a card of 12 GB, and 7.5 GiB on a card of 8 GB.
 
-python -m benchmarks.card [--toy | --write]     --toy: networks of one or two blocks, one card
-    --write: also write cost.svg
+python -m benchmarks.card [--toy | --write]     --write: also write cost.svg
+    --toy: networks of one or two blocks (the VLM's vision tower has eight), one card
 """
 
 import argparse
@@ -26,13 +26,15 @@ from .card_counts import TFLOP_AND_GB
 from .card_figure import OVERLAPS, count_views, draw_costs
 from .card_files import Files, Sizes, write_files
 from .card_parts import LOAD, PARTS, REST, SR, TOKENS, Part, Recorder, add_parts
-from .card_tables import print_context, print_reference, print_step, print_table
+from .card_tables import print_authors_step, print_step, print_t5_saving, print_table
 
 GIB = 2**30
 CARDS_GIB, TOY_CARDS_GIB = (8, 12, 16, 24), (8,)
 MAX_PEAK_GIB_BY_CARD = {8: 7.5, 12: 11.0}
 """Memory of a card in GiB -> maximum peak of AR-2 in GiB."""
-STEPS, MAX_TOKENS, FEW_TOKENS = 4, 32, 2
+STEPS = 4
+PROMPT_TOKENS, CHAIN_PROMPT_TOKENS = 32, 2
+"""Tokens of the VLM's prompt in a single step, and in whole chains, which would otherwise take too long."""
 
 WORKFLOWS = {"SD3": "2 Chain-of-Zoom SD3", "AR-2": "4 Chain-of-Zoom as in the paper (AR-2)"}
 STEP_WORKFLOW = "more/AR-2 step by step"
@@ -90,19 +92,18 @@ def make_text_step(t5_tokens: int, checkpoint: str) -> tuple[Prompt, str]:
     return prompt, step
 
 
-def make_upscale(name: str, output: str, node: str, **inputs) -> tuple[Prompt, str]:
+def make_upscale(name: str, output_class: str, changed_class: str, **inputs) -> tuple[Prompt, str]:
     prompt = read_workflow(name)
     loader = prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]
     loader["model_name"] = "RealESRGAN_x4plus.safetensors"
-    prompt[find_node(prompt, node)]["inputs"] |= inputs
-    return prompt, find_node(prompt, output)
+    prompt[find_node(prompt, changed_class)]["inputs"] |= inputs
+    return prompt, find_node(prompt, output_class)
 
 
-def run(made: tuple[Prompt, str], card_gib: int) -> dict[str, Part]:
-    """Run a prompt on a new card; return the work of each part."""
+def run(prompt: Prompt, output: str, card_gib: int) -> dict[str, Part]:
+    """Run a prompt on a new card, up to the node with the id ``output``; return the work of each part."""
     from tests.host.executor import Executor
 
-    prompt, output = made
     with HostWithCard(size=card_gib * GIB, has_values=False).running() as card:
         recorder = Recorder(card)
         with recorder.record_host():
@@ -110,8 +111,8 @@ def run(made: tuple[Prompt, str], card_gib: int) -> dict[str, Part]:
     return recorder.parts
 
 
-def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]:
-    """Run one step of the reference's procedure, with the weights of its VLM on the card too."""
+def run_authors_step(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]:
+    """Run one step of the authors' chain in diffusers, with the weights of their VLM on the card too."""
     from tests.support.random_sd3 import (
         autoencoder,
         clip_text,
@@ -123,7 +124,7 @@ def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]
     )
     from tests.support.simulated_card import Card
 
-    from .reference_chain import Networks, Reference, inject_lora
+    from .authors_chain import AuthorsChain, Networks, inject_lora
 
     meta = torch.device("meta")
     is_full_size = sizes == Sizes()
@@ -137,14 +138,13 @@ def run_reference(sizes: Sizes, vlm_bytes: int, folder: Path) -> dict[str, Part]
         vlm = torch.empty(vlm_bytes, dtype=torch.uint8, device=card.device)
         recorder = Recorder(card)
 
-        class Recorded(Reference):
+        class Recorded(AuthorsChain):
             def time_part(self, name: str):
                 return recorder.record_part(name)
 
-        reference = Recorded(Networks(transformer, vae, clips, t5))
-        reference.run_chain(
-            ROOT / "pictures" / "rocket.jpg", 512, folder / "reference", ["a rocket"]
-        )
+        picture = ROOT / "pictures" / "rocket.jpg"
+        chain = Recorded(Networks(transformer, vae, clips, t5))
+        chain.run_chain(picture, 512, folder / "authors", ["a rocket"])
         recorder.attribute_work()
         del vlm
     return recorder.parts
@@ -156,14 +156,15 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
     runs = [(template, gib, files.t5_fp8) for template in WORKFLOWS for gib in cards]
     runs += [("SD3", cards[-1], files.t5_fp16), ("SD3", cards[0], files.no_t5)]
     for template, gib, checkpoint in runs:
-        parts = run(make_chain(WORKFLOWS[template], steps, FEW_TOKENS, checkpoint), gib)
+        chain = make_chain(WORKFLOWS[template], steps, CHAIN_PROMPT_TOKENS, checkpoint)
+        parts = run(*chain, gib)
         total = add_parts(parts.values())
         peak = total.peak / GIB
         if template == "AR-2" and peak > (limit := MAX_PEAK_GIB_BY_CARD.get(gib, peak)):
             missed.append(f"{peak:.2f} GiB on a card of {gib} GB, not {limit}")
         peak_part = max(parts, key=lambda name: parts[name].peak)
-        # ComfyUI creates text encoders on the card if the card has more free memory than half of the free RAM.
-        # So whole models are transferred in REST too. Transfers in all other parts are of single layers.
+        # ComfyUI creates text encoders on the card if the card has more free memory than half of the
+        # free RAM. So whole models are transferred in REST too. All other parts transfer single layers.
         whole = sum(parts[part].count_moved(True) for part in (LOAD, REST))
         streamed = total.count_moved(True) - whole
         end = checkpoint.partition("clips")[2].removesuffix(".safetensors")
@@ -193,13 +194,13 @@ def run_upscale(card_gib: int) -> tuple[float, float]:
     view = make_upscale(UPSCALE_WORKFLOW, "CoZZoomViewer", "CoZChainLoop", steps=1, scale=4)
     whole = make_upscale(WHOLE_PICTURE_WORKFLOW, "SaveImage", "CoZFullImage")
     both = {"a view": view, "a picture": whole}
-    found = {name: add_parts(run(made, card_gib).values()) for name, made in both.items()}
+    found = {name: add_parts(run(*made, card_gib).values()) for name, made in both.items()}
     rows = [
         [name, f"{x.work.flops / 1e12:.2f}", f"{x.work.kernels:,}", f"{x.peak / GIB:.2f}"]
         for name, x in found.items()
     ]
     print_table(
-        "Real-ESRGAN x4plus, 4x, to a view of 512 px and from a picture of 512 px (simulated):",
+        "Real-ESRGAN x4plus at 4x: a view of 512 px, and a whole picture of 512 px (simulated):",
         ["", "TFLOP", "kernels", "peak, GiB"],
         rows,
     )
@@ -214,19 +215,19 @@ def main() -> None:
     options = parser.parse_args()
     toy = options.toy
     sizes = Sizes(2, 1, 8, 1, has_t5=False) if toy else Sizes()
-    cards, steps, tokens = (TOY_CARDS_GIB, 1, FEW_TOKENS) if toy else (CARDS_GIB, STEPS, MAX_TOKENS)
+    cards, steps = (TOY_CARDS_GIB, 1) if toy else (CARDS_GIB, STEPS)
+    tokens = CHAIN_PROMPT_TOKENS if toy else PROMPT_TOKENS
     pack = start_host()
     print(f"card: {steps} steps at 512 px on simulated cards, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(prefix="coz-") as name:
         files = write_files(Path(name), sizes, pack)
         add_folders(Path(name))
-        step = run(make_chain(WORKFLOWS["AR-2"], 1, tokens, files.t5_fp8), cards[-1])
+        step = run(*make_chain(WORKFLOWS["AR-2"], 1, tokens, files.t5_fp8), cards[-1])
         times = {**dict.fromkeys(PARTS, 1), TOKENS: tokens - 1}
         floors = {part: times[part] * count for part, count in files.weight_bytes.items()}
         print_step(step, floors, cards[-1])
-        reference = run_reference(sizes, files.vlm_bytes, Path(name))
-        print_reference(step, reference)
-        print_context(*(run(make_text_step(n, files.t5_fp8), cards[-1]) for n in (512, 77)))
+        print_authors_step(step, run_authors_step(sizes, files.vlm_bytes, Path(name)))
+        print_t5_saving(*(run(*make_text_step(n, files.t5_fp8), cards[-1]) for n in (512, 77)))
         missed = run_chains(files, cards, steps)
         sd3 = sum(step[part].work.flops for part in SR)
         views = {"SD3": (sd3, sd3), "Real-ESRGAN": run_upscale(cards[-1])}

@@ -13,8 +13,8 @@ from tests.support.random_sd3 import autoencoder, clip_text, coz_lora, t5_xxl, w
 
 from .card_parts import DECODE, ENCODE, NETWORK, PREFILL, TEXT, TOKENS, VISION
 
-PROMPT_RANK, PROMPT_ALPHA = 8, 32
-T5 = "text_encoders.t5xxl."
+PROMPT_LORA_RANK, PROMPT_LORA_ALPHA = 8, 32
+T5_PREFIX = "text_encoders.t5xxl."
 DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 DTYPE_NAMES[torch.float8_e4m3fn] = "F8_E4M3"
 
@@ -80,7 +80,7 @@ def list_sd3(sizes: Sizes, t5: torch.dtype) -> Shapes:
         **{f"first_stage_model.{name}": (torch.float16, x.shape) for name, x in vae.items()},
         **list_shapes(clip_text(False, meta), "text_encoders.clip_l.transformer."),
         **list_shapes(clip_text(True, meta), "text_encoders.clip_g.transformer."),
-        **(list_shapes(t5_xxl(meta), f"{T5}transformer.", t5) if sizes.has_t5 else {}),
+        **(list_shapes(t5_xxl(meta), f"{T5_PREFIX}transformer.", t5) if sizes.has_t5 else {}),
     }
 
 
@@ -103,8 +103,8 @@ def list_qwen(sizes: Sizes, pack: str) -> tuple[Shapes, Shapes]:
         if name.endswith("_proj"):
             rows, columns = module.weight.shape
             layer = f"base_model.model.model.layers.{name}"
-            lora[f"{layer}.lora_A.weight"] = torch.float32, torch.Size((PROMPT_RANK, columns))
-            lora[f"{layer}.lora_B.weight"] = torch.float32, torch.Size((rows, PROMPT_RANK))
+            lora[f"{layer}.lora_A.weight"] = torch.float32, torch.Size((PROMPT_LORA_RANK, columns))
+            lora[f"{layer}.lora_B.weight"] = torch.float32, torch.Size((rows, PROMPT_LORA_RANK))
     return list_shapes(network, dtype=torch.bfloat16), lora
 
 
@@ -134,7 +134,7 @@ def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
 
     names = [f"sd3_medium_incl_clips{end}.safetensors" for end in ("_t5xxlfp8", "_t5xxlfp16", "")]
     checkpoint = list_sd3(sizes, torch.float8_e4m3fn)
-    small = {name: x for name, x in checkpoint.items() if not name.startswith(T5)}
+    small = {name: x for name, x in checkpoint.items() if not name.startswith(T5_PREFIX)}
     large = {name: (torch.float16, shape) for name, (_, shape) in checkpoint.items()}
     for name, shapes in zip(names, (checkpoint, large, small), strict=True):
         write_sparse_file(folder / "checkpoints" / name, shapes)
@@ -151,7 +151,7 @@ def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
         write_sparse_file(path, {key: network[key] for key in part})
     adapter = folder / "loras" / "coz_prompt_lora"
     write_sparse_file(adapter / "adapter_model.safetensors", lora)
-    config = {"r": PROMPT_RANK, "lora_alpha": PROMPT_ALPHA, "peft_type": "LORA"}
+    config = {"r": PROMPT_LORA_RANK, "lora_alpha": PROMPT_LORA_ALPHA, "peft_type": "LORA"}
     (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     rrdb = list_shapes(ESRGAN(num_blocks=sizes.rrdb_blocks), dtype=torch.float32)
     write_sparse_file(folder / "upscale_models" / "RealESRGAN_x4plus.safetensors", rrdb)

@@ -80,7 +80,7 @@ class Recorder:
 
     @contextmanager
     def record_host(self) -> Iterator[None]:
-        """Record the parts of ComfyUI's networks during the block."""
+        """Record the work of each part that ComfyUI runs during the block."""
         import comfy.model_management
         import comfy.sample
         import comfy.sd

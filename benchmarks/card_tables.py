@@ -7,18 +7,20 @@ from tests.support.simulated_card import Work
 from .card_parts import PARTS, SR, TEXT, Part, add_parts
 
 RATES = {"16 bits": 165.2e12, "fp32": 82.6e12, "memory": 1008e9, "bus": 25e9}
-"""Rates of a GeForce RTX 4090 by its data sheet: FLOP/s of dense 16-bit products that are added up in fp32,
-FLOP/s in fp32 without tensor cores, and bytes/s of its memory. "bus" is the bytes/s that a copy from pinned
-memory usually reaches over PCIe 4.0 x16."""
+"""Rates of a GeForce RTX 4090 by its data sheet: dense FLOP/s of its tensor cores in 16 bits with sums in
+fp32, FLOP/s in fp32 without tensor cores, and bytes/s of its memory. "bus" is the bytes/s that a copy from
+pinned memory usually reaches over PCIe 4.0 x16."""
 
 
-def estimate_seconds(work: Work, rate: float) -> float:
+def estimate_seconds(work: Work, flops_per_second: float) -> float:
     """Estimate the minimum time on a GeForce RTX 4090.
 
     It is the longer of the times for arithmetic and reads, plus the time for transfers.
     """
     moved = sum(transfer.bytes for transfer in work.transfers)
-    return max(work.flops / rate, work.bytes_read / RATES["memory"]) + moved / RATES["bus"]
+    return (
+        max(work.flops / flops_per_second, work.bytes_read / RATES["memory"]) + moved / RATES["bus"]
+    )
 
 
 def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
@@ -32,8 +34,8 @@ def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 def print_step(parts: dict[str, Part], floors: dict[str, int], card_gib: int) -> None:
     """Print each part of a step beside its floor.
 
-    The floor of the reads is the weights, read once. The floor of the time is the longer of the times for
-    these reads and for the arithmetic.
+    The floor of the reads is the weights, read once, or once for each token that ``tokens`` makes. The floor
+    of the time is the longer of the times for these reads and for the arithmetic.
     """
     rows, sums = [], [0.0, 0.0]
     for name in [*(name for name in PARTS if name in parts), "all"]:
@@ -65,17 +67,15 @@ def print_step(parts: dict[str, Part], floors: dict[str, int], card_gib: int) ->
     print_table(title, head, rows)
 
 
-def print_reference(ours: dict[str, Part], theirs: dict[str, Part]) -> None:
+def print_authors_step(ours: dict[str, Part], theirs: dict[str, Part]) -> None:
     names, rows, sums = (TEXT, *SR), [], [0.0, 0.0]
     for name in (*names, "all"):
         both = [
             add_parts(p[x] for x in names) if name == "all" else p[name] for p in (ours, theirs)
         ]
         a, b = (part.work for part in both)
-        rate = RATES[
-            "16 bits" if name == TEXT else "fp32"
-        ]  # the reference's text encoders are in fp16
-        times = [estimate_seconds(a, RATES["16 bits"]), estimate_seconds(b, rate)]
+        their_dtype = "16 bits" if name == TEXT else "fp32"  # their text encoders are in fp16
+        times = [estimate_seconds(a, RATES["16 bits"]), estimate_seconds(b, RATES[their_dtype])]
         if name == "all":
             times = sums
         else:
@@ -88,21 +88,23 @@ def print_reference(ours: dict[str, Part], theirs: dict[str, Part]) -> None:
         ]
         rows.append([name, *(f"{x:{f}} / {y:{f}} = {x / max(y, 1e-9):.2f}" for x, y, f in pairs)])
     title = (
-        "A step, ours / the reference, without the VLM, which is the same in both "
+        "A step, ours / the authors', without the VLM, which is the same in both "
         "(simulated; ms: estimated):"
     )
     print_table(title, ["part", "TFLOP", "read, GB", "kernels", "ms"], rows)
     peak = max(part.peak for part in theirs.values()) / 2**30
-    print(f"\nPeak of the reference with its VLM on the same card: {peak:.1f} GiB (simulated).")
+    print(
+        f"\nPeak of the authors' step with their VLM on the same card: {peak:.1f} GiB (simulated)."
+    )
 
 
-def print_context(whole: dict[str, Part], short: dict[str, Part]) -> None:
+def print_t5_saving(long: dict[str, Part], short: dict[str, Part]) -> None:
     names, rows = (TEXT, *SR), []
     for name in (*names, "all"):
         a, b = (
             sum(p[x].work.flops for x in (names if name == "all" else [name])) / 1e12
-            for p in (whole, short)
+            for p in (long, short)
         )
         rows.append([name, f"{a:.3f}", f"{b:.3f}", f"{1 - b / a:.0%}"])
-    title = "Work that a T5 context of 77, not 512, tokens saves in a step with a typed text (simulated):"
+    title = "What a T5 context of 77 tokens instead of 512 saves in a step with a typed text (simulated):"
     print_table(title, ["part", "TFLOP, 512", "TFLOP, 77", "saved"], rows)

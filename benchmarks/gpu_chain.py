@@ -1,6 +1,6 @@
-"""Compare our nodes with the reference in four steps, on random weights of SD3-medium's size.
+"""Compare four steps of our nodes with the authors' chain, on random weights of SD3-medium's size.
 
-The reference is the authors' procedure in diffusers (reference_chain.py).
+The authors' chain is that of authors_chain.py, in diffusers.
 
 Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all
 weights in 16 bits. With T5 in fp8 they take at most 12 GiB, either without a limit or when --reserve-vram
@@ -36,20 +36,20 @@ from tools.host.client import Run, run_prompt
 from tools.host.server import serve
 from tools.host.workflow import Prompt, find_node, read_prompt
 
+from .authors_chain import SR_PARTS, AuthorsChain, build_networks
 from .card_counts import PEAK_GIB, estimate_seconds
-from .reference_chain import SR_PARTS, Reference, build_networks
 
 STEPS = 4
 PICTURE = "astronaut.png"
 WORKFLOW = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 GIB = 2**30
-MIN_SPEEDUP, MAX_GIB_16_BIT, MAX_GIB_SMALL = 5.0, 17.0, 12.0
-"""Goals: speed relative to the reference's; peak GiB with all weights in 16 bits; peak GiB with T5 in fp8,
+MIN_SPEEDUP, MAX_GIB_16_BIT, MAX_GIB_FP8_T5 = 5.0, 17.0, 12.0
+"""Goals: speed relative to the authors' chain; peak GiB with all weights in 16 bits; peak GiB with T5 in fp8,
 with or without a limit of the memory."""
 
 MAX_DIFFERENCE_LEVELS = 2.0
-"""Levels of 255 by which the first step may differ on average on the CPU: the reference truncates to
-8 bits, and its LoRA layers return float16."""
+"""Levels of 255 by which the first step may differ on average on the CPU: the authors' chain truncates
+to 8 bits, and its LoRA layers return float16."""
 
 
 @dataclass
@@ -67,9 +67,9 @@ class Variant:
 class Row:
     name: str
     seconds: dict[str, float]
-    peak: float = 0.0
+    peak_gib: float = 0.0
     weight_bytes: int = 0
-    floor: float = 0.0
+    floor_seconds: float = 0.0
 
     @property
     def step_seconds(self) -> float:
@@ -80,7 +80,7 @@ VARIANTS = [
     Variant("bf16, T5 fp16", "t5_fp16"),
     Variant("bf16, T5 fp8", "t5_fp8", was_simulated=True),
     Variant("fp8, T5 fp8", "t5_fp8", "fp8_e4m3fn"),
-    Variant("bf16, T5 fp8, 12 GiB left", "t5_fp8", free_gib=MAX_GIB_SMALL, was_simulated=True),
+    Variant("bf16, T5 fp8, 12 GiB left", "t5_fp8", free_gib=MAX_GIB_FP8_T5, was_simulated=True),
 ]
 TOY = [Variant("fp32, no T5")]
 
@@ -139,19 +139,21 @@ def take_medians(times: list[dict[str, float]]) -> dict[str, float]:
     return {part: statistics.median(one[part] for one in times) for part in times[0]}
 
 
-def run_reference(toy: bool, device: torch.device, folder: Path, runs: int) -> tuple[Row, str, int]:
-    """Measure the reference; return its row, a line of details, and the FLOPs of a step."""
+def measure_authors_chain(
+    toy: bool, device: torch.device, folder: Path, runs: int
+) -> tuple[Row, str, int]:
+    """Measure the authors' chain; return its row, a line of details, and the FLOPs of a step."""
     size, before = (64 if toy else 512), read_used_memory()
-    reference = Reference(build_networks(toy, device, folder))
+    chain = AuthorsChain(build_networks(toy, device, folder))
     if not toy:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    picture, frames = ROOT / "pictures" / PICTURE, folder / "reference"
+    picture, frames = ROOT / "pictures" / PICTURE, folder / "authors"
     with record_peak(before) as peak:
         with FlopCounterMode(display=False) as counter:
-            reference.run_chain(picture, size, frames, make_texts(0)[:1], sample=False)
+            chain.run_chain(picture, size, frames, make_texts(0)[:1], sample=False)
         times = [
-            reference.run_chain(picture, size, folder / "timed", make_texts(run))
+            chain.run_chain(picture, size, folder / "timed", make_texts(run))
             for run in range(1, runs + 1)
         ]
     seconds = take_medians(times)
@@ -159,15 +161,17 @@ def run_reference(toy: bool, device: torch.device, folder: Path, runs: int) -> t
     counts = {name: sum(kinds.values()) for name, kinds in counter.get_flop_counts().items()}
     named = ("CLIPTextModelWithProjection", "T5EncoderModel")
     text, total = sum(counts.get(name, 0) for name in named), counts["Global"]
-    line = f"reference's sr: {sr}; one step: {total / 1e12:.3g} TFLOP, {text / 1e12:.3g} of text"
+    line = f"the authors' sr: {sr}; one step: {total / 1e12:.3g} TFLOP, {text / 1e12:.3g} of text"
     if not toy:
         line += f"; allocated at most {torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
     short = {"text": seconds["text"], "rest": seconds["files"]}
     short["sr"] = sum(seconds[part] for part in SR_PARTS)
-    return Row("reference, fp32, text fp16", short, peak[0]), line, total
+    return Row("authors, fp32, text fp16", short, peak[0]), line, total
 
 
-def make_workflow(variant: Variant, size: int, center: float, lines: list[str], fix: str) -> Prompt:
+def make_workflow(
+    variant: Variant, size: int, center: float, texts: list[str], color_fix: str
+) -> Prompt:
     """Make the bundled workflow with a variant's weight files, and with a preview of all frames."""
     prompt = read_prompt(WORKFLOW)
     del prompt[find_node(prompt, "CheckpointLoaderSimple")]
@@ -191,8 +195,8 @@ def make_workflow(variant: Variant, size: int, center: float, lines: list[str], 
             "steps": STEPS,
             "center_x": center,
             "center_y": 0.5,
-            "step_prompts": "\n".join(lines),
-            "color_fix": fix,
+            "step_prompts": "\n".join(texts),
+            "color_fix": color_fix,
             "size": size,
         },
     }
@@ -239,7 +243,7 @@ def run_ours(variant: Variant, toy: bool, folder: Path, runs: int) -> tuple[Row,
         prompt = make_workflow(variant, size, 0.5, make_texts(0), "none")
         outputs = time_prompt(url, prompt)[0].outputs
         shown = outputs["frames"]["images"][1]["filename"]
-        frames = [home / "temp" / shown, folder / "reference" / "1.png"]
+        frames = [home / "temp" / shown, folder / "authors" / "1.png"]
         ours, theirs = (np.asarray(Image.open(path).convert("RGB"), np.float32) for path in frames)
         times = [
             time_prompt(
@@ -257,30 +261,31 @@ def run_ours(variant: Variant, toy: bool, folder: Path, runs: int) -> tuple[Row,
 
 def print_row(row: Row, theirs: Row) -> None:
     times = (row.step_seconds, *(row.seconds[part] for part in ("text", "sr", "rest")))
-    floor = f"{row.floor:.4f}" if row.floor else "-"
-    peak = f"{row.peak:.1f} GiB" if row.peak else "-"
+    floor = f"{row.floor_seconds:.4f}" if row.floor_seconds else "-"
+    peak = f"{row.peak_gib:.1f} GiB" if row.peak_gib else "-"
     shown = f"{row.name:26}" + "".join(f" {time:7.3f}" for time in times)
     print(
         f"{shown} {theirs.step_seconds / row.step_seconds:5.1f}x {floor:>7} {peak:>9}", flush=True
     )
 
 
-def compare_with_estimates(row: Row, flops: float, bandwidth: float) -> str:
+def compare_with_estimates(row: Row, flops_per_second: float, bandwidth: float) -> str:
     """Compare the times and the peak of a row with those that benchmarks.card counted."""
     estimates = {"text": ["text"], "sr": SR_PARTS}
-    times = [
-        f"{part} {row.seconds[part] / estimate_seconds(counted, flops, bandwidth):.2f} times its estimate"
-        for part, counted in estimates.items()
-    ]
-    difference = f"{row.peak - PEAK_GIB:+.1f} GiB from the simulated {PEAK_GIB:.1f}"
+    times = []
+    for part, counted in estimates.items():
+        ratio = row.seconds[part] / estimate_seconds(counted, flops_per_second, bandwidth)
+        times.append(f"{part} {ratio:.2f} times its estimate")
+    difference = f"{row.peak_gib - PEAK_GIB:+.1f} GiB from the simulated {PEAK_GIB:.1f}"
     return f"{row.name}: {', '.join(times)}; peak {difference}"
 
 
 def find_missed_goals(theirs: Row, rows: list[Row]) -> list[str]:
     all_16_bit, fp8_t5, *_, reserved = rows
-    ratio, small = theirs.step_seconds / all_16_bit.step_seconds, min(fp8_t5.peak, reserved.peak)
+    ratio = theirs.step_seconds / all_16_bit.step_seconds
+    fp8_peak = min(fp8_t5.peak_gib, reserved.peak_gib)
     missed = [f"{ratio:.1f} times as fast, not {MIN_SPEEDUP:.0f}"] if ratio < MIN_SPEEDUP else []
-    for peak, goal in ((all_16_bit.peak, MAX_GIB_16_BIT), (small, MAX_GIB_SMALL)):
+    for peak, goal in ((all_16_bit.peak_gib, MAX_GIB_16_BIT), (fp8_peak, MAX_GIB_FP8_T5)):
         missed += [f"{peak:.1f} GiB, not {goal:.0f}"] if peak > goal else []
     return missed
 
@@ -300,7 +305,7 @@ def main() -> None:
     flops_per_second, bandwidth = measure_rates(device)
     with tempfile.TemporaryDirectory(prefix="coz-") as name:
         folder = Path(name)
-        theirs, line, step_flops = run_reference(toy, device, folder, runs)
+        theirs, line, step_flops = measure_authors_chain(toy, device, folder, runs)
         gc.collect()
         if not toy:
             torch.cuda.empty_cache()
@@ -313,7 +318,7 @@ def main() -> None:
         rows, differences = [], []
         for variant in TOY if toy else VARIANTS:
             row, difference = run_ours(variant, toy, folder, runs)
-            row.floor = max(step_flops / flops_per_second, row.weight_bytes / bandwidth)
+            row.floor_seconds = max(step_flops / flops_per_second, row.weight_bytes / bandwidth)
             print_row(row, theirs)
             rows.append(row)
             differences.append(difference)
@@ -322,7 +327,7 @@ def main() -> None:
                 if variant.was_simulated:
                     print(compare_with_estimates(row, flops_per_second, bandwidth))
     means = ", ".join(f"{difference:.2f}" for difference in differences)
-    print(f"the first step differs from the reference's by {means} of 255 levels on average")
+    print(f"the first step differs from the authors' by {means} of 255 levels on average")
     if toy and differences[0] > MAX_DIFFERENCE_LEVELS:
         raise SystemExit(
             f"gpu_chain: the first step may differ by at most {MAX_DIFFERENCE_LEVELS:.0f} levels"

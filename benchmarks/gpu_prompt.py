@@ -1,8 +1,8 @@
 """Time VLM Prompt Extractor on two images, with random weights of Qwen2.5-VL-3B's size.
 
 Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer, its least possible time,
-is that of reading the language model's weights once, at the rate measured here. The estimates are the times
-that the counts of benchmarks.card take at these rates. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
+is that of reading the language model's weights once, at the rate measured here. The estimates are computed
+from the counts of benchmarks.card and these rates. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
 
 python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
 """
@@ -112,11 +112,11 @@ def measure(clip, side: int, tokens: int, device: torch.device):
     # No stop tokens, so that the answer always has the maximum length.
     network.model.config.stop_tokens = []
     clock = Clock(network, device)
-    wide, view = torch.rand(2, 1, side, side, 3, generator=torch.Generator().manual_seed(0))
+    previous, view = torch.rand(2, 1, side, side, 3, generator=torch.Generator().manual_seed(0))
 
     def ask() -> None:
         node = nodes.NODE_CLASS_MAPPINGS["CoZPromptExtractor"]
-        node.execute(clip, view, "", max_tokens=tokens, previous_image=wide)
+        node.execute(clip, view, "", max_tokens=tokens, previous_image=previous)
 
     ask()  # warms up and loads the weights
     times = take_medians([clock.time_parts(ask) for _ in range(RUNS)])
@@ -140,7 +140,7 @@ def main() -> None:
         f"torch {torch.__version__}, {today}",
         flush=True,
     )
-    flops, bandwidth = measure_rates(device)
+    flops_per_second, bandwidth = measure_rates(device)
     load_pack(on_cpu=toy)
     with tempfile.TemporaryDirectory(prefix="coz-") as folder:
         write_weights(toy, device, folder)
@@ -151,21 +151,23 @@ def main() -> None:
         times, prompt, weights = measure(load_clip(folder), side, tokens, device)
     peak = "-" if toy else f"{torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
     made = int(times["tokens"])
-    a_token, floor = times["decode"] / (made - 1), weights / bandwidth
+    token_seconds, floor = times["decode"] / (made - 1), weights / bandwidth
     rest = times["total"] - sum(times[part] for part in ("vision", "prefill", "decode"))
     print(f"{made} tokens after a prompt of {prompt}; medians of {RUNS} runs, in seconds")
     for part in ("total", "vision", "prefill", "decode"):
         print(f"{part:24} {times[part]:8.4f}")
     print(f"{'rest':24} {rest:8.4f}")
-    print(f"{'decode, one token':24} {a_token:8.4f}, {times['network']:.4f} of it in the layers")
+    print(
+        f"{'decode, one token':24} {token_seconds:8.4f}, {times['network']:.4f} of it in the layers"
+    )
     print(
         f"{'floor of a token':24} {floor:8.4f}, {weights / GIB:.2f} GiB at {bandwidth / 1e9:.3g} GB/s"
     )
-    print(f"{'ratio to the floor':24} {a_token / floor:8.2f}")
+    print(f"{'ratio to the floor':24} {token_seconds / floor:8.2f}")
     print(f"{'peak memory':24} {peak:>8}")
     if not toy:
         for part, counted in (("vision", "vision"), ("prefill", "prefill"), ("decode", "tokens")):
-            estimate = estimate_seconds([counted], flops, bandwidth)
+            estimate = estimate_seconds([counted], flops_per_second, bandwidth)
             print(f"{part:24} {times[part] / estimate:8.2f} times its estimate, {estimate:.4f}")
     if made != tokens:
         raise SystemExit(f"gpu_prompt: {made} tokens instead of {tokens}, so the time is wrong")

@@ -21,16 +21,16 @@ PARTS = ("vision", "prefill", "tokens", "text", "encode", "network", "decode", "
 ROWS = {
     "gpu_chain": [
         r"^gpu_chain: 4 steps at 64 px, CPU, torch \S+, \d{4}-\d\d-\d\d$",
-        rf"^reference's sr: encode{NUMBER} \+ network{NUMBER} \+ decode{NUMBER}; one step:",
-        rf"^reference, fp32, text fp16{TIMES}\s+-\s+-$",
+        rf"^the authors' sr: encode{NUMBER} \+ network{NUMBER} \+ decode{NUMBER}; one step:",
+        rf"^authors, fp32, text fp16{TIMES}\s+-\s+-$",
         rf"^fp32, no T5{TIMES}{NUMBER}\s+-$",
         r"^gpu_chain: PASS",
     ],
     "card": [
         r"^card: 1 steps at 512 px on simulated cards, torch \S+$",
         *(rf"^\| {part}{CELLS}" for part in PARTS),
-        r"^\| network \| 0\.002 / 0\.002 = 1\.00 \|",  # the reference's has the same arithmetic
-        r"^Peak of the reference .*: \d+\.\d GiB \(simulated\)\.$",
+        r"^\| network \| 0\.002 / 0\.002 = 1\.00 \|",  # the authors' has the same arithmetic
+        r"^Peak of the authors' .*: \d+\.\d GiB \(simulated\)\.$",
         r"^\| SD3 \| _t5xxlfp8 \| 8 GB \| \d+\.\d\d \| \w+",
         r"^\| AR-2 \| _t5xxlfp8 \| 8 GB \| \d+\.\d\d \| \w+",
         rf"^\| 256x{CELLS}",
@@ -80,7 +80,7 @@ def test_without_a_gpu_one_line_says_so(name, monkeypatch, capsys):
     ],
 )
 def test_goals(seconds, peaks, missed):
-    theirs = gpu_chain.Row("reference", {"all": 1.0})
+    theirs = gpu_chain.Row("theirs", {"all": 1.0})
     rows = [gpu_chain.Row("ours", {"all": seconds}, peak) for peak in peaks]
     assert gpu_chain.find_missed_goals(theirs, rows) == missed
 

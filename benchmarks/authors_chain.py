@@ -1,4 +1,4 @@
-"""Run Chain-of-Zoom's own procedure in diffusers, for gpu_chain: fp32, with PNG files between steps.
+"""Run the chain of Chain-of-Zoom's authors in diffusers: in fp32, with PNG files between steps.
 
 It was written from a description of the published inference code, not from the code.
 """
@@ -36,7 +36,7 @@ from tests.support.random_sd3 import (
 from tools.host import host_path
 
 LATENT_SCALE, LATENT_SHIFT = 1.5305, 0.0609
-"""Factor and shift of the latents of SD3's VAE. The reference applies the shift only to decode."""
+"""Factor and shift of the latents of SD3's VAE. The authors apply the shift only to decode."""
 
 CLIP_TOKENS, T5_TOKENS, TEXT_WIDTH, POOLED_WIDTH = 77, 512, 4096, 2048
 
@@ -52,7 +52,7 @@ class Networks(NamedTuple):
 
 
 class LoRALinear(nn.Module):
-    """A linear layer with a LoRA that is not merged. As in the reference, its output is float16."""
+    """A linear layer with a LoRA that is not merged. As in the authors' code, its output is float16."""
 
     def __init__(self, linear: nn.Linear, up: Tensor, down: Tensor):
         super().__init__()
@@ -84,7 +84,7 @@ def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
 
 
 def build_networks(toy: bool, device: torch.device, folder: Path) -> Networks:
-    """Make the reference's networks, and write the same weights to files for ComfyUI."""
+    """Make the networks of AuthorsChain, and write the same weights to files for ComfyUI."""
     blocks, dtype = (2, torch.float32) if toy else (24, torch.bfloat16)
     transformer = sd3_transformer(blocks) if toy else sd3_medium(device)
     write_weights(transformer, folder / "transformer.safetensors", dtype)
@@ -105,8 +105,8 @@ def build_networks(toy: bool, device: torch.device, folder: Path) -> Networks:
     return Networks(transformer, vae.to(device), clips, t5)
 
 
-class Reference:
-    """The reference's procedure. ``seconds`` adds up the time of each part until it is cleared."""
+class AuthorsChain:
+    """The authors' chain. ``seconds`` adds up the time of each part until it is cleared."""
 
     def __init__(self, networks: Networks):
         self.networks = networks
@@ -139,7 +139,7 @@ class Reference:
         pooled = torch.cat([one.text_embeds for one in found], dim=-1)
         pooled = F.pad(pooled, (0, POOLED_WIDTH - pooled.shape[-1]))
         if self.networks.t5:
-            # The reference passes no mask, so the padding counts as text.
+            # The authors pass no mask, so the padding counts as text.
             ids = self.tokenize(self.t5_tokenizer, text, T5_TOKENS)
             context = torch.cat([context, self.networks.t5(ids).last_hidden_state], dim=1)
         return context.float(), pooled.float()
@@ -167,7 +167,7 @@ class Reference:
             v = transformer(z, context, pooled, timestep).sample
         with self.time_part("decode"):
             image = autoencoder.decode((z - v) / LATENT_SCALE + LATENT_SHIFT).sample.clamp(-1, 1)
-            # Truncate to 8 bits, as in the reference.
+            # Truncate to 8 bits, as in the authors' code.
             pixels = ((image[0] / 2 + 0.5) * 255).byte().permute(1, 2, 0).cpu().numpy()
         with self.time_part("files"):
             Image.fromarray(pixels).save(folder / f"{i}.png")
@@ -182,7 +182,7 @@ class Reference:
             size: Side of the frames in pixels.
             folder: The folder for the frames: 0.png, 1.png and so on.
             texts: The text of each step.
-            sample: Whether to sample the latent, as in the reference, or to take the posterior's mean.
+            sample: Whether to sample the latent, as the authors do, or to take the posterior's mean.
         """
         with Image.open(picture) as file:
             first = file.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
