@@ -21,8 +21,8 @@ FRAME_SIDE_PIXELS = 512
 RUNS = 5
 MIN_SPEEDUP = 2.0
 TOLERANCE = 1e-5
-TILE = 48
-"""Side of the network's input."""
+LQ_SIDE = 48
+"""Side of the image that the network enlarges."""
 MAX_SHARE_OF_SR = 0.10
 
 
@@ -55,13 +55,13 @@ def measure_share_of_sr() -> float:
     from spandrel.architectures.ESRGAN import ESRGAN  # slow; a test imports align_dense
 
     torch.set_num_threads(1)
-    network, lq = ESRGAN().eval(), torch.rand(1, 3, TILE, TILE)
+    network, lq = ESRGAN().eval(), torch.rand(1, 3, LQ_SIDE, LQ_SIDE)
     sr, reference = torch.rand(2, 1, 3, SIDE, SIDE)
     network(lq)
     # They run in turns, and the minimum of each counts: the machine may be busy with other work.
     seconds: dict[str, list[float]] = {}
     for _ in range(3):
-        seconds.setdefault("network", []).append(time_cpu(network, lq) / (4 * TILE) ** 2)
+        seconds.setdefault("network", []).append(time_cpu(network, lq) / (4 * LQ_SIDE) ** 2)
         for method in METHODS:
             spent = time_cpu(color_align, method, sr, reference) / SIDE**2
             seconds.setdefault(method, []).append(spent)
@@ -90,7 +90,7 @@ def main() -> None:
     print(
         f"color: {1000 * ours:.0f} ms, dense {1000 * theirs:.0f} ms: {theirs / ours:.1f}x faster "
         f"(limit: {MIN_SPEEDUP:.0f}x), differs by {difference:.1e} (limit: {TOLERANCE:.0e}), "
-        f"{floor_bytes / ours / 1e9:.1f} GB/s if it moves only the minimum of data"
+        f"it moves at least {floor_bytes / ours / 1e9:.1f} GB/s"
     )
     sr, reference = torch.rand(2, 1, 3, FRAME_SIDE_PIXELS, FRAME_SIDE_PIXELS)
     for method in METHODS:

@@ -2,7 +2,8 @@
 
 Limit: 2 crops of 512 pixels a second. A step of the training takes about half a second a crop on a fast GPU.
 
-It also prints the CPU time of the processes, which alone counts on a busy machine. It does not run on Windows.
+It also prints the CPU time per crop. On a busy machine judge by that, because fewer crops are made a second.
+It does not run on Windows.
 """
 
 import os
@@ -39,11 +40,11 @@ def main() -> None:
                 pass
         seconds = time.perf_counter() - started
     used = os.times()
-    own = used.children_user + used.children_system
+    cpu_seconds = used.children_user + used.children_system
     rate = crops / seconds
     print(
         f"crops: {rate:.1f} crops a second by {PROCESSES} processes (limit: {MIN_CROPS_PER_SECOND}), "
-        f"{own / crops:.3f} s of a core for each, at a load of {os.getloadavg()[0]:.1f}"
+        f"{cpu_seconds / crops:.3f} s of a core for each, at a load of {os.getloadavg()[0]:.1f}"
     )
     if rate < MIN_CROPS_PER_SECOND:
         raise SystemExit("crops: below the limit")

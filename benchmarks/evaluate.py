@@ -1,7 +1,7 @@
 """Evaluate the built-in models and their teachers on scikit-image's photographs.
 
-The first evaluation has a ground truth: every photograph is downscaled 4x, then upscaled 4x. The second follows
-the paper's protocol: four 4x steps from 512 pixels. It prints the lines of RESULTS.md.
+The first evaluation has a ground truth: every photograph is downscaled 4x, then upscaled 4x. The second
+follows the paper's protocol: four 4x steps from 512 pixels. The program prints the tables of RESULTS.md.
 """
 
 import contextlib
@@ -34,18 +34,18 @@ MODELS = {"lite": "coz_lite_x4.safetensors", "texture": "coz_lite_x4_texture.saf
 TEACHERS = {"SPAN": load_span, "Real-ESRGAN": load_real_esrgan}
 METRICS = "consistency,source_psnr,sharpness,color_drift,seam"
 PROTOCOLS = {
-    "4x smaller first": ["--scale-down", "4", "--metrics", f"psnr,ssim,gmsd,fsim,{METRICS}"],
+    "first downscaled 4x": ["--scale-down", "4", "--metrics", f"psnr,ssim,gmsd,fsim,{METRICS}"],
     "the paper's protocol": ["--metrics", METRICS],
 }
 
 
 def main() -> None:
     with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (place / "pictures").mkdir()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "pictures").mkdir()
         for picture in PICTURES:
             content = (Path(skimage.data.__file__).parent / picture).read_bytes()
-            (place / "pictures" / picture).write_bytes(content)
+            (folder / "pictures" / picture).write_bytes(content)
         arms, models = ["nearest", "bicubic"], dict(MODELS)
         for arm, load in TEACHERS.items():
             models[arm] = f"benchmark {arm}.safetensors"
@@ -55,12 +55,12 @@ def main() -> None:
         for arm, model in models.items():
             prompt = read_prompt(FIRST_TEMPLATE)
             prompt[find_node(prompt, "UpscaleModelLoader")]["inputs"]["model_name"] = model
-            file = place / f"{arm}.json"
+            file = folder / f"{arm}.json"
             file.write_text(json.dumps(prompt), "utf-8")
             arms.append(f"{arm}={file}")
         for number, (title, options) in enumerate(PROTOCOLS.items()):
-            out = place / str(number)
-            line = [sys.executable, "-m", "tools.evaluate", place / "pictures", "--out", out]
+            out = folder / str(number)
+            line = [sys.executable, "-m", "tools.evaluate", folder / "pictures", "--out", out]
             line += ["--arms", ",".join(arms), *options]
             if subprocess.run(line, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
                 raise SystemExit(f"evaluate: {title}: failed")

@@ -55,7 +55,7 @@ def make_prompt(name: str) -> Prompt:
 
 
 def upload(url: str, side: int) -> str:
-    """Enlarge a photograph to side x side and put it into ComfyUI's input folder."""
+    """Resize a photograph to side x side and put it into ComfyUI's input folder."""
     with Image.open(ROOT / "pictures" / "astronaut.png") as file:
         picture = file.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
     return ServerClient(url).upload(to_png(picture), f"photograph_{side}.png")
@@ -78,8 +78,8 @@ def main() -> None:
             peaks[side] = read_peak(process)
         print(
             f"full_image: {side} x {side} to {side * SCALE} x {side * SCALE}: "
-            f"{1e9 * seconds[side]:.0f} ns of CPU time per pixel, peak {peaks[side] / 1e9:.2f} GB, the result "
-            f"{(side * SCALE) ** 2 * 12 / 1e9:.2f} GB"
+            f"{1e9 * seconds[side]:.0f} ns of CPU time per pixel, peak {peaks[side] / 1e9:.2f} GB, "
+            f"the result {(side * SCALE) ** 2 * 12 / 1e9:.2f} GB"
         )
     ratio = max(seconds.values()) / min(seconds.values())
     print(

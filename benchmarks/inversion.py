@@ -1,7 +1,7 @@
 """Measure the CPU time that CoZ InvSR Step adds to the calls that it makes, with one sampling step.
 
-The calls are encode, the noise predictor, one forward pass and decode. Limit: 1.05 times their time. The networks
-are small, which makes the node's share larger than usual.
+The calls are encode, the noise predictor, one forward pass and decode. Limit: 1.05 times their time. The
+networks are small, which makes the node's share larger than usual.
 """
 
 import statistics

@@ -68,8 +68,10 @@ def main() -> None:
         uncached = read_peak(process) - filled
     print(
         f"memory: {STEPS} steps grow the peak by {grown / 1e6:.0f} MB, {grown / FRAME_BYTES:.1f} times "
-        f"the frames (limit: {MAX_GROWTH_BYTES / 1e6:.0f} MB); {RUNS} more runs by {cached / 1e6:.0f} MB, without "
-        f"a cache by {(filled - once) / 1e6:.0f} MB, then {uncached / 1e6:.0f} (limit: {MAX_KEPT_BYTES / 1e6:.0f})"
+        f"the frames (limit: {MAX_GROWTH_BYTES / 1e6:.0f} MB). {RUNS} more runs add {cached / 1e6:.0f} MB "
+        f"(limit: {MAX_KEPT_BYTES / 1e6:.0f}). Without a cache {RUNS} runs add "
+        f"{(filled - once) / 1e6:.0f} MB, and {RUNS} more add {uncached / 1e6:.0f} MB "
+        f"(limit: {MAX_KEPT_BYTES / 1e6:.0f})"
     )
     if grown > MAX_GROWTH_BYTES or max(cached, uncached) > MAX_KEPT_BYTES:
         raise SystemExit("memory: over the limit")

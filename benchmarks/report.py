@@ -54,7 +54,7 @@ def main() -> None:
         megabytes = (out / "report.html").stat().st_size / 1e6
     print(
         f"report: {PICTURES} images x {len(ARMS)} arms x {len(FACTORS)} scales, {len(METRICS)} "
-        f"metrics: {used:.1f} s on one core, {seconds:.1f} s elapsed (limit: {MAX_SECONDS} s); "
+        f"metrics: {used:.1f} s on one core (limit: {MAX_SECONDS} s), {seconds:.1f} s elapsed; "
         f"report.html {megabytes:.1f} MB (limit: {MAX_MEGABYTES} MB)"
     )
     if used > MAX_SECONDS or megabytes > MAX_MEGABYTES:

@@ -1,6 +1,7 @@
-"""Measure RAM at its full size with random weights: conversion, loading and speed on one core. Linux only.
+"""Measure converting, loading and the speed on one core of the tagger RAM (Recognize Anything). Linux only.
 
-The file to convert has the size of the published one, 5.6 GB, of which two thirds are the optimizer's state.
+It has its full size and random weights. An optimizer's state fills the file to convert up to the size of the
+published one, 5.6 GB.
 
 Limits: converting takes at most 1.5 GB of memory, and loading at most 1.2 times the converted file. In
 ComfyUI a view takes at most 5 s of one core, and at most 1.1 times as long as in the plain network.
@@ -96,9 +97,9 @@ def main() -> None:
     ratio = statistics.median(h / p for h, p in zip(hosted, plain, strict=True))
     print(
         f"tagger: converting {size / 1e9:.2f} GB to {file_bytes / 1e6:.0f} MB takes "
-        f"{convert_bytes / 1e9:.2f} GB of memory (limit: {MAX_CONVERT_BYTES / 1e9:.1f}); loading {load_ratio:.2f} "
-        f"times the file (limit: {MAX_LOAD_RATIO}); {seconds:.2f} s a view on one core (limit: "
-        f"{MAX_VIEW_SECONDS}), {ratio:.2f} times the plain network (limit: {MAX_HOST_RATIO})"
+        f"{convert_bytes / 1e9:.2f} GB of memory (limit: {MAX_CONVERT_BYTES / 1e9:.1f}); loading "
+        f"{load_ratio:.2f} times the file (limit: {MAX_LOAD_RATIO}); {seconds:.2f} s a view on one core "
+        f"(limit: {MAX_VIEW_SECONDS}), {ratio:.2f} times the plain network (limit: {MAX_HOST_RATIO})"
     )
     if (
         convert_bytes > MAX_CONVERT_BYTES

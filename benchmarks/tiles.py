@@ -45,8 +45,8 @@ def main() -> None:
 
     import nodes
 
-    node = nodes.NODE_CLASS_MAPPINGS
-    sample = node["CoZSamplePicture"]
+    classes = nodes.NODE_CLASS_MAPPINGS
+    sample = classes["CoZSamplePicture"]
     missed: list[str] = []
     pixels: list[int] = []
     host_upscale = ImageUpscaleWithModel.execute.__func__
@@ -55,7 +55,7 @@ def main() -> None:
         layout = plan_tiles(*image.shape[1:3], SCALE, tile, tile // 4)
         chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
         tiles = image, "", 1, json.dumps(layout), chosen, 0, color_fix, 0.0, image
-        return node["CoZTiles"].execute(*tiles)[0]
+        return classes["CoZTiles"].execute(*tiles)[0]
 
     def count(cls: type, upscale_model: object, image: Tensor) -> object:
         pixels.append(image.shape[1] * image.shape[2])
@@ -83,9 +83,9 @@ def main() -> None:
             ImageUpscaleWithModel.execute = classmethod(count)
             for center in ((0.5, 0.5), (0.0, 1.0)):
                 zoomed, crop, window, *_ = (
-                    node["CoZCropCenterZoom"].execute(frame, 4.0, *center).args
+                    classes["CoZCropCenterZoom"].execute(frame, 4.0, *center).args
                 )
-                sr = node["CoZUpscaleStep"].execute(
+                sr = classes["CoZUpscaleStep"].execute(
                     model, crop, zoomed, image=frame, window=window
                 )[0]
                 error = 255 * (sr - 0.5).abs().amax((0, 3))
@@ -116,7 +116,8 @@ def main() -> None:
     half, adaptive = (len(layout.list_windows()) for layout in layouts)
     fewer = 1 - adaptive / half
     print(
-        f"tiles: adaptive overlap takes {fewer:.0%} fewer tiles than half (limit: {MIN_FEWER_TILES:.0%})"
+        f"tiles: adaptive overlap needs {fewer:.0%} fewer tiles than an overlap of half a tile "
+        f"(limit: {MIN_FEWER_TILES:.0%})"
     )
     if fewer < MIN_FEWER_TILES:
         missed.append("adaptive overlap")

@@ -75,9 +75,9 @@ def main() -> None:
             ratio = statistics.median(ratios)
             own_peak, host_peak = (max(peak) for peak in zip(*peaks, strict=True))
             print(
-                f"upscale: tile {tile}: {ratio:.3f} times the CPU time of ComfyUI's node (limit at 1904: {MAX_TIME_RATIO}; "
-                f"{', '.join(f'{r:.3f}' for r in ratios)}), peak {own_peak / 1e9:.2f} GB, "
-                f"that of ComfyUI's node {host_peak / 1e9:.2f} GB",
+                f"upscale: tile {tile}: {ratio:.3f} times the CPU time of ComfyUI's node "
+                f"(limit at 1904: {MAX_TIME_RATIO}; {', '.join(f'{r:.3f}' for r in ratios)}), "
+                f"peak {own_peak / 1e9:.2f} GB, that of ComfyUI's node {host_peak / 1e9:.2f} GB",
                 flush=True,
             )
             is_first = tile == next(iter(RUNS_BY_TILE))
