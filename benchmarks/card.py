@@ -1,11 +1,11 @@
 """Count the arithmetic, memory and transfers of a zoom at the real sizes of the models, on simulated GPUs.
 
-"Card" means a GPU here. The nodes run in the real ComfyUI, on tensors that have shapes but no values. So the
-counts are exact, the memory is that of all tensors, and no time is measured. Limits: template 4, the paper's
+"Card" means a GPU here. The nodes run in the real ComfyUI, on tensors that have shapes but no values. The
+memory is that of the tensors alone. Times are estimated from the counts. Limits: template 4, the paper's
 method with SD3 and Qwen2.5-VL (AR-2), takes at most 11 GiB on a card of 12 GB, and 7.5 GiB on a card of 8 GB.
 
 python -m benchmarks.card [--toy | --write]     --write: also write cost.svg
-    --toy: networks of one or two blocks (the VLM's vision tower has eight), one card
+    --toy: a few blocks of SD3, Qwen and Real-ESRGAN, no T5, one card
 """
 
 import argparse
@@ -42,7 +42,7 @@ UPSCALE_WORKFLOW = "1 Start here - zoom into a picture (no downloads)"
 WHOLE_PICTURE_WORKFLOW = "6 Whole picture 4x (no downloads)"
 
 
-def start_host() -> str:
+def load_host() -> str:
     """Load ComfyUI with the settings of an NVIDIA GPU; return the name of the pack's module."""
     sys.path.insert(0, str(host_path()))
     from comfy.cli_args import args
@@ -161,16 +161,19 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
         total = add_parts(parts.values())
         peak = total.peak / GIB
         if template == "AR-2" and peak > (limit := MAX_PEAK_GIB_BY_CARD.get(gib, peak)):
-            missed.append(f"{peak:.2f} GiB on a card of {gib} GB, not {limit}")
+            missed.append(
+                f"template 4 takes {peak:.2f} GiB on a card of {gib} GB, more than {limit}"
+            )
         peak_part = max(parts, key=lambda name: parts[name].peak)
         # ComfyUI creates text encoders on the card if the card has more free memory than half of the
         # free RAM. So whole models are transferred in REST too. All other parts transfer single layers.
-        whole = sum(parts[part].count_moved(True) for part in (LOAD, REST))
-        streamed = total.count_moved(True) - whole
+        whole = sum(parts[part].count_gb(to_card=True) for part in (LOAD, REST))
+        streamed = total.count_gb(to_card=True) - whole
         end = checkpoint.partition("clips")[2].removesuffix(".safetensors")
         cells = [end or "no T5", f"{gib} GB"]
-        cells += [f"{peak:.2f}", peak_part, f"{total.count_moved(True):.1f}", f"{streamed:.1f}"]
-        cells += [f"{total.count_moved(False):.1f}", f"{len(total.work.transfers):,}"]
+        cells += [f"{peak:.2f}", peak_part]
+        cells += [f"{total.count_gb(to_card=True):.1f}", f"{streamed:.1f}"]
+        cells += [f"{total.count_gb(to_card=False):.1f}", f"{len(total.work.transfers):,}"]
         rows.append([template, *cells])
     head = [
         "template",
@@ -217,21 +220,21 @@ def main() -> None:
     sizes = Sizes(2, 1, 8, 1, has_t5=False) if toy else Sizes()
     cards, steps = (TOY_CARDS_GIB, 1) if toy else (CARDS_GIB, STEPS)
     tokens = CHAIN_PROMPT_TOKENS if toy else PROMPT_TOKENS
-    pack = start_host()
+    pack_name = load_host()
     print(f"card: {steps} steps at 512 px on simulated cards, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(prefix="coz-") as name:
-        files = write_files(Path(name), sizes, pack)
+        files = write_files(Path(name), sizes, pack_name)
         add_folders(Path(name))
         step = run(*make_chain(WORKFLOWS["AR-2"], 1, tokens, files.t5_fp8), cards[-1])
-        times = {**dict.fromkeys(PARTS, 1), TOKENS: tokens - 1}
-        floors = {part: times[part] * count for part, count in files.weight_bytes.items()}
+        reads = {**dict.fromkeys(PARTS, 1), TOKENS: tokens - 1}
+        floors = {part: reads[part] * count for part, count in files.weight_bytes.items()}
         print_step(step, floors, cards[-1])
         print_authors_step(step, run_authors_step(sizes, files.vlm_bytes, Path(name)))
         print_t5_saving(*(run(*make_text_step(n, files.t5_fp8), cards[-1]) for n in (512, 77)))
         missed = run_chains(files, cards, steps)
         sd3 = sum(step[part].work.flops for part in SR)
-        views = {"SD3": (sd3, sd3), "Real-ESRGAN": run_upscale(cards[-1])}
-    svg, head, rows = draw_costs(views)
+        view_flops = {"SD3": (sd3, sd3), "Real-ESRGAN": run_upscale(cards[-1])}
+    svg, head, rows = draw_costs(view_flops)
     print_table(
         "TFLOP to zoom into one spot of a picture of 512 px (one view simulated, times the number of views):",
         head,

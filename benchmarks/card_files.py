@@ -84,13 +84,13 @@ def list_sd3(sizes: Sizes, t5: torch.dtype) -> Shapes:
     }
 
 
-def list_qwen(sizes: Sizes, pack: str) -> tuple[Shapes, Shapes]:
+def list_qwen(sizes: Sizes, pack_name: str) -> tuple[Shapes, Shapes]:
     """List the weights of Qwen2.5-VL-3B, and those of the paper's LoRA for it."""
     import importlib
 
     import comfy.ops
 
-    qwen = importlib.import_module(f"{pack}.nodes.host.qwen")
+    qwen = importlib.import_module(f"{pack_name}.nodes.host.qwen")
     text = {"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008}
     text |= {"num_attention_heads": 16, "num_key_value_heads": 2}
     text["num_hidden_layers"] = sizes.qwen_layers
@@ -128,7 +128,7 @@ class Files(NamedTuple):
     vlm_bytes: int
 
 
-def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
+def write_files(folder: Path, sizes: Sizes, pack_name: str) -> Files:
     """Write all files under the names that templates 2 and 4 ask for, and Real-ESRGAN x4plus."""
     from spandrel.architectures.ESRGAN import ESRGAN
 
@@ -143,7 +143,7 @@ def write_files(folder: Path, sizes: Sizes, pack: str) -> Files:
     (folder / "vae").mkdir()
     encoder = with_coz_encoder(autoencoder()).half().encoder.state_dict()
     torch.save(encoder, folder / "vae" / "vae_encoder_20001.pt")
-    network, lora = list_qwen(sizes, pack)
+    network, lora = list_qwen(sizes, pack_name)
     half = len(network) // 2
     for i, part in enumerate(([*network][:half], [*network][half:]), 1):
         name = f"model-0000{i}-of-00002.safetensors"

@@ -30,7 +30,7 @@ class Part:
         self.work.bytes_read += work.bytes_read
         self.peak = max(self.peak, peak)
 
-    def count_moved(self, to_card: bool) -> float:
+    def count_gb(self, *, to_card: bool) -> float:
         """Count the GB that were transferred to the card, or from it."""
         return sum(t.bytes for t in self.work.transfers if t.to_card == to_card) / 1e9
 

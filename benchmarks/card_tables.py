@@ -34,8 +34,8 @@ def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 def print_step(parts: dict[str, Part], floors: dict[str, int], card_gib: int) -> None:
     """Print each part of a step beside its floor.
 
-    The floor of the reads is the weights, read once, or once for each token that ``tokens`` makes. The floor
-    of the time is the longer of the times for these reads and for the arithmetic.
+    The floor of the reads is the part's weights, read once (in the part ``tokens`` once for each token). The
+    floor of the time is the longer of the times for these reads and for the arithmetic.
     """
     rows, sums = [], [0.0, 0.0]
     for name in [*(name for name in PARTS if name in parts), "all"]:
@@ -50,7 +50,7 @@ def print_step(parts: dict[str, Part], floors: dict[str, int], card_gib: int) ->
         else:
             sums = [a + b for a, b in zip(sums, times, strict=True)]
         cells = [f"{work.flops / 1e12:.3f}", f"{work.bytes_read / 1e9:.1f}", f"{floor / 1e9:.1f}"]
-        cells += [f"{work.kernels:,}", f"{work.waits}", f"{part.count_moved(True):.2f}"]
+        cells += [f"{work.kernels:,}", f"{work.waits}", f"{part.count_gb(to_card=True):.2f}"]
         rows.append([name, *cells, *(f"{1000 * time:.0f}" for time in times)])
     head = [
         "part",
