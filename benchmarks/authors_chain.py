@@ -1,4 +1,6 @@
-"""Run the chain of Chain-of-Zoom's authors in diffusers: in fp32, with PNG files between steps.
+"""Run the chain of Chain-of-Zoom's authors in diffusers, with PNG files between steps.
+
+The text encoders are in fp16, SD3's network and the VAE in fp32.
 
 It was written from a description of the published inference code, not from the code.
 """
@@ -77,7 +79,7 @@ def inject_lora(transformer: SD3Transformer2DModel, tensors: Sequence[Tensor]) -
 
 
 def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """Write the weights for ComfyUI's loaders, without the second name of T5's embedding."""
+    """Write the weights for ComfyUI's loaders; T5's embedding, which has two names, only once."""
     state = network.state_dict()
     state.pop("encoder.embed_tokens.weight", None)
     save_file({name: weight.to(dtype).cpu() for name, weight in state.items()}, path)

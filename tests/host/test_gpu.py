@@ -75,8 +75,12 @@ def test_without_a_gpu_one_line_says_so(name, monkeypatch, capsys):
     [
         (0.2, (17.0, 12.0, 20.0, 20.0), []),
         (0.2, (17.0, 20.0, 20.0, 12.0), []),
-        (0.4, (17.0, 12.0, 9.0, 12.0), ["2.5 times as fast, not 5"]),
-        (0.2, (18.0, 12.5, 9.0, 13.0), ["18.0 GiB, not 17", "12.5 GiB, not 12"]),
+        (0.4, (17.0, 12.0, 9.0, 12.0), ["2.5 times as fast, less than 5"]),
+        (
+            0.2,
+            (18.0, 12.5, 9.0, 13.0),
+            ["18.0 GiB in 16 bits, more than 17", "12.5 GiB with T5 in fp8, more than 12"],
+        ),
     ],
 )
 def test_goals(seconds, peaks, missed):
