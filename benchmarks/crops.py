@@ -1,6 +1,6 @@
 """Measure how many degraded crops two loader processes make for the training of SR LoRAs.
 
-Limit: 2 crops of 512 pixels a second. A step of the training takes about half a second a crop on a fast GPU.
+Limit: 2 crops of 512 pixels a second, about as many as the training uses on a fast GPU.
 
 It also prints the CPU time per crop. On a busy machine judge by that, because fewer crops are made a second.
 It does not run on Windows.

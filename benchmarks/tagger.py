@@ -1,7 +1,7 @@
-"""Measure converting, loading and the speed on one core of the tagger RAM (Recognize Anything). Linux only.
+"""Measure the tagger RAM (Recognize Anything): conversion, loading, and speed on one core. Linux only.
 
-It has its full size and random weights. An optimizer's state fills the file to convert up to the size of the
-published one, 5.6 GB.
+It has its full size and random weights. The file that is converted also holds an optimizer's state, so that
+it is as large as the published one, 5.6 GB.
 
 Limits: converting takes at most 1.5 GB of memory, and loading at most 1.2 times the converted file. In
 ComfyUI a view takes at most 5 s of one core, and at most 1.1 times as long as in the plain network.

@@ -122,7 +122,7 @@ def main() -> None:
     if fewer < MIN_FEWER_TILES:
         missed.append("adaptive overlap")
     if missed:
-        raise SystemExit(f"tiles: over the limit: {', '.join(missed)}")
+        raise SystemExit(f"tiles: limits missed: {', '.join(missed)}")
 
 
 def count_our_pixels(side: int, tile: int, margin: int) -> int:
