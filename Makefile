@@ -11,7 +11,7 @@ help:
 	@echo "make test    run the tests of the nodes and the page"
 	@echo "make test-all    run all tests, and try every node on hundreds of random inputs"
 	@echo "make reliability try to break the pack, and write benchmarks/RELIABILITY.md"
-	@echo "make matrix  run the tests on every ComfyUI and Python, into benchmarks/MATRIX.md"
+	@echo "make matrix  run the tests on ComfyUI 0.27 and 0.30, Python 3.10 to 3.13, into benchmarks/MATRIX.md"
 	@echo "make lint    check style and types"
 	@echo "make docs    write the tables of the help pages from the nodes' schemas"
 	@echo "make bench   print the benchmarks"

@@ -1,4 +1,4 @@
-"""Run the tests on every ComfyUI, Python and transformers that the pack supports.
+"""Run the tests on ComfyUI 0.27 and 0.30, and on 0.30 with other Pythons and an older transformers.
 
 python -m tools.release.matrix                     run all rows (over an hour), write benchmarks/MATRIX.md
 python -m tools.release.matrix --select 0.27.0     run only rows whose name contains this, keep the others
@@ -63,7 +63,8 @@ print(platform.python_version(), version("transformers"), version("comfyui-front
 
 HEAD = """# Compatibility
 
-The tests on every ComfyUI, Python and transformers that the pack supports, written by `make matrix`.
+The tests on ComfyUI 0.27 and 0.30, Python 3.10 to 3.13 and an older transformers, written by `make matrix`.
+Each row but the first changes one version. Tests marked `long` are left out.
 
 | | ComfyUI | Python | transformers | Frontend | Tests | Passed | Skipped | Failed | Minutes | Day |
 | --- | --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |
