@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -8,8 +6,8 @@ from safetensors.torch import load_file
 
 from coz.geometry import Target, Window, place_first_frame, place_window
 from coz.resample import crop, crop_mirrored, resize
+from tests.conftest import DATA
 
-DATA = Path(__file__).parent / "data"
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 
 

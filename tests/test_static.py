@@ -3,13 +3,12 @@
 import ast
 import re
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
+from tools.host import ROOT
 from tools.release.licences import CONDITIONAL_LICENSES, LICENSES_FILE, REASONS_FOR_USE, read_extras
 
-ROOT = Path(__file__).parent.parent
 PYTHON = [ROOT / "__init__.py", *ROOT.glob("coz/**/*.py"), *ROOT.glob("nodes/**/*.py")]
 MOST_LINES = 300
 """Of a file."""

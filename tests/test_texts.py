@@ -2,13 +2,12 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
 from tools.docs.help_tables import get_texts, list_inputs, list_public_schemas, render_pages
+from tools.host import ROOT
 
-ROOT = Path(__file__).parent.parent
 HELP = ROOT / "js" / "docs"
 
 ZOOM_ALIASES = {"zoom in", "magnify", "enlarge", "chain of zoom"}

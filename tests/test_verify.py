@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,15 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from coz.networks.ram_tagger import RAMTagger, read_tag_list
 from coz.weights.read import read_tagger
+from tests.conftest import DATA
 from tools import verify
-from tools.host import DEFAULT_VERSION
+from tools.host import DEFAULT_VERSION, ROOT
 from tools.release import verified
 from tools.verification import comfyui, tags
 from tools.verification.files import ROLES, FoundModel, describe, inspect, to_entry
 
-ROOT = Path(__file__).parent.parent
 FLOAT8 = torch.float8_e4m3fn
-DATA = Path(__file__).parent / "data"
 ROLE = {role.name: role for role in ROLES}
 LORA = ROLE["SR LoRA"]
 UNWRITTEN = "verify.json cannot be written: .*--out FOLDER.* is above"

@@ -6,14 +6,14 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
 from coz.chain.folder import UNSAFE_NAME, read_chain, require_valid_prefix, write_chain
 from coz.chain.schema import MAX_STEPS
+from tools.host import ROOT
 
-ROOT = Path(__file__).parent.parent
 AT_RUN_TIME = [ROOT / "__init__.py", *ROOT.glob("coz/**/*.py"), *ROOT.glob("nodes/**/*.py")]
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 

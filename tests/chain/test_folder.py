@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from shutil import copy
 
 import numpy as np
@@ -21,8 +20,7 @@ from coz.chain.folder import (
     write_chain,
 )
 from coz.chain.zoom_chain import ZoomChain
-
-ROOT = Path(__file__).parents[2]
+from tools.host import ROOT
 
 TOO_LARGE = "has 67,145,729 bytes; it can have at most 67,145,728: p"
 HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding

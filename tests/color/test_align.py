@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -26,7 +24,7 @@ from coz.color.method import (
 from tests.conftest import DATA
 
 ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]
-GOLDEN = load_file(Path(__file__).parents[1] / "data" / "color_fix.safetensors")
+GOLDEN = load_file(DATA / "color_fix.safetensors")
 
 
 @pytest.mark.parametrize("case", range(3))

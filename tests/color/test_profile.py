@@ -1,6 +1,5 @@
 import io
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,11 @@ from coz.color.profile import (
     convert_to_srgb,
     read_non_srgb_profile_name,
 )
+from tests.conftest import DATA
+from tools.host import ROOT
 from tools.image_file import open_image
 from tools.train_grpo.photo import read_photo
 
-DATA = Path(__file__).parents[1] / "data"
 ROUNDING = 2
 """Levels of 255: the file holds its colours rounded."""
 
@@ -92,7 +92,7 @@ def test_grey_and_deep_pictures_are_converted(tmp_path):
 
 
 def test_srgb_by_another_name_stays_as_it_is():
-    astronaut = Image.open(DATA.parents[1] / "pictures" / "astronaut.png")
+    astronaut = Image.open(ROOT / "pictures" / "astronaut.png")
     assert astronaut.info["icc_profile"] != SRGB
     assert difference(convert_to_srgb(astronaut), astronaut) == 0
 

@@ -2,7 +2,6 @@ import hashlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from coz.weights.lora import pair_factors
 from coz.weights.read import read_weights, read_with_standard_keys
 from coz.weights.vae import rename_vae_weights
+from tests.conftest import DATA
 from tests.support.random_ram import as_published, ram
 from tests.support.random_sd3 import autoencoder, with_coz_encoder
 from tests.support.random_weights import are_equal
 from tests.support.small_models import small_sd3
 from tools import convert as tool
+from tools.host import ROOT
 
-ROOT = Path(__file__).parents[2]
-DATA = Path(__file__).parents[1] / "data"
 SR_LORA = DATA / "sr_lora_2block.pkl"
 VAE_ENCODER = DATA / "sr_vae_encoder_small.pt"
 

@@ -1,13 +1,12 @@
 import hashlib
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tools.host.environment import HostError
+from tools.host import ROOT, HostError
 from tools.train_lite import (
     backgrounds,
     cross_scale,
@@ -21,7 +20,7 @@ from tools.train_lite import (
 )
 from tools.train_lite.net import COLOR_CHANNELS, CompactNet
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = ROOT / "models"
 FILES = ["coz_lite_x4.safetensors", "coz_lite_x4_texture.safetensors"]
 
 

@@ -2,16 +2,14 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from coz.chain.zoom_chain import ZoomChain
+from tests.conftest import DATA
 
 from .prompts import as_full_image, chain_prompt, kept_prompt, make_node, steps_run
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "tests" / "data"
 NOTE = (
     "the image has the color profile Display P3 like, which ComfyUI does not apply: colors are read "
     "as sRGB. Convert the image to sRGB first"

@@ -12,16 +12,14 @@ import re
 import textwrap
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from types import FunctionType
 from typing import NamedTuple
 
 import pytest
 
-from tools.host import host_path, read_comfyui_version
+from tests.conftest import DATA
+from tools.host import ROOT, host_path, read_comfyui_version
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "tests" / "data"
 NODES = ROOT / "nodes"
 RECORDED = "0.30.0"
 VERSION = read_comfyui_version(host_path())

@@ -4,7 +4,6 @@ import copy
 import importlib.util
 import os
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +12,10 @@ from spandrel import ImageModelDescriptor, SizeRequirements
 
 from coz.render.pillow import from_pillow
 from coz.resample import resize
-from tools.host import host_path
+from tools.host import ROOT, host_path
 
 from .images import noise
 from .prompts import kept_prompt, make_node, steps_run
-
-ROOT = Path(__file__).parents[2]
 
 
 def mean_of_eight(upscale, image):

@@ -2,7 +2,6 @@
 
 import logging
 import zlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from coz.chain.zoom_chain import derive_step_seed
 from coz.geometry import Target, plan_steps
 from coz.networks.noise_predictor import NoisePredictorSizes
+from tests.conftest import DATA
 from tests.support.random_weights import read_layouts
 from tests.support.small_models import (
     SD2_SHAPE,
@@ -29,7 +29,7 @@ from tools.host.workflow import find_node, read_prompt
 from .images import noise
 from .prompts import as_full_image, kept_prompt, make_node, steps_run
 
-GOLDEN = Path(__file__).parents[1] / "data/invsr"
+GOLDEN = DATA / "invsr"
 REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
 ROUNDING = 1e-5  # relative; other libraries sum float32 products in another order
 LATENT_SCALE = 0.18215  # of SD's latents; ComfyUI's samplers return them without

@@ -4,18 +4,16 @@ import asyncio
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 from coz.chain.zoom_chain import derive_step_seed
+from tests.conftest import DATA
 
 from .executor import CACHES
 from .images import noise
 from .prompts import chain_prompt, kept_prompt, make_node, steps_run
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -82,7 +80,7 @@ def test_a_mask_is_the_target(host, keep, node):
 
 @pytest.mark.parametrize("cache", CACHES[:3])
 def test_the_mask_of_an_opaque_picture_is_none(executor, keep, monkeypatch, cache):
-    monkeypatch.setattr("folder_paths.input_directory", str(ROOT / "tests" / "data"))
+    monkeypatch.setattr("folder_paths.input_directory", str(DATA))
     place = {"steps": 2, "size": 16, "center_x": 0.1, "center_y": 0.1, "scale": 2.0}
     prompt = kept_prompt(**place)
     prompt["source"] = make_node("LoadImage", image="opaque.gif")

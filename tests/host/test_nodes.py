@@ -1,7 +1,6 @@
 import shutil
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +8,11 @@ import torch
 from PIL import Image, ImageCms
 
 from coz import color_align, crop, resize
+from tests.conftest import DATA
+from tools.host import ROOT
 
 from .images import noise
 from .prompts import kept_prompt, make_node
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_native_first_frame_is_the_sources_own_pixels(node):
@@ -287,7 +286,7 @@ def test_a_transparent_colour_of_a_png_is_the_target(loaded_target, tmp_path, mo
 
 
 def test_the_mask_of_an_opaque_gif_is_none(loaded_target, tmp_path):
-    shutil.copy(ROOT / "tests" / "data" / "opaque.gif", tmp_path)
+    shutil.copy(DATA / "opaque.gif", tmp_path)
     target, (told,) = loaded_target("opaque.gif")
     assert target == pytest.approx((0.1, 0.1), abs=1e-9)
     assert told.startswith("mask is empty")

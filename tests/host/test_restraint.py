@@ -2,14 +2,15 @@
 
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
+from tools.host import ROOT
+
 from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
 
-HELP = Path(__file__).parents[2] / "js" / "docs"
+HELP = ROOT / "js" / "docs"
 
 
 @pytest.fixture

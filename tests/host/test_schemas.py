@@ -10,15 +10,17 @@ import inspect
 import json
 from dataclasses import is_dataclass
 from operator import attrgetter
-from pathlib import Path
 
 import pytest
+
+from tests.conftest import DATA
+from tools.host import ROOT
 
 from .prompts import make_node
 from .test_contract import HOST
 
-FROZEN = json.loads((Path(__file__).parents[1] / "data" / "frozen_nodes.json").read_text("utf-8"))
-NODES = Path(__file__).parents[2] / "nodes"
+FROZEN = json.loads((DATA / "frozen_nodes.json").read_text("utf-8"))
+NODES = ROOT / "nodes"
 SCHEMA_METHODS = {"define_schema", "execute", "validate_inputs", "fingerprint_inputs"}
 SCHEMA_METHODS |= {"check_lazy_status"}
 CALLED_WITHOUT_A_BASE = {"Network.__init__", "Network.preprocess_embed", "load_patcher"}

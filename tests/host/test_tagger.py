@@ -1,7 +1,5 @@
 """CoZ Load Tagger and CoZ Tag Prompt on small random weights of RAM, in the real host."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,13 +9,14 @@ from safetensors.torch import load_file
 from coz.networks.ram_tagger import RAMTagger, make_tagger_input, read_tag_list
 from coz.text.tags import join_tags
 from coz.weights.read import read_tagger
+from tests.conftest import DATA
 from tests.support.host_with_card import PLACEMENTS, HostWithCard
 from tests.support.random_ram import SMALL, dape, ram
 
 from .images import noise
 from .prompts import as_full_image, kept_prompt, make_node
 
-GOLDEN = Path(__file__).parents[1] / "data" / "dape"
+GOLDEN = DATA / "dape"
 EXPECTED = load_file(GOLDEN / "expected.safetensors")
 TOLERANCE = 1e-5
 HALF_TOLERANCE = 1.3e-3

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision.transforms.functional import to_tensor
 
+from tests.conftest import DATA
 from tests.support.host_with_card import HostWithCard
 from tests.support.random_sd3 import autoencoder, coz_lora, with_coz_encoder
 from tools import verify
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.tools
 SIZE = 64
 EQUAL = dict.fromkeys(("prompt extractor", "sr model", "zoom", "tagger"), "ran")
 EQUAL |= dict.fromkeys(("tokens", "step", "tags"), "equal")
-GOLDEN = Path(__file__).parents[1] / "data" / "dape"
+GOLDEN = DATA / "dape"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The noise predictor against results of InvSR's own code, on a network of reduced width."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,21 +13,21 @@ from coz.networks.noise_predictor import (
     read_sizes,
     sample_noise,
 )
+from tests.conftest import DATA
 
-DATA = Path(__file__).parents[1] / "data/invsr"
 REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
 ROUNDING = 1e-5  # relative; other libraries sum float32 products in another order
 
 
 @pytest.fixture(scope="module")
 def golden():
-    return load_file(DATA / "noise_predictor_golden.safetensors")
+    return load_file(DATA / "invsr/noise_predictor_golden.safetensors")
 
 
 @pytest.fixture(scope="module")
 def network():
     network = NoisePredictor(REDUCED)
-    weights = load_file(DATA / "noise_predictor_reduced.safetensors")
+    weights = load_file(DATA / "invsr/noise_predictor_reduced.safetensors")
     network.load_state_dict({name: weight.float() for name, weight in weights.items()})
     return network.requires_grad_(False)
 
@@ -58,7 +57,7 @@ def test_extreme_log_variances_are_limited():
 
 
 def test_published_layout_is_the_default():
-    layout = json.loads((DATA / "noise_predictor_real_layout.json").read_text())
+    layout = json.loads((DATA / "invsr/noise_predictor_real_layout.json").read_text())
     weights = {name: torch.empty(shape, device="meta") for name, shape in layout.items()}
     assert read_sizes(weights) == NoisePredictorSizes()
     with torch.device("meta"):
@@ -68,7 +67,7 @@ def test_published_layout_is_the_default():
 
 
 def test_sizes_are_read_from_weights():
-    weights = load_file(DATA / "noise_predictor_reduced.safetensors")
+    weights = load_file(DATA / "invsr/noise_predictor_reduced.safetensors")
     assert read_sizes(weights) == NoisePredictorSizes((32, 64), 3, 48)
 
 

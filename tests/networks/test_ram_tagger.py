@@ -22,8 +22,9 @@ from coz.networks.ram_tagger import (
 from coz.render.pillow import from_pillow
 from coz.text.tags import join_tags
 from coz.weights.read import read_dape, read_tagger
+from tests.conftest import DATA
 
-GOLDEN = Path(__file__).parents[1] / "data" / "dape"
+GOLDEN = DATA / "dape"
 EXPECTED = load_file(GOLDEN / "expected.safetensors")
 TEXTS = json.loads((GOLDEN / "expected.json").read_text("utf-8"))
 TOLERANCE = 1e-5

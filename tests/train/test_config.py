@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.host import ROOT
 from tools.train_grpo.config import Config, Critic, read_config
 from tools.train_grpo.critic import CriticError, Judge, Question, fill_missing
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

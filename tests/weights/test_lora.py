@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +9,9 @@ from coz.weights.chain_of_zoom import convert_coz_lora, convert_coz_vae_encoder
 from coz.weights.lora import pair_factors, split_weights
 from coz.weights.osediff import convert_osediff
 from coz.weights.vae import rename_vae_weights
+from tests.conftest import DATA
 from tests.support.random_weights import are_equal
 
-DATA = Path(__file__).parents[1] / "data"
 SD21_UNET = {
     "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": [1, 2, 4, 4],

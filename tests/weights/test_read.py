@@ -5,7 +5,6 @@ import re
 import sys
 import zipfile
 from collections import OrderedDict
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,13 +18,13 @@ from coz.weights.read import (
     read_with_standard_keys,
     require_safetensors,
 )
+from tests.conftest import DATA
 from tests.support.gadgets import hostile_pickles
 from tests.support.lying_files import lying_safetensors, safetensors
 from tests.support.random_sd3 import sd3_transformer
 from tests.support.random_weights import are_equal
 from tools.convert import convert
 
-DATA = Path(__file__).parents[1] / "data"
 SR_LAYER = "base_model.model.transformer_blocks.0.attn.to_q"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 68\n"
 LANGUAGE_LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
