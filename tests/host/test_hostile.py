@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.gadgets import hostile_pickles
-from tests.support.lying_files import lying_pngs, lying_safetensors, stuffed_pngs
+from tests.support.lying_files import lying_pngs, stuffed_pngs
 from tools.host import ROOT
 from tools.host.workflow import read_prompt
 
@@ -313,12 +313,6 @@ def test_no_pickle_runs(site, name, folder, suffix):
     assert not ran.exists()
 
 
-def test_headers_that_lie_are_refused(site):
-    lying = {name: file for name, file in lying_safetensors().items() if len(file) < 2**20}
-    errors = load_each(site, lying, ".safetensors")
-    assert {name: error for name, error in errors.items() if not error or len(error) > 600} == {}
-
-
 def test_an_index_that_leads_out_of_its_folder_is_refused(site):
     folder = site.models / "text_encoders" / "sharded"
     folder.mkdir()
@@ -376,19 +370,7 @@ def test_a_picture_that_lies_is_refused_and_a_stuffed_one_is_only_its_pixels(sit
 RECORDS = {
     "deep": '{"version":' + "[" * 5_000_000 + "]" * 5_000_000 + "}",
     "a number of 10 MB": '{"version": ' + "9" * 10_000_000 + "}",
-    "NaN": {"scale": math.nan},
-    "infinity": {"scale": math.inf},
-    "huge window": {"windows": [[0, 0, 1e308, 1e308], [0, 0, 1e308, 1e308]]},
-    "NaN in a window": {"windows": [[0, 0, math.nan, 1], [0, 0, 1, 1]]},
-    "huge frames": {"frames": [[2**31, 2**31], [16, 16], [16, 16]]},
-    "frames below zero": {"frames": [[-48, 32], [16, 16], [16, 16]]},
     "100,000 frames": {"frames": [[16, 16]] * 100_000},
-    "a path as a frame": {"frames": ["../../etc/passwd", [16, 16], [16, 16]]},
-    "a path as a hash": {"sha256": ["/etc/passwd", "../x", "x"]},
-    "numbers as prompts": {"prompts": [7]},
-    "a newer version": {"version": 10**30},
-    "not a record": "[]",
-    "no JSON": "\x00",
 }
 
 
@@ -411,24 +393,3 @@ def test_paths_in_a_record_lead_nowhere(site, load):
     paths = {"files": ["/etc/passwd", "../../x"], "models": ["../../x", "/etc/passwd", SCRIPT]}
     paths["path"] = "/etc/passwd"
     assert load(lambda folder: change_record(folder, lambda record: record | paths)) is None
-
-
-@pytest.mark.parametrize("name", ["chain.json", "scale_1.png"])
-def test_links_out_of_a_chain_are_not_followed(site, load, name):
-    def tamper(folder):
-        shutil.copy(folder / name, site.models / name)
-        (folder / name).unlink()
-        (folder / name).symlink_to(site.models / name)
-
-    assert "is a link to a file in another folder" in load(tamper)
-    (site.models / name).unlink()
-
-
-@pytest.mark.parametrize(
-    "folder", ["../user", "/etc", "good_00001_/../..", "\0", "\ud800", SCRIPT, "a" * 10**6]
-)
-def test_a_chain_outside_the_output_folder_is_refused(site, folder):
-    status, answer = site.submit(
-        node=("CoZLoadChain", {"folder": folder}), show=("PreviewAny", {"source": ["node", 3]})
-    )
-    assert status == 400, answer
