@@ -119,3 +119,4 @@ def test_each_item_of_a_list_is_told_once(host):
     }
     host.run(prompt)
     assert closing(host, "fix") == ["best: wavelet"] * 2
+    assert host.notices == [("fix", "best: wavelet")] * 2

@@ -262,8 +262,11 @@ def test_bad_pictures_are_refused_before_a_step_runs(host, make_source, bad, mes
     "change",
     [
         pytest.param(lambda i: torch.cat([i, i[..., :1] * 0.5], -1), id="RGBA"),
+        pytest.param(lambda i: torch.cat([i, i[..., :2]], -1), id="5 channels"),
         pytest.param(lambda i: i.double(), id="float64"),
         pytest.param(lambda i: torch.where(i == 1, 1.5, torch.where(i == 0, -2, i)), id="range"),
+        pytest.param(lambda i: i.movedim(1, 2).contiguous().movedim(1, 2), id="not contiguous"),
+        pytest.param(lambda i: i.clone().requires_grad_(), id="requires grad"),
     ],
 )
 def test_other_pictures_give_the_chain_of_their_colours(host, keep, make_source, change):
