@@ -1,7 +1,5 @@
 """Upscale models and pictures that are not three channels of 0 to 1, in the host's real executor."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -37,12 +35,6 @@ def esrgan(load_upscale_model):
         return load_upscale_model(name, network)
 
     return load
-
-
-@pytest.fixture
-def picture(give):
-    """Registers TestPicture, the node of a given picture."""
-    return partial(give, "TestPicture", "IMAGE")
 
 
 def pictured(prompt, model="coz_lite_x4.safetensors"):
@@ -91,9 +83,9 @@ def luma(image):
 
 @pytest.mark.parametrize("is_ensemble", [False, True], ids=["alone", "self-ensemble"])
 @pytest.mark.parametrize("prompt", [step_prompt, lambda: full(chain_prompt(color_fix="none"))])
-def test_a_grey_model_enlarges_the_luma(host, keep, picture, esrgan, prompt, is_ensemble):
+def test_a_grey_model_enlarges_the_luma(host, keep, give, esrgan, prompt, is_ensemble):
     model = esrgan("grey", 1, 1)
-    picture(PICTURE)
+    give("TestPicture", "IMAGE", PICTURE)
     prompt = pictured(prompt(), "grey.safetensors")
     host.run(ensembled(prompt) if is_ensemble else prompt)
     sr = keep[-1]["image"]
@@ -114,9 +106,9 @@ def test_a_grey_model_enlarges_the_luma(host, keep, picture, esrgan, prompt, is_
     assert GREY in "\n".join(told).split("\n")
 
 
-def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(host, keep, picture, esrgan, caplog):
+def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(host, keep, give, esrgan, caplog):
     esrgan("grey", 1, 1)
-    picture(PICTURE)
+    give("TestPicture", "IMAGE", PICTURE)
     host.run(pictured(kept_prompt(steps=3, size=16), "grey.safetensors"))
     assert caplog.messages.count(GREY) == 1
     assert lines_of(host, GREY)[1].split("\n")[-1] == GREY
@@ -133,10 +125,10 @@ def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(host, keep, picture, 
     ],
 )
 def test_other_channels_are_refused_by_name(
-    executor, keep, picture, esrgan, prompt, channels_in, channels_out
+    executor, keep, give, esrgan, prompt, channels_in, channels_out
 ):
     esrgan("odd", channels_in, channels_out)
-    picture(PICTURE)
+    give("TestPicture", "IMAGE", PICTURE)
     sentence = (
         rf"The upscale model odd\.safetensors \(ESRGAN\) takes images of {channels_in} channels and "
         rf"gives {channels_out}, but images here have 3"
@@ -167,8 +159,8 @@ def make_nan(monkeypatch):
     return make
 
 
-def test_nan_of_a_tile_names_model_tile_and_pass(host, keep, picture, make_nan):
-    picture(PICTURE)
+def test_nan_of_a_tile_names_model_tile_and_pass(host, keep, give, make_nan):
+    give("TestPicture", "IMAGE", PICTURE)
     host.run(pictured(full(chain_prompt())))  # 2 tiles; measures the model
     sentence = (
         r"The upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values that are NaN or infinite, "
@@ -179,8 +171,8 @@ def test_nan_of_a_tile_names_model_tile_and_pass(host, keep, picture, make_nan):
         host.run(pictured(full(chain_prompt(color_fix="none"))))
 
 
-def test_nan_of_a_chain_names_step_and_model(host, keep, picture, make_nan):
-    picture(PICTURE)
+def test_nan_of_a_chain_names_step_and_model(host, keep, give, make_nan):
+    give("TestPicture", "IMAGE", PICTURE)
     host.run(pictured(kept_prompt(steps=1, size=16)))
     sentence = r"In step 2, the upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values"
     make_nan(1)
@@ -197,10 +189,10 @@ def test_nan_of_a_chain_names_step_and_model(host, keep, picture, make_nan):
         pytest.param(-3 / 32, 1 + 3 / 32, False, id="bicubic overshoot"),
     ],
 )
-def test_values_that_are_cut_are_told_once(executor, keep, picture, caplog, low, high, is_told):
+def test_values_that_are_cut_are_told_once(executor, keep, give, caplog, low, high, is_told):
     image = PICTURE.clone()
     image[:, 0, 0], image[:, 0, 1] = low, high
-    picture(image)
+    give("TestPicture", "IMAGE", image)
     for prompt in (kept_prompt(steps=2, size=16), full(chain_prompt())):
         host = executor("CLASSIC")
         caplog.clear()

@@ -10,13 +10,10 @@ from coz.detail.adaptive import score_complexity
 from tests.oracles.record import read as read_recorded
 from tests.oracles.sd3 import LATENT_SHIFTS, ODD_SHAPES, PLAIN_SHAPES, draw_image, name_case
 from tests.support.random_sd3 import draw_conditioning as conditioning
+from tests.support.random_weights import relative_error
 from tests.support.small_models import make_vae, small_sd2
 
 from .images import noise
-
-
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def refine(node, sd3):
 
 def assert_recorded(found, case):
     """As diffusers made it."""
-    assert relative(found, read_recorded("sd3")[case]) < 1e-4
+    assert relative_error(found, read_recorded("sd3")[case]) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -58,7 +55,7 @@ def test_shift_modes_differ(step, sd3):
         for mode in ("auto", "reference", "symmetric", "none")
     ]
     assert torch.equal(results[0], results[1])  # auto without a LoRA
-    assert all(relative(results[i], results[j]) > 1e-2 for i, j in ((1, 2), (1, 3), (2, 3)))
+    assert all(relative_error(results[i], results[j]) > 1e-2 for i, j in ((1, 2), (1, 3), (2, 3)))
 
 
 def test_half_precision_input_and_repeat(step, sd3):
@@ -93,7 +90,7 @@ def test_x0_of_discrete_models(step, vae_4, state):
         x0 = alpha.sqrt() * z - (1 - alpha).sqrt() * output
     with torch.inference_mode():
         expected = vae_4.decode((x0 / 0.18215).float())
-    assert relative(found, expected) < 1e-4
+    assert relative_error(found, expected) < 1e-4
 
 
 def test_the_hosts_vae_of_4_channels_is_that_of_diffusers(vae_4):
@@ -178,7 +175,7 @@ def test_vae_out_of_memory_falls_back_to_tiles(step, sd3, monkeypatch, part):
 
     monkeypatch.setattr(network, part, short_of_memory)
     # One tile holds the whole picture, so only the blending's rounding differs.
-    assert relative(step(sd3.model, sd3.vae, positive, image), whole) < 1e-3
+    assert relative_error(step(sd3.model, sd3.vae, positive, image), whole) < 1e-3
     assert not failures
 
 

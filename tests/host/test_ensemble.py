@@ -12,20 +12,11 @@ from spandrel import ImageModelDescriptor, SizeRequirements
 
 from coz.render.pillow import from_pillow
 from coz.resample import resize
+from tests.test_ensemble import mean_of_eight
 from tools.host import ROOT, host_path
 
 from .images import noise
 from .prompts import kept_prompt, make_node, steps_run
-
-
-def mean_of_eight(upscale, image):
-    """By hand, of a (B, C, H, W) image."""
-    results = []
-    for k in range(4):
-        turned = image.rot90(k, (-2, -1))
-        results.append(upscale(turned.contiguous()).rot90(-k, (-2, -1)))
-        results.append(upscale(turned.flip(-1).contiguous()).flip(-1).rot90(-k, (-2, -1)))
-    return torch.stack(results).mean(0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import math
 import re
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -39,17 +38,11 @@ def as_full(graph, **inputs):
 
 
 @pytest.fixture
-def picture(give):
-    """Sets what the prompts' source gives."""
-    return partial(give, "TestPicture", "IMAGE")
-
-
-@pytest.fixture
-def enlarge(host, keep, picture):
+def enlarge(host, keep, give):
     """The picture and the texts that one run gives, and what it told."""
 
     def run(image, graph=None, **inputs):
-        picture(image)
+        give("TestPicture", "IMAGE", image)
         chain = chain_prompt()
         chain["model"]["inputs"]["model_name"] = MODEL
         run.executed = host.run(graph or as_full(chain, **inputs), "kept")
@@ -459,8 +452,8 @@ def test_the_wider_view_is_what_the_context_says(enlarge, node, tiny, before):
             assert wider is None if view is None else torch.equal(wider, view.movedim(1, -1))
 
 
-def test_an_interrupt_ends_it_between_tiles(host, keep, picture, node, upscale_node, mm, before):
-    picture(photograph(node, 100, 100))
+def test_an_interrupt_ends_it_between_tiles(host, keep, give, node, upscale_node, mm, before):
+    give("TestPicture", "IMAGE", photograph(node, 100, 100))
     calls = []
 
     def interrupt(upscale_model, image):

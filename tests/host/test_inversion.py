@@ -12,7 +12,7 @@ from coz.chain.zoom_chain import derive_step_seed
 from coz.geometry import Target, plan_steps
 from coz.networks.noise_predictor import NoisePredictorSizes
 from tests.conftest import DATA
-from tests.support.random_weights import read_layouts
+from tests.support.random_weights import read_layouts, relative_error
 from tests.support.small_models import (
     SD2_SHAPE,
     small_clip,
@@ -116,10 +116,6 @@ def step(node, invsr, golden, monkeypatch):
         return image, denoised[-1] * LATENT_SCALE
 
     return run
-
-
-def relative_error(found, expected):
-    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize(
@@ -285,12 +281,17 @@ def test_adaptive_steps_are_of_each_view_alone(sharpen, before):
     assert 2.0 < complicated[1] <= 2.6
 
 
-def test_the_host_sees_no_memory_leak(host, keep, give, shrink, mm, caplog):
+def test_the_host_sees_no_memory_leak(host, keep, define, small, shrink, mm, caplog):
     caplog.set_level(logging.INFO)
     prompt = read_prompt(INVSR)
     loop = find_node(prompt, "CoZChainLoop")
+
+    def load(self):
+        return small_sd2(), small.clip, small.vae  # the last model is freed
+
+    kinds, always = ("MODEL", "CLIP", "VAE"), classmethod(lambda cls: float("nan"))
+    define("TestModels", load, {}, kinds, IS_CHANGED=always)
     for seed in range(3):
-        give("Test_model", "MODEL", small_sd2())  # the last one is freed
         prompt[loop]["inputs"] |= {"steps": 1, "seed": seed}
         host.run(shrink(prompt, image=[loop, 0]), "kept")
         mm.cleanup_models_gc()
@@ -373,36 +374,31 @@ NEGATIVE = (
 """InvSR's texts, as in its sampler_invsr.py."""
 
 
+SMALL = {"CheckpointLoaderSimple": "TestModels"}
+SMALL |= dict.fromkeys(("CoZSamplePicture", "LoadImage"), "TestPicture")
+SHOWS = {"SaveImage", "SaveImageAdvanced", "CoZZoomViewer"}
+
+
 @pytest.fixture
-def shrink(give, small):
+def shrink(give, define, small):
     """Puts small models and a small picture into the prompt of a template; what a link gives is kept."""
-    picture = draw_views(1, 64, 64)
-    for name, value in (("model", small.bare), ("clip", small.clip), ("vae", small.vae)):
-        give(f"Test_{name}", name.upper(), value)
-    give("Test_picture", "IMAGE", picture)
+    given = small.bare, small.clip, small.vae
+    define("TestModels", lambda self: given, {}, ("MODEL", "CLIP", "VAE"))
+    give("TestPicture", "IMAGE", draw_views(1, 64, 64))
+    changes = {
+        "CoZLoadInvSR": {"predictor_name": "small_predictor.safetensors"},
+        "CoZChainLoop": {"size": 64},
+    }
 
     def shrink(prompt, **kept):
-        loader = find_node(prompt, "CheckpointLoaderSimple")
-        given = {(loader, i): f"Test_{name}" for i, name in enumerate(("model", "clip", "vae"))}
-        changed = {}
+        shrunk = {"kept": make_node("TestKeep", **kept)}
         for key, entry in prompt.items():
             kind = entry["class_type"]
-            inputs = {
-                name: [given[(*value,)], 0]
-                if isinstance(value, list) and (*value,) in given
-                else value
-                for name, value in entry["inputs"].items()
-            }
-            if kind in {"CoZSamplePicture", "LoadImage"}:
-                kind, inputs = "Test_picture", {}
-            elif kind == "CoZLoadInvSR":
-                inputs["predictor_name"] = "small_predictor.safetensors"
-            elif kind == "CoZChainLoop":
-                inputs["size"] = 64
-            if key != loader and kind not in {"SaveImage", "SaveImageAdvanced", "CoZZoomViewer"}:
-                changed[key] = make_node(kind, **inputs)
-        added = {name: make_node(name) for name in given.values()}
-        return changed | added | {"kept": make_node("TestKeep", **kept)}
+            if kind in SMALL:
+                shrunk[key] = make_node(SMALL[kind])
+            elif kind not in SHOWS:
+                shrunk[key] = make_node(kind, **entry["inputs"] | changes.get(kind, {}))
+        return shrunk
 
     return shrink
 

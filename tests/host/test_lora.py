@@ -10,10 +10,11 @@ from tests.oracles.record import read as read_recorded
 from tests.oracles.sd3 import ADAPTED_SHAPES, LATENT_SHIFTS, WIDER, draw_image, name_case
 from tests.support.random_sd3 import coz_lora, draw_autoencoder, draw_coz_encoder
 from tests.support.random_sd3 import draw_conditioning as conditioning
+from tests.support.random_weights import relative_error
 from tests.support.small_models import NARROW_ENCODER, WIDTH, make_vae, small_sd2
 from tools.convert import convert
 
-from .test_diffusion import assert_recorded, relative
+from .test_diffusion import assert_recorded
 
 FILES = ("model_20001.pkl", NARROW_ENCODER)
 
@@ -40,7 +41,7 @@ def test_each_file_changes_the_result(step, load, sd3, coz_files):
     plain = step(sd3.model, sd3.vae, positive, image)
     model, vae = load(sd3.model, sd3.vae, *FILES)
     first, second = (step(*pair, positive, image) for pair in ((model, sd3.vae), (sd3.model, vae)))
-    assert min(relative(plain, first), relative(first, second)) > 1e-2
+    assert min(relative_error(plain, first), relative_error(first, second)) > 1e-2
     # The connected model and vae stay as they were.
     assert torch.equal(step(sd3.model, sd3.vae, positive, image), plain)
 
@@ -53,7 +54,7 @@ def test_bfloat16_stays_close(step, load, load_sd3, coz_files):
     vae = make_vae(weights, 16, torch.bfloat16, ch=WIDER)
     model, vae = load(load_sd3(torch.bfloat16).model, vae, FILES[0], "wider_encoder_20001.pt")
     found = step(model, vae, conditioning(), draw_image(shape))
-    assert relative(found, read_recorded("sd3")[name_case("wider", shape)]) < 2e-2
+    assert relative_error(found, read_recorded("sd3")[name_case("wider", shape)]) < 2e-2
 
 
 def test_strength_is_a_share_of_the_change(step, load, sd3, coz_files):
@@ -112,7 +113,7 @@ def test_layers_whose_rows_the_host_reorders(load, sd3, coz_files, step):
     model, _ = load(sd3.model, sd3.vae, "norm_out.safetensors")
     image, positive = torch.rand(1, 32, 32, 3), conditioning()
     plain, changed = (step(each, sd3.vae, positive, image) for each in (sd3.model, model))
-    assert relative(changed, plain) > 1e-3
+    assert relative_error(changed, plain) > 1e-3
 
 
 def test_packed_weights_have_the_shape_that_they_stand_for(load, sd3, coz_files, monkeypatch):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.camera_files import oriented
+
 from .prompts import kept_prompt
 
 
@@ -15,15 +17,9 @@ def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def turned(path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
-    Image.fromarray(noise(20, 30, 3)).save(path, exif=exif, quality=95)
-
-
 FILES = {
     "astronaut.png": lambda path: Image.fromarray(noise(20, 30, 3)).save(path),
-    "turned.jpg": turned,
+    "turned.jpg": lambda path: oriented(path, 6, (30, 20)),
     "cmyk.jpg": lambda path: Image.fromarray(noise(20, 30, 4), "CMYK").save(path),
     "deep.png": lambda path: Image.fromarray(noise(20, 30).astype("uint16") * 256).save(path),
     "wide.png": lambda path: Image.fromarray(noise(10, 20000, 3)).save(path),

@@ -14,6 +14,7 @@ from coz.networks.noise_predictor import (
     sample_noise,
 )
 from tests.conftest import DATA
+from tests.support.random_weights import relative_error
 
 REDUCED = NoisePredictorSizes((32, 64), 3, 48, groups=8, head_width=16)
 ROUNDING = 1e-5  # relative; other libraries sum float32 products in another order
@@ -30,10 +31,6 @@ def network():
     weights = load_file(DATA / "invsr/noise_predictor_reduced.safetensors")
     network.load_state_dict({name: weight.float() for name, weight in weights.items()})
     return network.requires_grad_(False)
-
-
-def relative_error(found, expected):
-    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize(

@@ -60,3 +60,7 @@ def are_equal(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bo
     return found.keys() == expected.keys() and all(
         torch.equal(found[name], expected[name]) for name in found
     )
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())

@@ -81,17 +81,10 @@ def photographs(tmp_path_factory):
     """Six files of several kinds that can be used, in two folders."""
     folder = tmp_path_factory.mktemp("photographs")
     (folder / "sub").mkdir()
-    names = [
-        "cat.jpg",
-        "coffee.png",
-        "sub/astronaut.webp",
-        "sub/brick.tif",
-        "grass.bmp",
-        "moon.gif",
-    ]
-    pictures = ["chelsea", "coffee", "astronaut", "brick", "grass", "moon"]
-    for name, picture in zip(names, pictures, strict=True):
-        Image.fromarray(np.asarray(getattr(samples, picture)())).save(folder / name)
+    files = {"chelsea": "cat.jpg", "coffee": "coffee.png", "astronaut": "sub/astronaut.webp"}
+    files |= {"brick": "sub/brick.tif", "grass": "grass.bmp", "moon": "moon.gif"}
+    for name, file in files.items():
+        Image.fromarray(np.asarray(getattr(samples, name)())).save(folder / file)
     return folder
 
 

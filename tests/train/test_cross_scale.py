@@ -3,18 +3,16 @@
 import copy
 import json
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from safetensors.torch import load_file, save_file
 
 from coz.resample import resize
 from coz.weights.read import read_weights
 from tests.support.random_sd3 import coz_lora
-from tests.support.small_models import make_vae
+from tests.support.random_weights import relative_error
 from tools.train_grpo.config import read_config
 from tools.train_sr import cross_scale, loop, second_prompts, texts
 from tools.train_sr.config import CrossScaleConfig
@@ -22,11 +20,10 @@ from tools.train_sr.cross_scale import STUDENT, TEACHER, CrossScale, load_cross_
 from tools.train_sr.dataset import find_text_file, open_crops
 from tools.train_sr.network import GENERATOR
 from tools.train_sr.score import load_score
-from tools.train_sr.sd3 import load_transformer_and_vae
-from tools.train_sr.weights import ENCODER_FILE, LORA_FILE
+from tools.train_sr.weights import LORA_FILE
 
 from .conftest import lines
-from .test_sr_files import enlarge, relative, run_step, to_frame
+from .test_sr_files import enlarge, load_trained, run_step, to_frame
 from .test_sr_network import inputs
 from .test_sr_run import start
 from .tiny_sd3 import save_crops, write_config
@@ -318,28 +315,13 @@ def test_an_interrupted_training_continues_exactly(config, monkeypatch):
 
 
 def test_the_node_gives_the_result_of_training(config, pack, tmp_path):
-    import comfy.sd
-    import folder_paths
-
-    import nodes
-
     task = make_task(config())
-    folder = tmp_path / "cross_scale"
-    task.export(folder, 1)
-    for kind in ("loras", "vae"):
-        folder_paths.add_model_folder_path(kind, str(tmp_path))
-    transformer, vae = load_transformer_and_vae(config())
-    model = comfy.sd.load_diffusion_model_state_dict(
-        transformer.state_dict(), model_options={"dtype": torch.float32}
-    )
-    names = [f"cross_scale/{name}" for name in (LORA_FILE, ENCODER_FILE)]
-    given = model, make_vae(vae.state_dict(), 16)
-    with torch.inference_mode():
-        loaded = nodes.NODE_CLASS_MAPPINGS["CoZLoadSRLoRA"].execute(*given, *names).result
+    task.export(tmp_path / "cross_scale", 1)
+    _, loaded = load_trained(config(), tmp_path, "cross_scale")
     image, expected = inputs()[0], to_frame(enlarge(task.network))
-    assert relative(run_step(*loaded, image), expected) < 1e-3
+    assert relative_error(run_step(*loaded, image), expected) < 1e-3
     task.network.use(GENERATOR)
-    assert relative(to_frame(enlarge(task.network)), expected) > 1e-2
+    assert relative_error(to_frame(enlarge(task.network)), expected) > 1e-2
 
 
 def test_a_result_is_not_fine_tuned_again(config, tmp_path):
@@ -423,15 +405,3 @@ def test_live_prompts(config, monkeypatch):
 def test_live_prompts_are_not_cached(config):
     with pytest.raises(ValueError, match="text_cached: prompts that are written in each step"):
         config(vlm="model", second_prompts="live")
-
-
-def test_the_example_has_the_defaults(tmp_path):
-    example = Path(cross_scale.__file__).with_name("cross_scale.yaml")
-    path = tmp_path / "copy.yaml"
-    path.write_bytes(example.read_bytes())
-    given = ("data", "out", "start_lora", "start_vae_encoder", "lpips")
-    shown, found = yaml.safe_load(example.read_text()), read_config(path, CrossScaleConfig)
-    for name, field in CrossScaleConfig.model_fields.items():
-        if name not in given:
-            assert getattr(found, name) == field.default
-    assert {*CrossScaleConfig.model_fields} - shown.keys() == {"vlm", "vae", "score", "degradation"}

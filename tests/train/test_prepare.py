@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from coz.chain.folder import write_chain
+from tests.support.lying_files import chunk, ihdr, packed, png
 
 ROWS = """
 import hashlib, json, sys
@@ -125,26 +126,13 @@ def save_bad_files(folder):
     deep = np.random.default_rng(0).integers(0, 65536, (96, 96), dtype=np.uint16)
     Image.fromarray(deep).save(folder / "deep.png")
     Image.fromarray(deep).save(folder / "deep.tif")
-    save_png16(folder / "deep rgb.png")
+    black = chunk(b"IDAT", packed(96 * (1 + 6 * 96)))
+    (folder / "deep rgb.png").write_bytes(png(ihdr(96, 96, 16), black))
     frames = [good, good.rotate(90), good.rotate(180)]
     for name in ("moving.gif", "moving.webp", "moving.png"):
         frames[0].save(folder / name, save_all=True, append_images=frames[1:])
     (folder / "notes.txt").write_text("not looked at")
     return folder
-
-
-def save_png16(path):
-    import struct
-    import zlib
-
-    def chunk(kind, content):
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", 96, 96, 16, 2, 0, 0, 0)
-    pixels = zlib.compress(b"".join(b"\0" + bytes(96 * 6) for _ in range(96)))
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
 
 
 REASONS = {

@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from coz.weights.read import read_weights
 from coz.weights.vae import rename_vae_weight
+from tests.support.random_weights import relative_error
 from tests.support.small_models import make_vae
 from tools.train_sr.distil import add_distil_loras
 from tools.train_sr.losses import load_lpips
@@ -72,8 +73,23 @@ def run_step(model, vae, image):
         return step.execute(model, vae, [[text, {"pooled_output": pooled}]], to_frame(image))[0]
 
 
-def relative(found, expected):
-    return float((found - expected).norm() / expected.norm())
+def load_trained(config, folder, name):
+    """The untrained (MODEL, VAE), and what CoZ Load SR LoRA makes of it with the files of a result."""
+    import comfy.sd
+    import folder_paths
+
+    import nodes
+
+    for kind in ("loras", "vae"):
+        folder_paths.add_model_folder_path(kind, str(folder))
+    transformer, vae = load_transformer_and_vae(config)
+    model = comfy.sd.load_diffusion_model_state_dict(
+        transformer.state_dict(), model_options={"dtype": torch.float32}
+    )
+    given = model, make_vae(vae.state_dict(), 16)
+    files = [f"{name}/{file}" for file in (LORA_FILE, ENCODER_FILE)]
+    with torch.inference_mode():
+        return given, nodes.NODE_CLASS_MAPPINGS["CoZLoadSRLoRA"].execute(*given, *files).result
 
 
 def test_exported_files_give_the_same_network(config, tmp_path):
@@ -88,9 +104,9 @@ def test_exported_files_give_the_same_network(config, tmp_path):
         map(torch.equal, again.list_parameters(GENERATOR), network.list_parameters(GENERATOR))
     )
     with torch.no_grad():  # the merged encoder differs by float32's rounding
-        assert relative(again.encode(inputs()[0]), network.encode(inputs()[0])) < 1e-5
-    assert relative(enlarge(again), enlarge(network)) < 1e-4
-    assert relative(enlarge(make_network(config)), enlarge(network)) > 1e-2
+        assert relative_error(again.encode(inputs()[0]), network.encode(inputs()[0])) < 1e-5
+    assert relative_error(enlarge(again), enlarge(network)) < 1e-4
+    assert relative_error(enlarge(make_network(config)), enlarge(network)) > 1e-2
 
 
 def test_upstream_files_hold_the_same_weights(config, tmp_path):
@@ -106,7 +122,7 @@ def test_upstream_files_hold_the_same_weights(config, tmp_path):
     ours, theirs = (read_weights(tmp_path / n).vae for n in (ENCODER_FILE, "vae_encoder_7.pt"))
     assert theirs.keys() == ours.keys()
     for name in ours:  # 1e-3: float16 keeps 11 bits
-        assert relative(theirs[name].float(), ours[name].float()) < 1e-3
+        assert relative_error(theirs[name].float(), ours[name].float()) < 1e-3
 
 
 def test_upstream_files_are_whole_or_not_there(config, tmp_path, small_files):
@@ -119,29 +135,15 @@ def test_upstream_files_are_whole_or_not_there(config, tmp_path, small_files):
 @pytest.mark.parametrize("shift", ["reference", "symmetric"])
 def test_the_node_gives_the_result_of_training(sr_parts, pack, tmp_path, shift):
     """The LoRA of 20 updates. Trap 7: its file states its latent convention, and CoZ SR Step follows it."""
-    import comfy.sd
-    import folder_paths
-
-    import nodes
-
     config = make_config(
         tmp_path, sr_parts, out=shift, latent_shift=shift, steps=20, accumulation=1
     )
     network = train(config).network
     network.use(GENERATOR)
-    names = [f"{shift}/result/{name}" for name in (LORA_FILE, ENCODER_FILE)]
-    for kind in ("loras", "vae"):
-        folder_paths.add_model_folder_path(kind, str(tmp_path))
-    transformer, vae = load_transformer_and_vae(config)
-    model = comfy.sd.load_diffusion_model_state_dict(
-        transformer.state_dict(), model_options={"dtype": torch.float32}
-    )
-    given = model, make_vae(vae.state_dict(), 16)
-    with torch.inference_mode():
-        loaded = nodes.NODE_CLASS_MAPPINGS["CoZLoadSRLoRA"].execute(*given, *names).result
+    given, loaded = load_trained(config, tmp_path, f"{shift}/result")
     image, expected = inputs()[0], to_frame(enlarge(network))
-    assert relative(run_step(*loaded, image), expected) < 1e-3
-    assert relative(run_step(*given, image), expected) > 1e-2
+    assert relative_error(run_step(*loaded, image), expected) < 1e-3
+    assert relative_error(run_step(*given, image), expected) > 1e-2
 
 
 def test_a_bfloat16_run_trains_and_exports_float32_loras(sr_parts, tmp_path):
@@ -234,5 +236,5 @@ def test_merged_transformer_of_diffusers_in_load_diffusion_model(config, pack, t
     result = run_step(
         loaded[0], make_vae(load_transformer_and_vae(config)[1].state_dict(), 16), image
     )
-    assert relative(result, to_frame(enlarge(merged))) < 1e-3
-    assert relative(enlarge(network), adapted) < 1e-4  # what was merged is the LoRA
+    assert relative_error(result, to_frame(enlarge(merged))) < 1e-3
+    assert relative_error(enlarge(network), adapted) < 1e-4  # what was merged is the LoRA

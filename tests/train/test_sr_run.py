@@ -23,7 +23,7 @@ from tools.train_grpo.environment import python_path
 from tools.train_sr import loop
 from tools.train_sr.__main__ import execute
 from tools.train_sr.checkpoint import LossLog, list_checkpoints, read_checkpoint
-from tools.train_sr.config import DistilConfig
+from tools.train_sr.config import CrossScaleConfig, DistilConfig
 from tools.train_sr.dataset import open_crops
 from tools.train_sr.distil import Distillation, load_distillation
 from tools.train_sr.network import list_modulations
@@ -362,16 +362,22 @@ def test_a_part_of_sd3_that_is_missing(config, tmp_path):
         load_transformer_and_vae(made.model_copy(update={"model": str(tmp_path / "sd3")}))
 
 
-def test_example_states_the_defaults():
-    path = ROOT / "tools/train_sr/distil.yaml"
-    config = read_config(path, DistilConfig)
-    given = {name: getattr(config, name) for name in ("data", "out", "lpips")}
-    assert config == DistilConfig(**given)
-    keys = yaml.safe_load(path.read_text("utf-8")).keys()
-    optional = {"vae", "start_lora", "start_vae_encoder"}
-    assert keys == DistilConfig.model_fields.keys() - optional
-    text = path.read_text("utf-8")
-    assert all(f"# {name}: " in text for name in optional)
+STARTS = {"start_lora", "start_vae_encoder"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "given", "commented", "hidden"),
+    [
+        ("distil", DistilConfig, set(), {"vae", *STARTS}, set()),
+        ("cross_scale", CrossScaleConfig, STARTS, {"vlm", "score"}, {"vae", "degradation"}),
+    ],
+)
+def test_examples_state_the_defaults(name, kind, given, commented, hidden):
+    path = ROOT / f"tools/train_sr/{name}.yaml"
+    config, text = read_config(path, kind), path.read_text("utf-8")
+    assert config == kind(**{n: getattr(config, n) for n in {"data", "out", "lpips", *given}})
+    assert yaml.safe_load(text).keys() == kind.model_fields.keys() - commented - hidden
+    assert all(f"# {name}: " in text for name in commented)
 
 
 def test_log_continues_after_a_step(tmp_path):
