@@ -287,16 +287,20 @@ def test_the_state_changes_with_any_file(saved):
 @pytest.mark.parametrize(
     "prefix",
     [
-        *("chain-of-zoom/chain", "my chain", "链/ズーム", ".hidden", "%year%-%month%/x", "con_1"),
+        *(
+            "chain-of-zoom/chain",
+            "my chain",
+            "链/ズーム",
+            ".hidden",
+            "%year%-%month%/x",
+            "con_1",
+            "~/x",
+        ),
         *("5% to 9%", "%year%.%month%.%day%/chain", "a%year%-v1.5-%month%", "50%.a-100%"),
     ],
 )
 def test_names_below_the_output_folder(prefix):
     assert require_valid_prefix(prefix) == prefix
-
-
-def test_a_backslash_begins_a_subfolder():
-    assert require_valid_prefix("a\\b/c") == "a/b/c"
 
 
 @pytest.mark.parametrize("unfilled", ["%Chain Loop.seed%", "%a/b.c%", "%date:yyyy-MM-dd%"])

@@ -141,7 +141,7 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
         ({"scale": True}, "scale is True"),
         ({"frames": 5}, r"frames is 5, expected the \[width, height\] of the source and of 1 to 17"),
         ({"frames": [[64, 64]]}, r"frames is \[\[64, 64\]\]"),
-        ({"frames": [[64, 64]] * 19, "steps": None}, "of 1 to 17 frames"),
+        ({"frames": [[64, 64]] * 100_000, "steps": None}, "of 1 to 17 frames"),
         ({"frames": [[400, 300], 64, *[[64, 64]] * 3]}, r"frames\[1\] is 64, expected \[width, h"),
         ({"frames": [[400, 300.0], *[[64, 64]] * 4]}, r"frames\[0\] is 300.0, expected a whole num"),
         ({"frames": [[400, 0], *[[64, 64]] * 4]}, r"frames\[0\] is 0, expected a whole number from 1"),
@@ -187,8 +187,9 @@ W = [0, 0, 16, 16]  # a window that fits into each of the frames below the sourc
 )  # fmt: skip
 def test_an_edited_record_is_refused(make_chain, fields, message):
     chain = make_chain()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         ZoomChain.from_json(edited(chain, **fields), chain.frames)
+    assert len(str(error.value)) < 2000
 
 
 @pytest.mark.parametrize(
@@ -198,9 +199,9 @@ def test_an_edited_record_is_refused(make_chain, fields, message):
         ("{'version': 1}", "not JSON: Expecting property name enclosed in double quotes: line 1"),
         ("[1]", r"this is no chain record: it starts with '\[1\]'"),
         ("null", "it starts with 'null'"),
-        ("[" * 100_000, "its brackets are nested too deep"),
+        ("[" * 5_000_000, "its brackets are nested too deep"),
         ('{"a":' * 100_000, "its brackets are nested too deep"),
-        ('{"version": 1' + "0" * 9999 + "}", "this is no chain record"),
+        ('{"version": 1' + "0" * 10_000_000 + "}", "this is no chain record"),
     ],
     ids=["nothing", "Python", "a list", "null", "deep lists", "deep objects", "a long number"],
 )
@@ -220,6 +221,7 @@ def test_what_may_be_edited(make_chain):
     chain = make_chain()
     prompts = ["<script>alert(1)</script>", "", "深い \ud800"]
     fields = {"prompts": prompts, "scale": 2, "note": {"mine": NAN}, "models": None}
+    fields |= {"files": ["/etc/passwd", "../../x"], "path": "/etc/passwd"}  # which are not read
     again = ZoomChain.from_json(edited(chain, **fields), chain.frames)
     assert (again.prompts, again.scale, again.models) == (tuple(prompts), 2.0, ())
 

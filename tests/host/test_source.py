@@ -154,7 +154,8 @@ def test_a_sample_is_what_its_node_gives(site, node):
         image = node("CoZSamplePicture").execute(name)[0]
         assert [reply["height"], reply["width"]] == list(image.shape[1:3])
         assert np.array_equal(shown(reply), downscaled(image))
-    for name in ("README.md", "../README.md", "../pictures/coffee.png", "..", "."):
+    wrong = ["README.md", "../README.md", "../pictures/coffee.png", "..", ".", "x" * 5000, b"\xff"]
+    for name in (*wrong, "/etc/passwd", "../nodes/host.py", "\0", "coffee.png\0.jpg"):
         assert ask(url, name, "CoZSamplePicture")[0] == 403
     assert ask(url, "", "CoZSamplePicture")[0] == 400
 
@@ -190,9 +191,10 @@ def test_nothing_else_is_served(site, tmp_path):
         status, _, reply = ask(url, name)
         assert (status, "not in ComfyUI's input" in reply["error"]) == (403, True), name
     missing = ["made.png [models]", "nowhere.png", "pipe.png", "a\0b.png", "x" * 5000]
-    for name in (*missing, ".", "\ud800"):
-        name = name.encode("utf-8", "surrogatepass")
-        assert ask(url, name)[0] == 404, name
+    for name in (*missing, ".", "\ud800", b"\xff"):
+        name = name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")
+        for node in ("LoadImage", "LoadImageOutput"):
+            assert ask(url, name, node)[0] == 404, name
     for node in ("SaveImage", "CoZChainLoop", "", "__class__"):
         assert ask(url, "6.webp", node)[0] == 400
     for query in ("", "?image=6.webp", "?node=LoadImage", "?node=LoadImage&image="):
