@@ -169,7 +169,7 @@ def test_a_ground_truth_of_the_sources_shape_is_taken(photo, height, width):
 )
 def test_another_ground_truth_is_refused(photo, height, width):
     chain = bicubic_chain(resize(photo, 128, 96).clamp(0, 1), size=64)
-    message = rf"is {width} x {height} pixels and the chain's source 96 x 128: .* with the same proportions"
+    message = rf"is {width} x {height} pixels and the chain's source 96 x 128: .* with the same proportions.*Connect the image"
     with pytest.raises(ValueError, match=message):
         next(measure_chain(chain, resize(photo, height, width)))
 

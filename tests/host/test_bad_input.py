@@ -78,9 +78,6 @@ def test_thin_frames_of_16_steps_in_every_node_of_a_chain(host, thin, give, outp
         shown = make_node(class_type, chain=["chain", 0], **values)
         prompt = {"chain": make_node("TestThin"), "node": shown}
         assert "node" in host.run(prompt, "node"), class_type
-    prompt["node"]["inputs"] |= {"labels": True, "layout": "steps"}
-    with pytest.raises(RuntimeError, match="the strip would have 788 x 426,044 pixels: 17 frames"):
-        host.run(prompt, "node")
 
 
 @pytest.fixture(scope="module", params=VERSIONS, ids=str)

@@ -5,9 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from coz.chain.folder import read_chain
-
-from .prompts import chain_prompt, make_node
+from .prompts import make_node
 
 SIDE = 128
 DARKEST, STEP = 20000, 40  # the ramp covers 128 of 65536 levels: 20 of 256
@@ -25,7 +23,7 @@ LINKS = {"first": ["first", 0], "crop": ["crop", 1], "zoomed": ["crop", 0], "ste
 
 
 @pytest.fixture
-def ramp(input_folder, output_folder):
+def ramp(input_folder):
     """A 16-bit grey ramp from left to right, as the loader's input: (H, W) in [0, 1]."""
     row = (DARKEST + STEP * np.arange(SIDE)).astype(np.uint16)
     picture = np.tile(row, (SIDE, 1))
@@ -51,13 +49,3 @@ def test_a_16_bit_ramp_keeps_its_levels_through_the_nodes(ramp, executor, keeper
     assert count_levels(images["crop"]) == SIDE / 4
     for name in ("zoomed", "step"):
         assert count_levels(images[name]) > 4 * LEVELS_OF_8_BITS
-
-
-def test_a_saved_chain_keeps_16_bits(ramp, executor, output_folder):
-    prompt = load(chain_prompt(image=("load", 0), size=SIDE, steps=1, **CENTER))
-    prompt["scales"] = make_node("CoZSaveChain", chain=["loop", 3], filename_prefix="ramp")
-    del prompt["source"]
-    executor("CLASSIC").run(prompt)
-    _, first, deepest = read_chain(output_folder / "ramp_00001_").frames
-    assert (first[0, 0] - ramp).abs().max() <= 0.5 / 65535 + 2**-24
-    assert count_levels(deepest.movedim(1, -1)) > 4 * LEVELS_OF_8_BITS

@@ -227,17 +227,6 @@ def test_it_says_what_is_coming(enlarge, node):
     assert enlarge.told[1] == f"1 tile\n{enlarge.told[0]}"
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "tile"),
-    [(1, 1, 512), (1, 40, 64), (3, 700, 512), (20, 20, 1000), (30, 20, 70)],
-)
-def test_any_size_works(enlarge, height, width, tile):
-    torch.manual_seed(0)
-    sr, _ = enlarge(torch.rand(1, height, width, 3), tile=tile, overlap=32)
-    assert sr.shape == (1, 4 * height, 4 * width, 3)
-    assert sr.isfinite().all()
-
-
 def test_alpha_is_dropped_and_grey_repeated(enlarge, node):
     image = photograph(node, 20, 20)
     alpha = torch.cat([image, torch.rand(1, 20, 20, 1)], dim=-1)

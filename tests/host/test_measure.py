@@ -10,7 +10,6 @@ from coz.chain.folder import write_chain
 from coz.chain.real_pixels import pick_real_pixels_color
 from coz.chain.zoom_chain import ZoomChain
 from coz.fidelity.report import measure_chain, write_report
-from coz.geometry import Window
 
 from .prompts import chain_prompt, make_node
 
@@ -111,16 +110,6 @@ def test_a_ground_truth_that_reaches_no_step(executor, measured):
     assert "The ground truth is fine enough for frames up to 1.25x: beyond that" in kept["table"]
 
 
-@pytest.mark.parametrize(("width", "height"), [(64, 64), (512, 400)])
-def test_a_picture_that_is_not_the_sources_is_refused(executor, width, height):
-    prompt = report_prompt(truth=("truth", 0), steps=1)
-    prompt["truth"] = scaled(width, height)
-    del prompt["keep"]
-    message = f"is {width} x {height} pixels and the chain's source 128 x 128: .* Connect the image"
-    with pytest.raises(RuntimeError, match=message):
-        executor("CLASSIC").run(prompt, "report")
-
-
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
@@ -165,15 +154,6 @@ def test_a_chain_of_an_old_record_is_loaded_and_measured(node, make_chain, outpu
     assert table == write_report(own_loaded, list(measure_chain(own_loaded)))
     _, *steps = measure_chain(chain)
     assert agreement == pytest.approx(min(step.input_agreement for step in steps), abs=1e-2)
-
-
-def test_windows_between_pixels_and_small_frames_are_measured(node, make_chain):
-    chain = make_chain(height=20, width=30, size=8, scale=2.0)
-    moved = Window(3.25, 4.5, *chain.windows[0][2:])
-    chain = ZoomChain(**{**vars(chain), "windows": (moved, *chain.windows[1:])})
-    result = node("CoZMeasure").execute(chain, torch.rand(1, 160, 240, 3)).result
-    assert math.isnan(result[3])  # no window of 11 pixels
-    assert math.isfinite(result[2])
 
 
 def test_it_tells_its_progress_and_can_be_interrupted(node, make_chain, mm, monkeypatch):

@@ -69,7 +69,9 @@ def test_nothing_turns_black_beyond_a_large_side(run, sides):
     assert (sr - 0.5).abs().max() < 1e-6  # resampling weights sum to 1 up to rounding
 
 
-@pytest.mark.parametrize(("size", "passes"), [((769, 1025), 1), ((40, 5), 2), ((40, 1), 4)])
+@pytest.mark.parametrize(
+    ("size", "passes"), [((769, 1025), 1), ((1, 1), 1), ((3, 700), 1), ((40, 5), 2), ((40, 1), 4)]
+)
 def test_a_photograph_of_odd_size_and_thin_strips_in_several_passes(run, size, passes):
     image = noise(1, *size, 3)
     sr = run(image, "CoZFullImage", 2, scale=2.0, passes=passes)

@@ -262,13 +262,6 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, content):
         read_weights(tmp_path / "a.pt")
 
 
-def test_a_model_is_no_lora(tmp_path):
-    save_file({"joint_blocks.0.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
-    message = r"found joint_blocks\.0\.weight; a whole model belongs in"
-    with pytest.raises(ValueError, match=message):
-        read_weights(tmp_path / "a.safetensors")
-
-
 @pytest.mark.parametrize(
     ("make", "rename"),
     [
@@ -481,11 +474,17 @@ def test_a_diffusers_lora_counts_as_its_metadata_says(tmp_path):
     assert {name: lora[name] for name in lora.keys() - named.keys()} == added
 
 
-def test_a_vae_without_decoder_is_no_base(tmp_path):
-    save_file({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "a.safetensors")
-    message = r"expected a VAE with its decoder, but found encoder\.conv_in"
+@pytest.mark.parametrize(
+    ("read", "name", "message"),
+    [
+        (read_weights, "joint_blocks.0.weight", r"\.weight; a whole model belongs in"),
+        (read_vae, "encoder.conv_in.weight", "expected a VAE with its decoder, but found encoder"),
+    ],
+)
+def test_a_file_for_another_input_is_refused(tmp_path, read, name, message):
+    save_file({name: torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=message):
-        read_vae(tmp_path / "a.safetensors")
+        read(tmp_path / "a.safetensors")
 
 
 def save_converted(path, **metadata):
