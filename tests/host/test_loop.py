@@ -282,7 +282,9 @@ def test_other_pictures_give_the_chain_of_their_colours(host, keep, make_source,
     + [("steps", "Int", value, "1 to 16") for value in (0, 17)]
     + [("scale", "Float", value, "1.5 to 8") for value in (1.0, 8.5)]
     + [("consistency", "Float", value, "0 .*") for value in (-0.5, 100.5, float("nan"))]
-    + [("stop_below", "Float", value, "0 .*") for value in (-0.5, 100.5, float("nan"))],
+    + [("stop_below", "Float", value, "0 .*") for value in (-0.5, 100.5, float("nan"))]
+    + [("restraint", "Float", value, "0 to 1") for value in (-0.1, 1.01, float("nan"))]
+    + [("from_step", "Int", value, "0 to 16") for value in (-1, 17)],
 )
 def test_linked_numbers_are_checked_too(executor, name, kind, value, limits):
     prompt = chain_prompt(**{name: ["number", 0]})

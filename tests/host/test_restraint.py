@@ -1,6 +1,5 @@
 """One dial for consistency, color_fix and denoise."""
 
-import math
 import re
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 
 from tools.host import ROOT
 
-from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
+from .prompts import as_full_image, kept_prompt, make_node
 
 HELP = ROOT / "js" / "docs"
 
@@ -76,12 +75,11 @@ def test_it_is_the_fields_set_by_hand_and_says_so(host, keep, own_prompt, dial):
 def test_full_image_sr_has_it_too(host, keep, dial):
 
     def run(value=None, **inputs):
-        prompt = as_full_image(chain_prompt(), **inputs)
+        prompt = as_full_image(kept_prompt(), **inputs)
         prompt["source"] = make_node("CoZSamplePicture", picture="chelsea.png")
         crop = {"width": 24, "height": 24, "x": 99, "y": 99}
         prompt["small"] = make_node("ImageCrop", image=["source", 0], **crop)
         prompt["loop"]["inputs"]["image"] = ["small", 0]
-        prompt["scales"] = make_node("TestKeep", image=["loop", 0])
         host.run(prompt if value is None else dial(prompt, value))
         return keep[-1]["image"]
 
@@ -89,9 +87,3 @@ def test_full_image_sr_has_it_too(host, keep, dial):
     told = "restraint 1 sets consistency 1, color_fix wavelet"  # an upscale model has no denoise
     assert told in host.told
     assert torch.equal(found, run(color_fix="wavelet", consistency=1.0))
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.01, math.nan])
-def test_a_value_beyond_its_limits_is_named(executor, keep, dial, value):
-    with pytest.raises(RuntimeError, match=f"restraint must be 0 to 1, got {value:g}"):
-        executor("CLASSIC").run(dial(kept_prompt(steps=1), value))

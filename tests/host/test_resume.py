@@ -141,14 +141,6 @@ def test_the_record_names_the_models_that_were_used(executor, keep, kept, steps,
     assert keep[0]["chain"].models == tuple(files[name] for name in models)
 
 
-@pytest.mark.parametrize("step", [-1, 17])
-def test_linked_from_step_is_checked_too(executor, keep, step):
-    prompt = resumed({"steps": 2}, from_step=["number", 0])
-    prompt["number"] = make_node("PrimitiveInt", value=step)
-    with pytest.raises(RuntimeError, match=f"from_step must be 0 to 16, got {step}"):
-        executor("CLASSIC").run(prompt)
-
-
 def test_figures_of_kept_steps_are_carried_on(host, keep):
     host.run(resumed({"steps": 3}, steps=4, from_step=2, consistency=1.0))
     host.run(kept_prompt(**PLACE, steps=3))

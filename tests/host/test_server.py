@@ -99,15 +99,6 @@ def test_a_failed_run_writes_no_output_and_loses_none(
     assert len(after) == len(before) + 9
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 200), (300, 40)])
-def test_sizes_down_to_one_pixel(server, width, height):
-    prompt = chain_prompt(steps=2)
-    size = {"width": width, "height": height, "batch_size": 1}
-    prompt["source"] = make_node("EmptyImage", color=0x808080, **size)
-    run = run_prompt(server, prompt)
-    assert len(run.outputs["scales"]["images"]) == 3
-
-
 @pytest.mark.parametrize(
     ("path", "text"),
     [
