@@ -63,12 +63,13 @@ def kept_prompt(**inputs):
 
 
 def as_full_image(prompt, **inputs):
-    """The prompt with Full-Image SR in the place of its loop, its image previewed."""
+    """The prompt with Full-Image SR in the place of its loop, its image previewed or kept."""
     shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
     loop = prompt["loop"]["inputs"]
     kept = {key: value for key, value in loop.items() if key.partition(".")[0] in shared}
     prompt["loop"] = make_node("CoZFullImage", **kept | TILED | inputs)
-    prompt["scales"]["inputs"] = {"images": ["loop", 0]}
+    name = {"PreviewImage": "images", "TestKeep": "image"}[prompt["scales"]["class_type"]]
+    prompt["scales"]["inputs"] = {name: ["loop", 0]}
     return prompt
 
 

@@ -44,11 +44,9 @@ def pictured(prompt, model="coz_lite_x4.safetensors"):
     return prompt
 
 
-def full(prompt):
-    """The loop as a Full-Image SR of small tiles."""
-    as_full_image(prompt, tile=64, overlap=8)
-    prompt["scales"] = make_node("TestKeep", image=["loop", 0])
-    return prompt
+def full_prompt(**inputs):
+    """A Full-Image SR of small tiles."""
+    return as_full_image(kept_prompt(**inputs), tile=64, overlap=8)
 
 
 def step_prompt():
@@ -82,7 +80,7 @@ def luma(image):
 
 
 @pytest.mark.parametrize("is_ensemble", [False, True], ids=["alone", "self-ensemble"])
-@pytest.mark.parametrize("prompt", [step_prompt, lambda: full(chain_prompt(color_fix="none"))])
+@pytest.mark.parametrize("prompt", [step_prompt, lambda: full_prompt(color_fix="none")])
 def test_a_grey_model_enlarges_the_luma(host, keep, give, esrgan, prompt, is_ensemble):
     model = esrgan("grey", 1, 1)
     give("TestPicture", "IMAGE", PICTURE)
@@ -119,7 +117,7 @@ def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(host, keep, give, esr
     "prompt",
     [
         step_prompt,
-        lambda: full(chain_prompt()),
+        full_prompt,
         lambda: ensembled(step_prompt()),
         lambda: kept_prompt(size=16),
     ],
@@ -161,14 +159,14 @@ def make_nan(monkeypatch):
 
 def test_nan_of_a_tile_names_model_tile_and_pass(host, keep, give, make_nan):
     give("TestPicture", "IMAGE", PICTURE)
-    host.run(pictured(full(chain_prompt())))  # 2 tiles; measures the model
+    host.run(pictured(full_prompt()))  # 2 tiles; measures the model
     sentence = (
         r"The upscale model coz_lite_x4\.safetensors \(.*\) made \d+ values that are NaN or infinite, "
         r"which would give a black image\. .*\(This was in pass 1, tile 2 of 2\.\)"
     )
     make_nan(2)
     with pytest.raises(RuntimeError, match=sentence):
-        host.run(pictured(full(chain_prompt(color_fix="none"))))
+        host.run(pictured(full_prompt(color_fix="none")))
 
 
 def test_nan_of_a_chain_names_step_and_model(host, keep, give, make_nan):
@@ -193,7 +191,7 @@ def test_values_that_are_cut_are_told_once(executor, keep, give, caplog, low, hi
     image = PICTURE.clone()
     image[:, 0, 0], image[:, 0, 1] = low, high
     give("TestPicture", "IMAGE", image)
-    for prompt in (kept_prompt(steps=2, size=16), full(chain_prompt())):
+    for prompt in (kept_prompt(steps=2, size=16), full_prompt()):
         host = executor("CLASSIC")
         caplog.clear()
         host.run(pictured(prompt))

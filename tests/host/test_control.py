@@ -180,7 +180,6 @@ def test_each_tile_sees_its_own_view(executor, keep, give, own_prompt, before):
     before(comfy.sample, "sample", record)
     prompt = as_full_image(own_prompt(), tile=64, overlap=16)
     prompt["source"] = make_node("TestPicture")
-    prompt["scales"] = make_node("TestKeep", image=["loop", 0])
     executor("CLASSIC").run(prompt)
     assert keep[0]["image"].shape == (1, 96, 160, 3)
     layout = plan_tiles(24, 40, 4.0, 64, 16)

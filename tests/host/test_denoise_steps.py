@@ -108,7 +108,6 @@ def test_each_pass_of_full_image_sr_has_its_own(host, keep, own_prompt, before):
         chosen = {"control_net": None, "denoise_steps": denoise_steps}
         prompt = as_full_image(own_prompt(backbone=chosen), passes=2, scale=1.5, tile=4096)
         prompt["source"] = make_node("EmptyImage", width=20, height=16, batch_size=1, color=9)
-        prompt["scales"] = make_node("TestKeep", image=["loop", 0])
         host.run(prompt)
         return used
 

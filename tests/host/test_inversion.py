@@ -337,7 +337,6 @@ def make_full_prompt(prompt, height, width, scale):
     prompt = as_full_image(prompt, image=["fit", 0], tile=64, overlap=16, scale=scale)
     size = {"width": width, "height": height, "upscale_method": "area", "crop": "disabled"}
     prompt["fit"] = make_node("ImageScale", image=["source", 0], **size)
-    prompt["scales"]["inputs"] = {"image": ["loop", 0]}
     return prompt
 
 

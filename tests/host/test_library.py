@@ -46,7 +46,6 @@ def test_full_image_sr_runs_without_a_server(library, keep, caplog):
     prompt["fit"] = make_node("CoZFitImage", image=["source", 0], **place)
     texts = "a\nb\n" * 20
     as_full_image(prompt, image=["fit", 0], scale=2.0, tile=64, overlap=16, tile_prompts=texts)
-    prompt["scales"]["inputs"] = {"image": ["loop", 0]}
     library.run(prompt)
     assert keep[0]["image"].shape == (1, 128, 128, 3)
     assert "the extra lines are not used" in caplog.text  # what is told still goes to the log
