@@ -11,11 +11,8 @@ from coz.chain.zoom_chain import derive_step_seed
 from coz.geometry import Target, Window, plan_zoom
 from coz.resample import resize
 from coz.zoom import View, zoom
+from tests.support.images import noise
 from tools.host import ROOT
-
-
-def noise(height, width):
-    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def enlarge(view: View, text: str) -> torch.Tensor:
@@ -23,7 +20,7 @@ def enlarge(view: View, text: str) -> torch.Tensor:
 
 
 def test_the_chain_is_what_the_callables_made():
-    image = noise(70, 90)
+    image = noise(1, 3, 70, 90)
     before = image.clone()
     plan = plan_zoom(70, 90, steps=3, target=Target(0.9, 0.2), size=64, seed=7)
     seen = []
@@ -59,7 +56,9 @@ def test_the_chain_is_what_the_callables_made():
 
 
 def test_without_describe_and_align_a_step_is_the_model_clamped():
-    chain = zoom(noise(64, 64), plan_zoom(64, 64, 2, size=64), lambda view, _: 3 * view.zoomed - 1)
+    chain = zoom(
+        noise(1, 3, 64, 64), plan_zoom(64, 64, 2, size=64), lambda view, _: 3 * view.zoomed - 1
+    )
     assert chain.prompts == ("", "")
     zoomed = resize(chain.frames[1][..., 24:40, 24:40], 64, 64).clamp(0, 1)
     assert torch.equal(chain.frames[2], (3 * zoomed - 1).clamp(0, 1))
@@ -73,13 +72,13 @@ def test_on_step_may_end_the_chain(answers, steps):
         lengths.append(chain.steps)
         return answers[chain.steps - 1]
 
-    chain = zoom(noise(64, 64), plan_zoom(64, 64, 3, size=64), enlarge, on_step=on_step)
+    chain = zoom(noise(1, 3, 64, 64), plan_zoom(64, 64, 3, size=64), enlarge, on_step=on_step)
     assert chain.steps == steps
     assert lengths == [*range(1, steps + 1)]
 
 
 def test_no_step_gives_the_first_frame():
-    chain = zoom(noise(70, 90), plan_zoom(70, 90, steps=0, size=64), enlarge)
+    chain = zoom(noise(1, 3, 70, 90), plan_zoom(70, 90, steps=0, size=64), enlarge)
     assert (chain.steps, len(chain.frames)) == (0, 2)
 
 
@@ -92,7 +91,7 @@ def test_no_step_gives_the_first_frame():
     ],
 )
 def test_every_first_frame(frame, window, sides):
-    image = noise(70, 90)
+    image = noise(1, 3, 70, 90)
     chain = zoom(image, plan_zoom(70, 90, 0, frame=frame, size=64), enlarge)
     assert chain.frames[1].shape[-2:] == sides
     assert chain.windows[0] == pytest.approx(window, abs=1)

@@ -16,9 +16,9 @@ from coz.fidelity.metrics import (
     measure_sharpness,
     measure_ssim,
 )
-from tests.oracles.metrics import PAIRS, noise
+from tests.oracles.metrics import PAIRS
 from tests.oracles.record import FOLDER
-from tests.support.images import add_noise, blur, read_photo
+from tests.support.images import add_noise, blur, noise, read_photo
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,12 @@ import torch
 from torch import Tensor
 
 from coz.fidelity.metrics import ROWS_PER_BAND
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+from tests.support.images import noise
 
 
 def spoilt(image: Tensor, spread: float = 0.1) -> Tensor:
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
-    return (image + spread * noise).clamp(0, 1)
+    values = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    return (image + spread * values).clamp(0, 1)
 
 
 PAIRS = {

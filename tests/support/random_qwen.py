@@ -120,8 +120,8 @@ def save_shards(weights: dict[str, Tensor], folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def draw_prompt_lora(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
-    """An adapter like Chain-of-Zoom's for layers of these shapes, in the names of PEFT's file."""
+def save_prompt_lora(shapes: dict[str, list[int]], folder: Path) -> None:
+    """Save an adapter like Chain-of-Zoom's for layers of these shapes, as PEFT does."""
     generator = torch.Generator().manual_seed(LORA_SEED)
     factors = {}
     for name, (rows, *columns) in shapes.items():
@@ -130,10 +130,6 @@ def draw_prompt_lora(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
             for end, shape in (("A", (RANK, *columns)), ("B", (rows, RANK))):
                 factor = torch.randn(shape, generator=generator) * 0.05
                 factors[f"base_model.model.{layer}.lora_{end}.weight"] = factor
-    return factors
-
-
-def save_prompt_lora(shapes: dict[str, list[int]], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    save_file(draw_prompt_lora(shapes), folder / "adapter_model.safetensors", {"format": "pt"})
+    save_file(factors, folder / "adapter_model.safetensors", {"format": "pt"})
     (folder / "adapter_config.json").write_text(PROMPT_LORA_CONFIG.read_text("utf-8"), "utf-8")
