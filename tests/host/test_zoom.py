@@ -77,7 +77,10 @@ def make_chain(node, inputs, kept):
 
     def align(sr, view):
         images = to_image(sr), to_image(view.zoomed)
-        return node("CoZColorFix").execute(*images, inputs["color_fix"])[0].movedim(-1, 1)
+        fixed = node("CoZColorFix").execute(*images, inputs["color_fix"])[0]
+        if strength := inputs.get("consistency"):
+            fixed = node("CoZConsistency").execute(fixed, to_image(view.crop), strength, 10)[0]
+        return fixed.movedim(-1, 1)
 
     image = kept["image"].movedim(-1, 1)
     target = Target(inputs["center_x"], inputs["center_y"])
@@ -94,9 +97,12 @@ def require_equal(node, run, graph):
     assert torch.equal(kept["scales"].movedim(-1, 1), torch.cat(chain.frames[1:]))
 
 
-@pytest.mark.parametrize("color_fix", ["wavelet", "adain", "none"])
-def test_upscale_model(node, run, color_fix):
-    place = {"scale": 3.2, "center_x": 0.02, "center_y": 0.5}
+@pytest.mark.parametrize(
+    ("color_fix", "consistency"),
+    [("wavelet", 0.0), ("adain", 0.0), ("none", 0.0), ("wavelet", 0.5)],
+)
+def test_upscale_model(node, run, color_fix, consistency):
+    place = {"scale": 3.2, "center_x": 0.02, "center_y": 0.5, "consistency": consistency}
     require_equal(node, run, chain_prompt(steps=3, color_fix=color_fix, **place))
 
 
