@@ -33,6 +33,12 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def launch(processes):
+    """What starts a command in several processes."""
+    several = [python_path().with_name("accelerate"), "launch", "--multi_gpu", "--num_machines", 1]
+    return [*several, "--num_processes", processes, "--mixed_precision", "no"]
+
+
 @pytest.fixture(scope="session")
 def tool():
     """python -m tools.train_grpo, in the environment of `make train-env`."""

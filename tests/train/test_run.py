@@ -11,9 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tools.train_grpo.environment import python_path
-
-from .conftest import lines, read
+from .conftest import launch, lines, read
 
 TAGS = """
 import json, sys
@@ -107,15 +105,8 @@ def test_processes_share_the_same_order(tool, config, tmp_path):
     batch = {"max_steps": 3, "learning_rate": 0.0}
     alone = config("alone", training=batch | {"per_device_train_batch_size": 16})
     both = config("both", training=batch | {"per_device_train_batch_size": 8})
-    launcher = [
-        python_path().with_name("accelerate"),
-        "launch",
-        "--multi_gpu",
-        "--num_processes",
-        2,
-    ]
     assert tool("run", alone).returncode == 0
-    result = tool("run", both, launcher=[*launcher, "--num_machines", 1, "--mixed_precision", "no"])
+    result = tool("run", both, launcher=launch(2))
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "both" / "seed-0" / "answers-1.jsonl").is_file()
     assert read(tmp_path / "both" / "seed-0" / "after.json")["cost"]["processes"] == 2

@@ -29,7 +29,7 @@ from tools.train_sr.distil import Distillation, load_distillation
 from tools.train_sr.network import list_modulations
 from tools.train_sr.sd3 import load_transformer_and_vae
 
-from .conftest import TIMEOUT, environment, lines
+from .conftest import TIMEOUT, environment, launch, lines
 from .test_sr_network import CPU, make_accelerator, read_losses, train
 from .tiny_sd3 import make_config, save_crops, write_config
 
@@ -41,9 +41,7 @@ def config(sr_parts, tmp_path):
 
 def command(kind, path, processes=1):
     """python -m tools.train_sr, or with several processes as accelerate starts them."""
-    several = [python_path().with_name("accelerate"), "launch", "--multi_gpu", "--num_machines", 1]
-    several += ["--num_processes", processes, "--mixed_precision", "no"]
-    launcher = [python_path()] if processes == 1 else several
+    launcher = [python_path()] if processes == 1 else launch(processes)
     parts = [*launcher, "-m", "tools.train_sr", kind, path]
     return {"args": [str(part) for part in parts], "cwd": ROOT, "env": environment(), "text": True}
 
