@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from coz.weights.lora import pair_factors
 from coz.weights.read import (
+    read_dape,
     read_prompt_lora,
+    read_tagger,
     read_vae,
     read_weights,
     read_with_standard_keys,
@@ -87,7 +89,7 @@ def test_a_hostile_files_call_is_named(tmp_path):
         read_weights(tmp_path / "x.pt")
 
 
-READERS = [read_weights, read_prompt_lora, read_vae]
+READERS = [read_weights, read_prompt_lora, read_vae, read_tagger, read_dape]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the gadgets are a Unix shell's")
@@ -225,8 +227,9 @@ def test_a_layer_with_an_endless_name_is_refused(tmp_path):
 )
 def test_what_is_no_weight_file_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^{name}: expected .*{message}"):
-        read_weights(tmp_path / name)
+    for read in READERS:
+        with pytest.raises(ValueError, match=rf"^{name}: expected .*{message}"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
