@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from coz.weights.invsr import read_noise_predictor
 from coz.weights.lora import pair_factors
 from coz.weights.read import (
     read_dape,
@@ -89,7 +90,7 @@ def test_a_hostile_files_call_is_named(tmp_path):
         read_weights(tmp_path / "x.pt")
 
 
-READERS = [read_weights, read_prompt_lora, read_vae, read_tagger, read_dape]
+READERS = [read_weights, read_prompt_lora, read_vae, read_tagger, read_dape, read_noise_predictor]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the gadgets are a Unix shell's")
