@@ -40,7 +40,7 @@ def read_template(name, number=0):
             varied = "center_x" if kind == "CoZChainLoop" else "consistency"
             node["inputs"] |= SMALL[kind] | {varied: 0.2 + number / 200}
             if name in {VLM, PAPER}:
-                node["inputs"]["prompting.max_tokens"] = 3
+                node["inputs"] |= {"prompting.max_tokens": 3, "steps": 1}
             prompt["keep"] = {"class_type": "TestKeep", "inputs": {"image": [key, 0]}}
     return prompt
 

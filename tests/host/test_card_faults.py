@@ -107,7 +107,7 @@ def lost(card, at):
 
 @pytest.mark.parametrize(
     ("name", "at"),
-    [(START, 100), (START, 500), (PAPER, 4000), pytest.param(WHOLE, 500, marks=pytest.mark.long)],
+    [(START, 100), (START, 500), (PAPER, 2000), pytest.param(WHOLE, 500, marks=pytest.mark.long)],
 )
 def test_a_lost_card_is_an_error_and_the_next_prompt_works(on_card, name, at):
     templates = on_card()

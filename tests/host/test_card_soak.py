@@ -81,16 +81,14 @@ def test_memory_that_runs_out_while_the_vae_loads(nodes_of, way, at):
 
 
 @pytest.mark.parametrize(
-    ("name", "every"), [(START, 60), (PAPER, 1800), *[pytest.param(name, 10, marks=pytest.mark.long)
+    ("name", "every"), [(START, 60), (PAPER, 1000), *[pytest.param(name, 10, marks=pytest.mark.long)
                                                      for name in (START, PAPER, WHOLE)]]
 )  # fmt: skip
 def test_memory_that_runs_out_at_any_allocation(on_card, record_property, caplog, name, every):
     templates = on_card()
     prompt = read_template(name)
-    want = templates.run(prompt)
-    templates.forget()
     with out_of_memory(templates.memory, inf) as sizes:
-        assert torch.equal(templates.run(prompt), want)
+        want = templates.run(prompt)
     outcomes = {"worked": 0, OUT_OF_MEMORY: 0}
     for at in range(every, len(sizes) + 1, every):
         templates.forget()
