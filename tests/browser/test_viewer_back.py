@@ -38,8 +38,12 @@ def test_it_is_found_again_after_a_reload(editor, viewer):
     of.show(editor, viewer, "vue")
     fly(viewer, "64x")
     pixels = drawn(viewer)
+    line = viewer.get_by_role("slider")
+    line.press("Shift+ArrowRight")
     reload(editor)
     expect(viewer.locator(".label")).to_have_text("64x · step 3 of 4")
+    expect(line).to_have_attribute("aria-valuenow", "10")
+    line.press("Home")
     assert np.abs(drawn(viewer) - pixels).mean() < 1
     fly(viewer, "256x")
     assert difference(viewer, sent(editor, "coz_layers", -1)) < 6
