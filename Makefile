@@ -39,7 +39,7 @@ test: hosts
 	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 3 --dist loadfile
 
 test-all: hosts
-	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m "" --hypothesis-profile=long -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -m "" --hypothesis-profile=long -n 3 --dist loadfile
 
 reliability: hosts
 	.venv/bin/python -m tools.release.reliability
