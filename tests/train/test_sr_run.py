@@ -22,7 +22,7 @@ from tools.train_grpo.config import read_config
 from tools.train_grpo.environment import python_path
 from tools.train_sr import loop
 from tools.train_sr.__main__ import execute
-from tools.train_sr.checkpoint import LossLog, list_checkpoints, read_checkpoint
+from tools.train_sr.checkpoint import list_checkpoints, read_checkpoint
 from tools.train_sr.config import CrossScaleConfig, DistilConfig
 from tools.train_sr.dataset import open_crops
 from tools.train_sr.distil import Distillation, load_distillation
@@ -376,12 +376,3 @@ def test_examples_state_the_defaults(name, kind, given, commented, hidden):
     assert config == kind(**{n: getattr(config, n) for n in {"data", "out", "lpips", *given}})
     assert yaml.safe_load(text).keys() == kind.model_fields.keys() - commented - hidden
     assert all(f"# {name}: " in text for name in commented)
-
-
-def test_log_continues_after_a_step(tmp_path):
-    log = LossLog(tmp_path / "losses.jsonl", 0)
-    for step in (1, 2, 3):
-        log.write({"step": step})
-    log = LossLog(tmp_path / "losses.jsonl", 2)
-    log.write({"step": 3, "again": 1.0})
-    assert log.read() == [{"step": 1}, {"step": 2}, {"step": 3, "again": 1.0}]
