@@ -1,7 +1,6 @@
 """Windows' rules, kept by code that is tested on Linux: names, paths, texts and files."""
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -167,11 +166,7 @@ def test_no_file_is_renamed_or_removed_while_it_is_open(path):
     assert renamed_while_open(path.read_text("utf-8")) == []
 
 
-def test_os_replace_takes_the_place_of_a_file_that_is_there(tmp_path):
-    """By which the pack writes files whole: everywhere the same, where ``os.rename`` is not."""
-    (tmp_path / "new").write_bytes(b"new")
-    (tmp_path / "old").write_bytes(b"old")
-    os.replace(tmp_path / "new", tmp_path / "old")
-    assert (tmp_path / "old").read_bytes() == b"new"
+def test_files_take_the_place_of_others_by_os_replace():
+    """Everywhere the same, where ``os.rename`` is not."""
     trees = [ast.parse(path.read_text("utf-8")) for path in AT_RUN_TIME]
     assert RENAMES.intersection(list_calls(*trees)) == {"os.replace"}
