@@ -138,11 +138,6 @@ def test_equal_pictures_are_counted_apart():
     assert "| 4× | two | 30.00 [30.00, 30.00] and ∞ in 1 |" in text
 
 
-def test_one_picture_has_no_interval():
-    cell = cells_of([[5.0], [6.0]])["one"]
-    assert (cell.mean, cell.low, cell.high) == (5.0, None, None)
-
-
 @pytest.mark.parametrize(
     ("largest", "places"), [(0.0021, 5), (0.05, 4), (0.6, 3), (28.3, 2), (5000, 0), (0, 3)]
 )
