@@ -223,7 +223,9 @@ def test_two_factors_are_named_only_where_they_differ_by_5_percent(make_chain, w
 def drawn_colors(picture):
     """(red, green, blue) of every pixel that is neither grey nor white."""
     red, green, blue = (picture[0] * 255).round().int().flatten(1)
-    pixels = (value.to_bytes(3, "big") for value in (red << 16 | green << 8 | blue).unique().tolist())
+    pixels = (
+        value.to_bytes(3, "big") for value in (red << 16 | green << 8 | blue).unique().tolist()
+    )
     return {tuple(pixel) for pixel in pixels if len({*pixel}) > 1}
 
 
