@@ -719,9 +719,3 @@ def test_a_seed_decides_what_is_drawn(extract, qwen3vl):
 
     assert drawn(1) == drawn(1)
     assert len({drawn(seed) for seed in (1, 2, 2**64 - 1)}) == 3
-
-
-def test_nothing_is_random_without_sampling(extract, qwen3vl):
-    first = extract(qwen3vl, picture(64, 80), "", "", 12)
-    torch.manual_seed(1)
-    assert extract(qwen3vl, picture(64, 80), "", "", 12) == first
