@@ -16,7 +16,7 @@ def host():
     return HostWithCard("gpu only")
 
 
-@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("scale", [pytest.param(2, marks=pytest.mark.long), 4])
 def test_keep_true_to_source_takes_3_gb_for_8192_pixels_a_side(
     pack, nodes_of, host, monkeypatch, scale
 ):
