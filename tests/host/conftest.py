@@ -311,14 +311,11 @@ def vlm_folder(model_folder):
 
 
 @pytest.fixture
-def on_card(
-    vlm_folder, nodes_of, executor, define, give, keep, model_folder, output_folder, monkeypatch
-):
+def on_card(vlm_folder, nodes_of, executor, define, give, keep, model_folder, output_folder):
     """Makes ``Templates`` on a card of a size, with what they need."""
     from .templates import Templates, give_models
 
     torch.save(coz_lora(2), model_folder("loras") / "on_card_20001.pkl")
-    monkeypatch.setattr("folder_paths.temp_directory", str(output_folder))
     give("TestPicture", "IMAGE", noise(1, 48, 64, 3))
     define("TestModels", give_models, {}, ("MODEL", "CLIP", "VAE"))
     steps = nodes_of("host.cache").CACHE
