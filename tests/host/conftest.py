@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 
+from tests.support.images import noise
 from tests.support.random_qwen import (
     draw_qwen25vl,
     name_as_published,
@@ -37,7 +38,6 @@ from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
 from .executor import Executor
-from .images import noise
 from .prompts import OWN_SAMPLING, kept_prompt, make_class, make_node
 
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from tests.support.images import noise
 from tools.host.client import PromptError, run_prompt
 
-from .images import noise
 from .prompts import VERSIONS, as_full_image, chain_prompt, make_node
 
 

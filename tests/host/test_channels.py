@@ -5,8 +5,8 @@ import torch
 
 from coz.color.align import LUMA_WEIGHTS
 from coz.resample import resize
+from tests.support.images import noise
 
-from .images import noise
 from .prompts import as_full_image, chain_prompt, kept_prompt, make_node
 
 HDR = (

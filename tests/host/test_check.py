@@ -13,8 +13,8 @@ from coz.fidelity.invented import map_invented
 from coz.geometry import Window
 from coz.render.heat_map import draw_map_sheet, overlay_heat
 from coz.resample import resize
+from tests.support.images import noise
 
-from .images import noise
 from .prompts import chain_prompt, make_node
 
 

@@ -8,9 +8,9 @@ import torch
 
 from coz.chain.zoom_chain import derive_step_seed
 from coz.tiles.plan import cut_tile_view, plan_tiles
+from tests.support.images import noise
 from tests.support.small_models import SD15, small_control_net, small_sd2
 
-from .images import noise
 from .prompts import OWN_SAMPLING, as_full_image, make_node, steps_run
 
 

@@ -9,11 +9,10 @@ import torch
 from coz.detail.adaptive import score_complexity
 from tests.oracles.record import read as read_recorded
 from tests.oracles.sd3 import LATENT_SHIFTS, ODD_SHAPES, PLAIN_SHAPES, draw_image, name_case
+from tests.support.images import noise
 from tests.support.random_sd3 import draw_conditioning as conditioning
 from tests.support.random_weights import relative_error
 from tests.support.small_models import make_vae, small_sd2
-
-from .images import noise
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from coz.resample import resize
 from coz.tiles.complexity import find_easy_tiles, rate_complexity
 from coz.tiles.plan import plan_tiles
+from tests.support.images import noise
 
-from .images import noise
 from .prompts import as_full_image, chain_prompt, make_node
 
 TILE, OVERLAP = 64, 16

@@ -12,10 +12,10 @@ from spandrel import ImageModelDescriptor, SizeRequirements
 
 from coz.render.pillow import from_pillow
 from coz.resample import resize
+from tests.support.images import noise
 from tests.test_ensemble import mean_of_eight
 from tools.host import ROOT, host_path
 
-from .images import noise
 from .prompts import kept_prompt, make_node, steps_run
 
 

@@ -12,6 +12,7 @@ from coz.chain.zoom_chain import derive_step_seed
 from coz.geometry import Target, plan_steps
 from coz.networks.noise_predictor import NoisePredictorSizes
 from tests.conftest import DATA
+from tests.support.images import noise
 from tests.support.random_weights import read_layouts, relative_error
 from tests.support.small_models import (
     SD2_SHAPE,
@@ -26,7 +27,6 @@ from tools.evaluate.prompts import make_prompts
 from tools.host import ROOT
 from tools.host.workflow import find_node, read_prompt
 
-from .images import noise
 from .prompts import as_full_image, kept_prompt, make_node, steps_run
 
 GOLDEN = DATA / "invsr"

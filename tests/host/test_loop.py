@@ -10,9 +10,9 @@ import torch
 
 from coz.chain.zoom_chain import derive_step_seed
 from tests.conftest import DATA
+from tests.support.images import noise
 
 from .executor import CACHES
-from .images import noise
 from .prompts import chain_prompt, kept_prompt, make_node, steps_run
 
 

@@ -9,9 +9,9 @@ from PIL import Image, ImageCms
 
 from coz import color_align, crop, resize
 from tests.conftest import DATA
+from tests.support.images import noise
 from tools.host import ROOT
 
-from .images import noise
 from .prompts import kept_prompt, make_node
 
 

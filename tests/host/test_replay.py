@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from coz.render.zoom_video import ZoomVideo
+from tests.support.images import noise
 
-from .images import noise
 from .prompts import as_full_image, chain_prompt, kept_prompt, make_node, more
 
 

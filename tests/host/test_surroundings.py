@@ -13,8 +13,8 @@ from coz.geometry import Window
 from coz.resample import resize
 from coz.tiles.plan import plan_tiles
 from coz.tiles.reach import Reach
+from tests.support.images import noise
 
-from .images import noise
 from .prompts import more
 
 

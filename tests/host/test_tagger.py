@@ -11,9 +11,9 @@ from coz.text.tags import join_tags
 from coz.weights.read import read_tagger
 from tests.conftest import DATA
 from tests.support.host_with_card import PLACEMENTS, HostWithCard
+from tests.support.images import noise
 from tests.support.random_ram import SMALL, dape, ram
 
-from .images import noise
 from .prompts import as_full_image, kept_prompt, make_node
 
 GOLDEN = DATA / "dape"

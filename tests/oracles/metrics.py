@@ -1,16 +1,7 @@
 """SSIM and PSNR of piq and torchmetrics, of pairs of images, in float64."""
 
-import torch
-from torch import Tensor
-
 from coz.fidelity.metrics import ROWS_PER_BAND
-from tests.support.images import noise
-
-
-def spoilt(image: Tensor, spread: float = 0.1) -> Tensor:
-    values = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
-    return (image + spread * values).clamp(0, 1)
-
+from tests.support.images import add_noise, noise
 
 PAIRS = {
     "noise": (noise(1, 3, 200, 150), noise(1, 3, 200, 150, seed=1)),
@@ -20,8 +11,8 @@ PAIRS = {
         noise(1, 3, ROWS_PER_BAND + 11, 20),
         noise(1, 3, ROWS_PER_BAND + 11, 20, seed=1),
     ),
-    "a batch": (noise(3, 3, 70, 80), spoilt(noise(3, 3, 70, 80))),
-    "grey": (noise(1, 1, 90, 60), spoilt(noise(1, 1, 90, 60))),
+    "a batch": (noise(3, 3, 70, 80), add_noise(noise(3, 3, 70, 80), 0.1, seed=1)),
+    "grey": (noise(1, 1, 90, 60), add_noise(noise(1, 1, 90, 60), 0.1, seed=1)),
 }
 
 

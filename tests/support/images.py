@@ -23,6 +23,6 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     return torchvision.transforms.functional.gaussian_blur(image, size, sigma).clamp(0, 1)
 
 
-def add_noise(image: Tensor, spread: float) -> Tensor:
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+def add_noise(image: Tensor, spread: float, seed: int = 0) -> Tensor:
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
     return (image + spread * noise).clamp(0, 1)
