@@ -43,8 +43,8 @@ TIMEOUT_SECONDS = 5400
 """Time limit of a row; on two free cores the longest row takes ten minutes."""
 
 ALL_TESTS = "all"
-NO_BROWSER_TESTS = "all but the browser's"
-TEXT_TESTS = "of texts and the VLM"
+NO_BROWSER_TESTS = "all but the browser tests"
+TEXT_TESTS = "text and VLM tests"
 SUITES = {
     ALL_TESTS: ["tests"],
     NO_BROWSER_TESTS: ["tests", "--ignore=tests/browser"],
@@ -64,9 +64,10 @@ print(platform.python_version(), version("transformers"), version("comfyui-front
 HEAD = """# Compatibility
 
 The tests on ComfyUI 0.27 and 0.30, Python 3.10 to 3.13 and an older transformers, written by `make matrix`.
-Each row but the first changes one version. Tests marked `long` are left out.
+Each row but the first changes the version in its name. The lock has an older transformers for Python 3.10.
+Tests marked `long` are left out. The browser tests run with two frontends: ComfyUI's own and a newer one.
 
-| | ComfyUI | Python | transformers | Frontend | Tests | Passed | Skipped | Failed | Minutes | Day |
+| Row | ComfyUI | Python | transformers | Frontends | Tests | Passed | Skipped | Failed | Minutes | Day |
 | --- | --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- |
 """
 
