@@ -65,7 +65,7 @@ class LoRALinear(nn.Module):
 
 
 def inject_lora(transformer: SD3Transformer2DModel, tensors: Sequence[Tensor]) -> None:
-    """Put the list [up, down, ...] on the transformer's modulation layers, in their order."""
+    """Add a LoRA, given as its matrices [up, down, up, down, ...], to the modulation layers in order."""
     device = next(transformer.parameters()).device
     pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
     layers = (
@@ -133,7 +133,12 @@ class AuthorsChain:
         return torch.tensor([ids], device=self.device)
 
     def encode_text(self, text: str) -> tuple[Tensor, Tensor]:
-        """Return (1, 77 + 512, 4096), or (1, 77, 4096) without T5, and (1, 2048), both float32."""
+        """Encode a text.
+
+        Returns:
+            The context, (1, 77 + 512, 4096) or without T5 (1, 77, 4096), and the pooled text, (1, 2048).
+            Both are float32.
+        """
         ids = self.tokenize(self.clip_tokenizer, text, CLIP_TOKENS)
         found = [clip(ids, output_hidden_states=True) for clip in self.networks.clips]
         context = torch.cat([one.hidden_states[-2] for one in found], dim=-1)
@@ -155,13 +160,13 @@ class AuthorsChain:
                 frame = file.convert("RGB")
             (width, height), (w, h) = frame.size, (side // 4 for side in frame.size)
             left, upper = (width - w) // 2, (height - h) // 2
-            lq = frame.crop((left, upper, left + w, upper + h))
-            lq = lq.resize((width, height), Image.Resampling.BICUBIC)
-            lq.save(folder / f"{i}_input.png")
+            crop = frame.crop((left, upper, left + w, upper + h))
+            zoomed = crop.resize((width, height), Image.Resampling.BICUBIC)
+            zoomed.save(folder / f"{i}_input.png")
         with self.time_part("text"):
             context, pooled = self.encode_text(text)
         with self.time_part("encode"):
-            pixels = torch.from_numpy(np.array(lq)).to(self.device).permute(2, 0, 1)[None]
+            pixels = torch.from_numpy(np.array(zoomed)).to(self.device).permute(2, 0, 1)[None]
             posterior = autoencoder.encode(pixels.float() / 127.5 - 1).latent_dist
             z = (posterior.sample() if sample else posterior.mean) * LATENT_SCALE
         with self.time_part("network"):

@@ -2,12 +2,13 @@
 
 The authors' chain is that of authors_chain.py, in diffusers.
 
-Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all
-weights in 16 bits. With T5 in fp8 they take at most 12 GiB, either without a limit or when --reserve-vram
-leaves 12 GiB to ComfyUI.
-This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The floor of a step is the longer of two times:
-that of its arithmetic and that of reading its weights once, at the rates measured here. The last lines
-compare the measured times and peak with the counts of benchmarks.card at these rates.
+Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all weights in
+16 bits. With only T5 in fp8 there are two runs: one without a limit of the memory, one where --reserve-vram
+leaves 12 GiB to ComfyUI; at least one of them takes at most 12 GiB.
+
+This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The program measures the rates of the GPU for
+arithmetic and for memory. The floor of a step is the time of its arithmetic or of reading its weights once,
+whichever is longer. The last lines compare the measurement with estimates from the counts of benchmarks.card.
 
 python -m benchmarks.gpu_chain [--toy]     --toy: two blocks at 64 pixels, on the CPU
 """
@@ -45,7 +46,7 @@ WORKFLOW = ROOT / "workflows" / "2 Chain-of-Zoom SD3.json"
 GIB = 2**30
 MIN_SPEEDUP, MAX_GIB_16_BIT, MAX_GIB_FP8_T5 = 5.0, 17.0, 12.0
 """Goals: speed relative to the authors' chain; peak GiB with all weights in 16 bits; peak GiB with T5 in fp8,
-with or without a limit of the memory."""
+in one of its two runs."""
 
 MAX_DIFFERENCE_LEVELS = 2.0
 """Levels of 255 by which the first step may differ on average on the CPU: the authors' chain truncates
@@ -172,7 +173,7 @@ def measure_authors_chain(
 def make_workflow(
     variant: Variant, size: int, center: float, texts: list[str], color_fix: str
 ) -> Prompt:
-    """Make the bundled workflow with a variant's weight files, and with a preview of all frames."""
+    """Make template 2 with a variant's weight files, and with a preview of all frames."""
     prompt = read_prompt(WORKFLOW)
     del prompt[find_node(prompt, "CheckpointLoaderSimple")]
     frames = {"images": [find_node(prompt, "CoZChainLoop"), 1]}
@@ -229,7 +230,11 @@ def time_prompt(url: str, prompt: Prompt) -> tuple[Run, dict[str, float]]:
 
 
 def run_ours(variant: Variant, toy: bool, folder: Path, runs: int) -> tuple[Row, float]:
-    """Measure a variant; return its row, and the mean difference of its first step in levels of 255."""
+    """Measure a variant.
+
+    Returns:
+        Its row, and the mean difference of its first step from the authors', in levels of 255.
+    """
     paths = dict.fromkeys(("diffusion_models", "text_encoders", "vae", "loras"), ".")
     config = folder / "paths.yaml"
     config.write_text(json.dumps({"benchmark": {"base_path": str(folder), **paths}}), "utf-8")
@@ -271,9 +276,9 @@ def print_row(row: Row, theirs: Row) -> None:
 
 def compare_with_estimates(row: Row, flops_per_second: float, bandwidth: float) -> str:
     """Compare the times and the peak of a row with those that benchmarks.card counted."""
-    estimates = {"text": ["text"], "sr": SR_PARTS}
+    counted_parts = {"text": ["text"], "sr": SR_PARTS}
     times = []
-    for part, counted in estimates.items():
+    for part, counted in counted_parts.items():
         ratio = row.seconds[part] / estimate_seconds(counted, flops_per_second, bandwidth)
         times.append(f"{part} {ratio:.2f} times its estimate")
     difference = f"{row.peak_gib - PEAK_GIB:+.1f} GiB from the simulated {PEAK_GIB:.1f}"

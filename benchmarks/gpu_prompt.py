@@ -1,8 +1,8 @@
 """Time VLM Prompt Extractor on two images, with random weights of Qwen2.5-VL-3B's size.
 
-Goal: at most twice the SR step of gpu_chain. The floor of a token of the answer, its least possible time,
-is that of reading the language model's weights once, at the rate measured here. The estimates are computed
-from the counts of benchmarks.card and these rates. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
+Goal: it takes at most twice as long as `sr` in a step of gpu_chain. The floor of a token is the time to read
+the language model's weights once, at the rate measured here. The estimates are computed from the measured
+rates and the counts of benchmarks.card. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
 
 python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
 """
@@ -35,7 +35,7 @@ SIZE_3B = {
 
 
 def write_weights(toy: bool, device: torch.device, folder: str) -> None:
-    """Write random weights, made on their device in their dtype: fp32 on the CPU takes 15 GB and minutes."""
+    """Write random weights. The real size is made on the GPU in bf16: the CPU takes minutes, fp32 15 GB."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if toy else torch.bfloat16)
     try:
@@ -120,8 +120,10 @@ def measure(clip, side: int, tokens: int, device: torch.device):
 
     ask()  # warms up and loads the weights
     times = take_medians([clock.time_parts(ask) for _ in range(RUNS)])
-    weights = sum(weight.numel() * weight.element_size() for weight in network.model.parameters())
-    return times, clock.prompt_tokens, weights
+    weight_bytes = sum(
+        weight.numel() * weight.element_size() for weight in network.model.parameters()
+    )
+    return times, clock.prompt_tokens, weight_bytes
 
 
 def main() -> None:
@@ -148,12 +150,12 @@ def main() -> None:
         if not toy:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        times, prompt, weights = measure(load_clip(folder), side, tokens, device)
+        times, prompt_tokens, weight_bytes = measure(load_clip(folder), side, tokens, device)
     peak = "-" if toy else f"{torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
     made = int(times["tokens"])
-    token_seconds, floor = times["decode"] / (made - 1), weights / bandwidth
+    token_seconds, floor = times["decode"] / (made - 1), weight_bytes / bandwidth
     rest = times["total"] - sum(times[part] for part in ("vision", "prefill", "decode"))
-    print(f"{made} tokens after a prompt of {prompt}; medians of {RUNS} runs, in seconds")
+    print(f"{made} tokens after a prompt of {prompt_tokens}; medians of {RUNS} runs, in seconds")
     for part in ("total", "vision", "prefill", "decode"):
         print(f"{part:24} {times[part]:8.4f}")
     print(f"{'rest':24} {rest:8.4f}")
@@ -161,7 +163,7 @@ def main() -> None:
         f"{'decode, one token':24} {token_seconds:8.4f}, {times['network']:.4f} of it in the layers"
     )
     print(
-        f"{'floor of a token':24} {floor:8.4f}, {weights / GIB:.2f} GiB at {bandwidth / 1e9:.3g} GB/s"
+        f"{'floor of a token':24} {floor:8.4f}, {weight_bytes / GIB:.2f} GiB at {bandwidth / 1e9:.3g} GB/s"
     )
     print(f"{'ratio to the floor':24} {token_seconds / floor:8.2f}")
     print(f"{'peak memory':24} {peak:>8}")
