@@ -34,7 +34,7 @@ MAX_PEAK_GIB_BY_CARD = {8: 7.5, 12: 11.0}
 """Memory of a card in GiB -> maximum peak of AR-2 in GiB."""
 STEPS = 4
 PROMPT_TOKENS, CHAIN_PROMPT_TOKENS = 32, 2
-"""Tokens of the VLM's prompt in a single step, and in whole chains, which would otherwise take too long."""
+"""Tokens that the VLM writes in a single step, and in each step of whole chains, where 32 take too long."""
 
 WORKFLOWS = {"SD3": "2 Chain-of-Zoom SD3", "AR-2": "4 Chain-of-Zoom as in the paper (AR-2)"}
 STEP_WORKFLOW = "more/AR-2 step by step"
@@ -165,8 +165,8 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
                 f"template 4 takes {peak:.2f} GiB on a card of {gib} GB, more than {limit}"
             )
         peak_part = max(parts, key=lambda name: parts[name].peak)
-        # ComfyUI creates text encoders on the card if the card has more free memory than half of the
-        # free RAM. So whole models are transferred in REST too. All other parts transfer single layers.
+        # LOAD transfers whole models. So does REST, because ComfyUI creates text encoders on the card
+        # if it has more free memory than half of the free RAM. All other parts transfer single layers.
         whole = sum(parts[part].count_gb(to_card=True) for part in (LOAD, REST))
         streamed = total.count_gb(to_card=True) - whole
         end = checkpoint.partition("clips")[2].removesuffix(".safetensors")

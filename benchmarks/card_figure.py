@@ -32,26 +32,26 @@ def draw_costs(
         flops: Backbone -> FLOPs of a view in a chain, and FLOPs of a view of a whole image.
     """
     lines = {}
-    for name, (one, one_of_many) in flops.items():
-        lines[f"{name}, chain"] = [one * i / 1e12 for i in range(1, len(FACTORS) + 1)]
+    for name, (chain_view, image_view) in flops.items():
+        lines[f"{name}, chain"] = [chain_view * i / 1e12 for i in range(1, len(FACTORS) + 1)]
         lines[f"{name}, whole picture"] = [
-            one_of_many * count_views(f, OVERLAPS[name]) / 1e12 for f in FACTORS
+            image_view * count_views(f, OVERLAPS[name]) / 1e12 for f in FACTORS
         ]
-    top = math.ceil(max(math.log10(y) for line in lines.values() for y in line))
-    low = math.floor(min(math.log10(y) for line in lines.values() for y in line))
+    max_power = math.ceil(max(math.log10(y) for line in lines.values() for y in line))
+    min_power = math.floor(min(math.log10(y) for line in lines.values() for y in line))
 
     def place(i: int, y: float) -> tuple[float, float]:
         x = LEFT + i * (WIDTH - LEFT - 190) / (len(FACTORS) - 1)
-        return x, BOTTOM - (math.log10(y) - low) / (top - low) * (BOTTOM - TOP)
+        return x, BOTTOM - (math.log10(y) - min_power) / (max_power - min_power) * (BOTTOM - TOP)
 
     marks = []
-    for power in range(low, top + 1):
+    for power in range(min_power, max_power + 1):
         _, y = place(0, 10.0**power)
         marks.append(f'<path d="M{LEFT} {y:.0f}H{WIDTH - 190}" stroke="#ddd"/>')
         label = f"{10.0**power:,.10g}"
         marks.append(f'<text x="{LEFT - 8}" y="{y + 4:.0f}" text-anchor="end">{label}</text>')
     for i, factor in enumerate(FACTORS):
-        x, _ = place(i, 10.0**low)
+        x, _ = place(i, 10.0**min_power)
         marks.append(f'<text x="{x:.0f}" y="{BOTTOM + 20}" text-anchor="middle">{factor}x</text>')
     for name, values in lines.items():
         points = " ".join("{:.1f},{:.1f}".format(*place(i, y)) for i, y in enumerate(values))

@@ -53,7 +53,7 @@ def write_sparse_file(path: Path, shapes: Mapping[str, tuple[torch.dtype, torch.
         file.truncate(8 + len(text) + end)
 
 
-def list_sd3(sizes: Sizes, t5: torch.dtype) -> Shapes:
+def list_sd3(sizes: Sizes, t5_dtype: torch.dtype) -> Shapes:
     """List the weights of the checkpoint of SD3-medium with its text encoders."""
     import comfy.ops
     from comfy.diffusers_convert import convert_vae_state_dict
@@ -80,7 +80,7 @@ def list_sd3(sizes: Sizes, t5: torch.dtype) -> Shapes:
         **{f"first_stage_model.{name}": (torch.float16, x.shape) for name, x in vae.items()},
         **list_shapes(clip_text(False, meta), "text_encoders.clip_l.transformer."),
         **list_shapes(clip_text(True, meta), "text_encoders.clip_g.transformer."),
-        **(list_shapes(t5_xxl(meta), f"{T5_PREFIX}transformer.", t5) if sizes.has_t5 else {}),
+        **(list_shapes(t5_xxl(meta), f"{T5_PREFIX}transformer.", t5_dtype) if sizes.has_t5 else {}),
     }
 
 
@@ -143,26 +143,26 @@ def write_files(folder: Path, sizes: Sizes, pack_name: str) -> Files:
     (folder / "vae").mkdir()
     encoder = with_coz_encoder(autoencoder()).half().encoder.state_dict()
     torch.save(encoder, folder / "vae" / "vae_encoder_20001.pt")
-    network, lora = list_qwen(sizes, pack_name)
-    half = len(network) // 2
-    for i, part in enumerate(([*network][:half], [*network][half:]), 1):
+    qwen, lora = list_qwen(sizes, pack_name)
+    half = len(qwen) // 2
+    for i, part in enumerate(([*qwen][:half], [*qwen][half:]), 1):
         name = f"model-0000{i}-of-00002.safetensors"
         path = folder / "text_encoders" / "Qwen2.5-VL-3B-Instruct" / name
-        write_sparse_file(path, {key: network[key] for key in part})
+        write_sparse_file(path, {key: qwen[key] for key in part})
     adapter = folder / "loras" / "coz_prompt_lora"
     write_sparse_file(adapter / "adapter_model.safetensors", lora)
     config = {"r": PROMPT_LORA_RANK, "lora_alpha": PROMPT_LORA_ALPHA, "peft_type": "LORA"}
     (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     rrdb = list_shapes(ESRGAN(num_blocks=sizes.rrdb_blocks), dtype=torch.float32)
     write_sparse_file(folder / "upscale_models" / "RealESRGAN_x4plus.safetensors", rrdb)
-    language = count_bytes(network, "model.")
+    language = count_bytes(qwen, "model.")
     weight_bytes = {
-        VISION: count_bytes(network, "visual."),
-        PREFILL: language - count_bytes(network, "model.embed_tokens."),
+        VISION: count_bytes(qwen, "visual."),
+        PREFILL: language - count_bytes(qwen, "model.embed_tokens."),
         TOKENS: language,
         TEXT: count_bytes(checkpoint, "text_encoders."),
         ENCODE: count_bytes(checkpoint, "first_stage_model.encoder."),
         NETWORK: count_bytes(checkpoint, "model."),
         DECODE: count_bytes(checkpoint, "first_stage_model.decoder."),
     }
-    return Files(*names, weight_bytes, count_bytes(network, ""))
+    return Files(*names, weight_bytes, count_bytes(qwen, ""))
