@@ -1,7 +1,7 @@
-"""Measure the CPU time that CoZ InvSR Step adds to the calls that it makes, with one sampling step.
+"""Compare the CPU time of CoZ InvSR Step with that of the calls that it makes, with one sampling step.
 
-The calls are encode, the noise predictor, one forward pass and decode. Limit: 1.05 times their time. The
-networks are small, which makes the node's share larger than usual.
+The calls are encode, the noise predictor, one forward pass and decode. Limit: the node takes at most 1.05
+times as long. The U-Net and the predictor are small, which makes the node's share larger than usual.
 """
 
 import statistics

@@ -1,6 +1,7 @@
-"""Measure on the CPU the time that CoZ SR Step adds to its calls of encode, the network and decode.
+"""Compare the time of CoZ SR Step with that of its calls of encode, the network and decode, on the CPU.
 
-Limit: 1.05 times their time. The transformer is small, which makes the node's share larger than usual.
+Limit: the node takes at most 1.05 times as long. The transformer is small, which makes the node's share
+larger than usual.
 """
 
 import statistics

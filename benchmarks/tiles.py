@@ -1,8 +1,11 @@
-"""Measure how visible tiles are in whole images, and the cost of the pixels around them.
+"""Measure the seams between tiles, and how many tiles and pixels a network computes.
 
-Limits, with the built-in models: with tiles of 256 and 512 pixels, no pixel differs by more than 0.5 of
-255 levels from the result with a single tile. A step draws no lines along the edges of a frame of one color.
-Adaptive overlap needs at least 20 % fewer tiles than an overlap of half a tile.
+Limits, with the built-in models:
+- With tiles of 256 and 512 pixels, no pixel differs by more than 0.5 of 255 levels from the result with a
+  single tile.
+- A step draws no lines along the edges of a frame of one color.
+- With tiles of 1904 pixels, the network computes at most 1.15 times as many pixels as in ComfyUI's own node.
+- Adaptive overlap needs at least 20 % fewer tiles than an overlap of half a tile.
 """
 
 import json
@@ -54,8 +57,8 @@ def main() -> None:
     def upscale(image: Tensor, model: object, tile: int, color_fix: str) -> Tensor:
         layout = plan_tiles(*image.shape[1:3], SCALE, tile, tile // 4)
         chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
-        tiles = image, "", 1, json.dumps(layout), chosen, 0, color_fix, 0.0, image
-        return classes["CoZTiles"].execute(*tiles)[0]
+        inputs = image, "", 1, json.dumps(layout), chosen, 0, color_fix, 0.0, image
+        return classes["CoZTiles"].execute(*inputs)[0]
 
     def count(cls: type, upscale_model: object, image: Tensor) -> object:
         pixels.append(image.shape[1] * image.shape[2])
