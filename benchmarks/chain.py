@@ -30,7 +30,7 @@ MARGIN_PIXELS = 16
 
 
 def make_prompt(center: float) -> Prompt:
-    """Make the bundled workflow with 4x steps, and with a preview instead of the viewer."""
+    """Make the first template with 4x steps, and with a preview instead of the viewer."""
     workflow = read_prompt(FIRST_TEMPLATE)
     loop = find_node(workflow, "CoZChainLoop")
     preview = {"class_type": "PreviewImage", "inputs": {"images": [loop, 1]}}
@@ -58,7 +58,7 @@ def run_bare(model: spandrel.ImageModelDescriptor, image: torch.Tensor, center: 
 def main() -> None:
     model = spandrel.ModelLoader("cpu").load_from_file(ROOT / "models" / MODEL).eval()
     frame = from_pillow(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
-    host, alone = [], []
+    host_seconds, bare_seconds = [], []
     with serve(arguments=["--cpu"]) as url, torch.inference_mode():
         run_prompt(url, make_prompt(0.5))
         run_bare(model, frame, 0.5)
@@ -66,18 +66,20 @@ def main() -> None:
             center = 0.4 + 0.02 * i
             start = time.perf_counter()
             run_bare(model, frame, center)
-            alone.append((time.perf_counter() - start) / STEPS)
+            bare_seconds.append((time.perf_counter() - start) / STEPS)
             times = {
                 event["type"]: event["data"]["timestamp"]
                 for event in run_prompt(url, make_prompt(center)).events
                 if event["type"] in {"execution_start", "execution_success"}
             }
-            host.append((times["execution_success"] - times["execution_start"]) / 1000 / STEPS)
-    median_host, median_alone = statistics.median(host), statistics.median(alone)
-    added = statistics.median(a - b for a, b in zip(host, alone, strict=True))
+            host_seconds.append(
+                (times["execution_success"] - times["execution_start"]) / 1000 / STEPS
+            )
+    median_host, median_bare = statistics.median(host_seconds), statistics.median(bare_seconds)
+    added = statistics.median(a - b for a, b in zip(host_seconds, bare_seconds, strict=True))
     print(
-        f"chain: {1000 * median_host:.0f} ms per step in ComfyUI, {1000 * median_alone:.0f} ms in a plain "
-        f"loop: {median_host / median_alone:.2f}x, {1000 * added:.0f} ms added "
+        f"chain: {1000 * median_host:.0f} ms per step in ComfyUI, {1000 * median_bare:.0f} ms in a plain "
+        f"loop: {median_host / median_bare:.2f}x, {1000 * added:.0f} ms added "
         f"(limit: {1000 * MAX_ADDED_SECONDS:.0f})"
     )
     if added > MAX_ADDED_SECONDS:

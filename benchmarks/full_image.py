@@ -64,7 +64,7 @@ def upload(url: str, side: int) -> str:
 def main() -> None:
     if sys.platform != "linux":
         raise SystemExit("full_image: reads /proc, so it runs on Linux only")
-    seconds, peaks = {}, {}
+    seconds_per_pixel, peaks = {}, {}
     for side in SIDES:
         with start_host() as (url, process):
             run_prompt(url, make_prompt(upload(url, 256)))  # loads the model
@@ -74,14 +74,14 @@ def main() -> None:
             before = sum(process.cpu_times()[:2])
             run_prompt(url, graph)
             used = sum(process.cpu_times()[:2]) - before
-            seconds[side] = used / (side * SCALE) ** 2
+            seconds_per_pixel[side] = used / (side * SCALE) ** 2
             peaks[side] = read_peak(process)
         print(
             f"full_image: {side} x {side} to {side * SCALE} x {side * SCALE}: "
-            f"{1e9 * seconds[side]:.0f} ns of CPU time per pixel, peak {peaks[side] / 1e9:.2f} GB, "
+            f"{1e9 * seconds_per_pixel[side]:.0f} ns of CPU time per pixel, peak {peaks[side] / 1e9:.2f} GB, "
             f"the result {(side * SCALE) ** 2 * 12 / 1e9:.2f} GB"
         )
-    ratio = max(seconds.values()) / min(seconds.values())
+    ratio = max(seconds_per_pixel.values()) / min(seconds_per_pixel.values())
     print(
         f"full_image: peak {peaks[MEMORY_LIMIT_SIDE] / 1e9:.2f} GB (limit: {MAX_PEAK_BYTES / 1e9:.2f}); the "
         f"slowest size takes {ratio:.2f} times as long per pixel as the fastest (limit: {MAX_TIME_RATIO})"

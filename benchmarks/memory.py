@@ -1,8 +1,8 @@
 """Measure ComfyUI's memory while a chain of 16 steps at 512 pixels runs. Linux only.
 
-Limits: the peak grows by at most four times the size of the frames plus 60 MB. 20 more runs add at most
-20 MB, whether all results come from the cache or, on a ComfyUI without cache, every step runs again. Without
-cache, the allocator needs about 20 runs to reach its final size; they are run before the measurement.
+Limits: the chain raises the peak by at most four times the size of its frames plus 60 MB. 20 more runs add
+at most 20 MB, with the cache and with --cache-none. Without a cache every step runs again, and 20 runs come
+before those that count, until the allocator has its final size.
 """
 
 import sys
@@ -19,8 +19,8 @@ from tools.host.workflow import Prompt, find_node
 from .chain import make_prompt
 
 STEPS = 16
-FRAME_BYTES = (STEPS + 1) * 512 * 512 * 3 * 4
-MAX_GROWTH_BYTES = 4 * FRAME_BYTES + 60 * 10**6
+ALL_FRAMES_BYTES = (STEPS + 1) * 512 * 512 * 3 * 4
+MAX_GROWTH_BYTES = 4 * ALL_FRAMES_BYTES + 60 * 10**6
 RUNS = 20
 MAX_KEPT_BYTES = 20 * 10**6
 """Bytes that the allocator may keep; a leak of one frame per run would be 63 MB."""
@@ -56,7 +56,7 @@ def main() -> None:
         once = process.memory_info().rss
         for _ in range(RUNS):
             run_prompt(url, make_chain(STEPS))
-        cached = process.memory_info().rss - once
+        added_cached = process.memory_info().rss - once
     with start_host("--cache-none") as (url, process):
         run_prompt(url, make_chain(STEPS))
         once = read_peak(process)
@@ -65,15 +65,15 @@ def main() -> None:
         filled = read_peak(process)
         for _ in range(RUNS):
             run_prompt(url, make_chain(STEPS))
-        uncached = read_peak(process) - filled
+        added_uncached = read_peak(process) - filled
     print(
-        f"memory: {STEPS} steps grow the peak by {grown / 1e6:.0f} MB, {grown / FRAME_BYTES:.1f} times "
-        f"the frames (limit: {MAX_GROWTH_BYTES / 1e6:.0f} MB). {RUNS} more runs add {cached / 1e6:.0f} MB "
-        f"(limit: {MAX_KEPT_BYTES / 1e6:.0f}). Without a cache {RUNS} runs add "
-        f"{(filled - once) / 1e6:.0f} MB, and {RUNS} more add {uncached / 1e6:.0f} MB "
+        f"memory: {STEPS} steps grow the peak by {grown / 1e6:.0f} MB, {grown / ALL_FRAMES_BYTES:.1f} times "
+        f"the frames (limit: {MAX_GROWTH_BYTES / 1e6:.0f} MB). {RUNS} more runs add "
+        f"{added_cached / 1e6:.0f} MB (limit: {MAX_KEPT_BYTES / 1e6:.0f}). Without a cache {RUNS} runs add "
+        f"{(filled - once) / 1e6:.0f} MB, and {RUNS} more add {added_uncached / 1e6:.0f} MB "
         f"(limit: {MAX_KEPT_BYTES / 1e6:.0f})"
     )
-    if grown > MAX_GROWTH_BYTES or max(cached, uncached) > MAX_KEPT_BYTES:
+    if grown > MAX_GROWTH_BYTES or max(added_cached, added_uncached) > MAX_KEPT_BYTES:
         raise SystemExit("memory: over the limit")
 
 

@@ -24,12 +24,12 @@ DISTINCT_FRAMES = 8
 
 
 def fill_store(out: Path) -> None:
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     results = [
         random_result(
             f"{i:03}.png",
             arm,
-            [{name: float(chance.normal(20, 4)) for name in METRICS} for _ in FACTORS],
+            [{name: float(rng.normal(20, 4)) for name in METRICS} for _ in FACTORS],
             prompt="brick wall, red, mortar, weathered",
         )
         for i in range(PICTURES)
@@ -37,11 +37,11 @@ def fill_store(out: Path) -> None:
     ]
     write_store(out, results, side=SIDE)
     for i in range(DISTINCT_FRAMES):
-        frame = from_pillow(random_picture(chance, SIDE))
+        frame = from_pillow(random_picture(rng, SIDE))
         (out / f"{i}.png").write_bytes(encode_png(frame))
     for result in results:
         for k in range(1, len(FACTORS) + 1):
-            frame_path(out, result, k).hardlink_to(out / f"{chance.integers(DISTINCT_FRAMES)}.png")
+            frame_path(out, result, k).hardlink_to(out / f"{rng.integers(DISTINCT_FRAMES)}.png")
 
 
 def main() -> None:
