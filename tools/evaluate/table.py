@@ -20,7 +20,7 @@ KINDS = {
     "fidelity": "Fidelity: against the ground truth",
     "consistency": "Consistency: downscaled, against the frame before and the source",
     "naturalness": "Naturalness: without any reference",
-    "property": "Properties of the result alone",
+    "property": "Properties of the result",
 }
 NATURALNESS_WARNING = (
     "A score without a reference can be gamed: a network tuned on it rose from 0.71 to 0.79 in "
