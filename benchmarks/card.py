@@ -165,8 +165,8 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
                 f"template 4 takes {peak:.2f} GiB on a card of {gib} GB, more than {limit}"
             )
         peak_part = max(parts, key=lambda name: parts[name].peak)
-        # LOAD transfers whole models. So does REST, because ComfyUI creates text encoders on the card
-        # if it has more free memory than half of the free RAM. All other parts transfer single layers.
+        # LOAD transfers whole models. So does REST: ComfyUI creates text encoders on the card if the card's
+        # free memory exceeds half of the free RAM. All other parts transfer single layers.
         whole = sum(parts[part].count_gb(to_card=True) for part in (LOAD, REST))
         streamed = total.count_gb(to_card=True) - whole
         end = checkpoint.partition("clips")[2].removesuffix(".safetensors")

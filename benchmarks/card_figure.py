@@ -1,4 +1,4 @@
-"""Draw the figure of benchmarks.card: the arithmetic of a zoom in a chain and with the whole image."""
+"""Draw the figure of benchmarks.card: the arithmetic of a chain, and of enlarging the whole image."""
 
 import math
 from collections.abc import Mapping

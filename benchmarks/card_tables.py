@@ -34,8 +34,9 @@ def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
 def print_step(parts: dict[str, Part], floors: dict[str, int], card_gib: int) -> None:
     """Print each part of a step beside its floor.
 
-    The floor of the reads is the part's weights, read once (in the part ``tokens`` once for each token). The
-    floor of the time is the longer of the times for these reads and for the arithmetic.
+    The floor of the reads is the part's weights, read once. In the part ``tokens`` they are read once for each
+    token after the first. The floor of the time is the longer of the times for these reads and for the
+    arithmetic.
     """
     rows, sums = [], [0.0, 0.0]
     for name in [*(name for name in PARTS if name in parts), "all"]:
