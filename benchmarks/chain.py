@@ -42,7 +42,7 @@ def make_prompt(center: float) -> Prompt:
     return workflow
 
 
-def run_bare(model: spandrel.ImageModelDescriptor, image: torch.Tensor, center: float) -> None:
+def run_bare(model: spandrel.ImageModelDescriptor, source: torch.Tensor, center: float) -> None:
     def super_resolve(view: View, text: str) -> torch.Tensor:
         x, y, w, h = view.window
         seen = Window(
@@ -51,21 +51,21 @@ def run_bare(model: spandrel.ImageModelDescriptor, image: torch.Tensor, center: 
         cut = 4 * MARGIN_PIXELS
         return model(crop_mirrored(view.frame, seen))[..., cut:-cut, cut:-cut]
 
-    plan = plan_zoom(*image.shape[-2:], STEPS, target=Target(center, center))
-    zoom(image, plan, super_resolve, align=lambda sr, view: wavelet_align(sr, view.zoomed))
+    plan = plan_zoom(*source.shape[-2:], STEPS, target=Target(center, center))
+    zoom(source, plan, super_resolve, align=lambda sr, view: wavelet_align(sr, view.zoomed))
 
 
 def main() -> None:
     model = spandrel.ModelLoader("cpu").load_from_file(ROOT / "models" / MODEL).eval()
-    frame = from_pillow(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
+    source = from_pillow(Image.open(ROOT / "pictures" / PICTURE).convert("RGB"))
     host_seconds, bare_seconds = [], []
     with serve(arguments=["--cpu"]) as url, torch.inference_mode():
         run_prompt(url, make_prompt(0.5))
-        run_bare(model, frame, 0.5)
+        run_bare(model, source, 0.5)
         for i in range(RUNS):
             center = 0.4 + 0.02 * i
             start = time.perf_counter()
-            run_bare(model, frame, center)
+            run_bare(model, source, center)
             bare_seconds.append((time.perf_counter() - start) / STEPS)
             times = {
                 event["type"]: event["data"]["timestamp"]

@@ -34,7 +34,7 @@ MODELS = {"lite": "coz_lite_x4.safetensors", "texture": "coz_lite_x4_texture.saf
 TEACHERS = {"SPAN": load_span, "Real-ESRGAN": load_real_esrgan}
 METRICS = "consistency,source_psnr,sharpness,color_drift,seam"
 PROTOCOLS = {
-    "first downscaled 4x": ["--scale-down", "4", "--metrics", f"psnr,ssim,gmsd,fsim,{METRICS}"],
+    "4x down, then 4x up": ["--scale-down", "4", "--metrics", f"psnr,ssim,gmsd,fsim,{METRICS}"],
     "the paper's protocol": ["--metrics", METRICS],
 }
 

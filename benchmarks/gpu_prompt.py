@@ -35,7 +35,10 @@ SIZE_3B = {
 
 
 def write_weights(toy: bool, device: torch.device, folder: str) -> None:
-    """Write random weights. The real size is made on the GPU in bf16: the CPU takes minutes, fp32 15 GB."""
+    """Write random weights.
+
+    The real size is made on the GPU, because the CPU needs minutes, and in bf16, because fp32 needs 15 GB.
+    """
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if toy else torch.bfloat16)
     try:
@@ -91,7 +94,8 @@ class Clock:
         total = self.read_time() - start
         starts = [begin for begin, _ in self.spans["tokens"]]
         ((_, end),) = self.spans["answer"]
-        # From one forward call to the next, which includes the output layer and the choice of a token.
+        # The time of a token runs from the start of its forward call to that of the next call, so it includes
+        # the output layer and the choice of the token.
         first, second = starts[:2]
         return {
             "total": total,

@@ -1,8 +1,8 @@
 """Measure ComfyUI's memory while a chain of 16 steps at 512 pixels runs. Linux only.
 
 Limits: the chain raises the peak by at most four times the size of its frames plus 60 MB. 20 more runs add
-at most 20 MB, with the cache and with --cache-none. Without a cache every step runs again, and 20 runs come
-before those that count, until the allocator has its final size.
+at most 20 MB, with the cache and with --cache-none. Without a cache every step runs again: the
+first 20 runs do not count there, because the allocator still grows to its final size.
 """
 
 import sys

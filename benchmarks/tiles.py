@@ -32,14 +32,14 @@ LARGE_SIDE = 2048
 """Side of the image for which the network's pixels are counted."""
 
 
-def make_images(sample: type) -> Iterator[tuple[str, Tensor]]:
+def make_images(sample_picture: type) -> Iterator[tuple[str, Tensor]]:
     """Yield (name, (1, 192, 192, 3)). Upscaled they have 768 pixels a side, more than a tile."""
     ramp = torch.linspace(0.1, 0.9, 192)
     down, right = ramp[:, None].expand(192, 192), ramp.expand(192, 192)
     yield "gradient", torch.stack((right, down, (right + down) / 2), -1)[None]
     yield "flat gray", torch.full((1, 192, 192, 3), 0.5)
     for name in ("chelsea.png", "hubble_deep_field.jpg"):
-        yield name, sample.execute(name)[0][:, 60:252, 60:252].contiguous()
+        yield name, sample_picture.execute(name)[0][:, 60:252, 60:252].contiguous()
 
 
 def main() -> None:
@@ -49,9 +49,9 @@ def main() -> None:
     import nodes
 
     classes = nodes.NODE_CLASS_MAPPINGS
-    sample = classes["CoZSamplePicture"]
+    sample_picture = classes["CoZSamplePicture"]
     missed: list[str] = []
-    pixels: list[int] = []
+    pixel_counts: list[int] = []
     host_upscale = ImageUpscaleWithModel.execute.__func__
 
     def upscale(image: Tensor, model: object, tile: int, color_fix: str) -> Tensor:
@@ -60,14 +60,14 @@ def main() -> None:
         inputs = image, "", 1, json.dumps(layout), chosen, 0, color_fix, 0.0, image
         return classes["CoZTiles"].execute(*inputs)[0]
 
-    def count(cls: type, upscale_model: object, image: Tensor) -> object:
-        pixels.append(image.shape[1] * image.shape[2])
+    def upscale_and_count(cls: type, upscale_model: object, image: Tensor) -> object:
+        pixel_counts.append(image.shape[1] * image.shape[2])
         return host_upscale(cls, upscale_model, image)
 
     with torch.inference_mode():
         for name in MODELS:
             model = UpscaleModelLoader.execute(f"{name}.safetensors")[0]
-            for title, image in make_images(sample):
+            for title, image in make_images(sample_picture):
                 for color_fix in ("none", "wavelet"):
                     whole = upscale(image, model, 4096, color_fix)
                     worst = [
@@ -75,15 +75,17 @@ def main() -> None:
                         for tile in TILES
                     ]
                     print(
-                        f"tiles: {name}, {title}, {color_fix}: "
-                        + ", ".join(f"{d:.3f} at {t}" for t, d in zip(TILES, worst, strict=True))
-                        + f" of 255 (limit: {MAX_SEAM_LEVELS} from 256 on)"
+                        f"tiles: {name}, {title}, {color_fix}, levels of 255: "
+                        + ", ".join(
+                            f"{d:.3f} at tile {t}" for t, d in zip(TILES, worst, strict=True)
+                        )
+                        + f" (limit: {MAX_SEAM_LEVELS} at 512 and 256)"
                     )
                     if max(worst[:2]) > MAX_SEAM_LEVELS:
                         missed.append(f"seams of {name} on {title}")
             frame = torch.full((1, 512, 512, 3), 0.5)
-            pixels.clear()
-            ImageUpscaleWithModel.execute = classmethod(count)
+            pixel_counts.clear()
+            ImageUpscaleWithModel.execute = classmethod(upscale_and_count)
             for center in ((0.5, 0.5), (0.0, 1.0)):
                 zoomed, crop, window, *_ = (
                     classes["CoZCropCenterZoom"].execute(frame, 4.0, *center).args
@@ -97,7 +99,7 @@ def main() -> None:
                 print(
                     f"tiles: {name}, a step on flat gray at {center}: {float(error.max()):.2f} of 255 "
                     f"at the edge, {inside:.2f} inside (limit: 1.2 times that + 1); the network "
-                    f"computes {pixels[-1] / 128**2:.2f} times the pixels of the crop"
+                    f"computes {pixel_counts[-1] / 128**2:.2f} times the pixels of the crop"
                 )
                 if float(error.max()) > 1.2 * inside + 1:
                     missed.append(f"edges of {name}")
@@ -111,7 +113,7 @@ def main() -> None:
         )
         if tile == 1904 and ours > MAX_PIXEL_RATIO * host_pixels:
             missed.append("network pixels")
-    image = sample.execute(HALF_SKY_PICTURE)[0]
+    image = sample_picture.execute(HALF_SKY_PICTURE)[0]
     layouts = [
         plan_tiles(*image.shape[1:3], SCALE, 512, overlap, complexity)
         for overlap, complexity in ((256, None), (0, rate_complexity(image.movedim(-1, 1))))

@@ -1,7 +1,7 @@
 """Compare the speed of CoZ Load Prompt Extractor's model with transformers' `generate`, on the CPU.
 
-Limit: at least as many tokens per second. Both have the same random weights (0.5B), two images and 32
-tokens, chosen greedily with the model's own repetition penalty.
+Limit: at least as many tokens per second. Both have the same random weights (0.5B) and see the
+same two images. They write 32 tokens, chosen greedily with the model's own repetition penalty.
 """
 
 import sys
@@ -78,7 +78,7 @@ def main() -> None:
     images = [torch.rand(1, SIDE, SIDE, 3) for _ in range(2)]
     tokens = clip.tokenize(PROMPT, images=images)
     inputs = make_transformers_inputs(tokens["qwen25vl"][0], images)
-    prompt = inputs["input_ids"].shape[1]
+    prompt_tokens = inputs["input_ids"].shape[1]
 
     def run_ours() -> list[int]:
         return clip.generate(
@@ -94,7 +94,7 @@ def main() -> None:
         ids = network.generate(
             **inputs, max_new_tokens=TOKENS, do_sample=False, repetition_penalty=REPETITION_PENALTY
         )
-        return ids[0, prompt:].tolist()
+        return ids[0, prompt_tokens:].tolist()
 
     calls = {"ours": run_ours, "theirs": run_theirs}
     answers = {name: call() for name, call in calls.items()}
@@ -107,8 +107,8 @@ def main() -> None:
     # The minimum: other programs on this machine only make a run slower.
     mine, other = (TOKENS / min(seconds[name]) for name in ("ours", "theirs"))
     print(
-        f"tokens: {mine:.2f} per second in ComfyUI, {other:.2f} in transformers, after a prompt of {prompt} "
-        f"tokens: {mine / other:.2f}x (limit: {MIN_SPEED_RATIO}); "
+        f"tokens: {mine:.2f} per second in ComfyUI, {other:.2f} in transformers, after a prompt of "
+        f"{prompt_tokens} tokens: {mine / other:.2f}x (limit: {MIN_SPEED_RATIO}); "
         f"{'the same' if answers['ours'] == answers['theirs'] else 'DIFFERENT'} tokens"
     )
     if round(mine / other, 2) < MIN_SPEED_RATIO or answers["ours"] != answers["theirs"]:

@@ -53,8 +53,8 @@ def main() -> None:
 
     model = UpscaleModelLoader.execute(MODEL)[0]
     photograph = Image.open(ROOT / "pictures" / "astronaut.png").convert("RGB")
-    frame = from_pillow(photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    image = frame.movedim(1, -1).contiguous()
+    resized = photograph.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    image = from_pillow(resized).movedim(1, -1).contiguous()
     chosen = {"backbone": "upscale model", "upscale_model": model, "resampling": "bicubic"}
 
     def run_ours(tile: int, color_fix: str = "none") -> None:
@@ -76,7 +76,7 @@ def main() -> None:
             own_peak, host_peak = (max(peak) for peak in zip(*peaks, strict=True))
             print(
                 f"upscale: tile {tile}: {ratio:.3f} times the CPU time of ComfyUI's node "
-                f"(limit at 1904: {MAX_TIME_RATIO}; {', '.join(f'{r:.3f}' for r in ratios)}), "
+                f"(limit at 1904: {MAX_TIME_RATIO}; each pair: {', '.join(f'{r:.3f}' for r in ratios)}), "
                 f"peak {own_peak / 1e9:.2f} GB, that of ComfyUI's node {host_peak / 1e9:.2f} GB",
                 flush=True,
             )
