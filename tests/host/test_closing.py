@@ -90,6 +90,8 @@ def test_full_image_keeps_each_pass_and_its_notices(host):
     prompt["loop"]["inputs"]["tile_prompts"] = "a\nb"
     assert "loop.0.0.coz_tiles_1" not in host.run(prompt)
     assert closing(host, "loop") == [f"{first}\n{second}"]
+    prompt["loop"]["inputs"]["seed"] = 1  # an upscale model has none
+    assert set(host.run(prompt)) == {"loop", "loop.0.0.coz_collect", "scales"}
 
 
 def test_a_notice_goes_with_its_cause(host):
