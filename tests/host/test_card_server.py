@@ -16,6 +16,8 @@ from .prompts import more, pictures, preview_scales
 START = "1 Start here - zoom into a picture (no downloads)"
 PAPER = "4 Chain-of-Zoom as in the paper (AR-2)"
 SMALL = {START: {"size": 128}, PAPER: {"size": 64, "steps": 2, "prompting.max_tokens": 3}}
+TOLERANCE = {START: 0, PAPER: 1}
+"""Of 255. On the card ComfyUI keeps the weights of SD3 in float16, on the CPU in float32."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,8 @@ def test_a_template_gives_the_cpus_pictures(servers, card_options, name):
     cpu, card = servers()[0], servers(*card_options)[0]
     want, got = (pictures(url, run_prompt(url, prompt), prompt) for url in (cpu, card))
     assert len(got) == len(want) == 1 + prompt[loop]["inputs"]["steps"]
-    assert all(np.array_equal(a, b) for a, b in zip(got, want, strict=True))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a.astype(int), b, rtol=0, atol=TOLERANCE[name])
     report = requests.get(f"{card}/card").json()
     assert report["flops"] > 10**8
     assert 0 < report["peak"] < 2**30
