@@ -1,4 +1,4 @@
-"""The picture on the target picker: that of a run, of another tab, after a reload.
+"""The picture on the target picker: that of a run, of another tab.
 
 tests/js/outputs.test.mjs has it after requests that failed.
 """
@@ -24,13 +24,11 @@ from .picker import (
 )
 
 
-def test_what_comes_through_another_node_is_shown_after_a_run_and_a_reload(editor):
+def test_what_comes_through_another_node_is_shown_after_a_run(editor):
     build(editor, "classic", chain("rocket.jpg", between="ImageInvert"))
     expect(note(editor)).to_have_text("run once to see the image")
     assert labels(editor) == []
     run_it(editor)
-    wait_for_picture(editor, 640, 427)
-    editor.reload()
     for renderer, place in (("classic", 0.25), ("vue", 0.2)):
         editor.use_renderer(renderer)
         editor.settle(30)  # the node is drawn anew

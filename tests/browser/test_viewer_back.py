@@ -18,12 +18,6 @@ def viewer(editor):
     return of.run_four_steps(editor)
 
 
-def reload(editor):
-    output = editor.run("window.output")
-    editor.reload()
-    editor.run("output => { window.output = output }", output)
-
-
 def test_it_comes_back_with_its_tab(editor, viewer):
     fly(viewer, "16x")
     pixels = drawn(viewer)
@@ -34,33 +28,28 @@ def test_it_comes_back_with_its_tab(editor, viewer):
     assert np.array_equal(drawn(viewer), pixels)
 
 
-def test_it_is_found_again_after_a_reload(editor, viewer):
+def test_it_is_found_again_after_a_reload_and_asks_again_for_what_did_not_come(editor, viewer):
     of.show(editor, viewer, "vue")
     fly(viewer, "64x")
     pixels = drawn(viewer)
     line = viewer.get_by_role("slider")
     line.press("Shift+ArrowRight")
-    reload(editor)
-    expect(viewer.locator(".label")).to_have_text("64x · step 3 of 4")
-    expect(line).to_have_attribute("aria-valuenow", "10")
-    line.press("Home")
-    assert np.abs(drawn(viewer) - pixels).mean() < 1
-    fly(viewer, "256x")
-    assert difference(viewer, sent(editor, "coz_layers", -1)) < 6
-
-
-def test_what_did_not_come_is_asked_for_again(editor, viewer):
-    of.show(editor, viewer, "classic")
-    fly(viewer, "1x")
     deepest = json.loads(editor.run("window.output.coz_layers[0]"))[-1]["filename"]
     editor.page.route(f"**/view?*{deepest}*", lambda route: route.fulfill(status=502))
-    reload(editor)
+    output = editor.run("window.output")
+    editor.reload()
+    editor.run("output => { window.output = output }", output)
     message = viewer.locator(".message")
     expect(message).to_have_text("The images could not be shown: the server answered 502.")
     editor.page.unroute(f"**/view?*{deepest}*")
+    expect(viewer.locator(".label")).to_have_text("64x · step 3 of 4")
+    expect(line).to_have_attribute("aria-valuenow", "10")
     fly(viewer, "256x")
     expect(message).to_have_text("")
     assert difference(viewer, sent(editor, "coz_layers", -1)) < 6
+    fly(viewer, "64x")
+    line.press("Home")
+    assert np.abs(drawn(viewer) - pixels).mean() < 1
 
 
 # The last one: it throws the run's pictures away.
