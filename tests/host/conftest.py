@@ -238,33 +238,53 @@ def keep(keeper):
     return keeper("TestKeep", kinds)
 
 
+USERS = set()
+"""The files whose tests use ``servers``."""
+
+STARTED = {}
+"""Version and flags of each server that runs -> its (URL, folder)."""
+
+RUNNING = contextlib.ExitStack()
+
+
+def pytest_collection_modifyitems(items):
+    USERS.update(item.path for item in items if "servers" in item.fixturenames)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem):
+    """Stop the servers where the next file needs none: each holds gigabytes."""
+    if nextitem is None or nextitem.path not in USERS:
+        RUNNING.close()
+        STARTED.clear()
+
+
 @pytest.fixture(scope="session")
 def servers(models, tmp_path_factory):
     """(URL, folder) of a real server with some flags: one for all tests that ask for the same."""
-    started = {}
-    with contextlib.ExitStack() as stack:
 
-        def start(*arguments, version=None):
-            if version and "COMFYUI_PATH" in os.environ:
-                pytest.skip("the older hosts run with the pinned host's packages")
-            key = version, arguments
-            if key not in started:
-                folder = tmp_path_factory.mktemp("server")
-                options = [*models, *arguments]
-                url = stack.enter_context(serve(version, folder=folder, arguments=options))
-                started[key] = url, folder
-            return started[key]
+    def start(*arguments, version=None):
+        if version and "COMFYUI_PATH" in os.environ:
+            pytest.skip("the older hosts run with the pinned host's packages")
+        key = version, arguments
+        if key not in STARTED:
+            folder = tmp_path_factory.mktemp("server")
+            options = [*models, *arguments]
+            url = RUNNING.enter_context(serve(version, folder=folder, arguments=options))
+            STARTED[key] = url, folder
+        return STARTED[key]
 
-        yield start
+    yield start
+    RUNNING.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(servers):
     """URL of a real server with default flags, and the models."""
     return servers()[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server_folder(servers):
     """Where that server has its folders."""
     return servers()[1]
