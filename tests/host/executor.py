@@ -1,8 +1,18 @@
 """The host's real executor in this process, with any of its caches."""
 
+import asyncio
+
 import pytest
 
 CACHES = ["CLASSIC", "LRU", "RAM_PRESSURE", "NONE"]
+
+
+def validate(prompt):
+    """Whether the host takes the prompt into its queue, and what it says of the nodes."""
+    import execution
+
+    is_valid, _, _, errors = asyncio.run(execution.validate_prompt("p", prompt, None))
+    return is_valid, errors
 
 
 class Server:

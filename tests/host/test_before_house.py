@@ -1,6 +1,5 @@
 """What people have on disk from before the code was put into rooms: it loads and runs."""
 
-import asyncio
 import json
 import shutil
 
@@ -13,6 +12,7 @@ from tools.host import ROOT
 from tools.host.workflow import find_node
 from tools.train_grpo.marks import read_marks
 
+from .executor import validate
 from .prompts import kept_prompt, make_node, steps_run
 
 BEFORE = ROOT / "tests" / "data" / "before_house"
@@ -36,8 +36,7 @@ def test_chain_loop_goes_on_with_a_saved_chain(executor, keep, output_folder):
     shutil.copytree(BEFORE / "chain", output_folder / "before")
     prompt = kept_prompt(steps=3, size=32, image=("load", 1), chain=["load", 0])
     prompt["load"] = make_node("CoZLoadChain", folder="before")
-    executed = executor("CLASSIC").run(prompt)
-    assert steps_run(executed) == [3]
+    assert steps_run(executor("CLASSIC").run(prompt)) == [3]
     chain = read_chain(BEFORE / "chain")
     assert torch.equal(keep[0]["scales"][:3].movedim(-1, 1), torch.cat(chain.frames[1:]))
     assert keep[0]["chain"].windows[:3] == chain.windows
@@ -52,9 +51,7 @@ def test_marks_are_read():
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_the_prompt_of_a_template_is_valid(listed_models, name):
-    import execution
-
-    _, _, _, errors = asyncio.run(execution.validate_prompt("p", PROMPTS[name], None))
+    _, errors = validate(PROMPTS[name])
     # A file that the tests have not, in a loader of the host, is all that may be wrong.
     assert {error["class_type"] for error in errors.values()} <= {"CLIPLoader"}
 

@@ -1,6 +1,5 @@
 """Save Chain and Load Chain in the host's real executor, and through the real server."""
 
-import asyncio
 import io
 import json
 import os
@@ -16,7 +15,7 @@ from PIL import Image
 from coz.chain.folder import read_chain
 from tools.host.client import PromptError, run_prompt
 
-from .executor import Executor
+from .executor import Executor, validate
 from .prompts import chain_prompt, fetch_picture, make_node
 
 HALF_A_UNIT = 0.5 / 65535 + 2**-24  # and float32's own rounding
@@ -52,9 +51,8 @@ def link(output, tmp_path):
 @pytest.fixture
 def chain(nodes_of, make_chain):
     """Noise, as the pack's own ZoomChain."""
-    own = nodes_of("loop.collect").ZoomChain
     chain = make_chain()
-    return own.from_json(chain.to_json(), chain.frames)
+    return nodes_of("loop.collect").ZoomChain.from_json(chain.to_json(), chain.frames)
 
 
 @pytest.fixture
@@ -74,18 +72,14 @@ def save_prompt(prefix="chain-of-zoom/chain"):
 
 
 def load_prompt(folder):
-    names = ("chain", "image", "scales", "prompts")
-    links = {name: ["load", k] for k, name in enumerate(names)}
+    links = {name: ["load", k] for k, name in enumerate(("chain", "image", "scales", "prompts"))}
     load = make_node("CoZLoadChain", folder=folder)
     return {"load": load, "keep": make_node("TestKeep", **links)}
 
 
-def validate(prompt):
-    """The host's own check before a prompt is queued: what it says of the nodes."""
-    import execution
-
-    _, _, _, errors = asyncio.run(execution.validate_prompt("p", prompt, None))
-    return [error["details"] for node in errors.values() for error in node["errors"]]
+def list_errors(prompt):
+    """What the host's own check says of the nodes before a prompt is queued."""
+    return [error["details"] for node in validate(prompt)[1].values() for error in node["errors"]]
 
 
 def folders(node):
@@ -155,7 +149,7 @@ def test_the_scales_hold_the_workflow_as_the_hosts_own_pictures(
 def test_a_chain_newer_than_the_page_is_accepted(output, executor):
     executor.run(save_prompt("chain"), "save")
     (output / "chain_00001_").rename(output / "moved here")
-    assert validate(load_prompt("moved here")) == []
+    assert list_errors(load_prompt("moved here")) == []
 
 
 @pytest.mark.parametrize(
@@ -180,7 +174,7 @@ def test_a_folder_that_is_none_of_ours_is_refused(output, link, executor, name, 
     if name == "linked":
         link(secret)
     name = str(secret) if name == "{}" else name
-    (said,) = validate(load_prompt(name))
+    (said,) = list_errors(load_prompt(name))
     assert message in said
     with pytest.raises(RuntimeError, match=re.escape(message)):  # where it comes over a link
         executor.run(load_prompt(name), "keep")
@@ -214,10 +208,10 @@ def test_nothing_is_written_outside_the_output_folder(link, executor, tmp_path, 
 def test_a_bad_prefix_is_refused_before_the_work(link, executor, prefix, refusal):
     if prefix == "linked/x":
         link()
-    (said,) = validate(save_prompt(prefix))
+    (said,) = list_errors(save_prompt(prefix))
     assert said.startswith("filename_prefix - filename_prefix ")
     assert refusal in said
-    assert validate(save_prompt("a/b")) == []
+    assert list_errors(save_prompt("a/b")) == []
 
 
 def test_a_backslash_begins_a_subfolder(output, executor):

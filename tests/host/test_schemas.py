@@ -5,7 +5,6 @@ Methods of objects accept keywords that they do not know. Methods of a node's sc
 ``**kwargs`` in ``validate_inputs`` the host would check no limit and no list of the node's inputs.
 """
 
-import asyncio
 import inspect
 import json
 from dataclasses import is_dataclass
@@ -16,6 +15,7 @@ import pytest
 from tests.conftest import DATA
 from tools.host import ROOT
 
+from .executor import validate
 from .prompts import make_node
 from .test_contract import HOST
 
@@ -112,15 +112,13 @@ def test_no_validate_inputs_takes_all_keywords(our_nodes):
 
 
 def test_the_host_still_checks_the_limits_of_a_node_that_validates(pack):
-    import execution
-
     inputs = {"vlm_name": None, "lora_name": "none", "lora_strength": 3.0}
     prompt = {
         "load": make_node("CoZLoadPromptExtractor", **inputs),
         "show": make_node("PreviewAny", source=["load", 0]),
     }
-    valid, _, _, errors = asyncio.run(execution.validate_prompt("p", prompt, None))
-    assert not valid
+    is_valid, errors = validate(prompt)
+    assert not is_valid
     (error,) = errors["load"]["errors"]
     assert error["details"].startswith("lora_strength")
     assert error["message"] == "Value 3.0 bigger than max of 2.0"
