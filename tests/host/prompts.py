@@ -56,8 +56,7 @@ def chain_prompt(image=("source", 0), model=("model", 0), **inputs):
 
 def kept_prompt(**inputs):
     prompt = chain_prompt(**inputs)
-    names = ("image", "scales", "prompts", "chain")
-    links = {name: ["loop", k] for k, name in enumerate(names)}
+    links = {name: ["loop", k] for k, name in enumerate(("image", "scales", "prompts", "chain"))}
     prompt["scales"] = make_node("TestKeep", **links)
     return prompt
 

@@ -25,8 +25,7 @@ LINKS = {"first": ["first", 0], "crop": ["crop", 1], "zoomed": ["crop", 0], "ste
 @pytest.fixture
 def ramp(input_folder):
     """A 16-bit grey ramp from left to right, as the loader's input: (H, W) in [0, 1]."""
-    row = (DARKEST + STEP * np.arange(SIDE)).astype(np.uint16)
-    picture = np.tile(row, (SIDE, 1))
+    picture = np.tile((DARKEST + STEP * np.arange(SIDE)).astype(np.uint16), (SIDE, 1))
     Image.fromarray(picture).save(input_folder / "ramp.png")
     return torch.from_numpy(picture.astype(np.float32) / 65535)
 
@@ -41,8 +40,7 @@ def load(prompt):
 
 def test_a_16_bit_ramp_keeps_its_levels_through_the_nodes(ramp, executor, keeper):
     kept = keeper("TestDepth", dict.fromkeys(LINKS, "IMAGE"))
-    prompt = load(NODES) | {"keep": make_node("TestDepth", **LINKS)}
-    executor("CLASSIC").run(prompt, "keep")
+    executor("CLASSIC").run(load(NODES) | {"keep": make_node("TestDepth", **LINKS)}, "keep")
     (images,) = kept
     assert (images["first"][0, ..., 0] - ramp).abs().max() < 0.5 / 65535
     assert count_levels(images["first"]) == SIDE

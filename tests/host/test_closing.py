@@ -5,8 +5,6 @@ import torch
 
 from .prompts import as_full_image, chain_prompt, make_node
 
-UNUSED = "tile_prompts has 3 lines for 2 tiles: the extra lines are not used"
-EMPTY = "mask is empty"
 MEMORY = "Out of memory: from here on the model enlarges at most"
 
 
@@ -86,7 +84,7 @@ def test_full_image_keeps_each_pass_and_its_notices(host):
     assert second.startswith(
         "pass 2: 1 tile. The result of 128 x 128 pixels shows 32 x 32 pixels of the image. "
     )
-    assert notice == UNUSED
+    assert notice == "tile_prompts has 3 lines for 2 tiles: the extra lines are not used"
     prompt["loop"]["inputs"]["tile_prompts"] = "a\nb"
     assert "loop.0.0.coz_tiles_1" not in host.run(prompt)
     assert closing(host, "loop") == [f"{first}\n{second}"]
@@ -104,7 +102,7 @@ def test_a_notice_goes_with_its_cause(host):
     }
     host.run(prompt)
     (text,) = closing(host, "zoom")
-    assert text.startswith(EMPTY)
+    assert text.startswith("mask is empty")
     del prompt["zoom"]["inputs"]["mask"]
     host.run(prompt)
     assert closing(host, "zoom") == []

@@ -74,6 +74,5 @@ def test_a_way_that_forks_or_may_change_colours_is_not_followed(executor, keep, 
 
 
 def test_full_image_tells_it_to_the_end(host):
-    prompt = loaded(chain_prompt(), "p3.png", CROP)
-    host.run(as_full_image(prompt, scale=2.0, tile=64, overlap=8))
+    host.run(as_full_image(loaded(chain_prompt(), "p3.png", CROP), scale=2.0, tile=64, overlap=8))
     assert closing(host).count(NOTE) == 1

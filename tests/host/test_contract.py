@@ -27,7 +27,6 @@ VERSION = read_comfyui_version(host_path())
 HOST = {path.stem for path in host_path().glob("*.py")} | {
     path.name for path in host_path().iterdir() if path.is_dir()
 }
-DOCUMENTED = "comfy_api.latest"
 
 SIGNATURES = json.loads((DATA / "host_signatures.json").read_text("utf-8"))
 CALLS: dict[str, dict] = SIGNATURES["calls"]
@@ -71,7 +70,7 @@ def uses(source: str, file: str) -> set[Use]:
             owner = name_of(node.value)
             return f"{owner}.{node.attr}" if owner else ""
         name = bound.get(node.id, "") if isinstance(node, ast.Name) else ""
-        is_hosts = name.partition(".")[0] in HOST and not f"{name}.".startswith(f"{DOCUMENTED}.")
+        is_hosts = name.partition(".")[0] in HOST and not f"{name}.".startswith("comfy_api.latest.")
         return name if is_hosts else ""
 
     def class_of(node: ast.AST | None) -> str:

@@ -203,9 +203,8 @@ def test_another_family_is_refused_before_the_work(host, keep, give, own_prompt,
 
 def test_another_model_leaves_what_is_before_it(host, keep, give, own_prompt, own_models):
     host.run(own_prompt(steps=1), "scales")
-    prompt = own_prompt(steps=1)
     give("Test_model", "MODEL", own_models.model.clone())
-    ran = host.run(prompt, "scales")
+    ran = host.run(own_prompt(steps=1), "scales")
     assert (steps_run(ran, "zoom"), steps_run(ran)) == ([], [1])
 
 

@@ -18,8 +18,7 @@ def zoom(host, keep, own_prompt):
 
     def run(denoise_steps=None, **inputs):
         chosen = {"control_net": None, "denoise_steps": denoise_steps} | inputs.pop("backbone", {})
-        zoom_prompt = own_prompt(size=32, backbone=chosen, **inputs)
-        run.ran = steps_run(host.run(zoom_prompt, "scales"))
+        run.ran = steps_run(host.run(own_prompt(size=32, backbone=chosen, **inputs), "scales"))
         run.told = host.told
         return keep[-1]["chain"]
 
@@ -31,8 +30,7 @@ def test_each_step_has_its_own_and_the_last_repeats(zoom, typed):
     chain = zoom(typed, steps=3)
     assert chain.denoises == (0.5, 0.3, 0.3)
     assert json.loads(chain.to_json())["denoises"] == [0.5, 0.3, 0.3]
-    first = zoom(steps=1, backbone={"denoise": 0.5})
-    assert torch.equal(chain.frames[2], first.frames[2])
+    assert torch.equal(chain.frames[2], zoom(steps=1, backbone={"denoise": 0.5}).frames[2])
     second = zoom(steps=2, backbone={"denoise": 0.3})
     assert not torch.equal(chain.frames[3], second.frames[3])  # another first step
 
@@ -112,6 +110,5 @@ def test_each_pass_of_full_image_sr_has_its_own(host, keep, own_prompt, before):
         return used
 
     assert run("0.5, 0.4, 0.3") == [0.5, 0.4]
-    told = "denoise_steps has 3 values, but passes is 2: the extra values are not used"
-    assert told in host.told
+    assert "denoise_steps has 3 values, but passes is 2: the extra values are not used" in host.told
     assert run("0.5, 0.3") == [0.3]  # the first pass is kept

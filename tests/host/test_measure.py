@@ -62,10 +62,8 @@ def test_outputs_and_table_are_cozs(host, measured):
     assert kept["color_drift"] == max(f.drift for f in steps)
     assert 15 < kept["psnr"] < 45
     assert "The ground truth is fine enough for frames up to 4x: beyond that" in kept["table"]
-    shares = [1, 1 / 4, 1 / 16, 1 / 64]
-    colors = [f"rgb{pick_real_pixels_color(share)}" for share in shares]
-    said = {"text": [kept["table"]], "coz_colors": [colors], "coz_text": []}
-    assert host.ui("report") == said
+    colors = [f"rgb{pick_real_pixels_color(share)}" for share in (1, 1 / 4, 1 / 16, 1 / 64)]
+    assert host.ui("report") == {"text": [kept["table"]], "coz_colors": [colors], "coz_text": []}
     assert [round(a, 1) for a in kept["chain"].agreements] == [
         round(f.input_agreement, 1) for f in steps
     ]
@@ -130,8 +128,7 @@ def test_half_precision_and_transparency_are_taken(node, make_chain):
 
 
 def test_a_chain_of_no_steps_has_its_first_frame(node, make_chain):
-    chain = make_chain(steps=0)
-    table, *figures, sharpness, drift = node("CoZMeasure").execute(chain).result
+    table, *figures, sharpness, drift = node("CoZMeasure").execute(make_chain(steps=0)).result
     assert [line.split()[1] for line in table.split("\n")[2:5]] == ["zoom", "---:", "1x"]
     assert table.split("\n")[0].endswith(" There is no step to judge.")
     assert all(map(math.isnan, [*figures, drift]))

@@ -38,25 +38,22 @@ def test_each_step_shows_the_frame_that_it_enlarges(executor, keep, previews):
     shown_on, frames = zip(*previews, strict=True)
     # Not on the loop itself, which shows its finished frames: an app would no longer take them.
     assert shown_on == ("loop.steps",) * 2
-    scales = keep[-1]["scales"].movedim(-1, 1)
-    for frame, expected in zip(frames, scales[:2], strict=True):
+    for frame, expected in zip(frames, keep[-1]["scales"].movedim(-1, 1)[:2], strict=True):
         assert error(frame, expected[None]) < 1 / 255
 
 
 def test_tiles_appear_in_the_picture(executor, keep, previews, node, nodes_of, monkeypatch):
     monkeypatch.setattr(nodes_of("full_image.preview"), "MIN_PREVIEW_SECONDS", -1.0)
     prompt = as_full_image(chain_prompt(), tile=1024)
-    links = {"image": ["loop", 0], "prompts": ["loop", 1]}
-    prompt["scales"] = make_node("TestKeep", **links)
+    prompt["scales"] = make_node("TestKeep", **{"image": ["loop", 0], "prompts": ["loop", 1]})
     executor("CLASSIC").run(prompt)
-    result = keep[-1]["image"].movedim(-1, 1)
     shown_on, frames = zip(*previews, strict=True)
     assert shown_on == ("loop",) * 5
     assert {frame.shape for frame in frames} == {(1, 3, 768, 768)}
     source = node("CoZSamplePicture").execute("astronaut.png")[0].movedim(-1, 1)
     assert error(frames[0], resize(source, 768, 768)) < 1 / 255
     # A quarter after the other becomes that of the result.
-    small = resize(result, 768, 768).clamp(0, 1)
+    small = resize(keep[-1]["image"].movedim(-1, 1), 768, 768).clamp(0, 1)
     changed = [
         [part.abs().max() > 0 for part in quarters(after - before)]
         for before, after in pairwise(frames)

@@ -44,8 +44,7 @@ def test_going_on_equals_one_run_to_the_last_bit(executor, keep, cache):
 
 def test_a_branch_keeps_what_is_before_it(host, keep):
     branch = {"steps": 3, "from_step": 1, "color_fix": "none", "step_prompts": "x\ny\nz", "seed": 1}
-    executed = host.run(resumed({"steps": 4}, **branch))
-    assert ran(executed) == [2, 3]
+    assert ran(host.run(resumed({"steps": 4}, **branch))) == [2, 3]
     host.run(kept_prompt(**PLACE, steps=4))
     prompt = kept_prompt(**PLACE | branch | {"chain": ["loop_2", 3]})
     host.run(prompt | {"loop_2": kept_prompt(**PLACE, steps=4)["loop"]})
@@ -65,9 +64,8 @@ def test_a_branch_keeps_what_is_before_it(host, keep):
     [({"steps": 2}, 2), ({"steps": 4, "from_step": 0}, 4), ({"steps": 4, "from_step": 9}, 4)],
 )
 def test_steps_that_are_there_are_not_run(host, keep, inputs, steps):
-    executed = host.run(resumed({"steps": 3}, **inputs))
     kept = min(3, inputs.get("from_step", 16), steps)
-    assert ran(executed) == list(range(kept + 1, steps + 1))
+    assert ran(host.run(resumed({"steps": 3}, **inputs))) == list(range(kept + 1, steps + 1))
     assert keep[0]["chain"].steps == steps
     assert len(keep[0]["scales"]) == steps + 1
 
@@ -177,8 +175,7 @@ def test_an_older_chain_has_figures_for_its_new_steps_only(host, keep, unmeasure
     told = r"32.8x: 1.95 x 1.95 real pixels, [a-z ]+ its invented input \([\d.]+ dB\)"
     assert re.fullmatch(told, shown[3])
     assert host.run(prompt) == []
-    chain = keep[0]["chain"]
-    assert [isnan(db) for db in chain.agreements] == [True, True, False]
+    assert [isnan(db) for db in keep[0]["chain"].agreements] == [True, True, False]
     host.run(unmeasured({"steps": 2}, steps=2))
     assert keep[-1]["chain"].agreements == keep[-1]["chain"].invented == ()
     assert "input" not in host.told[-1]
