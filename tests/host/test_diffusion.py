@@ -12,7 +12,7 @@ from tests.oracles.sd3 import LATENT_SHIFTS, ODD_SHAPES, PLAIN_SHAPES, draw_imag
 from tests.support.images import noise
 from tests.support.random_sd3 import draw_conditioning as conditioning
 from tests.support.random_weights import relative_error
-from tests.support.small_models import make_vae, small_sd2
+from tests.support.small_models import VARYING, make_vae, small_sd2
 
 
 @pytest.fixture
@@ -64,10 +64,6 @@ def test_half_precision_input_and_repeat(step, sd3):
     assert first.dtype == torch.float32
     assert torch.equal(first, step(sd3.model, sd3.vae, positive, image.float()))
     assert torch.equal(image, before)
-
-
-# ComfyUI takes SD 2.1 for a v-prediction model where this weight varies much.
-VARYING = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.tensor([-1.0, 1.0])}
 
 
 @pytest.mark.parametrize("state", [{}, VARYING], ids=["eps", "v-prediction"])
@@ -277,6 +273,5 @@ def test_results_have_three_channels_whatever_the_vae_decodes(
     assert rgb.std() > 0.05
     assert not torch.equal(rgb[..., 0], rgb[..., 1])
     vae = vae_with_outputs(channels)
-    found = step(sd3.model, vae, positive, image)
-    assert torch.equal(found, rgb[..., expected])
+    assert torch.equal(step(sd3.model, vae, positive, image), rgb[..., expected])
     assert refine(image, vae=vae).shape == (1, 30, 40, 3)

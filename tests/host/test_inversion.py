@@ -14,14 +14,7 @@ from coz.networks.noise_predictor import NoisePredictorSizes
 from tests.conftest import DATA
 from tests.support.images import noise
 from tests.support.random_weights import read_layouts, relative_error
-from tests.support.small_models import (
-    SD2_SHAPE,
-    small_clip,
-    small_predictor,
-    small_sd2,
-    small_sd3,
-    small_vae,
-)
+from tests.support.small_models import VARYING, small_predictor, small_sd2, small_sd3, small_vae
 from tools.evaluate.arms import read_arms
 from tools.evaluate.prompts import make_prompts
 from tools.host import ROOT
@@ -71,8 +64,7 @@ def invsr(node, nodes_of):
         context_dim=64,
     )
     names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
-    unet = draw_weights("invsr_unet", "unet.")
-    state = {names[name]: weight for name, weight in unet.items()}
+    state = {names[name]: weight for name, weight in draw_weights("invsr_unet", "unet.").items()}
     model.model.diffusion_model.load_state_dict(state)
     folder_paths.add_model_folder_path("model_patches", str(GOLDEN))
     with pytest.MonkeyPatch.context() as patch:
@@ -143,7 +135,7 @@ def test_image_is_invsrs(step, golden):
 
 
 @pytest.fixture(scope="module")
-def small(node, model_folder):
+def small(node, model_folder, own_models):
     """A small SD2 of random weights with its predictor, its VAE, and texts for it."""
     folder = model_folder("model_patches")
     save_file(small_predictor(), folder / "small_predictor.safetensors")
@@ -153,11 +145,10 @@ def small(node, model_folder):
         for name, weight in small_predictor().items()
     }
     save_file(narrow, folder / "narrow.safetensors")
-    generator = torch.Generator().manual_seed(0)
-    texts = [[[torch.randn(1, 7, SD2_SHAPE["context_dim"], generator=generator), {}]] for _ in "+-"]
     bare = small_sd2()
     model = node("CoZLoadInvSR").execute(bare, "small_predictor.safetensors")[0]
-    return SimpleNamespace(model=model, bare=bare, vae=small_vae(4), clip=small_clip(), texts=texts)
+    parts = {name: getattr(own_models, name) for name in ("vae", "clip", "texts")}
+    return SimpleNamespace(model=model, bare=bare, **parts)
 
 
 @pytest.fixture
@@ -191,11 +182,8 @@ def test_other_files_are_refused(node, small, name, message):
 
 
 def test_other_models_are_refused(node, small):
-    # ComfyUI takes SD 2.1 for a v-prediction model where this weight varies much.
-    name = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
-    v_prediction = small_sd2({name: torch.tensor([-1.0, 1.0])})
     for model, found in (
-        (v_prediction, r"SD20 \(v-prediction\)"),
+        (small_sd2(VARYING), r"SD20 \(v-prediction\)"),
         (small_sd2(family="SD15"), r"SD15 \(eps\)"),
         (small_sd2(family="SDXL"), r"SDXL \(eps\)"),
         (small_sd3(), "SD3"),
@@ -343,8 +331,7 @@ def test_any_size_works_as_full_image(executor, keep, zoom_prompt, height, width
 
 def test_overlapping_tiles_share_their_noise(executor, keep, nodes_of, zoom_prompt, before):
     drawn = []
-    host = nodes_of("host.inversion")
-    before(host, "sample_noise", lambda moments, normal: drawn.append(normal))
+    before(nodes_of("host.inversion"), "sample_noise", lambda moments, normal: drawn.append(normal))
     executor("CLASSIC").run(make_full_prompt(zoom_prompt(), 16, 32, 4.0))
     assert keep[0]["image"].shape == (1, 64, 128, 3)
     # Tiles of 64 pixels at 0, 48 and 64 of 128: latent pixels 0 to 8, 6 to 14 and 8 to 16.
@@ -430,8 +417,7 @@ def test_joined_loops_are_their_parts(host, keep, node, small, shrink):
     with torch.inference_mode():
         texts = [node("CLIPTextEncode")().encode(small.clip, text)[0] for text in (TEXT, NEGATIVE)]
         for i in (2, 3):
-            target = steps[i - 1].target
-            views = node("CoZCropCenterZoom").execute(frame, 4.0, *target, "bicubic")
+            views = node("CoZCropCenterZoom").execute(frame, 4.0, *steps[i - 1].target, "bicubic")
             zoomed, crop, *_ = views.args
             given = small.model, small.vae, *texts, crop, zoomed
             sharp = node("CoZInvSRStep").execute(*given, seed=derive_step_seed(seed, i))[0]

@@ -54,6 +54,8 @@ SD2_SHAPE = {
 
 SD15 = {"use_linear_in_transformer": False}
 """What the shape of SD1.5 has else."""
+VARYING = {"output_blocks.11.1.transformer_blocks.0.norm1.bias": torch.tensor([-1.0, 1.0])}
+"""ComfyUI takes SD 2.1 for a v-prediction model where this weight varies much."""
 
 
 def small_sd2(state=(), family="SD20", **shape):
@@ -125,8 +127,7 @@ def small_clip():
     from comfy.text_encoders.sd3_clip import sd3_clip
 
     shape = {"hidden_size": 768, "intermediate_size": 768, "num_hidden_layers": 3}
-    config = shape | {"num_attention_heads": 12}
-    options = {"dtype": torch.float32, "clip_l_model_config": config}
+    options = {"dtype": torch.float32, "clip_l_model_config": shape | {"num_attention_heads": 12}}
     encoders = sd3_clip(clip_l=True, clip_g=False, t5=False)
     target = SimpleNamespace(params={}, clip=encoders, tokenizer=lambda **_: load_sd3_tokenizer())
     clip = comfy.sd.CLIP(target, parameters=1, model_options=options)
