@@ -115,12 +115,7 @@ def test_a_chain_tells_of_a_grey_model_once_and_at_its_end(host, keep, give, esr
 @pytest.mark.parametrize(("channels_in", "channels_out"), [(4, 4), (1, 3), (3, 1)])
 @pytest.mark.parametrize(
     "prompt",
-    [
-        step_prompt,
-        full_prompt,
-        lambda: ensembled(step_prompt()),
-        lambda: kept_prompt(size=16),
-    ],
+    [step_prompt, full_prompt, lambda: ensembled(step_prompt()), lambda: kept_prompt(size=16)],
 )
 def test_other_channels_are_refused_by_name(
     executor, keep, give, esrgan, prompt, channels_in, channels_out

@@ -206,8 +206,7 @@ def test_chains_are_compared_in_the_scales_that_all_have(node, make_chain):
 
 
 def test_a_chain_without_a_zoom_has_nothing_to_judge(node, make_chain):
-    figures = node("CoZDetailMap").execute(chain=[make_chain(steps=0)])[2]
-    assert figures == (
+    assert node("CoZDetailMap").execute(chain=[make_chain(steps=0)])[2] == (
         "The deepest frame (1x) is all real: nothing in it had to be invented. There is no step to "
         "judge."
     )
@@ -319,11 +318,9 @@ def test_in_the_host(executor, pack):
         "scales": make_node("PreviewImage", images=["batch", 0]),
     }
     host = executor("LRU")
-    ran = host.run(prompt)
-    assert ran.count("compare") == 1
+    assert host.run(prompt).count("compare") == 1
     # The last text on each node.
-    shown = dict(host.notices)
-    assert len(shown["true"].splitlines()) == 3
+    assert len(dict(host.notices)["true"].splitlines()) == 3
     judged, compared = host.ui("judge"), host.ui("compare")
     lines = judged["coz_text"][0].splitlines()
     assert [line.partition(":")[0] for line in lines[1:]] == ["4x", "16x"]

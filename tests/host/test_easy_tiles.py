@@ -178,5 +178,4 @@ def test_easy_tiles_ask_for_no_text(nodes_of):
     easy = [[0, 4], [1]]
     lines = plan.plan_pass_texts(layouts, object(), "fur", "a\nb", easy)
     assert lines == [["-", "b", "", "", "-", ""], ["", "-"]]
-    told = plan.describe_work([6, 2], lines, easy)
-    assert told == "5 of 8 tiles by the model, 3 + 1 prompts"
+    assert plan.describe_work([6, 2], lines, easy) == "5 of 8 tiles by the model, 3 + 1 prompts"

@@ -126,12 +126,11 @@ def test_half_of_a_character_is_a_question_mark(encode, tokenizer_clip):
 def test_t5_ids_are_those_of_transformers(
     encode, tokenizer_clip, reference_tokens, family, prompt, t5_tokens
 ):
-    clip = tokenizer_clip(f"text_encoders.{family}Tokenizer")
     # The one thing that is not as written: the host loads what stands behind it.
     expected = "(embedding:".join(
         part.replace("embedding:", "embedding :") for part in prompt.split("(embedding:")
     )
-    tokens = encode(clip, prompt, t5_tokens)
+    tokens = encode(tokenizer_clip(f"text_encoders.{family}Tokenizer"), prompt, t5_tokens)
     assert ids(tokens["t5xxl"]) == [reference_tokens("t5xxl", expected, t5_tokens)]
 
 
@@ -173,8 +172,7 @@ LENGTHS = {"pixart_t5.PixArt": 2, "genmo.MochiT5": 256, "hidream.HiDream": 128}
 
 @pytest.mark.parametrize(("name", "length"), LENGTHS.items())
 def test_other_models_t5_keeps_their_length(encode, tokenizer_clip, name, length):
-    clip = tokenizer_clip(f"text_encoders.{name}Tokenizer")
-    (t5,) = ids(encode(clip, "cat", 512)["t5xxl"])
+    (t5,) = ids(encode(tokenizer_clip(f"text_encoders.{name}Tokenizer"), "cat", 512)["t5xxl"])
     assert len(t5) == length
 
 
@@ -276,8 +274,7 @@ def test_sd3_is_encoded_as_in_the_reference(encode, sd3_clip, networks, referenc
     assert error(context[:, :77, WIDTHS["l"] : width], g.hidden_states[-2]) < TOLERANCE
     assert not context[:, :77, width:].any()
     assert error(context[:, 77:], t5) < TOLERANCE
-    pooled = torch.cat([l.text_embeds, g.text_embeds], -1)
-    assert error(extra["pooled_output"], pooled) < TOLERANCE
+    assert error(extra["pooled_output"], torch.cat([l.text_embeds, g.text_embeds], -1)) < TOLERANCE
     assert "attention_mask" not in extra
 
 
@@ -320,17 +317,15 @@ def test_a_single_clip(encode, make_clip, networks, reference_tokens, encoder, p
     expected = reference.last_hidden_state
     if encoder == "h":
         with torch.no_grad():
-            norm = networks["h"][0].text_model.final_layer_norm
-            expected = norm(reference.hidden_states[-2])
+            expected = networks["h"][0].text_model.final_layer_norm(reference.hidden_states[-2])
     assert error(context, expected) < TOLERANCE
     assert error(extra["pooled_output"], reference.text_embeds) < TOLERANCE
 
 
 def test_plain_short_text_is_encoded_as_by_the_host_on_any_device(encode, node, sd3_clip):
     clip = sd3_clip("l", "g")
-    selected = node("SelectCLIPDevice").execute(clip, "default")[0]
     (((theirs, their_extra),),) = node("CLIPTextEncode")().encode(clip, "a cat, in the house")
-    for each in (clip, selected):
+    for each in (clip, node("SelectCLIPDevice").execute(clip, "default")[0]):
         ((ours, our_extra),) = encode(each, "a cat, in the house", 512)
         assert torch.equal(ours, theirs)
         assert torch.equal(our_extra["pooled_output"], their_extra["pooled_output"])

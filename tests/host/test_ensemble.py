@@ -65,14 +65,12 @@ def test_the_hosts_upscale_node_gives_the_mean_of_eight(
     loaded = upscale_nodes.UpscaleModelLoader.execute("tiny_x4.safetensors")[0]
     image = noise(*shape)
     alone = upscale_nodes.ImageUpscaleWithModel.execute(loaded, image)[0]
-    ensembled = ensemble(loaded)
-    result = upscale_nodes.ImageUpscaleWithModel.execute(ensembled, image)[0]
+    result = upscale_nodes.ImageUpscaleWithModel.execute(ensemble(loaded), image)[0]
     tiles = {"tile_x": 512, "tile_y": 512, "overlap": 32, "upscale_amount": 4}
     by_hand = partial(mean_of_eight, loaded)
     expected = comfy.utils.tiled_scale(image.movedim(-1, 1), by_hand, **tiles).movedim(1, -1)
     torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
-    again = upscale_nodes.ImageUpscaleWithModel.execute(loaded, image)[0]
-    assert torch.equal(again, alone)
+    assert torch.equal(upscale_nodes.ImageUpscaleWithModel.execute(loaded, image)[0], alone)
     assert shape == (1, 1, 1, 3) or not torch.allclose(result, alone, atol=1e-4)
 
 

@@ -29,11 +29,10 @@ def as_full(graph, **inputs):
     loop = graph[find_node(graph, "CoZChainLoop")]["inputs"] | {"image": ["source", 0]}
     shared = ("image", "backbone", "prompting", "prompt", "seed", "color_fix")
     full = {k: v for k, v in loop.items() if k.split(".")[0] in shared}
-    kept = {"image": ["full", 0], "prompts": ["full", 1]}
     return {k: node for k, node in graph.items() if "Load" in node["class_type"]} | {
         "source": make_node("TestPicture"),
         "full": make_node("CoZFullImage", **full | TILED | inputs),
-        "kept": make_node("TestKeep", **kept),
+        "kept": make_node("TestKeep", **{"image": ["full", 0], "prompts": ["full", 1]}),
     }
 
 
@@ -102,8 +101,7 @@ def test_tiles_show_no_seams(enlarge, node):
     tiled, texts = enlarge(image, color_fix="none", tile=256)
     whole = untiled(node, image)
     assert tiled.shape == whole.shape == (1, 400, 1200, 3)
-    layout = plan_layout(400, 1200, 256, 128)
-    assert texts.split("\n") == ["-"] * len(layout.list_windows())
+    assert texts.split("\n") == ["-"] * len(plan_layout(400, 1200, 256, 128).list_windows())
     assert (tiled - whole).abs().max() < SEAM
     borders = [240, 480, 720, 960]  # of five abutting tiles
     others = [x for x in range(1, 1200) if x not in borders]
@@ -295,8 +293,7 @@ def test_out_of_memory_makes_smaller_tiles_and_goes_on(
 def paper(**inputs):
     graph = read_prompt(PAPER)
     graph[find_node(graph, "CoZLoadSRLoRA")]["inputs"]["vae_encoder_name"] = NARROW_ENCODER
-    small = {"tile": 64, "overlap": 16, "prompting.max_tokens": 4}
-    return as_full(graph, **small | inputs)
+    return as_full(graph, **{"tile": 64, "overlap": 16, "prompting.max_tokens": 4} | inputs)
 
 
 def test_every_model_is_loaded_once_a_pass(enlarge, node, tiny, mm, caplog):

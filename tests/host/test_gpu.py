@@ -84,9 +84,8 @@ def test_without_a_gpu_one_line_says_so(name, monkeypatch, capsys):
     ],
 )
 def test_goals(seconds, peaks, missed):
-    theirs = gpu_chain.Row("theirs", {"all": 1.0})
     rows = [gpu_chain.Row("ours", {"all": seconds}, peak) for peak in peaks]
-    assert gpu_chain.find_missed_goals(theirs, rows) == missed
+    assert gpu_chain.find_missed_goals(gpu_chain.Row("theirs", {"all": 1.0}), rows) == missed
 
 
 def test_the_simulated_card_is_compared_with_the_measured_one():

@@ -137,8 +137,7 @@ def test_every_finished_step_and_the_collector_show_on_the_loop(host):
     assert re.fullmatch(depth + "".join(each), lines[-1][1])
     shown = [text for _, text in lines if text.startswith("step ")]
     assert [text.split(":")[0] for text in shown] == [f"step {i} of 3" for i in (1, 2, 3)]
-    record = json.loads(host.ui("coz_collect")["coz_chain"][0])
-    assert record["steps"] == 3
+    assert json.loads(host.ui("coz_collect")["coz_chain"][0])["steps"] == 3
 
 
 def test_steps_show_in_order_while_the_chain_runs(host):

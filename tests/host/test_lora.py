@@ -61,8 +61,7 @@ def test_strength_is_a_share_of_the_change(step, load, sd3, coz_files):
     shape = (1, 32, 32, 3)
     model, vae = load(sd3.model, sd3.vae, FILES[0], "none", 0.5)
     assert vae is sd3.vae
-    found = step(model, vae, conditioning(), draw_image(shape))
-    assert_recorded(found, name_case("half", shape))
+    assert_recorded(step(model, vae, conditioning(), draw_image(shape)), name_case("half", shape))
 
 
 def test_strength_0_changes_nothing(load, sd3, coz_files):

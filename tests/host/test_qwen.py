@@ -8,15 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.oracles.qwen import (
-    ANSWER,
-    PICTURE,
-    PLAIN,
-    QUANTISED,
-    STOCK_PICTURES,
-    WORDS,
-    quantise,
-)
+from tests.oracles.qwen import ANSWER, PICTURE, PLAIN, QUANTISED, STOCK_PICTURES, WORDS, quantise
 from tests.oracles.qwen import draw_picture as picture
 from tests.oracles.qwen import draw_pictures as images
 from tests.oracles.qwen import write_pictures_chat as chat
@@ -106,8 +98,7 @@ def answer(vlm, pictures, penalty=1.0, length=ANSWER):
 def assert_same(result, expected, bar=1e-4):
     (tokens, logits), (expected_tokens, expected_logits) = result, expected
     assert tokens == expected_tokens
-    worst = (logits - expected_logits).abs().max() / expected_logits.abs().max()
-    assert worst < bar
+    assert (logits - expected_logits).abs().max() / expected_logits.abs().max() < bar
 
 
 @pytest.mark.parametrize(("pictures", "penalty"), PLAIN)
@@ -131,15 +122,12 @@ def test_the_extractor_asks_as_transformers_do(vlm, expected, nodes_of, monkeypa
 
 def test_each_picture_and_its_place_count(vlm):
     first, second = images(2)
-    turned = np.ascontiguousarray(first[::-1])
-    pairs = [first, second], [second, first], [turned, second]
-    answers = [answer(vlm, pair)[0] for pair in pairs]
-    assert len(set(map(tuple, answers))) == 3
+    pairs = [first, second], [second, first], [np.ascontiguousarray(first[::-1]), second]
+    assert len({tuple(answer(vlm, pair)[0]) for pair in pairs}) == 3
 
 
 def test_a_prompt_lora_counts_as_in_peft(vlm, load, expected):
-    with_lora = load(MODEL, ADAPTER)
-    assert_same(answer(with_lora, images(2), 1.05), expected("lora"))
+    assert_same(answer(load(MODEL, ADAPTER), images(2), 1.05), expected("lora"))
     # Neither changes the other model, whatever was loaded last.
     assert_same(answer(vlm, images(2), 1.05), expected("plain 2 1.05"))
 
@@ -262,10 +250,9 @@ PAIR = torch.rand(2, 28, 56, 3)
 def test_tokens_are_made_as_by_the_hosts_own_tokenizers(vlm, text, options):
     from comfy.text_encoders.qwen3vl import tokenizer
 
-    theirs = tokenizer("qwen3vl_4b")()
     (ours,), (other,) = (
         next(iter(t.tokenize_with_weights(text, **options).values()))
-        for t in (vlm.tokenizer, theirs)
+        for t in (vlm.tokenizer, tokenizer("qwen3vl_4b")())
     )
     if "llama_template" in options:  # Qwen3's convention alone: an empty thought
         other = other[: len(ours)]
@@ -344,13 +331,12 @@ def test_keywords_of_newer_hosts_are_accepted_and_not_passed_on(vlm, monkeypatch
 
 def test_placed_pictures_of_any_float_type_and_channels(vlm):
     first, second = (as_image(p) for p in images(2))
-    tokens = vlm.tokenize(chat(2))
     places = iter([first.double(), torch.cat([second, second[..., :1]], -1)])
     row = [
         ({"type": "image", "data": next(places), "original_type": "image"}, w)
         if t == 151655
         else (t, w)
-        for t, w in tokens["qwen25vl"][0]
+        for t, w in vlm.tokenize(chat(2))["qwen25vl"][0]
     ]
     assert generate(vlm, {"qwen25vl": [row]}) == answer(vlm, images(2))[0]
 
@@ -397,8 +383,7 @@ def test_an_interrupted_answer_leaves_a_usable_vlm(vlm, mm, before, monkeypatch)
 
 def test_the_hosts_device_and_delegate_factory(vlm, node, load):
     expected = answer(vlm, images(1))[0]
-    moved = node("SelectCLIPDevice").execute(vlm, "cpu")[0]
-    assert answer(moved, images(1))[0] == expected
+    assert answer(node("SelectCLIPDevice").execute(vlm, "cpu")[0], images(1))[0] == expected
     factory, arguments = vlm.patcher.cached_patcher_init
     other = factory(*arguments, disable_dynamic=True, later=None)
     assert other.model is not vlm.patcher.model
@@ -464,8 +449,7 @@ def test_a_lora_of_some_layers_fits(vlm, nodes_of, folder, tmp_path):
     weights = {k: w for k, w in load_file(folder / ADAPTER).items() if ".layers.1." in k}
     save_file(weights, tmp_path / ADAPTER)
     shutil.copy(folder / CONFIG, tmp_path)
-    changed = nodes_of("host.lora").patch_clip(vlm, tmp_path / ADAPTER, 1.0)
-    assert len(changed.patcher.patches) == 7
+    assert len(nodes_of("host.lora").patch_clip(vlm, tmp_path / ADAPTER, 1.0).patcher.patches) == 7
 
 
 def test_missing_files_are_named_with_link_and_folder(nodes_of, folder):

@@ -56,15 +56,13 @@ def run(executor, keeper, give):
 @pytest.mark.parametrize("size", [(65, 64), (129, 200), *more((127, 257), (160, 120))])
 def test_odd_sizes_lose_no_pixel_and_get_no_bar_at_a_side(run, size, overlap):
     image = noise(1, *size, 3)
-    sr = run(image, "CoZFullImage", tile=128, overlap=overlap)
-    assert torch.equal(sr, repeat(image, 4))
+    assert torch.equal(run(image, "CoZFullImage", tile=128, overlap=overlap), repeat(image, 4))
 
 
 @pytest.mark.parametrize("sides", [(1280, 1400, 2.0), *more((1900, 1900, 1.5))])
 def test_nothing_turns_black_beyond_a_large_side(run, sides):
     height, width, scale = sides
-    grey = torch.full((1, height, width, 3), 0.5)
-    sr = run(grey, "CoZFullImage", 2, scale=scale, tile=1024)
+    sr = run(torch.full((1, height, width, 3), 0.5), "CoZFullImage", 2, scale=scale, tile=1024)
     assert sr.shape == (1, round(height * scale), round(width * scale), 3)
     assert (sr - 0.5).abs().max() < 1e-6  # resampling weights sum to 1 up to rounding
 
@@ -113,8 +111,7 @@ def test_any_factor_and_scale_hold_the_target(run, factor, scale):
 
 def test_sixteen_bits_are_kept(run):
     image = (torch.arange(64 * 64 * 3).reshape(1, 64, 64, 3) * 5 + 3) / 65535
-    chain = run(image, "CoZChainLoop", steps=1)
-    assert torch.equal(chain.frames[0], image.movedim(-1, 1))
+    assert torch.equal(run(image, "CoZChainLoop", steps=1).frames[0], image.movedim(-1, 1))
     assert torch.equal(run(image, "CoZFullImage"), repeat(image, 4))
 
 
@@ -133,8 +130,7 @@ def test_each_picture_of_a_list_gets_its_own_strip_report_and_viewer(host, keep)
     prompt["batch"] = make_node("RepeatImageBatch", image=["source", 0], amount=3)
     prompt["list"] = make_node("RebatchImages", images=["batch", 0], batch_size=1)
     chain = {"chain": ["loop", 3]}
-    strip = chain | {"layout": "row", "labels": True}
-    prompt["strip"] = make_node("CoZZoomStrip", **strip)
+    prompt["strip"] = make_node("CoZZoomStrip", **chain | {"layout": "row", "labels": True})
     prompt["keep"] = make_node("TestKeep", image=["strip", 0])
     prompt["report"] = make_node("CoZMeasure", **chain)
     prompt["viewer"] = make_node("CoZZoomViewer", **chain)
