@@ -26,8 +26,7 @@ def saved_chain(**inputs):
 
 def output_files(folder):
     """Path -> content of all that lies in the server's output folder."""
-    files = (folder / "output").rglob("*")
-    return {path: path.read_bytes() for path in files if path.is_file()}
+    return {path: path.read_bytes() for path in (folder / "output").rglob("*") if path.is_file()}
 
 
 def test_overall_progress_and_finished_scales_show_on_the_loop(server):
@@ -47,8 +46,6 @@ def test_overall_progress_and_finished_scales_show_on_the_loop(server):
         if state["display_node_id"] == "loop" and state["node_id"] != "loop"
     }
     assert drawn == {"coz_collect", "coz_check_1", "coz_check_2", "coz_check_3"}
-    (collected,) = (out for node, out in run.outputs.items() if node.endswith("coz_collect"))
-    assert len(collected["images"]) == 4
 
 
 @pytest.mark.parametrize(
