@@ -11,13 +11,7 @@ from safetensors.torch import save_file
 from coz.chain.folder import write_chain
 from tests.support.host_with_card import PLACEMENTS, HostWithCard
 from tests.support.random_sd3 import coz_lora
-from tests.support.small_models import (
-    small_clip,
-    small_predictor,
-    small_sd2,
-    small_sd3,
-    small_vae,
-)
+from tests.support.small_models import small_clip, small_predictor, small_sd2, small_sd3, small_vae
 
 from .executor import Executor
 from .prompts import make_class, make_node
@@ -216,8 +210,7 @@ ROUNDING = {"full": 2e-6}
 
 def is_same(got, want, rounding: float) -> bool:
     if isinstance(want, torch.Tensor):
-        is_close = torch.allclose(got.cpu(), want, rtol=0, atol=rounding)
-        return got.dtype == want.dtype and is_close
+        return got.dtype == want.dtype and torch.allclose(got.cpu(), want, rtol=0, atol=rounding)
     return got == want or (want != want and got != got)
 
 

@@ -23,8 +23,6 @@ from tools.host.client import ServerClient, run_prompt
 
 from .prompts import chain_prompt, make_node
 
-ROUTE = "/chain_of_zoom/clip"
-
 
 @pytest.fixture(scope="module")
 def temp(server_folder):
@@ -53,7 +51,8 @@ def plant(temp):
 def ask(server, run, **headers):
     """An open answer to a wish for a clip."""
     connection = http.client.HTTPConnection(server.removeprefix("http://"), timeout=120)
-    connection.request("POST", f"{ROUTE}?{urllib.parse.urlencode({'run': run})}", headers=headers)
+    query = urllib.parse.urlencode({"run": run})
+    connection.request("POST", f"/chain_of_zoom/clip?{query}", headers=headers)
     return connection, connection.getresponse()
 
 
@@ -167,8 +166,7 @@ def test_a_first_frame_inside_its_picture_is_a_way(server, plant, make_chain):
 
 
 def test_a_huge_chain_is_refused(server, plant, temp):
-    chain = photograph(0, 32)
-    run = plant(chain)
+    run = plant(photograph(0, 32))
     path = (temp / run).with_suffix(".json")
     kept = json.loads(path.read_text("utf-8"))
     record = json.loads(kept["chain"]) | {"frames": [[14_000, 14_000], [32, 32]]}

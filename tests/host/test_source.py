@@ -36,8 +36,7 @@ def site(servers):
 
 def ask(url, image, node="LoadImage", **headers):
     """(status, headers, JSON) of the route's answer."""
-    query = {"node": node, "image": image}
-    answer = requests.get(url + ROUTE, query, headers=headers, timeout=120)
+    answer = requests.get(url + ROUTE, {"node": node, "image": image}, headers=headers, timeout=120)
     return answer.status_code, answer.headers, answer.json() if answer.content else None
 
 
@@ -53,8 +52,7 @@ def make_files(folder):
     for suffix in ("webp", "jpg", "png"):
         for orientation in range(1, 9):
             # Of other widths, ComfyUI 0.24 and 0.27 decode WebP a little differently each time.
-            path = folder / "input" / f"{orientation}.{suffix}"
-            oriented(path, orientation, (64, 32))
+            oriented(folder / "input" / f"{orientation}.{suffix}", orientation, (64, 32))
     noise = np.random.default_rng(0).integers(0, 256, (30, 64, 4), dtype=np.uint8)
     folder = folder / "input"
     Image.fromarray(noise[..., :3]).save(folder / "p3.png", icc_profile=DISPLAY_P3)

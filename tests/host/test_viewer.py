@@ -194,9 +194,8 @@ def test_a_line_cut_short_swallows_no_mark(server, shown, folders):
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_bad_mark_is_refused(server, shown, folders, change, status, message):
-    body = {"run": run_of(shown), "step": 1, "good": True} | change
     before = read_marks(folders[1])
-    code, answer = post(server, body)
+    code, answer = post(server, {"run": run_of(shown), "step": 1, "good": True} | change)
     assert (code, list(answer)) == (status, ["error"])
     assert message in answer["error"]
     assert read_marks(folders[1]) == before
@@ -232,8 +231,7 @@ def test_each_user_has_marks_of_their_own(multi_user):
 
 def test_a_stranger_gets_no_clip(multi_user):
     url, _ = multi_user
-    stranger = {"Comfy-User": "nobody"}
-    answer = requests.post(f"{url}/chain_of_zoom/clip?run=x.png", headers=stranger)
+    answer = requests.post(f"{url}/chain_of_zoom/clip?run=x.png", headers={"Comfy-User": "nobody"})
     assert answer.status_code == 401
     assert answer.text.startswith("ComfyUI knows no user 'nobody': ")
 
@@ -283,9 +281,8 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_loses_nothing(server, s
 def test_half_a_character_in_a_prompt_can_be_marked(node, nodes_of, make_chain, tmp_path):
     chain = make_chain(steps=1)
     chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d 好"), chain.frames)
-    viewer = node("CoZZoomViewer")
     mark = nodes_of("view.marks").add_mark
-    run = run_of(viewer.execute(chain).ui)
+    run = run_of(node("CoZZoomViewer").execute(chain).ui)
     assert [mark(tmp_path, run, 1, good) for good in (True, True, False)] == [True, False, True]
     lines = (tmp_path / "preferences.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["prompt"] for line in lines] == ["\ud83d 好"] * 2

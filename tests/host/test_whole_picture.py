@@ -116,15 +116,13 @@ def sd3_prompt(**inputs):
 
 
 def test_sd3_workflow_runs_and_takes_its_texts_back(server, server_folder):
-    cat = photograph("chelsea.png", (200, 100, 206, 104))
-    cat.save(server_folder / "input" / "cat.png")
+    photograph("chelsea.png", (200, 100, 206, 104)).save(server_folder / "input" / "cat.png")
     prompt = sd3_prompt()
     first = run_prompt(server, prompt)
     assert steps_run(first.executed, "prompts") == steps_run(first.executed, "tiles") == [1, 2]
     (result,) = shown(server, first, prompt, "SaveImage")
     assert result.size == (6 * 16, 4 * 16)
-    lines = told(first, prompt)
-    assert [line for line in lines if line.endswith(("prompt", "prompts"))] == [
+    assert [line for line in told(first, prompt) if line.endswith(("prompt", "prompts"))] == [
         "1 + 2 tiles, 1 + 2 prompts",
         "pass 1: 1 tile, 1 prompt",
         "pass 2: 2 tiles, 2 prompts",

@@ -53,9 +53,8 @@ def test_paper_s_workflow_is_its_nodes_wired_by_hand(server):
     small = {"CoZFitImage": {"size": 32}, "CoZPromptExtractor": {"max_tokens": 8}}
     for node in by_hand.values():
         node["inputs"] |= small.get(node["class_type"], {})
-    second = run_prompt(server, by_hand)
     frames = pictures(server, first, by_loop)[1:]
-    assert np.array_equal(frames, pictures(server, second, by_hand))
+    assert np.array_equal(frames, pictures(server, run_prompt(server, by_hand), by_hand))
     assert len(frames) == 4
     # Each text shows on the loop, and is in the outputs and in the record.
     loop = find_node(by_loop, "CoZChainLoop")
@@ -143,10 +142,8 @@ def test_sd3_workflow_runs_and_goes_on(server):
 
 def test_prompts_output_gives_the_same_chain_again(server):
     prompt = prompt_of(SD3, center_x=0.39, prompt="fur", step_prompts="\n-\nan eye (green:1.3)")
-    loop = find_node(prompt, "CoZChainLoop")
-    prompt["shown"] = make_node("PreviewAny", source=[loop, 2])
-    first = run_prompt(server, prompt)
-    (text,) = first.outputs["shown"]["text"]
+    prompt["shown"] = make_node("PreviewAny", source=[find_node(prompt, "CoZChainLoop"), 2])
+    (text,) = run_prompt(server, prompt).outputs["shown"]["text"]
     assert text == "fur\n-\nan eye (green:1.3)"
     again = run_prompt(server, prompt_of(SD3, center_x=0.39, prompt="else", step_prompts=text))
     assert steps_run(again.executed) == []
@@ -163,8 +160,7 @@ def test_own_checkpoint_workflow_runs_and_goes_on(server):
     assert steps_run(first.executed) == [1, 2, 3]
     assert (find_node(prompt_of(OWN), "CoZChainLoop"),
         "SD3 works best at 1024 pixels, but this view has 32 x 32: raise size of Chain Loop or CoZ First Frame") in first.notices  # fmt: skip
-    longer = run_prompt(server, prompt_of(OWN, steps=4, **sampling))
-    assert steps_run(longer.executed) == [4]
+    assert steps_run(run_prompt(server, prompt_of(OWN, steps=4, **sampling)).executed) == [4]
     reseeded = run_prompt(server, prompt_of(OWN, steps=4, seed=3, **sampling))
     assert steps_run(reseeded.executed) == [1, 2, 3, 4]
 
