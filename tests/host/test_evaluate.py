@@ -60,8 +60,7 @@ def frames(result):
 def test_baselines_resize_the_window_at_once(server, resampling):
     work = job(resampling, 512, 4)
     x_0 = decode_own_png(work.picture)
-    made = frames(run_job(server, work))
-    for k, frame in enumerate(made, 1):
+    for k, frame in enumerate(frames(run_job(server, work)), 1):
         window = crop(x_0, place_window(512, 512, 4.0**k, Target(0.5, 0.5)))
         assert window.shape[-1] == 512 // 4**k
         expected = resize(window, 512, 512, resampling).clamp(0, 1)

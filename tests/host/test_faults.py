@@ -63,8 +63,7 @@ class Chains:
 
     def save(self, prompt, loop):
         # A picture shown before the loop expands: with it the host alone would forget the steps.
-        image = prompt[loop]["inputs"]["image"]
-        prompt["input"] = make_node("PreviewImage", images=image)
+        prompt["input"] = make_node("PreviewImage", images=prompt[loop]["inputs"]["image"])
         prefix = f"chain {self.count}"
         prompt["save"] = make_node("CoZSaveChain", chain=[loop, 3], filename_prefix=prefix)
         return prompt
@@ -246,17 +245,15 @@ def test_a_killed_server_leaves_what_was_saved(host, chains, expected, place, ca
     frames = expected("paper")
     prompt = chains.paper()
     before = files(host)
-    half = place == "written file"
     with (
         host.fault(place, "wait", call),
         pytest.raises((PromptError, OSError), match=r"closed|reset|disconnected"),
     ):
         run_prompt(host.url, prompt, Watcher(host.kill))
     assert before.items() <= files(host).items()
-    assert len(left_over(host)) == half
+    assert len(left_over(host)) == (place == "written file")
     host.restart()
-    queue = host.get("queue")
-    assert queue == {"queue_running": [], "queue_pending": []}
+    assert host.get("queue") == {"queue_running": [], "queue_pending": []}
     info = host.get("object_info/CoZLoadChain")
     listed = info["CoZLoadChain"]["input"]["optional"]["folder"][1]["options"]
     assert sorted(listed) == sorted(path.parent.name for path in before if path.suffix == ".json")
@@ -287,8 +284,7 @@ def disk(host):
 
 def fill(folder, left):
     """Leave so many bytes free."""
-    free = shutil.disk_usage(folder).free
-    (folder / "filling").write_bytes(bytes(free - left))
+    (folder / "filling").write_bytes(bytes(shutil.disk_usage(folder).free - left))
 
 
 @pytest.mark.parametrize(
@@ -297,8 +293,7 @@ def fill(folder, left):
 def test_an_output_folder_that_takes_nothing(host, chains, expected, disk, trouble):
     frames = expected("built_in")
     prompt = chains.built_in()
-    source = next((host.folder / "output").rglob("source.png"))
-    half = source.stat().st_size // 2
+    half = next((host.folder / "output").rglob("source.png")).stat().st_size // 2
     folder = disk("output", 8 * 2**20)
     if trouble == "read-only":
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)

@@ -173,8 +173,7 @@ TEXTS = {
 def run_text(site, **texts):
     kind, inputs = SOURCES["chain"]
     save = {"chain": ["chain", 3], "filename_prefix": "texts"}
-    view = {"chain": ["chain", 3]}
-    shows = {"save": ("CoZSaveChain", save), "view": ("CoZZoomViewer", view)}
+    shows = {"save": ("CoZSaveChain", save), "view": ("CoZZoomViewer", {"chain": ["chain", 3]})}
     return site.run(chain=(kind, inputs | texts), **shows)
 
 

@@ -192,8 +192,7 @@ def test_the_command_beside_a_running_comfyui(server, models, paths, tmp_path):
     assert snapshot(folder) == before
     written = (tmp_path / "my results" / "verify.json").read_text("utf-8")
     assert written in done.stdout
-    report = json.loads(written)
-    assert verdicts({part["part"]: part for part in report["parts"]}) == EQUAL
+    assert verdicts({part["part"]: part for part in json.loads(written)["parts"]}) == EQUAL
     private = [folder, tmp_path, ROOT, host_path(), Path.home(), *paths.values()]
     private += [os.uname().nodename, *(path.name for path in paths.values())]
     assert [place for place in private if str(place) in written] == []

@@ -47,17 +47,16 @@ def test_workflows_without_downloads_run(older):
     prompt = prompt_of(FIRST_TEMPLATE, size=128, steps=2)
     loop = find_node(prompt, "CoZChainLoop")
     prompt["save"] = make_node("CoZSaveChain", chain=[loop, 3], filename_prefix="chain")
-    run = run_prompt(older.url, prompt)
-    assert len(run.outputs[f"{loop}.0.0.coz_collect"]["images"]) == 3
+    assert len(run_prompt(older.url, prompt).outputs[f"{loop}.0.0.coz_collect"]["images"]) == 3
     prompt[loop]["inputs"] |= {"steps": 3}
     longer = run_prompt(older.url, prompt).executed
     load = make_node("CoZLoadChain", folder="chain_00002_")
     show = make_node("PreviewImage", images=["load", 2])
-    shown = run_prompt(older.url, {"load": load, "show": show}).outputs["show"]["images"]
+    shown = run_prompt(older.url, {"load": load, "show": show}).outputs["show"]
+    assert len(shown["images"]) == 4
     run_prompt(older.url, folder_prompt())
     files = (older.folder / "output").glob("chain_of_zoom_*.png")
     assert sorted(Image.open(path).size for path in files) == [(80, 120), (120, 80)]
-    assert len(shown) == 4
     assert [node for node in longer if ".coz_sr_" in node] == [f"{loop}.0.0.coz_sr_3"]
 
 

@@ -88,8 +88,7 @@ def test_the_video_is_the_rendering(executor, kept, temp, soft_chain):
     assert film.shape == (round((steps * 0.5 + 2 * 0.25) * 24), 64, 64, 3)
     assert (film - expected).abs().mean((1, 2, 3)).max() < LOSS
     assert (video.get_dimensions(), video.get_frame_rate()) == ((64, 64), Fraction(24))
-    last = soft_chain.frames[-1][0].movedim(0, -1)
-    assert (film[-1] - last).abs().mean() < LOSS
+    assert (film[-1] - soft_chain.frames[-1][0].movedim(0, -1)).abs().mean() < LOSS
     assert kept[0].keys() == {"video"}
     with av.open(video.get_stream_source()) as file:
         stream = file.streams.video[0].codec_context
@@ -190,8 +189,7 @@ def test_large_frames(temp, nodes_of, make_chain):
     """Two frames of 2048 x 2048: half of the way, and the deepest."""
     chain = make_chain(height=2048, width=2048, size=2048, steps=1)
     with torch.inference_mode():
-        zoom = ZoomVideo(chain, 2048, 2048)
-        frames = zoom.render_frames([0.5, 1.0])
+        frames = ZoomVideo(chain, 2048, 2048).render_frames([0.5, 1.0])
         path = nodes_of("view.zoom_video").write_video(frames, 2048, 2048, 24)
     with av.open(str(path)) as file:
         assert file.streams.video[0].frames == 2
