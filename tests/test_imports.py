@@ -43,17 +43,21 @@ def extra(*chosen: str) -> set[str]:
     return {name for key in chosen for name in read_extras()[key]}
 
 
+def host_packages() -> set[str]:
+    lines = (host_path() / "requirements.txt").read_text("utf-8").splitlines()
+    return names(line for line in lines if line and not line.startswith("#"))
+
+
 def host() -> set[str]:
     """What ComfyUI brings: its own modules, and the packages that it asks for."""
-    folder = host_path()
-    lines = (folder / "requirements.txt").read_text("utf-8").splitlines()
-    own = {path.stem for path in folder.iterdir() if path.is_dir() or path.suffix == ".py"}
-    return own | names(line for line in lines if line and not line.startswith("#"))
+    paths = host_path().iterdir()
+    return host_packages() | {path.stem for path in paths if path.is_dir() or path.suffix == ".py"}
 
 
 WHERE = {
     "plain Python": (set, PLAIN),
-    "ComfyUI": (host, ["__init__.py", "tools/convert.py", "nodes/**/*.py", "coz/**/*.py"]),
+    "coz": (host_packages, ["coz/**/*.py"]),
+    "ComfyUI": (host, ["__init__.py", "tools/convert.py", "nodes/**/*.py"]),
     "evaluate": (lambda: host() | extra("eval"), ["tools/evaluate/__main__.py"]),
     "training": (
         lambda: names(train_environment.TORCH) | extra("train"),
