@@ -115,6 +115,13 @@ def small_files():
 
 
 @pytest.fixture(scope="session")
+def photo():
+    from tests.support.images import read_photo
+
+    return read_photo()
+
+
+@pytest.fixture(scope="session")
 def make_chain():
     """A chain of noise: its windows are true, its pictures show nothing."""
     import torch

@@ -1,7 +1,5 @@
 import pytest
 
-from tests.support.images import read_photo
-
 from .jobs import noise
 
 
@@ -15,5 +13,5 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def photo():
-    return read_photo()[..., 100:292, 150:342].contiguous()
+def photo(photo):
+    return photo[..., 100:292, 150:342].contiguous()

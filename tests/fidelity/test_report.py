@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from coz.chain.zoom_chain import ZoomChain
 from coz.fidelity.back_projection import measure_agreement
 from coz.fidelity.metrics import measure_color_drift, measure_psnr, measure_sharpness, measure_ssim
 from coz.fidelity.pending_figure import read_figures
@@ -21,37 +20,19 @@ from coz.fidelity.report import (
     start_measuring_source_agreement,
     write_report,
 )
-from coz.geometry import Target, Window, place_first_frame, plan_steps
+from coz.geometry import Target, Window, plan_zoom
 from coz.resample import crop, resize
-from tests.support.images import read_photo
+from coz.zoom import zoom
 
 
 def source_agreement(chain, layer):
     return read_figures(start_measuring_source_agreement(chain, layer))[0]
 
 
-@pytest.fixture(scope="module")
-def photo():
-    return read_photo()
-
-
 def bicubic_chain(source, size=32, scale=2.0, steps=3, center=(0.5, 0.3), frame="native pixels"):
     """Of plain enlargements."""
-    height, width = source.shape[-2:]
-    first = place_first_frame(height, width, size, frame, Target(*center))
-    frames = [resize(source, first.height, first.width, box=first.window).clamp(0, 1)]
-    plan = plan_steps(first.height, first.width, scale, steps, first.target)
-    for step in plan:
-        small = crop(frames[-1], step.window)
-        frames.append(resize(small, first.height, first.width).clamp(0, 1))
-    return ZoomChain(
-        scale=scale,
-        frames=(source, *frames),
-        windows=(first.window, *(step.window for step in plan)),
-        prompts=("",) * steps,
-        seeds=(0,) * steps,
-        target=Target(*center),
-    )
+    plan = plan_zoom(*source.shape[-2:], steps, scale, Target(*center), frame, size)
+    return zoom(source, plan, lambda view, _: view.zoomed)
 
 
 def with_frames(chain, frames):
@@ -93,8 +74,7 @@ def test_only_whole_pixels_of_the_source_count(photo):
     def shown(x, y):
         return with_frames(chain, (*chain.frames[1:3], even[..., y : y + 64, x : x + 64]))
 
-    box = Window(2, 2, 60, 60)
-    small = resize(even[..., 62:126, 50:114], 15, 15, box=box).clamp(0, 1)
+    small = resize(even[..., 62:126, 50:114], 15, 15, box=Window(2, 2, 60, 60)).clamp(0, 1)
     true = source_agreement(shown(50, 62), 3)
     assert true == pytest.approx(measure_psnr(small, source[..., 16:31, 13:28]), abs=1e-3)
     assert source_agreement(shown(52, 62), 3) < true - 5  # half a pixel to the side
@@ -155,8 +135,7 @@ def times(factor, window):
     [(512, 384), (511, 384), (513, 385), (514, 383), (128, 96), (129, 97), (1024, 768)],
 )
 def test_a_ground_truth_of_the_sources_shape_is_taken(photo, height, width):
-    source = resize(photo, 128, 96).clamp(0, 1)
-    chain = bicubic_chain(source, size=64, scale=2.0)
+    chain = bicubic_chain(resize(photo, 128, 96).clamp(0, 1), size=64, scale=2.0)
     truth = resize(photo, height, width).clamp(0, 1)
     figures = list(measure_chain(chain, truth))
     assert figures[0].psnr > 30  # its window was found
@@ -175,8 +154,7 @@ def test_another_ground_truth_is_refused(photo, height, width):
 
 
 def test_small_frames_have_what_can_be_measured(photo):
-    source = resize(photo, 10, 8).clamp(0, 1)
-    chain = bicubic_chain(source, size=16, scale=2.0, steps=2)
+    chain = bicubic_chain(resize(photo, 10, 8).clamp(0, 1), size=16, scale=2.0, steps=2)
     assert chain.frames[1].shape[-2:] == (10, 8)
     figures = list(measure_chain(chain, photo[..., :500, :400]))
     assert all(math.isnan(f.ssim) and math.isfinite(f.psnr) for f in figures)
@@ -333,8 +311,7 @@ def test_sixteen_steps_far_below_a_pixel(make_chain):
 
 def test_thin_and_tiny_pictures_are_reported(photo):
     for height, width in ((1, 1), (1, 512), (512, 3)):
-        source = photo[..., :height, :width]
-        chain = bicubic_chain(source, size=64, steps=1)
+        chain = bicubic_chain(photo[..., :height, :width], size=64, steps=1)
         text = write_report(chain, list(measure_chain(chain)))
         assert text.count("too few real pixels to compare") == 1
         assert "nan" not in text
