@@ -22,6 +22,7 @@ from coz.color.method import (
     ycbcr_wavelet_histogram_align,
 )
 from tests.conftest import DATA
+from tests.support.images import noise
 
 ALIGNS = [wavelet_align, adain_align, ycbcr_align, histogram_align, hybrid_align]
 GOLDEN = load_file(DATA / "color_fix.safetensors")
@@ -38,8 +39,7 @@ def test_equals_the_reference(case):
 @pytest.mark.parametrize("levels", [1, 2, 5, 7])
 @pytest.mark.parametrize("shape", [(2, 3, 33, 47), (1, 1, 8, 5), (1, 4, 1, 1), (1, 3, 1, 64)])
 def test_any_levels_and_channels_equal_the_dense_form(shape, levels):
-    generator = torch.Generator().manual_seed(0)
-    sr, reference = torch.rand(2, *shape, generator=generator)
+    sr, reference = noise(2, *shape)
     found, expected = (align(sr, reference, levels) for align in (wavelet_align, align_dense))
     # 1e-5: the bar; the dense form sums 9 products a level in another order.
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -67,8 +67,7 @@ def test_adain_of_one_pixel_is_the_references_colour():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_images_of_a_batch_do_not_touch_each_other(method):
-    generator = torch.Generator().manual_seed(0)
-    sr, reference = torch.rand(2, 3, 3, 40, 56, generator=generator)
+    sr, reference = noise(2, 3, 3, 40, 56)
     sr[1] = reference[1] * 0.5 + 0.2
     batch = color_align(method, sr.movedim(1, -1).contiguous().movedim(-1, 1), reference)
     for i in range(3):
@@ -77,8 +76,7 @@ def test_images_of_a_batch_do_not_touch_each_other(method):
 
 
 def test_ycbcr_is_the_exchange_of_chroma_in_full_range_bt601():
-    generator = torch.Generator().manual_seed(0)
-    sr, reference = torch.rand(2, 2, 3, 33, 47, generator=generator)
+    sr, reference = noise(2, 2, 3, 33, 47)
     to_ycbcr = torch.tensor(  # ITU-T T.871, as in JPEG files
         [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
     )
@@ -90,9 +88,8 @@ def test_ycbcr_is_the_exchange_of_chroma_in_full_range_bt601():
 
 
 def test_ycbcr_agrees_with_pillow():
-    generator = torch.Generator().manual_seed(0)
     # Between 0.3 and 0.7, so that no mixture leaves the range.
-    pixels = (torch.rand(2, 24, 24, 3, generator=generator) * 100 + 78).byte().numpy()
+    pixels = (noise(2, 24, 24, 3) * 100 + 78).byte().numpy()
     sr, reference = (Image.fromarray(each).convert("YCbCr").split() for each in pixels)
     mixed = np.asarray(Image.merge("YCbCr", (sr[0], *reference[1:])).convert("RGB"))
     frames = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
@@ -104,12 +101,10 @@ def test_ycbcr_agrees_with_pillow():
 
 @pytest.mark.parametrize("levels", [(0, 0), (255, 0), (0, 255), (8, 8), (1, 3), (8, 200)])
 def test_histogram_equals_scikit_image(levels):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, 2, 3, 57, 41, generator=generator)
     # Steps give repeated values; beyond [0, 1] too, and zero with both signs.
     sr, reference = (
         (image * n).round() / n * 1.6 - 0.4 if n else image
-        for image, n in zip(images, levels, strict=True)
+        for image, n in zip(noise(2, 2, 3, 57, 41), levels, strict=True)
     )
     reference = reference**3
     reference[0, :, :20] = -0.0
