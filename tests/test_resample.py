@@ -35,9 +35,8 @@ def test_equals_pillow_on_floats(height, width, new_height, new_width, resamplin
 @pytest.mark.parametrize("resampling", [*FILTERS, "nearest"])
 def test_box_equals_pillow(resampling):
     image = torch.rand(1, 2, 60, 80, generator=torch.Generator().manual_seed(1))
-    filter_ = FILTERS.get(resampling, Image.Resampling.NEAREST)
     box = (10.3, 12.7, 70.4, 42.6)
-    expected = pillow(image, 33, 47, filter_, box)
+    expected = pillow(image, 33, 47, FILTERS.get(resampling, Image.Resampling.NEAREST), box)
     window = Window(box[0], box[1], box[2] - box[0], box[3] - box[1])
     # 4e-6: Pillow computes the box in float32, where its edges are rounded at 1e-6.
     got = resize(image, 33, 47, resampling, window)
@@ -57,8 +56,7 @@ def test_first_frame_and_zoom_equal_the_reference(case):
     # The reference rounds to 8 bits, and Pillow's 8-bit path clips between its two passes.
     assert (got - first).abs().mean() <= 0.4
     assert (got - first).abs().max() <= 16
-    window = place_window(96, 96, 4, Target(0.5, 0.5))
-    assert torch.equal(crop(first, window), cropped)
+    assert torch.equal(crop(first, place_window(96, 96, 4, Target(0.5, 0.5))), cropped)
     got = resize(cropped, 96, 96).clamp(0, 255)
     assert (got - zoomed).abs().mean() <= 0.4
     assert (got - zoomed).abs().max() <= 16

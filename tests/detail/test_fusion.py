@@ -4,13 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from coz.detail.fusion import (
-    DETAIL_MEASURES,
-    FUSION_METHODS,
-    fuse,
-    map_detail,
-    sharpen_edges,
-)
+from coz.detail.fusion import DETAIL_MEASURES, FUSION_METHODS, fuse, map_detail, sharpen_edges
 from tests.conftest import DATA
 
 GOLDEN = load_file(DATA / "invsr/additions_golden.safetensors")
@@ -59,8 +53,7 @@ def test_flat_images_are_averaged_and_not_black(kind):
 @pytest.mark.parametrize("method", FUSION_METHODS)
 def test_equal_images_stay_as_they_are(method):
     image = GOLDEN["image_soft"]
-    fused = fuse(image.expand(3, -1, -1, -1), method, "gradient")
-    assert torch.allclose(fused, image, atol=1e-6)
+    assert torch.allclose(fuse(image.expand(3, -1, -1, -1), method, "gradient"), image, atol=1e-6)
 
 
 def test_weights_are_the_attention():

@@ -86,8 +86,7 @@ def test_all_is_invented(reference):
 @pytest.mark.parametrize(("period", "size"), [(2, 1), (4, 2), (8, 4), (16, 8)])
 def test_a_structure_is_in_its_octave(period, size):
     across, down = waves(period, 128)
-    slow = waves(64, 128)[0]
-    reference = 0.5 + 0.2 * slow
+    reference = 0.5 + 0.2 * waves(64, 128)[0]
     bands = measure_octaves(reference + 0.1 * across * down, reference)
     assert [band.size for band in bands] == [1, 2, 4, 8, 16, 32]
     strongest = max(bands, key=lambda band: band.invented * band.energy)
@@ -194,8 +193,7 @@ def test_a_place_is_invented_where_the_new_is_as_strong_as_the_known():
         map_invented(0.5 + 0.2 * known + strength * new, 0.5 + 0.2 * known)
         for strength in (0.19, 0.22)
     ]
-    areas = [measure_invented_area(heat[..., 32:-32, 32:-32]) for heat in heats]
-    assert areas == [0, 1]
+    assert [measure_invented_area(heat[..., 32:-32, 32:-32]) for heat in heats] == [0, 1]
     half = torch.cat((torch.full((1, 1, 4, 6), 0.7), torch.full((1, 1, 4, 2), 0.71)), 3)
     assert measure_invented_area(half) == 0.25
 

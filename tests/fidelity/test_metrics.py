@@ -102,8 +102,7 @@ def test_sharpness_is_the_variance_of_the_laplacian(height):
 
 
 def test_sharpness_does_not_see_a_flat_or_even_slope():
-    slope = torch.linspace(0, 1, 200).expand(1, 3, 90, 200)
-    assert measure_sharpness(slope) < 1e-6
+    assert measure_sharpness(torch.linspace(0, 1, 200).expand(1, 3, 90, 200)) < 1e-6
     assert measure_sharpness(torch.full((1, 3, 9, 9), 0.3)) == 0
 
 
