@@ -51,9 +51,8 @@ def test_another_seed_is_another_order():
 
 
 def test_more_pairs_than_there_are():
-    scores = scores_for(("a", "b"), 3, factors=2)
     with pytest.raises(ValueError, match=r"1 to 6 pairs here \(1 pairs of arms, 2 scales"):
-        choose_pairs(scores, 7, 0)
+        choose_pairs(scores_for(("a", "b"), 3, factors=2), 7, 0)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_the_page_does_not_tell_the_arms(blind):
         assert pair["image"] not in text
 
 
-def saved(path, key, choose, judge="Anna", run=None, **more):
+def saved(path, key, choose=lambda pair: "same", judge="Anna", run=None, **more):
     answers = [{"pair": p["id"], "answer": choose(p), "seconds": 2.0} for p in key["pairs"]]
     content = {"run": run or key["run"], "judge": judge, "answers": answers} | more
     path.write_text(json.dumps(content), "utf-8")
@@ -96,13 +95,10 @@ def test_answers_become_a_table(blind):
     assert [line[0] for line in judged.lines] == ["chain-null", "bicubic", "&lt;i&gt; 'it' $x$"]
     counts = [("8", "0", "0"), ("4", "0", "4"), ("0", "0", "8")]
     assert [line[3:6] for line in judged.lines] == counts
-    assert any("every answer went the same way" in note for note in judged.notes)
-    assert any(
-        "of one judge, so the intervals say nothing about other people" in note
-        for note in judged.notes
-    )
-    text = (out / "blind.md").read_text("utf-8")
-    assert "&#38;lt;i&#38;gt;" in text
+    notes = "\n".join(judged.notes)
+    assert "every answer went the same way" in notes
+    assert "of one judge, so the intervals say nothing about other people" in notes
+    assert "&#38;lt;i&#38;gt;" in (out / "blind.md").read_text("utf-8")
     write_report(out)
     page = (out / "report.html").read_text("utf-8")
     assert "People’s judgement" in page
@@ -111,7 +107,7 @@ def test_answers_become_a_table(blind):
 
 def test_judgement_of_an_older_page_is_not_shown(blind, tmp_path):
     out = shutil.copytree(blind[0], tmp_path / "store")
-    read_answers(out, [saved(out / "answers.json", blind[1], lambda p: "same")])
+    read_answers(out, [saved(out / "answers.json", blind[1])])
     write_blind(out, 12, 5)  # the same once more
     write_report(out)
     assert "People’s judgement" in (out / "report.html").read_text("utf-8")
@@ -122,31 +118,18 @@ def test_judgement_of_an_older_page_is_not_shown(blind, tmp_path):
 
 def test_what_cannot_be_counted_is_said_in_a_line_each(blind):
     out, key = blind
-
-    def same(pair):
-        return "same"
-
-    good = saved(out / "good.json", key, same)
-    twice = saved(out / "twice.json", key, same)
-    other = saved(out / "other.json", key, same, judge="Ben", run="0" * 16)
+    good, twice = (saved(out / f"{name}.json", key) for name in ("good", "twice"))
+    other = saved(out / "other.json", key, judge="Ben", run="0" * 16)
     cut = b'{"run": "' + key["run"].encode()
     unread = {"damaged": cut, "listed": b"[1, 2]", "deep": b"[" * 100_000, "latin": b"\xff\xfe\x00"}
     for name, content in unread.items():
         (out / f"{name}.json").write_bytes(content)
     one = key["pairs"][0]["id"]
-    odd = saved(
-        out / "odd.json", key, same, judge="<script>alert(3)</script>" * 9,
-        answers=[
-            {"pair": "nowhere", "answer": "left", "seconds": 1},
-            {"pair": one, "answer": "left", "seconds": 1},
-            {"pair": one, "answer": "right", "seconds": 1},
-            {"pair": one, "answer": "both", "seconds": 1},
-            {"pair": one, "answer": "left", "seconds": float("nan")},
-            {"pair": one, "answer": "left", "seconds": -1},
-            {"pair": [one], "answer": "left", "seconds": 1},
-            7,
-        ],
-    )  # fmt: skip
+    answers = [("nowhere", "left", 1), (one, "left", 1), (one, "right", 1), (one, "both", 1)]
+    answers += [(one, "left", float("nan")), (one, "left", -1), ([one], "left", 1)]
+    answers = [dict(zip(("pair", "answer", "seconds"), each, strict=True)) for each in answers]
+    judge = "<script>alert(3)</script>" * 9
+    odd = saved(out / "odd.json", key, judge=judge, answers=[*answers, 7])
     files = [good, twice, other, *(out / f"{name}.json" for name in unread), odd]
     judged = read_answers(out, [*files, out / "none.json"])
     assert judged.notes[-10:] == (
@@ -230,13 +213,10 @@ def test_groups_that_never_met_are_told():
 
 
 def test_ties_are_half_a_win_each_and_the_interval_holds_the_truth():
-    chance = np.random.default_rng(0)
-    arms = ["weak", "strong"]
-    key = key_of([("weak", "strong")] * 400, arms)
-    choices = np.where(chance.random(400) < 0.7, "right", "left")
+    key = key_of([("weak", "strong")] * 400, ["weak", "strong"])
+    choices = np.where(np.random.default_rng(0).random(400) < 0.7, "right", "left")
     choices[:100] = "same"
-    judged = rank_arms(key, answers_of(choices.tolist()))
-    best = judged.lines[0]
+    best = rank_arms(key, answers_of(choices.tolist())).lines[0]
     won = (choices == "right").sum()
     p = (won + 50 + 0.5) / 401
     assert best[0] == "strong"
