@@ -90,9 +90,8 @@ def test_one_step_runs_the_nodes_of_the_loop(workflow, step, encoders):
 
 @pytest.mark.parametrize("inputs", [{}, {"backbone": "upscale model"}])
 def test_one_step_of_a_loop_without_its_inputs(inputs):
-    workflow = {"1": LOOP | {"inputs": inputs}}
     with pytest.raises(ArmError, match=r"the workflow's Chain Loop has no '.*': save it again"):
-        make_prompts(Arm("onestep", workflow), 512, 4, 0)
+        make_prompts(Arm("onestep", {"1": LOOP | {"inputs": inputs}}), 512, 4, 0)
 
 
 def test_a_workflow_in_the_api_format_is_the_same(tmp_path):

@@ -130,6 +130,5 @@ def test_a_picture_too_small_for_its_steps_is_told_its_least_size(folder):
 
 def test_the_view_of_a_ground_truth():
     truth = torch.rand(1, 3, 64, 64)
-    view = crop_truth(truth, 4, 16)
-    assert torch.equal(view, truth[..., 24:40, 24:40])
+    assert torch.equal(crop_truth(truth, 4, 16), truth[..., 24:40, 24:40])
     assert crop_truth(truth, 16, 16) is None

@@ -82,8 +82,7 @@ def test_more_blur_or_noise_is_worse(photo, name, change):
     amounts = (0.5, 1, 2, 4) if change is blur else (0.01, 0.03, 0.1, 0.3)
     meter = Meter([name])
     values = [measured(meter, change(photo, amount), photo)[name] for amount in amounts]
-    rising = METRICS[name].better == "lower"
-    assert values == sorted(values, reverse=not rising)
+    assert values == sorted(values, reverse=METRICS[name].better != "lower")
     assert len(set(values)) == len(values)
 
 
@@ -91,8 +90,7 @@ def test_more_blur_or_noise_is_worse(photo, name, change):
 def test_seam_is_what_was_drawn(transposed):
     def drawn(slope, height, grid=8, shift=0):
         x = torch.arange(64.0)
-        row = slope * x + height * ((x + shift) // grid)
-        image = row.expand(1, 3, 64, 64)
+        image = (slope * x + height * ((x + shift) // grid)).expand(1, 3, 64, 64)
         return image.mT if transposed else image
 
     slope, height = 0.002, 0.05

@@ -86,10 +86,8 @@ def test_the_csv_file(store):
 
 
 def test_the_page_shows_hostile_text_as_text(store):
-    text = (store / "report.html").read_text("utf-8")
-    page = Page(text)
-    tags = [tag for tag, _ in page.tags]
-    assert "script" not in tags
+    page = Page((store / "report.html").read_text("utf-8"))
+    assert "script" not in dict(page.tags)
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert f"256× · {HOSTILE}" not in page.text
     assert f"16× · {HOSTILE}" in page.text
@@ -117,8 +115,7 @@ def test_without_naturalness_the_axis_is_called_sharpness(store):
 
 def test_best_and_worst(store):
     results = read_results(store)
-    scores = gather_scores(results, ARMS)
-    found, unshown_count = choose_cases(store, results, scores)
+    found, unshown_count = choose_cases(store, results, gather_scores(results, ARMS))
     assert unshown_count == 0
     assert [(case.image, case.factor) for case in found] == [(HOSTILE, 16), ("folder/6.png", 16)]
     assert found[0].badges[0] == ("worst", "bicubic, 20.00")

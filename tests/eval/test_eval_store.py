@@ -74,6 +74,6 @@ def test_a_missing_metric_says_at_which_scales():
         "psnr": f"at 16x: PSNR (dB) {no_truth}",
         "ms_ssim": f"at 4x: MS-SSIM needs 161 px a side, but the frame has 64; at 16x: MS-SSIM {no_truth}",
     }
-    without = add_scores(replace(work, ground_truth=None), replace(made, frames=(work.picture,) * 2),
-        ("", ""))  # fmt: skip
+    made = replace(made, frames=(work.picture,) * 2)
+    without = add_scores(replace(work, ground_truth=None), made, ("", ""))
     assert without.missing["psnr"] == f"PSNR (dB) {no_truth}"

@@ -105,8 +105,7 @@ def test_an_arm_that_failed_everywhere_takes_no_picture_from_the_others():
 def test_an_unfinished_run_is_told():
     results = results_of([[1.0], [2.0]])
     scores = gather_scores(results, asked=[*(result.key for result in results), "x", "y"])
-    text = write(scores)
-    assert "The run is not finished: 2 results are missing." in text
+    assert "The run is not finished: 2 results are missing." in write(scores)
 
 
 def test_a_metric_that_one_picture_lacks_for_one_arm_is_compared_without_that_picture():
@@ -121,8 +120,7 @@ def test_a_cell_of_fewer_pictures_than_others_says_so():
     results = results_of([[1.0, 2.0], [3.0, 4.0]])
     results[0] = random_result("000.png", "one", [{"psnr": 1.0}, {"psnr": 5.0}])
     results[2] = random_result("000.png", "two", [{"psnr": 3.0}, {"psnr": 6.0}])
-    scores = gather_scores(results)
-    text = write(scores)
+    text = write(gather_scores(results))
     assert "| 4× | one | 1.50 [1.00, 2.00] |" in text
     assert "| 16× | one | 5.00 n = 1 |" in text
     assert "n = 1 to 2." in text
@@ -132,8 +130,7 @@ def test_equal_pictures_are_counted_apart():
     cells = cells_of([[30.0] * 7 + [inf], [inf] * 8, [30.0] * 8], arms=("b", "a", "c"))
     assert (cells["a"].mean, cells["a"].infinite_count, cells["a"].best) == (None, 8, True)
     assert (cells["b"].mean, cells["b"].low, cells["b"].infinite_count) == (30, 30, 1)
-    scores = gather_scores(results_of([[inf] * 8, [30.0] * 7 + [inf]]))
-    text = write(scores)
+    text = write(gather_scores(results_of([[inf] * 8, [30.0] * 7 + [inf]])))
     assert "| 4× | one | **∞** in all 8 |" in text
     assert "| 4× | two | 30.00 [30.00, 30.00] and ∞ in 1 |" in text
 

@@ -64,8 +64,7 @@ def test_missing_weights_are_named_and_nothing_is_measured_in_their_place(torch_
     for name, (url, folder) in places.items():
         line = f"{name.upper()}: download {url} to {torch_home / 'hub' / folder}"
         assert meter.missing[name] == meter.missing[f"p_{name}"] == line
-    learned = METRICS.keys() - WEIGHTLESS_MEASURES.keys()
-    assert meter.missing.keys() == learned
+    assert meter.missing.keys() == METRICS.keys() - WEIGHTLESS_MEASURES.keys()
     assert measured(meter, photo, photo).keys() == WEIGHTLESS_MEASURES.keys()
     assert not list(torch_home.rglob("*.*"))
 
@@ -108,8 +107,7 @@ def test_weights_that_are_there_are_used(random_weights, monkeypatch, photo):
         for name in ("lpips", "dists"):
             values = [row[name] for row in rows]
             assert 0 < values[0] < values[1]
-    dot = photo[..., :2, :2].contiguous()
-    assert measured(meter, sr, photo, lq=dot).keys() == scores.keys()
+    assert measured(meter, sr, photo, lq=photo[..., :2, :2].contiguous()).keys() == scores.keys()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "of another network"])
