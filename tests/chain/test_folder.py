@@ -136,8 +136,7 @@ def test_a_record_may_be_edited_by_hand(saved):
 def test_half_a_surrogate_pair_survives(make_chain, tmp_path):
     chain = make_chain(steps=1)
     chain = ZoomChain.from_json(chain.to_json().replace("text 0", "\\ud83d"), chain.frames)
-    again = read_chain(write_chain(chain, tmp_path, "chain", 1))
-    assert again.prompts == ("\ud83d",)
+    assert read_chain(write_chain(chain, tmp_path, "chain", 1)).prompts == ("\ud83d",)
 
 
 def swap(folder):
@@ -238,8 +237,7 @@ write_chain(chain, Path(sys.argv[1]), "chain", 1, on_file=lambda count: count < 
 
 
 def test_a_crash_leaves_no_half_chain_and_is_cleaned_up(chain, tmp_path):
-    ended = subprocess.run([sys.executable, "-c", CRASH, tmp_path], cwd=ROOT)
-    assert ended.returncode == 9
+    assert subprocess.run([sys.executable, "-c", CRASH, tmp_path], cwd=ROOT).returncode == 9
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(UNFINISHED_PREFIX)
     assert sorted(path.name for path in left.iterdir()) == ["scale_0.png", "source.png"]
@@ -287,16 +285,8 @@ def test_the_state_changes_with_any_file(saved):
 @pytest.mark.parametrize(
     "prefix",
     [
-        *(
-            "chain-of-zoom/chain",
-            "my chain",
-            "链/ズーム",
-            ".hidden",
-            "%year%-%month%/x",
-            "con_1",
-            "~/x",
-        ),
-        *("5% to 9%", "%year%.%month%.%day%/chain", "a%year%-v1.5-%month%", "50%.a-100%"),
+        *("chain-of-zoom/chain", "my chain", "链/ズーム", ".hidden", "%year%-%month%/x", "con_1"),
+        *("~/x", "5% to 9%", "%year%.%month%.%day%/chain", "a%year%-v1.5-%month%", "50%.a-100%"),
     ],
 )
 def test_names_below_the_output_folder(prefix):
