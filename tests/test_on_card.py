@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from coz.color.method import best_align, color_align
+from coz.color.method import BEST_CANDIDATES, best_align, color_align
 from coz.detail.adaptive import score_complexity
 from coz.detail.fusion import fuse, sharpen_edges
 from coz.ensemble import self_ensemble
@@ -36,12 +36,7 @@ CASES = {
     "nearest": (0, lambda a, b, lq: resize(lq, 200, 96, "nearest")),
     "mirror": (0, lambda a, b, lq: crop_mirrored(a, Window(-9, 150, 120, 80))),
     "banded resize": (0, lambda a, b, lq: resize_banded(a, 50, 24)),
-    "no method": (0, lambda a, b, lq: color_align("none", a, b)),
-    "wavelet": (0, lambda a, b, lq: color_align("wavelet", a, b)),
-    "adain": (0, lambda a, b, lq: color_align("adain", a, b)),
-    "ycbcr": (0, lambda a, b, lq: color_align("ycbcr", a, b)),
-    "hybrid": (0, lambda a, b, lq: color_align("hybrid", a, b)),
-    "histogram": (0, lambda a, b, lq: color_align("histogram", a, b)),
+    **{name: (0, lambda a, b, lq, name=name: color_align(name, a, b)) for name in BEST_CANDIDATES},
     "best": (1, lambda a, b, lq: best_align(a, b)),
     "self-ensemble": (0, lambda a, b, lq: self_ensemble(lambda x: x.square(), a)),
     "psnr": (1, lambda a, b, lq: measure_psnr(a, b)),
