@@ -30,18 +30,16 @@ class Sampling:
         return noise * (sigma**2 + 1) ** 0.5 * 0.7 + latent_image
 
 
-@pytest.mark.parametrize(("shift", "added"), [("reference", 0), ("none", 0), ("symmetric", 1)])
-def test_shift_on_encode(shift, added):
+@pytest.mark.parametrize(
+    ("shift", "added", "kept"), [("reference", 0, 1), ("none", 0, 0), ("symmetric", 1, 1)]
+)
+def test_shift_on_encode_and_decode(shift, added, kept):
     latent = torch.rand(2, 2, 4, 3)
     expected = (latent - added * Affine.shift) * Affine.scale
     torch.testing.assert_close(scale_to_model(latent, Affine(), shift), expected)
-
-
-@pytest.mark.parametrize(("shift", "kept"), [("reference", 1), ("none", 0), ("symmetric", 1)])
-def test_shift_on_decode(shift, kept):
-    x0 = torch.rand(2, 2, 4, 3)
-    expected = x0 / Affine.scale + kept * Affine.shift
-    torch.testing.assert_close(scale_to_vae(Affine().process_out(x0), Affine(), shift), expected)
+    expected = latent / Affine.scale + kept * Affine.shift
+    found = scale_to_vae(Affine().process_out(latent), Affine(), shift)
+    torch.testing.assert_close(found, expected)
 
 
 def test_network_gets_the_latent_itself():
