@@ -37,11 +37,8 @@ def leaves(texts, path=""):
     return {k: v for key, sub in texts.items() for k, v in leaves(sub, f"{path}/{key}").items()}
 
 
-def test_nodes_are_described(schemas):
+def test_nodes_are_described_and_inputs_have_a_tooltip(schemas):
     assert [s.node_id for s in schemas if not s.description] == []
-
-
-def test_inputs_have_a_tooltip(schemas):
     inputs = [(s.node_id, *found) for s in schemas for found in list_inputs(s.inputs)]
     assert [f"{node}: {key}" for node, key, item, _ in inputs if not item.tooltip] == []
 
