@@ -15,8 +15,7 @@ from coz.resample import crop, resize
 @pytest.fixture(scope="module")
 def chain(make_chain):
     """Noise at 256 pixels, the smallest frames that are shown as they are."""
-    chain = make_chain(height=300, width=400, size=256, steps=3)
-    return replace(chain, prompts=("", "", ""))
+    return replace(make_chain(height=300, width=400, size=256, steps=3), prompts=("", "", ""))
 
 
 def rounded(frame):
@@ -57,8 +56,7 @@ def test_a_row_shows_every_scale_side_by_side(chain):
     assert picture.dtype == torch.float32
     assert (picture[..., 256:260] == 1).all()
     # The deepest frame has no next window: above its label it is the frame, rounded to 8 bits.
-    shown = picture[0, :, :180, 3 * 260 :]
-    torch.testing.assert_close(shown, rounded(chain.frames[4])[:, :180])
+    torch.testing.assert_close(picture[0, :, :180, 3 * 260 :], rounded(chain.frames[4])[:, :180])
     assert all(torch.equal(a, b) for a, b in zip(before, chain.frames, strict=True))
 
 
@@ -99,8 +97,7 @@ def test_each_step_is_shown_before_and_after(chain):
 
 
 def test_without_labels_nothing_is_drawn(chain):
-    prompted = replace(chain, prompts=("a", "b", "c"))
-    picture = draw_strip(prompted, labels=False)[0]
+    picture = draw_strip(replace(chain, prompts=("a", "b", "c")), labels=False)[0]
     assert picture.shape == (3, 256, 4 * 260 - 4)
     for k in range(4):
         shown = picture[:, :, k * 260 : k * 260 + 256]
@@ -222,19 +219,15 @@ def test_two_factors_are_named_only_where_they_differ_by_5_percent(make_chain, w
 
 def drawn_colors(picture):
     """(red, green, blue) of every pixel that is neither grey nor white."""
-    red, green, blue = (picture[0] * 255).round().int().flatten(1)
-    pixels = (
-        value.to_bytes(3, "big") for value in (red << 16 | green << 8 | blue).unique().tolist()
-    )
+    pixels = (picture[0] * 255).round().int().flatten(1).unique(dim=1).T.tolist()
     return {tuple(pixel) for pixel in pixels if len({*pixel}) > 1}
 
 
 @pytest.mark.parametrize("layout", ["row", "grid", "steps"])
 def test_a_dot_has_the_color_of_the_real_pixels(layout):
     chain = flat_chain(256, 256, 4)
-    colors = drawn_colors(draw_strip(chain, layout))
     # All but the blends at the dots' edges: 256, 64, 16, 4 and 1 pixels each way.
-    assert colors >= set(COLOR_STOPS)
+    assert drawn_colors(draw_strip(chain, layout)) >= set(COLOR_STOPS)
     assert not drawn_colors(draw_strip(chain, layout, labels=False))
 
 
@@ -269,8 +262,7 @@ def test_each_panel_says_how_many_pixels_are_real(layout, expected, monkeypatch)
 
 
 def test_a_long_label_fits_its_frame():
-    chain = flat_chain(1024, 256, 16, value=0.0)
-    picture = draw_strip(chain)[0]
+    picture = draw_strip(flat_chain(1024, 256, 16, value=0.0))[0]
     # White letters: none touch the edge of their frame.
     for k in range(17):
         assert (picture[:, 900:, k * 260 : k * 260 + 4] < 0.95).all()

@@ -5,17 +5,15 @@ import pytest
 import torch
 
 from coz.chain.zoom_chain import ZoomChain
-from coz.geometry import Target, Window, place_first_frame, plan_steps
+from coz.geometry import Target, Window, plan_zoom
 from coz.render.zoom_video import ZoomVideo, plan_zoom_positions
 from coz.resample import resize
 
 
 def smooth_chain(height=64, width=64, size=64, scale=4.0, steps=2, target=(0.3, 0.8)):
     """A chain whose deeper frames show just what the source does: a slope in each direction."""
-    target = Target(*target)
-    first = place_first_frame(height, width, size, "native pixels", target)
-    plan = plan_steps(first.height, first.width, scale, steps, first.target)
-    windows = (first.window, *(step.window for step in plan))
+    plan = plan_zoom(height, width, steps, scale, Target(*target), size=size)
+    windows = (plan.first.window, *(step.window for step in plan.steps))
 
     def slope(begin, length, side, full):
         return (begin + (torch.arange(side, dtype=torch.float64) + 0.5) * length / side) / full
@@ -23,7 +21,7 @@ def smooth_chain(height=64, width=64, size=64, scale=4.0, steps=2, target=(0.3, 
     x, y, wide, tall = 0.0, 0.0, float(width), float(height)
     frames = []
     for layer in range(steps + 2):
-        h, w = (height, width) if layer == 0 else (first.height, first.width)
+        h, w = (height, width) if layer == 0 else (plan.first.height, plan.first.width)
         if layer:
             window = windows[layer - 1]
             above_h, above_w = frames[-1].shape[-2:]
@@ -32,7 +30,7 @@ def smooth_chain(height=64, width=64, size=64, scale=4.0, steps=2, target=(0.3, 
         across = slope(x, wide, w, width).expand(h, w)
         down = slope(y, tall, h, height)[:, None].expand(h, w)
         frames.append(torch.stack([across, down, across * 0 + 0.5])[None].float())
-    return ZoomChain(scale, tuple(frames), windows, ("",) * steps, (0,) * steps, target)
+    return ZoomChain(scale, tuple(frames), windows, ("",) * steps, (0,) * steps, plan.target)
 
 
 def seen(zoom, t):
