@@ -150,8 +150,7 @@ def test_one_rule_of_pyright_is_ignored_in_coz():
 
 
 def test_nothing_is_needed_beside_the_host():
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert "\ndependencies = []\n" in project
+    assert "\ndependencies = []\n" in (ROOT / "pyproject.toml").read_text("utf-8")
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
 
@@ -210,11 +209,10 @@ def test_no_function_of_a_node_is_longer_than_a_page():
 
 @pytest.mark.parametrize("combo", ["backbone", "prompting"])
 def test_no_node_asks_which_option_is_chosen(combo):
-    rooms = {"backbones", "text_sources"}
     asked = [
         f"{path.name}:{node.lineno}"
         for path in (ROOT / "nodes").rglob("*.py")
-        if path.parent.name not in rooms
+        if path.parent.name not in {"backbones", "text_sources"}
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Compare) and f"{combo}['{combo}']" in ast.unparse(node)
     ]

@@ -82,8 +82,7 @@ def test_the_blueprint_is_described_as_its_subgraph():
     (subgraph,) = blueprint["definitions"]["subgraphs"]
     assert blueprint["extra"]["BlueprintDescription"] == subgraph["description"]
     assert blueprint["extra"]["BlueprintSearchAliases"]
-    promoted = {entry["name"] for entry in subgraph["inputs"]}
-    assert {"steps", "center_x", "center_y"} <= promoted
+    assert {"steps", "center_x", "center_y"} <= {entry["name"] for entry in subgraph["inputs"]}
 
 
 @pytest.mark.parametrize("path", LISTED, ids=lambda path: path.stem)

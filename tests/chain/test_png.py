@@ -15,8 +15,7 @@ NOTHING = chunk(b"IDAT", zlib.compress(b""))
 
 
 def test_every_value_of_8_and_16_bits_is_exact():
-    values = torch.arange(65536).reshape(1, 1, 256, 256).repeat(1, 3, 1, 1)
-    frame = values / 65535
+    frame = torch.arange(65536).reshape(1, 1, 256, 256).repeat(1, 3, 1, 1) / 65535
     assert torch.equal(decode_png(encode_png(frame), 256, 256), frame)
     of_8_bits = torch.arange(256).reshape(1, 1, 16, 16).repeat(1, 3, 1, 1) / 255
     assert torch.equal(decode_png(encode_png(of_8_bits), 16, 16), of_8_bits)

@@ -41,8 +41,7 @@ def test_a_cache_is_told_every_frame(make_chain):
 
 
 def test_json_form_is_frozen(make_chain):
-    record = json.loads(make_chain(64, 64, steps=1, center=(0.5, 0.5)).to_json())
-    assert record == {
+    assert json.loads(make_chain(64, 64, steps=1, center=(0.5, 0.5)).to_json()) == {
         "version": 1,
         "scale": 4.0,
         "steps": 1,
