@@ -138,23 +138,19 @@ def test_the_locked_versions_are_chosen(lock):
     assert " + coz-tested==1.0\n" in subprocess.run(line, capture_output=True, text=True).stderr
 
 
-def test_the_newest_are_chosen_where_the_lock_does_not_fit(lock, capsys):
+def test_the_newest_are_chosen_where_the_lock_does_not_fit_or_on_request(lock, monkeypatch, capsys):
     assert environment.choose_versions(UV, ["coz-tested>1"], lock) == ["--upgrade"]
-    assert capsys.readouterr().out == (
-        "locks/lock.txt does not fit these packages: installing the newest\n"
-    )
+    message = "locks/lock.txt does not fit these packages: installing the newest\n"
+    assert capsys.readouterr().out == message
+    monkeypatch.setenv("NEWEST_PACKAGES", "1")
+    assert environment.choose_versions(UV, ["coz-tested"], lock) == ["--upgrade"]
+    assert capsys.readouterr().out == ""
 
 
 def test_what_no_version_fits_is_an_error(lock, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
     with pytest.raises(environment.ContradictionError, match="you require coz-tested>2"):
         environment.choose_versions(UV, ["coz-tested>2"], lock)
-    assert capsys.readouterr().out == ""
-
-
-def test_the_newest_are_chosen_on_request(lock, monkeypatch, capsys):
-    monkeypatch.setenv("NEWEST_PACKAGES", "1")
-    assert environment.choose_versions(UV, ["coz-tested"], lock) == ["--upgrade"]
     assert capsys.readouterr().out == ""
 
 
