@@ -36,8 +36,7 @@ def photos(tmp_path):
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     for name, picture in zip(NAMES, ("astronaut", "coffee", "chelsea"), strict=True):
-        image = Image.fromarray(getattr(samples, picture)())
-        image.reduce(3).save(folder / name, lossless=True)
+        Image.fromarray(getattr(samples, picture)()).reduce(3).save(folder / name, lossless=True)
     return folder
 
 
@@ -196,11 +195,6 @@ def test_prompts_are_written_by_a_vlm(photos, tmp_path):
     assert any(entry["prompt"] for entry in entries)
 
 
-def test_a_vlm_that_is_missing_is_named(photos, tmp_path):
-    with pytest.raises(ValueError, match=r"the VLM .*nowhere cannot be loaded: "):
-        run(photos, tmp_path / "out", vlm=str(tmp_path / "nowhere"))
-
-
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -227,6 +221,8 @@ def test_mistakes_are_named(photos, tmp_path):
         run(tmp_path / "small", tmp_path / "out")
     with pytest.raises(ValueError, match="in holds other files: use a new folder"):
         run(photos, photos)
+    with pytest.raises(ValueError, match=r"the VLM .*nowhere cannot be loaded: "):
+        run(photos, tmp_path / "vlm", vlm=str(tmp_path / "nowhere"))
     message = r"holds no finished data set: python -m tools\.train_sr prepare"
     with pytest.raises(ValueError, match=message):
         CropDataset(tmp_path / "out", seed=0, degradation="4x")
@@ -301,14 +297,13 @@ def test_loader_processes_give_the_same_data(data):
 
 
 def test_cached_texts_come_with_their_crops(photos, data):
-    path = data / "crops.json"
     whole = index(data)
     (data / "texts").mkdir()
     for i, crop in enumerate(whole["crops"]):
         crop["prompt"] = f"prompt {i}"
         tensors = {"text": torch.full((5, 8), i).half(), "pooled": torch.full((4,), -i).half()}
         save_file(tensors, find_text_file(data, crop["prompt"]))
-    path.write_text(json.dumps(whole | {"texts": True}))
+    (data / "crops.json").write_text(json.dumps(whole | {"texts": True}))
     for item in CropDataset(data, seed=0, degradation="4x"):
         number = int(item["prompt"].split()[1])
         assert torch.equal(item["text"], torch.full((5, 8), number).half())
