@@ -212,12 +212,7 @@ def test_osediffs_vae_part_is_added_to_the_base(tmp_path, osediff_file):
         (SR_LORA, None, "out.pkl", r"out\.pkl: expected a name that ends in \.safetensors"),
         (SR_LORA, "base", "out.safetensors", "expected VAE weights, but found none; take"),
         (VAE_ENCODER, "base", "out.safetensors", r"of the base VAE to be .*, but found none; take"),
-        (
-            VAE_ENCODER,
-            "base",
-            "base.safetensors",
-            r"base\.safetensors: expected a new file, but it",
-        ),
+        (VAE_ENCODER, "base", "base.safetensors", r"base\.safetensors: expected a new file, but it"),
         (VAE_ENCODER, "no", "out.safetensors", r"no\.safetensors: expected a weight file, but found"),
     ],
 )  # fmt: skip
@@ -243,8 +238,7 @@ def test_a_prompt_lora_loads_in_the_hosts_text_encoder(pack, tmp_path):
     tool.convert(tmp_path / "adapter_model.safetensors", out, None, None)
     key = f"qwen25_3b.transformer.{layer}.weight"
     zeros = torch.zeros(16, 16)
-    encoder = SimpleNamespace(state_dict=lambda: {key: zeros})
-    places = comfy.lora.model_lora_keys_clip(encoder, {})
+    places = comfy.lora.model_lora_keys_clip(SimpleNamespace(state_dict=lambda: {key: zeros}), {})
     (patch,) = comfy.lora.load_lora(load_file(out), places).items()
     assert patch[0] == key
     weight = comfy.lora.calculate_weight([(1.0, patch[1], 1.0, None, None)], zeros.clone(), key)

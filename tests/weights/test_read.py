@@ -217,15 +217,11 @@ def test_a_layer_with_an_endless_name_is_refused(tmp_path):
         ("a.safetensors", b"hello", r"found a file that begins with b'hello'"),
         ("a.safetensors", b"PK\x03\x04", "found a PyTorch file; rename it to end in .pt"),
         ("a.safetensors", pickle.dumps([1]), "found a PyTorch file; rename it"),
-        (
-            "a.pt",
-            safetensors({}),
-            r"found safetensors that ends in \.pt; rename it to end in \.safetensors",
-        ),
+        ("a.pt", safetensors({}), r"found safetensors that ends in \.pt; rename it to end in \.safetensors"),
         ("a.safetensors", safetensors({}, length=1 << 40), "damaged or cut short; download"),
         ("a.pkl", pickle.dumps(["a"]), "damaged or cut short"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_weight_file_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     for read in READERS:
@@ -306,8 +302,7 @@ def test_peft_adapters_count_as_in_peft(tmp_path, make, rename, use_rslora):
 
 
 def test_a_uniform_peft_adapter_states_its_rank_and_alpha(tmp_path):
-    path = save_adapter(tmp_path, factors(SR_LAYER))
-    weights = read_weights(path)
+    weights = read_weights(save_adapter(tmp_path, factors(SR_LAYER)))
     assert (weights.rank, weights.alpha) == (4, 8.0)
     assert weights.lora["transformer.transformer_blocks.0.attn.to_q.alpha"] == 8
 
@@ -334,10 +329,7 @@ def test_a_peft_adapter_without_its_config_is_refused(tmp_path, read, layer):
         ({"fan_in_fan_out": True}, "found fan_in_fan_out=True"),
         ({"peft_type": "LOHA"}, "found peft_type=LOHA"),
         ({"init_lora_weights": "pissa_niter_4"}, "found init_lora_weights=pissa_niter_4"),
-        (
-            {"lora_alpha": None},
-            r"numbers, .* found \[4, None, None, None\]; take the adapter_config.json",
-        ),
+        ({"lora_alpha": None}, r"numbers, .* found \[4, None, None, None\]; take the adapter_config.json"),
         ({"r": 8}, r"attn\.to_q to have rank 8, as its config says, but found 4"),
         ({"rank_pattern": {"to_q": 2}}, "to have rank 2, as its config says, but found 4"),
         ({"rank_pattern": {"(": 2}}, "of its config to be numbers"),
@@ -404,9 +396,8 @@ def test_a_prompt_lora_is_read_in_every_naming(tmp_path, layer, expected):
 
 def test_a_lora_for_super_resolution_is_no_prompt_lora(tmp_path):
     save_adapter(tmp_path, factors(SR_LAYER))
-    save_file(
-        factors("transformer.transformer_blocks.0.attn.to_q"), tmp_path / "ordinary.safetensors"
-    )
+    ordinary = factors("transformer.transformer_blocks.0.attn.to_q")
+    save_file(ordinary, tmp_path / "ordinary.safetensors")
     torch.save([torch.randn(384, 4), torch.randn(4, 64)], tmp_path / "model_20001.pkl")
     for name in ("model_20001.pkl", "adapter_model.safetensors", "ordinary.safetensors"):
         message = f"^{name}: expected a LoRA for the prompt extractor.*SR L"
