@@ -71,8 +71,7 @@ def test_clamped_window_aims_the_next_step_at_the_target_not_at_its_middle():
 @pytest.mark.parametrize("side", range(1, 16))
 def test_a_target_on_a_windows_edge_stays_in_range(side, scale):
     for center in range(0, 10001, 9):
-        target = Target(center / 10000, center / 10000)
-        for step in plan_steps(side, side, scale, 6, target):
+        for step in plan_steps(side, side, scale, 6, Target(center / 10000, center / 10000)):
             assert all(0 <= place <= 1 for place in step.target)
 
 

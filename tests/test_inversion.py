@@ -48,8 +48,7 @@ def test_what_is_impossible_is_refused(steps, start, expected):
 
 
 def test_the_enlargement_keeps_overshoots():
-    edge = torch.tensor([0.0, 0, 1, 1]).expand(1, 3, 4, 4)
-    enlarged = enlarge_unclamped(edge)
+    enlarged = enlarge_unclamped(torch.tensor([0.0, 0, 1, 1]).expand(1, 3, 4, 4))
     assert enlarged.shape == (1, 3, 16, 16)
     assert enlarged.min() < 0
     assert enlarged.max() > 1

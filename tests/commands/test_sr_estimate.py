@@ -70,8 +70,7 @@ def test_weights_count_once(parts):
     assert found["LPIPS VGG16"] / 4 == pytest.approx(14.7e6, rel=2e-3)
     assert parts(precision="fp32")["SD3 transformer"] == 2 * found["SD3 transformer"]
     # Two LoRAs of the transformer and one of the VAE, each with a gradient and two averages.
-    loras = 2 * 2_021_376 + 369_388
-    assert found["adapters, gradients and AdamW"] == 16 * loras
+    assert found["adapters, gradients and AdamW"] == 16 * (2 * 2_021_376 + 369_388)
 
 
 def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
@@ -103,8 +102,7 @@ def test_what_is_kept_is_what_autograd_saves(monkeypatch, parts):
 
 
 def test_two_zooms_keep_more_than_one(parts):
-    config = make_config(CrossScaleConfig, start_lora="a.pkl", text_cached=True)
-    found = estimate(config)
+    found = estimate(make_config(CrossScaleConfig, start_lora="a.pkl", text_cached=True))
     trained, prior = 7_077_888, 2_021_376
     assert found["adapters, gradients and AdamW"] == 16 * trained + 4 * (trained + prior)
     assert found["kept for the gradients"] / GIB == pytest.approx(1.78, abs=0.01)

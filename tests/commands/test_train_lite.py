@@ -180,10 +180,7 @@ def test_lattice_sees_dots_of_either_sign_and_no_photograph():
     dots = torch.zeros_like(photograph)
     dots[..., ::4, ::4] = 0.2
     dots[..., :256] *= -1  # no mean over the picture
-    plain, dotted = (
-        losses.measure_repetition(photograph),
-        losses.measure_repetition(photograph + dots),
-    )
+    plain, dotted = map(losses.measure_repetition, (photograph, photograph + dots))
     assert plain[0] < 0.02 < 0.2 < dotted[0]
     assert 2 * plain[1] < dotted[1]
 

@@ -59,8 +59,7 @@ def test_published_layout_is_the_default():
     assert read_sizes(weights) == NoisePredictorSizes()
     with torch.device("meta"):
         network = NoisePredictor(NoisePredictorSizes())
-    found = {name: list(weight.shape) for name, weight in network.state_dict().items()}
-    assert found == layout
+    assert {name: list(weight.shape) for name, weight in network.state_dict().items()} == layout
 
 
 def test_sizes_are_read_from_weights():

@@ -48,8 +48,7 @@ def blend(layout, image, order=None, by_detail=False):
 @pytest.mark.parametrize("by_detail", [False, True])
 def test_tiles_of_a_picture_give_that_picture_back(layout, by_detail):
     image = draw_noise(layout)
-    found = blend(layout, image, by_detail=by_detail)
-    torch.testing.assert_close(found, image, atol=1e-6, rtol=0)
+    torch.testing.assert_close(blend(layout, image, by_detail=by_detail), image, atol=1e-6, rtol=0)
 
 
 def test_a_constant_picture_stays_constant(layout):
