@@ -106,10 +106,8 @@ def record() -> dict[str, Tensor]:
     asked = write_chat(MODEL_FAMILIES["qwen2.5"], MULTISCALE_INSTRUCTION, 2)
     ask("extractor", network, draw_pictures(2), 1.05, text=asked)
     ask("stock", network, [draw_picture(*each) for each in STOCK_PICTURES], text=STOCK_CHAT)
-    adapted = with_prompt_lora(copy.deepcopy(network))
-    ask("lora", adapted, draw_pictures(2), 1.05)
-    half = with_prompt_lora(copy.deepcopy(network), alpha=16)
-    ask("half lora", half, draw_pictures(1))
+    ask("lora", with_prompt_lora(copy.deepcopy(network)), draw_pictures(2), 1.05)
+    ask("half lora", with_prompt_lora(copy.deepcopy(network), alpha=16), draw_pictures(1))
     for kind in QUANTISED:
         oracle = copy.deepcopy(network)
         oracle.load_state_dict(quantise(draw_qwen25vl(), kind)[1], strict=False)

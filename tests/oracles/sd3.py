@@ -81,15 +81,11 @@ def run_steps() -> Iterator[tuple[str, Tensor]]:
     halved = SimpleNamespace(transformer=half, autoencoder=plain.autoencoder)
     for latent_shift in LATENT_SHIFTS:
         for shape in PLAIN_SHAPES:
-            yield (
-                name_case("plain", shape, latent_shift),
-                step(plain, draw_image(shape), latent_shift),
-            )
+            image = step(plain, draw_image(shape), latent_shift)
+            yield name_case("plain", shape, latent_shift), image
         for shape in ADAPTED_SHAPES:
-            yield (
-                name_case("files", shape, latent_shift),
-                step(adapted, draw_image(shape), latent_shift),
-            )
+            image = step(adapted, draw_image(shape), latent_shift)
+            yield name_case("files", shape, latent_shift), image
     for shape in ODD_SHAPES:
         image = step(plain, pad_to_16(draw_image(shape)), "reference")
         yield name_case("plain", shape), image[:, : shape[1], : shape[2]]

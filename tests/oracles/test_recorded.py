@@ -21,7 +21,7 @@ from tests.support.random_sd3 import (
     sd3_transformer,
     with_coz_encoder,
 )
-from tests.support.random_weights import list_shapes, read_layouts
+from tests.support.random_weights import are_equal, list_shapes, read_layouts
 from tests.support.small_models import WIDTH
 
 from .record import FOLDER, TENSORS, make, read, write_json
@@ -43,9 +43,8 @@ def test_layouts_are_those_of_the_libraries():
 
 
 def test_the_config_of_an_adapter_is_that_of_peft():
-    found = make("adapter_config")
     recorded = json.loads((FOLDER / "adapter_config.json").read_text("utf-8"))
-    assert found | {"peft_version": recorded["peft_version"]} == recorded
+    assert make("adapter_config") | {"peft_version": recorded["peft_version"]} == recorded
 
 
 def test_metrics_are_those_of_the_libraries():
@@ -56,21 +55,15 @@ def test_metrics_are_those_of_the_libraries():
         assert found[name] == pytest.approx(figures, rel=1e-9)
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
-    for name, weight in found.items():
-        assert torch.equal(weight, expected[name]), name
-
-
 def test_drawn_weights_are_those_of_the_networks():
     network = autoencoder(width=WIDTH)
     drawn = draw_autoencoder(width=WIDTH)
-    assert_equal(drawn, network.state_dict())
-    assert_equal(draw_coz_encoder(drawn), with_coz_encoder(network).encoder.state_dict())
+    assert are_equal(drawn, network.state_dict())
+    assert are_equal(draw_coz_encoder(drawn), with_coz_encoder(network).encoder.state_dict())
     weights, expected = draw_sd3(), sd3_transformer(2).state_dict()
     places = (state.pop("pos_embed.pos_embed") for state in (weights, expected))
     torch.testing.assert_close(*places, rtol=0, atol=1e-5)
-    assert_equal(weights, expected)
+    assert are_equal(weights, expected)
 
 
 def test_written_files_are_those_of_the_libraries(tmp_path):
@@ -84,7 +77,7 @@ def test_written_files_are_those_of_the_libraries(tmp_path):
     ours, theirs = (sorted(tmp_path.glob(f"{who}/*.safetensors")) for who in ("ours", "theirs"))
     assert [path.name for path in ours] == [path.name for path in theirs]
     for our, their in zip(ours, theirs, strict=True):
-        assert_equal(load_file(our), load_file(their))
+        assert are_equal(load_file(our), load_file(their)), our.name
     indices = [
         json.loads((tmp_path / who / "model.safetensors.index.json").read_text("utf-8"))
         for who in ("ours", "theirs")
