@@ -13,6 +13,8 @@ from tools.host.chromium import BROWSER_ARGUMENTS, chromium_path
 from tools.host.frontend import wait_until_ready
 from tools.host.server import serve
 
+from .viewer import run_four_steps
+
 OURS = re.compile("chain-of-zoom|coz", re.IGNORECASE)
 # The frontend asks for the reader's language first, then for the page without one.
 HELP_PROBE = re.compile(r"/docs/\w+/\w+\.md$")
@@ -130,10 +132,6 @@ class Editor:
             types,
         )
 
-    def widget(self, name: str):
-        """The value of a widget of the first node."""
-        return self.run("name => app.graph.nodes[0].widgets.find(w => w.name === name).value", name)
-
     def prompt(self) -> dict:
         """The graph as the frontend would submit it, without the titles."""
         output = self.run("async () => JSON.stringify((await app.graphToPrompt()).output)")
@@ -216,6 +214,11 @@ def page_of_all(browser, url, frontend, folder):
 def editor(page_of_all):
     page_of_all.reset()
     return page_of_all
+
+
+@pytest.fixture(scope="module")
+def viewer(editor):
+    return run_four_steps(editor)
 
 
 @pytest.fixture(autouse=True)

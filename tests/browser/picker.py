@@ -122,6 +122,10 @@ def feed(editor, new_type, node_type, name):
     )
 
 
+def middle(box):
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 def point(box, x, y):
     return box[0] + x * box[2], box[1] + y * box[3]
 
@@ -206,8 +210,8 @@ def type_number(editor, renderer, name, text):
     page = editor.page
     if renderer == "vue":
         field = page.get_by_label(name, exact=True).get_by_role("spinbutton")
-        box = field.bounding_box()  # something to drag the value with lies on top of the field
-        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        # Something to drag the value with lies on top of the field.
+        page.mouse.click(*middle(field.bounding_box()))
         expect(field).to_be_focused()
         page.keyboard.press("Control+A")
         page.keyboard.type(text)

@@ -5,8 +5,8 @@ import pytest
 from playwright.sync_api import expect
 
 from .conftest import each_renderer
-from .picker import build, chain, make, node, run_it
-from .viewer import SHOWN, VIEWER, fly
+from .picker import build, chain, make, middle, node, run_it
+from .viewer import SHOWN, VIEWER, fly, middle_of
 
 REPORT = make("CoZMeasure", chain=["loop", 3])
 
@@ -55,10 +55,6 @@ COUNT = """() => {
 }"""
 
 
-def select(editor, node_type):
-    editor.run(f"() => {{ app.canvas.deselectAll(); app.canvas.selectItems([{node(node_type)}]) }}")
-
-
 def scale(editor):
     return editor.run("app.canvas.ds.scale")
 
@@ -76,10 +72,6 @@ def place(editor, node_type):
         }}"""
     )
     editor.settle(20)
-
-
-def middle(box):
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 @each_renderer
@@ -166,7 +158,7 @@ def test_a_lost_end_of_a_touch_makes_no_pinch(editor, renderer):
     expect(label).not_to_be_empty()
     fly(viewer, "2x")
     before = label.text_content()
-    x, y = middle(viewer.locator("canvas").bounding_box())
+    x, y = middle_of(viewer)
 
     def touch(kind, *offsets):
         editor.touch(kind, *((x + dx, y) for dx in offsets))
@@ -203,7 +195,7 @@ def test_the_side_panel_lists_no_empty_input(editor, renderer):
     editor.use_side_panel(True)
     panel = editor.page.get_by_test_id("properties-panel")
     for kind, title in TITLES.items():
-        select(editor, kind)
+        editor.run(f"() => {{ app.canvas.deselectAll(); app.canvas.selectItems([{node(kind)}]) }}")
         expect(panel).to_contain_text(title)
         editor.settle()
         words = panel.inner_text().splitlines()

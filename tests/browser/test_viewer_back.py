@@ -3,19 +3,12 @@
 import json
 
 import numpy as np
-import pytest
 import requests
 from playwright.sync_api import expect
 
-from . import viewer as of
-from .viewer import difference, drawn, fly, sent
+from .viewer import difference, drawn, fly, sent, show
 
 GONE = "These images are no longer on the server. Run again."
-
-
-@pytest.fixture(scope="module")
-def viewer(editor):
-    return of.run_four_steps(editor)
 
 
 def test_it_comes_back_with_its_tab(editor, viewer):
@@ -29,7 +22,7 @@ def test_it_comes_back_with_its_tab(editor, viewer):
 
 
 def test_it_is_found_again_after_a_reload_and_asks_again_for_what_did_not_come(editor, viewer):
-    of.show(editor, viewer, "vue")
+    show(editor, viewer, "vue")
     fly(viewer, "64x")
     pixels = drawn(viewer)
     line = viewer.get_by_role("slider")

@@ -45,14 +45,9 @@ FRAMES = f"""async count => {{
 }}"""
 
 
-@pytest.fixture(scope="module")
-def ran(editor):
-    return of.run_four_steps(editor)
-
-
 @pytest.fixture(params=RENDERERS)
-def viewer(request, editor, ran):
-    return of.show(editor, ran, request.param)
+def viewer(request, editor, viewer):
+    return of.show(editor, viewer, request.param)
 
 
 def drag(editor, viewer, dx, dy):

@@ -10,14 +10,8 @@ from playwright.sync_api import expect
 from coz.chain.real_pixels import COLOR_STOPS
 from coz.fidelity.back_projection import describe_agreement
 
-from . import viewer as of
 from .conftest import each_renderer
 from .viewer import NODE, SHADOW, difference, drawn, fly, press, sent, show
-
-
-@pytest.fixture(scope="module")
-def viewer(editor):
-    return of.run_four_steps(editor)
 
 
 @each_renderer

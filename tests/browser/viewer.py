@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from tools.host.client import ServerClient
 
-from .picker import FOUR_STEPS, build, chain, make, node, run_it
+from .picker import FOUR_STEPS, build, chain, make, middle, node, run_it
 
 VIEWER = ".coz-viewer"
 SHOWN = make("CoZZoomViewer", chain=["loop", 3])
@@ -121,8 +121,7 @@ def is_playing(viewer):
 
 
 def middle_of(viewer):
-    box = viewer.locator("canvas").bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    return middle(viewer.locator("canvas").bounding_box())
 
 
 def drawn(viewer):
