@@ -8,6 +8,7 @@ from PIL import Image
 
 from .conftest import RENDERERS
 from .picker import LOOP, build, make
+from .test_unread import choose
 
 GRAPH = {
     "picture": make("CoZSamplePicture", {"picture": "chelsea.png"}),
@@ -60,18 +61,11 @@ def test_a_dropped_picture_is_used_and_shown(graph, place):
     assert name.startswith("cat")
     for selector in (".coz-sample img", ".coz-picker img"):
         wait_for_size(graph, selector, 64)
-    after = graph.prompt()
-    assert after["1"]["inputs"] == {"picture": "chelsea.png", "own_picture": name}
+    assert graph.prompt()["1"]["inputs"] == {"picture": "chelsea.png", "own_picture": name}
     assert before["1"]["inputs"] == {"picture": "chelsea.png"}
     assert graph.run("() => app.graph.nodes.length") == 2  # the page made no Load Image of it
 
-    graph.run(
-        """() => {
-            const widget = app.graph.nodes[0].widgets.find(({name}) => name === 'picture')
-            widget.value = 'rocket.jpg'
-            widget.callback(widget.value)
-        }"""
-    )
+    choose(graph, "picture", "rocket.jpg")
     assert graph.prompt()["1"]["inputs"] == {"picture": "rocket.jpg"}
 
 
