@@ -28,11 +28,6 @@ WATCH = """() => {
 }"""
 
 
-def our_nodes(editor):
-    info = requests.get(f"{editor.url}/object_info").json()
-    return {name: node for name, node in info.items() if "chain-of-zoom" in node["python_module"]}
-
-
 def open_template(editor, path=FIRST_TEMPLATE):
     """As a workflow with an id of its own: by it the viewer and the picker find its runs."""
     page = editor.page
@@ -57,13 +52,6 @@ def open_template(editor, path=FIRST_TEMPLATE):
     )
 
 
-def press_run(editor):
-    editor.run(WATCH)
-    editor.page.get_by_test_id("queue-button").click()
-    editor.page.wait_for_function("window.seen.end")
-    return editor.run("window.seen")
-
-
 def wait_for_pictures(editor, node_type, sizes):
     """Until the node shows pictures of these sizes, [width, height] each."""
     editor.page.wait_for_function(
@@ -76,7 +64,10 @@ def wait_for_pictures(editor, node_type, sizes):
 def test_template_runs_as_it_is(editor):
     open_template(editor)
     page = editor.page
-    seen = press_run(editor)
+    editor.run(WATCH)
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function("window.seen.end")
+    seen = editor.run("window.seen")
 
     assert seen["end"] == "execution_success"
     wait_for_pictures(editor, "CoZChainLoop", [FRAME] * (STEPS + 1))
@@ -121,8 +112,7 @@ def test_a_workflow_of_before_means_the_same(editor, name):
 def test_missing_models_are_named_with_what_to_do(editor):
     editor.use_renderer("classic")
     open_template(editor, next(path for path in WORKFLOWS if path.stem.startswith("2 ")))
-    overlay = editor.page.get_by_test_id("error-overlay")
-    overlay.wait_for()
+    editor.page.get_by_test_id("error-overlay").wait_for()
     missing = editor.run(
         """() => app.graph.nodes.flatMap(node => node.properties.models ?? [])
             .map(({name, directory}) => `${directory}/${name}`)"""
@@ -138,7 +128,8 @@ def test_missing_models_are_named_with_what_to_do(editor):
 @each_renderer
 def test_every_node_is_saved_and_loaded(editor, renderer, option):
     editor.use_renderer(renderer)
-    types = sorted(our_nodes(editor))
+    info = requests.get(f"{editor.url}/object_info").json().items()
+    types = sorted(name for name, node in info if "chain-of-zoom" in node["python_module"])
     editor.show_nodes(types)
     # An option of a combo may bring widgets of its own, so the combos are set first.
     before = editor.run(
