@@ -59,8 +59,7 @@ def test_a_picked_target_is_what_runs(editor, renderer):
     assert moved == [x + 1 / 1000 + 1 / 1000, y + 10 / 872 - 1 / 872]
     assert labels(editor) == ["1x", "2x", "4x"]
 
-    outputs = run_it(editor)
-    (record,) = (out["coz_chain"][0] for out in outputs.values() if "coz_chain" in out)
+    (record,) = (out["coz_chain"][0] for out in run_it(editor).values() if "coz_chain" in out)
     assert json.loads(record)["target"] == moved
     first = place_first_frame(872, 1000, 64, "native pixels", Target(*moved))
     assert json.loads(record)["windows"][0] == list(first.window)

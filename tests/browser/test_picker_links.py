@@ -64,8 +64,7 @@ def test_in_a_subgraph_it_writes_the_widgets_of_the_node_outside(editor):
             app.canvas.openSubgraph(subgraph, node)
         }"""
     )
-    box = wait_for_picture(editor, 640, 427)
-    editor.page.mouse.click(*point(box, 0.7, 0.3))
+    editor.page.mouse.click(*point(wait_for_picture(editor, 640, 427), 0.7, 0.3))
     outer = editor.run(
         """() => app.rootGraph.nodes.find(node => node.isSubgraphNode()).widgets
             .filter(widget => widget.name.startsWith('center_')).map(widget => widget.value)"""
@@ -117,8 +116,7 @@ def test_a_mask_that_does_not_come_leaves_the_target_free(editor):
         before = target(editor)
         place = 0.3 + i / 10
         editor.page.mouse.click(*point(wait_for_picture(editor, 640, 427), place, place))
-        picked = pytest.approx([place, place], abs=3e-3)
-        assert target(editor) == (before if comes else picked)
+        assert target(editor) == (before if comes else pytest.approx([place, place], abs=3e-3))
         assert ("mask" in loop_inputs(editor)) == comes
 
 

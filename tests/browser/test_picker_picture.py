@@ -32,8 +32,7 @@ def test_what_comes_through_another_node_is_shown_after_a_run(editor):
     for renderer, place in (("classic", 0.25), ("vue", 0.2)):
         editor.use_renderer(renderer)
         editor.settle(30)  # the node is drawn anew
-        box = wait_for_picture(editor, 640, 427)
-        editor.page.mouse.click(*point(box, place, place))
+        editor.page.mouse.click(*point(wait_for_picture(editor, 640, 427), place, place))
         assert target(editor) == pytest.approx([place, place], abs=3e-3)
 
 

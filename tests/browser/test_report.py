@@ -69,8 +69,7 @@ def test_each_of_several_chains_has_its_table(editor):
     build(editor, "classic", several | nodes)
     run_it(editor)
     shown = editor.run(TABLE)
-    firsts = [row[0] for row in shown["cells"]]
-    assert firsts == ["zoom", "1x", "4x", "16x"] * 2
+    assert [row[0] for row in shown["cells"]] == ["zoom", "1x", "4x", "16x"] * 2
     assert shown["heads"] == 2 * len(NAMES)
     assert shown["dots"] == [None, *COLORS] * 2
     assert shown["parts"] == " ".join(["P TABLE" + 7 * " P"] * 2)
@@ -78,8 +77,7 @@ def test_each_of_several_chains_has_its_table(editor):
 
 @each_renderer
 def test_what_was_invented_shows_its_map_large_enough_to_read(editor, renderer):
-    invented = make("CoZDetailMap", chain=["loop", 3])
-    build(editor, renderer, short_chain(map=invented))
+    build(editor, renderer, short_chain(map=make("CoZDetailMap", chain=["loop", 3])))
     run_it(editor)
     node = of("CoZDetailMap")
     shown = editor.run(f"app.nodeOutputs[{node}.id]")

@@ -50,8 +50,7 @@ def test_nodes_and_widgets_are_filled_in_as_by_save_image(editor):
     named = {"filename_prefix": PREFIX}
     save = make("CoZSaveChain", named, chain=["loop", 3])
     image = make("SaveImage", named, images=["loop", 1])
-    nodes = chain(steps=3, step_prompts="a/b")
-    build(editor, "classic", nodes | {"save": save, "image": image})
+    build(editor, "classic", chain(steps=3, step_prompts="a/b") | {"save": save, "image": image})
     names = [n["inputs"].get("filename_prefix") for n in editor.prompt().values()]
     assert [name for name in names if name] == ["3/a_b_%year%_%Nothing.here%"] * 2
     assert editor.run(f"{node('CoZSaveChain')}.widgets[0].value") == PREFIX

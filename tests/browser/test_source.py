@@ -82,8 +82,7 @@ def wait_for_run(editor):
 
 def red_of(pixels):
     """The middle of the red quarter as fractions."""
-    is_red = (np.abs(pixels.astype(int) - RED) < 60).all(-1)
-    y, x = np.nonzero(is_red)
+    y, x = np.nonzero((np.abs(pixels.astype(int) - RED) < 60).all(-1))
     return (x.mean() + 0.5) / pixels.shape[1], (y.mean() + 0.5) / pixels.shape[0]
 
 

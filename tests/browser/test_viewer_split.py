@@ -82,8 +82,7 @@ def test_the_split_is_moved_with_keys(editor):
     ):  # fmt: skip
         line.press(key)
         assert place_of(viewer) == percent
-    words = "10 % of the width is plain enlargement"
-    expect(line).to_have_attribute("aria-valuetext", words)
+    expect(line).to_have_attribute("aria-valuetext", "10 % of the width is plain enlargement")
     assert editor.run(VIEW) == view | {"split": 0.1}
 
 
