@@ -33,11 +33,6 @@ def declared(*extras: str) -> list[Requirement]:
     return [Requirement(line) for extra in extras for line in read_requirements()[extra]]
 
 
-def pins(lock: str) -> list[Requirement]:
-    lines = (ROOT / lock).read_text("utf-8").splitlines()
-    return [Requirement(line) for line in lines if not line.startswith("#")]
-
-
 @pytest.mark.parametrize("lock", [environment.LOCK, train_environment.LOCK])
 def test_a_lock_holds_versions_and_nothing_of_torch_or_of_a_machine(lock):
     head, *lines = (ROOT / lock).read_text("utf-8").splitlines(keepends=True)
@@ -67,7 +62,9 @@ def test_a_lock_has_one_version_of_each_declared_package(lock, python, system):
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }
-    here = [pin for pin in pins(lock) if not pin.marker or pin.marker.evaluate(place)]
+    lines = (ROOT / lock).read_text("utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    here = [pin for pin in pins if not pin.marker or pin.marker.evaluate(place)]
     versions = {pin.name: next(iter(pin.specifier)).version for pin in here}
     assert len(versions) == len(here)
     if lock == environment.LOCK:

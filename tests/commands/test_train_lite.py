@@ -267,18 +267,15 @@ def lesson(side):
     return lr.repeat_interleave(4, 1).repeat_interleave(4, 2), lr
 
 
-def taught_chain():
-    result, crop = lesson(texture.CROP_SIDE_PIXELS)
-    deep = [lesson(texture.DEEP_CROP_SIDE_PIXELS)[0] for _ in range(texture.ZOOMS - 1)]
-    return crop, [result, *deep], [[8, 16], [0, 4]]
-
-
 @pytest.fixture
 def small_training(tmp_path, monkeypatch):
     """Trainings that need no teacher and take seconds; each step is logged."""
+    result, crop = lesson(texture.CROP_SIDE_PIXELS)
+    deep = [lesson(texture.DEEP_CROP_SIDE_PIXELS)[0] for _ in range(texture.ZOOMS - 1)]
+    taught = texture.Lesson(crop, [result, *deep], [[8, 16], [0, 4]])
     for module, load, make, answer in (
         (faithful, "load_span", "make_pairs", data.Pair(*lesson(32))),
-        (texture, "load_real_esrgan", "make_lessons", texture.Lesson(*taught_chain())),
+        (texture, "load_real_esrgan", "make_lessons", taught),
     ):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
         monkeypatch.setattr(module, load, torch.nn.Identity)

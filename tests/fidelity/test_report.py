@@ -110,9 +110,8 @@ def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
     chain = bicubic_chain(source, size=64, scale=2.0, center=(0.43, 0.29))
     truth = [cut_ground_truth(chain, k, photo) for k in (1, 2, 3)]
     for k, view in enumerate(truth, 1):
-        assert torch.equal(
-            view, resize(photo, 64, 64, box=times(4, chain.find_window_in(k, 0))).clamp(0, 1)
-        )
+        window = Window(*(4 * value for value in chain.find_window_in(k, 0)))
+        assert torch.equal(view, resize(photo, 64, 64, box=window).clamp(0, 1))
     assert cut_ground_truth(chain, 4, photo) is None  # 8x, of 4x
     assert compute_max_comparable_magnification(chain, photo) == 4
     ideal = with_frames(chain, (*truth, chain.frames[4]))
@@ -124,10 +123,6 @@ def test_against_the_ground_truth_of_a_chain_of_true_frames(photo):
     plain = list(measure_chain(chain, photo))
     assert plain[1].psnr == measure_psnr(chain.frames[2], truth[1]) < 40
     assert plain[2].ssim == measure_ssim(chain.frames[3], truth[2]) < plain[1].ssim < 0.99
-
-
-def times(factor, window):
-    return Window(*(factor * value for value in window))
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,8 @@ def test_unknown_tags_are_named_once_in_their_order():
     assert find_unknown_tags(["dog", "french", "owl", "dog"], NAMES) == ["dog", "owl"]
 
 
-def make_logits(*probabilities):
-    return torch.tensor(probabilities).logit()
-
-
 def test_tags_above_their_threshold_are_joined_in_the_order_of_the_list():
-    logits = make_logits(0.9, 0.5, 0.71, 0.99, 0.2)
+    logits = torch.tensor([0.9, 0.5, 0.71, 0.99, 0.2]).logit()
     thresholds = torch.tensor([0.8, 0.6, 0.7, 0.65, 0.1])
     assert join_tags(logits, NAMES, thresholds, ()) == "cat, French, sea view, body"
     assert join_tags(logits, NAMES, thresholds, ["french", "dog"]) == "cat, sea view, body"
