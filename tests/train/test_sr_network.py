@@ -11,12 +11,7 @@ from accelerate.utils import GradientAccumulationPlugin
 from tools.train_sr import loop
 from tools.train_sr.dataset import open_crops
 from tools.train_sr.distil import add_distil_loras, load_distillation
-from tools.train_sr.network import (
-    GENERATOR,
-    REGULARIZER,
-    VAE_ENCODER,
-    OneStepNetwork,
-)
+from tools.train_sr.network import GENERATOR, REGULARIZER, VAE_ENCODER, OneStepNetwork
 from tools.train_sr.sd3 import load_timesteps, load_transformer_and_vae
 
 from .tiny_sd3 import make_config

@@ -6,12 +6,7 @@ import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 
-from tests.support.random_sd3 import (
-    POOLED_WIDTH,
-    TEXT_WIDTH,
-    save_text_encoders,
-    sd3_transformer,
-)
+from tests.support.random_sd3 import POOLED_WIDTH, TEXT_WIDTH, save_text_encoders, sd3_transformer
 from tests.support.random_weights import randomise
 from tools.train_grpo.config import read_config
 from tools.train_sr.config import CrossScaleConfig
