@@ -128,9 +128,8 @@ def agreements(decibels):
 
 
 def test_scripts_compute_in_node_as_the_server_does(make_chain, tmp_path):
-    whole = make_chain(512, 512, 512, steps=4, center=(0.5, 0.5))
     answers = {
-        "chain": {"record": record_of(whole)},
+        "chain": {"record": record_of(make_chain(512, 512, 512, steps=4, center=(0.5, 0.5)))},
         "windows": list(windows()),
         "source": in_source(make_chain(size=64, scale=2.7, steps=5, center=(0.93, 0.4))),
         "factors": [(factor, format_factor(factor)) for factor in FACTORS],
