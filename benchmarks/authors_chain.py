@@ -79,7 +79,7 @@ def inject_lora(transformer: SD3Transformer2DModel, tensors: Sequence[Tensor]) -
 
 
 def write_weights(network: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """Write the weights for ComfyUI's loaders; T5's embedding, which has two names, only once."""
+    """Write the weights for ComfyUI's loaders. T5's embedding has two names and is written once."""
     state = network.state_dict()
     state.pop("encoder.embed_tokens.weight", None)
     save_file({name: weight.to(dtype).cpu() for name, weight in state.items()}, path)

@@ -34,7 +34,7 @@ MAX_PEAK_GIB_BY_CARD = {8: 7.5, 12: 11.0}
 """Memory of a card in GiB -> maximum peak of AR-2 in GiB."""
 STEPS = 4
 PROMPT_TOKENS, CHAIN_PROMPT_TOKENS = 32, 2
-"""Tokens that the VLM writes in a single step, and in each step of whole chains, where 32 take too long."""
+"""Tokens that the VLM writes: in the single step, and in each step of a chain, where 32 take too long."""
 
 WORKFLOWS = {"SD3": "2 Chain-of-Zoom SD3", "AR-2": "4 Chain-of-Zoom as in the paper (AR-2)"}
 STEP_WORKFLOW = "more/AR-2 step by step"

@@ -3,8 +3,8 @@
 The authors' chain is that of authors_chain.py, in diffusers.
 
 Goals at 512 pixels: our nodes are at least five times as fast. They take at most 17 GiB with all weights in
-16 bits. With only T5 in fp8 there are two runs: one without a limit of the memory, one where --reserve-vram
-leaves 12 GiB to ComfyUI; at least one of them takes at most 12 GiB.
+16 bits, and at most 12 GiB with only T5 in fp8. The 12 GiB must hold in one of two runs: without a memory
+limit, or with --reserve-vram, which leaves 12 GiB to ComfyUI.
 
 This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The program measures the rates of the GPU for
 arithmetic and for memory. The floor of a step is the time of its arithmetic or of reading its weights once,
@@ -165,9 +165,9 @@ def measure_authors_chain(
     line = f"the authors' sr: {sr}; one step: {total / 1e12:.3g} TFLOP, {text / 1e12:.3g} of text"
     if not toy:
         line += f"; allocated at most {torch.cuda.max_memory_allocated() / GIB:.1f} GiB"
-    short = {"text": seconds["text"], "rest": seconds["files"]}
-    short["sr"] = sum(seconds[part] for part in SR_PARTS)
-    return Row("authors, fp32, text fp16", short, peak[0]), line, total
+    grouped = {"text": seconds["text"], "rest": seconds["files"]}
+    grouped["sr"] = sum(seconds[part] for part in SR_PARTS)
+    return Row("authors, fp32, text fp16", grouped, peak[0]), line, total
 
 
 def make_workflow(

@@ -1,8 +1,8 @@
 """Measure ComfyUI's memory while a chain of 16 steps at 512 pixels runs. Linux only.
 
 Limits: the chain raises the peak by at most four times the size of its frames plus 60 MB. 20 more runs add
-at most 20 MB, with the cache and with --cache-none. Without a cache every step runs again: the
-first 20 runs do not count there, because the allocator still grows to its final size.
+at most 20 MB, with the cache and with --cache-none. With --cache-none
+these are counted after 20 uncounted runs, in which the allocator grows to its final size.
 """
 
 import sys

@@ -22,8 +22,8 @@ SCALE = 4
 MODELS = ("coz_lite_x4", "coz_lite_x4_texture")
 TILES = (512, 256, 128)
 MAX_SEAM_LEVELS = 0.5
-"""Levels of 255, for tiles of at least 256 pixels: smaller ones get fewer pixels around them than the
-models see."""
+"""Levels of 255, for tiles of at least 256 pixels. The margin of smaller tiles is narrower than the models'
+receptive field."""
 HALF_SKY_PICTURE = "rocket.jpg"
 MIN_FEWER_TILES = 0.20
 MAX_PIXEL_RATIO = 1.15
