@@ -1,4 +1,4 @@
-"""Compare the CPU speed of CoZ SR Step with that of its bare parts: encode, the network and decode.
+"""Compare the time of CoZ SR Step on the CPU with that of its bare parts: encode, network and decode.
 
 Limit: the node takes at most 1.05 times as long. The transformer is small, which makes the node's share
 larger than usual.
