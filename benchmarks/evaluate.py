@@ -1,7 +1,7 @@
 """Evaluate the built-in models and their teachers on scikit-image's photographs.
 
 The first evaluation has a ground truth: every photograph is downscaled 4x, then upscaled 4x. The second
-follows the paper's protocol: four 4x steps from 512 pixels. The program prints the tables of RESULTS.md.
+follows the paper's protocol: four 4x steps from 512 pixels. The program prints the scores of RESULTS.md.
 """
 
 import contextlib
