@@ -9,25 +9,28 @@ import torch
 from tests.support.host_with_card import HostWithCard
 from tests.support.small_models import small_sd3, small_vae
 
-from .prompts import more
 from .templates import PAPER, START, TEMPLATES, WHOLE, read_template
 
-ROUND = len(TEMPLATES)
 
-
-@pytest.mark.parametrize("count", [3 * ROUND, *more(100)])
-def test_prompts_leave_nothing_behind(on_card, nodes_of, monkeypatch, record_property, count):
-    monkeypatch.setattr(nodes_of("host.cache"), "MAX_KEPT_RUNS", ROUND)  # so that a round fills it
+@pytest.mark.parametrize(
+    ("names", "rounds"),
+    [((START, PAPER, WHOLE), 3), pytest.param(TEMPLATES, 25, marks=pytest.mark.long)],
+    ids=["3 templates", "all"],
+)
+def test_prompts_leave_nothing_behind(
+    on_card, nodes_of, monkeypatch, record_property, names, rounds
+):
+    each = len(names)
+    monkeypatch.setattr(nodes_of("host.cache"), "MAX_KEPT_RUNS", each)  # so that a round fills it
     templates = on_card()
     levels = []
-    for number in range(count):
+    for number in range(each * rounds):
         templates.memory.restart_peak()
-        templates.run(read_template(TEMPLATES[number % ROUND], number))
+        templates.run(read_template(names[number % each], number))
         levels.append(templates.count() | {"peak": templates.memory.peak})
-    record_property("levels", str(levels[-ROUND:]))
+    record_property("levels", str(levels[-each:]))
     # The first round makes what stays.
-    for number in range(2 * ROUND, count):
-        assert levels[number] == levels[number - ROUND]
+    assert levels[2 * each :] == levels[each:-each]
     assert max(level["peak"] for level in levels) < 2**29
 
 
