@@ -176,7 +176,27 @@ def executor(nodes_of, tmp_path_factory, monkeypatch):
     nodes_of("host.cache").CACHE.clear()  # what an earlier test kept
     # The host lists the whole folder for each preview that it saves.
     monkeypatch.setattr("folder_paths.temp_directory", str(tmp_path_factory.mktemp("temp")))
+    tell_reach(nodes_of("host.surroundings"), monkeypatch)
     return Executor
+
+
+def tell_reach(surroundings, monkeypatch):
+    """Spare each test the measurement of the built-in models, which test_surroundings.py has."""
+    import comfy.model_management
+
+    import nodes
+
+    loader = nodes.NODE_CLASS_MAPPINGS["UpscaleModelLoader"]
+    load = loader.execute
+
+    def load_and_tell(cls, model_name):
+        loaded = load(model_name)
+        on_cpu = comfy.model_management.get_torch_device() == torch.device("cpu")
+        if model_name.startswith("coz_lite_x4") and on_cpu:
+            surroundings._reaches[loaded[0]] = surroundings.Reach(16, False)
+        return loaded
+
+    monkeypatch.setattr(loader, "execute", classmethod(load_and_tell))
 
 
 @pytest.fixture
