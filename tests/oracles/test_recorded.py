@@ -34,7 +34,8 @@ def test_results_are_those_of_the_libraries(name):
     found, recorded = make(name), read(name)
     assert found.keys() == recorded.keys()
     for key, expected in recorded.items():
-        bar = 1e-5 * expected.abs().max() if expected.is_floating_point() else 0
+        # Another CPU rounds otherwise: up to 3e-5 in the images of SD3.
+        bar = 1e-4 * expected.abs().max() if expected.is_floating_point() else 0
         torch.testing.assert_close(found[key], expected, rtol=0, atol=float(bar), msg=key)
 
 
