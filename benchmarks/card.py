@@ -236,7 +236,7 @@ def main() -> None:
         view_flops = {"SD3": (sd3, sd3), "Real-ESRGAN": run_upscale(cards[-1])}
     svg, head, rows = draw_costs(view_flops)
     print_table(
-        "TFLOP to zoom into one spot of a picture of 512 px (one view simulated, times the number of views):",
+        "TFLOP to zoom into one spot of a picture of 512 px (computed from simulated parts):",
         head,
         rows,
     )
