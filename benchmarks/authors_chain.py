@@ -185,7 +185,7 @@ class AuthorsChain:
         """Zoom into an image and return the seconds per step of each part.
 
         Args:
-            picture: The file to zoom into, a square image.
+            picture: The image file to zoom into. It is resized to a square.
             size: Side of the frames in pixels.
             folder: The folder for the frames: 0.png, 1.png and so on.
             texts: The text of each step.

@@ -33,7 +33,7 @@ CARDS_GIB, TOY_CARDS_GIB = (8, 12, 16, 24), (8,)
 MAX_PEAK_GIB_BY_CARD = {8: 7.5, 12: 11.0}
 """Memory of a card in GiB -> maximum peak of AR-2 in GiB."""
 STEPS = 4
-PROMPT_TOKENS, CHAIN_PROMPT_TOKENS = 32, 2
+ANSWER_TOKENS, CHAIN_ANSWER_TOKENS = 32, 2
 """Tokens that the VLM writes: in the single step, and in each step of a chain, where 32 take too long."""
 
 WORKFLOWS = {"SD3": "2 Chain-of-Zoom SD3", "AR-2": "4 Chain-of-Zoom as in the paper (AR-2)"}
@@ -156,7 +156,7 @@ def run_chains(files: Files, cards: Sequence[int], steps: int) -> list[str]:
     runs = [(template, gib, files.t5_fp8) for template in WORKFLOWS for gib in cards]
     runs += [("SD3", cards[-1], files.t5_fp16), ("SD3", cards[0], files.no_t5)]
     for template, gib, checkpoint in runs:
-        chain = make_chain(WORKFLOWS[template], steps, CHAIN_PROMPT_TOKENS, checkpoint)
+        chain = make_chain(WORKFLOWS[template], steps, CHAIN_ANSWER_TOKENS, checkpoint)
         parts = run(*chain, gib)
         total = add_parts(parts.values())
         peak = total.peak / GIB
@@ -219,7 +219,7 @@ def main() -> None:
     toy = options.toy
     sizes = Sizes(2, 1, 8, 1, has_t5=False) if toy else Sizes()
     cards, steps = (TOY_CARDS_GIB, 1) if toy else (CARDS_GIB, STEPS)
-    tokens = CHAIN_PROMPT_TOKENS if toy else PROMPT_TOKENS
+    tokens = CHAIN_ANSWER_TOKENS if toy else ANSWER_TOKENS
     pack_name = load_host()
     print(f"card: {steps} steps at 512 px on simulated cards, torch {torch.__version__}")
     with tempfile.TemporaryDirectory(prefix="coz-") as name:

@@ -1,4 +1,4 @@
-"""Record for benchmarks.card the work of the simulated card in each part of a step."""
+"""Record the work of the simulated card in each part of a step, for benchmarks.card."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator

@@ -26,7 +26,7 @@ PICTURE = "astronaut.png"
 MODEL = "coz_lite_x4.safetensors"
 MAX_ADDED_SECONDS = 0.060
 MARGIN_PIXELS = 16
-"""Pixels around a crop that the built-in models see: their receptive field."""
+"""Pixels around a crop that the built-in models also get, as in CoZ Upscale-Model Step."""
 
 
 def make_prompt(center: float) -> Prompt:

@@ -6,7 +6,7 @@ Goals at 512 pixels: our nodes are at least five times as fast. They take at mos
 16 bits, and at most 12 GiB with only T5 in fp8. The 12 GiB must hold in one of two runs: without a memory
 limit, or with --reserve-vram, which leaves 12 GiB to ComfyUI.
 
-This needs a GPU of 24 GB, and 20 GB of disk in TMPDIR. The program measures the rates of the GPU for
+This needs a GPU of 24 GB, and 21 GB of disk in TMPDIR. The program measures the rates of the GPU for
 arithmetic and for memory. The floor of a step is the time of its arithmetic or of reading its weights once,
 whichever is longer. The last lines compare the measurement with estimates from the counts of benchmarks.card.
 

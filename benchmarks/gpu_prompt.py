@@ -4,7 +4,7 @@ Goal: it takes at most twice as long as `sr` in a step of gpu_chain. The floor o
 the language model's weights once, at the rate measured here. The estimates are computed from the measured
 rates and the counts of benchmarks.card. This needs a GPU of 12 GB, and 8 GB of disk in TMPDIR.
 
-python -m benchmarks.gpu_prompt [--toy]     --toy: two layers, 112 pixels, on the CPU
+python -m benchmarks.gpu_prompt [--toy]     --toy: two language layers, 112 pixels, on the CPU
 """
 
 import argparse

@@ -98,7 +98,7 @@ def main() -> None:
                 error[100:-100, 100:-100] = 0
                 print(
                     f"tiles: {name}, a step on flat gray at {center}: {float(error.max()):.2f} of 255 "
-                    f"at the edge, {inside:.2f} inside (limit: 1.2 times that + 1); the network "
+                    f"at the edge (limit: 1.2 times inside + 1), {inside:.2f} inside; the network "
                     f"computes {pixel_counts[-1] / 128**2:.2f} times the pixels of the crop"
                 )
                 if float(error.max()) > 1.2 * inside + 1:
@@ -108,7 +108,7 @@ def main() -> None:
     for tile in (512, 1024, 1904):
         ours = count_our_pixels(LARGE_SIDE, tile, margin=16)
         print(
-            f"tiles: {LARGE_SIDE} x {LARGE_SIDE} at tile {tile}, 16 pixels around it: the network computes "
+            f"tiles: {LARGE_SIDE} x {LARGE_SIDE} at tile {tile}, margin 16 input pixels: the network computes "
             f"{ours / host_pixels:.3f} times the pixels of ComfyUI's own node"
         )
         if tile == 1904 and ours > MAX_PIXEL_RATIO * host_pixels:

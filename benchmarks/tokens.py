@@ -47,10 +47,14 @@ def make_transformers_inputs(tokens, images):
     from comfy.text_encoders.qwen_vl import process_qwen2vl_images
 
     pictures, grids = zip(*map(process_qwen2vl_images, images), strict=True)
-    places = iter(grids)
+    remaining_grids = iter(grids)
     ids = []
     for token, *_ in tokens:
-        ids += [IMAGE_PAD] * int(next(places).prod() // 4) if isinstance(token, dict) else [token]
+        ids += (
+            [IMAGE_PAD] * int(next(remaining_grids).prod() // 4)
+            if isinstance(token, dict)
+            else [token]
+        )
     input_ids = torch.tensor([ids])
     return {
         "input_ids": input_ids,
