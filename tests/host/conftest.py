@@ -38,7 +38,7 @@ from tools.host import host_path, read_comfyui_version
 from tools.host.server import serve
 
 from .executor import Executor
-from .prompts import OWN_SAMPLING, kept_prompt, make_class, make_node
+from .prompts import OWN_SAMPLING, REACHES_PIXELS, kept_prompt, make_class, make_node
 
 
 def pytest_runtest_setup(item):
@@ -181,7 +181,7 @@ def executor(nodes_of, tmp_path_factory, monkeypatch):
 
 
 def tell_reach(surroundings, monkeypatch):
-    """Spare each test the measurement of the built-in models, which test_surroundings.py has."""
+    """Spare each test the measurement of the built-in models, which test_surroundings.py makes."""
     import comfy.model_management
 
     import nodes
@@ -192,8 +192,8 @@ def tell_reach(surroundings, monkeypatch):
     def load_and_tell(cls, model_name):
         loaded = load(model_name)
         on_cpu = comfy.model_management.get_torch_device() == torch.device("cpu")
-        if model_name.startswith("coz_lite_x4") and on_cpu:
-            surroundings._reaches[loaded[0]] = surroundings.Reach(16, False)
+        if model_name in REACHES_PIXELS and on_cpu:
+            surroundings._reaches[loaded[0]] = surroundings.Reach(REACHES_PIXELS[model_name], False)
         return loaded
 
     monkeypatch.setattr(loader, "execute", classmethod(load_and_tell))

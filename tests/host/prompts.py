@@ -22,6 +22,9 @@ TILED |= {"tile_prompts": "", "consistency": 0.0}
 """The widgets of Full-Image SR that Chain Loop has not, with their defaults."""
 
 
+REACHES_PIXELS = {"coz_lite_x4.safetensors": 8, "coz_lite_x4_texture.safetensors": 16}
+"""Of the built-in upscale models."""
+
 OWN_SAMPLING = {"cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.6}
 """Widgets of "any checkpoint" and of CoZ Refine Step."""
 

@@ -15,7 +15,7 @@ from coz.tiles.plan import plan_tiles
 from coz.tiles.reach import Reach
 from tests.support.images import noise
 
-from .prompts import more
+from .prompts import REACHES_PIXELS, more
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def step(node, model, frame, scale, center, **inputs):
         return node("CoZUpscaleStep").execute(model, crop, zoomed, **around)[0], window
 
 
-@pytest.mark.parametrize(("name", "reach"), [("coz_lite_x4", 8), ("coz_lite_x4_texture", 16)])
+@pytest.mark.parametrize(("name", "reach"), REACHES_PIXELS.items())
 def test_reach_of_the_built_in_models(node, surroundings, name, reach):
-    model = node("UpscaleModelLoader").execute(f"{name}.safetensors")[0]
+    model = node("UpscaleModelLoader").execute(name)[0]
     assert surroundings.get_reach(model) == Reach(reach, False)
 
 
