@@ -109,6 +109,18 @@ def set_values(editor, node_type, **values):
     )
 
 
+def choose(editor, name, value):
+    """Sets a widget of the first node as a person does, whose choice the page notices."""
+    editor.run(
+        """([name, value]) => {
+            const widget = app.graph.nodes[0].widgets.find(widget => widget.name === name)
+            widget.value = value
+            widget.callback?.(value)
+        }""",
+        [name, value],
+    )
+
+
 def feed(editor, new_type, node_type, name):
     """Connects a new node to an input."""
     editor.run(

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from .conftest import RENDERERS
-from .picker import LOOP, build, make
-from .test_unread import choose
+from .picker import LOOP, build, choose, make
 
 GRAPH = {
     "picture": make("CoZSamplePicture", {"picture": "chelsea.png"}),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from .conftest import RENDERERS, each_renderer
-from .picker import LOOP, build
+from .picker import LOOP, build, choose
 
 TEXTS = ["prompting", "prompt", "step_prompts", "seed"]
 ALL = [*TEXTS, "steps", "color_fix"]
@@ -31,17 +31,6 @@ def loop(request, editor):
 def wait_until_seen(editor, names):
     are_seen = f"([all, names]) => String(({SEEN})(all)) === String(names)"
     editor.page.wait_for_function(are_seen, arg=[ALL, names])
-
-
-def choose(editor, name, value):
-    editor.run(
-        """([name, value]) => {
-            const widget = app.graph.nodes[0].widgets.find(widget => widget.name === name)
-            widget.value = value
-            widget.callback?.(value)
-        }""",
-        [name, value],
-    )
 
 
 def test_only_what_is_read_is_seen(loop):
