@@ -32,7 +32,7 @@ def as_full(graph, **inputs):
     return {k: node for k, node in graph.items() if "Load" in node["class_type"]} | {
         "source": make_node("TestPicture"),
         "full": make_node("CoZFullImage", **full | TILED | inputs),
-        "kept": make_node("TestKeep", **{"image": ["full", 0], "prompts": ["full", 1]}),
+        "kept": make_node("TestKeep", image=["full", 0], prompts=["full", 1]),
     }
 
 

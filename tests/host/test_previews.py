@@ -45,7 +45,7 @@ def test_each_step_shows_the_frame_that_it_enlarges(executor, keep, previews):
 def test_tiles_appear_in_the_picture(executor, keep, previews, node, nodes_of, monkeypatch):
     monkeypatch.setattr(nodes_of("full_image.preview"), "MIN_PREVIEW_SECONDS", -1.0)
     prompt = as_full_image(chain_prompt(), tile=1024)
-    prompt["scales"] = make_node("TestKeep", **{"image": ["loop", 0], "prompts": ["loop", 1]})
+    prompt["scales"] = make_node("TestKeep", image=["loop", 0], prompts=["loop", 1])
     executor("CLASSIC").run(prompt)
     shown_on, frames = zip(*previews, strict=True)
     assert shown_on == ("loop",) * 5

@@ -47,7 +47,7 @@ def run(teacher, executor, keeper):
         crop = {"image": ["source", 0], "x": 200, "y": 60, "width": SIDE, "height": SIDE}
         prompt["crop"] = make_node("ImageCrop", **crop)
         prompt["loop"]["class_type"] = node_id
-        prompt["scales"] = make_node("TestImage", **{"image": ["loop", 0], "source": ["crop", 0]})
+        prompt["scales"] = make_node("TestImage", image=["loop", 0], source=["crop", 0])
         if node_id == "CoZUpscaleStep":
             scaled = {"image": ["crop", 0], "upscale_method": "bicubic", "scale_by": 4.0}
             prompt["big"] = make_node("ImageScaleBy", **scaled)
